@@ -1,0 +1,91 @@
+"""Content digests: of a file, a directory, a JSON value.
+
+A digest is written ``sha256:<64 hex>``. A directory's digest is the SHA-256 of its manifest:
+one line ``<sha256 hex>  <size in bytes>  <path>\\n`` per regular file, paths relative, with
+``/`` as separator, sorted by their UTF-8 bytes. Names, sizes and contents count; times, modes
+and owners do not. Symbolic links are refused: what they point at is not in the directory.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from checks.errors import EvidenceRefused
+
+_BLOCK = 1 << 20
+
+
+class FileDigest(NamedTuple):
+    """SHA-256 (``sha256:<hex>``) and size in bytes of one file."""
+
+    sha256: str
+    size: int
+
+
+class Tree(NamedTuple):
+    """A directory's manifest: relative POSIX path to file digest, and the digest of the whole."""
+
+    files: dict[str, FileDigest]
+    digest: str
+
+    @property
+    def size(self) -> int:
+        """Total bytes of all files."""
+        return sum(f.size for f in self.files.values())
+
+
+def of_bytes(data: bytes) -> str:
+    """Digest of bytes in memory."""
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def of_json(value: Any) -> str:
+    """Digest of a JSON value in canonical form: sorted keys, no spaces, UTF-8, no NaN."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return of_bytes(text.encode())
+
+
+def of_file(path: Path, seen: Callable[[int], object] = lambda _: None) -> FileDigest:
+    """Digest of a file, read once in blocks; ``seen`` is told the bytes of each block (for a progress bar).
+
+    Raises EvidenceRefused when the file is absent, unreadable or not a regular file.
+    """
+    try:
+        if path.is_symlink() or not path.is_file():
+            raise EvidenceRefused(f"{path}: not a regular file", "run `dvc repro` to make it again")
+        hasher, size = hashlib.sha256(), 0
+        with path.open("rb", buffering=0) as stream:
+            while block := stream.read(_BLOCK):
+                hasher.update(block)
+                size += len(block)
+                seen(len(block))
+    except OSError as error:
+        raise EvidenceRefused(f"{path}: {error.strerror or error}", "make it readable, or run `dvc repro`") from error
+    return FileDigest(f"sha256:{hasher.hexdigest()}", size)
+
+
+def of_manifest(files: Mapping[str, FileDigest]) -> str:
+    """Digest of a manifest, as the module's docstring defines it."""
+    ordered = sorted(files.items(), key=lambda item: item[0].encode())
+    lines = (f"{digest.sha256.removeprefix('sha256:')}  {digest.size}  {path}\n" for path, digest in ordered)
+    return of_bytes("".join(lines).encode())
+
+
+def of_tree(folder: Path, seen: Callable[[int], object] = lambda _: None) -> Tree:
+    """Digest of every regular file below ``folder``.
+
+    Raises EvidenceRefused when the folder is absent or empty, or holds a link or an unreadable file.
+    """
+    if folder.is_symlink() or not folder.is_dir():
+        raise EvidenceRefused(f"{folder}: not a directory", "run `dvc repro` to make it again")
+    files = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink():
+            raise EvidenceRefused(f"{path}: is a symbolic link", "replace it with the file it points at")
+        if not path.is_dir():
+            files[path.relative_to(folder).as_posix()] = of_file(path, seen)
+    if not files:
+        raise EvidenceRefused(f"{folder}: is empty", "run `dvc repro` to make it again")
+    return Tree(files, of_manifest(files))

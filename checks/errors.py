@@ -1,0 +1,89 @@
+"""Every refusal, with its exit code and what to do next.
+
+A refusal is one line for a person: what was wrong (path, line, value), then the next step.
+Codes 0 (done) and 1 (a bug: report it) are not refusals; 130 is an interrupt by the user.
+"""
+
+from typing import ClassVar
+
+
+class Refusal(Exception):  # noqa: N818 - a refusal is a decision, not a malfunction
+    """Bad input, or evidence that does not hold. Carries the problem and the remedy.
+
+    ``what`` says what was wrong and where, ``todo`` what the reader does about it.
+    """
+
+    exit_code: ClassVar[int]
+
+    def __init__(self, what: str, todo: str) -> None:
+        super().__init__(f"{what}; {todo}")
+        self.what = what
+        self.todo = todo
+
+
+class ParamsRefused(Refusal):
+    """params.yaml cannot be read, or says something impossible."""
+
+    exit_code = 2
+
+    def __init__(self, what: str, todo: str, others: tuple[str, ...] = ()) -> None:
+        super().__init__(what, todo)
+        self.others = others  # further problems in the same file, one line each
+
+
+class SourceRefused(Refusal):
+    """A base model or data source is absent, unpinned, or not the pinned bytes."""
+
+    exit_code = 3
+
+
+class DataRefused(Refusal):
+    """Rows cannot be prepared, or an expectation on the splits fails."""
+
+    exit_code = 4
+
+
+class TrainingRefused(Refusal):
+    """Training cannot start, or its loss is not finite."""
+
+    exit_code = 5
+
+
+class MergeRefused(Refusal):
+    """The adapter cannot be merged, or merged and adapter logits disagree."""
+
+    exit_code = 6
+
+
+class EvaluationRefused(Refusal):
+    """A prediction is missing, or a model or scorer cannot be evaluated."""
+
+    exit_code = 7
+
+
+class EvidenceRefused(Refusal):
+    """Evidence is missing, stale, unreadable, or about other bytes."""
+
+    exit_code = 8
+
+    def __init__(self, what: str, todo: str, others: tuple[str, ...] = ()) -> None:
+        super().__init__(what, todo)
+        self.others = others  # every further mismatch, one line each
+
+
+class MachineRefused(Refusal):
+    """This machine lacks a package, a tool, memory, disk or a device."""
+
+    exit_code = 9
+
+
+class VerdictFailed(Refusal):
+    """The verdict is ``fail``."""
+
+    exit_code = 10
+
+
+class VerdictInconclusive(Refusal):
+    """The verdict is ``inconclusive``: too little evidence either way."""
+
+    exit_code = 11

@@ -1,0 +1,179 @@
+"""The small typed reports that stages hand to the gate and the release tool.
+
+Each carries a schema version and the digests of what it is about, so that evidence about other
+bytes is recognised. Digests are ``sha256:<hex>`` as ``checks.digest`` defines them.
+"""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from checks.rows import Record
+
+Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+Count = Annotated[int, Field(ge=0)]
+
+
+class Report(Record):
+    """A report with a version; another version is refused, not guessed at."""
+
+    schema_version: Literal[1] = 1
+
+
+class Fetched(Record):
+    """One source: where from, the pinned hash that held, and the directory it became."""
+
+    uri: str
+    sha256: str
+    size: Count  # bytes that were hashed
+    files: Count
+    digest: Digest  # of the output directory
+
+
+class FetchReport(Report):
+    """What fetch brought."""
+
+    base: Fetched
+    data: Fetched
+
+
+class RuleCount(Record):
+    """How many rows a named rule mended or dropped."""
+
+    rule: str
+    kind: Literal["mend", "drop"]
+    rows: Count
+
+
+class Split(Record):
+    """One split's file."""
+
+    rows: Count
+    groups: Count
+    sha256: Digest
+
+
+class PrepareReport(Report):
+    """Row conservation: every row that came in was kept or dropped by a named rule."""
+
+    raw: Digest  # of data/raw
+    input_rows: Count
+    kept_rows: Count
+    dropped_rows: Count
+    rules: tuple[RuleCount, ...]
+    splits: dict[str, Split]
+
+    @model_validator(mode="after")
+    def _rows_are_conserved(self) -> Self:
+        dropped = sum(rule.rows for rule in self.rules if rule.kind == "drop")
+        split_rows = sum(split.rows for split in self.splits.values())
+        if dropped != self.dropped_rows or self.input_rows != self.kept_rows + dropped or split_rows != self.kept_rows:
+            raise ValueError(
+                f"rows are not conserved: {self.input_rows} in, {self.kept_rows} kept, {dropped} dropped by rules "
+                f"(report says {self.dropped_rows}), {split_rows} in splits"
+            )
+        return self
+
+
+class Expectation(Record):
+    """One expectation on the data, and what was seen."""
+
+    name: str  # unique in the report, a phrase such as "test: prompts are unique"
+    expectation: str  # Great Expectations' type
+    success: bool
+    observed: str
+    unexpected: Count
+    rows: tuple[dict[str, Any], ...]  # up to five offending rows
+
+
+class DataReport(Report):
+    """What validate saw; ``splits`` are the digests of the files it read."""
+
+    success: bool
+    splits: dict[str, Digest]
+    rows: dict[str, Count]
+    expectations: Annotated[tuple[Expectation, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _success_is_of_all(self) -> Self:
+        if self.success != all(e.success for e in self.expectations):
+            raise ValueError("success contradicts the expectations")
+        return self
+
+
+class Seal(Report):
+    """Says that these splits passed every expectation. Unchanged splits keep an unchanged seal."""
+
+    splits: dict[str, Digest]
+
+
+class TrainReport(Report):
+    """What training did, and the adapter it made."""
+
+    adapter: Digest
+    base: Digest
+    splits: dict[str, Digest]
+    git_commit: str | None
+    mlflow_run: str
+    rows: Count
+    steps: Count
+    epochs: float
+    trainable_parameters: Count
+    total_parameters: Count
+    final_loss: float  # mean of the last tenth of the logged losses, nats per completion token
+    seconds: float
+    device: str
+    versions: dict[str, str]
+
+
+class MergedFile(Record):
+    """One file of the merged directory."""
+
+    sha256: Digest
+    size: Count
+
+
+class ParityReport(Report):
+    """The merged directory, and how closely it agrees with base + adapter on real prompts."""
+
+    base: Digest
+    adapter: Digest
+    merged: Digest
+    files: dict[str, MergedFile]
+    prompts: Count
+    positions: Count  # reference tokens compared
+    max_logprob_diff: float  # nats
+    mean_logprob_diff: float
+    top1: float  # share of positions with the same most likely token
+
+
+class Interval(Record):
+    """A mean with its confidence interval, over n rows."""
+
+    value: float
+    low: float
+    high: float
+    n: Count
+
+
+class ModelResult(Record):
+    """One model's predictions and scores: scorer name to interval; per slice likewise."""
+
+    predictions: Digest  # of the JSON lines file
+    metrics: dict[str, Interval]
+    slices: dict[str, dict[str, Interval]]
+    examples_per_second: float | None  # None for baselines that generate nothing
+
+
+class EvaluationReport(Report):
+    """The candidate (the merged directory) beside the base model and the baselines, on one test split."""
+
+    merged: Digest
+    base: Digest
+    test: Digest
+    rows: Count
+    scorers: Digest  # of evaluate.scorers, canonical JSON
+    prompt_format: Digest  # of chat template, generation settings and the base's prompt
+    confidence: float
+    models: dict[str, ModelResult]  # "candidate", "base", "majority", "naive-bayes"
+    summary: tuple[str, ...]  # sentences for a person

@@ -1,0 +1,88 @@
+"""Reading and writing hand-over files: atomic, strict, one clear line when they are bad."""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from checks.errors import EvidenceRefused
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Write to a temporary file beside ``path``; it takes the name only when the block ends well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        Path(name).chmod(0o666 & ~umask)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text atomically."""
+    with replacing(path) as stream:
+        stream.write(text.encode())
+
+
+def write_json(path: Path, value: BaseModel | Any) -> None:
+    """Write JSON atomically: two-space indent, final newline, NaN refused."""
+    plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+    write_text(path, json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path, model: type[Model]) -> Model:
+    """Read JSON into ``model``; raise EvidenceRefused when absent, malformed or of another shape."""
+    try:
+        return model.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise EvidenceRefused(f"{path}: {error.strerror or error}", "run `dvc repro` to make it") from error
+    except ValidationError as error:
+        raise EvidenceRefused(f"{path}: {_first(error)}", "run `dvc repro` to make it again") from error
+
+
+def write_jsonl(path: Path, rows: Iterable[BaseModel]) -> int:
+    """Write one row a line, atomically; return how many."""
+    count = 0
+    with replacing(path) as stream:
+        for count, row in enumerate(rows, 1):  # noqa: B007 - the last value is the result
+            stream.write(row.model_dump_json().encode() + b"\n")
+    return count
+
+
+def read_jsonl(path: Path, model: type[Model]) -> list[Model]:
+    """Read all rows; raise EvidenceRefused naming the line that is malformed."""
+    rows = []
+    try:
+        with path.open("rb") as stream:
+            for number, line in enumerate(stream, 1):
+                try:
+                    rows.append(model.model_validate_json(line))
+                except ValidationError as error:
+                    raise EvidenceRefused(
+                        f"{path}:{number}: {_first(error)}", "run `dvc repro` to make the file again"
+                    ) from error
+    except OSError as error:
+        raise EvidenceRefused(f"{path}: {error.strerror or error}", "run `dvc repro` to make it") from error
+    return rows
+
+
+def _first(error: ValidationError) -> str:
+    detail = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in detail["loc"])
+    return f"{where}: {detail['msg']}" if where else str(detail["msg"])

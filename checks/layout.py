@@ -1,0 +1,38 @@
+"""Where stages and the release tool meet: every path of the repository, relative to its root."""
+
+from pathlib import Path
+
+PARAMS = Path("params.yaml")
+PARAMS_SCHEMA = Path("docs/params.schema.json")
+
+# Outputs that DVC caches; git sees only their digests, in dvc.lock.
+BASE = Path("models/base")
+RAW = Path("data/raw")
+SPLITS = Path("data/splits")  # train.jsonl, valid.jsonl, test.jsonl
+SEAL = Path("data/validated.json")  # the splits that passed every expectation, by digest
+ADAPTER = Path("models/adapter")
+MERGED = Path("models/merged")
+PREDICTIONS = Path("data/predictions")  # candidate.jsonl, base.jsonl, one per baseline
+DATA_DOCS = Path("data/data_docs")
+
+# The record: small, reviewed in pull requests, kept in git.
+REPORTS = Path("reports")
+FETCH_REPORT = REPORTS / "fetch.json"
+PREPARE_REPORT = REPORTS / "prepare.json"
+DATA_REPORT = REPORTS / "data.json"
+TRAIN_REPORT = REPORTS / "train.json"
+LOSS_CURVE = REPORTS / "loss.csv"
+PARITY_REPORT = REPORTS / "parity.json"
+METRICS = REPORTS / "metrics.json"
+CONFUSION = REPORTS / "confusion.csv"
+EVALUATION = REPORTS / "evaluation.json"  # the evidence; METRICS holds its numbers for `dvc metrics`
+SUMMARY = REPORTS / "evaluation.md"
+PLOTS = REPORTS / "plots"  # PNG and SVG
+VERDICT = REPORTS / "verdict.json"
+
+# Private to one machine: ignored by git and by DVC.
+STATE = Path(".lockstep")
+DOWNLOADS = STATE / "downloads"
+REFUSAL = STATE / "refusal.json"  # the last refusal of a stage, for `lockstep run`
+
+SPLIT_NAMES = ("train", "valid", "test")

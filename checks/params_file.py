@@ -1,0 +1,137 @@
+"""Reads params.yaml into ``checks.params``: strict, every problem on one line with its place and its fix.
+
+Unknown keys, wrong types, duplicate keys and impossible combinations are ParamsRefused, with the
+line in the file, the path of the key and the value.
+"""
+
+import difflib
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from checks import layout
+from checks.errors import ParamsRefused
+from checks.params import Params, Section
+
+
+def load(path: Path = layout.PARAMS) -> Params:
+    """Read and check ``path``; raise ParamsRefused with every problem found."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "is not UTF-8"
+        raise ParamsRefused(f"{path}: {reason}", "run inside the repository, or restore the file from git") from error
+    return parse(text, str(path))
+
+
+def parse(text: str, name: str = str(layout.PARAMS)) -> Params:
+    """Check YAML text; ``name`` is what messages call it."""
+    try:
+        node = yaml.compose(text, Loader=_Loader)
+        _refuse_duplicates(node, name)
+        value = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ParamsRefused(f"{name}:{line}: not YAML: {error.problem}", "mend the syntax on that line") from error
+    except yaml.YAMLError as error:
+        raise ParamsRefused(f"{name}: not YAML: {error}", "mend the file") from error
+    except RecursionError as error:
+        raise ParamsRefused(f"{name}: nested too deeply", "write each section as in the documentation") from error
+    if not isinstance(value, dict):
+        raise ParamsRefused(f"{name}: holds no sections", "restore the file from git")
+    try:
+        return Params.model_validate(value)
+    except ValidationError as error:
+        problems = [_problem(name, node, detail) for detail in error.errors(include_url=False)]
+        (what, todo), *others = sorted(dict.fromkeys(problems), key=lambda p: _line_of(p[0]))
+        raise ParamsRefused(what, todo, tuple(f"{w}; {t}" for w, t in others)) from error
+
+
+def schema() -> dict[str, Any]:
+    """JSON Schema of params.yaml, for editors."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | Params.model_json_schema(by_alias=True)
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that reads ``1e-3`` as the number that YAML 1.2, and so DVC, takes it for."""
+
+
+_Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def _refuse_duplicates(node: yaml.Node | None, name: str) -> None:
+    pending = [node]
+    while pending:
+        current = pending.pop()
+        if isinstance(current, yaml.MappingNode):
+            seen: set[str] = set()
+            for key, value in current.value:
+                if key.value in seen:
+                    line = key.start_mark.line + 1
+                    raise ParamsRefused(f"{name}:{line}: {key.value} is written twice", "keep one of the two")
+                seen.add(key.value)
+                pending.append(value)
+        elif isinstance(current, yaml.SequenceNode):
+            pending.extend(current.value)
+
+
+def _problem(name: str, root: yaml.Node | None, detail: Any) -> tuple[str, str]:
+    """One pydantic error as (what, todo)."""
+    node, where, closest = root, [], root
+    for part in detail["loc"]:
+        child = _child(node, part)
+        if child is None and detail["type"] not in ("missing", "extra_forbidden"):
+            continue  # the tag of a union: in pydantic's path, not in the file's
+        where.append(str(part))
+        node = child
+        closest = child or closest
+    line = closest.start_mark.line + 1 if closest else 1
+    path = ".".join(where)
+    kind, given = detail["type"], detail["input"]
+    if kind == "extra_forbidden":
+        near = _nearest(detail["loc"])
+        return f"{name}:{line}: {path}: unknown key", f"did you mean {near}?" if near else "remove it"
+    if kind == "missing":
+        return f"{name}:{line}: {path}: missing", "add it, as the documentation of params.yaml shows"
+    if kind == "value_error":
+        text, _, todo = str(detail["ctx"]["error"]).partition("|")
+        prefix = f"{path}: " if path else ""
+        return f"{name}:{line}: {prefix}{text}", todo
+    shown = {dict: "a mapping", list: "a list"}.get(type(given), repr(given))
+    message = detail["msg"][0].lower() + detail["msg"][1:]
+    return f"{name}:{line}: {path}: {shown}", message
+
+
+def _child(node: yaml.Node | None, part: str | int) -> yaml.Node | None:
+    found: yaml.Node | None = None
+    if isinstance(node, yaml.MappingNode):
+        found = next((value for key, value in node.value if key.value == str(part)), None)
+    elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+        found = node.value[part]
+    return found
+
+
+def _nearest(loc: tuple[str | int, ...]) -> str | None:
+    names = {n for section in _sections() for n in (f.alias or k for k, f in section.model_fields.items())}
+    close = difflib.get_close_matches(str(loc[-1]), sorted(names), n=1)
+    return close[0] if close else None
+
+
+def _sections() -> list[type[BaseModel]]:
+    found: list[type[BaseModel]] = []
+    pending: list[type[BaseModel]] = list(Section.__subclasses__())
+    while pending:
+        found.append(current := pending.pop())
+        pending.extend(current.__subclasses__())
+    return found
+
+
+def _line_of(what: str) -> int:
+    parts = what.split(":")
+    return int(parts[1]) if len(parts) > 1 and parts[1].isdigit() else 0

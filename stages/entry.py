@@ -1,0 +1,35 @@
+"""How every stage starts and ends: parameters in, one line out, a refusal as one line and its exit code."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from checks import files, layout, params_file
+from checks.errors import Refusal
+from checks.params import Params
+
+Stage = Callable[[Params, Path], str]
+
+
+def run(name: str, stage: Stage) -> None:
+    """Run ``stage(params, root)`` in the current directory, the repository's root; exit by its outcome.
+
+    The stage returns one line that says what it did. A Refusal is printed on standard error, left in
+    ``.lockstep/refusal.json`` for `lockstep run`, and becomes the exit code.
+    """
+    root = Path()
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        (root / layout.REFUSAL).unlink(missing_ok=True)
+        click.echo(f"{name}: {stage(params_file.load(root / layout.PARAMS), root)}", err=True)
+    except Refusal as refusal:
+        lines = [f"{name}: {refusal}", *(f"{name}: {other}" for other in getattr(refusal, "others", ()))]
+        click.echo("\n".join(lines), err=True)
+        files.write_json(root / layout.REFUSAL, {"stage": name, "exit_code": refusal.exit_code, "lines": lines})
+        sys.exit(refusal.exit_code)
+    except KeyboardInterrupt:
+        click.echo(f"{name}: interrupted; run the same command again to go on", err=True)
+        sys.exit(130)
