@@ -103,7 +103,7 @@ def _problem(name: str, root: yaml.Node | None, detail: Any) -> tuple[str, str]:
         text, _, todo = str(detail["ctx"]["error"]).partition("|")
         prefix = f"{path}: " if path else ""
         return f"{name}:{line}: {prefix}{text}", todo
-    shown = {dict: "a mapping", list: "a list"}.get(type(given), repr(given))
+    shown = "a mapping" if isinstance(given, dict) else "a list" if isinstance(given, list) else repr(given)
     message = detail["msg"][0].lower() + detail["msg"][1:]
     return f"{name}:{line}: {path}: {shown}", message
 

@@ -1,0 +1,107 @@
+"""Shared parts of the tests: a tiny random Llama with a real tokenizer, and parameters that fit it."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from checks import params_file
+from checks.params import Params
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+CHAT_TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+_WORDS = [
+    "queue",
+    "table",
+    "disk",
+    "vault",
+    "image",
+    "key",
+    "list",
+    "show",
+    "create",
+    "delete",
+    "the",
+    "a",
+    "of",
+    "all",
+    "in",
+    "my",
+    "with",
+    "name",
+    "and",
+]
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Llama (2 layers, 32 wide) in two safetensors shards, with a byte-level BPE tokenizer. Read-only by custom."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("tiny") / "base"
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([" ".join(_WORDS)] * 20, trainer)
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<|im_start|>",
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+    )
+    wrapped.chat_template = CHAT_TEMPLATE
+    torch.manual_seed(5)
+    config = LlamaConfig(
+        vocab_size=len(wrapped),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+        tie_word_embeddings=False,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder, max_shard_size="60KB")
+    wrapped.save_pretrained(folder)
+    assert len(json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"]) > 10
+    return folder
+
+
+@pytest.fixture
+def document() -> dict:
+    """params.yaml as plain values, scaled down to the tiny model; change it, then give it to ``as_params``."""
+    value = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
+    value["validate"] |= {"min_rows": {"train": 20, "valid": 4, "test": 16}}
+    value["train"] |= {"epochs": None, "max_steps": 4, "batch_size": 4, "precision": "fp32"}
+    value["train"]["lora"] |= {"r": 4, "alpha": 8, "layers": None}
+    value["evaluate"] |= {"precision": "fp32"}
+    value["merge"] |= {"shard_mb": 1}
+    value["gates"]["routes_well"] |= {"at_least": 0.01, "resolution": 0.3}
+    return value
+
+
+def as_params(document: dict) -> Params:
+    """Plain values through the real reader."""
+    return params_file.parse(yaml.safe_dump(document, sort_keys=False))
+
+
+@pytest.fixture
+def params(document: dict) -> Params:
+    """Parameters for the tiny model."""
+    return as_params(document)
