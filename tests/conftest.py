@@ -15,32 +15,12 @@ CHAT_TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-_WORDS = [
-    "queue",
-    "table",
-    "disk",
-    "vault",
-    "image",
-    "key",
-    "list",
-    "show",
-    "create",
-    "delete",
-    "the",
-    "a",
-    "of",
-    "all",
-    "in",
-    "my",
-    "with",
-    "name",
-    "and",
-]
+_WORDS = "queue table disk vault image key list show create delete the a of all in my with name and"
 
 
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random Llama (2 layers, 32 wide) in two safetensors shards, with a byte-level BPE tokenizer. Read-only by custom."""
+    """A random Llama (2 layers, 32 wide) in shards, and a byte-level BPE tokenizer. Read-only by custom."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -55,7 +35,7 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator([" ".join(_WORDS)] * 20, trainer)
+    tokenizer.train_from_iterator([_WORDS] * 20, trainer)
     wrapped = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token="<|im_start|>",
