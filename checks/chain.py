@@ -1,0 +1,190 @@
+"""The chain of digests from the sources to the predictions: read it, and say where it breaks.
+
+Every report names the digests of what it was made from. Here the names are held against one
+another and against the files on disk, so that evidence about other bytes cannot be judged.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from checks import digest, files, layout
+from checks.errors import EvidenceRefused
+from checks.evidence import DataReport, EvaluationReport, FetchReport, ParityReport, PrepareReport, Report, TrainReport
+from checks.rows import Prediction, Row
+
+R = TypeVar("R", bound=Report)
+
+_SPLIT_FILES = {name: layout.SPLITS / f"{name}.jsonl" for name in layout.SPLIT_NAMES}
+_REPORT_FILES = (
+    layout.FETCH_REPORT,
+    layout.PREPARE_REPORT,
+    layout.DATA_REPORT,
+    layout.TRAIN_REPORT,
+    layout.PARITY_REPORT,
+    layout.EVALUATION,
+    layout.METRICS,
+)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What was found. A report that is missing or unreadable is None; ``gaps`` says why, by path.
+
+    ``breaks`` lists every place where two parts name different bytes. ``judged`` maps each path to
+    the digest that the evidence is about. ``predictions`` are the candidate's, in test order.
+    """
+
+    fetch: FetchReport | None
+    prepare: PrepareReport | None
+    data: DataReport | None
+    train: TrainReport | None
+    parity: ParityReport | None
+    evaluation: EvaluationReport | None
+    test: tuple[Row, ...]
+    predictions: tuple[Prediction, ...]
+    gaps: dict[str, str]
+    breaks: tuple[str, ...]
+    judged: dict[str, str]
+
+
+def gather(root: Path, scorers: str) -> Evidence:
+    """Read the evidence below ``root``; ``scorers`` is the digest of the scorers that params.yaml asks for.
+
+    Hashes reports, splits and predictions. The weights are taken at their reports' word here;
+    ``compare`` hashes them too.
+    """
+    gaps: dict[str, str] = {}
+
+    def read(path: Path, model: type[R]) -> R | None:
+        try:
+            return files.read_json(root / path, model)
+        except EvidenceRefused as refusal:
+            gaps[path.as_posix()] = str(refusal)
+            return None
+
+    fetch = read(layout.FETCH_REPORT, FetchReport)
+    prepare = read(layout.PREPARE_REPORT, PrepareReport)
+    data = read(layout.DATA_REPORT, DataReport)
+    train = read(layout.TRAIN_REPORT, TrainReport)
+    parity = read(layout.PARITY_REPORT, ParityReport)
+    evaluation = read(layout.EVALUATION, EvaluationReport)
+
+    judged: dict[str, str] = {}
+    prediction_files = [layout.PREDICTIONS / f"{name}.jsonl" for name in (evaluation.models if evaluation else ())]
+    for path in (*_REPORT_FILES, *_SPLIT_FILES.values(), *prediction_files):
+        try:
+            judged[path.as_posix()] = digest.of_file(root / path).sha256
+        except EvidenceRefused as refusal:
+            gaps.setdefault(path.as_posix(), str(refusal))
+    if fetch:
+        judged |= {layout.BASE.as_posix(): fetch.base.digest, layout.RAW.as_posix(): fetch.data.digest}
+    if train:
+        judged[layout.ADAPTER.as_posix()] = train.adapter
+    if parity:
+        judged[layout.MERGED.as_posix()] = parity.merged
+
+    test, predictions = _rows(root, gaps)
+    links = _Links(fetch, prepare, data, train, parity, evaluation, judged, scorers)
+    breaks = (*links.breaks(), *_row_breaks(test, predictions))
+    return Evidence(
+        fetch, prepare, data, train, parity, evaluation, test, predictions, gaps, breaks, dict(sorted(judged.items()))
+    )
+
+
+def compare(root: Path, judged: dict[str, str]) -> list[str]:
+    """Hash every judged path again, weights included; return one line for each that differs or is gone."""
+    differences = []
+    for name, expected in judged.items():
+        path = root / name
+        try:
+            found = digest.of_tree(path).digest if path.is_dir() else digest.of_file(path).sha256
+        except EvidenceRefused as refusal:
+            differences.append(str(refusal))
+            continue
+        if found != expected:
+            differences.append(f"{name}: is {short(found)}, the verdict is about {short(expected)}")
+    return differences
+
+
+def short(value: str) -> str:
+    """A digest's first 12 hex digits, for people."""
+    return value.removeprefix("sha256:")[:12]
+
+
+def _rows(root: Path, gaps: dict[str, str]) -> tuple[tuple[Row, ...], tuple[Prediction, ...]]:
+    test: list[Row] = []
+    predictions: list[Prediction] = []
+    candidate = layout.PREDICTIONS / "candidate.jsonl"
+    try:
+        test = files.read_jsonl(root / _SPLIT_FILES["test"], Row)
+    except EvidenceRefused as refusal:
+        gaps.setdefault(_SPLIT_FILES["test"].as_posix(), str(refusal))
+    try:
+        predictions = files.read_jsonl(root / candidate, Prediction)
+    except EvidenceRefused as refusal:
+        gaps.setdefault(candidate.as_posix(), str(refusal))
+    return tuple(test), tuple(predictions)
+
+
+@dataclass(frozen=True)
+class _Links:
+    fetch: FetchReport | None
+    prepare: PrepareReport | None
+    data: DataReport | None
+    train: TrainReport | None
+    parity: ParityReport | None
+    evaluation: EvaluationReport | None
+    judged: dict[str, str]
+    scorers: str
+
+    def breaks(self) -> Iterator[str]:
+        """Each pair of names that must be equal and is not."""
+        for what, (one, one_value), (two, two_value) in self._pairs():
+            if one_value is not None and two_value is not None and one_value != two_value:
+                yield f"{what}: {one} says {short(one_value)}, {two} says {short(two_value)}"
+
+    def _pairs(self) -> Iterator[tuple[str, tuple[str, str | None], tuple[str, str | None]]]:
+        fetch, prepare, data, train = self.fetch, self.prepare, self.data, self.train
+        parity, evaluation = self.parity, self.evaluation
+        base = ("fetch", fetch.base.digest if fetch else None)
+        yield "raw data", ("fetch", fetch.data.digest if fetch else None), ("prepare", prepare.raw if prepare else None)
+        yield "base", base, ("train", train.base if train else None)
+        yield "base", base, ("merge", parity.base if parity else None)
+        yield "base", base, ("evaluate", evaluation.base if evaluation else None)
+        yield "adapter", ("train", train.adapter if train else None), ("merge", parity.adapter if parity else None)
+        merged = ("merge", parity.merged if parity else None)
+        yield "merged", merged, ("evaluate", evaluation.merged if evaluation else None)
+        scorers = ("params.yaml", self.scorers)
+        yield "scorers", scorers, ("evaluate", evaluation.scorers if evaluation else None)
+        for name, path in _SPLIT_FILES.items():
+            disk = (path.as_posix(), self.judged.get(path.as_posix()))
+            split = prepare.splits.get(name) if prepare else None
+            yield f"{name} split", disk, ("prepare", split.sha256 if split else None)
+            yield f"{name} split", disk, ("validate", data.splits.get(name, "") if data else None)
+            if name != "test":
+                yield f"{name} split", disk, ("train", train.splits.get(name, "") if train else None)
+        test = _SPLIT_FILES["test"].as_posix()
+        yield "test split", (test, self.judged.get(test)), ("evaluate", evaluation.test if evaluation else None)
+        for name, model in evaluation.models.items() if evaluation else ():
+            path = (layout.PREDICTIONS / f"{name}.jsonl").as_posix()
+            yield f"{name} predictions", (path, self.judged.get(path)), ("evaluate", model.predictions)
+
+
+def _row_breaks(test: tuple[Row, ...], predictions: tuple[Prediction, ...]) -> Iterator[str]:
+    """Predictions must be of exactly the test rows, each once, in order, with their own references."""
+    if not test or not predictions:
+        return
+    path = layout.PREDICTIONS / "candidate.jsonl"
+    wanted, found = [row.id for row in test], [p.id for p in predictions]
+    if wanted != found:
+        missing, extra = len(set(wanted) - set(found)), len(set(found) - set(wanted))
+        yield (
+            f"{path}: {len(found)} predictions for {len(wanted)} test rows "
+            f"({missing} missing, {extra} of other rows, {len(found) - len(set(found))} repeated, or in another order)"
+        )
+        return
+    for number, (row, prediction) in enumerate(zip(test, predictions, strict=True), 1):
+        if (row.reference, row.group, row.slice) != (prediction.reference, prediction.group, prediction.slice):
+            yield f"{path}:{number}: row {row.id} has another reference, group or slice than the test split"

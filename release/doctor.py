@@ -1,0 +1,193 @@
+"""doctor: what this machine has and lacks for each stage and verb, and the command that mends it."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Literal, NamedTuple
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
+from urllib.request import urlopen
+
+from packaging.requirements import Requirement
+
+from checks import layout, params_file
+from checks.errors import Refusal
+
+DEADLINE = 5  # seconds for anything that answers over a network
+STAGES = ("fetch", "prepare", "validate", "train", "merge", "evaluate", "gate")
+NEEDS_TORCH = ("fetch", "train", "merge", "evaluate")
+DISK_GB = 5  # environment, base model, merged model and DVC's copies at the default size
+
+
+class Check(NamedTuple):
+    """One finding: ``ok``, ``missing`` (the pipeline needs it) or ``optional`` (only some verbs need it)."""
+
+    name: str
+    status: Literal["ok", "missing", "optional"]
+    found: str
+    needed_by: tuple[str, ...]
+    mend: str = ""
+
+
+def doctor(root: Path, registry: str | None = None) -> list[Check]:
+    """Look at everything; never raises for what is missing, since that is the answer."""
+    return [
+        _python(),
+        _git(root),
+        _params(root),
+        *_packages(),
+        _torch(),
+        _disk(root),
+        _dvc_remote(root),
+        _mlflow(root),
+        _docker(),
+        _registry(registry),
+    ]
+
+
+def _python() -> Check:
+    version = ".".join(map(str, sys.version_info[:3]))
+    fine = sys.version_info >= (3, 11)
+    return Check("python", "ok" if fine else "missing", version, STAGES, "" if fine else "install Python 3.11 or newer")
+
+
+def _git(root: Path) -> Check:
+    if not shutil.which("git"):
+        return Check("git", "missing", "no git on the path", STAGES, "install git")
+    inside = _ask(["git", "-C", str(root), "rev-parse", "--short", "HEAD"])
+    if inside is None:
+        return Check("git", "missing", "not a repository with a commit", STAGES, "git init && git add . && git commit")
+    return Check("git", "ok", f"at {inside}", STAGES)
+
+
+def _params(root: Path) -> Check:
+    try:
+        params_file.load(root / layout.PARAMS)
+    except Refusal as refusal:
+        return Check("params.yaml", "missing", refusal.what, STAGES, refusal.todo)
+    return Check("params.yaml", "ok", "reads well", STAGES)
+
+
+def _packages() -> Iterator[Check]:
+    """One check for all packages of the extra ``pipeline``, listing what is absent or out of range."""
+    wrong = []
+    for text in metadata.requires("lockstep") or []:
+        requirement = Requirement(text)
+        if requirement.marker and not requirement.marker.evaluate({"extra": "pipeline"}):
+            continue
+        try:
+            version = metadata.version(requirement.name)
+        except metadata.PackageNotFoundError:
+            wrong.append(f"{requirement.name} absent")
+            continue
+        if not requirement.specifier.contains(version, prereleases=True):
+            wrong.append(f"{requirement.name} {version} is not {requirement.specifier}")
+    status: Literal["ok", "missing"] = "missing" if wrong else "ok"
+    mend = "pip install -c constraints.txt -e '.[pipeline]'" if wrong else ""
+    yield Check("packages", status, ", ".join(wrong) or "all of the extra pipeline", STAGES, mend)
+
+
+def _torch() -> Check:
+    """Ask torch in a process of its own: the release tool never imports it."""
+    probe = (
+        "import torch, json; g = torch.cuda.is_available(); print(json.dumps([torch.__version__, "
+        "torch.cuda.get_device_name() if g else None, torch.get_num_threads()]))"
+    )
+    answer = _ask([sys.executable, "-c", probe], 120)
+    if answer is None:
+        return Check(
+            "torch", "missing", "does not import", NEEDS_TORCH, "pip install -c constraints.txt -e '.[pipeline]'"
+        )
+    version, gpu, threads = json.loads(answer)
+    return Check("torch", "ok", f"{version} on {gpu or f'the CPU, {threads} threads'}", NEEDS_TORCH)
+
+
+def _disk(root: Path) -> Check:
+    free = shutil.disk_usage(root).free / 1e9
+    fine = free >= DISK_GB
+    found = f"{free:.0f} GB free"
+    return Check(
+        "disk", "ok" if fine else "missing", found, STAGES, "" if fine else f"free {DISK_GB} GB, or `dvc gc -w`"
+    )
+
+
+def _dvc_remote(root: Path) -> Check:
+    by = ("sharing artifacts", "pull requests")
+    listed = _ask([sys.executable, "-m", "dvc", "remote", "list"], 60, root)
+    if not listed:
+        return Check("DVC remote", "optional", "none configured", by, "dvc remote add -d storage URL")
+    return Check("DVC remote", "ok", "; ".join(_bare(line.split()[1]) for line in listed.splitlines()), by)
+
+
+def _mlflow(root: Path) -> Check:
+    by = ("train", "evaluate", "promote")
+    try:
+        uri = os.environ.get("MLFLOW_TRACKING_URI") or params_file.load(root / layout.PARAMS).tracking.uri
+    except Refusal as refusal:
+        return Check("MLflow", "missing", refusal.what, by, refusal.todo)
+    if urlsplit(uri).scheme not in ("http", "https"):
+        return Check("MLflow", "ok", f"{_bare(uri)}, in this repository", by)
+    state = _http(uri.rstrip("/") + "/health")
+    if state == "200":
+        return Check("MLflow", "ok", _bare(uri), by)
+    return Check("MLflow", "missing", f"{_bare(uri)}: {state}", by, "start the server, or unset MLFLOW_TRACKING_URI")
+
+
+def _docker() -> Check:
+    import docker
+    from docker.errors import DockerException
+
+    by = ("verify", "build with a daemon")
+    try:
+        client = docker.from_env(timeout=DEADLINE)
+        try:
+            return Check("docker", "ok", f"engine {client.version()['Version']}", by)
+        finally:
+            client.close()
+    except (DockerException, OSError) as error:
+        reason = str(error).splitlines()[0][:100]
+        return Check("docker", "optional", f"no engine answers: {reason}", by, "start Docker; releases work without it")
+
+
+def _registry(host: str | None) -> Check:
+    by = ("build --push", "promote")
+    if host is None:
+        return Check(
+            "registry", "optional", "none named: images go to an OCI layout directory", by, "doctor --registry HOST"
+        )
+    scheme = "http" if host.split(":")[0] in ("localhost", "127.0.0.1", "[::1]") else "https"
+    state = _http(f"{scheme}://{host}/v2/")
+    if state in ("200", "401"):
+        return Check("registry", "ok", f"{host} answers{' and asks for a login' if state == '401' else ''}", by)
+    return Check("registry", "optional", f"{host}: {state}", by, f"check the name, then docker login {host}")
+
+
+def _ask(command: list[str], deadline: int = DEADLINE, folder: Path | None = None) -> str | None:
+    """Standard output of a command, stripped; None when it fails or hangs."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=deadline, check=False, cwd=folder)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _http(url: str) -> str:
+    """Status of a GET as text, or the reason that there is none."""
+    try:
+        with urlopen(url, timeout=DEADLINE) as answer:  # noqa: S310 - the scheme is http or https, checked by the callers
+            return str(answer.status)
+    except HTTPError as error:
+        return str(error.code)
+    except (OSError, ValueError) as error:
+        return str(getattr(error, "reason", error))
+
+
+def _bare(uri: str) -> str:
+    """A URI without user, password and query."""
+    parts = urlsplit(uri)
+    return uri if "@" not in parts.netloc else parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()

@@ -1,0 +1,43 @@
+"""gate: hold the verdict to the evidence it is about, and the evidence to the gates, once more."""
+
+from pathlib import Path
+
+from checks import chain, files, gates, layout, params_file
+from checks.errors import EvidenceRefused, Refusal, VerdictFailed, VerdictInconclusive
+from checks.verdict import Verdict
+
+
+def gate(root: Path) -> Verdict:
+    """Return the verdict in ``root`` if it still holds.
+
+    Everything that the verdict judged is hashed again, weights included, and every gate of
+    params.yaml is asked again. Raises EvidenceRefused, listing every mismatch, when the verdict is
+    void: something it judged differs or is gone, or the gates now answer otherwise.
+    """
+    params = params_file.load(root / layout.PARAMS)
+    stored = files.read_json(root / layout.VERDICT, Verdict)
+    differences = chain.compare(root, stored.judged)
+    if stored.policy != gates.policy_digest(params.gates):
+        differences.append(f"{layout.PARAMS}: the gates are not those of the verdict")
+    again = gates.judge(params, chain.gather(root, gates.scorers_digest(params)))
+    if again != stored and not differences:
+        before = {finding.gate: finding for finding in stored.findings}
+        differences = [
+            f"gate {finding.gate}: answers {finding.status} ({finding.reason}), not as {layout.VERDICT} says"
+            for finding in again.findings
+            if before.get(finding.gate) != finding
+        ] or [f"{layout.VERDICT}: is not what the gates make of the evidence"]
+    if differences:
+        first, *others = differences
+        raise EvidenceRefused(f"the verdict is void: {first}", "run `dvc repro`, then ask again", tuple(others))
+    return stored
+
+
+def refusal(verdict: Verdict) -> Refusal | None:
+    """What a verdict other than ``pass`` raises; None for ``pass``."""
+    if verdict.status == "pass":
+        return None
+    undone = [f.gate for f in verdict.findings if f.status == verdict.status]
+    kind = VerdictFailed if verdict.status == "fail" else VerdictInconclusive
+    what = f"verdict {verdict.status}: {', '.join(undone) or 'no gate was asked'}"
+    return kind(what, f"read the reasons in {layout.VERDICT}, change params.yaml or the data, and run `dvc repro`")

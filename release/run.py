@@ -1,0 +1,45 @@
+"""run: the pipeline through DVC, to a verdict."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from checks import layout
+from checks.errors import MachineRefused, Refusal
+
+
+class StageRefused(Refusal):
+    """A stage refused; it has said why. Carries that stage's own exit code."""
+
+    def __init__(self, stage: str, code: int) -> None:
+        super().__init__(f"{stage} refused", "mend what it says above, then run again; finished stages are kept")
+        self.exit_code = code  # type: ignore[misc]  # one class, the code of any stage
+
+
+def run(root: Path, targets: tuple[str, ...], force: bool) -> None:
+    """Run ``dvc repro`` in ``root``: what changed, or with ``force`` everything.
+
+    Raises StageRefused with the stage's exit code, or MachineRefused when DVC itself cannot run.
+    """
+    refusal = root / layout.REFUSAL
+    refusal.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "dvc", "repro", *(["--force"] if force else []), "--", *targets]
+    try:
+        code = subprocess.run(command, cwd=root, env=environment(), check=False).returncode
+    except OSError as error:
+        raise MachineRefused(f"{sys.executable}: {error.strerror}", "make the virtual environment again") from error
+    if code and refusal.is_file():
+        said = json.loads(refusal.read_text(encoding="utf-8"))
+        raise StageRefused(said["stage"], said["exit_code"])
+    if code:
+        raise MachineRefused(
+            f"dvc repro ended with {code}", "read its lines above; `lockstep doctor` says what is missing"
+        )
+
+
+def environment() -> dict[str, str]:
+    """The environment of stages: this interpreter's folder first in PATH, so that ``python`` is this one."""
+    folder = str(Path(sys.executable).parent)
+    return os.environ | {"PATH": os.pathsep.join([folder, os.environ.get("PATH", os.defpath)])}

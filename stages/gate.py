@@ -1,0 +1,26 @@
+"""gate: evidence and policy to a verdict. Imports no torch; takes a second.
+
+In: the reports of every stage, the splits, the predictions, the gates of params.yaml.
+Out: reports/verdict.json. A failed verdict is a result and exits 0; `lockstep gate` and every
+later verb enforce it.
+
+    python -m stages.gate
+"""
+
+from pathlib import Path
+
+from checks import chain, files, gates, layout
+from checks.params import Params
+from stages import entry
+
+
+def gate(params: Params, root: Path) -> str:
+    """Judge the evidence below ``root`` and write the verdict."""
+    verdict = gates.judge(params, chain.gather(root, gates.scorers_digest(params)))
+    files.write_json(root / layout.VERDICT, verdict)
+    undone = [f"{f.gate}: {f.reason}" for f in verdict.findings if f.status != "pass"]
+    return f"{verdict.status}{': ' if undone else ''}{'; '.join(undone)}"
+
+
+if __name__ == "__main__":
+    entry.run("gate", gate)

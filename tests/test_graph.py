@@ -1,0 +1,59 @@
+"""dvc.yaml: a stage depends on every module of this repository that it imports, and on nothing whole."""
+
+import ast
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.conftest import REPOSITORY
+
+STAGES: dict = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
+# They make no bytes: values are tracked by `params`, refusals and tracking end or describe a run.
+EXEMPT = {
+    "checks/__init__.py",
+    "checks/errors.py",
+    "checks/params.py",
+    "checks/params_file.py",
+    "stages/__init__.py",
+    "stages/entry.py",
+    "stages/tracking.py",
+}
+
+
+def _imported(path: Path) -> set[Path]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        for name in names:
+            module = REPOSITORY / (name.replace(".", "/") + ".py")
+            if module.is_file():
+                found.add(module)
+    return found
+
+
+def _closure(path: Path) -> set[str]:
+    pending, seen = [path], set()
+    while pending:
+        current = pending.pop()
+        if current in seen:
+            continue
+        seen.add(current)
+        pending.extend(m for m in _imported(current) if m.relative_to(REPOSITORY).as_posix() not in EXEMPT)
+    return {module.relative_to(REPOSITORY).as_posix() for module in seen}
+
+
+@pytest.mark.parametrize("stage", sorted(STAGES))
+def test_a_stage_lists_exactly_the_modules_it_imports(stage: str) -> None:
+    listed = {dep for dep in STAGES[stage]["deps"] if dep.endswith(".py")}
+    assert listed == _closure(REPOSITORY / "stages" / f"{stage}.py")
+
+
+@pytest.mark.parametrize("stage", sorted(STAGES))
+def test_a_stage_runs_as_its_own_module_and_depends_on_no_source_folder(stage: str) -> None:
+    assert STAGES[stage]["cmd"] == f"python -m stages.{stage}"
+    assert not {"checks", "stages", "release"} & set(STAGES[stage]["deps"])

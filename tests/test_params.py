@@ -1,0 +1,160 @@
+"""params.yaml: strict, and every refusal names the line, the path, the value and the fix."""
+
+import contextlib
+import json
+import re
+import string
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from checks import params_file
+from checks.errors import ParamsRefused
+from tests.conftest import REPOSITORY
+
+TEXT = (REPOSITORY / "params.yaml").read_text()
+
+FAULTS = {
+    "a word for a number": ("r: 16", "r: sixteen", r"params.yaml:\d+: train.lora.r: 'sixteen'"),
+    "a fraction for an integer": ("batch_size: 16", "batch_size: 16.5", r"train.batch_size: 16.5"),
+    "a misspelt key": ("alpha: 32", "alhpa: 32", r"train.lora.alhpa: unknown key; did you mean alpha"),
+    "an unknown section": ("tracking:", "trackign:", r"trackign: unknown key"),
+    "a missing key": ("  max_grad_norm: 1.0\n", "", r"train.max_grad_norm: missing"),
+    "a key twice": (
+        "  precision: bf16\n\nmerge",
+        "  precision: bf16\n  precision: fp32\n\nmerge",
+        "precision is written twice",
+    ),
+    "not a number": ("learning_rate: 0.002", "learning_rate: .nan", "train.learning_rate: nan"),
+    "out of range": ("dropout: 0.0", "dropout: 1.0", "train.lora.dropout: 1.0"),
+    "an unknown precision": ("precision: bf16\n\nmerge", "precision: int3\n\nmerge", "train.precision: 'int3'"),
+    "an unknown loader": ("kind: azure-cli", "kind: azurecli", "prepare.loader"),
+    "an unknown rule": ("- drop-duplicates", "- drop-duplicats", "drop-duplicats"),
+    "an unknown scorer": ("- kind: exact-match", "- kind: exactmatch", "evaluate.scorers.0"),
+    "a hash that is none": ("sha256: bcc", "sha256: xcc", "base.sha256"),
+    "both lengths": ("max_steps: null", "max_steps: 10", "set exactly one"),
+    "no length": ("epochs: 2", "epochs: null", "set exactly one"),
+    "nothing to train on": ("valid: 0.06", "valid: 0.9", "leave rows to train on"),
+    "rows that would be cut": ("max_length: 128", "max_length: 64", "train.max_length: 64 would cut"),
+    "answers that cannot be reached": (
+        "max_new_tokens: 8",
+        "max_new_tokens: 2",
+        "evaluate.max_new_tokens: 2 cannot reach",
+    ),
+    "too few rows for a gate": ("test: 385", "test: 100", "raise it to 385, or widen gates.routes_well.resolution"),
+    "a gate on nothing scored": (
+        "metric: exact-match",
+        "metric: bleu",
+        "gates.routes_well.metric: 'bleu' is not scored",
+    ),
+    "a gate with two bounds": (
+        "at_least: 0.6",
+        "at_least: 0.6\n    at_most: 0.9",
+        "exactly one of at_least and at_most",
+    ),
+    "a gate without a bound": ("    at_least: 0.6\n", "", "exactly one of at_least and at_most"),
+    "an unknown gate": ("kind: parity", "kind: vibes", "gates.merge_is_faithful"),
+    "broken YAML": ("targets: [", "targets: [[", r"params.yaml:\d+: not YAML"),
+    "a tab": ("  seed: 17\n  lora", "\tseed: 17\n  lora", r"params.yaml:\d+: not YAML"),
+}
+
+
+def test_the_file_of_the_repository_reads_well() -> None:
+    assert params_file.parse(TEXT).gates
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_refused_on_one_line(fault: str) -> None:
+    before, after, message = FAULTS[fault]
+    assert before in TEXT, "the table is stale"
+    with pytest.raises(ParamsRefused) as caught:
+        params_file.parse(TEXT.replace(before, after, 1))
+    lines = (str(caught.value), *caught.value.others)
+    assert any(re.search(message, line) for line in lines), lines
+    for line in lines:
+        assert "\n" not in line
+        assert line.startswith("params.yaml:")
+        assert "; " in line
+    assert caught.value.exit_code == 2
+
+
+def test_the_line_is_the_line_of_the_value() -> None:
+    wanted = next(i for i, line in enumerate(TEXT.splitlines(), 1) if "  r: 16" in line)
+    with pytest.raises(ParamsRefused, match=f"params.yaml:{wanted}: "):
+        params_file.parse(TEXT.replace("r: 16", "r: -1"))
+
+
+def test_all_problems_are_told_at_once() -> None:
+    with pytest.raises(ParamsRefused) as caught:
+        params_file.parse(
+            TEXT.replace("r: 16", "r: x").replace("dropout: 0.0", "dropout: 2").replace("shard_mb: 2000", "shard_mb: 0")
+        )
+    assert len(caught.value.others) == 2
+
+
+def test_scientific_notation_is_a_number_as_dvc_reads_it() -> None:
+    assert params_file.parse(TEXT.replace("learning_rate: 0.002", "learning_rate: 2e-3")).train.learning_rate == 0.002
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"- a list", b"\xff\xfe", b"a: " + b"[" * 3000, b"!!python/object:os.system {}"]
+)
+def test_a_file_that_holds_no_sections_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ParamsRefused, match=r"params.yaml"):
+        params_file.load(path)
+
+
+def test_an_absent_file_and_a_folder_are_refused(tmp_path: Path) -> None:
+    for path in (tmp_path / "params.yaml", tmp_path):
+        with pytest.raises(ParamsRefused):
+            params_file.load(path)
+
+
+def test_parameters_are_frozen() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        params_file.parse(TEXT).train.lora.r = 8  # type: ignore[misc]
+
+
+def test_the_schema_for_editors_is_current() -> None:
+    kept = json.loads((REPOSITORY / "docs" / "params.schema.json").read_text())
+    assert kept == params_file.schema(), "run `lockstep schema --write`"
+
+
+_leaves = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(string.printable, max_size=8))
+_values = st.recursive(
+    _leaves, lambda v: st.lists(v, max_size=3) | st.dictionaries(st.text(max_size=5), v, max_size=3), max_leaves=6
+)
+
+
+def _paths(value: Any, path: tuple = ()) -> list[tuple]:
+    if not isinstance(value, dict):
+        return [path]
+    return [path, *(p for key, child in value.items() for p in _paths(child, (*path, key)))]
+
+
+_PATHS = [path for path in _paths(yaml.safe_load(TEXT)) if path]
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@given(path=st.sampled_from(_PATHS), value=_values)
+def test_any_value_anywhere_is_read_or_refused_and_never_a_traceback(path: tuple, value: Any) -> None:
+    document = yaml.safe_load(TEXT)
+    place = document
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    with contextlib.suppress(ParamsRefused):
+        assert params_file.parse(yaml.safe_dump(document)).gates
+
+
+@settings(max_examples=100, deadline=None)
+@given(text=st.text(max_size=200))
+def test_any_text_is_refused_in_words(text: str) -> None:
+    with pytest.raises(ParamsRefused):
+        params_file.parse(text)
