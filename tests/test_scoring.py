@@ -1,0 +1,79 @@
+"""Scorers: what each means, and that none leaves [0, 1], hangs or raises on any text."""
+
+import time
+from typing import get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from checks import scoring
+from checks.errors import ParamsRefused
+from checks.params import EditSimilarity, ExactMatch, JsonValid, Regex, Scorer, TokenF1
+
+EXACT, F1, EDIT = ExactMatch(kind="exact-match"), TokenF1(kind="token-f1"), EditSimilarity(kind="edit-similarity")
+JSON, WORD = JsonValid(kind="json-valid"), Regex(kind="regex", pattern=r"az( \w+)+")
+TEXT = st.text(max_size=60)
+
+
+@pytest.mark.parametrize(
+    ("scorer", "prediction", "reference", "expected"),
+    [
+        (EXACT, " vm\n", "vm", 1.0),
+        (EXACT, "VM", "vm", 0.0),
+        (EXACT, "", "", 1.0),
+        (F1, "The cat sat.", "a CAT sat", 1.0),
+        (F1, "cat cat dog", "cat dog dog", 2 / 3),
+        (F1, "", "cat", 0.0),
+        (F1, "...", "the", 1.0),
+        (EDIT, "kitten", "sitting", 1 - 3 / 7),
+        (EDIT, "", "", 1.0),
+        (EDIT, "naïve ☁", "naïve ☁", 1.0),
+        (JSON, ' {"a": [1, 2.5e3, null]} ', "anything", 1.0),
+        (JSON, "9" * 5000, "", 1.0),
+        (JSON, "{'a': 1}", "", 0.0),
+        (JSON, "[NaN]", "", 0.0),
+        (JSON, "", "", 0.0),
+        (JSON, "[" * 100_000, "", 0.0),
+        (WORD, "az vm list", "", 1.0),
+        (WORD, "az vm list; rm -rf /", "", 0.0),
+    ],
+)
+def test_a_scorer_means_what_its_name_says(scorer: Scorer, prediction: str, reference: str, expected: float) -> None:
+    assert scoring.score(scorer, prediction, reference) == pytest.approx(expected)
+
+
+def test_every_kind_that_params_knows_has_a_scorer() -> None:
+    kinds = {get_args(model.model_fields["kind"].annotation)[0] for model in get_args(get_args(Scorer)[0])}
+    assert kinds == set(scoring._SCORERS)
+
+
+@given(TEXT, TEXT)
+def test_every_score_lies_between_0_and_1(prediction: str, reference: str) -> None:
+    for scorer in (EXACT, F1, EDIT, JSON, WORD):
+        assert 0 <= scoring.score(scorer, prediction, reference) <= 1
+
+
+@given(TEXT)
+def test_the_reference_itself_scores_1(text: str) -> None:
+    assert [scoring.score(scorer, text, text) for scorer in (EXACT, F1, EDIT)] == [1, 1, 1]
+
+
+@given(TEXT, TEXT)
+def test_similarity_does_not_depend_on_the_order(one: str, two: str) -> None:
+    for scorer in (EXACT, F1, EDIT):
+        assert scoring.score(scorer, one, two) == scoring.score(scorer, two, one)
+
+
+@pytest.mark.parametrize("pattern", ["(", "a{2,1}", "(?P<x>a)(?P=y)", "[z-a]"])
+def test_a_pattern_that_does_not_compile_is_refused(pattern: str) -> None:
+    with pytest.raises(ParamsRefused, match="is not a regular expression"):
+        scoring.score(Regex(kind="regex", pattern=pattern), "a", "")
+
+
+def test_a_pattern_that_would_run_for_ever_is_refused_in_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scoring, "REGEX_SECONDS", 0.2)
+    started = time.monotonic()
+    with pytest.raises(ParamsRefused, match="repetition inside a repetition"):
+        scoring.score(Regex(kind="regex", pattern=r"(a|aa)+b"), "a" * 60 + "!", "")
+    assert time.monotonic() - started < 10

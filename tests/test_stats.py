@@ -1,0 +1,145 @@
+"""Intervals: known values, honest at the ends, and they cover the truth as often as they say."""
+
+import random
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from checks import stats
+
+SCORES = st.lists(st.floats(0, 1) | st.sampled_from([0.0, 1.0]), min_size=1, max_size=40)
+
+
+def alone(n: int) -> list[str]:
+    return [str(i) for i in range(n)]
+
+
+def test_right_and_wrong_rows_give_wilsons_interval() -> None:
+    from scipy.stats import binomtest
+
+    for right, n in ((0, 10), (7, 10), (321, 454), (454, 454)):
+        found = stats.mean_interval([1.0] * right + [0.0] * (n - right), alone(n), 0.95)
+        known = binomtest(right, n).proportion_ci(0.95, method="wilson")
+        assert (found.value, found.n) == (right / n, n)
+        assert (found.low, found.high) == pytest.approx((known.low, known.high), abs=1e-12)
+
+
+def test_none_right_and_all_right_leave_doubt() -> None:
+    none, every = (stats.mean_interval([value] * 50, alone(50), 0.95) for value in (0.0, 1.0))
+    assert none.low == 0 < none.high < 0.1
+    assert 0.9 < every.low < every.high == 1
+
+
+def test_near_duplicates_count_less_than_rows_of_their_own() -> None:
+    scores = [1.0, 1.0, 0.0, 0.0] * 25
+    rows = stats.mean_interval(scores, alone(100), 0.95)
+    pairs = stats.mean_interval(scores, [str(i // 2) for i in range(100)], 0.95)
+    assert pairs.high - pairs.low > 1.3 * (rows.high - rows.low)
+
+
+def test_all_right_in_few_groups_is_worth_only_the_groups() -> None:
+    few = stats.mean_interval([1.0] * 100, [str(i // 20) for i in range(100)], 0.95)
+    assert few.low == pytest.approx(stats.mean_interval([1.0] * 5, alone(5), 0.95).low)
+
+
+def test_one_group_alone_says_next_to_nothing() -> None:
+    only = stats.mean_interval([1.0] * 30 + [0.0] * 10, ["same"] * 40, 0.95)
+    assert only.high - only.low > 0.6
+
+
+def test_a_one_sided_bound_is_the_end_of_a_wider_two_sided_interval() -> None:
+    scores = [1.0] * 70 + [0.0] * 30
+    one = stats.mean_interval(scores, alone(100), 0.95, sided=1)
+    two = stats.mean_interval(scores, alone(100), 0.90, sided=2)
+    assert (one.low, one.high) == pytest.approx((two.low, two.high))
+    assert stats.mean_interval(scores, alone(100), 0.3, sided=1).low == pytest.approx(0.7)
+
+
+@given(SCORES, st.floats(0.01, 0.999), st.integers(1, 5))
+def test_an_interval_holds_its_mean_and_stays_in_range(scores: list[float], confidence: float, size: int) -> None:
+    for groups in (alone(len(scores)), [str(i // size) for i in range(len(scores))]):
+        found = stats.mean_interval(scores, groups, confidence)
+        assert 0 <= found.low <= found.value <= found.high <= 1
+
+
+@given(SCORES)
+def test_the_order_of_rows_does_not_matter(scores: list[float]) -> None:
+    groups = [str(i // 3) for i in range(len(scores))]
+    order = sorted(range(len(scores)), key=lambda i: (scores[i], i))
+    one = stats.mean_interval(scores, groups, 0.95)
+    two = stats.mean_interval([scores[i] for i in order], [groups[i] for i in order], 0.95)
+    assert (one.low, one.high) == pytest.approx((two.low, two.high), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("scores", "groups", "confidence", "problem"),
+    [
+        ([], [], 0.95, "at least one"),
+        ([1.0], ["a", "b"], 0.95, "as many"),
+        ([1.5], ["a"], 0.95, "outside"),
+        ([float("nan")], ["a"], 0.95, "outside"),
+        ([1.0], ["a"], 1.0, "between 0 and 1"),
+    ],
+)
+def test_an_impossible_question_is_an_error(
+    scores: list[float], groups: list[str], confidence: float, problem: str
+) -> None:
+    with pytest.raises(ValueError, match=problem):
+        stats.mean_interval(scores, groups, confidence)
+
+
+Draw = Callable[[random.Random], list[float]]
+
+
+@pytest.mark.parametrize(
+    ("name", "draw_group", "mean", "least"),
+    [
+        ("right or wrong, one row a group", lambda r: [float(r.random() < 0.85)], 0.85, 0.93),
+        ("rare faults", lambda r: [float(r.random() < 0.98)], 0.98, 0.93),
+        ("alike within a group", lambda r: [float(r.random() < 0.8)] * r.choice((1, 1, 1, 3)), 0.8, 0.92),
+        ("graded", lambda r: [r.betavariate(5, 5)], 0.5, 0.93),
+        ("graded, most of them whole", lambda r: [1.0 if r.random() < 0.9 else r.random()], 0.95, 0.91),
+    ],
+)
+def test_an_interval_covers_the_truth_as_often_as_it_says(
+    name: str, draw_group: Draw, mean: float, least: float
+) -> None:
+    generator, runs, held = random.Random(name), 1000, 0
+    for _ in range(runs):
+        drawn = [draw_group(generator) for _ in range(80)]
+        scores = [score for group in drawn for score in group]
+        groups = [str(i) for i, group in enumerate(drawn) for _ in group]
+        found = stats.mean_interval(scores, groups, 0.95)
+        held += found.low <= mean <= found.high
+    assert least <= held / runs <= 0.985
+
+
+def test_paired_differences_cover_the_truth_as_often_as_they_say() -> None:
+    generator, runs, held = random.Random(3), 1000, 0
+    for _ in range(runs):
+        shared = [generator.random() for _ in range(100)]
+        one = [float(s < 0.8) for s in shared]
+        two = [float(s < 0.7 or generator.random() < 0.1) for s in shared]  # 0.7 + 0.3 * 0.1
+        found = stats.paired_interval(one, two, alone(100), 0.95)
+        held += found.low <= 0.07 <= found.high
+    assert 0.93 <= held / runs <= 0.99
+
+
+def test_pairing_sees_a_difference_that_two_intervals_hide() -> None:
+    one, two = [1.0] * 80 + [0.0] * 20, [1.0] * 70 + [0.0] * 30
+    intervals = [stats.mean_interval(scores, alone(100), 0.95) for scores in (one, two)]
+    assert intervals[0].low < intervals[1].high
+    assert stats.paired_interval(one, two, alone(100), 0.95).low > 0
+
+
+def test_two_models_that_never_differ_leave_doubt() -> None:
+    same = stats.paired_interval([1.0] * 40, [1.0] * 40, alone(40), 0.95)
+    assert -0.1 < same.low < same.value == 0 < same.high < 0.1
+    assert stats.paired_interval([1.0], [0.0], ["a"], 0.95).low == -1
+
+
+def test_unequal_pairs_are_an_error() -> None:
+    with pytest.raises(ValueError, match="same number"):
+        stats.paired_interval([1.0], [1.0, 0.0], ["a"], 0.95)
