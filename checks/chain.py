@@ -168,8 +168,8 @@ class _Links:
         test = _SPLIT_FILES["test"].as_posix()
         yield "test split", (test, self.judged.get(test)), ("evaluate", evaluation.test if evaluation else None)
         for name, model in evaluation.models.items() if evaluation else ():
-            path = (layout.PREDICTIONS / f"{name}.jsonl").as_posix()
-            yield f"{name} predictions", (path, self.judged.get(path)), ("evaluate", model.predictions)
+            file = (layout.PREDICTIONS / f"{name}.jsonl").as_posix()
+            yield f"{name} predictions", (file, self.judged.get(file)), ("evaluate", model.predictions)
 
 
 def _row_breaks(test: tuple[Row, ...], predictions: tuple[Prediction, ...]) -> Iterator[str]:

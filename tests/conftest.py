@@ -63,9 +63,8 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def document() -> dict:
-    """params.yaml as plain values, scaled down to the tiny model; change it, then give it to ``as_params``."""
+def scaled_down() -> dict:
+    """params.yaml as plain values, scaled down to the tiny model."""
     value = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
     value["validate"] |= {"min_rows": {"train": 20, "valid": 4, "test": 16}}
     value["train"] |= {"epochs": None, "max_steps": 4, "batch_size": 4, "precision": "fp32"}
@@ -74,6 +73,12 @@ def document() -> dict:
     value["merge"] |= {"shard_mb": 1}
     value["gates"]["routes_well"] |= {"at_least": 0.01, "resolution": 0.3}
     return value
+
+
+@pytest.fixture
+def document() -> dict:
+    """Plain values that fit the tiny model; change them, then give them to ``as_params``."""
+    return scaled_down()
 
 
 def as_params(document: dict) -> Params:

@@ -1,0 +1,109 @@
+"""A git and DVC repository with this pipeline's code, a tiny model and a small table of rows."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from checks import digest
+from tests.conftest import REPOSITORY
+
+SERVICES = {
+    "vm": ["virtual machine", "disk snapshot", "machine image", "boot log"],
+    "storage": ["blob container", "storage queue", "file share", "storage account"],
+    "network": ["virtual network", "load balancer", "public address", "dns zone"],
+    "acr": ["container registry", "registry task", "image tag", "webhook"],
+}
+VERBS = ["List every", "Create a new", "Delete the old", "Show details of the", "Rename a", "Export the", "Audit this"]
+
+
+def table() -> list[dict[str, str]]:
+    """112 rows of prompt, reference and slice; no two prompts are near-duplicates at a similarity of 0.9."""
+    return [
+        {"prompt": f"{verb} {thing} for team {i}{j}", "reference": service, "slice": verb.split()[0].lower()}
+        for service, things in SERVICES.items()
+        for i, thing in enumerate(things)
+        for j, verb in enumerate(VERBS)
+    ]
+
+
+def make(root: Path, base: Path, document: dict[str, Any], rows: list[dict[str, str]]) -> None:
+    """Lay out code, sources and parameters below ``root`` and commit them."""
+    for folder in ("checks", "stages", "release"):
+        shutil.copytree(REPOSITORY / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("dvc.yaml", ".gitignore", ".dvcignore"):
+        shutil.copy(REPOSITORY / name, root / name)
+    (root / ".dvc").mkdir()
+    for name in ("config", ".gitignore"):
+        shutil.copy(REPOSITORY / ".dvc" / name, root / ".dvc" / name)
+    shutil.copytree(base, root / "sources" / "base")
+    data = root / "sources" / "rows.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    document["base"] = {
+        "uri": "sources/base",
+        "sha256": digest.of_tree(root / "sources" / "base").digest.removeprefix("sha256:"),
+    }
+    document["data"] = {"uri": "sources/rows.jsonl", "sha256": digest.of_file(data).sha256.removeprefix("sha256:")}
+    document["prepare"] |= {
+        "loader": {
+            "kind": "table",
+            "files": "*.jsonl",
+            "columns": {"prompt": "prompt", "reference": "reference", "slice": "slice"},
+            "instruction": "Name the service.",
+        },
+        "rules": ["collapse-white-space", "drop-empty-prompt", "drop-duplicates"],
+        "near_duplicates": {"shingle": 5, "similarity": 0.9},
+        "splits": {"valid": 0.1, "test": 0.25},
+    }
+    document["validate"] |= {"labels": {"max_distinct": 4, "min_share": 0.05, "max_share": 0.6}}
+    write_params(root, document)
+    git(root, "init", "--quiet", "--initial-branch=main")
+    commit(root, "start")
+
+
+def write_params(root: Path, document: dict[str, Any]) -> None:
+    """Write params.yaml."""
+    (root / "params.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
+
+
+def git(root: Path, *args: str) -> str:
+    """Run git as a fixed author."""
+    who = ["-c", "user.name=Test", "-c", "user.email=test@example.invalid", "-c", "commit.gpgsign=false"]
+    return subprocess.run(["git", *who, *args], cwd=root, check=True, capture_output=True, text=True).stdout
+
+
+def commit(root: Path, message: str) -> None:
+    """Commit everything that is not ignored."""
+    git(root, "add", "--all")
+    git(root, "commit", "--quiet", "--allow-empty", "-m", message)
+
+
+def environment(**more: str) -> dict[str, str]:
+    """This interpreter first on the path, MLflow's default store, no network."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    kept = {k: v for k, v in os.environ.items() if k not in ("MLFLOW_TRACKING_URI", "PYTHONPATH")}
+    return kept | {"PATH": path, "HF_HUB_OFFLINE": "1", "PYTHONDONTWRITEBYTECODE": "1"} | more
+
+
+def dvc(root: Path, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run DVC; the caller looks at the return code."""
+    command = [sys.executable, "-m", "dvc", *args]
+    return subprocess.run(command, cwd=root, env=environment(**env), capture_output=True, text=True, check=False)
+
+
+def repro(root: Path, *args: str, **env: str) -> list[str]:
+    """``dvc repro``, which must end well; the stages that ran, in order."""
+    done = dvc(root, "repro", *args, **env)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
+    return ran(done)
+
+
+def ran(done: subprocess.CompletedProcess[str]) -> list[str]:
+    """The stages that DVC says it ran."""
+    return re.findall(r"Running stage '(\w+)'", done.stdout)

@@ -1,0 +1,316 @@
+"""The gate: what passes, what fails, what is inconclusive, and what makes a verdict void."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from checks import files, layout
+from checks.params import Params
+from checks.rows import Prediction
+from checks.verdict import Finding, Status, Verdict, combine
+from release.cli import main
+from stages.gate import gate
+from tests import evidence_tree
+from tests.conftest import as_params
+
+
+def _write_params(root: Path, document: dict) -> Params:
+    (root / layout.PARAMS).write_text(yaml.safe_dump(document, sort_keys=False))
+    return as_params(document)
+
+
+def _verdict(root: Path, params: Params) -> Verdict:
+    gate(params, root)
+    return files.read_json(root / layout.VERDICT, Verdict)
+
+
+def _finding(verdict: Verdict, name: str) -> Finding:
+    return next(f for f in verdict.findings if f.gate == name)
+
+
+@pytest.fixture
+def run(tmp_path: Path, document: dict) -> Path:
+    """A repository after a good run: parameters, record, a verdict that passes."""
+    params = _write_params(tmp_path, document)
+    evidence_tree.build(tmp_path, params)
+    assert _verdict(tmp_path, params).status == "pass"
+    return tmp_path
+
+
+def _lockstep(root: Path, *args: str) -> tuple[int, str]:
+    result = CliRunner().invoke(main, ["-C", str(root), *args])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, result.output
+
+
+def test_a_good_run_passes_and_the_verdict_names_every_digest(run: Path) -> None:
+    verdict = files.read_json(run / layout.VERDICT, Verdict)
+    assert {f.status for f in verdict.findings} == {"pass"}
+    assert {"models/base", "models/adapter", "models/merged", "data/raw"} <= set(verdict.judged)
+    assert {"data/splits/test.jsonl", "data/predictions/candidate.jsonl", "reports/metrics.json"} <= set(verdict.judged)
+    assert verdict.model == verdict.judged["models/merged"]
+    assert _lockstep(run, "gate")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("right", "rows", "at_least", "resolution", "status", "word"),
+    [
+        (36, 40, 0.7, 0.3, "pass", "lower 95% bound"),
+        (10, 40, 0.7, 0.3, "fail", "is not at least 0.7"),
+        (32, 40, 0.75, 0.3, "inconclusive", "but its lower 95% bound"),
+        (40, 40, 0.7, 0.1, "inconclusive", "40 rows cannot resolve ±0.1; 97 would"),
+        (0, 40, 0.01, 0.3, "fail", "0.000"),
+    ],
+)
+def test_a_threshold_is_cleared_by_the_bound_and_not_by_the_point(
+    tmp_path: Path, document: dict, right: int, rows: int, at_least: float, resolution: float, status: str, word: str
+) -> None:
+    document["gates"]["routes_well"] |= {"at_least": at_least, "resolution": resolution}
+    document["validate"]["min_rows"]["test"] = 400
+    params = _write_params(tmp_path, document)
+    evidence_tree.build(tmp_path, params, rows, right)
+    verdict = _verdict(tmp_path, params)
+    finding = _finding(verdict, "routes_well")
+    assert (finding.status, verdict.status) == (status, status)
+    assert word in finding.reason
+    assert finding.n == rows
+
+
+def test_an_upper_bound_is_read_from_above(tmp_path: Path, document: dict) -> None:
+    document["gates"]["routes_well"] |= {"at_most": 0.5, "at_least": None}
+    params = _write_params(tmp_path, document)
+    evidence_tree.build(tmp_path, params, 40, 2)
+    assert _finding(_verdict(tmp_path, params), "routes_well").status == "pass"
+    evidence_tree.evaluated(tmp_path, params, [evidence_tree.predict(r, True) for r in evidence_tree.rows("test", 40)])
+    assert _finding(_verdict(tmp_path, params), "routes_well").status == "fail"
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [({"max_logprob_diff": 0.9}, "differ by up to 0.900"), ({"top1": 0.5}, "50.0%"), ({"positions": 0}, "no token")],
+)
+def test_parity_beyond_the_bound_fails(tmp_path: Path, document: dict, change: dict, word: str) -> None:
+    params = _write_params(tmp_path, document)
+    evidence_tree.build(tmp_path, params, **change)
+    verdict = _verdict(tmp_path, params)
+    assert verdict.status == "fail"
+    assert word in _finding(verdict, "merge_is_faithful").reason
+
+
+EVIDENCE = {
+    "reports/prepare.json": "data_is_sound",
+    "reports/data.json": "data_is_sound",
+    "data/splits/train.jsonl": "data_is_sound",
+    "reports/parity.json": "merge_is_faithful",
+    "reports/evaluation.json": "routes_well",
+    "data/predictions/candidate.jsonl": "routes_well",
+    "data/splits/test.jsonl": "routes_well",
+}
+
+
+DAMAGE: dict[str, Callable[[str], str]] = {
+    "empty": lambda _: "",
+    "truncated": lambda text: text[: len(text) // 2],
+    "not an object": lambda _: "0.9",
+    "not a number": lambda _: '{"schema_version": 1, "top1": NaN}',
+    "a newer schema": lambda text: text.replace('"schema_version": 1', '"schema_version": 2'),
+    "an unknown key": lambda text: text.replace("{", '{"extra": 1, ', 1),
+}
+
+
+def _assert_fails_over(root: Path, document: dict, path: str) -> None:
+    verdict = _verdict(root, as_params(document))
+    assert verdict.status == "fail"
+    finding = _finding(verdict, EVIDENCE[path])
+    assert finding.status == "fail"
+    assert path in finding.reason or "different bytes" in finding.reason
+
+
+@pytest.mark.parametrize("path", EVIDENCE)
+@pytest.mark.parametrize("how", ["absent", "a folder"])
+def test_a_gate_without_evidence_fails_and_says_which(run: Path, document: dict, path: str, how: str) -> None:
+    (run / path).unlink()
+    if how == "a folder":
+        (run / path).mkdir()
+    _assert_fails_over(run, document, path)
+
+
+@pytest.mark.parametrize(
+    ("path", "how"), [(p, h) for p in EVIDENCE for h in DAMAGE if p.endswith(".json") or h != "a newer schema"]
+)
+def test_a_gate_with_unreadable_evidence_fails_and_says_which(run: Path, document: dict, path: str, how: str) -> None:
+    text = (run / path).read_text()
+    assert DAMAGE[how](text) != text
+    (run / path).write_text(DAMAGE[how](text))
+    _assert_fails_over(run, document, path)
+
+
+def _edit_json(path: str, change: Callable[[dict], None]) -> Callable[[Path], None]:
+    def edit(root: Path) -> None:
+        value = json.loads((root / path).read_text())
+        change(value)
+        (root / path).write_text(json.dumps(value))
+
+    return edit
+
+
+def _predictions(change: Callable[[list[Prediction]], list[Prediction]]) -> Callable[[Path], None]:
+    def edit(root: Path) -> None:
+        path = root / layout.PREDICTIONS / "candidate.jsonl"
+        files.write_jsonl(path, change(files.read_jsonl(path, Prediction)))
+
+    return edit
+
+
+OTHER = "sha256:" + "1" * 64
+TAMPERS: dict[str, Callable[[Path], object]] = {
+    "weights edited": lambda root: (root / "models/merged/weights.bin").write_bytes(b"other"),
+    "weights renamed": lambda root: (root / "models/merged/weights.bin").rename(root / "models/merged/w.bin"),
+    "a file added to the model": lambda root: (root / "models/merged/extra").write_bytes(b""),
+    "adapter edited": lambda root: (root / "models/adapter/weights.bin").write_bytes(b"other"),
+    "base gone": lambda root: shutil.rmtree(root / "models/base"),
+    "raw data edited": lambda root: (root / "data/raw/weights.bin").write_bytes(b"other"),
+    "test split shortened": lambda root: _cut(root / "data/splits/test.jsonl"),
+    "train split shortened": lambda root: _cut(root / "data/splits/train.jsonl"),
+    "a prediction left out": _predictions(lambda p: p[:-1]),
+    "a prediction twice": _predictions(lambda p: [*p[:-1], p[0]]),
+    "predictions reordered": _predictions(lambda p: p[::-1]),
+    "a score raised": _predictions(
+        lambda p: [*p[:-1], p[-1].model_copy(update={"score": 1.0, "scores": {"exact-match": 1.0}})]
+    ),
+    "an answer mended": _predictions(lambda p: [*p[:-1], p[-1].model_copy(update={"prediction": p[-1].reference})]),
+    "a reference changed": _predictions(lambda p: [*p[:-1], p[-1].model_copy(update={"reference": p[-1].prediction})]),
+    "no prediction": _predictions(lambda _: []),
+    "metrics edited": _edit_json("reports/metrics.json", lambda v: v["candidate"]["exact-match"].update(value=1.0)),
+    "evaluation of another model": _edit_json("reports/evaluation.json", lambda v: v.update(merged=OTHER)),
+    "evaluation on another test set": _edit_json("reports/evaluation.json", lambda v: v.update(test=OTHER)),
+    "evaluation by other scorers": _edit_json("reports/evaluation.json", lambda v: v.update(scorers=OTHER)),
+    "training on other rows": _edit_json("reports/train.json", lambda v: v["splits"].update(train=OTHER)),
+    "training from another base": _edit_json("reports/train.json", lambda v: v.update(base=OTHER)),
+    "merge of another adapter": _edit_json("reports/parity.json", lambda v: v.update(adapter=OTHER)),
+    "parity improved": _edit_json("reports/parity.json", lambda v: v.update(max_logprob_diff=0.0)),
+    "data report of other rows": _edit_json("reports/data.json", lambda v: v["splits"].update(test=OTHER)),
+    "prepared from other data": _edit_json("reports/prepare.json", lambda v: v.update(raw=OTHER)),
+    "rows not conserved": _edit_json("reports/prepare.json", lambda v: v.update(input_rows=999)),
+    "a finding turned to pass": _edit_json(
+        "reports/verdict.json", lambda v: v["findings"][0].update(reason="trust me")
+    ),
+    "the verdict about another model": _edit_json("reports/verdict.json", lambda v: v.update(model=OTHER)),
+    "a judged digest removed": _edit_json("reports/verdict.json", lambda v: v["judged"].pop("models/merged")),
+    "the verdict's policy replaced": _edit_json("reports/verdict.json", lambda v: v.update(policy=OTHER)),
+    "the verdict truncated": lambda root: _cut(root / "reports/verdict.json"),
+    "a bound lowered after the verdict": lambda root: _replace(
+        root / "params.yaml", "at_least: 0.01", "at_least: 0.001"
+    ),
+    "a gate removed after the verdict": lambda root: _drop_gate(root / "params.yaml", "merge_is_faithful"),
+}
+
+
+def _cut(path: Path) -> None:
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+
+
+def _replace(path: Path, before: str, after: str) -> None:
+    assert before in path.read_text()
+    path.write_text(path.read_text().replace(before, after))
+
+
+def _drop_gate(path: Path, name: str) -> None:
+    document = yaml.safe_load(path.read_text())
+    del document["gates"][name]
+    path.write_text(yaml.safe_dump(document))
+
+
+@pytest.mark.parametrize("tamper", TAMPERS)
+def test_a_verdict_is_void_when_anything_it_judged_differs(run: Path, tamper: str) -> None:
+    TAMPERS[tamper](run)
+    code, output = _lockstep(run, "gate")
+    assert code == 8, output
+    assert "lockstep: " in output
+
+
+CONSISTENT_LIES = {
+    name: t
+    for name, t in TAMPERS.items()
+    if name.startswith(
+        (
+            "evaluation",
+            "training",
+            "merge",
+            "data report",
+            "prepared",
+            "a prediction",
+            "predictions re",
+            "a score",
+            "a reference",
+            "no pred",
+        )
+    )
+}
+
+
+@pytest.mark.parametrize("tamper", CONSISTENT_LIES)
+def test_evidence_about_other_bytes_does_not_pass_even_when_judged_afresh(
+    run: Path, document: dict, tamper: str
+) -> None:
+    TAMPERS[tamper](run)
+    assert _verdict(run, as_params(document)).status == "fail"
+
+
+def test_a_score_raised_in_predictions_and_report_alike_is_scored_again(run: Path, document: dict) -> None:
+    params = as_params(document)
+    path = run / layout.PREDICTIONS / "candidate.jsonl"
+    lied = [
+        p.model_copy(update={"score": 1.0, "scores": {"exact-match": 1.0}}) for p in files.read_jsonl(path, Prediction)
+    ]
+    evidence_tree.evaluated(run, params, lied)
+    finding = _finding(_verdict(run, params), "routes_well")
+    assert finding.status == "fail"
+    assert "candidate.jsonl:37: claims exact-match 1.0, scored again it is 0" in finding.reason
+
+
+def test_every_mismatch_is_listed(run: Path) -> None:
+    for folder in ("base", "adapter", "merged"):
+        (run / f"models/{folder}/weights.bin").write_bytes(b"other")
+    _, output = _lockstep(run, "gate")
+    for folder in ("base", "adapter", "merged"):
+        assert f"models/{folder}" in output
+
+
+def test_without_a_verdict_the_command_refuses(run: Path) -> None:
+    (run / layout.VERDICT).unlink()
+    code, output = _lockstep(run, "gate")
+    assert code == 8
+    assert "dvc repro" in output
+
+
+@pytest.mark.parametrize(("right", "code"), [(40, 0), (5, 10), (28, 11)])
+def test_the_command_exits_by_the_verdict(tmp_path: Path, document: dict, right: int, code: int) -> None:
+    document["gates"]["routes_well"] |= {"at_least": 0.65}
+    params = _write_params(tmp_path, document)
+    evidence_tree.build(tmp_path, params, 40, right)
+    status = _verdict(tmp_path, params).status
+    exit_code, output = _lockstep(tmp_path, "gate")
+    assert exit_code == code
+    assert f"verdict: {status}" in output
+    exit_code, output = _lockstep(tmp_path, "gate", "--json")
+    assert exit_code == code
+    assert json.loads(output[: output.rindex("}") + 1])["status"] == status
+
+
+def test_no_finding_at_all_is_a_failure() -> None:
+    assert combine([]) == "fail"
+
+
+def test_the_worst_finding_decides() -> None:
+    def finding(status: Status) -> Finding:
+        return Finding(gate="g", kind="k", status=status, reason="r")
+
+    assert combine([finding("pass"), finding("inconclusive")]) == "inconclusive"
+    assert combine([finding("inconclusive"), finding("fail"), finding("pass")]) == "fail"
+    assert combine([finding("pass")]) == "pass"

@@ -1,0 +1,160 @@
+"""The whole pipeline through DVC, on a tiny model: what runs, what reruns, what is recorded, what stops it."""
+
+import copy
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from checks import files, layout
+from checks.evidence import EvaluationReport, TrainReport
+from checks.verdict import Verdict
+from tests import pipeline_repository as repository
+from tests.conftest import REPOSITORY
+
+ALL = ["fetch", "prepare", "validate", "train", "merge", "evaluate", "gate"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
+    """A repository, with a space and an umlaut in its path, in which the pipeline has run once and was committed."""
+    from tests.conftest import scaled_down
+
+    root = tmp_path_factory.mktemp("a réposit ory")
+    repository.make(root, tiny_base, scaled_down(), repository.table())
+    assert repository.repro(root) == ALL
+    repository.commit(root, "the record of a run")
+    return root
+
+
+def _params(root: Path) -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load((root / "params.yaml").read_text())
+    return loaded
+
+
+@pytest.mark.slow
+def test_a_run_ends_in_a_verdict_whose_digests_form_one_chain(finished: Path) -> None:
+    verdict = files.read_json(finished / layout.VERDICT, Verdict)
+    train = files.read_json(finished / layout.TRAIN_REPORT, TrainReport)
+    evaluation = files.read_json(finished / layout.EVALUATION, EvaluationReport)
+    assert verdict.judged["models/adapter"] == train.adapter
+    assert verdict.model == evaluation.merged
+    assert {"candidate", "base", "majority", "naive-bayes"} <= set(evaluation.models)
+    assert not any("different bytes" in f.reason or "no evidence" in f.reason for f in verdict.findings)
+
+
+@pytest.mark.slow
+def test_after_a_run_git_sees_the_record_and_no_litter(finished: Path) -> None:
+    assert repository.git(finished, "status", "--porcelain") == ""
+    tracked = set(repository.git(finished, "ls-files").splitlines())
+    assert {"dvc.lock", "reports/verdict.json", "reports/metrics.json", "reports/loss.csv"} <= tracked
+    assert not any(name.startswith(("models/", "data/", ".lockstep/")) for name in tracked)
+
+
+@pytest.mark.slow
+def test_a_second_run_with_nothing_changed_runs_nothing(finished: Path) -> None:
+    assert repository.repro(finished) == []
+
+
+@pytest.mark.slow
+def test_an_edited_readme_reruns_nothing(finished: Path) -> None:
+    (finished / "README.md").write_text("More words.\n")
+    (finished / "stages" / "__pycache__").mkdir(exist_ok=True)
+    assert repository.repro(finished) == []
+
+
+@pytest.mark.slow
+def test_a_changed_bound_reruns_the_gate_alone_without_torch(finished: Path, tmp_path: Path) -> None:
+    for package in ("torch", "transformers", "mlflow"):
+        (tmp_path / f"{package}.py").write_text("raise SystemExit('the gate imported it')\n")
+    document = _params(finished)
+    document["gates"]["routes_well"]["at_least"] = 0.02
+    repository.write_params(finished, document)
+    started = time.monotonic()
+    assert repository.repro(finished, PYTHONPATH=str(tmp_path)) == ["gate"]
+    assert time.monotonic() - started < 20  # about 3 s on an idle machine; the claim is in benchmarks/overhead.py
+
+
+@pytest.mark.slow
+def test_a_changed_learning_rate_reruns_from_train_onward_and_diffs_show_it(finished: Path) -> None:
+    repository.commit(finished, "before")
+    document = _params(finished)
+    document["train"]["learning_rate"] = 0.05
+    repository.write_params(finished, document)
+    assert repository.repro(finished) == ["train", "merge", "evaluate", "gate"]
+    repository.commit(finished, "another learning rate")
+
+    parameters = json.loads(repository.dvc(finished, "params", "diff", "--json", "HEAD~1", "HEAD").stdout)
+    assert parameters["params.yaml"]["train.learning_rate"] == {"old": 0.002, "new": 0.05, "diff": pytest.approx(0.048)}
+    metrics = json.loads(repository.dvc(finished, "metrics", "diff", "--json", "--all", "HEAD~1", "HEAD").stdout)
+    assert {"old", "new"} <= set(metrics["reports/metrics.json"]["candidate.exact-match.value"])
+    plots = json.loads(repository.dvc(finished, "plots", "diff", "--json", "HEAD~1", "HEAD").stdout)
+    assert any("loss" in name for name in plots["data"])
+    assert any("confusion" in name for name in plots["data"])
+
+
+@pytest.mark.slow
+def test_a_changed_rule_reruns_from_prepare_onward(finished: Path) -> None:
+    document = _params(finished)
+    document["prepare"]["splits"]["test"] = 0.3
+    repository.write_params(finished, document)
+    assert repository.repro(finished) == ALL[1:]
+
+
+@pytest.mark.slow
+def test_a_changed_expectation_that_still_holds_does_not_retrain(finished: Path) -> None:
+    document = _params(finished)
+    document["validate"]["labels"]["max_share"] = 0.7
+    repository.write_params(finished, document)
+    assert repository.repro(finished) == ["validate", "gate"]
+
+
+@pytest.mark.slow
+def test_an_experiment_with_another_rank_runs_and_leaves_the_chain_whole(finished: Path) -> None:
+    repository.commit(finished, "before the experiment")
+    done = repository.dvc(finished, "exp", "run", "-S", "train.lora.r=8")
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    assert repository.ran(done) == ["train", "merge", "evaluate", "gate"]
+    assert json.loads((finished / "models/adapter/adapter_config.json").read_text())["r"] == 8
+    verdict = files.read_json(finished / layout.VERDICT, Verdict)
+    assert not any("different bytes" in f.reason for f in verdict.findings)
+
+
+def test_bad_data_stops_the_run_before_training_and_leaves_its_report(
+    tmp_path: Path, tiny_base: Path, document: dict[str, Any]
+) -> None:
+    rows = repository.table()
+    lopsided = [row | {"reference": "vm"} if row["reference"] == "acr" else row for row in rows]
+    document = copy.deepcopy(document)
+    repository.make(tmp_path, tiny_base, document, lopsided)
+    document["validate"]["labels"] = {"max_distinct": 4, "min_share": 0.05, "max_share": 0.4}
+    repository.write_params(tmp_path, document)
+    done = repository.dvc(tmp_path, "repro")
+    assert done.returncode != 0
+    assert repository.ran(done) == ["fetch", "prepare", "validate"]
+    report = json.loads((tmp_path / layout.DATA_REPORT).read_text())
+    assert report["success"] is False
+    assert any("vm" in json.dumps(e) for e in report["expectations"] if not e["success"])
+    assert (tmp_path / layout.DATA_DOCS / "index.html").is_file()
+    assert not (tmp_path / layout.ADAPTER).exists()
+    assert "Traceback" not in done.stderr
+
+
+def test_a_bad_parameter_is_refused_by_the_first_stage_with_its_own_code(
+    tmp_path: Path, tiny_base: Path, document: dict[str, Any]
+) -> None:
+    from click.testing import CliRunner
+
+    from release.cli import main
+
+    repository.make(tmp_path, tiny_base, document, repository.table())
+    document["data"]["sha256"] = "0" * 64
+    repository.write_params(tmp_path, document)
+    assert CliRunner().invoke(main, ["-C", str(tmp_path), "run"]).exit_code == 3
+
+
+def test_the_default_pipeline_has_all_seven_stages_in_order() -> None:
+    assert list(yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]) == ALL
