@@ -1,0 +1,60 @@
+"""The pipeline's own overhead: everything but download, training and generation, as a share of a run.
+
+    python -m benchmarks.overhead
+
+Clones this repository's last commit into a scratch folder, brings the sources there first, so that
+downloading does not count, then runs the default pipeline and, once more, with nothing changed and with
+a changed gate. Training is the trainer's loop, generation the rows divided by their rate; the rest is ours:
+imports, loading, conversion, hashing, expectations, merging, parity, plots, DVC.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from checks import layout
+from release.run import environment
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def repro(folder: Path, *args: str) -> float:
+    """Seconds of one ``dvc repro``."""
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "dvc", "repro", "--quiet", *args], cwd=folder, env=environment(), check=True)
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    """Measure and print a Markdown table."""
+    with tempfile.TemporaryDirectory(prefix="overhead-") as scratch:
+        folder = Path(scratch) / "clone"
+        subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
+        if (ROOT / layout.DOWNLOADS).is_dir():
+            shutil.copytree(ROOT / layout.DOWNLOADS, folder / layout.DOWNLOADS)
+        else:
+            repro(folder, "fetch")
+            shutil.rmtree(folder / layout.BASE)
+        total = repro(folder)
+        train = json.loads((folder / layout.TRAIN_REPORT).read_text())["seconds"]
+        evaluation = json.loads((folder / layout.EVALUATION).read_text())
+        rates = [m["examples_per_second"] for m in evaluation["models"].values() if m["examples_per_second"]]
+        generation = sum(evaluation["rows"] / rate for rate in rates)
+        unchanged = repro(folder)
+        params = folder / layout.PARAMS
+        params.write_text(params.read_text().replace("max_logprob_diff: 0.25", "max_logprob_diff: 0.26"))
+        gate = repro(folder)
+    own = total - train - generation
+    print("| part of a run | seconds | share |\n| --- | --- | --- |")
+    for name, seconds in (("training", train), ("generation", generation), ("own overhead", own), ("whole run", total)):
+        print(f"| {name} | {seconds:.1f} | {seconds / total:.1%} |")
+    print(f"| run with nothing changed | {unchanged:.1f} | {unchanged / total:.1%} |")
+    print(f"| run with a changed gate bound | {gate:.1f} | {gate / total:.1%} |")
+
+
+if __name__ == "__main__":
+    main()
