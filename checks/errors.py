@@ -42,6 +42,10 @@ class DataRefused(Refusal):
 
     exit_code = 4
 
+    def __init__(self, what: str, todo: str, others: tuple[str, ...] = ()) -> None:
+        super().__init__(what, todo)
+        self.others = others  # further rows or expectations, one line each
+
 
 class TrainingRefused(Refusal):
     """Training cannot start, or its loss is not finite."""

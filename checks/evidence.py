@@ -43,6 +43,7 @@ class RuleCount(Record):
     rule: str
     kind: Literal["mend", "drop"]
     rows: Count
+    examples: tuple[str, ...] = ()  # sources of up to five of them: path:line below the raw data
 
 
 class Split(Record):

@@ -1,0 +1,80 @@
+"""Which texts are near-duplicates: exact Jaccard similarity of their sets of character shingles.
+
+The join is exact, not probabilistic. Two sets of similarity t share one of their rarest shingles, where a set of
+n has n - ceil(t n) + 1 of them (prefix filter: Chaudhuri, Ganti and Kaushik, "A Primitive Operator for Similarity
+Joins", 2006), and the smaller has at least t times the larger's size. So an index over rare shingles finds every
+candidate, and each candidate is then measured.
+"""
+
+import math
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+
+_SLACK = 1e-9  # 0.8 * 5 must not become 4.000000001
+
+
+def normalised(text: str) -> str:
+    """``text`` without what does not make a request another one: case, width, white space, final punctuation."""
+    plain = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    return plain.rstrip(" .,;:!?") or plain
+
+
+def shingles(text: str, size: int) -> frozenset[str]:
+    """All substrings of ``size`` characters of the normalised text; the whole text where it is no longer than that."""
+    plain = normalised(text)
+    return frozenset(plain[i : i + size] for i in range(max(1, len(plain) - size + 1)))
+
+
+def jaccard(one: frozenset[str], other: frozenset[str]) -> float:
+    """Size of the intersection over the size of the union, in [0, 1]."""
+    shared = len(one & other)
+    return shared / (len(one) + len(other) - shared)
+
+
+def similar_pairs(texts: Sequence[str], size: int, similarity: float) -> Iterator[tuple[int, int]]:
+    """Pairs (i, j), i < j, of texts at least ``similarity`` alike; enough to connect what is alike.
+
+    Texts with one and the same set are joined in a chain, and only the first of them is compared with the
+    others: connected components are complete, the list of pairs is not.
+    """
+    first: dict[frozenset[str], int] = {}
+    last: dict[frozenset[str], int] = {}
+    for index, text in enumerate(texts):
+        found = shingles(text, size)
+        if found in last:
+            yield last[found], index
+        first.setdefault(found, index)
+        last[found] = index
+    yield from _join(list(first.items()), similarity)
+
+
+def _join(sets: list[tuple[frozenset[str], int]], similarity: float) -> Iterator[tuple[int, int]]:
+    frequency = Counter(shingle for found, _ in sets for shingle in found)
+    index: defaultdict[str, list[int]] = defaultdict(list)  # rare shingle to positions in `sets`
+    sets = sorted(sets, key=lambda item: (len(item[0]), item[1]))
+    for position, (found, number) in enumerate(sets):
+        least = math.ceil(similarity * len(found) - _SLACK)
+        rare = sorted(found, key=lambda shingle: (frequency[shingle], shingle))[: len(found) - least + 1]
+        for candidate in sorted({earlier for shingle in rare for earlier in index[shingle]}):
+            other, other_number = sets[candidate]
+            if len(other) >= least and jaccard(found, other) >= similarity - _SLACK:
+                yield min(number, other_number), max(number, other_number)
+        for shingle in rare:
+            index[shingle].append(position)
+
+
+def components(count: int, pairs: Iterator[tuple[int, int]]) -> list[int]:
+    """For each of ``count`` items the smallest item that it is connected with (union-find)."""
+    parent = list(range(count))
+
+    def root(item: int) -> int:
+        while parent[item] != item:
+            parent[item] = parent[parent[item]]  # halves the path
+            item = parent[item]
+        return item
+
+    for one, other in pairs:
+        low, high = sorted((root(one), root(other)))
+        parent[high] = low
+    return [root(item) for item in range(count)]

@@ -1,0 +1,104 @@
+"""Groups of rows that must stay together, and a deterministic, stratified split that keeps them together.
+
+A row's place depends on the seed and on ids, not on the order of the rows, and a new row moves few others: groups
+are taken in the order of their hashes.
+"""
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, pairwise
+from typing import NamedTuple
+
+from checks import similar
+from checks.params import NearDuplicates
+from checks.rows import Message
+
+MAX_LABELS = 100  # more distinct references than this, or fewer than five rows each, are free text
+
+
+class Item(NamedTuple):
+    """What a split needs to know of a row."""
+
+    id: str
+    text: str  # what near-duplicates are judged by: ``request``
+    stratum: str
+    group: str | None = None  # a group that the row's owner named
+
+
+def request(messages: Iterable[Message]) -> str:
+    """What was asked: all turns but the system's, which many rows share."""
+    return "\n".join(message.content for message in messages if message.role != "system")
+
+
+def strata(references: Sequence[str], slices: Sequence[str]) -> Sequence[str]:
+    """The references where they are a small set of labels, else the slices."""
+    distinct = len(set(references))
+    return references if distinct <= MAX_LABELS and 5 * distinct <= len(references) else slices
+
+
+def groups(items: Sequence[Item], near: NearDuplicates) -> dict[str, str]:
+    """Row id to group: connected by near-duplicate requests or by a group that the owner named.
+
+    A group is called after the smallest id in it. Ids must be unique.
+    """
+    ordered = sorted(items, key=lambda item: item.id)  # so that the smallest index is the smallest id
+    pairs = similar.similar_pairs([item.text for item in ordered], near.shingle, near.similarity)
+    roots = similar.components(len(ordered), chain(pairs, _named_alike(ordered)))
+    return {item.id: ordered[root].id for item, root in zip(ordered, roots, strict=True)}
+
+
+def _named_alike(items: Sequence[Item]) -> Iterator[tuple[int, int]]:
+    named: defaultdict[str, list[int]] = defaultdict(list)
+    for index, item in enumerate(items):
+        if item.group is not None:
+            named[item.group].append(index)
+    for members in named.values():
+        yield from pairwise(members)
+
+
+def assign(
+    items: Iterable[Item], group_of: Mapping[str, str], shares: Mapping[str, float], seed: int
+) -> dict[str, str | None]:
+    """Row id to the name of its split, or None for the rest.
+
+    ``shares`` are of all rows, in (0, 1). Each stratum gives its share of each split, as nearly as groups allow;
+    what one gives too little, the next gives more. A group belongs to the stratum that most of its rows are of.
+    """
+    members: defaultdict[str, list[Item]] = defaultdict(list)
+    for item in items:
+        members[group_of[item.id]].append(item)
+    pools: defaultdict[str, list[str]] = defaultdict(list)
+    for group, rows in members.items():
+        counted = Counter(row.stratum for row in rows)
+        pools[min(counted, key=lambda name: (-counted[name], name))].append(group)
+    size = {group: len(rows) for group, rows in members.items()}
+    placed: dict[str, str | None] = {}
+    owed = dict.fromkeys(shares, 0.0)  # rows that earlier strata gave too few of
+    for stratum in sorted(pools):
+        pool = sorted(pools[stratum], key=lambda group: (_hash(seed, group), group))
+        rows_here = sum(size[group] for group in pool)
+        for name, share in shares.items():
+            wanted = share * rows_here + owed[name]
+            taken = _nearest([group for group in pool if group not in placed], size, wanted)
+            placed |= dict.fromkeys(taken, name)
+            owed[name] = wanted - sum(size[group] for group in taken)
+    return {row.id: placed.get(group) for group, rows in members.items() for row in rows}
+
+
+def _nearest(pool: Sequence[str], size: Mapping[str, int], wanted: float) -> list[str]:
+    """Groups in order whose rows come as near to ``wanted`` as one pass allows."""
+    taken, left = [], wanted
+    for group in pool:
+        if size[group] <= left:
+            taken.append(group)
+            left -= size[group]
+    rest = [group for group in pool if group not in set(taken)]
+    best = min(rest, key=lambda group: abs(size[group] - left), default=None)  # the first of equals
+    if best is not None and abs(size[best] - left) < left:
+        taken.append(best)
+    return taken
+
+
+def _hash(seed: int, group: str) -> bytes:
+    return hashlib.sha256(f"{seed}:{group}".encode()).digest()

@@ -1,0 +1,238 @@
+"""Loader of prepare: a team's own rows from JSONL, Parquet or CSV files below data/raw.
+
+A row is ``prompt`` and ``reference``, or ``messages``: an optional system turn, then user and assistant in turn,
+and the last assistant turn is the reference. Files may have more columns than params.yaml names. A null prompt or
+reference is empty text, which the rules drop-empty-prompt and drop-empty-reference count; in CSV a cell is
+null when it is empty, and every other cell is text ("NA" is). Any other fault refuses, with file, row and column.
+"""
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from checks.errors import DataRefused
+from checks.params import Columns, Table
+from checks.rows import Message
+from checks.rules import Draft
+
+_SHOWN = 5  # further bad rows that a refusal lists
+Found = tuple[str, dict[str, Any]]  # path:line (Parquet: path:row), and the row
+
+
+class _Bad(Exception):  # noqa: N818 - becomes a line of a refusal
+    """What is wrong with one row: its place and the reason."""
+
+
+def load(loader: Table, folder: Path) -> list[Draft]:
+    """All rows of the files that match ``loader.files``, ordered by path and line; raise DataRefused as above."""
+    drafts: list[Draft] = []
+    bad: list[str] = []
+    for path in _matching(loader.files, folder):
+        name = path.relative_to(folder).as_posix()
+        before = len(drafts) + len(bad)
+        try:
+            for source, row in _READERS[path.suffix.lower()](path, name):
+                try:
+                    drafts.append(_draft(loader, source, row))
+                except _Bad as reason:
+                    bad.append(f"{source}: {reason}")
+        except _Bad as reason:  # the rest of the file cannot be read
+            bad.append(str(reason))
+        if len(drafts) + len(bad) == before:
+            bad.append(f"{name}: holds no row")
+    bad.extend(_repeated_ids(drafts))
+    if bad:
+        more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
+        raise DataRefused(
+            f"{bad[0]}{more}",
+            "mend the data source, or prepare.loader in params.yaml where it names the wrong column",
+            tuple(bad[1 : _SHOWN + 1]),
+        )
+    return drafts
+
+
+def _matching(pattern: str, folder: Path) -> list[Path]:
+    if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
+        raise DataRefused(f"prepare.loader.files: {pattern!r} leaves the data source", "give a glob below it")
+    try:
+        paths = sorted((p for p in folder.glob(pattern) if p.is_file()), key=lambda p: p.relative_to(folder).as_posix())
+    except ValueError as error:
+        raise DataRefused(f"prepare.loader.files: {pattern!r}: {error}", "write a glob such as **/*.jsonl") from error
+    if not paths:
+        held = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+        raise DataRefused(
+            f"prepare.loader.files: {pattern!r} matches no file below {folder}",
+            f"it holds {', '.join(held[:5]) or 'nothing'}{', …' if len(held) > 5 else ''}: change the glob or data.uri",
+        )
+    for path in paths:
+        if path.suffix.lower() not in _READERS:
+            raise DataRefused(
+                f"{path.relative_to(folder)}: {path.suffix or 'no suffix'} is not a known format",
+                f"use one of {', '.join(sorted(_READERS))}, or narrow prepare.loader.files",
+            )
+    return paths
+
+
+def _jsonl(path: Path, name: str) -> Iterator[Found]:
+    with path.open("rb") as stream:
+        for number, line in enumerate(stream, 1):
+            source = f"{name}:{number}"
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"), object_pairs_hook=_unique)
+            except UnicodeDecodeError as error:
+                raise _Bad(f"{source}: is not UTF-8 at byte {error.start} of the line") from error
+            except (ValueError, RecursionError) as error:
+                raise _Bad(f"{source}: is not JSON: {error}") from error
+            if not isinstance(row, dict):
+                raise _Bad(f"{source}: {_shown(row)} is not an object")
+            yield source, row
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"key {next(key for key in keys if keys.count(key) > 1)!r} is written twice")
+    return row
+
+
+def _csv(path: Path, name: str) -> Iterator[Found]:
+    csv.field_size_limit(1 << 30)
+    with path.open("rb") as stream:
+        for number, line in enumerate(stream, 1):
+            try:
+                line.decode()
+            except UnicodeDecodeError as error:
+                raise _Bad(f"{name}:{number}: is not UTF-8 at byte {error.start} of the line") from error
+    with path.open(encoding="utf-8-sig", newline="") as text:
+        reader = csv.reader(text, strict=True)
+        header: list[str] | None = None
+        while True:
+            source = f"{name}:{reader.line_num + 1}"  # where the row starts: a quoted cell may hold line ends
+            try:
+                cells = next(reader, None)
+            except csv.Error as error:
+                raise _Bad(f"{source}: is not CSV: {error}") from error
+            if cells is None:
+                return
+            if not cells:
+                continue
+            if header is None:
+                header = cells
+                if len(set(header)) < len(header):
+                    raise _Bad(f"{source}: a column is named twice: {', '.join(header)}")
+                continue
+            if len(cells) != len(header):
+                raise _Bad(f"{source}: {len(cells)} cells under {len(header)} columns")
+            yield source, {column: cell or None for column, cell in zip(header, cells, strict=True)}
+
+
+def _parquet(path: Path, name: str) -> Iterator[Found]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    number = 0
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches():
+                for row in batch.to_pylist():
+                    number += 1
+                    yield f"{name}:{number}", row
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise _Bad(f"{name}: is not Parquet after row {number}: {str(error).splitlines()[0]}") from error
+
+
+_READERS = {".jsonl": _jsonl, ".ndjson": _jsonl, ".csv": _csv, ".parquet": _parquet}
+
+
+def _draft(loader: Table, source: str, row: dict[str, Any]) -> Draft:
+    columns = loader.columns
+    if columns.messages is not None:
+        before, prompt, reference = _turns(_cell(row, columns.messages), columns.messages)
+    else:
+        before, prompt, reference = (), _text(row, columns.prompt), _text(row, columns.reference)
+    if loader.instruction and not (before and before[0].role == "system"):
+        before = (Message(role="system", content=loader.instruction), *before)
+    return Draft(
+        before=before,
+        prompt=prompt,
+        reference=reference,
+        answer=reference,
+        slice=_label(row, columns, "slice") or "all",
+        source=source,
+        id=_label(row, columns, "id"),
+        group=_label(row, columns, "group"),
+    )
+
+
+def _cell(row: dict[str, Any], column: str | None) -> Any:
+    if column not in row:
+        raise _Bad(f"has no column {column!r}; it has {', '.join(map(str, row))}")
+    return row[column]
+
+
+def _text(row: dict[str, Any], column: str | None) -> str:
+    return _as_text(_cell(row, column), f"column {column!r}")
+
+
+def _as_text(value: Any, where: str) -> str:
+    """Null (and a float that is no number, as pandas writes null) is empty text; anything but text is refused."""
+    if value is None or (isinstance(value, float) and value != value):  # NaN differs from itself
+        return ""
+    if not isinstance(value, str):
+        raise _Bad(f"{where}: {_shown(value)} is not text")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise _Bad(f"{where}: {_shown(value)} holds half a character") from error
+    return value
+
+
+def _label(row: dict[str, Any], columns: Columns, field: str) -> str | None:
+    column: str | None = getattr(columns, field)
+    if column is None:
+        return None
+    value = _cell(row, column)
+    text = str(value) if isinstance(value, int) else _as_text(value, f"column {column!r}")
+    if not text and field == "id":
+        raise _Bad(f"column {column!r}: is null: a row without its id")
+    return text or None
+
+
+def _turns(value: Any, column: str) -> tuple[tuple[Message, ...], str, str]:
+    """(Turns before the last question, the last question, its answer)."""
+    where = f"column {column!r}"
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError) as error:
+            raise _Bad(f"{where}: {_shown(value)} is not a list of turns: {error}") from error
+    if not isinstance(value, list) or not all(isinstance(turn, dict) for turn in value):
+        raise _Bad(f"{where}: {_shown(value)} is not a list of turns")
+    roles = [turn.get("role") for turn in value]
+    talk = roles[1:] if roles[:1] == ["system"] else roles
+    if not talk or talk != ["user", "assistant"] * (len(talk) // 2):
+        raise _Bad(f"{where}: roles {_shown(roles)} are not: system or none, then user and assistant in turn")
+    for turn in value:
+        other = sorted(key for key, held in turn.items() if key not in ("role", "content") and held is not None)
+        if other:
+            raise _Bad(f"{where}: a turn has {', '.join(other)} beside role and content")
+    texts = [_as_text(turn.get("content"), f"{where}, turn {number}") for number, turn in enumerate(value, 1)]
+    before = tuple(Message(role=role, content=text) for role, text in zip(roles[:-2], texts[:-2], strict=True))
+    return before, texts[-2], texts[-1]
+
+
+def _repeated_ids(drafts: list[Draft]) -> Iterator[str]:
+    first: dict[str, str] = {}
+    for draft in drafts:
+        if draft.id is not None and first.setdefault(draft.id, draft.source) != draft.source:
+            yield f"{draft.source}: id {_shown(draft.id)} is taken by {first[draft.id]}"
+
+
+def _shown(value: Any) -> str:
+    text = ascii(value)
+    return text if len(text) <= 80 else f"{text[:77]}…"
