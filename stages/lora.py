@@ -1,0 +1,164 @@
+"""A LoRA adapter as PEFT saves it, read as the deltas that it adds to the base's weights.
+
+W' = W + scale · B · A, with scale = alpha / r, or alpha / √r with rank-stabilised LoRA
+(Hu et al., arXiv 2106.09685; Kalajdzievski, arXiv 2312.03732). An adapter that does anything else
+is refused by the name of its setting: what is not known here is not guessed at.
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from checks.errors import MergeRefused
+from stages import shards
+from stages.shards import Checkpoint, Tensor
+
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+_RETRAIN = "train an adapter of plain LoRA on linear layers: `dvc repro train`"
+_KEY = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
+_CACHED = 1_000_000  # bytes of rows that are merged at a time: they stay in the processor's cache
+_FLOATS = ("F64", "F32", "F16", "BF16")
+# Settings that leave the formula above as it is, whatever they hold.
+_HARMLESS = frozenset(
+    (
+        *("peft_type", "peft_version", "task_type", "auto_mapping", "base_model_name_or_path", "revision"),
+        *("r", "rank_pattern", "lora_alpha", "alpha_pattern", "use_rslora", "lora_dropout", "init_lora_weights"),
+        *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "ensure_weight_tying"),
+        *("inference_mode", "megatron_core", "qalora_group_size", "bias"),
+    )
+)
+
+
+class Delta(NamedTuple):
+    """What is added to one weight: names of A ``[r, in]`` and B ``[out, r]`` in the adapter, and the scale."""
+
+    a: str
+    b: str
+    scale: float
+
+
+class Adapter(NamedTuple):
+    """The open adapter, and its delta for each weight of the base that it changes."""
+
+    weights: Checkpoint
+    deltas: Mapping[str, Delta]
+
+
+@contextmanager
+def opened(folder: Path, base: Mapping[str, Tensor], tied_rows: int | None) -> Iterator[Adapter]:
+    """Open the adapter in ``folder`` and fit it to ``base``, the tensors of the base model.
+
+    ``tied_rows`` is the size of the vocabulary when input and output embeddings are one tensor, else None.
+    Raises MergeRefused when the adapter is more than LoRA on linear layers, when one of its tensors
+    fits no weight of the base, and when a shape or rank contradicts the base or the adapter's config.
+    """
+    config = _config(folder / CONFIG)
+    with shards.opened(folder, WEIGHTS) as weights:
+        yield Adapter(weights, _fitted(folder, config, weights.tensors, base, tied_rows))
+
+
+def _config(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text())
+        r, alpha, initial = config["r"], config["lora_alpha"], config.get("init_lora_weights", True)
+        kind, bias = config["peft_type"], config.get("bias", "none")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise MergeRefused(f"{path}: not an adapter's config: {error!r}", "run `dvc repro train`") from error
+    if kind != "LORA":
+        raise MergeRefused(f"{path}: peft_type is {kind!r}", _RETRAIN)
+    if bias != "none":
+        raise MergeRefused(f"{path}: bias is {bias!r}: it changes more than linear weights", _RETRAIN)
+    if initial not in (True, False, "gaussian", "orthogonal"):
+        raise MergeRefused(f"{path}: init_lora_weights is {initial!r}: it changes the base's weights", _RETRAIN)
+    for key in sorted(config.keys() - _HARMLESS):
+        if config[key]:
+            raise MergeRefused(f"{path}: {key} is {json.dumps(config[key])}, which merge cannot apply", _RETRAIN)
+    if not isinstance(r, int) or not isinstance(alpha, int | float) or isinstance(r, bool) or r < 1:
+        raise MergeRefused(f"{path}: r is {r!r} and lora_alpha {alpha!r}", "run `dvc repro train`")
+    return config
+
+
+def _fitted(
+    folder: Path,
+    config: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    base: Mapping[str, Tensor],
+    tied_rows: int | None,
+) -> dict[str, Delta]:
+    sides: dict[str, dict[str, str]] = {}
+    for name in tensors:
+        if match := _KEY.fullmatch(name):
+            sides.setdefault(match["module"], {})[match["side"]] = name
+    paired = {module: names for module, names in sides.items() if len(names) == 2 and f"{module}.weight" in base}
+    used = {name for names in paired.values() for name in names.values()}
+    if left := sorted(tensors.keys() - used):
+        shown = ", ".join(left[:5]) + (f" and {len(left) - 5} more" if len(left) > 5 else "")
+        raise MergeRefused(
+            f"{folder / WEIGHTS}: {len(left)} tensors fit no weight of the base: {shown}",
+            "train the adapter on this base, on linear layers only: `dvc repro train`",
+        )
+    if not paired:
+        raise MergeRefused(f"{folder / WEIGHTS}: holds no tensors", "run `dvc repro train`")
+    deltas = {}
+    for module, names in sorted(paired.items()):
+        weight, a, b = base[f"{module}.weight"], tensors[names["A"]], tensors[names["B"]]
+        rank = _of_pattern(config.get("rank_pattern"), module, config["r"])
+        alpha = _of_pattern(config.get("alpha_pattern"), module, config["lora_alpha"])
+        if len(weight.shape) != 2 or (*b.shape, *a.shape) != (weight.shape[0], rank, rank, weight.shape[1]):
+            raise MergeRefused(
+                f"{weight.name}: base {list(weight.shape)} and rank {rank} against adapter "
+                f"A {list(a.shape)}, B {list(b.shape)}",
+                "the adapter is of another base: `dvc repro train`",
+            )
+        if weight.dtype not in _FLOATS:
+            raise MergeRefused(f"{weight.name}: the base holds {weight.dtype}", "merge into an unquantised base")
+        if weight.shape[0] == tied_rows:
+            raise MergeRefused(
+                f"{weight.name}: LoRA on a head that is tied to the embeddings",
+                "leave lm_head and the embeddings out of train.lora.targets",
+            )
+        deltas[weight.name] = Delta(
+            names["A"], names["B"], alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+        )
+    return deltas
+
+
+def _of_pattern(patterns: Mapping[str, Any] | None, module: str, default: Any) -> Any:
+    """The first pattern that matches the end of the module's name wins, as in PEFT's ``get_pattern_key``."""
+    for pattern, value in (patterns or {}).items():
+        if re.match(rf"(.*\.)?({pattern})$", module):
+            return value
+    return default
+
+
+def merged_rows(weight: torch.Tensor, delta: Delta, adapter: Checkpoint) -> Iterator[torch.Tensor]:
+    """Yield W + scale · B · A, some rows at a time, computed in float32 (float64 for a float64 W), in W's dtype.
+
+    ``weight`` is ``[out, in]``. What is yielded holds until the next is asked for.
+    Raises MergeRefused when a merged value is not finite.
+    """
+    dtype = torch.promote_types(weight.dtype, torch.float32)
+    a, b = adapter.read(delta.a).to(dtype), adapter.read(delta.b).to(dtype)
+    rows = max(1, _CACHED // (weight.shape[1] * dtype.itemsize))
+    wide, narrow = (
+        torch.empty(rows, weight.shape[1], dtype=dtype),
+        torch.empty(rows, weight.shape[1], dtype=weight.dtype),
+    )
+    for start in range(0, weight.shape[0], rows):
+        count = min(rows, weight.shape[0] - start)
+        exact = wide[:count].copy_(weight[start : start + count]).addmm_(b[start : start + count], a, alpha=delta.scale)
+        merged = narrow[:count].copy_(exact)
+        if not math.isfinite(merged.sum(dtype=dtype)):  # one value that is not finite makes the sum so
+            name = delta.a.removesuffix(".lora_A.weight")
+            raise MergeRefused(
+                f"{name}: merged weights are not finite in {weight.dtype}",
+                "lower train.learning_rate or train.lora.alpha, or use a base in bf16",
+            )
+        yield merged

@@ -1,0 +1,176 @@
+"""Merge: base and adapter to the directory that ships, shard by shard.
+
+In:  models/base, models/adapter, data/splits/valid.jsonl (prompts for parity), params ``merge``.
+Out: models/merged (safetensors of at most ``merge.shard_mb``, config, tokenizer), reports/parity.json.
+Run: python -m stages.merge
+
+Memory holds a few megabytes of rows at a time, whatever the model's size: the base is mapped, the
+shards are streamed. Everything is written beside models/merged and takes its name only when the
+merged model agrees with base + adapter on real prompts; a killed merge leaves no models/merged.
+"""
+
+import fnmatch
+import json
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from checks import digest, files, layout
+from checks.errors import EvidenceRefused, MachineRefused, MergeRefused
+from checks.evidence import MergedFile, ParityReport
+from checks.params import Params
+from checks.rows import Row
+from stages import entry, lora, shards
+
+_SPARE_BYTES = 50_000_000  # room for tokenizer and config, and to leave the disk usable
+# What a serving runtime reads beside the weights, and what the licence asks to pass on.
+_COMPANIONS = (
+    "config.json", "generation_config.json", "tokenizer*", "*tokens*.json", "vocab.*", "merges.txt", "*.model",
+    "*.tiktoken", "chat_template.*", "*processor_config.json", "LICENSE*", "NOTICE*",
+)  # fmt: skip
+
+
+def merge(params: Params, root: Path) -> str:
+    """Merge the adapter into the base, and hold the result to the adapter's logits.
+
+    Raises MergeRefused when the adapter does not fit or the two disagree beyond ``merge.parity``,
+    EvidenceRefused when an input is unreadable, MachineRefused when the disk is too small.
+    """
+    base, adapter, merged = root / layout.BASE, root / layout.ADAPTER, root / layout.MERGED
+    (root / layout.PARITY_REPORT).unlink(missing_ok=True)
+    _clear(merged)
+    prompts = files.read_jsonl(root / layout.SPLITS / "valid.jsonl", Row)[: params.merge.parity.prompts]
+    if not prompts:
+        raise MergeRefused(f"{layout.SPLITS / 'valid.jsonl'}: holds no rows to compare on", "run `dvc repro prepare`")
+    with _beside(merged) as work:
+        names = merge_weights(base, adapter, work, params.merge.shard_mb * 10**6)
+        copy_companions(base, work)
+        report = _held_to_parity(params, root, work, prompts)
+        work.rename(merged)
+    size = sum(file.size for file in report.files.values())
+    return (
+        f"{layout.MERGED}: {size / 1e6:.0f} MB in {len(names)} {'shard' if len(names) == 1 else 'shards'}, "
+        f"{report.merged[:19]}, largest difference {report.max_logprob_diff:.3f} nats over {report.positions} tokens, "
+        f"top-1 agreement {report.top1:.1%}"
+    )
+
+
+def merge_weights(base: Path, adapter: Path, out: Path, limit: int) -> list[str]:
+    """Write the merged weights into the directory ``out``, in files of at most ``limit`` bytes; return their names.
+
+    Raises MergeRefused, EvidenceRefused or MachineRefused as ``merge`` does.
+    """
+    with shards.opened(base) as weights, lora.opened(adapter, weights.tensors, _tied_rows(base)) as change:
+        plan = shards.plan(weights.tensors.values(), limit)
+        total = sum(tensor.nbytes for tensor in weights.tensors.values())
+        if (free := shutil.disk_usage(out).free) < total + _SPARE_BYTES:
+            raise MachineRefused(
+                f"{out.parent}: {free / 1e6:.0f} MB free, {(total + _SPARE_BYTES) / 1e6:.0f} MB needed to merge",
+                "free space on this disk, for example with `dvc gc --workspace`",
+            )
+        with _one_thread(), tqdm(total=total, unit="B", unit_scale=True, desc="merge") as bar:
+
+            def pieces(tensor: shards.Tensor) -> Iterable[torch.Tensor]:
+                weight = weights.read(tensor.name)
+                if delta := change.deltas.get(tensor.name):
+                    yield from lora.merged_rows(weight, delta, change.weights)
+                else:
+                    yield weight
+                bar.update(tensor.nbytes)
+
+            try:
+                for shard in plan:
+                    shards.write(out / shard.file, shard.tensors, pieces)
+                if len(plan) > 1:
+                    files.write_json(out / shards.INDEX, shards.index(plan))
+            except OSError as error:
+                raise MachineRefused(f"{out}: {error.strerror or error}", "free space and merge again") from error
+    return [shard.file for shard in plan]
+
+
+def copy_companions(base: Path, out: Path) -> None:
+    """Copy config, tokenizer, chat template and licence; contents only, so that modes are this user's."""
+    for path in sorted(base.iterdir()):
+        if path.is_file() and any(fnmatch.fnmatchcase(path.name, pattern) for pattern in _COMPANIONS):
+            shutil.copyfile(path, out / path.name)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Rows that fit the cache are done before a second thread is awake; on a busy machine waiting for it costs most."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _held_to_parity(params: Params, root: Path, work: Path, prompts: list[Row]) -> ParityReport:
+    """Write the parity report; raise MergeRefused when the bounds of ``merge.parity`` are broken."""
+    from stages import parity  # transformers: not needed to merge
+
+    base, adapter, bounds = root / layout.BASE, root / layout.ADAPTER, params.merge.parity
+    agreement = parity.compare(base, adapter, work, prompts)
+    tree = digest.of_tree(work)
+    report = ParityReport(
+        base=digest.of_tree(base).digest,
+        adapter=digest.of_tree(adapter).digest,
+        merged=tree.digest,
+        files={name: MergedFile(sha256=file.sha256, size=file.size) for name, file in tree.files.items()},
+        prompts=len(prompts),
+        positions=agreement.positions,
+        max_logprob_diff=agreement.max_logprob_diff,
+        mean_logprob_diff=agreement.mean_logprob_diff,
+        top1=agreement.top1,
+    )
+    files.write_json(root / layout.PARITY_REPORT, report)
+    if report.max_logprob_diff > bounds.max_logprob_diff or report.top1 < bounds.min_top1:
+        raise MergeRefused(
+            f"merged and adapter disagree on {report.positions} tokens of {report.prompts} prompts: "
+            f"max |Δ logprob| {report.max_logprob_diff:.4g} nats (bound {bounds.max_logprob_diff:g}), "
+            f"top-1 agreement {report.top1:.4g} (bound {bounds.min_top1:g})",
+            f"see {layout.PARITY_REPORT}; train in a wider precision, or change merge.parity knowingly",
+        )
+    return report
+
+
+def _tied_rows(base: Path) -> int | None:
+    path = base / "config.json"
+    try:
+        config = json.loads(path.read_text())
+        if quantised := config.get("quantization_config"):
+            method = quantised.get("quant_method", "unknown")
+            raise MergeRefused(f"{path}: the base is quantised ({method})", "merge into an unquantised base")
+        text = config.get("text_config", config)
+        return int(text["vocab_size"]) if config.get("tie_word_embeddings", True) else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise EvidenceRefused(f"{path}: not a model's config: {error!r}", "run `dvc repro fetch`") from error
+
+
+def _clear(merged: Path) -> None:
+    """Remove an earlier merge, and what killed merges left beside it."""
+    for path in (merged, *merged.parent.glob(f".{merged.name}.*")):
+        if path.is_symlink() or path.is_file():
+            path.unlink()
+        elif path.exists():
+            shutil.rmtree(path)
+
+
+@contextmanager
+def _beside(merged: Path) -> Iterator[Path]:
+    """A directory beside ``merged``, removed unless it was renamed."""
+    merged.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{merged.name}.", dir=merged.parent, ignore_cleanup_errors=True) as home:
+        work = Path(home) / merged.name  # made below: its mode is this user's, not the private one of `home`
+        work.mkdir()
+        yield work
+
+
+if __name__ == "__main__":
+    entry.run("merge", merge)
