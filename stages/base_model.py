@@ -1,0 +1,86 @@
+"""A directory of the Hugging Face layout, reduced to what later stages read, and refused where it is unsafe."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from checks import layout
+from checks.errors import SourceRefused
+from stages import progress
+
+_KEPT = (
+    "config.json", "generation_config.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*",
+    "merges.txt", "*.model", "chat_template*", "LICENSE*", "NOTICE*", "README*",
+)  # fmt: skip
+_PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
+_TOKENIZERS = ("tokenizer.json", "*.model", "vocab.*")
+_INDEX, _SINGLE = "model.safetensors.index.json", "model.safetensors"
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether the folder holds safetensors under the names that loaders look for."""
+    return (folder / _INDEX).is_file() or (folder / _SINGLE).is_file()
+
+
+def copy(source: Path, target: Path, name: str) -> None:
+    """Copy the model in ``source`` into the empty folder ``target``; ``name`` is what refusals call it.
+
+    Raises SourceRefused for weights that are not safetensors, a shard that the index names and that is absent,
+    code of its own (``auto_map``), and an absent configuration, tokenizer or chat template.
+    """
+    place = f"{layout.PARAMS}: base.uri: {name}"
+    weights = _weights(source, place)
+    config = _mapping(source / "config.json", place)
+    settings = _mapping(source / "tokenizer_config.json", place) if (source / "tokenizer_config.json").exists() else {}
+    if "auto_map" in config or "auto_map" in settings:
+        raise SourceRefused(
+            f"{place}: config.json runs code of its own (auto_map)", "use a model whose architecture transformers has"
+        )
+    if not any(next(source.glob(pattern), None) for pattern in _TOKENIZERS):
+        raise SourceRefused(f"{place}: holds no tokenizer", "add tokenizer.json beside config.json, and pin it again")
+    if not (settings.get("chat_template") or next(source.glob("chat_template.*"), None)):
+        raise SourceRefused(
+            f"{place}: has no chat template",
+            "use the model's instruct variant, or add chat_template.jinja beside config.json and pin it again",
+        )
+    chosen = weights | {p.name for pattern in _KEPT for p in source.glob(pattern) if p.is_file()}
+    chosen = {file for file in chosen if not file.endswith((*_PICKLES, ".py"))}
+    with progress.of_bytes("copy base", sum((source / file).stat().st_size for file in chosen)) as bar:
+        for file in sorted(chosen):
+            shutil.copyfile(source / file, target / file)
+            bar.update((source / file).stat().st_size)
+
+
+def _weights(source: Path, place: str) -> set[str]:
+    if (source / _INDEX).is_file():
+        shards = _mapping(source / _INDEX, place).get("weight_map")
+        names = set(shards.values()) if isinstance(shards, dict) else set()
+        if not names or not all(isinstance(n, str) and "/" not in n and n.endswith(".safetensors") for n in names):
+            raise SourceRefused(f"{place}: {_INDEX} has no usable weight_map", "export the model again")
+        if absent := sorted(n for n in names if not (source / n).is_file()):
+            raise SourceRefused(f"{place}: {_INDEX} names {absent[0]}, which is absent", "complete the download")
+        return names | {_INDEX}
+    if (source / _SINGLE).is_file():
+        return {_SINGLE}
+    pickles = sorted(p.name for p in source.iterdir() if p.suffix in _PICKLES)
+    if pickles:
+        raise SourceRefused(
+            f"{place}: holds its weights as pickle ({pickles[0]}), which runs code when it is read",
+            "use a revision with safetensors, or convert it: model.save_pretrained(folder)",
+        )
+    raise SourceRefused(
+        f"{place}: holds neither {_SINGLE} nor one .gguf file", "name a model's folder, or a .gguf file inside it"
+    )
+
+
+def _mapping(path: Path, place: str) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_bytes())
+    except OSError as error:
+        raise SourceRefused(f"{place}: {path.name}: {error.strerror}", "name a complete model folder") from error
+    except (ValueError, RecursionError) as error:
+        raise SourceRefused(f"{place}: {path.name}: is not JSON", "export the model again") from error
+    if not isinstance(value, dict):
+        raise SourceRefused(f"{place}: {path.name}: is not a JSON object", "export the model again")
+    return value

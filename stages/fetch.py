@@ -1,0 +1,173 @@
+"""Bring the pinned base model and the raw data, and refuse any other bytes.
+
+In: ``base`` and ``data`` of params.yaml, each a ``uri`` (``stages.uris`` lists the forms) and a ``sha256``
+(``stages.sources`` says what it pins).
+Out: ``models/base/`` (safetensors, configuration, tokenizer, chat template), ``data/raw/``, ``reports/fetch.json``.
+Run: ``python -m stages.fetch``
+
+The outputs of an earlier run are removed first and the new ones appear at the end, the report last: after a
+refusal there are none, and no output is ever half written.
+"""
+
+import fcntl
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tqdm import tqdm
+
+from checks import digest, files, layout
+from checks.errors import MachineRefused, SourceRefused
+from checks.evidence import Fetched, FetchReport
+from checks.params import Params, Source
+from stages import archive, base_model, entry, gguf, sources, uris
+from stages.sources import Verified
+
+
+def fetch(params: Params, root: Path) -> str:
+    """Bring both sources and write the report; raises SourceRefused or MachineRefused."""
+    try:
+        with _alone(root / layout.DOWNLOADS):
+            return _fetch(params, root)
+    except OSError as error:
+        raise MachineRefused(
+            f"{error.filename or layout.DOWNLOADS}: {error.strerror or error}", "free the disk or grant access"
+        ) from error
+
+
+def _fetch(params: Params, root: Path) -> str:
+    pinned = {"base": params.base, "data": params.data}
+    outs = {"base": root / layout.BASE, "data": root / layout.RAW}
+    for section, source in pinned.items():
+        _refuse_overlap(source, section, root)
+    (root / layout.FETCH_REPORT).unlink(missing_ok=True)
+    for out in outs.values():
+        _remove(out)
+    verified = {section: sources.bring(source, section, root) for section, source in pinned.items()}
+    try:
+        trees = {
+            section: _staged(verified[section], section, out, {"base": _base, "data": _data}[section])
+            for section, out in outs.items()
+        }
+        for out in outs.values():
+            _staging(out).rename(out)
+    finally:
+        for out in outs.values():
+            _remove(_staging(out))
+    fetched = {
+        section: Fetched(
+            uri=uris.redact(pinned[section].uri),
+            sha256=verified[section].sha256,
+            size=verified[section].size,
+            files=len(tree.files),
+            digest=tree.digest,
+        )
+        for section, tree in trees.items()
+    }
+    files.write_json(root / layout.FETCH_REPORT, FetchReport(base=fetched["base"], data=fetched["data"]))
+    return "; ".join(f"{s} {len(t.files):,} files, {t.size / 1e6:,.1f} MB, {t.digest}" for s, t in trees.items())
+
+
+def _base(source: Verified, material: Path, target: Path) -> None:
+    """Make models/base of a .gguf file or a model's folder."""
+    name = source.inside or source.name
+    if material.is_dir():
+        ggufs = sorted(material.rglob("*.gguf"))
+        if base_model.has_weights(material) or not ggufs:
+            return base_model.copy(material, target, name)
+        if len(ggufs) > 1:
+            raise SourceRefused(
+                f"{layout.PARAMS}: base.uri: {name} holds {len(ggufs)} .gguf files",
+                f"name one of them in the URI, such as {ggufs[0].relative_to(material).as_posix()}",
+            )
+        material = ggufs[0]
+    if not gguf.is_gguf(material):
+        raise SourceRefused(
+            f"{layout.PARAMS}: base.uri: {name} is a file, but not GGUF", "name a .gguf file or a model's folder"
+        )
+    return gguf.convert(material, target, name)
+
+
+def _data(source: Verified, material: Path, target: Path) -> None:
+    """Make data/raw of a file or a folder, unchanged."""
+    if material.is_file():
+        shutil.copyfile(material, target / source.name)
+        return
+    names = source.files if source.inside is None else digest.of_tree(material).files
+    for name in names:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(material / name, target / name)
+
+
+def _staged(source: Verified, section: str, out: Path, make: Callable[[Verified, Path, Path], None]) -> digest.Tree:
+    """Make an output beside its place; return what it holds."""
+    staging, unpacked = _staging(out), out.with_name(f".{out.name}.unpacked")
+    for folder in (staging, unpacked):
+        _remove(folder)
+        folder.mkdir(parents=True)
+    try:
+        material = archive.extract(source.path, source.inside, unpacked) if source.inside else source.path
+        make(source, material, staging)
+        tree = digest.of_tree(staging)
+        if source.inside is None and (changed := _changed(source, tree)):
+            raise SourceRefused(
+                f"{layout.PARAMS}: {section}.uri: {changed} changed while it was copied", "let nothing write to it"
+            )
+    finally:
+        _remove(unpacked)
+    return tree
+
+
+def _changed(source: Verified, made: digest.Tree) -> str | None:
+    """A file that was copied, and no longer is what was verified."""
+    single = next(iter(source.files.values())) if source.path.is_file() else None
+    for name, file in made.files.items():
+        expected = single if single and name == source.name else source.files.get(name)
+        if expected and expected != file:
+            return name
+    return None
+
+
+def _refuse_overlap(source: Source, section: str, root: Path) -> None:
+    """A local source must not lie in, or around, what this stage replaces."""
+    where = uris.parse(source.uri, f"{section}.uri", root)
+    if not isinstance(where, uris.Local):
+        return
+    path = where.path.resolve()
+    for out in (layout.BASE, layout.RAW, layout.DOWNLOADS, layout.FETCH_REPORT):
+        place = (root / out).resolve()
+        if path.is_relative_to(place) or place.is_relative_to(path):
+            raise SourceRefused(
+                f"{layout.PARAMS}: {section}.uri: {source.uri!r} overlaps {out}, which fetch replaces",
+                "move the source out of the way",
+            )
+
+
+def _staging(out: Path) -> Path:
+    return out.with_name(f".{out.name}.new")
+
+
+def _remove(path: Path) -> None:
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    elif path.exists():
+        shutil.rmtree(path)
+
+
+@contextmanager
+def _alone(store: Path) -> Iterator[None]:
+    """Hold the downloads and outputs alone; the lock goes with the process, however it ends."""
+    store.mkdir(parents=True, exist_ok=True)
+    with (store / ".lock").open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            tqdm.write("fetch: waiting for another fetch in this repository", file=sys.stderr)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+if __name__ == "__main__":
+    entry.run("fetch", fetch)

@@ -1,0 +1,85 @@
+"""A GGUF file to the directory that every later stage reads: safetensors, tokenizer, chat template.
+
+transformers reads the file. Its quantised blocks are unpacked to float32 and rounded once to bfloat16, so that
+the weights are those of ``gguf.dequantize`` up to that rounding; llama.cpp's order of the rows of q and k is
+undone. The same file gives the same bytes, with the same versions of transformers and safetensors.
+"""
+
+import json
+import logging
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from checks import files, layout
+from checks.errors import MachineRefused, SourceRefused
+
+MAGIC = b"GGUF"
+_SHARD = "2GB"  # transformers' own default puts 50 GB in one file
+_TRACES = {
+    "config.json": ("_name_or_path", "_model_name_or_path"),
+    "tokenizer_config.json": ("is_local", "local_files_only", "name_or_path", "gguf_file"),
+}
+
+
+def is_gguf(path: Path) -> bool:
+    """Whether the file starts with GGUF's magic bytes."""
+    with path.open("rb") as stream:
+        return stream.read(len(MAGIC)) == MAGIC
+
+
+def convert(source: Path, target: Path, name: str) -> None:
+    """Write ``source`` as a model directory into ``target``; ``name`` is what refusals call it.
+
+    Needs memory for the model in float32. Raises SourceRefused when transformers cannot read the file, weights
+    stay packed, or there is no chat template; MachineRefused when transformers or its needs are absent.
+    """
+    try:
+        import torch
+        import transformers
+    except ImportError as error:
+        raise MachineRefused(f"{error.name} is not installed", "pip install '.[pipeline]'") from error
+    place = f"{layout.PARAMS}: base.uri: {name}"
+    transformers.logging.set_verbosity_error()
+    logging.getLogger("gguf").setLevel(logging.ERROR)
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder) / "model.gguf"  # transformers goes by the suffix
+        link.symlink_to(source.resolve())
+        try:
+            tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, gguf_file=link.name)
+            model: Any = transformers.AutoModelForCausalLM.from_pretrained(
+                folder,
+                gguf_file=link.name,
+                dtype=torch.float32,
+                quantization_config=transformers.GgufConfig(dequantize=True),
+            )
+        except ImportError as error:
+            raise MachineRefused(f"{place}: {error}", "pip install '.[pipeline]'") from error
+        except Exception as error:  # a damaged or unknown file fails anywhere in the readers
+            what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            raise SourceRefused(
+                f"{place}: transformers cannot read this GGUF: {what}", "use the model's safetensors instead"
+            ) from error
+    if tokenizer.chat_template is None:
+        raise SourceRefused(f"{place}: holds no chat template", "use the model's instruct or chat variant")
+    packed = [name for name, weight in model.state_dict().items() if not weight.is_floating_point()]
+    if packed or getattr(model, "hf_quantizer", None) is not None:
+        raise SourceRefused(
+            f"{place}: {len(packed)} weights stayed quantised, such as {packed[0] if packed else 'unknown'}",
+            "use the model's safetensors instead",
+        )
+    model.is_quantized = False
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.to(torch.bfloat16).save_pretrained(target, max_shard_size=_SHARD)
+    tokenizer.save_pretrained(target)
+    for file, keys in _TRACES.items():
+        _forget(target / file, keys)
+    for path in target.iterdir():  # safetensors keeps its files to the owner; a container runs as another user
+        path.chmod((target / "config.json").stat().st_mode)
+
+
+def _forget(path: Path, keys: tuple[str, ...]) -> None:
+    """Drop what only tells where the file lay on this machine."""
+    value = json.loads(path.read_text(encoding="utf-8"))
+    files.write_json(path, {key: kept for key, kept in value.items() if key not in keys})

@@ -1,0 +1,13 @@
+"""Progress bars on standard error, counted in bytes."""
+
+from typing import Never
+
+from tqdm import tqdm
+
+
+def of_bytes(what: str, total: int | None = None, done: int = 0) -> "tqdm[Never]":
+    """A bar of ``total`` bytes (None: unknown), of which ``done`` lie there already; a context manager.
+
+    It shows itself after a second: what is done sooner needs no bar.
+    """
+    return tqdm(desc=what, total=total, initial=done, unit="B", unit_scale=True, mininterval=1, delay=1, leave=False)

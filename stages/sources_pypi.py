@@ -1,0 +1,73 @@
+"""A wheel from a package index, through pip, so that the user's index, proxy and credentials hold."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from checks import layout
+from checks.errors import MachineRefused, SourceRefused
+from stages import progress, uris
+
+
+def download(wheel: uris.Wheel, work: Path, field: str) -> Path:
+    """Let pip download the wheel, without its dependencies, below ``work``; return its path.
+
+    pip resumes nothing: each call starts in a new folder. Raises SourceRefused when pip finds no wheel or
+    cannot reach its index, MachineRefused when this Python has no pip.
+    """
+    requirement = f"{wheel.package}=={wheel.version}"
+    folder = Path(tempfile.mkdtemp(prefix="pip-", dir=work))
+    result, scratch, log = folder / "wheel", folder / "scratch", folder / "log"
+    scratch.mkdir()
+    options = ["--no-deps", "--only-binary=:all:", "--progress-bar=off", "--dest", str(result)]
+    command = [sys.executable, "-m", "pip", "download", *options, requirement]
+    # pip's temporary files lie in our folder: the bar reads their size, and a killed run leaves no litter elsewhere.
+    environment = os.environ | {"TMPDIR": str(scratch.resolve()), "PIP_NO_INPUT": "1"}
+    with log.open("wb") as output, progress.of_bytes(requirement) as bar:
+        process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
+        try:
+            while (code := _wait(process)) is None:
+                bar.update(max(0, _size(scratch) - bar.n))
+        finally:
+            process.kill()
+            process.wait()
+    if code:
+        raise _refusal(log.read_text(encoding="utf-8", errors="replace"), requirement, field)
+    wheels = list(result.glob("*.whl"))
+    if len(wheels) != 1:
+        raise SourceRefused(
+            f"{layout.PARAMS}: {field}: pip brought {len(wheels)} wheels for {requirement}", "name a package with one"
+        )
+    return wheels[0]
+
+
+def _wait(process: "subprocess.Popen[bytes]") -> int | None:
+    try:
+        return process.wait(timeout=0.2)
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def _size(folder: Path) -> int:
+    """Bytes below a folder that another process changes meanwhile."""
+    total = 0
+    for path in folder.rglob("*"):
+        try:
+            total += path.stat().st_size
+        except OSError:  # moved away since it was listed
+            continue
+    return total
+
+
+def _refusal(log: str, requirement: str, field: str) -> MachineRefused | SourceRefused:
+    if "No module named pip" in log:
+        return MachineRefused(f"{sys.executable}: has no pip to download {requirement} with", "python -m ensurepip")
+    errors = [line.removeprefix("ERROR: ") for line in log.splitlines() if line.startswith("ERROR: ")]
+    said = (errors or log.strip().splitlines()[-1:] or ["nothing"])[0]
+    said = said if len(said) <= 300 else said[:300] + "…"
+    return SourceRefused(
+        f"{layout.PARAMS}: {field}: pip cannot download {requirement}: {said}",
+        "check package, version and network, and `pip config list` for the index; then run it again",
+    )
