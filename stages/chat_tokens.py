@@ -1,0 +1,110 @@
+"""Tokens of a row as training and serving see it: through the base's chat template, without importing torch.
+
+In: models/base (``tokenizer.json``, and the template in ``chat_template.jinja`` or ``tokenizer_config.json``). The
+template is rendered as transformers renders it; a base without ``tokenizer.json`` is read with transformers itself.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from checks.errors import DataRefused, EvidenceRefused
+from checks.rows import Message, Row
+
+_SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
+
+
+class Lengths(NamedTuple):
+    """Tokens of one row; together they are the row as it is trained on."""
+
+    prompt: int  # up to where the answer starts
+    reference: int  # the answer, and what the template closes it with
+
+
+def counter(base: Path) -> Callable[[Sequence[Row]], list[Lengths]]:
+    """A function from rows to lengths. Raises EvidenceRefused when ``base`` lacks a tokenizer or a chat template."""
+    template = _template(base)
+    encode = _encoder(base)
+
+    def count(rows: Sequence[Row]) -> list[Lengths]:
+        asked = encode([_render(template, row, row.messages, True) for row in rows])
+        whole = encode(
+            [
+                _render(template, row, (*row.messages, Message(role="assistant", content=row.reference)), False)
+                for row in rows
+            ]
+        )
+        return [Lengths(a, max(0, w - a)) for a, w in zip(asked, whole, strict=True)]
+
+    return count
+
+
+def _encoder(base: Path) -> Callable[[list[str]], list[int]]:
+    if (base / "tokenizer.json").is_file():
+        import tokenizers
+
+        try:
+            fast = tokenizers.Tokenizer.from_file(str(base / "tokenizer.json"))
+        except Exception as error:  # tokenizers raises nothing narrower
+            raise EvidenceRefused(
+                f"{base}/tokenizer.json: {error}", "run `dvc repro fetch` to make it again"
+            ) from error
+        fast.no_truncation()
+        fast.no_padding()
+        return lambda texts: [len(found.ids) for found in fast.encode_batch_fast(texts, add_special_tokens=False)]
+    from transformers import AutoTokenizer
+
+    try:
+        slow = AutoTokenizer.from_pretrained(base, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise EvidenceRefused(f"{base}: holds no tokenizer", "run `dvc repro fetch` to make it again") from error
+    return lambda texts: [len(slow.encode(text, add_special_tokens=False)) for text in texts]
+
+
+def _template(base: Path) -> Callable[..., str]:
+    from jinja2 import TemplateError
+    from jinja2.ext import loopcontrols
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    where = base / "tokenizer_config.json"
+    try:
+        config: dict[str, Any] = json.loads(where.read_text(encoding="utf-8")) if where.is_file() else {}
+    except ValueError as error:
+        raise EvidenceRefused(f"{where}: is not JSON: {error}", "run `dvc repro fetch` to make it again") from error
+    text = config.get("chat_template")
+    if isinstance(text, list):  # several, by name
+        text = {one["name"]: one["template"] for one in text}.get("default")
+    if (own := base / "chat_template.jinja").is_file():
+        text = own.read_text(encoding="utf-8")
+    if not isinstance(text, str):
+        raise EvidenceRefused(f"{base}: has no chat template", "set base.uri to a model with one, an Instruct model")
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+    environment.filters["tojson"] = lambda value, **options: json.dumps(value, ensure_ascii=False, **options)
+    environment.globals["raise_exception"] = _raise
+    environment.globals["strftime_now"] = lambda _: "2000-01-01"  # a length that depends on today is none
+    special = {name: config[name] for name in _SPECIAL if config.get(name)}
+    texts = {name: token["content"] if isinstance(token, dict) else token for name, token in special.items()}
+    try:
+        compiled = environment.from_string(text)
+    except TemplateError as error:
+        raise EvidenceRefused(f"{base}: its chat template is malformed: {error}", "mend the base model") from error
+    return lambda messages, start: compiled.render(messages=messages, add_generation_prompt=start, **texts)
+
+
+def _raise(message: str) -> None:
+    from jinja2 import TemplateError
+
+    raise TemplateError(message)
+
+
+def _render(template: Callable[..., str], row: Row, messages: Sequence[Message], start: bool) -> str:
+    from jinja2 import TemplateError
+
+    try:
+        return template([{"role": message.role, "content": message.content} for message in messages], start)
+    except TemplateError as error:
+        raise DataRefused(
+            f"row {row.id} ({row.source}): the base's chat template refuses it: {error}",
+            "change the turns or prepare.loader.instruction, or take another base",
+        ) from error
