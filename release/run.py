@@ -30,13 +30,21 @@ def run(root: Path, targets: tuple[str, ...], force: bool) -> None:
         code = subprocess.run(command, cwd=root, env=environment(), check=False).returncode
     except OSError as error:
         raise MachineRefused(f"{sys.executable}: {error.strerror}", "make the virtual environment again") from error
-    if code and refusal.is_file():
-        said = json.loads(refusal.read_text(encoding="utf-8"))
-        raise StageRefused(said["stage"], said["exit_code"])
+    if code and (refused := said(refusal)):
+        raise StageRefused(*refused)
     if code:
         raise MachineRefused(
             f"dvc repro ended with {code}", "read its lines above; `lockstep doctor` says what is missing"
         )
+
+
+def said(path: Path) -> tuple[str, int] | None:
+    """The stage that refused and its exit code; None when no stage left word."""
+    try:
+        word = json.loads(path.read_text(encoding="utf-8"))
+        return str(word["stage"]), int(word["exit_code"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def environment() -> dict[str, str]:

@@ -1,0 +1,162 @@
+"""The command: help everywhere, exit codes, and what doctor sees."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from release import doctor, run
+from release.cli import main
+from tests.conftest import REPOSITORY
+
+README = (REPOSITORY / "README.md").read_text()
+
+
+def _lockstep(*args: str) -> tuple[int, str]:
+    result = CliRunner().invoke(main, list(args))
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, result.output
+
+
+def test_every_command_and_option_has_help_and_stands_in_the_readme() -> None:
+    for name, command in main.commands.items():
+        assert command.help, name
+        assert f"`lockstep {name}" in README
+        for parameter in command.params:
+            if isinstance(parameter, click.Option):
+                assert parameter.help, f"{name} {parameter.name}"
+
+
+@pytest.mark.parametrize("args", [["gate", "--no-such"], ["promote-everything"], ["-C", "/no/such/folder", "gate"]])
+def test_a_wrong_command_line_exits_with_2(args: list[str]) -> None:
+    assert _lockstep(*args)[0] == 2
+
+
+@pytest.mark.parametrize("verb", [["gate"], ["run"]])
+def test_outside_a_repository_a_verb_refuses_in_one_line(tmp_path: Path, verb: list[str]) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "release", "-C", str(tmp_path), *verb],
+        capture_output=True, text=True, cwd=REPOSITORY, check=False,
+    )  # fmt: skip
+    assert result.returncode in (2, 9)
+    assert "Traceback" not in result.stderr
+    assert result.stderr.splitlines()[-1].startswith("lockstep: ")
+
+
+def test_a_stage_outside_a_repository_refuses_with_its_code(tmp_path: Path) -> None:
+    env = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(
+        [sys.executable, "-m", "stages.gate"], capture_output=True, text=True, cwd=tmp_path, env=env, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        "gate: params.yaml: No such file or directory; run inside the repository, or restore the file from git"
+    ]
+
+
+def test_the_schema_command_prints_what_the_repository_keeps() -> None:
+    code, output = _lockstep("schema")
+    assert code == 0
+    assert json.loads(output) == json.loads((REPOSITORY / "docs" / "params.schema.json").read_text())
+
+
+def test_the_interpreter_of_the_command_is_the_one_that_stages_find() -> None:
+    path = run.environment()["PATH"]
+    assert shutil.which("python", path=path) == str(Path(sys.executable).parent / "python")
+
+
+def test_a_refusal_file_that_is_damaged_is_not_believed(tmp_path: Path) -> None:
+    assert run.said(tmp_path / "absent.json") is None
+    (tmp_path / "refusal.json").write_text('{"stage": "train"')
+    assert run.said(tmp_path / "refusal.json") is None
+
+
+# doctor
+
+
+def _check(name: str, checks: list[doctor.Check]) -> doctor.Check:
+    return next(check for check in checks if check.name == name)
+
+
+def test_doctor_finds_this_machine_able_and_names_who_needs_what() -> None:
+    checks = doctor.doctor(REPOSITORY)
+    assert _check("packages", checks).status == "ok", _check("packages", checks)
+    assert "on the CPU" in _check("torch", checks).found or "NVIDIA" in _check("torch", checks).found
+    assert all(check.needed_by for check in checks)
+    assert all(check.mend for check in checks if check.status != "ok")
+
+
+def test_doctor_exits_with_9_and_a_remedy_where_the_pipeline_cannot_run(tmp_path: Path) -> None:
+    code, output = _lockstep("-C", str(tmp_path), "doctor")
+    assert code == 9
+    assert "git init" in output
+    code, output = _lockstep("-C", str(tmp_path), "doctor", "--json")
+    assert code == 9
+    found = json.loads(output[: output.rindex("]") + 1])
+    assert {c["name"] for c in found if c["status"] == "missing"} >= {"git", "params.yaml"}
+
+
+@pytest.fixture
+def registry() -> Iterator[str]:
+    """Answers GET /v2/ with 401, as a registry with a login does, and everything else with 404."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(401 if self.path == "/v2/" else 404)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None: ...
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+def test_doctor_asks_the_registry_that_is_named(registry: str) -> None:
+    check = _check("registry", doctor.doctor(REPOSITORY, registry))
+    assert (check.status, check.found) == ("ok", f"{registry} answers and asks for a login")
+
+
+def test_doctor_says_that_a_server_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://user:secret@127.0.0.1:{port}")
+    checks = doctor.doctor(REPOSITORY, f"127.0.0.1:{port}")
+    assert _check("MLflow", checks).status == "missing"
+    assert _check("registry", checks).status == "optional"
+    assert "secret" not in repr(checks)
+
+
+def test_doctor_sees_a_dvc_remote_without_its_password(tmp_path: Path) -> None:
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc" / "config").write_text("['remote \"store\"']\n    url = https://me:secret@example.invalid/dvc\n")
+    check = _check("DVC remote", doctor.doctor(tmp_path))
+    assert (check.status, check.found) == ("ok", "https://example.invalid/dvc")
+
+
+# the wrapper
+
+
+OLD_PYTHON = f"""
+import runpy, shutil, sys
+sys.version_info, sys.argv, shutil.which = (3, 9), ["lockstep", "run"], lambda *_: None
+runpy.run_path({str(REPOSITORY / "lockstep")!r}, run_name="__main__")
+"""
+
+
+def test_the_wrapper_needs_no_package_and_names_the_version_it_needs() -> None:
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", OLD_PYTHON], capture_output=True, text=True, check=False)
+    assert done.returncode == 9
+    assert "Python 3.11 or newer is needed" in done.stderr
