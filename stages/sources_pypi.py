@@ -1,6 +1,7 @@
 """A wheel from a package index, through pip, so that the user's index, proxy and credentials hold."""
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,8 @@ def download(wheel: uris.Wheel, work: Path, field: str) -> Path:
     cannot reach its index, MachineRefused when this Python has no pip.
     """
     requirement = f"{wheel.package}=={wheel.version}"
+    for left in work.glob("pip-*"):  # by a run that was killed
+        shutil.rmtree(left, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(prefix="pip-", dir=work))
     result, scratch, log = folder / "wheel", folder / "scratch", folder / "log"
     scratch.mkdir()
@@ -34,7 +37,9 @@ def download(wheel: uris.Wheel, work: Path, field: str) -> Path:
             process.kill()
             process.wait()
     if code:
-        raise _refusal(log.read_text(encoding="utf-8", errors="replace"), requirement, field)
+        said = log.read_text(encoding="utf-8", errors="replace")
+        shutil.rmtree(folder)
+        raise _refusal(said, requirement, field)
     wheels = list(result.glob("*.whl"))
     if len(wheels) != 1:
         raise SourceRefused(

@@ -64,6 +64,8 @@ def parse(uri: str, field: str, root: Path) -> Wheel | Hub | Remote | Local:
 
     if _BREAKS.search(uri):
         raise refused("holds a control character", "write the URI without it")
+    if "::" in uri and "://" in uri:
+        raise refused("chains file systems", "name the file or folder itself")
     match = _SCHEME.fullmatch(uri)
     if match is None:
         return Local(root / uri)
@@ -86,8 +88,6 @@ def parse(uri: str, field: str, root: Path) -> Wheel | Hub | Remote | Local:
                 "write the repository, @ and a commit, tag or branch, then at most a /path/inside",
             )
         return Hub(hub[2], "dataset" if hub[1] else "model", unquote(hub[3]), hub[4])
-    if "::" in uri:
-        raise refused("chains file systems", "name the file or folder itself")
     return Remote(uri)
 
 
@@ -98,6 +98,8 @@ def is_safe(name: str) -> bool:
 
 def redact(uri: str) -> str:
     """``uri`` without user, password, query values (but harmless ones) and, for HTTP, fragment."""
+    if "::" in uri and "://" in uri:  # a chain of fsspec, refused by ``parse``
+        return "::".join(redact(part) for part in uri.split("::"))
     match = _SCHEME.fullmatch(uri)
     if match is None or match[1].lower() in ("pypi", "hf", "file"):
         return uri
@@ -115,7 +117,7 @@ def reason(error: BaseException, uri: str) -> str:
     while isinstance(error, FileNotFoundError) and error.__cause__ is not None:
         error = error.__cause__  # fsspec calls every failure of HTTP "not found"
     text = _URL.sub(lambda url: redact(url[0]), " ".join(str(error).split()))
-    for secret in _secrets(uri):
+    for secret in sorted(_secrets(uri), key=len, reverse=True):
         text = text.replace(secret, _HIDDEN)
     text = text if len(text) <= 300 else text[:300] + "…"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
