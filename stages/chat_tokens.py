@@ -16,10 +16,10 @@ _SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cl
 
 
 class Lengths(NamedTuple):
-    """Tokens of one row; together they are the row as it is trained on."""
+    """Tokens of one row; together they are what is trained on, but for white space that the template ends with."""
 
     prompt: int  # up to where the answer starts
-    reference: int  # the answer, and what the template closes it with
+    reference: int  # the answer and the token that ends it: what generation has to reach
 
 
 def counter(base: Path) -> Callable[[Sequence[Row]], list[Lengths]]:
@@ -29,11 +29,9 @@ def counter(base: Path) -> Callable[[Sequence[Row]], list[Lengths]]:
 
     def count(rows: Sequence[Row]) -> list[Lengths]:
         asked = encode([_render(template, row, row.messages, True) for row in rows])
+        answers = [(*row.messages, Message(role="assistant", content=row.reference)) for row in rows]
         whole = encode(
-            [
-                _render(template, row, (*row.messages, Message(role="assistant", content=row.reference)), False)
-                for row in rows
-            ]
+            [_render(template, row, turns, False).rstrip() for row, turns in zip(rows, answers, strict=True)]
         )
         return [Lengths(a, max(0, w - a)) for a, w in zip(asked, whole, strict=True)]
 

@@ -1,0 +1,152 @@
+"""Near-duplicate groups and the split: exact, whole, balanced, and the same whatever the order of the rows."""
+
+from collections import Counter
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from checks import similar, splits
+from checks.params import NearDuplicates
+from checks.rows import Message
+
+NEAR = NearDuplicates(shingle=3, similarity=0.5)
+SHARES = {"test": 0.25, "valid": 0.1}
+
+# Few characters and few words, so that near-duplicates and chains of them are common.
+texts = st.lists(
+    st.text("abc d", max_size=14) | st.sampled_from(["list vms", "list all vms", "List VMs."]), max_size=40
+)
+
+
+@st.composite
+def items(draw: st.DrawFn) -> list[splits.Item]:
+    prompts = draw(texts)
+    return [
+        splits.Item(
+            id=f"{i:04d}",
+            text=prompt,
+            stratum=draw(st.sampled_from("xyz")),
+            group=draw(st.none() | st.sampled_from(["mine", "yours"])) if i % 7 == 0 else None,
+        )
+        for i, prompt in enumerate(prompts)
+    ]
+
+
+@given(texts, st.integers(1, 6), st.floats(0.05, 1.0))
+def test_the_join_finds_exactly_what_comparing_all_pairs_finds(
+    prompts: list[str], size: int, similarity: float
+) -> None:
+    found = [similar.shingles(prompt, size) for prompt in prompts]
+    every = (
+        (i, j)
+        for i in range(len(prompts))
+        for j in range(i + 1, len(prompts))
+        if similar.jaccard(found[i], found[j]) >= similarity - 1e-9
+    )
+    joined = similar.components(len(prompts), similar.similar_pairs(prompts, size, similarity))
+    assert joined == similar.components(len(prompts), every)
+
+
+@given(items())
+def test_no_group_and_no_near_duplicate_crosses_a_split_and_no_row_is_lost(rows: list[splits.Item]) -> None:
+    group_of = splits.groups(rows, NEAR)
+    placed = splits.assign(rows, group_of, SHARES, seed=1)
+    assert placed.keys() == {row.id for row in rows}
+    homes: dict[str, set[str | None]] = {}
+    for row in rows:
+        homes.setdefault(group_of[row.id], set()).add(placed[row.id])
+    assert all(len(home) == 1 for home in homes.values())
+    for one in rows:
+        for other in rows:
+            pair = similar.shingles(one.text, NEAR.shingle), similar.shingles(other.text, NEAR.shingle)
+            if similar.jaccard(*pair) >= NEAR.similarity or (one.group is not None and one.group == other.group):
+                assert placed[one.id] == placed[other.id]
+
+
+@given(items(), st.randoms(use_true_random=False), st.integers(0, 5))
+def test_the_order_of_the_rows_changes_nothing(rows: list[splits.Item], random: Random, seed: int) -> None:
+    shuffled = list(rows)
+    random.shuffle(shuffled)
+    groups = splits.groups(rows, NEAR)
+    assert splits.groups(shuffled, NEAR) == groups
+    assert splits.assign(shuffled, groups, SHARES, seed) == splits.assign(rows, groups, SHARES, seed)
+
+
+def _spread(count: int, start: int = 0) -> list[splits.Item]:
+    return [splits.Item(f"{i:05d}", f"{i * 7919:x} {i:b}", "xyz"[i % 3]) for i in range(start, start + count)]
+
+
+@given(st.integers(30, 200), st.integers(0, 1000))
+@settings(max_examples=30)
+def test_shares_are_met_in_every_stratum_to_within_a_row(count: int, seed: int) -> None:
+    rows = _spread(count)
+    placed = splits.assign(rows, {row.id: row.id for row in rows}, SHARES, seed)
+    for name, share in SHARES.items():
+        assert abs(sum(1 for home in placed.values() if home == name) - share * count) <= 1
+        for stratum in "xyz":
+            size = sum(1 for row in rows if row.stratum == stratum)
+            here = sum(1 for row in rows if row.stratum == stratum and placed[row.id] == name)
+            assert abs(here - share * size) <= 1.5
+
+
+def test_groups_larger_than_a_share_are_left_to_training_unless_that_is_nearer() -> None:
+    rows = _spread(100)
+    tens = {row.id: rows[10 * (i // 10)].id for i, row in enumerate(rows)}
+    placed = splits.assign([row._replace(stratum="x") for row in rows], tens, {"test": 0.26, "valid": 0.04}, seed=3)
+    assert Counter(placed.values()) == {None: 70, "test": 30}
+
+
+def test_a_new_row_moves_few_others() -> None:
+    rows = _spread(300)
+    before = splits.assign(rows, {row.id: row.id for row in rows}, SHARES, seed=2)
+    for extra in _spread(20, start=300):
+        more = [*rows, extra]
+        after = splits.assign(more, {row.id: row.id for row in more}, SHARES, seed=2)
+        assert sum(1 for row in rows if before[row.id] != after[row.id]) <= 6
+
+
+def test_another_seed_is_another_split() -> None:
+    rows = _spread(100)
+    own = {row.id: row.id for row in rows}
+    assert splits.assign(rows, own, SHARES, 1) == splits.assign(rows, own, SHARES, 1)
+    assert splits.assign(rows, own, SHARES, 1) != splits.assign(rows, own, SHARES, 2)
+
+
+def test_a_named_group_joins_near_duplicates_of_its_members() -> None:
+    rows = [
+        splits.Item("d", "delete the storage account", "x"),
+        splits.Item("c", "delete the storage accounts", "x", group="mine"),
+        splits.Item("b", "what a different thing", "x", group="mine"),
+        splits.Item("a", "nothing of the kind", "x"),
+    ]
+    assert splits.groups(rows, NEAR) == {"d": "b", "c": "b", "b": "b", "a": "a"}
+
+
+@pytest.mark.parametrize("one", ["List VMs", "list  vms.", "\nLIST VMS?!", "list vms"])
+def test_case_width_white_space_and_final_punctuation_do_not_make_another_request(one: str) -> None:
+    assert similar.normalised(one) == "list vms"
+    assert similar.normalised("?") == "?"
+
+
+def test_thousands_of_rows_of_one_pattern_are_joined_in_seconds() -> None:
+    verbs = ["Create", "Delete", "List all", "Show details of", "Update", "Restart", "Export"]
+    prompts = [f"{verbs[i % 7]} the resource {i * 2654435761 % 99991} in group {i % 251}" for i in range(4000)]
+    pairs = list(similar.similar_pairs([*prompts, prompts[5] + "x"], 5, 0.8))
+    assert (5, 4000) in pairs
+
+
+def test_few_references_are_strata_and_free_text_is_split_by_slice() -> None:
+    assert splits.strata(["vm", "sql"] * 10, ["a"] * 20) == ["vm", "sql"] * 10
+    assert splits.strata([f"az {i}" for i in range(20)], ["a", "b"] * 10) == ["a", "b"] * 10
+
+
+def test_a_request_is_every_turn_but_the_systems() -> None:
+    chat = (
+        Message(role="system", content="Route."),
+        Message(role="user", content="hi"),
+        Message(role="assistant", content="yes?"),
+        Message(role="user", content="list vms"),
+    )
+    assert splits.request(chat) == "hi\nyes?\nlist vms"
