@@ -5,7 +5,8 @@ In: a folder that holds the contents of ``azure/cli/command_modules``. Out: draf
 Two places hold examples. Every ``_help.py``: ``helps['…'] = '''YAML'''`` with a list ``examples`` of
 ``name`` and ``text`` (or ``command``). And ``:example:`` sections in the docstrings of command classes.
 Help that is put together (f-strings, ``.format``, loops over literals) is resolved as far as the file alone
-says; what it does not say stays as ``{placeholder}``.
+says; what it does not say stays as ``{placeholder}``. Where such help takes in a block of lines from elsewhere, the
+line of ``source`` is near, not exact.
 """
 
 import ast
@@ -20,7 +21,7 @@ from checks.errors import DataRefused
 from checks.params import AzureCli
 from checks.rows import Message
 from checks.rules import Draft, commands_in, service_of
-from stages.static_text import texts_under
+from stages.static_text import line_of, texts_under
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C parser is ten times faster, and optional
 _FIELD = re.compile(r"^\s*:\w[\w -]*:")  # the next section of a docstring
@@ -90,9 +91,10 @@ def load(loader: AzureCli, folder: Path) -> list[Draft]:
             line = getattr(error, "lineno", None) or 1
             drafts.append(_draft(loader, f"{name}:{line}", "", "", unreadable=f"not Python: {error}"))
             continue
+        lines = source.decode("utf-8", "replace").split("\n")
         if help_file:
-            drafts.extend(_in_helps(loader, tree, name))
-        drafts.extend(_in_docstrings(loader, tree.body, name))
+            drafts.extend(_in_helps(loader, tree, name, lines))
+        drafts.extend(_in_docstrings(loader, tree.body, name, lines))
     if not drafts:
         raise DataRefused(
             f"{folder}: no example in a _help.py or in the docstring of a command class",
@@ -101,19 +103,19 @@ def load(loader: AzureCli, folder: Path) -> list[Draft]:
     return drafts
 
 
-def _in_helps(loader: AzureCli, tree: ast.Module, name: str) -> Iterator[Draft]:
-    for line, text in texts_under(tree, "helps"):
+def _in_helps(loader: AzureCli, tree: ast.Module, name: str, lines: list[str]) -> Iterator[Draft]:
+    for start, text in texts_under(tree, "helps"):
         if "examples" not in text:
             continue
         try:
             found = list(_examples(yaml.compose(_without_blocks(text), Loader=_Loader)))
         except (yaml.YAMLError, RecursionError) as error:
             mark = getattr(error, "problem_mark", None)
-            where = f"{name}:{line + (mark.line if mark else 0)}"
+            where = f"{name}:{line_of(lines, start, mark.line if mark else 0)}"
             yield _draft(loader, where, "", "", unreadable=f"not YAML: {getattr(error, 'problem', error)}")
             continue
         for offset, prompt, answer in found:
-            yield _draft(loader, f"{name}:{line + offset}", prompt, answer)
+            yield _draft(loader, f"{name}:{line_of(lines, start, offset)}", prompt, answer)
 
 
 def _without_blocks(text: str) -> str:
@@ -151,23 +153,23 @@ def _parsed_docstrings(source: bytes) -> ast.Module:
         return ast.parse(source)
 
 
-def _in_docstrings(loader: AzureCli, body: list[ast.stmt], name: str) -> Iterator[Draft]:
+def _in_docstrings(loader: AzureCli, body: list[ast.stmt], name: str, lines: list[str]) -> Iterator[Draft]:
     for node in body:
         if not isinstance(node, ast.ClassDef):
             continue
-        yield from _in_docstrings(loader, node.body, name)
+        yield from _in_docstrings(loader, node.body, name, lines)
         first = node.body[0]
         if not (isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)):
             continue
         if not isinstance(doc := first.value.value, str):
             continue
-        lines = doc.split("\n")
-        starts = [i for i, line in enumerate(lines) if line.strip().startswith(":example:")]
+        parts = doc.split("\n")
+        starts = [i for i, line in enumerate(parts) if line.strip().startswith(":example:")]
         for start in starts:
-            end = next((i for i in range(start + 1, len(lines)) if _FIELD.match(lines[i])), len(lines))
-            prompt = lines[start].split(":example:", 1)[1].strip()
-            answer = "\n".join(line.strip() for line in lines[start + 1 : end])
-            yield _draft(loader, f"{name}:{first.lineno + start}", prompt, answer)
+            end = next((i for i in range(start + 1, len(parts)) if _FIELD.match(parts[i])), len(parts))
+            prompt = parts[start].split(":example:", 1)[1].strip()
+            answer = "\n".join(line.strip() for line in parts[start + 1 : end])
+            yield _draft(loader, f"{name}:{line_of(lines, first.lineno, start)}", prompt, answer)
 
 
 def _draft(loader: AzureCli, source: str, prompt: str, answer: str, unreadable: str | None = None) -> Draft:

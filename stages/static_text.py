@@ -6,7 +6,7 @@ literal, any other loop once. A value that the file alone does not say is the pl
 
 import ast
 import string
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 _METHODS: dict[str, Callable[[str], str]] = {
     "lower": str.lower,
@@ -21,6 +21,19 @@ Scope = dict[str, str]
 def texts_under(tree: ast.Module, name: str) -> Iterator[tuple[int, str]]:
     """(Line, text) of every string assigned to a subscript of ``name``."""
     yield from _follow(tree.body, name, {})
+
+
+def line_of(source: Sequence[str], start: int, offset: int) -> int:
+    r"""The line of a file on which line ``offset`` of a string stands that starts on line ``start`` (from 1).
+
+    A line of the file that ends in one backslash goes on in the next; a written ``\n`` starts a new one.
+    """
+    for line in range(start, len(source) + 1):
+        text = source[line - 1].replace("\\\\", "")
+        offset -= text.count("\\n") + (not text.endswith("\\"))
+        if offset < 0:
+            return line
+    return start
 
 
 def _follow(body: Iterable[ast.stmt], name: str, scope: Scope) -> Iterator[tuple[int, str]]:
