@@ -9,10 +9,13 @@ import json
 import logging
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from checks import files, layout
 from checks.errors import MachineRefused, SourceRefused
+
+if TYPE_CHECKING:
+    import torch
 
 MAGIC = b"GGUF"
 _SHARD = "2GB"  # transformers' own default puts 50 GB in one file
@@ -42,6 +45,9 @@ def convert(source: Path, target: Path, name: str) -> None:
     place = f"{layout.PARAMS}: base.uri: {name}"
     transformers.logging.set_verbosity_error()
     logging.getLogger("gguf").setLevel(logging.ERROR)
+    # Releases without GgufConfig always unpack.
+    config = getattr(transformers, "GgufConfig", None)
+    unpacking = {"quantization_config": config(dequantize=True)} if config else {}
     with tempfile.TemporaryDirectory() as folder:
         link = Path(folder) / "model.gguf"  # transformers goes by the suffix
         link.symlink_to(source.resolve())
@@ -51,7 +57,7 @@ def convert(source: Path, target: Path, name: str) -> None:
                 folder,
                 gguf_file=link.name,
                 dtype=torch.float32,
-                quantization_config=transformers.GgufConfig(dequantize=True),
+                **unpacking,
             )
         except ImportError as error:
             raise MachineRefused(f"{place}: {error}", "pip install '.[pipeline]'") from error
@@ -62,13 +68,8 @@ def convert(source: Path, target: Path, name: str) -> None:
             ) from error
     if tokenizer.chat_template is None:
         raise SourceRefused(f"{place}: holds no chat template", "use the model's instruct or chat variant")
-    packed = [name for name, weight in model.state_dict().items() if not weight.is_floating_point()]
-    if packed or getattr(model, "hf_quantizer", None) is not None:
-        raise SourceRefused(
-            f"{place}: {len(packed)} weights stayed quantised, such as {packed[0] if packed else 'unknown'}",
-            "use the model's safetensors instead",
-        )
-    model.is_quantized = False
+    refuse_packed(model.state_dict(), place)
+    model.hf_quantizer, model.is_quantized = None, False  # save_pretrained refuses what it takes for quantised
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     model.to(torch.bfloat16).save_pretrained(target, max_shard_size=_SHARD)
@@ -77,6 +78,16 @@ def convert(source: Path, target: Path, name: str) -> None:
         _forget(target / file, keys)
     for path in target.iterdir():  # safetensors keeps its files to the owner; a container runs as another user
         path.chmod((target / "config.json").stat().st_mode)
+
+
+def refuse_packed(weights: "dict[str, torch.Tensor]", place: str) -> None:
+    """Raise SourceRefused when a weight is still in quantised blocks, which are bytes, not numbers."""
+    packed = [name for name, weight in weights.items() if not weight.is_floating_point()]
+    if packed:
+        raise SourceRefused(
+            f"{place}: {len(packed)} weights stayed quantised, such as {packed[0]}",
+            "use the model's safetensors instead",
+        )
 
 
 def _forget(path: Path, keys: tuple[str, ...]) -> None:

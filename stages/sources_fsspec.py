@@ -43,10 +43,10 @@ def download(remote: uris.Remote, work: Path, field: str) -> tuple[Path, bool]:
         bad = next((name for name in files if not uris.is_safe(name)), "nothing")
         raise SourceRefused(f"{shown}: holds {bad!r}", "name a file, or a folder with files of plain names")
     content, partial = work / "content", work / "partial"
+    continued = content.exists()
     partial.mkdir(exist_ok=True)
     sizes = {name: found[place].get("size") for name, place in files.items()}
     known = None if None in sizes.values() else sum(sizes.values())
-    continued = False
     with progress.of_bytes(file_name(remote.url), known) as bar:
         for name, place in sorted(files.items()):
             target = content / name

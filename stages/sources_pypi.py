@@ -36,15 +36,11 @@ def download(wheel: uris.Wheel, work: Path, field: str) -> Path:
         finally:
             process.kill()
             process.wait()
-    if code:
+    wheels = list(result.glob("*.whl"))
+    if code or len(wheels) != 1:
         said = log.read_text(encoding="utf-8", errors="replace")
         shutil.rmtree(folder)
         raise _refusal(said, requirement, field)
-    wheels = list(result.glob("*.whl"))
-    if len(wheels) != 1:
-        raise SourceRefused(
-            f"{layout.PARAMS}: {field}: pip brought {len(wheels)} wheels for {requirement}", "name a package with one"
-        )
     return wheels[0]
 
 

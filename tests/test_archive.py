@@ -1,12 +1,13 @@
 """Unpacking a part of a zip archive that cannot be trusted."""
 
+import shutil
 import stat
 import zipfile
 from pathlib import Path
 
 import pytest
 
-from checks.errors import SourceRefused
+from checks.errors import MachineRefused, SourceRefused
 from stages import archive
 
 
@@ -79,6 +80,13 @@ def test_an_absurd_size_is_refused_before_a_byte_is_written(tmp_path: Path, targ
     with pytest.raises(SourceRefused, match=r"120,000,000 bytes, over 100 times its own size"):
         archive.extract(source, "a", target)
     assert unpacked(target) == {}
+
+
+def test_a_disk_that_is_too_small_is_refused(tmp_path: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = zipped(tmp_path / "a.zip", {"a/x": b"12345"})
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9, 5, 4))
+    with pytest.raises(MachineRefused, match="5 bytes to unpack, 4 free; free disk space"):
+        archive.extract(source, "a", target)
 
 
 def test_what_is_no_archive_is_refused(tmp_path: Path, target: Path) -> None:

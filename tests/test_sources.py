@@ -241,6 +241,14 @@ def test_a_prefix_of_an_object_store_is_brought_and_pinned_by_its_manifest(tmp_p
     assert bring(tmp_path, "memory://many/", pin) == found
 
 
+def test_files_that_went_from_a_prefix_meanwhile_are_not_kept(tmp_path: Path) -> None:
+    pin = manifest({"a.jsonl": b"1"})
+    (tmp_path / layout.DOWNLOADS / f"{pin}.part/content").mkdir(parents=True)
+    (tmp_path / layout.DOWNLOADS / f"{pin}.part/content/gone.jsonl").write_bytes(b"0")
+    fsspec.filesystem("memory").pipe("/moved/a.jsonl", b"1")
+    assert list(bring(tmp_path, "memory://moved", pin).files) == ["a.jsonl"]
+
+
 def test_a_name_in_an_object_store_cannot_leave_the_downloads(tmp_path: Path) -> None:
     fsspec.filesystem("memory").store["/evil/../../../x"] = fsspec.filesystem("memory").open("/evil/y", "wb")
     with pytest.raises(SourceRefused, match="a folder with files of plain names"):
@@ -262,6 +270,12 @@ def test_an_absent_package_is_refused_with_the_extra_to_install(
     monkeypatch.setitem(sys.modules, package, None)  # Python's own way to say: cannot be imported
     with pytest.raises(MachineRefused, match=rf"a package that is absent; pip install '\.\[{extra}\]'"):
         bring(tmp_path, uri, "0" * 64)
+
+
+def test_an_absent_package_that_no_extra_holds_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "paramiko", None)
+    with pytest.raises(MachineRefused, match=r"sftp:// needs a package that is absent; install what fsspec needs"):
+        bring(tmp_path, "sftp://host/a", "0" * 64)
 
 
 # --- pypi ------------------------------------------------------------------------------------------------------------
@@ -368,6 +382,9 @@ def test_snapshots_of_a_hub_are_brought_and_pinned(tmp_path: Path, web: Web) -> 
     rows = {"README.md": b"#", "data/a.jsonl": b"1", "data/b.jsonl": b"2"}
     web.repositories["models/org/tiny"] = model | {".gitattributes": b"lfs"}
     web.repositories["datasets/org/rows"] = rows
+    web.repositories["models/org/evil"] = {"../evil": b"1"}
+    web.repositories["models/org/part"] = {"a": b"1", "b": b"2"}
+    web.unlisted = {"b"}
     inside = {"a.jsonl": b"1", "b.jsonl": b"2"}
     answers = from_hub(
         tmp_path,
@@ -379,6 +396,8 @@ def test_snapshots_of_a_hub_are_brought_and_pinned(tmp_path: Path, web: Web) -> 
             ("hf://org/tiny@v1", "0" * 64),
             ("hf://org/tiny@v1", None),
             ("hf://org/tiny@v1/absent", "0" * 64),
+            ("hf://org/evil@v1", "0" * 64),
+            ("hf://org/part@v1", "1" * 64),
             ("hf://org/tiny@v2", "0" * 64),
             ("hf://org/none@v1", "0" * 64),
         ],
@@ -387,15 +406,24 @@ def test_snapshots_of_a_hub_are_brought_and_pinned(tmp_path: Path, web: Web) -> 
         {name: body.decode() for name, body in files.items()}
         for files in (dict(sorted(model.items())), {"[a] ü.gguf": b"GGUF1"}, inside)
     ]
-    assert [code for code, _ in answers[3:]] == [SourceRefused.exit_code] * 5
+    assert [code for code, _ in answers[3:]] == [SourceRefused.exit_code] * 7
     refusals = [text for _, text in answers[3:]]
     assert f"{'0' * 64} is pinned, but hf://org/tiny@v1 is {manifest(model)}" in refusals[0]
     assert f"pin it: sha256: {manifest(model)}" in refusals[1]
     assert "holds no absent" in refusals[2]
-    assert all("base.uri: model org/" in text and "404" in text for text in refusals[3:])
+    assert "holds '../evil', which leaves its folder" in refusals[3]
+    assert "1 files did not arrive, such as b; run it again" in refusals[4]
+    assert all("base.uri: model org/" in text and "404" in text for text in refusals[5:])
     assert downloads(tmp_path) == sorted([manifest(model), sha256(b"GGUF1"), manifest(inside)])
 
 
+def test_a_machine_without_huggingface_hub_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(MachineRefused, match=r"huggingface_hub is not installed; pip install '\.\[pipeline\]'"):
+        bring(tmp_path, "hf://org/tiny@v1", "0" * 64)
+
+
+@pytest.mark.slow  # huggingface_hub waits between its attempts
 def test_a_snapshot_that_broke_off_is_not_taken_for_a_whole_one(tmp_path: Path, web: Web) -> None:
     files = {"a": b"a" * 300_000, "b": b"b" * 300_000}
     web.repositories["models/org/tiny"] = files

@@ -20,6 +20,7 @@ class Web(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.content: dict[str, bytes] = {}
         self.repositories: dict[str, dict[str, bytes]] = {}  # "models/org/name" to its files
+        self.unlisted: set[str] = set()  # files that a repository names and does not list
         self.asked: list[tuple[str, str | None]] = []
         self.sent = 0
         self.cut_after: int | None = None  # bytes of bodies, all together; then each connection is cut
@@ -49,7 +50,11 @@ class Web(ThreadingHTTPServer):
                 ).encode()
             if path == f"/api/{name}/tree/{COMMIT}":
                 return json.dumps(
-                    [{"type": "file", "path": f, "size": len(b), "oid": _etag(b)} for f, b in files.items()]
+                    [
+                        {"type": "file", "path": f, "size": len(b), "oid": _etag(b)}
+                        for f, b in files.items()
+                        if f not in self.unlisted
+                    ]
                 ).encode()
             if path.startswith(f"/{place}/resolve/{COMMIT}/"):
                 return files.get(path.removeprefix(f"/{place}/resolve/{COMMIT}/"))
