@@ -34,7 +34,7 @@ def suites(bounds: Validate, report: PrepareReport, defects: Sequence[str]) -> d
             "prompts are not empty": gxe.ExpectColumnValuesToNotBeNull(column="prompt"),
             "references are not empty": gxe.ExpectColumnValuesToNotBeNull(column="reference"),
             "turns alternate and end with the user": gxe.ExpectColumnValuesToMatchRegex(
-                column="roles", regex="^(system )?(user assistant )*user$"
+                column="roles", regex="^(?:system )?(?:user assistant )*user$"
             ),
             f"prompts have at most {bounds.max_prompt_tokens} tokens": gxe.ExpectColumnValuesToBeBetween(
                 column="prompt_tokens", min_value=1, max_value=bounds.max_prompt_tokens

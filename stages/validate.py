@@ -132,11 +132,8 @@ def _all_frame(rows: Splits, entries: Frame, defects: Sequence[RuleName], near: 
         if together[earlier][0] != name:
             twins[index] = earlier
     texts = [splits.request(row.messages) for _, row in together]
-    close = {
-        high: low
-        for low, high in similar.similar_pairs(texts, near.shingle, near.similarity)
-        if together[low][0] != together[high][0]
-    }
+    roots = similar.components(len(texts), similar.similar_pairs(texts, near.shingle, near.similarity))
+    close = {index: root for index, root in enumerate(roots) if together[root][0] != together[index][0]}
     frame = []
     for index, (name, row) in enumerate(together):
         draft = rules.draft_of(row)

@@ -1,0 +1,372 @@
+"""validate: every planted fault is caught by the expectation that is named after it, and nothing is sealed then."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from checks import digest, files, layout
+from checks.errors import DataRefused, EvidenceRefused
+from checks.evidence import DataReport, Expectation, PrepareReport, RuleCount, Seal, Split
+from checks.params import Params
+from checks.rows import Message, Row
+from stages import chat_tokens
+from stages.validate import validate
+from tests.conftest import as_params, scaled_down
+
+LABELS = ("vm", "sql", "acr", "dns")
+SIZES = {"train": 40, "valid": 8, "test": 20}
+Splits = dict[str, list[Row]]
+THINGS = ["disk", "vault", "queue", "table", "image", "key", "policy", "alert"]
+THINGS += ["budget", "cluster", "probe", "route", "tunnel", "ticket", "widget", "lock"]
+
+
+def _row(number: int, prompt: str | None = None, reference: str | None = None, **change: Any) -> Row:
+    asked = f"{THINGS[number % 16]} of {THINGS[number // 16]} {THINGS[number * 7 % 16]}" if prompt is None else prompt
+    row = Row(
+        id=f"{number:016x}",
+        messages=(Message(role="system", content="Route."), Message(role="user", content=asked)),
+        reference=LABELS[number % 4] if reference is None else reference,
+        group=f"{number:016x}",
+        slice="all",
+        source=f"rows.jsonl:{number}",
+    )
+    return row.model_copy(update=change)
+
+
+def _good() -> Splits:
+    numbers = iter(range(100))
+    return {name: [_row(next(numbers)) for _ in range(size)] for name, size in SIZES.items()}
+
+
+def _write(root: Path, splits: Splits) -> None:
+    """The splits, and a report that says that prepare wrote them so."""
+    written = {}
+    for name, rows in splits.items():
+        path = root / layout.SPLITS / f"{name}.jsonl"
+        files.write_jsonl(path, rows)
+        written[name] = Split(
+            rows=len(rows), groups=len({row.group for row in rows}), sha256=digest.of_file(path).sha256
+        )
+    kept = sum(len(rows) for rows in splits.values())
+    report = PrepareReport(
+        raw=digest.of_bytes(b"raw"),
+        input_rows=kept + 2,
+        kept_rows=kept,
+        dropped_rows=2,
+        rules=(RuleCount(rule="drop-duplicates", kind="drop", rows=2),),
+        splits=written,
+    )
+    files.write_json(root / layout.PREPARE_REPORT, report)
+
+
+def _params(rules: Iterable[str] = ("drop-duplicates",), **change: Any) -> Params:
+    document = scaled_down()
+    document["prepare"] |= {"rules": list(rules), "near_duplicates": {"shingle": 5, "similarity": 0.8}}
+    document["validate"] |= {
+        "min_rows": {"train": 20, "valid": 4, "test": 16},
+        "max_prompt_tokens": 100,
+        "max_reference_tokens": 8,
+        "labels": {"max_distinct": 4, "min_share": 0.1, "max_share": 0.6},
+    } | change
+    return as_params(document)
+
+
+@pytest.fixture
+def root(tmp_path: Path, tiny_base: Path) -> Path:
+    shutil.copytree(tiny_base, tmp_path / layout.BASE)
+    return tmp_path
+
+
+def _failed(root: Path) -> list[Expectation]:
+    report = files.read_json(root / layout.DATA_REPORT, DataReport)
+    assert not report.success
+    return [expectation for expectation in report.expectations if not expectation.success]
+
+
+def test_good_splits_are_sealed_by_digest_and_documented(root: Path) -> None:
+    _write(root, _good())
+    assert validate(_params(), root) == "37 expectations hold on 68 rows"
+    digests = {n: digest.of_file(root / layout.SPLITS / f"{n}.jsonl").sha256 for n in layout.SPLIT_NAMES}
+    assert files.read_json(root / layout.SEAL, Seal).splits == digests
+    report = files.read_json(root / layout.DATA_REPORT, DataReport)
+    assert report.success
+    assert (report.splits, report.rows) == (digests, SIZES)
+    assert "train" in (root / layout.DATA_DOCS / "index.html").read_text()
+    assert len(list((root / layout.DATA_DOCS / "validations").rglob("*.html"))) == 6
+
+
+def test_report_and_seal_are_the_same_bytes_on_the_same_splits(root: Path) -> None:
+    _write(root, _good())
+    seen = []
+    for _ in range(2):
+        validate(_params(), root)
+        seen.append([(root / path).read_bytes() for path in (layout.SEAL, layout.DATA_REPORT)])
+    assert seen[0] == seen[1]
+
+
+def _put(splits: Splits, name: str, line: int, **change: Any) -> None:
+    """Give the row on ``line`` of a split another prompt, reference or other field."""
+    old = splits[name][line - 1]
+    fields = {"prompt": old.prompt, "reference": old.reference, "id": old.id, "group": old.group} | change
+    splits[name][line - 1] = _row(int(old.id, 16), **fields)
+
+
+def _where(failed: Expectation) -> list[str]:
+    return [row["where"].removeprefix("data/splits/").replace(".jsonl", "") for row in failed.rows]
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> tuple[Path, DataRefused]:
+    """Splits with every fault that one row can have, and how they are refused."""
+    root = tmp_path_factory.mktemp("planted")
+    shutil.copytree(tiny_base, root / layout.BASE)
+    splits = _good()
+    first = splits["train"][0].prompt
+    _put(splits, "train", 2, group="g")
+    _put(splits, "valid", 1, group="g")
+    _put(splits, "train", 3, prompt="Create one more storage account in the resource group of the team")
+    _put(splits, "test", 5, prompt="Create one more storage accounts in the resource group of the team")
+    _put(splits, "test", 3, prompt=first)
+    _put(splits, "test", 4, prompt=first.upper() + ".")
+    _put(splits, "train", 6, prompt="the same thing again")
+    _put(splits, "train", 9, prompt="The same thing  again")
+    _put(splits, "test", 1, id=splits["train"][0].id)
+    _put(splits, "train", 8, prompt="list\x07 disks")
+    _put(splits, "valid", 8, prompt="list it ")
+    _put(splits, "train", 5, prompt="list them (autogenerated)")
+    _put(splits, "train", 12, prompt="list {source} connections")
+    _put(splits, "test", 2, prompt="")
+    _put(splits, "test", 6, reference="")
+    _put(splits, "train", 7, prompt="Ω" * 60)
+    _put(splits, "train", 10, reference="ΩΩΩΩΩ")
+    turns = (Message(role="user", content="queue of widgets"), Message(role="assistant", content="yes"))
+    splits["valid"][2] = splits["valid"][2].model_copy(update={"messages": turns})
+    _write(root, splits)
+    (root / layout.SEAL).write_text("{}")  # of an earlier run
+    rules = ["strip-autogenerated-suffix", "drop-unresolved-template", "drop-without-command"]
+    with pytest.raises(DataRefused) as caught:
+        validate(_params(rules, labels=None), root)
+    return root, caught.value
+
+
+FAULTS = {
+    "splits: no prompt is in two splits": ["test:3", "test:4"],
+    "splits: no near-duplicate is in two splits": ["test:3", "test:4", "test:5"],
+    "splits: no group is in two splits": ["train:2", "valid:1"],
+    "splits: ids are unique": ["train:1", "test:1"],
+    "splits: strip-control-characters finds nothing": ["train:8"],
+    "splits: trim-ends finds nothing": ["valid:8"],
+    "splits: strip-autogenerated-suffix finds nothing": ["train:5"],
+    "splits: drop-unresolved-template finds nothing": ["train:12"],
+    "train: prompts are unique": ["train:6", "train:9"],
+    "train: prompts have at most 100 tokens": ["train:7"],
+    "train: references have at most 8 tokens": ["train:10"],
+    "valid: turns alternate and end with the user": ["valid:3"],
+    "test: prompts are unique": ["test:3", "test:4"],
+    "test: prompts are not empty": ["test:2"],
+    "test: references are not empty": ["test:6"],
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_planted_fault_is_caught_by_name_with_count_and_rows(planted: tuple[Path, DataRefused], name: str) -> None:
+    root, refusal = planted
+    (failed,) = [expectation for expectation in _failed(root) if expectation.name == name]
+    assert _where(failed) == FAULTS[name]
+    assert failed.unexpected == len(FAULTS[name])
+    (said,) = [line for line in (str(refusal), *refusal.others) if f"{name}: {failed.unexpected} of " in line]
+    assert all(f"{row['where']} (id {row['id']}" in said for row in failed.rows)
+
+
+def test_nothing_but_the_planted_faults_is_objected_to(planted: tuple[Path, DataRefused]) -> None:
+    root, refusal = planted
+    assert {expectation.name for expectation in _failed(root)} == set(FAULTS)
+    assert str(refusal).startswith(f"{len(FAULTS)} of 36 expectations failed: ")
+    assert len(refusal.others) == len(FAULTS) - 1
+
+
+def test_a_failure_leaves_report_and_docs_and_no_seal(planted: tuple[Path, DataRefused]) -> None:
+    root, _ = planted
+    assert not (root / layout.SEAL).exists()
+    assert (root / layout.DATA_REPORT).is_file()
+    assert (root / layout.DATA_DOCS / "index.html").is_file()
+
+
+def _shrink(splits: Splits) -> None:
+    splits["test"] = splits["test"][:12]
+
+
+def _tilt(splits: Splits) -> None:
+    splits["train"] = [
+        _row(int(row.id, 16), reference="vm" if i > 3 else None) for i, row in enumerate(splits["train"])
+    ]
+
+
+def _lack(splits: Splits) -> None:
+    splits["valid"] = [
+        _row(int(row.id, 16), reference="vm" if row.reference == "dns" else None) for row in splits["valid"]
+    ]
+
+
+def _invent(splits: Splits) -> None:
+    for name in splits:
+        for line in (1, 2, 3, 4):
+            _put(splits, name, line, reference="new")
+
+
+@pytest.mark.parametrize(
+    ("plant", "failures"),
+    [
+        (_shrink, [("test: has at least 16 rows", "12", 1)]),
+        (_tilt, [("labels: have 0.1 to 0.6 of the rows of each split", "4 of 12 rows", 4)]),
+        (
+            _lack,
+            [
+                ("labels: are the same in every split", "1 of 12 rows", 1),
+                ("labels: have 0.1 to 0.6 of the rows of each split", "1 of 12 rows", 1),
+            ],
+        ),
+        (_invent, [("labels: are at most 4", "5", 1)]),
+    ],
+)
+def test_a_fault_of_a_whole_split_is_caught_by_name(
+    root: Path, plant: Callable[[Splits], None], failures: list[tuple[str, str, int]]
+) -> None:
+    splits = _good()
+    plant(splits)
+    _write(root, splits)
+    with pytest.raises(DataRefused, match=failures[0][0]):
+        validate(_params(), root)
+    assert [(failed.name, failed.observed, failed.unexpected) for failed in _failed(root)] == failures
+
+
+def test_at_most_five_rows_are_shown_and_all_are_counted(root: Path) -> None:
+    splits = _good()
+    for line in range(1, 10):
+        _put(splits, "train", line, prompt=f"{THINGS[line]} {line} ")
+    _write(root, splits)
+    with pytest.raises(
+        DataRefused, match=r"splits: trim-ends finds nothing: 9 of 68 rows: data/splits/train\.jsonl:1 "
+    ):
+        validate(_params(), root)
+    (failed,) = _failed(root)
+    assert (failed.unexpected, len(failed.rows)) == (9, 5)
+
+
+def test_rows_that_the_report_does_not_know_are_caught(root: Path) -> None:
+    _write(root, _good())
+    report = files.read_json(root / layout.PREPARE_REPORT, PrepareReport)
+    wrong = report.model_dump(mode="json")
+    wrong["splits"]["train"]["rows"] -= 1
+    wrong["splits"]["test"]["rows"] += 1
+    files.write_json(root / layout.PREPARE_REPORT, wrong)
+    with pytest.raises(DataRefused):
+        validate(_params(), root)
+    assert {(e.name, e.unexpected) for e in _failed(root)} == {
+        ("train: has the rows that prepare wrote", 1),
+        ("test: has the rows that prepare wrote", 1),
+        ("conservation: no row is lost or made", 2),
+    }
+
+
+def test_free_text_has_no_labels_to_balance(root: Path) -> None:
+    splits = _good()
+    _tilt(splits)
+    _write(root, splits)
+    assert validate(_params(labels=None), root) == "34 expectations hold on 68 rows"
+
+
+def test_a_report_that_loses_rows_is_refused(root: Path) -> None:
+    _write(root, _good())
+    lost = json.loads((root / layout.PREPARE_REPORT).read_text()) | {"input_rows": 99}
+    files.write_json(root / layout.PREPARE_REPORT, lost)
+    with pytest.raises(EvidenceRefused, match="rows are not conserved: 99 in, 68 kept"):
+        validate(_params(), root)
+
+
+def test_a_split_edited_by_hand_is_refused_and_every_difference_named(root: Path) -> None:
+    _write(root, _good())
+    validate(_params(), root)
+    for name in ("train", "test"):
+        with (root / layout.SPLITS / f"{name}.jsonl").open("ab") as stream:
+            stream.write(_row(99).model_dump_json().encode() + b"\n")
+    (root / layout.SPLITS / "more.jsonl").write_text("")
+    with pytest.raises(EvidenceRefused, match=r"test\.jsonl: is sha256:\w+, but prepare wrote sha256:") as caught:
+        validate(_params(), root)
+    assert [line.split(":")[0] for line in caught.value.others] == ["data/splits/train.jsonl", "data/splits/more.jsonl"]
+    for path in (layout.SEAL, layout.DATA_REPORT, layout.DATA_DOCS):
+        assert not (root / path).exists()
+
+
+@pytest.mark.parametrize("absent", [layout.PREPARE_REPORT, layout.SPLITS / "valid.jsonl"])
+def test_absent_evidence_is_refused_and_an_old_seal_withdrawn(root: Path, absent: Path) -> None:
+    _write(root, _good())
+    validate(_params(), root)
+    (root / absent).unlink()
+    with pytest.raises(EvidenceRefused, match=absent.name):
+        validate(_params(), root)
+    assert not (root / layout.SEAL).exists()
+
+
+# --- tokens through the chat template ---
+
+
+def test_lengths_are_those_of_transformers(tiny_base: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base)
+    rows = [row for rows in _good().values() for row in rows] + [_row(1, prompt="Zähle Ω\n{}", reference="a b")]
+    for row, lengths in zip(rows, chat_tokens.counter(tiny_base)(rows), strict=True):
+        chat = [message.model_dump() for message in row.messages]
+        prompt = tokenizer.apply_chat_template(chat, add_generation_prompt=True)["input_ids"]
+        whole = tokenizer.apply_chat_template([*chat, {"role": "assistant", "content": row.reference}])["input_ids"]
+        assert lengths == (len(prompt), len(whole) - len(prompt) - 1)  # the template's last line end is not counted
+
+
+def test_a_base_without_tokenizer_json_is_read_by_transformers(tiny_base: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_base, tmp_path / "base")
+    (tmp_path / "base" / "tokenizer.json").unlink()
+    with pytest.raises(EvidenceRefused, match="holds no tokenizer"):
+        chat_tokens.counter(tmp_path / "base")
+
+
+def test_a_template_in_the_tokenizers_configuration_counts_too(tiny_base: Path, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(tiny_base, base)
+    config = json.loads((base / "tokenizer_config.json").read_text())
+    text = (base / "chat_template.jinja").read_text()
+    (base / "chat_template.jinja").unlink()
+    with pytest.raises(EvidenceRefused, match=r"has no chat template; set base\.uri to a model with one"):
+        chat_tokens.counter(base)
+    for given in (text, [{"name": "default", "template": text}]):
+        (base / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": given}))
+        assert chat_tokens.counter(base)([_row(1)]) == chat_tokens.counter(tiny_base)([_row(1)])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("tokenizer.json", "{", r"tokenizer\.json: "),
+        ("tokenizer_config.json", "{", r"tokenizer_config\.json: is not JSON"),
+        ("chat_template.jinja", "{% for %}", "its chat template is malformed"),
+    ],
+)
+def test_a_malformed_tokenizer_is_refused(
+    tiny_base: Path, tmp_path: Path, name: str, content: str, message: str
+) -> None:
+    shutil.copytree(tiny_base, tmp_path / "base")
+    (tmp_path / "base" / name).write_text(content)
+    with pytest.raises(EvidenceRefused, match=message):
+        chat_tokens.counter(tmp_path / "base")
+
+
+def test_a_row_that_the_template_refuses_is_named(tiny_base: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_base, tmp_path / "base")
+    template = "{% if messages[0].role == 'system' %}{{ raise_exception('no system turn') }}{% endif %}"
+    (tmp_path / "base" / "chat_template.jinja").write_text(template)
+    with pytest.raises(DataRefused, match=r"row 0{15}1 \(rows\.jsonl:1\): .*refuses it: no system turn"):
+        chat_tokens.counter(tmp_path / "base")([_row(1)])
