@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -32,6 +33,28 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Fill a directory beside ``path``; it takes the name, whole, only when the block ends well.
+
+    What was there is removed first, and what killed runs left beside it: a failure leaves nothing stale.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for old in (path, *path.parent.glob(f".{path.name}.*")):
+        if old.is_symlink() or old.is_file():
+            old.unlink()
+        elif old.exists():
+            shutil.rmtree(old)
+    home = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        folder = home / path.name  # its mode is this user's, not the private one of `home`
+        folder.mkdir()
+        yield folder
+        folder.rename(path)
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -12,12 +12,11 @@ merged model agrees with base + adapter on real prompts; a killed merge leaves n
 import fnmatch
 import json
 import shutil
-import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-import torch
 from tqdm import tqdm
 
 from checks import digest, files, layout
@@ -25,7 +24,7 @@ from checks.errors import EvidenceRefused, MachineRefused, MergeRefused
 from checks.evidence import MergedFile, ParityReport
 from checks.params import Params
 from checks.rows import Row
-from stages import entry, lora, shards
+from stages import entry
 
 _SPARE_BYTES = 50_000_000  # room for tokenizer and config, and to leave the disk usable
 # What a serving runtime reads beside the weights, and what the licence asks to pass on.
@@ -43,15 +42,13 @@ def merge(params: Params, root: Path) -> str:
     """
     base, adapter, merged = root / layout.BASE, root / layout.ADAPTER, root / layout.MERGED
     (root / layout.PARITY_REPORT).unlink(missing_ok=True)
-    _clear(merged)
-    prompts = files.read_jsonl(root / layout.SPLITS / "valid.jsonl", Row)[: params.merge.parity.prompts]
-    if not prompts:
-        raise MergeRefused(f"{layout.SPLITS / 'valid.jsonl'}: holds no rows to compare on", "run `dvc repro prepare`")
-    with _beside(merged) as work:
+    with files.replacing_folder(merged) as work:
+        prompts = files.read_jsonl(root / layout.SPLITS / "valid.jsonl", Row)[: params.merge.parity.prompts]
+        if not prompts:
+            raise MergeRefused(f"{layout.SPLITS / 'valid.jsonl'}: no rows to compare on", "run `dvc repro prepare`")
         names = merge_weights(base, adapter, work, params.merge.shard_mb * 10**6)
         copy_companions(base, work)
         report = _held_to_parity(params, root, work, prompts)
-        work.rename(merged)
     size = sum(file.size for file in report.files.values())
     return (
         f"{layout.MERGED}: {size / 1e6:.0f} MB in {len(names)} {'shard' if len(names) == 1 else 'shards'}, "
@@ -65,6 +62,8 @@ def merge_weights(base: Path, adapter: Path, out: Path, limit: int) -> list[str]
 
     Raises MergeRefused, EvidenceRefused or MachineRefused as ``merge`` does.
     """
+    from stages import lora, shards
+
     with shards.opened(base) as weights, lora.opened(adapter, weights.tensors, _tied_rows(base)) as change:
         plan = shards.plan(weights.tensors.values(), limit)
         total = sum(tensor.nbytes for tensor in weights.tensors.values())
@@ -75,7 +74,7 @@ def merge_weights(base: Path, adapter: Path, out: Path, limit: int) -> list[str]
             )
         with _one_thread(), tqdm(total=total, unit="B", unit_scale=True, desc="merge") as bar:
 
-            def pieces(tensor: shards.Tensor) -> Iterable[torch.Tensor]:
+            def pieces(tensor: shards.Tensor) -> Iterator[Any]:
                 weight = weights.read(tensor.name)
                 if delta := change.deltas.get(tensor.name):
                     yield from lora.merged_rows(weight, delta, change.weights)
@@ -103,6 +102,8 @@ def copy_companions(base: Path, out: Path) -> None:
 @contextmanager
 def _one_thread() -> Iterator[None]:
     """Rows that fit the cache are done before a second thread is awake; on a busy machine waiting for it costs most."""
+    import torch
+
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -151,25 +152,6 @@ def _tied_rows(base: Path) -> int | None:
         return int(text["vocab_size"]) if config.get("tie_word_embeddings", True) else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise EvidenceRefused(f"{path}: not a model's config: {error!r}", "run `dvc repro fetch`") from error
-
-
-def _clear(merged: Path) -> None:
-    """Remove an earlier merge, and what killed merges left beside it."""
-    for path in (merged, *merged.parent.glob(f".{merged.name}.*")):
-        if path.is_symlink() or path.is_file():
-            path.unlink()
-        elif path.exists():
-            shutil.rmtree(path)
-
-
-@contextmanager
-def _beside(merged: Path) -> Iterator[Path]:
-    """A directory beside ``merged``, removed unless it was renamed."""
-    merged.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{merged.name}.", dir=merged.parent, ignore_cleanup_errors=True) as home:
-        work = Path(home) / merged.name  # made below: its mode is this user's, not the private one of `home`
-        work.mkdir()
-        yield work
 
 
 if __name__ == "__main__":

@@ -1,0 +1,290 @@
+"""MLflow: one run a training, with parameters, metrics by step, the data's digest, the commit, the adapter's digest.
+
+MLflow mirrors what git holds; nothing is decided on it. A store that cannot be reached refuses
+before training starts; one that is lost later costs no training: points are kept and sent again.
+Where: MLFLOW_TRACKING_URI, else ``tracking.uri`` (a relative SQLite file lies below the repository).
+No message and no report holds a user or password of a URI.
+"""
+
+import logging
+import os
+import re
+import socket
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit, urlunsplit
+
+from checks import layout
+from checks.errors import MachineRefused, Refusal
+from checks.params import Params
+
+ADAPTER_TAG = "lockstep.adapter"
+_COMMIT_TAG = "mlflow.source.git.commit"
+_DEADLINE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
+_PAUSE = 60.0  # seconds before a lost store is tried again
+_BATCH = 1000  # metrics that MLflow takes at once
+_DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+
+
+class _Store(NamedTuple):
+    client: Any
+    experiment: str
+    uri: str
+
+
+class Run:
+    """An MLflow run that is going on."""
+
+    def __init__(self, store: _Store, run_id: str) -> None:
+        self.id = run_id
+        self.uri = public(store.uri)
+        self.unsent = 0  # metrics and tags that the store did not take, once the run has ended
+        self._store = store
+        self._pending: list[Any] = []
+        self._tags: dict[str, str] = {}
+        self._lost_at: float | None = None
+
+    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
+        """Log numbers at a step; kept and sent later when the store does not answer."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        self._pending += [Metric(name, float(value), now, step) for name, value in values.items()]
+        self._send()
+
+    def tag(self, name: str, value: str) -> None:
+        """Set a tag, likewise."""
+        self._tags[name] = value
+        self._send()
+
+    def end(self, status: str) -> None:
+        """Send what is left and end the run: FINISHED, FAILED or KILLED."""
+        self._lost_at = None
+        self._send()
+        self.unsent = len(self._pending) + len(self._tags)
+        self._try(self._store.client.set_terminated, status)
+
+    def _send(self) -> None:
+        from mlflow.entities import RunTag
+
+        if self._lost_at is not None and time.monotonic() - self._lost_at < _PAUSE:
+            return
+        while self._pending or self._tags:
+            batch, tags = self._pending[:_BATCH], [RunTag(name, value) for name, value in self._tags.items()]
+            if not self._try(self._store.client.log_batch, metrics=batch, tags=tags):
+                self._lost_at = time.monotonic()
+                return
+            del self._pending[: len(batch)]
+            self._tags.clear()
+
+    def _try(self, call: Callable[..., object], *values: object, **named: object) -> bool:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            with _deadline():
+                call(self.id, *values, **named)
+        except MlflowException:
+            return False
+        return True
+
+
+@contextmanager
+def run(params: Params, root: Path, data: Mapping[str, tuple[Path, str]]) -> Iterator[Run]:
+    """A run of the experiment ``tracking.experiment``, with parameters, git commit and data sets logged.
+
+    ``data`` maps a context (``training``, ``evaluation``) to a file below ``root`` and its digest. The run ends
+    FINISHED, or FAILED with the refusal when the block raises, or KILLED on an interrupt.
+    Raises MachineRefused when the store cannot be reached or does not take the run.
+    """
+    store = _opened(params, root)
+    commit, dirty = revision(root)
+    tags = {"lockstep.stage": "train", "lockstep.git.dirty": str(dirty).lower()}
+    if commit:
+        tags[_COMMIT_TAG] = commit
+    with _refusing(store.uri), _deadline():
+        run_id = store.client.create_run(store.experiment, tags=tags).info.run_id
+        _describe(store.client, run_id, params, data)
+    current = Run(store, run_id)
+    try:
+        yield current
+    except BaseException as error:
+        if isinstance(error, Refusal):
+            current.tag("lockstep.refusal", str(error)[:5000])
+        current.end("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        raise
+    current.end("FINISHED")
+
+
+def annotate(
+    params: Params, root: Path, adapter_digest: str, metrics: Mapping[str, float], tags: Mapping[str, str]
+) -> str:
+    """Log metrics and tags at the newest run with this adapter's digest, or at a new run; return the run's id.
+
+    Raises MachineRefused when the store cannot be reached or does not take them.
+    """
+    store = _opened(params, root)
+    with _refusing(store.uri), _deadline():
+        found = store.client.search_runs(
+            [store.experiment],
+            filter_string=f"tags.`{ADAPTER_TAG}` = '{adapter_digest}'",
+            order_by=["attributes.start_time DESC"],
+            max_results=1,
+        )
+        if found:
+            run_id = str(found[0].info.run_id)
+        else:
+            commit, _ = revision(root)
+            known = {ADAPTER_TAG: adapter_digest} | ({_COMMIT_TAG: commit} if commit else {})
+            run_id = str(store.client.create_run(store.experiment, tags=known).info.run_id)
+            store.client.set_terminated(run_id, "FINISHED")
+        for name, value in metrics.items():
+            store.client.log_metric(run_id, name, float(value))
+        for name, text in tags.items():
+            store.client.set_tag(run_id, name, text)
+    return run_id
+
+
+def address(params: Params, root: Path) -> str:
+    """The store's URI: the environment's, else the parameters'; a relative SQLite path made absolute."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or params.tracking.uri
+    path = uri.removeprefix("sqlite:///")
+    if path == uri or not path or path.startswith(("/", ":memory:")):
+        return uri
+    return f"sqlite:///{(root / path).resolve()}"
+
+
+def public(uri: str) -> str:
+    """The URI without user, password, query and fragment."""
+    try:
+        parts = urlsplit(uri)
+    except ValueError:
+        return "(a URI that cannot be read)"
+    if parts.scheme in ("hf", "pypi"):
+        return uri  # there, what follows an @ is a revision
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def revision(root: Path) -> tuple[str | None, bool]:
+    """The commit that is checked out at ``root`` and whether tracked files differ; None outside git."""
+    try:
+        import git
+
+        with git.Repo(root, search_parent_directories=True) as repository:
+            return repository.head.commit.hexsha, repository.is_dirty(submodules=False)
+    except (ImportError, ValueError):  # no git on this machine; no commit yet
+        return None, False
+    except git.GitError:
+        return None, False
+
+
+def _opened(params: Params, root: Path) -> _Store:
+    uri = address(params, root)
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # a stage calls nobody that it was not told to
+    _probe(uri)
+    from mlflow import MlflowClient
+
+    for name in ("alembic", "mlflow"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with _refusing(uri), _deadline():
+        client = MlflowClient(tracking_uri=uri)
+        name = params.tracking.experiment
+        if (known := client.get_experiment_by_name(name)) is not None:
+            if known.lifecycle_stage == "deleted":
+                raise MachineRefused(
+                    f"tracking.experiment: {name!r} is deleted at {public(uri)}",
+                    f"restore it with `mlflow experiments restore -x {known.experiment_id}`, or name another",
+                )
+            return _Store(client, known.experiment_id, uri)
+        local = (root / layout.STATE / "mlartifacts").resolve().as_uri() if uri.startswith("sqlite:") else None
+        return _Store(client, client.create_experiment(name, artifact_location=local), uri)
+
+
+def _probe(uri: str) -> None:
+    """Refuse a database that does not answer: MLflow itself would try again for minutes."""
+    with _refusing(uri):
+        parts = urlsplit(uri)
+        kind = parts.scheme.partition("+")[0]
+        if kind == "sqlite":
+            path = Path(uri.removeprefix("sqlite:///"))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with sqlite3.connect(path, timeout=5) as connection:
+                connection.execute("PRAGMA schema_version")
+            connection.close()
+        elif kind in _DATABASE_PORTS and parts.hostname:
+            socket.create_connection((parts.hostname, parts.port or _DATABASE_PORTS[kind]), timeout=5).close()
+
+
+@contextmanager
+def _deadline() -> Iterator[None]:
+    """Few and short tries, unless the environment says otherwise: MLflow's own defaults wait for many minutes."""
+    added = [name for name in _DEADLINE if name not in os.environ]
+    os.environ.update({name: _DEADLINE[name] for name in added})
+    try:
+        yield
+    finally:
+        for name in added:
+            del os.environ[name]
+
+
+@contextmanager
+def _refusing(uri: str) -> Iterator[None]:
+    """Errors of the store as MachineRefused, without the URI's secrets."""
+    try:
+        yield
+    except Refusal:
+        raise
+    except (OSError, ValueError, ImportError, sqlite3.Error) as error:
+        raise _refusal(uri, error) from None
+    except Exception as error:
+        if type(error).__module__.split(".")[0] not in ("mlflow", "sqlalchemy"):
+            raise
+        raise _refusal(uri, error) from None
+
+
+def _refusal(uri: str, error: Exception) -> MachineRefused:
+    lines = str(error).replace(uri, public(uri)).strip().splitlines() or [type(error).__name__]
+    reason = re.sub(r"://[^\s/]*@", "://", lines[0])
+    if password := _password(uri):
+        reason = reason.replace(password, "…")
+    return MachineRefused(
+        f"MLflow at {public(uri)} does not answer: {reason[:300]}",
+        f"start it, or set tracking.uri or MLFLOW_TRACKING_URI; sqlite:///{layout.STATE}/mlflow.db needs no server",
+    )
+
+
+def _password(uri: str) -> str | None:
+    try:
+        return urlsplit(uri).password
+    except ValueError:
+        return None
+
+
+def _describe(client: Any, run_id: str, params: Params, data: Mapping[str, tuple[Path, str]]) -> None:
+    """Log the section train, the sources, and each data set with its digest."""
+    from mlflow.data.code_dataset_source import CodeDatasetSource
+    from mlflow.data.meta_dataset import MetaDataset
+    from mlflow.entities import DatasetInput, InputTag, Param
+
+    values = dict(_flat("train", params.train.model_dump(mode="json")))
+    for name, source in (("base", params.base), ("data", params.data)):
+        values |= {f"{name}.uri": public(source.uri), f"{name}.sha256": source.sha256}
+    client.log_batch(run_id, params=[Param(key, str(value)[:6000]) for key, value in values.items()])
+    inputs = []
+    for context, (path, digest) in data.items():
+        source = CodeDatasetSource({"path": path.as_posix(), "digest": digest})
+        short = digest.removeprefix("sha256:")[:36]  # the longest that MLflow takes; the source has all of it
+        entity = MetaDataset(source, name=path.stem, digest=short)._to_mlflow_entity()
+        inputs.append(DatasetInput(entity, [InputTag("mlflow.data.context", context)]))
+    client.log_inputs(run_id, datasets=inputs)
+
+
+def _flat(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _flat(f"{path}.{key}", inner)
+    else:
+        yield path, value

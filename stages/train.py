@@ -1,0 +1,202 @@
+"""Train: LoRA fine-tuning of the base on sealed splits, with TRL and PEFT, logged to MLflow.
+
+In:  data/splits/{train,valid}.jsonl, data/validated.json (the seal), models/base, params ``train``.
+Out: models/adapter (adapter_config.json, adapter_model.safetensors), reports/train.json,
+     reports/loss.csv (step,loss,learning_rate).
+Run: python -m stages.train
+
+The same parameters, data, base and machine give the same bytes of the adapter.
+"""
+
+import importlib.metadata
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from checks import digest, files, layout
+from checks.errors import EvidenceRefused, MachineRefused, TrainingRefused
+from checks.evidence import Seal, TrainReport
+from checks.params import Params
+from checks.rows import Row
+from stages import entry, tracking
+
+_LIBRARIES = ("torch", "transformers", "trl", "peft")
+
+
+def train(params: Params, root: Path) -> str:
+    """Fine-tune; write the adapter, its report and the loss curve.
+
+    Raises EvidenceRefused when the splits are not the sealed ones, TrainingRefused when the parameters do not
+    fit the model or the data, or a loss is not finite, MachineRefused when the device or MLflow's store is lacking.
+    """
+    for stale in (layout.TRAIN_REPORT, layout.LOSS_CURVE):
+        (root / stale).unlink(missing_ok=True)
+    with files.replacing_folder(root / layout.ADAPTER) as folder:
+        seal = sealed(root)
+        base = digest.of_tree(root / layout.BASE).digest
+        rows, valid = (files.read_jsonl(root / layout.SPLITS / f"{name}.jsonl", Row) for name in ("train", "valid"))
+        if not rows:
+            raise TrainingRefused(f"{layout.SPLITS / 'train.jsonl'}: holds no rows", "run `dvc repro prepare`")
+        device = _device(params.train.precision)
+        from stages import sft  # torch, transformers, TRL: loaded when the cheap refusals are past
+
+        data = {
+            "training": (layout.SPLITS / "train.jsonl", seal.splits["train"]),
+            "evaluation": (layout.SPLITS / "valid.jsonl", seal.splits["valid"]),
+        }
+        with tracking.run(params, root, data) as run, tempfile.TemporaryDirectory() as scratch:
+            trainer, recorder = _trainer(params, root / layout.BASE, rows, valid, run, scratch)
+            trainable, total = trainer.model.get_nb_trainable_parameters()
+            tqdm.write(_settings(params, len(rows), trainer.model, device), file=sys.stderr)
+            start = time.monotonic()
+            trainer.train()
+            seconds = time.monotonic() - start
+            valid_loss = _valid_loss(trainer, run) if valid else None
+            sft.save(trainer.model, folder)
+            adapter = digest.of_tree(folder).digest
+            run.tag(tracking.ADAPTER_TAG, adapter)
+    curve = "".join(f"{step},{loss:.6g},{rate:.6g}\n" for step, loss, rate in recorder.curve)
+    files.write_text(root / layout.LOSS_CURVE, f"step,loss,learning_rate\n{curve}")
+    report = TrainReport(
+        adapter=adapter,
+        base=base,
+        splits=seal.splits,
+        git_commit=tracking.revision(root)[0],
+        mlflow_run=run.id,
+        rows=len(rows),
+        steps=trainer.state.global_step,
+        epochs=round(trainer.state.epoch, 6),
+        trainable_parameters=trainable,
+        total_parameters=total,
+        final_loss=recorder.final_loss(),
+        seconds=round(seconds, 3),
+        device=device,
+        versions={name: importlib.metadata.version(name) for name in _LIBRARIES},
+    )
+    files.write_json(root / layout.TRAIN_REPORT, report)
+    kept = f", {run.unsent} points not taken by MLflow at {run.uri}" if run.unsent else ""
+    held_out = "" if valid_loss is None else f", on valid {valid_loss:.3f}"
+    return (
+        f"{layout.ADAPTER}: {adapter[:19]}, {report.steps} steps in {seconds:.0f} s, "
+        f"final loss {report.final_loss:.3f}{held_out}{kept}"
+    )
+
+
+def sealed(root: Path) -> Seal:
+    """The seal, when it names exactly the splits on disk; raise EvidenceRefused with every difference."""
+    seal = files.read_json(root / layout.SEAL, Seal)
+    paths = {name: layout.SPLITS / f"{name}.jsonl" for name in layout.SPLIT_NAMES}
+    found = {name: digest.of_file(root / path).sha256 for name, path in paths.items()}
+    differing = [
+        f"{layout.SEAL}: {name} is {seal.splits.get(name, 'not sealed')}, on disk {found.get(name, 'there is none')}"
+        for name in sorted(found.keys() | seal.splits.keys())
+        if found.get(name) != seal.splits.get(name)
+    ]
+    if differing:
+        raise EvidenceRefused(
+            differing[0], "run `dvc repro validate`: training needs splits that passed", tuple(differing[1:])
+        )
+    return seal
+
+
+def _device(precision: str) -> str:
+    """The device in words; raise MachineRefused when it cannot train in this precision, or there are several."""
+    import torch
+
+    if torch.cuda.device_count() > 1:
+        raise MachineRefused(
+            f"{torch.cuda.device_count()} GPUs are visible, training uses one", "set CUDA_VISIBLE_DEVICES=0"
+        )
+    if torch.cuda.is_available():
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        if precision == "bf16" and not torch.cuda.is_bf16_supported():
+            raise MachineRefused(
+                f"train.precision: {torch.cuda.get_device_name()} has no bf16", "set train.precision to fp16"
+            )
+        return f"cuda ({torch.cuda.get_device_name()})"
+    if precision == "fp16":
+        raise MachineRefused(
+            "train.precision: fp16 needs a GPU, and there is none", "set train.precision to bf16 or fp32"
+        )
+    return f"cpu ({torch.get_num_threads()} threads)"
+
+
+def _trainer(
+    params: Params, base: Path, rows: list[Row], valid: list[Row], run: tracking.Run, scratch: str
+) -> tuple[Any, Any]:
+    """A trainer whose data and parameters fit the model, and the recorder of its loss curve."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.trainer_callback import ProgressCallback
+    from transformers.utils import logging
+
+    from stages import sft
+
+    logging.set_verbosity_error()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
+        model, loading = AutoModelForCausalLM.from_pretrained(
+            base, dtype=sft.DTYPES[params.train.precision], local_files_only=True, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise EvidenceRefused(
+            f"{layout.BASE}: transformers cannot load it: {reason}", "run `dvc repro fetch`"
+        ) from error
+    if missing := sorted(loading["missing_keys"]):
+        raise EvidenceRefused(
+            f"{layout.BASE}: {len(missing)} weights are missing: {missing[0]}", "run `dvc repro fetch`"
+        )
+    if tokenizer.chat_template is None:
+        raise TrainingRefused(f"{layout.BASE}: has no chat template", "use an instruction-tuned base")
+    recorder = sft.Recorder(run.metrics)
+    trainer = sft.Trainer(
+        model=model,
+        args=sft.settings(params.train, len(rows), scratch),
+        train_dataset=sft.dataset(rows),
+        eval_dataset=sft.dataset(valid) if valid else None,
+        processing_class=tokenizer,
+        peft_config=sft.lora_config(params.train.lora, model),
+        callbacks=[recorder],
+    )
+    trainer.remove_callback(ProgressCallback)
+    trainer.add_callback(sft.Progress())
+    ends = model.generation_config.eos_token_id
+    stops = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
+    for prepared in (trainer.train_dataset, trainer.eval_dataset):
+        if prepared is not None:
+            sft.refuse_unfit(prepared, tokenizer, stops, params.train.max_length)
+    return trainer, recorder
+
+
+def _settings(params: Params, rows: int, model: Any, device: str) -> str:
+    """What is about to be done, on one line."""
+    from stages import sft
+
+    train, lora = params.train, params.train.lora
+    trainable, total = model.get_nb_trainable_parameters()
+    parts = (
+        f"train: {rows} rows, {sft.steps(train, rows)} steps of {train.batch_size * train.gradient_accumulation}",
+        f"LoRA r={lora.r} alpha={lora.alpha} on {', '.join(sorted(model.peft_config['default'].target_modules))}",
+        "all layers" if lora.layers is None else f"last {lora.layers} layers",
+        f"{trainable / 1e6:.2f} of {total / 1e6:.1f} M parameters",
+        f"learning rate {train.learning_rate:g} {train.schedule}",
+        f"{train.precision} on {device}, seed {train.seed}",
+    )
+    return "; ".join(parts)
+
+
+def _valid_loss(trainer: Any, run: tracking.Run) -> float:
+    """Mean loss per answer token on the valid split, logged."""
+    loss = float(trainer.evaluate()["eval_loss"])
+    run.metrics({"valid_loss": loss}, trainer.state.global_step)
+    return loss
+
+
+if __name__ == "__main__":
+    entry.run("train", train)
