@@ -339,7 +339,7 @@ def test_lengths_are_those_of_transformers(tiny_base: Path) -> None:
         assert lengths == (len(prompt), len(whole) - len(prompt) - 1)  # the template's last line end is not counted
 
 
-def test_a_base_without_tokenizer_json_is_read_by_transformers(tiny_base: Path, tmp_path: Path) -> None:
+def test_a_base_without_a_tokenizer_is_refused(tiny_base: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny_base, tmp_path / "base")
     (tmp_path / "base" / "tokenizer.json").unlink()
     with pytest.raises(EvidenceRefused, match="holds no tokenizer"):
