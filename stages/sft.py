@@ -193,7 +193,6 @@ def lora_config(lora: Lora, model: PreTrainedModel) -> LoraConfig:
         lora_dropout=lora.dropout,
         target_modules=targets,
         layers_to_transform=None if lora.layers is None else list(range(count - lora.layers, count)),
-        base_model_name_or_path=layout.BASE.as_posix(),
         task_type="CAUSAL_LM",
     )
 
@@ -210,6 +209,7 @@ def save(model: PeftModel, folder: Path) -> None:
         model.save_pretrained(scratch, save_embedding_layers=False)
         config = json.loads((Path(scratch) / _CONFIG).read_text())
         config["target_modules"] = sorted(config["target_modules"])  # a set in PEFT, in another order each time
+        config["base_model_name_or_path"] = layout.BASE.as_posix()  # not where it lies on this machine
         files.write_json(folder / _CONFIG, config)
         shutil.copyfile(Path(scratch) / _WEIGHTS, folder / _WEIGHTS)
 

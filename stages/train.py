@@ -131,6 +131,7 @@ def _trainer(
     params: Params, base: Path, rows: list[Row], valid: list[Row], run: tracking.Run, scratch: str
 ) -> tuple[Any, Any]:
     """A trainer whose data and parameters fit the model, and the recorder of its loss curve."""
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.trainer_callback import ProgressCallback
     from transformers.utils import logging
@@ -143,7 +144,7 @@ def _trainer(
         model, loading = AutoModelForCausalLM.from_pretrained(
             base, dtype=sft.DTYPES[params.train.precision], local_files_only=True, output_loading_info=True
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise EvidenceRefused(
             f"{layout.BASE}: transformers cannot load it: {reason}", "run `dvc repro fetch`"

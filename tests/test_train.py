@@ -1,0 +1,348 @@
+"""Train: only sealed splits, only the answer is learned, always the same adapter, and every refusal."""
+
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from checks import digest, files, layout
+from checks.errors import EvidenceRefused, MachineRefused, TrainingRefused
+from checks.evidence import Seal, TrainReport
+from checks.rows import Message, Row
+from stages import tracking
+from stages.train import train
+from tests.conftest import REPOSITORY, as_params
+
+SERVICES = ("queue", "table", "disk", "vault")
+
+
+def _row(number: int, prompt: str, reference: str) -> Row:
+    messages = (Message(role="system", content="name the key"), Message(role="user", content=prompt))
+    return Row(id=f"{number:016x}", messages=messages, reference=reference, group=str(number), slice="a", source="x:1")
+
+
+def _seal(root: Path) -> None:
+    paths = {name: root / layout.SPLITS / f"{name}.jsonl" for name in layout.SPLIT_NAMES}
+    files.write_json(root / layout.SEAL, Seal(splits={n: digest.of_file(p).sha256 for n, p in paths.items()}))
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One MLflow store for all tests here: making its tables takes seconds."""
+    return f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}"
+
+
+@pytest.fixture
+def root(tmp_path: Path, tiny_base: Path, store: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository's root with the tiny base and sealed splits of 24, 6 and 6 rows."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    shutil.copytree(tiny_base, tmp_path / layout.BASE)
+    number = 0
+    for name, count in zip(layout.SPLIT_NAMES, (24, 6, 6), strict=True):
+        rows = []
+        for _ in range(count):
+            service = SERVICES[number % len(SERVICES)]
+            rows.append(_row(number, f"{'show ' * (1 + number % 3)}the {service}", service))
+            number += 1
+        files.write_jsonl(tmp_path / layout.SPLITS / f"{name}.jsonl", rows)
+    _seal(tmp_path)
+    return tmp_path
+
+
+def _runs(root: Path, document: dict) -> list[Any]:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=tracking.address(as_params(document), root))
+    experiment = client.get_experiment_by_name(document["tracking"]["experiment"])
+    return list(client.search_runs([experiment.experiment_id])) if experiment else []
+
+
+def _prepared(root: Path, document: dict) -> Any:
+    """A trainer on the rows of the root's train split."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from stages import sft
+
+    settings = as_params(document).train
+    rows = files.read_jsonl(root / layout.SPLITS / "train.jsonl", Row)
+    model = AutoModelForCausalLM.from_pretrained(root / layout.BASE, dtype=sft.DTYPES[settings.precision])
+    return sft.Trainer(
+        model=model,
+        args=sft.settings(settings, len(rows), str(root / "scratch")),
+        train_dataset=sft.dataset(rows),
+        processing_class=AutoTokenizer.from_pretrained(root / layout.BASE),
+        peft_config=sft.lora_config(settings.lora, model),
+    )
+
+
+def test_the_prompt_is_not_learned_and_the_answer_is_to_its_end_of_turn(root: Path, document: dict) -> None:
+    trainer = _prepared(root, document)
+    tokenizer = trainer.processing_class
+    for row in trainer.train_dataset:
+        prompt = tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True, tokenize=False)
+        learned = [token for token in row["labels"] if token != -100]
+        held_back = row["labels"].count(-100)
+        assert row["labels"][:held_back] == [-100] * held_back
+        assert tokenizer.decode(row["input_ids"][:held_back]) == prompt
+        assert row["labels"][held_back:] == row["input_ids"][held_back:]
+        assert tokenizer.decode(learned) == f"{row['completion'][0]['content']}<|im_end|>\n"
+    batch = next(iter(trainer.get_train_dataloader()))
+    assert (batch["labels"] != -100).sum() < batch["attention_mask"].sum()
+    assert (batch["labels"][batch["attention_mask"] == 0] == -100).all()
+
+
+@pytest.mark.parametrize("items", [None, 7])
+def test_the_loss_on_answers_alone_is_the_loss_of_trl(root: Path, document: dict, items: int | None) -> None:
+    import torch
+    from trl import SFTTrainer
+
+    trainer = _prepared(root, document)
+    for name, weight in trainer.model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.1)
+    batch = next(iter(trainer.get_train_dataloader()))
+    ours = trainer.compute_loss(trainer.model, dict(batch), num_items_in_batch=items)
+    theirs = SFTTrainer.compute_loss(trainer, trainer.model, dict(batch), num_items_in_batch=items)
+    assert ours.item() == pytest.approx(theirs.item(), rel=1e-5)
+    weights = [weight for weight in trainer.model.parameters() if weight.requires_grad]
+    for a, b in zip(torch.autograd.grad(ours, weights), torch.autograd.grad(theirs, weights), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_a_run_leaves_adapter_report_curve_and_an_mlflow_run_that_names_them(root: Path, document: dict) -> None:
+    from safetensors.torch import load_file
+
+    document["train"] |= {"max_steps": 8, "learning_rate": 0.02, "precision": "bf16", "schedule": "constant"}
+    document["train"]["lora"] |= {"targets": "all-linear", "layers": 1}
+    document["tracking"] |= {"experiment": "one-run"}
+    line = train(as_params(document), root)
+
+    adapter = root / layout.ADAPTER
+    assert sorted(p.name for p in adapter.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
+    assert {p.stat().st_mode & 0o777 for p in adapter.iterdir()} == {0o644}
+    assert [p.name for p in adapter.parent.iterdir() if p.name.startswith(".")] == []
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    modules = ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]
+    assert (config["target_modules"], config["layers_to_transform"]) == (modules, [1])
+    assert config["base_model_name_or_path"] == "models/base"
+    weights = load_file(adapter / "adapter_model.safetensors")
+    assert {str(w.dtype) for w in weights.values()} == {"torch.float32"}
+    assert len(weights) == 2 * len(modules)
+
+    report = files.read_json(root / layout.TRAIN_REPORT, TrainReport)
+    assert report.adapter == digest.of_tree(adapter).digest
+    assert report.base == digest.of_tree(root / layout.BASE).digest
+    assert report.splits == files.read_json(root / layout.SEAL, Seal).splits
+    assert (report.rows, report.steps, report.git_commit) == (24, 8, None)
+    assert report.trainable_parameters == sum(w.numel() for w in weights.values()) < report.total_parameters
+    assert report.adapter[:19] in line
+
+    head, *curve = (root / layout.LOSS_CURVE).read_text().splitlines()
+    assert head == "step,loss,learning_rate"
+    assert [int(point.split(",")[0]) for point in curve] == list(range(1, 9))
+    assert report.final_loss < float(curve[0].split(",")[1])
+
+    (run,) = _runs(root, document)
+    assert (run.info.run_id, run.info.status) == (report.mlflow_run, "FINISHED")
+    assert run.data.tags[tracking.ADAPTER_TAG] == report.adapter
+    assert run.data.params["train.lora.r"] == "4"
+    assert run.data.params["base.uri"] == document["base"]["uri"]
+    assert set(run.data.metrics) == {"loss", "learning_rate", "grad_norm", "valid_loss"}
+    logged = {i.tags[0].value: i.dataset for i in run.inputs.dataset_inputs}
+    assert report.splits["train"].removeprefix("sha256:").startswith(logged["training"].digest)
+    assert report.splits["train"] in logged["training"].source
+    assert set(logged) == {"training", "evaluation"}
+
+
+def test_the_curve_of_a_long_training_has_twenty_points_at_least(document: dict) -> None:
+    from stages import sft
+
+    for rows, epochs in ((2340, 1.0), (2340, 2.0), (100_000, 3.0), (200, 1.0)):
+        document["train"] |= {"epochs": epochs, "max_steps": None, "batch_size": 16}
+        settings = as_params(document).train
+        every = int(sft.settings(settings, rows, "/nonexistent").logging_steps)
+        assert 1 <= every <= 10
+        assert sft.steps(settings, rows) // every >= min(20, sft.steps(settings, rows))
+
+
+@pytest.mark.slow
+def test_two_runs_with_one_seed_give_the_same_bytes_and_another_seed_does_not(
+    root: Path, document: dict, store: str
+) -> None:
+    document["train"]["lora"] |= {"dropout": 0.1, "targets": "all-linear"}
+    found = []
+    for hash_seed, seed in (("1", 17), ("2", 17), ("3", 18)):
+        document["train"]["seed"] = seed
+        (root / layout.PARAMS).write_text(yaml.safe_dump(document))
+        done = subprocess.run(
+            [sys.executable, "-m", "stages.train"],
+            cwd=root,
+            env=os.environ | {"PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(REPOSITORY), "MLFLOW_TRACKING_URI": store},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == ""
+        assert "LoRA r=4 alpha=8 on down_proj" in done.stderr  # the settings, before training
+        found.append(digest.of_tree(root / layout.ADAPTER))
+    assert found[0] == found[1]
+    assert found[0].digest != found[2].digest
+
+
+def test_splits_that_are_not_the_sealed_ones_refuse_and_each_difference_is_named(root: Path, document: dict) -> None:
+    (root / layout.ADAPTER).mkdir(parents=True)
+    (root / layout.ADAPTER / "old").write_text("of other data")
+    for name in ("train", "test"):
+        with (root / layout.SPLITS / f"{name}.jsonl").open("ab") as stream:
+            stream.write(_row(99, "show the key", "key").model_dump_json().encode() + b"\n")
+    with pytest.raises(EvidenceRefused, match=r"test is sha256:.*, on disk sha256:.*dvc repro validate") as caught:
+        train(as_params(document), root)
+    assert [other.split(" is ")[0] for other in caught.value.others] == ["data/validated.json: train"]
+    assert not (root / layout.ADAPTER).exists()
+
+
+def test_a_seal_that_is_missing_or_of_fewer_splits_refuses(root: Path, document: dict) -> None:
+    seal = files.read_json(root / layout.SEAL, Seal)
+    files.write_json(root / layout.SEAL, Seal(splits={"train": seal.splits["train"]}))
+    with pytest.raises(EvidenceRefused, match="test is not sealed"):
+        train(as_params(document), root)
+    (root / layout.SEAL).unlink()
+    with pytest.raises(EvidenceRefused, match=r"validated\.json: No such file"):
+        train(as_params(document), root)
+
+
+def test_a_train_split_without_rows_refuses(root: Path, document: dict) -> None:
+    (root / layout.SPLITS / "train.jsonl").write_text("")
+    _seal(root)
+    with pytest.raises(TrainingRefused, match="holds no rows"):
+        train(as_params(document), root)
+
+
+def test_fp16_without_a_gpu_refuses(root: Path, document: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    document["train"]["precision"] = "fp16"
+    with pytest.raises(MachineRefused, match="fp16 needs a GPU"):
+        train(as_params(document), root)
+
+
+def test_several_gpus_or_one_without_bf16_refuse(root: Path, document: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    document["train"]["precision"] = "bf16"
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    with pytest.raises(MachineRefused, match="CUDA_VISIBLE_DEVICES=0"):
+        train(as_params(document), root)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda: False)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda: "an old one")
+    with pytest.raises(MachineRefused, match="an old one has no bf16"):
+        train(as_params(document), root)
+
+
+def _targets(*names: str) -> Callable[[dict, Path], None]:
+    return lambda document, _: document["train"]["lora"].update(targets=list(names))
+
+
+def _layers(document: dict, _: Path) -> None:
+    document["train"]["lora"]["layers"] = 3
+
+
+def _long_row(_: dict, root: Path) -> None:
+    path = root / layout.SPLITS / "train.jsonl"
+    files.write_jsonl(path, [*files.read_jsonl(path, Row), _row(255, "show the queue " * 60, "queue")])
+    _seal(root)
+
+
+def _template(text: str) -> Callable[[dict, Path], None]:
+    def spoil(_: dict, root: Path) -> None:
+        (root / layout.BASE / "chat_template.jinja").write_text(text)
+
+    return spoil
+
+
+def _no_template(_: dict, root: Path) -> None:
+    (root / layout.BASE / "chat_template.jinja").unlink()
+
+
+_TURN = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}END\n{% endfor %}"
+_ASK = "{% if add_generation_prompt %}<|im_start|>assistant\nOTHERWISE{% endif %}"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (_targets("q_proj", "qproj"), "'qproj' matches no module; use all-linear, or some of down_proj"),
+        (_targets("lm_head"), "'lm_head' matches lm_head, which LoRA here does not adapt"),
+        (_targets("embed_tokens"), "'embed_tokens' matches model.embed_tokens, which"),
+        (_targets(), "names no module"),
+        (_layers, "train.lora.layers: 3 is more than the model's 2; set it to 2 or less"),
+        (_long_row, "row 00000000000000ff: [0-9]+ tokens would be cut at train.max_length 128"),
+        (_template(_TURN + _ASK.replace("OTHERWISE", "")), "no end of turn is learned"),
+        (_template(_TURN.replace("END", "<|im_end|>") + _ASK), "renders the prompt otherwise"),
+        (_no_template, "has no chat template"),
+    ],
+)
+def test_parameters_or_rows_that_do_not_fit_refuse_before_training(
+    root: Path, document: dict, spoil: Callable[[dict, Path], None], says: str
+) -> None:
+    document["train"]["lora"]["r"] = 2
+    spoil(document, root)
+    with pytest.raises(TrainingRefused, match=says):
+        train(as_params(document), root)
+    assert not (root / layout.ADAPTER).exists()
+    assert not (root / layout.TRAIN_REPORT).exists()
+
+
+def _rewrite(base: Path, change: Callable[[dict], None]) -> None:
+    """Write the base again as one file, changed."""
+    from safetensors.torch import load_file, save_file
+
+    weights: dict[str, Any] = {}
+    for path in sorted(base.glob("*.safetensors")):
+        weights |= load_file(path)
+        path.unlink()
+    (base / "model.safetensors.index.json").unlink()
+    change(weights)
+    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+
+
+def test_a_loss_that_is_not_finite_stops_at_its_step_and_leaves_no_adapter(root: Path, document: dict) -> None:
+    _rewrite(root / layout.BASE, lambda weights: weights["model.norm.weight"].mul_(math.inf))
+    document["tracking"] |= {"experiment": "not-finite"}
+    with pytest.raises(TrainingRefused, match=r"step 1: the loss is (nan|inf); lower train\.learning_rate"):
+        train(as_params(document), root)
+    assert [p.name for p in (root / "models").iterdir()] == ["base"]
+    assert not (root / layout.TRAIN_REPORT).exists()
+    (run,) = _runs(root, document)
+    assert run.info.status == "FAILED"
+    assert "step 1" in run.data.tags["lockstep.refusal"]
+
+
+def test_an_adapter_that_is_not_finite_is_not_written(root: Path, document: dict) -> None:
+    from stages import sft
+
+    trainer = _prepared(root, document)
+    weight = next(w for w in trainer.model.parameters() if w.requires_grad)
+    weight.data[0, 0] = math.nan
+    with pytest.raises(TrainingRefused, match=r"lora_A.* is not finite"):
+        sft.save(trainer.model, root)
+    assert not (root / "adapter_model.safetensors").exists()
+
+
+def test_a_base_that_is_damaged_or_lacks_a_weight_refuses(root: Path, document: dict) -> None:
+    _rewrite(root / layout.BASE, lambda weights: weights.__delitem__("model.layers.1.mlp.up_proj.weight"))
+    with pytest.raises(EvidenceRefused, match=r"1 weights are missing: model\.layers\.1\.mlp\.up_proj\.weight"):
+        train(as_params(document), root)
+    (root / layout.BASE / "model.safetensors").write_bytes(b"not safetensors")
+    with pytest.raises(EvidenceRefused, match="cannot load it"):
+        train(as_params(document), root)
+    shutil.rmtree(root / layout.BASE)
+    with pytest.raises(EvidenceRefused, match="not a directory"):
+        train(as_params(document), root)
