@@ -24,10 +24,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from tqdm import tqdm
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 from checks.errors import EvaluationRefused
+from stages.kv_room import Room
 
 _TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
@@ -61,7 +63,7 @@ def load(folder: Path, precision: str) -> tuple[Any, Any]:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=_TYPES[precision], local_files_only=True)
         layers = DynamicCache(config=model.config).layers
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise EvaluationRefused(f"{folder}: does not load: {reason}", "run `dvc repro` to make it again") from error
     unknown = {type(layer).__name__ for layer in layers} - {DynamicLayer.__name__, DynamicSlidingWindowLayer.__name__}
@@ -127,7 +129,7 @@ class _Engine:
         if prompts and _window(model) < len(prompts[0]) + max_new_tokens:
             # A window counts columns. Padding between prefix and prompt would push the prefix out of it too soon.
             self.prefix = 0
-        self.prefix_layers = [_Room(1, self.prefix) for _ in range(self.layers)]
+        self.prefix_layers = [Room(1, self.prefix) for _ in range(self.layers)]
         if self.prefix:
             ids = torch.tensor([prompts[0][: self.prefix]], device=model.device)
             positions = torch.arange(self.prefix, device=model.device)[None]
@@ -179,7 +181,7 @@ class _Engine:
                 seconds[row] = now
         return [Answer(tuple(t), s) for t, s in zip(tokens, seconds, strict=True)]
 
-    def _read(self, part: Sequence[tuple[int, ...]], layers: list["_Room"], row: int, end: int) -> torch.Tensor:
+    def _read(self, part: Sequence[tuple[int, ...]], layers: list[Room], row: int, end: int) -> torch.Tensor:
         """Read prompts into ``layers``: rows from ``row``, columns up to ``end``. Returns their first new tokens."""
         device, longest = self.model.device, len(part[0])
         width = longest - self.prefix
@@ -208,56 +210,14 @@ class _Engine:
         logits = self.model(input_ids=ids, use_cache=True, logits_to_keep=1, **known).logits
         return logits[:, -1].argmax(dim=-1)
 
-    def _room(self, rows: int, capacity: int) -> list["_Room"]:
+    def _room(self, rows: int, capacity: int) -> list[Room]:
         """Room for so many rows, which begin with the prefix."""
-        layers = [_Room(rows, capacity) for _ in range(self.layers)]
+        layers = [Room(rows, capacity) for _ in range(self.layers)]
         if self.prefix:
             for layer, prefix in zip(layers, self.prefix_layers, strict=True):
                 layer.write(prefix.keys.expand(rows, -1, -1, -1), prefix.values.expand(rows, -1, -1, -1), 0, 0)
                 layer.show(self.prefix)
         return layers
-
-
-class _Room(DynamicLayer):
-    """Keys and values of one layer, (rows, heads, columns, head width), in tensors as long as they will ever be."""
-
-    def __init__(self, rows: int, capacity: int) -> None:
-        super().__init__()
-        self.rows, self.capacity, self.used = rows, capacity, 0
-
-    def write(self, keys: torch.Tensor, values: torch.Tensor, row: int, column: int) -> None:
-        """Write a block whose upper left corner is (row, column)."""
-        if not self.is_initialized:
-            self.lazy_initialization(keys, values)
-            # Zeros: a masked column counts for nothing, but nothing times NaN is NaN.
-            self.all_keys, self.all_values = (
-                new.new_zeros((self.rows, new.shape[1], self.capacity, new.shape[3])) for new in (keys, values)
-            )
-        rows, columns = slice(row, row + keys.shape[0]), slice(column, column + keys.shape[2])
-        self.all_keys[rows, :, columns] = keys
-        self.all_values[rows, :, columns] = values
-
-    def show(self, used: int) -> None:
-        """Let attention see the first ``used`` columns."""
-        self.used = used
-        self.keys, self.values = self.all_keys[:, :, :used], self.all_values[:, :, :used]
-
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Write new columns, return all columns so far (called by the model)."""
-        self.write(key_states, value_states, 0, self.used)
-        self.show(self.used + key_states.shape[2])
-        return self.keys, self.values
-
-    def get_seq_length(self) -> int:
-        """Columns so far."""
-        return self.used
-
-    def batch_select_indices(self, indices: torch.Tensor) -> None:
-        """Keep these rows."""
-        self.all_keys, self.all_values = self.all_keys[indices], self.all_values[indices]
-        self.show(self.used)
 
 
 def _parts(widths: Sequence[int], limit: int, cost: int) -> list[tuple[int, int]]:

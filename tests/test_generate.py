@@ -110,7 +110,8 @@ class Counter:
     """Wraps a model and notes the shape of every forward pass."""
 
     def __init__(self, model: Any) -> None:
-        self.model, self.shapes = model, []
+        self.model = model
+        self.shapes: list[tuple[int, ...]] = []
         self.handle = model.register_forward_pre_hook(self._note, with_kwargs=True)
 
     def _note(self, _: Any, __: Any, kwargs: dict[str, Any]) -> None:

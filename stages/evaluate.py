@@ -1,0 +1,256 @@
+"""Evaluate: the merged model, the base and cheap baselines answer the test split, and are scored.
+
+In:  models/merged (hashed first: that digest is what the report is about), models/base,
+     data/splits/{train,test}.jsonl, reports/parity.json, params ``evaluate``.
+Out: data/predictions/<model>.jsonl, one prediction a line in the order of the test split:
+       {"id": "002d7ae27cff7c01", "prompt": "Show the properties of …", "prediction": "sf", "reference": "sf",
+        "score": 1.0, "scores": {"exact-match": 1.0}, "group": "…", "slice": "show", "latency": 0.9}
+     reports/evaluation.json (the evidence), reports/metrics.json (its numbers, for `dvc metrics`),
+     reports/evaluation.md (for a person), reports/confusion.csv, reports/plots/.
+Run: python -m stages.evaluate
+"""
+
+import csv
+import gc
+import io
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from checks import digest, files, layout, scoring, stats
+from checks.errors import EvaluationRefused, EvidenceRefused, MachineRefused
+from checks.evidence import EvaluationReport, Interval, ModelResult, ParityReport
+from checks.params import Params
+from checks.rows import Message, Prediction, Row
+from stages import baselines, entry, generate, page, plots, progress, prompts, tracking
+
+_TEST, _TRAIN = layout.SPLITS / "test.jsonl", layout.SPLITS / "train.jsonl"
+
+
+class Answered(NamedTuple):
+    """One model's answers in the order of the rows, the seconds each took, rows per second (None: not generated)."""
+
+    texts: list[str]
+    seconds: list[float]
+    speed: float | None
+
+
+def evaluate(params: Params, root: Path) -> str:
+    """Let every model answer the test split; write predictions, metrics and the page.
+
+    Raises EvidenceRefused when a model or split is missing or the merged model is not the one that parity is
+    about; EvaluationRefused when rows are unfit or a model cannot answer them.
+    """
+    settings = params.evaluate
+    merged, base = (_hashed(root, folder) for folder in (layout.MERGED, layout.BASE))
+    parity = files.read_json(root / layout.PARITY_REPORT, ParityReport)
+    if parity.merged != merged:
+        raise EvidenceRefused(
+            f"{layout.MERGED}: is {merged[:19]}…, {layout.PARITY_REPORT} is about {parity.merged[:19]}…",
+            "run `dvc repro merge`",
+        )
+    test_digest = digest.of_file(root / _TEST).sha256
+    train, test = (files.read_jsonl(root / path, Row) for path in (_TRAIN, _TEST))
+    check_rows(test)
+    for scorer in settings.scorers:
+        scoring.score(scorer, "", "")  # an impossible pattern refuses here, before the long work
+    asked = prompts.for_base(test, train, settings.base_prompt)
+    cheap = {kind: _cheap(kind, train, test) for kind in settings.baselines}
+
+    answered = {"candidate": _answers(params, root / layout.MERGED, test, [row.messages for row in test], "candidate")}
+    answered["base"] = _answers(params, root / layout.BASE, test, asked, "base")
+    predictions = {name: predict(params, test, found) for name, found in (answered | cheap).items()}
+    with files.replacing_folder(root / layout.PREDICTIONS) as folder:
+        for name, found in predictions.items():
+            files.write_jsonl(folder / f"{name}.jsonl", found)
+    models = {
+        name: ModelResult(
+            predictions=digest.of_file(root / layout.PREDICTIONS / f"{name}.jsonl").sha256,
+            metrics=_intervals(params, found),
+            slices=_slices(params, found),
+            examples_per_second=answered[name].speed if name in answered else None,
+        )
+        for name, found in predictions.items()
+    }
+    report = EvaluationReport(
+        merged=merged,
+        base=base,
+        test=test_digest,
+        rows=len(test),
+        scorers=digest.of_json([scorer.model_dump(mode="json") for scorer in settings.scorers]),
+        prompt_format=digest.of_json(
+            {
+                "templates": [_template(root / folder) for folder in (layout.MERGED, layout.BASE)],
+                "base_messages": digest.of_json([[m.model_dump() for m in messages] for messages in asked]),
+                "max_new_tokens": settings.max_new_tokens,
+                "precision": settings.precision,
+            }
+        ),
+        confidence=settings.confidence,
+        models=models,
+        summary=page.summary(predictions, {name: m.metrics for name, m in models.items()}, settings.confidence),
+    )
+    _write(root, report, predictions["candidate"], prompts.labels(train))
+    return _line(report) + _mirror(params, root, report, parity.adapter)
+
+
+def check_rows(test: Sequence[Row]) -> None:
+    """Refuse a test split that is empty, repeats an id, or has a row without a reference."""
+    todo = "run `dvc repro prepare`"
+    if not test:
+        raise EvaluationRefused(f"{_TEST}: has no rows", todo)
+    seen: dict[str, int] = {}
+    for number, row in enumerate(test, 1):
+        if row.id in seen:
+            raise EvaluationRefused(f"{_TEST}:{number}: row {row.id} is already on line {seen[row.id]}", todo)
+        seen[row.id] = number
+        if not row.reference.strip():
+            raise EvaluationRefused(f"{_TEST}:{number}: row {row.id} has no reference", todo)
+
+
+def predict(params: Params, test: Sequence[Row], answered: Answered) -> list[Prediction]:
+    """Score answers against the rows they are of. Raises EvaluationRefused when a row has none."""
+    if len(answered.texts) != len(test) or len(answered.seconds) != len(test):
+        missing = ", ".join(row.id for row in test[len(answered.texts) :][:5]) or "unknown"
+        raise EvaluationRefused(
+            f"{len(answered.texts)} predictions for {len(test)} rows of {_TEST} (without one: {missing})",
+            "run `dvc repro evaluate`; if it happens again, report it",
+        )
+    found = []
+    for row, text, seconds in zip(test, answered.texts, answered.seconds, strict=True):
+        scores = {s.kind: scoring.score(s, text, row.reference) for s in params.evaluate.scorers}
+        found.append(
+            Prediction(
+                id=row.id,
+                prompt=row.prompt,
+                prediction=text,
+                reference=row.reference,
+                score=next(iter(scores.values())),
+                scores=scores,
+                group=row.group,
+                slice=row.slice,
+                latency=round(seconds, 6),
+            )
+        )
+    return found
+
+
+def _answers(
+    params: Params, folder: Path, rows: Sequence[Row], conversations: Sequence[Sequence[Message]], label: str
+) -> Answered:
+    settings = params.evaluate
+    model, tokenizer = generate.load(folder, settings.precision)
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    room = None if positions is None else positions - settings.max_new_tokens
+    asked = prompts.tokens(tokenizer, conversations, rows, room, _TEST)
+    started = time.perf_counter()
+    ends = generate.end_tokens(model, tokenizer)
+    found = generate.generate(model, asked, ends, settings.max_new_tokens, settings.batch_tokens, label)
+    speed = len(rows) / (time.perf_counter() - started)
+    texts = [tokenizer.decode(answer.tokens, skip_special_tokens=True).strip() for answer in found]
+    del model
+    gc.collect()  # the next model loads into this one's memory
+    return Answered(texts, [answer.seconds for answer in found], round(speed, 3))
+
+
+def _cheap(kind: str, train: Sequence[Row], test: Sequence[Row]) -> Answered:
+    started = time.perf_counter()
+    texts = baselines.answer(kind, train, test)
+    return Answered(texts, [time.perf_counter() - started] * len(texts), None)
+
+
+def _hashed(root: Path, folder: Path) -> str:
+    with progress.of_bytes(f"hash {folder}") as bar:
+        return digest.of_tree(root / folder, bar.update).digest
+
+
+def _template(folder: Path) -> str | None:
+    from transformers import AutoTokenizer
+
+    found: str | None = AutoTokenizer.from_pretrained(folder, local_files_only=True).chat_template
+    return found
+
+
+def _intervals(params: Params, predictions: Sequence[Prediction]) -> dict[str, Interval]:
+    groups = [prediction.group for prediction in predictions]
+    return {
+        scorer.kind: stats.mean_interval(
+            [p.scores[scorer.kind] for p in predictions], groups, params.evaluate.confidence
+        )
+        for scorer in params.evaluate.scorers
+    }
+
+
+def _slices(params: Params, predictions: Sequence[Prediction]) -> dict[str, dict[str, Interval]]:
+    names = sorted({prediction.slice for prediction in predictions})
+    return {name: _intervals(params, [p for p in predictions if p.slice == name]) for name in names}
+
+
+def _write(root: Path, report: EvaluationReport, candidate: Sequence[Prediction], labels: Sequence[str]) -> None:
+    """Everything for people and for DVC; the evidence last."""
+    pairs = []
+    if labels:
+        known = set(labels) | {p.reference.strip() for p in candidate}
+        answers = (p.prediction if p.prediction in known else plots.OTHER for p in candidate)
+        pairs = [(p.reference.strip(), found) for p, found in zip(candidate, answers, strict=True)]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([("reference", "predicted"), *pairs])
+    files.write_text(root / layout.CONFUSION, text.getvalue())
+    with files.replacing_folder(root / layout.PLOTS) as folder:
+        plots.draw(folder, report, pairs)
+    pictures = sorted(
+        path.relative_to(root / layout.REPORTS).as_posix() for path in (root / layout.PLOTS).glob("*.png")
+    )
+    files.write_text(root / layout.SUMMARY, page.render(report, candidate, pictures))
+    files.write_json(root / layout.METRICS, metrics(report))
+    files.write_json(root / layout.EVALUATION, report)
+
+
+def metrics(report: EvaluationReport) -> dict[str, object]:
+    """The report's numbers, for `dvc metrics show` and `diff`: model, scorer, figure; the candidate's slices."""
+    numbers: dict[str, object] = {
+        name: {scorer: _rounded(interval) for scorer, interval in model.metrics.items()}
+        for name, model in report.models.items()
+    }
+    numbers["slices"] = {
+        name: {scorer: _rounded(interval) for scorer, interval in found.items()}
+        for name, found in report.models["candidate"].slices.items()
+    }
+    numbers["examples_per_second"] = {
+        name: model.examples_per_second
+        for name, model in report.models.items()
+        if model.examples_per_second is not None
+    }
+    return numbers | {"rows": report.rows}
+
+
+def _rounded(interval: Interval) -> dict[str, float]:
+    return {"value": round(interval.value, 6), "low": round(interval.low, 6), "high": round(interval.high, 6)}
+
+
+def _line(report: EvaluationReport) -> str:
+    scorer, ours = next(iter(report.models["candidate"].metrics.items()))
+    others = "".join(
+        f"; {name} {model.metrics[scorer].value:.3f}" for name, model in report.models.items() if name != "candidate"
+    )
+    return f"{report.rows} rows: {scorer} {ours.value:.3f} [{ours.low:.3f}, {ours.high:.3f}]{others}"
+
+
+def _mirror(params: Params, root: Path, report: EvaluationReport, adapter: str) -> str:
+    """Log the candidate's metrics at the training run; MLflow mirrors, so a store that is gone costs no evaluation."""
+    numbers: dict[str, float] = {}
+    for scorer, interval in report.models["candidate"].metrics.items():
+        numbers |= {f"test.{scorer}": interval.value, f"test.{scorer}.low": interval.low}
+        numbers |= {f"test.{scorer}.high": interval.high}
+    tags = {"lockstep.merged": report.merged, "lockstep.test": report.test, "lockstep.summary": report.summary[0]}
+    try:
+        tracking.annotate(params, root, adapter, numbers, tags)
+    except MachineRefused as refusal:
+        return f" (not in MLflow: {refusal})"
+    return ""
+
+
+if __name__ == "__main__":
+    entry.run("evaluate", evaluate)

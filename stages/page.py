@@ -1,0 +1,123 @@
+"""The evaluation as a page for a person: who wins, by how much, where it fails.
+
+In:  an EvaluationReport and the predictions it is about. Out: sentences, and a page in Markdown.
+Texts of rows and models are untrusted: nothing in them becomes markup, a link, or a command to a terminal.
+"""
+
+import html
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+
+from checks import stats
+from checks.evidence import EvaluationReport, Interval
+from checks.rows import Prediction
+
+NAMES = {
+    "candidate": "the fine-tuned model",
+    "base": "the base model",
+    "majority": "the majority class",
+    "naive-bayes": "Naive Bayes",
+}
+
+_MISTAKES = 10
+_LONGEST = 160
+# Markdown's and GitHub's own: emphasis, code, links, tables, strike-through, mentions, issues, formulas, URLs.
+_MARKUP = frozenset("\\`*_[]|~@#$:/")
+
+
+def summary(
+    predictions: Mapping[str, Sequence[Prediction]], metrics: Mapping[str, Mapping[str, Interval]], confidence: float
+) -> tuple[str, ...]:
+    """Sentences on the first scorer; the first says who wins: the candidate, or the best of the others, or neither.
+
+    Models are compared on the same rows: the interval is that of the paired difference, rows of a group together.
+    """
+    scorer = next(iter(metrics["candidate"]))
+    ours = metrics["candidate"][scorer]
+    rest = sorted((n for n in predictions if n != "candidate"), key=lambda name: (-metrics[name][scorer].value, name))
+    groups = [prediction.group for prediction in predictions["candidate"]]
+    scores = {name: [prediction.score for prediction in found] for name, found in predictions.items()}
+    sentences = []
+    for place, name in enumerate(rest):
+        theirs = metrics[name][scorer]
+        gap = stats.paired_interval(scores["candidate"], scores[name], groups, confidence)
+        both = f"{NAMES[name]} scores {_figure(theirs)}, the fine-tuned model {_figure(ours)}"
+        which = f"{scorer} on the same {ours.n} rows, {confidence:.0%} intervals"
+        by = f"a difference of {gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]"
+        best = ", the best of the others" if place == 0 and len(rest) > 1 else ""
+        if gap.low > 0:
+            said = f"The fine-tuned model beats {NAMES[name]}{best}: {both}, {by} ({which})."
+        elif gap.high < 0:
+            said = f"{_capital(NAMES[name])} beats the fine-tuned model: {both}, {by} ({which})."
+            said += " The fine-tuned model does not earn its cost." if name in ("majority", "naive-bayes") else ""
+        else:
+            said = (
+                f"The fine-tuned model does not beat {NAMES[name]}{best}: {both}, {by}, too little to tell them apart "
+                f"({which})."
+            )
+        sentences.append(said)
+    return tuple(sentences) or (f"The fine-tuned model scores {_figure(ours)} ({scorer}, {ours.n} rows).",)
+
+
+def render(report: EvaluationReport, candidate: Sequence[Prediction], plots: Sequence[str]) -> str:
+    """The page. ``plots``: paths of pictures, relative to the page."""
+    return "\n".join(_lines(report, candidate, plots)) + "\n"
+
+
+def plain(text: str, longest: int = _LONGEST) -> str:
+    """Untrusted text as inert inline HTML on one line, safe in a Markdown table; long text is cut."""
+    one_line = " ".join("".join(_visible(character) for character in text).split())
+    cut = one_line if len(one_line) <= longest else f"{one_line[: longest - 1]}…"
+    escaped = "".join(f"&#{ord(c)};" if c in _MARKUP else html.escape(c) for c in cut)
+    return f"<code>{escaped.replace('www.', 'www&#46;')}</code>" if cut else "*(empty)*"
+
+
+def _lines(report: EvaluationReport, candidate: Sequence[Prediction], plots: Sequence[str]) -> Iterator[str]:
+    first, *others = report.summary
+    yield first
+    yield ""
+    for sentence in others:
+        yield f"- {sentence}"
+    scorers = list(report.models["candidate"].metrics)
+    yield "\n## Models\n"
+    yield f"{report.rows} test rows, {report.confidence:.0%} intervals.\n"
+    yield f"| model | {' | '.join(scorers)} | examples/s |"
+    yield f"| --- |{' ---: |' * (len(scorers) + 1)}"
+    for name, model in report.models.items():
+        speed = "" if model.examples_per_second is None else f"{model.examples_per_second:.1f}"
+        yield f"| {NAMES[name]} | {' | '.join(_figure(model.metrics[s]) for s in scorers)} | {speed} |"
+    yield "\n## Slices of the fine-tuned model\n"
+    yield f"| slice | rows | {' | '.join(scorers)} |"
+    yield f"| --- | ---: |{' ---: |' * len(scorers)}"
+    slices = report.models["candidate"].slices
+    for name, metrics in sorted(slices.items(), key=lambda item: (-item[1][scorers[0]].n, item[0])):
+        yield f"| {plain(name)} | {metrics[scorers[0]].n} | {' | '.join(_figure(metrics[s]) for s in scorers)} |"
+    yield "\n## Mistakes of the fine-tuned model\n"
+    wrong = sorted((p for p in candidate if p.score < 1), key=lambda prediction: (prediction.score, prediction.id))
+    yield f"{len(wrong)} of {report.rows} rows score below 1 by {scorers[0]}."
+    if wrong:
+        yield f"{'The lowest ' + str(_MISTAKES) if len(wrong) > _MISTAKES else 'All'} of them, by id:\n"
+        yield "| row | prompt | answer | reference | score |"
+        yield "| --- | --- | --- | --- | ---: |"
+    for p in wrong[:_MISTAKES]:
+        texts = (plain(text) for text in (p.id, p.prompt, p.prediction, p.reference))
+        yield f"| {' | '.join(texts)} | {p.score:.3g} |"
+    if plots:
+        yield "\n## Plots\n"
+        yield from (f"![{path.rpartition('/')[2].partition('.')[0]}]({path})" for path in plots)
+    yield f"\nThe weights judged here: `{report.merged}`. The test split: `{report.test}`."
+
+
+def _visible(character: str) -> str:
+    """White space as a space; what a terminal or a reader's eye would be misled by as a replacement character."""
+    if character.isspace():
+        return " "
+    return "\N{REPLACEMENT CHARACTER}" if unicodedata.category(character)[0] == "C" else character
+
+
+def _figure(interval: Interval) -> str:
+    return f"{interval.value:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]

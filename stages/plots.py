@@ -1,0 +1,128 @@
+"""Plots of an evaluation as PNG and SVG: scores with intervals, slices, confusion. Without a display.
+
+In:  an EvaluationReport, pairs of reference and prediction. Out: files in a directory.
+The same input gives the same bytes with the same Matplotlib: no dates, no random ids.
+"""
+
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from checks.evidence import EvaluationReport, Interval
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+OTHER = "(other)"
+
+_CANDIDATE, _REST, _INK = "#1f5fa8", "#b8c4d2", "#333333"
+_MAX_SLICES = 40
+_LONGEST_NAME = 28
+
+
+def draw(folder: Path, report: EvaluationReport, pairs: Sequence[tuple[str, str]]) -> None:
+    """Write the plots of ``report`` below ``folder``.
+
+    ``pairs``: reference and prediction of the candidate, predictions outside the labels as OTHER; empty for free
+    text, which has no confusion matrix.
+    """
+    scorer = next(iter(report.models["candidate"].metrics))
+    with _style():
+        _save(_scores(report, scorer), folder / "scores")
+        _save(_slices(report, scorer), folder / "slices")
+        if pairs:
+            _save(_confusion(pairs), folder / "confusion")
+
+
+def _scores(report: EvaluationReport, scorer: str) -> "Figure":
+    rows = [(name, model.metrics[scorer]) for name, model in report.models.items()]
+    title = f"{scorer} on {report.rows} test rows, {report.confidence:.0%} intervals"
+    return _bars(rows, title, [_CANDIDATE if name == "candidate" else _REST for name, _ in rows])
+
+
+def _slices(report: EvaluationReport, scorer: str) -> "Figure":
+    found = sorted(report.models["candidate"].slices.items(), key=lambda item: (-item[1][scorer].n, item[0]))
+    shown = [(f"{_short(name)} ({metrics[scorer].n})", metrics[scorer]) for name, metrics in found[:_MAX_SLICES]]
+    more = f", the {_MAX_SLICES} largest of {len(found)}" if len(found) > _MAX_SLICES else ""
+    return _bars(shown, f"candidate: {scorer} by slice (rows){more}", [_CANDIDATE] * len(shown))
+
+
+def _bars(rows: Sequence[tuple[str, Interval]], title: str, colours: Sequence[str]) -> "Figure":
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.5, 1.1 + 0.36 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    values = [interval.value for _, interval in rows]
+    below = [interval.value - interval.low for _, interval in rows]
+    above = [interval.high - interval.value for _, interval in rows]
+    places = range(len(rows))
+    axes.barh(places, values, xerr=[below, above], color=colours, ecolor=_INK, height=0.62, capsize=3)
+    axes.set_yticks(places, [name for name, _ in rows])
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.12)
+    axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
+    for place, (_, interval) in enumerate(rows):
+        axes.text(min(interval.high, 1.0) + 0.015, place, f"{interval.value:.3f}", va="center", color=_INK)
+    axes.set_title(title, loc="left")
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def _confusion(pairs: Sequence[tuple[str, str]]) -> "Figure":
+    from matplotlib.figure import Figure
+
+    counts = Counter(pairs)
+    names = sorted({reference for reference, _ in pairs} | {found for _, found in pairs if found != OTHER})
+    columns = [*names, *([OTHER] if any(found == OTHER for _, found in pairs) else [])]
+    size = 2.6 + 0.34 * len(columns)
+    figure = Figure(figsize=(size, size), layout="constrained")
+    axes = figure.subplots()
+    # Shares of a row: a common label does not outshine a rare one. The numbers are counts.
+    totals = Counter(reference for reference, _ in pairs)
+    shares = [[counts[row, column] / max(totals[row], 1) for column in columns] for row in names]
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    small = max(5.0, 9 - 0.1 * len(columns))
+    for y, row in enumerate(names):
+        for x, column in enumerate(columns):
+            if count := counts[row, column]:
+                ink = "white" if shares[y][x] > 0.6 else _INK
+                axes.text(x, y, str(count), ha="center", va="center", color=ink, fontsize=small)
+    axes.set_xticks(range(len(columns)), [_short(name) for name in columns], rotation=90)
+    axes.set_yticks(range(len(names)), [_short(name) for name in names])
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("reference")
+    axes.set_title(f"candidate: {len(pairs)} test rows", loc="left")
+    return figure
+
+
+def _short(name: str) -> str:
+    one_line = " ".join("".join(c if c.isprintable() else " " for c in name).split()) or "(empty)"
+    return one_line if len(one_line) <= _LONGEST_NAME else f"{one_line[: _LONGEST_NAME - 1]}…"
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    import matplotlib as mpl
+
+    settings: Any = {
+        "font.size": 9,
+        "axes.titlesize": 10,
+        "text.parse_math": False,  # a dollar in a label is a dollar
+        "svg.hashsalt": "lockstep",
+        "svg.fonttype": "none",
+    }
+    with mpl.rc_context(settings), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
+        yield
+
+
+def _save(figure: "Figure", path: Path) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    FigureCanvasAgg(figure)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path.with_suffix(".png"), dpi=150, metadata={"Software": None})
+    figure.savefig(path.with_suffix(".svg"), metadata={"Date": None, "Creator": None})

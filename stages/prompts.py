@@ -1,0 +1,107 @@
+"""How each model is asked: rows to messages, messages to tokens through the chat template.
+
+The candidate gets a row's messages as they are. The untuned base is told what the candidate learnt from
+training, so that the comparison is fair: the list of labels in its system message, and worked examples.
+
+In:  rows of the splits, a tokenizer, ``evaluate.base_prompt``.
+Out: token ids per row.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from checks.errors import EvaluationRefused
+from checks.params import BasePrompt
+from checks.rows import Message, Row
+
+# More answers than this are not a closed set: they neither fit a prompt nor a confusion matrix.
+MAX_LABELS = 50
+
+
+def labels(train: Sequence[Row]) -> tuple[str, ...]:
+    """The sorted answers of a task with a closed set of them; empty for free text.
+
+    Closed: at most MAX_LABELS distinct answers, two rows each on average.
+    """
+    found = {row.reference.strip() for row in train}
+    return tuple(sorted(found)) if len(found) <= min(MAX_LABELS, len(train) / 2) else ()
+
+
+def for_base(rows: Sequence[Row], train: Sequence[Row], settings: BasePrompt) -> list[tuple[Message, ...]]:
+    """Each row's messages with the list of labels and the examples that ``settings`` asks for.
+
+    Raises EvaluationRefused when the labels are asked for and the answers are no closed set, or when train has
+    fewer rows than examples are asked for.
+    """
+    told = ""
+    if settings.labels:
+        names = labels(train)
+        if not names:
+            distinct = len({row.reference.strip() for row in train})
+            raise EvaluationRefused(
+                f"evaluate.base_prompt.labels: {distinct} distinct answers in {len(train)} rows of train are no list "
+                f"of labels (at most {MAX_LABELS}, two rows each)",
+                "set it to false",
+            )
+        told = f"Answer with one of these labels and nothing else: {', '.join(names)}."
+    if settings.shots > len(train):
+        raise EvaluationRefused(
+            f"evaluate.base_prompt.shots: {settings.shots} examples, and train has {len(train)} rows", "ask for fewer"
+        )
+    shown = tuple(turn for row in examples(train, settings.shots) for turn in _example(row))
+    return [_with(row.messages, told, shown) for row in rows]
+
+
+def examples(train: Sequence[Row], count: int) -> list[Row]:
+    """``count`` rows, as many different answers as there are; by id, so the same from any order of train."""
+    seen: Counter[str] = Counter()
+    ranked = []
+    for row in sorted(train, key=lambda row: row.id):
+        ranked.append((seen[row.reference], row.id, row))
+        seen[row.reference] += 1
+    return [row for _, _, row in sorted(ranked, key=lambda item: item[:2])[:count]]
+
+
+def tokens(
+    tokenizer: Any, conversations: Sequence[Sequence[Message]], rows: Sequence[Row], room: int | None, where: Path
+) -> list[list[int]]:
+    """Each conversation through the chat template, up to where the answer starts.
+
+    ``rows`` and ``where`` name a row in a refusal. ``room``: tokens that a prompt may have, None for any number.
+    Raises EvaluationRefused when there is no template, when it refuses the turns, or when a prompt has no room.
+    """
+    if tokenizer.chat_template is None:
+        raise EvaluationRefused(f"{where}: the model has no chat template", "set base.uri to an Instruct model")
+    found = []
+    for number, (row, messages) in enumerate(zip(rows, conversations, strict=True), 1):
+        turns = [message.model_dump() for message in messages]
+        try:
+            ids = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=True, return_dict=False)
+        except Exception as error:
+            if type(error).__module__.split(".")[0] != "jinja2":
+                raise
+            raise EvaluationRefused(
+                f"{where}:{number}: row {row.id}: the chat template refuses it: {error}",
+                "change the turns, or take a base whose template knows these roles",
+            ) from error
+        if room is not None and len(ids) > room:
+            raise EvaluationRefused(
+                f"{where}:{number}: row {row.id}: a prompt of {len(ids)} tokens is too long for the model, which has "
+                f"room for {room} before the answer",
+                "lower validate.max_prompt_tokens, evaluate.max_new_tokens or evaluate.base_prompt.shots",
+            )
+        found.append(list(ids))
+    return found
+
+
+def _example(row: Row) -> tuple[Message, ...]:
+    turns = tuple(message for message in row.messages if message.role != "system")
+    return (*turns, Message(role="assistant", content=row.reference))
+
+
+def _with(messages: tuple[Message, ...], told: str, shown: tuple[Message, ...]) -> tuple[Message, ...]:
+    system = "\n".join(part for part in (*(m.content for m in messages if m.role == "system"), told) if part)
+    head = (Message(role="system", content=system),) if system else ()
+    return (*head, *shown, *(m for m in messages if m.role != "system"))

@@ -1,0 +1,344 @@
+"""The stage evaluate on a tiny model that is both merged and base: what it writes, what it refuses."""
+
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from checks import digest, files, gates, layout
+from checks.errors import EvaluationRefused, EvidenceRefused, ParamsRefused, Refusal
+from checks.evidence import EvaluationReport, Interval, ParityReport
+from checks.params import BasePrompt, Params
+from checks.rows import Message, Prediction, Row
+from stages import baselines, page, plots, prompts
+from stages import evaluate as stage
+from tests.conftest import as_params, scaled_down
+
+LABELS = ("vm", "storage", "queue & <b>vault</b>", "ключ|☁")
+NASTY = "<script>alert(1)</script> | [x](http://evil) `code` @all $\\f$ \u202egnp\x1b[31m www.evil.example"
+
+
+def row(number: int, label: str, prompt: str = "", group: str = "", system: str = "Name it.") -> Row:
+    words = f"{prompt or 'show the'} {label} image {number}"
+    turns = (Message(role="system", content=system), Message(role="user", content=words))
+    return Row(
+        id=f"{number:016x}", messages=turns, reference=label, group=group or f"g{number}", slice=f"s{number % 3}",
+        source=f"file:{number}",
+    )  # fmt: skip
+
+
+def split(start: int, count: int) -> list[Row]:
+    return [row(start + i, LABELS[i % len(LABELS)], NASTY if i == 2 else "") for i in range(count)]
+
+
+def lay_out(root: Path, base: Path, train: list[Row], test: list[Row]) -> None:
+    """What the stages before leave: weights, splits, a parity report."""
+    for folder in (layout.BASE, layout.MERGED):
+        shutil.copytree(base, root / folder)
+    files.write_jsonl(root / layout.SPLITS / "train.jsonl", train)
+    files.write_jsonl(root / layout.SPLITS / "test.jsonl", test)
+    write_parity(root, digest.of_tree(root / layout.MERGED).digest)
+
+
+def write_parity(root: Path, merged: str) -> None:
+    report = ParityReport(
+        base=digest.of_bytes(b"base"), adapter=digest.of_bytes(b"adapter"), merged=merged, files={}, prompts=1,
+        positions=2, max_logprob_diff=0.0, mean_logprob_diff=0.0, top1=1.0,
+    )  # fmt: skip
+    files.write_json(root / layout.PARITY_REPORT, report)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> tuple[Path, Params, str]:
+    """A finished evaluation of 36 rows: its repository, parameters and line."""
+    root = tmp_path_factory.mktemp("evaluated")
+    document = scaled_down()
+    document["evaluate"] |= {
+        "scorers": [{"kind": "exact-match"}, {"kind": "edit-similarity"}],
+    }
+    params = as_params(document)
+    lay_out(root, tiny_base, split(1000, 60), split(0, 36))
+    return root, params, stage.evaluate(params, root)
+
+
+def read(done: tuple[Path, Params, str]) -> EvaluationReport:
+    return files.read_json(done[0] / layout.EVALUATION, EvaluationReport)
+
+
+def test_every_model_answers_every_row_once_in_order(done: tuple[Path, Params, str]) -> None:
+    root, _, line = done
+    test = files.read_jsonl(root / layout.SPLITS / "test.jsonl", Row)
+    report = read(done)
+    assert list(report.models) == ["candidate", "base", "majority", "naive-bayes"]
+    for name, model in report.models.items():
+        path = root / layout.PREDICTIONS / f"{name}.jsonl"
+        found = files.read_jsonl(path, Prediction)
+        assert [(p.id, p.reference, p.group, p.slice) for p in found] == [
+            (r.id, r.reference, r.group, r.slice) for r in test
+        ]
+        assert digest.of_file(path).sha256 == model.predictions
+        assert sum(p.score for p in found) / len(found) == pytest.approx(model.metrics["exact-match"].value)
+    assert line.startswith("36 rows: exact-match 0.")
+
+
+def test_the_report_names_the_bytes_it_is_about(done: tuple[Path, Params, str]) -> None:
+    root, params, _ = done
+    report = read(done)
+    assert report.merged == digest.of_tree(root / layout.MERGED).digest
+    assert report.base == digest.of_tree(root / layout.BASE).digest
+    assert report.test == digest.of_file(root / layout.SPLITS / "test.jsonl").sha256
+    assert report.scorers == gates.scorers_digest(params)
+
+
+def test_the_candidates_answers_are_those_of_the_model_itself(done: tuple[Path, Params, str]) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    root, params, _ = done
+    model = AutoModelForCausalLM.from_pretrained(root / layout.MERGED)
+    tokenizer = AutoTokenizer.from_pretrained(root / layout.MERGED)
+    test = files.read_jsonl(root / layout.SPLITS / "test.jsonl", Row)
+    found = files.read_jsonl(root / layout.PREDICTIONS / "candidate.jsonl", Prediction)
+    for asked, answer in list(zip(test, found, strict=True))[:6]:
+        turns = [m.model_dump() for m in asked.messages]
+        ids = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True, return_tensors="pt")
+        out = model.generate(**ids, max_new_tokens=params.evaluate.max_new_tokens, do_sample=False)
+        text = tokenizer.decode(out[0, ids["input_ids"].shape[1] :], skip_special_tokens=True)
+        assert answer.prediction == text.strip()
+
+
+def test_metrics_hold_numbers_alone_with_intervals_and_slices(done: tuple[Path, Params, str]) -> None:
+    numbers = json.loads((done[0] / layout.METRICS).read_text())
+    bayes = numbers["naive-bayes"]["exact-match"]
+    assert 0 <= bayes["low"] <= bayes["value"] <= bayes["high"] <= 1
+    assert set(numbers["slices"]) == {"s0", "s1", "s2"}
+    assert numbers["rows"] == 36
+    assert numbers["examples_per_second"]["candidate"] > 0
+
+    def leaves(value: Any) -> list[Any]:
+        return [leaf for v in value.values() for leaf in leaves(v)] if isinstance(value, dict) else [value]
+
+    assert all(isinstance(leaf, int | float) and round(leaf, 6) == leaf for leaf in leaves(numbers))
+
+
+def test_the_confusion_has_a_line_a_row_and_folds_answers_outside_the_labels(done: tuple[Path, Params, str]) -> None:
+    with (done[0] / layout.CONFUSION).open(newline="", encoding="utf-8") as stream:
+        header, *rows = csv.reader(stream)
+    assert header == ["reference", "predicted"]
+    assert len(rows) == 36
+    assert {reference for reference, _ in rows} == set(LABELS)
+    assert {predicted for _, predicted in rows} <= {*LABELS, plots.OTHER}
+
+
+def test_plots_are_pictures_in_both_forms(done: tuple[Path, Params, str]) -> None:
+    folder = done[0] / layout.PLOTS
+    assert {path.name for path in folder.iterdir()} == {
+        f"{name}.{kind}" for name in ("scores", "slices", "confusion") for kind in ("png", "svg")
+    }
+    for path in folder.glob("*.png"):
+        assert path.read_bytes().startswith(b"\x89PNG")
+    assert b"<b>" not in (folder / "confusion.svg").read_bytes()
+
+
+def test_the_same_report_gives_the_same_plots(done: tuple[Path, Params, str], tmp_path: Path) -> None:
+    pairs = [("vm", "vm"), ("$x$", plots.OTHER)]
+    for name in ("one", "two"):
+        plots.draw(tmp_path / name, read(done), pairs)
+    assert digest.of_tree(tmp_path / "one").digest == digest.of_tree(tmp_path / "two").digest
+
+
+def test_the_page_says_first_who_wins_and_shows_rows_as_inert_text(done: tuple[Path, Params, str]) -> None:
+    text = (done[0] / layout.SUMMARY).read_text()
+    assert text.startswith("Naive Bayes beats the fine-tuned model: Naive Bayes scores 1.000 [")
+    assert "does not earn its cost" in text
+    assert text.splitlines()[0] == read(done).summary[0]
+    for raw in ("<script", "<b>", "http://", "`code`", "@all", "\u202e", "\x1b", "www.evil", "[x]"):
+        assert raw not in text
+    assert "&lt;script&gt;alert(1)" in text
+    assert text.count("\n| <code>0000") == 10
+
+
+def test_the_training_run_gets_the_metrics(done: tuple[Path, Params, str]) -> None:
+    from mlflow import MlflowClient
+
+    from stages import tracking
+
+    root, params, _ = done
+    client = MlflowClient(tracking.address(params, root))
+    experiment = client.get_experiment_by_name(params.tracking.experiment)
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.data.metrics["test.exact-match"] == read(done).models["candidate"].metrics["exact-match"].value
+    assert run.data.tags["lockstep.merged"] == read(done).merged
+
+
+def test_free_text_has_an_empty_confusion_and_no_picture_of_it(tmp_path: Path, tiny_base: Path) -> None:
+    document = scaled_down()
+    document["evaluate"] |= {"scorers": [{"kind": "token-f1"}], "baselines": []}
+    document["evaluate"]["base_prompt"]["labels"] = False
+    document["gates"]["routes_well"]["metric"] = "token-f1"
+    train, test = ([row(s + i, f"say {s + i} words") for i in range(8)] for s in (50, 0))
+    lay_out(tmp_path, tiny_base, train, test)
+    # Nobody listens there: the mirror is gone, the evaluation is not.
+    document["tracking"]["uri"] = "http://127.0.0.1:9"
+    line = stage.evaluate(as_params(document), tmp_path)
+    assert "not in MLflow" in line
+    assert (tmp_path / layout.CONFUSION).read_text() == "reference,predicted\n"
+    assert not list((tmp_path / layout.PLOTS).glob("confusion.*"))
+    assert list(files.read_json(tmp_path / layout.EVALUATION, EvaluationReport).models) == ["candidate", "base"]
+
+
+Break = Callable[[Path], object]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "error", "problem"),
+    [
+        (lambda root: shutil.rmtree(root / layout.MERGED), EvidenceRefused, "models/merged: not a directory"),
+        (lambda root: shutil.rmtree(root / layout.BASE), EvidenceRefused, "models/base: not a directory"),
+        (lambda root: (root / layout.SPLITS / "test.jsonl").unlink(), EvidenceRefused, "test.jsonl: not a regular"),
+        (lambda root: (root / layout.SPLITS / "train.jsonl").unlink(), EvidenceRefused, "train.jsonl: No such file"),
+        (lambda root: (root / layout.PARITY_REPORT).unlink(), EvidenceRefused, "parity.json: No such file"),
+        (lambda root: write_parity(root, digest.of_bytes(b"x")), EvidenceRefused, "parity.json is about"),
+        (lambda root: (root / layout.SPLITS / "test.jsonl").write_text(""), EvaluationRefused, "has no rows"),
+        (lambda root: (root / layout.SPLITS / "test.jsonl").write_text("{}\n"), EvidenceRefused, "test.jsonl:1: id"),
+    ],
+)
+def test_missing_or_foreign_evidence_refuses_before_any_model_runs(
+    tmp_path: Path, tiny_base: Path, params: Params, spoil: Break, error: type[Refusal], problem: str
+) -> None:
+    lay_out(tmp_path, tiny_base, split(1000, 12), split(0, 8))
+    spoil(tmp_path)
+    with pytest.raises(error, match=problem):
+        stage.evaluate(params, tmp_path)
+    assert not (tmp_path / layout.EVALUATION).exists()
+
+
+def test_a_prompt_without_room_for_an_answer_refuses_and_names_the_row(
+    tmp_path: Path, tiny_base: Path, params: Params
+) -> None:
+    test = [*split(0, 8), row(99, "vm", "disk " * 300)]
+    lay_out(tmp_path, tiny_base, split(1000, 12), test)
+    with pytest.raises(EvaluationRefused, match=r"test.jsonl:9: row 0+63: a prompt of \d+ tokens is too long .* 248 "):
+        stage.evaluate(params, tmp_path)
+
+
+def test_an_impossible_pattern_refuses_before_any_model_runs(
+    tmp_path: Path, tiny_base: Path, document: dict[str, Any]
+) -> None:
+    lay_out(tmp_path, tiny_base, split(1000, 12), split(0, 8))
+    document["evaluate"]["scorers"].append({"kind": "regex", "pattern": "("})
+    with pytest.raises(ParamsRefused, match="is not a regular expression"):
+        stage.evaluate(as_params(document), tmp_path)
+
+
+def test_rows_that_repeat_an_id_or_lack_a_reference_refuse() -> None:
+    with pytest.raises(EvaluationRefused, match=r"test.jsonl:3: row 0+1 is already on line 2"):
+        stage.check_rows([row(0, "vm"), row(1, "vm"), row(1, "vm")])
+    with pytest.raises(EvaluationRefused, match=r"test.jsonl:1: row 0+ has no reference"):
+        stage.check_rows([row(0, " ")])
+
+
+def test_a_missing_prediction_refuses_and_names_the_row(params: Params) -> None:
+    with pytest.raises(EvaluationRefused, match=r"1 predictions for 2 rows .*without one: 0+1\)"):
+        stage.predict(params, [row(0, "vm"), row(1, "vm")], stage.Answered(["vm"], [0.1], None))
+
+
+def test_the_base_is_told_the_labels_and_shown_different_answers() -> None:
+    train, test = split(1000, 40), split(0, 2)
+    (first, _) = prompts.for_base(test, train, BasePrompt(labels=True, shots=3))
+    assert [m.role for m in first] == ["system", *["user", "assistant"] * 3, "user"]
+    assert first[0].content.startswith("Name it.\nAnswer with one of these labels and nothing else: ")
+    assert all(label in first[0].content for label in LABELS)
+    assert len({first[i].content for i in (2, 4, 6)}) == 3
+    assert first[-1] == test[0].messages[-1]
+    assert prompts.for_base(test, train[::-1], BasePrompt(labels=True, shots=3))[0] == first
+
+
+def test_without_labels_and_examples_the_base_is_asked_what_the_candidate_is() -> None:
+    test = split(0, 3)
+    asked = prompts.for_base(test, split(1000, 8), BasePrompt(labels=False, shots=0))
+    assert asked == [row.messages for row in test]
+
+
+def test_labels_for_free_text_and_more_examples_than_rows_refuse() -> None:
+    free = [row(i, f"answer {i}") for i in range(80)]
+    with pytest.raises(EvaluationRefused, match=r"80 distinct answers in 80 rows .*; set it to false"):
+        prompts.for_base(free, free, BasePrompt(labels=True, shots=0))
+    with pytest.raises(EvaluationRefused, match="5 examples, and train has 4 rows"):
+        prompts.for_base(free, free[:4], BasePrompt(labels=False, shots=5))
+
+
+def test_a_model_without_a_template_or_whose_template_refuses_is_refused(tiny_base: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base)
+    test = [row(0, "vm")]
+    where = layout.SPLITS / "test.jsonl"
+    tokenizer.chat_template = "{{ raise_exception('no system role') }}"
+    with pytest.raises(EvaluationRefused, match=r"test.jsonl:1: row 0+: the chat template refuses it: no system role"):
+        prompts.tokens(tokenizer, [test[0].messages], test, None, where)
+    tokenizer.chat_template = None
+    with pytest.raises(EvaluationRefused, match="has no chat template"):
+        prompts.tokens(tokenizer, [test[0].messages], test, None, where)
+
+
+def test_baselines_are_deterministic_and_the_majority_is_the_commonest() -> None:
+    train = [*split(0, 40), row(500, "vm"), row(501, "vm")]
+    test = split(2000, 12)
+    assert baselines.answer("majority", train, test) == ["vm"] * 12
+    answers = baselines.answer("naive-bayes", train, test)
+    assert answers == baselines.answer("naive-bayes", train, test)
+    assert sum(a == r.reference for a, r in zip(answers, test, strict=True)) >= 9
+
+
+def test_naive_bayes_refuses_prompts_without_words_and_answers_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns = (Message(role="user", content="!?"),)
+    silent = [row(i, "vm").model_copy(update={"messages": turns}) for i in range(3)]
+    with pytest.raises(EvaluationRefused, match=r"hold no words.*evaluate\.baselines"):
+        baselines.answer("naive-bayes", silent, silent)
+    monkeypatch.setattr(baselines, "_MAX_TABLE", 10)
+    with pytest.raises(EvaluationRefused, match=r"make a table of .*evaluate\.baselines"):
+        baselines.answer("naive-bayes", split(0, 8), split(0, 8))
+    with pytest.raises(EvaluationRefused, match="no rows"):
+        baselines.answer("majority", [], split(0, 8))
+
+
+def predicted(score: list[float]) -> list[Prediction]:
+    return [
+        Prediction(
+            id=str(i), prompt="p", prediction="a", reference="b", score=s, scores={"exact-match": s}, group=str(i),
+            slice="s", latency=0,
+        )
+        for i, s in enumerate(score)
+    ]  # fmt: skip
+
+
+def said(ours: list[float], theirs: list[float]) -> str:
+    found = {"candidate": predicted(ours), "naive-bayes": predicted(theirs)}
+    spans = {
+        name: {"exact-match": Interval(value=sum(s) / len(s), low=0, high=1, n=len(s))}
+        for name, s in (("candidate", ours), ("naive-bayes", theirs))
+    }
+    return page.summary(found, spans, 0.95)[0]
+
+
+def test_the_first_sentence_says_win_loss_or_neither() -> None:
+    good, bad = [1.0] * 80 + [0.0] * 20, [1.0] * 50 + [0.0] * 50
+    assert said(good, bad).startswith("The fine-tuned model beats Naive Bayes: Naive Bayes scores 0.500")
+    assert said(bad, good).startswith("Naive Bayes beats the fine-tuned model: Naive Bayes scores 0.800")
+    tie = said(good, [1.0] * 81 + [0.0] * 19)
+    assert tie.startswith("The fine-tuned model does not beat Naive Bayes")
+    assert "too little to tell them apart" in tie
+
+
+@given(st.text(max_size=300))
+def test_no_text_becomes_markup(text: str) -> None:
+    inner = page.plain(text).removeprefix("<code>").removesuffix("</code>")
+    if inner != "*(empty)*":
+        assert not set(inner) & set("<>\"'`*_[]|~@$\\\n\r\x1b\u202e")
+        assert "://" not in inner
