@@ -38,7 +38,7 @@ class Example(NamedTuple):
 def compare(base: Path, adapter: Path, merged: Path, rows: Sequence[Row]) -> Agreement:
     """Compare base + adapter, unmerged as PEFT runs it, with the model in ``merged`` on ``rows``.
 
-    Raises MergeRefused when a model cannot be loaded or computes a value that is not finite.
+    Raises MergeRefused when a model lacks a weight or computes a value that is not finite.
     """
     from transformers import AutoTokenizer
 
@@ -114,12 +114,16 @@ def _batches(
 
 def _loaded(folder: Path) -> torch.nn.Module:
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model: torch.nn.Module = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", local_files_only=True).to(
-        device
+    logging.set_verbosity_error()
+    model, loading = AutoModelForCausalLM.from_pretrained(
+        folder, dtype="auto", local_files_only=True, output_loading_info=True
     )
-    return model.eval()
+    if lacking := sorted(loading["missing_keys"]):  # transformers would fill them with random numbers
+        raise MergeRefused(f"{folder.name}: {len(lacking)} weights are missing: {lacking[0]}", "run `dvc repro fetch`")
+    loaded: torch.nn.Module = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    return loaded
 
 
 def _with_adapter(base: Path, adapter: Path) -> torch.nn.Module:
