@@ -23,7 +23,7 @@ from typing import NamedTuple
 import torch
 from tqdm import tqdm
 
-from stages import shards
+from stages.weights import shards
 
 RUNS = 3
 SHARD = 500 * 10**6

@@ -23,7 +23,10 @@ from checks.errors import EvaluationRefused, EvidenceRefused, MachineRefused
 from checks.evidence import EvaluationReport, Interval, ModelResult, ParityReport
 from checks.params import Params
 from checks.rows import Message, Prediction, Row
-from stages import baselines, entry, generate, page, plots, progress, prompts, tracking
+from stages import entry, progress
+from stages.inference import baselines, generate, prompts
+from stages.reporting import page, plots
+from stages.training import tracking
 
 _TEST, _TRAIN = layout.SPLITS / "test.jsonl", layout.SPLITS / "train.jsonl"
 

@@ -1,6 +1,6 @@
 """Bring the pinned base model and the raw data, and refuse any other bytes.
 
-In: ``base`` and ``data`` of params.yaml, each a ``uri`` (``stages.uris`` lists the forms) and a ``sha256``
+In: ``base`` and ``data`` of params.yaml, each a ``uri`` (``stages.sources.uris`` lists the forms) and a ``sha256``
 (``stages.sources`` says what it pins).
 Out: ``models/base/`` (safetensors, configuration, tokenizer, chat template), ``data/raw/``, ``reports/fetch.json``.
 Run: ``python -m stages.fetch``
@@ -22,8 +22,9 @@ from checks import digest, files, layout
 from checks.errors import MachineRefused, SourceRefused
 from checks.evidence import Fetched, FetchReport
 from checks.params import Params, Source
-from stages import archive, base_model, entry, gguf, sources, uris
-from stages.sources import Verified
+from stages import entry, sources
+from stages.sources import Verified, archive, uris
+from stages.weights import base_model, gguf
 
 
 def fetch(params: Params, root: Path) -> str:

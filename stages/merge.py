@@ -62,7 +62,7 @@ def merge_weights(base: Path, adapter: Path, out: Path, limit: int) -> list[str]
 
     Raises MergeRefused, EvidenceRefused or MachineRefused as ``merge`` does.
     """
-    from stages import lora, shards
+    from stages.weights import lora, shards
 
     with shards.opened(base) as weights, lora.opened(adapter, weights.tensors, _tied_rows(base)) as change:
         plan = shards.plan(weights.tensors.values(), limit)
@@ -114,7 +114,7 @@ def _one_thread() -> Iterator[None]:
 
 def _held_to_parity(params: Params, root: Path, work: Path, prompts: list[Row]) -> ParityReport:
     """Write the parity report; raise MergeRefused when the bounds of ``merge.parity`` are broken."""
-    from stages import parity  # transformers: not needed to merge
+    from stages.weights import parity  # transformers: not needed to merge
 
     base, adapter, bounds = root / layout.BASE, root / layout.ADAPTER, params.merge.parity
     agreement = parity.compare(base, adapter, work, prompts)

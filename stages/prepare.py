@@ -18,7 +18,8 @@ from checks.params import AzureCli, Params
 from checks.params import Prepare as Config
 from checks.rows import Row
 from checks.rules import Draft
-from stages import azure_cli, entry, table
+from stages import entry
+from stages.loaders import azure_cli, table
 
 _EXAMPLES = 5
 

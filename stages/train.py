@@ -23,7 +23,8 @@ from checks.errors import EvidenceRefused, MachineRefused, TrainingRefused
 from checks.evidence import Seal, TrainReport
 from checks.params import Params
 from checks.rows import Row
-from stages import entry, tracking
+from stages import entry
+from stages.training import tracking
 
 _LIBRARIES = ("torch", "transformers", "trl", "peft")
 
@@ -43,7 +44,7 @@ def train(params: Params, root: Path) -> str:
         if not rows:
             raise TrainingRefused(f"{layout.SPLITS / 'train.jsonl'}: holds no rows", "run `dvc repro prepare`")
         device = _device(params.train.precision)
-        from stages import sft  # torch, transformers, TRL: loaded when the cheap refusals are past
+        from stages.training import sft  # torch, transformers, TRL: loaded when the cheap refusals are past
 
         data = {
             "training": (layout.SPLITS / "train.jsonl", seal.splits["train"]),
@@ -136,7 +137,7 @@ def _trainer(
     from transformers.trainer_callback import ProgressCallback
     from transformers.utils import logging
 
-    from stages import sft
+    from stages.training import sft
 
     logging.set_verbosity_error()
     try:
@@ -177,7 +178,7 @@ def _trainer(
 
 def _settings(params: Params, rows: int, model: Any, device: str) -> str:
     """What is about to be done, on one line."""
-    from stages import sft
+    from stages.training import sft
 
     train, lora = params.train, params.train.lora
     trainable, total = model.get_nb_trainable_parameters()

@@ -18,8 +18,9 @@ from checks.errors import DataRefused, EvidenceRefused
 from checks.evidence import DataReport, Expectation, PrepareReport, Seal
 from checks.params import AzureCli, NearDuplicates, Params, Prepare, RuleName
 from checks.rows import Row
-from stages import chat_tokens, entry, expectations
-from stages.expectations import ALL, Frame
+from stages import entry
+from stages.quality import chat_tokens, expectations
+from stages.quality.expectations import ALL, Frame
 
 Splits = Mapping[str, Sequence[Row]]
 # Defects whatever prepare.rules says, so that a rule left out is found out: in any data, and in the Azure CLI's.

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from checks.errors import MachineRefused, SourceRefused
-from stages import archive
+from stages.sources import archive
 
 
 def zipped(path: Path, entries: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> Path:

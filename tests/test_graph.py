@@ -9,15 +9,14 @@ import yaml
 from tests.conftest import REPOSITORY
 
 STAGES: dict = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
-# They make no bytes: values are tracked by `params`, refusals and tracking end or describe a run.
+# They make no bytes: values are tracked by `params`; refusals, bars and tracking end or describe a run.
 EXEMPT = {
-    "checks/__init__.py",
     "checks/errors.py",
     "checks/params.py",
     "checks/params_file.py",
-    "stages/__init__.py",
     "stages/entry.py",
-    "stages/tracking.py",
+    "stages/progress.py",
+    "stages/training/tracking.py",
 }
 
 
@@ -30,10 +29,14 @@ def _imported(path: Path) -> set[Path]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
         for name in names:
-            module = REPOSITORY / (name.replace(".", "/") + ".py")
-            if module.is_file():
-                found.add(module)
+            place = REPOSITORY / name.replace(".", "/")
+            found |= {m for m in (place.with_suffix(".py"), place / "__init__.py") if m.is_file() and not _is_bare(m)}
     return found
+
+
+def _is_bare(module: Path) -> bool:
+    """Whether a module holds a docstring and nothing else."""
+    return len(ast.parse(module.read_text()).body) <= 1
 
 
 def _closure(path: Path) -> set[str]:

@@ -17,8 +17,8 @@ from checks import digest, files, layout
 from checks.errors import EvidenceRefused, MachineRefused, MergeRefused
 from checks.evidence import ParityReport
 from checks.rows import Message, Row
-from stages import shards
 from stages.merge import copy_companions, merge, merge_weights
+from stages.weights import shards
 from tests.conftest import REPOSITORY, as_params
 
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -237,7 +237,8 @@ def test_a_killed_merge_leaves_no_merged_directory_and_the_next_clears_up(root: 
     script = f"""
 import json, os, signal, sys
 from pathlib import Path
-from stages import merge, shards
+from stages import merge
+from stages.weights import shards
 from tests.conftest import as_params
 written = []
 whole = shards.write

@@ -29,7 +29,7 @@ FAULTS = {
         "  precision: bf16\n  precision: fp32\n\nmerge",
         "precision is written twice",
     ),
-    "not a number": ("learning_rate: 0.002", "learning_rate: .nan", "train.learning_rate: nan"),
+    "not a number": ("learning_rate: 0.004", "learning_rate: .nan", "train.learning_rate: nan"),
     "out of range": ("dropout: 0.0", "dropout: 1.0", "train.lora.dropout: 1.0"),
     "an unknown precision": ("precision: bf16\n\nmerge", "precision: int3\n\nmerge", "train.precision: 'int3'"),
     "an unknown loader": ("kind: azure-cli", "kind: azurecli", "prepare.loader"),
@@ -97,7 +97,7 @@ def test_all_problems_are_told_at_once() -> None:
 
 
 def test_scientific_notation_is_a_number_as_dvc_reads_it() -> None:
-    assert params_file.parse(TEXT.replace("learning_rate: 0.002", "learning_rate: 2e-3")).train.learning_rate == 0.002
+    assert params_file.parse(TEXT.replace("learning_rate: 0.004", "learning_rate: 4e-3")).train.learning_rate == 0.004
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,7 @@ def test_a_changed_learning_rate_reruns_from_train_onward_and_diffs_show_it(fini
     repository.commit(finished, "another learning rate")
 
     parameters = json.loads(repository.dvc(finished, "params", "diff", "--json", "HEAD~1", "HEAD").stdout)
-    assert parameters["params.yaml"]["train.learning_rate"] == {"old": 0.002, "new": 0.05, "diff": pytest.approx(0.048)}
+    assert parameters["params.yaml"]["train.learning_rate"] == {"old": 0.004, "new": 0.05, "diff": pytest.approx(0.046)}
     metrics = json.loads(repository.dvc(finished, "metrics", "diff", "--json", "--all", "HEAD~1", "HEAD").stdout)
     assert {"old", "new"} <= set(metrics["reports/metrics.json"]["candidate.exact-match.value"])
     plots = json.loads(repository.dvc(finished, "plots", "diff", "--json", "HEAD~1", "HEAD").stdout)

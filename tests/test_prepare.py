@@ -18,7 +18,7 @@ from checks.evidence import PrepareReport
 from checks.params import AzureCli, Params, Table
 from checks.rows import Message, Row
 from checks.rules import Draft
-from stages import azure_cli, table
+from stages.loaders import azure_cli, table
 from stages.prepare import clean, prepare, split
 from tests.conftest import as_params
 

@@ -17,8 +17,8 @@ from checks import digest, files, layout
 from checks.errors import EvidenceRefused, MachineRefused, TrainingRefused
 from checks.evidence import Seal, TrainReport
 from checks.rows import Message, Row
-from stages import tracking
 from stages.train import train
+from stages.training import tracking
 from tests.conftest import REPOSITORY, as_params
 
 SERVICES = ("queue", "table", "disk", "vault")
@@ -69,7 +69,7 @@ def _prepared(root: Path, document: dict) -> Any:
     """A trainer on the rows of the root's train split."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from stages import sft
+    from stages.training import sft
 
     settings = as_params(document).train
     rows = files.read_jsonl(root / layout.SPLITS / "train.jsonl", Row)
@@ -163,7 +163,7 @@ def test_a_run_leaves_adapter_report_curve_and_an_mlflow_run_that_names_them(roo
 
 
 def test_the_curve_of_a_long_training_has_twenty_points_at_least(document: dict) -> None:
-    from stages import sft
+    from stages.training import sft
 
     for rows, epochs in ((2340, 1.0), (2340, 2.0), (100_000, 3.0), (200, 1.0)):
         document["train"] |= {"epochs": epochs, "max_steps": None, "batch_size": 16}
@@ -326,7 +326,7 @@ def test_a_loss_that_is_not_finite_stops_at_its_step_and_leaves_no_adapter(root:
 
 
 def test_an_adapter_that_is_not_finite_is_not_written(root: Path, document: dict) -> None:
-    from stages import sft
+    from stages.training import sft
 
     trainer = _prepared(root, document)
     weight = next(w for w in trainer.model.parameters() if w.requires_grad)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from checks.errors import SourceRefused
-from stages import uris
+from stages.sources import uris
 
 ROOT = Path("/repository")
 

@@ -13,7 +13,7 @@ from checks.errors import DataRefused, EvidenceRefused
 from checks.evidence import DataReport, Expectation, PrepareReport, RuleCount, Seal, Split
 from checks.params import Params
 from checks.rows import Message, Row
-from stages import chat_tokens
+from stages.quality import chat_tokens
 from stages.validate import validate
 from tests.conftest import as_params, scaled_down
 

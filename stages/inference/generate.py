@@ -29,7 +29,7 @@ from tqdm import tqdm
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 from checks.errors import EvaluationRefused
-from stages.kv_room import Room
+from stages.inference.kv_room import Room
 
 _TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import torch
 
 from checks.errors import MergeRefused
-from stages import shards
-from stages.shards import Checkpoint, Tensor
+from stages.weights import shards
+from stages.weights.shards import Checkpoint, Tensor
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from checks import layout
 from checks.errors import MachineRefused, SourceRefused
-from stages import progress, uris
+from stages import progress
+from stages.sources import uris
 
 
 def download(wheel: uris.Wheel, work: Path, field: str) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from checks import layout
 from checks.errors import MachineRefused, SourceRefused
-from stages import uris
+from stages.sources import uris
 
 
 def download(hub: uris.Hub, work: Path, field: str) -> tuple[Path, bool]:

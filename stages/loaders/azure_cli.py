@@ -21,7 +21,7 @@ from checks.errors import DataRefused
 from checks.params import AzureCli
 from checks.rows import Message
 from checks.rules import Draft, commands_in, service_of
-from stages.static_text import line_of, texts_under
+from stages.loaders.static_text import line_of, texts_under
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C parser is ten times faster, and optional
 _FIELD = re.compile(r"^\s*:\w[\w -]*:")  # the next section of a docstring

@@ -9,7 +9,8 @@ from urllib.parse import unquote, urlsplit
 
 from checks import layout
 from checks.errors import MachineRefused, SourceRefused
-from stages import progress, uris
+from stages import progress
+from stages.sources import uris
 
 _BLOCK = 1 << 20
 _ATTEMPTS = 3  # in a row without a byte of progress

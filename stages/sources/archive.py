@@ -8,7 +8,8 @@ import zlib
 from pathlib import Path
 
 from checks.errors import MachineRefused, SourceRefused
-from stages import progress, uris
+from stages import progress
+from stages.sources import uris
 
 _BLOCK = 1 << 20
 _LARGEST_RATIO = 100  # of bytes unpacked to bytes of the archive; text packs about 5 to 1

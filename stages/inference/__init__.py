@@ -1,0 +1,1 @@
+"""Answers: prompts, batched greedy generation, cheap baselines."""

@@ -1,0 +1,1 @@
+"""Raw data to drafts of rows: one module per kind of source."""

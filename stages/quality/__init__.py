@@ -1,0 +1,1 @@
+"""What validate expects of the splits, and how it counts their tokens."""

@@ -1,0 +1,1 @@
+"""What a person reads after an evaluation: a page and plots."""
