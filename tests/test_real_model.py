@@ -1,0 +1,44 @@
+"""The default base model and data, really brought from the package index, really fine-tuned on a small budget."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from checks import files, layout
+from checks.evidence import EvaluationReport, ParityReport, TrainReport
+from checks.verdict import Verdict
+from tests.conftest import REPOSITORY
+from tests.pipeline_repository import environment, write_params
+
+BUDGET = {
+    "prepare": {"services": 6, "rows_per_service": 150},
+    "min_rows": {"train": 300, "valid": 20, "test": 100},
+    "steps": 45,
+}
+
+
+@pytest.mark.slow
+def test_fine_tuning_really_lifts_exact_match_above_the_fairly_prompted_base(tmp_path: Path) -> None:
+    document = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
+    document["prepare"]["loader"] |= BUDGET["prepare"]
+    document["validate"]["min_rows"] = BUDGET["min_rows"]
+    document["validate"]["labels"] |= {"max_distinct": 6, "max_share": 0.3}
+    document["train"] |= {"epochs": None, "max_steps": BUDGET["steps"]}
+    document["gates"]["routes_well"] |= {"at_least": 0.5, "resolution": 0.1}
+    write_params(tmp_path, document)
+    for stage in ("fetch", "prepare", "validate", "train", "merge", "evaluate", "gate"):
+        done = subprocess.run(
+            [sys.executable, "-m", f"stages.{stage}"],
+            cwd=tmp_path, env=environment(PYTHONPATH=str(REPOSITORY)), capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{stage}: {done.stderr[-3000:]}"
+
+    models = files.read_json(tmp_path / layout.EVALUATION, EvaluationReport).models
+    candidate, base = models["candidate"].metrics["exact-match"], models["base"].metrics["exact-match"]
+    assert candidate.low > base.high
+    assert files.read_json(tmp_path / layout.TRAIN_REPORT, TrainReport).steps == BUDGET["steps"]
+    assert files.read_json(tmp_path / layout.PARITY_REPORT, ParityReport).top1 > 0.95
+    assert files.read_json(tmp_path / layout.VERDICT, Verdict).status == "pass"
