@@ -98,6 +98,9 @@ def compare(root: Path, judged: dict[str, str]) -> list[str]:
     differences = []
     for name, expected in judged.items():
         path = root / name
+        if not path.exists():
+            differences.append(f"{name}: is not here (`dvc pull` brings it, if a remote has it)")
+            continue
         try:
             found = digest.of_tree(path).digest if path.is_dir() else digest.of_file(path).sha256
         except EvidenceRefused as refusal:

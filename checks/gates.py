@@ -12,11 +12,6 @@ from checks.params import DataGate, Gate, Params, ParityGate, ThresholdGate
 from checks.verdict import Finding, Status, Verdict, combine
 
 
-def scorers_digest(params: Params) -> str:
-    """Digest of evaluate.scorers, as evaluation reports name it."""
-    return digest.of_json([scorer.model_dump(mode="json") for scorer in params.evaluate.scorers])
-
-
 def policy_digest(gates: Mapping[str, Gate]) -> str:
     """Digest of the gates section."""
     return digest.of_json({name: gate.model_dump(mode="json") for name, gate in gates.items()})
@@ -87,9 +82,10 @@ def _threshold(name: str, gate: ThresholdGate, params: Params, evidence: Evidenc
         reason = f"{gate.metric} {interval.value:.3f} is {wanted}, but its {end} is not; more test rows would tell"
     else:
         status, reason = "fail", f"{gate.metric} {interval.value:.3f} is not {wanted} ({end})"
+    # Rounded, so that another machine's last digit does not make the verdict another.
     return Finding(
-        gate=name, kind=gate.kind, status=status, reason=reason, metric=gate.metric,
-        value=interval.value, low=interval.low, high=interval.high, bound=bound, n=interval.n,
+        gate=name, kind=gate.kind, status=status, reason=reason, metric=gate.metric, bound=bound, n=interval.n,
+        value=round(interval.value, 6), low=round(interval.low, 6), high=round(interval.high, 6),
     )  # fmt: skip
 
 

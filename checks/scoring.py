@@ -7,9 +7,10 @@ White space around a prediction or a reference never counts.
 import json
 import string
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from checks import digest
 from checks.errors import ParamsRefused
 from checks.params import EditSimilarity, ExactMatch, JsonValid, Regex, Scorer, TokenF1
 
@@ -24,6 +25,11 @@ _WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
 def score(scorer: Scorer, prediction: str, reference: str) -> float:
     """Score one answer. Raises ParamsRefused when the scorer itself cannot be used (regex)."""
     return _SCORERS[scorer.kind](scorer, prediction.strip(), reference.strip())
+
+
+def digest_of(scorers: Sequence[Scorer]) -> str:
+    """Digest of the scorers' settings, in their order: what an evaluation was scored by."""
+    return digest.of_json([scorer.model_dump(mode="json") for scorer in scorers])
 
 
 def _exact_match(_: ExactMatch, prediction: str, reference: str) -> float:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from checks import chain, files, gates, layout, params_file
+from checks import chain, files, gates, layout, params_file, scoring
 from checks.errors import EvidenceRefused, Refusal, VerdictFailed, VerdictInconclusive
 from checks.verdict import Verdict
 
@@ -19,7 +19,7 @@ def gate(root: Path) -> Verdict:
     differences = chain.compare(root, stored.judged)
     if stored.policy != gates.policy_digest(params.gates):
         differences.append(f"{layout.PARAMS}: the gates are not those of the verdict")
-    again = gates.judge(params, chain.gather(root, gates.scorers_digest(params)))
+    again = gates.judge(params, chain.gather(root, scoring.digest_of(params.evaluate.scorers)))
     if again != stored and not differences:
         before = {finding.gate: finding for finding in stored.findings}
         differences = [

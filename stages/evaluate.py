@@ -81,7 +81,7 @@ def evaluate(params: Params, root: Path) -> str:
         base=base,
         test=test_digest,
         rows=len(test),
-        scorers=digest.of_json([scorer.model_dump(mode="json") for scorer in settings.scorers]),
+        scorers=scoring.digest_of(settings.scorers),
         prompt_format=digest.of_json(
             {
                 "templates": [_template(root / folder) for folder in (layout.MERGED, layout.BASE)],

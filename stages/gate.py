@@ -9,14 +9,14 @@ later verb enforce it.
 
 from pathlib import Path
 
-from checks import chain, files, gates, layout
+from checks import chain, files, gates, layout, scoring
 from checks.params import Params
 from stages import entry
 
 
 def gate(params: Params, root: Path) -> str:
     """Judge the evidence below ``root`` and write the verdict."""
-    verdict = gates.judge(params, chain.gather(root, gates.scorers_digest(params)))
+    verdict = gates.judge(params, chain.gather(root, scoring.digest_of(params.evaluate.scorers)))
     files.write_json(root / layout.VERDICT, verdict)
     undone = [f"{f.gate}: {f.reason}" for f in verdict.findings if f.status != "pass"]
     return f"{verdict.status}{': ' if undone else ''}{'; '.join(undone)}"

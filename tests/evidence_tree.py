@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from checks import digest, files, gates, layout
+from checks import digest, files, layout, scoring
 from checks.evidence import (
     DataReport,
     EvaluationReport,
@@ -140,7 +140,7 @@ def evaluated(root: Path, params: Params, predictions: list[Prediction]) -> None
             base=digest.of_tree(root / layout.BASE).digest,
             test=digest.of_file(root / layout.SPLITS / "test.jsonl").sha256,
             rows=len(predictions),
-            scorers=gates.scorers_digest(params),
+            scorers=scoring.digest_of(params.evaluate.scorers),
             prompt_format=digest.of_json({}),
             confidence=0.95,
             models={"candidate": result},

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from checks import digest, files, gates, layout
+from checks import digest, files, layout, scoring
 from checks.errors import EvaluationRefused, EvidenceRefused, ParamsRefused, Refusal
 from checks.evidence import EvaluationReport, Interval, ParityReport
 from checks.params import BasePrompt, Params
@@ -94,7 +94,7 @@ def test_the_report_names_the_bytes_it_is_about(done: tuple[Path, Params, str]) 
     assert report.merged == digest.of_tree(root / layout.MERGED).digest
     assert report.base == digest.of_tree(root / layout.BASE).digest
     assert report.test == digest.of_file(root / layout.SPLITS / "test.jsonl").sha256
-    assert report.scorers == gates.scorers_digest(params)
+    assert report.scorers == scoring.digest_of(params.evaluate.scorers)
 
 
 def test_the_candidates_answers_are_those_of_the_model_itself(done: tuple[Path, Params, str]) -> None:
