@@ -67,6 +67,11 @@ def test_the_file_of_the_repository_reads_well() -> None:
     assert params_file.parse(TEXT).gates
 
 
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "docs" / "configurations").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_configuration_that_is_shipped_reads_well(path: Path) -> None:
+    assert params_file.load(path).gates
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_is_refused_on_one_line(fault: str) -> None:
     before, after, message = FAULTS[fault]
