@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from checks import layout
 from checks.errors import MachineRefused, Refusal
@@ -159,13 +159,14 @@ def address(params: Params, root: Path) -> str:
 
 def public(uri: str) -> str:
     """The URI without user, password, query and fragment."""
+    if uri.startswith(("hf://", "pypi://")):
+        return uri  # there, what follows an @ is a revision
+    bare = re.split(r"[?#]", re.sub(r"^([^:/]+://)[^/]*@", r"\1", uri), maxsplit=1)[0]
     try:
-        parts = urlsplit(uri)
+        _ = urlsplit(bare).port  # a password with a slash in it would be read as one
     except ValueError:
         return "(a URI that cannot be read)"
-    if parts.scheme in ("hf", "pypi"):
-        return uri  # there, what follows an @ is a revision
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    return bare
 
 
 def revision(root: Path) -> tuple[str | None, bool]:

@@ -1,0 +1,266 @@
+"""Tracking: where runs go, what they say, and a store that does not answer."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from checks import layout
+from checks.errors import MachineRefused, TrainingRefused
+from checks.params import Params
+from stages.training import tracking
+from tests.conftest import as_params
+
+DIGEST = "sha256:" + "ab" * 32
+
+
+@pytest.fixture(autouse=True)
+def _no_server_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty store with its tables: making them takes seconds."""
+    from mlflow import MlflowClient
+
+    path = tmp_path_factory.mktemp("tables") / "mlflow.db"
+    MlflowClient(tracking_uri=f"sqlite:///{path}").get_experiment_by_name("none")
+    return path
+
+
+@pytest.fixture
+def root(tmp_path: Path, tables: Path) -> Path:
+    (tmp_path / layout.STATE).mkdir()
+    shutil.copyfile(tables, tmp_path / layout.STATE / "mlflow.db")
+    return tmp_path
+
+
+def _client(params: Params, root: Path) -> Any:
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=tracking.address(params, root))
+
+
+def _data() -> dict[str, tuple[Path, str]]:
+    return {"training": (layout.SPLITS / "train.jsonl", DIGEST)}
+
+
+def _git(root: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=A", "-c", "user.email=a@example.org"]
+    done = subprocess.run(["git", *identity, *arguments], cwd=root, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def test_the_default_store_is_made_below_the_repository_and_takes_a_run(tmp_path: Path, params: Params) -> None:
+    with tracking.run(params, tmp_path, _data()) as run:
+        run.metrics({"loss": 2.0}, step=1)
+        run.metrics({"loss": 1.0}, step=2)
+        run.tag(tracking.ADAPTER_TAG, DIGEST)
+    assert sorted(path.name for path in (tmp_path / layout.STATE).iterdir()) == ["mlflow.db"]
+    client = _client(params, tmp_path)
+    found = client.get_run(run.id)
+    assert found.info.status == "FINISHED"
+    assert [(m.step, m.value) for m in client.get_metric_history(run.id, "loss")] == [(1, 2.0), (2, 1.0)]
+    assert found.data.tags[tracking.ADAPTER_TAG] == DIGEST
+    assert found.data.params["train.learning_rate"] == str(params.train.learning_rate)
+    assert found.data.params["data.sha256"] == params.data.sha256
+    assert (tmp_path / layout.STATE / "mlartifacts").resolve().as_uri() in found.info.artifact_uri
+    assert run.unsent == 0
+
+
+def test_the_environment_decides_where_runs_go(
+    root: Path, tables: Path, params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = root / "elsewhere.db"
+    shutil.copyfile(tables, elsewhere)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{elsewhere}")
+    with tracking.run(params, root, _data()) as run:
+        pass
+    assert _client(params, root).get_run(run.id).info.status == "FINISHED"
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert _client(params, root).get_experiment_by_name(params.tracking.experiment) is None
+
+
+def test_a_run_names_the_commit_and_whether_files_differ_from_it(root: Path, params: Params) -> None:
+    assert tracking.revision(root) == (None, False)
+    _git(root, "init", "-q")
+    assert tracking.revision(root) == (None, False)
+    (root / "a").write_text("1")
+    _git(root, "add", "a")
+    _git(root, "commit", "-qm", "a")
+    commit = _git(root, "rev-parse", "HEAD")
+    assert tracking.revision(root) == (commit, False)
+    (root / "a").write_text("2")
+    assert tracking.revision(root) == (commit, True)
+    with tracking.run(params, root, _data()) as run:
+        pass
+    tags = _client(params, root).get_run(run.id).data.tags
+    assert (tags["mlflow.source.git.commit"], tags["lockstep.git.dirty"]) == (commit, "true")
+
+
+def test_a_refusal_marks_its_run_failed_and_an_interrupt_killed(root: Path, params: Params) -> None:
+    with pytest.raises(TrainingRefused), tracking.run(params, root, _data()) as refused:
+        raise TrainingRefused("step 3: the loss is nan", "lower it")
+    with pytest.raises(KeyboardInterrupt), tracking.run(params, root, _data()) as stopped:
+        raise KeyboardInterrupt
+    client = _client(params, root)
+    assert client.get_run(refused.id).info.status == "FAILED"
+    assert client.get_run(refused.id).data.tags["lockstep.refusal"] == "step 3: the loss is nan; lower it"
+    assert client.get_run(stopped.id).info.status == "KILLED"
+
+
+def test_annotate_adds_to_the_newest_run_with_this_adapter(root: Path, params: Params) -> None:
+    ids = []
+    for _ in range(2):
+        with tracking.run(params, root, _data()) as run:
+            run.tag(tracking.ADAPTER_TAG, DIGEST)
+        ids.append(run.id)
+        time.sleep(0.01)
+    assert tracking.annotate(params, root, DIGEST, {"exact-match": 0.5}, {"lockstep.verdict": "pass"}) == ids[1]
+    data = _client(params, root).get_run(ids[1]).data
+    assert (data.metrics["exact-match"], data.tags["lockstep.verdict"]) == (0.5, "pass")
+
+
+def test_annotate_makes_a_run_when_none_has_this_adapter(root: Path, params: Params) -> None:
+    other = "sha256:" + "cd" * 32
+    with tracking.run(params, root, _data()) as run:
+        run.tag(tracking.ADAPTER_TAG, DIGEST)
+    made = tracking.annotate(params, root, other, {"exact-match": 0.25}, {})
+    assert made != run.id
+    found = _client(params, root).get_run(made)
+    assert (found.info.status, found.data.metrics["exact-match"]) == ("FINISHED", 0.25)
+    assert tracking.annotate(params, root, other, {}, {}) == made
+
+
+def test_a_uri_is_shown_without_its_secrets() -> None:
+    assert tracking.public("https://user:secret@host:5000/a?token=secret#secret") == "https://host:5000/a"
+    assert tracking.public("postgresql+psycopg://user:p@ss@db/mlflow") == "postgresql+psycopg://db/mlflow"
+    assert tracking.public("hf://model@revision") == "hf://model@revision"
+    assert tracking.public("sqlite:///.lockstep/mlflow.db") == "sqlite:///.lockstep/mlflow.db"
+    assert tracking.public("https://user:sec?ret@host/a") == "https://host/a"
+    assert tracking.public("data/rows.jsonl") == "data/rows.jsonl"
+    for unreadable in ("https://[", "https://user:sec/ret@host/a"):
+        assert tracking.public(unreadable) == "(a URI that cannot be read)"
+
+
+def test_secrets_of_sources_are_not_logged(root: Path, document: dict) -> None:
+    document["data"]["uri"] = "https://user:secret@host/rows.jsonl?sig=secret"
+    params = as_params(document)
+    with tracking.run(params, root, _data()) as run:
+        pass
+    assert _client(params, root).get_run(run.id).data.params["data.uri"] == "https://host/rows.jsonl"
+
+
+@pytest.fixture
+def closed_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.mark.parametrize("scheme", ["http", "postgresql", "mysql+pymysql"])
+def test_a_store_that_is_not_there_refuses_soon_and_without_the_password(
+    tmp_path: Path, document: dict, closed_port: int, scheme: str
+) -> None:
+    document["tracking"]["uri"] = f"{scheme}://user:hunter2@127.0.0.1:{closed_port}/mlflow"
+    start = time.monotonic()
+    with pytest.raises(MachineRefused, match=r"set tracking\.uri or MLFLOW_TRACKING_URI") as caught:
+        tracking.annotate(as_params(document), tmp_path, DIGEST, {}, {})
+    assert time.monotonic() - start < 15
+    assert f"{scheme}://127.0.0.1:{closed_port}/mlflow" in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_a_server_that_never_answers_refuses_within_half_a_minute(tmp_path: Path, document: dict) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        document["tracking"]["uri"] = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        start = time.monotonic()
+        with pytest.raises(MachineRefused, match="does not answer"):
+            tracking.annotate(as_params(document), tmp_path, DIGEST, {}, {})
+    assert time.monotonic() - start < 30
+
+
+def test_a_file_that_is_no_store_refuses(tmp_path: Path, document: dict) -> None:
+    (tmp_path / "notes.db").write_text("this is no database" * 100)
+    document["tracking"]["uri"] = "sqlite:///notes.db"
+    with pytest.raises(MachineRefused, match="file is not a database"):
+        tracking.annotate(as_params(document), tmp_path, DIGEST, {}, {})
+    document["tracking"]["uri"] = "sqlite:////proc/nowhere/mlflow.db"
+    with pytest.raises(MachineRefused, match=r"sqlite:////proc/nowhere/mlflow\.db does not answer"):
+        tracking.annotate(as_params(document), tmp_path, DIGEST, {}, {})
+    document["tracking"]["uri"] = "carrier-pigeon://roof"
+    with pytest.raises(MachineRefused, match="carrier-pigeon://roof"):
+        tracking.annotate(as_params(document), tmp_path, DIGEST, {}, {})
+
+
+def test_an_experiment_that_was_deleted_refuses(root: Path, params: Params) -> None:
+    client = _client(params, root)
+    client.delete_experiment(client.create_experiment(params.tracking.experiment))
+    with pytest.raises(MachineRefused, match="mlflow experiments restore"):
+        tracking.annotate(params, root, DIGEST, {}, {})
+
+
+@pytest.fixture
+def server(root: Path) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
+    """A real tracking server, over HTTP."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    store = f"sqlite:///{root / layout.STATE / 'mlflow.db'}"
+    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
+    process = subprocess.Popen(
+        [*command, "--backend-store-uri", store, "--artifacts-destination", str(root / "artifacts")],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"},
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + 90
+        while time.monotonic() < deadline:
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                break
+            except OSError:
+                time.sleep(0.2)
+        yield f"http://127.0.0.1:{port}", process
+    finally:
+        _stop(process)
+
+
+def _stop(process: "subprocess.Popen[bytes]") -> None:
+    import signal
+
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@pytest.mark.slow
+def test_a_server_that_is_lost_during_training_costs_no_training(
+    root: Path, document: dict, server: tuple[str, "subprocess.Popen[bytes]"]
+) -> None:
+    document["tracking"]["uri"], process = server
+    params = as_params(document)
+    with tracking.run(params, root, _data()) as run:
+        run.metrics({"loss": 2.0}, step=1)
+        _stop(process)
+        run.metrics({"loss": 1.0}, step=2)
+        start = time.monotonic()
+        run.metrics({"loss": 0.5}, step=3)
+        assert time.monotonic() - start < 0.5  # not tried again at every step
+        run.tag(tracking.ADAPTER_TAG, DIGEST)
+    assert run.unsent == 3
+    document["tracking"]["uri"] = "sqlite:///.lockstep/mlflow.db"
+    (point,) = _client(as_params(document), root).get_metric_history(run.id, "loss")
+    assert point.value == 2.0
