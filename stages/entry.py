@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +22,7 @@ def run(name: str, stage: Stage) -> None:
     ``.lockstep/refusal.json`` for `lockstep run`, and becomes the exit code.
     """
     root = Path()
+    warnings.simplefilter("ignore", FutureWarning)  # of libraries to their own callers, not to this command's user
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # Read when torch is loaded: threads that spin while they wait make training several times slower on a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

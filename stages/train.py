@@ -13,6 +13,7 @@ import os
 import sys
 import tempfile
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,8 @@ def train(params: Params, root: Path) -> str:
             "training": (layout.SPLITS / "train.jsonl", seal.splits["train"]),
             "evaluation": (layout.SPLITS / "valid.jsonl", seal.splits["valid"]),
         }
-        with tracking.run(params, root, data) as run, tempfile.TemporaryDirectory() as scratch:
+        quiet = warnings.catch_warnings(action="ignore", category=FutureWarning)  # for TRL, not for the reader
+        with tracking.run(params, root, data) as run, tempfile.TemporaryDirectory() as scratch, quiet:
             trainer, recorder = _trainer(params, root / layout.BASE, rows, valid, run, scratch)
             trainable, total = trainer.model.get_nb_trainable_parameters()
             tqdm.write(_settings(params, len(rows), trainer.model, device), file=sys.stderr)

@@ -125,7 +125,7 @@ class _Engine:
         self.layers: int = model.config.get_text_config().num_hidden_layers
         # The argument's name changed within transformers 5.
         self.cache_name = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
-        self.prefix = _shared_prefix(prompts)
+        self.prefix = shared_prefix(prompts)
         if prompts and _window(model) < len(prompts[0]) + max_new_tokens:
             # A window counts columns. Padding between prefix and prompt would push the prefix out of it too soon.
             self.prefix = 0
@@ -242,7 +242,7 @@ def _parts(widths: Sequence[int], limit: int, cost: int) -> list[tuple[int, int]
     return parts[::-1]
 
 
-def _shared_prefix(prompts: Sequence[tuple[int, ...]]) -> int:
+def shared_prefix(prompts: Sequence[tuple[int, ...]]) -> int:
     """Tokens with which all begin; each keeps at least one of its own."""
     if len(prompts) < 2:
         return 0

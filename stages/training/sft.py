@@ -8,7 +8,6 @@ import json
 import math
 import shutil
 import tempfile
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -118,40 +117,38 @@ def dataset(rows: Sequence[Row]) -> Dataset:
 def settings(train: Train, rows: int, output: str) -> SFTConfig:
     """TRL's settings; every one that has another default in TRL than in params.yaml is set."""
     warm = train.schedule != "constant" or not train.warmup_ratio
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # gradient_checkpointing: its new name is not in all of 5.x
-        return SFTConfig(
-            output_dir=output,
-            seed=train.seed,
-            data_seed=train.seed,
-            learning_rate=train.learning_rate,
-            lr_scheduler_type=train.schedule if warm else "constant_with_warmup",
-            warmup_steps=train.warmup_ratio,  # below 1 it is a share
-            weight_decay=train.weight_decay,
-            max_grad_norm=train.max_grad_norm,
-            num_train_epochs=train.epochs or 1,
-            max_steps=train.max_steps or -1,
-            per_device_train_batch_size=train.batch_size,
-            per_device_eval_batch_size=train.batch_size,
-            gradient_accumulation_steps=train.gradient_accumulation,
-            gradient_checkpointing=train.gradient_checkpointing,
-            use_cpu=not torch.cuda.is_available(),
-            bf16=train.precision == "bf16",
-            fp16=train.precision == "fp16",
-            optim="adamw_torch",
-            train_sampling_strategy="group_by_length",
-            max_length=None,  # nothing is cut: ``refuse_unfit`` has seen every row
-            packing=False,
-            completion_only_loss=True,
-            logging_steps=max(1, min(_LOG_STEPS, steps(train, rows) // _LOG_POINTS)),
-            logging_nan_inf_filter=False,
-            report_to=[],
-            save_strategy="no",
-            eval_strategy="no",
-            disable_tqdm=False,
-            dataloader_pin_memory=torch.cuda.is_available(),
-            log_level="error",
-        )
+    return SFTConfig(
+        output_dir=output,
+        seed=train.seed,
+        data_seed=train.seed,
+        learning_rate=train.learning_rate,
+        lr_scheduler_type=train.schedule if warm else "constant_with_warmup",
+        warmup_steps=train.warmup_ratio,  # below 1 it is a share
+        weight_decay=train.weight_decay,
+        max_grad_norm=train.max_grad_norm,
+        num_train_epochs=train.epochs or 1,
+        max_steps=train.max_steps or -1,
+        per_device_train_batch_size=train.batch_size,
+        per_device_eval_batch_size=train.batch_size,
+        gradient_accumulation_steps=train.gradient_accumulation,
+        gradient_checkpointing=train.gradient_checkpointing,
+        use_cpu=not torch.cuda.is_available(),
+        bf16=train.precision == "bf16",
+        fp16=train.precision == "fp16",
+        optim="adamw_torch",
+        train_sampling_strategy="group_by_length",
+        max_length=None,  # nothing is cut: ``refuse_unfit`` has seen every row
+        packing=False,
+        completion_only_loss=True,
+        logging_steps=max(1, min(_LOG_STEPS, steps(train, rows) // _LOG_POINTS)),
+        logging_nan_inf_filter=False,
+        report_to=[],
+        save_strategy="no",
+        eval_strategy="no",
+        disable_tqdm=False,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        log_level="error",
+    )
 
 
 def steps(train: Train, rows: int) -> int:
