@@ -1,0 +1,224 @@
+"""Evaluate's generation against lm-evaluation-harness' ``hf`` backend: examples per second, and whether answers agree.
+
+In:  a model directory, the splits that prepare wrote; lm-eval (`pip install -e '.[bench]'`, or an interpreter of
+     another environment by --lm-eval-python).
+Out: a Markdown table. Each side is a process of its own that loads the model once; both are given the same rows,
+     precision, threads and number of new tokens, and both end at the tokenizer's end of turn. First the harness
+     tries its batch sizes, then its best and ours take turns. A run is timed from messages (ours) or rendered
+     prompts (the harness) to texts: tokenisation and decoding are inside, loading is outside.
+Run: python -m benchmarks.evaluate --model models/merged [--prompts plain,labels,shots] [--rows 200]
+
+Prompts: ``plain`` as the candidate is asked, ``labels`` with the list of labels in the system message, ``shots`` with
+ten examples besides, as the base is asked. They differ in how long a prefix all rows share.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from transformers import AutoTokenizer
+
+from checks import files
+from checks.params import BasePrompt
+from checks.rows import Message, Row
+from stages.inference import generate, prompts
+
+BATCH_SIZES = ("1", "8", "16", "32", "64", "auto")
+TRIAL_ROWS = 128  # on which the harness' batch sizes are tried
+PROMPTS = {
+    "plain": BasePrompt(labels=False, shots=0),
+    "labels": BasePrompt(labels=True, shots=0),
+    "shots": BasePrompt(labels=True, shots=10),
+}
+OURS = """
+import json, sys, time
+from pathlib import Path
+from checks.rows import Message
+from stages.inference import generate, prompts
+job = json.loads(Path(sys.argv[1]).read_text())
+asked = [[Message(**turn) for turn in turns] for turns in job["messages"]]
+model, tokenizer = generate.load(Path(job["model"]), job["precision"])
+ends = generate.end_tokens(model, tokenizer)
+def run(count):
+    ids = prompts.tokens(tokenizer, asked[:count], [None] * count, None, Path("test"))
+    found = generate.generate(model, ids, ends, job["new"], job["batch_tokens"])
+    return [tokenizer.decode(answer.tokens, skip_special_tokens=True).strip() for answer in found]
+run(8)
+for line in sys.stdin:
+    _, count = line.split()
+    started = time.perf_counter()
+    texts = run(int(count))
+    print(json.dumps({"seconds": time.perf_counter() - started, "texts": texts}), flush=True)
+"""
+HARNESS = """
+import contextlib, json, logging, sys, time
+from pathlib import Path
+import torch
+from lm_eval.api.instance import Instance
+from lm_eval.models.huggingface import HFLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
+logging.disable(logging.WARNING)
+job = json.loads(Path(sys.argv[1]).read_text())
+device = "cuda" if torch.cuda.is_available() else "cpu"
+tokenizer = AutoTokenizer.from_pretrained(job["model"])
+dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[job["precision"]]
+model = AutoModelForCausalLM.from_pretrained(job["model"], dtype=dtype).to(device).eval()
+known = {"until": [tokenizer.eos_token], "max_gen_toks": job["new"], "do_sample": False}
+def run(size, count):
+    with contextlib.redirect_stdout(sys.stderr):
+        lm = HFLM(pretrained=model, tokenizer=tokenizer, max_length=job["longest"] + job["new"],
+                  batch_size=size if size == "auto" else int(size))
+        asked = [Instance(request_type="generate_until", doc={}, arguments=(text, dict(known)), idx=i)
+                 for i, text in enumerate(job["rendered"][:count])]
+        started = time.perf_counter()
+        texts = lm.generate_until(asked, disable_tqdm=True)
+        return time.perf_counter() - started, texts
+run("8", 8)
+for line in sys.stdin:
+    size, count = line.split()
+    seconds, texts = run(size, int(count))
+    print(json.dumps({"seconds": seconds, "texts": [text.strip() for text in texts]}), flush=True)
+"""
+
+
+class Timed(NamedTuple):
+    """Seconds and texts of one run over all rows."""
+
+    seconds: float
+    texts: list[str]
+
+
+class Worker:
+    """A process that answers all rows each time it is told to."""
+
+    def __init__(self, python: str, script: str, job: Path) -> None:
+        environment = os.environ | {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+        environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        self.process = subprocess.Popen(
+            [python, "-c", script, str(job)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL, text=True, env=environment,
+        )  # fmt: skip
+
+    def run(self, rows: int, batch_size: str = "-") -> Timed:
+        """One timed run over the first ``rows``."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(f"{batch_size} {rows}\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"a worker ended with {self.process.wait()}: is lm-eval installed? See --lm-eval-python")
+        return Timed(**json.loads(line))
+
+    def close(self) -> None:
+        """End the process."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def main() -> None:
+    """Measure both sides for every kind of prompt and print the tables."""
+    options = _options()
+    test, train = (files.read_jsonl(options.splits / f"{name}.jsonl", Row) for name in ("test", "train"))
+    for kind in options.prompts:
+        _compare(options, kind, test[: options.rows], prompts.for_base(test[: options.rows], train, PROMPTS[kind]))
+
+
+def _compare(options: argparse.Namespace, kind: str, test: Sequence[Row], asked: Sequence[Sequence[Message]]) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(options.model)
+    turns = [[message.model_dump() for message in messages] for messages in asked]
+    rendered = [tokenizer.apply_chat_template(t, add_generation_prompt=True, tokenize=False) for t in turns]
+    ids = prompts.tokens(tokenizer, asked, test, None, options.splits / "test.jsonl")
+    if [tokenizer.encode(text, add_special_tokens=False) for text in rendered] != ids:
+        raise SystemExit("rendered prompts and their tokens differ: the two sides would not be asked the same")
+    with tempfile.TemporaryDirectory(prefix="lockstep-evaluate-") as folder:
+        job = Path(folder) / "job.json"
+        files.write_json(
+            job,
+            {
+                "model": str(options.model.resolve()), "messages": turns, "rendered": rendered,
+                "longest": max(map(len, ids)), "precision": options.precision, "new": options.new,
+                "batch_tokens": options.batch_tokens,
+            },
+        )  # fmt: skip
+        ours, harness = Worker(sys.executable, OURS, job), Worker(options.lm_eval_python, HARNESS, job)
+        trial = min(TRIAL_ROWS, len(ids))
+        tried = {size: trial / harness.run(trial, size).seconds for size in options.batch_sizes}
+        best = max(tried, key=lambda size: tried[size])
+        runs = [(ours.run(len(ids)), harness.run(len(ids), best)) for _ in range(options.runs)]
+        ours.close()
+        harness.close()
+    mean, prefix = statistics.mean(map(len, ids)), generate.shared_prefix([tuple(i) for i in ids])
+    print(
+        f"\n## {kind}: {len(ids)} rows, {mean:.1f} prompt tokens on average of which {prefix} shared, "
+        f"up to {options.new} new, {options.precision}\n"
+    )
+    _table(len(ids), tried, best, runs)
+    one, two = runs[-1][0].texts, runs[-1][1].texts
+    differing = [i for i, pair in enumerate(zip(one, two, strict=True)) if pair[0] != pair[1]]
+    print(
+        f"\nThe same answer for {len(ids) - len(differing)} of {len(ids)} rows ({1 - len(differing) / len(ids):.1%})."
+    )
+    _near_ties(options.model, [(test[i].id, ids[i], one[i], two[i]) for i in differing])
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--splits", type=Path, default=Path("data/splits"))
+    parser.add_argument("--rows", type=int, default=None)
+    parser.add_argument("--prompts", type=lambda text: text.split(","), default=list(PROMPTS))
+    parser.add_argument("--new", type=int, default=8)
+    parser.add_argument("--precision", choices=("bf16", "fp16", "fp32"), default="bf16")
+    parser.add_argument("--batch-tokens", type=int, default=2048)
+    parser.add_argument("--batch-sizes", type=lambda text: text.split(","), default=list(BATCH_SIZES))
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--lm-eval-python", default=sys.executable)
+    return parser.parse_args()
+
+
+def _table(rows: int, tried: dict[str, float], best: str, runs: Sequence[tuple[Timed, Timed]]) -> None:
+    print("| side | examples/s | min | max | to the harness at its best |\n| --- | ---: | ---: | ---: | ---: |")
+    for size, speed in tried.items():
+        print(f"| lm-eval hf, batch size {size}, tried once | {speed:.1f} | | | |")
+    speeds = [[rows / run.seconds for run in side] for side in zip(*runs, strict=True)]
+    reference = statistics.median(speeds[1])
+    for name, found in (("lockstep evaluate", speeds[0]), (f"lm-eval hf, batch size {best}", speeds[1])):
+        middle = statistics.median(found)
+        print(f"| {name} | {middle:.1f} | {min(found):.1f} | {max(found):.1f} | {middle / reference:.2f} |")
+
+
+def _near_ties(folder: Path, differing: Sequence[tuple[str, list[int], str, str]]) -> None:
+    """Where answers part: how far apart the two tokens are in fp32, in nats."""
+    if not differing:
+        return
+    model, tokenizer = generate.load(folder, "fp32")
+    print("\nWhere they part, and how far apart the two tokens are when computed in fp32:\n")
+    print("| row | ours | the harness | nats |\n| --- | --- | --- | ---: |")
+    gaps = []
+    for row, prompt, one, two in differing:
+        a, b = ([*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id] for text in (one, two))
+        place = next((i for i, pair in enumerate(zip(a, b, strict=False)) if pair[0] != pair[1]), 0)
+        with torch.inference_mode():
+            logits = _logits(model, [*prompt, *a[:place]])
+        gap = float((logits[a[place]] - logits[b[place]]).abs())
+        gaps.append((gap, f"| {row} | `{one!r}` | `{two!r}` | {gap:.3f} |"))
+    for _, line in sorted(gaps, reverse=True)[:20]:
+        print(line)
+
+
+def _logits(model: Any, ids: list[int]) -> Any:
+    return model(torch.tensor([ids], device=model.device), logits_to_keep=1).logits[0, -1].log_softmax(-1)
+
+
+if __name__ == "__main__":
+    main()
