@@ -69,7 +69,7 @@ def scaled_down() -> dict:
     value["validate"] |= {"min_rows": {"train": 20, "valid": 4, "test": 16}}
     value["train"] |= {"epochs": None, "max_steps": 4, "batch_size": 4, "precision": "fp32"}
     value["train"]["lora"] |= {"r": 4, "alpha": 8, "layers": None}
-    value["evaluate"] |= {"precision": "fp32"}
+    value["evaluate"] |= {"precision": "fp32", "base_prompt": {"labels": True, "shots": 0}}
     value["merge"] |= {"shard_mb": 1}
     value["gates"]["routes_well"] |= {"at_least": 0.01, "resolution": 0.3}
     return value
