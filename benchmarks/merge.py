@@ -11,6 +11,7 @@ Run: python -m benchmarks.merge
 
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -73,6 +74,7 @@ class Measured(NamedTuple):
 
 def main() -> None:
     """Make the model, measure both sides, print the table."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an exit, so that the temporary directory goes too
     with tempfile.TemporaryDirectory(prefix="lockstep-merge-") as name:
         home = Path(name)
         parameters = make_base(home / "base")
@@ -140,9 +142,13 @@ def measured(command: Sequence[str]) -> Measured:
     start = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         peak = 0
-        while process.poll() is None:
-            peak = max(peak, anonymous(process.pid))
-            time.sleep(0.02)
+        try:
+            while process.poll() is None:
+                peak = max(peak, anonymous(process.pid))
+                time.sleep(0.02)
+        except BaseException:
+            process.kill()
+            raise
         wall = time.perf_counter() - start
         out, err = process.communicate()
     if process.returncode:
