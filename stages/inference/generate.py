@@ -13,9 +13,7 @@ Where the time goes, and what is done about it:
 * Logits are made for the last position alone.
 """
 
-import ctypes
 import inspect
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -57,8 +55,6 @@ def load(folder: Path, precision: str) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cpu":
-        _keep_memory()
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=_TYPES[precision], local_files_only=True)
@@ -254,13 +250,3 @@ def _window(model: Any) -> float:
     """Columns that the narrowest layer attends to."""
     layers = DynamicCache(config=model.config).layers
     return min((float(layer.sliding_window) for layer in layers if layer.is_sliding), default=float("inf"))
-
-
-def _keep_memory() -> None:
-    """Let glibc keep freed blocks of up to 32 MB: to fetch them anew costs a page fault per 4 KB, a tenth of it all."""
-    if sys.platform == "linux":
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-        if mallopt:
-            trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of malloc.h
-            mallopt(mmap_threshold, 32 << 20)
-            mallopt(trim_threshold, 2**31 - 1)
