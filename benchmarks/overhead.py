@@ -38,8 +38,7 @@ def main() -> None:
             shutil.copytree(ROOT / layout.DOWNLOADS, folder / layout.DOWNLOADS)
         else:
             repro(folder, "fetch")
-            shutil.rmtree(folder / layout.BASE)
-        total = repro(folder)
+        total = repro(folder, "--force")
         train = json.loads((folder / layout.TRAIN_REPORT).read_text())["seconds"]
         evaluation = json.loads((folder / layout.EVALUATION).read_text())
         rates = [m["examples_per_second"] for m in evaluation["models"].values() if m["examples_per_second"]]

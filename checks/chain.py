@@ -15,6 +15,7 @@ from checks.evidence import DataReport, EvaluationReport, FetchReport, ParityRep
 from checks.rows import Prediction, Row
 
 R = TypeVar("R", bound=Report)
+Named = tuple[str, str | None]  # who names it, the digest it is given
 
 _SPLIT_FILES = {name: layout.SPLITS / f"{name}.jsonl" for name in layout.SPLIT_NAMES}
 _REPORT_FILES = (
@@ -29,12 +30,8 @@ _REPORT_FILES = (
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """What was found. A report that is missing or unreadable is None; ``gaps`` says why, by path.
-
-    ``breaks`` lists every place where two parts name different bytes. ``judged`` maps each path to
-    the digest that the evidence is about. ``predictions`` are the candidate's, in test order.
-    """
+class Reports:
+    """What the stages reported; None for a report that is missing or unreadable."""
 
     fetch: FetchReport | None
     prepare: PrepareReport | None
@@ -42,6 +39,17 @@ class Evidence:
     train: TrainReport | None
     parity: ParityReport | None
     evaluation: EvaluationReport | None
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What was found. ``gaps`` says, by path, why something is missing or unreadable.
+
+    ``breaks`` lists every place where two parts name different bytes. ``judged`` maps each path to
+    the digest that the evidence is about. ``predictions`` are the candidate's, in test order.
+    """
+
+    reports: Reports
     test: tuple[Row, ...]
     predictions: tuple[Prediction, ...]
     gaps: dict[str, str]
@@ -64,12 +72,15 @@ def gather(root: Path, scorers: str) -> Evidence:
             gaps[path.as_posix()] = str(refusal)
             return None
 
-    fetch = read(layout.FETCH_REPORT, FetchReport)
-    prepare = read(layout.PREPARE_REPORT, PrepareReport)
-    data = read(layout.DATA_REPORT, DataReport)
-    train = read(layout.TRAIN_REPORT, TrainReport)
-    parity = read(layout.PARITY_REPORT, ParityReport)
-    evaluation = read(layout.EVALUATION, EvaluationReport)
+    reports = Reports(
+        fetch=read(layout.FETCH_REPORT, FetchReport),
+        prepare=read(layout.PREPARE_REPORT, PrepareReport),
+        data=read(layout.DATA_REPORT, DataReport),
+        train=read(layout.TRAIN_REPORT, TrainReport),
+        parity=read(layout.PARITY_REPORT, ParityReport),
+        evaluation=read(layout.EVALUATION, EvaluationReport),
+    )
+    fetch, train, parity, evaluation = reports.fetch, reports.train, reports.parity, reports.evaluation
 
     judged: dict[str, str] = {}
     prediction_files = [layout.PREDICTIONS / f"{name}.jsonl" for name in (evaluation.models if evaluation else ())]
@@ -86,11 +97,8 @@ def gather(root: Path, scorers: str) -> Evidence:
         judged[layout.MERGED.as_posix()] = parity.merged
 
     test, predictions = _rows(root, gaps)
-    links = _Links(fetch, prepare, data, train, parity, evaluation, judged, scorers)
-    breaks = (*links.breaks(), *_row_breaks(test, predictions))
-    return Evidence(
-        fetch, prepare, data, train, parity, evaluation, test, predictions, gaps, breaks, dict(sorted(judged.items()))
-    )
+    breaks = (*_breaks(reports, judged, scorers), *_row_breaks(test, predictions))
+    return Evidence(reports, test, predictions, gaps, breaks, dict(sorted(judged.items())))
 
 
 def compare(root: Path, judged: dict[str, str]) -> list[str]:
@@ -131,48 +139,37 @@ def _rows(root: Path, gaps: dict[str, str]) -> tuple[tuple[Row, ...], tuple[Pred
     return tuple(test), tuple(predictions)
 
 
-@dataclass(frozen=True)
-class _Links:
-    fetch: FetchReport | None
-    prepare: PrepareReport | None
-    data: DataReport | None
-    train: TrainReport | None
-    parity: ParityReport | None
-    evaluation: EvaluationReport | None
-    judged: dict[str, str]
-    scorers: str
+def _breaks(reports: Reports, judged: dict[str, str], scorers: str) -> Iterator[str]:
+    """Each pair of names that must be equal and is not."""
+    for what, (one, one_value), (two, two_value) in _pairs(reports, judged, scorers):
+        if one_value is not None and two_value is not None and one_value != two_value:
+            yield f"{what}: {one} says {short(one_value)}, {two} says {short(two_value)}"
 
-    def breaks(self) -> Iterator[str]:
-        """Each pair of names that must be equal and is not."""
-        for what, (one, one_value), (two, two_value) in self._pairs():
-            if one_value is not None and two_value is not None and one_value != two_value:
-                yield f"{what}: {one} says {short(one_value)}, {two} says {short(two_value)}"
 
-    def _pairs(self) -> Iterator[tuple[str, tuple[str, str | None], tuple[str, str | None]]]:
-        fetch, prepare, data, train = self.fetch, self.prepare, self.data, self.train
-        parity, evaluation = self.parity, self.evaluation
-        base = ("fetch", fetch.base.digest if fetch else None)
-        yield "raw data", ("fetch", fetch.data.digest if fetch else None), ("prepare", prepare.raw if prepare else None)
-        yield "base", base, ("train", train.base if train else None)
-        yield "base", base, ("merge", parity.base if parity else None)
-        yield "base", base, ("evaluate", evaluation.base if evaluation else None)
-        yield "adapter", ("train", train.adapter if train else None), ("merge", parity.adapter if parity else None)
-        merged = ("merge", parity.merged if parity else None)
-        yield "merged", merged, ("evaluate", evaluation.merged if evaluation else None)
-        scorers = ("params.yaml", self.scorers)
-        yield "scorers", scorers, ("evaluate", evaluation.scorers if evaluation else None)
-        for name, path in _SPLIT_FILES.items():
-            disk = (path.as_posix(), self.judged.get(path.as_posix()))
-            split = prepare.splits.get(name) if prepare else None
-            yield f"{name} split", disk, ("prepare", split.sha256 if split else None)
-            yield f"{name} split", disk, ("validate", data.splits.get(name, "") if data else None)
-            if name != "test":
-                yield f"{name} split", disk, ("train", train.splits.get(name, "") if train else None)
-        test = _SPLIT_FILES["test"].as_posix()
-        yield "test split", (test, self.judged.get(test)), ("evaluate", evaluation.test if evaluation else None)
-        for name, model in evaluation.models.items() if evaluation else ():
-            file = (layout.PREDICTIONS / f"{name}.jsonl").as_posix()
-            yield f"{name} predictions", (file, self.judged.get(file)), ("evaluate", model.predictions)
+def _pairs(reports: Reports, judged: dict[str, str], scorers: str) -> Iterator[tuple[str, Named, Named]]:
+    fetch, prepare, data, train = reports.fetch, reports.prepare, reports.data, reports.train
+    parity, evaluation = reports.parity, reports.evaluation
+    base = ("fetch", fetch.base.digest if fetch else None)
+    yield "raw data", ("fetch", fetch.data.digest if fetch else None), ("prepare", prepare.raw if prepare else None)
+    yield "base", base, ("train", train.base if train else None)
+    yield "base", base, ("merge", parity.base if parity else None)
+    yield "base", base, ("evaluate", evaluation.base if evaluation else None)
+    yield "adapter", ("train", train.adapter if train else None), ("merge", parity.adapter if parity else None)
+    merged = ("merge", parity.merged if parity else None)
+    yield "merged", merged, ("evaluate", evaluation.merged if evaluation else None)
+    yield "scorers", ("params.yaml", scorers), ("evaluate", evaluation.scorers if evaluation else None)
+    for name, path in _SPLIT_FILES.items():
+        disk = (path.as_posix(), judged.get(path.as_posix()))
+        split = prepare.splits.get(name) if prepare else None
+        yield f"{name} split", disk, ("prepare", split.sha256 if split else None)
+        yield f"{name} split", disk, ("validate", data.splits.get(name, "") if data else None)
+        if name != "test":
+            yield f"{name} split", disk, ("train", train.splits.get(name, "") if train else None)
+    test = _SPLIT_FILES["test"].as_posix()
+    yield "test split", (test, judged.get(test)), ("evaluate", evaluation.test if evaluation else None)
+    for name, model in evaluation.models.items() if evaluation else ():
+        file = (layout.PREDICTIONS / f"{name}.jsonl").as_posix()
+        yield f"{name} predictions", (file, judged.get(file)), ("evaluate", model.predictions)
 
 
 def _row_breaks(test: tuple[Row, ...], predictions: tuple[Prediction, ...]) -> Iterator[str]:

@@ -4,31 +4,27 @@ A refusal is one line for a person: what was wrong (path, line, value), then the
 Codes 0 (done) and 1 (a bug: report it) are not refusals; 130 is an interrupt by the user.
 """
 
-from typing import ClassVar
-
 
 class Refusal(Exception):  # noqa: N818 - a refusal is a decision, not a malfunction
     """Bad input, or evidence that does not hold. Carries the problem and the remedy.
 
-    ``what`` says what was wrong and where, ``todo`` what the reader does about it.
+    ``what`` says what was wrong and where, ``todo`` what the reader does about it, ``others`` every
+    further problem found at once, one line each.
     """
 
-    exit_code: ClassVar[int]
+    exit_code: int
 
-    def __init__(self, what: str, todo: str) -> None:
+    def __init__(self, what: str, todo: str, others: tuple[str, ...] = ()) -> None:
         super().__init__(f"{what}; {todo}")
         self.what = what
         self.todo = todo
+        self.others = others
 
 
 class ParamsRefused(Refusal):
     """params.yaml cannot be read, or says something impossible."""
 
     exit_code = 2
-
-    def __init__(self, what: str, todo: str, others: tuple[str, ...] = ()) -> None:
-        super().__init__(what, todo)
-        self.others = others  # further problems in the same file, one line each
 
 
 class SourceRefused(Refusal):
@@ -41,10 +37,6 @@ class DataRefused(Refusal):
     """Rows cannot be prepared, or an expectation on the splits fails."""
 
     exit_code = 4
-
-    def __init__(self, what: str, todo: str, others: tuple[str, ...] = ()) -> None:
-        super().__init__(what, todo)
-        self.others = others  # further rows or expectations, one line each
 
 
 class TrainingRefused(Refusal):
@@ -69,10 +61,6 @@ class EvidenceRefused(Refusal):
     """Evidence is missing, stale, unreadable, or about other bytes."""
 
     exit_code = 8
-
-    def __init__(self, what: str, todo: str, others: tuple[str, ...] = ()) -> None:
-        super().__init__(what, todo)
-        self.others = others  # every further mismatch, one line each
 
 
 class MachineRefused(Refusal):

@@ -22,7 +22,7 @@ def judge(params: Params, evidence: Evidence) -> Verdict:
     findings = tuple(_finding(name, gate, params, evidence) for name, gate in params.gates.items())
     return Verdict(
         status=combine(findings),
-        model=evidence.parity.merged if evidence.parity else None,
+        model=evidence.reports.parity.merged if evidence.reports.parity else None,
         policy=policy_digest(params.gates),
         judged=evidence.judged,
         findings=findings,
@@ -90,7 +90,7 @@ def _threshold(name: str, gate: ThresholdGate, params: Params, evidence: Evidenc
 
 
 def _parity(name: str, gate: ParityGate, evidence: Evidence) -> Finding:
-    report = evidence.parity
+    report = evidence.reports.parity
     if report is None:
         return _fail(name, gate, f"no evidence: {evidence.gaps[layout.PARITY_REPORT.as_posix()]}")
     if report.positions == 0:
@@ -113,19 +113,22 @@ def _parity(name: str, gate: ParityGate, evidence: Evidence) -> Finding:
 
 
 def _data(name: str, gate: DataGate, evidence: Evidence) -> Finding:
-    for path, report in ((layout.PREPARE_REPORT, evidence.prepare), (layout.DATA_REPORT, evidence.data)):
+    for path, report in (
+        (layout.PREPARE_REPORT, evidence.reports.prepare),
+        (layout.DATA_REPORT, evidence.reports.data),
+    ):
         if report is None:
             return _fail(name, gate, f"no evidence: {evidence.gaps[path.as_posix()]}")
     for split in layout.SPLIT_NAMES:
         if gap := evidence.gaps.get((layout.SPLITS / f"{split}.jsonl").as_posix()):
             return _fail(name, gate, f"no evidence: {gap}")
-    assert evidence.data is not None
-    failed = [e for e in evidence.data.expectations if not e.success]
-    rows = sum(evidence.data.rows.values())
+    assert evidence.reports.data is not None
+    failed = [e for e in evidence.reports.data.expectations if not e.success]
+    rows = sum(evidence.reports.data.rows.values())
     if failed:
         more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
         return _fail(name, gate, f"{failed[0].name}: {failed[0].observed}{more}")
-    total = len(evidence.data.expectations)
+    total = len(evidence.reports.data.expectations)
     return Finding(gate=name, kind=gate.kind, status="pass", reason=f"all {total} expectations hold", n=rows)
 
 

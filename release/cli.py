@@ -5,6 +5,7 @@ Heavy imports live in the commands, so that ``lockstep --help`` is instant.
 
 import functools
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -38,7 +39,7 @@ def refusing(command: Callable[P, None]) -> Callable[P, None]:
         try:
             command(*args, **kwargs)
         except Refusal as refusal:
-            for line in (str(refusal), *getattr(refusal, "others", ())):
+            for line in (str(refusal), *refusal.others):
                 click.secho(f"lockstep: {line}", err=True, fg="red")
             sys.exit(refusal.exit_code)
 
@@ -73,15 +74,13 @@ def run(root: Path, targets: tuple[str, ...], force: bool) -> None:
 
     Only what changed is run. Exits as `lockstep gate` does when the pipeline reaches its verdict.
     """
-    from checks import files, layout
-    from checks.verdict import Verdict
     from release import gate as verb
     from release import run as pipeline
 
     pipeline.run(root, targets, force)
     if targets and "gate" not in targets:
         return
-    verdict = files.read_json(root / layout.VERDICT, Verdict)
+    verdict = verb.gate(root)
     click.echo(f"\n{_table(verdict)}\n")
     for what, where in _places(root):
         click.echo(f"  {what:<14}{where}")
@@ -167,13 +166,15 @@ def _places(root: Path) -> list[tuple[str, str]]:
     """Where a person looks after a run."""
     from checks import layout, params_file
 
-    uri = params_file.load(root / layout.PARAMS).tracking.uri
+    mlflow = Path(os.path.relpath(Path(sys.executable).parent / "mlflow"))
+    store = f"--backend-store-uri {params_file.load(root / layout.PARAMS).tracking.uri}"
+    where = "at MLFLOW_TRACKING_URI" if os.environ.get("MLFLOW_TRACKING_URI") else f"{mlflow} ui {store}"
     return [
         ("verdict", f"{root / layout.VERDICT}   (again: lockstep gate)"),
         ("evaluation", str(root / layout.SUMMARY)),
         ("plots", str(root / layout.PLOTS)),
         ("Data Docs", str(root / layout.DATA_DOCS / "index.html")),
-        ("MLflow", f"mlflow ui --backend-store-uri {uri}"),
+        ("MLflow", where),
         ("model", str(root / layout.MERGED)),
     ]
 

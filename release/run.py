@@ -15,7 +15,7 @@ class StageRefused(Refusal):
 
     def __init__(self, stage: str, code: int) -> None:
         super().__init__(f"{stage} refused", "mend what it says above, then run again; finished stages are kept")
-        self.exit_code = code  # type: ignore[misc]  # one class, the code of any stage
+        self.exit_code = code
 
 
 def run(root: Path, targets: tuple[str, ...], force: bool) -> None:

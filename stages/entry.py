@@ -30,7 +30,7 @@ def run(name: str, stage: Stage) -> None:
         (root / layout.REFUSAL).unlink(missing_ok=True)
         click.echo(f"{name}: {stage(params_file.load(root / layout.PARAMS), root)}", err=True)
     except Refusal as refusal:
-        lines = [f"{name}: {refusal}", *(f"{name}: {other}" for other in getattr(refusal, "others", ()))]
+        lines = [f"{name}: {refusal}", *(f"{name}: {other}" for other in refusal.others)]
         click.echo("\n".join(lines), err=True)
         files.write_json(root / layout.REFUSAL, {"stage": name, "exit_code": refusal.exit_code, "lines": lines})
         sys.exit(refusal.exit_code)

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from checks import files, layout
-from checks.evidence import EvaluationReport, TrainReport
+from checks.evidence import EvaluationReport, PrepareReport, TrainReport
 from checks.verdict import Verdict
 from tests import pipeline_repository as repository
 from tests.conftest import REPOSITORY
@@ -99,9 +99,11 @@ def test_a_changed_learning_rate_reruns_from_train_onward_and_diffs_show_it(fini
 @pytest.mark.slow
 def test_a_changed_rule_reruns_from_prepare_onward(finished: Path) -> None:
     document = _params(finished)
-    document["prepare"]["splits"]["test"] = 0.3
+    document["prepare"]["rules"].append("drop-one-word-prompt")
     repository.write_params(finished, document)
     assert repository.repro(finished) == ALL[1:]
+    report = files.read_json(finished / layout.PREPARE_REPORT, PrepareReport)
+    assert next(rule.rows for rule in report.rules if rule.rule == "drop-one-word-prompt") == len(repository.SERVICES)
 
 
 @pytest.mark.slow
