@@ -9,6 +9,7 @@ Out: a Markdown table. Both sides run alternately, each run in a process of its 
 Run: python -m benchmarks.merge
 """
 
+import argparse
 import json
 import os
 import signal
@@ -74,6 +75,7 @@ class Measured(NamedTuple):
 
 def main() -> None:
     """Make the model, measure both sides, print the table."""
+    argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0]).parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an exit, so that the temporary directory goes too
     with tempfile.TemporaryDirectory(prefix="lockstep-merge-") as name:
         home = Path(name)

@@ -8,6 +8,7 @@ a changed gate. Training is the trainer's loop, generation the rows divided by t
 imports, loading, conversion, hashing, expectations, merging, parity, plots, DVC.
 """
 
+import argparse
 import json
 import shutil
 import subprocess
@@ -31,6 +32,7 @@ def repro(folder: Path, *args: str) -> float:
 
 def main() -> None:
     """Measure and print a Markdown table."""
+    argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0]).parse_args()
     with tempfile.TemporaryDirectory(prefix="overhead-") as scratch:
         folder = Path(scratch) / "clone"
         subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)

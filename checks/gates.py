@@ -113,22 +113,18 @@ def _parity(name: str, gate: ParityGate, evidence: Evidence) -> Finding:
 
 
 def _data(name: str, gate: DataGate, evidence: Evidence) -> Finding:
-    for path, report in (
-        (layout.PREPARE_REPORT, evidence.reports.prepare),
-        (layout.DATA_REPORT, evidence.reports.data),
-    ):
-        if report is None:
-            return _fail(name, gate, f"no evidence: {evidence.gaps[path.as_posix()]}")
-    for split in layout.SPLIT_NAMES:
-        if gap := evidence.gaps.get((layout.SPLITS / f"{split}.jsonl").as_posix()):
+    splits = (layout.SPLITS / f"{split}.jsonl" for split in layout.SPLIT_NAMES)
+    for path in (layout.PREPARE_REPORT, layout.DATA_REPORT, *splits):
+        if gap := evidence.gaps.get(path.as_posix()):
             return _fail(name, gate, f"no evidence: {gap}")
-    assert evidence.reports.data is not None
-    failed = [e for e in evidence.reports.data.expectations if not e.success]
-    rows = sum(evidence.reports.data.rows.values())
+    report = evidence.reports.data
+    assert report is not None  # else it is a gap
+    failed = [e for e in report.expectations if not e.success]
+    rows = sum(report.rows.values())
     if failed:
         more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
         return _fail(name, gate, f"{failed[0].name}: {failed[0].observed}{more}")
-    total = len(evidence.reports.data.expectations)
+    total = len(report.expectations)
     return Finding(gate=name, kind=gate.kind, status="pass", reason=f"all {total} expectations hold", n=rows)
 
 
