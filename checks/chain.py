@@ -11,10 +11,21 @@ from typing import TypeVar
 
 from checks import digest, files, layout
 from checks.errors import EvidenceRefused
-from checks.evidence import DataReport, EvaluationReport, FetchReport, ParityReport, PrepareReport, Report, TrainReport
+from checks.evidence import (
+    DataReport,
+    EvaluationReport,
+    FetchReport,
+    NoiseReport,
+    ParityReport,
+    PrepareReport,
+    ReferencesReport,
+    Report,
+    TrainReport,
+)
 from checks.rows import Prediction, Row
 
 R = TypeVar("R", bound=Report)
+L = TypeVar("L", Row, Prediction)
 Named = tuple[str, str | None]  # who names it, the digest it is given
 
 _SPLIT_FILES = {name: layout.SPLITS / f"{name}.jsonl" for name in layout.SPLIT_NAMES}
@@ -26,6 +37,8 @@ _REPORT_FILES = (
     layout.PARITY_REPORT,
     layout.EVALUATION,
     layout.METRICS,
+    layout.REFERENCES,
+    layout.NOISE,
 )
 
 
@@ -39,6 +52,8 @@ class Reports:
     train: TrainReport | None
     parity: ParityReport | None
     evaluation: EvaluationReport | None
+    references: ReferencesReport | None
+    noise: NoiseReport | None
 
 
 @dataclass(frozen=True)
@@ -46,12 +61,13 @@ class Evidence:
     """What was found. ``gaps`` says, by path, why something is missing or unreadable.
 
     ``breaks`` lists every place where two parts name different bytes. ``judged`` maps each path to
-    the digest that the evidence is about. ``predictions`` are the candidate's, in test order.
+    the digest that the evidence is about. ``answers`` are each model's predictions, in test order.
     """
 
     reports: Reports
+    train: tuple[Row, ...]
     test: tuple[Row, ...]
-    predictions: tuple[Prediction, ...]
+    answers: dict[str, tuple[Prediction, ...]]
     gaps: dict[str, str]
     breaks: tuple[str, ...]
     judged: dict[str, str]
@@ -79,12 +95,15 @@ def gather(root: Path, scorers: str) -> Evidence:
         train=read(layout.TRAIN_REPORT, TrainReport),
         parity=read(layout.PARITY_REPORT, ParityReport),
         evaluation=read(layout.EVALUATION, EvaluationReport),
+        references=read(layout.REFERENCES, ReferencesReport),
+        noise=read(layout.NOISE, NoiseReport),
     )
     fetch, train, parity, evaluation = reports.fetch, reports.train, reports.parity, reports.evaluation
 
     judged: dict[str, str] = {}
-    prediction_files = [layout.PREDICTIONS / f"{name}.jsonl" for name in (evaluation.models if evaluation else ())]
-    for path in (*_REPORT_FILES, *_SPLIT_FILES.values(), *prediction_files):
+    models = dict.fromkeys(("candidate", *(evaluation.models if evaluation else ())))
+    answer_files = {name: layout.PREDICTIONS / f"{name}.jsonl" for name in models}
+    for path in (*_REPORT_FILES, *_SPLIT_FILES.values(), *answer_files.values()):
         try:
             judged[path.as_posix()] = digest.of_file(root / path).sha256
         except EvidenceRefused as refusal:
@@ -96,9 +115,19 @@ def gather(root: Path, scorers: str) -> Evidence:
     if parity:
         judged[layout.MERGED.as_posix()] = parity.merged
 
-    test, predictions = _rows(root, gaps)
-    breaks = (*_breaks(reports, judged, scorers), *_row_breaks(test, predictions))
-    return Evidence(reports, test, predictions, gaps, breaks, dict(sorted(judged.items())))
+    def lines(path: Path, model: type[L]) -> tuple[L, ...]:
+        try:
+            return tuple(files.read_jsonl(root / path, model))
+        except EvidenceRefused as refusal:
+            gaps.setdefault(path.as_posix(), str(refusal))
+            return ()
+
+    train_rows, test_rows = lines(_SPLIT_FILES["train"], Row), lines(_SPLIT_FILES["test"], Row)
+    answers = {name: lines(path, Prediction) for name, path in answer_files.items()}
+    breaks = [*_breaks(reports, judged, scorers), *_reference_breaks(reports)]
+    for name, found in answers.items():
+        breaks += _row_breaks(test_rows, found, answer_files[name])
+    return Evidence(reports, train_rows, test_rows, answers, gaps, tuple(breaks), dict(sorted(judged.items())))
 
 
 def compare(root: Path, judged: dict[str, str]) -> list[str]:
@@ -122,21 +151,6 @@ def compare(root: Path, judged: dict[str, str]) -> list[str]:
 def short(value: str) -> str:
     """A digest's first 12 hex digits, for people."""
     return value.removeprefix("sha256:")[:12]
-
-
-def _rows(root: Path, gaps: dict[str, str]) -> tuple[tuple[Row, ...], tuple[Prediction, ...]]:
-    test: list[Row] = []
-    predictions: list[Prediction] = []
-    candidate = layout.PREDICTIONS / "candidate.jsonl"
-    try:
-        test = files.read_jsonl(root / _SPLIT_FILES["test"], Row)
-    except EvidenceRefused as refusal:
-        gaps.setdefault(_SPLIT_FILES["test"].as_posix(), str(refusal))
-    try:
-        predictions = files.read_jsonl(root / candidate, Prediction)
-    except EvidenceRefused as refusal:
-        gaps.setdefault(candidate.as_posix(), str(refusal))
-    return tuple(test), tuple(predictions)
 
 
 def _breaks(reports: Reports, judged: dict[str, str], scorers: str) -> Iterator[str]:
@@ -172,11 +186,25 @@ def _pairs(reports: Reports, judged: dict[str, str], scorers: str) -> Iterator[t
         yield f"{name} predictions", (file, judged.get(file)), ("evaluate", model.predictions)
 
 
-def _row_breaks(test: tuple[Row, ...], predictions: tuple[Prediction, ...]) -> Iterator[str]:
+def _reference_breaks(reports: Reports) -> Iterator[str]:
+    """The evaluation must have compared with the earlier models that the references name."""
+    if reports.references is None or reports.evaluation is None:
+        return
+    uses = reports.evaluation.references
+    named = {name: found.merged for name, found in reports.references.found.items()}
+    for name in sorted({*named, *reports.references.absent, *uses}):
+        one, two = named.get(name), uses[name].merged if name in uses else None
+        if name not in uses:
+            yield f"{name}: {layout.REFERENCES} names it, evaluate did not ask for it"
+        elif one != two:
+            shown = [short(value) if value else "none" for value in (one, two)]
+            yield f"{name}: {layout.REFERENCES} says {shown[0]}, evaluate says {shown[1]}"
+
+
+def _row_breaks(test: tuple[Row, ...], predictions: tuple[Prediction, ...], path: Path) -> Iterator[str]:
     """Predictions must be of exactly the test rows, each once, in order, with their own references."""
     if not test or not predictions:
         return
-    path = layout.PREDICTIONS / "candidate.jsonl"
     wanted, found = [row.id for row in test], [p.id for p in predictions]
     if wanted != found:
         missing, extra = len(set(wanted) - set(found)), len(set(found) - set(wanted))

@@ -12,6 +12,7 @@ from checks.rows import Record
 
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0)]
+Earlier = Literal["main", "champion"]  # models released before, named by git
 
 
 class Report(Record):
@@ -28,6 +29,8 @@ class Fetched(Record):
     size: Count  # bytes that were hashed
     files: Count
     digest: Digest  # of the output directory
+    license: str | None  # as params.yaml states it
+    declared: str | None  # what the source says of itself, as it spells it; None when it says nothing
 
 
 class FetchReport(Report):
@@ -166,15 +169,86 @@ class ModelResult(Record):
     examples_per_second: float | None  # None for baselines that generate nothing
 
 
+class Reference(Record):
+    """A model that was released before: what the record at ``commit`` says of it."""
+
+    commit: Annotated[str, Field(pattern=r"^[0-9a-f]{40,64}$")]
+    merged: Digest
+    test: Digest
+    scorers: Digest
+    prompt_format: Digest
+    predictions: Digest  # of data/predictions/candidate.jsonl there
+
+
+class ReferencesReport(Report):
+    """The earlier models that gates compare with, as git named them; ``absent`` says why there is none yet.
+
+    ``lockstep references`` writes it. Every name in ``checks.gate_kinds.EARLIER`` that a gate names is in exactly
+    one of the two.
+    """
+
+    found: dict[Earlier, Reference]
+    absent: dict[Earlier, str]
+
+    @model_validator(mode="after")
+    def _each_is_in_one(self) -> Self:
+        if both := set(self.found) & set(self.absent):
+            raise ValueError(f"{', '.join(sorted(both))} is both found and absent")
+        return self
+
+
+class ReferenceUse(Record):
+    """Where a reference's predictions come from.
+
+    ``stored``: its own, of the same test split, scorers and prompt. ``same-model``: it is the candidate. ``evaluated``:
+    its weights answered this test split. ``absent``: there is none yet. ``unavailable``: there is one, and neither
+    its predictions nor its weights could be had.
+    """
+
+    how: Literal["stored", "same-model", "evaluated", "absent", "unavailable"]
+    merged: Digest | None  # None when absent
+    note: str  # a sentence for a person
+
+
 class EvaluationReport(Report):
-    """The candidate (the merged directory) beside the base model and the baselines, on one test split."""
+    """The candidate (the merged directory) beside references and baselines, on one test split."""
 
     merged: Digest
     base: Digest
     test: Digest
     rows: Count
     scorers: Digest  # of evaluate.scorers, canonical JSON
-    prompt_format: Digest  # of chat template, generation settings and the base's prompt
+    prompt_format: Digest  # of the candidate's chat template and the generation settings
+    base_prompt: Digest  # of the messages that the base was asked
     confidence: float
-    models: dict[str, ModelResult]  # "candidate", "base", "majority", "naive-bayes"
+    references: dict[Earlier, ReferenceUse]
+    models: dict[str, ModelResult]  # "candidate", "base", then "main", "champion" where had, then the baselines
     summary: tuple[str, ...]  # sentences for a person
+
+
+class NoiseRun(Record):
+    """One evaluation of the unchanged model; ``changed`` counts rows answered otherwise than in the first run."""
+
+    order: str  # "test order", "reversed", "shuffled 1", …
+    batch_tokens: Count
+    threads: Count
+    metrics: dict[str, float]
+    changed: Count
+
+
+class NoiseReport(Report):
+    """How far evaluations of one unchanged model differ: what no margin may be below.
+
+    Current while base, scorers and prompt format are those of the evaluation.
+    """
+
+    merged: Digest
+    base: Digest
+    test: Digest
+    scorers: Digest
+    prompt_format: Digest
+    device: str
+    rows: Count
+    runs: Annotated[tuple[NoiseRun, ...], Field(min_length=2)]
+    floor: dict[str, float]  # scorer to the largest difference between two runs' means
+    max_logprob_diff: float  # nats, on reference tokens of the valid split, between two batchings

@@ -13,6 +13,7 @@ SEAL = Path("data/validated.json")  # the splits that passed every expectation, 
 ADAPTER = Path("models/adapter")
 MERGED = Path("models/merged")
 PREDICTIONS = Path("data/predictions")  # candidate.jsonl, base.jsonl, one per baseline
+COMPARISON = Path("data/comparison")  # plots of the paired differences, PNG and SVG
 DATA_DOCS = Path("data/data_docs")
 
 # The record: small, reviewed in pull requests, kept in git.
@@ -28,11 +29,19 @@ CONFUSION = REPORTS / "confusion.csv"
 EVALUATION = REPORTS / "evaluation.json"  # the evidence; METRICS holds its numbers for `dvc metrics`
 SUMMARY = REPORTS / "evaluation.md"
 PLOTS = REPORTS / "plots"  # PNG and SVG
+REFERENCES = REPORTS / "references.json"  # which earlier models git names
+NOISE = REPORTS / "noise.json"  # `lockstep calibrate`
 VERDICT = REPORTS / "verdict.json"
+
+# Desired state and policy: changed by `lockstep promote` and by code owners.
+ENVIRONMENTS = Path("release/environments")
+POINTER = "pointer.yaml"  # in each environment's folder: what it runs
+APPROVALS = Path("release/policy/approved.yaml")  # policy digests that code owners approved
 
 # Private to one machine: ignored by git and by DVC.
 STATE = Path(".lockstep")
 DOWNLOADS = STATE / "downloads"
+ANSWERS = STATE / "answers"  # generated texts by the digest of all that decides them
 REFUSAL = STATE / "refusal.json"  # the last refusal of a stage, for `lockstep run`
 
 SPLIT_NAMES = ("train", "valid", "test")

@@ -14,7 +14,8 @@ from pydantic import BaseModel, ValidationError
 
 from checks import layout
 from checks.errors import ParamsRefused
-from checks.params import Params, Section
+from checks.params import Params
+from checks.sections import Section
 
 
 def load(path: Path = layout.PARAMS) -> Params:

@@ -10,10 +10,14 @@ Status = Literal["pass", "fail", "inconclusive"]
 
 
 class Finding(Record):
-    """What one gate asked and what was found.
+    """What one gate asked and what was found; a figure is None where the kind has none.
 
-    ``value`` with ``low`` and ``high`` is the estimate and its interval, ``bound`` what had to be
-    cleared, ``n`` the rows behind it; each is None where the kind has no such figure.
+    ``value`` with ``low`` and ``high`` is the estimate and its bounds, each one-sided at the gate's confidence;
+    for a paired kind it is the difference to ``against``, the candidate's mean minus the reference's. ``bound`` is
+    what had to be cleared (for a paired kind the signed margin), ``n`` the rows behind it. ``p`` is of the
+    hypothesis that the gate must refute to pass, ``p_holm`` the same after Holm's correction over the verdict.
+    ``detectable`` is the true difference that a test of this gate alone sees with 80 % power, ``rows_needed`` the
+    rows that would resolve the margin when these do not.
     """
 
     gate: str
@@ -21,11 +25,17 @@ class Finding(Record):
     status: Status
     reason: str
     metric: str | None = None
+    against: str | None = None
+    method: str | None = None
     value: float | None = None
     low: float | None = None
     high: float | None = None
     bound: float | None = None
+    p: float | None = None
+    p_holm: float | None = None
+    detectable: float | None = None
     n: int | None = None
+    rows_needed: int | None = None
 
 
 class Verdict(Report):

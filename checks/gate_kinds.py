@@ -1,0 +1,142 @@
+"""The kinds of gate that params.yaml may name, as strict models; ``checks.gates`` asks them."""
+
+import math
+from statistics import NormalDist
+from typing import Annotated, Literal, Self, get_args
+
+from pydantic import Field, model_validator
+
+from checks.evidence import Earlier
+from checks.sections import Agreement, Fraction, Positive, Section, Share, Strings
+
+# Models that were released before: named by git, not by this evaluation.
+EARLIER: tuple[Earlier, ...] = get_args(Earlier)
+
+Metric = Annotated[str, Field(description="one of evaluate.scorers")]
+Against = Annotated[str, Field(description="base, main, champion, or one of evaluate.baselines")]
+Bound = Annotated[float | None, Field(gt=0)]
+
+
+class ThresholdGate(Section):
+    """The interval's bound, not the point, must clear ``at_least`` (or stay under ``at_most``)."""
+
+    kind: Literal["threshold"]
+    metric: Metric
+    at_least: float | None = None
+    at_most: float | None = None
+    confidence: Fraction
+    resolution: Annotated[
+        Fraction, Field(description="half-width that the two-sided interval must not exceed; sets the rows needed")
+    ]
+
+    @model_validator(mode="after")
+    def _one_bound(self) -> Self:
+        if (self.at_least is None) == (self.at_most is None):
+            raise ValueError("needs exactly one of at_least and at_most|write one of them")
+        return self
+
+    @property
+    def rows_needed(self) -> int:
+        """Rows for a half-width of ``resolution`` at worst (p = 1/2, normal approximation): z² / 4r²."""
+        z = NormalDist().inv_cdf(0.5 + self.confidence / 2)
+        return math.ceil(z * z / (4 * self.resolution**2))
+
+
+class ImprovesGate(Section):
+    """Better than a reference on the same rows, by more than ``margin``."""
+
+    kind: Literal["improves"]
+    metric: Metric
+    against: Against
+    margin: Annotated[float, Field(ge=0, lt=1, description="0: better at all")]
+    confidence: Fraction
+
+
+class NonInferiorGate(Section):
+    """Not worse than a reference on the same rows by ``margin`` or more."""
+
+    kind: Literal["non_inferior"]
+    metric: Metric
+    against: Against
+    margin: Fraction
+    confidence: Fraction
+
+
+class SliceGate(Section):
+    """In no slice worse than a reference by ``margin`` or more."""
+
+    kind: Literal["slice"]
+    metric: Metric
+    against: Against
+    margin: Fraction
+    confidence: Fraction
+    min_rows: Annotated[int, Field(ge=1, description="slices with fewer rows are judged together, as one")]
+
+
+class DataGate(Section):
+    """Every expectation on the splits held, about these splits."""
+
+    kind: Literal["data"]
+
+
+class ParityGate(Agreement):
+    """Merged and adapter agree on real prompts."""
+
+    kind: Literal["parity"]
+
+
+class ContaminationGate(Section):
+    """Rows of the test split that training has seen, or nearly."""
+
+    kind: Literal["contamination"]
+    ngram: Annotated[int, Field(ge=1, description="words in a row that count as seen; shorter prompts count whole")]
+    max_ngram_share: Annotated[Share, Field(description="share of test rows with such a run of words in train")]
+    shingle: Annotated[int, Field(ge=1, le=20, description="characters in a shingle of the normalised prompt")]
+    similarity: Annotated[float, Field(gt=0, le=1, description="Jaccard similarity that makes a near-duplicate")]
+    max_near_duplicate_share: Annotated[Share, Field(description="share of test rows with a near-duplicate in train")]
+
+
+class LicenseGate(Section):
+    """Base, data and adapter may be shipped together."""
+
+    kind: Literal["license"]
+    allow: Annotated[Strings, Field(min_length=1, description="SPDX identifiers, or the table's own names")]
+    adapter: Annotated[str, Field(description="the licence that the fine-tuned weights are shipped under")]
+    commercial: Annotated[bool, Field(description="whether the model is used commercially")]
+
+
+class BudgetGate(Section):
+    """What the model may cost; a bound that is not written is not asked."""
+
+    kind: Literal["budget"]
+    parameters_millions: Bound = None
+    artifact_mb: Annotated[Bound, Field(description="the merged directory, 10^6 bytes")] = None
+    train_minutes: Bound = None
+    latency_p95_seconds: Annotated[Bound, Field(description="of an answer, in the batches that evaluate makes")] = None
+    gpu_hours: Annotated[Bound, Field(description="training and evaluation, times devices; 0 hours on a CPU")] = None
+    cost: Annotated[Bound, Field(description="device hours times hourly_price, in the price's currency")] = None
+    hourly_price: Annotated[Bound, Field(description="of one device")] = None
+
+    @model_validator(mode="after")
+    def _asks_something(self) -> Self:
+        asked = self.model_dump(exclude={"kind", "hourly_price"})
+        if all(bound is None for bound in asked.values()):
+            raise ValueError(f"asks nothing|write at least one of {', '.join(asked)}")
+        if (self.cost is None) != (self.hourly_price is None):
+            raise ValueError("cost and hourly_price go together|write both or neither")
+        return self
+
+
+PairedGate = ImprovesGate | NonInferiorGate | SliceGate
+Gate = Annotated[
+    ThresholdGate
+    | ImprovesGate
+    | NonInferiorGate
+    | SliceGate
+    | DataGate
+    | ParityGate
+    | ContaminationGate
+    | LicenseGate
+    | BudgetGate,
+    Field(discriminator="kind"),
+]

@@ -1,0 +1,83 @@
+"""Evidence and policy to a verdict: one module a kind of gate.
+
+A gate that has no evidence fails. A break in the chain of digests fails every gate: what the
+evidence is about is then unknown. Gates that test are decided together, after Holm's correction (docs/gates.md).
+"""
+
+from collections.abc import Mapping
+from typing import assert_never
+
+from checks import digest, multiple
+from checks.chain import Evidence
+from checks.gate_kinds import (
+    BudgetGate,
+    ContaminationGate,
+    DataGate,
+    Gate,
+    ImprovesGate,
+    LicenseGate,
+    NonInferiorGate,
+    ParityGate,
+    SliceGate,
+    ThresholdGate,
+)
+from checks.gates import budget, contamination, data, license, paired, parity, slices, threshold
+from checks.gates.asked import Asked, Test, failed
+from checks.gates.sample import Sample
+from checks.params import Params
+from checks.verdict import Finding, Verdict, combine
+
+
+def policy_digest(gates: Mapping[str, Gate]) -> str:
+    """Digest of the gates section."""
+    return digest.of_json({name: gate.model_dump(mode="json") for name, gate in gates.items()})
+
+
+def judge(params: Params, evidence: Evidence) -> Verdict:
+    """Ask every gate of ``params``; the verdict binds all digests of ``evidence``."""
+    sample = Sample(evidence, params.evaluate.scorers)
+    findings = _decided({name: _asked(name, gate, params, evidence, sample) for name, gate in params.gates.items()})
+    return Verdict(
+        status=combine(findings),
+        model=evidence.reports.parity.merged if evidence.reports.parity else None,
+        policy=policy_digest(params.gates),
+        judged=evidence.judged,
+        findings=findings,
+    )
+
+
+def _asked(name: str, gate: Gate, params: Params, evidence: Evidence, sample: Sample) -> Asked:
+    if evidence.breaks:
+        more = f" (and {len(evidence.breaks) - 1} more)" if len(evidence.breaks) > 1 else ""
+        return failed(name, gate, f"the evidence is about different bytes: {evidence.breaks[0]}{more}")
+    match gate:
+        case ThresholdGate():
+            return threshold.ask(name, gate, sample)
+        case ImprovesGate() | NonInferiorGate():
+            return paired.ask(name, gate, sample)
+        case SliceGate():
+            return slices.ask(name, gate, sample)
+        case ParityGate():
+            return parity.ask(name, gate, evidence)
+        case DataGate():
+            return data.ask(name, gate, evidence)
+        case ContaminationGate():
+            return contamination.ask(name, gate, evidence)
+        case LicenseGate():
+            return license.ask(name, gate, params, evidence)
+        case BudgetGate():
+            return budget.ask(name, gate, evidence)
+        case _:
+            assert_never(gate)
+
+
+def _decided(asked: Mapping[str, Asked]) -> tuple[Finding, ...]:
+    """The findings, in order: what waits for Holm's correction gets it, over the claims of each direction."""
+    tests = {name: answer for name, answer in asked.items() if isinstance(answer, Test)}
+    better = dict(zip(tests, multiple.holm([test.p for test in tests.values()]), strict=True))
+    said = {name: test.p_worse for name, test in tests.items() if test.p_worse is not None}
+    worse = dict(zip(said, multiple.holm(list(said.values())), strict=True))
+    return tuple(
+        answer.decide(better[name], worse.get(name)) if isinstance(answer, Test) else answer
+        for name, answer in asked.items()
+    )

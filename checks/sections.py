@@ -1,0 +1,29 @@
+"""What every part of params.yaml is made of: strict, frozen sections and the types of their fields.
+
+A validator's message is "problem|remedy". No field has a default that would change a result: what is not
+written in the file is either refused or off (``null``), so that an edit of a model never changes what a
+stage computes.
+"""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(ge=1)]
+Strings = Annotated[tuple[str, ...], Field(strict=False)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=60)]
+
+
+class Section(BaseModel):
+    """A part of params.yaml: strict types, frozen, no unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Agreement(Section):
+    """How closely two models must agree on the reference tokens of real prompts."""
+
+    max_logprob_diff: Annotated[float, Field(gt=0, description="largest difference of a token's log-probability, nats")]
+    min_top1: Annotated[float, Field(gt=0, le=1, description="share of positions with the same most likely token")]
