@@ -14,6 +14,7 @@ EARLIER: tuple[Earlier, ...] = get_args(Earlier)
 
 Metric = Annotated[str, Field(description="one of evaluate.scorers")]
 Against = Annotated[str, Field(description="base, main, champion, or one of evaluate.baselines")]
+Confidence = Annotated[float, Field(gt=0.5, lt=1, description="of a one-sided bound")]
 Bound = Annotated[float | None, Field(gt=0)]
 
 
@@ -24,7 +25,7 @@ class ThresholdGate(Section):
     metric: Metric
     at_least: float | None = None
     at_most: float | None = None
-    confidence: Fraction
+    confidence: Confidence
     resolution: Annotated[
         Fraction, Field(description="half-width that the two-sided interval must not exceed; sets the rows needed")
     ]
@@ -49,7 +50,7 @@ class ImprovesGate(Section):
     metric: Metric
     against: Against
     margin: Annotated[float, Field(ge=0, lt=1, description="0: better at all")]
-    confidence: Fraction
+    confidence: Confidence
 
 
 class NonInferiorGate(Section):
@@ -59,7 +60,7 @@ class NonInferiorGate(Section):
     metric: Metric
     against: Against
     margin: Fraction
-    confidence: Fraction
+    confidence: Confidence
 
 
 class SliceGate(Section):
@@ -69,7 +70,7 @@ class SliceGate(Section):
     metric: Metric
     against: Against
     margin: Fraction
-    confidence: Fraction
+    confidence: Confidence
     min_rows: Annotated[int, Field(ge=1, description="slices with fewer rows are judged together, as one")]
 
 

@@ -14,8 +14,10 @@ class Finding(Record):
 
     ``value`` with ``low`` and ``high`` is the estimate and its bounds, each one-sided at the gate's confidence;
     for a paired kind it is the difference to ``against``, the candidate's mean minus the reference's. ``bound`` is
-    what had to be cleared (for a paired kind the signed margin), ``n`` the rows behind it. ``p`` is of the
+    what had to be cleared (for a paired kind the signed margin), ``n`` the rows behind it (of ``slice``, where it is
+    about one). ``p`` is of the
     hypothesis that the gate must refute to pass, ``p_holm`` the same after Holm's correction over the verdict.
+    ``gained`` and ``lost`` count the rows that the candidate scores higher or lower than the reference.
     ``detectable`` is the true difference that a test of this gate alone sees with 80 % power, ``rows_needed`` the
     rows that would resolve the margin when these do not.
     """
@@ -26,6 +28,7 @@ class Finding(Record):
     reason: str
     metric: str | None = None
     against: str | None = None
+    slice: str | None = None
     method: str | None = None
     value: float | None = None
     low: float | None = None
@@ -35,6 +38,8 @@ class Finding(Record):
     p_holm: float | None = None
     detectable: float | None = None
     n: int | None = None
+    gained: int | None = None
+    lost: int | None = None
     rows_needed: int | None = None
 
 

@@ -23,7 +23,7 @@ from checks.gate_kinds import (
 )
 from checks.gates import budget, contamination, data, license, paired, parity, slices, threshold
 from checks.gates.asked import Asked, Test, failed
-from checks.gates.sample import Sample
+from checks.gates.sample import NoEvidence, Sample
 from checks.params import Params
 from checks.verdict import Finding, Verdict, combine
 
@@ -36,7 +36,7 @@ def policy_digest(gates: Mapping[str, Gate]) -> str:
 def judge(params: Params, evidence: Evidence) -> Verdict:
     """Ask every gate of ``params``; the verdict binds all digests of ``evidence``."""
     sample = Sample(evidence, params.evaluate.scorers)
-    findings = _decided({name: _asked(name, gate, params, evidence, sample) for name, gate in params.gates.items()})
+    findings = _decided({name: _answer(name, gate, params, evidence, sample) for name, gate in params.gates.items()})
     return Verdict(
         status=combine(findings),
         model=evidence.reports.parity.merged if evidence.reports.parity else None,
@@ -46,17 +46,24 @@ def judge(params: Params, evidence: Evidence) -> Verdict:
     )
 
 
-def _asked(name: str, gate: Gate, params: Params, evidence: Evidence, sample: Sample) -> Asked:
+def _answer(name: str, gate: Gate, params: Params, evidence: Evidence, sample: Sample) -> Asked:
     if evidence.breaks:
         more = f" (and {len(evidence.breaks) - 1} more)" if len(evidence.breaks) > 1 else ""
         return failed(name, gate, f"the evidence is about different bytes: {evidence.breaks[0]}{more}")
+    try:
+        return _asked(name, gate, params, evidence, sample)
+    except NoEvidence as reason:
+        return failed(name, gate, str(reason))
+
+
+def _asked(name: str, gate: Gate, params: Params, evidence: Evidence, sample: Sample) -> Asked:
     match gate:
         case ThresholdGate():
             return threshold.ask(name, gate, sample)
         case ImprovesGate() | NonInferiorGate():
-            return paired.ask(name, gate, sample)
+            return paired.ask(name, gate, evidence, sample)
         case SliceGate():
-            return slices.ask(name, gate, sample)
+            return slices.ask(name, gate, evidence, sample)
         case ParityGate():
             return parity.ask(name, gate, evidence)
         case DataGate():

@@ -33,3 +33,13 @@ def failed(name: str, gate: Gate, reason: str) -> Finding:
 def gap(evidence: Evidence, paths: Iterable[Path]) -> str | None:
     """Why the first of ``paths`` that is missing or unreadable is so; None when all were read."""
     return next((f"no evidence: {evidence.gaps[p.as_posix()]}" for p in paths if p.as_posix() in evidence.gaps), None)
+
+
+def figure(value: float) -> float:
+    """Rounded, so that another machine's last digit does not make the finding another."""
+    return round(value, 6)
+
+
+def small(p: float) -> float:
+    """A p-value to three digits, however small."""
+    return float(f"{p:.3g}")

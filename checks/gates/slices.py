@@ -1,0 +1,85 @@
+"""slice: in no slice is the candidate worse than a reference by a margin.
+
+To pass, every slice must refute a loss of the margin, so the gate's p-value is the largest of theirs and needs no
+correction (an intersection-union test: Berger, 1982). To fail, one slice must show a loss, so those p-values are
+corrected by Holm's method over the slices first.
+"""
+
+from collections import Counter
+
+import numpy as np
+
+from checks import multiple
+from checks.chain import Evidence
+from checks.gate_kinds import SliceGate
+from checks.gates import references
+from checks.gates.asked import Asked, Test, figure, small
+from checks.gates.sample import Sample
+from checks.paired import Comparison, compare
+from checks.verdict import Finding, Status
+
+SMALL = "(small slices)"
+
+
+def ask(name: str, gate: SliceGate, evidence: Evidence, sample: Sample) -> Asked:
+    """Pass when every slice is shown to lose less than the margin; fail when one is shown to lose more."""
+    if finding := references.settled(name, gate, evidence):
+        return finding
+    ours, theirs = sample.scores("candidate", gate.metric), sample.scores(gate.against, gate.metric)
+    sizes = Counter(sample.slices)
+    labels = np.array([s if sizes[s] >= gate.min_rows else SMALL for s in sample.slices], dtype=object)
+    found: dict[str, Comparison] = {}
+    for label in sorted(set(labels)):
+        rows = labels == label
+        _, groups = np.unique(sample.groups[rows], return_inverse=True)
+        found[label] = compare(ours[rows], theirs[rows], groups, -gate.margin, gate.confidence)
+    corrected = dict(zip(found, multiple.holm([c.p_worse for c in found.values()]), strict=True))
+    beyond = [label for label, c in found.items() if c.effect < -gate.margin]
+    worst = min(found, key=lambda label: found[label].effect)
+    p = max(c.p for c in found.values())
+    p_worse = min((corrected[label] for label in beyond), default=1.0)
+
+    def decide(p_holm: float, worse_holm: float | None) -> Finding:
+        assert worse_holm is not None  # the kind gives a p_worse
+        status: Status
+        level, needed, shown = 1 - gate.confidence, None, worst
+        weakest = max(found, key=lambda label: found[label].detectable)
+        if worse_holm <= level:
+            shown = min(beyond, key=lambda label: (corrected[label], label))
+            status, reason = "fail", f"{_said(gate, shown, found[shown])}: worse, by more than {gate.margin:g}"
+        elif found[weakest].detectable > gate.margin:
+            shown, needed = weakest, found[weakest].rows_for(gate.margin)
+            status = "inconclusive"
+            reason = (
+                f"the {found[weakest].n} rows of {weakest!r} see a loss of {found[weakest].detectable:.3f} at 80 % power, "
+                f"not of {gate.margin:g}; about {needed} would"
+            )
+        elif p_holm <= level:
+            status, reason = (
+                "pass",
+                f"none of {len(found)} slices loses {gate.margin:g}; lowest: {_said(gate, shown, found[shown])}",
+            )
+        else:
+            shown = max(found, key=lambda label: found[label].p)
+            status = "inconclusive"
+            distance = found[shown].effect + gate.margin
+            needed = found[shown].rows_for(distance) if distance > 0 else None
+            more = f"; about {needed} rows of it would tell" if needed else ""
+            reason = (
+                f"{_said(gate, shown, found[shown])}: a loss of {gate.margin:g} is not ruled out (p {p_holm:.2g}){more}"
+            )
+        about = found[shown]
+        return Finding(
+            gate=name, kind=gate.kind, status=status, reason=reason, metric=gate.metric, against=gate.against,
+            slice=shown, method=about.method, value=figure(about.effect), low=figure(about.low), high=figure(about.high),
+            bound=-gate.margin, p=small(p), p_holm=small(p_holm), detectable=figure(about.detectable), n=about.n,
+            gained=int((ours > theirs)[labels == shown].sum()), lost=int((ours < theirs)[labels == shown].sum()),
+            rows_needed=needed,
+        )  # fmt: skip
+
+    return Test(p, p_worse, decide)
+
+
+def _said(gate: SliceGate, label: str, found: Comparison) -> str:
+    bounds = f"[{found.low:+.3f}, {found.high:+.3f}]"
+    return f"{label!r} {found.effect:+.3f} {bounds} on {found.n} rows against {gate.against}"
