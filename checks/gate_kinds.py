@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self, get_args
 from pydantic import Field, model_validator
 
 from checks.evidence import Earlier
-from checks.sections import Agreement, Fraction, Positive, Section, Share, Strings
+from checks.sections import Agreement, Fraction, Section, Share, Strings
 
 # Models that were released before: named by git, not by this evaluation.
 EARLIER: tuple[Earlier, ...] = get_args(Earlier)

@@ -21,7 +21,8 @@ from checks.gate_kinds import (
     SliceGate,
     ThresholdGate,
 )
-from checks.gates import budget, contamination, data, license, paired, parity, slices, threshold
+from checks.gates import budget, contamination, data, paired, parity, slices, threshold
+from checks.gates import license as licensing
 from checks.gates.asked import Asked, Test, failed
 from checks.gates.sample import NoEvidence, Sample
 from checks.params import Params
@@ -71,7 +72,7 @@ def _asked(name: str, gate: Gate, params: Params, evidence: Evidence, sample: Sa
         case ContaminationGate():
             return contamination.ask(name, gate, evidence)
         case LicenseGate():
-            return license.ask(name, gate, params, evidence)
+            return licensing.ask(name, gate, params, evidence)
         case BudgetGate():
             return budget.ask(name, gate, evidence)
         case _:

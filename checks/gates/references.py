@@ -57,8 +57,8 @@ def _noise(name: str, gate: PairedGate, evidence: Evidence) -> Finding | None:
     elif gate.margin < noise.floor[gate.metric]:
         return failed(
             name, gate,
-            f"a margin of {gate.margin:g} means nothing: one unchanged model scores {noise.floor[gate.metric]:.4f} apart "
-            f"in {len(noise.runs)} runs; set gates.{name}.margin above that",
+            f"a margin of {gate.margin:g} means nothing: one unchanged model scores {noise.floor[gate.metric]:.4f} "
+            f"apart in {len(noise.runs)} runs; set gates.{name}.margin above that",
         )  # fmt: skip
     else:
         return None

@@ -21,7 +21,7 @@ class Sample:
 
     def __init__(self, evidence: Evidence, scorers: Sequence[Scorer]) -> None:
         self._evidence = evidence
-        self._scorers = {scorer.kind: scorer for scorer in scorers}
+        self._scorers: dict[str, Scorer] = {scorer.kind: scorer for scorer in scorers}
         # A claimed score can be held against ours only where the evaluation was scored by the same scorers.
         evaluation = evidence.reports.evaluation
         self._claimed = evaluation is not None and evaluation.scorers == scoring.digest_of(scorers)

@@ -51,8 +51,8 @@ def ask(name: str, gate: SliceGate, evidence: Evidence, sample: Sample) -> Asked
             shown, needed = weakest, found[weakest].rows_for(gate.margin)
             status = "inconclusive"
             reason = (
-                f"the {found[weakest].n} rows of {weakest!r} see a loss of {found[weakest].detectable:.3f} at 80 % power, "
-                f"not of {gate.margin:g}; about {needed} would"
+                f"the {found[weakest].n} rows of {weakest!r} see a loss of {found[weakest].detectable:.3f} at 80 % "
+                f"power, not of {gate.margin:g}; about {needed} would"
             )
         elif p_holm <= level:
             status, reason = (
@@ -71,8 +71,8 @@ def ask(name: str, gate: SliceGate, evidence: Evidence, sample: Sample) -> Asked
         about = found[shown]
         return Finding(
             gate=name, kind=gate.kind, status=status, reason=reason, metric=gate.metric, against=gate.against,
-            slice=shown, method=about.method, value=figure(about.effect), low=figure(about.low), high=figure(about.high),
-            bound=-gate.margin, p=small(p), p_holm=small(p_holm), detectable=figure(about.detectable), n=about.n,
+            slice=shown, method=about.method, value=figure(about.effect), low=figure(about.low),
+            high=figure(about.high), bound=-gate.margin, p=small(p), p_holm=small(p_holm), detectable=figure(about.detectable), n=about.n,
             gained=int((ours > theirs)[labels == shown].sum()), lost=int((ours < theirs)[labels == shown].sum()),
             rows_needed=needed,
         )  # fmt: skip
