@@ -1,8 +1,9 @@
 """gate: evidence and policy to a verdict. Imports no torch; takes a second.
 
-In: the reports of every stage, the splits, the predictions, the gates of params.yaml.
-Out: reports/verdict.json. A failed verdict is a result and exits 0; `lockstep gate` and every
-later verb enforce it.
+In: the reports of every stage, which earlier models there are, the measured noise, the splits, the predictions, the
+gates of params.yaml.
+Out: reports/verdict.json and, for people, data/comparison/. A failed verdict is a result and exits 0;
+`lockstep gate` and every later verb enforce it.
 
     python -m stages.gate
 """
@@ -12,11 +13,14 @@ from pathlib import Path
 from checks import chain, files, gates, layout, scoring
 from checks.params import Params
 from stages import entry
+from stages.reporting import comparison
 
 
 def gate(params: Params, root: Path) -> str:
     """Judge the evidence below ``root`` and write the verdict."""
     verdict = gates.judge(params, chain.gather(root, scoring.digest_of(params.evaluate.scorers)))
+    with files.replacing_folder(root / layout.COMPARISON) as folder:
+        comparison.draw(folder, verdict)
     files.write_json(root / layout.VERDICT, verdict)
     undone = [f"{f.gate}: {f.reason}" for f in verdict.findings if f.status != "pass"]
     return f"{verdict.status}{': ' if undone else ''}{'; '.join(undone)}"

@@ -6,6 +6,7 @@ from typing import Any
 from checks import digest, files, layout, scoring
 from checks.evidence import (
     DataReport,
+    Earlier,
     EvaluationReport,
     Expectation,
     Fetched,
@@ -13,14 +14,19 @@ from checks.evidence import (
     Interval,
     MergedFile,
     ModelResult,
+    NoiseReport,
+    NoiseRun,
     ParityReport,
     PrepareReport,
+    Reference,
+    ReferencesReport,
+    ReferenceUse,
     RuleCount,
     Seal,
     Split,
     TrainReport,
 )
-from checks.params import Params
+from checks.params import Params, Source
 from checks.rows import Message, Prediction, Row
 
 LABELS = ("vm", "storage", "network", "acr")
@@ -69,11 +75,17 @@ def build(root: Path, params: Params, test_rows: int = 40, right: int = 36, **ch
         (root / folder / "weights.bin").write_bytes(folder.as_posix().encode() * 10)
         trees[folder] = digest.of_tree(root / folder)
 
-    def fetched(folder: Path) -> Fetched:
+    def fetched(folder: Path, source: Source) -> Fetched:
         tree = trees[folder]
-        return Fetched(uri="local", sha256="0" * 64, size=tree.size, files=len(tree.files), digest=tree.digest)
+        return Fetched(
+            uri="local", sha256="0" * 64, size=tree.size, files=len(tree.files), digest=tree.digest,
+            license=source.license, declared=None,
+        )  # fmt: skip
 
-    files.write_json(root / layout.FETCH_REPORT, FetchReport(base=fetched(layout.BASE), data=fetched(layout.RAW)))
+    files.write_json(
+        root / layout.FETCH_REPORT,
+        FetchReport(base=fetched(layout.BASE, params.base), data=fetched(layout.RAW, params.data)),
+    )
     kept = sum(counts.values())
     files.write_json(
         root / layout.PREPARE_REPORT,
@@ -118,33 +130,70 @@ def build(root: Path, params: Params, test_rows: int = 40, right: int = 36, **ch
         "top1": 1.0,
     }
     files.write_json(root / layout.PARITY_REPORT, ParityReport(**(parity | change)))
-    predictions = [predict(row, i < right) for i, row in enumerate(split_rows["test"])]
-    evaluated(root, params, predictions)
+    files.write_json(root / layout.REFERENCES, ReferencesReport(found={}, absent={"champion": "nothing runs yet"}))
+    test = split_rows["test"]
+    evaluated(root, params, [predict(row, i < right) for i, row in enumerate(test)])
 
 
-def evaluated(root: Path, params: Params, predictions: list[Prediction]) -> None:
-    """Write predictions and an evaluation report that is about them."""
-    path = root / layout.PREDICTIONS / "candidate.jsonl"
-    files.write_jsonl(path, predictions)
-    value = sum(p.score for p in predictions) / max(1, len(predictions))
-    result = ModelResult(
-        predictions=digest.of_file(path).sha256,
-        metrics={"exact-match": Interval(value=value, low=value, high=value, n=len(predictions))},
-        slices={},
-        examples_per_second=1.0,
+def evaluated(root: Path, params: Params, predictions: list[Prediction], **others: list[Prediction]) -> None:
+    """Write predictions, an evaluation report that is about them, and a noise report that is about that.
+
+    The base answers one row in eight rightly, unless ``others`` gives its predictions; a champion or main in
+    ``others`` is one that was found.
+    """
+    test = files.read_jsonl(root / layout.SPLITS / "test.jsonl", Row)
+    base = [predict(row, i % 8 == 0) for i, row in enumerate(test)]
+    models = {}
+    for name, answers in {"candidate": predictions, "base": base, **others}.items():
+        path = root / layout.PREDICTIONS / f"{name}.jsonl"
+        files.write_jsonl(path, answers)
+        models[name] = ModelResult(
+            predictions=digest.of_file(path).sha256,
+            metrics={"exact-match": _interval(answers)},
+            slices={},
+            examples_per_second=1.0,
+        )
+    references = files.read_json(root / layout.REFERENCES, ReferencesReport)
+    report = EvaluationReport(
+        merged=digest.of_tree(root / layout.MERGED).digest,
+        base=digest.of_tree(root / layout.BASE).digest,
+        test=digest.of_file(root / layout.SPLITS / "test.jsonl").sha256,
+        rows=len(predictions),
+        scorers=scoring.digest_of(params.evaluate.scorers),
+        prompt_format=digest.of_json({}),
+        base_prompt=digest.of_json([]),
+        confidence=0.95,
+        references={
+            **{n: ReferenceUse(how="stored", merged=r.merged, note="stored") for n, r in references.found.items()},
+            **{n: ReferenceUse(how="absent", merged=None, note=why) for n, why in references.absent.items()},
+        },
+        models=models,
+        summary=("A sentence.",),
     )
+    files.write_json(root / layout.EVALUATION, report)
+    files.write_json(root / layout.METRICS, {"candidate": {"exact-match": {"value": _interval(predictions).value}}})
+    still = NoiseRun(order="test order", batch_tokens=64, threads=1, metrics={"exact-match": 0.5}, changed=0)
     files.write_json(
-        root / layout.EVALUATION,
-        EvaluationReport(
-            merged=digest.of_tree(root / layout.MERGED).digest,
-            base=digest.of_tree(root / layout.BASE).digest,
-            test=digest.of_file(root / layout.SPLITS / "test.jsonl").sha256,
-            rows=len(predictions),
-            scorers=scoring.digest_of(params.evaluate.scorers),
-            prompt_format=digest.of_json({}),
-            confidence=0.95,
-            models={"candidate": result},
-            summary=("A sentence.",),
+        root / layout.NOISE,
+        NoiseReport(
+            merged=report.merged, base=report.base, test=report.test, scorers=report.scorers,
+            prompt_format=report.prompt_format, device="cpu", rows=report.rows,
+            runs=(still, still.model_copy(update={"order": "reversed"})),
+            floor=dict.fromkeys((s.kind for s in params.evaluate.scorers), 0.002), max_logprob_diff=0.01,
         ),
-    )
-    files.write_json(root / layout.METRICS, {"candidate": {"exact-match": {"value": value}}})
+    )  # fmt: skip
+
+
+def earlier(root: Path, name: Earlier, model: str = "7") -> None:
+    """Say that git names an earlier model ``name``; its predictions come through ``evaluated``."""
+    report = files.read_json(root / layout.EVALUATION, EvaluationReport)
+    found = Reference(
+        commit="1" * 40, merged=f"sha256:{model * 64}", test=report.test, scorers=report.scorers,
+        prompt_format=report.prompt_format, predictions=f"sha256:{'8' * 64}",
+    )  # fmt: skip
+    files.write_json(root / layout.REFERENCES, ReferencesReport(found={name: found}, absent={}))
+
+
+def _interval(answers: list[Prediction]) -> Interval:
+    value = sum(p.score for p in answers) / max(1, len(answers))
+    return Interval(value=value, low=value, high=value, n=len(answers))

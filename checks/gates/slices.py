@@ -68,13 +68,13 @@ def ask(name: str, gate: SliceGate, evidence: Evidence, sample: Sample) -> Asked
             reason = (
                 f"{_said(gate, shown, found[shown])}: a loss of {gate.margin:g} is not ruled out (p {p_holm:.2g}){more}"
             )
-        about = found[shown]
+        about, rows = found[shown], labels == shown
         return Finding(
             gate=name, kind=gate.kind, status=status, reason=reason, metric=gate.metric, against=gate.against,
             slice=shown, method=about.method, value=figure(about.effect), low=figure(about.low),
-            high=figure(about.high), bound=-gate.margin, p=small(p), p_holm=small(p_holm), detectable=figure(about.detectable), n=about.n,
-            gained=int((ours > theirs)[labels == shown].sum()), lost=int((ours < theirs)[labels == shown].sum()),
-            rows_needed=needed,
+            high=figure(about.high), bound=-gate.margin, p=small(p), p_holm=small(p_holm),
+            detectable=figure(about.detectable), n=about.n, gained=int((ours > theirs)[rows].sum()),
+            lost=int((ours < theirs)[rows].sum()), rows_needed=needed,
         )  # fmt: skip
 
     return Test(p, p_worse, decide)

@@ -30,11 +30,11 @@ def draw(folder: Path, report: EvaluationReport, pairs: Sequence[tuple[str, str]
     text, which has no confusion matrix.
     """
     scorer = next(iter(report.models["candidate"].metrics))
-    with _style():
-        _save(_scores(report, scorer), folder / "scores")
-        _save(_slices(report, scorer), folder / "slices")
+    with style():
+        save(_scores(report, scorer), folder / "scores")
+        save(_slices(report, scorer), folder / "slices")
         if pairs:
-            _save(_confusion(pairs), folder / "confusion")
+            save(_confusion(pairs), folder / "confusion")
 
 
 def _scores(report: EvaluationReport, scorer: str) -> "Figure":
@@ -45,7 +45,7 @@ def _scores(report: EvaluationReport, scorer: str) -> "Figure":
 
 def _slices(report: EvaluationReport, scorer: str) -> "Figure":
     found = sorted(report.models["candidate"].slices.items(), key=lambda item: (-item[1][scorer].n, item[0]))
-    shown = [(f"{_short(name)} ({metrics[scorer].n})", metrics[scorer]) for name, metrics in found[:_MAX_SLICES]]
+    shown = [(f"{short(name)} ({metrics[scorer].n})", metrics[scorer]) for name, metrics in found[:_MAX_SLICES]]
     more = f", the {_MAX_SLICES} largest of {len(found)}" if len(found) > _MAX_SLICES else ""
     return _bars(shown, f"candidate: {scorer} by slice (rows){more}", [_CANDIDATE] * len(shown))
 
@@ -90,21 +90,23 @@ def _confusion(pairs: Sequence[tuple[str, str]]) -> "Figure":
             if count := counts[row, column]:
                 ink = "white" if shares[y][x] > 0.6 else _INK
                 axes.text(x, y, str(count), ha="center", va="center", color=ink, fontsize=small)
-    axes.set_xticks(range(len(columns)), [_short(name) for name in columns], rotation=90)
-    axes.set_yticks(range(len(names)), [_short(name) for name in names])
+    axes.set_xticks(range(len(columns)), [short(name) for name in columns], rotation=90)
+    axes.set_yticks(range(len(names)), [short(name) for name in names])
     axes.set_xlabel("predicted")
     axes.set_ylabel("reference")
     axes.set_title(f"candidate: {len(pairs)} test rows", loc="left")
     return figure
 
 
-def _short(name: str) -> str:
+def short(name: str) -> str:
+    """A label on one printable line, cut where it is long."""
     one_line = " ".join("".join(c if c.isprintable() else " " for c in name).split()) or "(empty)"
     return one_line if len(one_line) <= _LONGEST_NAME else f"{one_line[: _LONGEST_NAME - 1]}…"
 
 
 @contextmanager
-def _style() -> Iterator[None]:
+def style() -> Iterator[None]:
+    """Matplotlib as every picture here is drawn."""
     import matplotlib as mpl
 
     settings: Any = {
@@ -119,7 +121,8 @@ def _style() -> Iterator[None]:
         yield
 
 
-def _save(figure: "Figure", path: Path) -> None:
+def save(figure: "Figure", path: Path) -> None:
+    """Write ``figure`` as PNG and SVG beside one another; ``path`` has no suffix."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     FigureCanvasAgg(figure)
