@@ -9,7 +9,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from checks import files, layout
+from checks import files, layout, params_file
 from checks.params import Params
 from checks.rows import Prediction
 from checks.verdict import Finding, Status, Verdict, combine
@@ -204,6 +204,24 @@ TAMPERS: dict[str, Callable[[Path], object]] = {
     "a judged digest removed": _edit_json("reports/verdict.json", lambda v: v["judged"].pop("models/merged")),
     "the verdict's policy replaced": _edit_json("reports/verdict.json", lambda v: v.update(policy=OTHER)),
     "the verdict truncated": lambda root: _cut(root / "reports/verdict.json"),
+    "the test split reordered": lambda root: _reorder(root / "data/splits/test.jsonl"),
+    "a test row twice": lambda root: _double(root / "data/splits/test.jsonl"),
+    "a score that is no number": lambda root: _replace(
+        root / "data/predictions/candidate.jsonl", '"score":1.0', '"score":NaN'
+    ),
+    "the predictions emptied": lambda root: (root / "data/predictions/candidate.jsonl").write_text(""),
+    "the base given the candidate's answers": lambda root: shutil.copy(
+        root / "data/predictions/candidate.jsonl", root / "data/predictions/base.jsonl"
+    ),
+    "the base's predictions deleted": lambda root: (root / "data/predictions/base.jsonl").unlink(),
+    "the champion forgotten": _edit_json("reports/references.json", lambda v: v.update(absent={})),
+    "a champion invented": _edit_json("reports/evaluation.json", lambda v: v["references"].clear()),
+    "the noise lowered": _edit_json("reports/noise.json", lambda v: v["floor"].update({"exact-match": 0.0})),
+    "the noise deleted": lambda root: (root / "reports/noise.json").unlink(),
+    "a licence rewritten": _edit_json("reports/fetch.json", lambda v: v["base"].update(license="MIT-0")),
+    "an earlier run's evaluation brought back": lambda root: _replay(root, layout.EVALUATION),
+    "an earlier run's predictions brought back": lambda root: _replay(root, layout.PREDICTIONS / "candidate.jsonl"),
+    "an earlier run's verdict brought back": lambda root: _replay(root, layout.VERDICT),
     "a bound lowered after the verdict": lambda root: _replace(
         root / "params.yaml", "at_least: 0.01", "at_least: 0.001"
     ),
@@ -213,6 +231,29 @@ TAMPERS: dict[str, Callable[[Path], object]] = {
 
 def _cut(path: Path) -> None:
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+
+
+def _reorder(path: Path) -> None:
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[::-1]))
+
+
+def _double(path: Path) -> None:
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([*lines[:-1], lines[0]]))
+
+
+def _replay(root: Path, path: Path) -> None:
+    """Put a file of a run in which every answer was right in the place of this run's."""
+    before = {p: p.read_bytes() for p in root.rglob("*") if p.is_file()}
+    params = params_file.load(root / layout.PARAMS)
+    rows = evidence_tree.rows("test", 40)
+    evidence_tree.evaluated(root, params, [evidence_tree.predict(row, True) for row in rows])
+    gate(params, root)
+    replayed = (root / path).read_bytes()
+    assert replayed != before[root / path]
+    for name, content in before.items():
+        name.write_bytes(content)
+    (root / path).write_bytes(replayed)
 
 
 def _replace(path: Path, before: str, after: str) -> None:
@@ -240,6 +281,14 @@ CONSISTENT_LIES = {
     if name.startswith(
         (
             "evaluation",
+            "an earlier run's e",
+            "an earlier run's p",
+            "a test row",
+            "the test split",
+            "the base",
+            "the champion",
+            "a champion",
+            "the predictions",
             "training",
             "merge",
             "data report",

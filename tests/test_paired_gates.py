@@ -1,0 +1,273 @@
+"""The gates that compare: who passes, who fails, who is told to bring more rows, and what is no evidence at all."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from checks import files, gates, layout, scoring
+from checks.chain import Evidence, gather
+from checks.evidence import EvaluationReport, NoiseReport, ReferencesReport, ReferenceUse
+from checks.params import Params
+from checks.rows import Prediction
+from checks.verdict import Finding, Verdict
+from tests import evidence_tree
+from tests.conftest import as_params
+
+NON_INFERIOR = {"kind": "non_inferior", "metric": "exact-match", "against": "base", "margin": 0.1, "confidence": 0.95}
+IMPROVES = {"kind": "improves", "metric": "exact-match", "against": "base", "margin": 0.0, "confidence": 0.95}
+SLICE = {**NON_INFERIOR, "kind": "slice", "min_rows": 10}
+
+
+def _asked(document: dict, **gates_: dict[str, Any]) -> Params:
+    document["gates"] = gates_
+    document["validate"]["min_rows"]["test"] = 1000
+    return as_params(document)
+
+
+def _evidence(root: Path, params: Params) -> Evidence:
+    return gather(root, scoring.digest_of(params.evaluate.scorers))
+
+
+def _judged(root: Path, params: Params) -> Verdict:
+    return gates.judge(params, _evidence(root, params))
+
+
+def _compared(root: Path, params: Params, ours: list[bool], theirs: list[bool]) -> Verdict:
+    """The verdict on a candidate and a base that are right on the rows that say so."""
+    evidence_tree.build(root, params, len(ours))
+    rows = evidence_tree.rows("test", len(ours))
+    candidate = [evidence_tree.predict(row, right) for row, right in zip(rows, ours, strict=True)]
+    base = [evidence_tree.predict(row, right) for row, right in zip(rows, theirs, strict=True)]
+    evidence_tree.evaluated(root, params, candidate, base=base)
+    return _judged(root, params)
+
+
+def _flips(rows: int, both: int, gained: int, lost: int) -> tuple[list[bool], list[bool]]:
+    """Right/wrong of candidate and base: ``both`` right, then rows gained, then lost, the rest both wrong."""
+    ours = [i < both + gained for i in range(rows)]
+    theirs = [i < both or both + gained <= i < both + gained + lost for i in range(rows)]
+    return ours, theirs
+
+
+@pytest.mark.parametrize(
+    ("gate", "rows", "gained", "lost", "status", "word"),
+    [
+        (IMPROVES, 200, 30, 2, "pass", "better"),
+        (IMPROVES, 200, 6, 4, "inconclusive", "too little to tell"),
+        (IMPROVES, 200, 4, 6, "fail", "not better"),
+        (IMPROVES, 200, 0, 0, "fail", "not better"),
+        ({**IMPROVES, "margin": 0.05}, 200, 40, 2, "pass", "better by more than 0.05"),
+        ({**IMPROVES, "margin": 0.05}, 200, 14, 2, "inconclusive", "too little to tell"),
+        (NON_INFERIOR, 300, 5, 5, "pass", "not worse by 0.1"),
+        (NON_INFERIOR, 300, 0, 0, "pass", "not worse by 0.1"),
+        (NON_INFERIOR, 300, 2, 60, "fail", "worse, by more than 0.1"),
+        (NON_INFERIOR, 300, 20, 45, "inconclusive", "a loss of 0.1 is not ruled out"),
+        (NON_INFERIOR, 20, 1, 1, "inconclusive", "rows see a loss of"),
+        ({**NON_INFERIOR, "margin": 0.01}, 300, 20, 20, "inconclusive", "rows see a loss of"),
+        (SLICE, 300, 3, 3, "pass", "none of 2 slices loses 0.1"),
+        (SLICE, 300, 0, 80, "fail", "worse, by more than 0.1"),
+        (SLICE, 60, 2, 2, "inconclusive", "rows of"),
+    ],
+)
+def test_a_paired_gate_says(
+    tmp_path: Path, document: dict, gate: dict, rows: int, gained: int, lost: int, status: str, word: str
+) -> None:
+    params = _asked(document, it=gate)
+    verdict = _compared(tmp_path, params, *_flips(rows, rows // 3, gained, lost))
+    finding = verdict.findings[0]
+    assert (finding.status, verdict.status) == (status, status), finding.reason
+    assert word in finding.reason
+    assert (finding.against, finding.metric) == ("base", "exact-match")
+    assert finding.bound == (gate["margin"] if gate is IMPROVES or gate["kind"] == "improves" else -gate["margin"])
+    assert None not in (finding.value, finding.low, finding.high, finding.p, finding.p_holm, finding.detectable)
+    if gate["kind"] != "slice":
+        assert (finding.n, finding.gained, finding.lost) == (rows, gained, lost)
+    if status == "inconclusive" and "beyond" not in finding.reason:
+        assert finding.rows_needed is not None
+        assert f"{finding.rows_needed}" in finding.reason
+
+
+def test_the_rows_that_an_inconclusive_gate_asks_for_would_do(tmp_path: Path, document: dict) -> None:
+    params = _asked(document, it=NON_INFERIOR | {"margin": 0.04})
+    finding = _compared(tmp_path / "few", params, *_flips(100, 50, 5, 5)).findings[0]
+    assert finding.status == "inconclusive"
+    assert finding.rows_needed is not None
+    times = -(-finding.rows_needed // 100)
+    many = _compared(tmp_path / "many", params, *(side * times for side in _flips(100, 50, 5, 5))).findings[0]
+    assert many.status == "pass", many.reason
+
+
+def test_one_slice_that_loses_fails_although_the_whole_gains(tmp_path: Path, document: dict) -> None:
+    params = _asked(document, whole=NON_INFERIOR, slices=SLICE)
+    ours = [bool(i % 2) or i % 10 == 0 for i in range(400)]  # odd rows are the slice "list", even ones "create"
+    theirs = [not i % 2 for i in range(400)]
+    verdict = _compared(tmp_path, params, ours, theirs)
+    assert verdict.findings[0].status == "pass"
+    assert (verdict.findings[1].status, verdict.findings[1].slice) == ("fail", "create")
+    assert "'create'" in verdict.findings[1].reason
+
+
+def test_slices_with_few_rows_are_judged_together(tmp_path: Path, document: dict) -> None:
+    params = _asked(document, slices=SLICE | {"min_rows": 1000})
+    finding = _compared(tmp_path, params, *_flips(300, 100, 3, 3)).findings[0]
+    assert (finding.status, finding.slice, finding.n) == ("pass", "(small slices)", 300)
+
+
+def test_holm_asks_more_of_each_gate_the_more_gates_there_are(tmp_path: Path, document: dict) -> None:
+    alone = _compared(tmp_path / "1", _asked(document, a=IMPROVES), *_flips(200, 60, 15, 5)).findings[0]
+    params = _asked(document, **{f"g{i}": IMPROVES for i in range(20)})
+    many = _compared(tmp_path / "20", params, *_flips(200, 60, 15, 5)).findings
+    assert alone.status == "pass"
+    assert {f.status for f in many} == {"inconclusive"}
+    assert {f.p for f in many} == {alone.p}
+    assert all(f.p_holm == pytest.approx(20 * (f.p or 0), rel=0.01) for f in many)
+
+
+def _earlier(root: Path, params: Params, name: str, gained: int, lost: int) -> None:
+    ours, theirs = _flips(300, 150, gained, lost)
+    evidence_tree.build(root, params, 300)
+    rows = evidence_tree.rows("test", 300)
+    evidence_tree.earlier(root, name)  # type: ignore[arg-type]  # parametrised
+    evidence_tree.evaluated(
+        root,
+        params,
+        [evidence_tree.predict(row, right) for row, right in zip(rows, ours, strict=True)],
+        **{name: [evidence_tree.predict(row, right) for row, right in zip(rows, theirs, strict=True)]},
+    )
+
+
+@pytest.mark.parametrize("name", ["main", "champion"])
+@pytest.mark.parametrize(("gained", "lost", "status"), [(6, 4, "pass"), (0, 70, "fail")])
+def test_an_earlier_model_is_compared_row_by_row(
+    tmp_path: Path, document: dict, name: str, gained: int, lost: int, status: str
+) -> None:
+    params = _asked(document, keeps_up=NON_INFERIOR | {"against": name})
+    _earlier(tmp_path, params, name, gained, lost)
+    assert _judged(tmp_path, params).findings[0].status == status
+
+
+def test_no_champion_yet_is_said_and_passes(tmp_path: Path, document: dict) -> None:
+    params = _asked(document, keeps_up=NON_INFERIOR | {"against": "champion"})
+    evidence_tree.build(tmp_path, params)
+    finding = _judged(tmp_path, params).findings[0]
+    assert (finding.status, finding.reason) == ("pass", "nothing to compare with: nothing runs yet")
+
+
+def _edit(path: Path, model: Any, **change: Any) -> None:
+    files.write_json(path, files.read_json(path, model).model_copy(update=change))
+
+
+@pytest.mark.parametrize(
+    ("damage", "word"),
+    [
+        (lambda root: (root / layout.REFERENCES).unlink(), "reports/references.json"),
+        (lambda root: (root / layout.REFERENCES).write_text("{}"), "reports/references.json"),
+        (lambda root: _edit(root / layout.EVALUATION, EvaluationReport, references={}), "evaluate did not ask for it"),
+        (lambda root: _edit(root / layout.REFERENCES, ReferencesReport, found={}, absent={}), "champion"),
+        (
+            lambda root: _edit(
+                root / layout.EVALUATION,
+                EvaluationReport,
+                references={"champion": ReferenceUse(how="absent", merged=None, note="trust me")},
+            ),
+            "reports/references.json says 777777777777, evaluate says none",
+        ),
+        (
+            lambda root: _edit(
+                root / layout.EVALUATION,
+                EvaluationReport,
+                references={
+                    "champion": ReferenceUse(how="unavailable", merged="sha256:" + "7" * 64, note="it is gone")
+                },
+            ),
+            "it is gone",
+        ),
+        (lambda root: (root / layout.PREDICTIONS / "champion.jsonl").unlink(), "champion.jsonl"),
+        (lambda root: (root / layout.PREDICTIONS / "champion.jsonl").write_text(""), "champion predictions"),
+        (lambda root: _worsen(root / layout.PREDICTIONS / "champion.jsonl"), "champion predictions"),
+    ],
+)
+def test_a_reference_that_cannot_be_believed_fails(tmp_path: Path, document: dict, damage: Any, word: str) -> None:
+    params = _asked(document, keeps_up=NON_INFERIOR | {"against": "champion"})
+    _earlier(tmp_path, params, "champion", 6, 4)
+    damage(tmp_path)
+    finding = _judged(tmp_path, params).findings[0]
+    assert finding.status == "fail"
+    assert word in finding.reason
+
+
+def _worsen(path: Path) -> None:
+    answers = files.read_jsonl(path, Prediction)
+    files.write_jsonl(path, [a.model_copy(update={"prediction": "x", "score": 0, "scores": {}}) for a in answers])
+
+
+def test_a_reference_whose_claimed_scores_are_lower_than_its_answers_is_no_evidence(
+    tmp_path: Path, document: dict
+) -> None:
+    params = _asked(document, better=IMPROVES)
+    evidence_tree.build(tmp_path, params, 300)
+    rows = evidence_tree.rows("test", 300)
+    modest = [evidence_tree.predict(row, True).model_copy(update={"scores": {"exact-match": 0.0}}) for row in rows]
+    evidence_tree.evaluated(tmp_path, params, [evidence_tree.predict(row, True) for row in rows], base=modest)
+    finding = _judged(tmp_path, params).findings[0]
+    assert finding.status == "fail"
+    assert "base.jsonl:1: claims exact-match 0.0, scored again it is 1" in finding.reason
+
+
+def test_a_gate_against_a_baseline_that_was_not_evaluated_fails(tmp_path: Path, document: dict) -> None:
+    params = _asked(document, better=IMPROVES | {"against": "naive-bayes"})
+    evidence_tree.build(tmp_path, params)
+    finding = _judged(tmp_path, params).findings[0]
+    assert (finding.status, finding.reason) == ("fail", "no evidence: evaluate did not ask naive-bayes")
+
+
+@pytest.mark.parametrize("gate", [NON_INFERIOR, SLICE, IMPROVES | {"margin": 0.1}])
+@pytest.mark.parametrize(
+    ("change", "status", "word"),
+    [
+        ({"floor": {"exact-match": 0.2}}, "fail", "a margin of 0.1 means nothing"),
+        ({"floor": {}}, "inconclusive", "has no exact-match"),
+        ({"base": "sha256:" + "1" * 64}, "inconclusive", "is about another base"),
+        ({"scorers": "sha256:" + "1" * 64}, "inconclusive", "is about another scorers"),
+        ({"prompt_format": "sha256:" + "1" * 64}, "inconclusive", "is about another prompt format"),
+    ],
+)
+def test_a_margin_is_held_against_measured_noise(
+    tmp_path: Path, document: dict, gate: dict, change: dict, status: str, word: str
+) -> None:
+    params = _asked(document, it=gate)
+    evidence_tree.build(tmp_path, params, 300, 290)
+    _edit(tmp_path / layout.NOISE, NoiseReport, **change)
+    finding = _judged(tmp_path, params).findings[0]
+    assert finding.status == status
+    assert word in finding.reason
+
+
+@pytest.mark.parametrize("damage", ["absent", "not JSON"])
+def test_without_measured_noise_a_margin_proves_nothing(tmp_path: Path, document: dict, damage: str) -> None:
+    params = _asked(document, it=NON_INFERIOR, better=IMPROVES)
+    evidence_tree.build(tmp_path, params, 300, 290)
+    (tmp_path / layout.NOISE).unlink()
+    if damage == "not JSON":
+        (tmp_path / layout.NOISE).write_text("{")
+    margin, none = _judged(tmp_path, params).findings
+    assert (margin.status, none.status) == ("inconclusive", "pass")
+    assert "run `lockstep calibrate`" in margin.reason
+
+
+def test_rows_of_one_group_count_less_than_rows_of_many(tmp_path: Path, document: dict) -> None:
+    params = _asked(document, it=NON_INFERIOR)
+    ours, theirs = _flips(300, 200, 6, 10)
+    alone = _compared(tmp_path, params, ours, theirs).findings[0]
+    evidence = _evidence(tmp_path, params)
+    crowded = [row.model_copy(update={"group": f"g{i // 10}"}) for i, row in enumerate(evidence.test)]
+    together = gates.judge(params, Evidence(**{**evidence.__dict__, "test": tuple(crowded)})).findings[0]
+    assert (alone.detectable or 0) < (together.detectable or 0)
+    assert (alone.p or 0) < (together.p or 0)
+
+
+def test_a_finding_survives_json(tmp_path: Path, document: dict) -> None:
+    finding = _compared(tmp_path, _asked(document, it=NON_INFERIOR), *_flips(300, 100, 3, 3)).findings[0]
+    assert Finding.model_validate(json.loads(finding.model_dump_json())) == finding
