@@ -11,32 +11,23 @@ Run: python -m stages.evaluate
 """
 
 import csv
-import gc
 import io
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from checks import digest, files, layout, scoring, stats
 from checks.errors import EvaluationRefused, EvidenceRefused, MachineRefused
 from checks.evidence import EvaluationReport, Interval, ModelResult, ParityReport
 from checks.params import Params
-from checks.rows import Message, Prediction, Row
+from checks.rows import Prediction, Row
 from stages import entry, progress
-from stages.inference import baselines, generate, prompts
+from stages.inference import answers, baselines, prompts
+from stages.inference.answers import Answered
 from stages.reporting import page, plots
 from stages.training import tracking
 
 _TEST, _TRAIN = layout.SPLITS / "test.jsonl", layout.SPLITS / "train.jsonl"
-
-
-class Answered(NamedTuple):
-    """One model's answers in the order of the rows, the seconds each took, rows per second (None: not generated)."""
-
-    texts: list[str]
-    seconds: list[float]
-    speed: float | None
 
 
 def evaluate(params: Params, root: Path) -> str:
@@ -61,8 +52,13 @@ def evaluate(params: Params, root: Path) -> str:
     asked = prompts.for_base(test, train, settings.base_prompt)
     cheap = {kind: _cheap(kind, train, test) for kind in settings.baselines}
 
-    answered = {"candidate": _answers(params, root / layout.MERGED, test, [row.messages for row in test], "candidate")}
-    answered["base"] = _answers(params, root / layout.BASE, test, asked, "base")
+    answered = {
+        name: answers.ask(root, settings, root / folder, model, test, conversations, name)
+        for name, folder, model, conversations in (
+            ("candidate", layout.MERGED, merged, [row.messages for row in test]),
+            ("base", layout.BASE, base, asked),
+        )
+    }
     predictions = {name: predict(params, test, found) for name, found in (answered | cheap).items()}
     with files.replacing_folder(root / layout.PREDICTIONS) as folder:
         for name, found in predictions.items():
@@ -82,15 +78,10 @@ def evaluate(params: Params, root: Path) -> str:
         test=test_digest,
         rows=len(test),
         scorers=scoring.digest_of(settings.scorers),
-        prompt_format=digest.of_json(
-            {
-                "templates": [_template(root / folder) for folder in (layout.MERGED, layout.BASE)],
-                "base_messages": digest.of_json([[m.model_dump() for m in messages] for messages in asked]),
-                "max_new_tokens": settings.max_new_tokens,
-                "precision": settings.precision,
-            }
-        ),
+        prompt_format=answers.prompt_format(root / layout.MERGED, settings),
+        base_prompt=answers.asked(test, asked),
         confidence=settings.confidence,
+        references={},
         models=models,
         summary=page.summary(predictions, {name: m.metrics for name, m in models.items()}, settings.confidence),
     )
@@ -139,24 +130,6 @@ def predict(params: Params, test: Sequence[Row], answered: Answered) -> list[Pre
     return found
 
 
-def _answers(
-    params: Params, folder: Path, rows: Sequence[Row], conversations: Sequence[Sequence[Message]], label: str
-) -> Answered:
-    settings = params.evaluate
-    model, tokenizer = generate.load(folder, settings.precision)
-    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    room = None if positions is None else positions - settings.max_new_tokens
-    asked = prompts.tokens(tokenizer, conversations, rows, room, _TEST)
-    started = time.perf_counter()
-    ends = generate.end_tokens(model, tokenizer)
-    found = generate.generate(model, asked, ends, settings.max_new_tokens, settings.batch_tokens, label)
-    speed = len(rows) / (time.perf_counter() - started)
-    texts = [tokenizer.decode(answer.tokens, skip_special_tokens=True).strip() for answer in found]
-    del model
-    gc.collect()  # the next model loads into this one's memory
-    return Answered(texts, [answer.seconds for answer in found], round(speed, 3))
-
-
 def _cheap(kind: str, train: Sequence[Row], test: Sequence[Row]) -> Answered:
     started = time.perf_counter()
     texts = baselines.answer(kind, train, test)
@@ -166,13 +139,6 @@ def _cheap(kind: str, train: Sequence[Row], test: Sequence[Row]) -> Answered:
 def _hashed(root: Path, folder: Path) -> str:
     with progress.of_bytes(f"hash {folder}") as bar:
         return digest.of_tree(root / folder, bar.update).digest
-
-
-def _template(folder: Path) -> str | None:
-    from transformers import AutoTokenizer
-
-    found: str | None = AutoTokenizer.from_pretrained(folder, local_files_only=True).chat_template
-    return found
 
 
 def _intervals(params: Params, predictions: Sequence[Prediction]) -> dict[str, Interval]:

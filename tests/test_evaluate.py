@@ -18,6 +18,7 @@ from checks.params import BasePrompt, Params
 from checks.rows import Message, Prediction, Row
 from stages import evaluate as stage
 from stages.inference import baselines, prompts
+from stages.inference.answers import Answered
 from stages.reporting import page, plots
 from tests.conftest import as_params, scaled_down
 
@@ -181,7 +182,7 @@ def test_free_text_has_an_empty_confusion_and_no_picture_of_it(tmp_path: Path, t
     document = scaled_down()
     document["evaluate"] |= {"scorers": [{"kind": "token-f1"}], "baselines": []}
     document["evaluate"]["base_prompt"]["labels"] = False
-    document["gates"]["routes_well"]["metric"] = "token-f1"
+    document["gates"] = {"data_is_sound": {"kind": "data"}}
     train, test = ([row(s + i, f"say {s + i} words") for i in range(8)] for s in (50, 0))
     lay_out(tmp_path, tiny_base, train, test)
     # Nobody listens there: the mirror is gone, the evaluation is not.
@@ -246,7 +247,7 @@ def test_rows_that_repeat_an_id_or_lack_a_reference_refuse() -> None:
 
 def test_a_missing_prediction_refuses_and_names_the_row(params: Params) -> None:
     with pytest.raises(EvaluationRefused, match=r"1 predictions for 2 rows .*without one: 0+1\)"):
-        stage.predict(params, [row(0, "vm"), row(1, "vm")], stage.Answered(["vm"], [0.1], None))
+        stage.predict(params, [row(0, "vm"), row(1, "vm")], Answered(["vm"], [0.1], None))
 
 
 def test_the_base_is_told_the_labels_and_shown_different_answers() -> None:

@@ -1,0 +1,191 @@
+"""One model's answers to rows, and a cache of them by the digest of everything that decides them.
+
+In:  a model directory and its content digest, rows with what they are asked, params ``evaluate``.
+Out: texts, seconds and speed; a file of them below ``.lockstep/answers``, which is private to this machine.
+
+The key names the model (tokenizer and chat template are part of it), every conversation in order, the generation
+settings, the device with its threads, the versions of the packages that render, tokenize and compute, and this code.
+Where one differs, the key differs, and the model answers. An entry that cannot be read, is damaged or is of another
+key counts for nothing. It is no evidence: who can write in that folder can write the predictions too.
+"""
+
+import gc
+import importlib.metadata
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import Field
+from tqdm import tqdm
+
+from checks import digest, files, layout
+from checks.errors import EvidenceRefused
+from checks.evidence import Count, Digest
+from checks.params import Evaluate
+from checks.rows import Message, Record, Row
+from stages.inference import prompts
+
+_TEST = layout.SPLITS / "test.jsonl"
+_PACKAGES = ("torch", "transformers", "tokenizers", "jinja2")
+_CODE = ("answers.py", "generate.py", "kv_room.py", "prompts.py")
+
+NotNegative = Annotated[float, Field(ge=0)]
+
+
+class Answered(NamedTuple):
+    """One model's answers in the order of the rows, the seconds each took, rows per second (None: not generated)."""
+
+    texts: list[str]
+    seconds: list[float]
+    speed: float | None
+
+
+class Key(Record):
+    """Everything that decides a model's answers; ``asked`` is the digest of ids and messages, in order."""
+
+    model: Digest
+    asked: Digest
+    rows: Count
+    max_new_tokens: int
+    batch_tokens: int
+    precision: str
+    device: str
+    threads: Count
+    versions: dict[str, str]
+    code: Digest
+
+    @property
+    def path(self) -> Path:
+        """The entry's file, relative to the repository's root."""
+        return layout.ANSWERS / f"{digest.of_json(self.model_dump()).removeprefix('sha256:')}.json"
+
+
+class _Entry(Record):
+    """One file of the cache; ``content`` is the digest of all its other fields."""
+
+    content: Digest
+    key: Key
+    texts: list[str]
+    seconds: list[NotNegative]
+    speed: NotNegative
+
+
+def ask(
+    root: Path,
+    settings: Evaluate,
+    folder: Path,
+    model: str,
+    rows: Sequence[Row],
+    conversations: Sequence[Sequence[Message]],
+    label: str,
+) -> Answered:
+    """Answers to ``conversations``, one for each of ``rows``: those of before when nothing that decides them differs.
+
+    ``folder``: the model's directory. ``model``: its digest, which the caller has just taken. ``label`` names the
+    model on the progress bar. Answers of before come with the latencies and the speed of then.
+
+    Raises EvaluationRefused when the model does not load, or cannot be asked a row.
+    """
+    key = key_of(settings, model, rows, conversations)
+    if (known := _read(root, key)) is not None:
+        tqdm.write(f"{label}: answered before, {len(rows)} rows from {key.path}", file=sys.stderr)
+        return known
+    from stages.inference import generate
+
+    loaded, tokenizer = generate.load(folder, settings.precision)
+    found = answer(loaded, tokenizer, settings, rows, conversations, label)
+    del loaded
+    gc.collect()  # the next model loads into this one's memory
+    _write(root, key, found)
+    return found
+
+
+def answer(
+    model: Any,
+    tokenizer: Any,
+    settings: Evaluate,
+    rows: Sequence[Row],
+    conversations: Sequence[Sequence[Message]],
+    label: str,
+) -> Answered:
+    """Answers of a loaded model, past the cache. Raises EvaluationRefused when it cannot be asked a row."""
+    from stages.inference import generate
+
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    room = None if positions is None else positions - settings.max_new_tokens
+    asked = prompts.tokens(tokenizer, conversations, rows, room, _TEST)
+    started = time.perf_counter()
+    ends = generate.end_tokens(model, tokenizer)
+    found = generate.generate(model, asked, ends, settings.max_new_tokens, settings.batch_tokens, label)
+    speed = len(rows) / (time.perf_counter() - started)
+    texts = [tokenizer.decode(one.tokens, skip_special_tokens=True).strip() for one in found]
+    return Answered(texts, [one.seconds for one in found], round(speed, 3))
+
+
+def key_of(settings: Evaluate, model: str, rows: Sequence[Row], conversations: Sequence[Sequence[Message]]) -> Key:
+    """The key of a model's answers on this machine, with this code."""
+    import torch
+
+    return Key(
+        model=model,
+        asked=asked(rows, conversations),
+        rows=len(rows),
+        max_new_tokens=settings.max_new_tokens,
+        batch_tokens=settings.batch_tokens,
+        precision=settings.precision,
+        device=device(),
+        threads=torch.get_num_threads(),
+        versions={name: importlib.metadata.version(name) for name in _PACKAGES},
+        code=digest.of_json({name: digest.of_file(Path(__file__).with_name(name)).sha256 for name in _CODE}),
+    )
+
+
+def asked(rows: Sequence[Row], conversations: Sequence[Sequence[Message]]) -> str:
+    """Digest of what is asked: each row's id and its messages, in order."""
+    pairs = zip(rows, conversations, strict=True)
+    return digest.of_json([[row.id, [message.model_dump() for message in messages]] for row, messages in pairs])
+
+
+def prompt_format(folder: Path, settings: Evaluate) -> str:
+    """Digest of how a model is asked, whatever the rows: its chat template, the answers' length, the precision."""
+    from transformers import AutoTokenizer
+
+    template = AutoTokenizer.from_pretrained(folder, local_files_only=True).chat_template
+    return digest.of_json(
+        {"template": template, "max_new_tokens": settings.max_new_tokens, "precision": settings.precision}
+    )
+
+
+def device() -> str:
+    """What computes the answers: the GPU's name, or the processor's kind with the instructions that torch uses."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"cpu {platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+
+
+def _read(root: Path, key: Key) -> Answered | None:
+    try:
+        entry = files.read_json(root / key.path, _Entry)
+    except EvidenceRefused:
+        return None
+    if entry.key != key or entry.content != _content(entry) or {len(entry.texts), len(entry.seconds)} != {key.rows}:
+        return None
+    return Answered(entry.texts, entry.seconds, entry.speed)
+
+
+def _write(root: Path, key: Key, found: Answered) -> None:
+    fields = {"key": key, "texts": found.texts, "seconds": found.seconds, "speed": found.speed}
+    entry = _Entry.model_validate({"content": digest.of_bytes(b""), **fields})
+    try:
+        files.write_json(root / key.path, entry.model_copy(update={"content": _content(entry)}))
+    except OSError as error:  # the answers are there; the next evaluation makes them again
+        tqdm.write(f"{key.path}: not kept: {error.strerror or error}", file=sys.stderr)
+
+
+def _content(entry: _Entry) -> str:
+    return digest.of_json(entry.model_dump(exclude={"content"}))
