@@ -1,0 +1,249 @@
+"""What a verdict is decided by, and whether one such policy asks for less than another.
+
+The direction of every field stands in ``STRICTER``; what is not there, or cannot be compared, counts as changed and
+so needs approval. A change of the evidence (other weights, other training) is no change of policy.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, NamedTuple
+
+from pydantic import JsonValue
+
+from checks import digest, layout
+from checks.evidence import Digest
+from checks.gate_kinds import (
+    BudgetGate,
+    ContaminationGate,
+    DataGate,
+    Gate,
+    ImprovesGate,
+    LicenseGate,
+    NonInferiorGate,
+    ParityGate,
+    SliceGate,
+    ThresholdGate,
+)
+from checks.params import BasePrompt, Evaluate, Labels, MergeParity, MinRows, Params, Scorer, Validate
+from checks.rows import Record
+from checks.sections import Section
+
+TEST = (layout.SPLITS / "test.jsonl").as_posix()  # the path of a change of test set
+SCORERS = "evaluate.scorers"
+
+ChangeKind = Literal["weaker", "removed", "changed", "stronger", "added", "renamed"]
+Stricter = Literal["higher", "lower", "fewer", "more", "incomparable", "section"]
+
+# Which way each field asks for more; "fewer" and "more" are of lists, "section" is compared by its own fields.
+# A bound that becomes null is removed, one that was null is added.
+STRICTER: Mapping[type[Section], Mapping[str, Stricter]] = {
+    ThresholdGate: {
+        "metric": "incomparable", "at_least": "higher", "at_most": "lower", "confidence": "higher",
+        "resolution": "lower",  # a narrower interval needs more rows
+    },
+    ImprovesGate: {"metric": "incomparable", "against": "incomparable", "margin": "higher", "confidence": "higher"},
+    NonInferiorGate: {"metric": "incomparable", "against": "incomparable", "margin": "lower", "confidence": "higher"},
+    SliceGate: {
+        "metric": "incomparable", "against": "incomparable", "margin": "lower", "confidence": "higher",
+        "min_rows": "lower",  # a small slice that is judged with others can hide among them
+    },
+    DataGate: {},
+    ParityGate: {"max_logprob_diff": "lower", "min_top1": "higher"},
+    ContaminationGate: {
+        "ngram": "lower",  # whoever shares 13 words in a row shares 8
+        "max_ngram_share": "lower", "shingle": "incomparable",
+        "similarity": "lower",  # more pairs are near-duplicates
+        "max_near_duplicate_share": "lower",
+    },
+    LicenseGate: {"allow": "fewer", "adapter": "incomparable", "commercial": "higher"},
+    BudgetGate: {
+        "parameters_millions": "lower", "artifact_mb": "lower", "train_minutes": "lower",
+        "latency_p95_seconds": "lower", "gpu_hours": "lower", "cost": "lower",
+        "hourly_price": "higher",  # the same hours cost more
+    },
+    Validate: {
+        "min_rows": "section", "max_prompt_tokens": "lower", "max_reference_tokens": "lower", "labels": "section",
+    },
+    MinRows: {"train": "higher", "valid": "higher", "test": "higher"},
+    Labels: {"max_distinct": "lower", "min_share": "higher", "max_share": "lower"},
+    MergeParity: {"prompts": "higher", "max_logprob_diff": "lower", "min_top1": "higher"},
+    Evaluate: {
+        "max_new_tokens": "incomparable", "precision": "incomparable", "confidence": "higher",
+        "base_prompt": "section", "baselines": "more",
+    },
+    BasePrompt: {"labels": "incomparable", "shots": "incomparable"},
+}  # fmt: skip
+# Fields that decide nothing about a model (batch_tokens), or are compared otherwise.
+APART: Mapping[type[Section], frozenset[str]] = {Evaluate: frozenset(("batch_tokens", "scorers"))}
+
+
+class Change(Record):
+    """One difference between two policies; ``old`` and ``new`` are null where there is none."""
+
+    path: str  # as in params.yaml, such as gates.routes_well.at_least; or the test split's file
+    old: JsonValue
+    new: JsonValue
+    kind: ChangeKind
+    text: str  # one line for a person
+
+    @property
+    def needs_approval(self) -> bool:
+        """Whether code owners must approve it: it asks for less, or for something else."""
+        return self.kind in ("weaker", "removed", "changed")
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether judging the same evidence under the old policy answers it.
+
+        Bounds that earlier stages held the data, the merge and the references to are no longer in the evidence.
+        """
+        return self.path == TEST or self.path.startswith(("gates.", SCORERS))
+
+
+class Policy(NamedTuple):
+    """All that decides about a model: the parameters' part of it, and the test split (None where not known)."""
+
+    gates: Mapping[str, Gate]
+    scorers: tuple[Scorer, ...]
+    validate: Validate
+    parity: MergeParity
+    evaluate: Evaluate
+    test: Digest | None
+
+    @property
+    def digest(self) -> str:
+        """What an approval names."""
+        asked = self.evaluate.model_dump(mode="json", exclude=set(APART[Evaluate]))
+        return digest.of_json(
+            {
+                "gates": {name: gate.model_dump(mode="json") for name, gate in self.gates.items()},
+                "scorers": [scorer.model_dump(mode="json") for scorer in self.scorers],
+                "validate": self.validate.model_dump(mode="json"),
+                "parity": self.parity.model_dump(mode="json"),
+                "evaluate": asked,
+                "test": self.test,
+            }
+        )
+
+
+def of(params: Params, test: Digest | None) -> Policy:
+    """The policy that ``params`` and the test split with digest ``test`` make."""
+    evaluate = params.evaluate
+    return Policy(params.gates, evaluate.scorers, params.validate_, params.merge.parity, evaluate, test)
+
+
+def changes(old: Policy, new: Policy) -> tuple[Change, ...]:
+    """Every difference, those that need approval first; none for policies that ask the same."""
+    found = [
+        *_gates(old.gates, new.gates),
+        *_scorers(old.scorers, new.scorers),
+        *_test(old.test, new.test),
+        *_fields("validate", old.validate, new.validate),
+        *_fields("merge.parity", old.parity, new.parity),
+        *_fields("evaluate", old.evaluate, new.evaluate),
+    ]
+    return tuple(sorted(found, key=lambda change: not change.needs_approval))
+
+
+def _gates(old: Mapping[str, Gate], new: Mapping[str, Gate]) -> Iterator[Change]:
+    gone = {name: gate for name, gate in old.items() if name not in new}
+    come = {name: gate for name, gate in new.items() if name not in old}
+    for name, gate in gone.items():
+        path = f"gates.{name}"
+        if heir := next((other for other, its in come.items() if its == gate), None):
+            del come[heir]
+            yield _change(path, name, heir, "renamed", f"{path} is now called {heir}")
+        else:
+            yield _change(path, gate.model_dump(mode="json"), None, "removed", f"{path} ({gate.kind}) is removed")
+    for name, gate in come.items():
+        path = f"gates.{name}"
+        yield _change(path, None, gate.model_dump(mode="json"), "added", f"{path} ({gate.kind}) is added")
+    for name in (name for name in old if name in new):
+        yield from _fields(f"gates.{name}", old[name], new[name])
+
+
+def _scorers(old: tuple[Scorer, ...], new: tuple[Scorer, ...]) -> Iterator[Change]:
+    before, after = ({scorer.kind: scorer for scorer in scorers} for scorers in (old, new))
+    for kind in before | after:
+        path, one, two = f"{SCORERS}.{kind}", _plain(before.get(kind)), _plain(after.get(kind))
+        if two is None:
+            yield _change(path, one, two, "removed", f"{path} is removed")
+        elif one is None:
+            yield _change(path, one, two, "added", f"{path} is added")
+        elif one != two:
+            yield _change(path, one, two, "changed", _told(path, "changed", one, two))
+    if old[0].kind != new[0].kind:
+        text = f"{SCORERS}: the first, which is the score, changed from {old[0].kind} to {new[0].kind}"
+        yield _change(SCORERS, old[0].kind, new[0].kind, "changed", text)
+
+
+def _test(old: Digest | None, new: Digest | None) -> Iterator[Change]:
+    if old == new:
+        return
+    if old is None:
+        yield _change(TEST, None, new, "added", f"{TEST}: there was no test set to compare with")
+    elif new is None:
+        yield _change(TEST, old, None, "removed", f"{TEST}: the test set is not here")
+    else:
+        shown = [value.removeprefix("sha256:")[:12] for value in (old, new)]
+        yield _change(TEST, old, new, "changed", f"{TEST}: the test set changed from {shown[0]} to {shown[1]}")
+
+
+def _fields(path: str, old: Section, new: Section) -> Iterator[Change]:
+    """Differences of two sections, field by field."""
+    if type(old) is not type(new):
+        kinds = [getattr(section, "kind", type(section).__name__) for section in (old, new)]
+        text = f"{path}: the kind changed from {kinds[0]} to {kinds[1]}"
+        yield _change(path, _plain(old), _plain(new), "changed", text)
+        return
+    known = STRICTER.get(type(old), {})
+    for name, field in type(old).model_fields.items():
+        if name in APART.get(type(old), ()) or getattr(old, name) == getattr(new, name):
+            continue
+        one, two = getattr(old, name), getattr(new, name)
+        where = f"{path}.{field.alias or name}"
+        if isinstance(one, Section) and isinstance(two, Section):
+            yield from _fields(where, one, two)
+        elif kind := _kind(known.get(name, "incomparable"), one, two):
+            yield _change(where, _plain(one), _plain(two), kind, _told(where, kind, _plain(one), _plain(two)))
+
+
+def _kind(stricter: Stricter, old: Any, new: Any) -> ChangeKind | None:
+    """What a field's change from ``old`` to ``new`` is; None when only the order of a list differs."""
+    if stricter == "incomparable":
+        return "changed"
+    if old is None:
+        return "added"
+    if new is None:
+        return "removed"
+    if stricter in ("higher", "lower"):
+        return "stronger" if (new > old) == (stricter == "higher") else "weaker"
+    come, gone = set(new) - set(old), set(old) - set(new)
+    if come and gone:
+        return "changed"
+    if not come and not gone:
+        return None
+    return "stronger" if bool(come) == (stricter == "more") else "weaker"
+
+
+def _told(path: str, kind: ChangeKind, old: JsonValue, new: JsonValue) -> str:
+    if kind == "removed":
+        return f"{path} is removed (was {_shown(old)})"
+    if kind == "added":
+        return f"{path} is added: {_shown(new)}"
+    verb = {"weaker": "weakened", "stronger": "tightened"}.get(kind, "changed")
+    return f"{path} {verb} from {_shown(old)} to {_shown(new)}"
+
+
+def _change(path: str, old: JsonValue, new: JsonValue, kind: ChangeKind, text: str) -> Change:
+    return Change(path=path, old=old, new=new, kind=kind, text=text)
+
+
+def _plain(value: Any) -> JsonValue:
+    plain: JsonValue = value.model_dump(mode="json") if isinstance(value, Section) else value
+    return list(plain) if isinstance(plain, tuple) else plain
+
+
+def _shown(value: JsonValue) -> str:
+    """On one line, whatever is in it."""
+    return json.dumps(value)

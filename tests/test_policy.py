@@ -1,0 +1,334 @@
+"""Policies: which difference asks for less, and that no field is without a direction."""
+
+import copy
+import typing
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from checks import gate_kinds, policy
+from checks.params import Evaluate, MergeParity, Params, Validate
+from checks.policy import Policy
+from checks.sections import Section
+from tests.conftest import REPOSITORY
+
+DEFAULT: dict[str, Any] = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
+OLD_TEST, NEW_TEST = ("sha256:" + digit * 64 for digit in "12")
+GATES: dict[str, dict[str, Any]] = {
+    "routes": {"kind": "threshold", "metric": "exact-match", "at_least": 0.6, "confidence": 0.95, "resolution": 0.05},
+    "few_errors": {"kind": "threshold", "metric": "token-f1", "at_most": 0.9, "confidence": 0.95, "resolution": 0.05},
+    "beats": {"kind": "improves", "metric": "exact-match", "against": "base", "margin": 0.02, "confidence": 0.95},
+    "keeps": {"kind": "non_inferior", "metric": "exact-match", "against": "main", "margin": 0.02, "confidence": 0.95},
+    "slices": {
+        "kind": "slice", "metric": "exact-match", "against": "base", "margin": 0.1, "confidence": 0.95, "min_rows": 30,
+    },
+    "data": {"kind": "data"},
+    "parity": {"kind": "parity", "max_logprob_diff": 0.25, "min_top1": 0.97},
+    "seen": {
+        "kind": "contamination", "ngram": 13, "max_ngram_share": 0.01, "shingle": 5, "similarity": 0.8,
+        "max_near_duplicate_share": 0.01,
+    },
+    "license": {"kind": "license", "allow": ["MIT", "Apache-2.0"], "adapter": "Apache-2.0", "commercial": True},
+    "budget": {
+        "kind": "budget", "parameters_millions": 200, "artifact_mb": 600, "train_minutes": 30,
+        "latency_p95_seconds": 2, "gpu_hours": 1, "cost": 3, "hourly_price": 2.5,
+    },
+}  # fmt: skip
+
+
+def _document() -> dict[str, Any]:
+    """params.yaml with one gate of every kind and two scorers."""
+    document = copy.deepcopy(DEFAULT)
+    document["gates"] = copy.deepcopy(GATES)
+    document["evaluate"]["scorers"] = [{"kind": "exact-match"}, {"kind": "token-f1"}]
+    document["validate"]["min_rows"]["test"] = 1000  # enough for every threshold here
+    return document
+
+
+def _policy(document: dict[str, Any], test: str | None = OLD_TEST) -> Policy:
+    return policy.of(Params.model_validate(document), test)
+
+
+def _changed(change: Callable[[dict[str, Any]], object]) -> tuple[policy.Change, ...]:
+    document = _document()
+    change(document)
+    return policy.changes(_policy(_document()), _policy(document))
+
+
+def _set(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
+    def change(document: dict[str, Any]) -> None:
+        *parents, last = path.split(".")
+        for parent in parents:
+            document = document[parent]
+        if value is None and parents[0] == "gates":
+            del document[last]
+        else:
+            document[last] = value
+
+    return change
+
+
+# Path, a value that asks for less, a value that asks for more (None: there is none in this table).
+DIRECTIONS: list[tuple[str, Any, Any]] = [
+    ("gates.routes.at_least", 0.5, 0.7),
+    ("gates.routes.confidence", 0.9, 0.96),
+    ("gates.routes.resolution", 0.06, 0.0499999),
+    ("gates.few_errors.at_most", 0.95, 0.8),
+    ("gates.beats.margin", 0.0, 0.05),
+    ("gates.beats.confidence", 0.9, 0.99),
+    ("gates.keeps.margin", 0.05, 0.01),
+    ("gates.keeps.confidence", 0.8, 0.99),
+    ("gates.slices.margin", 0.2, 0.05),
+    ("gates.slices.confidence", 0.9, 0.99),
+    ("gates.slices.min_rows", 60, 10),
+    ("gates.parity.max_logprob_diff", 0.5, 0.1),
+    ("gates.parity.min_top1", 0.9, 0.99),
+    ("gates.seen.ngram", 20, 8),
+    ("gates.seen.max_ngram_share", 0.1, 0.0),
+    ("gates.seen.similarity", 0.9, 0.7),
+    ("gates.seen.max_near_duplicate_share", 0.1, 0.0),
+    ("gates.license.allow", ["MIT", "Apache-2.0", "CC-BY-NC-4.0"], ["Apache-2.0"]),
+    ("gates.license.commercial", False, None),
+    ("gates.budget.parameters_millions", 300, 100),
+    ("gates.budget.artifact_mb", 700, 500),
+    ("gates.budget.train_minutes", 60, 20),
+    ("gates.budget.latency_p95_seconds", 3, 1),
+    ("gates.budget.gpu_hours", 2, 0.5),
+    ("gates.budget.cost", 5, 1),
+    ("gates.budget.hourly_price", 1, 5),
+    ("validate.min_rows.train", 1000, 2000),
+    ("validate.min_rows.valid", 50, 120),
+    ("validate.min_rows.test", 900, 1100),
+    ("validate.max_prompt_tokens", 100, 90),
+    ("validate.max_reference_tokens", None, 7),
+    ("validate.labels.max_distinct", 30, 10),
+    ("validate.labels.min_share", 0.0, 0.02),
+    ("validate.labels.max_share", 0.5, 0.09),
+    ("merge.parity.prompts", 64, 256),
+    ("merge.parity.max_logprob_diff", 0.6, 0.4),
+    ("merge.parity.min_top1", 0.9, 0.99),
+    ("evaluate.confidence", 0.9, 0.99),
+    ("evaluate.baselines", ["majority"], None),
+]
+INCOMPARABLE: list[tuple[str, Any]] = [
+    ("gates.routes.metric", "token-f1"),
+    ("gates.beats.metric", "token-f1"),
+    ("gates.beats.against", "majority"),
+    ("gates.keeps.metric", "token-f1"),
+    ("gates.keeps.against", "base"),
+    ("gates.slices.metric", "token-f1"),
+    ("gates.slices.against", "main"),
+    ("gates.seen.shingle", 6),
+    ("gates.license.adapter", "MIT"),
+    ("gates.license.allow", ["MIT", "BSD-3-Clause"]),
+    ("evaluate.max_new_tokens", 16),
+    ("evaluate.precision", "fp32"),
+    ("evaluate.base_prompt.labels", False),
+    ("evaluate.base_prompt.shots", 0),
+]
+
+
+@pytest.mark.parametrize(("path", "less", "more"), DIRECTIONS)
+def test_a_field_that_asks_for_less_needs_approval_and_one_that_asks_for_more_does_not(
+    path: str, less: Any, more: Any
+) -> None:
+    for value, kind in ((less, "weaker"), (more, "stronger")):
+        if value is None:
+            continue
+        (change,) = _changed(_set(path, value))
+        assert (change.path, change.kind, change.needs_approval) == (path, kind, kind == "weaker")
+        assert "\n" not in change.text
+        assert path in change.text
+
+
+@pytest.mark.parametrize(("path", "value"), INCOMPARABLE)
+def test_what_cannot_be_compared_counts_as_changed(path: str, value: Any) -> None:
+    (change,) = _changed(_set(path, value))
+    assert (change.path, change.kind, change.needs_approval) == (path, "changed", True)
+
+
+@pytest.mark.parametrize("bound", ["parameters_millions", "artifact_mb", "train_minutes", "latency_p95_seconds"])
+def test_a_bound_that_is_dropped_is_removed_and_one_that_appears_is_added(bound: str) -> None:
+    document = _document()
+    del document["gates"]["budget"][bound]
+    before, after = _policy(_document()), _policy(document)
+    (gone,), (come,) = policy.changes(before, after), policy.changes(after, before)
+    assert (gone.path, gone.kind, gone.needs_approval) == (f"gates.budget.{bound}", "removed", True)
+    assert (come.kind, come.needs_approval) == ("added", False)
+
+
+def test_labels_that_are_switched_off_are_removed() -> None:
+    (change,) = _changed(_set("validate.labels", None))
+    assert (change.path, change.kind) == ("validate.labels", "removed")
+
+
+def test_a_threshold_turned_round_loses_its_bound() -> None:
+    def turn(document: dict[str, Any]) -> None:
+        document["gates"]["routes"]["at_most"] = document["gates"]["routes"].pop("at_least")
+
+    assert {(c.path, c.kind) for c in _changed(turn)} == {
+        ("gates.routes.at_least", "removed"),
+        ("gates.routes.at_most", "added"),
+    }
+
+
+def test_a_gate_of_another_kind_is_a_changed_gate() -> None:
+    (change,) = _changed(_set("gates.keeps.kind", "improves"))
+    assert (change.path, change.kind) == ("gates.keeps", "changed")
+    assert "non_inferior to improves" in change.text
+
+
+@pytest.mark.parametrize("name", GATES)
+def test_a_gate_that_is_removed_needs_approval_and_one_that_is_added_does_not(name: str) -> None:
+    document = _document()
+    del document["gates"][name]
+    before, after = _policy(_document()), _policy(document)
+    (gone,), (come,) = policy.changes(before, after), policy.changes(after, before)
+    assert (gone.path, gone.kind, gone.needs_approval) == (f"gates.{name}", "removed", True)
+    assert (come.path, come.kind, come.needs_approval) == (f"gates.{name}", "added", False)
+
+
+def test_a_gate_that_is_renamed_asks_the_same() -> None:
+    def rename(document: dict[str, Any]) -> None:
+        document["gates"]["routes_well"] = document["gates"].pop("routes")
+
+    (change,) = _changed(rename)
+    assert (change.path, change.kind, change.needs_approval) == ("gates.routes", "renamed", False)
+
+
+def test_a_gate_that_is_renamed_and_weakened_is_removed() -> None:
+    def rename(document: dict[str, Any]) -> None:
+        document["gates"]["routes_well"] = document["gates"].pop("routes") | {"at_least": 0.1}
+
+    assert {(c.path, c.kind) for c in _changed(rename)} == {("gates.routes", "removed"), ("gates.routes_well", "added")}
+
+
+def test_two_equal_gates_cannot_hide_behind_one_new_name() -> None:
+    twice = _document()
+    twice["gates"]["again"] = twice["gates"]["routes"]
+    once = _document()
+    once["gates"]["new"] = once["gates"].pop("routes")
+    assert sorted(c.kind for c in policy.changes(_policy(twice), _policy(once))) == ["removed", "renamed"]
+
+
+def test_scorers_that_go_or_change_need_approval() -> None:
+    two = [{"kind": "exact-match"}, {"kind": "token-f1"}]
+    pattern = {"kind": "regex", "pattern": "a+"}
+
+    def kinds(before: list[dict[str, str]], after: list[dict[str, str]]) -> list[tuple[str, str]]:
+        one, other = _document(), _document()
+        for document, scorers in ((one, before), (other, after)):
+            document["gates"] = {"data": {"kind": "data"}}
+            document["evaluate"]["scorers"] = scorers
+        found = policy.changes(_policy(one), _policy(other))
+        assert all(change.is_judged for change in found)
+        return [(change.path, change.kind) for change in found]
+
+    assert kinds(two, two[:1]) == [("evaluate.scorers.token-f1", "removed")]
+    assert kinds(two[:1], two) == [("evaluate.scorers.token-f1", "added")]
+    assert kinds(two, two[::-1]) == [("evaluate.scorers", "changed")]
+    assert kinds([*two, pattern], [*two, pattern | {"pattern": "a*"}]) == [("evaluate.scorers.regex", "changed")]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "kind"),
+    [(OLD_TEST, NEW_TEST, "changed"), (OLD_TEST, None, "removed"), (None, NEW_TEST, "added")],
+)
+def test_another_test_set_is_a_change_of_policy(old: str | None, new: str | None, kind: str) -> None:
+    (change,) = policy.changes(_policy(_document(), old), _policy(_document(), new))
+    assert (change.path, change.kind) == ("data/splits/test.jsonl", kind)
+
+
+def test_bounds_that_earlier_stages_held_are_not_answered_by_judging_again() -> None:
+    for path in ("validate.max_prompt_tokens", "merge.parity.prompts", "evaluate.base_prompt.shots"):
+        (change,) = _changed(_set(path, 99 if path.startswith("validate") else 3))
+        assert not change.is_judged
+    (change,) = _changed(_set("gates.routes.at_least", 0.5))
+    assert change.is_judged
+
+
+def test_changes_that_need_approval_come_first() -> None:
+    def both(document: dict[str, Any]) -> None:
+        document["gates"]["routes"]["confidence"] = 0.96
+        document["gates"]["seen"]["ngram"] = 20
+
+    assert [change.needs_approval for change in _changed(both)] == [True, False]
+
+
+def test_what_decides_nothing_is_no_policy() -> None:
+    document = _document()
+    document["train"]["learning_rate"], document["evaluate"]["batch_tokens"] = 0.001, 64
+    assert policy.changes(_policy(_document()), _policy(document)) == ()
+    assert _policy(document).digest == _policy(_document()).digest
+
+
+def test_a_value_cannot_break_out_of_its_line() -> None:
+    (change,) = _changed(_set("gates.license.allow", ["MIT\n::error::", "x"]))
+    assert "\n" not in change.text
+
+
+@settings(deadline=None)
+@given(st.permutations(sorted(GATES)), st.sets(st.sampled_from(sorted(GATES)), min_size=1))
+def test_the_same_gates_in_any_order_are_the_same_policy(order: list[str], kept: set[str]) -> None:
+    one, two = _document(), _document()
+    one["gates"] = {name: GATES[name] for name in sorted(kept)}
+    two["gates"] = {name: GATES[name] for name in order if name in kept}
+    assert policy.changes(_policy(one), _policy(one)) == ()
+    assert policy.changes(_policy(one), _policy(two)) == ()
+    assert _policy(one).digest == _policy(two).digest
+
+
+@settings(deadline=None)
+@given(st.sampled_from([(path, value) for path, *values in DIRECTIONS + INCOMPARABLE for value in values if value]))
+def test_every_change_changes_the_digest_and_is_seen_from_both_sides(case: tuple[str, Any]) -> None:
+    document = _document()
+    _set(*case)(document)
+    before, after = _policy(_document()), _policy(document)
+    (forth,), (back,) = policy.changes(before, after), policy.changes(after, before)
+    assert before.digest != after.digest
+    opposite = {"weaker": "stronger", "stronger": "weaker", "changed": "changed"}
+    assert (back.path, back.kind, back.old, back.new) == (forth.path, opposite[forth.kind], forth.new, forth.old)
+
+
+def _kinds() -> list[type[Section]]:
+    kinds: tuple[type[Section], ...] = typing.get_args(typing.get_args(gate_kinds.Gate)[0])
+    return list(kinds)
+
+
+def _reached(section: type[Section]) -> set[type[Section]]:
+    """``section`` and the sections that its fields hold."""
+    found = {section}
+    for name, field in section.model_fields.items():
+        if name in policy.APART.get(section, ()):
+            continue
+        for part in (field.annotation, *typing.get_args(field.annotation)):
+            if isinstance(part, type) and issubclass(part, Section):
+                found |= _reached(part)
+    return found
+
+
+def test_every_field_of_every_kind_has_a_direction() -> None:
+    roots: list[type[Section]] = [*_kinds(), Validate, MergeParity, Evaluate]
+    sections = {found for root in roots for found in _reached(root)}
+    assert set(policy.STRICTER) == sections
+    for section in sections:
+        apart = policy.APART.get(section, frozenset())
+        assert set(section.model_fields) - apart - {"kind"} == set(policy.STRICTER[section]), section.__name__
+
+
+def test_the_tables_of_this_test_name_every_field_with_a_direction() -> None:
+    named = {path for path, *_ in DIRECTIONS + INCOMPARABLE}
+    kinds = {gate.kind: type(gate) for gate in _policy(_document()).gates.values()}
+    assert set(kinds.values()) == set(_kinds())
+    wanted = set()
+    for name, values in GATES.items():
+        for field in values:
+            wanted.add(f"gates.{name}.{field}")
+    wanted -= {f"gates.{name}.kind" for name in GATES}
+    # the second threshold is here for its at_most
+    wanted -= {f"gates.few_errors.{field}" for field in ("metric", "confidence", "resolution")}
+    assert wanted <= named
