@@ -76,7 +76,7 @@ def read_json(path: Path, model: type[Model]) -> Model:
     except OSError as error:
         raise EvidenceRefused(f"{path}: {error.strerror or error}", "run `dvc repro` to make it") from error
     except ValidationError as error:
-        raise EvidenceRefused(f"{path}: {_first(error)}", "run `dvc repro` to make it again") from error
+        raise EvidenceRefused(f"{path}: {first(error)}", "run `dvc repro` to make it again") from error
 
 
 def write_jsonl(path: Path, rows: Iterable[BaseModel]) -> int:
@@ -98,14 +98,15 @@ def read_jsonl(path: Path, model: type[Model]) -> list[Model]:
                     rows.append(model.model_validate_json(line))
                 except ValidationError as error:
                     raise EvidenceRefused(
-                        f"{path}:{number}: {_first(error)}", "run `dvc repro` to make the file again"
+                        f"{path}:{number}: {first(error)}", "run `dvc repro` to make the file again"
                     ) from error
     except OSError as error:
         raise EvidenceRefused(f"{path}: {error.strerror or error}", "run `dvc repro` to make it") from error
     return rows
 
 
-def _first(error: ValidationError) -> str:
+def first(error: ValidationError) -> str:
+    """The first problem of a validation, on one line: where, and what."""
     detail = error.errors(include_url=False)[0]
     where = ".".join(str(part) for part in detail["loc"])
     return f"{where}: {detail['msg']}" if where else str(detail["msg"])

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from checks import layout
 from checks.errors import MachineRefused, Refusal
+from release import references
 
 
 class StageRefused(Refusal):
@@ -19,22 +20,28 @@ class StageRefused(Refusal):
 
 
 def run(root: Path, targets: tuple[str, ...], force: bool) -> None:
-    """Run ``dvc repro`` in ``root``: what changed, or with ``force`` everything.
+    """Ask git which earlier models there are, then run ``dvc repro``: what changed, or with ``force`` everything.
 
-    Raises StageRefused with the stage's exit code, or MachineRefused when DVC itself cannot run.
+    Raises StageRefused with the stage's exit code, MachineRefused when DVC itself cannot run, EvidenceRefused when git
+    cannot say which models were released before.
     """
+    references.write(root)
+    python(root, ["-m", "dvc", "repro", *(["--force"] if force else []), "--", *targets], "dvc repro")
+
+
+def python(root: Path, arguments: list[str], name: str) -> None:
+    """Run this interpreter with ``arguments`` in ``root``; refusals call it ``name``. Raises as ``run`` does."""
     refusal = root / layout.REFUSAL
     refusal.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "dvc", "repro", *(["--force"] if force else []), "--", *targets]
     try:
-        code = subprocess.run(command, cwd=root, env=environment(), check=False).returncode
+        code = subprocess.run([sys.executable, *arguments], cwd=root, env=environment(), check=False).returncode
     except OSError as error:
         raise MachineRefused(f"{sys.executable}: {error.strerror}", "make the virtual environment again") from error
     if code and (refused := said(refusal)):
         raise StageRefused(*refused)
     if code:
         raise MachineRefused(
-            f"dvc repro ended with {code}", "read its lines above; `lockstep doctor` says what is missing"
+            f"{name} ended with {code}", "read its lines above; `lockstep doctor` says what is missing"
         )
 
 

@@ -1,0 +1,108 @@
+"""Reading git: which commit a name means, what a file was there. Reads objects only, changes nothing.
+
+Names are resolved to full hashes first and every later question is about hashes, so that no branch or file
+name is taken for an option, and none moves between two questions.
+"""
+
+import subprocess
+from pathlib import Path
+
+from checks.errors import EvidenceRefused, MachineRefused
+
+# Where releases are made, the first that exists: what pull requests are held against.
+_TARGETS = (
+    "refs/remotes/origin/HEAD",
+    "refs/remotes/origin/main",
+    "refs/remotes/origin/master",
+    "refs/heads/main",
+    "refs/heads/master",
+)
+
+
+def has_repository(root: Path) -> bool:
+    """Whether ``root`` lies in a git work tree."""
+    return any((folder / ".git").exists() for folder in (root.resolve(), *root.resolve().parents))
+
+
+def resolve(root: Path, name: str) -> str | None:
+    """The full hash of the commit that ``name`` means; None when there is none, as HEAD before the first commit."""
+    if name.startswith("-"):
+        return None
+    found = _git(root, "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}", may_fail=True)
+    return None if found is None else found.decode().strip()
+
+
+def target(root: Path, name: str | None = None) -> tuple[str, str | None]:
+    """The target branch's name and commit: ``name``, else origin's default branch, else a local main, else HEAD.
+
+    The commit is None before the first one. Raises EvidenceRefused when git knows no ``name``.
+    """
+    if name is not None:
+        if (commit := resolve(root, name)) is None:
+            raise EvidenceRefused(f"{name}: git knows no such commit here", "fetch the target branch, or name another")
+        return name, commit
+    for candidate in _TARGETS:
+        if commit := resolve(root, candidate):
+            return candidate.removeprefix("refs/remotes/").removeprefix("refs/heads/"), commit
+    return "HEAD", resolve(root, "HEAD")
+
+
+def is_shallow(root: Path) -> bool:
+    """Whether the clone lacks history: a merge base may then be another, or none."""
+    return _read(root, "rev-parse", "--is-shallow-repository") == b"true\n"
+
+
+def merge_base(root: Path, one: str, two: str) -> str | None:
+    """The commit where the histories of two commits part; None when they share none."""
+    found = _git(root, "merge-base", one, two, may_fail=True)
+    return None if found is None else found.decode().strip()
+
+
+def is_ancestor(root: Path, old: str, new: str) -> bool:
+    """Whether ``old`` is ``new`` or in its history; False when git lacks it."""
+    if resolve(root, old) is None:
+        return False
+    return _git(root, "merge-base", "--is-ancestor", old, new, may_fail=True) is not None
+
+
+def touching(root: Path, tip: str, path: Path) -> list[str]:
+    """The commits up to ``tip``, the latest first, that changed ``path`` on the branch itself."""
+    return _read(root, "log", "--first-parent", "--format=%H", tip, "--", path.as_posix()).decode().split()
+
+
+def same(root: Path, commit: str, paths: tuple[str, ...]) -> bool:
+    """Whether the tracked files below ``paths`` are in the work tree as they are in ``commit``."""
+    return _git(root, "diff", "--quiet", "--no-ext-diff", commit, "--", *paths, may_fail=True) is not None
+
+
+def read(root: Path, commit: str, path: Path) -> bytes | None:
+    """The bytes of ``path``, relative to ``root``, in ``commit``; None when it holds no such file."""
+    # ls-tree tells a file that is not there from a commit that is not there; `git show` does not.
+    listed = _read(root, "ls-tree", "-z", commit, "--", path.as_posix()).decode()
+    if not listed:
+        return None
+    mode, kind, blob = listed.partition("\t")[0].split(" ")
+    if kind != "blob" or mode == "120000":
+        raise EvidenceRefused(f"{path} at {commit[:12]}: is not a regular file", "replace it with one, and commit that")
+    return _read(root, "cat-file", "blob", blob)
+
+
+def _read(root: Path, *args: str) -> bytes:
+    found = _git(root, *args)
+    assert found is not None  # else it was refused
+    return found
+
+
+def _git(root: Path, *args: str, may_fail: bool = False) -> bytes | None:
+    """What git prints; None when it ends with 1, its way to say no, and ``may_fail``."""
+    command = ["git", "-c", "core.quotePath=off", *args]
+    try:
+        done = subprocess.run(command, cwd=root, capture_output=True, check=False)
+    except OSError as error:
+        raise MachineRefused(f"git: {error.strerror}", "install git") from error
+    if done.returncode == 0:
+        return done.stdout
+    if may_fail and done.returncode == 1:
+        return None
+    said = done.stderr.decode(errors="replace").strip().partition("\n")[0] or f"ended with {done.returncode}"
+    raise EvidenceRefused(f"git {args[0]}: {said}", "mend the repository (a clone with its whole history), then again")

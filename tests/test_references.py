@@ -1,0 +1,389 @@
+"""References: which models were released before, as git names them, and how evaluate has their answers."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from checks import digest, files, layout, pointer
+from checks.errors import EvidenceRefused
+from checks.evidence import ReferencesReport
+from release import commits, references
+from tests import pipeline_repository as repository
+from tests.conftest import scaled_down
+
+A, B, C = (digest.of_bytes(name.encode()) for name in "ABC")
+
+
+def name(root: Path, *against: str) -> None:
+    """A params.yaml whose gates compare with these."""
+    document = scaled_down()
+    document["gates"] = {
+        f"holds_against_{other}": {
+            "kind": "non_inferior", "metric": "exact-match", "against": other, "margin": 0.1, "confidence": 0.95,
+        }
+        for other in against
+    }  # fmt: skip
+    repository.write_params(root, document)
+
+
+def record(root: Path, model: str, **change: Any) -> None:
+    """The record of a run: what references reads of it, and a dvc.lock that differs from model to model."""
+    value = {
+        "schema_version": 1, "merged": model, "test": C, "scorers": C, "prompt_format": C, "rows": 9,
+        "models": {"candidate": {"predictions": model, "metrics": {}}},
+    }  # fmt: skip
+    files.write_json(root / layout.EVALUATION, value | change)
+    files.write_text(root / "dvc.lock", f"# {model}\n")
+
+
+def keep(root: Path, message: str = "a change") -> str:
+    repository.commit(root, message)
+    return repository.git(root, "rev-parse", "HEAD").strip()
+
+
+def promote(root: Path, model: str, commit: str) -> None:
+    files.write_text(root / references.PRODUCTION, f"model: {model}\ncommit: {commit}\n")
+    keep(root, "promote")
+
+
+def push(root: Path) -> None:
+    repository.git(root, "push", "--quiet", "origin", "main")
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """A clone of a bare repository whose main has a record of model A, under gates against main and champion."""
+    repository.git(tmp_path, "init", "--quiet", "--bare", "--initial-branch=main", "origin.git")
+    repository.git(tmp_path, "clone", "--quiet", "origin.git", "clone")
+    root = tmp_path / "clone"
+    repository.git(root, "checkout", "--quiet", "-b", "main")
+    name(root, "main", "champion")
+    record(root, A)
+    keep(root)
+    push(root)
+    return root
+
+
+def branch(root: Path) -> None:
+    """A pull request's branch with a change of its own."""
+    repository.git(root, "checkout", "--quiet", "-b", "change")
+    with (root / "params.yaml").open("a") as stream:
+        stream.write("# a change\n")
+    keep(root)
+
+
+def found(root: Path, target: str | None = None) -> dict[str, tuple[str, str]]:
+    """What is written: name to model and commit."""
+    report = references.write(root, target).report
+    assert files.read_json(root / layout.REFERENCES, ReferencesReport) == report
+    return {earlier: (reference.merged, reference.commit) for earlier, reference in report.found.items()}
+
+
+def test_main_is_the_record_where_the_branch_left_the_target_and_not_what_came_later(clone: Path) -> None:
+    base = keep(clone)
+    push(clone)
+    branch(clone)
+    repository.git(clone, "checkout", "--quiet", "main")
+    record(clone, B)
+    keep(clone)
+    push(clone)
+    repository.git(clone, "checkout", "--quiet", "change")
+    assert found(clone) == {"main": (A, base)}
+    assert references.current(clone) == []
+
+
+def test_the_champion_is_what_the_targets_pointer_names_and_the_pull_requests_own_is_ignored(clone: Path) -> None:
+    first = keep(clone)
+    record(clone, B)
+    second = keep(clone)
+    promote(clone, A, first)
+    push(clone)
+    branch(clone)
+    promote(clone, B, second)
+    (clone / references.PRODUCTION).write_text("nonsense")
+    assert found(clone)["champion"] == (A, first)
+
+
+def test_no_champion_and_no_record_yet_are_stated(clone: Path) -> None:
+    (clone / layout.EVALUATION).unlink()
+    keep(clone)
+    push(clone)
+    branch(clone)
+    written = references.write(clone)
+    assert written.target == "origin/main"
+    assert written.report.found == {}
+    assert written.report.absent == {
+        "main": "no model was recorded where this branch left the target branch",
+        "champion": "nothing has been promoted to production yet",
+    }
+    assert references.current(clone) == []
+
+
+def test_before_the_first_commit_there_is_no_earlier_model(tmp_path: Path) -> None:
+    repository.git(tmp_path, "init", "--quiet")
+    name(tmp_path, "main", "champion")
+    assert references.write(tmp_path).report.absent == dict.fromkeys(("main", "champion"), "git has no commit yet")
+
+
+def test_without_gates_that_name_one_git_is_not_needed(tmp_path: Path) -> None:
+    name(tmp_path, "base")
+    assert references.write(tmp_path).report == ReferencesReport(found={}, absent={})
+    assert references.current(tmp_path) == []
+
+
+def test_a_reference_that_only_the_targets_policy_names_is_named_too(clone: Path) -> None:
+    branch(clone)
+    name(clone, "base")
+    assert set(found(clone)) == {"main"}
+
+
+def test_a_moved_champion_makes_the_references_stale(clone: Path) -> None:
+    first = keep(clone)
+    promote(clone, A, first)
+    push(clone)
+    branch(clone)
+    references.write(clone)
+    keep(clone)
+    repository.git(clone, "checkout", "--quiet", "main")
+    record(clone, B)
+    promote(clone, B, keep(clone))
+    push(clone)
+    repository.git(clone, "checkout", "--quiet", "change")
+    (line,) = references.current(clone)
+    assert line.startswith(
+        f"reports/references.json: champion is {A[:19]}… of commit {first[:12]}, git now has {B[:19]}"
+    )
+    assert references.write(clone).changed
+    assert references.current(clone) == []
+
+
+def test_a_later_commit_with_the_same_record_is_no_change(clone: Path) -> None:
+    branch(clone)
+    before = found(clone)
+    repository.git(clone, "checkout", "--quiet", "main")
+    (clone / "README.md").write_text("Words.\n")
+    keep(clone)
+    push(clone)
+    repository.git(clone, "checkout", "--quiet", "change")
+    repository.git(clone, "merge", "--quiet", "origin/main")
+    assert references.current(clone) == []
+    assert not references.write(clone).changed
+    assert found(clone) == before
+
+
+def test_a_merged_base_with_another_record_makes_the_references_stale(clone: Path) -> None:
+    branch(clone)
+    references.write(clone)
+    keep(clone)
+    repository.git(clone, "checkout", "--quiet", "main")
+    record(clone, B)
+    keep(clone)
+    push(clone)
+    repository.git(clone, "checkout", "--quiet", "change")
+    repository.git(clone, "merge", "--quiet", "--no-edit", "origin/main")
+    (line,) = references.current(clone)
+    assert "main is" in line
+    assert "git now has" in line
+
+
+@pytest.mark.parametrize("how", ["--no-ff", "--ff-only", "--squash"])
+def test_after_the_merge_the_verdict_still_stands_against_what_was_there_before(clone: Path, how: str) -> None:
+    first = keep(clone)
+    promote(clone, A, first)
+    push(clone)
+    branch(clone)
+    record(clone, B)
+    before = found(clone)
+    second = keep(clone)
+    repository.git(clone, "checkout", "--quiet", "main")
+    repository.git(clone, "merge", "--quiet", how, "change")
+    merged = keep(clone)
+    push(clone)
+    assert references.current(clone) == []
+    assert not references.write(clone).changed
+    # Promoted: production now runs the model itself, which was judged against what ran before.
+    promote(clone, B, second if how != "--squash" else merged)
+    push(clone)
+    assert references.current(clone) == []
+    assert found(clone) == before
+    # A new change on the same commit is judged against it.
+    with (clone / "params.yaml").open("a") as stream:
+        stream.write("# another\n")
+    assert {earlier: model for earlier, (model, _) in found(clone).items()} == {"main": B, "champion": B}
+
+
+def test_the_first_record_of_a_repository_stands_after_its_merge(clone: Path) -> None:
+    (clone / layout.EVALUATION).unlink()
+    keep(clone)
+    push(clone)
+    branch(clone)
+    record(clone, B)
+    references.write(clone)
+    keep(clone)
+    repository.git(clone, "checkout", "--quiet", "main")
+    repository.git(clone, "merge", "--quiet", "--ff-only", "change")
+    push(clone)
+    assert references.current(clone) == []
+
+
+def test_a_record_of_an_older_version_is_read_for_what_it_names(clone: Path) -> None:
+    record(clone, B, seconds=3, models={"candidate": {"predictions": C}, "base": None})
+    keep(clone)
+    push(clone)
+    branch(clone)
+    assert found(clone)["main"][0] == B
+
+
+Tamper = Callable[[dict], object]
+
+
+@pytest.mark.parametrize(
+    ("tamper", "line"),
+    [
+        (lambda d: d["found"]["main"].update(merged=B), "main is"),
+        (lambda d: d["found"]["main"].update(predictions=B), "main is"),
+        (lambda d: d["found"]["main"].update(commit="1" * 40), "main is not the record of commit 111111111111"),
+        (lambda d: d["absent"].update(main=d["found"].pop("main") and "none"), "main is none, git now has"),
+        (lambda d: d["found"].pop("main"), "main is asked for by a gate, and not named"),
+        (lambda d: d["absent"].pop("champion"), "champion is asked for by a gate, and not named"),
+        (lambda d: d["found"].update(champion=d["found"]["main"]), "is both found and absent"),
+        (lambda d: d.clear(), "found: Field required"),
+    ],
+)
+def test_edited_references_are_seen(clone: Path, tamper: Tamper, line: str) -> None:
+    branch(clone)
+    references.write(clone)
+    value = json.loads((clone / layout.REFERENCES).read_text())
+    tamper(value)
+    files.write_json(clone / layout.REFERENCES, value)
+    (said,) = references.current(clone)
+    assert line in said
+    assert references.write(clone).changed
+    assert references.current(clone) == []
+
+
+def test_references_that_are_not_there_are_said_to_be_missing(clone: Path) -> None:
+    (said,) = references.current(clone)
+    assert "references.json: No such file" in said
+
+
+def unreadable(root: Path) -> None:
+    (root / layout.EVALUATION).write_text("{")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "problem"),
+    [
+        (lambda root: promote(root, B, keep(root)), "names sha256:.*is about sha256:"),
+        (lambda root: promote(root, A, "1" * 40), "commit 111111111111 is not in the history of origin/main"),
+        (lambda root: promote(root, A, "HEAD"), "pointer.yaml at [0-9a-f]{12}: commit: String should match"),
+        (lambda root: promote(root, A, "x\nimage: y"), "pointer.yaml at [0-9a-f]{12}: "),
+        (lambda root: promote(root, "[", ""), "is not YAML"),
+        (lambda root: (record(root, A, merged="x"), keep(root)), "evaluation.json at [0-9a-f]{12}: merged"),
+        (lambda root: (record(root, A, schema_version=2), keep(root)), "at [0-9a-f]{12}: schema_version"),
+        (lambda root: (unreadable(root), keep(root)), "evaluation.json at [0-9a-f]{12}: Invalid JSON"),
+    ],
+)
+def test_a_pointer_or_record_that_cannot_be_believed_refuses(
+    clone: Path, spoil: Callable[[Path], object], problem: str
+) -> None:
+    spoil(clone)
+    push(clone)
+    branch(clone)
+    with pytest.raises(EvidenceRefused, match=problem):
+        references.write(clone)
+    assert not (clone / layout.REFERENCES).exists()
+
+
+def test_a_pointer_to_a_commit_without_a_record_refuses(clone: Path) -> None:
+    (clone / layout.EVALUATION).unlink()
+    promote(clone, A, keep(clone))
+    push(clone)
+    branch(clone)
+    with pytest.raises(EvidenceRefused, match=r"has no reports/evaluation\.json"):
+        references.write(clone)
+
+
+def test_a_pointer_that_is_a_link_refuses(clone: Path) -> None:
+    place = clone / references.PRODUCTION
+    place.parent.mkdir(parents=True)
+    place.symlink_to("/etc/hostname")
+    keep(clone)
+    push(clone)
+    branch(clone)
+    with pytest.raises(EvidenceRefused, match="is not a regular file"):
+        references.write(clone)
+
+
+def test_a_shallow_clone_refuses_and_says_how_to_deepen_it(clone: Path, tmp_path: Path) -> None:
+    keep(clone)
+    push(clone)
+    repository.git(tmp_path, "clone", "--quiet", "--depth=1", f"file://{tmp_path}/origin.git", "shallow")
+    with pytest.raises(EvidenceRefused, match="git fetch --unshallow"):
+        references.write(tmp_path / "shallow")
+    repository.git(tmp_path / "shallow", "fetch", "--quiet", "--unshallow")
+    assert set(found(tmp_path / "shallow")) == {"main"}
+
+
+def test_a_copy_without_git_an_unknown_target_and_unrelated_histories_refuse(clone: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(clone, copy, ignore=shutil.ignore_patterns(".git"))
+    with pytest.raises(EvidenceRefused, match="is no git repository, and gates compare with main and champion"):
+        references.write(copy)
+    for target in ("origin/no-such-branch", "--all", "a..b", ""):
+        with pytest.raises(EvidenceRefused, match="git knows no such commit"):
+            references.write(clone, target)
+    repository.git(clone, "checkout", "--quiet", "--orphan", "other")
+    keep(clone, "another beginning")
+    with pytest.raises(EvidenceRefused, match="HEAD and origin/main share no history"):
+        references.write(clone)
+
+
+def test_a_detached_head_and_a_repository_in_a_subfolder_are_read_alike(clone: Path, tmp_path: Path) -> None:
+    branch(clone)
+    repository.git(clone, "checkout", "--quiet", "--detach")
+    assert set(found(clone)) == {"main"}
+    inner = clone / "models of ünit [1]"
+    inner.mkdir()
+    repository.git(clone, "checkout", "--quiet", "main")
+    for path in ("params.yaml", "reports", "dvc.lock"):
+        repository.git(clone, "mv", path, str(inner))
+    record(inner, B)
+    keep(clone)
+    push(clone)
+    assert found(inner)["main"][0] == B
+
+
+def test_another_target_can_be_named(clone: Path) -> None:
+    repository.git(clone, "branch", "release", "main")
+    record(clone, B)
+    keep(clone)
+    push(clone)
+    branch(clone)
+    assert found(clone)["main"][0] == B
+    assert found(clone, "release")["main"][0] == A
+    assert references.current(clone, "release") == []
+    assert references.current(clone) != []
+
+
+def test_without_a_remote_a_local_main_is_the_target_and_without_that_head(tmp_path: Path) -> None:
+    repository.git(tmp_path, "init", "--quiet", "--initial-branch=trunk")
+    name(tmp_path, "main")
+    record(tmp_path, A)
+    commit = keep(tmp_path)
+    assert commits.target(tmp_path) == ("HEAD", commit)
+    assert found(tmp_path) == {"main": (A, commit)}
+    repository.git(tmp_path, "branch", "main")
+    assert commits.target(tmp_path) == ("main", commit)
+
+
+def test_a_pointer_is_a_model_and_a_commit_and_nothing_else() -> None:
+    text = f"model: {A}\ncommit: {'a' * 40}\n"
+    assert pointer.parse(text.encode(), "p").model == A
+    for bad in ("", "- 1", text + "image: x\n", text.replace("a" * 40, "main"), "\0", "a: [", "model: 2020-13-45"):
+        with pytest.raises(EvidenceRefused, match=r"^p: [^\n]+$"):
+            pointer.parse(bad.encode(), "p")
