@@ -166,7 +166,7 @@ class ModelResult(Record):
     predictions: Digest  # of the JSON lines file
     metrics: dict[str, Interval]
     slices: dict[str, dict[str, Interval]]
-    examples_per_second: float | None  # None for baselines that generate nothing
+    examples_per_second: float | None  # None where nothing was generated: baselines, answers from a record
 
 
 class Reference(Record):

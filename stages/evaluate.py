@@ -1,7 +1,7 @@
-"""Evaluate: the merged model, the base and cheap baselines answer the test split, and are scored.
+"""Evaluate: the merged model, the base, earlier models and cheap baselines answer the test split, and are scored.
 
 In:  models/merged (hashed first: that digest is what the report is about), models/base,
-     data/splits/{train,test}.jsonl, reports/parity.json, params ``evaluate``.
+     data/splits/{train,test}.jsonl, reports/parity.json, reports/references.json, params ``evaluate``.
 Out: data/predictions/<model>.jsonl, one prediction a line in the order of the test split:
        {"id": "002d7ae27cff7c01", "prompt": "Show the properties of …", "prediction": "sf", "reference": "sf",
         "score": 1.0, "scores": {"exact-match": 1.0}, "group": "…", "slice": "show", "latency": 0.9}
@@ -18,10 +18,10 @@ from pathlib import Path
 
 from checks import digest, files, layout, scoring, stats
 from checks.errors import EvaluationRefused, EvidenceRefused, MachineRefused
-from checks.evidence import EvaluationReport, Interval, ModelResult, ParityReport
+from checks.evidence import EvaluationReport, Interval, ModelResult, ParityReport, ReferencesReport, ReferenceUse
 from checks.params import Params
 from checks.rows import Prediction, Row
-from stages import entry, progress
+from stages import entry, progress, references
 from stages.inference import answers, baselines, prompts
 from stages.inference.answers import Answered
 from stages.reporting import page, plots
@@ -44,7 +44,13 @@ def evaluate(params: Params, root: Path) -> str:
             f"{layout.MERGED}: is {merged[:19]}…, {layout.PARITY_REPORT} is about {parity.merged[:19]}…",
             "run `dvc repro merge`",
         )
-    test_digest = digest.of_file(root / _TEST).sha256
+    judged = references.Judged(
+        merged=merged,
+        test=digest.of_file(root / _TEST).sha256,
+        scorers=scoring.digest_of(settings.scorers),
+        prompt_format=answers.prompt_format(root / layout.MERGED, settings),
+    )
+    earlier = _earlier(root)
     train, test = (files.read_jsonl(root / path, Row) for path in (_TRAIN, _TEST))
     check_rows(test)
     for scorer in settings.scorers:
@@ -59,6 +65,12 @@ def evaluate(params: Params, root: Path) -> str:
             ("base", layout.BASE, base, asked),
         )
     }
+    uses = {name: ReferenceUse(how="absent", merged=None, note=why) for name, why in earlier.absent.items()}
+    for known, reference in earlier.found.items():
+        had = references.have(root, settings, known, reference, judged, test, answered["candidate"])
+        uses[known] = had.use
+        if had.answered:
+            answered[known] = had.answered
     predictions = {name: predict(params, test, found) for name, found in (answered | cheap).items()}
     with files.replacing_folder(root / layout.PREDICTIONS) as folder:
         for name, found in predictions.items():
@@ -72,21 +84,33 @@ def evaluate(params: Params, root: Path) -> str:
         )
         for name, found in predictions.items()
     }
+    same = {name for name, use in uses.items() if use.how == "same-model"}  # it neither wins nor loses
     report = EvaluationReport(
         merged=merged,
         base=base,
-        test=test_digest,
+        test=judged.test,
         rows=len(test),
-        scorers=scoring.digest_of(settings.scorers),
-        prompt_format=answers.prompt_format(root / layout.MERGED, settings),
+        scorers=judged.scorers,
+        prompt_format=judged.prompt_format,
         base_prompt=answers.asked(test, asked),
         confidence=settings.confidence,
-        references={},
+        references=uses,
         models=models,
-        summary=page.summary(predictions, {name: m.metrics for name, m in models.items()}, settings.confidence),
+        summary=page.summary(
+            {name: found for name, found in predictions.items() if name not in same},
+            {name: model.metrics for name, model in models.items()},
+            settings.confidence,
+        ),
     )
     _write(root, report, predictions["candidate"], prompts.labels(train))
     return _line(report) + _mirror(params, root, report, parity.adapter)
+
+
+def _earlier(root: Path) -> ReferencesReport:
+    try:
+        return files.read_json(root / layout.REFERENCES, ReferencesReport)
+    except EvidenceRefused as refusal:
+        raise EvidenceRefused(refusal.what, "run `lockstep run`, which asks git for it") from refusal
 
 
 def check_rows(test: Sequence[Row]) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from checks import digest
+from release import references
 from tests.conftest import REPOSITORY
 
 SERVICES = {
@@ -46,11 +47,11 @@ def make(root: Path, base: Path, document: dict[str, Any], rows: list[dict[str, 
     shutil.copytree(base, root / "sources" / "base")
     data = root / "sources" / "rows.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    document["base"] = {
+    document["base"] |= {
         "uri": "sources/base",
         "sha256": digest.of_tree(root / "sources" / "base").digest.removeprefix("sha256:"),
     }
-    document["data"] = {"uri": "sources/rows.jsonl", "sha256": digest.of_file(data).sha256.removeprefix("sha256:")}
+    document["data"] |= {"uri": "sources/rows.jsonl", "sha256": digest.of_file(data).sha256.removeprefix("sha256:")}
     document["prepare"] |= {
         "loader": {
             "kind": "table",
@@ -65,6 +66,7 @@ def make(root: Path, base: Path, document: dict[str, Any], rows: list[dict[str, 
     document["validate"] |= {"labels": {"max_distinct": 4, "min_share": 0.05, "max_share": 0.6}}
     write_params(root, document)
     git(root, "init", "--quiet", "--initial-branch=main")
+    references.write(root)
     commit(root, "start")
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from checks import digest, files, layout, scoring
 from checks.errors import EvaluationRefused, EvidenceRefused, ParamsRefused, Refusal
-from checks.evidence import EvaluationReport, Interval, ParityReport
+from checks.evidence import EvaluationReport, Interval, ParityReport, ReferencesReport
 from checks.params import BasePrompt, Params
 from checks.rows import Message, Prediction, Row
 from stages import evaluate as stage
@@ -40,12 +40,13 @@ def split(start: int, count: int) -> list[Row]:
 
 
 def lay_out(root: Path, base: Path, train: list[Row], test: list[Row]) -> None:
-    """What the stages before leave: weights, splits, a parity report."""
+    """What the stages before leave: weights, splits, a parity report; and that git names no earlier model."""
     for folder in (layout.BASE, layout.MERGED):
         shutil.copytree(base, root / folder)
     files.write_jsonl(root / layout.SPLITS / "train.jsonl", train)
     files.write_jsonl(root / layout.SPLITS / "test.jsonl", test)
     write_parity(root, digest.of_tree(root / layout.MERGED).digest)
+    files.write_json(root / layout.REFERENCES, ReferencesReport(found={}, absent={"champion": "nothing | runs yet"}))
 
 
 def write_parity(root: Path, merged: str) -> None:
@@ -163,6 +164,7 @@ def test_the_page_says_first_who_wins_and_shows_rows_as_inert_text(done: tuple[P
         assert raw not in text
     assert "&lt;script&gt;alert(1)" in text
     assert text.count("\n| <code>0000") == 10
+    assert "\n## Earlier models\n\n- Production's model: absent: nothing &#124; runs yet.\n" in text
 
 
 def test_the_training_run_gets_the_metrics(done: tuple[Path, Params, str]) -> None:
@@ -205,6 +207,11 @@ Break = Callable[[Path], object]
         (lambda root: (root / layout.SPLITS / "test.jsonl").unlink(), EvidenceRefused, "test.jsonl: not a regular"),
         (lambda root: (root / layout.SPLITS / "train.jsonl").unlink(), EvidenceRefused, "train.jsonl: No such file"),
         (lambda root: (root / layout.PARITY_REPORT).unlink(), EvidenceRefused, "parity.json: No such file"),
+        (
+            lambda root: (root / layout.REFERENCES).unlink(),
+            EvidenceRefused,
+            "references.json: No such .* `lockstep run`",
+        ),
         (lambda root: write_parity(root, digest.of_bytes(b"x")), EvidenceRefused, "parity.json is about"),
         (lambda root: (root / layout.SPLITS / "test.jsonl").write_text(""), EvaluationRefused, "has no rows"),
         (lambda root: (root / layout.SPLITS / "test.jsonl").write_text("{}\n"), EvidenceRefused, "test.jsonl:1: id"),

@@ -103,6 +103,13 @@ def ask(
     return found
 
 
+def known(
+    root: Path, settings: Evaluate, model: str, rows: Sequence[Row], conversations: Sequence[Sequence[Message]]
+) -> Answered | None:
+    """The answers of before, as ``ask`` would give them, without the model's directory; None when it must answer."""
+    return _read(root, key_of(settings, model, rows, conversations))
+
+
 def answer(
     model: Any,
     tokenizer: Any,

@@ -15,12 +15,15 @@ from checks.rows import Prediction
 NAMES = {
     "candidate": "the fine-tuned model",
     "base": "the base model",
+    "main": "main's model",
+    "champion": "production's model",
     "majority": "the majority class",
     "naive-bayes": "Naive Bayes",
 }
 
 _MISTAKES = 10
 _LONGEST = 160
+_LONGEST_NOTE = 600
 # Markdown's and GitHub's own: emphasis, code, links, tables, strike-through, mentions, issues, formulas, URLs.
 _MARKUP = frozenset("\\`*_[]|~@#$:/")
 
@@ -66,10 +69,8 @@ def render(report: EvaluationReport, candidate: Sequence[Prediction], plots: Seq
 
 def plain(text: str, longest: int = _LONGEST) -> str:
     """Untrusted text as inert inline HTML on one line, safe in a Markdown table; long text is cut."""
-    one_line = " ".join("".join(_visible(character) for character in text).split())
-    cut = one_line if len(one_line) <= longest else f"{one_line[: longest - 1]}…"
-    escaped = "".join(f"&#{ord(c)};" if c in _MARKUP else html.escape(c) for c in cut)
-    return f"<code>{escaped.replace('www.', 'www&#46;')}</code>" if cut else "*(empty)*"
+    inert = _inert(text, longest)
+    return f"<code>{inert}</code>" if inert else "*(empty)*"
 
 
 def _lines(report: EvaluationReport, candidate: Sequence[Prediction], plots: Sequence[str]) -> Iterator[str]:
@@ -86,6 +87,11 @@ def _lines(report: EvaluationReport, candidate: Sequence[Prediction], plots: Seq
     for name, model in report.models.items():
         speed = "" if model.examples_per_second is None else f"{model.examples_per_second:.1f}"
         yield f"| {NAMES[name]} | {' | '.join(_figure(model.metrics[s]) for s in scorers)} | {speed} |"
+    if report.references:
+        yield "\n## Earlier models\n"
+        for name, use in report.references.items():
+            which = f" (`{use.merged}`)" if use.merged else ""
+            yield f"- {_capital(NAMES[name])}{which}: {use.how}: {_inert(use.note, _LONGEST_NOTE)}."
     yield "\n## Slices of the fine-tuned model\n"
     yield f"| slice | rows | {' | '.join(scorers)} |"
     yield f"| --- | ---: |{' ---: |' * len(scorers)}"
@@ -106,6 +112,13 @@ def _lines(report: EvaluationReport, candidate: Sequence[Prediction], plots: Seq
         yield "\n## Plots\n"
         yield from (f"![{path.rpartition('/')[2].partition('.')[0]}]({path})" for path in plots)
     yield f"\nThe weights judged here: `{report.merged}`. The test split: `{report.test}`."
+
+
+def _inert(text: str, longest: int) -> str:
+    one_line = " ".join("".join(_visible(character) for character in text).split())
+    cut = one_line if len(one_line) <= longest else f"{one_line[: longest - 1]}…"
+    escaped = "".join(f"&#{ord(c)};" if c in _MARKUP else html.escape(c) for c in cut)
+    return escaped.replace("www.", "www&#46;")
 
 
 def _visible(character: str) -> str:

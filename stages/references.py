@@ -1,0 +1,131 @@
+"""References: the answers of models that were released before, from the record where it fits, else from their weights.
+
+In:  what reports/references.json says of one model, the rows of the test split, what they are judged by now.
+Out: its answers to exactly those rows, how they were had, and a sentence that says so.
+
+The recorded answers count when test split, scorers and prompt are the same by digest. Otherwise the model's weights
+answer this test split, through their own chat template. Both are brought through DVC, from its cache or any remote,
+as they were in that commit, and are held to the digests that git has of them: anything else is not used.
+"""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from checks import digest, files, layout
+from checks.errors import EvidenceRefused, Refusal
+from checks.evidence import Reference, ReferenceUse
+from checks.params import Evaluate
+from checks.rows import Prediction, Row
+from stages import progress
+from stages.inference import answers
+from stages.inference.answers import Answered
+
+_ANSWERS = layout.PREDICTIONS / "candidate.jsonl"
+_TODO = "push the data of that commit to a DVC remote (docs/references.md)"
+# DVC sees no reason of its own to evaluate again.
+_AGAIN = "then `dvc repro --force --single-item evaluate`"
+
+
+class Judged(NamedTuple):
+    """The candidate and what it is judged by: digests of the merged model, test split, scorers and prompt format."""
+
+    merged: str
+    test: str
+    scorers: str
+    prompt_format: str
+
+
+class Had(NamedTuple):
+    """How a reference's answers were had, and the answers; None when they were not."""
+
+    use: ReferenceUse
+    answered: Answered | None
+
+
+def have(
+    root: Path,
+    settings: Evaluate,
+    name: str,
+    reference: Reference,
+    judged: Judged,
+    rows: Sequence[Row],
+    candidate: Answered,
+) -> Had:
+    """The answers of ``reference`` to ``rows``; ``candidate`` are those of the model that ``judged`` names.
+
+    What cannot be had is no error here: the use says why, and the gate that names the model fails.
+    """
+    at = f"commit {reference.commit[:12]}"
+    if reference.merged == judged.merged:
+        return Had(ReferenceUse(how="same-model", merged=reference.merged, note="it is this very model"), candidate)
+    other = [
+        what
+        for what, then, now in (
+            ("test split", reference.test, judged.test),
+            ("scorers", reference.scorers, judged.scorers),
+            ("prompt format", reference.prompt_format, judged.prompt_format),
+        )
+        if then != now
+    ]
+    if other:
+        why = f"they are of another {' and another '.join(other)}"
+    else:
+        try:
+            found = _recorded(root, name, reference, rows)
+            note = f"its own answers, recorded in {at}: the same test split, scorers and prompt format"
+            return Had(ReferenceUse(how="stored", merged=reference.merged, note=note), found)
+        except Refusal as refusal:
+            why = refusal.what
+    try:
+        found = _asked(root, settings, name, reference, rows)
+    except Refusal as refusal:
+        note = f"the recorded answers of {at} were not used ({why}), and its weights could not be ({refusal.what})"
+        note = f"{note}; {refusal.todo}, {_AGAIN}"
+        return Had(ReferenceUse(how="unavailable", merged=reference.merged, note=note), None)
+    note = f"its weights of {at} answered this test split; its recorded answers were not used: {why}"
+    return Had(ReferenceUse(how="evaluated", merged=reference.merged, note=note), found)
+
+
+def _recorded(root: Path, name: str, reference: Reference, rows: Sequence[Row]) -> Answered:
+    with _brought(root, name, reference.commit, _ANSWERS) as path:
+        if digest.of_file(path).sha256 != reference.predictions:
+            raise EvidenceRefused(f"{_ANSWERS} is not what the record names", _TODO)
+        found = files.read_jsonl(path, Prediction)
+    if [(p.id, p.reference, p.group, p.slice) for p in found] != [(r.id, r.reference, r.group, r.slice) for r in rows]:
+        raise EvidenceRefused(f"{_ANSWERS} is of other rows than the test split", _TODO)
+    return Answered([p.prediction for p in found], [p.latency for p in found], None)
+
+
+def _asked(root: Path, settings: Evaluate, name: str, reference: Reference, rows: Sequence[Row]) -> Answered:
+    conversations = [row.messages for row in rows]
+    if (known := answers.known(root, settings, reference.merged, rows, conversations)) is not None:
+        return known
+    with _brought(root, name, reference.commit, layout.MERGED) as folder:
+        with progress.of_bytes(f"hash {name}") as bar:
+            found = digest.of_tree(folder, bar.update).digest
+        if found != reference.merged:
+            raise EvidenceRefused(f"{layout.MERGED} is not what the record names", _TODO)
+        return answers.ask(root, settings, folder, found, rows, conversations, name)
+
+
+@contextmanager
+def _brought(root: Path, name: str, commit: str, path: Path) -> Iterator[Path]:
+    """A copy of an output as it was in ``commit``, for the time of the block."""
+    home = root / layout.STATE / "references" / name
+    shutil.rmtree(home, ignore_errors=True)  # of a killed run
+    home.mkdir(parents=True)
+    place = home / path.name
+    # The command, not the library: it shares this repository's cache and remotes, and takes none of the locks that
+    # `dvc repro` holds around this stage. What goes wrong it says on standard error itself.
+    command = [sys.executable, "-m", "dvc", "get", ".", path.as_posix(), "--rev", commit, "-o", str(place.resolve())]
+    try:
+        if subprocess.run(command, cwd=root, stdout=subprocess.DEVNULL, check=False).returncode != 0:
+            raise EvidenceRefused(f"DVC has no {path} of that commit, here or on a remote", _TODO)
+        yield place
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
