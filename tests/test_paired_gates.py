@@ -101,8 +101,8 @@ def test_the_rows_that_an_inconclusive_gate_asks_for_would_do(tmp_path: Path, do
 
 def test_one_slice_that_loses_fails_although_the_whole_gains(tmp_path: Path, document: dict) -> None:
     params = _asked(document, whole=NON_INFERIOR, slices=SLICE)
-    ours = [bool(i % 2) or i % 10 == 0 for i in range(400)]  # odd rows are the slice "list", even ones "create"
-    theirs = [not i % 2 for i in range(400)]
+    ours = [bool(i % 2) or i % 10 == 0 for i in range(1000)]  # odd rows are the slice "list", even ones "create"
+    theirs = [not i % 2 for i in range(1000)]
     verdict = _compared(tmp_path, params, ours, theirs)
     assert verdict.findings[0].status == "pass"
     assert (verdict.findings[1].status, verdict.findings[1].slice) == ("fail", "create")
