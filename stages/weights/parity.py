@@ -17,6 +17,7 @@ from checks.errors import MergeRefused
 from checks.rows import Row
 
 _BATCH = 8
+_OTHER_BATCHES = (1, 3, 32)
 
 
 class Agreement(NamedTuple):
@@ -44,19 +45,36 @@ def compare(base: Path, adapter: Path, merged: Path, rows: Sequence[Row]) -> Agr
 
     tokenizer = AutoTokenizer.from_pretrained(base)
     examples = [encode(tokenizer, row) for row in rows]
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+    pad = _pad(tokenizer)
     with tqdm(total=2 * len(examples), unit="prompt", desc="parity") as bar:
         before, before_top = _scored(lambda: _with_adapter(base, adapter), examples, pad, bar)
         after, after_top = _scored(lambda: _loaded(merged), examples, pad, bar)
     difference = (before - after).abs()
-    if not bool(torch.isfinite(difference).all()):
-        raise MergeRefused("a log-probability is not finite", "train with a lower train.learning_rate")
+    _hold_finite(difference)
     return Agreement(
         positions=len(difference),
         max_logprob_diff=float(difference.max()),
         mean_logprob_diff=float(difference.mean()),
         top1=float((before_top == after_top).double().mean()),
     )
+
+
+def noise(merged: Path, rows: Sequence[Row]) -> float:
+    """Largest difference of a reference token's log-probability, in nats, between two batchings of one model.
+
+    The measurement of ``compare`` with nothing changed but which prompts share a batch, and so how they are padded
+    and in which order numbers are added. Raises MergeRefused as ``compare`` does.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer, model = AutoTokenizer.from_pretrained(merged), _loaded(merged)
+    examples = [encode(tokenizer, row) for row in rows]
+    sizes = (_BATCH, *_OTHER_BATCHES)
+    with tqdm(total=len(sizes) * len(examples), unit="prompt", desc="log-probabilities") as bar:
+        found = [_scored(lambda: model, examples, _pad(tokenizer), bar, size)[0] for size in sizes]
+    together = torch.stack(found)
+    _hold_finite(together)
+    return float((together.max(0).values - together.min(0).values).max())
 
 
 def encode(tokenizer: Any, row: Row) -> Example:
@@ -77,13 +95,13 @@ def encode(tokenizer: Any, row: Row) -> Example:
 
 
 def _scored(
-    load: Callable[[], torch.nn.Module], examples: Sequence[Example], pad: int, bar: "tqdm[Any]"
+    load: Callable[[], torch.nn.Module], examples: Sequence[Example], pad: int, bar: "tqdm[Any]", batch: int = _BATCH
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Log-probabilities (float64) and most likely tokens at the answers' positions, in the examples' order."""
     model = load()
     logprobs, tops = [], []
     with torch.inference_mode():
-        for logits, targets in _batches(model, examples, pad, bar):
+        for logits, targets in _batches(model, examples, pad, bar, batch):
             logprobs.append(logits.double().log_softmax(-1).gather(-1, targets[:, None])[:, 0])
             tops.append(logits.argmax(-1))
     del model
@@ -92,11 +110,11 @@ def _scored(
 
 
 def _batches(
-    model: Any, examples: Sequence[Example], pad: int, bar: "tqdm[Any]"
+    model: Any, examples: Sequence[Example], pad: int, bar: "tqdm[Any]", size: int
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yield logits ``[tokens, vocabulary]`` and target ids ``[tokens]`` of the answers, example by example."""
-    for first in range(0, len(examples), _BATCH):
-        batch = examples[first : first + _BATCH]
+    for first in range(0, len(examples), size):
+        batch = examples[first : first + size]
         width = max(len(example.ids) for example in batch)
         start = min(example.start for example in batch)
         ids = torch.tensor([example.ids + [pad] * (width - len(example.ids)) for example in batch])
@@ -110,6 +128,15 @@ def _batches(
             offset = example.start - start
             yield logits[row, offset : offset + len(targets)], targets
         bar.update(len(batch))
+
+
+def _pad(tokenizer: Any) -> int:
+    return tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+
+
+def _hold_finite(values: torch.Tensor) -> None:
+    if not bool(torch.isfinite(values).all()):
+        raise MergeRefused("a log-probability is not finite", "train with a lower train.learning_rate")
 
 
 def _loaded(folder: Path) -> torch.nn.Module:

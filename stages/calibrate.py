@@ -1,0 +1,186 @@
+"""Calibrate: how far do evaluations of one unchanged model differ? No margin of a gate may be below that.
+
+In:  models/merged (hashed: it must be what reports/evaluation.json is about), data/splits/{test,valid}.jsonl,
+     params ``evaluate`` and ``merge.parity.prompts``.
+Out: reports/noise.json.
+Run: python -m stages.calibrate, or `lockstep calibrate`, which does. No stage of dvc.yaml: it is run when the base,
+     the scorers, the generation settings or the machine change, and its report is committed.
+
+The model answers the test split again and again, never from the cache of answers, with what cannot change its meaning
+changed: the rows' order, which of them share a batch, the size of batches, the number of threads. Generation is
+greedy, so there is no seed of sampling to vary. What remains is arithmetic: sums in another order round otherwise, and
+where two tokens are nearly as likely, the other one is taken. The same measurement of log-probabilities that merge's
+parity makes is repeated between batchings, for the bound of the gate of kind parity.
+"""
+
+import gc
+import math
+import os
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from checks import chain, digest, files, layout, scoring
+from checks.errors import EvidenceRefused
+from checks.evidence import EvaluationReport, NoiseReport, NoiseRun
+from checks.params import Evaluate, Params
+from checks.rows import Row
+from stages import entry, progress
+from stages.inference import answers
+
+_TEST, _VALID = layout.SPLITS / "test.jsonl", layout.SPLITS / "valid.jsonl"
+_SEED, _PARTS = 1, 4
+
+# New tokens of a run with one row at a time; beyond it that run is left out, since it would take hours.
+_MOST_ALONE = 20_000
+
+
+class Setup(NamedTuple):
+    """One way to evaluate: the rows, by number, that are given to the model together, in turn."""
+
+    order: str
+    parts: list[list[int]]
+    batch_tokens: int
+    threads: int
+
+
+def calibrate(params: Params, root: Path) -> str:
+    """Evaluate the merged model in several ways and write how far the results differ.
+
+    Raises EvidenceRefused when model, test split or settings are not those of reports/evaluation.json, or when
+    something is missing; EvaluationRefused when the model does not load. The report of before is kept until then.
+    """
+    evaluation = files.read_json(root / layout.EVALUATION, EvaluationReport)
+    _hold(params, root, evaluation)
+    test, valid = (files.read_jsonl(root / path, Row) for path in (_TEST, _VALID))
+    if not test or not valid:
+        raise EvidenceRefused(f"{_VALID if test else _TEST}: has no rows", "run `dvc repro prepare`")
+    runs = _runs(params.evaluate, root / layout.MERGED, test)
+
+    from stages.weights import parity
+
+    report = NoiseReport(
+        merged=evaluation.merged,
+        base=evaluation.base,
+        test=evaluation.test,
+        scorers=evaluation.scorers,
+        prompt_format=evaluation.prompt_format,
+        device=answers.device(),
+        rows=len(test),
+        runs=runs,
+        floor={
+            name: round(max(run.metrics[name] for run in runs) - min(run.metrics[name] for run in runs), 6)
+            for name in runs[0].metrics
+        },
+        max_logprob_diff=round(parity.noise(root / layout.MERGED, valid[: params.merge.parity.prompts]), 6),
+    )
+    files.write_json(root / layout.NOISE, report)
+    floor = ", ".join(f"{name} {value:.4f}" for name, value in report.floor.items())
+    return (
+        f"{len(runs)} runs on {report.rows} rows differ by up to {floor}; at most {max(run.changed for run in runs)} "
+        f"rows answered otherwise; log-probabilities differ by up to {report.max_logprob_diff:.3f} nats"
+    )
+
+
+def _hold(params: Params, root: Path, evaluation: EvaluationReport) -> None:
+    """Refuse when what lies here is not what was evaluated."""
+    with progress.of_bytes(f"hash {layout.MERGED}") as bar:
+        merged = digest.of_tree(root / layout.MERGED, bar.update).digest
+    pairs = [
+        (layout.MERGED, merged, evaluation.merged),
+        (_TEST, digest.of_file(root / _TEST).sha256, evaluation.test),
+        (f"{layout.PARAMS}: evaluate.scorers", scoring.digest_of(params.evaluate.scorers), evaluation.scorers),
+    ]
+    if merged == evaluation.merged:  # else its tokenizer may be anything
+        asked = answers.prompt_format(root / layout.MERGED, params.evaluate)
+        pairs.append((f"{layout.PARAMS}: evaluate and the chat template", asked, evaluation.prompt_format))
+    wrong = [
+        f"{what}: is {chain.short(found)}, {layout.EVALUATION} is about {chain.short(known)}"
+        for what, found, known in pairs
+        if found != known
+    ]
+    if wrong:
+        raise EvidenceRefused(wrong[0], "run `dvc repro evaluate`, then calibrate", tuple(wrong[1:]))
+
+
+def _runs(settings: Evaluate, folder: Path, test: Sequence[Row]) -> tuple[NoiseRun, ...]:
+    import torch
+
+    from stages.inference import generate
+
+    model, tokenizer = generate.load(folder, settings.precision)
+    threads = torch.get_num_threads()
+    planned = setups(settings, len(test), threads, model.device.type)
+    runs: list[NoiseRun] = []
+    first: list[str] = []
+    try:
+        for number, setup in enumerate(planned, 1):
+            torch.set_num_threads(setup.threads)
+            texts = _texts(model, tokenizer, settings, test, setup, f"run {number} of {len(planned)}")
+            first = first or texts
+            runs.append(
+                NoiseRun(
+                    order=setup.order,
+                    batch_tokens=setup.batch_tokens,
+                    threads=setup.threads,
+                    metrics=_means(settings, texts, test),
+                    changed=sum(text != before for text, before in zip(texts, first, strict=True)),
+                )
+            )
+    finally:
+        torch.set_num_threads(threads)
+    del model
+    gc.collect()  # parity's measurement loads the model again, in its own precision
+    return tuple(runs)
+
+
+def setups(settings: Evaluate, count: int, threads: int, device: str) -> list[Setup]:
+    """The evaluation as it is, then each with one thing changed."""
+    size, given = settings.batch_tokens, list(range(count))
+    shuffled = random.Random(_SEED).sample(given, count)  # noqa: S311 - not for secrets
+    parts = [part for first in range(_PARTS) if (part := shuffled[first::_PARTS])]
+    planned = [
+        Setup("test order", [given], size, threads),
+        Setup("reversed", [given[::-1]], size, threads),
+        Setup(f"shuffled {_SEED}, in {len(parts)} parts", parts, size, threads),
+    ]
+    sizes = {size // 4, size // 2, size * 2} - {0, 1, size}
+    if size > 1 and count * settings.max_new_tokens <= _MOST_ALONE:
+        sizes.add(1)  # no two rows fit: each is alone
+    planned += [Setup("test order", [given], other, threads) for other in sorted(sizes, reverse=True)]
+    other = threads // 2 or min(2, cores())
+    if device == "cpu" and other != threads:
+        planned.append(Setup("test order", [given], size, other))
+    return planned
+
+
+def cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _texts(model: Any, tokenizer: Any, settings: Evaluate, test: Sequence[Row], setup: Setup, label: str) -> list[str]:
+    """Answers in the order of the test split, whatever the order they were made in."""
+    settings = settings.model_copy(update={"batch_tokens": setup.batch_tokens})
+    found: dict[int, str] = {}
+    for part in setup.parts:
+        rows = [test[number] for number in part]
+        made = answers.answer(model, tokenizer, settings, rows, [row.messages for row in rows], label)
+        found |= zip(part, made.texts, strict=True)
+    return [found[number] for number in range(len(test))]
+
+
+def _means(settings: Evaluate, texts: Sequence[str], test: Sequence[Row]) -> dict[str, float]:
+    return {
+        scorer.kind: round(
+            math.fsum(scoring.score(scorer, text, row.reference) for text, row in zip(texts, test, strict=True))
+            / len(test),
+            6,
+        )
+        for scorer in settings.scorers
+    }
+
+
+if __name__ == "__main__":
+    entry.run("calibrate", calibrate)

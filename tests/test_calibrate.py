@@ -1,0 +1,256 @@
+"""The noise of one unchanged model, measured on a tiny real one: what is varied, what is written, what is refused."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from checks import digest, files, layout, scoring
+from checks.errors import EvidenceRefused, MachineRefused
+from checks.evidence import EvaluationReport, NoiseReport
+from checks.params import Params
+from checks.rows import Message, Row
+from release import calibrate as verb
+from release.run import StageRefused
+from stages import calibrate as stage
+from stages.inference import answers, generate
+from stages.weights import parity
+from tests.conftest import REPOSITORY, as_params, scaled_down
+
+LABELS = ("vm", "storage", "queue", "image")
+TOKENS = 64  # so many prompt tokens a batch: several batches even here
+
+
+def rows(start: int, count: int) -> list[Row]:
+    """Rows whose prompts have from 4 to 14 words, so that batches are padded."""
+    return [
+        Row(
+            id=f"{number:016x}",
+            messages=(Message(role="user", content=" ".join(["show", "the"] * (2 + number % 6)) + f" disk {number}"),),
+            reference=LABELS[number % 4], group=f"g{number}", slice="all", source=f"file:{number}",
+        )
+        for number in range(start, start + count)
+    ]  # fmt: skip
+
+
+def document(**change: Any) -> dict[str, Any]:
+    value = scaled_down()
+    value["evaluate"] |= {
+        "scorers": [{"kind": "edit-similarity"}, {"kind": "exact-match"}], "batch_tokens": TOKENS, "baselines": [],
+    } | change  # fmt: skip
+    value["merge"]["parity"]["prompts"] = 9
+    return value
+
+
+def lay_out(root: Path, base: Path, params: Params) -> None:
+    """What the stages up to evaluate leave, as far as calibrate reads it."""
+    shutil.copytree(base, root / layout.MERGED)
+    for name, count in (("test", 30), ("valid", 12)):
+        files.write_jsonl(root / layout.SPLITS / f"{name}.jsonl", rows(100 * count, count))
+    report = EvaluationReport(
+        merged=digest.of_tree(root / layout.MERGED).digest,
+        base=digest.of_bytes(b"base"),
+        test=digest.of_file(root / layout.SPLITS / "test.jsonl").sha256,
+        rows=30,
+        scorers=scoring.digest_of(params.evaluate.scorers),
+        prompt_format=answers.prompt_format(root / layout.MERGED, params.evaluate),
+        base_prompt=digest.of_bytes(b"asked"),
+        confidence=0.95,
+        references={},
+        models={},
+        summary=(),
+    )
+    files.write_json(root / layout.EVALUATION, report)
+
+
+@pytest.fixture(scope="module", params=["fp32", "bf16"])
+def done(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tiny_base: Path
+) -> tuple[Path, Params, NoiseReport, str]:
+    """A calibration of 30 rows: its repository, parameters, report and line."""
+    root, params = tmp_path_factory.mktemp("calibrated"), as_params(document(precision=request.param))
+    lay_out(root, tiny_base, params)
+    threads = torch.get_num_threads()
+    line = stage.calibrate(params, root)
+    assert torch.get_num_threads() == threads
+    return root, params, files.read_json(root / layout.NOISE, NoiseReport), line
+
+
+Done = tuple[Path, Params, NoiseReport, str]
+
+
+def test_order_company_batch_size_and_threads_are_varied_one_at_a_time(done: Done) -> None:
+    runs = done[2].runs
+    first, *others = [(run.order, run.batch_tokens, run.threads) for run in runs]
+    assert first == ("test order", TOKENS, torch.get_num_threads())
+    assert {order for order, *_ in others} == {"test order", "reversed", "shuffled 1, in 4 parts"}
+    assert {size for _, size, _ in others} == {TOKENS, 16, 32, 128, 1}
+    assert len({threads for *_, threads in others}) == (2 if torch.get_num_threads() > 1 or stage.cores() > 1 else 1)
+    for other in others:
+        assert sum(one != two for one, two in zip(first, other, strict=True)) == 1
+
+
+def test_the_floor_is_the_largest_difference_between_two_runs(done: Done) -> None:
+    _, _, report, line = done
+    assert set(report.floor) == {"edit-similarity", "exact-match"}
+    for name, floor in report.floor.items():
+        means = [run.metrics[name] for run in report.runs]
+        assert floor == pytest.approx(max(abs(one - two) for one in means for two in means), abs=1e-9)
+    assert f"edit-similarity {report.floor['edit-similarity']:.4f}" in line
+    assert line.startswith(f"{len(report.runs)} runs on 30 rows differ by up to ")
+
+
+def test_each_run_is_the_models_own_answers_in_the_order_of_the_rows(done: Done) -> None:
+    root, params, report, _ = done
+    test = files.read_jsonl(root / layout.SPLITS / "test.jsonl", Row)
+    model, tokenizer = generate.load(root / layout.MERGED, params.evaluate.precision)
+    texts = answers.answer(model, tokenizer, params.evaluate, test, [row.messages for row in test], "again").texts
+    assert len(set(texts)) > 2
+    scorer = params.evaluate.scorers[0]
+    mean = sum(scoring.score(scorer, text, row.reference) for text, row in zip(texts, test, strict=True)) / len(test)
+    assert report.runs[0].metrics["edit-similarity"] == pytest.approx(mean, abs=1e-6)
+    assert report.runs[0].changed == 0
+    if params.evaluate.precision == "fp32":  # where no two tokens are nearly alike, nothing may differ
+        assert {run.changed for run in report.runs} == {0}
+        assert set(report.floor.values()) == {0.0}
+
+
+def test_the_report_names_what_was_evaluated(done: Done) -> None:
+    root, _, report, _ = done
+    evaluation = files.read_json(root / layout.EVALUATION, EvaluationReport)
+    for name in ("merged", "base", "test", "scorers", "prompt_format", "rows"):
+        assert getattr(report, name) == getattr(evaluation, name)
+    assert report.device == answers.device()
+
+
+def test_again_gives_the_same_bytes_and_asks_the_model_not_the_cache(done: Done) -> None:
+    root, params, *_ = done
+    before = (root / layout.NOISE).read_bytes()
+    stage.calibrate(params, root)
+    assert (root / layout.NOISE).read_bytes() == before
+    assert not (root / layout.ANSWERS).exists()
+
+
+def test_log_probabilities_are_compared_between_batches_of_other_sizes(done: Done, tiny_base: Path) -> None:
+    valid = files.read_jsonl(done[0] / layout.SPLITS / "valid.jsonl", Row)
+    assert done[2].max_logprob_diff == pytest.approx(parity.noise(tiny_base, valid[:9]), abs=1e-6)
+    assert 0 < parity.noise(tiny_base, valid) < 1e-4  # fp32: rounding alone
+
+
+def test_log_probabilities_of_a_narrow_precision_differ_by_more(tiny_base: Path, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    AutoModelForCausalLM.from_pretrained(tiny_base, dtype=torch.bfloat16).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(tiny_base).save_pretrained(tmp_path)
+    valid = rows(0, 12)
+    assert parity.noise(tmp_path, valid) > 100 * parity.noise(tiny_base, valid)
+
+
+Spoil = Callable[[Path], object]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "problem"),
+    [
+        (lambda root: (root / layout.EVALUATION).unlink(), "evaluation.json: No such file"),
+        (lambda root: shutil.rmtree(root / layout.MERGED), "models/merged: not a directory"),
+        (lambda root: (root / layout.MERGED / "LICENSE").write_text("x"), "models/merged: is .* is about"),
+        (lambda root: (root / layout.SPLITS / "test.jsonl").unlink(), "test.jsonl: not a regular file"),
+        (lambda root: (root / layout.SPLITS / "test.jsonl").write_text(""), "test.jsonl: is .* is about"),
+        (lambda root: (root / layout.SPLITS / "valid.jsonl").unlink(), "valid.jsonl: No such file"),
+        (lambda root: (root / layout.SPLITS / "valid.jsonl").write_text(""), "valid.jsonl: has no rows"),
+    ],
+)
+def test_anything_but_what_was_evaluated_is_refused_and_the_old_report_stays(
+    tmp_path: Path, tiny_base: Path, spoil: Spoil, problem: str
+) -> None:
+    params = as_params(document())
+    lay_out(tmp_path, tiny_base, params)
+    files.write_text(tmp_path / layout.NOISE, "of before")
+    spoil(tmp_path)
+    with pytest.raises(EvidenceRefused, match=problem):
+        stage.calibrate(params, tmp_path)
+    assert (tmp_path / layout.NOISE).read_text() == "of before"
+
+
+def test_other_scorers_and_settings_than_those_of_the_evaluation_are_refused_together(
+    tmp_path: Path, tiny_base: Path
+) -> None:
+    lay_out(tmp_path, tiny_base, as_params(document()))
+    other = as_params(document(max_new_tokens=9, scorers=[{"kind": "exact-match"}]) | {"gates": DATA_ALONE})
+    with pytest.raises(EvidenceRefused, match=r"evaluate\.scorers: is ") as refused:
+        stage.calibrate(other, tmp_path)
+    assert len(refused.value.others) == 1
+    assert "the chat template: is " in refused.value.others[0]
+
+
+DATA_ALONE = {"data_is_sound": {"kind": "data"}}
+
+
+def test_too_long_a_run_with_one_row_at_a_time_is_left_out() -> None:
+    settings = as_params(document()).evaluate
+    few, many = (stage.setups(settings, count, 1, "cuda") for count in (2500, 2501))
+    assert min(setup.batch_tokens for setup in few) == 1
+    assert min(setup.batch_tokens for setup in many) == 16
+    assert {setup.threads for setup in many} == {1}
+
+
+def test_every_setup_asks_every_row_once_even_of_a_single_one() -> None:
+    settings = as_params(document(batch_tokens=1)).evaluate
+    for count in (1, 3, 30):
+        for setup in stage.setups(settings, count, 4, "cpu"):
+            assert sorted(number for part in setup.parts for number in part) == list(range(count))
+            assert setup.batch_tokens >= 1
+            assert all(setup.parts)
+
+
+def checkout(root: Path, base: Path) -> None:
+    """A repository with the source of this one and a finished evaluation."""
+    value = document()
+    for name in ("checks", "stages"):
+        (root / name).symlink_to(REPOSITORY / name)
+    (root / layout.PARAMS).write_text(yaml.safe_dump(value, sort_keys=False))
+    lay_out(root, base, as_params(value))
+
+
+def test_the_verb_measures_in_its_own_process_and_returns_the_report(tmp_path: Path, tiny_base: Path) -> None:
+    checkout(tmp_path, tiny_base)
+    found = verb.calibrate(tmp_path)
+    assert found == files.read_json(tmp_path / layout.NOISE, NoiseReport)
+    (tmp_path / layout.MERGED / "LICENSE").write_text("x")
+    with pytest.raises(StageRefused, match="calibrate refused") as refused:
+        verb.calibrate(tmp_path)
+    assert refused.value.exit_code == EvidenceRefused.exit_code
+
+
+def test_a_measurement_that_is_killed_is_no_report(tmp_path: Path) -> None:
+    files.write_text(tmp_path / "stages" / "__init__.py", "")
+    files.write_text(tmp_path / "stages" / "calibrate.py", "import os\nos.kill(os.getpid(), 9)\n")
+    with pytest.raises(MachineRefused, match="calibrate ended with -9"):
+        verb.calibrate(tmp_path)
+
+
+def test_killed_half_way_it_leaves_the_report_of_before(tmp_path: Path, tiny_base: Path) -> None:
+    checkout(tmp_path, tiny_base)
+    files.write_text(tmp_path / layout.NOISE, "of before")
+    script = (
+        "import os, signal\n"
+        "from pathlib import Path\n"
+        "from checks import params_file\n"
+        "from stages import calibrate\n"
+        "from stages.weights import parity\n"
+        "parity.noise = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "calibrate.calibrate(params_file.load(Path('params.yaml')), Path())\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, check=False)
+    assert killed.returncode == -9
+    assert (tmp_path / layout.NOISE).read_text() == "of before"
+    assert [path.name for path in (tmp_path / layout.REPORTS).iterdir() if path.name != "evaluation.json"] == [
+        "noise.json"
+    ]
