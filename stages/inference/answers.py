@@ -30,7 +30,7 @@ from stages.inference import prompts
 
 _TEST = layout.SPLITS / "test.jsonl"
 _PACKAGES = ("torch", "transformers", "tokenizers", "jinja2")
-_CODE = ("answers.py", "generate.py", "kv_room.py", "prompts.py")
+CODE = ("answers.py", "generate.py", "kv_room.py", "prompts.py")
 
 NotNegative = Annotated[float, Field(ge=0)]
 
@@ -90,7 +90,7 @@ def ask(
     Raises EvaluationRefused when the model does not load, or cannot be asked a row.
     """
     key = key_of(settings, model, rows, conversations)
-    if (known := _read(root, key)) is not None:
+    if (known := kept(root, key)) is not None:
         tqdm.write(f"{label}: answered before, {len(rows)} rows from {key.path}", file=sys.stderr)
         return known
     from stages.inference import generate
@@ -99,7 +99,7 @@ def ask(
     found = answer(loaded, tokenizer, settings, rows, conversations, label)
     del loaded
     gc.collect()  # the next model loads into this one's memory
-    _write(root, key, found)
+    keep(root, key, found)
     return found
 
 
@@ -107,7 +107,7 @@ def known(
     root: Path, settings: Evaluate, model: str, rows: Sequence[Row], conversations: Sequence[Sequence[Message]]
 ) -> Answered | None:
     """The answers of before, as ``ask`` would give them, without the model's directory; None when it must answer."""
-    return _read(root, key_of(settings, model, rows, conversations))
+    return kept(root, key_of(settings, model, rows, conversations))
 
 
 def answer(
@@ -146,7 +146,7 @@ def key_of(settings: Evaluate, model: str, rows: Sequence[Row], conversations: S
         device=device(),
         threads=torch.get_num_threads(),
         versions={name: importlib.metadata.version(name) for name in _PACKAGES},
-        code=digest.of_json({name: digest.of_file(Path(__file__).with_name(name)).sha256 for name in _CODE}),
+        code=digest.of_json({name: digest.of_file(Path(__file__).with_name(name)).sha256 for name in CODE}),
     )
 
 
@@ -175,7 +175,8 @@ def device() -> str:
     return f"cpu {platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
 
 
-def _read(root: Path, key: Key) -> Answered | None:
+def kept(root: Path, key: Key) -> Answered | None:
+    """The answers of ``key`` where they are kept whole; else None."""
     try:
         entry = files.read_json(root / key.path, _Entry)
     except EvidenceRefused:
@@ -185,7 +186,8 @@ def _read(root: Path, key: Key) -> Answered | None:
     return Answered(entry.texts, entry.seconds, entry.speed)
 
 
-def _write(root: Path, key: Key, found: Answered) -> None:
+def keep(root: Path, key: Key, found: Answered) -> None:
+    """Write the answers of ``key``; where there is no room for them, say so."""
     fields = {"key": key, "texts": found.texts, "seconds": found.seconds, "speed": found.speed}
     entry = _Entry.model_validate({"content": digest.of_bytes(b""), **fields})
     try:
