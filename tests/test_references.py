@@ -271,8 +271,14 @@ def test_references_that_are_not_there_are_said_to_be_missing(clone: Path) -> No
     assert "references.json: No such file" in said
 
 
+def kept_record(root: Path, **change: Any) -> None:
+    record(root, A, **change)
+    keep(root)
+
+
 def unreadable(root: Path) -> None:
     (root / layout.EVALUATION).write_text("{")
+    keep(root)
 
 
 @pytest.mark.parametrize(
@@ -283,9 +289,9 @@ def unreadable(root: Path) -> None:
         (lambda root: promote(root, A, "HEAD"), "pointer.yaml at [0-9a-f]{12}: commit: String should match"),
         (lambda root: promote(root, A, "x\nimage: y"), "pointer.yaml at [0-9a-f]{12}: "),
         (lambda root: promote(root, "[", ""), "is not YAML"),
-        (lambda root: (record(root, A, merged="x"), keep(root)), "evaluation.json at [0-9a-f]{12}: merged"),
-        (lambda root: (record(root, A, schema_version=2), keep(root)), "at [0-9a-f]{12}: schema_version"),
-        (lambda root: (unreadable(root), keep(root)), "evaluation.json at [0-9a-f]{12}: Invalid JSON"),
+        (lambda root: kept_record(root, merged="x"), "evaluation.json at [0-9a-f]{12}: merged"),
+        (lambda root: kept_record(root, schema_version=2), "at [0-9a-f]{12}: schema_version"),
+        (lambda root: unreadable(root), "evaluation.json at [0-9a-f]{12}: Invalid JSON"),
     ],
 )
 def test_a_pointer_or_record_that_cannot_be_believed_refuses(

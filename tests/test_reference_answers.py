@@ -1,0 +1,250 @@
+"""How evaluate has the answers of an earlier model: real git, real DVC with a folder for a remote, tiny models."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from checks import digest, files, layout
+from checks.evidence import EvaluationReport, ReferencesReport, ReferenceUse
+from checks.rows import Prediction, Row
+from checks.verdict import Verdict
+from release import references
+from stages import evaluate as stage
+from tests import pipeline_repository as repository
+from tests.conftest import as_params, scaled_down
+from tests.test_evaluate import lay_out, row, split, write_parity
+
+DVC_YAML = "stages:\n  made:\n    cmd: 'true'\n    outs: [models/merged, data/predictions]\n"
+HELD = {"kind": "non_inferior", "metric": "exact-match", "against": "main", "margin": 0.1, "confidence": 0.95}
+
+
+def with_main() -> dict:
+    """Parameters whose gates compare with main."""
+    document = scaled_down()
+    document["gates"] = {"holds": dict(HELD)}
+    document["tracking"]["uri"] = "http://127.0.0.1:9"  # nobody listens there; the mirror is not what is tested
+    return document
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
+    """A repository whose main has the record of an evaluation of 12 rows; its data lies on a remote and in no cache."""
+    home = tmp_path_factory.mktemp("released")
+    root = home / "a réposit ory"
+    root.mkdir()
+    lay_out(root, tiny_base, split(1000, 60), split(0, 12))
+    (root / ".gitignore").write_text("/models/\n/data/\n/.lockstep/\n")
+    (root / "dvc.yaml").write_text(DVC_YAML)
+    repository.write_params(root, with_main())
+    files.write_json(root / layout.REFERENCES, ReferencesReport(found={}, absent={"main": "no model yet"}))
+    stage.evaluate(as_params(with_main()), root)
+    repository.git(root, "init", "--quiet", "--initial-branch=main")
+    for command in (
+        ("init", "--quiet"),
+        ("config", "core.analytics", "false"),
+        ("remote", "add", "--default", "folder", str(home / "remote")),
+        ("commit", "--force", "--quiet"),
+        ("push", "--quiet"),
+    ):
+        done = repository.dvc(root, *command)
+        assert done.returncode == 0, done.stderr
+    repository.commit(root, "the record")
+    repository.git(root, "checkout", "--quiet", "-b", "change")
+    shutil.rmtree(root / ".dvc" / "cache")
+    shutil.rmtree(root / layout.STATE)
+    return root
+
+
+@pytest.fixture
+def root(released: Path, tmp_path: Path) -> Path:
+    """A copy of that repository, with a remote of its own."""
+    shutil.copytree(released.parent, tmp_path / "copy")
+    found = tmp_path / "copy" / released.name
+    assert repository.dvc(found, "remote", "modify", "folder", "url", str(remote(found))).returncode == 0
+    return found
+
+
+def remote(root: Path) -> Path:
+    return root.parent / "remote"
+
+
+def another_model(root: Path) -> None:
+    """A candidate that is not main's model."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(root / layout.MERGED)
+    model.lm_head.weight.data.neg_()
+    model.save_pretrained(root / layout.MERGED)
+    write_parity(root, digest.of_tree(root / layout.MERGED).digest)
+
+
+def evaluated(root: Path) -> tuple[ReferenceUse, EvaluationReport]:
+    """Ask git, evaluate; how main's answers were had, and the report."""
+    repository.commit(root, "a change")
+    references.write(root)
+    stage.evaluate(as_params(with_main()), root)
+    report = files.read_json(root / layout.EVALUATION, EvaluationReport)
+    assert not (root / layout.STATE / "references").exists() or not any((root / layout.STATE / "references").iterdir())
+    return report.references["main"], report
+
+
+def answers_of(root: Path, name: str) -> list[str]:
+    return [p.prediction for p in files.read_jsonl(root / layout.PREDICTIONS / f"{name}.jsonl", Prediction)]
+
+
+def generated(root: Path) -> int:
+    """How many models have answered."""
+    return len(list((root / layout.ANSWERS).glob("*.json")))
+
+
+def spoil(root: Path, name: str) -> None:
+    """Change a byte of every file on the remote that has the content of ``name``'s file in the record."""
+    content = (root / name).read_bytes()
+    changed = [path for path in remote(root).rglob("*") if path.is_file() and path.read_bytes() == content]
+    assert changed
+    for path in changed:
+        path.chmod(0o644)
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+
+def test_the_recorded_answers_of_the_same_test_split_are_used_and_no_model_is_loaded(root: Path) -> None:
+    before = (root / layout.PREDICTIONS / "candidate.jsonl").read_bytes()
+    another_model(root)
+    use, report = evaluated(root)
+    assert (use.how, use.merged) == (
+        "stored",
+        files.read_json(root / layout.REFERENCES, ReferencesReport).found["main"].merged,
+    )
+    assert use.note.startswith("its own answers, recorded in commit ")
+    assert (root / layout.PREDICTIONS / "main.jsonl").read_bytes() == before
+    assert list(report.models) == ["candidate", "base", "main", "majority", "naive-bayes"]
+    assert generated(root) == 2  # the candidate and the base
+    assert answers_of(root, "candidate") != answers_of(root, "main")
+
+
+def test_a_candidate_that_is_mains_model_is_asked_once_and_neither_wins_nor_loses(root: Path) -> None:
+    shutil.rmtree(remote(root))
+    use, report = evaluated(root)
+    assert use.how == "same-model"
+    assert answers_of(root, "main") == answers_of(root, "candidate")
+    assert generated(root) == 2
+    assert not any("main" in sentence for sentence in report.summary)
+    assert (
+        f"\n- Main's model (`{use.merged}`): same-model: it is this very model.\n"
+        in (root / layout.SUMMARY).read_text()
+    )
+
+
+def test_on_another_test_split_mains_weights_answer_the_new_rows_once(root: Path) -> None:
+    another_model(root)
+    files.write_jsonl(root / layout.SPLITS / "test.jsonl", split(500, 8))
+    use, _ = evaluated(root)
+    assert use.how == "evaluated"
+    assert use.note.endswith("its recorded answers were not used: they are of another test split")
+    rows = files.read_jsonl(root / layout.SPLITS / "test.jsonl", Row)
+    found = files.read_jsonl(root / layout.PREDICTIONS / "main.jsonl", Prediction)
+    assert [p.id for p in found] == [row.id for row in rows]
+    assert generated(root) == 3
+    shutil.rmtree(remote(root))
+    again, _ = evaluated(root)
+    assert again == use
+    assert generated(root) == 3
+
+
+def test_edited_answers_on_the_remote_are_not_used(root: Path) -> None:
+    spoil(root, "data/predictions/candidate.jsonl")
+    another_model(root)
+    before = answers_of(root, "candidate")
+    use, _ = evaluated(root)
+    assert use.how == "evaluated"
+    assert "candidate.jsonl" in use.note
+    assert answers_of(root, "main") == before
+
+
+def test_edited_answers_and_weights_leave_nothing_to_compare_with(root: Path) -> None:
+    spoil(root, "data/predictions/candidate.jsonl")
+    spoil(root, "models/merged/config.json")
+    another_model(root)
+    use, report = evaluated(root)
+    assert use.how == "unavailable"
+    assert "main" not in report.models
+
+
+def test_without_cache_and_remote_it_is_unavailable_and_says_what_to_do(root: Path) -> None:
+    shutil.rmtree(remote(root))
+    another_model(root)
+    use, report = evaluated(root)
+    assert use.how == "unavailable"
+    assert "DVC has no data/predictions/candidate.jsonl of that commit, here or on a remote" in use.note
+    assert "DVC has no models/merged" in use.note
+    assert "docs/references.md" in use.note
+    assert "main" not in report.models
+    assert str(root) not in use.note
+
+
+def test_an_earlier_model_that_cannot_be_asked_these_rows_is_unavailable_and_stops_nobody(root: Path) -> None:
+    another_model(root)
+    for folder in (layout.MERGED, layout.BASE):  # these have room for the long prompt, main's model has not
+        config = root / folder / "config.json"
+        config.write_text(
+            config.read_text().replace('"max_position_embeddings": 256', '"max_position_embeddings": 999')
+        )
+    write_parity(root, digest.of_tree(root / layout.MERGED).digest)
+    files.write_jsonl(root / layout.SPLITS / "test.jsonl", [*split(0, 3), row(99, "vm", "disk " * 300)])
+    use, report = evaluated(root)
+    assert use.how == "unavailable"
+    assert "row 0000000000000063: a prompt of" in use.note
+    assert list(report.models) == ["candidate", "base", "majority", "naive-bayes"]
+
+
+@pytest.mark.slow
+def test_within_a_run_of_the_pipeline_main_and_production_are_compared_with(tmp_path: Path, tiny_base: Path) -> None:
+    from release import gate
+
+    root = tmp_path / "clone"
+    root.mkdir()
+    repository.git(tmp_path, "init", "--quiet", "--bare", "--initial-branch=main", "origin.git")
+    document = scaled_down()
+    document["gates"] = {"holds": dict(HELD), "champion": HELD | {"against": "champion"}}
+    repository.make(root, tiny_base, document, repository.table())
+    repository.git(root, "remote", "add", "origin", str(tmp_path / "origin.git"))
+    assert repository.dvc(root, "remote", "add", "--default", "folder", str(tmp_path / "remote")).returncode == 0
+    repository.repro(root)
+    repository.commit(root, "the first record")
+    assert repository.dvc(root, "push").returncode == 0
+    first = files.read_json(root / layout.EVALUATION, EvaluationReport)
+    assert {name: use.how for name, use in first.references.items()} == {"main": "absent", "champion": "absent"}
+    commit = repository.git(root, "rev-parse", "HEAD").strip()
+    files.write_text(root / references.PRODUCTION, f"model: {first.merged}\ncommit: {commit}\n")
+    repository.commit(root, "promote")
+    repository.git(root, "push", "--quiet", "origin", "main")
+
+    repository.git(root, "checkout", "--quiet", "-b", "change")
+    document["train"]["learning_rate"] = 0.05
+    repository.write_params(root, document)
+    references.write(root)
+    assert repository.repro(root) == ["train", "merge", "evaluate", "gate"]
+    second = files.read_json(root / layout.EVALUATION, EvaluationReport)
+    assert {name: use.how for name, use in second.references.items()} == {"main": "stored", "champion": "stored"}
+    assert second.models["main"].metrics == first.models["candidate"].metrics
+    assert second.merged != first.merged
+    repository.commit(root, "a change")
+    assert references.current(root) == []
+    assert repository.repro(root) == []
+
+    # Another test split, on a machine that has neither cache nor answers of before.
+    shutil.rmtree(root / ".dvc" / "cache")
+    shutil.rmtree(root / layout.ANSWERS)
+    document["prepare"]["seed"] = 18
+    repository.write_params(root, document)
+    references.write(root)
+    repository.repro(root)
+    third = files.read_json(root / layout.EVALUATION, EvaluationReport)
+    assert {name: use.how for name, use in third.references.items()} == {"main": "evaluated", "champion": "evaluated"}
+    assert third.test != first.test
+    verdict = files.read_json(root / layout.VERDICT, Verdict)
+    assert not any(
+        "no evidence of" in finding.reason or "different bytes" in finding.reason for finding in verdict.findings
+    )
+    assert gate.gate(root) == verdict
