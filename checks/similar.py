@@ -9,7 +9,7 @@ candidate, and each candidate is then measured.
 import math
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 _SLACK = 1e-9  # 0.8 * 5 must not become 4.000000001
 
@@ -54,14 +54,41 @@ def _join(sets: list[tuple[frozenset[str], int]], similarity: float) -> Iterator
     index: defaultdict[str, list[int]] = defaultdict(list)  # rare shingle to positions in `sets`
     sets = sorted(sets, key=lambda item: (len(item[0]), item[1]))
     for position, (found, number) in enumerate(sets):
-        least = math.ceil(similarity * len(found) - _SLACK)
-        rare = sorted(found, key=lambda shingle: (frequency[shingle], shingle))[: len(found) - least + 1]
+        least, rare = _prefix(found, frequency, similarity)
         for candidate in sorted({earlier for shingle in rare for earlier in index[shingle]}):
             other, other_number = sets[candidate]
             if len(other) >= least and jaccard(found, other) >= similarity - _SLACK:
                 yield min(number, other_number), max(number, other_number)
         for shingle in rare:
             index[shingle].append(position)
+
+
+def first_alike(texts: Sequence[str], others: Sequence[str], size: int, similarity: float) -> Iterator[tuple[int, int]]:
+    """For each of ``texts`` that has one at least ``similarity`` alike among ``others``: its index, and the first's."""
+    first: dict[frozenset[str], int] = {}
+    for number, text in enumerate(others):
+        first.setdefault(shingles(text, size), number)
+    wanted = [shingles(text, size) for text in texts]
+    frequency = Counter(shingle for found in {*first, *wanted} for shingle in found)
+    index: defaultdict[str, list[tuple[int, frozenset[str]]]] = defaultdict(list)
+    for found, number in first.items():  # in the order of their numbers
+        for shingle in _prefix(found, frequency, similarity)[1]:
+            index[shingle].append((number, found))
+    for position, found in enumerate(wanted):
+        least, rare = _prefix(found, frequency, similarity)
+        candidates = dict(entry for shingle in rare for entry in index[shingle])
+        for number in sorted(candidates):
+            other = candidates[number]
+            longest = (len(found) + _SLACK) / similarity
+            if least <= len(other) <= longest and jaccard(found, other) >= similarity - _SLACK:
+                yield position, number
+                break
+
+
+def _prefix(found: frozenset[str], frequency: Mapping[str, int], similarity: float) -> tuple[int, list[str]]:
+    """The fewest shingles that a set alike shares with ``found``, and the rarest ones, one of which it must hold."""
+    least = math.ceil(similarity * len(found) - _SLACK)
+    return least, sorted(found, key=lambda shingle: (frequency[shingle], shingle))[: len(found) - least + 1]
 
 
 def components(count: int, pairs: Iterator[tuple[int, int]]) -> list[int]:

@@ -23,7 +23,7 @@ from checks.errors import MachineRefused, SourceRefused
 from checks.evidence import Fetched, FetchReport
 from checks.params import Params, Source
 from stages import entry, sources
-from stages.sources import Verified, archive, uris
+from stages.sources import Verified, archive, declared, uris
 from stages.weights import base_model, gguf
 
 
@@ -64,11 +64,22 @@ def _fetch(params: Params, root: Path) -> str:
             size=verified[section].size,
             files=len(tree.files),
             digest=tree.digest,
+            license=pinned[section].license,
+            declared=declared.license_of(verified[section]),
         )
         for section, tree in trees.items()
     }
     files.write_json(root / layout.FETCH_REPORT, FetchReport(base=fetched["base"], data=fetched["data"]))
-    return "; ".join(f"{s} {len(t.files):,} files, {t.size / 1e6:,.1f} MB, {t.digest}" for s, t in trees.items())
+    said = (f"{s} {len(t.files):,} files, {t.size / 1e6:,.1f} MB, {t.digest}" for s, t in trees.items())
+    return "; ".join((*said, *_declarations(fetched)))
+
+
+def _declarations(fetched: dict[str, Fetched]) -> Iterator[str]:
+    """What sources declare otherwise than params.yaml states: the gate judges it, a person hears it before training."""
+    for section, source in fetched.items():
+        if source.declared is not None and source.declared.casefold() != (source.license or "").casefold():
+            stated = source.license or "nothing"
+            yield f"{section} declares the licence {source.declared!r}, {layout.PARAMS} states {stated}"
 
 
 def _base(source: Verified, material: Path, target: Path) -> None:

@@ -48,8 +48,8 @@ def model(tmp_path: Path) -> Path:
 def document(document: dict[str, Any], tmp_path: Path, model: Path) -> dict[str, Any]:
     """Parameters whose sources are the local model and one file of rows."""
     (tmp_path / "rows.jsonl").write_text("{}\n")
-    document["base"] = {"uri": "model", "sha256": manifest(model)}
-    document["data"] = {"uri": "rows.jsonl", "sha256": sha256(b"{}\n")}
+    document["base"] |= {"uri": "model", "sha256": manifest(model)}
+    document["data"] |= {"uri": "rows.jsonl", "sha256": sha256(b"{}\n")}
     return document
 
 
@@ -63,11 +63,11 @@ def outputs(root: Path) -> list[str]:
 
 
 def test_both_sources_become_outputs_and_a_report(document: dict[str, Any], tmp_path: Path, tiny_base: Path) -> None:
-    document["base"] = {"uri": str(tiny_base), "sha256": manifest(tiny_base)}
+    document["base"] |= {"uri": str(tiny_base), "sha256": manifest(tiny_base)}
     (tmp_path / "rows/ü b").mkdir(parents=True)
     (tmp_path / "rows/ü b/c.csv").write_text("a,b\n")
     (tmp_path / "rows/d.csv").write_text("a,b\n")
-    document["data"] = {"uri": "rows", "sha256": manifest(tmp_path / "rows")}
+    document["data"] |= {"uri": "rows", "sha256": manifest(tmp_path / "rows")}
     line = run(document, tmp_path)
     base, raw = digest.of_tree(tmp_path / layout.BASE), digest.of_tree(tmp_path / layout.RAW)
     assert list(raw.files) == ["d.csv", "ü b/c.csv"]
@@ -229,14 +229,14 @@ def test_several_gguf_files_are_refused_until_one_is_named(document: dict[str, A
     (tmp_path / "ggufs").mkdir()
     for name in ("q4.gguf", "q8.gguf"):
         (tmp_path / "ggufs" / name).write_bytes(b"GGUF")
-    document["base"] = {"uri": "ggufs", "sha256": manifest(tmp_path / "ggufs")}
+    document["base"] |= {"uri": "ggufs", "sha256": manifest(tmp_path / "ggufs")}
     with pytest.raises(SourceRefused, match=r"holds 2 .gguf files; name one of them in the URI, such as q4.gguf"):
         run(document, tmp_path)
 
 
 def test_a_damaged_gguf_is_refused(document: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "a.gguf").write_bytes(b"GGUF" + bytes(100))
-    document["base"] = {"uri": "a.gguf", "sha256": sha256(b"GGUF" + bytes(100))}
+    document["base"] |= {"uri": "a.gguf", "sha256": sha256(b"GGUF" + bytes(100))}
     with pytest.raises(
         SourceRefused, match=r"base.uri: a.gguf: transformers cannot read this GGUF: .*; use the model's"
     ):
@@ -326,7 +326,7 @@ def test_gguf_becomes_dense_safetensors_with_tokenizer_and_template(
     from transformers import AutoTokenizer
 
     write_gguf(tiny_base, tmp_path / "tiny.gguf", CHAT_TEMPLATE)
-    document["base"] = {"uri": "tiny.gguf", "sha256": sha256((tmp_path / "tiny.gguf").read_bytes())}
+    document["base"] |= {"uri": "tiny.gguf", "sha256": sha256((tmp_path / "tiny.gguf").read_bytes())}
     run(document, tmp_path)
     base = tmp_path / layout.BASE
     assert assert_dense(base, tmp_path / "tiny.gguf") == 21
@@ -386,7 +386,7 @@ def test_a_killed_run_leaves_nothing_that_passes_for_complete_and_the_next_goes_
 ) -> None:
     with serving() as web:
         web.content["/rows"], web.stall_after = BIG, 7_000_000
-        document["data"] = {"uri": f"{web.url}/rows", "sha256": sha256(BIG)}
+        document["data"] |= {"uri": f"{web.url}/rows", "sha256": sha256(BIG)}
         process = start(document, tmp_path)
         partial = tmp_path / layout.DOWNLOADS / f"{sha256(BIG)}.part/partial"
         until = time.monotonic() + 30
@@ -406,7 +406,7 @@ def test_a_killed_run_leaves_nothing_that_passes_for_complete_and_the_next_goes_
 def test_two_runs_at_once_download_once_and_agree(document: dict[str, Any], tmp_path: Path) -> None:
     with serving() as web:
         web.content["/rows"], web.stall_after = BIG, 1_000_000
-        document["data"] = {"uri": f"{web.url}/rows", "sha256": sha256(BIG)}
+        document["data"] |= {"uri": f"{web.url}/rows", "sha256": sha256(BIG)}
         first, second = start(document, tmp_path), start(document, tmp_path)
         until = time.monotonic() + 30
         while time.monotonic() < until and web.sent < 1_000_000:

@@ -33,7 +33,7 @@ def sha256(data: bytes) -> str:
 
 
 def bring(root: Path, uri: str, pin: str | None) -> sources.Verified:
-    return sources.bring(Source(uri=uri, sha256=pin), "data", root)
+    return sources.bring(Source(uri=uri, sha256=pin, license=None), "data", root)
 
 
 def downloads(root: Path) -> list[str]:
@@ -342,7 +342,7 @@ from checks.params import Source
 from stages import sources
 for uri, pin in json.load(sys.stdin):
     try:
-        found = sources.bring(Source(uri=uri, sha256=pin), "base", Path())
+        found = sources.bring(Source(uri=uri, sha256=pin, license=None), "base", Path())
         print(json.dumps({n: (found.path / n if found.path.is_dir() else found.path).read_text() for n in found.files}))
     except Refusal as refusal:
         print(json.dumps([refusal.exit_code, str(refusal)]))

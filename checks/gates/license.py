@@ -1,11 +1,93 @@
-"""license: to come."""
+"""license: base, data and adapter may be shipped together, by the table in ``checks.licenses`` (docs/licenses.md).
 
+Whether a model's weights derive from the data they were trained on is disputed. This gate takes the cautious reading,
+that they do: a share-alike licence of the data binds the adapter as one of the base does.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from checks import layout, licenses
 from checks.chain import Evidence
+from checks.evidence import Fetched
 from checks.gate_kinds import LicenseGate
+from checks.gates.asked import failed, gap
+from checks.licenses import License
 from checks.params import Params
 from checks.verdict import Finding
 
 
 def ask(name: str, gate: LicenseGate, params: Params, evidence: Evidence) -> Finding:
-    """Not there yet."""
-    raise NotImplementedError
+    """Pass when all three licences are known, allowed and compatible, and the sources do not say otherwise."""
+    if missing := gap(evidence, [layout.FETCH_REPORT]):
+        return failed(name, gate, missing)
+    report = evidence.reports.fetch
+    assert report is not None  # else it is a gap
+    stated = {"base": params.base.license, "data": params.data.license, "adapter": gate.adapter}
+    rows = {part: licenses.find(value) if value else None for part, value in stated.items()}
+    known = {part: row for part, row in rows.items() if row}
+    problems = [
+        *(problem for part, row in rows.items() if not row for problem in _unknown(name, part, stated[part])),
+        *_source_problems("base", stated["base"], report.base),
+        *_source_problems("data", stated["data"], report.data),
+        *_not_allowed(known, gate.allow),
+        *_not_compatible(known, commercial=gate.commercial),
+    ]
+    shown = ", ".join(f"{part} {row.name}" for part, row in known.items())
+    duties = "; ".join(f"{part}: {row.duties}" for part, row in known.items())
+    use = "commercial use" if gate.commercial else "use that is not commercial"
+    return Finding(
+        gate=name,
+        kind=gate.kind,
+        status="fail" if problems else "pass",
+        reason="; ".join(problems) or f"{shown}: may be shipped together for {use}. Duties: {duties}",
+    )
+
+
+def _unknown(name: str, part: str, stated: str | None) -> Iterator[str]:
+    place = f"gates.{name}.adapter" if part == "adapter" else f"{part}.license"
+    if stated is None:
+        yield f"{layout.PARAMS}: {place}: no licence is stated"
+    else:
+        meant = " or ".join(sorted(licenses.read(stated)))
+        yield f"{layout.PARAMS}: {place}: {stated!r} is not in the table of docs/licenses.md" + (
+            f", which has {meant}" if meant else ""
+        )
+
+
+def _source_problems(part: str, stated: str | None, fetched: Fetched) -> Iterator[str]:
+    """Where the fetched source is about another statement, or speaks against it."""
+    place = f"{layout.PARAMS}: {part}.license"
+    if fetched.license != stated:
+        yield (
+            f"{layout.FETCH_REPORT}: {part} was fetched when {place} was {fetched.license or 'null'}, "
+            f"it is {stated or 'null'}: run `dvc repro fetch`"
+        )
+    if fetched.declared is None or licenses.says_nothing(fetched.declared):
+        return
+    row = licenses.find(stated) if stated else None
+    if row is None or row.name not in licenses.read(fetched.declared):
+        yield f"{place} is {stated or 'null'}, but the {part} declares {fetched.declared!r}"
+
+
+def _not_allowed(known: dict[str, License], allow: Sequence[str]) -> Iterator[str]:
+    allowed = {name.strip().casefold() for name in allow}
+    for part, row in known.items():
+        if row.name.casefold() not in allowed:
+            yield f"{part}: {row.name} is not allowed ({', '.join(allow)} are)"
+
+
+def _not_compatible(known: dict[str, License], *, commercial: bool) -> Iterator[str]:
+    adapter = known.get("adapter")
+    for part, row in known.items():
+        if commercial and not row.commercial:
+            yield f"{part}: {row.name} does not permit commercial use"
+        if part == "adapter":
+            continue
+        reading = ", if weights derive from their data, which is disputed" if part == "data" else ""
+        if row.derivatives == ():
+            yield f"{part}: {row.name} permits no derivative to be shared{reading}"
+        elif adapter and row.derivatives is not None and adapter.name not in row.derivatives:
+            wanted = " or ".join(row.derivatives)
+            yield f"{part}: {row.name} wants derivatives under {wanted}, the adapter is {adapter.name}{reading}"
+        elif adapter and adapter.commercial and not row.commercial:
+            yield f"{part}: {row.name} does not permit commercial use, which the adapter's {adapter.name} would grant"

@@ -1,0 +1,74 @@
+"""What a source says of its own licence, in its own words: read from the verified bytes, and never from elsewhere.
+
+A wheel says it in its metadata: ``License-Expression`` (PEP 639), else ``License``, else its one licence classifier.
+A folder says it in the card that model hubs keep in ``README.md``: ``license``, or ``license_name`` where that is
+``other``. A single file says nothing, and neither does a part of a hub's repository, which comes without the card.
+The text of a licence is not read. What is said is a claim; the gate of kind ``license`` holds it against params.yaml.
+"""
+
+import zipfile
+import zlib
+from email.parser import BytesHeaderParser
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from stages.sources import Verified
+
+_LONGEST = 200  # characters of a name; a longer text is the licence itself
+_CLASSIFIER = "License ::"
+
+
+def license_of(source: Verified) -> str | None:
+    """The licence that the source declares, as it spells it; None when it declares none that can be read."""
+    if source.inside is not None:
+        return _of_wheel(source.path)
+    card = source.path / "README.md"
+    return _of_card(card) if card.is_file() else None
+
+
+def _of_wheel(wheel: Path) -> str | None:
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            name = next(n for n in archive.namelist() if n.endswith(".dist-info/METADATA") and n.count("/") == 1)
+            headers = BytesHeaderParser().parsebytes(archive.read(name))
+    except (StopIteration, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError):
+        return None
+    classifiers = [value for value in headers.get_all("Classifier", []) if str(value).startswith(_CLASSIFIER)]
+    named = _name(headers.get("License"))
+    return (
+        _name(headers.get("License-Expression"))
+        or (named if named != "UNKNOWN" else None)  # setuptools' word for an empty field
+        or _name(", ".join(str(value) for value in classifiers))
+    )
+
+
+def _of_card(card: Path) -> str | None:
+    try:
+        text = card.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        return None
+    opening, _, rest = text.removeprefix("\ufeff").partition("\n")
+    if opening.rstrip() != "---":
+        return None
+    try:
+        card_data: Any = yaml.safe_load("\n".join(_until_closed(rest.splitlines())))
+    except yaml.YAMLError:
+        return None
+    if not isinstance(card_data, dict):
+        return None
+    stated = card_data.get("license")
+    named = card_data.get("license_name") if stated in ("other", None) else None
+    value = named or stated
+    return _name(", ".join(str(part) for part in value) if isinstance(value, list) else value)
+
+
+def _until_closed(lines: list[str]) -> list[str]:
+    return lines[: next((i for i, line in enumerate(lines) if line.rstrip() == "---"), 0)]
+
+
+def _name(value: Any) -> str | None:
+    """A name on one line; None for nothing, and for a whole text."""
+    text = "" if value is None else str(value).strip()
+    return text if 0 < len(text) <= _LONGEST and text.isprintable() else None
