@@ -9,7 +9,7 @@ from checks import digest, files, layout
 from checks.evidence import EvaluationReport, ReferencesReport, ReferenceUse
 from checks.rows import Prediction, Row
 from checks.verdict import Verdict
-from release import references
+from release import calibrate, gate, references
 from stages import evaluate as stage
 from tests import pipeline_repository as repository
 from tests.conftest import as_params, scaled_down
@@ -200,8 +200,6 @@ def test_an_earlier_model_that_cannot_be_asked_these_rows_is_unavailable_and_sto
 
 @pytest.mark.slow
 def test_within_a_run_of_the_pipeline_main_and_production_are_compared_with(tmp_path: Path, tiny_base: Path) -> None:
-    from release import gate
-
     root = tmp_path / "clone"
     root.mkdir()
     repository.git(tmp_path, "init", "--quiet", "--bare", "--initial-branch=main", "origin.git")
@@ -210,6 +208,8 @@ def test_within_a_run_of_the_pipeline_main_and_production_are_compared_with(tmp_
     repository.make(root, tiny_base, document, repository.table())
     repository.git(root, "remote", "add", "origin", str(tmp_path / "origin.git"))
     assert repository.dvc(root, "remote", "add", "--default", "folder", str(tmp_path / "remote")).returncode == 0
+    repository.repro(root, "evaluate")
+    calibrate.calibrate(root)
     repository.repro(root)
     repository.commit(root, "the first record")
     assert repository.dvc(root, "push").returncode == 0
