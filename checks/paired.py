@@ -34,7 +34,7 @@ class Comparison(NamedTuple):
 
     ``low`` and ``high`` each bound the true difference alone, one-sided, with the confidence asked for.
     ``p``: of the hypothesis that the true difference is ``margin`` or less. ``p_worse``: that it is 0 or more.
-    ``detectable``: the true difference from the hypothesis' edge that is seen with 80 % power. ``method``: the test's name.
+    ``detectable``: the true difference from the hypothesis' edge that is seen with 80 % power. ``method``: the test.
     """
 
     n: int
@@ -73,9 +73,9 @@ def compare(candidate: Scores, reference: Scores, groups: Groups, margin: float,
         raise ValueError(f"margin {margin} is not between -1 and 1")
     binary = all(bool(((scores == 0) | (scores == 1)).all()) for scores in (candidate, reference))
     differences = candidate - reference
-    sizes = np.bincount(groups)
-    totals = np.bincount(groups, differences)[sizes > 0]
-    sizes = sizes[sizes > 0].astype(np.float64)
+    rows = np.bincount(groups)
+    totals = _sums(groups, differences)[rows > 0]
+    sizes = rows[rows > 0].astype(np.float64)
     effect = math.fsum(totals) / n
 
     test = _score_test(differences, totals, sizes, effect, margin, binary)
@@ -93,7 +93,7 @@ def compare(candidate: Scores, reference: Scores, groups: Groups, margin: float,
             p, p_worse = max(p, found.p(margin)), max(p_worse, found.p_worse(0))
             low, high = min(low, found.low), max(high, found.high)
     if len(totals) < n:
-        method += f", {len(totals)} groups"
+        method += f", {len(totals)} group{'s' if len(totals) > 1 else ''}"
     return Comparison(
         n=n, effect=effect, low=max(-1.0, min(low, effect)), high=min(1.0, max(high, effect)), p=p, p_worse=p_worse,
         detectable=test.detectable(level), method=method,
@@ -183,8 +183,8 @@ def _score_test(
 ) -> _ScoreTest:
     """Count wins and losses in units, and rows in effective rows.
 
-    Both estimates take in one difference more than was seen, a whole row or group of them, so that what is rare in these
-    rows is not taken for impossible: three rows that agree do not say that all do.
+    Both estimates take in one difference more than was seen, of a whole row or a whole group, so that what is rare
+    in these rows is not taken for impossible: three rows that agree do not say that all do.
     """
     n, clusters = len(differences), len(totals)
     absolute = np.abs(differences)
@@ -217,22 +217,21 @@ class _Bootstrap(NamedTuple):
 
     def p(self, bound: float) -> float:
         """Of the hypothesis that the true difference is ``bound`` or less: the level whose lower bound is ``bound``."""
-        return self._level(float((self.distribution < bound).mean()), self.z0, self.acceleration)
+        return self._level(float((self.distribution <= bound).mean()), self.z0, self.acceleration)
 
     def p_worse(self, bound: float) -> float:
         """Of the hypothesis that the true difference is ``bound`` or more."""
-        return self._level(float((self.distribution > bound).mean()), -self.z0, -self.acceleration)
+        return self._level(float((self.distribution >= bound).mean()), -self.z0, -self.acceleration)
 
     @staticmethod
     def _level(share: float, z0: float, acceleration: float) -> float:
         """Solve share = Φ(z0 + w / (1 - acceleration w)), w = z0 + Φ⁻¹(level), for the level."""
         from scipy.special import ndtr, ndtri
 
-        least = 1 / (RESAMPLES + 1)  # finer than this a share is not known
-        ahead = float(ndtri(min(max(share, least), 1 - least))) - z0
+        ahead = float(ndtri(_known(share))) - z0
         scale = 1 + acceleration * ahead
         # Beyond the pole the interval's end is the distribution's own.
-        return max(least, float(ndtr(ahead / scale - z0))) if scale > 0 else (least if ahead < 0 else 1.0)
+        return _known(float(ndtr(ahead / scale - z0))) if scale > 0 else _known(float(ahead > 0))
 
 
 def _bootstrap(totals: Scores, sizes: Scores, effect: float, confidence: float) -> _Bootstrap:
@@ -246,14 +245,19 @@ def _bootstrap(totals: Scores, sizes: Scores, effect: float, confidence: float) 
         rng=np.random.default_rng(SEED),
     )  # fmt: skip
     distribution: Scores = result.bootstrap_distribution
-    below, ties = (distribution < effect).mean(), (distribution == effect).mean()
+    below, ties = float((distribution < effect).mean()), float((distribution == effect).mean())
     left_out = (totals.sum() - totals) / (sizes.sum() - sizes)
     pull = left_out.mean() - left_out
     return _Bootstrap(
         low=float(result.confidence_interval.low), high=float(result.confidence_interval.high),
-        distribution=distribution, z0=float(ndtri(below + ties / 2)),
+        distribution=distribution, z0=float(ndtri(_known(below + ties / 2))),
         acceleration=float((pull**3).sum() / (6 * (pull**2).sum() ** 1.5)),
     )  # fmt: skip
+
+
+def _known(share: float) -> float:
+    """A share of resamples, no finer than their number can tell."""
+    return min(max(share, 1 / (RESAMPLES + 1)), 1 - 1 / (RESAMPLES + 1))
 
 
 def _blocks(totals: Scores, sizes: Scores) -> tuple[Scores, Scores]:
@@ -261,4 +265,8 @@ def _blocks(totals: Scores, sizes: Scores) -> tuple[Scores, Scores]:
     if len(totals) <= MOST_BLOCKS:
         return totals, sizes
     block = np.arange(len(totals)) % MOST_BLOCKS
-    return np.bincount(block, totals), np.bincount(block, sizes)
+    return _sums(block, totals), _sums(block, sizes)
+
+
+def _sums(codes: Groups, values: Scores) -> Scores:
+    return np.bincount(codes, values).astype(np.float64, copy=False)

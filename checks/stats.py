@@ -20,14 +20,18 @@ thousand times as much (tests/test_stats.py holds the coverage).
 import math
 from collections.abc import Sequence
 from statistics import NormalDist
-from typing import Literal
+from typing import Any, Literal, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
 
 from checks.evidence import Interval
 
+Scores = Sequence[float] | NDArray[np.float64]
+Groups = Sequence[str] | NDArray[np.integer[Any]]
 
-def mean_interval(
-    scores: Sequence[float], groups: Sequence[str], confidence: float, sided: Literal[1, 2] = 2
-) -> Interval:
+
+def mean_interval(scores: Scores, groups: Groups, confidence: float, sided: Literal[1, 2] = 2) -> Interval:
     """Mean of ``scores`` (each in [0, 1]) with its interval; ``groups[i]`` is the group of row i.
 
     ``sided=2``: the interval holds the mean with ``confidence``. ``sided=1``: each end alone is a bound with
@@ -36,56 +40,114 @@ def mean_interval(
     """
     if not 0 < confidence < 1:
         raise ValueError(f"confidence {confidence} is not between 0 and 1")
-    n = len(scores)
-    if not n or n != len(groups):
-        raise ValueError(f"{n} scores and {len(groups)} groups: need as many of one as of the other, and at least one")
-    if not all(0 <= score <= 1 for score in scores):
-        raise ValueError("a score lies outside [0, 1]")
+    values, codes = _rows(scores, groups)
     tail = (1 - confidence) / sided
     z = max(0.0, NormalDist().inv_cdf(1 - tail))  # a one-sided bound below 1/2 is the mean itself
-    mean = min(1.0, math.fsum(scores) / n)
-    low, high = _wilson(mean, _effective_size(scores, groups, mean, z, tail), z)
+    mean = _mean(values)
+    size = _Size.of(values, codes, mean)
+    low, high = _wilson(mean, size.at(z, tail), z)
     # Rounding must not put the mean outside its own interval.
-    return Interval(value=mean, low=min(low, mean), high=max(high, mean), n=n)
+    return Interval(value=mean, low=min(low, mean), high=max(high, mean), n=len(values))
 
 
-def paired_interval(one: Sequence[float], two: Sequence[float], groups: Sequence[str], confidence: float) -> Interval:
+def mean_test(scores: Scores, groups: Groups, bound: float, side: Literal["above", "below"]) -> float:
+    """One-sided p-value of "the mean is at most ``bound``" (``above``) or "at least ``bound``" (``below``).
+
+    The inversion of ``mean_interval(sided=1)``: at a confidence c of 1/2 or more, p <= 1 - c exactly when the low
+    end is ``bound`` or more (the high end ``bound`` or less). ValueError as above.
+    """
+    values, codes = _rows(scores, groups)
+    if side == "below":
+        values, bound = 1 - values, 1 - bound
+    mean = _mean(values)
+    if bound <= 0:
+        return 0.0  # no mean lies below
+    if bound >= 1 or mean < bound:
+        return 1.0
+    return _Size.of(values, codes, mean).p((mean - bound) / math.sqrt(bound * (1 - bound)))
+
+
+def paired_interval(one: Scores, two: Scores, groups: Groups, confidence: float) -> Interval:
     """Mean of ``one[i] - two[i]`` over the same rows, with its two-sided interval in [-1, 1].
 
     The adjusted Wald interval of Agresti and Min (2005) for matched proportions, half a row added to each of
     the four outcomes, with the variance of group totals: it keeps a width where two models never differ.
-    ValueError as above.
+    A gate asks ``checks.paired`` instead. ValueError as above.
     """
-    n, freedom, z_tail = len(one), len(set(groups)) - 1, (1 - confidence) / 2
+    n, z_tail = len(one), (1 - confidence) / 2
     if not n or not n == len(two) == len(groups):
         raise ValueError(f"{n} and {len(two)} scores and {len(groups)} groups: need the same number, and at least one")
-    differences = [a - b for a, b in zip(one, two, strict=True)]
-    mean, centre = math.fsum(differences) / n, math.fsum(differences) / (n + 2)
+    differences, codes = np.asarray(one, np.float64) - np.asarray(two, np.float64), _codes(groups)
+    freedom, total = int(codes.max()), math.fsum(differences)
+    mean, centre = total / n, total / (n + 2)
     if freedom < 1:
         return Interval(value=mean, low=-1, high=1, n=n)
-    half = _student(freedom, z_tail) * math.sqrt(_squares(differences, groups, mean) + 1) / (n + 2)
+    half = _student(freedom, z_tail) * math.sqrt(_squares(differences, codes, mean) + 1) / (n + 2)
     return Interval(value=mean, low=max(-1, min(centre - half, mean)), high=min(1, max(centre + half, mean)), n=n)
 
 
-def _effective_size(scores: Sequence[float], groups: Sequence[str], mean: float, z: float, tail: float) -> float:
-    """Right/wrong rows, one a group, that would leave as much uncertainty as these rows do."""
-    n, clusters = len(scores), len(set(groups))
-    binary = all(score in (0, 1) for score in scores)
-    if binary and clusters == n:
-        return n
-    variance = _squares(scores, groups, mean) / n**2 if clusters > 1 else 0.0
-    if variance < 1e-15:
-        return clusters
-    size = mean * (1 - mean) / variance * (z / _student(clusters - 1, tail)) ** 2 if z else n
-    return min(size, n) if binary else size
+def _rows(scores: Scores, groups: Groups) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+    """Scores and group numbers from 0, held to what they must be."""
+    n = len(scores)
+    if not n or n != len(groups):
+        raise ValueError(f"{n} scores and {len(groups)} groups: need as many of one as of the other, and at least one")
+    values = np.asarray(scores, np.float64)
+    if not (values.min() >= 0 and values.max() <= 1):  # NaN fails this, too
+        raise ValueError("a score lies outside [0, 1]")
+    return values, _codes(groups)
 
 
-def _squares(values: Sequence[float], groups: Sequence[str], mean: float) -> float:
+def _codes(groups: Groups) -> NDArray[np.intp]:
+    codes: NDArray[np.intp] = np.unique(np.asarray(groups), return_inverse=True)[1]
+    return codes
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    return min(1.0, math.fsum(values) / len(values))
+
+
+class _Size(NamedTuple):
+    """Right/wrong rows, one a group, that would leave as much uncertainty as these rows do.
+
+    ``raw`` by the variance alone, which was estimated with ``freedom`` degrees of freedom (None: it was not);
+    ``most`` that it may be taken for.
+    """
+
+    raw: float
+    freedom: int | None
+    most: float
+
+    @classmethod
+    def of(cls, values: NDArray[np.float64], codes: NDArray[np.intp], mean: float) -> Self:
+        n, clusters = len(values), int(codes.max()) + 1
+        binary = bool(((values == 0) | (values == 1)).all())
+        if binary and clusters == n:
+            return cls(n, None, n)
+        variance = _squares(values, codes, mean) / n**2 if clusters > 1 else 0.0
+        if variance < 1e-15:
+            return cls(clusters, None, clusters)
+        return cls(mean * (1 - mean) / variance, clusters - 1, n if binary else math.inf)
+
+    def at(self, z: float, tail: float) -> float:
+        """The size that makes the normal quantile ``z`` of ``tail`` leave the width that Student's would."""
+        if self.freedom is None:
+            return self.raw
+        return min(self.most, self.raw * (z / _student(self.freedom, tail)) ** 2) if z else self.raw
+
+    def p(self, distance: float) -> float:
+        """Upper tail beyond ``distance``, in standard deviations of one row."""
+        normal = NormalDist().cdf(-distance * math.sqrt(self.most)) if math.isfinite(self.most) else 0.0
+        if self.freedom is None:
+            return normal
+        from scipy.special import stdtr
+
+        return max(normal, float(stdtr(self.freedom, -distance * math.sqrt(self.raw))))
+
+
+def _squares(values: NDArray[np.float64], codes: NDArray[np.intp], mean: float) -> float:
     """n² times the variance of the mean: squared group totals of the residuals, with the factor G / (G - 1)."""
-    totals: dict[str, float] = dict.fromkeys(groups, 0.0)
-    for value, group in zip(values, groups, strict=True):
-        totals[group] += value - mean
-    return len(totals) / (len(totals) - 1) * math.fsum(total**2 for total in totals.values())
+    totals = np.bincount(codes, values - mean)
+    return len(totals) / (len(totals) - 1) * math.fsum(totals**2)
 
 
 def _wilson(mean: float, size: float, z: float) -> tuple[float, float]:
