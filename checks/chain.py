@@ -194,7 +194,9 @@ def _reference_breaks(reports: Reports) -> Iterator[str]:
     named = {name: found.merged for name, found in reports.references.found.items()}
     for name in sorted({*named, *reports.references.absent, *uses}):
         one, two = named.get(name), uses[name].merged if name in uses else None
-        if name not in uses:
+        if name not in named and name not in reports.references.absent:
+            yield f"{name}: evaluate asked for it, {layout.REFERENCES} does not name it"
+        elif name not in uses:
             yield f"{name}: {layout.REFERENCES} names it, evaluate did not ask for it"
         elif one != two:
             shown = [short(value) if value else "none" for value in (one, two)]

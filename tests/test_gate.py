@@ -9,14 +9,14 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from checks import files, layout, params_file
+from checks import chain, files, gates, layout, params_file, scoring
 from checks.params import Params
 from checks.rows import Prediction
 from checks.verdict import Finding, Status, Verdict, combine
 from release.cli import main
 from stages.gate import gate
 from tests import evidence_tree
-from tests.conftest import as_params
+from tests.conftest import as_params, scaled_down
 
 
 def _write_params(root: Path, document: dict) -> Params:
@@ -25,21 +25,30 @@ def _write_params(root: Path, document: dict) -> Params:
 
 
 def _verdict(root: Path, params: Params) -> Verdict:
-    gate(params, root)
-    return files.read_json(root / layout.VERDICT, Verdict)
+    verdict = gates.judge(params, chain.gather(root, scoring.digest_of(params.evaluate.scorers)))
+    files.write_json(root / layout.VERDICT, verdict)
+    return verdict
 
 
 def _finding(verdict: Verdict, name: str) -> Finding:
     return next(f for f in verdict.findings if f.gate == name)
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository after a good run: parameters, record, a verdict that passes. Read-only by custom."""
+    root = tmp_path_factory.mktemp("finished")
+    params = _write_params(root, scaled_down())
+    evidence_tree.build(root, params)
+    gate(params, root)
+    assert files.read_json(root / layout.VERDICT, Verdict).status == "pass"
+    return root
+
+
 @pytest.fixture
-def run(tmp_path: Path, document: dict) -> Path:
-    """A repository after a good run: parameters, record, a verdict that passes."""
-    params = _write_params(tmp_path, document)
-    evidence_tree.build(tmp_path, params)
-    assert _verdict(tmp_path, params).status == "pass"
-    return tmp_path
+def run(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the good run, to damage."""
+    return shutil.copytree(finished, tmp_path / "run")
 
 
 def _lockstep(root: Path, *args: str) -> tuple[int, str]:
