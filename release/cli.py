@@ -15,6 +15,7 @@ import click
 
 if TYPE_CHECKING:
     from checks.verdict import Verdict
+    from release.target_policy import PolicyJudgement
 
 P = ParamSpec("P")
 
@@ -90,22 +91,30 @@ def run(root: Path, targets: tuple[str, ...], force: bool) -> None:
 
 
 @main.command()
-@click.option("--json", "as_json", is_flag=True, help="Print the verdict as JSON.")
+@click.option("--policy-from", metavar="REF", help="Judge under the policy of this commit too: the target branch's.")
+@click.option("--explain", metavar="NAME", help="Say what this gate asks, what was found and what would change it.")
+@click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
 @click.pass_obj
 @refusing
-def gate(root: Path, as_json: bool) -> None:
+def gate(root: Path, policy_from: str | None, explain: str | None, as_json: bool) -> None:
     """Print the verdict if it still holds, and exit by it: 0 pass, 10 fail, 11 inconclusive, 8 void.
 
-    Hashes again everything that was judged, weights included, and asks every gate again.
+    Hashes again everything that was judged, weights included, looks up earlier models in git again, and asks every
+    gate again. With --explain it exits with 0 whatever the gate says.
     """
-    from release import gate as verb
+    if policy_from is not None and explain is not None:
+        raise click.UsageError("--policy-from and --explain are two questions: ask one at a time")
+    if explain is not None:
+        _explain(root, explain, as_json)
+    elif policy_from is not None:
+        _judge_from(root, policy_from, as_json)
+    else:
+        from release import gate as verb
 
-    verdict = verb.gate(root)
-    click.echo(
-        json.dumps(verdict.model_dump(mode="json"), indent=2, ensure_ascii=False) if as_json else _table(verdict)
-    )
-    if refusal := verb.refusal(verdict):
-        raise refusal
+        verdict = verb.gate(root)
+        click.echo(_json(verdict.model_dump(mode="json")) if as_json else _table(verdict))
+        if refusal := verb.refusal(verdict):
+            raise refusal
 
 
 @main.command()
@@ -123,7 +132,7 @@ def doctor(root: Path, as_json: bool, registry: str | None) -> None:
 
     found = verb.doctor(root, registry)
     if as_json:
-        click.echo(json.dumps([check._asdict() for check in found], indent=2, ensure_ascii=False))
+        click.echo(_json([check._asdict() for check in found]))
     else:
         for check in found:
             click.secho(f"{check.status:<9}", fg=COLOURS[check.status], nl=False)
@@ -132,6 +141,54 @@ def doctor(root: Path, as_json: bool, registry: str | None) -> None:
                 click.echo(f"{'':<25}→ {check.mend}")
     if missing := [check.name for check in found if check.status == "missing"]:
         raise MachineRefused(f"the pipeline cannot run here: {', '.join(missing)}", "run the commands named above")
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print reports/noise.json.")
+@click.pass_obj
+@refusing
+def calibrate(root: Path, as_json: bool) -> None:
+    """Measure how far evaluations of the unchanged model differ: no gate's margin may be below that noise.
+
+    Evaluates the merged model again in other orders and batches, and writes reports/noise.json.
+    """
+    from checks import layout
+    from release import calibrate as verb
+
+    report = verb.calibrate(root)
+    if as_json:
+        click.echo(_json(report.model_dump(mode="json")))
+        return
+    width = max(len(run.order) for run in report.runs)
+    for run in report.runs:
+        how = f"{run.order:<{width}}  {run.batch_tokens:>6} tokens a batch, {run.threads} threads"
+        click.echo(f"  {how}: {_figures(run.metrics)}, {run.changed} rows changed")
+    floor = _figures(report.floor)
+    click.echo(f"noise on {report.rows} rows ({report.device}): {floor}; a margin below it is refused")
+    click.echo(f"{layout.NOISE} is written: commit it, and run `lockstep run`")
+
+
+@main.command()
+@click.option("--target", metavar="REF", help="The branch that this one is held against; else origin's default.")
+@click.option("--json", "as_json", is_flag=True, help="Print reports/references.json.")
+@click.pass_obj
+@refusing
+def references(root: Path, target: str | None, as_json: bool) -> None:
+    """Say which earlier models the gates compare with, as git names them, and record it in reports/references.json.
+
+    `lockstep run` does this first. A record that git no longer bears out makes the verdict void.
+    """
+    from release import references as verb
+
+    written = verb.write(root, target)
+    if as_json:
+        click.echo(_json(written.report.model_dump(mode="json")))
+        return
+    for name, reference in written.report.found.items():
+        click.echo(f"{name:<10}model {reference.merged.removeprefix('sha256:')[:12]} of commit {reference.commit[:12]}")
+    for name, why in written.report.absent.items():
+        click.echo(f"{name:<10}none: {why}")
+    click.echo(f"held against {written.target}; {_recorded(written.changed)}")
 
 
 @main.command()
@@ -146,7 +203,63 @@ def schema(root: Path, write: bool) -> None:
         files.write_json(root / layout.PARAMS_SCHEMA, params_file.schema())
         click.echo(str(layout.PARAMS_SCHEMA))
     else:
-        click.echo(json.dumps(params_file.schema(), indent=2, ensure_ascii=False))
+        click.echo(_json(params_file.schema()))
+
+
+def _figures(values: dict[str, float]) -> str:
+    return ", ".join(f"{metric} {value:.4f}" for metric, value in values.items())
+
+
+def _recorded(changed: bool) -> str:
+    from checks import layout
+
+    return f"{layout.REFERENCES} {'is written' if changed else 'says so already'}"
+
+
+def _explain(root: Path, name: str, as_json: bool) -> None:
+    from release import explain as verb
+
+    lines = verb.explain(root, name)._asdict()
+    if as_json:
+        click.echo(_json(lines))
+        return
+    for what, line in lines.items():
+        click.echo(f"{click.style(f'{what:<9}', bold=True)}{line}")
+
+
+def _judge_from(root: Path, ref: str, as_json: bool) -> None:
+    from release import target_policy as verb
+
+    judgement = verb.judge_from(root, ref)
+    click.echo(_json(judgement.model_dump(mode="json")) if as_json else _policy(judgement))
+    if refusal := verb.refusal(judgement):
+        raise refusal
+
+
+def _policy(judgement: "PolicyJudgement") -> str:
+    """What happened to the policy, the verdict under each, every change, and what may be done."""
+    target = f"{judgement.ref} ({judgement.commit[:12]})"
+    parts = [click.style(judgement.headline, fg=COLOURS[judgement.status], bold=True)]
+    parts.append(f"under its own policy, {_table(judgement.own)}")
+    if judgement.target is None:
+        parts.append(f"under the policy of {target}: not judged")
+    elif judgement.target != judgement.own:
+        parts.append(f"under the policy of {target}, {_table(judgement.target)}")
+    changes = [f"  {'!' if c.needs_approval else ' '} {c.kind:<9}{c.text}" for c in judgement.changes]
+    if changes:
+        parts.append(
+            "\n".join([f"changes of policy against {target}; ! needs approval or a pass under both:", *changes])
+        )
+    parts += judgement.notes
+    if judgement.approval:
+        parts.append(f"approved by {judgement.approval.by}: {judgement.approval.why}")
+    elif any(change.needs_approval for change in judgement.changes):
+        parts.append(f"this policy: {judgement.policy}")
+    return "\n\n".join(parts)
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False)
 
 
 def _table(verdict: "Verdict") -> str:
@@ -155,10 +268,11 @@ def _table(verdict: "Verdict") -> str:
     if verdict.model:
         head += f"   model {verdict.model.removeprefix('sha256:')[:12]}"
     lines = [click.style(head, fg=COLOURS[verdict.status], bold=True)]
-    width = max((len(f.gate) for f in verdict.findings), default=0)
+    gates = max((len(f.gate) for f in verdict.findings), default=0)
+    kinds = max((len(f.kind) for f in verdict.findings), default=0)
     for finding in verdict.findings:
         mark = click.style(MARKS[finding.status], fg=COLOURS[finding.status])
-        lines.append(f"  {mark} {finding.gate:<{width}}  {finding.kind:<10} {finding.reason}")
+        lines.append(f"  {mark} {finding.gate:<{gates}}  {finding.kind:<{kinds}}  {finding.reason}")
     return "\n".join(lines)
 
 

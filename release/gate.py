@@ -1,25 +1,44 @@
 """gate: hold the verdict to the evidence it is about, and the evidence to the gates, once more."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 from checks import chain, files, gates, layout, params_file, scoring
+from checks.chain import Evidence
 from checks.errors import EvidenceRefused, Refusal, VerdictFailed, VerdictInconclusive
+from checks.params import Params
 from checks.verdict import Verdict
+from release import references
+
+
+class Held(NamedTuple):
+    """A verdict that holds, with the parameters and the evidence it was held to."""
+
+    params: Params
+    evidence: Evidence
+    verdict: Verdict
 
 
 def gate(root: Path) -> Verdict:
-    """Return the verdict in ``root`` if it still holds.
+    """Return the verdict in ``root`` if it still holds; raise as ``hold`` does."""
+    return hold(root).verdict
 
-    Everything that the verdict judged is hashed again, weights included, and every gate of
-    params.yaml is asked again. Raises EvidenceRefused, listing every mismatch, when the verdict is
-    void: something it judged differs or is gone, or the gates now answer otherwise.
+
+def hold(root: Path) -> Held:
+    """Return the verdict in ``root``, and what it is about, if it still holds.
+
+    Everything that the verdict judged is hashed again, weights included, the earlier models are looked up in git
+    again, and every gate of params.yaml is asked again. Raises EvidenceRefused, listing every mismatch, when the
+    verdict is void: something it judged differs or is gone, or the gates now answer otherwise.
     """
     params = params_file.load(root / layout.PARAMS)
     stored = files.read_json(root / layout.VERDICT, Verdict)
     differences = chain.compare(root, stored.judged)
     if stored.policy != gates.policy_digest(params.gates):
         differences.append(f"{layout.PARAMS}: the gates are not those of the verdict")
-    again = gates.judge(params, chain.gather(root, scoring.digest_of(params.evaluate.scorers)))
+    differences += references.current(root)
+    evidence = chain.gather(root, scoring.digest_of(params.evaluate.scorers))
+    again = gates.judge(params, evidence)
     if again != stored and not differences:
         before = {finding.gate: finding for finding in stored.findings}
         differences = [
@@ -30,7 +49,7 @@ def gate(root: Path) -> Verdict:
     if differences:
         first, *others = differences
         raise EvidenceRefused(f"the verdict is void: {first}", "run `dvc repro`, then ask again", tuple(others))
-    return stored
+    return Held(params, evidence, stored)
 
 
 def refusal(verdict: Verdict) -> Refusal | None:

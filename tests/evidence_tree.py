@@ -26,8 +26,10 @@ from checks.evidence import (
     Split,
     TrainReport,
 )
+from checks.gate_kinds import EARLIER
 from checks.params import Params, Source
 from checks.rows import Message, Prediction, Row
+from tests.pipeline_repository import git
 
 LABELS = ("vm", "storage", "network", "acr")
 
@@ -130,7 +132,10 @@ def build(root: Path, params: Params, test_rows: int = 40, right: int = 36, **ch
         "top1": 1.0,
     }
     files.write_json(root / layout.PARITY_REPORT, ParityReport(**(parity | change)))
-    files.write_json(root / layout.REFERENCES, ReferencesReport(found={}, absent={"champion": "nothing runs yet"}))
+    git(root, "init", "--quiet")  # where there is no commit yet, and so no earlier model
+    named = {getattr(gate, "against", None) for gate in params.gates.values()}
+    absent = {name: "nothing runs yet" for name in EARLIER if name in named}
+    files.write_json(root / layout.REFERENCES, ReferencesReport(found={}, absent=absent))
     test = split_rows["test"]
     evaluated(root, params, [predict(row, i < right) for i, row in enumerate(test)])
 

@@ -1,0 +1,432 @@
+"""gate --policy-from: no pull request passes by its own rules alone. Real git, real DVC, small records."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from checks import digest, files, layout
+from checks.params import Params
+from checks.rows import Prediction, Row
+from release import target_policy
+from release.cli import main
+from release.target_policy import PolicyJudgement
+from stages.gate import gate
+from tests import evidence_tree
+from tests.conftest import as_params
+from tests.pipeline_repository import commit, dvc, git, write_params
+
+THRESHOLD = {"kind": "threshold", "metric": "exact-match", "at_least": 0.7, "confidence": 0.95, "resolution": 0.3}
+CONTAMINATION = {
+    "kind": "contamination", "ngram": 4, "max_ngram_share": 0.0, "shingle": 5, "similarity": 0.9,
+    "max_near_duplicate_share": 0.0,
+}  # fmt: skip
+Change = Callable[[dict[str, Any]], object]
+
+
+@pytest.fixture
+def document(document: dict) -> dict:
+    """Parameters with a gate that needs nothing, one that merge answers, and one that predictions answer."""
+    kept = {name: document["gates"][name] for name in ("data_is_sound", "merge_is_faithful")}
+    document["gates"] = {**kept, "routes_well": dict(THRESHOLD)}
+    return document
+
+
+def _record(root: Path, document: dict, rows: int = 40, right: int = 36) -> Params:
+    """Parameters and the record of a run under them, on disk."""
+    for folder in ("data", "models", "reports"):
+        shutil.rmtree(root / folder, ignore_errors=True)
+    write_params(root, document)
+    params = as_params(document)
+    evidence_tree.build(root, params, rows, right)
+    gate(params, root)
+    return params
+
+
+def _released(root: Path, document: dict, rows: int = 40, right: int = 36) -> None:
+    """A main branch with a run that passes, and a branch that starts from it."""
+    git(root, "init", "--quiet", "--initial-branch=main")
+    (root / ".gitignore").write_text("/models/\n/data/\n/.lockstep/\n")
+    _record(root, document, rows, right)
+    commit(root, "a release")
+    git(root, "switch", "--quiet", "--create", "pull-request")
+
+
+@pytest.fixture
+def run(tmp_path: Path, document: dict) -> Path:
+    """A pull request that changes nothing yet."""
+    _released(tmp_path, document)
+    return tmp_path
+
+
+def _asked(root: Path, *args: str) -> tuple[int, str]:
+    result = CliRunner().invoke(main, ["-C", str(root), "gate", "--policy-from", "main", *args])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, result.output
+
+
+def _approve(root: Path, policy: str) -> None:
+    files.write_text(root / layout.APPROVALS, f"- policy: {policy}\n  by: Ada\n  why: the new task is harder\n")
+
+
+def _judged(root: Path) -> PolicyJudgement:
+    return target_policy.judge_from(root, "main")
+
+
+def _statuses(judgement: PolicyJudgement) -> tuple[str, str | None, str]:
+    return judgement.own.status, judgement.target.status if judgement.target else None, judgement.status
+
+
+def test_a_policy_that_did_not_change_is_judged_once(run: Path) -> None:
+    code, output = _asked(run)
+    assert code == 0
+    assert output.splitlines()[0] == "policy as in main: pass"
+    assert output.count("verdict:") == 1
+    assert _judged(run).changes == ()
+
+
+def test_a_pull_request_that_lowers_a_threshold_passes_only_with_approval(run: Path, document: dict) -> None:
+    document["gates"]["routes_well"]["at_least"] = 0.3
+    _record(run, document, right=25)
+    code, output = _asked(run)
+    assert code == 10
+    first = output.splitlines()[0]
+    assert first.startswith("policy weakened: gates.routes_well.at_least weakened from 0.7 to 0.3")
+    assert "fail under that of main" in first
+    assert output.count("verdict: pass") == 1
+    judgement = _judged(run)
+    assert _statuses(judgement) == ("pass", "fail", "fail")
+    assert f"let code owners add {judgement.policy} to release/policy/approved.yaml" in output
+    _approve(run, judgement.policy)
+    code, output = _asked(run)
+    assert code == 0
+    assert "policy weakened" in output.splitlines()[0]
+    assert "approved by Ada: the new task is harder" in output
+
+
+def test_an_approval_is_of_one_policy_and_of_no_other(run: Path, document: dict) -> None:
+    document["gates"]["routes_well"]["at_least"] = 0.3
+    _record(run, document, right=25)
+    _approve(run, _judged(run).policy)
+    document["gates"]["routes_well"]["at_least"] = 0.2
+    _record(run, document, right=25)
+    assert _asked(run)[0] == 10
+
+
+def test_an_approval_does_not_make_a_model_pass_that_fails_by_its_own_gates(run: Path, document: dict) -> None:
+    document["gates"]["routes_well"]["at_least"] = 0.6
+    _record(run, document, right=5)
+    _approve(run, _judged(run).policy)
+    code, output = _asked(run)
+    assert code == 10
+    assert "fail under its own" in output.splitlines()[0]
+
+
+def test_a_weaker_gate_passes_when_the_model_passes_the_old_one_too(run: Path, document: dict) -> None:
+    document["gates"]["routes_well"]["at_least"] = 0.3
+    _record(run, document)
+    code, output = _asked(run)
+    assert code == 0
+    assert output.splitlines()[0].startswith("policy weakened: ")
+    assert "pass under both" in output.splitlines()[0]
+    assert _judged(run).policy in output
+
+
+def test_a_gate_that_is_removed_is_asked_nevertheless(run: Path, document: dict) -> None:
+    del document["gates"]["routes_well"]
+    _record(run, document, right=5)
+    judgement = _judged(run)
+    assert _statuses(judgement) == ("pass", "fail", "fail")
+    assert "gates.routes_well (threshold) is removed" in judgement.headline
+    assert judgement.target is not None
+    assert [f.gate for f in judgement.target.findings if f.status == "fail"] == ["routes_well"]
+
+
+def test_stricter_gates_need_no_approval(run: Path, document: dict) -> None:
+    document["gates"]["routes_well"]["at_least"] = 0.75
+    document["gates"]["also"] = {**THRESHOLD, "at_least": 0.1}
+    _record(run, document)
+    code, output = _asked(run)
+    assert code == 0
+    assert output.splitlines()[0].startswith("policy not weakened against main")
+
+
+SCORED = [("{}", 1.0), ("the {}", 0.0)]  # an answer that token-f1 finds right, and exact match's score of it
+
+
+@pytest.mark.parametrize(("answer", "exact"), SCORED)
+def test_a_metric_that_only_the_target_scores_is_scored_again(
+    run: Path, document: dict, answer: str, exact: float
+) -> None:
+    document["evaluate"]["scorers"] = [{"kind": "token-f1"}]
+    document["gates"]["routes_well"]["metric"] = "token-f1"
+    params = _record(run, document)
+    rows = evidence_tree.rows("test", 40)
+    answers = [evidence_tree.predict(row, right=True) for row in rows]
+    evidence_tree.evaluated(
+        run, params, [a.model_copy(update={"prediction": answer.format(a.reference), "scores": {"token-f1": 1.0}}) for a in answers]
+    )  # fmt: skip
+    gate(params, run)
+    judgement = _judged(run)
+    status = "pass" if exact else "fail"
+    assert _statuses(judgement) == ("pass", status, status)
+    assert judgement.target is not None
+    assert judgement.target.findings[-1].value == exact
+    assert "evaluate.scorers.exact-match" in {change.path for change in judgement.changes}
+
+
+def test_a_scorer_of_the_same_name_is_held_to_the_targets_pattern(tmp_path: Path, document: dict) -> None:
+    document["evaluate"]["scorers"] = [{"kind": "regex", "pattern": "vm|storage|network|acr"}]
+    document["gates"]["routes_well"]["metric"] = "regex"
+
+    def answered(right: int) -> None:
+        params = as_params(document)
+        answers = [evidence_tree.predict(row, i < right) for i, row in enumerate(evidence_tree.rows("test", 40))]
+        ours = [a.model_copy(update={"scores": {"regex": _matches(document, a)}}) for a in answers]
+        evidence_tree.evaluated(tmp_path, params, ours)
+        gate(params, tmp_path)
+
+    _released(tmp_path, document)
+    answered(36)
+    commit(tmp_path, "scored by the pattern")
+    git(tmp_path, "branch", "--force", "main")
+    document["evaluate"]["scorers"] = [{"kind": "regex", "pattern": ".*"}]
+    _record(tmp_path, document)
+    answered(10)
+    judgement = _judged(tmp_path)
+    assert _statuses(judgement) == ("pass", "fail", "fail")
+    assert judgement.target is not None
+    assert judgement.target.findings[-1].value == 0.25
+    assert [change.path for change in judgement.changes] == ["evaluate.scorers.regex"]
+
+
+def _matches(document: dict, answer: Prediction) -> float:
+    return float(document["evaluate"]["scorers"][0]["pattern"] == ".*" or answer.prediction != "sql")
+
+
+@pytest.mark.parametrize(
+    ("change", "path"),
+    [
+        (lambda d: d["validate"].update(max_prompt_tokens=97), "validate.max_prompt_tokens"),
+        (lambda d: d["validate"]["min_rows"].update(train=10), "validate.min_rows.train"),
+        (lambda d: d["merge"]["parity"].update(max_logprob_diff=9.0), "merge.parity.max_logprob_diff"),
+        (lambda d: d["evaluate"]["base_prompt"].update(labels=False), "evaluate.base_prompt.labels"),
+    ],
+)
+def test_a_bound_that_earlier_stages_held_cannot_be_judged_again_and_needs_approval(
+    run: Path, document: dict, change: Change, path: str
+) -> None:
+    change(document)
+    _record(run, document)
+    code, output = _asked(run)
+    assert code == 11
+    assert f"what {path} had asked is not in this evidence" in output.splitlines()[0]
+    _approve(run, _judged(run).policy)
+    assert _asked(run)[0] == 0
+
+
+# the test set
+
+
+def _cached(root: Path) -> None:
+    """Let DVC keep the splits, as the stage prepare does."""
+    (root / "dvc.yaml").write_text("stages:\n  prepare:\n    cmd: 'true'\n    outs: [data/splits]\n")
+    if not (root / ".dvc").exists():
+        assert dvc(root, "init", "--quiet").returncode == 0
+    done = dvc(root, "commit", "--force", "--quiet")
+    assert done.returncode == 0, done.stderr
+
+
+def _released_with_splits(root: Path, document: dict, rows: int) -> None:
+    _released(root, document, rows, rows - 2)
+    _cached(root)
+    commit(root, "splits kept")
+    git(root, "branch", "--force", "main")
+
+
+@pytest.mark.parametrize(("right", "status"), [(36, "pass"), (0, "fail")])
+def test_under_the_old_policy_an_extended_test_set_is_judged_on_the_old_rows(
+    tmp_path: Path, document: dict, right: int, status: str
+) -> None:
+    _released_with_splits(tmp_path, document, 40)
+    params = _record(tmp_path, document, rows=400)
+    answers = [evidence_tree.predict(r, i >= 40 or i < right) for i, r in enumerate(evidence_tree.rows("test", 400))]
+    evidence_tree.evaluated(tmp_path, params, answers)
+    gate(params, tmp_path)
+    judgement = _judged(tmp_path)
+    assert _statuses(judgement) == ("pass", status, status)
+    assert judgement.target is not None
+    assert (judgement.target.findings[-1].n, judgement.target.findings[-1].value) == (40, right / 40)
+    assert judgement.headline.startswith("policy changed: data/splits/test.jsonl: the test set changed from ")
+    assert judgement.notes == ("under the policy of main, its own 40 test rows are judged",)
+
+
+def test_a_test_set_that_lost_rows_is_inconclusive_under_the_old_policy(tmp_path: Path, document: dict) -> None:
+    _released_with_splits(tmp_path, document, 60)
+    _record(tmp_path, document, rows=40)
+    code, output = _asked(tmp_path)
+    assert code == 11
+    assert "20 of the 60 test rows of main were not answered here" in output
+    judgement = _judged(tmp_path)
+    assert judgement.target is not None
+    assert [f.status for f in judgement.target.findings] == ["pass", "pass", "inconclusive"]
+    _approve(tmp_path, judgement.policy)
+    assert _asked(tmp_path)[0] == 0
+
+
+def _resplit(root: Path, name: str, rows: list[Row]) -> None:
+    """Another split, named by every report."""
+    path = root / layout.SPLITS / f"{name}.jsonl"
+    files.write_jsonl(path, rows)
+    sha256 = digest.of_file(path).sha256
+    for report in (layout.PREPARE_REPORT, layout.DATA_REPORT, layout.TRAIN_REPORT):
+        value = json.loads((root / report).read_text())
+        old = value["splits"][name]
+        value["splits"][name] = {**old, "sha256": sha256} if isinstance(old, dict) else sha256
+        files.write_json(root / report, value)
+
+
+def test_test_rows_that_moved_into_training_are_found_by_the_old_contamination_gate(
+    tmp_path: Path, document: dict
+) -> None:
+    document["gates"]["unseen"] = CONTAMINATION
+    names = [f"{word} {thing}" for word in ("alpha", "bravo", "gamma", "delta") for thing in "qwertyuiop"]
+
+    def worded(split: str, words: list[str]) -> list[Row]:
+        return [
+            r.model_copy(update={"messages": (r.messages[1].model_copy(update={"content": f"{split} {w} of {w[::-1]} {w}"}),)})
+            for r, w in zip(evidence_tree.rows(split, len(words)), words, strict=True)
+        ]  # fmt: skip
+
+    def split_as(train: list[Row], test: list[Row]) -> None:
+        params = as_params(document)
+        _resplit(tmp_path, "train", train)
+        _resplit(tmp_path, "test", test)
+        evidence_tree.evaluated(tmp_path, params, [evidence_tree.predict(row, right=True) for row in test])
+        gate(params, tmp_path)
+
+    old = worded("test", names)
+    _released(tmp_path, document)
+    split_as(worded("train", [n.upper() for n in names[:30]] * 2), old)
+    _cached(tmp_path)
+    commit(tmp_path, "splits kept")
+    git(tmp_path, "branch", "--force", "main")
+    split_as(old + worded("train", [n.upper() for n in names[:20]]), worded("fresh", [n[::-1] for n in names]))
+    judgement = _judged(tmp_path)
+    assert judgement.target is not None
+    found = {finding.gate: finding for finding in judgement.target.findings}
+    assert found["routes_well"].status == "inconclusive"
+    assert found["unseen"].status == "fail", found["unseen"].reason
+    assert _statuses(judgement) == ("pass", "fail", "fail")
+
+
+def test_an_old_test_set_that_cannot_be_brought_is_inconclusive_and_says_why(tmp_path: Path, document: dict) -> None:
+    _released_with_splits(tmp_path, document, 40)
+    shutil.rmtree(tmp_path / ".dvc" / "cache")
+    _record(tmp_path, document, rows=60, right=58)
+    code, output = _asked(tmp_path)
+    assert code == 11
+    assert "the test rows of main could not be brought: " in output
+    assert "Traceback" not in output
+
+
+def test_the_first_pull_request_has_no_test_set_to_compare_with(tmp_path: Path, document: dict) -> None:
+    git(tmp_path, "init", "--quiet", "--initial-branch=main")
+    (tmp_path / ".gitignore").write_text("/models/\n/data/\n/.lockstep/\n")
+    write_params(tmp_path, document)
+    commit(tmp_path, "parameters alone")
+    git(tmp_path, "switch", "--quiet", "--create", "pull-request")
+    _record(tmp_path, document)
+    code, output = _asked(tmp_path)
+    assert code == 0
+    assert "main has no reports/prepare.json: there was no test set yet" in output
+    document["gates"]["routes_well"]["at_least"] = 0.3
+    _record(tmp_path, document, right=25)
+    assert _asked(tmp_path)[0] == 10
+
+
+# what cannot be read
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("params.yaml", "base: {uri: x}\n"),
+        ("params.yaml", "a: [\n"),
+        ("params.yaml", "\udcff"),
+        ("reports/prepare.json", '{"schema_version": 2}'),
+        ("reports/prepare.json", "{"),
+    ],
+)
+def test_a_target_of_another_version_judges_nothing_and_needs_approval(
+    run: Path, document: dict, path: str, text: str
+) -> None:
+    git(run, "switch", "--quiet", "main")
+    (run / path).write_bytes(text.encode(errors="surrogateescape"))
+    commit(run, "as another version wrote it")
+    git(run, "switch", "--quiet", "pull-request")
+    _record(run, document)
+    code, output = _asked(run)
+    assert code == 11
+    assert output.splitlines()[0].startswith(f"policy changed: main:{path}")
+    assert "this version cannot read it" in output.splitlines()[0]
+    _approve(run, _judged(run).policy)
+    assert _asked(run)[0] == 0
+
+
+def test_a_commit_that_git_does_not_know_is_refused(run: Path) -> None:
+    for ref in ("no-such-branch", "--upload-pack=x", "main:params.yaml", ""):
+        result = CliRunner().invoke(main, ["-C", str(run), "gate", f"--policy-from={ref}"])
+        assert result.exit_code == 8, result.output
+        assert len(result.output.splitlines()) == 1
+
+
+def test_a_commit_without_parameters_is_refused(run: Path) -> None:
+    git(run, "switch", "--quiet", "--orphan", "empty")
+    git(run, "commit", "--quiet", "--allow-empty", "-m", "nothing")
+    git(run, "switch", "--quiet", "pull-request")
+    result = CliRunner().invoke(main, ["-C", str(run), "gate", "--policy-from", "empty"])
+    assert result.exit_code == 8
+    assert "has no params.yaml" in result.output
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{", "policy: x", "- x", "- policy: sha256:12\n  by: a\n  why: b", "- by: a\n  why: b", "- 2026-99-99", "[" * 5000,
+     f"- policy: sha256:{'1' * 64}\n  by: ''\n  why: b", f"- {{policy: sha256:{'1' * 64}, by: a, why: b, also: c}}"],
+)  # fmt: skip
+def test_approvals_that_cannot_be_read_are_refused(run: Path, text: str) -> None:
+    files.write_text(run / layout.APPROVALS, text)
+    code, output = _asked(run)
+    assert code == 8
+    assert output.startswith("lockstep: release/policy/approved.yaml: ")
+    assert len(output.splitlines()) == 1
+
+
+def test_approvals_may_be_a_file_of_comments(run: Path) -> None:
+    files.write_text(run / layout.APPROVALS, "# nothing yet\n")
+    assert target_policy.approvals(run) == ()
+    assert _asked(run)[0] == 0
+
+
+def test_a_void_verdict_is_judged_under_no_policy(run: Path) -> None:
+    (run / "models/merged/weights.bin").write_bytes(b"other")
+    code, output = _asked(run)
+    assert code == 8
+    assert "the verdict is void" in output
+
+
+def test_the_judgement_as_json_holds_both_verdicts_and_every_change(run: Path, document: dict) -> None:
+    document["gates"]["routes_well"]["at_least"] = 0.3
+    _record(run, document, right=25)
+    code, output = _asked(run, "--json")
+    assert code == 10
+    value = json.loads(output[: output.rindex("}") + 1])
+    assert PolicyJudgement.model_validate_json(json.dumps(value)) == _judged(run)
+    assert (value["status"], value["own"]["status"], value["target"]["status"]) == ("fail", "pass", "fail")
+    (change,) = value["changes"]
+    assert (change["path"], change["old"], change["new"]) == ("gates.routes_well.at_least", 0.7, 0.3)
