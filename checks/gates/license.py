@@ -73,7 +73,7 @@ def _not_allowed(known: dict[str, License], allow: Sequence[str]) -> Iterator[st
     allowed = {name.strip().casefold() for name in allow}
     for part, row in known.items():
         if row.name.casefold() not in allowed:
-            yield f"{part}: {row.name} is not allowed ({', '.join(allow)} are)"
+            yield f"{part}: {row.name} is not allowed (allowed: {', '.join(allow)})"
 
 
 def _not_compatible(known: dict[str, License], *, commercial: bool) -> Iterator[str]:
