@@ -17,6 +17,7 @@ from checks.rows import Message, Row
 from stages.inference import answers, generate
 from stages.inference.answers import Answered
 from tests.conftest import CHAT_TEMPLATE, as_params, scaled_down
+from tests.test_graph import closure
 
 
 def rows(count: int) -> list[Row]:
@@ -195,10 +196,8 @@ def test_another_device_or_number_of_threads_misses(
 
 
 def test_every_module_that_makes_an_answer_is_part_of_the_code() -> None:
-    from tests.test_graph import _closure
-
     home = Path(answers.__file__)
-    made_by = {name for name in _closure(home) if name.startswith("stages/")}
+    made_by = {name for name in closure(home) if name.startswith("stages/")}
     assert made_by == {f"stages/inference/{name}" for name in answers.CODE}
 
 

@@ -236,6 +236,7 @@ def test_a_measurement_that_is_killed_is_no_report(tmp_path: Path) -> None:
         verb.calibrate(tmp_path)
 
 
+@pytest.mark.slow
 def test_killed_half_way_it_leaves_the_report_of_before(tmp_path: Path, tiny_base: Path) -> None:
     checkout(tmp_path, tiny_base)
     files.write_text(tmp_path / layout.NOISE, "of before")

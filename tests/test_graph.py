@@ -41,7 +41,7 @@ def _is_bare(module: Path) -> bool:
     return len(ast.parse(module.read_text()).body) <= 1
 
 
-def _closure(path: Path) -> set[str]:
+def closure(path: Path) -> set[str]:
     pending, seen = [path], set()
     while pending:
         current = pending.pop()
@@ -55,7 +55,7 @@ def _closure(path: Path) -> set[str]:
 @pytest.mark.parametrize("stage", sorted(STAGES))
 def test_a_stage_lists_exactly_the_modules_it_imports(stage: str) -> None:
     listed = {dep for dep in STAGES[stage]["deps"] if dep.endswith(".py")}
-    assert listed == _closure(REPOSITORY / "stages" / f"{stage}.py")
+    assert listed == closure(REPOSITORY / "stages" / f"{stage}.py")
 
 
 @pytest.mark.parametrize("stage", sorted(STAGES))
