@@ -122,10 +122,22 @@ def _brought(root: Path, name: str, commit: str, path: Path) -> Iterator[Path]:
     place = home / path.name
     # The command, not the library: it shares this repository's cache and remotes, and takes none of the locks that
     # `dvc repro` holds around this stage. What goes wrong it says on standard error itself.
-    command = [sys.executable, "-m", "dvc", "get", ".", path.as_posix(), "--rev", commit, "-o", str(place.resolve())]
+    wanted = (_below_git(root) / path).as_posix()
+    command = [sys.executable, "-m", "dvc", "get", ".", wanted, "--rev", commit, "-o", str(place.resolve())]
     try:
         if subprocess.run(command, cwd=root, stdout=subprocess.DEVNULL, check=False).returncode != 0:
             raise EvidenceRefused(f"DVC has no {path} of that commit, here or on a remote", _TODO)
         yield place
     finally:
         shutil.rmtree(home, ignore_errors=True)
+
+
+def _below_git(root: Path) -> Path:
+    """Where ``root`` lies in its git repository: of a past commit, DVC takes paths from there."""
+    command = ["git", "rev-parse", "--show-prefix"]
+    try:
+        return Path(subprocess.run(command, cwd=root, check=True, capture_output=True, text=True).stdout.strip("\n"))
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise EvidenceRefused(
+            f"git cannot say where {layout.PREDICTIONS} lies", "install git, mend the clone"
+        ) from error

@@ -6,11 +6,14 @@ from pathlib import Path
 import pytest
 
 from checks import digest, files, layout
-from checks.evidence import EvaluationReport, ReferencesReport, ReferenceUse
+from checks.evidence import EvaluationReport, Reference, ReferencesReport, ReferenceUse
+from checks.params import Params
 from checks.rows import Prediction, Row
 from checks.verdict import Verdict
 from release import calibrate, gate, references
 from stages import evaluate as stage
+from stages import references as earlier
+from stages.inference.answers import Answered
 from tests import pipeline_repository as repository
 from tests.conftest import as_params, scaled_down
 from tests.test_evaluate import lay_out, row, split, write_parity
@@ -162,6 +165,7 @@ def test_edited_answers_on_the_remote_are_not_used(root: Path) -> None:
     assert answers_of(root, "main") == before
 
 
+@pytest.mark.slow
 def test_edited_answers_and_weights_leave_nothing_to_compare_with(root: Path) -> None:
     spoil(root, "data/predictions/candidate.jsonl")
     spoil(root, "models/merged/config.json")
@@ -196,6 +200,29 @@ def test_an_earlier_model_that_cannot_be_asked_these_rows_is_unavailable_and_sto
     assert use.how == "unavailable"
     assert "row 0000000000000063: a prompt of" in use.note
     assert list(report.models) == ["candidate", "base", "majority", "naive-bayes"]
+
+
+def test_the_record_of_a_repository_in_a_folder_of_another_is_found(tmp_path: Path, params: Params) -> None:
+    root = tmp_path / "réposit ory"
+    rows = split(0, 12)
+    said = Answered([f"answer {r.id}" for r in rows], [0.5] * len(rows), None)
+    path = root / layout.PREDICTIONS / "candidate.jsonl"
+    files.write_jsonl(path, stage.predict(params, rows, said))
+    reference = Reference(
+        commit="0" * 40, merged=digest.of_bytes(b"then"), test=digest.of_bytes(b"test"), scorers=digest.of_bytes(b"s"),
+        prompt_format=digest.of_bytes(b"p"), predictions=digest.of_file(path).sha256,
+    )  # fmt: skip
+    (root / "dvc.yaml").write_text("stages:\n  made:\n    cmd: 'true'\n    outs: [data/predictions]\n")
+    (root / ".gitignore").write_text("/data/\n")
+    repository.git(tmp_path, "init", "--quiet")
+    for command in (("init", "--quiet", "--subdir"), ("commit", "--force", "--quiet")):
+        assert repository.dvc(root, *command).returncode == 0
+    repository.commit(root, "the record")
+    shutil.rmtree(root / "data")
+    reference = reference.model_copy(update={"commit": repository.git(root, "rev-parse", "HEAD").strip()})
+    judged = earlier.Judged(digest.of_bytes(b"now"), reference.test, reference.scorers, reference.prompt_format)
+    had = earlier.have(root, params.evaluate, "main", reference, judged, rows, said)
+    assert (had.use.how, had.answered) == ("stored", said)
 
 
 @pytest.mark.slow
