@@ -72,6 +72,7 @@ def scaled_down() -> dict:
     value["evaluate"] |= {"precision": "fp32", "base_prompt": {"labels": True, "shots": 0}}
     value["merge"] |= {"shard_mb": 1}
     value["gates"]["routes_well"] |= {"at_least": 0.01, "resolution": 0.3}
+    value["gates"]["test_is_unseen"] |= {"max_ngram_share": 1.0, "max_near_duplicate_share": 1.0}
     value["gates"]["no_slice_falls_behind"] |= {"margin": 0.4, "min_rows": 10}
     return value
 

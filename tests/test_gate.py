@@ -10,6 +10,7 @@ import yaml
 from click.testing import CliRunner
 
 from checks import chain, files, gates, layout, params_file, scoring
+from checks.evidence import NoiseReport
 from checks.params import Params
 from checks.rows import Prediction
 from checks.verdict import Finding, Status, Verdict, combine
@@ -109,6 +110,18 @@ def test_parity_beyond_the_bound_fails(tmp_path: Path, document: dict, change: d
     verdict = _verdict(tmp_path, params)
     assert verdict.status == "fail"
     assert word in _finding(verdict, "merge_is_faithful").reason
+
+
+def test_a_bound_of_parity_below_the_noise_of_one_model_means_nothing(run: Path, document: dict) -> None:
+    change = {"max_logprob_diff": 0.3}
+    noise = files.read_json(run / layout.NOISE, NoiseReport)
+    document["gates"]["merge_is_faithful"] |= {"max_logprob_diff": 0.2}
+    files.write_json(run / layout.NOISE, noise.model_copy(update=change))
+    finding = _finding(_verdict(run, as_params(document)), "merge_is_faithful")
+    assert finding.status == "fail"
+    assert "0.2 nats means nothing: one unchanged model differs from itself by 0.300" in finding.reason
+    files.write_json(run / layout.NOISE, noise.model_copy(update=change | {"base": OTHER}))
+    assert _finding(_verdict(run, as_params(document)), "merge_is_faithful").status == "pass"
 
 
 EVIDENCE = {

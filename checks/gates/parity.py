@@ -8,13 +8,20 @@ from checks.verdict import Finding
 
 
 def ask(name: str, gate: ParityGate, evidence: Evidence) -> Finding:
-    """Pass when both bounds hold; a comparison of no token is no evidence."""
+    """Pass when both bounds hold; a comparison of no token is no evidence, and a bound below the noise asks nothing."""
     if missing := gap(evidence, [layout.PARITY_REPORT]):
         return failed(name, gate, missing)
     report = evidence.reports.parity
     assert report is not None  # else it is a gap
     if report.positions == 0:
         return failed(name, gate, f"no evidence: {layout.PARITY_REPORT} compared no token")
+    noise = evidence.reports.noise
+    if noise is not None and noise.base == report.base and gate.max_logprob_diff < noise.max_logprob_diff:
+        return failed(
+            name, gate,
+            f"a bound of {gate.max_logprob_diff:g} nats means nothing: one unchanged model differs from itself by "
+            f"{noise.max_logprob_diff:.3f} in other batches; set gates.{name}.max_logprob_diff above that",
+        )  # fmt: skip
     problems = []
     if not report.max_logprob_diff <= gate.max_logprob_diff:
         problems.append(
