@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from checks import digest
+from checks import digest, layout
 from release import references
 from tests.conftest import REPOSITORY
 
@@ -66,6 +66,9 @@ def make(root: Path, base: Path, document: dict[str, Any], rows: list[dict[str, 
     document["validate"] |= {"labels": {"max_distinct": 4, "min_share": 0.05, "max_share": 0.6}}
     write_params(root, document)
     git(root, "init", "--quiet", "--initial-branch=main")
+    # As in a repository made from this one: noise that was measured, of another base.
+    (root / layout.REPORTS).mkdir(exist_ok=True)
+    shutil.copy(REPOSITORY / layout.NOISE, root / layout.NOISE)
     references.write(root)
     commit(root, "start")
 
