@@ -238,6 +238,8 @@ def _judge_from(root: Path, ref: str, as_json: bool) -> None:
 
 def _policy(judgement: "PolicyJudgement") -> str:
     """What happened to the policy, the verdict under each, every change, and what may be done."""
+    from checks import layout
+
     target = f"{judgement.ref} ({judgement.commit[:12]})"
     parts = [click.style(judgement.headline, fg=COLOURS[judgement.status], bold=True)]
     parts.append(f"under its own policy, {_table(judgement.own)}")
@@ -254,7 +256,8 @@ def _policy(judgement: "PolicyJudgement") -> str:
     if judgement.approval:
         parts.append(f"approved by {judgement.approval.by}: {judgement.approval.why}")
     elif any(change.needs_approval for change in judgement.changes):
-        parts.append(f"this policy: {judgement.policy}")
+        entry = f"  - policy: {judgement.policy}\n    by: NAME\n    why: REASON"
+        parts.append(f"to approve this policy, code owners add to {layout.APPROVALS}:\n{entry}")
     return "\n\n".join(parts)
 
 

@@ -25,8 +25,8 @@ from checks.policy import Change
 from checks.rows import Prediction, Record, Row
 from checks.sections import Section
 from checks.verdict import Finding, Status, Verdict, combine
-from release import commits
-from release.gate import Held, hold
+from release import commits, gate
+from release.gate import Held
 from release.run import environment
 
 _TEST = layout.SPLITS / "test.jsonl"
@@ -91,7 +91,7 @@ def judge_from(root: Path, ref: str) -> PolicyJudgement:
     """
     commit = commits.target(root, ref)[1]
     assert commit is not None  # a name that is given and unknown is refused
-    held = hold(root)
+    held = gate.hold(root)
     theirs = _theirs(root, ref, commit)
     mine = policy.of(held.params, held.evidence.judged.get(policy.TEST))
     approval = next((entry for entry in approvals(root) if entry.policy == mine.digest), None)
@@ -118,13 +118,9 @@ def refusal(judgement: PolicyJudgement) -> Refusal | None:
     """What a judgement other than ``pass`` raises; None for ``pass``."""
     if judgement.status == "pass":
         return None
-    kind = VerdictFailed if judgement.status == "fail" else VerdictInconclusive
     if judgement.own.status != "pass":
-        undone = ", ".join(f.gate for f in judgement.own.findings if f.status == judgement.status)
-        return kind(
-            f"verdict {judgement.status}: {undone or 'no gate was asked'}",
-            f"read the reasons in {layout.VERDICT}, change params.yaml or the data, and run `dvc repro`",
-        )
+        return gate.refusal(judgement.own)
+    kind = VerdictFailed if judgement.status == "fail" else VerdictInconclusive
     return kind(
         f"verdict {judgement.status}: {judgement.headline}",
         f"restore the policy of {judgement.ref}, or let code owners add {judgement.policy} to {layout.APPROVALS}",
@@ -198,13 +194,13 @@ def _judged_as(
                 why = f"{missing} of the {len(brought)} test rows of {ref} were not answered here"
                 askable = (*_ROWLESS, ContaminationGate)
         notes.append(why or f"under the policy of {ref}, its own {len(evidence.test)} test rows are judged")
-    asked = {name: gate for name, gate in theirs.gates.items() if isinstance(gate, askable)}
+    asked = {name: its for name, its in theirs.gates.items() if isinstance(its, askable)}
     scored = held.params.evaluate.model_copy(update={"scorers": theirs.evaluate.scorers})
     verdict = gates.judge(held.params.model_copy(update={"gates": asked, "evaluate": scored}), evidence)
     found = {finding.gate: finding for finding in verdict.findings}
     findings = tuple(
-        found.get(name) or Finding(gate=name, kind=gate.kind, status="inconclusive", reason=why)
-        for name, gate in theirs.gates.items()
+        found.get(name) or Finding(gate=name, kind=its.kind, status="inconclusive", reason=why)
+        for name, its in theirs.gates.items()
     )
     update = {"findings": findings, "status": combine(findings), "policy": gates.policy_digest(theirs.gates)}
     return verdict.model_copy(update=update), notes

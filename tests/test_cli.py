@@ -18,6 +18,7 @@ from click.testing import CliRunner
 from release import doctor, run
 from release.cli import main
 from tests.conftest import REPOSITORY
+from tests.pipeline_repository import commit, git, write_params
 
 README = (REPOSITORY / "README.md").read_text()
 
@@ -62,6 +63,37 @@ def test_a_stage_outside_a_repository_refuses_with_its_code(tmp_path: Path) -> N
     assert done.stderr.splitlines() == [
         "gate: params.yaml: No such file or directory; run inside the repository, or restore the file from git"
     ]
+
+
+def test_references_says_which_earlier_models_git_names_and_records_them_once(tmp_path: Path, document: dict) -> None:
+    write_params(tmp_path, document)
+    git(tmp_path, "init", "--quiet", "--initial-branch=main")
+    commit(tmp_path, "parameters")
+    code, output = _lockstep("-C", str(tmp_path), "references")
+    assert code == 0
+    assert output.splitlines() == [
+        "champion  none: nothing has been promoted to production yet",
+        "held against main; reports/references.json is written",
+    ]
+    assert _lockstep("-C", str(tmp_path), "references")[1].endswith("reports/references.json says so already\n")
+    code, output = _lockstep("-C", str(tmp_path), "references", "--json", "--target", "main")
+    assert code == 0
+    assert json.loads(output) == json.loads((tmp_path / "reports/references.json").read_text())
+    code, output = _lockstep("-C", str(tmp_path), "references", "--target", "no-such-branch")
+    assert code == 8
+    assert "git knows no such commit" in output
+
+
+def test_calibrate_without_an_evaluation_passes_on_what_the_stage_refused(tmp_path: Path, document: dict) -> None:
+    write_params(tmp_path, document)
+    done = subprocess.run(
+        [sys.executable, "-m", "release", "-C", str(tmp_path), "calibrate"],
+        capture_output=True, text=True, cwd=REPOSITORY, check=False, env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+    )  # fmt: skip
+    assert done.returncode == 8
+    assert "reports/evaluation.json: No such file or directory" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("lockstep: calibrate refused")
+    assert "Traceback" not in done.stderr
 
 
 def test_the_schema_command_prints_what_the_repository_keeps() -> None:
