@@ -37,7 +37,10 @@ def test_a_layer_imports_only_what_lies_below_it(layer: str) -> None:
     assert {name: bad for name, bad in broken.items() if bad} == {}
 
 
-@pytest.mark.parametrize("module", ["release.cli", "release.gate", "release.doctor", "stages.gate"])
+@pytest.mark.parametrize(
+    "module",
+    ["release.cli", "release.gate", "release.doctor", "release.explain", "release.target_policy", "stages.gate"],
+)
 def test_importing_it_loads_no_torch_no_mlflow_and_no_dvc(module: str) -> None:
     script = (
         f"import {module}, sys; print(sorted(set(sys.modules) & {HEAVY | {'mlflow', 'dvc', 'great_expectations'}!r}))"
