@@ -3,6 +3,8 @@
 from pathlib import Path
 
 PARAMS = Path("params.yaml")
+PIPELINE = Path("dvc.yaml")
+LOCK = Path("dvc.lock")
 PARAMS_SCHEMA = Path("docs/params.schema.json")
 
 # Outputs that DVC caches; git sees only their digests, in dvc.lock.

@@ -20,29 +20,17 @@ from checks.sections import Section
 
 def load(path: Path = layout.PARAMS) -> Params:
     """Read and check ``path``; raise ParamsRefused with every problem found."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "is not UTF-8"
-        raise ParamsRefused(f"{path}: {reason}", "run inside the repository, or restore the file from git") from error
-    return parse(text, str(path))
+    return parse(_text(path), str(path))
+
+
+def document(path: Path = layout.PARAMS) -> dict[str, Any]:
+    """The plain values of ``path``, as DVC records them; raises ParamsRefused when it is no YAML mapping."""
+    return _read(_text(path), str(path))[1]
 
 
 def parse(text: str, name: str = str(layout.PARAMS)) -> Params:
     """Check YAML text; ``name`` is what messages call it."""
-    try:
-        node = yaml.compose(text, Loader=_Loader)
-        _refuse_duplicates(node, name)
-        value = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ParamsRefused(f"{name}:{line}: not YAML: {error.problem}", "mend the syntax on that line") from error
-    except yaml.YAMLError as error:
-        raise ParamsRefused(f"{name}: not YAML: {error}", "mend the file") from error
-    except RecursionError as error:
-        raise ParamsRefused(f"{name}: nested too deeply", "write each section as in the documentation") from error
-    if not isinstance(value, dict):
-        raise ParamsRefused(f"{name}: holds no sections", "restore the file from git")
+    node, value = _read(text, name)
     try:
         return Params.model_validate(value)
     except ValidationError as error:
@@ -56,12 +44,38 @@ def schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | Params.model_json_schema(by_alias=True)
 
 
-class _Loader(yaml.SafeLoader):
-    """SafeLoader that reads ``1e-3`` as the number that YAML 1.2, and so DVC, takes it for."""
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "is not UTF-8"
+        raise ParamsRefused(f"{path}: {reason}", "run inside the repository, or restore the file from git") from error
 
 
-_Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
-_Loader.add_implicit_resolver(
+def _read(text: str, name: str) -> tuple[yaml.Node | None, dict[str, Any]]:
+    """The nodes, which know their lines, and the plain values."""
+    try:
+        node = yaml.compose(text, Loader=Loader)
+        _refuse_duplicates(node, name)
+        value = yaml.load(text, Loader=Loader)  # noqa: S506 - a SafeLoader
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ParamsRefused(f"{name}:{line}: not YAML: {error.problem}", "mend the syntax on that line") from error
+    except yaml.YAMLError as error:
+        raise ParamsRefused(f"{name}: not YAML: {error}", "mend the file") from error
+    except RecursionError as error:
+        raise ParamsRefused(f"{name}: nested too deeply", "write each section as in the documentation") from error
+    if not isinstance(value, dict):
+        raise ParamsRefused(f"{name}: holds no sections", "restore the file from git")
+    return node, value
+
+
+class Loader(yaml.SafeLoader):
+    """PyYAML's SafeLoader that reads ``1e-3`` as the number that YAML 1.2, and so DVC, takes it for."""
+
+
+Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
 )
 

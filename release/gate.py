@@ -8,7 +8,7 @@ from checks.chain import Evidence
 from checks.errors import EvidenceRefused, Refusal, VerdictFailed, VerdictInconclusive
 from checks.params import Params
 from checks.verdict import Verdict
-from release import references
+from release import record, references
 
 
 class Held(NamedTuple):
@@ -27,15 +27,17 @@ def gate(root: Path) -> Verdict:
 def hold(root: Path) -> Held:
     """Return the verdict in ``root``, and what it is about, if it still holds.
 
-    Everything that the verdict judged is hashed again, weights included, the earlier models are looked up in git
-    again, and every gate of params.yaml is asked again. Raises EvidenceRefused, listing every mismatch, when the
-    verdict is void: something it judged differs or is gone, or the gates now answer otherwise.
+    Everything that the verdict judged is hashed again, weights included; dvc.lock must say that every stage ran with
+    what params.yaml says; the earlier models are looked up in git again, and every gate of params.yaml is asked
+    again. Raises EvidenceRefused, listing every mismatch, when the verdict is void: something it judged differs or is
+    gone, or the gates now answer otherwise.
     """
     params = params_file.load(root / layout.PARAMS)
     stored = files.read_json(root / layout.VERDICT, Verdict)
     differences = chain.compare(root, stored.judged)
     if stored.policy != gates.policy_digest(params.gates):
         differences.append(f"{layout.PARAMS}: the gates are not those of the verdict")
+    differences += record.differences(root)
     differences += references.current(root)
     evidence = chain.gather(root, scoring.digest_of(params.evaluate.scorers))
     again = gates.judge(params, evidence)

@@ -1,9 +1,13 @@
 """A whole run's record, made of consistent small files: what the gate reads, without a model."""
 
+import functools
+import shutil
 from pathlib import Path
 from typing import Any
 
-from checks import digest, files, layout, scoring
+import yaml
+
+from checks import digest, files, layout, params_file, scoring
 from checks.evidence import (
     DataReport,
     Earlier,
@@ -29,6 +33,7 @@ from checks.evidence import (
 from checks.gate_kinds import EARLIER
 from checks.params import Params, Source
 from checks.rows import Message, Prediction, Row
+from tests.conftest import REPOSITORY
 from tests.pipeline_repository import git
 
 LABELS = ("vm", "storage", "network", "acr")
@@ -132,12 +137,26 @@ def build(root: Path, params: Params, test_rows: int = 40, right: int = 36, **ch
         "top1": 1.0,
     }
     files.write_json(root / layout.PARITY_REPORT, ParityReport(**(parity | change)))
+    if (root / layout.PARAMS).is_file():
+        recorded(root)
     git(root, "init", "--quiet")  # where there is no commit yet, and so no earlier model
     named = {getattr(gate, "against", None) for gate in params.gates.values()}
     absent = {name: "nothing runs yet" for name in EARLIER if name in named}
     files.write_json(root / layout.REFERENCES, ReferencesReport(found={}, absent=absent))
     test = split_rows["test"]
     evaluated(root, params, [predict(row, i < right) for i, row in enumerate(test)])
+
+
+def recorded(root: Path) -> None:
+    """Write dvc.yaml, and a dvc.lock that says that every stage ran with what params.yaml says."""
+    shutil.copy(REPOSITORY / layout.PIPELINE, root / layout.PIPELINE)
+    document = params_file.document(root / layout.PARAMS)
+    stages = {}
+    for name, stage in yaml.safe_load((root / layout.PIPELINE).read_text())["stages"].items():
+        values = {key: functools.reduce(lambda at, part: at[part], key.split("."), document) for key in stage["params"]}
+        stages[name] = {"cmd": stage["cmd"], "params": {layout.PARAMS.as_posix(): values}}
+    lock = yaml.safe_dump({"schema": "2.0", "stages": stages}, sort_keys=False)
+    (root / layout.LOCK).write_text(lock)
 
 
 def evaluated(root: Path, params: Params, predictions: list[Prediction], **others: list[Prediction]) -> None:

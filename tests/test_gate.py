@@ -244,6 +244,17 @@ TAMPERS: dict[str, Callable[[Path], object]] = {
     "an earlier run's evaluation brought back": lambda root: _replay(root, layout.EVALUATION),
     "an earlier run's predictions brought back": lambda root: _replay(root, layout.PREDICTIONS / "candidate.jsonl"),
     "an earlier run's verdict brought back": lambda root: _replay(root, layout.VERDICT),
+    "another learning rate after the run": lambda root: _replace(
+        root / "params.yaml", "learning_rate: 0.004", "learning_rate: 0.005"
+    ),
+    "another base after the run": lambda root: _replace(root / "params.yaml", "SmolLM2-135M", "SmolLM2-360M"),
+    "another prompt for the base after the run": lambda root: _replace(
+        root / "params.yaml", "labels: true", "labels: false"
+    ),
+    "no record in dvc.lock": lambda root: (root / "dvc.lock").unlink(),
+    "a stage gone from dvc.lock": lambda root: _replace(root / "dvc.lock", "  train:", "  trained:"),
+    "a parameter gone from dvc.lock": lambda root: _replace(root / "dvc.lock", "        merge:", "        merged:"),
+    "a dvc.lock that is no YAML": lambda root: (root / "dvc.lock").write_text("{"),
     "a bound lowered after the verdict": lambda root: _replace(
         root / "params.yaml", "at_least: 0.01", "at_least: 0.001"
     ),
