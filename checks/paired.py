@@ -46,6 +46,10 @@ class Comparison(NamedTuple):
     detectable: float
     method: str
 
+    def may_miss(self, loss: float) -> bool:
+        """Whether these rows promise too little to see ``loss``, and do not show the candidate to be better."""
+        return self.detectable > loss and self.low <= 0
+
     def rows_for(self, difference: float) -> int:
         """Rows like these with which ``difference`` (> 0) would be seen with 80 % power."""
         if not difference > 0:
@@ -89,7 +93,7 @@ def compare(candidate: Scores, reference: Scores, groups: Groups, margin: float,
     else:
         method = "paired bootstrap (BCa)"
         if np.ptp(totals / sizes) > 0:  # else every resample is the same
-            found = _bootstrap(*_blocks(totals, sizes), effect, confidence)
+            found = _bootstrap(_blocks(totals, sizes), confidence)
             p, p_worse = max(p, found.p(margin)), max(p_worse, found.p_worse(0))
             low, high = min(low, found.low), max(high, found.high)
     if len(totals) < n:
@@ -234,24 +238,23 @@ class _Bootstrap(NamedTuple):
         return _known(float(ndtr(ahead / scale - z0))) if scale > 0 else _known(float(ahead > 0))
 
 
-def _bootstrap(totals: Scores, sizes: Scores, effect: float, confidence: float) -> _Bootstrap:
-    """Resample groups. The two-sided interval at 2c - 1 holds the one-sided bounds at c."""
+def _bootstrap(values: Scores, confidence: float) -> _Bootstrap:
+    """Resample the mean of ``values``. The two-sided interval at 2c - 1 holds the one-sided bounds at c."""
     from scipy.special import ndtri
     from scipy.stats import bootstrap
 
     result = bootstrap(
-        (totals, sizes), lambda total, size, axis: total.sum(axis) / size.sum(axis), paired=True, vectorized=True,
-        n_resamples=RESAMPLES, batch=500, confidence_level=max(2 * confidence - 1, 1e-6), method="BCa",
-        rng=np.random.default_rng(SEED),
+        (values,), np.mean, vectorized=True, n_resamples=RESAMPLES, batch=50, method="BCa",
+        confidence_level=max(2 * confidence - 1, 1e-6), rng=np.random.default_rng(SEED),
     )  # fmt: skip
     distribution: Scores = result.bootstrap_distribution
-    below, ties = float((distribution < effect).mean()), float((distribution == effect).mean())
-    left_out = (totals.sum() - totals) / (sizes.sum() - sizes)
-    pull = left_out.mean() - left_out
+    mean = values.mean()
+    below, ties = float((distribution < mean).mean()), float((distribution == mean).mean())
+    residuals = values - mean
     return _Bootstrap(
         low=float(result.confidence_interval.low), high=float(result.confidence_interval.high),
         distribution=distribution, z0=float(ndtri(_known(below + ties / 2))),
-        acceleration=float((pull**3).sum() / (6 * (pull**2).sum() ** 1.5)),
+        acceleration=float((residuals**3).sum() / (6 * (residuals**2).sum() ** 1.5)),
     )  # fmt: skip
 
 
@@ -260,12 +263,16 @@ def _known(share: float) -> float:
     return min(max(share, 1 / (RESAMPLES + 1)), 1 - 1 / (RESAMPLES + 1))
 
 
-def _blocks(totals: Scores, sizes: Scores) -> tuple[Scores, Scores]:
-    """At most ``MOST_BLOCKS`` groups: more are dealt out, each in turn to the next block."""
-    if len(totals) <= MOST_BLOCKS:
-        return totals, sizes
-    block = np.arange(len(totals)) % MOST_BLOCKS
-    return _sums(block, totals), _sums(block, sizes)
+def _blocks(totals: Scores, sizes: Scores) -> Scores:
+    """One value a group, whose mean is the total over the rows (to first order, where sizes differ: Taylor).
+
+    More than ``MOST_BLOCKS`` groups are dealt out, each in turn to the next block.
+    """
+    if len(totals) > MOST_BLOCKS:
+        block = np.arange(len(totals)) % MOST_BLOCKS
+        totals, sizes = _sums(block, totals), _sums(block, sizes)
+    effect = totals.sum() / sizes.sum()
+    return np.asarray(effect + (totals - effect * sizes) / sizes.mean(), np.float64)
 
 
 def _sums(codes: Groups, values: Scores) -> Scores:

@@ -132,7 +132,9 @@ def test_what_would_pass_is_said_with_the_field_that_says_it(document: dict) -> 
     assert "gates.it.margin below 0.01" in change("beats", **paired)
     assert "clear no gates.it.margin" in change("beats", **lost)
     assert "gates.it.margin above 0.09" in change("keeps", **lost)
-    assert "gates.it.margin above 0.06" in change("keeps", **paired)  # its power, not its bound, is the limit
+    level = paired | {"value": 0.0, "low": -0.02}
+    assert "gates.it.margin above 0.06" in change("keeps", **level)  # its power, not its bound, is the limit
+    assert "every gates.it.margin is cleared" in change("keeps", **paired)
     assert "the rows of that slice clear" in change("slices", **lost, slice="create")
     assert "about 700 rows like these would tell" in change("keeps", **paired, rows_needed=700)
     assert "gates.it.cost: 4 is the figure" in change("budget", metric="cost", value=4.0)

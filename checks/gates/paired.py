@@ -55,7 +55,7 @@ def _non_inferior(gate: NonInferiorGate, found: Comparison, p: float, worse: flo
         high = f"upper {gate.confidence:.0%} bound {found.high:+.3f}"
         return "fail", f"{against} ({high}, p {worse:.2g}): worse, by more than {gate.margin:g}", None
     said = f"{against} (lower {gate.confidence:.0%} bound {found.low:+.3f}, p {p:.2g})"
-    if found.detectable > gate.margin:
+    if found.may_miss(gate.margin):
         needed = found.rows_for(gate.margin)
         seen = f"{found.n} rows see a loss of {found.detectable:.3f} at 80 % power, not of {gate.margin:g}"
         return "inconclusive", f"{said}: {seen}; about {needed} would", needed

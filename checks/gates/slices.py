@@ -43,22 +43,20 @@ def ask(name: str, gate: SliceGate, evidence: Evidence, sample: Sample) -> Asked
         assert worse_holm is not None  # the kind gives a p_worse
         status: Status
         level, needed, shown = 1 - gate.confidence, None, worst
-        weakest = max(found, key=lambda label: found[label].detectable)
+        blind = [label for label, c in found.items() if c.may_miss(gate.margin)]
         if worse_holm <= level:
             shown = min(beyond, key=lambda label: (corrected[label], label))
             status, reason = "fail", f"{_said(gate, shown, found[shown])}: worse, by more than {gate.margin:g}"
-        elif found[weakest].detectable > gate.margin:
-            shown, needed = weakest, found[weakest].rows_for(gate.margin)
-            status = "inconclusive"
+        elif blind:
+            shown = max(blind, key=lambda label: found[label].detectable)
+            status, needed = "inconclusive", found[shown].rows_for(gate.margin)
             reason = (
-                f"the {found[weakest].n} rows of {weakest!r} see a loss of {found[weakest].detectable:.3f} at 80 % "
+                f"the {found[shown].n} rows of {shown!r} see a loss of {found[shown].detectable:.3f} at 80 % "
                 f"power, not of {gate.margin:g}; about {needed} would"
             )
         elif p_holm <= level:
-            status, reason = (
-                "pass",
-                f"none of {len(found)} slices loses {gate.margin:g}; lowest: {_said(gate, shown, found[shown])}",
-            )
+            status = "pass"
+            reason = f"none of {len(found)} slices loses {gate.margin:g}; lowest: {_said(gate, shown, found[shown])}"
         else:
             shown = max(found, key=lambda label: found[label].p)
             status = "inconclusive"
