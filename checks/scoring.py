@@ -4,6 +4,7 @@ A scorer is found by its ``kind``. All are pure: the same two texts give the sam
 White space around a prediction or a reference never counts.
 """
 
+import functools
 import json
 import string
 from collections import Counter
@@ -55,9 +56,16 @@ def _words(text: str) -> Counter[str]:
 
 def _edit_similarity(_: EditSimilarity, prediction: str, reference: str) -> float:
     """1 - Levenshtein distance in characters / length of the longer text; two empty texts agree."""
+    return float(_levenshtein()(prediction, reference))
+
+
+@functools.cache
+def _levenshtein() -> Callable[[str, str], float]:
+    """Found once: an import statement takes longer than most distances."""
     from rapidfuzz.distance import Levenshtein
 
-    return float(Levenshtein.normalized_similarity(prediction, reference))
+    similarity: Callable[[str, str], float] = Levenshtein.normalized_similarity
+    return similarity
 
 
 def _json_valid(_: JsonValid, prediction: str, __: str) -> float:
