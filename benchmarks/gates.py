@@ -67,12 +67,12 @@ class Bank:
         return tuple(answers[level] for answers, level in zip(self._answers, levels.tolist(), strict=True))
 
     def pair(self, random: np.random.Generator, metric: str, loss: float, discordance: float) -> tuple[Levels, Levels]:
-        """Levels of candidate and reference, whose true means differ by ``loss``."""
+        """Levels of candidate and reference, whose true means differ by ``loss`` (below 0: a gain)."""
         n, draws = len(self.test), random.random(len(self.test))
         together = (random.random(n) < 0.7)[self.groups]
         draws = np.where(together, random.random(n)[self.groups], draws)
-        gain = discordance / 2
-        lose = gain + (loss if metric == EXACT else loss / MEAN_SIZE)
+        more = loss if metric == EXACT else loss / MEAN_SIZE
+        gain, lose = discordance / 2 + max(0.0, -more), discordance / 2 + max(0.0, more)
         gained, lost = draws < gain, (draws >= gain) & (draws < gain + lose)
         if metric == EXACT:
             # Rows that the two answer alike are right so often that the reference is right ACCURACY of the time.
@@ -112,6 +112,11 @@ def non_inferior(margin: float, metric: str = EXACT) -> dict[str, Any]:
     return {"kind": "non_inferior", "margin": margin, "metric": metric}
 
 
+def improves(metric: str = EXACT) -> dict[str, Any]:
+    """A gate of that kind that asks for any gain."""
+    return {"kind": "improves", "margin": 0.0, "metric": metric}
+
+
 def evidence(bank: Bank, params: Params, **models: tuple[Prediction, ...]) -> Evidence:
     """What ``chain.gather`` would have read: unbroken, and without measured noise."""
     rows, scorers = len(bank.test), params.evaluate.scorers
@@ -119,10 +124,11 @@ def evidence(bank: Bank, params: Params, **models: tuple[Prediction, ...]) -> Ev
         merged=ZERO, base=ZERO, test=ZERO, rows=rows, scorers=scoring.digest_of(scorers), prompt_format=ZERO,
         base_prompt=ZERO, confidence=CONFIDENCE, references={}, models={}, summary=(),
     )  # fmt: skip
-    still = NoiseRun(order="test order", batch_tokens=1, threads=1, metrics={}, changed=0)
+    floor = {scorer.kind: 0.0 for scorer in scorers}
+    still = NoiseRun(order="test order", batch_tokens=1, threads=1, metrics=floor, changed=0)
     noise = NoiseReport(
         merged=ZERO, base=ZERO, test=ZERO, scorers=evaluation.scorers, prompt_format=ZERO, device="none", rows=rows,
-        runs=(still, still), floor={scorer.kind: 0.0 for scorer in scorers}, max_logprob_diff=0.0,
+        runs=(still, still), floor=floor, max_logprob_diff=0.0,
     )  # fmt: skip
     reports = Reports(
         fetch=None, prepare=None, data=None, train=None, parity=None, references=None,
@@ -166,7 +172,8 @@ class Study:
             self._banks[rows, grouping] = Bank(rows, grouping, self.seed)
         bank = self._banks[rows, grouping]
         low, high = discordance if isinstance(discordance, tuple) else (discordance, discordance)
-        random = np.random.default_rng([self.seed, table, rows, grouping == GROUPED, metric == EXACT, int(loss * 1e4)])
+        key = (table, rows, grouping == GROUPED, metric == EXACT, round(abs(loss) * 1e4))
+        random = np.random.default_rng([self.seed, *key])
         for _ in range(runs):
             ours, theirs = bank.pair(random, metric, loss, random.uniform(low, high))
             yield Release(evidence(bank, params, candidate=bank.picked(ours), base=bank.picked(theirs)), ours, theirs)
@@ -264,26 +271,27 @@ def planted(study: Study) -> str:
 
 
 def promised(study: Study) -> str:
-    """``detectable`` is what a test sees with 80 % power: a margin, or a loss, of that size."""
+    """``detectable`` is what a test sees with 80 % power: a margin to be ruled out, a gain to be shown."""
     runs = study.runs // 2
     lines = [
         f"{runs} releases each; 80 % is promised",
         "",
-        "| rows | scores | clusters | detectable | unchanged model refutes a loss of it | a loss of it is shown |",
-        "| ---: | --- | --- | ---: | ---: | ---: |",
+        "| rows | scores | clusters | detectable loss | unchanged rules it out | detectable gain | it is shown |",
+        "| ---: | --- | --- | ---: | ---: | ---: | ---: |",
     ]
     cases = [(rows, EXACT, grouping) for rows in SIZES for grouping in (ALONE, GROUPED)] + [(500, GRADED, ALONE)]
     for rows, metric, grouping in tqdm(cases, desc="power"):
-        pilot = asking(it=non_inferior(0.05, metric))
-        drawn = study.releases(4, 50, rows, grouping, pilot, metric)
-        detectable = median(_only(gates.judge(pilot, r.evidence)).detectable or 0.0 for r in drawn)
-        params = asking(it=non_inferior(detectable, metric))
-        same = study.releases(5, runs, rows, grouping, params, metric)
-        refuted = sum(_only(gates.judge(params, r.evidence)).p <= 1 - CONFIDENCE for r in same) / runs
-        params = asking(it=non_inferior(0.001, metric))
-        worse = study.releases(6, runs, rows, grouping, params, metric, detectable)
-        shown = sum(gates.judge(params, r.evidence).status == "fail" for r in worse) / runs
-        lines.append(f"| {rows} | {metric} | {grouping} | {detectable:.1%} | {refuted:.0%} | {shown:.0%} |")
+        cells = []
+        for pilot in (non_inferior(0.05, metric), improves(metric)):
+            params = asking(it=pilot)
+            drawn = study.releases(4, 50, rows, grouping, params, metric)
+            detectable = median(_only(gates.judge(params, r.evidence)).detectable or 0.0 for r in drawn)
+            gain = 0.0 if pilot["margin"] else detectable
+            params = asking(it={**pilot, "margin": detectable - gain})
+            drawn = study.releases(5, runs, rows, grouping, params, metric, -gain)
+            seen = sum(_only(gates.judge(params, r.evidence)).p <= 1 - CONFIDENCE for r in drawn) / runs
+            cells += [f"{detectable:.1%}", f"{seen:.0%}"]
+        lines.append(f"| {rows} | {metric} | {grouping} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

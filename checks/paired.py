@@ -13,7 +13,7 @@ Every seed is fixed: the same rows give the same finding.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -100,7 +100,7 @@ def compare(candidate: Scores, reference: Scores, groups: Groups, margin: float,
         method += f", {len(totals)} group{'s' if len(totals) > 1 else ''}"
     return Comparison(
         n=n, effect=effect, low=max(-1.0, min(low, effect)), high=min(1.0, max(high, effect)), p=p, p_worse=p_worse,
-        detectable=test.detectable(level), method=method,
+        detectable=test.detectable(level, margin), method=method,
     )  # fmt: skip
 
 
@@ -145,7 +145,7 @@ class _ScoreTest:
 
     def mirrored(self) -> "_ScoreTest":
         """The same seen from the reference's side."""
-        return _ScoreTest(self.losses, self.wins, self.rows, self.unit, self.freedom)
+        return replace(self, wins=self.losses, losses=self.wins)
 
     def p(self, bound: float) -> float:
         """Of the hypothesis that the true difference is ``bound`` or less."""
@@ -154,14 +154,14 @@ class _ScoreTest:
         z = -self.z(bound / self.unit)
         return float(ndtr(z) if self.freedom is None else stdtr(self.freedom, z))
 
-    def lower(self, level: float) -> float:
+    def lower(self, level: float, correction: float = 0.5) -> float:
         """The difference whose p-value is ``level``: the lower bound at confidence 1 - level."""
         from scipy.optimize import brentq
 
         quantile, edge = self._quantile(level), 1 - 1e-12
-        if self.z(-edge) <= quantile:
+        if self.z(-edge, correction) <= quantile:
             return -1.0
-        return float(brentq(lambda bound: self.z(bound) - quantile, -edge, edge, xtol=1e-10)) * self.unit
+        return self.unit * float(brentq(lambda bound: self.z(bound, correction) - quantile, -edge, edge, xtol=1e-10))
 
     def z(self, bound: float, correction: float = 0.5) -> float:
         """Tango's statistic (1998) with the losses' share at its likeliest under a difference of ``bound``."""
@@ -171,10 +171,20 @@ class _ScoreTest:
         variance = n * (2 * share + bound * (1 - bound))
         return (wins - losses - correction - n * bound) / math.sqrt(max(variance, 1e-300))
 
-    def detectable(self, level: float) -> float:
-        """Quantiles of the level and of the power times the standard error, which one more difference keeps above 0."""
-        spread = (self.wins + self.losses + 1) / self.rows - ((self.wins - self.losses) / self.rows) ** 2
-        return (self._quantile(level) + NormalDist().inv_cdf(POWER)) * self.unit * math.sqrt(spread / self.rows)
+    def detectable(self, level: float, margin: float) -> float:
+        """The distance from ``margin`` that is seen at ``level`` with ``POWER``, of one more difference than was seen.
+
+        For a loss to be ruled out: minus the lower bound of a model that is no different, and unlucky. For a gain to be
+        shown, which comes on top of what differs anyway: both quantiles times the standard error with it.
+        """
+        n, luck = self.rows, NormalDist().inv_cdf(POWER)
+        differ = min(n, self.wins + self.losses + 1)
+        if margin < 0:
+            same = replace(self, wins=differ / 2, losses=differ / 2)
+            return -same.lower(level, 0.5 + luck * math.sqrt(differ))
+        k = (self._quantile(level) + luck) ** 2 / n
+        linear = k + 1 / n
+        return self.unit * (linear + math.sqrt(linear**2 - (1 / n) ** 2 + 4 * k * differ / n)) / 2
 
     def _quantile(self, level: float) -> float:
         from scipy.special import ndtri, stdtrit
