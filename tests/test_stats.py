@@ -2,9 +2,11 @@
 
 import random
 from collections.abc import Callable
+from typing import Literal
 
+import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from checks import stats
@@ -62,6 +64,43 @@ def test_an_interval_holds_its_mean_and_stays_in_range(scores: list[float], conf
     for groups in (alone(len(scores)), [str(i // size) for i in range(len(scores))]):
         found = stats.mean_interval(scores, groups, confidence)
         assert 0 <= found.low <= found.value <= found.high <= 1
+
+
+@given(SCORES, st.floats(0.5, 0.999), st.integers(1, 5), st.floats(0, 1), st.sampled_from(["above", "below"]))
+def test_a_means_test_is_its_bound_turned_round(
+    scores: list[float], confidence: float, size: int, bound: float, side: Literal["above", "below"]
+) -> None:
+    groups = [str(i // size) for i in range(len(scores))]
+    interval = stats.mean_interval(scores, groups, confidence, sided=1)
+    end = interval.low if side == "above" else interval.high
+    assume(abs(end - bound) > 1e-9)  # nearer than this, rounding decides
+    clears = end > bound if side == "above" else end < bound
+    assert (stats.mean_test(scores, groups, bound, side) <= 1 - confidence) == clears
+
+
+def test_a_means_test_of_single_rows_is_the_score_test_of_a_share() -> None:
+    from statsmodels.stats.proportion import proportions_ztest
+
+    scores = [1.0] * 70 + [0.0] * 30
+    above = proportions_ztest(70, 100, 0.6, alternative="larger", prop_var=0.6)[1]
+    below = proportions_ztest(70, 100, 0.8, alternative="smaller", prop_var=0.8)[1]
+    assert stats.mean_test(scores, alone(100), 0.6, "above") == pytest.approx(above, abs=1e-12)
+    assert stats.mean_test(scores, alone(100), 0.8, "below") == pytest.approx(below, abs=1e-12)
+    assert stats.mean_test(scores, alone(100), 0.7001, "above") == 1.0
+    assert (stats.mean_test(scores, alone(100), 0.0, "above"), stats.mean_test(scores, alone(100), 1.0, "above")) == (
+        0,
+        1,
+    )
+
+
+@given(SCORES, st.integers(1, 4))
+def test_arrays_and_numbered_groups_say_what_lists_and_names_do(scores: list[float], size: int) -> None:
+    names, codes = [f"g{i // size}" for i in range(len(scores))], np.arange(len(scores)) // size
+    other = [1 - score for score in scores]
+    array, array_two = np.array(scores), np.array(other)
+    assert stats.mean_interval(scores, names, 0.95) == stats.mean_interval(array, codes, 0.95)
+    assert stats.mean_test(scores, names, 0.4, "above") == stats.mean_test(array, codes, 0.4, "above")
+    assert stats.paired_interval(scores, other, names, 0.95) == stats.paired_interval(array, array_two, codes, 0.95)
 
 
 @given(SCORES)
