@@ -124,7 +124,7 @@ def gather(root: Path, scorers: str) -> Evidence:
 
     train_rows, test_rows = lines(_SPLIT_FILES["train"], Row), lines(_SPLIT_FILES["test"], Row)
     answers = {name: lines(path, Prediction) for name, path in answer_files.items()}
-    breaks = [*_breaks(reports, judged, scorers), *_reference_breaks(reports)]
+    breaks = [*_breaks(reports, judged, scorers), *_reference_breaks(reports), *_model_breaks(reports)]
     for name, found in answers.items():
         breaks += _row_breaks(test_rows, found, answer_files[name])
     return Evidence(reports, train_rows, test_rows, answers, gaps, tuple(breaks), dict(sorted(judged.items())))
@@ -135,13 +135,16 @@ def compare(root: Path, judged: dict[str, str]) -> list[str]:
     differences = []
     for name, expected in judged.items():
         path = root / name
-        if not path.exists():
-            differences.append(f"{name}: is not here (`dvc pull` brings it, if a remote has it)")
-            continue
         try:
+            if not path.exists():
+                differences.append(f"{name}: is not here (`dvc pull` brings it, if a remote has it)")
+                continue
             found = digest.of_tree(path).digest if path.is_dir() else digest.of_file(path).sha256
         except EvidenceRefused as refusal:
             differences.append(str(refusal))
+            continue
+        except OSError as error:
+            differences.append(f"{name}: {error.strerror}")
             continue
         if found != expected:
             differences.append(f"{name}: is {short(found)}, the verdict is about {short(expected)}")
@@ -203,10 +206,43 @@ def _reference_breaks(reports: Reports) -> Iterator[str]:
             yield f"{name}: {layout.REFERENCES} says {shown[0]}, evaluate says {shown[1]}"
 
 
+def _model_breaks(reports: Reports) -> Iterator[str]:
+    """The evaluation must name the answers of every model that was asked, and parity the files that it is about."""
+    parity, evaluation = reports.parity, reports.evaluation
+    if parity is not None:
+        files_ = {name: digest.FileDigest(file.sha256, file.size) for name, file in parity.files.items()}
+        if (found := digest.of_manifest(files_)) != parity.merged:
+            yield f"merged: merge says {short(parity.merged)}, its own list of files makes {short(found)}"
+    if evaluation is None:
+        return
+    models, named = evaluation.models, reports.references.found if reports.references else {}
+    had = [name for name, use in evaluation.references.items() if use.how not in ("absent", "unavailable")]
+    for name in ("candidate", "base", *had):
+        if name not in models:
+            yield f"{name} predictions: {layout.EVALUATION} does not name them"
+    for name, use in evaluation.references.items():
+        if name not in models:
+            continue
+        if use.how == "same-model" and (use.merged, models[name].predictions) != (
+            evaluation.merged,
+            models["candidate"].predictions if "candidate" in models else None,
+        ):
+            yield f"{name}: evaluate takes it for the candidate, and it is another model or answered otherwise"
+        if use.how == "stored" and name in named and models[name].predictions != named[name].predictions:
+            yield (
+                f"{name} predictions: evaluate says {short(models[name].predictions)}, the record of "
+                f"{named[name].commit[:12]} says {short(named[name].predictions)}"
+            )
+
+
 def _row_breaks(test: tuple[Row, ...], predictions: tuple[Prediction, ...], path: Path) -> Iterator[str]:
     """Predictions must be of exactly the test rows, each once, in order, with their own references."""
+    if not test and predictions:
+        yield f"{_SPLIT_FILES['test']}: has no rows, {path} has {len(predictions)}"
     if not test or not predictions:
         return
+    if len({row.id for row in test}) < len(test):
+        yield f"{_SPLIT_FILES['test']}: holds a row twice"
     wanted, found = [row.id for row in test], [p.id for p in predictions]
     if wanted != found:
         missing, extra = len(set(wanted) - set(found)), len(set(found) - set(wanted))

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from checks.rows import Record
 
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+ModelName = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,40}$")]  # also the name of a file
 Count = Annotated[int, Field(ge=0)]
 Earlier = Literal["main", "champion"]  # models released before, named by git
 
@@ -146,9 +147,9 @@ class ParityReport(Report):
     files: dict[str, MergedFile]
     prompts: Count
     positions: Count  # reference tokens compared
-    max_logprob_diff: float  # nats
-    mean_logprob_diff: float
-    top1: float  # share of positions with the same most likely token
+    max_logprob_diff: Annotated[float, Field(ge=0)]  # nats
+    mean_logprob_diff: Annotated[float, Field(ge=0)]
+    top1: Annotated[float, Field(ge=0, le=1)]  # share of positions with the same most likely token
 
 
 class Interval(Record):
@@ -209,6 +210,12 @@ class ReferenceUse(Record):
     merged: Digest | None  # None when absent
     note: str  # a sentence for a person
 
+    @model_validator(mode="after")
+    def _only_the_absent_is_none(self) -> Self:
+        if (self.how == "absent") != (self.merged is None):
+            raise ValueError(f"{self.how} with {'no model' if self.merged is None else 'a model'}")
+        return self
+
 
 class EvaluationReport(Report):
     """The candidate (the merged directory) beside references and baselines, on one test split."""
@@ -222,7 +229,7 @@ class EvaluationReport(Report):
     base_prompt: Digest  # of the messages that the base was asked
     confidence: float
     references: dict[Earlier, ReferenceUse]
-    models: dict[str, ModelResult]  # "candidate", "base", then "main", "champion" where had, then the baselines
+    models: dict[ModelName, ModelResult]  # "candidate", "base", then "main", "champion" where had, then the baselines
     summary: tuple[str, ...]  # sentences for a person
 
 
@@ -251,4 +258,15 @@ class NoiseReport(Report):
     rows: Count
     runs: Annotated[tuple[NoiseRun, ...], Field(min_length=2)]
     floor: dict[str, float]  # scorer to the largest difference between two runs' means
-    max_logprob_diff: float  # nats, on reference tokens of the valid split, between two batchings
+    max_logprob_diff: Annotated[
+        float, Field(ge=0)
+    ]  # nats, on reference tokens of the valid split, between two batchings
+
+    @model_validator(mode="after")
+    def _floor_is_of_the_runs(self) -> Self:
+        for scorer, floor in self.floor.items():
+            means = [run.metrics.get(scorer) for run in self.runs]
+            known = [mean for mean in means if mean is not None]
+            if len(known) < len(means) or abs(max(known) - min(known) - floor) > 1e-6:
+                raise ValueError(f"the floor of {scorer} is not the largest difference between its runs")
+        return self

@@ -5,14 +5,13 @@ line in the file, the path of the key and the value.
 """
 
 import difflib
-import re
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from checks import layout
+from checks import layout, plain_yaml
 from checks.errors import ParamsRefused
 from checks.params import Params
 from checks.sections import Section
@@ -55,45 +54,15 @@ def _text(path: Path) -> str:
 def _read(text: str, name: str) -> tuple[yaml.Node | None, dict[str, Any]]:
     """The nodes, which know their lines, and the plain values."""
     try:
-        node = yaml.compose(text, Loader=Loader)
-        _refuse_duplicates(node, name)
-        value = yaml.load(text, Loader=Loader)  # noqa: S506 - a SafeLoader
+        node, value = plain_yaml.read(text)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ParamsRefused(f"{name}:{line}: not YAML: {error.problem}", "mend the syntax on that line") from error
+        raise ParamsRefused(f"{name}:{line}: not YAML: {error.problem}", "mend that line") from error
     except yaml.YAMLError as error:
         raise ParamsRefused(f"{name}: not YAML: {error}", "mend the file") from error
-    except RecursionError as error:
-        raise ParamsRefused(f"{name}: nested too deeply", "write each section as in the documentation") from error
     if not isinstance(value, dict):
         raise ParamsRefused(f"{name}: holds no sections", "restore the file from git")
     return node, value
-
-
-class Loader(yaml.SafeLoader):
-    """PyYAML's SafeLoader that reads ``1e-3`` as the number that YAML 1.2, and so DVC, takes it for."""
-
-
-Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
-Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
-
-
-def _refuse_duplicates(node: yaml.Node | None, name: str) -> None:
-    pending = [node]
-    while pending:
-        current = pending.pop()
-        if isinstance(current, yaml.MappingNode):
-            seen: set[str] = set()
-            for key, value in current.value:
-                if key.value in seen:
-                    line = key.start_mark.line + 1
-                    raise ParamsRefused(f"{name}:{line}: {key.value} is written twice", "keep one of the two")
-                seen.add(key.value)
-                pending.append(value)
-        elif isinstance(current, yaml.SequenceNode):
-            pending.extend(current.value)
 
 
 def _problem(name: str, root: yaml.Node | None, detail: Any) -> tuple[str, str]:

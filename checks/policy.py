@@ -108,6 +108,7 @@ class Policy(NamedTuple):
     validate: Validate
     parity: MergeParity
     evaluate: Evaluate
+    licenses: Mapping[str, str | None]  # as stated of the base and of the data
     test: Digest | None
 
     @property
@@ -121,6 +122,7 @@ class Policy(NamedTuple):
                 "validate": self.validate.model_dump(mode="json"),
                 "parity": self.parity.model_dump(mode="json"),
                 "evaluate": asked,
+                "licenses": dict(self.licenses),
                 "test": self.test,
             }
         )
@@ -129,7 +131,8 @@ class Policy(NamedTuple):
 def of(params: Params, test: Digest | None) -> Policy:
     """The policy that ``params`` and the test split with digest ``test`` make."""
     evaluate = params.evaluate
-    return Policy(params.gates, evaluate.scorers, params.validate_, params.merge.parity, evaluate, test)
+    licenses = {"base": params.base.license, "data": params.data.license}
+    return Policy(params.gates, evaluate.scorers, params.validate_, params.merge.parity, evaluate, licenses, test)
 
 
 def changes(old: Policy, new: Policy) -> tuple[Change, ...]:
@@ -141,8 +144,15 @@ def changes(old: Policy, new: Policy) -> tuple[Change, ...]:
         *_fields("validate", old.validate, new.validate),
         *_fields("merge.parity", old.parity, new.parity),
         *_fields("evaluate", old.evaluate, new.evaluate),
+        *_licenses(old.licenses, new.licenses),
     ]
     return tuple(sorted(found, key=lambda change: not change.needs_approval))
+
+
+def _licenses(old: Mapping[str, str | None], new: Mapping[str, str | None]) -> Iterator[Change]:
+    for name in (name for name in old if old[name] != new[name]):
+        path = f"{name}.license"
+        yield _change(path, old[name], new[name], "changed", f"{path} was {old[name]}, is {new[name]}")
 
 
 def _gates(old: Mapping[str, Gate], new: Mapping[str, Gate]) -> Iterator[Change]:

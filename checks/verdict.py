@@ -1,12 +1,16 @@
 """Findings and the verdict they combine to."""
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from checks.evidence import Digest, Report
 from checks.rows import Record
 
 Status = Literal["pass", "fail", "inconclusive"]
+# A path of the pipeline's own folders: no way up, no way out.
+Inside = Annotated[str, Field(pattern=r"^(reports|data|models)(/[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}){1,4}$")]
 
 
 class Finding(Record):
@@ -15,8 +19,8 @@ class Finding(Record):
     ``value`` with ``low`` and ``high`` is the estimate and its bounds, each one-sided at the gate's confidence;
     for a paired kind it is the difference to ``against``, the candidate's mean minus the reference's. ``bound`` is
     what had to be cleared (for a paired kind the signed margin), ``n`` the rows behind it (of ``slice``, where it is
-    about one). ``p`` is of the
-    hypothesis that the gate must refute to pass, ``p_holm`` the same after Holm's correction over the verdict.
+    about one). ``p`` is of the hypothesis that the gate must refute to pass, ``p_holm`` the same after Holm's
+    correction over the verdict.
     ``gained`` and ``lost`` count the rows that the candidate scores higher or lower than the reference.
     ``detectable`` is the true difference that a test of this gate alone sees with 80 % power, ``rows_needed`` the
     rows that would resolve the margin when these do not.
@@ -53,7 +57,7 @@ class Verdict(Report):
     status: Status
     model: Digest | None
     policy: Digest
-    judged: dict[str, Digest]
+    judged: dict[Inside, Digest]
     findings: tuple[Finding, ...]
 
 

@@ -28,8 +28,12 @@ def resolve(root: Path, name: str) -> str | None:
     """The full hash of the commit that ``name`` means; None when there is none, as HEAD before the first commit."""
     if name.startswith("-"):
         return None
-    found = _git(root, "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}", may_fail=True)
-    return None if found is None else found.decode().strip()
+    # A branch before a tag of its name: git itself would take the tag, which is easier to push.
+    for full in (f"refs/remotes/{name}", f"refs/heads/{name}", name):
+        found = _git(root, "rev-parse", "--verify", "--quiet", f"{full}^{{commit}}", may_fail=True)
+        if found is not None:
+            return found.decode().strip()
+    return None
 
 
 def target(root: Path, name: str | None = None) -> tuple[str, str | None]:

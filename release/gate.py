@@ -24,13 +24,14 @@ def gate(root: Path) -> Verdict:
     return hold(root).verdict
 
 
-def hold(root: Path) -> Held:
+def hold(root: Path, target: str | None = None) -> Held:
     """Return the verdict in ``root``, and what it is about, if it still holds.
 
     Everything that the verdict judged is hashed again, weights included; dvc.lock must say that every stage ran with
-    what params.yaml says; the earlier models are looked up in git again, and every gate of params.yaml is asked
-    again. Raises EvidenceRefused, listing every mismatch, when the verdict is void: something it judged differs or is
-    gone, or the gates now answer otherwise.
+    these parameters, modules and reports; the earlier models are looked up in git again, and every gate of
+    params.yaml is asked again. ``target`` is the branch that this one is held against; None: as ``commits.target``
+    finds it. Raises EvidenceRefused, listing every mismatch, when the verdict is void: something it judged differs or
+    is gone, or the gates now answer otherwise.
     """
     params = params_file.load(root / layout.PARAMS)
     stored = files.read_json(root / layout.VERDICT, Verdict)
@@ -38,7 +39,7 @@ def hold(root: Path) -> Held:
     if stored.policy != gates.policy_digest(params.gates):
         differences.append(f"{layout.PARAMS}: the gates are not those of the verdict")
     differences += record.differences(root)
-    differences += references.current(root)
+    differences += references.current(root, target)
     evidence = chain.gather(root, scoring.digest_of(params.evaluate.scorers))
     again = gates.judge(params, evidence)
     if again != stored and not differences:

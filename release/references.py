@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from checks import files, layout, params_file, pointer
+from checks import files, layout, params_file, plain_yaml, pointer
 from checks.errors import EvidenceRefused
 from checks.evidence import Digest, Earlier, Reference, ReferencesReport
 from checks.gate_kinds import EARLIER
@@ -122,7 +122,7 @@ def _named(root: Path, tip: str | None) -> tuple[Earlier, ...]:
     text = commits.read(root, tip, layout.PARAMS) if tip else None
     if text is not None:
         try:
-            theirs: Any = yaml.safe_load(text)
+            theirs: Any = plain_yaml.load(text.decode())
             named |= {gate.get("against") for gate in theirs["gates"].values()}
         except (yaml.YAMLError, ValueError, AttributeError, KeyError, TypeError):
             pass  # a policy that cannot be read is refused where it judges
@@ -145,7 +145,14 @@ def _main(root: Path, place: _Place) -> Reference | str:
             return kept
         if "main" in stored.absent:
             return stored.absent["main"]
-    return _record(root, place.base) or "no model was recorded where this branch left the target branch"
+    if (record := _record(root, place.base)) is not None:
+        return record
+    if _record(root, place.tip) is not None:
+        raise EvidenceRefused(
+            f"{place.target} has a record and the commit where this branch left it, {place.base[:12]}, has none",
+            f"merge {place.target} into this branch",
+        )
+    return "no model was recorded where this branch left the target branch"
 
 
 def _champion(root: Path, place: _Place) -> Reference | str:

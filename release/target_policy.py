@@ -15,7 +15,7 @@ from typing import Annotated, Literal, NamedTuple
 import yaml
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
-from checks import digest, files, gates, layout, params_file, policy
+from checks import digest, files, gates, layout, params_file, plain_yaml, policy
 from checks.chain import Evidence
 from checks.errors import EvidenceRefused, ParamsRefused, Refusal, VerdictFailed, VerdictInconclusive
 from checks.evidence import Digest
@@ -37,8 +37,8 @@ class Approval(Record):
     """One entry of approved.yaml: a policy that code owners accept, whatever it was compared with."""
 
     policy: Digest
-    by: Annotated[str, Field(min_length=1)]
-    why: Annotated[str, Field(min_length=1)]
+    by: Annotated[str, Field(pattern=r"\S")]
+    why: Annotated[str, Field(pattern=r"\S")]
 
 
 class PolicyJudgement(Record):
@@ -91,7 +91,7 @@ def judge_from(root: Path, ref: str) -> PolicyJudgement:
     """
     commit = commits.target(root, ref)[1]
     assert commit is not None  # a name that is given and unknown is refused
-    held = gate.hold(root)
+    held = gate.hold(root, ref)
     theirs = _theirs(root, ref, commit)
     mine = policy.of(held.params, held.evidence.judged.get(policy.TEST))
     approval = next((entry for entry in approvals(root) if entry.policy == mine.digest), None)
@@ -134,7 +134,10 @@ def approvals(root: Path) -> Sequence[Approval]:
     """
     todo = "write a list of entries, each with policy (sha256:…), by and why"
     try:
-        value = yaml.safe_load((root / layout.APPROVALS).read_bytes())
+        for path in (root / layout.APPROVALS, *(root / folder for folder in layout.APPROVALS.parents[:-1])):
+            if path.is_symlink():  # its owners would not be asked when what it points at changes
+                raise EvidenceRefused(f"{path.relative_to(root)}: is a link", "replace it with what it points at")
+        value = plain_yaml.load((root / layout.APPROVALS).read_text(encoding="utf-8"))
         return TypeAdapter(tuple[Approval, ...]).validate_python([] if value is None else value)
     except FileNotFoundError:
         return ()
@@ -142,7 +145,7 @@ def approvals(root: Path) -> Sequence[Approval]:
         raise EvidenceRefused(f"{layout.APPROVALS}: {error.strerror}", todo) from error
     except ValidationError as error:
         raise EvidenceRefused(f"{layout.APPROVALS}: {files.first(error)}", todo) from error
-    except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: a date that no calendar has
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: no UTF-8
         raise EvidenceRefused(f"{layout.APPROVALS}: is not YAML", todo) from error
 
 

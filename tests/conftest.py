@@ -85,7 +85,12 @@ def document() -> dict:
 
 def as_params(document: dict) -> Params:
     """Plain values through the real reader."""
-    return params_file.parse(yaml.safe_dump(document, sort_keys=False))
+    return params_file.parse(written(document))
+
+
+def written(document: dict) -> str:
+    """Plain values as the text of a params.yaml, no value twice by an alias."""
+    return yaml.safe_dump(json.loads(json.dumps(document)), sort_keys=False)
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ from checks.evidence import (
 from checks.gate_kinds import EARLIER
 from checks.params import Params, Source
 from checks.rows import Message, Prediction, Row
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, written
 from tests.pipeline_repository import git
 
 LABELS = ("vm", "storage", "network", "acr")
@@ -155,8 +155,7 @@ def recorded(root: Path) -> None:
     for name, stage in yaml.safe_load((root / layout.PIPELINE).read_text())["stages"].items():
         values = {key: functools.reduce(lambda at, part: at[part], key.split("."), document) for key in stage["params"]}
         stages[name] = {"cmd": stage["cmd"], "params": {layout.PARAMS.as_posix(): values}}
-    lock = yaml.safe_dump({"schema": "2.0", "stages": stages}, sort_keys=False)
-    (root / layout.LOCK).write_text(lock)
+    (root / layout.LOCK).write_text(written({"schema": "2.0", "stages": stages}))
 
 
 def evaluated(root: Path, params: Params, predictions: list[Prediction], **others: list[Prediction]) -> None:
@@ -178,6 +177,12 @@ def evaluated(root: Path, params: Params, predictions: list[Prediction], **other
             examples_per_second=1.0,
         )
     references = files.read_json(root / layout.REFERENCES, ReferencesReport)
+    found = {
+        name: reference.model_copy(update={"predictions": models[name].predictions} if name in models else {})
+        for name, reference in references.found.items()
+    }
+    references = references.model_copy(update={"found": found})
+    files.write_json(root / layout.REFERENCES, references)
     report = EvaluationReport(
         merged=digest.of_tree(root / layout.MERGED).digest,
         base=digest.of_tree(root / layout.BASE).digest,
@@ -196,14 +201,15 @@ def evaluated(root: Path, params: Params, predictions: list[Prediction], **other
     )
     files.write_json(root / layout.EVALUATION, report)
     files.write_json(root / layout.METRICS, {"candidate": {"exact-match": {"value": _interval(predictions).value}}})
-    still = NoiseRun(order="test order", batch_tokens=64, threads=1, metrics={"exact-match": 0.5}, changed=0)
+    scored = dict.fromkeys((s.kind for s in params.evaluate.scorers), 0.5)
+    first = NoiseRun(order="test order", batch_tokens=64, threads=1, metrics=scored, changed=0)
+    other = NoiseRun(order="reversed", batch_tokens=64, threads=1, metrics=dict.fromkeys(scored, 0.502), changed=1)
     files.write_json(
         root / layout.NOISE,
         NoiseReport(
             merged=report.merged, base=report.base, test=report.test, scorers=report.scorers,
             prompt_format=report.prompt_format, device="cpu", rows=report.rows,
-            runs=(still, still.model_copy(update={"order": "reversed"})),
-            floor=dict.fromkeys((s.kind for s in params.evaluate.scorers), 0.002), max_logprob_diff=0.01,
+            runs=(first, other), floor=dict.fromkeys(scored, 0.002), max_logprob_diff=0.01,
         ),
     )  # fmt: skip
 

@@ -9,11 +9,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from checks import digest, layout
 from release import references
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, written
 
 SERVICES = {
     "vm": ["virtual machine", "disk snapshot", "machine image", "boot log"],
@@ -75,7 +73,7 @@ def make(root: Path, base: Path, document: dict[str, Any], rows: list[dict[str, 
 
 def write_params(root: Path, document: dict[str, Any]) -> None:
     """Write params.yaml."""
-    (root / "params.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
+    (root / "params.yaml").write_text(written(document))
 
 
 def git(root: Path, *args: str) -> str:

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from checks import chain, files, layout, scoring
+from checks import chain, digest, files, layout, scoring
 from checks.chain import Evidence
-from checks.evidence import MergedFile, ParityReport, TrainReport
+from checks.evidence import EvaluationReport, MergedFile, ParityReport, TrainReport
 from checks.gate_kinds import BudgetGate
 from checks.gates import budget, judge
 from checks.verdict import Finding
@@ -163,6 +163,7 @@ def test_what_is_measured_is_told_beside_what_is_not(ground: Evidence) -> None:
     assert finding.metric == "parameters_millions"
 
 
+ZERO = f"sha256:{'0' * 64}"
 MISSED = {
     layout.TRAIN_REPORT: {"parameters_millions", "train_minutes", "gpu_hours", "cost"},
     layout.PARITY_REPORT: {"artifact_mb"},
@@ -181,9 +182,11 @@ def test_the_verdict_asks_the_gate_and_misses_what_is_gone(
     scorers = scoring.digest_of(params.evaluate.scorers)
     assert judge(params, chain.gather(tmp_path, scorers)).status == "pass"
     (tmp_path / gone).unlink()
-    verdict = judge(params, chain.gather(tmp_path, scorers))
-    reason = verdict.findings[0].reason
-    assert verdict.status == "fail"
+    evidence = chain.gather(tmp_path, scorers)
+    gate = params.gates["affordable"]
+    assert isinstance(gate, BudgetGate)
+    reason = budget.ask("affordable", gate, evidence).reason
+    assert judge(params, evidence).status == "fail"
     assert {bound for bound in ALL if f"{bound}: no evidence: " in reason} == MISSED[gone]
 
 
@@ -191,12 +194,18 @@ def test_a_larger_artifact_in_the_record_fails_the_verdict(tmp_path: Path, docum
     document["gates"] = {"affordable": {"kind": "budget", "artifact_mb": 1.0, "train_minutes": 1.0}}
     params = as_params(document)
     evidence_tree.build(tmp_path, params)
-    scorers = scoring.digest_of(params.evaluate.scorers)
+    heavy = digest.of_manifest({"a": digest.FileDigest(ZERO, 2_000_000)})
     for path, model, update in (
-        (layout.PARITY_REPORT, ParityReport, {"files": {"a": MergedFile(sha256=f"sha256:{'0' * 64}", size=2_000_000)}}),
+        (
+            layout.PARITY_REPORT,
+            ParityReport,
+            {"files": {"a": MergedFile(sha256=ZERO, size=2_000_000)}, "merged": heavy},
+        ),
         (layout.TRAIN_REPORT, TrainReport, {"seconds": 120.0}),
     ):
         report = files.read_json(tmp_path / path, model)
         files.write_json(tmp_path / path, report.model_copy(update=update))
-    reason = judge(params, chain.gather(tmp_path, scorers)).findings[0].reason
+    evaluation = files.read_json(tmp_path / layout.EVALUATION, EvaluationReport)
+    files.write_json(tmp_path / layout.EVALUATION, evaluation.model_copy(update={"merged": heavy}))
+    reason = judge(params, chain.gather(tmp_path, scoring.digest_of(params.evaluate.scorers))).findings[0].reason
     assert reason == "artifact_mb 2 MB, above 1; train_minutes 2 min, above 1"

@@ -17,11 +17,11 @@ from checks.verdict import Finding, Status, Verdict, combine
 from release.cli import main
 from stages.gate import gate
 from tests import evidence_tree
-from tests.conftest import as_params, scaled_down
+from tests.conftest import as_params, scaled_down, written
 
 
 def _write_params(root: Path, document: dict) -> Params:
-    (root / layout.PARAMS).write_text(yaml.safe_dump(document, sort_keys=False))
+    (root / layout.PARAMS).write_text(written(document))
     return as_params(document)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from release import record
 from tests.conftest import REPOSITORY
 
 STAGES: dict = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
@@ -50,6 +51,10 @@ def closure(path: Path) -> set[str]:
         seen.add(current)
         pending.extend(m for m in _imported(current) if m.relative_to(REPOSITORY).as_posix() not in EXEMPT)
     return {module.relative_to(REPOSITORY).as_posix() for module in seen}
+
+
+def test_the_gate_knows_which_parameters_each_stage_reads() -> None:
+    assert {name: tuple(stage["params"]) for name, stage in STAGES.items()} == record.READS
 
 
 @pytest.mark.parametrize("stage", sorted(STAGES))

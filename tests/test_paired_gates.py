@@ -241,6 +241,9 @@ def test_a_margin_is_held_against_measured_noise(
 ) -> None:
     params = _asked(document, it=gate)
     evidence_tree.build(tmp_path, params, 300, 290)
+    if floor := change.get("floor"):
+        low, high = files.read_json(tmp_path / layout.NOISE, NoiseReport).runs
+        change = change | {"runs": (low, high.model_copy(update={"metrics": {m: 0.5 + v for m, v in floor.items()}}))}
     _edit(tmp_path / layout.NOISE, NoiseReport, **change)
     finding = _judged(tmp_path, params).findings[0]
     assert finding.status == status

@@ -311,6 +311,7 @@ def test_test_rows_that_moved_into_training_are_found_by_the_old_contamination_g
         _resplit(tmp_path, "train", train)
         _resplit(tmp_path, "test", test)
         evidence_tree.evaluated(tmp_path, params, [evidence_tree.predict(row, right=True) for row in test])
+        evidence_tree.recorded(tmp_path)
         _verdict(tmp_path, params)
 
     old = worded("test", names)
