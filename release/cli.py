@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, ParamSpec
 import click
 
 if TYPE_CHECKING:
-    from checks.verdict import Verdict
+    from checks.verdict import Finding, Verdict
     from release.target_policy import PolicyJudgement
 
 P = ParamSpec("P")
 
+LONGEST = 140  # of a passing gate's reason in the table
 MARKS = {"pass": "✓", "fail": "✗", "inconclusive": "?"}
 COLOURS = {
     "pass": "green",
@@ -275,8 +276,18 @@ def _table(verdict: "Verdict") -> str:
     kinds = max((len(f.kind) for f in verdict.findings), default=0)
     for finding in verdict.findings:
         mark = click.style(MARKS[finding.status], fg=COLOURS[finding.status])
-        lines.append(f"  {mark} {finding.gate:<{gates}}  {finding.kind:<{kinds}}  {finding.reason}")
+        lines.append(f"  {mark} {finding.gate:<{gates}}  {finding.kind:<{kinds}}  {_shown(finding)}")
     return "\n".join(lines)
+
+
+def _shown(finding: "Finding") -> str:
+    """The reason on one printable line; that of a pass is cut, --explain has it whole."""
+    reason = " ".join(
+        "".join(c if c.isprintable() or c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in finding.reason).split()
+    )
+    if finding.status != "pass" or len(reason) <= LONGEST:
+        return reason
+    return f"{reason[: LONGEST - 1]}…"
 
 
 def _places(root: Path) -> list[tuple[str, str]]:
@@ -289,7 +300,7 @@ def _places(root: Path) -> list[tuple[str, str]]:
     return [
         ("verdict", f"{root / layout.VERDICT}   (again: lockstep gate)"),
         ("evaluation", str(root / layout.SUMMARY)),
-        ("plots", str(root / layout.PLOTS)),
+        ("plots", f"{root / layout.PLOTS}, {root / layout.COMPARISON}"),
         ("Data Docs", str(root / layout.DATA_DOCS / "index.html")),
         ("MLflow", where),
         ("model", str(root / layout.MERGED)),

@@ -9,12 +9,12 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from checks import chain, files, gates, layout, params_file, scoring
+from checks import chain, digest, files, gates, layout, params_file, scoring
 from checks.evidence import NoiseReport
 from checks.params import Params
 from checks.rows import Prediction
 from checks.verdict import Finding, Status, Verdict, combine
-from release.cli import main
+from release.cli import _table, main
 from stages.gate import gate
 from tests import evidence_tree
 from tests.conftest import as_params, scaled_down, written
@@ -251,6 +251,20 @@ TAMPERS: dict[str, Callable[[Path], object]] = {
     "another prompt for the base after the run": lambda root: _replace(
         root / "params.yaml", "labels: true", "labels: false"
     ),
+    "a thinner dvc.yaml, and another base": lambda root: _thin(root),
+    "a module that is not the one that ran": lambda root: _lock(root, "train", "checks/files.py", "0" * 32),
+    "a report that is not the one that was written": lambda root: _lock(root, "train", "reports/train.json", "0" * 32),
+    "a judged path outside": _edit_json("reports/verdict.json", lambda v: v["judged"].update({"/etc/passwd": OTHER})),
+    "a judged path upwards": _edit_json(
+        "reports/verdict.json", lambda v: v["judged"].update({"reports/../../x": OTHER})
+    ),
+    "a judged path too long": _edit_json(
+        "reports/verdict.json", lambda v: v["judged"].update({"reports/" + "x" * 5000: OTHER})
+    ),
+    "a model's name with a way up": _edit_json(
+        "reports/evaluation.json", lambda v: v["models"].update({"../x": v["models"]["base"]})
+    ),
+    "a dvc.lock of tags": lambda root: (root / "dvc.lock").write_text("stages: !!bool x"),
     "no record in dvc.lock": lambda root: (root / "dvc.lock").unlink(),
     "a stage gone from dvc.lock": lambda root: _replace(root / "dvc.lock", "  train:", "  trained:"),
     "a parameter gone from dvc.lock": lambda root: _replace(root / "dvc.lock", "        merge:", "        merged:"),
@@ -264,6 +278,17 @@ TAMPERS: dict[str, Callable[[Path], object]] = {
 
 def _cut(path: Path) -> None:
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+
+
+def _thin(root: Path) -> None:
+    (root / layout.PIPELINE).write_text("stages:\n  gate:\n    cmd: 'true'\n")
+    _replace(root / "params.yaml", "SmolLM2-135M", "SmolLM2-360M")
+
+
+def _lock(root: Path, stage: str, path: str, md5: str) -> None:
+    lock = yaml.safe_load((root / layout.LOCK).read_text())
+    lock["stages"][stage]["deps"] = [{"path": path, "hash": "md5", "md5": md5}]
+    (root / layout.LOCK).write_text(written(lock))
 
 
 def _reorder(path: Path) -> None:
@@ -396,3 +421,83 @@ def test_the_worst_finding_decides() -> None:
     assert combine([finding("pass"), finding("inconclusive")]) == "inconclusive"
     assert combine([finding("inconclusive"), finding("fail"), finding("pass")]) == "fail"
     assert combine([finding("pass")]) == "pass"
+
+
+def _evaluation(**change: object) -> Callable[[Path], None]:
+    def edit(root: Path) -> None:
+        report = json.loads((root / layout.EVALUATION).read_text())
+        for path, value in change.items():
+            at = report
+            *parents, last = path.split("__")
+            for part in parents:
+                at = at[part]
+            if value is None:
+                del at[last]
+            else:
+                at[last] = value
+        (root / layout.EVALUATION).write_text(json.dumps(report))
+
+    return edit
+
+
+# Each passed once, judged afresh by its forger: one edit that no digest held.
+FORGERIES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "the candidate's answers freed of their digest": (
+        _evaluation(models__candidate=None), "candidate predictions: reports/evaluation.json does not name them",
+    ),
+    "the training forgotten": (lambda root: (root / layout.TRAIN_REPORT).unlink(), "reports/train.json"),
+    "the sources forgotten": (lambda root: (root / layout.FETCH_REPORT).unlink(), "reports/fetch.json"),
+    "an artifact made small in the record": (
+        _edit_json("reports/parity.json", lambda v: v.update(files={"tiny": {"sha256": "sha256:" + "1" * 64, "size": 1}})),
+        "its own list of files makes",
+    ),
+    "one right answer for every row": (lambda root: _one_row(root), "holds a row twice"),
+    "an absent champion with a model": (
+        _evaluation(references__champion={"how": "absent", "merged": "sha256:" + "1" * 64, "note": "x"}),
+        "absent with a model",
+    ),
+    "a noise below what was measured": (
+        _edit_json("reports/noise.json", lambda v: v["floor"].update({"exact-match": 0.0})), "is not measured",
+    ),
+    "an impossible parity": (
+        _edit_json("reports/parity.json", lambda v: v.update(max_logprob_diff=-5.0, top1=7.0)), "max_logprob_diff",
+    ),
+}  # fmt: skip
+
+
+def _one_row(root: Path) -> None:
+    """Forty times the same row, each said to be of a group of its own, in a record that agrees with itself."""
+    params = params_file.load(root / layout.PARAMS)
+    first = evidence_tree.rows("test", 1)[0]
+    many = [first.model_copy(update={"group": f"g{i}"}) for i in range(40)]
+    files.write_jsonl(root / layout.SPLITS / "test.jsonl", many)
+    sha256 = digest.of_file(root / layout.SPLITS / "test.jsonl").sha256
+    _edit_json("reports/prepare.json", lambda v: v["splits"]["test"].update(sha256=sha256))(root)
+    _edit_json("reports/data.json", lambda v: v["splits"].update(test=sha256))(root)
+    evidence_tree.evaluated(root, params, [evidence_tree.predict(row, True) for row in many])
+
+
+@pytest.mark.parametrize("forgery", FORGERIES)
+def test_one_forged_figure_does_not_pass_even_when_judged_afresh(run: Path, document: dict, forgery: str) -> None:
+    forge, word = FORGERIES[forgery]
+    document["gates"]["keeps_up"] = {
+        "kind": "non_inferior", "metric": "exact-match", "against": "base", "margin": 0.3, "confidence": 0.95,
+    }  # fmt: skip
+    params = _write_params(run, document)
+    forge(run)
+    verdict = _verdict(run, params)
+    assert verdict.status != "pass"
+    assert word in " ".join(finding.reason for finding in verdict.findings)
+
+
+def test_a_reason_is_one_printable_line(run: Path, document: dict) -> None:
+    document["gates"]["keeps_up"] = document["gates"].pop("keeps_up_with_production")
+    params = _write_params(run, document)
+    evidence_tree.recorded(run)
+    change = {"how": "unavailable", "merged": "sha256:" + "7" * 64, "note": "gone\n  ✓ all is well\x1b[2J"}
+    evidence_tree.earlier(run, "champion")
+    evidence_tree.evaluated(run, params, [evidence_tree.predict(row, True) for row in evidence_tree.rows("test", 40)])
+    _evaluation(references__champion=change)(run)
+    shown = _table(_verdict(run, params))
+    assert "gone ✓ all is well\N{REPLACEMENT CHARACTER}[2J" in shown
+    assert len(shown.splitlines()) == 1 + len(params.gates)

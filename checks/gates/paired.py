@@ -57,7 +57,7 @@ def _non_inferior(gate: NonInferiorGate, found: Comparison, p: float, worse: flo
     said = f"{against} (lower {gate.confidence:.0%} bound {found.low:+.3f}, p {p:.2g})"
     if found.may_miss(gate.margin):
         needed = found.rows_for(gate.margin)
-        seen = f"{found.n} rows see a loss of {found.detectable:.3f} at 80 % power, not of {gate.margin:g}"
+        seen = f"{found.n} rows can rule out a loss of {found.detectable:.3f} (80 % power), not of {gate.margin:g}"
         return "inconclusive", f"{said}: {seen}; about {needed} would", needed
     if p <= level:
         return "pass", f"{said}: not worse by {gate.margin:g}", None

@@ -51,8 +51,8 @@ def ask(name: str, gate: SliceGate, evidence: Evidence, sample: Sample) -> Asked
             shown = max(blind, key=lambda label: found[label].detectable)
             status, needed = "inconclusive", found[shown].rows_for(gate.margin)
             reason = (
-                f"the {found[shown].n} rows of {shown!r} see a loss of {found[shown].detectable:.3f} at 80 % "
-                f"power, not of {gate.margin:g}; about {needed} would"
+                f"the {found[shown].n} rows of {shown!r} can rule out a loss of {found[shown].detectable:.3f} "
+                f"(80 % power), not of {gate.margin:g}; about {needed} would"
             )
         elif p_holm <= level:
             status = "pass"
