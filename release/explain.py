@@ -159,7 +159,7 @@ def _margin(place: str, gate: PairedGate, finding: Finding) -> str:
         return f"{_rows(finding)}these rows clear {place}.margin below {finding.low:.4g} {_ALONE}"
     if finding.low > 0:
         return (
-            f"{_rows(finding)}a reference that is not beaten: better is shown here, so every {place}.margin is cleared"
+            f"{_rows(finding)}a candidate that is not shown to be better; as it is, every {place}.margin is cleared"
         )
     # Refuted by the bound, and by rows that could have seen such a loss.
     least = max(-finding.low, finding.detectable)

@@ -1,6 +1,7 @@
 """Shared parts of the tests: a tiny random Llama with a real tokenizer, and parameters that fit it."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,9 @@ import yaml
 
 from checks import params_file
 from checks.params import Params
+
+# Two workers on two cores: more threads would wait for one another. Read when torch is loaded, here and in stages.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -46,9 +46,7 @@ def _figure(findings: Sequence[Finding]) -> "Figure":
         )
     axes.set_yticks(range(len(findings)), [_name(finding) for finding in findings])
     axes.set_ylim(len(findings) - 0.4, -0.6)
-    axes.set_xlabel(
-        "candidate minus reference: mean, one-sided bounds; dashed: the margin; right: rows better and worse"
-    )
+    axes.set_xlabel("candidate minus reference, one-sided bounds; dashed: the margin\nright: rows better and worse")
     axes.set_title("paired differences on the same test rows", loc="left")
     axes.spines[["top", "right"]].set_visible(False)
     return figure
