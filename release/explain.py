@@ -158,9 +158,7 @@ def _margin(place: str, gate: PairedGate, finding: Finding) -> str:
             return f"{_rows(finding)}these rows clear no {place}.margin: the lower bound is not above 0"
         return f"{_rows(finding)}these rows clear {place}.margin below {finding.low:.4g} {_ALONE}"
     if finding.low > 0:
-        return (
-            f"{_rows(finding)}a candidate that is not shown to be better; as it is, every {place}.margin is cleared"
-        )
+        return f"{_rows(finding)}a candidate that is not shown to be better; as it is, every {place}.margin is cleared"
     # Refuted by the bound, and by rows that could have seen such a loss.
     least = max(-finding.low, finding.detectable)
     about = "the rows of that slice" if finding.slice else "these rows"
