@@ -147,6 +147,7 @@ def test_the_report_names_what_was_evaluated(done: Done) -> None:
     assert report.device == answers.device()
 
 
+@pytest.mark.slow
 def test_again_gives_the_same_bytes_and_asks_the_model_not_the_cache(done: Done) -> None:
     root, params, *_ = done
     before = (root / layout.NOISE).read_bytes()

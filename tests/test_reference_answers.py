@@ -139,6 +139,7 @@ def test_a_candidate_that_is_mains_model_is_asked_once_and_neither_wins_nor_lose
     )
 
 
+@pytest.mark.slow
 def test_on_another_test_split_mains_weights_answer_the_new_rows_once(root: Path) -> None:
     another_model(root)
     files.write_jsonl(root / layout.SPLITS / "test.jsonl", split(500, 8))
@@ -155,6 +156,7 @@ def test_on_another_test_split_mains_weights_answer_the_new_rows_once(root: Path
     assert generated(root) == 3
 
 
+@pytest.mark.slow
 def test_edited_answers_on_the_remote_are_not_used(root: Path) -> None:
     spoil(root, "data/predictions/candidate.jsonl")
     another_model(root)
@@ -202,6 +204,7 @@ def test_an_earlier_model_that_cannot_be_asked_these_rows_is_unavailable_and_sto
     assert list(report.models) == ["candidate", "base", "majority", "naive-bayes"]
 
 
+@pytest.mark.slow
 def test_the_record_of_a_repository_in_a_folder_of_another_is_found(tmp_path: Path, params: Params) -> None:
     root = tmp_path / "réposit ory"
     rows = split(0, 12)
