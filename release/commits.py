@@ -39,7 +39,8 @@ def resolve(root: Path, name: str) -> str | None:
 def target(root: Path, name: str | None = None) -> tuple[str, str | None]:
     """The target branch's name and commit: ``name``, else origin's default branch, else a local main, else HEAD.
 
-    The commit is None before the first one. Raises EvidenceRefused when git knows no ``name``.
+    The commit is None before the first one. Raises EvidenceRefused when git knows no ``name``, or a remote and none
+    of its usual branches.
     """
     if name is not None:
         if (commit := resolve(root, name)) is None:
@@ -48,7 +49,19 @@ def target(root: Path, name: str | None = None) -> tuple[str, str | None]:
     for candidate in _TARGETS:
         if commit := resolve(root, candidate):
             return candidate.removeprefix("refs/remotes/").removeprefix("refs/heads/"), commit
-    return "HEAD", resolve(root, "HEAD")
+    head = resolve(root, "HEAD")
+    if head and (remotes := _read(root, "remote").decode().split()):
+        # A branch that is held against itself would choose its own champion.
+        raise EvidenceRefused(
+            f"no branch of {remotes[0]} is known as the one that releases are made on",
+            f"git fetch {remotes[0]}, then git remote set-head {remotes[0]} --auto; or name it",
+        )
+    return "HEAD", head
+
+
+def prefix(root: Path) -> Path:
+    """Where ``root`` lies in its repository: of a past commit, DVC takes paths from there."""
+    return Path(_read(root, "rev-parse", "--show-prefix").decode().strip("\n"))
 
 
 def is_shallow(root: Path) -> bool:

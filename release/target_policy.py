@@ -247,19 +247,8 @@ def _rows_at(root: Path, commit: str, wanted: Digest) -> tuple[Row, ...] | str:
     """The test split of ``commit``, from DVC's cache or remote; why not, when it cannot be had."""
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / _TEST.name
-        command = [
-            sys.executable,
-            "-m",
-            "dvc",
-            "get",
-            "--quiet",
-            ".",
-            _TEST.as_posix(),
-            "--rev",
-            commit,
-            "-o",
-            str(path),
-        ]
+        place = (commits.prefix(root) / _TEST).as_posix()
+        command = [sys.executable, "-m", "dvc", "get", "--quiet", ".", place, "--rev", commit, "-o", str(path)]
         try:
             done = subprocess.run(
                 command, cwd=root, env=environment(), capture_output=True, text=True, errors="replace", check=False

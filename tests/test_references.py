@@ -108,6 +108,47 @@ def test_the_champion_is_what_the_targets_pointer_names_and_the_pull_requests_ow
     assert found(clone)["champion"] == (A, first)
 
 
+def test_a_pointer_that_was_taken_away_still_names_what_ran_last(clone: Path) -> None:
+    first = keep(clone)
+    promote(clone, A, first)
+    (clone / references.PRODUCTION).unlink()
+    keep(clone)
+    push(clone)
+    branch(clone)
+    assert found(clone)["champion"] == (A, first)
+
+
+def test_a_branch_from_before_the_first_record_must_merge_the_target(clone: Path) -> None:
+    (clone / layout.EVALUATION).unlink()
+    keep(clone)
+    branch(clone)
+    repository.git(clone, "checkout", "--quiet", "main")
+    record(clone, B)
+    keep(clone)
+    push(clone)
+    repository.git(clone, "checkout", "--quiet", "change")
+    with pytest.raises(EvidenceRefused, match=r"has a record and the commit .* has none; merge origin/main into this"):
+        references.resolve(clone)
+
+
+def test_a_tag_that_is_called_as_the_target_does_not_take_its_place(clone: Path) -> None:
+    base = keep(clone)
+    branch(clone)
+    record(clone, B)
+    keep(clone)
+    for tag in ("main", "origin/main"):
+        repository.git(clone, "tag", tag)
+        assert found(clone, tag)["main"] == (A, base)
+
+
+def test_a_remote_without_a_known_default_branch_is_no_leave_to_compare_with_oneself(clone: Path) -> None:
+    branch(clone)
+    repository.git(clone, "branch", "--quiet", "--delete", "--force", "main")
+    repository.git(clone, "update-ref", "-d", "refs/remotes/origin/main")
+    with pytest.raises(EvidenceRefused, match="no branch of origin is known"):
+        references.resolve(clone)
+
+
 def test_no_champion_and_no_record_yet_are_stated(clone: Path) -> None:
     (clone / layout.EVALUATION).unlink()
     keep(clone)

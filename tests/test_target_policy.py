@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from checks import chain, digest, files, gates, layout, scoring
+from checks.errors import EvidenceRefused
 from checks.params import Params
 from checks.rows import Prediction, Row
 from release import target_policy
@@ -413,6 +414,22 @@ def test_approvals_that_cannot_be_read_are_refused(run: Path, text: str) -> None
     assert code == 8
     assert output.startswith("lockstep: release/policy/approved.yaml: ")
     assert len(output.splitlines()) == 1
+
+
+@pytest.mark.parametrize("link", ["the file", "its folder"])
+def test_approvals_behind_a_link_are_refused(run: Path, link: str) -> None:
+    real = run / "notes"
+    real.mkdir()
+    (real / "approved.yaml").write_text("# nothing\n")
+    path = run / layout.APPROVALS
+    if link == "the file":
+        path.parent.mkdir(parents=True)
+        path.symlink_to(real / "approved.yaml")
+    else:
+        path.parent.parent.mkdir(exist_ok=True)
+        path.parent.symlink_to(real)
+    with pytest.raises(EvidenceRefused, match="is a link"):
+        target_policy.approvals(run)
 
 
 def test_approvals_may_be_a_file_of_comments(run: Path) -> None:

@@ -7,8 +7,8 @@ evidence is about is then unknown. Gates that test are decided together, after H
 from collections.abc import Mapping
 from typing import assert_never
 
-from checks import digest, layout, multiple
-from checks.chain import Evidence
+from checks import digest, multiple
+from checks.chain import MAKING, Evidence
 from checks.gate_kinds import (
     BudgetGate,
     ContaminationGate,
@@ -27,15 +27,6 @@ from checks.gates.asked import Asked, Test, failed, gap
 from checks.gates.sample import NoEvidence, Sample
 from checks.params import Params
 from checks.verdict import Finding, Verdict, combine
-
-_CHAIN = (
-    layout.FETCH_REPORT,
-    layout.PREPARE_REPORT,
-    layout.DATA_REPORT,
-    layout.TRAIN_REPORT,
-    layout.PARITY_REPORT,
-    layout.EVALUATION,
-)
 
 
 def policy_digest(gates: Mapping[str, Gate]) -> str:
@@ -61,7 +52,7 @@ def _answer(name: str, gate: Gate, params: Params, evidence: Evidence, sample: S
         more = f" (and {len(evidence.breaks) - 1} more)" if len(evidence.breaks) > 1 else ""
         return failed(name, gate, f"the evidence is about different bytes: {evidence.breaks[0]}{more}")
     # Whatever the gate asks: a verdict on a model whose making is not on record is none.
-    if missing := gap(evidence, _CHAIN):
+    if missing := gap(evidence, MAKING):
         return failed(name, gate, missing)
     try:
         return _asked(name, gate, params, evidence, sample)
