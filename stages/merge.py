@@ -1,7 +1,8 @@
 """Merge: base and adapter to the directory that ships, shard by shard.
 
 In:  models/base, models/adapter, data/splits/valid.jsonl (prompts for parity), params ``merge``.
-Out: models/merged (safetensors of at most ``merge.shard_mb``, config, tokenizer), reports/parity.json.
+Out: models/merged (safetensors of at most ``merge.shard_mb``; config and tokenizer that servers on transformers 4.51
+     read rightly too), reports/parity.json.
 Run: python -m stages.merge
 
 Memory holds a few megabytes of rows at a time, whatever the model's size: the base is mapped, the
@@ -25,6 +26,7 @@ from checks.evidence import MergedFile, ParityReport
 from checks.params import Params
 from checks.rows import Row
 from stages import entry
+from stages.weights import export
 
 _SPARE_BYTES = 50_000_000  # room for tokenizer and config, and to leave the disk usable
 # What a serving runtime reads beside the weights, and what the licence asks to pass on.
@@ -48,6 +50,7 @@ def merge(params: Params, root: Path) -> str:
             raise MergeRefused(f"{layout.SPLITS / 'valid.jsonl'}: no rows to compare on", "run `dvc repro prepare`")
         names = merge_weights(base, adapter, work, params.merge.shard_mb * 10**6)
         copy_companions(base, work)
+        export.spell_both(work)
         report = _held_to_parity(params, root, work, prompts)
     size = sum(file.size for file in report.files.values())
     return (
