@@ -164,6 +164,22 @@ def test_transformers_loads_the_merged_directory_and_it_says_what_peft_says(root
     assert {path.stat().st_mode & 0o777 for path in merged.iterdir()} == {0o644}
 
 
+def test_the_merged_directory_is_spelled_for_old_servers_before_it_is_measured(root: Path, document: dict) -> None:
+    """Parity and digest are those of the exported files; a base whose two spellings disagree refuses."""
+    merge(as_params(document), root)
+    config = json.loads((root / layout.MERGED / "config.json").read_text())
+    assert config["rope_theta"] == config["rope_parameters"]["rope_theta"]
+    assert config["torch_dtype"] == config["dtype"]
+    tokenizer = json.loads((root / layout.MERGED / "tokenizer_config.json").read_text())
+    assert tokenizer["chat_template"] == (root / layout.MERGED / "chat_template.jinja").read_text()
+    report = files.read_json(root / layout.PARITY_REPORT, ParityReport)
+    assert report.merged == digest.of_tree(root / layout.MERGED).digest
+    _base_config(rope_theta=5.0)(root / layout.BASE, root / layout.ADAPTER)
+    with pytest.raises(MergeRefused, match=r"rope_parameters\.rope_theta is 10000\.0, but rope_theta is 5\.0"):
+        merge(as_params(document), root)
+    assert not (root / layout.MERGED).exists()
+
+
 def test_shards_keep_the_limit_are_aligned_and_an_index_names_every_tensor(base: Path, adapter: Path) -> None:
     out = base.parent / "out"
     out.mkdir()

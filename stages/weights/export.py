@@ -3,8 +3,8 @@
 transformers 5 writes ``rope_parameters``, ``dtype``, ``chat_template.jinja`` and tokenizer classes of its own. Releases
 before it, and Text Generation Inference, which ships 4.51 and reads these files by itself, look for ``rope_theta``,
 ``rope_scaling``, ``torch_dtype``, ``chat_template`` in tokenizer_config.json and the old classes, and where one is
-absent they take a default without a word. So the old spelling is written beside the new one. Where the new one is
-absent nothing is added: transformers 5 reads the old.
+absent they take a default without a word. So the old spelling is written beside the new one. RoPE in the old spelling alone
+stays so, since transformers 5 reads it.
 
 What is left alone: RoPE per kind of layer other than Gemma 3's, since transformers 4.51 has no such family and says so.
 """
@@ -24,7 +24,7 @@ _ORIGINAL = "original_max_position_embeddings"
 _WITH_ORIGINAL = ("llama3", "yarn", "longrope")
 # The names that transformers 5 gives to tokenizers of no family; 4.51 knows none of them.
 _BACKENDS = ("TokenizersBackend", "PythonBackend", "SentencePieceBackend")
-# Of these, 4.51 adds what the config says at the ends of a text, by default bos; transformers 5 what tokenizer.json says.
+# At the ends of a text, 4.51 has these add what the config says, by default bos; transformers 5 heeds tokenizer.json.
 _ENDS_FROM_CONFIG = ("LlamaTokenizer", "CodeLlamaTokenizer", "CohereTokenizer", "GemmaTokenizer")
 _GENERIC = "PreTrainedTokenizerFast"  # tokenizer.json, as it stands, in every version
 # What a family called these before; the others had the names of today.
@@ -59,7 +59,7 @@ def config(value: dict[str, Any], place: str = CONFIG) -> dict[str, Any]:
         result |= {"dtype": dtype, "torch_dtype": dtype}
     rope = value.get("rope_parameters")
     if rope is None:
-        return result
+        return result | _old_yarn(value, place)
     if not isinstance(rope, dict):
         raise MergeRefused(f"{place}: rope_parameters is {rope!r:.80}, not an object", "export the base again")
     if not any(isinstance(part, dict) for part in rope.values()):
@@ -160,6 +160,16 @@ def _old_rope(value: dict[str, Any], rope: dict[str, Any], place: str) -> dict[s
     if scaling != {"rope_type": "default"}:
         old["rope_scaling"] = scaling
     return old
+
+
+def _old_yarn(value: dict[str, Any], place: str) -> dict[str, Any]:
+    """YaRN in the old spelling alone, which the two generations read alike only when both lengths are there."""
+    rope = value.get("rope_scaling")
+    # In Phi-3's first configs "yarn" is the name of longrope, in every version.
+    if not isinstance(rope, dict) or value.get("model_type") == "phi3" or _scaling(value, rope)["rope_type"] != "yarn":
+        return {}
+    rope = _completed(value, rope)
+    return {"rope_scaling": rope} | _context_of_yarn(value, rope, place)
 
 
 def _old_rope_of_gemma3(value: dict[str, Any], rope: dict[str, Any], place: str) -> dict[str, Any]:
