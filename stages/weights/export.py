@@ -3,8 +3,8 @@
 transformers 5 writes ``rope_parameters``, ``dtype``, ``chat_template.jinja`` and tokenizer classes of its own. Releases
 before it, and Text Generation Inference, which ships 4.51 and reads these files by itself, look for ``rope_theta``,
 ``rope_scaling``, ``torch_dtype``, ``chat_template`` in tokenizer_config.json and the old classes, and where one is
-absent they take a default without a word. So the old spelling is written beside the new one. RoPE in the old spelling alone
-stays so, since transformers 5 reads it.
+absent they take a default without a word. So the old spelling is written beside the new one. RoPE in the old spelling
+alone stays so, since transformers 5 reads it.
 
 What is left alone: RoPE per kind of layer other than Gemma 3's, since transformers 4.51 has no such family and says so.
 """
