@@ -160,7 +160,7 @@ def _registry(host: str | None) -> Check:
         return Check(
             "registry", "optional", "none named: images go to an OCI layout directory", by, "doctor --registry HOST"
         )
-    scheme = "http" if host.split(":")[0] in ("localhost", "127.0.0.1", "[::1]") else "https"
+    scheme = "http" if urlsplit(f"//{host}").hostname in ("localhost", "127.0.0.1", "::1") else "https"
     state = _http(f"{scheme}://{host}/v2/")
     if state in ("200", "401"):
         return Check("registry", "ok", f"{host} answers{' and asks for a login' if state == '401' else ''}", by)

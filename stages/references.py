@@ -26,7 +26,7 @@ from stages.inference import answers
 from stages.inference.answers import Answered
 
 _ANSWERS = layout.PREDICTIONS / "candidate.jsonl"
-_TODO = "push the data of that commit to a DVC remote (docs/references.md)"
+_REMEDY = "push the data of that commit to a DVC remote (docs/references.md)"
 # DVC sees no reason of its own to evaluate again.
 _AGAIN = "then `dvc repro --force --single-item evaluate`"
 
@@ -94,10 +94,10 @@ def have(
 def _recorded(root: Path, name: str, reference: Reference, rows: Sequence[Row]) -> Answered:
     with _brought(root, name, reference.commit, _ANSWERS) as path:
         if digest.of_file(path).sha256 != reference.predictions:
-            raise EvidenceRefused(f"{_ANSWERS} is not what the record names", _TODO)
+            raise EvidenceRefused(f"{_ANSWERS} is not what the record names", _REMEDY)
         found = files.read_jsonl(path, Prediction)
     if [(p.id, p.reference, p.group, p.slice) for p in found] != [(r.id, r.reference, r.group, r.slice) for r in rows]:
-        raise EvidenceRefused(f"{_ANSWERS} is of other rows than the test split", _TODO)
+        raise EvidenceRefused(f"{_ANSWERS} is of other rows than the test split", _REMEDY)
     return Answered([p.prediction for p in found], [p.latency for p in found], None)
 
 
@@ -109,7 +109,7 @@ def _asked(root: Path, settings: Evaluate, name: str, reference: Reference, rows
         with progress.of_bytes(f"hash {name}") as bar:
             found = digest.of_tree(folder, bar.update).digest
         if found != reference.merged:
-            raise EvidenceRefused(f"{layout.MERGED} is not what the record names", _TODO)
+            raise EvidenceRefused(f"{layout.MERGED} is not what the record names", _REMEDY)
         return answers.ask(root, settings, folder, found, rows, conversations, name)
 
 
@@ -126,7 +126,7 @@ def _brought(root: Path, name: str, commit: str, path: Path) -> Iterator[Path]:
     command = [sys.executable, "-m", "dvc", "get", ".", wanted, "--rev", commit, "-o", str(place.resolve())]
     try:
         if subprocess.run(command, cwd=root, stdout=subprocess.DEVNULL, check=False).returncode != 0:
-            raise EvidenceRefused(f"DVC has no {path} of that commit, here or on a remote", _TODO)
+            raise EvidenceRefused(f"DVC has no {path} of that commit, here or on a remote", _REMEDY)
         yield place
     finally:
         shutil.rmtree(home, ignore_errors=True)

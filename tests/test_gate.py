@@ -1,5 +1,6 @@
 """The gate: what passes, what fails, what is inconclusive, and what makes a verdict void."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -263,6 +264,9 @@ TAMPERS: dict[str, Callable[[Path], object]] = {
     ),
     "a model's name with a way up": _edit_json(
         "reports/evaluation.json", lambda v: v["models"].update({"../x": v["models"]["base"]})
+    ),
+    "a module by a way out and back": lambda root: _lock(
+        root, "train", "../checks/files.py", hashlib.md5(b"").hexdigest()
     ),
     "a dvc.lock of tags": lambda root: (root / "dvc.lock").write_text("stages: !!bool x"),
     "no record in dvc.lock": lambda root: (root / "dvc.lock").unlink(),

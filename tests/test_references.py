@@ -76,6 +76,15 @@ def branch(root: Path) -> None:
     keep(root)
 
 
+def move_on(root: Path, model: str) -> None:
+    """Meanwhile main gets the record of ``model``; back on the pull request's branch."""
+    repository.git(root, "checkout", "--quiet", "main")
+    record(root, model)
+    keep(root)
+    push(root)
+    repository.git(root, "checkout", "--quiet", "change")
+
+
 def found(root: Path, target: str | None = None) -> dict[str, tuple[str, str]]:
     """What is written: name to model and commit."""
     report = references.write(root, target).report
@@ -87,11 +96,7 @@ def test_main_is_the_record_where_the_branch_left_the_target_and_not_what_came_l
     base = keep(clone)
     push(clone)
     branch(clone)
-    repository.git(clone, "checkout", "--quiet", "main")
-    record(clone, B)
-    keep(clone)
-    push(clone)
-    repository.git(clone, "checkout", "--quiet", "change")
+    move_on(clone, B)
     assert found(clone) == {"main": (A, base)}
     assert references.current(clone) == []
 
@@ -122,11 +127,7 @@ def test_a_branch_from_before_the_first_record_must_merge_the_target(clone: Path
     (clone / layout.EVALUATION).unlink()
     keep(clone)
     branch(clone)
-    repository.git(clone, "checkout", "--quiet", "main")
-    record(clone, B)
-    keep(clone)
-    push(clone)
-    repository.git(clone, "checkout", "--quiet", "change")
+    move_on(clone, B)
     with pytest.raises(EvidenceRefused, match=r"has a record and the commit .* has none; merge origin/main into this"):
         references.resolve(clone)
 
@@ -220,11 +221,7 @@ def test_a_merged_base_with_another_record_makes_the_references_stale(clone: Pat
     branch(clone)
     references.write(clone)
     keep(clone)
-    repository.git(clone, "checkout", "--quiet", "main")
-    record(clone, B)
-    keep(clone)
-    push(clone)
-    repository.git(clone, "checkout", "--quiet", "change")
+    move_on(clone, B)
     repository.git(clone, "merge", "--quiet", "--no-edit", "origin/main")
     (line,) = references.current(clone)
     assert "main is" in line
