@@ -114,6 +114,8 @@ def test_a_folder_that_no_manifest_describes_is_refused(tmp_path: Path, fault: s
 @pytest.mark.parametrize(
     ("card", "declared"),
     [
+        (b"---\nlicense: mit\ncreated: 2001-99-99\n---\n", None),
+        (b"---\nlicense: " + b"[" * 3000 + b"\n---\n", None),
         (b"---\nlicense: apache-2.0\ntags: [a]\n---\n# A model\n", "apache-2.0"),
         (b"\xef\xbb\xbf---\r\nlicense: mit\r\n---\r\ntext", "mit"),
         (b"---\nlicense: other\nlicense_name: mrl\n---\n", "mrl"),

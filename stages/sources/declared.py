@@ -54,7 +54,7 @@ def _of_card(card: Path) -> str | None:
         return None
     try:
         card_data: Any = yaml.safe_load("\n".join(_until_closed(rest.splitlines())))
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: a date that no calendar has
         return None
     if not isinstance(card_data, dict):
         return None
