@@ -79,3 +79,21 @@ class VerdictInconclusive(Refusal):
     """The verdict is ``inconclusive``: too little evidence either way."""
 
     exit_code = 11
+
+
+class BuildRefused(Refusal):
+    """An image cannot be built of what lies here: no pinned base, too many layers, a shard too large."""
+
+    exit_code = 12
+
+
+class RegistryRefused(Refusal):
+    """A registry does not answer, refuses, or holds other bytes than it should."""
+
+    exit_code = 13
+
+
+class ServingRefused(Refusal):
+    """A served model does not start, or fails a probe."""
+
+    exit_code = 14

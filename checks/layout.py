@@ -12,6 +12,7 @@ BASE = Path("models/base")
 RAW = Path("data/raw")
 SPLITS = Path("data/splits")  # train.jsonl, valid.jsonl, test.jsonl
 SEAL = Path("data/validated.json")  # the splits that passed every expectation, by digest
+PROBES = Path("data/probes.json")  # what the merged model answers offline, token by token: a server is held to it
 ADAPTER = Path("models/adapter")
 MERGED = Path("models/merged")
 PREDICTIONS = Path("data/predictions")  # candidate.jsonl, base.jsonl, one per baseline
@@ -34,6 +35,8 @@ PLOTS = REPORTS / "plots"  # PNG and SVG
 REFERENCES = REPORTS / "references.json"  # which earlier models git names
 NOISE = REPORTS / "noise.json"  # `lockstep calibrate`
 VERDICT = REPORTS / "verdict.json"
+IMAGE_REPORT = REPORTS / "image.json"  # `lockstep build`
+SERVING_REPORT = REPORTS / "serving.json"  # `lockstep verify`
 
 # Desired state and policy: changed by `lockstep promote` and by code owners.
 ENVIRONMENTS = Path("release/environments")
@@ -44,6 +47,8 @@ APPROVALS = Path("release/policy/approved.yaml")  # policy digests that code own
 STATE = Path(".lockstep")
 DOWNLOADS = STATE / "downloads"
 ANSWERS = STATE / "answers"  # generated texts by the digest of all that decides them
+IMAGE = STATE / "image"  # the OCI layout that `lockstep build` writes unless it pushes
+LAYERS = STATE / "layers.json"  # digests of layers by the digest of the file in them
 REFUSAL = STATE / "refusal.json"  # the last refusal of a stage, for `lockstep run`
 
 SPLIT_NAMES = ("train", "valid", "test")

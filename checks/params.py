@@ -266,6 +266,64 @@ class Tracking(Section):
     experiment: Annotated[str, Field(min_length=1)]
 
 
+class Probes(Section):
+    """Prompts that a server must answer as the merged model does offline."""
+
+    rows: Annotated[int, Field(ge=1, le=512, description="rows of the valid split")]
+    max_new_tokens: Positive
+
+
+class Verify(Section):
+    """How far a served model may be from the offline one, and how long it may take."""
+
+    max_logprob_diff: Annotated[float, Field(gt=0, description="of one generated token, nats, where a server tells it")]
+    near_tie: Annotated[
+        float, Field(ge=0, description="answers may part only where the two best tokens were this near, nats")
+    ]
+    margin: Annotated[float, Field(ge=0, lt=1, description="of the score on the test rows, served against offline")]
+    p95_seconds: Annotated[float | None, Field(gt=0, description="of an answer, one at a time; null: no bound")]
+    start_seconds: Annotated[float, Field(gt=0, description="from start to the first answer")]
+    drain_seconds: Annotated[float, Field(gt=0, description="from SIGTERM to the end of the process")]
+
+
+class Serve(Section):
+    """The serving image, and what it is held to."""
+
+    name: Annotated[
+        str,
+        Field(
+            pattern=r"^[a-z0-9]+([._-][a-z0-9]+)*$",
+            max_length=60,
+            description="of the model: it is served from /models/<name>-<first 12 hex digits of its digest>",
+        ),
+    ]
+    runtime: Annotated[Name, Field(description="a file of release/runtimes")]
+    base: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            description="the image that the weights are added to: HOST/NAME:TAG@sha256:…, or oci:FOLDER@sha256:…; "
+            "null: the weights alone, as a volume",
+        ),
+    ]
+    source: Annotated[str | None, Field(min_length=1, description="address of this repository, for the image's labels")]
+    dtype: Literal["bf16", "fp16", "fp32"]
+    max_input_tokens: Positive
+    max_total_tokens: Annotated[int, Field(ge=2, description="of prompt and answer together")]
+    max_concurrent_requests: Positive
+    probes: Probes
+    verify: Verify
+
+    @model_validator(mode="after")
+    def _an_answer_has_room(self) -> Self:
+        if self.max_total_tokens <= self.max_input_tokens:
+            raise ValueError(
+                f"max_total_tokens: {self.max_total_tokens} leaves no room for an answer to {self.max_input_tokens} "
+                "tokens|raise it above max_input_tokens"
+            )
+        return self
+
+
 class Params(Section):
     """All of params.yaml."""
 
@@ -277,6 +335,7 @@ class Params(Section):
     merge: Merge
     evaluate: Evaluate
     tracking: Tracking
+    serve: Serve
     gates: Annotated[dict[Name, Gate], Field(min_length=1)]
 
     @model_validator(mode="after")
@@ -291,6 +350,18 @@ class Params(Section):
             raise ValueError(
                 f"evaluate.max_new_tokens: {self.evaluate.max_new_tokens} cannot reach a reference of "
                 f"{rows.max_reference_tokens} tokens|raise it to validate.max_reference_tokens or more"
+            )
+        if self.serve.max_input_tokens < rows.max_prompt_tokens:
+            raise ValueError(
+                f"serve.max_input_tokens: {self.serve.max_input_tokens} is below prompts that validate lets through|"
+                f"raise it to validate.max_prompt_tokens, {rows.max_prompt_tokens}, or more"
+            )
+        answer = self.serve.max_total_tokens - self.serve.max_input_tokens
+        longest = max(self.evaluate.max_new_tokens, self.serve.probes.max_new_tokens)
+        if answer < longest:
+            raise ValueError(
+                f"serve.max_total_tokens: leaves {answer} tokens for an answer, and answers of {longest} are asked for|"
+                f"raise it to {self.serve.max_input_tokens + longest} or more"
             )
         for name, gate in self.gates.items():
             self._gate_can_be_asked(name, gate)

@@ -1,0 +1,169 @@
+"""What is known of a model before it is served, of the image that carries it, and of the server that ran.
+
+``stages.probe`` writes the probes, `lockstep build` the image report, `lockstep verify` the serving report.
+Digests are ``sha256:<hex>``: of a model as ``checks.digest`` defines it, of images, manifests and layers as OCI does.
+"""
+
+from typing import Annotated, Literal, Self, get_args
+
+from pydantic import Field, model_validator
+
+from checks.evidence import Count, Digest, Report
+from checks.rows import Message, Record
+
+Seconds = Annotated[float, Field(ge=0)]
+CommitHash = Annotated[str, Field(pattern=r"^[0-9a-f]{40,64}$")]
+
+
+class ProbeToken(Record):
+    """One greedy token and the second best at its place; log-probabilities in nats."""
+
+    id: Count
+    text: str  # what it adds to the answer, special tokens left out; all of them joined are the answer
+    logprob: Annotated[float, Field(le=0)]
+    runner_up: Count
+    runner_up_logprob: Annotated[float, Field(le=0)]
+
+    @property
+    def lead(self) -> float:
+        """How much likelier it was than the second best, nats."""
+        return self.logprob - self.runner_up_logprob
+
+
+class Probe(Record):
+    """One prompt and the merged model's own answer to it.
+
+    ``prompt_tokens`` are the ids of the templated prompt. ``tokens`` is the greedy answer with the token that ended
+    it, if it ``ended``. ``base_text`` is what the untuned base answers to the same messages.
+    """
+
+    id: str
+    messages: Annotated[tuple[Message, ...], Field(min_length=1)]
+    prompt_tokens: Annotated[tuple[Count, ...], Field(min_length=1)]
+    tokens: Annotated[tuple[ProbeToken, ...], Field(min_length=1)]
+    ended: bool
+    base_text: str
+
+    @property
+    def text(self) -> str:
+        """The answer."""
+        return "".join(token.text for token in self.tokens)
+
+
+class ProbeReport(Report):
+    """The merged model's answers offline, token by token."""
+
+    merged: Digest
+    base: Digest
+    valid: Digest  # of the split that the prompts are from
+    max_new_tokens: Count
+    precision: str
+    device: str
+    probes: Annotated[tuple[Probe, ...], Field(min_length=1)]
+
+
+class Layer(Record):
+    """One layer that the weights were added as: uncompressed, so its digest is its diff_id too."""
+
+    digest: Digest
+    size: Count
+    files: Annotated[dict[str, Digest], Field(min_length=1)]  # path below the model's folder to the file's digest
+
+
+class BaseImage(Record):
+    """The image that weights were added to. ``index`` is what was pinned, where that is an index of platforms."""
+
+    name: str  # as params.yaml states it
+    index: Digest | None
+    manifest: Digest
+    platform: str  # such as linux/amd64
+    layers: Count
+    size: Count  # bytes of its layers
+
+
+class ImageReport(Report):
+    """An image: which weights it carries, in which layers, on which base, by which verdict."""
+
+    image: Digest  # of its manifest
+    model: Digest  # of the merged directory
+    verdict: Digest  # of reports/verdict.json
+    commit: CommitHash  # that holds the record of the model
+    runtime: str
+    path: str  # of the weights in the image
+    base: BaseImage | None  # None: the weights alone
+    layers: Annotated[tuple[Layer, ...], Field(min_length=1)]  # of the weights, in order
+    size: Count  # bytes of all its blobs
+    tool: str  # version of Lockstep
+
+
+CheckName = Literal[
+    "start",  # answered within the deadline
+    "identity",  # says that it serves this model's folder
+    "template",  # makes the same token ids of a chat
+    "parity",  # answers the probes as the offline model does
+    "adapter",  # answers otherwise than the base
+    "score",  # scores the same on the test rows
+    "errors",  # refuses a prompt too long, a malformed request, an unknown model
+    "metrics",  # exposes metrics, and they move
+    "latency",  # answers in time
+    "egress",  # ran without a way out
+    "read-only",  # ran on a root file system that cannot be written
+    "drain",  # SIGTERM lets a request in flight finish
+]
+
+
+class ServingCheck(Record):
+    """One question to the server. ``unavailable``: this runtime, or this way to run it, cannot answer it."""
+
+    name: CheckName
+    status: Literal["pass", "fail", "unavailable"]
+    reason: str  # one sentence for a person
+    value: float | None = None
+    bound: float | None = None
+
+
+class Load(Record):
+    """Answers at one level of concurrency. Times in seconds from sending a request; a first token where it streams."""
+
+    concurrency: Annotated[int, Field(ge=1)]
+    requests: Annotated[int, Field(ge=1)]
+    p50: Seconds
+    p95: Seconds
+    first_token_p50: Seconds | None
+    first_token_p95: Seconds | None
+    tokens_per_second: Annotated[float, Field(ge=0)]  # generated, of all requests together
+
+
+class ServingReport(Report):
+    """What a server was seen to do. It passes when no check fails and the essential ones pass."""
+
+    image: Digest | None  # None: a server that was running already, or a folder of weights
+    model: Digest
+    verdict: Digest  # of reports/verdict.json
+    probes: Digest  # of data/probes.json
+    runtime: str
+    how: Literal["container", "process", "url"]
+    device: str
+    checks: tuple[ServingCheck, ...]
+    load: tuple[Load, ...]
+    status: Literal["pass", "fail"]
+    tool: str
+
+    @model_validator(mode="after")
+    def _status_is_of_the_checks(self) -> Self:
+        names = [check.name for check in self.checks]
+        if sorted(names) != sorted(get_args(CheckName)):
+            raise ValueError("every check is made once, or said to be unavailable")
+        if self.status != combine(self.checks):
+            raise ValueError(f"status {self.status} contradicts the checks")
+        return self
+
+
+ESSENTIAL: tuple[CheckName, ...] = ("start", "parity", "adapter", "score")
+
+
+def combine(checks: tuple[ServingCheck, ...]) -> Literal["pass", "fail"]:
+    """``pass`` when no check fails and each essential one passes."""
+    passed = {check.name for check in checks if check.status == "pass"}
+    failed = any(check.status == "fail" for check in checks)
+    return "fail" if failed or not passed.issuperset(ESSENTIAL) else "pass"

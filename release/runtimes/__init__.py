@@ -1,0 +1,130 @@
+"""Serving runtimes as data: each file ``<name>.yaml`` of this folder says how one server is started and asked.
+
+Adding a runtime is adding a file. In ``environment``, ``entrypoint`` and ``command`` these words in braces are
+replaced, and nothing else is read as a placeholder: {model} (the weights' folder in the image), {name}, {port}, {dtype}
+(by ``dtypes``), {max_input_tokens}, {max_total_tokens}, {max_concurrent_requests}.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import Field, ValidationError
+
+from checks import files, plain_yaml
+from checks.errors import ParamsRefused
+from checks.params import Serve
+from checks.sections import Name, Section, Strings
+
+FOLDER = Path(__file__).parent
+
+# How a server is asked for what OpenAI's API has no word for: the code that speaks it is release/serving/dialects.py.
+Dialect = Literal["tgi", "vllm", "openai"]
+
+
+class Identity(Section):
+    """Where the server says what it serves: a GET of ``path``, the value at ``field``, dots for depth, 0 for a list."""
+
+    path: str
+    field: str
+
+
+class Metrics(Section):
+    """Prometheus metrics at ``path``; each counter of ``counters`` must grow by asking."""
+
+    path: str
+    counters: Strings
+
+
+class Errors(Section):
+    """Status codes that are right for wrong requests; null where this server cannot tell: ``cannot`` says why."""
+
+    too_long: Annotated[tuple[int, ...] | None, Field(strict=False)]
+    malformed: Annotated[tuple[int, ...] | None, Field(strict=False)]
+    unknown_model: Annotated[tuple[int, ...] | None, Field(strict=False)]
+
+
+class Drain(Section):
+    """How the server ends: seconds it takes at most by its own settings, exit codes that mean it ended well."""
+
+    seconds: float
+    exit_codes: Annotated[tuple[int, ...], Field(strict=False)]
+
+
+class Runtime(Section):
+    """One server. What it cannot report is named in ``cannot``: check to reason."""
+
+    name: Name
+    image: Annotated[str, Field(description="what serve.base is pinned from, by tag")]
+    platform: str
+    entrypoint: Annotated[tuple[str, ...] | None, Field(strict=False, description="null: the base's")]
+    command: Strings
+    environment: dict[str, str]
+    dtypes: dict[Literal["bf16", "fp16", "fp32"], str]
+    port: Annotated[int, Field(ge=1024, le=65535)]
+    user: str | None
+    writable: Annotated[tuple[str, ...], Field(strict=False, description="paths that need room on a read-only root")]
+    shm_mb: int
+    health: str
+    dialect: Dialect
+    model_field: Annotated[str, Field(description="what a request calls the model, with placeholders")]
+    identity: Identity | None
+    metrics: Metrics | None
+    errors: Errors
+    drain: Drain
+    cannot: dict[str, str]
+
+
+class Filled(Section):
+    """A runtime with every placeholder replaced."""
+
+    entrypoint: tuple[str, ...] | None
+    command: tuple[str, ...]
+    environment: dict[str, str]
+    model_field: str
+
+
+def names() -> list[str]:
+    """Every runtime there is."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def load(name: str) -> Runtime:
+    """Read one runtime. Raises ParamsRefused when there is none of that name, or its file says something impossible."""
+    if name not in names():
+        raise ParamsRefused(f"serve.runtime: {name!r} is no runtime", f"use one of {', '.join(names())}")
+    path = FOLDER / f"{name}.yaml"
+    try:
+        runtime = Runtime.model_validate(plain_yaml.load(path.read_text(encoding="utf-8")))
+    except ValidationError as error:
+        raise ParamsRefused(f"{path}: {files.first(error)}", "mend the file") from error
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ParamsRefused(f"{path}: {str(error).splitlines()[0]}", "mend the file") from error
+    if runtime.name != name:
+        raise ParamsRefused(f"{path}: is called {runtime.name!r}", f"call it {name}")
+    return runtime
+
+
+def fill(runtime: Runtime, serve: Serve, path: str) -> Filled:
+    """Replace the placeholders; ``path`` is the weights' folder where the server sees it."""
+    words = {
+        "{model}": path,
+        "{name}": serve.name,
+        "{port}": str(runtime.port),
+        "{dtype}": runtime.dtypes[serve.dtype],
+        "{max_input_tokens}": str(serve.max_input_tokens),
+        "{max_total_tokens}": str(serve.max_total_tokens),
+        "{max_concurrent_requests}": str(serve.max_concurrent_requests),
+    }
+
+    def filled(text: str) -> str:
+        for word, value in words.items():
+            text = text.replace(word, value)
+        return text
+
+    return Filled(
+        entrypoint=None if runtime.entrypoint is None else tuple(map(filled, runtime.entrypoint)),
+        command=tuple(map(filled, runtime.command)),
+        environment={name: filled(value) for name, value in sorted(runtime.environment.items())},
+        model_field=filled(runtime.model_field),
+    )
