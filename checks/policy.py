@@ -24,7 +24,7 @@ from checks.gate_kinds import (
     SliceGate,
     ThresholdGate,
 )
-from checks.params import BasePrompt, Evaluate, Labels, MergeParity, MinRows, Params, Scorer, Validate
+from checks.params import BasePrompt, Evaluate, Labels, MergeParity, MinRows, Params, Probes, Scorer, Validate, Verify
 from checks.rows import Record
 from checks.sections import Section
 
@@ -72,6 +72,11 @@ STRICTER: Mapping[type[Section], Mapping[str, Stricter]] = {
         "base_prompt": "section", "baselines": "more",
     },
     BasePrompt: {"labels": "incomparable", "shots": "incomparable"},
+    Probes: {"rows": "higher", "max_new_tokens": "higher"},
+    Verify: {
+        "max_logprob_diff": "lower", "near_tie": "lower", "margin": "lower", "p95_seconds": "lower",
+        "start_seconds": "lower", "drain_seconds": "lower",
+    },
 }  # fmt: skip
 # Fields that decide nothing about a model (batch_tokens), or are compared otherwise.
 APART: Mapping[type[Section], frozenset[str]] = {Evaluate: frozenset(("batch_tokens", "scorers"))}
@@ -109,6 +114,8 @@ class Policy(NamedTuple):
     parity: MergeParity
     evaluate: Evaluate
     licenses: Mapping[str, str | None]  # as stated of the base and of the data
+    probes: Probes
+    verify: Verify
     test: Digest | None
 
     @property
@@ -123,6 +130,8 @@ class Policy(NamedTuple):
                 "parity": self.parity.model_dump(mode="json"),
                 "evaluate": asked,
                 "licenses": dict(self.licenses),
+                "probes": self.probes.model_dump(mode="json"),
+                "verify": self.verify.model_dump(mode="json"),
                 "test": self.test,
             }
         )
@@ -132,7 +141,17 @@ def of(params: Params, test: Digest | None) -> Policy:
     """The policy that ``params`` and the test split with digest ``test`` make."""
     evaluate = params.evaluate
     licenses = {"base": params.base.license, "data": params.data.license}
-    return Policy(params.gates, evaluate.scorers, params.validate_, params.merge.parity, evaluate, licenses, test)
+    return Policy(
+        gates=params.gates,
+        scorers=evaluate.scorers,
+        validate=params.validate_,
+        parity=params.merge.parity,
+        evaluate=evaluate,
+        licenses=licenses,
+        probes=params.serve.probes,
+        verify=params.serve.verify,
+        test=test,
+    )
 
 
 def changes(old: Policy, new: Policy) -> tuple[Change, ...]:
@@ -145,6 +164,8 @@ def changes(old: Policy, new: Policy) -> tuple[Change, ...]:
         *_fields("merge.parity", old.parity, new.parity),
         *_fields("evaluate", old.evaluate, new.evaluate),
         *_licenses(old.licenses, new.licenses),
+        *_fields("serve.probes", old.probes, new.probes),
+        *_fields("serve.verify", old.verify, new.verify),
     ]
     return tuple(sorted(found, key=lambda change: not change.needs_approval))
 

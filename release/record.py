@@ -17,6 +17,7 @@ READS = {
     "train": ("train",),
     "merge": ("merge",),
     "evaluate": ("evaluate",),
+    "probe": ("serve.probes", "serve.dtype", "serve.max_input_tokens"),
     "gate": ("gates", "evaluate.scorers", "base.license", "data.license"),
 }
 
@@ -24,8 +25,8 @@ READS = {
 def differences(root: Path) -> list[str]:
     """One line for each parameter, module or report that a stage did not run with as it is now.
 
-    Outputs that DVC caches are held by the verdict's own digests. Raises ParamsRefused when params.yaml cannot be
-    read.
+    Outputs that DVC caches are held by the verdict's own digests, but for the probes, which it does not judge. Raises
+    ParamsRefused when params.yaml cannot be read.
     """
     said = params_file.document(root / layout.PARAMS)
     try:
@@ -49,11 +50,11 @@ def differences(root: Path) -> list[str]:
 
 
 def _changed(root: Path, stage: str, ran: dict[str, Any]) -> list[str]:
-    """Modules and reports that are not what the stage read and wrote."""
+    """Modules, reports and probes that are not what the stage read and wrote."""
     found = []
     for entry in (*_list(ran.get("deps")), *_list(ran.get("outs"))):
         path, expected = str(_mapping(entry).get("path", "")), _mapping(entry).get("md5")
-        if not path.endswith(".py") and not path.startswith(f"{layout.REPORTS}/"):
+        if not path.endswith(".py") and not path.startswith((f"{layout.REPORTS}/", layout.PROBES.as_posix())):
             continue
         if str(expected).endswith(".dir"):
             continue

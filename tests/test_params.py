@@ -45,6 +45,22 @@ FAULTS = {
         "max_new_tokens: 2",
         "evaluate.max_new_tokens: 2 cannot reach",
     ),
+    "a server without room for an answer": (
+        "max_total_tokens: 1280",
+        "max_total_tokens: 1024",
+        "serve: max_total_tokens: 1024 leaves no room",
+    ),
+    "a server without room for the probes' answers": (
+        "max_total_tokens: 1280",
+        "max_total_tokens: 1040",
+        "answers of 24 are asked for",
+    ),
+    "a server without room for the prompts": (
+        "max_input_tokens: 1024",
+        "max_input_tokens: 64",
+        "serve.max_input_tokens: 64 is below prompts",
+    ),
+    "a name that is no folder": ("name: azure-cli-router", "name: ../router", "serve.name: '../router'"),
     "too few rows for a gate": ("test: 385", "test: 100", "raise it to 385, or widen gates.routes_well.resolution"),
     "a gate on nothing scored": (
         "metric: exact-match",

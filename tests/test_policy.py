@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from checks import gate_kinds, policy
-from checks.params import Evaluate, MergeParity, Params, Validate
+from checks.params import Evaluate, MergeParity, Params, Probes, Validate, Verify
 from checks.policy import Policy
 from checks.sections import Section
 from tests.conftest import REPOSITORY
@@ -111,6 +111,14 @@ DIRECTIONS: list[tuple[str, Any, Any]] = [
     ("merge.parity.prompts", 64, 256),
     ("merge.parity.max_logprob_diff", 0.6, 0.4),
     ("merge.parity.min_top1", 0.9, 0.99),
+    ("serve.probes.rows", 8, 32),
+    ("serve.probes.max_new_tokens", 8, 32),
+    ("serve.verify.max_logprob_diff", 1.0, 0.1),
+    ("serve.verify.near_tie", 1.0, 0.1),
+    ("serve.verify.margin", 0.5, 0.0),
+    ("serve.verify.p95_seconds", 60, 1),
+    ("serve.verify.start_seconds", 900, 60),
+    ("serve.verify.drain_seconds", 900, 60),
     ("evaluate.confidence", 0.9, 0.99),
     ("evaluate.baselines", ["majority"], None),
 ]
@@ -312,7 +320,7 @@ def _reached(section: type[Section]) -> set[type[Section]]:
 
 
 def test_every_field_of_every_kind_has_a_direction() -> None:
-    roots: list[type[Section]] = [*_kinds(), Validate, MergeParity, Evaluate]
+    roots: list[type[Section]] = [*_kinds(), Validate, MergeParity, Evaluate, Probes, Verify]
     sections = {found for root in roots for found in _reached(root)}
     assert set(policy.STRICTER) == sections
     for section in sections:

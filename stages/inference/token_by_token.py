@@ -1,0 +1,64 @@
+"""Greedy generation of one prompt at a time, with how sure the model was of each token.
+
+What a server is held to: slow, and free of anything that batches could change.
+"""
+
+import inspect
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from transformers.cache_utils import DynamicCache
+
+from checks.errors import EvaluationRefused
+
+
+class Step(NamedTuple):
+    """A chosen token and the second best; log-probabilities in nats."""
+
+    id: int
+    logprob: float
+    runner_up: int
+    runner_up_logprob: float
+
+
+@torch.inference_mode()
+def answer(model: Any, prompt: Sequence[int], ends: frozenset[int], max_new_tokens: int) -> list[Step]:
+    """The greedy answer to ``prompt`` (token ids), at most ``max_new_tokens`` long, with the token that ended it.
+
+    Raises EvaluationRefused when a log-probability is not finite.
+    """
+    cache_name = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+    known = {cache_name: DynamicCache(config=model.config), "use_cache": True, "logits_to_keep": 1}
+    ids, steps = torch.tensor([list(prompt)], device=model.device), []
+    for _ in range(max_new_tokens):
+        logprobs = model(input_ids=ids, **known).logits[0, -1].double().log_softmax(-1)
+        best = logprobs.topk(2)
+        if not bool(torch.isfinite(best.values).all()):
+            raise EvaluationRefused("a log-probability is not finite", "train with a lower train.learning_rate")
+        (chosen, second), (sure, less) = best.indices.tolist(), best.values.tolist()
+        steps.append(Step(chosen, round(min(sure, 0.0), 6), second, round(min(less, 0.0), 6)))
+        if chosen in ends:
+            break
+        ids = best.indices[None, :1]
+    return steps
+
+
+def pieces(tokenizer: Any, tokens: Sequence[int]) -> list[str]:
+    """What each token adds to the text, special tokens left out; joined they are the text.
+
+    A character that several tokens spell belongs to the one that completes it. Raises EvaluationRefused when a later
+    token changes what earlier ones spell.
+    """
+    found, sofar = [], ""
+    for count in range(1, len(tokens) + 1):
+        text = tokenizer.decode(tokens[:count], skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        if count < len(tokens) and text.endswith("\N{REPLACEMENT CHARACTER}"):
+            text = sofar
+        if not text.startswith(sofar):
+            raise EvaluationRefused(
+                f"the tokenizer spells {text!r} after {sofar!r}", "use a tokenizer whose decoding never looks ahead"
+            )
+        found.append(text[len(sofar) :])
+        sofar = text
+    return found

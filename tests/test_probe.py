@@ -1,0 +1,182 @@
+"""The stage probe on tiny models: the answers a server will be held to, and what refuses to be asked."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from checks import digest, files, layout
+from checks.errors import EvaluationRefused, EvidenceRefused
+from checks.params import Params
+from checks.rows import Message, Row
+from checks.serving import ProbeReport
+from stages import probe as stage
+from stages.inference import generate, token_by_token
+from tests.conftest import as_params
+
+
+def _rows(count: int) -> list[Row]:
+    words = ["queue", "table", "disk", "vault", "image", "key", "list", "show", "create", "delete"]
+    return [
+        Row(
+            id=f"{n:016x}",
+            messages=(Message(role="user", content=f"show the {words[n % 10]} {words[n * 3 % 10]} {n}"),),
+            reference=words[n % 10],
+            group=f"g{n}",
+            slice="s",
+            source=f"file:{n}",
+        )
+        for n in range(count)
+    ]
+
+
+@pytest.fixture
+def root(tmp_path: Path, tiny_base: Path) -> Path:
+    """A base, another tiny model as the merged one, and a valid split."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    for folder in (layout.BASE, layout.MERGED):
+        shutil.copytree(tiny_base, tmp_path / folder)
+    torch.manual_seed(9)
+    model = AutoModelForCausalLM.from_pretrained(tiny_base)
+    for weight in model.parameters():
+        weight.data += 0.3 * torch.randn_like(weight)
+    for old in (tmp_path / layout.MERGED).glob("model*"):
+        old.unlink()
+    model.save_pretrained(tmp_path / layout.MERGED)
+    files.write_jsonl(tmp_path / layout.SPLITS / "valid.jsonl", _rows(20))
+    return tmp_path
+
+
+def _report(root: Path) -> ProbeReport:
+    return files.read_json(root / layout.PROBES, ProbeReport)
+
+
+def test_each_token_is_the_greedy_one_and_knows_how_far_the_second_best_was(root: Path, document: dict) -> None:
+    import torch
+
+    document["serve"] |= {"dtype": "fp32"}
+    params = as_params(document)
+    stage.probe(params, root)
+    report = _report(root)
+    assert len(report.probes) == params.serve.probes.rows
+    assert report.merged == digest.of_tree(root / layout.MERGED).digest
+    model, tokenizer = generate.load(root / layout.MERGED, "fp32")
+    for probe in report.probes:
+        ids = [token.id for token in probe.tokens]
+        with torch.inference_mode():
+            whole = torch.tensor([[*probe.prompt_tokens, *ids]])
+            logprobs = model(whole).logits[0, len(probe.prompt_tokens) - 1 : -1].log_softmax(-1)
+        assert logprobs.argmax(-1).tolist() == ids
+        for token, row in zip(probe.tokens, logprobs, strict=True):
+            best = row.topk(2)
+            assert token.logprob == pytest.approx(float(best.values[0]), abs=1e-4)
+            assert (token.runner_up, token.lead) == (
+                int(best.indices[1]),
+                pytest.approx(float(best.values[0] - best.values[1]), abs=1e-4),
+            )
+        assert probe.text == tokenizer.decode(ids, skip_special_tokens=True)
+        assert probe.ended or len(ids) == params.serve.probes.max_new_tokens
+        templated = tokenizer.apply_chat_template(
+            [m.model_dump() for m in probe.messages], add_generation_prompt=True, return_dict=False
+        )
+        assert list(probe.prompt_tokens) == templated
+
+
+def test_the_base_is_asked_the_same_and_answers_otherwise(root: Path, params: Params) -> None:
+    line = stage.probe(params, root)
+    differ = sum(probe.text != probe.base_text for probe in _report(root).probes)
+    assert differ > 0
+    assert f"the base answers {differ} of them otherwise" in line
+
+
+def test_the_same_inputs_give_the_same_bytes(root: Path, params: Params) -> None:
+    stage.probe(params, root)
+    before = (root / layout.PROBES).read_bytes()
+    stage.probe(params, root)
+    assert (root / layout.PROBES).read_bytes() == before
+
+
+def test_fewer_rows_than_asked_for_are_all_asked(root: Path, params: Params) -> None:
+    files.write_jsonl(root / layout.SPLITS / "valid.jsonl", _rows(3))
+    stage.probe(params, root)
+    assert len(_report(root).probes) == 3
+
+
+def test_an_empty_split_is_refused(root: Path, params: Params) -> None:
+    files.write_jsonl(root / layout.SPLITS / "valid.jsonl", [])
+    with pytest.raises(EvaluationRefused, match=r"valid.jsonl: has no rows"):
+        stage.probe(params, root)
+
+
+@pytest.mark.parametrize("folder", [layout.BASE, layout.MERGED])
+def test_a_missing_model_is_refused_and_nothing_is_written(root: Path, params: Params, folder: Path) -> None:
+    shutil.rmtree(root / folder)
+    with pytest.raises(EvidenceRefused, match=str(folder)):
+        stage.probe(params, root)
+    assert not (root / layout.PROBES).exists()
+
+
+def test_a_prompt_that_the_server_has_no_room_for_is_refused(root: Path, params: Params) -> None:
+    long = _rows(1)[0].model_copy(update={"messages": (Message(role="user", content="disk " * 400),)})
+    files.write_jsonl(root / layout.SPLITS / "valid.jsonl", [long])
+    with pytest.raises(EvaluationRefused, match="too long"):
+        stage.probe(params, root)
+
+
+def test_weights_that_compute_nothing_finite_are_refused(root: Path, params: Params) -> None:
+    from safetensors.torch import load_file, save_file
+
+    shard = root / layout.MERGED / "model.safetensors"
+    tensors = load_file(shard)
+    tensors["lm_head.weight"] = tensors["lm_head.weight"] * float("nan")
+    save_file(tensors, shard, metadata={"format": "pt"})
+    with pytest.raises(EvaluationRefused, match="not finite"):
+        stage.probe(params, root)
+
+
+def test_a_character_of_several_tokens_belongs_to_the_one_that_completes_it(tiny_base: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base)
+    text = "ключ ☁ 🦊 end"
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    pieces = token_by_token.pieces(tokenizer, ids)
+    assert "".join(pieces) == text
+    assert not any("\N{REPLACEMENT CHARACTER}" in piece for piece in pieces)
+    assert "☁" in pieces
+
+
+def test_an_answer_cut_inside_a_character_keeps_what_is_there(tiny_base: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base)
+    ids = tokenizer.encode("ok ☁", add_special_tokens=False)[:-1]
+    assert "".join(token_by_token.pieces(tokenizer, ids)) == tokenizer.decode(ids)
+
+
+def test_special_tokens_spell_nothing(tiny_base: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base)
+    assert token_by_token.pieces(tokenizer, [tokenizer.eos_token_id]) == [""]
+
+
+def test_a_tokenizer_that_changes_what_it_said_is_refused() -> None:
+    from transformers import PreTrainedTokenizerFast
+
+    raw = Tokenizer(models.WordLevel({"a": 0, "b": 1, "[UNK]": 2}, unk_token="[UNK]"))
+    raw.pre_tokenizer = pre_tokenizers.Whitespace()
+    raw.decoder = decoders.Sequence([decoders.Fuse(), decoders.Replace("a b", "c"), decoders.Replace("ab", "c")])
+    wrapped = PreTrainedTokenizerFast(tokenizer_object=raw, unk_token="[UNK]")
+    with pytest.raises(EvaluationRefused, match="never looks ahead"):
+        token_by_token.pieces(wrapped, [0, 1])
+
+
+def test_the_report_reads_as_json_of_the_documented_shape(root: Path, params: Params) -> None:
+    stage.probe(params, root)
+    plain = json.loads((root / layout.PROBES).read_text())
+    assert set(plain["probes"][0]) == {"id", "messages", "prompt_tokens", "tokens", "ended", "base_text"}
