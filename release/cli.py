@@ -9,26 +9,13 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, ParamSpec
+from typing import ParamSpec
 
 import click
 
-if TYPE_CHECKING:
-    from checks.verdict import Finding, Verdict
-    from release.target_policy import PolicyJudgement
+from release import tables
 
 P = ParamSpec("P")
-
-LONGEST = 140  # of a passing gate's reason in the table
-MARKS = {"pass": "✓", "fail": "✗", "inconclusive": "?"}
-COLOURS = {
-    "pass": "green",
-    "fail": "red",
-    "inconclusive": "yellow",
-    "ok": "green",
-    "missing": "red",
-    "optional": "yellow",
-}
 
 
 def refusing(command: Callable[P, None]) -> Callable[P, None]:
@@ -83,7 +70,7 @@ def run(root: Path, targets: tuple[str, ...], force: bool) -> None:
     if targets and "gate" not in targets:
         return
     verdict = verb.gate(root)
-    click.echo(f"\n{_table(verdict)}\n")
+    click.echo(f"\n{tables.verdict(verdict)}\n")
     for what, where in _places(root):
         click.echo(f"  {what:<14}{where}")
     click.echo("\nThe record of this run is dvc.lock and reports/: commit them with the change that made them.")
@@ -113,9 +100,49 @@ def gate(root: Path, policy_from: str | None, explain: str | None, as_json: bool
         from release import gate as verb
 
         verdict = verb.gate(root)
-        click.echo(_json(verdict.model_dump(mode="json")) if as_json else _table(verdict))
+        click.echo(_json(verdict.model_dump(mode="json")) if as_json else tables.verdict(verdict))
         if refusal := verb.refusal(verdict):
             raise refusal
+
+
+@main.command()
+@click.option("--push", metavar="IMAGE", help="Send it to a registry, as HOST/NAME[:TAG], instead of a folder.")
+@click.option(
+    "--output", metavar="FOLDER", type=click.Path(path_type=Path), help="The OCI layout to write; else .lockstep/image."
+)
+@click.option("--runtime", metavar="NAME", help="Another runtime than serve.runtime.")
+@click.option(
+    "--base", metavar="IMAGE", help="Another base than serve.base: HOST/NAME[:TAG]@sha256:… or oci:FOLDER@sha256:…"
+)
+@click.option("--dry-run", is_flag=True, help="Print the plan, with sizes, and write nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print reports/image.json, or the plan, as JSON.")
+@click.pass_obj
+@refusing
+def build(
+    root: Path,
+    push: str | None,
+    output: Path | None,
+    runtime: str | None,
+    base: str | None,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Add the merged weights to a serving image, if the verdict is `pass` and is about these weights.
+
+    Needs no Docker. Prints the image's digest and nothing else; what it is made of is in reports/image.json. The same
+    record gives the same digest on every machine.
+    """
+    from release import build as verb
+
+    if push is not None and output is not None:
+        raise click.UsageError("--push and --output are two places: name one")
+    options = verb.Options(push=push, output=output, runtime=runtime, base=base)
+    if dry_run:
+        plan = verb.plan(root, options)
+        click.echo(_json(plan.model_dump(mode="json")) if as_json else tables.plan(plan))
+        return
+    report = verb.build(root, options)
+    click.echo(_json(report.model_dump(mode="json")) if as_json else report.image)
 
 
 @main.command()
@@ -136,7 +163,7 @@ def doctor(root: Path, as_json: bool, registry: str | None) -> None:
         click.echo(_json([check._asdict() for check in found]))
     else:
         for check in found:
-            click.secho(f"{check.status:<9}", fg=COLOURS[check.status], nl=False)
+            click.secho(f"{check.status:<9}", fg=tables.COLOURS[check.status], nl=False)
             click.echo(f"{check.name:<16}{check.found}  [{', '.join(check.needed_by)}]")
             if check.mend:
                 click.echo(f"{'':<25}→ {check.mend}")
@@ -163,8 +190,8 @@ def calibrate(root: Path, as_json: bool) -> None:
     width = max(len(run.order) for run in report.runs)
     for run in report.runs:
         how = f"{run.order:<{width}}  {run.batch_tokens:>6} tokens a batch, {run.threads} threads"
-        click.echo(f"  {how}: {_figures(run.metrics)}, {run.changed} rows changed")
-    floor = _figures(report.floor)
+        click.echo(f"  {how}: {tables.figures(run.metrics)}, {run.changed} rows changed")
+    floor = tables.figures(report.floor)
     click.echo(f"noise on {report.rows} rows ({report.device}): {floor}; a margin below it is refused")
     click.echo(f"{layout.NOISE} is written: commit it, and run `lockstep run`")
 
@@ -189,7 +216,7 @@ def references(root: Path, target: str | None, as_json: bool) -> None:
         click.echo(f"{name:<10}model {reference.merged.removeprefix('sha256:')[:12]} of commit {reference.commit[:12]}")
     for name, why in written.report.absent.items():
         click.echo(f"{name:<10}none: {why}")
-    click.echo(f"held against {written.target}; {_recorded(written.changed)}")
+    click.echo(f"held against {written.target}; {tables.recorded(written.changed)}")
 
 
 @main.command()
@@ -207,16 +234,6 @@ def schema(root: Path, write: bool) -> None:
         click.echo(_json(params_file.schema()))
 
 
-def _figures(values: dict[str, float]) -> str:
-    return ", ".join(f"{metric} {value:.4f}" for metric, value in values.items())
-
-
-def _recorded(changed: bool) -> str:
-    from checks import layout
-
-    return f"{layout.REFERENCES} {'is written' if changed else 'says so already'}"
-
-
 def _explain(root: Path, name: str, as_json: bool) -> None:
     from release import explain as verb
 
@@ -232,62 +249,13 @@ def _judge_from(root: Path, ref: str, as_json: bool) -> None:
     from release import target_policy as verb
 
     judgement = verb.judge_from(root, ref)
-    click.echo(_json(judgement.model_dump(mode="json")) if as_json else _policy(judgement))
+    click.echo(_json(judgement.model_dump(mode="json")) if as_json else tables.policy(judgement))
     if refusal := verb.refusal(judgement):
         raise refusal
 
 
-def _policy(judgement: "PolicyJudgement") -> str:
-    """What happened to the policy, the verdict under each, every change, and what may be done."""
-    from checks import layout
-
-    target = f"{judgement.ref} ({judgement.commit[:12]})"
-    parts = [click.style(judgement.headline, fg=COLOURS[judgement.status], bold=True)]
-    parts.append(f"under its own policy, {_table(judgement.own)}")
-    if judgement.target is None:
-        parts.append(f"under the policy of {target}: not judged")
-    elif judgement.target != judgement.own:
-        parts.append(f"under the policy of {target}, {_table(judgement.target)}")
-    changes = [f"  {'!' if c.needs_approval else ' '} {c.kind:<9}{c.text}" for c in judgement.changes]
-    if changes:
-        parts.append(
-            "\n".join([f"changes of policy against {target}; ! needs approval or a pass under both:", *changes])
-        )
-    parts += judgement.notes
-    if judgement.approval:
-        parts.append(f"approved by {judgement.approval.by}: {judgement.approval.why}")
-    elif any(change.needs_approval for change in judgement.changes):
-        entry = f"  - policy: {judgement.policy}\n    by: NAME\n    why: REASON"
-        parts.append(f"to approve this policy, code owners add to {layout.APPROVALS}:\n{entry}")
-    return "\n\n".join(parts)
-
-
 def _json(value: object) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False)
-
-
-def _table(verdict: "Verdict") -> str:
-    """The findings, a line each, under the verdict."""
-    head = f"verdict: {verdict.status}"
-    if verdict.model:
-        head += f"   model {verdict.model.removeprefix('sha256:')[:12]}"
-    lines = [click.style(head, fg=COLOURS[verdict.status], bold=True)]
-    gates = max((len(f.gate) for f in verdict.findings), default=0)
-    kinds = max((len(f.kind) for f in verdict.findings), default=0)
-    for finding in verdict.findings:
-        mark = click.style(MARKS[finding.status], fg=COLOURS[finding.status])
-        lines.append(f"  {mark} {finding.gate:<{gates}}  {finding.kind:<{kinds}}  {_shown(finding)}")
-    return "\n".join(lines)
-
-
-def _shown(finding: "Finding") -> str:
-    """The reason on one printable line; that of a pass is cut, --explain has it whole."""
-    reason = " ".join(
-        "".join(c if c.isprintable() or c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in finding.reason).split()
-    )
-    if finding.status != "pass" or len(reason) <= LONGEST:
-        return reason
-    return f"{reason[: LONGEST - 1]}…"
 
 
 def _places(root: Path) -> list[tuple[str, str]]:

@@ -15,7 +15,8 @@ from checks.evidence import NoiseReport
 from checks.params import Params
 from checks.rows import Prediction
 from checks.verdict import Finding, Status, Verdict, combine
-from release.cli import _table, main
+from release import tables
+from release.cli import main
 from stages.gate import gate
 from tests import evidence_tree
 from tests.conftest import as_params, scaled_down, written
@@ -502,6 +503,6 @@ def test_a_reason_is_one_printable_line(run: Path, document: dict) -> None:
     evidence_tree.earlier(run, "champion")
     evidence_tree.evaluated(run, params, [evidence_tree.predict(row, True) for row in evidence_tree.rows("test", 40)])
     _evaluation(references__champion=change)(run)
-    shown = _table(_verdict(run, params))
+    shown = tables.verdict(_verdict(run, params))
     assert "gone ✓ all is well\N{REPLACEMENT CHARACTER}[2J" in shown
     assert len(shown.splitlines()) == 1 + len(params.gates)

@@ -74,10 +74,8 @@ def test_each_token_is_the_greedy_one_and_knows_how_far_the_second_best_was(root
         for token, row in zip(probe.tokens, logprobs, strict=True):
             best = row.topk(2)
             assert token.logprob == pytest.approx(float(best.values[0]), abs=1e-4)
-            assert (token.runner_up, token.lead) == (
-                int(best.indices[1]),
-                pytest.approx(float(best.values[0] - best.values[1]), abs=1e-4),
-            )
+            assert token.runner_up == int(best.indices[1])
+            assert token.lead == pytest.approx(float(best.values[0] - best.values[1]), abs=1e-4)
         assert probe.text == tokenizer.decode(ids, skip_special_tokens=True)
         assert probe.ended or len(ids) == params.serve.probes.max_new_tokens
         templated = tokenizer.apply_chat_template(

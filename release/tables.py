@@ -1,0 +1,79 @@
+"""How answers are shown to a person: lines and tables of what verbs return. Prints nothing itself."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from checks.verdict import Finding, Verdict
+    from release.target_policy import PolicyJudgement
+
+LONGEST = 140  # of a passing gate's reason in the table
+MARKS = {"pass": "✓", "fail": "✗", "inconclusive": "?"}
+COLOURS = {
+    "pass": "green",
+    "fail": "red",
+    "inconclusive": "yellow",
+    "ok": "green",
+    "missing": "red",
+    "optional": "yellow",
+}
+
+
+def verdict(found: "Verdict") -> str:
+    """The findings, a line each, under the verdict."""
+    head = f"verdict: {found.status}"
+    if found.model:
+        head += f"   model {found.model.removeprefix('sha256:')[:12]}"
+    lines = [click.style(head, fg=COLOURS[found.status], bold=True)]
+    gates = max((len(f.gate) for f in found.findings), default=0)
+    kinds = max((len(f.kind) for f in found.findings), default=0)
+    for finding in found.findings:
+        mark = click.style(MARKS[finding.status], fg=COLOURS[finding.status])
+        lines.append(f"  {mark} {finding.gate:<{gates}}  {finding.kind:<{kinds}}  {_shown(finding)}")
+    return "\n".join(lines)
+
+
+def _shown(finding: "Finding") -> str:
+    """The reason on one printable line; that of a pass is cut, --explain has it whole."""
+    reason = " ".join(
+        "".join(c if c.isprintable() or c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in finding.reason).split()
+    )
+    if finding.status != "pass" or len(reason) <= LONGEST:
+        return reason
+    return f"{reason[: LONGEST - 1]}…"
+
+
+def policy(judgement: "PolicyJudgement") -> str:
+    """What happened to the policy, the verdict under each, every change, and what may be done."""
+    from checks import layout
+
+    target = f"{judgement.ref} ({judgement.commit[:12]})"
+    parts = [click.style(judgement.headline, fg=COLOURS[judgement.status], bold=True)]
+    parts.append(f"under its own policy, {verdict(judgement.own)}")
+    if judgement.target is None:
+        parts.append(f"under the policy of {target}: not judged")
+    elif judgement.target != judgement.own:
+        parts.append(f"under the policy of {target}, {verdict(judgement.target)}")
+    changes = [f"  {'!' if c.needs_approval else ' '} {c.kind:<9}{c.text}" for c in judgement.changes]
+    if changes:
+        parts.append(
+            "\n".join([f"changes of policy against {target}; ! needs approval or a pass under both:", *changes])
+        )
+    parts += judgement.notes
+    if judgement.approval:
+        parts.append(f"approved by {judgement.approval.by}: {judgement.approval.why}")
+    elif any(change.needs_approval for change in judgement.changes):
+        entry = f"  - policy: {judgement.policy}\n    by: NAME\n    why: REASON"
+        parts.append(f"to approve this policy, code owners add to {layout.APPROVALS}:\n{entry}")
+    return "\n\n".join(parts)
+
+
+def figures(values: dict[str, float]) -> str:
+    return ", ".join(f"{metric} {value:.4f}" for metric, value in values.items())
+
+
+def recorded(changed: bool) -> str:
+    from checks import layout
+
+    return f"{layout.REFERENCES} {'is written' if changed else 'says so already'}"
