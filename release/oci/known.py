@@ -1,0 +1,53 @@
+"""Which files were hashed on this machine, and what stood for their bytes then."""
+
+import json
+import stat
+import threading
+from pathlib import Path
+
+from checks import files
+
+State = list[int]  # inode, time of the last change of the file or its metadata in ns, size in bytes
+
+
+class Known:
+    """Paths to the state of their inodes, kept in ``path``; None: nothing is kept, so nothing is known.
+
+    Every write to a file changes its state; so does a new file in its place. Damaged or unreadable, the memory is
+    empty.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+
+    def has(self, file: Path) -> bool:
+        """Whether ``file`` is in the state that was noted."""
+        now = state(file)
+        return now is not None and self._read().get(str(file.absolute())) == now
+
+    def note(self, file: Path, then: State | None) -> None:
+        """Keep that ``file`` was hashed in the state ``then``. Files that are gone are forgotten."""
+        if self._path is None:
+            return
+        with self._lock:
+            kept = {name: value for name, value in self._read().items() if Path(name).exists()}
+            files.write_json(self._path, kept | {str(file.absolute()): then})
+
+    def _read(self) -> dict[str, State]:
+        if self._path is None:
+            return {}
+        try:
+            found = json.loads(self._path.read_bytes())
+        except (OSError, ValueError, RecursionError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+
+def state(file: Path) -> State | None:
+    """What stands for a file's bytes; None when there is no regular file."""
+    try:
+        found = file.lstat()
+    except OSError:
+        return None
+    return [found.st_ino, found.st_ctime_ns, found.st_size] if stat.S_ISREG(found.st_mode) else None

@@ -1,0 +1,167 @@
+"""A layer as a tar that is never held: its size is known before a byte is read, its bytes from any offset.
+
+The format is POSIX.1-2001 pax (IEEE Std 1003.1, "pax Interchange Format"): ustar headers, and an extended header
+where a name is long or not ASCII or a file is 8 GiB or more. Written here and not by a library, so that no version
+of Python changes a layer's digest. All that could differ between machines is fixed: owner 0, no names, time 0, mode
+0644 of files and 0755 of folders.
+"""
+
+import hashlib
+import os
+import stat
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from checks.errors import EvidenceRefused
+
+BLOCK = 1 << 20  # bytes read at once
+_RECORD = 512
+_OCTAL_LIMIT = 8**11  # the first size that a ustar header has no room for
+_END = bytes(2 * _RECORD)
+_TODO = "run `dvc repro` to make it again, and change nothing while `lockstep build` runs"
+
+
+class Member(NamedTuple):
+    """One file of a layer: its path there, where it lies, and which bytes it must be (``sha256:<hex>``)."""
+
+    name: str
+    path: Path
+    sha256: str
+    size: int
+
+
+class _Part(NamedTuple):
+    """Bytes at one place of the tar: given, or of a member."""
+
+    data: bytes
+    member: Member | None
+    size: int
+
+
+class Tar:
+    """A Blob: the folders above the members, the members as given, two blocks of zeros.
+
+    Every member is hashed while it is read, and its last block is not given before its digest is found right. This
+    holds for what one call of ``blocks`` read from the member's start to its end. Where a store read again, from the
+    middle (``once`` is false), what it has may be of two states of a file, and ``digest`` tells.
+    """
+
+    def __init__(self, members: Sequence[Member]) -> None:
+        self._parts = [*_parts(members)]
+        self._ends = []
+        self.size = 0
+        for part in self._parts:
+            self.size += part.size
+            self._ends.append(self.size)
+        self._starts: list[int] = []
+
+    @property
+    def once(self) -> bool:
+        """Whether all that was read so far was read in one go from the start."""
+        return self._starts == [0]
+
+    def blocks(self, start: int = 0) -> Iterator[bytes]:
+        """The bytes from ``start`` on.
+
+        Raises EvidenceRefused when a member is gone, is a link, or is not the bytes that it must be.
+        """
+        self._starts.append(start)
+        first = bisect_right(self._ends, start)
+        for part, end in zip(self._parts[first:], self._ends[first:], strict=True):
+            skip = max(0, start - (end - part.size))
+            if part.member is None:
+                yield part.data[skip:]
+            else:
+                yield from _read(part.member, skip)
+
+
+def digest(members: Sequence[Member], seen: Callable[[int], object] = lambda _: None) -> str:
+    """Digest of the layer of these members, each held to its own digest. Reads all of them."""
+    hasher = hashlib.sha256()
+    for block in Tar(members).blocks():
+        hasher.update(block)
+        seen(len(block))
+    return f"sha256:{hasher.hexdigest()}"
+
+
+def _parts(members: Sequence[Member]) -> Iterator[_Part]:
+    folders: set[str] = set()
+    for member in members:
+        above = member.name.split("/")[:-1]
+        for depth in range(1, len(above) + 1):
+            folder = "/".join(above[:depth]) + "/"
+            if folder not in folders:
+                folders.add(folder)
+                yield _given(_header(folder, 0, folder=True))
+        yield _given(_header(member.name, member.size))
+        if member.size:
+            yield _Part(b"", member, member.size)
+        if member.size % _RECORD:
+            yield _given(bytes(-member.size % _RECORD))
+    yield _given(_END)
+
+
+def _given(data: bytes) -> _Part:
+    return _Part(data, None, len(data))
+
+
+def _header(name: str, size: int, *, folder: bool = False) -> bytes:
+    """The header of one entry, behind an extended one where ustar's fields do not hold it."""
+    raw = name.encode()
+    records = {}
+    if len(raw) > 100 or not raw.isascii():
+        records["path"] = raw
+    if size >= _OCTAL_LIMIT:
+        records["size"] = str(size).encode()
+    extended = b""
+    if records:
+        body = b"".join(_record(key.encode(), value) for key, value in records.items())
+        extended = _ustar(b"././@PaxHeader", len(body), b"x", 0o644) + body + bytes(-len(body) % _RECORD)
+    plain = raw if "path" not in records else raw.decode("ascii", "replace").encode("ascii", "replace")[:100]
+    shown = 0 if size >= _OCTAL_LIMIT else size
+    return extended + _ustar(plain, shown, b"5" if folder else b"0", 0o755 if folder else 0o644)
+
+
+def _record(key: bytes, value: bytes) -> bytes:
+    """``<length> <key>=<value>\\n``, where the length counts its own digits."""
+    bare = len(key) + len(value) + 3
+    length = bare + len(str(bare))
+    if len(str(length)) > len(str(bare)):
+        length += 1
+    return b"%d %s=%s\n" % (length, key, value)
+
+
+def _ustar(name: bytes, size: int, kind: bytes, mode: int) -> bytes:
+    """One block of 512 bytes."""
+    before = b"".join(
+        (name.ljust(100, b"\0"), b"%07o\0" % mode, b"%07o\0" % 0, b"%07o\0" % 0, b"%011o\0" % size, b"%011o\0" % 0)
+    )
+    after = b"".join((kind, bytes(100), b"ustar\0", b"00", bytes(64), b"%07o\0" % 0, b"%07o\0" % 0, bytes(155 + 12)))
+    return before + b"%06o\0 " % (sum(before) + 8 * ord(" ") + sum(after)) + after
+
+
+def _read(member: Member, skip: int) -> Iterator[bytes]:
+    """A file's bytes from ``skip`` on; read from its start they must have the member's digest."""
+    hasher = hashlib.sha256()
+    left = member.size - skip
+    try:
+        # A pipe of that name must not hang, and a link is not the file.
+        handle = os.open(member.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(handle, "rb", buffering=0) as stream:
+            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+                raise EvidenceRefused(f"{member.path}: not a regular file", "replace it with the file it stands for")
+            stream.seek(skip)
+            while left:
+                block = stream.read(min(BLOCK, left))
+                if not block:
+                    raise EvidenceRefused(f"{member.path}: ends {left} bytes early", _TODO)
+                left -= len(block)
+                if not skip:
+                    hasher.update(block)
+                    if not left and f"sha256:{hasher.hexdigest()}" != member.sha256:
+                        raise EvidenceRefused(f"{member.path}: is not the file that the verdict is about", _TODO)
+                yield block
+    except OSError as error:
+        raise EvidenceRefused(f"{member.path}: {error.strerror or error}", _TODO) from error
