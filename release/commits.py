@@ -4,7 +4,10 @@ Names are resolved to full hashes first and every later question is about hashes
 name is taken for an option, and none moves between two questions.
 """
 
+import re
 import subprocess
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 from checks.errors import EvidenceRefused, MachineRefused
@@ -85,6 +88,39 @@ def is_ancestor(root: Path, old: str, new: str) -> bool:
 def touching(root: Path, tip: str, path: Path) -> list[str]:
     """The commits up to ``tip``, the latest first, that changed ``path`` on the branch itself."""
     return _read(root, "log", "--first-parent", "--format=%H", tip, "--", path.as_posix()).decode().split()
+
+
+def last_touching(root: Path, tip: str, paths: Sequence[Path]) -> str | None:
+    """The commit in the history of ``tip`` that these files are as they are since; None when it has none of them.
+
+    A branch that was merged is followed: the commit is the same one before and after the merge.
+    """
+    names = [path.as_posix() for path in paths]
+    found = _read(root, "--no-replace-objects", "rev-list", "--max-count=1", tip, "--", *names)
+    return found.decode().strip() or None
+
+
+def committed_at(root: Path, commit: str) -> datetime:
+    """When a commit was made (not when its change was written), in UTC."""
+    text = _read(root, "--no-replace-objects", "cat-file", "commit", commit).partition(b"\n\n")[0]
+    found = re.search(rb"^committer .*> (\d{1,11}) [+-]\d{4}$", text, re.MULTILINE)
+    if found is None:
+        raise EvidenceRefused(f"commit {commit[:12]}: has no time", "make the commit again")
+    return datetime.fromtimestamp(int(found[1]), UTC)
+
+
+def uncommitted(root: Path, commit: str, paths: Sequence[Path]) -> list[Path]:
+    """Which of these files are not in ``commit`` byte for byte as they lie here.
+
+    git's index is not asked: it can be told to overlook a change.
+    """
+    listed = _read(root, "--no-replace-objects", "ls-tree", "-z", commit, "--", *(path.as_posix() for path in paths))
+    entries = (line.partition("\t") for line in listed.decode().split("\0") if line)
+    blobs = {name: fields.split(" ")[2] for fields, _, name in entries if not fields.startswith("120000 ")}
+    there = [path for path in paths if (root / path).is_file() and not (root / path).is_symlink()]
+    hashed = _read(root, "hash-object", "--no-filters", "--", *(path.as_posix() for path in there)).decode().split()
+    here = dict(zip(there, hashed, strict=True)) if there else {}
+    return [path for path in paths if path not in here or blobs.get(path.as_posix()) != here[path]]
 
 
 def same(root: Path, commit: str, paths: tuple[str, ...]) -> bool:

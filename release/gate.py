@@ -1,5 +1,6 @@
 """gate: hold the verdict to the evidence it is about, and the evidence to the gates, once more."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,18 +25,20 @@ def gate(root: Path) -> Verdict:
     return hold(root).verdict
 
 
-def hold(root: Path, target: str | None = None) -> Held:
+def hold(root: Path, target: str | None = None, trusting: Collection[Path] = ()) -> Held:
     """Return the verdict in ``root``, and what it is about, if it still holds.
 
     Everything that the verdict judged is hashed again, weights included; dvc.lock must say that every stage ran with
     these parameters, modules and reports; the earlier models are looked up in git again, and every gate of
     params.yaml is asked again. ``target`` is the branch that this one is held against; None: as ``commits.target``
-    finds it. Raises EvidenceRefused, listing every mismatch, when the verdict is void: something it judged differs or
+    finds it. Judged paths in ``trusting`` are not hashed here: the caller does, or needs only what the reports say of
+    them. Raises EvidenceRefused, listing every mismatch, when the verdict is void: something it judged differs or
     is gone, or the gates now answer otherwise.
     """
     params = params_file.load(root / layout.PARAMS)
     stored = files.read_json(root / layout.VERDICT, Verdict)
-    differences = chain.compare(root, stored.judged)
+    trusted = {path.as_posix() for path in trusting}
+    differences = chain.compare(root, {name: value for name, value in stored.judged.items() if name not in trusted})
     if stored.policy != gates.policy_digest(params.gates):
         differences.append(f"{layout.PARAMS}: the gates are not those of the verdict")
     differences += record.differences(root)
