@@ -6,6 +6,7 @@ import click
 
 if TYPE_CHECKING:
     from checks.verdict import Finding, Verdict
+    from release.build import Plan
     from release.target_policy import PolicyJudgement
 
 LONGEST = 140  # of a passing gate's reason in the table
@@ -77,3 +78,35 @@ def recorded(changed: bool) -> str:
     from checks import layout
 
     return f"{layout.REFERENCES} {'is written' if changed else 'says so already'}"
+
+
+def plan(found: "Plan") -> str:
+    """What `lockstep build` would do, a line for each blob."""
+    base = f"{found.base.name} ({found.base.platform})" if found.base else "none: the weights alone, as a volume"
+    lines = [
+        f"model     {_short(found.model)} at {found.path}",
+        f"record    commit {found.commit[:12]}",
+        f"runtime   {found.runtime}",
+        f"base      {base}",
+        f"target    {found.target}, tag {found.tag}",
+        "",
+    ]
+    width = max(len(blob.title) for blob in found.blobs)
+    for blob in found.blobs:
+        known = _short(blob.digest) if blob.digest else "not yet known"
+        there = "there already" if blob.there else "to send"
+        lines.append(f"  {blob.title:<{width}}  {size(blob.size):>9}  {known:<13}  {there}")
+    lines.append(f"  {'in all':<{width}}  {size(found.total):>9}  {size(found.to_send)} to send")
+    return "\n".join(lines)
+
+
+def size(count: int) -> str:
+    """Bytes for a person, in decimal units."""
+    value, units = float(count), ["B", "kB", "MB", "GB", "TB"]
+    while value >= 1000 and len(units) > 1:
+        value, units = value / 1000, units[1:]
+    return f"{value:.0f} B" if units[0] == "B" else f"{value:.1f} {units[0]}"
+
+
+def _short(digest: str) -> str:
+    return digest.removeprefix("sha256:")[:12]
