@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 from checks import digest, layout
 from checks import files as hand_over
 from checks.digest import FileDigest
-from checks.errors import BuildRefused, EvidenceRefused
+from checks.errors import BuildRefused, EvidenceRefused, MachineRefused
 from checks.evidence import Count, Digest
 from checks.params import Params
 from checks.rows import Record
@@ -148,7 +148,12 @@ def build(root: Path, options: Options) -> ImageReport:
         if isinstance(target, Layout):
             target.keep(found)
     report = _report(subject, added, found, len(config) + len(manifest))
-    hand_over.write_json(root / layout.IMAGE_REPORT, report)
+    try:
+        hand_over.write_json(root / layout.IMAGE_REPORT, report)
+    except OSError as error:
+        raise MachineRefused(
+            f"{root / layout.IMAGE_REPORT}: {error.strerror or error}", f"make it writable; the image {found} is built"
+        ) from error
     return report
 
 

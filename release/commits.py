@@ -103,7 +103,7 @@ def last_touching(root: Path, tip: str, paths: Sequence[Path]) -> str | None:
 def committed_at(root: Path, commit: str) -> datetime:
     """When a commit was made (not when its change was written), in UTC."""
     text = _read(root, "--no-replace-objects", "cat-file", "commit", commit).partition(b"\n\n")[0]
-    found = re.search(rb"^committer .*> (\d{1,11}) [+-]\d{4}$", text, re.MULTILINE)
+    found = re.search(rb"^committer .*> (\d{1,10}) [+-]\d{4}$", text, re.MULTILINE)
     if found is None:
         raise EvidenceRefused(f"commit {commit[:12]}: has no time", "make the commit again")
     return datetime.fromtimestamp(int(found[1]), UTC)

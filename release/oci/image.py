@@ -3,6 +3,7 @@
 Pure: values in, bytes out. Nothing of the machine, the user or the hour is in them.
 """
 
+import posixpath
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -161,9 +162,8 @@ def _environment(theirs: Sequence[str], ours: dict[str, str]) -> list[str]:
 
 
 def _no_volume_over(path: str, settings: dict[str, Any], base: Base) -> None:
-    above = {str(folder) for folder in (PurePosixPath(path), *PurePosixPath(path).parents)}
     for volume in settings.get("Volumes") or {}:
-        if str(PurePosixPath(volume)) in above:
+        if PurePosixPath(path).is_relative_to(posixpath.normpath(volume)):
             raise BuildRefused(
                 f"{base.image.name}: declares a volume at {volume}, over the weights at {path}", "pin another image"
             )

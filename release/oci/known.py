@@ -1,5 +1,6 @@
 """Which files were hashed on this machine, and what stood for their bytes then."""
 
+import contextlib
 import json
 import stat
 import threading
@@ -27,10 +28,13 @@ class Known:
         return now is not None and self._read().get(str(file.absolute())) == now
 
     def note(self, file: Path, then: State | None) -> None:
-        """Keep that ``file`` was hashed in the state ``then``. Files that are gone are forgotten."""
+        """Keep that ``file`` was hashed in the state ``then``. Files that are gone are forgotten.
+
+        Where it cannot be written, the file is hashed again the next time.
+        """
         if self._path is None:
             return
-        with self._lock:
+        with self._lock, contextlib.suppress(OSError):
             kept = {name: value for name, value in self._read().items() if Path(name).exists()}
             files.write_json(self._path, kept | {str(file.absolute()): then})
 

@@ -31,7 +31,7 @@ _BLOCK = 1 << 20
 
 
 class Layout:
-    """The images in ``folder``, which is made when it is first held.
+    """The images in ``folder``, which is made when it is first held; write to it only while it is.
 
     ``memory`` is where ``known.Known`` keeps which blobs were hashed; None: ``has`` hashes whatever it is asked for.
     """
@@ -131,10 +131,10 @@ class Layout:
             )
         (digest,) = found
         path = self._path(digest)
-        found_state = state(path)
-        if found_state is None or found_state[2] > documents.LARGEST:
+        there = state(path)
+        if there is None or there[2] > documents.LARGEST:
             raise _damaged(path, "is absent, or is no manifest")
-        data = b"".join(self.blob(digest, found_state[2]))
+        data = b"".join(self.blob(digest, there[2]))
         return Document(data, documents.guess(data, str(path)), digest)
 
     def put(self, data: bytes, media_type: str, tag: str | None) -> str:

@@ -4,6 +4,7 @@ A layer's content follows from its files' digests, which the verdict names, and 
 layer that a store has already is not read again: ``Cache`` remembers which digest it came out with.
 """
 
+import contextlib
 import json
 import re
 import threading
@@ -119,8 +120,8 @@ class Cache:
         return None
 
     def put(self, layer: Layer, found: str) -> None:
-        """Keep the layer's digest."""
-        with self._lock:
+        """Keep the layer's digest; where it cannot be written, the layer is read again the next time."""
+        with self._lock, contextlib.suppress(OSError):
             files.write_json(self._path, self._read() | {layer.key: [found, layer.size]})
 
     def _read(self) -> dict[str, object]:
