@@ -1,0 +1,154 @@
+"""Asking a server over HTTP, with a deadline on everything; what it replies is data that nobody vouches for."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import Any, NamedTuple
+
+import requests
+from urllib3.exceptions import HTTPError
+
+ANSWER_SECONDS = 300.0  # for one reply, all of it: sixteen may wait for one another on a small machine
+CONNECT_SECONDS = 10.0
+LARGEST = 8 << 20  # bytes of one reply
+_BLOCK = 1 << 16
+
+
+class NoAnswer(Exception):  # noqa: N818 - an observation about the server, which a check turns into its reason
+    """The server gave no reply that can be used. ``lost``: nothing more can be expected of it; ``status``: of HTTP."""
+
+    def __init__(self, reason: str, lost: bool = False, status: int | None = None) -> None:
+        super().__init__(reason)
+        self.lost = lost
+        self.status = status
+
+
+class Reply(NamedTuple):
+    """A whole reply; ``seconds`` from sending the request to its last byte."""
+
+    status: int
+    body: bytes
+    seconds: float
+
+    def json(self) -> Any:
+        """The body as JSON. Raises NoAnswer when it is none."""
+        try:
+            return json.loads(self.body)
+        except (ValueError, RecursionError) as error:
+            raise NoAnswer(f"replied with {shown(self.body)}, which is not JSON") from error
+
+    def good(self) -> "Reply":
+        """Itself, when the status is 200; raises NoAnswer otherwise."""
+        if self.status != 200:
+            raise NoAnswer(f"HTTP {self.status}: {shown(self.body)}", status=self.status)
+        return self
+
+
+class Client:
+    """One server. Every thread has a connection of its own. ``deadline``: seconds for one reply.
+
+    ``direct``: leave proxies, netrc and the like aside, as is right for a server that was started here.
+    """
+
+    def __init__(self, url: str, deadline: float = ANSWER_SECONDS, direct: bool = True) -> None:
+        self.url, self.deadline, self.direct = url, deadline, direct
+        self._local = threading.local()
+        self._sessions: list[requests.Session] = []
+        self._lock = threading.Lock()
+
+    def get(self, path: str) -> Reply:
+        """GET ``path``. Raises NoAnswer when no whole reply came in time."""
+        return self._whole("GET", path, None)
+
+    def post(self, path: str, body: Any) -> Reply:
+        """POST ``body`` as JSON; raises as ``get`` does."""
+        return self.post_bytes(path, json.dumps(body).encode())
+
+    def post_bytes(self, path: str, data: bytes) -> Reply:
+        """POST bytes that are said to be JSON; raises as ``get`` does."""
+        return self._whole("POST", path, data)
+
+    def events(self, path: str, body: Any) -> Iterator[bytes]:
+        """POST ``body``; yield b"" once the server accepted it (status 200), then the data of each server-sent event.
+
+        Lines as the HTML standard's section on server-sent events has them; only ``data`` fields matter here. Raises
+        NoAnswer as ``get`` does, and for another status.
+        """
+        with self._asked("POST", path, json.dumps(body).encode()) as (response, blocks):
+            if response.status_code != 200:
+                whole = Reply(response.status_code, b"".join(blocks), 0.0)
+                whole.good()
+            yield b""
+            rest = b""
+            for block in blocks:
+                *lines, rest = (rest + block).replace(b"\r\n", b"\n").split(b"\n")
+                for line in lines:
+                    if line.startswith(b"data:"):
+                        yield line[5:].strip()
+
+    def close(self) -> None:
+        """Drop every connection."""
+        with self._lock:
+            for session in self._sessions:
+                session.close()
+
+    def _session(self) -> requests.Session:
+        session: requests.Session | None = getattr(self._local, "session", None)
+        if session is None:
+            session = self._local.session = requests.Session()
+            session.trust_env = not self.direct
+            session.headers["Accept-Encoding"] = "identity"
+            with self._lock:
+                self._sessions.append(session)
+        return session
+
+    def _whole(self, method: str, path: str, data: bytes | None) -> Reply:
+        began = time.monotonic()
+        with self._asked(method, path, data) as (response, blocks):
+            return Reply(response.status_code, b"".join(blocks), time.monotonic() - began)
+
+    @contextmanager
+    def _asked(self, method: str, path: str, data: bytes | None) -> Iterator[tuple[requests.Response, Iterator[bytes]]]:
+        until = time.monotonic() + self.deadline
+        headers = {"Content-Type": "application/json"} if data is not None else {}
+        try:
+            response = self._session().request(
+                method, self.url + path, data=data, headers=headers, stream=True, allow_redirects=False,
+                timeout=(min(CONNECT_SECONDS, self.deadline), self.deadline),
+            )  # fmt: skip
+            with closing(response):
+                yield response, _blocks(response, until, self.deadline)
+        except requests.Timeout as error:
+            raise NoAnswer(f"no reply within {self.deadline:g} s", lost=True) from error
+        except (requests.RequestException, HTTPError, OSError) as error:
+            raise NoAnswer(f"the connection was lost ({_cause(error)})", lost=True) from error
+
+
+def _blocks(response: requests.Response, until: float, deadline: float) -> Iterator[bytes]:
+    """The body as it comes. A server that trickles does not outlast the deadline, nor one that never ends memory."""
+    total = 0
+    while block := response.raw.read1(_BLOCK, decode_content=False):
+        total += len(block)
+        if total > LARGEST:
+            raise NoAnswer(f"a reply of more than {LARGEST >> 20} MiB")
+        if time.monotonic() > until:
+            raise NoAnswer(f"no whole reply within {deadline:g} s", lost=True)
+        yield block
+
+
+def shown(text: bytes | str, longest: int = 80) -> str:
+    """Words of the server for a person: printable, short, quoted."""
+    plain = text.decode(errors="replace") if isinstance(text, bytes) else text
+    cut = plain[: longest + 1]
+    visible = "".join(c if c.isprintable() else "·" for c in cut[:longest])
+    return f"“{visible}{'…' if len(cut) > longest else ''}”"
+
+
+def _cause(error: Exception) -> str:
+    """The innermost reason, short: requests and urllib3 wrap it in several layers."""
+    deepest: BaseException = error
+    while deepest.__cause__ or deepest.__context__:
+        deepest = deepest.__cause__ or deepest.__context__ or deepest
+    return shown(f"{type(deepest).__name__}: {deepest}", 100)[1:-1]

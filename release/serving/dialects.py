@@ -1,0 +1,222 @@
+"""How a server is asked, by ``Runtime.dialect``.
+
+All three speak OpenAI's chat completions. Beyond that: ``tgi`` (its OpenAPI document) tells log-probabilities by a
+token's text and tokenizes a chat at /chat_tokenize; ``vllm`` tells token ids when asked to, and tokenizes at
+/tokenize; ``openai`` promises neither.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from time import monotonic
+from typing import Annotated, Any, NamedTuple, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from checks import files
+from checks.rows import Message
+from release.runtimes import Dialect
+from release.serving.client import Client, NoAnswer, shown
+
+CHAT = "/v1/chat/completions"
+Part = TypeVar("Part", bound=BaseModel)
+
+
+class Token(NamedTuple):
+    """One generated token as the server tells it: by id, or by text. ``logprob`` in nats."""
+
+    id: int | None
+    text: str | None
+    logprob: float
+
+
+class Answer(NamedTuple):
+    """One whole answer; None for what the server does not tell.
+
+    ``finish`` is "length" when the limit on new tokens ended it, and anything else when the model did.
+    """
+
+    text: str
+    finish: str
+    tokens: tuple[Token, ...] | None
+    prompt_tokens: int | None
+    new_tokens: int | None
+
+
+class Streamed(NamedTuple):
+    """One answer that came as a stream. Seconds from sending the request; ``first`` to the first text, if any came."""
+
+    text: str
+    tokens: int
+    first: float | None
+    seconds: float
+
+
+class _Loose(BaseModel):
+    """A part of a reply: keys that are not read may be there."""
+
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
+
+
+class _Logprob(_Loose):
+    token: str
+    logprob: float
+
+
+class _Logprobs(_Loose):
+    content: list[_Logprob] | None = None
+
+
+class _Text(_Loose):
+    content: str | None = None
+
+
+class _Choice(_Loose):
+    message: _Text
+    finish_reason: str
+    logprobs: _Logprobs | None = None
+
+
+class _Delta(_Loose):
+    delta: _Text = _Text()
+    finish_reason: str | None = None
+
+
+class _Usage(_Loose):
+    prompt_tokens: Annotated[int, Field(ge=0)]
+    completion_tokens: Annotated[int, Field(ge=0)] = 0
+
+
+class _Chat(_Loose):
+    choices: list[_Choice] = Field(min_length=1)
+    usage: _Usage | None = None
+
+
+class _Chunk(_Loose):
+    error: Any = None
+    choices: list[_Delta] = []
+    usage: _Usage | None = None
+
+
+class _TgiToken(_Loose):
+    id: int
+
+
+class _TgiTokens(_Loose):
+    tokenize_response: list[_TgiToken]
+
+
+class _VllmTokens(_Loose):
+    tokens: list[int]
+
+
+@dataclass(frozen=True)
+class Speech:
+    """What one dialect adds. ``logprobs``: fields that ask for log-probabilities, None where there are none."""
+
+    logprobs: dict[str, Any] | None
+    token: Callable[[_Logprob], Token]
+    tokenize: Callable[[Client, str, list[dict[str, str]]], tuple[int, ...]] | None
+
+
+def chat(client: Client, speech: Speech, model: str, messages: Sequence[Message], limit: int) -> Answer:
+    """Ask for the greedy answer of at most ``limit`` tokens, whole. Raises NoAnswer."""
+    reply = client.post(CHAT, request(model, messages, limit) | (speech.logprobs or {})).good()
+    said = _read(_Chat, reply.body)
+    choice, usage = said.choices[0], said.usage
+    told = choice.logprobs.content if choice.logprobs and speech.logprobs else None
+    return Answer(
+        text=choice.message.content or "",
+        finish=choice.finish_reason,
+        tokens=None if told is None else tuple(map(speech.token, told)),
+        prompt_tokens=usage.prompt_tokens if usage else None,
+        new_tokens=usage.completion_tokens if usage else None,
+    )
+
+
+def stream(
+    client: Client,
+    model: str,
+    messages: Sequence[Message],
+    limit: int,
+    accepted: Callable[[], object] = lambda: None,
+) -> Streamed:
+    """Ask for the same as a stream; ``accepted`` is called once the server has taken the request.
+
+    Raises NoAnswer, also when the stream ends before the answer does.
+    """
+    began = monotonic()
+    body = request(model, messages, limit) | {"stream": True, "stream_options": {"include_usage": True}}
+    pieces: list[str] = []
+    first, finish, usage, done = None, None, None, False
+    for data in client.events(CHAT, body):
+        if not data:
+            if not pieces:
+                accepted()
+            continue
+        if data == b"[DONE]":
+            done = True
+            continue
+        chunk = _read(_Chunk, data)
+        if chunk.error is not None:
+            raise NoAnswer(f"the stream broke off with {shown(data)}")
+        usage = chunk.usage or usage
+        for choice in chunk.choices[:1]:
+            finish = choice.finish_reason or finish
+            if choice.delta.content:
+                first = first or monotonic() - began
+                pieces.append(choice.delta.content)
+    if finish is None:
+        how = "was called done" if done else "ended"
+        raise NoAnswer(f"the stream {how} before the answer did, after {shown(''.join(pieces))}")
+    tokens = usage.completion_tokens if usage else len(pieces)
+    return Streamed("".join(pieces), tokens, first, monotonic() - began)
+
+
+def request(model: str, messages: Sequence[Message], limit: int) -> dict[str, Any]:
+    """A request for a greedy answer. TGI samples unless the temperature is there and zero."""
+    return {"model": model, "messages": _plain(messages), "max_tokens": limit, "temperature": 0}
+
+
+def tokenize(client: Client, speech: Speech, model: str, messages: Sequence[Message]) -> tuple[int, ...] | None:
+    """Token ids that the server makes of a chat; None where this dialect has no word for it. Raises NoAnswer."""
+    return None if speech.tokenize is None else speech.tokenize(client, model, _plain(messages))
+
+
+def _tgi_tokens(client: Client, model: str, messages: list[dict[str, str]]) -> tuple[int, ...]:
+    reply = client.post("/chat_tokenize", {"model": model, "messages": messages}).good()
+    return tuple(token.id for token in _read(_TgiTokens, reply.body).tokenize_response)
+
+
+def _vllm_tokens(client: Client, model: str, messages: list[dict[str, str]]) -> tuple[int, ...]:
+    body = {"model": model, "messages": messages, "add_generation_prompt": True}
+    return tuple(_read(_VllmTokens, client.post("/tokenize", body).good().body).tokens)
+
+
+def _by_text(told: _Logprob) -> Token:
+    return Token(None, told.token, told.logprob)
+
+
+def _by_id(told: _Logprob) -> Token:
+    """vLLM writes ``token_id:<id>`` for a token's text when ``return_tokens_as_token_ids`` asks it to."""
+    number = told.token.removeprefix("token_id:")
+    if number == told.token or not (number.isascii() and number.isdigit()):
+        raise NoAnswer(f"told a token as {shown(told.token)}, not as token_id:<id>")
+    return Token(int(number), None, told.logprob)
+
+
+def _plain(messages: Iterable[Message]) -> list[dict[str, str]]:
+    return [message.model_dump() for message in messages]
+
+
+def _read(model: type[Part], body: bytes) -> Part:
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        raise NoAnswer(f"replied with {shown(body)}: {files.first(error)}") from error
+
+
+SPEECHES: dict[Dialect, Speech] = {
+    "tgi": Speech({"logprobs": True}, _by_text, _tgi_tokens),
+    "vllm": Speech({"logprobs": True, "return_tokens_as_token_ids": True}, _by_id, _vllm_tokens),
+    "openai": Speech(None, _by_text, None),
+}

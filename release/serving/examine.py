@@ -1,0 +1,61 @@
+"""Asks a server every check in order, so that whatever happens there is an answer to each."""
+
+from collections.abc import Callable
+from typing import get_args
+
+from checks.serving import CheckName, ServingCheck
+from release.serving.client import NoAnswer
+from release.serving.probes import answers, life, load, score, told
+from release.serving.probes.asked import Asked, failed
+
+LOG_LINES = 5
+
+# In the order of asking; what is known of how it runs needs no asking.
+_CHECKS: dict[CheckName, Callable[[Asked], ServingCheck]] = {
+    "identity": told.identity,
+    "template": answers.template,
+    "parity": answers.parity,
+    "adapter": answers.adapter,
+    "score": score.score,
+    "errors": told.errors,
+    "metrics": told.metrics,
+    "latency": load.latency,
+    "egress": life.egress,
+    "read-only": life.read_only,
+    "drain": life.drain,
+}
+
+
+def examine(asked: Asked, began: float) -> tuple[ServingCheck, ...]:
+    """Every check, once. ``began``: when the server was started, by time.monotonic.
+
+    A server that is lost fails the check that lost it, with the end of its log, and every check after that.
+    """
+    done = [life.start(asked, began)]
+    if done[0].status != "pass":
+        return nothing(done[0])
+    gone = False
+    for name, check in _CHECKS.items():
+        if gone:
+            done.append(failed(name, "not asked: the server is gone"))
+            continue
+        try:
+            done.append(check(asked))
+        except NoAnswer as reason:
+            gone = reason.lost or asked.server.gone() is not None
+            done.append(failed(name, f"{reason}{_last(asked) if gone else ''}"))
+    return tuple(done)
+
+
+def nothing(start: ServingCheck) -> tuple[ServingCheck, ...]:
+    """All checks of a server that never answered."""
+    rest = (name for name in get_args(CheckName) if name != "start")
+    return (start, *(failed(name, "not asked: the server never answered") for name in rest))
+
+
+def _last(asked: Asked) -> str:
+    """What the server left behind: its exit code and the end of its log."""
+    if state := asked.server.gone():
+        return f"; it ended: {state}"
+    lines = " / ".join(asked.server.log(LOG_LINES).splitlines())
+    return f"; its log ends: {lines}" if lines else ""

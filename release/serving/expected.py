@@ -1,0 +1,80 @@
+"""What a server is held to: the verdict, the offline answers and the image, held to one another first."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from checks import digest, files, layout
+from checks.errors import EvidenceRefused
+from checks.params import Params
+from checks.rows import Prediction, Row
+from checks.serving import ImageReport, ProbeReport
+from release import gate
+
+_AGAIN = "run `dvc repro`, then ask again"
+
+
+class Expected(NamedTuple):
+    """Evidence that holds. ``offline`` are the merged model's predictions of ``rows``, in their order.
+
+    ``path`` is the folder of the weights in the image; ``image`` is None where nothing was built yet.
+    """
+
+    params: Params
+    model: str
+    verdict: str
+    probes: ProbeReport
+    probes_digest: str
+    rows: Sequence[Row]
+    offline: Sequence[Prediction]
+    image: ImageReport | None
+    path: str
+
+
+def expected(root: Path, image: bool) -> Expected:
+    """Read the evidence in ``root``; ``image``: there must be one.
+
+    Raises as ``gate.hold`` does, the verdict's own refusal when it is not ``pass``, and EvidenceRefused when probes
+    or image are missing, or about another model.
+    """
+    held = gate.hold(root)
+    if refusal := gate.refusal(held.verdict):
+        raise refusal
+    judged, verdict = held.verdict.judged, digest.of_file(root / layout.VERDICT).sha256
+    model = judged[layout.MERGED.as_posix()]
+    probes = files.read_json(root / layout.PROBES, ProbeReport)
+    _same(layout.PROBES, "the merged model", probes.merged, model)
+    _same(layout.PROBES, "the base", probes.base, judged[layout.BASE.as_posix()])
+    _same(layout.PROBES, "the valid split", probes.valid, judged[(layout.SPLITS / "valid.jsonl").as_posix()])
+    if probes.max_new_tokens != held.params.serve.probes.max_new_tokens or probes.precision != held.params.serve.dtype:
+        raise EvidenceRefused(f"{layout.PROBES}: asked with other settings than serve.probes and serve.dtype", _AGAIN)
+    rows, offline = held.evidence.test, held.evidence.answers["candidate"]
+    if not rows or [row.id for row in rows] != [one.id for one in offline]:
+        raise EvidenceRefused(f"{layout.PREDICTIONS}/candidate.jsonl: does not answer the test rows, in order", _AGAIN)
+    report = _image(root, model, verdict) if image or (root / layout.IMAGE_REPORT).exists() else None
+    return Expected(
+        params=held.params,
+        model=model,
+        verdict=verdict,
+        probes=probes,
+        probes_digest=digest.of_file(root / layout.PROBES).sha256,
+        rows=rows,
+        offline=offline,
+        image=report,
+        path=report.path if report else f"/models/{held.params.serve.name}-{model.removeprefix('sha256:')[:12]}",
+    )
+
+
+def _image(root: Path, model: str, verdict: str) -> ImageReport:
+    try:
+        report = files.read_json(root / layout.IMAGE_REPORT, ImageReport)
+    except EvidenceRefused as refusal:
+        raise EvidenceRefused(refusal.what, "run `lockstep build`") from refusal
+    _same(layout.IMAGE_REPORT, "the model", report.model, model, "run `lockstep build`")
+    _same(layout.IMAGE_REPORT, "the verdict", report.verdict, verdict, "run `lockstep build`")
+    return report
+
+
+def _same(path: Path, what: str, said: str, there: str, todo: str = _AGAIN) -> None:
+    if said != there:
+        raise EvidenceRefused(f"{path}: is about another digest of {what}, {said} and not {there}", todo)

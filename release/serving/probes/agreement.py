@@ -1,0 +1,130 @@
+"""Whether a served answer is the offline one: token by token, or by text where no token is told.
+
+Greedy decoding takes the likeliest token. Arithmetic differs between servers, so two right answers may part where the
+two best tokens were nearly tied, and nowhere else; from there on they answer different prompts, and the comparison
+ends. White space at the ends of an answer counts for no scorer, and some servers strip it: it counts for nothing here
+either, nor does a character that the limit on tokens cut in two.
+"""
+
+from collections.abc import Sequence
+from itertools import takewhile
+from typing import NamedTuple
+
+from checks.params import Verify
+from checks.serving import Probe, ProbeToken
+from release.serving.client import shown
+from release.serving.dialects import Answer, Token
+
+CUT = "\N{REPLACEMENT CHARACTER}"
+
+
+class Agreement(NamedTuple):
+    """``complaint``: what is wrong, None when nothing is. ``compared``: tokens found the same.
+
+    ``largest``: difference in log-probability among them, nats. ``parted``: at a near tie, where the comparison ended.
+    """
+
+    complaint: str | None
+    compared: int
+    largest: float
+    parted: bool
+
+
+def tidy(text: str) -> str:
+    """An answer without what does not count."""
+    return text.strip().rstrip(CUT).rstrip()
+
+
+def by_tokens(probe: Probe, answer: Answer, told: Sequence[Token], settings: Verify) -> Agreement:
+    """Hold the tokens that a server told to the probe's own."""
+    largest, offset = 0.0, 0
+    for place, token in enumerate(probe.tokens):
+        last = place + 1 == len(probe.tokens)
+        if place >= len(told):
+            if answer.finish == "length":
+                return Agreement(_at(probe, place, "was cut off by its server"), place, largest, False)
+            if not (last and probe.ended):  # some servers leave out the token that ended the answer
+                return _part(probe, place, "the end", largest, settings)
+            break
+        here = told[place]
+        ended = place + 1 == len(told) and answer.finish != "length"
+        if not _same(token, here, last and probe.ended, ended, answer.text[offset:]):
+            other = f"token {here.id}" if here.text is None else shown(here.text)
+            return _part(probe, place, other, largest, settings)
+        difference = abs(here.logprob - token.logprob)
+        largest = max(largest, difference)
+        if difference > settings.max_logprob_diff:
+            what = (
+                f"{shown(token.text)} has log-probability {here.logprob:.3f} there and {token.logprob:.3f} offline, "
+                f"{difference:.3f} apart where {settings.max_logprob_diff:g} is allowed"
+            )
+            return Agreement(_at(probe, place, what), place, largest, False)
+        offset += len(token.text)
+    count = len(probe.tokens)
+    if len(told) > count:
+        return Agreement(_at(probe, count, "goes on where the offline answer ends"), count, largest, False)
+    if tidy(answer.text) != tidy(probe.text):
+        what = f"has the offline tokens, and the text {shown(answer.text)}, not {shown(probe.text)}"
+        return Agreement(_at(probe, count, what), count, largest, False)
+    return Agreement(None, min(count, len(told)), largest, False)
+
+
+def by_text(probe: Probe, text: str, settings: Verify) -> Agreement:
+    """Hold a text to the probe's: equal, or parting first inside a token that was nearly tied."""
+    if tidy(text) == tidy(probe.text):
+        return Agreement(None, len(probe.tokens), 0.0, False)
+    offline, served = probe.text.lstrip(), text.lstrip()
+    alike = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(offline, served, strict=False)))
+    place = _token_at(probe, alike + len(probe.text) - len(offline))
+    if place is None:
+        return Agreement(
+            f"probe {probe.id}: goes on after {probe.tokens[-1].text!r}, its last token: {shown(served[alike:])}",
+            len(probe.tokens), 0.0, False,
+        )  # fmt: skip
+    other = shown(served[alike:]) if alike < len(served) else "the end"
+    found = _part(probe, place, other, 0.0, settings)
+    # A character that several tokens spell shows at the one that completes it; any of them may be where they parted.
+    while found.complaint and place > 0 and not probe.tokens[place - 1].text:
+        place -= 1
+        earlier = _part(probe, place, other, 0.0, settings)
+        found = earlier if earlier.complaint is None else found
+    return found
+
+
+def _same(token: ProbeToken, told: Token, ends: bool, told_ends: bool, rest: str) -> bool:
+    """Whether they are one token. Without ids, by text: a special token's own text is not in the answer."""
+    if told.id is not None:
+        return told.id == token.id
+    if ends:
+        return told_ends
+    if token.text or not told.text:
+        return token.text == told.text
+    return not rest.startswith(told.text)
+
+
+def _part(probe: Probe, place: int, other: str, largest: float, settings: Verify) -> Agreement:
+    """They part at ``place``: right where the two best tokens were nearly tied."""
+    token = probe.tokens[place]
+    if token.lead <= settings.near_tie:
+        return Agreement(None, place, largest, True)
+    ends = probe.ended and place + 1 == len(probe.tokens)
+    offline = "the end" if ends else shown(token.text)
+    what = (
+        f"{other} where the offline model has {offline}, {token.lead:.3f} nats ahead of any other; "
+        f"answers may part at {settings.near_tie:g} or less"
+    )
+    return Agreement(_at(probe, place, what), place, largest, False)
+
+
+def _at(probe: Probe, place: int, what: str) -> str:
+    return f"probe {probe.id}, token {place + 1}: {what}"
+
+
+def _token_at(probe: Probe, index: int) -> int | None:
+    """The token that spells character ``index`` of the answer; past its end the one that ended it, None without one."""
+    end = 0
+    for place, token in enumerate(probe.tokens):
+        end += len(token.text)
+        if index < end:
+            return place
+    return len(probe.tokens) - 1 if probe.ended else None

@@ -1,0 +1,69 @@
+"""latency: how long answers take, one at a time and several at once."""
+
+import itertools
+import math
+import time
+from collections.abc import Sequence
+
+from checks.serving import Load, Probe, ServingCheck
+from release.serving.client import NoAnswer
+from release.serving.dialects import Streamed
+from release.serving.probes.asked import Asked, failed, passed, some, together
+
+LEVELS = (1, 4, 16)  # requests in flight
+REQUESTS = 32  # at each level, or every probe once where there are more
+
+
+def latency(asked: Asked) -> ServingCheck:
+    """Streams the probes' answers at each level; bounds the 95th percentile at one at a time.
+
+    Leaves what it measured in ``asked.load``, and each probe's text in ``asked.streamed``.
+    """
+    probes, bound = asked.probes.probes, asked.serve.verify.p95_seconds
+    items = [probes[n % len(probes)] for n in range(max(REQUESTS, len(probes)))]
+
+    def ask(probe: Probe) -> Streamed:
+        return asked.stream(probe.messages)
+
+    levels: list[Load] = []
+    for level in LEVELS:
+        began = time.monotonic()
+        results = together(level, items, ask, f"{level} at a time")
+        wall = time.monotonic() - began
+        whole = [result for result in results if isinstance(result, Streamed)]
+        if lost := [str(result) for result in results if isinstance(result, NoAnswer)]:
+            return failed("latency", f"{len(lost)} of {len(items)} requests failed at {level} at a time: {some(lost)}")
+        if level == 1:
+            said = zip(items, whole, itertools.cycle(asked.answers), strict=False)
+            if other := list(filter(None, (asked.unlike(p, s.text, a.text) for p, s, a in said))):
+                return failed("latency", f"a stream says otherwise than a whole answer: {some(other)}")
+            asked.streamed |= {p.id: s.text for p, s in zip(items, whole, strict=True)}
+        levels.append(_load(level, whole, wall))
+        asked.load = tuple(levels)
+    alone, most = levels[0], levels[-1]
+    figures = (
+        f"p50 {alone.p50:.3f} s and p95 {alone.p95:.3f} s one at a time, p95 {most.p95:.3f} s at "
+        f"{most.concurrency}; {most.tokens_per_second:.1f} tokens/s at {most.concurrency}"
+    )
+    if bound is not None and alone.p95 > bound:
+        return failed("latency", f"{figures}: over {bound:g} s", alone.p95, bound)
+    return passed("latency", figures, alone.p95, bound)
+
+
+def _load(level: int, answers: Sequence[Streamed], wall: float) -> Load:
+    seconds = [answer.seconds for answer in answers]
+    firsts = [answer.first for answer in answers if answer.first is not None]
+    return Load(
+        concurrency=level,
+        requests=len(answers),
+        p50=percentile(seconds, 0.5),
+        p95=percentile(seconds, 0.95),
+        first_token_p50=percentile(firsts, 0.5) if firsts else None,
+        first_token_p95=percentile(firsts, 0.95) if firsts else None,
+        tokens_per_second=round(sum(answer.tokens for answer in answers) / max(wall, 1e-9), 2),
+    )
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The smallest value that at least ``share`` of ``values`` do not exceed (nearest rank)."""
+    return round(sorted(values)[math.ceil(share * len(values)) - 1], 4)

@@ -1,0 +1,121 @@
+"""identity, metrics, errors: what a server says of itself, and to requests that are wrong."""
+
+import json
+import re
+import time
+from typing import Any
+
+from checks.rows import Message
+from checks.serving import ServingCheck
+from release.serving import dialects
+from release.serving.client import NoAnswer, Reply, shown
+from release.serving.probes import agreement
+from release.serving.probes.asked import Asked, failed, passed, some, unavailable
+
+METRIC_SECONDS = 10.0  # that counters may lag behind the answers
+_SAMPLE = re.compile(r"^([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{.*\})?\s+(\S+)", re.MULTILINE)
+
+
+def identity(asked: Asked) -> ServingCheck:
+    """The server names the folder that it was given, whose name carries the model's digest."""
+    where = asked.runtime.identity
+    if where is None:
+        return unavailable("identity", asked.runtime.cannot.get("identity", "this server does not say what it serves"))
+    value = asked.client.get(where.path).good().json()
+    for part in where.field.split("."):
+        if isinstance(value, list) and part.isdigit() and int(part) < len(value):
+            value = value[int(part)]
+        elif isinstance(value, dict) and part in value:
+            value = value[part]
+        else:
+            return failed("identity", f"{where.path} has no {where.field}")
+    said = f"{where.path} says that {where.field} is {shown(value if isinstance(value, str) else json.dumps(value))}"
+    if value != asked.server.model:
+        return failed("identity", f"{said}, not {asked.server.model}")
+    return passed("identity", said)
+
+
+def metrics(asked: Asked) -> ServingCheck:
+    """Every counter that the runtime names grows when the server answers."""
+    told = asked.runtime.metrics
+    if told is None:
+        return unavailable("metrics", asked.runtime.cannot.get("metrics", "this server exposes no metrics"))
+
+    def read() -> dict[str, float]:
+        return samples(asked.client.get(told.path).good().body)
+
+    before = read()
+    for probe in asked.probes.probes[:2]:
+        asked.chat(probe.messages, asked.probes.max_new_tokens)
+    until = time.monotonic() + METRIC_SECONDS
+    while True:
+        after = read()
+        still = [name for name in told.counters if not after.get(name, 0.0) > before.get(name, 0.0)]
+        if not still or time.monotonic() > until:
+            break
+        time.sleep(0.2)
+    if still:
+        absent = [name for name in still if name not in after]
+        why = f"{', '.join(absent)} not at {told.path}" if absent else f"{', '.join(still)} did not grow by asking"
+        return failed("metrics", why)
+    return passed("metrics", f"{', '.join(told.counters)} at {told.path} grew by asking")
+
+
+def samples(body: bytes) -> dict[str, float]:
+    """Samples of Prometheus' text format by name, summed over their labels; NaN and what is no number left out."""
+    found: dict[str, float] = {}
+    for name, value in _SAMPLE.findall(body.decode(errors="replace")):
+        try:
+            number = float(value)
+        except ValueError:
+            continue
+        if number == number:
+            found[name] = found.get(name, 0.0) + number
+    return found
+
+
+def errors(asked: Asked) -> ServingCheck:
+    """Wrong requests get the runtime's status codes and a reason, and the next right one its answer."""
+    probe, right = asked.probes.probes[0], asked.runtime.errors
+    message = Message(role="user", content=" ".join(["a"] * (asked.serve.max_total_tokens + 1)))
+    ordinary = dialects.request(asked.model, probe.messages, asked.probes.max_new_tokens)
+    requests: dict[str, tuple[Any, tuple[int, ...] | None]] = {
+        "too_long": (dialects.request(asked.model, [message], 1), right.too_long),
+        "malformed": (b'{"messages": [', right.malformed),
+        "unknown_model": (ordinary | {"model": "lockstep-asks-for-a-model-that-is-not-there"}, right.unknown_model),
+    }
+    wrong, seen, untold = [], [], []
+    for name, (body, codes) in requests.items():
+        words = name.replace("_", " ")
+        if codes is None:
+            untold.append(f"{words}: {asked.runtime.cannot.get(f'errors.{name}', 'this server cannot tell')}")
+            continue
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        reply = asked.client.post_bytes(dialects.CHAT, data)
+        if complaint := _unfit(reply, codes):
+            wrong.append(f"{words}: {complaint}")
+        else:
+            seen.append(f"{words} {reply.status}")
+    again = asked.chat(probe.messages, asked.probes.max_new_tokens).text
+    if agreement.tidy(again) != agreement.tidy(asked.answers[0].text):
+        wrong.append(f"answers probe {probe.id} otherwise after wrong requests: {shown(again)}")
+    if wrong:
+        return failed("errors", some(wrong))
+    if not seen:
+        return unavailable("errors", "; ".join(untold))
+    return passed("errors", "; ".join([f"refused: {', '.join(seen)}", *(f"not asked: {one}" for one in untold)]))
+
+
+def _unfit(reply: Reply, codes: tuple[int, ...]) -> str | None:
+    """What is wrong with a refusal: another status, no reason, or the server's insides."""
+    if reply.status not in codes:
+        return f"HTTP {reply.status} where {' or '.join(map(str, codes))} is right: {shown(reply.body)}"
+    text = reply.body.decode(errors="replace").strip()
+    if not text or "Traceback (most recent call last)" in text:
+        return f"HTTP {reply.status} without a reason a client can use: {shown(text)}"
+    try:
+        reply.json()
+    except NoAnswer:
+        if text.startswith("<") or len(text.splitlines()) > 1:
+            return f"HTTP {reply.status} and neither JSON nor one line of text: {shown(text)}"
+    return None

@@ -1,0 +1,341 @@
+"""The checks of `lockstep verify`, against labelled stand-ins for the servers that cannot be run here."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, get_args
+
+import pytest
+
+from checks import scoring
+from checks.params import ExactMatch, Params, Serve
+from checks.rows import Message, Prediction, Row
+from checks.serving import CheckName, Probe, ProbeReport, ProbeToken, ServingCheck, combine
+from release.runtimes import Runtime
+from release.serving import examine
+from release.serving.client import Client
+from release.serving.probes import load
+from release.serving.probes.asked import Asked
+from release.serving.probes.told import samples
+from tests.tgi_standin import StandIn, Told
+from tests.vllm_standin import VllmStandIn
+
+FOLDER = "/models/router-0123456789ab"
+DIGEST = "sha256:" + "a" * 64
+LABELS = ("vm", "storage", "network", "acr")
+LONGEST = 40  # tokens of prompt and answer
+
+
+def token(number: int, text: str, lead: float = 2.0, logprob: float = -0.1) -> ProbeToken:
+    return ProbeToken(id=number, text=text, logprob=logprob, runner_up=7, runner_up_logprob=logprob - lead)
+
+
+def probe(number: int, *tokens: ProbeToken, ended: bool = True, base: str = "I can help!") -> Probe:
+    return Probe(
+        id=f"p{number}",
+        messages=(Message(role="system", content="Route."), Message(role="user", content=f"probe {number}")),
+        prompt_tokens=tuple(range(10, 20 + number)),
+        tokens=tokens,
+        ended=ended,
+        base_text=base,
+    )
+
+
+END = token(2, "")
+PROBES = (
+    probe(0, token(20, "net"), token(21, "work"), END),
+    probe(1, token(22, "storage", lead=0.1), END),
+    probe(2, token(23, ""), token(24, "é"), token(25, "-"), token(26, " vm"), END),
+    probe(3, token(27, "a"), token(28, "cr"), token(29, " list"), ended=False),
+)
+ROWS = tuple(
+    Row(
+        id=f"r{n}",
+        messages=(Message(role="user", content=f"row {n:02}"),),
+        reference=LABELS[n % 4],
+        group=f"g{n}",
+        slice="all",
+        source=f"s:{n}",
+    )
+    for n in range(20)
+)
+
+
+def offline(row: Row, right: bool) -> Prediction:
+    text = row.reference if right else "sql"
+    score = scoring.score(ExactMatch(kind="exact-match"), text, row.reference)
+    return Prediction(
+        id=row.id, prompt=row.prompt, prediction=text, reference=row.reference, score=score,
+        scores={"exact-match": score}, group=row.group, slice=row.slice, latency=0.01,
+    )  # fmt: skip
+
+
+OFFLINE = tuple(offline(row, n % 5 != 0) for n, row in enumerate(ROWS))
+
+
+def runtime(name: str, **change: Any) -> Runtime:
+    tgi = name == "tgi"
+    known: dict[str, Any] = {
+        "name": name, "image": "x", "platform": "linux/amd64", "entrypoint": None, "command": (), "environment": {},
+        "dtypes": {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}, "port": 8080, "user": None,
+        "writable": (), "shm_mb": 64, "health": "/health", "dialect": name, "model_field": "router",
+        "identity": {"path": "/info", "field": "model_id"} if tgi else {"path": "/v1/models", "field": "data.0.root"},
+        "metrics": {
+            "path": "/metrics",
+            "counters": ("tgi_request_count", "tgi_request_success") if tgi else ("vllm:request_success_total",),
+        },
+        "errors": {
+            "too_long": (422,) if tgi else (400,),
+            "malformed": (400, 422),
+            "unknown_model": None if tgi else (404,),
+        },
+        "drain": {"seconds": 90, "exit_codes": (0,)},
+        "cannot": {"errors.unknown_model": "TGI does not look at the model's name"} if tgi else {},
+    }  # fmt: skip
+    return Runtime.model_validate(known | change)
+
+
+def settings(params: Params, **change: Any) -> Serve:
+    verify = params.serve.verify.model_copy(
+        update={"max_logprob_diff": 0.05, "near_tie": 0.2, "start_seconds": 3.0, "drain_seconds": 3.0} | change
+    )
+    return params.serve.model_copy(update={"verify": verify, "max_total_tokens": LONGEST, "max_input_tokens": 30})
+
+
+@pytest.fixture(autouse=True)
+def few_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Enough for the sixteen at a time, and quickly done."""
+    monkeypatch.setattr(load, "REQUESTS", 16)
+
+
+@contextmanager
+def talking(
+    params: Params, name: str = "tgi", probes: tuple[Probe, ...] = PROBES, deadline: float = 20, **change: Any
+) -> Iterator[tuple[Asked, StandIn]]:
+    """A stand-in without a fault, and what it is asked with."""
+    made = {"vllm": VllmStandIn}.get(name, StandIn)
+    rows = {row.prompt: prediction.prediction for row, prediction in zip(ROWS, OFFLINE, strict=True)}
+    server = made(probes, rows, FOLDER, LONGEST)
+    client = Client(server.url, deadline)
+    report = ProbeReport(
+        merged=DIGEST, base=DIGEST, valid=DIGEST, max_new_tokens=8, precision="fp32", device="cpu", probes=probes
+    )
+    told = runtime("tgi", dialect="openai") if name == "openai" else runtime(name)
+    try:
+        yield (
+            Asked(
+                client=client, server=server, runtime=told, model="router", serve=settings(params, **change),
+                probes=report, rows=ROWS, offline=OFFLINE, scorer=ExactMatch(kind="exact-match"), limit=8,
+            ),
+            server,
+        )  # fmt: skip
+    finally:
+        client.close()
+        server.close()
+
+
+def ask(asked: Asked) -> dict[CheckName, ServingCheck]:
+    """Every check by its name."""
+    return {check.name: check for check in examine.examine(asked, time.monotonic())}
+
+
+@pytest.mark.parametrize("name", ["tgi", "vllm", "openai"])
+def test_a_server_without_a_fault_passes_every_check(name: str, params: Params) -> None:
+    with talking(params, name) as (asked, _):
+        found = ask(asked)
+    assert {check.status for check in found.values()} == {"pass"}, found
+    assert set(found) == set(get_args(CheckName))
+    assert combine(tuple(found.values())) == "pass"
+    assert [level.concurrency for level in asked.load] == [1, 4, 16]
+    assert all(level.first_token_p50 and level.tokens_per_second > 0 for level in asked.load)
+    if name == "openai":
+        assert "only the number was compared" in found["template"].reason
+        assert found["parity"].value == 1.0
+    else:
+        assert found["parity"].value == 0.0
+        assert "12 of 12 tokens" in found["parity"].reason or "13 of 13 tokens" in found["parity"].reason
+
+
+def test_every_request_is_greedy_and_names_the_model(params: Params) -> None:
+    with talking(params) as (asked, server):
+        ask(asked)
+    chats = [body for body in server.bodies if "max_tokens" in body]
+    assert len(chats) > 40
+    assert all(body["temperature"] == 0 for body in chats)
+    assert {body["model"] for body in chats} == {"router"}
+
+
+Fault = Callable[[StandIn], object]
+
+
+def fault(**values: Any) -> Fault:
+    def make(server: StandIn) -> None:
+        for name, value in values.items():
+            setattr(server.faults, name, value)
+
+    return make
+
+
+FAULTS = [
+    # what is wrong, the dialect, the check that must find it, a word of its reason
+    ("another model is served", "tgi", fault(tokens={("p0", 0): Told(99, "sql", -0.1)}), "parity", "“sql”"),
+    ("another model is served", "vllm", fault(tokens={("p0", 0): Told(99, "sql", -0.1)}), "parity", "token 99"),
+    ("another model is served", "openai", fault(tokens={("p0", 0): Told(99, "sql", -0.1)}), "parity", "“sql”"),
+    ("the base is served", "tgi", fault(base=True), "parity", "token 1"),
+    ("the base is served", "openai", fault(base=True), "adapter", "untuned base's"),
+    ("the base is served", "vllm", fault(base=True), "adapter", "untuned base's"),
+    ("the template differs", "tgi", fault(extra_prompt_token=True), "template", "differ from token 1"),
+    ("the template differs", "vllm", fault(extra_prompt_token=True), "template", "p0: 11 token ids, 10 offline"),
+    ("a log-probability is off", "tgi", fault(tokens={("p0", 1): Told(21, "work", -0.16)}), "parity", "p0, token 2"),
+    ("a log-probability is off", "vllm", fault(tokens={("p0", 1): Told(21, "work", -0.16)}), "parity", "0.060 apart"),
+    ("an end comes too soon", "tgi", fault(tokens={("p0", 1): Told(2, "<|im_end|>", -0.1, True)}), "parity", "p0, token 2"),
+    ("an end comes too soon", "openai", fault(tokens={("p0", 1): Told(2, "<|im_end|>", -0.1, True)}), "parity", "the end"),
+    ("another special token", "vllm", fault(tokens={("p0", 2): Told(3, "<|x|>", -0.1, True)}), "parity", "token 3 where"),
+    ("tokens are cut", "tgi", fault(cut_tokens=True), "parity", "cut off"),
+    ("tokens are cut", "vllm", fault(cut_tokens=True), "parity", "cut off"),
+    ("texts are cut", "tgi", fault(cut_text=True), "parity", "the text “networ”"),
+    ("texts are cut", "openai", fault(cut_text=True), "parity", "the end where"),
+    ("texts are cut", "openai", fault(cut_text=True), "score", "apart where"),
+    ("no log-probability is told", "tgi", fault(no_logprobs=True), "parity", "without the log-probabilities"),
+    ("streams are cut", "tgi", fault(end_stream_early=True), "latency", "before the answer did"),
+    ("streams say otherwise", "tgi", fault(stream_otherwise=True), "latency", "otherwise than a whole answer"),
+    ("it is slow", "tgi", fault(seconds=0.03), "latency", "over 0.02 s"),
+    ("it fails under load", "tgi", fault(most_at_once=2), "score", "rows not answered: row"),
+    ("it fails under load", "tgi", fault(most_at_once=2), "latency", "CUDA out of memory"),
+    ("a row is not answered", "tgi", fault(refused="row 07"), "score", "1 of 20 rows not answered: row r7: HTTP 429"),
+    ("metrics are frozen", "tgi", fault(frozen=True), "metrics", "did not grow"),
+    ("metrics are frozen", "vllm", fault(frozen=True), "metrics", "did not grow"),
+    ("metrics are not there", "tgi", fault(without_metrics=True), "metrics", "HTTP 404"),
+    ("it says that it serves another folder", "tgi", fault(model="/models/x"), "identity", "“/models/x”, not"),
+    ("it says that it serves another folder", "vllm", fault(model="/models/x"), "identity", "“/models/x”, not"),
+    ("it takes wrong requests", "tgi", fault(takes_anything=True), "errors", "HTTP 200 where 422 is right"),
+    ("it takes an unknown model", "vllm", fault(takes_anything=True), "errors", "too long: HTTP 200"),
+    ("it shows its insides", "tgi", fault(traceback=True), "errors", "without a reason"),
+    ("an error is a page", "tgi", fault(html=True), "errors", "neither JSON"),
+    ("a stream is cut by SIGTERM", "tgi", fault(cuts_on_term=True), "drain", "were cut"),
+    ("it does not end", "tgi", fault(lingers=True), "drain", "still ran 1 s"),
+    ("it ends badly", "tgi", fault(exit_code=137), "drain", "exit code 137 where 0"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("what", "name", "make", "check", "word"), FAULTS)
+def test_each_fault_is_found_and_named(
+    what: str, name: str, make: Fault, check: CheckName, word: str, params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("release.serving.probes.told.METRIC_SECONDS", 0.3)
+    p95 = 0.02 if what == "it is slow" else 5.0
+    with talking(params, name, drain_seconds=1.0, p95_seconds=p95) as (asked, server):
+        make(server)
+        found = ask(asked)
+    assert found[check].status == "fail", found[check]
+    assert word in found[check].reason
+    assert combine(tuple(found.values())) == "fail"
+
+
+def test_answers_may_part_at_a_near_tie_and_the_comparison_ends_there(params: Params) -> None:
+    for name in ("tgi", "vllm", "openai"):
+        with talking(params, name) as (asked, server):
+            server.faults.tokens = {("p1", 0): Told(50, "stores", -0.2)}
+            found = ask(asked)
+        assert found["parity"].status == "pass", found["parity"]
+        assert "part at a near tie" in found["parity"].reason
+
+
+def test_a_comparison_of_no_token_at_all_does_not_pass(params: Params) -> None:
+    for name in ("tgi", "openai"):
+        with talking(params, name, probes=PROBES[1:2]) as (asked, server):
+            server.faults.tokens = {("p1", 0): Told(50, "vm", -0.2)}
+            found = ask(asked)
+        assert found["parity"].status == "fail"
+        assert "nothing could be compared" in found["parity"].reason
+
+
+def test_an_adapter_that_changes_no_answer_cannot_be_told(params: Params) -> None:
+    same = probe(0, token(20, "network"), END, base=" network\n")
+    with talking(params, probes=(same,)) as (asked, _):
+        found = ask(asked)
+    assert found["adapter"].status == "fail"
+    assert "cannot be told" in found["adapter"].reason
+    assert found["parity"].status == "pass"
+
+
+def test_a_server_that_strips_white_space_is_no_other_model(params: Params) -> None:
+    spaced = (probe(0, token(20, "\n net"), token(21, "work\n"), END), *PROBES[1:])
+    with talking(params, "openai", probes=spaced) as (asked, server):
+        server.probes[spaced[0].messages[-1].content] = PROBES[0]
+        found = ask(asked)
+    assert found["parity"].status == "pass", found["parity"]
+    assert found["parity"].value == 1.0
+
+
+def test_a_server_that_dies_fails_everything_after_with_the_end_of_its_log(params: Params) -> None:
+    with talking(params) as (asked, server):
+        server.faults.dies_after = 12
+        found = ask(asked)
+    lost = [check for check in found.values() if "Killed" in check.reason]
+    assert len(lost) == 1
+    assert lost[0].status == "fail"
+    assert "137" in lost[0].reason
+    assert "\x1b" not in lost[0].reason
+    assert found["drain"].reason == "not asked: the server is gone"
+    assert combine(tuple(found.values())) == "fail"
+
+
+def test_a_server_that_hangs_is_left_at_the_deadline(params: Params) -> None:
+    began = time.monotonic()
+    with talking(params, deadline=0.5) as (asked, server):
+        server.faults.hangs_after = 12
+        found = ask(asked)
+    assert time.monotonic() - began < 5
+    assert any("no reply within 0.5 s" in check.reason for check in found.values())
+    assert found["drain"].status == "fail"
+    assert "listening" in " ".join(check.reason for check in found.values())
+
+
+def test_replies_that_are_garbage_are_quoted_printably_and_end_in_no_traceback(params: Params) -> None:
+    with talking(params) as (asked, server):
+        server.faults.garbage_after = 1
+        found = ask(asked)
+    assert combine(tuple(found.values())) == "fail"
+    assert all(check.reason.isprintable() for check in found.values())
+    assert "·" in found["parity"].reason
+
+
+def test_a_server_that_never_starts_is_given_up_with_its_log(params: Params) -> None:
+    with talking(params, start_seconds=0.8) as (asked, server):
+        server.faults.never_starts = True
+        found = ask(asked)
+    assert found["start"].status == "fail"
+    assert "no answer within 0.8 s: HTTP 503" in found["start"].reason
+    assert "listening" in found["start"].reason
+    assert all(check.reason == "not asked: the server never answered" for n, check in found.items() if n != "start")
+
+
+def test_a_server_that_dies_at_the_start_is_not_waited_for(params: Params) -> None:
+    with talking(params, start_seconds=60.0) as (asked, server):
+        server.close()
+        began = time.monotonic()
+        found = ask(asked)
+    assert time.monotonic() - began < 5
+    assert "ended before it answered: exit code 137" in found["start"].reason
+
+
+def test_what_is_not_known_of_a_server_is_unavailable_and_what_is_wrong_fails(params: Params) -> None:
+    with talking(params) as (asked, server):
+        server.isolated, server.sealed, server.how = None, False, "url"
+        found = ask(asked)
+    assert found["egress"].status == "unavailable"
+    assert found["read-only"].status == "fail"
+    assert found["drain"].status == "unavailable"
+
+
+def test_metrics_are_summed_over_their_labels() -> None:
+    text = b'# HELP a b\na{x="}",y="z"} 2\na{x="q"} 3.5 1700000000\nb NaN\nc{} 1e3\nab 4\n\xff broken\n'
+    assert samples(text) == {"a": 5.5, "c": 1000.0, "ab": 4.0}
+
+
+def test_a_percentile_is_a_value_that_was_seen() -> None:
+    values = [float(n) for n in range(1, 21)]
+    assert load.percentile(values, 0.5) == 10
+    assert load.percentile(values, 0.95) == 19
+    assert load.percentile([3.0], 0.95) == 3

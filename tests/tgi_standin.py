@@ -1,0 +1,335 @@
+"""A STAND-IN for Text Generation Inference, whose image cannot be run here: it answers by TGI's OpenAPI document.
+
+It knows the answers to some prompts by heart and tells them token by token as TGI 3.3 does; it holds each request to
+the parts of the document that Lockstep uses, and its faults are those that `lockstep verify` must find. It shows that
+the client speaks TGI's language, not that TGI behaves.
+"""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Literal, NamedTuple
+
+import jsonschema  # type: ignore[import-untyped]
+
+from checks.serving import Probe
+from release.serving.server import Ended
+
+# What TGI's document says of a chat request, as far as it is used. Its server ignores keys that it does not know, so
+# the stand-in is stricter: a key that is not here is an error of the client.
+CHAT_REQUEST: dict[str, Any] = {
+    "type": "object",
+    "required": ["messages"],
+    "additionalProperties": False,
+    "properties": {
+        "model": {"type": "string"},
+        "messages": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["role", "content"],
+                "properties": {"role": {"type": "string"}, "content": {"type": "string"}},
+            },
+        },
+        "max_tokens": {"type": "integer", "minimum": 0},
+        "temperature": {"type": "number"},
+        "logprobs": {"type": "boolean"},
+        "top_logprobs": {"type": "integer", "minimum": 0},
+        "stream": {"type": "boolean"},
+        "stream_options": {
+            "type": "object",
+            "required": ["include_usage"],
+            "properties": {"include_usage": {"type": "boolean"}},
+        },
+    },
+}
+
+
+class Told(NamedTuple):
+    """One token that the stand-in answers with."""
+
+    id: int
+    text: str  # special tokens have a text too, which is not in the answer
+    logprob: float
+    special: bool = False
+
+
+@dataclass
+class Faults:
+    """What is wrong with it; as made, nothing."""
+
+    base: bool = False  # the adapter is left out
+    tokens: dict[tuple[str, int], Told] = field(default_factory=dict)  # probe id and place: from there, this one
+    extra_prompt_token: bool = False
+    cut_text: bool = False
+    cut_tokens: bool = False
+    stream_otherwise: bool = False
+    end_stream_early: bool = False
+    no_logprobs: bool = False
+    seconds: float = 0.0  # before each answer
+    most_at_once: int = 1000  # 500 beyond
+    refused: str | None = None  # 429 for the prompt that holds this
+    frozen: bool = False  # metrics
+    without_metrics: bool = False
+    model: str | None = None  # what /info says
+    takes_anything: bool = False  # and answers wrong requests
+    traceback: bool = False  # in the body of an error
+    html: bool = False
+    dies_after: int | None = None  # requests
+    hangs_after: int | None = None
+    garbage_after: int | None = None
+    cuts_on_term: bool = False
+    lingers: bool = False  # never ends after SIGTERM
+    exit_code: int = 0
+    never_starts: bool = False  # 503 for ever
+
+
+class StandIn:
+    """A server in a thread of this process; it is a ``release.serving.server.Server`` too."""
+
+    how: Literal["container", "process", "url"] = "container"
+    isolated: bool | None = True
+    sealed: bool | None = True
+
+    def __init__(self, probes: tuple[Probe, ...], rows: dict[str, str], model: str, longest: int) -> None:
+        self.model, self.longest, self.faults = model, longest, Faults()
+        self.probes = {probe.messages[-1].content: probe for probe in probes}
+        self.rows = rows  # last message to answer
+        self.counted, self.asked, self.flying = 0, 0, 0
+        self.bodies: list[dict[str, Any]] = []
+        self.open, self.dead, self.draining, self.cutting = True, False, False, False
+        self.lock = threading.Lock()
+        self.web = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self.web.daemon_threads = True
+        threading.Thread(target=self.web.serve_forever, args=(0.01,), daemon=True).start()
+        self.url = f"http://127.0.0.1:{self.web.server_address[1]}"
+
+    def gone(self) -> str | None:
+        return "exit code 137: Killed \x1b[31mfor memory\x1b[0m" if self.dead else None
+
+    def log(self, lines: int = 40) -> str:  # noqa: ARG002 - it has two
+        return "loading weights\nlistening"
+
+    def terminate(self, deadline: float) -> Ended | None:
+        began = time.monotonic()
+        self.draining, self.cutting = True, self.faults.cuts_on_term
+        while self.flying or self.faults.lingers:
+            if time.monotonic() > began + deadline:
+                return None
+            time.sleep(0.005)
+        self.close()
+        return Ended(self.faults.exit_code, time.monotonic() - began)
+
+    def close(self) -> None:
+        self.dead = True
+        if self.open:
+            self.open = False
+            self.web.shutdown()
+            self.web.server_close()
+
+    # What TGI says.
+
+    schema = CHAT_REQUEST
+
+    def get(self, path: str) -> tuple[int, str, Any]:
+        if path == "/info":
+            return 200, "json", {"model_id": self.faults.model or self.model, "max_total_tokens": self.longest}
+        if path == "/metrics" and not self.faults.without_metrics:
+            count = 1 if self.faults.frozen else self.counted
+            return (
+                200,
+                "text",
+                (
+                    "# TYPE tgi_request_count counter\n"
+                    f'tgi_request_count{{le="a}} 9"}} {count}\n'
+                    f"tgi_request_success {count}\ntgi_queue_size NaN\nnonsense\n"
+                ),
+            )
+        return 404, "text", ""
+
+    def tokenized(self, probe: Probe) -> Any:
+        ids = [*([1] if self.faults.extra_prompt_token else []), *probe.prompt_tokens]
+        tokens = [{"id": number, "text": "x", "start": n, "stop": n + 1} for n, number in enumerate(ids)]
+        return {"tokenize_response": tokens, "templated_text": "x" * len(ids)}
+
+    tokenize_path = "/chat_tokenize"
+
+    def unknown(self, body: dict[str, Any]) -> bool:  # noqa: ARG002 - vLLM looks
+        """TGI does not look at the model's name."""
+        return False
+
+    def too_long(self) -> tuple[int, Any]:
+        return 422, {"error": f"`inputs` must have less than {self.longest} tokens", "error_type": "validation"}
+
+    def malformed(self) -> tuple[int, str, Any]:
+        return 400, "text", "Failed to parse the request body as JSON: EOF while parsing a list"
+
+    def logprob(self, told: Told, body: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002 - vLLM looks
+        return {"token": told.text, "logprob": told.logprob, "top_logprobs": []}
+
+    def error(self, message: str) -> Any:
+        return {"error": message, "error_type": "generation"}
+
+    # What it answers.
+
+    def told(self, messages: list[dict[str, str]], limit: int) -> list[Told]:
+        last = messages[-1]["content"]
+        probe = self.probes.get(last)
+        if probe is None:
+            return [Told(900, self.rows.get(last, "?"), -0.1), Told(2, "<|im_end|>", -0.1, special=True)]
+        if self.faults.base:
+            return [Told(901, probe.base_text, -0.1), Told(2, "<|im_end|>", -0.1, special=True)]
+        found = []
+        for place, token in enumerate(probe.tokens):
+            if changed := self.faults.tokens.get((probe.id, place)):
+                found.append(changed)
+                if changed.id != token.id:
+                    break
+                continue
+            special = not token.text and probe.ended and place + 1 == len(probe.tokens)
+            found.append(Told(token.id, "<|im_end|>" if special else token.text, token.logprob, special))
+        if self.faults.cut_tokens:
+            found = found[:1]
+        return found[:limit]
+
+    def chat(self, body: dict[str, Any]) -> dict[str, Any]:
+        told = self.told(body["messages"], body.get("max_tokens", 1024))
+        text = "".join(token.text for token in told if not token.special)
+        logprobs = None
+        if body.get("logprobs") and not self.faults.no_logprobs:
+            logprobs = {"content": [self.logprob(token, body) for token in told]}
+        return {
+            "id": "",
+            "created": 1,
+            "model": self.model,
+            "system_fingerprint": "3.3.7-native",
+            "choices": [
+                {
+                    "index": 0,
+                    "message": {"role": "assistant", "content": text[:-1] if self.faults.cut_text else text},
+                    "logprobs": logprobs,
+                    "finish_reason": "stop" if told[-1].special else "length",
+                }
+            ],
+            "usage": self._usage(body, told),
+        }
+
+    def chunks(self, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        told = self.told(body["messages"], body.get("max_tokens", 1024))
+        known = {"id": "", "created": 1, "model": self.model, "system_fingerprint": "3.3.7-native"}
+        for place, token in enumerate(told):
+            last = place + 1 == len(told)
+            if last and self.faults.end_stream_early:
+                return
+            text = "" if token.special else token.text
+            if place == 0 and self.faults.stream_otherwise:
+                text = "otherwise"
+            finish = ("stop" if token.special else "length") if last else None
+            delta = {"role": "assistant", "content": text}
+            yield known | {"choices": [{"index": 0, "delta": delta, "finish_reason": finish}], "usage": None}
+        yield known | {"choices": [], "usage": self._usage(body, told)}
+
+    def _usage(self, body: dict[str, Any], told: list[Told]) -> dict[str, int]:
+        probe = self.probes.get(body["messages"][-1]["content"])
+        prompt = len(probe.prompt_tokens) if probe else 5
+        return {"prompt_tokens": prompt, "completion_tokens": len(told), "total_tokens": prompt + len(told)}
+
+
+def _handler(server: StandIn) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
+
+        def do_GET(self) -> None:
+            self._say(*server.get(self.path))
+
+        def do_POST(self) -> None:
+            raw = self.rfile.read(int(self.headers["Content-Length"]))
+            faults = server.faults
+            if server.draining or server.dead:
+                self.close_connection = True
+                return
+            with server.lock:
+                server.asked += 1
+                server.flying += 1
+                number, flying = server.asked, server.flying
+            try:
+                if faults.dies_after is not None and number > faults.dies_after:
+                    server.dead = True
+                    self.close_connection = True
+                elif faults.hangs_after is not None and number > faults.hangs_after:
+                    while not server.dead:
+                        time.sleep(0.05)
+                elif faults.garbage_after is not None and number > faults.garbage_after:
+                    self._say(200, "text", "\x00\x1b[2J{]" * 100)
+                elif flying > faults.most_at_once:
+                    self._say(500, "json", server.error("CUDA out of memory"))
+                else:
+                    self._answer(raw)
+            finally:
+                with server.lock:
+                    server.flying -= 1
+
+        def _answer(self, raw: bytes) -> None:
+            faults = server.faults
+            try:
+                body = json.loads(raw)
+            except ValueError:
+                if faults.takes_anything:
+                    body = {"messages": [{"role": "user", "content": "?"}]}
+                else:
+                    self._say(*server.malformed())
+                    return
+            jsonschema.validate(body, server.schema if self.path != server.tokenize_path else {"type": "object"})
+            server.bodies.append(body)
+            last = body["messages"][-1]["content"]
+            if faults.never_starts:
+                self._say(503, "json", server.error("loading"))
+            elif faults.refused is not None and faults.refused in last:
+                self._say(429, "json", server.error("Model is overloaded"))
+            elif self.path == server.tokenize_path:
+                self._say(200, "json", server.tokenized(server.probes[last]))
+            elif server.unknown(body) and not faults.takes_anything:
+                self._say(404, "json", server.error("no such model"))
+            elif len(last.split()) >= server.longest and not faults.takes_anything:
+                status, refusal = server.too_long()
+                if faults.traceback:
+                    refusal = {"error": "Traceback (most recent call last): secrets"}
+                self._say(status, "text" if faults.html else "json", "<html>\nno" if faults.html else refusal)
+            else:
+                time.sleep(faults.seconds)
+                server.counted += 1
+                if body.get("stream"):
+                    self._stream(body)
+                else:
+                    self._say(200, "json", server.chat(body))
+
+        def _stream(self, body: dict[str, Any]) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/event-stream")
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            for chunk in (*server.chunks(body), None):
+                if server.cutting:
+                    self.close_connection = True
+                    return
+                line = b"data: [DONE]\n\n" if chunk is None else f"data: {json.dumps(chunk)}\n\n".encode()
+                self.wfile.write(b"%x\r\n%s\r\n" % (len(line), line))
+                time.sleep(0.002)
+            self.wfile.write(b"0\r\n\r\n")
+
+        def _say(self, status: int, kind: str, value: Any) -> None:
+            body = json.dumps(value).encode() if kind == "json" else value.encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json" if kind == "json" else "text/plain")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Nothing: pytest shows what matters."""
+
+    return Handler

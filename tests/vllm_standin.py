@@ -1,0 +1,59 @@
+"""A STAND-IN for vLLM's OpenAI server, whose image cannot be run here: TGI's stand-in where the two agree.
+
+Where vLLM differs: it tells tokens as ``token_id:<id>`` when asked to, tokenizes a chat at /tokenize, knows its served
+name and says 404 to any other, names the weights' folder as ``root`` in /v1/models, and calls its metrics ``vllm:…``.
+"""
+
+import copy
+from typing import Any
+
+from checks.serving import Probe
+from tests.tgi_standin import CHAT_REQUEST, StandIn, Told
+
+VLLM_REQUEST = copy.deepcopy(CHAT_REQUEST)
+VLLM_REQUEST["properties"]["return_tokens_as_token_ids"] = {"type": "boolean"}
+
+
+class VllmStandIn(StandIn):
+    """vLLM serving ``name``."""
+
+    name = "router"
+    schema = VLLM_REQUEST
+    tokenize_path = "/tokenize"
+
+    def get(self, path: str) -> tuple[int, str, Any]:
+        if path == "/v1/models":
+            root = self.faults.model or self.model
+            return 200, "json", {"object": "list", "data": [{"id": self.name, "root": root, "max_model_len": 64}]}
+        if path == "/metrics" and not self.faults.without_metrics:
+            count = 1 if self.faults.frozen else self.counted
+            return (
+                200,
+                "text",
+                (
+                    f'vllm:request_success_total{{finished_reason="stop",model_name="{self.name}"}} {count}.0\n'
+                    f'vllm:request_success_total{{finished_reason="length",model_name="{self.name}"}} 0.0\n'
+                    f'vllm:e2e_request_latency_seconds_count{{model_name="{self.name}"}} {count}.0\n'
+                ),
+            )
+        return 404, "json", self.error("Not Found")
+
+    def tokenized(self, probe: Probe) -> Any:
+        ids = [*([1] if self.faults.extra_prompt_token else []), *probe.prompt_tokens]
+        return {"count": len(ids), "max_model_len": self.longest, "tokens": ids}
+
+    def unknown(self, body: dict[str, Any]) -> bool:
+        return body.get("model") != self.name
+
+    def too_long(self) -> tuple[int, Any]:
+        return 400, self.error(f"This model's maximum context length is {self.longest} tokens")
+
+    def malformed(self) -> tuple[int, str, Any]:
+        return 422, "json", self.error("JSON decode error")
+
+    def logprob(self, told: Told, body: dict[str, Any]) -> dict[str, Any]:
+        by_id = body.get("return_tokens_as_token_ids")
+        return {"token": f"token_id:{told.id}" if by_id else told.text, "logprob": told.logprob, "top_logprobs": []}
+
+    def error(self, message: str) -> Any:
+        return {"error": {"message": message, "type": "BadRequestError", "code": 400}}
