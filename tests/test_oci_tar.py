@@ -1,0 +1,166 @@
+"""Layers as tars: the same bytes everywhere, from any offset, of the files that they must be."""
+
+import hashlib
+import io
+import os
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from checks.errors import EvidenceRefused
+from release.oci import tar
+from release.oci.tar import Member, Tar
+
+SHARD = "models/name-0123456789ab/model.safetensors"
+
+
+def _member(folder: Path, name: str, data: bytes) -> Member:
+    path = folder / hashlib.sha256(name.encode()).hexdigest()
+    path.write_bytes(data)
+    return Member(name, path, f"sha256:{hashlib.sha256(data).hexdigest()}", len(data))
+
+
+def _read(data: bytes) -> list[tuple[str, int, bytes]]:
+    """Name, mode and content of every member, as Python's own reader sees them."""
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        found = []
+        for member in archive:
+            assert (member.uid, member.gid, member.uname, member.gname, member.mtime) == (0, 0, "", "", 0)
+            content = archive.extractfile(member)
+            found.append((member.name, member.mode, content.read() if content else b""))
+        return found
+
+
+def test_a_layer_has_the_folders_above_its_files_and_the_files_and_nothing_of_this_machine(tmp_path: Path) -> None:
+    data = b"".join(Tar([_member(tmp_path, SHARD, b"weights")]).blocks())
+    assert _read(data) == [("models", 0o755, b""), ("models/name-0123456789ab", 0o755, b""), (SHARD, 0o644, b"weights")]
+    assert data.endswith(bytes(1024))
+    assert len(data) == 6 * 512  # three headers, one block of content, two of zeros
+
+
+def test_the_digest_of_a_layer_never_changes(tmp_path: Path) -> None:
+    members = [_member(tmp_path, SHARD, b"weights"), _member(tmp_path, "models/name-0123456789ab/ü" + "x" * 90, b"")]
+    assert tar.digest(members) == "sha256:4826252ac1b9089c4d1f827e9718aac729479e70b8f794b351bdc623ecb1169e"
+
+
+@pytest.mark.parametrize("name", [SHARD, "models/ü/é.json", "m/" + "long" * 60, "a/b/c/d/e/f", "m/" + "ü" * 120, "top"])
+@pytest.mark.parametrize("size", [0, 1, 511, 512, 513, tar.BLOCK, tar.BLOCK + 1])
+def test_other_tools_read_the_same_files_out_of_it(tmp_path: Path, name: str, size: int) -> None:
+    blob = Tar([_member(tmp_path, name, b"w" * size)])
+    data = b"".join(blob.blocks())
+    assert len(data) == blob.size
+    assert _read(data)[-1] == (name, 0o644, b"w" * size)
+    out = tmp_path / "out"
+    out.mkdir()
+    subprocess.run(["tar", "-xf", "-", "-C", out], input=data, check=True)
+    assert (out / name).read_bytes() == b"w" * size
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@given(sizes=st.lists(st.integers(0, 2000), min_size=1, max_size=4), data=st.data())
+def test_it_can_be_read_from_any_offset(tmp_path: Path, sizes: list[int], data: st.DataObject) -> None:
+    blob = Tar([_member(tmp_path, f"m/{i}", os.urandom(size)) for i, size in enumerate(sizes)])
+    whole = b"".join(blob.blocks())
+    start = data.draw(st.integers(0, len(whole) + 10))
+    assert b"".join(blob.blocks(start)) == whole[start:]
+
+
+def test_a_file_of_more_than_8_gib_says_its_size_in_an_extended_header(tmp_path: Path) -> None:
+    path = tmp_path / "large"
+    size = 8**11 + 5
+    with path.open("wb") as stream:
+        stream.truncate(size)  # holes: nothing is written
+    blob = Tar([Member(SHARD, path, "sha256:" + "0" * 64, size)])
+    head = b""
+    for block in blob.blocks():
+        head += block
+        if len(head) > 4096:
+            break
+    with tarfile.open(fileobj=io.BytesIO(head + bytes(1024)), mode="r|") as archive:
+        found = [archive.next() for _ in range(3)][-1]
+    assert found is not None
+    assert (found.name, found.size, found.mode) == (SHARD, size, 0o644)
+    assert sum(map(len, blob.blocks(size))) == blob.size - size
+    if shutil.which("bsdtar"):
+        listed = subprocess.run(
+            ["bsdtar", "-tvf", "-"], input=head, capture_output=True, text=False, check=False
+        ).stdout
+        assert str(size).encode() in listed
+
+
+def _swapped(path: Path) -> None:
+    path.write_bytes(b"W" * path.stat().st_size)
+
+
+def _shortened(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def _linked(path: Path) -> None:
+    path.rename(path.with_suffix(".real"))
+    path.symlink_to(path.with_suffix(".real"))
+
+
+def _piped(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def _foldered(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("damage", "word"),
+    [
+        (_swapped, "is not the file that the verdict is about"),
+        (_shortened, "ends 1 bytes early"),
+        (Path.unlink, "No such file"),
+        (_linked, "symbolic link"),
+        (_piped, "not a regular file"),
+        (_foldered, "Is a directory"),
+    ],
+)
+@pytest.mark.parametrize("size", [700, 3 * tar.BLOCK])
+def test_a_file_that_is_not_what_it_must_be_ends_the_layer_before_its_last_block(
+    tmp_path: Path, damage: Callable[[Path], None], word: str, size: int
+) -> None:
+    member = _member(tmp_path, SHARD, b"w" * size)
+    blob = Tar([member])
+    damage(member.path)
+    got = 0
+    with pytest.raises(EvidenceRefused, match=word):
+        for block in blob.blocks():
+            got += len(block)
+    assert got < blob.size - 1024
+
+
+def test_a_file_that_changes_while_it_is_read_is_caught(tmp_path: Path) -> None:
+    member = _member(tmp_path, SHARD, b"w" * 3 * tar.BLOCK)
+    blocks = Tar([member]).blocks()
+    for _ in range(4):  # three headers, one block
+        next(blocks)
+    with member.path.open("r+b") as stream:
+        stream.seek(2 * tar.BLOCK + 17)
+        stream.write(b"W")
+    with pytest.raises(EvidenceRefused, match="is not the file"):
+        list(blocks)
+
+
+def test_a_layer_knows_whether_it_was_read_in_one_go(tmp_path: Path) -> None:
+    member = _member(tmp_path, SHARD, b"w" * 1000)
+    blob = Tar([member])
+    list(blob.blocks())
+    assert blob.once
+    list(blob.blocks(600))
+    assert not blob.once
+    again = Tar([member])
+    list(again.blocks(1))
+    assert not again.once
