@@ -97,3 +97,15 @@ class ServingRefused(Refusal):
     """A served model does not start, or fails a probe."""
 
     exit_code = 14
+
+
+class PromotionRefused(Refusal):
+    """An environment may not be moved: what is lacking is listed, all of it."""
+
+    exit_code = 15
+
+
+class Outrun(Refusal):
+    """Somebody else moved the branch first."""
+
+    exit_code = 16

@@ -41,7 +41,9 @@ SERVING_REPORT = REPORTS / "serving.json"  # `lockstep verify`
 # Desired state and policy: changed by `lockstep promote` and by code owners.
 ENVIRONMENTS = Path("release/environments")
 POINTER = "pointer.yaml"  # in each environment's folder: what it runs
+QUARANTINE = ENVIRONMENTS / "quarantine.yaml"  # what no promotion may move anywhere
 APPROVALS = Path("release/policy/approved.yaml")  # policy digests that code owners approved
+SIGNERS = Path("release/policy/signers.yaml")  # who may sign releases and approvals
 
 # Private to one machine: ignored by git and by DVC.
 STATE = Path(".lockstep")

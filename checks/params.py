@@ -292,9 +292,9 @@ class Serve(Section):
     name: Annotated[
         str,
         Field(
-            pattern=r"^[a-z0-9]+([._-][a-z0-9]+)*$",
+            pattern=r"^[a-z0-9]+([_-][a-z0-9]+)*$",
             max_length=60,
-            description="of the model: it is served from /models/<name>-<first 12 hex digits of its digest>",
+            description="of the model, in tags too: it is served from /models/<name>-<first 12 of its digest>",
         ),
     ]
     runtime: Annotated[Name, Field(description="a file of release/runtimes")]
@@ -324,6 +324,45 @@ class Serve(Section):
         return self
 
 
+class Environment(Section):
+    """A place where the model runs, and what must hold before an image moves there."""
+
+    after: Annotated[Name | None, Field(description="the environment that must run the same image first; null: none")]
+    soak_hours: Annotated[float, Field(ge=0, description="how long it must have run there")]
+    approvals: Annotated[int, Field(ge=0, description="signed approvals by different people")]
+    runtimes: Annotated[
+        tuple[Name, ...], Field(strict=False, min_length=1, description="runtimes that count when it was verified")
+    ]
+    verified: Annotated[
+        tuple[Literal["container", "process", "url"], ...],
+        Field(strict=False, min_length=1, description="ways to verify that count"),
+    ]
+
+
+class Promote(Section):
+    """Environments, and the branch that holds what they run."""
+
+    repository: Annotated[
+        str | None, Field(min_length=1, description="URL of the repository with the environments; null: this one")
+    ]
+    branch: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$", max_length=200)]
+    environments: Annotated[dict[Name, Environment], Field(min_length=1, description="in order")]
+
+    @model_validator(mode="after")
+    def _each_comes_after_an_earlier_one(self) -> Self:
+        earlier: list[str] = []
+        for name, environment in self.environments.items():
+            if environment.after is not None and environment.after not in earlier:
+                raise ValueError(
+                    f"environments.{name}.after: {environment.after!r} does not come before it|"
+                    f"use null or one of {', '.join(earlier) or 'the environments above it'}"
+                )
+            if environment.soak_hours and environment.after is None:
+                raise ValueError(f"environments.{name}.soak_hours: nothing to soak in|set it to 0, or set after")
+            earlier.append(name)
+        return self
+
+
 class Params(Section):
     """All of params.yaml."""
 
@@ -336,6 +375,7 @@ class Params(Section):
     evaluate: Evaluate
     tracking: Tracking
     serve: Serve
+    promote: Promote
     gates: Annotated[dict[Name, Gate], Field(min_length=1)]
 
     @model_validator(mode="after")

@@ -24,7 +24,19 @@ from checks.gate_kinds import (
     SliceGate,
     ThresholdGate,
 )
-from checks.params import BasePrompt, Evaluate, Labels, MergeParity, MinRows, Params, Probes, Scorer, Validate, Verify
+from checks.params import (
+    BasePrompt,
+    Environment,
+    Evaluate,
+    Labels,
+    MergeParity,
+    MinRows,
+    Params,
+    Probes,
+    Scorer,
+    Validate,
+    Verify,
+)
 from checks.rows import Record
 from checks.sections import Section
 
@@ -77,6 +89,10 @@ STRICTER: Mapping[type[Section], Mapping[str, Stricter]] = {
         "max_logprob_diff": "lower", "near_tie": "lower", "margin": "lower", "p95_seconds": "lower",
         "start_seconds": "lower", "drain_seconds": "lower",
     },
+    Environment: {
+        "after": "incomparable", "soak_hours": "higher", "approvals": "higher", "runtimes": "fewer",
+        "verified": "fewer",
+    },
 }  # fmt: skip
 # Fields that decide nothing about a model (batch_tokens), or are compared otherwise.
 APART: Mapping[type[Section], frozenset[str]] = {Evaluate: frozenset(("batch_tokens", "scorers"))}
@@ -116,6 +132,7 @@ class Policy(NamedTuple):
     licenses: Mapping[str, str | None]  # as stated of the base and of the data
     probes: Probes
     verify: Verify
+    environments: Mapping[str, Environment]
     test: Digest | None
 
     @property
@@ -132,6 +149,7 @@ class Policy(NamedTuple):
                 "licenses": dict(self.licenses),
                 "probes": self.probes.model_dump(mode="json"),
                 "verify": self.verify.model_dump(mode="json"),
+                "environments": [[name, rules.model_dump(mode="json")] for name, rules in self.environments.items()],
                 "test": self.test,
             }
         )
@@ -150,6 +168,7 @@ def of(params: Params, test: Digest | None) -> Policy:
         licenses=licenses,
         probes=params.serve.probes,
         verify=params.serve.verify,
+        environments=params.promote.environments,
         test=test,
     )
 
@@ -166,6 +185,7 @@ def changes(old: Policy, new: Policy) -> tuple[Change, ...]:
         *_licenses(old.licenses, new.licenses),
         *_fields("serve.probes", old.probes, new.probes),
         *_fields("serve.verify", old.verify, new.verify),
+        *_environments(old.environments, new.environments),
     ]
     return tuple(sorted(found, key=lambda change: not change.needs_approval))
 
@@ -218,6 +238,17 @@ def _test(old: Digest | None, new: Digest | None) -> Iterator[Change]:
     else:
         shown = [value.removeprefix("sha256:")[:12] for value in (old, new)]
         yield _change(TEST, old, new, "changed", f"{TEST}: the test set changed from {shown[0]} to {shown[1]}")
+
+
+def _environments(old: Mapping[str, Environment], new: Mapping[str, Environment]) -> Iterator[Change]:
+    for name in old | new:
+        path, one, two = f"promote.environments.{name}", _plain(old.get(name)), _plain(new.get(name))
+        if name not in new:
+            yield _change(path, one, None, "removed", f"{path} is removed")
+        elif name not in old:
+            yield _change(path, None, two, "changed", f"{path} is new: {_shown(two)}")
+        else:
+            yield from _fields(path, old[name], new[name])
 
 
 def _fields(path: str, old: Section, new: Section) -> Iterator[Change]:

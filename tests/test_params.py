@@ -61,6 +61,16 @@ FAULTS = {
         "serve.max_input_tokens: 64 is below prompts",
     ),
     "a name that is no folder": ("name: azure-cli-router", "name: ../router", "serve.name: '../router'"),
+    "an environment after one that is not above it": (
+        "      after: staging\n",
+        "      after: canary\n",
+        "environments.production.after: 'canary' does not come before it",
+    ),
+    "an environment that soaks in none": (
+        "      after: null\n      soak_hours: 0",
+        "      after: null\n      soak_hours: 4",
+        "environments.staging.soak_hours: nothing to soak in",
+    ),
     "too few rows for a gate": ("test: 385", "test: 100", "raise it to 385, or widen gates.routes_well.resolution"),
     "a gate on nothing scored": (
         "metric: exact-match",

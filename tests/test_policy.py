@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from checks import gate_kinds, policy
-from checks.params import Evaluate, MergeParity, Params, Probes, Validate, Verify
+from checks.params import Environment, Evaluate, MergeParity, Params, Probes, Validate, Verify
 from checks.policy import Policy
 from checks.sections import Section
 from tests.conftest import REPOSITORY
@@ -46,6 +46,9 @@ def _document() -> dict[str, Any]:
     document["gates"] = copy.deepcopy(GATES)
     document["evaluate"]["scorers"] = [{"kind": "exact-match"}, {"kind": "token-f1"}]
     document["validate"]["min_rows"]["test"] = 1000  # enough for every threshold here
+    document["promote"]["environments"]["production"] |= {
+        "soak_hours": 24, "approvals": 1, "runtimes": ["tgi"], "verified": ["container"],
+    }  # fmt: skip
     return document
 
 
@@ -119,6 +122,10 @@ DIRECTIONS: list[tuple[str, Any, Any]] = [
     ("serve.verify.p95_seconds", 60, 1),
     ("serve.verify.start_seconds", 900, 60),
     ("serve.verify.drain_seconds", 900, 60),
+    ("promote.environments.production.soak_hours", 1, 48),
+    ("promote.environments.production.approvals", 0, 2),
+    ("promote.environments.production.runtimes", ["tgi", "vllm"], None),
+    ("promote.environments.production.verified", ["container", "url"], None),
     ("evaluate.confidence", 0.9, 0.99),
     ("evaluate.baselines", ["majority"], None),
 ]
@@ -137,6 +144,8 @@ INCOMPARABLE: list[tuple[str, Any]] = [
     ("evaluate.precision", "fp32"),
     ("evaluate.base_prompt.labels", False),
     ("evaluate.base_prompt.shots", 0),
+    ("promote.environments.production.runtimes", ["vllm"]),
+    ("promote.environments.production.verified", ["url"]),
 ]
 
 
@@ -319,8 +328,16 @@ def _reached(section: type[Section]) -> set[type[Section]]:
     return found
 
 
+def test_an_environment_that_goes_or_comes_needs_approval() -> None:
+    (gone,) = _changed(lambda document: document["promote"]["environments"].pop("production"))
+    assert (gone.path, gone.kind, gone.needs_approval) == ("promote.environments.production", "removed", True)
+    canary = {**DEFAULT["promote"]["environments"]["staging"], "after": "staging"}
+    (come,) = _changed(_set("promote.environments.canary", canary))
+    assert (come.path, come.needs_approval) == ("promote.environments.canary", True)
+
+
 def test_every_field_of_every_kind_has_a_direction() -> None:
-    roots: list[type[Section]] = [*_kinds(), Validate, MergeParity, Evaluate, Probes, Verify]
+    roots: list[type[Section]] = [*_kinds(), Validate, MergeParity, Evaluate, Probes, Verify, Environment]
     sections = {found for root in roots for found in _reached(root)}
     assert set(policy.STRICTER) == sections
     for section in sections:

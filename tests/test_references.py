@@ -45,8 +45,12 @@ def keep(root: Path, message: str = "a change") -> str:
     return repository.git(root, "rev-parse", "HEAD").strip()
 
 
+# Of a pointer: what references do not read.
+REST = f"version: v0.1.0\nimage: registry.example/team/router@{B}\nevidence: {B}\n"
+
+
 def promote(root: Path, model: str, commit: str) -> None:
-    files.write_text(root / references.PRODUCTION, f"model: {model}\ncommit: {commit}\n")
+    files.write_text(root / references.PRODUCTION, f"model: {model}\ncommit: {commit}\n{REST}")
     keep(root, "promote")
 
 
@@ -425,9 +429,21 @@ def test_without_a_remote_a_local_main_is_the_target_and_without_that_head(tmp_p
     assert commits.target(tmp_path) == ("main", commit)
 
 
-def test_a_pointer_is_a_model_and_a_commit_and_nothing_else() -> None:
-    text = f"model: {A}\ncommit: {'a' * 40}\n"
-    assert pointer.parse(text.encode(), "p").model == A
-    for bad in ("", "- 1", text + "image: x\n", text.replace("a" * 40, "main"), "\0", "a: [", "model: 2020-13-45"):
+def test_a_pointer_is_its_five_fields_and_nothing_else() -> None:
+    text = f"model: {A}\ncommit: {'a' * 40}\n{REST}"
+    found = pointer.parse(text.encode(), "p")
+    assert (found.model, found.digest) == (A, B)
+    assert pointer.write(found).decode() == text
+    for bad in (
+        "",
+        "- 1",
+        text + "other: x\n",
+        text.replace("v0.1.0", "0.1"),
+        text.replace("registry", "-registry"),
+        text.replace("a" * 40, "main"),
+        "\0",
+        "a: [",
+        "model: 2020-13-45",
+    ):
         with pytest.raises(EvidenceRefused, match=r"^p: [^\n]+$"):
             pointer.parse(bad.encode(), "p")

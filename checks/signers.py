@@ -1,0 +1,58 @@
+"""Who may sign: release/policy/signers.yaml, a file that code owners guard. It is read on the target branch.
+
+- name: ci
+  may: [release]
+  identity: https://github.com/team/router/.github/workflows/release.yml@refs/heads/main
+  issuer: https://token.actions.githubusercontent.com
+- name: ada
+  may: [release, approve]
+  key: |
+    -----BEGIN PUBLIC KEY-----
+    …
+"""
+
+from typing import Annotated, Literal, Self
+
+import yaml
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
+
+from checks import files, plain_yaml
+from checks.errors import EvidenceRefused
+from checks.rows import Record
+
+Role = Literal["release", "approve"]
+
+
+class Signer(Record):
+    """A person or a machine, known by a public key (PEM) or by an identity that Sigstore certifies."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,99}$")]
+    may: Annotated[tuple[Role, ...], Field(min_length=1)]
+    key: Annotated[str, Field(max_length=4000)] | None = None
+    identity: Annotated[str, Field(min_length=1, max_length=500)] | None = None
+    issuer: Annotated[str, Field(pattern=r"^https://[^\s]{1,300}$")] | None = None
+
+    @model_validator(mode="after")
+    def _one_way_to_know_it(self) -> Self:
+        if (self.key is None) == (self.identity is None) or (self.identity is None) != (self.issuer is None):
+            raise ValueError(f"{self.name}: has a key, or an identity with its issuer")
+        return self
+
+
+Signers = tuple[Signer, ...]
+_ALL: TypeAdapter[Signers] = TypeAdapter(Signers)
+
+
+def parse(text: str, where: str) -> Signers:
+    """Read the file; ``where`` is what messages call it. Raises EvidenceRefused when it is anything else."""
+    todo = "mend it on the target branch, with the approval of its owners"
+    try:
+        found = _ALL.validate_python(plain_yaml.load(text) or ())
+    except ValidationError as error:
+        raise EvidenceRefused(f"{where}: {files.first(error)}", todo) from error
+    except (ValueError, yaml.YAMLError) as error:
+        raise EvidenceRefused(f"{where}: is not YAML: {str(error).splitlines()[0]}", todo) from error
+    names = [signer.name for signer in found]
+    if len(set(names)) < len(names):
+        raise EvidenceRefused(f"{where}: names a signer twice", todo)
+    return found

@@ -1,0 +1,85 @@
+"""The evidence of one release: an in-toto statement (Statement v1) about an image and its weights.
+
+It names by digest all that the release came from, and carries the reports of build and verify whole, so that one signed
+document leads from a running image back to the rows that the weights were trained on.
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import ConfigDict, Field, model_validator
+
+from checks.evidence import Digest
+from checks.rows import Record
+from checks.serving import CommitHash, ImageReport, ServingReport
+
+STATEMENT = "https://in-toto.io/Statement/v1"
+PREDICATE = "urn:lockstep:release:v1"
+PAYLOAD = "application/vnd.in-toto+json"  # DSSE's payloadType of a statement
+ENVELOPE = "application/vnd.dsse.envelope.v1+json"  # of the signed statement, as an artifact of its image
+# A directory's digest, as checks.digest defines it: in-toto's sha256 is of a file's bytes.
+TREE = "lockstepTreeV1"
+
+
+class Subject(Record):
+    """What the statement is about: a name, and its digest by algorithm, hexadecimal."""
+
+    name: str
+    digest: Annotated[dict[str, str], Field(min_length=1)]
+
+
+class Materials(Record):
+    """What the weights came from. Directories by ``checks.digest``'s tree digest, files by SHA-256."""
+
+    base: Digest
+    raw: Digest
+    splits: Annotated[dict[str, Digest], Field(min_length=1)]
+    adapter: Digest
+    tokenizer: Digest  # of the files that make it, as a tree
+    chat_template: Digest | None  # of its text
+    params: Digest
+    lock: Digest  # dvc.lock
+    verdict: Digest
+    probes: Digest
+    reports: dict[str, Digest]
+
+
+class Release(Record):
+    """The predicate."""
+
+    materials: Materials
+    commit: CommitHash
+    policy: Digest  # of the gates that the verdict answers
+    image: ImageReport
+    serving: ServingReport
+    tool: str
+
+    @model_validator(mode="after")
+    def _all_is_about_one_model(self) -> Self:
+        if self.serving.model != self.image.model:
+            raise ValueError("the serving report is about another model than the image")
+        if {self.image.verdict, self.serving.verdict} != {self.materials.verdict}:
+            raise ValueError("the reports are about another verdict")
+        if self.image.commit != self.commit:
+            raise ValueError("the image is of another commit")
+        return self
+
+
+class Statement(Record):
+    """One release, as it is signed."""
+
+    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
+
+    type: Annotated[Literal["https://in-toto.io/Statement/v1"], Field(alias="_type")]
+    subject: Annotated[tuple[Subject, ...], Field(min_length=2)]
+    predicate_type: Annotated[Literal["urn:lockstep:release:v1"], Field(alias="predicateType")]
+    predicate: Release
+
+    @model_validator(mode="after")
+    def _subjects_are_the_image_and_the_weights(self) -> Self:
+        digests = [subject.digest for subject in self.subject]
+        image, model = (
+            value.removeprefix("sha256:") for value in (self.predicate.image.image, self.predicate.image.model)
+        )
+        if {"sha256": image} not in digests or {TREE: model} not in digests:
+            raise ValueError("the subjects are not the image and the weights of the predicate")
+        return self
