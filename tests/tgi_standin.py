@@ -87,6 +87,11 @@ class Faults:
     never_starts: bool = False  # 503 for ever
 
 
+class _Web(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+
 class StandIn:
     """A server in a thread of this process; it is a ``release.serving.server.Server`` too."""
 
@@ -102,8 +107,7 @@ class StandIn:
         self.bodies: list[dict[str, Any]] = []
         self.open, self.dead, self.draining, self.cutting = True, False, False, False
         self.lock = threading.Lock()
-        self.web = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        self.web.daemon_threads = True
+        self.web = _Web(("127.0.0.1", 0), _handler(self))
         threading.Thread(target=self.web.serve_forever, args=(0.01,), daemon=True).start()
         self.url = f"http://127.0.0.1:{self.web.server_address[1]}"
 

@@ -1,0 +1,105 @@
+"""The weights of an image, taken out of its layers: what a process serves where there is no Docker."""
+
+import io
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Never
+
+from tqdm import tqdm
+
+from checks import digest, layout
+from checks.digest import FileDigest
+from checks.errors import EvidenceRefused, MachineRefused, RegistryRefused
+from checks.serving import ImageReport, Layer
+from release.oci import documents
+from release.oci.documents import Manifest
+from release.oci.types import Store
+
+_BLOCK = 1 << 20
+_AGAIN = "run `lockstep build` again"
+
+
+def unpack(store: Store, report: ImageReport, home: Path) -> Path:
+    """Write the weights' files below ``home`` at the path that they have in the image; return that folder.
+
+    Files are written only by the names that the report gives them. Raises RegistryRefused when the store lacks the
+    image or holds other bytes, EvidenceRefused when the image is not what the report says, or the files are not the
+    model.
+    """
+    manifest = documents.read(store.document(report.image), store.name)
+    if not isinstance(manifest, Manifest):
+        raise EvidenceRefused(f"{store.name}: {report.image} is no image but an index", _AGAIN)
+    for name in (report.path.lstrip("/"), *(name for layer in report.layers for name in layer.files)):
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or "\0" in name or not name:
+            raise EvidenceRefused(f"{layout.IMAGE_REPORT}: {name!r} is a way out of the image's folder", _AGAIN)
+    held = {layer.digest: layer.size for layer in manifest.layers}
+    folder = home / report.path.lstrip("/")
+    found: dict[str, FileDigest] = {}
+    try:
+        folder.mkdir(parents=True)
+        with tqdm(
+            total=sum(layer.size for layer in report.layers), desc="unpack", unit="B", unit_scale=True, disable=None
+        ) as bar:
+            for layer in report.layers:
+                if held.get(layer.digest) != layer.size:
+                    raise EvidenceRefused(f"{store.name}: the image has no layer {layer.digest}", _AGAIN)
+                found |= _unpack(_Stream(store.blob(layer.digest, layer.size), bar), layer, report.path, folder)
+    except OSError as error:
+        raise MachineRefused(f"{folder}: {error.strerror or error}", "make room there, or make it writable") from error
+    if digest.of_manifest(found) != report.model:
+        raise EvidenceRefused(f"{store.name}: the files in {report.image} are not the model {report.model}", _AGAIN)
+    return folder
+
+
+def _unpack(stream: "_Stream", layer: Layer, path: str, folder: Path) -> dict[str, FileDigest]:
+    """The files of one layer, each held to the digest that the report gives it."""
+    wanted = {f"{path.lstrip('/')}/{name}": name for name in layer.files}
+    found: dict[str, FileDigest] = {}
+    try:
+        with tarfile.open(fileobj=stream, mode="r|", bufsize=_BLOCK) as archive:
+            for member in archive:
+                if member.isdir():
+                    continue
+                name = wanted.get(member.name)
+                content = archive.extractfile(member) if name is not None and member.isreg() else None
+                if name is None or content is None:
+                    raise EvidenceRefused(f"layer {layer.digest}: holds {member.name!r}, which is not of it", _AGAIN)
+                target = folder / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with target.open("xb") as out:
+                    while block := content.read(_BLOCK):
+                        out.write(block)
+                found[name] = digest.of_file(target)
+    except tarfile.TarError as error:
+        raise RegistryRefused(f"layer {layer.digest}: is no tar: {error}", _AGAIN) from error
+    stream.drain()
+    if wrong := [name for name in layer.files if name not in found or found[name].sha256 != layer.files[name]]:
+        raise EvidenceRefused(f"layer {layer.digest}: {wrong[0]} is not the file of the report", _AGAIN)
+    return found
+
+
+class _Stream(io.RawIOBase):
+    """Blocks as a file that is read once; ``bar`` is moved by bytes."""
+
+    def __init__(self, blocks: Iterator[bytes], bar: "tqdm[Never]") -> None:
+        self._blocks, self._rest, self._bar = blocks, b"", bar
+
+    def read(self, size: int = -1) -> bytes:
+        """At most ``size`` bytes (all for a negative one); fewer only at the end."""
+        parts, left = [], size
+        while left:
+            block = self._rest or next(self._blocks, b"")
+            if not block:
+                break
+            part, self._rest = (block, b"") if size < 0 else (block[:left], block[left:])
+            left -= len(part) if size > 0 else 0
+            parts.append(part)
+        data = b"".join(parts)
+        self._bar.update(len(data))
+        return data
+
+    def drain(self) -> None:
+        """Read the rest: the last block tells whether the blob was whole."""
+        while self.read(_BLOCK):
+            pass

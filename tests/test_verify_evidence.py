@@ -1,0 +1,179 @@
+"""What `lockstep verify` holds itself to before it starts anything: no torch, no server."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from checks import digest, files, layout
+from checks.errors import EvidenceRefused, Refusal, RegistryRefused, VerdictFailed
+from checks.params import Params
+from checks.rows import Prediction
+from checks.serving import ImageReport, Probe, ProbeReport, ProbeToken
+from checks.verdict import Verdict
+from release.build import Options, build
+from release.oci.layout import Layout
+from release.serving import weights
+from release.serving.expected import expected
+from tests import build_tree, evidence_tree
+from tests.conftest import scaled_down
+
+
+def probed(root: Path, params: Params) -> None:
+    """Probes that are about the record in ``root``, of a model that nobody asks."""
+    verdict = files.read_json(root / layout.VERDICT, Verdict)
+    token = ProbeToken(id=5, text="vm", logprob=-0.1, runner_up=6, runner_up_logprob=-2.0)
+    one = Probe(
+        id="p", messages=evidence_tree.rows("valid", 1)[0].messages, prompt_tokens=(1, 2), tokens=(token,),
+        ended=False, base_text="I can",
+    )  # fmt: skip
+    report = ProbeReport(
+        merged=verdict.judged[layout.MERGED.as_posix()],
+        base=verdict.judged[layout.BASE.as_posix()],
+        valid=verdict.judged[(layout.SPLITS / "valid.jsonl").as_posix()],
+        max_new_tokens=params.serve.probes.max_new_tokens,
+        precision=params.serve.dtype,
+        device="cpu",
+        probes=(one,),
+    )
+    files.write_json(root / layout.PROBES, report)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A record whose verdict passes, its probes, and its image in an OCI layout. Read-only by custom."""
+    root = tmp_path_factory.mktemp("verify") / "run"
+    params = build_tree.make(root)
+    probed(root, params)
+    build(root, Options())
+    return root
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> Path:
+    """A copy of it, to damage."""
+    return shutil.copytree(finished, tmp_path / "run")
+
+
+def test_evidence_that_holds_is_what_the_verdict_is_about(finished: Path) -> None:
+    found = expected(finished, image=True)
+    assert found.image is not None
+    assert found.model == found.image.model == found.probes.merged
+    assert found.path == found.image.path
+    assert [row.id for row in found.rows] == [one.id for one in found.offline]
+    assert found.verdict == digest.of_file(finished / layout.VERDICT).sha256
+
+
+def test_weights_and_base_need_not_lie_here(run: Path) -> None:
+    for folder in (layout.MERGED, layout.BASE, layout.ADAPTER, layout.RAW):
+        shutil.rmtree(run / folder)
+    assert expected(run, image=True).image is not None
+
+
+def _edit(path: Path, change: Callable[[Any], object]) -> Callable[[Path], None]:
+    def edit(root: Path) -> None:
+        value = json.loads((root / path).read_text())
+        change(value)
+        (root / path).write_text(json.dumps(value))
+
+    return edit
+
+
+def _remove(path: Path) -> Callable[[Path], None]:
+    return lambda root: (root / path).unlink()
+
+
+def _swap_rows(root: Path) -> None:
+    path = root / layout.PREDICTIONS / "candidate.jsonl"
+    rows = files.read_jsonl(path, Prediction)
+    files.write_jsonl(path, [rows[1], rows[0], *rows[2:]])
+
+
+OTHER = "sha256:" + "0" * 64
+TAMPERS: list[tuple[str, Callable[[Path], None], str]] = [
+    ("no probes", _remove(layout.PROBES), "probes.json"),
+    ("probes of another model", _edit(layout.PROBES, lambda v: v.update(merged=OTHER)), "digest of the merged model"),
+    ("probes beside another base", _edit(layout.PROBES, lambda v: v.update(base=OTHER)), "digest of the base"),
+    ("probes of other rows", _edit(layout.PROBES, lambda v: v.update(valid=OTHER)), "digest of the valid split"),
+    ("probes asked otherwise", _edit(layout.PROBES, lambda v: v.update(precision="fp16")), "other settings"),
+    ("no probe in the probes", _edit(layout.PROBES, lambda v: v.update(probes=[])), "probes"),
+    ("no image", _remove(layout.IMAGE_REPORT), "image.json"),
+    ("an image of another model", _edit(layout.IMAGE_REPORT, lambda v: v.update(model=OTHER)), "digest of the model"),
+    ("an image by another verdict", _edit(layout.IMAGE_REPORT, lambda v: v.update(verdict=OTHER)), "of the verdict"),
+    ("answers in another order", _swap_rows, "candidate.jsonl"),
+    ("no verdict", _remove(layout.VERDICT), "verdict.json"),
+]
+
+
+@pytest.mark.parametrize(("what", "tamper", "word"), TAMPERS, ids=[what for what, _, _ in TAMPERS])
+def test_evidence_about_anything_else_is_refused(
+    what: str, tamper: Callable[[Path], None], word: str, run: Path
+) -> None:
+    tamper(run)
+    with pytest.raises(Refusal) as caught:
+        expected(run, image=True)
+    assert isinstance(caught.value, EvidenceRefused)
+    assert word in "\n".join((str(caught.value), *caught.value.others))
+
+
+def test_a_verdict_that_failed_starts_no_server(tmp_path: Path) -> None:
+    document = scaled_down()
+    document["gates"]["routes_well"]["at_least"] = 0.99
+    params = build_tree.make(tmp_path / "run", document=document)
+    probed(tmp_path / "run", params)
+    with pytest.raises(VerdictFailed):
+        expected(tmp_path / "run", image=False)
+
+
+def test_an_image_that_is_not_there_may_be_left_out_where_none_is_started(run: Path) -> None:
+    (run / layout.IMAGE_REPORT).unlink()
+    found = expected(run, image=False)
+    assert found.image is None
+    assert found.path.endswith(found.model.removeprefix("sha256:")[:12])
+
+
+def _report(root: Path) -> ImageReport:
+    return files.read_json(root / layout.IMAGE_REPORT, ImageReport)
+
+
+def test_the_weights_come_out_of_the_image_as_they_went_in(finished: Path, tmp_path: Path) -> None:
+    folder = weights.unpack(Layout(finished / layout.IMAGE), _report(finished), tmp_path / "home")
+    assert folder == tmp_path / "home" / _report(finished).path.lstrip("/")
+    assert digest.of_tree(folder).digest == _report(finished).model
+
+
+@pytest.mark.parametrize("position", [0.1, 0.5, 0.95])
+def test_a_damaged_layer_is_not_served(position: float, run: Path, tmp_path: Path) -> None:
+    blob = run / layout.IMAGE / "blobs" / "sha256" / _report(run).layers[0].digest.removeprefix("sha256:")
+    data = bytearray(blob.read_bytes())
+    data[int(len(data) * position)] ^= 1
+    blob.chmod(0o644)
+    blob.write_bytes(data)
+    with pytest.raises((RegistryRefused, EvidenceRefused)):
+        weights.unpack(Layout(run / layout.IMAGE), _report(run), tmp_path / "home")
+
+
+def test_a_report_of_other_files_or_ways_out_is_refused(run: Path, tmp_path: Path) -> None:
+    report = _report(run)
+    first = report.layers[0]
+    name, there = next(iter(first.files.items()))
+    cases = {
+        "is not of it": first.model_copy(update={"files": {}}),
+        "not the file of the report": first.model_copy(update={"files": first.files | {name: OTHER}}),
+        "is not the file": first.model_copy(update={"files": first.files | {"more": there}}),
+        "way out": first.model_copy(update={"files": first.files | {"../../out": there}}),
+        "has no layer": first.model_copy(update={"digest": OTHER}),
+    }
+    for number, (word, layer) in enumerate(cases.items()):
+        told = report.model_copy(update={"layers": (layer, *report.layers[1:])})
+        with pytest.raises(EvidenceRefused, match=word):
+            weights.unpack(Layout(run / layout.IMAGE), told, tmp_path / str(number))
+    with pytest.raises(EvidenceRefused, match="way out"):
+        weights.unpack(Layout(run / layout.IMAGE), report.model_copy(update={"path": "/../x"}), tmp_path / "path")
+    fewer = report.model_copy(update={"layers": report.layers[1:]})
+    with pytest.raises(EvidenceRefused, match="are not the model"):
+        weights.unpack(Layout(run / layout.IMAGE), fewer, tmp_path / "fewer")
+    assert not (tmp_path / "out").exists()
