@@ -1,22 +1,27 @@
 """Serving runtimes as data: each file ``<name>.yaml`` of this folder says how one server is started and asked.
 
-Adding a runtime is adding a file. In ``environment``, ``entrypoint`` and ``command`` these words in braces are
-replaced, and nothing else is read as a placeholder: {model} (the weights' folder in the image), {name}, {port}, {dtype}
-(by ``dtypes``), {max_input_tokens}, {max_total_tokens}, {max_concurrent_requests}.
+Adding a runtime is adding a file: docs/runtimes.md. In ``environment``, ``entrypoint``, ``command`` and ``model_field``
+these words in braces are replaced, and nothing else is read as a placeholder: {model} (the weights' folder where the
+server sees it), {name}, {host} (to listen on), {port}, {dtype} (by ``dtypes``), {max_input_tokens}, {max_total_tokens},
+{max_concurrent_requests}.
 """
 
+import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self, get_args
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from checks import files, plain_yaml
 from checks.errors import ParamsRefused
 from checks.params import Serve
 from checks.sections import Name, Section, Strings
+from checks.serving import CheckName
 
 FOLDER = Path(__file__).parent
+_WORDS = ("model", "name", "host", "port", "dtype", "max_input_tokens", "max_total_tokens", "max_concurrent_requests")
+_WORD = re.compile(f"{{({'|'.join(_WORDS)})}}")
 
 # How a server is asked for what OpenAI's API has no word for: the code that speaks it is release/serving/dialects.py.
 Dialect = Literal["tgi", "vllm", "openai"]
@@ -47,12 +52,17 @@ class Errors(Section):
 class Drain(Section):
     """How the server ends: seconds it takes at most by its own settings, exit codes that mean it ended well."""
 
-    seconds: float
+    seconds: Annotated[float | None, Field(ge=0, description="null: as long as the requests in flight take")]
     exit_codes: Annotated[tuple[int, ...], Field(strict=False)]
 
 
 class Runtime(Section):
-    """One server. What it cannot report is named in ``cannot``: check to reason."""
+    """One server. What it cannot do is named in ``cannot``, with the reason: a check, or ``errors.`` and a field of it.
+
+    A check ``read-only`` there means that it is run on a root file system that can be written. ``rope`` names the kinds
+    of rotary embedding that it computes as transformers does, each with the values that it takes for granted; ``heads``
+    the sizes of an attention head that it serves. null: all of them.
+    """
 
     name: Name
     image: Annotated[str, Field(description="what serve.base is pinned from, by tag")]
@@ -60,7 +70,7 @@ class Runtime(Section):
     entrypoint: Annotated[tuple[str, ...] | None, Field(strict=False, description="null: the base's")]
     command: Strings
     environment: dict[str, str]
-    dtypes: dict[Literal["bf16", "fp16", "fp32"], str]
+    dtypes: Annotated[dict[Literal["bf16", "fp16", "fp32"], str], Field(min_length=1, description="its own words")]
     port: Annotated[int, Field(ge=1024, le=65535)]
     user: str | None
     writable: Annotated[tuple[str, ...], Field(strict=False, description="paths that need room on a read-only root")]
@@ -72,7 +82,22 @@ class Runtime(Section):
     metrics: Metrics | None
     errors: Errors
     drain: Drain
+    rope: dict[str, dict[str, bool | float | None]] | None
+    heads: Annotated[tuple[int, ...] | None, Field(strict=False)]
     cannot: dict[str, str]
+
+    @model_validator(mode="after")
+    def _says_why(self) -> Self:
+        """Whatever is left out has a reason, and reasons are for things there are."""
+        errors = {f"errors.{name}": getattr(self.errors, name) for name in Errors.model_fields}
+        told = {"identity": self.identity, "metrics": self.metrics, **errors}
+        if silent := [name for name, value in told.items() if value is None and not self.cannot.get(name)]:
+            raise ValueError(f"cannot: gives no reason for {', '.join(silent)}")
+        if stray := sorted(set(self.cannot) - set(get_args(CheckName)) - set(errors)):
+            raise ValueError(f"cannot: {', '.join(stray)}: there is no such check")
+        if denied := [name for name, value in told.items() if value is not None and name in self.cannot]:
+            raise ValueError(f"cannot: {', '.join(denied)}: the file says how")
+        return self
 
 
 class Filled(Section):
@@ -105,22 +130,29 @@ def load(name: str) -> Runtime:
     return runtime
 
 
-def fill(runtime: Runtime, serve: Serve, path: str) -> Filled:
-    """Replace the placeholders; ``path`` is the weights' folder where the server sees it."""
+def fill(runtime: Runtime, serve: Serve, path: str, host: str = "0.0.0.0") -> Filled:  # noqa: S104 - in a container
+    """Replace the placeholders; ``path`` is the weights' folder where the server sees it, ``host`` where it listens.
+
+    Raises ParamsRefused when the server does not compute in ``serve.dtype``.
+    """
+    if serve.dtype not in runtime.dtypes:
+        raise ParamsRefused(
+            f"serve.dtype: {serve.dtype}: {runtime.name} does not compute in it", f"use {' or '.join(runtime.dtypes)}"
+        )
     words = {
-        "{model}": path,
-        "{name}": serve.name,
-        "{port}": str(runtime.port),
-        "{dtype}": runtime.dtypes[serve.dtype],
-        "{max_input_tokens}": str(serve.max_input_tokens),
-        "{max_total_tokens}": str(serve.max_total_tokens),
-        "{max_concurrent_requests}": str(serve.max_concurrent_requests),
+        "model": path,
+        "name": serve.name,
+        "host": host,
+        "port": str(runtime.port),
+        "dtype": runtime.dtypes[serve.dtype],
+        "max_input_tokens": str(serve.max_input_tokens),
+        "max_total_tokens": str(serve.max_total_tokens),
+        "max_concurrent_requests": str(serve.max_concurrent_requests),
     }
 
     def filled(text: str) -> str:
-        for word, value in words.items():
-            text = text.replace(word, value)
-        return text
+        """In one pass: a value that looks like a placeholder stays as it is."""
+        return _WORD.sub(lambda found: words[found[1]], text)
 
     return Filled(
         entrypoint=None if runtime.entrypoint is None else tuple(map(filled, runtime.entrypoint)),
