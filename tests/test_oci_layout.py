@@ -91,9 +91,9 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "cut": lambda path: os.truncate(path, 5),
     "longer": lambda path: path.write_bytes(DATA + b"!"),
     "same size": lambda path: path.write_bytes(DATA[:-1] + b"!"),
-    "replaced": lambda path: (path.unlink(), path.write_bytes(b"!" * len(DATA))),
+    "replaced": lambda path: path.write_bytes(path.rename(path.with_suffix(".x")).read_bytes()[::-1]),
     "gone": Path.unlink,
-    "linked": lambda path: (path.rename(path.with_suffix(".x")), path.symlink_to(path.with_suffix(".x"))),
+    "linked": lambda path: path.symlink_to(path.rename(path.with_suffix(".x"))),
 }
 
 
@@ -154,7 +154,8 @@ def test_keep_drops_what_this_tool_made_before_and_no_image_of_others(layout: La
     _image(layout, None, b"signature", **attached)
     new = _image(layout, "new", b"new", **ours)
     layout.keep(new)
-    names = [(entry.get("annotations") or {}).get("org.opencontainers.image.ref.name") for entry in _entries(layout)]
+    entries = json.loads((layout.folder / "index.json").read_text())["manifests"]
+    names = [entry.get("annotations", {}).get("org.opencontainers.image.ref.name") for entry in entries]
     assert names == ["theirs", "new"]
     there = {path.read_bytes() for path in (layout.folder / "blobs" / "sha256").iterdir()}
     assert {b"theirs", b"new", b"{}"} <= there
@@ -168,10 +169,6 @@ def test_keep_leaves_only_what_is_needed_where_all_is_this_tools_own(layout: Lay
     there = {path.read_bytes() for path in (layout.folder / "blobs" / "sha256").iterdir()}
     assert {b"new", b"{}"} < there
     assert len(there) == 3
-
-
-def _entries(layout: Layout) -> list[dict[str, object]]:
-    return json.loads((layout.folder / "index.json").read_text())["manifests"]  # type: ignore[no-any-return]
 
 
 def test_a_folder_that_holds_other_things_is_left_alone(tmp_path: Path) -> None:
