@@ -1,0 +1,52 @@
+"""Which addresses are spoken to, and how: https everywhere, plain http to this machine alone."""
+
+import ipaddress
+from urllib.parse import SplitResult, urlsplit
+
+from checks.errors import RegistryRefused
+
+_PORTS = {"http": 80, "https": 443}
+_ALIASES = {"docker.io": "registry-1.docker.io", "index.docker.io": "registry-1.docker.io"}  # Docker Hub's API
+
+Origin = tuple[str, str, int]
+
+
+def api_host(host: str) -> str:
+    """HOST[:PORT] that answers the API of a registry. Raises RegistryRefused when it is no address."""
+    if (parts := split(f"https://{host}/")) is None or parts.netloc != host:
+        raise RegistryRefused(f"{host!r} is no address of a registry", "write it as HOST or HOST:PORT")
+    return _ALIASES.get(host.lower(), host)
+
+
+def split(url: str) -> SplitResult | None:
+    """The parts of an http or https URL with a host, a valid port and no user; None for anything else."""
+    try:
+        parts = urlsplit(url)
+        fine = parts.scheme in _PORTS and parts.hostname and parts.port != 0 and "@" not in parts.netloc
+    except ValueError:
+        return None
+    return parts if fine else None
+
+
+def origin(url: str) -> Origin | None:
+    """Scheme, host and port: what credentials may be sent to. None when ``url`` has none."""
+    if (parts := split(url)) is None:
+        return None
+    return parts.scheme, parts.hostname or "", parts.port or _PORTS[parts.scheme]
+
+
+def is_loopback(host: str) -> bool:
+    """Whether HOST[:PORT] is this machine by its name: localhost, 127.0.0.0/8 or ::1."""
+    name = urlsplit(f"//{host}").hostname or ""
+    if name == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def is_private_way(url: str) -> bool:
+    """Whether nobody between can read along: https, or http within this machine."""
+    parts = split(url)
+    return parts is not None and (parts.scheme == "https" or is_loopback(parts.netloc))
