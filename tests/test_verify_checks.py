@@ -11,6 +11,7 @@ from checks import scoring
 from checks.params import ExactMatch, Params, Serve
 from checks.rows import Message, Prediction, Row
 from checks.serving import CheckName, Probe, ProbeReport, ProbeToken, ServingCheck, combine
+from release import runtimes
 from release.runtimes import Runtime
 from release.serving import examine
 from release.serving.client import Client
@@ -73,26 +74,11 @@ def offline(row: Row, right: bool) -> Prediction:
 OFFLINE = tuple(offline(row, n % 5 != 0) for n, row in enumerate(ROWS))
 
 
-def runtime(name: str, **change: Any) -> Runtime:
-    tgi = name == "tgi"
-    known: dict[str, Any] = {
-        "name": name, "image": "x", "platform": "linux/amd64", "entrypoint": None, "command": (), "environment": {},
-        "dtypes": {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}, "port": 8080, "user": None,
-        "writable": (), "shm_mb": 64, "health": "/health", "dialect": name, "model_field": "router",
-        "identity": {"path": "/info", "field": "model_id"} if tgi else {"path": "/v1/models", "field": "data.0.root"},
-        "metrics": {
-            "path": "/metrics",
-            "counters": ("tgi_request_count", "tgi_request_success") if tgi else ("vllm:request_success_total",),
-        },
-        "errors": {
-            "too_long": (422,) if tgi else (400,),
-            "malformed": (400, 422),
-            "unknown_model": None if tgi else (404,),
-        },
-        "drain": {"seconds": 90, "exit_codes": (0,)},
-        "cannot": {"errors.unknown_model": "TGI does not look at the model's name"} if tgi else {},
-    }  # fmt: skip
-    return Runtime.model_validate(known | change)
+def runtime(name: str) -> Runtime:
+    """The runtime as Lockstep ships it; ``openai`` is TGI that nobody asks for more than OpenAI's API has."""
+    if name == "openai":
+        return runtimes.load("tgi").model_copy(update={"dialect": "openai"})
+    return runtimes.load(name)
 
 
 def settings(params: Params, **change: Any) -> Serve:
@@ -120,11 +106,10 @@ def talking(
     report = ProbeReport(
         merged=DIGEST, base=DIGEST, valid=DIGEST, max_new_tokens=8, precision="fp32", device="cpu", probes=probes
     )
-    told = runtime("tgi", dialect="openai") if name == "openai" else runtime(name)
     try:
         yield (
             Asked(
-                client=client, server=server, runtime=told, model="router", serve=settings(params, **change),
+                client=client, server=server, runtime=runtime(name), model="router", serve=settings(params, **change),
                 probes=report, rows=ROWS, offline=OFFLINE, scorer=ExactMatch(kind="exact-match"), limit=8,
             ),
             server,
@@ -327,6 +312,11 @@ def test_what_is_not_known_of_a_server_is_unavailable_and_what_is_wrong_fails(pa
     assert found["egress"].status == "unavailable"
     assert found["read-only"].status == "fail"
     assert found["drain"].status == "unavailable"
+    with talking(params) as (asked, server):
+        server.sealed = False
+        cannot = asked.runtime.cannot | {"read-only": "it writes where it runs"}
+        asked.runtime = asked.runtime.model_copy(update={"cannot": cannot})
+        assert ask(asked)["read-only"].reason == "it writes where it runs"
 
 
 def test_metrics_are_summed_over_their_labels() -> None:

@@ -33,6 +33,7 @@ class VllmStandIn(StandIn):
                 (
                     f'vllm:request_success_total{{finished_reason="stop",model_name="{self.name}"}} {count}.0\n'
                     f'vllm:request_success_total{{finished_reason="length",model_name="{self.name}"}} 0.0\n'
+                    f'vllm:generation_tokens_total{{model_name="{self.name}"}} {count * 3}.0\n'
                     f'vllm:e2e_request_latency_seconds_count{{model_name="{self.name}"}} {count}.0\n'
                 ),
             )

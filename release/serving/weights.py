@@ -13,6 +13,7 @@ from checks.digest import FileDigest
 from checks.errors import EvidenceRefused, MachineRefused, RegistryRefused
 from checks.serving import ImageReport, Layer
 from release.oci import documents
+from release.oci import weights as oci
 from release.oci.documents import Manifest
 from release.oci.types import Store
 
@@ -54,12 +55,12 @@ def unpack(store: Store, report: ImageReport, home: Path) -> Path:
 
 def _unpack(stream: "_Stream", layer: Layer, path: str, folder: Path) -> dict[str, FileDigest]:
     """The files of one layer, each held to the digest that the report gives it."""
-    wanted = {f"{path.lstrip('/')}/{name}": name for name in layer.files}
+    wanted = {f"{oci.behind(path).lstrip('/')}/{name}": name for name in layer.files}
     found: dict[str, FileDigest] = {}
     try:
         with tarfile.open(fileobj=stream, mode="r|", bufsize=_BLOCK) as archive:
             for member in archive:
-                if member.isdir():
+                if member.isdir() or (member.issym() and f"/{member.name}" == path):
                     continue
                 name = wanted.get(member.name)
                 content = archive.extractfile(member) if name is not None and member.isreg() else None

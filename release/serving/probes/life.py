@@ -34,6 +34,8 @@ def start(asked: Asked, began: float) -> ServingCheck:
             try:
                 dialects.chat(client, asked.speech, asked.model, messages, 1)
                 seconds = round(time.monotonic() - began, 3)
+                if gone := asked.server.gone():
+                    return failed("start", f"another server answers at {asked.server.url}, and it ended: {gone}")
                 return passed("start", f"first answer after {seconds:.1f} s", seconds, limit)
             except NoAnswer as error:
                 reason = str(error)
@@ -61,6 +63,8 @@ def read_only(asked: Asked) -> ServingCheck:
     """It answered on a root file system that cannot be written."""
     if asked.server.sealed is None:
         return unavailable("read-only", f"not known of a server that runs as a {asked.server.how}")
+    if not asked.server.sealed and "read-only" in asked.runtime.cannot:
+        return unavailable("read-only", asked.runtime.cannot["read-only"])
     if not asked.server.sealed:
         return failed("read-only", "its root file system can be written")
     return passed("read-only", "its root file system cannot be written, and it answered")
@@ -101,6 +105,10 @@ def drain(asked: Asked) -> ServingCheck:
     across = sum(flight.accepted < signalled < flight.ended for flight in flights)
     if not across:
         return failed("drain", "no stream was in flight at SIGTERM: it cannot be told", None, limit)
+    if _answers(asked):
+        return failed(
+            "drain", f"something still answers at {asked.server.url} after it ended: another server", None, limit
+        )
     seconds = round(ended.seconds, 3)
     if ended.code not in codes:
         return failed("drain", f"exit code {ended.code} where {' or '.join(map(str, codes))} is right", seconds, limit)
@@ -108,6 +116,14 @@ def drain(asked: Asked) -> ServingCheck:
         return failed("drain", f"ended {seconds:.1f} s after SIGTERM, over {limit:g} s", seconds, limit)
     said = f"{across} streams in flight at SIGTERM came whole; ended after {seconds:.1f} s with exit code {ended.code}"
     return passed("drain", said, seconds, limit)
+
+
+def _answers(asked: Asked) -> bool:
+    try:
+        asked.client.get(asked.runtime.health)
+    except NoAnswer:
+        return False
+    return True
 
 
 class _Burst:

@@ -20,7 +20,7 @@ def identity(asked: Asked) -> ServingCheck:
     """The server names the folder that it was given, whose name carries the model's digest."""
     where = asked.runtime.identity
     if where is None:
-        return unavailable("identity", asked.runtime.cannot.get("identity", "this server does not say what it serves"))
+        return unavailable("identity", asked.runtime.cannot["identity"])
     value = asked.client.get(where.path).good().json()
     for part in where.field.split("."):
         if isinstance(value, list) and part.isdigit() and int(part) < len(value):
@@ -39,7 +39,7 @@ def metrics(asked: Asked) -> ServingCheck:
     """Every counter that the runtime names grows when the server answers."""
     told = asked.runtime.metrics
     if told is None:
-        return unavailable("metrics", asked.runtime.cannot.get("metrics", "this server exposes no metrics"))
+        return unavailable("metrics", asked.runtime.cannot["metrics"])
 
     def read() -> dict[str, float]:
         return samples(asked.client.get(told.path).good().body)
@@ -88,7 +88,7 @@ def errors(asked: Asked) -> ServingCheck:
     for name, (body, codes) in requests.items():
         words = name.replace("_", " ")
         if codes is None:
-            untold.append(f"{words}: {asked.runtime.cannot.get(f'errors.{name}', 'this server cannot tell')}")
+            untold.append(f"{words}: {asked.runtime.cannot[f'errors.{name}']}")
             continue
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         reply = asked.client.post_bytes(dialects.CHAT, data)

@@ -1,0 +1,242 @@
+"""verify: ask a server questions and hold it to the offline model.
+
+The image runs in a container, as it ships; or its weights are served by a process of this environment; or a server
+that runs already is asked by its URL. What was seen is written to reports/serving.json, whatever it was.
+"""
+
+import platform
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple
+
+from tqdm import tqdm
+
+from checks import digest, files, layout
+from checks.errors import EvidenceRefused, Refusal, ServingRefused
+from checks.serving import ImageReport, Load, ServingReport, combine
+from release import runtimes
+from release.oci import reference, stores
+from release.oci.layout import Layout
+from release.runtimes import Runtime
+from release.serving import containers, engine, examine, processes, running, weights
+from release.serving.client import Client
+from release.serving.expected import Expected, expected
+from release.serving.probes.asked import Asked, failed
+from release.serving.server import Server, unwinding
+
+
+class Options(NamedTuple):
+    """What is verified, and how.
+
+    ``image``: the built image in a registry, HOST/NAME[:TAG]@sha256:…; None: in the OCI layout that `lockstep build`
+    wrote. ``process``: serve its weights without Docker; where nothing was built, those of models/merged. ``url``: ask
+    a server that runs already. ``runtime``: which server it is; None: of the image, or serve.runtime. ``gpus``: for
+    the container, ``all`` or devices by commas.
+    """
+
+    image: str | None = None
+    process: bool = False
+    url: str | None = None
+    runtime: str | None = None
+    gpus: str | None = None
+
+
+class _Subject(NamedTuple):
+    """A server that was started, how it is asked, and which image it is of."""
+
+    server: Server
+    runtime: Runtime
+    image: str | None
+
+
+def verify(root: Path, options: Options) -> ServingReport:
+    """Start the server, ask every check, write reports/serving.json and return it; ``refusal`` tells what it means.
+
+    Nothing that was started stays. Raises as ``gate.hold`` does, EvidenceRefused when probes or image are missing or
+    about another model, ServingRefused when options contradict each other, MachineRefused when this machine lacks
+    what the way to run it needs; then nothing is written, and an earlier report is gone if the evidence held.
+    """
+    if (options.url is not None) + options.process + (options.image is not None and not options.process) > 1:
+        raise ServingRefused("an image, a process and a URL are three ways to verify", "name one of them")
+    held = expected(root, image=options.url is None and not options.process)
+    runtime = _runtime(held, options)
+    (root / layout.SERVING_REPORT).unlink(missing_ok=True)
+    load: tuple[Load, ...] = ()
+    image = None
+    with unwinding():
+        began = time.monotonic()
+        try:
+            with _served(root, held, runtime, options) as subject:
+                image = subject.image
+                asked = _asked(held, subject)
+                with closing(asked.client):
+                    checks = examine.examine(asked, began)
+                load = asked.load
+        except _NotStarted as reason:
+            checks = examine.nothing(failed("start", str(reason), None, held.params.serve.verify.start_seconds))
+    report = ServingReport(
+        image=image,
+        model=held.model,
+        verdict=held.verdict,
+        probes=held.probes_digest,
+        runtime=runtime.name,
+        how="url" if options.url is not None else "process" if options.process else "container",
+        device=_device(options),
+        checks=checks,
+        load=load,
+        status=combine(checks),
+        tool=metadata.version("lockstep"),
+    )
+    files.write_json(root / layout.SERVING_REPORT, report)
+    return report
+
+
+def refusal(report: ServingReport) -> Refusal | None:
+    """What a report other than ``pass`` raises, with every check that failed; None for ``pass``."""
+    if report.status == "pass":
+        return None
+    lines = [f"{check.name}: {check.reason}" for check in report.checks if check.status == "fail"]
+    lines = lines or [f"{check.name}: {check.reason}" for check in report.checks if check.status != "pass"]
+    return ServingRefused(
+        f"the served model is not the one that was evaluated: {lines[0]}",
+        f"read {layout.SERVING_REPORT} and docs/serving.md",
+        tuple(lines[1:]),
+    )
+
+
+class _NotStarted(Exception):  # noqa: N818 - a result, which is recorded
+    """The server could not be started: its fault, and so a check that failed."""
+
+    def __init__(self, reason: ServingRefused) -> None:
+        super().__init__(" / ".join((reason.what, *reason.others[-5:])))
+
+
+def _runtime(held: Expected, options: Options) -> Runtime:
+    """The server that is started or asked; refused here when it cannot be, before anything is."""
+    built = held.image.runtime if held.image else held.params.serve.runtime
+    runtime = runtimes.load(options.runtime or built)
+    if options.url is not None:
+        return runtime
+    if options.process:
+        if runtime.package is None:
+            raise ServingRefused(
+                f"{runtime.name} runs in its image alone", "verify the image, or serve with --runtime transformers"
+            )
+        return runtime
+    if runtime.name != built:
+        raise ServingRefused(
+            f"the image was built for {built}, not for {runtime.name}", "build it for that, or use a process"
+        )
+    if held.image is not None and held.image.base is None:
+        raise ServingRefused(
+            "the image holds the weights and no server",
+            "name a server's image in serve.base, or verify a process or a URL",
+        )
+    return runtime
+
+
+@contextmanager
+def _served(root: Path, held: Expected, runtime: Runtime, options: Options) -> Iterator[_Subject]:
+    """The server, started or found; ended and cleaned up afterwards. Raises _NotStarted when it does not start."""
+    if options.url is not None:
+        yield _Subject(running.attach(options.url, held.path), runtime, None)
+    elif options.process:
+        with _weights(root, held, options) as (folder, image):
+            try:
+                server: Server = processes.start(runtime, held.params.serve, folder)
+            except ServingRefused as reason:
+                raise _NotStarted(reason) from reason
+            with closing(server):
+                yield _Subject(server, runtime, image)
+    else:
+        assert held.image is not None  # ``expected`` was asked for one
+        with _image(root, held.image, options) as name:
+            try:
+                server = containers.start(name, runtime, held.path, options.gpus)
+            except ServingRefused as reason:
+                raise _NotStarted(reason) from reason
+            with closing(server):
+                yield _Subject(server, runtime, held.image.image)
+
+
+@contextmanager
+def _image(root: Path, report: ImageReport, options: Options) -> Iterator[str]:
+    """What the Docker Engine is to run: a name in a registry, or the image of the layout, put into the engine."""
+    if options.image is not None:
+        _is_built(options.image, report)
+        yield options.image
+        return
+    with engine.loaded(_layout(root, report), report.image) as name:
+        yield name
+
+
+@contextmanager
+def _weights(root: Path, held: Expected, options: Options) -> Iterator[tuple[Path, str | None]]:
+    """A folder of the weights, and the image that they came out of; it is gone afterwards if it was made here."""
+    if held.image is None:
+        folder = root / layout.MERGED
+        with tqdm(desc=f"hash {layout.MERGED}", unit="B", unit_scale=True, disable=None) as bar:
+            found = digest.of_tree(folder, bar.update).digest
+        if found != held.model:
+            raise EvidenceRefused(f"{layout.MERGED}: is {found}, the verdict is about {held.model}", "run `dvc repro`")
+        yield folder, None
+        return
+    if options.image is not None:
+        named = _is_built(options.image, held.image)
+        store = stores.open_store(named, root)
+    else:
+        store = _layout(root, held.image)
+    state = root / layout.STATE
+    state.mkdir(parents=True, exist_ok=True)
+    home = Path(tempfile.mkdtemp(prefix="serving-", dir=state))
+    try:
+        yield weights.unpack(store, held.image, home), held.image.image
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def _is_built(name: str, report: ImageReport) -> reference.Reference:
+    named = reference.parse(name)
+    if named.digest != report.image:
+        raise EvidenceRefused(
+            f"{name}: is not the image that {layout.IMAGE_REPORT} is about, {report.image}",
+            f"name it with @{report.image}",
+        )
+    return named
+
+
+def _layout(root: Path, report: ImageReport) -> Layout:
+    if not (root / layout.IMAGE).is_dir():
+        raise EvidenceRefused(
+            f"{layout.IMAGE}: there is no OCI layout here that could hold {report.image}",
+            f"name the image where it was pushed, HOST/NAME@{report.image}, or run `lockstep build`",
+        )
+    return Layout(root / layout.IMAGE)
+
+
+def _asked(held: Expected, subject: _Subject) -> Asked:
+    params, server = held.params, subject.server
+    return Asked(
+        client=Client(server.url, direct=server.how != "url"),
+        server=server,
+        runtime=subject.runtime,
+        model=runtimes.fill(subject.runtime, params.serve, server.model).model_field,
+        serve=params.serve,
+        probes=held.probes,
+        rows=held.rows,
+        offline=held.offline,
+        scorer=params.evaluate.scorers[0],
+        limit=params.evaluate.max_new_tokens,
+    )
+
+
+def _device(options: Options) -> str:
+    """What is known of what it ran on."""
+    if options.url is not None:
+        return "not known"
+    return f"GPU {options.gpus}" if options.gpus else f"CPU, {platform.machine()}"
