@@ -24,7 +24,6 @@ from release.oci import image, reference, stores, transfer, weights
 from release.oci.base import Base
 from release.oci.image import About, Added
 from release.oci.layout import Bytes, Layout
-from release.oci.tar import Tar
 from release.oci.types import MANIFEST, Store
 from release.runtimes import Runtime
 
@@ -166,8 +165,13 @@ def _subject(root: Path, options: Options) -> _Subject:
     if parity is None or model is None:
         raise EvidenceRefused(f"{layout.VERDICT}: is about no model", "run `dvc repro`")
     described = {path: FileDigest(file.sha256, file.size) for path, file in parity.files.items()}
-    home, layers = weights.layers(root / layout.MERGED, described, model, params.serve.name)
-    about = _about(root, model, home, [Path(path) for path in held.verdict.judged if path.startswith("reports/")])
+    layers = weights.layers(root / layout.MERGED, described, model, params.serve.name)
+    about = _about(
+        root,
+        model,
+        weights.place(params.serve.name, model),
+        [Path(path) for path in held.verdict.judged if path.startswith("reports/")],
+    )
     runtime = runtimes.load(options.runtime or params.serve.runtime)
     target, tag = _target(root, options, image.version(model))
     base, source = _base(root, options.base or params.serve.base, runtime)
@@ -236,7 +240,7 @@ def _send(subject: _Subject, cache: weights.Cache) -> list[Added]:
 
     def sending(layer: weights.Layer) -> transfer.Job:
         def job(seen: Any) -> None:
-            blob = Tar(layer.members)
+            blob = layer.tar
             stored = target.add(blob, None, seen)
             weights.settle(layer, blob, stored)
             cache.put(layer, stored)
@@ -273,7 +277,7 @@ def _documents(subject: _Subject, added: list[Added]) -> tuple[bytes, bytes]:
 
 def _report(subject: _Subject, added: list[Added], found: str, documents: int) -> ImageReport:
     about, base = subject.about, subject.base.image if subject.base else None
-    below = len(about.path)  # of a member's name, which has no slash in front: the rest begins behind the slash
+    below = len(weights.behind(about.path))  # a member's name has no slash in front, and one behind the folder
     return ImageReport(
         image=found,
         model=about.model,

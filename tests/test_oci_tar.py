@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from checks.errors import EvidenceRefused
 from release.oci import tar
-from release.oci.tar import Member, Tar
+from release.oci.tar import Link, Member, Tar
 
 SHARD = "models/name-0123456789ab/model.safetensors"
 
@@ -46,7 +46,21 @@ def test_a_layer_has_the_folders_above_its_files_and_the_files_and_nothing_of_th
 
 def test_the_digest_of_a_layer_never_changes(tmp_path: Path) -> None:
     members = [_member(tmp_path, SHARD, b"weights"), _member(tmp_path, "models/name-0123456789ab/ü" + "x" * 90, b"")]
-    assert tar.digest(members) == "sha256:4826252ac1b9089c4d1f827e9718aac729479e70b8f794b351bdc623ecb1169e"
+    assert tar.digest(members) == "sha256:ae2445cf338647c45a261e296732e5650ae15e2e93b59e139d9cd2a013cf088f"
+    assert tar.digest(members, Link("models/ü", "name-0123456789ab")) == "sha256:af466ee1c5e70cd357339e0c6846e2ce002c6a9956b88938f13bf2a02d897ae0"
+
+
+@pytest.mark.parametrize("name", ["models/name-1", "other/ü", "models/" + "n" * 120])
+@pytest.mark.parametrize("target", ["name-0123456789ab", "ü", "t" * 101])
+def test_a_link_is_the_last_entry(tmp_path: Path, name: str, target: str) -> None:
+    blob = Tar([_member(tmp_path, SHARD, b"weights")], Link(name, target))
+    data = b"".join(blob.blocks())
+    assert len(data) == blob.size
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        last = archive.getmembers()[-1]
+    assert (last.name, last.linkname, last.issym(), last.mode, last.size) == (name, target, True, 0o777, 0)
+    subprocess.run(["tar", "-xf", "-", "-C", tmp_path], input=data, check=True)
+    assert (tmp_path / name).readlink() == Path(target)
 
 
 @pytest.mark.parametrize("name", [SHARD, "models/ü/é.json", "m/" + "long" * 60, "a/b/c/d/e/f", "m/" + "ü" * 120, "top"])

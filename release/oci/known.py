@@ -36,7 +36,8 @@ class Known:
             return
         with self._lock, contextlib.suppress(OSError):
             kept = {name: value for name, value in self._read().items() if Path(name).exists()}
-            files.write_json(self._path, kept | {str(file.absolute()): then})
+            # In ASCII: paths are any bytes.
+            files.write_text(self._path, json.dumps(kept | {str(file.absolute()): then}, indent=1) + "\n")
 
     def _read(self) -> dict[str, State]:
         if self._path is None:

@@ -3,14 +3,14 @@
 The format is POSIX.1-2001 pax (IEEE Std 1003.1, "pax Interchange Format"): ustar headers, and an extended header
 where a name is long or not ASCII or a file is 8 GiB or more. Written here and not by a library, so that no version
 of Python changes a layer's digest. All that could differ between machines is fixed: owner 0, no names, time 0, mode
-0644 of files and 0755 of folders.
+0644 of files, 0755 of folders, 0777 of links.
 """
 
 import hashlib
 import os
 import stat
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +18,7 @@ from checks.errors import EvidenceRefused
 
 BLOCK = 1 << 20  # bytes read at once
 _RECORD = 512
+_NAME = 100  # bytes of a name in a ustar header
 _OCTAL_LIMIT = 8**11  # the first size that a ustar header has no room for
 _END = bytes(2 * _RECORD)
 _TODO = "run `dvc repro` to make it again, and change nothing while `lockstep build` runs"
@@ -32,6 +33,13 @@ class Member(NamedTuple):
     size: int
 
 
+class Link(NamedTuple):
+    """A symbolic link of a layer: its path there, and what it points at, relative to its own folder."""
+
+    name: str
+    target: str
+
+
 class _Part(NamedTuple):
     """Bytes at one place of the tar: given, or of a member."""
 
@@ -41,15 +49,15 @@ class _Part(NamedTuple):
 
 
 class Tar:
-    """A Blob: the folders above the members, the members as given, two blocks of zeros.
+    """A Blob: the members as given, each behind the folders above it, then the link, then two blocks of zeros.
 
     Every member is hashed while it is read, and its last block is not given before its digest is found right. This
     holds for what one call of ``blocks`` read from the member's start to its end. Where a store read again, from the
     middle (``once`` is false), what it has may be of two states of a file, and ``digest`` tells.
     """
 
-    def __init__(self, members: Sequence[Member]) -> None:
-        self._parts = [*_parts(members)]
+    def __init__(self, members: Sequence[Member], link: Link | None = None) -> None:
+        self._parts = [*_parts(members, link)]
         self._ends = []
         self.size = 0
         for part in self._parts:
@@ -77,29 +85,35 @@ class Tar:
                 yield from _read(part.member, skip)
 
 
-def digest(members: Sequence[Member], seen: Callable[[int], object] = lambda _: None) -> str:
+def digest(members: Sequence[Member], link: Link | None = None) -> str:
     """Digest of the layer of these members, each held to its own digest. Reads all of them."""
     hasher = hashlib.sha256()
-    for block in Tar(members).blocks():
+    for block in Tar(members, link).blocks():
         hasher.update(block)
-        seen(len(block))
     return f"sha256:{hasher.hexdigest()}"
 
 
-def _parts(members: Sequence[Member]) -> Iterator[_Part]:
+def _parts(members: Sequence[Member], link: Link | None) -> Iterator[_Part]:
     folders: set[str] = set()
-    for member in members:
-        above = member.name.split("/")[:-1]
-        for depth in range(1, len(above) + 1):
-            folder = "/".join(above[:depth]) + "/"
+
+    def above(name: str) -> Iterator[_Part]:
+        parts = name.split("/")[:-1]
+        for depth in range(1, len(parts) + 1):
+            folder = "/".join(parts[:depth]) + "/"
             if folder not in folders:
                 folders.add(folder)
-                yield _given(_header(folder, 0, folder=True))
+                yield _given(_header(folder, 0, kind=b"5", mode=0o755))
+
+    for member in members:
+        yield from above(member.name)
         yield _given(_header(member.name, member.size))
         if member.size:
             yield _Part(b"", member, member.size)
         if member.size % _RECORD:
             yield _given(bytes(-member.size % _RECORD))
+    if link:
+        yield from above(link.name)
+        yield _given(_header(link.name, 0, kind=b"2", mode=0o777, target=link.target))
     yield _given(_END)
 
 
@@ -107,21 +121,27 @@ def _given(data: bytes) -> _Part:
     return _Part(data, None, len(data))
 
 
-def _header(name: str, size: int, *, folder: bool = False) -> bytes:
+def _header(name: str, size: int, *, kind: bytes = b"0", mode: int = 0o644, target: str = "") -> bytes:
     """The header of one entry, behind an extended one where ustar's fields do not hold it."""
-    raw = name.encode()
-    records = {}
-    if len(raw) > 100 or not raw.isascii():
-        records["path"] = raw
-    if size >= _OCTAL_LIMIT:
-        records["size"] = str(size).encode()
+    records = {
+        "path": name.encode() if _is_long(name) else None,
+        "linkpath": target.encode() if _is_long(target) else None,
+        "size": str(size).encode() if size >= _OCTAL_LIMIT else None,
+    }
+    body = b"".join(_record(key.encode(), value) for key, value in records.items() if value is not None)
     extended = b""
-    if records:
-        body = b"".join(_record(key.encode(), value) for key, value in records.items())
+    if body:
         extended = _ustar(b"././@PaxHeader", len(body), b"x", 0o644) + body + bytes(-len(body) % _RECORD)
-    plain = raw if "path" not in records else raw.decode("ascii", "replace").encode("ascii", "replace")[:100]
-    shown = 0 if size >= _OCTAL_LIMIT else size
-    return extended + _ustar(plain, shown, b"5" if folder else b"0", 0o755 if folder else 0o644)
+    return extended + _ustar(_short(name), size if size < _OCTAL_LIMIT else 0, kind, mode, _short(target))
+
+
+def _is_long(name: str) -> bool:
+    return len(name.encode()) > _NAME or not name.isascii()
+
+
+def _short(name: str) -> bytes:
+    """What is left of a name in ustar's field: readers of pax take the extended header's."""
+    return name.encode("ascii", "replace")[:_NAME]
 
 
 def _record(key: bytes, value: bytes) -> bytes:
@@ -133,12 +153,14 @@ def _record(key: bytes, value: bytes) -> bytes:
     return b"%d %s=%s\n" % (length, key, value)
 
 
-def _ustar(name: bytes, size: int, kind: bytes, mode: int) -> bytes:
+def _ustar(name: bytes, size: int, kind: bytes, mode: int, target: bytes = b"") -> bytes:
     """One block of 512 bytes."""
     before = b"".join(
-        (name.ljust(100, b"\0"), b"%07o\0" % mode, b"%07o\0" % 0, b"%07o\0" % 0, b"%011o\0" % size, b"%011o\0" % 0)
+        (name.ljust(_NAME, b"\0"), b"%07o\0" % mode, b"%07o\0" % 0, b"%07o\0" % 0, b"%011o\0" % size, b"%011o\0" % 0)
     )
-    after = b"".join((kind, bytes(100), b"ustar\0", b"00", bytes(64), b"%07o\0" % 0, b"%07o\0" % 0, bytes(155 + 12)))
+    after = b"".join(
+        (kind, target.ljust(_NAME, b"\0"), b"ustar\0", b"00", bytes(64), b"%07o\0" % 0, b"%07o\0" % 0, bytes(155 + 12))
+    )
     return before + b"%06o\0 " % (sum(before) + 8 * ord(" ") + sum(after)) + after
 
 

@@ -1,7 +1,10 @@
 """The merged model as layers: one tar for each shard, one for all other files.
 
-A layer's content follows from its files' digests, which the verdict names, and from the folder in the image. So a
-layer that a store has already is not read again: ``Cache`` remembers which digest it came out with.
+In the image the files lie in /models/NAME, and the last layer adds a link to that folder, /models/NAME-VERSION, that
+servers are given: it names the model by its digest, and a shard that two models share is one layer in both.
+
+A layer's content follows from its files' digests, which the verdict names. So a layer that a store has already is not
+read again: ``Cache`` remembers which digest it came out with.
 """
 
 import contextlib
@@ -16,24 +19,41 @@ from checks import digest, files
 from checks.digest import FileDigest
 from checks.errors import BuildRefused, EvidenceRefused
 from release.oci import tar
-from release.oci.tar import Member, Tar
+from release.oci.tar import Link, Member, Tar
 
 SHARD = ".safetensors"
 _TODO = "run `dvc repro merge`, or `dvc checkout models/merged` where it was once made"
+_VERSION = 12  # hex digits of a model's digest in its path
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 class Layer(NamedTuple):
-    """Members of one tar. ``title`` is what people call it, ``key`` all that decides its bytes."""
+    """Members of one tar. ``title`` is what people call it, ``key`` a digest of all that decides its bytes."""
 
     title: str
     members: tuple[Member, ...]
+    link: Link | None
     size: int
     key: str
 
+    @property
+    def tar(self) -> Tar:
+        """The layer's bytes, to be read once."""
+        return Tar(self.members, self.link)
 
-def layers(folder: Path, described: Mapping[str, FileDigest], model: str, name: str) -> tuple[str, tuple[Layer, ...]]:
-    """The folder in the image that holds ``model`` (its digest), and its layers in order.
+
+def place(name: str, model: str) -> str:
+    """The path of a model in its image: what servers are given, and say of themselves."""
+    return f"/models/{name}-{model.removeprefix('sha256:')[:_VERSION]}"
+
+
+def behind(path: str) -> str:
+    """The folder that ``path``, as ``place`` gives it, links to: that of every version of the model."""
+    return path[: -(_VERSION + 1)]
+
+
+def layers(folder: Path, described: Mapping[str, FileDigest], model: str, name: str) -> tuple[Layer, ...]:
+    """The layers of ``model`` (its digest), in order.
 
     ``described`` is what the verdict's evidence says of every file, by path below ``folder``. Contents are held to it
     when they are read; here names, sizes and kinds of files are. Raises EvidenceRefused when ``described`` is not of
@@ -41,24 +61,29 @@ def layers(folder: Path, described: Mapping[str, FileDigest], model: str, name: 
     """
     if digest.of_manifest(described) != model:
         raise EvidenceRefused("the parity report's files are not the model that the verdict is about", _TODO)
-    for path in described:
-        _fits(path)
+    for member in described:
+        _fits(member)
     _holds(folder, described)
-    home = f"models/{name}-{model.removeprefix('sha256:')[:12]}"
+    path = place(name, model)
     ordered = sorted(described, key=str.encode)
     shards = [[path] for path in ordered if path.endswith(SHARD)]
     rest = [path for path in ordered if not path.endswith(SHARD)]
     groups = [*shards, rest] if rest else shards
-    return f"/{home}", tuple(_layer(folder, home, group, described) for group in groups)
+    link = Link(path.lstrip("/"), behind(path).rpartition("/")[2])
+    last = len(groups) - 1
+    return tuple(
+        _layer(folder, behind(path).lstrip("/"), group, described, link if number == last else None)
+        for number, group in enumerate(groups)
+    )
 
 
-def _layer(folder: Path, home: str, paths: list[str], described: Mapping[str, FileDigest]) -> Layer:
+def _layer(folder: Path, home: str, paths: list[str], described: Mapping[str, FileDigest], link: Link | None) -> Layer:
     members = tuple(
         Member(f"{home}/{path}", folder / path, described[path].sha256, described[path].size) for path in paths
     )
     title = paths[0] if paths[0].endswith(SHARD) else "configuration and tokenizer"
-    key = digest.of_json([[member.name, member.sha256, member.size] for member in members])
-    return Layer(title, members, Tar(members).size, key)
+    key = digest.of_json([[[member.name, member.sha256, member.size] for member in members], link])
+    return Layer(title, members, link, Tar(members, link).size, key)
 
 
 def _holds(folder: Path, described: Mapping[str, FileDigest]) -> None:
@@ -138,5 +163,5 @@ def settle(layer: Layer, blob: Tar, found: str) -> None:
     Each reading held the files to their digests, but a file that changed between two readings could be in the store
     half old and half new. Raises EvidenceRefused when it is.
     """
-    if not blob.once and tar.digest(layer.members) != found:
+    if not blob.once and tar.digest(layer.members, layer.link) != found:
         raise EvidenceRefused(f"{layer.title}: changed while it was sent", "change nothing while `lockstep build` runs")
