@@ -7,6 +7,7 @@ under tags that hold a hash of all that made them, so each machine makes them on
 
 import functools
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -20,12 +21,15 @@ from typing import Any, NoReturn
 
 import pytest
 
+from checks.params import Serve
 from release import runtimes
 
 RECIPE = runtimes.FOLDER / "recipes" / "transformers"
+MODEL = "/models/tiny"
 REQUIRE = "LOCKSTEP_REQUIRE"  # parts, by commas, without which tests fail and are not skipped
 _DEBIAN = ("--variant=minbase", "--include=python3,ca-certificates", "trixie")
 _PYTHON_LEFT_OUT = {"test", "tests", "idlelib", "tkinter", "turtledemo", "lib2to3", "__pycache__"}
+_BUILDKIT = {"DOCKER_BUILDKIT": "1"}
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _NO_CACHES = ("./usr/share/doc/*", "./usr/share/locale/*", "./var/cache/apt/*", "./var/lib/apt/lists/*", "./dev/*")
 
@@ -57,6 +61,36 @@ def serving_image() -> str:
         if not _has(client, tag):
             _build_recipe(tag, python, torch)
     return tag
+
+
+def plain_image() -> str:
+    """Tag of a Debian with Python alone: for containers that are no model server."""
+    return _python_image(docker_engine())
+
+
+def baked(base: str, dockerfile: str, context: Path | None = None) -> str:
+    """Id of an image that Docker builds on ``base``; ``remove`` it when done."""
+    with tempfile.TemporaryDirectory(prefix="lockstep-baked-") as empty:
+        folder = context or Path(empty)
+        command = ["docker", "build", "--quiet", "--network", "none", "--file", "-", str(folder)]
+        done = subprocess.run(
+            command, input=f"FROM {base}\n{dockerfile}", capture_output=True, text=True, env=os.environ | _BUILDKIT
+        )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout.strip()
+
+
+def with_model(folder: Path, serve: Serve) -> str:
+    """Id of an image that serves the weights in ``folder`` from MODEL, configured as the runtime says."""
+    filled = runtimes.fill(runtimes.load("transformers"), serve, MODEL)
+    lines = [f"ENV {name}={json.dumps(value)}" for name, value in filled.environment.items()]
+    lines += [f"COPY . {MODEL}", f"ENTRYPOINT {json.dumps(filled.entrypoint)}", f"CMD {json.dumps(filled.command)}"]
+    return baked(serving_image(), "\n".join(lines), folder)
+
+
+def remove(image: str) -> None:
+    """Forget an image; layers of other images stay."""
+    docker_engine().images.remove(image, force=True)
 
 
 def layout(image: str, folder: Path) -> Path:
@@ -130,7 +164,7 @@ def _build_recipe(tag: str, python: str, torch: str) -> None:
         given = ["--secret", f"id=pip,src={conf}", *secrets, "--build-context", f"wheels={wheels}"]
         _run(
             ["docker", "build", "--quiet", "--network", "host", "--tag", tag, *arguments, *given, str(RECIPE)],
-            {"DOCKER_BUILDKIT": "1"},
+            _BUILDKIT,
         )
 
 

@@ -73,6 +73,9 @@ class Runtime(Section):
     dtypes: Annotated[dict[Literal["bf16", "fp16", "fp32"], str], Field(min_length=1, description="its own words")]
     port: Annotated[int, Field(ge=1024, le=65535)]
     user: str | None
+    package: Annotated[
+        str | None, Field(description="what brings the entrypoint to an environment; null: only its image")
+    ]
     writable: Annotated[tuple[str, ...], Field(strict=False, description="paths that need room on a read-only root")]
     shm_mb: int
     health: str

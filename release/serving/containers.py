@@ -1,0 +1,279 @@
+"""Starts an image in a container as it ships: its own command, environment and user; nothing is added to it.
+
+What is taken away: the way out (an internal network), writing to the root file system (room in memory at the paths that
+the runtime names), every capability, and new privileges. On Linux the server is reached at the container's own address.
+Where that cannot be (Docker Desktop, a rootless engine) its port is published on 127.0.0.1, and ``isolated`` is None.
+"""
+
+import contextlib
+import secrets
+import sys
+import time
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from checks.errors import MachineRefused, ServingRefused
+from release.runtimes import Runtime
+from release.serving import owners
+from release.serving.server import Ended, ending, tail
+
+VERIFY = "lockstep.verify"  # labels of containers and networks
+OWNER = "lockstep.owner"
+_PAUSE = 0.05
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+class Container:
+    """A Server in a container of its own network; see ``release.serving.server``."""
+
+    how: Literal["container"] = "container"
+
+    def __init__(self, engine: Any, name: str, model: str) -> None:
+        self.url, self.model, self.name = "", model, name
+        self.isolated: bool | None = None
+        self.sealed: bool | None = None
+        self._engine = engine
+        self._container: Any = None
+
+    def gone(self) -> str | None:
+        """None while it runs; else its exit code and the last lines of its log."""
+        code = self._code()
+        return None if code is None else ending(code, self.log())
+
+    def log(self, lines: int = 40) -> str:
+        """The last lines of its log."""
+        from docker.errors import DockerException
+
+        if self._container is None:
+            return ""
+        try:
+            return tail(self._container.logs(tail=lines * 2), lines)
+        except (DockerException, OSError):
+            return ""
+
+    def terminate(self, deadline: float) -> Ended | None:
+        """SIGTERM, then wait; None when it still ran after ``deadline`` seconds."""
+        from docker.errors import APIError
+
+        began = time.monotonic()
+        with contextlib.suppress(APIError):  # it ended by itself: its exit code tells
+            self._container.kill("SIGTERM")
+        while (code := self._code()) is None:
+            if time.monotonic() - began > deadline:
+                return None
+            time.sleep(_PAUSE)
+        return Ended(code, time.monotonic() - began)
+
+    def close(self) -> None:
+        """Remove the container, its volumes and its network. Raises MachineRefused when the engine does not do it."""
+        self._container = None
+        _remove(self._engine, self.name)
+
+    def _code(self) -> int | None:
+        from docker.errors import DockerException, NotFound
+
+        if self._container is None:
+            return -1
+        try:
+            self._container.reload()
+        except NotFound:
+            return -1
+        except (DockerException, OSError) as error:
+            raise _no_engine(error) from error
+        state = self._container.attrs["State"]
+        return None if state["Running"] else int(state["ExitCode"])
+
+
+def start(image: str, runtime: Runtime, model: str, gpus: str | None = None) -> Container:
+    """Start ``image`` and return at once; ``server.wait_until`` waits for it.
+
+    ``image`` is NAME@sha256:… (pulled unless it is there) or an image's id; ``model`` the weights' folder in it;
+    ``gpus`` is ``all``, or devices by number or UUID, by commas. Raises ServingRefused when the image cannot be had or
+    started, or carries no server; MachineRefused when no engine answers. Nothing stays behind then.
+    """
+    from docker.errors import DockerException
+
+    engine = connect()
+    remove_leftovers(engine)
+    found = _image(engine, image)
+    server = Container(engine, f"lockstep-{secrets.token_hex(6)}", model)
+    try:
+        _run(server, engine, found, runtime, gpus)
+    except BaseException as error:
+        server.close()
+        if isinstance(error, DockerException | OSError):
+            raise ServingRefused(
+                f"{image}: does not start: {_line(error)}", "mend the image, or free what it needs"
+            ) from error
+        raise
+    return server
+
+
+def connect() -> Any:
+    """A client of the Docker Engine that the environment names. Raises MachineRefused when none answers."""
+    import docker
+    from docker.errors import DockerException
+
+    try:
+        engine = docker.from_env(timeout=120)
+        engine.ping()
+    except (DockerException, OSError) as error:
+        raise _no_engine(error) from error
+    return engine
+
+
+def remove_leftovers(engine: Any) -> int:
+    """Remove what runs that were killed left in the engine; return how many runs."""
+    from docker.errors import DockerException
+
+    try:
+        kept = [*engine.containers.list(all=True, filters={"label": VERIFY}, ignore_removed=True)]
+        kept += engine.networks.list(filters={"label": VERIFY})
+        labels = [_labels(each) for each in kept]
+        dead = {label[VERIFY] for label in labels if not owners.lives(label.get(OWNER, ""))}
+        for name in dead:
+            _remove(engine, name)
+    except (DockerException, OSError) as error:
+        raise _no_engine(error) from error
+    return len(dead)
+
+
+def _image(engine: Any, image: str) -> Any:
+    """The image, pulled if need be, that has a command."""
+    from docker.errors import DockerException, ImageNotFound
+    from tqdm import tqdm
+
+    if "sha256:" not in image:
+        raise ServingRefused(f"{image}: names no digest", "write it as NAME@sha256:…")
+    try:
+        try:
+            found = engine.images.get(image)
+        except ImageNotFound:
+            name, _, digest = image.rpartition("@")
+            if not name:
+                raise
+            with tqdm(desc=f"pull {name}", unit="B", unit_scale=True, disable=None) as bar:
+                _watch(engine.api.pull(name, tag=digest, stream=True, decode=True), bar)
+            found = engine.images.get(image)
+    except (DockerException, OSError) as error:
+        raise ServingRefused(
+            f"{image}: cannot be pulled: {_line(error)}", "check the name and `docker login`"
+        ) from error
+    config = found.attrs.get("Config") or {}
+    if not config.get("Entrypoint") and not config.get("Cmd"):
+        raise ServingRefused(
+            f"{image}: carries weights and no server",
+            "name a server's image in serve.base, or verify a folder or a URL",
+        )
+    return found
+
+
+def _watch(events: Any, bar: Any) -> None:
+    """Move the bar by what is downloaded of each layer. Raises DockerException when the engine tells of an error."""
+    from docker.errors import DockerException
+
+    seen: dict[str, int] = {}
+    for event in events:
+        if "error" in event:
+            raise DockerException(event["error"])
+        detail, layer = event.get("progressDetail") or {}, event.get("id", "")
+        if event.get("status") == "Downloading" and "current" in detail:
+            bar.update(max(0, detail["current"] - seen.get(layer, 0)))
+            seen[layer] = detail["current"]
+
+
+def _run(server: Container, engine: Any, image: Any, runtime: Runtime, gpus: str | None) -> None:
+    from docker.types import DeviceRequest, LogConfig
+
+    labels = {VERIFY: server.name, OWNER: owners.self()}
+    near = _is_near(engine)
+    sealed = "read-only" not in runtime.cannot
+    engine.networks.create(server.name, driver="bridge", internal=near, labels=labels)
+    devices = []
+    if gpus is not None:
+        named = {"count": -1} if gpus == "all" else {"device_ids": gpus.split(",")}
+        devices = [DeviceRequest(driver="nvidia", capabilities=[["gpu"]], **named)]
+    server._container = engine.containers.create(
+        image.id,
+        name=server.name,
+        labels=labels,
+        network=server.name,
+        ports={} if near else {f"{runtime.port}/tcp": ("127.0.0.1", None)},
+        read_only=sealed,
+        # Docker mounts these noexec unless told; kernels that are compiled at the start are loaded from there.
+        tmpfs=dict.fromkeys(runtime.writable, "rw,exec,nosuid,nodev,mode=1777") if sealed else {},
+        shm_size=f"{runtime.shm_mb}m",
+        cap_drop=["ALL"],
+        security_opt=["no-new-privileges:true"],
+        device_requests=devices,
+        log_config=LogConfig(type="json-file", config={"max-size": "32m"}),
+        use_config_proxy=False,
+    )
+    server._container.start()
+    server.isolated, server.sealed = (True if near else None), sealed
+    server.url = f"http://{_address(server, runtime.port, near)}"
+
+
+def _address(server: Container, port: int, near: bool) -> str:
+    """Where it listens. Raises ServingRefused when the container ended already: then it has no address."""
+    container = server._container
+    container.reload()
+    settings = container.attrs["NetworkSettings"]
+    if near:
+        address = settings["Networks"][server.name]["IPAddress"]
+        found = f"{address}:{port}" if address else ""
+    else:
+        published = settings["Ports"].get(f"{port}/tcp")
+        found = f"127.0.0.1:{published[0]['HostPort']}" if published else ""
+    if not found:
+        lines = tuple(server.log(20).splitlines())
+        raise ServingRefused(f"the server ended at once: {server.gone()}", "mend what its log says", lines)
+    return found
+
+
+def _is_near(engine: Any) -> bool:
+    """Whether its containers are reached at their own addresses. Raises MachineRefused for another machine's engine."""
+    info, url = engine.info(), urlsplit(engine.api.base_url)
+    unix = url.scheme in ("http+docker", "http+unix")
+    if not unix and url.hostname not in _LOOPBACK and url.scheme != "npipe":
+        raise MachineRefused(
+            f"the Docker Engine at {url.hostname} is another machine", "start the server there and verify it by its URL"
+        )
+    rootless = any("rootless" in option for option in info.get("SecurityOptions") or [])
+    desktop = "Docker Desktop" in info.get("OperatingSystem", "")
+    return unix and sys.platform == "linux" and not rootless and not desktop
+
+
+def _remove(engine: Any, name: str) -> None:
+    """Remove the containers and networks of one run."""
+    from docker.errors import DockerException, NotFound
+
+    chosen = {"label": f"{VERIFY}={name}"}
+    try:
+        for container in engine.containers.list(all=True, filters=chosen, ignore_removed=True):
+            with contextlib.suppress(NotFound):
+                container.remove(force=True, v=True)
+        for network in engine.networks.list(filters=chosen):
+            with contextlib.suppress(NotFound):
+                network.remove()
+    except (DockerException, OSError) as error:
+        raise MachineRefused(
+            f"container and network {name} are not removed: {_line(error)}",
+            f"docker rm -f {name}; docker network rm {name}",
+        ) from error
+
+
+def _labels(kept: Any) -> dict[str, str]:
+    """Of a container or a network."""
+    found = kept.attrs.get("Labels") or (kept.attrs.get("Config") or {}).get("Labels") or {}
+    return dict(found)
+
+
+def _no_engine(error: Exception) -> MachineRefused:
+    return MachineRefused(f"no Docker Engine answers: {_line(error)}", "start Docker, or set DOCKER_HOST")
+
+
+def _line(error: Exception) -> str:
+    """What an error of the engine says, on one printable line."""
+    text = str(getattr(error, "explanation", None) or error)
+    return "".join(c if c.isprintable() else " " for c in text)[:300].strip() or type(error).__name__

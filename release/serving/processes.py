@@ -1,0 +1,178 @@
+"""Starts a server of a folder of weights as a process, from the packages of this interpreter's environment.
+
+It listens on 127.0.0.1, sees none of this environment's variables but PATH and LANG, and writes below a folder of its
+own. Nothing keeps it from the network or the file system: ``isolated`` and ``sealed`` are None.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+from packaging.requirements import Requirement
+
+from checks.errors import MachineRefused, ServingRefused
+from checks.params import Serve
+from release import runtimes
+from release.runtimes import Runtime
+from release.serving import owners
+from release.serving.server import Ended, ending, tail
+
+_HOST = "127.0.0.1"
+_PREFIX = "lockstep-serve-"
+_PASSED_ON = ("PATH", "LANG")
+_LOG, _OWNER, _SERVER = "log", "owner", "server"
+_READ = 1 << 16  # bytes of the log's end
+_PAUSE = 0.05
+
+
+class Process:
+    """A Server in a process of its own session; see ``release.serving.server``."""
+
+    how: Literal["process"] = "process"
+    isolated: bool | None = None
+    sealed: bool | None = None
+
+    def __init__(self, process: "subprocess.Popen[bytes]", url: str, model: str, folder: Path) -> None:
+        self.url, self.model = url, model
+        self._process, self._folder = process, folder
+
+    def gone(self) -> str | None:
+        """None while it runs; else its exit code and the last lines of its log."""
+        return None if self._process.poll() is None else ending(_code(self._process), self.log())
+
+    def log(self, lines: int = 40) -> str:
+        """The last lines of its log."""
+        try:
+            with (self._folder / _LOG).open("rb") as stream:
+                stream.seek(max(0, stream.seek(0, os.SEEK_END) - _READ))
+                return tail(stream.read(), lines)
+        except OSError:
+            return ""
+
+    def terminate(self, deadline: float) -> Ended | None:
+        """SIGTERM, then wait; None when it still ran after ``deadline`` seconds."""
+        began = time.monotonic()
+        self._process.terminate()
+        while self._process.poll() is None:
+            if time.monotonic() - began > deadline:
+                return None
+            time.sleep(_PAUSE)
+        return Ended(_code(self._process), time.monotonic() - began)
+
+    def close(self) -> None:
+        """Kill it and whatever it started, and remove its folder."""
+        if self._process.poll() is None:
+            _kill(self._process.pid)
+            self._process.wait()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def start(runtime: Runtime, serve: Serve, folder: Path) -> Process:
+    """Serve the weights in ``folder`` and return at once; ``server.wait_until`` waits for it.
+
+    Raises MachineRefused when the server is not installed here, ServingRefused when the runtime is no process or the
+    folder no folder.
+    """
+    remove_leftovers()
+    if not folder.is_dir():
+        raise ServingRefused(f"{folder}: is no folder of weights", "run `dvc repro`, or name another")
+    program = _program(runtime)
+    port = _free_port()
+    model = str(folder.resolve())
+    filled = runtimes.fill(runtime.model_copy(update={"port": port}), serve, model, _HOST)
+    home = Path(tempfile.mkdtemp(prefix=_PREFIX))
+    process = None
+    try:
+        (home / _OWNER).write_text(owners.self())
+        here = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+        private = {"HOME": str(home), "TMPDIR": str(home), "HF_HOME": str(home / "hf")}
+        with (home / _LOG).open("wb") as log:
+            process = subprocess.Popen(
+                [str(program), *(filled.entrypoint or ())[1:], *filled.command],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=home,
+                env=here | filled.environment | private,
+                start_new_session=True,
+            )
+        (home / _SERVER).write_text(owners.of(process.pid))
+    except BaseException as error:
+        if process is not None:
+            _kill(process.pid)
+            process.wait()
+        shutil.rmtree(home, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise MachineRefused(f"{program}: does not start: {error.strerror or error}", "mend the machine") from error
+        raise
+    return Process(process, f"http://{_HOST}:{port}", model, home)
+
+
+def remove_leftovers() -> int:
+    """End the servers, and remove the folders, that this user's runs left when they were killed; return how many."""
+    count = 0
+    for home in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError):  # gone meanwhile, or another user's
+            if home.is_symlink() or home.stat().st_uid != os.getuid() or owners.lives((home / _OWNER).read_text()):
+                continue
+            server = (home / _SERVER).read_text() if (home / _SERVER).exists() else ""
+            if server and owners.lives(server):
+                _kill(int(server.split(" ")[2]))
+            shutil.rmtree(home, ignore_errors=True)
+            count += 1
+    return count
+
+
+def _program(runtime: Runtime) -> Path:
+    """The runtime's command in this environment. Raises as ``start`` does."""
+    if runtime.package is None or not runtime.entrypoint:
+        raise ServingRefused(f"{runtime.name}: runs in its image alone", "verify the image, or use another runtime")
+    missing = _missing(Requirement(runtime.package))
+    program = Path(sys.executable).parent / runtime.entrypoint[0]
+    if missing or not program.exists():
+        what = ", ".join(missing) or str(program)
+        raise MachineRefused(f"{runtime.package} is not installed: {what} absent", f"pip install '{runtime.package}'")
+    return program
+
+
+def _missing(wanted: Requirement) -> list[str]:
+    """What of a package and its extras is absent here."""
+    try:
+        needed = [Requirement(text) for text in metadata.requires(wanted.name) or []]
+    except metadata.PackageNotFoundError:
+        return [wanted.name]
+    absent = []
+    for each in needed:
+        if each.marker is None or any(each.marker.evaluate({"extra": extra}) for extra in ("", *wanted.extras)):
+            try:
+                metadata.version(each.name)
+            except metadata.PackageNotFoundError:
+                absent.append(each.name)
+    return absent
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((_HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def _kill(pid: int) -> None:
+    """The process and its session's group."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def _code(process: "subprocess.Popen[bytes]") -> int:
+    """An exit code as a shell and Docker give it: 128 and the signal for a process that a signal ended."""
+    code = process.returncode
+    return 128 - code if code < 0 else code

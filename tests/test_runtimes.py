@@ -1,0 +1,205 @@
+"""The runtimes' files: what they say is possible, complete, and what the servers take."""
+
+import re
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+from checks.errors import ParamsRefused
+from checks.params import Params
+from release import runtimes
+from release.runtimes import Runtime
+from release.runtimes.fit import unfit
+from tests.conftest import REPOSITORY, as_params
+
+ALL = runtimes.names()
+PATH = "/models/router-0123456789ab"
+
+
+def test_there_are_three_runtimes_and_each_file_loads() -> None:
+    assert ALL == ["tgi", "transformers", "vllm"]
+    assert [runtimes.load(name).name for name in ALL] == ALL
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_placeholder_is_replaced(name: str, params: Params) -> None:
+    filled = runtimes.fill(runtimes.load(name), params.serve, PATH)
+    texts = [*(filled.entrypoint or ()), *filled.command, *filled.environment.values(), filled.model_field]
+    assert not [text for text in texts if "{" in text or "}" in text]
+    assert PATH in texts
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_number_of_params_that_a_server_can_be_held_to_reaches_it(name: str, document: dict) -> None:
+    document["serve"] |= {"max_input_tokens": 7001, "max_total_tokens": 7902, "max_concurrent_requests": 7003}
+    filled = runtimes.fill(runtimes.load(name), as_params(document).serve, PATH)
+    text = " ".join([*filled.command, *filled.environment.values()])
+    reached = {number for number in ("7001", "7902", "7003") if number in text}
+    # vLLM bounds prompt and answer together; transformers serve bounds nothing.
+    assert reached == {"tgi": {"7001", "7902", "7003"}, "vllm": {"7902", "7003"}, "transformers": set()}[name]
+
+
+def test_a_value_that_looks_like_a_placeholder_stays_as_it_is(params: Params) -> None:
+    filled = runtimes.fill(runtimes.load("tgi"), params.serve, "/models/{port}{name}")
+    assert filled.environment["MODEL_ID"] == "/models/{port}{name}"
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_no_runtime_asks_a_hub_or_reports_home(name: str) -> None:
+    environment = runtimes.load(name).environment
+    assert environment["HF_HUB_OFFLINE"] == "1"
+    assert environment["HF_HUB_DISABLE_TELEMETRY"] == "1"
+
+
+def test_tgi_is_configured_by_its_environment_alone(params: Params) -> None:
+    runtime = runtimes.load("tgi")
+    filled = runtimes.fill(runtime, params.serve, PATH)
+    assert filled.entrypoint is None
+    assert filled.command == ()
+    assert "REVISION" not in filled.environment
+    assert "QUANTIZE" not in filled.environment
+    assert filled.environment["MODEL_ID"] == PATH
+    assert filled.environment["PORT"] == str(runtime.port)
+    assert filled.environment["USAGE_STATS"] == "off"
+    assert int(filled.environment["MAX_BATCH_PREFILL_TOKENS"]) >= int(filled.environment["MAX_INPUT_TOKENS"])
+
+
+def test_tgi_does_not_compute_in_fp32(document: dict) -> None:
+    document["serve"]["dtype"] = "fp32"
+    with pytest.raises(ParamsRefused, match=r"serve\.dtype: fp32: tgi .*; use bf16 or fp16"):
+        runtimes.fill(runtimes.load("tgi"), as_params(document).serve, PATH)
+
+
+def test_vllm_is_given_its_whole_command_and_time_to_drain(params: Params) -> None:
+    filled = runtimes.fill(runtimes.load("vllm"), params.serve, PATH)
+    assert filled.entrypoint == ("vllm", "serve")
+    assert filled.command[0] == PATH
+    assert "--shutdown-timeout=30" in filled.command
+    assert f"--served-model-name={params.serve.name}" in filled.command
+    assert filled.model_field == params.serve.name
+
+
+def test_an_unknown_runtime_is_refused() -> None:
+    with pytest.raises(ParamsRefused, match="'tgi2' is no runtime; use one of tgi, transformers, vllm"):
+        runtimes.load("tgi2")
+
+
+@pytest.mark.parametrize("name", ["../tgi", "tgi.yaml", "", "recipes"])
+def test_a_runtimes_name_is_no_path(name: str) -> None:
+    with pytest.raises(ParamsRefused, match="is no runtime"):
+        runtimes.load(name)
+
+
+BROKEN = {
+    "no reason for metrics": ({"metrics": None}, "no reason for metrics"),
+    "no reason for an error": ({"errors": {"too_long": None, "malformed": [400], "unknown_model": None}}, "errors.too_long"),
+    "a reason for no check": ({"cannot": {"errors.unknown_model": "x", "tempalte": "y"}}, "tempalte: there is no such"),
+    "a reason for what is told": ({"cannot": {"errors.unknown_model": "x", "identity": "y"}}, "identity: the file says"),
+    "an unknown key": ({"gpus": 1}, "gpus"),
+    "a privileged port": ({"port": 80}, "port"),
+    "a number as a variable": ({"environment": {"PORT": 80}}, "environment.PORT"),
+    "no word for any dtype": ({"dtypes": {}}, "dtypes"),
+    "another name": ({"name": "tgi3"}, "is called 'tgi3'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_file_that_says_something_impossible_is_refused(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change, said = BROKEN[case]
+    document = yaml.safe_load((runtimes.FOLDER / "tgi.yaml").read_text()) | change
+    (tmp_path / "tgi.yaml").write_text(yaml.safe_dump(document))
+    monkeypatch.setattr(runtimes, "FOLDER", tmp_path)
+    with pytest.raises(ParamsRefused, match=re.escape(said)):
+        runtimes.load("tgi")
+
+
+@pytest.mark.parametrize("text", ["name: [", "", "- 1", "name: tgi\nname: tgi\n"])
+def test_a_file_that_is_no_runtime_is_refused(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tgi.yaml").write_text(text)
+    monkeypatch.setattr(runtimes, "FOLDER", tmp_path)
+    with pytest.raises(ParamsRefused, match="mend the file"):
+        runtimes.load("tgi")
+
+
+LLAMA: dict[str, Any] = {"hidden_size": 576, "num_attention_heads": 9}
+YARN: dict[str, Any] = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 4096}
+FITS: dict[str, dict[str, Any]] = {
+    "plain": LLAMA,
+    "no scaling": LLAMA | {"rope_scaling": None, "rope_parameters": {"rope_type": "default", "rope_theta": 1e6}},
+    "head_dim of its own": {"hidden_size": 1000, "num_attention_heads": 3, "head_dim": 128},
+    "llama3": LLAMA | {"rope_scaling": {"rope_type": "llama3", "factor": 8.0}},
+    "yarn": LLAMA | {"rope_scaling": YARN},
+    "yarn by its older key": LLAMA | {"rope_scaling": {"type": "yarn", "factor": 4.0}},
+    "yarn with the fixed values": LLAMA | {"rope_scaling": YARN | {"beta_fast": 32.0, "beta_slow": 1, "truncate": True}},
+}  # fmt: skip
+UNFIT: dict[str, tuple[dict[str, Any], str]] = {
+    "linear": (LLAMA | {"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_type 'linear'"),
+    "dynamic": (LLAMA | {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, "rope_type 'dynamic'"),
+    "longrope": (LLAMA | {"rope_scaling": {"rope_type": "longrope"}}, "rope_type 'longrope'"),
+    "linear in the new spelling alone": (LLAMA | {"rope_parameters": {"rope_type": "linear"}}, "rope_type 'linear'"),
+    "other betas": (LLAMA | {"rope_scaling": YARN | {"beta_fast": 16}}, "beta_fast 16: tgi takes 32"),
+    "an attention factor": (LLAMA | {"rope_scaling": YARN | {"attention_factor": 1.2}}, "attention_factor 1.2: tgi ignores"),
+    "no truncation": (LLAMA | {"rope_scaling": YARN | {"truncate": False}}, "truncate False"),
+    "by layer": (LLAMA | {"rope_parameters": {"full_attention": {"rope_type": "default"}}}, "differ by layer"),
+    "a kind that is no text": (LLAMA | {"rope_scaling": {"rope_type": ["yarn"]}}, "rope_type"),
+    "no object": (LLAMA | {"rope_scaling": "yarn"}, "differ by layer"),
+    "heads of 96": ({"hidden_size": 3072, "num_attention_heads": 32}, "attention heads of 96"),
+    "no heads": ({"hidden_size": 3072}, "does not tell the size"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", FITS)
+def test_tgi_computes_these_as_transformers_does(case: str) -> None:
+    assert unfit(runtimes.load("tgi"), FITS[case]) is None
+
+
+@pytest.mark.parametrize("case", UNFIT)
+def test_what_tgi_computes_otherwise_is_told_before_it_is_served(case: str) -> None:
+    config, said = UNFIT[case]
+    reason = unfit(runtimes.load("tgi"), config)
+    assert reason is not None
+    assert said in reason
+    assert "\n" not in reason
+
+
+@pytest.mark.parametrize("case", UNFIT)
+@pytest.mark.parametrize("name", ["transformers", "vllm"])
+def test_the_others_are_told_of_nothing_that_they_compute_otherwise(name: str, case: str) -> None:
+    assert unfit(runtimes.load(name), UNFIT[case][0]) is None
+
+
+def test_the_recipe_installs_what_this_environment_was_measured_with() -> None:
+    lines = (runtimes.FOLDER / "recipes/transformers/requirements.txt").read_text().splitlines()
+    wanted = [Requirement(line) for line in lines if not line.startswith("#")]
+    assert {each.name for each in wanted} >= {"transformers", "torch"}
+    assert all(each.specifier for each in wanted)
+    wrong = [str(each) for each in wanted if not each.specifier.contains(metadata.version(each.name), prereleases=True)]
+    assert not wrong
+
+
+def test_every_setting_of_every_runtime_is_explained() -> None:
+    text = (REPOSITORY / "docs" / "runtimes.md").read_text()
+    settings = set()
+    for runtime in map(runtimes.load, ALL):
+        settings |= set(runtime.environment) | {part.partition("=")[0] for part in runtime.command if part[:1] == "-"}
+    assert not [name for name in sorted(settings) if f"`{name}" not in text]
+
+
+def test_every_key_of_a_runtime_is_explained() -> None:
+    text = (REPOSITORY / "docs" / "runtimes.md").read_text()
+    assert not [key for key in Runtime.model_fields if f"| `{key}` |" not in text]
+
+
+def test_loading_a_runtime_imports_no_docker() -> None:
+    import subprocess
+
+    script = "import sys; from release import runtimes; runtimes.load('tgi'); print('docker' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=REPOSITORY)
+    assert done.stdout.strip() == "False"
