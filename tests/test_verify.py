@@ -1,0 +1,218 @@
+"""`lockstep verify` with a real server: `transformers serve`, as a process and in a container, of a model that learnt."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from checks import files, layout
+from checks.errors import EvidenceRefused, Refusal, ServingRefused
+from checks.evidence import ParityReport
+from checks.params import Params
+from checks.serving import ImageReport, ServingCheck, ServingReport
+from release import build, runtimes
+from release.serving import containers, processes
+from release.verify import Options, refusal, verify
+from tests import build_tree, serving_base, tuned
+from tests.conftest import as_params, written
+
+pytestmark = pytest.mark.slow
+
+PROCESS = Options(process=True)
+
+
+@pytest.fixture(scope="module")
+def merged(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny base, tuned. Read-only by custom."""
+    folder = tmp_path_factory.mktemp("tuned") / "merged"
+    tuned.tune(tiny_base, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_base: Path, merged: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A record that passes, its probes, and its weights as an image without a base. Read-only by custom."""
+    root = tmp_path_factory.mktemp("verify") / "run"
+    tuned.record(root, tiny_base, merged, tuned.document())
+    build.build(root, build.Options())
+    return root
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> Path:
+    """A copy of it, to damage."""
+    return shutil.copytree(finished, tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def params() -> Params:
+    """Of the record."""
+    return as_params(tuned.document())
+
+
+def by_name(report: ServingReport) -> dict[str, ServingCheck]:
+    return {check.name: check for check in report.checks}
+
+
+def left_over(root: Path) -> list[Path]:
+    return list((root / layout.STATE).glob("serving-*"))
+
+
+def test_the_weights_of_the_image_serve_as_the_offline_model_answers(run: Path) -> None:
+    shutil.rmtree(run / layout.MERGED)
+    report = verify(run, PROCESS)
+    assert report.status == "pass", report
+    assert refusal(report) is None
+    found = by_name(report)
+    assert {name for name, check in found.items() if check.status == "unavailable"} == {
+        "metrics",
+        "egress",
+        "read-only",
+    }
+    assert found["parity"].value == 1.0
+    assert "8 are the merged model's and none is the base's" in found["adapter"].reason
+    assert found["score"].value == 0.0
+    assert [load.concurrency for load in report.load] == [1, 4, 16]
+    assert report.image == files.read_json(run / layout.IMAGE_REPORT, ImageReport).image
+    assert files.read_json(run / layout.SERVING_REPORT, ServingReport) == report
+    assert left_over(run) == []
+
+
+def test_weights_that_were_not_built_yet_are_served_from_their_folder(run: Path) -> None:
+    (run / layout.IMAGE_REPORT).unlink()
+    report = verify(run, PROCESS)
+    assert report.status == "pass", report
+    assert report.image is None
+
+
+def test_other_weights_in_that_folder_are_refused_before_anything_starts(run: Path, tiny_base: Path) -> None:
+    (run / layout.IMAGE_REPORT).unlink()
+    shutil.rmtree(run / layout.MERGED)
+    shutil.copytree(tiny_base, run / layout.MERGED)
+    with pytest.raises(EvidenceRefused, match="verdict is about"):
+        verify(run, PROCESS)
+
+
+@pytest.fixture(scope="module")
+def base_server(tiny_base: Path, params: Params) -> Iterator[str]:
+    """The URL of a real server of the untuned base."""
+    with closing(processes.start(runtimes.load("transformers"), params.serve, tiny_base)) as server:
+        yield server.url
+
+
+def test_a_server_of_the_base_is_found_by_what_it_answers(run: Path, base_server: str) -> None:
+    report = verify(run, Options(url=base_server))
+    found = by_name(report)
+    assert report.status == "fail"
+    # It is pinned to another folder, and so refuses what is asked of the right one.
+    assert found["start"].status == "fail"
+    assert "HTTP 400" in found["start"].reason
+    assert files.read_json(run / layout.SERVING_REPORT, ServingReport) == report
+    refused = refusal(report)
+    assert isinstance(refused, ServingRefused)
+    assert len(refused.others) == len(report.checks) - 1
+
+
+def test_the_base_in_the_models_own_folder_is_found_by_what_it_answers(
+    run: Path, tiny_base: Path, params: Params, tmp_path: Path
+) -> None:
+    report, found = _served_from_the_right_place(run, tiny_base, params, tmp_path)
+    assert report.status == "fail"
+    assert found["identity"].status == "pass"
+    assert {"parity", "adapter", "score"} <= {name for name, check in found.items() if check.status == "fail"}
+    assert "untuned base's" in found["adapter"].reason
+
+
+def test_another_chat_template_is_found_by_its_tokens(run: Path, merged: Path, params: Params, tmp_path: Path) -> None:
+    changed = shutil.copytree(merged, tmp_path / "changed")
+    template = changed / "chat_template.jinja"
+    template.write_text("{{ '<|im_start|>' }}" + template.read_text())
+    report, found = _served_from_the_right_place(run, changed, params, tmp_path)
+    assert report.status == "fail"
+    assert found["template"].status == "fail"
+    assert "another number of tokens" in found["template"].reason
+
+
+def _served_from_the_right_place(
+    run: Path, weights: Path, params: Params, tmp_path: Path
+) -> tuple[ServingReport, dict[str, ServingCheck]]:
+    """``weights`` served by a folder that has the name of the model; the record says that its path is there."""
+    told = json.loads((run / layout.IMAGE_REPORT).read_text())
+    folder = shutil.copytree(weights, tmp_path / "models" / Path(told["path"]).name)
+    (run / layout.IMAGE_REPORT).write_text(json.dumps(told | {"path": str(folder)}))
+    with closing(processes.start(runtimes.load("transformers"), params.serve, folder)) as server:
+        report = verify(run, Options(url=server.url))
+    return report, by_name(report)
+
+
+def test_weights_that_do_not_load_fail_at_the_start_with_the_end_of_the_log(run: Path, tmp_path: Path) -> None:
+    value = tuned.document()
+    broken = tmp_path / "broken"
+    shutil.copytree(run / layout.MERGED, broken)
+    (broken / "config.json").write_text("{")
+    root = tmp_path / "root"
+    weights = {path.relative_to(broken).as_posix(): path.read_bytes() for path in broken.rglob("*") if path.is_file()}
+    made = build_tree.make(root, weights, value)
+    shutil.copy(run / layout.PROBES, root / layout.PROBES)
+    model = files.read_json(root / layout.PARITY_REPORT, ParityReport).merged
+    told = json.loads((root / layout.PROBES).read_text())
+    (root / layout.PROBES).write_text(json.dumps(told | {"merged": model}))
+    assert made.serve.runtime == "transformers"
+    report = verify(root, PROCESS)
+    start = by_name(report)["start"]
+    assert start.status == "fail"
+    assert "log ends" in start.reason
+    assert report.status == "fail"
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (Options(url="http://127.0.0.1:1", process=True), "name one of them"),
+        (Options(), "weights and no server"),
+        (Options(process=True, runtime="tgi"), "in its image alone"),
+        (Options(process=True, runtime="nonesuch"), "is no runtime"),
+        (Options(runtime="vllm"), "was built for transformers"),
+        (Options(image="localhost/x@sha256:" + "0" * 64, process=True), "not the image"),
+        (Options(image="localhost/x:tag", process=True), "not the image"),
+        (Options(url="ftp://x"), "no address"),
+    ],
+)
+def test_what_cannot_be_verified_is_refused_and_starts_nothing(options: Options, word: str, run: Path) -> None:
+    with pytest.raises(Refusal, match=word):
+        verify(run, options)
+    assert left_over(run) == []
+
+
+def test_a_server_that_is_not_there_is_a_failed_start(run: Path) -> None:
+    value = tuned.document()
+    value["serve"]["verify"]["start_seconds"] = 2
+    (run / layout.PARAMS).write_text(written(value))
+    start = by_name(verify(run, Options(url="http://127.0.0.1:9")))["start"]
+    assert start.status == "fail"
+    assert "no answer within 2 s: the connection was lost" in start.reason
+
+
+def test_the_image_as_it_ships_runs_in_docker_and_answers_as_the_offline_model(
+    tiny_base: Path, merged: Path, tmp_path: Path
+) -> None:
+    engine = serving_base.docker_engine()
+    tag = serving_base.serving_image()
+    base = serving_base.layout(tag, tmp_path / "base")
+    entry = json.loads((base / "index.json").read_text())["manifests"][0]
+    root = tmp_path / "run"
+    tuned.record(root, tiny_base, merged, tuned.document(base=f"oci:{base}@{entry['digest']}"))
+    built = build.build(root, build.Options())
+    before = {image.id for image in engine.images.list(all=True)}
+    report = verify(root, Options())
+    assert report.status == "pass", report
+    found = by_name(report)
+    assert {name for name, check in found.items() if check.status == "unavailable"} == {"metrics"}
+    assert report.image == built.image
+    assert found["identity"].reason.endswith(f"“{built.path}”")
+    assert {image.id for image in engine.images.list(all=True)} == before
+    assert not engine.containers.list(all=True, filters={"label": containers.VERIFY})
+    assert not engine.networks.list(filters={"label": containers.VERIFY})

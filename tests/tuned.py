@@ -1,0 +1,103 @@
+"""A tiny model that really learnt the rows of a record, its record, and what it answers offline. Needs torch."""
+
+import itertools
+import shutil
+from pathlib import Path
+from typing import Any
+
+from checks import chain, digest, files, gates, layout, scoring
+from checks.params import ExactMatch, Params
+from checks.rows import Prediction, Row
+from checks.serving import ProbeReport
+from checks.verdict import Verdict
+from tests import build_tree, evidence_tree
+from tests.conftest import scaled_down
+
+STEPS, WIDE, VALID = 300, 16, 8
+NEW_TOKENS = 12
+
+
+def tune(base: Path, folder: Path) -> None:
+    """Copy ``base`` to ``folder`` and train it on every row that the record has until it knows them by heart."""
+    import torch
+    from transformers import AutoTokenizer, LlamaForCausalLM
+
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    model = LlamaForCausalLM.from_pretrained(base)
+    rows = [*evidence_tree.rows("valid", VALID), *evidence_tree.rows("test", 40)]
+    texts = [(_prompt(tokenizer, row), [*tokenizer.encode(row.reference), tokenizer.eos_token_id]) for row in rows]
+    longest = max(len(prompt) + len(answer) for prompt, answer in texts)
+    ids = torch.tensor([p + a + [tokenizer.pad_token_id] * (longest - len(p) - len(a)) for p, a in texts])
+    labels = torch.tensor([[-100] * len(p) + a + [-100] * (longest - len(p) - len(a)) for p, a in texts])
+    torch.manual_seed(3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    order = itertools.cycle(torch.arange(len(rows)).split(WIDE))
+    for _, batch in zip(range(STEPS), order, strict=False):
+        loss = model(input_ids=ids[batch], labels=labels[batch]).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    shutil.copytree(base, folder, ignore=shutil.ignore_patterns("model*"))
+    model.save_pretrained(folder, max_shard_size="60KB")
+
+
+def document(**serve: Any) -> dict[str, Any]:
+    """params.yaml for it, as plain values."""
+    value = scaled_down()
+    value["serve"] |= {"dtype": "fp32", "runtime": "transformers"} | serve
+    value["serve"]["probes"] |= {"rows": VALID, "max_new_tokens": NEW_TOKENS}
+    value["serve"]["verify"] |= {"start_seconds": 180, "drain_seconds": 60, "near_tie": 0.05}
+    return value
+
+
+def record(root: Path, base: Path, merged: Path, value: dict[str, Any]) -> Params:
+    """Lay out and commit the record of ``merged`` below ``root``, with its probes and its own predictions."""
+    weights = {path.relative_to(merged).as_posix(): path.read_bytes() for path in merged.rglob("*") if path.is_file()}
+    params = build_tree.make(root, weights, value)
+    test = files.read_jsonl(root / layout.SPLITS / "test.jsonl", Row)
+    evidence_tree.evaluated(root, params, predictions(merged, test, params))
+    verdict = gates.judge(params, chain.gather(root, scoring.digest_of(params.evaluate.scorers)))
+    assert verdict.status == "pass", verdict
+    files.write_json(root / layout.VERDICT, verdict)
+    probes(root, base, merged, verdict, params)
+    build_tree.commit(root, "probes")
+    return params
+
+
+def predictions(merged: Path, rows: list[Row], params: Params) -> list[Prediction]:
+    """What it answers to the rows, offline."""
+    from stages import probe as stage
+
+    answers = stage._asked(merged, "fp32", rows, params.evaluate.max_new_tokens, 128, "test")
+    scorer = ExactMatch(kind="exact-match")
+    return [
+        evidence_tree.predict(row, scoring.score(scorer, answer.text, row.reference) == 1).model_copy(
+            update={"prediction": answer.text}
+        )
+        for row, answer in zip(rows, answers, strict=True)
+    ]
+
+
+def probes(root: Path, base: Path, merged: Path, verdict: Verdict, params: Params) -> None:
+    """data/probes.json, as the stage writes it; the record's base is a stand-in for ``base``."""
+    from stages import probe as stage
+
+    valid = files.read_jsonl(root / layout.SPLITS / "valid.jsonl", Row)
+    ours, theirs = (stage._asked(folder, "fp32", valid, NEW_TOKENS, 128, "probes") for folder in (merged, base))
+    files.write_json(
+        root / layout.PROBES,
+        ProbeReport(
+            merged=verdict.judged[layout.MERGED.as_posix()],
+            base=verdict.judged[layout.BASE.as_posix()],
+            valid=digest.of_file(root / layout.SPLITS / "valid.jsonl").sha256,
+            max_new_tokens=NEW_TOKENS,
+            precision="fp32",
+            device="cpu",
+            probes=tuple(o.model_copy(update={"base_text": t.text}) for o, t in zip(ours, theirs, strict=True)),
+        ),
+    )
+
+
+def _prompt(tokenizer: Any, row: Row) -> list[int]:
+    turns = [message.model_dump() for message in row.messages]
+    return list(tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=True, return_dict=False))
