@@ -84,7 +84,7 @@ def with_model(folder: Path, serve: Serve) -> str:
     """Id of an image that serves the weights in ``folder`` from MODEL, configured as the runtime says."""
     filled = runtimes.fill(runtimes.load("transformers"), serve, MODEL)
     lines = [f"ENV {name}={json.dumps(value)}" for name, value in filled.environment.items()]
-    lines += [f"COPY . {MODEL}", f"ENTRYPOINT {json.dumps(filled.entrypoint)}", f"CMD {json.dumps(filled.command)}"]
+    lines += [f"COPY --chmod=755 . {MODEL}", f"ENTRYPOINT {json.dumps(filled.entrypoint)}", f"CMD {json.dumps(filled.command)}"]
     return baked(serving_image(), "\n".join(lines), folder)
 
 
