@@ -29,7 +29,11 @@ def shards(count: int = 3, size: int = 5000, seed: int = 1) -> dict[str, bytes]:
     names = [f"model-{i + 1:05d}-of-{count:05d}.safetensors" for i in range(count)]
     found = {name: draw.randbytes(size + i) for i, name in enumerate(names)}
     found["model.safetensors.index.json"] = json.dumps({"weight_map": {name: name for name in names}}).encode()
-    return found | {"config.json": b'{"model_type": "llama"}\n', "tokenizer.json": b"{}", "chat_template.jinja": b""}
+    return found | {
+        "config.json": b'{"model_type": "llama", "head_dim": 64}\n',
+        "tokenizer.json": b"{}",
+        "empty.json": b"",
+    }
 
 
 def make(root: Path, merged: dict[str, bytes] | None = None, document: dict[str, Any] | None = None) -> Params:

@@ -20,11 +20,11 @@ from checks.errors import BuildRefused, EvidenceRefused, Refusal, VerdictFailed,
 from checks.evidence import ParityReport
 from checks.serving import ImageReport
 from checks.verdict import Verdict
-from release import build as verb
 from release.build import Options, build, plan
 from release.cli import main
 from release.oci import image, tar, weights
 from release.oci.layout import Bytes, Layout
+from release.recipe import KNOWN, write_down
 from tests import build_tree, oci_check
 from tests.build_tree import BaseLayout
 from tests.conftest import REPOSITORY, as_params, scaled_down
@@ -566,7 +566,7 @@ def test_a_lost_blob_alone_is_made_again(root: Path, monkeypatch: pytest.MonkeyP
 def test_a_damaged_cache_counts_for_nothing(root: Path, text: str) -> None:
     report = build(root, Options())
     (root / layout.LAYERS).write_text(text)
-    (root / verb.KNOWN).write_text(text)
+    (root / KNOWN).write_text(text)
     assert build(root, Options()) == report
     assert _image(root).digest == report.image
 
@@ -762,8 +762,8 @@ def test_killed_at_any_point_the_old_image_is_whole_and_the_next_build_ends_well
     target, kept = root / layout.IMAGE, shutil.copytree(root / layout.STATE, root / "kept")
     seen = set()
     options = Options(base=base.pinned(new))
-    subject = verb._subject(root, options)  # the evidence is held once: this is about what is written
-    monkeypatch.setattr(verb, "_subject", lambda *_: subject)
+    recipe = write_down(root, options)  # the evidence is held once: this is about what is written
+    monkeypatch.setattr("release.build.write_down", lambda *_: recipe)
     for point in range(1, 1000):
         shutil.rmtree(root / layout.STATE)
         shutil.copytree(kept, root / layout.STATE)

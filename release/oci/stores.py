@@ -2,14 +2,23 @@
 
 from pathlib import Path
 
-from checks.errors import BuildRefused
 from release.oci.layout import Layout
 from release.oci.reference import Reference
 from release.oci.types import Store
+from release.registry import limits
+from release.registry.client import Repository
 
 
-def open_store(reference: Reference, root: Path) -> Store:
-    """Open the place of an image; a relative folder is below ``root``. Nothing is asked of it yet."""
+def open_store(reference: Reference, root: Path, *, push: bool = False) -> Store:
+    """Open the place of an image; a relative folder is below ``root``. Nothing is asked of it yet.
+
+    ``push``: it will be written to.
+    """
     if reference.host is None:
         return Layout(root / reference.name)
-    raise BuildRefused(f"{reference}: registries come with the next step", "use a layout")
+    return Repository(reference.host, reference.name, push=push)
+
+
+def wants_digests(store: Store) -> bool:
+    """Whether a blob's digest must be known before its bytes are sent: in one request the digest is in the address."""
+    return isinstance(store, Repository) and not limits.of(store.host).chunks
