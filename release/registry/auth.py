@@ -83,25 +83,26 @@ def login(host: str) -> Login | None:
     Raises RegistryRefused when the configuration or its credential helper is broken.
     """
     path = config_path()
-    problem, stored = "", None
+    problem, document, stored = "", None, None
     try:
         document = json.loads(path.read_bytes()) if path.exists() else {}
-        if not isinstance(document, dict):
-            problem = "is no JSON object"
-        elif document:
+    except OSError as error:
+        problem = f"cannot be read: {error.strerror or type(error).__name__}"
+    except (ValueError, RecursionError):
+        problem = "is no JSON"
+    if isinstance(document, dict) and document:
+        try:
             config = docker_auth.load_config(config_dict=document)
             helper = config.get_credential_store(host)
             if helper and not shutil.which(f"docker-credential-{helper}"):
                 problem = f"names docker-credential-{helper} for {host}, which is not on the PATH"
             else:
                 stored = docker_auth.resolve_authconfig(config, host)
-    except json.JSONDecodeError as error:
-        problem = f"line {error.lineno} is no JSON"
-    except OSError as error:
-        problem = f"cannot be used: {error.strerror or type(error).__name__}"
-    except (DockerException, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        # Neither text nor chain of these: they may quote what was decoded, or what a helper printed.
-        problem = f"gives no credentials for {host}: its entry or helper is broken ({type(error).__name__})"
+        except (DockerException, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            # Neither text nor chain of these: they may quote what was decoded, or what a helper printed.
+            problem = f"gives no credentials for {host}: its entry or helper is broken ({type(error).__name__})"
+    elif not problem and document != {}:
+        problem = "is no JSON object"
     if problem:
         raise RegistryRefused(f"{path}: {problem}", f"mend it, or run `docker logout {host}` and `docker login {host}`")
     return _login(stored or {})

@@ -58,15 +58,15 @@ def failed(error: Exception, netloc: str, proxy: str | None) -> Trouble:
 
 
 def _words(chain: Sequence[BaseException]) -> str:
+    for link in reversed(chain):
+        if isinstance(link, ssl.SSLError):
+            return f"no TLS connection: {printable(link.reason or 'it broke off').lower().replace('_', ' ')}"
+        if isinstance(link, OSError) and link.strerror:  # before timeouts: urllib3 calls a refused connection one
+            return printable(link.strerror)
     if any(isinstance(link, requests.ConnectTimeout | urllib3.exceptions.ConnectTimeoutError) for link in chain):
         return f"does not answer within {CONNECT:g} s"
     if any(isinstance(link, TimeoutError | requests.Timeout | urllib3.exceptions.TimeoutError) for link in chain):
         return "stops answering"
-    for link in reversed(chain):
-        if isinstance(link, OSError) and link.strerror:
-            return printable(link.strerror)
-        if isinstance(link, ssl.SSLError):
-            return "no TLS connection"
     return "the connection broke off"
 
 

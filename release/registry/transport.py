@@ -230,6 +230,6 @@ class Transport:
         ):
             return parts._replace(scheme="https").geturl()  # a registry that does not know of the TLS before it
         if not location or parts is None or not addresses.is_private_way(target):
-            where = printable(parts.netloc) if parts else "nowhere"
+            where = printable(parts.netloc) if parts and location else "nowhere"
             raise Trouble(f"sends us on to {where}, which is no https address", todo="ask who runs the registry")
         return target

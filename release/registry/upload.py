@@ -175,6 +175,8 @@ class Upload:
         try:
             answer = self._send("PUT", url, _BINARY, source, 0, self._blob.size, (201, 204), HASHING)
         except Trouble as trouble:
+            if source.position == self._blob.size:
+                self._check(source.digest, digest)
             if self._is_there(digest):
                 return self._done(digest)
             if trouble.temporary or trouble.status in _GONE:
