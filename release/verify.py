@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from tqdm import tqdm
 
@@ -34,16 +34,22 @@ class Options(NamedTuple):
     """What is verified, and how.
 
     ``image``: the built image in a registry, HOST/NAME[:TAG]@sha256:…; None: in the OCI layout that `lockstep build`
-    wrote. ``process``: serve its weights without Docker; where nothing was built, those of models/merged. ``url``: ask
-    a server that runs already. ``runtime``: which server it is; None: of the image, or serve.runtime. ``gpus``: for
-    the container, ``all`` or devices by commas.
+    wrote. ``url``: ask a server that runs already. ``runtime``: with a URL, which server that is (None: as the image
+    was built, or serve.runtime); without one, serve the image's weights with it in a process, not in Docker, and where
+    nothing was built, those of models/merged. ``gpus``: for the container, ``all`` or devices by commas.
     """
 
     image: str | None = None
-    process: bool = False
     url: str | None = None
     runtime: str | None = None
     gpus: str | None = None
+
+    @property
+    def how(self) -> Literal["container", "process", "url"]:
+        """How the server is had."""
+        if self.url is not None:
+            return "url"
+        return "container" if self.runtime is None else "process"
 
 
 class _Subject(NamedTuple):
@@ -61,9 +67,11 @@ def verify(root: Path, options: Options) -> ServingReport:
     about another model, ServingRefused when options contradict each other, MachineRefused when this machine lacks
     what the way to run it needs; then nothing is written, and an earlier report is gone if the evidence held.
     """
-    if (options.url is not None) + options.process + (options.image is not None and not options.process) > 1:
-        raise ServingRefused("an image, a process and a URL are three ways to verify", "name one of them")
-    held = expected(root, image=options.url is None and not options.process)
+    if options.url is not None and options.image is not None:
+        raise ServingRefused("an image and a URL are two ways to verify", "name one of them")
+    if options.gpus is not None and options.how != "container":
+        raise ServingRefused(f"GPUs are given to a container, not to a {options.how}", "leave them out")
+    held = expected(root, image=options.how == "container")
     runtime = _runtime(held, options)
     (root / layout.SERVING_REPORT).unlink(missing_ok=True)
     load: tuple[Load, ...] = ()
@@ -85,7 +93,7 @@ def verify(root: Path, options: Options) -> ServingReport:
         verdict=held.verdict,
         probes=held.probes_digest,
         runtime=runtime.name,
-        how="url" if options.url is not None else "process" if options.process else "container",
+        how=options.how,
         device=_device(options),
         checks=checks,
         load=load,
@@ -120,22 +128,18 @@ def _runtime(held: Expected, options: Options) -> Runtime:
     """The server that is started or asked; refused here when it cannot be, before anything is."""
     built = held.image.runtime if held.image else held.params.serve.runtime
     runtime = runtimes.load(options.runtime or built)
-    if options.url is not None:
+    if options.how == "url":
         return runtime
-    if options.process:
+    if options.how == "process":
         if runtime.package is None:
             raise ServingRefused(
                 f"{runtime.name} runs in its image alone", "verify the image, or serve with --runtime transformers"
             )
         return runtime
-    if runtime.name != built:
-        raise ServingRefused(
-            f"the image was built for {built}, not for {runtime.name}", "build it for that, or use a process"
-        )
     if held.image is not None and held.image.base is None:
         raise ServingRefused(
             "the image holds the weights and no server",
-            "name a server's image in serve.base, or verify a process or a URL",
+            "serve them with --runtime transformers or ask a --url; or name a server's image in serve.base",
         )
     return runtime
 
@@ -145,7 +149,7 @@ def _served(root: Path, held: Expected, runtime: Runtime, options: Options) -> I
     """The server, started or found; ended and cleaned up afterwards. Raises _NotStarted when it does not start."""
     if options.url is not None:
         yield _Subject(running.attach(options.url, held.path), runtime, None)
-    elif options.process:
+    elif options.how == "process":
         with _weights(root, held, options) as (folder, image):
             try:
                 server: Server = processes.start(runtime, held.params.serve, folder)
@@ -237,6 +241,6 @@ def _asked(held: Expected, subject: _Subject) -> Asked:
 
 def _device(options: Options) -> str:
     """What is known of what it ran on."""
-    if options.url is not None:
+    if options.how == "url":
         return "not known"
     return f"GPU {options.gpus}" if options.gpus else f"CPU, {platform.machine()}"

@@ -21,7 +21,7 @@ from tests.conftest import as_params, written
 
 pytestmark = pytest.mark.slow
 
-PROCESS = Options(process=True)
+PROCESS = Options(runtime="transformers")
 
 
 @pytest.fixture(scope="module")
@@ -171,13 +171,14 @@ def test_weights_that_do_not_load_fail_at_the_start_with_the_end_of_the_log(run:
 @pytest.mark.parametrize(
     ("options", "word"),
     [
-        (Options(url="http://127.0.0.1:1", process=True), "name one of them"),
+        (Options(url="http://127.0.0.1:1", image="localhost/x"), "name one of them"),
+        (Options(url="http://127.0.0.1:1", gpus="all"), "to a container"),
+        (Options(runtime="transformers", gpus="all"), "to a container"),
         (Options(), "weights and no server"),
-        (Options(process=True, runtime="tgi"), "in its image alone"),
-        (Options(process=True, runtime="nonesuch"), "is no runtime"),
-        (Options(runtime="vllm"), "was built for transformers"),
-        (Options(image="localhost/x@sha256:" + "0" * 64, process=True), "not the image"),
-        (Options(image="localhost/x:tag", process=True), "not the image"),
+        (Options(runtime="tgi"), "in its image alone"),
+        (Options(runtime="nonesuch"), "is no runtime"),
+        (Options(image="localhost/x@sha256:" + "0" * 64, runtime="transformers"), "not the image"),
+        (Options(image="localhost/x:tag", runtime="transformers"), "not the image"),
         (Options(url="ftp://x"), "no address"),
     ],
 )

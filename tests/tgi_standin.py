@@ -248,7 +248,10 @@ def _handler(server: StandIn) -> type[BaseHTTPRequestHandler]:
         disable_nagle_algorithm = True
 
         def do_GET(self) -> None:
-            self._say(*server.get(self.path))
+            if server.dead:
+                self.close_connection = True
+            else:
+                self._say(*server.get(self.path))
 
         def do_POST(self) -> None:
             raw = self.rfile.read(int(self.headers["Content-Length"]))
