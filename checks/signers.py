@@ -28,7 +28,8 @@ class Signer(Record):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,99}$")]
     may: Annotated[tuple[Role, ...], Field(min_length=1)]
-    key: Annotated[str, Field(max_length=4000)] | None = None
+    # Never the private half by mistake: that is refused, and not shown.
+    key: Annotated[str, Field(max_length=4000, pattern=r"^\s*-----BEGIN PUBLIC KEY-----\n")] | None = None
     identity: Annotated[str, Field(min_length=1, max_length=500)] | None = None
     issuer: Annotated[str, Field(pattern=r"^https://[^\s]{1,300}$")] | None = None
 
@@ -36,6 +37,8 @@ class Signer(Record):
     def _one_way_to_know_it(self) -> Self:
         if (self.key is None) == (self.identity is None) or (self.identity is None) != (self.issuer is None):
             raise ValueError(f"{self.name}: has a key, or an identity with its issuer")
+        if len(set(self.may)) < len(self.may):
+            raise ValueError(f"{self.name}: a role is written twice")
         return self
 
 
@@ -52,7 +55,12 @@ def parse(text: str, where: str) -> Signers:
         raise EvidenceRefused(f"{where}: {files.first(error)}", todo) from error
     except (ValueError, yaml.YAMLError) as error:
         raise EvidenceRefused(f"{where}: is not YAML: {str(error).splitlines()[0]}", todo) from error
-    names = [signer.name for signer in found]
-    if len(set(names)) < len(names):
-        raise EvidenceRefused(f"{where}: names a signer twice", todo)
+    # Two names for one signer would count as two people.
+    for what, seen in (
+        ("name", [signer.name.casefold() for signer in found]),
+        ("key", ["".join(signer.key.split()) for signer in found if signer.key]),
+        ("identity", [(signer.identity, signer.issuer) for signer in found if signer.identity]),
+    ):
+        if len(set(seen)) < len(seen):
+            raise EvidenceRefused(f"{where}: two signers have the same {what}", todo)
     return found

@@ -1,10 +1,12 @@
-"""The evidence of one release: an in-toto statement (Statement v1) about an image and its weights.
+"""What is signed: in-toto statements (Statement v1) about an image.
 
+The evidence of one release is about an image and its weights.
 It names by digest all that the release came from, and carries the reports of build and verify whole, so that one signed
-document leads from a running image back to the rows that the weights were trained on.
+document leads from a running image back to the rows that the weights were trained on. An approval is one person's word
+that an image may run in an environment.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -12,8 +14,9 @@ from checks.evidence import Digest
 from checks.rows import Record
 from checks.serving import CommitHash, ImageReport, ServingReport
 
-STATEMENT = "https://in-toto.io/Statement/v1"
-PREDICATE = "urn:lockstep:release:v1"
+STATEMENT: Final = "https://in-toto.io/Statement/v1"
+PREDICATE: Final = "urn:lockstep:release:v1"
+APPROVAL: Final = "urn:lockstep:approval:v1"
 PAYLOAD = "application/vnd.in-toto+json"  # DSSE's payloadType of a statement
 ENVELOPE = "application/vnd.dsse.envelope.v1+json"  # of the signed statement, as an artifact of its image
 # A directory's digest, as checks.digest defines it: in-toto's sha256 is of a file's bytes.
@@ -49,6 +52,7 @@ class Release(Record):
     materials: Materials
     commit: CommitHash
     policy: Digest  # of the gates that the verdict answers
+    sbom: Digest  # of the bill of materials that is attached to the image
     image: ImageReport
     serving: ServingReport
     tool: str
@@ -64,22 +68,40 @@ class Release(Record):
         return self
 
 
-class Statement(Record):
-    """One release, as it is signed."""
+class _InToto(Record):
+    """What every statement has."""
 
     model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
 
-    type: Annotated[Literal["https://in-toto.io/Statement/v1"], Field(alias="_type")]
-    subject: Annotated[tuple[Subject, ...], Field(min_length=2)]
-    predicate_type: Annotated[Literal["urn:lockstep:release:v1"], Field(alias="predicateType")]
+    type: Annotated[Literal["https://in-toto.io/Statement/v1"], Field(alias="_type")] = STATEMENT
+
+
+class Statement(_InToto):
+    """One release, as it is signed."""
+
+    subject: Annotated[tuple[Subject, ...], Field(min_length=2, max_length=2)]
+    predicate_type: Annotated[Literal["urn:lockstep:release:v1"], Field(alias="predicateType")] = PREDICATE
     predicate: Release
 
     @model_validator(mode="after")
     def _subjects_are_the_image_and_the_weights(self) -> Self:
-        digests = [subject.digest for subject in self.subject]
-        image, model = (
-            value.removeprefix("sha256:") for value in (self.predicate.image.image, self.predicate.image.model)
-        )
-        if {"sha256": image} not in digests or {TREE: model} not in digests:
+        image, model = self.predicate.image.image, self.predicate.image.model
+        wanted = [{"sha256": image.removeprefix("sha256:")}, {TREE: model.removeprefix("sha256:")}]
+        if [subject.digest for subject in self.subject] != wanted:
             raise ValueError("the subjects are not the image and the weights of the predicate")
         return self
+
+
+class Approved(Record):
+    """The predicate of an approval."""
+
+    environment: Annotated[str, Field(min_length=1, max_length=100)]
+    why: Annotated[str, Field(min_length=1, max_length=500, pattern=r"^[^\x00-\x1f\x7f]+$")]
+
+
+class Approval(_InToto):
+    """One person's word that an image may run in an environment."""
+
+    subject: Annotated[tuple[Subject, ...], Field(min_length=1, max_length=1)]
+    predicate_type: Annotated[Literal["urn:lockstep:approval:v1"], Field(alias="predicateType")] = APPROVAL
+    predicate: Approved

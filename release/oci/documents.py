@@ -53,6 +53,7 @@ class Manifest(BaseModel):
     config: Descriptor
     layers: tuple[Descriptor, ...]
     subject: Descriptor | None = None
+    artifact_type: Annotated[str | None, Field(alias="artifactType")] = None
     annotations: dict[str, str] | None = None
 
 
@@ -97,6 +98,15 @@ def guess(data: bytes, where: str) -> str:
     plain = parse(data, where)
     said = plain.get("mediaType")
     return said if isinstance(said, str) else INDEX if "manifests" in plain else MANIFEST
+
+
+def referrer(manifest: Manifest, of: Descriptor) -> Descriptor:
+    """How a list of referrers names ``manifest``, stored as ``of`` (distribution specification 1.1)."""
+    value = {"mediaType": of.media_type, "digest": of.digest, "size": of.size}
+    value["artifactType"] = manifest.artifact_type or manifest.config.media_type
+    if manifest.annotations:
+        value["annotations"] = manifest.annotations
+    return Descriptor.model_validate(value)
 
 
 def _refused(where: str, what: str) -> RegistryRefused:

@@ -21,7 +21,7 @@ from checks.errors import BuildRefused, Refusal, RegistryRefused
 from release.oci import documents
 from release.oci.documents import Entry, Index, Manifest
 from release.oci.known import Known, state
-from release.oci.types import INDEX, Blob, Document, Seen, Store
+from release.oci.types import INDEX, Blob, Descriptor, Document, Seen, Store
 
 REF_NAME = "org.opencontainers.image.ref.name"
 MODEL = "lockstep.model"  # the annotation of manifests that this tool made
@@ -123,7 +123,7 @@ class Layout:
             found = {reference}
         else:
             named = [e for e in index.manifests if not reference or (e.annotations or {}).get(REF_NAME) == reference]
-            found = {entry.digest for entry in named}
+            found = {entry.digest for entry in named if reference or not self._attached(entry)}
         if len(found) != 1:
             wanted = f"tag {reference!r}" if reference else "its only image"
             raise RegistryRefused(
@@ -148,6 +148,15 @@ class Layout:
         if tag or all(e.digest != digest for e in kept):
             self._write_index(index, [*kept, entry])
         return digest
+
+    def referrers(self, digest: str) -> list[Descriptor]:
+        """The manifests of this folder whose subject is ``digest``."""
+        found = []
+        for entry in self._index().manifests:
+            manifest = self._manifest(entry)
+            if manifest and manifest.subject and manifest.subject.digest == digest:
+                found.append(documents.referrer(manifest, entry))
+        return found
 
     # -- what only a folder can do
 
@@ -256,6 +265,11 @@ class Layout:
         except Refusal:
             return None
         return found if isinstance(found, Manifest) else None
+
+    def _attached(self, entry: Entry) -> bool:
+        """Whether it is an artifact of an image, and no image itself."""
+        manifest = self._manifest(entry)
+        return manifest is not None and manifest.subject is not None
 
     def _reached(self, entry: Entry) -> set[str] | None:
         """Every blob that an index entry needs, itself too; None when that cannot be read."""

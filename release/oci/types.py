@@ -99,3 +99,10 @@ class Store(Protocol):
     def put(self, data: bytes, media_type: str, tag: str | None) -> str:
         """Store a manifest under its digest, and then under ``tag``; return the digest."""
         ...
+
+    def referrers(self, digest: str) -> list[Descriptor]:
+        """The manifests whose subject is ``digest``; artifactType and annotations are among their extra fields.
+
+        None for an image that has none, or is not there. Whoever may write there may add to them.
+        """
+        ...

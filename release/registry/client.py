@@ -13,8 +13,11 @@ import requests
 
 from checks import digest as digests
 from checks.errors import BuildRefused, RegistryRefused
-from release.oci.types import DOCKER_INDEX, DOCKER_MANIFEST, INDEX, MANIFEST, Blob, Document, Seen, Store
+from release.oci import documents
+from release.oci.documents import Manifest
+from release.oci.types import DOCKER_INDEX, DOCKER_MANIFEST, INDEX, MANIFEST, Blob, Descriptor, Document, Seen, Store
 from release.registry import limits
+from release.registry.referrers import Referrers
 from release.registry.replies import READ, Answer, blocks
 from release.registry.retries import Patience, Tries, Trouble
 from release.registry.transport import HASHING, Transport
@@ -40,6 +43,7 @@ class Repository:
         self._http = Transport(host, patience or Patience())
         self._write = (f"repository:{name}:pull,push",)
         self._read = self._write if push else (f"repository:{name}:pull",)
+        self._referrers = Referrers(self._http, name, self._read, self._write)
 
     def has(self, digest: str, size: int) -> bool:
         """Whether the blob is there, whole."""
@@ -125,7 +129,7 @@ class Repository:
                 f"the manifest has {len(data):,} bytes, and registries take {limits.MANIFEST_BYTES:,}",
                 "use fewer layers: raise merge.shard_mb in params.yaml",
             )
-        digest = digests.of_bytes(data)
+        digest, noted = digests.of_bytes(data), False
         for reference in (digest, tag) if tag else (digest,):
             with self._saying(f"storing the manifest as {reference}", "push to"):
                 answer = self._ask(
@@ -140,12 +144,30 @@ class Repository:
                 said = answer.headers.get("Docker-Content-Digest") or digest
                 if said != digest:
                     raise _lies(f"stored {said[:80]!r} where {digest} was sent")
+                noted = "OCI-Subject" in answer.headers
             if self.document(reference).data != data:
                 raise RegistryRefused(
                     f"{self.name}: {reference} is not what was just stored there ({digest})",
                     "run it again, and see that nobody else moves that tag",
                 )
+        if not noted:
+            self._name(Document(data, media_type, digest))
         return digest
+
+    def referrers(self, digest: str) -> list[Descriptor]:
+        """The manifests whose subject is ``digest``, as the registry or its stand-in tag lists them."""
+        with self._saying(f"looking for what belongs to {digest}", "pull from"):
+            return self._referrers.listed(digest)
+
+    def _name(self, document: Document) -> None:
+        """Let a manifest that has a subject be found where the registry keeps no list of referrers itself."""
+        if document.media_type != MANIFEST:
+            return
+        manifest = documents.read(document, self.name)
+        if isinstance(manifest, Manifest) and manifest.subject:
+            of = Descriptor(media_type=MANIFEST, digest=document.digest, size=len(document.data))
+            with self._saying(f"noting that {document.digest} belongs to {manifest.subject.digest}", "push to"):
+                self._referrers.name(manifest.subject.digest, documents.referrer(manifest, of))
 
     def _stream(self, digest: str, size: int) -> Iterator[bytes]:
         """The body of a blob over as many requests as it takes; no more than the first block too many."""
@@ -176,6 +198,8 @@ class Repository:
         """How many bytes of a body lie before ``position``."""
         if response.status_code == 200:
             return position  # from the start: not every storage knows ranges
+        if response.status_code == 416 and position:
+            raise _lies(f"has no more than {position:,} bytes")
         if response.status_code != 206 or not position:
             raise self._http.trouble(response)
         if not response.headers.get("Content-Range", "").startswith(f"bytes {position}-"):

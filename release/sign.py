@@ -1,0 +1,207 @@
+"""sign: say under a signature what an image is and where it came from, and attach that to the image."""
+
+import contextlib
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined] # it has no __all__
+
+from checks import digest, files, layout
+from checks.chain import Reports
+from checks.errors import EvidenceRefused
+from checks.evidence import ParityReport
+from checks.serving import ImageReport, ServingReport
+from checks.signers import Role, Signers
+from checks.statement import ENVELOPE, PAYLOAD, Statement
+from release import commits, gate
+from release.gate import Held
+from release.oci import documents
+from release.oci.documents import Manifest
+from release.oci.layout import Layout
+from release.oci.types import Descriptor, Store
+from release.signing import attach, dsse, keys, released, sbom, sigstore, statement, trust, weights
+
+WEIGHTS = sigstore.BUNDLE  # the type of the weights' signature as an artifact
+_LARGEST_SBOM = 4 << 20
+# Named by digest in what the verdict holds; the image's layers are of the weights, and the store has those.
+_NOT_NEEDED = (layout.BASE, layout.ADAPTER, layout.RAW, layout.MERGED)
+# What the commit that the image names must hold as it lies here.
+_RECORD = (layout.PARAMS, layout.PIPELINE, layout.LOCK, layout.VERDICT)
+_R = TypeVar("_R", ImageReport, ServingReport)
+_VERIFY = "run `lockstep build`, then `lockstep verify`"
+
+
+class Signed(NamedTuple):
+    """A signed release. ``added`` are the digests of the artifacts that were attached now: none the second time."""
+
+    statement: Statement
+    signer: str
+    envelope: bytes
+    evidence: str  # the envelope's digest: what an environment's pointer names
+    added: tuple[str, ...]
+
+
+class _Made(NamedTuple):
+    """What is to be attached."""
+
+    release: bytes  # the statement
+    weights: bytes  # the statement that OpenSSF model signing defines
+    sbom: bytes
+
+
+def sign(
+    root: Path, store: Store, key: Path | None = None, *, keyless: bool = False, target: str | None = None
+) -> Signed:
+    """Sign the release whose image is in ``store``: by ``key``, or by the identity of this machine.
+
+    Signed and attached are the statement, the weights' signature and the bill of materials; what is there already from
+    the same signer is left as it is. ``target`` is the branch whose signers count. Raises EvidenceRefused when the
+    verdict is void, a report is missing, failed or about something else, or the signer may not sign; VerdictFailed or
+    VerdictInconclusive; RegistryRefused when the image is not in the store, or it takes nothing; MachineRefused.
+    """
+    if (key is None) != keyless:
+        raise EvidenceRefused("a release is signed by a key or by an identity", "give one of --key and --keyless")
+    signer = None if key is None else keys.load(key)
+    known = trust.known(root, target)
+    if signer:
+        _may(signer, known, "release")
+    held, image, serving = evidence(root, target)
+    subject = attach.subject(store, image.image)
+    _holds(store, subject, image)
+    bill = sbom.make(held, image, commits.committed_at(root, image.commit))
+    made = _Made(
+        statement.make(root, held, image, serving, digest.of_bytes(bill)),
+        weights.payload(_parity(held.evidence.reports).files, held.params.serve.name),
+        bill,
+    )
+    with store.held() if isinstance(store, Layout) else contextlib.nullcontext():
+        return _attach(store, subject, made, signer, known)
+
+
+def evidence(root: Path, target: str | None = None) -> tuple[Held, ImageReport, ServingReport]:
+    """What a release is signed for, held to its verdict: everything but the weights is hashed again.
+
+    Raises EvidenceRefused, VerdictFailed or VerdictInconclusive.
+    """
+    held = gate.hold(root, target, trusting=_NOT_NEEDED)
+    if refused := gate.refusal(held.verdict):
+        raise refused
+    image = _report(root, layout.IMAGE_REPORT, ImageReport)
+    serving = _report(root, layout.SERVING_REPORT, ServingReport)
+    verdict, probes = digest.of_file(root / layout.VERDICT).sha256, digest.of_file(root / layout.PROBES).sha256
+    problems = [
+        f"{path}: is about {what} {found}, not {wanted}"
+        for path, what, found, wanted in (
+            (layout.IMAGE_REPORT, "the model", image.model, held.verdict.model),
+            (layout.IMAGE_REPORT, "the verdict", image.verdict, verdict),
+            (layout.SERVING_REPORT, "the model", serving.model, held.verdict.model),
+            (layout.SERVING_REPORT, "the verdict", serving.verdict, verdict),
+            (layout.SERVING_REPORT, "the probes", serving.probes, probes),
+            # None: weights that were served without an image; environments say whether that counts.
+            (layout.SERVING_REPORT, "the image", serving.image or image.image, image.image),
+        )
+        if found != wanted
+    ]
+    shipped = {path: found for layer in image.layers for path, found in layer.files.items()}
+    if shipped != {path: file.sha256 for path, file in _parity(held.evidence.reports).files.items()}:
+        problems.append(f"{layout.IMAGE_REPORT}: its layers are not the files of the merged model")
+    if serving.status != "pass":
+        failed = ", ".join(check.name for check in serving.checks if check.status == "fail")
+        problems.append(f"{layout.SERVING_REPORT}: did not pass ({failed or 'an essential check is missing'})")
+    head = commits.resolve(root, "HEAD") if commits.has_repository(root) else None
+    if head is None or not commits.is_ancestor(root, image.commit, head):
+        problems.append(f"{layout.IMAGE_REPORT}: commit {image.commit[:12]} is not in the history here")
+    else:
+        absent = commits.uncommitted(root, image.commit, _RECORD)
+        problems += [f"{path}: is not in commit {image.commit[:12]} as it is here" for path in absent]
+    if problems:
+        raise EvidenceRefused(problems[0], _VERIFY, tuple(problems[1:]))
+    return held, image, serving
+
+
+def approve(root: Path, key: Path, environment: str, image: str, why: str, target: str | None = None) -> bytes:
+    """The signed word of the owner of ``key`` that the image with digest ``image`` may run in ``environment``.
+
+    Raises EvidenceRefused when the key is none, or its owner may not approve.
+    """
+    signer = keys.load(key)
+    _may(signer, trust.known(root, target), "approve")
+    return dsse.sign(statement.approve(environment, image, why), PAYLOAD, signer)
+
+
+def approved(data: bytes, known: Signers, environment: str, image: str) -> str:
+    """Who approved, by an envelope of ``approve``. Raises EvidenceRefused when nobody did who may."""
+    found = trust.verify(data, known, "approve", "the approval")
+    statement.parse_approval(found.payload, environment, image)
+    return found.signer
+
+
+def _may(signer: CryptoSigner, known: Signers, role: Role) -> str:
+    """The name of a key's owner. Raises EvidenceRefused when no signer has the key, or it may not do this."""
+    for name, key in keys.known(known).items():
+        if key.keyid == signer.public_key.keyid:
+            owner = next(one for one in known if one.name == name)
+            return dsse.allowed(owner, role, "this key")
+    raise EvidenceRefused(
+        f"this key is not in {layout.SIGNERS} of the target branch",
+        "add it with its owners' approval: `lockstep keys new`",
+    )
+
+
+def _holds(store: Store, subject: Descriptor, image: ImageReport) -> None:
+    """The image in the store must end with exactly the layers of the report."""
+    where = f"{store.name}@{image.image}"
+    found = documents.read(store.document(subject.digest), where)
+    layers = [(layer.digest, layer.size) for layer in found.layers] if isinstance(found, Manifest) else []
+    wanted = [(layer.digest, layer.size) for layer in image.layers]
+    below = image.base.layers if image.base else 0
+    if len(layers) != below + len(wanted) or layers[below:] != wanted:
+        raise EvidenceRefused(f"{where}: has other layers than {layout.IMAGE_REPORT} says", "run `lockstep build`")
+
+
+def _attach(store: Store, to: Descriptor, made: _Made, signer: CryptoSigner | None, known: Signers) -> Signed:
+    """Attach what is not there yet, the statement last: who finds it finds the rest."""
+    ours = known
+    if signer:
+        name = _may(signer, known, "release")
+        ours = tuple(one for one in known if one.name == name)
+    there = _already(store, to, made, ours)
+    missing = [payload for payload in (made.weights, made.release) if payload not in there]
+    if signer:
+        new = {made.weights: weights.sign(made.weights, signer), made.release: dsse.sign(made.release, PAYLOAD, signer)}
+    else:
+        new = dict(zip(missing, sigstore.sign(missing) if missing else (), strict=True))
+    blobs = [
+        (sbom.MEDIA_TYPE, made.sbom, made.sbom, "sbom.cdx.json"),
+        (WEIGHTS, made.weights, new.get(made.weights, b""), "model.sig"),
+        (ENVELOPE if signer else sigstore.BUNDLE, made.release, new.get(made.release, b""), "release.json"),
+    ]
+    added = [attach.attach(store, to, kind, data, title) for kind, key, data, title in blobs if key not in there]
+    envelope = there.get(made.release) or new[made.release]
+    found = released.check(envelope, to.digest, ours)
+    return Signed(found.statement, found.signer, envelope, found.digest, tuple(added))
+
+
+def _already(store: Store, to: Descriptor, made: _Made, ours: Signers) -> dict[bytes, bytes]:
+    """What is attached already by the same signer: what it states, and the bytes as they are there."""
+    there = {one.payload: one.envelope for one in released.search(store, to.digest, ours).found}
+    for one in attach.attached(store, to.digest, WEIGHTS, weights.LARGEST, lambda _: None):
+        with contextlib.suppress(EvidenceRefused):
+            weights.verify(one.data, made.weights, ours)
+            there[made.weights] = one.data
+    for one in attach.attached(store, to.digest, sbom.MEDIA_TYPE, _LARGEST_SBOM, lambda _: None):
+        there[one.data] = one.data
+    return there
+
+
+def _report(root: Path, path: Path, kind: type[_R]) -> _R:
+    try:
+        return files.read_json(root / path, kind)
+    except EvidenceRefused as refused:
+        raise EvidenceRefused(refused.what, _VERIFY) from refused
+
+
+def _parity(reports: Reports) -> ParityReport:
+    if reports.parity is None:
+        raise EvidenceRefused(f"{layout.PARITY_REPORT}: is not here", "run `dvc repro`")
+    return reports.parity

@@ -1,0 +1,1 @@
+"""Evidence of releases: what is signed, by whom, and where it hangs beside its image."""

@@ -1,0 +1,140 @@
+"""Sigstore keyless: the identity that a machine proves by OpenID Connect signs, with no key that could be lost.
+
+The package is asked for only where an identity signs or is to be trusted. Everything that fails refuses: no network,
+no identity, no entry in the transparency log.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from checks.errors import EvidenceRefused, MachineRefused, Refusal
+from checks.signers import Role, Signer, Signers
+from checks.statement import PAYLOAD
+from release.signing import strict
+from release.signing.dsse import Verified, allowed
+
+if TYPE_CHECKING:
+    from sigstore.dsse import Statement
+    from sigstore.models import Bundle
+    from sigstore.verify.policy import Identity
+
+BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
+LARGEST = 4 << 20  # bytes of a bundle: payload, certificate, log entry
+_ONLINE = "try again with the network; or sign with a key: --key"
+
+
+def sign(payloads: list[bytes]) -> list[bytes]:
+    """A bundle for each in-toto statement, signed by the identity of this machine (GitHub Actions: id-token: write).
+
+    Raises MachineRefused when there is no such identity, or Sigstore cannot be reached.
+    """
+    _require()
+    from sigstore.models import ClientTrustConfig
+    from sigstore.oidc import IdentityToken, detect_credential
+    from sigstore.sign import SigningContext
+
+    with _refusing("Sigstore"):
+        raw = detect_credential()
+        if raw is None:
+            raise MachineRefused(
+                "this machine has no identity that Sigstore knows",
+                "run in a GitHub Actions job with `permissions: id-token: write`, or sign with a key: --key",
+            )
+        token = IdentityToken(raw)
+        context = SigningContext.from_trust_config(ClientTrustConfig.production())
+        with context.signer(token) as signer:
+            return [signer.sign_dsse(_statement(payload)).to_json().encode() for payload in payloads]
+
+
+def verify(data: bytes, signers: Signers, role: Role, where: str, *, offline: bool = False) -> Verified:
+    """The payload of a bundle that an identity of ``signers`` signed which may act as ``role``.
+
+    Certificate chain, transparency log, signature and identity are checked by the package.
+    ``offline``: with the roots of trust as they were last fetched. Raises EvidenceRefused or MachineRefused.
+    """
+    strict.read(data, where, LARGEST)
+    identities = [signer for signer in signers if signer.identity and signer.issuer]
+    todo = "sign it again by an identity of release/policy/signers.yaml"
+    if not identities:
+        raise EvidenceRefused(f"{where}: is signed by an identity, and none is known here", todo)
+    _require()
+    from sigstore.errors import Error
+    from sigstore.models import Bundle
+    from sigstore.verify import Verifier
+
+    try:
+        bundle = Bundle.from_json(data)
+    except (Error, ValueError) as error:
+        raise EvidenceRefused(f"{where}: is no Sigstore bundle: {_line(error)}", todo) from error
+    # Who it claims to be comes first: strangers' bundles are refused without the network.
+    claimed = [one for one in identities if _names(bundle, one)]
+    if not claimed:
+        names = ", ".join(signer.name for signer in identities)
+        raise EvidenceRefused(f"{where}: is signed by an identity that is not {names}", todo)
+    with _refusing(where):
+        verifier = Verifier.production(offline=offline)
+    try:
+        (signer,) = claimed
+        kind, payload = verifier.verify_dsse(bundle, _policy(signer))
+    except (Error, ValueError) as error:
+        raise EvidenceRefused(f"{where}: Sigstore's bundle does not hold: {_line(error)}", todo) from error
+    if kind != PAYLOAD:
+        raise EvidenceRefused(f"{where}: payloadType is {kind[:80]!r}, not {PAYLOAD}", todo)
+    return Verified(payload, allowed(signer, role, where))
+
+
+def _policy(signer: Signer) -> "Identity":
+    from sigstore.verify.policy import Identity
+
+    return Identity(identity=signer.identity or "", issuer=signer.issuer)
+
+
+def _names(bundle: "Bundle", signer: Signer) -> bool:
+    """Whether the bundle's certificate, which is not checked yet, names this identity."""
+    from sigstore.errors import VerificationError
+
+    try:
+        _policy(signer).verify(bundle.signing_certificate)
+    except VerificationError:
+        return False
+    return True
+
+
+def _statement(payload: bytes) -> "Statement":
+    """A statement of exactly these bytes.
+
+    The package's own model knows no digest but those of files, and would refuse that of a directory
+    (github.com/sigstore/sigstore-python, issue 1018).
+    """
+    from sigstore.dsse import Statement
+
+    found = Statement.__new__(Statement)
+    found._contents = payload
+    return found
+
+
+def _require() -> None:
+    try:
+        import sigstore  # noqa: F401
+    except ImportError as error:
+        raise MachineRefused(
+            "the package sigstore is not installed", "pip install 'lockstep[keyless]', or sign with a key: --key"
+        ) from error
+
+
+@contextlib.contextmanager
+def _refusing(where: str) -> Iterator[None]:
+    """Whatever Sigstore's package, its roots of trust and the network raise, as a refusal without secrets."""
+    try:
+        yield
+    except Refusal:
+        raise
+    except Exception as error:  # noqa: BLE001 - its clients raise exceptions of private classes; all of them refuse
+        # The error's name only: its text may hold a token.
+        raise MachineRefused(f"{where}: Sigstore cannot be asked ({type(error).__name__})", _ONLINE) from None
+
+
+def _line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return "".join(c for c in text if c.isprintable())[:200] or type(error).__name__
