@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field, model_validator
 from checks.evidence import Digest
 from checks.rows import Record
 from checks.serving import CommitHash, ImageReport, ServingReport
+from checks.verdict import Inside
 
 STATEMENT: Final = "https://in-toto.io/Statement/v1"
 PREDICATE: Final = "urn:lockstep:release:v1"
@@ -43,7 +44,7 @@ class Materials(Record):
     lock: Digest  # dvc.lock
     verdict: Digest
     probes: Digest
-    reports: dict[str, Digest]
+    reports: dict[Inside, Digest]
 
 
 class Release(Record):

@@ -22,7 +22,6 @@ from release.oci.types import Descriptor, Store
 from release.signing import attach, dsse, keys, released, sbom, sigstore, statement, trust, weights
 
 WEIGHTS = sigstore.BUNDLE  # the type of the weights' signature as an artifact
-_LARGEST_SBOM = 4 << 20
 # Named by digest in what the verdict holds; the image's layers are of the weights, and the store has those.
 _NOT_NEEDED = (layout.BASE, layout.ADAPTER, layout.RAW, layout.MERGED)
 # What the commit that the image names must hold as it lies here.
@@ -71,7 +70,7 @@ def sign(
     bill = sbom.make(held, image, commits.committed_at(root, image.commit))
     made = _Made(
         statement.make(root, held, image, serving, digest.of_bytes(bill)),
-        weights.payload(_parity(held.evidence.reports).files, held.params.serve.name),
+        weights.payload(weights.of_image(image), held.params.serve.name),
         bill,
     )
     with store.held() if isinstance(store, Layout) else contextlib.nullcontext():
@@ -102,8 +101,7 @@ def evidence(root: Path, target: str | None = None) -> tuple[Held, ImageReport, 
         )
         if found != wanted
     ]
-    shipped = {path: found for layer in image.layers for path, found in layer.files.items()}
-    if shipped != {path: file.sha256 for path, file in _parity(held.evidence.reports).files.items()}:
+    if weights.of_image(image) != {path: file.sha256 for path, file in _parity(held.evidence.reports).files.items()}:
         problems.append(f"{layout.IMAGE_REPORT}: its layers are not the files of the merged model")
     if serving.status != "pass":
         failed = ", ".join(check.name for check in serving.checks if check.status == "fail")
@@ -189,7 +187,7 @@ def _already(store: Store, to: Descriptor, made: _Made, ours: Signers) -> dict[b
         with contextlib.suppress(EvidenceRefused):
             weights.verify(one.data, made.weights, ours)
             there[made.weights] = one.data
-    for one in attach.attached(store, to.digest, sbom.MEDIA_TYPE, _LARGEST_SBOM, lambda _: None):
+    for one in attach.attached(store, to.digest, sbom.MEDIA_TYPE, sbom.LARGEST, lambda _: None):
         there[one.data] = one.data
     return there
 

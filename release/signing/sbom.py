@@ -28,6 +28,7 @@ from release.oci import image as images
 from release.signing import strict
 
 MEDIA_TYPE = "application/vnd.cyclonedx+json"
+LARGEST = 4 << 20  # bytes
 TREE = "lockstep:tree"  # property: the digest of a directory, as checks.digest defines it
 _MODEL = "model"
 

@@ -48,7 +48,7 @@ def make(root: Path, held: Held, image: ImageReport, serving: ServingReport, sbo
         raw=_judged(judged, layout.RAW),
         splits={name: _judged(judged, layout.SPLITS / f"{name}.jsonl") for name in layout.SPLIT_NAMES},
         adapter=_judged(judged, layout.ADAPTER),
-        tokenizer=_tokenizer(parity),
+        tokenizer=tokenizer(parity),
         chat_template=_template(root, parity),
         params=digest.of_file(root / layout.PARAMS).sha256,
         lock=digest.of_file(root / layout.LOCK).sha256,
@@ -96,6 +96,16 @@ def parse_approval(payload: bytes, environment: str, image: str, where: str = "t
     return found
 
 
+def tokenizer(parity: ParityReport) -> str:
+    """The tree digest of the files that make the tokenizer. Raises EvidenceRefused when there is none."""
+    found = {name: FileDigest(file.sha256, file.size) for name, file in parity.files.items() if name in TOKENIZER}
+    if not found:
+        raise EvidenceRefused(
+            f"{layout.MERGED}: has no tokenizer", "merge it with its tokenizer: run `dvc repro merge`"
+        )
+    return digest.of_manifest(found)
+
+
 def write(statement: BaseModel) -> bytes:
     """The one form of a statement."""
     return strict.write(statement.model_dump(mode="json", by_alias=True))
@@ -114,15 +124,6 @@ def _judged(judged: dict[str, str], path: Path) -> str:
     if found is None:
         raise EvidenceRefused(f"{layout.VERDICT}: does not say which {path} it is about", _REPRO)
     return found
-
-
-def _tokenizer(parity: ParityReport) -> str:
-    found = {name: FileDigest(file.sha256, file.size) for name, file in parity.files.items() if name in TOKENIZER}
-    if not found:
-        raise EvidenceRefused(
-            f"{layout.MERGED}: has no tokenizer", "merge it with its tokenizer: run `dvc repro merge`"
-        )
-    return digest.of_manifest(found)
 
 
 def _template(root: Path, parity: ParityReport) -> str | None:

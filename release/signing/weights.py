@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined] # it has no __all__
 
 from checks.errors import EvidenceRefused
-from checks.evidence import MergedFile
+from checks.serving import ImageReport
 from checks.signers import Signers
 from checks.statement import PAYLOAD, STATEMENT
 from release.signing import dsse, keys, sigstore, strict, trust
@@ -22,8 +22,13 @@ LARGEST = 4 << 20  # bytes of a bundle
 _IGNORED = (".git", ".gitattributes", ".github", ".gitignore")  # what the package leaves out unless told otherwise
 
 
-def payload(files: Mapping[str, MergedFile], name: str) -> bytes:
-    """The statement that the model ``name`` is these files, by path below its folder.
+def of_image(image: ImageReport) -> dict[str, str]:
+    """The files that an image carries: path below the model's folder to digest."""
+    return {path: value for layer in image.layers for path, value in layer.files.items()}
+
+
+def payload(files: Mapping[str, str], name: str) -> bytes:
+    """The statement that the model ``name`` is these files: path below its folder to digest.
 
     Raises EvidenceRefused when a file's name is one that verifiers leave out: it would not be signed.
     """
@@ -33,7 +38,7 @@ def payload(files: Mapping[str, MergedFile], name: str) -> bytes:
             raise EvidenceRefused(
                 f"{path}: is not covered by a signature of weights", "remove it from the merged model"
             )
-    digests = [files[path].sha256.removeprefix("sha256:") for path in ordered]
+    digests = [files[path].removeprefix("sha256:") for path in ordered]
     whole = hashlib.sha256(b"".join(map(bytes.fromhex, digests))).hexdigest()
     resources = [
         {"name": path, "algorithm": "sha256", "digest": value} for path, value in zip(ordered, digests, strict=True)
