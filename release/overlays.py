@@ -20,7 +20,7 @@ from checks import layout
 from checks.errors import BuildRefused, EvidenceRefused, ParamsRefused
 from checks.params import Serve
 from checks.pointer import Pointer
-from checks.statement import Release
+from checks.serving import ImageReport
 from release import runtimes
 from release.oci import image, reference
 from release.oci.reference import Reference
@@ -62,22 +62,22 @@ _Dumper.add_implicit_resolver(
 )
 
 
-def render(environment: str, pointer: Pointer, statement: Release, runtime: Runtime, serve: Serve) -> dict[Path, bytes]:
+def render(environment: str, pointer: Pointer, built: ImageReport, runtime: Runtime, serve: Serve) -> dict[Path, bytes]:
     """The files that a move of ``environment`` to ``pointer`` writes beside the pointer, by path in the repository.
 
-    ``statement`` is the pointer's evidence, ``runtime`` the image's, ``serve`` of the params.yaml that made it. The
-    same arguments give the same bytes. Raises EvidenceRefused when they are not about one release, ParamsRefused when
-    the environment's name is taken or the runtime cannot be run in a cluster.
+    ``built`` is what the pointer's evidence says of the image, ``runtime`` the image's, ``serve`` of the params.yaml
+    that made it. The same arguments give the same bytes. Raises EvidenceRefused when they are not about one release,
+    ParamsRefused when the environment's name is taken or the runtime cannot be run in a cluster.
     """
-    _agree(pointer, statement, runtime, serve)
+    _agree(pointer, built, runtime, serve)
     where = _reference(pointer)
     if where.host is None:
         return nothing(environment, f"{pointer.version} lies in a folder of one machine: no cluster can pull it")
     pod, container = _of_runtime(runtime, serve)
-    if statement.image.base is not None:
+    if built.base is not None:
         container["image"] = str(where)
     else:
-        container |= _mounting(runtime, serve, statement.image.path, container["volumeMounts"])
+        container |= _mounting(runtime, serve, built.path, container["volumeMounts"])
         pod["volumes"].append({"name": WEIGHTS, "image": {"reference": str(where), "pullPolicy": "IfNotPresent"}})
     told = annotations(pointer)
     patch = {
@@ -127,13 +127,12 @@ def check(environment: str, found: Mapping[Path, bytes | None], wanted: Mapping[
     return gaps
 
 
-def _agree(pointer: Pointer, statement: Release, runtime: Runtime, serve: Serve) -> None:
-    built = statement.image
+def _agree(pointer: Pointer, built: ImageReport, runtime: Runtime, serve: Serve) -> None:
     path = f"/models/{serve.name}-{image.version(pointer.model)}"
     pairs = {
         "model": (pointer.model, built.model),
         "image": (pointer.digest, built.image),
-        "commit": (pointer.commit, statement.commit),
+        "commit": (pointer.commit, built.commit),
         "runtime": (runtime.name, built.runtime),
         "path of the weights": (path, built.path),
     }

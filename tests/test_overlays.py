@@ -1,0 +1,486 @@
+"""Environments as kustomize builds them, held to the schemas of Kubernetes and to what a cluster should be given."""
+
+import functools
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from checks import layout
+from checks.errors import EvidenceRefused, ParamsRefused, Refusal
+from checks.params import Serve
+from checks.pointer import Pointer
+from checks.serving import BaseImage, ImageReport, Layer
+from release import deployed, overlays, runtimes
+from tests import kubernetes_tools
+from tests.conftest import REPOSITORY, as_params, scaled_down
+
+MODEL, IMAGE, EVIDENCE, OTHER = (f"sha256:{digit * 64}" for digit in "abce")
+COMMIT = "98f0e61f0a1c4f3f6f0e3f9c2d9c1b7a5e4d3c2b"
+SERVER = "registry.example/servers/server"  # of weights that come alone
+ENVIRONMENTS = ("staging", "production")
+RUNTIMES = tuple(runtimes.names())
+SHAPES = ("baked", "weights")
+KINDS = ("deployment", "kserve")
+
+Files = dict[Path, bytes]
+
+load = functools.cache(runtimes.load)
+
+
+@functools.cache
+def serve(**changes: Any) -> Serve:
+    document = scaled_down()
+    document["serve"] |= {"name": "router"} | changes
+    return as_params(document).serve
+
+
+def pointer(**changes: str) -> Pointer:
+    told = {
+        "model": MODEL, "commit": COMMIT, "version": "v1.4.0", "image": f"registry.example/team/router@{IMAGE}",
+        "evidence": EVIDENCE,
+    }  # fmt: skip
+    return Pointer.model_validate(told | changes)
+
+
+def image(runtime: str = "tgi", shape: str = "baked", **changes: Any) -> ImageReport:
+    """What the evidence says of a server with the weights in it, or of weights alone."""
+    base = BaseImage(name="r.example/s:1", index=None, manifest=OTHER, platform="linux/amd64", layers=3, size=9)
+    layer = Layer(digest=OTHER, size=4, files={"model.safetensors": OTHER})
+    return ImageReport(
+        image=IMAGE, model=MODEL, verdict=OTHER, commit=COMMIT, runtime=runtime, path=f"/models/router-{'a' * 12}",
+        base=base if shape == "baked" else None, layers=(layer,), size=13, tool="0.1.0",
+    ).model_copy(update=changes)  # fmt: skip
+
+
+def rendered(environment: str = "staging", runtime: str = "tgi", shape: str = "baked") -> Files:
+    return overlays.render(environment, pointer(), image(runtime, shape), load(runtime), serve())
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A copy of release/environments, as another repository would have it: nothing else is there."""
+    return shutil.copytree(REPOSITORY / layout.ENVIRONMENTS, tmp_path / layout.ENVIRONMENTS)
+
+
+def put(tree: Path, files: Files) -> None:
+    root = tree.parent.parent
+    for path, data in files.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(data)
+
+
+def pin(tree: Path, environment: str, **changes: Any) -> None:
+    """What a person adds to the environment's own file."""
+    edit(
+        tree, environment, lambda own: own.update({"images": [{"name": overlays.PLACEHOLDER, "newName": SERVER, "digest": OTHER}]} | changes)
+    )  # fmt: skip
+
+
+def edit(tree: Path, environment: str, change: Callable[[dict[str, Any]], object]) -> None:
+    path = tree / environment / "kustomization.yaml"
+    own = yaml.safe_load(path.read_text())
+    change(own)
+    path.write_text(yaml.safe_dump(own))
+
+
+def promoted(
+    tree: Path, environment: str, runtime: str, shape: str, kind: str, *components: str
+) -> list[dict[str, Any]]:
+    put(tree, rendered(environment, runtime, shape))
+    pin(tree, environment, resources=[f"release/{kind}"], components=[f"../components/{name}" for name in components])
+    return kubernetes_tools.build(tree / environment)
+
+
+def container(items: list[dict[str, Any]]) -> dict[str, Any]:
+    (found,) = kubernetes_tools.pod(items)["containers"]
+    return found
+
+
+def all_values(value: Any, key: str) -> list[Any]:
+    """Every value under ``key``, however deep."""
+    if isinstance(value, dict):
+        return [
+            found for name, each in value.items() for found in ([each] if name == key else []) + all_values(each, key)
+        ]
+    return [found for each in value for found in all_values(each, key)] if isinstance(value, list) else []
+
+
+# What a cluster is given.
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_every_environment_with_every_runtime_builds_what_kubernetes_takes_and_what_was_promoted(
+    tree: Path, environment: str, runtime: str, shape: str, kind: str
+) -> None:
+    items = promoted(tree, environment, runtime, shape, kind)
+    kinds = {"deployment": {"Deployment", "Service"}, "kserve": {"InferenceService"}}[kind]
+    assert {item["kind"] for item in items} == kinds | {"NetworkPolicy", "PodDisruptionBudget"}
+    for item in items:
+        assert item["metadata"]["namespace"] == f"model-{environment}"
+        for version in kubernetes_tools.VERSIONS:
+            kubernetes_tools.validate(item, version)
+    assert deployed.gaps(items, environment, rendered(environment, runtime, shape)) == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_images_are_by_digest_and_the_pod_is_held_in(tree: Path, runtime: str, shape: str, kind: str) -> None:
+    items = promoted(tree, "production", runtime, shape, kind)
+    pod, server, facts = kubernetes_tools.pod(items), container(items), load(runtime)
+
+    # An image volume is a mapping, whose reference is the image.
+    images = [each["reference"] if isinstance(each, dict) else each for each in all_values(items, "image")]
+    weights = f"registry.example/team/router@{IMAGE}"
+    assert images == ([weights] if shape == "baked" else [f"{SERVER}@{OTHER}", weights])
+
+    assert server["securityContext"] == {
+        "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]},
+    }  # fmt: skip
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert pod["securityContext"].get("runAsNonRoot", False) is (
+        facts.user is not None and not facts.user.startswith("0")
+    )
+    assert pod["automountServiceAccountToken"] is False
+    (network,) = [item["spec"] for item in items if item["kind"] == "NetworkPolicy"]
+    assert network["egress"] == []
+    assert set(network["policyTypes"]) == {"Ingress", "Egress"}
+    assert network["ingress"] == [{"ports": [{"protocol": "TCP", "port": "http"}]}]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_the_pod_agrees_with_its_runtime(tree: Path, runtime: str, kind: str) -> None:
+    items = promoted(tree, "production", runtime, "baked", kind)
+    pod, server, facts, settings = kubernetes_tools.pod(items), container(items), load(runtime), serve()
+    assert server["ports"] == [{"name": "http", "containerPort": facts.port}]
+    for probe in ("startup", "readiness", "liveness"):
+        assert server[f"{probe}Probe"]["httpGet"] == {"path": facts.health, "port": "http"}
+    patience = {
+        name: server[f"{name}Probe"]["periodSeconds"] * server[f"{name}Probe"]["failureThreshold"]
+        for name in ("startup", "liveness")
+    }
+    assert patience["startup"] >= settings.verify.start_seconds
+    assert patience["liveness"] >= settings.verify.drain_seconds
+    drain = max(facts.drain.seconds or 0, settings.verify.drain_seconds)
+    assert pod["terminationGracePeriodSeconds"] > drain + server["lifecycle"]["preStop"]["sleep"]["seconds"]
+    rooms = {volume["name"]: volume["emptyDir"] for volume in pod["volumes"]}
+    assert rooms.pop("shm") == {"medium": "Memory", "sizeLimit": f"{facts.shm_mb}Mi"}
+    assert all(room == {} for room in rooms.values())
+    assert {mount["mountPath"] for mount in server["volumeMounts"]} == {"/dev/shm", *facts.writable}
+    assert {mount["name"] for mount in server["volumeMounts"]} == {"shm", *rooms}
+    assert not {"command", "args", "env"} & server.keys()  # the image has them
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_weights_alone_are_mounted_where_an_image_with_a_server_has_them(tree: Path, runtime: str, kind: str) -> None:
+    items = promoted(tree, "staging", runtime, "weights", kind)
+    pod, server, facts = kubernetes_tools.pod(items), container(items), load(runtime)
+    path = image().path
+    (mount,) = [mount for mount in server["volumeMounts"] if mount["name"] == overlays.WEIGHTS]
+    assert mount == {"name": overlays.WEIGHTS, "mountPath": "/models", "subPath": "models", "readOnly": True}
+    assert path.startswith("/models/")
+    (volume,) = [volume for volume in pod["volumes"] if volume["name"] == overlays.WEIGHTS]
+    assert volume["image"]["pullPolicy"] == "IfNotPresent"
+    filled = runtimes.fill(facts, serve(), path)
+    assert {each["name"]: each["value"] for each in server["env"]} == filled.environment
+    assert tuple(server.get("command", ())) == (filled.entrypoint or ())
+    assert tuple(server.get("args", ())) == filled.command
+    assert path in json.dumps([server["env"], server.get("args", [])])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_pod_and_what_selects_it_have_the_same_labels_and_say_what_runs(tree: Path, kind: str) -> None:
+    items = {item["kind"]: item for item in promoted(tree, "staging", "vllm", "baked", kind)}
+    owner = items["InferenceService" if kind == "kserve" else "Deployment"]
+    metadata = owner["spec"]["predictor"] if kind == "kserve" else owner["spec"]["template"]["metadata"]
+    labels = {"app.kubernetes.io/name": "server"}
+    told = {
+        "lockstep/model": MODEL,
+        "lockstep/version": "v1.4.0",
+        "lockstep/commit": COMMIT,
+        "lockstep/evidence": EVIDENCE,
+    }
+    assert labels.items() <= metadata["labels"].items()
+    assert metadata["annotations"] == told
+    assert told.items() <= owner["metadata"]["annotations"].items()
+    assert items["NetworkPolicy"]["spec"]["podSelector"] == {"matchLabels": labels}
+    assert items["PodDisruptionBudget"]["spec"]["selector"] == {"matchLabels": labels}
+    (spread,) = kubernetes_tools.pod(list(items.values()))["topologySpreadConstraints"]
+    assert spread["labelSelector"] == {"matchLabels": labels}
+    strategy = owner["spec"]["predictor"]["deploymentStrategy"] if kind == "kserve" else owner["spec"]["strategy"]
+    assert strategy["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
+    if kind == "deployment":
+        assert items["Service"]["spec"]["selector"] == labels
+        assert owner["spec"]["selector"] == {"matchLabels": labels}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_gpu_is_one_component_more(tree: Path, kind: str) -> None:
+    items = promoted(tree, "production", "tgi", "baked", kind, "gpu")
+    assert container(items)["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    assert kubernetes_tools.pod(items)["tolerations"] == [
+        {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
+    ]
+    for item in items:
+        kubernetes_tools.validate(item, kubernetes_tools.VERSIONS[0])
+    assert deployed.gaps(items, "production", rendered("production")) == []
+
+
+@pytest.mark.parametrize("components", [[], ["../components/gpu"]])
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_environment_that_nothing_was_promoted_to_builds_and_is_empty(
+    tree: Path, kind: str, components: list[str]
+) -> None:
+    put(tree, overlays.nothing("staging"))
+    pin(tree, "staging", resources=[f"release/{kind}"], components=components)
+    assert kubernetes_tools.build(tree / "staging") == []
+    assert deployed.gaps([], "staging", overlays.nothing("staging")) == []
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_the_repositorys_own_environments_hold_what_was_promoted_to_them(environment: str) -> None:
+    folder = REPOSITORY / layout.ENVIRONMENTS / environment
+    items = kubernetes_tools.build(folder)
+    if not (folder / layout.POINTER).exists():
+        assert items == []
+        found = {path.relative_to(REPOSITORY): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        assert overlays.check(environment, found, overlays.nothing(environment)) == []
+
+
+def test_an_image_in_a_folder_of_one_machine_gives_a_cluster_nothing(tree: Path) -> None:
+    there = pointer(image=f"oci:.lockstep/image@{IMAGE}")
+    files = overlays.render("staging", there, image(), load("tgi"), serve())
+    put(tree, files)
+    assert kubernetes_tools.build(tree / "staging") == []
+    assert b"v1.4.0 lies in a folder of one machine" in files[layout.ENVIRONMENTS / "staging" / overlays.SERVER]
+    assert set(files) == set(overlays.nothing("staging")) == set(rendered())
+
+
+def test_nothing_in_the_environments_refers_to_anything_outside_of_them(tree: Path) -> None:
+    for path in [*tree.rglob("*.yaml")]:
+        for document in yaml.safe_load_all(path.read_text()):
+            for key in ("resources", "components", "path"):
+                for found in all_values(document, key):
+                    for entry in [found] if isinstance(found, str) else found if isinstance(found, list) else []:
+                        assert (path.parent / entry).resolve().is_relative_to(tree.resolve()), (path, entry)
+                        assert "://" not in entry
+
+
+# Rendering.
+
+
+def test_the_same_release_is_the_same_bytes_and_only_the_folder_differs_between_environments() -> None:
+    assert rendered() == rendered()
+    renamed = {Path(str(path).replace("production", "staging")): data for path, data in rendered("production").items()}
+    assert renamed == rendered()
+    assert all(path.is_relative_to(layout.ENVIRONMENTS / "staging" / "release") for path in rendered())
+
+
+def test_a_tag_beside_the_digest_is_left_out() -> None:
+    files = overlays.render(
+        "staging",
+        pointer(image=f"localhost:5000/team/router:latest@{IMAGE}"),
+        image(),
+        load("tgi"),
+        serve(),
+    )
+    text = files[layout.ENVIRONMENTS / "staging" / overlays.SERVER].decode()
+    assert f"image: localhost:5000/team/router@{IMAGE}\n" in text
+    assert "latest" not in text
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"pointer": pointer(model=OTHER)}, "v1.4.0: model: sha256:e+, its evidence says 'sha256:a+'"),
+        ({"pointer": pointer(image=f"r.example/x@{OTHER}")}, "v1.4.0: image: sha256:e+, its evidence"),
+        ({"pointer": pointer(commit="0" * 40)}, "v1.4.0: commit: 0+, its evidence"),
+        ({"pointer": pointer(image=f"r.example/UPPER@{IMAGE}")}, "image: .* is no reference"),
+        ({"pointer": pointer(image=f"https://r.example/x@{IMAGE}")}, "image: .* is no reference"),
+        ({"runtime": load("vllm")}, "v1.4.0: runtime: vllm, its evidence says 'tgi'"),
+        ({"serve": serve(name="other")}, "path of the weights: /models/other-a+, its evidence says '/models/router-a+'"),
+        ({"built": image(path="/models/router-" + "a" * 12 + "/../../etc")}, "path of the weights"),
+        ({"environment": "base"}, "'base' is a folder that environments share"),
+        ({"environment": "components"}, "'components' is a folder that environments share"),
+        ({"runtime": load("tgi").model_copy(update={"user": "server"})}, "tgi: user: 'server': Kubernetes takes numbers"),
+        ({"runtime": load("tgi").model_copy(update={"writable": ("/a/b", "/a-b")})}, "tgi: writable: "),
+        ({"runtime": load("tgi").model_copy(update={"writable": ("/",)})}, "tgi: writable: "),
+        ({"runtime": load("tgi").model_copy(update={"writable": ("/weights",)})}, "tgi: writable: "),
+        ({"serve": serve(dtype="fp32"), "built": image(shape="weights")}, "serve.dtype: fp32"),
+    ],
+)  # fmt: skip
+def test_what_is_not_about_one_release_is_not_rendered(changed: dict[str, Any], message: str) -> None:
+    arguments: dict[str, Any] = {
+        "environment": "staging", "pointer": pointer(), "built": image(), "runtime": load("tgi"), "serve": serve(),
+    }  # fmt: skip
+    with pytest.raises((EvidenceRefused, ParamsRefused), match=message) as refused:
+        overlays.render(**arguments | changed)
+    assert isinstance(refused.value, Refusal)
+
+
+@pytest.mark.parametrize(
+    ("user", "expected"),
+    [
+        (None, {}),
+        ("2000:0", {"runAsNonRoot": True, "runAsUser": 2000, "runAsGroup": 0}),
+        ("10001", {"runAsNonRoot": True, "runAsUser": 10001}),
+        ("0:0", {"runAsUser": 0, "runAsGroup": 0}),
+    ],
+)
+def test_a_server_is_no_root_where_its_runtime_names_another_user(user: str | None, expected: dict[str, Any]) -> None:
+    runtime = load("tgi").model_copy(update={"user": user})
+    files = overlays.render("staging", pointer(), image(), runtime, serve())
+    pod = yaml.safe_load(files[layout.ENVIRONMENTS / "staging" / overlays.SERVER])["spec"]["template"]["spec"]
+    assert pod.get("securityContext", {}) == expected
+
+
+HOSTILE = [
+    "x\nspec: {hostNetwork: true}", "x: y", "# gone", "'", '"', "*alias", "&a", "!!python/object:os.system x", "{}", "[",
+    "$(HOME)", "null", "yes", "1e5", "0o17", "0x1f", "12:30:45", "2026-01-01", "\u2028", "\u0085", "\x00", "\ufeff", "~", "---",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_text_stays_in_its_field_whatever_it_is(text: str) -> None:
+    """Values that the pointer's own types would refuse, through the same writer."""
+    hostile = pointer().model_copy(update={"version": text, "evidence": text})
+    runtime = load("vllm").model_copy(update={"command": (text,), "environment": {"A": text}})
+    files = overlays.render("staging", hostile, image("vllm", "weights"), runtime, serve())
+    patch = yaml.safe_load(files[layout.ENVIRONMENTS / "staging" / overlays.SERVER])
+    sound = yaml.safe_load(rendered("staging", "vllm", "weights")[layout.ENVIRONMENTS / "staging" / overlays.SERVER])
+    (server,) = patch["spec"]["template"]["spec"]["containers"]
+    (expected,) = sound["spec"]["template"]["spec"]["containers"]
+    literal = text.replace("$(", "$$(")
+    assert server == expected | {"args": [literal], "env": [{"name": "A", "value": literal}]}
+    assert patch["metadata"]["annotations"] == overlays.annotations(hostile)
+    patch["spec"]["template"]["spec"]["containers"] = sound["spec"]["template"]["spec"]["containers"]
+    patch["metadata"]["annotations"] = patch["spec"]["template"]["metadata"]["annotations"] = overlays.annotations(
+        pointer()
+    )
+    assert patch == sound
+
+
+@settings(deadline=None)
+@given(st.text(alphabet="0123456789eE.+-_xo:", min_size=1, max_size=12))
+def test_text_that_looks_like_a_number_is_written_as_text(text: str) -> None:
+    runtime = load("vllm").model_copy(update={"command": (text,)})
+    files = overlays.render("staging", pointer(), image("vllm", "weights"), runtime, serve())
+    patch = yaml.safe_load(files[layout.ENVIRONMENTS / "staging" / overlays.SERVER])
+    assert patch["spec"]["template"]["spec"]["containers"][0]["args"] == [text]
+
+
+def test_kustomize_reads_as_text_what_is_text(tree: Path) -> None:
+    """YAML 1.2 has other numbers than YAML 1.1."""
+    words = (
+        "1e5",
+        "12e345",
+        "0o17",
+        "0x1f",
+        "1_000",
+        ".5",
+        "+1.",
+        "1E+5",
+        "0b1",
+        "017",
+        "yes",
+        "null",
+        "~",
+        "2026-01-01",
+    )
+    runtime = load("vllm").model_copy(update={"command": words})
+    commit = "1" * 20 + "e" + "1" * 19
+    about = image("vllm", "weights", commit=commit)
+    put(tree, overlays.render("staging", pointer(commit=commit), about, runtime, serve()))
+    pin(tree, "staging")
+    text = kubernetes_tools.tried(tree / "staging").stdout
+    items = list(yaml.load_all(text, Loader=yaml.BaseLoader))
+    assert tuple(container(items)["args"]) == words
+    for item in kubernetes_tools.build(tree / "staging"):
+        kubernetes_tools.validate(item, kubernetes_tools.VERSIONS[0])
+
+
+# Tampering with what was written.
+
+
+def _edited(path: Path, old: str, new: str) -> Callable[[dict[Path, bytes | None]], None]:
+    def edit(files: dict[Path, bytes | None]) -> None:
+        data = files[path]
+        assert data is not None
+        assert old.encode() in data
+        files[path] = data.replace(old.encode(), new.encode(), 1)
+
+    return edit
+
+
+HERE = layout.ENVIRONMENTS / "staging"
+PATCH, DEPLOYMENT, KSERVE = HERE / overlays.SERVER, HERE / overlays.DEPLOYMENT, HERE / overlays.KSERVE
+TAMPERS: list[tuple[Callable[[dict[Path, bytes | None]], object], str]] = [
+    (_edited(PATCH, f"router@{IMAGE}", "router:v1.4.0"), "server.yaml: line [0-9]+ is 'image: .*router:v1.4.0', a promotion writes 'image: "),
+    (_edited(PATCH, f"router@{IMAGE}", f"router:latest@{IMAGE}"), "server.yaml: line "),
+    (_edited(PATCH, f"router@{IMAGE}", f"router@{OTHER}"), "server.yaml: line [0-9]+ is 'image: .*eee', a promotion"),
+    (_edited(PATCH, "registry.example", "evil.example"), "server.yaml: line "),
+    (_edited(PATCH, "v1.4.0", "v1.5.0"), "is 'lockstep/version: v1.5.0', a promotion writes 'lockstep/version: v1.4.0'"),
+    (_edited(PATCH, EVIDENCE, OTHER), "is 'lockstep/evidence: sha256:e"),
+    (_edited(PATCH, COMMIT, "0" * 40), "is 'lockstep/commit: "),
+    (_edited(PATCH, MODEL, OTHER), "is 'lockstep/model: "),
+    (_edited(PATCH, "containerPort: 8080", "containerPort: 8081"), "is '- *name: http'|containerPort: 8081"),
+    (_edited(PATCH, "seconds: 10", "seconds: 0"), "is 'seconds: 0'"),
+    (_edited(PATCH, "# Written", "# written"), "line 1 is"),
+    (_edited(DEPLOYMENT, "../../../base", "https://evil.example/base"), "deployment/kustomization.yaml: line "),
+    (_edited(DEPLOYMENT, "patches:", "images: [{name: x}]\npatches:"), "deployment/kustomization.yaml: line "),
+    (_edited(KSERVE, "../deployment", "../../../production/release/deployment"), "kserve/kustomization.yaml: line "),
+    (lambda files: files.update({PATCH: files[PATCH] + b"\n"}), "server.yaml: has [0-9]+ lines, a promotion writes"),  # type: ignore[operator]
+    (lambda files: files.update({PATCH: files[PATCH].rstrip()}), "server.yaml: ends otherwise"),  # type: ignore[union-attr]
+    (lambda files: files.update({PATCH: files[PATCH].replace(b"\n", b"\r\n")}), "server.yaml: (line 1|ends otherwise)"),  # type: ignore[union-attr]
+    (lambda files: files.update({PATCH: b""}), "server.yaml: has 0 lines"),
+    (lambda files: files.update({PATCH: None}), "server.yaml: is not a regular file"),
+    (lambda files: files.pop(PATCH), "server.yaml: is missing"),
+    (lambda files: files.pop(DEPLOYMENT), "deployment/kustomization.yaml: is missing"),
+    (lambda files: files.pop(KSERVE), "kserve/kustomization.yaml: is missing"),
+    (lambda files: files.update({HERE / "release" / "deployment" / "Kustomization": b""}), "Kustomization: no promotion writes it"),
+    (lambda files: files.update({HERE / "release" / "more.yaml": b"a: b"}), "more.yaml: no promotion writes it"),
+    (lambda files: files.update({HERE / "release" / "link": None}), "link: no promotion writes it"),
+    (lambda files: files.update(dict.fromkeys(list(files)) | {HERE / "release": None}), "staging/release: no promotion writes it"),
+    (lambda files: files.update(overlays.nothing("staging")), "kustomization.yaml: line "),
+    (lambda files: files.update(rendered("staging", "vllm")), "server.yaml: line "),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("tamper", "message"), TAMPERS)
+def test_an_overlay_that_was_tampered_with_is_a_gap_that_is_named(
+    tamper: Callable[[dict[Path, bytes | None]], object], message: str
+) -> None:
+    wanted = rendered()
+    found: dict[Path, bytes | None] = dict(wanted)
+    tamper(found)
+    gaps = overlays.check("staging", found, wanted)
+    assert gaps
+    assert any(re.search(message, gap) for gap in gaps), gaps
+    assert all("\n" not in gap for gap in gaps)
+
+
+def test_what_people_wrote_beside_it_is_no_gap() -> None:
+    own = {
+        HERE / "kustomization.yaml": b"mine",
+        HERE / layout.POINTER: b"p",
+        layout.ENVIRONMENTS / "base" / "x": b"",
+        HERE / "releases": None,
+    }
+    assert overlays.check("staging", {**own, **rendered()}, rendered()) == []
+
+
+def test_a_promotion_over_nothing_is_a_gap_before_it_is_written() -> None:
+    assert overlays.check("staging", {}, rendered()) == [f"{path}: is missing" for path in sorted(rendered())]
