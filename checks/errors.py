@@ -109,3 +109,9 @@ class Outrun(Refusal):
     """Somebody else moved the branch first."""
 
     exit_code = 16
+
+
+class RemoteRefused(Refusal):
+    """A git remote does not answer, refuses, or does not show what it said it took."""
+
+    exit_code = 17

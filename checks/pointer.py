@@ -5,11 +5,13 @@ commit: 98f0e61f0a1c4f3f6f0e3f9c2d9c1b7a5e4d3c2b
 version: v1.4.0
 image: registry.example/team/router@sha256:3b1c…
 evidence: sha256:77aa…
+
+It is YAML for whoever reads it. Here only the bytes that ``write`` makes are one: five lines in this order, so that one
+pointer has one spelling, and a history of a thousand is read in milliseconds.
 """
 
 from typing import Annotated
 
-import yaml
 from pydantic import Field, ValidationError
 
 from checks import files
@@ -20,6 +22,8 @@ from checks.rows import Record
 Version = Annotated[str, Field(pattern=r"^v(0|[1-9][0-9]{0,8})(\.(0|[1-9][0-9]{0,8})){2}$")]
 # HOST/NAME@sha256:…, or oci:FOLDER@sha256:… where there is no registry.
 Image = Annotated[str, Field(pattern=r"^[A-Za-z0-9\[][A-Za-z0-9._:/\[\]-]{0,400}@sha256:[0-9a-f]{64}$")]
+
+_LONGEST = 2000  # bytes; the fields' own bounds leave no room for more
 
 
 class Pointer(Record):
@@ -40,13 +44,19 @@ class Pointer(Record):
 def parse(text: bytes, where: str) -> Pointer:
     """Read a pointer; ``where`` is what messages call it. Raises EvidenceRefused when it is anything else."""
     todo = "restore it from git's history: only a promotion or a rollback writes it"
+    names = tuple(Pointer.model_fields)
+    if len(text) > _LONGEST:
+        raise EvidenceRefused(f"{where}: is {len(text)} bytes long, a pointer is below {_LONGEST}", todo)
     try:
-        # Every value is text: a hash of digits alone is no number.
-        return Pointer.model_validate(yaml.load(text, Loader=yaml.BaseLoader))  # noqa: S506 - makes plain values only
+        lines = [line.partition(": ") for line in text.decode("ascii").split("\n")]
+    except UnicodeDecodeError as error:
+        raise EvidenceRefused(f"{where}: is not ASCII", todo) from error
+    if tuple(line[0] for line in lines) != (*names, ""):
+        raise EvidenceRefused(f"{where}: is not the lines {', '.join(names)}, in this order and no other", todo)
+    try:
+        return Pointer.model_validate({name: value for name, _, value in lines[:-1]})
     except ValidationError as error:
         raise EvidenceRefused(f"{where}: {files.first(error)}", todo) from error
-    except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: no UTF-8
-        raise EvidenceRefused(f"{where}: is not YAML", todo) from error
 
 
 def write(pointer: Pointer) -> bytes:

@@ -7,10 +7,10 @@
   why: answers in French
 """
 
-from typing import Annotated
+from typing import Annotated, Self
 
 import yaml
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, model_validator
 
 from checks import files, plain_yaml
 from checks.errors import EvidenceRefused
@@ -18,7 +18,15 @@ from checks.evidence import Digest
 from checks.pointer import Version
 from checks.rows import Record
 
-Line = Annotated[str, Field(min_length=1, max_length=500, pattern=r"^[^\x00-\x1f\x7f]+$")]
+
+def _printable(text: str) -> str:
+    # No line breaks, and nothing that shows a reviewer other words than the file holds.
+    if not text.isprintable() or text != text.strip():
+        raise ValueError("is not one line of printable text without spaces around it")
+    return text
+
+
+Line = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_printable)]
 
 
 class Entry(Record):
@@ -32,26 +40,61 @@ class Entry(Record):
 
 
 Entries = tuple[Entry, ...]
+
+
+class _File(Record):
+    entries: Entries
+
+    @model_validator(mode="after")
+    def _each_image_once(self) -> Self:
+        images = [entry.image for entry in self.entries]
+        if twice := next((image for image in images if images.count(image) > 1), None):
+            raise ValueError(f"{twice[:19]}… is named twice")
+        return self
+
+
 _ALL: TypeAdapter[Entries] = TypeAdapter(Entries)
 
 
-def parse(text: str, where: str) -> Entries:
-    """Read the file; ``where`` is what messages call it. Raises EvidenceRefused when it is anything else."""
+def parse(text: bytes, where: str) -> Entries:
+    """Read the file; ``where`` is what messages call it. Raises EvidenceRefused when it is anything else.
+
+    A file with nothing in it is refused: an empty quarantine is written ``[]``, and nothing else means it.
+    """
     todo = "restore it from git's history: only `lockstep rollback` and `lockstep quarantine` write it"
     try:
-        return _ALL.validate_python(plain_yaml.load(text) or ())
+        entries = _ALL.validate_python(plain_yaml.load(text.decode()))
+        return _File(entries=entries).entries
     except ValidationError as error:
         raise EvidenceRefused(f"{where}: {files.first(error)}", todo) from error
-    except (ValueError, yaml.YAMLError) as error:
+    except (ValueError, yaml.YAMLError) as error:  # ValueError: no UTF-8
         raise EvidenceRefused(f"{where}: is not YAML: {str(error).splitlines()[0]}", todo) from error
 
 
 def write(entries: Entries) -> bytes:
     """The file; the same entries are the same bytes."""
     plain = [entry.model_dump() for entry in entries]
-    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=1000).encode() if plain else b"[]\n"
+    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=1000).encode()
 
 
 def find(entries: Entries, image: str, model: str) -> Entry | None:
     """The entry that holds this image or these weights back."""
     return next((entry for entry in entries if image == entry.image or model == entry.model), None)
+
+
+def add(entries: Entries, entry: Entry) -> Entries:
+    """With ``entry`` at the end. An image that is held already stays as it is: who was first, and why, is kept."""
+    return entries if any(entry.image == known.image for known in entries) else (*entries, entry)
+
+
+def release(entries: Entries, name: str) -> Entries:
+    """Without the entries of ``name``: an image's or a model's digest, or a version.
+
+    Raises EvidenceRefused when nothing of that name is held.
+    """
+    kept = tuple(entry for entry in entries if name not in (entry.image, entry.model, entry.version))
+    if len(kept) == len(entries):
+        held = ", ".join(f"{entry.version} ({entry.image[:19]}…)" for entry in entries) or "nothing"
+        shown = "".join(c if c.isprintable() else "?" for c in name[:100])
+        raise EvidenceRefused(f"{shown}: is not in quarantine", f"name what is, by version or whole digest: {held}")
+    return kept

@@ -1,0 +1,155 @@
+"""One call of git: an argument list, a deadline, an environment in which nothing asks a person or runs a hook.
+
+Hooks of this clone (``pre-push``, ``reference-transaction``) are not run: what is pushed is not the work tree that
+they judge, and whoever pushes could leave them out. The remote's hooks and rules decide, and their words are shown.
+Nothing opens a terminal or a window to ask for a password; credential helpers, SSH agents and GIT_ASKPASS work.
+"""
+
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from checks.errors import EvidenceRefused, MachineRefused
+
+# A caller's own repository must not leak in: lockstep may run inside a hook. Of git's --local-env-vars all but those
+# that carry configuration, by which CI hands over credentials; and what opens windows.
+_DROPPED = (
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_OBJECT_DIRECTORY", "GIT_DIR", "GIT_WORK_TREE", "GIT_IMPLICIT_WORK_TREE",
+    "GIT_INDEX_FILE", "GIT_REPLACE_REF_BASE", "GIT_PREFIX", "GIT_SHALLOW_FILE", "GIT_COMMON_DIR", "GIT_NAMESPACE",
+    "GIT_LITERAL_PATHSPECS", "GIT_GLOB_PATHSPECS", "GIT_NOGLOB_PATHSPECS", "GIT_ICASE_PATHSPECS", "SSH_ASKPASS",
+)  # fmt: skip
+_SET = {
+    "GIT_TERMINAL_PROMPT": "0",
+    "GCM_INTERACTIVE": "never",
+    "GIT_NO_REPLACE_OBJECTS": "1",
+    "GIT_GRAFT_FILE": os.devnull,
+    "GIT_OPTIONAL_LOCKS": "0",
+    "LC_ALL": "C",
+}
+_PROTOCOLS = "file:git:http:https:ssh"  # an address is data: `ext::` would be a program
+_CONFIG = (
+    "core.hooksPath=" + os.devnull, "core.quotePath=off", "core.askPass=", "core.fsmonitor=false", "gc.auto=0",
+    "maintenance.auto=false", "log.showRoot=true", "log.follow=false", "i18n.commitEncoding=UTF-8",
+    "push.recurseSubmodules=no",
+)  # fmt: skip
+_CREDENTIALS = re.compile(r"(?<=://)[^/\s]*@")
+_SHOWN = 400  # characters of git's words
+
+
+class Said(NamedTuple):
+    """What a call printed. ``code`` is None when it was ended at the deadline."""
+
+    code: int | None
+    out: bytes
+    err: str
+
+    def why(self) -> str:
+        """The failure in one printable line, without credentials: the remote's words first, then git's."""
+        if self.code is None:
+            return "no answer before the deadline"
+        lines = [line.strip() for line in self.err.splitlines() if line.strip()]
+        theirs = [line.removeprefix("remote:").strip() for line in lines if line.startswith("remote:")]
+        ours = [line for line in lines if line.startswith(("fatal:", "error:"))]
+        told = " ".join(line for line in theirs if line) or next(iter(ours or lines), f"git ended with {self.code}")
+        return printable(told)
+
+
+class Git(NamedTuple):
+    """git in one repository. ``deadline`` is in seconds, for one call."""
+
+    root: Path
+    deadline: float
+
+    def run(self, *args: str, given: bytes = b"", env: Mapping[str, str] | None = None, at: Path | None = None) -> Said:
+        """Run it in ``root``, or ``at``, with ``given`` on standard input. Raises MachineRefused when there is no git.
+
+        It has a process group of its own, which is ended with it: a transport's helpers do not outlive the deadline.
+        """
+        command = ["git", *(part for value in _CONFIG for part in ("-c", value)), *args]
+        pipe = subprocess.PIPE
+        try:
+            process = subprocess.Popen(
+                command, cwd=at or self.root, env=_environment(env or {}), stdin=pipe, stdout=pipe, stderr=pipe,
+                start_new_session=True,
+            )  # fmt: skip
+        except OSError as error:
+            raise MachineRefused(f"git: {error.strerror}", "install git") from error
+        try:
+            out, err = process.communicate(given, self.deadline)
+        except subprocess.TimeoutExpired:
+            _end(process)
+            return Said(None, b"", "")
+        except BaseException:  # an interrupt by the user did not reach it
+            _end(process)
+            raise
+        return Said(process.returncode, out, err.decode(errors="replace"))
+
+    def ask(self, *args: str, given: bytes = b"", env: Mapping[str, str] | None = None) -> bytes:
+        """What it prints. Raises EvidenceRefused when it fails."""
+        said = self.run(*args, given=given, env=env)
+        if said.code != 0:
+            raise EvidenceRefused(
+                f"git {args[0]}: {said.why()}", "mend the repository (a clone with its whole history), then again"
+            )
+        return said.out
+
+    def line(self, *args: str, given: bytes = b"", env: Mapping[str, str] | None = None) -> str:
+        """The one line that it prints."""
+        return self.ask(*args, given=given, env=env).decode(errors="surrogateescape").rstrip("\n")
+
+    def says(self, *args: str, env: Mapping[str, str] | None = None) -> bool:
+        """Whether it ends with 0 rather than 1. Raises EvidenceRefused when it ends otherwise."""
+        said = self.run(*args, env=env)
+        if said.code not in (0, 1):
+            raise EvidenceRefused(f"git {args[0]}: {said.why()}", "mend the repository, then again")
+        return said.code == 0
+
+    def config(self, name: str, *, kind: str = "") -> str | None:
+        """A value of git's configuration; None when it is not set."""
+        said = self.run("config", *([f"--type={kind}"] if kind else []), "--get", name)
+        return said.out.decode(errors="replace").rstrip("\n") if said.code == 0 else None
+
+    def objects(self, hashes: Sequence[str]) -> dict[str, bytes]:
+        """The contents of many objects, by one process. Raises EvidenceRefused when one is not here."""
+        wanted = list(dict.fromkeys(hashes))
+        if not wanted:
+            return {}
+        out = self.ask("cat-file", "--batch", given="".join(f"{name}\n" for name in wanted).encode())
+        found, start = dict[str, bytes](), 0
+        for name in wanted:
+            head, _, _ = out[start : start + 200].partition(b"\n")
+            fields = head.split()
+            if len(fields) != 3 or not fields[2].isdigit():
+                raise EvidenceRefused(f"object {name[:12]}: is not in this clone", "git fetch, then again")
+            begin = start + len(head) + 1
+            start = begin + int(fields[2]) + 1
+            found[name] = out[begin : start - 1]
+        return found
+
+
+def printable(text: str, longest: int = _SHOWN) -> str:
+    """Words of a remote, or of a commit, for a person: one line, without what hides text or credentials."""
+    plain = _CREDENTIALS.sub("", "".join(c if c.isprintable() else " " for c in text))
+    words = " ".join(plain.split())
+    return words if len(words) <= longest else words[: longest - 1] + "…"
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """SIGTERM first: git then takes its lock files away."""
+    for ending in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, ending)
+        with suppress(subprocess.TimeoutExpired):
+            process.communicate(timeout=2)
+            return
+
+
+def _environment(extra: Mapping[str, str]) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name not in _DROPPED}
+    kept.setdefault("GIT_ALLOW_PROTOCOL", _PROTOCOLS)
+    return {**kept, **_SET, **extra}

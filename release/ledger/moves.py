@@ -1,0 +1,210 @@
+"""The history of the environments: every move, who made it, when and why, from the commits of the branch alone.
+
+Nothing hides in a side branch. Every commit in the history that changes a pointer is a move, whichever way it came in.
+They are told in the order in which the branch came to have them: along its first parents, and at each merge the moves
+that it brought, as of the merge. (Where the branch was merged into a copy of itself, as by `git pull`, the moves of the
+other side count as of that merge as well: later than they were, never earlier.) A merge that leaves the pointer other
+than the last of these moves did is a move itself. So what ran at a time is what the last move before it says, and the
+number of moves never shrinks while the branch only grows.
+
+Times are committer dates, which whoever may push can write. A move is dated by the commit that landed it, but never
+before a commit that it follows, and a date in the future is not believed: then what is known is that it came after its
+ancestors. What remains: between its parent's date and now, the author of a push may choose. The tags' dates are no
+better. Who may push to the branch is what guards a soak time.
+"""
+
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from checks import pointer
+from checks.errors import EvidenceRefused
+from checks.pointer import Pointer
+from release.ledger import message
+from release.ledger.git import Git, printable
+from release.ledger.types import Kind, Move
+
+SKEW = 300  # seconds that clocks may differ
+FUTURE = "which is in the future"
+_ABSENT = "0" * 40
+_PERSON = re.compile(rb"^author (.*) -?\d+ [+-]\d{4}$", re.MULTILINE)
+_REGULAR = ("100644", "100755")
+
+
+class _Commit(NamedTuple):
+    """Of the history: seconds since the epoch, and the blobs that it gave to paths, against its first parent."""
+
+    parents: tuple[str, ...]
+    date: int
+    gave: Mapping[str, "_Blob"]
+
+
+class _Blob(NamedTuple):
+    """What lies at a path; ``_NOTHING`` when nothing does."""
+
+    mode: str
+    name: str
+
+
+class _Step(NamedTuple):
+    """A move, before its commit and its pointers are read."""
+
+    commit: str
+    landed: str
+    at: int
+    doubt: str
+    before: _Blob
+    after: _Blob
+
+
+_NOTHING = _Blob("000000", _ABSENT)
+
+
+def history(git: Git, tip: str, paths: Mapping[str, str]) -> dict[str, tuple[Move, ...]]:
+    """All moves up to ``tip``, the first first, of each environment; ``paths`` are their pointers', from the top.
+
+    Two processes, however many there are. Raises EvidenceRefused when the history is cut short.
+    """
+    commits = _walk(git, tip, tuple(paths.values()))
+    _refuse_shallow(git, commits)
+    landings = list(_landings(commits, tip))
+    steps = {name: list(_steps(commits, landings, path)) for name, path in paths.items()}
+    every = [step for some in steps.values() for step in some]
+    blobs = {blob.name for step in every for blob in (step.before, step.after) if blob.mode in _REGULAR}
+    objects = git.objects([*(step.commit for step in every), *sorted(blobs)])
+    pointers: dict[_Blob, Pointer | str] = {}
+    return {
+        name: tuple(
+            _move(number, name, paths[name], step, objects, pointers) for number, step in enumerate(steps[name], 1)
+        )
+        for name in paths
+    }
+
+
+def _walk(git: Git, tip: str, paths: tuple[str, ...]) -> dict[str, _Commit]:
+    """Every commit up to ``tip``, children before parents."""
+    out = git.ask(
+        "log", "-z", "--topo-order", "--full-history", "--sparse", "--diff-merges=first-parent", "--raw", "--no-abbrev",
+        "--no-renames", "--no-relative", "--no-show-signature", "--no-color", "--no-notes", "--format=%H %P %ct", tip,
+        "--", *(f":(top,literal){path}" for path in paths),
+    )  # fmt: skip
+    commits: dict[str, _Commit] = {}
+    gave: dict[str, _Blob] = {}
+    tokens = iter(out.decode(errors="surrogateescape").split("\0"))
+    for token in tokens:
+        if (entry := token.lstrip("\n")).startswith(":"):
+            _, mode, _, name, _ = entry.split(" ")
+            gave[next(tokens)] = _NOTHING if name == _ABSENT else _Blob(mode, name)
+        elif token:
+            name, *parents, date = token.split()
+            gave = {}
+            commits[name] = _Commit(tuple(parents), int(date), gave)
+    return commits
+
+
+def _refuse_shallow(git: Git, commits: Mapping[str, _Commit]) -> None:
+    shallow, _, place = git.line("rev-parse", "--is-shallow-repository", "--git-path", "shallow").partition("\n")
+    if shallow != "true":
+        return
+    cut = (git.root / place).read_text().split()
+    if any(name in commits for name in cut):
+        raise EvidenceRefused(
+            "the clone is shallow: the history of the environments is cut short",
+            "git fetch --unshallow (in GitHub Actions: fetch-depth: 0)",
+        )
+
+
+def _landings(commits: Mapping[str, _Commit], tip: str) -> Iterator[tuple[str, list[str]]]:
+    """Each commit of the branch itself, the first first, with what it brought from other branches, parents first."""
+    order = {name: index for index, name in enumerate(commits)}
+    line, name = [], tip
+    while name in commits:
+        line.append(name)
+        name = next(iter(commits[name].parents), "")
+    seen: set[str] = set()
+    for name in reversed(line):
+        brought, pending = list[str](), list(commits[name].parents[1:])
+        while pending:
+            other = pending.pop()
+            if other in commits and other not in seen:
+                seen.add(other)
+                brought.append(other)
+                pending += commits[other].parents
+        seen.add(name)
+        yield name, sorted(brought, key=order.__getitem__, reverse=True)
+
+
+def _steps(commits: Mapping[str, _Commit], landings: Sequence[tuple[str, list[str]]], path: str) -> Iterator[_Step]:
+    latest = int(time.time()) + SKEW
+    told = own = _NOTHING  # by the moves so far; on the branch itself
+    at = 0  # the latest date so far that is believed
+    for name, brought in landings:
+        own = commits[name].gave.get(path, own)
+        at = max([at, *(date for other in brought if (date := commits[other].date) <= latest)])
+        steps = [(other, commits[other].gave[path]) for other in brought if path in commits[other].gave]
+        if (steps[-1][1] if steps else told) != own:
+            steps.append((name, own))
+        doubt = _doubt(name, commits[name].date, at, latest) if steps else ""
+        if commits[name].date <= latest:
+            at = max(at, commits[name].date)
+        for commit, blob in steps:
+            if blob != told:
+                yield _Step(commit, name, at, doubt, told, blob)
+                told = blob
+
+
+def _doubt(commit: str, date: int, follows: int, latest: int) -> str:
+    if date > latest:
+        return f"commit {commit[:12]} is dated {shown(date)}, {FUTURE}"
+    if date < follows - SKEW:
+        return f"commit {commit[:12]} is dated {shown(date)}, and follows one of {shown(follows)}"
+    return ""
+
+
+def shown(seconds: int) -> str:
+    """A commit's date for a person, in UTC."""
+    return f"{_time(seconds):%Y-%m-%d %H:%M} UTC"
+
+
+def _time(seconds: int) -> datetime:
+    return datetime.fromtimestamp(min(max(seconds, 0), 253402300799), UTC)  # the last that datetime can hold
+
+
+def _move(
+    number: int, environment: str, path: str, step: _Step, objects: Mapping[str, bytes],
+    pointers: dict[_Blob, Pointer | str],
+) -> Move:  # fmt: skip
+    before, after = (_pointer(blob, path, step.commit, objects, pointers) for blob in (step.before, step.after))
+    head, _, body = objects[step.commit].partition(b"\n\n")
+    author = _PERSON.search(head)
+    said = message.read(body.decode(errors="replace"))
+    was, now = (value if isinstance(value, Pointer) else None for value in (before, after))
+    problem = after if isinstance(after, str) else ""
+    kind: Kind = "other"
+    if said.trailers and not (wrong := message.differs(said.trailers, environment, was, now)):
+        kind = "rollback" if said.trailers["Kind"] == "rollback" else "promote"
+    elif said.trailers:
+        problem = problem or f"commit {step.commit[:12]}: {wrong}"
+    return Move(
+        number, environment, kind, _time(step.at), printable(author[1].decode(errors="replace") if author else "", 200),
+        said.why, step.commit, step.landed, was, now, problem, step.doubt,
+    )  # fmt: skip
+
+
+def _pointer(
+    blob: _Blob, path: str, commit: str, objects: Mapping[str, bytes], known: dict[_Blob, Pointer | str]
+) -> Pointer | str | None:
+    """The pointer; None when there is none; what is wrong when it is none that can be read."""
+    if blob == _NOTHING:
+        return None
+    if blob not in known:
+        where = f"{path} at {commit[:12]}"
+        try:
+            if blob.mode not in _REGULAR:
+                raise EvidenceRefused(f"{where}: is not a regular file", "")
+            known[blob] = pointer.parse(objects[blob.name], where)
+        except EvidenceRefused as refused:
+            known[blob] = refused.what
+    return known[blob]

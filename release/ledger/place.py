@@ -1,0 +1,186 @@
+"""Where the ledger is: a branch of a remote, or of this clone where there is none; what it and the tags are now."""
+
+import hashlib
+import re
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from checks.errors import EvidenceRefused, ParamsRefused, RemoteRefused
+from checks.params import Promote
+from release.ledger.git import Git, Said, printable
+from release.ledger.types import TagRef
+
+_HASH = re.compile(r"^[0-9a-f]{40}$")
+
+
+class Place(NamedTuple):
+    """``remote`` is a name or an address that git knows; None: the branch of this clone is the ledger."""
+
+    git: Git
+    branch: str
+    remote: str | None
+    prefix: str  # of the root in the repository: "" or "folder/"
+
+    @property
+    def shown(self) -> str:
+        """What messages call it."""
+        return f"{self.branch} of {printable(self.remote)}" if self.remote else self.branch
+
+    @property
+    def ref(self) -> str:
+        """The branch, in full, where it lives."""
+        return f"refs/heads/{self.branch}"
+
+    @property
+    def seen(self) -> str:
+        """Where the tip that was seen last is kept: a ref of Lockstep's own, so that it is not collected."""
+        name = hashlib.sha256(f"{self.remote or ''}\0{self.branch}".encode()).hexdigest()[:16]
+        return f"refs/lockstep/{name}/tip"
+
+
+class Look(NamedTuple):
+    """What the ledger was when it was asked. ``tip`` None: there is no such branch."""
+
+    tip: str | None
+    tags: dict[str, TagRef]
+
+
+def find(root: Path, promote: Promote, deadline: float) -> Place:
+    """The place that ``promote`` names. Raises as ``Ledger.open`` says."""
+    git = Git(root, deadline)
+    said = git.run("rev-parse", "--show-object-format", "--show-prefix")
+    if said.code != 0:
+        raise EvidenceRefused(f"{root}: {said.why()}", "clone the repository; a copy of its files has no history")
+    form, prefix = said.out.decode(errors="surrogateescape").split("\n")[:2]
+    if form != "sha1":
+        raise EvidenceRefused(
+            f"{root}: is a {form} repository", "pointers name commits by SHA-1: use such a repository"
+        )
+    git.line("check-ref-format", f"refs/heads/{promote.branch}")
+    if promote.repository is not None:
+        return Place(git, promote.branch, _address(promote.repository), "")
+    return Place(git, promote.branch, _remote(git, promote.branch), prefix)
+
+
+def _address(text: str) -> str:
+    todo = "write https://HOST/PATH, ssh://…, HOST:PATH or a path; passwords go into git's credential helper"
+    if not text.isprintable() or text.startswith("-") or "::" in text:
+        raise ParamsRefused("promote.repository: is no address of a git repository", todo)
+    try:
+        parts = urlsplit(text)
+        secret = parts.password is not None or (parts.scheme in ("http", "https") and parts.username is not None)
+    except ValueError as error:
+        raise ParamsRefused("promote.repository: is no address of a git repository", todo) from error
+    if secret:
+        raise ParamsRefused("promote.repository: holds a password or a token", todo)
+    return text
+
+
+def _remote(git: Git, branch: str) -> str | None:
+    """The upstream remote of the branch, else origin, else none if there is no remote at all."""
+    said = git.run("config", "-z", "--get-regexp", r"^(branch|remote)\.")
+    lines = said.out.decode(errors="surrogateescape").split("\0") if said.code == 0 else []
+    values = dict(line.partition("\n")[::2] for line in lines if line)
+    remotes = sorted(
+        {name.split(".", 1)[1].rpartition(".")[0] for name in values if re.match(r"remote\..*\.url$", name)}
+    )
+    upstream = values.get(f"branch.{branch}.remote")
+    names = [line.partition("\n")[0] for line in lines]
+    if upstream == "." or (upstream is None and not remotes):
+        return None
+    chosen = "origin" if upstream is None else upstream
+    if any(names.count(f"remote.{chosen}.{kind}") > 1 for kind in ("url", "pushurl")):
+        raise EvidenceRefused(
+            f"remote {printable(chosen)}: has several addresses, which no push moves at once",
+            f"leave it one: git remote set-url --delete {printable(chosen)} URL",
+        )
+    if chosen in remotes:
+        return chosen
+    raise EvidenceRefused(
+        f"which remote holds {branch} is not known: {', '.join(map(printable, remotes)) or 'there is none'}",
+        f"git branch --set-upstream-to REMOTE/{branch} {branch}",
+    )
+
+
+def look(place: Place) -> Look:
+    """Ask where the branch and the tags are now. Raises RemoteRefused when the remote does not say."""
+    if place.remote is None:
+        out = place.git.ask(
+            "for-each-ref",
+            "--format=%(objectname)%09%(refname)%0a%(*objectname)%09%(refname)^{}",
+            place.ref,
+            "refs/tags/",
+        )
+        return _look(out, place.ref)
+    said = place.git.run("ls-remote", "--", place.remote, place.ref, "refs/tags/*")
+    if said.code != 0:
+        raise unreachable(place, said)
+    return _look(said.out, place.ref)
+
+
+def unreachable(place: Place, said: Said) -> RemoteRefused:
+    """What a remote that cannot be asked raises."""
+    todo = "see that the remote is up and that git has credentials for it"
+    return RemoteRefused(f"{place.shown}: {said.why()}", f"{todo}: git ls-remote {printable(place.remote or '.')}")
+
+
+def _look(out: bytes, branch: str) -> Look:
+    refs = dict[str, str]()
+    for line in out.decode(errors="surrogateescape").splitlines():
+        value, _, name = line.partition("\t")
+        if _HASH.match(value):
+            refs[name] = value
+    tags = {
+        name.removeprefix("refs/tags/"): TagRef(refs.get(f"{name}^{{}}", value), f"{name}^{{}}" in refs)
+        for name, value in refs.items()
+        if name.startswith("refs/tags/") and not name.endswith("^{}")
+    }
+    return Look(refs.get(branch), tags)
+
+
+def bring(place: Place, tip: str) -> None:
+    """Have ``tip`` here with its history, and remember it. No branch, no tag and no file of the user is touched.
+
+    Raises RemoteRefused when the remote does not give it, or no longer has what was seen there before.
+    """
+    if place.remote is None:
+        return
+    git = place.git
+    if not _has(git, tip):
+        said = git.run(
+            "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules", "--refmap=",
+            "--no-auto-maintenance", "--", place.remote, place.ref,
+        )  # fmt: skip
+        if said.code != 0:
+            raise unreachable(place, said)
+        if not _has(git, tip):
+            raise RemoteRefused(
+                f"{place.shown}: said {tip[:12]}, and gives another history", "ask again; if it stays so, mend it"
+            )
+    known = git.run("rev-parse", "--verify", "--quiet", place.seen).out.decode().strip()
+    if known == tip:
+        return
+    if known and _has(git, known) and not git.says("merge-base", "--is-ancestor", known, tip):
+        if git.says("merge-base", "--is-ancestor", tip, known):
+            _refuse_older(place, tip, known)
+            return
+        raise RemoteRefused(
+            f"{place.shown}: was {known[:12]} and is {tip[:12]}, which does not contain it: its history was rewritten",
+            f"restore the branch; if that was meant: git update-ref -d {place.seen}",
+        )
+    git.run("update-ref", place.seen, tip, *([known] if known else []))  # a loser of this race has seen as much
+
+
+def _refuse_older(place: Place, tip: str, known: str) -> None:
+    """An older tip than was seen before: another process saw more since this one looked, or it was taken back."""
+    if look(place).tip == tip:
+        raise RemoteRefused(
+            f"{place.shown}: was {known[:12]} and is {tip[:12]}, which is older: commits were taken from it",
+            f"restore the branch; if that was meant: git update-ref -d {place.seen}",
+        )
+
+
+def _has(git: Git, commit: str) -> bool:
+    """Whether the commit is here: in a partial clone, without asking its remote."""
+    return git.run("cat-file", "-e", f"{commit}^{{commit}}", env={"GIT_NO_LAZY_FETCH": "1"}).code == 0

@@ -1,0 +1,155 @@
+"""The ledger as the verbs see it."""
+
+from datetime import datetime
+from pathlib import Path
+from typing import Self
+
+from checks import layout, pointer, quarantine
+from checks.errors import EvidenceRefused
+from checks.params import Promote
+from checks.pointer import Pointer
+from release.ledger import moves, place, trees, write
+from release.ledger.place import Place
+from release.ledger.types import Change, Move, Tags
+
+DEADLINE = 60.0  # seconds for one call of git, those that ask a remote included
+
+
+class Ledger:
+    """The environments, as the branch that holds them says. Make one with ``open``.
+
+    ``shown`` is what messages call it. ``here``: the environments live in this repository, and so do the commits that
+    their pointers name.
+    """
+
+    def __init__(self, where: Place, promote: Promote) -> None:
+        self._place = where
+        self._environments = tuple(promote.environments)
+        self._tags: Tags | None = None
+        self._moves: dict[str, dict[str, tuple[Move, ...]]] = {}
+        self.shown = where.shown
+        self.here = promote.repository is None
+
+    @classmethod
+    def open(cls, root: Path, promote: Promote, deadline: float = DEADLINE) -> Self:
+        """The ledger that ``promote`` names, seen from the clone in ``root``. Asks no remote yet.
+
+        Raises EvidenceRefused when ``root`` is no git repository, or it is not known which remote holds the branch;
+        ParamsRefused when the address in params.yaml is none, or holds a password; MachineRefused without git.
+        """
+        return cls(place.find(root, promote, deadline), promote)
+
+    def tip(self) -> str:
+        """The branch's commit as it is now, brought here with its history.
+
+        Raises RemoteRefused when the remote does not answer within the deadline, or has taken back what was seen there
+        before; EvidenceRefused when there is no such branch.
+        """
+        seen = place.look(self._place)
+        if seen.tip is None:
+            where = self._place
+            todo = f"git push {where.remote} {where.branch}" if where.remote else f"git branch {where.branch}"
+            raise EvidenceRefused(f"{self.shown}: there is no such branch", f"make it ({todo}), or mend promote.branch")
+        place.bring(self._place, seen.tip)
+        self._tags = seen.tags
+        return seen.tip
+
+    def tags(self) -> Tags:
+        """The ledger's tags as they were at the last ``tip``, which is asked if it was not yet."""
+        if self._tags is None:
+            self.tip()
+        assert self._tags is not None
+        return self._tags
+
+    def read(self, commit: str, path: Path) -> bytes | None:
+        """The file at ``path``, relative to the root, in ``commit``; None when there is none.
+
+        Raises EvidenceRefused when it, or a folder on the way, is a link or anything else.
+        """
+        return trees.read(self._place.git, commit, self._place.prefix + path.as_posix())
+
+    def files(self, commit: str, folder: Path) -> dict[Path, bytes]:
+        """Every file below ``folder`` in ``commit``, by its path from the root. Raises as ``read``."""
+        prefix = self._place.prefix
+        found = trees.files(self._place.git, commit, prefix + folder.as_posix())
+        return {Path(name.removeprefix(prefix)): data for name, data in found.items()}
+
+    def pointer(self, commit: str, environment: str) -> Pointer | None:
+        """What the environment runs, as of ``commit``. Raises EvidenceRefused when it cannot be read."""
+        path = layout.ENVIRONMENTS / self._known(environment) / layout.POINTER
+        text = self.read(commit, path)
+        return None if text is None else pointer.parse(text, f"{path} at {commit[:12]}")
+
+    def quarantine(self, commit: str) -> quarantine.Entries:
+        """What no promotion may move, as of ``commit``; nothing before the first entry ever.
+
+        Raises EvidenceRefused when the file cannot be read, or was there and is gone.
+        """
+        text = self.read(commit, layout.QUARANTINE)
+        if text is not None:
+            return quarantine.parse(text, f"{layout.QUARANTINE} at {commit[:12]}")
+        path = f":(top,literal){self._place.prefix}{layout.QUARANTINE.as_posix()}"
+        if last := self._place.git.line("rev-list", "--full-history", "--max-count=1", commit, "--", path):
+            raise EvidenceRefused(
+                f"{layout.QUARANTINE}: was there, and is gone (see commit {last[:12]})",
+                "restore it from git's history: only `lockstep quarantine` releases",
+            )
+        return ()
+
+    def moves(self, commit: str, environment: str) -> tuple[Move, ...]:
+        """Every move of the environment up to ``commit``, newest first; ``release.ledger.moves`` says what counts.
+
+        The history of all environments is read at once, and kept. Raises EvidenceRefused when it is cut short.
+        """
+        name = self._known(environment)
+        if commit not in self._moves:
+            paths = {
+                each: f"{self._place.prefix}{layout.ENVIRONMENTS}/{each}/{layout.POINTER}"
+                for each in self._environments
+            }
+            self._moves[commit] = moves.history(self._place.git, commit, paths)
+        return self._moves[commit][name][::-1]
+
+    def since(self, commit: str, environment: str) -> datetime | None:
+        """When the present pointer came to the environment, UTC; None when it runs nothing.
+
+        The latest of the dates of the commit that landed it and of all that it follows. Raises EvidenceRefused when
+        that commit is dated in the future, or the pointer cannot be read.
+        """
+        made = self.moves(commit, environment)
+        if self.pointer(commit, environment) is None or not made:
+            return None
+        if made[0].doubt.endswith(moves.FUTURE):
+            raise EvidenceRefused(
+                f"since when {environment} runs what it runs is not known: {made[0].doubt}",
+                "set the clocks; once that time is past it counts from then, or move the environment again",
+            )
+        return made[0].at
+
+    def commit(self, tip: str, change: Change) -> str:
+        """Make one commit of ``change`` on ``tip``, and move the branch and the tags to it, together or not at all.
+
+        Returns its hash; ``tip`` itself when the files are so already. ``release.ledger.write`` says how. Raises
+        Outrun when the branch is no longer at ``tip``; RemoteRefused when the remote refuses, fails, or does not show
+        what it took; PromotionRefused when git knows nobody to commit as, or the change is not one.
+        """
+        made = write.commit(self._place, tip, change, self._environments)
+        self._tags = None
+        return made
+
+    def settle(self, tip: str) -> None:
+        """Where the branch of this clone is the ledger: finish what a killed run left, once ``tip`` is its move.
+
+        Files of a work tree that has the branch checked out, and that are as they were before the move, follow it.
+        With a remote there is nothing to finish.
+        """
+        if self._place.remote is None:
+            write.follow(self._place, tip)
+
+    def _known(self, environment: str) -> str:
+        if environment not in self._environments:
+            raise EvidenceRefused(
+                f"environment {environment[:60]!r}: params.yaml names no such one",
+                f"use one of {', '.join(self._environments)}",
+            )
+        return environment

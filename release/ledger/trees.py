@@ -1,0 +1,116 @@
+"""Trees of git: a file or a folder read out of a commit, and a tree with some files changed. Objects only.
+
+New trees are made from the bottom up with ``git mktree``: there is no index, so a run that is killed leaves nothing but
+objects that nobody names, which git collects.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from checks.errors import EvidenceRefused, PromotionRefused
+from release.ledger.git import Git, printable
+
+_LINK, _REGULAR = "120000", ("100644", "100755")
+
+
+class _Entry(NamedTuple):
+    mode: str
+    kind: str
+    name: str  # hash
+
+
+def read(git: Git, commit: str, path: str) -> bytes | None:
+    """The bytes of ``path``, from the top; None when there is nothing. Raises EvidenceRefused when it is no file."""
+    entry = _find(git, commit, path)
+    if entry is None:
+        return None
+    if entry.mode not in _REGULAR:
+        raise _irregular(path, commit)
+    return git.objects([entry.name])[entry.name]
+
+
+def files(git: Git, commit: str, folder: str) -> dict[str, bytes]:
+    """Every file below ``folder``, by its path from the top. Raises EvidenceRefused when one is none."""
+    entry = _find(git, commit, folder)
+    if entry is None:
+        return {}
+    if entry.kind != "tree":
+        raise _irregular(folder, commit)
+    entries = _list(git, entry.name, "-r")
+    for path, each in entries.items():
+        if each.mode not in _REGULAR:
+            raise _irregular(f"{folder}/{path}", commit)
+    objects = git.objects([each.name for each in entries.values()])
+    return {f"{folder}/{path}": objects[each.name] for path, each in entries.items()}
+
+
+def changed(git: Git, tip: str, changes: Mapping[str, bytes | None]) -> str:
+    """The tree of ``tip`` with these files written, or taken away where None; paths are from the top.
+
+    Raises PromotionRefused when a path leaves the repository, or goes through a link or a file.
+    """
+    blobs: dict[tuple[str, ...], str | None] = {}
+    for path, data in changes.items():
+        parts = tuple(path.split("/"))
+        if any(part in ("", ".", "..") or part.lower() == ".git" or "\0" in part for part in parts):
+            raise PromotionRefused(f"{printable(path)}: is no path in a repository", "name a file below the root")
+        blobs[parts] = None if data is None else git.line("hash-object", "-w", "--stdin", given=data)
+    return _tree(git, git.line("rev-parse", f"{tip}^{{tree}}"), blobs, "") or git.line("mktree", given=b"")
+
+
+def _tree(git: Git, base: str | None, blobs: Mapping[tuple[str, ...], str | None], at: str) -> str | None:
+    """A tree like ``base`` with ``blobs`` in it; None when nothing is left."""
+    entries = _list(git, base) if base else {}
+    for name in dict.fromkeys(parts[0] for parts in blobs):
+        below = {parts[1:]: blob for parts, blob in blobs.items() if parts[0] == name}
+        old, path = entries.get(name), at + name
+        if () in below:
+            if len(below) > 1 or (old and old.mode not in _REGULAR):
+                raise PromotionRefused(f"{printable(path)}: is not a regular file", "put one there, and commit that")
+            made, mode, kind = below[()], old.mode if old else "100644", "blob"
+        else:
+            if old and old.kind != "tree":
+                raise PromotionRefused(f"{printable(path)}: is not a folder", "put one there, and commit that")
+            made, mode, kind = _tree(git, old.name if old else None, below, f"{path}/"), "040000", "tree"
+        if made:
+            entries[name] = _Entry(mode, kind, made)
+        else:
+            entries.pop(name, None)
+    if not entries:
+        return None
+    lines = (f"{entry.mode} {entry.kind} {entry.name}\t{name}\0" for name, entry in entries.items())
+    return git.line("mktree", "-z", "--missing", given="".join(lines).encode(errors="surrogateescape"))
+
+
+def _find(git: Git, commit: str, path: str) -> _Entry | None:
+    """The entry at ``path``; None when there is none. Raises EvidenceRefused when a folder on the way is a link."""
+    parts = Path(path).parts
+    if not parts or path.startswith("/") or ".." in parts:
+        raise EvidenceRefused(f"{printable(path)}: is no path in a repository", "name a file below the root")
+    ways = ["/".join(parts[: count + 1]) for count in range(len(parts))]
+    # cat-file resolves no links: a link on the way is a blob, and what lies behind it is missing.
+    asked = "".join(f"{commit}:{way}\n" for way in ways[:-1]).encode(errors="surrogateescape")
+    out = git.ask("cat-file", "--batch-check=%(objecttype)", given=asked).decode() if asked else ""
+    for way, kind in zip(ways[:-1], out.splitlines(), strict=True):
+        if kind.endswith(" missing"):
+            return None
+        if kind != "tree":
+            raise _irregular(way, commit)
+    return _list(git, commit, "--", ways[-1]).get(ways[-1])
+
+
+def _list(git: Git, tree: str, *args: str) -> dict[str, _Entry]:
+    options = [arg for arg in args if arg == "-r"]
+    out = git.ask("ls-tree", "-z", "--full-tree", *options, tree, *(arg for arg in args if arg not in options))
+    entries = {}
+    for line in out.decode(errors="surrogateescape").split("\0"):
+        fields, _, name = line.partition("\t")
+        if name:
+            entries[name] = _Entry(*fields.split(" "))
+    return entries
+
+
+def _irregular(path: str, commit: str) -> EvidenceRefused:
+    what = f"{printable(path)} at {commit[:12]}: is a link, or otherwise not what belongs there"
+    return EvidenceRefused(what, "replace it with what it points at, and commit that")

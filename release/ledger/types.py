@@ -1,0 +1,63 @@
+"""The words of the ledger: a move that was made, and a change that is asked for."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from checks.pointer import Pointer
+
+# "other": no verb of Lockstep made it: a hand, a merge that settled a conflict, a commit that says one thing and does
+# another.
+Kind = Literal["promote", "rollback", "other"]
+
+
+class Move(NamedTuple):
+    """One change of an environment's pointer."""
+
+    number: int  # the environment's first move is 1
+    environment: str
+    kind: Kind
+    at: datetime  # UTC; when the branch came to have it, as far as commits can be believed; never before an earlier one
+    by: str  # the author as git has it: a name and an address, which whoever may push can write
+    why: str
+    commit: str  # that made it
+    landed: str  # that brought it onto the branch: the merge, or ``commit`` itself
+    before: Pointer | None
+    after: Pointer | None  # None: the pointer was taken away, or cannot be read (then ``problem`` says why)
+    problem: str = ""  # what its message or its pointer says that is not believed
+    doubt: str = ""  # why the date of ``landed`` is not believed
+
+
+class Person(NamedTuple):
+    """An author, other than git's configured one."""
+
+    name: str
+    email: str
+
+
+class Tag(NamedTuple):
+    """An annotated tag. ``commit`` None: the commit that is being made."""
+
+    name: str
+    message: str
+    commit: str | None
+
+
+class Change(NamedTuple):
+    """Files below the root, None to take one away, with the commit's message and tags: they arrive together."""
+
+    files: Mapping[Path, bytes | None]
+    message: str
+    tags: tuple[Tag, ...] = ()
+    author: Person | None = None
+
+
+class TagRef(NamedTuple):
+    """A tag of the ledger. ``commit`` is what it leads to."""
+
+    commit: str
+    annotated: bool
+
+
+Tags = Mapping[str, TagRef]

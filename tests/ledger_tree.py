@@ -1,0 +1,104 @@
+"""Repositories with environments, for the tests of the ledger: real git, bare remotes, clones."""
+
+import os
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+from checks import digest, layout, params_file, pointer
+from checks.params import Promote
+from checks.pointer import Pointer
+from release.ledger import Change, Ledger, compose, next_version, tags_for
+from tests.conftest import REPOSITORY
+
+PROMOTE = params_file.load(REPOSITORY / layout.PARAMS).promote
+ADA = {"GIT_AUTHOR_NAME": "Ada", "GIT_AUTHOR_EMAIL": "ada@example.org", "GIT_COMMITTER_NAME": "Ada", "GIT_COMMITTER_EMAIL": "ada@example.org"}  # fmt: skip
+# Nobody's own configuration plays a part.
+CLEAN = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
+
+
+def git(folder: Path, *args: str, env: Mapping[str, str] | None = None, given: str | None = None) -> str:
+    """What git prints, without the last newline."""
+    done = subprocess.run(
+        ["git", *args], cwd=folder, env={**os.environ, **CLEAN, **ADA, **(env or {})}, input=given,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout.rstrip("\n")
+
+
+def begin(folder: Path, name: str = "Ada") -> None:
+    """A repository with one commit on main, and an identity of its own."""
+    git(folder.parent, "init", "--quiet", "--initial-branch=main", str(folder))
+    identify(folder, name)
+    (folder / "params.yaml").write_text("a: 1\n")
+    keep(folder, "begin")
+
+
+def identify(folder: Path, name: str) -> None:
+    git(folder, "config", "user.name", name)
+    git(folder, "config", "user.email", f"{name.lower()}@example.org")
+
+
+def keep(folder: Path, message: str, env: Mapping[str, str] | None = None) -> str:
+    """Commit everything; the new commit."""
+    git(folder, "add", "--all", ".")
+    git(folder, "commit", "--quiet", "--allow-empty", "-m", message, env=env)
+    return git(folder, "rev-parse", "HEAD")
+
+
+def bare(folder: Path, source: Path) -> None:
+    """A bare remote with what ``source`` has, which becomes its origin."""
+    git(folder.parent, "clone", "--quiet", "--bare", str(source), str(folder))
+    git(folder, "remote", "remove", "origin")
+    git(source, "remote", "add", "origin", str(folder))
+    git(source, "fetch", "--quiet", "origin")
+
+
+def clone(folder: Path, remote: str, name: str) -> Path:
+    git(folder.parent, "clone", "--quiet", remote, str(folder))
+    identify(folder, name)
+    return folder
+
+
+def at(environment: str) -> Path:
+    return layout.ENVIRONMENTS / environment / layout.POINTER
+
+
+def sha(text: str) -> str:
+    return digest.of_bytes(text.encode())
+
+
+def target(label: str, commit: str, version: str = "v0.1.0") -> Pointer:
+    """A pointer to an image, a model and evidence that ``label`` names."""
+    image = f"registry.example/team/router@{sha('image ' + label)}"
+    return Pointer(model=sha("model " + label), commit=commit, version=version, image=image, evidence=sha(label))
+
+
+def change(ledger: Ledger, tip: str, environment: str, label: str, why: str = "it is better") -> Change:
+    """The change of a promotion of what ``label`` names, made of the first commit of the repository."""
+    moves = [move for name in PROMOTE.environments for move in ledger.moves(tip, name)]
+    number, before = len(ledger.moves(tip, environment)) + 1, ledger.pointer(tip, environment)
+    after = target(label, first(ledger))
+    version = next_version("router", ledger.tags(), moves, after.model, after.digest)
+    after = after.model_copy(update={"version": version})
+    message = compose(environment, number, "promote", before, after, why)
+    tags = tags_for("router", ledger.tags(), environment, number, after, here=ledger.here)
+    return Change({at(environment): pointer.write(after)}, message, tags)
+
+
+def first(ledger: Ledger) -> str:
+    return git(ledger._place.git.root, "rev-list", "--max-parents=0", "HEAD").splitlines()[0]
+
+
+def promote(root: Path, environment: str, label: str, using: Promote = PROMOTE, deadline: float = 60) -> str:
+    """Move the environment; the new commit."""
+    ledger = Ledger.open(root, using, deadline)
+    tip = ledger.tip()
+    return ledger.commit(tip, change(ledger, tip, environment, label))
+
+
+def refs(folder: Path) -> dict[str, str]:
+    """Branches and tags by name, as they are."""
+    lines = git(folder, "for-each-ref", "--format=%(refname) %(objectname)", "refs/heads", "refs/tags").splitlines()
+    return dict(line.split(" ") for line in lines)  # type: ignore[arg-type]
