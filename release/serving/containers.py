@@ -79,7 +79,7 @@ class Container:
         except NotFound:
             return -1
         except (DockerException, OSError) as error:
-            raise _no_engine(error) from error
+            raise no_engine(error) from error
         state = self._container.attrs["State"]
         return None if state["Running"] else int(state["ExitCode"])
 
@@ -103,22 +103,25 @@ def start(image: str, runtime: Runtime, model: str, gpus: str | None = None) -> 
         server.close()
         if isinstance(error, DockerException | OSError):
             raise ServingRefused(
-                f"{image}: does not start: {_line(error)}", "mend the image, or free what it needs"
+                f"{image}: does not start: {line(error)}", "mend the image, or free what it needs"
             ) from error
         raise
     return server
 
 
-def connect() -> Any:
-    """A client of the Docker Engine that the environment names. Raises MachineRefused when none answers."""
+def connect(timeout: float = 120) -> Any:
+    """A client of the Docker Engine that the environment names, which may be silent for ``timeout`` seconds.
+
+    Raises MachineRefused when none answers.
+    """
     import docker
     from docker.errors import DockerException
 
     try:
-        engine = docker.from_env(timeout=120)
+        engine = docker.from_env(timeout=timeout)
         engine.ping()
     except (DockerException, OSError) as error:
-        raise _no_engine(error) from error
+        raise no_engine(error) from error
     return engine
 
 
@@ -134,7 +137,7 @@ def remove_leftovers(engine: Any) -> int:
         for name in dead:
             _remove(engine, name)
     except (DockerException, OSError) as error:
-        raise _no_engine(error) from error
+        raise no_engine(error) from error
     return len(dead)
 
 
@@ -157,7 +160,7 @@ def _image(engine: Any, image: str) -> Any:
             found = engine.images.get(image)
     except (DockerException, OSError) as error:
         raise ServingRefused(
-            f"{image}: cannot be pulled: {_line(error)}", "check the name and `docker login`"
+            f"{image}: cannot be pulled: {line(error)}", "check the name and `docker login`"
         ) from error
     config = found.attrs.get("Config") or {}
     if not config.get("Entrypoint") and not config.get("Cmd"):
@@ -258,7 +261,7 @@ def _remove(engine: Any, name: str) -> None:
                 network.remove()
     except (DockerException, OSError) as error:
         raise MachineRefused(
-            f"container and network {name} are not removed: {_line(error)}",
+            f"container and network {name} are not removed: {line(error)}",
             f"docker rm -f {name}; docker network rm {name}",
         ) from error
 
@@ -269,11 +272,12 @@ def _labels(kept: Any) -> dict[str, str]:
     return dict(found)
 
 
-def _no_engine(error: Exception) -> MachineRefused:
-    return MachineRefused(f"no Docker Engine answers: {_line(error)}", "start Docker, or set DOCKER_HOST")
+def no_engine(error: Exception) -> MachineRefused:
+    """What is raised when the engine cannot be asked."""
+    return MachineRefused(f"no Docker Engine answers: {line(error)}", "start Docker, or set DOCKER_HOST")
 
 
-def _line(error: Exception) -> str:
+def line(error: Exception) -> str:
     """What an error of the engine says, on one printable line."""
     text = str(getattr(error, "explanation", None) or error)
     return "".join(c if c.isprintable() else " " for c in text)[:300].strip() or type(error).__name__

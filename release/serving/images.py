@@ -1,0 +1,108 @@
+"""Gives the Docker Engine an image out of an OCI layout, for as long as it is needed; no registry takes part."""
+
+import contextlib
+import json
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tqdm import tqdm
+
+from checks.errors import EvidenceRefused, ServingRefused
+from release.oci import documents
+from release.oci.documents import Manifest
+from release.oci.types import Descriptor, Document, Store
+from release.serving import containers
+
+_RECORD = 512
+_LOADING = 3600  # seconds that the engine may be silent: it unpacks before it answers
+
+
+@contextmanager
+def loaded(store: Store, digest: str) -> Iterator[str]:
+    """The image's id in the engine; the image is forgotten at the end, unless the engine had it before.
+
+    What the engine holds is what ``digest`` says: every blob is hashed on its way, and the id that the engine computes
+    is compared. Raises RegistryRefused when the layout lacks the image or holds other bytes, EvidenceRefused when
+    ``digest`` is no image, ServingRefused when the engine does not take it, MachineRefused when there is no engine.
+    """
+    from docker.errors import DockerException
+
+    engine = containers.connect(_LOADING)
+    document = store.document(digest)
+    manifest = documents.read(document, store.name)
+    if not isinstance(manifest, Manifest):
+        raise EvidenceRefused(f"{store.name}: {digest} is no image but an index", "name an image in it by its digest")
+    ids = (manifest.config.digest, document.digest)  # the classic store's, containerd's
+    known = _known(engine, ids)
+    if known is None:
+        try:
+            size = sum(blob.size for blob in (manifest.config, *manifest.layers))
+            with tqdm(total=size, desc="load", unit="B", unit_scale=True, disable=None) as bar:
+                for event in engine.api.load_image(_archive(store, manifest, document, bar)):
+                    if "error" in event:
+                        raise DockerException(event["error"])
+        except (DockerException, OSError) as error:
+            reason = containers.line(error)
+            raise ServingRefused(
+                f"{store.name}: the engine does not take the image: {reason}", "free its disk"
+            ) from error
+    found = known or _known(engine, ids)
+    if found is None:
+        raise ServingRefused(f"{store.name}: the engine took {digest} for another image", "run `lockstep build` again")
+    try:
+        yield found
+    finally:
+        if known is None:
+            with contextlib.suppress(DockerException, OSError):  # a container of somebody else's uses it
+                engine.images.remove(found)
+
+
+def _known(engine: Any, ids: tuple[str, ...]) -> str | None:
+    from docker.errors import DockerException, ImageNotFound
+
+    for each in ids:
+        try:
+            return str(engine.images.get(each).id)
+        except ImageNotFound:
+            continue
+        except (DockerException, OSError) as error:
+            raise containers.no_engine(error) from error
+    return None
+
+
+def _archive(store: Store, manifest: Manifest, document: Document, bar: Any) -> Iterator[bytes]:
+    """A tar that is a layout of this one image, and Docker's older archive too: its classic store reads that."""
+    named = {"mediaType": document.media_type, "digest": document.digest, "size": len(document.data)}
+    old = {
+        "Config": _path(manifest.config.digest),
+        "RepoTags": None,
+        "Layers": [_path(layer.digest) for layer in manifest.layers],
+    }
+    small = {
+        "oci-layout": b'{"imageLayoutVersion":"1.0.0"}',
+        "index.json": documents.write({"schemaVersion": 2, "manifests": [named]}),
+        "manifest.json": json.dumps([old]).encode(),
+        _path(document.digest): document.data,
+    }
+    for name, content in small.items():
+        yield _header(name, len(content)) + content + bytes(-len(content) % _RECORD)
+    blobs: dict[str, Descriptor] = {blob.digest: blob for blob in (manifest.config, *manifest.layers)}
+    for blob in blobs.values():
+        yield _header(_path(blob.digest), blob.size)
+        for block in store.blob(blob.digest, blob.size):
+            yield block
+            bar.update(len(block))
+        yield bytes(-blob.size % _RECORD)
+    yield bytes(2 * _RECORD)
+
+
+def _path(digest: str) -> str:
+    return f"blobs/{digest.replace(':', '/')}"
+
+
+def _header(name: str, size: int) -> bytes:
+    info = tarfile.TarInfo(name)
+    info.size = size
+    return info.tobuf(tarfile.GNU_FORMAT)
