@@ -23,7 +23,7 @@ from release import runtimes
 from release.oci import reference, stores
 from release.oci.layout import Layout
 from release.runtimes import Runtime
-from release.serving import containers, engine, examine, processes, running, weights
+from release.serving import containers, examine, images, processes, running, weights
 from release.serving.client import Client
 from release.serving.expected import Expected, expected
 from release.serving.probes.asked import Asked, failed
@@ -175,7 +175,7 @@ def _image(root: Path, report: ImageReport, options: Options) -> Iterator[str]:
         _is_built(options.image, report)
         yield options.image
         return
-    with engine.loaded(_layout(root, report), report.image) as name:
+    with images.loaded(_layout(root, report), report.image) as name:
         yield name
 
 

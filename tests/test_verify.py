@@ -213,7 +213,7 @@ def test_the_image_as_it_ships_runs_in_docker_and_answers_as_the_offline_model(
     found = by_name(report)
     assert {name for name, check in found.items() if check.status == "unavailable"} == {"metrics"}
     assert report.image == built.image
-    assert found["identity"].reason.endswith(f"“{built.path}”")
+    assert found["identity"].reason.endswith(Path(built.path).name)
     assert {image.id for image in engine.images.list(all=True)} == before
     assert not engine.containers.list(all=True, filters={"label": containers.VERIFY})
     assert not engine.networks.list(filters={"label": containers.VERIFY})

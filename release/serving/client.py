@@ -89,7 +89,7 @@ class Client:
                         yield line[5:].strip()
 
     def close(self) -> None:
-        """Drop every connection."""
+        """Drop every connection. What is asked afterwards opens new ones."""
         with self._lock:
             for session in self._sessions:
                 session.close()

@@ -40,6 +40,8 @@ def examine(asked: Asked, began: float) -> tuple[ServingCheck, ...]:
             done.append(failed(name, "not asked: the server is gone"))
             continue
         try:
+            # A server may close a connection that was idle meanwhile, in the very moment in which it is used again.
+            asked.client.close()
             done.append(check(asked))
         except NoAnswer as reason:
             gone = reason.lost or asked.server.gone() is not None

@@ -3,6 +3,7 @@
 import json
 import re
 import time
+from pathlib import PurePosixPath
 from typing import Any
 
 from checks.rows import Message
@@ -13,7 +14,7 @@ from release.serving.probes import agreement
 from release.serving.probes.asked import Asked, failed, passed, some, unavailable
 
 METRIC_SECONDS = 10.0  # that counters may lag behind the answers
-_SAMPLE = re.compile(r"^([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{.*\})?\s+(\S+)", re.MULTILINE)
+_SAMPLE = re.compile(r"^([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{.*\})?[ \t]+(\S+)", re.MULTILINE)
 
 
 def identity(asked: Asked) -> ServingCheck:
@@ -29,10 +30,11 @@ def identity(asked: Asked) -> ServingCheck:
             value = value[part]
         else:
             return failed("identity", f"{where.path} has no {where.field}")
-    said = f"{where.path} says that {where.field} is {shown(value if isinstance(value, str) else json.dumps(value))}"
+    said = f"{where.path} says that {where.field} is"
     if value != asked.server.model:
-        return failed("identity", f"{said}, not {asked.server.model}")
-    return passed("identity", said)
+        told = value if isinstance(value, str) else json.dumps(value)
+        return failed("identity", f"{said} {shown(told, 200)}, not {asked.server.model}")
+    return passed("identity", f"{said} the folder that it was given, {PurePosixPath(asked.server.model).name}")
 
 
 def metrics(asked: Asked) -> ServingCheck:
