@@ -26,10 +26,14 @@ class Registry(NamedTuple):
     ca: Path | None = None
 
     @property
+    def blobs(self) -> list[Path]:
+        """The file of every blob and manifest that it holds."""
+        return list(self.folder.glob("data/docker/registry/v2/blobs/sha256/*/*/data"))
+
+    @property
     def stored(self) -> dict[str, bytes]:
         """Every blob and manifest that it holds, by the digest that it holds it under."""
-        found = self.folder.glob("data/docker/registry/v2/blobs/sha256/*/*/data")
-        return {f"sha256:{path.parent.name}": path.read_bytes() for path in found}
+        return {f"sha256:{path.parent.name}": path.read_bytes() for path in self.blobs}
 
     @property
     def tags(self) -> set[str]:
@@ -45,11 +49,15 @@ class Certificate(NamedTuple):
 
 
 @contextmanager
-def registry(folder: Path, *, tls: Certificate | None = None, auth: dict[str, Any] | None = None) -> Iterator[Registry]:
-    """Run a registry in ``folder`` on a free port of this machine."""
+def registry(
+    folder: Path, *, tls: Certificate | None = None, clients: bool = False, auth: dict[str, Any] | None = None
+) -> Iterator[Registry]:
+    """Run a registry in ``folder`` on a free port of this machine. ``clients``: they need a certificate too."""
     http: dict[str, Any] = {"addr": "127.0.0.1:0"}
     if tls:
         http["tls"] = {"certificate": str(tls.certificate), "key": str(tls.key)}
+        if clients:
+            http["tls"]["clientcas"] = [str(tls.ca)]
     config: dict[str, Any] = {
         "version": 0.1,
         "log": {"level": "info", "accesslog": {"disabled": True}},

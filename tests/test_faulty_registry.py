@@ -3,20 +3,22 @@
 import re
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from checks.errors import Refusal, RegistryRefused
 from release.oci.types import MANIFEST
-from release.registry import upload
+from release.registry import client, upload
 from release.registry.client import Repository
+from release.registry.retries import Trouble
+from release.registry.transport import Transport
 from tests.faulty_proxy import Fault, FaultyProxy, faulty
 from tests.registry_service import Registry, registry
 from tests.test_registry import QUICK, Bytes, digest_of, ignore, manifest_of, noise, read
 
-SIZE = (3 << 20) + 12345
-CHUNK = 1 << 20
-LAST = SIZE - 3 * CHUNK
+CHUNK = 1 << 18
+SIZE = 3 * CHUNK + 12345
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +30,8 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upload, "CHUNK", CHUNK)
+    monkeypatch.setattr(upload, "_ONE_REQUEST", 1000)
+    monkeypatch.setattr(client, "_BLOCK", 1 << 16)
 
 
 def _push(proxy: FaultyProxy, seed: int, tag: str) -> str:
@@ -40,8 +44,14 @@ def _push(proxy: FaultyProxy, seed: int, tag: str) -> str:
     return layer
 
 
+_looked_at: set[tuple[Path, int]] = set()
+
+
 def _nothing_is_corrupt(upstream: Registry) -> None:
-    assert all(digest_of(data) == digest for digest, data in upstream.stored.items())
+    for path in upstream.blobs:
+        if (path, path.stat().st_mtime_ns) not in _looked_at:
+            assert path.parent.name == digest_of(path.read_bytes())[7:]
+            _looked_at.add((path, path.stat().st_mtime_ns))
 
 
 ENDS_WELL = {
@@ -57,17 +67,17 @@ ENDS_WELL = {
     "lost reply to the end of an upload": [Fault("PUT .*uploads", "lost reply", 504)],
     "lost reply to a manifest": [Fault("PUT .*manifests", "lost reply", 500)],
     "reset at once": [Fault("PATCH", "reset request", at=0)],
-    "reset in the first chunk": [Fault("PATCH", "reset request", at=300_000)],
-    "reset in a later chunk": [Fault("PATCH", "reset request", at=300_000, after=2)],
-    "resets again and again": [Fault("PATCH", "reset request", at=600_000, after=n) for n in range(3)],
+    "reset in the first chunk": [Fault("PATCH", "reset request", at=75_000)],
+    "reset in a later chunk": [Fault("PATCH", "reset request", at=75_000, after=2)],
+    "resets again and again": [Fault("PATCH", "reset request", at=150_000, after=n) for n in range(3)],
     "reset of the end": [Fault("PUT .*uploads", "reset request")],
     "reset of a manifest": [Fault("PUT .*manifests", "reset request", at=10)],
-    "a chunk cut short": [Fault("PATCH", "short request", at=400_000, after=1)],
+    "a chunk cut short": [Fault("PATCH", "short request", at=25_000, after=1)],
     "the first chunk cut to nothing": [Fault("PATCH", "short request", at=0)],
     "a bit flipped": [Fault("PATCH", "flipped request", after=1)],
     "slow reading": [Fault("PATCH", "slow request", pause=0.02)],
-    "a reset while reading back": [Fault("GET .*blobs/sha256", "reset reply", at=500_000, times=3)],
-    "a clean end too early": [Fault("GET .*blobs/sha256", "short reply", at=500_000)],
+    "a reset while reading back": [Fault("GET .*blobs/sha256", "reset reply", at=125_000, times=3)],
+    "a clean end too early": [Fault("GET .*blobs/sha256", "short reply", at=125_000)],
     "slow replies": [Fault("GET", "slow reply", pause=0.01, times=9)],
     "503 while reading back": [Fault("GET .*blobs/sha256", "status", 503, times=2)],
     "reset of a manifest that is read": [Fault("GET .*manifests", "reset reply", at=20)],
@@ -77,16 +87,16 @@ ENDS_WELL = {
     "no chunks: hangs up": [Fault("PATCH", "reset request", at=0, times=-1)],
     "no chunks, and the one request breaks": [
         Fault("PATCH", "status", 501, times=-1),
-        Fault("PUT .*uploads", "reset request", at=900_000),
+        Fault("PUT .*uploads", "reset request", at=225_000),
     ],
     "no chunks, and the one reply is lost": [
         Fault("PATCH", "status", 404, times=-1),
         Fault("PUT .*uploads", "lost reply", 502),
     ],
-    "a Range that stays behind": [Fault("PATCH", "headers", headers={"Range": "0-1048575"}, times=1, after=1)],
+    "a Range that stays behind": [Fault("PATCH", "headers", headers={"Range": "0-262143"}, times=1, after=1)],
     "no Range": [Fault("PATCH", "headers", headers={"Range": ""}, times=-1)],
     "a Range that runs ahead": [Fault("PATCH", "headers", headers={"Range": "0-99999999"})],
-    "a smallest chunk": [Fault("POST", "headers", headers={"OCI-Chunk-Min-Length": "2000000"}, times=-1)],
+    "a smallest chunk": [Fault("POST", "headers", headers={"OCI-Chunk-Min-Length": "500000"}, times=-1)],
 }
 
 
@@ -106,7 +116,7 @@ def test_a_fault_that_passes_ends_well(upstream: Registry, name: str, keeps: boo
 REFUSED = {
     "500 for ever": ([Fault("PATCH|PUT", "status", 500, times=-1)], "500 TESTED: broken by the test"),
     "429 for hours": ([Fault("POST", "status", 429, {"Retry-After": "7200"}, times=-1)], "429 TESTED.*; run it again"),
-    "resets for ever": ([Fault("PATCH|PUT", "reset request", at=100_000, times=-1)], "reset|broke off|Broken pipe"),
+    "resets for ever": ([Fault("PATCH|PUT", "reset request", at=25_000, times=-1)], "reset|broke off|Broken pipe"),
     "403": ([Fault("POST", "status", 403, times=-1)], "403 TESTED.*docker login 127"),
     "413": ([Fault("PATCH", "status", 413, times=-1)], r"413 TESTED.*merge\.shard_mb"),
     "every chunk flipped": ([Fault("PATCH", "flipped request", times=-1)], "400 DIGEST_INVALID"),
@@ -177,12 +187,12 @@ def test_a_fault_that_stays_is_refused_in_one_line(upstream: Registry, name: str
 
 
 def test_a_broken_chunk_is_continued_where_it_broke(upstream: Registry) -> None:
-    with faulty(upstream.host, Fault("PATCH", "reset request, kept", at=500_000, after=2)) as proxy:
+    with faulty(upstream.host, Fault("PATCH", "reset request, kept", at=125_000, after=2)) as proxy:
         proxy.keeps_uploads = True
         blob = Bytes(noise(SIZE, 1))
         layer = Repository(proxy.host, "f/model", push=True, patience=QUICK).add(blob, None, ignore)
         assert blob.reads == [0, 2 * CHUNK]
-        assert proxy.received["PATCH"] < SIZE + 300_000  # what was on its way when it broke
+        assert proxy.received["PATCH"] < SIZE + 75_000  # what was on its way when it broke
         assert sum(line.startswith("POST") for line in proxy.asked) == 1
     assert upstream.stored[layer] == noise(SIZE, 1)
 
@@ -196,7 +206,7 @@ def test_a_chunk_whose_reply_was_lost_is_not_sent_again(upstream: Registry) -> N
 
 
 def test_an_interrupted_download_is_continued_and_not_begun_again(upstream: Registry) -> None:
-    with faulty(upstream.host, Fault("GET .*blobs/sha256", "reset reply", at=2 << 20)) as proxy:
+    with faulty(upstream.host, Fault("GET .*blobs/sha256", "reset reply", at=2 * CHUNK)) as proxy:
         store = Repository(proxy.host, "f/model", push=True, patience=QUICK)
         layer = store.add(Bytes(noise(SIZE, 3)), None, ignore)
         assert read(store, layer, SIZE) == noise(SIZE, 3)
@@ -206,7 +216,7 @@ def test_an_interrupted_download_is_continued_and_not_begun_again(upstream: Regi
 
 
 def test_a_storage_without_ranges_is_read_from_its_start_and_comes_out_right(upstream: Registry) -> None:
-    with faulty(upstream.host, Fault("GET .*blobs/sha256", "reset reply", at=2 << 20)) as proxy:
+    with faulty(upstream.host, Fault("GET .*blobs/sha256", "reset reply", at=2 * CHUNK)) as proxy:
         store = Repository(proxy.host, "f/model", push=True, patience=QUICK)
         layer = store.add(Bytes(noise(SIZE, 4)), None, ignore)
         proxy.drops = {"range"}
@@ -258,3 +268,15 @@ def test_a_redirect_to_a_storage_is_followed_and_one_in_the_clear_is_not(upstrea
         proxy.faults.append(Fault("GET .*blobs/sha256", "status", 307, {"Location": f"http://192.0.2.1{place}"}))
         with pytest.raises(RegistryRefused, match=r"sends us on to 192\.0\.2\.1"):
             read(store, layer, SIZE)
+
+
+@pytest.mark.parametrize("times", [1, -1])
+def test_a_registry_that_falls_silent_is_left(upstream: Registry, times: int) -> None:
+    with faulty(upstream.host, Fault("GET .*catalog", "slow reply", pause=1, times=times)) as proxy:
+        http = Transport(proxy.host, QUICK._replace(tries=2))
+        url = http.url("_catalog")
+        if times == 1:
+            assert http.ask("GET", url, (200,), (), read=0.2).status == 200
+        else:
+            with pytest.raises(Trouble, match="stops answering"):
+                http.ask("GET", url, (200,), (), read=0.2)

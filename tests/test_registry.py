@@ -277,6 +277,24 @@ def test_tls_with_an_authority_of_ones_own(tmp_path: Path, monkeypatch: pytest.M
             assert localhost.has(digest_of(data), len(data))
 
 
+def test_a_client_s_own_certificate_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = certificate(tmp_path / "tls")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    with registry(tmp_path / "r", tls=made, clients=True) as running:
+        folder = tmp_path / "config/docker/certs.d" / running.host
+        folder.mkdir(parents=True)
+        (folder / "ca.crt").write_bytes(made.ca.read_bytes())
+        with pytest.raises(RegistryRefused, match=r"alert .*certificate.*certs\.d"):
+            Repository(running.host, "a/b", patience=QUICK).has(digest_of(b""), 0)
+        (folder / "us.cert").write_bytes(made.certificate.read_bytes())
+        (folder / "us.key").write_bytes(made.key.read_bytes())
+        assert not Repository(running.host, "a/b", patience=QUICK).has(digest_of(b""), 0)
+        (folder / "us.key").write_text("no key")
+        (folder / "us.cert").rename(folder / "broken.cert")
+        with pytest.raises(RegistryRefused, match=r"broken\.cert: cannot be used"):
+            Repository(running.host, "a/b", patience=QUICK).has(digest_of(b""), 0)
+
+
 def test_a_broken_authority_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "broken.crt").write_text("no certificate")
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "broken.crt"))

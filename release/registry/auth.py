@@ -16,9 +16,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
-from docker import auth as docker_auth
-from docker.errors import DockerException
-
 from checks.errors import RegistryRefused
 from release.registry import addresses
 from release.registry.retries import Trouble
@@ -82,6 +79,9 @@ def login(host: str) -> Login | None:
 
     Raises RegistryRefused when the configuration or its credential helper is broken.
     """
+    from docker import auth as docker_auth  # when first needed: it takes a while
+    from docker.errors import DockerException
+
     path = config_path()
     problem, document, stored = "", None, None
     try:

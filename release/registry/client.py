@@ -20,7 +20,7 @@ from release.registry import limits
 from release.registry.referrers import Referrers
 from release.registry.replies import READ, Answer, blocks
 from release.registry.retries import Patience, Tries, Trouble
-from release.registry.transport import HASHING, Transport
+from release.registry.transport import CANCEL, HASHING, Transport
 from release.registry.upload import Upload
 
 _MANIFESTS = (INDEX, MANIFEST, DOCKER_INDEX, DOCKER_MANIFEST)
@@ -124,9 +124,9 @@ class Repository:
 
     def put(self, data: bytes, media_type: str, tag: str | None) -> str:
         """Store a manifest under its digest and read it back; only then let ``tag`` name it. Return the digest."""
-        if len(data) > limits.MANIFEST_BYTES:
+        if len(data) > documents.LARGEST:
             raise BuildRefused(
-                f"the manifest has {len(data):,} bytes, and registries take {limits.MANIFEST_BYTES:,}",
+                f"the manifest has {len(data):,} bytes, and registries take {documents.LARGEST:,}",
                 "use fewer layers: raise merge.shard_mb in params.yaml",
             )
         digest, noted = digests.of_bytes(data), False
@@ -209,7 +209,7 @@ class Repository:
     def _cancel(self, answer: Answer, scopes: Sequence[str]) -> None:
         """Best effort: a registry forgets unfinished uploads by itself."""
         try:
-            self._http.once("DELETE", self._http.location(answer), (204, 202, 404), scopes)
+            self._http.once("DELETE", self._http.location(answer), (204, 202, 404), scopes, read=CANCEL)
         except Trouble:
             return
 

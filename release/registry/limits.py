@@ -6,8 +6,6 @@ from typing import NamedTuple
 
 from checks.errors import BuildRefused
 
-MANIFEST_BYTES = 4 << 20  # a registry must take manifests of this size at least, and need not take larger ones
-
 
 class Limit(NamedTuple):
     """``layer``: the largest layer in bytes; ``chunks``: whether it takes an upload in several requests."""

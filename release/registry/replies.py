@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 import requests
 import urllib3.exceptions
 
+from release.oci.documents import LARGEST
 from release.registry import addresses
 from release.registry.retries import Trouble
 
 CONNECT, READ, REPLY = 10.0, 60.0, 300.0  # seconds: to connect; between two reads; for a small reply in all
 FAILURES = (requests.RequestException, urllib3.exceptions.HTTPError, OSError, UnicodeError)
-_REPLY_BYTES = 4 << 20
 _SHOWN = 200  # characters of what a registry says
 
 
@@ -45,6 +45,11 @@ def failed(error: Exception, netloc: str, proxy: str | None) -> Trouble:
             return Trouble(
                 f"{where}: its TLS certificate is not trusted: {printable(link.verify_message or 'it does not fit')}",
                 todo=f"put its authority's certificate at /etc/docker/certs.d/{netloc}/ca.crt, or set SSL_CERT_FILE",
+            )
+        if isinstance(link, ssl.SSLError) and "ALERT" in (link.reason or ""):  # TLS is spoken, and refuses us
+            return Trouble(
+                f"{where}: {_words(chain)}",
+                todo=f"check its TLS settings; a certificate of our own belongs in /etc/docker/certs.d/{netloc}",
             )
     if isinstance(error, requests.exceptions.InvalidSchema | requests.exceptions.InvalidURL | UnicodeError):
         return Trouble(
@@ -101,8 +106,8 @@ def whole(response: requests.Response) -> Answer:
     for block in blocks(response, 1 << 16, eager=True):
         parts.append(block)
         length += len(block)
-        if length > _REPLY_BYTES:
-            raise Trouble(f"{host_of(response)}: replies with more than {_REPLY_BYTES:,} bytes")
+        if length > LARGEST:
+            raise Trouble(f"{host_of(response)}: replies with more than {LARGEST:,} bytes")
         if time.monotonic() > until:
             raise Trouble(f"{host_of(response)}: takes more than {REPLY:g} s for a small reply", temporary=True)
     return Answer(response.status_code, response.headers, b"".join(parts), response.url or "")

@@ -1,5 +1,6 @@
 """Which certificates are trusted: always verified, by the usual settings and by Docker's folder of each registry."""
 
+import functools
 import os
 import ssl
 from pathlib import Path
@@ -40,22 +41,30 @@ def context(host: str | None) -> ssl.SSLContext:
 
     Source: docs.docker.com/engine/security/certificates. Raises RegistryRefused when a file cannot be read.
     """
-    bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
-    place: str | Path = bundle or ""
+    bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or ""
+    replaced = os.environ.get("SSL_CERT_FILE", ""), os.environ.get("SSL_CERT_DIR", "")
+    folders = _docker_folders(host) if host else ()
+    authorities = tuple(path for folder in folders for path in sorted(folder.glob("*.crt")))
+    ours = tuple(path for folder in folders for path in sorted(folder.glob("*.cert")))
+    return _made(bundle, replaced, authorities, ours)
+
+
+@functools.lru_cache(maxsize=8)  # reading all authorities takes a tenth of a second
+def _made(
+    bundle: str, replaced: tuple[str, str], authorities: tuple[Path, ...], ours: tuple[Path, ...]
+) -> ssl.SSLContext:
+    place: str | Path = bundle or " ".join(filter(None, replaced))
     problem = ""
     try:
-        if bundle:
-            is_folder = Path(bundle).is_dir()
-            made = ssl.create_default_context(
-                cafile=None if is_folder else bundle, capath=bundle if is_folder else None
-            )
-        else:
-            made = ssl.create_default_context()
-            if not os.environ.get("SSL_CERT_FILE") and not os.environ.get("SSL_CERT_DIR"):
-                made.load_verify_locations(certifi.where())
-        for place in _docker_files(host, "*.crt") if host else ():
+        is_folder = bool(bundle) and Path(bundle).is_dir()
+        made = ssl.create_default_context(
+            cafile=bundle if bundle and not is_folder else None, capath=bundle if is_folder else None
+        )
+        if not bundle and not any(replaced):
+            made.load_verify_locations(certifi.where())
+        for place in authorities:
             made.load_verify_locations(place)
-        for place in _docker_files(host, "*.cert") if host else ():
+        for place in ours:
             made.load_cert_chain(place, Path(place).with_suffix(".key"))
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
         problem = getattr(error, "reason", None) or getattr(error, "strerror", None) or type(error).__name__
@@ -64,10 +73,6 @@ def context(host: str | None) -> ssl.SSLContext:
     return made
 
 
-def _docker_files(host: str, pattern: str) -> list[Path]:
+def _docker_folders(host: str) -> tuple[Path, ...]:
     settings = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    folders = (
-        Path("/etc/docker/certs.d") / host,
-        settings / "docker/certs.d" / host,
-    )  # the second: Docker without root
-    return [path for folder in folders for path in sorted(folder.glob(pattern))]
+    return Path("/etc/docker/certs.d") / host, settings / "docker/certs.d" / host  # the second: Docker without root

@@ -17,6 +17,7 @@ from release.registry.replies import CONNECT, FAILURES, READ, Answer, NoTLS, fai
 from release.registry.retries import TEMPORARY, Patience, Tries, Trouble, retry_after
 
 HASHING = 900.0  # seconds that a registry may think about a whole layer
+CANCEL = 5.0  # seconds for what is only polite
 _REDIRECTS = 5
 _FIRST_TRIES = 4  # of a registry that never answered: its name may be wrong
 

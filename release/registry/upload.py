@@ -12,7 +12,7 @@ from release.oci.types import Blob, Seen
 from release.registry.bodies import Body, Source
 from release.registry.replies import READ, Answer
 from release.registry.retries import Tries, Trouble
-from release.registry.transport import HASHING, Transport
+from release.registry.transport import CANCEL, HASHING, Transport
 
 CHUNK = 32 << 20  # bytes of one request: measured, larger ones are no faster
 _ONE_REQUEST = 1 << 20  # a blob of this size is not worth three requests
@@ -93,7 +93,7 @@ class Upload:
         location, self._location = self._location, ""
         if location:
             try:
-                self._transport.once("DELETE", location, (204, 202, 404), self._scopes)
+                self._transport.once("DELETE", location, (204, 202, 404), self._scopes, read=CANCEL)
             except Trouble:
                 return
 
