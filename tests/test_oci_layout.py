@@ -164,11 +164,13 @@ def test_keep_drops_what_this_tool_made_before_and_no_image_of_others(layout: La
 
 def test_keep_leaves_only_what_is_needed_where_all_is_this_tools_own(layout: Layout) -> None:
     layout.add(Bytes(b"of a killed build"), None, _nothing)
-    new = _image(layout, "new", b"new", annotations={"lockstep.model": "x"})
+    ours = {"annotations": {"lockstep.model": "x"}}
+    new = _image(layout, "new", b"new", **ours)
+    _image(layout, None, b"signature", subject={"mediaType": MANIFEST, "digest": new, "size": 1}, **ours)
     layout.keep(new)
     there = {path.read_bytes() for path in (layout.folder / "blobs" / "sha256").iterdir()}
-    assert {b"new", b"{}"} < there
-    assert len(there) == 3
+    assert {b"new", b"{}", b"signature"} < there
+    assert len(there) == 5
 
 
 def test_a_folder_that_holds_other_things_is_left_alone(tmp_path: Path) -> None:

@@ -191,22 +191,18 @@ class Layout:
             os.close(handle)
 
     def keep(self, digest: str) -> None:
-        """Drop the other images that this tool made here, and what belonged to them alone.
+        """Drop the other images that this tool made here, with what was attached to them and belonged to them alone.
 
-        Images of others stay. Where there are none, every blob that no manifest names goes too. What cannot be read
-        is left alone. Call it while the folder is held.
+        Images of others stay, and what is attached to this one. Where there are none of others, every blob that no
+        manifest names goes too. What cannot be read is left alone. Call it while the folder is held.
         """
         index = self._index()
-        ours: list[Entry] = []
-        for entry in index.manifests:
-            manifest = self._manifest(entry)
-            made = manifest is not None and MODEL in (manifest.annotations or {})
-            if entry.digest != digest and made:
-                ours.append(entry)
-        gone = {entry.digest for entry in ours}
-        attached = [e for e in index.manifests if (m := self._manifest(e)) and m.subject and m.subject.digest in gone]
-        dropped = [*ours, *(entry for entry in attached if entry not in ours)]
-        kept = [entry for entry in index.manifests if entry not in dropped]
+        manifests = {entry.digest: self._manifest(entry) for entry in index.manifests}
+        subjects = {name: found.subject.digest for name, found in manifests.items() if found and found.subject}
+        made = {name for name, found in manifests.items() if found and MODEL in (found.annotations or {})}
+        gone = made - subjects.keys() - {digest}
+        dropped = [e for e in index.manifests if e.digest in gone or subjects.get(e.digest) in gone]
+        kept = [e for e in index.manifests if e not in dropped]
         if dropped:
             self._write_index(index, kept)
         needed: set[str] = set()
@@ -214,7 +210,7 @@ class Layout:
             if (reached := self._reached(entry)) is None:
                 return
             needed |= reached
-        if all(entry.digest == digest for entry in kept):
+        if all(digest in (entry.digest, subjects.get(entry.digest)) for entry in kept):
             spare = {f"sha256:{path.name}" for path in self._blobs.iterdir()} - needed
         else:
             spare = {blob for entry in dropped for blob in self._reached(entry) or ()} - needed
