@@ -83,7 +83,7 @@ def change(ledger: Ledger, tip: str, environment: str, label: str, why: str = "i
     version = next_version("router", ledger.tags(), moves, after.model, after.digest)
     after = after.model_copy(update={"version": version})
     message = compose(environment, number, "promote", before, after, why)
-    tags = tags_for("router", ledger.tags(), environment, number, after, here=ledger.here)
+    tags = tags_for("router", ledger.tags(), moves, environment, after)
     return Change({at(environment): pointer.write(after)}, message, tags)
 
 
@@ -101,4 +101,4 @@ def promote(root: Path, environment: str, label: str, using: Promote = PROMOTE, 
 def refs(folder: Path) -> dict[str, str]:
     """Branches and tags by name, as they are."""
     lines = git(folder, "for-each-ref", "--format=%(refname) %(objectname)", "refs/heads", "refs/tags").splitlines()
-    return dict(line.split(" ") for line in lines)  # type: ignore[arg-type]
+    return {line.split(" ")[0]: line.split(" ")[1] for line in lines}

@@ -330,7 +330,7 @@ def unreadable(root: Path) -> None:
         (lambda root: promote(root, A, "1" * 40), "commit 111111111111 is not in the history of origin/main"),
         (lambda root: promote(root, A, "HEAD"), "pointer.yaml at [0-9a-f]{12}: commit: String should match"),
         (lambda root: promote(root, A, "x\nimage: y"), "pointer.yaml at [0-9a-f]{12}: "),
-        (lambda root: promote(root, "[", ""), "is not YAML"),
+        (lambda root: promote(root, "[", ""), "pointer.yaml at [0-9a-f]{12}: model: String should match"),
         (lambda root: kept_record(root, merged="x"), "evaluation.json at [0-9a-f]{12}: merged"),
         (lambda root: kept_record(root, schema_version=2), "at [0-9a-f]{12}: schema_version"),
         (lambda root: unreadable(root), "evaluation.json at [0-9a-f]{12}: Invalid JSON"),

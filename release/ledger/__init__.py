@@ -16,13 +16,15 @@ The environments lie below release/environments on one branch, of this repositor
     change = Change(
         {folder / "pointer.yaml": pointer.write(after), …},
         compose("production", number, "promote", before, after, why),
-        tags_for(name, ledger.tags(), "production", number, after, here=ledger.here),
+        tags_for(name, ledger.tags(), moves, "production", after),
     )
     made = ledger.commit(tip, change)                   # the branch and its tags, or a refusal and nothing
 
 ``commit`` is a compare-and-swap from ``tip``: everything that was read is read of ``tip``, so that a move is decided on
 what it replaces. Whoever comes second is told who was first (Outrun). To run a verb again after it succeeded, compare
 ``ledger.pointer(tip, environment)`` with what is wanted: equal means it is so already (then ``ledger.settle(tip)``).
+
+``disagreements`` says where the tags differ from the moves, and ``Change({}, "", missing(…))`` makes those that lack.
 
 Refusals: RemoteRefused (the remote does not answer, refuses, lies, or its history was rewritten), Outrun,
 EvidenceRefused (what is read cannot be believed), PromotionRefused (what is asked for cannot be written),
@@ -32,7 +34,7 @@ ParamsRefused, MachineRefused.
 from release.ledger.message import compose
 from release.ledger.repository import DEADLINE, Ledger
 from release.ledger.types import Change, Kind, Move, Person, Tag, TagRef, Tags
-from release.ledger.versions import disagreements, next_version, tags_for
+from release.ledger.versions import disagreements, missing, next_version, tags_for
 
 __all__ = [
     "DEADLINE",
@@ -46,6 +48,7 @@ __all__ = [
     "Tags",
     "compose",
     "disagreements",
+    "missing",
     "next_version",
     "tags_for",
 ]

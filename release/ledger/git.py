@@ -35,7 +35,7 @@ _PROTOCOLS = "file:git:http:https:ssh"  # an address is data: `ext::` would be a
 _CONFIG = (
     "core.hooksPath=" + os.devnull, "core.quotePath=off", "core.askPass=", "core.fsmonitor=false", "gc.auto=0",
     "maintenance.auto=false", "log.showRoot=true", "log.follow=false", "i18n.commitEncoding=UTF-8",
-    "push.recurseSubmodules=no",
+    "push.recurseSubmodules=no", "core.filesRefLockTimeout=5000",
 )  # fmt: skip
 _CREDENTIALS = re.compile(r"(?<=://)[^/\s]*@")
 _SHOWN = 400  # characters of git's words

@@ -46,6 +46,22 @@ class Look(NamedTuple):
     tags: dict[str, TagRef]
 
 
+class Wanted(NamedTuple):
+    """A compare-and-swap: the branch from ``tip`` to ``made``, and tags (full name to object) that are not there yet.
+
+    Where ``made`` is ``tip``, only tags are made.
+    """
+
+    tip: str
+    made: str
+    tags: dict[str, str]
+
+    @property
+    def moves(self) -> bool:
+        """Whether the branch moves."""
+        return self.made != self.tip
+
+
 def find(root: Path, promote: Promote, deadline: float) -> Place:
     """The place that ``promote`` names. Raises as ``Ledger.open`` says."""
     git = Git(root, deadline)

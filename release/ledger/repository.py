@@ -8,7 +8,7 @@ from checks import layout, pointer, quarantine
 from checks.errors import EvidenceRefused
 from checks.params import Promote
 from checks.pointer import Pointer
-from release.ledger import moves, place, trees, write
+from release.ledger import here, moves, place, trees, write
 from release.ledger.place import Place
 from release.ledger.types import Change, Move, Tags
 
@@ -18,8 +18,7 @@ DEADLINE = 60.0  # seconds for one call of git, those that ask a remote included
 class Ledger:
     """The environments, as the branch that holds them says. Make one with ``open``.
 
-    ``shown`` is what messages call it. ``here``: the environments live in this repository, and so do the commits that
-    their pointers name.
+    ``shown`` is what messages call it.
     """
 
     def __init__(self, where: Place, promote: Promote) -> None:
@@ -28,7 +27,6 @@ class Ledger:
         self._tags: Tags | None = None
         self._moves: dict[str, dict[str, tuple[Move, ...]]] = {}
         self.shown = where.shown
-        self.here = promote.repository is None
 
     @classmethod
     def open(cls, root: Path, promote: Promote, deadline: float = DEADLINE) -> Self:
@@ -129,9 +127,9 @@ class Ledger:
     def commit(self, tip: str, change: Change) -> str:
         """Make one commit of ``change`` on ``tip``, and move the branch and the tags to it, together or not at all.
 
-        Returns its hash; ``tip`` itself when the files are so already. ``release.ledger.write`` says how. Raises
-        Outrun when the branch is no longer at ``tip``; RemoteRefused when the remote refuses, fails, or does not show
-        what it took; PromotionRefused when git knows nobody to commit as, or the change is not one.
+        Returns its hash; ``tip`` itself, with the tags made, when the files are so already. ``release.ledger.write``
+        says how. Raises Outrun when the branch is no longer at ``tip``; RemoteRefused when the remote refuses, fails,
+        or does not show what it took; PromotionRefused when git knows nobody to commit as, or a tag is there already.
         """
         made = write.commit(self._place, tip, change, self._environments)
         self._tags = None
@@ -144,7 +142,7 @@ class Ledger:
         With a remote there is nothing to finish.
         """
         if self._place.remote is None:
-            write.follow(self._place, tip)
+            here.follow(self._place, tip)
 
     def _known(self, environment: str) -> str:
         if environment not in self._environments:

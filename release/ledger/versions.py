@@ -1,8 +1,8 @@
 """Versions and assignments as annotated tags in GTO's grammar, which `gto show` and `gto history` read.
 
-``router@v1.4.0`` registers a version: it lies on the commit whose record made the model (of this repository; where the
-environments live in another one, on the commit that first moved to it there). ``router#production#7`` says that the
-seventh move of production went to the version that is registered on the tag's commit.
+``router@v1.4.0`` registers a version; it lies on a commit that moved an environment to it, the first unless somebody
+chose another. ``router#production#7`` lies on the same commit and says that the seventh move of production went to it.
+(Not on the commit that the pointer names: two images of one model would share it, and GTO then reads nothing at all.)
 
 Tags mirror the pointers' history. One that says otherwise is reported, never believed: anybody who may push can make
 one. Only a name that is taken stops a move, since branch and tags arrive together.
@@ -14,7 +14,6 @@ from typing import Literal, NamedTuple
 
 from checks.errors import PromotionRefused
 from checks.pointer import Pointer
-from release.ledger.git import printable
 from release.ledger.types import Move, Tag, Tags
 
 FIRST = "v0.1.0"
@@ -70,26 +69,54 @@ def next_version(
     return f"v{major + 1}.0.0" if part == "major" else f"v{major}.{minor + 1}.0"
 
 
-def tags_for(name: str, tags: Tags, environment: str, number: int, pointer: Pointer, *, here: bool) -> tuple[Tag, ...]:
-    """The tags of the move ``number`` of an environment to ``pointer``; ``here``: this repository made the model.
+def tags_for(name: str, tags: Tags, moves: Sequence[Move], environment: str, pointer: Pointer) -> tuple[Tag, ...]:
+    """The tags of the next move of an environment, to ``pointer``. ``moves`` are those of all environments.
 
     Raises PromotionRefused when a name is taken by a tag that says something else, or is none that GTO reads.
     """
-    version, move = f"{name}@{pointer.version}", f"{name}#{environment}#{number}"
+    number = 1 + sum(move.environment == environment for move in moves)
+    version, move = _names(name, environment, number, pointer)
     for tag in (version, move):
         if parse(tag) is None:
-            raise PromotionRefused(
-                f"{tag}: is no name that GTO reads", "let names begin and end with a letter or digit"
-            )
-    there = tags.get(version)
-    commit = pointer.commit if here else (there.commit if there else None)
-    if there and (there.commit != commit or not there.annotated):
-        raise _taken(version, f"names commit {there.commit[:12]}, the model is of {pointer.commit[:12]}")
+            raise PromotionRefused(f"{tag}: is no name that GTO reads", "begin and end names with a letter or a digit")
+    there, made = tags.get(version), _made(moves, pointer.version)
+    if there and (there.commit not in made or not there.annotated):
+        raise _taken(version, f"is on commit {there.commit[:12]}, which moved nothing to {pointer.version}")
     if move in tags:
         raise _taken(move, "is there, and this move is not made yet")
-    says = f"{name} {pointer.version}\n\nimage {pointer.image}\nmodel {pointer.model}\nevidence {pointer.evidence}\n"
-    moved = Tag(move, f"{environment}: {says}", commit)
-    return (moved,) if there else (Tag(version, says, commit), moved)
+    commit = there.commit if there else next(iter(made), None)
+    moved = Tag(move, _says(name, pointer, environment), commit)
+    return (moved,) if there else (Tag(version, _says(name, pointer), commit), moved)
+
+
+def missing(name: str, tags: Tags, moves: Sequence[Move]) -> tuple[Tag, ...]:
+    """The tags that these moves should have and have not: after a merged pull request, or a tag taken away."""
+    wanted = dict[str, Tag]()
+    for made in sorted(moves, key=lambda each: each.at):
+        if made.after is None:
+            continue
+        version, move = _names(name, made.environment, made.number, made.after)
+        there = tags.get(version)
+        commit = there.commit if there else _made(moves, made.after.version)[0]
+        wanted.setdefault(version, Tag(version, _says(name, made.after), commit))
+        wanted[move] = Tag(move, _says(name, made.after, made.environment), commit)
+    return tuple(tag for tag in wanted.values() if tag.name not in tags and parse(tag.name))
+
+
+def _names(name: str, environment: str, number: int, pointer: Pointer) -> tuple[str, str]:
+    return f"{name}@{pointer.version}", f"{name}#{environment}#{number}"
+
+
+def _says(name: str, pointer: Pointer, environment: str = "") -> str:
+    subject = f"{environment} to {name} {pointer.version}" if environment else f"{name} {pointer.version}"
+    lines = (f"{field}: {value}\n" for field, value in pointer.model_dump().items() if field != "version")
+    return f"{subject}\n\n{''.join(lines)}"
+
+
+def _made(moves: Iterable[Move], version: str) -> list[str]:
+    """The commits that moved an environment to ``version``, the first first."""
+    to = [move for move in moves if move.after and move.after.version == version]
+    return [move.commit for move in sorted(to, key=lambda move: move.at)]
 
 
 def _taken(tag: str, why: str) -> PromotionRefused:
@@ -98,34 +125,23 @@ def _taken(tag: str, why: str) -> PromotionRefused:
     )
 
 
-def disagreements(name: str, tags: Tags, moves: Sequence[Move], *, here: bool) -> list[str]:
+def disagreements(name: str, tags: Tags, moves: Sequence[Move]) -> list[str]:
     """One line for each tag of this model that says other than the moves (of all environments), or is missing."""
-    lines = []
     by_number = {(move.environment, move.number): move for move in moves}
-    made = {move.after.version: move.after for move in moves if move.after}
+    lines = []
     for tag, there in sorted(tags.items()):
         said = parse(tag)
         if said is None or said.name != name:
             continue
-        if isinstance(said, Registered):
-            pointer = made.get(said.version)
-            if pointer is None:
-                lines.append(f"tag {tag}: no move ever went to {said.version}")
-            elif here and there.commit != pointer.commit:
-                lines.append(f"tag {tag}: names commit {there.commit[:12]}, the pointers say {pointer.commit[:12]}")
-        elif (move := by_number.get((said.environment, said.number))) is None:
-            lines.append(f"tag {tag}: {said.environment} never made a move {said.number}")
-        elif move.after is None:
-            lines.append(f"tag {tag}: that move took the pointer away")
-        elif (registered := tags.get(f"{name}@{move.after.version}")) and registered.commit != there.commit:
-            lines.append(f"tag {tag}: names commit {there.commit[:12]}, that move went to {move.after.version}")
         if not there.annotated:
             lines.append(f"tag {tag}: is not annotated, so GTO does not see it")
-    for move in moves:
-        wanted = [f"{name}#{move.environment}#{move.number}", f"{name}@{move.after.version}"] if move.after else []
-        lines += [f"tag {tag}: is missing, for {_of(move)}" for tag in wanted if tag not in tags]
-    return list(dict.fromkeys(lines))
-
-
-def _of(move: Move) -> str:
-    return f"move {move.number} of {move.environment} by {printable(move.by, 80)}"
+        if isinstance(said, Registered):
+            if there.commit not in _made(moves, said.version):
+                lines.append(f"tag {tag}: is on commit {there.commit[:12]}, which moved nothing to {said.version}")
+            continue
+        move = by_number.get((said.environment, said.number))
+        if move is None or move.after is None:
+            lines.append(f"tag {tag}: {said.environment} made no move {said.number} to a version")
+        elif (registered := tags.get(f"{name}@{move.after.version}")) and registered.commit != there.commit:
+            lines.append(f"tag {tag}: is not on the commit of {move.after.version}, where that move went")
+    return lines + [f"tag {tag.name}: is missing" for tag in missing(name, tags, moves)]

@@ -1,0 +1,70 @@
+"""The ledger of a laptop: a clone without any remote, whose own branch is what environments run.
+
+``git update-ref`` moves the branch and makes the tags, under the same conditions as a push. Then the files of each work
+tree that has the branch checked out follow, as in a fast-forward; one in which these files are edited refuses before
+anything moves. Killed in between, the branch is the truth, and the next move first brings the work tree after it.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from checks.errors import PromotionRefused
+from release.ledger import message, place
+from release.ledger.place import Place, Wanted
+from release.ledger.push import outrun
+
+
+def move(where: Place, wanted: Wanted, environments: Sequence[str]) -> None:
+    """Move the branch of this clone, its tags, and the work trees that have it checked out. Raises as ``push.move``."""
+    git, folders = where.git, _checked_out(where) if wanted.moves else []
+    for folder in folders:
+        git.run("update-index", "-q", "--refresh", at=folder)
+        said = git.run("read-tree", "-n", "-m", "-u", wanted.tip, wanted.made, at=folder)
+        if said.code != 0:
+            raise PromotionRefused(
+                f"{folder}: files that this moves are edited there: {said.why()}", "commit or restore them, then again"
+            )
+    lines = [f"update {where.ref} {wanted.made} {wanted.tip}"] if wanted.moves else []
+    lines += [f"create {name} {value}" for name, value in wanted.tags.items()]
+    script = "".join(f"{part}\0" for line in ("start", *lines, "prepare", "commit") for part in _words(line))
+    said = git.run("update-ref", "-m", "lockstep", "--stdin", "-z", given=script.encode())
+    now = place.look(where).tip
+    if now not in (wanted.tip, wanted.made):
+        raise outrun(where, wanted.tip, now, environments)
+    if now != wanted.made or (said.code != 0 and not wanted.moves):
+        raise PromotionRefused(f"{where.shown} was not moved: {said.why()}", "see to that, then run it again")
+    for folder in folders:
+        git.run("read-tree", "-m", "-u", wanted.tip, wanted.made, at=folder)
+
+
+def _words(line: str) -> list[str]:
+    """One command of ``git update-ref --stdin -z``: its words end with NUL, but the first two are one."""
+    verb, *rest = line.split(" ")
+    return [f"{verb} {rest[0]}", *rest[1:]] if rest else [verb]
+
+
+def follow(where: Place, tip: str) -> None:
+    """Bring work trees after the last move, when a run was killed before it could. No change where they have it.
+
+    Only files that are exactly as before the move change.
+    """
+    git = where.git
+    commits = git.objects([tip])
+    head, _, body = commits[tip].partition(b"\n\n")
+    if not message.read(body.decode(errors="replace")).trailers or head.count(b"\nparent ") != 1:
+        return
+    for folder in _checked_out(where):
+        git.run("update-index", "-q", "--refresh", at=folder)
+        git.run("read-tree", "-m", "-u", f"{tip}^", tip, at=folder)
+
+
+def _checked_out(where: Place) -> list[Path]:
+    """The work trees that have the branch checked out."""
+    found = list[Path]()
+    for block in where.git.line("worktree", "list", "--porcelain").split("\n\n"):
+        lines = block.split("\n")
+        if f"branch {where.ref}" in lines and "bare" not in lines:
+            folder = Path(lines[0].removeprefix("worktree "))
+            if folder.is_dir():
+                found.append(folder)
+    return found

@@ -1,0 +1,109 @@
+"""The push that moves the branch of a remote and makes its tags, in one transaction, and the look at what came of it.
+
+``git push --atomic`` with leases is a compare-and-swap: the branch from exactly the tip that was read, the tags from
+nothing. A remote that has no transactions refuses it. Whatever git then says, the remote is looked at again, and what
+it shows is what is reported: a push whose answer was lost has happened when the branch contains the commit, and one
+that was called done has not when it does not.
+"""
+
+import time
+from collections.abc import Sequence
+
+from checks import layout, pointer
+from checks.errors import EvidenceRefused, Outrun, PromotionRefused, RemoteRefused
+from release.ledger import place, trees
+from release.ledger.git import Said, printable
+from release.ledger.place import Place, Wanted
+
+_TRIES = 6  # while another push holds the remote's locks
+# What a remote says of a push that met another one, and of little else.
+_BUSY = ("failed to update ref", "cannot lock ref", "failed to lock", "incorrect old value")
+
+
+def move(where: Place, wanted: Wanted, environments: Sequence[str]) -> None:
+    """Move the remote's branch and make its tags, or raise as ``Ledger.commit`` says."""
+    assert where.remote is not None
+    expected = {where.ref: wanted.tip} if wanted.moves else {}
+    expected |= dict.fromkeys(wanted.tags, "")
+    values = {where.ref: wanted.made, **wanted.tags}
+    for attempt in range(_TRIES):
+        said = where.git.run(
+            "push", "--porcelain", "--atomic", "--no-verify", "--no-follow-tags", "--recurse-submodules=no",
+            *(f"--force-with-lease={name}:{value}" for name, value in expected.items()),
+            "--", where.remote, *(f"{values[name]}:{name}" for name in expected),
+        )  # fmt: skip
+        if _arrived(where, wanted, said, environments):
+            return
+        if not any(word in said.err + said.out.decode(errors="replace") for word in _BUSY):
+            break
+        time.sleep(0.1 * 2**attempt)
+    todo = "do what the remote asks for, then run it again"
+    if said.code is None or not said.out.strip():
+        todo = "run it again: it finds out if it arrived after all"
+    raise RemoteRefused(f"{where.shown}: {_words(said)}: nothing was moved", todo)
+
+
+def _arrived(where: Place, wanted: Wanted, said: Said, environments: Sequence[str]) -> bool:
+    """Whether the remote has what was wanted; False when it is as it was, and said so."""
+    try:
+        now = place.look(where)
+        if now.tip is not None:
+            place.bring(where, now.tip)
+    except RemoteRefused as refused:
+        how = "the remote says so, but then" if said.code == 0 else f"{said.why()}; then"
+        what = f"whether {where.shown} was moved is not known: {how} {refused.what}"
+        raise RemoteRefused(what, "run it again when the remote answers: it finds out") from refused
+    there = [name for name in wanted.tags if name.removeprefix("refs/tags/") in now.tags]
+    whole = len(there) == len(wanted.tags)
+    if wanted.moves and now.tip != wanted.tip:
+        if now.tip is None or not where.git.says("merge-base", "--is-ancestor", wanted.made, now.tip):
+            raise outrun(where, wanted.tip, now.tip, environments)
+        if not whole:
+            what = f"{where.shown}: took the commit {wanted.made[:12]} without its tags"
+            raise RemoteRefused(what, "make them: `lockstep reconcile --fix`")
+        return True
+    if said.code == 0 and whole and not wanted.moves:
+        return True
+    if there:
+        tag = there[0].removeprefix("refs/tags/")
+        todo = f"see who made it, then take it away: git push {printable(where.remote or '.')} :refs/tags/{tag}"
+        raise PromotionRefused(f"tag {tag}: is there already: nothing was moved", todo)
+    if said.code == 0:
+        what = f"{where.shown}: said that it took {wanted.made[:12]}, and shows what it was"
+        raise RemoteRefused(what, "ask who runs the remote")
+    return False
+
+
+def _words(said: Said) -> str:
+    """Why the remote did not take it: its own words, and the one that git has for it."""
+    words = said.why()
+    if said.code is None:
+        return words
+    lines = [line.split("\t") for line in said.out.decode(errors="replace").splitlines() if line.startswith("!")]
+    told = [fields[-1] for fields in lines if "atomic" not in fields[-1]] or [fields[-1] for fields in lines] or [""]
+    return printable(f"{words} {told[0]}") if told[0] not in words else words
+
+
+def outrun(where: Place, tip: str, now: str | None, environments: Sequence[str]) -> Outrun:
+    """Who moved the branch from ``tip`` to ``now``, and which environments to what."""
+    todo = "look at `lockstep status`, and run it again if it is still wanted"
+    if now is None:
+        return Outrun(f"{where.shown}: was taken away meanwhile", todo)
+    form = "--format=%an <%ae> committed %h: %s"
+    who = printable(where.git.line("log", "--max-count=1", "--no-show-signature", form, now, f"^{tip}"))
+    runs = [_runs(where, name, tip, now) for name in environments]
+    told = "; ".join([who or f"it is at {now[:12]}", *filter(None, runs)])
+    return Outrun(f"{where.shown} was moved by somebody else first: {told}", todo)
+
+
+def _runs(where: Place, environment: str, tip: str, now: str) -> str:
+    """What the environment runs now, if it was moved."""
+    path = f"{where.prefix}{layout.ENVIRONMENTS}/{environment}/{layout.POINTER}"
+    try:
+        old, new = (trees.read(where.git, commit, path) for commit in (tip, now))
+        if old == new:
+            return ""
+        its = pointer.parse(new, path) if new is not None else None
+    except EvidenceRefused as refused:
+        return refused.what
+    return f"{environment} runs {f'{its.version} ({its.digest[:19]}…)' if its else 'nothing'} now"
