@@ -208,13 +208,13 @@ def test_each_fault_is_found_and_named(
     what: str, name: str, make: Fault, check: CheckName, word: str, params: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("release.serving.probes.told.METRIC_SECONDS", 0.3)
+    monkeypatch.setattr(examine, "CHECKS", {check: examine.CHECKS[check]})
     p95 = 0.02 if what == "it is slow" else 5.0
     with talking(params, name, drain_seconds=1.0, p95_seconds=p95) as (asked, server):
         make(server)
         found = ask(asked)
     assert found[check].status == "fail", found[check]
     assert word in found[check].reason
-    assert combine(tuple(found.values())) == "fail"
 
 
 def test_answers_may_part_at_a_near_tie_and_the_comparison_ends_there(params: Params) -> None:

@@ -11,7 +11,7 @@ from release.serving.probes.asked import Asked, failed
 LOG_LINES = 5
 
 # In the order of asking; what is known of how it runs needs no asking.
-_CHECKS: dict[CheckName, Callable[[Asked], ServingCheck]] = {
+CHECKS: dict[CheckName, Callable[[Asked], ServingCheck]] = {
     "identity": told.identity,
     "template": answers.template,
     "parity": answers.parity,
@@ -35,7 +35,7 @@ def examine(asked: Asked, began: float) -> tuple[ServingCheck, ...]:
     if done[0].status != "pass":
         return nothing(done[0])
     gone = False
-    for name, check in _CHECKS.items():
+    for name, check in CHECKS.items():
         if gone:
             done.append(failed(name, "not asked: the server is gone"))
             continue
