@@ -23,7 +23,7 @@ from release import commits
 from release.oci import documents, reference, stores
 from release.oci.documents import Manifest
 from release.oci.types import Store
-from release.signing import attach, released, sbom, sigstore, trust, weights
+from release.signing import attach, dsse, released, sbom, sigstore, trust, weights
 from release.signing.released import Released
 from release.signing.statement import TEMPLATE, tokenizer
 
@@ -136,7 +136,7 @@ def _attached(place: _Place, found: Released, known: Signers) -> Iterator[Step]:
     release = found.statement.predicate
     listed = weights.of_image(release.image)
     statement = weights.payload(listed, found.statement.subject[0].name)
-    for one in attach.attached(place.store, place.image, sigstore.BUNDLE, weights.LARGEST, lambda _: None):
+    for one in attach.attached(place.store, place.image, sigstore.BUNDLE, dsse.LARGEST, lambda _: None):
         with contextlib.suppress(EvidenceRefused):
             note = f"of {len(listed)} files, as OpenSSF model signing defines it, by "
             note += weights.verify(one.data, statement, known)
@@ -170,11 +170,12 @@ class _Made:
         yield self._folder("weights", layout.MERGED, release.image.model, _files(parity), parity is not None)
         yield self._folder("adapter", layout.ADAPTER, made.adapter, _trained(train), train is not None)
         yield self._folder("base", layout.BASE, made.base, fetch.base.uri if fetch else "", fetch is not None)
-        yield Step(
-            what="tokenizer", digest=made.tokenizer, checked="follows" if parity else "signed", note="with the weights"
-        )
+        told: How = "follows" if parity else "signed"
+        yield Step(what="tokenizer", digest=made.tokenizer, checked=told, note="among the weights' files")
         if made.chat_template:
-            yield Step(what="chat template", digest=made.chat_template, checked="signed", note="with the tokenizer")
+            apart = parity.files.get(TEMPLATE) if parity else None
+            told = "follows" if apart and apart.sha256 == made.chat_template else "signed"
+            yield Step(what="chat template", digest=made.chat_template, checked=told, note="among the weights' files")
         for name, value in made.splits.items():
             rows = f"{prepare.splits[name].rows} rows" if prepare and name in prepare.splits else "rows"
             yield self._file(f"{name} split", layout.SPLITS / f"{name}.jsonl", value, rows)

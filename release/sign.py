@@ -183,7 +183,7 @@ def _attach(store: Store, to: Descriptor, made: _Made, signer: CryptoSigner | No
 def _already(store: Store, to: Descriptor, made: _Made, ours: Signers) -> dict[bytes, bytes]:
     """What is attached already by the same signer: what it states, and the bytes as they are there."""
     there = {one.payload: one.envelope for one in released.search(store, to.digest, ours).found}
-    for one in attach.attached(store, to.digest, WEIGHTS, weights.LARGEST, lambda _: None):
+    for one in attach.attached(store, to.digest, WEIGHTS, dsse.LARGEST, lambda _: None):
         with contextlib.suppress(EvidenceRefused):
             weights.verify(one.data, made.weights, ours)
             there[made.weights] = one.data

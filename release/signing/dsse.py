@@ -16,7 +16,7 @@ from checks.signers import Role, Signer, Signers
 from checks.statement import PAYLOAD
 from release.signing import keys, strict
 
-LARGEST = 1 << 20  # bytes of an envelope: it lies in git beside the pointer
+LARGEST = 1 << 20  # bytes of an envelope or a bundle: a release's lies in git beside its pointer
 _FIELDS = {"payload", "payloadType", "signatures"}
 _AGAIN = "sign it again with a key of release/policy/signers.yaml"
 

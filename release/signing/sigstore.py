@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from checks.errors import EvidenceRefused, MachineRefused, Refusal
 from checks.signers import Role, Signer, Signers
 from checks.statement import PAYLOAD
-from release.signing import strict
+from release.signing import dsse, strict
 from release.signing.dsse import Verified, allowed
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from sigstore.verify.policy import Identity
 
 BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
-LARGEST = 4 << 20  # bytes of a bundle: payload, certificate, log entry
 _ONLINE = "try again with the network; or sign with a key: --key"
 
 
@@ -53,7 +52,7 @@ def verify(data: bytes, signers: Signers, role: Role, where: str, *, offline: bo
     Certificate chain, transparency log, signature and identity are checked by the package.
     ``offline``: with the roots of trust as they were last fetched. Raises EvidenceRefused or MachineRefused.
     """
-    strict.read(data, where, LARGEST)
+    strict.read(data, where, dsse.LARGEST)
     identities = [signer for signer in signers if signer.identity and signer.issuer]
     todo = "sign it again by an identity of release/policy/signers.yaml"
     if not identities:

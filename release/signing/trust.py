@@ -40,7 +40,7 @@ def verify(data: bytes, known: Signers, role: Role, where: str) -> Verified:
     ``data`` is a DSSE envelope, or a Sigstore bundle with one: signed by a key, or by an identity. Raises
     EvidenceRefused when it does not hold, MachineRefused when Sigstore cannot be asked about it.
     """
-    plain = strict.read(data, where, sigstore.LARGEST)
+    plain = strict.read(data, where, dsse.LARGEST)
     if "mediaType" not in plain:
         return dsse.verify_plain(plain, known, role, where)
     material, envelope = plain.get("verificationMaterial"), plain.get("dsseEnvelope")

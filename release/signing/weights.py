@@ -18,7 +18,6 @@ from checks.statement import PAYLOAD, STATEMENT
 from release.signing import dsse, keys, sigstore, strict, trust
 
 PREDICATE = "https://model_signing/signature/v1.0"
-LARGEST = 4 << 20  # bytes of a bundle
 _IGNORED = (".git", ".gitattributes", ".github", ".gitignore")  # what the package leaves out unless told otherwise
 
 
@@ -58,7 +57,7 @@ def payload(files: Mapping[str, str], name: str) -> bytes:
 
 def sign(statement: bytes, key: CryptoSigner) -> bytes:
     """The bundle of ``statement``, signed by a key on disk."""
-    envelope = strict.read(dsse.sign(statement, PAYLOAD, key), "the envelope", LARGEST)
+    envelope = strict.read(dsse.sign(statement, PAYLOAD, key), "the envelope", dsse.LARGEST)
     for signature in envelope["signatures"]:
         signature["keyid"] = ""  # the bundle's hint says it
     return strict.write(
