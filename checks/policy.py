@@ -241,7 +241,7 @@ def _test(old: Digest | None, new: Digest | None) -> Iterator[Change]:
 
 
 def _environments(old: Mapping[str, Environment], new: Mapping[str, Environment]) -> Iterator[Change]:
-    for name in old | new:
+    for name in {**old, **new}:
         path, one, two = f"promote.environments.{name}", _plain(old.get(name)), _plain(new.get(name))
         if name not in new:
             yield _change(path, one, None, "removed", f"{path} is removed")

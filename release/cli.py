@@ -146,6 +146,35 @@ def build(
 
 
 @main.command()
+@click.option(
+    "--image", metavar="IMAGE", help="The built image in a registry: HOST/NAME@sha256:…; else .lockstep/image."
+)
+@click.option("--url", metavar="URL", help="Ask a server that runs already.")
+@click.option(
+    "--runtime",
+    metavar="NAME",
+    help="Serve the image's weights with this runtime in a process, without Docker; with --url, which server that is.",
+)
+@click.option("--gpus", metavar="WHICH", help="GPUs for the container: all, or their numbers with commas.")
+@click.option("--json", "as_json", is_flag=True, help="Print reports/serving.json.")
+@click.pass_obj
+@refusing
+def verify(
+    root: Path, image: str | None, url: str | None, runtime: str | None, gpus: str | None, as_json: bool
+) -> None:
+    """Start the image, ask it, and hold it to the offline model; exits with 14 when it is another or fails.
+
+    Writes reports/serving.json, whatever is found. Everything that was started is ended and removed.
+    """
+    from release import verify as verb
+
+    report = verb.verify(root, verb.Options(image=image, url=url, runtime=runtime, gpus=gpus))
+    click.echo(_json(report.model_dump(mode="json")) if as_json else tables.serving(report))
+    if refusal := verb.refusal(report):
+        raise refusal
+
+
+@main.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 @click.option("--registry", metavar="HOST", help="Also ask this container registry.")
 @click.pass_obj

@@ -5,16 +5,18 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from checks.serving import ServingReport
     from checks.verdict import Finding, Verdict
     from release.build import Plan
     from release.target_policy import PolicyJudgement
 
 LONGEST = 140  # of a passing gate's reason in the table
-MARKS = {"pass": "✓", "fail": "✗", "inconclusive": "?"}
+MARKS = {"pass": "✓", "fail": "✗", "inconclusive": "?", "unavailable": "-"}
 COLOURS = {
     "pass": "green",
     "fail": "red",
     "inconclusive": "yellow",
+    "unavailable": "yellow",
     "ok": "green",
     "missing": "red",
     "optional": "yellow",
@@ -37,9 +39,7 @@ def verdict(found: "Verdict") -> str:
 
 def _shown(finding: "Finding") -> str:
     """The reason on one printable line; that of a pass is cut, --explain has it whole."""
-    reason = " ".join(
-        "".join(c if c.isprintable() or c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in finding.reason).split()
-    )
+    reason = _line(finding.reason)
     if finding.status != "pass" or len(reason) <= LONGEST:
         return reason
     return f"{reason[: LONGEST - 1]}…"
@@ -100,6 +100,22 @@ def plan(found: "Plan") -> str:
     return "\n".join(lines)
 
 
+def serving(report: "ServingReport") -> str:
+    """What a server was seen to do: a line for each check, then how fast it answered."""
+    head = f"serving: {report.status}   model {_short(report.model)}, {report.runtime} as a {report.how}"
+    lines = [click.style(head, fg=COLOURS[report.status], bold=True)]
+    for check in report.checks:
+        mark = click.style(MARKS[check.status], fg=COLOURS[check.status])
+        lines.append(f"  {mark} {check.name:<9}  {_line(check.reason)}")
+    for load in report.load:
+        first = "" if load.first_token_p50 is None else f", first token {load.first_token_p50:.3f} s"
+        lines.append(
+            f"    {load.concurrency:>2} at a time: p50 {load.p50:.3f} s, p95 {load.p95:.3f} s{first}, "
+            f"{load.tokens_per_second:.0f} tokens/s"
+        )
+    return "\n".join(lines)
+
+
 def size(count: int) -> str:
     """Bytes for a person, in decimal units."""
     value, units = float(count), ["B", "kB", "MB", "GB", "TB"]
@@ -110,3 +126,8 @@ def size(count: int) -> str:
 
 def _short(digest: str) -> str:
     return digest.removeprefix("sha256:")[:12]
+
+
+def _line(text: str) -> str:
+    """Text on one printable line."""
+    return " ".join("".join(c if c.isprintable() or c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in text).split())
