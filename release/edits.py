@@ -1,9 +1,9 @@
-"""What people wrote in an environment must leave the release alone: whatever says it again, or otherwise, is a gap. Pure.
+"""What people wrote in an environment must leave the release alone: whatever speaks of it as well is a gap. Pure.
 
 A promotion writes an environment's folder ``release``; its ``kustomization.yaml``, the base and the components are
 people's. Through them another image, command or volume of weights would run than the pointer says. This reads those
-files as they lie in git and needs no tool, so it refuses some things that would do no harm. What `kustomize build` makes
-of them is held to the release by ``release.deployed``.
+files as they lie in git and needs no tool, so it refuses some things that would do no harm. What `kustomize build`
+makes of them is held to the release by ``release.deployed``.
 """
 
 import posixpath
@@ -24,17 +24,22 @@ _SERVERS = (CONTAINER, "kserve-container")
 _COPYING = layout.ENVIRONMENTS / "components" / "kserve"  # turns the Deployment into what KServe takes
 
 # Fields of a kustomization that cannot bring objects from elsewhere, nor run anything, nor copy a value over an image.
-_FIELDS = frozenset(
-    "apiVersion kind metadata namespace namePrefix nameSuffix resources components patches images replicas labels "
-    "commonLabels commonAnnotations configMapGenerator secretGenerator generatorOptions sortOptions buildMetadata".split()
-)
+_FIELDS = {
+    "apiVersion", "kind", "metadata", "namespace", "namePrefix", "nameSuffix", "resources", "components", "patches",
+    "images", "replicas", "labels", "commonLabels", "commonAnnotations", "configMapGenerator", "secretGenerator",
+    "generatorOptions", "sortOptions", "buildMetadata",
+}  # fmt: skip
+_OF_AN_IMAGE = {"name", "newName", "digest"}
+_OF_A_PATCH = {"path", "patch", "target", "options"}
 _LOCAL = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*")
 _PINNED = re.compile(r"[^\s@]+@sha256:[0-9a-f]{64}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _DECIDING = frozenset({"image", "command", "args", "env", "envFrom", "storageUri"})
+_PLACING = frozenset({"mountPath", "subPath"})
 # JSON pointers to whole parts that hold the server, its weights, or what is said of it (RFC 6901, 6902).
+_ONE = r"(/(?!-$)[^/]+)?"  # of a list, but for its end
 _WHOLE = re.compile(
-    r"(/spec(/(template(/spec(/(containers|volumes)(/\d+)?)?)?|predictor(/(containers|volumes)(/\d+)?)?))?)?"
+    rf"(/spec(/(template(/spec(/(containers|volumes){_ONE})?)?|predictor(/(containers|volumes){_ONE})?))?)?"
     r"|(/spec/(template|predictor))?/metadata(/annotations)?|/spec/predictor/annotations"
 )
 
@@ -93,10 +98,13 @@ def _of_kustomization(path: Path, value: dict[str, Any], home: Path) -> Iterator
         if not _within(path.parent, entry, home):
             yield f"{entry!r}: name a folder or a .yaml file of this environment, or one that environments share"
     for entry in _list(value, "images"):
-        if not (isinstance(entry, dict) and entry.get("name") == PLACEHOLDER and "newTag" not in entry
-                and _DIGEST.fullmatch(str(entry.get("digest")))):  # fmt: skip
+        # Exactly these keys: kustomize reads NEWTAG as newTag.
+        fits = isinstance(entry, dict) and entry.get("name") == PLACEHOLDER and entry.keys() <= _OF_AN_IMAGE
+        if not fits or not _DIGEST.fullmatch(str(entry.get("digest"))):
             yield f"images: only {PLACEHOLDER} may be given, by digest"
     for entry in patches:
+        if not entry.keys() <= _OF_A_PATCH:
+            yield f"patches: write {', '.join(sorted(_OF_A_PATCH))}, and nothing else"
         if isinstance(entry.get("patch"), str):
             try:
                 yield from _scan(plain_yaml.load(entry["patch"]), copying=copying)
@@ -122,21 +130,28 @@ def _scan(value: Any, *, copying: bool) -> Iterator[str]:
     elif isinstance(value, dict):
         if isinstance(value.get("op"), str) and "path" in value:
             yield from _of_operation(value["op"], str(value["path"]))
-        ours = value.get("name") in _SERVERS
-        for key, each in value.items():
-            if key == "image" and each != PLACEHOLDER and not (_sidecar(value, ours) and _PINNED.fullmatch(str(each))):
-                yield f"image: {each!r}: the release brings the server's, and others are named by digest"
-            elif ours and key in _DECIDING - {"image"}:
-                yield f"{key}: what the server is started with comes from its runtime"
-            elif key == "storageUri" or str(key).startswith(PREFIX):
-                yield f"{key}: only a promotion writes it"
-            elif key == "$patch" and not copying:
-                yield "$patch: replaces or removes what the release brings"
-            elif key == "name" and each == WEIGHTS:
-                yield f"name: {WEIGHTS}: the release brings the weights"
-            elif key == "mountPath" and posixpath.normpath(f"//{each}").lstrip("/").split("/")[0] in ("", "models"):
-                yield f"mountPath: {each}: is over the weights"
+        yield from _of_mapping(value, copying=copying)
+        for each in value.values():
             yield from _scan(each, copying=copying)
+
+
+def _of_mapping(value: dict[str, Any], *, copying: bool) -> Iterator[str]:
+    ours = value.get("name") in _SERVERS
+    for key, each in value.items():
+        if key == "image" and each != PLACEHOLDER and not (_sidecar(value, ours) and _PINNED.fullmatch(str(each))):
+            yield f"image: {each!r}: the release brings the server's, and others are named by digest"
+        elif ours and key in _DECIDING - {"image"}:
+            yield f"{key}: what the server is started with comes from its runtime"
+        elif key == "storageUri" or str(key).startswith(PREFIX):
+            yield f"{key}: only a promotion writes it"
+        elif each is None or (str(key).startswith("$") and not copying):
+            yield f"{key}: replaces or removes what the release may bring"
+        elif key == "predictor" and isinstance(each, dict) and {"containers", "volumes"} & each.keys():
+            yield f"{key}: replaces whole lists: write a patch of operations (RFC 6902)"
+        elif key == "name" and each == WEIGHTS:
+            yield f"name: {WEIGHTS}: the release brings the weights"
+        elif key == "mountPath" and posixpath.normpath(f"//{each}").lstrip("/").split("/")[0] in ("", "models"):
+            yield f"mountPath: {each}: is over the weights"
 
 
 def _sidecar(value: dict[str, Any], ours: bool) -> bool:
@@ -145,7 +160,7 @@ def _sidecar(value: dict[str, Any], ours: bool) -> bool:
 
 def _of_operation(operation: str, path: str) -> Iterator[str]:
     parts = [part.replace("~1", "/").replace("~0", "~") for part in path.split("/")]
-    decides = _DECIDING.intersection(parts) or any(part.startswith(PREFIX) for part in parts)
+    decides = (_DECIDING | _PLACING).intersection(parts) or any(part.startswith(PREFIX) for part in parts)
     if operation in ("move", "copy") or decides or _WHOLE.fullmatch(path):
         yield f"{operation} {path}: is of what the release brings"
 

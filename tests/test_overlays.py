@@ -1,6 +1,5 @@
 """Environments as kustomize builds them, held to the schemas of Kubernetes and to what a cluster should be given."""
 
-import functools
 import json
 import re
 import shutil
@@ -15,88 +14,36 @@ from hypothesis import strategies as st
 
 from checks import layout
 from checks.errors import EvidenceRefused, ParamsRefused, Refusal
-from checks.params import Serve
-from checks.pointer import Pointer
-from checks.serving import BaseImage, ImageReport, Layer
 from release import deployed, overlays, runtimes
 from tests import kubernetes_tools
-from tests.conftest import REPOSITORY, as_params, scaled_down
+from tests.conftest import REPOSITORY
+from tests.overlay_sample import (
+    COMMIT,
+    EVIDENCE,
+    IMAGE,
+    KINDS,
+    MODEL,
+    OTHER,
+    SERVER,
+    image,
+    load,
+    pin,
+    pointer,
+    promoted,
+    put,
+    rendered,
+    serve,
+)  # fmt: skip
 
-MODEL, IMAGE, EVIDENCE, OTHER = (f"sha256:{digit * 64}" for digit in "abce")
-COMMIT = "98f0e61f0a1c4f3f6f0e3f9c2d9c1b7a5e4d3c2b"
-SERVER = "registry.example/servers/server"  # of weights that come alone
 ENVIRONMENTS = ("staging", "production")
 RUNTIMES = tuple(runtimes.names())
 SHAPES = ("baked", "weights")
-KINDS = ("deployment", "kserve")
-
-Files = dict[Path, bytes]
-
-load = functools.cache(runtimes.load)
-
-
-@functools.cache
-def serve(**changes: Any) -> Serve:
-    document = scaled_down()
-    document["serve"] |= {"name": "router"} | changes
-    return as_params(document).serve
-
-
-def pointer(**changes: str) -> Pointer:
-    told = {
-        "model": MODEL, "commit": COMMIT, "version": "v1.4.0", "image": f"registry.example/team/router@{IMAGE}",
-        "evidence": EVIDENCE,
-    }  # fmt: skip
-    return Pointer.model_validate(told | changes)
-
-
-def image(runtime: str = "tgi", shape: str = "baked", **changes: Any) -> ImageReport:
-    """What the evidence says of a server with the weights in it, or of weights alone."""
-    base = BaseImage(name="r.example/s:1", index=None, manifest=OTHER, platform="linux/amd64", layers=3, size=9)
-    layer = Layer(digest=OTHER, size=4, files={"model.safetensors": OTHER})
-    return ImageReport(
-        image=IMAGE, model=MODEL, verdict=OTHER, commit=COMMIT, runtime=runtime, path=f"/models/router-{'a' * 12}",
-        base=base if shape == "baked" else None, layers=(layer,), size=13, tool="0.1.0",
-    ).model_copy(update=changes)  # fmt: skip
-
-
-def rendered(environment: str = "staging", runtime: str = "tgi", shape: str = "baked") -> Files:
-    return overlays.render(environment, pointer(), image(runtime, shape), load(runtime), serve())
 
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     """A copy of release/environments, as another repository would have it: nothing else is there."""
     return shutil.copytree(REPOSITORY / layout.ENVIRONMENTS, tmp_path / layout.ENVIRONMENTS)
-
-
-def put(tree: Path, files: Files) -> None:
-    root = tree.parent.parent
-    for path, data in files.items():
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).write_bytes(data)
-
-
-def pin(tree: Path, environment: str, **changes: Any) -> None:
-    """What a person adds to the environment's own file."""
-    edit(
-        tree, environment, lambda own: own.update({"images": [{"name": overlays.PLACEHOLDER, "newName": SERVER, "digest": OTHER}]} | changes)
-    )  # fmt: skip
-
-
-def edit(tree: Path, environment: str, change: Callable[[dict[str, Any]], object]) -> None:
-    path = tree / environment / "kustomization.yaml"
-    own = yaml.safe_load(path.read_text())
-    change(own)
-    path.write_text(yaml.safe_dump(own))
-
-
-def promoted(
-    tree: Path, environment: str, runtime: str, shape: str, kind: str, *components: str
-) -> list[dict[str, Any]]:
-    put(tree, rendered(environment, runtime, shape))
-    pin(tree, environment, resources=[f"release/{kind}"], components=[f"../components/{name}" for name in components])
-    return kubernetes_tools.build(tree / environment)
 
 
 def container(items: list[dict[str, Any]]) -> dict[str, Any]:
@@ -126,10 +73,10 @@ def test_every_environment_with_every_runtime_builds_what_kubernetes_takes_and_w
     items = promoted(tree, environment, runtime, shape, kind)
     kinds = {"deployment": {"Deployment", "Service"}, "kserve": {"InferenceService"}}[kind]
     assert {item["kind"] for item in items} == kinds | {"NetworkPolicy", "PodDisruptionBudget"}
+    version = kubernetes_tools.VERSIONS[ENVIRONMENTS.index(environment)]
     for item in items:
         assert item["metadata"]["namespace"] == f"model-{environment}"
-        for version in kubernetes_tools.VERSIONS:
-            kubernetes_tools.validate(item, version)
+        kubernetes_tools.validate(item, version)
     assert deployed.gaps(items, environment, rendered(environment, runtime, shape)) == []
 
 

@@ -1,0 +1,93 @@
+"""A release to render, and a copy of the environments to render it into."""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from checks import layout
+from checks.params import Serve
+from checks.pointer import Pointer
+from checks.serving import BaseImage, ImageReport, Layer
+from release import overlays, runtimes
+from tests import kubernetes_tools
+from tests.conftest import as_params, scaled_down
+
+MODEL, IMAGE, EVIDENCE, OTHER = (f"sha256:{digit * 64}" for digit in "abce")
+COMMIT = "98f0e61f0a1c4f3f6f0e3f9c2d9c1b7a5e4d3c2b"
+SERVER = "registry.example/servers/server"  # of weights that come alone
+KINDS = ("deployment", "kserve")
+
+Files = dict[Path, bytes]
+load = functools.cache(runtimes.load)
+
+
+@functools.cache
+def serve(**changes: Any) -> Serve:
+    document = scaled_down()
+    document["serve"] |= {"name": "router"} | changes
+    return as_params(document).serve
+
+
+def pointer(**changes: str) -> Pointer:
+    told = {
+        "model": MODEL, "commit": COMMIT, "version": "v1.4.0", "image": f"registry.example/team/router@{IMAGE}",
+        "evidence": EVIDENCE,
+    }  # fmt: skip
+    return Pointer.model_validate(told | changes)
+
+
+def image(runtime: str = "tgi", shape: str = "baked", **changes: Any) -> ImageReport:
+    """What the evidence says of a server with the weights in it, or of weights alone."""
+    base = BaseImage(name="r.example/s:1", index=None, manifest=OTHER, platform="linux/amd64", layers=3, size=9)
+    layer = Layer(digest=OTHER, size=4, files={"model.safetensors": OTHER})
+    return ImageReport(
+        image=IMAGE, model=MODEL, verdict=OTHER, commit=COMMIT, runtime=runtime, path=f"/models/router-{'a' * 12}",
+        base=base if shape == "baked" else None, layers=(layer,), size=13, tool="0.1.0",
+    ).model_copy(update=changes)  # fmt: skip
+
+
+def rendered(environment: str = "staging", runtime: str = "tgi", shape: str = "baked") -> Files:
+    return overlays.render(environment, pointer(), image(runtime, shape), load(runtime), serve())
+
+
+def put(tree: Path, files: Files) -> None:
+    """Write files of the repository that has ``tree`` as its release/environments."""
+    for path, data in files.items():
+        target = tree / path.relative_to(layout.ENVIRONMENTS)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(data)
+
+
+def edit(tree: Path, environment: str, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change what people wrote: the environment's own kustomization, as plain values."""
+    path = tree / environment / "kustomization.yaml"
+    own = yaml.safe_load(path.read_text())
+    change(own)
+    path.write_text(yaml.safe_dump(own))
+
+
+def pin(tree: Path, environment: str, **changes: Any) -> None:
+    """Name the server that weights run in, and whatever else."""
+    images = [{"name": overlays.PLACEHOLDER, "newName": SERVER, "digest": OTHER}]
+    edit(tree, environment, lambda own: own.update({"images": images} | changes))
+
+
+def promoted(
+    tree: Path, environment: str, runtime: str, shape: str, kind: str, *components: str
+) -> list[dict[str, Any]]:
+    """What kustomize builds of the environment after a promotion."""
+    put(tree, rendered(environment, runtime, shape))
+    pin(tree, environment, resources=[f"release/{kind}"], components=[f"../components/{name}" for name in components])
+    return kubernetes_tools.build(tree / environment)
+
+
+def lying(tree: Path) -> dict[Path, bytes | None]:
+    """All files below ``tree`` by their path in a repository; None for what is no regular file."""
+    return {
+        layout.ENVIRONMENTS / path.relative_to(tree): path.read_bytes() if not path.is_symlink() else None
+        for path in tree.rglob("*")
+        if path.is_symlink() or path.is_file()
+    }

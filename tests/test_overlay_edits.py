@@ -1,0 +1,278 @@
+"""What people may write in an environment, and what only a promotion may: told from the files, and from what they build."""
+
+import copy
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from checks import layout
+from release import deployed, edits, overlays
+from tests import kubernetes_tools
+from tests.conftest import REPOSITORY
+from tests.overlay_sample import IMAGE, KINDS, OTHER, SERVER, edit, lying, pin, promoted, put, rendered
+
+EVIL = f"evil.example/x@{OTHER}"
+KIND = {"deployment": "Deployment", "kserve": "InferenceService"}
+POD = {"deployment": "/spec/template/spec", "kserve": "/spec/predictor"}
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A copy of release/environments with a release promoted to staging."""
+    found = shutil.copytree(REPOSITORY / layout.ENVIRONMENTS, tmp_path / layout.ENVIRONMENTS)
+    put(found, rendered())
+    return found
+
+
+def own(**fields: Any) -> Callable[[Path], None]:
+    return lambda tree: edit(tree, "staging", lambda value: value.update(fields))
+
+
+def operations(*ops: dict[str, Any], kind: str = "Deployment") -> Callable[[Path], None]:
+    patch = {"target": {"kind": kind}, "patch": yaml.safe_dump(list(ops))}
+    return lambda tree: edit(tree, "staging", lambda value: value["patches"].append(patch))
+
+
+def merge(pod: dict[str, Any], **more: Any) -> Callable[[Path], None]:
+    value = {
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "server"} | more, "spec": {"template": {"spec": pod}},
+    }  # fmt: skip
+    return lambda tree: edit(tree, "staging", lambda found: found["patches"].append({"patch": yaml.safe_dump(value)}))
+
+
+def server(**fields: Any) -> Callable[[Path], None]:
+    return merge({"containers": [{"name": "server"} | fields]})
+
+
+def write(name: str, text: str, **fields: Any) -> Callable[[Path], None]:
+    def do(tree: Path) -> None:
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_text(text)
+        own(**fields)(tree)
+
+    return do
+
+
+def replace(name: str, old: str, new: str) -> Callable[[Path], None]:
+    def do(tree: Path) -> None:
+        text = (tree / name).read_text()
+        assert old in text
+        (tree / name).write_text(text.replace(old, new, 1))
+
+    return do
+
+
+def link(name: str, target: str) -> Callable[[Path], None]:
+    def do(tree: Path) -> None:
+        (tree / name).unlink(missing_ok=True)
+        (tree / name).symlink_to(target)
+
+    return do
+
+
+CONTAINERS = "/spec/template/spec/containers"
+TRANSFORMER = (
+    "apiVersion: builtin\nkind: ImageTagTransformer\nmetadata: {name: x}\nimageTag: {name: x, newTag: latest}\n"
+)
+OWN = layout.ENVIRONMENTS / "staging" / "kustomization.yaml"
+OWN_RELEASE = "release/deployment"
+
+# What is done, what is said of the files, what is said of the objects (None: they do not build, or nothing is wrong with them).
+TAMPERS: list[tuple[Callable[[Path], None], str, str | None]] = [
+    (own(images=[{"name": "registry.example/team/router", "newTag": "latest"}]), "images: only lockstep.invalid/server", "server.image: is "),
+    (own(images=[{"name": "registry.example/team/router", "newName": "evil.example/x", "digest": OTHER}]), "images: only", "server.image: is "),
+    (own(Images=[{"name": "registry.example/team/router", "newTag": "latest"}]), "Images: an environment may not use it", "server.image: is "),
+    (own(images=[{"name": overlays.PLACEHOLDER, "digest": OTHER, "NewTag": "latest"}]), "images: only", None),
+    (own(images=[{"name": overlays.PLACEHOLDER, "newTag": "v1"}]), "images: only", None),
+    (own(images=[{"name": overlays.PLACEHOLDER, "newName": SERVER}]), "images: only", None),
+    (server(image=EVIL), "image: 'evil.example/x@", "server.image: is "),
+    (server(image="evil.example/x:latest"), "image: 'evil.example/x:latest'", "server.image: is "),
+    (server(command=["sh"]), "command: what the server is started with", "server.command: the release sets none"),
+    (server(args=["--model=/tmp/x"]), "args: what the server", "server.args: the release sets none"),
+    (server(env=[{"name": "MODEL_ID", "value": "/tmp/x"}]), "env: what the server", "server.env: the release sets none"),
+    (server(envFrom=[{"configMapRef": {"name": "x"}}]), "envFrom: what the server", "server.envFrom: the release sets none"),
+    (server(volumeMounts=[{"name": "tmp", "mountPath": "/models"}]), "mountPath: /models: is over the weights", "server.volumeMounts: /models is"),
+    (server(volumeMounts=[{"name": "tmp", "mountPath": "/tmp/../models/x"}]), "mountPath: .*: is over", "server.volumeMounts: .* is mounted over"),
+    (server(volumeMounts=[{"name": "tmp", "mountPath": "//models/"}]), "mountPath: .*: is over", "server.volumeMounts: .* is mounted over"),
+    (merge({"containers": [{"name": "server", "$patch": "delete"}, {"name": "other", "image": EVIL}]}), r"\$patch: replaces", "has no container server"),
+    (merge({"volumes": [{"name": "weights", "persistentVolumeClaim": {"claimName": "x"}}]}), "name: weights: the release brings", None),
+    (merge({"containers": [{"name": "proxy", "image": "proxy:latest"}]}), "image: 'proxy:latest'", None),
+    (merge({}, annotations={"lockstep/version": "v9.9.9"}), "lockstep/version: only a promotion", "annotations.lockstep/version: is 'v9.9.9'"),
+    (merge({}, annotations=None), "annotations: replaces or removes", "annotations.lockstep/model: is None"),
+    (operations({"op": "replace", "path": f"{CONTAINERS}/0/image", "value": EVIL}), "replace .*/image: is of what", "server.image: is "),
+    (operations({"op": "replace", "path": f"{CONTAINERS}/0", "value": {"name": "x", "image": EVIL}}), "replace .*/0: is of", "has no container server"),
+    (operations({"op": "replace", "path": f"{CONTAINERS}/-1", "value": {"name": "x", "image": EVIL}}), "replace .*/-1: is of", None),
+    (operations({"op": "replace", "path": CONTAINERS, "value": [{"name": "server", "image": EVIL}]}), "replace .*containers: is of", "server.image: is "),
+    (operations({"op": "add", "path": f"{CONTAINERS}/0", "value": {"name": "x", "image": EVIL}}), "add .*/0: is of", None),
+    (operations({"op": "add", "path": f"{CONTAINERS}/-", "value": {"name": "server", "image": EVIL}}), "image: 'evil", None),
+    (operations({"op": "add", "path": f"{CONTAINERS}/0/command", "value": ["sh"]}), "add .*/command: is of", "server.command"),
+    (operations({"op": "copy", "from": "/metadata/labels", "path": "/spec/x"}), "copy /spec/x: is of", None),
+    (operations({"op": "replace", "path": "/metadata/annotations/lockstep~1version", "value": "v9.9.9"}), "lockstep~1version: is of", "lockstep/version: is 'v9.9.9'"),
+    (operations({"op": "remove", "path": "/metadata/annotations"}), "remove /metadata/annotations: is of", "annotations.lockstep/model: is None"),
+    (operations({"op": "remove", "path": "/spec/template/spec/containers/0/volumeMounts/1/mountPath"}), "mountPath: is of", "volumeMounts./usr/src/out: is there 0 times"),
+    (own(commonAnnotations={"lockstep/version": "v9.9.9"}), "lockstep/version: only a promotion", "lockstep/version: is 'v9.9.9'"),
+    (own(resources=["https://evil.example/base"]), "'https://evil.example/base': name a folder", None),
+    (own(resources=["github.com/evil/x?ref=main"]), "'github.com/evil/x\\?ref=main': name a folder", None),
+    (own(resources=["../production/release/deployment"]), "resources: name one of", None),
+    (own(resources=["../production"]), "'../production': name a folder", None),
+    (own(resources=["release/deployment", "release/kserve"]), "resources: name one of", None),
+    (own(resources=["../base"]), "resources: name one of", "annotations.lockstep/model: is None"),
+    (own(resources=[]), "resources: name one of", "staging: one Deployment or InferenceService is to run the release, there is none"),
+    (own(resources=["release/deployment", "../../../elsewhere"]), "'../../../elsewhere': name a folder", None),
+    (own(components=["../../../elsewhere"]), "'../../../elsewhere': name a folder", None),
+    (own(patches=[{"path": "patch.txt"}]), "'patch.txt': name a folder or a .yaml file", None),
+    (own(patches=[{"Path": "../x.yaml"}]), "patches: write options, patch, path, target", None),
+    (own(patches=[{"patch": "a: &x [1]\nb: *x"}]), "patches: a patch is not one plain YAML document", None),
+    (own(patches=[{"patch": "a: 1\n---\nb: 2"}]), "patches: a patch is not one plain YAML document", None),
+    (own(replacements=[]), "replacements: an environment may not use it", None),
+    (own(helmCharts=[{"name": "x"}]), "helmCharts: an environment may not use it", None),
+    (own(generators=["x.yaml"]), "generators: an environment may not use it", None),
+    (write("staging/t.yaml", TRANSFORMER, transformers=["t.yaml"]), "transformers: an environment may not use it", None),
+    (own(bases=["../base"]), "bases: an environment may not use it", None),
+    (own(patchesStrategicMerge=["x.yaml"]), "patchesStrategicMerge: an environment may not use it", None),
+    (own(openapi={"path": "x"}), "openapi: an environment may not use it", None),
+    (write("staging/more/kustomization.yaml", "resources: [https://evil.example]\n", resources=[OWN_RELEASE, "more"]), "more/kustomization.yaml: 'https:", None),
+    (write("staging/p.yaml", yaml.safe_dump([{"op": "replace", "path": f"{CONTAINERS}/0/image", "value": EVIL}]), patches=[{"path": "p.yaml", "target": {"kind": "Deployment"}}]), "p.yaml: replace .*image: is of", "server.image: is "),
+    (replace("base/deployment.yaml", "image: lockstep.invalid/server", "image: evil.example/x"), "base/deployment.yaml: image: 'evil.example/x'", None),
+    (replace("base/deployment.yaml", "- name: server", "- name: server\n          command: [sh]"), "base/deployment.yaml: command: what", "server.command"),
+    (replace("components/gpu/kustomization.yaml", "op: add", "op: move"), "gpu/kustomization.yaml: move ", None),
+    (link("staging/kustomization.yaml", "../production/kustomization.yaml"), "staging/kustomization.yaml: is not a regular file", None),
+    (link("staging/extra", "../production"), "staging/extra: is not a regular file", None),
+    (lambda tree: (tree / "staging" / "kustomization.yaml").unlink(), "staging/kustomization.yaml: is missing", None),
+    (lambda tree: put(tree, {OWN: b"\xff"}), "kustomization.yaml: is not one plain YAML", None),
+    (lambda tree: put(tree, {OWN: b"[]"}), "kustomization.yaml: is no mapping", None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("tamper", "of_files", "of_objects"), TAMPERS)
+def test_what_only_a_promotion_may_say_is_a_gap_in_the_files_and_in_what_they_build(
+    tree: Path, tamper: Callable[[Path], None], of_files: str, of_objects: str | None
+) -> None:
+    tamper(tree)
+    found = edits.gaps("staging", lying(tree))
+    assert any(re.search(of_files, gap) for gap in found), found
+    assert all("\n" not in gap for gap in found)
+    if of_objects is not None:
+        said = deployed.gaps(kubernetes_tools.build(tree / "staging"), "staging", rendered())
+        assert any(re.search(of_objects, gap) for gap in said), said
+
+
+FREE: list[Callable[[Path], None]] = [
+    own(namespace="other", namePrefix="a-", nameSuffix="-b"),
+    own(labels=[{"pairs": {"team": "routing"}, "includeSelectors": True}]),
+    own(components=["../components/gpu"]),
+    own(configMapGenerator=[{"name": "mine", "literals": ["a=b"]}]),
+    own(images=[{"name": overlays.PLACEHOLDER, "newName": SERVER, "digest": OTHER}]),
+    server(resources={"limits": {"memory": "64Gi"}}),
+    merge({"nodeSelector": {"pool": "gpu"}, "priorityClassName": "high", "imagePullSecrets": [{"name": "pull"}]}),
+    merge({"containers": [{"name": "proxy", "image": f"proxy.example/p@{IMAGE}", "env": [{"name": "A", "value": "b"}]}]}),
+    merge({"volumes": [{"name": "cache", "emptyDir": {}}], "containers": [{"name": "server", "volumeMounts": [{"name": "cache", "mountPath": "/cache"}]}]}),
+    operations({"op": "add", "path": f"{CONTAINERS}/-", "value": {"name": "proxy", "image": f"proxy.example/p@{IMAGE}"}}),
+    operations({"op": "replace", "path": f"{CONTAINERS}/0/startupProbe/failureThreshold", "value": 720}),
+    write("staging/policy.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\ndata: {image: x@y}\n".replace("image", "picture"), resources=[OWN_RELEASE, "policy.yaml"]),
+    replace("base/deployment.yaml", "memory: 8Gi", "memory: 80Gi"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", FREE)
+def test_what_is_the_environments_own_is_no_gap(tree: Path, change: Callable[[Path], None]) -> None:
+    change(tree)
+    assert edits.gaps("staging", lying(tree)) == []
+    assert deployed.gaps(kubernetes_tools.build(tree / "staging"), "staging", rendered()) == []
+
+
+def test_the_repositorys_own_environments_have_no_gap() -> None:
+    found = lying(REPOSITORY / layout.ENVIRONMENTS)
+    assert [gap for name in ("staging", "production") for gap in edits.gaps(name, found)] == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_lists_of_an_inference_service_are_not_replaced_unseen(tree: Path, kind: str) -> None:
+    other = {"apiVersion": "serving.kserve.io/v1beta1", "kind": "InferenceService", "metadata": {"name": "server"}}
+    value = other | {"spec": {"predictor": {"containers": [{"name": "x", "image": EVIL}]}}}
+    pin(tree, "staging", resources=["release/kserve"], patches=[{"patch": yaml.safe_dump(value)}])
+    assert any("predictor: replaces whole lists" in gap for gap in edits.gaps("staging", lying(tree)))
+    items = kubernetes_tools.build(tree / "staging")
+    assert deployed.gaps(items, "staging", rendered()) == ["InferenceService server: has no container server"]
+
+
+# What a cluster has.
+
+
+def _pod(item: dict[str, Any]) -> dict[str, Any]:
+    found = item["spec"]["predictor"] if item["kind"] == "InferenceService" else item["spec"]["template"]["spec"]
+    assert isinstance(found, dict)
+    return found
+
+
+def _first(item: dict[str, Any]) -> dict[str, Any]:
+    found = _pod(item)["containers"][0]
+    assert isinstance(found, dict)
+    return found
+
+
+DRIFT: list[tuple[Callable[[dict[str, Any]], object], str]] = [
+    (lambda item: _first(item).update(image="registry.example/team/router:v1.4.0"), "server.image: is 'registry.example/team/router:v1.4.0', the release says"),
+    (lambda item: _first(item).update(image=f"registry.example/team/router@{OTHER}"), "server.image: is "),
+    (lambda item: _first(item).pop("image"), "server.image: is None"),
+    (lambda item: _first(item).update(args=["x"]), "server.args: the release sets none"),
+    (lambda item: _first(item).pop("volumeMounts"), "server.volumeMounts.*: is there 0 times"),
+    (lambda item: _first(item)["readinessProbe"]["httpGet"].update(path="/"), "server.readinessProbe.httpGet.path: is '/'"),
+    (lambda item: _pod(item).update(terminationGracePeriodSeconds=1), "pod.terminationGracePeriodSeconds: is 1"),
+    (lambda item: _pod(item).update(containers="x"), "has no container server"),
+    (lambda item: _pod(item).update(volumes=None), "pod.volumes.shm: is there 0 times"),
+    (lambda item: item["metadata"]["annotations"].pop("lockstep/model"), "annotations.lockstep/model: is None"),
+    (lambda item: item["metadata"].pop("annotations"), "annotations.lockstep/model: is None"),
+    (lambda item: item["metadata"].pop("labels"), ""),
+    (lambda item: item.update(kind="Rollout"), "there is none"),
+    (lambda item: item.pop("spec"), "has no container server"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("change", "message"), DRIFT)
+def test_what_drifted_in_a_cluster_is_named(
+    tree: Path, kind: str, change: Callable[[dict[str, Any]], object], message: str
+) -> None:
+    items = promoted(tree, "staging", "tgi", "baked", kind)
+    (item,) = [each for each in items if each["kind"] == KIND[kind]]
+    change(item)
+    found = deployed.gaps(items, "staging", rendered())
+    assert any(re.search(message, gap) for gap in found) if message else not found, found
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image": overlays.PLACEHOLDER}, "server.image: is not named: pin it in `images:`"),
+        ({"image": f"{SERVER}:latest"}, "server.image: .* is not pinned by digest"),
+        ({"args": ["/models/other"]}, "server.args: is \\['/models/other'\\]"),
+        ({"command": None}, "server.command: is None"),
+        ({"env": []}, "server.env.*: is there 0 times"),
+    ],
+)
+def test_the_server_of_weights_that_come_alone_is_pinned_and_started_as_its_runtime_says(
+    tree: Path, change: dict[str, Any], message: str
+) -> None:
+    items = promoted(tree, "staging", "vllm", "weights", "deployment")
+    (item,) = [each for each in items if each["kind"] == "Deployment"]
+    _first(item).update(change)
+    found = deployed.gaps(items, "staging", rendered("staging", "vllm", "weights"))
+    assert any(re.search(message, gap) for gap in found), found
+
+
+def test_a_server_where_nothing_was_promoted_and_a_second_one_are_gaps(tree: Path) -> None:
+    items = promoted(tree, "staging", "tgi", "baked", "deployment")
+    assert deployed.gaps(items, "staging", overlays.nothing("staging")) == [
+        "Deployment server: nothing has been promoted to staging for a cluster"
+    ]
+    (item,) = [each for each in items if each["kind"] == "Deployment"]
+    second = copy.deepcopy(item) | {"metadata": item["metadata"] | {"name": "second"}}
+    assert deployed.gaps([*items, second], "staging", rendered()) == [
+        "staging: one Deployment or InferenceService is to run the release, there is Deployment server, Deployment second"
+    ]
