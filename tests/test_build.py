@@ -295,6 +295,28 @@ def test_a_base_that_is_not_pinned_is_refused_with_the_line_that_pins_it(root: P
         _refused(root, Options(base=given), BuildRefused, line)
 
 
+@pytest.mark.parametrize(
+    ("config", "word"),
+    [
+        (b'{"head_dim": 48}', "attention heads of 48: tgi"),
+        (b'{"head_dim": 64, "rope_scaling": {"rope_type": "dynamic"}}', "rope_type 'dynamic': tgi"),
+        (b"[]", "is no JSON object"),
+        (b"nonsense", "is no JSON"),
+        (b"[" * 100_000, "is no JSON"),
+        (None, "config.json: is not of the model"),
+    ],
+)
+def test_a_server_that_computes_another_function_is_not_given_the_weights(
+    tmp_path: Path, base: BaseLayout, config: bytes | None, word: str
+) -> None:
+    merged = build_tree.shards(1) | ({} if config is None else {"config.json": config})
+    if config is None:
+        del merged["config.json"]
+    build_tree.make(tmp_path / "root", merged)
+    _refused(tmp_path / "root", Options(base=base.pinned(base.image())), BuildRefused, word)
+    build(tmp_path / "root", Options())  # as a volume, for whichever server
+
+
 def test_a_base_that_is_not_there_is_refused(root: Path, tmp_path: Path, base: BaseLayout) -> None:
     digest = "sha256:" + "0" * 64
     _refused(root, Options(base=f"oci:{tmp_path / 'nowhere'}@{digest}"), Refusal, "is no OCI layout")
