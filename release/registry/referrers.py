@@ -12,7 +12,7 @@ from requests.utils import parse_header_links
 from checks import digest as digests
 from release.oci import documents
 from release.oci.documents import Index
-from release.oci.types import INDEX, Descriptor, Document
+from release.oci.types import INDEX, MANIFEST, Descriptor, Document
 from release.registry.replies import Answer
 from release.registry.retries import Trouble
 from release.registry.transport import Transport
@@ -66,7 +66,8 @@ class Referrers:
         raise Trouble(f"{tag} is moved by others again and again", temporary=True)
 
     def _tagged(self, tag: str) -> list[Descriptor]:
-        answer = self._http.ask("GET", self._url(f"manifests/{tag}"), (200, 404), self._read, headers={"Accept": INDEX})
+        headers = {"Accept": f"{INDEX}, {MANIFEST}"}  # else a tag of something else looks like none
+        answer = self._http.ask("GET", self._url(f"manifests/{tag}"), (200, 404), self._read, headers=headers)
         return [] if answer.status == 404 else list(self._index(answer).manifests)
 
     def _put(self, tag: str, manifests: list[Descriptor]) -> None:

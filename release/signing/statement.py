@@ -15,7 +15,7 @@ from checks.digest import FileDigest
 from checks.errors import EvidenceRefused
 from checks.evidence import ParityReport
 from checks.serving import ImageReport, ServingReport
-from checks.statement import TREE, Approval, Approved, Materials, Release, Statement, Subject
+from checks.statement import APPROVAL, PREDICATE, TREE, Approval, Approved, Materials, Release, Statement, Subject
 from release.gate import Held
 from release.signing import dsse, strict
 
@@ -30,6 +30,7 @@ TOKENIZER = frozenset(
     )
 )  # fmt: skip
 _REPRO = "run `dvc repro`, then `lockstep build` and `lockstep verify`"
+_PREDICATES = {Statement: PREDICATE, Approval: APPROVAL}
 _S = TypeVar("_S", Statement, Approval)
 
 
@@ -112,7 +113,9 @@ def write(statement: BaseModel) -> bytes:
 
 
 def _parse(payload: bytes, where: str, kind: type[_S]) -> _S:
-    strict.read_canonical(payload, where, dsse.LARGEST)
+    said, wanted = strict.read_canonical(payload, where, dsse.LARGEST).get("predicateType"), _PREDICATES[kind]
+    if said != wanted:
+        raise EvidenceRefused(f"{where}: predicateType is {str(said)[:80]!r}, not {wanted}", "sign what is asked for")
     try:
         return kind.model_validate_json(payload)
     except ValidationError as error:
