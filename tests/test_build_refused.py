@@ -1,0 +1,210 @@
+"""What `lockstep build` refuses: evidence that does not hold, verdicts that do not pass, options that mean nothing."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from checks import digest, files, layout
+from checks.digest import FileDigest
+from checks.errors import BuildRefused, EvidenceRefused, Refusal, VerdictFailed, VerdictInconclusive
+from checks.evidence import ParityReport
+from release.build import Options, build
+from release.oci import weights
+from tests import build_tree
+from tests.build_fixtures import refused
+from tests.conftest import as_params, scaled_down
+
+pytest_plugins = ("tests.build_fixtures",)
+
+
+# -- what is refused
+
+
+SHARD = layout.MERGED / "model-00002-of-00003.safetensors"
+
+
+def _swap(root: Path) -> None:
+    one, other = root / SHARD, root / layout.MERGED / "model-00001-of-00003.safetensors"
+    data = one.read_bytes()
+    one.write_bytes(other.read_bytes()[:1] * len(data))
+
+
+def _flip(root: Path) -> None:
+    data = bytearray((root / layout.MERGED / "tokenizer.json").read_bytes())
+    data[0] ^= 1
+    (root / layout.MERGED / "tokenizer.json").write_bytes(data)
+
+
+def _link(root: Path) -> None:
+    (root / SHARD).rename(root / "elsewhere")
+    (root / SHARD).symlink_to(root / "elsewhere")
+
+
+def _link_folder(root: Path) -> None:
+    (root / layout.MERGED).rename(root / "elsewhere")
+    (root / layout.MERGED).symlink_to(root / "elsewhere")
+
+
+def _pipe(root: Path) -> None:
+    (root / SHARD).unlink()
+    os.mkfifo(root / SHARD)
+
+
+def _edit(path: Path, old: str, new: str) -> Callable[[Path], None]:
+    def edit(root: Path) -> None:
+        text = (root / path).read_text()
+        assert old in text
+        (root / path).write_text(text.replace(old, new, 1))
+
+    return edit
+
+
+def _other_model(root: Path) -> None:
+    """A parity report about files that are there, and not the verdict's."""
+    build_tree.weigh(root, build_tree.shards(seed=2))
+
+
+def _other_model_in_the_report(root: Path) -> None:
+    """The files and their list are swapped, the digest of the whole is not."""
+    merged = files.read_json(root / layout.PARITY_REPORT, ParityReport).merged
+    build_tree.weigh(root, build_tree.shards(seed=2))
+    report = files.read_json(root / layout.PARITY_REPORT, ParityReport)
+    files.write_json(root / layout.PARITY_REPORT, report.model_copy(update={"merged": merged}))
+
+
+def _judged_anew(root: Path) -> None:
+    """Another model with a record that holds, which is not committed."""
+    build_tree.weigh(root, build_tree.shards(seed=2))
+    build_tree.judge(root, as_params(scaled_down()))
+
+
+def _uncommitted(path: Path) -> Callable[[Path], None]:
+    def drop(root: Path) -> None:
+        (root / ".git" / "info" / "exclude").write_text(f"{path}\n")
+        subprocess.run(["git", "rm", "--quiet", "--cached", str(path)], cwd=root, check=True)
+        build_tree.commit(root, "without it")
+
+    return drop
+
+
+def _without_history(root: Path) -> None:
+    shutil.rmtree(root / ".git")
+    subprocess.run(["git", "init", "--quiet"], cwd=root, check=True)
+
+
+def _hidden_change(root: Path) -> None:
+    """A change of the record that git's index is told to overlook."""
+    subprocess.run(["git", "update-index", "--assume-unchanged", str(layout.PARAMS)], cwd=root, check=True)
+    _edit(layout.PARAMS, "source: null", "source: https://example.invalid/other")(root)
+
+
+TAMPERS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a swapped shard": (_swap, "model-00002-of-00003.safetensors: is not the file that the verdict is about"),
+    "one bit of the tokenizer": (_flip, "tokenizer.json: is not the file"),
+    "a shorter shard": (lambda r: os.truncate(r / SHARD, 10), "has 10 bytes, the verdict is about 5001"),
+    "a file more": (lambda r: (r / layout.MERGED / "args.safetensors").write_bytes(b"x"), "args.safetensors: is not of the model"),
+    "a hidden file more": (lambda r: (r / layout.MERGED / ".x").write_bytes(b"x"), "[.]x: is not of the model"),
+    "a file less": (lambda r: (r / SHARD).unlink(), "model-00002-of-00003.safetensors: is not here"),
+    "no weights": (lambda r: shutil.rmtree(r / layout.MERGED), "not a directory"),
+    "a link": (_link, "is a symbolic link"),
+    "a linked folder": (_link_folder, "not a directory"),
+    "a pipe": (_pipe, "not a regular file"),
+    "an empty folder more": (lambda r: (r / layout.MERGED / "x").symlink_to("."), "is a symbolic link"),
+    "a changed verdict": (_edit(layout.VERDICT, '"status": "pass"', '"status": "fail"'), "the verdict is void"),
+    "a verdict with another reason": (_edit(layout.VERDICT, '"reason": "', '"reason": "!'), "the verdict is void"),
+    "a cut verdict": (lambda r: os.truncate(r / layout.VERDICT, 100), "verdict.json: "),
+    "no verdict": (lambda r: (r / layout.VERDICT).unlink(), "verdict.json: No such file"),
+    "another model": (_other_model, "the verdict is void"),
+    "another model under the digest": (_other_model_in_the_report, "the verdict is void"),
+    "another model, judged and not committed": (_judged_anew, "is not committed as it is here"),
+    "a changed gate": (_edit(layout.PARAMS, "resolution: 0.3", "resolution: 0.4"), "the verdict is void"),
+    "a changed parameter of a stage": (_edit(layout.PARAMS, "seed: 17", "seed: 18"), "the verdict is void"),
+    "a changed parameter of the image": (
+        _edit(layout.PARAMS, "name: azure-cli-router", "name: other"), "params.yaml: is not committed as it is here",
+    ),
+    "a change that git overlooks": (_hidden_change, "params.yaml: is not committed as it is here"),
+    "a pipeline that is not committed": (_edit(layout.PIPELINE, "\n", "\n# changed\n"), "dvc.yaml: is not committed"),
+    "a report that git does not have": (_uncommitted(layout.PARITY_REPORT), "parity.json: is not committed"),
+    "a verdict that git does not have": (_uncommitted(layout.VERDICT), "verdict.json: is not committed"),
+    "no git": (lambda r: shutil.rmtree(r / ".git"), "is no git repository|has no commit"),
+    "no commit": (_without_history, "no commit"),
+    "changed predictions": (
+        _edit(layout.PREDICTIONS / "candidate.jsonl", '"prediction":"vm"', '"prediction":"sql"'), "the verdict is void",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("tamper", "word"), TAMPERS.values(), ids=TAMPERS)
+def test_a_record_that_does_not_hold_is_refused_in_one_line_and_nothing_is_written(
+    root: Path, tamper: Callable[[Path], object], word: str
+) -> None:
+    tamper(root)
+    refused(root, Options(), EvidenceRefused, word)
+
+
+def test_what_is_not_shipped_need_not_be_here(root: Path) -> None:
+    expected = build(root, Options())
+    for folder in (layout.BASE, layout.ADAPTER, layout.RAW, layout.IMAGE):
+        shutil.rmtree(root / folder)
+    assert build(root, Options()) == expected
+
+
+def test_a_verdict_that_does_not_pass_is_refused_by_its_own_code(tmp_path: Path) -> None:
+    cases = {"fail": ({"at_least": 0.99}, VerdictFailed), "unsure": ({"resolution": 0.1}, VerdictInconclusive)}
+    for name, (change, kind) in cases.items():
+        document = scaled_down()
+        document["gates"]["routes_well"] |= change
+        document["validate"]["min_rows"]["test"] = 400
+        build_tree.make(tmp_path / name, document=document)
+        refused(tmp_path / name, Options(), kind, "^verdict ")
+
+
+def test_a_shallow_clone_is_refused(root: Path, tmp_path: Path) -> None:
+    (root / "more").write_text("x")
+    build_tree.commit(root, "more")
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "--quiet", "--depth=1", f"file://{root}", clone], check=True)
+    for folder in ("models", "data"):
+        shutil.copytree(root / folder, clone / folder)
+    refused(clone, Options(), EvidenceRefused, "the clone is shallow.*fetch --unshallow")
+
+
+@pytest.mark.parametrize(
+    "name", ["../up.json", "/abs.json", "a//b", ".wh.config.json", "sub/.wh..wh..opq", "a\\b", "a\nb"]
+)
+def test_a_file_that_would_leave_its_folder_in_the_image_is_refused(root: Path, name: str) -> None:
+    report = files.read_json(root / layout.PARITY_REPORT, ParityReport)
+    named = {**report.files, name: report.files["config.json"]}
+    described = {path: FileDigest(file.sha256, file.size) for path, file in named.items()}
+    model = digest.of_manifest(described)
+    with pytest.raises(BuildRefused, match="cannot be the name of a file in an image") as refused:
+        weights.layers(root / layout.MERGED, described, model, "name")
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (Options(runtime="nginx"), "is no runtime"),
+        (Options(runtime="../tgi"), "is no runtime"),
+        (Options(push="oci:folder"), "is no place in a registry"),
+        (Options(push="ghcr.io/o/n@sha256:" + "0" * 64), "is no place in a registry"),
+        (Options(push="GHCR.io/O/n"), "is no reference"),
+        (Options(push="ghcr.io/o/n", output=Path("x")), "give one of --push and --output"),
+    ],
+)
+def test_an_option_that_means_nothing_is_refused(root: Path, options: Options, word: str) -> None:
+    refused(root, options, Refusal, word)
+
+
+def test_an_output_folder_that_is_none_of_ours_is_left_alone(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("mine")
+    refused(root, Options(output=tmp_path / "full"), BuildRefused, "is no OCI layout")
+    (tmp_path / "file").write_text("mine")
+    refused(root, Options(output=tmp_path / "file"), Refusal, "Not a directory|File exists")
+    assert sorted(path.name for path in (tmp_path / "full").iterdir()) == ["thesis.txt"]

@@ -1,0 +1,181 @@
+"""The same record is the same image everywhere; killed at any time, the old image or the new one is there."""
+
+import functools
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from checks import layout
+from release.build import Options, build
+from release.oci import tar
+from release.recipe import write_down
+from tests import build_tree, oci_check
+from tests.build_fixtures import built_image, merged_files, needed
+from tests.build_tree import BaseLayout
+from tests.conftest import REPOSITORY, as_params, scaled_down
+
+pytest_plugins = ("tests.build_fixtures",)
+
+
+# -- the same record, the same image
+
+
+def test_later_commits_that_do_not_touch_the_record_change_nothing(root: Path) -> None:
+    report = build(root, Options())
+    (root / "README.md").write_text("read me")
+    build_tree.commit(root, "the image report and a README")
+    assert build(root, Options()) == report
+
+
+def test_a_merged_branch_is_the_same_image(root: Path) -> None:
+    git = ["git", "-c", "user.name=T", "-c", "user.email=t@e.invalid"]
+    first = subprocess.run(
+        ["git", "branch", "--show-current"], cwd=root, check=True, capture_output=True, text=True
+    ).stdout.strip()
+    subprocess.run(["git", "switch", "--quiet", "--create", "work"], cwd=root, check=True)
+    build_tree.weigh(root, build_tree.shards(seed=3))
+    build_tree.judge(root, as_params(scaled_down()))
+    build_tree.commit(root, "another model")
+    report = build(root, Options())
+    subprocess.run(["git", "clean", "-qfd", "reports"], cwd=root, check=True)
+    subprocess.run(["git", "switch", "--quiet", first], cwd=root, check=True)
+    (root / "README.md").write_text("main went on")
+    build_tree.commit(root, "main went on")
+    subprocess.run([*git, "merge", "--quiet", "--no-ff", "-m", "merge", "work"], cwd=root, check=True)
+    assert build(root, Options()) == report
+
+
+SCRIPT = """
+import os, sys
+os.umask(int(sys.argv[2], 8))
+from pathlib import Path
+from release.build import Options, build
+print(build(Path(sys.argv[1]), Options(base=sys.argv[3])).image)
+"""
+
+
+@pytest.mark.parametrize(
+    ("umask", "env"),
+    [
+        ("0077", {"TZ": "Pacific/Kiritimati", "LANG": "C", "LC_ALL": "C", "PYTHONHASHSEED": "1"}),
+        ("0000", {"TZ": "America/St_Johns", "LC_ALL": "tr_TR.UTF-8", "PYTHONHASHSEED": "2", "PYTHONUTF8": "0"}),
+    ],
+)
+def test_another_machine_user_and_folder_make_the_same_image(
+    root: Path, base: BaseLayout, tmp_path: Path, umask: str, env: dict[str, str]
+) -> None:
+    """A clone elsewhere, files made in another order with other times and modes, another zone, locale, home, umask."""
+    entry = base.image()
+    expected = build(root, Options(base=base.pinned(entry))).image
+    clone = tmp_path / "a folder with ünïcode" / "deeper"
+    subprocess.run(["git", "clone", "--quiet", root, clone], check=True)
+    shutil.copytree(root / "data", clone / "data")
+    for name, data in reversed(merged_files(root).items()):
+        path = clone / layout.MERGED / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        path.chmod(0o400)
+        os.utime(path, (1, 1))
+    (clone / layout.MERGED).chmod(0o700)
+    elsewhere = shutil.copytree(base.folder, tmp_path / "elsewhere")
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / ".gitconfig").write_text(
+        "[log]\nshowSignature = true\ndate = relative\n[core]\nquotePath = true\nautocrlf = input\n[safe]\ndirectory = *\n"
+    )
+    environment = {"PATH": os.environ["PATH"], "HOME": str(home), "PYTHONPATH": str(REPOSITORY), **env}
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(clone), umask, f"oci:{elsewhere}@{entry['digest']}"],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stdout.strip() == expected, done.stderr
+    assert oci_check.only(clone / layout.IMAGE).digest == expected
+
+
+# -- killed, and two at once
+
+
+def _forked(action: Callable[[], object]) -> int:
+    """Start ``action`` in a process of its own; return its id."""
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        action()
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def _ended(child: int) -> int:
+    """How a process ended: 0 for well, -9 for killed."""
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def _killing(point: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """End this process by SIGKILL at the so many-th time that bytes are read, written to the disk, or get a name."""
+    count = 0
+
+    def counted(inner: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            nonlocal count
+            count += 1
+            if count == point:
+                os.kill(os.getpid(), 9)
+            return inner(*args, **kwargs)
+
+        return wrapped
+
+    monkeypatch.setattr(os, "fsync", counted(os.fsync))
+    monkeypatch.setattr(Path, "replace", counted(Path.replace))
+    monkeypatch.setattr(Path, "unlink", counted(Path.unlink))
+    monkeypatch.setattr(tar, "_read", counted(tar._read))
+
+
+def test_killed_at_any_point_the_old_image_is_whole_and_the_next_build_ends_well(
+    root: Path, base: BaseLayout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = base.image(layers=1), base.image(layers=2, settings={"WorkingDir": "/new"})
+    first = build(root, Options(base=base.pinned(old))).image
+    second = build(root, Options(base=base.pinned(new), output=root / "second")).image
+    target, kept = root / layout.IMAGE, shutil.copytree(root / layout.STATE, root / "kept")
+    seen = set()
+    options = Options(base=base.pinned(new))
+    recipe = write_down(root, options)  # the evidence is held once: this is about what is written
+    monkeypatch.setattr("release.build.write_down", lambda *_: recipe)
+    for point in range(1, 1000):
+        shutil.rmtree(root / layout.STATE)
+        shutil.copytree(kept, root / layout.STATE)
+        (root / layout.LAYERS).unlink()  # so that layers are read, too
+
+        def killed(point: int = point) -> None:
+            _killing(point, monkeypatch)
+            build(root, options)
+
+        ended = _ended(_forked(killed))
+        # Whatever the index names is whole: the old image, the new one, or both for a moment.
+        seen.add(frozenset(image.digest for image in oci_check.check(target).values()))
+        if ended == 0:
+            break
+        assert ended == -9
+        assert build(root, options).image == second
+        assert oci_check.only(target).digest == second
+        assert oci_check.blobs(target) == needed(oci_check.only(target))
+        assert not list(target.glob(".*"))
+    assert point > 15
+    assert {frozenset({first}), frozenset({second})} <= seen
+
+
+def test_two_builders_at_once_leave_one_whole_image(root: Path, base: BaseLayout) -> None:
+    entries = [base.pinned(base.image(layers=n)) for n in (1, 2, 3)]
+    children = [_forked(functools.partial(build, root, Options(base=entry))) for entry in entries]
+    assert [_ended(child) for child in children] == [0, 0, 0]
+    image = built_image(root)
+    assert oci_check.blobs(root / layout.IMAGE) == needed(image)
