@@ -44,11 +44,11 @@ _WHOLE = re.compile(
 )
 
 
-def gaps(environment: str, found: Mapping[Path, bytes | None]) -> list[str]:
+def gaps(environment: str, found: Mapping[Path, bytes | None], *, alone: bool) -> list[str]:
     """What people's files say that a promotion alone may say; one line a gap.
 
     ``found`` is all that lies at one commit below release/environments, by path in the repository; None is whatever is
-    no regular file.
+    no regular file. ``alone``: a cluster is given weights without a server (``overlays.alone``), and people name one.
     """
     home = layout.ENVIRONMENTS / environment
     folders = (home, *(layout.ENVIRONMENTS / name for name in SHARED))
@@ -63,7 +63,10 @@ def gaps(environment: str, found: Mapping[Path, bytes | None]) -> list[str]:
     }
     if home / _OWN not in theirs:
         return [f"{home / _OWN}: is missing"]
-    return [f"{path}: {gap}" for path, data in theirs.items() for gap in _of_file(path, data, home)]
+    listed = [f"{path}: {gap}" for path, data in theirs.items() for gap in _of_file(path, data, home)]
+    if alone and not listed and not _list(plain_yaml.load((theirs[home / _OWN] or b"").decode()), "images"):
+        listed.append(f"{home / _OWN}: images: weights come alone: name their server as {PLACEHOLDER}, by digest")
+    return listed
 
 
 def _of_file(path: Path, data: bytes | None, home: Path) -> Iterator[str]:

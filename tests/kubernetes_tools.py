@@ -13,6 +13,8 @@ import yaml
 REQUIRE = "LOCKSTEP_REQUIRE"  # parts, by commas, without which tests fail and are not skipped
 VERSIONS = ("1.35", "1.37")  # the first with image volumes unasked, and the newest that there are schemas of
 
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
 # Of an InferenceService's predictor, what is not a pod's (KServe 0.16, pkg/apis/serving/v1beta1/component.go).
 _OF_A_COMPONENT = {
     "minReplicas": int,
@@ -35,7 +37,7 @@ def build(folder: Path) -> list[dict[str, Any]]:
     """What `kustomize build` gives, as plain values."""
     done = tried(folder)
     assert done.returncode == 0, done.stderr
-    return [item for item in yaml.safe_load_all(done.stdout) if item is not None]
+    return [item for item in yaml.load_all(done.stdout, Loader=_Loader) if item is not None]
 
 
 def tried(folder: Path) -> subprocess.CompletedProcess[str]:

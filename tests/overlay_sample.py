@@ -1,6 +1,9 @@
 """A release to render, and a copy of the environments to render it into."""
 
+import copy
 import functools
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,7 @@ from checks.pointer import Pointer
 from checks.serving import BaseImage, ImageReport, Layer
 from release import overlays, runtimes
 from tests import kubernetes_tools
-from tests.conftest import as_params, scaled_down
+from tests.conftest import REPOSITORY, as_params, scaled_down
 
 MODEL, IMAGE, EVIDENCE, OTHER = (f"sha256:{digit * 64}" for digit in "abce")
 COMMIT = "98f0e61f0a1c4f3f6f0e3f9c2d9c1b7a5e4d3c2b"
@@ -75,13 +78,19 @@ def pin(tree: Path, environment: str, **changes: Any) -> None:
     edit(tree, environment, lambda own: own.update({"images": images} | changes))
 
 
-def promoted(
-    tree: Path, environment: str, runtime: str, shape: str, kind: str, *components: str
-) -> list[dict[str, Any]]:
-    """What kustomize builds of the environment after a promotion."""
-    put(tree, rendered(environment, runtime, shape))
-    pin(tree, environment, resources=[f"release/{kind}"], components=[f"../components/{name}" for name in components])
-    return kubernetes_tools.build(tree / environment)
+def promoted(environment: str, runtime: str, shape: str, kind: str, *components: str) -> list[dict[str, Any]]:
+    """What kustomize builds of the environment after a promotion, where nothing but release/environments is there."""
+    return copy.deepcopy(_promoted(environment, runtime, shape, kind, *components))
+
+
+@functools.cache
+def _promoted(environment: str, runtime: str, shape: str, kind: str, *components: str) -> list[dict[str, Any]]:
+    with tempfile.TemporaryDirectory() as folder:
+        tree = shutil.copytree(REPOSITORY / layout.ENVIRONMENTS, Path(folder) / "environments")
+        put(tree, rendered(environment, runtime, shape))
+        added = [f"../components/{name}" for name in components]
+        pin(tree, environment, resources=[f"release/{kind}"], components=added)
+        return kubernetes_tools.build(tree / environment)
 
 
 def lying(tree: Path) -> dict[Path, bytes | None]:

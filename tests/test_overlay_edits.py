@@ -14,7 +14,7 @@ from checks import layout
 from release import deployed, edits, overlays
 from tests import kubernetes_tools
 from tests.conftest import REPOSITORY
-from tests.overlay_sample import IMAGE, KINDS, OTHER, SERVER, edit, lying, pin, promoted, put, rendered
+from tests.overlay_sample import IMAGE, KINDS, OTHER, SERVER, edit, image, lying, pin, pointer, promoted, put, rendered
 
 EVIL = f"evil.example/x@{OTHER}"
 KIND = {"deployment": "Deployment", "kserve": "InferenceService"}
@@ -154,7 +154,7 @@ def test_what_only_a_promotion_may_say_is_a_gap_in_the_files_and_in_what_they_bu
     tree: Path, tamper: Callable[[Path], None], of_files: str, of_objects: str | None
 ) -> None:
     tamper(tree)
-    found = edits.gaps("staging", lying(tree))
+    found = edits.gaps("staging", lying(tree), alone=False)
     assert any(re.search(of_files, gap) for gap in found), found
     assert all("\n" not in gap for gap in found)
     if of_objects is not None:
@@ -182,13 +182,13 @@ FREE: list[Callable[[Path], None]] = [
 @pytest.mark.parametrize("change", FREE)
 def test_what_is_the_environments_own_is_no_gap(tree: Path, change: Callable[[Path], None]) -> None:
     change(tree)
-    assert edits.gaps("staging", lying(tree)) == []
+    assert edits.gaps("staging", lying(tree), alone=False) == []
     assert deployed.gaps(kubernetes_tools.build(tree / "staging"), "staging", rendered()) == []
 
 
 def test_the_repositorys_own_environments_have_no_gap() -> None:
     found = lying(REPOSITORY / layout.ENVIRONMENTS)
-    assert [gap for name in ("staging", "production") for gap in edits.gaps(name, found)] == []
+    assert [gap for name in ("staging", "production") for gap in edits.gaps(name, found, alone=False)] == []
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -196,9 +196,19 @@ def test_lists_of_an_inference_service_are_not_replaced_unseen(tree: Path, kind:
     other = {"apiVersion": "serving.kserve.io/v1beta1", "kind": "InferenceService", "metadata": {"name": "server"}}
     value = other | {"spec": {"predictor": {"containers": [{"name": "x", "image": EVIL}]}}}
     pin(tree, "staging", resources=["release/kserve"], patches=[{"patch": yaml.safe_dump(value)}])
-    assert any("predictor: replaces whole lists" in gap for gap in edits.gaps("staging", lying(tree)))
+    assert any("predictor: replaces whole lists" in gap for gap in edits.gaps("staging", lying(tree), alone=False))
     items = kubernetes_tools.build(tree / "staging")
     assert deployed.gaps(items, "staging", rendered()) == ["InferenceService server: has no container server"]
+
+
+def test_weights_that_come_alone_need_a_server_that_the_environment_names(tree: Path) -> None:
+    (gap,) = edits.gaps("staging", lying(tree), alone=True)
+    assert gap.endswith("name their server as lockstep.invalid/server, by digest")
+    pin(tree, "staging")
+    assert edits.gaps("staging", lying(tree), alone=True) == []
+    assert overlays.alone(pointer(), image(shape="weights"))
+    assert not overlays.alone(pointer(), image(shape="baked"))
+    assert not overlays.alone(pointer(image=f"oci:.lockstep/image@{IMAGE}"), image(shape="weights"))
 
 
 # What a cluster has.
@@ -237,9 +247,9 @@ DRIFT: list[tuple[Callable[[dict[str, Any]], object], str]] = [
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("change", "message"), DRIFT)
 def test_what_drifted_in_a_cluster_is_named(
-    tree: Path, kind: str, change: Callable[[dict[str, Any]], object], message: str
+    kind: str, change: Callable[[dict[str, Any]], object], message: str
 ) -> None:
-    items = promoted(tree, "staging", "tgi", "baked", kind)
+    items = promoted("staging", "tgi", "baked", kind)
     (item,) = [each for each in items if each["kind"] == KIND[kind]]
     change(item)
     found = deployed.gaps(items, "staging", rendered())
@@ -257,17 +267,17 @@ def test_what_drifted_in_a_cluster_is_named(
     ],
 )
 def test_the_server_of_weights_that_come_alone_is_pinned_and_started_as_its_runtime_says(
-    tree: Path, change: dict[str, Any], message: str
+    change: dict[str, Any], message: str
 ) -> None:
-    items = promoted(tree, "staging", "vllm", "weights", "deployment")
+    items = promoted("staging", "vllm", "weights", "deployment")
     (item,) = [each for each in items if each["kind"] == "Deployment"]
     _first(item).update(change)
     found = deployed.gaps(items, "staging", rendered("staging", "vllm", "weights"))
     assert any(re.search(message, gap) for gap in found), found
 
 
-def test_a_server_where_nothing_was_promoted_and_a_second_one_are_gaps(tree: Path) -> None:
-    items = promoted(tree, "staging", "tgi", "baked", "deployment")
+def test_a_server_where_nothing_was_promoted_and_a_second_one_are_gaps() -> None:
+    items = promoted("staging", "tgi", "baked", "deployment")
     assert deployed.gaps(items, "staging", overlays.nothing("staging")) == [
         "Deployment server: nothing has been promoted to staging for a cluster"
     ]

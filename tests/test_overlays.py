@@ -68,9 +68,9 @@ def all_values(value: Any, key: str) -> list[Any]:
 @pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_every_environment_with_every_runtime_builds_what_kubernetes_takes_and_what_was_promoted(
-    tree: Path, environment: str, runtime: str, shape: str, kind: str
+    environment: str, runtime: str, shape: str, kind: str
 ) -> None:
-    items = promoted(tree, environment, runtime, shape, kind)
+    items = promoted(environment, runtime, shape, kind)
     kinds = {"deployment": {"Deployment", "Service"}, "kserve": {"InferenceService"}}[kind]
     assert {item["kind"] for item in items} == kinds | {"NetworkPolicy", "PodDisruptionBudget"}
     version = kubernetes_tools.VERSIONS[ENVIRONMENTS.index(environment)]
@@ -83,8 +83,8 @@ def test_every_environment_with_every_runtime_builds_what_kubernetes_takes_and_w
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("runtime", RUNTIMES)
-def test_images_are_by_digest_and_the_pod_is_held_in(tree: Path, runtime: str, shape: str, kind: str) -> None:
-    items = promoted(tree, "production", runtime, shape, kind)
+def test_images_are_by_digest_and_the_pod_is_held_in(runtime: str, shape: str, kind: str) -> None:
+    items = promoted("production", runtime, shape, kind)
     pod, server, facts = kubernetes_tools.pod(items), container(items), load(runtime)
 
     # An image volume is a mapping, whose reference is the image.
@@ -108,8 +108,8 @@ def test_images_are_by_digest_and_the_pod_is_held_in(tree: Path, runtime: str, s
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("runtime", RUNTIMES)
-def test_the_pod_agrees_with_its_runtime(tree: Path, runtime: str, kind: str) -> None:
-    items = promoted(tree, "production", runtime, "baked", kind)
+def test_the_pod_agrees_with_its_runtime(runtime: str, kind: str) -> None:
+    items = promoted("production", runtime, "baked", kind)
     pod, server, facts, settings = kubernetes_tools.pod(items), container(items), load(runtime), serve()
     assert server["ports"] == [{"name": "http", "containerPort": facts.port}]
     for probe in ("startup", "readiness", "liveness"):
@@ -132,8 +132,8 @@ def test_the_pod_agrees_with_its_runtime(tree: Path, runtime: str, kind: str) ->
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("runtime", RUNTIMES)
-def test_weights_alone_are_mounted_where_an_image_with_a_server_has_them(tree: Path, runtime: str, kind: str) -> None:
-    items = promoted(tree, "staging", runtime, "weights", kind)
+def test_weights_alone_are_mounted_where_an_image_with_a_server_has_them(runtime: str, kind: str) -> None:
+    items = promoted("staging", runtime, "weights", kind)
     pod, server, facts = kubernetes_tools.pod(items), container(items), load(runtime)
     path = image().path
     (mount,) = [mount for mount in server["volumeMounts"] if mount["name"] == overlays.WEIGHTS]
@@ -149,8 +149,8 @@ def test_weights_alone_are_mounted_where_an_image_with_a_server_has_them(tree: P
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_pod_and_what_selects_it_have_the_same_labels_and_say_what_runs(tree: Path, kind: str) -> None:
-    items = {item["kind"]: item for item in promoted(tree, "staging", "vllm", "baked", kind)}
+def test_the_pod_and_what_selects_it_have_the_same_labels_and_say_what_runs(kind: str) -> None:
+    items = {item["kind"]: item for item in promoted("staging", "vllm", "baked", kind)}
     owner = items["InferenceService" if kind == "kserve" else "Deployment"]
     metadata = owner["spec"]["predictor"] if kind == "kserve" else owner["spec"]["template"]["metadata"]
     labels = {"app.kubernetes.io/name": "server"}
@@ -175,8 +175,8 @@ def test_the_pod_and_what_selects_it_have_the_same_labels_and_say_what_runs(tree
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_gpu_is_one_component_more(tree: Path, kind: str) -> None:
-    items = promoted(tree, "production", "tgi", "baked", kind, "gpu")
+def test_a_gpu_is_one_component_more(kind: str) -> None:
+    items = promoted("production", "tgi", "baked", kind, "gpu")
     assert container(items)["resources"]["limits"]["nvidia.com/gpu"] == "1"
     assert kubernetes_tools.pod(items)["tolerations"] == [
         {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
