@@ -5,22 +5,27 @@ tree that has the branch checked out follow, as in a fast-forward; one in which 
 anything moves. Killed in between, the branch is the truth, and the next move first brings the work tree after it.
 """
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from checks.errors import PromotionRefused
 from release.ledger import message, place
+from release.ledger.git import Said
 from release.ledger.place import Place, Wanted
 from release.ledger.push import outrun
+
+_TRIES = 5
 
 
 def move(where: Place, wanted: Wanted, environments: Sequence[str]) -> None:
     """Move the branch of this clone, its tags, and the work trees that have it checked out. Raises as ``push.move``."""
     git, folders = where.git, _checked_out(where) if wanted.moves else []
     for folder in folders:
-        git.run("update-index", "-q", "--refresh", at=folder)
-        said = git.run("read-tree", "-n", "-m", "-u", wanted.tip, wanted.made, at=folder)
+        said = _forward(where, folder, wanted.tip, wanted.made, "-n")
         if said.code != 0:
+            if (now := place.look(where).tip) != wanted.tip:
+                raise outrun(where, wanted.tip, now, environments)
             raise PromotionRefused(
                 f"{folder}: files that this moves are edited there: {said.why()}", "commit or restore them, then again"
             )
@@ -34,7 +39,21 @@ def move(where: Place, wanted: Wanted, environments: Sequence[str]) -> None:
     if now != wanted.made or (said.code != 0 and not wanted.moves):
         raise PromotionRefused(f"{where.shown} was not moved: {said.why()}", "see to that, then run it again")
     for folder in folders:
-        git.run("read-tree", "-m", "-u", wanted.tip, wanted.made, at=folder)
+        _forward(where, folder, wanted.tip, wanted.made)
+
+
+def _forward(where: Place, folder: Path, old: str, new: str, *options: str) -> Said:
+    """Bring index and files of a work tree from one commit to another, those that differ and are as in the first.
+
+    Where it cannot be, nothing changes. It is tried again while another git holds the index.
+    """
+    where.git.run("update-index", "-q", "--refresh", at=folder)
+    for attempt in range(_TRIES):
+        said = where.git.run("read-tree", *options, "-m", "-u", old, new, at=folder)
+        if "index.lock" not in said.err:
+            break
+        time.sleep(0.1 * 2**attempt)
+    return said
 
 
 def _words(line: str) -> list[str]:
@@ -54,8 +73,7 @@ def follow(where: Place, tip: str) -> None:
     if not message.read(body.decode(errors="replace")).trailers or head.count(b"\nparent ") != 1:
         return
     for folder in _checked_out(where):
-        git.run("update-index", "-q", "--refresh", at=folder)
-        git.run("read-tree", "-m", "-u", f"{tip}^", tip, at=folder)
+        _forward(where, folder, f"{tip}^", tip)
 
 
 def _checked_out(where: Place) -> list[Path]:
