@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn
@@ -84,13 +84,20 @@ def with_model(folder: Path, serve: Serve) -> str:
     """Id of an image that serves the weights in ``folder`` from MODEL, configured as the runtime says."""
     filled = runtimes.fill(runtimes.load("transformers"), serve, MODEL)
     lines = [f"ENV {name}={json.dumps(value)}" for name, value in filled.environment.items()]
-    lines += [f"COPY --chmod=755 . {MODEL}", f"ENTRYPOINT {json.dumps(filled.entrypoint)}", f"CMD {json.dumps(filled.command)}"]
+    lines += [
+        f"COPY --chmod=755 . {MODEL}",
+        f"ENTRYPOINT {json.dumps(filled.entrypoint)}",
+        f"CMD {json.dumps(filled.command)}",
+    ]
     return baked(serving_image(), "\n".join(lines), folder)
 
 
 def remove(image: str) -> None:
-    """Forget an image; layers of other images stay."""
-    docker_engine().images.remove(image, force=True)
+    """Forget an image, if it is there; layers of other images stay."""
+    from docker.errors import ImageNotFound
+
+    with suppress(ImageNotFound):
+        docker_engine().images.remove(image, force=True)
 
 
 def layout(image: str, folder: Path) -> Path:
