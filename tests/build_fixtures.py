@@ -1,14 +1,11 @@
-"""What the tests of `lockstep build` share: a record that passes, bases, and how an image and a refusal are looked at."""
+"""Fixtures of the tests of `lockstep build`: a record that passes, and a place for bases."""
 
 import shutil
 from pathlib import Path
 
 import pytest
 
-from checks import layout
-from checks.errors import Refusal
-from release.build import Options, build
-from tests import build_tree, oci_check
+from tests import build_tree
 from tests.build_tree import BaseLayout
 
 
@@ -30,33 +27,3 @@ def root(released: Path, tmp_path: Path) -> Path:
 def base(tmp_path: Path) -> BaseLayout:
     """A place for base images."""
     return BaseLayout(tmp_path / "base")
-
-
-def built_image(root: Path) -> oci_check.Checked:
-    return oci_check.only(root / layout.IMAGE)
-
-
-def merged_files(root: Path) -> dict[str, bytes]:
-    merged = root / layout.MERGED
-    return {path.relative_to(merged).as_posix(): path.read_bytes() for path in merged.rglob("*") if path.is_file()}
-
-
-def needed(image: oci_check.Checked) -> set[str]:
-    digests = [
-        image.digest,
-        image.manifest["config"]["digest"],
-        *(layer["digest"] for layer in image.manifest["layers"]),
-    ]
-    return {digest.removeprefix("sha256:") for digest in digests}
-
-
-def refused(root: Path, options: Options, kind: type[Refusal], word: str) -> Refusal:
-    """``build`` refuses with one line that matches, and no index, no report and no half blob is there."""
-    with pytest.raises(kind, match=word) as refused:
-        build(root, options)
-    assert "\n" not in str(refused.value)
-    target = root / layout.IMAGE
-    assert not (target / "index.json").exists()
-    assert not (root / layout.IMAGE_REPORT).exists()
-    assert not list(target.rglob(".*"))
-    return refused.value

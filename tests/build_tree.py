@@ -12,10 +12,14 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from checks import chain, digest, files, gates, layout, scoring
+from checks.errors import Refusal
 from checks.evidence import MergedFile, ParityReport
 from checks.params import Params
-from tests import evidence_tree
+from release.build import Options, build
+from tests import evidence_tree, oci_check
 from tests.conftest import REPOSITORY, as_params, scaled_down, written
 
 OCI = "application/vnd.oci.image."
@@ -178,3 +182,33 @@ def tar(members: dict[str, bytes]) -> bytes:
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
     return out.getvalue()
+
+
+def built_image(root: Path) -> oci_check.Checked:
+    return oci_check.only(root / layout.IMAGE)
+
+
+def merged_files(root: Path) -> dict[str, bytes]:
+    merged = root / layout.MERGED
+    return {path.relative_to(merged).as_posix(): path.read_bytes() for path in merged.rglob("*") if path.is_file()}
+
+
+def needed(image: oci_check.Checked) -> set[str]:
+    digests = [
+        image.digest,
+        image.manifest["config"]["digest"],
+        *(layer["digest"] for layer in image.manifest["layers"]),
+    ]
+    return {digest.removeprefix("sha256:") for digest in digests}
+
+
+def refused(root: Path, options: Options, kind: type[Refusal], word: str) -> Refusal:
+    """``build`` refuses with one line that matches, and no index, no report and no half blob is there."""
+    with pytest.raises(kind, match=word) as refused:
+        build(root, options)
+    assert "\n" not in str(refused.value)
+    target = root / layout.IMAGE
+    assert not (target / "index.json").exists()
+    assert not (root / layout.IMAGE_REPORT).exists()
+    assert not list(target.rglob(".*"))
+    return refused.value

@@ -21,8 +21,7 @@ from release.oci import image, tar
 from release.oci.layout import Bytes, Layout
 from release.recipe import KNOWN
 from tests import build_tree, oci_check
-from tests.build_fixtures import built_image, merged_files, refused
-from tests.build_tree import BaseLayout
+from tests.build_tree import BaseLayout, built_image, merged_files, refused
 from tests.conftest import as_params, scaled_down
 
 pytest_plugins = ("tests.build_fixtures",)

@@ -11,8 +11,7 @@ from checks import layout
 from checks.errors import BuildRefused, Refusal
 from release.build import Options, build
 from tests import build_tree, oci_check
-from tests.build_fixtures import built_image, needed, refused
-from tests.build_tree import BaseLayout
+from tests.build_tree import BaseLayout, built_image, needed, refused
 
 pytest_plugins = ("tests.build_fixtures",)
 OCI = "org.opencontainers.image."

@@ -15,7 +15,7 @@ from checks.evidence import ParityReport
 from release.build import Options, build
 from release.oci import weights
 from tests import build_tree
-from tests.build_fixtures import refused
+from tests.build_tree import refused
 from tests.conftest import as_params, scaled_down
 
 pytest_plugins = ("tests.build_fixtures",)

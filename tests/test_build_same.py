@@ -16,8 +16,7 @@ from release.build import Options, build
 from release.oci import tar
 from release.recipe import write_down
 from tests import build_tree, oci_check
-from tests.build_fixtures import built_image, merged_files, needed
-from tests.build_tree import BaseLayout
+from tests.build_tree import BaseLayout, built_image, merged_files, needed
 from tests.conftest import REPOSITORY, as_params, scaled_down
 
 pytest_plugins = ("tests.build_fixtures",)
