@@ -352,6 +352,8 @@ class Promote(Section):
     def _each_comes_after_an_earlier_one(self) -> Self:
         earlier: list[str] = []
         for name, environment in self.environments.items():
+            if name in ("base", "components"):
+                raise ValueError(f"environments.{name}: is a folder that environments share|call it otherwise")
             if environment.after is not None and environment.after not in earlier:
                 raise ValueError(
                     f"environments.{name}.after: {environment.after!r} does not come before it|"

@@ -85,6 +85,7 @@ class ImageReport(Report):
     """An image: which weights it carries, in which layers, on which base, by which verdict."""
 
     image: Digest  # of its manifest
+    place: str  # where it was put: HOST/NAME, or oci:FOLDER
     model: Digest  # of the merged directory
     verdict: Digest  # of reports/verdict.json
     commit: CommitHash  # that holds the record of the model

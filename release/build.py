@@ -177,6 +177,7 @@ def _report(recipe: Recipe, added: list[Added], found: str, documents: int) -> I
     below = len(weights.behind(about.path))  # a member's name has no slash in front, and one behind the folder
     return ImageReport(
         image=found,
+        place=recipe.place,
         model=about.model,
         verdict=about.evidence,
         commit=about.commit,

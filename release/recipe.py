@@ -42,7 +42,10 @@ class Options(NamedTuple):
 
 
 class Recipe(NamedTuple):
-    """All that decides the image, and where it goes. ``source`` is the store of the base."""
+    """All that decides the image, and where it goes: to ``target``, which reports name as ``place``.
+
+    ``source`` is the store of the base.
+    """
 
     params: Params
     runtime: Runtime
@@ -51,6 +54,7 @@ class Recipe(NamedTuple):
     base: Base | None
     source: Store | None
     target: Store
+    place: str
     tag: str
 
 
@@ -71,7 +75,7 @@ def write_down(root: Path, options: Options) -> Recipe:
         [Path(path) for path in held.verdict.judged if path.startswith("reports/")],
     )
     runtime = runtimes.load(options.runtime or params.serve.runtime)
-    target, tag = _target(root, options, image.version(model))
+    target, place, tag = _target(root, options, image.version(model))
     base, source = _base(root, options.base or params.serve.base, runtime)
     if base:
         _serves(root, described, runtime)
@@ -83,7 +87,7 @@ def write_down(root: Path, options: Options) -> Recipe:
     if isinstance(target, Repository):
         sizes = [layer.size for layer in layers] + [layer.size for layer in (base.layers if base else ())]
         limits.check(target.host, sizes)
-    return Recipe(params, runtime, about, layers, base, source, target, tag)
+    return Recipe(params, runtime, about, layers, base, source, target, place, tag)
 
 
 def _about(root: Path, model: str, home: str, reports: list[Path]) -> About:
@@ -110,16 +114,19 @@ def _about(root: Path, model: str, home: str, reports: list[Path]) -> About:
     return About(model, home, evidence, commit, commits.committed_at(root, commit))
 
 
-def _target(root: Path, options: Options, version: str) -> tuple[Store, str]:
+def _target(root: Path, options: Options, version: str) -> tuple[Store, str, str]:
+    """Where the image goes, what reports call that place, and the tag."""
     if options.push is None:
         folder = root / layout.IMAGE if options.output is None else options.output
-        return Layout(folder, root / KNOWN), version
+        inside = folder.resolve().is_relative_to(root.resolve())
+        shown = folder.resolve().relative_to(root.resolve()) if inside else folder.resolve()
+        return Layout(folder, root / KNOWN), f"{reference.LAYOUT}{shown.as_posix()}", version
     if options.output is not None:
         raise BuildRefused("an image goes to a registry or to a folder", "give one of --push and --output")
     named = reference.parse(options.push)
     if named.host is None or named.digest is not None:
         raise BuildRefused(f"{options.push!r}: is no place in a registry", "write it as HOST/NAME or HOST/NAME:TAG")
-    return stores.open_store(named, root, push=True), named.tag or version
+    return stores.open_store(named, root, push=True), f"{named.host}/{named.name}", named.tag or version
 
 
 def _base(root: Path, name: str | None, runtime: Runtime) -> tuple[Base | None, Store | None]:

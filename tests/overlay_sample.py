@@ -47,7 +47,7 @@ def image(runtime: str = "tgi", shape: str = "baked", **changes: Any) -> ImageRe
     base = BaseImage(name="r.example/s:1", index=None, manifest=OTHER, platform="linux/amd64", layers=3, size=9)
     layer = Layer(digest=OTHER, size=4, files={"model.safetensors": OTHER})
     return ImageReport(
-        image=IMAGE, model=MODEL, verdict=OTHER, commit=COMMIT, runtime=runtime, path=f"/models/router-{'a' * 12}",
+        image=IMAGE, place="registry.example/team/router", model=MODEL, verdict=OTHER, commit=COMMIT, runtime=runtime, path=f"/models/router-{'a' * 12}",
         base=base if shape == "baked" else None, layers=(layer,), size=13, tool="0.1.0",
     ).model_copy(update=changes)  # fmt: skip
 

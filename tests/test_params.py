@@ -66,6 +66,11 @@ FAULTS = {
         "      after: canary\n",
         "environments.production.after: 'canary' does not come before it",
     ),
+    "an environment of the name of a shared folder": (
+        "    staging:\n",
+        "    base:\n",
+        "environments.base: is a folder that environments share",
+    ),
     "an environment that soaks in none": (
         "      after: null\n      soak_hours: 0",
         "      after: null\n      soak_hours: 4",
