@@ -75,6 +75,7 @@ def show(root: Path, image: str, target: str | None = None) -> Walk:
     statement contradicts what it names; RegistryRefused when the image is not there; BuildRefused for no reference.
     """
     place = _place(root, image)
+    attach.subject(place.store, place.image)  # an image that is not there is another matter than one without evidence
     known = trust.known(root, target)
     found = released.find(place.store, place.image, known, place.evidence)
     steps = (*_image(place, found), *_attached(place, found, known), *_Made(root, found.statement).steps())

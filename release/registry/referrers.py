@@ -18,8 +18,9 @@ from release.registry.retries import Trouble
 from release.registry.transport import Transport
 
 _PAGES = 20
-_TRIES = 8  # at naming a manifest under the tag, when others do the same
-_PAUSE = 0.05  # seconds before the second try, at most; doubled each time
+_TRIES = 40  # at naming a manifest under the tag, when others do the same
+_READ_BACK = 2
+_PAUSE = 0.1  # seconds between two readings, at most
 
 
 class Referrers:
@@ -48,21 +49,23 @@ class Referrers:
     def name(self, subject: str, manifest: Descriptor) -> None:
         """Add ``manifest`` to the tag of ``subject``, where the registry did not say that it has noted it itself.
 
-        A tag cannot be compared and swapped: what another writer put there at the same time is read back and kept.
+        A tag cannot be compared and swapped. So what was put is read back, at once and after a pause in which a writer
+        who had read before would have put its own; what others put there is kept, and what they dropped put again.
         """
-        tag, wanted = _tag(subject), [manifest]
+        tag, wanted, seen = _tag(subject), [manifest], 0
         for trial in range(_TRIES):
-            if trial:
-                time.sleep(random.uniform(0, _PAUSE * 2**trial))  # noqa: S311 - no secret
             there = self._tagged(tag)
             known = {one.digest for one in there}
-            if missing := [one for one in wanted if one.digest not in known]:
-                self._put(tag, [*there, *missing])
-                wanted = [*there, *missing]
-            elif trial:
+            missing = [one for one in wanted if one.digest not in known]
+            wanted = [*there, *missing]
+            if missing:
+                self._put(tag, wanted)
+                seen = 0
+                continue
+            seen += 1
+            if not trial or seen == _READ_BACK:
                 return
-            else:
-                wanted = there
+            time.sleep(random.uniform(_PAUSE / 2, _PAUSE))  # noqa: S311 - no secret
         raise Trouble(f"{tag} is moved by others again and again", temporary=True)
 
     def _tagged(self, tag: str) -> list[Descriptor]:
