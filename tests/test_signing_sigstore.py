@@ -1,6 +1,6 @@
-"""Sigstore's keyless signatures, as far as they can be held to account without Sigstore: everything refuses.
+"""Sigstore's keyless signatures, held to account without Sigstore: by its own package and a stand-in for its services.
 
-What cannot be tested here: a signature by the live services, and so the way from a job's identity to a bundle that holds.
+What cannot be tested here is the way from a job's identity to a bundle: the live services, and the package's talk with them.
 """
 
 import base64
@@ -8,20 +8,26 @@ import json
 import logging
 import subprocess
 import sys
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
+import yaml
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from sigstore._internal.tuf import DEFAULT_TUF_URL, _get_dirs
 
+from checks import layout
 from checks.errors import EvidenceRefused, MachineRefused
 from checks.signers import Signer
 from checks.statement import PAYLOAD, TREE
+from release.evidence import show
+from release.oci.layout import Layout
+from release.sign import sign
 from release.signing import dsse, sigstore, strict, trust
+from tests import build_tree, signing_tree
+from tests.sigstore_standin import Standin
 
 OURS = "https://github.com/team/router/.github/workflows/release.yml@refs/heads/main"
 ISSUER = "https://token.actions.githubusercontent.com"
@@ -40,57 +46,94 @@ def nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setenv(name, str(tmp_path / name))
 
 
-def forged(identity: str = OURS, issuer: str = ISSUER, payload: bytes = STATEMENT) -> bytes:
-    """A stand-in for a bundle: well formed, signed in truth, by a certificate that its own maker signed."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    now, issued_by = datetime.now(UTC), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "sigstore-intermediate")])
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(x509.Name([]))
-        .issuer_name(issued_by)
-        .public_key(key.public_key())
-        .serial_number(7)
-        .not_valid_before(now - timedelta(minutes=1))
-        .not_valid_after(now + timedelta(minutes=9))
-        .add_extension(x509.SubjectAlternativeName([x509.UniformResourceIdentifier(identity)]), critical=True)
-        .add_extension(
-            x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.4.1.57264.1.1"), issuer.encode()), False
-        )
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CODE_SIGNING]), critical=False)
-        .add_extension(x509.KeyUsage(True, *(False,) * 8), critical=True)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    pae = f"DSSEv1 {len(PAYLOAD)} {PAYLOAD} {len(payload)} ".encode() + payload
-    entry = {
-        "logIndex": "0",
-        "logId": {"keyId": _base64(bytes(32))},
-        "kindVersion": {"kind": "dsse", "version": "0.0.1"},
-        "integratedTime": str(int(now.timestamp())),
-        "inclusionPromise": {"signedEntryTimestamp": _base64(b"x")},
-        "inclusionProof": {
-            "logIndex": "0", "rootHash": _base64(bytes(32)), "treeSize": "1", "hashes": [],
-            "checkpoint": {"envelope": "rekor.sigstore.dev - 1\n1\n" + _base64(bytes(32)) + "\n\n— x AAAAAAAA\n"},
-        },
-        "canonicalizedBody": _base64(b"{}"),
-    }  # fmt: skip
-    bundle = {
-        "mediaType": sigstore.BUNDLE,
-        "verificationMaterial": {
-            "certificate": {"rawBytes": _base64(certificate.public_bytes(serialization.Encoding.DER))},
-            "tlogEntries": [entry],
-        },
-        "dsseEnvelope": {
-            "payload": _base64(payload),
-            "payloadType": PAYLOAD,
-            "signatures": [{"sig": _base64(key.sign(pae, ec.ECDSA(hashes.SHA256())))}],
-        },
-    }
-    return json.dumps(bundle).encode()
+@pytest.fixture
+def standin() -> Standin:
+    """A stand-in that the package takes for Sigstore, when it is asked offline."""
+    made = Standin()
+    made.trusted(_get_dirs(DEFAULT_TUF_URL)[1] / "trusted_root.json")
+    return made
 
 
-def _base64(data: bytes) -> str:
-    return base64.b64encode(data).decode()
+def _bundle(identity: str = OURS, issuer: str = ISSUER) -> bytes:
+    """Of a stand-in that nobody trusts."""
+    return Standin().bundle(STATEMENT, identity, issuer)
+
+
+def test_the_identity_that_may_is_known_by_name(standin: Standin) -> None:
+    found = sigstore.verify(standin.bundle(STATEMENT, OURS, ISSUER), (CI,), "release", "evidence", offline=True)
+    assert found == (STATEMENT, "ci")
+
+
+def test_an_identity_without_the_role_is_refused(standin: Standin) -> None:
+    with pytest.raises(EvidenceRefused, match="ci, who may release and not approve"):
+        sigstore.verify(standin.bundle(STATEMENT, OURS, ISSUER), (CI,), "approve", "evidence", offline=True)
+
+
+def _edited(**change: Any) -> Callable[[dict[str, Any], dict[str, Any]], object]:
+    """Change fields of a bundle by path; ``None`` takes what another bundle of the same signer has."""
+
+    def edit(plain: dict[str, Any], other: dict[str, Any]) -> None:
+        for path, value in change.items():
+            *parents, last = [int(part) if part.isdigit() else part for part in path.split("__")]
+            at: Any = plain
+            theirs: Any = other
+            for part in parents:
+                at, theirs = at[part], theirs[part]
+            at[last] = theirs[last] if value is None else value
+
+    return edit
+
+
+ENTRY = "verificationMaterial__tlogEntries__0"
+TAMPERS: list[tuple[str, Callable[[dict[str, Any], dict[str, Any]], object]]] = [
+    ("another payload", _edited(dsseEnvelope__payload="e30=")),
+    ("the payload of another", _edited(dsseEnvelope__payload=None)),
+    ("another envelope", _edited(dsseEnvelope=None)),
+    ("another signature", _edited(dsseEnvelope__signatures=None)),
+    ("another type", _edited(dsseEnvelope__payloadType="text/plain")),
+    ("another certificate", _edited(verificationMaterial__certificate=None)),
+    ("another log entry", _edited(**{ENTRY: None})),
+    ("another body", _edited(**{f"{ENTRY}__canonicalizedBody": None})),
+    ("another promise", _edited(**{f"{ENTRY}__inclusionPromise": None})),
+    ("another proof", _edited(**{f"{ENTRY}__inclusionProof": None})),
+    ("another checkpoint", _edited(**{f"{ENTRY}__inclusionProof__checkpoint": None})),
+    ("a later time", _edited(**{f"{ENTRY}__integratedTime": "1999999999"})),
+    ("no promise, so no time", _edited(**{f"{ENTRY}__inclusionPromise": {"signedEntryTimestamp": ""}})),
+    ("another kind of entry", _edited(**{f"{ENTRY}__kindVersion__kind": "intoto"})),
+    ("no log entry", _edited(verificationMaterial__tlogEntries=[])),
+]
+
+
+@pytest.mark.parametrize(("what", "change"), TAMPERS, ids=[what for what, _ in TAMPERS])
+def test_a_bundle_whose_parts_do_not_belong_together_is_refused(
+    what: str, change: Callable[[dict[str, Any], dict[str, Any]], object], standin: Standin
+) -> None:
+    plain = json.loads(standin.bundle(STATEMENT, OURS, ISSUER))
+    change(plain, json.loads(standin.bundle(STATEMENT + b" ", OURS, ISSUER)))
+    with pytest.raises(EvidenceRefused):
+        sigstore.verify(json.dumps(plain).encode(), (CI,), "release", "evidence", offline=True)
+
+
+def test_a_release_is_signed_and_found_by_an_identity(
+    standin: Standin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stand-in signs in place of Sigstore's services, and its roots are taken as they lie here."""
+    from sigstore.verify import Verifier
+
+    root = tmp_path / "run"
+    signing_tree.make(root)
+    (root / layout.SIGNERS).write_text(yaml.safe_dump([CI.model_dump(mode="json", exclude_none=True)]))
+    build_tree.commit(root, "ci signs")
+    real = Verifier.production
+    monkeypatch.setattr(Verifier, "production", lambda **_: real(offline=True))
+    monkeypatch.setattr(sigstore, "sign", lambda payloads: [standin.bundle(one, OURS, ISSUER) for one in payloads])
+    place = Layout(root / layout.IMAGE)
+    done = sign(root, place, keyless=True)
+    assert (done.signer, len(done.added)) == ("ci", 3)
+    assert sign(root, place, keyless=True) == done._replace(added=())
+    walk = show(root, done.statement.predicate.image.image)
+    assert (walk.signer, walk.evidence) == ("ci", done.evidence)
+    assert any(step.what == "weights signature" and step.note.endswith("by ci") for step in walk.steps)
 
 
 @pytest.mark.parametrize(
@@ -107,22 +150,22 @@ def _base64(data: bytes) -> str:
 )
 def test_another_identity_is_refused_without_the_network(identity: str, issuer: str) -> None:
     with pytest.raises(EvidenceRefused, match="an identity that is not ci"):
-        trust.verify(forged(identity, issuer), (CI,), "release", "evidence")
+        trust.verify(_bundle(identity, issuer), (CI,), "release", "evidence")
 
 
-def test_the_right_name_in_a_certificate_of_ones_own_is_no_identity() -> None:
+def test_the_right_name_in_a_certificate_of_ones_own_is_no_identity(standin: Standin) -> None:
     with pytest.raises(EvidenceRefused, match="bundle does not hold"):
-        sigstore.verify(forged(), (CI,), "release", "evidence", offline=True)
+        sigstore.verify(_bundle(), (CI,), "release", "evidence", offline=True)
 
 
 def test_without_the_network_nothing_is_taken_on_trust() -> None:
     with pytest.raises(MachineRefused, match="Sigstore cannot be asked"):
-        trust.verify(forged(), (CI,), "release", "evidence")
+        trust.verify(_bundle(), (CI,), "release", "evidence")
 
 
 def test_where_no_identity_is_known_none_is_trusted() -> None:
     with pytest.raises(EvidenceRefused, match="none is known here"):
-        trust.verify(forged(), (), "release", "evidence")
+        trust.verify(_bundle(), (), "release", "evidence")
 
 
 @pytest.mark.parametrize(
@@ -137,7 +180,7 @@ def test_where_no_identity_is_known_none_is_trusted() -> None:
 )
 def test_a_bundle_that_is_none_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(EvidenceRefused):
-        trust.verify(json.dumps(json.loads(forged()) | change).encode(), (CI,), "release", "evidence")
+        trust.verify(json.dumps(json.loads(_bundle()) | change).encode(), (CI,), "release", "evidence")
 
 
 def test_a_machine_without_an_identity_signs_nothing() -> None:
@@ -177,6 +220,6 @@ def test_the_package_is_asked_for_only_where_an_identity_counts() -> None:
 
 def test_without_the_package_a_key_is_offered_instead(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sigstore", None)
-    for call in (lambda: sigstore.sign([STATEMENT]), lambda: trust.verify(forged(), (CI,), "release", "evidence")):
+    for call in (lambda: sigstore.sign([STATEMENT]), lambda: trust.verify(_bundle(), (CI,), "release", "evidence")):
         with pytest.raises(MachineRefused, match="sigstore is not installed"):
             call()

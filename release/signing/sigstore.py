@@ -73,8 +73,8 @@ def verify(data: bytes, signers: Signers, role: Role, where: str, *, offline: bo
         raise EvidenceRefused(f"{where}: is signed by an identity that is not {names}", todo)
     with _refusing(where):
         verifier = Verifier.production(offline=offline)
+    signer = claimed[0]  # signers.yaml names an identity once
     try:
-        (signer,) = claimed
         kind, payload = verifier.verify_dsse(bundle, _policy(signer))
     except (Error, ValueError) as error:
         raise EvidenceRefused(f"{where}: Sigstore's bundle does not hold: {_line(error)}", todo) from error
