@@ -25,7 +25,7 @@ class Service(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.folder, self.secret = folder, secret
         self.fault: Fault = ""
-        self.then: Fault = ""  # what goes wrong after the push that ``fault`` is about
+        self.then: Fault | None = None  # what goes wrong after the first push that is not answered; None: the same
         self.slow = 1.0  # seconds
         self.pushes = 0
         self.ending = threading.Event()
@@ -79,7 +79,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._relay(answer)
 
     def _vanish(self) -> None:
-        self.server.fault = self.server.then
+        if self.server.then is not None:
+            self.server.fault = self.server.then
         self.connection.close()
         self.close_connection = True
 

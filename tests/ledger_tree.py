@@ -2,17 +2,23 @@
 
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+import pytest
 
 from checks import digest, layout, params_file, pointer
 from checks.params import Promote
 from checks.pointer import Pointer
 from release.ledger import Change, Ledger, compose, next_version, tags_for
 from tests.conftest import REPOSITORY
+from tests.git_service import Service, serving
 
 PROMOTE = params_file.load(REPOSITORY / layout.PARAMS).promote
-ADA = {"GIT_AUTHOR_NAME": "Ada", "GIT_AUTHOR_EMAIL": "ada@example.org", "GIT_COMMITTER_NAME": "Ada", "GIT_COMMITTER_EMAIL": "ada@example.org"}  # fmt: skip
+ADA = {
+    "GIT_AUTHOR_NAME": "Ada", "GIT_AUTHOR_EMAIL": "ada@example.org", "GIT_COMMITTER_NAME": "Ada",
+    "GIT_COMMITTER_EMAIL": "ada@example.org",
+}  # fmt: skip
 # Nobody's own configuration plays a part.
 CLEAN = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
 
@@ -102,3 +108,40 @@ def refs(folder: Path) -> dict[str, str]:
     """Branches and tags by name, as they are."""
     lines = git(folder, "for-each-ref", "--format=%(refname) %(objectname)", "refs/heads", "refs/tags").splitlines()
     return {line.split(" ")[0]: line.split(" ")[1] for line in lines}
+
+
+@pytest.fixture(autouse=True)
+def nobodys_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in CLEAN.items():
+        monkeypatch.setenv(name, value)
+    for name in ADA:
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    """A clone whose origin is a bare repository beside it."""
+    folder = tmp_path / "work folder ü"
+    begin(folder)
+    (tmp_path / "remotes").mkdir()
+    bare(tmp_path / "remotes" / "origin.git", folder)
+    return folder
+
+
+@pytest.fixture
+def remote(work: Path) -> Path:
+    return work.parent / "remotes" / "origin.git"
+
+
+@pytest.fixture
+def service(work: Path) -> Iterator[Service]:
+    """The same remote by HTTP, which is the clone's origin now."""
+    with serving(work.parent / "remotes") as running:
+        git(work, "remote", "set-url", "origin", running.url("origin.git"))
+        yield running
+
+
+@pytest.fixture
+def laptop(tmp_path: Path) -> Path:
+    begin(tmp_path / "laptop")
+    return tmp_path / "laptop"

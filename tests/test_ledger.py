@@ -1,57 +1,26 @@
 """The ledger: what environments run is read from commits, and a move arrives whole or not at all."""
 
 import json
-import os
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from checks import layout, pointer, quarantine
-from checks.errors import EvidenceRefused, Outrun, ParamsRefused, PromotionRefused, Refusal
+from checks.errors import EvidenceRefused, ParamsRefused, PromotionRefused
 from release.ledger import Change, Ledger, Person, disagreements, missing
 from tests import ledger_tree as tree
-from tests.conftest import REPOSITORY
-from tests.git_service import Service, serving
+from tests.git_service import serving
 from tests.ledger_tree import PROMOTE, at, git, promote, refs
 
 ENTRY = quarantine.Entry(image=tree.sha("i"), model=tree.sha("m"), version="v0.1.0", by="Ada <a@b>", why="it is bad")
 
 
-@pytest.fixture(autouse=True)
-def nobodys_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in tree.CLEAN.items():
-        monkeypatch.setenv(name, value)
-    for name in tree.ADA:
-        monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture
-def work(tmp_path: Path) -> Path:
-    """A clone whose origin is a bare repository beside it."""
-    folder = tmp_path / "work folder ü"
-    tree.begin(folder)
-    (tmp_path / "remotes").mkdir()
-    tree.bare(tmp_path / "remotes" / "origin.git", folder)
-    return folder
-
-
-@pytest.fixture
-def remote(work: Path) -> Path:
-    return work.parent / "remotes" / "origin.git"
-
-
-@pytest.fixture
-def service(work: Path) -> Iterator[Service]:
-    """The same remote by HTTP, which is the clone's origin now."""
-    with serving(work.parent / "remotes") as running:
-        git(work, "remote", "set-url", "origin", running.url("origin.git"))
-        yield running
+nobodys_configuration, work, remote, service, laptop = (
+    tree.nobodys_configuration, tree.work, tree.remote, tree.service, tree.laptop,
+)  # fmt: skip
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:
@@ -346,79 +315,6 @@ def test_a_partial_clone_tells_the_same_history(work: Path, remote: Path) -> Non
     assert one.moves(one.tip(), "staging") == other.moves(other.tip(), "staging")
 
 
-# Two at once
-
-
-def race(first: Path, second: Path, label: str) -> list[str | Refusal]:
-    """Two clones move staging at once, each to its own; what came of it."""
-
-    def go(root: Path, name: str) -> str | Refusal:
-        ledger = Ledger.open(root, PROMOTE)
-        try:
-            return ledger.commit(tips[root], tree.change(ledger, tips[root], "staging", name))
-        except Refusal as refusal:
-            return refusal
-
-    tips = {root: Ledger.open(root, PROMOTE).tip() for root in (first, second)}
-    with ThreadPoolExecutor(2) as pool:
-        return [*pool.map(go, (first, second), (f"{label} of Ada", f"{label} of Bob"))]
-
-
-def races(work: Path, remote: Path, count: int) -> None:
-    other = tree.clone(work.parent / "other", git(work, "remote", "get-url", "origin"), "Bob")
-    wins = {"Ada": 0, "Bob": 0}
-    for number in range(count):
-        ended = race(work, other, str(number))
-        made = [each for each in ended if isinstance(each, str)]
-        lost = [each for each in ended if isinstance(each, Refusal)]
-        assert len(made) == 1, ended
-        assert len(lost) == 1, ended
-        assert isinstance(lost[0], Outrun)
-        winner = ("Ada", "Bob")[ended.index(made[0])]
-        wins[winner] += 1
-        assert f"{winner} <{winner.lower()}@example.org> committed {made[0][:7]}" in str(lost[0])
-        assert f"staging runs v0.{number + 1}.0 (sha256:" in str(lost[0])
-        assert refs(remote)["refs/heads/main"] == made[0]
-    ledger = Ledger.open(work, PROMOTE)
-    tip = ledger.tip()
-    moves = ledger.moves(tip, "staging")
-    assert [move.number for move in moves] == [*range(count, 0, -1)]
-    assert len(ledger.tags()) == 2 * count
-    assert disagreements("router", ledger.tags(), moves) == []
-    print(wins)
-
-
-def test_of_two_at_once_one_wins_and_the_other_is_told_who(work: Path, remote: Path) -> None:
-    races(work, remote, 10)
-
-
-def test_of_two_at_once_by_http_one_wins_and_the_other_is_told_who(work: Path, remote: Path, service: Service) -> None:
-    races(work, remote, 10)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("way", ["file", "http"])
-def test_of_two_at_once_one_wins_every_time(work: Path, remote: Path, way: str) -> None:
-    with serving(remote.parent) as running:
-        if way == "http":
-            git(work, "remote", "set-url", "origin", running.url("origin.git"))
-        races(work, remote, 200)
-
-
-def test_a_branch_that_moved_for_another_reason_says_so_too(work: Path, remote: Path) -> None:
-    ledger = Ledger.open(work, PROMOTE)
-    tip = ledger.tip()
-    wanted = tree.change(ledger, tip, "staging", "A")
-    other = tree.clone(work.parent / "other", str(remote), "Bob\x1b[31m")
-    tree.keep(other, "Fix \x1b[2Jthe readme", env={"GIT_AUTHOR_NAME": "Bob \x1b[31m"})
-    git(other, "push", "--quiet")
-    with pytest.raises(Outrun) as refused:
-        ledger.commit(tip, wanted)
-    assert str(refused.value).isprintable()
-    assert "Bob [31m <ada@example.org> committed" in str(refused.value)
-    assert "Fix [2Jthe readme; look at" in str(refused.value)
-
-
 # GTO
 
 
@@ -480,152 +376,3 @@ def test_tags_that_were_taken_away_are_made_again_without_a_commit(work: Path, r
     assert ledger.commit(tip, Change({}, "", missing("router", ledger.tags(), moves))) == tip
     assert {name: git(remote, "rev-parse", f"{name}^{{}}") for name in refs(remote)} == before
     assert disagreements("router", ledger.tags(), moves) == []
-
-
-# Without a remote
-
-
-@pytest.fixture
-def laptop(tmp_path: Path) -> Path:
-    tree.begin(tmp_path / "laptop")
-    return tmp_path / "laptop"
-
-
-def test_without_a_remote_the_branch_is_the_ledger_and_the_files_follow(laptop: Path) -> None:
-    (laptop / "params.yaml").write_text("a: 2\n")
-    (laptop / "staged").write_text("staged")
-    git(laptop, "add", "staged")
-    made = promote(laptop, "staging", "A")
-    assert refs(laptop)["refs/heads/main"] == made
-    assert set(refs(laptop)) == {"refs/heads/main", "refs/tags/router@v0.1.0", "refs/tags/router#staging#1"}
-    assert b"v0.1.0" in (laptop / at("staging")).read_bytes()
-    assert git(laptop, "status", "--porcelain") == "M params.yaml\nA  staged".replace("M", " M", 1)
-    promote(laptop, "staging", "B")
-    assert b"v0.2.0" in (laptop / at("staging")).read_bytes()
-
-
-def test_without_a_remote_an_edited_pointer_refuses_before_anything_moves(laptop: Path) -> None:
-    made = promote(laptop, "staging", "A")
-    (laptop / at("staging")).write_text("mine")
-    with pytest.raises(PromotionRefused, match="files that this moves are edited there"):
-        promote(laptop, "staging", "B")
-    assert refs(laptop)["refs/heads/main"] == made
-    assert (laptop / at("staging")).read_text() == "mine"
-
-
-def test_without_a_remote_a_killed_run_is_finished_by_the_next(laptop: Path) -> None:
-    promote(laptop, "staging", "A")
-    shutil.copytree(laptop, laptop.parent / "before")
-    made = promote(laptop, "staging", "B")
-    for name in (".git/index", str(at("staging"))):  # as it is when the branch was moved and nothing else yet
-        shutil.copy2(laptop.parent / "before" / name, laptop / name)
-    assert git(laptop, "status", "--porcelain") == f"M  {at('staging')}"
-    ledger = Ledger.open(laptop, PROMOTE)
-    ledger.settle(ledger.tip())
-    assert git(laptop, "status", "--porcelain") == ""
-    assert ledger.tip() == made
-    assert b"v0.2.0" in (laptop / at("staging")).read_bytes()
-
-
-def test_without_a_remote_other_branches_and_work_trees_are_as_they_should_be(laptop: Path) -> None:
-    git(laptop, "checkout", "--quiet", "-b", "other")
-    git(laptop, "worktree", "add", "--quiet", str(laptop.parent / "linked tree"), "main")
-    promote(laptop, "staging", "A")
-    assert not (laptop / at("staging")).exists()
-    assert (laptop.parent / "linked tree" / at("staging")).exists()
-    for root in (laptop, laptop.parent / "linked tree"):
-        assert git(root, "status", "--porcelain") == ""
-
-
-def test_without_a_remote_one_of_two_wins(laptop: Path) -> None:
-    for number in range(10):
-        ended = race(laptop, laptop, str(number))
-        assert [type(each) for each in ended if isinstance(each, Refusal)] == [Outrun], ended
-        assert git(laptop, "status", "--porcelain") == ""
-
-
-# Killed
-
-WRITER = """
-import sys
-from pathlib import Path
-from tests import ledger_tree
-print(ledger_tree.promote(Path(sys.argv[1]), "staging", sys.argv[2]))
-"""
-# Counts the calls of git of one run, and kills the writer before or after the one that is asked for.
-SHIM = """#!/bin/sh
-n=$(($(cat "$COUNT" 2>/dev/null || echo 0) + 1)); echo $n > "$COUNT"
-if [ "$n" = "$KILL" ] && [ "$WHEN" = before ]; then kill -9 $PPID; exit 1; fi
-"{git}" "$@"; code=$?
-if [ "$n" = "$KILL" ] && [ "$WHEN" = after ]; then kill -9 $PPID; fi
-exit $code
-"""
-
-
-def write(root: Path, label: str, kill: int = 0, when: str = "", **env: str) -> int:
-    """Move staging in a process of its own; its exit code."""
-    shim = root.parent / "shim" / "git"
-    shim.parent.mkdir(exist_ok=True)
-    if not shim.exists():
-        shim.write_text(SHIM.replace("{git}", shutil.which("git") or ""))
-        shim.chmod(0o755)
-    count = root.parent / "count"
-    count.unlink(missing_ok=True)
-    env = {"PATH": f"{shim.parent}:{os.environ['PATH']}", "COUNT": str(count), "KILL": str(kill), "WHEN": when, **env}
-    command = [sys.executable, "-c", WRITER, str(root), label]
-    return subprocess.run(
-        command, cwd=REPOSITORY, env={**os.environ, **env, "PYTHONPATH": str(REPOSITORY)}, check=False,
-        capture_output=True,
-    ).returncode  # fmt: skip
-
-
-def kill_everywhere(root: Path, ledger_at: Path, stride: int) -> None:
-    assert write(root, "begin") == 0
-    points = int((root.parent / "count").read_text())
-    assert points > 20
-    number = 1
-    for point in range(1, points + 1, stride):
-        for when in ("before", "after"):
-            old = refs(ledger_at)
-            assert write(root, f"{point} {when}", point, when) == -9
-            now = refs(ledger_at)
-            ledger = Ledger.open(root, PROMOTE)
-            tip = ledger.tip()
-            moves = ledger.moves(tip, "staging")
-            if now != old:
-                assert len(set(now) - set(old)) == 2, "the branch moved, and both tags came with it"
-                assert now["refs/heads/main"] != old["refs/heads/main"]
-                assert len(moves) == number + 1
-                number += 1
-            assert disagreements("router", ledger.tags(), moves) == []
-            if point % (4 * stride) == 1:
-                assert write(root, f"{point} {when}, again") == 0
-                number += 1
-
-
-def test_killed_at_calls_of_git_the_remote_is_old_or_new(work: Path, remote: Path) -> None:
-    kill_everywhere(work, remote, 6)
-
-
-def test_killed_at_calls_of_git_a_laptop_is_old_or_new(laptop: Path) -> None:
-    kill_everywhere(laptop, laptop, 6)
-    assert git(laptop, "status", "--porcelain") == "" or write(laptop, "last") == 0
-    assert git(laptop, "status", "--porcelain") == ""
-
-
-@pytest.mark.slow
-def test_killed_at_every_call_of_git_the_remote_is_old_or_new(work: Path, remote: Path) -> None:
-    kill_everywhere(work, remote, 1)
-
-
-@pytest.mark.slow
-def test_killed_at_every_call_of_git_a_laptop_is_old_or_new(laptop: Path) -> None:
-    kill_everywhere(laptop, laptop, 1)
-
-
-def test_a_killed_run_leaves_nothing_in_the_clone_but_objects(work: Path) -> None:
-    write(work, "A")
-    before = {path for path in work.rglob("*") if "objects" not in path.parts}
-    for point in (8, 15, 20):
-        assert write(work, f"{point}", point, "before") == -9
-    assert {path for path in work.rglob("*") if "objects" not in path.parts} == before

@@ -18,6 +18,8 @@ from release.ledger.place import Place, Wanted
 _TRIES = 6  # while another push holds the remote's locks
 # What a remote says of a push that met another one, and of little else.
 _BUSY = ("failed to update ref", "cannot lock ref", "failed to lock", "incorrect old value")
+# What git says when the connection ends after something was sent.
+_CUT = ("RPC failed", "hung up", "disconnect", "early EOF", "Broken pipe", "Connection reset")
 
 
 def move(where: Place, wanted: Wanted, environments: Sequence[str]) -> None:
@@ -27,6 +29,7 @@ def move(where: Place, wanted: Wanted, environments: Sequence[str]) -> None:
     expected |= dict.fromkeys(wanted.tags, "")
     values = {where.ref: wanted.made, **wanted.tags}
     for attempt in range(_TRIES):
+        time.sleep(0.1 * 2**attempt if attempt else 0)
         said = where.git.run(
             "push", "--porcelain", "--atomic", "--no-verify", "--no-follow-tags", "--recurse-submodules=no",
             *(f"--force-with-lease={name}:{value}" for name, value in expected.items()),
@@ -36,9 +39,8 @@ def move(where: Place, wanted: Wanted, environments: Sequence[str]) -> None:
             return
         if not any(word in said.err + said.out.decode(errors="replace") for word in _BUSY):
             break
-        time.sleep(0.1 * 2**attempt)
     todo = "do what the remote asks for, then run it again"
-    if said.code is None or not said.out.strip():
+    if said.code is None or any(word in said.err for word in _CUT):
         todo = "run it again: it finds out if it arrived after all"
     raise RemoteRefused(f"{where.shown}: {_words(said)}: nothing was moved", todo)
 
