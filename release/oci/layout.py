@@ -168,16 +168,18 @@ class Layout:
         """
         mark = self.folder / "oci-layout"
         try:
-            if self.folder.exists() and not mark.exists() and any(self.folder.iterdir()):
+            # The mark comes first and is looked for last: who finds another builder's blobs finds its mark as well.
+            if self.folder.exists() and any(self.folder.iterdir()) and not mark.exists():
                 raise BuildRefused(
                     f"{self.folder}: is not empty and is no OCI layout", "name a folder that is new, empty, or a layout"
                 )
-            self._blobs.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
             handle = os.open(mark, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError as error:
             raise _unwritable(self.folder, error) from error
         try:
             try:
+                self._blobs.mkdir(parents=True, exist_ok=True)
                 fcntl.flock(handle, fcntl.LOCK_EX)
                 if not os.fstat(handle).st_size:
                     os.write(handle, _MARK)
