@@ -134,7 +134,8 @@ class Git(NamedTuple):
 
 def printable(text: str, longest: int = _SHOWN) -> str:
     """Words of a remote, or of a commit, for a person: one line, without what hides text or credentials."""
-    plain = _CREDENTIALS.sub("", "".join(c if c.isprintable() else " " for c in text))
+    shown = text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
+    plain = _CREDENTIALS.sub("", shown)
     words = " ".join(plain.split())
     return words if len(words) <= longest else words[: longest - 1] + "…"
 

@@ -9,7 +9,8 @@ one. Only a name that is taken stops a move, since branch and tags arrive togeth
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from checks.errors import PromotionRefused
@@ -79,7 +80,7 @@ def tags_for(name: str, tags: Tags, moves: Sequence[Move], environment: str, poi
     for tag in (version, move):
         if parse(tag) is None:
             raise PromotionRefused(f"{tag}: is no name that GTO reads", "begin and end names with a letter or a digit")
-    there, made = tags.get(version), _made(moves, pointer.version)
+    there, made = tags.get(version), _made(moves).get(pointer.version, [])
     if there and (there.commit not in made or not there.annotated):
         raise _taken(version, f"is on commit {there.commit[:12]}, which moved nothing to {pointer.version}")
     if move in tags:
@@ -91,13 +92,13 @@ def tags_for(name: str, tags: Tags, moves: Sequence[Move], environment: str, poi
 
 def missing(name: str, tags: Tags, moves: Sequence[Move]) -> tuple[Tag, ...]:
     """The tags that these moves should have and have not: after a merged pull request, or a tag taken away."""
-    wanted = dict[str, Tag]()
+    commits, wanted = _made(moves), dict[str, Tag]()
     for made in sorted(moves, key=lambda each: each.at):
         if made.after is None:
             continue
         version, move = _names(name, made.environment, made.number, made.after)
         there = tags.get(version)
-        commit = there.commit if there else _made(moves, made.after.version)[0]
+        commit = there.commit if there else commits[made.after.version][0]
         wanted.setdefault(version, Tag(version, _says(name, made.after), commit))
         wanted[move] = Tag(move, _says(name, made.after, made.environment), commit)
     return tuple(tag for tag in wanted.values() if tag.name not in tags and parse(tag.name))
@@ -113,10 +114,13 @@ def _says(name: str, pointer: Pointer, environment: str = "") -> str:
     return f"{subject}\n\n{''.join(lines)}"
 
 
-def _made(moves: Iterable[Move], version: str) -> list[str]:
-    """The commits that moved an environment to ``version``, the first first."""
-    to = [move for move in moves if move.after and move.after.version == version]
-    return [move.commit for move in sorted(to, key=lambda move: move.at)]
+def _made(moves: Iterable[Move]) -> Mapping[str, list[str]]:
+    """The commits that moved an environment to each version, the first first."""
+    made: defaultdict[str, list[str]] = defaultdict(list)
+    for move in sorted(moves, key=lambda each: each.at):
+        if move.after:
+            made[move.after.version].append(move.commit)
+    return made
 
 
 def _taken(tag: str, why: str) -> PromotionRefused:
@@ -127,6 +131,7 @@ def _taken(tag: str, why: str) -> PromotionRefused:
 
 def disagreements(name: str, tags: Tags, moves: Sequence[Move]) -> list[str]:
     """One line for each tag of this model that says other than the moves (of all environments), or is missing."""
+    made = _made(moves)
     by_number = {(move.environment, move.number): move for move in moves}
     lines = []
     for tag, there in sorted(tags.items()):
@@ -136,7 +141,7 @@ def disagreements(name: str, tags: Tags, moves: Sequence[Move]) -> list[str]:
         if not there.annotated:
             lines.append(f"tag {tag}: is not annotated, so GTO does not see it")
         if isinstance(said, Registered):
-            if there.commit not in _made(moves, said.version):
+            if there.commit not in made.get(said.version, []):
                 lines.append(f"tag {tag}: is on commit {there.commit[:12]}, which moved nothing to {said.version}")
             continue
         move = by_number.get((said.environment, said.number))
