@@ -15,7 +15,8 @@ from checks.signers import Role, Signers
 from checks.statement import ENVELOPE, PAYLOAD, Statement
 from release import commits, gate
 from release.gate import Held
-from release.oci import documents
+from release.keys import KEY
+from release.oci import documents, reference, stores
 from release.oci.documents import Manifest
 from release.oci.layout import Layout
 from release.oci.types import Descriptor, Store
@@ -75,6 +76,13 @@ def sign(
     )
     with store.held() if isinstance(store, Layout) else contextlib.nullcontext():
         return _attach(store, subject, made, signer, known)
+
+
+def of_built(root: Path, key: Path | None = None, *, keyless: bool = False, target: str | None = None) -> Signed:
+    """``sign`` what `lockstep build` made, where it put it; ``key`` is by default that of `lockstep keys new`."""
+    image = _report(root, layout.IMAGE_REPORT, ImageReport)
+    store = stores.open_store(reference.parse(f"{image.place}@{image.image}"), root, push=True)
+    return sign(root, store, None if keyless else key or root / KEY, keyless=keyless, target=target)
 
 
 def evidence(root: Path, target: str | None = None) -> tuple[Held, ImageReport, ServingReport]:

@@ -29,8 +29,16 @@ def _lockstep(*args: str) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
+def _commands(group: click.Group, prefix: str = "") -> Iterator[tuple[str, click.Command]]:
+    """Every command, by the words that call it."""
+    for name, command in group.commands.items():
+        yield f"{prefix}{name}", command
+        if isinstance(command, click.Group):
+            yield from _commands(command, f"{prefix}{name} ")
+
+
 def test_every_command_and_option_has_help_and_stands_in_the_readme() -> None:
-    for name, command in main.commands.items():
+    for name, command in _commands(main):
         assert command.help, name
         assert f"`lockstep {name}" in README
         for parameter in command.params:

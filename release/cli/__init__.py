@@ -1,0 +1,44 @@
+"""The command ``lockstep``: parses, calls one function, echoes one result. Nothing else prints or exits.
+
+Heavy imports live in the commands, so that ``lockstep --help`` is instant.
+"""
+
+from pathlib import Path
+
+import click
+
+from release.cli import evidence, image, pipeline
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="lockstep")
+@click.option(
+    "-C",
+    "root",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=Path(),
+    help="The repository, when it is not the current directory.",
+)
+@click.pass_context
+def main(context: click.Context, root: Path) -> None:
+    """Releases of fine-tuned language models: promoted when every gate passes, or not at all.
+
+    Exit codes are listed in docs/exit-codes.md.
+    """
+    context.obj = root
+
+
+for command in (
+    pipeline.run,
+    pipeline.gate,
+    image.build,
+    image.verify,
+    evidence.keys,
+    evidence.sign,
+    evidence.evidence,
+    pipeline.doctor,
+    pipeline.calibrate,
+    pipeline.references,
+    pipeline.schema,
+):
+    main.add_command(command)

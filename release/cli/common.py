@@ -1,0 +1,33 @@
+"""What every command shares: how a refusal ends it, how JSON is written."""
+
+import functools
+import json
+import sys
+from collections.abc import Callable
+from typing import ParamSpec
+
+import click
+
+P = ParamSpec("P")
+
+
+def refusing(command: Callable[P, None]) -> Callable[P, None]:
+    """Turn a Refusal into its lines on standard error and its exit code."""
+
+    @functools.wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
+        from checks.errors import Refusal
+
+        try:
+            command(*args, **kwargs)
+        except Refusal as refusal:
+            for line in (str(refusal), *refusal.others):
+                click.secho(f"lockstep: {line}", err=True, fg="red")
+            sys.exit(refusal.exit_code)
+
+    return wrapped
+
+
+def to_json(value: object) -> str:
+    """A value as JSON for a person or a program."""
+    return json.dumps(value, indent=2, ensure_ascii=False)

@@ -1,0 +1,188 @@
+"""Commands about a model: run, gate, calibrate, references, schema, doctor."""
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from release import tables
+from release.cli.common import to_json, refusing
+
+
+@click.command()
+@click.argument("targets", nargs=-1, metavar="[STAGE]...")
+@click.option("--force", is_flag=True, help="Run the stages even when nothing changed.")
+@click.pass_obj
+@refusing
+def run(root: Path, targets: tuple[str, ...], force: bool) -> None:
+    """Run the pipeline (all of it, or up to STAGE) and say where to look.
+
+    Only what changed is run. Exits as `lockstep gate` does when the pipeline reaches its verdict.
+    """
+    from release import gate as verb
+    from release import run as pipeline
+
+    pipeline.run(root, targets, force)
+    if targets and "gate" not in targets:
+        return
+    verdict = verb.gate(root)
+    click.echo(f"\n{tables.verdict(verdict)}\n")
+    for what, where in _places(root):
+        click.echo(f"  {what:<14}{where}")
+    click.echo("\nThe record of this run is dvc.lock and reports/: commit them with the change that made them.")
+    if refusal := verb.refusal(verdict):
+        raise refusal
+
+
+@click.command()
+@click.option("--policy-from", metavar="REF", help="Judge under the policy of this commit too: the target branch's.")
+@click.option("--explain", metavar="NAME", help="Say what this gate asks, what was found and what would change it.")
+@click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
+@click.pass_obj
+@refusing
+def gate(root: Path, policy_from: str | None, explain: str | None, as_json: bool) -> None:
+    """Print the verdict if it still holds, and exit by it: 0 pass, 10 fail, 11 inconclusive, 8 void.
+
+    Hashes again everything that was judged, weights included, looks up earlier models in git again, and asks every
+    gate again. With --explain it exits with 0 whatever the gate says.
+    """
+    if policy_from is not None and explain is not None:
+        raise click.UsageError("--policy-from and --explain are two questions: ask one at a time")
+    if explain is not None:
+        _explain(root, explain, as_json)
+    elif policy_from is not None:
+        _judge_from(root, policy_from, as_json)
+    else:
+        from release import gate as verb
+
+        verdict = verb.gate(root)
+        click.echo(to_json(verdict.model_dump(mode="json")) if as_json else tables.verdict(verdict))
+        if refusal := verb.refusal(verdict):
+            raise refusal
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print reports/noise.json.")
+@click.pass_obj
+@refusing
+def calibrate(root: Path, as_json: bool) -> None:
+    """Measure how far evaluations of the unchanged model differ: no gate's margin may be below that noise.
+
+    Evaluates the merged model again in other orders and batches, and writes reports/noise.json.
+    """
+    from checks import layout
+    from release import calibrate as verb
+
+    report = verb.calibrate(root)
+    if as_json:
+        click.echo(to_json(report.model_dump(mode="json")))
+        return
+    width = max(len(run.order) for run in report.runs)
+    for run in report.runs:
+        how = f"{run.order:<{width}}  {run.batch_tokens:>6} tokens a batch, {run.threads} threads"
+        click.echo(f"  {how}: {tables.figures(run.metrics)}, {run.changed} rows changed")
+    floor = tables.figures(report.floor)
+    click.echo(f"noise on {report.rows} rows ({report.device}): {floor}; a margin below it is refused")
+    click.echo(f"{layout.NOISE} is written: commit it, and run `lockstep run`")
+
+
+@click.command()
+@click.option("--target", metavar="REF", help="The branch that this one is held against; else origin's default.")
+@click.option("--json", "as_json", is_flag=True, help="Print reports/references.json.")
+@click.pass_obj
+@refusing
+def references(root: Path, target: str | None, as_json: bool) -> None:
+    """Say which earlier models the gates compare with, as git names them, and record it in reports/references.json.
+
+    `lockstep run` does this first. A record that git no longer bears out makes the verdict void.
+    """
+    from release import references as verb
+
+    written = verb.write(root, target)
+    if as_json:
+        click.echo(to_json(written.report.model_dump(mode="json")))
+        return
+    for name, reference in written.report.found.items():
+        click.echo(f"{name:<10}model {reference.merged.removeprefix('sha256:')[:12]} of commit {reference.commit[:12]}")
+    for name, why in written.report.absent.items():
+        click.echo(f"{name:<10}none: {why}")
+    click.echo(f"held against {written.target}; {tables.recorded(written.changed)}")
+
+
+@click.command()
+@click.option("--write", is_flag=True, help="Write docs/params.schema.json instead of printing.")
+@click.pass_obj
+@refusing
+def schema(root: Path, write: bool) -> None:
+    """Print the JSON Schema of params.yaml, for editors."""
+    from checks import files, layout, params_file
+
+    if write:
+        files.write_json(root / layout.PARAMS_SCHEMA, params_file.schema())
+        click.echo(str(layout.PARAMS_SCHEMA))
+    else:
+        click.echo(to_json(params_file.schema()))
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+@click.option("--registry", metavar="HOST", help="Also ask this container registry.")
+@click.pass_obj
+@refusing
+def doctor(root: Path, as_json: bool, registry: str | None) -> None:
+    """Say what this machine has and lacks for each stage and verb, and the command that mends it.
+
+    Exits with 9 when the pipeline cannot run here; what only some verbs need is listed, and no error.
+    """
+    from checks.errors import MachineRefused
+    from release import doctor as verb
+
+    found = verb.doctor(root, registry)
+    if as_json:
+        click.echo(to_json([check._asdict() for check in found]))
+    else:
+        for check in found:
+            click.secho(f"{check.status:<9}", fg=tables.COLOURS[check.status], nl=False)
+            click.echo(f"{check.name:<16}{check.found}  [{', '.join(check.needed_by)}]")
+            if check.mend:
+                click.echo(f"{'':<25}→ {check.mend}")
+    if missing := [check.name for check in found if check.status == "missing"]:
+        raise MachineRefused(f"the pipeline cannot run here: {', '.join(missing)}", "run the commands named above")
+
+
+def _explain(root: Path, name: str, as_json: bool) -> None:
+    from release import explain as verb
+
+    lines = verb.explain(root, name)._asdict()
+    if as_json:
+        click.echo(to_json(lines))
+        return
+    for what, line in lines.items():
+        click.echo(f"{click.style(f'{what:<9}', bold=True)}{line}")
+
+
+def _judge_from(root: Path, ref: str, as_json: bool) -> None:
+    from release import target_policy as verb
+
+    judgement = verb.judge_from(root, ref)
+    click.echo(to_json(judgement.model_dump(mode="json")) if as_json else tables.policy(judgement))
+    if refusal := verb.refusal(judgement):
+        raise refusal
+
+
+def _places(root: Path) -> list[tuple[str, str]]:
+    """Where a person looks after a run."""
+    from checks import layout, params_file
+
+    mlflow = Path(os.path.relpath(Path(sys.executable).parent / "mlflow"))
+    store = f"--backend-store-uri {params_file.load(root / layout.PARAMS).tracking.uri}"
+    where = "at MLFLOW_TRACKING_URI" if os.environ.get("MLFLOW_TRACKING_URI") else f"{mlflow} ui {store}"
+    return [
+        ("verdict", f"{root / layout.VERDICT}   (again: lockstep gate)"),
+        ("evaluation", str(root / layout.SUMMARY)),
+        ("plots", f"{root / layout.PLOTS}, {root / layout.COMPARISON}"),
+        ("Data Docs", str(root / layout.DATA_DOCS / "index.html")),
+        ("MLflow", where),
+        ("model", str(root / layout.MERGED)),
+    ]
