@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from release.cli.common import to_json, refusing
+from release.cli.common import refusing, to_json
 
 if TYPE_CHECKING:
     from checks.signers import Role

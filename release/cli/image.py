@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from release import tables
-from release.cli.common import to_json, refusing
+from release.cli.common import refusing, to_json
 
 
 @click.command()
