@@ -131,6 +131,17 @@ class Git(NamedTuple):
             found[name] = out[begin : start - 1]
         return found
 
+    def named(self, names: Sequence[str]) -> list[bytes | None]:
+        """The contents of what many names mean (such as COMMIT:PATH), by two processes; None where there is no file.
+
+        A link is read as the path that it holds.
+        """
+        asked = "".join(f"{name}\n" for name in names).encode(errors="surrogateescape")
+        lines = self.ask("cat-file", "--batch-check=%(objecttype) %(objectname)", given=asked).decode().splitlines()
+        hashes = [line.removeprefix("blob ") if line.startswith("blob ") else None for line in lines]
+        objects = self.objects([each for each in hashes if each])
+        return [objects[each] if each else None for each in hashes]
+
 
 def printable(text: str, longest: int = _SHOWN) -> str:
     """Words of a remote, or of a commit, for a person: one line, without what hides text or credentials."""
