@@ -82,19 +82,15 @@ def target(label: str, commit: str, version: str = "v0.1.0") -> Pointer:
 
 
 def change(ledger: Ledger, tip: str, environment: str, label: str, why: str = "it is better") -> Change:
-    """The change of a promotion of what ``label`` names, made of the first commit of the repository."""
+    """The change of a promotion of what ``label`` names."""
     moves = [move for name in PROMOTE.environments for move in ledger.moves(tip, name)]
     number, before = len(ledger.moves(tip, environment)) + 1, ledger.pointer(tip, environment)
-    after = target(label, first(ledger))
+    after = target(label, "1" * 40)
     version = next_version("router", ledger.tags(), moves, after.model, after.digest)
     after = after.model_copy(update={"version": version})
     message = compose(environment, number, "promote", before, after, why)
     tags = tags_for("router", ledger.tags(), moves, environment, after)
     return Change({at(environment): pointer.write(after)}, message, tags)
-
-
-def first(ledger: Ledger) -> str:
-    return git(ledger._place.git.root, "rev-list", "--max-parents=0", "HEAD").splitlines()[0]
 
 
 def promote(root: Path, environment: str, label: str, using: Promote = PROMOTE, deadline: float = 60) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from checks import layout, pointer, quarantine
-from checks.errors import EvidenceRefused, ParamsRefused, PromotionRefused
+from checks.errors import EvidenceRefused, ParamsRefused, PromotionRefused, RemoteRefused
 from release.ledger import Change, Ledger, Person, disagreements, missing
 from tests import ledger_tree as tree
 from tests.git_service import serving
@@ -28,7 +28,8 @@ def snapshot(folder: Path) -> dict[str, bytes]:
     files = {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file() and ".git" not in path.parts}
     inside = Path(git(folder, "rev-parse", "--absolute-git-dir"))
     own = {name: (inside / name).read_bytes() for name in ("index", "HEAD")}
-    return files | own | {"refs": json.dumps(refs(folder)).encode()}
+    everything = git(folder, "for-each-ref", "--exclude=refs/lockstep", "--exclude=refs/remotes")
+    return files | own | {"refs": everything.encode()}
 
 
 # Moving
@@ -142,6 +143,25 @@ def test_the_author_may_be_another_and_words_are_only_data(work: Path, remote: P
     assert ledger.read(made, Path("-f")) == b"1"
 
 
+def test_a_proposal_is_a_commit_on_a_branch_of_its_own(work: Path, remote: Path) -> None:
+    ledger, before = Ledger.open(work, PROMOTE), refs(remote)
+    tip = ledger.tip()
+    wanted = tree.change(ledger, tip, "staging", "A")
+    made = ledger.propose(tip, wanted, "lockstep/staging-1")
+    assert refs(remote) == before | {"refs/heads/lockstep/staging-1": made}
+    assert (
+        ledger.propose(tip, wanted, "lockstep/staging-1") == made
+    )  # a run that was killed before it asked for a review
+    with pytest.raises(RemoteRefused, match="is there already, with another change; merge or close its pull request"):
+        ledger.propose(tip, tree.change(ledger, tip, "staging", "B"), "lockstep/staging-1")
+    git(remote, "update-ref", "refs/heads/main", made)
+    move = ledger.moves(ledger.tip(), "staging")[0]
+    assert (move.kind, move.commit) == ("promote", made)
+    assert [tag.name for tag in missing("router", ledger.tags(), [move])] == ["router@v0.1.0", "router#staging#1"]
+    ledger.commit(made, Change({}, "", missing("router", ledger.tags(), [move])))
+    assert disagreements("router", ledger.tags(), [move]) == []
+
+
 @pytest.mark.parametrize("path", ["../x", "/etc/x", "a/../../x", ".git/config", "a/.GIT/x", "params.yaml/x", "link/x", "link", "release"])  # fmt: skip
 def test_a_path_that_leads_elsewhere_refuses(work: Path, remote: Path, path: str) -> None:
     (work / "link").symlink_to("/tmp")
@@ -240,6 +260,8 @@ def test_no_repository_and_no_branch_refuse(work: Path, tmp_path: Path) -> None:
     (tmp_path / "plain").mkdir()
     with pytest.raises(EvidenceRefused, match="not a git repository"):
         Ledger.open(tmp_path / "plain", PROMOTE)
+    with pytest.raises(ParamsRefused, match=r"promote.branch: a..b: is no name of a branch"):
+        Ledger.open(work, PROMOTE.model_copy(update={"branch": "a..b"}))
     with pytest.raises(EvidenceRefused, match="live of origin: there is no such branch; make it"):
         Ledger.open(work, PROMOTE.model_copy(update={"branch": "live"})).tip()
 

@@ -110,6 +110,7 @@ def test_a_read_only_remote_refuses(work: Path, remote: Path) -> None:
     assert isinstance(refused(work), RemoteRefused)
 
 
+@pytest.mark.slow
 def test_a_lock_that_a_killed_push_left_at_the_remote_refuses_and_is_named(work: Path, remote: Path) -> None:
     (remote / "refs" / "heads" / "main.lock").touch()
     before = refs(remote)
@@ -140,7 +141,7 @@ def test_a_remote_that_is_gone_refuses(work: Path, remote: Path) -> None:
 
 @pytest.mark.parametrize("fault", ["hang", "fail", "cut", "lie"])
 def test_a_push_that_fails_is_reported_as_what_it_is(work: Path, remote: Path, service: Service, fault: Fault) -> None:
-    ledger = Ledger.open(work, PROMOTE, deadline=3)
+    ledger = Ledger.open(work, PROMOTE, deadline=2)
     tip = ledger.tip()
     wanted = tree.change(ledger, tip, "staging", "A")
     before, started = refs(remote), time.monotonic()

@@ -20,6 +20,8 @@ The environments lie below release/environments on one branch, of this repositor
     )
     made = ledger.commit(tip, change)                   # the branch and its tags, or a refusal and nothing
 
+    ledger.propose(tip, change, branch)                 # the commit alone, on a new branch, for a pull request
+
 ``commit`` is a compare-and-swap from ``tip``: everything that was read is read of ``tip``, so that a move is decided on
 what it replaces. Whoever comes second is told who was first (Outrun). To run a verb again after it succeeded, compare
 ``ledger.pointer(tip, environment)`` with what is wanted: equal means it is so already (then ``ledger.settle(tip)``).

@@ -73,7 +73,10 @@ def find(root: Path, promote: Promote, deadline: float) -> Place:
         raise EvidenceRefused(
             f"{root}: is a {form} repository", "pointers name commits by SHA-1: use such a repository"
         )
-    git.line("check-ref-format", f"refs/heads/{promote.branch}")
+    if git.run("check-ref-format", f"refs/heads/{promote.branch}").code != 0:
+        raise ParamsRefused(
+            f"promote.branch: {promote.branch}: is no name of a branch", "git check-ref-format has the rules"
+        )
     if promote.repository is not None:
         return Place(git, promote.branch, _address(promote.repository), "")
     return Place(git, promote.branch, _remote(git, promote.branch), prefix)

@@ -76,6 +76,26 @@ def _arrived(where: Place, wanted: Wanted, said: Said, environments: Sequence[st
     return False
 
 
+def propose(where: Place, made: str, branch: str) -> str:
+    """Make a new branch of the remote at ``made``. One that is there and says the same is taken as it is."""
+    assert where.remote is not None
+    its, git = where._replace(branch=branch), where.git
+    said = git.run(
+        "push", "--porcelain", "--no-verify", "--no-follow-tags", "--recurse-submodules=no",
+        f"--force-with-lease={its.ref}:", "--", where.remote, f"{made}:{its.ref}",
+    )  # fmt: skip
+    now = place.look(its).tip
+    if now is None:
+        raise RemoteRefused(f"{its.shown}: was not made: {_words(said)}", "do what the remote asks for, then again")
+    if now != made:
+        place.bring(its, now)
+        same = [git.line("show", "--no-patch", "--format=%T %P", "--no-show-signature", each) for each in (now, made)]
+        if same[0] != same[1]:
+            todo = f"merge or close its pull request, then: git push {printable(where.remote)} :{its.ref}"
+            raise RemoteRefused(f"{its.shown}: is there already, with another change", todo)
+    return now
+
+
 def _words(said: Said) -> str:
     """Why the remote did not take it: its own words, and the one that git has for it."""
     words = said.why()

@@ -1,5 +1,6 @@
 """The ledger as the verbs see it."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Self
@@ -72,6 +73,13 @@ class Ledger:
         found = trees.files(self._place.git, commit, prefix + folder.as_posix())
         return {Path(name.removeprefix(prefix)): data for name, data in found.items()}
 
+    def gather(self, wanted: Sequence[tuple[str, Path]]) -> list[bytes | None]:
+        """Files out of many commits, by two processes; None where there is none. A link is read as what it holds:
+        for what is known by its digest.
+        """
+        prefix = self._place.prefix
+        return self._place.git.named([f"{commit}:{prefix}{path.as_posix()}" for commit, path in wanted])
+
     def pointer(self, commit: str, environment: str) -> Pointer | None:
         """What the environment runs, as of ``commit``. Raises EvidenceRefused when it cannot be read."""
         path = layout.ENVIRONMENTS / self._known(environment) / layout.POINTER
@@ -134,6 +142,14 @@ class Ledger:
         made = write.commit(self._place, tip, change, self._environments)
         self._tags = None
         return made
+
+    def propose(self, tip: str, change: Change, branch: str) -> str:
+        """Push one commit of ``change`` on ``tip`` to a new ``branch``, for a pull request; its tags are not made.
+
+        Returns its hash; ``tip`` itself when the files are so already. A branch that is there with the same change is
+        taken as it is. Raises as ``commit``.
+        """
+        return write.propose(self._place, tip, change, branch)
 
     def settle(self, tip: str) -> None:
         """Where the branch of this clone is the ledger: finish what a killed run left, once ``tip`` is its move.

@@ -20,19 +20,25 @@ from release.ledger.types import Change, Tag
 
 def commit(where: Place, tip: str, change: Change, environments: Sequence[str]) -> str:
     """As ``Ledger.commit``; ``environments`` are those whose moves an Outrun tells of."""
-    git = where.git
-    ident = _identity(git)
+    ident = _identity(where.git)
     if where.remote is None:
         here.follow(where, tip)
-    files = {where.prefix + path.as_posix(): data for path, data in change.files.items()}
-    tree = trees.changed(git, tip, files)
-    same = tree == git.line("rev-parse", f"{tip}^{{tree}}")
-    if same and not change.tags:
-        return tip
-    made = tip if same else _commit(git, tree, tip, change)
-    tags = {f"refs/tags/{tag.name}": _tag(git, tag, made, ident) for tag in change.tags}
-    (push.move if where.remote else here.move)(where, Wanted(tip, made, tags), environments)
+    made = _commit(where, tip, change)
+    tags = {f"refs/tags/{tag.name}": _tag(where.git, tag, made, ident) for tag in change.tags}
+    if made != tip or tags:
+        (push.move if where.remote else here.move)(where, Wanted(tip, made, tags), environments)
     return made
+
+
+def propose(where: Place, tip: str, change: Change, branch: str) -> str:
+    """As ``Ledger.propose``."""
+    _identity(where.git)
+    if where.remote is None:
+        raise PromotionRefused(
+            "there is no remote to propose a move to", "move the environment itself, or add a remote"
+        )
+    made = _commit(where, tip, change)
+    return tip if made == tip else push.propose(where, made, branch)
 
 
 def _identity(git: Git) -> str:
@@ -44,8 +50,12 @@ def _identity(git: Git) -> str:
     return said.out.decode(errors="surrogateescape").strip()
 
 
-def _commit(git: Git, tree: str, tip: str, change: Change) -> str:
-    author = change.author
+def _commit(where: Place, tip: str, change: Change) -> str:
+    """The commit as an object, which no ref names; ``tip`` when it would change nothing."""
+    git, author = where.git, change.author
+    tree = trees.changed(git, tip, {where.prefix + path.as_posix(): data for path, data in change.files.items()})
+    if tree == git.line("rev-parse", f"{tip}^{{tree}}"):
+        return tip
     env = {"GIT_AUTHOR_NAME": printable(author.name), "GIT_AUTHOR_EMAIL": printable(author.email)} if author else {}
     sign = ["-S"] if git.config("commit.gpgSign", kind="bool") == "true" else []
     said = git.run("commit-tree", *sign, "-p", tip, "-F", "-", tree, given=change.message.encode(), env=env)
@@ -57,6 +67,7 @@ def _commit(git: Git, tree: str, tip: str, change: Change) -> str:
 
 def _tag(git: Git, tag: Tag, made: str, ident: str) -> str:
     """An annotated tag as an object, which no ref of this clone names."""
-    git.line("check-ref-format", f"refs/tags/{tag.name}")
+    if git.run("check-ref-format", f"refs/tags/{tag.name}").code != 0:
+        raise PromotionRefused(f"{printable(tag.name)}: is no name of a tag", "git check-ref-format has the rules")
     head = f"object {tag.commit or made}\ntype commit\ntag {tag.name}\ntagger {ident}\n\n"
     return git.line("mktag", given=f"{head}{tag.message.rstrip()}\n".encode(errors="surrogateescape"))
