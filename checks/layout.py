@@ -41,6 +41,8 @@ SERVING_REPORT = REPORTS / "serving.json"  # `lockstep verify`
 # Desired state and policy: changed by `lockstep promote` and by code owners.
 ENVIRONMENTS = Path("release/environments")
 POINTER = "pointer.yaml"  # in each environment's folder: what it runs
+EVIDENCE = "evidence.json"  # beside it: the signed statement that the pointer names
+APPROVED = "approvals"  # a folder beside it: <image>/<signer>.json, signed
 QUARANTINE = ENVIRONMENTS / "quarantine.yaml"  # what no promotion may move anywhere
 APPROVALS = Path("release/policy/approved.yaml")  # policy digests that code owners approved
 SIGNERS = Path("release/policy/signers.yaml")  # who may sign releases and approvals

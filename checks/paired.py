@@ -114,9 +114,9 @@ def _sign_flip(totals: Scores) -> float:
     if not len(sizes):
         return 1.0
     if len(sizes) == 1:
-        from scipy.stats import binomtest
+        from scipy.special import bdtrc  # as scipy.stats.binomtest does, which takes a quarter of a second to import
 
-        return float(binomtest(int((totals > 0).sum()), int(counts[0]), alternative="greater").pvalue)
+        return float(bdtrc(int((totals > 0).sum()) - 1, int(counts[0]), 0.5))
     most = int(sizes @ counts)
     length = 1 << (2 * most + 1).bit_length()
     turns = 2 * np.pi / length * np.arange(length // 2 + 1)

@@ -346,23 +346,31 @@ class Promote(Section):
         str | None, Field(min_length=1, description="URL of the repository with the environments; null: this one")
     ]
     branch: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$", max_length=200)]
-    environments: Annotated[dict[Name, Environment], Field(min_length=1, description="in order")]
+    environments: Annotated[dict[Name, Environment], Field(min_length=1)]
 
     @model_validator(mode="after")
-    def _each_comes_after_an_earlier_one(self) -> Self:
-        earlier: list[str] = []
+    def _each_has_a_way_to_it(self) -> Self:
         for name, environment in self.environments.items():
             if name in ("base", "components"):
                 raise ValueError(f"environments.{name}: is a folder that environments share|call it otherwise")
-            if environment.after is not None and environment.after not in earlier:
-                raise ValueError(
-                    f"environments.{name}.after: {environment.after!r} does not come before it|"
-                    f"use null or one of {', '.join(earlier) or 'the environments above it'}"
-                )
             if environment.soak_hours and environment.after is None:
                 raise ValueError(f"environments.{name}.soak_hours: nothing to soak in|set it to 0, or set after")
-            earlier.append(name)
+        for name in set(self.environments) - set(self.ordered):
+            raise ValueError(
+                f"environments.{name}.after: {self.environments[name].after!r} leads to no first environment|"
+                "use null for the first, or the name of another that leads to it"
+            )
         return self
+
+    @property
+    def ordered(self) -> tuple[str, ...]:
+        """The environments, each behind the one it comes after; as they are written where that leaves a choice."""
+        found: list[str] = []
+        while True:
+            ready = [n for n, e in self.environments.items() if n not in found and e.after in (None, *found)]
+            if not ready:
+                return tuple(found)
+            found.append(ready[0])
 
 
 class Params(Section):

@@ -7,8 +7,8 @@ from typing import Any
 import yaml
 
 
-class _Loader(yaml.SafeLoader):
-    """PyYAML's SafeLoader that reads ``1e-3`` as the number that YAML 1.2, and so DVC, takes it for."""
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc] # libyaml's where it is built in
+    """PyYAML's safe loader that reads ``1e-3`` as the number that YAML 1.2, and so DVC, takes it for."""
 
 
 _Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}

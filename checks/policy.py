@@ -149,7 +149,7 @@ class Policy(NamedTuple):
                 "licenses": dict(self.licenses),
                 "probes": self.probes.model_dump(mode="json"),
                 "verify": self.verify.model_dump(mode="json"),
-                "environments": [[name, rules.model_dump(mode="json")] for name, rules in self.environments.items()],
+                "environments": {name: rules.model_dump(mode="json") for name, rules in self.environments.items()},
                 "test": self.test,
             }
         )

@@ -30,10 +30,13 @@ Line = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_print
 
 
 class Entry(Record):
-    """One release that went wrong: the image, and the weights in it whatever image carries them next."""
+    """One release that went wrong: the image, and the weights in it whatever image carries them next.
+
+    ``model`` is None where the fault was the image's alone: what replaced it carries the same weights.
+    """
 
     image: Digest
-    model: Digest
+    model: Digest | None
     version: Version
     by: Line
     why: Line

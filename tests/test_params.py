@@ -61,10 +61,15 @@ FAULTS = {
         "serve.max_input_tokens: 64 is below prompts",
     ),
     "a name that is no folder": ("name: azure-cli-router", "name: ../router", "serve.name: '../router'"),
-    "an environment after one that is not above it": (
+    "an environment after one that there is not": (
         "      after: staging\n",
         "      after: canary\n",
-        "environments.production.after: 'canary' does not come before it",
+        "environments.production.after: 'canary' leads to no first environment",
+    ),
+    "environments that come after one another": (
+        "    staging:\n      after: null",
+        "    staging:\n      after: production",
+        "leads to no first environment",
     ),
     "an environment of the name of a shared folder": (
         "    staging:\n",
@@ -95,7 +100,11 @@ FAULTS = {
     "a date out of the calendar": ("epochs: 2", "epochs: 2001-99-99", "not YAML: month must be in 1..12"),
     "a number without end": ("epochs: 2", f"epochs: {'9' * 5000}", "not YAML"),
     "a key that is a list": ("epochs: 2", "? [a]\n  : 2", "a key that is no text"),
-    "half a character": ("instruction: Name", 'instruction: "\\ud800" # Name', "surrogates not allowed"),
+    "half a character": (
+        "instruction: Name",
+        'instruction: "\\ud800" # Name',
+        "surrogates not allowed|invalid Unicode character",
+    ),
     "a gate against nothing evaluated": ("against: base", "against: oracle", "gates.beats_the_base.against: 'oracle'"),
     "a budget that asks nothing": (
         "    parameters_millions: 150\n    artifact_mb: 300\n    train_minutes: 60\n    latency_p95_seconds: 30\n    gpu_hours: 1\n",
