@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from checks import digest, files, layout
+from checks import digest, files, layout, pointer
 from checks.errors import MachineRefused
 from checks.evidence import Count, Digest
 from checks.rows import Record
@@ -102,7 +102,7 @@ def build(root: Path, options: Options) -> ImageReport:
     """
     recipe = write_down(root, options)
     cache = weights.Cache(root / layout.LAYERS)
-    target = recipe.target
+    target, running = recipe.target, _run(root)
     with target.held() if isinstance(target, Layout) else contextlib.nullcontext():
         added = _send(recipe, cache)
         config, manifest = _documents(recipe, added)
@@ -111,7 +111,7 @@ def build(root: Path, options: Options) -> ImageReport:
             target.add(Bytes(config), configured, lambda _: None)
         found = target.put(manifest, MANIFEST, recipe.tag)
         if isinstance(target, Layout):
-            target.keep(found)
+            target.keep(found, *running)
     report = _report(recipe, added, found, len(config) + len(manifest))
     try:
         files.write_json(root / layout.IMAGE_REPORT, report)
@@ -120,6 +120,12 @@ def build(root: Path, options: Options) -> ImageReport:
             f"{root / layout.IMAGE_REPORT}: {error.strerror or error}", f"make it writable; the image {found} is built"
         ) from error
     return report
+
+
+def _run(root: Path) -> list[str]:
+    """The images that environments run, as their pointers here say: a rollback needs them."""
+    paths = sorted((root / layout.ENVIRONMENTS).glob(f"*/{layout.POINTER}"))
+    return [pointer.parse(path.read_bytes(), str(path.relative_to(root))).digest for path in paths]
 
 
 def _there(target: Store, cache: weights.Cache, layer: weights.Layer) -> str | None:

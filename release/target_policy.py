@@ -8,7 +8,7 @@ import dataclasses
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
@@ -83,15 +83,15 @@ class _Theirs(NamedTuple):
     unreadable: tuple[Change, ...]
 
 
-def judge_from(root: Path, ref: str) -> PolicyJudgement:
+def judge_from(root: Path, ref: str, trusting: Collection[Path] = ()) -> PolicyJudgement:
     """Judge the evidence below ``root`` under its own policy and under that of ``ref``.
 
-    Raises EvidenceRefused when the verdict is void (as ``release.gate.gate``), when git has no ``ref`` or no
-    params.yaml in it, and when the approvals cannot be read.
+    ``trusting`` is ``gate.hold``'s. Raises EvidenceRefused when the verdict is void (as ``release.gate.gate``), when
+    git has no ``ref`` or no params.yaml in it, and when the approvals cannot be read.
     """
     commit = commits.target(root, ref)[1]
     assert commit is not None  # a name that is given and unknown is refused
-    held = gate.hold(root, ref)
+    held = gate.hold(root, ref, trusting)
     theirs = _theirs(root, ref, commit)
     mine = policy.of(held.params, held.evidence.judged.get(policy.TEST))
     approval = next((entry for entry in approvals(root) if entry.policy == mine.digest), None)

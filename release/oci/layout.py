@@ -192,17 +192,17 @@ class Layout:
         finally:
             os.close(handle)
 
-    def keep(self, digest: str) -> None:
+    def keep(self, *digests: str) -> None:
         """Drop the other images that this tool made here, with what was attached to them and belonged to them alone.
 
-        Images of others stay, and what is attached to this one. Where there are none of others, every blob that no
+        Images of others stay, and what is attached to these. Where there are none of others, every blob that no
         manifest names goes too. What cannot be read is left alone. Call it while the folder is held.
         """
         index = self._index()
         manifests = {entry.digest: self._manifest(entry) for entry in index.manifests}
         subjects = {name: found.subject.digest for name, found in manifests.items() if found and found.subject}
         made = {name for name, found in manifests.items() if found and MODEL in (found.annotations or {})}
-        gone = made - subjects.keys() - {digest}
+        gone = made - subjects.keys() - {*digests}
         dropped = [e for e in index.manifests if e.digest in gone or subjects.get(e.digest) in gone]
         kept = [e for e in index.manifests if e not in dropped]
         if dropped:
@@ -212,7 +212,7 @@ class Layout:
             if (reached := self._reached(entry)) is None:
                 return
             needed |= reached
-        if all(digest in (entry.digest, subjects.get(entry.digest)) for entry in kept):
+        if all({entry.digest, subjects.get(entry.digest)} & {*digests} for entry in kept):
             spare = {f"sha256:{path.name}" for path in self._blobs.iterdir()} - needed
         else:
             spare = {blob for entry in dropped for blob in self._reached(entry) or ()} - needed

@@ -10,7 +10,7 @@ import hashlib
 import os
 import stat
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -91,6 +91,26 @@ def digest(members: Sequence[Member], link: Link | None = None) -> str:
     for block in Tar(members, link).blocks():
         hasher.update(block)
     return f"sha256:{hasher.hexdigest()}"
+
+
+def differs(blocks: Iterable[bytes], members: Sequence[Member], link: Link | None = None) -> str:
+    """How bytes that come from elsewhere differ from the layer of these members, whose files are not read; "" if not.
+
+    Nothing of it is unpacked. ``blocks`` is read to its end, unless it differs.
+    """
+    source, held = iter(blocks), b""
+    for part in _parts(members, link):
+        hasher, left = hashlib.sha256(), part.size
+        while left:
+            held = held or next(source, b"")
+            if not held:
+                return "it ends early"
+            hasher.update(memoryview(held)[:left])
+            left, held = left - min(left, len(held)), held[left:]
+        wanted = part.member.sha256 if part.member else f"sha256:{hashlib.sha256(part.data).hexdigest()}"
+        if f"sha256:{hasher.hexdigest()}" != wanted:
+            return f"{part.member.name} is another file" if part.member else "its entries are others"
+    return "something follows its end" if held or any(source) else ""
 
 
 def _parts(members: Sequence[Member], link: Link | None) -> Iterator[_Part]:

@@ -59,11 +59,17 @@ def layers(folder: Path, described: Mapping[str, FileDigest], model: str, name: 
     when they are read; here names, sizes and kinds of files are. Raises EvidenceRefused when ``described`` is not of
     the model, or other files lie there; BuildRefused when a name cannot be in an image.
     """
+    found = arranged(folder, described, model, name)
+    _holds(folder, described)
+    return found
+
+
+def arranged(folder: Path, described: Mapping[str, FileDigest], model: str, name: str) -> tuple[Layer, ...]:
+    """As ``layers``, whether or not any of it lies in ``folder``."""
     if digest.of_manifest(described) != model:
         raise EvidenceRefused("the parity report's files are not the model that the verdict is about", _TODO)
     for member in described:
         _fits(member)
-    _holds(folder, described)
     path = place(name, model)
     ordered = sorted(described, key=str.encode)
     shards = [[path] for path in ordered if path.endswith(SHARD)]
