@@ -1,0 +1,100 @@
+"""A cluster as a mirror: its objects, asked for by kubectl, held to what a promotion wrote. Never written to.
+
+Argo CD or Flux brings git into a cluster; where they differ, one of them is stopped, or somebody was there by hand.
+"""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from release import deployed
+from release.ledger.git import printable
+from release.mirrors.desired import Desired
+from release.mirrors.types import Finding, Silent
+
+DEADLINE = 15.0  # seconds for one answer
+_KINDS = ("deployments.apps", "inferenceservices.serving.kserve.io")
+_UNKNOWN = "the server doesn't have a resource type"
+
+
+class Cluster(NamedTuple):
+    """What kubectl speaks to. ``context`` is its name in kubectl's configuration."""
+
+    context: str
+    kubectl: str  # the program
+
+
+def current() -> Cluster | str:
+    """The cluster of kubectl's current context, or why there is none."""
+    kubectl = shutil.which("kubectl")
+    if kubectl is None:
+        return "kubectl is not installed here"
+    try:
+        context = _asked([kubectl, "config", "current-context"]).strip()
+    except Silent:
+        context = ""
+    return Cluster(context, kubectl) if context else "kubectl has no current context"
+
+
+def check(cluster: Cluster, desired: Desired) -> list[Finding]:
+    """How the objects of one environment differ from what its commit says."""
+    name, shown = desired.environment, f"cluster {printable(cluster.context, 60)}"
+    if desired.files is None:
+        return []  # what it should be is not known: that is a finding about git already
+    try:
+        if desired.namespace is None:
+            raise Silent(f"{name}/kustomization.yaml names no namespace to look in")
+        objects = _objects(cluster, desired.namespace)
+        gaps = deployed.gaps(objects, name, desired.files)
+    except Silent as silent:
+        return [Finding(
+            where="cluster", what=name, git=_says(desired), mirror=f"{shown}: {silent}", severity="unreachable",
+            todo="see that kubectl's current context is this environment's cluster",
+        )]  # fmt: skip
+    todo = "see what Argo CD or Flux says of it, and who changed it"
+    return [
+        Finding(where="cluster", what=name, git=_says(desired), mirror=printable(gap), severity="drift", todo=todo)
+        for gap in gaps
+    ]
+
+
+def _objects(cluster: Cluster, namespace: str) -> list[Mapping[str, Any]]:
+    """The servers of a namespace, of every kind that there may be."""
+    kubectl = [cluster.kubectl, f"--context={cluster.context}", f"--request-timeout={DEADLINE - 1:g}s", "get"]
+    # A namespace that is not there and one that is empty look the same to a list: one is another cluster.
+    _asked([*kubectl, "namespace", namespace, "--output=name"])
+    found: list[Mapping[str, Any]] = []
+    for kind in _KINDS:
+        try:
+            text = _asked([*kubectl, kind, f"--namespace={namespace}", "--output=json"])
+        except Silent as silent:
+            if _UNKNOWN in str(silent) and kind != _KINDS[0]:
+                continue
+            raise
+        try:
+            items = json.loads(text)["items"]
+            found += [item for item in items if isinstance(item, dict)]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise Silent(f"kubectl get {kind} gives no list") from None
+    return found
+
+
+def _asked(command: Sequence[str]) -> str:
+    """What a command prints. Raises Silent when it fails, or takes longer than the deadline."""
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=DEADLINE, check=False, stdin=subprocess.DEVNULL)
+    except subprocess.TimeoutExpired:
+        raise Silent(f"no answer within {DEADLINE:g} s") from None
+    except OSError as error:
+        raise Silent(f"kubectl: {error.strerror}") from None
+    if done.returncode != 0:
+        said = done.stderr.decode(errors="replace").strip() or f"ended with {done.returncode}"
+        raise Silent(printable(said, 300))
+    return done.stdout.decode(errors="replace")
+
+
+def _says(desired: Desired) -> str:
+    its = desired.pointer
+    return f"runs {its.version}, {its.image}" if its else "runs nothing"

@@ -1,0 +1,113 @@
+"""What environments should be, by the commit that holds them; and where that commit contradicts itself.
+
+Everything is read of git: this is what `status` calls drift, and what the mirrors outside git are held to.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+from pydantic import ValidationError
+
+from checks import files, layout, plain_yaml, pointer
+from checks.errors import EvidenceRefused, Refusal
+from checks.params import Serve
+from checks.pointer import Pointer
+from release import commits, edits, overlays, runtimes
+from release.ledger import Ledger
+from release.mirrors import past
+from release.mirrors.past import Envelope
+from release.mirrors.types import Finding
+
+_READ = "use the version that wrote it"
+_AGAIN = "restore it from git's history, or promote again"
+_NAMESPACE = re.compile(
+    rb"^namespace:[ \t]+[\"']?([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)[\"']?[ \t]*(#.*)?$", re.MULTILINE
+)
+
+
+class Desired(NamedTuple):
+    """``files`` are those that a promotion writes for a cluster; None where they cannot be computed."""
+
+    environment: str
+    pointer: Pointer | None
+    envelope: Envelope | None
+    files: Mapping[Path, bytes] | None
+    namespace: str | None  # of the cluster, as its kustomization.yaml has it
+    findings: tuple[Finding, ...]
+
+
+def read(root: Path, ledger: Ledger, tip: str, environments: Iterable[str]) -> dict[str, Desired]:
+    """The environments at ``tip``. The records of their models are read in the clone at ``root``."""
+    serve = _served(root)
+    try:
+        found = ledger.files(tip, layout.ENVIRONMENTS)
+    except EvidenceRefused as refused:
+        return {name: _unreadable(name, "files", refused) for name in environments}
+    return {name: _environment(name, found, serve) for name in environments}
+
+
+def drift(environment: str, what: str, git: str, mirror: str) -> Finding:
+    """A finding about what lies in git itself, where a promotion alone writes."""
+    return Finding(
+        where="environments", what=f"{environment}: {what}", git=git, mirror=mirror, severity="drift", todo=_AGAIN
+    )
+
+
+def _environment(name: str, found: Mapping[Path, bytes], serve: Callable[[str], Serve]) -> Desired:
+    home = layout.ENVIRONMENTS / name
+    namespace = _NAMESPACE.search(found.get(home / "kustomization.yaml", b""))
+    spaced = namespace[1].decode() if namespace else None
+    text = found.get(home / layout.POINTER)
+    if text is None:
+        wanted = overlays.nothing(name)
+        there = any(home / overlays.FOLDER in path.parents for path in found)
+        gaps = [drift(name, "release", "nothing runs", gap) for gap in overlays.check(name, found, wanted) if there]
+        return Desired(name, None, None, wanted, spaced, tuple(gaps))
+    try:
+        its = pointer.parse(text, str(home / layout.POINTER))
+    except EvidenceRefused as refused:
+        return _unreadable(name, "pointer", refused)
+    where = past.path(name)
+    try:
+        envelope = past.envelope(found.get(where), its, str(where))
+    except EvidenceRefused as refused:
+        return Desired(name, its, None, None, spaced, (drift(name, "evidence", its.evidence, refused.what),))
+    built = envelope.statement.predicate.image
+    try:
+        wanted = overlays.render(name, its, built, runtimes.load(built.runtime), serve(its.commit))
+    except Refusal as refused:
+        return Desired(name, its, envelope, None, spaced, (drift(name, "release", "is a release", refused.what),))
+    gaps = [drift(name, "release", "as a promotion writes it", gap) for gap in overlays.check(name, found, wanted)]
+    theirs = edits.gaps(name, found, alone=overlays.alone(its, built))
+    gaps += [drift(name, "overlay", "leaves the release alone", gap) for gap in theirs]
+    return Desired(name, its, envelope, wanted, spaced, tuple(gaps))
+
+
+def _unreadable(name: str, what: str, refused: EvidenceRefused) -> Desired:
+    return Desired(name, None, None, None, None, (drift(name, what, "cannot be read", refused.what),))
+
+
+def _served(root: Path) -> Callable[[str], Serve]:
+    """The section ``serve`` of the params.yaml of a commit; the other sections may be of another version."""
+    known: dict[str, Serve] = {}
+
+    def read(commit: str) -> Serve:
+        if commit not in known:
+            where = f"{layout.PARAMS} at {commit[:12]}"
+            data = commits.read(root, commit, layout.PARAMS)
+            if data is None:
+                raise EvidenceRefused(f"{where}: is missing", "fetch the commit that made the model")
+            try:
+                known[commit] = Serve.model_validate(plain_yaml.load(data.decode())["serve"])
+            except ValidationError as error:
+                raise EvidenceRefused(
+                    f"{where}: serve: {files.first(error)}", "use the version that wrote it"
+                ) from error
+            except (ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+                raise EvidenceRefused(f"{where}: has no section serve", _READ) from error
+        return known[commit]
+
+    return read

@@ -1,0 +1,151 @@
+"""MLflow's model registry by its own client: SQLite files, databases, and whatever else MLflow has a word for.
+
+Only the worker imports this: MLflow takes seconds to load, and a database may never answer.
+"""
+
+import logging
+import os
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from release.ledger.git import printable
+from release.mirrors.compare import Held, Model, order
+from release.mirrors.types import Silent
+
+_SQLITE = "sqlite:///"
+_PAGE = 1000
+_SETTINGS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+}
+
+
+class Database:
+    """The registry behind a URI. A SQLite file that is not there is empty, and made by the first that is written."""
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+        self._client: Any = None
+        for name, value in _SETTINGS.items():
+            os.environ.setdefault(name, value)
+        for name in ("alembic", "mlflow"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+
+    def read(self, name: str) -> Model | None:
+        path = _file(self._uri)
+        if path is not None and not path.exists():
+            return None
+        with self._asking() as client:
+            try:
+                found = client.get_registered_model(name)
+            except _mlflow_exception() as error:
+                if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                    return None
+                raise
+            versions = sorted(self._versions(client, name), key=lambda held: order(held.number))
+            return Model(tuple(versions), {alias: str(number) for alias, number in found.aliases.items()})
+
+    def has_run(self, run: str) -> bool:
+        with self._asking() as client:
+            try:
+                client.get_run(run)
+            except _mlflow_exception() as error:
+                if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                    return False
+                raise
+            return True
+
+    def make_model(self, name: str) -> None:
+        path = _file(self._uri)
+        if path is not None and not path.exists():
+            with _saying(self._uri):
+                _make(path)
+        with self._asking() as client:
+            client.create_registered_model(name)
+
+    def make_version(self, name: str, source: str, run: str | None, tags: Mapping[str, str]) -> str:
+        with self._asking() as client:
+            made = client.create_model_version(name, source, run_id=run, tags=dict(tags), await_creation_for=0)
+            return str(made.version)
+
+    def tag(self, name: str, number: str, key: str, value: str) -> None:
+        with self._asking() as client:
+            client.set_model_version_tag(name, number, key, value)
+
+    def untag(self, name: str, number: str, key: str) -> None:
+        with self._asking() as client:
+            client.delete_model_version_tag(name, number, key)
+
+    def alias(self, name: str, alias: str, number: str) -> None:
+        with self._asking() as client:
+            client.set_registered_model_alias(name, alias, number)
+
+    def unalias(self, name: str, alias: str) -> None:
+        with self._asking() as client:
+            client.delete_registered_model_alias(name, alias)
+
+    def _versions(self, client: Any, name: str) -> Iterator[Held]:
+        token = None
+        while True:
+            page = client.search_model_versions(f"name='{name}'", max_results=_PAGE, page_token=token)
+            for each in page:
+                yield Held(str(each.version), each.source or "", each.run_id or "", dict(each.tags))
+            if not (token := page.token):
+                return
+
+    @contextmanager
+    def _asking(self) -> Iterator[Any]:
+        with _saying(self._uri):
+            if self._client is None:
+                from mlflow import MlflowClient
+
+                self._client = MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
+            yield self._client
+
+
+def _mlflow_exception() -> type[Any]:
+    from mlflow.exceptions import MlflowException
+
+    found: type[Any] = MlflowException
+    return found
+
+
+@contextmanager
+def _saying(uri: str) -> Iterator[None]:
+    """Errors of the store as Silent, without the URI, which may hold a password."""
+    try:
+        yield
+    except Silent:
+        raise
+    except ImportError as error:
+        todo = "pip install 'lockstep[pipeline]'"
+        raise Silent(f"needs MLflow, which is not installed here ({todo}): {printable(str(error), 100)}") from None
+    except Exception as error:
+        if not isinstance(error, OSError) and type(error).__module__.split(".")[0] not in ("mlflow", "sqlalchemy"):
+            raise
+        first = next(iter(str(error).replace(uri, "the store").strip().splitlines()), type(error).__name__)
+        raise Silent(printable(first, 300)) from None
+
+
+def _file(uri: str) -> Path | None:
+    return Path(uri.removeprefix(_SQLITE)) if uri.startswith(_SQLITE) and ":memory:" not in uri else None
+
+
+def _make(path: Path) -> None:
+    """A store with its tables, under its name when it is whole: MLflow makes them in many steps, and may be ended."""
+    from mlflow import MlflowClient
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        MlflowClient(tracking_uri=f"{_SQLITE}{partial}", registry_uri=f"{_SQLITE}{partial}").search_registered_models()
+        try:
+            os.link(partial, path)
+        except FileExistsError:
+            return  # somebody else was first
+    finally:
+        partial.unlink(missing_ok=True)

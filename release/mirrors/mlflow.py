@@ -1,0 +1,119 @@
+"""MLflow as a mirror: a model version for each release, its lineage as tags, an alias for each environment.
+
+Servers are asked by MLflow's REST API, so that a release tool without MLflow can tell a server what it did; a SQLite
+file or a database by MLflow's own client. Both in a process of its own, which is ended at a deadline.
+"""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from pydantic import ValidationError
+
+import release
+from checks.params import Params
+from checks.pointer import Pointer
+from checks.statement import Statement
+from release.mirrors.compare import PREFIX, VERSION, Release, Wanted
+from release.mirrors.types import Finding, Silent
+from release.mirrors.worker import Done, Job
+
+PRODUCTION, CHAMPION = "production", "champion"
+# Of a release, beside its version: what is in the pointer, then what is in its evidence.
+_OF_THE_POINTER = ("model", "commit", "evidence")
+_OF_THE_EVIDENCE = ("verdict", "base", "raw", "adapter")
+_SQLITE = "sqlite:///"
+
+
+class Address(NamedTuple):
+    """A store. ``shown`` is without user, password, query and fragment."""
+
+    uri: str
+    shown: str
+
+
+def address(root: Path, params: Params) -> Address:
+    """MLFLOW_TRACKING_URI, else ``tracking.uri``; a relative path is below ``root``."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or params.tracking.uri
+    path = uri.removeprefix(_SQLITE)
+    if path != uri and path and not path.startswith(("/", ":memory:")):
+        uri = f"{_SQLITE}{(root / path).resolve()}"
+    elif ":" not in uri and uri != "databricks":
+        uri = str((root / uri).resolve())
+    return Address(uri, _public(uri))
+
+
+def version(pointer: Pointer, statement: Statement | None, run: str | None) -> Release:
+    """The version that mirrors what ``pointer`` names. Without its statement, its lineage is not compared."""
+    tags = {VERSION: pointer.version, f"{PREFIX}image": pointer.digest}
+    tags |= {f"{PREFIX}{name}": getattr(pointer, name) for name in _OF_THE_POINTER}
+    if statement is not None:
+        made = statement.predicate.materials
+        tags |= {f"{PREFIX}{name}": getattr(made, name) for name in _OF_THE_EVIDENCE}
+        tags |= {f"{PREFIX}split.{name}": value for name, value in made.splits.items()}
+    return Release(version=pointer.version, source=source(pointer.image), run=run, tags=tags)
+
+
+def source(image: str) -> str:
+    """An image as MLflow takes it for the place of a model: a URI. KServe writes images as oci:// too.
+
+    A folder is written from the root, as MLflow wants paths; one that is relative to the repository has a host, none.
+    """
+    if not image.startswith("oci:"):
+        return f"oci://{image}"
+    folder = image.removeprefix("oci:")
+    return image if folder.startswith("/") else f"oci:///{folder}"
+
+
+def aliases(runs: Mapping[str, Pointer | None]) -> dict[str, str | None]:
+    """The aliases of environments: each its name, and of production also ``champion``."""
+    found = {name: None if pointer is None else source(pointer.image) for name, pointer in runs.items()}
+    return found | ({CHAMPION: found[PRODUCTION]} if PRODUCTION in found else {})
+
+
+def ask(where: Address, wanted: Wanted, fix: bool, seconds: float) -> list[Finding]:
+    """How the store differs from ``wanted``; with ``fix`` it is mended. Raises Silent after ``seconds`` at the latest.
+
+    Ended while it mends, it leaves less to be mended.
+    """
+    job = Job(uri=where.uri, wanted=wanted, fix=fix).model_dump_json().encode()
+    # From the folder of this package: the repository may have other modules of its name.
+    home = Path(release.__file__).parent.parent
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "release.mirrors.worker"], cwd=home, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+    except OSError as error:
+        raise Silent(f"cannot be asked: {error.strerror}") from error
+    try:
+        out, _ = process.communicate(job, seconds)
+    except subprocess.TimeoutExpired:
+        raise Silent(f"no answer within {seconds:g} s") from None
+    finally:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    try:
+        done = Done.model_validate_json(out)
+    except ValidationError:
+        raise Silent(f"the process that asks it ended with {process.returncode}") from None
+    if done.trouble:
+        raise Silent(done.trouble)
+    return list(done.findings)
+
+
+def _public(uri: str) -> str:
+    bare = re.split(r"[?#]", re.sub(r"^([^:/]+://)[^/]*@", r"\1", uri), maxsplit=1)[0]
+    try:
+        _ = urlsplit(bare).port  # a password with a slash in it would be read as one
+    except ValueError:
+        return "(a URI that cannot be read)"
+    return bare

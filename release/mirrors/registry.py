@@ -1,0 +1,149 @@
+"""Images, and the evidence beside them, where the pointers say that they are: by digest, so no tag plays a part.
+
+An image that is gone cannot be made from git. Its evidence can be attached again: the same signed bytes lie in git.
+"""
+
+import contextlib
+import json
+import threading
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from checks import digest
+from checks.errors import BuildRefused, EvidenceRefused, Refusal, RegistryRefused
+from checks.pointer import Pointer
+from checks.statement import ENVELOPE
+from release.mirrors.past import Envelope
+from release.mirrors.types import Finding, Silent
+from release.oci import documents, reference, stores
+from release.oci.documents import Manifest
+from release.oci.layout import Layout
+from release.oci.reference import Reference
+from release.oci.types import Store
+from release.signing import attach, dsse, released, sigstore
+
+DEADLINE = 30.0  # seconds for the answers about one image
+_NOTHING = digest.of_bytes(b"a blob that no image has")
+_TITLE = "release.json"
+_T = TypeVar("_T")
+
+
+class Image(NamedTuple):
+    """A release that must still be there. ``why``: such as "staging runs it"."""
+
+    pointer: Pointer
+    envelope: Envelope | None
+    why: str
+
+
+def check(root: Path, images: Iterable[Image], fix: bool) -> list[Finding]:
+    """What is not where the pointers say it is. ``fix`` attaches evidence that is gone."""
+    return [finding for image in images for finding in _image(root, image, fix)]
+
+
+def _image(root: Path, image: Image, fix: bool) -> list[Finding]:
+    its = image.pointer
+    what = f"image of {its.version}"
+    try:
+        where = reference.parse(its.image)
+        if where.host is None and not (root / where.name).is_dir():
+            raise Silent(f"{where.name} is not on this machine")
+        store = stores.open_store(where, root)
+        gaps = _within(DEADLINE, lambda: _gaps(store, its.digest))
+        if gaps:
+            git = f"{its.image}: {image.why}"
+            todo = "push it again (`lockstep build --push`), or restore the registry"
+            return [_drift(what, git, gap, todo=todo) for gap in gaps]
+        return _evidence(root, store, where, image, fix)
+    except (Silent, BuildRefused) as trouble:
+        return [Finding(
+            where="registry", what=what, git=f"{its.image}: {image.why}", mirror=str(trouble), severity="unreachable",
+            todo="ask again where it can be reached",
+        )]  # fmt: skip
+
+
+def _gaps(store: Store, image: str) -> list[str]:
+    """What of an image is not there. Raises Silent when the store does not answer."""
+    try:
+        manifest = documents.read(store.document(image), f"{store.name}@{image}")
+        if not isinstance(manifest, Manifest):
+            return [f"{store.name}@{image} is an index, not an image"]
+        blobs = (("its config", manifest.config), *((f"layer {n}", each) for n, each in enumerate(manifest.layers, 1)))
+        return [f"{name} {one.digest} is gone" for name, one in blobs if not store.has(one.digest, one.size)]
+    except RegistryRefused as refused:
+        _answers(store)
+        return [refused.what]
+
+
+def _evidence(root: Path, store: Store, where: Reference, image: Image, fix: bool) -> list[Finding]:
+    its = image.pointer
+    if _within(DEADLINE, lambda: _attached(store, its)):
+        return []
+    envelope = image.envelope
+    found = _drift(
+        f"evidence of {its.version}", its.evidence, f"is not attached to {its.image}",
+        fix="" if envelope is None else "attach it", todo="sign it again: `lockstep sign`" if envelope is None else "",
+    )  # fmt: skip
+    if not fix or envelope is None:
+        return [found]
+    try:
+        _attach(stores.open_store(where, root, push=True), its.digest, envelope.data)
+        return [found.model_copy(update={"fixed": _within(DEADLINE, lambda: _attached(store, its))})]
+    except Refusal as refused:
+        todo = refused.todo
+        return [found.model_copy(update={"mirror": f"{found.mirror}; {refused.what}", "fix": "", "todo": todo})]
+
+
+def _attached(store: Store, its: Pointer) -> bool:
+    """Whether the very evidence that the pointer names is among what is attached."""
+    try:
+        return any(
+            digest.of_bytes(one.data) == its.evidence
+            for kind in released.TYPES
+            for one in attach.attached(store, its.digest, kind, dsse.LARGEST, lambda _: None)
+        )
+    except EvidenceRefused as refused:
+        raise Silent(refused.what) from None
+    except RegistryRefused:
+        _answers(store)
+        return False
+
+
+def _attach(store: Store, image: str, envelope: bytes) -> None:
+    kind = sigstore.BUNDLE if "dsseEnvelope" in json.loads(envelope) else ENVELOPE
+    with store.held() if isinstance(store, Layout) else contextlib.nullcontext():
+        attach.attach(store, attach.subject(store, image), kind, envelope, _TITLE)
+
+
+def _answers(store: Store) -> None:
+    """Raise Silent where a store does not even say that it lacks what nobody has: then nothing is known of it."""
+    try:
+        store.has(_NOTHING, 1)
+    except RegistryRefused as refused:
+        raise Silent(refused.what) from None
+
+
+def _within(seconds: float, ask: Callable[[], _T]) -> _T:
+    """What ``ask`` returns or raises. Raises Silent when it takes longer: the thread is then left behind, reading."""
+    done: list[_T] = []
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            done.append(ask())
+        except (Refusal, Silent) as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if raised:
+        raise raised[0]
+    if not done:
+        raise Silent(f"no answer within {seconds:g} s" if thread.is_alive() else "asking it failed")
+    return done[0]
+
+
+def _drift(what: str, git: str, mirror: str, *, fix: str = "", todo: str = "") -> Finding:
+    return Finding(where="registry", what=what, git=git, mirror=mirror, severity="drift", fix=fix, todo=todo)

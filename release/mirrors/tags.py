@@ -1,0 +1,50 @@
+"""Tags in GTO's grammar as a mirror of the moves. The only mirror that lies in git, and is made by a push to it."""
+
+from checks.errors import Refusal
+from release.ledger import Change, Ledger, Move, disagreements, missing
+from release.mirrors.types import Finding
+
+_MISSING = ": is missing"
+
+
+def check(ledger: Ledger, tip: str, name: str, environments: tuple[str, ...], fix: bool) -> list[Finding]:
+    """Where the tags say other than the moves. ``fix`` makes those that lack; one that is wrong is never taken away."""
+    found = _differences(ledger, tip, name, environments)
+    lacking = missing(name, ledger.tags(), _moves(ledger, tip, environments))
+    if not fix or not lacking:
+        return found
+    try:
+        ledger.commit(tip, Change({}, "", lacking))
+    except Refusal as refused:
+        return [*found, Finding(
+            where="tags", what="making tags", git=f"{len(lacking)} are missing", mirror=refused.what,
+            severity="unreachable", todo=refused.todo,
+        )]  # fmt: skip
+    left = {finding.what for finding in _differences(ledger, ledger.tip(), name, environments)}
+    return [finding.model_copy(update={"fixed": bool(finding.fix) and finding.what not in left}) for finding in found]
+
+
+def lines(ledger: Ledger, tip: str, name: str, environments: tuple[str, ...]) -> list[str]:
+    """The same, one line each, for `lockstep status`."""
+    return disagreements(name, ledger.tags(), _moves(ledger, tip, environments))
+
+
+def _differences(ledger: Ledger, tip: str, name: str, environments: tuple[str, ...]) -> list[Finding]:
+    return [_finding(line) for line in lines(ledger, tip, name, environments)]
+
+
+def _moves(ledger: Ledger, tip: str, environments: tuple[str, ...]) -> list[Move]:
+    return [move for each in environments for move in ledger.moves(tip, each)]
+
+
+def _finding(line: str) -> Finding:
+    tag, _, said = line.partition(": ")
+    if line.endswith(_MISSING):
+        return Finding(
+            where="tags", what=tag, git="a move made it", mirror="is missing", severity="drift", fix="make it"
+        )
+    name = tag.removeprefix("tag ")
+    return Finding(
+        where="tags", what=tag, git="no move says so", mirror=said, severity="drift",
+        todo=f"see who made it, then take it away: git push REMOTE :refs/tags/{name}",
+    )  # fmt: skip
