@@ -351,6 +351,8 @@ class Promote(Section):
     @model_validator(mode="after")
     def _each_has_a_way_to_it(self) -> Self:
         for name, environment in self.environments.items():
+            if name.endswith(("-", "_")):
+                raise ValueError(f"environments.{name}: cannot be in a tag|end it with a letter or a digit")
             if name in ("base", "components"):
                 raise ValueError(f"environments.{name}: is a folder that environments share|call it otherwise")
             if environment.soak_hours and environment.after is None:

@@ -76,6 +76,11 @@ FAULTS = {
         "    base:\n",
         "environments.base: is a folder that environments share",
     ),
+    "an environment that no tag can name": (
+        "    staging:\n",
+        "    staging-:\n",
+        "environments.staging-: cannot be in a tag",
+    ),
     "an environment that soaks in none": (
         "      after: null\n      soak_hours: 0",
         "      after: null\n      soak_hours: 4",
