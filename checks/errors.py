@@ -115,3 +115,9 @@ class RemoteRefused(Refusal):
     """A git remote does not answer, refuses, or does not show what it said it took."""
 
     exit_code = 17
+
+
+class Drifted(Refusal):
+    """What mirrors git says something else, or cannot be asked."""
+
+    exit_code = 18

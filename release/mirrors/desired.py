@@ -103,9 +103,7 @@ def _served(root: Path) -> Callable[[str], Serve]:
             try:
                 known[commit] = Serve.model_validate(plain_yaml.load(data.decode())["serve"])
             except ValidationError as error:
-                raise EvidenceRefused(
-                    f"{where}: serve: {files.first(error)}", "use the version that wrote it"
-                ) from error
+                raise EvidenceRefused(f"{where}: serve: {files.first(error)}", _READ) from error
             except (ValueError, KeyError, TypeError, yaml.YAMLError) as error:
                 raise EvidenceRefused(f"{where}: has no section serve", _READ) from error
         return known[commit]

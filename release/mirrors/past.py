@@ -17,7 +17,6 @@ from checks.statement import Statement
 from release.ledger import Ledger, Move
 from release.ledger.git import Git
 
-EVIDENCE = "evidence.json"  # in an environment's folder, beside the pointer: the envelope that it names
 _RUN = re.compile(r"[A-Za-z0-9_-]{1,100}")
 _TODO = "restore it from git's history: only a promotion or a rollback writes it"
 
@@ -29,9 +28,12 @@ class Envelope(NamedTuple):
     statement: Statement
 
 
+Released = Mapping[str, tuple[Pointer, Envelope | None]]  # by image: its last pointer, and the evidence of that
+
+
 def path(environment: str) -> Path:
     """Where the evidence of what an environment runs lies."""
-    return layout.ENVIRONMENTS / environment / EVIDENCE
+    return layout.ENVIRONMENTS / environment / layout.EVIDENCE
 
 
 def envelope(data: bytes | None, pointer: Pointer, where: str) -> Envelope:
@@ -50,7 +52,7 @@ def envelope(data: bytes | None, pointer: Pointer, where: str) -> Envelope:
         raise EvidenceRefused(f"{where}: is no envelope of a statement", _TODO) from error
 
 
-def releases(ledger: Ledger, tip: str, environments: Iterable[str]) -> dict[str, tuple[Pointer, Envelope | None]]:
+def releases(ledger: Ledger, tip: str, environments: Iterable[str]) -> Released:
     """Every image that was ever moved to, each with its last pointer; None where its evidence cannot be read."""
     last: dict[str, Move] = {}
     for move in sorted((move for name in environments for move in ledger.moves(tip, name)), key=lambda each: each.at):

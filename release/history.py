@@ -1,0 +1,140 @@
+"""history: every move of the environments, and what ran at a time, from git alone.
+
+A move is dated as the ledger dates it (release/ledger/moves.py): by the commit that landed it, in UTC. What a move
+brought ran from then until the next one. A time without a zone is in UTC, and so is a date.
+"""
+
+import re
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import NamedTuple
+
+from checks import layout, params_file
+from checks.errors import EvidenceRefused
+from checks.pointer import Pointer
+from checks.rows import Record
+from release.ledger import Kind, Ledger, Move
+
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+_SHAPE = "write it as 2026-03-14, or 2026-03-14T15:09+01:00 (UTC where it names no zone)"
+
+
+class Ran(Record):
+    """One move, and until when what it brought ran; None: it still does. ``after`` None: nothing ran."""
+
+    environment: str
+    number: int
+    kind: Kind
+    at: datetime
+    until: datetime | None
+    by: str
+    why: str
+    before: Pointer | None
+    after: Pointer | None
+    commit: str
+    landed: str
+    problem: str
+    doubt: str
+
+
+class History(Record):
+    """The moves of each environment, newest first, as of the commit ``tip`` of ``branch``.
+
+    With ``on``, as it was asked for, those whose release ran then; an environment without one ran nothing yet.
+    """
+
+    branch: str
+    tip: str
+    on: str | None
+    environments: dict[str, tuple[Ran, ...]]
+
+
+class Span(NamedTuple):
+    """A time, or all of a day: from ``start`` up to ``end``, which is not in it unless it is the start."""
+
+    start: datetime
+    end: datetime
+
+    def meets(self, at: datetime, until: datetime | None) -> bool:
+        """Whether what ran from ``at`` up to ``until`` ran in it."""
+        if self.start == self.end:
+            return at <= self.start and (until is None or self.start < until)
+        return at < self.end and (until is None or until > self.start or at >= self.start)
+
+
+def history(root: Path, environment: str | None = None, on: str | None = None) -> History:
+    """The moves of all environments, or of one; with ``on`` (a date, or a date and time) what ran then.
+
+    Raises EvidenceRefused when there is no such environment, ``on`` is no time or has not come yet, or the history is
+    cut short; RemoteRefused when the remote does not answer.
+    """
+    span = None if on is None else moment(on)
+    promote = params_file.load(root / layout.PARAMS).promote
+    ledger = Ledger.open(root, promote)
+    tip = ledger.tip()
+    names = promote.ordered if environment is None else (environment,)
+    told = {name: _told(ledger.moves(tip, name)) for name in names}
+    if span is not None:
+        told = {name: tuple(ran for ran in all_ if span.meets(ran.at, ran.until)) for name, all_ in told.items()}
+    return History(branch=ledger.shown, tip=tip, on=on, environments=told)
+
+
+def moment(text: str, now: datetime | None = None) -> Span:
+    """The time that ``text`` names. A date alone is the whole day, in UTC. Raises EvidenceRefused when it is none."""
+    shown = "".join(c if c.isprintable() else "?" for c in text[:60])
+    try:
+        if _DATE.fullmatch(text):
+            start = datetime.combine(date.fromisoformat(text), datetime.min.time(), UTC)
+            span = Span(start, start + timedelta(days=1))
+        elif _DATE.match(text):
+            found = datetime.fromisoformat(text)
+            at = found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+            span = Span(at, at)
+        else:
+            raise ValueError
+    except (ValueError, OverflowError) as error:
+        raise EvidenceRefused(f"{shown!r}: is no date and no time", _SHAPE) from error
+    if span.start > (now or datetime.now(UTC)):
+        raise EvidenceRefused(
+            f"{shown}: has not come yet, in UTC", "ask about the past; `lockstep status` says what is"
+        )
+    return span
+
+
+def lines(found: History) -> list[str]:
+    """The history for a person."""
+    told = []
+    for name, all_ in found.environments.items():
+        if not all_:
+            told.append(f"{name}: nothing " + ("ran" if found.on else "was ever promoted"))
+        for ran in all_:
+            until = f" until {_shown(ran.until)}" if found.on and ran.until else " until now" if found.on else ""
+            told.append(
+                f"{name}#{ran.number}  {_shown(ran.at)}{until}  {ran.kind}  {_route(ran)}  by {ran.by}: {ran.why}"
+            )
+            if ran.after:
+                told.append(f"    image {ran.after.image}  evidence {ran.after.evidence}  commit {ran.commit}")
+            told += [f"    ! {words}" for words in (ran.problem, ran.doubt) if words]
+    return told
+
+
+def _told(moves: tuple[Move, ...]) -> tuple[Ran, ...]:
+    """Newest first, each with the time of the one after it."""
+    ends = (None, *(move.at for move in moves))
+    return tuple(
+        Ran(
+            environment=move.environment, number=move.number, kind=move.kind, at=move.at, until=until, by=move.by,
+            why=move.why, before=move.before, after=move.after, commit=move.commit, landed=move.landed,
+            problem=move.problem, doubt=move.doubt,
+        )
+        for move, until in zip(moves, ends, strict=False)
+    )  # fmt: skip
+
+
+def _route(ran: Ran) -> str:
+    old, new = (pointer.version if pointer else "nothing" for pointer in (ran.before, ran.after))
+    return f"{old} → {new}"
+
+
+def _shown(at: datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%M:%S} UTC"
