@@ -1,0 +1,172 @@
+"""MLflow for tests: a store with its tables, a real tracking server, and a stand-in that hangs, lies or fails."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+Fault = Literal["hang", "drip", "fail", "lie", "garbage", "redirect", "endless"]
+
+
+@pytest.fixture(scope="session")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty store with its tables: making them takes seconds."""
+    path = tmp_path_factory.mktemp("tables") / "mlflow.db"
+    client(f"sqlite:///{path}").search_registered_models()
+    return path
+
+
+def client(uri: str) -> Any:
+    """MLflow's own client: what others see, and how they change it by hand."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def add_run(database: Path, run: str) -> None:
+    """A training run with this id in a store. MLflow chooses ids itself, so it is given another one afterwards."""
+    uri = f"sqlite:///{database}"
+    made = client(uri).create_run("0").info.run_id
+    with sqlite3.connect(database) as connection:
+        for table in ("runs", "tags"):
+            connection.execute(f"UPDATE {table} SET run_uuid = ? WHERE run_uuid = ?", (run, made))
+    connection.close()
+
+
+@contextmanager
+def server(folder: Path, tables: Path) -> Iterator[str]:
+    """A real tracking server on a store of its own; its address. ``folder / "mlflow.db"`` is the store."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(tables, folder / "mlflow.db")
+    port = free_port()
+    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [*command, "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}", "--artifacts-destination", str(folder / "artifacts")],
+            stdout=log, stderr=log, env=os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"}, start_new_session=True,
+        )  # fmt: skip
+    try:
+        _await(port, process, folder / "log")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _await(port: int, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        except OSError:
+            time.sleep(0.2)
+    raise AssertionError(f"mlflow server does not start: {log.read_text()}")
+
+
+class Standin(ThreadingHTTPServer):
+    """A stand-in for a tracking server that goes wrong: no answer, an endless slow one, errors, other words.
+
+    ``lie``: it says that everything was done, and does nothing.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.fault: Fault = fault
+        self.ending = threading.Event()
+        self.asked: list[tuple[str, str]] = []  # path, Authorization
+
+    @property
+    def uri(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Standin
+
+    def do_GET(self) -> None:
+        self._serve()
+
+    def do_POST(self) -> None:
+        self._serve()
+
+    def do_DELETE(self) -> None:
+        self._serve()
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+    def _serve(self) -> None:
+        standin, path = self.server, self.path.partition("?")[0].rpartition("mlflow/")[2]
+        standin.asked.append((path, self.headers.get("Authorization", "")))
+        match standin.fault:
+            case "hang":
+                standin.ending.wait(120)
+            case "drip":
+                self.send_response(200)
+                self.end_headers()
+                while not standin.ending.wait(0.5):
+                    self.wfile.write(b" ")
+                    self.wfile.flush()
+            case "fail":
+                self._answer(500, {"error_code": "INTERNAL_ERROR", "message": "out of\n\x1b[31morder"})
+            case "garbage":
+                self._answer(200, [1, 2])
+            case "redirect":
+                self.send_response(302)
+                self.send_header("Location", "http://127.0.0.1:1/elsewhere")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+            case "lie":
+                self._lie(path)
+            case "endless":
+                self._answer(200, {"registered_model": {}, "model_versions": [], "next_page_token": "more"})
+
+    def _lie(self, path: str) -> None:
+        if path == "registered-models/get":
+            self._answer(404, {"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "no such model"})
+        else:
+            self._answer(200, {"model_version": {"version": "1"}})
+
+    def _answer(self, status: int, value: object) -> None:
+        data = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+
+@contextmanager
+def standin(fault: Fault) -> Iterator[Standin]:
+    """Run the stand-in."""
+    running = Standin(fault)
+    threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    try:
+        yield running
+    finally:
+        running.ending.set()
+        running.shutdown()
+        running.server_close()
