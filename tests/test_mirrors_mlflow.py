@@ -347,6 +347,7 @@ def test_comparing_makes_no_store_and_mending_does(tmp_path: Path) -> None:
 def test_a_store_is_made_whole_or_not_at_all(tmp_path: Path, seconds: float) -> None:
     path, asked = tmp_path / "mlflow.db", both()
     quietly(f"sqlite:///{path}", asked, seconds)
+    assert {each.name for each in tmp_path.iterdir()} <= {"mlflow.db"}
     if path.exists():
         with sqlite3.connect(path) as connection:
             assert connection.execute("SELECT count(*) FROM alembic_version").fetchone() == (1,)

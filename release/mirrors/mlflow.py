@@ -98,9 +98,7 @@ def ask(where: Address, wanted: Wanted, fix: bool, seconds: float) -> list[Findi
     except subprocess.TimeoutExpired:
         raise Silent(f"no answer within {seconds:g} s") from None
     finally:
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        _end(process)
     try:
         done = Done.model_validate_json(out)
     except ValidationError:
@@ -108,6 +106,17 @@ def ask(where: Address, wanted: Wanted, fix: bool, seconds: float) -> list[Findi
     if done.trouble:
         raise Silent(done.trouble)
     return list(done.findings)
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """SIGTERM first: the worker then takes away what it has half made."""
+    for ending in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, ending)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(0.5)
+            return
+    process.wait()
 
 
 def _public(uri: str) -> str:

@@ -4,6 +4,7 @@ A job comes on standard input, as JSON: the URI is in no argument list. What was
 """
 
 import os
+import signal
 import sys
 
 from checks.rows import Record
@@ -45,6 +46,7 @@ def _opened(uri: str) -> Store:
 
 
 def _main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what libraries print is no answer
     job = Job.model_validate_json(sys.stdin.buffer.read())
