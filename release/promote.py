@@ -1,0 +1,158 @@
+"""promote: move an environment to an image by one commit when nothing is lacking; else say all that is.
+
+Nothing is believed: the verdict, the layers, the image and the overlay are computed again, every signature is checked,
+and who may sign, and what an environment asks for, is read on the target branch. docs/promotion.md has the threat
+model.
+"""
+
+import time
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from checks import files, layout
+from checks.errors import EvidenceRefused, PromotionRefused, Refusal
+from checks.params import Environment
+from checks.pointer import Pointer
+from checks.rows import Record
+from checks.serving import ImageReport, Seconds
+from release.ledger import Change
+from release.oci import reference
+from release.oci.reference import Reference
+from release.promotion import asked, case, change, environment, follow, pull_request, site
+from release.promotion.asked import Answer, Check
+from release.promotion.case import Move
+from release.promotion.site import Site
+from release.signing import released
+
+
+class Options(NamedTuple):
+    """What is promoted, and how.
+
+    ``image``: HOST/NAME@sha256:… or oci:FOLDER@sha256:…; None: what the environment before runs, or for the first one
+    what `lockstep build` reported. ``why``: for the ledger; None: the subject of the record's commit. ``version``:
+    None: the next one, by ``bump``. ``dry_run``: ask everything and write nothing. ``pr``: propose the commit in a pull
+    request. ``target``: the branch with rules and signers; None: as ``commits.target`` finds it.
+    """
+
+    image: str | None = None
+    why: str | None = None
+    version: str | None = None
+    bump: Literal["major", "minor"] = "minor"
+    dry_run: bool = False
+    pr: bool = False
+    target: str | None = None
+
+
+class Promoted(Record):
+    """What became of it. ``notes``: what does not count and was passed over, what could not follow, a line each.
+
+    ``done``: ``moved``; ``already``: it runs that, and at most tags were missing; ``mended``: it runs that, and its
+    files were written again; ``proposed``: the commit waits in a pull request at ``url``; ``planned``: a dry run.
+    """
+
+    environment: str
+    done: Literal["moved", "already", "mended", "proposed", "planned"]
+    before: Pointer | None
+    after: Pointer | None  # None: what it would be is not known, for what is lacking
+    commit: str | None  # of the ledger
+    tags: tuple[str, ...]
+    checks: tuple[Check, ...]
+    diff: str
+    notes: tuple[str, ...]
+    url: str | None
+    seconds: Seconds
+
+
+def promote(root: Path, name: str, options: Options | None = None) -> Promoted:
+    """Move the environment ``name``, or with ``dry_run`` say what would happen (then ask ``refusal``).
+
+    Raises PromotionRefused with every gap when anything is lacking, RegistryRefused when only a registry's answer is;
+    EvidenceRefused and ParamsRefused when there are no rules to go by; Outrun when somebody else moved the branch
+    first; RemoteRefused, MachineRefused. The environment is then what it was.
+    """
+    options, began = options or Options(), time.perf_counter()
+    where = site.find(root, options.target)
+    image = _image(where, where.rule(name), options.image)
+    if not options.dry_run:
+        where.ledger.settle(where.tip)
+    if (runs := _runs(where, name)) and runs.image == str(image):
+        return _again(where, name, options, began)
+    found = case.ask(where, Move(name, where.rule(name), image, options.why, options.version, options.bump))
+    made = found.change or Change({}, "")
+    result = Promoted(
+        environment=name, done="planned", before=found.present.pointer, after=found.after, commit=None,
+        tags=tuple(tag.name for tag in made.tags), checks=found.checks, notes=found.others, url=None,
+        diff=change.diff(found.present.files, made.files), seconds=time.perf_counter() - began,
+    )  # fmt: skip
+    if options.dry_run:
+        return result
+    if refused := refusal(result):
+        raise refused
+    assert found.after is not None
+    assert found.released is not None
+    done: dict[str, object]
+    if options.pr:
+        commit, url = pull_request.propose(where, name, found.after, made)
+        done = {"done": "proposed", "commit": commit, "url": url, "tags": ()}
+    else:
+        commit = where.ledger.commit(where.tip, made)
+        late = follow.follow(where, name, found.after, found.released.statement)
+        done = {"done": "moved", "commit": commit, "notes": (*result.notes, *late)}
+    return result.model_copy(update={**done, "seconds": time.perf_counter() - began})
+
+
+def refusal(promoted: Promoted) -> Refusal | None:
+    """What a dry run found lacking; None when nothing is."""
+    to = f" to {promoted.after.version}" if promoted.after else ""
+    return asked.refusal(f"{promoted.environment} is not moved{to}", promoted.checks)
+
+
+def _again(where: Site, name: str, options: Options, began: float) -> Promoted:
+    """What runs already stays. Its files are written again where they were changed, and tags made that lack."""
+    present, answer = environment.look(where, name), Answer()
+    runs = present.pointer
+    assert runs is not None
+    environment.intact(where, name, present, answer)
+    statement = environment.stated(present, name)
+    made = Change({}, "", where.lacking_tags())
+    if answer.gaps:
+        envelope = present.files[environment.folder(name) / layout.EVIDENCE]
+        holds = released.check(envelope, runs.digest, where.signers, f"the evidence of {name}")
+        message = f"Write {name} again\n\n{runs.version}, as `lockstep promote` writes it.\n"
+        made = made._replace(files=change.written(where, name, present, runs, holds), message=message)
+    commit, notes = where.tip, [gap.what for gap in answer.gaps]
+    if not options.dry_run:
+        commit = where.ledger.commit(where.tip, made)
+        notes += follow.follow(where, name, runs, statement)
+    return Promoted(
+        environment=name, done="planned" if options.dry_run else "mended" if answer.gaps else "already", before=runs,
+        after=runs, commit=commit, tags=tuple(tag.name for tag in made.tags), checks=(), notes=tuple(notes), url=None,
+        diff=change.diff(present.files, made.files), seconds=time.perf_counter() - began,
+    )  # fmt: skip
+
+
+def _runs(where: Site, name: str) -> Pointer | None:
+    """What it runs; None also where its pointer cannot be read, which is asked about later."""
+    try:
+        return where.ledger.pointer(where.tip, name)
+    except EvidenceRefused:
+        return None
+
+
+def _image(where: Site, rule: Environment, named: str | None) -> Reference:
+    """The image by digest, without a tag: beside a digest it decides nothing."""
+    if named is None and rule.after is not None:
+        before = where.ledger.pointer(where.tip, rule.after)
+        if before is None:
+            raise PromotionRefused(f"{rule.after} runs nothing", f"`lockstep promote {rule.after}` first")
+        named = before.image
+    elif named is None:
+        try:
+            report = files.read_json(where.root / layout.IMAGE_REPORT, ImageReport)
+        except EvidenceRefused as refused:
+            raise EvidenceRefused(refused.what, "run `lockstep build`, or name an image by --image") from refused
+        named = f"{report.place}@{report.image}"
+    found = reference.parse(named)
+    if found.digest is None:
+        raise PromotionRefused(f"{named}: names no digest, and a tag can be moved", "write it as HOST/NAME@sha256:…")
+    return found._replace(tag=None)

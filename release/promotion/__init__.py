@@ -1,0 +1,1 @@
+"""What moving an environment needs: what can be lacking, asked all of it; then the change that is one commit."""

@@ -1,0 +1,89 @@
+"""Approvals: one person's signed word that an image may run in an environment, beside the environment's pointer.
+
+They lie in git, <environment>/approvals/<image>/<signer>.json, so that the history of an environment has who said yes.
+One counts for one move: whoever adds it again after a rollback, as it was, has not asked anybody. It is known by what
+it states, since one statement can be signed in more than one form. So who approves the same image again says why anew.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from checks import layout
+from checks.errors import EvidenceRefused
+from checks.params import Environment
+from release.promotion.asked import Answer
+from release.promotion.environment import Present, folder
+from release.promotion.site import Site
+from release.signing import statement, trust
+
+
+class Said(NamedTuple):
+    """An approval that holds: who signed it, and the bytes that were signed."""
+
+    signer: str
+    payload: bytes
+
+
+def place(environment: str, image: str) -> Path:
+    """The folder of the approvals of the image with this digest."""
+    return folder(environment) / layout.APPROVED / image.removeprefix("sha256:")
+
+
+def enough(
+    site: Site, environment: str, rule: Environment, image: str, present: Present, releaser: str, answer: Answer
+) -> None:
+    """As many different signers as the environment asks for must have approved, and whoever signed the release is none.
+
+    Those that do not count are told.
+    """
+    if not rule.approvals:
+        answer.note = "none is asked for"
+        return
+    used = spent(site, environment, image)
+    people, others = set[str](), list[str]()
+    for path in sorted(path for path in present.files if path.parent == place(environment, image)):
+        try:
+            said = read(site, environment, image, present.files[path], str(path))
+        except EvidenceRefused as refused:
+            others.append(refused.what)
+            continue
+        if said.payload in used:
+            others.append(f"{path}: was spent on an earlier move: approve again, and say why anew")
+        elif said.signer == releaser:
+            others.append(f"{path}: {said.signer} signed the release, and does not approve it as well")
+        elif said.signer in people:
+            others.append(f"{path}: {said.signer} approved already")
+        else:
+            people.add(said.signer)
+    by = f" ({', '.join(sorted(people))})" if people else ""
+    answer.note = f"{len(people)} of {rule.approvals}{by}"
+    if len(people) < rule.approvals:
+        answer.lacks(f"it has {answer.note} approvals", f"`lockstep approve {environment}` by people who may")
+        for other in others:
+            answer.lacks(other, "it does not count")
+
+
+def read(site: Site, environment: str, image: str, data: bytes, where: str) -> Said:
+    """An approval of this image for this environment. Raises EvidenceRefused when it is none by a signer who may."""
+    found = trust.verify(data, site.signers, "approve", where)
+    statement.parse_approval(found.payload, environment, image, where)
+    return Said(found.signer, found.payload)
+
+
+def spent(site: Site, environment: str, image: str) -> set[bytes]:
+    """What approvals of this image stated that earlier moves of the environment to it were made on."""
+    return {
+        said.payload
+        for move in site.ledger.moves(site.tip, environment)
+        if move.after and move.after.digest == image
+        for said in _at(site, environment, image, move.commit)
+    }
+
+
+def _at(site: Site, environment: str, image: str, commit: str) -> Iterator[Said]:
+    for path, data in site.ledger.files(commit, place(environment, image)).items():
+        try:
+            yield read(site, environment, image, data, str(path))
+        except EvidenceRefused:
+            continue  # it did not count then either, or its signer is gone since

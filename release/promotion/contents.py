@@ -1,0 +1,82 @@
+"""What the layers of an image hold: recomputed from the model's files where they lie here, else read in the store.
+
+Every byte is hashed twice in one reading: as part of its file, and as part of its layer.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Never
+
+from tqdm import tqdm
+
+from checks import digest, layout
+from checks.serving import Layer
+from checks.statement import Release
+from release.oci import tar, weights
+from release.oci.types import Store
+from release.oci.weights import Layer as Planned
+from release.promotion.asked import Answer
+from release.promotion.record import Recorded
+
+_THREADS = 4  # hashing lets go of the interpreter
+_TODO = "run `lockstep build`, verify and sign that"
+
+
+def held(root: Path, store: Store, release: Release, recorded: Recorded, answer: Answer) -> None:
+    """The layers that were signed must be those that the model's files give, byte for byte.
+
+    Raises EvidenceRefused when files here are not the model's, RegistryRefused when the store holds other bytes.
+    """
+    report, folder, name = release.image, root / layout.MERGED, recorded.params.serve.name
+    here = folder.is_dir() and _is_of(root, release)
+    planned = (weights.layers if here else weights.arranged)(folder, recorded.files, report.model, name)
+    if (path := weights.place(name, report.model)) != report.path:
+        answer.lacks(f"its weights are at {report.path}, not at {path}", _TODO)
+    if len(planned) != len(report.layers):
+        answer.lacks(f"it has {len(report.layers)} layers of weights, the model gives {len(planned)}", _TODO)
+        return
+    total = sum(layer.size for layer in planned)
+    with (
+        tqdm(total=total, desc="hash" if here else "read", unit="B", unit_scale=True, disable=None, leave=False) as bar,
+        ThreadPoolExecutor(_THREADS) as pool,
+    ):
+        jobs = [
+            pool.submit(_of_files, layer, signed, bar) if here else pool.submit(_of_store, store, layer, signed, bar)
+            for layer, signed in zip(planned, report.layers, strict=True)
+        ]
+        for layer, signed, job in zip(planned, report.layers, jobs, strict=True):
+            if gap := job.result():
+                answer.lacks(f"layer {signed.digest} is not of {layer.title}: {gap}", _TODO)
+    answer.note = f"{total:,} bytes {'hashed here' if here else f'read from {store.name}'}"
+
+
+def _is_of(root: Path, release: Release) -> bool:
+    """Whether what lies here is meant to be this model: a checkout may be of the next. What it is, is hashed."""
+    path = root / layout.PARITY_REPORT
+    signed = release.materials.reports.get(layout.PARITY_REPORT.as_posix())
+    return path.is_file() and digest.of_file(path).sha256 == signed
+
+
+def _of_files(planned: Planned, signed: Layer, bar: "tqdm[Never]") -> str:
+    """Why the files of a layer do not give the signed one; "" when they do."""
+    hasher = hashlib.sha256()
+    for block in _told(planned.tar.blocks(), bar):
+        hasher.update(block)
+    found = f"sha256:{hasher.hexdigest()}"
+    return "" if (found, planned.size) == (signed.digest, signed.size) else f"its files give {found}"
+
+
+def _of_store(store: Store, planned: Planned, signed: Layer, bar: "tqdm[Never]") -> str:
+    """Why the layer in the store is not of these files; "" when it is."""
+    if signed.size != planned.size:
+        return f"it has {signed.size:,} bytes, its files give {planned.size:,}"
+    blocks = _told(store.blob(signed.digest, signed.size), bar)
+    return tar.differs(blocks, planned.members, planned.link)
+
+
+def _told(blocks: Iterable[bytes], bar: "tqdm[Never]") -> Iterator[bytes]:
+    for block in blocks:
+        bar.update(len(block))
+        yield block

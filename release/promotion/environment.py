@@ -1,0 +1,70 @@
+"""An environment as one commit of the ledger has it, and whether anybody changed it since it was moved."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from checks import layout
+from checks.pointer import Pointer
+from checks.serving import ImageReport
+from checks.statement import Statement
+from release import edits, overlays, runtimes
+from release.mirrors import past
+from release.promotion import site as sites
+from release.promotion.asked import Answer
+from release.promotion.site import Site
+
+
+class Present(NamedTuple):
+    """What an environment runs, and every file below release/environments."""
+
+    pointer: Pointer | None
+    files: Mapping[Path, bytes]
+
+
+def folder(environment: str) -> Path:
+    """Where it lies."""
+    return layout.ENVIRONMENTS / environment
+
+
+def look(site: Site, environment: str) -> Present:
+    """As the tip has it. Raises EvidenceRefused when the pointer cannot be read, or something is a link."""
+    pointer = site.ledger.pointer(site.tip, environment)
+    return Present(pointer, site.ledger.files(site.tip, layout.ENVIRONMENTS))
+
+
+def rendered(root: Path, environment: str, pointer: Pointer, built: ImageReport) -> dict[Path, bytes]:
+    """The files that a move to ``pointer`` writes for a cluster. Raises as ``overlays.render``."""
+    serve = sites.serve_at(root, pointer.commit)
+    return overlays.render(environment, pointer, built, runtimes.load(built.runtime), serve)
+
+
+def intact(site: Site, environment: str, present: Present, answer: Answer) -> None:
+    """What a promotion wrote there must be as it wrote it: nobody builds on a tampered environment."""
+    if present.pointer is None:
+        if not any(folder(environment) / overlays.FOLDER in path.parents for path in present.files):
+            return  # a new environment
+        todo = "restore it from git's history: nothing has been promoted there"
+        wanted = overlays.nothing(environment)
+    else:
+        todo = f"`lockstep promote {environment} --image {present.pointer.image}` writes it again"
+        built = stated(present, environment).predicate.image
+        wanted = rendered(site.root, environment, present.pointer, built)
+    for gap in overlays.check(environment, present.files, wanted):
+        answer.lacks(gap, todo)
+
+
+def unedited(environment: str, present: Present, after: Pointer, built: ImageReport, answer: Answer) -> None:
+    """What people wrote there must leave the release alone, or another thing runs than the pointer says."""
+    for gap in edits.gaps(environment, present.files, alone=overlays.alone(after, built)):
+        answer.lacks(gap, "take it out of that file, and commit that")
+
+
+def stated(present: Present, environment: str) -> Statement:
+    """The statement that the pointer names by digest. Whether its signer still counts is not asked.
+
+    Raises EvidenceRefused when it is not there, or another one.
+    """
+    assert present.pointer is not None
+    where = past.path(environment)
+    return past.envelope(present.files.get(where), present.pointer, str(where)).statement

@@ -1,0 +1,102 @@
+"""What can be lacking, one function a thing; ``image``, ``contents``, ``record``, ``approvals`` have the longer ones.
+
+Each notes its gaps in an Answer, and reads of the target branch, of the ledger's tip and of what was signed alone.
+"""
+
+from datetime import UTC, datetime, timedelta
+
+from checks import quarantine
+from checks.params import Environment
+from checks.pointer import Pointer
+from checks.serving import ImageReport, ServingReport
+from release.promotion import environment as environments
+from release.promotion.asked import Answer
+from release.promotion.site import Site
+
+
+def previous(site: Site, rule: Environment, image: str, answer: Answer) -> None:
+    """The environment before must run this very image, whole, and for long enough.
+
+    Since when is what git can say: ``release.ledger.moves`` says what of it is believed.
+    """
+    name = rule.after
+    if name is None:
+        answer.note = "the first environment"
+        return
+    present = environments.look(site, name)
+    runs = present.pointer
+    if runs is None or runs.image != image:
+        answer.lacks(f"{name} runs {_shown(runs)}, not {image}", f"`lockstep promote {name}` it first")
+        return
+    environments.intact(site, name, present, answer)
+    last = site.ledger.moves(site.tip, name)[0]
+    if last.problem:
+        answer.lacks(f"{name}: {last.problem}", f"move {name} by `lockstep promote` or `lockstep rollback`")
+    since = site.ledger.since(site.tip, name)
+    assert since is not None  # it runs something
+    ran, asked = datetime.now(UTC) - since, timedelta(hours=rule.soak_hours)
+    answer.note = f"{name} runs it since {since:%Y-%m-%d %H:%M} UTC"
+    if last.kind == "other":
+        answer.note += f", moved there by hand: commit {last.commit[:12]} by {last.by}"
+    if ran < asked:
+        until = since + asked
+        answer.lacks(
+            f"{name} runs it for {max(0.0, ran / timedelta(hours=1)):.1f} of {rule.soak_hours:g} hours",
+            f"wait until {until:%Y-%m-%d %H:%M} UTC",
+        )
+
+
+def held_back(site: Site, digest: str, model: str | None, answer: Answer) -> None:
+    """Neither the image nor the weights, in whatever image, may be in quarantine."""
+    entries = site.ledger.quarantine(site.tip)
+    found = quarantine.find(entries, digest, model or "")
+    if found is None:
+        answer.note = f"{len(entries)} are held back, not this one" if entries else "nothing is held back"
+        return
+    what = f"the image {digest}" if found.image == digest else f"the model {model}, in another image"
+    answer.lacks(
+        f"{what}: is in quarantine with {found.version}, by {found.by}: {found.why}",
+        f"`lockstep quarantine release {found.version}` when it may run again",
+    )
+
+
+def served(image: ImageReport, serving: ServingReport, rule: Environment, environment: str, answer: Answer) -> None:
+    """The signed serving report must be of this image, passed, and had in a way that this environment accepts.
+
+    That it is about the image's model and verdict is held by the statement's own form.
+    """
+    todo = "run `lockstep verify`, then `lockstep sign`"
+    # A server that ran already does not say its image: environments that take "url" take that.
+    if serving.image is None and serving.how != "url":
+        answer.lacks("the serving report is of a folder of weights, not of an image", todo)
+    elif serving.image not in (None, image.image):
+        answer.lacks(f"the serving report is of the image {serving.image}, not {image.image}", todo)
+    if serving.model != image.model or serving.verdict != image.verdict:
+        answer.lacks("the serving report is about another model or verdict", todo)
+    if serving.status != "pass":
+        failed = ", ".join(check.name for check in serving.checks if check.status == "fail")
+        answer.lacks(f"the serving report did not pass ({failed or 'an essential check is missing'})", todo)
+    for what, found, accepted in (
+        ("served by", serving.runtime, rule.runtimes),
+        ("verified as a", serving.how, rule.verified),
+    ):
+        if found not in accepted:
+            answer.lacks(f"it was {what} {found}; {environment} takes {', '.join(accepted)}", todo)
+    if image.runtime not in rule.runtimes:
+        answer.lacks(
+            f"the image is of the runtime {image.runtime}; {environment} takes {', '.join(rule.runtimes)}",
+            "build it with one of these: serve.runtime",
+        )
+    answer.note = f"{serving.status} by {serving.runtime} as a {serving.how}"
+
+
+def in_place(image: ImageReport, place: str, answer: Answer) -> None:
+    """The image must be where the signed report says that it was put: a copy elsewhere may go, or be of others."""
+    if place != image.place:
+        answer.lacks(
+            f"it is promoted from {place}, and was built and verified in {image.place}", "promote it from there"
+        )
+
+
+def _shown(pointer: Pointer | None) -> str:
+    return f"{pointer.version} ({pointer.image})" if pointer else "nothing"

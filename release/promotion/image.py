@@ -1,0 +1,149 @@
+"""The image in its place: composed again of what was signed, and held to its digest.
+
+A build is a function of the record, the runtime and the base, so the same config and manifest come out, and an image
+that anybody changed is another one. What is in the layers is ``contents``'s.
+"""
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from checks import digest
+from checks.errors import BuildRefused, EvidenceRefused, RegistryRefused
+from checks.serving import ImageReport
+from checks.statement import Release
+from release import commits, runtimes
+from release.oci import base as bases
+from release.oci import documents, reference, stores, weights
+from release.oci import image as images
+from release.oci.base import Base
+from release.oci.documents import Manifest
+from release.oci.image import About, Added
+from release.oci.layout import Layout
+from release.oci.reference import Reference
+from release.oci.types import Store
+from release.promotion.asked import Answer
+from release.promotion.record import Recorded
+from release.recipe import KNOWN
+from release.registry.client import Repository
+from release.registry.retries import Patience
+
+_THREADS = 8  # a registry is asked for that many blobs at once
+_HASTY = Patience(tries=2, in_all=2, first=0.2, longest=0.5, on_request=1)  # with a base that the statement names too
+_TODO = "run `lockstep build` with this version of Lockstep, verify and sign that"
+
+
+class There(NamedTuple):
+    """An image in its store."""
+
+    store: Store
+    manifest: Manifest
+    config: dict[str, Any]
+
+
+def open_place(root: Path, named: Reference) -> Store:
+    """The store of an image. Of a folder it is remembered which blobs were hashed here, as for builds."""
+    return Layout(root / named.name, root / KNOWN) if named.host is None else stores.open_store(named, root)
+
+
+def there(store: Store, image: str) -> There:
+    """The image with the digest ``image``: config read, and every blob of it there, whole.
+
+    Raises RegistryRefused when it is not, EvidenceRefused when it is no image.
+    """
+    where = f"{store.name}@{image}"
+    found = documents.read(store.document(image), where)
+    if not isinstance(found, Manifest):
+        raise EvidenceRefused(f"{where}: is no image but an index", "name the image of one platform")
+    blobs = {layer.digest: layer.size for layer in found.layers}
+    with ThreadPoolExecutor(_THREADS) as pool:
+        held = pool.map(lambda blob: store.has(*blob), blobs.items())
+        lost = [blob for blob, is_there in zip(blobs, held, strict=True) if not is_there]
+    if lost:
+        others = tuple(f"{where}: layer {blob} is not there, or not whole" for blob in lost[1:])
+        raise RegistryRefused(f"{where}: layer {lost[0]} is not there, or not whole", "push the image again", others)
+    if found.config.size > documents.LARGEST_CONFIG:
+        raise RegistryRefused(f"{where}: its config has {found.config.size:,} bytes", "build the image again")
+    data = b"".join(store.blob(found.config.digest, found.config.size))
+    return There(store, found, documents.parse(data, f"{where}: config"))
+
+
+def composed(root: Path, found: There, release: Release, recorded: Recorded, answer: Answer) -> None:
+    """The image must be exactly the base, the layers of the weights, and what this runtime is started with."""
+    report = release.image
+    layers = [(layer.digest, layer.size) for layer in found.manifest.layers]
+    wanted = [(layer.digest, layer.size) for layer in report.layers]
+    below = report.base.layers if report.base else 0
+    if layers[below : below + len(wanted)] != wanted or len(layers) < below + len(wanted):
+        answer.lacks(f"its {len(layers)} layers are not {below} of its base and then those of the weights", _TODO)
+    elif over := layers[below + len(wanted) :]:
+        answer.lacks(f"{len(over)} layers lie on those of the weights, and may hide them: {over[0][0]}", _TODO)
+    if answer.gaps:
+        return
+    base = _base(root, found, report, answer)
+    if base and [(layer.digest, layer.size) for layer in base.layers] != layers[:below]:
+        answer.lacks(f"its lowest {below} layers are not those of {base.image.name}", _TODO)
+        return
+    for gap in _differences(root, found, release, recorded, base):
+        answer.lacks(gap, _TODO)
+
+
+def _base(root: Path, found: There, report: ImageReport, answer: Answer) -> Base | None:
+    """The base as its own place has it; where that cannot be asked, what the image has of it, which is signed."""
+    if report.base is None:
+        return None
+    named = reference.parse(report.base.name)
+    hasty = Repository(named.host, named.name, patience=_HASTY) if named.host else stores.open_store(named, root)
+    try:
+        real = bases.resolve(hasty, named, report.base.platform, report.base.name)
+    except (RegistryRefused, BuildRefused):
+        answer.note = f"{report.base.name} cannot be asked: its layers are taken as they were signed"
+    else:
+        answer.note = f"on {report.base.name}"
+        return real
+    count = len(report.layers)
+    plain, rootfs = dict(found.config), dict(found.config.get("rootfs") or {})
+    plain["rootfs"] = rootfs | {"diff_ids": (rootfs.get("diff_ids") or [])[:-count]}
+    plain["history"] = (plain.get("history") or [])[:-count]
+    return Base(report.base, named, found.manifest.layers[:-count], plain)
+
+
+def _differences(root: Path, found: There, release: Release, recorded: Recorded, base: Base | None) -> Iterator[str]:
+    """How the image differs from the one that a build would make now; nothing when it is that one."""
+    report, params = release.image, recorded.params
+    runtime = runtimes.load(report.runtime)
+    filled = runtimes.fill(runtime, params.serve, report.path)
+    created = commits.committed_at(root, report.commit)
+    about = About(report.model, report.path, report.verdict, report.commit, created)
+    planned = weights.arranged(root, recorded.files, report.model, params.serve.name)
+    added = [Added(one.digest, one.size, other.title) for one, other in zip(report.layers, planned, strict=True)]
+    labels = images.annotations(about, params, runtime, base)
+    config = images.config(about, runtime, filled, base, added, labels)
+    manifest = images.manifest(images.described(config), base, added, labels)
+    if digest.of_bytes(manifest) == report.image:
+        return
+    one = _fields(found.config, found.manifest.model_dump(mode="json", by_alias=True, exclude_none=True))
+    other = _fields(json.loads(config), json.loads(manifest))
+    different = [key for key in sorted({*one, *other}) if one.get(key) != other.get(key)]
+    for key in different:
+        yield f"{key} is {_shown(one.get(key))}, a build gives {_shown(other.get(key))}"
+    if not different:
+        yield f"its manifest is written otherwise: a build gives {digest.of_bytes(manifest)}"
+
+
+def _fields(config: dict[str, Any], manifest: dict[str, Any]) -> dict[str, Any]:
+    """What can differ in an image, by a name for people."""
+    settings, labels = config.get("config"), manifest.get("annotations")
+    return {
+        **{f"config {key}": value for key, value in config.items() if key != "config"},
+        **{f"config {key}": value for key, value in (settings if isinstance(settings, dict) else {}).items()},
+        **{f"annotation {key}": value for key, value in (labels if isinstance(labels, dict) else {}).items()},
+        "list of layers": manifest.get("layers"),
+    }
+
+
+def _shown(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=True)
+    return text if len(text) <= 200 else f"{text[:199]}…"

@@ -1,0 +1,129 @@
+"""The record of a model: what git has in the commit that a signed statement names, and what lies in this checkout."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from pydantic import ValidationError
+
+from checks import digest, files, gates, layout, params_file
+from checks.digest import FileDigest
+from checks.errors import EvidenceRefused
+from checks.evidence import ParityReport
+from checks.params import Params
+from checks.statement import Release
+from checks.verdict import Verdict
+from release import commits, gate, target_policy
+from release.ledger import DEADLINE
+from release.ledger.git import Git
+from release.promotion.asked import Answer
+from release.promotion.site import Site
+from release.signing import weights
+
+# Not in the image: reports name it, and the verdict holds those. The weights are asked apart.
+TRUSTED = (layout.BASE, layout.ADAPTER, layout.RAW, layout.MERGED)
+_R = TypeVar("_R", Verdict, ParityReport)
+
+
+class Recorded(NamedTuple):
+    """What decides the image, as the commit has it."""
+
+    params: Params
+    files: Mapping[str, FileDigest]  # of the model
+
+
+def find(site: Site, release: Release) -> Recorded:
+    """The record, held to the statement in every digest. Its verdict is ``pass``, and about this model.
+
+    Raises EvidenceRefused with every mismatch, ParamsRefused.
+    """
+    commit, made = release.commit, release.materials
+    if not commits.is_ancestor(site.root, commit, site.trunk):
+        todo = f"merge it, and sign the release again; a clone needs {site.target} with its whole history"
+        raise EvidenceRefused(f"commit {commit[:12]} of its record is not in the history of {site.target}", todo)
+    wanted = {layout.PARAMS: made.params, layout.LOCK: made.lock, layout.VERDICT: made.verdict}
+    wanted |= {Path(name): value for name, value in made.reports.items()}
+    paths = [*dict.fromkeys((*wanted, layout.PARITY_REPORT))]
+    held = Git(site.root, DEADLINE).named([f"{commit}:./{path.as_posix()}" for path in paths])
+    found = dict(zip(paths, held, strict=True))
+    problems = [
+        f"{path} at {commit[:12]}: {'is missing' if data is None else 'is not what was signed'}"
+        for path in wanted
+        if (data := found[path]) is None or digest.of_bytes(data) != wanted[path]
+    ]
+    if problems:
+        todo = "sign the release of a record that is committed: `lockstep sign`"
+        raise EvidenceRefused(problems[0], todo, tuple(problems[1:]))
+    verdict = _read(found, layout.VERDICT, commit, Verdict)
+    if refused := gate.refusal(verdict):
+        raise refused
+    parity = _read(found, layout.PARITY_REPORT, commit, ParityReport)
+    described = {name: FileDigest(file.sha256, file.size) for name, file in parity.files.items()}
+    problems = [
+        f"{what} at {commit[:12]}: is of another {thing} than was signed"
+        for what, thing, one, other in (
+            (layout.VERDICT, "model", verdict.model, release.image.model),
+            (layout.VERDICT, "policy", verdict.policy, release.policy),
+            (layout.VERDICT, "report of the merge", verdict.judged.get(str(layout.PARITY_REPORT)),
+             made.reports.get(str(layout.PARITY_REPORT))),
+            *((layout.VERDICT, str(path), verdict.judged.get(path.as_posix()), value) for path, value in (
+                (layout.BASE, made.base), (layout.RAW, made.raw), (layout.ADAPTER, made.adapter),
+                (layout.MERGED, release.image.model),
+                *((layout.SPLITS / f"{name}.jsonl", value) for name, value in made.splits.items()),
+            )),
+            (layout.PARITY_REPORT, "model", digest.of_manifest(described), release.image.model),
+            (layout.PARITY_REPORT, "list of files", {name: file.sha256 for name, file in described.items()},
+             weights.of_image(release.image)),
+        )
+        if one != other
+    ]  # fmt: skip
+    if problems:
+        raise EvidenceRefused(problems[0], "ask who signed it", tuple(problems[1:]))
+    text = (found[layout.PARAMS] or b"").decode(errors="replace")
+    return Recorded(params_file.parse(text, f"{layout.PARAMS} at {commit[:12]}"), described)
+
+
+def holds_here(site: Site, release: Release, answer: Answer) -> None:
+    """The verdict must hold in this checkout and under the target's policy, and be the one that was signed for."""
+    judgement = target_policy.judge_from(site.root, site.trunk, TRUSTED)
+    if refused := target_policy.refusal(judgement):
+        raise refused
+    if judgement.approval and commits.uncommitted(site.root, site.trunk, [layout.APPROVALS]):
+        answer.lacks(
+            f"{layout.APPROVALS}: is not as on {site.target}, and approves this policy",
+            f"let its owners merge it to {site.target}",
+        )
+    answer.note = judgement.headline.replace(site.trunk, site.target)
+    made = release.materials
+    signed = {layout.VERDICT: made.verdict, layout.PROBES: made.probes}
+    signed |= {Path(name): value for name, value in made.reports.items()}
+    signed |= {layout.SPLITS / f"{name}.jsonl": value for name, value in made.splits.items()}
+    for path, value in signed.items():
+        if digest.of_file(site.root / path).sha256 != value:
+            answer.lacks(f"{path}: is not what was signed", "check out the record of this image, or sign this one")
+
+
+def policy(site: Site, release: Release, answer: Answer) -> None:
+    """The policy that the verdict answers must be the target's, or one that the target lets this verdict pass under."""
+    text = commits.read(site.root, site.trunk, layout.PARAMS) or b""
+    theirs = params_file.parse(text.decode(errors="replace"), f"{site.target}:{layout.PARAMS}")
+    if gates.policy_digest(theirs.gates) == release.policy:
+        answer.note = f"that of {site.target}"
+        return
+    here = site.root / layout.VERDICT
+    if not here.is_file() or digest.of_file(here).sha256 != release.materials.verdict:
+        answer.lacks(
+            f"it was judged under another policy than {site.target} has now",
+            f"promote from a checkout of its record with its data (commit {release.commit[:12]}, `dvc pull`): "
+            "it is judged again there",
+        )
+        return
+    holds_here(site, release, answer)
+
+
+def _read(found: Mapping[Path, bytes | None], path: Path, commit: str, kind: type[_R]) -> _R:
+    try:
+        return kind.model_validate_json(found[path] or b"")
+    except ValidationError as error:
+        what = f"{path} at {commit[:12]}: {files.first(error)}"
+        raise EvidenceRefused(what, "promote with the version of Lockstep that made it") from error

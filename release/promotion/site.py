@@ -1,0 +1,141 @@
+"""Where a move is decided: rules and signers of the target branch's tip, and the ledger that holds the environments.
+
+Neither the work tree nor a pull request is asked: whoever proposes a release chooses neither who may sign it nor what
+an environment asks for. Only the sections that decide a move are read, so that no mistake in another one stops a
+rollback.
+"""
+
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from checks import files, layout, plain_yaml
+from checks.errors import EvidenceRefused, ParamsRefused, PromotionRefused
+from checks.params import Environment, Promote, Serve
+from checks.signers import Signers
+from release import commits
+from release.ledger import DEADLINE, Ledger, Move, Tag, missing
+from release.ledger.git import Git, printable
+from release.signing import trust
+
+
+class _Rules(BaseModel):
+    promote: Promote
+    serve: Serve
+
+
+class _Served(BaseModel):
+    serve: Serve
+
+
+_S = TypeVar("_S", _Rules, _Served)
+
+
+class Site(NamedTuple):
+    """``target``: the branch of this repository that rules and signers are of, ``trunk`` its commit. ``name``: of the
+    model, in tags. ``tip``: of the ledger; what is decided is decided of it.
+    """
+
+    root: Path
+    target: str
+    trunk: str
+    promote: Promote
+    name: str
+    signers: Signers
+    ledger: Ledger
+    tip: str
+
+    def rule(self, environment: str) -> Environment:
+        """What the environment asks for. Raises EvidenceRefused when there is no such environment."""
+        if environment not in self.promote.environments:
+            raise EvidenceRefused(
+                f"environment {environment[:60]!r}: {layout.PARAMS} of {self.target} names no such one",
+                f"use one of {', '.join(self.promote.environments)}",
+            )
+        return self.promote.environments[environment]
+
+    def moves(self) -> list[Move]:
+        """Those of all environments."""
+        return [move for name in self.promote.ordered for move in self.ledger.moves(self.tip, name)]
+
+    def lacking_tags(self) -> tuple[Tag, ...]:
+        """Tags that moves should have and have not, as after a merged pull request."""
+        return missing(self.name, self.ledger.tags(), self.moves())
+
+
+def find(root: Path, target: str | None = None) -> Site:
+    """The site of the clone in ``root``; ``target`` is the branch, else as ``commits.target`` finds it.
+
+    Its tip is asked of its remote. Raises EvidenceRefused when there is no such branch, nobody may sign, or the clone
+    has no history; ParamsRefused when the rules cannot be read; RemoteRefused, MachineRefused.
+    """
+    seen = commits.target(root, target)
+    if seen[1] is None:
+        raise EvidenceRefused(f"{root}: git has no commit that holds the rules", f"commit {layout.PARAMS}")
+    branch = _branch(root, seen[0])
+    known = _rules(root, seen[1], branch).promote
+    home = Ledger.open(root, known.model_copy(update={"repository": None, "branch": branch}))
+    trunk = home.tip()
+    rules = _rules(root, trunk, branch)
+    here = rules.promote.repository is None and rules.promote.branch == branch
+    same = here and rules.promote.environments == known.environments
+    ledger = home if same else Ledger.open(root, rules.promote)
+    tip = trunk if here else ledger.tip()
+    return Site(root, branch, trunk, rules.promote, rules.serve.name, trust.known(root, trunk), ledger, tip)
+
+
+def serve_at(root: Path, commit: str) -> Serve:
+    """The section ``serve`` of params.yaml in ``commit``. Raises ParamsRefused, EvidenceRefused."""
+    return _read(root, commit, f"{layout.PARAMS} at {commit[:12]}", _Served).serve
+
+
+def whoami(root: Path) -> str:
+    """Who moves, as git has it: a name and an address. Raises PromotionRefused when git knows nobody."""
+    said = Git(root, DEADLINE).run("-c", "user.useConfigOnly=true", "var", "GIT_AUTHOR_IDENT")
+    if said.code != 0:
+        raise PromotionRefused(
+            "git does not know who commits", 'git config user.name "NAME" && git config user.email ADDRESS'
+        )
+    return printable(said.out.decode(errors="replace").rpartition(">")[0] + ">", 200)
+
+
+def subject(root: Path, commit: str) -> str:
+    """The first line of a commit's message."""
+    git = Git(root, DEADLINE)
+    return printable(git.line("show", "--no-patch", "--no-show-signature", "--format=%s", commit), 200)
+
+
+def _branch(root: Path, name: str) -> str:
+    """The branch that a name stands for: origin/HEAD is a link to one."""
+    git = Git(root, DEADLINE)
+    for ref in (f"refs/remotes/{name}", f"refs/heads/{name}", name):
+        said = git.run("rev-parse", "--verify", "--quiet", "--symbolic-full-name", ref)
+        full = said.out.decode(errors="replace").strip()
+        if said.code == 0 and full.startswith("refs/heads/"):
+            return full.removeprefix("refs/heads/")
+        if said.code == 0 and full.startswith("refs/remotes/"):
+            remotes = git.line("remote").split("\n")
+            short = full.removeprefix("refs/remotes/")
+            found = max((one for one in remotes if short.startswith(f"{one}/")), key=len, default="")
+            if found:
+                return short.removeprefix(f"{found}/")
+    raise EvidenceRefused(f"{printable(name, 100)}: is no branch", "name the target branch, such as main")
+
+
+def _rules(root: Path, commit: str, branch: str) -> _Rules:
+    return _read(root, commit, f"{branch}:{layout.PARAMS}", _Rules)
+
+
+def _read(root: Path, commit: str, where: str, kind: type[_S]) -> _S:
+    data = commits.read(root, commit, layout.PARAMS)
+    todo = "mend it on the target branch"
+    if data is None:
+        raise ParamsRefused(f"{where}: is not there", todo)
+    try:
+        return kind.model_validate(plain_yaml.load(data.decode()))
+    except ValidationError as error:
+        raise ParamsRefused(f"{where}: {files.first(error).partition('|')[0]}", todo) from error
+    except (ValueError, yaml.YAMLError) as error:
+        raise ParamsRefused(f"{where}: is not YAML: {str(error).splitlines()[0]}", todo) from error

@@ -1,0 +1,136 @@
+"""Repositories whose model is recorded, built, served on paper and signed, with environments to move. No torch.
+
+The serving report is written by hand (``signing_tree.served``): no server is asked here.
+"""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import yaml
+
+from checks import layout, params_file
+from checks.serving import ImageReport
+from checks.signers import Role
+from release import keys as key_verbs
+from release.build import Options, build
+from release.oci import reference, stores
+from release.promote import Options as PromoteOptions
+from release.promote import Promoted, promote
+from release.sign import Signed, sign
+from tests import build_tree, ledger_tree, overlay_sample, signing_tree
+from tests.build_tree import BaseLayout
+from tests.conftest import REPOSITORY, scaled_down, written
+from tests.ledger_tree import git, identify, keep
+from tests.test_verify_evidence import probed
+
+BASE = layout.STATE / "base"  # an OCI layout with a base image, below the root and ignored by git
+WHY = "better on rare services"
+Edit = Callable[[dict[str, Any]], object]
+
+
+class Release(NamedTuple):
+    """An image, as pointers name it, with what was signed about it."""
+
+    image: str
+    report: ImageReport
+    signed: Signed
+
+    @property
+    def digest(self) -> str:
+        return self.report.image
+
+
+def document() -> dict[str, Any]:
+    """params.yaml as plain values: the tiny record, a server that serves it, environments that ask for little."""
+    plain = scaled_down()
+    plain["serve"] |= {"runtime": "transformers"}
+    plain["gates"] = {  # none that compares with what was released before: nobody evaluates here
+        name: gate for name, gate in plain["gates"].items() if gate.get("against") not in ("main", "champion")
+    }
+    return plain
+
+
+def make(root: Path, edit: Edit = lambda _: None, *, base: bool = True, push: str | None = None) -> Release:
+    """Lay out a clone on main with one release, ready to be promoted. ``edit`` changes params.yaml before."""
+    plain = document()
+    if base:
+        home = BaseLayout(root / BASE)
+        pinned = home.tag(home.image(), "1").removeprefix(f"oci:{root}/")
+        plain["serve"]["base"] = f"oci:{pinned}"
+    edit(plain)
+    params = build_tree.make(root, document=plain)
+    git(root, "branch", "--move", "--force", "main")
+    identify(root, "Ada")
+    shutil.copytree(REPOSITORY / layout.ENVIRONMENTS, root / layout.ENVIRONMENTS)
+    if not base:
+        for name in plain["promote"]["environments"]:
+            overlay_sample.pin(root / layout.ENVIRONMENTS, name)
+    people: dict[str, tuple[Role, ...]] = {"ada": ("release", "approve"), "bob": ("approve",), "cara": ("approve",)}
+    for name, roles in people.items():
+        made = key_verbs.new(root, name, roles, key(root, name))
+        key_verbs.add_signer(root, name, roles, made.public)
+    key_verbs.new(root, "mallory", ("release", "approve"), key(root, "mallory"))
+    keep(root, "signers and environments")
+    probed(root, params)
+    return release(root, push)
+
+
+def key(root: Path, name: str) -> Path:
+    """A person's private key. ada may release and approve, bob and cara approve; nobody knows mallory."""
+    return root / layout.STATE / "keys" / f"{name}.key"
+
+
+def release(root: Path, push: str | None = None, by: str = "ada") -> Release:
+    """Build, verify on paper and sign the record that lies in ``root``."""
+    report = build(root, Options(push=push))
+    signing_tree.served(root, report)
+    return Release(f"{report.place}@{report.image}", report, signed(root, report, by))
+
+
+def signed(root: Path, report: ImageReport, by: str = "ada") -> Signed:
+    where = reference.parse(f"{report.place}@{report.image}")
+    return sign(root, stores.open_store(where, root, push=True), key(root, by))
+
+
+def next_model(root: Path, seed: int, push: str | None = None) -> Release:
+    """Other weights, judged, committed, released."""
+    build_tree.weigh(root, build_tree.shards(seed=seed))
+    params = params_file.load(root / layout.PARAMS)
+    build_tree.judge(root, params)
+    keep(root, f"model {seed}")
+    probed(root, params)
+    return release(root, push)
+
+
+def move(root: Path, environment: str, **options: Any) -> Promoted:
+    """Promote, with a reason."""
+    return promote(root, environment, PromoteOptions(**({"why": WHY} | options)))
+
+
+def copy(source: Path, target: Path) -> Path:
+    """A clone with all that lies in it; a bare remote beside it comes along and stays its origin."""
+    shutil.copytree(source, target, symlinks=True)
+    if (target / "origin.git").exists():
+        git(target / "work", "remote", "set-url", "origin", str(target / "origin.git"))
+    return target
+
+
+def rewrite(root: Path, path: Path, change: Edit) -> None:
+    """Change a YAML file as plain values, and commit that."""
+    plain = yaml.safe_load((root / path).read_text())
+    change(plain)
+    (root / path).write_text(written(plain))
+    keep(root, f"change {path}")
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody's configuration of git plays a part, and the mirror is one that does not answer."""
+    for name, value in ledger_tree.CLEAN.items():
+        monkeypatch.setenv(name, value)
+    for name in (*ledger_tree.ADA, "GITHUB_TOKEN", "GITHUB_REPOSITORY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
