@@ -4,9 +4,10 @@ Everything is real: the record, the image (in a layout, or pushed), its signed e
 """
 
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
+
+import pytest
 
 from checks import layout, params_file, pointer, quarantine
 from checks.params import Params
@@ -23,6 +24,15 @@ from tests.conftest import REPOSITORY, scaled_down, written
 from tests.ledger_tree import git, keep
 
 NAME = "azure-cli-router"  # serve.name of the repository's params.yaml
+
+
+class World(NamedTuple):
+    """A repository where production runs ``old`` and staging ``new``."""
+
+    root: Path
+    old: Pointer
+    new: Pointer
+    releases: tuple["Released", "Released"]
 
 
 class Released(NamedTuple):
@@ -63,7 +73,8 @@ def release(root: Path, seed: int, push: str | None = None) -> Released:
     build_tree.weigh(root, build_tree.shards(seed=seed))
     build_tree.judge(root, load(root))
     keep(root, f"model {seed}")
-    report = build(root, Options(push=push))
+    # Each in a folder of its own: a new image takes the place of one that nothing runs.
+    report = build(root, Options(push=push, output=None if push else layout.STATE / f"image{seed}"))
     signing_tree.served(root, report)
     where = reference.parse(f"{report.place}@{report.image}")
     signed = sign(root, stores.open_store(where, root, push=True), root / KEY)
@@ -72,8 +83,7 @@ def release(root: Path, seed: int, push: str | None = None) -> Released:
 
 
 def move(
-    root: Path, environment: str, to: Released, why: str = "it is better", kind: str = "promote",
-    more: Mapping[Path, bytes | None] | None = None,
+    root: Path, environment: str, to: Released, why: str = "it is better", kind: Literal["promote", "rollback"] = "promote"
 ) -> Pointer:  # fmt: skip
     """Move an environment as a promotion does: pointer, evidence, overlay and tags in one commit."""
     params = load(root)
@@ -87,9 +97,9 @@ def move(
     built = to.statement.predicate.image
     changed: dict[Path, bytes | None] = {
         home / layout.POINTER: pointer.write(after), home / layout.EVIDENCE: to.envelope,
-        **overlays.render(environment, after, built, runtimes.load(built.runtime), params.serve), **(more or {}),
+        **overlays.render(environment, after, built, runtimes.load(built.runtime), params.serve),
     }  # fmt: skip
-    said = compose(environment, number, kind, before, after, why)  # type: ignore[arg-type]
+    said = compose(environment, number, kind, before, after, why)
     tags = tags_for(params.serve.name, ledger.tags(), moves, environment, after)
     ledger.commit(tip, Change(changed, said, tags))
     return after
@@ -99,14 +109,15 @@ def pointer_digest(to: Released) -> str:
     return to.image.rpartition("@")[2]
 
 
-def hold(root: Path, its: Pointer, why: str) -> dict[Path, bytes | None]:
-    """The quarantine with one entry more, for a commit."""
+def hold(root: Path, its: Pointer, why: str) -> None:
+    """Put a release in quarantine."""
     path = root / layout.QUARANTINE
     there = quarantine.parse(path.read_bytes(), str(path)) if path.exists() else ()
     entry = quarantine.Entry(
         image=its.digest, model=its.model, version=its.version, by="Ada <ada@example.org>", why=why
     )
-    return {layout.QUARANTINE: quarantine.write(quarantine.add(there, entry))}
+    path.write_bytes(quarantine.write(quarantine.add(there, entry)))
+    keep(root, f"hold {its.version} back")
 
 
 def edit(root: Path, path: Path, old: str, new: str) -> None:
@@ -115,3 +126,27 @@ def edit(root: Path, path: Path, old: str, new: str) -> None:
     assert old in text
     (root / path).write_text(text.replace(old, new))
     keep(root, "by hand")
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """Two releases in layouts. Copy it before anything is changed."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in ledger_tree.CLEAN.items():
+            patch.setenv(name, value)
+        return running(make(tmp_path_factory.mktemp("made") / "root"))
+
+
+def running(root: Path, push: str | None = None) -> World:
+    """Two releases, and the moves that bring them where a World has them."""
+    # Both before the first move: a champion would have to be evaluated.
+    first, second = release(root, 1, push), release(root, 2, push)
+    move(root, "staging", first)
+    old = move(root, "production", first, "fewer wrong answers")
+    return World(root, old, move(root, "staging", second), (first, second))
+
+
+@pytest.fixture
+def world(made: World, tmp_path: Path) -> World:
+    """A copy of it."""
+    return made._replace(root=shutil.copytree(made.root, tmp_path / "root"))

@@ -1,0 +1,206 @@
+"""status: what runs where, what is wrong about it in git, and what would be next."""
+
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from checks import layout, pointer
+from checks.errors import EvidenceRefused, RemoteRefused
+from release.overlays import SERVER
+from release.status import State, Status, lines, status
+from tests import ledger_tree, mirrors_tree
+from tests.ledger_tree import git, keep
+from tests.mirrors_tree import NAME, World, edit, hold, move
+
+nobodys_configuration, made, world = ledger_tree.nobodys_configuration, mirrors_tree.made, mirrors_tree.world
+STAGING, PRODUCTION = (layout.ENVIRONMENTS / name for name in ("staging", "production"))
+
+
+def of(root: Path, environment: str) -> State:
+    return next(state for state in status(root).environments if state.environment == environment)
+
+
+def test_it_says_what_runs_where_since_when_and_by_whom(world: World) -> None:
+    found = status(world.root)
+    assert [state.environment for state in found.environments] == ["staging", "production"]
+    runs = found.environments[1].runs
+    assert runs is not None
+    assert runs.pointer == world.old
+    assert (runs.by, runs.why, runs.kind, runs.move) == ("Ada <ada@example.org>", "fewer wrong answers", "promote", 1)
+    assert (runs.verdict, runs.quarantined, runs.doubt) == ("pass", None, "")
+    assert abs(runs.since.timestamp() - time.time()) < 600
+    assert all(state.drift == () for state in found.environments)
+    assert found.tags == ()
+    assert found.tip == git(world.root, "rev-parse", "main")
+    assert Status.model_validate_json(found.model_dump_json()) == found
+    shown = "\n".join(lines(found))
+    for word in (world.old.image, world.new.version, "verdict pass", "next: v0.2.0 of staging"):
+        assert word in shown
+
+
+def test_an_environment_that_runs_nothing_says_so(tmp_path: Path) -> None:
+    root = mirrors_tree.make(tmp_path / "root")
+    found = status(root)
+    assert [(state.runs, state.drift) for state in found.environments] == [(None, ()), (None, ())]
+    assert lines(found)[0] == "staging     runs nothing"
+    following = found.environments[0].next
+    assert following is not None
+    assert (following.source, following.version, following.waits) == ("the record here", None, ())
+    (root / layout.IMAGE_REPORT).unlink()
+    following = of(root, "staging").next
+    assert following is not None
+    assert (following.image, following.waits) == (None, ("`lockstep build`",))
+    assert found.environments[1].next is None
+
+
+def test_next_is_what_the_environment_before_runs(world: World) -> None:
+    following = of(world.root, "production").next
+    assert following is not None
+    assert (following.version, following.model, following.image) == ("v0.2.0", world.new.model, world.new.digest)
+    assert (following.source, following.waits) == ("staging", ())
+    assert of(world.root, "staging").next is None, "the record here runs there"
+
+
+@pytest.mark.parametrize(
+    ("rules", "waits"),
+    [
+        ({"soak_hours": 24}, r"soaks in staging until \d{4}-\d\d-\d\d \d\d:\d\d UTC"),
+        ({"approvals": 2}, "takes 2 approvals"),
+        ({"approvals": 1}, "takes 1 approval$"),
+    ],
+)
+def test_next_says_what_it_waits_for(world: World, rules: dict[str, object], waits: str) -> None:
+    path = world.root / layout.PARAMS
+    document = yaml.safe_load(path.read_text())
+    document["promote"]["environments"]["production"] |= rules
+    path.write_text(yaml.safe_dump(document, sort_keys=False))
+    following = of(world.root, "production").next
+    assert following is not None
+    assert len(following.waits) == 1
+    assert re.search(waits, following.waits[0])
+
+
+def test_what_is_in_quarantine_is_shown_where_it_runs_and_where_it_would_go(world: World) -> None:
+    hold(world.root, world.new, "answers in French")
+    runs = of(world.root, "staging").runs
+    assert runs is not None
+    assert runs.quarantined == "answers in French"
+    following = of(world.root, "production").next
+    assert following is not None
+    assert following.waits == ("in quarantine: answers in French",)
+    assert any("in quarantine: answers in French" in line for line in lines(status(world.root)))
+
+
+Tamper = Callable[[World], object]
+
+
+def restored(world: World) -> None:
+    """The pointer of production as a merge might leave it: of one release, beside the evidence of another."""
+    (world.root / PRODUCTION / layout.POINTER).write_bytes(pointer.write(world.new))
+    keep(world.root, "by hand")
+
+
+def linked(world: World) -> None:
+    path = world.root / PRODUCTION / SERVER
+    path.unlink()
+    path.symlink_to("../../staging/release/deployment/server.yaml")
+    keep(world.root, "by hand")
+
+
+def removed(path: Path) -> Tamper:
+    return lambda world: git(world.root, "rm", "--quiet", str(path)) + keep(world.root, "by hand")
+
+
+def added(path: Path, text: str) -> Tamper:
+    return lambda world: ((world.root / path).write_text(text), keep(world.root, "by hand"))
+
+
+TAMPERS: dict[str, tuple[Tamper, str, str]] = {
+    "the pointer edited": (lambda w: edit(w.root, PRODUCTION / layout.POINTER, "v0.1.0", "v0.9.0"), "release", "server.yaml: line"),
+    "the pointer broken": (lambda w: edit(w.root, PRODUCTION / layout.POINTER, "model: ", "modell: "), "pointer", "is not the lines model"),
+    "the pointer of another release": (restored, "evidence", "the pointer names"),
+    "the evidence edited": (lambda w: edit(w.root, PRODUCTION / layout.EVIDENCE, '"payload"', '"payIoad"'), "evidence", "evidence.json: is sha256"),
+    "the evidence gone": (removed(PRODUCTION / layout.EVIDENCE), "evidence", "evidence.json: is missing"),
+    "the overlay gone": (removed(PRODUCTION / SERVER), "release", "server.yaml: is missing"),
+    "the overlay edited": (lambda w: added(PRODUCTION / SERVER, "image: evil\n")(w), "release", "server.yaml: line 1 is 'image: evil'"),
+    "a file more": (added(PRODUCTION / "release" / "more.yaml", "a: 1\n"), "release", "more.yaml: no promotion writes it"),
+    "a link": (linked, "files", "is a link"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TAMPERS)
+def test_what_git_contradicts_itself_about_is_drift(world: World, name: str) -> None:
+    tamper, what, words = TAMPERS[name]
+    tamper(world)
+    drift = of(world.root, "production").drift
+    assert drift
+    assert drift[0].what == f"production: {what}"
+    assert words in drift[0].mirror
+    assert (drift[0].where, drift[0].severity, drift[0].fix) == ("environments", "drift", "")
+    assert drift[0].todo
+    if name != "a link":  # which no environment can be read beside
+        assert of(world.root, "staging").drift == ()
+    assert any(words in line for line in lines(status(world.root)))
+
+
+def test_a_move_that_does_other_than_its_message_says_is_drift(world: World) -> None:
+    text = git(world.root, "log", "-1", "--format=%B", "--", str(STAGING / layout.POINTER))
+    move(world.root, "production", world.releases[1])
+    git(world.root, "commit", "--quiet", "--amend", "-m", text)
+    drift = of(world.root, "production").drift
+    assert [finding.what for finding in drift] == ["production: move 2"]
+    assert "its message is about staging#2" in drift[0].mirror
+
+
+def test_tags_that_say_other_than_the_moves_are_told(world: World) -> None:
+    git(world.root, "tag", "-d", f"{NAME}#production#1")
+    git(world.root, "tag", "-a", "-m", "x", f"{NAME}@v7.0.0", "main")
+    assert sorted(line.partition(": ")[0] for line in status(world.root).tags) == [
+        f"tag {NAME}#production#1", f"tag {NAME}@v7.0.0",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("spoil", "verdict"),
+    [
+        (lambda _, its: its.model_copy(update={"commit": "1" * 40}), "not known: commit 111111111111 is not here"),
+        (lambda _, its: its.model_copy(update={"model": ledger_tree.sha("x")}), "is about another model"),
+        (lambda root, its: its.model_copy(update={"commit": unreadable(root)}), "cannot be read"),
+    ],
+)
+def test_a_verdict_that_is_not_about_what_runs_is_not_shown(
+    world: World, spoil: Callable[[Path, pointer.Pointer], pointer.Pointer], verdict: str
+) -> None:
+    (world.root / PRODUCTION / layout.POINTER).write_bytes(pointer.write(spoil(world.root, world.old)))
+    keep(world.root, "by hand")
+    runs = of(world.root, "production").runs
+    assert runs is not None
+    assert verdict in runs.verdict
+
+
+def unreadable(root: Path) -> str:
+    """A commit whose verdict is none."""
+    (root / layout.VERDICT).write_text("{}")
+    return keep(root, "broken")
+
+
+def test_the_work_tree_decides_nothing_of_what_runs(world: World) -> None:
+    shutil.rmtree(world.root / layout.ENVIRONMENTS)
+    assert of(world.root, "production").runs is not None
+
+
+def test_a_remote_that_does_not_answer_and_a_quarantine_that_is_gone_are_refused(world: World) -> None:
+    hold(world.root, world.new, "bad")
+    (world.root / layout.QUARANTINE).unlink()
+    keep(world.root, "by hand")
+    with pytest.raises(EvidenceRefused, match="was there, and is gone"):
+        status(world.root)
+    git(world.root, "remote", "add", "origin", os.devnull)
+    with pytest.raises(RemoteRefused, match="main of origin"):
+        status(world.root)
