@@ -74,7 +74,7 @@ def release(root: Path, seed: int, push: str | None = None) -> Released:
     build_tree.judge(root, load(root))
     keep(root, f"model {seed}")
     # Each in a folder of its own: a new image takes the place of one that nothing runs.
-    report = build(root, Options(push=push, output=None if push else layout.STATE / f"image{seed}"))
+    report = build(root, Options(push=push, output=None if push else root / layout.STATE / f"image{seed}"))
     signing_tree.served(root, report)
     where = reference.parse(f"{report.place}@{report.image}")
     signed = sign(root, stores.open_store(where, root, push=True), root / KEY)
