@@ -3,6 +3,7 @@
 The serving report is written by hand (``signing_tree.served``): no server is asked here.
 """
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,15 +12,21 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-from checks import layout, params_file
+from checks import digest, files, layout, params_file
 from checks.serving import ImageReport
 from checks.signers import Role
+from checks.statement import ENVELOPE, PAYLOAD
+from release import commits
 from release import keys as key_verbs
+from release import sign as sign_verb
 from release.build import Options, build
-from release.oci import reference, stores
+from release.oci import documents, reference, stores
+from release.oci.layout import Bytes, Layout
+from release.oci.types import MANIFEST
 from release.promote import Options as PromoteOptions
 from release.promote import Promoted, promote
 from release.sign import Signed, sign
+from release.signing import attach, dsse, keys, sbom, statement, strict
 from tests import build_tree, ledger_tree, overlay_sample, signing_tree
 from tests.build_tree import BaseLayout
 from tests.conftest import REPOSITORY, scaled_down, written
@@ -55,6 +62,13 @@ def document() -> dict[str, Any]:
 
 def make(root: Path, edit: Edit = lambda _: None, *, base: bool = True, push: str | None = None) -> Release:
     """Lay out a clone on main with one release, ready to be promoted. ``edit`` changes params.yaml before."""
+    prepare(root, edit, base=base)
+    return release(root, push)
+
+
+def prepare(root: Path, edit: Edit = lambda _: None, *, base: bool = True) -> None:
+    """The same before anything is built."""
+    root.mkdir(exist_ok=True)
     plain = document()
     if base:
         home = BaseLayout(root / BASE)
@@ -75,7 +89,6 @@ def make(root: Path, edit: Edit = lambda _: None, *, base: bool = True, push: st
     key_verbs.new(root, "mallory", ("release", "approve"), key(root, "mallory"))
     keep(root, "signers and environments")
     probed(root, params)
-    return release(root, push)
 
 
 def key(root: Path, name: str) -> Path:
@@ -85,9 +98,15 @@ def key(root: Path, name: str) -> Path:
 
 def release(root: Path, push: str | None = None, by: str = "ada") -> Release:
     """Build, verify on paper and sign the record that lies in ``root``."""
+    report = built(root, push)
+    return Release(f"{report.place}@{report.image}", report, signed(root, report, by))
+
+
+def built(root: Path, push: str | None = None) -> ImageReport:
+    """Build, and verify on paper."""
     report = build(root, Options(push=push))
     signing_tree.served(root, report)
-    return Release(f"{report.place}@{report.image}", report, signed(root, report, by))
+    return report
 
 
 def signed(root: Path, report: ImageReport, by: str = "ada") -> Signed:
@@ -134,3 +153,45 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (*ledger_tree.ADA, "GITHUB_TOKEN", "GITHUB_REPOSITORY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+
+
+# Tampering: whoever does it holds a key that counts, unless ``by`` says otherwise
+
+
+def unsigned(root: Path) -> dict[str, Any]:
+    """The statement of the release in ``root``, as plain values."""
+    held, image, serving = sign_verb.evidence(root)
+    bill = digest.of_bytes(sbom.make(held, image, commits.committed_at(root, image.commit)))
+    plain: dict[str, Any] = json.loads(statement.make(root, held, image, serving, bill))
+    return plain
+
+
+def envelope(root: Path, plain: dict[str, Any], by: str = "ada") -> bytes:
+    return dsse.sign(strict.write(plain), PAYLOAD, keys.load(key(root, by)))
+
+
+def attach_to(root: Path, image: str, data: bytes, kind: str = ENVELOPE) -> None:
+    """Attach an artifact to the image with this digest, in the layout of ``root``."""
+    store = Layout(root / layout.IMAGE)
+    with store.held():
+        attach.attach(store, attach.subject(store, image), kind, data, "release.json")
+
+
+def about(plain: dict[str, Any], image: str) -> dict[str, Any]:
+    """The same statement, of another image."""
+    plain["subject"][0]["digest"]["sha256"] = image.removeprefix("sha256:")
+    plain["predicate"]["image"]["image"] = plain["predicate"]["serving"]["image"] = image
+    return plain
+
+
+def remade(root: Path, change: Callable[[Layout, dict[str, Any], dict[str, Any]], object]) -> str:
+    """Another image, by a change of this one's manifest and config as plain values; its digest."""
+    store = Layout(root / layout.IMAGE)
+    report = files.read_json(root / layout.IMAGE_REPORT, ImageReport)
+    manifest = json.loads(store.document(report.image).data)
+    config = json.loads(b"".join(store.blob(manifest["config"]["digest"], manifest["config"]["size"])))
+    with store.held():
+        change(store, manifest, config)
+        data = documents.write(config)
+        manifest["config"] |= {"digest": store.add(Bytes(data), None, lambda _: None), "size": len(data)}
+        return store.put(documents.write(manifest), MANIFEST, None)

@@ -93,7 +93,7 @@ def _evidence(where: Site, store: Store, move: Move, answer: Answer) -> tuple[Re
     # Bundles of the weights' signature have the type that bundles of statements have.
     search = search._replace(others=tuple(other for other in search.others if weights.PREDICATE not in other))
     if not search.found:
-        first = f": {search.others[0]}" if search.others else ""
+        first = f": {search.others[0]}" if search.others else " or is there"
         raise EvidenceRefused(
             f"{store.name}@{move.digest}: no signed statement holds{first}",
             "sign the release: `lockstep sign`", search.others[1:],

@@ -128,7 +128,8 @@ def _differences(root: Path, found: There, release: Release, recorded: Recorded,
     other = _fields(json.loads(config), json.loads(manifest))
     different = [key for key in sorted({*one, *other}) if one.get(key) != other.get(key)]
     for key in different:
-        yield f"{key} is {_shown(one.get(key))}, a build gives {_shown(other.get(key))}"
+        found_here, wanted = _apart(one.get(key), other.get(key))
+        yield f"{key} is {_shown(found_here)}, a build gives {_shown(wanted)}"
     if not different:
         yield f"its manifest is written otherwise: a build gives {digest.of_bytes(manifest)}"
 
@@ -142,6 +143,14 @@ def _fields(config: dict[str, Any], manifest: dict[str, Any]) -> dict[str, Any]:
         **{f"annotation {key}": value for key, value in (labels if isinstance(labels, dict) else {}).items()},
         "list of layers": manifest.get("layers"),
     }
+
+
+def _apart(one: Any, other: Any) -> tuple[Any, Any]:
+    """Of two lists what only one of them has, where that is not only their order."""
+    if isinstance(one, list) and isinstance(other, list):
+        found = [each for each in one if each not in other], [each for each in other if each not in one]
+        return found if any(found) else (one, other)
+    return one, other
 
 
 def _shown(value: object) -> str:
