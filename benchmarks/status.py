@@ -22,7 +22,12 @@ from tests import mirrors_tree
 from tests.conftest import REPOSITORY
 from tests.ledger_tree import CLEAN, bare, git, keep
 
-_VERB = "import sys; from pathlib import Path; from release import {0}; print('\\n'.join({0}.lines({0}.{0}(Path(sys.argv[1])))))"
+_VERB = """
+import sys
+from pathlib import Path
+from release import {0}
+print("\\n".join({0}.lines({0}.{0}(Path(sys.argv[1])))))
+"""
 ASKED = {
     "--help": ["-m", "release", "--help"],
     "status": ["-c", _VERB.format("status")],
