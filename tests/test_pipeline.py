@@ -15,7 +15,7 @@ from checks.verdict import Verdict
 from tests import pipeline_repository as repository
 from tests.conftest import REPOSITORY
 
-ALL = ["fetch", "prepare", "validate", "train", "merge", "evaluate", "gate"]
+ALL = ["fetch", "prepare", "validate", "train", "merge", "evaluate", "probe", "gate"]
 
 
 @pytest.fixture(scope="module")
@@ -158,5 +158,5 @@ def test_a_bad_parameter_is_refused_by_the_first_stage_with_its_own_code(
     assert CliRunner().invoke(main, ["-C", str(tmp_path), "run"]).exit_code == 3
 
 
-def test_the_default_pipeline_has_all_seven_stages_in_order() -> None:
+def test_the_default_pipeline_has_all_its_stages_in_order() -> None:
     assert list(yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]) == ALL

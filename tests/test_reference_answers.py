@@ -19,6 +19,8 @@ from tests.conftest import as_params, scaled_down
 from tests.test_evaluate import lay_out, row, split, write_parity
 
 DVC_YAML = "stages:\n  made:\n    cmd: 'true'\n    outs: [models/merged, data/predictions]\n"
+_OTHER = f"sha256:{'0' * 64}"
+RUNS = f"model: {{}}\ncommit: {{}}\nversion: v0.1.0\nimage: registry.example/team/router@{_OTHER}\nevidence: {_OTHER}\n"
 HELD = {"kind": "non_inferior", "metric": "exact-match", "against": "main", "margin": 0.1, "confidence": 0.95}
 
 
@@ -246,7 +248,7 @@ def test_within_a_run_of_the_pipeline_main_and_production_are_compared_with(tmp_
     first = files.read_json(root / layout.EVALUATION, EvaluationReport)
     assert {name: use.how for name, use in first.references.items()} == {"main": "absent", "champion": "absent"}
     commit = repository.git(root, "rev-parse", "HEAD").strip()
-    files.write_text(root / references.PRODUCTION, f"model: {first.merged}\ncommit: {commit}\n")
+    files.write_text(root / references.PRODUCTION, RUNS.format(first.merged, commit))
     repository.commit(root, "promote")
     repository.git(root, "push", "--quiet", "origin", "main")
 

@@ -11,6 +11,7 @@ from checks.params import Promote
 from release.ledger.git import Git, Said, printable
 from release.ledger.types import TagRef
 
+_LOOKS = 20  # until two agree
 _HASH = re.compile(r"^[0-9a-f]{40}$")
 
 
@@ -136,6 +137,21 @@ def look(place: Place) -> Look:
     if said.code != 0:
         raise unreachable(place, said)
     return _look(said.out, place.ref)
+
+
+def still(place: Place) -> Look:
+    """``look``, at one moment: a move in between would show its tags and not its commit.
+
+    git reads names one after another, so it is asked again until two answers agree. Raises RemoteRefused as ``look``,
+    and when they never do.
+    """
+    seen = look(place)
+    for _ in range(_LOOKS):
+        again = look(place)
+        if again == seen:
+            return seen
+        seen = again
+    raise RemoteRefused(f"{place.shown}: moves faster than it can be read", "run it again")
 
 
 def unreachable(place: Place, said: Said) -> RemoteRefused:

@@ -44,7 +44,7 @@ class Ledger:
         Raises RemoteRefused when the remote does not answer within the deadline, or has taken back what was seen there
         before; EvidenceRefused when there is no such branch.
         """
-        seen = place.look(self._place)
+        seen = place.still(self._place)
         if seen.tip is None:
             where = self._place
             todo = f"git push {where.remote} {where.branch}" if where.remote else f"git branch {where.branch}"
