@@ -1,0 +1,193 @@
+"""What a comment is about: the record as `lockstep gate` holds it, and the target branch's to set beside it.
+
+Weights need not be here: what the reports say of them stands in for them, and the comment says so. Splits, predictions
+and probes must be, or the gates cannot be asked again: the verdict is then shown as recorded, and does not count.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from checks import chain, files, gates, layout, params_file, plain_yaml, policy, scoring
+from checks.chain import Evidence
+from checks.errors import EvidenceRefused, ParamsRefused, Refusal
+from checks.evidence import DataReport, EvaluationReport, PrepareReport, TrainReport
+from checks.params import Params
+from checks.policy import Change
+from checks.verdict import Status, Verdict
+from release import commits, gate, record, references, target_policy
+from release.target_policy import PolicyJudgement
+
+State = Literal["held", "recorded", "void", "bad-data"]
+_HEAVY = (layout.BASE, layout.RAW, layout.ADAPTER, layout.MERGED)
+M = TypeVar("M", bound=BaseModel)
+
+
+class Target(NamedTuple):
+    """The branch that this one is held against; what its commit lacks, or says in another version's way, is None."""
+
+    ref: str
+    commit: str | None
+    document: Mapping[str, Any] | None  # params.yaml
+    evaluation: EvaluationReport | None
+    prepare: PrepareReport | None
+    train: TrainReport | None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """``held``: every gate was asked again. ``recorded``: what that needs is not all here. ``void``: it does not hold.
+
+    ``bad-data``: validate refused these splits, so that there is no verdict. ``refusal`` says why there is none.
+    ``missing`` are the paths that were not here. ``changes`` are those of the policy.
+    """
+
+    state: State
+    target: Target
+    commit: str | None
+    document: Mapping[str, Any] | None
+    params: Params | None = None
+    verdict: Verdict | None = None
+    judgement: PolicyJudgement | None = None
+    changes: tuple[Change, ...] = ()
+    evidence: Evidence | None = None
+    data: DataReport | None = None
+    prepare: PrepareReport | None = None
+    refusal: Refusal | None = None
+    missing: tuple[str, ...] = ()
+
+    @property
+    def status(self) -> Status | None:
+        """What was decided: under the target's policy too, where it was asked; None where nothing holds."""
+        if self.judgement is not None:
+            return self.judgement.status
+        return self.verdict.status if self.verdict is not None else None
+
+
+def gather(root: Path, ref: str | None) -> Facts:
+    """The facts below ``root`` beside those of ``ref``, or of the branch that ``commits.target`` finds.
+
+    Raises EvidenceRefused when git has no such branch, MachineRefused when there is no git.
+    """
+    in_git = commits.has_repository(root)
+    target = _target(root, ref)
+    commit = commits.resolve(root, "HEAD") if in_git else None
+    try:
+        document = params_file.document(root / layout.PARAMS)
+        params = params_file.load(root / layout.PARAMS)
+    except ParamsRefused as refused:
+        return Facts("void", target, commit, None, refusal=refused)
+    data, prepare = _stored(root, layout.DATA_REPORT, DataReport), _stored(root, layout.PREPARE_REPORT, PrepareReport)
+    common: dict[str, Any] = {"data": data, "prepare": prepare, "params": params}
+    if data is not None and not data.success and prepare is not None and _are_about(data, prepare):
+        return Facts("bad-data", target, commit, document, changes=_changes(target, params, prepare), **common)
+    try:
+        return _judged(root, target, commit, document, params, common)
+    except EvidenceRefused as refused:
+        changes = _changes(target, params, prepare)
+        return Facts("void", target, commit, document, changes=changes, refusal=refused, **common)
+
+
+def _judged(
+    root: Path,
+    target: Target,
+    commit: str | None,
+    document: Mapping[str, Any],
+    params: Params,
+    common: dict[str, Any],
+) -> Facts:
+    stored = files.read_json(root / layout.VERDICT, Verdict)
+    missing = [name for name in stored.judged if not (root / name).exists()]
+    lock = record.differences(root)
+    if not (root / layout.PROBES).exists() and any(text.startswith(f"{layout.PROBES}: ") for text in lock):
+        missing.append(layout.PROBES.as_posix())
+    heavy = {path.as_posix() for path in _HEAVY}
+    judgement: PolicyJudgement | None = None
+    if set(missing) <= heavy:
+        trusting = [Path(name) for name in missing]
+        if target.commit is not None and target.document is not None:
+            judgement = target_policy.judge_from(root, target.ref, trusting)
+            verdict = judgement.own
+        else:  # no policy to hold it against: the first pull request of all
+            verdict = gate.hold(root, None if target.commit is None else target.ref, trusting).verdict
+    else:
+        verdict = stored
+        _hold_what_is_here(root, target, stored, lock, set(missing), params)
+    changes = judgement.changes if judgement else _changes(target, params, common["prepare"])
+    return Facts(
+        "held" if set(missing) <= heavy else "recorded", target, commit, document, verdict=verdict,
+        judgement=judgement, changes=changes, missing=tuple(missing),
+        evidence=chain.gather(root, scoring.digest_of(params.evaluate.scorers)), **common,
+    )  # fmt: skip
+
+
+def _hold_what_is_here(
+    root: Path, target: Target, stored: Verdict, lock: list[str], missing: set[str], params: Params
+) -> None:
+    """``gate.hold`` without the gates. Raises EvidenceRefused when something that is here is not what was judged."""
+    differences = chain.compare(root, {name: value for name, value in stored.judged.items() if name not in missing})
+    if stored.policy != gates.policy_digest(params.gates):
+        differences.append(f"{layout.PARAMS}: the gates are not those of the verdict")
+    differences += [text for text in lock if text.partition(": ")[0] not in missing]
+    differences += references.current(root, None if target.commit is None else target.ref)
+    if differences:
+        first, *others = differences
+        raise EvidenceRefused(f"the verdict is void: {first}", "run `dvc repro`, then ask again", tuple(others))
+
+
+def _are_about(data: DataReport, prepare: PrepareReport) -> bool:
+    """Whether the data report is about the splits that prepare made last: else it is an old one."""
+    return data.splits == {name: split.sha256 for name, split in prepare.splits.items()}
+
+
+def _changes(target: Target, params: Params, prepare: PrepareReport | None) -> tuple[Change, ...]:
+    """Changes of policy as git has them; none where the target's cannot be read."""
+    if target.document is None:
+        return ()
+    try:
+        theirs = params_file.parse(yaml.safe_dump(dict(target.document)), f"{target.ref}:{layout.PARAMS}")
+    except ParamsRefused:
+        return ()
+    here = prepare.splits["test"].sha256 if prepare and "test" in prepare.splits else None
+    there = target.prepare.splits["test"].sha256 if target.prepare and "test" in target.prepare.splits else here
+    return policy.changes(policy.of(theirs, there), policy.of(params, here))
+
+
+def _target(root: Path, ref: str | None) -> Target:
+    if not commits.has_repository(root):
+        return Target("HEAD", None, None, None, None, None)
+    name, commit = commits.target(root, ref)
+    if commit is None:
+        return Target(name, None, None, None, None, None)
+    text = commits.read(root, commit, layout.PARAMS)
+    try:
+        found = plain_yaml.load(text.decode()) if text is not None else None
+    except (ValueError, yaml.YAMLError):
+        found = {}
+    return Target(
+        name,
+        commit,
+        None if text is None else found if isinstance(found, dict) else {},
+        _there(root, commit, layout.EVALUATION, EvaluationReport),
+        _there(root, commit, layout.PREPARE_REPORT, PrepareReport),
+        _there(root, commit, layout.TRAIN_REPORT, TrainReport),
+    )
+
+
+def _there(root: Path, commit: str, path: Path, model: type[M]) -> M | None:
+    text = commits.read(root, commit, path)
+    try:
+        return None if text is None else model.model_validate_json(text)
+    except ValidationError:
+        return None
+
+
+def _stored(root: Path, path: Path, model: type[M]) -> M | None:
+    try:
+        return files.read_json(root / path, model)
+    except EvidenceRefused:
+        return None
