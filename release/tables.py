@@ -5,9 +5,12 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from checks.quarantine import Entries
     from checks.serving import ServingReport
     from checks.verdict import Finding, Verdict
     from release.build import Plan
+    from release.promote import Promoted
+    from release.rollback import RolledBack
     from release.target_policy import PolicyJudgement
 
 LONGEST = 140  # of a passing gate's reason in the table
@@ -114,6 +117,42 @@ def serving(report: "ServingReport") -> str:
             f"{load.tokens_per_second:.0f} tokens/s"
         )
     return "\n".join(lines)
+
+
+DONE = {
+    "moved": "runs {after} now",
+    "already": "runs {after} already",
+    "mended": "runs {after}, and its files were written again",
+    "proposed": "would run {after}: a pull request waits",
+    "planned": "would run {after}",
+}
+
+
+def moved(done: "Promoted | RolledBack") -> str:
+    """What was asked, a line each, what changed, and what became of it."""
+    lines = []
+    for check in done.checks:
+        status = "fail" if check.gaps else "unavailable" if check.unasked else "pass"
+        mark = click.style(MARKS[status], fg=COLOURS[status])
+        told = [gap.line for gap in check.gaps] or [check.note]
+        lines += [f"  {mark} {check.about}: {_line(line)}" if line else f"  {mark} {check.about}" for line in told]
+    if done.done == "planned" and done.diff:
+        lines += ["", done.diff.rstrip(), ""]
+    after = done.after.version if done.after else "nothing that is known"
+    before = f", it ran {done.before.version}" if done.before and done.done == "moved" else ""
+    lines.append(click.style(f"{done.environment} {DONE[done.done].replace('{after}', after)}{before}", bold=True))
+    if done.commit:
+        lines.append(f"  commit {done.commit[:12]}  {'  '.join(done.tags)}".rstrip())
+    if url := getattr(done, "url", None):
+        lines.append(f"  {url}")
+    return "\n".join([*lines, *(f"  note: {_line(note)}" for note in done.notes)])
+
+
+def held(entries: "Entries") -> list[str]:
+    """The quarantine, an entry a line."""
+    return [f"{e.version}  {_short(e.image)}  {_line(e.why)} ({_line(e.by)})" for e in entries] or [
+        "nothing is held back"
+    ]
 
 
 def size(count: int) -> str:

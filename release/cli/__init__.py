@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from release.cli import evidence, image, pipeline
+from release.cli import environments, evidence, image, pipeline
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -36,6 +36,14 @@ for command in (
     evidence.keys,
     evidence.sign,
     evidence.evidence,
+    environments.promote,
+    environments.rollback,
+    environments.approve,
+    environments.quarantine,
+    environments.drill,
+    environments.status,
+    environments.history,
+    environments.reconcile,
     pipeline.doctor,
     pipeline.calibrate,
     pipeline.references,

@@ -1,0 +1,189 @@
+"""Commands about environments: promote, rollback, approve, quarantine, drill, status, history, reconcile."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from release import tables
+from release.cli.common import refusing, to_json
+
+if TYPE_CHECKING:
+    from typing import Literal
+
+TARGET = click.option("--target", metavar="REF", help="The branch with rules and signers; else origin's default.")
+JSON = click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
+KEY = click.option(
+    "--key", metavar="FILE", type=click.Path(path_type=Path), help="The private key; else .lockstep/keys/lockstep.key."
+)
+
+
+@click.command()
+@click.argument("environment")
+@click.option(
+    "--image", metavar="IMAGE", help="HOST/NAME@sha256:…; else what the environment before runs, or what was built."
+)
+@click.option("--why", metavar="TEXT", help="For the history; else the subject of the record's commit.")
+@click.option("--version", metavar="vX.Y.Z", help="Another version than the next one.")
+@click.option(
+    "--bump", type=click.Choice(["major", "minor"]), default="minor", show_default=True, help="For a new model."
+)
+@click.option("--dry-run", is_flag=True, help="Ask everything, show the change, write nothing.")
+@click.option("--pr", is_flag=True, help="Propose the commit in a pull request instead of pushing it.")
+@TARGET
+@JSON
+@click.pass_obj
+@refusing
+def promote(
+    root: Path,
+    environment: str,
+    image: str | None,
+    why: str | None,
+    version: str | None,
+    bump: "Literal['major', 'minor']",
+    dry_run: bool,
+    pr: bool,
+    target: str | None,
+    as_json: bool,
+) -> None:
+    """Move ENVIRONMENT to an image by one commit, when nothing at all is lacking; else list what is.
+
+    Verdict, layers, evidence, signatures, soak, approvals, quarantine and policy are all asked anew.
+    """
+    from release import promote as verb
+
+    done = verb.promote(
+        root,
+        environment,
+        verb.Options(image=image, why=why, version=version, bump=bump, dry_run=dry_run, pr=pr, target=target),
+    )
+    click.echo(to_json(done.model_dump(mode="json")) if as_json else tables.moved(done))
+    if dry_run and (refusal := verb.refusal(done)):
+        raise refusal
+
+
+@click.command()
+@click.argument("environment")
+@click.option("--why", required=True, metavar="TEXT", help="What was wrong: for the history and the quarantine.")
+@click.option(
+    "--to", metavar="RELEASE", help="A version, digest or image that ran there; else the last other good one."
+)
+@click.option("--ask", is_flag=True, help="Start the old image, too, and ask it something.")
+@click.option("--dry-run", is_flag=True, help="Ask everything, show the change, write nothing.")
+@TARGET
+@JSON
+@click.pass_obj
+@refusing
+def rollback(
+    root: Path, environment: str, why: str, to: str | None, ask: bool, dry_run: bool, target: str | None, as_json: bool
+) -> None:
+    """Move ENVIRONMENT back to a release that ran there, and quarantine what it ran."""
+    from release import rollback as verb
+
+    done = verb.rollback(root, environment, verb.Options(why=why, to=to, ask=ask, dry_run=dry_run, target=target))
+    click.echo(to_json(done.model_dump(mode="json")) if as_json else tables.moved(done))
+    if dry_run and (refusal := verb.refusal(done)):
+        raise refusal
+
+
+@click.command()
+@click.argument("environment")
+@click.option("--why", required=True, metavar="TEXT", help="What was looked at.")
+@click.option("--image", metavar="IMAGE", help="Another image than the one that would be promoted.")
+@KEY
+@TARGET
+@JSON
+@click.pass_obj
+@refusing
+def approve(
+    root: Path, environment: str, why: str, image: str | None, key: Path | None, target: str | None, as_json: bool
+) -> None:
+    """Sign that an image may move to ENVIRONMENT."""
+    from release import approve as verb
+    from release import keys
+
+    done = verb.approve(root, environment, key or root / keys.KEY, why, image, target)
+    if as_json:
+        click.echo(to_json(done.model_dump(mode="json")))
+    else:
+        click.echo(f"{environment}: {done.image} is approved by {done.signer}; {done.asked} asked for")
+
+
+@click.command()
+@click.option("--release", metavar="RELEASE", help="Let this version, image or model move again.")
+@click.option("--why", metavar="TEXT", help="Why it may.")
+@TARGET
+@JSON
+@click.pass_obj
+@refusing
+def quarantine(root: Path, release: str | None, why: str | None, target: str | None, as_json: bool) -> None:
+    """List what no promotion moves anywhere, or release one by name."""
+    from release import quarantine as verb
+
+    if (release is None) != (why is None):
+        raise click.UsageError("--release and --why go together")
+    left = verb.held(root, target) if release is None or why is None else verb.release(root, release, why, target).left
+    if as_json:
+        click.echo(to_json([entry.model_dump(mode="json") for entry in left]))
+        return
+    click.echo("\n".join(tables.held(left)))
+
+
+@click.command()
+@click.argument("environment")
+@TARGET
+@JSON
+@click.pass_obj
+@refusing
+def drill(root: Path, environment: str, target: str | None, as_json: bool) -> None:
+    """Roll ENVIRONMENT back and forth in a scratch clone, and print the seconds. Nothing real moves."""
+    from release import drill as verb
+
+    done = verb.drill(root, environment, target)
+    if as_json:
+        click.echo(to_json(done.model_dump(mode="json")))
+        return
+    for step in done.steps:
+        click.echo(f"{step.seconds:7.2f} s  {step.what}")
+    click.echo(f"{done.seconds:7.2f} s  in all: {done.before.version} to {done.to.version} and back")
+
+
+@click.command()
+@JSON
+@click.pass_obj
+@refusing
+def status(root: Path, as_json: bool) -> None:
+    """Say what runs where, since when, by which verdict, and what would be next."""
+    from release import status as verb
+
+    found = verb.status(root)
+    click.echo(to_json(found.model_dump(mode="json")) if as_json else "\n".join(verb.lines(found)))
+
+
+@click.command()
+@click.argument("environment", required=False)
+@click.option("--on", metavar="DATE", help="What ran then: 2026-03-14, or 2026-03-14T09:30 (UTC).")
+@JSON
+@click.pass_obj
+@refusing
+def history(root: Path, environment: str | None, on: str | None, as_json: bool) -> None:
+    """List every move: who, when, from, to, why; of ENVIRONMENT, or of all."""
+    from release import history as verb
+
+    found = verb.history(root, environment, on)
+    click.echo(to_json(found.model_dump(mode="json")) if as_json else "\n".join(verb.lines(found)))
+
+
+@click.command()
+@click.option("--fix", is_flag=True, help="Mend mirrors from git; git is never mended from a mirror.")
+@JSON
+@click.pass_obj
+@refusing
+def reconcile(root: Path, fix: bool, as_json: bool) -> None:
+    """Compare git with MLflow, tags, registries, overlays and, where it can be reached, the cluster."""
+    from release import reconcile as verb
+
+    found = verb.reconcile(root, fix)
+    click.echo(to_json(found.model_dump(mode="json")) if as_json else "\n".join(verb.lines(found)))
+    if refusal := verb.refusal(found):
+        raise refusal
