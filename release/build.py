@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Literal
 
 from checks import digest, files, layout, pointer
-from checks.errors import MachineRefused
+from checks.errors import EvidenceRefused, MachineRefused
 from checks.evidence import Count, Digest
 from checks.rows import Record
 from checks.serving import BaseImage, CommitHash, ImageReport, Layer
-from release import runtimes
+from release import commits, runtimes
 from release.oci import image, stores, tar, transfer, weights
 from release.oci.image import Added
 from release.oci.layout import Bytes, Layout
@@ -22,6 +22,8 @@ from release.oci.types import MANIFEST, Seen, Store
 from release.recipe import Options, Recipe, write_down
 
 __all__ = ["Options", "Plan", "PlannedBlob", "build", "plan"]
+
+_KEPT = 2  # images of one environment that stay in a layout
 
 
 class PlannedBlob(Record):
@@ -102,7 +104,7 @@ def build(root: Path, options: Options) -> ImageReport:
     """
     recipe = write_down(root, options)
     cache = weights.Cache(root / layout.LAYERS)
-    target, running = recipe.target, _run(root)
+    target, needed = recipe.target, _needed(root)
     with target.held() if isinstance(target, Layout) else contextlib.nullcontext():
         added = _send(recipe, cache)
         config, manifest = _documents(recipe, added)
@@ -111,7 +113,7 @@ def build(root: Path, options: Options) -> ImageReport:
             target.add(Bytes(config), configured, lambda _: None)
         found = target.put(manifest, MANIFEST, recipe.tag)
         if isinstance(target, Layout):
-            target.keep(found, *running)
+            target.keep(found, *needed)
     report = _report(recipe, added, found, len(config) + len(manifest))
     try:
         files.write_json(root / layout.IMAGE_REPORT, report)
@@ -122,10 +124,20 @@ def build(root: Path, options: Options) -> ImageReport:
     return report
 
 
-def _run(root: Path) -> list[str]:
-    """The images that environments run, as their pointers here say: a rollback needs them."""
-    paths = sorted((root / layout.ENVIRONMENTS).glob(f"*/{layout.POINTER}"))
-    return [pointer.parse(path.read_bytes(), str(path.relative_to(root))).digest for path in paths]
+def _needed(root: Path) -> list[str]:
+    """The images that environments run by the history of HEAD, and those that they would be rolled back to."""
+    found, head = list[str](), commits.resolve(root, "HEAD") or ""
+    for path in sorted((root / layout.ENVIRONMENTS).glob(f"*/{layout.POINTER}")):
+        ran = list[str]()
+        for move in commits.touching(root, head, path.relative_to(root)):
+            with contextlib.suppress(EvidenceRefused):  # what was no pointer ran nothing
+                text = commits.read(root, move, path.relative_to(root))
+                image = pointer.parse(text or b"", path.name).digest
+                ran += [image] if image not in ran else []
+            if len(ran) == _KEPT:
+                break
+        found += ran
+    return found
 
 
 def _there(target: Store, cache: weights.Cache, layer: weights.Layer) -> str | None:

@@ -9,16 +9,13 @@ import time
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from checks import files, layout
-from checks.errors import EvidenceRefused, PromotionRefused, Refusal
-from checks.params import Environment
+from checks import layout
+from checks.errors import EvidenceRefused, Refusal
 from checks.pointer import Pointer
 from checks.rows import Record
-from checks.serving import ImageReport, Seconds
+from checks.serving import Seconds
 from release.ledger import Change
-from release.oci import reference
-from release.oci.reference import Reference
-from release.promotion import asked, case, change, environment, follow, pull_request, site
+from release.promotion import asked, case, change, environment, follow, pull_request, site, wanted
 from release.promotion.asked import Answer, Check
 from release.promotion.case import Move
 from release.promotion.site import Site
@@ -72,7 +69,7 @@ def promote(root: Path, name: str, options: Options | None = None) -> Promoted:
     """
     options, began = options or Options(), time.perf_counter()
     where = site.find(root, options.target)
-    image = _image(where, where.rule(name), options.image)
+    image = wanted.image(where, where.rule(name), options.image)
     if not options.dry_run:
         where.ledger.settle(where.tip)
     if (runs := _runs(where, name)) and runs.image == str(image):
@@ -137,22 +134,3 @@ def _runs(where: Site, name: str) -> Pointer | None:
         return where.ledger.pointer(where.tip, name)
     except EvidenceRefused:
         return None
-
-
-def _image(where: Site, rule: Environment, named: str | None) -> Reference:
-    """The image by digest, without a tag: beside a digest it decides nothing."""
-    if named is None and rule.after is not None:
-        before = where.ledger.pointer(where.tip, rule.after)
-        if before is None:
-            raise PromotionRefused(f"{rule.after} runs nothing", f"`lockstep promote {rule.after}` first")
-        named = before.image
-    elif named is None:
-        try:
-            report = files.read_json(where.root / layout.IMAGE_REPORT, ImageReport)
-        except EvidenceRefused as refused:
-            raise EvidenceRefused(refused.what, "run `lockstep build`, or name an image by --image") from refused
-        named = f"{report.place}@{report.image}"
-    found = reference.parse(named)
-    if found.digest is None:
-        raise PromotionRefused(f"{named}: names no digest, and a tag can be moved", "write it as HOST/NAME@sha256:…")
-    return found._replace(tag=None)

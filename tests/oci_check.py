@@ -23,12 +23,17 @@ class Checked(NamedTuple):
 
 
 def check(folder: Path) -> dict[str, Checked]:
-    """Hold every byte that the layout's index reaches to the specification; return its images by tag."""
+    """Hold every byte that the layout's index reaches to the specification; return its images by tag.
+
+    One without a tag is called by its digest.
+    """
     assert json.loads((folder / "oci-layout").read_text()) == {"imageLayoutVersion": "1.0.0"}
     index = json.loads((folder / "index.json").read_text())
     assert index["schemaVersion"] == 2
+    name = "org.opencontainers.image.ref.name"
     return {
-        entry["annotations"]["org.opencontainers.image.ref.name"]: _image(folder, entry) for entry in index["manifests"]
+        (entry.get("annotations") or {}).get(name, entry["digest"]): _image(folder, entry)
+        for entry in index["manifests"]
     }
 
 

@@ -138,13 +138,15 @@ class Layout:
         return Document(data, documents.guess(data, str(path)), digest)
 
     def put(self, data: bytes, media_type: str, tag: str | None) -> str:
-        """Store a manifest; then the index names it, in place of what had the tag before."""
+        """Store a manifest; then the index names it. What had the tag before is there by its digest until ``keep``."""
         digest = self.add(Bytes(data), None, lambda _: None)
         index = self._index()
         entry = Entry(
             media_type=media_type, digest=digest, size=len(data), annotations={REF_NAME: tag} if tag else None
         )
         kept = [e for e in index.manifests if not (tag and _tag(e) == tag) and (e.digest, _tag(e)) != (digest, None)]
+        lost = [e for e in index.manifests if e.digest not in {digest, *(other.digest for other in kept)}]
+        kept += [e.model_copy(update={"annotations": None}) for e in lost]
         if tag or all(e.digest != digest for e in kept):
             self._write_index(index, [*kept, entry])
         return digest

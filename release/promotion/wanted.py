@@ -1,0 +1,31 @@
+"""Which image is meant, where nobody names one."""
+
+from checks import files, layout
+from checks.errors import EvidenceRefused, PromotionRefused
+from checks.params import Environment
+from checks.serving import ImageReport
+from release.oci import reference
+from release.oci.reference import Reference
+from release.promotion.site import Site
+
+
+def image(where: Site, rule: Environment, named: str | None) -> Reference:
+    """``named``, else what the environment before runs, else what `lockstep build` reported; by digest, without a tag.
+
+    Raises PromotionRefused or EvidenceRefused when there is none, BuildRefused when it is no reference.
+    """
+    if named is None and rule.after is not None:
+        before = where.ledger.pointer(where.tip, rule.after)
+        if before is None:
+            raise PromotionRefused(f"{rule.after} runs nothing", f"`lockstep promote {rule.after}` first")
+        named = before.image
+    elif named is None:
+        try:
+            report = files.read_json(where.root / layout.IMAGE_REPORT, ImageReport)
+        except EvidenceRefused as refused:
+            raise EvidenceRefused(refused.what, "run `lockstep build`, or name an image by --image") from refused
+        named = f"{report.place}@{report.image}"
+    found = reference.parse(named)
+    if found.digest is None:
+        raise PromotionRefused(f"{named}: names no digest, and a tag can be moved", "write it as HOST/NAME@sha256:…")
+    return found._replace(tag=None)

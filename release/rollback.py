@@ -1,0 +1,276 @@
+"""rollback: move an environment back to an image that ran there, by one commit, and hold back the one it leaves.
+
+It needs a clone and the image's place, nothing else: no weights, no verdict, no data. What made the old release fit to
+run was asked when it was promoted; now it is asked that its image is still there, whole, that a signer of today stands
+for it, and that what people wrote in the environment leaves it alone.
+"""
+
+import time
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from checks import digest, layout, quarantine
+from checks.errors import EvidenceRefused, PromotionRefused, Refusal, RegistryRefused
+from checks.pointer import Pointer
+from checks.quarantine import Entries, Entry
+from checks.rows import Record
+from checks.serving import Seconds
+from release.ledger import Change, Move
+from release.ledger.git import printable
+from release.mirrors import past
+from release.oci import reference
+from release.oci.types import Store
+from release.promotion import answers, asked, change, environment, follow, image, site
+from release.promotion.asked import Answer, Asked, Check
+from release.promotion.environment import Present
+from release.promotion.site import Site
+from release.signing import released
+from release.signing.released import Released
+
+_LONGEST = 500  # characters of a reason, as the quarantine keeps it
+
+
+class Options(NamedTuple):
+    """What is rolled back, and how.
+
+    ``why``: for the ledger and the quarantine. ``to``: a release that ran there, by version, digest or image; None: the
+    last other one that is not held back. ``check_image``: ask whether it is whole in its place. ``ask``: start it, too,
+    and ask it something. ``dry_run``: ask everything and write nothing. ``target``: as for ``promote``.
+    """
+
+    why: str
+    to: str | None = None
+    check_image: bool = True
+    ask: bool = False
+    dry_run: bool = False
+    target: str | None = None
+
+
+class RolledBack(Record):
+    """What became of it. ``held``: what is in quarantine for it. ``already``: it runs that."""
+
+    environment: str
+    done: Literal["moved", "already", "planned"]
+    before: Pointer | None  # None: what ran cannot be read
+    after: Pointer
+    held: Entry | None
+    commit: str | None  # of the ledger
+    tags: tuple[str, ...]
+    checks: tuple[Check, ...]
+    diff: str
+    notes: tuple[str, ...]
+    seconds: Seconds
+
+
+class _Goal(NamedTuple):
+    """Where to go back to, and the move that brought it there."""
+
+    pointer: Pointer
+    move: Move
+
+
+def rollback(root: Path, name: str, options: Options) -> RolledBack:
+    """Move the environment ``name`` back. With ``dry_run`` say what would happen (then ask ``refusal``).
+
+    Raises PromotionRefused with every gap when there is nothing to go back to, or it cannot run; RegistryRefused when
+    only its registry's answer is lacking; EvidenceRefused, ParamsRefused, Outrun, RemoteRefused, MachineRefused. The
+    environment is then what it was.
+    """
+    where = site.find(root, options.target)
+    done = move(where, name, options)
+    if done.done == "planned":
+        return done
+    envelope = past.envelope(
+        where.ledger.read(done.commit or where.tip, past.path(name)), done.after, str(past.path(name))
+    )
+    late = follow.follow(where, name, done.after, envelope.statement)
+    return done.model_copy(update={"notes": (*done.notes, *late)})
+
+
+def refusal(rolled: RolledBack) -> Refusal | None:
+    """What a dry run found lacking; None when nothing is."""
+    return asked.refusal(f"{rolled.environment} is not rolled back to {rolled.after.version}", rolled.checks)
+
+
+def move(where: Site, name: str, options: Options) -> RolledBack:
+    """As ``rollback``, of a site; no mirror is told."""
+    began = time.perf_counter()
+    where.rule(name)
+    if not options.dry_run:
+        where.ledger.settle(where.tip)
+    why = printable(options.why, _LONGEST)
+    if not why:
+        raise PromotionRefused("a rollback without a reason", "say what is wrong with what runs: --why")
+    present, notes = _present(where, name)
+    entries = where.ledger.quarantine(where.tip)
+    goal = _named(where, name, options.to) if options.to else _last(where, name, present, entries, why)
+    if present.pointer and goal.pointer.digest == present.pointer.digest:
+        return RolledBack(
+            environment=name, done="already", before=present.pointer, after=present.pointer, held=None, commit=None,
+            tags=(), checks=(), diff="", notes=tuple(notes), seconds=time.perf_counter() - began,
+        )  # fmt: skip
+    bad = _entry(where, present.pointer, goal.pointer, why)
+    held = entries if bad is None else quarantine.add(entries, bad)
+    ran = Asked()
+    after, made = _ask(ran, where, name, goal, present, entries, held, options)
+    for other in where.promote.ordered:
+        if other != name and bad and (runs := where.ledger.pointer(where.tip, other)) and runs.digest == bad.image:
+            notes.append(f"{other} runs {bad.version} too")
+    rolled = RolledBack(
+        environment=name, done="planned", before=present.pointer, after=after, held=bad, commit=None,
+        tags=tuple(tag.name for tag in made.tags), checks=tuple(ran.checks), notes=tuple(notes),
+        diff=change.diff(present.files, made.files), seconds=time.perf_counter() - began,
+    )  # fmt: skip
+    if options.dry_run:
+        return rolled
+    if refused := refusal(rolled):
+        raise refused
+    commit = where.ledger.commit(where.tip, made)
+    return rolled.model_copy(update={"done": "moved", "commit": commit, "seconds": time.perf_counter() - began})
+
+
+def _present(where: Site, name: str) -> tuple[Present, list[str]]:
+    """What runs. A pointer that cannot be read is what a rollback is for."""
+    try:
+        return environment.look(where, name), []
+    except EvidenceRefused as refused:
+        return Present(None, where.ledger.files(where.tip, layout.ENVIRONMENTS)), [refused.what]
+
+
+def _ran(where: Site, name: str) -> list[_Goal]:
+    """Everything that ran there, the last first, each with the last move to it."""
+    found: dict[str, _Goal] = {}
+    for made in where.ledger.moves(where.tip, name):
+        if made.after:
+            found.setdefault(made.after.digest, _Goal(made.after, made))
+    return list(found.values())
+
+
+def _last(where: Site, name: str, present: Present, entries: Entries, why: str) -> _Goal:
+    """The last that ran before and is not held back. A second rollback is one that is named.
+
+    Whoever runs the same again, as after a crash, must not go back twice.
+    """
+    moves = where.ledger.moves(where.tip, name)
+    if not moves:
+        raise PromotionRefused(f"{name} runs nothing", f"`lockstep promote {name}`")
+    last, ran = moves[0], _ran(where, name)
+    if last.kind == "rollback" and last.after == present.pointer:
+        if printable(last.why, _LONGEST) == why:
+            return ran[0]
+        gone = last.before.version if last.before else "what could not be read"
+        raise PromotionRefused(
+            f"{name} was rolled back from {gone} already, by {last.by}: {last.why}",
+            "name the release to go further back to: --to",
+        )
+    here = present.pointer.digest if present.pointer else None
+    others = [goal for goal in ran if goal.pointer.digest != here]
+    free = [goal for goal in others if quarantine.find(entries, goal.pointer.digest, goal.pointer.model) is None]
+    if not free:
+        which = "all that ran there is in quarantine" if others else "nothing else ran there"
+        raise PromotionRefused(f"{name}: there is nothing to go back to: {which}", f"`lockstep promote {name}` another")
+    return free[0]
+
+
+def _named(where: Site, name: str, to: str) -> _Goal:
+    ran = _ran(where, name)
+    for goal in ran:
+        if to.rpartition("@")[2] == goal.pointer.digest or to == goal.pointer.version:
+            return goal
+    shown = ", ".join(f"{goal.pointer.version} ({goal.pointer.digest[:19]}…)" for goal in ran[:10]) or "nothing"
+    raise PromotionRefused(f"{printable(to, 100)}: never ran in {name}", f"name what did, or promote it: {shown}")
+
+
+def _entry(where: Site, bad: Pointer | None, good: Pointer, why: str) -> Entry | None:
+    """What is held back from now on. Where the good image has the same weights, they are not what is wrong."""
+    if bad is None:
+        return None
+    model = None if bad.model == good.model else bad.model
+    return Entry(image=bad.digest, model=model, version=bad.version, by=site.whoami(where.root), why=why)
+
+
+def _ask(
+    ran: Asked, where: Site, name: str, goal: _Goal, present: Present, before: Entries, held: Entries, options: Options
+) -> tuple[Pointer, Change]:
+    after, made, found = goal.pointer, Change({}, ""), None
+    named = reference.parse(after.image)
+    store = image.open_place(where.root, named)
+    with ran.asking("quarantine") as answer:
+        if entry := quarantine.find(before, after.digest, after.model):
+            answer.lacks(
+                f"{after.version} is in quarantine, by {entry.by}: {entry.why}",
+                f"`lockstep quarantine release {entry.version}`, or go --to another",
+            )
+    with ran.asking("image") as answer:
+        if options.check_image:
+            there = image.there(store, after.digest)
+            answer.note = f"{len(there.manifest.layers)} layers in {store.name}"
+        else:
+            answer.note = "not asked for"
+    with ran.asking("evidence") as answer:
+        found = _evidence(where, name, goal, store, answer)
+        after = after.model_copy(update={"evidence": found.digest})
+    if options.ask:
+        with ran.asking("serving") as answer:
+            if found is None:
+                answer.skip("no statement says how it is started")
+            else:
+                answer.note = answers.ask(where.root, store, named, found.statement.predicate)
+    with ran.asking("version") as answer:
+        if found is None:
+            answer.skip("no statement holds")
+        else:
+            made = change.move(where, name, "rollback", present, after, found, options.why, held)
+            answer.note = after.version
+    with ran.asking("edits") as answer:
+        if found is None:
+            answer.skip("no statement holds")
+        else:
+            environment.unedited(name, present, after, found.statement.predicate.image, answer)
+    return after, made
+
+
+def _evidence(where: Site, name: str, goal: _Goal, store: Store, answer: Answer) -> Released:
+    """The statement that it was moved on, signed by one who may sign today; else another one beside the image.
+
+    A key that was taken from its owner counts no more, for what it signed before too: that is why it was taken.
+    """
+    pointer, path = goal.pointer, past.path(name)
+    data = where.ledger.read(goal.move.commit, path)
+    if data is None or digest.of_bytes(data) != pointer.evidence:
+        raise EvidenceRefused(
+            f"{path} at {goal.move.commit[:12]}: is not what the pointer there names", "go --to another release"
+        )
+    try:
+        found = released.check(data, pointer.digest, where.signers, f"the evidence of {pointer.version}")
+    except EvidenceRefused as refused:
+        found = _signed_since(where, store, pointer, refused)
+        answer.note = f"signed again by {found.signer}"
+    else:
+        answer.note = f"{found.digest}, signed by {found.signer}"
+    if not _is_of(found, pointer):
+        raise EvidenceRefused(
+            f"the evidence of {pointer.version} is about another model or commit", "go --to another release"
+        )
+    return found
+
+
+def _signed_since(where: Site, store: Store, pointer: Pointer, refused: EvidenceRefused) -> Released:
+    try:
+        again = released.search(store, pointer.digest, where.signers).found
+    except (EvidenceRefused, RegistryRefused):
+        again = ()
+    fitting = [one for one in again if _is_of(one, pointer)]
+    if not fitting:
+        raise EvidenceRefused(
+            refused.what,
+            f"go --to another release, or sign this one again in a checkout of {pointer.commit[:12]}: `lockstep sign`",
+        )
+    return fitting[0]
+
+
+def _is_of(found: Released, pointer: Pointer) -> bool:
+    release = found.statement.predicate
+    return (release.image.image, release.image.model, release.commit) == (
+        pointer.digest, pointer.model, pointer.commit,
+    )  # fmt: skip
