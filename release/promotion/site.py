@@ -72,6 +72,11 @@ def find(root: Path, target: str | None = None) -> Site:
     has no history; ParamsRefused when the rules cannot be read; RemoteRefused, MachineRefused.
     """
     seen = commits.target(root, target)
+    if commits.is_shallow(root):
+        raise EvidenceRefused(
+            "the clone is shallow: records and moves may be missing",
+            "git fetch --unshallow (in GitHub Actions: fetch-depth: 0)",
+        )
     if seen[1] is None:
         raise EvidenceRefused(f"{root}: git has no commit that holds the rules", f"commit {layout.PARAMS}")
     branch = _branch(root, seen[0])

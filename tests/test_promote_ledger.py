@@ -1,0 +1,486 @@
+"""Environments, moves, quarantine, approvals and tags that were tampered with promote nothing; approvals count once."""
+
+import shutil
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from checks import layout, pointer
+from checks.errors import EvidenceRefused, Outrun, PromotionRefused, Refusal, RemoteRefused
+from checks.statement import PAYLOAD
+from release import approve as verb
+from release import overlays
+from release import quarantine as quarantines
+from release import rollback as rollbacks
+from release import sign as sign_verb
+from release.ledger import Ledger
+from release.promotion import approvals, site
+from release.signing import dsse, keys, statement
+from tests import git_service, ledger_tree
+from tests import promotion_tree as tree
+from tests.build_tree import BaseLayout
+from tests.ledger_tree import git, keep, refs
+from tests.promotion_tree import Release, key, move, rewrite
+
+alone = tree.alone
+Tamper = Callable[[Path], object]
+OTHER = f"sha256:{'9' * 64}"
+STAGING, PRODUCTION = (layout.ENVIRONMENTS / name for name in ("staging", "production"))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Release]:
+    """A laptop with one release, not promoted yet. Read-only by custom."""
+    root = tmp_path_factory.mktemp("made") / "work"
+    return root, tree.make(root)
+
+
+@pytest.fixture(scope="module")
+def moved(made: tuple[Path, Release], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, once staging runs it."""
+    root = tree.copy(made[0], tmp_path_factory.mktemp("moved") / "work")
+    move(root, "staging")
+    return root
+
+
+@pytest.fixture
+def fresh(made: tuple[Path, Release], tmp_path: Path) -> Path:
+    return tree.copy(made[0], tmp_path / "fresh")
+
+
+@pytest.fixture
+def root(moved: Path, tmp_path: Path) -> Path:
+    return tree.copy(moved, tmp_path / "work")
+
+
+def refused(root: Path, cause: str, environment: str = "production", **options: Any) -> Refusal:
+    """It is refused for this reason, in lines for people, and no ref has moved."""
+    before = refs(root)
+    with pytest.raises(Refusal) as found:
+        move(root, environment, **options)
+    lines = [str(found.value), *found.value.others]
+    assert cause in "\n".join(lines)
+    assert all(line.isprintable() for line in lines), lines
+    assert refs(root) == before
+    return found.value
+
+
+def rule(root: Path, environment: str = "production", **change: Any) -> None:
+    rewrite(root, layout.PARAMS, lambda plain: plain["promote"]["environments"][environment].update(change))
+
+
+# Environments
+
+
+def edit(path: Path, change: Callable[[str], str]) -> Tamper:
+    def tamper(root: Path) -> None:
+        (root / path).write_text(change((root / path).read_text()))
+
+    return tamper
+
+
+def write(path: Path, text: str) -> Tamper:
+    def tamper(root: Path) -> None:
+        (root / path).write_text(text)
+
+    return tamper
+
+
+def remove(path: Path) -> Tamper:
+    return lambda root: (root / path).unlink()
+
+
+def link(path: Path) -> Tamper:
+    def tamper(root: Path) -> None:
+        (root / path).unlink(missing_ok=True)
+        (root / path).symlink_to("../../../params.yaml")
+
+    return tamper
+
+
+ENVIRONMENTS: dict[str, tuple[Tamper, str]] = {
+    "a file of the release is edited": (
+        edit(STAGING / overlays.DEPLOYMENT, lambda text: text.replace("[]", "[evil.yaml]")),
+        "staging/release/deployment/kustomization.yaml: line 4 is 'resources: [evil.yaml]', a promotion writes",
+    ),
+    "a file of the release more": (
+        write(STAGING / "release/deployment/evil.yaml", "kind: Pod\n"), "evil.yaml: no promotion writes it"
+    ),
+    "a file of the release less": (remove(STAGING / overlays.KSERVE), "kserve/kustomization.yaml: is missing"),
+    "a link in the release": (link(STAGING / overlays.SERVER), "server.yaml at"),
+    "evidence of something else": (write(STAGING / layout.EVIDENCE, "{}"), "the pointer names sha256:"),
+    "no evidence": (remove(STAGING / layout.EVIDENCE), "evidence.json: is missing"),
+    "another version in the pointer": (
+        edit(STAGING / layout.POINTER, lambda text: text.replace("v0.1.0", "v9.0.0")), "server.yaml: line 2 is"
+    ),
+    "another place in the pointer": (
+        edit(STAGING / layout.POINTER, lambda text: text.replace("oci:.lockstep/image", "oci:.lockstep/other")),
+        "is no OCI layout",
+    ),
+    "another image in the pointer": (
+        edit(STAGING / layout.POINTER, lambda text: f"{text.partition('@')[0]}@{OTHER}\nevidence: {OTHER}\n"),
+        "is absent, or is no manifest",
+    ),
+    "a pointer that is none": (write(STAGING / layout.POINTER, "image: evil\n"), "is not the lines model, commit"),
+    "a pointer that is a link": (link(STAGING / layout.POINTER), "pointer.yaml at"),
+    "an image named by people": (
+        edit(PRODUCTION / "kustomization.yaml", lambda text: f"{text}images:\n  - {{name: server, newName: evil}}\n"),
+        "production/kustomization.yaml: images: only lockstep.invalid/server may be given, by digest",
+    ),
+    "a command in a patch": (
+        edit(PRODUCTION / "kustomization.yaml", lambda text: text.replace("/spec/replicas", "/spec/template/spec/containers/0/command")),
+        "replace /spec/template/spec/containers/0/command: is of what the release brings",
+    ),
+    "a resource from elsewhere": (
+        edit(PRODUCTION / "kustomization.yaml", lambda text: text.replace("  - release/deployment", "  - release/deployment\n  - https://evil.example/x.yaml")),
+        "'https://evil.example/x.yaml': name a folder or a .yaml file",
+    ),
+    "an image in what environments share": (
+        edit(layout.ENVIRONMENTS / "base/deployment.yaml", lambda text: text.replace("lockstep.invalid/server", "evil.example/x")),
+        "base/deployment.yaml: image: 'evil.example/x'",
+    ),
+    "no kustomization": (remove(PRODUCTION / "kustomization.yaml"), "production/kustomization.yaml: is missing"),
+    "a link among the environments": (link(PRODUCTION / "link.yaml"), "link.yaml at"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_an_environment_that_was_tampered_with_promotes_nothing(root: Path, name: str) -> None:
+    tamper, cause = ENVIRONMENTS[name]
+    tamper(root)
+    keep(root, "by hand")
+    refused(root, cause)
+
+
+def test_the_same_digest_of_another_place_is_not_what_staging_runs(root: Path, made: tuple[Path, Release]) -> None:
+    shutil.copytree(root / layout.IMAGE, root / layout.STATE / "copy")
+    refused(root, "staging runs v0.1.0 (oci:.lockstep/image@", image=f"oci:.lockstep/copy@{made[1].digest}")
+
+
+def test_a_tampered_environment_takes_no_new_release_until_it_is_written_again(root: Path) -> None:
+    present = (root / STAGING / layout.POINTER).read_text().split("image: ")[1].split("\n")[0]
+    ENVIRONMENTS["a file of the release is edited"][0](root)
+    keep(root, "by hand")
+    tree.next_model(root, 12)
+    refused(root, f"`lockstep promote staging --image {present}` writes it again", "staging")
+    assert move(root, "staging", image=present).done == "mended"
+    assert move(root, "staging").done == "moved"
+
+
+# Moves
+
+
+def restored(root: Path, message: str) -> None:
+    """Staging moves on, and a hand brings back what it ran."""
+    old = git(root, "rev-parse", "HEAD")
+    tree.next_model(root, 12)
+    move(root, "staging")
+    git(root, "rm", "-r", "--quiet", str(STAGING))
+    git(root, "checkout", old, "--", str(STAGING))
+    keep(root, message)
+
+
+def test_a_move_by_hand_counts_from_its_own_time_and_is_told(root: Path) -> None:
+    restored(root, "Back to the first")
+    planned = move(root, "production", dry_run=True)
+    assert [check.gaps for check in planned.checks if check.gaps] == []
+    assert any("moved there by hand" in check.note for check in planned.checks)
+
+
+def test_a_move_whose_message_lies_does_not_count(root: Path) -> None:
+    lies = "\n".join(
+        f"Lockstep-{name}: {value}"
+        for name, value in (
+            ("Move", "production#1"), ("Kind", "promote"), ("From", "none"), ("To", OTHER), ("Evidence", OTHER)
+        )
+    )  # fmt: skip
+    restored(root, f"promote staging\n\nwhy\n\n{lies}")
+    refused(root, "its message is about production#1")
+
+
+def test_soaking_takes_its_time(root: Path) -> None:
+    rule(root, soak_hours=1.5)
+    refused(root, "staging runs it for 0.0 of 1.5 hours; wait until")
+
+
+@pytest.mark.parametrize(
+    ("days", "cause"),
+    [(3, "which is in the future"), (-10, "staging runs it for 0.0 of 24 hours"), (-9000, "for 0.0 of 24 hours")],
+)
+def test_a_forged_time_does_not_shorten_the_soak(
+    fresh: Path, monkeypatch: pytest.MonkeyPatch, days: int, cause: str
+) -> None:
+    rule(fresh, soak_hours=24)
+    for name in ("GIT_COMMITTER_DATE", "GIT_AUTHOR_DATE"):
+        monkeypatch.setenv(name, f"@{int(time.time()) + days * 86400} +0000")
+    move(fresh, "staging")
+    monkeypatch.delenv("GIT_COMMITTER_DATE")
+    monkeypatch.delenv("GIT_AUTHOR_DATE")
+    refused(fresh, cause)
+
+
+# Quarantine
+
+
+def held(root: Path) -> None:
+    """The first release went to production, a second one too, and that was bad."""
+    move(root, "production")
+    tree.next_model(root, 12)
+    move(root, "staging")
+    move(root, "production")
+    rollbacks.rollback(root, "production", rollbacks.Options(why="answers in French"))
+
+
+def test_what_is_in_quarantine_is_promoted_neither_again_nor_under_another_tag(root: Path) -> None:
+    held(root)
+    refused(root, "is in quarantine with v0.2.0, by Ada <ada@example.org>: answers in French")
+    git(root, "tag", "good@v1.0.0")
+    refused(root, "is in quarantine with v0.2.0", version="v7.0.0")
+
+
+def test_what_is_in_quarantine_is_not_promoted_inside_another_image(root: Path) -> None:
+    held(root)
+    home = BaseLayout(root / layout.STATE / "other")
+    pinned = home.tag(home.image(layers=3), "1").removeprefix(f"oci:{root}/")
+    rewrite(root, layout.PARAMS, lambda plain: plain["serve"].update(base=f"oci:{pinned}"))
+    tree.release(root)
+    refused(root, ", in another image: is in quarantine with v0.2.0, by Ada", "staging")
+    quarantines.release(root, "v0.2.0", "the French was a joke")
+    assert move(root, "staging").done == "moved"
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        (None, "quarantine.yaml: was there, and is gone"),
+        ("", "quarantine.yaml at"),
+        ("- image: x\n", "quarantine.yaml at"),
+    ],
+)
+def test_a_quarantine_that_cannot_be_read_holds_everything_back(root: Path, text: str | None, cause: str) -> None:
+    held(root)
+    quarantines.release(root, "v0.2.0", "the French was a joke")
+    (remove(layout.QUARANTINE) if text is None else write(layout.QUARANTINE, text))(root)
+    keep(root, "by hand")
+    refused(root, cause)
+
+
+# Approvals
+
+
+def says(root: Path, who: str, environment: str = "production", image: str | None = None, why: str = "yes") -> bytes:
+    """An approval, as its owner would sign it."""
+    image = image or _staged(root).digest
+    return sign_verb.approve(root, key(root, who), environment, image, why)
+
+
+def _staged(root: Path) -> pointer.Pointer:
+    where = site.find(root)
+    found = where.ledger.pointer(where.tip, "staging")
+    assert found is not None
+    return found
+
+
+def put(root: Path, **files: bytes) -> None:
+    """Approvals beside production's pointer, whatever they are."""
+    folder = root / approvals.place("production", _staged(root).digest)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, data in files.items():
+        (folder / f"{name}.json").write_bytes(data)
+    keep(root, "approvals")
+
+
+def forged(root: Path) -> bytes:
+    """By one who signed something: here the release."""
+    return (root / STAGING / layout.EVIDENCE).read_bytes()
+
+
+def unknown(root: Path) -> bytes:
+    text = statement.approve("production", _staged(root).digest, "yes")
+    return dsse.sign(text, PAYLOAD, keys.load(key(root, "mallory")))
+
+
+APPROVALS: dict[str, tuple[Callable[[Path], bytes], str]] = {
+    "the same person twice": (lambda root: says(root, "bob", why="yes again"), "bob approved already"),
+    "who signed the release": (lambda root: says(root, "ada"), "ada signed the release, and does not approve it as well"),
+    "of another image": (lambda root: says(root, "cara", image=OTHER), "is of another image"),
+    "for another environment": (lambda root: says(root, "cara", "staging"), "is for 'staging', not 'production'"),
+    "by a key that nobody knows": (unknown, "that is unknown here"),
+    "a release as an approval": (forged, "predicateType is 'urn:lockstep:release:v1', not urn:lockstep:approval:v1"),
+    "no envelope": (lambda _: b"yes", "is no JSON"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", APPROVALS)
+def test_an_approval_that_is_none_does_not_count(root: Path, name: str) -> None:
+    make, cause = APPROVALS[name]
+    rule(root, approvals=2)
+    put(root, bob=says(root, "bob"), cara=make(root))
+    refused(root, "it has 1 of 2 (bob) approvals; `lockstep approve production` by people who may")
+    refused(root, cause)
+
+
+def test_two_people_approve_and_it_is_promoted(root: Path) -> None:
+    rule(root, approvals=2)
+    refused(root, "it has 0 of 2 approvals")
+    first = verb.approve(root, "production", key(root, "bob"), "looked at the answers")
+    assert (first.done, first.signer, first.asked) == ("approved", "bob", 2)
+    again = verb.approve(root, "production", key(root, "bob"), "looked at the answers")
+    assert (again.done, again.commit) == ("already", first.commit)
+    refused(root, "it has 1 of 2 (bob) approvals")
+    verb.approve(root, "production", key(root, "cara"), "me too")
+    assert git(root, "log", "-1", "--format=%s%n%b", "main").startswith("approve sha256:")
+    assert move(root, "production").done == "moved"
+    folder = root / approvals.place("production", _staged(root).digest)
+    assert sorted(path.name for path in folder.iterdir()) == ["bob.json", "cara.json"]
+
+
+def test_an_approval_counts_for_one_move(root: Path) -> None:
+    rule(root, approvals=1)
+    first = _staged(root)
+    verb.approve(root, "production", key(root, "bob"), "yes")
+    move(root, "production")
+    old = (root / approvals.place("production", first.digest) / "bob.json").read_bytes()
+    tree.next_model(root, 12)
+    move(root, "staging")
+    verb.approve(root, "production", key(root, "bob"), "yes")
+    move(root, "production")
+    assert not (root / approvals.place("production", first.digest)).exists()
+    rollbacks.rollback(root, "staging", rollbacks.Options(why="a try"))
+    quarantines.release(root, "v0.2.0", "it was a try")
+    put(root, bob=old)
+    refused(root, "was spent on an earlier move: approve again, and say why anew")
+    put(root, bob=says(root, "bob", why="yes"))
+    refused(root, "was spent on an earlier move")
+    with pytest.raises(PromotionRefused, match="on an approval that says the same; say why anew"):
+        verb.approve(root, "production", key(root, "bob"), "yes")
+    verb.approve(root, "production", key(root, "bob"), "yes, once more")
+    assert move(root, "production").after == first
+
+
+def test_only_who_may_approves(root: Path) -> None:
+    before = refs(root)
+    with pytest.raises(EvidenceRefused, match=r"this key is not in release/policy/signers.yaml of the target branch"):
+        verb.approve(root, "production", key(root, "mallory"), "trust me")
+    with pytest.raises(EvidenceRefused, match="the approval: why"):
+        verb.approve(root, "production", key(root, "bob"), "two\nlines")
+    with pytest.raises(EvidenceRefused, match="names no such one"):
+        verb.approve(root, "canary", key(root, "bob"), "yes")
+    assert refs(root) == before
+
+
+def test_what_is_in_quarantine_is_not_approved(root: Path) -> None:
+    held(root)
+    with pytest.raises(PromotionRefused, match="is in quarantine"):
+        verb.approve(root, "production", key(root, "bob"), "yes")
+
+
+# Tags, people, remotes
+
+
+@pytest.mark.parametrize("tag", ["azure-cli-router@v1.0.0", "azure-cli-router#staging#1"])
+def test_a_tag_that_is_taken_stops_the_move(fresh: Path, tag: str) -> None:
+    git(fresh, "tag", "-a", tag, "-m", "mine", "HEAD")
+    refused(fresh, f"tag {tag}: is", "staging", version="v1.0.0")
+
+
+def test_a_version_that_somebody_took_is_left_to_them(fresh: Path) -> None:
+    git(fresh, "tag", "-a", "azure-cli-router@v3.0.0", "-m", "mine", "HEAD")
+    moved = move(fresh, "staging").after
+    assert moved is not None
+    assert moved.version == "v3.1.0"
+
+
+def test_without_a_person_nothing_moves(root: Path) -> None:
+    git(root, "config", "--unset", "user.name")
+    refused(root, "git does not know who commits")
+
+
+def test_files_that_are_edited_in_the_work_tree_are_not_lost(root: Path) -> None:
+    (root / PRODUCTION / overlays.SERVER).write_text("mine\n")
+    refused(root, "files that this moves are edited there")
+    assert (root / PRODUCTION / overlays.SERVER).read_text() == "mine\n"
+
+
+@pytest.fixture
+def remote(root: Path) -> Path:
+    ledger_tree.bare(root.parent / "origin.git", root)
+    return root.parent / "origin.git"
+
+
+def test_a_history_that_was_rewritten_promotes_nothing(root: Path, remote: Path) -> None:
+    assert move(root, "production", dry_run=True).done == "planned"
+    keep(root, "another past", env={"GIT_AUTHOR_NAME": "Mallory"})
+    git(root, "push", "--quiet", "origin", "main")
+    assert move(root, "production", dry_run=True).done == "planned"
+    git(remote, "update-ref", "refs/heads/main", git(root, "rev-parse", "main^"))
+    with pytest.raises(RemoteRefused, match="which is older: commits were taken from it"):
+        move(root, "production")
+
+
+def test_a_clone_without_history_promotes_nothing(root: Path, remote: Path) -> None:
+    shutil.rmtree(root / ".git")
+    git(root.parent, "clone", "--quiet", "--depth=1", "--bare", f"file://{remote}", str(root.parent / "shallow"))
+    git(root.parent, "clone", "--quiet", "--depth=1", "--no-checkout", f"file://{remote}", str(root.parent / "clone"))
+    shutil.move(root.parent / "clone" / ".git", root / ".git")
+    with pytest.raises(Refusal) as found:
+        move(root, "production")
+    assert "shallow" in str([str(found.value), *found.value.others])
+
+
+@pytest.mark.parametrize(
+    ("fault", "cause"), [("fail", "500"), ("cut", "nothing was moved"), ("lie", "said that it took"), ("lost", "")]
+)
+def test_a_remote_that_fails_or_lies_refuses_or_has_moved(root: Path, remote: Path, fault: Any, cause: str) -> None:
+    with git_service.serving(remote.parent) as service:
+        git(root, "remote", "set-url", "origin", service.url("origin.git"))
+        before = refs(remote)
+        if fault == "fail":
+            service.fault = fault
+        else:  # once it is pushed
+            assert move(root, "production", dry_run=True).done == "planned"
+            service.fault, service.then = fault, "" if fault == "lost" else None
+        if fault == "lost":
+            assert move(root, "production").done == "moved"
+            return
+        with pytest.raises(RemoteRefused) as found:
+            move(root, "production")
+        assert cause in str(found.value)
+        assert refs(remote) == before
+
+
+def test_a_remote_that_does_not_answer_refuses_before_the_deadline(
+    root: Path, remote: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Ledger.open.__func__, "__defaults__", (2.0,))  # type: ignore[attr-defined]
+    with git_service.serving(remote.parent) as service:
+        git(root, "remote", "set-url", "origin", service.url("origin.git"))
+        service.fault = "hang"
+        began = time.monotonic()
+        with pytest.raises(RemoteRefused, match="no answer before the deadline"):
+            move(root, "production")
+        assert time.monotonic() - began < 20
+
+
+def test_of_two_promoters_one_wins_and_the_other_is_told(root: Path, remote: Path) -> None:
+    """Both decided on the same tip."""
+    other = tree.copy(root, root.parent / "bobs")
+    ledger_tree.identify(other, "Bob")
+
+    def go(clone: Path) -> str:
+        try:
+            return move(clone, "production", why=f"says {clone.name}").done
+        except Outrun as refused:
+            return str(refused)
+
+    with ThreadPoolExecutor(2) as pool:
+        ended = sorted(pool.map(go, (root, other)))
+    where = site.find(root)
+    assert len(where.ledger.moves(where.tip, "production")) == 1
+    assert "moved" in ended
+    (other_end,) = (each for each in ended if each != "moved")
+    assert other_end == "already" or "was moved by somebody else first" in other_end
