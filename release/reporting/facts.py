@@ -101,7 +101,9 @@ def _judged(
     common: dict[str, Any],
 ) -> Facts:
     stored = files.read_json(root / layout.VERDICT, Verdict)
-    missing = [name for name in stored.judged if not (root / name).exists()]
+    # What DVC caches may be elsewhere; what git keeps may not.
+    cached = (name for name in stored.judged if not name.startswith(f"{layout.REPORTS}/"))
+    missing = [name for name in cached if not (root / name).exists()]
     lock = record.differences(root)
     if not (root / layout.PROBES).exists() and any(text.startswith(f"{layout.PROBES}: ") for text in lock):
         missing.append(layout.PROBES.as_posix())

@@ -53,6 +53,20 @@ def compared(facts: Facts) -> Section | None:
     return Section("metrics", "Metrics", blocks, keep=95)
 
 
+def brief(facts: Facts) -> str:
+    """The first scorer's difference to main and to production, where the rows were compared; empty where none was."""
+    evaluation = _evaluation(facts)
+    if evaluation is None or facts.evidence is None:
+        return ""
+    scorer, told = next(iter(evaluation.models["candidate"].metrics)), list[str]()
+    for name in ("main", "champion"):
+        answers = facts.evidence.answers
+        found = paired(answers.get("candidate", ()), answers.get(name, ()), scorer, evaluation.confidence)
+        if found is not None:
+            told.append(f"{_difference(found)} against {NAMES[name]}")
+    return ", ".join(told)
+
+
 def slices(facts: Facts) -> Section | None:
     """The largest slices, beside the first reference that has them; the points alone decide nothing."""
     evaluation = _evaluation(facts)
@@ -69,7 +83,7 @@ def slices(facts: Facts) -> Section | None:
         rows.append(row(Data(name), f"{found[scorer].n:,}", _figure(found[scorer]), difference))
     header = row("slice", "rows", Data(scorer), ("against ", NAMES[against]) if against else "against")
     table = capped(header, rows, _SLICES, figures=(1, 3))
-    return Section("slices", "", [Folded(f"{len(rows)} slices", [table])], keep=30)
+    return Section("slices", "", [Folded(f"Slices: {len(rows)}", [table])], keep=30)
 
 
 def paired(ours: Sequence[Prediction], theirs: Sequence[Prediction], scorer: str, confidence: float) -> Interval | None:
@@ -108,6 +122,7 @@ def _row(facts: Facts, evaluation: EvaluationReport, evidence: Evidence, name: s
     if use is not None and use.how == "same-model":
         return row(called, _figure(theirs), "the same model")
     found = paired(evidence.answers.get("candidate", ()), evidence.answers.get(name, ()), scorer, evaluation.confidence)
+    by_gate = ", bounds of the gate" if found is None else ""
     if found is None and facts.verdict is not None:
         found = next(
             (
@@ -118,7 +133,7 @@ def _row(facts: Facts, evaluation: EvaluationReport, evidence: Evidence, name: s
             ),
             None,
         )
-    return row(called, _figure(theirs), _difference(found) if found else "predictions are not here")
+    return row(called, _figure(theirs), f"{_difference(found)}{by_gate}" if found else "predictions are not here")
 
 
 def _elsewhere(facts: Facts, evaluation: EvaluationReport, name: str, scorer: str, called: Piece) -> tuple[Line, ...]:

@@ -26,7 +26,7 @@ def data(facts: Facts) -> Section | None:
             blocks.append(capped(row("expectation", "seen", "rows"), rows, _MOST, figures=(2,)))
             blocks += [_offending(each) for each in failed[:_MOST] if each.rows]
         else:
-            blocks.append(Paragraph((f"All {len(facts.data.expectations)} expectations hold.",)))
+            blocks.append(Paragraph((_all(len(facts.data.expectations)),)))
     if facts.prepare is not None:
         blocks += _prepared(facts)
     return Section("data", "Data", blocks, keep=88 if facts.state == "bad-data" else 60)
@@ -61,12 +61,17 @@ def _prepared(facts: Facts) -> list[Block]:
     rules = [row(Data(each.rule), each.kind, f"{each.rows:,}") for each in dropped]
     blocks: list[Block] = [
         Paragraph((f"{told}.",)),
-        Table(row("split", "rows", Data(facts.target.ref), "digest"), rows, frozenset((1, 2))),
+        Table(row("split", "rows", ("in ", Data(facts.target.ref)), "digest"), rows, frozenset((1, 2))),
     ]
     if rules:
         blocks.append(
             Folded(
-                f"{len(rules)} rules mended or dropped rows", [capped(row("rule", "kind", "rows"), rules, _RULES, (2,))]
+                f"Rules that mended or dropped rows: {len(rules)}",
+                [capped(row("rule", "kind", "rows"), rules, _RULES, (2,))],
             )
         )
     return blocks
+
+
+def _all(count: int) -> str:
+    return "The one expectation holds." if count == 1 else f"All {count} expectations hold."

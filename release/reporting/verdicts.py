@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from checks import layout
 from checks.verdict import Finding, Status, Verdict
+from release.reporting import metrics
 from release.reporting.blocks import (
     Block,
     Bold,
@@ -113,7 +114,8 @@ def _why(facts: Facts, status: Status) -> Line:
     undone = _undone(facts)
     assert facts.verdict is not None  # it was decided
     if status == "pass":
-        return (f"all {len(facts.verdict.findings)} gates hold.",)
+        differences = metrics.brief(facts)
+        return (f"all {len(facts.verdict.findings)} gates hold{differences and '; '}{differences}.",)
     if not undone:  # the policy alone
         return (Said(facts.judgement.headline if facts.judgement else ""), ".")
     first = undone[0]

@@ -1,0 +1,200 @@
+"""A pull request with its whole history: what production runs, what main has since, and the branch that is judged."""
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from checks import chain, digest, files, gates, layout, pointer, scoring
+from checks.evidence import DataReport, EvaluationReport, Expectation, Interval, PrepareReport, TrainReport
+from checks.params import Params
+from checks.rows import Prediction, Row
+from release import references
+from tests import build_tree, evidence_tree
+from tests.conftest import as_params, scaled_down
+from tests.pipeline_repository import git, write_params
+
+WHEN = "2026-05-04T03:02:01+02:00"  # of every commit: the same record is the same commit
+ROWS = 200
+Change = Callable[[dict[str, Any]], object]
+Edit = Callable[[Path], object]
+
+
+def document() -> dict[str, Any]:
+    """Gates of each kind that a comment speaks of, few and of fixed bounds: the default's may change."""
+    value = scaled_down()
+    value["validate"]["min_rows"] = {"train": 20, "valid": 4, "test": 100}
+    value["gates"] = {
+        "data_is_sound": {"kind": "data"},
+        "merge_is_faithful": {"kind": "parity", "max_logprob_diff": 0.4, "min_top1": 0.97},
+        "is_cheap": {"kind": "budget", "cost": 2.0, "hourly_price": 2.5},
+        "routes_well": _gate("threshold", at_least=0.6, resolution=0.3),
+        "beats_the_base": _gate("improves", against="base", margin=0.0),
+        "keeps_up_with_main": _gate("non_inferior", against="main", margin=0.1),
+        "keeps_up_with_production": _gate("non_inferior", against="champion", margin=0.1),
+    }
+    return value
+
+
+def _gate(kind: str, **more: Any) -> dict[str, Any]:
+    return {"kind": kind, "metric": "exact-match", "confidence": 0.95, **more}
+
+
+def pull_request(root: Path, right: int = 180, change: Change | None = None, edit: Edit | None = None) -> Params:
+    """Lay out the history below ``root``: production's model answers 150 of 200 rows, main's 160, the branch's ``right``.
+
+    ``change`` is made to params.yaml on the branch, ``edit`` to the record before it is judged.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    git(root, "init", "--quiet", "--initial-branch=main")
+    (root / ".gitignore").write_text("/models/\n/data/\n/.lockstep/\n")
+    first = record(root, document(), b"first", 150)
+    commit(root, "a release")
+    promote(root, first)
+    record(root, document(), b"second", 160)
+    commit(root, "another model")
+    git(root, "switch", "--quiet", "--create", "pull-request")
+    value = document()
+    value["train"]["learning_rate"] = 0.002
+    if change:
+        change(value)
+    params = as_params(value)
+    record(root, value, b"third", right, edit)
+    commit(root, "a change")
+    return params
+
+
+def record(root: Path, value: dict[str, Any], weights: bytes, right: int, edit: Edit | None = None) -> Path:
+    """The record of a run of ``weights``, which answers ``right`` rows; return ``root``."""
+    answers = [evidence_tree.predict(row, i < right) for i, row in enumerate(evidence_tree.rows("test", ROWS))]
+    kept = root.parent / f"{root.name}-answers"
+    kept.mkdir(exist_ok=True)
+    for folder in ("data", "models", "reports"):
+        shutil.rmtree(root / folder, ignore_errors=True)
+    write_params(root, value)
+    params = as_params(value)
+    evidence_tree.build(root, params, ROWS, right)
+    (root / layout.LOSS_CURVE).write_text("step,loss,learning_rate\n1,4.0,0.1\n2,2.0,0.1\n3,1.0,0.1\n4,0.5,0.1\n")
+    (root / layout.CONFUSION).write_text("reference,predicted\nvm,vm\nvm,sql\nvm,sql\nacr,sql\n")
+    build_tree.weigh(root, {"weights.bin": weights})
+    found = references.resolve(root, "main" if _has_main(root) else None)[1]
+    files.write_json(root / layout.REFERENCES, found)
+    stored = {name: _answers(kept, reference.predictions) for name, reference in found.found.items()}
+    evidence_tree.evaluated(root, params, answers, **stored)
+    _sliced(root, params)
+    if edit:
+        edit(root)
+    judge(root, params)
+    name = digest.of_file(root / layout.PREDICTIONS / "candidate.jsonl").sha256.removeprefix("sha256:")
+    shutil.copy(root / layout.PREDICTIONS / "candidate.jsonl", kept / name)
+    return root
+
+
+def judge(root: Path, params: Params) -> None:
+    """Write the verdict that the gates give."""
+    verdict = gates.judge(params, chain.gather(root, scoring.digest_of(params.evaluate.scorers)))
+    files.write_json(root / layout.VERDICT, verdict)
+
+
+def promote(root: Path, _of: Path) -> None:
+    """Production runs HEAD's model."""
+    commit_ = git(root, "rev-parse", "HEAD").strip()
+    model = files.read_json(root / layout.EVALUATION, EvaluationReport).merged
+    digest_ = f"sha256:{'b' * 64}"
+    found = pointer.Pointer(
+        model=model, commit=commit_, version="v0.1.0", image=f"registry.example/router@{digest_}", evidence=digest_
+    )
+    path = root / references.PRODUCTION
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(pointer.write(found))
+    commit(root, "promote")
+
+
+def commit(root: Path, message: str) -> None:
+    dated = os.environ | {"GIT_AUTHOR_DATE": WHEN, "GIT_COMMITTER_DATE": WHEN}
+    who = ["-c", "user.name=Test", "-c", "user.email=test@example.invalid", "-c", "commit.gpgsign=false"]
+    for args in (["add", "--all"], ["commit", "--quiet", "--allow-empty", "-m", message]):
+        subprocess.run(["git", *who, *args], cwd=root, check=True, env=dated)
+
+
+def bad_data(root: Path, prompt: str = "List every disk", count: int = 7) -> None:
+    """What validate leaves when an expectation fails, with a verdict of before still there."""
+    splits = files.read_json(root / layout.PREPARE_REPORT, PrepareReport).splits
+    fine = Expectation(
+        name="train: has its columns", expectation="e", success=True, observed="as listed", unexpected=0, rows=()
+    )
+    rows = tuple(
+        {"where": f"train.jsonl:{i}", "id": f"{i:016x}", "prompt": prompt, "reference": "vm"} for i in range(3)
+    )
+    broken = Expectation(
+        name="train: prompts are unique", expectation="e", success=False, observed=f"{count} of 60 rows",
+        unexpected=count, rows=rows,
+    )  # fmt: skip
+    report = DataReport(
+        success=False,
+        splits={name: split.sha256 for name, split in splits.items()},
+        rows={name: split.rows for name, split in splits.items()},
+        expectations=(fine, broken),
+    )
+    files.write_json(root / layout.DATA_REPORT, report)
+
+
+def answered(root: Path, params: Params, candidate: list[Prediction]) -> None:
+    """Replace the candidate's answers, all else as it is; the verdict is to be written again."""
+    models = files.read_json(root / layout.EVALUATION, EvaluationReport).models
+    others = {
+        name: files.read_jsonl(root / layout.PREDICTIONS / f"{name}.jsonl", Prediction)
+        for name in models
+        if name != "candidate"
+    }
+    evidence_tree.evaluated(root, params, candidate, **others)
+
+
+def trained(root: Path, **change: Any) -> None:
+    """Change fields of the training report."""
+    path = root / layout.TRAIN_REPORT
+    files.write_json(path, files.read_json(path, TrainReport).model_copy(update=change))
+
+
+def without_digests(text: str) -> str:
+    """``text`` with each digest and hash as its number, by first appearance: a default that changes changes no line."""
+    seen: dict[str, int] = {}
+
+    def number(found: re.Match[str]) -> str:
+        return f"<{seen.setdefault(found[0][:12], len(seen) + 1)}>"
+
+    return re.sub(r"(?<![0-9a-z])(?:[0-9a-f]{64}|[0-9a-f]{40}|[0-9a-f]{12})(?![0-9a-z])", number, text)
+
+
+def _sliced(root: Path, params: Params) -> None:
+    """Give the evaluation report slices and a sentence, as evaluate does."""
+    report = files.read_json(root / layout.EVALUATION, EvaluationReport)
+    models = {}
+    for name, model in report.models.items():
+        answers = files.read_jsonl(root / layout.PREDICTIONS / f"{name}.jsonl", Prediction)
+        slices = {}
+        for part in sorted({each.slice for each in answers}):
+            scores = [each.score for each in answers if each.slice == part]
+            mean = sum(scores) / len(scores)
+            slices[part] = {"exact-match": Interval(value=mean, low=mean - 0.05, high=mean + 0.05, n=len(scores))}
+        models[name] = model.model_copy(update={"slices": slices})
+    summary = ("The fine-tuned model beats the base model.",)
+    files.write_json(root / layout.EVALUATION, report.model_copy(update={"models": models, "summary": summary}))
+
+
+def _has_main(root: Path) -> bool:
+    done = subprocess.run(
+        ["git", "rev-parse", "--verify", "--quiet", "main"], cwd=root, capture_output=True, check=False
+    )
+    return done.returncode == 0
+
+
+def _answers(kept: Path, wanted: str) -> list[Prediction]:
+    return files.read_jsonl(kept / wanted.removeprefix("sha256:"), Prediction)
+
+
+def rows_of_test(root: Path) -> list[Row]:
+    return files.read_jsonl(root / layout.SPLITS / "test.jsonl", Row)

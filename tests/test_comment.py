@@ -1,0 +1,421 @@
+"""The comment on GitHub, by a stand-in for its API: created once, then updated, and never another's."""
+
+import json
+import os
+import stat
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from checks import layout
+from checks.errors import RemoteRefused
+from release import comment as verb
+from release import github
+from release.comment import ACTIONS, Options, Posted, is_marked, watermark
+from release.registry.retries import Patience
+from release.report import Options as ReportOptions
+from tests import report_tree
+from tests.github_standin import REPOSITORY, TOKEN, StandIn
+from tests.github_standin import github as stand_in
+
+HEAD, LATER = "a" * 40, "c" * 40
+QUICK = Patience(tries=4, first=0.01, longest=0.02, on_request=2.0)
+OPTIONS = Options(report=ReportOptions(target="main"), patience=QUICK, use_cml=False)
+
+
+@pytest.fixture(scope="module")
+def passing(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("passing") / "pr"
+    report_tree.pull_request(root)
+    return root
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[StandIn]:
+    """GitHub, and the environment of a workflow of pull request 7 of it."""
+    event = tmp_path / "event.json"
+    event.write_text(json.dumps({"number": 7, "pull_request": {"number": 7, "head": {"sha": HEAD}}}))
+    with stand_in() as server:
+        for name in [name for name in os.environ if name.startswith(("GITHUB_", "CML_"))]:
+            monkeypatch.delenv(name)
+        monkeypatch.setenv("GITHUB_API_URL", server.url)
+        monkeypatch.setenv("GITHUB_REPOSITORY", REPOSITORY)
+        monkeypatch.setenv("GITHUB_TOKEN", TOKEN)
+        monkeypatch.setenv("GITHUB_EVENT_PATH", str(event))
+        monkeypatch.setenv("GITHUB_RUN_ID", "42")
+        yield server
+
+
+def post(root: Path, options: Options = OPTIONS) -> Posted:
+    return verb.comment(root, options)
+
+
+def test_it_is_created_once_and_then_updated(hub: StandIn, passing: Path) -> None:
+    first = post(passing)
+    second = post(passing, OPTIONS._replace(commit=LATER))
+    assert (first.created, second.created) == (True, False)
+    assert first.comment == second.comment != ""
+    (only,) = hub.comments
+    assert only["body"].startswith("✅ **Pass**")
+    assert only["body"].endswith(watermark("lockstep", LATER))
+    assert f"[Workflow run](https://github.com/{REPOSITORY}/actions/runs/42)" in only["body"]
+    assert "git fetch origin pull/7/head" in only["body"]
+
+
+def test_its_check_is_the_verdict_on_the_pull_requests_last_commit(hub: StandIn, passing: Path) -> None:
+    posted = post(passing)
+    (check,) = hub.checks
+    assert (check["name"], check["head_sha"], check["conclusion"]) == ("lockstep", HEAD, "success")
+    assert check["output"]["title"] == "pass"
+    assert "✅ **Pass**" in check["output"]["summary"]
+    assert check["details_url"].endswith("/actions/runs/42")
+    assert (posted.check, posted.conclusion, posted.notes) == ("check-run", "success", ())
+
+
+@pytest.mark.parametrize(
+    ("right", "spoil", "title"),
+    [
+        (100, None, "fail: routes_well"),
+        (144, None, "inconclusive: "),
+        (180, lambda root: (root / layout.VERDICT).unlink(), "void: "),
+        (180, report_tree.bad_data, "data refused: 1 expectations fail"),
+    ],
+)
+def test_anything_but_a_pass_is_posted_and_fails_the_check(
+    hub: StandIn, tmp_path: Path, right: int, spoil: object, title: str
+) -> None:
+    root = tmp_path / "pr"
+    report_tree.pull_request(root, right)
+    if callable(spoil):
+        spoil(root)
+    posted = post(root)
+    assert posted.conclusion == "failure"
+    assert len(hub.comments) == 1
+    assert hub.checks[0]["conclusion"] == "failure"
+    assert hub.checks[0]["output"]["title"].startswith(title)
+
+
+@pytest.mark.parametrize("before", [99, 100, 130, 250])
+def test_it_is_found_on_a_later_page(hub: StandIn, passing: Path, before: int) -> None:
+    for i in range(before):
+        hub.say("somebody", f"comment {i}")
+    ours = hub.say(ACTIONS, f"old\n\n{watermark('lockstep', HEAD)}")
+    for i in range(3):
+        hub.say("somebody", f"later {i}")
+    assert not post(passing).created
+    assert ours["body"].startswith("✅")
+    assert len(hub.comments) == before + 4
+
+
+def test_a_look_alike_of_another_author_is_left_alone(hub: StandIn, passing: Path) -> None:
+    forged = f"✅ **Pass**\n\n{watermark('lockstep', HEAD)}"
+    for author in ("mallory", "github-actions", "other-app[bot]"):
+        hub.say(author, forged)
+    posted = post(passing)
+    assert posted.created
+    assert [each["body"] for each in hub.comments[:3]] == [forged] * 3
+    assert len(hub.of(ACTIONS)) == 1
+    assert posted.notes == ("3 other comments with this watermark, of other authors: left alone",)
+
+
+def test_a_comment_that_quotes_ours_is_not_ours(hub: StandIn, passing: Path) -> None:
+    quoted = hub.say(ACTIONS, f"> {watermark('lockstep', HEAD)}\n\nsee above")
+    other = hub.say(ACTIONS, f"another workflow's\n\n{watermark('other', HEAD)}")
+    kept = [quoted["body"], other["body"]]
+    assert post(passing).created
+    assert [quoted["body"], other["body"]] == kept
+
+
+@pytest.mark.parametrize(
+    ("body", "is_it"),
+    [
+        (f"x\n\n{watermark('lockstep', HEAD)}", True),
+        (f"x\n\n{watermark('lockstep', LATER)}\r\n", True),
+        (f"x\n\n{watermark('lockstep', None)}", True),
+        (f"x\n\n{watermark('lockstep 2', HEAD)}", False),
+        (f"x\n\n`{watermark('lockstep', HEAD)}`", False),
+        (f"{watermark('lockstep', HEAD)}\n\nx", False),
+        ('![](https://cml.dev/watermark.png#zz "CML watermark lockstep")', False),
+        ("", False),
+    ],
+)
+def test_the_watermark_is_cmls_and_is_the_last_line(body: str, is_it: bool) -> None:
+    assert is_marked(body, "lockstep") is is_it
+
+
+def test_a_persons_token_writes_as_that_person(hub: StandIn, passing: Path) -> None:
+    hub.faults.user = hub.author = "ada"
+    hub.say(ACTIONS, f"old\n\n{watermark('lockstep', HEAD)}")
+    assert post(passing).created
+    assert not post(passing).created
+    assert len(hub.of("ada")) == 1
+
+
+def test_an_app_of_a_teams_own_is_named(hub: StandIn, passing: Path) -> None:
+    hub.author = "team[bot]"
+    options = OPTIONS._replace(author="team[bot]")
+    assert post(passing, options).created
+    assert not post(passing, options).created
+
+
+def test_a_token_that_is_no_apps_sets_a_status_and_says_so(hub: StandIn, passing: Path) -> None:
+    hub.faults.checks_are_for_apps = True
+    posted = post(passing)
+    (status,) = hub.statuses
+    assert (status["context"], status["state"], status["sha"]) == ("lockstep", "success", HEAD)
+    assert posted.check == "status"
+    assert "commit status" in posted.notes[0]
+
+
+def test_no_check_is_set_when_none_is_asked_for(hub: StandIn, passing: Path) -> None:
+    posted = post(passing, OPTIONS._replace(check=None))
+    assert (posted.check, hub.checks, hub.statuses) == (None, [], [])
+
+
+@pytest.mark.parametrize("kind", ["GET comments", "PATCH comments", "POST check-runs", "GET user"])
+def test_a_server_that_stumbles_is_asked_again(hub: StandIn, passing: Path, kind: str) -> None:
+    post(passing)
+    hub.faults.fail[kind] = [(502, {}), (503, {"Retry-After": "0"})]
+    assert not post(passing).created
+    assert hub.faults.fail[kind] == []
+    assert len(hub.comments) == 1
+
+
+def test_a_comment_that_was_made_behind_a_failed_gateway_is_not_made_twice(hub: StandIn, passing: Path) -> None:
+    hub.faults.after["POST comments"] = [502, 504]
+    posted = post(passing)
+    assert len(hub.comments) == 1
+    assert posted.created
+    hub.comments.clear()
+    hub.faults.fail["POST comments"] = [(502, {}), (500, {})]
+    assert post(passing).created
+    assert len(hub.comments) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "headers"),
+    [
+        (429, {"Retry-After": "1"}),
+        (403, {"Retry-After": "1"}),
+        (403, {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "NOW+1"}),
+    ],
+)
+def test_a_rate_limit_is_waited_for(hub: StandIn, passing: Path, status: int, headers: dict[str, str]) -> None:
+    told = {name: str(int(time.time()) + 1) if text == "NOW+1" else text for name, text in headers.items()}
+    hub.faults.fail["GET comments"] = [(status, told)]
+    assert post(passing).created
+
+
+def test_a_rate_limit_of_an_hour_is_not(hub: StandIn, passing: Path) -> None:
+    reset = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str(int(time.time()) + 3600)}
+    hub.faults.fail["GET comments"] = [(403, reset)] * 9
+    before = time.monotonic()
+    with pytest.raises(RemoteRefused, match="rate limit"):
+        post(passing)
+    assert time.monotonic() - before < 5
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "word"),
+    [
+        ("GET comments", 404, "404"),
+        ("GET comments", 500, "500"),
+        ("POST comments", 422, "422"),
+        ("POST comments", 403, "docs/comment.md"),
+        ("POST check-runs", 500, "500"),
+        ("POST check-runs", 422, "422"),
+    ],
+)
+def test_a_refusal_says_what_was_asked_and_never_the_token(
+    hub: StandIn, passing: Path, kind: str, status: int, word: str
+) -> None:
+    hub.faults.echo_token = True
+    hub.faults.fail[kind] = [(status, {})] * 20
+    with pytest.raises(RemoteRefused, match=word) as refused:
+        post(passing)
+    assert TOKEN not in f"{refused.value!r}{refused.value.__cause__!r}{refused.value.__context__!r}"
+    assert "\n" not in str(refused.value)
+
+
+def test_a_server_that_is_not_there_is_a_refusal(hub: StandIn, passing: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GITHUB_API_URL", "http://127.0.0.1:9")
+    with pytest.raises(RemoteRefused, match="cannot be reached"):
+        post(passing)
+
+
+def test_neither_a_proxys_page_nor_a_redirect_is_believed(hub: StandIn, passing: Path) -> None:
+    hub.faults.garbage = True
+    with pytest.raises(RemoteRefused, match="something else than a JSON"):
+        post(passing)
+    hub.faults.garbage, hub.faults.redirect = False, f"{hub.url}/elsewhere"
+    with pytest.raises(RemoteRefused, match="301"):
+        post(passing)
+    assert not any("elsewhere" in path for _, path in hub.asked)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "word"),
+    [
+        ("GITHUB_TOKEN", None, "GITHUB_TOKEN"),
+        ("GITHUB_TOKEN", "a b\r\nX: y", "GITHUB_TOKEN"),
+        ("GITHUB_REPOSITORY", None, "GITHUB_REPOSITORY"),
+        ("GITHUB_REPOSITORY", "octo/../x", "GITHUB_REPOSITORY"),
+        ("GITHUB_REPOSITORY", "octo/..", "GITHUB_REPOSITORY"),
+        ("GITHUB_API_URL", "http://api.example", "GITHUB_API_URL"),
+        ("GITHUB_API_URL", "https://user:pw@api.example", "GITHUB_API_URL"),
+        ("GITHUB_EVENT_PATH", "/nowhere", "GITHUB_EVENT_PATH"),
+        ("GITHUB_EVENT_PATH", None, "no pull request is named"),
+    ],
+)
+def test_an_environment_that_does_not_say_is_refused_before_anything_is_sent(
+    hub: StandIn, passing: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str | None, word: str
+) -> None:
+    if value is None:
+        monkeypatch.delenv(name)
+    else:
+        monkeypatch.setenv(name, value)
+    with pytest.raises(RemoteRefused, match=word):
+        post(passing)
+    assert hub.asked == []
+
+
+def test_the_pull_request_is_named_by_its_ref_or_by_the_caller(
+    hub: StandIn, passing: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GITHUB_EVENT_PATH")
+    monkeypatch.setenv("GITHUB_REF", "refs/pull/7/merge")
+    monkeypatch.setenv("GITHUB_SHA", HEAD)
+    assert post(passing).created
+    monkeypatch.delenv("GITHUB_REF")
+    assert not post(passing, OPTIONS._replace(number=7)).created
+
+
+def test_a_login_of_netrc_does_not_take_the_tokens_place(
+    hub: StandIn, passing: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login a password b\n")
+    (tmp_path / ".netrc").chmod(0o600)
+    monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
+    assert post(passing).created
+    assert {each["Authorization"] for each in hub.headers} == {f"Bearer {TOKEN}"}
+
+
+def test_a_comment_of_an_account_that_is_gone_is_nobodys(hub: StandIn, passing: Path) -> None:
+    hub.say(ACTIONS, f"old\n\n{watermark('lockstep', HEAD)}")["user"] = None
+    del hub.comments[0]["user"]
+    assert post(passing).created
+
+
+CML = """#!{python}
+# A STAND-IN for CML's executable, which cannot be had here: it posts as CML does, from one page, whoever's comment it is.
+import json, os, sys, urllib.request
+args = sys.argv[1:]
+open({log!r}, "a").write(json.dumps([args, dict(os.environ)]) + "\\n")
+open(os.path.expanduser("~/.gitconfig"), "w").write("edited")
+if {code}:
+    sys.exit({code})
+value = dict(each[2:].split("=", 1) for each in args if each.startswith("--"))
+title, sha = value["watermark-title"], value["commit-sha"]
+mark = f'![](https://cml.dev/watermark.png#{{sha}} "CML watermark {{title}}")'
+body = open(args[-1]).read() + "\\n\\n" + mark
+def ask(method, path, data=None):
+    request = urllib.request.Request({url!r} + path, method=method, data=data and json.dumps(data).encode())
+    request.add_header("Authorization", "Bearer " + os.environ["REPO_TOKEN"])
+    return json.load(urllib.request.urlopen(request))
+here = "/repos/{repository}/issues"
+found = [c for c in ask("GET", here + "/7/comments") if f"CML watermark {{title}}" in c["body"]]
+if found:
+    ask("PATCH", here + f"/comments/{{found[-1]['id']}}", {{"body": body}})
+else:
+    ask("POST", here + "/7/comments", {{"body": body}})
+"""
+
+
+@pytest.fixture
+def cml(hub: StandIn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The stand-in's log; the API has an address as GitHub's own."""
+    return _install(hub, monkeypatch, tmp_path)
+
+
+def _install(hub: StandIn, monkeypatch: pytest.MonkeyPatch, folder: Path, code: int = 0) -> Path:
+    log, program = folder / "cml.log", folder / "bin" / "cml"
+    program.parent.mkdir(exist_ok=True)
+    text = CML.format(python=sys.executable, log=str(log), code=code, url=hub.url, repository=REPOSITORY)
+    program.write_text(text)
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(verb, "_server", lambda _where: "https://github.com")
+    return log
+
+
+CML_OPTIONS = OPTIONS._replace(use_cml=True)
+
+
+def test_cml_posts_where_the_runner_has_it_and_either_finds_the_others_comment(
+    hub: StandIn, passing: Path, cml: Path
+) -> None:
+    first = post(passing, CML_OPTIONS)
+    by_rest = post(passing)
+    again = post(passing, CML_OPTIONS)
+    assert [(each.by, each.created) for each in (first, by_rest, again)] == [
+        ("cml", True),
+        ("rest", False),
+        ("cml", False),
+    ]
+    assert len(hub.comments) == 1
+    assert first.notes == ()
+
+
+def test_cml_has_a_home_of_its_own_and_no_token_among_its_arguments(
+    hub: StandIn, passing: Path, cml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    post(passing, CML_OPTIONS)
+    arguments, environment = json.loads(cml.read_text())
+    assert TOKEN not in " ".join(arguments)
+    assert environment["HOME"] != str(tmp_path / "home")
+    assert not Path(environment["HOME"]).exists()
+    assert not (tmp_path / "home" / ".gitconfig").exists()
+    assert "GITHUB_TOKEN" not in environment
+    assert arguments[:3] == ["--driver=github", f"--repo=https://github.com/{REPOSITORY}", "comment"]
+
+
+@pytest.mark.parametrize("author", ["mallory", ACTIONS])
+def test_cml_is_not_asked_where_it_would_do_the_wrong_thing(
+    hub: StandIn, passing: Path, cml: Path, author: str
+) -> None:
+    """Another's look-alike, and a comment beyond its first page."""
+    for i in range(0 if author == "mallory" else 40):
+        hub.say("somebody", f"comment {i}")
+    hub.say(author, f"old\n\n{watermark('lockstep', HEAD)}")
+    posted = post(passing, CML_OPTIONS)
+    assert posted.by == "rest"
+    assert any(note.startswith("cml: ") for note in posted.notes)
+    assert not cml.exists()
+
+
+def test_rest_posts_where_cml_fails(
+    hub: StandIn, passing: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    _install(hub, monkeypatch, tmp_path, code=3)
+    posted = post(passing, CML_OPTIONS)
+    assert (posted.by, posted.created, len(hub.comments)) == ("rest", True, 1)
+    assert posted.notes == ("cml: ended with 3; posted by REST",)
+
+
+@pytest.mark.parametrize(
+    ("api", "server"),
+    [
+        ("https://api.github.com", "https://github.com"),
+        ("https://git.example/api/v3", "https://git.example"),
+        ("http://127.0.0.1:80", None),
+        ("https://git.example/other", None),
+        ("https://api.tenant.ghe.com", None),
+    ],
+)
+def test_cml_gets_an_address_only_where_it_makes_the_same_api_of_it(api: str, server: str | None) -> None:
+    assert verb._server(github.Place(api, REPOSITORY, 7, HEAD, None)) == server

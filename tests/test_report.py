@@ -1,0 +1,351 @@
+"""The pull request's comment: what each outcome says, on records with their whole history in git."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from checks import files, layout
+from checks.errors import EvidenceRefused
+from checks.evidence import EvaluationReport
+from checks.rows import Prediction
+from release import report as renderer
+from release.report import Options, Report, report
+from tests import evidence_tree, report_tree
+from tests.conftest import as_params
+from tests.pipeline_repository import git
+from tests.test_report_text import LINKED, NASTY, RENDERER, Seen, gfm
+
+SNAPSHOTS = Path(__file__).parent / "snapshots" / "report"
+WRITE = "LOCKSTEP_WRITE_SNAPSHOTS"  # set it, run the tests, and read the difference in git
+FOR = Options(target="main", number=7)
+Make = Callable[[Path], object]
+
+
+def _weakened(value: dict[str, Any]) -> None:
+    value["gates"]["routes_well"]["at_least"] = 0.3
+    for name in ("keeps_up_with_main", "keeps_up_with_production"):
+        del value["gates"][name]
+
+
+def _void(root: Path) -> None:
+    report_tree.pull_request(root)
+    with (root / layout.PREDICTIONS / "candidate.jsonl").open("a") as stream:
+        stream.write("\n")
+    report_tree.trained(root, seconds=2.0)
+
+
+def _bad(root: Path) -> None:
+    report_tree.pull_request(root)
+    report_tree.bad_data(root)
+
+
+def _recorded(root: Path) -> None:
+    report_tree.pull_request(root)
+    shutil.rmtree(root / "data" / "predictions")
+    shutil.rmtree(root / "models")
+
+
+def _without_weights(root: Path) -> None:
+    report_tree.pull_request(root)
+    shutil.rmtree(root / "models")
+
+
+# Outcome, how it is made, state, status, whether the check passes.
+OUTCOMES: dict[str, tuple[Make, str, str | None, bool]] = {
+    "pass": (report_tree.pull_request, "held", "pass", True),
+    "fail": (lambda root: report_tree.pull_request(root, right=100), "held", "fail", False),
+    "inconclusive": (lambda root: report_tree.pull_request(root, right=144), "held", "inconclusive", False),
+    "weakened": (lambda root: report_tree.pull_request(root, 110, _weakened), "held", "fail", False),
+    "void": (_void, "void", None, False),
+    "bad-data": (_bad, "bad-data", None, False),
+    "recorded": (_recorded, "recorded", "pass", False),
+    "without-weights": (_without_weights, "held", "pass", True),
+}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Report]:
+    """Every outcome's report, made once."""
+    folder = tmp_path_factory.mktemp("reports")
+    reports = {}
+    for name, (make, *_) in OUTCOMES.items():
+        make(folder / name)
+        reports[name] = report(folder / name, FOR)
+    return reports
+
+
+@pytest.mark.parametrize("name", OUTCOMES)
+def test_an_outcome_reads_as_it_always_did(name: str, made: dict[str, Report]) -> None:
+    for suffix, text in (("md", made[name].markdown), ("txt", made[name].text)):
+        path = SNAPSHOTS / f"{name}.{suffix}"
+        now = report_tree.without_digests(text)
+        if os.environ.get(WRITE):
+            files.write_text(path, now)
+        assert now == path.read_text(), f"set {WRITE}=1 to write it anew"
+
+
+@pytest.mark.parametrize("name", OUTCOMES)
+def test_only_a_pass_that_holds_passes(name: str, made: dict[str, Report]) -> None:
+    _, state, status, passes = OUTCOMES[name]
+    assert (made[name].state, made[name].status, made[name].passes) == (state, status, passes)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("pass", ["Pass", "all 7 gates hold"]),
+        ("fail", ["Fail", "`routes_well`", "exact-match 0.500"]),
+        ("inconclusive", ["Inconclusive", "`keeps_up_with_main`"]),
+        (
+            "weakened",
+            ["Fail", "`routes_well` under the policy of", "Weakens 3 gates: judged under `main`'s policy too"],
+        ),
+        ("void", ["Void", "data/predictions/candidate.jsonl"]),
+        ("bad-data", ["Data refused: 1 of 2 expectations fail", "no verdict"]),
+        ("recorded", ["Pass as recorded, not asked again here"]),
+    ],
+)
+def test_the_first_line_says_what_was_decided_and_why(name: str, words: list[str], made: dict[str, Report]) -> None:
+    first = made[name].markdown.partition("\n")[0]
+    assert [word for word in words if word not in first] == []
+    assert "What to do:" in made[name].markdown.split("\n\n")[1:8].__str__()
+
+
+@pytest.mark.parametrize("name", OUTCOMES)
+def test_both_renderers_read_the_same_and_nothing_of_it_links_by_itself(name: str, made: dict[str, Report]) -> None:
+    for rendered in (RENDERER.render(made[name].markdown), gfm(made[name].markdown)):
+        seen = Seen(rendered)
+        assert seen.open == []
+        assert not LINKED.search(seen.loose)
+        assert "img" not in seen.tags
+        assert "|" not in seen.loose  # a table that is none shows its pipes
+        assert "**" not in seen.loose
+
+
+def test_a_passing_policy_of_its_own_does_not_count_and_says_what_would(tmp_path: Path) -> None:
+    report_tree.pull_request(tmp_path / "pr", 110, _weakened)
+    found = report(tmp_path / "pr", FOR)
+    policy = next(part.markdown for part in found.parts if part.name == "policy")
+    assert "**weaker: " in policy
+    assert "0.6" in policy
+    assert "**removed: " in policy
+    assert "release/policy/approved.yaml" in policy
+
+
+def test_what_was_not_compared_says_so_and_has_no_arrow(tmp_path: Path) -> None:
+    """main's model is not evaluated where no gate names it: its own record is shown, and nothing is claimed of rows."""
+
+    def without_main(value: dict[str, Any]) -> None:
+        for name in ("keeps_up_with_main", "keeps_up_with_production"):
+            value["gates"].pop(name)
+
+    root = tmp_path / "pr"
+    root.mkdir()
+    git(root, "init", "--quiet", "--initial-branch=main")
+    (root / ".gitignore").write_text("/models/\n/data/\n")
+    value = report_tree.document()
+    without_main(value)
+    report_tree.record(root, value, b"first", 160)
+    report_tree.commit(root, "a release")
+    git(root, "switch", "--quiet", "--create", "change")
+    report_tree.record(root, value, b"second", 180)
+    report_tree.commit(root, "a change")
+    metrics = next(part.markdown for part in report(root, FOR).parts if part.name == "metrics")
+    main, production = (line for line in metrics.splitlines() if line.startswith(("| main", "| production")))
+    assert "rows not compared" in main
+    assert not set("▲▼≈") & set(main + production)
+    assert "no gate compares with it" in production
+
+
+def _nasty_record(root: Path) -> None:
+    """Everything that is not ours says something nasty: rows, answers, slices, labels' notes, devices, parameters."""
+
+    def edit(at: Path) -> None:
+        params = as_params(value)
+        rows = report_tree.rows_of_test(at)
+        answers = [
+            evidence_tree.predict(row, i < 20).model_copy(
+                update={"prompt": NASTY[i % len(NASTY)]}
+                | ({} if i < 20 else {"prediction": f"x{NASTY[-i % len(NASTY)]}"})
+            )
+            for i, row in enumerate(rows)
+        ]
+        report_tree.answered(at, params, answers)
+        path = at / layout.EVALUATION
+        evaluation = files.read_json(path, EvaluationReport)
+        figure = evaluation.models["candidate"].metrics
+        models = {
+            name: model.model_copy(update={"slices": dict.fromkeys(NASTY[:12], figure)})
+            for name, model in evaluation.models.items()
+        }
+        files.write_json(path, evaluation.model_copy(update={"models": models, "summary": ("@octocat closes #12",)}))
+        report_tree.trained(at, device="</details><h1>@octocat", mlflow_run="`|#12", versions={})
+        confusion = "\n".join(f'"{a}","b"' for a in ("@octocat", "a|b", "</td>", "``", "https://evil.example"))
+        (at / layout.CONFUSION).write_text(f"reference,predicted\n{confusion}\n")
+
+    def change(document: dict[str, Any]) -> None:
+        document["prepare"]["loader"]["instruction"] = "</details>`|@octocat #12 https://evil.example ![x](y)"
+        document["tracking"]["experiment"] = "**@octocat** | x"
+
+    value = report_tree.document()
+    value["train"]["learning_rate"] = 0.002
+    change(value)
+    report_tree.pull_request(root, 180, change, edit)
+
+
+@pytest.mark.parametrize("bad", [False, True])
+def test_nothing_that_data_says_becomes_anything_but_text(tmp_path: Path, bad: bool) -> None:
+    plain, root = tmp_path / "plain", tmp_path / "pr"
+    report_tree.pull_request(plain, 20)
+    _nasty_record(root)
+    branch = "feat/`a|b<b>@octocat#12"
+    git(root, "branch", branch, "main")
+    if bad:
+        report_tree.bad_data(plain)
+        report_tree.bad_data(root, prompt="".join(NASTY))
+    nasty, fine = report(root, Options(target=branch, number=7)), report(plain, FOR)
+    assert (nasty.state, nasty.status) == (fine.state, fine.status)
+    for render in (RENDERER.render, gfm):
+        seen, usual = Seen(render(nasty.markdown)), Seen(render(fine.markdown))
+        assert set(seen.tags) <= set(usual.tags) | {"em"}
+        assert seen.tags.count("h3") == usual.tags.count("h3")
+        assert not {name for name, _ in seen.attributes} - {"align", "style", "class"}
+        assert not LINKED.search(seen.loose), LINKED.search(seen.loose)
+        assert "|" not in seen.loose
+    assert all(line.isprintable() for line in nasty.text.splitlines())
+
+
+def test_the_comment_never_exceeds_what_github_takes(tmp_path: Path) -> None:
+    """5,000 flipped rows of the longest texts, in 400 slices."""
+    root = tmp_path / "pr"
+
+    def edit(at: Path) -> None:
+        rows = report_tree.rows_of_test(at)
+        params = as_params(value)
+        answers = [
+            evidence_tree.predict(row, i < 100).model_copy(
+                update={"prompt": "`|" * 4000} | ({} if i < 100 else {"prediction": "😀" * 500})
+            )
+            for i, row in enumerate(rows)
+        ]
+        report_tree.answered(at, params, answers)
+        path = at / layout.EVALUATION
+        evaluation = files.read_json(path, EvaluationReport)
+        candidate = evaluation.models["candidate"]
+        slices = {f"{i} {'@' * 300}": candidate.metrics for i in range(400)}
+        models = evaluation.models | {"candidate": candidate.model_copy(update={"slices": slices})}
+        files.write_json(path, evaluation.model_copy(update={"models": models}))
+
+    value = report_tree.document()
+    value["train"]["learning_rate"] = 0.002
+    report_tree.pull_request(root, 180, edit=edit)
+    whole = report(root, FOR)
+    assert whole.left_out == ()
+    assert renderer.size(whole.markdown) < renderer.LIMIT
+    for limit in (14_000, 9_000, 4_000):
+        cut = report(root, FOR._replace(limit=limit))
+        assert renderer.size(cut.markdown) <= limit
+        assert cut.left_out
+        assert "Left out, for want of room: " in cut.markdown
+        assert cut.markdown.startswith(whole.markdown[:60])
+        assert Seen(RENDERER.render(cut.markdown)).open == []
+
+
+def test_five_thousand_flipped_rows_are_counted_and_a_few_are_shown() -> None:
+    from release.reporting import blocks, flips
+
+    rows = evidence_tree.rows("test", 10_000)
+    ours = [evidence_tree.predict(row, i >= 5000) for i, row in enumerate(rows)]
+    theirs = [evidence_tree.predict(row, i < 5000) for i, row in enumerate(rows)]
+    section = blocks.Section("flips", "", flips._against("production", ours, theirs))
+    text = blocks.markdown(section)
+    assert "5,000 newly wrong, 5,000 newly right" in text
+    assert text.count("…and 4,995 more.") == 2
+    assert renderer.size(text) < 4000
+
+
+def test_an_old_data_report_is_no_bad_data(tmp_path: Path) -> None:
+    """prepare made other splits since: what is wrong is that nobody asked, not what was asked."""
+    root = tmp_path / "pr"
+    report_tree.pull_request(root)
+    report_tree.bad_data(root)
+    path = root / layout.DATA_REPORT
+    path.write_text(
+        path.read_text().replace('"train": "sha256:', '"train": "sha256:' + "0" * 64 + '", "x": "sha256:', 1)
+    )
+    assert report(root, FOR).state == "void"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "word"),
+    [
+        (lambda root: (root / layout.VERDICT).unlink(), "verdict.json: No such file"),
+        (lambda root: (root / layout.VERDICT).write_text("{"), "verdict.json"),
+        (lambda root: (root / layout.PARAMS).write_text("a: ["), "params.yaml"),
+        (lambda root: (root / layout.LOCK).unlink(), "dvc.lock"),
+        (lambda root: (root / layout.EVALUATION).unlink(), "evaluation.json"),
+    ],
+)
+def test_a_record_that_cannot_be_read_is_void_and_still_a_comment(
+    tmp_path: Path, spoil: Callable[[Path], object], word: str
+) -> None:
+    root = tmp_path / "pr"
+    report_tree.pull_request(root)
+    spoil(root)
+    found = report(root, FOR)
+    assert (found.state, found.status, found.passes) == ("void", None, False)
+    assert word in found.text
+
+
+def test_a_verdict_written_by_hand_does_not_pass_anywhere(tmp_path: Path) -> None:
+    """Neither where the gates can be asked again nor, by digests alone, where they cannot."""
+    root = tmp_path / "pr"
+    report_tree.pull_request(root, right=100)
+    path = root / layout.VERDICT
+    path.write_text(path.read_text().replace('"fail"', '"pass"'))
+    assert report(root, FOR).state == "void"
+    shutil.rmtree(root / "data" / "predictions")
+    found = report(root, FOR)
+    assert not found.passes
+
+
+def test_a_target_that_git_does_not_know_is_refused(tmp_path: Path) -> None:
+    report_tree.pull_request(tmp_path / "pr")
+    with pytest.raises(EvidenceRefused, match="git knows no such commit"):
+        report(tmp_path / "pr", Options(target="elsewhere"))
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["javascript:alert(1)", "https://a.b/x)y", "https://a.b/`", "https://user:secret@a.b/", "http://a b", "//a.b"],
+)
+def test_an_address_that_could_break_out_is_refused_without_its_login(tmp_path: Path, url: str) -> None:
+    report_tree.pull_request(tmp_path / "pr")
+    with pytest.raises(EvidenceRefused, match="is no address") as refused:
+        report(tmp_path / "pr", FOR._replace(links=(("Artifacts", url),)))
+    assert "secret" not in str(refused.value)
+
+
+def test_links_are_given_by_the_workflow(tmp_path: Path) -> None:
+    report_tree.pull_request(tmp_path / "pr")
+    links = (("Artifacts", "https://host.example/runs/1"), ("Data Docs", "https://host.example/docs/index.html"))
+    found = report(tmp_path / "pr", FOR._replace(links=links))
+    assert "- [Artifacts](https://host.example/runs/1)" in found.markdown
+    assert "Artifacts https://host.example/runs/1" in found.text
+
+
+def test_predictions_of_other_rows_are_not_compared() -> None:
+    from release.reporting.metrics import paired
+
+    rows = evidence_tree.rows("test", 40)
+    ours = [evidence_tree.predict(row, True) for row in rows]
+    assert paired(ours, ours[:-1], "exact-match", 0.95) is None
+    assert paired(ours, ours, "other", 0.95) is None
+    assert paired([], [], "exact-match", 0.95) is None
+    same = paired(ours, [Prediction.model_validate(each.model_dump()) for each in ours], "exact-match", 0.95)
+    assert same is not None
+    assert same.value == 0
