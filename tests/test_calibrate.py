@@ -23,6 +23,8 @@ from stages.inference import answers, generate
 from stages.weights import parity
 from tests.conftest import REPOSITORY, as_params, scaled_down
 
+pytestmark = pytest.mark.slow
+
 LABELS = ("vm", "storage", "queue", "image")
 TOKENS = 64  # so many prompt tokens a batch: several batches even here
 

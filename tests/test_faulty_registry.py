@@ -17,6 +17,8 @@ from tests.faulty_proxy import Fault, FaultyProxy, faulty
 from tests.registry_service import Registry, registry
 from tests.test_registry import QUICK, Bytes, digest_of, ignore, manifest_of, noise, read
 
+pytestmark = pytest.mark.slow
+
 CHUNK = 1 << 18
 SIZE = 3 * CHUNK + 12345
 

@@ -16,6 +16,8 @@ from tests.conftest import REPOSITORY
 from tests.git_service import Service, serving
 from tests.ledger_tree import PROMOTE, at, git, promote, refs
 
+pytestmark = pytest.mark.slow
+
 nobodys_configuration, work, remote, service, laptop = (
     tree.nobodys_configuration, tree.work, tree.remote, tree.service, tree.laptop,
 )  # fmt: skip

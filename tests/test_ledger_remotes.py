@@ -13,6 +13,8 @@ from tests import ledger_tree as tree
 from tests.git_service import Fault, Service, hook, serving
 from tests.ledger_tree import PROMOTE, git, promote, refs
 
+pytestmark = pytest.mark.slow
+
 nobodys_configuration, work, remote, service = tree.nobodys_configuration, tree.work, tree.remote, tree.service
 
 

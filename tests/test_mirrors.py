@@ -25,6 +25,8 @@ from tests.mirrors_tree import NAME, World
 from tests.mlflow_service import Fault
 from tests.registry_service import Registry
 
+pytestmark = pytest.mark.slow
+
 nobodys_configuration, made, world = ledger_tree.nobodys_configuration, mirrors_tree.made, mirrors_tree.world
 tables = mlflow_service.tables
 ENVIRONMENTS = ("staging", "production")

@@ -22,6 +22,8 @@ from release.mirrors.types import Finding, Silent
 from tests import mlflow_service as service
 from tests.mlflow_service import Fault
 
+pytestmark = pytest.mark.slow
+
 tables = service.tables
 RUN, OTHER_RUN = "a" * 32, "b" * 32
 

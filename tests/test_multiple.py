@@ -17,6 +17,7 @@ def test_no_test_needs_no_correction_and_one_keeps_its_p_value() -> None:
     assert holm([0.04]) == [0.04]
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)  # statsmodels collects all garbage at each call
 @given(st.lists(st.floats(0, 1) | st.sampled_from([0.0, 0.01, 0.5, 1.0]), min_size=1, max_size=30))
 def test_it_is_what_statsmodels_says(p_values: list[float]) -> None:

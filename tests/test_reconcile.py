@@ -15,6 +15,8 @@ from tests import ledger_tree, mirrors_tree, mlflow_service
 from tests.ledger_tree import git, keep
 from tests.mirrors_tree import NAME, World, edit, hold, move
 
+pytestmark = pytest.mark.slow
+
 nobodys_configuration, made, world = ledger_tree.nobodys_configuration, mirrors_tree.made, mirrors_tree.world
 tables = mlflow_service.tables
 PRODUCTION = layout.ENVIRONMENTS / "production"

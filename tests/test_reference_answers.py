@@ -18,6 +18,8 @@ from tests import pipeline_repository as repository
 from tests.conftest import as_params, scaled_down
 from tests.test_evaluate import lay_out, row, split, write_parity
 
+pytestmark = pytest.mark.slow
+
 DVC_YAML = "stages:\n  made:\n    cmd: 'true'\n    outs: [models/merged, data/predictions]\n"
 _OTHER = f"sha256:{'0' * 64}"
 RUNS = f"model: {{}}\ncommit: {{}}\nversion: v0.1.0\nimage: registry.example/team/router@{_OTHER}\nevidence: {_OTHER}\n"
