@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 import requests
+from urllib3.exceptions import HTTPError
 
 from checks.errors import RemoteRefused
 from checks.pointer import Pointer
@@ -77,10 +78,13 @@ def _ask(method: str, url: str, token: str, body: dict[str, str] | None) -> tupl
         ) as response:
             data = response.raw.read(_LARGEST, decode_content=True)
             status = response.status_code
-        return status, json.loads(data)
-    except (requests.RequestException, OSError, ValueError) as error:
-        what = f"{_host(url)}: does not answer as GitHub does: {type(error).__name__}"
+    except (requests.RequestException, HTTPError, OSError) as error:
+        what = f"{_host(url)}: does not answer: {type(error).__name__}"
         raise RemoteRefused(what, "run it again, or open the pull request by hand: the branch is there") from None
+    try:
+        return status, json.loads(data)
+    except (ValueError, RecursionError):
+        return status, None
 
 
 def _address(reply: object, url: str) -> str:

@@ -1,0 +1,254 @@
+"""Killed at any call of git or of a registry, an environment is old or new, never between; running again finishes.
+
+SIGKILL comes before and after calls of git (a shim counts them), and when a request reaches the registry (a proxy
+counts those). The quick tests take some of the points, the slow ones all.
+"""
+
+import os
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from release import rollback as rollbacks
+from release.ledger import disagreements
+from release.promotion import environment, site
+from release.promotion.asked import Answer
+from tests import ledger_tree
+from tests import promotion_tree as tree
+from tests.faulty_proxy import FaultyProxy, faulty
+from tests.ledger_tree import git, refs
+from tests.promotion_tree import move
+from tests.registry_service import Registry, registry
+
+alone = tree.alone
+Verb = Callable[[Path], object]
+# As of ledger_tree's, for a verb that calls git from several modules.
+SHIM = """#!/bin/sh
+n=$(($(cat "$COUNT" 2>/dev/null || echo 0) + 1)); echo $n > "$COUNT"
+if [ "$n" = "$KILL" ] && [ "$WHEN" = before ]; then kill -9 $PPID; exit 1; fi
+"{git}" "$@"; code=$?
+if [ "$n" = "$KILL" ] && [ "$WHEN" = after ]; then kill -9 $PPID; fi
+exit $code
+"""
+
+
+def promoting(root: Path) -> object:
+    return move(root, "production")
+
+
+def rolling_back(root: Path) -> object:
+    return rollbacks.rollback(root, "staging", rollbacks.Options(why="answers in French"))
+
+
+VERBS: dict[str, tuple[Verb, str]] = {"promote": (promoting, "production"), "rollback": (rolling_back, "staging")}
+
+
+def world(folder: Path, push: str | None = None) -> Path:
+    """A clone and its bare remote: two releases went to staging, none to production."""
+    root = folder / "work"
+    tree.make(root, push=push)
+    move(root, "staging")
+    tree.next_model(root, 12, push)
+    move(root, "staging")
+    ledger_tree.bare(folder / "origin.git", root)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def team(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return world(tmp_path_factory.mktemp("team"))
+
+
+@pytest.fixture(scope="module")
+def laptop(team: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("laptop")
+    shutil.copytree(team / "work", folder / "work", symlinks=True)
+    git(folder / "work", "remote", "remove", "origin")
+    return folder
+
+
+def forked(do: Callable[[], object]) -> int:
+    """Do it in a process of its own: 0 when it ends well, -9 when it is killed."""
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    code = 1
+    try:
+        signal.alarm(120)
+        do()
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def shimmed(folder: Path, verb: Verb, kill: int = 0, when: str = "") -> int:
+    """The verb, killed around its ``kill``-th call of git; how it ended."""
+
+    def do() -> None:
+        os.environ.update(
+            PATH=f"{folder / 'shim'}:{os.environ['PATH']}", COUNT=str(folder / "count"), KILL=str(kill), WHEN=when
+        )
+        verb(folder / "work")
+
+    (folder / "count").unlink(missing_ok=True)
+    shim = folder / "shim" / "git"
+    if not shim.exists():
+        shim.parent.mkdir()
+        shim.write_text(SHIM.replace("{git}", shutil.which("git") or ""))
+        shim.chmod(0o755)
+    return forked(do)
+
+
+def ledger_of(folder: Path) -> Path:
+    return folder / "origin.git" if (folder / "origin.git").exists() else folder / "work"
+
+
+def consistent(folder: Path, name: str, before: dict[str, str]) -> bool:
+    """The environment is whole, and so are its tags; whether it has moved."""
+    where = site.find(folder / "work")
+    present, answer = environment.look(where, name), Answer()
+    environment.intact(where, name, present, answer)
+    assert answer.gaps == []
+    if present.pointer:
+        environment.stated(present, name)
+    assert disagreements(where.name, where.ledger.tags(), where.moves()) == []
+    now = refs(ledger_of(folder))
+    gone = {key for key in before if key not in now}
+    assert not gone
+    moved = now["refs/heads/main"] != before["refs/heads/main"]
+    new = {key for key in now.keys() - before.keys() if not key.startswith("refs/lockstep/")}
+    assert len(new) == (1 if moved else 0), "the branch and the tag of the move came together"
+    return moved
+
+
+def kill_around_git(source: Path, scratch: Path, name: str, stride: int) -> int:
+    """Kill at every ``stride``-th call; how many points that were."""
+    verb, of = VERBS[name]
+    first = tree.copy(source, scratch / "first")
+    assert shimmed(first, verb) == 0
+    calls, points, moved = int((first / "count").read_text()), 0, set[bool]()
+    wanted = environment.look(site.find(first / "work"), of).pointer
+    for point in range(1, calls + 1, stride):
+        for when in ("before", "after"):
+            folder = tree.copy(source, scratch / f"{point}{when}")
+            before = refs(ledger_of(folder))
+            assert shimmed(folder, verb, point, when) == -9
+            moved.add(consistent(folder, of, before))
+            verb(folder / "work")
+            assert consistent(folder, of, before)
+            found = environment.look(site.find(folder / "work"), of).pointer
+            assert (found and found.digest) == (wanted and wanted.digest)
+            assert git(folder / "work", "status", "--porcelain", "--", "release") == ""
+            shutil.rmtree(folder)
+            points += 1
+    assert moved == {True, False} or stride > 1
+    print(f"{name}: {calls} calls of git, killed at {points} points")
+    return points
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_killed_at_calls_of_git_the_environment_is_old_or_new(team: Path, tmp_path: Path, name: str) -> None:
+    assert kill_around_git(team, tmp_path, name, 17) > 3
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_killed_at_calls_of_git_on_a_laptop_too(laptop: Path, tmp_path: Path, name: str) -> None:
+    assert kill_around_git(laptop, tmp_path, name, 17) > 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", VERBS)
+def test_killed_at_every_call_of_git_the_environment_is_old_or_new(team: Path, tmp_path: Path, name: str) -> None:
+    assert kill_around_git(team, tmp_path, name, 1) > 80
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", VERBS)
+def test_killed_at_every_call_of_git_on_a_laptop_too(laptop: Path, tmp_path: Path, name: str) -> None:
+    assert kill_around_git(laptop, tmp_path, name, 1) > 60
+
+
+# Requests to the registry
+
+
+class Killing(FaultyProxy):
+    """Ends the process ``victim`` when its ``kill``-th request comes."""
+
+    victim, kill, count_of = 0, 0, 0
+
+    def fault(self, asked: str, headers: dict[str, str]) -> Any:
+        self.count_of += 1
+        if self.victim and self.count_of == self.kill:
+            os.kill(self.victim, signal.SIGKILL)
+        return super().fault(asked, headers)
+
+
+@pytest.fixture(scope="module")
+def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    with registry(tmp_path_factory.mktemp("registry")) as running:
+        yield running
+
+
+@contextmanager
+def killing(upstream: Registry, monkeypatch: pytest.MonkeyPatch) -> Iterator[Killing]:
+    monkeypatch.setattr("tests.faulty_proxy.FaultyProxy", Killing)
+    with faulty(upstream.host) as proxy:
+        assert isinstance(proxy, Killing)
+        yield proxy
+
+
+def kill_at_requests(proxy: Killing, folder: Path, name: str, stride: int) -> int:
+    source, (verb, of), points = world(folder / "world", f"{proxy.host}/team/router"), VERBS[name], 0
+    first = tree.copy(source, folder / "first")
+    proxy.count_of = 0
+    verb(first / "work")
+    for point in range(1, proxy.count_of + 1, stride):
+        copied = tree.copy(source, folder / f"{point}")
+        before = refs(ledger_of(copied))
+        reading, writing = os.pipe()
+
+        def do(copied: Path = copied, reading: int = reading) -> None:
+            os.read(reading, 1)  # the proxy knows whom to end
+            verb(copied / "work")
+
+        child = os.fork()
+        if not child:
+            try:
+                signal.alarm(120)
+                do()
+            finally:
+                os._exit(1)
+        proxy.count_of, proxy.kill, proxy.victim = 0, point, child
+        os.write(writing, b"x")
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -9
+        proxy.victim = 0
+        for end in (reading, writing):
+            os.close(end)
+        assert not consistent(copied, of, before), "it asks the registry before it moves anything"
+        verb(copied / "work")
+        assert consistent(copied, of, before)
+        shutil.rmtree(copied)
+        points += 1
+    return points
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_killed_at_requests_to_the_registry_nothing_has_moved(
+    upstream: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    with killing(upstream, monkeypatch) as proxy:
+        assert kill_at_requests(proxy, tmp_path, name, 7) >= 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", VERBS)
+def test_killed_at_every_request_to_the_registry_nothing_has_moved(
+    upstream: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    with killing(upstream, monkeypatch) as proxy:
+        assert kill_at_requests(proxy, tmp_path, name, 1) >= 12
