@@ -199,7 +199,7 @@ def _ask(
         if entry := quarantine.find(before, after.digest, after.model):
             answer.lacks(
                 f"{after.version} is in quarantine, by {entry.by}: {entry.why}",
-                f"`lockstep quarantine release {entry.version}`, or go --to another",
+                f"`lockstep quarantine --release {entry.version} --why …`, or go --to another",
             )
     with ran.asking("image") as answer:
         if options.check_image:

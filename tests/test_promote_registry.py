@@ -26,6 +26,8 @@ from tests.ledger_tree import git, keep, refs
 from tests.promotion_tree import Release, move
 from tests.registry_service import Registry, registry
 
+pytestmark = pytest.mark.slow
+
 alone = tree.alone
 QUICK = Patience(tries=2, in_all=4, first=0.01, longest=0.02, on_request=0.1)
 

@@ -56,7 +56,7 @@ def held_back(site: Site, digest: str, model: str | None, answer: Answer) -> Non
     what = f"the image {digest}" if found.image == digest else f"the model {model}, in another image"
     answer.lacks(
         f"{what}: is in quarantine with {found.version}, by {found.by}: {found.why}",
-        f"`lockstep quarantine release {found.version}` when it may run again",
+        f"`lockstep quarantine --release {found.version} --why …` when it may run again",
     )
 
 
