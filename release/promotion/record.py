@@ -1,6 +1,6 @@
 """The record of a model: what git has in the commit that a signed statement names, and what lies in this checkout."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -59,28 +59,30 @@ def find(site: Site, release: Release) -> Recorded:
         raise refused
     parity = _read(found, layout.PARITY_REPORT, commit, ParityReport)
     described = {name: FileDigest(file.sha256, file.size) for name, file in parity.files.items()}
-    problems = [
-        f"{what} at {commit[:12]}: is of another {thing} than was signed"
-        for what, thing, one, other in (
-            (layout.VERDICT, "model", verdict.model, release.image.model),
-            (layout.VERDICT, "policy", verdict.policy, release.policy),
-            (layout.VERDICT, "report of the merge", verdict.judged.get(str(layout.PARITY_REPORT)),
-             made.reports.get(str(layout.PARITY_REPORT))),
-            *((layout.VERDICT, str(path), verdict.judged.get(path.as_posix()), value) for path, value in (
-                (layout.BASE, made.base), (layout.RAW, made.raw), (layout.ADAPTER, made.adapter),
-                (layout.MERGED, release.image.model),
-                *((layout.SPLITS / f"{name}.jsonl", value) for name, value in made.splits.items()),
-            )),
-            (layout.PARITY_REPORT, "model", digest.of_manifest(described), release.image.model),
-            (layout.PARITY_REPORT, "list of files", {name: file.sha256 for name, file in described.items()},
-             weights.of_image(release.image)),
-        )
-        if one != other
-    ]  # fmt: skip
-    if problems:
+    if problems := [*_contradictions(release, verdict, described)]:
         raise EvidenceRefused(problems[0], "ask who signed it", tuple(problems[1:]))
     text = (found[layout.PARAMS] or b"").decode(errors="replace")
     return Recorded(params_file.parse(text, f"{layout.PARAMS} at {commit[:12]}"), described)
+
+
+def _contradictions(release: Release, verdict: Verdict, described: Mapping[str, FileDigest]) -> Iterator[str]:
+    """Where the verdict and the report of the merge are about other bytes than the statement."""
+    made, model, at = release.materials, release.image.model, release.commit[:12]
+    judged = {path.as_posix(): value for path, value in (
+        (layout.BASE, made.base), (layout.RAW, made.raw), (layout.ADAPTER, made.adapter), (layout.MERGED, model),
+        *((layout.SPLITS / f"{name}.jsonl", value) for name, value in made.splits.items()),
+    )}  # fmt: skip
+    for path, value in (judged | made.reports).items():
+        if verdict.judged.get(path) != value:
+            yield f"{layout.VERDICT} at {at}: is of another {path} than was signed"
+    if verdict.model != model:
+        yield f"{layout.VERDICT} at {at}: is of another model than was signed"
+    if verdict.policy != release.policy:
+        yield f"{layout.VERDICT} at {at}: is of another policy than was signed"
+    if digest.of_manifest(described) != model:
+        yield f"{layout.PARITY_REPORT} at {at}: is of another model than was signed"
+    if {name: file.sha256 for name, file in described.items()} != weights.of_image(release.image):
+        yield f"{layout.PARITY_REPORT} at {at}: is of another list of files than was signed"
 
 
 def holds_here(site: Site, release: Release, answer: Answer) -> None:
