@@ -1,8 +1,11 @@
 """The pull request's comment: what each outcome says, on records with their whole history in git."""
 
 import os
+import re
 import shutil
+import threading
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +79,20 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Report]:
         make(folder / name)
         reports[name] = report(folder / name, FOR)
     return reports
+
+
+@pytest.fixture(scope="module")
+def passing(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pull request that passes. Read-only: take a copy."""
+    root = tmp_path_factory.mktemp("passing") / "pr"
+    report_tree.pull_request(root)
+    return root
+
+
+@pytest.fixture
+def copy(passing: Path, tmp_path: Path) -> Path:
+    """A pull request that passes, to be spoilt."""
+    return Path(shutil.copytree(passing, tmp_path / "copy"))
 
 
 @pytest.mark.parametrize("name", OUTCOMES)
@@ -268,16 +285,14 @@ def test_five_thousand_flipped_rows_are_counted_and_a_few_are_shown() -> None:
     assert renderer.size(text) < 4000
 
 
-def test_an_old_data_report_is_no_bad_data(tmp_path: Path) -> None:
+def test_an_old_data_report_is_no_bad_data(copy: Path) -> None:
     """prepare made other splits since: what is wrong is that nobody asked, not what was asked."""
-    root = tmp_path / "pr"
-    report_tree.pull_request(root)
-    report_tree.bad_data(root)
-    path = root / layout.DATA_REPORT
+    report_tree.bad_data(copy)
+    path = copy / layout.DATA_REPORT
     path.write_text(
         path.read_text().replace('"train": "sha256:', '"train": "sha256:' + "0" * 64 + '", "x": "sha256:', 1)
     )
-    assert report(root, FOR).state == "void"
+    assert report(copy, FOR).state == "void"
 
 
 @pytest.mark.parametrize(
@@ -291,12 +306,10 @@ def test_an_old_data_report_is_no_bad_data(tmp_path: Path) -> None:
     ],
 )
 def test_a_record_that_cannot_be_read_is_void_and_still_a_comment(
-    tmp_path: Path, spoil: Callable[[Path], object], word: str
+    copy: Path, spoil: Callable[[Path], object], word: str
 ) -> None:
-    root = tmp_path / "pr"
-    report_tree.pull_request(root)
-    spoil(root)
-    found = report(root, FOR)
+    spoil(copy)
+    found = report(copy, FOR)
     assert (found.state, found.status, found.passes) == ("void", None, False)
     assert word in found.text
 
@@ -313,29 +326,52 @@ def test_a_verdict_written_by_hand_does_not_pass_anywhere(tmp_path: Path) -> Non
     assert not found.passes
 
 
-def test_a_target_that_git_does_not_know_is_refused(tmp_path: Path) -> None:
-    report_tree.pull_request(tmp_path / "pr")
+def test_a_target_that_git_does_not_know_is_refused(passing: Path) -> None:
     with pytest.raises(EvidenceRefused, match="git knows no such commit"):
-        report(tmp_path / "pr", Options(target="elsewhere"))
+        report(passing, Options(target="elsewhere"))
 
 
 @pytest.mark.parametrize(
     "url",
     ["javascript:alert(1)", "https://a.b/x)y", "https://a.b/`", "https://user:secret@a.b/", "http://a b", "//a.b"],
 )
-def test_an_address_that_could_break_out_is_refused_without_its_login(tmp_path: Path, url: str) -> None:
-    report_tree.pull_request(tmp_path / "pr")
+def test_an_address_that_could_break_out_is_refused_without_its_login(passing: Path, url: str) -> None:
     with pytest.raises(EvidenceRefused, match="is no address") as refused:
-        report(tmp_path / "pr", FOR._replace(links=(("Artifacts", url),)))
+        report(passing, FOR._replace(links=(("Artifacts", url),)))
     assert "secret" not in str(refused.value)
 
 
-def test_links_are_given_by_the_workflow(tmp_path: Path) -> None:
-    report_tree.pull_request(tmp_path / "pr")
+def test_links_are_given_by_the_workflow(passing: Path) -> None:
     links = (("Artifacts", "https://host.example/runs/1"), ("Data Docs", "https://host.example/docs/index.html"))
-    found = report(tmp_path / "pr", FOR._replace(links=links))
+    found = report(passing, FOR._replace(links=links))
     assert "- [Artifacts](https://host.example/runs/1)" in found.markdown
     assert "Artifacts https://host.example/runs/1" in found.text
+
+
+class _Assets(BaseHTTPRequestHandler):
+    """Where a workflow published its plots: one is there, one is a page that asks for a login, one is not there."""
+
+    def do_GET(self) -> None:
+        answers = {"confusion.png": (200, "image/png"), "scores.png": (200, "text/html")}
+        status, kind = answers.get(self.path.rpartition("/")[2], (404, "text/plain"))
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Quiet."""
+
+
+def test_a_plot_is_shown_only_where_everybody_can_see_it(passing: Path) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Assets) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        base = f"http://127.0.0.1:{server.server_address[1]}/assets"
+        shown = report(passing, FOR._replace(assets=base)).markdown
+        server.shutdown()
+    gone = report(passing, FOR._replace(assets=base)).markdown
+    assert re.findall(r"!\[.*", shown) == [f"![confusion]({base}/reports/plots/confusion.png)"]
+    assert "![" not in gone
+    assert "`█▆▃▁`" in gone
 
 
 def test_predictions_of_other_rows_are_not_compared() -> None:

@@ -155,8 +155,11 @@ def _next(facts: Facts) -> Line:
     if facts.status == "pass":
         return ("merge it. What lands is what was judged: the release takes these digests and trains nothing again.",)
     if judgement is not None and verdict.status == "pass":
-        return ("restore the policy of ", Data(judgement.ref), ", or let code owners add ", Data(judgement.policy),
-                f" to `{layout.APPROVALS}` in a pull request of its own.")  # fmt: skip
+        return (
+            "restore the policy of ",
+            Data(judgement.ref),
+            ", or let code owners approve this one: see Policy below.",
+        )
     undone = _undone(facts)
     ask: Line = ("`lockstep gate --explain ", undone[0].gate, "` says what would change the answer.") if undone else ()
     if facts.status == "inconclusive":
