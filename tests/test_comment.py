@@ -18,8 +18,8 @@ from release.comment import ACTIONS, Options, Posted, is_marked, watermark
 from release.registry.retries import Patience
 from release.report import Options as ReportOptions
 from tests import report_tree
-from tests.github_standin import REPOSITORY, TOKEN, StandIn
-from tests.github_standin import github as stand_in
+from tests.github_api_standin import REPOSITORY, TOKEN, StandIn
+from tests.github_api_standin import github as stand_in
 
 HEAD, LATER = "a" * 40, "c" * 40
 QUICK = Patience(tries=4, first=0.01, longest=0.02, on_request=2.0)
