@@ -112,7 +112,7 @@ class Outrun(Refusal):
 
 
 class RemoteRefused(Refusal):
-    """A git remote does not answer, refuses, or does not show what it said it took."""
+    """A git remote, or a forge's API, does not answer, refuses, or does not show what it said it took."""
 
     exit_code = 17
 

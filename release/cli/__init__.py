@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from release.cli import environments, evidence, image, pipeline
+from release.cli import environments, evidence, image, pipeline, pull_request
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -31,6 +31,8 @@ def main(context: click.Context, root: Path) -> None:
 for command in (
     pipeline.run,
     pipeline.gate,
+    pull_request.report,
+    pull_request.comment,
     image.build,
     image.verify,
     evidence.keys,

@@ -1,0 +1,107 @@
+"""Commands about a pull request: report, comment."""
+
+from pathlib import Path
+
+import click
+
+from release.cli.common import refusing, to_json
+
+TARGET = click.option(
+    "--target", metavar="REF", help="The branch that this one is held against; else origin's default."
+)
+ASSETS = click.option("--assets", metavar="URL", help="Where reports/plots was published, by the same paths.")
+LINKS = click.option(
+    "--link", "links", metavar="LABEL=URL", multiple=True, help="Another place to look; may be repeated."
+)
+NUMBER = click.option("--number", type=int, help="The pull request's; else as the workflow says.")
+JSON = click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
+
+
+@click.command()
+@TARGET
+@ASSETS
+@LINKS
+@NUMBER
+@click.option("--text", is_flag=True, help="As plain text.")
+@JSON
+@click.pass_obj
+@refusing
+def report(
+    root: Path,
+    target: str | None,
+    assets: str | None,
+    links: tuple[str, ...],
+    number: int | None,
+    text: bool,
+    as_json: bool,
+) -> None:
+    """Print the comment of a pull request as Markdown: verdict, metrics, what changed, how to reproduce it.
+
+    Exits with 0 whatever the verdict: `lockstep gate` enforces it.
+    """
+    from release import report as verb
+
+    made = verb.report(root, verb.Options(target=target, assets=assets, links=_pairs(links), number=number))
+    click.echo(to_json(made.model_dump(mode="json")) if as_json else made.text if text else made.markdown)
+
+
+@click.command()
+@TARGET
+@ASSETS
+@LINKS
+@NUMBER
+@click.option("--commit", metavar="SHA", help="The commit that the check is put on; else as the workflow says.")
+@click.option("--author", metavar="NAME", help="Who the token writes as; else it is asked.")
+@click.option("--title", default="lockstep", show_default=True, help="Tells this comment from others of its kind.")
+@click.option("--check", default="lockstep", show_default=True, help="Name of the check; none: set none.")
+@click.option("--no-cml", is_flag=True, help="Post by GitHub's API even where the command cml is installed.")
+@JSON
+@click.pass_obj
+@refusing
+def comment(
+    root: Path,
+    target: str | None,
+    assets: str | None,
+    links: tuple[str, ...],
+    number: int | None,
+    commit: str | None,
+    author: str | None,
+    title: str,
+    check: str,
+    no_cml: bool,
+    as_json: bool,
+) -> None:
+    """Post the report on the pull request, or update it, and set the check by the verdict.
+
+    Reads GITHUB_TOKEN, GITHUB_REPOSITORY and GITHUB_API_URL. Exits with 0 when it is posted, whatever the verdict.
+    """
+    from release import comment as verb
+    from release import report as renderer
+
+    options = verb.Options(
+        report=renderer.Options(target=target, assets=assets, links=_pairs(links), number=number),
+        number=number,
+        commit=commit,
+        title=title,
+        check=None if check == "none" else check,
+        author=author,
+        use_cml=not no_cml,
+    )
+    posted = verb.comment(root, options)
+    if as_json:
+        click.echo(to_json(posted.model_dump(mode="json")))
+        return
+    click.echo(f"{'posted' if posted.created else 'updated'} {posted.comment}; the check says {posted.conclusion}")
+    for note in posted.notes:
+        click.echo(f"  note: {note}")
+
+
+def _pairs(links: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """Labels and addresses. Raises UsageError for what is no such pair."""
+    found = []
+    for link in links:
+        label, equals, url = link.partition("=")
+        if not label or not equals or not url.startswith(("https://", "http://")):
+            raise click.UsageError(f"--link {link!r}: write it as LABEL=https://…")
+        found.append((label, url))
+    return tuple(found)
