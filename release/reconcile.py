@@ -109,7 +109,11 @@ def _images(ledger: Ledger, tip: str, known: Released, found: Mapping[str, Desir
     held = ledger.quarantine(tip)
     images = [Image(each.pointer, each.envelope, f"{name} runs it") for name, each in found.items() if each.pointer]
     for name, each in found.items():
-        earlier = [move.after for move in ledger.moves(tip, name) if move.after and move.after != each.pointer]
+        earlier = [
+            move.after
+            for move in ledger.moves(tip, name)
+            if move.after and move.after != each.pointer and move.ran and move.kind != "other"
+        ]
         kept = (pointer for pointer in earlier if quarantine.find(held, pointer.digest, pointer.model) is None)
         if each.pointer and (back := next(kept, None)):
             images.append(Image(back, known[back.image][1], f"a rollback of {name} goes to it"))

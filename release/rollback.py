@@ -6,6 +6,7 @@ for it, and that what people wrote in the environment leaves it alone.
 """
 
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -137,10 +138,19 @@ def _present(where: Site, name: str) -> tuple[Present, list[str]]:
         return Present(None, where.ledger.files(where.tip, layout.ENVIRONMENTS)), [refused.what]
 
 
-def _ran(where: Site, name: str) -> list[_Goal]:
-    """Everything that ran there, the last first, each with the last move to it."""
+def _line(where: Site, name: str) -> list[Move]:
+    """The moves that ran, the last first: none that a side branch made and took back changed what the branch has."""
+    found: list[Move] = []
+    for made in reversed(where.ledger.moves(where.tip, name)):
+        if made.ran and (not found or made.after is None or made.after != found[-1].after):
+            found.append(made)
+    return found[::-1]
+
+
+def _ran(moves: Iterable[Move]) -> list[_Goal]:
+    """Everything that they moved to, each with the first of them that did."""
     found: dict[str, _Goal] = {}
-    for made in where.ledger.moves(where.tip, name):
+    for made in moves:
         if made.after:
             found.setdefault(made.after.digest, _Goal(made.after, made))
     return list(found.values())
@@ -149,31 +159,37 @@ def _ran(where: Site, name: str) -> list[_Goal]:
 def _last(where: Site, name: str, present: Present, entries: Entries, why: str) -> _Goal:
     """The last that ran before and is not held back. A second rollback is one that is named.
 
-    Whoever runs the same again, as after a crash, must not go back twice.
+    What a hand moved there is gone back to by name alone: no promotion asked anything of it. Whoever runs the same
+    again, as after a crash, must not go back twice.
     """
-    moves = where.ledger.moves(where.tip, name)
+    moves = _line(where, name)
     if not moves:
         raise PromotionRefused(f"{name} runs nothing", f"`lockstep promote {name}`")
-    last, ran = moves[0], _ran(where, name)
-    if last.kind == "rollback" and last.after == present.pointer:
+    last = moves[0]
+    if present.pointer and last.kind == "rollback" and last.after == present.pointer:
         if printable(last.why, _LONGEST) == why:
-            return ran[0]
+            return _Goal(present.pointer, last)
         gone = last.before.version if last.before else "what could not be read"
         raise PromotionRefused(
             f"{name} was rolled back from {gone} already, by {last.by}: {last.why}",
             "name the release to go further back to: --to",
         )
     here = present.pointer.digest if present.pointer else None
-    others = [goal for goal in ran if goal.pointer.digest != here]
+    every = [goal for goal in _ran(moves) if goal.pointer.digest != here]
+    others = [goal for goal in _ran(made for made in moves if made.kind != "other") if goal.pointer.digest != here]
     free = [goal for goal in others if quarantine.find(entries, goal.pointer.digest, goal.pointer.model) is None]
     if not free:
         which = "all that ran there is in quarantine" if others else "nothing else ran there"
-        raise PromotionRefused(f"{name}: there is nothing to go back to: {which}", f"`lockstep promote {name}` another")
+        if hand := next((goal for goal in every if goal.pointer not in {other.pointer for other in others}), None):
+            which += f", but for what was moved by hand, such as {hand.pointer.version}, by {hand.move.by}"
+        todo = f"`lockstep promote {name}` another" + (", or name one: --to" if hand else "")
+        raise PromotionRefused(f"{name}: there is nothing to go back to: {which}", todo)
     return free[0]
 
 
 def _named(where: Site, name: str, to: str) -> _Goal:
-    ran = _ran(where, name)
+    line = _line(where, name)
+    ran = _ran([*(made for made in line if made.kind != "other"), *line])
     for goal in ran:
         if to.rpartition("@")[2] == goal.pointer.digest or to == goal.pointer.version:
             return goal

@@ -10,7 +10,7 @@ The environments lie below release/environments on one branch, of this repositor
     ledger.since(tip, "staging")                        # datetime, conservative, or None
     ledger.read(tip, path), ledger.files(tip, folder)   # out of the commit, never the work tree
 
-    moves = [move for name in environments for move in ledger.moves(tip, name)]
+    moves = naming(move for name in environments for move in ledger.moves(tip, name))
     version = next_version(name, ledger.tags(), moves, model, image_digest)
     number = len(ledger.moves(tip, "production")) + 1
     change = Change(
@@ -34,6 +34,7 @@ ParamsRefused, MachineRefused.
 """
 
 from release.ledger.message import compose
+from release.ledger.moves import naming
 from release.ledger.repository import DEADLINE, Ledger
 from release.ledger.types import Change, Kind, Move, Person, Tag, TagRef, Tags
 from release.ledger.versions import disagreements, missing, next_version, tags_for
@@ -51,6 +52,7 @@ __all__ = [
     "compose",
     "disagreements",
     "missing",
+    "naming",
     "next_version",
     "tags_for",
 ]

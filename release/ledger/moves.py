@@ -2,10 +2,11 @@
 
 Nothing hides in a side branch. Every commit in the history that changes a pointer is a move, whichever way it came in.
 They are told in the order in which the branch came to have them: along its first parents, and at each merge the moves
-that it brought, as of the merge. (Where the branch was merged into a copy of itself, as by `git pull`, the moves of the
-other side count as of that merge as well: later than they were, never earlier.) A merge that leaves the pointer other
-than the last of these moves did is a move itself. So what ran at a time is what the last move before it says, and the
-number of moves never shrinks while the branch only grows.
+that it brought, as of the merge. Which of them the branch itself had then is told apart (``Move.ran``): nobody ran what
+a side branch put there and took back. (Where the branch was merged into a copy of itself, as by `git pull`, the moves
+of the other side count as of that merge as well: later than they were, never earlier.) A merge that leaves the pointer
+other than the last of these moves did is a move itself. So what ran at a time is what the last move before it says, and
+the number of moves never shrinks while the branch only grows.
 
 Times are committer dates, which whoever may push can write. A move is dated by the commit that landed it, but never
 before a commit that it follows, and a date in the future is not believed: then what is known is that it came after its
@@ -15,7 +16,7 @@ better. Who may push to the branch is what guards a soak time.
 
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -57,6 +58,7 @@ class _Step(NamedTuple):
     doubt: str
     before: _Blob
     after: _Blob
+    ran: bool
 
 
 _NOTHING = _Blob("000000", _ABSENT)
@@ -81,6 +83,14 @@ def history(git: Git, tip: str, paths: Mapping[str, str]) -> dict[str, tuple[Mov
         )
         for name in paths
     }
+
+
+def naming(moves: Iterable[Move]) -> list[Move]:
+    """The moves as versions and tags count them: all keep their numbers, and what never ran names nothing.
+
+    Else whoever proposes a change takes versions by a pointer that the same proposal takes back.
+    """
+    return [move._replace(before=None, after=move.after if move.ran else None) for move in moves]
 
 
 def _walk(git: Git, tip: str, paths: tuple[str, ...]) -> dict[str, _Commit]:
@@ -151,7 +161,7 @@ def _steps(commits: Mapping[str, _Commit], landings: Sequence[tuple[str, list[st
             at = max(at, commits[name].date)
         for commit, blob in steps:
             if blob != told:
-                yield _Step(commit, name, at, doubt, told, blob)
+                yield _Step(commit, name, at, doubt, told, blob, blob == own)
                 told = blob
 
 
@@ -189,7 +199,7 @@ def _move(
         problem = problem or f"commit {step.commit[:12]}: {wrong}"
     return Move(
         number, environment, kind, _time(step.at), printable(author[1].decode(errors="replace") if author else "", 200),
-        said.why, step.commit, step.landed, was, now, problem, step.doubt,
+        said.why, step.commit, step.landed, was, now, problem, step.doubt, step.ran,
     )  # fmt: skip
 
 

@@ -27,6 +27,7 @@ class Move(NamedTuple):
     after: Pointer | None  # None: the pointer was taken away, or cannot be read (then ``problem`` says why)
     problem: str = ""  # what its message or its pointer says that is not believed
     doubt: str = ""  # why the date of ``landed`` is not believed
+    ran: bool = True  # whether the branch itself had ``after`` as of ``landed``: a side branch moves nothing
 
 
 class Person(NamedTuple):

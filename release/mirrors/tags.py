@@ -1,7 +1,7 @@
 """Tags in GTO's grammar as a mirror of the moves. The only mirror that lies in git, and is made by a push to it."""
 
 from checks.errors import Refusal
-from release.ledger import Change, Ledger, Move, disagreements, missing
+from release.ledger import Change, Ledger, Move, disagreements, missing, naming
 from release.mirrors.types import Finding
 
 _MISSING = ": is missing"
@@ -34,7 +34,7 @@ def _differences(ledger: Ledger, tip: str, name: str, environments: tuple[str, .
 
 
 def _moves(ledger: Ledger, tip: str, environments: tuple[str, ...]) -> list[Move]:
-    return [move for each in environments for move in ledger.moves(tip, each)]
+    return naming(move for each in environments for move in ledger.moves(tip, each))
 
 
 def _finding(line: str) -> Finding:

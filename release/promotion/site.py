@@ -16,7 +16,7 @@ from checks.errors import EvidenceRefused, ParamsRefused, PromotionRefused
 from checks.params import Environment, Promote, Serve
 from checks.signers import Signers
 from release import commits
-from release.ledger import DEADLINE, Ledger, Move, Tag, missing
+from release.ledger import DEADLINE, Ledger, Move, Tag, missing, naming
 from release.ledger.git import Git, printable
 from release.signing import trust
 
@@ -57,8 +57,8 @@ class Site(NamedTuple):
         return self.promote.environments[environment]
 
     def moves(self) -> list[Move]:
-        """Those of all environments."""
-        return [move for name in self.promote.ordered for move in self.ledger.moves(self.tip, name)]
+        """Those of all environments, as versions and tags count them."""
+        return naming(move for name in self.promote.ordered for move in self.ledger.moves(self.tip, name))
 
     def lacking_tags(self) -> tuple[Tag, ...]:
         """Tags that moves should have and have not, as after a merged pull request."""
