@@ -129,7 +129,7 @@ def _run(root: Path, *args: str) -> dict[str, float]:
 
 def _weights(folder: Path, runs: int, size: int) -> list[str]:
     root = folder
-    tree.prepare(root)
+    tree.prepare(root, lambda plain: plain["gates"].pop("fits_the_budget"))
     merged = root / layout.MERGED
     for shard in merged.glob("*.safetensors"):
         shard.unlink()
