@@ -11,11 +11,12 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import requests
 
 from checks.errors import RemoteRefused
+from release import http
 from release.ledger.git import printable
 from release.registry.retries import TEMPORARY, Patience, Tries, Trouble, retry_after
 
@@ -101,7 +102,7 @@ class GitHub:
         self._base = f"{where.api}/repos/{where.repository}"
         self._patience = patience
         self._session = requests.Session()
-        self._session.auth = _Bearer(self._token)
+        self._session.auth = http.Bearer(self._token)
 
     def login(self) -> str | None:
         """Whose token it is; None for the token of an app or a workflow, which may not ask."""
@@ -129,6 +130,25 @@ class GitHub:
 
     def update(self, comment: int, body: str) -> Comment:
         return _comment(self._ask("PATCH", f"{self._base}/issues/comments/{comment}", {"body": body}), 0)
+
+    def open(self, title: str, head: str, base: str, body: str) -> str:
+        """Open a pull request of the branch ``head`` into ``base``; its address. One that is open already is taken."""
+        asked = {"title": title, "head": head, "base": base, "body": body}
+        try:
+            made = self._once("POST", f"{self._base}/pulls", asked)
+        except Trouble as trouble:
+            if trouble.status != 422:  # one is open, or it cannot be
+                raise
+            owner = self.where.repository.partition("/")[0]
+            query = f"?state=open&head={quote(owner)}:{quote(head)}&base={quote(base)}"
+            found = self._ask("GET", f"{self._base}/pulls{query}", many=True)
+            if not found or not isinstance(found[0], dict):
+                raise
+            made = found[0]
+        address = _text(made, "html_url")
+        if not address.startswith(("https://", "http://")):
+            raise Trouble("says nothing of the pull request that it took")
+        return printable(address, 500)
 
     def check(self, name: str, commit: str, conclusion: Conclusion, title: str, summary: str) -> str:
         """Put a finished check on a commit; return its address. Raises Forbidden for a token that is no app's."""
@@ -168,15 +188,17 @@ class GitHub:
             with self._session.request(
                 method, url, json=value, headers=headers, timeout=_TIMES, allow_redirects=False, stream=True
             ) as response:
-                data, status, told = _body(response), response.status_code, response.headers
+                data, status, told = http.body(response, _LARGEST), response.status_code, response.headers
+        except http.TooLarge as error:
+            raise Trouble(str(error)) from None
         except (requests.RequestException, OSError, ValueError) as error:
             raise Trouble(_words(error), temporary=True) from None
         answer = _read(data)
         if status in (200, 201) and isinstance(answer, list if many else dict):
             return answer
-        said = answer.get("message") if isinstance(answer, dict) else None
+        said = _said(answer)
         path = urlsplit(url).path
-        what = printable(f"{method} {path}: {status} {said or ''}".replace(self._token, "…"), 300)
+        what = printable(f"{method} {path}: {status} {said}".rstrip().replace(self._token, "…"), 300)
         if status in (200, 201):
             raise Trouble(f"{what}: answers with something else than a JSON {'list' if many else 'object'}")
         wait = _wait(told, status)
@@ -192,17 +214,6 @@ def refused(where: Place, trouble: Trouble) -> RemoteRefused:
     host = urlsplit(where.api).netloc
     todo = trouble.todo or ("run it again in a while" if trouble.temporary else "mend that, then run it again")
     return RemoteRefused(f"GitHub at {host}: {trouble.what}", todo)
-
-
-class _Bearer(requests.auth.AuthBase):
-    """Set last: a login of ~/.netrc does not take its place."""
-
-    def __init__(self, token: str) -> None:
-        self._token = token
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        request.headers["Authorization"] = f"Bearer {self._token}"
-        return request
 
 
 def _event(path: str | None) -> dict[str, Any]:
@@ -224,6 +235,17 @@ def _comment(value: Any, at: int) -> Comment:
     return Comment(value["id"], str(author or ""), str(value.get("body") or ""), _text(value, "html_url"), at)
 
 
+def _said(answer: Any) -> str:
+    """What GitHub says of an error, and of each part of it."""
+    if not isinstance(answer, dict):
+        return ""
+    errors = answer.get("errors")
+    more = (
+        [str(one.get("message") or "") for one in errors if isinstance(one, dict)] if isinstance(errors, list) else []
+    )
+    return " ".join([str(answer.get("message") or ""), *more]).strip()
+
+
 def _wait(headers: Mapping[str, str], status: int) -> float | None:
     """Seconds until the rate limit is over; None where there is none."""
     asked = retry_after(headers.get("Retry-After"))
@@ -233,15 +255,6 @@ def _wait(headers: Mapping[str, str], status: int) -> float | None:
     if status in (403, 429) and headers.get("X-RateLimit-Remaining") == "0" and reset.isascii() and reset.isdigit():
         return max(0.0, float(reset[:12]) - time.time())
     return None
-
-
-def _body(response: requests.Response) -> bytes:
-    data = bytearray()
-    for block in response.iter_content(1 << 16):
-        data += block
-        if len(data) > _LARGEST:
-            raise Trouble(f"answers with more than {_LARGEST:,} bytes")
-    return bytes(data)
 
 
 def _read(data: bytes) -> Any:
@@ -254,7 +267,7 @@ def _read(data: bytes) -> Any:
 def _words(error: Exception) -> str:
     """The kind of failure alone: an error's text may hold what was sent."""
     if isinstance(error, requests.Timeout):
-        return f"does not answer within {_TIMES[0 if isinstance(error, requests.ConnectTimeout) else 1]} s"
+        return http.late(error, _TIMES)
     return f"cannot be reached: {type(error).__name__}"
 
 

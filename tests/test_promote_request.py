@@ -124,12 +124,12 @@ def test_the_repository_is_known_by_the_address_of_its_remote(root: Path, addres
 @pytest.mark.parametrize(
     ("status", "body", "cause"),
     [
-        (401, b'{"message": "Bad credentials"}', "HTTP 401: Bad credentials"),
-        (403, b'{"message": "Resource not accessible\\u001b[31m"}', "HTTP 403: Resource not accessible"),
-        (422, b'{"message": "No commits"}', "opens no pull request: No commits"),
-        (500, b"<html>", "HTTP 500: nothing that can be read"),
-        (302, b"{}", "HTTP 302"),
-        (201, b"[]", "says nothing of the pull request"),
+        (401, b'{"message": "Bad credentials"}', ": 401 Bad credentials: opens no pull request"),
+        (403, b'{"message": "Resource not accessible\\u001b[31m"}', ": 403 Resource not accessible"),
+        (422, b'{"message": "No commits"}', ": 422 No commits: opens no pull request"),
+        (500, b"<html>", ": 500: opens no pull request"),
+        (302, b"{}", ": 302"),
+        (201, b"[]", "something else than a JSON object"),
         (201, b'{"html_url": "javascript:alert(1)"}', "says nothing of the pull request"),
     ],
 )
@@ -150,9 +150,9 @@ def test_a_github_that_refuses_or_lies_is_told_and_the_branch_is_there(
 def test_a_github_that_says_nothing_is_left_in_time(
     root: Path, server: GitHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("release.promotion.pull_request._SECONDS", (1.0, 1.0))
+    monkeypatch.setattr("release.github._TIMES", (1, 1))
     server.silent, began = True, time.monotonic()
-    with pytest.raises(RemoteRefused, match="does not answer: ReadTimeout"):
+    with pytest.raises(RemoteRefused, match="does not answer within 1 s"):
         move(root, "staging", pr=True)
     assert time.monotonic() - began < 20
 

@@ -11,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 import requests
 
+from release import http
 from release.ledger.git import printable
 from release.mirrors.compare import Held, Model, order
 from release.mirrors.types import Silent
@@ -90,7 +91,9 @@ class Server:
             with self._session.request(
                 method, f"{self._base}/{path}", timeout=_TIMES, allow_redirects=False, stream=True, **sent
             ) as response:
-                data, status = _body(response), response.status_code
+                data, status = http.body(response, _LARGEST), response.status_code
+        except http.TooLarge as error:
+            raise Silent(str(error)) from None
         except (requests.RequestException, OSError, ValueError) as error:
             raise Silent(_words(error)) from None
         try:
@@ -110,28 +113,10 @@ class Server:
 def _login(name: str, password: str) -> "requests.auth.AuthBase | None":
     token = os.environ.get("MLFLOW_TRACKING_TOKEN")
     if not name and token:
-        return _Bearer(token)
+        return http.Bearer(token)
     name = name or os.environ.get("MLFLOW_TRACKING_USERNAME", "")
     password = password or os.environ.get("MLFLOW_TRACKING_PASSWORD", "")
     return requests.auth.HTTPBasicAuth(name.encode(), password.encode()) if name else None
-
-
-class _Bearer(requests.auth.AuthBase):
-    def __init__(self, token: str) -> None:
-        self._token = token
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        request.headers["Authorization"] = f"Bearer {self._token}"
-        return request
-
-
-def _body(response: requests.Response) -> bytes:
-    data = bytearray()
-    for block in response.iter_content(1 << 16):
-        data += block
-        if len(data) > _LARGEST:
-            raise Silent(f"answers with more than {_LARGEST:,} bytes")
-    return bytes(data)
 
 
 def _words(error: Exception) -> str:
@@ -144,7 +129,7 @@ def _words(error: Exception) -> str:
             seen.append(link)
             queue += [link.__cause__, link.__context__, getattr(link, "reason", None), *link.args]
     if isinstance(error, requests.Timeout):
-        return f"does not answer within {_TIMES[0 if isinstance(error, requests.ConnectTimeout) else 1]} s"
+        return http.late(error, _TIMES)
     words = next((link.strerror for link in seen if isinstance(link, OSError) and link.strerror), None)
     return printable(words or f"cannot be asked: {type(error).__name__}", 200)
 
