@@ -4,6 +4,7 @@ Names are resolved to full hashes first and every later question is about hashes
 name is taken for an option, and none moves between two questions.
 """
 
+import os
 import re
 import subprocess
 from collections.abc import Sequence
@@ -20,6 +21,9 @@ _TARGETS = (
     "refs/heads/main",
     "refs/heads/master",
 )
+_HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+# Objects are what they are: nothing stands for another one, and no history is cut or grafted by a local file.
+_AS_IT_IS = {"GIT_NO_REPLACE_OBJECTS": "1", "GIT_GRAFT_FILE": os.devnull}
 
 
 def has_repository(root: Path) -> bool:
@@ -31,8 +35,10 @@ def resolve(root: Path, name: str) -> str | None:
     """The full hash of the commit that ``name`` means; None when there is none, as HEAD before the first commit."""
     if name.startswith("-"):
         return None
-    # A branch before a tag of its name: git itself would take the tag, which is easier to push.
-    for full in (f"refs/remotes/{name}", f"refs/heads/{name}", name):
+    # A branch before a tag of its name: git itself would take the tag, which is easier to push. What is exact already
+    # is no branch's name, whatever branches there are.
+    exact = name == "HEAD" or name.startswith("refs/") or _HASH.fullmatch(name)
+    for full in (name,) if exact else (f"refs/remotes/{name}", f"refs/heads/{name}", name):
         found = _git(root, "rev-parse", "--verify", "--quiet", f"{full}^{{commit}}", may_fail=True)
         if found is not None:
             return found.decode().strip()
@@ -150,7 +156,7 @@ def _git(root: Path, *args: str, may_fail: bool = False) -> bytes | None:
     """What git prints; None when it ends with 1, its way to say no, and ``may_fail``."""
     command = ["git", "-c", "core.quotePath=off", *args]
     try:
-        done = subprocess.run(command, cwd=root, capture_output=True, check=False)
+        done = subprocess.run(command, cwd=root, env=os.environ | _AS_IT_IS, capture_output=True, check=False)
     except OSError as error:
         raise MachineRefused(f"git: {error.strerror}", "install git") from error
     if done.returncode == 0:

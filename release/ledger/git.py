@@ -37,7 +37,8 @@ _CONFIG = (
     "maintenance.auto=false", "log.showRoot=true", "log.follow=false", "i18n.commitEncoding=UTF-8",
     "push.recurseSubmodules=no", "core.filesRefLockTimeout=5000",
 )  # fmt: skip
-_CREDENTIALS = re.compile(r"(?<=://)[^/\s]*@")
+_CREDENTIALS = re.compile(r"(?<=://)\S*@")  # a password may hold a slash
+_QUERY = re.compile(r"(://[^\s?]*)\?\S*")
 _SHOWN = 400  # characters of git's words
 
 
@@ -146,7 +147,7 @@ class Git(NamedTuple):
 def printable(text: str, longest: int = _SHOWN) -> str:
     """Words of a remote, or of a commit, for a person: one line, without what hides text or credentials."""
     shown = text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
-    plain = _CREDENTIALS.sub("", shown)
+    plain = _QUERY.sub(r"\1", _CREDENTIALS.sub("", shown))
     words = " ".join(plain.split())
     return words if len(words) <= longest else words[: longest - 1] + "…"
 

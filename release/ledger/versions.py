@@ -18,9 +18,10 @@ from checks.pointer import Pointer
 from release.ledger.types import Move, Tag, Tags
 
 FIRST = "v0.1.0"
+_ABSURD = 10**8
 # GTO's own, of the tags that Lockstep writes: no prereleases, no folders before a name.
 _NAME = r"[a-zA-Z0-9](?:[a-zA-Z0-9/_-]*[a-zA-Z0-9])?"
-_VERSION = re.compile(rf"^({_NAME})@(v(?:0|[1-9]\d*)(?:\.(?:0|[1-9]\d*)){{2}})$", re.ASCII)
+_VERSION = re.compile(rf"^({_NAME})@(v(?:0|[1-9]\d{{0,8}})(?:\.(?:0|[1-9]\d{{0,8}})){{2}})$", re.ASCII)
 _MOVE = re.compile(rf"^({_NAME})#({_NAME})#([1-9]\d{{0,8}})$", re.ASCII)
 
 
@@ -62,9 +63,12 @@ def next_version(
             return pointer.version
     taken = [pointer.version for pointer in known]
     taken += [said.version for tag in tags if isinstance(said := parse(tag), Registered) and said.name == name]
-    if not taken:
+    numbers = [tuple(map(int, version[1:].split("."))) for version in taken]
+    # Anybody who may push can make a tag: one that leaves no number above it does not count.
+    numbers = [parts for parts in numbers if max(parts) < _ABSURD]
+    if not numbers:
         return FIRST
-    major, minor, patch = max(tuple(map(int, version[1:].split("."))) for version in taken)
+    major, minor, patch = max(numbers)
     if any(pointer.model == model for pointer in known):
         return f"v{major}.{minor}.{patch + 1}"
     return f"v{major + 1}.0.0" if part == "major" else f"v{major}.{minor + 1}.0"

@@ -244,7 +244,7 @@ class Layout:
             raise RegistryRefused(f"{error.filename}: {error.strerror}", "make it readable") from error
         except ValidationError as error:
             raise RegistryRefused(f"{path}: {files.first(error)}", "remove the folder") from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise RegistryRefused(f"{mark}: is no JSON", "remove the folder") from error
 
     def _write_index(self, index: Index, entries: list[Entry]) -> None:
