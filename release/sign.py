@@ -114,6 +114,10 @@ def evidence(root: Path, target: str | None = None) -> tuple[Held, ImageReport, 
     if serving.status != "pass":
         failed = ", ".join(check.name for check in serving.checks if check.status == "fail")
         problems.append(f"{layout.SERVING_REPORT}: did not pass ({failed or 'an essential check is missing'})")
+    base, wanted = image.base.name if image.base else None, held.params.serve.base
+    if base != wanted:  # built with --base, for a trial: nobody reviewed that one
+        said = f"serve.base of {layout.PARAMS} is {wanted or 'null'}"
+        problems.append(f"{layout.IMAGE_REPORT}: is made on {base or 'no base'}, {said}")
     head = commits.resolve(root, "HEAD") if commits.has_repository(root) else None
     if head is None or not commits.is_ancestor(root, image.commit, head):
         problems.append(f"{layout.IMAGE_REPORT}: commit {image.commit[:12]} is not in the history here")

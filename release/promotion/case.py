@@ -81,7 +81,7 @@ def ask(where: Site, move: Move) -> Case:
         else:
             recorded = record.find(where, release)
             answer.note = f"commit {release.commit[:12]} of {where.target}"
-    _of_the_release(asked, where, move, release)
+    _of_the_release(asked, where, move, release, recorded)
     _of_the_image(asked, where, store, there, release, recorded)
     after, made = _of_the_move(asked, where, move, present, found, recorded)
     return Case(tuple(asked.checks), present, found, after, made, others)
@@ -123,7 +123,7 @@ def _served(move: Move, release: Release, answer: Answer) -> None:
     gaps.in_place(release.image, str(move.image._replace(digest=None)), answer)
 
 
-def _of_the_release(asked: Asked, where: Site, move: Move, release: Release | None) -> None:
+def _of_the_release(asked: Asked, where: Site, move: Move, release: Release | None, recorded: Recorded | None) -> None:
     with asked.asking("verdict") as answer:
         if release is None:
             answer.skip(_NO_EVIDENCE)
@@ -132,12 +132,12 @@ def _of_the_release(asked: Asked, where: Site, move: Move, release: Release | No
         else:
             answer.note = f"it held when {move.rule.after} was moved; its record passes"
     with asked.asking("policy") as answer:
-        if release is None:
-            answer.skip(_NO_EVIDENCE)
+        if release is None or recorded is None:
+            answer.skip(_NO_RECORD)
         elif move.rule.after is None:
             answer.note = "asked with the verdict"
         else:
-            record.policy(where, release, answer)
+            record.policy(where, release, recorded, answer)
     with asked.asking("serving") as answer:
         if release is None:
             answer.skip(_NO_EVIDENCE)
@@ -158,6 +158,7 @@ def _of_the_image(
             answer.skip(_NO_RECORD)
         else:
             image.composed(where.root, there, release, recorded, answer)
+            gaps.based(where, release.image, answer)
 
 
 def _of_the_move(

@@ -90,6 +90,16 @@ def served(image: ImageReport, serving: ServingReport, rule: Environment, enviro
     answer.note = f"{serving.status} by {serving.runtime} as a {serving.how}"
 
 
+def based(site: Site, image: ImageReport, answer: Answer) -> None:
+    """The image must be made on what the target branch says: its base decides what runs before any weights do."""
+    made, wanted = image.base.name if image.base else None, site.serve.base
+    if made != wanted:
+        answer.lacks(
+            f"it is made on {made or 'no base'}; serve.base of {site.target} is {wanted or 'null: none'}",
+            f"build on that, or let its owners merge this base to {site.target}",
+        )
+
+
 def in_place(image: ImageReport, place: str, answer: Answer) -> None:
     """The image must be where the signed report says that it was put: a copy elsewhere may go, or be of others."""
     if place != image.place:

@@ -7,6 +7,7 @@ from typing import NamedTuple, TypeVar
 from pydantic import ValidationError
 
 from checks import digest, files, gates, layout, params_file
+from checks import policy as policies
 from checks.digest import FileDigest
 from checks.errors import EvidenceRefused
 from checks.evidence import ParityReport
@@ -105,17 +106,24 @@ def holds_here(site: Site, release: Release, answer: Answer) -> None:
             answer.lacks(f"{path}: is not what was signed", "check out the record of this image, or sign this one")
 
 
-def policy(site: Site, release: Release, answer: Answer) -> None:
-    """The policy that the verdict answers must be the target's, or one that the target lets this verdict pass under."""
+def policy(site: Site, release: Release, recorded: Recorded, answer: Answer) -> None:
+    """The policy that the verdict answers must be the target's, or one that the target lets this verdict pass under.
+
+    All of it counts: scorers, bounds of data and merge, and what a server is held to too. One that asks for more than
+    the target's is as good; environments are asked of the target anyway.
+    """
     text = commits.read(site.root, site.trunk, layout.PARAMS) or b""
     theirs = params_file.parse(text.decode(errors="replace"), f"{site.target}:{layout.PARAMS}")
-    if gates.policy_digest(theirs.gates) == release.policy:
+    old, mine = (policies.of(params, None)._replace(environments={}) for params in (theirs, recorded.params))
+    weaker = [change for change in policies.changes(old, mine) if change.needs_approval]
+    if gates.policy_digest(theirs.gates) == release.policy and not weaker:
         answer.note = f"that of {site.target}"
         return
     here = site.root / layout.VERDICT
     if not here.is_file() or digest.of_file(here).sha256 != release.materials.verdict:
         answer.lacks(
-            f"it was judged under another policy than {site.target} has now",
+            f"it was judged under another policy than {site.target} has now"
+            + (f": against that, {weaker[0].text}" if weaker else ""),
             f"promote from a checkout of its record with its data (commit {release.commit[:12]}, `dvc pull`): "
             "it is judged again there",
         )

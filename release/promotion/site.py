@@ -34,18 +34,23 @@ _S = TypeVar("_S", _Rules, _Served)
 
 
 class Site(NamedTuple):
-    """``target``: the branch of this repository that rules and signers are of, ``trunk`` its commit. ``name``: of the
-    model, in tags. ``tip``: of the ledger; what is decided is decided of it.
+    """``target``: the branch of this repository that rules and signers are of, ``trunk`` its commit. ``serve``: what it
+    has images made of. ``tip``: of the ledger; what is decided is decided of it.
     """
 
     root: Path
     target: str
     trunk: str
     promote: Promote
-    name: str
+    serve: Serve
     signers: Signers
     ledger: Ledger
     tip: str
+
+    @property
+    def name(self) -> str:
+        """Of the model, in tags."""
+        return self.serve.name
 
     def rule(self, environment: str) -> Environment:
         """What the environment asks for. Raises EvidenceRefused when there is no such environment."""
@@ -88,7 +93,7 @@ def find(root: Path, target: str | None = None) -> Site:
     same = here and rules.promote.environments == known.environments
     ledger = home if same else Ledger.open(root, rules.promote)
     tip = trunk if here else ledger.tip()
-    return Site(root, branch, trunk, rules.promote, rules.serve.name, trust.known(root, trunk), ledger, tip)
+    return Site(root, branch, trunk, rules.promote, rules.serve, trust.known(root, trunk), ledger, tip)
 
 
 def serve_at(root: Path, commit: str) -> Serve:
