@@ -18,8 +18,10 @@ from release.ledger import Change
 from release.promotion import asked, case, change, environment, follow, pull_request, site, wanted
 from release.promotion.asked import Answer, Check
 from release.promotion.case import Move
+from release.promotion.environment import Present
 from release.promotion.site import Site
 from release.signing import released
+from release.signing.released import Released
 
 
 class Options(NamedTuple):
@@ -109,12 +111,11 @@ def _again(where: Site, name: str, options: Options, began: float) -> Promoted:
     present, answer = environment.look(where, name), Answer()
     runs = present.pointer
     assert runs is not None
-    environment.intact(where, name, present, answer)
     statement = environment.stated(present, name)
+    holds = _holds(where, name, present, runs)
+    environment.intact(where, name, present, answer)
     made = Change({}, "", where.lacking_tags())
     if answer.gaps:
-        envelope = present.files[environment.folder(name) / layout.EVIDENCE]
-        holds = released.check(envelope, runs.digest, where.signers, f"the evidence of {name}")
         message = f"Write {name} again\n\n{runs.version}, as `lockstep promote` writes it.\n"
         made = made._replace(files=change.written(where, name, present, runs, holds), message=message)
     commit, notes = where.tip, [gap.what for gap in answer.gaps]
@@ -126,6 +127,18 @@ def _again(where: Site, name: str, options: Options, began: float) -> Promoted:
         after=runs, commit=commit, tags=tuple(tag.name for tag in made.tags), checks=(), notes=tuple(notes), url=None,
         diff=change.diff(present.files, made.files), seconds=time.perf_counter() - began,
     )  # fmt: skip
+
+
+def _holds(where: Site, name: str, present: Present, runs: Pointer) -> Released:
+    """The evidence that the pointer names, signed by one who may sign today: else nobody says that this may run."""
+    envelope = present.files[environment.folder(name) / layout.EVIDENCE]
+    try:
+        return released.check(envelope, runs.digest, where.signers, f"the evidence of {name}")
+    except EvidenceRefused as refused:
+        raise EvidenceRefused(
+            f"{name} runs {runs.image}, and nobody who may stands for it: {refused.what}",
+            f"see who moved it (`lockstep history {name}`), then `lockstep rollback {name}`, or promote another image",
+        ) from refused
 
 
 def _runs(where: Site, name: str) -> Pointer | None:

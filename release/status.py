@@ -3,6 +3,7 @@
 Asks git alone, so that it answers at once: `lockstep reconcile` asks the mirrors outside git.
 """
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
@@ -10,6 +11,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from checks import layout, params_file, quarantine
+from checks.errors import EvidenceRefused, MachineRefused
 from checks.params import Environment, Params
 from checks.pointer import Pointer
 from checks.rows import Record
@@ -17,11 +19,13 @@ from checks.serving import ImageReport
 from checks.verdict import Verdict
 from release.ledger import DEADLINE, Kind, Ledger, Move
 from release.ledger.git import Git
-from release.mirrors import desired, tags
+from release.mirrors import desired, past, tags
 from release.mirrors.desired import Desired
 from release.mirrors.types import Finding
+from release.signing import trust
 
 _R = TypeVar("_R", Verdict, ImageReport)
+_SIGNED, _WANTED = "evidence", "signed by one who may"
 _LARGEST = 4 << 20  # bytes of a report here
 
 
@@ -83,11 +87,12 @@ def status(root: Path) -> Status:
     found = desired.read(root, ledger, tip, names)
     held = ledger.quarantine(tip)
     moves = {name: ledger.moves(tip, name) for name in names}
+    signed = _signed(root, found)
     verdicts = _verdicts(root, [each.pointer for each in found.values() if each.pointer])
     runs = {name: _runs(found[name], moves[name], held, verdicts) for name in names}
     states = [
         State(
-            environment=name, runs=runs[name], drift=(*found[name].findings, *_last(name, moves[name])),
+            environment=name, runs=runs[name], drift=(*found[name].findings, *signed[name], *_last(name, moves[name])),
             next=_next(root, params, name, runs, held),
         )
         for name in names
@@ -137,6 +142,27 @@ def _runs(
         pointer=its, since=last.at, by=last.by, why=last.why, kind=last.kind, move=last.number, doubt=last.doubt,
         verdict=verdicts[its], quarantined=None if entry is None else entry.why,
     )  # fmt: skip
+
+
+def _signed(root: Path, found: Mapping[str, Desired]) -> dict[str, list[Finding]]:
+    """Evidence that no signer of the target branch stands for today, as git here has them; no network is asked."""
+    told: dict[str, list[Finding]] = {name: [] for name in found}
+    its = {name: each for name, each in found.items() if each.pointer and each.envelope}
+    try:
+        known = trust.known(root) if its else ()
+    except EvidenceRefused as refused:
+        return told | {name: [desired.drift(name, _SIGNED, _WANTED, refused.what)] for name in its}
+    for name, each in its.items():
+        assert each.pointer is not None
+        assert each.envelope is not None
+        where = str(past.path(name))
+        try:
+            trust.verify(each.envelope.data, known, "release", where, offline=True)
+        except (EvidenceRefused, MachineRefused) as refused:
+            told[name].append(desired.drift(name, _SIGNED, _WANTED, refused.what))
+        if (image := each.envelope.statement.predicate.image.image) != each.pointer.digest:
+            told[name].append(desired.drift(name, _SIGNED, f"about {each.pointer.digest}", f"is about {image}"))
+    return told
 
 
 def _last(name: str, moves: tuple[Move, ...]) -> list[Finding]:

@@ -34,11 +34,12 @@ def known(root: Path, target: str | None = None) -> Signers:
         raise EvidenceRefused(f"{where}: is not UTF-8", todo) from error
 
 
-def verify(data: bytes, known: Signers, role: Role, where: str) -> Verified:
+def verify(data: bytes, known: Signers, role: Role, where: str, *, offline: bool = False) -> Verified:
     """What was signed, and by whom of ``known``, who may act as ``role``.
 
     ``data`` is a DSSE envelope, or a Sigstore bundle with one: signed by a key, or by an identity. Raises
-    EvidenceRefused when it does not hold, MachineRefused when Sigstore cannot be asked about it.
+    EvidenceRefused when it does not hold, MachineRefused when Sigstore cannot be asked about it. ``offline`` asks it by
+    the roots of trust that were fetched last.
     """
     plain = strict.read(data, where, dsse.LARGEST)
     if "mediaType" not in plain:
@@ -48,4 +49,4 @@ def verify(data: bytes, known: Signers, role: Role, where: str) -> Verified:
         raise EvidenceRefused(f"{where}: is no bundle {sigstore.BUNDLE} with an envelope", "sign it again")
     if "publicKey" in material:
         return dsse.verify_plain(envelope, known, role, where)
-    return sigstore.verify(data, known, role, where)
+    return sigstore.verify(data, known, role, where, offline=offline)
