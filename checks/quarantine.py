@@ -86,8 +86,16 @@ def find(entries: Entries, image: str, model: str) -> Entry | None:
 
 
 def add(entries: Entries, entry: Entry) -> Entries:
-    """With ``entry`` at the end. An image that is held already stays as it is: who was first, and why, is kept."""
-    return entries if any(entry.image == known.image for known in entries) else (*entries, entry)
+    """With ``entry`` at the end. Of an image that is held already, who was first and why is kept.
+
+    Its weights are held from now on, if ``entry`` has them and they were not yet.
+    """
+    if all(entry.image != known.image for known in entries):
+        return (*entries, entry)
+    return tuple(
+        known.model_copy(update={"model": known.model or entry.model}) if known.image == entry.image else known
+        for known in entries
+    )
 
 
 def release(entries: Entries, name: str) -> Entries:

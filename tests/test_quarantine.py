@@ -35,6 +35,13 @@ def test_an_image_is_held_once_and_the_first_reason_stays() -> None:
     assert quarantine.add((ONE,), TWO) == (ONE, TWO)
 
 
+def test_weights_that_turn_out_bad_are_held_beside_their_image() -> None:
+    """It was rolled back to an image of the same weights, and then further."""
+    image = ONE.model_copy(update={"model": None})
+    assert quarantine.add((image, TWO), ONE.model_copy(update={"why": "another"})) == (ONE, TWO)
+    assert quarantine.add((ONE,), image) == (ONE,)
+
+
 @pytest.mark.parametrize("name", [ONE.image, ONE.model, ONE.version])
 def test_what_is_released_is_named(name: str) -> None:
     assert quarantine.release((ONE, TWO), name) == (TWO,)
