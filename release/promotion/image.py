@@ -10,6 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tqdm import tqdm
+
 from checks import digest
 from checks.errors import BuildRefused, EvidenceRefused, RegistryRefused
 from checks.serving import ImageReport
@@ -21,12 +23,10 @@ from release.oci import image as images
 from release.oci.base import Base
 from release.oci.documents import Manifest
 from release.oci.image import About, Added
-from release.oci.layout import Layout
 from release.oci.reference import Reference
 from release.oci.types import Store
 from release.promotion.asked import Answer
 from release.promotion.record import Recorded
-from release.recipe import KNOWN
 from release.registry.client import Repository
 from release.registry.retries import Patience
 
@@ -44,8 +44,8 @@ class There(NamedTuple):
 
 
 def open_place(root: Path, named: Reference) -> Store:
-    """The store of an image. Of a folder it is remembered which blobs were hashed here, as for builds."""
-    return Layout(root / named.name, root / KNOWN) if named.host is None else stores.open_store(named, root)
+    """The store of an image. Of a folder every blob is hashed: what a build remembers of it is a file like others."""
+    return stores.open_store(named, root)
 
 
 def there(store: Store, image: str) -> There:
@@ -58,9 +58,16 @@ def there(store: Store, image: str) -> There:
     if not isinstance(found, Manifest):
         raise EvidenceRefused(f"{where}: is no image but an index", "name the image of one platform")
     blobs = {layer.digest: layer.size for layer in found.layers}
-    with ThreadPoolExecutor(_THREADS) as pool:
-        held = pool.map(lambda blob: store.has(*blob), blobs.items())
-        lost = [blob for blob, is_there in zip(blobs, held, strict=True) if not is_there]
+    lost, total = list[str](), sum(blobs.values())
+    with (
+        tqdm(total=total, desc="check", unit="B", unit_scale=True, disable=None, leave=False) as bar,
+        ThreadPoolExecutor(_THREADS) as pool,
+    ):
+        for (blob, size), is_there in zip(
+            blobs.items(), pool.map(lambda blob: store.has(*blob), blobs.items()), strict=True
+        ):
+            bar.update(size)
+            lost += [] if is_there else [blob]
     if lost:
         others = tuple(f"{where}: layer {blob} is not there, or not whole" for blob in lost[1:])
         raise RegistryRefused(f"{where}: layer {lost[0]} is not there, or not whole", "push the image again", others)
