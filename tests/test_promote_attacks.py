@@ -1,18 +1,28 @@
 """Ways around a promotion that somebody found: each is shut, and stays so."""
 
+import base64
+import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from checks import layout
-from checks.errors import PromotionRefused
+from checks import digest, layout, params_file, pointer
+from checks.errors import EvidenceRefused, PromotionRefused, Refusal, RegistryRefused
+from release.build import Options as BuildOptions
+from release.build import build
 from release.ledger import disagreements
+from release.oci.known import state
+from release.oci.layout import Layout
 from release.promotion import site
+from release.recipe import KNOWN
 from release.rollback import Options, RolledBack, rollback
+from release.status import lines, status
 from tests import promotion_tree as tree
-from tests.ledger_tree import git, keep
+from tests import signing_tree
+from tests.build_tree import BaseLayout
+from tests.ledger_tree import git, keep, refs
 from tests.promotion_tree import Release, move
 
 alone = tree.alone
@@ -110,3 +120,116 @@ def test_a_version_of_a_side_branch_is_nobodys(root: Path) -> None:
     done = move(root, "staging").after
     assert done is not None
     assert done.version == "v0.4.0"
+
+
+# The base that was reviewed
+
+
+def another_base(root: Path) -> str:
+    home = BaseLayout(root / layout.STATE / "evil")
+    return "oci:" + home.tag(home.image(settings={"Entrypoint": ["/evil"]}), "1").removeprefix(f"oci:{root}/")
+
+
+def test_an_image_on_a_base_of_the_command_line_is_not_signed(tmp_path: Path) -> None:
+    root = tmp_path / "work"
+    tree.prepare(root)
+    report = build(root, BuildOptions(base=another_base(root)))
+    signing_tree.served(root, report)
+    with pytest.raises(EvidenceRefused, match=r"image\.json: is made on oci:.*/evil.*, serve\.base of params\.yaml is"):
+        tree.signed(root, report)
+
+
+def test_an_image_on_another_base_than_the_target_has_is_not_promoted(tmp_path: Path) -> None:
+    """The target had it once, and took it back."""
+    root = tmp_path / "work"
+    tree.prepare(root)
+    wanted, other = params_file.load(root / layout.PARAMS).serve.base, another_base(root)
+    tree.rewrite(root, layout.PARAMS, lambda plain: plain["serve"].update(base=other))
+    tree.release(root)
+    tree.rewrite(root, layout.PARAMS, lambda plain: plain["serve"].update(base=wanted))
+    assert f"it is made on {other}; serve.base of main is {wanted}" in gaps(root, "staging")
+
+
+def gaps(root: Path, environment: str, **options: Any) -> str:
+    with pytest.raises(Refusal) as found:
+        move(root, environment, **options)
+    return "\n".join([str(found.value), *found.value.others])
+
+
+def test_a_base_that_was_changed_since_is_asked_of_the_next_environment(root: Path) -> None:
+    tree.rewrite(root, layout.PARAMS, lambda plain: plain["serve"].update(base=None))
+    assert "serve.base of main is null: none; build on that" in gaps(root, "production")
+
+
+# A policy that became stricter
+
+
+@pytest.mark.parametrize(
+    "stricter",
+    [
+        lambda plain: plain["serve"]["verify"].update(max_logprob_diff=1e-9),
+        lambda plain: plain["validate"]["min_rows"].update(test=1_000_000),
+        lambda plain: plain["evaluate"]["scorers"].append({"kind": "token-f1"}),
+    ],
+)
+def test_scorers_and_bounds_are_of_the_policy_as_gates_are(root: Path, stricter: tree.Edit) -> None:
+    tree.rewrite(root, layout.PARAMS, stricter)
+    git(root, "checkout", "--quiet", "HEAD^")
+    shutil.rmtree(root / "reports")
+    assert "it was judged under another policy than main has now: against that, " in gaps(root, "production")
+
+
+# A move by hand with evidence that nobody may sign
+
+
+def forged(root: Path) -> str:
+    """Production's pointer names another image, and evidence about it that mallory signed."""
+    image, path = f"sha256:{'e' * 64}", root / PRODUCTION / layout.POINTER
+    data = (root / PRODUCTION / layout.EVIDENCE).read_bytes()
+    plain = tree.about(json.loads(base64.b64decode(json.loads(data)["payload"])), image)
+    data = tree.envelope(root, plain, "mallory")
+    was = pointer.parse(path.read_bytes(), "x")
+    named = f"{was.image.rpartition('@')[0]}@{image}"
+    path.write_bytes(
+        pointer.write(was.model_copy(update={"version": "v9.0.0", "image": named, "evidence": digest.of_bytes(data)}))
+    )
+    (root / PRODUCTION / layout.EVIDENCE).write_bytes(data)
+    keep(root, "docs")
+    return named
+
+
+def test_a_pointer_with_evidence_of_nobody_is_never_said_to_be_so_already(root: Path) -> None:
+    image, before = forged(root), refs(root)
+    told = gaps(root, "production", image=image)
+    assert "and nobody who may stands for it: the evidence of production" in told
+    assert "`lockstep rollback production`" in told
+    assert refs(root) == {**before, "refs/heads/main": git(root, "rev-parse", "main")}
+    assert "v9.0.0" not in git(root, "tag", "--list")
+    assert any("production" in line or "evidence" in line for line in lines(status(root)))
+    state = next(each for each in status(root).environments if each.environment == "production")
+    assert [each.git for each in state.drift if "evidence" in each.what] == ["signed by one who may"]
+
+
+def test_status_says_who_no_longer_stands_for_what_runs(root: Path) -> None:
+    assert [each.drift for each in status(root).environments] == [(), ()]
+    text = (root / layout.SIGNERS).read_text()
+    (root / layout.SIGNERS).write_text(text[text.index("- name: bob") :])
+    keep(root, "ada has left")
+    told = [line for line in lines(status(root)) if "that is unknown here" in line]
+    assert len(told) == 2
+
+
+# What a build remembers is a file
+
+
+def test_a_memory_that_was_written_by_hand_makes_no_blob_whole(root: Path, releases: tuple[Release, ...]) -> None:
+    known = json.loads((root / KNOWN).read_text()) if (root / KNOWN).exists() else {}
+    for release in (releases[0], releases[2]):
+        for layer in json.loads(Layout(root / layout.IMAGE).document(release.digest).data)["layers"]:
+            path = root / layout.IMAGE / "blobs" / "sha256" / layer["digest"].removeprefix("sha256:")
+            path.write_bytes(b"E" * path.stat().st_size)
+            known[str(path.absolute())] = state(path)
+    (root / KNOWN).write_text(json.dumps(known))
+    assert "is not there, or not whole" in gaps(root, "production")
+    with pytest.raises(RegistryRefused, match="is not there, or not whole"):
+        back(root)
