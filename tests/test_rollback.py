@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from checks import digest, layout, pointer, quarantine
+from checks import digest, layout, params_file, pointer, quarantine
 from checks.errors import EvidenceRefused, PromotionRefused, Refusal, RegistryRefused
 from checks.statement import ENVELOPE
 from release import drill as drills
@@ -148,6 +148,7 @@ def test_a_release_is_held_back_by_its_image_where_the_good_one_has_the_same_wei
     move(root, "staging")
     home = BaseLayout(root / layout.STATE / "other")
     pinned = home.tag(home.image(layers=3), "1").removeprefix(f"oci:{root}/")
+    was = params_file.load(root / layout.PARAMS).serve.base
     tree.rewrite(root, layout.PARAMS, lambda plain: plain["serve"].update(base=f"oci:{pinned}"))
     second = tree.release(root)
     assert second.report.model == first.report.model
@@ -157,6 +158,7 @@ def test_a_release_is_held_back_by_its_image_where_the_good_one_has_the_same_wei
     held = back(root, "staging").held
     assert held is not None
     assert (held.image, held.model) == (second.digest, None)
+    tree.rewrite(root, layout.PARAMS, lambda plain: plain["serve"].update(base=was))
     assert move(root, "production").done == "moved"
 
 
