@@ -2,10 +2,9 @@
 
 An overlay is edited by people, and a cluster by anybody; ``release.overlays.check`` sees neither. What the release says
 (image, annotations, command, paths, user, grace) must come out as it was written. What it does not speak of (replicas,
-resources, labels, a proxy beside the server) is the environment's own.
+resources, labels, a proxy beside the server) is the environment's own, but for ways into the server and around it.
 """
 
-import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,13 @@ from typing import Any
 import yaml
 
 from checks import layout
-from release.overlays import CONTAINER, PLACEHOLDER, PREFIX, SERVER
+from release.overlays import CONTAINER, LABEL, PLACEHOLDER, PREFIX, SERVER
 
-_LABEL = "app.kubernetes.io/name"
 _KSERVE_CONTAINER = "kserve-container"  # what KServe asks the first container to be called
 # What decides what is served beside the image; a release that does not speak of it leaves it to the image.
 _DECIDING = ("command", "args", "env", "envFrom")
+_SHM = {"name": "shm", "mountPath": "/dev/shm"}  # noqa: S108 - of the base
+_SHARED = ("hostPID", "hostIPC", "hostNetwork", "shareProcessNamespace", "workerSpec", "model")  # of a pod
 _KEYS = ("name", "mountPath")  # by which an element of a list is the same one
 
 
@@ -28,7 +28,8 @@ def gaps(objects: Sequence[Mapping[str, Any]], environment: str, wanted: Mapping
     ``objects`` are plain values of one environment, with whatever else lies in its namespace.
     """
     patch = yaml.safe_load(wanted[layout.ENVIRONMENTS / environment / SERVER])
-    found = [item for item in objects if _is_server(item)]
+    servers = [item for item in objects if _is_server(item)]
+    found = [item for item in servers if not any(_made_of(item, each) for each in servers)]
     if patch is None:
         return [f"{_called(item)}: nothing has been promoted to {environment} for a cluster" for item in found]
     if len(found) != 1:
@@ -49,7 +50,11 @@ def gaps(objects: Sequence[Mapping[str, Any]], environment: str, wanted: Mapping
             *_differences({key: value for key, value in server.items() if key != "name"}, container, "server"),
             *_image(server, container),
             *_deciding(server, container),
-            *_covered(server, container),
+            *_mounts(server, container),
+            *_volumes(intended, pod),
+            *_asked(server, container),
+            *_beside(container, pod),
+            *_around(found[0], objects),
         )
     ]
 
@@ -59,7 +64,7 @@ def _is_server(item: Mapping[str, Any]) -> bool:
     if item.get("kind") not in ("Deployment", "InferenceService"):
         return False
     told, labels = _at(item, "metadata", "annotations"), _at(item, "metadata", "labels")
-    return any(str(key).startswith(PREFIX) for key in told) or labels.get(_LABEL) == CONTAINER
+    return any(str(key).startswith(PREFIX) for key in told) or labels.get(LABEL) == CONTAINER
 
 
 def _pod(item: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -100,13 +105,111 @@ def _deciding(server: Mapping[str, Any], container: Mapping[str, Any]) -> Iterat
             yield f"server.{key}: the release sets none of {here!r}"
 
 
-def _covered(server: Mapping[str, Any], container: Mapping[str, Any]) -> Iterator[str]:
-    """Nothing is mounted over the weights, nor below or above them."""
-    ours = {each["mountPath"] for each in server["volumeMounts"]} | {"/dev/shm"}  # noqa: S108 - of the base
-    for each in container.get("volumeMounts") or []:
-        path = str(each.get("mountPath")) if isinstance(each, dict) else ""
-        if path not in ours and posixpath.normpath(f"//{path}").lstrip("/").split("/")[0] in ("", "models"):
-            yield f"server.volumeMounts: {path} is mounted over the weights"
+def _mounts(server: Mapping[str, Any], container: Mapping[str, Any]) -> Iterator[str]:
+    """Nothing else is mounted in the server: over its weights, or its code."""
+    ours = [_SHM, *server["volumeMounts"]]
+    for each in _dicts(container, "volumeMounts"):
+        said = {key: value for key, value in each.items() if value not in (False, "Disabled", "None")}  # defaults
+        if said not in ours:
+            yield f"server.volumeMounts: {each.get('mountPath')}: the release does not mount it so"
+    if container.get("volumeDevices"):
+        yield "server.volumeDevices: the release has none"
+
+
+def _volumes(intended: Mapping[str, Any], pod: Mapping[str, Any]) -> Iterator[str]:
+    wanted = {each["name"]: each for each in intended["volumes"]}
+    for each in _dicts(pod, "volumes"):
+        if "hostPath" in each:
+            yield f"pod.volumes.{each.get('name')}: is of the node"
+        elif (ours := wanted.get(str(each.get("name")))) and each.keys() != ours.keys():
+            yield f"pod.volumes.{each['name']}: is more than the release says"
+
+
+def _asked(server: Mapping[str, Any], container: Mapping[str, Any]) -> Iterator[str]:
+    """What is run in the server beside its command, and what answers for it."""
+    if container.get("lifecycle") != server["lifecycle"]:
+        yield f"server.lifecycle: is {container.get('lifecycle')!r}"
+    for key in ("workingDir", "terminationMessagePath"):
+        if container.get(key) not in (None, "/dev/termination-log"):
+            yield f"server.{key}: is {container[key]!r}"
+    for key in ("startupProbe", "readinessProbe", "livenessProbe"):
+        probe = _at(container, key)
+        here = {name: value for name, value in _at(probe, "httpGet").items() if (name, value) != ("scheme", "HTTP")}
+        if here != server[key]["httpGet"] | {"port": "http"} or {"exec", "grpc", "tcpSocket"} & probe.keys():
+            yield f"server.{key}: asks otherwise than the release says"
+    if [each for each in _dicts(container, "ports") if each.get("name") == "http" and "hostPort" not in each] != [
+        each for each in _dicts(container, "ports") if each.get("containerPort") == server["ports"][0]["containerPort"]
+    ]:
+        yield "server.ports: http is another port"
+
+
+def _beside(container: Mapping[str, Any], pod: Mapping[str, Any]) -> Iterator[str]:
+    """A container beside the server shares nothing with it but the network, and does not answer in its place."""
+    yield from (f"pod.{key}: is {pod[key]!r}" for key in _SHARED if pod.get(key))
+    rooms = {each.get("name") for each in _dicts(container, "volumeMounts")}
+    listed = [each for key in ("containers", "initContainers", "ephemeralContainers") for each in _dicts(pod, key)]
+    for each in listed:
+        security = _at(each, "securityContext")
+        if security.get("privileged") or _at(security, "capabilities").get("add"):
+            yield f"container {each.get('name')}: has more rights than a container has"
+        if each is container:
+            continue
+        if rooms & {mount.get("name") for mount in _dicts(each, "volumeMounts")}:
+            yield f"container {each.get('name')}: mounts a volume of the server"
+        if any(port.get("name") == "http" for port in _dicts(each, "ports")):
+            yield f"container {each.get('name')}: has the server's port, http"
+
+
+def _around(server: Mapping[str, Any], objects: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """What takes the server's requests to something else, as far as it is among ``objects``."""
+    yield from (
+        f"spec.{key}: stands before the server" for key in ("transformer", "explainer") if _at(server, "spec", key)
+    )
+    labels = _labels(server)
+    services = [item for item in objects if item.get("kind") == "Service"]
+    selecting = [item for item in services if _selects(item, labels)]
+    for item in services:
+        if item not in selecting:
+            if _at(item, "metadata", "labels").get(LABEL) == CONTAINER:
+                yield f"{_called(item)}: does not select the server"
+        elif "externalName" in _at(item, "spec") or any(
+            port.get("targetPort") != "http" for port in _dicts(_at(item, "spec"), "ports")
+        ):
+            yield f"{_called(item)}: leads elsewhere than to the server's port, http"
+    for item in objects:
+        if item.get("kind") in ("Endpoints", "EndpointSlice"):
+            yield f"{_called(item)}: is written by nobody: a Service finds the server by its label"
+        elif item is not server and not _made_of(item, server):
+            here = _labels(item)
+            if here.get(LABEL) == CONTAINER or any(_selects(service, here) for service in selecting):
+                yield f"{_called(item)}: has the labels by which the server is found"
+
+
+def _labels(item: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Of the pods that an object makes, or is."""
+    if item.get("kind") == "InferenceService":
+        return {**_at(item, "metadata", "labels"), **_at(item, "spec", "predictor", "labels")}
+    if item.get("kind") == "Pod":
+        return _at(item, "metadata", "labels")
+    spec = _at(item, "spec")
+    return _at(_at(spec, "jobTemplate", "spec") or spec, "template", "metadata", "labels")
+
+
+def _selects(service: Mapping[str, Any], labels: Mapping[str, Any]) -> bool:
+    selector = _at(service, "spec", "selector")
+    return bool(selector) and selector.items() <= labels.items()
+
+
+def _made_of(item: Mapping[str, Any], server: Mapping[str, Any]) -> bool:
+    """Whether a cluster made it of the server: KServe makes a Deployment of an InferenceService."""
+    uid = _at(server, "metadata").get("uid")
+    owners = _dicts(_at(item, "metadata"), "ownerReferences")
+    return uid is not None and any(each.get("uid") == uid and each.get("controller") is True for each in owners)
+
+
+def _dicts(value: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+    found = value.get(key)
+    return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
 
 
 def _differences(wanted: Any, found: Any, where: str) -> Iterator[str]:

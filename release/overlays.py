@@ -39,6 +39,7 @@ PREFIX = "lockstep/"
 # The base's image: `images:` of an environment replaces it where weights come alone. No such host exists (RFC 2606).
 PLACEHOLDER = "lockstep.invalid/server"
 CONTAINER = "server"
+LABEL = "app.kubernetes.io/name"  # by it, and the container's name as its value, the base's objects find the server
 WEIGHTS = "weights"  # the volume, where they come alone
 
 # Seconds between the order to end and SIGTERM: routers and proxies stop sending requests in that time.
@@ -157,9 +158,14 @@ def _reference(pointer: Pointer) -> Reference:
     return found._replace(tag=None)
 
 
+def rooms_of(runtime: Runtime) -> dict[str, str]:
+    """The runtime's writable paths by the names of their volumes."""
+    return {re.sub(r"[^a-z0-9]+", "-", path.lower()).strip("-"): path for path in runtime.writable}
+
+
 def _of_runtime(runtime: Runtime, serve: Serve) -> tuple[dict[str, Any], dict[str, Any]]:
     """What a runtime says of its pod, and of its container; the base has the rest."""
-    rooms = {re.sub(r"[^a-z0-9]+", "-", path.lower()).strip("-"): path for path in runtime.writable}
+    rooms = rooms_of(runtime)
     if len(rooms) < len(runtime.writable) or {"", "shm", WEIGHTS} & rooms.keys():
         raise ParamsRefused(
             f"{runtime.name}: writable: {', '.join(runtime.writable)}: these cannot be volumes", "name other paths"

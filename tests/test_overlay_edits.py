@@ -49,11 +49,14 @@ def server(**fields: Any) -> Callable[[Path], None]:
     return merge({"containers": [{"name": "server"} | fields]})
 
 
-def write(name: str, text: str, **fields: Any) -> Callable[[Path], None]:
+def write(
+    name: str, text: str, then: Callable[[Path], object] = lambda _: None, **fields: Any
+) -> Callable[[Path], None]:
     def do(tree: Path) -> None:
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         (tree / name).write_text(text)
         own(**fields)(tree)
+        then(tree)
 
     return do
 
@@ -75,6 +78,45 @@ def link(name: str, target: str) -> Callable[[Path], None]:
     return do
 
 
+def workload(kind: str) -> Callable[[Path], None]:
+    """Another one beside the server, with an image that people may name."""
+    template = {"metadata": {"labels": {LABEL: "server"}}, "spec": {"containers": [{"name": "x", "image": EVIL}]}}
+    value = {
+        "apiVersion": "apps/v1", "kind": kind, "metadata": {"name": "other"},
+        "spec": {"selector": {"matchLabels": {LABEL: "server"}}, "template": template},
+    }  # fmt: skip
+    return write("staging/other.yaml", yaml.safe_dump(value), resources=[OWN_RELEASE, "other.yaml"])
+
+
+def sidecar(**fields: Any) -> Callable[[Path], None]:
+    return merge({"containers": [{"name": "proxy", "image": EVIL} | fields]})
+
+
+LABEL = overlays.LABEL
+SWAP = yaml.safe_dump(
+    {
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "server"},
+        "spec": {"template": {"spec": {"containers": [{"name": "server", "image": EVIL, "command": ["/evil"]}]}}},
+    }
+)  # fmt: skip
+AGAIN = yaml.safe_dump(
+    {"namePrefix": "a-", "resources": ["../../base"], "images": [{"name": overlays.PLACEHOLDER, "newName": "evil.example/x", "digest": OTHER}]}
+)  # fmt: skip
+ELSEWHERE = {
+    "apiVersion": "v1",
+    "kind": "Service",
+    "metadata": {"name": "more"},
+    "spec": {"selector": {LABEL: "server"}, "ports": [{"port": 81, "targetPort": 9}]},
+}
+SLICE = {
+    "apiVersion": "discovery.k8s.io/v1",
+    "kind": "EndpointSlice",
+    "metadata": {"name": "x", "labels": {"kubernetes.io/service-name": "server"}},
+    "addressType": "IPv4",
+    "endpoints": [{"addresses": ["10.0.0.1"]}],
+    "ports": [{"port": 9}],
+}
+CODE = "/opt/conda/lib/python3.11/site-packages/sitecustomize.py"
 CONTAINERS = "/spec/template/spec/containers"
 TRANSFORMER = (
     "apiVersion: builtin\nkind: ImageTagTransformer\nmetadata: {name: x}\nimageTag: {name: x, newTag: latest}\n"
@@ -96,9 +138,9 @@ TAMPERS: list[tuple[Callable[[Path], None], str, str | None]] = [
     (server(args=["--model=/tmp/x"]), "args: what the server", "server.args: the release sets none"),
     (server(env=[{"name": "MODEL_ID", "value": "/tmp/x"}]), "env: what the server", "server.env: the release sets none"),
     (server(envFrom=[{"configMapRef": {"name": "x"}}]), "envFrom: what the server", "server.envFrom: the release sets none"),
-    (server(volumeMounts=[{"name": "tmp", "mountPath": "/models"}]), "mountPath: /models: is over the weights", "server.volumeMounts: /models is"),
-    (server(volumeMounts=[{"name": "tmp", "mountPath": "/tmp/../models/x"}]), "mountPath: .*: is over", "server.volumeMounts: .* is mounted over"),
-    (server(volumeMounts=[{"name": "tmp", "mountPath": "//models/"}]), "mountPath: .*: is over", "server.volumeMounts: .* is mounted over"),
+    (server(volumeMounts=[{"name": "tmp", "mountPath": "/models"}]), "volumeMounts: tmp: the release alone", "server.volumeMounts: /models: the release does not"),
+    (server(volumeMounts=[{"name": "tmp", "mountPath": "/tmp/../models/x"}]), "volumeMounts: tmp: the release alone", "server.volumeMounts: .*models.*: the release does not"),
+    (server(volumeMounts=[{"name": "tmp", "mountPath": "//models/"}]), "volumeMounts: tmp: the release alone", "server.volumeMounts: .*models.*: the release does not"),
     (merge({"containers": [{"name": "server", "$patch": "delete"}, {"name": "other", "image": EVIL}]}), r"\$patch: replaces", "has no container server"),
     (merge({"volumes": [{"name": "weights", "persistentVolumeClaim": {"claimName": "x"}}]}), "name: weights: the release brings", None),
     (merge({"containers": [{"name": "proxy", "image": "proxy:latest"}]}), "image: 'proxy:latest'", None),
@@ -125,8 +167,8 @@ TAMPERS: list[tuple[Callable[[Path], None], str, str | None]] = [
     (own(resources=[]), "resources: name one of", "staging: one Deployment or InferenceService is to run the release, there is none"),
     (own(resources=["release/deployment", "../../../elsewhere"]), "'../../../elsewhere': name a folder", None),
     (own(components=["../../../elsewhere"]), "'../../../elsewhere': name a folder", None),
-    (own(patches=[{"path": "patch.txt"}]), "'patch.txt': name a folder or a .yaml file", None),
-    (own(patches=[{"Path": "../x.yaml"}]), "patches: write options, patch, path, target", None),
+    (own(patches=[{"path": "patch.txt"}]), "'patch.txt': name a .yaml file", None),
+    (own(patches=[{"Path": "../x.yaml"}]), "patches: write patch, path, target", None),
     (own(patches=[{"patch": "a: &x [1]\nb: *x"}]), "patches: a patch is not one plain YAML document", None),
     (own(patches=[{"patch": "a: 1\n---\nb: 2"}]), "patches: a patch is not one plain YAML document", None),
     (own(replacements=[]), "replacements: an environment may not use it", None),
@@ -146,6 +188,59 @@ TAMPERS: list[tuple[Callable[[Path], None], str, str | None]] = [
     (lambda tree: (tree / "staging" / "kustomization.yaml").unlink(), "staging/kustomization.yaml: is missing", None),
     (lambda tree: put(tree, {OWN: b"\xff"}), "kustomization.yaml: is not one plain YAML", None),
     (lambda tree: put(tree, {OWN: b"[]"}), "kustomization.yaml: is no mapping", None),
+    # Files that are read whatever they are called.
+    (write("staging/swap", SWAP, patches=[{"path": "swap"}]), "'swap': name a .yaml file", "server.image: is "),
+    (write("staging/.yaml", SWAP, patches=[{"path": ".yaml"}]), "'.yaml': name a .yaml file", "server.image: is "),
+    (write("staging/a.YAML", SWAP, patches=[{"path": "a.YAML"}]), "'a.YAML': name a .yaml file", "server.image: is "),
+    (write("staging/Kustomization", SWAP, patches=[{"path": "Kustomization"}]), "'Kustomization': name a .yaml file", None),
+    (write("staging/more", SWAP.replace("name: server", "name: other"), resources=[OWN_RELEASE, "more"]), "'more': name a folder with a kustomization", None),
+    (write("components/more", "patches: []", components=["../components/more"]), "'../components/more': name a folder", None),
+    (own(resources=[OWN_RELEASE, "gone"]), "'gone': name a folder", None),
+    (own(resources=[OWN_RELEASE, "gone.yaml"]), "'gone.yaml': name a folder", None),
+    (write("staging/l.yaml", "kind: List\napiVersion: v1\nitems: [{apiVersion: v1, kind: ConfigMap, metadata: {name: x}}]\n", resources=[OWN_RELEASE, "l.yaml"]), "kind: List: write one object", None),
+    # A second server.
+    (write("staging/again/kustomization.yaml", AGAIN, resources=[OWN_RELEASE, "again"]), "'../../base': name a folder", "one Deployment or InferenceService"),
+    (write("staging/again/kustomization.yaml", "namePrefix: a-\nresources: [../release/deployment]\n", resources=[OWN_RELEASE, "again"]), "'../release/deployment': name a folder", "one Deployment or InferenceService"),
+    (workload("Deployment"), "other.yaml: app.kubernetes.io/name: is how the Service finds", "Deployment other: has the labels"),
+    (workload("StatefulSet"), "other.yaml: app.kubernetes.io/name: is how", "StatefulSet other: has the labels"),
+    (own(labels=[{"pairs": {LABEL: "server"}, "includeTemplates": True}]), "app.kubernetes.io/name: is how", None),
+    (own(labels=[{"pairs": {"image": "x"}, "fields": [{"path": "spec/template/spec/containers", "kind": "Deployment", "create": True}]}]), "labels: write includeSelectors, includeTemplates, pairs", None),
+    # The Service.
+    (operations({"op": "replace", "path": "/spec/ports/0/targetPort", "value": 9}, kind="Service"), "targetPort: is of", "Service server: leads elsewhere"),
+    (operations({"op": "replace", "path": "/spec/ports", "value": [{"port": 80}]}, kind="Service"), "/spec/ports: is of", "Service server: leads elsewhere"),
+    (operations({"op": "replace", "path": "/spec/selector", "value": {"app": "x"}}, kind="Service"), "/spec/selector: is of", "Service server: does not select"),
+    (operations({"op": "add", "path": "/spec/externalName", "value": "evil.example"}, kind="Service"), "externalName: is of", "Service server: leads elsewhere"),
+    (operations({"op": "replace", "path": "x/spec/ports/0", "value": {"port": 80}}, kind="Service"), "x/spec/ports/0: is of", "Service server: leads elsewhere"),
+    (write("staging/s.yaml", yaml.safe_dump(ELSEWHERE), resources=[OWN_RELEASE, "s.yaml"]), "s.yaml: kind: Service", "Service more: leads elsewhere"),
+    (write("staging/s.yaml", yaml.safe_dump(SLICE), resources=[OWN_RELEASE, "s.yaml"]), "s.yaml: kind: EndpointSlice", "EndpointSlice x: is written by nobody"),
+    (replace("base/service.yaml", "targetPort: http", "targetPort: 9"), "base/service.yaml: targetPort: 9", "Service server: leads elsewhere"),
+    (replace("base/service.yaml", "    app.kubernetes.io/name: server\n  ports", "    app: x\n  ports"), "base/service.yaml: selector: is of", "Service server: does not select"),
+    (sidecar(ports=[{"name": "http", "containerPort": 9}]), "ports: http is the server's", "container proxy: has the server's port"),
+    # What runs in the server, or answers for it.
+    (server(lifecycle={"postStart": {"exec": {"command": ["x"]}}}), "lifecycle: what", "server.lifecycle: is "),
+    (operations({"op": "add", "path": f"{CONTAINERS}/0/lifecycle/postStart", "value": {"exec": {"command": ["x"]}}}), "postStart: is of", "server.lifecycle: is "),
+    (server(livenessProbe={"exec": {"command": ["x"]}}), "livenessProbe: what the server is asked", "server.livenessProbe: asks"),
+    (server(readinessProbe={"httpGet": {"port": 9}}), "readinessProbe: what the server is asked", "server.readinessProbe: asks"),
+    (server(workingDir="/tmp/x"), "workingDir: what", "server.workingDir: is '/tmp/x'"),
+    (server(ports=[{"containerPort": 8080, "name": "x"}]), "ports: what", "server.ports: http is another"),
+    (operations({"op": "replace", "path": f"{CONTAINERS}/0/name", "value": "x"}), "0/name: is of", "has no container server"),
+    (merge({"volumes": [{"name": "evil", "configMap": {"name": "evil"}}], "containers": [{"name": "server", "volumeMounts": [{"name": "evil", "mountPath": CODE, "subPath": "x"}]}]}), "volumeMounts: evil: the release alone", "sitecustomize.py: the release does not"),
+    (operations({"op": "add", "path": f"{CONTAINERS}/0/volumeMounts/-", "value": {"name": "tmp", "mountPath": CODE}}), "volumeMounts/-: is of", "sitecustomize.py: the release does not"),
+    (merge({"volumes": [{"name": "tmp", "configMap": {"name": "evil"}}]}), "volumes: tmp: is a volume of the server", "pod.volumes.tmp: is more"),
+    (operations({"op": "add", "path": "/spec/template/spec/volumes/0/configMap", "value": {"name": "evil"}}), "configMap: is of", "pod.volumes.*: is more"),
+    # From beside it.
+    (sidecar(volumeMounts=[{"name": "tmp", "mountPath": "/x"}]), "volumeMounts: tmp: is a volume of the server", "container proxy: mounts a volume"),
+    (merge({"initContainers": [{"name": "first", "image": EVIL, "volumeMounts": [{"name": "tmp", "mountPath": "/x"}]}]}), "volumeMounts: tmp: is a volume", "container first: mounts a volume"),
+    (sidecar(securityContext={"privileged": True}), "privileged: leads into", "container proxy: has more rights"),
+    (sidecar(securityContext={"capabilities": {"add": ["NET_ADMIN"]}}), "add: leads into", "container proxy: has more rights"),
+    *((merge({key: True}), f"{key}: leads into", f"pod.{key}: is True") for key in ("shareProcessNamespace", "hostPID", "hostNetwork", "hostIPC")),
+    (operations({"op": "add", "path": "/spec/template/spec/hostPID", "value": True}), "hostPID: is of", "pod.hostPID: is True"),
+    (merge({"volumes": [{"name": "x", "hostPath": {"path": "/"}}]}), "hostPath: leads into", "pod.volumes.x: is of the node"),
+    (merge({"ephemeralContainers": [{"name": "x", "image": EVIL}]}), "ephemeralContainers: leads into", None),
+    # The component that copies.
+    (replace("components/kserve/copied/kustomization.yaml", "fieldPath: metadata.annotations", "fieldPath: metadata.name"), "replacements: copies", None),
+    (replace("components/kserve/kustomization.yaml", "value: kserve-container", "value: other"), "0/name: is of", None),
+    (replace("components/kserve/kustomization.yaml", "$patch: delete", "$patch: replace"), "replaces or removes", None),
 ]  # fmt: skip
 
 
@@ -171,7 +266,11 @@ FREE: list[Callable[[Path], None]] = [
     server(resources={"limits": {"memory": "64Gi"}}),
     merge({"nodeSelector": {"pool": "gpu"}, "priorityClassName": "high", "imagePullSecrets": [{"name": "pull"}]}),
     merge({"containers": [{"name": "proxy", "image": f"proxy.example/p@{IMAGE}", "env": [{"name": "A", "value": "b"}]}]}),
-    merge({"volumes": [{"name": "cache", "emptyDir": {}}], "containers": [{"name": "server", "volumeMounts": [{"name": "cache", "mountPath": "/cache"}]}]}),
+    merge({"volumes": [{"name": "cache", "emptyDir": {}}], "containers": [{"name": "proxy", "image": f"proxy.example/p@{IMAGE}", "volumeMounts": [{"name": "cache", "mountPath": "/cache"}]}]}),
+    merge({"volumes": [{"name": "tmp", "emptyDir": {"sizeLimit": "8Gi"}}], "initContainers": [{"name": "first", "image": f"proxy.example/p@{IMAGE}"}]}),
+    write("staging/network.yaml", yaml.safe_dump({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "narrow"}, "spec": {"podSelector": {"matchLabels": {LABEL: "server"}}, "policyTypes": ["Ingress"]}}), resources=[OWN_RELEASE, "network.yaml"]),
+    write("staging/more/kustomization.yaml", "configMapGenerator: [{name: more, files: [data]}]\n", resources=[OWN_RELEASE, "more"], then=lambda tree: (tree / "staging/more/data").write_text("image: any")),
+    write("staging/notes", "image: evil"),
     operations({"op": "add", "path": f"{CONTAINERS}/-", "value": {"name": "proxy", "image": f"proxy.example/p@{IMAGE}"}}),
     operations({"op": "replace", "path": f"{CONTAINERS}/0/startupProbe/failureThreshold", "value": 720}),
     write("staging/policy.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\ndata: {image: x@y}\n".replace("image", "picture"), resources=[OWN_RELEASE, "policy.yaml"]),
