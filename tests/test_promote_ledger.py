@@ -137,7 +137,7 @@ ENVIRONMENTS: dict[str, tuple[Tamper, str]] = {
     ),
     "a resource from elsewhere": (
         edit(PRODUCTION / "kustomization.yaml", lambda text: text.replace("  - release/deployment", "  - release/deployment\n  - https://evil.example/x.yaml")),
-        "'https://evil.example/x.yaml': name a folder or a .yaml file",
+        "'https://evil.example/x.yaml': name a folder with a kustomization",
     ),
     "an image in what environments share": (
         edit(layout.ENVIRONMENTS / "base/deployment.yaml", lambda text: text.replace("lockstep.invalid/server", "evil.example/x")),
