@@ -29,16 +29,16 @@ nobodys_configuration, work, remote, service, laptop = (
 def race(first: Path, second: Path, label: str) -> list[str | Refusal]:
     """Two clones move staging at once, each to its own; what came of it."""
 
-    def go(root: Path, name: str) -> str | Refusal:
-        ledger = Ledger.open(root, PROMOTE)
+    def go(ledger: Ledger, tip: str, name: str) -> str | Refusal:
         try:
-            return ledger.commit(tips[root], tree.change(ledger, tips[root], "staging", name))
+            return ledger.commit(tip, tree.change(ledger, tip, "staging", name))
         except Refusal as refusal:
             return refusal
 
-    tips = {root: Ledger.open(root, PROMOTE).tip() for root in (first, second)}
+    ledgers = [Ledger.open(root, PROMOTE) for root in (first, second)]
+    tips = [ledger.tip() for ledger in ledgers]  # with the tags of that moment, as a verb has them
     with ThreadPoolExecutor(2) as pool:
-        return [*pool.map(go, (first, second), (f"{label} of Ada", f"{label} of Bob"))]
+        return [*pool.map(go, ledgers, tips, (f"{label} of Ada", f"{label} of Bob"))]
 
 
 def races(work: Path, remote: Path, count: int) -> None:

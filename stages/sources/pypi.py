@@ -55,11 +55,12 @@ def _wait(process: "subprocess.Popen[bytes]") -> int | None:
 def _size(folder: Path) -> int:
     """Bytes below a folder that another process changes meanwhile."""
     total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += path.stat().st_size
-        except OSError:  # moved away since it was listed
-            continue
+    for place, _, names in os.walk(folder):  # goes on where a folder is gone, as Path.rglob does not
+        for name in names:
+            try:
+                total += Path(place, name).stat().st_size
+            except OSError:  # moved away since it was listed
+                continue
     return total
 
 
