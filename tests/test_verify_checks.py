@@ -83,7 +83,7 @@ def runtime(name: str) -> Runtime:
 
 def settings(params: Params, **change: Any) -> Serve:
     verify = params.serve.verify.model_copy(
-        update={"max_logprob_diff": 0.05, "near_tie": 0.2, "start_seconds": 3.0, "drain_seconds": 3.0} | change
+        update={"max_logprob_diff": 0.05, "near_tie": 0.2, "start_seconds": 60.0, "drain_seconds": 60.0} | change
     )
     return params.serve.model_copy(update={"verify": verify, "max_total_tokens": LONGEST, "max_input_tokens": 30})
 
@@ -210,7 +210,8 @@ def test_each_fault_is_found_and_named(
     monkeypatch.setattr("release.serving.probes.told.METRIC_SECONDS", 0.3)
     monkeypatch.setattr(examine, "CHECKS", {check: examine.CHECKS[check]})
     p95 = 0.02 if what == "it is slow" else 5.0
-    with talking(params, name, drain_seconds=1.0, p95_seconds=p95) as (asked, server):
+    drain = 1.0 if what == "it does not end" else 60.0
+    with talking(params, name, drain_seconds=drain, p95_seconds=p95) as (asked, server):
         make(server)
         found = ask(asked)
     assert found[check].status == "fail", found[check]
