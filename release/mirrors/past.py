@@ -53,10 +53,10 @@ def envelope(data: bytes | None, pointer: Pointer, where: str) -> Envelope:
 
 
 def releases(ledger: Ledger, tip: str, environments: Iterable[str]) -> Released:
-    """Every image that was ever moved to, each with its last pointer; None where its evidence cannot be read."""
+    """Every image that ever ran, each with its last pointer; None where its evidence cannot be read."""
     last: dict[str, Move] = {}
     for move in sorted((move for name in environments for move in ledger.moves(tip, name)), key=lambda each: each.at):
-        if move.after is not None:
+        if move.after is not None and move.ran:
             last[move.after.image] = move
     asked = [(move.commit, path(move.environment)) for move in last.values()]
     found: dict[str, tuple[Pointer, Envelope | None]] = {}
