@@ -37,7 +37,7 @@ _CONFIG = (
     "maintenance.auto=false", "log.showRoot=true", "log.follow=false", "i18n.commitEncoding=UTF-8",
     "push.recurseSubmodules=no", "core.filesRefLockTimeout=5000",
 )  # fmt: skip
-_CREDENTIALS = re.compile(r"(?<=://)\S*@")  # a password may hold a slash
+_CREDENTIALS = re.compile(r"(?<=://)\S*@(?!sha256:)")  # a password may hold a slash; an image has a digest
 _QUERY = re.compile(r"(://[^\s?]*)\?\S*")
 _SHOWN = 400  # characters of git's words
 
