@@ -15,7 +15,7 @@ from release import runtimes
 from release.runtimes import Runtime
 from release.serving import examine
 from release.serving.client import Client
-from release.serving.probes import load
+from release.serving.probes import life, load
 from release.serving.probes.asked import Asked
 from release.serving.probes.told import samples
 from tests.tgi_standin import StandIn, Told
@@ -265,6 +265,14 @@ def test_a_server_that_dies_fails_everything_after_with_the_end_of_its_log(param
     assert "\x1b" not in lost[0].reason
     assert found["drain"].reason == "not asked: the server is gone"
     assert combine(tuple(found.values())) == "fail"
+
+
+def test_no_connection_is_being_made_at_sigterm(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(examine, "CHECKS", {"drain": examine.CHECKS["drain"]})
+    with talking(params) as (asked, server):
+        found = ask(asked)
+    assert found["drain"].status == "pass"
+    assert server.streaming_at_end == life.IN_FLIGHT
 
 
 def test_a_server_that_hangs_is_left_at_the_deadline(params: Params) -> None:

@@ -105,6 +105,8 @@ class StandIn:
         self.rows = rows  # last message to answer
         self.counted, self.asked, self.flying = 0, 0, 0
         self.bodies: list[dict[str, Any]] = []
+        self.streaming: set[Any] = set()  # the connections that a stream was sent on
+        self.streaming_at_end = 0
         self.open, self.dead, self.draining, self.cutting = True, False, False, False
         self.lock = threading.Lock()
         self.web = _Web(("127.0.0.1", 0), _handler(self))
@@ -119,6 +121,7 @@ class StandIn:
 
     def terminate(self, deadline: float) -> Ended | None:
         began = time.monotonic()
+        self.streaming_at_end = len(self.streaming)
         self.draining, self.cutting = True, self.faults.cuts_on_term
         while self.flying or self.faults.lingers:
             if time.monotonic() > began + deadline:
@@ -315,6 +318,7 @@ def _handler(server: StandIn) -> type[BaseHTTPRequestHandler]:
                     self._say(200, "json", server.chat(body))
 
         def _stream(self, body: dict[str, Any]) -> None:
+            server.streaming.add(self.client_address)
             self.send_response(200)
             self.send_header("Content-Type", "text/event-stream")
             self.send_header("Transfer-Encoding", "chunked")
