@@ -126,9 +126,11 @@ class TrainReport(Report):
     trainable_parameters: Count
     total_parameters: Count
     final_loss: float  # mean of the last tenth of the logged losses, nats per completion token
-    seconds: float
+    seconds: float  # of the whole training, the parts before an interruption included
     device: str
     versions: dict[str, str]
+    tokens: Count | None = None  # that went through the model: input ids of rows in every epoch, no padding
+    resumed_at: Count | None = None  # the step of the checkpoint from which this run went on; None: it ran through
 
 
 class MergedFile(Record):
