@@ -10,7 +10,13 @@ import click
 from release.cli import environments, evidence, image, pipeline, pull_request
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 110,
+        "auto_envvar_prefix": "LOCKSTEP",  # LOCKSTEP_VERIFY_RUNTIME is verify's --runtime
+    }
+)
 @click.version_option(package_name="lockstep")
 @click.option(
     "-C",
@@ -31,6 +37,7 @@ def main(context: click.Context, root: Path) -> None:
 for command in (
     pipeline.run,
     pipeline.gate,
+    pull_request.record,
     pull_request.report,
     pull_request.comment,
     image.build,

@@ -13,9 +13,12 @@ from release.cli.common import refusing, to_json
 @click.command()
 @click.argument("targets", nargs=-1, metavar="[STAGE]...")
 @click.option("--force", is_flag=True, help="Run the stages even when nothing changed.")
+@click.option(
+    "--remote", is_flag=True, help="Take what was made before from the DVC remote, and put there what is made."
+)
 @click.pass_obj
 @refusing
-def run(root: Path, targets: tuple[str, ...], force: bool) -> None:
+def run(root: Path, targets: tuple[str, ...], force: bool, remote: bool) -> None:
     """Run the pipeline (all of it, or up to STAGE) and say where to look.
 
     Only what changed is run. Exits as `lockstep gate` does when the pipeline reaches its verdict.
@@ -23,7 +26,7 @@ def run(root: Path, targets: tuple[str, ...], force: bool) -> None:
     from release import gate as verb
     from release import run as pipeline
 
-    pipeline.run(root, targets, force)
+    pipeline.run(root, targets, force, remote)
     if targets and "gate" not in targets:
         return
     verdict = verb.gate(root)

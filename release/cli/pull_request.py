@@ -1,4 +1,4 @@
-"""Commands about a pull request: report, comment."""
+"""Commands about a pull request: record, report, comment."""
 
 from pathlib import Path
 
@@ -15,6 +15,23 @@ LINKS = click.option(
 )
 NUMBER = click.option("--number", type=int, help="The pull request's; else as the workflow says.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
+
+
+@click.command()
+@TARGET
+@click.option("--push", metavar="BRANCH", help="Put the commit on this branch of origin, if it is still at HEAD.")
+@JSON
+@click.pass_obj
+@refusing
+def record(root: Path, target: str | None, push: str | None, as_json: bool) -> None:
+    """Commit the record of a run, dvc.lock and what git keeps of reports/, and nothing else; print the commit.
+
+    Whatever the verdict: a rejection is recorded too. Exits with 8 where there is none, with 16 when the branch moved.
+    """
+    from release import land as verb
+
+    landed = verb.land(root, push, target)
+    click.echo(to_json(landed.model_dump(mode="json")) if as_json else landed.commit)
 
 
 @click.command()
@@ -50,7 +67,9 @@ def report(
 @ASSETS
 @LINKS
 @NUMBER
-@click.option("--commit", metavar="SHA", help="The commit that the check is put on; else as the workflow says.")
+@click.option(
+    "--commit", metavar="SHA", help="The commit to put the check on, such as HEAD; else as the workflow says."
+)
 @click.option("--author", metavar="NAME", help="Who the token writes as; else it is asked.")
 @click.option("--title", default="lockstep", show_default=True, help="Tells this comment from others of its kind.")
 @click.option("--check", default="lockstep", show_default=True, help="Name of the check; none: set none.")
@@ -76,12 +95,13 @@ def comment(
     Reads GITHUB_TOKEN, GITHUB_REPOSITORY and GITHUB_API_URL. Exits with 0 when it is posted, whatever the verdict.
     """
     from release import comment as verb
+    from release import commits
     from release import report as renderer
 
     options = verb.Options(
         report=renderer.Options(target=target, assets=assets, links=_pairs(links), number=number),
         number=number,
-        commit=commit,
+        commit=(commits.resolve(root, commit) or commit) if commit else None,
         title=title,
         check=None if check == "none" else check,
         author=author,

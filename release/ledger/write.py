@@ -23,7 +23,7 @@ def commit(where: Place, tip: str, change: Change, environments: Sequence[str]) 
     ident = _identity(where.git)
     if where.remote is None:
         here.follow(where, tip)
-    made = _commit(where, tip, change)
+    made = _made(where.git, tip, change, where.prefix)
     tags = {f"refs/tags/{tag.name}": _tag(where.git, tag, made, ident) for tag in change.tags}
     if made != tip or tags:
         (push.move if where.remote else here.move)(where, Wanted(tip, made, tags), environments)
@@ -32,12 +32,11 @@ def commit(where: Place, tip: str, change: Change, environments: Sequence[str]) 
 
 def propose(where: Place, tip: str, change: Change, branch: str) -> str:
     """As ``Ledger.propose``."""
-    _identity(where.git)
     if where.remote is None:
         raise PromotionRefused(
             "there is no remote to propose a move to", "move the environment itself, or add a remote"
         )
-    made = _commit(where, tip, change)
+    made = commit_of(where.git, tip, change, where.prefix)
     return tip if made == tip else push.propose(where, made, branch)
 
 
@@ -50,10 +49,19 @@ def _identity(git: Git) -> str:
     return said.out.decode(errors="surrogateescape").strip()
 
 
-def _commit(where: Place, tip: str, change: Change) -> str:
-    """The commit as an object, which no ref names; ``tip`` when it would change nothing."""
-    git, author = where.git, change.author
-    tree = trees.changed(git, tip, {where.prefix + path.as_posix(): data for path, data in change.files.items()})
+def commit_of(git: Git, tip: str, change: Change, prefix: str = "") -> str:
+    """The commit as an object, which no ref names; ``tip`` when it would change nothing.
+
+    ``prefix`` is where the change's paths lie in the repository. Raises PromotionRefused when git does not know who
+    commits, cannot sign, or a path is none.
+    """
+    _identity(git)
+    return _made(git, tip, change, prefix)
+
+
+def _made(git: Git, tip: str, change: Change, prefix: str) -> str:
+    author = change.author
+    tree = trees.changed(git, tip, {prefix + path.as_posix(): data for path, data in change.files.items()})
     if tree == git.line("rev-parse", f"{tip}^{{tree}}"):
         return tip
     env = {"GIT_AUTHOR_NAME": printable(author.name), "GIT_AUTHOR_EMAIL": printable(author.email)} if author else {}
