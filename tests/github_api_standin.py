@@ -1,7 +1,7 @@
-"""A STAND-IN for GitHub's REST API: issue comments with paging, check runs, commit statuses, users. It keeps state.
+"""A STAND-IN for GitHub's REST API: pull requests, their comments in pages, check runs, statuses, users. It keeps state.
 
-Bodies and replies have the shape of https://docs.github.com/rest (2022-11-28): what a request may hold is written here
-anew from that page, and anything else is answered with 422 as GitHub does. ``faults`` make it misbehave.
+It is not GitHub: it shows what was sent. Bodies are held to GitHub's own description (tests/github_schema.py); what is
+no such body is answered with 422, and kept in ``refused``. ``faults`` make it misbehave.
 """
 
 import json
@@ -11,103 +11,114 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from tests import github_schema
+from tests.github_schema import LARGEST as LARGEST
 
 TOKEN, REPOSITORY = "ghs_token-of-a-test-0123456789", "octo/router"
-LARGEST = 65_536  # characters of a comment
-
-
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class CommentBody(_Body):
-    body: str = Field(min_length=1, max_length=LARGEST)
-
-
-class Output(_Body):
-    title: str = Field(min_length=1)
-    summary: str = Field(max_length=65_535)
-    text: str | None = Field(None, max_length=65_535)
-
-
-class CheckBody(_Body):
-    """A check run that is created as completed."""
-
-    name: str = Field(min_length=1)
-    head_sha: str = Field(pattern=r"^[0-9a-f]{40}$")
-    status: Literal["completed"]
-    conclusion: Literal["action_required", "cancelled", "failure", "neutral", "success", "skipped", "timed_out"]
-    details_url: str | None = None
-    output: Output
-
-
-class StatusBody(_Body):
-    state: Literal["error", "failure", "pending", "success"]
-    context: str = "default"
-    description: str | None = Field(None, max_length=140)
-    target_url: str | None = None
+READ_ONLY = "ghs_token-of-a-fork-0123456789"  # as a fork's run has
+ACTIONS = "github-actions[bot]"
+Answer = tuple[int, Any]
 
 
 @dataclass
 class Faults:
-    """``fail``: statuses to answer the next requests with, by "METHOD kind". ``after``: the same, once it is done."""
+    """``fail``: statuses to answer the next requests with, by "METHOD kind". ``after``: the same, once it is done.
+
+    ``reply``: what every reply is instead, as status and body. ``silent``: there is none.
+    """
 
     fail: dict[str, list[tuple[int, dict[str, str]]]] = field(default_factory=dict)
     after: dict[str, list[int]] = field(default_factory=dict)
     checks_are_for_apps: bool = False
     user: str | None = None  # None: a workflow's token, which may not ask who it is
     echo_token: bool = False
-    garbage: bool = False
+    reply: tuple[int, bytes] | None = None
     redirect: str = ""
+    silent: bool = False
 
 
 class StandIn(ThreadingHTTPServer):
-    """``asked`` are the requests as (method, path). A comment is a dict as GitHub gives it."""
+    """``asked`` are the requests as (method, path). Comments and pull requests are dicts as GitHub gives them.
+
+    ``resources``: more that GET answers with, by path: settings, rulesets, environments.
+    """
 
     daemon_threads = True
 
-    def __init__(self) -> None:
+    def __init__(self, repository: str = REPOSITORY) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
+        self.repository = repository
+        self.pulls: dict[int, dict[str, Any]] = {}
         self.comments: list[dict[str, Any]] = []
         self.checks: list[dict[str, Any]] = []
         self.statuses: list[dict[str, Any]] = []
+        self.resources: dict[str, Any] = {}
         self.asked: list[tuple[str, str]] = []
         self.headers: list[dict[str, str]] = []
+        self.refused: list[tuple[str, list[str]]] = []
         self.faults = Faults()
-        self.author = "github-actions[bot]"
+        self.author = ACTIONS
+        self.ending = threading.Event()
+        self.changing = threading.Lock()
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}"
 
-    def say(self, author: str, body: str) -> dict[str, Any]:
-        """Somebody comments."""
-        number = 1000 + len(self.comments)
+    def pull(
+        self, head: str, base: str = "main", sha: str = "", number: int | None = None, fork: str = "", title: str = "A"
+    ) -> dict[str, Any]:
+        """Somebody opens a pull request of the branch ``head``; ``fork``: of that repository."""
+        number = number or max(self.pulls, default=0) + 1
+        home = fork or self.repository
+        self.pulls[number] = {
+            "number": number,
+            "state": "open",
+            "title": title,
+            "html_url": f"https://github.com/{self.repository}/pull/{number}",
+            "head": {"ref": head, "sha": sha, "repo": {"full_name": home, "fork": bool(fork)}},
+            "base": {"ref": base, "repo": {"full_name": self.repository, "fork": False}},
+            "labels": [],
+        }
+        return self.pulls[number]
+
+    def say(self, author: str, body: str, number: int = 7) -> dict[str, Any]:
+        """Somebody comments on a pull request."""
+        identity = 1000 + len(self.comments)
         made = {
-            "id": number,
+            "id": identity,
             "user": {"login": author, "type": "Bot" if author.endswith("[bot]") else "User"},
             "body": body,
-            "html_url": f"https://github.com/{REPOSITORY}/pull/7#issuecomment-{number}",
+            "html_url": f"https://github.com/{self.repository}/pull/{number}#issuecomment-{identity}",
+            "issue_url": f"https://api.github.com/repos/{self.repository}/issues/{number}",
         }
         self.comments.append(made)
         return made
 
+    def on(self, number: int) -> list[dict[str, Any]]:
+        """The comments of a pull request."""
+        return [each for each in self.comments if each["issue_url"].endswith(f"/issues/{number}")]
+
     def of(self, author: str) -> list[dict[str, Any]]:
         return [each for each in self.comments if each["user"]["login"] == author]
 
+    def checked(self, sha: str) -> list[dict[str, Any]]:
+        """The checks of a commit, in the order they were set."""
+        return [each for each in self.checks if each["head_sha"] == sha]
+
 
 @contextmanager
-def github() -> Iterator[StandIn]:
+def github(repository: str = REPOSITORY) -> Iterator[StandIn]:
     """Run the stand-in."""
-    server = StandIn()
+    server = StandIn(repository)
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
     try:
         yield server
     finally:
+        server.ending.set()
         server.shutdown()
         server.server_close()
 
@@ -131,52 +142,107 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.headers.append(dict(self.headers))
         faults = self.server.faults
         kind = f"{self.command} {_kind(path)}"
-        if self.headers.get("Authorization") != f"Bearer {TOKEN}":
-            self._reply(401, {"message": "Bad credentials"})
+        token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
+        if faults.silent:
+            self.server.ending.wait(60)
         elif faults.redirect:
             self._reply(301, {"message": "Moved Permanently"}, {"Location": faults.redirect})
-        elif faults.garbage:
-            self._reply(200, None, raw=b"<html>a proxy")
+        elif faults.reply is not None:
+            elsewhere = {"Location": f"{self.server.url}/elsewhere"} if faults.reply[0] == 302 else None
+            self._reply(faults.reply[0], None, elsewhere, raw=faults.reply[1])
+        elif token not in (TOKEN, READ_ONLY):
+            self._reply(401, {"message": "Bad credentials"})
+        elif token == READ_ONLY and self.command != "GET":
+            self._reply(403, {"message": "Resource not accessible by integration"})
         elif waiting := faults.fail.get(kind):
             status, headers = waiting.pop(0)
             told = f"it went wrong {TOKEN if faults.echo_token else ''}"
             self._reply(status, {"message": told}, headers)
         else:
-            status, value = self._answer(path, body)
+            with self.server.changing:
+                status, value = self._answer(path, kind, body)
             if later := faults.after.get(kind):
                 status, value = later.pop(0), {"message": "the gateway gave up"}
             self._reply(status, value)
 
-    def _answer(self, path: str, body: bytes) -> tuple[int, Any]:
-        server, here = self.server, f"/repos/{REPOSITORY}"
-        try:
-            if (self.command, path) == ("GET", "/user"):
-                if server.faults.user is None:
-                    return 403, {"message": "Resource not accessible by integration"}
-                return 200, {"login": server.faults.user, "id": 1, "type": "User"}
-            if path == f"{here}/issues/7/comments" and self.command == "GET":
-                query = parse_qs(urlsplit(self.path).query)
-                size, page = min(100, int(query.get("per_page", ["30"])[0])), int(query.get("page", ["1"])[0])
-                return 200, server.comments[size * (page - 1) : size * page]
-            if path == f"{here}/issues/7/comments" and self.command == "POST":
-                return 201, server.say(server.author, CommentBody.model_validate_json(body).body)
-            if (found := re.fullmatch(rf"{here}/issues/comments/(\d+)", path)) and self.command == "PATCH":
-                comment = next((each for each in server.comments if each["id"] == int(found[1])), None)
-                if comment is None:
-                    return 404, {"message": "Not Found"}
-                comment["body"] = CommentBody.model_validate_json(body).body
-                return 200, comment
-            if (self.command, path) == ("POST", f"{here}/check-runs"):
-                if server.faults.checks_are_for_apps:
-                    return 403, {"message": "You must authenticate via a GitHub App."}
-                server.checks.append(CheckBody.model_validate_json(body).model_dump())
-                return 201, {"id": len(server.checks), "html_url": f"https://github.com/{REPOSITORY}/runs/1"}
-            if (found := re.fullmatch(rf"{here}/statuses/([0-9a-f]{{40}})", path)) and self.command == "POST":
-                server.statuses.append(StatusBody.model_validate_json(body).model_dump() | {"sha": found[1]})
-                return 201, {"id": 1, "url": f"https://api.github.com{path}"}
-        except ValidationError as error:
-            return 422, {"message": "Validation Failed", "errors": [str(each["msg"]) for each in error.errors()]}
+    def _answer(self, path: str, kind: str, body: bytes) -> Answer:
+        server, here = self.server, f"/repos/{self.server.repository}"
+        if (self.command, path) == ("GET", "/user"):
+            if server.faults.user is None:
+                return 403, {"message": "Resource not accessible by integration"}
+            return 200, {"login": server.faults.user, "id": 1, "type": "User"}
+        if self.command == "GET" and path in server.resources:
+            return 200, server.resources[path]
+        for pattern, do in (
+            (r"/issues/(\d+)/comments", self._comments),
+            (r"/issues/comments/(\d+)", self._comment),
+            (r"/check-runs", self._check),
+            (r"/statuses/([0-9a-f]{40})", self._status),
+            (r"/pulls", self._pulls),
+            (r"/pulls/(\d+)", self._pull),
+        ):
+            if found := re.fullmatch(re.escape(here) + pattern, path):
+                if self.command == "GET":
+                    return do(found.groups(), None)
+                try:
+                    wrong = github_schema.problems(kind, body)
+                except KeyError:  # no such operation here
+                    break
+                if wrong:
+                    server.refused.append((kind, wrong))
+                    return 422, {"message": "Validation Failed", "errors": [{"message": each} for each in wrong]}
+                return do(found.groups(), json.loads(body))
         return 404, {"message": "Not Found"}
+
+    def _comments(self, at: tuple[str, ...], sent: dict[str, Any] | None) -> Answer:
+        number = int(at[0])
+        if number not in self.server.pulls:
+            return 404, {"message": "Not Found"}
+        if sent is None:
+            return 200, self._page(self.server.on(number))
+        return 201, self.server.say(self.server.author, sent["body"], number)
+
+    def _comment(self, at: tuple[str, ...], sent: dict[str, Any] | None) -> Answer:
+        found = next((each for each in self.server.comments if each["id"] == int(at[0])), None)
+        if found is None:
+            return 404, {"message": "Not Found"}
+        return 200, found if sent is None else found.update(sent) or found
+
+    def _check(self, _: tuple[str, ...], sent: dict[str, Any] | None) -> Answer:
+        if sent is None:
+            return 404, {"message": "Not Found"}
+        if self.server.faults.checks_are_for_apps:
+            return 403, {"message": "You must authenticate via a GitHub App."}
+        self.server.checks.append(sent)
+        number = len(self.server.checks)
+        return 201, {"id": number, "html_url": f"https://github.com/{self.server.repository}/runs/{number}"}
+
+    def _status(self, at: tuple[str, ...], sent: dict[str, Any] | None) -> Answer:
+        if sent is None:
+            return 404, {"message": "Not Found"}
+        self.server.statuses.append(sent | {"sha": at[0]})
+        return 201, {"id": len(self.server.statuses), "url": f"https://api.github.com{urlsplit(self.path).path}"}
+
+    def _pulls(self, _: tuple[str, ...], sent: dict[str, Any] | None) -> Answer:
+        query = parse_qs(urlsplit(self.path).query)
+        head = sent["head"] if sent else query.get("head", [":"])[0].partition(":")[2]
+        there = [each for each in self.server.pulls.values() if each["state"] == "open" and head in ("", _head(each))]
+        if sent is None:
+            return 200, self._page(there)
+        if there:
+            return 422, {"message": "Validation Failed", "errors": [{"message": "A pull request already exists"}]}
+        made = self.server.pull(head, sent["base"], title=sent["title"])
+        made["body"] = sent.get("body")
+        return 201, made
+
+    def _pull(self, at: tuple[str, ...], sent: dict[str, Any] | None) -> Answer:
+        found = self.server.pulls.get(int(at[0]))
+        return (200, found) if found and sent is None else (404, {"message": "Not Found"})
+
+    def _page(self, many: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        query = parse_qs(urlsplit(self.path).query)
+        size, page = min(100, int(query.get("per_page", ["30"])[0])), int(query.get("page", ["1"])[0])
+        return many[size * (page - 1) : size * page]
 
     def _reply(self, status: int, value: Any, headers: dict[str, str] | None = None, raw: bytes | None = None) -> None:
         data = json.dumps(value).encode() if raw is None else raw
@@ -192,8 +258,12 @@ class _Handler(BaseHTTPRequestHandler):
         """Quiet."""
 
 
+def _head(pull: dict[str, Any]) -> str:
+    return str(pull["head"]["ref"])
+
+
 def _kind(path: str) -> str:
-    for name in ("comments", "check-runs", "statuses", "user"):
+    for name in ("comments", "check-runs", "statuses", "pulls", "user"):
         if f"/{name}" in path:
             return name
     return path

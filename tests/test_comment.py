@@ -39,6 +39,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[StandIn]:
     event = tmp_path / "event.json"
     event.write_text(json.dumps({"number": 7, "pull_request": {"number": 7, "head": {"sha": HEAD}}}))
     with stand_in() as server:
+        server.pull("change", sha=HEAD, number=7)
         for name in [name for name in os.environ if name.startswith(("GITHUB_", "CML_"))]:
             monkeypatch.delenv(name)
         monkeypatch.setenv("GITHUB_API_URL", server.url)
@@ -247,10 +248,10 @@ def test_a_server_that_is_not_there_is_a_refusal(hub: StandIn, passing: Path, mo
 
 
 def test_neither_a_proxys_page_nor_a_redirect_is_believed(hub: StandIn, passing: Path) -> None:
-    hub.faults.garbage = True
+    hub.faults.reply = (200, b"<html>a proxy")
     with pytest.raises(RemoteRefused, match="something else than a JSON"):
         post(passing)
-    hub.faults.garbage, hub.faults.redirect = False, f"{hub.url}/elsewhere"
+    hub.faults.reply, hub.faults.redirect = None, f"{hub.url}/elsewhere"
     with pytest.raises(RemoteRefused, match="301"):
         post(passing)
     assert not any("elsewhere" in path for _, path in hub.asked)

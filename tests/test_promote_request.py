@@ -11,7 +11,7 @@ from checks.errors import PromotionRefused, RemoteRefused
 from release.promotion import site
 from tests import ledger_tree
 from tests import promotion_tree as tree
-from tests.github_standin import TOKEN, GitHub, github
+from tests.github_api_standin import TOKEN, StandIn, github
 from tests.ledger_tree import git, refs
 from tests.promotion_tree import move
 
@@ -38,36 +38,38 @@ def remote(root: Path) -> Path:
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[GitHub]:
-    with github() as running:
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
+    with github("team/router") as running:
         monkeypatch.setenv("GITHUB_API_URL", running.url)
         monkeypatch.setenv("GITHUB_REPOSITORY", "team/router")
         monkeypatch.setenv("GITHUB_TOKEN", TOKEN)
         yield running
 
 
-def test_a_pull_request_is_opened_and_nothing_moves(root: Path, remote: Path, server: GitHub) -> None:
+def test_a_pull_request_is_opened_and_nothing_moves(root: Path, remote: Path, server: StandIn) -> None:
     before = refs(remote)
     proposed = move(root, "staging", pr=True)
     assert (proposed.done, proposed.url, proposed.tags) == ("proposed", "https://github.com/team/router/pull/1", ())
     assert refs(remote) == before | {BRANCH: proposed.commit}
-    (opened,) = server.opened.values()
-    assert (opened["head"], opened["base"]) == ("lockstep/staging-v0.1.0", "main")
+    (opened,) = server.pulls.values()
+    assert (opened["head"]["ref"], opened["base"]["ref"]) == ("lockstep/staging-v0.1.0", "main")
     assert opened["title"] == "promote staging to v0.1.0"
     assert "better on rare services" in opened["body"]
     assert "Lockstep-Kind: promote" in opened["body"]
 
 
-def test_again_it_is_the_same_pull_request(root: Path, remote: Path, server: GitHub) -> None:
+def test_again_it_is_the_same_pull_request(root: Path, remote: Path, server: StandIn) -> None:
     first = move(root, "staging", pr=True)
     again = move(root, "staging", pr=True)
     assert (again.url, again.done) == (first.url, "proposed")
-    assert server.asked[-1].startswith("GET /repos/team/router/pulls?state=open&head=team:lockstep/staging-v0.1.0")
+    method, path = server.asked[-1]
+    assert method == "GET"
+    assert path.startswith("/repos/team/router/pulls?state=open&head=team:lockstep/staging-v0.1.0")
 
 
 @pytest.mark.parametrize("how", ["--ff-only", "--no-ff"])
 def test_merged_it_is_a_move_and_its_tags_come_with_the_next_run(
-    root: Path, remote: Path, server: GitHub, how: str
+    root: Path, remote: Path, server: StandIn, how: str
 ) -> None:
     proposed = move(root, "staging", pr=True)
     clone = ledger_tree.clone(root.parent / "merging", str(remote), "Bob")
@@ -81,17 +83,17 @@ def test_merged_it_is_a_move_and_its_tags_come_with_the_next_run(
     assert move(root, "production").done == "moved"
 
 
-def test_what_is_lacking_is_not_proposed(root: Path, remote: Path, server: GitHub) -> None:
+def test_what_is_lacking_is_not_proposed(root: Path, remote: Path, server: StandIn) -> None:
     (root / layout.VERDICT).write_text("{}\n")
     before = refs(remote)
     with pytest.raises(PromotionRefused):
         move(root, "staging", pr=True)
     assert refs(remote) == before
-    assert server.opened == {}
+    assert server.pulls == {}
 
 
 def test_without_a_token_the_address_to_open_one_is_given(
-    root: Path, remote: Path, server: GitHub, monkeypatch: pytest.MonkeyPatch
+    root: Path, remote: Path, server: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("GITHUB_TOKEN")
     proposed = move(root, "staging", pr=True)
@@ -134,9 +136,9 @@ def test_the_repository_is_known_by_the_address_of_its_remote(root: Path, addres
     ],
 )
 def test_a_github_that_refuses_or_lies_is_told_and_the_branch_is_there(
-    root: Path, remote: Path, server: GitHub, status: int, body: bytes, cause: str
+    root: Path, remote: Path, server: StandIn, status: int, body: bytes, cause: str
 ) -> None:
-    server.fault = (status, body)
+    server.faults.reply = (status, body)
     before = refs(remote)
     with pytest.raises(RemoteRefused) as found:
         move(root, "staging", pr=True)
@@ -148,16 +150,16 @@ def test_a_github_that_refuses_or_lies_is_told_and_the_branch_is_there(
 
 
 def test_a_github_that_says_nothing_is_left_in_time(
-    root: Path, server: GitHub, monkeypatch: pytest.MonkeyPatch
+    root: Path, server: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("release.github._TIMES", (1, 1))
-    server.silent, began = True, time.monotonic()
+    server.faults.silent, began = True, time.monotonic()
     with pytest.raises(RemoteRefused, match="does not answer within 1 s"):
         move(root, "staging", pr=True)
     assert time.monotonic() - began < 20
 
 
-def test_without_a_remote_there_is_nobody_to_propose_to(root: Path, server: GitHub) -> None:
+def test_without_a_remote_there_is_nobody_to_propose_to(root: Path, server: StandIn) -> None:
     git(root, "remote", "remove", "origin")
     with pytest.raises(PromotionRefused, match="there is no remote to propose a move to"):
         move(root, "staging", pr=True)
