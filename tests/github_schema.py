@@ -47,7 +47,8 @@ def _adapter(operation: str) -> TypeAdapter[Any]:
     types = importlib.import_module("githubkit_schemas.latest.types")
     wanted = functools.reduce(operator.or_, [getattr(types, name) for name in _TYPES[operation]])
     # A list of it, since pydantic takes no configuration for a TypedDict alone.
-    return TypeAdapter(GenericAlias(list, (wanted,)), config=ConfigDict(extra="forbid", strict=True))
+    listed: Any = GenericAlias(list, (wanted,))
+    return TypeAdapter(listed, config=ConfigDict(extra="forbid", strict=True))
 
 
 Limit = tuple[str, Callable[[dict[str, Any]], bool]]
