@@ -31,6 +31,8 @@ def gaps(objects: Sequence[Mapping[str, Any]], environment: str, wanted: Mapping
     servers = [item for item in objects if _is_server(item)]
     found = [item for item in servers if not any(_made_of(item, each) for each in servers)]
     if patch is None:
+        carrying = [item for item in objects if item in servers or _labels(item).get(LABEL) == CONTAINER]
+        found = [item for item in carrying if not any(_made_of(item, each) for each in carrying)]
         return [f"{_called(item)}: nothing has been promoted to {environment} for a cluster" for item in found]
     if len(found) != 1:
         there = ", ".join(map(_called, found)) or "none"
@@ -167,10 +169,14 @@ def _around(server: Mapping[str, Any], objects: Sequence[Mapping[str, Any]]) -> 
     )
     labels = _labels(server)
     services = [item for item in objects if item.get("kind") == "Service"]
+    made = [item for item in services if _made_of(item, server)]  # by KServe: it selects by a label of its own
     selecting = [item for item in services if _selects(item, labels)]
     for item in services:
+        if item in made:
+            continue
         if item not in selecting:
-            if _at(item, "metadata", "labels").get(LABEL) == CONTAINER:
+            metadata = _at(item, "metadata")
+            if CONTAINER in (_at(metadata, "labels").get(LABEL), metadata.get("name")):
                 yield f"{_called(item)}: does not select the server"
         elif "externalName" in _at(item, "spec") or any(
             port.get("targetPort") != "http" for port in _dicts(_at(item, "spec"), "ports")
@@ -179,10 +185,18 @@ def _around(server: Mapping[str, Any], objects: Sequence[Mapping[str, Any]]) -> 
     for item in objects:
         if item.get("kind") in ("Endpoints", "EndpointSlice"):
             yield f"{_called(item)}: is written by nobody: a Service finds the server by its label"
-        elif item is not server and not _made_of(item, server):
-            here = _labels(item)
-            if here.get(LABEL) == CONTAINER or any(_selects(service, here) for service in selecting):
-                yield f"{_called(item)}: has the labels by which the server is found"
+    ours = _with_what_is_made_of(server, objects)
+    others = [item for item in objects if not any(item is each for each in ours)]
+    found = [
+        item
+        for item in others
+        if (here := _labels(item)).get(LABEL) == CONTAINER or any(_selects(each, here) for each in (*selecting, *made))
+    ]
+    yield from (
+        f"{_called(item)}: has the labels by which the server is found"
+        for item in found
+        if not any(_made_of(item, each) for each in found)  # pods of what is told already
+    )
 
 
 def _labels(item: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -200,9 +214,20 @@ def _selects(service: Mapping[str, Any], labels: Mapping[str, Any]) -> bool:
     return bool(selector) and selector.items() <= labels.items()
 
 
-def _made_of(item: Mapping[str, Any], server: Mapping[str, Any]) -> bool:
-    """Whether a cluster made it of the server: KServe makes a Deployment of an InferenceService."""
-    uid = _at(server, "metadata").get("uid")
+def _with_what_is_made_of(server: Mapping[str, Any], objects: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The server and all that a cluster made of it, of that, and so on: down to its pods."""
+    ours, pending = [server], [server]
+    while pending:
+        owner = pending.pop()
+        more = [item for item in objects if _made_of(item, owner) and not any(item is each for each in ours)]
+        ours += more
+        pending += more
+    return ours
+
+
+def _made_of(item: Mapping[str, Any], owner: Mapping[str, Any]) -> bool:
+    """Whether a cluster made it of ``owner``: as KServe a Deployment of an InferenceService."""
+    uid = _at(owner, "metadata").get("uid")
     owners = _dicts(_at(item, "metadata"), "ownerReferences")
     return uid is not None and any(each.get("uid") == uid and each.get("controller") is True for each in owners)
 

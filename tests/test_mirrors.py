@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 from checks import digest, layout, pointer
 from checks.pointer import Pointer
-from release import mirrors
+from release import mirrors, overlays
 from release.ledger import Ledger
 from release.mirrors import cluster, desired, past, registry, tags
 from release.mirrors.cluster import Cluster
@@ -263,57 +264,103 @@ def test_tags_that_cannot_be_pushed_are_told(world: World, tmp_path: Path) -> No
 # Clusters
 
 
+KUBECTL = """
+import json, os, sys, time
+said = sys.argv[1:]
+print(*said, file=open("asked", "a"))
+if os.path.exists("hang"):
+    time.sleep(60)
+if said[:2] == ["config", "current-context"]:
+    sys.exit(print(open("context").read()))
+what = said[said.index("get") + 1]
+if what == "namespace":
+    name = said[said.index("get") + 2]
+    sys.exit(None if name in open("namespaces").read().split() else f'Error from server (NotFound): namespaces "{name}" not found')
+kinds = [kind.partition(".")[0] for kind in what.split(",")]
+if "inferenceservices" in kinds and not os.path.exists("inferenceservices.json"):
+    sys.exit("error: the server doesn't have a resource type \\"inferenceservices\\"")
+try:
+    texts = [open(f"{kind}.json").read() for kind in kinds]
+except OSError as error:
+    sys.exit(f"{error.filename}: {error.strerror}")
+try:
+    print(json.dumps({"kind": "List", "items": [item for text in texts for item in json.loads(text)["items"]]}))
+except (ValueError, TypeError):
+    print(*texts)
+"""
+BUILT_IN = ("pods", "replicasets", "deployments", "statefulsets", "daemonsets", "services")
+
+
 @pytest.fixture
 def kubectl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A stand-in for kubectl and a cluster: a script that prints the files of this folder, as what it was asked for.
 
-    ``context``, ``namespaces``, ``deployments.json``, ``inferenceservices.json``; where one is missing, it fails.
+    ``context``, ``namespaces``, and a file for each kind (``deployments.json``); where one is missing, it fails.
     """
     folder = tmp_path / "kubectl"
     (folder / "bin").mkdir(parents=True)
     script = folder / "bin" / "kubectl"
-    script.write_text(f"""#!/bin/sh
-cd {folder}
-echo "$*" >> asked
-[ -f hang ] && exec sleep 60
-case "$*" in
-  "config current-context") exec cat context ;;
-  *" get namespace "*) for last; do :; done; set -- $*; grep -qx "$5" namespaces || {{ echo "Error from server (NotFound): namespaces \\"$5\\" not found" >&2; exit 1; }} ;;
-  *" get deployments.apps "*) exec cat deployments.json ;;
-  *" get inferenceservices"*) [ -f inferenceservices.json ] && exec cat inferenceservices.json
-     echo 'error: the server doesn'"'"'t have a resource type "inferenceservices"' >&2; exit 1 ;;
-  *) exit 64 ;;
-esac
-""")
+    (folder / "kubectl.py").write_text(KUBECTL)
+    script.write_text(f'#!/bin/sh\ncd {folder} && exec {sys.executable} -S -E kubectl.py "$@"\n')
     script.chmod(0o755)
     (folder / "context").write_text("production-cluster\n")
     (folder / "namespaces").write_text("model-staging\nmodel-production\n")
+    for kind in BUILT_IN:
+        put(folder, [], kind)
     monkeypatch.setenv("PATH", f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}")
     return folder
 
 
 @pytest.fixture
 def cloud(served: tuple[Registry, World], kubectl: Path) -> World:
-    """A cluster that runs what kustomize makes of production, as an API server completes it."""
+    """A cluster that runs what kustomize makes of production, as an API server completes it, down to a pod."""
     world = served[1]
     items = kubernetes_tools.build(world.root / layout.ENVIRONMENTS / "production")
-    live = [item for item in items if item["kind"] == "Deployment"]
-    for item in live:
-        item["metadata"] |= {"uid": "1", "resourceVersion": "7", "generation": 2}
-        item["status"] = {"readyReplicas": 2}
-        item["spec"]["template"]["spec"]["dnsPolicy"] = "ClusterFirst"
-        item["spec"]["template"]["spec"]["containers"][0]["terminationMessagePath"] = "/dev/termination-log"
-    put(kubectl, live)
+    (server,) = [item for item in items if item["kind"] == "Deployment"]
+    server["metadata"] |= {"uid": "1", "resourceVersion": "7", "generation": 2}
+    server["status"] = {"readyReplicas": 2}
+    server["spec"]["template"]["spec"]["dnsPolicy"] = "ClusterFirst"
+    server["spec"]["template"]["spec"]["containers"][0]["terminationMessagePath"] = "/dev/termination-log"
+    put(kubectl, [server])
+    put(kubectl, [item for item in items if item["kind"] == "Service"], "services")
+    run(kubectl, server)
     return world
 
 
-def put(kubectl: Path, items: list[dict[str, Any]]) -> None:
-    (kubectl / "deployments.json").write_text(json.dumps({"kind": "List", "items": items}))
+def run(kubectl: Path, deployment: dict[str, Any]) -> None:
+    """What a cluster makes of a Deployment: a ReplicaSet, and of that a pod."""
+    template = deployment["spec"]["template"]
+    labels = template["metadata"]["labels"] | {"pod-template-hash": "5f"}
+    made = {"labels": labels, "ownerReferences": [owner(deployment)]}
+    replicas = workload("ReplicaSet", "server-5f", template | {"metadata": {"labels": labels}}, uid="2", **made)
+    put(kubectl, [replicas], "replicasets")
+    put(kubectl, [pod("server-5f-x", labels, template["spec"], ownerReferences=[owner(replicas)])], "pods")
 
 
-def live(kubectl: Path) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads((kubectl / "deployments.json").read_text())["items"]
+def owner(item: dict[str, Any]) -> dict[str, Any]:
+    return {"kind": item["kind"], "name": item["metadata"]["name"], "uid": item["metadata"]["uid"], "controller": True}
+
+
+def workload(kind: str, name: str, template: dict[str, Any], **metadata: Any) -> dict[str, Any]:
+    selector = {"matchLabels": template["metadata"]["labels"]}
+    return {"kind": kind, "metadata": {"name": name} | metadata, "spec": {"selector": selector, "template": template}}
+
+
+def pod(name: str, labels: dict[str, str], spec: dict[str, Any], **metadata: Any) -> dict[str, Any]:
+    return {"kind": "Pod", "metadata": {"name": name, "uid": name, "labels": labels} | metadata, "spec": spec}
+
+
+def put(kubectl: Path, items: list[dict[str, Any]], kind: str = "deployments") -> None:
+    (kubectl / f"{kind}.json").write_text(json.dumps({"kind": "List", "items": items}))
+
+
+def live(kubectl: Path, kind: str = "deployments") -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads((kubectl / f"{kind}.json").read_text())["items"]
     return found
+
+
+def add(kubectl: Path, kind: str, *items: dict[str, Any]) -> None:
+    put(kubectl, [*live(kubectl, kind), *items], kind)
 
 
 def in_cluster(world: World, environment: str = "production") -> list[Finding]:
@@ -353,6 +400,111 @@ def test_a_cluster_that_was_changed_by_hand_is_drift(
     assert all((each.severity, each.fix) == ("drift", "") and each.todo for each in found)
 
 
+EVIL = {"containers": [{"name": "server", "image": "evil.example/server:1"}]}
+OURS = {"app.kubernetes.io/name": "server"}
+
+
+def service(name: str, selector: dict[str, str], port: object = "http", **labels: str) -> dict[str, Any]:
+    spec = {"selector": selector, "ports": [{"port": 80, "targetPort": port}]}
+    return {"kind": "Service", "metadata": {"name": name, "labels": labels}, "spec": spec}
+
+
+def made_by_hand(kind: str) -> dict[str, Any]:
+    return workload(kind, "canary", {"metadata": {"labels": OURS}, "spec": EVIL}, uid="9")
+
+
+@pytest.mark.parametrize(
+    ("kind", "item", "words"),
+    [
+        ("statefulsets", made_by_hand("StatefulSet"), "StatefulSet canary: has the labels by which the server is found"),
+        ("daemonsets", made_by_hand("DaemonSet"), "DaemonSet canary: has the labels by which the server is found"),
+        ("replicasets", made_by_hand("ReplicaSet"), "ReplicaSet canary: has the labels by which the server is found"),
+        ("pods", pod("canary", OURS, EVIL), "Pod canary: has the labels by which the server is found"),
+        ("services", service("more", OURS, 9), "Service more: leads elsewhere than to the server's port, http"),
+        ("services", service("server", {"app": "evil"}), "Service server: does not select the server"),
+        ("services", service("other", {"app": "evil"}, **OURS), "Service other: does not select the server"),
+    ],
+)  # fmt: skip
+def test_what_a_hand_put_beside_the_server_is_drift(
+    cloud: World, kubectl: Path, kind: str, item: dict[str, Any], words: str
+) -> None:
+    if item["metadata"]["name"] == "server":
+        put(kubectl, [], kind)
+    add(kubectl, kind, item)
+    (found,) = in_cluster(cloud)
+    assert (found.severity, found.mirror) == ("drift", f"Deployment server: {words}")
+
+
+def test_what_runs_in_the_namespace_and_is_not_found_as_the_server_is_its_own_affair(
+    cloud: World, kubectl: Path
+) -> None:
+    labels = {"app": "cache"}
+    add(kubectl, "statefulsets", workload("StatefulSet", "cache", {"metadata": {"labels": labels}, "spec": EVIL}))
+    add(kubectl, "services", service("cache", labels, 6379), service("kubernetes", {}))
+    assert in_cluster(cloud) == []
+
+
+def test_a_workload_is_told_once_and_not_each_of_its_pods(cloud: World, kubectl: Path) -> None:
+    canary = made_by_hand("StatefulSet")
+    add(kubectl, "statefulsets", canary)
+    add(kubectl, "pods", *(pod(f"canary-{n}", OURS, EVIL, ownerReferences=[owner(canary)]) for n in range(3)))
+    (found,) = in_cluster(cloud)
+    assert "StatefulSet canary: has the labels" in found.mirror
+
+
+def test_a_pod_that_the_server_does_not_control_is_not_the_servers(cloud: World, kubectl: Path) -> None:
+    (server,) = live(kubectl)
+    add(kubectl, "pods", pod("canary", OURS, EVIL, ownerReferences=[owner(server) | {"controller": False}]))
+    (found,) = in_cluster(cloud)
+    assert "Pod canary: has the labels" in found.mirror
+
+
+def test_what_runs_where_nothing_was_promoted_is_drift(cloud: World, kubectl: Path) -> None:
+    """The pods of a Deployment are told as that."""
+    git(cloud.root, "rm", "--quiet", str(layout.ENVIRONMENTS / "production" / layout.POINTER))
+    for path, data in overlays.nothing("production").items():
+        (cloud.root / path).write_bytes(data)
+    keep(cloud.root, "empty it")
+    add(kubectl, "statefulsets", made_by_hand("StatefulSet"))
+    assert sorted(each.mirror for each in in_cluster(cloud)) == [
+        f"{name}: nothing has been promoted to production for a cluster"
+        for name in ("Deployment server", "StatefulSet canary")
+    ]
+
+
+@pytest.fixture
+def kserve(cloud: World, kubectl: Path) -> World:
+    """The same with KServe: what it makes of an InferenceService carries its labels, and selects by its own."""
+    own = cloud.root / layout.ENVIRONMENTS / "production" / "kustomization.yaml"
+    own.write_text(own.read_text().replace("release/deployment", "release/kserve"))
+    items = kubernetes_tools.build(own.parent)
+    (server,) = [item for item in items if item["kind"] == "InferenceService"]
+    server["metadata"]["uid"] = "0"
+    put(kubectl, [server], "inferenceservices")
+    predictor = server["spec"]["predictor"]
+    labels = {"app": "isvc.server-predictor"} | server["metadata"]["labels"] | predictor["labels"]
+    made = {"labels": labels, "ownerReferences": [owner(server)]}
+    (deployment,) = live(kubectl)
+    template = {"metadata": {"labels": labels}, "spec": deployment["spec"]["template"]["spec"]}
+    deployment = workload("Deployment", "server-predictor", template, uid="1", **made)
+    put(kubectl, [deployment])
+    run(kubectl, deployment)
+    leads = service("server-predictor", {"app": labels["app"]}, 8000)
+    leads["metadata"] |= made
+    put(kubectl, [leads], "services")
+    return cloud
+
+
+def test_what_kserve_makes_of_the_server_agrees(kserve: World) -> None:
+    assert in_cluster(kserve) == []
+
+
+def test_a_pod_that_kserves_own_service_would_find_is_drift(kserve: World, kubectl: Path) -> None:
+    add(kubectl, "pods", pod("canary", {"app": "isvc.server-predictor"}, EVIL))
+    (found,) = in_cluster(kserve)
+    assert "Pod canary: has the labels" in found.mirror
+
+
 def test_a_cluster_that_runs_nothing_where_git_says_something_is_drift(cloud: World, kubectl: Path) -> None:
     put(kubectl, [])
     (found,) = in_cluster(cloud)
@@ -366,6 +518,8 @@ def test_a_cluster_that_runs_nothing_where_git_says_something_is_drift(cloud: Wo
     [
         (lambda k: (k / "namespaces").write_text("default\n"), 'namespaces "model-production" not found'),
         (lambda k: (k / "deployments.json").unlink(), "No such file"),
+        (lambda k: (k / "statefulsets.json").unlink(), "No such file"),
+        (lambda k: (k / "inferenceservices.json").write_text("x"), "gives no list"),
         (lambda k: (k / "deployments.json").write_text("[]"), "gives no list"),
         (lambda k: (k / "deployments.json").write_text("x"), "gives no list"),
         (lambda k: (k / "hang").touch(), "no answer within 1 s"),

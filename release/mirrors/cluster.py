@@ -15,7 +15,10 @@ from release.mirrors.desired import Desired
 from release.mirrors.types import Finding, Silent
 
 DEADLINE = 15.0  # seconds for one answer
-_KINDS = ("deployments.apps", "inferenceservices.serving.kserve.io")
+# What may run in the server's place, and what leads to it. Whatever is made of something comes before that: of what is
+# listed, nothing lacks its owner because it was made in between.
+_EVERYWHERE = ("pods", "replicasets.apps", "deployments.apps", "statefulsets.apps", "daemonsets.apps", "services")
+_KSERVE = "inferenceservices.serving.kserve.io"
 _UNKNOWN = "the server doesn't have a resource type"
 
 
@@ -61,24 +64,25 @@ def check(cluster: Cluster, desired: Desired) -> list[Finding]:
 
 
 def _objects(cluster: Cluster, namespace: str) -> list[Mapping[str, Any]]:
-    """The servers of a namespace, of every kind that there may be."""
+    """What runs in a namespace, and the Services that lead to it. A cluster without KServe has none of its objects."""
     kubectl = [cluster.kubectl, f"--context={cluster.context}", f"--request-timeout={DEADLINE - 1:g}s", "get"]
     # A namespace that is not there and one that is empty look the same to a list: one is another cluster.
     _asked([*kubectl, "namespace", namespace, "--output=name"])
-    found: list[Mapping[str, Any]] = []
-    for kind in _KINDS:
-        try:
-            text = _asked([*kubectl, kind, f"--namespace={namespace}", "--output=json"])
-        except Silent as silent:
-            if _UNKNOWN in str(silent) and kind != _KINDS[0]:
-                continue
-            raise
-        try:
-            items = json.loads(text)["items"]
-            found += [item for item in items if isinstance(item, dict)]
-        except (ValueError, KeyError, TypeError, RecursionError):
-            raise Silent(f"kubectl get {kind} gives no list") from None
-    return found
+    found = _listed(kubectl, ",".join(_EVERYWHERE), namespace)
+    try:
+        return found + _listed(kubectl, _KSERVE, namespace)
+    except Silent as silent:
+        if _UNKNOWN in str(silent):
+            return found
+        raise
+
+
+def _listed(kubectl: Sequence[str], kinds: str, namespace: str) -> list[Mapping[str, Any]]:
+    text = _asked([*kubectl, kinds, f"--namespace={namespace}", "--output=json"])
+    try:
+        return [item for item in json.loads(text)["items"] if isinstance(item, dict)]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise Silent(f"kubectl get {kinds} gives no list") from None
 
 
 def _asked(command: Sequence[str]) -> str:
