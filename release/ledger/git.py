@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from checks.errors import EvidenceRefused, MachineRefused
+from release.ledger import login
 
 # A caller's own repository must not leak in: lockstep may run inside a hook. Of git's --local-env-vars all but those
 # that carry configuration, by which CI hands over credentials; and what opens windows.
@@ -165,4 +166,4 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
 def _environment(extra: Mapping[str, str]) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name not in _DROPPED}
     kept.setdefault("GIT_ALLOW_PROTOCOL", _PROTOCOLS)
-    return {**kept, **_SET, **extra}
+    return {**kept, **login.configured(kept), **_SET, **extra}
