@@ -111,6 +111,10 @@ class GitHub:
         except Forbidden:
             return None
 
+    def read(self, path: str, *, many: bool = False) -> Any:
+        """What lies at ``path`` below the API's address: an object, or a list where there are ``many``."""
+        return self._ask("GET", f"{self.where.api}/{path}", many=many)
+
     def comments(self, number: int) -> Iterator[Comment]:
         """Every comment of a pull request, from all pages."""
         at = 0

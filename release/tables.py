@@ -23,6 +23,7 @@ COLOURS = {
     "ok": "green",
     "missing": "red",
     "optional": "yellow",
+    "unknown": "yellow",
 }
 
 

@@ -131,27 +131,39 @@ def schema(root: Path, write: bool) -> None:
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 @click.option("--registry", metavar="HOST", help="Also ask this container registry.")
+@click.option("--github", "on_github", is_flag=True, help="Look at the repository on GitHub instead of this machine.")
 @click.pass_obj
 @refusing
-def doctor(root: Path, as_json: bool, registry: str | None) -> None:
+def doctor(root: Path, as_json: bool, registry: str | None, on_github: bool) -> None:
     """Say what this machine has and lacks for each stage and verb, and the command that mends it.
 
-    Exits with 9 when the pipeline cannot run here; what only some verbs need is listed, and no error.
+    Exits with 9 when the pipeline cannot run here; what only some verbs need is listed, and no error. With --github:
+    what the workflows need of the repository's settings, asked with GITHUB_TOKEN or the login of gh; what the token
+    may not see is unknown, which is no error, and not ready.
     """
     from checks.errors import MachineRefused
     from release import doctor as verb
 
-    found = verb.doctor(root, registry)
+    if on_github and registry is not None:
+        raise click.UsageError("--registry and --github are two questions: ask one at a time")
+    found = verb.on_github(root) if on_github else verb.doctor(root, registry)
+    missing, unknown = ([each.name for each in found if each.status == status] for status in ("missing", "unknown"))
     if as_json:
         click.echo(to_json([check._asdict() for check in found]))
     else:
+        width = max(16, *(len(check.name) + 2 for check in found))
         for check in found:
             click.secho(f"{check.status:<9}", fg=tables.COLOURS[check.status], nl=False)
-            click.echo(f"{check.name:<16}{check.found}  [{', '.join(check.needed_by)}]")
+            click.echo(f"{check.name:<{width}}{check.found}  [{', '.join(check.needed_by)}]")
             if check.mend:
-                click.echo(f"{'':<25}→ {check.mend}")
-    if missing := [check.name for check in found if check.status == "missing"]:
-        raise MachineRefused(f"the pipeline cannot run here: {', '.join(missing)}", "run the commands named above")
+                click.echo(f"{'':<{9 + width}}→ {check.mend}")
+        if unknown:
+            click.echo(f"not known to be ready: {len(unknown)} of {len(found)} could not be seen")
+        elif on_github and not missing:
+            click.echo("ready for a pull request")
+    if missing:
+        where = "the workflows cannot run, or are not safe" if on_github else "the pipeline cannot run here"
+        raise MachineRefused(f"{where}: {', '.join(missing)}", "run the commands named above")
 
 
 def _explain(root: Path, name: str, as_json: bool) -> None:

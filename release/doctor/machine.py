@@ -1,14 +1,13 @@
-"""doctor: what this machine has and lacks for each stage and verb, and the command that mends it."""
+"""What this machine has and lacks for each stage and verb."""
 
 import json
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import urlopen
@@ -17,21 +16,12 @@ from packaging.requirements import Requirement
 
 from checks import layout, params_file
 from checks.errors import Refusal
+from release.doctor.check import Check
+from release.doctor.command import DEADLINE, ask
 
-DEADLINE = 5  # seconds for anything that answers over a network
 STAGES = ("fetch", "prepare", "validate", "train", "merge", "evaluate", "gate")
 NEEDS_TORCH = ("fetch", "train", "merge", "evaluate")
 DISK_GB = 5  # environment, base model, merged model and DVC's copies at the default size
-
-
-class Check(NamedTuple):
-    """One finding: ``ok``, ``missing`` (the pipeline needs it) or ``optional`` (only some verbs need it)."""
-
-    name: str
-    status: Literal["ok", "missing", "optional"]
-    found: str
-    needed_by: tuple[str, ...]
-    mend: str = ""
 
 
 def doctor(root: Path, registry: str | None = None) -> list[Check]:
@@ -59,7 +49,7 @@ def _python() -> Check:
 def _git(root: Path) -> Check:
     if not shutil.which("git"):
         return Check("git", "missing", "no git on the path", STAGES, "install git")
-    inside = _ask(["git", "-C", str(root), "rev-parse", "--short", "HEAD"])
+    inside = ask(["git", "-C", str(root), "rev-parse", "--short", "HEAD"])
     if inside is None:
         return Check("git", "missing", "not a repository with a commit", STAGES, "git init && git add . && git commit")
     return Check("git", "ok", f"at {inside}", STAGES)
@@ -98,7 +88,7 @@ def _torch() -> Check:
         "import torch, json; g = torch.cuda.is_available(); print(json.dumps([torch.__version__, "
         "torch.cuda.get_device_name() if g else None, torch.get_num_threads()]))"
     )
-    answer = _ask([sys.executable, "-c", probe], 120)
+    answer = ask([sys.executable, "-c", probe], 120)
     if answer is None:
         return Check(
             "torch", "missing", "does not import", NEEDS_TORCH, "pip install -c constraints.txt -e '.[pipeline]'"
@@ -118,7 +108,7 @@ def _disk(root: Path) -> Check:
 
 def _dvc_remote(root: Path) -> Check:
     by = ("sharing artifacts", "pull requests")
-    listed = _ask([sys.executable, "-m", "dvc", "remote", "list"], 60, root)
+    listed = ask([sys.executable, "-m", "dvc", "remote", "list"], 60, root)
     if not listed:
         return Check("DVC remote", "optional", "none configured", by, "dvc remote add -d storage URL")
     return Check("DVC remote", "ok", "; ".join(_bare(line.split()[1]) for line in listed.splitlines()), by)
@@ -165,15 +155,6 @@ def _registry(host: str | None) -> Check:
     if state in ("200", "401"):
         return Check("registry", "ok", f"{host} answers{' and asks for a login' if state == '401' else ''}", by)
     return Check("registry", "optional", f"{host}: {state}", by, f"check the name, then docker login {host}")
-
-
-def _ask(command: list[str], deadline: int = DEADLINE, folder: Path | None = None) -> str | None:
-    """Standard output of a command, stripped; None when it fails or hangs."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=deadline, check=False, cwd=folder)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
 
 
 def _http(url: str) -> str:

@@ -1,0 +1,17 @@
+"""Other programs of this machine, asked with a deadline."""
+
+import subprocess
+from pathlib import Path
+
+DEADLINE = 5  # seconds for anything that answers over a network
+
+
+def ask(command: list[str], deadline: float = DEADLINE, folder: Path | None = None) -> str | None:
+    """Standard output of a command, stripped; None when it fails, hangs or is not there."""
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=deadline, check=False, cwd=folder
+        )
+    except (OSError, subprocess.TimeoutExpired, UnicodeDecodeError):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -1,0 +1,67 @@
+"""What the repository on GitHub has and lacks for its workflows: asked of GitHub's REST API and of the target branch.
+
+What the token may not see is ``unknown``, never ``ok``: where one line is unknown, nobody says that it is ready.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from checks.errors import RemoteRefused
+from release.doctor import actions, owners, rules, settings, tree, whose
+from release.doctor.asking import DEADLINE, PATIENCE, Asker, Unseen, flag, part, seen, shown, word
+from release.doctor.check import Check, Line
+from release.github import GitHub
+
+_BRANCH = "main"  # what the workflows are written for
+_ALL = (
+    "a fine-grained token with Metadata, Contents, Actions, Administration, Environments, Secrets and Variables: read"
+)
+_EVERY = ("every workflow",)
+_REPOSITORY = Line("repository", _EVERY)
+
+
+def on_github(root: Path, deadline: float = DEADLINE) -> list[Check]:
+    """Look at everything; never raises for what is missing or hidden, since that is the answer. ``deadline``: seconds
+    for one request."""
+    remote, address = tree.remote(root)
+    local = [tree.workflows(root), remote]
+    try:
+        where = whose.place(root)
+        token = whose.token(where)
+        if token is None:
+            mend = f"gh auth login as an administrator, or GITHUB_TOKEN=… of {_ALL}"
+            return [_REPOSITORY.unknown("needs a token: there is no GITHUB_TOKEN and no login of gh", mend), *local]
+        ask = Asker(GitHub(where, token, PATIENCE), deadline)
+    except RemoteRefused as refused:
+        return [_REPOSITORY.missing(refused.what, refused.todo), *local]
+    try:
+        repository = ask.one("", "Metadata: read")
+        name, branch = word(repository, "full_name"), word(repository, "default_branch")
+        organization = part(repository, "owner").get("type") == "Organization"
+    except Unseen as unseen:
+        return [_REPOSITORY.unknown(f"{shown(where.repository)}: {unseen.why}", unseen.todo), *local]
+    return [
+        seen(_REPOSITORY, lambda line: _repository(line, repository, name, branch)),
+        *local,
+        *settings.Settings(ask, branch, organization=organization).checks(address),
+        seen(Line("Actions", _EVERY), lambda line: actions.allowed(line, ask, root)),
+        seen(Line("workflow token", _EVERY), lambda line: actions.token(line, ask)),
+        seen(Line("pull requests of forks", ("pr.yml",)), lambda line: actions.forks(line, ask, repository)),
+        seen(
+            Line("GPU runner", ("pr.yml", "release.yml", "scheduled.yml")),
+            lambda line: actions.runner(line, ask, name.partition("/")[0], organization=organization),
+        ),
+        seen(Line("CODEOWNERS", ("merging",)), lambda line: owners.owners(line, root, ask)),
+        *rules.Protection(ask, branch, repository, rules.ACTIONS if whose.on_github_com(where) else None).checks(),
+        tree.signers(root, shown(name), branch, public=whose.on_github_com(where)),
+    ]
+
+
+def _repository(line: Line, found: dict[str, Any], name: str, branch: str) -> Check:
+    if branch != _BRANCH:
+        mend = f"gh api repos/{{owner}}/{{repo}}/branches/{shown(branch)}/rename -f new_name={_BRANCH}"
+        return line.missing(f"{shown(name)}: the default branch is {shown(branch)}, not {_BRANCH}", mend)
+    if flag(found, "archived"):
+        return line.missing(f"{shown(name)}: is archived", "gh repo unarchive")
+    kind = "private" if flag(found, "private") else "public"
+    return line.ok(f"{shown(name)}, {kind}, default branch {branch}")

@@ -1,0 +1,84 @@
+"""What the workflows need of the files on the target branch: the workflows, a DVC remote, who may sign."""
+
+import configparser
+from pathlib import Path
+
+from checks import layout
+from checks.errors import Refusal
+from release import commits
+from release.doctor.check import Check, Line
+from release.signing import trust
+
+WORKFLOWS = ("pr.yml", "release.yml", "promote.yml", "scheduled.yml")
+_FOLDER = Path(".github/workflows")
+_DVC = Path(".dvc/config")
+_ISSUER = "https://token.actions.githubusercontent.com"
+_SHARED = {"s3", "gs", "http", "https", "ssh", "azure", "gdrive", "oss", "webhdfs", "hdfs", "webdav", "webdavs"}
+
+
+def on_target(root: Path, path: Path) -> tuple[str, bytes | None]:
+    """The name of the target branch, and a file there; the file here where git has no commit yet. Raises Refusal."""
+    if commits.has_repository(root) and (found := commits.target(root))[1]:
+        name, commit = found
+        assert commit is not None
+        return name, commits.read(root, commit, path)
+    file = root / path
+    return "this folder", file.read_bytes() if file.is_file() else None
+
+
+def workflows(root: Path) -> Check:
+    line = Line("workflows", ("pull requests", "releases"))
+    try:
+        found = {name: on_target(root, _FOLDER / name) for name in WORKFLOWS}
+    except Refusal as refusal:
+        return line.missing(refusal.what, refusal.todo)
+    absent = [name for name, (_, data) in found.items() if data is None]
+    where = found["pr.yml"][0]
+    if absent:
+        return line.missing(f"{', '.join(absent)}: not on {where}", "commit them, push, and git fetch")
+    return line.ok(f"all {len(WORKFLOWS)} on {where}")
+
+
+def remote(root: Path) -> tuple[Check, str | None]:
+    """The default DVC remote as the repository has it, for everybody, and its address."""
+    line = Line("DVC remote", ("every workflow",))
+    mend = "dvc remote add -d storage s3://BUCKET/PREFIX, commit .dvc/config, push"
+    try:
+        where, data = on_target(root, _DVC)
+    except Refusal as refusal:
+        return line.missing(refusal.what, refusal.todo), None
+    config = configparser.ConfigParser(interpolation=None, strict=False)
+    try:
+        config.read_string((data or b"").decode())
+    except (configparser.Error, UnicodeDecodeError):
+        return line.missing(f"{_DVC} on {where}: cannot be read", "mend it: dvc config --list"), None
+    name = config.get("core", "remote", fallback="").strip()
+    address = config.get(f"'remote \"{name}\"'", "url", fallback="").strip() if name else ""
+    if not address:
+        return line.missing(f"{_DVC} on {where} names no default remote", mend), None
+    scheme = address.partition("://")[0] if "://" in address else ""
+    if scheme not in _SHARED:
+        return line.missing("is a folder of one machine: the jobs of a workflow run on several", mend), address
+    return line.ok(f"{name}, {scheme}://"), address
+
+
+def signers(root: Path, repository: str, branch: str, *, public: bool) -> Check:
+    """Whether release.yml of this repository may sign releases. ``public``: it is on github.com."""
+    line = Line("signers", ("release.yml", "promote.yml"))
+    identity = f"https://github.com/{repository}/.github/workflows/release.yml@refs/heads/{branch}"
+    entry = f"add to {layout.SIGNERS}: {{name: ci, may: [release], identity: {identity}, issuer: {_ISSUER}}}"
+    try:
+        known = trust.known(root)
+    except Refusal as refusal:
+        return line.missing(refusal.what, entry)
+    may = [signer for signer in known if "release" in signer.may]
+    if not may:
+        return line.missing("nobody may sign releases", entry)
+    if not public:
+        machines = [signer.name for signer in may if signer.identity]
+        if machines:
+            return line.unknown(f"{', '.join(machines)}: the issuer of this server is not known", "compare it by hand")
+    elif own := [signer.name for signer in may if (signer.identity, signer.issuer) == (identity, _ISSUER)]:
+        return line.ok(f"{own[0]} is release.yml of this repository")
+    others = ", ".join(signer.name for signer in may[:5])
+    return line.missing(f"{others} may sign releases, and release.yml of this repository may not", entry)

@@ -1,0 +1,53 @@
+"""Which repository on GitHub, and whose token asks: the environment first, then git and the command gh."""
+
+import os
+import re
+import shutil
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from checks.errors import RemoteRefused
+from release import github
+from release.doctor.command import ask
+from release.github import Place
+
+_SERVER = "https://github.com"
+_SCP = re.compile(r"^(?:[^/@]+@)?([^/:]+):(?!//)(.+)$")  # HOST:PATH, as git takes it
+_SECONDS = 10
+
+
+def place(root: Path) -> Place:
+    """GITHUB_REPOSITORY, else what the remote origin names. Raises RemoteRefused where neither is one of GitHub's."""
+    env = {name: os.environ.get(name, "") for name in ("GITHUB_API_URL", "GITHUB_SERVER_URL")}
+    name = os.environ.get("GITHUB_REPOSITORY") or _of_origin(root, env["GITHUB_SERVER_URL"] or _SERVER)
+    return github.place({**env, "GITHUB_REPOSITORY": name})
+
+
+def on_github_com(where: Place) -> bool:
+    """Whether it is GitHub's own server: an enterprise server has apps of other numbers, and another issuer."""
+    server = urlsplit(os.environ.get("GITHUB_SERVER_URL") or _SERVER).hostname
+    return server == "github.com" and not urlsplit(where.api).path
+
+
+def token(where: Place) -> str | None:
+    """GITHUB_TOKEN, else the one that gh has for this very host; None where there is none."""
+    if given := os.environ.get("GITHUB_TOKEN"):
+        return given
+    if not shutil.which("gh"):
+        return None
+    host = (urlsplit(where.api).hostname or "").removeprefix("api.")
+    return ask(["gh", "auth", "token", "--hostname", host], _SECONDS) or None
+
+
+def _of_origin(root: Path, server: str) -> str:
+    address = ask(["git", "-C", str(root), "remote", "get-url", "origin"]) or ""
+    found = _SCP.match(address) if "://" not in address else None
+    try:
+        host, path = (found[1], found[2]) if found else (urlsplit(address).hostname or "", urlsplit(address).path)
+    except ValueError:
+        host, path = "", ""
+    if host.lower() != (urlsplit(server).hostname or "").lower():
+        what = "the remote origin is on another host than GITHUB_SERVER_URL" if address else "there is no remote origin"
+        todo = "gh repo create, or set GITHUB_REPOSITORY to OWNER/NAME (on a server of your own GITHUB_SERVER_URL too)"
+        raise RemoteRefused(what, todo)
+    return path.strip("/").removesuffix(".git")

@@ -1,0 +1,564 @@
+"""`lockstep doctor --github`: what it finds of a repository on GitHub, against a stand-in, and of a real clone."""
+
+import json
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from release import doctor
+from release.cli import main
+from release.doctor import owners, tree
+from release.doctor.check import Check
+from tests.conftest import REPOSITORY as ROOT
+from tests.github_settings_standin import HIDDEN, NOT_FOUND, REPOSITORY, TOKEN, Refusal, StandIn, settings
+
+IDENTITY = f"https://github.com/{REPOSITORY}/.github/workflows/release.yml@refs/heads/main"
+ISSUER = "https://token.actions.githubusercontent.com"
+
+
+@pytest.fixture
+def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
+    for name in ("GITHUB_REPOSITORY", "GITHUB_EVENT_PATH", "GITHUB_SERVER_URL"):
+        monkeypatch.delenv(name, raising=False)
+    with settings() as server:
+        monkeypatch.setenv("GITHUB_API_URL", server.url)
+        monkeypatch.setenv("GITHUB_TOKEN", TOKEN)
+        yield server
+
+
+def _git(root: Path, *args: str) -> None:
+    identity = ["-c", "user.name=t", "-c", "user.email=t@example.invalid"]
+    subprocess.run(["git", *identity, *args], cwd=root, check=True, capture_output=True)
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """A clone of a repository whose files lack nothing: this one's, with owners, a signer and a DVC remote."""
+    root = tmp_path / "clone"
+    (root / ".github" / "workflows").mkdir(parents=True)
+    text = (ROOT / ".github" / "CODEOWNERS").read_text().replace(f"{owners.PLACEHOLDER}model-owners", "@octo/owners")
+    (root / ".github" / "CODEOWNERS").write_text(text)
+    for name in tree.WORKFLOWS:
+        (root / ".github" / "workflows" / name).write_text("on: push\njobs: {}\n")
+    (root / ".dvc").mkdir()
+    (root / ".dvc" / "config").write_text(
+        "[core]\n    remote = store\n['remote \"store\"']\n    url = s3://me:secret@bucket/dvc\n"
+    )
+    (root / "release" / "policy").mkdir(parents=True)
+    signer = {"name": "ci", "may": ["release"], "identity": IDENTITY, "issuer": ISSUER}
+    (root / "release" / "policy" / "signers.yaml").write_text(yaml.safe_dump([signer]))
+    _git(root, "init", "-q", "-b", "main")
+    _commit(root)
+    _git(root, "remote", "add", "origin", f"git@github.com:{REPOSITORY}.git")
+    _git(root, "update-ref", "refs/remotes/origin/main", "HEAD")
+    return root
+
+
+def _commit(root: Path) -> None:
+    """Commit everything here, and have it on the target branch."""
+    _git(root, "add", "-A")
+    _git(root, "commit", "-q", "-m", "All")
+    _git(root, "update-ref", "refs/remotes/origin/main", "HEAD")
+
+
+def _look(root: Path) -> dict[str, Check]:
+    return {check.name: check for check in doctor.on_github(root)}
+
+
+def _run(root: Path, *options: str) -> tuple[int, str]:
+    done = CliRunner().invoke(main, ["-C", str(root), "doctor", "--github", *options])
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done.exit_code, done.output
+
+
+def test_a_repository_that_lacks_nothing_is_ready(api: StandIn, clone: Path) -> None:
+    code, output = _run(clone)
+    assert (code, output.splitlines()[-1]) == (0, "ready for a pull request"), output
+    assert "secret@" not in output
+    assert all(check.status == "ok" for check in doctor.on_github(clone))
+    assert all(path.startswith(("/repos/octo/router", "/orgs/octo/")) for path in api.asked)
+
+
+# One thing is wrong at a time: which, what is changed, the line that says so, and what it says.
+
+
+def _rule(api: StandIn, kind: str) -> dict[str, Any]:
+    found: dict[str, Any] = next(rule for rule in api.at("/rules/branches/main") if rule["type"] == kind)
+    return found
+
+
+def _without(kind: str) -> Callable[[StandIn], None]:
+    return lambda api: api.put("/rules/branches/main", [r for r in api.at("/rules/branches/main") if r["type"] != kind])
+
+
+def _parameter(kind: str, key: str, value: object) -> Callable[[StandIn], None]:
+    return lambda api: _rule(api, kind)["parameters"].update({key: value})
+
+
+def _answer(path: str, **values: object) -> Callable[[StandIn], None]:
+    return lambda api: api.at(path).update(values)
+
+
+def _environment(number: int, **values: object) -> Callable[[StandIn], None]:
+    return lambda api: api.at("/environments")["environments"][number].update(values)
+
+
+def _required(**values: object) -> Callable[[StandIn], None]:
+    return _parameter("required_status_checks", "required_status_checks", [{"context": "lockstep"} | values])
+
+
+def _actors(*actors: dict[str, object]) -> Callable[[StandIn], None]:
+    return lambda api: api.at("/rulesets/42").update(bypass_actors=list(actors))
+
+
+WRONG: list[tuple[str, Callable[[StandIn], None], str, str]] = [
+    ("Actions is off", _answer("/actions/permissions", enabled=False), "Actions", "switched off"),
+    (
+        "a token that writes",
+        _answer("/actions/permissions/workflow", default_workflow_permissions="write"),
+        "workflow token",
+        "may write",
+    ),
+    (
+        "a token that approves",
+        _answer("/actions/permissions/workflow", can_approve_pull_request_reviews=True),
+        "workflow token",
+        "may approve",
+    ),
+    (
+        "forks that were here before",
+        _answer("/actions/permissions/fork-pr-contributor-approval", approval_policy="first_time_contributors"),
+        "pull requests of forks",
+        "after the first one",
+    ),
+    ("no runner", _answer("/actions/runners", runners=[]), "GPU runner", "none with the labels self-hosted and gpu"),
+    (
+        "a runner that is off",
+        lambda api: api.at("/actions/runners")["runners"][0].update(status="offline"),
+        "GPU runner",
+        "gpu-1: offline",
+    ),
+    (
+        "a runner without a GPU",
+        lambda api: api.at("/actions/runners")["runners"][0]["labels"].pop(),
+        "GPU runner",
+        "none with the labels",
+    ),
+    ("no secret", _answer("/actions/secrets", secrets=[]), "secret DVC_CONFIG_LOCAL", "is not set"),
+    ("no variable", _answer("/actions/variables", variables=[]), "variable LOCKSTEP_IMAGE", "is not set"),
+    (
+        "an image with a tag",
+        lambda api: api.at("/actions/variables")["variables"][0].update(value="ghcr.io/octo/router:latest"),
+        "variable LOCKSTEP_IMAGE",
+        "a tag",
+    ),
+    (
+        "another storage",
+        lambda api: api.at("/actions/variables")["variables"][1].update(value="gs"),
+        "variable LOCKSTEP_STORAGE",
+        "lacks s3",
+    ),
+    ("no staging", lambda api: api.at("/environments")["environments"].pop(0), "environment staging", "there is none"),
+    (
+        "production of any branch",
+        _environment(1, deployment_branch_policy=None),
+        "environment production",
+        "every branch may deploy",
+    ),
+    (
+        "production of protected branches",
+        _environment(1, deployment_branch_policy={"protected_branches": True, "custom_branch_policies": False}),
+        "environment production",
+        "every protected branch",
+    ),
+    (
+        "production of another branch too",
+        lambda api: api.at("/environments/production/deployment-branch-policies")["branch_policies"].append(
+            {"id": 2, "name": "feature/*", "type": "branch"}
+        ),
+        "environment production",
+        "deploys from main, feature/*",
+    ),
+    ("nobody reviews", _environment(1, protection_rules=[]), "environment production", "nobody reviews"),
+    (
+        "no token in staging",
+        _answer("/environments/staging/secrets", secrets=[]),
+        "LOCKSTEP_TOKEN of staging",
+        "is not set",
+    ),
+    (
+        "the token for everybody",
+        lambda api: api.at("/actions/secrets")["secrets"].append({"name": "LOCKSTEP_TOKEN"}),
+        "LOCKSTEP_TOKEN of production",
+        "every workflow reads it",
+    ),
+    ("no required check", _without("required_status_checks"), "required check", "`lockstep` is not required"),
+    ("a check of anybody", _required(), "required check", "anybody who may write statuses"),
+    ("a check of another app", _required(integration_id=7), "required check", "bound to the app 7"),
+    (
+        "branches that are behind",
+        _parameter("required_status_checks", "strict_required_status_checks_policy", False),
+        "required check",
+        "not up to date",
+    ),
+    (
+        "no code owners' review",
+        _parameter("pull_request", "require_code_owner_review", False),
+        "code owners",
+        "not required",
+    ),
+    ("no pull requests", _without("pull_request"), "code owners", "not required"),
+    ("force pushes", _without("non_fast_forward"), "force pushes", "allowed"),
+    ("deletion", _without("deletion"), "deletion", "allowed"),
+    ("nobody passes", _actors(), "ruleset bypass", "no promotion can be pushed"),
+    (
+        "all writers pass",
+        _actors({"actor_id": 4, "actor_type": "RepositoryRole", "bypass_mode": "always"}),
+        "ruleset bypass",
+        "everybody who may write",
+    ),
+    ("another default branch", _answer("", default_branch="trunk"), "repository", "not main"),
+    (
+        "an owner who is nobody",
+        _answer("/codeowners/errors", errors=[{"line": 12, "column": 1, "kind": "Unknown owner", "path": "x"}]),
+        "CODEOWNERS",
+        "line 12: Unknown owner",
+    ),
+]
+
+
+@pytest.mark.parametrize(("change", "name", "says"), [case[1:] for case in WRONG], ids=[case[0] for case in WRONG])
+def test_what_is_wrong_is_said_with_the_command_that_mends_it(
+    api: StandIn, clone: Path, change: Callable[[StandIn], None], name: str, says: str
+) -> None:
+    change(api)
+    found = _look(clone)[name]
+    assert found.status == "missing", found
+    assert says in found.found
+    assert found.mend
+
+
+def test_what_is_missing_exits_with_9_and_is_not_ready(api: StandIn, clone: Path) -> None:
+    api.put("/actions/secrets", {"secrets": []})
+    code, output = _run(clone)
+    assert code == 9
+    assert "→ gh secret set DVC_CONFIG_LOCAL < .dvc/config.local" in output
+    assert "ready for" not in output
+    code, output = _run(clone, "--json")
+    listed = json.loads(output[: output.rindex("]") + 1])
+    assert code == 9
+    assert [each["name"] for each in listed if each["status"] == "missing"] == ["secret DVC_CONFIG_LOCAL"]
+
+
+def test_what_the_organization_shares_counts(api: StandIn, clone: Path) -> None:
+    api.put("/actions/organization-secrets", api.at("/actions/secrets"))
+    api.put("/actions/secrets", {"secrets": []})
+    api.shown["/orgs/octo/actions/runners"] = api.at("/actions/runners")
+    api.put("/actions/runners", {"runners": []})
+    assert all(check.status == "ok" for check in doctor.on_github(clone))
+
+
+def test_names_beyond_the_first_page_are_seen(api: StandIn, clone: Path) -> None:
+    many = [{"name": f"SECRET_{number}"} for number in range(64)]
+    api.at("/actions/secrets")["secrets"][:0] = many
+    assert _look(clone)["secret DVC_CONFIG_LOCAL"].status == "ok"
+
+
+def test_a_list_that_is_not_shown_whole_is_unknown(api: StandIn, clone: Path) -> None:
+    api.put("/actions/secrets", {"secrets": [], "total_count": 3})
+    assert _look(clone)["secret DVC_CONFIG_LOCAL"].status == "unknown"
+
+
+@pytest.mark.parametrize("refusal", [HIDDEN, NOT_FOUND], ids=["403", "404"])
+def test_what_the_token_may_not_see_is_unknown_and_never_ok(api: StandIn, clone: Path, refusal: Refusal) -> None:
+    for path in list(api.shown):
+        if not path.endswith(("/octo/router", "/rules/branches/main")):
+            api.shown[path] = refusal
+    found = _look(clone)
+    unknown = {name for name, check in found.items() if check.status == "unknown"}
+    settled = {"repository", "workflows", "DVC remote", "signers", "required check", "code owners", "merge methods"}
+    assert unknown == set(found) - settled - {"force pushes", "deletion"}
+    assert all("needs a token with" in found[name].found and found[name].mend for name in unknown)
+    code, output = _run(clone)
+    assert code == 0
+    assert output.splitlines()[-1] == f"not known to be ready: {len(unknown)} of {len(found)} could not be seen"
+
+
+def test_the_older_protection_of_a_branch_is_asked_where_no_ruleset_says_it(api: StandIn, clone: Path) -> None:
+    api.put("/rules/branches/main", [])
+    api.at("")["allow_rebase_merge"] = False
+    api.at("/branches/main")["protection"]["enabled"] = True
+    protection: dict[str, Any] = {
+        "required_status_checks": {"strict": True, "checks": [{"context": "lockstep", "app_id": 15368}]},
+        "required_pull_request_reviews": {"require_code_owner_reviews": True},
+        "enforce_admins": {"enabled": False},
+        "allow_force_pushes": {"enabled": False},
+        "allow_deletions": {"enabled": False},
+    }
+    api.put("/branches/main/protection", protection)
+    assert all(check.status == "ok" for check in doctor.on_github(clone))
+    protection["required_status_checks"]["checks"][0]["app_id"] = -1
+    protection["enforce_admins"]["enabled"] = True
+    del protection["allow_deletions"]
+    found = _look(clone)
+    assert {name for name, check in found.items() if check.status == "missing"} == {
+        "required check",
+        "ruleset bypass",
+        "deletion",
+    }
+    api.put("/branches/main/protection", HIDDEN)
+    assert _look(clone)["required check"].status == "unknown"
+
+
+def test_a_branch_without_any_rule_lacks_all_of_them(api: StandIn, clone: Path) -> None:
+    api.put("/rules/branches/main", [])
+    api.at("")["allow_rebase_merge"] = True
+    missing = {name for name, check in _look(clone).items() if check.status == "missing"}
+    assert missing == {"required check", "code owners", "merge methods", "force pushes", "deletion", "ruleset bypass"}
+
+
+def test_a_private_repository_is_asked_for_the_policy_of_private_ones(api: StandIn, clone: Path) -> None:
+    api.at("")["private"] = True
+    api.put("/actions/permissions/fork-pr-contributor-approval", Refusal(422, "only applies to public repositories"))
+    policy = {
+        "run_workflows_from_fork_pull_requests": True,
+        "send_write_tokens_to_workflows": False,
+        "send_secrets_and_variables": True,
+        "require_approval_for_fork_pr_workflows": True,
+    }
+    api.put("/actions/permissions/fork-pr-workflows-private-repos", policy)
+    assert _look(clone)["pull requests of forks"].found == "get the secrets"
+    policy["send_secrets_and_variables"] = False
+    assert _look(clone)["pull requests of forks"].status == "ok"
+
+
+def test_actions_that_are_used_and_not_allowed_are_named(api: StandIn, clone: Path) -> None:
+    workflow = clone / ".github" / "workflows" / "pr.yml"
+    workflow.write_text("jobs:\n  a:\n    steps:\n      - uses: actions/checkout@v7\n      - uses: docker/login@v4\n")
+    api.at("/actions/permissions")["allowed_actions"] = "selected"
+    choice = {"github_owned_allowed": True, "verified_allowed": False, "patterns_allowed": []}
+    api.put("/actions/permissions/selected-actions", choice)
+    assert _look(clone)["Actions"].found == "docker/login: not allowed"
+    choice["patterns_allowed"] = ["docker/*"]
+    assert _look(clone)["Actions"].status == "ok"
+    api.at("/actions/permissions")["allowed_actions"] = "local_only"
+    assert "actions/checkout, docker/login" in _look(clone)["Actions"].found
+
+
+# what lies in the tree
+
+
+def test_the_placeholder_of_codeowners_is_refused_before_anybody_is_asked(api: StandIn, clone: Path) -> None:
+    shutil.copy(ROOT / ".github" / "CODEOWNERS", clone / ".github" / "CODEOWNERS")
+    _commit(clone)
+    found = _look(clone)["CODEOWNERS"]
+    assert (found.status, "placeholder" in found.found) == ("missing", True)
+    mend = found.mend.replace("OWNER/TEAM", "octo/owners")
+    subprocess.run(mend, shell=True, cwd=clone, check=True)
+    _commit(clone)
+    assert _look(clone)["CODEOWNERS"].status == "ok"
+
+
+@pytest.mark.parametrize(
+    ("last", "bare"),
+    [
+        ("/release/policy/", "release/policy/signers.yaml, release/policy/approved.yaml"),
+        ("*.yaml", "dvc.yaml, release/policy/signers.yaml"),
+        (".github/workflows/*", ".github/workflows/pr.yml"),
+        ("gates", "checks/gates/__init__.py"),
+        ("**/production", "release/environments/production/kustomization.yaml"),
+    ],
+)
+def test_the_last_pattern_of_codeowners_decides(api: StandIn, clone: Path, last: str, bare: str) -> None:
+    with (clone / ".github" / "CODEOWNERS").open("a") as file:
+        file.write(f"{last}   # nobody\n")
+    _commit(clone)
+    assert f"nobody owns {bare}" in _look(clone)["CODEOWNERS"].found
+
+
+def test_files_count_once_they_are_on_the_target_branch(api: StandIn, clone: Path) -> None:
+    for path in (".github/CODEOWNERS", ".github/workflows/promote.yml", ".dvc/config", "release/policy/signers.yaml"):
+        (clone / path).unlink()
+    _git(clone, "add", "-A")
+    _git(clone, "commit", "-q", "-m", "None")
+    assert all(check.status == "ok" for check in doctor.on_github(clone))
+    _git(clone, "update-ref", "refs/remotes/origin/main", "HEAD")
+    missing = {name for name, check in _look(clone).items() if check.status == "missing"}
+    assert missing == {"CODEOWNERS", "workflows", "DVC remote", "signers"}
+
+
+def test_a_folder_as_dvc_remote_is_no_remote_of_several_machines(api: StandIn, clone: Path) -> None:
+    (clone / ".dvc" / "config").write_text("[core]\nremote = a\n['remote \"a\"']\nurl = /mnt/dvc\n")
+    _commit(clone)
+    assert "folder of one machine" in _look(clone)["DVC remote"].found
+
+
+def test_release_yml_of_another_repository_may_not_sign_here(api: StandIn, clone: Path) -> None:
+    path = clone / "release" / "policy" / "signers.yaml"
+    path.write_text(path.read_text().replace("octo/router", "octo/other"))
+    _commit(clone)
+    found = _look(clone)["signers"]
+    assert (found.status, IDENTITY in found.mend) == ("missing", True)
+
+
+# who asks, and whom
+
+
+def test_without_a_token_it_looks_at_the_tree_and_asks_nobody(
+    api: StandIn, clone: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("GITHUB_TOKEN")
+    monkeypatch.setenv("PATH", str(_only_git(tmp_path)))
+    code, output = _run(clone)
+    assert code == 0
+    assert "needs a token" in output
+    assert "not known to be ready" in output
+    assert api.asked == []
+
+
+def _only_git(tmp_path: Path) -> Path:
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    git = shutil.which("git")
+    assert git
+    (folder / "git").symlink_to(git)
+    return folder
+
+
+def test_the_login_of_gh_is_asked_for_this_very_host(
+    api: StandIn, clone: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder = _only_git(tmp_path)
+    gh = folder / "gh"
+    gh.write_text(f'#!/bin/sh\n[ "$*" = "auth token --hostname 127.0.0.1" ] && echo {TOKEN}\n')
+    gh.chmod(gh.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.delenv("GITHUB_TOKEN")
+    monkeypatch.setenv("PATH", str(folder))
+    assert _run(clone)[0] == 0
+    assert api.asked
+
+
+def test_a_repository_on_another_host_is_not_asked_for(api: StandIn, clone: Path) -> None:
+    _git(clone, "remote", "set-url", "origin", "https://git.example/octo/router.git")
+    code, output = _run(clone)
+    assert code == 9
+    assert "another host" in output
+    assert api.asked == []
+
+
+@pytest.mark.parametrize("address", ["https://github.com/octo/router", "ssh://git@github.com/octo/router.git"])
+def test_every_form_of_origin_is_read(api: StandIn, clone: Path, address: str) -> None:
+    _git(clone, "remote", "set-url", "origin", address)
+    assert _run(clone)[0] == 0
+
+
+# odd answers
+
+
+@pytest.mark.parametrize("garbage", [b"<html>", b"[]", b"{}", b"null", b'{"full_name": 7}', b"[" * 100_000, b"\xff"])
+def test_answers_of_another_shape_are_unknown_and_no_traceback(api: StandIn, clone: Path, garbage: bytes) -> None:
+    api.garbage = garbage
+    code, output = _run(clone)
+    assert code == 0
+    assert "not known to be ready" in output
+
+
+ODD: list[object] = [
+    None,
+    [],
+    {},
+    "text",
+    7,
+    {"enabled": "yes"},
+    {"total_count": True},
+    {"environments": [7], "total_count": 1},
+]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=[json.dumps(odd) for odd in ODD])
+def test_one_odd_answer_leaves_the_other_lines_as_they_are(api: StandIn, clone: Path, odd: object) -> None:
+    before = _look(clone)
+    for path in list(api.shown):
+        if path.count("/") < 4:
+            continue
+        kept, api.shown[path] = api.shown[path], odd
+        found = _look(clone)
+        assert found.keys() == before.keys()
+        worse = [name for name, check in found.items() if check.status != "ok"]
+        asked = any(each.partition("?")[0] == path for each in api.asked)
+        needed = asked and "organization" not in path and "branches/main" not in path
+        assert worse or not needed, f"{path} answers {odd!r} and nothing is amiss"
+        api.shown[path] = kept
+        api.asked.clear()
+
+
+def test_the_token_is_in_no_output(api: StandIn, clone: Path) -> None:
+    api.echo = True
+    for path in list(api.shown):
+        if path != f"/repos/{REPOSITORY}":
+            api.shown[path] = Refusal(500, "it went wrong")
+    api.at("")["full_name"] = f"octo/{TOKEN}"
+    for options in ([], ["--json"]):
+        output = _run(clone, *options)[1]
+        assert "it went wrong" in output
+        assert TOKEN not in output
+
+
+def test_a_token_that_github_does_not_know_ends_the_asking(
+    api: StandIn, clone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_TOKEN", "ghp_old")
+    code, output = _run(clone)
+    assert code == 0
+    assert "does not know the token" in output
+    assert len(api.asked) == 1
+
+
+def test_a_trickle_of_bytes_ends_at_the_deadline(api: StandIn, clone: Path) -> None:
+    api.trickle = True
+    began = time.monotonic()
+    found = doctor.on_github(clone, deadline=0.4)
+    assert time.monotonic() - began < 5
+    assert "does not answer within 0.4 s" in found[0].found
+    assert found[0].status == "unknown"
+
+
+# the files that GitHub reads
+
+
+def test_code_owners_own_what_doctor_guards_and_not_the_parameters() -> None:
+    rules = owners.parse((ROOT / ".github" / "CODEOWNERS").read_text())
+    assert [file for file in owners.GUARDED if not owners.owner_of(rules, file)] == []
+    for free in ("params.yaml", "dvc.lock", "reports/verdict.json", "README.md"):
+        assert owners.owner_of(rules, free) == ()
+    for pattern in re.findall(r"^(/\S+)", (ROOT / ".github" / "CODEOWNERS").read_text(), re.MULTILINE):
+        assert (ROOT / pattern.strip("/")).exists(), pattern
+
+
+def test_forms_and_dependabot_are_as_github_wants_them() -> None:
+    command = Path(sys.executable).parent / "check-jsonschema"
+    if not command.exists() and "check-jsonschema" not in os.environ.get("LOCKSTEP_REQUIRE", ""):
+        pytest.skip("check-jsonschema is not installed")
+    folder = ROOT / ".github"
+    forms = [path for path in sorted((folder / "ISSUE_TEMPLATE").glob("*.yml")) if path.name != "config.yml"]
+    assert len(forms) == 3
+    for schema, files in (
+        ("vendor.dependabot", [folder / "dependabot.yml"]),
+        ("vendor.github-issue-forms", forms),
+        ("vendor.github-issue-config", [folder / "ISSUE_TEMPLATE" / "config.yml"]),
+    ):
+        done = subprocess.run(
+            [command, "--builtin-schema", schema, *files], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
