@@ -1,6 +1,7 @@
 """Whether dvc.lock is a record of what lies here: of these parameters, this code, these reports."""
 
 import hashlib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ READS = {
 }
 
 
-def differences(root: Path) -> list[str]:
-    """One line for each parameter, module or report that a stage did not run with as it is now.
+def differences(root: Path, stages: Collection[str] = tuple(READS)) -> list[str]:
+    """One line for each parameter, module or report that one of ``stages`` did not run with as it is now.
 
     Outputs that DVC caches are held by the verdict's own digests, but for the probes, which it does not judge. Raises
     ParamsRefused when params.yaml cannot be read.
@@ -36,6 +37,8 @@ def differences(root: Path) -> list[str]:
         return [f"{layout.LOCK}: no record of this pipeline: {reason}"]
     found = []
     for name, keys in READS.items():
+        if name not in stages:
+            continue
         if not isinstance(ran := lock.get(name), dict):
             found.append(f"{layout.LOCK}: has no record of {name}")
             continue

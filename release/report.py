@@ -107,7 +107,7 @@ def _sections(
         metrics.slices(found),
         *quality_later,
         training.trained(found, training.loss(root), training.confusions(root), images),
-        training.cost(found),
+        training.cost(found, root),
         places.look(found, links),
         places.again(found, options.number),
         places.digests(found),

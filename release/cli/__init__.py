@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from release.cli import environments, evidence, image, pipeline, pull_request
+from release.cli import cost, environments, evidence, image, pipeline, pull_request
 
 
 @click.group(
@@ -36,6 +36,7 @@ def main(context: click.Context, root: Path) -> None:
 
 for command in (
     pipeline.run,
+    cost.estimate,
     pipeline.gate,
     pull_request.record,
     pull_request.report,

@@ -8,9 +8,13 @@ from itertools import pairwise
 from pathlib import Path
 
 from checks import layout
+from checks.cost import Span
+from checks.evidence import TrainReport
 from checks.gate_kinds import BudgetGate
+from release import estimate
 from release.reporting.blocks import Block, Bullets, Data, Folded, Image, Line, Paragraph, Section, capped, row
 from release.reporting.facts import Facts
+from release.training_ahead import Seconds
 
 _BARS = "▁▂▃▄▅▆▇█"
 _WIDTH = 32
@@ -70,16 +74,17 @@ def trained(
     return Section("training", "Training", blocks, keep=40) if blocks else None
 
 
-def cost(facts: Facts) -> Section | None:
-    """Time as measured, money by the price that a budget gate names."""
+def cost(facts: Facts, root: Path) -> Section | None:
+    """Time as measured, money by the price that a budget gate names; what was to be expected of both beside them."""
     if facts.state not in ("held", "recorded") or facts.evidence is None or facts.evidence.reports.train is None:
         return None
     train, evaluation = facts.evidence.reports.train, facts.evidence.reports.evaluation
-    before = facts.target.train
+    before, expected = facts.target.train, _expected(facts, root, train)
     against = f" (before: {_time(before.seconds)})" if before and before.adapter != train.adapter else ""
+    foretold = f", estimated {_times(expected.train)}" if expected else ""
     lines: list[Line] = [
         (
-            f"Training: {_time(train.seconds)}{against}, {train.steps:,} steps over {train.rows:,} rows on ",
+            f"Training: {_time(train.seconds)}{foretold}{against}, {train.steps:,} steps over {train.rows:,} rows on ",
             Data(train.device),
         )
     ]
@@ -96,13 +101,30 @@ def cost(facts: Facts) -> Section | None:
     )
     price = next((each for each in prices if each), None)
     if price:
-        lines.append(
-            (f"Cost: {seconds / 3600 * price:,.2f} for {seconds / 3600:.2f} device hours at {price:,.2f} an hour",)
-        )
+        foretold = f", estimated {_money(expected.device.times(price / 3600))}" if expected else ""
+        hours = f"{seconds / 3600:.2f} device hours at {price:,.2f} an hour"
+        lines.append((f"Cost: {seconds / 3600 * price:,.2f} for {hours}{foretold}",))
     return Section("cost", "Time and cost", [Bullets(lines)], keep=55)
+
+
+def _expected(facts: Facts, root: Path, train: TrainReport) -> Seconds | None:
+    """What `lockstep estimate` says of this training by the target's record; None where it says nothing."""
+    if facts.target.commit is None or facts.params is None:
+        return None
+    return estimate.after_the_fact(root, facts.params, facts.target.ref, facts.target.commit, train)
 
 
 def _time(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.1f} s"
     return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _times(span: Span) -> str:
+    """A range in the unit of its middle: 3.9 min (2.6 to 5.8)."""
+    each, unit = (1, "s") if span.middle < 90 else (60, "min") if span.middle < 5400 else (3600, "h")
+    return f"{span.middle / each:,.1f} {unit} ({span.low / each:,.1f} to {span.high / each:,.1f})"
+
+
+def _money(span: Span) -> str:
+    return f"{span.middle:,.2f} ({span.low:,.2f} to {span.high:,.2f})"

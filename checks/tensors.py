@@ -1,0 +1,108 @@
+"""The sizes of a model's weights, from the headers of its safetensors files: no weight is read, and no torch needed.
+
+A file starts with eight bytes, the length of the header (little-endian), and the header: JSON that gives each tensor
+its dtype, shape and place (https://huggingface.co/docs/safetensors). Layers are known by their names, as
+``model.layers.3.`` or ``h.3.``; what lies outside of them is embeddings, head and last norm.
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from checks.errors import EvidenceRefused
+from checks.params import Lora
+
+_LONGEST = 100_000_000  # bytes of a header, as the library itself allows
+_INDEX, _SINGLE = "model.safetensors.index.json", "model.safetensors"
+_LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d{1,5})\.(.+)")
+_TODO = "run `dvc repro fetch`, or `dvc checkout models/base`"
+
+
+class Matrix(NamedTuple):
+    """A weight of two dimensions in a layer: ``module``: its name below the layer; ``sides``: both lengths, added."""
+
+    layer: int
+    module: str
+    sides: int
+
+
+class Weights(NamedTuple):
+    """Parameters in all, those in ``layers`` layers, and the matrices that LoRA can adapt."""
+
+    total: int
+    inner: int
+    layers: int
+    matrices: tuple[Matrix, ...]
+
+    def adapter(self, lora: Lora) -> int:
+        """Parameters that LoRA adds: rank times both sides of each matrix that it adapts."""
+        first = 0 if lora.layers is None else max(0, self.layers - lora.layers)
+        adapted = (
+            matrix.sides
+            for matrix in self.matrices
+            if matrix.layer >= first
+            and (
+                lora.targets == "all-linear"
+                or any(matrix.module == name or matrix.module.endswith(f".{name}") for name in lora.targets)
+            )
+        )
+        return lora.r * sum(adapted)
+
+
+def read(folder: Path) -> Weights:
+    """The sizes of the model in ``folder``; raises EvidenceRefused when it holds none, or a header is not one."""
+    total, inner, layers, matrices = 0, 0, set[int](), list[Matrix]()
+    for path in _files(folder):
+        for name, shape in _shapes(path):
+            count = math.prod(shape)
+            total += count
+            if found := _LAYER.search(name):
+                layer = int(found[1])
+                inner += count
+                layers.add(layer)
+                if len(shape) == 2:
+                    matrices.append(Matrix(layer, found[2].removesuffix(".weight"), sum(shape)))
+    if not total:
+        raise EvidenceRefused(f"{folder}: its weights have no parameters", _TODO)
+    # Where no layer is known by its name, the whole is taken for them.
+    return Weights(total, inner or total, max(layers) + 1 if layers else 1, tuple(matrices))
+
+
+def _files(folder: Path) -> list[Path]:
+    """The weights' files: those that an index names, or the one of the usual name, or all."""
+    try:
+        if (folder / _INDEX).exists():
+            names = {str(name) for name in json.loads((folder / _INDEX).read_bytes())["weight_map"].values()}
+            if any("/" in name or name in ("", ".", "..") for name in names):
+                raise ValueError("names a file elsewhere")
+            return sorted(folder / name for name in names)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise EvidenceRefused(f"{folder / _INDEX}: is no index of weights", _TODO) from error
+    if (folder / _SINGLE).exists():
+        return [folder / _SINGLE]
+    if found := sorted(folder.glob("*.safetensors")):
+        return found
+    raise EvidenceRefused(f"{folder}: holds no safetensors", _TODO)
+
+
+def _shapes(path: Path) -> Iterator[tuple[str, list[int]]]:
+    """Each tensor's name and shape."""
+    try:
+        with path.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            if not 2 <= length <= min(_LONGEST, path.stat().st_size - 8):
+                raise ValueError("is cut, or no safetensors")
+            header: Any = json.loads(stream.read(length))
+        for name, entry in header.items():
+            if name != "__metadata__":
+                shape = entry["shape"]
+                if not all(type(side) is int and 0 <= side < 1 << 48 for side in shape):
+                    raise ValueError("has a shape that is none")
+                yield name, shape
+    except OSError as error:
+        raise EvidenceRefused(f"{path}: {error.strerror or error}", _TODO) from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise EvidenceRefused(f"{path}: its header is not that of safetensors", _TODO) from error

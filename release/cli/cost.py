@@ -1,0 +1,84 @@
+"""The command estimate: what training will cost."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from release.cli.common import refusing, to_json
+
+if TYPE_CHECKING:
+    from release.estimate import Asked, Estimate, Range
+
+_COLOURS = {"within": "green", "may exceed": "yellow", "likely exceeds": "yellow", "exceeds": "red"}
+_NAMES = {"train_minutes": "minutes of training", "gpu_hours": "GPU hours", "cost": "cost"}
+
+
+@click.command()
+@click.option("--target", metavar="REF", help="The branch that this one is held against; else origin's default.")
+@click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
+@click.pass_obj
+@refusing
+def estimate(root: Path, target: str | None, as_json: bool) -> None:
+    """Say what training will cost, before it runs: a range, scaled from the last training that git has a record of.
+
+    Asked after `lockstep run validate`. Exits with 10 when even the low end of the range is above a bound of a budget
+    gate, here or on the target branch; with 0 when nothing was recorded to scale from.
+    """
+    from release import estimate as verb
+
+    found = verb.estimate(root, target)
+    click.echo(to_json(found.model_dump(mode="json")) if as_json else _shown(found))
+    if refusal := verb.refusal(found):
+        raise refusal
+
+
+def _shown(found: "Estimate") -> str:
+    """The figures beside their bounds, then what they were scaled from."""
+    from checks.cost import shown
+
+    lines = [click.style(found.headline, bold=True)]
+    rows = [_bounded(bound) for bound in found.bounds]
+    asked = {bound.metric for bound in found.bounds}
+    figures = {"train_minutes": found.minutes, "gpu_hours": found.gpu_hours, "cost": found.cost}
+    rows += [
+        (_NAMES[name], _range(figure), "no bound", "")
+        for name, figure in figures.items()
+        if figure is not None and name not in asked
+    ]
+    widths = [max((len(row[i]) for row in rows), default=0) for i in range(3)]
+    for what, figure, bound, status in rows:
+        line = f"  {what:<{widths[0]}}  {figure:<{widths[1]}}  {bound:<{widths[2]}}"
+        lines.append(f"{line}  {click.style(status, fg=_COLOURS.get(status))}".rstrip() if status else line.rstrip())
+    if basis := found.basis:
+        tokens = "" if basis.tokens is None else f", {basis.tokens:,} tokens"
+        lines.append(
+            f"scaled from commit {basis.commit[:12]} ({basis.ref}): {basis.seconds:,.4g} s for {basis.rows:,} rows x "
+            f"{basis.epochs:,.4g} epochs{tokens} on {_line(basis.device)}"
+        )
+        for factor in basis.factors:
+            lines.append(f"  x {shown(factor.times):<8}{_off(factor.below, factor.above):<15}{_line(factor.why)}")
+    return "\n".join([*lines, *(f"note: {_line(note)}" for note in found.notes)])
+
+
+def _bounded(bound: "Asked") -> tuple[str, str, str, str]:
+    figure = _range(bound.estimate) if bound.estimate else "no estimate"
+    return _NAMES[bound.metric], figure, f"at most {bound.at_most:,.6g} ({bound.gate}, {bound.policy})", bound.status
+
+
+def _range(figure: "Range") -> str:
+    from checks.cost import shown
+
+    return f"{shown(figure.middle)} ({shown(figure.low)} to {shown(figure.high)})"
+
+
+def _off(below: float, above: float) -> str:
+    """How far a factor may be off."""
+    if below == above:
+        return "" if below == 1 else f"x/÷ {below:.3g}"
+    return f"÷ {below:.3g}, x {above:.3g}"
+
+
+def _line(text: str) -> str:
+    """Text on one printable line."""
+    return " ".join("".join(c if c.isprintable() or c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in text).split())

@@ -1,0 +1,503 @@
+"""What training will cost: scaled from a record in git, held against the budget, never in the way for want of one."""
+
+import json
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from click.testing import CliRunner
+from safetensors.numpy import save_file
+
+from checks import cost, digest, files, layout, tensors
+from checks.cost import Span, Training
+from checks.errors import DataRefused, EvidenceRefused, Refusal
+from checks.evidence import TrainReport
+from checks.params import Train
+from release.cli import main
+from release.estimate import NO_HISTORY, NOTHING, Estimate, estimate, refusal
+from release.report import Options, report
+from tests import evidence_tree, report_tree
+from tests.conftest import REPOSITORY, as_params, scaled_down, written
+from tests.pipeline_repository import git, write_params
+
+PLAIN = Training(1000, 2.0, 16, 100_000_000, 1.0, 1_000_000, False, "bf16", 300.0)
+WIDTH = 1.5  # when only hyper-parameters differ
+SECONDS = 600.0
+
+
+def _times(new: Training, old: Training = PLAIN, base: bool = True, rows: bool = True, device: str = "cuda") -> Span:
+    return cost.scaled(1.0, cost.steps(old, new, base, rows, device))
+
+
+def test_the_same_training_takes_as_long_within_half_as_much_again() -> None:
+    assert _times(PLAIN) == pytest.approx((1 / WIDTH, 1, WIDTH))
+
+
+def test_time_goes_by_rows_and_epochs() -> None:
+    assert _times(PLAIN._replace(epochs=4.0)).middle == pytest.approx(2)
+    # 48 and 2001 rows have the last batch in common with nobody: the bounds widen by that, the middle does not.
+    assert _times(PLAIN._replace(rows=4000)).middle == pytest.approx(4)
+
+
+def test_a_token_costs_what_is_left_of_kaplans_six_for_a_parameter() -> None:
+    n, a = PLAIN.parameters, PLAIN.adapter
+    assert PLAIN.flops_per_token == 4 * n + 6 * a  # no gradients of the base's weights
+    assert PLAIN._replace(passed_back=0.25).flops_per_token == 2.5 * n + 6 * a
+    assert PLAIN._replace(checkpointing=True).flops_per_token == 6 * n + 6 * a
+    # With checkpointing, gradients of the inputs are asked for: all is passed back through.
+    assert PLAIN._replace(checkpointing=True, passed_back=0.25).flops_per_token == 6 * n + 6 * a
+
+
+def test_another_base_is_known_within_a_factor_of_three() -> None:
+    found = _times(PLAIN._replace(parameters=200_000_000, adapter=2_000_000), base=False)
+    assert found == pytest.approx((2 / 3, 2, 6))
+
+
+def test_other_batches_widen_the_range_to_where_time_goes_by_batches() -> None:
+    assert _times(PLAIN._replace(rows=1024, batch=64), PLAIN._replace(rows=1024)) == pytest.approx(
+        (0.25 / WIDTH, 1, WIDTH)
+    )
+    assert _times(PLAIN._replace(rows=1024, batch=4), PLAIN._replace(rows=1024)) == pytest.approx(
+        (1 / WIDTH, 1, 4 * WIDTH)
+    )
+
+
+def test_other_rows_go_by_their_bytes_and_far_ones_are_less_certain() -> None:
+    near = _times(PLAIN._replace(row_bytes=330.0), rows=False)
+    far = _times(PLAIN._replace(row_bytes=4800.0), rows=False)
+    assert near.middle == pytest.approx(1.1)
+    assert far.middle == pytest.approx(16)
+    assert far.high / far.middle == pytest.approx(4 * WIDTH)
+    unknown = _times(PLAIN._replace(row_bytes=None), rows=False)
+    assert unknown == pytest.approx((1 / WIDTH**2, 1, WIDTH**2))
+
+
+def test_precision_counts_on_a_gpu_and_is_uncertain_on_a_cpu() -> None:
+    single = PLAIN._replace(precision="fp32")
+    assert _times(single).middle == pytest.approx(3)
+    assert _times(PLAIN, single).middle == pytest.approx(1 / 3)
+    assert _times(single, device="cpu (2 threads)") == pytest.approx((1 / 3, 1, 3))
+    assert _times(PLAIN._replace(precision="fp16")).middle == 1
+
+
+@pytest.mark.parametrize(
+    "new",
+    [
+        PLAIN._replace(epochs=math.inf),
+        PLAIN._replace(epochs=1e308, rows=10**400),
+        PLAIN._replace(parameters=10**400, adapter=10**400),
+        PLAIN._replace(row_bytes=1e308),
+        PLAIN._replace(batch=10**400),
+    ],
+)
+def test_no_size_overflows(new: Training) -> None:
+    found = _times(new, rows=False)
+    assert all(math.isfinite(value) for value in found)
+    assert found.low <= found.middle <= found.high
+
+
+@pytest.mark.parametrize(
+    ("change", "rows", "expected"),
+    [
+        ({"epochs": 3.5, "max_steps": None}, 1000, 3.5),
+        ({"epochs": None, "max_steps": 50, "batch_size": 16}, 800, 1.0),
+        ({"epochs": None, "max_steps": 50, "batch_size": 16}, 10, 50.0),  # a batch is the whole split
+        ({"epochs": None, "max_steps": 50, "batch_size": 4, "gradient_accumulation": 4}, 800, 1.0),
+        ({"epochs": None, "max_steps": 10**400}, 1000, cost.MOST / 63),
+    ],
+)
+def test_epochs_are_counted_as_the_trainer_counts_them(change: dict[str, Any], rows: int, expected: float) -> None:
+    document = yaml.safe_load((REPOSITORY / layout.PARAMS).read_text())["train"] | change
+    assert cost.epochs(Train.model_validate(document), rows) == pytest.approx(expected)
+
+
+def _llama(folder: Path, layers: int = 4, width: int = 8) -> None:
+    """Weights named as a Llama's are, in two shards with an index, and a file beside them that the index leaves out."""
+    shapes = {"model.embed_tokens.weight": (50, width), "model.norm.weight": (width,)}
+    for layer in range(layers):
+        shapes[f"model.layers.{layer}.self_attn.q_proj.weight"] = (width, width)
+        shapes[f"model.layers.{layer}.mlp.up_proj.weight"] = (2 * width, width)
+        shapes[f"model.layers.{layer}.input_layernorm.weight"] = (width,)
+    folder.mkdir(parents=True, exist_ok=True)
+    names = sorted(shapes)
+    where = {name: f"model-{i % 2}.safetensors" for i, name in enumerate(names)}
+    for file in set(where.values()):
+        save_file({n: np.zeros(shapes[n], np.float32) for n in names if where[n] == file}, folder / file)
+    save_file({"again": np.zeros(999, np.float32)}, folder / "consolidated.safetensors")
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
+
+
+def test_sizes_are_read_from_headers(tmp_path: Path) -> None:
+    _llama(tmp_path)
+    found = tensors.read(tmp_path)
+    assert (found.total, found.inner, found.layers) == (4 * (64 + 128 + 8) + 400 + 8, 4 * 200, 4)
+    lora = as_params(scaled_down()).train.lora
+    assert found.adapter(lora.model_copy(update={"r": 2, "targets": ("q_proj",), "layers": 3})) == 2 * 3 * 16
+    assert found.adapter(lora.model_copy(update={"r": 2, "targets": "all-linear", "layers": None})) == 2 * 4 * 40
+    assert found.adapter(lora.model_copy(update={"r": 1, "targets": ("self_attn.q_proj",), "layers": 99})) == 4 * 16
+
+
+@pytest.mark.slow
+def test_sizes_are_those_that_peft_counts(tiny_base: Path) -> None:
+    from peft import get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    from stages.training import sft
+
+    lora = as_params(scaled_down()).train.lora.model_copy(update={"layers": 1})
+    model = AutoModelForCausalLM.from_pretrained(tiny_base)
+    trainable, total = get_peft_model(model, sft.lora_config(lora, model)).get_nb_trainable_parameters()
+    found = tensors.read(tiny_base)
+    assert (found.adapter(lora), found.total, found.layers) == (trainable, total - trainable, 2)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\xff" * 8,
+        (20).to_bytes(8, "little") + b"{}",
+        (2).to_bytes(8, "little") + b"[]",
+        (2).to_bytes(8, "little") + b"{}",
+        (20).to_bytes(8, "little") + b'{"a": {"shape": [-1]}}'.ljust(20),
+        (17).to_bytes(8, "little") + b'{"a": {"shape":1}',
+        (12).to_bytes(8, "little") + b"[" * 12,
+    ],
+)
+def test_a_file_that_is_no_safetensors_is_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "model.safetensors").write_bytes(content)
+    with pytest.raises(EvidenceRefused, match=r"safetensors|no parameters") as refused:
+        tensors.read(tmp_path)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"weight_map": 1}', '{"weight_map": {"a": "../../etc/passwd"}}'])
+def test_an_index_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "model.safetensors.index.json").write_text(text)
+    with pytest.raises(EvidenceRefused, match="is no index"):
+        tensors.read(tmp_path)
+
+
+def _document() -> dict[str, Any]:
+    value = report_tree.document()
+    value["train"] |= {"epochs": 2, "max_steps": None}
+    value["gates"]["is_cheap"] = {"kind": "budget", "train_minutes": 25, "cost": 2.0, "hourly_price": 2.5}
+    return value
+
+
+def _ran(root: Path, **change: Any) -> None:
+    """Two epochs on a GPU, and 20 answers a second."""
+    report_tree.trained(root, **{"seconds": SECONDS, "epochs": 2.0, "device": "cuda (NVIDIA H100)"} | change)
+    path = root / layout.EVALUATION
+    path.write_text(path.read_text().replace('"examples_per_second": 1.0', '"examples_per_second": 20.0'))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A record on main and a branch of it; read-only: take a copy."""
+    root = tmp_path_factory.mktemp("estimate") / "pr"
+    root.mkdir()
+    git(root, "init", "--quiet", "--initial-branch=main")
+    (root / ".gitignore").write_text("/models/\n/data/\n")
+    report_tree.record(root, _document(), b"first", 150, _ran)
+    report_tree.commit(root, "a release")
+    git(root, "switch", "--quiet", "--create", "pull-request")
+    return root
+
+
+@pytest.fixture
+def root(made: Path, tmp_path: Path) -> Path:
+    """A branch that changes nothing yet."""
+    shutil.copytree(made.parent / "pr-answers", tmp_path / "pr-answers")  # of earlier models
+    return Path(shutil.copytree(made, tmp_path / "pr"))
+
+
+def _change(root: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    value = yaml.safe_load((root / layout.PARAMS).read_text())
+    change(value)
+    write_params(root, value)
+
+
+def _epochs(root: Path, count: float) -> None:
+    _change(root, lambda value: value["train"].update(epochs=count))
+
+
+def _lockstep(root: Path, *args: str) -> tuple[int, str]:
+    result = CliRunner().invoke(main, ["-C", str(root), "estimate", *args])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, result.output
+
+
+def test_a_training_that_the_record_holds_costs_nothing(root: Path) -> None:
+    found = estimate(root)
+    assert (found.status, found.headline, found.bounds) == ("nothing to train", NOTHING, ())
+    assert _lockstep(root) == (0, f"{NOTHING}\n")
+    # Not even where its budget would refuse it: it was spent.
+    _change(root, lambda value: value["gates"]["is_cheap"].update(train_minutes=0.1))
+    assert _lockstep(root)[0] == 0
+
+
+def test_a_change_is_scaled_from_the_record_of_the_target(root: Path) -> None:
+    _epochs(root, 4)
+    found = estimate(root)
+    assert found.status == "estimated"
+    assert found.minutes is not None
+    assert found.cost is not None
+    assert found.gpu_hours is not None
+    minutes = 2 * SECONDS / 60
+    assert found.minutes.middle == pytest.approx(minutes)
+    assert found.minutes.low == pytest.approx(minutes / WIDTH)
+    hours = (2 * SECONDS + report_tree.ROWS / 20) / 3600
+    assert found.gpu_hours.middle == pytest.approx(hours)
+    assert found.cost.middle == pytest.approx(2.5 * hours)
+    assert found.basis is not None
+    assert (found.basis.ref, found.basis.commit) == ("main", git(root, "rev-parse", "main").strip())
+    assert [(b.metric, b.policy, b.status) for b in found.bounds] == [
+        ("train_minutes", "params.yaml", "may exceed"),
+        ("cost", "params.yaml", "within"),
+    ]
+
+
+def test_what_ran_is_what_the_lock_says_not_what_params_yaml_says_since(root: Path) -> None:
+    """A commit that changes params.yaml before anything was trained with it."""
+    _epochs(root, 64)
+    report_tree.commit(root, "many epochs, not trained yet")
+    git(root, "branch", "--force", "main", "HEAD")
+    found = estimate(root)
+    assert found.minutes is not None
+    assert found.minutes.middle == pytest.approx(32 * SECONDS / 60)
+
+
+def test_even_the_low_end_above_a_bound_is_refused_by_name_with_what_to_do(root: Path) -> None:
+    _epochs(root, 8)  # 40 minutes, 27 at least
+    code, told = _lockstep(root)
+    assert code == 10
+    assert "is_cheap of params.yaml: train_minutes 40 (26.7 to 60) exceeds 25; train 62% of it (train.epochs" in told
+    _epochs(root, 7.4)  # 37 minutes, 24.7 at least
+    code, told = _lockstep(root)
+    assert code == 0
+    assert "note: is_cheap of params.yaml: train_minutes 37 (24.7 to 55.5) likely exceeds 25" in told
+
+
+def test_the_targets_budget_is_asked_too(root: Path) -> None:
+    def raised(value: dict[str, Any]) -> None:
+        value["train"]["epochs"] = 8
+        value["gates"]["is_cheap"]["train_minutes"] = 1000
+
+    _change(root, raised)
+    refused = refusal(estimate(root))
+    assert refused is not None
+    assert refused.exit_code == 10
+    assert "is_cheap of main:params.yaml: train_minutes" in refused.what
+
+
+def test_json_is_the_answer_and_exits_as_the_table_does(root: Path) -> None:
+    _epochs(root, 4)
+    code, told = _lockstep(root, "--json", "--target", "main")
+    assert code == 0
+    assert Estimate.model_validate_json(told) == estimate(root, "main")
+    _epochs(root, 80)
+    assert _lockstep(root, "--json")[0] == 10
+
+
+def test_a_first_run_has_no_history_and_is_not_refused(root: Path) -> None:
+    _epochs(root, 4)
+    shutil.rmtree(root / ".git")
+    found = estimate(root)
+    assert (found.status, found.headline) == ("no estimate", NO_HISTORY)
+    assert {bound.status for bound in found.bounds} == {"asked after training"}
+    assert "the budget is asked after training only" in found.notes
+    git(root, "init", "--quiet", "--initial-branch=main")  # and before the first commit
+    assert _lockstep(root)[0] == 0
+
+
+def test_where_the_target_has_no_record_that_of_head_is_taken(root: Path) -> None:
+    git(root, "switch", "--quiet", "main")
+    git(root, "rm", "--quiet", "--cached", layout.TRAIN_REPORT.as_posix())
+    git(root, "commit", "--quiet", "-m", "no record")
+    git(root, "switch", "--quiet", "--force", "pull-request")
+    _epochs(root, 4)
+    found = estimate(root, "main")
+    assert found.basis is not None
+    assert found.basis.ref == "HEAD"
+
+
+def _report(root: Path, **change: Any) -> None:
+    path = root / layout.TRAIN_REPORT
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seconds": 0},
+        {"seconds": -1},
+        {"seconds": 1e300},
+        {"seconds": float("nan")},
+        {"seconds": 1e-320},
+        {"epochs": 0},
+        {"rows": 0},
+        {"rows": 10**30},
+        {"total_parameters": 1},
+        {"device": None},
+    ],
+)
+def test_a_record_that_measures_nothing_is_not_scaled_from(root: Path, change: dict[str, Any]) -> None:
+    _report(root, **change)
+    report_tree.commit(root, "a strange record")
+    git(root, "branch", "--force", "main", "HEAD")
+    _epochs(root, 4)
+    found = estimate(root, "main")
+    assert (found.status, found.headline) == ("no estimate", NO_HISTORY)
+    assert "main (" in found.notes[0]
+    assert "\n" not in found.notes[0]
+
+
+def test_a_report_that_is_not_the_locks_is_not_scaled_from(root: Path) -> None:
+    path = root / layout.LOCK
+    lock = yaml.safe_load(path.read_text())
+    lock["stages"]["train"]["outs"] = [{"path": layout.TRAIN_REPORT.as_posix(), "md5": "0" * 32}]
+    path.write_text(written(lock))
+    report_tree.commit(root, "another training's report")
+    git(root, "branch", "--force", "main", "HEAD")
+    _epochs(root, 4)
+    assert "is not what its dvc.lock says" in estimate(root, "main").notes[0]
+
+
+def test_where_nobody_knows_how_fast_answers_come_training_alone_is_counted(root: Path) -> None:
+    path = root / layout.EVALUATION
+    path.write_text(path.read_text().replace("20.0", "0.0"))
+    report_tree.commit(root, "no speed")
+    git(root, "branch", "--force", "main", "HEAD")
+    _epochs(root, 4)
+    found = estimate(root)
+    assert found.gpu_hours is not None
+    assert found.gpu_hours.middle == pytest.approx(2 * SECONDS / 3600)
+    assert any("of training alone" in note for note in found.notes)
+
+
+def test_hours_on_a_cpu_are_no_gpu_hours_and_it_says_so(root: Path) -> None:
+    _report(root, device="cpu (2 threads)")
+    report_tree.commit(root, "on a CPU")
+    git(root, "branch", "--force", "main", "HEAD")
+
+    def asked(value: dict[str, Any]) -> None:
+        value["train"]["epochs"] = 4
+        value["gates"]["is_cheap"]["gpu_hours"] = 0.001
+
+    _change(root, asked)
+    found = estimate(root)
+    assert found.gpu_hours is not None
+    assert found.gpu_hours.high == 0
+    assert any("gpu_hours is 0 on a CPU" in note for note in found.notes)
+    assert refusal(found) is None
+
+
+def test_fewer_layers_are_cheaper_by_what_is_not_passed_back(root: Path) -> None:
+    _llama(root / layout.BASE)
+    _change(root, lambda value: value["train"]["lora"].update(layers=1))
+    found = estimate(root)
+    assert found.minutes is not None
+    n, a = 4 * 200, 4 * (16 + 24)  # rank 4 on the last layer's q_proj and up_proj
+    assert found.minutes.middle == pytest.approx(SECONDS / 60 * (2 * n * 1.25 + 6 * a) / (4 * n + 6 * 1))
+
+
+def test_without_the_weights_another_depth_has_no_estimate(root: Path) -> None:
+    _change(root, lambda value: value["train"]["lora"].update(layers=1))
+    found = estimate(root)
+    assert found.status == "no estimate"
+    assert "models/base" in found.notes[0]
+
+
+def test_another_base_is_scaled_by_its_size(root: Path) -> None:
+    _llama(root / layout.BASE)
+    path = root / layout.FETCH_REPORT
+    value = json.loads(path.read_text())
+    value["base"]["digest"] = f"sha256:{'a' * 64}"
+    path.write_text(json.dumps(value))
+    found = estimate(root)
+    assert found.minutes is not None
+    n, a = 1208, 4 * 4 * (16 + 24)
+    assert found.minutes.middle == pytest.approx(SECONDS / 60 * (4 * n + 6 * a) / (4 * 1 + 6 * 1))
+    assert found.minutes.high / found.minutes.middle == pytest.approx(3)
+
+
+@pytest.mark.parametrize(("epochs", "code"), [(1e300, 10), (1e-300, 0)])
+def test_a_training_of_any_length_has_a_finite_estimate(root: Path, epochs: float, code: int) -> None:
+    _epochs(root, epochs)
+    assert _lockstep(root)[0] == code
+
+
+@pytest.mark.parametrize("spoil", ["{", '{"a": NaN}', None])
+@pytest.mark.parametrize("path", [layout.DATA_REPORT, layout.FETCH_REPORT, layout.PARAMS])
+def test_what_validate_left_is_read_or_refused_in_one_line(root: Path, path: Path, spoil: str | None) -> None:
+    if spoil is None:
+        (root / path).unlink()
+    else:
+        (root / path).write_text(spoil)
+    with pytest.raises(Refusal, match=path.name) as refused:
+        estimate(root)
+    assert "\n" not in str(refused.value)
+
+
+def test_data_that_was_refused_or_is_other_data_is_not_estimated(root: Path) -> None:
+    with (root / layout.SPLITS / "train.jsonl").open("a") as stream:
+        stream.write("\n")
+    with pytest.raises(EvidenceRefused, match=r"train.jsonl: is not what"):
+        estimate(root)
+    report_tree.bad_data(root)
+    with pytest.raises(DataRefused):
+        estimate(root)
+
+
+def test_a_target_that_git_does_not_know_is_refused(root: Path) -> None:
+    assert _lockstep(root, "--target", "elsewhere")[0] == 8
+
+
+def test_a_target_whose_policy_cannot_be_read_is_named(root: Path) -> None:
+    _epochs(root, 4)
+    (root / layout.PARAMS).write_text((root / layout.PARAMS).read_text() + "later: true\n")
+    report_tree.commit(root, "of a later version")
+    git(root, "branch", "--force", "main", "HEAD")
+    _change(root, lambda value: value.pop("later"))
+    assert "main:params.yaml: this version cannot read it" in " ".join(estimate(root, "main").notes)
+
+
+def test_the_comment_sets_what_was_to_be_expected_beside_what_it_took(root: Path) -> None:
+    document = _document()
+    document["train"]["epochs"] = 4
+    report_tree.record(root, document, b"second", 160, lambda made: _ran(made, seconds=1400.0, epochs=4.0))
+    report_tree.commit(root, "four epochs")
+    found = next(part.markdown for part in report(root, Options(target="main")).parts if part.name == "cost")
+    assert "- Training: 23.3 min, estimated 20.0 min (13.3 to 30.0), " in found
+    assert "- Cost: 0.98 for 0.39 device hours at 2.50 an hour, estimated 0.84 (0.56 to 1.26)" in found
+
+
+def test_the_comment_says_nothing_where_nothing_was_trained_or_recorded(root: Path) -> None:
+    assert files.read_json(root / layout.TRAIN_REPORT, TrainReport).seconds == SECONDS
+    found = next(part.markdown for part in report(root, Options(target="main")).parts if part.name == "cost")
+    assert "- Training: 10.0 min, 4 steps" in found
+    assert "estimated" not in found
+
+
+def test_rows_that_were_added_lengthen_it(root: Path) -> None:
+    """The splits, their reports, and a lock that says what lay there before."""
+    lock = yaml.safe_load((root / layout.LOCK).read_text())
+    size = sum(path.stat().st_size for path in (root / layout.SPLITS).iterdir())
+    lock["stages"]["prepare"]["outs"] = [{"path": layout.SPLITS.as_posix(), "md5": "0.dir", "size": size}]
+    (root / layout.LOCK).write_text(written(lock))
+    report_tree.commit(root, "with sizes")
+    git(root, "branch", "--force", "main", "HEAD")
+    path = root / layout.SPLITS / "train.jsonl"
+    files.write_jsonl(path, evidence_tree.rows("train", 180))
+    data = json.loads((root / layout.DATA_REPORT).read_text())
+    data["rows"]["train"], data["splits"]["train"] = 180, digest.of_file(path).sha256
+    (root / layout.DATA_REPORT).write_text(json.dumps(data))
+    found = estimate(root)
+    assert found.minutes is not None
+    assert found.minutes.middle == pytest.approx(3 * SECONDS / 60, rel=0.02)
