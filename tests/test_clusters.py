@@ -1,0 +1,319 @@
+"""A cluster held to git: what a hand changed, put beside the server or took away; of a stand-in for kubectl."""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from checks import layout
+from release import overlays
+from release.ledger import Ledger
+from release.mirrors import cluster, desired
+from release.mirrors.cluster import Cluster
+from release.mirrors.desired import Desired
+from release.mirrors.types import Finding
+from tests import kubernetes_tools, ledger_tree, mirrors_tree, registry_service
+from tests.ledger_tree import git, keep
+from tests.mirrors_tree import World
+
+pytestmark = pytest.mark.slow
+
+nobodys_configuration, world = ledger_tree.nobodys_configuration, mirrors_tree.world
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """Two releases of a registry that nobody asks any more. Copy it before anything is changed."""
+    folder = tmp_path_factory.mktemp("made")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in ledger_tree.CLEAN.items():
+            patch.setenv(name, value)
+        with registry_service.registry(folder / "registry") as service:
+            return mirrors_tree.running(mirrors_tree.make(folder / "root"), f"{service.host}/team/router")
+
+
+KUBECTL = """
+import json, os, sys, time
+said = sys.argv[1:]
+print(*said, file=open("asked", "a"))
+if os.path.exists("hang"):
+    time.sleep(60)
+if said[:2] == ["config", "current-context"]:
+    sys.exit(print(open("context").read()))
+what = said[said.index("get") + 1]
+if what == "namespace":
+    name = said[said.index("get") + 2]
+    sys.exit(None if name in open("namespaces").read().split() else f'Error from server (NotFound): namespaces "{name}" not found')
+kinds = [kind.partition(".")[0] for kind in what.split(",")]
+if "inferenceservices" in kinds and not os.path.exists("inferenceservices.json"):
+    sys.exit("error: the server doesn't have a resource type \\"inferenceservices\\"")
+try:
+    texts = [open(f"{kind}.json").read() for kind in kinds]
+except OSError as error:
+    sys.exit(f"{error.filename}: {error.strerror}")
+try:
+    print(json.dumps({"kind": "List", "items": [item for text in texts for item in json.loads(text)["items"]]}))
+except (ValueError, TypeError):
+    print(*texts)
+"""
+BUILT_IN = ("pods", "replicasets", "deployments", "statefulsets", "daemonsets", "services")
+
+
+@pytest.fixture
+def kubectl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A stand-in for kubectl and a cluster: a script that prints the files of this folder, as what it was asked for.
+
+    ``context``, ``namespaces``, and a file for each kind (``deployments.json``); where one is missing, it fails.
+    """
+    folder = tmp_path / "kubectl"
+    (folder / "bin").mkdir(parents=True)
+    script = folder / "bin" / "kubectl"
+    (folder / "kubectl.py").write_text(KUBECTL)
+    script.write_text(f'#!/bin/sh\ncd {folder} && exec {sys.executable} -S -E kubectl.py "$@"\n')
+    script.chmod(0o755)
+    (folder / "context").write_text("production-cluster\n")
+    (folder / "namespaces").write_text("model-staging\nmodel-production\n")
+    for kind in BUILT_IN:
+        put(folder, [], kind)
+    monkeypatch.setenv("PATH", f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    return folder
+
+
+@pytest.fixture
+def cloud(world: World, kubectl: Path) -> World:
+    """A cluster that runs what kustomize makes of production, as an API server completes it, down to a pod."""
+    items = kubernetes_tools.build(world.root / layout.ENVIRONMENTS / "production")
+    (server,) = [item for item in items if item["kind"] == "Deployment"]
+    server["metadata"] |= {"uid": "1", "resourceVersion": "7", "generation": 2}
+    server["status"] = {"readyReplicas": 2}
+    server["spec"]["template"]["spec"]["dnsPolicy"] = "ClusterFirst"
+    server["spec"]["template"]["spec"]["containers"][0]["terminationMessagePath"] = "/dev/termination-log"
+    put(kubectl, [server])
+    put(kubectl, [item for item in items if item["kind"] == "Service"], "services")
+    run(kubectl, server)
+    return world
+
+
+def run(kubectl: Path, deployment: dict[str, Any]) -> None:
+    """What a cluster makes of a Deployment: a ReplicaSet, and of that a pod."""
+    template = deployment["spec"]["template"]
+    labels = template["metadata"]["labels"] | {"pod-template-hash": "5f"}
+    made = {"labels": labels, "ownerReferences": [owner(deployment)]}
+    replicas = workload("ReplicaSet", "server-5f", template | {"metadata": {"labels": labels}}, uid="2", **made)
+    put(kubectl, [replicas], "replicasets")
+    put(kubectl, [pod("server-5f-x", labels, template["spec"], ownerReferences=[owner(replicas)])], "pods")
+
+
+def owner(item: dict[str, Any]) -> dict[str, Any]:
+    return {"kind": item["kind"], "name": item["metadata"]["name"], "uid": item["metadata"]["uid"], "controller": True}
+
+
+def workload(kind: str, name: str, template: dict[str, Any], **metadata: Any) -> dict[str, Any]:
+    selector = {"matchLabels": template["metadata"]["labels"]}
+    return {"kind": kind, "metadata": {"name": name} | metadata, "spec": {"selector": selector, "template": template}}
+
+
+def pod(name: str, labels: dict[str, str], spec: dict[str, Any], **metadata: Any) -> dict[str, Any]:
+    return {"kind": "Pod", "metadata": {"name": name, "uid": name, "labels": labels} | metadata, "spec": spec}
+
+
+def put(kubectl: Path, items: list[dict[str, Any]], kind: str = "deployments") -> None:
+    (kubectl / f"{kind}.json").write_text(json.dumps({"kind": "List", "items": items}))
+
+
+def live(kubectl: Path, kind: str = "deployments") -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads((kubectl / f"{kind}.json").read_text())["items"]
+    return found
+
+
+def add(kubectl: Path, kind: str, *items: dict[str, Any]) -> None:
+    put(kubectl, [*live(kubectl, kind), *items], kind)
+
+
+def in_cluster(world: World) -> list[Finding]:
+    where = cluster.current()
+    assert isinstance(where, Cluster)
+    return cluster.check(where, wanted(world)["production"])
+
+
+def wanted(world: World) -> dict[str, Desired]:
+    ledger = Ledger.open(world.root, mirrors_tree.load(world.root).promote)
+    return desired.read(world.root, ledger, ledger.tip(), ("staging", "production"))
+
+
+def test_a_cluster_that_runs_what_git_says_agrees(cloud: World, kubectl: Path) -> None:
+    assert in_cluster(cloud) == []
+    asked = (kubectl / "asked").read_text().splitlines()
+    assert all("--context=production-cluster" in line for line in asked[1:])
+    assert not any(word in line for line in asked for word in ("apply", "patch", "delete", "edit"))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        (("spec", "template", "spec", "volumes", 0, "emptyDir", "sizeLimit"), "9Gi", "sizeLimit"),
+        (("metadata", "annotations", "lockstep/version"), "v9.9.9", "the release says 'v0.1.0'"),
+        (("spec", "template", "spec", "terminationGracePeriodSeconds"), 1, "terminationGracePeriodSeconds"),
+        (("spec", "template", "spec", "containers", 0, "env"), [{"name": "EVIL", "value": "1"}], "EVIL"),
+    ],
+)
+def test_a_cluster_that_was_changed_by_hand_is_drift(
+    cloud: World, kubectl: Path, path: tuple[Any, ...], value: object, words: str
+) -> None:
+    items = live(kubectl)
+    at: Any = items[0]
+    for key in path[:-1]:
+        at = at[key]
+    at[path[-1]] = value
+    put(kubectl, items)
+    found = in_cluster(cloud)
+    assert any(words in each.mirror for each in found)
+    assert all((each.severity, each.fix) == ("drift", "") and each.todo for each in found)
+
+
+EVIL = {"containers": [{"name": "server", "image": "evil.example/server:1"}]}
+OURS = {"app.kubernetes.io/name": "server"}
+
+
+def service(name: str, selector: dict[str, str], port: object = "http", **labels: str) -> dict[str, Any]:
+    spec = {"selector": selector, "ports": [{"port": 80, "targetPort": port}]}
+    return {"kind": "Service", "metadata": {"name": name, "labels": labels}, "spec": spec}
+
+
+def made_by_hand(kind: str) -> dict[str, Any]:
+    return workload(kind, "canary", {"metadata": {"labels": OURS}, "spec": EVIL}, uid="9")
+
+
+@pytest.mark.parametrize(
+    ("kind", "item", "words"),
+    [
+        ("statefulsets", made_by_hand("StatefulSet"), "StatefulSet canary: has the labels by which the server is found"),
+        ("daemonsets", made_by_hand("DaemonSet"), "DaemonSet canary: has the labels by which the server is found"),
+        ("replicasets", made_by_hand("ReplicaSet"), "ReplicaSet canary: has the labels by which the server is found"),
+        ("pods", pod("canary", OURS, EVIL), "Pod canary: has the labels by which the server is found"),
+        ("services", service("more", OURS, 9), "Service more: leads elsewhere than to the server's port, http"),
+        ("services", service("server", {"app": "evil"}), "Service server: does not select the server"),
+        ("services", service("other", {"app": "evil"}, **OURS), "Service other: does not select the server"),
+    ],
+)  # fmt: skip
+def test_what_a_hand_put_beside_the_server_is_drift(
+    cloud: World, kubectl: Path, kind: str, item: dict[str, Any], words: str
+) -> None:
+    if item["metadata"]["name"] == "server":
+        put(kubectl, [], kind)
+    add(kubectl, kind, item)
+    (found,) = in_cluster(cloud)
+    assert (found.severity, found.mirror) == ("drift", f"Deployment server: {words}")
+
+
+def test_what_runs_in_the_namespace_and_is_not_found_as_the_server_is_its_own_affair(
+    cloud: World, kubectl: Path
+) -> None:
+    labels = {"app": "cache"}
+    add(kubectl, "statefulsets", workload("StatefulSet", "cache", {"metadata": {"labels": labels}, "spec": EVIL}))
+    add(kubectl, "services", service("cache", labels, 6379), service("kubernetes", {}))
+    assert in_cluster(cloud) == []
+
+
+def test_a_workload_is_told_once_and_not_each_of_its_pods(cloud: World, kubectl: Path) -> None:
+    canary = made_by_hand("StatefulSet")
+    add(kubectl, "statefulsets", canary)
+    add(kubectl, "pods", *(pod(f"canary-{n}", OURS, EVIL, ownerReferences=[owner(canary)]) for n in range(3)))
+    (found,) = in_cluster(cloud)
+    assert "StatefulSet canary: has the labels" in found.mirror
+
+
+def test_a_pod_that_the_server_does_not_control_is_not_the_servers(cloud: World, kubectl: Path) -> None:
+    (server,) = live(kubectl)
+    add(kubectl, "pods", pod("canary", OURS, EVIL, ownerReferences=[owner(server) | {"controller": False}]))
+    (found,) = in_cluster(cloud)
+    assert "Pod canary: has the labels" in found.mirror
+
+
+def test_what_runs_where_nothing_was_promoted_is_drift(cloud: World, kubectl: Path) -> None:
+    """The pods of a Deployment are told as that."""
+    git(cloud.root, "rm", "--quiet", str(layout.ENVIRONMENTS / "production" / layout.POINTER))
+    for path, data in overlays.nothing("production").items():
+        (cloud.root / path).write_bytes(data)
+    keep(cloud.root, "empty it")
+    add(kubectl, "statefulsets", made_by_hand("StatefulSet"))
+    assert sorted(each.mirror for each in in_cluster(cloud)) == [
+        f"{name}: nothing has been promoted to production for a cluster"
+        for name in ("Deployment server", "StatefulSet canary")
+    ]
+
+
+@pytest.fixture
+def kserve(cloud: World, kubectl: Path) -> World:
+    """The same with KServe: what it makes of an InferenceService carries its labels, and selects by its own."""
+    own = cloud.root / layout.ENVIRONMENTS / "production" / "kustomization.yaml"
+    own.write_text(own.read_text().replace("release/deployment", "release/kserve"))
+    items = kubernetes_tools.build(own.parent)
+    (server,) = [item for item in items if item["kind"] == "InferenceService"]
+    server["metadata"]["uid"] = "0"
+    put(kubectl, [server], "inferenceservices")
+    predictor = server["spec"]["predictor"]
+    labels = {"app": "isvc.server-predictor"} | server["metadata"]["labels"] | predictor["labels"]
+    made = {"labels": labels, "ownerReferences": [owner(server)]}
+    (deployment,) = live(kubectl)
+    template = {"metadata": {"labels": labels}, "spec": deployment["spec"]["template"]["spec"]}
+    deployment = workload("Deployment", "server-predictor", template, uid="1", **made)
+    put(kubectl, [deployment])
+    run(kubectl, deployment)
+    leads = service("server-predictor", {"app": labels["app"]}, 8000)
+    leads["metadata"] |= made
+    put(kubectl, [leads], "services")
+    return cloud
+
+
+def test_what_kserve_makes_of_the_server_agrees(kserve: World) -> None:
+    assert in_cluster(kserve) == []
+
+
+def test_a_pod_that_kserves_own_service_would_find_is_drift(kserve: World, kubectl: Path) -> None:
+    add(kubectl, "pods", pod("canary", {"app": "isvc.server-predictor"}, EVIL))
+    (found,) = in_cluster(kserve)
+    assert "Pod canary: has the labels" in found.mirror
+
+
+def test_a_cluster_that_runs_nothing_where_git_says_something_is_drift(cloud: World, kubectl: Path) -> None:
+    put(kubectl, [])
+    (found,) = in_cluster(cloud)
+    assert found.severity == "drift"
+    assert "there is none" in found.mirror
+    assert found.git == f"runs v0.1.0, {cloud.old.image}"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda k: (k / "namespaces").write_text("default\n"), 'namespaces "model-production" not found'),
+        (lambda k: (k / "deployments.json").unlink(), "No such file"),
+        (lambda k: (k / "statefulsets.json").unlink(), "No such file"),
+        (lambda k: (k / "inferenceservices.json").write_text("x"), "gives no list"),
+        (lambda k: (k / "deployments.json").write_text("[]"), "gives no list"),
+        (lambda k: (k / "deployments.json").write_text("x"), "gives no list"),
+        (lambda k: (k / "hang").touch(), "no answer within 1 s"),
+    ],
+)
+def test_a_cluster_that_cannot_be_asked_is_unreachable(
+    cloud: World, kubectl: Path, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Path], object], words: str
+) -> None:
+    production, where = wanted(cloud)["production"], cluster.current()
+    assert isinstance(where, Cluster)
+    monkeypatch.setattr(cluster, "DEADLINE", 1.0 if "hang" in words or "within" in words else 15.0)
+    spoil(kubectl)
+    (found,) = cluster.check(where, production)
+    assert found.severity == "unreachable"
+    assert words in found.mirror
+
+
+def test_without_kubectl_or_a_context_no_cluster_is_asked(kubectl: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (kubectl / "context").unlink()
+    assert cluster.current() == "kubectl has no current context"
+    monkeypatch.setenv("PATH", str(kubectl))
+    assert cluster.current() == "kubectl is not installed here"
