@@ -10,7 +10,6 @@ from pathlib import Path
 from checks import layout
 from checks.errors import MachineRefused, Refusal, RemoteRefused
 from release import references
-from release.ledger.git import printable
 
 
 class StageRefused(Refusal):
@@ -27,54 +26,45 @@ REMOTE = "LOCKSTEP_REMOTE"  # set for stages that may keep something on the DVC 
 def run(root: Path, targets: tuple[str, ...], force: bool, remote: bool = False) -> None:
     """Ask git which earlier models there are, then run ``dvc repro``: what changed, or with ``force`` everything.
 
-    ``remote``: what was made before anywhere is taken from the DVC remote, by its run cache, and what was made here is
-    put there, also when a later stage refuses. Without a remote there is nothing to share, and nothing is.
+    ``remote``: outputs that dvc.lock names are taken from the DVC remote first, and what was made here is put there,
+    also when a later stage refuses. Where no remote is set there is nothing to share, and nothing is.
 
     Raises StageRefused with the stage's exit code, MachineRefused when DVC itself cannot run, EvidenceRefused when git
     cannot say which models were released before, RemoteRefused when the DVC remote does not take what was made.
     """
     references.write(root)
     shared = remote and has_remote(root)
-    flags = [*(["--force"] if force else []), *(["--pull"] if shared else [])]
+    if shared:  # what the remote lacks or does not give is made again: its lines say so, and the push asks it once more
+        _dvc(root, "pull", "--allow-missing", *(["--with-deps"] if targets else []), "--", *targets)
+    arguments = ["-m", "dvc", "repro", *(["--force"] if force else []), "--", *targets]
     try:
-        python(root, ["-m", "dvc", "repro", *flags, "--", *targets], "dvc repro", {REMOTE: "1"} if shared else {})
+        python(root, arguments, "dvc repro", {REMOTE: "1"} if shared else {})
     except StageRefused:
         if shared:
-            _push(root, targets, whole=False)
+            _dvc(root, "push")
         raise
-    if shared:
-        _push(root, targets, whole=True)
+    if shared and (code := _dvc(root, "push", *(["--with-deps"] if targets else []), "--", *targets)):
+        raise RemoteRefused(
+            f"dvc push ended with {code}", "read its lines above; when the remote takes it: dvc push, then go on"
+        )
 
 
 def has_remote(root: Path) -> bool:
-    """Whether DVC has a default remote here. Raises MachineRefused when DVC cannot say."""
-    said = _dvc(root, "config", "core.remote")
-    if said.returncode not in (0, 251):  # DVC's word for a value that is not set
-        raise MachineRefused(f"dvc config: {_words(said)}", "mend .dvc/config or .dvc/config.local")
-    return bool(said.stdout.strip())
-
-
-def _push(root: Path, targets: tuple[str, ...], *, whole: bool) -> None:
-    """Put run cache and outputs on the remote. Of a run that was refused, what cannot be pushed costs nothing more."""
-    said = _dvc(root, "push", "--quiet", "--run-cache", "--", *targets)
-    if said.returncode and whole:
-        raise RemoteRefused(f"dvc push: {_words(said)}", "see that the remote takes it: dvc push; then run it again")
-
-
-def _dvc(root: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "dvc", *arguments]
+    """Whether DVC has a default remote here."""
     try:
-        return subprocess.run(
-            command, cwd=root, env=environment(), capture_output=True, text=True, errors="replace", check=False
-        )
+        done = subprocess.run(
+            [sys.executable, "-m", "dvc", "config", "core.remote"],
+            cwd=root, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False,
+        )  # fmt: skip
     except OSError as error:
         raise MachineRefused(f"{sys.executable}: {error.strerror}", "make the virtual environment again") from error
+    return bool(done.stdout.strip())
 
 
-def _words(said: "subprocess.CompletedProcess[str]") -> str:
-    """DVC's reason, on one line without credentials."""
-    lines = [line for line in said.stderr.splitlines() if line.startswith("ERROR")]
-    return printable(lines[0].removeprefix("ERROR: ") if lines else f"ended with {said.returncode}", 300)
+def _dvc(root: Path, *arguments: str) -> int:
+    return subprocess.run(
+        [sys.executable, "-m", "dvc", *arguments], cwd=root, env=environment(), check=False
+    ).returncode
 
 
 def python(root: Path, arguments: list[str], name: str, more: Mapping[str, str] | None = None) -> None:

@@ -33,10 +33,10 @@ from release.serving.server import Server, unwinding
 class Options(NamedTuple):
     """What is verified, and how.
 
-    ``image``: the built image in a registry, HOST/NAME[:TAG]@sha256:…; None: in the OCI layout that `lockstep build`
-    wrote. ``url``: ask a server that runs already. ``runtime``: with a URL, which server that is (None: as the image
-    was built, or serve.runtime); without one, serve the image's weights with it in a process, not in Docker, and where
-    nothing was built, those of models/merged. ``gpus``: for the container, ``all`` or devices by commas.
+    ``image``: the built image in a registry, HOST/NAME[:TAG]@sha256:…; None: where `lockstep build` put it. ``url``:
+    ask a server that runs already. ``runtime``: with a URL, which server that is (None: as the image was built, or
+    serve.runtime); without one, serve the image's weights with it in a process, not in Docker, and where nothing was
+    built, those of models/merged. ``gpus``: for the container, ``all`` or devices by commas.
     """
 
     image: str | None = None
@@ -171,9 +171,9 @@ def _served(root: Path, held: Expected, runtime: Runtime, options: Options) -> I
 @contextmanager
 def _image(root: Path, report: ImageReport, options: Options) -> Iterator[str]:
     """What the Docker Engine is to run: a name in a registry, or the image of the layout, put into the engine."""
-    if options.image is not None:
-        _is_built(options.image, report)
-        yield options.image
+    if name := options.image or _pushed(report):
+        _is_built(name, report)
+        yield name
         return
     with images.loaded(_layout(root, report), report.image) as name:
         yield name
@@ -190,8 +190,8 @@ def _weights(root: Path, held: Expected, options: Options) -> Iterator[tuple[Pat
             raise EvidenceRefused(f"{layout.MERGED}: is {found}, the verdict is about {held.model}", "run `dvc repro`")
         yield folder, None
         return
-    if options.image is not None:
-        named = _is_built(options.image, held.image)
+    if name := options.image or _pushed(held.image):
+        named = _is_built(name, held.image)
         store = stores.open_store(named, root)
     else:
         store = _layout(root, held.image)
@@ -202,6 +202,11 @@ def _weights(root: Path, held: Expected, options: Options) -> Iterator[tuple[Pat
         yield weights.unpack(store, held.image, home), held.image.image
     finally:
         shutil.rmtree(home, ignore_errors=True)
+
+
+def _pushed(report: ImageReport) -> str | None:
+    """The image's name in the registry that it was pushed to; None where it lies in an OCI layout."""
+    return None if report.place.startswith(reference.LAYOUT) else f"{report.place}@{report.image}"
 
 
 def _is_built(name: str, report: ImageReport) -> reference.Reference:

@@ -50,7 +50,7 @@ def build(
 
 @click.command()
 @click.option(
-    "--image", metavar="IMAGE", help="The built image in a registry: HOST/NAME@sha256:…; else .lockstep/image."
+    "--image", metavar="IMAGE", help="The built image in a registry, HOST/NAME@sha256:…; else where it was built to."
 )
 @click.option("--url", metavar="URL", help="Ask a server that runs already.")
 @click.option(

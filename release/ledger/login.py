@@ -26,7 +26,7 @@ def configured(environment: Mapping[str, str]) -> dict[str, str]:
         return {}
     login = base64.b64encode(f"x-access-token:{token}".encode()).decode()
     # The empty value takes away what was set before: actions/checkout sets the same header, and git would send both.
-    values = [f"http.{server}/.extraheader"] * 2, ["", f"AUTHORIZATION: basic {login}"]
+    values = [f"http.{server}/.extraheader"] * 2, ["", f"Authorization: Basic {login}"]
     named = dict[str, str]()
     for place, (key, value) in enumerate(zip(*values, strict=True), int(count)):
         named |= {f"GIT_CONFIG_KEY_{place}": key, f"GIT_CONFIG_VALUE_{place}": value}
