@@ -158,7 +158,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _page(found: Any, query: dict[str, list[str]]) -> Any:
     """One page of a list, with the count of all where GitHub gives one; everything else as it is."""
-    if "page" not in query:
+    if "page" not in query or not isinstance(found, dict | list):
         return found
     size, page = min(100, int(query["per_page"][0])), int(query["page"][0])
     here = slice(size * (page - 1), size * page)

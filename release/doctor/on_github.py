@@ -6,7 +6,7 @@ What the token may not see is ``unknown``, never ``ok``: where one line is unkno
 from pathlib import Path
 from typing import Any
 
-from checks.errors import RemoteRefused
+from checks.errors import Refusal, RemoteRefused
 from release.doctor import actions, owners, rules, settings, tree, whose
 from release.doctor.asking import DEADLINE, PATIENCE, Asker, Unseen, flag, part, seen, shown, word
 from release.doctor.check import Check, Line
@@ -23,8 +23,12 @@ _REPOSITORY = Line("repository", _EVERY)
 def on_github(root: Path, deadline: float = DEADLINE) -> list[Check]:
     """Look at everything; never raises for what is missing or hidden, since that is the answer. ``deadline``: seconds
     for one request."""
-    remote, address = tree.remote(root)
-    local = [tree.workflows(root), remote]
+    try:
+        target = tree.Target(root)
+    except Refusal as refusal:
+        return [Line("target branch", _EVERY).missing(refusal.what, refusal.todo)]
+    remote, address = tree.remote(target)
+    local = [tree.workflows(target), remote]
     try:
         where = whose.place(root)
         token = whose.token(where)
@@ -34,26 +38,32 @@ def on_github(root: Path, deadline: float = DEADLINE) -> list[Check]:
         ask = Asker(GitHub(where, token, PATIENCE), deadline)
     except RemoteRefused as refused:
         return [_REPOSITORY.missing(refused.what, refused.todo), *local]
+    found = _asked(ask, target, whose.on_github_com(where), address, local)
+    return [each._replace(found=each.found.replace(token, "…"), mend=each.mend.replace(token, "…")) for each in found]
+
+
+def _asked(ask: Asker, target: tree.Target, public: bool, address: str | None, local: list[Check]) -> list[Check]:
+    """All lines, in the order in which a new repository is set up. ``public``: it is on github.com."""
     try:
         repository = ask.one("", "Metadata: read")
         name, branch = word(repository, "full_name"), word(repository, "default_branch")
         organization = part(repository, "owner").get("type") == "Organization"
     except Unseen as unseen:
-        return [_REPOSITORY.unknown(f"{shown(where.repository)}: {unseen.why}", unseen.todo), *local]
+        return [_REPOSITORY.unknown(f"{shown(ask.repository)}: {unseen.why}", unseen.todo), *local]
     return [
         seen(_REPOSITORY, lambda line: _repository(line, repository, name, branch)),
         *local,
         *settings.Settings(ask, branch, organization=organization).checks(address),
-        seen(Line("Actions", _EVERY), lambda line: actions.allowed(line, ask, root)),
+        seen(Line("Actions", _EVERY), lambda line: actions.allowed(line, ask, target.root)),
         seen(Line("workflow token", _EVERY), lambda line: actions.token(line, ask)),
         seen(Line("pull requests of forks", ("pr.yml",)), lambda line: actions.forks(line, ask, repository)),
         seen(
             Line("GPU runner", ("pr.yml", "release.yml", "scheduled.yml")),
             lambda line: actions.runner(line, ask, name.partition("/")[0], organization=organization),
         ),
-        seen(Line("CODEOWNERS", ("merging",)), lambda line: owners.owners(line, root, ask)),
-        *rules.Protection(ask, branch, repository, rules.ACTIONS if whose.on_github_com(where) else None).checks(),
-        tree.signers(root, shown(name), branch, public=whose.on_github_com(where)),
+        seen(Line("CODEOWNERS", ("merging",)), lambda line: owners.owners(line, target, ask)),
+        *rules.Protection(ask, branch, repository, rules.ACTIONS if public else None).checks(),
+        tree.signers(target.root, shown(name), branch, public=public),
     ]
 
 

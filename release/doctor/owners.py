@@ -9,7 +9,7 @@ from pathlib import Path
 from checks.errors import Refusal
 from release.doctor.asking import Asker, items, shown, word
 from release.doctor.check import Check, Line
-from release.doctor.tree import on_target
+from release.doctor.tree import Target
 
 PLACES = (Path(".github/CODEOWNERS"), Path("CODEOWNERS"), Path("docs/CODEOWNERS"))  # the first that is there counts
 PLACEHOLDER = "@your-organization/"
@@ -27,9 +27,9 @@ _LONGEST = 3 << 20  # bytes: GitHub loads no larger one
 _SED = "sed -i 's|@your-organization/model-owners|@OWNER/TEAM|' .github/CODEOWNERS"
 
 
-def owners(line: Line, root: Path, ask: Asker) -> Check:
+def owners(line: Line, target: Target, ask: Asker) -> Check:
     try:
-        found = next(((path, data) for path in PLACES if (data := on_target(root, path)[1]) is not None), None)
+        found = next(((path, data) for path in PLACES if (data := target.read(path)) is not None), None)
     except Refusal as refusal:
         return line.missing(refusal.what, refusal.todo)
     if found is None:

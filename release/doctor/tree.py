@@ -16,35 +16,41 @@ _ISSUER = "https://token.actions.githubusercontent.com"
 _SHARED = {"s3", "gs", "http", "https", "ssh", "azure", "gdrive", "oss", "webhdfs", "hdfs", "webdav", "webdavs"}
 
 
-def on_target(root: Path, path: Path) -> tuple[str, bytes | None]:
-    """The name of the target branch, and a file there; the file here where git has no commit yet. Raises Refusal."""
-    if commits.has_repository(root) and (found := commits.target(root))[1]:
-        name, commit = found
-        assert commit is not None
-        return name, commits.read(root, commit, path)
-    file = root / path
-    return "this folder", file.read_bytes() if file.is_file() else None
+class Target:
+    """The files of the target branch, as git has it here; those of the folder where git has no commit yet.
+
+    ``name`` is the branch's. Raises Refusal where git does not know which one it is.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.name, self._commit = commits.target(root) if commits.has_repository(root) else ("this folder", None)
+
+    def read(self, path: Path) -> bytes | None:
+        """A file's bytes; None when there is none. Raises Refusal for what is no regular file."""
+        if self._commit is not None:
+            return commits.read(self.root, self._commit, path)
+        file = self.root / path
+        return file.read_bytes() if file.is_file() else None
 
 
-def workflows(root: Path) -> Check:
+def workflows(target: Target) -> Check:
     line = Line("workflows", ("pull requests", "releases"))
     try:
-        found = {name: on_target(root, _FOLDER / name) for name in WORKFLOWS}
+        absent = [name for name in WORKFLOWS if target.read(_FOLDER / name) is None]
     except Refusal as refusal:
         return line.missing(refusal.what, refusal.todo)
-    absent = [name for name, (_, data) in found.items() if data is None]
-    where = found["pr.yml"][0]
     if absent:
-        return line.missing(f"{', '.join(absent)}: not on {where}", "commit them, push, and git fetch")
-    return line.ok(f"all {len(WORKFLOWS)} on {where}")
+        return line.missing(f"{', '.join(absent)}: not on {target.name}", "commit them, push, and git fetch")
+    return line.ok(f"all {len(WORKFLOWS)} on {target.name}")
 
 
-def remote(root: Path) -> tuple[Check, str | None]:
+def remote(target: Target) -> tuple[Check, str | None]:
     """The default DVC remote as the repository has it, for everybody, and its address."""
     line = Line("DVC remote", ("every workflow",))
     mend = "dvc remote add -d storage s3://BUCKET/PREFIX, commit .dvc/config, push"
     try:
-        where, data = on_target(root, _DVC)
+        where, data = target.name, target.read(_DVC)
     except Refusal as refusal:
         return line.missing(refusal.what, refusal.todo), None
     config = configparser.ConfigParser(interpolation=None, strict=False)
