@@ -50,6 +50,7 @@ def ready() -> dict[str, Any]:
     source = {"ruleset_source_type": "Repository", "ruleset_source": REPOSITORY, "ruleset_id": 42}
     actor = {"actor_id": 777, "actor_type": "Integration", "bypass_mode": "always"}
     labels = [{"id": 1, "name": name, "type": "custom"} for name in ("self-hosted", "Linux", "X64", "gpu")]
+    pipeline = {"id": 3, "name": "pipeline", "protection_rules": [], "deployment_branch_policy": None}
     shown: dict[str, Any] = {
         "": {
             "full_name": REPOSITORY,
@@ -65,19 +66,20 @@ def ready() -> dict[str, Any]:
         },
         "/actions/permissions/fork-pr-contributor-approval": {"approval_policy": "all_external_contributors"},
         "/actions/runners": {"runners": [{"id": 1, "name": "gpu-1", "status": "online", "labels": labels}]},
-        "/actions/secrets": _named("secrets", DVC_CONFIG_LOCAL=""),
+        "/actions/secrets": _named("secrets", CODECOV_TOKEN=""),
         "/actions/organization-secrets": _named("secrets"),
         "/actions/variables": _named("variables", LOCKSTEP_IMAGE="ghcr.io/octo/router", LOCKSTEP_STORAGE="s3"),
         "/actions/organization-variables": _named("variables"),
-        "/environments": {"environments": [_environment("staging"), _environment("production", "ada")]},
+        "/environments": {"environments": [_environment("staging"), _environment("production", "ada"), pipeline]},
         "/codeowners/errors": {"errors": []},
         "/rules/branches/main": [rule | source for rule in ruleset["rules"]],
         "/rulesets/42": ruleset | {"id": 42, "bypass_actors": [actor]},
         "/branches/main": {"name": "main", "protected": True, "protection": {"enabled": False}},
         "/branches/main/protection": Refusal(404, "Branch not protected"),
     }
+    shown["/environments/pipeline/secrets"] = _named("secrets", DVC_CONFIG_LOCAL="")
     for name in ("staging", "production"):
-        shown[f"/environments/{name}/secrets"] = _named("secrets", LOCKSTEP_TOKEN="")
+        shown[f"/environments/{name}/secrets"] = _named("secrets", DVC_CONFIG_LOCAL="", LOCKSTEP_TOKEN="")
         policies = [{"id": 1, "name": "main", "type": "branch"}]
         shown[f"/environments/{name}/deployment-branch-policies"] = {"branch_policies": policies}
     found = {_HERE + path: value for path, value in shown.items()}

@@ -155,7 +155,25 @@ WRONG: list[tuple[str, Callable[[StandIn], None], str, str]] = [
         "GPU runner",
         "none with the labels",
     ),
-    ("no secret", _answer("/actions/secrets", secrets=[]), "secret DVC_CONFIG_LOCAL", "is not set"),
+    (
+        "no secret for staging",
+        _answer("/environments/staging/secrets", secrets=[{"name": "LOCKSTEP_TOKEN"}]),
+        "secret DVC_CONFIG_LOCAL",
+        "is not set in staging",
+    ),
+    ("no pipeline", lambda api: api.at("/environments")["environments"].pop(), "environment pipeline", "there is none"),
+    (
+        "a pipeline of main alone",
+        _environment(2, deployment_branch_policy={"protected_branches": True, "custom_branch_policies": False}),
+        "environment pipeline",
+        "refuses the jobs of pull requests",
+    ),
+    (
+        "a registry without a login",
+        lambda api: api.at("/actions/variables")["variables"][0].update(value="registry.example/octo/router"),
+        "login of the registry",
+        "LOCKSTEP_REGISTRY is not the host",
+    ),
     ("no variable", _answer("/actions/variables", variables=[]), "variable LOCKSTEP_IMAGE", "is not set"),
     (
         "an image with a tag",
@@ -201,7 +219,7 @@ WRONG: list[tuple[str, Callable[[StandIn], None], str, str]] = [
         "the token for everybody",
         lambda api: api.at("/actions/secrets")["secrets"].append({"name": "LOCKSTEP_TOKEN"}),
         "LOCKSTEP_TOKEN of production",
-        "every workflow reads it",
+        "other jobs read it",
     ),
     ("no required check", _without("required_status_checks"), "required check", "`lockstep` is not required"),
     ("a check of anybody", _required(), "required check", "anybody who may write statuses"),
@@ -250,10 +268,10 @@ def test_what_is_wrong_is_said_with_the_command_that_mends_it(
 
 
 def test_what_is_missing_exits_with_9_and_is_not_ready(api: StandIn, clone: Path) -> None:
-    api.put("/actions/secrets", {"secrets": []})
+    api.put("/environments/pipeline/secrets", {"secrets": []})
     code, output = _run(clone)
     assert code == 9
-    assert "→ gh secret set DVC_CONFIG_LOCAL < .dvc/config.local" in output
+    assert "→ gh secret set DVC_CONFIG_LOCAL --env pipeline < .dvc/config.local" in output
     assert "ready for" not in output
     code, output = _run(clone, "--json")
     listed = json.loads(output[: output.rindex("]") + 1])
@@ -262,8 +280,8 @@ def test_what_is_missing_exits_with_9_and_is_not_ready(api: StandIn, clone: Path
 
 
 def test_what_the_organization_shares_counts(api: StandIn, clone: Path) -> None:
-    api.put("/actions/organization-secrets", api.at("/actions/secrets"))
-    api.put("/actions/secrets", {"secrets": []})
+    api.put("/actions/organization-secrets", api.at("/environments/pipeline/secrets"))
+    api.put("/environments/pipeline/secrets", {"secrets": []})
     api.shown["/orgs/octo/actions/runners"] = api.at("/actions/runners")
     api.put("/actions/runners", {"runners": []})
     assert all(check.status == "ok" for check in doctor.on_github(clone))
@@ -271,7 +289,9 @@ def test_what_the_organization_shares_counts(api: StandIn, clone: Path) -> None:
 
 def test_names_beyond_the_first_page_are_seen(api: StandIn, clone: Path) -> None:
     many = [{"name": f"SECRET_{number}"} for number in range(64)]
-    api.at("/actions/secrets")["secrets"][:0] = many
+    many.append({"name": "DVC_CONFIG_LOCAL"})
+    api.at("/actions/secrets")["secrets"] = many
+    api.put("/environments/pipeline/secrets", {"secrets": []})
     assert _look(clone)["secret DVC_CONFIG_LOCAL"].status == "ok"
 
 

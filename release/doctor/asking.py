@@ -36,12 +36,13 @@ class Unseen(Exception):  # noqa: N818 - not to be shown something is no error
 
 
 class Asker:
-    """One repository's settings. Paths are below ``repos/OWNER/NAME`` unless they begin with a slash."""
+    """One repository's settings, each asked for once. Paths are below ``repos/OWNER/NAME`` unless they begin with /."""
 
     def __init__(self, client: GitHub, deadline: float = DEADLINE) -> None:
         self._client = client
         self._deadline = deadline
         self._gone: str | None = None
+        self._known: dict[str, Any] = {}
         self.repository = client.where.repository
 
     def one(self, path: str, permission: str) -> dict[str, Any]:
@@ -77,6 +78,16 @@ class Asker:
         raise Unseen(f"{path}: has no end", "look at it in the repository's settings")
 
     def _read(self, path: str, permission: str, *, many: bool) -> Any:
+        if path not in self._known:
+            try:
+                self._known[path] = self._asked(path, permission, many=many)
+            except Unseen as unseen:
+                self._known[path] = unseen
+        if isinstance(found := self._known[path], Unseen):
+            raise found
+        return found
+
+    def _asked(self, path: str, permission: str, *, many: bool) -> Any:
         if self._gone is not None:
             raise Unseen(self._gone, "run it again in a while")
         below = path[1:] if path.startswith("/") else f"repos/{self.repository}/{path}".rstrip("/")

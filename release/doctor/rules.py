@@ -33,8 +33,6 @@ class Protection:
         self._branch = branch
         self._repository = repository
         self._app = app
-        self._rules: list[dict[str, Any]] | Unseen | None = None
-        self._older: dict[str, Any] | Unseen | None = None
 
     def checks(self) -> list[Check]:
         questions: dict[str, Callable[[Line], Check]] = {
@@ -136,27 +134,10 @@ class Protection:
         return [part(each, "parameters") for each in self._all() if word(each, "type") == kind]
 
     def _all(self) -> list[dict[str, Any]]:
-        if self._rules is None:
-            try:
-                self._rules = self._ask.listed(f"rules/branches/{segment(self._branch)}", "Metadata: read")
-            except Unseen as unseen:
-                self._rules = unseen
-        if isinstance(self._rules, Unseen):
-            raise self._rules
-        return self._rules
+        return self._ask.listed(f"rules/branches/{segment(self._branch)}", "Metadata: read")
 
     def _protection(self) -> dict[str, Any]:
         """The older protection; empty where there is none. Raises Unseen where that is not known."""
-        if self._older is None:
-            try:
-                self._older = self._read_protection()
-            except Unseen as unseen:
-                self._older = unseen
-        if isinstance(self._older, Unseen):
-            raise self._older
-        return self._older
-
-    def _read_protection(self) -> dict[str, Any]:
         branch = f"branches/{segment(self._branch)}"
         if part(self._ask.one(branch, "Contents: read"), "protection").get("enabled") is False:
             return {}

@@ -9,12 +9,15 @@ from release.doctor.asking import Asker, Unseen, flag, items, part, seen, segmen
 from release.doctor.check import Check, Line
 from release.oci import reference
 
-TOKEN, CREDENTIALS = "LOCKSTEP_TOKEN", "DVC_CONFIG_LOCAL"
-IMAGE, STORAGE = "LOCKSTEP_IMAGE", "LOCKSTEP_STORAGE"
+TOKEN, CREDENTIALS, REGISTRY_TOKEN = "LOCKSTEP_TOKEN", "DVC_CONFIG_LOCAL", "LOCKSTEP_REGISTRY_TOKEN"
+IMAGE, STORAGE, REGISTRY = "LOCKSTEP_IMAGE", "LOCKSTEP_STORAGE", "LOCKSTEP_REGISTRY"
+PIPELINE = "pipeline"  # what jobs run in that move nothing
 ENVIRONMENTS = ("staging", "production")
+_OWN_REGISTRY = "ghcr.io"  # a workflow's own token logs in there
+_PULLS = "refs/pull/*/merge"  # what a pull request's jobs run on
 _EXTRAS = {"s3": "s3", "gs": "gs", "http": "http", "https": "http"}  # schemes of a DVC remote, by the extra they need
 _ACTIONS = "Actions: read"
-_SET = "gh api -X PUT repos/{{owner}}/{{repo}}/environments/{name} --input - # the JSON: docs/github.md"
+_MAKE = "gh api -X PUT repos/{owner}/{repo}/environments/"
 
 
 class Settings:
@@ -27,21 +30,54 @@ class Settings:
 
     def checks(self, remote: str | None) -> list[Check]:
         """``remote`` is the address of the DVC remote, None where there is none."""
-        found = [
-            seen(Line(f"secret {CREDENTIALS}", ("pr.yml", "release.yml")), self._credentials),
-            seen(Line(f"variable {IMAGE}", ("release.yml",)), self._image),
-            seen(Line(f"variable {STORAGE}", ("every workflow",)), lambda line: self._storage(line, remote)),
-        ]
+        every = ("every workflow",)
+        found = [seen(Line(f"environment {PIPELINE}", every), self._pipeline)]
         for name in ENVIRONMENTS:
             by = ("release.yml",) if name == "staging" else ("promote.yml",)
             found.append(seen(Line(f"environment {name}", by), partial(self._environment, name)))
             found.append(seen(Line(f"{TOKEN} of {name}", by), partial(self._token, name)))
-        return found
+        return [
+            *found,
+            seen(Line(f"secret {CREDENTIALS}", every), partial(self._secret, CREDENTIALS, "< .dvc/config.local")),
+            seen(Line(f"variable {IMAGE}", ("release.yml",)), self._image),
+            seen(Line("login of the registry", ("release.yml", "promote.yml")), self._registry),
+            seen(Line(f"variable {STORAGE}", every), lambda line: self._storage(line, remote)),
+        ]
 
-    def _credentials(self, line: Line) -> Check:
-        if CREDENTIALS in self._named("secrets"):
+    def _secret(self, name: str, source: str, line: Line) -> Check:
+        """A secret that jobs of every environment need: the repository's own, or one of each environment."""
+        if name in self._named("secrets", name):
             return line.ok("is set")
-        return line.missing("is not set", f"gh secret set {CREDENTIALS} < .dvc/config.local")
+        lacking = [each for each in (PIPELINE, *ENVIRONMENTS) if name not in self._secrets(each)]
+        if not lacking:
+            return line.ok("is set in each environment")
+        where = " and ".join(lacking) if len(lacking) < 3 else "any environment"
+        return line.missing(f"is not set in {where}", f"gh secret set {name} --env {lacking[0]} {source}")
+
+    def _registry(self, line: Line) -> Check:
+        value = self._named("variables", IMAGE).get(IMAGE, "")
+        host = value.partition("/")[0]
+        if host in ("", _OWN_REGISTRY):
+            return line.ok(f"the workflow's own token, at {_OWN_REGISTRY}")
+        if self._named("variables", REGISTRY).get(REGISTRY) != host:
+            return line.missing(
+                f"{REGISTRY} is not the host of {IMAGE}", f"gh variable set {REGISTRY} --body {shown(host)}"
+            )
+        return self._secret(REGISTRY_TOKEN, "# and gh variable set LOCKSTEP_REGISTRY_USER", line)
+
+    def _pipeline(self, line: Line) -> Check:
+        found = self._environments().get(PIPELINE)
+        if found is None:
+            return line.missing("there is none", f"{_MAKE}{PIPELINE}")
+        if _reviewers(found):
+            return line.missing("every job waits for its reviewers", f"{_MAKE}{PIPELINE}")
+        if part(found, "deployment_branch_policy"):
+            branches = (
+                self._branches(PIPELINE) if flag(found["deployment_branch_policy"], "custom_branch_policies") else []
+            )
+            if not {_PULLS, self._branch} <= set(branches):
+                return line.missing("refuses the jobs of pull requests, or of main", f"{_MAKE}{PIPELINE}")
+        return line.ok("takes pull requests")
 
     def _image(self, line: Line) -> Check:
         mend = f"gh variable set {IMAGE} --body ghcr.io/{shown(self._ask.repository.lower())}"
@@ -69,47 +105,62 @@ class Settings:
         return line.missing(f"lacks {extra}, which the DVC remote needs", f"gh variable set {STORAGE} --body {extra}")
 
     def _environment(self, name: str, line: Line) -> Check:
-        found = {word(each, "name").lower(): each for each in self._ask.every("environments", "environments", _ACTIONS)}
-        mend = _SET.format(name=name)
-        if name not in found:
+        found = self._environments().get(name)
+        mend = f"{_MAKE}{name} --input - # the JSON: docs/github.md"
+        if found is None:
             return line.missing("there is none", mend)
-        policy = part(found[name], "deployment_branch_policy")
+        policy = part(found, "deployment_branch_policy")
         if not policy:
             return line.missing("every branch may deploy there", mend)
         if not flag(policy, "custom_branch_policies"):
             return line.missing(f"every protected branch may deploy there, not {self._branch} alone", mend)
-        path = f"environments/{segment(name)}/deployment-branch-policies"
-        branches = self._ask.every(path, "branch_policies", _ACTIONS)
-        if [(word(each, "name"), each.get("type", "branch")) for each in branches] != [(self._branch, "branch")]:
-            listed = ", ".join(shown(word(each, "name")) for each in branches[:5]) or "none"
+        branches = self._branches(name)
+        if branches != [self._branch]:
+            listed = ", ".join(map(shown, branches[:5])) or "none"
             return line.missing(f"deploys from {listed}, not from {self._branch} alone", mend)
-        reviewers = _reviewers(found[name])
+        reviewers = _reviewers(found)
         if name == "production" and not reviewers:
             return line.missing(f"deploys from {self._branch}, and nobody reviews it", mend)
         who = f", reviewed by {', '.join(reviewers[:6])}" if reviewers else ""
         return line.ok(f"deploys from {self._branch} alone{who}")
 
     def _token(self, name: str, line: Line) -> Check:
-        mend = f"gh secret set {TOKEN} --env {name}"
         try:
-            loose = TOKEN in self._named("secrets")
+            loose = TOKEN in self._named("secrets", TOKEN)
         except Unseen:
-            loose = False  # the line of the repository's secrets says so
-        if loose:
-            return line.missing("lies beside the environments: every workflow reads it", f"gh secret delete {TOKEN}")
-        path = f"environments/{segment(name)}/secrets"
-        if any(word(each, "name") == TOKEN for each in self._ask.every(path, "secrets", "Environments: read")):
+            loose = False  # the lines of other secrets say so
+        if loose or TOKEN in self._secrets(PIPELINE):
+            return line.missing(
+                "lies outside of staging and production: other jobs read it", f"gh secret delete {TOKEN}"
+            )
+        if TOKEN in self._secrets(name):
             return line.ok("is set")
-        return line.missing("is not set", mend)
+        return line.missing("is not set", f"gh secret set {TOKEN} --env {name}")
 
-    def _named(self, kind: str, wanted: str | None = None) -> dict[str, str]:
-        """The repository's ``secrets`` or ``variables`` by name; the organization's too, where they may be there.
+    def _environments(self) -> dict[str, dict[str, Any]]:
+        found = self._ask.every("environments", "environments", _ACTIONS)
+        return {word(each, "name").lower(): each for each in found}
+
+    def _branches(self, name: str) -> list[str]:
+        """What may deploy to an environment: names of branches, and of tags with `tag ` before them."""
+        path = f"environments/{segment(name)}/deployment-branch-policies"
+        found = self._ask.every(path, "branch_policies", _ACTIONS)
+        return [("tag " if each.get("type") == "tag" else "") + word(each, "name") for each in found]
+
+    def _secrets(self, name: str) -> set[str]:
+        """Names of the secrets of one environment; none where there is no such environment."""
+        if name not in self._environments():
+            return set()
+        path = f"environments/{segment(name)}/secrets"
+        return {word(each, "name").upper() for each in self._ask.every(path, "secrets", "Environments: read")}
+
+    def _named(self, kind: str, wanted: str) -> dict[str, str]:
+        """The repository's ``secrets`` or ``variables`` by name; the organization's too, where ``wanted`` may be there.
 
         Values are the variables'; a secret has none.
         """
         permission = f"{kind.title()}: read"
         found = _by_name(self._ask.every(f"actions/{kind}", kind, permission))
-        wanted = wanted or CREDENTIALS
         if self._organization and wanted not in found:
             found = _by_name(self._ask.every(f"actions/organization-{kind}", kind, permission)) | found
         return found
