@@ -129,6 +129,20 @@ def move(root: Path, environment: str, **options: Any) -> Promoted:
     return promote(root, environment, PromoteOptions(**({"why": WHY} | options)))
 
 
+Trio = tuple[Path, tuple[Release, Release, Release]]
+
+
+def trio(root: Path, seed: int) -> Trio:
+    """A laptop on which three releases went to staging, each but the last to production."""
+    releases = []
+    for number in range(3):
+        releases.append(next_model(root, seed + number) if number else make(root))
+        move(root, "staging")
+        if number < 2:
+            move(root, "production")
+    return root, (releases[0], releases[1], releases[2])
+
+
 def copy(source: Path, target: Path) -> Path:
     """A clone with all that lies in it; a bare remote beside it comes along and stays its origin."""
     shutil.copytree(source, target, symlinks=True)

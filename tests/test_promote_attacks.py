@@ -10,12 +10,14 @@ import pytest
 
 from checks import digest, layout, params_file, pointer
 from checks.errors import EvidenceRefused, PromotionRefused, Refusal, RegistryRefused
+from release import quarantine as quarantines
+from release.approve import approve
 from release.build import Options as BuildOptions
 from release.build import build
 from release.ledger import disagreements
 from release.oci.known import state
 from release.oci.layout import Layout
-from release.promotion import site
+from release.promotion import approvals, site
 from release.recipe import KNOWN
 from release.rollback import Options, RolledBack, rollback
 from release.status import lines, status
@@ -23,32 +25,25 @@ from tests import promotion_tree as tree
 from tests import signing_tree
 from tests.build_tree import BaseLayout
 from tests.ledger_tree import git, keep, refs
-from tests.promotion_tree import Release, move
+from tests.promotion_tree import Release, Trio, move
 
 alone = tree.alone
 PRODUCTION, STAGING = (layout.ENVIRONMENTS / name for name in ("production", "staging"))
 
 
 @pytest.fixture(scope="module")
-def moved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, tuple[Release, Release, Release]]:
-    """Three releases went to staging, the first two to production as well. Read-only by custom."""
-    root = tmp_path_factory.mktemp("moved") / "work"
-    releases = []
-    for number in range(3):
-        releases.append(tree.next_model(root, 20 + number) if number else tree.make(root))
-        move(root, "staging")
-        if number < 2:
-            move(root, "production")
-    return root, (releases[0], releases[1], releases[2])
+def moved(tmp_path_factory: pytest.TempPathFactory) -> Trio:
+    """Read-only by custom."""
+    return tree.trio(tmp_path_factory.mktemp("moved") / "work", 20)
 
 
 @pytest.fixture
-def root(moved: tuple[Path, Any], tmp_path: Path) -> Path:
+def root(moved: Trio, tmp_path: Path) -> Path:
     return tree.copy(moved[0], tmp_path / "work")
 
 
 @pytest.fixture
-def releases(moved: tuple[Path, tuple[Release, Release, Release]]) -> tuple[Release, Release, Release]:
+def releases(moved: Trio) -> tuple[Release, Release, Release]:
     return moved[1]
 
 
@@ -120,6 +115,80 @@ def test_a_version_of_a_side_branch_is_nobodys(root: Path) -> None:
     done = move(root, "staging").after
     assert done is not None
     assert done.version == "v0.4.0"
+
+
+# An approval counts once
+
+
+@pytest.fixture
+def approved(root: Path) -> Path:
+    """Production asks for one approval; bob's of what staging runs lies there."""
+    tree.rewrite(root, layout.PARAMS, lambda plain: plain["promote"]["environments"]["production"].update(approvals=1))
+    approve(root, "production", tree.key(root, "bob"), "yes")
+    return root
+
+
+def approval(root: Path) -> Path:
+    where = site.find(root)
+    found = where.ledger.pointer(where.tip, "staging")
+    assert found is not None
+    return root / approvals.place("production", found.digest) / "bob.json"
+
+
+def back_and_free(root: Path) -> None:
+    quarantines.release(root, "v0.3.0", f"after all: {back(root).commit}")
+
+
+def again(root: Path, data: bytes) -> str:
+    """What a promotion says to bob's approval, put there by somebody else."""
+    path = approval(root)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    keep(root, "approved")
+    return gaps(root, "production")
+
+
+SPENT = "was spent on an earlier move: approve again, and say why anew"
+
+
+def test_a_branch_that_is_merged_into_a_copy_of_itself_gives_no_approval_back(approved: Path) -> None:
+    """As by `git pull`: the move is on a side branch now, and so is what took it back."""
+    data = approval(approved).read_bytes()
+    git(approved, "branch", "copy")
+    move(approved, "production")
+    back_and_free(approved)
+    git(approved, "checkout", "--quiet", "copy")
+    keep(approved, "notes")
+    git(approved, "merge", "--quiet", "-m", "pull", "main")
+    git(approved, "checkout", "--quiet", "-B", "main")
+    where = site.find(approved)
+    assert [each.ran for each in where.ledger.moves(where.tip, "production") if each.number == 3] == [False]
+    assert SPENT in again(approved, data)
+
+
+def test_a_hand_that_moves_and_takes_the_approval_away_has_spent_it(approved: Path) -> None:
+    data = approval(approved).read_bytes()
+    approval(approved).unlink()
+    as_staging(approved)
+    back_and_free(approved)
+    assert SPENT in again(approved, data)
+
+
+def test_a_proposal_that_spends_an_approval_and_takes_that_back_costs_another_word(approved: Path) -> None:
+    as_staging(approved)
+    taken_back(approved)
+    assert SPENT in gaps(approved, "production")
+    assert approve(approved, "production", tree.key(approved, "bob"), "still yes").done == "approved"
+    assert move(approved, "production").done == "moved"
+
+
+def test_a_link_in_the_past_of_a_proposal_stops_no_approval(approved: Path) -> None:
+    """Nobody can take it out of the history."""
+    (approval(approved).parent / "x.json").symlink_to("/etc/passwd")
+    as_staging(approved)
+    taken_back(approved)
+    assert approve(approved, "production", tree.key(approved, "bob"), "still yes").done == "approved"
+    assert move(approved, "production").done == "moved"
 
 
 # The base that was reviewed

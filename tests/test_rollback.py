@@ -23,32 +23,25 @@ from tests import ledger_tree
 from tests import promotion_tree as tree
 from tests.build_tree import BaseLayout
 from tests.ledger_tree import git, keep, refs
-from tests.promotion_tree import Release, move
+from tests.promotion_tree import Release, Trio, move
 
 alone = tree.alone
 BAD = "answers in French"
 
 
 @pytest.fixture(scope="module")
-def moved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, tuple[Release, Release, Release]]:
-    """A laptop on which three releases went to staging, each but the last to production. Read-only by custom."""
-    root = tmp_path_factory.mktemp("moved") / "work"
-    releases = []
-    for number in range(3):
-        releases.append(tree.next_model(root, 10 + number) if number else tree.make(root))
-        move(root, "staging")
-        if number < 2:
-            move(root, "production")
-    return root, (releases[0], releases[1], releases[2])
+def moved(tmp_path_factory: pytest.TempPathFactory) -> Trio:
+    """Read-only by custom."""
+    return tree.trio(tmp_path_factory.mktemp("moved") / "work", 10)
 
 
 @pytest.fixture
-def root(moved: tuple[Path, Any], tmp_path: Path) -> Path:
+def root(moved: Trio, tmp_path: Path) -> Path:
     return tree.copy(moved[0], tmp_path / "work")
 
 
 @pytest.fixture
-def releases(moved: tuple[Path, tuple[Release, Release, Release]]) -> tuple[Release, Release, Release]:
+def releases(moved: Trio) -> tuple[Release, Release, Release]:
     return moved[1]
 
 

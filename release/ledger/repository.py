@@ -73,6 +73,12 @@ class Ledger:
         found = trees.files(self._place.git, commit, prefix + folder.as_posix())
         return {Path(name.removeprefix(prefix)): data for name, data in found.items()}
 
+    def regular(self, commit: str, folder: Path) -> dict[Path, bytes]:
+        """The regular files below ``folder`` in ``commit``, which may be COMMIT^1; what is none is passed over."""
+        prefix = self._place.prefix
+        found = trees.regular(self._place.git, commit, prefix + folder.as_posix())
+        return {Path(name.removeprefix(prefix)): data for name, data in found.items()}
+
     def gather(self, wanted: Sequence[tuple[str, Path]]) -> list[bytes | None]:
         """Files out of many commits, by two processes; None where there is none. A link is read as what it holds:
         for what is known by its digest.

@@ -45,6 +45,20 @@ def files(git: Git, commit: str, folder: str) -> dict[str, bytes]:
     return {f"{folder}/{path}": objects[each.name] for path, each in entries.items()}
 
 
+def regular(git: Git, commit: str, folder: str) -> dict[str, bytes]:
+    """The regular files below ``folder``, by path from the top: of the past, where nobody can mend what is none.
+
+    Nothing where there is no such folder, or no such commit.
+    """
+    asked = f"{commit}:{folder}\n".encode(errors="surrogateescape")
+    kind, _, name = git.line("cat-file", "--batch-check=%(objecttype) %(objectname)", given=asked).partition(" ")
+    if kind != "tree":
+        return {}
+    entries = {path: each.name for path, each in _list(git, name, "-r").items() if each.mode in _REGULAR}
+    objects = git.objects(list(entries.values()))
+    return {f"{folder}/{path}": objects[blob] for path, blob in entries.items()}
+
+
 def changed(git: Git, tip: str, changes: Mapping[str, bytes | None]) -> str:
     """The tree of ``tip`` with these files written, or taken away where None; paths are from the top.
 

@@ -3,6 +3,10 @@
 They lie in git, <environment>/approvals/<image>/<signer>.json, so that the history of an environment has who said yes.
 One counts for one move: whoever adds it again after a rollback, as it was, has not asked anybody. It is known by what
 it states, since one statement can be signed in more than one form. So who approves the same image again says why anew.
+
+A move that a side branch made and took back spends it, too. Git cannot tell such a move from one that ran before
+somebody merged the branch into a copy of itself, and that must not give back what was spent. Whoever merges the first
+costs the approvers another word; nobody gains one.
 """
 
 from collections.abc import Iterator
@@ -72,17 +76,18 @@ def read(site: Site, environment: str, image: str, data: bytes, where: str) -> S
 
 
 def spent(site: Site, environment: str, image: str) -> set[bytes]:
-    """What approvals of this image stated that earlier moves of the environment to it were made on."""
-    return {
-        said.payload
-        for move in site.ledger.moves(site.tip, environment)
-        if move.after and move.after.digest == image
-        for said in _at(site, environment, image, move.commit)
-    }
+    """What approvals of this image stated that lay there when an earlier move brought the environment to it.
+
+    Before it or after it: a move by hand may take them away in the same commit, or in the merge.
+    """
+    moves = [move for move in site.ledger.moves(site.tip, environment) if move.after and move.after.digest == image]
+    made = dict.fromkeys(name for move in moves for name in (move.commit, *([move.landed] if move.ran else [])))
+    commits = dict.fromkeys(each for name in made for each in (name, f"{name}^1"))
+    return {said.payload for commit in commits for said in _at(site, environment, image, commit)}
 
 
 def _at(site: Site, environment: str, image: str, commit: str) -> Iterator[Said]:
-    for path, data in site.ledger.files(commit, place(environment, image)).items():
+    for path, data in site.ledger.regular(commit, place(environment, image)).items():
         try:
             yield read(site, environment, image, data, str(path))
         except EvidenceRefused:
