@@ -5,19 +5,16 @@ Out: models/adapter (adapter_config.json, adapter_model.safetensors), reports/tr
      reports/loss.csv (step,loss,learning_rate).
 Run: python -m stages.train
 
-The same parameters, data, base and machine give the same bytes of the adapter.
+The same parameters, data, base and machine give the same bytes of the adapter, also when training is killed and goes
+on from a checkpoint.
 """
 
 import importlib.metadata
 import os
-import sys
-import tempfile
-import time
+import platform
 import warnings
 from pathlib import Path
 from typing import Any
-
-from tqdm import tqdm
 
 from checks import digest, files, layout
 from checks.errors import EvidenceRefused, MachineRefused, TrainingRefused
@@ -25,17 +22,22 @@ from checks.evidence import Seal, TrainReport
 from checks.params import Params
 from checks.rows import Row
 from stages import entry
-from stages.training import tracking
+from stages.training import checkpoints, tracking
+from stages.training.checkpoints import say
 
 _LIBRARIES = ("torch", "transformers", "trl", "peft")
+_BELOW = ("accelerate", "datasets", "numpy", "safetensors", "tokenizers")  # no checkpoint outlives another version
+_MODULES = ("train.py", *(f"training/{name}.py" for name in ("checkpoints", "order", "resuming", "sft")))
 
 
 def train(params: Params, root: Path) -> str:
     """Fine-tune; write the adapter, its report and the loss curve.
 
     Raises EvidenceRefused when the splits are not the sealed ones, TrainingRefused when the parameters do not
-    fit the model or the data, or a loss is not finite, MachineRefused when the device or MLflow's store is lacking.
+    fit the model or the data, or a loss is not finite, MachineRefused when the device or MLflow's store is lacking,
+    ParamsRefused when LOCKSTEP_CHECKPOINT_MINUTES is no number of minutes.
     """
+    minutes = checkpoints.minutes()
     for stale in (layout.TRAIN_REPORT, layout.LOSS_CURVE):
         (root / stale).unlink(missing_ok=True)
     with files.replacing_folder(root / layout.ADAPTER) as folder:
@@ -45,20 +47,31 @@ def train(params: Params, root: Path) -> str:
         if not rows:
             raise TrainingRefused(f"{layout.SPLITS / 'train.jsonl'}: holds no rows", "run `dvc repro prepare`")
         device = _device(params.train.precision)
-        from stages.training import sft  # torch, transformers, TRL: loaded when the cheap refusals are past
+        from stages.training import resuming, sft  # torch, transformers, TRL: when the cheap refusals are past
 
         data = {
             "training": (layout.SPLITS / "train.jsonl", seal.splits["train"]),
             "evaluation": (layout.SPLITS / "valid.jsonl", seal.splits["valid"]),
         }
         quiet = warnings.catch_warnings(action="ignore", category=FutureWarning)  # for TRL, not for the reader
-        with tracking.run(params, root, data) as run, tempfile.TemporaryDirectory() as scratch, quiet:
-            trainer, recorder = _trainer(params, root / layout.BASE, rows, valid, run, scratch)
+        key = _key(params, base, seal, device)
+        with tracking.run(params, root, data) as run, checkpoints.opened(root, key, minutes > 0) as store, quiet:
+            trainer, recorder = _trainer(params, root / layout.BASE, rows, valid, run, str(store.scratch))
             trainable, total = trainer.model.get_nb_trainable_parameters()
-            tqdm.write(_settings(params, len(rows), trainer.model, device), file=sys.stderr)
-            start = time.monotonic()
-            trainer.train()
-            seconds = time.monotonic() - start
+            say(_settings(params, len(rows), trainer.model, device))
+            keeper = resuming.Keeper(store, minutes, trainer, recorder, run.id)
+            trainer.add_callback(keeper)
+            resumed = keeper.resume()
+            if minutes:
+                also = f" and on the DVC remote {store.remote.name}" if store.remote else ""
+                say(f"a checkpoint every {minutes:g} minutes, in {checkpoints.FOLDER}{also}")
+            if resumed:
+                say(f"goes on at step {resumed.step} of {sft.steps(params.train, len(rows))}, from {resumed.where}")
+                run.replay(resumed.known.points)
+                run.tag("lockstep.resumed_at", str(resumed.step))
+                run.tag("lockstep.resumed_from", resumed.known.run)
+            trainer.train(resume_from_checkpoint=str(resumed.folder) if resumed else None)
+            seconds = keeper.seconds
             valid_loss = _valid_loss(trainer, run) if valid else None
             sft.save(trainer.model, folder)
             adapter = digest.of_tree(folder).digest
@@ -80,8 +93,11 @@ def train(params: Params, root: Path) -> str:
         seconds=round(seconds, 3),
         device=device,
         versions={name: importlib.metadata.version(name) for name in _LIBRARIES},
+        tokens=trainer.state.num_input_tokens_seen,
+        resumed_at=resumed.step if resumed else None,
     )
     files.write_json(root / layout.TRAIN_REPORT, report)
+    store.remove()
     kept = f", {run.unsent} points not taken by MLflow at {run.uri}" if run.unsent else ""
     held_out = "" if valid_loss is None else f", on valid {valid_loss:.3f}"
     return (
@@ -105,6 +121,19 @@ def sealed(root: Path) -> Seal:
             differing[0], "run `dvc repro validate`: training needs splits that passed", tuple(differing[1:])
         )
     return seal
+
+
+def _key(params: Params, base: str, seal: Seal, device: str) -> str:
+    """The digest of all that determines the adapter: a checkpoint of another training is none of this one."""
+    here = Path(__file__).parent
+    values = {
+        "base": base,
+        "splits": seal.splits,
+        "train": params.train.model_dump(mode="json"),
+        "device": f"{device} on {platform.machine()}",
+        "versions": {name: importlib.metadata.version(name) for name in (*_LIBRARIES, *_BELOW)},
+    }
+    return checkpoints.key(values, tuple(here / name for name in _MODULES))
 
 
 def _device(precision: str) -> str:
@@ -185,7 +214,7 @@ def _settings(params: Params, rows: int, model: Any, device: str) -> str:
     train, lora = params.train, params.train.lora
     trainable, total = model.get_nb_trainable_parameters()
     parts = (
-        f"train: {rows} rows, {sft.steps(train, rows)} steps of {train.batch_size * train.gradient_accumulation}",
+        f"{rows} rows, {sft.steps(train, rows)} steps of {train.batch_size * train.gradient_accumulation}",
         f"LoRA r={lora.r} alpha={lora.alpha} on {', '.join(sorted(model.peft_config['default'].target_modules))}",
         "all layers" if lora.layers is None else f"last {lora.layers} layers",
         f"{trainable / 1e6:.2f} of {total / 1e6:.1f} M parameters",

@@ -16,22 +16,11 @@ import yaml
 from checks import digest, files, layout
 from checks.errors import EvidenceRefused, MachineRefused, TrainingRefused
 from checks.evidence import Seal, TrainReport
-from checks.rows import Message, Row
+from checks.rows import Row
 from stages.train import train
-from stages.training import tracking
+from stages.training import checkpoints, tracking
+from tests import training_tree
 from tests.conftest import REPOSITORY, as_params
-
-SERVICES = ("queue", "table", "disk", "vault")
-
-
-def _row(number: int, prompt: str, reference: str) -> Row:
-    messages = (Message(role="system", content="name the key"), Message(role="user", content=prompt))
-    return Row(id=f"{number:016x}", messages=messages, reference=reference, group=str(number), slice="a", source="x:1")
-
-
-def _seal(root: Path) -> None:
-    paths = {name: root / layout.SPLITS / f"{name}.jsonl" for name in layout.SPLIT_NAMES}
-    files.write_json(root / layout.SEAL, Seal(splits={n: digest.of_file(p).sha256 for n, p in paths.items()}))
 
 
 @pytest.fixture(scope="module")
@@ -44,17 +33,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
 def root(tmp_path: Path, tiny_base: Path, store: str, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A repository's root with the tiny base and sealed splits of 24, 6 and 6 rows."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
-    shutil.copytree(tiny_base, tmp_path / layout.BASE)
-    number = 0
-    for name, count in zip(layout.SPLIT_NAMES, (24, 6, 6), strict=True):
-        rows = []
-        for _ in range(count):
-            service = SERVICES[number % len(SERVICES)]
-            rows.append(_row(number, f"{'show ' * (1 + number % 3)}the {service}", service))
-            number += 1
-        files.write_jsonl(tmp_path / layout.SPLITS / f"{name}.jsonl", rows)
-    _seal(tmp_path)
-    return tmp_path
+    return training_tree.make(tmp_path, tiny_base)
 
 
 def _runs(root: Path, document: dict) -> list[Any]:
@@ -142,6 +121,8 @@ def test_a_run_leaves_adapter_report_curve_and_an_mlflow_run_that_names_them(roo
     assert report.base == digest.of_tree(root / layout.BASE).digest
     assert report.splits == files.read_json(root / layout.SEAL, Seal).splits
     assert (report.rows, report.steps, report.git_commit) == (24, 8, None)
+    assert report.resumed_at is None
+    assert not list((root / checkpoints.FOLDER).iterdir())
     assert report.trainable_parameters == sum(w.numel() for w in weights.values()) < report.total_parameters
     assert report.adapter[:19] in line
 
@@ -202,7 +183,7 @@ def test_splits_that_are_not_the_sealed_ones_refuse_and_each_difference_is_named
     (root / layout.ADAPTER / "old").write_text("of other data")
     for name in ("train", "test"):
         with (root / layout.SPLITS / f"{name}.jsonl").open("ab") as stream:
-            stream.write(_row(99, "show the key", "key").model_dump_json().encode() + b"\n")
+            stream.write(training_tree.row(99, "show the key", "key").model_dump_json().encode() + b"\n")
     with pytest.raises(EvidenceRefused, match=r"test is sha256:.*, on disk sha256:.*dvc repro validate") as caught:
         train(as_params(document), root)
     assert [other.split(" is ")[0] for other in caught.value.others] == ["data/validated.json: train"]
@@ -221,7 +202,7 @@ def test_a_seal_that_is_missing_or_of_fewer_splits_refuses(root: Path, document:
 
 def test_a_train_split_without_rows_refuses(root: Path, document: dict) -> None:
     (root / layout.SPLITS / "train.jsonl").write_text("")
-    _seal(root)
+    training_tree.seal(root)
     with pytest.raises(TrainingRefused, match="holds no rows"):
         train(as_params(document), root)
 
@@ -256,8 +237,8 @@ def _layers(document: dict, _: Path) -> None:
 
 def _long_row(_: dict, root: Path) -> None:
     path = root / layout.SPLITS / "train.jsonl"
-    files.write_jsonl(path, [*files.read_jsonl(path, Row), _row(255, "show the queue " * 60, "queue")])
-    _seal(root)
+    files.write_jsonl(path, [*files.read_jsonl(path, Row), training_tree.row(255, "show the queue " * 60, "queue")])
+    training_tree.seal(root)
 
 
 def _template(text: str) -> Callable[[dict, Path], None]:

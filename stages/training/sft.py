@@ -15,15 +15,19 @@ from typing import Any
 import torch
 from datasets import Dataset
 from peft import LoraConfig, PeftModel
+from safetensors import SafetensorError
 from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, TrainerState
 from transformers.trainer_callback import ProgressCallback
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import SFTConfig, SFTTrainer
 
 from checks import files, layout
 from checks.errors import TrainingRefused
 from checks.params import Lora, Train
 from checks.rows import Row
+from stages.training.checkpoints import say
+from stages.training.order import Order
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -32,7 +36,34 @@ _LOG_POINTS = 20  # of the loss curve, at least
 
 
 class Trainer(SFTTrainer):
-    """SFTTrainer that stops at the first loss that is not finite, and on a CPU scores the answers only."""
+    """SFTTrainer that stops at the first loss that is not finite, and on a CPU scores the answers only.
+
+    What it saves for a checkpoint is the adapter, not the base.
+    """
+
+    order: Order | None = None  # of the rows, once it trains
+    resumed_order: torch.Tensor | None = None  # the state that the first epoch's order is drawn from
+
+    def create_model_card(self, *_args: Any, **_kwargs: Any) -> None:
+        """None: nobody reads a checkpoint's, and it would look for services on the network."""
+
+    def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Order:
+        self.order = Order(super()._get_train_sampler(*args, **kwargs))
+        if self.resumed_order is not None:
+            self.order.again(self.resumed_order)
+        return self.order
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        self.model.save_pretrained(output_dir, state_dict=state_dict, save_embedding_layers=False)
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        """As the superclass does it; when the disk does not take it, there is none, and training goes on."""
+        try:
+            super()._save_checkpoint(*args, **kwargs)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            shutil.rmtree(saved(self.args, self.state), ignore_errors=True)
+            reason = str(error).strip().splitlines()[0]
+            say(f"the checkpoint of step {self.state.global_step} is not kept: {reason}")
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """One micro-batch, as the superclass does it; raise TrainingRefused when its loss is not finite."""
@@ -68,11 +99,16 @@ class Trainer(SFTTrainer):
 
 
 class Recorder(TrainerCallback):
-    """Keeps the loss curve (step, loss, learning rate), and tells ``log`` the metrics of each point."""
+    """Keeps the points of the loss curve (a step, and its metrics), and tells ``log`` each of them."""
 
     def __init__(self, log: Callable[[dict[str, float], int], None]) -> None:
-        self.curve: list[tuple[int, float, float]] = []
+        self.points: list[tuple[int, dict[str, float]]] = []
         self._log = log
+
+    @property
+    def curve(self) -> list[tuple[int, float, float]]:
+        """Step, loss, learning rate."""
+        return [(step, values["loss"], values["learning_rate"]) for step, values in self.points]
 
     def on_step_end(self, _args: Any, state: Any, control: Any, **_kwargs: Any) -> None:
         """The last step is a point of the curve too."""
@@ -82,12 +118,13 @@ class Recorder(TrainerCallback):
     def on_log(self, _args: Any, state: Any, _control: Any, logs: dict[str, float], **_kwargs: Any) -> None:
         """Take a point; other logs, such as the run's summary, are not on the curve."""
         if "loss" in logs:
-            self.curve.append((state.global_step, logs["loss"], logs["learning_rate"]))
-            self._log({k: logs[k] for k in ("loss", "learning_rate", "grad_norm") if k in logs}, state.global_step)
+            values: dict[str, float] = {k: logs[k] for k in ("loss", "learning_rate", "grad_norm") if k in logs}
+            self.points.append((state.global_step, values))
+            self._log(values, state.global_step)
 
     def final_loss(self) -> float:
         """Mean of the last tenth of the points, one at least."""
-        last = [loss for _, loss, _ in self.curve[-max(1, len(self.curve) // 10) :]]
+        last = [values["loss"] for _, values in self.points[-max(1, len(self.points) // 10) :]]
         return math.fsum(last) / len(last)
 
 
@@ -98,6 +135,11 @@ class Progress(ProgressCallback):
         """Show the newest loss."""
         if self.training_bar is not None and logs and "loss" in logs:
             self.training_bar.set_postfix(loss=f"{logs['loss']:.3f}")
+
+
+def saved(args: SFTConfig, state: TrainerState) -> Path:
+    """Where the trainer saves a checkpoint of this step."""
+    return Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
 
 
 def dataset(rows: Sequence[Row]) -> Dataset:
@@ -143,7 +185,8 @@ def settings(train: Train, rows: int, output: str) -> SFTConfig:
         logging_steps=max(1, min(_LOG_STEPS, steps(train, rows) // _LOG_POINTS)),
         logging_nan_inf_filter=False,
         report_to=[],
-        save_strategy="no",
+        save_strategy="no",  # checkpoints come by the clock: ``resuming.Keeper``
+        include_num_input_tokens_seen="non_padding",
         eval_strategy="no",
         disable_tqdm=False,
         dataloader_pin_memory=torch.cuda.is_available(),

@@ -12,7 +12,7 @@ import re
 import socket
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -54,6 +54,14 @@ class Run:
 
         now = int(time.time() * 1000)
         self._pending += [Metric(name, float(value), now, step) for name, value in values.items()]
+        self._send()
+
+    def replay(self, points: Iterable[tuple[int, Mapping[str, float]]]) -> None:
+        """Log the points of an earlier part of the training, each a step and its numbers, in few calls."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        self._pending += [Metric(name, float(v), now, step) for step, values in points for name, v in values.items()]
         self._send()
 
     def tag(self, name: str, value: str) -> None:

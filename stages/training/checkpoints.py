@@ -1,0 +1,262 @@
+"""Checkpoints of a training that may be killed: whole or none, of this very training or of none.
+
+``.lockstep/checkpoints/<key>/step-N`` holds what the trainer saved at step N and, written last, a manifest with the
+digest of each file; the folder takes its name when it is whole. ``<key>`` is the digest of all that determines the
+training, so that no other training goes on from it. The newest one alone is kept, here and on the DVC remote.
+"""
+
+import math
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Generic, Literal, NamedTuple, Self, TypeVar, get_args
+
+from pydantic import Field, ValidationError, model_validator
+from tqdm import tqdm
+
+from checks import digest, files, layout
+from checks.errors import EvidenceRefused, MachineRefused, ParamsRefused, RemoteRefused
+from checks.evidence import Count, Digest
+from checks.rows import Record
+from stages.training.remote import Remote, Upload
+
+MINUTES = "LOCKSTEP_CHECKPOINT_MINUTES"  # of wall time between two checkpoints; 0: none is taken, and none is used
+MANIFEST, PROGRESS = "manifest.json", "progress.json"
+HERE, THERE = "this machine", "the remote"
+FOLDER = layout.STATE / "checkpoints"
+_MINUTES = 5.0
+Known = TypeVar("Known")
+
+# All that is ever read of a checkpoint. Other names are not: among them would be weights of a whole model.
+Name = Literal[
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    "optimizer.pt",
+    "progress.json",
+    "rng_state.pth",
+    "scaler.pt",
+    "scheduler.pt",
+    "trainer_state.json",
+]
+_NAMES: frozenset[str] = frozenset(get_args(Name))
+_OPTIONAL = {"scaler.pt"}  # of fp16 alone
+
+
+class Kept(Record):
+    """One file of a checkpoint."""
+
+    sha256: Digest
+    size: Count  # bytes
+
+
+class Manifest(Record):
+    """A whole checkpoint: of which training, at which step, which files."""
+
+    schema_version: Literal[1] = 1
+    key: Digest
+    step: Annotated[int, Field(ge=1)]
+    files: dict[Name, Kept]
+
+    @model_validator(mode="after")
+    def _nothing_is_missing(self) -> Self:
+        if missing := sorted(_NAMES - _OPTIONAL - self.files.keys()):
+            raise ValueError(f"names no {missing[0]}")
+        return self
+
+    @property
+    def folder(self) -> str:
+        """Its folder's name on a remote: two checkpoints of one step never write over each other."""
+        return f"step-{self.step}-{digest.of_json(self.model_dump(mode='json'))[7:23]}"
+
+
+class Found(NamedTuple, Generic[Known]):
+    """A whole checkpoint, in a folder of this machine; ``where`` says where it lay, ``known`` what was read in it."""
+
+    folder: Path
+    step: int
+    where: str
+    known: Known
+
+
+class Store:
+    """The checkpoints of one training. Nothing of it raises: what fails is said in a line, and costs no training."""
+
+    def __init__(self, home: Path, key: str, scratch: Path, remote: Remote | None) -> None:
+        self.scratch = scratch  # on the file system of ``home``; gone when the training ends
+        self.remote = remote
+        self._home, self._key = home, key
+        self._upload = Upload(say)
+
+    def newest(self, read: Callable[[Path, int], Known]) -> Found[Known] | None:
+        """The newest whole checkpoint, of this machine or else of the remote, as a folder of this machine.
+
+        ``read`` is told the folder and the step, and raises EvidenceRefused when the training cannot go on from it.
+        What is passed over is said, and removed where it lies here.
+        """
+        for where, manifest, folder in sorted(self._candidates(), key=lambda c: (-c[1].step, c[0] == THERE)):
+            try:
+                if where == THERE:
+                    folder = self._fetched(manifest)
+                _refuse_other_bytes(folder, manifest)
+                return Found(folder, manifest.step, where, read(folder, manifest.step))
+            except (EvidenceRefused, RemoteRefused) as refusal:
+                self._pass_over(where, refusal.what, folder)
+        return None
+
+    def keep(self, folder: Path, step: int, progress: str) -> None:
+        """Take what the trainer saved in ``folder``, with the JSON of what it does not know.
+
+        Whole under its name here, then uploaded beside the training.
+        """
+        try:
+            (folder / PROGRESS).write_text(progress)
+            for path in folder.iterdir():
+                if path.name not in _NAMES:
+                    path.unlink()
+            manifest = Manifest(key=self._key, step=step, files=_digests(folder))
+            files.write_json(folder / MANIFEST, manifest)
+            target = self._home / f"step-{step}"
+            shutil.rmtree(target, ignore_errors=True)
+            folder.rename(target)
+        except (OSError, ValueError, EvidenceRefused) as error:
+            say(f"the checkpoint of step {step} is not kept: {_reason(error)}")
+            return
+        if self.remote is not None and not self._upload.busy:
+            self._upload.start(self.remote, target, manifest)
+        for other in self._home.glob("step-*"):
+            if other not in (target, self._upload.folder):
+                shutil.rmtree(other, ignore_errors=True)
+
+    def remove(self) -> None:
+        """Remove them all, here and on the remote: the training is done."""
+        if self.remote is not None:
+            if self._upload.ended():
+                try:
+                    self.remote.remove()
+                except RemoteRefused as refusal:
+                    say(f"the checkpoints on the remote are not removed: {refusal.what}")
+            else:
+                say("an upload does not end: a checkpoint may be left on the remote")
+        shutil.rmtree(self._home, ignore_errors=True)
+
+    def _candidates(self) -> Iterator[tuple[str, Manifest, Path]]:
+        for folder in self._home.glob("step-*"):
+            try:
+                yield HERE, self._of_this_training(folder / MANIFEST), folder
+            except EvidenceRefused as refusal:
+                self._pass_over(HERE, refusal.what, folder)
+        if self.remote is None:
+            return
+        copy = self.scratch / MANIFEST
+        try:
+            if self.remote.manifest(copy):
+                manifest = self._of_this_training(copy)
+                self.remote.replaced = manifest.folder  # by the next upload
+                yield THERE, manifest, self.scratch / "fetched"
+        except (EvidenceRefused, RemoteRefused) as refusal:
+            self._pass_over(THERE, refusal.what, copy)
+
+    def _of_this_training(self, path: Path) -> Manifest:
+        manifest = files.read_json(path, Manifest)
+        if manifest.key != self._key:
+            raise EvidenceRefused(f"{MANIFEST} is of another training", "start from the beginning")
+        return manifest
+
+    def _fetched(self, manifest: Manifest) -> Path:
+        """Bring the remote's checkpoint; its folder here takes its name when its bytes are the named ones."""
+        assert self.remote is not None
+        folder = self.scratch / "fetched"
+        folder.mkdir()
+        self.remote.fetch(manifest.folder, manifest.files, folder)
+        _refuse_other_bytes(folder, manifest)
+        files.write_json(folder / MANIFEST, manifest)
+        target = self._home / f"step-{manifest.step}"
+        shutil.rmtree(target, ignore_errors=True)
+        return folder.rename(target)
+
+    def _pass_over(self, where: str, why: str, path: Path) -> None:
+        say(f"a checkpoint of {where} is passed over: {why}")
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def minutes() -> float:
+    """Minutes between two checkpoints, of the environment; raise ParamsRefused when they are no number of minutes."""
+    text = os.environ.get(MINUTES) or str(_MINUTES)
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise ParamsRefused(
+            f"{MINUTES}: {text!r} is no number of minutes", "set it to 5, say, or to 0 for no checkpoints"
+        )
+    return value
+
+
+def key(of: Mapping[str, Any], modules: tuple[Path, ...]) -> str:
+    """The digest of all that determines a training: values, and the bytes of the modules that train."""
+    return digest.of_json({**of, "modules": {path.name: digest.of_file(path).sha256 for path in modules}})
+
+
+@contextmanager
+def opened(root: Path, key: str, kept: bool) -> Iterator[Store]:
+    """The checkpoints of the training ``key``, those on the DVC remote too where LOCKSTEP_REMOTE says so.
+
+    Unless they are ``kept``, there are none. Raises MachineRefused when this machine cannot hold them.
+    """
+    if not kept:
+        with tempfile.TemporaryDirectory() as scratch:
+            yield Store(Path(scratch) / "none", key, Path(scratch), None)
+        return
+    home = root / FOLDER / key.removeprefix("sha256:")
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        for litter in home.glob(".*"):  # of a killed training
+            shutil.rmtree(litter, ignore_errors=True)
+        room = tempfile.TemporaryDirectory(dir=home, prefix=".", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise MachineRefused(
+            f"{home}: {error.strerror or error}", f"make {FOLDER} a folder that can be written, or set {MINUTES}=0"
+        ) from error
+    try:
+        remote = Remote.of(root, f"lockstep/checkpoints/{home.name}")
+    except RemoteRefused as refusal:
+        say(f"no checkpoint is taken from the remote or kept there: {refusal.what}")
+        remote = None
+    with room:
+        yield Store(home, key, Path(room.name), remote)
+
+
+def say(line: str) -> None:
+    """One line on standard error, above the progress bar."""
+    tqdm.write(f"train: {line}", file=sys.stderr)
+
+
+def _digests(folder: Path) -> dict[Any, Kept]:
+    found = {path.name: digest.of_file(path) for path in sorted(folder.iterdir())}
+    return {name: Kept(sha256=file.sha256, size=file.size) for name, file in found.items()}
+
+
+def _refuse_other_bytes(folder: Path, manifest: Manifest) -> None:
+    """Raise EvidenceRefused unless each file is there with the bytes that the manifest names."""
+    for name, kept in manifest.files.items():
+        found = digest.of_file(folder / name)
+        if (found.sha256, found.size) != (kept.sha256, kept.size):
+            raise EvidenceRefused(
+                f"step {manifest.step}: {name} has {found.size} bytes, not the {kept.size} of its manifest"
+                if found.size != kept.size
+                else f"step {manifest.step}: {name} has other bytes than its manifest names",
+                "start from the beginning",
+            )
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, EvidenceRefused):
+        return error.what
+    if isinstance(error, ValidationError):
+        return files.first(error)
+    return str(getattr(error, "strerror", None) or error).splitlines()[0]

@@ -1,0 +1,144 @@
+"""The DVC remote as a place for checkpoints: beside its cache, through DVC's own file system object.
+
+So any kind of remote works, with the credentials that DVC has for it. Nothing is listed, since not every kind can
+list: a manifest, which takes its name last, says which folder holds the checkpoint.
+"""
+
+import os
+import re
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from checks.errors import RemoteRefused
+
+SWITCH = "LOCKSTEP_REMOTE"  # `lockstep run --remote` sets it to 1
+_MANIFEST = "manifest.json"
+_PATIENCE = 120.0  # seconds for the file that is being uploaded when the training ends
+
+
+class Whole(Protocol):
+    """What is uploaded: files of a folder, under a folder's name on the remote."""
+
+    @property
+    def step(self) -> int: ...
+
+    @property
+    def folder(self) -> str: ...
+
+    @property
+    def files(self) -> Iterable[str]: ...
+
+
+class Remote:
+    """A folder on the DVC remote. Every failure of it, of whatever kind of remote, is a RemoteRefused."""
+
+    def __init__(self, name: str, fs: Any, path: str) -> None:
+        self.name = name
+        self._fs, self._path = fs, path
+        self.replaced: str | None = None  # folder of the checkpoint that the next one replaces
+
+    @classmethod
+    def of(cls, root: Path, folder: str) -> "Remote | None":
+        """``folder`` on the repository's default remote; None unless LOCKSTEP_REMOTE is 1 and there is one."""
+        if os.environ.get(SWITCH) != "1":
+            return None
+        with _refusing():
+            from dvc.config import Config
+            from dvc.fs import get_cloud_fs
+
+            config = Config(str(root / ".dvc"))
+            name = config["core"].get("remote")
+            if not name:
+                return None
+            # Not Repo.cloud.get_remote(): it opens the index that the `dvc repro` around this stage has open.
+            kind, settings, path = get_cloud_fs(config, name=name)
+            fs = kind(**settings)
+            return cls(name, fs, fs.join(path, *folder.split("/")))
+
+    def manifest(self, target: Path) -> bool:
+        """Bring the manifest to ``target``; whether there is one."""
+        with _refusing():
+            try:
+                self._fs.get_file(self._fs.join(self._path, _MANIFEST), str(target))
+            except FileNotFoundError:
+                return False
+        return True
+
+    def fetch(self, folder: str, names: Iterable[str], target: Path) -> None:
+        """Bring files of a checkpoint into the folder ``target``."""
+        with _refusing():
+            for name in names:
+                self._fs.get_file(self._fs.join(self._path, folder, name), str(target / name))
+
+    def put(self, source: Path, whole: Whole, stopped: Callable[[], bool]) -> None:
+        """Upload a checkpoint's files, then the manifest, then remove what it replaces; give up when ``stopped``."""
+        with _refusing():
+            self._fs.makedirs(self._fs.join(self._path, whole.folder))
+            for name in whole.files:
+                if stopped():
+                    return
+                self._fs.put_file(str(source / name), self._fs.join(self._path, whole.folder, name))
+            self._fs.put_file(str(source / _MANIFEST), self._fs.join(self._path, _MANIFEST))
+            replaced, self.replaced = self.replaced, whole.folder
+            if replaced not in (None, whole.folder):
+                self._fs.rm(self._fs.join(self._path, replaced), recursive=True)
+
+    def remove(self) -> None:
+        """Remove the whole folder, what killed uploads left of it too."""
+        with _refusing():
+            if self._fs.exists(self._path):
+                self._fs.rm(self._path, recursive=True)
+
+
+class Upload:
+    """At most one upload at a time, in a thread: neither the GPU nor the end of a killed training waits for it."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._folder: Path | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether an upload is going on."""
+        return self._thread is not None and self._thread.is_alive()
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder that is being uploaded, which must stay."""
+        return self._folder if self.busy else None
+
+    def start(self, remote: Remote, folder: Path, whole: Whole) -> None:
+        """Begin to upload; what fails is said in one line."""
+
+        def work() -> None:
+            try:
+                remote.put(folder, whole, self._stop.is_set)
+            except RemoteRefused as refusal:
+                self._say(f"uploading the checkpoint of step {whole.step}: {refusal.what}")
+
+        self._folder = folder
+        self._thread = threading.Thread(target=work, name="checkpoint", daemon=True)
+        self._thread.start()
+
+    def ended(self) -> bool:
+        """Stop after the file that is on its way; whether that has ended, within two minutes."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(_PATIENCE)
+        return not self.busy
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """Any error of any kind of remote, or of a DVC that is not installed, as RemoteRefused on one line."""
+    try:
+        yield
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [""]
+        reason = re.sub(r"://[^\s/]*@", "://", lines[0])[:300]  # no user and no password of an address
+        raise RemoteRefused(f"{type(error).__name__}: {reason}", "see `dvc remote list` and `dvc doctor`") from error

@@ -1,0 +1,186 @@
+"""Going on from a checkpoint: what the trainer saves and loads, by the clock, and read safely.
+
+The trainer of transformers saves adapter, optimizer, schedule, random states and its own state. Beside them lies
+``progress.json``: what it does not know, so that a training in two parts ends as one in one part does.
+"""
+
+import base64
+import pickle
+import random
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from peft import get_peft_model_state_dict
+from pydantic import BaseModel, ConfigDict, Field
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from transformers import TrainerCallback, TrainerState
+from transformers.trainer_pt_utils import safe_globals
+
+from checks import files
+from checks.errors import EvidenceRefused
+from stages.training import sft
+from stages.training.checkpoints import PROGRESS, Found, Store
+
+# What reading damaged or foreign bytes raises, by the documentation of the readers or as seen.
+_UNREADABLE = (
+    OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError, EOFError, OverflowError,
+    pickle.UnpicklingError, SafetensorError,
+)  # fmt: skip
+
+
+class Progress(BaseModel):
+    """What the trainer's own checkpoint does not hold."""
+
+    # A norm may be infinite: fp16 skips such a step.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, ser_json_inf_nan="constants")
+
+    run: str  # MLflow's id of the run that was killed
+    seconds: float = Field(ge=0, allow_inf_nan=False)  # of training so far
+    order: str | None  # base64 of the generator's state that the running epoch's order came from; None between epochs
+    points: list[tuple[int, dict[str, float]]]  # of the loss curve so far
+
+
+class Keeper(TrainerCallback):
+    """Has a checkpoint taken when ``minutes`` have gone by, and gives it to the store; and keeps the time.
+
+    At a point of the loss curve, that is ten steps later at most: a mean over steps is not cut in two.
+    """
+
+    def __init__(self, store: Store, minutes: float, trainer: sft.Trainer, recorder: sft.Recorder, run: str) -> None:
+        self._store, self._trainer, self._recorder, self._run = store, trainer, recorder, run
+        self._every = minutes * 60
+        self._earlier = 0.0
+        self._start = self._last = time.monotonic()
+
+    def resume(self) -> Found[Progress] | None:
+        """Set the trainer to go on from the newest checkpoint that it can go on from; None: from the beginning."""
+        found = self._store.newest(lambda folder, step: progress(folder, step, self._trainer))
+        if found is not None:
+            self._earlier = found.known.seconds
+            self._recorder.points += found.known.points
+            order = found.known.order
+            self._trainer.resumed_order = None if order is None else _generator(order)
+        return found
+
+    @property
+    def seconds(self) -> float:
+        """Of the whole training so far, the parts before this one included."""
+        return self._earlier + time.monotonic() - self._start
+
+    def on_train_begin(self, _args: Any, _state: Any, _control: Any, **_kwargs: Any) -> None:
+        """The clock starts."""
+        self._start = self._last = time.monotonic()
+
+    def on_step_end(self, _args: Any, state: TrainerState, control: Any, **_kwargs: Any) -> None:
+        """Ask for a checkpoint, unless the training ends here."""
+        due = self._every and time.monotonic() - self._last >= self._every
+        if due and control.should_log and state.global_step < state.max_steps:
+            control.should_save = True
+
+    def on_save(self, args: Any, state: TrainerState, _control: Any, **_kwargs: Any) -> None:
+        """Complete what the trainer saved, and keep it."""
+        folder = sft.saved(args, state)
+        if folder.is_dir():  # else the disk did not take it
+            known = Progress(
+                run=self._run, seconds=self.seconds, order=self._order(state), points=self._recorder.points
+            )
+            self._store.keep(folder, state.global_step, known.model_dump_json())
+        self._last = time.monotonic()
+
+    def _order(self, state: TrainerState) -> str | None:
+        if float(state.epoch or 0).is_integer():
+            return None  # the next epoch's is yet to be drawn
+        assert self._trainer.order is not None
+        assert self._trainer.order.state is not None
+        return base64.b64encode(self._trainer.order.state.numpy().tobytes()).decode()
+
+
+def progress(folder: Path, step: int, trainer: sft.Trainer) -> Progress:
+    """What a checkpoint knows, if the trainer can go on from it at ``step``.
+
+    Reads all that the trainer will read, so that it does not fail there. Raises EvidenceRefused when a file is not what
+    it should be. Nothing is unpickled freely: transformers 5 (5.24, trainer.py: _load_rng_state,
+    _load_optimizer_and_scheduler, _load_scaler) passes ``weights_only=True`` to each ``torch.load``, as is done here,
+    and the adapter is safetensors; its pickled twins are no names of a checkpoint.
+    """
+    name = PROGRESS
+    try:
+        known = files.read_json(folder / name, Progress)
+        if known.order is not None:
+            torch.Generator().set_state(_generator(known.order))
+        if not all(at <= step and {"loss", "learning_rate"} <= values.keys() for at, values in known.points):
+            raise ValueError("a point of the curve is none")
+        for name, read in _READERS.items():
+            read(folder / name, step, trainer)
+    except _UNREADABLE as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise EvidenceRefused(f"step {step}: {name}: {reason[:200]}", "start from the beginning") from error
+    return known
+
+
+def _generator(text: str) -> torch.Tensor:
+    return torch.frombuffer(bytearray(base64.b64decode(text, validate=True)), dtype=torch.uint8)
+
+
+def _adapter(path: Path, _step: int, trainer: sft.Trainer) -> None:
+    found = {name: (weight.shape, weight.dtype) for name, weight in load_file(path).items()}
+    expected = get_peft_model_state_dict(trainer.model, save_embedding_layers=False)
+    if found != {name: (weight.shape, weight.dtype) for name, weight in expected.items()}:
+        raise ValueError("other weights than this adapter's")
+
+
+def _optimizer(path: Path, _step: int, trainer: sft.Trainer) -> None:
+    state = _loaded(path)["state"].values()
+    shapes = sorted(tuple(weight.shape) for weight in trainer.model.parameters() if weight.requires_grad)
+    for name in ("exp_avg", "exp_avg_sq"):
+        if sorted(tuple(moments[name].shape) for moments in state) != shapes:
+            raise ValueError("other weights than this adapter's")
+
+
+def _schedule(path: Path, step: int, _trainer: sft.Trainer) -> None:
+    if not 0 <= _loaded(path)["last_epoch"] <= step:
+        raise ValueError("of another step")
+
+
+def _random(path: Path, _step: int, _trainer: sft.Trainer) -> None:
+    with safe_globals():  # names NumPy's arrays as harmless, nothing more
+        state = _loaded(path)
+    random.Random().setstate(state["python"])  # noqa: S311 - tried out, not used
+    np.random.RandomState().set_state(state["numpy"])
+    torch.Generator().set_state(state["cpu"])
+    if torch.cuda.is_available():
+        torch.Generator("cuda").set_state(state["cuda"])
+
+
+def _state(path: Path, step: int, _trainer: sft.Trainer) -> None:
+    state = TrainerState.load_from_json(str(path))
+    numbers = (state.global_step, state.max_steps, state.num_input_tokens_seen)
+    if not all(isinstance(number, int) for number in numbers) or state.global_step != step:
+        raise ValueError("of another step")
+    if not 0 < step < state.max_steps:
+        raise ValueError(f"of a training of {state.max_steps} steps")
+
+
+def _scaler(path: Path, _step: int, trainer: sft.Trainer) -> None:
+    if trainer.args.fp16 or path.exists():
+        _ = _loaded(path)["scale"]
+
+
+def _loaded(path: Path) -> Any:
+    with warnings.catch_warnings(action="ignore"):  # of torch, about pickles that it then refuses
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+_READERS = {
+    "adapter_model.safetensors": _adapter,
+    "optimizer.pt": _optimizer,
+    "scheduler.pt": _schedule,
+    "rng_state.pth": _random,
+    "scaler.pt": _scaler,
+    "trainer_state.json": _state,
+}
