@@ -131,10 +131,10 @@ def schema(root: Path, write: bool) -> None:
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 @click.option("--registry", metavar="HOST", help="Also ask this container registry.")
-@click.option("--github", "on_github", is_flag=True, help="Look at the repository on GitHub instead of this machine.")
+@click.option("--github", is_flag=True, help="Look at the repository on GitHub instead of this machine.")
 @click.pass_obj
 @refusing
-def doctor(root: Path, as_json: bool, registry: str | None, on_github: bool) -> None:
+def doctor(root: Path, as_json: bool, registry: str | None, github: bool) -> None:
     """Say what this machine has and lacks for each stage and verb, and the command that mends it.
 
     Exits with 9 when the pipeline cannot run here; what only some verbs need is listed, and no error. With --github:
@@ -144,9 +144,9 @@ def doctor(root: Path, as_json: bool, registry: str | None, on_github: bool) -> 
     from checks.errors import MachineRefused
     from release import doctor as verb
 
-    if on_github and registry is not None:
+    if github and registry is not None:
         raise click.UsageError("--registry and --github are two questions: ask one at a time")
-    found = verb.on_github(root) if on_github else verb.doctor(root, registry)
+    found = verb.on_github(root) if github else verb.doctor(root, registry)
     missing, unknown = ([each.name for each in found if each.status == status] for status in ("missing", "unknown"))
     if as_json:
         click.echo(to_json([check._asdict() for check in found]))
@@ -159,10 +159,10 @@ def doctor(root: Path, as_json: bool, registry: str | None, on_github: bool) -> 
                 click.echo(f"{'':<{9 + width}}→ {check.mend}")
         if unknown:
             click.echo(f"not known to be ready: {len(unknown)} of {len(found)} could not be seen")
-        elif on_github and not missing:
+        elif github and not missing:
             click.echo("ready for a pull request")
     if missing:
-        where = "the workflows cannot run, or are not safe" if on_github else "the pipeline cannot run here"
+        where = "the workflows cannot run, or are not safe" if github else "the pipeline cannot run here"
         raise MachineRefused(f"{where}: {', '.join(missing)}", "run the commands named above")
 
 
