@@ -1,0 +1,100 @@
+"""The documents about GitHub: they name what the workflows use, and their commands do what they say."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from checks import signers
+from tests.conftest import REPOSITORY
+
+WORKFLOWS = sorted((REPOSITORY / ".github" / "workflows").glob("*.yml"))
+GH = """#!/bin/sh
+case "$*" in
+  *"--jq .id"*) echo 4242; exit;;
+  *"--input -"*) sent=$(cat);;
+  *"secret set DVC_CONFIG_LOCAL"*) sent=$(cat);;
+esac
+printf '%s\\t%s\\n' "$*" "$(printf '%s' "$sent" | tr '\\n' ' ')" >> "$CALLS"
+"""
+
+
+def _doc(name: str) -> str:
+    return (REPOSITORY / "docs" / name).read_text()
+
+
+def test_every_job_stands_in_the_table_with_its_rights_and_its_runner() -> None:
+    text = _doc("github.md")
+    what, rights = text.partition("## What each job may do")[::2]
+    for path in WORKFLOWS:
+        assert f"`{path.name}`" in what
+        document = yaml.safe_load(path.read_text())
+        assert document["permissions"] == {}
+        for job in document["jobs"].values():
+            row = next(line for line in what.splitlines() if f"| {job['name']} |" in line)
+            assert row.endswith("| hosted |" if job["runs-on"] == "ubuntu-latest" else "| `[self-hosted, gpu]` |")
+            row = next(line for line in rights.splitlines() if re.search(rf"^\|.*\b{job['name']}\b.*\|.*\|", line))
+            granted = row.split("|")[2]
+            assert all(right in granted for right in job["permissions"]), f"{job['name']}: {granted}"
+            assert ("write" in granted) == ("write" in job["permissions"].values()), f"{job['name']}: {granted}"
+
+
+def test_every_secret_and_variable_of_the_workflows_is_documented() -> None:
+    text = _doc("github.md")
+    used = {name for path in WORKFLOWS for name in re.findall(r"\b(?:secrets|vars)\.([A-Z_]+)", path.read_text())}
+    assert {"DVC_CONFIG_LOCAL", "LOCKSTEP_TOKEN", "LOCKSTEP_IMAGE"} <= used
+    assert {name for name in used if f"`{name}`" not in text} == set()
+
+
+def test_links_between_the_documents_lead_somewhere() -> None:
+    for name in ("first-pull-request.md", "github.md", "runners.md"):
+        for target in re.findall(r"\]\(((?!https:)[^)]+)\)", _doc(name)):
+            file, _, heading = target.partition("#")
+            assert (REPOSITORY / "docs" / file).is_file(), f"{name}: {target}"
+            assert not heading or re.search(rf"^#+ {heading}$", _doc(file), re.MULTILINE | re.IGNORECASE), target
+
+
+@pytest.mark.skipif(not shutil.which("jq"), reason="the documents use jq")
+def test_the_commands_of_the_first_pull_request_make_what_doctor_asks_for(tmp_path: Path) -> None:
+    blocks = re.findall(r"^## ([345])\..*?^```\n(.*?)^```", _doc("first-pull-request.md"), re.MULTILINE | re.DOTALL)
+    assert [number for number, _ in blocks] == ["3", "4", "5"]
+    shutil.copytree(REPOSITORY / ".github", tmp_path / ".github")
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc" / "config.local").write_text("['remote \"storage\"']\n    secret_access_key = x\n")
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "gh").write_text(GH)
+    (tools / "git").write_text("#!/bin/sh\n")
+    for tool in tools.iterdir():
+        tool.chmod(0o755)
+    calls = tmp_path / "calls"
+    env = {"PATH": f"{tools}:/usr/bin:/bin:/usr/local/bin", "CALLS": str(calls)}
+    script = "set -e\n" + "\n".join(block for _, block in blocks)
+    subprocess.run(["bash", "-c", script], cwd=tmp_path, env=env, stdin=subprocess.DEVNULL, check=True)
+    sent = dict(line.split("\t") for line in calls.read_text().splitlines())
+    here = "repos/{owner}/{repo}"
+    only_main = {"protected_branches": False, "custom_branch_policies": True}
+    assert sent[f"api -X PUT {here}/environments/pipeline"] == ""
+    staging = json.loads(sent[f"api -X PUT {here}/environments/staging --input -"])
+    production = json.loads(sent[f"api -X PUT {here}/environments/production --input -"])
+    assert staging == {"deployment_branch_policy": only_main}
+    assert production == staging | {"reviewers": [{"type": "User", "id": 4242}]}
+    for name in ("staging", "production"):
+        assert f"api {here}/environments/{name}/deployment-branch-policies -f name=main" in sent
+        assert f"secret set LOCKSTEP_TOKEN --env {name}" in sent
+    for name in ("pipeline", "staging", "production"):
+        assert "secret_access_key" in sent[f"secret set DVC_CONFIG_LOCAL --env {name}"]
+    ruleset = json.loads(sent[f"api {here}/rulesets --input -"])
+    assert ruleset.pop("bypass_actors") == [{"actor_type": "User", "actor_id": 4242, "bypass_mode": "always"}]
+    assert ruleset == json.loads((REPOSITORY / ".github" / "ruleset.json").read_text())
+    signer = signers.parse((tmp_path / "release" / "policy" / "signers.yaml").read_text(), "the document")[0]
+    assert (signer.name, signer.may, str(signer.identity).endswith("release.yml@refs/heads/main")) == (
+        "ci", ("release",), True,
+    )  # fmt: skip
+    assert "your-organization/" not in "".join(
+        line for line in (tmp_path / ".github" / "CODEOWNERS").read_text().splitlines() if line.startswith("/")
+    )
