@@ -11,8 +11,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import yaml
@@ -276,7 +277,7 @@ def test_a_remote_is_asked_only_where_the_run_says_so(
 @pytest.mark.parametrize(
     ("url", "says"),
     [
-        ("blocked/below", "uploading the checkpoint of step 10: (NotADirectoryError|FileExistsError)"),
+        ("blocked/below", "the checkpoint of step 10 is not on the remote: (NotADirectoryError|FileExistsError)"),
         ("gdrive://user:secret@nowhere", "no checkpoint is taken from the remote or kept there: "),
         ("nonsense://x", "no checkpoint is taken from the remote or kept there: "),
     ],
@@ -292,6 +293,55 @@ def test_a_remote_that_fails_costs_a_line_and_no_checkpoint_of_this_machine(
     assert re.match(f"train: {says}.*\n$", said)
     assert "secret" not in said
     assert (_home(tmp_path) / "step-10" / MANIFEST).is_file()
+
+
+class _Put(BaseHTTPRequestHandler):
+    """A server that takes files and gives them, and removes none."""
+
+    place: ClassVar[dict[str, bytes]] = {}
+
+    def do_GET(self) -> None:
+        self._answer(self.place.get(self.path))
+
+    do_HEAD = do_GET  # noqa: N815 - as the base class spells them
+
+    def do_POST(self) -> None:
+        body = b""
+        while size := int(self.rfile.readline(), 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        self.place[self.path] = body
+        self._answer(b"")
+
+    def _answer(self, body: bytes | None) -> None:
+        self.send_response(404 if body is None else 200)
+        self.send_header("Content-Length", str(len(body or b"")))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body or b"")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_remote_that_can_neither_list_nor_remove_keeps_them_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(SWITCH, "1")
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Put) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        _remote(tmp_path, f"http://127.0.0.1:{server.server_port}/dvc")
+        store = _keep(tmp_path, 10, 20, 30)
+        shutil.rmtree(tmp_path / layout.STATE)
+        found = _newest(tmp_path)
+        assert found is not None
+        assert (found.step, found.where) == (30, THERE)
+        store.remove()
+        server.shutdown()
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("train: older checkpoints stay on the remote: ")
+    assert second.startswith("train: the checkpoints on the remote are not removed: NotImplementedError: http")
 
 
 class _Slow:
@@ -431,13 +481,14 @@ def _weights(trainer: Any) -> dict[str, Any]:
     return {name: weight.detach().clone() for name, weight in trainer.model.named_parameters() if weight.requires_grad}
 
 
-@pytest.mark.parametrize(("stops", "accumulation"), [((2,), 1), ((9, 11), 1), ((6,), 1), ((4,), 2)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("stops", "accumulation"), [((2,), 1), ((7, 8), 1), ((6,), 1), ((4,), 2)])
 def test_a_training_in_parts_is_the_training_in_one_part(
     tmp_path: Path, tiny_base: Path, stops: tuple[int, ...], accumulation: int
 ) -> None:
     """Within an epoch, twice within one, between two, and with micro-batches; dropout and order are random."""
     root = training_tree.make(tmp_path, tiny_base)
-    document = _document(14)
+    document = _document(10)
     document["train"]["gradient_accumulation"] = accumulation
     with checkpoints.opened(root, KEY, kept=True) as home:
         trainer, _, recorder = _parts(root, document, home)
@@ -580,9 +631,7 @@ def test_a_disk_that_does_not_take_a_checkpoint_costs_a_line_and_no_training(
         trainer, _, _ = _parts(root, _document(3), home)
         capsys.readouterr()
         trainer.train()
-    err = capsys.readouterr().err
-    print(repr(err))
-    lines = [line for line in err.splitlines() if line.startswith("train:")]
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("train:")]
     assert len(lines) == 1
     assert lines[0].startswith("train: the checkpoint of step 1 is not kept: ")
     assert [p.name for p in _home(root).glob("step*")] == ["step-2"]

@@ -155,7 +155,7 @@ class Store:
         try:
             if self.remote.manifest(copy):
                 manifest = self._of_this_training(copy)
-                self.remote.replaced = manifest.folder  # by the next upload
+                self.remote.newest = manifest.folder
                 yield THERE, manifest, self.scratch / "fetched"
         except (EvidenceRefused, RemoteRefused) as refusal:
             self._pass_over(THERE, refusal.what, copy)

@@ -38,7 +38,9 @@ class Remote:
     def __init__(self, name: str, fs: Any, path: str) -> None:
         self.name = name
         self._fs, self._path = fs, path
-        self.replaced: str | None = None  # folder of the checkpoint that the next one replaces
+        self.newest: str | None = None  # folder of the checkpoint that the manifest names
+        self._old: str | None = None  # the one that it named before
+        self._removes = True
 
     @classmethod
     def of(cls, root: Path, folder: str) -> "Remote | None":
@@ -74,7 +76,7 @@ class Remote:
                 self._fs.get_file(self._fs.join(self._path, folder, name), str(target / name))
 
     def put(self, source: Path, whole: Whole, stopped: Callable[[], bool]) -> None:
-        """Upload a checkpoint's files, then the manifest, then remove what it replaces; give up when ``stopped``."""
+        """Upload a checkpoint's files, then the manifest; give up when ``stopped``."""
         with _refusing():
             self._fs.makedirs(self._fs.join(self._path, whole.folder))
             for name in whole.files:
@@ -82,15 +84,25 @@ class Remote:
                     return
                 self._fs.put_file(str(source / name), self._fs.join(self._path, whole.folder, name))
             self._fs.put_file(str(source / _MANIFEST), self._fs.join(self._path, _MANIFEST))
-            replaced, self.replaced = self.replaced, whole.folder
-            if replaced not in (None, whole.folder):
-                self._fs.rm(self._fs.join(self._path, replaced), recursive=True)
+            self._old, self.newest = self.newest, whole.folder
+
+    def drop(self) -> None:
+        """Remove what the last upload replaced. A kind of remote that can remove nothing (HTTP) is asked once."""
+        old, self._old = self._old, None
+        if self._removes and old not in (None, self.newest):
+            self._removes = False
+            with _refusing():
+                self._fs.rm(self._fs.join(self._path, old), recursive=True)
+            self._removes = True
 
     def remove(self) -> None:
         """Remove the whole folder, what killed uploads left of it too."""
+        manifest = self._fs.join(self._path, _MANIFEST)
         with _refusing():
             if self._fs.exists(self._path):
                 self._fs.rm(self._path, recursive=True)
+            if self._fs.exists(manifest):
+                raise NotImplementedError(f"{manifest} stays, since this kind of remote removes nothing")
 
 
 class Upload:
@@ -119,7 +131,12 @@ class Upload:
             try:
                 remote.put(folder, whole, self._stop.is_set)
             except RemoteRefused as refusal:
-                self._say(f"uploading the checkpoint of step {whole.step}: {refusal.what}")
+                self._say(f"the checkpoint of step {whole.step} is not on the remote: {refusal.what}")
+                return
+            try:
+                remote.drop()
+            except RemoteRefused as refusal:
+                self._say(f"older checkpoints stay on the remote: {refusal.what}")
 
         self._folder = folder
         self._thread = threading.Thread(target=work, name="checkpoint", daemon=True)
