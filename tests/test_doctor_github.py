@@ -122,6 +122,11 @@ def _actors(*actors: dict[str, object]) -> Callable[[StandIn], None]:
     return lambda api: api.at("/rulesets/42").update(bypass_actors=list(actors))
 
 
+def _protected(api: StandIn) -> None:
+    api.at("/branches/main")["protection"]["enabled"] = True
+    api.put("/branches/main/protection", {"required_pull_request_reviews": {"require_code_owner_reviews": True}})
+
+
 WRONG: list[tuple[str, Callable[[StandIn], None], str, str]] = [
     ("Actions is off", _answer("/actions/permissions", enabled=False), "Actions", "switched off"),
     (
@@ -167,6 +172,12 @@ WRONG: list[tuple[str, Callable[[StandIn], None], str, str]] = [
         _environment(2, deployment_branch_policy={"protected_branches": True, "custom_branch_policies": False}),
         "environment pipeline",
         "refuses the jobs of pull requests",
+    ),
+    (
+        "packages of another owner",
+        lambda api: api.at("/actions/variables")["variables"][0].update(value="ghcr.io/other/router"),
+        "login of the registry",
+        "is not set in any environment",
     ),
     (
         "a registry without a login",
@@ -240,6 +251,19 @@ WRONG: list[tuple[str, Callable[[StandIn], None], str, str]] = [
     ("force pushes", _without("non_fast_forward"), "force pushes", "allowed"),
     ("deletion", _without("deletion"), "deletion", "allowed"),
     ("nobody passes", _actors(), "ruleset bypass", "no promotion can be pushed"),
+    (
+        "deploy keys pass",
+        _actors({"actor_id": None, "actor_type": "DeployKey", "bypass_mode": "always"}),
+        "ruleset bypass",
+        "no token passes",
+    ),
+    (
+        "pull requests alone pass",
+        _actors({"actor_id": 9, "actor_type": "Team", "bypass_mode": "pull_request"}),
+        "ruleset bypass",
+        "no token passes",
+    ),
+    ("an older protection beside the ruleset", _protected, "ruleset bypass", "older protection"),
     (
         "all writers pass",
         _actors({"actor_id": 4, "actor_type": "RepositoryRole", "bypass_mode": "always"}),

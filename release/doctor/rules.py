@@ -120,13 +120,17 @@ class Protection:
             if "bypass_actors" not in ruleset:
                 raise Unseen("needs a token with Administration: write", "ask as an administrator (gh auth login)")
             always = [each for each in items(ruleset, "bypass_actors") if each.get("bypass_mode") != "pull_request"]
-            if not always:
-                return line.missing(f"nobody may pass the ruleset {number}: no promotion can be pushed", mend)
+            if all(each.get("actor_type") == "DeployKey" for each in always):  # also where there are none
+                return line.missing(f"no token passes the ruleset {number}: no promotion can be pushed", mend)
             for each in always:
                 role = each.get("actor_id") if each.get("actor_type") == "RepositoryRole" else None
                 if role in _EVERYBODY:
                     return line.missing(f"{_EVERYBODY[role]} passes the ruleset {number}", mend)
             names += [shown(f"{each.get('actor_type')} {each.get('actor_id') or ''}").strip() for each in always]
+        older = self._protection()
+        if older.get("required_pull_request_reviews") or older.get("required_status_checks"):
+            delete = f"gh api -X DELETE repos/{{owner}}/{{repo}}/branches/{shown(self._branch)}/protection"
+            return line.missing("the branch's older protection stops promotions too", delete)
         return line.ok(", ".join(dict.fromkeys(names)))
 
     def _of(self, kind: str) -> list[dict[str, Any]]:

@@ -55,15 +55,24 @@ class Settings:
         return line.missing(f"is not set in {where}", f"gh secret set {name} --env {lacking[0]} {source}")
 
     def _registry(self, line: Line) -> Check:
-        value = self._named("variables", IMAGE).get(IMAGE, "")
-        host = value.partition("/")[0]
-        if host in ("", _OWN_REGISTRY):
-            return line.ok(f"the workflow's own token, at {_OWN_REGISTRY}")
-        if self._named("variables", REGISTRY).get(REGISTRY) != host:
-            return line.missing(
-                f"{REGISTRY} is not the host of {IMAGE}", f"gh variable set {REGISTRY} --body {shown(host)}"
-            )
+        where = self._where()
+        if where is None or where.host is None:
+            return line.missing(f"{IMAGE} names no registry", f"gh variable set {IMAGE} --body HOST/NAME")
+        owner = self._ask.repository.partition("/")[0].lower()
+        if where.host == _OWN_REGISTRY and where.name.partition("/")[0] == owner:
+            return line.ok(f"the workflow's own token, at {_OWN_REGISTRY}/{shown(owner)}")
+        if where.host != _OWN_REGISTRY and self._named("variables", REGISTRY).get(REGISTRY) != where.host:
+            mend = f"gh variable set {REGISTRY} --body {shown(where.host)}"
+            return line.missing(f"{REGISTRY} is not the host of {IMAGE}", mend)
         return self._secret(REGISTRY_TOKEN, "# and gh variable set LOCKSTEP_REGISTRY_USER", line)
+
+    def _where(self) -> reference.Reference | None:
+        """What the variable of the image says; None when it says nothing, or nothing that is one."""
+        value = self._named("variables", IMAGE).get(IMAGE)
+        try:
+            return reference.parse(value) if value else None
+        except BuildRefused:
+            return None
 
     def _pipeline(self, line: Line) -> Check:
         found = self._environments().get(PIPELINE)
@@ -80,13 +89,11 @@ class Settings:
         return line.ok("takes pull requests")
 
     def _image(self, line: Line) -> Check:
-        mend = f"gh variable set {IMAGE} --body ghcr.io/{shown(self._ask.repository.lower())}"
-        value = self._named("variables", IMAGE).get(IMAGE)
-        if not value:
+        mend = f"gh variable set {IMAGE} --body {_OWN_REGISTRY}/{shown(self._ask.repository.lower())}"
+        if not self._named("variables", IMAGE).get(IMAGE):
             return line.missing("is not set", mend)
-        try:
-            where = reference.parse(value)
-        except BuildRefused:
+        where = self._where()
+        if where is None:
             return line.missing("is no HOST/NAME", mend)
         if where.host is None or where.tag is not None or where.digest is not None:
             return line.missing("is no HOST/NAME: a tag, a digest or a folder is not for it", mend)
