@@ -438,8 +438,10 @@ def test_files_count_once_they_are_on_the_target_branch(api: StandIn, clone: Pat
     _git(clone, "commit", "-q", "-m", "None")
     assert all(check.status == "ok" for check in doctor.on_github(clone))
     _git(clone, "update-ref", "refs/remotes/origin/main", "HEAD")
-    missing = {name for name, check in _look(clone).items() if check.status == "missing"}
+    found = _look(clone)
+    missing = {name for name, check in found.items() if check.status == "missing"}
     assert missing == {"CODEOWNERS", "workflows", "DVC remote", "signers"}
+    assert found["variable LOCKSTEP_STORAGE"].status == "unknown"
 
 
 def test_a_folder_as_dvc_remote_is_no_remote_of_several_machines(api: StandIn, clone: Path) -> None:

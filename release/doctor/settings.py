@@ -100,7 +100,9 @@ class Settings:
         return line.ok(shown(f"{where.host}/{where.name}"))
 
     def _storage(self, line: Line, remote: str | None) -> Check:
-        scheme = urlsplit(remote or "").scheme
+        if remote is None:
+            return line.unknown("depends on the DVC remote, and there is none", "add the DVC remote first")
+        scheme = urlsplit(remote).scheme
         if not scheme:
             return line.ok("not needed by the DVC remote")
         if scheme not in _EXTRAS:
