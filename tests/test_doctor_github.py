@@ -509,6 +509,25 @@ def test_every_form_of_origin_is_read(api: StandIn, clone: Path, address: str) -
     assert _run(clone)[0] == 0
 
 
+@pytest.mark.parametrize("name", ["GITHUB_API_URL", "GITHUB_SERVER_URL", "GITHUB_REPOSITORY", "GITHUB_TOKEN"])
+@pytest.mark.parametrize("value", ["https://[", "http://example.invalid", "a b", "../..", "\u00e9"])
+def test_variables_that_are_none_are_refused_and_nobody_is_asked(
+    api: StandIn, clone: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    code, output = _run(clone)
+    assert "ready for" not in output
+    if name != "GITHUB_TOKEN" or " " in value or not value.isascii():
+        assert (code, api.asked) == (9, [])
+
+
+@pytest.mark.parametrize("address", ["https://[", "http://[::1", "/srv/git", "github.com", "a:b:c", "-x", "git@:o/r"])
+def test_an_odd_origin_is_no_repository_on_github(api: StandIn, clone: Path, address: str) -> None:
+    _git(clone, "config", "remote.origin.url", address)
+    assert _run(clone)[0] == 9
+    assert api.asked == []
+
+
 # odd answers
 
 

@@ -98,6 +98,9 @@ def runner(line: Line, ask: Asker, owner: str, *, organization: bool) -> Check:
 
 def _used(root: Path) -> set[str]:
     """OWNER/NAME of every action from elsewhere that the workflows here use."""
-    files = (path for folder in ("workflows", "actions") for path in (root / ".github" / folder).rglob("*.yml"))
-    texts = (path.read_text(encoding="utf-8", errors="replace") for path in files if path.is_file())
+    files = [path for folder in ("workflows", "actions") for path in (root / ".github" / folder).rglob("*.y*ml")]
+    try:
+        texts = [path.read_text(encoding="utf-8", errors="replace") for path in files if path.is_file()]
+    except OSError as error:
+        raise Unseen(f"a workflow cannot be read: {error.strerror}", "make it readable") from error
     return {f"{owner}/{name}" for text in texts for owner, name in _USES.findall(text)}

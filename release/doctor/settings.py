@@ -2,7 +2,6 @@
 
 from functools import partial
 from typing import Any
-from urllib.parse import urlsplit
 
 from checks.errors import BuildRefused
 from release.doctor.asking import Asker, Unseen, flag, items, part, seen, segment, shown, word
@@ -102,7 +101,7 @@ class Settings:
     def _storage(self, line: Line, remote: str | None) -> Check:
         if remote is None:
             return line.unknown("depends on the DVC remote, and there is none", "add the DVC remote first")
-        scheme = urlsplit(remote).scheme
+        scheme = remote.partition("://")[0] if "://" in remote else ""
         if not scheme:
             return line.ok("not needed by the DVC remote")
         if scheme not in _EXTRAS:

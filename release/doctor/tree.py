@@ -4,7 +4,7 @@ import configparser
 from pathlib import Path
 
 from checks import layout
-from checks.errors import Refusal
+from checks.errors import EvidenceRefused, Refusal
 from release import commits
 from release.doctor.check import Check, Line
 from release.signing import trust
@@ -31,7 +31,10 @@ class Target:
         if self._commit is not None:
             return commits.read(self.root, self._commit, path)
         file = self.root / path
-        return file.read_bytes() if file.is_file() else None
+        try:
+            return file.read_bytes() if file.is_file() else None
+        except OSError as error:
+            raise EvidenceRefused(f"{path}: {error.strerror or error}", "make it readable") from error
 
 
 def workflows(target: Target) -> Check:

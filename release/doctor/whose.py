@@ -20,13 +20,17 @@ def place(root: Path) -> Place:
     """GITHUB_REPOSITORY, else what the remote origin names. Raises RemoteRefused where neither is one of GitHub's."""
     env = {name: os.environ.get(name, "") for name in ("GITHUB_API_URL", "GITHUB_SERVER_URL")}
     name = os.environ.get("GITHUB_REPOSITORY") or _of_origin(root, env["GITHUB_SERVER_URL"] or _SERVER)
-    return github.place({**env, "GITHUB_REPOSITORY": name})
+    try:
+        return github.place({**env, "GITHUB_REPOSITORY": name})
+    except ValueError as error:
+        raise RemoteRefused(
+            "GITHUB_API_URL: is no address", "unset it, or set it, as to https://api.github.com"
+        ) from error
 
 
 def on_github_com(where: Place) -> bool:
     """Whether it is GitHub's own server: an enterprise server has apps of other numbers, and another issuer."""
-    server = urlsplit(os.environ.get("GITHUB_SERVER_URL") or _SERVER).hostname
-    return server == "github.com" and not urlsplit(where.api).path
+    return _host(os.environ.get("GITHUB_SERVER_URL") or _SERVER) == "github.com" and not urlsplit(where.api).path
 
 
 def token(where: Place) -> str | None:
@@ -35,19 +39,25 @@ def token(where: Place) -> str | None:
         return given
     if not shutil.which("gh"):
         return None
-    host = (urlsplit(where.api).hostname or "").removeprefix("api.")
+    host = _host(where.api).removeprefix("api.")
     return ask(["gh", "auth", "token", "--hostname", host], _SECONDS) or None
 
 
 def _of_origin(root: Path, server: str) -> str:
     address = ask(["git", "-C", str(root), "remote", "get-url", "origin"]) or ""
     found = _SCP.match(address) if "://" not in address else None
-    try:
-        host, path = (found[1], found[2]) if found else (urlsplit(address).hostname or "", urlsplit(address).path)
-    except ValueError:
-        host, path = "", ""
-    if host.lower() != (urlsplit(server).hostname or "").lower():
+    host = found[1].lower() if found else _host(address)
+    if not host or host != _host(server):
         what = "the remote origin is on another host than GITHUB_SERVER_URL" if address else "there is no remote origin"
         todo = "gh repo create, or set GITHUB_REPOSITORY to OWNER/NAME (on a server of your own GITHUB_SERVER_URL too)"
         raise RemoteRefused(what, todo)
+    path = found[2] if found else urlsplit(address).path
     return path.strip("/").removesuffix(".git")
+
+
+def _host(address: str) -> str:
+    """The host of an address; empty where there is none."""
+    try:
+        return urlsplit(address).hostname or ""
+    except ValueError:
+        return ""
