@@ -3,25 +3,22 @@
 Everything is read of git: this is what `status` calls drift, and what the mirrors outside git are held to.
 """
 
+import functools
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-import yaml
-from pydantic import ValidationError
-
-from checks import files, layout, plain_yaml, pointer
+from checks import layout, pointer
 from checks.errors import EvidenceRefused, Refusal
 from checks.params import Serve
 from checks.pointer import Pointer
-from release import commits, edits, overlays, runtimes
+from release import edits, overlays, runtimes, sections_at
 from release.ledger import Ledger
 from release.mirrors import past
 from release.mirrors.past import Envelope
 from release.mirrors.types import Finding
 
-_READ = "use the version that wrote it"
 _AGAIN = "restore it from git's history, or promote again"
 _NAMESPACE = re.compile(
     rb"^namespace:[ \t]+[\"']?([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)[\"']?[ \t]*(#.*)?$", re.MULTILINE
@@ -41,7 +38,7 @@ class Desired(NamedTuple):
 
 def read(root: Path, ledger: Ledger, tip: str, environments: Iterable[str]) -> dict[str, Desired]:
     """The environments at ``tip``. The records of their models are read in the clone at ``root``."""
-    serve = _served(root)
+    serve = functools.cache(functools.partial(sections_at.serve, root))
     try:
         found = ledger.files(tip, layout.ENVIRONMENTS)
     except EvidenceRefused as refused:
@@ -88,24 +85,3 @@ def _environment(name: str, found: Mapping[Path, bytes], serve: Callable[[str], 
 
 def _unreadable(name: str, what: str, refused: EvidenceRefused) -> Desired:
     return Desired(name, None, None, None, None, (drift(name, what, "cannot be read", refused.what),))
-
-
-def _served(root: Path) -> Callable[[str], Serve]:
-    """The section ``serve`` of the params.yaml of a commit; the other sections may be of another version."""
-    known: dict[str, Serve] = {}
-
-    def read(commit: str) -> Serve:
-        if commit not in known:
-            where = f"{layout.PARAMS} at {commit[:12]}"
-            data = commits.read(root, commit, layout.PARAMS)
-            if data is None:
-                raise EvidenceRefused(f"{where}: is missing", "fetch the commit that made the model")
-            try:
-                known[commit] = Serve.model_validate(plain_yaml.load(data.decode())["serve"])
-            except ValidationError as error:
-                raise EvidenceRefused(f"{where}: serve: {files.first(error)}", _READ) from error
-            except (ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-                raise EvidenceRefused(f"{where}: has no section serve", _READ) from error
-        return known[commit]
-
-    return read

@@ -12,10 +12,9 @@ from checks.params import Serve
 from checks.rows import Message
 from checks.serving import ImageReport
 from checks.statement import Release
-from release import runtimes
+from release import runtimes, sections_at
 from release.oci.reference import Reference
 from release.oci.types import Store
-from release.promotion import site
 from release.runtimes import Runtime
 from release.serving import containers, dialects, images, processes, weights
 from release.serving.client import Client, NoAnswer
@@ -31,7 +30,7 @@ def ask(root: Path, store: Store, named: Reference, release: Release) -> str:
     Nothing that was started stays. Raises ServingRefused when it does not start or answer in time, MachineRefused when
     this machine cannot start it.
     """
-    report, serve = release.image, site.serve_at(root, release.commit)
+    report, serve = release.image, sections_at.serve(root, release.commit)
     runtime = runtimes.load(report.runtime)
     with unwinding(), _started(root, store, named, report, runtime, serve) as server:
         model = runtimes.fill(runtime, serve, server.model).model_field

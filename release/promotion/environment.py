@@ -8,9 +8,8 @@ from checks import layout
 from checks.pointer import Pointer
 from checks.serving import ImageReport
 from checks.statement import Statement
-from release import edits, overlays, runtimes
+from release import edits, overlays, runtimes, sections_at
 from release.mirrors import past
-from release.promotion import site as sites
 from release.promotion.asked import Answer
 from release.promotion.site import Site
 
@@ -34,8 +33,8 @@ def look(site: Site, environment: str) -> Present:
 
 
 def rendered(root: Path, environment: str, pointer: Pointer, built: ImageReport) -> dict[Path, bytes]:
-    """The files that a move to ``pointer`` writes for a cluster. Raises as ``overlays.render``."""
-    serve = sites.serve_at(root, pointer.commit)
+    """The files that a move to ``pointer`` writes for a cluster. Raises as ``render``, and as ``sections_at.serve``."""
+    serve = sections_at.serve(root, pointer.commit)
     return overlays.render(environment, pointer, built, runtimes.load(built.runtime), serve)
 
 

@@ -6,16 +6,15 @@ rollback.
 """
 
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
-import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
-from checks import files, layout, plain_yaml
-from checks.errors import EvidenceRefused, ParamsRefused, PromotionRefused
+from checks import layout
+from checks.errors import EvidenceRefused, PromotionRefused
 from checks.params import Environment, Promote, Serve
 from checks.signers import Signers
-from release import commits
+from release import commits, sections_at
 from release.ledger import DEADLINE, Ledger, Move, Tag, missing, naming
 from release.ledger.git import Git, printable
 from release.signing import trust
@@ -24,13 +23,6 @@ from release.signing import trust
 class _Rules(BaseModel):
     promote: Promote
     serve: Serve
-
-
-class _Served(BaseModel):
-    serve: Serve
-
-
-_S = TypeVar("_S", _Rules, _Served)
 
 
 class Site(NamedTuple):
@@ -96,11 +88,6 @@ def find(root: Path, target: str | None = None) -> Site:
     return Site(root, branch, trunk, rules.promote, rules.serve, trust.known(root, trunk), ledger, tip)
 
 
-def serve_at(root: Path, commit: str) -> Serve:
-    """The section ``serve`` of params.yaml in ``commit``. Raises ParamsRefused, EvidenceRefused."""
-    return _read(root, commit, f"{layout.PARAMS} at {commit[:12]}", _Served).serve
-
-
 def whoami(root: Path) -> str:
     """Who moves, as git has it: a name and an address. Raises PromotionRefused when git knows nobody."""
     said = Git(root, DEADLINE).run("-c", "user.useConfigOnly=true", "var", "GIT_AUTHOR_IDENT")
@@ -135,17 +122,4 @@ def _branch(root: Path, name: str) -> str:
 
 
 def _rules(root: Path, commit: str, branch: str) -> _Rules:
-    return _read(root, commit, f"{branch}:{layout.PARAMS}", _Rules)
-
-
-def _read(root: Path, commit: str, where: str, kind: type[_S]) -> _S:
-    data = commits.read(root, commit, layout.PARAMS)
-    todo = "mend it on the target branch"
-    if data is None:
-        raise ParamsRefused(f"{where}: is not there", todo)
-    try:
-        return kind.model_validate(plain_yaml.load(data.decode()))
-    except ValidationError as error:
-        raise ParamsRefused(f"{where}: {files.first(error).partition('|')[0]}", todo) from error
-    except (ValueError, yaml.YAMLError) as error:
-        raise ParamsRefused(f"{where}: is not YAML: {str(error).splitlines()[0]}", todo) from error
+    return sections_at.read(root, commit, _Rules, f"{branch}:{layout.PARAMS}", "mend it on the target branch")
