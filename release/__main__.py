@@ -2,4 +2,4 @@
 
 from release.cli import main
 
-main()
+main(prog_name="lockstep")

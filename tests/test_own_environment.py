@@ -1,0 +1,64 @@
+"""`./lockstep` with an environment that somebody keeps: it is taken as it is when it holds what is asked for."""
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Path:
+    """An environment, by its stamp of the extras dvc, http and pipeline. Its pip says that it was called."""
+    folder = tmp_path / "kept environment" / "bin"
+    folder.mkdir(parents=True)
+    python = folder / "python"
+    python.write_text(
+        f'#!/bin/sh\ncase "$*" in *pip*) echo "pip was called: $*" >&2; exit 3;; esac\nexec {sys.executable} "$@"\n'
+    )
+    python.chmod(0o755)
+    (folder / "pip").touch()
+    wanted = hashlib.sha256(
+        (REPOSITORY / "pyproject.toml").read_bytes() + (REPOSITORY / "constraints.txt").read_bytes()
+    )
+    (folder.parent / ".lockstep-dvc-http-pipeline").write_text(wanted.hexdigest())
+    return folder.parent
+
+
+def script(venv: Path, extras: str, *args: str) -> subprocess.CompletedProcess[str]:
+    env = os.environ | {"LOCKSTEP_VENV": str(venv), "LOCKSTEP_EXTRAS": extras}
+    return subprocess.run(
+        [sys.executable, str(REPOSITORY / "lockstep"), *args],
+        cwd=REPOSITORY, env=env, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("extras", ["dvc", "http,dvc", "pipeline,http,dvc"])
+def test_an_environment_that_holds_more_is_taken_as_it_is(kept: Path, extras: str) -> None:
+    done = script(kept, extras, "--version")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("lockstep, version ")
+
+
+def test_dvc_is_that_of_the_environment(kept: Path) -> None:
+    done = script(kept, "dvc", "dvc", "--version")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout[0].isdigit()
+
+
+def test_one_that_lacks_an_extra_is_completed(kept: Path) -> None:
+    done = script(kept, "dvc,serve", "--version")
+    assert done.returncode == 9
+    assert "pip was called" in done.stderr
+    assert f"{REPOSITORY}[dvc,serve]" in done.stderr
+
+
+def test_one_of_other_versions_is_made_anew(kept: Path) -> None:
+    (kept / ".lockstep-dvc-http-pipeline").write_text("0" * 64)
+    done = script(kept, "dvc", "--version")
+    assert done.returncode == 9
+    assert "pip was called" in done.stderr
