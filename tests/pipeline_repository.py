@@ -1,5 +1,6 @@
 """A git and DVC repository with this pipeline's code, a tiny model and a small table of rows."""
 
+import copy
 import json
 import os
 import re
@@ -20,6 +21,12 @@ SERVICES = {
     "acr": ["container registry", "registry task", "image tag", "webhook"],
 }
 VERBS = ["List every", "Create a new", "Delete the old", "Show details of the", "Rename a", "Export the", "Audit this"]
+LOADER = {
+    "kind": "table",
+    "files": "*.jsonl",
+    "columns": {"prompt": "prompt", "reference": "reference", "slice": "slice"},
+    "instruction": "Name the service.",
+}
 
 
 def table() -> list[dict[str, str]]:
@@ -51,12 +58,7 @@ def make(root: Path, base: Path, document: dict[str, Any], rows: list[dict[str, 
     }
     document["data"] |= {"uri": "sources/rows.jsonl", "sha256": digest.of_file(data).sha256.removeprefix("sha256:")}
     document["prepare"] |= {
-        "loader": {
-            "kind": "table",
-            "files": "*.jsonl",
-            "columns": {"prompt": "prompt", "reference": "reference", "slice": "slice"},
-            "instruction": "Name the service.",
-        },
+        "loader": copy.deepcopy(LOADER),
         "rules": ["collapse-white-space", "drop-empty-prompt", "drop-duplicates"],
         "near_duplicates": {"shingle": 5, "similarity": 0.9},
         "splits": {"valid": 0.1, "test": 0.25},

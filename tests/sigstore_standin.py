@@ -26,14 +26,24 @@ _NAME = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "stand-in")])
 
 
 class Standin:
-    """Keys of the three, made anew."""
+    """Keys of the three: made anew, or those that another one left in ``folder``."""
 
-    def __init__(self) -> None:
-        self.authority, self.certificates, self.log = (ec.generate_private_key(ec.SECP256R1()) for _ in range(3))
+    def __init__(self, folder: Path | None = None) -> None:
         self.now = datetime.now(UTC).replace(microsecond=0)
+        kept = folder / "keys.pem" if folder else None
+        if kept and kept.exists():
+            parts = kept.read_bytes().split(b"\n\n")
+            self.authority, self.certificates, self.log = map(_key, parts[:3])
+            self.root = x509.load_pem_x509_certificate(parts[3])
+            return
+        self.authority, self.certificates, self.log = (ec.generate_private_key(ec.SECP256R1()) for _ in range(3))
         self.root = self._certificate(x509.Name([*_NAME]), self.authority.public_key(), ca=True).sign(
             self.authority, _HASH
         )
+        if kept:
+            secrets = [_pem(key) for key in (self.authority, self.certificates, self.log)]
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            kept.write_bytes(b"\n\n".join([*secrets, self.root.public_bytes(serialization.Encoding.PEM)]))
 
     def bundle(self, payload: bytes, identity: str, issuer: str, **change: Any) -> bytes:
         """``payload`` as an in-toto statement signed by ``identity``; ``change`` overrides parts of the log entry."""
@@ -97,7 +107,7 @@ class Standin:
             .public_key(key)
             .serial_number(x509.random_serial_number())
             .not_valid_before(self.now - timedelta(minutes=1))
-            .not_valid_after(self.now + timedelta(minutes=9))
+            .not_valid_after(self.now + (timedelta(days=1) if ca else timedelta(minutes=9)))
             .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
             .add_extension(usage, critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
@@ -149,6 +159,18 @@ class Standin:
             },
             "canonicalizedBody": _base64(body),
         }  # fmt: skip
+
+
+def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    """Both halves."""
+    kind = serialization.PrivateFormat.PKCS8
+    return key.private_bytes(serialization.Encoding.PEM, kind, serialization.NoEncryption()).strip()
+
+
+def _key(pem: bytes) -> ec.EllipticCurvePrivateKey:
+    found = serialization.load_pem_private_key(pem, None)
+    assert isinstance(found, ec.EllipticCurvePrivateKey)
+    return found
 
 
 def _der(key: ec.EllipticCurvePrivateKey) -> bytes:

@@ -2,12 +2,13 @@
 
 import itertools
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from checks import chain, digest, files, gates, layout, scoring
 from checks.params import ExactMatch, Params
-from checks.rows import Prediction, Row
+from checks.rows import Message, Prediction, Row
 from checks.serving import ProbeReport
 from checks.verdict import Verdict
 from tests import build_tree, evidence_tree
@@ -17,22 +18,27 @@ STEPS, WIDE, VALID = 300, 16, 8
 NEW_TOKENS = 12
 
 
-def tune(base: Path, folder: Path) -> None:
-    """Copy ``base`` to ``folder`` and train it on every row that the record has until it knows them by heart."""
+Asked = tuple[Sequence[Message], str]  # what is asked, and the answer
+
+
+def tune(base: Path, folder: Path, rows: Sequence[Asked] | None = None, steps: int = STEPS) -> None:
+    """Copy ``base`` to ``folder`` and train it on ``rows`` until it knows them by heart; by default the record's."""
     import torch
     from transformers import AutoTokenizer, LlamaForCausalLM
 
     tokenizer = AutoTokenizer.from_pretrained(base)
     model = LlamaForCausalLM.from_pretrained(base)
-    rows = [*evidence_tree.rows("valid", VALID), *evidence_tree.rows("test", 40)]
-    texts = [(_prompt(tokenizer, row), [*tokenizer.encode(row.reference), tokenizer.eos_token_id]) for row in rows]
+    if rows is None:
+        record = [*evidence_tree.rows("valid", VALID), *evidence_tree.rows("test", 40)]
+        rows = [(row.messages, row.reference) for row in record]
+    texts = [(_prompt(tokenizer, asked), [*tokenizer.encode(said), tokenizer.eos_token_id]) for asked, said in rows]
     longest = max(len(prompt) + len(answer) for prompt, answer in texts)
     ids = torch.tensor([p + a + [tokenizer.pad_token_id] * (longest - len(p) - len(a)) for p, a in texts])
     labels = torch.tensor([[-100] * len(p) + a + [-100] * (longest - len(p) - len(a)) for p, a in texts])
     torch.manual_seed(3)
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
     order = itertools.cycle(torch.arange(len(rows)).split(WIDE))
-    for _, batch in zip(range(STEPS), order, strict=False):
+    for _, batch in zip(range(steps), order, strict=False):
         loss = model(input_ids=ids[batch], labels=labels[batch]).loss
         optimizer.zero_grad()
         loss.backward()
@@ -98,6 +104,6 @@ def probes(root: Path, base: Path, merged: Path, verdict: Verdict, params: Param
     )
 
 
-def _prompt(tokenizer: Any, row: Row) -> list[int]:
-    turns = [message.model_dump() for message in row.messages]
+def _prompt(tokenizer: Any, asked: Sequence[Message]) -> list[int]:
+    turns = [message.model_dump() for message in asked]
     return list(tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=True, return_dict=False))

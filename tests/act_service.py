@@ -1,0 +1,269 @@
+"""Runs the repository's own workflow files under nektos/act, jobs as processes of this machine, without the network.
+
+What act does itself: events, `if`, `needs`, outputs, expressions, composite actions, environment files, summaries. What is
+GitHub's alone it does not do, and tests hold the files to it instead: permissions, environments with their secrets and
+reviewers, concurrency, timeouts, path filters, and that a fork's run gets no secret (``Act.run(secrets=...)`` says which).
+Actions of others are stood in for by tests/actions; `actions/checkout` clones the bare repository that ``origin`` names.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import site
+import subprocess
+import sys
+import time
+import tomllib
+import venv
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import yaml
+
+from tests import sigstore_of_jobs
+from tests.conftest import REPOSITORY
+
+ACTIONS = REPOSITORY / "tests" / "actions"
+PROGRAM = Path(sys.executable).parent / "act"
+_USES = re.compile(r"^\s*(?:-\s*)?uses:\s*[\"']?([\w.-]+)/([\w.-]+)((?:/[\w.-]+)*)@(\S+?)[\"']?\s*(?:#.*)?$", re.M)
+_LONGEST = 600  # seconds of one run
+Conclusion = Literal["success", "failure", "skipped", "cancelled"]
+Line = dict[str, Any]
+
+
+class Step(NamedTuple):
+    """``seconds`` by act's own clock. A step that its `if` passed over is not there: act does not speak of it."""
+
+    name: str
+    outcome: Conclusion
+    seconds: float
+
+
+class Job(NamedTuple):
+    """``log``: what its steps printed. ``summary``: its part of the run's page."""
+
+    conclusion: Conclusion
+    steps: tuple[Step, ...] = ()
+    log: str = ""
+    summary: str = ""
+    seconds: float = 0.0
+
+    def step(self, name: str) -> Step | None:
+        return next((each for each in self.steps if each.name == name), None)
+
+
+class Run(NamedTuple):
+    """``jobs`` by their names in the file, skipped ones too. ``text``: everything that act said, secrets masked."""
+
+    jobs: dict[str, Job]
+    seconds: float
+    text: str
+
+    def conclusions(self) -> dict[str, Conclusion]:
+        return {name: job.conclusion for name, job in self.jobs.items()}
+
+
+@dataclass
+class Act:
+    """One repository on the stand-in for GitHub.
+
+    ``folder``: for HOME, work trees, artifacts. ``origin``: the bare repository. ``api``: the stand-in's address.
+    ``variables`` are the repository's, ``secrets`` what a run of its own branches gets, ``environment`` the machine's.
+    """
+
+    folder: Path
+    origin: Path
+    api: str
+    repository: str
+    variables: dict[str, str] = field(default_factory=dict)
+    secrets: dict[str, str] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
+    runs: int = 0
+
+    def run(
+        self,
+        workflow: str,
+        event: str,
+        payload: Mapping[str, Any],
+        sha: str,
+        *,
+        secrets: Mapping[str, str] | None = None,
+        watch: Callable[[Line], object] = lambda _: None,
+    ) -> Run:
+        """Run ``.github/workflows/WORKFLOW`` as it is in commit ``sha``, for an event with this payload.
+
+        ``watch`` is given each line of act as it comes, and may call ``kill``.
+        """
+        self.runs += 1
+        place = self.folder / f"run-{self.runs}"
+        tree = place / "tree"
+        place.mkdir(parents=True)
+        _git(self.folder, "clone", "--quiet", "--no-checkout", str(self.origin), str(tree))
+        _git(tree, "checkout", "--quiet", "--detach", sha)
+        (place / "event.json").write_text(json.dumps(payload))
+        given = self.secrets if secrets is None else secrets
+        (place / "secrets").write_text("".join(f"{name}={json.dumps(value)}\n" for name, value in given.items()))
+        command = [str(PROGRAM), event, "-C", str(tree), "-W", f".github/workflows/{workflow}", "--json", "--rm"]
+        command += ["-e", str(place / "event.json"), "--secret-file", str(place / "secrets"), "--pull=false"]
+        command += ["--no-cache-server", "--no-skip-checkout", "--action-offline-mode", "--actor", "ada"]
+        command += ["--action-cache-path", str(place / "hosts")]
+        for label in ("ubuntu-latest", "self-hosted", "gpu"):
+            command += ["-P", f"{label}=-self-hosted"]
+        for uses, stand_in in _stand_ins(tree).items():
+            command += ["--local-repository", f"{uses}={stand_in}"]
+        for name, value in self.variables.items():
+            command += ["--var", f"{name}={value}"]
+        ref = payload.get("ref") or f"refs/pull/{payload.get('number')}/merge"
+        workflow_ref = f"{self.repository}/.github/workflows/{workflow}@{ref}"
+        for name, value in (self._steps(place) | {"GITHUB_WORKFLOW_REF": workflow_ref} | self.environment).items():
+            command += ["--env", f"{name}={value}"]
+        began = time.monotonic()
+        lines = self._watched(command, watch)
+        jobs = yaml.safe_load((tree / ".github" / "workflows" / workflow).read_text())["jobs"]
+        text = "".join(f"{line.get('jobID', '')}: {line['msg']}".rstrip() + "\n" for _, line in lines)
+        return Run({name: _job(name, lines) for name in jobs}, time.monotonic() - began, text)
+
+    def _steps(self, place: Path) -> dict[str, str]:
+        """What the environment of each step has besides what act gives it."""
+        return {
+            "GITHUB_API_URL": self.api,
+            "GITHUB_REPOSITORY": self.repository,
+            "GITHUB_RUN_ID": str(self.runs),
+            "LOCKSTEP_ACT_ACTIONS": str(ACTIONS),
+            "LOCKSTEP_ACT_ORIGIN": str(self.origin),
+            "LOCKSTEP_ACT_STORE": str(place / "artifacts"),
+            "LOCKSTEP_VENV": str(self._venv()),
+        }
+
+    def _venv(self) -> Path:
+        """An environment that has what this interpreter has, and that `./lockstep` takes as set up.
+
+        Of its own: what sets it up anew would otherwise write into the environment that the tests run in. This
+        repository's modules come from the tree that a job has checked out.
+        """
+        folder = self.folder / "venv"
+        if folder.exists():
+            return folder
+        venv.create(folder, symlinks=True)
+        (packages,) = folder.glob("lib/python3.*/site-packages")
+        sigstore_of_jobs.prepare(packages, self.folder / "sigstore")
+        (packages / "those-of-the-tests.pth").write_text("\n".join(site.getsitepackages()) + "\n")
+        for program in Path(sys.executable).parent.iterdir():
+            if not (folder / "bin" / program.name).exists():
+                (folder / "bin" / program.name).symlink_to(program)
+        wanted = hashlib.sha256()
+        for name in ("pyproject.toml", "constraints.txt"):
+            wanted.update((REPOSITORY / name).read_bytes())
+        extras = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+        (folder / "-".join([".lockstep", *sorted(extras)])).write_text(wanted.hexdigest())
+        return folder
+
+    def _watched(self, command: list[str], watch: Callable[[Line], object]) -> list[tuple[float, Line]]:
+        """Act's lines with the seconds at which they came. Raises AssertionError for what is no such line."""
+        home = self.folder / "home"
+        home.mkdir(exist_ok=True)
+        (self.folder / "tmp").mkdir(exist_ok=True)
+        dead = "http://127.0.0.1:9"
+        environment = {
+            "HOME": str(home),
+            "TMPDIR": str(self.folder / "tmp"),
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
+            "LANG": "C.UTF-8",
+            "GIT_PAGER": "cat",
+            "GIT_TERMINAL_PROMPT": "0",
+            "HF_HUB_OFFLINE": "1",
+            "OMP_NUM_THREADS": "1",
+            "PIP_NO_INDEX": "1",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "http_proxy": dead,
+            "https_proxy": dead,
+            "no_proxy": "127.0.0.1,localhost",
+        }
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env=environment,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+        assert process.stdout is not None
+        lines, began, stray = [], time.monotonic(), []
+        try:
+            for text in process.stdout:
+                try:
+                    line = json.loads(text)
+                except ValueError:
+                    stray.append(text)
+                    continue
+                lines.append((time.monotonic() - began, line))
+                watch(line)
+                assert time.monotonic() - began < _LONGEST, text
+        except BaseException:
+            self.kill()
+            raise
+        finally:
+            process.stdout.close()
+            process.wait(60)
+        assert any("jobID" in line for _, line in lines), (stray, [line for _, line in lines])
+        return lines
+
+    def kill(self) -> None:
+        """The machine dies: act and every process of its jobs, at once."""
+        for process in self._processes():
+            try:
+                os.kill(process, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+
+    def _processes(self) -> list[int]:
+        """By this folder's HOME in their environment."""
+        mark, found = f"HOME={self.folder / 'home'}\0".encode(), []
+        for path in Path("/proc").glob("[0-9]*/environ"):
+            try:
+                if mark in path.read_bytes():
+                    found.append(int(path.parent.name))
+            except OSError:
+                continue
+        return found
+
+
+def _stand_ins(tree: Path) -> dict[str, Path]:
+    """The folder for every action of another repository that the workflows and actions of ``tree`` use."""
+    found = {}
+    for path in sorted((tree / ".github").rglob("*.y*ml")):
+        for owner, name, _, ref in _USES.findall(path.read_text()):
+            stand_in = ACTIONS / name
+            assert (stand_in / "action.yml").is_file(), f"{path}: nothing in tests/actions stands in for {owner}/{name}"
+            found[f"{owner}/{name}@{ref}"] = stand_in
+    return found
+
+
+def _job(name: str, lines: list[tuple[float, Line]]) -> Job:
+    """What act said of one job."""
+    mine = [(at, line) for at, line in lines if line.get("jobID") == name]
+    if not mine:
+        return Job("skipped")
+    # A killed run says no result.
+    result: Conclusion = next((line["jobResult"] for _, line in mine if "jobResult" in line), "cancelled")
+    steps = [
+        Step(line["step"], line["stepResult"], line.get("executionTime", 0) / 1e9)
+        for _, line in mine
+        if "stepResult" in line and line.get("stage") == "Main" and len(line["stepID"]) == 1
+    ]
+    log = "".join(line["msg"] for _, line in mine if line.get("raw_output"))
+    summary = "".join(line["content"] for _, line in mine if line.get("command") == "summary")
+    return Job(result, tuple(steps), log, summary, mine[-1][0] - mine[0][0])
+
+
+def _git(folder: Path, *args: str) -> None:
+    git = shutil.which("git")
+    assert git
+    subprocess.run([git, *args], cwd=folder, check=True, capture_output=True)

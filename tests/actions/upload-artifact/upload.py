@@ -1,0 +1,36 @@
+"""As actions/upload-artifact 7 does it: paths below their least common folder, no hidden files, a name once a run."""
+
+import glob
+import os
+import shutil
+import sys
+from pathlib import Path
+
+store = Path(os.environ["LOCKSTEP_ACT_STORE"]) / os.environ["NAME"]
+wanted = [line.strip() for line in os.environ["PATHS"].splitlines() if line.strip()]
+files: list[Path] = []
+for pattern in wanted:
+    for found in map(Path, glob.glob(pattern, recursive=True)):
+        files += [found] if found.is_file() else [path for path in found.rglob("*") if path.is_file()]
+if os.environ["HIDDEN"] != "true":
+    files = [path for path in files if not any(part.startswith(".") for part in path.parts)]
+if not files:
+    print(f"No files were found with the provided path: {wanted}")
+    sys.exit(os.environ["MISSING"] == "error")
+if store.exists():
+    if os.environ["OVERWRITE"] != "true":
+        sys.exit(
+            f"Failed to CreateArtifact: an artifact with this name already exists on the workflow run: {store.name}"
+        )
+    shutil.rmtree(store)
+absolute = [path.absolute() for path in files]
+# The action's rule: of several search paths the least common folder, of one the folder that it names.
+roots = [Path(each).absolute() for each in wanted]
+root = Path(os.path.commonpath(roots)) if len(roots) > 1 else roots[0]
+if root.is_file():
+    root = root.parent
+for path in absolute:
+    to = store / path.relative_to(root)
+    to.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(path, to)  # the action loses modes, too
+print(f"Artifact {store.name}: {len(files)} files")

@@ -1,0 +1,166 @@
+"""A repository as a team has it on GitHub: this one's code and workflows, a tiny model that knows its rows, a bare remote,
+a folder as DVC's remote, a registry, and the stand-in for GitHub's API. Its workflows run under act."""
+
+import copy
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from checks import layout
+from checks.params import Table
+from tests import overlay_sample, pipeline_repository, tuned
+from tests.act_service import Act, Line, Run
+from tests.conftest import REPOSITORY
+from tests.github_api_standin import READ_ONLY, TOKEN, StandIn
+from tests.pipeline_repository import git
+from tests.sigstore_of_jobs import ISSUER
+
+Edit = Callable[[dict[str, Any]], object]
+COPIED = (".github", "lockstep", "pyproject.toml", "constraints.txt")
+_NOWHERE = "/dev/null/store"  # what everybody can read of DVC's remote: without the login there is nothing behind it
+
+
+@dataclass
+class Team:
+    """``work`` is a person's clone. ``store``: DVC's remote. ``hub``: the API's stand-in."""
+
+    work: Path
+    origin: Path
+    store: Path
+    hub: StandIn
+    act: Act
+
+    def tip(self, branch: str) -> str:
+        """The commit of a branch on the remote."""
+        return git(self.origin, "rev-parse", f"refs/heads/{branch}").strip()
+
+    def show(self, branch: str, path: str) -> str:
+        """A file of a branch on the remote."""
+        return git(self.origin, "show", f"refs/heads/{branch}:{path}")
+
+    def subjects(self, branch: str, since: str = "main") -> list[str]:
+        """What a branch has that ``since`` has not, newest first."""
+        return git(self.origin, "log", "--format=%s", f"{since}..{branch}").splitlines()
+
+    def change(self, branch: str, edit: Edit, message: str = "A change", base: str = "") -> str:
+        """Edit params.yaml on ``branch``, made at ``base`` where it is new, and push it; the commit."""
+        git(self.work, "fetch", "--quiet", "--prune", "origin")
+        if base:
+            git(self.work, "switch", "--quiet", "--no-track", "--force-create", branch, base)
+        else:
+            git(self.work, "switch", "--quiet", "--force-create", branch, f"origin/{branch}")
+        value = yaml.safe_load((self.work / layout.PARAMS).read_text())
+        edit(value)
+        pipeline_repository.write_params(self.work, value)
+        return self.push(branch, message)
+
+    def push(self, branch: str, message: str) -> str:
+        """Commit what lies in ``work`` and push it."""
+        pipeline_repository.commit(self.work, message)
+        git(self.work, "push", "--quiet", "--force", "origin", f"HEAD:refs/heads/{branch}")
+        return self.tip(branch)
+
+    def merge(self, branch: str) -> str:
+        """As the button does: a merge commit on main."""
+        git(self.work, "fetch", "--quiet", "origin")
+        git(self.work, "switch", "--quiet", "--force-create", "main", "origin/main")
+        git(self.work, "merge", "--quiet", "--no-ff", "-m", f"Merge {branch}", f"origin/{branch}")
+        git(self.work, "push", "--quiet", "origin", "main")
+        return self.tip("main")
+
+    def pull_request(
+        self,
+        number: int,
+        action: str = "synchronize",
+        watch: Callable[[Line], object] = lambda _: None,
+        label: str = "",
+    ) -> Run:
+        """The run of pr.yml for the present commit of a pull request, with what GitHub gives its branch's home."""
+        pull = copy.deepcopy(self.hub.pulls[number])
+        fork = pull["head"]["repo"]["fork"]
+        branch = f"refs/pull/{number}/head" if fork else f"refs/heads/{pull['head']['ref']}"
+        sha = pull["head"]["sha"] = git(self.origin, "rev-parse", branch).strip()
+        self.hub.pulls[number]["head"]["sha"] = sha
+        payload = self._payload() | {"action": action, "number": number, "pull_request": pull}
+        if label:
+            payload["label"] = {"name": label}
+        secrets = {"GITHUB_TOKEN": READ_ONLY} if fork else None
+        return self.act.run("pr.yml", "pull_request", payload, sha, secrets=secrets, watch=watch)
+
+    def pushed(self, before: str) -> Run:
+        """The run of release.yml for a push that main is at now."""
+        sha = self.tip("main")
+        payload = self._payload() | {"ref": "refs/heads/main", "before": before, "after": sha}
+        return self.act.run("release.yml", "push", payload, sha)
+
+    def dispatch(self, workflow: str, inputs: Mapping[str, str]) -> Run:
+        """The run of a workflow that somebody starts on main."""
+        payload = self._payload() | {"ref": "refs/heads/main", "inputs": dict(inputs)}
+        return self.act.run(workflow, "workflow_dispatch", payload, self.tip("main"))
+
+    def _payload(self) -> dict[str, Any]:
+        owner, _, name = self.hub.repository.partition("/")
+        return {
+            "repository": {
+                "full_name": self.hub.repository,
+                "name": name,
+                "owner": {"login": owner},
+                "default_branch": "main",
+                "fork": False,
+            },
+            "sender": {"login": "ada", "id": 7},
+        }
+
+
+def make(folder: Path, base: Path, document: dict[str, Any], hub: StandIn, image: str = "") -> Team:
+    """Lay out a team's repository below ``folder``; nothing has been run in it. ``image``: where releases are pushed."""
+    work, origin, store = folder / "work", folder / "origin.git", folder / "store"
+    work.mkdir(parents=True)
+    store.mkdir()
+    rows = pipeline_repository.table()
+    taught(base, rows, folder / "taught")
+    pipeline_repository.make(work, folder / "taught", document, rows)
+    for name in COPIED:
+        source = REPOSITORY / name
+        copy_it = shutil.copytree if source.is_dir() else shutil.copy
+        copy_it(source, work / name)
+    for name in ("staging", "production"):
+        overlay_sample.pin(work / layout.ENVIRONMENTS, name)
+    (work / layout.REFERENCES).unlink()  # of a repository that git knew nothing of
+    shared = (work / ".dvc" / "config").read_text().replace("[core]\n", "[core]\n    remote = store\n")
+    (work / ".dvc" / "config").write_text(shared + _remote(_NOWHERE))
+    identity = f"https://github.com/{hub.repository}/.github/workflows/release.yml@refs/heads/main"
+    signer = {"name": "ci", "may": ["release"], "identity": identity, "issuer": ISSUER}
+    (work / layout.SIGNERS).parent.mkdir(parents=True)
+    (work / layout.SIGNERS).write_text(yaml.safe_dump([signer]))
+    git(folder, "init", "--quiet", "--bare", "--initial-branch=main", str(origin))
+    git(work, "remote", "add", "origin", str(origin))
+    pipeline_repository.commit(work, "A team's repository")
+    git(work, "push", "--quiet", "--set-upstream", "origin", "main")
+    git(work, "remote", "set-head", "origin", "main")
+    act = Act(folder / "act", origin, hub.url, hub.repository)
+    act.secrets = {"GITHUB_TOKEN": TOKEN, "DVC_CONFIG_LOCAL": _remote(str(store))}
+    act.variables = {"LOCKSTEP_IMAGE": image, "LOCKSTEP_VERIFY_RUNTIME": "transformers"}
+    act.variables["LOCKSTEP_REGISTRY"] = image.partition("/")[0]
+    act.secrets["LOCKSTEP_REGISTRY_TOKEN"] = "none is asked for"
+    return Team(work, origin, store, hub, act)
+
+
+def taught(base: Path, rows: list[dict[str, str]], folder: Path) -> None:
+    """Copy ``base`` to ``folder`` and teach it every row by heart: a base that a few steps of training can only spoil."""
+    from stages.loaders import table
+
+    source = folder.parent / "taught-rows"
+    source.mkdir()
+    (source / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    loader = Table.model_validate(pipeline_repository.LOADER)
+    tuned.tune(base, folder, [(draft.messages, draft.reference) for draft in table.load(loader, source)])
+
+
+def _remote(url: str) -> str:
+    return f"['remote \"store\"']\n    url = {url}\n"
