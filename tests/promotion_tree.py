@@ -129,20 +129,6 @@ def move(root: Path, environment: str, **options: Any) -> Promoted:
     return promote(root, environment, PromoteOptions(**({"why": WHY} | options)))
 
 
-Trio = tuple[Path, tuple[Release, Release, Release]]
-
-
-def trio(root: Path, seed: int) -> Trio:
-    """A laptop on which three releases went to staging, each but the last to production."""
-    releases = []
-    for number in range(3):
-        releases.append(next_model(root, seed + number) if number else make(root))
-        move(root, "staging")
-        if number < 2:
-            move(root, "production")
-    return root, (releases[0], releases[1], releases[2])
-
-
 def copy(source: Path, target: Path) -> Path:
     """A clone with all that lies in it; a bare remote beside it comes along and stays its origin."""
     shutil.copytree(source, target, symlinks=True)
@@ -159,14 +145,45 @@ def rewrite(root: Path, path: Path, change: Edit) -> None:
     keep(root, f"change {path}")
 
 
-@pytest.fixture(autouse=True)
-def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def leave_alone(patch: pytest.MonkeyPatch) -> None:
     """Nobody's configuration of git plays a part, and the mirror is one that does not answer."""
     for name, value in ledger_tree.CLEAN.items():
-        monkeypatch.setenv(name, value)
+        patch.setenv(name, value)
     for name in (*ledger_tree.ADA, "GITHUB_TOKEN", "GITHUB_REPOSITORY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+        patch.delenv(name, raising=False)
+    patch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    leave_alone(monkeypatch)
+
+
+Trio = tuple[Path, tuple[Release, Release, Release]]
+
+
+@pytest.fixture(scope="module")
+def trio(tmp_path_factory: pytest.TempPathFactory) -> Trio:
+    """A laptop on which three releases went to staging, each but the last to production. Take ``root``, a copy."""
+    root, releases = tmp_path_factory.mktemp("trio") / "work", []
+    with pytest.MonkeyPatch.context() as patch:
+        leave_alone(patch)
+        for number in range(3):
+            releases.append(next_model(root, 10 + number) if number else make(root))
+            move(root, "staging")
+            if number < 2:
+                move(root, "production")
+    return root, (releases[0], releases[1], releases[2])
+
+
+@pytest.fixture
+def root(trio: Trio, tmp_path: Path) -> Path:
+    return copy(trio[0], tmp_path / "work")
+
+
+@pytest.fixture
+def releases(trio: Trio) -> tuple[Release, Release, Release]:
+    return trio[1]
 
 
 # Tampering: whoever does it holds a key that counts, unless ``by`` says otherwise

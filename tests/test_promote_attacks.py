@@ -25,26 +25,10 @@ from tests import promotion_tree as tree
 from tests import signing_tree
 from tests.build_tree import BaseLayout
 from tests.ledger_tree import git, keep, refs
-from tests.promotion_tree import Release, Trio, move
+from tests.promotion_tree import Release, move
 
-alone = tree.alone
+alone, trio, root, releases = tree.alone, tree.trio, tree.root, tree.releases
 PRODUCTION, STAGING = (layout.ENVIRONMENTS / name for name in ("production", "staging"))
-
-
-@pytest.fixture(scope="module")
-def moved(tmp_path_factory: pytest.TempPathFactory) -> Trio:
-    """Read-only by custom."""
-    return tree.trio(tmp_path_factory.mktemp("moved") / "work", 20)
-
-
-@pytest.fixture
-def root(moved: Trio, tmp_path: Path) -> Path:
-    return tree.copy(moved[0], tmp_path / "work")
-
-
-@pytest.fixture
-def releases(moved: Trio) -> tuple[Release, Release, Release]:
-    return moved[1]
 
 
 def back(root: Path, **options: Any) -> RolledBack:

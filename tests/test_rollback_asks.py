@@ -76,9 +76,11 @@ def moved(engine: Any, tmp_path_factory: pytest.TempPathFactory) -> Trio:
     keep(root, "broken weights")
     probed(root, params)
     releases = []
-    for number in range(3):
-        releases.append(tree.next_model(root, 40 + number) if number else tree.release(root))
-        move(root, "staging")
+    with pytest.MonkeyPatch.context() as patch:
+        tree.leave_alone(patch)
+        for number in range(3):
+            releases.append(tree.next_model(root, 40 + number) if number else tree.release(root))
+            move(root, "staging")
     return root, (releases[0], releases[1], releases[2])
 
 
