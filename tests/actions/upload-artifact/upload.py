@@ -1,6 +1,5 @@
 """As actions/upload-artifact 7 does it: paths below their least common folder, no hidden files, a name once a run."""
 
-import glob
 import os
 import shutil
 import sys
@@ -10,7 +9,7 @@ store = Path(os.environ["LOCKSTEP_ACT_STORE"]) / os.environ["NAME"]
 wanted = [line.strip() for line in os.environ["PATHS"].splitlines() if line.strip()]
 files: list[Path] = []
 for pattern in wanted:
-    for found in map(Path, glob.glob(pattern, recursive=True)):
+    for found in Path().glob(pattern):
         files += [found] if found.is_file() else [path for path in found.rglob("*") if path.is_file()]
 if os.environ["HIDDEN"] != "true":
     files = [path for path in files if not any(part.startswith(".") for part in path.parts)]

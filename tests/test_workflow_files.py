@@ -1,0 +1,142 @@
+"""What GitHub does by the workflow files and act does not: rights, environments, concurrency, limits, forks' secrets.
+
+The files are held to it here; what runs is in tests/test_workflow_pull_request.py.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import pytest
+import yaml
+
+from tests.act_service import ACTIONS
+from tests.conftest import REPOSITORY
+
+WORKFLOWS = sorted((REPOSITORY / ".github" / "workflows").glob("*.yml"))
+FILES = [*WORKFLOWS, *sorted((REPOSITORY / ".github" / "actions").glob("*/action.yml"))]
+PINNED = re.compile(r"[\w.-]+/[\w.-]+@[0-9a-f]{40}")
+SECRET = re.compile(r"secrets\.([A-Z_]+)")
+BUTTON = "${{ inputs.environment }}"
+
+
+class Found(NamedTuple):
+    """A job. ``name`` is FILE:JOB."""
+
+    name: str
+    job: dict[str, Any]
+
+
+def jobs() -> Iterator[Found]:
+    for path in WORKFLOWS:
+        for name, job in _load(path)["jobs"].items():
+            yield Found(f"{path.name}:{name}", job)
+
+
+def _load(path: Any) -> dict[Any, Any]:
+    value: dict[Any, Any] = yaml.safe_load(path.read_text())  # YAML reads the key `on` as true
+    return value
+
+
+def _steps() -> Iterator[tuple[str, dict[str, Any]]]:
+    for path in FILES:
+        document = _load(path)
+        for holder in [*document.get("jobs", {}).values(), document.get("runs", {})]:
+            for step in holder.get("steps", []):
+                yield path.name, step
+
+
+def test_there_are_workflows_to_look_at() -> None:
+    assert [path.name for path in WORKFLOWS] == ["pr.yml", "promote.yml", "release.yml", "scheduled.yml"]
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_a_workflow_has_no_rights_but_its_jobs_own_and_ends_what_it_may(path: Any) -> None:
+    document = _load(path)
+    assert document["permissions"] == {}
+    assert document["concurrency"]["cancel-in-progress"] is (path.name == "pr.yml")
+    assert "pull_request_target" not in path.read_text()
+    for job in document["jobs"].values():
+        assert 0 < job["timeout-minutes"] <= 1440
+        assert "contents" in job["permissions"]
+        assert job["runs-on"] in ("ubuntu-latest", ["self-hosted", "gpu"])
+        assert job.get("name") != "lockstep", "the check of this name is the verdict's alone"
+        assert "lockstep" not in document["jobs"]
+
+
+def test_what_may_be_written_is_what_the_job_writes() -> None:
+    written = {
+        found.name: {what for what, how in found.job["permissions"].items() if how == "write"} for found in jobs()
+    }
+    assert {name: what for name, what in written.items() if what} == {
+        "pr.yml:verdict": {"contents", "pull-requests", "checks"},
+        "release.yml:build": {"packages"},
+        "release.yml:release": {"contents", "id-token", "packages"},
+        "promote.yml:move": {"contents"},
+    }
+
+
+def test_no_job_on_the_gpu_machine_may_write() -> None:
+    on_gpu = [found for found in jobs() if found.job["runs-on"] == ["self-hosted", "gpu"]]
+    assert len(on_gpu) >= 3
+    assert all(set(found.job["permissions"].values()) == {"read"} for found in on_gpu)
+
+
+def test_secrets_lie_in_environments_and_the_token_of_main_in_two_of_them() -> None:
+    for found in jobs():
+        named = set(SECRET.findall(yaml.safe_dump(found.job)))
+        assert not named or found.job.get("environment"), found.name
+        if "LOCKSTEP_TOKEN" in named:
+            assert found.job["environment"] in ("staging", BUTTON), found.name
+            assert found.job["runs-on"] == "ubuntu-latest"
+    by_button = next(found.job for found in jobs() if found.job.get("environment") == BUTTON)
+    offered = _load(REPOSITORY / ".github" / "workflows" / "promote.yml")[True]["workflow_dispatch"]["inputs"]
+    assert set(offered["environment"]["options"]) == {"staging", "production"}
+    assert "default_branch" in by_button["if"]
+
+
+def test_nothing_but_the_default_branch_releases_promotes_or_rehearses() -> None:
+    for found in jobs():
+        first = not found.job.get("needs")
+        if not found.name.startswith("pr.yml") and first:
+            assert found.job["if"] == "github.ref_name == github.event.repository.default_branch", found.name
+
+
+def test_a_forks_code_meets_the_gpu_machine_by_a_label_on_its_commit_alone() -> None:
+    train = next(found.job for found in jobs() if found.name == "pr.yml:train")
+    verdict = next(found.job for found in jobs() if found.name == "pr.yml:verdict")
+    home = "github.event.pull_request.head.repo.full_name == github.repository"
+    label = "contains(github.event.pull_request.labels.*.name, format('run {0}', github.event.pull_request.head.sha))"
+    assert " ".join(train["if"].split()) == f"{home} || {label}"
+    assert home in verdict["if"]
+    assert "||" not in verdict["if"]
+    for job in (train, verdict):
+        checkout = next(step for step in job["steps"] if step.get("uses", "").startswith("actions/checkout@"))
+        assert checkout["with"]["ref"] == "${{ github.event.pull_request.head.sha }}"
+
+
+def test_actions_are_pinned_and_stood_in_for_with_every_input_that_is_given() -> None:
+    used = [(where, step) for where, step in _steps() if "uses" in step and not step["uses"].startswith("./")]
+    assert len(used) > 10
+    for where, step in used:
+        assert PINNED.fullmatch(step["uses"]), f"{where}: {step['uses']}"
+        stand_in = _load(ACTIONS / step["uses"].partition("@")[0].partition("/")[2] / "action.yml")
+        assert set(step.get("with", {})) <= set(stand_in["inputs"]), f"{where}: {step['uses']}"
+
+
+def test_no_checkout_keeps_its_token() -> None:
+    checkouts = [step for _, step in _steps() if step.get("uses", "").startswith("actions/checkout@")]
+    assert checkouts
+    assert all(step["with"]["persist-credentials"] is False for step in checkouts)
+
+
+def test_no_expression_reaches_a_script() -> None:
+    scripts = [step["run"] for _, step in _steps() if "run" in step]
+    assert len(scripts) > 10
+    assert not any("${{" in script for script in scripts)
+
+
+def test_steps_are_commands_of_lockstep() -> None:
+    """Workflows hold no logic: no script of more than one line, and none that is not ./lockstep, but for DVC's login."""
+    scripts = [step["run"].strip() for path, step in _steps() if "run" in step and path != "action.yml"]
+    assert all(script.startswith("./lockstep ") and "\n" not in script for script in scripts), scripts
