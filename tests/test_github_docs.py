@@ -1,6 +1,7 @@
 """The documents about GitHub: they name what the workflows use, and their commands do what they say."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
