@@ -21,6 +21,7 @@ import venv
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import yaml
@@ -45,13 +46,14 @@ class Step(NamedTuple):
 
 
 class Job(NamedTuple):
-    """``log``: what its steps printed. ``summary``: its part of the run's page."""
+    """``log``: what its steps printed. ``summary``: its part of the run's page. ``stages``: seconds of each that DVC ran."""
 
     conclusion: Conclusion
     steps: tuple[Step, ...] = ()
     log: str = ""
     summary: str = ""
     seconds: float = 0.0
+    stages: Mapping[str, float] = MappingProxyType({})
 
     def step(self, name: str) -> Step | None:
         return next((each for each in self.steps if each.name == name), None)
@@ -260,7 +262,20 @@ def _job(name: str, lines: list[tuple[float, Line]]) -> Job:
     ]
     log = "".join(line["msg"] for _, line in mine if line.get("raw_output"))
     summary = "".join(line["content"] for _, line in mine if line.get("command") == "summary")
-    return Job(result, tuple(steps), log, summary, mine[-1][0] - mine[0][0])
+    return Job(result, tuple(steps), log, summary, mine[-1][0] - mine[0][0], _stages(mine))
+
+
+def _stages(lines: list[tuple[float, Line]]) -> dict[str, float]:
+    """From the line in which DVC begins a stage to the one in which it is done with it; 0 where that never comes."""
+    found: dict[str, float] = {}
+    name, began = "", 0.0
+    for at, line in lines:
+        if running := re.search(r"Running stage '(\w+)'", line["msg"]):
+            name, began = running[1], at
+            found[name] = 0.0
+        elif name and re.search(r"(Updating|Generating) lock file|ERROR: failed to reproduce", line["msg"]):
+            found[name], name = at - began, ""
+    return found
 
 
 def _git(folder: Path, *args: str) -> None:

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -15,7 +15,7 @@ from checks import layout
 from checks.params import Table
 from tests import overlay_sample, pipeline_repository, tuned
 from tests.act_service import Act, Line, Run
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, scaled_down
 from tests.github_api_standin import READ_ONLY, TOKEN, StandIn
 from tests.pipeline_repository import git
 from tests.sigstore_of_jobs import ISSUER
@@ -23,6 +23,35 @@ from tests.sigstore_of_jobs import ISSUER
 Edit = Callable[[dict[str, Any]], object]
 COPIED = (".github", "lockstep", "pyproject.toml", "constraints.txt")
 _NOWHERE = "/dev/null/store"  # what everybody can read of DVC's remote: without the login there is nothing behind it
+
+
+class Pull(NamedTuple):
+    """A run of pr.yml, with the comment and the check that it left ("" and {} where it left none)."""
+
+    head: str  # the commit that the run was of
+    run: Run
+    comment: str
+    check: dict[str, Any]
+
+    def stages(self, job: str) -> list[str]:
+        """The stages that DVC ran in a job, in order."""
+        return list(self.run.jobs[job].stages)
+
+    def first_line(self) -> str:
+        return self.comment.partition("\n")[0]
+
+
+def document() -> dict[str, Any]:
+    """params.yaml: gates that the tiny model passes and that need no measured noise; a server that a process can be."""
+    value = scaled_down()
+    value["serve"] |= {"dtype": "fp32", "runtime": "transformers"}
+    value["serve"]["probes"] |= {"rows": 8, "max_new_tokens": 6}
+    value["serve"]["verify"] |= {"start_seconds": 180, "drain_seconds": 60, "near_tie": 0.05}
+    for name in ("beats_the_base", "keeps_up_with_production", "no_slice_falls_behind"):
+        del value["gates"][name]
+    value["gates"]["routes_well"] |= {"at_least": 0.4}
+    value["train"]["learning_rate"] = 0.0002
+    return value
 
 
 @dataclass
@@ -91,6 +120,15 @@ class Team:
             payload["label"] = {"name": label}
         secrets = {"GITHUB_TOKEN": READ_ONLY} if fork else None
         return self.act.run("pr.yml", "pull_request", payload, sha, secrets=secrets, watch=watch)
+
+    def judged(self, number: int, **more: Any) -> Pull:
+        """The same, with what it left. Raises AssertionError when a request's body is not as GitHub describes it."""
+        before = len(self.hub.checks)
+        run = self.pull_request(number, **more)
+        said, made = self.hub.on(number), self.hub.checks[before:]
+        assert self.hub.refused == []
+        head = self.hub.pulls[number]["head"]["sha"]
+        return Pull(head, run, said[-1]["body"] if said else "", made[-1] if made else {})
 
     def pushed(self, before: str) -> Run:
         """The run of release.yml for a push that main is at now."""

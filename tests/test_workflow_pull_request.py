@@ -1,0 +1,301 @@
+"""The whole journey by the real workflow files under act: pull request, verdict, comment, merge, staging, production.
+
+One repository, one story: each part begins where the one before ended. What GitHub alone does (docs/github.md) is asked of
+the files in tests/test_workflow_files.py.
+"""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import yaml
+
+from checks import layout
+from checks.pointer import Pointer
+from tests import workflow_repository
+from tests.act_service import Run
+from tests.github_api_standin import ACTIONS, github
+from tests.kubernetes_tools import REQUIRE
+from tests.pipeline_repository import git
+from tests.registry_service import registry
+from tests.workflow_repository import Pull, Team
+
+pytestmark = pytest.mark.slow
+
+PASS = "✅ **Pass**"
+TRAIN_ONWARD = ["train", "merge", "evaluate", "probe", "gate"]
+
+
+@pytest.fixture(scope="module")
+def team(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
+    """A repository in which nothing has been run yet."""
+    folder = tmp_path_factory.mktemp("journey")
+    with github() as hub, contextlib.ExitStack() as stack:
+        there = shutil.which("docker-registry") is not None or "registry" in os.environ.get(REQUIRE, "")
+        image = f"{stack.enter_context(registry(folder / 'registry')).host}/team/router" if there else ""
+        yield workflow_repository.make(folder / "team", tiny_base, workflow_repository.document(), hub, image)
+
+
+@pytest.fixture(scope="module")
+def opened(team: Team) -> Pull:
+    team.hub.pull("faster", number=1)
+    team.change("faster", lambda value: value["train"].update(learning_rate=0.0001), "Slower and surer", base="main")
+    return team.judged(1, action="opened")
+
+
+def test_a_pull_request_is_judged_in_three_jobs_and_gets_one_comment(team: Team, opened: Pull) -> None:
+    assert opened.run.conclusions() == {"data": "success", "train": "success", "verdict": "success"}, opened.run.text
+    assert opened.stages("data") == ["fetch", "prepare", "validate"]
+    assert opened.stages("train") == TRAIN_ONWARD
+    assert opened.first_line().startswith(PASS)
+    assert [each["user"]["login"] for each in team.hub.on(1)] == [ACTIONS]
+    assert "`train.learning_rate` | `0.0002` | `0.0001`" in opened.comment
+
+
+def test_the_record_is_one_commit_of_the_bot_and_carries_the_check(team: Team, opened: Pull) -> None:
+    tip = team.tip("faster")
+    assert team.subjects("faster")[0].startswith("Record: verdict pass")
+    assert len(team.subjects("faster")) == 2
+    assert git(team.origin, "log", "-1", "--format=%an", tip).strip() == ACTIONS
+    changed = git(team.origin, "show", "--name-only", "--format=", tip).split()
+    assert "dvc.lock" in changed
+    assert {Path(name).parts[0] for name in changed} == {"dvc.lock", "reports"}
+    assert (opened.check["name"], opened.check["head_sha"], opened.check["conclusion"]) == ("lockstep", tip, "success")
+    assert opened.check["details_url"].endswith("/actions/runs/1")
+    assert yaml.safe_load(team.show("faster", "dvc.lock"))["stages"].keys() >= set(TRAIN_ONWARD)
+
+
+def test_the_artifacts_of_the_run_are_on_the_dvc_remote(team: Team, opened: Pull) -> None:
+    assert len(list((team.store / "files" / "md5").rglob("*"))) > 20
+
+
+@pytest.fixture(scope="module")
+def merged(team: Team, opened: Pull) -> str:
+    """main before the merge; the merge is done."""
+    before = team.tip("main")
+    team.merge("faster")
+    team.hub.pulls[1]["state"] = "closed"
+    return before
+
+
+@pytest.fixture(scope="module")
+def released(team: Team, merged: str) -> Run:
+    if not team.act.variables["LOCKSTEP_IMAGE"]:
+        pytest.skip("docker-registry is not installed here")
+    return team.pushed(merged)
+
+
+def test_a_merge_moves_staging_without_training(team: Team, released: Run) -> None:
+    assert released.conclusions() == {"build": "success", "verify": "success", "release": "success"}, released.text
+    assert "Running stage" not in released.text
+    pointer = Pointer.model_validate(yaml.safe_load(team.show("main", f"{layout.ENVIRONMENTS}/staging/pointer.yaml")))
+    assert pointer.version == "v0.1.0"
+    assert pointer.image.startswith(team.act.variables["LOCKSTEP_IMAGE"])
+    verdict = json.loads(team.show("main", str(layout.VERDICT)))
+    assert pointer.model == verdict["model"]
+
+
+@pytest.fixture(scope="module")
+def production(team: Team, released: Run) -> Run:
+    why = {"action": "promote", "environment": "production", "why": "staging was quiet", "to": ""}
+    return team.dispatch("promote.yml", why)
+
+
+def test_production_is_moved_by_hand(team: Team, production: Run) -> None:
+    assert production.conclusions() == {"move": "success"}, production.text
+    staging, there = (
+        team.show("main", f"{layout.ENVIRONMENTS}/{name}/pointer.yaml") for name in ("staging", "production")
+    )
+    assert yaml.safe_load(there)["image"] == yaml.safe_load(staging)["image"]
+    assert "staging was quiet" in git(team.origin, "log", "-1", "--format=%B", "main")
+
+
+@pytest.fixture(scope="module")
+def unchanged(team: Team, merged: str) -> Pull:
+    team.hub.pull("words", number=2)
+    team.change("words", lambda _: None, base="origin/main")
+    (team.work / "NOTES.md").write_text("More words.\n")
+    team.push("words", "More words")
+    return team.judged(2, action="opened")
+
+
+def test_a_pull_request_that_changes_no_input_runs_no_stage(team: Team, unchanged: Pull) -> None:
+    assert unchanged.run.conclusions() == {"data": "success", "train": "success", "verdict": "success"}, (
+        unchanged.run.text
+    )
+    assert unchanged.stages("data") == unchanged.stages("train") == []
+    assert unchanged.first_line().startswith(PASS)
+    assert (unchanged.check["head_sha"], unchanged.check["conclusion"]) == (team.tip("words"), "success")
+    assert not any(subject.startswith("Record") for subject in team.subjects("words"))
+
+
+@pytest.fixture(scope="module")
+def weakened(team: Team, merged: str) -> Pull:
+    team.hub.pull("lower", number=3)
+    lower = lambda value: value["gates"]["routes_well"].update(at_least=0.05)  # noqa: E731
+    team.change("lower", lower, "Ask for less", base="origin/main")
+    return team.judged(3, action="opened")
+
+
+def test_a_lowered_bar_is_told_first_and_only_the_gate_is_asked_again(team: Team, weakened: Pull) -> None:
+    assert weakened.stages("train") == ["gate"]
+    assert "policy" in weakened.first_line().lower(), weakened.first_line()
+    assert "`routes_well" in weakened.comment
+
+
+@pytest.fixture(scope="module")
+def killed(team: Team, weakened: Pull) -> Pull:
+    """The same pull request asks for a training that spoils the model; the GPU's machine dies in it."""
+
+    def worse(value: dict[str, Any]) -> None:
+        value["gates"]["routes_well"]["at_least"] = 0.4
+        value["train"] |= {"learning_rate": 0.5, "max_steps": 400}
+
+    team.change("lower", worse, "Learn faster")
+    team.act.environment["LOCKSTEP_CHECKPOINT_MINUTES"] = "0.01"
+    over = threading.Event()
+
+    def dies() -> None:
+        while not over.wait(0.05):
+            if any("manifest" in path.name for path in (team.store / "lockstep").rglob("*.json")):
+                team.act.kill()
+                return
+
+    thread = threading.Thread(target=dies)
+    thread.start()
+    try:
+        return team.judged(3)
+    finally:
+        over.set()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def regressed(team: Team, killed: Pull) -> Pull:
+    """The run is started again."""
+    return team.judged(3)
+
+
+def test_a_killed_training_goes_on_where_it_was(team: Team, killed: Pull, regressed: Pull) -> None:
+    assert killed.run.jobs["train"].conclusion == "cancelled", killed.run.text
+    assert killed.stages("train") == ["train"]
+    assert re.search(r"goes on at step \d+ of 400", regressed.run.jobs["train"].log), regressed.run.jobs["train"].log
+
+
+def test_a_second_push_updates_the_comment_and_runs_what_changed(team: Team, weakened: Pull, regressed: Pull) -> None:
+    assert len(team.hub.on(3)) == 1
+    assert regressed.comment != weakened.comment
+    assert regressed.stages("data") == []
+    assert regressed.stages("train") == TRAIN_ONWARD
+
+
+def test_a_regression_fails_its_check_and_the_comment_says_why(team: Team, regressed: Pull) -> None:
+    assert regressed.run.conclusions() == {"data": "success", "train": "failure", "verdict": "success"}
+    assert "Fail" in regressed.first_line()
+    assert "routes_well" in regressed.first_line()
+    assert regressed.check["conclusion"] == "failure"
+    assert regressed.check["head_sha"] == team.tip("lower")
+    assert team.subjects("lower")[0].startswith("Record: verdict fail")
+    assert "newly wrong" in regressed.comment
+
+
+@pytest.fixture(scope="module")
+def bad(team: Team, merged: str) -> Pull:
+    team.hub.pull("bad", number=4)
+    strict = lambda value: value["validate"]["labels"].update(max_share=0.26)  # noqa: E731
+    team.change("bad", strict, "Expect what does not hold", base="origin/main")
+    return team.judged(4, action="opened")
+
+
+def test_bad_data_stops_before_a_gpu_is_used_and_the_comment_says_so(team: Team, bad: Pull) -> None:
+    assert bad.run.conclusions() == {"data": "failure", "train": "skipped", "verdict": "failure"}, bad.run.text
+    assert bad.stages("data") == ["validate"]
+    assert "data" in bad.first_line().lower()
+    assert bad.check["conclusion"] == "failure"
+    assert bad.check["head_sha"] == team.tip("bad") == bad.head
+    assert team.subjects("bad") == ["Expect what does not hold"]
+
+
+@pytest.fixture(scope="module")
+def outrun(team: Team, merged: str) -> Pull:
+    """While it is judged, somebody pushes again."""
+    team.hub.pull("moving", number=5)
+    tighter = lambda value: value["gates"]["routes_well"].update(at_least=0.41)  # noqa: E731
+    team.change("moving", tighter, "Ask for more", base="origin/main")
+    pushed: list[str] = []
+
+    def watch(line: dict[str, Any]) -> None:
+        if line.get("jobID") == "verdict" and not pushed:
+            (team.work / "NOTES.md").write_text("Pushed meanwhile.\n")
+            pushed.append(team.push("moving", "Meanwhile"))
+
+    return team.judged(5, action="opened", watch=watch)
+
+
+def test_a_branch_that_moved_keeps_what_it_has(team: Team, outrun: Pull) -> None:
+    assert outrun.run.jobs["verdict"].conclusion == "failure"
+    assert "nothing was pushed" in outrun.run.jobs["verdict"].log
+    assert team.subjects("moving") == ["Meanwhile", "Ask for more"]
+    assert outrun.check["head_sha"] == outrun.head
+
+
+class Fork(NamedTuple):
+    unlabelled: Run
+    other: Run
+    labelled: Run
+
+
+@pytest.fixture(scope="module")
+def fork(team: Team, merged: str) -> Fork:
+    """A stranger's branch, as GitHub keeps it: refs/pull/6/head."""
+    team.hub.pull("theirs", number=6, fork="stranger/router")
+    change = lambda value: value["train"].update(learning_rate=0.00005)  # noqa: E731
+    team.change("theirs", change, "From a fork", base="origin/main")
+    git(team.work, "push", "--quiet", "origin", "HEAD:refs/pull/6/head", ":refs/heads/theirs")
+    head = git(team.work, "rev-parse", "HEAD").strip()
+    pull = team.hub.pulls[6]
+    unlabelled = team.pull_request(6, action="opened")
+    pull["labels"] = [{"name": f"run {team.tip('main')}"}]
+    other = team.pull_request(6, action="labeled", label=pull["labels"][0]["name"])
+    pull["labels"].append({"name": f"run {head}"})
+
+    def until_it_trains(line: dict[str, Any]) -> None:
+        if line.get("jobID") == "train" and "Running stage 'train'" in line["msg"]:
+            team.act.kill()
+
+    return Fork(unlabelled, other, team.pull_request(6, action="labeled", label=f"run {head}", watch=until_it_trains))
+
+
+def test_a_fork_is_held_until_its_very_commit_is_labelled(team: Team, fork: Fork) -> None:
+    held = {"data": "success", "train": "skipped", "verdict": "skipped"}
+    assert fork.unlabelled.conclusions() == held, fork.unlabelled.text
+    assert fork.other.conclusions() == held
+    assert fork.labelled.jobs["train"].conclusion == "cancelled", fork.labelled.text
+    assert "Running stage 'train'" in fork.labelled.jobs["train"].log
+    assert team.hub.on(6) == []
+
+
+def test_a_fork_gets_no_secret(team: Team, fork: Fork) -> None:
+    for run in fork:
+        assert str(team.store) not in run.text
+        assert team.act.secrets["GITHUB_TOKEN"] not in run.text
+
+
+def test_what_each_job_costs(opened: Pull, unchanged: Pull, released: Run, production: Run) -> None:
+    """Printed for benchmarks/workflows.py. The work: stages that ran, and the server that is verified."""
+    runs = {"push to comment": opened.run, "nothing changed": unchanged.run, "merge to staging": released}
+    print("\n| run | job | seconds | its work | beside it |\n| --- | --- | ---: | ---: | ---: |")
+    for what, run in (runs | {"production by hand": production}).items():
+        for name, job in run.jobs.items():
+            verify = job.step("Hold the running image to the offline model")
+            work = sum(job.stages.values()) + (verify.seconds if verify else 0)
+            print(f"| {what} | {name} | {job.seconds:.1f} | {work:.1f} | {job.seconds - work:.1f} |")
+            assert job.seconds - work < 60, "20 s on a quiet machine"
+        print(f"| {what} | in all | {run.seconds:.1f} | | |")
