@@ -48,7 +48,8 @@ def promote(
 ) -> None:
     """Move ENVIRONMENT to an image by one commit, when nothing at all is lacking; else list what is.
 
-    Verdict, layers, evidence, signatures, soak, approvals, quarantine and policy are all asked anew.
+    Layers, evidence, signatures, record, policy, soak, approvals and quarantine are all asked anew; the verdict is judged
+    again before the first environment, and later where the policy became stricter.
     """
     from release import promote as verb
 
