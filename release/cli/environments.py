@@ -48,8 +48,8 @@ def promote(
 ) -> None:
     """Move ENVIRONMENT to an image by one commit, when nothing at all is lacking; else list what is.
 
-    Layers, evidence, signatures, record, policy, soak, approvals and quarantine are all asked anew; the verdict is judged
-    again before the first environment, and later where the policy became stricter.
+    Layers, evidence, signatures, record, policy, soak, approvals and quarantine are all asked anew; the verdict is
+    judged again before the first environment, and later where the policy became stricter.
     """
     from release import promote as verb
 
