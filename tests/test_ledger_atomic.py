@@ -13,6 +13,7 @@ from checks.errors import Outrun, PromotionRefused, Refusal
 from release.ledger import Ledger, disagreements
 from tests import ledger_tree as tree
 from tests.conftest import REPOSITORY
+from tests.effort import EXHAUSTIVE, moments
 from tests.git_service import Service, serving
 from tests.ledger_tree import PROMOTE, at, git, promote, refs
 
@@ -79,7 +80,7 @@ def test_of_two_at_once_one_wins_every_time(work: Path, remote: Path, way: str) 
     with serving(remote.parent) as running:
         if way == "http":
             git(work, "remote", "set-url", "origin", running.url("origin.git"))
-        races(work, remote, 200)
+        races(work, remote, 200 if EXHAUSTIVE else 40)
 
 
 def test_a_branch_that_moved_for_another_reason_says_so_too(work: Path, remote: Path) -> None:
@@ -193,7 +194,7 @@ def kill_everywhere(root: Path, ledger_at: Path, stride: int) -> None:
     assert points > 20
     number = 1
     for point in range(1, points + 1, stride):
-        for when in ("before", "after"):
+        for when in moments(point // stride):
             old = refs(ledger_at)
             assert write(root, f"{point} {when}", point, when) == -9
             now = refs(ledger_at)
