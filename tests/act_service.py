@@ -107,6 +107,11 @@ class Act:
         place.mkdir(parents=True)
         _git(self.folder, "clone", "--quiet", "--no-checkout", str(self.origin), str(tree))
         _git(tree, "checkout", "--quiet", "--detach", sha)
+        read = tree / ".github" / "workflows" / workflow
+        # act knows no environments, and its schema no `deployment`; jobs check out the file as it is.
+        read.write_text(
+            re.sub(r"environment: \{name: ([\w-]+), deployment: false\}", r"environment: \1", read.read_text())
+        )
         (place / "event.json").write_text(json.dumps(payload))
         given = self.secrets if secrets is None else secrets
         (place / "secrets").write_text("".join(f"{name}={json.dumps(value)}\n" for name, value in given.items()))
@@ -126,7 +131,7 @@ class Act:
             command += ["--env", f"{name}={value}"]
         began = time.monotonic()
         lines = self._watched(command, watch)
-        jobs = yaml.safe_load((tree / ".github" / "workflows" / workflow).read_text())["jobs"]
+        jobs = yaml.safe_load(read.read_text())["jobs"]
         text = "".join(f"{line.get('jobID', '')}: {line['msg']}".rstrip() + "\n" for _, line in lines)
         return Run({name: _job(name, lines) for name in jobs}, time.monotonic() - began, text)
 
@@ -214,7 +219,7 @@ class Act:
         finally:
             process.stdout.close()
             process.wait(60)
-        assert any("jobID" in line for _, line in lines), (stray, [line for _, line in lines])
+        assert any("jobID" in line for _, line in lines), "".join(stray)
         return lines
 
     def kill(self) -> None:

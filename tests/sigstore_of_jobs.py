@@ -40,9 +40,8 @@ class _Finder(MetaPathFinder):
     def __init__(self, folder: Path) -> None:
         self.replace = {
             "sigstore.oidc": _identities,
-            "sigstore.models": _settings,
+            "sigstore.models": lambda module: _settings(module, folder),
             "sigstore.sign": lambda module: _signing(module, folder),
-            "sigstore.verify": lambda module: _verifying(module, folder),
         }
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
@@ -76,8 +75,19 @@ def _identities(module: Any) -> None:
     module.IdentityToken = lambda raw: raw
 
 
-def _settings(module: Any) -> None:
-    module.ClientTrustConfig.production = lambda *_: None
+def _settings(module: Any, folder: Path) -> None:
+    """Roots of trust as they were last fetched: the stand-in's."""
+    real = module.ClientTrustConfig.production
+
+    def production(**_: Any) -> Any:
+        from sigstore._internal.tuf import DEFAULT_TUF_URL, _get_dirs
+
+        from tests.sigstore_standin import Standin
+
+        Standin(folder).trusted(_get_dirs(DEFAULT_TUF_URL)[1] / "trusted_root.json")
+        return real(offline=True)
+
+    module.ClientTrustConfig.production = production
 
 
 def _signing(module: Any, folder: Path) -> None:
@@ -92,14 +102,3 @@ def _signing(module: Any, folder: Path) -> None:
         yield SimpleNamespace(sign_dsse=sign)
 
     module.SigningContext = SimpleNamespace(from_trust_config=lambda _: SimpleNamespace(signer=signer))
-
-
-def _verifying(module: Any, folder: Path) -> None:
-    """Roots of trust as they were last fetched: the stand-in's."""
-    from sigstore._internal.tuf import DEFAULT_TUF_URL, _get_dirs
-
-    from tests.sigstore_standin import Standin
-
-    Standin(folder).trusted(_get_dirs(DEFAULT_TUF_URL)[1] / "trusted_root.json")
-    real = module.Verifier.production
-    module.Verifier.production = lambda *_, **__: real(offline=True)

@@ -46,7 +46,7 @@ def team(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 @pytest.fixture(scope="module")
 def opened(team: Team) -> Pull:
     team.hub.pull("faster", number=1)
-    team.change("faster", lambda value: value["train"].update(learning_rate=0.0001), "Slower and surer", base="main")
+    team.change("faster", lambda value: value["train"].update(learning_rate=0.03), "Learn faster", base="main")
     return team.judged(1, action="opened")
 
 
@@ -56,7 +56,7 @@ def test_a_pull_request_is_judged_in_three_jobs_and_gets_one_comment(team: Team,
     assert opened.stages("train") == TRAIN_ONWARD
     assert opened.first_line().startswith(PASS)
     assert [each["user"]["login"] for each in team.hub.on(1)] == [ACTIONS]
-    assert "`train.learning_rate` | `0.0002` | `0.0001`" in opened.comment
+    assert "`train.learning_rate` | `0.01` | `0.03`" in opened.comment
 
 
 def test_the_record_is_one_commit_of_the_bot_and_carries_the_check(team: Team, opened: Pull) -> None:
@@ -158,7 +158,7 @@ def killed(team: Team, weakened: Pull) -> Pull:
         value["gates"]["routes_well"]["at_least"] = 0.4
         value["train"] |= {"learning_rate": 0.5, "max_steps": 400}
 
-    team.change("lower", worse, "Learn faster")
+    team.change("lower", worse, "Learn faster still")
     team.act.environment["LOCKSTEP_CHECKPOINT_MINUTES"] = "0.01"
     over = threading.Event()
 

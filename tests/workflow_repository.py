@@ -50,7 +50,7 @@ def document() -> dict[str, Any]:
     for name in ("beats_the_base", "keeps_up_with_production", "no_slice_falls_behind"):
         del value["gates"][name]
     value["gates"]["routes_well"] |= {"at_least": 0.4}
-    value["train"]["learning_rate"] = 0.0002
+    value["train"] |= {"learning_rate": 0.01, "max_steps": 20, "batch_size": 8}
     return value
 
 
@@ -190,14 +190,14 @@ def make(folder: Path, base: Path, document: dict[str, Any], hub: StandIn, image
 
 
 def taught(base: Path, rows: list[dict[str, str]], folder: Path) -> None:
-    """Copy ``base`` to ``folder`` and teach it every row by heart: a base that a few steps of training can only spoil."""
+    """Copy ``base`` to ``folder`` and teach it the rows so far that a few steps of training make it good, or spoil it."""
     from stages.loaders import table
 
     source = folder.parent / "taught-rows"
     source.mkdir()
     (source / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     loader = Table.model_validate(pipeline_repository.LOADER)
-    tuned.tune(base, folder, [(draft.messages, draft.reference) for draft in table.load(loader, source)])
+    tuned.tune(base, folder, [(draft.messages, draft.reference) for draft in table.load(loader, source)], 400)
 
 
 def _remote(url: str) -> str:
