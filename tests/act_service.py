@@ -219,7 +219,7 @@ class Act:
         finally:
             process.stdout.close()
             process.wait(60)
-        assert any("jobID" in line for _, line in lines), "".join(stray)
+        assert process.returncode == 0 or any("jobID" in line for _, line in lines), "".join(stray)
         return lines
 
     def kill(self) -> None:
