@@ -6,6 +6,7 @@ reviewers, concurrency, timeouts, path filters, and that a fork's run gets no se
 Actions of others are stood in for by tests/actions; `actions/checkout` clones the bare repository that ``origin`` names.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -224,14 +225,14 @@ class Act:
 
     def kill(self) -> None:
         """The machine dies: act and every process of its jobs, at once."""
-        for process in self._processes():
-            try:
-                os.kill(process, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+        while left := self.processes():  # what one of them started meanwhile, too
+            for process in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
+            time.sleep(0.01)
 
-    def _processes(self) -> list[int]:
-        """By this folder's HOME in their environment."""
+    def processes(self) -> list[int]:
+        """Act and what its jobs started, by this folder's HOME in their environment."""
         mark, found = f"HOME={self.folder / 'home'}\0".encode(), []
         for path in Path("/proc").glob("[0-9]*/environ"):
             try:
