@@ -20,6 +20,9 @@ import pytest
 
 Fault = Literal["hang", "drip", "fail", "lie", "garbage", "redirect", "endless"]
 
+# Jobs are what no test asks for: their processes would idle at the expense of the tests.
+_QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+
 
 @pytest.fixture(scope="session")
 def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -57,7 +60,7 @@ def server(folder: Path, tables: Path) -> Iterator[str]:
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             [*command, "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}", "--artifacts-destination", str(folder / "artifacts")],
-            stdout=log, stderr=log, env=os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"}, start_new_session=True,
+            stdout=log, stderr=log, env=os.environ | _QUIET, start_new_session=True,
         )  # fmt: skip
     try:
         _await(port, process, folder / "log")
