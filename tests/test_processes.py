@@ -151,12 +151,13 @@ def ended(pid: int) -> bool:
 
 PYTHON = sys.executable
 OURS = """
-import sys, time
+import signal, sys, time
 from contextlib import closing
 from pathlib import Path
 from checks import params_file
 from release import runtimes
 from release.serving import processes, server
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 folder = Path(sys.argv[1])
 sys.executable = str(folder / "bin" / "python")
 runtime = runtimes.load("transformers").model_copy(
