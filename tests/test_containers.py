@@ -245,10 +245,11 @@ def test_a_runtime_that_cannot_run_sealed_is_run_unsealed(small: str) -> None:
 
 
 OURS = """
-import sys, time
+import signal, sys, time
 from contextlib import closing
 from release import runtimes
 from release.serving import containers, server
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 with server.unwinding(), closing(containers.start(sys.argv[1], runtimes.load("transformers"), "/m")) as started:
     print(started.name, flush=True)
     time.sleep(600)
