@@ -132,7 +132,8 @@ class _Size(NamedTuple):
         """The size that makes the normal quantile ``z`` of ``tail`` leave the width that Student's would."""
         if self.freedom is None:
             return self.raw
-        return min(self.most, self.raw * (z / _student(self.freedom, tail)) ** 2) if z else self.raw
+        student = _student(self.freedom, tail)
+        return min(self.most, self.raw * (z / student) ** 2) if z and student else self.raw
 
     def p(self, distance: float) -> float:
         """Upper tail beyond ``distance``, in standard deviations of one row."""

@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from checks import stats
@@ -67,6 +67,7 @@ def test_an_interval_holds_its_mean_and_stays_in_range(scores: list[float], conf
 
 
 @given(SCORES, st.floats(0.5, 0.999), st.integers(1, 5), st.floats(0, 1), st.sampled_from(["above", "below"]))
+@example([0.0] * 8 + [1.0], 0.5000000000000001, 2, 0.0, "above")  # a quantile that rounds to zero
 def test_a_means_test_is_its_bound_turned_round(
     scores: list[float], confidence: float, size: int, bound: float, side: Literal["above", "below"]
 ) -> None:
