@@ -19,6 +19,8 @@ from stages.inference.answers import Answered
 from tests.conftest import CHAT_TEMPLATE, as_params, scaled_down
 from tests.test_graph import closure
 
+pytestmark = pytest.mark.slow
+
 
 def rows(count: int) -> list[Row]:
     return [

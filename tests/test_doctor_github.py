@@ -23,6 +23,8 @@ from release.doctor.check import Check
 from tests.conftest import REPOSITORY as ROOT
 from tests.github_settings_standin import HIDDEN, NOT_FOUND, REPOSITORY, TOKEN, Refusal, StandIn, settings
 
+pytestmark = pytest.mark.slow
+
 IDENTITY = f"https://github.com/{REPOSITORY}/.github/workflows/release.yml@refs/heads/main"
 ISSUER = "https://token.actions.githubusercontent.com"
 
@@ -614,7 +616,6 @@ def test_code_owners_own_what_doctor_guards_and_not_the_parameters() -> None:
         assert (ROOT / pattern.strip("/")).exists(), pattern
 
 
-@pytest.mark.slow
 def test_forms_and_dependabot_are_as_github_wants_them() -> None:
     command = Path(sys.executable).parent / "check-jsonschema"
     if not command.exists() and "check-jsonschema" not in os.environ.get("LOCKSTEP_REQUIRE", ""):

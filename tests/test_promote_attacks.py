@@ -27,6 +27,8 @@ from tests.build_tree import BaseLayout
 from tests.ledger_tree import git, keep, refs
 from tests.promotion_tree import Release, move
 
+pytestmark = pytest.mark.slow
+
 alone, trio, root, releases = tree.alone, tree.trio, tree.root, tree.releases
 PRODUCTION, STAGING = (layout.ENVIRONMENTS / name for name in ("production", "staging"))
 

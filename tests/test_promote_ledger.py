@@ -27,6 +27,8 @@ from tests.effort import EXHAUSTIVE
 from tests.ledger_tree import git, keep, refs
 from tests.promotion_tree import Release, key, move, rewrite
 
+pytestmark = pytest.mark.slow
+
 alone = tree.alone
 Tamper = Callable[[Path], object]
 OTHER = f"sha256:{'9' * 64}"
@@ -507,7 +509,6 @@ def test_of_two_promoters_one_wins_and_the_other_is_told_who(moved: Path, tmp_pa
     races(moved, tmp_path, 2)
 
 
-@pytest.mark.slow
 def test_of_two_promoters_one_wins_every_time(moved: Path, tmp_path: Path) -> None:
     count = 200 if EXHAUSTIVE else 24
     close = races(moved, tmp_path, count)

@@ -15,6 +15,8 @@ from tests.github_api_standin import TOKEN, StandIn, github
 from tests.ledger_tree import git, refs
 from tests.promotion_tree import move
 
+pytestmark = pytest.mark.slow
+
 alone = tree.alone
 BRANCH = "refs/heads/lockstep/staging-v0.1.0"
 

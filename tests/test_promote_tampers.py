@@ -26,6 +26,8 @@ from tests import promotion_tree as tree
 from tests.ledger_tree import git, keep, refs
 from tests.promotion_tree import about, attach_to, envelope, key, move, remade, rewrite, unsigned
 
+pytestmark = pytest.mark.slow
+
 alone = tree.alone
 Plain = dict[str, Any]
 Tamper = Callable[[Path], str | None]  # an image to name, other than the one that was built

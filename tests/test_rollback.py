@@ -25,6 +25,8 @@ from tests.build_tree import BaseLayout
 from tests.ledger_tree import git, keep, refs
 from tests.promotion_tree import Release, move
 
+pytestmark = pytest.mark.slow
+
 alone, trio, root, releases = tree.alone, tree.trio, tree.root, tree.releases
 BAD = "answers in French"
 

@@ -20,6 +20,8 @@ from tests import evidence_tree
 from tests.conftest import as_params
 from tests.pipeline_repository import commit, dvc, git, write_params
 
+pytestmark = pytest.mark.slow
+
 THRESHOLD = {"kind": "threshold", "metric": "exact-match", "at_least": 0.7, "confidence": 0.95, "resolution": 0.3}
 CONTAMINATION = {
     "kind": "contamination", "ngram": 4, "max_ngram_share": 0.0, "shingle": 5, "similarity": 0.9,
@@ -271,7 +273,6 @@ def test_under_the_old_policy_an_extended_test_set_is_judged_on_the_old_rows(
     assert judgement.notes == ("under the policy of main, its own 40 test rows are judged",)
 
 
-@pytest.mark.slow
 def test_a_test_set_that_lost_rows_is_inconclusive_under_the_old_policy(tmp_path: Path, document: dict) -> None:
     _released_with_splits(tmp_path, document, 60)
     _record(tmp_path, document, rows=40)
@@ -296,7 +297,6 @@ def _resplit(root: Path, name: str, rows: list[Row]) -> None:
         files.write_json(root / report, value)
 
 
-@pytest.mark.slow
 def test_test_rows_that_moved_into_training_are_found_by_the_old_contamination_gate(
     tmp_path: Path, document: dict
 ) -> None:
@@ -332,7 +332,6 @@ def test_test_rows_that_moved_into_training_are_found_by_the_old_contamination_g
     assert _statuses(judgement) == ("pass", "fail", "fail")
 
 
-@pytest.mark.slow
 def test_an_old_test_set_that_cannot_be_brought_is_inconclusive_and_says_why(tmp_path: Path, document: dict) -> None:
     _released_with_splits(tmp_path, document, 40)
     shutil.rmtree(tmp_path / ".dvc" / "cache")

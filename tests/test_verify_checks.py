@@ -21,6 +21,8 @@ from release.serving.probes.told import samples
 from tests.tgi_standin import StandIn, Told
 from tests.vllm_standin import VllmStandIn
 
+pytestmark = pytest.mark.slow
+
 FOLDER = "/models/router-0123456789ab"
 DIGEST = "sha256:" + "a" * 64
 LABELS = ("vm", "storage", "network", "acr")
