@@ -136,6 +136,15 @@ def test_no_expression_reaches_a_script() -> None:
     assert not any("${{" in script for script in scripts)
 
 
+def test_expressions_ask_for_no_variable_of_the_machine() -> None:
+    """`env` has what workflow files set; act shows what the machine sets, too, and GitHub does not."""
+    documents = [_load(path) for path in FILES]
+    holders = [*documents, *(job for document in documents for job in document.get("jobs", {}).values())]
+    named = {name for holder in holders for name in holder.get("env", {})}
+    asked = {name for path in FILES for name in re.findall(r"\benv\.(\w+)", path.read_text())}
+    assert asked <= named
+
+
 def test_steps_are_commands_of_lockstep() -> None:
     """Workflows hold no logic: no script of more than one line, and none that is not ./lockstep, but for DVC's login."""
     scripts = [step["run"].strip() for path, step in _steps() if "run" in step and path != "action.yml"]
