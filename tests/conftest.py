@@ -21,6 +21,19 @@ CHAT_TEMPLATE = (
 )
 _WORDS = "queue table disk vault image key list show create delete the a of all in my with name and"
 
+# Files that take a minute or more: first, so that no worker ends with one of them while the other has nothing to do.
+_LONGEST = (
+    "test_workflow_pull_request", "test_verify", "test_promote_killed", "test_pipeline", "test_mirrors_mlflow",
+    "test_promote_real", "test_ledger_atomic", "test_promote_ledger", "test_fetch", "test_export", "test_containers",
+    "test_calibrate", "test_processes", "test_mirrors", "test_checkpoints", "test_train",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with the files that take longest; all others as they were."""
+    places = {name: place for place, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
+
 
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:

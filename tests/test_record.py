@@ -1,134 +1,161 @@
-"""Sharing a run and recording it: `lockstep run --remote` between machines, `lockstep record` onto a branch."""
+"""`lockstep record`: the record of a run as one commit on its branch, on a history with a real origin.
+
+That a run is shared through DVC's remote, and recorded by a workflow: tests/test_workflow_pull_request.py.
+"""
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from checks import layout
-from checks.errors import EvidenceRefused
+from checks.errors import EvidenceRefused, Outrun, ParamsRefused, RemoteRefused
 from release import land as verb
-from tests import pipeline_repository as repository
-from tests.conftest import REPOSITORY, scaled_down
-from tests.pipeline_repository import commit, git
+from release.land import land
+from tests import git_service, ledger_tree, report_tree
+from tests.conftest import REPOSITORY
+from tests.pipeline_repository import git
 
-BRANCH = "rank-4"
-
-
-def lockstep(root: Path, *args: str) -> subprocess.CompletedProcess[str]:
-    who = {f"GIT_{role}_{what}": value for role in ("AUTHOR", "COMMITTER") for what, value in WHO.items()}
-    return subprocess.run(
-        [sys.executable, "-m", "release", *args],
-        cwd=root, env=repository.environment(**who), capture_output=True, text=True, check=False,
-    )  # fmt: skip
-
-
-WHO = {"NAME": "lockstep[bot]", "EMAIL": "bot@example.invalid"}
+BRANCH = "pull-request"
 
 
 @pytest.fixture(scope="module")
-def first(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
-    """A machine on which a branch's run is done, with a bare origin and a folder as DVC's remote; nothing recorded."""
-    place = tmp_path_factory.mktemp("two machines")
-    root = place / "first"
-    root.mkdir()
-    repository.make(root, tiny_base, scaled_down(), repository.table())
-    shutil.copy(REPOSITORY / "reports" / ".gitignore", root / "reports" / ".gitignore")
-    subprocess.run(["git", "init", "--quiet", "--bare", "--initial-branch=main", str(place / "origin.git")], check=True)
-    (root / ".dvc" / "config").write_text(
-        f"['remote \"shared\"']\n    url = {place / 'remote'}\n[core]\n    remote = shared\n"
-    )
-    commit(root, "where artifacts are shared")
-    git(root, "remote", "add", "origin", str(place / "origin.git"))
-    git(root, "push", "--quiet", "origin", "main")
-    git(root, "fetch", "--quiet", "origin")
-    git(root, "switch", "--quiet", "-c", BRANCH)
-    document = scaled_down() | {"train": scaled_down()["train"] | {"max_steps": 3}}
-    text = (root / "params.yaml").read_text()
-    (root / "params.yaml").write_text(text.replace("max_steps: 4", f"max_steps: {document['train']['max_steps']}"))
-    commit(root, "three steps")
+def judged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A branch whose change is committed and pushed, and whose record lies in the work tree, not committed."""
+    root = tmp_path_factory.mktemp("a réposit ory") / "work"
+    report_tree.pull_request(root)
+    git(root, "reset", "--quiet", "main")
+    shutil.copy(REPOSITORY / "dvc.yaml", root)
+    git(root, "add", "params.yaml", "dvc.yaml")
+    git(root, "commit", "--quiet", "-m", "another learning rate")
+    for path in _named(root):
+        if not path.exists():
+            path.write_text("from a run\n")
+    git(root, "config", "user.name", "lockstep[bot]")
+    git(root, "config", "user.email", "bot@example.invalid")
+    ledger_tree.bare(root.parent / "origin.git", root)
     git(root, "push", "--quiet", "origin", BRANCH)
-    done = lockstep(root, "run", "--remote")
-    assert done.returncode in (0, 10, 11), done.stdout[-2000:] + done.stderr[-3000:]
     return root
 
 
-def another(first: Path, folder: Path, revision: str = BRANCH) -> Path:
-    """A clone on another machine, at what was proposed and not recorded yet."""
-    git(folder.parent, "clone", "--quiet", str(first.parent / "origin.git"), str(folder))
-    git(folder, "switch", "--quiet", "--detach", f"origin/{revision}")
-    return folder
+def _named(root: Path) -> list[Path]:
+    stages = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"].values()
+    outs = [out for stage in stages for kind in ("outs", "metrics", "plots") for out in stage.get(kind, [])]
+    return [
+        root / name for out in outs if isinstance(out, dict) for name, said in out.items() if said.get("cache") is False
+    ]
 
 
-def tip(first: Path) -> str:
-    return git(first.parent / "origin.git", "rev-parse", f"refs/heads/{BRANCH}").strip()
+@pytest.fixture
+def work(judged: Path, tmp_path: Path) -> Path:
+    """A copy of it with an origin of its own."""
+    shutil.copytree(judged.parent, tmp_path / "a copy", symlinks=True)
+    root = tmp_path / "a copy" / "work"
+    git(root, "remote", "set-url", "origin", str(root.parent / "origin.git"))
+    return root
 
 
-@pytest.mark.slow
-def test_another_machine_with_the_record_takes_everything_from_the_remote_and_runs_nothing(
-    first: Path, tmp_path: Path
-) -> None:
-    second = another(first, tmp_path / "second")
-    shutil.copy(first / "dvc.lock", second)
-    shutil.copytree(first / layout.REPORTS, second / layout.REPORTS, dirs_exist_ok=True)
-    done = lockstep(second, "run", "--remote")
-    assert done.returncode in (0, 10, 11), done.stderr[-3000:]
-    assert repository.ran(done) == []
-    assert (second / "dvc.lock").read_bytes() == (first / "dvc.lock").read_bytes()
-    assert (second / layout.VERDICT).read_bytes() == (first / layout.VERDICT).read_bytes()
+def tip(root: Path) -> str:
+    return git(root.parent / "origin.git", "rev-parse", f"refs/heads/{BRANCH}").strip()
 
 
-@pytest.mark.slow
-def test_the_record_is_one_commit_on_the_branch_and_the_same_again(first: Path, tmp_path: Path) -> None:
-    second = tmp_path / "second"
-    shutil.copytree(first, second, symlinks=True)
-    proposed = tip(first)
-    (second / "notes.txt").write_text("not part of any record")
-    done = lockstep(second, "record", "--push", BRANCH)
-    assert done.returncode == 0, done.stderr
-    made = done.stdout.strip()
-    assert tip(first) == made
-    assert git(second, "rev-parse", "HEAD").strip() == made
-    assert git(second, "rev-list", "--parents", "--max-count=1", made).split() == [made, proposed]
-    changed = set(git(second, "diff", "--name-only", proposed, made).splitlines())
-    assert "dvc.lock" in changed
-    assert "reports/verdict.json" in changed
+def head(root: Path) -> str:
+    return git(root, "rev-parse", "HEAD").strip()
+
+
+def test_the_record_and_nothing_else_is_one_commit_on_the_branch(work: Path) -> None:
+    proposed = tip(work)
+    (work / "notes.txt").write_text("not part of any record")
+    (work / "staged.txt").write_text("nor is what somebody is about to commit")
+    git(work, "add", "staged.txt")
+    landed = land(work, BRANCH, "main")
+    assert (landed.judged, landed.status, landed.branch) == (proposed, "pass", BRANCH)
+    assert tip(work) == head(work) == landed.commit != proposed
+    assert git(work, "rev-list", "--parents", "--max-count=1", landed.commit).split() == [landed.commit, proposed]
+    changed = set(git(work, "diff", "--name-only", proposed, landed.commit).splitlines())
+    assert {"dvc.lock", "reports/verdict.json", "reports/references.json"} <= changed
     assert all(name == "dvc.lock" or name.startswith("reports/") for name in changed)
-    assert git(second, "status", "--porcelain") == "?? notes.txt\n"
-    assert git(second, "log", "--max-count=1", "--format=%an|%s", made).startswith("lockstep[bot]|Record: verdict ")
+    assert git(work, "status", "--porcelain") == "A  staged.txt\n?? notes.txt\n"
+    assert git(work, "log", "--max-count=1", "--format=%an|%s").startswith("lockstep[bot]|Record: verdict pass, model ")
 
-    again = lockstep(second, "record", "--push", BRANCH)
-    assert (again.returncode, again.stdout.strip(), tip(first)) == (0, made, made)
 
-    repeated = lockstep(first, "record", "--push", BRANCH, "--json")  # the same job once more, from what was proposed
-    assert repeated.returncode == 0, repeated.stderr
-    assert git(first, "rev-parse", "HEAD").strip() == made == tip(first)
+def test_again_it_changes_nothing(work: Path) -> None:
+    first = land(work, BRANCH, "main")
+    again = land(work, BRANCH, "main")
+    assert (again.commit, again.judged, tip(work)) == (first.commit, first.commit, first.commit)
 
-    git(first, "update-ref", "HEAD", proposed)
-    git(first, "reset", "--quiet")
-    git(second, "commit", "--quiet", "--allow-empty", "-m", "a person goes on")
-    git(second, "push", "--quiet", "origin", f"HEAD:{BRANCH}")
-    moved = tip(first)
-    late = lockstep(first, "record", "--push", BRANCH)
-    assert late.returncode == 16
-    assert f"is at {moved[:12]}, and this is the record of {proposed[:12]}: nothing was pushed" in late.stderr
-    assert tip(first) == moved
-    assert git(first, "rev-parse", "HEAD").strip() == proposed
 
-    document = (first / "params.yaml").read_text()
-    (first / "params.yaml").write_text(document.replace("max_steps: 3", "max_steps: 2"))
-    stale = lockstep(first, "record")
-    assert stale.returncode == 8
-    assert "there is no verdict to record" in stale.stderr
-    (first / "params.yaml").write_text(document)
+def test_the_same_job_once_more_takes_the_commit_that_is_there(work: Path) -> None:
+    proposed = tip(work)
+    first = land(work, BRANCH, "main")
+    git(work, "reset", "--quiet", "--soft", proposed)
+    git(work, "reset", "--quiet")
+    again = land(work, BRANCH, "main")
+    assert (again.judged, again.commit) == (proposed, first.commit)
+    assert head(work) == tip(work) == first.commit
+
+
+def test_without_a_branch_it_is_committed_here_alone(work: Path) -> None:
+    proposed = tip(work)
+    landed = land(work, target="main")
+    assert head(work) == landed.commit != proposed
+    assert tip(work) == proposed
+    assert git(work, "status", "--porcelain") == ""
+
+
+def test_a_branch_that_moved_keeps_what_it_has(work: Path) -> None:
+    proposed = tip(work)
+    other = work.parent / "other"
+    git(work.parent, "clone", "--quiet", "--branch", BRANCH, str(work.parent / "origin.git"), str(other))
+    git(other, "commit", "--quiet", "--allow-empty", "-m", "a person goes on")
+    git(other, "push", "--quiet", "origin", BRANCH)
+    moved = tip(work)
+    with pytest.raises(
+        Outrun, match=f"is at {moved[:12]}, and this is the record of {proposed[:12]}: nothing was pushed"
+    ):
+        land(work, BRANCH, "main")
+    assert (tip(work), head(work)) == (moved, proposed)
+    git(work.parent / "origin.git", "update-ref", "-d", f"refs/heads/{BRANCH}")
+    with pytest.raises(Outrun, match="is gone"):
+        land(work, BRANCH, "main")
+
+
+def test_a_remote_that_refuses_or_lies_is_told_and_nothing_changes_here(work: Path) -> None:
+    proposed = tip(work)
+    git_service.hook(work.parent / "origin.git", "pre-receive", "echo the branch is protected; exit 1")
+    with pytest.raises(RemoteRefused, match="the branch is protected: nothing was pushed"):
+        land(work, BRANCH, "main")
+    assert (tip(work), head(work)) == (proposed, proposed)
+    git(work, "remote", "set-url", "origin", str(work.parent / "nowhere.git"))
+    with pytest.raises(RemoteRefused, match="git ls-remote origin"):
+        land(work, BRANCH, "main")
+    assert head(work) == proposed
+
+
+@pytest.mark.parametrize("name", ["", "-f", "a..b", "with space", "refs/heads/../x", "x\ny", "--upload-pack=evil"])
+def test_what_is_no_branch_is_refused(work: Path, name: str) -> None:
+    with pytest.raises((ParamsRefused, Outrun), match=r"is no name of a branch|is gone"):
+        land(work, name, "main")
+
+
+def test_no_record_without_a_verdict_of_these_parameters(work: Path) -> None:
+    text = (work / "params.yaml").read_text()
+    (work / "params.yaml").write_text(text.replace("learning_rate: 0.002", "learning_rate: 0.003"))
+    with pytest.raises(EvidenceRefused, match=r"there is no verdict to record: the verdict is void: params.yaml: train"):
+        land(work, BRANCH, "main")
+    (work / "params.yaml").write_text(text + "\n# a remark that is not committed\n")
+    with pytest.raises(EvidenceRefused, match=r"params.yaml: is not what HEAD has, and a stage reads it"):
+        land(work, BRANCH, "main")
+    (work / "params.yaml").write_text(text)
+    report_tree.bad_data(work)
+    with pytest.raises(EvidenceRefused, match="validate refused the data"):
+        land(work, BRANCH, "main")
 
 
 def test_without_a_commit_there_is_nothing_to_record(tmp_path: Path) -> None:
-    done = lockstep(tmp_path, "record")
-    assert done.returncode == 8
-    assert "git has no commit here" in done.stderr
+    with pytest.raises(EvidenceRefused, match="git has no commit here"):
+        land(tmp_path)
 
 
 @pytest.mark.parametrize(
