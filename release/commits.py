@@ -56,6 +56,9 @@ def target(root: Path, name: str | None = None) -> tuple[str, str | None]:
             raise EvidenceRefused(f"{name}: git knows no such commit here", "fetch the target branch, or name another")
         return name, commit
     for candidate in _TARGETS:
+        # A branch that somebody called HEAD is fetched to the name of the default branch's pointer, and is none.
+        if candidate.endswith("/HEAD") and _git(root, "symbolic-ref", "--quiet", candidate, may_fail=True) is None:
+            continue
         if commit := resolve(root, candidate):
             return candidate.removeprefix("refs/remotes/").removeprefix("refs/heads/"), commit
     head = resolve(root, "HEAD")

@@ -49,9 +49,13 @@ def reconcile(root: Path, fix: bool = False) -> Reconciled:
     findings = [finding for each in found.values() for finding in each.findings]
     findings += tags.check(ledger, tip, params.serve.name, names, fix)
     known = past.releases(ledger, tip, names)
-    findings += _mlflow(root, params, known, found, fix)
+    not_asked, store = [], mlflow.address(root, params)
+    if mlflow.absent(store) and not fix:
+        not_asked.append(f"MLflow: {store.shown} is not here; --fix makes it")
+    else:
+        findings += _mlflow(root, params, store, known, found, fix)
     findings += registry.check(root, _images(ledger, tip, known, found), fix)
-    where, not_asked = cluster.current(), []
+    where = cluster.current()
     if isinstance(where, str):
         not_asked.append(f"cluster: {where}")
     else:
@@ -85,8 +89,9 @@ def lines(found: Reconciled) -> list[str]:
     return [*told, *(f"not asked    {line}" for line in found.not_asked)]
 
 
-def _mlflow(root: Path, params: Params, known: Released, found: Mapping[str, Desired], fix: bool) -> list[Finding]:
-    where = mlflow.address(root, params)
+def _mlflow(
+    root: Path, params: Params, where: mlflow.Address, known: Released, found: Mapping[str, Desired], fix: bool
+) -> list[Finding]:
     runs = past.runs(root, [pointer.commit for pointer, _ in known.values()], DEADLINE)
     releases = [
         mlflow.version(pointer, envelope.statement if envelope else None, runs.get(pointer.commit))

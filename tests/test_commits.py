@@ -44,6 +44,15 @@ def test_a_branch_named_like_a_ref_is_not_the_ref(root: Path, name: str) -> None
     assert commits.resolve(root, name) == tip
 
 
+def test_a_branch_that_somebody_called_head_is_not_the_target(root: Path) -> None:
+    tip, evil = _hash(root, "main"), _hash(root, "main~1")
+    git(root, "update-ref", "refs/remotes/origin/main", tip)
+    git(root, "update-ref", "refs/remotes/origin/HEAD", evil)  # what fetching all branches of such a remote leaves
+    assert commits.target(root) == ("origin/main", tip)
+    git(root, "symbolic-ref", "refs/remotes/origin/HEAD", "refs/remotes/origin/main")
+    assert commits.target(root) == ("origin/HEAD", tip)
+
+
 def test_nothing_stands_for_another_object(root: Path) -> None:
     tip, old = _hash(root, "main:file"), _hash(root, "main~1:file")
     git(root, "replace", tip, old)

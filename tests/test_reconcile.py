@@ -61,6 +61,16 @@ def test_mirrors_are_mended_from_git_and_git_stays_as_it_is(world: World, databa
     assert git(world.root, "status", "--porcelain") == ""
 
 
+def test_a_fresh_clone_has_no_store_and_is_not_told_that_it_drifted(world: World, database: Path) -> None:
+    database.unlink()
+    found = reconcile(world.root)
+    assert found.not_asked[0] == f"MLflow: sqlite:///{database} is not here; --fix makes it"
+    assert refusal(found) is None
+    assert not database.exists()
+    assert told(reconcile(world.root, fix=True)) == {("MLflow", f"registered model {NAME}", True)}
+    assert database.exists()
+
+
 def test_everything_that_was_changed_is_found_in_one_go_and_what_can_be_is_mended(world: World, database: Path) -> None:
     reconcile(world.root, fix=True)
     client = mlflow_service.client(f"sqlite:///{database}")

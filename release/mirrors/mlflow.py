@@ -50,6 +50,12 @@ def address(root: Path, params: Params) -> Address:
     return Address(uri, _public(uri))
 
 
+def absent(where: Address) -> bool:
+    """Whether it is a SQLite file that is not here, as in a clone in which nothing was run: it mirrors nothing."""
+    path = where.uri.removeprefix(_SQLITE)
+    return path != where.uri and ":memory:" not in path and not Path(path).exists()
+
+
 def version(pointer: Pointer, statement: Statement | None, run: str | None) -> Release:
     """The version that mirrors what ``pointer`` names. Without its statement, its lineage is not compared."""
     tags = {VERSION: pointer.version, f"{PREFIX}image": pointer.digest}
