@@ -610,9 +610,12 @@ def test_a_trickle_of_bytes_ends_at_the_deadline(api: StandIn, clone: Path) -> N
 def test_code_owners_own_what_doctor_guards_and_not_the_parameters() -> None:
     rules = owners.parse((ROOT / ".github" / "CODEOWNERS").read_text())
     assert [file for file in owners.GUARDED if not owners.owner_of(rules, file)] == []
-    for free in ("params.yaml", "dvc.lock", "reports/verdict.json", "README.md"):
+    for free in ("params.yaml", "dvc.lock", "reports/verdict.json", "README.md", "datasets/tickets.jsonl"):
         assert owners.owner_of(rules, free) == ()
-    for pattern in re.findall(r"^(/\S+)", (ROOT / ".github" / "CODEOWNERS").read_text(), re.MULTILINE):
+    for odd in ("click.py", "dvc/__init__.py", "setup.py", "sitecustomize.py", "newcomer"):
+        assert owners.owner_of(rules, odd) != ()
+    patterns = re.findall(r"^(/\S+)", (ROOT / ".github" / "CODEOWNERS").read_text(), re.MULTILINE)
+    for pattern in set(patterns) - {"/datasets/"}:  # where docs/first-pull-request.md has a team put its own
         assert (ROOT / pattern.strip("/")).exists(), pattern
 
 
