@@ -53,6 +53,6 @@ DOWNLOADS = STATE / "downloads"
 ANSWERS = STATE / "answers"  # generated texts by the digest of all that decides them
 IMAGE = STATE / "image"  # the OCI layout that `lockstep build` writes unless it pushes
 LAYERS = STATE / "layers.json"  # digests of layers by the digest of the file in them
-REFUSAL = STATE / "refusal.json"  # the last refusal of a stage, for `lockstep run`
+REFUSAL = STATE / "refusal.json"  # the last refusal: checks/refused.py
 
 SPLIT_NAMES = ("train", "valid", "test")

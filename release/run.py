@@ -1,23 +1,24 @@
 """run: the pipeline through DVC, to a verdict."""
 
-import json
 import os
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from checks import layout
+from checks import refused
 from checks.errors import MachineRefused, Refusal, RemoteRefused
+from checks.refused import Refused
 from release import references
 
 
 class StageRefused(Refusal):
-    """A stage refused; it has said why. Carries that stage's own exit code."""
+    """A stage refused; it has said why, and left ``word``. Carries that stage's own exit code."""
 
-    def __init__(self, stage: str, code: int) -> None:
-        super().__init__(f"{stage} refused", "mend what it says above, then run again; finished stages are kept")
-        self.exit_code = code
+    def __init__(self, word: Refused) -> None:
+        super().__init__(f"{word.stage} refused", "mend what it says above, then run again; finished stages are kept")
+        self.exit_code = word.exit_code
+        self.word = word
 
 
 REMOTE = "LOCKSTEP_REMOTE"  # set for stages that may keep something on the DVC remote while they work
@@ -72,28 +73,18 @@ def python(root: Path, arguments: list[str], name: str, more: Mapping[str, str] 
 
     ``more`` is added to its environment.
     """
-    refusal = root / layout.REFUSAL
-    refusal.unlink(missing_ok=True)
+    refused.forget(root)
     try:
         env = environment() | dict(more or {})
         code = subprocess.run([sys.executable, *arguments], cwd=root, env=env, check=False).returncode
     except OSError as error:
         raise MachineRefused(f"{sys.executable}: {error.strerror}", "make the virtual environment again") from error
-    if code and (refused := said(refusal)):
-        raise StageRefused(*refused)
+    if code and (word := refused.read(root)):
+        raise StageRefused(word)
     if code:
         raise MachineRefused(
-            f"{name} ended with {code}", "read its lines above; `lockstep doctor` says what is missing"
+            f"{name} ended with {code}", "read what it printed; `lockstep doctor` says what is missing"
         )
-
-
-def said(path: Path) -> tuple[str, int] | None:
-    """The stage that refused and its exit code; None when no stage left word."""
-    try:
-        word = json.loads(path.read_text(encoding="utf-8"))
-        return str(word["stage"]), int(word["exit_code"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 def environment() -> dict[str, str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from checks import files, layout, params_file
+from checks import layout, params_file, refused
 from checks.errors import Refusal
 from checks.params import Params
 
@@ -26,13 +26,14 @@ def run(name: str, stage: Stage) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # Read when torch is loaded: threads that spin while they wait make training several times slower on a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    params = refused.params(root)  # of now: it may be edited while the stage works
     try:
-        (root / layout.REFUSAL).unlink(missing_ok=True)
+        refused.forget(root)
         click.echo(f"{name}: {stage(params_file.load(root / layout.PARAMS), root)}", err=True)
     except Refusal as refusal:
         lines = [f"{name}: {refusal}", *(f"{name}: {other}" for other in refusal.others)]
         click.echo("\n".join(lines), err=True)
-        files.write_json(root / layout.REFUSAL, {"stage": name, "exit_code": refusal.exit_code, "lines": lines})
+        refused.write(root, refused.of(name, refusal, params))
         sys.exit(refusal.exit_code)
     except KeyboardInterrupt:
         click.echo(f"{name}: interrupted; run the same command again to go on", err=True)

@@ -26,11 +26,13 @@ def estimate(root: Path, target: str | None, as_json: bool) -> None:
     gate, here or on the target branch; with 0 when nothing was recorded to scale from.
     """
     from release import estimate as verb
+    from release import refusals
 
-    found = verb.estimate(root, target)
-    click.echo(to_json(found.model_dump(mode="json")) if as_json else _shown(found))
-    if refusal := verb.refusal(found):
-        raise refusal
+    with refusals.recorded(root, "estimate"):
+        found = verb.estimate(root, target)
+        click.echo(to_json(found.model_dump(mode="json")) if as_json else _shown(found))
+        if refusal := verb.refusal(found):
+            raise refusal
 
 
 def _shown(found: "Estimate") -> str:

@@ -24,9 +24,11 @@ def run(root: Path, targets: tuple[str, ...], force: bool, remote: bool) -> None
     Only what changed is run. Exits as `lockstep gate` does when the pipeline reaches its verdict.
     """
     from release import gate as verb
+    from release import refusals
     from release import run as pipeline
 
-    pipeline.run(root, targets, force, remote)
+    with refusals.recorded(root, "run"):
+        pipeline.run(root, targets, force, remote)
     if targets and "gate" not in targets:
         return
     verdict = verb.gate(root)
