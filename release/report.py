@@ -4,6 +4,7 @@ First what was decided and why, then what to do, then everything that a reviewer
 exceeds what GitHub takes: whole sections are left out, the least needed first, and the comment names them.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +16,7 @@ from checks import layout
 from checks.errors import EvidenceRefused
 from checks.rows import Record
 from checks.verdict import Status
-from release.reporting import blocks, changes, facts, flips, metrics, places, quality, training, verdicts
+from release.reporting import blocks, changes, facts, flips, landed, metrics, places, quality, training, verdicts
 from release.reporting.blocks import Section
 from release.reporting.facts import Facts, State
 
@@ -29,13 +30,15 @@ class Options(NamedTuple):
     """``target``: the branch that this one is held against; None: as ``commits.target`` finds it.
 
     ``assets``: the address below which ``reports/plots`` was published, by the same paths. ``links``: more places to
-    look, as labels and addresses. ``number``: the pull request's. ``limit``: characters of the Markdown.
+    look, as labels and addresses. ``number``: the pull request's. ``commit``: the full hash of the commit that is to
+    pass: it must hold the record; None: nothing is said of any. ``limit``: characters of the Markdown.
     """
 
     target: str | None = None
     assets: str | None = None
     links: tuple[tuple[str, str], ...] = ()
     number: int | None = None
+    commit: str | None = None
     limit: int = LIMIT
 
 
@@ -47,7 +50,10 @@ class Part(Record):
 
 
 class Report(Record):
-    """``status`` is what was decided, None where nothing holds. ``passes`` is what a check says: held, and a pass."""
+    """``status`` is what was decided, None where nothing holds.
+
+    ``passes`` is what a check says: held, a pass, and in the commit that was named.
+    """
 
     state: State
     status: Status | None
@@ -69,6 +75,8 @@ def report(root: Path, options: Options | None = None) -> Report:
     links = [(_label(label), blocks.address(url)) for label, url in options.links]
     images = _published(options.assets) if options.assets else {}
     found = facts.gather(root, options.target)
+    if options.commit is not None and found.state == "held":
+        found = dataclasses.replace(found, lacking=landed.lacking(root, options.commit))
     sections = [each for each in _sections(root, found, options, links, images) if each is not None]
     kept = _fitting(sections, options.limit - _RESERVED)
     left_out = tuple(each.name for each in sections if each not in kept)
@@ -77,7 +85,7 @@ def report(root: Path, options: Options | None = None) -> Report:
     return Report(
         state=found.state,
         status=found.status if found.state in ("held", "recorded") else None,
-        passes=found.state == "held" and found.status == "pass",
+        passes=found.state == "held" and found.status == "pass" and found.lacking is None,
         title=verdicts.title(found),
         markdown="\n\n".join(map(blocks.markdown, kept)) + "\n",
         text="\n\n".join(map(blocks.plain, sections)) + "\n",

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from checks import chain, digest, files, gates, layout, pointer, scoring
 from checks.evidence import DataReport, EvaluationReport, Expectation, Interval, PrepareReport, TrainReport
 from checks.params import Params
@@ -63,8 +65,19 @@ def pull_request(root: Path, right: int = 180, change: Change | None = None, edi
         change(value)
     params = as_params(value)
     record(root, value, b"third", right, edit)
+    for path in left_to_git(root):
+        if not path.exists():
+            path.write_text("from a run\n")
     commit(root, "a change")
     return params
+
+
+def left_to_git(root: Path) -> list[Path]:
+    """The outputs that dvc.yaml leaves to git."""
+    stages = yaml.safe_load((root / layout.PIPELINE).read_text())["stages"].values()
+    outs = [out for stage in stages for kind in ("outs", "metrics", "plots") for out in stage.get(kind, [])]
+    named = [each for out in outs if isinstance(out, dict) for each in out.items()]
+    return [root / name for name, said in named if said.get("cache") is False]
 
 
 def record(root: Path, value: dict[str, Any], weights: bytes, right: int, edit: Edit | None = None) -> Path:

@@ -115,12 +115,6 @@ def test_the_interpreter_of_the_command_is_the_one_that_stages_find() -> None:
     assert shutil.which("python", path=path) == str(Path(sys.executable).parent / "python")
 
 
-def test_a_refusal_file_that_is_damaged_is_not_believed(tmp_path: Path) -> None:
-    assert run.said(tmp_path / "absent.json") is None
-    (tmp_path / "refusal.json").write_text('{"stage": "train"')
-    assert run.said(tmp_path / "refusal.json") is None
-
-
 # doctor
 
 

@@ -13,7 +13,7 @@ import yaml
 from click.testing import CliRunner
 from safetensors.numpy import save_file
 
-from checks import cost, digest, files, layout, tensors
+from checks import cost, digest, files, layout, refused, tensors
 from checks.cost import Span, Training
 from checks.errors import DataRefused, EvidenceRefused, Refusal
 from checks.evidence import TrainReport
@@ -282,6 +282,30 @@ def test_even_the_low_end_above_a_bound_is_refused_by_name_with_what_to_do(root:
     code, told = _lockstep(root)
     assert code == 0
     assert "note: is_cheap of params.yaml: train_minutes 37 (24.7 to 55.5) likely exceeds 25" in told
+
+
+def test_a_refusal_is_what_the_comment_says_until_an_estimate_passes(root: Path) -> None:
+    _epochs(root, 8)
+    report_tree.commit(root, "more epochs")
+    assert _lockstep(root)[0] == 10
+    found = report(root, Options(target="main"))
+    assert found.state == "refused"
+    assert found.title.startswith("Estimate refused: over the budget before training: is_cheap of params.yaml: ")
+    assert "train 62% of it" in found.text
+    _epochs(root, 4)
+    report_tree.commit(root, "fewer")
+    assert report(root, Options(target="main")).state == "void"  # it was about another commit
+    assert _lockstep(root)[0] == 0
+    assert refused.read(root) is None
+
+
+def test_an_estimate_that_cannot_be_made_leaves_word_too(root: Path) -> None:
+    _epochs(root, 4)
+    (root / layout.DATA_REPORT).unlink()
+    assert _lockstep(root)[0] == 8
+    word = refused.read(root)
+    assert word is not None
+    assert (word.stage, word.exit_code) == ("estimate", 8)
 
 
 def test_the_targets_budget_is_asked_too(root: Path) -> None:

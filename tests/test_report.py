@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from checks import files, layout
-from checks.errors import EvidenceRefused
+from checks import files, layout, refused
+from checks.errors import EvidenceRefused, Refusal, TrainingRefused, VerdictFailed
 from checks.evidence import EvaluationReport
 from checks.rows import Prediction
 from release import report as renderer
 from release.report import Options, Report, report
 from tests import evidence_tree, report_tree
 from tests.conftest import as_params
-from tests.pipeline_repository import git
+from tests.pipeline_repository import git, write_params
 from tests.test_report_text import LINKED, NASTY, RENDERER, Seen, gfm
 
 SNAPSHOTS = Path(__file__).parent / "snapshots" / "report"
@@ -61,6 +61,35 @@ def _without_weights(root: Path) -> None:
     shutil.rmtree(root / "models")
 
 
+def _refused(stage: str, why: Refusal) -> Make:
+    """A learning rate that was committed, and what refused it."""
+
+    def make(root: Path) -> None:
+        report_tree.pull_request(root)
+        value = report_tree.document()
+        value["train"]["learning_rate"] = 0.5
+        write_params(root, value)
+        report_tree.commit(root, "a higher learning rate")
+        head = git(root, "rev-parse", "HEAD").strip()
+        refused.write(root, refused.of(stage, why, refused.params(root), head))
+
+    return make
+
+
+def _elsewhere(root: Path) -> None:
+    """The record was never committed: HEAD has main's."""
+    report_tree.pull_request(root)
+    git(root, "reset", "--quiet", "main", "--", "dvc.lock", "reports")
+    git(root, "commit", "--quiet", "--amend", "--no-edit", "--date", report_tree.WHEN)
+
+
+NOT_FINITE = TrainingRefused("the loss is not finite at step 12", "lower train.learning_rate, or raise train.warmup")
+OVER = VerdictFailed(
+    "over the budget before training: is_cheap of params.yaml: train_minutes 40 (26.7 to 60) exceeds 25",
+    "train 62% of it (train.epochs or max_steps), or let code owners raise the bound",
+    ("is_cheap of main:params.yaml: cost 3.1 (2.2 to 4.6) exceeds 2",),
+)
+
 # Outcome, how it is made, state, status, whether the check passes.
 OUTCOMES: dict[str, tuple[Make, str, str | None, bool]] = {
     "pass": (_passing, "held", "pass", True),
@@ -69,6 +98,9 @@ OUTCOMES: dict[str, tuple[Make, str, str | None, bool]] = {
     "weakened": (lambda root: report_tree.pull_request(root, 110, _weakened), "held", "fail", False),
     "void": (_void, "void", None, False),
     "bad-data": (_bad, "bad-data", None, False),
+    "refused": (_refused("train", NOT_FINITE), "refused", None, False),
+    "refused-estimate": (_refused("estimate", OVER), "refused", None, False),
+    "not-landed": (_elsewhere, "held", "pass", False),
     "recorded": (_recorded, "recorded", "pass", False),
     "without-weights": (_without_weights, "held", "pass", True),
 }
@@ -81,7 +113,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Report]:
     reports = {}
     for name, (make, *_) in OUTCOMES.items():
         make(folder / name)
-        reports[name] = report(folder / name, FOR)
+        commit = git(folder / name, "rev-parse", "HEAD").strip() if name == "not-landed" else None
+        reports[name] = report(folder / name, FOR._replace(commit=commit))
     return reports
 
 
@@ -127,6 +160,9 @@ def test_only_a_pass_that_holds_passes(name: str, made: dict[str, Report]) -> No
         ),
         ("void", ["Void", "data/predictions/candidate.jsonl"]),
         ("bad-data", ["Data refused: 1 of 2 expectations fail", "no verdict"]),
+        ("refused", ["❌ **train refused**: the loss is not finite at step 12"]),
+        ("refused-estimate", ["❌ **Estimate refused**: ", "is_cheap", "train_minutes 40"]),
+        ("not-landed", ["Pass, and the record is not on the branch", "does not have, as judged", "`dvc.lock`"]),
         ("recorded", ["Pass as recorded, not asked again here"]),
     ],
 )

@@ -18,13 +18,23 @@ from checks.errors import EvidenceRefused, ParamsRefused, Refusal
 from checks.evidence import DataReport, EvaluationReport, PrepareReport, TrainReport
 from checks.params import Params
 from checks.policy import Change
+from checks.refused import Refused
 from checks.verdict import Status, Verdict
-from release import commits, gate, record, references, target_policy
+from release import commits, gate, record, references, refusals, target_policy
 from release.target_policy import PolicyJudgement
 
-State = Literal["held", "recorded", "void", "bad-data"]
+State = Literal["held", "recorded", "void", "bad-data", "refused"]
+_DATA = ("fetch", "prepare", "validate")
 _HEAVY = (layout.BASE, layout.RAW, layout.ADAPTER, layout.MERGED)
 M = TypeVar("M", bound=BaseModel)
+
+
+class Lacking(NamedTuple):
+    """A commit that does not hold this record: ``paths`` are not in it as they lie here, or, for ``why``, who knows."""
+
+    commit: str
+    paths: tuple[str, ...] = ()
+    why: str = ""
 
 
 class Target(NamedTuple):
@@ -43,7 +53,8 @@ class Facts:
     """``held``: every gate was asked again. ``recorded``: what that needs is not all here. ``void``: it does not hold.
 
     ``bad-data``: validate refused these splits, so that there is no verdict. ``refusal`` says why there is none.
-    ``missing`` are the paths that were not here. ``changes`` are those of the policy.
+    ``refused``: the command that should have made it refused, about this very commit. ``missing`` are the paths that
+    were not here. ``changes`` are those of the policy. ``lacking``: the commit that is judged has not this record.
     """
 
     state: State
@@ -58,7 +69,9 @@ class Facts:
     data: DataReport | None = None
     prepare: PrepareReport | None = None
     refusal: Refusal | None = None
+    refused: Refused | None = None
     missing: tuple[str, ...] = ()
+    lacking: Lacking | None = None
 
     @property
     def status(self) -> Status | None:
@@ -76,20 +89,26 @@ def gather(root: Path, ref: str | None) -> Facts:
     in_git = commits.has_repository(root)
     target = _target(root, ref)
     commit = commits.resolve(root, "HEAD") if in_git else None
+    refused = refusals.current(root, commit)
     try:
         document = params_file.document(root / layout.PARAMS)
         params = params_file.load(root / layout.PARAMS)
-    except ParamsRefused as refused:
-        return Facts("void", target, commit, None, refusal=refused)
+    except ParamsRefused as why:
+        return Facts("refused" if refused else "void", target, commit, None, refusal=why, refused=refused)
     data, prepare = _stored(root, layout.DATA_REPORT, DataReport), _stored(root, layout.PREPARE_REPORT, PrepareReport)
     common: dict[str, Any] = {"data": data, "prepare": prepare, "params": params}
-    if data is not None and not data.success and prepare is not None and _are_about(data, prepare):
+    is_older = refused is not None and refused.stage in ("fetch", "prepare")  # than what refused: of other data
+    if data is not None and not data.success and prepare is not None and _are_about(data, prepare) and not is_older:
         return Facts("bad-data", target, commit, document, changes=_changes(target, params, prepare), **common)
     try:
         return _judged(root, target, commit, document, params, common)
-    except EvidenceRefused as refused:
-        changes = _changes(target, params, prepare)
-        return Facts("void", target, commit, document, changes=changes, refusal=refused, **common)
+    except EvidenceRefused as why:
+        common |= {"changes": _changes(target, params, prepare), "refusal": why}
+    if refused is None:
+        return Facts("void", target, commit, document, **common)
+    if record.differences(root, _DATA):  # the data reports are those of an earlier run
+        common |= {"data": None, "prepare": None}
+    return Facts("refused", target, commit, document, refused=refused, **common)
 
 
 def _judged(

@@ -15,7 +15,7 @@ def look(facts: Facts, links: Sequence[tuple[str, str]]) -> Section | None:
     train = facts.evidence.reports.train if facts.evidence and facts.state != "void" else None
     if train is not None:
         lines.append(("MLflow run ", Data(train.mlflow_run)))
-    if facts.state != "void":
+    if facts.state != "void" and facts.data is not None:
         lines.append((f"Data Docs: `{layout.DATA_DOCS / 'index.html'}` (`dvc pull {layout.DATA_DOCS}` brings them)",))
     if facts.state in ("held", "recorded"):
         lines.append((f"Every mistake: `{layout.SUMMARY}`; every figure: `{layout.EVALUATION}`, `{layout.VERDICT}`",))
@@ -28,7 +28,12 @@ def again(facts: Facts, number: int | None) -> Section:
     fetch = [f"git fetch origin pull/{number}/head"] if number is not None else []
     lines = [*fetch, f"git checkout {commit}"] if commit else []
     ask = "lockstep gate" if facts.judgement is None else f"lockstep gate --policy-from {facts.judgement.commit[:12]}"
-    lines += ["lockstep run validate"] if facts.state == "bad-data" else ["dvc pull", "lockstep run", ask]
+    if facts.refused is not None and facts.refused.stage == "estimate":
+        lines += ["lockstep run validate", "lockstep estimate"]
+    elif facts.refused is not None:
+        lines += ["dvc pull --allow-missing", "lockstep run"]
+    else:
+        lines += ["lockstep run validate"] if facts.state == "bad-data" else ["dvc pull", "lockstep run", ask]
     return Section("reproduce", "", [Folded("Do it again on your machine", [Code(lines)])], keep=70)
 
 

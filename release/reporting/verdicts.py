@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from checks import layout
+from checks.refused import Refused
 from checks.verdict import Finding, Status, Verdict
 from release.reporting import metrics
 from release.reporting.blocks import (
@@ -20,34 +21,41 @@ from release.reporting.blocks import (
     line,
     row,
 )
-from release.reporting.facts import Facts
+from release.reporting.facts import Facts, Lacking
+from release.reporting.text import visible
 
 MARKS = {"pass": "✅", "fail": "❌", "inconclusive": "⚠️"}
 _VOID = "🚫"
 _REASONS = 20  # lines of a void verdict
+_TITLE = 160  # characters of a reason in a title
 
 
 def head(facts: Facts) -> Section:
     """The verdict, its reason, and what to do about it."""
     first, *others = _told(facts)
     blocks: list[Block] = [Paragraph(first), *(Paragraph(each) for each in others)]
-    if facts.refusal is not None and facts.refusal.others:
-        shown = facts.refusal.others[:_REASONS]
+    refusal = facts.refused or facts.refusal
+    if refusal is not None and refusal.others:
+        shown = refusal.others[:_REASONS]
         lines: list[Line] = [(Said(text),) for text in shown]
-        if len(facts.refusal.others) > len(shown):
-            lines.append((f"…and {len(facts.refusal.others) - len(shown)} more",))
+        if len(refusal.others) > len(shown):
+            lines.append((f"…and {len(refusal.others) - len(shown)} more",))
         blocks.append(Bullets(lines))
     return Section("verdict", "", [*blocks, Paragraph((Bold(("What to do:",)), " ", *_next(facts)))], keep=100)
 
 
 def title(facts: Facts) -> str:
-    """The verdict in a few words of our own: a check's title."""
+    """The verdict in a few words: a check's title, which is no Markdown."""
+    if facts.refused is not None:
+        return f"{_who(facts.refused)} refused: {visible(facts.refused.what, _TITLE)}"
     if facts.state == "bad-data":
         return f"data refused: {_failed(facts)} expectations fail; nothing was trained"
     if facts.state == "void" or facts.verdict is None:
         return "void: the verdict is not about what lies here"
     if facts.state == "recorded":
         return f"{facts.verdict.status} as recorded, not asked again here"
+    if facts.status == "pass" and facts.lacking is not None:
+        return "pass, and the record is not on the branch: run again"
     undone = [finding.gate for finding in _undone(facts)]
     return f"{facts.status}: {', '.join(undone[:4])}{'…' if len(undone) > 4 else ''}" if undone else f"{facts.status}"
 
@@ -86,6 +94,15 @@ def _told(facts: Facts) -> Iterator[Line]:
             " Nothing was trained, and there is no verdict.", *weakened,
         )  # fmt: skip
         return
+    if facts.refused is not None:
+        yield line(
+            f"{MARKS['fail']} ",
+            Bold((Said(_who(facts.refused)), " refused")),
+            ": ",
+            Said(facts.refused.what),
+            *weakened,
+        )
+        return
     if facts.state == "void" or verdict is None:
         why = facts.refusal.what.removeprefix("the verdict is void: ") if facts.refusal else "there is no verdict"
         yield line(f"{_VOID} ", Bold(("Void",)), ": ", Said(why), *weakened)
@@ -97,8 +114,14 @@ def _told(facts: Facts) -> Iterator[Line]:
             f"{_VOID} ", Bold((f"{status.capitalize()} as recorded, not asked again here", ".")),
             " The check does not pass on a record alone.", *weakened,
         )  # fmt: skip
+    elif status == "pass" and facts.lacking is not None:
+        yield line(
+            f"{_VOID} ", Bold(("Pass, and the record is not on the branch",)), ": ", *_lacking(facts.lacking), *weakened
+        )
     else:
         yield line(f"{MARKS[status]} ", Bold((status.capitalize(),)), ": ", *_why(facts, status), *weakened)
+        if facts.lacking is not None:
+            yield line("The record is not on the branch: ", *_lacking(facts.lacking))
     if facts.state == "held" and facts.missing:
         yield line(
             "Not hashed here, because they are not here: ", *_names(facts.missing),
@@ -147,11 +170,16 @@ def _next(facts: Facts) -> Line:
     if facts.state == "bad-data":
         where = "mend the source, or a rule or bound in `params.yaml` under `prepare` and `validate`, and push."
         return (where, " `lockstep run validate` asks again in minutes, without a GPU.")
+    if facts.refused is not None:
+        return (Said(facts.refused.todo),)
     if facts.state == "void" or verdict is None:
         return ("run `lockstep run`, commit `dvc.lock` and `reports/`, and push.",)
     if facts.state == "recorded":
         bring = "`dvc pull data/splits data/predictions data/probes.json`"
         return (f"bring what is not here ({bring}) and ask again. Not here: ", *_names(facts.missing), ".")
+    if facts.status == "pass" and facts.lacking is not None:
+        again = "see why `lockstep record` did not put it there, and run again"
+        return (f"{again}; or commit `dvc.lock` and `reports/` as they lie here, and push.",)
     if facts.status == "pass":
         return ("merge it. What lands is what was judged: the release takes these digests and trains nothing again.",)
     if judgement is not None and verdict.status == "pass":
@@ -182,6 +210,16 @@ def _names(paths: tuple[str, ...]) -> tuple[Piece, ...]:
     for path in paths[:6]:
         shown += [", " if shown else "", Data(path)]
     return (*shown, f" and {len(paths) - 6} more") if len(paths) > 6 else tuple(shown)
+
+
+def _lacking(lacking: Lacking) -> Line:
+    if not lacking.paths:
+        return ("commit ", Data(lacking.commit[:12]), " is not known to hold it: ", Said(lacking.why), ".")
+    return ("commit ", Data(lacking.commit[:12]), " does not have, as judged: ", *_names(lacking.paths), ".")
+
+
+def _who(refused: Refused) -> str:
+    return refused.stage.capitalize() if refused.stage == "estimate" else refused.stage
 
 
 def _count(number: int, what: str) -> str:

@@ -1,0 +1,91 @@
+"""A refusal as it is handed on: what stages, `lockstep run` and `lockstep estimate` leave for the report.
+
+The last one only, in .lockstep/refusal.json::
+
+    {"schema_version": 1, "stage": "train", "exit_code": 5, "what": "the loss is not finite at step 12",
+     "todo": "lower train.learning_rate", "others": [], "commit": "6f0c…", "params": "sha256:…"}
+
+It is about one commit and one params.yaml, and says nothing of any other. A stage does not know the commit:
+`lockstep run` adds it.
+"""
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError
+
+from checks import digest, files, layout
+from checks.errors import EvidenceRefused, MachineRefused, Refusal
+from checks.evidence import Digest
+from checks.rows import Record
+
+_LARGEST = 1 << 20  # bytes: the file comes from another machine
+_LONGEST = 2000  # characters of one sentence
+_MOST = 100  # further problems
+
+Stage = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,39}$")]
+
+
+class Refused(Record):
+    """``stage`` refused, or the verb of that name. ``commit``: HEAD, None where there is none or nobody asked git.
+
+    ``params``: of params.yaml as it was read, None where there was none.
+    """
+
+    schema_version: Literal[1] = 1
+    stage: Stage
+    exit_code: Annotated[int, Field(ge=2, lt=64)]
+    what: str
+    todo: str
+    others: tuple[str, ...] = ()
+    commit: Annotated[str, Field(pattern=r"^([0-9a-f]{40}|[0-9a-f]{64})$")] | None = None
+    params: Digest | None = None
+
+
+def of(stage: str, refusal: Refusal, params: str | None, commit: str | None = None) -> Refused:
+    """What ``stage`` hands on of ``refusal``."""
+    return Refused(
+        stage=stage, exit_code=refusal.exit_code, what=_written(refusal.what), todo=_written(refusal.todo),
+        others=tuple(map(_written, refusal.others[:_MOST])), commit=commit, params=params,
+    )  # fmt: skip
+
+
+def params(root: Path) -> str | None:
+    """The digest of params.yaml as it is now."""
+    try:
+        return digest.of_file(root / layout.PARAMS).sha256
+    except EvidenceRefused:
+        return None
+
+
+def write(root: Path, found: Refused) -> None:
+    """Leave word. Where that is impossible the refusal itself still counts."""
+    with suppress(OSError):
+        files.write_json(root / layout.REFUSAL, found)
+
+
+def read(root: Path) -> Refused | None:
+    """The last refusal; None where there is none, or what lies there is none."""
+    path = root / layout.REFUSAL
+    try:
+        if path.is_symlink() or not path.is_file():
+            return None
+        with path.open("rb") as stream:
+            text = stream.read(_LARGEST + 1)
+        return Refused.model_validate_json(text) if len(text) <= _LARGEST else None
+    except (OSError, ValidationError):
+        return None
+
+
+def forget(root: Path) -> None:
+    """Take the last refusal away. Raises MachineRefused where it stays."""
+    try:
+        (root / layout.REFUSAL).unlink(missing_ok=True)
+    except OSError as error:
+        raise MachineRefused(f"{layout.REFUSAL}: {error.strerror}", "remove it by hand") from error
+
+
+def _written(text: str) -> str:
+    """As UTF-8 can say it: a file's name may be no text."""
+    return text[:_LONGEST].encode("utf-8", "replace").decode()
