@@ -23,6 +23,7 @@ from release.github import Comment, Conclusion, Forbidden, GitHub, Place
 from release.registry.retries import Patience, Trouble
 from release.report import Report
 from release.reporting.facts import State
+from release.reporting.text import prose
 
 ACTIONS = "github-actions[bot]"  # who a workflow's own token writes as; no person can be called so
 _TITLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,59}", re.ASCII)
@@ -74,8 +75,9 @@ class Posted(Record):
 def comment(root: Path, options: Options | None = None) -> Posted:
     """Post the report below ``root``, whatever its verdict.
 
-    The check says ``success`` for a pass that holds, ``failure`` for all else: GitHub lets a required check through
-    that is neutral. Raises RemoteRefused when GitHub does not answer, or refuses; and as ``report.report`` does.
+    The check says ``success`` for a pass that holds, on a commit that has its record byte for byte; ``failure`` for all
+    else: GitHub lets a required check through that is neutral. Raises RemoteRefused when GitHub does not answer, or
+    refuses; and as ``report.report`` does.
     """
     options = options or Options()
     if not _TITLE.fullmatch(options.title):
@@ -91,7 +93,8 @@ def comment(root: Path, options: Options | None = None) -> Posted:
     links = options.report.links
     if where.run and "Workflow run" not in dict(links):
         links = (("Workflow run", where.run), *links)
-    found = renderer.report(root, options.report._replace(number=number, links=links))
+    checked = commit if options.check is not None else None
+    found = renderer.report(root, options.report._replace(number=number, links=links, commit=checked))
     notes = list[str]()
     try:
         made, created, by = _posted(client, number, found, commit, options, notes)
@@ -230,7 +233,7 @@ def _checked(
     gates = next((part.markdown for part in found.parts if part.name == "gates"), "")
     if renderer.size(summary) + renderer.size(gates) < renderer.LIMIT - 100:
         summary = f"{summary}\n\n{gates}".strip()
-    summary = summary if renderer.size(summary) < renderer.LIMIT else found.title
+    summary = summary if renderer.size(summary) < renderer.LIMIT else prose(found.title)  # a title is no Markdown
     try:
         return "check-run", client.check(name, commit, conclusion, found.title, summary)
     except Forbidden:

@@ -2,16 +2,17 @@
 
 import json
 import os
+import shutil
 import stat
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from checks import layout
-from checks.errors import RemoteRefused
+from checks import layout, refused
+from checks.errors import RemoteRefused, TrainingRefused
 from release import comment as verb
 from release import github
 from release.comment import ACTIONS, Options, Posted, is_marked, watermark
@@ -20,8 +21,9 @@ from release.report import Options as ReportOptions
 from tests import report_tree
 from tests.github_api_standin import REPOSITORY, TOKEN, StandIn
 from tests.github_api_standin import github as stand_in
+from tests.pipeline_repository import git
 
-HEAD, LATER = "a" * 40, "c" * 40
+OLD, LATER = "a" * 40, "c" * 40  # of comments of before
 QUICK = Patience(tries=4, first=0.01, longest=0.02, on_request=2.0)
 OPTIONS = Options(report=ReportOptions(target="main"), patience=QUICK, use_cml=False)
 
@@ -33,13 +35,22 @@ def passing(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def head(root: Path) -> str:
+    return git(root, "rev-parse", "HEAD").strip()
+
+
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[StandIn]:
-    """GitHub, and the environment of a workflow of pull request 7 of it."""
-    event = tmp_path / "event.json"
-    event.write_text(json.dumps({"number": 7, "pull_request": {"number": 7, "head": {"sha": HEAD}}}))
+def copy(passing: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(passing, tmp_path / "copy", symlinks=True))
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, passing: Path) -> Iterator[StandIn]:
+    """GitHub, and the environment of a workflow of pull request 7 of it, whose last commit is that of ``passing``."""
+    event, last = tmp_path / "event.json", head(passing)
+    event.write_text(json.dumps({"number": 7, "pull_request": {"number": 7, "head": {"sha": last}}}))
     with stand_in() as server:
-        server.pull("change", sha=HEAD, number=7)
+        server.pull("change", sha=last, number=7)
         for name in [name for name in os.environ if name.startswith(("GITHUB_", "CML_"))]:
             monkeypatch.delenv(name)
         monkeypatch.setenv("GITHUB_API_URL", server.url)
@@ -54,14 +65,15 @@ def post(root: Path, options: Options = OPTIONS) -> Posted:
     return verb.comment(root, options)
 
 
-def test_it_is_created_once_and_then_updated(hub: StandIn, passing: Path) -> None:
-    first = post(passing)
-    second = post(passing, OPTIONS._replace(commit=LATER))
+def test_it_is_created_once_and_then_updated(hub: StandIn, copy: Path) -> None:
+    first = post(copy)
+    report_tree.commit(copy, "a later push")
+    second = post(copy, OPTIONS._replace(commit=head(copy)))
     assert (first.created, second.created) == (True, False)
     assert first.comment == second.comment != ""
     (only,) = hub.comments
     assert only["body"].startswith("✅ **Pass**")
-    assert only["body"].endswith(watermark("lockstep", LATER))
+    assert only["body"].endswith(watermark("lockstep", head(copy)))
     assert f"[Workflow run](https://github.com/{REPOSITORY}/actions/runs/42)" in only["body"]
     assert "git fetch origin pull/7/head" in only["body"]
 
@@ -69,7 +81,7 @@ def test_it_is_created_once_and_then_updated(hub: StandIn, passing: Path) -> Non
 def test_its_check_is_the_verdict_on_the_pull_requests_last_commit(hub: StandIn, passing: Path) -> None:
     posted = post(passing)
     (check,) = hub.checks
-    assert (check["name"], check["head_sha"], check["conclusion"]) == ("lockstep", HEAD, "success")
+    assert (check["name"], check["head_sha"], check["conclusion"]) == ("lockstep", head(passing), "success")
     assert check["output"]["title"] == "pass"
     assert "✅ **Pass**" in check["output"]["summary"]
     assert check["details_url"].endswith("/actions/runs/42")
@@ -92,18 +104,137 @@ def test_anything_but_a_pass_is_posted_and_fails_the_check(
     report_tree.pull_request(root, right)
     if callable(spoil):
         spoil(root)
-    posted = post(root)
+    posted = post(root, OPTIONS._replace(commit=head(root)))
     assert posted.conclusion == "failure"
     assert len(hub.comments) == 1
+    assert "not on the branch" not in hub.comments[0]["body"]
     assert hub.checks[0]["conclusion"] == "failure"
     assert hub.checks[0]["output"]["title"].startswith(title)
+
+
+def _uncommitted(root: Path) -> None:
+    """The record was made, and `lockstep record` could not put it onto the branch."""
+    git(root, "reset", "--quiet", "main", "--", "dvc.lock", "reports")
+    git(root, "commit", "--quiet", "--amend", "-m", "the change, and main's record")
+
+
+def _other_parameters(root: Path) -> None:
+    """Somebody committed a record, and not the params.yaml that it is of."""
+    git(root, "reset", "--quiet", "main", "--", "params.yaml")
+    git(root, "commit", "--quiet", "--amend", "-m", "a record of something else")
+
+
+def _own_approval(root: Path) -> None:
+    path = root / layout.APPROVALS
+    path.parent.mkdir(parents=True)
+    path.write_text("[]\n")
+
+
+def _link(root: Path) -> None:
+    """In the commit, a link to a report with the same bytes."""
+    path = root / layout.VERDICT
+    path.rename(root / "elsewhere.json")
+    path.symlink_to("../elsewhere.json")
+    git(root, "add", "--all")
+    git(root, "commit", "--quiet", "--amend", "-m", "a link")
+    path.unlink()
+    (root / "elsewhere.json").rename(path)
+
+
+def _hidden(root: Path) -> None:
+    """git's index was told to overlook the record."""
+    _uncommitted(root)
+    git(root, "add", "reports")
+    git(root, "update-index", "--assume-unchanged", "dvc.lock")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "lacks"),
+    [
+        (_uncommitted, "`dvc.lock`, `reports/"),
+        (_other_parameters, "as judged: `params.yaml`"),
+        (_own_approval, f"`{layout.APPROVALS}`"),
+        (_link, "`reports/verdict.json`"),
+        (_hidden, "`dvc.lock`"),
+    ],
+)
+def test_a_pass_is_no_success_on_a_commit_that_lacks_its_record(
+    hub: StandIn, copy: Path, spoil: Callable[[Path], None], lacks: str
+) -> None:
+    spoil(copy)
+    last = head(copy)
+    posted = post(copy, OPTIONS._replace(commit=last))
+    (check,), (only,) = hub.checks, hub.comments
+    assert (posted.state, posted.status, posted.conclusion) == ("held", "pass", "failure")
+    assert (check["head_sha"], check["conclusion"]) == (last, "failure")
+    assert check["output"]["title"] == "pass, and the record is not on the branch: run again"
+    first = only["body"].partition("\n")[0]
+    assert first.startswith(f"🚫 **Pass, and the record is not on the branch**: commit `{last[:12]}` ")
+    assert lacks in first
+    assert "**What to do:** see why `lockstep record` did not put it there, and run again" in only["body"]
+
+
+def test_the_commit_that_holds_the_record_is_a_success_whoever_made_it(hub: StandIn, copy: Path) -> None:
+    """As `lockstep record` leaves it: the proposed commit is none, the one with the record is."""
+    _uncommitted(copy)
+    proposed = head(copy)
+    report_tree.commit(copy, "the record")
+    assert post(copy, OPTIONS._replace(commit=proposed)).conclusion == "failure"
+    assert post(copy, OPTIONS._replace(commit=head(copy))).conclusion == "success"
+    assert not hub.comments[0]["body"].startswith("🚫")
+    report_tree.commit(copy, "nothing changed since")
+    assert post(copy, OPTIONS._replace(commit=head(copy))).conclusion == "success"
+
+
+@pytest.mark.parametrize("is_repository", [True, False])
+def test_a_commit_that_git_does_not_know_here_is_no_success(hub: StandIn, copy: Path, is_repository: bool) -> None:
+    if not is_repository:
+        shutil.rmtree(copy / ".git")
+    options = OPTIONS if is_repository else OPTIONS._replace(report=ReportOptions())
+    assert post(copy, options._replace(commit=LATER)).conclusion == "failure"
+    if is_repository:
+        assert "is not known to hold it: git does not know it here." in hub.comments[0]["body"]
+
+
+def test_a_failed_verdict_that_is_not_on_the_branch_says_both(hub: StandIn, tmp_path: Path) -> None:
+    root = tmp_path / "pr"
+    report_tree.pull_request(root, 100)
+    _uncommitted(root)
+    post(root, OPTIONS._replace(commit=head(root)))
+    assert hub.checks[0]["output"]["title"].startswith("fail: routes_well")
+    assert "\n\nThe record is not on the branch: commit `" in hub.comments[0]["body"]
+
+
+def test_without_a_check_no_commit_is_asked_for(
+    hub: StandIn, copy: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """On a laptop, before anything was committed."""
+    _uncommitted(copy)
+    (tmp_path / "event.json").write_text('{"number": 7}')
+    posted = post(copy, OPTIONS._replace(check=None))
+    assert (posted.conclusion, posted.check, hub.checks) == ("success", None, [])
+    assert hub.comments[0]["body"].startswith("✅ **Pass**")
+
+
+def test_a_refusal_is_the_comment_and_the_checks_title(hub: StandIn, copy: Path) -> None:
+    with (copy / "params.yaml").open("a") as stream:
+        stream.write("# a remark\n")
+    (copy / layout.VERDICT).unlink()
+    report_tree.commit(copy, "a change")
+    why = TrainingRefused("the loss is not finite at step 12", "lower train.learning_rate")
+    refused.write(copy, refused.of("train", why, refused.params(copy), head(copy)))
+    posted = post(copy, OPTIONS._replace(commit=head(copy)))
+    assert (posted.state, posted.status, posted.conclusion) == ("refused", None, "failure")
+    assert hub.comments[0]["body"].startswith("❌ **train refused**: the loss is not finite at step 12\n")
+    assert hub.checks[0]["output"]["title"] == "train refused: the loss is not finite at step 12"
+    assert hub.refused == []
 
 
 @pytest.mark.parametrize("before", [99, 100, 130, 250])
 def test_it_is_found_on_a_later_page(hub: StandIn, passing: Path, before: int) -> None:
     for i in range(before):
         hub.say("somebody", f"comment {i}")
-    ours = hub.say(ACTIONS, f"old\n\n{watermark('lockstep', HEAD)}")
+    ours = hub.say(ACTIONS, f"old\n\n{watermark('lockstep', OLD)}")
     for i in range(3):
         hub.say("somebody", f"later {i}")
     assert not post(passing).created
@@ -112,7 +243,7 @@ def test_it_is_found_on_a_later_page(hub: StandIn, passing: Path, before: int) -
 
 
 def test_a_look_alike_of_another_author_is_left_alone(hub: StandIn, passing: Path) -> None:
-    forged = f"✅ **Pass**\n\n{watermark('lockstep', HEAD)}"
+    forged = f"✅ **Pass**\n\n{watermark('lockstep', OLD)}"
     for author in ("mallory", "github-actions", "other-app[bot]"):
         hub.say(author, forged)
     posted = post(passing)
@@ -123,8 +254,8 @@ def test_a_look_alike_of_another_author_is_left_alone(hub: StandIn, passing: Pat
 
 
 def test_a_comment_that_quotes_ours_is_not_ours(hub: StandIn, passing: Path) -> None:
-    quoted = hub.say(ACTIONS, f"> {watermark('lockstep', HEAD)}\n\nsee above")
-    other = hub.say(ACTIONS, f"another workflow's\n\n{watermark('other', HEAD)}")
+    quoted = hub.say(ACTIONS, f"> {watermark('lockstep', OLD)}\n\nsee above")
+    other = hub.say(ACTIONS, f"another workflow's\n\n{watermark('other', OLD)}")
     kept = [quoted["body"], other["body"]]
     assert post(passing).created
     assert [quoted["body"], other["body"]] == kept
@@ -133,12 +264,12 @@ def test_a_comment_that_quotes_ours_is_not_ours(hub: StandIn, passing: Path) -> 
 @pytest.mark.parametrize(
     ("body", "is_it"),
     [
-        (f"x\n\n{watermark('lockstep', HEAD)}", True),
+        (f"x\n\n{watermark('lockstep', OLD)}", True),
         (f"x\n\n{watermark('lockstep', LATER)}\r\n", True),
         (f"x\n\n{watermark('lockstep', None)}", True),
-        (f"x\n\n{watermark('lockstep 2', HEAD)}", False),
-        (f"x\n\n`{watermark('lockstep', HEAD)}`", False),
-        (f"{watermark('lockstep', HEAD)}\n\nx", False),
+        (f"x\n\n{watermark('lockstep 2', OLD)}", False),
+        (f"x\n\n`{watermark('lockstep', OLD)}`", False),
+        (f"{watermark('lockstep', OLD)}\n\nx", False),
         ('![](https://cml.dev/watermark.png#zz "CML watermark lockstep")', False),
         ("", False),
     ],
@@ -149,7 +280,7 @@ def test_the_watermark_is_cmls_and_is_the_last_line(body: str, is_it: bool) -> N
 
 def test_a_persons_token_writes_as_that_person(hub: StandIn, passing: Path) -> None:
     hub.faults.user = hub.author = "ada"
-    hub.say(ACTIONS, f"old\n\n{watermark('lockstep', HEAD)}")
+    hub.say(ACTIONS, f"old\n\n{watermark('lockstep', OLD)}")
     assert post(passing).created
     assert not post(passing).created
     assert len(hub.of("ada")) == 1
@@ -166,7 +297,7 @@ def test_a_token_that_is_no_apps_sets_a_status_and_says_so(hub: StandIn, passing
     hub.faults.checks_are_for_apps = True
     posted = post(passing)
     (status,) = hub.statuses
-    assert (status["context"], status["state"], status["sha"]) == ("lockstep", "success", HEAD)
+    assert (status["context"], status["state"], status["sha"]) == ("lockstep", "success", head(passing))
     assert posted.check == "status"
     assert "commit status" in posted.notes[0]
 
@@ -288,7 +419,7 @@ def test_the_pull_request_is_named_by_its_ref_or_by_the_caller(
 ) -> None:
     monkeypatch.delenv("GITHUB_EVENT_PATH")
     monkeypatch.setenv("GITHUB_REF", "refs/pull/7/merge")
-    monkeypatch.setenv("GITHUB_SHA", HEAD)
+    monkeypatch.setenv("GITHUB_SHA", head(passing))
     assert post(passing).created
     monkeypatch.delenv("GITHUB_REF")
     assert not post(passing, OPTIONS._replace(number=7)).created
@@ -305,7 +436,7 @@ def test_a_login_of_netrc_does_not_take_the_tokens_place(
 
 
 def test_a_comment_of_an_account_that_is_gone_is_nobodys(hub: StandIn, passing: Path) -> None:
-    hub.say(ACTIONS, f"old\n\n{watermark('lockstep', HEAD)}")["user"] = None
+    hub.say(ACTIONS, f"old\n\n{watermark('lockstep', OLD)}")["user"] = None
     del hub.comments[0]["user"]
     assert post(passing).created
 
@@ -392,7 +523,7 @@ def test_cml_is_not_asked_where_it_would_do_the_wrong_thing(
     """Another's look-alike, and a comment beyond its first page."""
     for i in range(0 if author == "mallory" else 40):
         hub.say("somebody", f"comment {i}")
-    hub.say(author, f"old\n\n{watermark('lockstep', HEAD)}")
+    hub.say(author, f"old\n\n{watermark('lockstep', OLD)}")
     posted = post(passing, CML_OPTIONS)
     assert posted.by == "rest"
     assert any(note.startswith("cml: ") for note in posted.notes)
@@ -419,4 +550,4 @@ def test_rest_posts_where_cml_fails(
     ],
 )
 def test_cml_gets_an_address_only_where_it_makes_the_same_api_of_it(api: str, server: str | None) -> None:
-    assert verb._server(github.Place(api, REPOSITORY, 7, HEAD, None)) == server
+    assert verb._server(github.Place(api, REPOSITORY, 7, OLD, None)) == server

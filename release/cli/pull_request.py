@@ -111,7 +111,8 @@ def comment(
     if as_json:
         click.echo(to_json(posted.model_dump(mode="json")))
         return
-    click.echo(f"{'posted' if posted.created else 'updated'} {posted.comment}; the check says {posted.conclusion}")
+    check = f"the check says {posted.conclusion}" if posted.check else "no check was asked for"
+    click.echo(f"{'posted' if posted.created else 'updated'} {posted.comment}; {check}")
     for note in posted.notes:
         click.echo(f"  note: {note}")
 
