@@ -1,6 +1,7 @@
 """`lockstep sign`: what is signed and attached, in a layout and in a real registry, and what is refused."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from checks.errors import EvidenceRefused, Refusal, RegistryRefused, VerdictFail
 from checks.evidence import EvaluationReport
 from checks.serving import ImageReport, ServingReport
 from checks.signers import Signer
-from checks.statement import ENVELOPE, PAYLOAD, TREE, Statement
+from checks.statement import ENVELOPE, PAYLOAD, PREDICATE, TREE, Statement
 from release import commits, gate
 from release import keys as key_verbs
 from release.build import Options, build
@@ -29,6 +30,7 @@ from release.sign import Signed, approve, approved, sign
 from release.signing import attach, dsse, keys, released, sbom, sigstore, statement, strict, trust, weights
 from tests import build_tree, signing_tree
 from tests.conftest import scaled_down
+from tests.kubernetes_tools import REQUIRE
 from tests.registry_service import Registry, registry
 from tests.signing_tree import edit
 
@@ -340,6 +342,29 @@ def test_model_signing_agrees_with_the_signature_of_the_weights(signed: tuple[Pa
     assert "Extra files found" in _cli(run, signature, public, run / layout.MERGED).stderr
     another = key_verbs.new(run, "eve", ("release",), run / ".lockstep/keys/eve.key")
     assert _cli(run, signature, another.public, run / layout.MERGED).returncode == 1
+
+
+def test_cosign_verifies_the_statement_of_the_image(signed: tuple[Path, Signed], run: Path, tmp_path: Path) -> None:
+    if shutil.which("cosign") is None:
+        if "cosign" in os.environ.get(REQUIRE, "").split(","):
+            pytest.fail(f"{REQUIRE} names cosign, and it is not installed")
+        pytest.skip("no cosign")
+    root = signed[0]
+    image = image_of(root).image
+    manifest = (root / layout.IMAGE / "blobs" / image.replace(":", "/")).read_bytes()
+    (tmp_path / "manifest.json").write_bytes(manifest)
+    (tmp_path / "another.json").write_bytes(manifest + b" ")
+    (tmp_path / "statement.json").write_bytes(artifact(store(root), image, ENVELOPE))
+
+    def verify(key: Path, manifest: str) -> subprocess.CompletedProcess[str]:
+        command = ["cosign", "verify-blob-attestation", "--insecure-ignore-tlog", "--type", PREDICATE]
+        command += ["--key", str(key), "--signature", str(tmp_path / "statement.json"), str(tmp_path / manifest)]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert "Verified OK" in verify(root / KEY.with_suffix(".pub"), "manifest.json").stderr
+    assert verify(root / KEY.with_suffix(".pub"), "another.json").returncode == 1
+    eve = key_verbs.new(run, "eve", ("release",), run / ".lockstep/keys/eve.key").public
+    assert verify(eve, "manifest.json").returncode == 1
 
 
 def test_a_signature_that_model_signing_made_is_taken(run: Path) -> None:
