@@ -293,6 +293,10 @@ def test_what_is_wrong_is_said_with_the_command_that_mends_it(
     assert found.mend
 
 
+def test_a_runner_that_is_online_is_not_said_to_hold_forks(api: StandIn, clone: Path) -> None:
+    assert "whether it has the hook that holds forks is not shown" in _look(clone)["GPU runner"].found
+
+
 def test_what_is_missing_exits_with_9_and_is_not_ready(api: StandIn, clone: Path) -> None:
     api.put("/environments/pipeline/secrets", {"secrets": []})
     code, output = _run(clone)
