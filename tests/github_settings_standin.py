@@ -68,7 +68,12 @@ def ready() -> dict[str, Any]:
         "/actions/runners": {"runners": [{"id": 1, "name": "gpu-1", "status": "online", "labels": labels}]},
         "/actions/secrets": _named("secrets", CODECOV_TOKEN=""),
         "/actions/organization-secrets": _named("secrets"),
-        "/actions/variables": _named("variables", LOCKSTEP_IMAGE="ghcr.io/octo/router", LOCKSTEP_STORAGE="s3"),
+        "/actions/variables": _named(
+            "variables",
+            LOCKSTEP_IMAGE="ghcr.io/octo/router",
+            LOCKSTEP_STORAGE="s3",
+            LOCKSTEP_VERIFY_RUNTIME="transformers",
+        ),
         "/actions/organization-variables": _named("variables"),
         "/environments": {"environments": [_environment("staging"), _environment("production", "ada"), pipeline]},
         "/codeowners/errors": {"errors": []},

@@ -200,6 +200,12 @@ WRONG: list[tuple[str, Callable[[StandIn], None], str, str]] = [
         "variable LOCKSTEP_STORAGE",
         "lacks s3",
     ),
+    (
+        "nothing that verify could start",
+        lambda api: api.at("/actions/variables")["variables"].pop(2),
+        "server to verify",
+        "serve.base names no image",
+    ),
     ("no staging", lambda api: api.at("/environments")["environments"].pop(0), "environment staging", "there is none"),
     (
         "production of any branch",

@@ -53,7 +53,7 @@ def _asked(ask: Asker, target: tree.Target, public: bool, address: str | None, l
     return [
         seen(_REPOSITORY, lambda line: _repository(line, repository, name, branch)),
         *local,
-        *settings.Settings(ask, branch, organization=organization).checks(address),
+        *settings.Settings(ask, branch, organization=organization).checks(address, tree.server(target)),
         seen(Line("Actions", _EVERY), lambda line: actions.allowed(line, ask, target.root)),
         seen(Line("workflow token", _EVERY), lambda line: actions.token(line, ask)),
         seen(Line("pull requests of forks", ("pr.yml",)), lambda line: actions.forks(line, ask, repository)),

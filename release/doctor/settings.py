@@ -10,6 +10,7 @@ from release.oci import reference
 
 TOKEN, CREDENTIALS, REGISTRY_TOKEN = "LOCKSTEP_TOKEN", "DVC_CONFIG_LOCAL", "LOCKSTEP_REGISTRY_TOKEN"
 IMAGE, STORAGE, REGISTRY = "LOCKSTEP_IMAGE", "LOCKSTEP_STORAGE", "LOCKSTEP_REGISTRY"
+RUNTIME = "LOCKSTEP_VERIFY_RUNTIME"
 PIPELINE = "pipeline"  # what jobs run in that move nothing
 ENVIRONMENTS = ("staging", "production")
 _OWN_REGISTRY = "ghcr.io"  # a workflow's own token logs in there
@@ -27,8 +28,8 @@ class Settings:
         self._branch = branch
         self._organization = organization
 
-    def checks(self, remote: str | None) -> list[Check]:
-        """``remote`` is the address of the DVC remote, None where there is none."""
+    def checks(self, remote: str | None, server: str | None) -> list[Check]:
+        """``remote``: the address of the DVC remote. ``server``: the image that weights are put into; None: none."""
         every = ("every workflow",)
         found = [seen(Line(f"environment {PIPELINE}", every), self._pipeline)]
         for name in ENVIRONMENTS:
@@ -41,6 +42,7 @@ class Settings:
             seen(Line(f"variable {IMAGE}", ("release.yml",)), self._image),
             seen(Line("login of the registry", ("release.yml", "promote.yml")), self._registry),
             seen(Line(f"variable {STORAGE}", every), lambda line: self._storage(line, remote)),
+            seen(Line("server to verify", ("release.yml",)), lambda line: self._server(line, server)),
         ]
 
     def _secret(self, name: str, source: str, line: Line) -> Check:
@@ -111,6 +113,15 @@ class Settings:
         if extra in self._named("variables", STORAGE).get(STORAGE, "").replace(",", " ").split():
             return line.ok(extra)
         return line.missing(f"lacks {extra}, which the DVC remote needs", f"gh variable set {STORAGE} --body {extra}")
+
+    def _server(self, line: Line, server: str | None) -> Check:
+        runtime = self._named("variables", RUNTIME).get(RUNTIME)
+        if runtime:
+            return line.ok(f"{shown(runtime)}, as a process")
+        if server:
+            return line.ok(shown(server))
+        mend = f"gh variable set {RUNTIME} --body transformers, or name a server's image in serve.base"
+        return line.missing(f"serve.base names no image and {RUNTIME} is not set: nothing can be started", mend)
 
     def _environment(self, name: str, line: Line) -> Check:
         found = self._environments().get(name)

@@ -3,7 +3,7 @@
 import configparser
 from pathlib import Path
 
-from checks import layout
+from checks import layout, params_file
 from checks.errors import EvidenceRefused, Refusal
 from release import commits
 from release.doctor.check import Check, Line
@@ -69,6 +69,15 @@ def remote(target: Target) -> tuple[Check, str | None]:
     if scheme not in _SHARED:
         return line.missing("is a folder of one machine: the jobs of a workflow run on several", mend), address
     return line.ok(f"{name}, {scheme}://"), address
+
+
+def server(target: Target) -> str | None:
+    """``serve.base`` of the target branch's parameters; None where they name none, or cannot be read."""
+    try:
+        text = target.read(layout.PARAMS)
+        return params_file.parse(text.decode()).serve.base if text is not None else None
+    except (Refusal, UnicodeDecodeError):
+        return None
 
 
 def signers(root: Path, repository: str, branch: str, *, public: bool) -> Check:
