@@ -109,10 +109,10 @@ class Act:
         _git(self.folder, "clone", "--quiet", "--no-checkout", str(self.origin), str(tree))
         _git(tree, "checkout", "--quiet", "--detach", sha)
         read = tree / ".github" / "workflows" / workflow
-        # act knows no environments, and its schema no `deployment`; jobs check out the file as it is.
-        read.write_text(
-            re.sub(r"environment: \{name: ([\w-]+), deployment: false\}", r"environment: \1", read.read_text())
-        )
+        # act knows neither environments nor concurrency, and its schema no `deployment` and no `queue`; jobs check out the
+        # file as it is.
+        known = re.sub(r"environment: \{name: ([\w-]+), deployment: false\}", r"environment: \1", read.read_text())
+        read.write_text(re.sub(r"^  queue: max\n", "", known, flags=re.M))
         (place / "event.json").write_text(json.dumps(payload))
         given = self.secrets if secrets is None else secrets
         (place / "secrets").write_text("".join(f"{name}={json.dumps(value)}\n" for name, value in given.items()))
@@ -126,7 +126,9 @@ class Act:
             command += ["--local-repository", f"{uses}={stand_in}"]
         for name, value in self.variables.items():
             command += ["--var", f"{name}={value}"]
-        ref = payload.get("ref") or f"refs/pull/{payload.get('number')}/merge"
+        ref = payload.get("ref") or (
+            f"refs/pull/{payload['number']}/merge" if "number" in payload else "refs/heads/main"
+        )
         workflow_ref = f"{self.repository}/.github/workflows/{workflow}@{ref}"
         for name, value in (self._steps(place) | {"GITHUB_WORKFLOW_REF": workflow_ref} | self.environment).items():
             command += ["--env", f"{name}={value}"]

@@ -13,9 +13,15 @@ UPLOAD = "actions/upload-artifact@bbbca2ddaa5d8feaa63e36b76fdaad77386f024f"
 DOWNLOAD = "actions/download-artifact@3e5f45b2cfb9172054b4087a40e8e0b5a5461e7c"
 WORKFLOW = f"""
 on: push
+concurrency:
+  group: one
+  queue: max
 jobs:
   first:
     runs-on: ubuntu-latest
+    outputs:
+      kept: ${{{{ steps.kept.outputs.artifact-url }}}}
+      nothing: ${{{{ steps.nothing.outputs.artifact-url }}}}
     steps:
       - uses: {CHECKOUT}
         with: {{fetch-depth: 0}}
@@ -23,16 +29,24 @@ jobs:
         run: |
           echo "from $(git config remote.origin.url) at $(git rev-parse HEAD), $LOCKSTEP_IMAGE, $TOKEN"
           echo "on the page" >> "$GITHUB_STEP_SUMMARY"
-          mkdir -p reports && echo kept > reports/a.json && echo 1 > dvc.lock
+          mkdir -p reports .state && echo kept > reports/a.json && echo 1 > dvc.lock
+          touch reports/.gitignore .state/other && echo why > .state/why.json
         env:
           LOCKSTEP_IMAGE: ${{{{ vars.LOCKSTEP_IMAGE }}}}
           TOKEN: ${{{{ secrets.TOKEN }}}}
       - uses: {UPLOAD}
+        id: kept
         with:
           name: record
           path: |
             dvc.lock
             reports
+            !reports/**/.*
+            .state/why.json
+          include-hidden-files: true
+      - uses: {UPLOAD}
+        id: nothing
+        with: {{name: nothing, path: data/none, if-no-files-found: ignore}}
       - name: passed over
         if: github.event.forced
         run: exit 1
@@ -50,6 +64,8 @@ jobs:
       - uses: {DOWNLOAD}
         with: {{name: record}}
       - run: test "$(cat reports/a.json)" = kept && echo "after ${{{{ needs.second.result }}}}"
+      - run: test "$(cat .state/why.json)" = why && test ! -e .state/other && test ! -e reports/.gitignore
+      - run: echo "at ${{{{ needs.first.outputs.kept }}}}, ${{{{ needs.first.outputs.nothing || 'nowhere' }}}}"
 """
 
 
@@ -87,6 +103,7 @@ def test_jobs_steps_logs_artifacts_and_secrets_are_as_they_were(act: Act) -> Non
     assert "ghs_of_a_test" not in run.text
     assert first.summary == "on the page\n"
     assert "after skipped" in run.jobs["last"].log
+    assert "at https://github.com/octo/router/actions/runs/1/artifacts/1, nowhere" in run.jobs["last"].log
 
 
 def test_an_action_that_nothing_stands_in_for_is_an_error(act: Act) -> None:

@@ -141,6 +141,10 @@ class Team:
         payload = self._payload() | {"ref": "refs/heads/main", "inputs": dict(inputs)}
         return self.act.run(workflow, "workflow_dispatch", payload, self.tip("main"))
 
+    def scheduled(self) -> Run:
+        """The weekly run. Its event is as GitHub documents it: nothing but the schedule."""
+        return self.act.run("scheduled.yml", "schedule", {"schedule": "17 4 * * 1"}, self.tip("main"))
+
     def _payload(self) -> dict[str, Any]:
         owner, _, name = self.hub.repository.partition("/")
         return {
