@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
+from checks import layout
 from tests.act_service import ACTIONS
 from tests.conftest import REPOSITORY
 
@@ -96,10 +97,66 @@ def test_secrets_lie_in_environments_and_the_token_of_main_in_two_of_them() -> N
 
 
 def test_nothing_but_the_default_branch_releases_promotes_or_rehearses() -> None:
+    """What a schedule starts is of that branch, and its event may not say which that is."""
     for found in jobs():
         first = not found.job.get("needs")
         if not found.name.startswith("pr.yml") and first:
-            assert found.job["if"] == "github.ref_name == github.event.repository.default_branch", found.name
+            scheduled = "github.event_name == 'schedule' || " if found.name.startswith("scheduled.yml") else ""
+            on_main = "github.ref_name == github.event.repository.default_branch"
+            assert found.job["if"] == scheduled + on_main, found.name
+
+
+def test_a_rollback_waits_for_no_release_and_none_that_waits_is_dropped() -> None:
+    groups = {path.name: _load(path)["concurrency"] for path in WORKFLOWS}
+    assert len({each["group"] for each in groups.values()}) == len(groups)
+    assert groups["promote.yml"]["queue"] == "max"
+    assert groups["promote.yml"]["group"].endswith(BUTTON)
+
+
+def test_one_label_of_a_fork_starts_a_run_and_that_run_ends_with_the_next_push() -> None:
+    group = _words(_load(REPOSITORY / ".github" / "workflows" / "pr.yml")["concurrency"]["group"])
+    data = _words(next(found.job for found in jobs() if found.name == "pr.yml:data")["if"])
+    fork = "github.event.pull_request.head.repo.full_name {} github.repository"
+    label = "github.event.label.name {} format('run {{0}}', github.event.pull_request.head.sha)"
+    assert data == f"github.event.action != 'labeled' || ({fork.format('!=')} && {label.format('==')})"
+    others = f"github.event.action == 'labeled' && ({fork.format('==')} || {label.format('!=')})"
+    assert group == (
+        "pull-request-${{ github.event.pull_request.number }}-"
+        f"${{{{ {others} && format('label-{{0}}', github.event.label.name) || 'run' }}}}"
+    )
+
+
+def _words(text: str) -> str:
+    return " ".join(text.split())
+
+
+def test_an_upload_replaces_what_an_attempt_before_left() -> None:
+    uploads = [step for _, step in _steps() if step.get("uses", "").startswith("actions/upload-artifact@")]
+    assert len(uploads) >= 7
+    assert all(step["with"]["overwrite"] is True for step in uploads)
+
+
+def test_the_record_takes_one_hidden_file_with_it_and_no_other_artifact_takes_any() -> None:
+    uploads = [step["with"] for _, step in _steps() if step.get("uses", "").startswith("actions/upload-artifact@")]
+    hidden = [each for each in uploads if each.get("include-hidden-files")]
+    assert [each["name"] for each in hidden] == ["record", "record"]
+    for each in hidden:
+        assert each["path"].split() == ["dvc.lock", "reports", "!reports/**/.*", str(layout.REFUSAL)]
+
+
+def test_mlflows_login_is_where_mlflow_is_asked() -> None:
+    login = {f"MLFLOW_TRACKING_{name}" for name in ("USERNAME", "PASSWORD", "TOKEN")}
+    given = {}
+    for found in jobs():
+        for step in found.job["steps"]:
+            if named := {name for name in SECRET.findall(yaml.safe_dump(step)) if name.startswith("MLFLOW")}:
+                given[f"{found.name}: {step['run']}"] = named
+    assert given == {
+        "pr.yml:train: ./lockstep run": login,
+        "release.yml:release: ./lockstep promote staging": login,
+        'promote.yml:move: ./lockstep "$ACTION" "$ENVIRONMENT"': login,
+        "scheduled.yml:rehearse: ./lockstep reconcile": login,
+    }
 
 
 def test_a_forks_code_meets_the_gpu_machine_by_a_label_on_its_commit_alone() -> None:
@@ -107,7 +164,7 @@ def test_a_forks_code_meets_the_gpu_machine_by_a_label_on_its_commit_alone() -> 
     verdict = next(found.job for found in jobs() if found.name == "pr.yml:verdict")
     home = "github.event.pull_request.head.repo.full_name == github.repository"
     label = "contains(github.event.pull_request.labels.*.name, format('run {0}', github.event.pull_request.head.sha))"
-    assert " ".join(train["if"].split()) == f"{home} || {label}"
+    assert _words(train["if"]) == f"{home} || {label}"
     assert home in verdict["if"]
     assert "||" not in verdict["if"]
     for job in (train, verdict):
