@@ -72,6 +72,12 @@ def test_the_record_is_one_commit_of_the_bot_and_carries_the_check(team: Team, o
     assert yaml.safe_load(team.show("faster", "dvc.lock"))["stages"].keys() >= set(TRAIN_ONWARD)
 
 
+def test_the_comment_links_the_pictures_and_the_data_docs_of_the_run(opened: Pull) -> None:
+    links = dict(re.findall(r"\[(Plots|Data-Docs)\]\((https://[^)\s]+)\)", opened.comment))
+    assert links.keys() == {"Plots", "Data-Docs"}
+    assert all("/actions/runs/1/artifacts/" in url for url in links.values())
+
+
 def test_the_artifacts_of_the_run_are_on_the_dvc_remote(team: Team, opened: Pull) -> None:
     assert len(list((team.store / "files" / "md5").rglob("*"))) > 20
 
@@ -241,6 +247,16 @@ def test_bad_data_stops_before_a_gpu_is_used_and_the_comment_says_so(team: Team,
     assert team.subjects("bad") == ["Expect what does not hold"]
 
 
+def test_why_a_stage_refused_travels_with_the_record_and_no_other_hidden_file(team: Team, bad: Pull) -> None:
+    run = bad.check["details_url"].rpartition("/")[2]
+    record = team.act.folder / f"run-{run}" / "artifacts" / "record"
+    assert {path.name for path in record.iterdir()} == {"dvc.lock", "reports", ".lockstep"}
+    hidden = {
+        str(path.relative_to(record)) for path in record.rglob("*") if "/." in str(path.relative_to(record.parent))
+    }
+    assert hidden == {".lockstep", str(layout.REFUSAL)}
+
+
 class Fork(NamedTuple):
     """Runs of a stranger's pull request: no label counts; a label of another kind comes; the label of the commit comes."""
 
@@ -281,6 +297,65 @@ def test_a_fork_gets_no_secret(team: Team, fork: Fork) -> None:
     for run in fork:
         assert str(team.store) not in run.text
         assert team.act.secrets["GITHUB_TOKEN"] not in run.text
+
+
+@pytest.fixture(scope="module")
+def alone(team: Team, production: Run) -> Run:
+    """A rollback while one model is all there ever was."""
+    return team.dispatch("promote.yml", {"action": "rollback", "environment": "production", "why": "a try", "to": ""})
+
+
+def test_with_one_release_there_is_nothing_to_go_back_to(team: Team, alone: Run) -> None:
+    assert alone.conclusions() == {"move": "failure"}, alone.text
+    assert "nothing" in alone.jobs["move"].log
+    assert team.subjects("main", "main~1") == ["promote production to v0.1.0"]
+
+
+class Second(NamedTuple):
+    """Another image of the same model, released; then in production; the runs."""
+
+    released: Run
+    production: Run
+
+
+@pytest.fixture(scope="module")
+def second(team: Team, alone: Run) -> Second:
+    before = team.tip("main")
+    source = lambda value: value["serve"].update(source=f"https://github.com/{team.hub.repository}")  # noqa: E731
+    team.change("main", source, "Say where the image is from", base="origin/main")
+    released = team.pushed(before)
+    why = {"action": "promote", "environment": "production", "why": "it says where it is from", "to": ""}
+    return Second(released, team.dispatch("promote.yml", why))
+
+
+@pytest.fixture(scope="module")
+def rehearsed(team: Team, second: Second) -> Run:
+    return team.scheduled()
+
+
+def test_the_weekly_run_measures_noise_rehearses_a_rollback_and_finds_the_mirrors_agreeing(
+    team: Team, second: Second, rehearsed: Run
+) -> None:
+    assert set(second.released.conclusions().values()) == {"success"}, second.released.text
+    assert second.production.conclusions() == {"move": "success"}, second.production.text
+    assert rehearsed.conclusions() == {"calibrate": "success", "rehearse": "success"}, rehearsed.text
+    log = rehearsed.jobs["rehearse"].log
+    assert "git and its mirrors agree" in log
+    assert "noise on " in rehearsed.jobs["calibrate"].log
+
+
+@pytest.fixture(scope="module")
+def back(team: Team, rehearsed: Run) -> Run:
+    why = {"action": "rollback", "environment": "production", "why": "it answers slowly", "to": ""}
+    return team.dispatch("promote.yml", why)
+
+
+def test_production_is_rolled_back_by_hand(team: Team, back: Run) -> None:
+    assert back.conclusions() == {"move": "success"}, back.text
+    runs = yaml.safe_load(team.show("main", f"{layout.ENVIRONMENTS}/production/pointer.yaml"))
+    assert runs["version"] == "v0.1.0"
+    assert yaml.safe_load(team.show("main", f"{layout.ENVIRONMENTS}/staging/pointer.yaml"))["image"] != runs["image"]
+    assert "it answers slowly" in git(team.origin, "log", "-1", "--format=%B", "main")
 
 
 def test_what_each_job_costs(opened: Pull, unchanged: Pull, released: Run, production: Run) -> None:
