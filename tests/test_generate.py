@@ -1,6 +1,7 @@
 """The batched engine gives, token by token, what ``model.generate`` gives one row at a time."""
 
 import random
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,39 @@ def test_the_tokens_are_those_of_generate(kind: str, prefix: int) -> None:
         assert [answer.tokens for answer in found] == expected
 
 
+@pytest.mark.parametrize("threads", [2, 3, 9])
+def test_lanes_give_the_same_tokens(threads: int) -> None:
+    model, prompts, ends = make("llama"), draw(23, 9) + draw(2, 9), frozenset((2, *range(40, 60)))
+    expected = one_by_one(model, prompts, ends, 5)
+    torch.set_num_threads(threads)
+    counter = Counter(model)
+    for batch_tokens in (1, 64, 10_000):
+        found = generate.generate(counter.model, prompts, ends, 5, batch_tokens)
+        assert [answer.tokens for answer in found] == expected
+        assert torch.get_num_threads() == threads
+    # The first reads the prefix; the others take turns.
+    assert len(set(counter.threads)) > 2
+    assert generate.generate(model, prompts[:1], ends, 5, 64)[0].tokens == expected[0]
+
+
+def test_a_lane_that_fails_ends_the_others() -> None:
+    model, torch_threads, calls = make("llama"), torch.get_num_threads(), 0
+
+    def fails(*_: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 4:
+            raise RuntimeError("out of memory")
+
+    model.register_forward_pre_hook(fails)
+    torch.set_num_threads(2)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        generate.generate(model, draw(200, 0), frozenset((2,)), 40, 100)
+    assert torch.get_num_threads() == 2
+    assert calls < 60, "some 600 would answer all"
+    torch.set_num_threads(torch_threads)
+
+
 def test_the_tiny_base_answers_the_same_as_generate(tiny_base: Path) -> None:
     model, tokenizer = generate.load(tiny_base, "fp32")
     prompts = [tokenizer.encode(f"list the {word} of my vault") for word in ("disk", "disk", "queue of all", "ключ ☁")]
@@ -112,10 +146,12 @@ class Counter:
     def __init__(self, model: Any) -> None:
         self.model = model
         self.shapes: list[tuple[int, ...]] = []
+        self.threads: list[int] = []
         self.handle = model.register_forward_pre_hook(self._note, with_kwargs=True)
 
     def _note(self, _: Any, __: Any, kwargs: dict[str, Any]) -> None:
         self.shapes.append(tuple(kwargs["input_ids"].shape))
+        self.threads.append(threading.get_ident())
 
 
 def test_the_shared_prefix_is_computed_once() -> None:

@@ -9,13 +9,18 @@ Where the time goes, and what is done about it:
 * Prompts are read in batches bounded by tokens and cut where padding would cost more than one batch more.
 * They are answered in far larger batches, which a row leaves when it has ended.
 * Identical prompts are computed once.
+* On a CPU the rows are shared out to lanes, each a thread that computes by itself: threads that compute one tensor
+  together wait for one another at every operation, and many operations are too small to be shared.
 * Keys and values are written into room taken beforehand; nothing grows by copying.
 * Logits are made for the last position alone.
 """
 
 import inspect
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -37,6 +42,9 @@ _CACHED = 16
 # What one batch more costs: when prompts are read, in prompt tokens; when they are answered, in held columns.
 # Measured on a CPU with a model of 135 million parameters; a wrong value costs time, never an answer.
 _READ_COST, _HOLD_COST = 64, 8192
+
+# Lanes at most: each reads all weights at every step, and answers fewer rows with them.
+_LANES = 4
 
 
 @dataclass(frozen=True)
@@ -91,18 +99,60 @@ def generate(
     """Answer every prompt greedily, with a progress bar called ``label``.
 
     ``prompts``: token ids, none empty. ``ends``: ids that end an answer. ``batch_tokens``: prompt tokens that are read
-    at a time, padding included; the shared prefix, which is read once, does not count. Returns one answer per
-    prompt, in order.
+    at a time, by all lanes together, padding included; the shared prefix, which is read once, does not count. Returns
+    one answer per prompt, in order.
     """
     if any(not prompt for prompt in prompts):
         raise ValueError("a prompt has no tokens")
     distinct = sorted({tuple(prompt) for prompt in prompts}, key=lambda prompt: (-len(prompt), prompt))
-    answers: dict[tuple[int, ...], Answer] = {}
+    threads = torch.get_num_threads() if model.device.type == "cpu" else 1
+    lanes = max(1, min(threads, _LANES, len(distinct)))
     with tqdm(total=len(distinct), desc=label, unit="row", disable=None) as bar:
-        engine = _Engine(model, distinct, ends, max_new_tokens, batch_tokens)
-        for batch in engine.batches():
-            answers |= zip(batch, engine.answer(batch, bar.update), strict=True)
+        engine = _Engine(model, distinct, ends, max_new_tokens, max(1, batch_tokens // lanes))
+        # Dealt out in turn: every lane gets prompts of all lengths, and has as much to do.
+        shares = [distinct[lane::lanes] for lane in range(lanes)]
+        with _threads(threads // lanes):
+            answers = dict(engine.run(distinct, bar.update) if lanes == 1 else _in_lanes(engine, shares, bar))
     return [answers[tuple(prompt)] for prompt in prompts]
+
+
+class _Stopped(Exception):  # noqa: N818 - no error: another lane failed
+    """Ends a lane from within."""
+
+
+def _in_lanes(
+    engine: "_Engine", shares: Sequence[Sequence[tuple[int, ...]]], bar: Any
+) -> Iterator[tuple[tuple[int, ...], Answer]]:
+    """Answer each share in a thread of its own; the first failure, or interrupt, ends the others at a step."""
+    stop, lock = threading.Event(), threading.Lock()
+
+    def done(count: int) -> None:
+        if stop.is_set():
+            raise _Stopped
+        with lock:
+            bar.update(count)
+
+    with ThreadPoolExecutor(len(shares)) as pool:
+        lanes = [pool.submit(engine.run, share, done) for share in shares]
+        try:
+            for ended in wait(lanes, return_when=FIRST_EXCEPTION).done:
+                ended.result()
+        except BaseException:
+            stop.set()
+            raise
+    for lane in lanes:
+        yield from lane.result()
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Let each operation use so many threads: of this thread, and of those that begin meanwhile."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class _Engine:
@@ -116,7 +166,7 @@ class _Engine:
         max_new_tokens: int,
         batch_tokens: int,
     ) -> None:
-        self.model, self.prompts, self.ends = model, prompts, ends
+        self.model, self.ends = model, ends
         self.max_new_tokens, self.batch_tokens = max_new_tokens, batch_tokens
         self.layers: int = model.config.get_text_config().num_hidden_layers
         # The argument's name changed within transformers 5.
@@ -131,11 +181,19 @@ class _Engine:
             positions = torch.arange(self.prefix, device=model.device)[None]
             self._forward(ids, None, positions, Cache(layers=list(self.prefix_layers)))
 
-    def batches(self) -> Iterator[Sequence[tuple[int, ...]]]:
-        """Prompts that are answered together. The longest come first: memory runs out at once or never."""
-        columns = [len(prompt) + self.max_new_tokens for prompt in self.prompts]
+    @torch.inference_mode()  # of each thread for itself
+    def run(
+        self, prompts: Sequence[tuple[int, ...]], done: Callable[[int], object]
+    ) -> list[tuple[tuple[int, ...], Answer]]:
+        """Prompts, sorted as those of the engine, with their answers; ``done`` as of ``answer``.
+
+        The longest come first: memory runs out at once or never.
+        """
+        columns = [len(prompt) + self.max_new_tokens for prompt in prompts]
+        found: list[tuple[tuple[int, ...], Answer]] = []
         for begin, end in _parts(columns, self.batch_tokens * _CACHED, _HOLD_COST):
-            yield self.prompts[begin:end]
+            found += zip(prompts[begin:end], self.answer(prompts[begin:end], done), strict=True)
+        return found
 
     def answer(self, batch: Sequence[tuple[int, ...]], done: Callable[[int], object]) -> list[Answer]:
         """Answers of one batch; ``done`` is told how many rows have ended, each time some have."""
