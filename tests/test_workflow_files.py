@@ -144,6 +144,14 @@ def test_the_record_takes_one_hidden_file_with_it_and_no_other_artifact_takes_an
         assert each["path"].split() == ["dvc.lock", "reports", "!reports/**/.*", str(layout.REFUSAL)]
 
 
+def test_the_record_of_a_training_is_kept_before_anything_comes_after_it() -> None:
+    steps = next(found.job["steps"] for found in jobs() if found.name == "pr.yml:train")
+    trained = next(place for place, step in enumerate(steps) if step.get("run") == "./lockstep run train")
+    assert steps[trained + 1]["with"]["name"] == "record"
+    assert "if" not in steps[trained + 1]
+    assert steps[trained + 2]["run"] == "./lockstep run"
+
+
 def test_mlflows_login_is_where_mlflow_is_asked() -> None:
     login = {f"MLFLOW_TRACKING_{name}" for name in ("USERNAME", "PASSWORD", "TOKEN")}
     given = {}
@@ -152,6 +160,7 @@ def test_mlflows_login_is_where_mlflow_is_asked() -> None:
             if named := {name for name in SECRET.findall(yaml.safe_dump(step)) if name.startswith("MLFLOW")}:
                 given[f"{found.name}: {step['run']}"] = named
     assert given == {
+        "pr.yml:train: ./lockstep run train": login,
         "pr.yml:train: ./lockstep run": login,
         "release.yml:release: ./lockstep promote staging": login,
         'promote.yml:move: ./lockstep "$ACTION" "$ENVIRONMENT"': login,
