@@ -6,11 +6,15 @@ In:  nothing; a record of random weights (2 GiB in four shards) is made in a tem
 Out: a Markdown table: seconds (all rounds in brackets), the ratio to `cp` + `sha256sum` of the same round, bytes that
      the registry took, peak resident memory of the process, sampled every 20 ms. All sides take turns; each push goes
      to a registry that was just started with an empty folder, but for the two that ask what is sent the second time.
+     "A bare pass" is the least that such a push can be: each shard is read, hashed once and uploaded, four at a time,
+     with nothing checked, nothing resumed and no image made.
      The weights are in the page cache. Docker's layers are pruned between rounds.
 Run: python -m benchmarks.build [--rounds 3] [--mib 2048] [--dir FOLDER]
 """
 
 import argparse
+import hashlib
+import http.client
 import os
 import shutil
 import statistics
@@ -18,9 +22,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
@@ -78,6 +84,8 @@ def measure(folder: Path, rounds: int, size: int) -> str:
         keep("cp", _timed(["cp", "--recursive", "--reflink=never", str(root / layout.MERGED), str(folder / "copy")]))
         shutil.rmtree(folder / "copy")
         keep("sha256sum", _timed(["sha256sum", *(str(_shard(root, n)) for n in range(SHARDS))]))
+        with registry(_fresh(folder / "bare")) as place:
+            keep("a bare pass", _bare(root, place.host))
         with registry(_fresh(folder / "ours")) as place:
             (root / layout.LAYERS).unlink(missing_ok=True)
             image = f"{place.host}/bench/router"
@@ -125,6 +133,38 @@ def _pushed(root: Path, image: str, storage: Path) -> Measured:
     before = _held(storage)
     run = _timed(command)
     return run._replace(sent=_held(storage) - before)
+
+
+def _bare(root: Path, host: str) -> Measured:
+    """Hash and upload the shards as they are, in one request each."""
+    started = time.perf_counter()
+    with ThreadPoolExecutor(SHARDS) as pool:
+        sizes = list(pool.map(lambda number: _uploaded(_shard(root, number), host), range(SHARDS)))
+    return Measured(time.perf_counter() - started, sum(sizes))
+
+
+def _uploaded(path: Path, host: str) -> int:
+    """One file as a blob; its size."""
+    connection, hasher, size = http.client.HTTPConnection(host), hashlib.sha256(), path.stat().st_size
+
+    def blocks() -> Iterator[bytes]:
+        with path.open("rb", buffering=0) as stream:
+            while block := stream.read(1 << 20):
+                hasher.update(block)
+                yield block
+
+    def ask(method: str, url: str, body: Iterator[bytes] | None = None, length: int = 0) -> str:
+        connection.request(
+            method, url, body, {"Content-Length": str(length), "Content-Type": "application/octet-stream"}
+        )
+        answer = connection.getresponse()
+        answer.read()
+        assert answer.status in (201, 202), answer.status
+        return urlsplit(answer.headers["Location"])._replace(scheme="", netloc="").geturl()
+
+    where = ask("PATCH", ask("POST", "/v2/bench/bare/blobs/uploads/"), blocks(), size)
+    ask("PUT", f"{where}{'&' if '?' in where else '?'}digest=sha256:{hasher.hexdigest()}")
+    return size
 
 
 def _docker(root: Path, image: str, storage: Path) -> tuple[Measured, Measured]:

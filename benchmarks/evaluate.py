@@ -129,11 +129,21 @@ def main() -> None:
     """Measure both sides for every kind of prompt and print the tables."""
     options = _options()
     test, train = (files.read_jsonl(options.splits / f"{name}.jsonl", Row) for name in ("test", "train"))
+    rows, took = test[: options.rows], {}
     for kind in options.prompts:
-        _compare(options, kind, test[: options.rows], prompts.for_base(test[: options.rows], train, PROMPTS[kind]))
+        took[kind] = _compare(options, kind, rows, prompts.for_base(rows, train, PROMPTS[kind]))
+    if {"plain", "shots"} <= took.keys():
+        ours, harness = (took["plain"][side] + took["shots"][side] for side in (0, 1))
+        print(
+            f"\nAll that the stage asks, a candidate plainly and its base with labels and ten shots: {ours:.1f} s, the "
+            f"harness {harness:.1f} s, {harness / ours:.2f} times as long."
+        )
 
 
-def _compare(options: argparse.Namespace, kind: str, test: Sequence[Row], asked: Sequence[Sequence[Message]]) -> None:
+def _compare(
+    options: argparse.Namespace, kind: str, test: Sequence[Row], asked: Sequence[Sequence[Message]]
+) -> tuple[float, float]:
+    """Print the table of one kind of prompts; median seconds over all rows, ours and the harness'."""
     tokenizer = AutoTokenizer.from_pretrained(options.model)
     turns = [[message.model_dump() for message in messages] for messages in asked]
     rendered = [tokenizer.apply_chat_template(t, add_generation_prompt=True, tokenize=False) for t in turns]
@@ -169,6 +179,8 @@ def _compare(options: argparse.Namespace, kind: str, test: Sequence[Row], asked:
         f"\nThe same answer for {len(ids) - len(differing)} of {len(ids)} rows ({1 - len(differing) / len(ids):.1%})."
     )
     _near_ties(options.model, [(test[i].id, ids[i], one[i], two[i]) for i in differing])
+    ours_took, harness_took = (statistics.median(run.seconds for run in side) for side in zip(*runs, strict=True))
+    return ours_took, harness_took
 
 
 def _options() -> argparse.Namespace:
