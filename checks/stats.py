@@ -57,14 +57,15 @@ def mean_test(scores: Scores, groups: Groups, bound: float, side: Literal["above
     end is ``bound`` or more (the high end ``bound`` or less). ValueError as above.
     """
     values, codes = _rows(scores, groups)
-    if side == "below":
-        values, bound = 1 - values, 1 - bound
     mean = _mean(values)
+    size = _Size.of(values, codes, mean)  # of the scores as they are: turned round, one of 1e-17 would be a 1
+    if side == "below":
+        mean, bound = 1 - mean, 1 - bound
     if bound <= 0:
         return 0.0  # no mean lies below
     if bound >= 1 or mean < bound:
         return 1.0
-    return _Size.of(values, codes, mean).p((mean - bound) / math.sqrt(bound * (1 - bound)))
+    return size.p((mean - bound) / math.sqrt(bound * (1 - bound)))
 
 
 def paired_interval(one: Scores, two: Scores, groups: Groups, confidence: float) -> Interval:

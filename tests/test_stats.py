@@ -68,6 +68,7 @@ def test_an_interval_holds_its_mean_and_stays_in_range(scores: list[float], conf
 
 @given(SCORES, st.floats(0.5, 0.999), st.integers(1, 5), st.floats(0, 1), st.sampled_from(["above", "below"]))
 @example([0.0] * 8 + [1.0], 0.5000000000000001, 2, 0.0, "above")  # a quantile that rounds to zero
+@example([1.0, 1e-17], 0.75, 1, 0.75, "below")  # a score whose distance from 1 rounds to 1
 def test_a_means_test_is_its_bound_turned_round(
     scores: list[float], confidence: float, size: int, bound: float, side: Literal["above", "below"]
 ) -> None:
