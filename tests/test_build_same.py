@@ -19,6 +19,8 @@ from tests import build_tree, oci_check
 from tests.build_tree import BaseLayout, built_image, merged_files, needed
 from tests.conftest import REPOSITORY, as_params, scaled_down
 
+pytestmark = pytest.mark.slow
+
 pytest_plugins = ("tests.build_fixtures",)
 
 

@@ -130,6 +130,7 @@ def test_doctor_finds_this_machine_able_and_names_who_needs_what() -> None:
     assert all(check.mend for check in checks if check.status != "ok")
 
 
+@pytest.mark.slow
 def test_doctor_exits_with_9_and_a_remedy_where_the_pipeline_cannot_run(tmp_path: Path) -> None:
     code, output = _lockstep("-C", str(tmp_path), "doctor")
     assert code == 9
@@ -157,11 +158,13 @@ def registry() -> Iterator[str]:
     server.shutdown()
 
 
+@pytest.mark.slow
 def test_doctor_asks_the_registry_that_is_named(registry: str) -> None:
     check = _check("registry", doctor.doctor(REPOSITORY, registry))
     assert (check.status, check.found) == ("ok", f"{registry} answers and asks for a login")
 
 
+@pytest.mark.slow
 def test_doctor_says_that_a_server_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
@@ -173,6 +176,7 @@ def test_doctor_says_that_a_server_does_not_answer(monkeypatch: pytest.MonkeyPat
     assert "secret" not in repr(checks)
 
 
+@pytest.mark.slow
 def test_doctor_sees_a_dvc_remote_without_its_password(tmp_path: Path) -> None:
     (tmp_path / ".dvc").mkdir()
     (tmp_path / ".dvc" / "config").write_text("['remote \"store\"']\n    url = https://me:secret@example.invalid/dvc\n")

@@ -23,6 +23,8 @@ from tests.github_api_standin import REPOSITORY, TOKEN, StandIn
 from tests.github_api_standin import github as stand_in
 from tests.pipeline_repository import git
 
+pytestmark = pytest.mark.slow
+
 OLD, LATER = "a" * 40, "c" * 40  # of comments of before
 QUICK = Patience(tries=4, first=0.01, longest=0.02, on_request=2.0)
 OPTIONS = Options(report=ReportOptions(target="main"), patience=QUICK, use_cml=False)

@@ -22,6 +22,8 @@ from stages.inference.answers import Answered
 from stages.reporting import page, plots
 from tests.conftest import as_params, scaled_down
 
+pytestmark = pytest.mark.slow
+
 LABELS = ("vm", "storage", "queue & <b>vault</b>", "ключ|☁")
 NASTY = "<script>alert(1)</script> | [x](http://evil) `code` @all $\\f$ \u202egnp\x1b[31m www.evil.example"
 

@@ -17,6 +17,8 @@ from release.ledger import Ledger, Move, TagRef, compose, message, next_version
 from tests import ledger_tree as tree
 from tests.ledger_tree import PROMOTE, at, git, keep, promote, target
 
+pytestmark = pytest.mark.slow
+
 nobodys_configuration, laptop = tree.nobodys_configuration, tree.laptop
 NOW = int(time.time())
 HOUR = 3600

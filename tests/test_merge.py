@@ -21,6 +21,8 @@ from stages.merge import copy_companions, merge, merge_weights
 from stages.weights import shards
 from tests.conftest import REPOSITORY, as_params
 
+pytestmark = pytest.mark.slow
+
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 LIMIT = 25_000  # bytes: the tiny model becomes several shards
 

@@ -16,6 +16,8 @@ from tests import kubernetes_tools
 from tests.conftest import REPOSITORY
 from tests.overlay_sample import IMAGE, KINDS, OTHER, SERVER, edit, image, lying, pin, pointer, promoted, put, rendered
 
+pytestmark = pytest.mark.slow
+
 EVIL = f"evil.example/x@{OTHER}"
 KIND = {"deployment": "Deployment", "kserve": "InferenceService"}
 POD = {"deployment": "/spec/template/spec", "kserve": "/spec/predictor"}

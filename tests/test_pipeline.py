@@ -125,6 +125,7 @@ def test_an_experiment_with_another_rank_runs_and_leaves_the_chain_whole(finishe
     assert not any("different bytes" in f.reason for f in verdict.findings)
 
 
+@pytest.mark.slow
 def test_bad_data_stops_the_run_before_training_and_leaves_its_report(
     tmp_path: Path, tiny_base: Path, document: dict[str, Any]
 ) -> None:

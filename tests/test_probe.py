@@ -16,6 +16,8 @@ from stages import probe as stage
 from stages.inference import generate, token_by_token
 from tests.conftest import as_params
 
+pytestmark = pytest.mark.slow
+
 
 def _rows(count: int) -> list[Row]:
     words = ["queue", "table", "disk", "vault", "image", "key", "list", "show", "create", "delete"]

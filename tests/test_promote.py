@@ -16,6 +16,8 @@ from tests import promotion_tree as tree
 from tests.ledger_tree import git, keep, refs
 from tests.promotion_tree import Release, move
 
+pytestmark = pytest.mark.slow
+
 alone = tree.alone
 
 

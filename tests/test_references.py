@@ -15,6 +15,8 @@ from release import commits, references
 from tests import pipeline_repository as repository
 from tests.conftest import scaled_down
 
+pytestmark = pytest.mark.slow
+
 A, B, C = (digest.of_bytes(name.encode()) for name in "ABC")
 
 

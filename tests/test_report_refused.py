@@ -185,6 +185,7 @@ def test_what_is_no_file_of_ours_is_neither_read_nor_a_traceback(root: Path, put
             pipeline.python(root, ["-c", ""], "nothing")
 
 
+@pytest.mark.slow
 def test_a_refusal_of_nasty_words_is_nothing_but_text(root: Path) -> None:
     leave(root, "train", NOT_FINITE)
     usual = Seen(RENDERER.render(report(root, FOR).markdown))

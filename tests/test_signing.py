@@ -34,6 +34,8 @@ from tests.kubernetes_tools import REQUIRE
 from tests.registry_service import Registry, registry
 from tests.signing_tree import edit
 
+pytestmark = pytest.mark.slow
+
 KEY = Path(".lockstep/keys/lockstep.key")
 OTHER = "sha256:" + "0" * 64
 

@@ -25,6 +25,8 @@ from stages.sources.declared import license_of
 from tests.conftest import REPOSITORY
 from tests.web import Web, serving
 
+pytestmark = pytest.mark.slow
+
 BIG = random.Random(3).randbytes(12_000_000)  # more than two of the blocks that fsspec reads over HTTP
 OTHER = random.Random(4).randbytes(12_000_000)
 
@@ -491,7 +493,6 @@ def test_a_machine_without_huggingface_hub_is_refused(tmp_path: Path, monkeypatc
         bring(tmp_path, "hf://org/tiny@v1", "0" * 64)
 
 
-@pytest.mark.slow  # huggingface_hub waits between its attempts
 def test_a_snapshot_that_broke_off_is_not_taken_for_a_whole_one(tmp_path: Path, web: Web) -> None:
     files = {"a": b"a" * 300_000, "b": b"b" * 300_000}
     web.repositories["models/org/tiny"] = files

@@ -18,6 +18,8 @@ from checks.params import Params
 from stages.training import tracking
 from tests.conftest import as_params
 
+pytestmark = pytest.mark.slow
+
 DIGEST = "sha256:" + "ab" * 32
 
 
@@ -180,7 +182,6 @@ def test_a_store_that_is_not_there_refuses_soon_and_without_the_password(
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.slow
 def test_a_server_that_never_answers_refuses_within_half_a_minute(tmp_path: Path, document: dict) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         document["tracking"]["uri"] = f"http://127.0.0.1:{silent.getsockname()[1]}"
@@ -246,7 +247,6 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
         process.wait()
 
 
-@pytest.mark.slow
 def test_a_server_that_is_lost_during_training_costs_no_training(
     root: Path, document: dict, server: tuple[str, "subprocess.Popen[bytes]"]
 ) -> None:

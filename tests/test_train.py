@@ -22,6 +22,8 @@ from stages.training import checkpoints, tracking
 from tests import training_tree
 from tests.conftest import REPOSITORY, as_params
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> str:
@@ -154,7 +156,6 @@ def test_the_curve_of_a_long_training_has_twenty_points_at_least(document: dict)
         assert sft.steps(settings, rows) // every >= min(20, sft.steps(settings, rows))
 
 
-@pytest.mark.slow
 def test_two_runs_with_one_seed_give_the_same_bytes_and_another_seed_does_not(
     root: Path, document: dict, store: str
 ) -> None:
