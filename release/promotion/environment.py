@@ -56,7 +56,7 @@ def intact(site: Site, environment: str, present: Present, answer: Answer) -> No
 def unedited(environment: str, present: Present, after: Pointer, built: ImageReport, answer: Answer) -> None:
     """What people wrote there must leave the release alone, or another thing runs than the pointer says."""
     for gap in edits.gaps(environment, present.files, alone=overlays.alone(after, built)):
-        answer.lacks(gap, "take it out of that file, and commit that")
+        answer.lacks(gap, "mend that file as docs/environments.md says, and commit that")
 
 
 def stated(present: Present, environment: str) -> Statement:

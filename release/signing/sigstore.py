@@ -115,7 +115,7 @@ def _statement(payload: bytes) -> "Statement":
 
 def _require() -> None:
     try:
-        import sigstore  # noqa: F401
+        import sigstore  # noqa: F401 - is it installed?
     except ImportError as error:
         raise MachineRefused(
             "the package sigstore is not installed", "pip install 'lockstep[keyless]', or sign with a key: --key"
