@@ -25,7 +25,7 @@ class Running:
         """None that can be read from here."""
         return ""
 
-    def terminate(self, deadline: float) -> Ended | None:  # noqa: ARG002 - of other kinds of server
+    def terminate(self, deadline: float) -> Ended | None:  # noqa: ARG002 - the protocol's
         """It is not ours to end."""
         return None
 
