@@ -29,6 +29,7 @@ _CREDIT = "credit the author, link the licence, say what was changed"
 _RULES = "pass on the use restrictions and a copy of the licence"
 _LLAMA = "copy of the agreement, its notice and use policy; agreement of Meta above 700 million monthly users"
 
+OWN = "LicenseRef-Own"  # no licence at all: whoever ships the model holds the rights to this
 TABLE = tuple(
     License(*row)
     for row in (
@@ -74,6 +75,7 @@ TABLE = tuple(
         ("qwen-research", False, ("qwen-research",), 'copy of the agreement, "Built with Qwen", say what was changed'),
         ("mrl", False, ("mrl",), "Mistral AI Research License: copy of the agreement, say what was changed"),
         ("mnpl", False, ("mnpl",), "Mistral AI Non-Production License: copy of the agreement, say what was changed"),
+        (OWN, True, None, "none"),
     )
 )  # fmt: skip
 

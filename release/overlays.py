@@ -71,9 +71,9 @@ def render(environment: str, pointer: Pointer, built: ImageReport, runtime: Runt
     ParamsRefused when the environment's name is taken or the runtime cannot be run in a cluster.
     """
     _agree(pointer, built, runtime, serve)
+    if why := unreachable(pointer):
+        return nothing(environment, why)
     where = _reference(pointer)
-    if where.host is None:
-        return nothing(environment, f"{pointer.version} lies in a folder of one machine: no cluster can pull it")
     pod, container = _of_runtime(runtime, serve)
     if built.base is not None:
         container["image"] = str(where)
@@ -95,6 +95,13 @@ def render(environment: str, pointer: Pointer, built: ImageReport, runtime: Runt
             KSERVE: _kustomization(resources=["../deployment"], components=["../../../components/kserve"]),
         },
     )
+
+
+def unreachable(pointer: Pointer) -> str | None:
+    """Why no cluster can run the image; None where one can."""
+    if _reference(pointer).host is None:
+        return f"{pointer.version} lies in a folder of one machine: no cluster can pull it"
+    return None
 
 
 def alone(pointer: Pointer, built: ImageReport) -> bool:

@@ -14,6 +14,7 @@ from checks.errors import EvidenceRefused, Refusal
 from checks.pointer import Pointer
 from checks.rows import Record
 from checks.serving import Seconds
+from release import overlays
 from release.ledger import Change
 from release.promotion import asked, case, change, environment, follow, pull_request, site, wanted
 from release.promotion.asked import Answer, Check
@@ -78,9 +79,11 @@ def promote(root: Path, name: str, options: Options | None = None) -> Promoted:
         return _again(where, name, options, began)
     found = case.ask(where, Move(name, where.rule(name), image, options.why, options.version, options.bump))
     made = found.change or Change({}, "")
+    local = overlays.unreachable(found.after) if found.after else None
+    notes = (*found.others, *([local] if local else []))
     result = Promoted(
         environment=name, done="planned", before=found.present.pointer, after=found.after, commit=None,
-        tags=tuple(tag.name for tag in made.tags), checks=found.checks, notes=found.others, url=None,
+        tags=tuple(tag.name for tag in made.tags), checks=found.checks, notes=notes, url=None,
         diff=change.diff(found.present.files, made.files), seconds=time.perf_counter() - began,
     )  # fmt: skip
     if options.dry_run:

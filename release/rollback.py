@@ -16,6 +16,7 @@ from checks.pointer import Pointer
 from checks.quarantine import Entries, Entry
 from checks.rows import Record
 from checks.serving import Seconds
+from release import overlays
 from release.ledger import Change, Move
 from release.ledger.git import printable
 from release.mirrors import past
@@ -117,6 +118,8 @@ def move(where: Site, name: str, options: Options) -> RolledBack:
     for other in where.promote.ordered:
         if other != name and bad and (runs := where.ledger.pointer(where.tip, other)) and runs.digest == bad.image:
             notes.append(f"{other} runs {bad.version} too")
+    if local := overlays.unreachable(after):
+        notes.append(local)
     rolled = RolledBack(
         environment=name, done="planned", before=present.pointer, after=after, held=bad, commit=None,
         tags=tuple(tag.name for tag in made.tags), checks=tuple(ran.checks), notes=tuple(notes),

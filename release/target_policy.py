@@ -30,6 +30,7 @@ from release.gate import Held
 from release.run import environment
 
 _TEST = layout.SPLITS / "test.jsonl"
+_UNKEPT = "failed to load directory"  # what DVC says where a directory's list of files was never pushed
 _ROWLESS: tuple[type[Section], ...] = (DataGate, ParityGate, LicenseGate, BudgetGate)  # kinds that read no test row
 
 
@@ -248,13 +249,15 @@ def _rows_at(root: Path, commit: str, wanted: Digest) -> tuple[Row, ...] | str:
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / _TEST.name
         place = (commits.prefix(root) / _TEST).as_posix()
-        command = [sys.executable, "-m", "dvc", "get", "--quiet", ".", place, "--rev", commit, "-o", str(path)]
+        command = [sys.executable, "-m", "dvc", "get", ".", place, "--rev", commit, "-o", str(path)]
         try:
             done = subprocess.run(
                 command, cwd=root, env=environment(), capture_output=True, text=True, errors="replace", check=False
             )
             if done.returncode:
-                said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+                said = [line for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
+                if any(_UNKEPT in line for line in said):
+                    return "they are neither in DVC's cache here nor in its remote"
                 return said[0].removeprefix("ERROR: ") if said else f"dvc get ended with {done.returncode}"
             if (found := digest.of_file(path).sha256) != wanted:
                 return f"{_TEST} there is {found}, its {layout.PREPARE_REPORT} says {wanted}"

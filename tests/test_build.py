@@ -108,6 +108,7 @@ def test_labels_say_where_the_model_is_from(root: Path, released: Path) -> None:
         ("apache-2.0", "MIT", "Apache-2.0 AND MIT"),
         ("llama3.1", "llama3.1", "LicenseRef-llama3.1"),
         ("openrail++", "openrail++", "LicenseRef-openrailplusplus"),
+        ("Apache-2.0", "licenseref-own", "Apache-2.0 AND LicenseRef-Own"),
         ("Our own licence (v2)", "MIT", "LicenseRef-Our-own-licence-v2 AND MIT"),
         (None, None, None),
     ],

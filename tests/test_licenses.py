@@ -123,6 +123,7 @@ def same(name: str | None, declared: str | None = None) -> tuple[str | None, str
         {"data": same("CC-BY-SA-3.0"), "adapter": "CC-BY-SA-4.0"},
         {"base": same("CC-BY-NC-4.0"), "adapter": "CC-BY-NC-4.0", "commercial": False},
         {"base": same("mrl"), "adapter": "mrl", "commercial": False},
+        {"data": same(licenses.OWN), "allow": ["Apache-2.0", licenses.OWN], "adapter": licenses.OWN},
     ],
 )
 def test_what_is_known_allowed_and_compatible_passes(ground: Evidence, params: Params, case: dict[str, Any]) -> None:
@@ -144,7 +145,10 @@ def test_a_pass_states_the_three_licences_and_their_duties(ground: Evidence, par
     [
         ({"base": same(None)}, ["params.yaml: base.license: no licence is stated"]),
         ({"base": same(None, "MIT")}, ["no licence is stated", "base.license is null, but the base declares 'MIT'"]),
-        ({"data": same("Proprietary")}, ["data.license: 'Proprietary' is not in the table of docs/licenses.md"]),
+        ({"data": same("Proprietary")}, ["'Proprietary' is not in the table of docs/licenses.md; what is your own is"]),
+        ({"data": same(licenses.OWN, "proprietary")}, ["is LicenseRef-Own, but the data declares 'proprietary'"]),
+        ({"data": same(licenses.OWN)}, ["data: LicenseRef-Own is not allowed"]),
+        ({"base": same("llama3.1"), "adapter": licenses.OWN}, ["under llama3.1, the adapter is LicenseRef-Own"]),
         ({"data": same("MIT License")}, ["'MIT License' is not in the table of docs/licenses.md, which has MIT"]),
         ({"adapter": "mine"}, ["gates.may_ship.adapter: 'mine' is not in the table"]),
         ({"allow": ["MIT"]}, ["base: Apache-2.0 is not allowed (allowed: MIT)", "adapter: Apache-2.0 is not allowed"]),

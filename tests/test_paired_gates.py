@@ -115,6 +115,7 @@ def test_slices_with_few_rows_are_judged_together(tmp_path: Path, document: dict
     params = _asked(document, slices=SLICE | {"min_rows": 1000})
     finding = _compared(tmp_path, params, *_flips(300, 100, 3, 3)).findings[0]
     assert (finding.status, finding.slice, finding.n) == ("pass", "(small slices)", 300)
+    assert finding.reason.endswith("; 2 slices of fewer than 1000 rows are judged as one"), finding.reason
 
 
 def test_holm_asks_more_of_each_gate_the_more_gates_there_are(tmp_path: Path, document: dict) -> None:

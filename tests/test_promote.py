@@ -50,6 +50,7 @@ def runs(root: Path, environment: str) -> pointer.Pointer | None:
 def test_on_a_laptop_a_release_goes_to_staging_and_then_to_production(root: Path, released: Release) -> None:
     first = move(root, "staging")
     assert (first.done, first.before) == ("moved", None)
+    assert "v0.1.0 lies in a folder of one machine: no cluster can pull it" in first.notes
     assert first.after == pointer.Pointer(
         model=released.report.model, commit=released.report.commit, version="v0.1.0", image=released.image,
         evidence=released.signed.evidence,

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from checks import files, layout, refused
+from checks import files, layout, quarantine, refused
 from checks.errors import EvidenceRefused, Refusal, TrainingRefused, VerdictFailed
 from checks.evidence import EvaluationReport
 from checks.rows import Prediction
+from checks.verdict import Verdict
 from release import report as renderer
 from release.report import Options, Report, report
 from tests import evidence_tree, report_tree
@@ -425,3 +426,21 @@ def test_predictions_of_other_rows_are_not_compared() -> None:
     same = paired(ours, [Prediction.model_validate(each.model_dump()) for each in ours], "exact-match", 0.95)
     assert same is not None
     assert same.value == 0
+
+
+def test_weights_that_main_holds_back_are_not_said_to_be_ready_to_merge(tmp_path: Path) -> None:
+    _passing(tmp_path)
+    model = files.read_json(tmp_path / layout.VERDICT, Verdict).model
+    entry = quarantine.Entry(
+        image=f"sha256:{1:064}", model=model, version="v1.1.0", by="Ada <a@b.c>", why="answers *French*"
+    )
+    git(tmp_path, "switch", "--quiet", "main")
+    (tmp_path / layout.QUARANTINE).write_bytes(quarantine.write((entry,)))
+    report_tree.commit(tmp_path, "held back")
+    git(tmp_path, "switch", "--quiet", "-")
+    said = report(tmp_path, FOR).markdown
+    assert (
+        "**Held back: `v1.1.0` had these weights, and is in quarantine**: `answers *French*`. No promotion" in said
+    ), said
+    assert "`lockstep quarantine --release v1.1.0 --why TEXT`" in said
+    assert "merge it" not in said

@@ -57,6 +57,7 @@ def test_it_goes_back_to_what_ran_before_and_holds_the_bad_one_back(root: Path, 
     assert done.done == "moved"
     assert (done.before, done.after) == (done.before, runs(root))
     assert done.after.image == releases[0].image
+    assert "v0.1.0 lies in a folder of one machine: no cluster can pull it" in done.notes
     assert (done.after.version, done.after.evidence) == ("v0.1.0", releases[0].signed.evidence)
     where = site.find(root)
     assert where.ledger.quarantine(where.tip) == (

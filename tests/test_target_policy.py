@@ -338,7 +338,9 @@ def test_an_old_test_set_that_cannot_be_brought_is_inconclusive_and_says_why(tmp
     _record(tmp_path, document, rows=60, right=58)
     code, output = _asked(tmp_path)
     assert code == 11
-    assert "the test rows of main could not be brought: " in output
+    assert (
+        "the test rows of main could not be brought: they are neither in DVC's cache here nor in its remote" in output
+    )
     assert "Traceback" not in output
 
 

@@ -50,7 +50,7 @@ def _unknown(name: str, part: str, stated: str | None) -> Iterator[str]:
     else:
         meant = " or ".join(sorted(licenses.read(stated)))
         yield f"{layout.PARAMS}: {place}: {stated!r} is not in the table of docs/licenses.md" + (
-            f", which has {meant}" if meant else ""
+            f", which has {meant}" if meant else f"; what is your own is {licenses.OWN}"
         )
 
 

@@ -6,6 +6,7 @@ corrected by Holm's method over the slices first.
 """
 
 from collections import Counter
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -68,14 +69,20 @@ def ask(name: str, gate: SliceGate, evidence: Evidence, sample: Sample) -> Asked
             )
         about, rows = found[shown], labels == shown
         return Finding(
-            gate=name, kind=gate.kind, status=status, reason=reason, metric=gate.metric, against=gate.against,
-            slice=shown, method=about.method, value=figure(about.effect), low=figure(about.low),
+            gate=name, kind=gate.kind, status=status, reason=f"{reason}{_together(gate, sizes)}",
+            metric=gate.metric, against=gate.against, slice=shown, method=about.method, value=figure(about.effect), low=figure(about.low),
             high=figure(about.high), bound=-gate.margin, p=small(p), p_holm=small(p_holm),
             detectable=figure(about.detectable), n=about.n, gained=int((ours > theirs)[rows].sum()),
             lost=int((ours < theirs)[rows].sum()), rows_needed=needed,
         )  # fmt: skip
 
     return Test(p, p_worse, decide)
+
+
+def _together(gate: SliceGate, sizes: Mapping[str, int]) -> str:
+    """How many slices are too small to be judged apart."""
+    count = sum(size < gate.min_rows for size in sizes.values())
+    return f"; {count} slices of fewer than {gate.min_rows} rows are judged as one" if count > 1 else ""
 
 
 def _said(gate: SliceGate, label: str, found: Comparison) -> str:

@@ -85,7 +85,7 @@ def find(root: Path, target: str | None = None) -> Site:
     same = here and rules.promote.environments == known.environments
     ledger = home if same else Ledger.open(root, rules.promote)
     tip = trunk if here else ledger.tip()
-    return Site(root, branch, trunk, rules.promote, rules.serve, trust.known(root, trunk), ledger, tip)
+    return Site(root, branch, trunk, rules.promote, rules.serve, trust.known(root, trunk, branch), ledger, tip)
 
 
 def whoami(root: Path) -> str:

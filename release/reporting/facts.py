@@ -12,12 +12,13 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from checks import chain, files, gates, layout, params_file, plain_yaml, policy, scoring
+from checks import chain, files, gates, layout, params_file, plain_yaml, policy, quarantine, scoring
 from checks.chain import Evidence
 from checks.errors import EvidenceRefused, ParamsRefused, Refusal
 from checks.evidence import DataReport, EvaluationReport, PrepareReport, TrainReport
 from checks.params import Params
 from checks.policy import Change
+from checks.quarantine import Entries, Entry
 from checks.refused import Refused
 from checks.verdict import Status, Verdict
 from release import commits, gate, record, references, refusals, target_policy
@@ -46,6 +47,7 @@ class Target(NamedTuple):
     evaluation: EvaluationReport | None
     prepare: PrepareReport | None
     train: TrainReport | None
+    quarantine: Entries = ()  # of environments that this repository holds
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,12 @@ class Facts:
         if self.judgement is not None:
             return self.judgement.status
         return self.verdict.status if self.verdict is not None else None
+
+    @property
+    def held_back(self) -> Entry | None:
+        """The entry of the target's quarantine that holds the judged weights back."""
+        model = self.verdict.model if self.verdict is not None else None
+        return None if model is None else quarantine.find(self.target.quarantine, "", model)
 
 
 def gather(root: Path, ref: str | None) -> Facts:
@@ -196,7 +204,17 @@ def _target(root: Path, ref: str | None) -> Target:
         _there(root, commit, layout.EVALUATION, EvaluationReport),
         _there(root, commit, layout.PREPARE_REPORT, PrepareReport),
         _there(root, commit, layout.TRAIN_REPORT, TrainReport),
+        _quarantine(root, commit, name),
     )
+
+
+def _quarantine(root: Path, commit: str, name: str) -> Entries:
+    """What is held back; nothing where it cannot be read, since promotions ask anew."""
+    text = commits.read(root, commit, layout.QUARANTINE)
+    try:
+        return () if text is None else quarantine.parse(text, f"{name}:{layout.QUARANTINE}")
+    except EvidenceRefused:
+        return ()
 
 
 def _there(root: Path, commit: str, path: Path, model: type[M]) -> M | None:

@@ -122,6 +122,11 @@ def _told(facts: Facts) -> Iterator[Line]:
         yield line(f"{MARKS[status]} ", Bold((status.capitalize(),)), ": ", *_why(facts, status), *weakened)
         if facts.lacking is not None:
             yield line("The record is not on the branch: ", *_lacking(facts.lacking))
+    if entry := facts.held_back:
+        yield line(
+            Bold(("Held back: ", Data(entry.version), " had these weights, and is in quarantine",)), ": ",
+            Data(entry.why), ". No promotion moves them.",
+        )  # fmt: skip
     if facts.state == "held" and facts.missing:
         yield line(
             "Not hashed here, because they are not here: ", *_names(facts.missing),
@@ -180,6 +185,9 @@ def _next(facts: Facts) -> Line:
     if facts.status == "pass" and facts.lacking is not None:
         again = "see why `lockstep record` did not put it there, and run again"
         return (f"{again}; or commit `dvc.lock` and `reports/` as they lie here, and push.",)
+    if facts.status == "pass" and (entry := facts.held_back):
+        free = f"`lockstep quarantine --release {entry.version} --why TEXT`"
+        return (f"train another model; or, where the fault was not in the weights, {free} lets them move again.",)
     if facts.status == "pass":
         return ("merge it. What lands is what was judged: the release takes these digests and trains nothing again.",)
     if judgement is not None and verdict.status == "pass":

@@ -10,18 +10,20 @@ from release.signing import dsse, sigstore, strict
 from release.signing.dsse import Verified
 
 
-def known(root: Path, target: str | None = None) -> Signers:
+def known(root: Path, target: str | None = None, branch: str | None = None) -> Signers:
     """The signers of release/policy/signers.yaml on the target branch, as ``commits.target`` finds it.
 
-    The file in the work tree counts only where git has no commit yet: whoever proposes a release must not choose who
-    may sign it. Raises EvidenceRefused when there is none.
+    ``branch``: its name, where ``target`` is its commit. The file in the work tree counts only where git has no commit
+    yet: whoever proposes a release must not choose who may sign it. Raises EvidenceRefused when there is none.
     """
     todo = f"add a signer to {layout.SIGNERS} (`lockstep keys new` prints the entry), and commit it there"
     if commits.has_repository(root) and (found := commits.target(root, target))[1]:
         name, commit = found
         assert commit is not None
-        where = f"{name}:{layout.SIGNERS}"
+        where = f"{branch or name}:{layout.SIGNERS}"
         data = commits.read(root, commit, layout.SIGNERS)
+        if (root / layout.SIGNERS).is_file():
+            todo = f"merge the branch that adds it here into {branch or name}: only there it counts"
     else:
         where = str(layout.SIGNERS)
         path = root / layout.SIGNERS
