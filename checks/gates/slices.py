@@ -70,8 +70,8 @@ def ask(name: str, gate: SliceGate, evidence: Evidence, sample: Sample) -> Asked
         about, rows = found[shown], labels == shown
         return Finding(
             gate=name, kind=gate.kind, status=status, reason=f"{reason}{_together(gate, sizes)}",
-            metric=gate.metric, against=gate.against, slice=shown, method=about.method, value=figure(about.effect), low=figure(about.low),
-            high=figure(about.high), bound=-gate.margin, p=small(p), p_holm=small(p_holm),
+            metric=gate.metric, against=gate.against, slice=shown, method=about.method, value=figure(about.effect),
+            low=figure(about.low), high=figure(about.high), bound=-gate.margin, p=small(p), p_holm=small(p_holm),
             detectable=figure(about.detectable), n=about.n, gained=int((ours > theirs)[rows].sum()),
             lost=int((ours < theirs)[rows].sum()), rows_needed=needed,
         )  # fmt: skip
