@@ -109,6 +109,7 @@ class Prepare(Section):
     seed: Annotated[int, Field(ge=0)]
     loader: Annotated[AzureCli | Table, Field(discriminator="kind")]
     rules: Annotated[tuple[RuleName, ...], Field(strict=False, description="named rules, applied in this order")]
+    max_prompt_words: Annotated[int, Field(ge=1, description="the rule drop-long-prompt drops longer prompts")]
     near_duplicates: NearDuplicates
     splits: SplitShares
 

@@ -5,8 +5,10 @@ line in the file, the path of the key and the value.
 """
 
 import difflib
+import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -15,6 +17,10 @@ from checks import layout, plain_yaml
 from checks.errors import ParamsRefused
 from checks.params import Params
 from checks.sections import Section
+
+_TAGGED = ("union_tag_invalid", "union_tag_not_found")  # pydantic's names of errors about the key that tells a kind
+_UNWRITTEN = ("missing", "extra_forbidden", "union_tag_not_found")  # the last part may not be in the file, or known
+_NOUNS = {"loader": "loader", "scorers": "scorer", "gates": "kind of gate"}
 
 
 def load(path: Path = layout.PARAMS) -> Params:
@@ -33,7 +39,7 @@ def parse(text: str, name: str = str(layout.PARAMS)) -> Params:
     try:
         return Params.model_validate(value)
     except ValidationError as error:
-        problems = [_problem(name, node, detail) for detail in error.errors(include_url=False)]
+        problems = [_problem(name, node, detail) for detail in _own(error.errors(include_url=False))]
         (what, todo), *others = sorted(dict.fromkeys(problems), key=lambda p: _line_of(p[0]))
         raise ParamsRefused(what, todo, tuple(f"{w}; {t}" for w, t in others)) from error
 
@@ -65,39 +71,74 @@ def _read(text: str, name: str) -> tuple[yaml.Node | None, dict[str, Any]]:
     return node, value
 
 
+class _Place(NamedTuple):
+    """A value in the file, and the line of its key."""
+
+    node: yaml.Node | None
+    line: int
+
+
+def _own(details: Sequence[Any]) -> list[Any]:
+    """Without what only follows from another problem: a list whose one item is bad counts as too short."""
+    return [one for one in details if one["type"] != "too_short" or not any(_is_below(two, one) for two in details)]
+
+
+def _is_below(detail: Any, other: Any) -> bool:
+    depth = len(other["loc"])
+    return len(detail["loc"]) > depth and detail["loc"][:depth] == other["loc"]
+
+
 def _problem(name: str, root: yaml.Node | None, detail: Any) -> tuple[str, str]:
     """One pydantic error as (what, todo)."""
-    node, where, closest = root, [], root
-    for part in detail["loc"]:
-        child = _child(node, part)
-        if child is None and detail["type"] not in ("missing", "extra_forbidden"):
+    kind, given, loc = detail["type"], detail["input"], detail["loc"]
+    if kind in _TAGGED:
+        loc = (*loc, detail["ctx"]["discriminator"].strip("'"))
+    place, where = _Place(root, root.start_mark.line + 1 if root else 1), []
+    for number, part in enumerate(loc, 1):
+        below = _below(place, part)
+        if below is None and not (number == len(loc) and kind in _UNWRITTEN):
             continue  # the tag of a union: in pydantic's path, not in the file's
         where.append(str(part))
-        node = child
-        closest = child or closest
-    line = closest.start_mark.line + 1 if closest else 1
+        place = below or place
     path = ".".join(where)
-    kind, given = detail["type"], detail["input"]
-    if kind == "extra_forbidden":
-        near = _nearest(detail["loc"])
-        return f"{name}:{line}: {path}: unknown key", f"did you mean {near}?" if near else "remove it"
-    if kind == "missing":
-        return f"{name}:{line}: {path}: missing", "add it, as the documentation of params.yaml shows"
     if kind == "value_error":
         text, _, todo = str(detail["ctx"]["error"]).partition("|")
-        prefix = f"{path}: " if path else ""
-        return f"{name}:{line}: {prefix}{text}", todo
+        line = _named(place, text).line
+        return f"{name}:{line}: {path}: {text}" if path else f"{name}:{line}: {text}", todo
+    start = f"{name}:{place.line}: {path}"
+    if kind == "extra_forbidden":
+        near = _nearest(loc)
+        return f"{start}: unknown key", f"did you mean {near}?" if near else "remove it"
+    if kind in _UNWRITTEN:
+        return f"{start}: missing", "add it, as the documentation of params.yaml shows"
+    if kind == "union_tag_invalid":
+        noun = next((_NOUNS[part] for part in loc if part in _NOUNS), "kind")
+        known = detail["ctx"]["expected_tags"].replace("'", "")
+        return f"{start}: unknown {noun} {detail['ctx']['tag']!r}", f"one of: {known}"
     shown = "a mapping" if isinstance(given, dict) else "a list" if isinstance(given, list) else repr(given)
     message = detail["msg"][0].lower() + detail["msg"][1:]
-    return f"{name}:{line}: {path}: {shown}", message
+    return f"{start}: {shown}", message
 
 
-def _child(node: yaml.Node | None, part: str | int) -> yaml.Node | None:
-    found: yaml.Node | None = None
-    if isinstance(node, yaml.MappingNode):
-        found = next((value for key, value in node.value if key.value == str(part)), None)
-    elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-        found = node.value[part]
+def _named(place: _Place, text: str) -> _Place:
+    """The key that a validator's message begins with, or as much of its path as is written below ``place``."""
+    for part in re.split(r"[^\w.-]", text, maxsplit=1)[0].split("."):
+        below = _below(place, part)
+        if below is None:
+            break
+        place = below
+    return place
+
+
+def _below(place: _Place, part: str | int) -> _Place | None:
+    found: _Place | None = None
+    if isinstance(place.node, yaml.MappingNode):
+        found = next(
+            (_Place(value, key.start_mark.line + 1) for key, value in place.node.value if key.value == str(part)), None
+        )
+    elif isinstance(place.node, yaml.SequenceNode) and isinstance(part, int) and part < len(place.node.value):
+        node = place.node.value[part]
+        found = _Place(node, node.start_mark.line + 1)
     return found
 
 

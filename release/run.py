@@ -25,7 +25,10 @@ REMOTE = "LOCKSTEP_REMOTE"  # set for stages that may keep something on the DVC 
 
 
 def run(root: Path, targets: tuple[str, ...], force: bool, remote: bool = False) -> None:
-    """Ask git which earlier models there are, then run ``dvc repro``: what changed, or with ``force`` everything.
+    """Hold local sources to their pins, ask git which earlier models there are, then run ``dvc repro``.
+
+    It runs what changed, or with ``force`` everything. DVC tracks params.yaml and not the local files that it names:
+    an edited one would be passed over without a word. One that is absent is left to fetch, if that has to run.
 
     ``remote``: outputs that dvc.lock names are taken from the DVC remote first, and what was made here is put there,
     also when a later stage refuses. Where no remote is set there is nothing to share, and nothing is.
@@ -33,6 +36,7 @@ def run(root: Path, targets: tuple[str, ...], force: bool, remote: bool = False)
     Raises StageRefused with the stage's exit code, MachineRefused when DVC itself cannot run, EvidenceRefused when git
     cannot say which models were released before, RemoteRefused when the DVC remote does not take what was made.
     """
+    python(root, ["-m", "stages.sources.still_pinned"], "the look at local sources")
     references.write(root)
     shared = remote and has_remote(root)
     if shared:  # what the remote lacks or does not give is made again: its lines say so, and the push asks it once more

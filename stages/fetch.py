@@ -70,8 +70,14 @@ def _fetch(params: Params, root: Path) -> str:
         for section, tree in trees.items()
     }
     files.write_json(root / layout.FETCH_REPORT, FetchReport(base=fetched["base"], data=fetched["data"]))
-    said = (f"{s} {len(t.files):,} files, {t.size / 1e6:,.1f} MB, {t.digest}" for s, t in trees.items())
+    said = (f"{section} {_summary(tree)}" for section, tree in trees.items())
     return "; ".join((*said, *_declarations(fetched)))
+
+
+def _summary(tree: digest.Tree) -> str:
+    """The digest is of the whole output, which is not what a pin is about: it is called so."""
+    count = f"{len(tree.files):,} file{'s' if len(tree.files) > 1 else ''}"
+    return f"{count}, {tree.size / 1e6:,.1f} MB, tree {tree.digest}"
 
 
 def _declarations(fetched: dict[str, Fetched]) -> Iterator[str]:
@@ -147,7 +153,7 @@ def _refuse_overlap(source: Source, section: str, root: Path) -> None:
     where = uris.parse(source.uri, f"{section}.uri", root)
     if not isinstance(where, uris.Local):
         return
-    path = where.path.resolve()
+    path = sources.place(where)
     for out in (layout.BASE, layout.RAW, layout.DOWNLOADS, layout.FETCH_REPORT):
         place = (root / out).resolve()
         if path.is_relative_to(place) or place.is_relative_to(path):

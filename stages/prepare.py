@@ -35,10 +35,9 @@ def prepare(params: Params, root: Path) -> str:
     placed = split(config, kept)
     empty = [name for name in layout.SPLIT_NAMES if not placed[name]]
     if empty:
-        dropped = ", ".join(f"{c.rule} {c.rows:,}" for c in counts if c.kind == "drop" and c.rows) or "none"
         raise DataRefused(
             f"{layout.SPLITS}: {' and '.join(empty)} would be empty: {len(drafts):,} rows in, {len(kept):,} kept, "
-            f"{len({row.group for rows in placed.values() for row in rows}):,} groups (dropped: {dropped})",
+            f"{len({row.group for rows in placed.values() for row in rows}):,} groups ({rules.dropped(counts)})",
             "add data, drop less in prepare.rules, or raise prepare.splits or prepare.near_duplicates.similarity",
         )
     written = {name: _write(root / layout.SPLITS / f"{name}.jsonl", placed[name]) for name in layout.SPLIT_NAMES}
@@ -52,11 +51,7 @@ def prepare(params: Params, root: Path) -> str:
     )
     files.write_json(root / layout.PREPARE_REPORT, report)
     shares = ", ".join(f"{name} {one.rows:,}" for name, one in written.items())
-    used = sum(1 for count in counts if count.kind == "drop" and count.rows)
-    return (
-        f"{report.input_rows:,} rows in, {report.kept_rows:,} kept ({shares}), "
-        f"{report.dropped_rows:,} dropped by {used} rule{'' if used == 1 else 's'}"
-    )
+    return f"{report.input_rows:,} rows in, {report.kept_rows:,} kept ({shares}), {rules.dropped(counts)}"
 
 
 def clean(config: Config, drafts: Sequence[Draft]) -> tuple[list[Draft], list[RuleCount]]:
@@ -64,7 +59,7 @@ def clean(config: Config, drafts: Sequence[Draft]) -> tuple[list[Draft], list[Ru
 
     A loader has rules of its own: what it could not read goes first, and what its parameters do not ask for, last.
     """
-    loader = config.loader
+    loader, known = config.loader, rules.of(config)
     kept, counts = list(drafts), []
 
     def drop(rule: str, goes: Callable[[Draft], bool]) -> None:
@@ -76,8 +71,8 @@ def clean(config: Config, drafts: Sequence[Draft]) -> tuple[list[Draft], list[Ru
     if isinstance(loader, AzureCli):
         drop("drop-unreadable-help", lambda draft: draft.unreadable is not None)
     for name in config.rules:
-        kept, hit = rules.apply(name, kept)
-        counts.append(_count(name, rules.RULES[name].kind, hit))
+        kept, hit = rules.apply(known[name], kept)
+        counts.append(_count(name, known[name].kind, hit))
     if isinstance(loader, AzureCli):
         common = _commonest(kept, loader.services)
         drop("keep-commonest-services", lambda draft: draft.service not in common)

@@ -76,10 +76,14 @@ def test_both_sources_become_outputs_and_a_report(document: dict[str, Any], tmp_
     assert (report.base.sha256, report.base.digest) == (manifest(tiny_base), base.digest)
     assert (report.data.sha256, report.data.digest) == (manifest(tmp_path / "rows"), raw.digest)
     assert (report.data.uri, report.data.size, report.data.files) == ("rows", 8, 2)
-    assert (
-        line
-        == f"base {len(base.files)} files, {base.size / 1e6:,.1f} MB, {base.digest}; data 2 files, 0.0 MB, {raw.digest}"
+    assert line == (
+        f"base {len(base.files)} files, {base.size / 1e6:,.1f} MB, tree {base.digest}; "
+        f"data 2 files, 0.0 MB, tree {raw.digest}"
     )
+
+
+def test_one_file_is_told_in_the_singular(document: dict[str, Any], tmp_path: Path) -> None:
+    assert "; data 1 file, 0.0 MB, tree sha256:" in run(document, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -457,7 +461,7 @@ def test_the_default_sources_come_through_the_users_own_index(tmp_path: Path) ->
     shutil.copy(REPOSITORY / layout.PARAMS, tmp_path)
     document = yaml.safe_load((tmp_path / layout.PARAMS).read_text())
     said = finish_slowly(start(document, tmp_path))
-    assert said.splitlines()[-1].startswith("fetch: base 6 files, 272.6 MB, sha256:")
+    assert said.splitlines()[-1].startswith("fetch: base 6 files, 272.6 MB, tree sha256:")
     assert len(list((tmp_path / layout.RAW).glob("*/_help.py"))) > 50
     report = files.read_json(tmp_path / layout.FETCH_REPORT, FetchReport)
     assert (report.base.declared, report.data.declared) == ("Apache-2.0", "MIT")

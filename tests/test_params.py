@@ -32,12 +32,23 @@ FAULTS = {
     "not a number": ("learning_rate: 0.004", "learning_rate: .nan", "train.learning_rate: nan"),
     "out of range": ("dropout: 0.0", "dropout: 1.0", "train.lora.dropout: 1.0"),
     "an unknown precision": ("precision: bf16\n\nmerge", "precision: int3\n\nmerge", "train.precision: 'int3'"),
-    "an unknown loader": ("kind: azure-cli", "kind: azurecli", "prepare.loader"),
+    "an unknown loader": (
+        "kind: azure-cli",
+        "kind: azurecli",
+        r"prepare.loader.kind: unknown loader 'azurecli'; one of: azure-cli, table",
+    ),
     "an unknown rule": ("- drop-duplicates", "- drop-duplicats", "drop-duplicats"),
-    "an unknown scorer": ("- kind: exact-match", "- kind: exactmatch", "evaluate.scorers.0"),
+    "an unknown scorer": (
+        "- kind: exact-match",
+        "- kind: accuracy",
+        r"evaluate.scorers.0.kind: unknown scorer 'accuracy'; one of: exact-match, token-f1, .*, regex$",
+    ),
+    "a scorer without a kind": ("- kind: exact-match", "- pattern: x", "evaluate.scorers.0.kind: missing"),
     "a hash that is none": ("sha256: bcc", "sha256: xcc", "base.sha256"),
     "both lengths": ("max_steps: null", "max_steps: 10", "set exactly one"),
     "no length": ("epochs: 2", "epochs: null", "set exactly one"),
+    "a longest prompt without words": ("max_prompt_words: 45", "max_prompt_words: 0", "prepare.max_prompt_words: 0"),
+    "no longest prompt": ("  max_prompt_words: 45", "  #", "prepare.max_prompt_words: missing"),
     "nothing to train on": ("valid: 0.06", "valid: 0.9", "leave rows to train on"),
     "rows that would be cut": ("max_length: 128", "max_length: 64", "train.max_length: 64 would cut"),
     "answers that cannot be reached": (
@@ -121,7 +132,11 @@ FAULTS = {
         "confidence: 0.5\n    resolution",
         "gates.routes_well.confidence: 0.5",
     ),
-    "an unknown gate": ("kind: parity", "kind: vibes", "gates.merge_is_faithful"),
+    "an unknown gate": (
+        "kind: parity",
+        "kind: vibes",
+        r"gates.merge_is_faithful.kind: unknown kind of gate 'vibes'; one of: threshold, .*, budget$",
+    ),
     "broken YAML": ("targets: [", "targets: [[", r"params.yaml:\d+: not YAML"),
     "a tab": ("  seed: 17\n  lora", "\tseed: 17\n  lora", r"params.yaml:\d+: not YAML"),
 }
@@ -155,6 +170,55 @@ def test_the_line_is_the_line_of_the_value() -> None:
     wanted = next(i for i, line in enumerate(TEXT.splitlines(), 1) if "  r: 16" in line)
     with pytest.raises(ParamsRefused, match=f"params.yaml:{wanted}: "):
         params_file.parse(TEXT.replace("r: 16", "r: -1"))
+
+
+# What is wrong, and the line that names it as it then stands in the file.
+LINES = {
+    "rows for a gate": ("test: 385", "test: 100", "test: 100"),
+    "a gate against nothing evaluated": (
+        "against: champion",
+        "against: oracle",
+        "against: oracle",
+    ),
+    "a length": ("max_length: 128", "max_length: 64", "max_length: 64"),
+    "a key that only the message of its section names": (
+        "max_total_tokens: 1280",
+        "max_total_tokens: 1024",
+        "max_total_tokens: 1024",
+    ),
+    "a name below a section": ("after: staging", "after: canary", "after: canary"),
+    "a key without a colon after it": ("max_steps: null", "max_steps: 10", "epochs: 2"),
+    "a key that is not there, in its section": ("  max_grad_norm: 1.0\n", "", "train:"),
+    "a bound that is not there, in its gate": ("    at_least: 0.6\n", "", "routes_well:"),
+    "an unknown key": ("  shard_mb: 2000", "  shard_mb: 2000\n  shards:\n    mb: 2000", "shards:"),
+    "an unknown scorer": ("- kind: exact-match", "- pattern: x\n      kind: accuracy", "kind: accuracy"),
+}
+
+
+@pytest.mark.parametrize("fault", LINES)
+def test_the_line_is_the_line_of_the_key_that_the_message_names(fault: str) -> None:
+    before, after, named = LINES[fault]
+    assert before in TEXT, "the table is stale"
+    text = TEXT.replace(before, after, 1)
+    (wanted,) = (i for i, line in enumerate(text.splitlines(), 1) if line.partition(" #")[0].strip() == named)
+    with pytest.raises(ParamsRefused, match=rf"^params.yaml:{wanted}: "):
+        params_file.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("- kind: exact-match", "- kind: accuracy"), (TEXT[TEXT.index("gates:") :], "gates:\n  a:\n    kind: vibes\n")],
+    ids=["the only scorer", "the only gate"],
+)
+def test_what_only_follows_from_a_problem_is_not_told_as_another(before: str, after: str) -> None:
+    with pytest.raises(ParamsRefused) as caught:
+        params_file.parse(TEXT.replace(before, after, 1))
+    assert caught.value.others == ()
+
+
+def test_no_scorer_at_all_is_a_problem_of_its_own() -> None:
+    with pytest.raises(ParamsRefused, match=r"evaluate.scorers: .*at least 1 item"):
+        params_file.parse(TEXT.replace("scorers:\n    - kind: exact-match", "scorers: []"))
 
 
 def test_all_problems_are_told_at_once() -> None:

@@ -99,11 +99,24 @@ def test_a_changed_learning_rate_reruns_from_train_onward_and_diffs_show_it(fini
 @pytest.mark.slow
 def test_a_changed_rule_reruns_from_prepare_onward(finished: Path) -> None:
     document = _params(finished)
-    document["prepare"]["rules"].append("drop-one-word-prompt")
+    document["prepare"]["rules"] += ["drop-one-word-prompt", "drop-long-prompt"]
     repository.write_params(finished, document)
     assert repository.repro(finished) == ALL[1:]
-    report = files.read_json(finished / layout.PREPARE_REPORT, PrepareReport)
-    assert next(rule.rows for rule in report.rules if rule.rule == "drop-one-word-prompt") == len(repository.SERVICES)
+    assert _dropped(finished) == {"drop-one-word-prompt": len(repository.SERVICES)}
+
+
+@pytest.mark.slow
+def test_a_shorter_longest_prompt_reruns_from_prepare_onward(finished: Path) -> None:
+    document = _params(finished)
+    document["prepare"]["max_prompt_words"] = 8
+    repository.write_params(finished, document)
+    assert repository.repro(finished) == ALL[1:]
+    assert _dropped(finished)["drop-long-prompt"] == 15  # "Show details of the … for team …", but for one thing
+
+
+def _dropped(root: Path) -> dict[str, int]:
+    report = files.read_json(root / layout.PREPARE_REPORT, PrepareReport)
+    return {rule.rule: rule.rows for rule in report.rules if rule.kind == "drop" and rule.rows}
 
 
 @pytest.mark.slow

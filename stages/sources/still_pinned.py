@@ -1,0 +1,95 @@
+"""Hold local sources to their pins, without fetching: DVC tracks the pin in params.yaml, and not the file.
+
+In: ``base`` and ``data`` of params.yaml, those that are local. One that is absent is left to fetch: its outputs may
+have come from the DVC remote.
+Out: nothing but ``.lockstep/sources.json``, so that nothing is hashed again while it lies there unchanged::
+
+    {"schema_version": 1, "sha256": {"sha256:<of paths, sizes, times, inodes>": "sha256:<of the bytes>"}}
+
+Run: ``python -m stages.sources.still_pinned``, which `lockstep run` does before it starts DVC. It speaks as fetch.
+"""
+
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from checks import digest, files, layout
+from checks.errors import EvidenceRefused
+from checks.evidence import Digest
+from checks.params import Params
+from checks.rows import Record
+from stages import entry, sources
+from stages.sources import uris
+
+MEMO = layout.STATE / "sources.json"
+# Nanoseconds. What changed less than this before it was hashed is not remembered: it could change once more within
+# one tick of the file system's clock, and look the same. Any later change shows, while it is hashed too.
+SETTLED = 2 * 10**9
+
+
+class _Memo(Record):
+    schema_version: Literal[1] = 1
+    sha256: dict[Digest, Digest]
+
+
+class _Stamp(NamedTuple):
+    """What can be told without reading: the digest of it, and the latest change, in nanoseconds since 1970."""
+
+    digest: str
+    changed: int
+
+
+def still_pinned(params: Params, root: Path) -> str:
+    """Compare local sources with their pins; raises SourceRefused as fetch does."""
+    pinned = {"base": params.base, "data": params.data}
+    known, current = _read(root), dict[str, str]()
+    found: dict[str, str | None] = {}
+    for section, source in pinned.items():
+        where = uris.parse(source.uri, f"{section}.uri", root)
+        if isinstance(where, uris.Local):
+            path = sources.place(where)
+            found[section] = _sha256(path, section, known, current) if sources.lies_there(path, section) else None
+    if current != known:
+        with suppress(OSError):  # it is hashed again
+            files.write_json(root / MEMO, _Memo(sha256=current))
+    for section, sha256 in found.items():
+        if sha256 is not None:
+            sources.hold(pinned[section], section, sha256.removeprefix("sha256:"))
+    said = (f"{section} {'as pinned' if sha256 else 'not here'}" for section, sha256 in found.items())
+    return f"local sources: {', '.join(said) or 'none'}"
+
+
+def _sha256(path: Path, section: str, known: dict[str, str], current: dict[str, str]) -> str:
+    """The digest of a source, by its stamp in ``known`` or of its bytes; put into ``current`` where that will hold."""
+    started = time.time_ns()
+    try:
+        stamp = _stamp(path)
+        found = known.get(stamp.digest) or f"sha256:{sources.measure(path, section).sha256}"
+        if stamp.digest in known or stamp.changed < started - SETTLED:
+            current[stamp.digest] = found
+    except OSError as error:
+        raise sources.unreadable(section, error) from error
+    return found
+
+
+def _stamp(path: Path) -> _Stamp:
+    """Of a file or folder and everything below it; raises OSError."""
+    seen = [(each, each.lstat()) for each in (path, *sorted(path.rglob("*")))]
+    told = [
+        (os.fspath(each), s.st_mode, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino, s.st_dev) for each, s in seen
+    ]
+    return _Stamp(digest.of_bytes(ascii(told).encode()), max(s.st_ctime_ns for _, s in seen))
+
+
+def _read(root: Path) -> dict[str, str]:
+    """What was remembered; nothing where it is damaged or of another version."""
+    try:
+        return files.read_json(root / MEMO, _Memo).sha256
+    except EvidenceRefused:
+        return {}
+
+
+if __name__ == "__main__":
+    entry.run("fetch", still_pinned)

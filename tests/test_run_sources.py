@@ -1,0 +1,71 @@
+"""`lockstep run` looks at local sources before DVC does: DVC tracks params.yaml, and not what a path in it names."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from checks import digest, layout, refused
+from checks.errors import SourceRefused
+from tests import pipeline_repository as repository
+from tests.conftest import REPOSITORY
+
+
+@pytest.fixture
+def fetched(tmp_path: Path, tiny_base: Path, document: dict[str, Any]) -> Path:
+    """A repository with local sources in which fetch has run and was committed."""
+    root = tmp_path / "work"
+    repository.make(root, tiny_base, document, repository.table())
+    assert run(root, "fetch").returncode == 0
+    repository.commit(root, "fetched")
+    return root
+
+
+def run(root: Path, *args: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "release", "-C", str(root), "run", *args],
+        cwd=REPOSITORY, env=os.environ | {"PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("targets", [[], ["fetch"], ["prepare"]], ids=["all", "fetch", "a later stage"])
+def test_an_edited_source_stops_the_run_before_dvc_and_leaves_the_record(fetched: Path, targets: list[str]) -> None:
+    rows = fetched / "sources/rows.jsonl"
+    pinned = digest.of_file(rows).sha256.removeprefix("sha256:")
+    rows.write_text(rows.read_text() + '{"prompt": "one more", "reference": "vm", "slice": "show"}\n')
+    found = digest.of_file(rows).sha256.removeprefix("sha256:")
+    done = run(fetched, *targets)
+    assert done.returncode == SourceRefused.exit_code
+    assert done.stdout == ""
+    assert done.stderr.splitlines() == [
+        f"fetch: params.yaml: data.sha256: {pinned} is pinned, but sources/rows.jsonl is {found}; nothing of it was used; restore it, or only if the new bytes are right pin sha256: {found}",
+        "lockstep: fetch refused; mend what it says above, then run again; finished stages are kept",
+    ]
+    assert (word := refused.read(fetched)) is not None
+    assert word.stage == "fetch"
+    assert repository.git(fetched, "status", "--porcelain").split() == ["M", "sources/rows.jsonl"]
+
+
+def test_a_source_that_is_absent_refuses_only_when_fetch_has_to_run(fetched: Path) -> None:
+    (fetched / "sources/rows.jsonl").rename(fetched / "sources/row.jsonl")
+    done = run(fetched, "fetch")
+    assert done.returncode == 0, done.stderr
+    assert "Stage 'fetch' didn't change, skipping" in done.stdout
+    (fetched / layout.FETCH_REPORT).unlink()
+    done = run(fetched, "fetch")
+    assert done.returncode == SourceRefused.exit_code
+    assert "sources/rows.jsonl: no such file or folder; did you mean row.jsonl?" in done.stderr
+
+
+def test_the_new_hash_pinned_is_a_run_on_the_new_bytes(fetched: Path) -> None:
+    rows = fetched / "sources/rows.jsonl"
+    old = digest.of_file(rows).sha256.removeprefix("sha256:")
+    rows.write_text(rows.read_text() + '{"prompt": "one more", "reference": "vm", "slice": "show"}\n')
+    params = fetched / layout.PARAMS
+    params.write_text(params.read_text().replace(old, digest.of_file(rows).sha256.removeprefix("sha256:")))
+    done = run(fetched, "fetch")
+    assert done.returncode == 0, done.stderr
+    assert (fetched / layout.RAW / "rows.jsonl").read_bytes() == rows.read_bytes()
