@@ -15,7 +15,7 @@ from checks import layout, plain_yaml
 from checks.errors import EvidenceRefused, Outrun, ParamsRefused, RemoteRefused
 from checks.rows import Record
 from checks.verdict import Status, Verdict
-from release import commits
+from release import commits, record
 from release.ledger import DEADLINE, Change
 from release.ledger.git import Git, printable
 from release.ledger.write import commit_of
@@ -51,7 +51,7 @@ def land(root: Path, branch: str | None = None, target: str | None = None) -> La
     if found.state not in ("held", "recorded") or found.verdict is None:
         why = found.refusal.what if found.refusal else "validate refused the data"
         raise EvidenceRefused(f"there is no verdict to record: {why}", "run `lockstep run` to its verdict first")
-    if changed := _not_committed(git):
+    if changed := _not_committed(git) or _never_committed(root, head):
         todo = "commit it, so that the record is about a commit"
         raise EvidenceRefused(f"{changed}: is not what HEAD has, and a stage reads it", todo)
     kept = record_files(root)
@@ -99,6 +99,13 @@ def _not_committed(git: Git) -> str | None:
     out = git.ask("status", "--porcelain", "-z", "--untracked-files=no", "--", *inputs).decode(errors="replace")
     first = out.partition("\0")[0]
     return printable(first[3:], 100) if first else None
+
+
+def _never_committed(root: Path, head: str) -> str | None:
+    """The first module that the stages ran and git does not have in ``head``: one that was never added, or ignored."""
+    ran = sorted(record.modules((root / layout.LOCK).read_bytes()))
+    absent = commits.uncommitted(root, head, ran)
+    return printable(absent[0].as_posix(), 100) if absent else None
 
 
 def _message(verdict: Verdict, head: str) -> str:

@@ -11,7 +11,7 @@ from checks import digest, layout
 from checks.digest import FileDigest
 from checks.errors import BuildRefused, EvidenceRefused
 from checks.params import Params
-from release import commits, gate, runtimes
+from release import commits, gate, record, runtimes
 from release.oci import base as bases
 from release.oci import image, reference, stores, weights
 from release.oci.base import Base
@@ -102,7 +102,8 @@ def _about(root: Path, model: str, home: str, reports: list[Path]) -> About:
             "the clone is shallow: the commit of the record may be missing",
             "git fetch --unshallow (in GitHub Actions: fetch-depth: 0)",
         )
-    if absent := commits.uncommitted(root, head, sorted({*_RECORD, *reports})):
+    ran = record.modules((root / layout.LOCK).read_bytes())
+    if absent := commits.uncommitted(root, head, sorted({*_RECORD, *reports, *ran})):
         others = tuple(f"{path}: is not committed as it is here" for path in absent[1:])
         raise EvidenceRefused(
             f"{absent[0]}: is not committed as it is here", "commit the record, then build: the image names its commit",

@@ -8,6 +8,9 @@ from typing import Any
 import yaml
 
 from checks import layout, params_file, plain_yaml
+from checks.errors import EvidenceRefused
+
+_MODULE = ".py"
 
 # What each stage reads of params.yaml. Written out, so that a thinner dvc.yaml does not ask for less; a test holds
 # it to dvc.yaml.
@@ -52,12 +55,23 @@ def differences(root: Path, stages: Collection[str] = tuple(READS)) -> list[str]
     return list(dict.fromkeys(found))
 
 
+def modules(lock: bytes) -> dict[Path, str]:
+    """The modules that the stages ran, and the MD5 of each, by a dvc.lock. Raises EvidenceRefused when it is none."""
+    try:
+        stages = _mapping(_mapping(plain_yaml.load(lock.decode())).get("stages")).values()
+    except (ValueError, yaml.YAMLError) as error:
+        raise EvidenceRefused(f"{layout.LOCK}: is not YAML", "run `lockstep run`, or restore it from git") from error
+    deps = [_mapping(dep) for ran in stages for dep in _list(_mapping(ran).get("deps"))]
+    named = {str(dep.get("path", "")): str(dep.get("md5")) for dep in deps}
+    return {Path(path): md5 for path, md5 in sorted(named.items()) if path.endswith(_MODULE)}
+
+
 def _changed(root: Path, stage: str, ran: dict[str, Any]) -> list[str]:
     """Modules, reports and probes that are not what the stage read and wrote."""
     found = []
     for entry in (*_list(ran.get("deps")), *_list(ran.get("outs"))):
         path, expected = str(_mapping(entry).get("path", "")), _mapping(entry).get("md5")
-        if not path.endswith(".py") and not path.startswith((f"{layout.REPORTS}/", layout.PROBES.as_posix())):
+        if not path.endswith(_MODULE) and not path.startswith((f"{layout.REPORTS}/", layout.PROBES.as_posix())):
             continue
         if str(expected).endswith(".dir"):
             continue

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from checks import chain, digest, files, gates, layout, scoring
 from checks.errors import Refusal
@@ -65,6 +66,20 @@ def commit(root: Path, message: str) -> str:
     subprocess.run(["git", *who, "commit", "--quiet", "-m", message], cwd=root, check=True, env=dated)
     done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, check=True, capture_output=True, text=True)
     return done.stdout.strip()
+
+
+def ran_also(root: Path, name: str = "stages/extra.py") -> Path:
+    """A module that git overlooks, and a dvc.lock that says that gate ran it."""
+    path = root / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("print('never reviewed')\n")
+    with (root / ".git" / "info" / "exclude").open("a") as stream:
+        stream.write(f"/{name}\n")
+    lock = yaml.safe_load((root / layout.LOCK).read_text())
+    md5 = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+    lock["stages"]["gate"].setdefault("deps", []).append({"path": name, "hash": "md5", "md5": md5})
+    (root / layout.LOCK).write_text(written(lock))
+    return path
 
 
 def weigh(root: Path, merged: dict[str, bytes]) -> None:

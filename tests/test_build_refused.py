@@ -102,6 +102,11 @@ def _hidden_change(root: Path) -> None:
     _edit(layout.PARAMS, "source: null", "source: https://example.invalid/other")(root)
 
 
+def _unseen_module(root: Path) -> None:
+    build_tree.ran_also(root)
+    build_tree.commit(root, "a lock that names it")
+
+
 TAMPERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a swapped shard": (_swap, "model-00002-of-00003.safetensors: is not the file that the verdict is about"),
     "one bit of the tokenizer": (_flip, "tokenizer.json: is not the file"),
@@ -130,6 +135,7 @@ TAMPERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a pipeline that is not committed": (_edit(layout.PIPELINE, "\n", "\n# changed\n"), "dvc.yaml: is not committed"),
     "a report that git does not have": (_uncommitted(layout.PARITY_REPORT), "parity.json: is not committed"),
     "a verdict that git does not have": (_uncommitted(layout.VERDICT), "verdict.json: is not committed"),
+    "a module that git does not have": (_unseen_module, "stages/extra.py: is not committed as it is here"),
     "no git": (lambda r: shutil.rmtree(r / ".git"), "is no git repository|has no commit"),
     "no commit": (_without_history, "no commit"),
     "changed predictions": (

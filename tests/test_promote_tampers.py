@@ -18,6 +18,7 @@ from checks.errors import Refusal
 from checks.serving import ImageReport
 from checks.statement import ENVELOPE
 from release import keys as key_verbs
+from release import record
 from release.oci.layout import Bytes, Layout
 from release.oci.types import LAYER
 from release.signing import attach
@@ -538,6 +539,17 @@ def test_a_key_that_was_taken_from_its_owner_signs_nothing(root: Path) -> None:
     refused(root, "main:release/policy/signers.yaml: is not there, so nobody may sign")
     (root / layout.SIGNERS).write_text(text)
     assert "merge the branch that adds it here into main" in refused(root, "so nobody may sign").todo
+
+
+def test_code_that_git_never_had_is_not_released_by_whatever_version_built_it(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build_tree.ran_also(root)
+    keep(root, "a lock that names it")
+    with monkeypatch.context() as older:
+        older.setattr(record, "modules", lambda _: {})
+        tree.release(root)
+    refused(root, "is not the module that dvc.lock there names")
 
 
 def test_a_policy_that_became_stricter_is_asked_again(root: Path) -> None:

@@ -13,7 +13,8 @@ from checks import layout
 from checks.errors import EvidenceRefused, Outrun, ParamsRefused, RemoteRefused
 from release import land as verb
 from release.land import land
-from tests import git_service, ledger_tree, report_tree
+from release.reporting import landed
+from tests import build_tree, git_service, ledger_tree, report_tree
 from tests.conftest import REPOSITORY
 from tests.pipeline_repository import git
 
@@ -153,6 +154,16 @@ def test_no_record_without_a_verdict_of_these_parameters(work: Path) -> None:
     report_tree.bad_data(work)
     with pytest.raises(EvidenceRefused, match="validate refused the data"):
         land(work, BRANCH, "main")
+
+
+def test_a_record_of_code_that_git_never_had_is_none(work: Path) -> None:
+    build_tree.ran_also(work)
+    with pytest.raises(EvidenceRefused, match=r"stages/extra.py: is not what HEAD has, and a stage reads it"):
+        land(work, BRANCH, "main")
+    git(work, "commit", "--quiet", "-am", "the record by hand")
+    lacking = landed.lacking(work, head(work))
+    assert lacking is not None
+    assert "stages/extra.py" in lacking.paths
 
 
 def test_without_a_commit_there_is_nothing_to_record(tmp_path: Path) -> None:

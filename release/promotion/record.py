@@ -1,5 +1,6 @@
 """The record of a model: what git has in the commit that a signed statement names, and what lies in this checkout."""
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -14,7 +15,7 @@ from checks.evidence import ParityReport
 from checks.params import Params
 from checks.statement import Release
 from checks.verdict import Verdict
-from release import commits, gate, target_policy
+from release import commits, gate, record, target_policy
 from release.ledger import DEADLINE
 from release.ledger.git import Git
 from release.promotion.asked import Answer
@@ -55,6 +56,7 @@ def find(site: Site, release: Release) -> Recorded:
     if problems:
         todo = "sign the release of a record that is committed: `lockstep sign`"
         raise EvidenceRefused(problems[0], todo, tuple(problems[1:]))
+    _has_its_code(site, commit, found[layout.LOCK] or b"")
     verdict = _read(found, layout.VERDICT, commit, Verdict)
     if refused := gate.refusal(verdict):
         raise refused
@@ -64,6 +66,19 @@ def find(site: Site, release: Release) -> Recorded:
         raise EvidenceRefused(problems[0], "ask who signed it", tuple(problems[1:]))
     text = (found[layout.PARAMS] or b"").decode(errors="replace")
     return Recorded(params_file.parse(text, f"{layout.PARAMS} at {commit[:12]}"), described)
+
+
+def _has_its_code(site: Site, commit: str, lock: bytes) -> None:
+    """The commit must hold every module that the stages ran, as they ran it: else nobody could have reviewed it."""
+    ran = record.modules(lock)
+    held = Git(site.root, DEADLINE).named([f"{commit}:./{path.as_posix()}" for path in ran])
+    lost = [
+        f"{path} at {commit[:12]}: is not the module that {layout.LOCK} there names"
+        for (path, md5), data in zip(ran.items(), held, strict=True)
+        if data is None or hashlib.md5(data, usedforsecurity=False).hexdigest() != md5  # as DVC names files
+    ]
+    if lost:
+        raise EvidenceRefused(lost[0], "commit the code, run `lockstep run`, and release that record", tuple(lost[1:]))
 
 
 def _contradictions(release: Release, verdict: Verdict, described: Mapping[str, FileDigest]) -> Iterator[str]:

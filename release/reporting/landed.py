@@ -4,7 +4,7 @@ from pathlib import Path
 
 from checks import layout
 from checks.errors import EvidenceRefused
-from release import commits, land
+from release import commits, land, record
 from release.reporting.facts import Lacking
 
 _CODE = ("stages", "checks")  # the lock names their digests
@@ -18,6 +18,7 @@ def lacking(root: Path, commit: str) -> Lacking | None:
         paths = [layout.PARAMS, layout.PIPELINE, *land.record_files(root)]
         if (root / layout.APPROVALS).exists():  # counts for the verdict
             paths.append(layout.APPROVALS)
+        paths += record.modules((root / layout.LOCK).read_bytes())
         others = [path.as_posix() for path in commits.uncommitted(root, commit, paths)]
         others += [folder for folder in _CODE if not commits.same(root, commit, (folder,))]
     except EvidenceRefused as refused:
