@@ -9,12 +9,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from checks import digest, files, layout, pointer
-from checks.errors import EvidenceRefused, MachineRefused
+from checks import digest, files, layout
+from checks.errors import EvidenceRefused, MachineRefused, Refusal
 from checks.evidence import Count, Digest
+from checks.params import Promote
 from checks.rows import Record
 from checks.serving import BaseImage, CommitHash, ImageReport, Layer
-from release import commits, runtimes
+from release import runtimes
+from release.ledger import Ledger
 from release.oci import image, stores, tar, transfer, weights
 from release.oci.image import Added
 from release.oci.layout import Bytes, Layout
@@ -23,7 +25,7 @@ from release.recipe import Options, Recipe, write_down
 
 __all__ = ["Options", "Plan", "PlannedBlob", "build", "plan"]
 
-_KEPT = 2  # images of one environment that stay in a layout
+_KEPT = 2  # images of one environment that stay in a layout; where the ledger does not answer, all do
 
 
 class PlannedBlob(Record):
@@ -104,7 +106,8 @@ def build(root: Path, options: Options) -> ImageReport:
     """
     recipe = write_down(root, options)
     cache = weights.Cache(root / layout.LAYERS)
-    target, needed = recipe.target, _needed(root)
+    target = recipe.target
+    needed = _needed(root, recipe.params.promote) if isinstance(target, Layout) else None
     with target.held() if isinstance(target, Layout) else contextlib.nullcontext():
         added = _send(recipe, cache)
         config, manifest = _documents(recipe, added)
@@ -112,7 +115,7 @@ def build(root: Path, options: Options) -> ImageReport:
         if not target.has(configured, len(config)):
             target.add(Bytes(config), configured, lambda _: None)
         found = target.put(manifest, MANIFEST, recipe.tag)
-        if isinstance(target, Layout):
+        if isinstance(target, Layout) and needed is not None:
             target.keep(found, *needed)
     report = _report(recipe, added, found, len(config) + len(manifest))
     try:
@@ -124,19 +127,20 @@ def build(root: Path, options: Options) -> ImageReport:
     return report
 
 
-def _needed(root: Path) -> list[str]:
-    """The images that environments run by the history of HEAD, and those that they would be rolled back to."""
-    found, head = list[str](), commits.resolve(root, "HEAD") or ""
-    for path in sorted((root / layout.ENVIRONMENTS).glob(f"*/{layout.POINTER}")):
-        ran = list[str]()
-        for move in commits.touching(root, head, path.relative_to(root)):
-            with contextlib.suppress(EvidenceRefused):  # what was no pointer ran nothing
-                text = commits.read(root, move, path.relative_to(root))
-                image = pointer.parse(text or b"", path.name).digest
-                ran += [image] if image not in ran else []
-            if len(ran) == _KEPT:
-                break
-        found += ran
+def _needed(root: Path, promote: Promote) -> list[str] | None:
+    """The images that environments run, and those that they would be rolled back to; None where that is not known."""
+    try:
+        ledger = Ledger.open(root, promote)
+        try:
+            tip = ledger.tip()
+        except EvidenceRefused:  # there is no such branch, and nothing was ever promoted to it
+            return []
+        found = list[str]()
+        for name in promote.environments:
+            ran = (move.after.digest for move in ledger.moves(tip, name) if move.ran and move.after)
+            found += list(dict.fromkeys(ran))[:_KEPT]
+    except Refusal:
+        return None
     return found
 
 

@@ -1,10 +1,11 @@
 """references: which models were released before, as git names them.
 
 ``main`` is the model of the commit where this branch left the target branch. ``champion`` is what the pointer of
-production names on the target branch: the work tree's own pointer is not asked, so that no pull request chooses
-what it is compared with.
+production names on the branch that holds the environments, by the target's params.yaml: the work tree's own is not
+asked, so that no pull request chooses what it is compared with.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -12,12 +13,15 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from checks import files, layout, params_file, plain_yaml, pointer
-from checks.errors import EvidenceRefused
+from checks.errors import EvidenceRefused, ParamsRefused
 from checks.evidence import Digest, Earlier, Reference, ReferencesReport
 from checks.gate_kinds import EARLIER
-from release import commits
+from checks.params import Promote
+from release import commits, sections_at
+from release.ledger import Ledger
 
-PRODUCTION = layout.ENVIRONMENTS / "production" / layout.POINTER
+_ENVIRONMENT = "production"
+PRODUCTION = layout.ENVIRONMENTS / _ENVIRONMENT / layout.POINTER
 
 _NOTHING_PROMOTED = "nothing has been promoted to production yet"
 # What decides a model and its verdict: while it is as in HEAD, there is nothing new to judge.
@@ -47,6 +51,10 @@ class _Place(NamedTuple):
 
 class _Result(BaseModel):
     predictions: Digest
+
+
+class _Rules(BaseModel):
+    promote: Promote
 
 
 class _Models(BaseModel):
@@ -90,7 +98,8 @@ def resolve(root: Path, target: str | None = None) -> tuple[str, ReferencesRepor
     """The target branch's name, and every earlier model that a gate names: of params.yaml here, or of the target's.
 
     Raises EvidenceRefused when git cannot say (no repository, a shallow clone, no common history, an unknown target),
-    or when a pointer or a record is there and cannot be believed.
+    or when a pointer or a record is there and cannot be believed; RemoteRefused when the environments lie on another
+    branch or in another repository that does not answer.
     """
     if not commits.has_repository(root):
         if wanted := _named(root, None):
@@ -157,15 +166,48 @@ def _main(root: Path, place: _Place) -> Reference | str:
 
 def _champion(root: Path, place: _Place) -> Reference | str:
     own = _record(root, place.base) if place.judged else None
-    for commit in commits.touching(root, place.tip, PRODUCTION):
-        text = commits.read(root, commit, PRODUCTION)
-        where = f"{PRODUCTION} at {commit[:12]}"
-        if text is None:
-            continue  # taken away since: what ran last is still what a model must keep up with
-        named = pointer.parse(text, where)
+    for where, named in _pointers(root, place):
         if own is None or named.model != own.merged:
             return _of_pointer(root, place, named, where)
     return _NOTHING_PROMOTED
+
+
+def _pointers(root: Path, place: _Place) -> Iterator[tuple[str, pointer.Pointer]]:
+    """What production ran, the last first, each with what messages call it.
+
+    A pointer that was taken away since counts: what ran last is still what a model must keep up with.
+    """
+    if elsewhere := _elsewhere(root, place):
+        ledger = Ledger.open(root, elsewhere)
+        for move in ledger.moves(ledger.tip(), _ENVIRONMENT):
+            if move.after:
+                yield f"{PRODUCTION} of {ledger.shown} at {move.commit[:12]}", move.after
+        return
+    for commit in commits.touching(root, place.tip, PRODUCTION):
+        if (text := commits.read(root, commit, PRODUCTION)) is not None:
+            where = f"{PRODUCTION} at {commit[:12]}"
+            yield where, pointer.parse(text, where)
+
+
+def _elsewhere(root: Path, place: _Place) -> Promote | None:
+    """Where the environments are, by the target branch; None: on that very branch.
+
+    Sections that this version cannot read move nothing: promotions refuse them.
+    """
+    try:
+        told = sections_at.read(root, place.tip, _Rules, layout.PARAMS.as_posix(), "mend it").promote
+    except ParamsRefused:
+        return None
+    if _ENVIRONMENT not in told.environments:
+        what = f"no environment is called {_ENVIRONMENT}, and a gate compares with champion"
+        raise EvidenceRefused(f"{place.target}:{layout.PARAMS}: {what}", "give one that name, or compare with main")
+    tracked = commits.resolve(root, f"refs/remotes/{place.target}") is not None
+    branch = place.target.partition("/")[2] if tracked else place.target
+    if told.repository is None and (
+        told.branch == branch or place.tip == commits.resolve(root, f"refs/heads/{told.branch}")
+    ):
+        return None
+    return told
 
 
 def _of_pointer(root: Path, place: _Place, named: pointer.Pointer, where: str) -> Reference:

@@ -9,6 +9,7 @@ from checks import digest, layout, pointer
 from checks.errors import EvidenceRefused, Outrun, PromotionRefused
 from release import promote as verb
 from release.ledger import Ledger, disagreements
+from release.oci.layout import Layout
 from release.promote import Promoted, promote
 from release.promotion import site
 from tests import ledger_tree
@@ -279,7 +280,8 @@ def test_with_a_remote_its_branch_is_moved_and_nothing_here(work: Path) -> None:
     assert move(work, "production").done == "moved"
 
 
-def test_environments_in_another_repository_keep_the_rules_of_this_one(root: Path) -> None:
+def _in_another_repository(root: Path) -> None:
+    """From now on the environments are those of branch live of live.git, beside ``root``."""
     other = root.parent / "environments"
     git(root.parent, "init", "--quiet", "--initial-branch=live", str(other))
     ledger_tree.identify(other, "Eve")
@@ -291,11 +293,25 @@ def test_environments_in_another_repository_keep_the_rules_of_this_one(root: Pat
         root, layout.PARAMS,
         lambda plain: plain["promote"].update(repository=str(root.parent / "live.git"), branch="live"),
     )  # fmt: skip
+
+
+def test_environments_in_another_repository_keep_the_rules_of_this_one(root: Path) -> None:
+    _in_another_repository(root)
     before = refs(root)
     assert move(root, "staging").done == "moved"
     assert move(root, "production").done == "moved"
     assert refs(root) == before
     assert git(root.parent / "live.git", "log", "--format=%s", "-1", "live") == "promote production to v0.1.0"
+
+
+def test_what_environments_in_another_repository_run_stays_in_the_layout(root: Path, released: Release) -> None:
+    _in_another_repository(root)
+    move(root, "staging")
+    tree.next_model(root, 5)
+    assert move(root, "staging").done == "moved"
+    shutil.rmtree(root.parent / "live.git")  # nobody says any more what runs: all stays
+    tree.next_model(root, 6)
+    assert Layout(root / layout.IMAGE).document(released.digest)
 
 
 def test_who_comes_second_is_told_who_was_first(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:

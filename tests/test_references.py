@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from checks import digest, files, layout, pointer
-from checks.errors import EvidenceRefused
+from checks.errors import EvidenceRefused, RemoteRefused
 from checks.evidence import ReferencesReport
 from release import commits, references
 from tests import pipeline_repository as repository
@@ -175,6 +176,43 @@ def test_before_the_first_commit_there_is_no_earlier_model(tmp_path: Path) -> No
     repository.git(tmp_path, "init", "--quiet")
     name(tmp_path, "main", "champion")
     assert references.write(tmp_path).report.absent == dict.fromkeys(("main", "champion"), "git has no commit yet")
+
+
+def _environments(root: Path, **change: Any) -> None:
+    """Main says that the environments are called otherwise, or lie elsewhere."""
+    document = yaml.safe_load((root / layout.PARAMS).read_text())
+    document["promote"] |= change
+    repository.write_params(root, document)
+    keep(root, "environments")
+    push(root)
+
+
+@pytest.mark.parametrize("where", ["another repository", "another branch"])
+def test_production_is_asked_where_the_target_says_that_it_is(clone: Path, where: str) -> None:
+    commit = repository.git(clone, "rev-parse", "HEAD").strip()
+    live = clone.parent / "live.git"
+    repository.git(clone, "checkout", "--quiet", "-b", "live")
+    promote(clone, A, commit)
+    if where == "another repository":
+        repository.git(clone.parent, "init", "--quiet", "--bare", str(live))
+    repository.git(clone, "push", "--quiet", str(live) if live.exists() else "origin", "live")
+    repository.git(clone, "checkout", "--quiet", "main")
+    _environments(clone, branch="live", repository=str(live) if live.exists() else None)
+    branch(clone)
+    assert references.resolve(clone)[1].found["champion"].merged == A
+    assert references.resolve(clone, "HEAD~1")[1].found["champion"].merged == A
+    shutil.rmtree(live if live.exists() else clone.parent / "origin.git")
+    with pytest.raises(RemoteRefused):
+        references.resolve(clone)
+
+
+def test_without_an_environment_called_production_there_is_no_champion_to_be_named(clone: Path) -> None:
+    document = yaml.safe_load((clone / layout.PARAMS).read_text())
+    first = document["promote"]["environments"]["staging"]
+    _environments(clone, environments={"staging": first, "live": first | {"after": "staging"}})
+    branch(clone)
+    with pytest.raises(EvidenceRefused, match="no environment is called production, and a gate compares with champion"):
+        references.resolve(clone)
 
 
 def test_without_gates_that_name_one_git_is_not_needed(tmp_path: Path) -> None:
