@@ -69,8 +69,15 @@ def write_json(path: Path, value: BaseModel | Any) -> None:
     write_text(path, json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def _is_no_device(path: Path) -> None:
+    """A pipe would keep a reader waiting, and some devices never end."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise EvidenceRefused(f"{path}: is no file", "remove it, and run `dvc repro` to make it")
+
+
 def read_json(path: Path, model: type[Model]) -> Model:
     """Read JSON into ``model``; raise EvidenceRefused when absent, malformed or of another shape."""
+    _is_no_device(path)
     try:
         return model.model_validate_json(path.read_bytes())
     except OSError as error:
@@ -91,6 +98,7 @@ def write_jsonl(path: Path, rows: Iterable[BaseModel]) -> int:
 def read_jsonl(path: Path, model: type[Model]) -> list[Model]:
     """Read all rows; raise EvidenceRefused naming the line that is malformed."""
     rows = []
+    _is_no_device(path)
     try:
         with path.open("rb") as stream:
             for number, line in enumerate(stream, 1):

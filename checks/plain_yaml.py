@@ -1,4 +1,4 @@
-"""YAML that is only data: no aliases, no tags, no dates out of the calendar; whatever is wrong is a YAMLError."""
+"""YAML that is only data: no aliases, merge keys, tags or dates out of the calendar; what is wrong is a YAMLError."""
 
 import json
 import re
@@ -10,11 +10,38 @@ import yaml
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc] # libyaml's where it is built in
     """PyYAML's safe loader that reads ``1e-3`` as the number that YAML 1.2, and so DVC, takes it for."""
 
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """As PyYAML does, but for what its constructors raise: that is an error at the line of ``node``."""
+        try:
+            return super().construct_object(node, deep)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            raise _marked(str(error) or type(error).__name__, node) from error
+
 
 _Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
 )
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes what YAML 1.2 takes for a number too: a hash of digits and one e, an octal."""
+
+
+_Dumper.yaml_implicit_resolvers = {key: list(value) for key, value in yaml.SafeDumper.yaml_implicit_resolvers.items()}
+_Dumper.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$|^0o[0-7]+$"),
+    list("-+.0123456789"),
+)
+
+
+def dump(value: Any) -> str:
+    """Plain values as YAML that ``load``, kustomize and every other reader take for the same."""
+    text = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000)
+    if all(c.isprintable() or c == "\n" for c in text):
+        return text
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, width=1000)  # as it stands a line break of Unicode is lost
 
 
 def load(text: str) -> Any:
@@ -25,7 +52,8 @@ def load(text: str) -> Any:
 def read(text: str) -> tuple[yaml.Node | None, Any]:
     """The nodes, which know their lines, and the plain value of ``text``. Raises YAMLError, marked where it can be.
 
-    Aliases and explicit tags are refused: a few lines of them make values without end, or none at all.
+    Aliases and explicit tags are refused: a few lines of them make values without end, or none at all. Merge keys are
+    refused, since what is written beside one wins here, and in kustomize what comes later does.
     """
     try:
         for event in yaml.parse(text, Loader=_Loader):
@@ -34,19 +62,20 @@ def read(text: str) -> tuple[yaml.Node | None, Any]:
             if getattr(event, "tag", None) is not None:
                 raise _marked("a tag: write the value plainly", event)
         node = yaml.compose(text, Loader=_Loader)
-        _refuse_duplicates(node)
+        _check_keys(node)
         value = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
         json.dumps(value, ensure_ascii=False, default=str).encode()  # half a surrogate pair is no text
     except yaml.YAMLError:
         raise
     except RecursionError as error:
         raise yaml.YAMLError("nested too deeply") from error
-    except (ValueError, TypeError) as error:  # what the constructors and json raise
+    except (ValueError, TypeError) as error:  # what json raises, and the reader of text that is none
         raise yaml.YAMLError(str(error).splitlines()[0] if str(error) else type(error).__name__) from error
     return node, value
 
 
-def _refuse_duplicates(node: yaml.Node | None) -> None:
+def _check_keys(node: yaml.Node | None) -> None:
+    """Each is text, written once, and says what it holds."""
     pending = [node]
     while pending:
         current = pending.pop()
@@ -55,6 +84,8 @@ def _refuse_duplicates(node: yaml.Node | None) -> None:
             for key, value in current.value:
                 if not isinstance(key, yaml.ScalarNode):
                     raise _marked("a key that is no text", key)
+                if key.value == "<<":  # in quotes it is text, until a tool writes it again
+                    raise _marked("<<: a merge key: write the keys out", key)
                 if key.value in seen:
                     raise _marked(f"{key.value} is written twice: keep one of the two", key)
                 seen.add(key.value)

@@ -76,8 +76,7 @@ def parse(text: bytes, where: str) -> Entries:
 
 def write(entries: Entries) -> bytes:
     """The file; the same entries are the same bytes."""
-    plain = [entry.model_dump() for entry in entries]
-    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=1000).encode()
+    return plain_yaml.dump([entry.model_dump() for entry in entries]).encode()
 
 
 def find(entries: Entries, image: str, model: str) -> Entry | None:

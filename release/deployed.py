@@ -57,6 +57,7 @@ def gaps(objects: Sequence[Mapping[str, Any]], environment: str, wanted: Mapping
             *_asked(server, container),
             *_beside(container, pod),
             *_around(found[0], objects),
+            *_paused(found[0], objects),
         )
     ]
 
@@ -197,6 +198,13 @@ def _around(server: Mapping[str, Any], objects: Sequence[Mapping[str, Any]]) -> 
         for item in found
         if not any(_made_of(item, each) for each in found)  # pods of what is told already
     )
+
+
+def _paused(server: Mapping[str, Any], objects: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """A Deployment that is paused says what git says, and its pods run what ran before."""
+    for item in _with_what_is_made_of(server, objects):
+        if item.get("kind") == "Deployment" and _at(item, "spec").get("paused"):
+            yield f"{'' if item is server else f'{_called(item)} '}is paused: its pods follow no move"
 
 
 def _labels(item: Mapping[str, Any]) -> Mapping[str, Any]:

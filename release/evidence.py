@@ -104,6 +104,8 @@ def _place(root: Path, text: str) -> _Place:
     # A pointer says where the image is; without one it is where `lockstep build` wrote it.
     found = reference.parse(f"{reference.LAYOUT}{layout.IMAGE}@{text}")
     for path in sorted((root / layout.ENVIRONMENTS).glob(f"*/{layout.POINTER}")):
+        if not path.is_file():
+            raise EvidenceRefused(f"{path.relative_to(root)}: is no file", "restore it from git")
         here = pointer.parse(path.read_bytes(), str(path.relative_to(root)))
         if here.digest == text:
             return _Place(stores.open_store(reference.parse(here.image), root), text, here.evidence)

@@ -60,7 +60,10 @@ def place(environment: Mapping[str, str] | None = None) -> Place:
     """What the environment of a workflow says. Raises RemoteRefused when it says no repository, or a bad address."""
     env = os.environ if environment is None else environment
     api = (env.get("GITHUB_API_URL") or _API).rstrip("/")
-    parts = urlsplit(api)
+    try:
+        parts = urlsplit(api)
+    except ValueError:
+        parts = urlsplit("")
     plain = parts.scheme == "http" and parts.hostname in _LOCAL
     if not (parts.scheme == "https" or plain) or not parts.hostname or parts.username is not None or parts.query:
         raise RemoteRefused("GITHUB_API_URL: is no https address without a login", f"set it, as to {_API}")

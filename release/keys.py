@@ -5,9 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import yaml
-
-from checks import files, layout, signers
+from checks import files, layout, plain_yaml, signers
 from checks.errors import EvidenceRefused, MachineRefused
 from checks.signers import Role, Signer
 from release.signing import keys
@@ -30,11 +28,13 @@ def new(root: Path, name: str, roles: Sequence[Role], output: Path | None = None
     takes it in; EvidenceRefused when ``name`` is no name.
     """
     private = root / KEY if output is None else output
+    if private.is_dir():
+        raise MachineRefused(f"{private}: is a folder", "name the file of the private key, such as lockstep.key")
     public = private.with_suffix(".pub")
     if public == private:
         raise MachineRefused(f"{private}: is the name of a public half", "name it otherwise, such as lockstep.key")
-    inside = private.resolve().is_relative_to(root.resolve())
-    if inside and not private.resolve().is_relative_to((root / layout.STATE).resolve()):
+    place, home = private.resolve(), root.resolve()  # the folder that git ignores may be a link to one that it does not
+    if place.is_relative_to(home) and not place.is_relative_to(home / layout.STATE):
         raise MachineRefused(f"{private}: git would take this key in", f"keep it below {layout.STATE}/, or elsewhere")
     key = keys.generate()
     entry = _entry(name, roles, keys.pem(key.public_key))
@@ -75,7 +75,7 @@ def add_signer(root: Path, name: str, roles: Sequence[Role], public: Path | None
 def _entry(name: str, roles: Sequence[Role], pem: str) -> str:
     """The entry as YAML. Raises EvidenceRefused when it is none."""
     body = "".join(f"    {line}\n" for line in pem.strip().splitlines())
-    text = f"- name: {yaml.safe_dump(name, default_style=None).partition(chr(10))[0]}\n"
+    text = f"- name: {plain_yaml.dump(name).partition(chr(10))[0]}\n"
     text += f"  may: [{', '.join(roles)}]\n  key: |\n{body}"
     found: tuple[Signer, ...] = signers.parse(text, "the new entry")
     if [signer.name for signer in found] != [name]:

@@ -14,9 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from checks import layout
+from checks import layout, plain_yaml
 from checks.errors import BuildRefused, EvidenceRefused, ParamsRefused
 from checks.params import Serve
 from checks.pointer import Pointer
@@ -49,18 +47,6 @@ SPARE = 15  # seconds of grace beyond the drain
 _HEADER = "# Written by `lockstep promote`: edits are refused, and overwritten by the next move.\n"
 _NEVER = "nothing has been promoted here"
 _USER = re.compile(r"([0-9]{1,9})(?::([0-9]{1,9}))?")
-
-
-class _Dumper(yaml.SafeDumper):
-    """Quotes what YAML 1.2, which kustomize reads, takes for a number too: a hash of digits and one e, an octal."""
-
-
-_Dumper.yaml_implicit_resolvers = {key: list(value) for key, value in yaml.SafeDumper.yaml_implicit_resolvers.items()}
-_Dumper.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$|^0o[0-7]+$"),
-    list("-+.0123456789"),
-)
 
 
 def render(environment: str, pointer: Pointer, built: ImageReport, runtime: Runtime, serve: Serve) -> dict[Path, bytes]:
@@ -246,7 +232,7 @@ def _kustomization(**fields: list[Any]) -> bytes:
 
 
 def _yaml(value: dict[str, Any]) -> bytes:
-    return (_HEADER + yaml.dump(value, Dumper=_Dumper, sort_keys=False, width=1000)).encode()
+    return (_HEADER + plain_yaml.dump(value)).encode()
 
 
 def _difference(found: bytes, wanted: bytes) -> str:

@@ -179,7 +179,13 @@ def _pointers(root: Path, place: _Place) -> Iterator[tuple[str, pointer.Pointer]
     """
     if elsewhere := _elsewhere(root, place):
         ledger = Ledger.open(root, elsewhere)
-        for move in ledger.moves(ledger.tip(), _ENVIRONMENT):
+        try:
+            tip = ledger.tip()
+        except EvidenceRefused:  # there is no such branch
+            if elsewhere.repository is None:
+                return  # yet
+            raise
+        for move in ledger.moves(tip, _ENVIRONMENT):
             if move.after:
                 yield f"{PRODUCTION} of {ledger.shown} at {move.commit[:12]}", move.after
         return

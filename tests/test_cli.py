@@ -104,6 +104,15 @@ def test_calibrate_without_an_evaluation_passes_on_what_the_stage_refused(tmp_pa
     assert "Traceback" not in done.stderr
 
 
+def test_a_terminal_of_few_letters_is_shown_codes(tmp_path: Path) -> None:
+    said = subprocess.run(
+        [sys.executable, "-m", "release", "-C", str(tmp_path), "doctor"],
+        capture_output=True, text=True, check=False, env=os.environ | {"PYTHONIOENCODING": "latin-1"},
+    )  # fmt: skip
+    assert "Traceback" not in said.stderr, said.stderr
+    assert "\\u2192 git init" in said.stdout
+
+
 def test_the_schema_command_prints_what_the_repository_keeps() -> None:
     code, output = _lockstep("schema")
     assert code == 0

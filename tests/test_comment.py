@@ -399,6 +399,7 @@ def test_neither_a_proxys_page_nor_a_redirect_is_believed(hub: StandIn, passing:
         ("GITHUB_REPOSITORY", "octo/../x", "GITHUB_REPOSITORY"),
         ("GITHUB_REPOSITORY", "octo/..", "GITHUB_REPOSITORY"),
         ("GITHUB_API_URL", "http://api.example", "GITHUB_API_URL"),
+        ("GITHUB_API_URL", "https://[", "GITHUB_API_URL"),
         ("GITHUB_API_URL", "https://user:pw@api.example", "GITHUB_API_URL"),
         ("GITHUB_EVENT_PATH", "/nowhere", "GITHUB_EVENT_PATH"),
         ("GITHUB_EVENT_PATH", None, "no pull request is named"),

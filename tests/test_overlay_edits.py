@@ -31,6 +31,12 @@ def tree(tmp_path: Path) -> Path:
     return found
 
 
+def patched(value: dict[str, Any]) -> Callable[[Path], None]:
+    """A patch of the Deployment, merged."""
+    text = yaml.safe_dump({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "server"}} | value)
+    return lambda tree: edit(tree, "staging", lambda found: found["patches"].append({"patch": text}))
+
+
 def own(**fields: Any) -> Callable[[Path], None]:
     return lambda tree: edit(tree, "staging", lambda value: value.update(fields))
 
@@ -41,10 +47,7 @@ def operations(*ops: dict[str, Any], kind: str = "Deployment") -> Callable[[Path
 
 
 def merge(pod: dict[str, Any], **more: Any) -> Callable[[Path], None]:
-    value = {
-        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "server"} | more, "spec": {"template": {"spec": pod}},
-    }  # fmt: skip
-    return lambda tree: edit(tree, "staging", lambda found: found["patches"].append({"patch": yaml.safe_dump(value)}))
+    return patched({"metadata": {"name": "server"} | more, "spec": {"template": {"spec": pod}}})
 
 
 def server(**fields: Any) -> Callable[[Path], None]:
@@ -90,11 +93,38 @@ def workload(kind: str) -> Callable[[Path], None]:
     return write("staging/other.yaml", yaml.safe_dump(value), resources=[OWN_RELEASE, "other.yaml"])
 
 
+def appended(text: str) -> Callable[[Path], None]:
+    """Text after what people wrote in the environment's own file, as it lies in git."""
+
+    def do(tree: Path) -> None:
+        path = tree / "staging" / "kustomization.yaml"
+        path.write_text(f"{path.read_text().rstrip()}\n{text}")
+
+    return do
+
+
+def with_named_server(change: Callable[[Path], None]) -> Callable[[Path], None]:
+    """The same where people still name a server, as for weights alone; ``edits`` must not need it to be absent."""
+
+    def do(tree: Path) -> None:
+        change(tree)
+        edit(tree, "staging", lambda value: value.update(images=[NAMED]))
+
+    return do
+
+
+def component(name: str, **fields: Any) -> Callable[[Path], None]:
+    """One more of people's components, which the environment names."""
+    text = yaml.safe_dump({"apiVersion": "kustomize.config.k8s.io/v1alpha1", "kind": "Component"} | fields)
+    return write(f"components/{name}/kustomization.yaml", text, components=[f"../components/{name}"])
+
+
 def sidecar(**fields: Any) -> Callable[[Path], None]:
     return merge({"containers": [{"name": "proxy", "image": EVIL} | fields]})
 
 
-LABEL = overlays.LABEL
+LABEL, PLACEHOLDER = overlays.LABEL, overlays.PLACEHOLDER
+NAMED = {"name": PLACEHOLDER, "newName": "evil.example/x", "digest": OTHER}
 SWAP = yaml.safe_dump(
     {
         "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "server"},
@@ -102,7 +132,7 @@ SWAP = yaml.safe_dump(
     }
 )  # fmt: skip
 AGAIN = yaml.safe_dump(
-    {"namePrefix": "a-", "resources": ["../../base"], "images": [{"name": overlays.PLACEHOLDER, "newName": "evil.example/x", "digest": OTHER}]}
+    {"namePrefix": "a-", "resources": ["../../base"], "images": [NAMED]}
 )  # fmt: skip
 ELSEWHERE = {
     "apiVersion": "v1",
@@ -123,6 +153,12 @@ CONTAINERS = "/spec/template/spec/containers"
 TRANSFORMER = (
     "apiVersion: builtin\nkind: ImageTagTransformer\nmetadata: {name: x}\nimageTag: {name: x, newTag: latest}\n"
 )
+# Annotations by which Argo CD and Flux leave an object as it is.
+HOLDING = (
+    ("argocd.argoproj.io/hook", "Skip"),
+    ("kustomize.toolkit.fluxcd.io/reconcile", "disabled"),
+    ("kustomize.toolkit.fluxcd.io/ssa", "IfNotPresent"),
+)
 OWN = layout.ENVIRONMENTS / "staging" / "kustomization.yaml"
 OWN_RELEASE = "release/deployment"
 
@@ -131,9 +167,9 @@ TAMPERS: list[tuple[Callable[[Path], None], str, str | None]] = [
     (own(images=[{"name": "registry.example/team/router", "newTag": "latest"}]), "images: only lockstep.invalid/server", "server.image: is "),
     (own(images=[{"name": "registry.example/team/router", "newName": "evil.example/x", "digest": OTHER}]), "images: only", "server.image: is "),
     (own(Images=[{"name": "registry.example/team/router", "newTag": "latest"}]), "Images: an environment may not use it", "server.image: is "),
-    (own(images=[{"name": overlays.PLACEHOLDER, "digest": OTHER, "NewTag": "latest"}]), "images: only", None),
-    (own(images=[{"name": overlays.PLACEHOLDER, "newTag": "v1"}]), "images: only", None),
-    (own(images=[{"name": overlays.PLACEHOLDER, "newName": SERVER}]), "images: only", None),
+    (own(images=[{"name": PLACEHOLDER, "digest": OTHER, "NewTag": "latest"}]), "images: only", None),
+    (own(images=[{"name": PLACEHOLDER, "newTag": "v1"}]), "images: only", None),
+    (own(images=[{"name": PLACEHOLDER, "newName": SERVER}]), "images: only", None),
     (server(image=EVIL), "image: 'evil.example/x@", "server.image: is "),
     (server(image="evil.example/x:latest"), "image: 'evil.example/x:latest'", "server.image: is "),
     (server(command=["sh"]), "command: what the server is started with", "server.command: the release sets none"),
@@ -239,6 +275,44 @@ TAMPERS: list[tuple[Callable[[Path], None], str, str | None]] = [
     (operations({"op": "add", "path": "/spec/template/spec/hostPID", "value": True}), "hostPID: is of", "pod.hostPID: is True"),
     (merge({"volumes": [{"name": "x", "hostPath": {"path": "/"}}]}), "hostPath: leads into", "pod.volumes.x: is of the node"),
     (merge({"ephemeralContainers": [{"name": "x", "image": EVIL}]}), "ephemeralContainers: leads into", None),
+    # The base's image again, in place of the release's, and another for it.
+    (server(image=PLACEHOLDER), "image: 'lockstep.invalid/server': the release brings", "server.image: is 'lockstep.invalid/server'"),
+    (with_named_server(server(image=PLACEHOLDER)), "image: 'lockstep.invalid/server': the release brings", "server.image: is 'evil.example/x@"),
+    (with_named_server(server(image=f"{PLACEHOLDER}:v1")), "image: 'lockstep.invalid/server:v1'", "server.image: is 'evil.example/x@"),
+    (with_named_server(server(image=f"{PLACEHOLDER}@{IMAGE}")), "image: 'lockstep.invalid/server@sha256:b", "server.image: is 'evil.example/x@"),
+    (with_named_server(server(image="lockstep-invalid/server")), "image: 'lockstep-invalid/server'", "server.image: is 'evil.example/x@"),
+    (with_named_server(operations({"op": "replace", "path": f"{CONTAINERS}/0/image", "value": PLACEHOLDER})), "replace .*/image: is of what", "server.image: is 'evil.example/x@"),
+    (with_named_server(operations({"op": "replace", "path": f"{CONTAINERS}/0/im~0age", "value": PLACEHOLDER}, {"op": "test", "path": f"{CONTAINERS}/0/image", "value": "x"})), "test .*/image: is of what", None),
+    (with_named_server(operations({"op": "add", "path": f"{CONTAINERS}/-", "value": {"name": "kserve-container", "image": PLACEHOLDER}})), "image: 'lockstep.invalid/server'", None),
+    (with_named_server(write("staging/p.yaml", SWAP.replace(EVIL, PLACEHOLDER), patches=[{"path": "p.yaml"}])), "p.yaml: image: 'lockstep.invalid/server'", "server.image: is 'evil.example/x@"),
+    (with_named_server(component("more", patches=[{"patch": SWAP.replace(EVIL, PLACEHOLDER)}])), "more/kustomization.yaml: image: 'lockstep.invalid/server'", "server.image: is 'evil.example/x@"),
+    (with_named_server(component("more", replacements=[{"source": {"kind": "Deployment", "fieldPath": "metadata.name"}, "targets": [{"select": {"kind": "Deployment"}, "fieldPaths": [CONTAINERS[1:].replace("/", ".") + ".0.image"]}]}])), "replacements: an environment may not use it", "server.image: is 'server'"),
+    (with_named_server(sidecar(image=f"{PLACEHOLDER}@{IMAGE}")), "image: 'lockstep.invalid/server@sha256:b", None),
+    (with_named_server(replace("base/deployment.yaml", "- name: server", f"- name: first\n          image: {PLACEHOLDER}\n        - name: server")), "base/deployment.yaml: image: 'lockstep.invalid/server'", None),
+    (with_named_server(replace("base/deployment.yaml", "containers:", f"initContainers: [{{name: server, image: {PLACEHOLDER}}}]\n      containers:")), "base/deployment.yaml: image: 'lockstep.invalid/server'", None),
+    (replace("base/deployment.yaml", "apiVersion: apps/v1", "apiVersion: other.example/v1"), "base/deployment.yaml: image: 'lockstep.invalid/server'", None),
+    (replace("base/deployment.yaml", "apiVersion: apps/v1\nkind: Deployment", "apiVersion: ''\nkind: [Deployment]"), "base/deployment.yaml: image: 'lockstep.invalid/server'", None),
+    (component("more", images=[NAMED]), "more/kustomization.yaml: images: the environment's own kustomization.yaml", None),
+    (replace("base/kustomization.yaml", "resources:", f"images: [{{name: {PLACEHOLDER}, newName: evil.example/x, digest: '{OTHER}'}}]\nresources:"), "base/kustomization.yaml: images: the environment's own", None),
+    (own(images=[{"name": PLACEHOLDER, "digest": OTHER}]), "images: only", None),
+    (own(images=[NAMED | {"newName": ""}]), "images: only", None),
+    (own(images=[NAMED | {"newName": ["x"]}]), "images: only", None),
+    (own(images=[NAMED | {"newName": None}]), "images: only", None),
+    (write("staging/c.yaml", "images: [{path: metadata/name, kind: Deployment}]\n", configurations=["c.yaml"]), "configurations: an environment may not use it", None),
+    (own(vars=[{"name": "X"}]), "vars: an environment may not use it", None),
+    # Keys that kustomize takes from elsewhere in a file.
+    (appended(f"  - target: {{kind: Deployment}}\n    patch: |-\n      - {{op: replace, path: /spec/replicas, value: 2, <<: {{path: {CONTAINERS}/0/image, value: {EVIL}}}}}\n"), "patches: a patch is not one plain YAML document: <<: a merge key", "server.image: is 'evil.example/x@"),
+    (appended(f"  - target: {{kind: Deployment}}\n    patch: '[]'\n    <<: {{patch: '- {{op: replace, path: {CONTAINERS}/0/image, value: {EVIL}}}'}}\n"), "kustomization.yaml: is not one plain YAML document: <<: a merge key", "server.image: is 'evil.example/x@"),
+    (appended(f"images:\n- {{name: {PLACEHOLDER}, newName: {SERVER}, digest: '{OTHER}', <<: {{name: registry.example/team/router}}}}\n"), "<<: a merge key", "server.image: is '"),
+    (appended(f"<<: {{images: [{{name: registry.example/team/router, newName: evil.example/x, digest: '{OTHER}'}}]}}\n"), "<<: a merge key", "server.image: is 'evil.example/x@"),
+    (appended("  - target: {kind: Deployment}\n    patch: '- {op: replace, path: /spec/replicas, value: 1" + ":0" * 200 + ".0}'\n"), "patches: a patch is not one plain YAML document: int too large to convert to float", None),
+    # What leaves a cluster as it is.
+    (patched({"spec": {"paused": True}}), "paused: a cluster would not follow", "is paused: its pods follow no move"),
+    (operations({"op": "add", "path": "/spec/paused", "value": True}), "add /spec/paused: is of", "is paused: its pods follow no move"),
+    (replace("base/deployment.yaml", "replicas: 1", "replicas: 1\n  paused: true"), "base/deployment.yaml: paused: a cluster would not", "is paused: its pods follow no move"),
+    *((merge({}, annotations={key: value}), f"{key}: a cluster would not follow", None) for key, value in HOLDING),
+    (own(commonAnnotations=dict([HOLDING[0]])), f"{HOLDING[0][0]}: a cluster would not", None),
+    (operations({"op": "add", "path": "/metadata/annotations/" + HOLDING[0][0].replace("/", "~1"), "value": HOLDING[0][1]}), "annotations/.*: is of what", None),
     # The component that copies.
     (replace("components/kserve/copied/kustomization.yaml", "fieldPath: metadata.annotations", "fieldPath: metadata.name"), "replacements: copies", None),
     (replace("components/kserve/kustomization.yaml", "value: kserve-container", "value: other"), "0/name: is of", None),
@@ -264,7 +338,9 @@ FREE: list[Callable[[Path], None]] = [
     own(labels=[{"pairs": {"team": "routing"}, "includeSelectors": True}]),
     own(components=["../components/gpu"]),
     own(configMapGenerator=[{"name": "mine", "literals": ["a=b"]}]),
-    own(images=[{"name": overlays.PLACEHOLDER, "newName": SERVER, "digest": OTHER}]),
+    own(images=[{"name": PLACEHOLDER, "newName": SERVER, "digest": OTHER}]),
+    write("staging/job.yaml", yaml.safe_dump({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "first", "annotations": {"argocd.argoproj.io/hook": "PreSync"}}, "spec": {}}), resources=[OWN_RELEASE, "job.yaml"]),
+    patched({"spec": {"paused": False}}),
     server(resources={"limits": {"memory": "64Gi"}}),
     merge({"nodeSelector": {"pool": "gpu"}, "priorityClassName": "high", "imagePullSecrets": [{"name": "pull"}]}),
     merge({"containers": [{"name": "proxy", "image": f"proxy.example/p@{IMAGE}", "env": [{"name": "A", "value": "b"}]}]}),
@@ -307,6 +383,9 @@ def test_weights_that_come_alone_need_a_server_that_the_environment_names(tree: 
     assert gap.endswith("name their server as lockstep.invalid/server, by digest")
     pin(tree, "staging")
     assert edits.gaps("staging", lying(tree), alone=True) == []
+    put(tree, rendered(shape="weights"))
+    server = _first(next(item for item in kubernetes_tools.build(tree / "staging") if item["kind"] == "Deployment"))
+    assert server["image"] == f"{SERVER}@{OTHER}"
     assert overlays.alone(pointer(), image(shape="weights"))
     assert not overlays.alone(pointer(), image(shape="baked"))
     assert not overlays.alone(pointer(image=f"oci:.lockstep/image@{IMAGE}"), image(shape="weights"))
@@ -342,6 +421,7 @@ DRIFT: list[tuple[Callable[[dict[str, Any]], object], str]] = [
     (lambda item: item["metadata"].pop("labels"), ""),
     (lambda item: item.update(kind="Rollout"), "there is none"),
     (lambda item: item.pop("spec"), "has no container server"),
+    (lambda item: item["spec"].update(paused=False), ""),
 ]  # fmt: skip
 
 
@@ -357,10 +437,23 @@ def test_what_drifted_in_a_cluster_is_named(
     assert any(re.search(message, gap) for gap in found) if message else not found, found
 
 
+def test_a_deployment_that_is_paused_follows_no_move_whoever_made_it() -> None:
+    items = promoted("staging", "tgi", "baked", "kserve")
+    (owner,) = [each for each in items if each["kind"] == "InferenceService"]
+    owner["metadata"]["uid"] = "1"
+    of_it = [{"uid": "1", "controller": True}]
+    made = {"kind": "Deployment", "metadata": {"name": "p", "ownerReferences": of_it}, "spec": {"paused": True}}
+    assert deployed.gaps([*items, made], "staging", rendered()) == [
+        "InferenceService server: Deployment p is paused: its pods follow no move"
+    ]
+    made["spec"] = {}
+    assert deployed.gaps([*items, made], "staging", rendered()) == []
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"image": overlays.PLACEHOLDER}, "server.image: is not named: pin it in `images:`"),
+        ({"image": PLACEHOLDER}, "server.image: is not named: pin it in `images:`"),
         ({"image": f"{SERVER}:latest"}, "server.image: .* is not pinned by digest"),
         ({"args": ["/models/other"]}, "server.args: is \\['/models/other'\\]"),
         ({"command": None}, "server.command: is None"),

@@ -22,6 +22,16 @@ def test_entries_come_back_as_they_were_written() -> None:
     assert quarantine.write(()) == b"[]\n"
 
 
+@pytest.mark.parametrize(
+    "why",
+    ["4815e16", "1e-3", ".5", "0o17", "0x1F", "1_000", "1:30:00", "yes", "null", "~", "2026-11-25", "<<", "=", "- a", "a: b",
+     "# a", "'", '"', "\\", "{a: 1}", "&a", "*a", "!a", "%a", "@a", "`a`", "|", ">", "?", "é \U0001f600", "x" * 500],
+)  # fmt: skip
+def test_any_reason_comes_back_as_it_was_given(why: str) -> None:
+    entry = ONE.model_copy(update={"why": why, "by": why})
+    assert quarantine.parse(quarantine.write((entry,)), "x") == (entry,)
+
+
 def test_an_entry_holds_back_its_image_and_its_weights_in_any_other() -> None:
     assert quarantine.find((ONE, TWO), sha("i"), sha("z")) == ONE
     assert quarantine.find((ONE, TWO), sha("z"), sha("n")) == TWO

@@ -100,7 +100,18 @@ def test_no_key_is_ever_overwritten_and_nothing_is_left_behind(tmp_path: Path) -
     assert before
 
 
+def test_a_folder_is_no_name_of_a_key(tmp_path: Path) -> None:
+    with pytest.raises(MachineRefused, match="is a folder; name the file"):
+        key_verbs.new(tmp_path, "ada", BOTH, tmp_path)
+
+
 def test_a_key_where_git_would_take_it_in_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / layout.STATE).symlink_to("docs")
+    with pytest.raises(MachineRefused, match="git would take this key in"):
+        key_verbs.new(tmp_path, "ada", BOTH)
+    assert not list((tmp_path / "docs").iterdir())
+    (tmp_path / layout.STATE).unlink()
     with pytest.raises(MachineRefused, match="git would take this key in"):
         key_verbs.new(tmp_path, "ada", BOTH, tmp_path / "release" / "my.key")
     with pytest.raises(MachineRefused, match="public half"):

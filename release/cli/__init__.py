@@ -3,6 +3,8 @@
 Heavy imports live in the commands, so that ``lockstep --help`` is instant.
 """
 
+import io
+import sys
 from pathlib import Path
 
 import click
@@ -32,6 +34,9 @@ def main(context: click.Context, root: Path) -> None:
     Exit codes are listed in docs/exit-codes.md.
     """
     context.obj = root
+    for stream in (sys.stdout, sys.stderr):  # a terminal of few letters shows codes for the others
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 for command in (

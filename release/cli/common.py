@@ -22,7 +22,9 @@ def refusing(command: Callable[P, None]) -> Callable[P, None]:
             command(*args, **kwargs)
         except Refusal as refusal:
             for line in (str(refusal), *refusal.others):
-                click.secho(f"lockstep: {line}", err=True, fg="red")
+                # A file's name may hold a line break, and must not look like a line of ours.
+                shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
+                click.secho(f"lockstep: {shown}", err=True, fg="red")
             sys.exit(refusal.exit_code)
 
     return wrapped

@@ -20,12 +20,7 @@ def place(root: Path) -> Place:
     """GITHUB_REPOSITORY, else what the remote origin names. Raises RemoteRefused where neither is one of GitHub's."""
     env = {name: os.environ.get(name, "") for name in ("GITHUB_API_URL", "GITHUB_SERVER_URL")}
     name = os.environ.get("GITHUB_REPOSITORY") or _of_origin(root, env["GITHUB_SERVER_URL"] or _SERVER)
-    try:
-        return github.place({**env, "GITHUB_REPOSITORY": name})
-    except ValueError as error:
-        raise RemoteRefused(
-            "GITHUB_API_URL: is no address", "unset it, or set it, as to https://api.github.com"
-        ) from error
+    return github.place({**env, "GITHUB_REPOSITORY": name})
 
 
 def on_github_com(where: Place) -> bool:

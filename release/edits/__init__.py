@@ -58,6 +58,6 @@ def _of_file(path: Path, data: bytes | None, home: Path, found: Mapping[Path, by
         yield from objects.scan(value, copying=copying, based=BASE in path.parents and objects.is_of_the_base(value))
     elif isinstance(value, dict):
         yield from kustomization.of_names(path, value, home, found)
-        yield from kustomization.of_fields(value, copying=copying)
+        yield from kustomization.of_fields(value, own=path == home / OWN, copying=copying)
     else:
         yield "is no mapping"

@@ -23,11 +23,11 @@ _FIELDS = {
     "images", "replicas", "labels", "commonLabels", "commonAnnotations", "configMapGenerator", "secretGenerator",
     "generatorOptions", "sortOptions", "buildMetadata",
 }  # fmt: skip
-_OF_AN_IMAGE = {"name", "newName", "digest"}
 _OF_A_PATCH = {"path", "patch", "target"}  # options would let it rename the server
 _OF_LABELS = {"pairs", "includeSelectors", "includeTemplates"}  # fields would put a pair anywhere
 _LOCAL = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*")
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+# Of an entry of `images`, beside its name, and nothing more: kustomize reads NEWTAG as newTag.
+_FORMS = {"newName": re.compile(r"[^\s@]+"), "digest": re.compile(r"sha256:[0-9a-f]{64}")}
 _COPIES = {
     "spec.template.spec": "spec.predictor",
     "spec.template.metadata.labels": "spec.predictor.labels",
@@ -72,15 +72,20 @@ def _within(path: Path, entry: object, home: Path, found: Mapping[Path, bytes | 
     return folders and any(target / name in found for name in NAMES)
 
 
-def of_fields(value: dict[str, Any], *, copying: bool) -> Iterator[str]:
-    """What is wrong with whatever else it says. ``copying``: it is the component that makes KServe's object."""
+def of_fields(value: dict[str, Any], *, own: bool, copying: bool) -> Iterator[str]:
+    """What is wrong with whatever else it says.
+
+    ``own``: it is the environment's own, not one that it names. ``copying``: it is the component that makes KServe's
+    object.
+    """
     allowed = _FIELDS | {"replacements"} if copying else _FIELDS
     yield from (f"{key}: an environment may not use it" for key in value if key not in allowed)
     for entry in objects.listed(value, "images"):
-        # Exactly these keys: kustomize reads NEWTAG as newTag.
-        fits = isinstance(entry, dict) and entry.get("name") == PLACEHOLDER and entry.keys() <= _OF_AN_IMAGE
-        if not fits or not _DIGEST.fullmatch(str(entry.get("digest"))):
-            yield f"images: only {PLACEHOLDER} may be given, by digest"
+        # A release that brings its server leaves nothing in this name: the entry may stay from before, or for later.
+        if not _names_a_server(entry):
+            yield f"images: only {PLACEHOLDER} may be given, by digest and with a newName"
+        elif not own:
+            yield f"images: the environment's own {OWN} names the server, and nothing before it"
     for entry in objects.listed(value, "labels"):
         if not isinstance(entry, dict) or not entry.keys() <= _OF_LABELS:
             yield f"labels: write {', '.join(sorted(_OF_LABELS))}, and nothing else"
@@ -93,10 +98,16 @@ def of_fields(value: dict[str, Any], *, copying: bool) -> Iterator[str]:
         elif isinstance(entry.get("patch"), str):
             try:
                 yield from objects.scan(plain_yaml.load(entry["patch"]), copying=copying)
-            except (yaml.YAMLError, ValueError):
-                yield "patches: a patch is not one plain YAML document"
+            except yaml.YAMLError as error:
+                yield f"patches: a patch is not one plain YAML document: {str(error).splitlines()[0]}"
     judged = ("images", "patches", "replacements")
     yield from objects.scan({key: each for key, each in value.items() if key not in judged}, copying=copying)
+
+
+def _names_a_server(entry: Any) -> bool:
+    if not isinstance(entry, dict) or entry.keys() != {"name"} | _FORMS.keys() or entry["name"] != PLACEHOLDER:
+        return False
+    return all(isinstance(entry[key], str) and form.fullmatch(entry[key]) for key, form in _FORMS.items())
 
 
 def _copy(source: str, target: str) -> dict[str, Any]:

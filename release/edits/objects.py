@@ -7,18 +7,21 @@ from typing import Any
 
 from release import overlays, runtimes
 from release.edits import operations
-from release.edits.operations import AROUND, DECIDING, KSERVE_CONTAINER
+from release.edits.operations import AROUND, DECIDING, HELD, HOOK, KSERVE_CONTAINER
 from release.overlays import CONTAINER, LABEL, PLACEHOLDER, PREFIX, WEIGHTS
 
 _SERVERS = (CONTAINER, KSERVE_CONTAINER)
-_OF_THE_BASE = ("Deployment", "Service", "PodDisruptionBudget", "NetworkPolicy")
+_OF_THE_BASE = (
+    ("Deployment", "apps/v1"), ("Service", "v1"), ("PodDisruptionBudget", "policy/v1"),
+    ("NetworkPolicy", "networking.k8s.io/v1"),
+)  # fmt: skip
 _PINNED = re.compile(r"[^\s@]+@sha256:[0-9a-f]{64}")
 _LISTS = {"containers", "initContainers", "volumes", "model"}
 
 
 def is_of_the_base(value: Any) -> bool:
     """One of the objects that carry the server's label, under the name that each can have once."""
-    if not isinstance(value, dict) or value.get("kind") not in _OF_THE_BASE:
+    if not isinstance(value, dict) or (value.get("kind"), value.get("apiVersion")) not in _OF_THE_BASE:
         return False
     metadata = value.get("metadata")
     return isinstance(metadata, dict) and metadata.get("name") == CONTAINER and "namespace" not in metadata
@@ -77,7 +80,7 @@ def _of_container(value: dict[str, Any]) -> Iterator[str]:
 def _of_mapping(value: dict[str, Any], *, copying: bool, based: bool, under: str) -> Iterator[str]:
     ours = value.get("name") in _SERVERS
     for key, each in value.items():
-        if key == "image" and each != PLACEHOLDER and not (_sidecar(value, ours) and _PINNED.fullmatch(str(each))):
+        if key == "image" and not _may_be_named(value, based=based, under=under):
             yield f"image: {each!r}: the release brings the server's, and others are named by digest"
         elif ours and key in DECIDING - {"image"}:
             yield f"{key}: what the server is started with comes from its runtime"
@@ -95,6 +98,8 @@ def _of_mapping(value: dict[str, Any], *, copying: bool, based: bool, under: str
             yield f"{key}: is how the Service finds the server: nothing else carries it"
         elif (key in AROUND and each is not False) or (key == "add" and under == "capabilities"):
             yield f"{key}: leads into the server, or around it"
+        elif _holds(key, each, under):
+            yield f"{key}: a cluster would not follow the next move"
         elif key == "targetPort" and each != "http":
             yield f"{key}: {each!r}: the server's port is http"
 
@@ -105,8 +110,23 @@ def _deletes(value: dict[str, Any]) -> bool:
     return whole and value["$patch"] == "delete" and value["kind"] in ("Deployment", "Service")
 
 
-def _sidecar(value: dict[str, Any], ours: bool) -> bool:
-    return isinstance(value.get("name"), str) and not ours
+def _may_be_named(container: dict[str, Any], *, based: bool, under: str) -> bool:
+    """Whether people may give ``container`` its image: the server's is the base's alone, and one that cannot exist.
+
+    Where a patch named that one again, ``images`` of the environment would put another in place of the release's.
+    """
+    name, image = container.get("name"), str(container["image"])
+    if based and under == "containers" and name == CONTAINER:
+        return image == PLACEHOLDER
+    other = isinstance(name, str) and name not in _SERVERS
+    return other and _PINNED.fullmatch(image) is not None and not image.startswith(PLACEHOLDER)
+
+
+def _holds(key: str, value: Any, under: str) -> bool:
+    """Whether a cluster, Argo CD or Flux would leave an object as it is: a rollback would then change nothing."""
+    if key == "paused":
+        return under == "spec" and value is not False
+    return key in HELD and (key != HOOK or "Skip" in str(value))
 
 
 @functools.cache

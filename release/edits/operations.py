@@ -12,9 +12,13 @@ DECIDING = frozenset({
     "image", "command", "args", "env", "envFrom", "storageUri", "lifecycle", "workingDir", "ports", "volumeDevices",
     "terminationMessagePath",
 })  # fmt: skip
+HOOK = "argocd.argoproj.io/hook"
+# Annotations by which Argo CD (that one where it is Skip) and Flux leave an object of a cluster as it is.
+HELD = frozenset({HOOK, "kustomize.toolkit.fluxcd.io/reconcile", "kustomize.toolkit.fluxcd.io/ssa"})
 # What no operation may point at or below, in whatever object.
-_POINTED = DECIDING | {
+_POINTED = DECIDING | HELD | {
     "volumeMounts", "mountPath", "subPath", "exec", "httpGet", "tcpSocket", "grpc", "targetPort", "selector", LABEL,
+    "paused",
 }  # fmt: skip
 # Ways into a server from beside it, or around it; in no object.
 AROUND = frozenset({

@@ -5,6 +5,7 @@ server that the workflow runs on and to no other.
 """
 
 import base64
+import os
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
@@ -19,12 +20,15 @@ def configured(environment: Mapping[str, str]) -> dict[str, str]:
     """
     token = environment.get("LOCKSTEP_TOKEN") or environment.get("GITHUB_TOKEN")
     server = (environment.get("GITHUB_SERVER_URL") or _SERVER).rstrip("/")
-    parts = urlsplit(server)
+    try:
+        parts = urlsplit(server)
+    except ValueError:  # no address: nobody is sent a token
+        return {}
     safe = parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOCAL)
     count = environment.get("GIT_CONFIG_COUNT", "0")
     if environment.get("GITHUB_ACTIONS") != "true" or not token or not safe or not count.isdecimal():
         return {}
-    login = base64.b64encode(f"x-access-token:{token}".encode()).decode()
+    login = base64.b64encode(b"x-access-token:" + os.fsencode(token)).decode()
     # The empty value takes away what was set before: actions/checkout sets the same header, and git would send both.
     values = [f"http.{server}/.extraheader"] * 2, ["", f"Authorization: Basic {login}"]
     named = dict[str, str]()

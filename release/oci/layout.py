@@ -96,6 +96,8 @@ class Layout:
         """The blob's bytes; the last block is given when digest and size are found right."""
         path = self._path(digest)
         hasher, left = hashlib.sha256(), size
+        if path.exists() and not path.is_file():  # a pipe would keep a reader waiting
+            raise _damaged(path, "is no file")
         try:
             with path.open("rb", buffering=0) as stream:
                 if os.fstat(stream.fileno()).st_size != size:
@@ -230,6 +232,9 @@ class Layout:
     def _index(self) -> Index:
         """The folder's index; an empty one where a folder that is a layout has none yet."""
         mark, path = self.folder / "oci-layout", self.folder / "index.json"
+        for file in (mark, path):
+            if file.exists() and not file.is_file():
+                raise RegistryRefused(f"{file}: is no file", "remove the folder")
         try:
             version = json.loads(mark.read_bytes())
             if not isinstance(version, dict) or version.get("imageLayoutVersion") != "1.0.0":

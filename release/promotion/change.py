@@ -94,4 +94,6 @@ def diff(before: Mapping[Path, bytes], after: Mapping[Path, bytes | None]) -> st
             continue
         was, now = ((side or b"").decode(errors="replace").splitlines() for side in (old, data))
         lines += difflib.unified_diff(was, now, f"a/{path}", f"b/{path}", lineterm="", n=1)
-    return "".join(f"{line}\n" for line in lines)
+    # What is in a name or a line must not look like another line, or like none.
+    shown = ("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line) for line in lines)
+    return "".join(f"{line}\n" for line in shown)

@@ -23,6 +23,7 @@ from release.registry.retries import Trouble
 _CHALLENGE = re.compile(r'([A-Za-z0-9_-]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^\s,"]+)|([A-Za-z][A-Za-z0-9-]*)')
 _TOKEN = re.compile(r"[\x21-\x7e]{1,65536}")
 _LIFE = 60  # seconds that a token lasts when its server does not say: the specification's
+_LONGEST = 86_400  # seconds that any token is believed to live
 _FRESH = 0.8  # of its life a token is used
 _CLIENT = "lockstep"
 _ASK = "ask who runs the registry"
@@ -203,7 +204,7 @@ class Authorization:
             token, life = None, _LIFE
         if not isinstance(token, str) or not _TOKEN.fullmatch(token):
             raise Trouble(f"the token server {shown} gives no token", todo=_ASK)
-        return token, float(life) if isinstance(life, int | float) and life > 0 else _LIFE
+        return token, float(min(life, _LONGEST)) if isinstance(life, int | float) and life > 0 else _LIFE
 
     def _request(self, asked: Challenge, scopes: tuple[str, ...], stored: Login | None) -> bytes:
         service = {"service": asked.service} if asked.service else {}

@@ -116,7 +116,7 @@ def pem(key: SSlibKey) -> str:
 
 
 def _password() -> bytes | None:
-    return os.environ.get(PASSWORD, "").encode() or None
+    return os.fsencode(os.environ.get(PASSWORD, "")) or None
 
 
 @contextlib.contextmanager
