@@ -86,6 +86,7 @@ def _scratch(where: Site, folder: Path) -> Site:
     for key in ("user.name", "user.email"):
         if value := git.config(key):
             Git(clone, DEADLINE).line("config", key, value)
+    Git(clone, DEADLINE).line("config", "push.gpgSign", "false")  # the remote of a rehearsal asks for no signed push
     inside = commits.prefix(where.root) if where.promote.repository is None else Path()
     (clone / inside).mkdir(parents=True, exist_ok=True)
     ledger = Ledger.open(clone / inside, where.promote.model_copy(update={"repository": None}))

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from checks.errors import EvidenceRefused
 from release import commits
 from release.ledger.git import printable
 from release.ledger.versions import next_version, parse
@@ -42,6 +43,109 @@ def test_a_branch_named_like_a_ref_is_not_the_ref(root: Path, name: str) -> None
     git(root, "update-ref", f"refs/heads/{name}", old)
     git(root, "update-ref", f"refs/remotes/{name}", old)
     assert commits.resolve(root, name) == tip
+
+
+@pytest.mark.parametrize(
+    ("name", "real", "made"),
+    [
+        ("main", "refs/heads/main", "refs/tags/main"),
+        ("main", "refs/heads/main", "refs/tags/refs/remotes/main"),
+        ("main", "refs/heads/main", "refs/tags/refs/heads/main"),
+        ("main", "refs/heads/main", "refs/heads/refs/remotes/main"),
+        ("origin/main", "refs/remotes/origin/main", "refs/tags/refs/remotes/origin/main"),
+        ("origin/main", "refs/remotes/origin/main", "refs/tags/origin/main"),
+        ("remotes/origin/main", "refs/remotes/origin/main", "refs/tags/remotes/origin/main"),
+        ("refs/heads/main", "refs/heads/main", "refs/tags/refs/heads/main"),
+        ("main~0", "refs/heads/main", "refs/tags/main"),
+    ],
+)
+def test_no_name_that_somebody_may_push_shadows_a_branch(root: Path, name: str, real: str, made: str) -> None:
+    tip, evil = _hash(root, "HEAD"), _hash(root, "HEAD~1")
+    git(root, "update-ref", real, tip)
+    git(root, "update-ref", made, evil)
+    assert commits.resolve(root, name) == tip
+    assert commits.target(root, name) == (name, tip)
+
+
+@pytest.mark.parametrize("name", ["refs/remotes/origin/main", "refs/heads/main", "HEAD"])
+def test_a_tag_called_like_a_ref_is_not_taken_where_that_ref_is_lacking(root: Path, name: str) -> None:
+    evil = _hash(root, "HEAD")
+    git(root, "update-ref", f"refs/tags/{name}", evil)
+    git(root, "update-ref", f"refs/heads/{name}", evil)
+    git(root, "checkout", "--quiet", "--orphan", "unborn")
+    git(root, "branch", "-D", "main")
+    assert commits.resolve(root, name) is None
+
+
+def test_a_tag_called_like_a_usual_branch_is_not_the_target(root: Path) -> None:
+    tip, evil = _hash(root, "main"), _hash(root, "main~1")
+    git(root, "update-ref", "refs/remotes/origin/master", tip)
+    for name in ("origin/HEAD", "origin/main"):
+        git(root, "update-ref", f"refs/tags/refs/remotes/{name}", evil)
+    assert commits.target(root) == ("origin/master", tip)
+
+
+def _tag(root: Path, name: str, commit: str) -> None:
+    """An annotated tag of a tag, of whatever name: git's own command refuses some that it fetches."""
+    kind = "commit"
+    for _ in range(2):
+        text = f"object {commit}\ntype {kind}\ntag x\ntagger A <a@b> 1 +0000\n\nx\n"
+        commit, kind = git(root, "hash-object", "-t", "tag", "-w", "--stdin", given=text), "tag"
+    git(root, "update-ref", f"refs/tags/{name}", commit)
+
+
+@pytest.mark.parametrize("name", ["main", "master", "origin/next", "live", "short"])
+def test_a_tag_that_may_be_taken_for_a_branch_or_a_commit_is_named_in_full(root: Path, name: str) -> None:
+    """As in a clone of a workflow, which has the tags, and of branches only those of the remote, or not even them."""
+    tip, evil = _hash(root, "HEAD"), _hash(root, "HEAD~1")
+    git(root, "checkout", "--quiet", "--detach")
+    git(root, "branch", "-D", "main")
+    git(root, "remote", "add", "origin", "nowhere")
+    git(root, "update-ref", "refs/remotes/origin/live", tip)
+    name = tip[:8] if name == "short" else name
+    _tag(root, name, evil)
+    with pytest.raises(EvidenceRefused, match=rf"tag {name}: .* refs/tags/{name}"):
+        commits.target(root, name)
+    assert commits.resolve(root, f"refs/tags/{name}") == evil
+    assert commits.resolve(root, f"tags/{name}") == evil
+
+
+def test_commits_branches_and_tags_are_found_by_their_names(root: Path) -> None:
+    tip, old = _hash(root, "HEAD"), _hash(root, "HEAD~1")
+    git(root, "update-ref", "refs/remotes/origin/main", tip)
+    git(root, "branch", "feature/x", old)
+    git(root, "branch", "odd/\u2028x", old)
+    git(root, "tag", "light", old)
+    _tag(root, "v1.0", old)
+    git(root, "update-ref", "refs/tags/file", _hash(root, "HEAD:file"))
+    for name in ("HEAD", "main", "origin/main", "heads/main", "remotes/origin/main", "refs/heads/main", tip, tip[:7]):
+        assert commits.resolve(root, name) == tip, name
+    for name in ("feature/x", "light", "v1.0", "tags/v1.0", "HEAD~1", "HEAD^", "main~", "v1.0~0", old, old[:7]):
+        assert commits.resolve(root, name) == old, name
+    unknown = (
+        "",
+        "-x",
+        "--all",
+        "*",
+        "mai?",
+        "HEAD~9",
+        "nothing",
+        "odd",
+        "file",
+        "refs/tags/file",
+        "main@{0}",
+        ":/two",
+    )
+    for name in (*unknown, "0" * 40, "0" * 7, _hash(root, "HEAD:file"), _hash(root, "HEAD:file")[:7]):
+        assert commits.resolve(root, name) is None, name
+    git(root, "checkout", "--quiet", "--detach", old)
+    assert commits.resolve(root, "HEAD") == old
+
+
+def test_a_tag_as_long_as_the_other_kind_of_hash_is_no_commit(root: Path) -> None:
+    git(root, "update-ref", f"refs/tags/{'a' * 64}", _hash(root, "HEAD"))
+    assert commits.resolve(root, "a" * 64) is None
+    assert not commits.is_ancestor(root, "a" * 64, _hash(root, "HEAD"))
 
 
 def test_a_branch_that_somebody_called_head_is_not_the_target(root: Path) -> None:

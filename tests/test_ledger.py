@@ -100,6 +100,20 @@ def test_a_root_below_the_top_of_its_repository_has_its_environments_there(work:
     assert list(ledger.files(made, layout.ENVIRONMENTS)) == [at("staging")]
 
 
+def test_a_root_below_a_folder_with_a_line_break_refuses(work: Path) -> None:
+    (work / "in\nside").mkdir()
+    with pytest.raises(EvidenceRefused, match=r"^in side/: the name of a folder has a line break; rename"):
+        Ledger.open(work / "in\nside", PROMOTE)
+
+
+def test_names_that_hold_other_ends_of_lines_are_names(work: Path, remote: Path) -> None:
+    made = promote(work, "staging", "A")
+    git(remote, "update-ref", "refs/tags/router@v9.0.0\u2028x", made)
+    ledger = Ledger.open(work, PROMOTE)
+    ledger.tip()
+    assert "router@v9.0.0" not in ledger.tags()
+
+
 def test_environments_may_live_in_another_repository(work: Path, remote: Path, tmp_path: Path) -> None:
     other = tmp_path / "environments of all"
     tree.begin(other)

@@ -146,6 +146,17 @@ def test_without_a_remote_other_branches_and_work_trees_are_as_they_should_be(la
         assert git(root, "status", "--porcelain") == ""
 
 
+def test_without_a_remote_a_work_tree_follows_whatever_its_folder_is_called(tmp_path: Path) -> None:
+    tree.begin(tmp_path / "a\n\nb")
+    git(tmp_path / "a\n\nb", "checkout", "--quiet", "-b", "other")
+    for folder in ("c\nd", "c\nbranch refs/heads/other"):
+        git(tmp_path / "a\n\nb", "worktree", "add", "--quiet", "--force", str(tmp_path / folder), "main")
+    promote(tmp_path / "a\n\nb", "staging", "A")
+    assert not (tmp_path / "a\n\nb" / at("staging")).exists()
+    for folder in ("c\nd", "c\nbranch refs/heads/other"):
+        assert (tmp_path / folder / at("staging")).exists()
+
+
 def test_without_a_remote_one_of_two_wins(laptop: Path) -> None:
     for number in range(10):
         ended = race(laptop, laptop, str(number))

@@ -331,6 +331,63 @@ def test_a_move_dated_in_the_future_refuses_to_say_since_when(tmp_path: Path) ->
     assert since(root) >= NOW
 
 
+UNDATED = ["", " ", " -5 +0000", " x +0000", " 1700000000", f" {'9' * 5000} +0000"]
+
+
+def undated(root: Path, date: str) -> str:
+    """Put another commit in the place of HEAD, whose committer has this date: git's push takes it as it is."""
+    head, _, body = git(root, "cat-file", "commit", "HEAD").partition("\n\n")
+    lines = [f"committer Ada <a@b>{date}" if line.startswith("committer ") else line for line in head.splitlines()]
+    text = "\n".join(lines) + f"\n\n{body}\n"
+    made = git(root, "hash-object", "-t", "commit", "--literally", "-w", "--stdin", given=text)
+    git(root, "reset", "--quiet", "--hard", made)
+    return made
+
+
+@pytest.mark.parametrize("date", UNDATED)
+def test_a_move_without_a_date_refuses_to_say_since_when(tmp_path: Path, date: str) -> None:
+    root = begin_at(tmp_path / "work", NOW - 99 * HOUR)
+    by_hand(root, "A", NOW - 50 * HOUR)
+    by_hand(root, "B")
+    made = undated(root, date)
+    assert told(root)[-1].doubt == f"commit {made[:12]} has no date that can be read"
+    assert told(root)[-1].at.timestamp() == NOW - 50 * HOUR
+    with pytest.raises(
+        EvidenceRefused, match=r"since when staging runs what it runs is not known: .* read; move the environment again"
+    ):
+        since(root)
+    by_hand(root, "A", NOW - 2 * HOUR)
+    assert since(root) == NOW - 2 * HOUR
+    assert route(root) == "ABA"
+
+
+@pytest.mark.parametrize("date", UNDATED)
+@pytest.mark.parametrize("moving", [True, False])
+def test_a_commit_without_a_date_in_a_side_branch_breaks_no_history(tmp_path: Path, date: str, moving: bool) -> None:
+    root = begin_at(tmp_path / "work", NOW - 99 * HOUR)
+    by_hand(root, "A", NOW - 50 * HOUR)
+    git(root, "checkout", "--quiet", "-b", "side")
+    if moving:
+        by_hand(root, "B")
+    else:
+        keep(root, "nothing to see")
+    undated(root, date)
+    keep(root, "after it", dated(NOW - 40 * HOUR))
+    git(root, "checkout", "--quiet", "main")
+    # Dated before what it brings: what can be read of that still counts.
+    git(root, "merge", "--quiet", "--no-ff", "-m", "a merge", "side", env=dated(NOW - 60 * HOUR))
+    assert route(root) == ("AB" if moving else "A")
+    assert since(root) == NOW - (40 if moving else 50) * HOUR
+    promote(root, "staging", "C")
+    assert told(root)[-1].kind == "promote"
+
+
+def test_a_history_that_begins_without_a_date_is_told(laptop: Path) -> None:
+    undated(laptop, "")
+    by_hand(laptop, "A", NOW - HOUR)
+    assert since(laptop) == NOW - HOUR
+
+
 def test_a_merge_does_not_lend_its_side_an_older_date(tmp_path: Path) -> None:
     root = begin_at(tmp_path / "work", NOW - 99 * HOUR)
     git(root, "checkout", "--quiet", "-b", "side")

@@ -256,6 +256,16 @@ def test_a_branch_that_was_rewritten_refuses_and_names_the_way_out(work: Path, r
     assert ledger.tip() == refs(remote)["refs/heads/main"]
 
 
+def test_a_tag_called_like_what_was_seen_last_is_not_taken_for_it(work: Path, remote: Path) -> None:
+    """Else nothing would be remembered, and a branch that was rewritten would not be told."""
+    made = promote(work, "staging", "A")
+    seen = git(work, "for-each-ref", "--format=%(refname)", "refs/lockstep")
+    git(work, "update-ref", "-d", seen)
+    git(work, "update-ref", f"refs/tags/{seen}", f"{made}^")
+    Ledger.open(work, PROMOTE).tip()
+    assert git(work, "for-each-ref", "--format=%(objectname)", seen) == made
+
+
 def test_a_branch_that_is_rewritten_during_a_move_refuses(work: Path, remote: Path) -> None:
     promote(work, "staging", "A")
     ledger = Ledger.open(work, PROMOTE)

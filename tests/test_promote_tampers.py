@@ -21,6 +21,7 @@ from release import keys as key_verbs
 from release import record
 from release.oci.layout import Bytes, Layout
 from release.oci.types import LAYER
+from release.promotion import site
 from release.signing import attach
 from tests import build_tree, signing_tree
 from tests import promotion_tree as tree
@@ -539,6 +540,15 @@ def test_a_key_that_was_taken_from_its_owner_signs_nothing(root: Path) -> None:
     refused(root, "main:release/policy/signers.yaml: is not there, so nobody may sign")
     (root / layout.SIGNERS).write_text(text)
     assert "merge the branch that adds it here into main" in refused(root, "so nobody may sign").todo
+
+
+def test_a_branch_that_is_called_like_another_s_ref_is_not_taken_for_it(root: Path) -> None:
+    attach_to(root, report(root).image, envelope(root, unsigned(root)))
+    git(root, "branch", "refs/remotes/main")
+    git(root, "commit", "--quiet", "--allow-empty", "-m", "on main")
+    assert site.find(root, "main").target == "main"
+    assert move(root, "staging").commit != git(root, "rev-parse", "refs/heads/refs/remotes/main")
+    assert git(root, "log", "-1", "--format=%s", "refs/heads/main") == "promote staging to v0.1.0"
 
 
 def test_code_that_git_never_had_is_not_released_by_whatever_version_built_it(

@@ -35,8 +35,9 @@ _SET = {
 _PROTOCOLS = "file:git:http:https:ssh"  # an address is data: `ext::` would be a program
 _CONFIG = (
     "core.hooksPath=" + os.devnull, "core.quotePath=off", "core.askPass=", "core.fsmonitor=false", "gc.auto=0",
-    "maintenance.auto=false", "log.showRoot=true", "log.follow=false", "i18n.commitEncoding=UTF-8",
-    "push.recurseSubmodules=no", "core.filesRefLockTimeout=5000",
+    "maintenance.auto=false", "log.showRoot=true", "log.follow=false", "log.showSignature=false",
+    "i18n.commitEncoding=UTF-8", "i18n.logOutputEncoding=UTF-8", "push.recurseSubmodules=no",
+    "core.filesRefLockTimeout=5000",
 )  # fmt: skip
 _CREDENTIALS = re.compile(r"(?<=://)\S*@(?!sha256:)")  # a password may hold a slash; an image has a digest
 _QUERY = re.compile(r"(://[^\s?]*)\?\S*")
@@ -61,22 +62,30 @@ class Said(NamedTuple):
         return printable(told)
 
 
+def has_repository(root: Path) -> bool:
+    """Whether ``root`` lies in a git work tree."""
+    return any((folder / ".git").exists() for folder in (root.resolve(), *root.resolve().parents))
+
+
 class Git(NamedTuple):
-    """git in one repository. ``deadline`` is in seconds, for one call."""
+    """git in one repository. ``deadline`` is in seconds, for one call; None where nothing is asked of a remote."""
 
     root: Path
-    deadline: float
+    deadline: float | None
 
     def run(self, *args: str, given: bytes = b"", env: Mapping[str, str] | None = None, at: Path | None = None) -> Said:
         """Run it in ``root``, or ``at``, with ``given`` on standard input. Raises MachineRefused when there is no git.
 
         It has a process group of its own, which is ended with it: a transport's helpers do not outlive the deadline.
         """
-        command = ["git", *(part for value in _CONFIG for part in ("-c", value)), *args]
+        folder = at or self.root
+        # Files of a work tree may look like a bare repository, which git would ask before the one that holds them.
+        bare = f"safe.bareRepository={'explicit' if has_repository(folder) else 'all'}"
+        command = ["git", *(part for value in (*_CONFIG, bare) for part in ("-c", value)), *args]
         pipe = subprocess.PIPE
         try:
             process = subprocess.Popen(
-                command, cwd=at or self.root, env=_environment(env or {}), stdin=pipe, stdout=pipe, stderr=pipe,
+                command, cwd=folder, env=_environment(env or {}), stdin=pipe, stdout=pipe, stderr=pipe,
                 start_new_session=True,
             )  # fmt: skip
         except OSError as error:
@@ -95,9 +104,7 @@ class Git(NamedTuple):
         """What it prints. Raises EvidenceRefused when it fails."""
         said = self.run(*args, given=given, env=env)
         if said.code != 0:
-            raise EvidenceRefused(
-                f"git {args[0]}: {said.why()}", "mend the repository (a clone with its whole history), then again"
-            )
+            raise _unmended(args[0], said)
         return said.out
 
     def line(self, *args: str, given: bytes = b"", env: Mapping[str, str] | None = None) -> str:
@@ -108,8 +115,15 @@ class Git(NamedTuple):
         """Whether it ends with 0 rather than 1. Raises EvidenceRefused when it ends otherwise."""
         said = self.run(*args, env=env)
         if said.code not in (0, 1):
-            raise EvidenceRefused(f"git {args[0]}: {said.why()}", "mend the repository, then again")
+            raise _unmended(args[0], said)
         return said.code == 0
+
+    def found(self, *args: str) -> str | None:
+        """The one line that it prints; None when it ends with 1, its way to say no. Raises as ``says``."""
+        said = self.run(*args)
+        if said.code not in (0, 1):
+            raise _unmended(args[0], said)
+        return None if said.code else said.out.decode(errors="surrogateescape").rstrip("\n")
 
     def config(self, name: str, *, kind: str = "") -> str | None:
         """A value of git's configuration; None when it is not set."""
@@ -151,6 +165,12 @@ def printable(text: str, longest: int = _SHOWN) -> str:
     plain = _QUERY.sub(r"\1", _CREDENTIALS.sub("", shown))
     words = " ".join(plain.split())
     return words if len(words) <= longest else words[: longest - 1] + "…"
+
+
+def _unmended(verb: str, said: Said) -> EvidenceRefused:
+    return EvidenceRefused(
+        f"git {verb}: {said.why()}", "mend the repository (a clone with its whole history), then again"
+    )
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:

@@ -78,9 +78,12 @@ def follow(where: Place, tip: str) -> None:
 
 def _checked_out(where: Place) -> list[Path]:
     """The work trees that have the branch checked out."""
-    found = list[Path]()
-    for block in where.git.line("worktree", "list", "--porcelain").split("\n\n"):
-        lines = block.split("\n")
+    found, ask = list[Path](), ("worktree", "list", "--porcelain")
+    said = where.git.run(*ask, "-z")
+    # git before 2.36 knows no -z: there a folder whose name has a line break is not found.
+    listed = said.out if said.code == 0 else where.git.ask(*ask).replace(b"\n", b"\0")
+    for block in listed.decode(errors="surrogateescape").split("\0\0"):
+        lines = block.split("\0")
         if f"branch {where.ref}" in lines and "bare" not in lines:
             folder = Path(lines[0].removeprefix("worktree "))
             if folder.is_dir():

@@ -9,9 +9,9 @@ other than the last of these moves did is a move itself. So what ran at a time i
 the number of moves never shrinks while the branch only grows.
 
 Times are committer dates, which whoever may push can write. A move is dated by the commit that landed it, but never
-before a commit that it follows, and a date in the future is not believed: then what is known is that it came after its
-ancestors. What remains: between its parent's date and now, the author of a push may choose. The tags' dates are no
-better. Who may push to the branch is what guards a soak time.
+before a commit that it follows. A date in the future, or none that git can read, is not believed: then what is known is
+that it came after its ancestors. What remains: between its parent's date and now, the author of a push may choose. The
+tags' dates are no better. Who may push to the branch is what guards a soak time.
 """
 
 import re
@@ -28,17 +28,21 @@ from release.ledger.git import Git, printable
 from release.ledger.types import Kind, Move
 
 SKEW = 300  # seconds that clocks may differ
-FUTURE = "which is in the future"
+_FUTURE = "which is in the future"
+_UNDATED = "has no date that can be read"  # git takes such a commit, and no branch gets rid of one
 _ABSENT = "0" * 40
 _PERSON = re.compile(rb"^author (.*) -?\d+ [+-]\d{4}$", re.MULTILINE)
+_DATE = re.compile(r"[0-9]{1,18}")
 _REGULAR = ("100644", "100755")
 
 
 class _Commit(NamedTuple):
-    """Of the history: seconds since the epoch, and the blobs that it gave to paths, against its first parent."""
+    """Of the history: seconds since the epoch (None: no date that can be read), and the blobs that it gave to paths,
+    against its first parent.
+    """
 
     parents: tuple[str, ...]
-    date: int
+    date: int | None
     gave: Mapping[str, "_Blob"]
 
 
@@ -97,7 +101,7 @@ def _walk(git: Git, tip: str, paths: tuple[str, ...]) -> dict[str, _Commit]:
     """Every commit up to ``tip``, children before parents."""
     out = git.ask(
         "log", "-z", "--topo-order", "--full-history", "--sparse", "--diff-merges=first-parent", "--raw", "--no-abbrev",
-        "--no-renames", "--no-relative", "--no-show-signature", "--no-color", "--no-notes", "--format=%H %P %ct", tip,
+        "--no-renames", "--no-relative", "--no-show-signature", "--no-color", "--no-notes", "--format=%H,%P,%ct", tip,
         "--", *(f":(top,literal){path}" for path in paths),
     )  # fmt: skip
     commits: dict[str, _Commit] = {}
@@ -108,9 +112,9 @@ def _walk(git: Git, tip: str, paths: tuple[str, ...]) -> dict[str, _Commit]:
             _, mode, _, name, _ = entry.split(" ")
             gave[next(tokens)] = _NOTHING if name == _ABSENT else _Blob(mode, name)
         elif token:
-            name, *parents, date = token.split()
+            name, parents, date = token.strip().split(",")
             gave = {}
-            commits[name] = _Commit(tuple(parents), int(date), gave)
+            commits[name] = _Commit(tuple(parents.split()), int(date) if _DATE.fullmatch(date) else None, gave)
     return commits
 
 
@@ -152,25 +156,43 @@ def _steps(commits: Mapping[str, _Commit], landings: Sequence[tuple[str, list[st
     at = 0  # the latest date so far that is believed
     for name, brought in landings:
         own = commits[name].gave.get(path, own)
-        at = max([at, *(date for other in brought if (date := commits[other].date) <= latest)])
+        at = max([at, *_believed((commits[other] for other in brought), latest)])
         steps = [(other, commits[other].gave[path]) for other in brought if path in commits[other].gave]
         if (steps[-1][1] if steps else told) != own:
             steps.append((name, own))
         doubt = _doubt(name, commits[name].date, at, latest) if steps else ""
-        if commits[name].date <= latest:
-            at = max(at, commits[name].date)
+        at = max([at, *_believed([commits[name]], latest)])
         for commit, blob in steps:
             if blob != told:
                 yield _Step(commit, name, at, doubt, told, blob, blob == own)
                 told = blob
 
 
-def _doubt(commit: str, date: int, follows: int, latest: int) -> str:
+def _believed(commits: Iterable[_Commit], latest: int) -> Iterator[int]:
+    """The dates that can be read and are not in the future."""
+    return (commit.date for commit in commits if commit.date is not None and commit.date <= latest)
+
+
+def _doubt(commit: str, date: int | None, follows: int, latest: int) -> str:
+    if date is None:
+        return f"commit {commit[:12]} {_UNDATED}"
     if date > latest:
-        return f"commit {commit[:12]} is dated {shown(date)}, {FUTURE}"
+        return f"commit {commit[:12]} is dated {shown(date)}, {_FUTURE}"
     if date < follows - SKEW:
         return f"commit {commit[:12]} is dated {shown(date)}, and follows one of {shown(follows)}"
     return ""
+
+
+def unknown(move: Move) -> str:
+    """What there is to do when not even the day of a move is known; empty when it is, at least as what it follows."""
+    again = "move the environment again"
+    if move.doubt.endswith(_UNDATED):
+        return again
+    return (
+        f"set the clocks; once that time is past it counts from then, or {again}"
+        if move.doubt.endswith(_FUTURE)
+        else ""
+    )
 
 
 def shown(seconds: int) -> str:

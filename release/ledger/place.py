@@ -69,11 +69,13 @@ def find(root: Path, promote: Promote, deadline: float) -> Place:
     said = git.run("rev-parse", "--show-object-format", "--show-prefix")
     if said.code != 0:
         raise EvidenceRefused(f"{root}: {said.why()}", "clone the repository; a copy of its files has no history")
-    form, prefix = said.out.decode(errors="surrogateescape").split("\n")[:2]
+    form, _, prefix = said.out.decode(errors="surrogateescape").removesuffix("\n").partition("\n")
     if form != "sha1":
         raise EvidenceRefused(
             f"{root}: is a {form} repository", "pointers name commits by SHA-1: use such a repository"
         )
+    if "\n" in prefix:  # which cat-file takes for the end of a path
+        raise EvidenceRefused(f"{printable(prefix)}: the name of a folder has a line break", "rename the folder")
     if git.run("check-ref-format", f"refs/heads/{promote.branch}").code != 0:
         raise ParamsRefused(
             f"promote.branch: {promote.branch}: is no name of a branch", "git check-ref-format has the rules"
@@ -162,7 +164,7 @@ def unreachable(place: Place, said: Said) -> RemoteRefused:
 
 def _look(out: bytes, branch: str) -> Look:
     refs = dict[str, str]()
-    for line in out.decode(errors="surrogateescape").splitlines():
+    for line in out.decode(errors="surrogateescape").split("\n"):  # a name may hold what else ends a line
         value, _, name = line.partition("\t")
         if _HASH.match(value):
             refs[name] = value
@@ -193,7 +195,7 @@ def bring(place: Place, tip: str) -> None:
             raise RemoteRefused(
                 f"{place.shown}: said {tip[:12]}, and gives another history", "ask again; if it stays so, mend it"
             )
-    known = git.run("rev-parse", "--verify", "--quiet", place.seen).out.decode().strip()
+    known = git.line("for-each-ref", "--format=%(objectname)", place.seen)  # a tag of its name is another ref
     if known == tip:
         return
     if known and _has(git, known) and not git.says("merge-base", "--is-ancestor", known, tip):

@@ -126,16 +126,13 @@ class Ledger:
         """When the present pointer came to the environment, UTC; None when it runs nothing.
 
         The latest of the dates of the commit that landed it and of all that it follows. Raises EvidenceRefused when
-        that commit is dated in the future, or the pointer cannot be read.
+        that commit is dated in the future or not at all, or the pointer cannot be read.
         """
         made = self.moves(commit, environment)
         if self.pointer(commit, environment) is None or not made:
             return None
-        if made[0].doubt.endswith(moves.FUTURE):
-            raise EvidenceRefused(
-                f"since when {environment} runs what it runs is not known: {made[0].doubt}",
-                "set the clocks; once that time is past it counts from then, or move the environment again",
-            )
+        if todo := moves.unknown(made[0]):
+            raise EvidenceRefused(f"since when {environment} runs what it runs is not known: {made[0].doubt}", todo)
         return made[0].at
 
     def commit(self, tip: str, change: Change) -> str:

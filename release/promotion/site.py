@@ -19,6 +19,8 @@ from release.ledger import DEADLINE, Ledger, Move, Tag, missing, naming
 from release.ledger.git import Git, printable
 from release.signing import trust
 
+_REFS = "--format=%(refname) %(symref)"
+
 
 class _Rules(BaseModel):
     promote: Promote
@@ -107,12 +109,15 @@ def subject(root: Path, commit: str) -> str:
 def _branch(root: Path, name: str) -> str:
     """The branch that a name stands for: origin/HEAD is a link to one."""
     git = Git(root, DEADLINE)
-    for ref in (f"refs/remotes/{name}", f"refs/heads/{name}", name):
-        said = git.run("rev-parse", "--verify", "--quiet", "--symbolic-full-name", ref)
-        full = said.out.decode(errors="replace").strip()
-        if said.code == 0 and full.startswith("refs/heads/"):
+    if name == "HEAD":
+        name = git.found("symbolic-ref", "--quiet", name) or name
+    for ref in (name,) if name.startswith("refs/") else (f"refs/remotes/{name}", f"refs/heads/{name}"):
+        # Here git guesses at no name: rev-parse would take a branch that is called refs/remotes/main for the other.
+        links = dict(line.split(" ") for line in git.line("for-each-ref", _REFS, ref).split("\n") if line)
+        full = links[ref] or ref if ref in links else ""
+        if full.startswith("refs/heads/"):
             return full.removeprefix("refs/heads/")
-        if said.code == 0 and full.startswith("refs/remotes/"):
+        if full.startswith("refs/remotes/"):
             remotes = git.line("remote").split("\n")
             short = full.removeprefix("refs/remotes/")
             found = max((one for one in remotes if short.startswith(f"{one}/")), key=len, default="")

@@ -31,7 +31,9 @@ def _figure(findings: Sequence[Finding]) -> "Figure":
     axes = figure.subplots()
     axes.axvline(0, color=_ZERO, linewidth=1, zorder=1)
     for place, finding in enumerate(findings):
-        assert finding.value is not None and finding.low is not None and finding.high is not None  # noqa: PT018
+        assert finding.value is not None
+        assert finding.low is not None
+        assert finding.high is not None
         assert finding.bound is not None
         colour = _COLOURS[finding.status]
         axes.plot(
