@@ -13,6 +13,8 @@ from checks.errors import SourceRefused
 from tests import pipeline_repository as repository
 from tests.conftest import REPOSITORY
 
+pytestmark = pytest.mark.slow  # DVC itself, a process or more each
+
 
 @pytest.fixture
 def fetched(tmp_path: Path, tiny_base: Path, document: dict[str, Any]) -> Path:
