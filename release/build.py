@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from checks import digest, files, layout
-from checks.errors import EvidenceRefused, MachineRefused, Refusal
+from checks.errors import MachineRefused, Refusal
 from checks.evidence import Count, Digest
 from checks.params import Promote
 from checks.rows import Record
@@ -131,11 +131,7 @@ def _needed(root: Path, promote: Promote) -> list[str] | None:
     """The images that environments run, and those that they would be rolled back to; None where that is not known."""
     try:
         ledger = Ledger.open(root, promote)
-        try:
-            tip = ledger.tip()
-        except EvidenceRefused:  # there is no such branch, and nothing was ever promoted to it
-            return []
-        found = list[str]()
+        tip, found = ledger.tip(), list[str]()
         for name in promote.environments:
             ran = (move.after.digest for move in ledger.moves(tip, name) if move.ran and move.after)
             found += list(dict.fromkeys(ran))[:_KEPT]

@@ -179,13 +179,9 @@ def _pointers(root: Path, place: _Place) -> Iterator[tuple[str, pointer.Pointer]
     """
     if elsewhere := _elsewhere(root, place):
         ledger = Ledger.open(root, elsewhere)
-        try:
-            tip = ledger.tip()
-        except EvidenceRefused:  # there is no such branch
-            if elsewhere.repository is None:
-                return  # yet
-            raise
-        for move in ledger.moves(tip, _ENVIRONMENT):
+        # A branch of this repository may not be made yet; another repository that lacks it is a mistake.
+        tip = ledger.begun() if elsewhere.repository is None else ledger.tip()
+        for move in ledger.moves(tip, _ENVIRONMENT) if tip else ():
             if move.after:
                 yield f"{PRODUCTION} of {ledger.shown} at {move.commit[:12]}", move.after
         return

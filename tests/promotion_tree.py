@@ -76,7 +76,6 @@ def prepare(root: Path, edit: Edit = lambda _: None, *, base: bool = True) -> No
         plain["serve"]["base"] = f"oci:{pinned}"
     edit(plain)
     params = build_tree.make(root, document=plain)
-    git(root, "branch", "--move", "--force", "main")
     identify(root, "Ada")
     shutil.copytree(REPOSITORY / layout.ENVIRONMENTS, root / layout.ENVIRONMENTS)
     if not base:

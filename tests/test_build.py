@@ -101,6 +101,17 @@ def test_labels_say_where_the_model_is_from(root: Path, released: Path) -> None:
     assert "Cmd" not in image.config["config"]
 
 
+def test_where_nobody_says_what_runs_no_image_is_pruned(tmp_path: Path) -> None:
+    build_tree.make(tmp_path)
+    first = build(tmp_path, Options()).image
+    build_tree.weigh(tmp_path, build_tree.shards(seed=2))
+    build_tree.judge(tmp_path, as_params(scaled_down()))
+    build_tree.commit(tmp_path, "another model")
+    subprocess.run(["git", "branch", "--move", "work"], cwd=tmp_path, check=True)
+    build(tmp_path, Options())
+    assert Layout(tmp_path / layout.IMAGE).document(first)
+
+
 @pytest.mark.parametrize(
     ("stated", "adapter", "expression"),
     [

@@ -206,6 +206,21 @@ def test_production_is_asked_where_the_target_says_that_it_is(clone: Path, where
         references.resolve(clone)
 
 
+def test_a_branch_of_environments_that_is_not_made_yet_ran_nothing_and_one_that_is_gone_refuses(clone: Path) -> None:
+    commit = repository.git(clone, "rev-parse", "HEAD").strip()
+    _environments(clone, branch="live")
+    branch(clone)
+    assert "nothing has been promoted" in references.resolve(clone)[1].absent["champion"]
+    repository.git(clone, "checkout", "--quiet", "-b", "live")
+    promote(clone, A, commit)
+    repository.git(clone, "push", "--quiet", "origin", "live")
+    repository.git(clone, "checkout", "--quiet", "change")
+    assert references.resolve(clone)[1].found["champion"].merged == A
+    repository.git(clone, "push", "--quiet", "--delete", "origin", "live")
+    with pytest.raises(RemoteRefused, match="and is gone; restore the branch"):
+        references.resolve(clone)
+
+
 def test_without_an_environment_called_production_there_is_no_champion_to_be_named(clone: Path) -> None:
     document = yaml.safe_load((clone / layout.PARAMS).read_text())
     first = document["promote"]["environments"]["staging"]

@@ -444,3 +444,16 @@ def test_weights_that_main_holds_back_are_not_said_to_be_ready_to_merge(tmp_path
     ), said
     assert "`lockstep quarantine --release v1.1.0 --why TEXT`" in said
     assert "merge it" not in said
+
+
+def test_environments_that_cannot_be_asked_make_the_verdict_void_and_still_a_comment(tmp_path: Path) -> None:
+    _passing(tmp_path)
+    git(tmp_path, "switch", "--quiet", "main")
+    value = report_tree.document()
+    value["promote"] |= {"repository": str(tmp_path / "nowhere.git")}
+    write_params(tmp_path, value)
+    report_tree.commit(tmp_path, "environments elsewhere")
+    git(tmp_path, "switch", "--quiet", "-")
+    found = report(tmp_path, FOR)
+    assert (found.state, found.passes) == ("void", False)
+    assert "nowhere.git" in found.markdown

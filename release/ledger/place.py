@@ -209,6 +209,16 @@ def bring(place: Place, tip: str) -> None:
     git.run("update-ref", place.seen, tip, *([known] if known else []))  # a loser of this race has seen as much
 
 
+def never_was(place: Place) -> None:
+    """Raise RemoteRefused when the branch, which is not there, was seen before."""
+    known = place.git.line("for-each-ref", "--format=%(objectname)", place.seen) if place.remote else ""
+    if known:
+        raise RemoteRefused(
+            f"{place.shown}: was {known[:12]} and is gone",
+            f"restore the branch; if that was meant: git update-ref -d {place.seen}",
+        )
+
+
 def _refuse_older(place: Place, tip: str, known: str) -> None:
     """An older tip than was seen before: another process saw more since this one looked, or it was taken back."""
     if look(place).tip == tip:

@@ -44,11 +44,18 @@ class Ledger:
         Raises RemoteRefused when the remote does not answer within the deadline, or has taken back what was seen there
         before; EvidenceRefused when there is no such branch.
         """
-        seen = place.still(self._place)
-        if seen.tip is None:
+        if (tip := self.begun()) is None:
             where = self._place
             todo = f"git push {where.remote} {where.branch}" if where.remote else f"git branch {where.branch}"
             raise EvidenceRefused(f"{self.shown}: there is no such branch", f"make it ({todo}), or mend promote.branch")
+        return tip
+
+    def begun(self) -> str | None:
+        """As ``tip``, but None where there is no such branch and none was seen: nothing was ever promoted there."""
+        seen = place.still(self._place)
+        if seen.tip is None:
+            place.never_was(self._place)
+            return None
         place.bring(self._place, seen.tip)
         self._tags = seen.tags
         return seen.tip

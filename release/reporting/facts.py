@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from checks import chain, files, gates, layout, params_file, plain_yaml, policy, quarantine, scoring
 from checks.chain import Evidence
-from checks.errors import EvidenceRefused, ParamsRefused, Refusal
+from checks.errors import EvidenceRefused, ParamsRefused, Refusal, RemoteRefused
 from checks.evidence import DataReport, EvaluationReport, PrepareReport, TrainReport
 from checks.params import Params
 from checks.policy import Change
@@ -110,7 +110,7 @@ def gather(root: Path, ref: str | None) -> Facts:
         return Facts("bad-data", target, commit, document, changes=_changes(target, params, prepare), **common)
     try:
         return _judged(root, target, commit, document, params, common)
-    except EvidenceRefused as why:
+    except (EvidenceRefused, RemoteRefused) as why:  # the latter where the environments lie elsewhere
         common |= {"changes": _changes(target, params, prepare), "refusal": why}
     if refused is None:
         return Facts("void", target, commit, document, **common)
