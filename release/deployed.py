@@ -17,7 +17,7 @@ from release.overlays import CONTAINER, LABEL, PLACEHOLDER, PREFIX, SERVER
 _KSERVE_CONTAINER = "kserve-container"  # what KServe asks the first container to be called
 # What decides what is served beside the image; a release that does not speak of it leaves it to the image.
 _DECIDING = ("command", "args", "env", "envFrom")
-_SHM = {"name": "shm", "mountPath": "/dev/shm"}  # noqa: S108 - of the base
+_SHM = {"name": "shm", "mountPath": "/dev/shm"}  # noqa: S108 - where the base mounts it in the pod: no file of this machine
 _SHARED = ("hostPID", "hostIPC", "hostNetwork", "shareProcessNamespace", "workerSpec", "model")  # of a pod
 _KEYS = ("name", "mountPath")  # by which an element of a list is the same one
 

@@ -55,7 +55,9 @@ def make(root: Path, merged: dict[str, bytes] | None = None, document: dict[str,
     weigh(root, shards() if merged is None else merged)
     judge(root, params)
     commit(root, "record")
-    subprocess.run(["git", "branch", "--move", "--force", "main"], cwd=root, check=True)  # whatever git calls a first one
+    subprocess.run(
+        ["git", "branch", "--move", "--force", "main"], cwd=root, check=True
+    )  # whatever git calls a first one
     return params
 
 

@@ -123,6 +123,10 @@ def test_a_digest_that_an_environment_runs_is_found_where_its_pointer_says(run: 
         path.write_bytes(pointed(pointer.model_copy(update={"evidence": OTHER})))
         with pytest.raises(EvidenceRefused, match=f"no signed statement with the digest {OTHER}"):
             show(run, image.image)
+        path.unlink()
+        path.mkdir()
+        with pytest.raises(EvidenceRefused, match="is no file; restore it from git"):
+            show(run, image.image)
 
 
 def test_lines_are_for_people_one_a_step(finished: tuple[Path, Signed]) -> None:

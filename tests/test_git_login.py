@@ -1,5 +1,7 @@
 """The workflow's token as git's login: it works against a server that asks for it, and is nowhere to be seen."""
 
+import base64
+import os
 import subprocess
 from pathlib import Path
 
@@ -64,8 +66,14 @@ def test_no_other_server_is_told_the_token(repositories: Path, tmp_path: Path, m
         {"GITHUB_ACTIONS": "true"},
         {"GITHUB_ACTIONS": "true", "GITHUB_TOKEN": TOKEN, "GITHUB_SERVER_URL": "http://github.example"},
         {"GITHUB_ACTIONS": "true", "GITHUB_TOKEN": TOKEN, "GITHUB_SERVER_URL": "ftp://127.0.0.1"},
+        {"GITHUB_ACTIONS": "true", "GITHUB_TOKEN": TOKEN, "GITHUB_SERVER_URL": "https://["},
         {"GITHUB_ACTIONS": "true", "GITHUB_TOKEN": TOKEN, "GIT_CONFIG_COUNT": "many"},
     ],
 )
 def test_outside_of_a_workflow_or_without_safety_git_logs_in_as_ever(environment: dict[str, str]) -> None:
     assert login.configured(environment) == {}
+
+
+def test_a_token_that_is_no_text_is_passed_on_byte_for_byte() -> None:
+    made = login.configured({"GITHUB_ACTIONS": "true", "GITHUB_TOKEN": os.fsdecode(b"t\xe9")})
+    assert base64.b64decode(made["GIT_CONFIG_VALUE_1"].rpartition(" ")[2]) == b"x-access-token:t\xe9"

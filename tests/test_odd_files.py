@@ -13,6 +13,7 @@ from checks.evidence import TrainReport
 from checks.rows import Row
 from release.cli import main
 from release.oci.layout import Layout
+from release.promotion import change
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -69,3 +70,10 @@ def test_a_name_with_a_line_break_does_not_look_like_a_line_of_ours(tmp_path: Pa
     assert said.exit_code != 0
     assert "x\N{REPLACEMENT CHARACTER}staging runs" in said.stderr
     assert all(line.startswith("lockstep: ") and line.isprintable() for line in said.stderr.splitlines())
+
+
+def test_a_name_in_a_diff_does_not_look_like_another_line() -> None:
+    shown = change.diff({}, {Path("a\nstaging runs v9.9.9 now.yaml"): b"x: \x1b[2J\n"})
+    assert "staging runs v9.9.9 now" not in shown.splitlines()
+    assert all(line.isprintable() for line in shown.splitlines())
+    assert len(shown.splitlines()) == 4

@@ -269,6 +269,14 @@ def test_a_token_that_runs_out_is_renewed(
     assert len(tokens.asked) > 5
 
 
+def test_a_life_that_no_clock_counts_to_is_a_long_one(
+    bearer: Registry, tokens: TokenServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DOCKER_CONFIG", str(docker_config(tmp_path / "d", bearer.host)))
+    tokens.life = 10**400
+    _round_trip(bearer.host, 13)
+
+
 def test_a_token_that_is_refused_is_renewed_once(
     bearer: Registry, tokens: TokenServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -291,7 +291,9 @@ def test_a_drill_goes_back_and_forward_in_a_scratch_clone_and_leaves_nothing(roo
     assert {*Path("/tmp").glob("lockstep-drill-*")} == scratch
 
 
-def test_a_drill_without_a_remote_is_one_too(root: Path) -> None:
+def test_a_drill_without_a_remote_is_one_too(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gitconfig").write_text("[push]\n\tgpgSign = true\n")  # which a scratch remote would refuse
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
     before = refs(root)
     assert drills.drill(root, "staging").to.version == "v0.2.0"
     assert refs(root) == before

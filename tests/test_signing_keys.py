@@ -76,6 +76,11 @@ def test_a_password_encrypts_the_key_and_is_needed_again(tmp_path: Path, monkeyp
         keys.load(made.private)
 
 
+def test_a_password_that_is_no_text_encrypts_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(keys.PASSWORD, os.fsdecode(b"caf\xe9"))
+    assert keys.load(key_verbs.new(tmp_path, "ada", BOTH).private).public_key.keyid
+
+
 def test_a_plain_key_is_not_taken_for_an_encrypted_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = key_verbs.new(tmp_path, "ada", BOTH)
     monkeypatch.setenv(keys.PASSWORD, PASSWORD)

@@ -17,14 +17,13 @@ def refusing(command: Callable[P, None]) -> Callable[P, None]:
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
         from checks.errors import Refusal
+        from release.printed import printed
 
         try:
             command(*args, **kwargs)
         except Refusal as refusal:
             for line in (str(refusal), *refusal.others):
-                # A file's name may hold a line break, and must not look like a line of ours.
-                shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
-                click.secho(f"lockstep: {shown}", err=True, fg="red")
+                click.secho(f"lockstep: {printed(line)}", err=True, fg="red")
             sys.exit(refusal.exit_code)
 
     return wrapped

@@ -13,6 +13,7 @@ from checks.pointer import Pointer
 from checks.quarantine import Entries
 from release import overlays
 from release.ledger import Change, compose, next_version, tags_for
+from release.printed import printed
 from release.promotion import approvals
 from release.promotion.environment import Present, folder, rendered
 from release.promotion.site import Site
@@ -94,6 +95,4 @@ def diff(before: Mapping[Path, bytes], after: Mapping[Path, bytes | None]) -> st
             continue
         was, now = ((side or b"").decode(errors="replace").splitlines() for side in (old, data))
         lines += difflib.unified_diff(was, now, f"a/{path}", f"b/{path}", lineterm="", n=1)
-    # What is in a name or a line must not look like another line, or like none.
-    shown = ("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line) for line in lines)
-    return "".join(f"{line}\n" for line in shown)
+    return "".join(f"{printed(line)}\n" for line in lines)
