@@ -246,7 +246,7 @@ class Evaluate(Section):
 
     scorers: Annotated[tuple[Scorer, ...], Field(strict=False, min_length=1, description="the first is the score")]
     max_new_tokens: Positive
-    batch_tokens: Annotated[int, Field(ge=1, description="prompt tokens of a batch, padding included")]
+    batch_tokens: Annotated[int, Field(ge=1, description="prompt tokens that are read at a time")]
     precision: Literal["bf16", "fp16", "fp32"]
     confidence: Fraction
     base_prompt: BasePrompt

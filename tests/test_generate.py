@@ -12,6 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import (
     AutoModelForCausalLM,
+    FalconConfig,
+    Gemma2Config,
+    GPT2Config,
+    GptOssConfig,
+    Llama4TextConfig,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
@@ -21,7 +26,7 @@ from transformers import (
 )
 
 from checks.errors import EvaluationRefused
-from stages.inference import generate
+from stages.inference import batching, flat_attention, generate
 
 VOCABULARY = 120
 SMALL: dict[str, Any] = {
@@ -37,6 +42,26 @@ SMALL: dict[str, Any] = {
     "tie_word_embeddings": False,
     "initializer_range": 0.3,
 }
+
+
+# Beside the families that we are made for: what their attention takes decides how they are asked.
+KNOWN: dict[str, Any] = {
+    "gemma 2": lambda: Gemma2Config(**SMALL, head_dim=8, sliding_window=12, attn_logit_softcapping=0.5),
+    "gpt 2": lambda: GPT2Config(
+        vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=128, bos_token_id=1, eos_token_id=2,
+        initializer_range=0.3,
+    ),
+}  # fmt: skip
+FOREIGN: dict[str, Any] = {
+    "attention sinks": lambda: GptOssConfig(**SMALL, head_dim=8, num_local_experts=2, num_experts_per_tok=1),
+    "chunks": lambda: Llama4TextConfig(
+        **SMALL, head_dim=8, num_local_experts=2, intermediate_size_mlp=48, attention_chunk_size=12
+    ),
+    "no exchange": lambda: FalconConfig(
+        vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, initializer_range=0.3,
+        bos_token_id=1, eos_token_id=2,
+    ),
+}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -58,6 +83,8 @@ def make(kind: str) -> Any:
     if kind == "qwen2, half of it sliding":
         sliding = {"use_sliding_window": True, "sliding_window": 12, "max_window_layers": 1}
         return Qwen2ForCausalLM(Qwen2Config(**SMALL, **sliding)).eval()
+    if kind in FOREIGN or kind in KNOWN:
+        return AutoModelForCausalLM.from_config({**FOREIGN, **KNOWN}[kind]()).eval()
     window = {"mistral": None, "mistral, sliding": 12, "mistral, wide window": 100}[kind]
     return MistralForCausalLM(MistralConfig(**SMALL, sliding_window=window)).eval()
 
@@ -83,20 +110,48 @@ def draw(count: int, prefix: int, seed: int = 1) -> list[list[int]]:
     ]
 
 
+def branching(count: int, prefix: int) -> list[list[int]]:
+    """Prompts of which each third begins as another one, and one is the beginning of another."""
+    drawn = draw(count, prefix)
+    for place in range(2, count, 3):
+        drawn[place] = drawn[place - 1][: prefix + 1 + place % 4] + drawn[place][prefix:]
+    return [*drawn, drawn[0][: prefix + 1]]
+
+
 @pytest.mark.parametrize(
     "kind",
-    ["llama", "qwen2", "qwen2, half of it sliding", "mistral", "mistral, sliding", "mistral, wide window"],
+    ["llama", "qwen2", "qwen2, half of it sliding", "mistral", "mistral, sliding", "mistral, wide window", *KNOWN],
 )
 @pytest.mark.parametrize("prefix", [0, 9])
-def test_the_tokens_are_those_of_generate(kind: str, prefix: int) -> None:
-    model, prompts = make(kind), draw(12, prefix)
+def test_the_tokens_are_those_of_generate(
+    kind: str, prefix: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, prompts = make(kind), branching(12, prefix)
     # Several ends, so that rows stop at different steps.
-    ends = frozenset((2, *range(40, 60)))
+    ends = frozenset((2, *range(30, 60)))
     expected = one_by_one(model, prompts, ends, 5)
     assert len({len(tokens) for tokens in expected}) > 2
+    before = model.config._attn_implementation
     for batch_tokens in (1, 64, 10_000):
         found = generate.generate(model, prompts, ends, 5, batch_tokens)
         assert [answer.tokens for answer in found] == expected
+    monkeypatch.setattr(flat_attention, "_SCORES", 40)  # every prompt in pieces, every group of few rows
+    assert [answer.tokens for answer in generate.generate(model, prompts, ends, 5, 64)] == expected
+    assert model.config._attn_implementation == before
+    assert "one prompt at a time" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_a_model_with_another_attention_is_asked_one_prompt_at_a_time(
+    kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, prompts, ends = make(kind), draw(6, 9) * 2, frozenset((2, *range(40, 60)))
+    before = model.config._attn_implementation
+    found = generate.generate(model, prompts, ends, 5, 64, "candidate")
+    assert [answer.tokens for answer in found] == one_by_one(model, prompts, ends, 5)
+    assert all(answer.seconds > 0 for answer in found)
+    assert "candidate: one prompt at a time: its attention" in capsys.readouterr().err
+    assert model.config._attn_implementation == before
 
 
 @pytest.mark.parametrize("threads", [2, 3, 9])
@@ -147,27 +202,30 @@ class Counter:
         self.model = model
         self.shapes: list[tuple[int, ...]] = []
         self.threads: list[int] = []
+        self.tokens = 0
         self.handle = model.register_forward_pre_hook(self._note, with_kwargs=True)
 
     def _note(self, _: Any, __: Any, kwargs: dict[str, Any]) -> None:
         self.shapes.append(tuple(kwargs["input_ids"].shape))
+        self.tokens += kwargs["input_ids"].numel()
         self.threads.append(threading.get_ident())
 
 
-def test_the_shared_prefix_is_computed_once() -> None:
-    counter = Counter(make("llama"))
-    generate.generate(counter.model, draw(20, 30), frozenset((2,)), 1, 80)
-    first, *rest = counter.shapes
-    assert first == (1, 30)
-    assert len(rest) > 2
-    assert all(width <= 20 for _, width in rest)
+def test_what_prompts_begin_with_alike_is_computed_once() -> None:
+    prompts, counter = branching(20, 30), Counter(make("llama"))
+    generate.generate(counter.model, prompts, frozenset((2,)), 1, 80)
+    distinct = {tuple(prompt[:length]) for prompt in prompts for length in range(1, len(prompt) + 1)}
+    assert counter.shapes[0] == (1, 30)
+    assert len(counter.shapes) > 3
+    assert counter.tokens == len(distinct)
+    assert counter.tokens < 30 + sum(len(prompt) - 30 for prompt in prompts)
 
 
 def test_prompts_that_are_equal_are_computed_once_and_all_answered() -> None:
     prompts = draw(3, 0) * 5
     counter = Counter(make("llama"))
     found = generate.generate(counter.model, prompts, frozenset((2,)), 1, 10_000)
-    assert sum(rows for rows, _ in counter.shapes) == 3
+    assert counter.tokens <= sum(map(len, prompts[:3]))
     assert found[:3] * 5 == found
 
 
@@ -185,37 +243,84 @@ def test_rows_that_have_ended_leave_the_batch() -> None:
     generate.generate(counter.model, prompts, ends, 6, 10_000)
     # A row is read back in step k when it had not ended in the k before; the last token never is.
     still = [sum(len(tokens) >= step for tokens in expected) for step in range(1, 6)]
-    assert [rows for rows, width in counter.shapes if width == 1][-5:] == still
+    assert counter.shapes[1:] == [(1, rows) for rows in still]
     assert still[-1] < len(prompts)
 
 
-def test_what_is_read_at_a_time_is_bounded_padding_included() -> None:
+def test_rows_are_answered_while_others_are_read() -> None:
     prompts, counter = draw(40, 0), Counter(make("llama"))
-    generate.generate(counter.model, prompts, frozenset((2,)), 1, 50)
-    assert all(rows * width <= 50 for rows, width in counter.shapes)
-    assert len(counter.shapes) < len(prompts)
+    generate.generate(counter.model, prompts, frozenset(), 4, 50)
+    read = counter.tokens - 3 * len(prompts)
+    assert read < sum(map(len, prompts))
+    assert len(counter.shapes) < 1.3 * read / 50 + 3
 
 
-def test_what_is_held_at_a_time_is_bounded_prefix_included() -> None:
-    prompts, counter = draw(100, 100), Counter(make("llama"))
-    generate.generate(counter.model, prompts, frozenset((2,)), 3, 100)
-    answered = [rows for rows, width in counter.shapes if width == 1]
-    assert answered
-    assert max(answered) * 104 <= 100 * 16
+def test_what_is_read_at_a_time_is_bounded() -> None:
+    prompts, counter = [*draw(40, 30), [*draw(1, 30)[0][:30], *range(3, 103)]], Counter(make("llama"))
+    generate.generate(counter.model, prompts, frozenset(), 1, 50)
+    assert [width for _, width in counter.shapes if width > 50] in ([100], [99])
+    assert len(counter.shapes) < len(prompts) / 2
 
 
-def test_one_long_prompt_does_not_pad_all_others() -> None:
-    prompts, counter = [*draw(60, 0), list(range(3, 103))], Counter(make("llama"))
-    generate.generate(counter.model, prompts, frozenset((2,)), 1, 10_000)
-    assert sum(rows * width for rows, width in counter.shapes) < 1.3 * sum(map(len, prompts))
+def test_what_is_held_at_a_time_is_bounded_prefix_included(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = list[int]()
+
+    class Slots(flat_attention.Slots):
+        def __init__(self, capacity: int, begin: flat_attention.Slots | None = None) -> None:
+            super().__init__(capacity, begin)
+            held.append(capacity)
+
+    monkeypatch.setattr(batching, "Slots", Slots)
+    prompts = [*draw(100, 100), [*draw(1, 100)[0][:100], *[7] * 400]]
+    model = LlamaForCausalLM(LlamaConfig(**SMALL | {"max_position_embeddings": 600})).eval()
+    for batch_tokens in (20, 200):
+        held.clear()
+        generate.generate(model, prompts, frozenset((2,)), 3, batch_tokens)
+        prefix, *spans = held
+        assert prefix == 100
+        assert len(spans) > 1 if batch_tokens == 20 else len(spans) == 1
+        # One row needs more than there is to be: it is alone.
+        assert sorted(spans)[-2 if batch_tokens == 20 else -1] <= batch_tokens * 16
+        assert max(spans) <= max(batch_tokens * 16, 502)
+    assert generate.generate(model, prompts, frozenset((2,)), 3, 20)[-1].tokens == one_by_one(
+        model, prompts[-1:], frozenset((2,)), 3
+    )[0]  # fmt: skip
 
 
-@given(st.lists(st.integers(1, 60), min_size=1, max_size=40), st.integers(1, 300))
-def test_parts_cover_every_row_once_within_the_limit(widths: list[int], limit: int) -> None:
-    widths.sort(reverse=True)
-    parts = generate._parts(widths, limit, 16)
-    assert [row for begin, end in parts for row in range(begin, end)] == list(range(len(widths)))
-    assert all(end - begin == 1 or widths[begin] * (end - begin) <= limit for begin, end in parts)
+Shape = st.tuples(st.integers(1, 60), st.integers(0, 300)).map(lambda pair: (pair[0], sum(pair)))
+
+
+@given(st.lists(Shape, min_size=1, max_size=40), st.integers(1, 20_000))
+def test_groups_cover_every_row_once_and_their_scores_fit(shapes: list[tuple[int, int]], limit: int) -> None:
+    shapes.sort(reverse=True)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(flat_attention, "_SCORES", limit)
+        groups = flat_attention.cut(shapes)
+    assert [row for begin, end in groups for row in range(begin, end)] == list(range(len(shapes)))
+    for begin, end in groups:
+        columns = max(shape[1] for shape in shapes[begin:end])
+        assert end - begin == 1 or (end - begin) * shapes[begin][0] * columns <= limit
+
+
+def test_long_rows_are_not_computed_with_short_ones() -> None:
+    shapes = [(200, 400), *[(10, 30)] * 300]
+    assert flat_attention.cut(shapes)[0] == (0, 1)
+    assert len(flat_attention.cut(shapes)) == 2
+
+
+@given(st.lists(st.lists(st.integers(3, 5), min_size=1, max_size=8), min_size=1, max_size=30), st.integers(1, 6))
+def test_lanes_share_out_all_prompts(drawn: list[list[int]], count: int) -> None:
+    prompts = sorted(set(map(tuple, drawn)))
+    dealt = batching.shares(prompts, min(count, len(prompts)))
+    assert [prompt for share in dealt for prompt in share] == prompts
+    assert len(dealt) == min(count, len(prompts))
+    assert all(dealt)
+
+
+def test_lanes_have_about_as_much_to_read() -> None:
+    prompts = sorted(map(tuple, draw(200, 9)))
+    sizes = [sum(len(prompt) - 9 for prompt in share) for share in batching.shares(prompts, 4)]
+    assert max(sizes) < 1.2 * min(sizes)
 
 
 def test_an_answer_takes_longer_the_later_it_ends() -> None:

@@ -30,7 +30,7 @@ from stages.inference import prompts
 
 _TEST = layout.SPLITS / "test.jsonl"
 _PACKAGES = ("torch", "transformers", "tokenizers", "jinja2")
-CODE = ("answers.py", "generate.py", "kv_room.py", "prompts.py")
+CODE = ("answers.py", "batching.py", "flat_attention.py", "generate.py", "prompts.py", "token_by_token.py")
 
 NotNegative = Annotated[float, Field(ge=0)]
 
