@@ -84,7 +84,8 @@ def make(kind: str) -> Any:
         sliding = {"use_sliding_window": True, "sliding_window": 12, "max_window_layers": 1}
         return Qwen2ForCausalLM(Qwen2Config(**SMALL, **sliding)).eval()
     if kind in FOREIGN or kind in KNOWN:
-        return AutoModelForCausalLM.from_config({**FOREIGN, **KNOWN}[kind]()).eval()
+        # "eager": not every version of transformers caps scores in the others.
+        return AutoModelForCausalLM.from_config({**FOREIGN, **KNOWN}[kind](), attn_implementation="eager").eval()
     window = {"mistral": None, "mistral, sliding": 12, "mistral, wide window": 100}[kind]
     return MistralForCausalLM(MistralConfig(**SMALL, sliding_window=window)).eval()
 

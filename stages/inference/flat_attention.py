@@ -134,9 +134,12 @@ def attend(
 
     Out: (1, tokens, heads, width). Raises Foreign when the model asks for something that is not computed here.
     """
-    odd = sorted(name for name, given in others.items() if given is not None and name not in _IDLE)
-    if odd or flat is None or attention_mask is not None or not getattr(module, "is_causal", True):
-        raise Foreign(f"its attention takes {', '.join(odd)}" if odd else "its attention is not causal alone")
+    if flat is None:
+        raise Foreign("its attention is not told what the model was called with")
+    if odd := sorted(name for name, given in others.items() if given is not None and name not in _IDLE):
+        raise Foreign(f"its attention takes {', '.join(odd)}")
+    if attention_mask is not None or not getattr(module, "is_causal", True):
+        raise Foreign("its attention is not causal alone")
     _, heads, tokens, width = key.shape
     shared = query.shape[1] // heads
     keys, values = flat.slots.write(module.layer_idx, flat.first, _by_token(key), _by_token(value))
