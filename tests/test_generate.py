@@ -1,5 +1,6 @@
 """The batched engine gives, token by token, what ``model.generate`` gives one row at a time."""
 
+import contextlib
 import random
 import threading
 from collections.abc import Iterator
@@ -11,9 +12,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import (
+    AttentionInterface,
     AutoModelForCausalLM,
+    DiffLlamaConfig,
     FalconConfig,
     Gemma2Config,
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
     GPT2Config,
     GptOssConfig,
     Llama4TextConfig,
@@ -21,6 +26,8 @@ from transformers import (
     LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
+    Phi3Config,
+    PhimoeConfig,
     Qwen2Config,
     Qwen2ForCausalLM,
 )
@@ -56,6 +63,21 @@ FOREIGN: dict[str, Any] = {
     "attention sinks": lambda: GptOssConfig(**SMALL, head_dim=8, num_local_experts=2, num_experts_per_tok=1),
     "chunks": lambda: Llama4TextConfig(
         **SMALL, head_dim=8, num_local_experts=2, intermediate_size_mlp=48, attention_chunk_size=12
+    ),
+    "scaling by position": lambda: Llama4TextConfig(
+        **SMALL, head_dim=8, num_local_experts=2, intermediate_size_mlp=48, attention_chunk_size=None,
+        layer_types=["full_attention"] * 2, attn_temperature_tuning=True,
+    ),
+    "two attentions a layer": lambda: DiffLlamaConfig(**SMALL),
+    "a window for the mask alone": lambda: PhimoeConfig(
+        **SMALL, sliding_window=6, num_local_experts=2, num_experts_per_tok=2
+    ),
+    "long rope": lambda: Phi3Config(
+        **SMALL, original_max_position_embeddings=16, partial_rotary_factor=1.0,
+        rope_parameters={
+            "rope_type": "longrope", "rope_theta": 10000.0, "short_factor": [1.0] * 4, "long_factor": [4.0] * 4,
+            "original_max_position_embeddings": 16,
+        },
     ),
     "no exchange": lambda: FalconConfig(
         vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, initializer_range=0.3,
@@ -151,8 +173,54 @@ def test_a_model_with_another_attention_is_asked_one_prompt_at_a_time(
     found = generate.generate(model, prompts, ends, 5, 64, "candidate")
     assert [answer.tokens for answer in found] == one_by_one(model, prompts, ends, 5)
     assert all(answer.seconds > 0 for answer in found)
-    assert "candidate: one prompt at a time: its attention" in capsys.readouterr().err
+    assert "candidate: one prompt at a time: " in capsys.readouterr().err
     assert model.config._attn_implementation == before
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "longrope", "linear"])
+def test_positions_that_turn_otherwise_in_long_rows_are_left_to_the_model(kind: str) -> None:
+    """transformers takes them from the longest row of a pass, and keeps them for the next."""
+    factors = {"short_factor": [1.0] * 4, "long_factor": [4.0] * 4, "original_max_position_embeddings": 16}
+    rope = {"rope_type": kind, "rope_theta": 10000.0, "factor": 4.0, **(factors if kind == "longrope" else {})}
+    small = SMALL | {"max_position_embeddings": 64 if kind == "longrope" else 16}
+    model = LlamaForCausalLM(LlamaConfig(**small, rope_parameters=rope)).eval()
+    with flat_attention.taken_over(model, 16):
+        pass
+    expected = contextlib.nullcontext() if kind == "linear" else pytest.raises(flat_attention.Foreign, match="long")
+    with expected, flat_attention.taken_over(model, 17):
+        pass
+    assert model.config._attn_implementation == "sdpa"
+
+
+def test_every_part_of_a_model_gets_its_attention_back() -> None:
+    config = Gemma3Config(
+        text_config={**SMALL, "head_dim": 8},
+        vision_config={"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2},
+    )
+    model = Gemma3ForConditionalGeneration(config).eval()
+    model.set_attn_implementation({"": "sdpa", "text_config": "eager", "vision_config": "sdpa"})
+    with flat_attention.taken_over(model, 10):
+        assert model.config.text_config._attn_implementation == "lockstep_flat"
+    parts = (model.config, model.config.text_config, model.config.vision_config)
+    assert [part._attn_implementation for part in parts] == ["sdpa", "eager", "sdpa"]
+
+
+def test_a_model_whose_logits_come_out_otherwise_is_asked_one_prompt_at_a_time(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As where an attention does what neither its arguments nor the model's configuration tell."""
+    model, prompts, ends = make("mistral, sliding"), draw(6, 9), frozenset((2, *range(40, 60)))
+    model.config.sliding_window = 9
+    expected = one_by_one(model, prompts, ends, 5)
+    attend = flat_attention.attend
+    blind = {
+        **AttentionInterface._global_mapping,
+        "lockstep_flat": lambda *a, **k: attend(*a, **k | {"sliding_window": 12}),
+    }
+    monkeypatch.setattr(AttentionInterface, "_global_mapping", blind)
+    found = generate.generate(model, prompts, ends, 5, 64)
+    assert "its attention is another" in capsys.readouterr().err
+    assert [answer.tokens for answer in found] == expected
 
 
 @pytest.mark.parametrize("threads", [2, 3, 9])
@@ -212,9 +280,17 @@ class Counter:
         self.threads.append(threading.get_ident())
 
 
+def one_lane(model: Any, prompts: list[list[int]], ends: frozenset[int], new: int, batch_tokens: int) -> None:
+    """The engine without what holds it to the model's own attention, which is asked besides."""
+    distinct = sorted({tuple(prompt) for prompt in prompts})
+    with flat_attention.taken_over(model, 100):
+        engine = batching.Engine(model, distinct, batching.Settings(ends, new, batch_tokens))
+        assert len(engine.run(distinct, lambda _: None)) == len(distinct)
+
+
 def test_what_prompts_begin_with_alike_is_computed_once() -> None:
     prompts, counter = branching(20, 30), Counter(make("llama"))
-    generate.generate(counter.model, prompts, frozenset((2,)), 1, 80)
+    one_lane(counter.model, prompts, frozenset((2,)), 1, 80)
     distinct = {tuple(prompt[:length]) for prompt in prompts for length in range(1, len(prompt) + 1)}
     assert counter.shapes[0] == (1, 30)
     assert len(counter.shapes) > 3
@@ -225,8 +301,9 @@ def test_what_prompts_begin_with_alike_is_computed_once() -> None:
 def test_prompts_that_are_equal_are_computed_once_and_all_answered() -> None:
     prompts = draw(3, 0) * 5
     counter = Counter(make("llama"))
-    found = generate.generate(counter.model, prompts, frozenset((2,)), 1, 10_000)
+    one_lane(counter.model, prompts, frozenset((2,)), 1, 10_000)
     assert counter.tokens <= sum(map(len, prompts[:3]))
+    found = generate.generate(counter.model, prompts, frozenset((2,)), 1, 10_000)
     assert found[:3] * 5 == found
 
 
@@ -241,7 +318,7 @@ def test_rows_that_have_ended_leave_the_batch() -> None:
     model, prompts, ends = make("llama"), draw(12, 0), frozenset((2, *range(40, 60)))
     expected = one_by_one(model, prompts, ends, 6)
     counter = Counter(model)
-    generate.generate(counter.model, prompts, ends, 6, 10_000)
+    one_lane(counter.model, prompts, ends, 6, 10_000)
     # A row is read back in step k when it had not ended in the k before; the last token never is.
     still = [sum(len(tokens) >= step for tokens in expected) for step in range(1, 6)]
     assert counter.shapes[1:] == [(1, rows) for rows in still]
@@ -250,7 +327,7 @@ def test_rows_that_have_ended_leave_the_batch() -> None:
 
 def test_rows_are_answered_while_others_are_read() -> None:
     prompts, counter = draw(40, 0), Counter(make("llama"))
-    generate.generate(counter.model, prompts, frozenset(), 4, 50)
+    one_lane(counter.model, prompts, frozenset(), 4, 50)
     read = counter.tokens - 3 * len(prompts)
     assert read < sum(map(len, prompts))
     assert len(counter.shapes) < 1.3 * read / 50 + 3
@@ -258,7 +335,7 @@ def test_rows_are_answered_while_others_are_read() -> None:
 
 def test_what_is_read_at_a_time_is_bounded() -> None:
     prompts, counter = [*draw(40, 30), [*draw(1, 30)[0][:30], *range(3, 103)]], Counter(make("llama"))
-    generate.generate(counter.model, prompts, frozenset(), 1, 50)
+    one_lane(counter.model, prompts, frozenset(), 1, 50)
     assert [width for _, width in counter.shapes if width > 50] in ([100], [99])
     assert len(counter.shapes) < len(prompts) / 2
 
@@ -276,13 +353,13 @@ def test_what_is_held_at_a_time_is_bounded_prefix_included(monkeypatch: pytest.M
     model = LlamaForCausalLM(LlamaConfig(**SMALL | {"max_position_embeddings": 600})).eval()
     for batch_tokens in (20, 200):
         held.clear()
-        generate.generate(model, prompts, frozenset((2,)), 3, batch_tokens)
+        one_lane(model, prompts, frozenset((2,)), 3, batch_tokens)
         prefix, *spans = held
         assert prefix == 100
         assert len(spans) > 1 if batch_tokens == 20 else len(spans) == 1
         # One row needs more than there is to be: it is alone.
-        assert sorted(spans)[-2 if batch_tokens == 20 else -1] <= batch_tokens * 16
-        assert max(spans) <= max(batch_tokens * 16, 502)
+        assert sorted(spans)[-2 if batch_tokens == 20 else -1] <= prefix + batch_tokens * 16
+        assert max(spans) <= max(prefix + batch_tokens * 16, 502)
     assert generate.generate(model, prompts, frozenset((2,)), 3, 20)[-1].tokens == one_by_one(
         model, prompts[-1:], frozenset((2,)), 3
     )[0]  # fmt: skip
@@ -312,15 +389,17 @@ def test_long_rows_are_not_computed_with_short_ones() -> None:
 @given(st.lists(st.lists(st.integers(3, 5), min_size=1, max_size=8), min_size=1, max_size=30), st.integers(1, 6))
 def test_lanes_share_out_all_prompts(drawn: list[list[int]], count: int) -> None:
     prompts = sorted(set(map(tuple, drawn)))
-    dealt = batching.shares(prompts, min(count, len(prompts)))
+    dealt = batching.shares(prompts, min(count, len(prompts)), 0, 2)
     assert [prompt for share in dealt for prompt in share] == prompts
     assert len(dealt) == min(count, len(prompts))
     assert all(dealt)
 
 
-def test_lanes_have_about_as_much_to_read() -> None:
-    prompts = sorted(map(tuple, draw(200, 9)))
-    sizes = [sum(len(prompt) - 9 for prompt in share) for share in batching.shares(prompts, 4)]
+@pytest.mark.parametrize("prefix", [9, 300])
+def test_lanes_have_about_as_much_to_compute(prefix: int) -> None:
+    prompts = sorted(map(tuple, draw(200, prefix)))
+    dealt = batching.shares(prompts, 4, prefix, 8)
+    sizes = [sum(len(prompt) - prefix + 8 for prompt in share) for share in dealt]
     assert max(sizes) < 1.2 * min(sizes)
 
 
@@ -332,10 +411,31 @@ def test_an_answer_takes_longer_the_later_it_ends() -> None:
     assert len(ordered[0].tokens) < len(ordered[-1].tokens)
 
 
-def test_half_precision_runs_too(tiny_base: Path) -> None:
-    model, tokenizer = generate.load(tiny_base, "bf16")
-    assert model.dtype is torch.bfloat16
-    assert generate.generate(model, [[3, 4], [5]], generate.end_tokens(model, tokenizer), 3, 10)
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_runs_too(tiny_base: Path, precision: str, capsys: pytest.CaptureFixture[str]) -> None:
+    model, tokenizer = generate.load(tiny_base, precision)
+    assert model.dtype.itemsize == 2
+    prompts, ends = [[3, 4], [5], [3, 9, 7]], generate.end_tokens(model, tokenizer)
+    found = generate.generate(model, prompts, ends, 3, 10)
+    assert [answer.tokens for answer in found] == one_by_one(model, prompts, ends, 3)
+    assert "one prompt at a time" not in capsys.readouterr().err
+
+
+def test_large_keys_do_not_overflow_in_fp16() -> None:
+    model, prompts, ends = make("qwen2").half(), draw(6, 9), frozenset((2,))
+    for layer in model.model.layers:
+        layer.self_attn.q_proj.bias.data.fill_(200.0)
+        layer.self_attn.k_proj.bias.data.fill_(200.0)
+    found = generate.generate(model, prompts, ends, 5, 64)
+    assert [answer.tokens for answer in found] == one_by_one(model, prompts, ends, 5)
+
+
+def test_logits_that_are_not_finite_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make("llama")
+    monkeypatch.setattr(batching, "_ALIKE", float("inf"))
+    model.lm_head.weight.data[7] = float("nan")
+    with pytest.raises(EvaluationRefused, match="not finite"):
+        generate.generate(model, draw(6, 9), frozenset((2,)), 5, 64)
 
 
 def test_no_prompts_give_no_answers_and_an_empty_prompt_is_an_error() -> None:

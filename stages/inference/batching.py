@@ -16,11 +16,16 @@ from itertools import pairwise, takewhile
 from typing import Any, NamedTuple
 
 import torch
+from transformers.cache_utils import DynamicCache
 
-from stages.inference.flat_attention import Flat, Query, Slots
+from stages.inference.flat_attention import Flat, Foreign, Query, Slots
 
 # Slots for each token of batch_tokens.
 _HELD = 16
+
+# How far logits may be apart, as a share of their spread. Measured on SmolLM2-135M in bf16: by rounding 0.02; where the
+# last of 36 tokens does not see the first six, 0.18.
+_ALIKE = 0.1
 
 Prompt = tuple[int, ...]
 
@@ -42,8 +47,24 @@ class Settings:
 
     @property
     def capacity(self) -> int:
-        """Slots that are taken at a time, unless one row alone needs more."""
+        """Slots that a lane takes at a time beside its copy of the prefix, unless one row alone needs more."""
         return self.batch_tokens * _HELD
+
+
+class Witness(NamedTuple):
+    """A prompt, and logits of its first new tokens as the model's own attention gives them, each (vocabulary,)."""
+
+    prompt: Prompt
+    logits: tuple[torch.Tensor, ...]
+
+    def hold(self, new: Sequence[int], found: torch.Tensor) -> None:
+        """Raise Foreign when logits after the prompt and the tokens ``new`` are others. Where tokens part, none are."""
+        if len(new) < len(self.logits) and [int(own.argmax()) for own in self.logits[: len(new)]] == new:
+            # What is added to all logits alike changes nothing.
+            own, found = (logits.float() - logits.float().mean() for logits in (self.logits[len(new)], found))
+            apart = float((own - found).norm() / own.norm())
+            if not apart <= _ALIKE:
+                raise Foreign(f"its attention is another: its logits are {apart:.0%} apart from those of its own")
 
 
 @dataclass
@@ -85,16 +106,22 @@ class _Pass:
 
 
 class Engine:
-    """One model, and the tokens with which all of ``prompts`` begin, read once. Lanes may ``run`` it at a time."""
+    """One model, and the tokens with which all of ``prompts`` begin, read once. Lanes may ``run`` it at a time.
 
-    def __init__(self, model: Any, prompts: Sequence[Prompt], settings: Settings) -> None:
-        self.model, self.settings = model, settings
+    Raises Foreign as soon as the model turns out to attend otherwise than flat_attention does.
+    """
+
+    def __init__(
+        self, model: Any, prompts: Sequence[Prompt], settings: Settings, witness: Witness | None = None
+    ) -> None:
+        self.model, self.settings, self.witness = model, settings, witness
         self.prefix = shared_prefix(prompts)
         self._prefix_slots = Slots(self.prefix)
+        self._layers = len(DynamicCache(config=model.config).layers)
         if self.prefix:
             step, row = _Pass(0), self._row(prompts[0][: self.prefix], 0)
             step.add(row, row.prompt)
-            self._forward(step, self._prefix_slots)
+            self._logits(step, self._prefix_slots)
 
     @torch.inference_mode()  # of each thread for itself
     def run(self, prompts: Sequence[Prompt], done: Callable[[int], object]) -> list[tuple[Prompt, Answer]]:
@@ -108,11 +135,11 @@ class Engine:
 
     def _spans(self, needs: Sequence[int], alike: Sequence[int]) -> Iterator[tuple[int, int]]:
         """Rows [begin, end) whose slots fit; the first of them shares nothing but the prefix."""
-        begin, held = 0, self.prefix
+        begin, held = 0, 0
         for place, need in enumerate(needs):
             if place > begin and held + need > self.settings.capacity:
                 yield begin, place
-                begin, held = place, self.prefix
+                begin, held = place, 0
             held += need + (alike[place] - self.prefix if place == begin else 0)
         if needs:
             yield begin, len(needs)
@@ -136,7 +163,13 @@ class Engine:
                 read += len(prompt) - shared
             used += len(step.ids)
             answering = []
-            for row, token in zip(step.rows, self._forward(step, slots), strict=True):
+            logits = self._logits(step, slots)
+            best, chosen = logits.max(dim=-1)
+            if not bool(torch.isfinite(best).all()):
+                raise Foreign("logits are not finite")
+            for row, token, found in zip(step.rows, chosen.tolist(), logits, strict=True):
+                if self.witness and row.prompt == self.witness.prompt:
+                    self.witness.hold(row.new, found)
                 ended = token in self.settings.ends
                 if not ended:
                     row.new.append(token)
@@ -152,19 +185,20 @@ class Engine:
         slots[:shared] = before.slots[:shared] if before else torch.arange(shared)
         return _Row(prompt, slots, shared, time.perf_counter())
 
-    def _forward(self, step: _Pass, slots: Slots) -> list[int]:
-        """The most likely next token of each row."""
+    def _logits(self, step: _Pass, slots: Slots) -> torch.Tensor:
+        """Logits of each row's next token, shape (rows, vocabulary)."""
         device = self.model.device
         flat = Flat(slots, step.first, len(step.ids), step.queries, device)
-        logits = self.model(
+        logits: torch.Tensor = self.model(
             input_ids=torch.tensor([step.ids], device=device),
             position_ids=torch.tensor([step.positions], device=device),
-            logits_to_keep=torch.tensor(step.last, dtype=torch.long, device=device),
+            logits_to_keep=torch.tensor(step.last, device=device),
             use_cache=False,
             flat=flat,
-        ).logits
-        chosen: list[int] = logits[0].argmax(dim=-1).tolist()
-        return chosen
+        ).logits[0]
+        if len(flat.seen) != self._layers:
+            raise Foreign(f"{len(flat.seen)} of its {self._layers} layers attend")
+        return logits
 
 
 def shared_prefix(prompts: Sequence[Prompt]) -> int:
@@ -174,10 +208,13 @@ def shared_prefix(prompts: Sequence[Prompt]) -> int:
     return min(_alike(min(prompts), max(prompts)), min(map(len, prompts)) - 1)
 
 
-def shares(prompts: Sequence[Prompt], count: int) -> list[Sequence[Prompt]]:
-    """Sorted prompts in ``count`` runs that have about as many tokens to read each; none is empty."""
-    alike = [0, *(_alike(*pair) for pair in pairwise(prompts))]
-    own = [len(prompt) - shared + 1 for prompt, shared in zip(prompts, alike, strict=False)]
+def shares(prompts: Sequence[Prompt], count: int, prefix: int, new: int) -> list[Sequence[Prompt]]:
+    """Sorted prompts in ``count`` runs that have about as many tokens to compute each; none is empty.
+
+    ``prefix``: tokens that are read already. ``new``: of an answer.
+    """
+    alike = [prefix, *(_alike(*pair) for pair in pairwise(prompts))]
+    own = [len(prompt) - shared + new for prompt, shared in zip(prompts, alike, strict=False)]
     total, so_far, cuts = sum(own), 0, [0]
     for place, tokens in enumerate(own):
         left, rest = count - len(cuts), len(prompts) - place

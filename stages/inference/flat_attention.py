@@ -22,9 +22,15 @@ _NAME = "lockstep_flat"
 # Arguments of attention that change nothing for one who only generates.
 _IDLE = frozenset({"cache_position", "dropout", "output_router_logits", "position_ids", "use_cache"})
 _LAYERS = frozenset({"full_attention", "sliding_attention"})
+# Frequencies that are chosen by the longest row of a pass, for all of its rows.
+_CHANGING = frozenset({"dynamic", "longrope"})
+_ORIGINAL = "original_max_position_embeddings"
+# Settings of attention that its arguments do not tell: of Llama 4, and of Gemma 3n.
+_OTHERWISE = ("attention_chunk_size", "attn_temperature_tuning", "num_kv_shared_layers")
+_UNSAID = -1  # a window that attention is not told
 
-# Scores of one head that are held at a time.
-_SCORES = 1 << 21
+# Of one head: scores, and columns of keys and values, that one group may have, unless it is one row.
+_SCORES, _GATHERED = 1 << 21, 1 << 17
 # What a group of sequences costs besides its scores, in scores, and what a query does, in columns. Measured on a CPU;
 # a wrong value costs time, never an answer.
 _GROUP_COST, _QUERY_COST = 2000, 20
@@ -88,15 +94,14 @@ class _Group:
         self.kept = (torch.arange(self.width) < counts).flatten().nonzero()[:, 0]
         self.tokens = taken[self.kept]
 
-    def bias(self, window: int | None, shared: int, like: torch.Tensor) -> torch.Tensor:
-        """0 where a query sees a column, else minus infinity: (rows, 1, width x shared, columns)."""
+    def bias(self, window: int | None, like: torch.Tensor) -> torch.Tensor:
+        """0 where a query sees a column, else minus infinity: (rows, 1, width, 1, columns)."""
         if window not in self._bias:
             columns, at = torch.arange(self.columns, device=like.device), self._at[:, :, None]
             hidden = columns > at
             if window is not None:
                 hidden |= columns <= at - window
-            bias = like.new_zeros(hidden.shape).masked_fill_(hidden, float("-inf"))
-            self._bias[window] = bias.repeat_interleave(shared, dim=1)[:, None]
+            self._bias[window] = like.new_zeros(hidden.shape).masked_fill_(hidden, float("-inf"))[:, None, :, None]
         return self._bias[window]
 
 
@@ -105,6 +110,7 @@ class Flat:
 
     def __init__(self, slots: Slots, first: int, tokens: int, queries: Sequence[Query], device: torch.device) -> None:
         self.slots, self.first = slots, first
+        self.seen = set[int]()  # layers that have attended
         ordered = sorted(
             (piece for query in queries for piece in _pieces(query)), key=lambda q: (-q.size, -len(q.slots))
         )
@@ -125,7 +131,7 @@ def attend(
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     scaling: float | None = None,
-    sliding_window: int | None = None,
+    sliding_window: int | None = _UNSAID,
     softcap: float | None = None,
     flat: Flat | None = None,
     **others: Any,
@@ -136,10 +142,17 @@ def attend(
     """
     if flat is None:
         raise Foreign("its attention is not told what the model was called with")
-    if odd := sorted(name for name, given in others.items() if given is not None and name not in _IDLE):
+    if odd := sorted({name for name, given in others.items() if given is not None and given is not False} - _IDLE):
         raise Foreign(f"its attention takes {', '.join(odd)}")
     if attention_mask is not None or not getattr(module, "is_causal", True):
         raise Foreign("its attention is not causal alone")
+    if module.layer_idx in flat.seen:
+        raise Foreign("a layer of it attends twice")
+    if sliding_window == _UNSAID:
+        sliding_window = None
+        if _has_window(getattr(module, "config", None)):
+            raise Foreign("its window is told to the mask alone")
+    flat.seen.add(module.layer_idx)
     _, heads, tokens, width = key.shape
     shared = query.shape[1] // heads
     keys, values = flat.slots.write(module.layer_idx, flat.first, _by_token(key), _by_token(value))
@@ -152,11 +165,12 @@ def attend(
             picked = tensor.index_select(0, index).view(group.rows, -1, heads, tensor.shape[1] // heads)
             return picked.transpose(1, 2).flatten(0, 1)
 
-        asked = rows(queries, group.taken).reshape(group.rows * heads, group.width * shared, width)
-        scores = torch.bmm(asked, rows(keys, group.slots).transpose(1, 2)).mul_(scale)
+        # Scaled before and not after: in fp16 products of whole keys may be too large.
+        asked = rows(queries, group.taken).reshape(group.rows * heads, group.width * shared, width).mul_(scale)
+        scores = torch.bmm(asked, rows(keys, group.slots).transpose(1, 2))
         if softcap is not None:
             scores.div_(softcap).tanh_().mul_(softcap)
-        scores.unflatten(0, (group.rows, heads)).add_(group.bias(sliding_window, shared, queries))
+        scores.view(group.rows, heads, group.width, shared, -1).add_(group.bias(sliding_window, queries))
         result = torch.bmm(scores.softmax(-1), rows(values, group.slots))
         found.append(result.view(group.rows, heads, group.width, -1).transpose(1, 2).reshape(len(group.taken), -1))
     return torch.cat(found).index_select(0, flat.where).view(1, tokens, heads * shared, -1), None
@@ -166,22 +180,50 @@ AttentionInterface.register(_NAME, attend)
 
 
 @contextmanager
-def taken_over(model: Any) -> Iterator[None]:
-    """Let the model's attention be ``attend``. Raises Foreign when the model is not known to allow that."""
+def taken_over(model: Any, longest: int) -> Iterator[None]:
+    """Let the model's attention be ``attend`` for rows of at most ``longest`` tokens, answers included.
+
+    Raises Foreign where the configuration says that it is another. What it does not say, see generate.
+    """
     config = model.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ()) - _LAYERS
-    if getattr(config, "attention_chunk_size", None) or getattr(config, "num_kv_shared_layers", None):
-        kinds.add("chunked or shared")
+    kinds |= {name for name in _OTHERWISE if getattr(config, name, None)}
     if kinds:
-        raise Foreign(f"its attention is {', '.join(sorted(kinds))}")
+        raise Foreign(f"its attention has {', '.join(sorted(kinds))}")
+    if longest > _fixed(model, config):
+        raise Foreign(f"its positions turn otherwise where rows are long, and one has {longest} tokens")
     if not model.is_backend_compatible():
         raise Foreign("its attention cannot be exchanged")
     before = model.config._attn_implementation
-    model.set_attn_implementation(_NAME)
+    parts = {name: getattr(model.config, name) for name in model.config.sub_configs}
+    inner = {name: of for name, part in parts.items() if (of := getattr(part, "_attn_implementation", None))}
     try:
+        model.set_attn_implementation(_NAME)
+        if model.config._attn_implementation != _NAME:
+            raise Foreign("its attention cannot be exchanged")
         yield
     finally:
-        model.set_attn_implementation(before)
+        model.set_attn_implementation({"": before, **inner} if inner else before)
+
+
+def _fixed(model: Any, config: Any) -> float:
+    """Tokens up to which positions turn as they do for every shorter row."""
+    limits = [float("inf")]
+    for module in model.modules():
+        kind = getattr(module, "rope_type", None)
+        if _CHANGING & set(kind.values() if isinstance(kind, dict) else (kind,)):
+            rope = getattr(config, "rope_parameters", None) or {}
+            nested = [part for part in (rope, *rope.values()) if isinstance(part, dict)]
+            limits += [part[_ORIGINAL] for part in nested if _ORIGINAL in part]
+            limits += [
+                found for name in (_ORIGINAL, "max_position_embeddings") if (found := getattr(config, name, None))
+            ]
+    return min(limits)
+
+
+def _has_window(config: Any) -> bool:
+    kinds = getattr(config, "layer_types", None)
+    return bool(getattr(config, "sliding_window", None)) and (kinds is None or "sliding_attention" in kinds)
 
 
 def _by_token(tensor: torch.Tensor) -> torch.Tensor:
@@ -202,7 +244,7 @@ def cut(shapes: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     """Cut shapes (queries, columns) into groups [begin, end), each computed as large as its largest.
 
     ``shapes`` descend by queries, then columns. Of all ways the cheapest, by dynamic programming over runs of like
-    shapes; and no group has more scores than fit, unless it is one row.
+    shapes; and no group has more scores or columns than fit, unless it is one row.
     """
     runs = [0]
     for place in range(1, len(shapes)):
@@ -224,7 +266,7 @@ def cut(shapes: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     while end:
         first, last = runs[origin[end]], runs[end]
         columns = max(shape[1] for shape in shapes[first:last])
-        most = max(1, _SCORES // (shapes[first][0] * columns))
+        most = max(1, min(_SCORES // (shapes[first][0] * columns), _GATHERED // columns))
         groups += [(begin, min(begin + most, last)) for begin in range(first, last, most)]
         end = origin[end]
     return sorted(groups)

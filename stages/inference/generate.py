@@ -32,7 +32,7 @@ from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingW
 
 from checks.errors import EvaluationRefused
 from stages.inference import flat_attention, token_by_token
-from stages.inference.batching import Answer, Engine, Prompt, Settings, shared_prefix, shares
+from stages.inference.batching import Answer, Engine, Prompt, Settings, Witness, shared_prefix, shares
 
 __all__ = ["Answer", "end_tokens", "generate", "load", "shared_prefix"]
 
@@ -96,8 +96,7 @@ def generate(
         return []
     with tqdm(total=len(distinct), desc=label, unit="row", disable=None) as bar:
         try:
-            with flat_attention.taken_over(model):
-                answers = _together(model, distinct, Settings(ends, max_new_tokens, batch_tokens), bar)
+            answers = _together(model, distinct, Settings(ends, max_new_tokens, batch_tokens), bar)
         except flat_attention.Foreign as reason:
             tqdm.write(f"{label}: one prompt at a time: {reason}", file=sys.stderr)
             bar.reset()
@@ -106,14 +105,20 @@ def generate(
 
 
 def _together(model: Any, prompts: Sequence[Prompt], settings: Settings, bar: Any) -> dict[Prompt, Answer]:
-    """Answers to sorted, distinct prompts, in lanes."""
+    """Answers to sorted, distinct prompts, in lanes. Raises Foreign when the model has an attention of another kind."""
+    longest = max(prompts, key=len)
+    # Shows what nothing of a model's configuration gives away.
+    witness = Witness(longest, token_by_token.logits(model, longest, min(2, settings.max_new_tokens)))
     threads = torch.get_num_threads() if model.device.type == "cpu" else 1
     lanes = max(1, min(threads, _LANES, len(prompts)))
-    engine = Engine(model, prompts, replace(settings, batch_tokens=max(1, settings.batch_tokens // lanes)))
-    with _threads(threads // lanes):
-        if lanes == 1:
-            return dict(engine.run(prompts, bar.update))
-        return dict(_in_lanes(engine, shares(prompts, lanes), bar))
+    share = replace(settings, batch_tokens=max(1, settings.batch_tokens // lanes))
+    with flat_attention.taken_over(model, len(longest) + settings.max_new_tokens):
+        engine = Engine(model, prompts, share, witness)
+        with _threads(threads // lanes):
+            if lanes == 1:
+                return dict(engine.run(prompts, bar.update))
+            dealt = shares(prompts, lanes, engine.prefix, settings.max_new_tokens)
+            return dict(_in_lanes(engine, dealt, bar))
 
 
 def _apart(

@@ -28,8 +28,7 @@ def answer(model: Any, prompt: Sequence[int], ends: frozenset[int], max_new_toke
 
     Raises EvaluationRefused when a log-probability is not finite.
     """
-    cache_name = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
-    known = {cache_name: DynamicCache(config=model.config), "use_cache": True, "logits_to_keep": 1}
+    known = _cached(model)
     ids, steps = torch.tensor([list(prompt)], device=model.device), []
     for _ in range(max_new_tokens):
         logprobs = model(input_ids=ids, **known).logits[0, -1].double().log_softmax(-1)
@@ -42,6 +41,24 @@ def answer(model: Any, prompt: Sequence[int], ends: frozenset[int], max_new_toke
             break
         ids = best.indices[None, :1]
     return steps
+
+
+@torch.inference_mode()
+def logits(model: Any, prompt: Sequence[int], count: int) -> tuple[torch.Tensor, ...]:
+    """Logits of the first ``count`` tokens of a greedy answer that nothing ends, each (vocabulary,)."""
+    known, ids = _cached(model), torch.tensor([list(prompt)], device=model.device)
+    found = list[torch.Tensor]()
+    for _ in range(count):
+        found.append(model(input_ids=ids, **known).logits[0, -1])
+        ids = found[-1].argmax().view(1, 1)
+    return tuple(found)
+
+
+def _cached(model: Any) -> dict[str, Any]:
+    """Arguments of a model that is to keep keys and values, and to give the last logits alone."""
+    # The argument's name changed within transformers 5.
+    name = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+    return {name: DynamicCache(config=model.config), "use_cache": True, "logits_to_keep": 1}
 
 
 def pieces(tokenizer: Any, tokens: Sequence[int]) -> list[str]:
