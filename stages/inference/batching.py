@@ -39,7 +39,7 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True)
 class Settings:
-    """``ends``: token ids that end an answer. ``batch_tokens``: of prompts, read in one pass, or of a longer one."""
+    """``ends``: token ids that end an answer. ``batch_tokens``: prompt tokens of one pass, or one prompt's."""
 
     ends: frozenset[int]
     max_new_tokens: int
@@ -58,7 +58,10 @@ class Witness(NamedTuple):
     logits: tuple[torch.Tensor, ...]
 
     def hold(self, new: Sequence[int], found: torch.Tensor) -> None:
-        """Raise Foreign when logits after the prompt and the tokens ``new`` are others. Where tokens part, none are."""
+        """Raise Foreign when logits after the prompt and its tokens ``new`` differ by more than rounding explains.
+
+        Nothing is compared behind a token that the two chose otherwise, as in a near-tie.
+        """
         if len(new) < len(self.logits) and [int(own.argmax()) for own in self.logits[: len(new)]] == new:
             # What is added to all logits alike changes nothing.
             own, found = (logits.float() - logits.float().mean() for logits in (self.logits[len(new)], found))
