@@ -2,13 +2,16 @@
 
 import json
 import os
+from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from checks import params_file
 from checks.params import Params
+from tests import programs
 
 # Two workers on two cores: more threads would wait for one another. Read when torch is loaded, here and in stages.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -33,6 +36,37 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start with the files that take longest; all others as they were."""
     places = {name: place for place, name in enumerate(_LONGEST)}
     items.sort(key=lambda item: places.get(item.path.stem, len(places)))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup() -> Generator[None, Any, Any]:
+    """Skip a test whose fixtures run a program that is not installed (tests/programs.py)."""
+    return (yield from _skipped_without_programs())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None, Any, Any]:
+    """Skip a test that runs a program that is not installed (tests/programs.py)."""
+    return (yield from _skipped_without_programs())
+
+
+def _skipped_without_programs() -> Generator[None, Any, Any]:
+    try:
+        return (yield)
+    except FileNotFoundError as error:
+        if name := programs.without(error):
+            programs.missing(name, "not on PATH")
+        raise
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which programs were missing, how many tests that cost, and how to get them."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    reasons = [report.longrepr[2] for report in skipped if isinstance(report.longrepr, tuple)]
+    if lines := programs.summary(reasons):
+        terminalreporter.section("programs missing here")
+        for line in lines:
+            terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")

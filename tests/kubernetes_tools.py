@@ -1,16 +1,13 @@
 """The real kustomize, and the schemas of Kubernetes, for tests of what a cluster would be given."""
 
 import os
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import kubernetes_validate  # type: ignore[import-untyped]
-import pytest
 import yaml
 
-REQUIRE = "LOCKSTEP_REQUIRE"  # parts, by commas, without which tests fail and are not skipped
 VERSIONS = ("1.35", "1.37")  # the first with image volumes unasked, and the newest that there are schemas of
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -25,14 +22,6 @@ _OF_A_COMPONENT = {
 }
 
 
-def needs_kustomize() -> None:
-    """Skip the test where there is no kustomize, or fail it where CI requires one."""
-    if shutil.which("kustomize") is None:
-        if "kustomize" in os.environ.get(REQUIRE, "").split(","):
-            pytest.fail(f"{REQUIRE} names kustomize, and it is not installed")
-        pytest.skip("no kustomize")
-
-
 def build(folder: Path) -> list[dict[str, Any]]:
     """What `kustomize build` gives, as plain values."""
     done = tried(folder)
@@ -41,7 +30,6 @@ def build(folder: Path) -> list[dict[str, Any]]:
 
 
 def tried(folder: Path) -> subprocess.CompletedProcess[str]:
-    needs_kustomize()
     return subprocess.run(
         ["kustomize", "build", str(folder)],
         capture_output=True,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
+import bcrypt
 import yaml
 
 USER, PASSWORD, IDENTITY = "ci-user", "hunter2-and-a-half", "identity-token-of-a-test"
@@ -91,8 +92,8 @@ def _port(log: Path, process: subprocess.Popen[bytes]) -> int:
 def htpasswd(folder: Path) -> dict[str, Any]:
     """Basic authentication for USER alone."""
     folder.mkdir(parents=True, exist_ok=True)
-    made = subprocess.run(["htpasswd", "-nbB", USER, PASSWORD], check=True, capture_output=True, text=True)
-    (folder / "htpasswd").write_text(made.stdout)
+    password = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(rounds=5)).decode()
+    (folder / "htpasswd").write_text(f"{USER}:{password}\n")
     return {"htpasswd": {"realm": "tests", "path": str(folder / "htpasswd")}}
 
 

@@ -17,16 +17,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NoReturn
-
-import pytest
+from typing import Any
 
 from checks.params import Serve
 from release import runtimes
+from tests import programs
 
 RECIPE = runtimes.FOLDER / "recipes" / "transformers"
 MODEL = "/models/tiny"
-REQUIRE = "LOCKSTEP_REQUIRE"  # parts, by commas, without which tests fail and are not skipped
 _DEBIAN = ("--variant=minbase", "--include=python3,ca-certificates", "trixie")
 _PYTHON_LEFT_OUT = {"test", "tests", "idlelib", "tkinter", "turtledemo", "lib2to3", "__pycache__"}
 _BUILDKIT = {"DOCKER_BUILDKIT": "1"}
@@ -44,7 +42,7 @@ def docker_engine() -> Any:
         client = docker.from_env(timeout=120)
         client.ping()
     except (DockerException, OSError) as error:
-        _without("docker", f"no Docker Engine answers: {str(error).splitlines()[0]}")
+        programs.missing("docker", f"no Docker Engine answers: {str(error).splitlines()[0]}")
     return client
 
 
@@ -53,7 +51,7 @@ def serving_image() -> str:
     client = docker_engine()
     torch = metadata.version("torch")
     if not torch.endswith("+cpu"):
-        _without("docker", f"torch {torch} here is no build for CPUs: the base would be gigabytes")
+        programs.missing("docker", f"torch {torch} here is no build for CPUs: the base would be gigabytes")
     python = _python_image(client)
     parts = [path.read_bytes() for path in sorted(RECIPE.iterdir())]
     tag = f"lockstep-tests/serve:{_hash(python, torch, *parts)}"
@@ -116,7 +114,7 @@ def _python_image(client: Any) -> str:
     with _lock("python"):
         if not _has(client, tag):
             if shutil.which("debootstrap") is None or os.getuid() != 0:
-                _without("docker", "a base needs debootstrap, run as root")
+                programs.missing("docker", "a base needs debootstrap, run as root")
             with tempfile.TemporaryDirectory(prefix="lockstep-debian-") as home:
                 root = Path(home) / "root"
                 _run(["debootstrap", *_DEBIAN, str(root)])
@@ -129,7 +127,7 @@ def _copy_python(root: Path) -> None:
     prefix, local = Path(sys.base_prefix), root / "usr" / "local"
     name = f"python{sys.version_info.major}.{sys.version_info.minor}"
     if prefix == Path("/usr"):
-        _without("docker", "the system's own Python cannot be copied into a base: run the tests by another")
+        programs.missing("docker", "the system's own Python cannot be copied into a base: run the tests by another")
 
     def left_out(folder: str, names: list[str]) -> set[str]:
         if Path(folder).name == "site-packages":
@@ -205,12 +203,6 @@ def _run(command: list[str], environment: dict[str, str] | None = None) -> None:
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | (environment or {})
     )
     assert done.returncode == 0, f"{command[0]} ended with {done.returncode}:\n{done.stdout[-3000:]}"
-
-
-def _without(part: str, reason: str) -> NoReturn:
-    if part in os.environ.get(REQUIRE, "").split(","):
-        pytest.fail(f"{REQUIRE} names {part}, and {reason}")
-    pytest.skip(reason)
 
 
 @contextmanager

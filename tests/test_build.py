@@ -269,7 +269,6 @@ def test_the_command_prints_the_digest_and_nothing_else(root: Path) -> None:
 # -- other tools
 
 
-@pytest.mark.skipif(not shutil.which("skopeo"), reason="no skopeo here")
 def test_skopeo_reads_the_layout_and_copies_it_whole(root: Path, base: BaseLayout, tmp_path: Path) -> None:
     report = build(root, Options(base=base.pinned(base.image(layers=2))))
     source = f"oci:{root / layout.IMAGE}"

@@ -1,16 +1,15 @@
 """The documents about GitHub: they name what the workflows use, and their commands do what they say."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
 from pathlib import Path
 
-import pytest
 import yaml
 
 from checks import signers
+from tests import programs
 from tests.conftest import REPOSITORY
 
 WORKFLOWS = sorted((REPOSITORY / ".github" / "workflows").glob("*.yml"))
@@ -59,11 +58,8 @@ def test_links_between_the_documents_lead_somewhere() -> None:
             assert not heading or re.search(rf"^#+ {heading}$", _doc(file), re.MULTILINE | re.IGNORECASE), target
 
 
-@pytest.mark.skipif(
-    not shutil.which("jq") and "jq" not in os.environ.get("LOCKSTEP_REQUIRE", "").split(","),
-    reason="there is no jq here",
-)
 def test_the_commands_of_the_first_pull_request_make_what_doctor_asks_for(tmp_path: Path) -> None:
+    programs.require("jq")
     blocks = re.findall(r"^## ([345])\..*?^```\n(.*?)^```", _doc("first-pull-request.md"), re.MULTILINE | re.DOTALL)
     assert [number for number, _ in blocks] == ["3", "4", "5"]
     shutil.copytree(REPOSITORY / ".github", tmp_path / ".github")

@@ -1,7 +1,6 @@
 """The comment as a reader sees it: rendered, on a desktop and on a phone, by a browser. The pictures are to be looked at."""
 
 import re
-import shutil
 import struct
 import subprocess
 import zlib
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from release.report import report
+from tests import programs
 from tests.test_report import FOR, OUTCOMES
 from tests.test_report_text import gfm
 
@@ -31,10 +31,8 @@ WIDTHS = {"desktop": 900, "phone": 390}
 
 @pytest.fixture(scope="session")
 def browser() -> str:
-    found = shutil.which("chromium") or shutil.which("chromium-headless-shell")
-    if found is None:
-        pytest.skip("no chromium here: the comment was not looked at")
-    return found
+    programs.require("chromium")
+    return "chromium"
 
 
 @pytest.mark.parametrize("name", OUTCOMES)

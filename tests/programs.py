@@ -1,0 +1,56 @@
+"""Programs that tests run and pip cannot install.
+
+Where one is missing, the tests that run it are skipped, and the summary says how many and how to get the program.
+``LOCKSTEP_REQUIRE=all``, as in CI, makes them fail instead; it may also list single programs, separated by commas.
+"""
+
+import os
+import shutil
+from typing import NoReturn
+
+import pytest
+
+REQUIRE = "LOCKSTEP_REQUIRE"
+# Each program with the packages of Debian that bring it.
+PACKAGES = {
+    "chromium": "chromium",
+    "cmark-gfm": "cmark-gfm",
+    "cosign": "cosign",
+    "debootstrap": "debootstrap",
+    "docker": "docker.io docker-cli docker-buildx iptables",
+    "docker-registry": "docker-registry",
+    "jq": "jq",
+    "kustomize": "kustomize",
+    "openssl": "openssl",
+    "skopeo": "skopeo",
+}
+_MISSING = "missing program "
+
+
+def require(program: str) -> None:
+    """Skip the test where ``program`` is not on PATH; fail it where LOCKSTEP_REQUIRE names the program."""
+    if shutil.which(program) is None:
+        missing(program, "not on PATH")
+
+
+def missing(program: str, why: str) -> NoReturn:
+    """Skip the test, or fail it where LOCKSTEP_REQUIRE names ``program``."""
+    if {program, "all"} & set(os.environ.get(REQUIRE, "").split(",")):
+        pytest.fail(f"{REQUIRE} names {program}: {why}")
+    pytest.skip(f"{_MISSING}{program}: {why}")
+
+
+def without(error: BaseException) -> str | None:
+    """The program that ``error`` says could not be started because it is not installed; None for any other error."""
+    name = error.filename if isinstance(error, FileNotFoundError) else None
+    return name if name in PACKAGES and shutil.which(name) is None else None
+
+
+def summary(reasons: list[str]) -> list[str]:
+    """One line for each missing program among the reasons of skipped tests, and one that installs them all."""
+    found = [reason.partition(_MISSING)[2].partition(":")[0] for reason in reasons if _MISSING in reason]
+    if not found:
+        return []
+    lines = [f"{name}: {found.count(name)} tests skipped" for name in sorted(set(found))]
+    packages = " ".join(PACKAGES.get(name, name) for name in sorted(set(found)))
+    return [*lines, f"to run them, on Debian: apt-get install {packages}"]
