@@ -2,7 +2,8 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,45 @@ def test_report_and_seal_are_the_same_bytes_on_the_same_splits(root: Path) -> No
         validate(_params(), root)
         seen.append([(root / path).read_bytes() for path in (layout.SEAL, layout.DATA_REPORT)])
     assert seen[0] == seen[1]
+
+
+@pytest.fixture
+def in_zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Sets this process's time zone."""
+
+    def put(zone: str) -> None:
+        monkeypatch.setenv("TZ", zone)
+        time.tzset()
+
+    yield put
+    monkeypatch.undo()
+    time.tzset()
+
+
+def test_what_validate_writes_is_the_same_bytes_at_any_time_in_any_folder_and_zone(
+    root: Path, tmp_path_factory: pytest.TempPathFactory, in_zone: Callable[[str], None]
+) -> None:
+    written = {}
+    homes = tmp_path_factory.mktemp("homes")
+    stamp = "20250102T030405.060708Z"  # of the data: it stays
+    for name, zone in (("here", "UTC"), ("a longer folder é", "Asia/Kolkata"), ("there", "America/New_York")):
+        home = homes / name
+        shutil.copytree(root, home, symlinks=True)
+        splits = _good()
+        _put(splits, "test", 3, reference=stamp)
+        _write(home, splits)
+        in_zone(zone)
+        with pytest.raises(DataRefused):
+            validate(_params(), home)
+        pages = {
+            path.relative_to(home): path.read_bytes() for path in (home / layout.DATA_DOCS).rglob("*") if path.is_file()
+        }
+        written[name] = pages | {layout.DATA_REPORT: (home / layout.DATA_REPORT).read_bytes()}
+    assert len({len(pages) for pages in written.values()}) == 1
+    assert any(stamp.encode() in page for page in written["here"].values())
+    for path, page in written["here"].items():
+        assert all(pages[path] == page for pages in written.values()), path
+        assert b"logo-long.png?d=" not in page, path
 
 
 def _put(splits: Splits, name: str, line: int, **change: Any) -> None:

@@ -6,12 +6,14 @@ expected of. validate works out the columns; what is expected of them is said he
 
 import os
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from checks import layout, rules
 from checks.evidence import Expectation, PrepareReport
 from checks.params import Labels, Prepare, RuleName, Validate
+from stages.quality import data_docs
 
 Frame = list[dict[str, Any]]
 SHOWN = 5  # offending rows of an expectation
@@ -150,6 +152,7 @@ def run(found: Mapping[str, Suite], frames: Mapping[str, Frame], docs: Path) -> 
     gx = _gx()
     import pandas as pd
 
+    started = datetime.now(UTC)
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = {"globally": False, "metric_calculations": False}
     for site in list(context.get_site_names()):
@@ -163,6 +166,7 @@ def run(found: Mapping[str, Suite], frames: Mapping[str, Frame], docs: Path) -> 
         },
     )
     source = context.data_sources.add_pandas("splits")
+    run = gx.RunIdentifier(run_name="splits", run_time=data_docs.RUN_TIME)
     outcomes = []
     for frame, suite in found.items():
         for words, expected in suite.items():
@@ -182,12 +186,13 @@ def run(found: Mapping[str, Suite], frames: Mapping[str, Frame], docs: Path) -> 
             )
         )
         columns = _columns(frames[frame])
-        result = checkpoint.run(batch_parameters={"dataframe": pd.DataFrame(columns, dtype=object)})
+        result = checkpoint.run(batch_parameters={"dataframe": pd.DataFrame(columns, dtype=object)}, run_id=run)
         (one,) = result.run_results.values()
         by_name = {r.expectation_config.meta["name"]: r for r in one.results}
         unit = "labels by split" if frame == LABELS else "rows"
         outcomes += [_outcome(f"{frame}: {words}", by_name[f"{frame}: {words}"], unit) for words in suite]
     context.build_data_docs()
+    data_docs.make_reproducible(docs, since=started)
     return outcomes
 
 
