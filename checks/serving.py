@@ -106,7 +106,7 @@ CheckName = Literal[
     "score",  # scores the same on the test rows
     "errors",  # refuses a prompt too long, a malformed request, an unknown model
     "metrics",  # exposes metrics, and they move
-    "latency",  # answers in time
+    "latency",  # answers streams, several at once; the times are only recorded
     "egress",  # ran without a way out
     "read-only",  # ran on a root file system that cannot be written
     "drain",  # SIGTERM lets a request in flight finish

@@ -29,10 +29,11 @@ def document() -> dict[str, Any]:
     """Gates of each kind that a comment speaks of, few and of fixed bounds: the default's may change."""
     value = scaled_down()
     value["validate"]["min_rows"] = {"train": 20, "valid": 4, "test": 100}
+    value["train_budget"] = {"cost": 2.0, "hourly_price": 2.5}
     value["gates"] = {
         "data_is_sound": {"kind": "data"},
         "merge_is_faithful": {"kind": "parity", "max_logprob_diff": 0.4, "min_top1": 0.97},
-        "is_cheap": {"kind": "budget", "cost": 2.0, "hourly_price": 2.5},
+        "is_small": {"kind": "budget", "artifact_mb": 2.0},
         "routes_well": _gate("threshold", at_least=0.6, resolution=0.3),
         "beats_the_base": _gate("improves", against="base", margin=0.0),
         "keeps_up_with_main": _gate("non_inferior", against="main", margin=0.1),
