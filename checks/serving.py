@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from checks.evidence import Count, Digest, Report
+from checks.evidence import Count, Digest, Report, TreePath
 from checks.rows import Message, Record
 
 Seconds = Annotated[float, Field(ge=0)]
@@ -67,7 +67,7 @@ class Layer(Record):
 
     digest: Digest
     size: Count
-    files: Annotated[dict[str, Digest], Field(min_length=1)]  # path below the model's folder to the file's digest
+    files: Annotated[dict[TreePath, Digest], Field(min_length=1)]  # path below the model's folder to the file's digest
 
 
 class BaseImage(Record):
