@@ -125,12 +125,15 @@ def policy(site: Site, release: Release, recorded: Recorded, answer: Answer) -> 
     """The policy that the verdict answers must be the target's, or one that the target lets this verdict pass under.
 
     All of it counts: scorers, bounds of data and merge, and what a server is held to too. One that asks for more than
-    the target's is as good; environments are asked of the target anyway.
+    the target's is as good, and so are other inputs (base, data, serving image) that the target branch itself once had.
+    The section promote is asked of the target anyway.
     """
     text = commits.read(site.root, site.trunk, layout.PARAMS) or b""
     theirs = params_file.parse(text.decode(errors="replace"), f"{site.target}:{layout.PARAMS}")
-    old, mine = (policies.of(params, None)._replace(environments={}) for params in (theirs, recorded.params))
-    weaker = [change for change in policies.changes(old, mine) if change.needs_approval]
+    found = policies.changes(policies.of(theirs, None), policies.of(recorded.params, None))
+    weaker = [change for change in found if change.needs_approval and not change.path.startswith("promote.")]
+    if any(change.is_input for change in weaker) and _target_had(site, release.materials.params):
+        weaker = [change for change in weaker if not change.is_input]
     if gates.policy_digest(theirs.gates) == release.policy and not weaker:
         answer.note = f"that of {site.target}"
         return
@@ -144,6 +147,13 @@ def policy(site: Site, release: Release, recorded: Recorded, answer: Answer) -> 
         )
         return
     holds_here(site, release, answer)
+
+
+def _target_had(site: Site, params: str) -> bool:
+    """Whether the target branch itself, and not only a branch merged to it, had params.yaml with this digest."""
+    places = [f"{commit}:./{layout.PARAMS}" for commit in commits.touching(site.root, site.trunk, layout.PARAMS)]
+    held = Git(site.root, DEADLINE).named(places)
+    return any(data is not None and digest.of_bytes(data) == params for data in held)
 
 
 def _read(found: Mapping[Path, bytes | None], path: Path, commit: str, kind: type[_R]) -> _R:
