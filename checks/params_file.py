@@ -40,7 +40,12 @@ def load(path: Path = layout.PARAMS) -> Params:
 
 def document(path: Path = layout.PARAMS) -> dict[str, Any]:
     """The plain values of ``path``, as DVC records them; raises ParamsRefused when it is no YAML mapping."""
-    return _read(_text(path), str(path))[1]
+    return plain(_text(path), str(path))
+
+
+def plain(text: str, name: str = str(layout.PARAMS)) -> dict[str, Any]:
+    """The plain values of YAML text; raises ParamsRefused when it is no mapping."""
+    return _read(text, name)[1]
 
 
 def parse(text: str, name: str = str(layout.PARAMS)) -> Params:

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from checks import chain, digest, files, gates, layout, pointer, scoring
+from checks import digest, files, layout, pointer
 from checks.evidence import DataReport, EvaluationReport, Expectation, Interval, PrepareReport, TrainReport
 from checks.params import Params
 from checks.rows import Prediction, Row
@@ -109,8 +109,7 @@ def record(root: Path, value: dict[str, Any], weights: bytes, right: int, edit: 
 
 def judge(root: Path, params: Params) -> None:
     """Write the verdict that the gates give."""
-    verdict = gates.judge(params, chain.gather(root, scoring.digest_of(params.evaluate.scorers)))
-    files.write_json(root / layout.VERDICT, verdict)
+    evidence_tree.judged(root, params)
 
 
 def promote(root: Path, _of: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from checks import chain, files, gate_kinds, gates, layout, scoring
+from checks import files, gate_kinds, layout
 from checks.gate_kinds import Gate
 from checks.verdict import Finding, Verdict
 from release import explain
@@ -69,8 +69,7 @@ def run(tmp_path: Path, document: dict) -> Path:
     write_params(tmp_path, document)
     params = as_params(document)
     evidence_tree.build(tmp_path, params, 200, 180)
-    evidence = chain.gather(tmp_path, scoring.digest_of(params.evaluate.scorers))
-    files.write_json(tmp_path / layout.VERDICT, gates.judge(params, evidence))
+    evidence_tree.judged(tmp_path, params)
     return tmp_path
 
 
@@ -145,8 +144,7 @@ def test_the_command_prints_five_lines_and_exits_with_0_whatever_the_gate_says(t
     write_params(tmp_path, document)
     params = as_params(document)
     evidence_tree.build(tmp_path, params, 40, 5)
-    evidence = chain.gather(tmp_path, scoring.digest_of(params.evaluate.scorers))
-    files.write_json(tmp_path / layout.VERDICT, gates.judge(params, evidence))
+    evidence_tree.judged(tmp_path, params)
     code, output = _lockstep(tmp_path, "--explain", "routes")
     assert code == 0
     assert [line.split()[0] for line in output.splitlines()] == ["asks", "found", "decided", "change", "look"]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from checks import chain, digest, files, gates, layout, scoring
+from checks import digest, files, layout
 from checks.errors import EvidenceRefused
 from checks.params import Params
 from checks.rows import Prediction, Row
@@ -40,8 +40,7 @@ def document(document: dict) -> dict:
 
 def _verdict(root: Path, params: Params) -> None:
     """The verdict as the stage gate writes it, without its picture."""
-    evidence = chain.gather(root, scoring.digest_of(params.evaluate.scorers))
-    files.write_json(root / layout.VERDICT, gates.judge(params, evidence))
+    evidence_tree.judged(root, params)
 
 
 def _record(root: Path, document: dict, rows: int = 40, right: int = 36) -> Params:
