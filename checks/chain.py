@@ -29,7 +29,7 @@ L = TypeVar("L", Row, Prediction)
 Named = tuple[str, str | None]  # who names it, the digest it is given
 
 _SPLIT_FILES = {name: layout.SPLITS / f"{name}.jsonl" for name in layout.SPLIT_NAMES}
-# How a model was made and measured: without one of them there is nothing to judge.
+# How a model was made and measured, and what it is compared with: without one of them there is nothing to judge.
 MAKING = (
     layout.FETCH_REPORT,
     layout.PREPARE_REPORT,
@@ -37,8 +37,10 @@ MAKING = (
     layout.TRAIN_REPORT,
     layout.PARITY_REPORT,
     layout.EVALUATION,
+    layout.METRICS,
+    layout.REFERENCES,
 )
-_REPORT_FILES = (*MAKING, layout.METRICS, layout.REFERENCES, layout.NOISE)
+_REPORT_FILES = (*MAKING, layout.NOISE)
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,13 @@
 A digest is written ``sha256:<64 hex>``. A directory's digest is the SHA-256 of its manifest:
 one line ``<sha256 hex>  <size in bytes>  <path>\\n`` per regular file, paths relative, with
 ``/`` as separator, sorted by their UTF-8 bytes. Names, sizes and contents count; times, modes
-and owners do not. Symbolic links are refused: what they point at is not in the directory.
+and owners do not. Symbolic links are refused: what they point at is not in the directory. So are
+names that a line cannot hold (``is_name``): else two directories could have one manifest.
 """
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +17,7 @@ from typing import Any, NamedTuple
 from checks.errors import EvidenceRefused
 
 _BLOCK = 1 << 20
+_NO_NAME = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\\\\]")  # ends a line, is no text, or is a separator
 
 
 class FileDigest(NamedTuple):
@@ -66,8 +69,15 @@ def of_file(path: Path, seen: Callable[[int], object] = lambda _: None) -> FileD
     return FileDigest(f"sha256:{hasher.hexdigest()}", size)
 
 
+def is_name(path: str) -> bool:
+    """Whether a manifest can hold this relative path: one line of text, read in one way, below its folder."""
+    return not _NO_NAME.search(path) and all(part not in ("", ".", "..") for part in path.split("/"))
+
+
 def of_manifest(files: Mapping[str, FileDigest]) -> str:
-    """Digest of a manifest, as the module's docstring defines it."""
+    """Digest of a manifest, as the module's docstring defines it. Raises EvidenceRefused for a path that is no name."""
+    if bad := [path for path in files if not is_name(path)]:
+        raise EvidenceRefused(f"{bad[0]!r}: cannot be written in a manifest", "rename it: printable text, no `\\`")
     ordered = sorted(files.items(), key=lambda item: item[0].encode())
     lines = (f"{digest.sha256.removeprefix('sha256:')}  {digest.size}  {path}\n" for path, digest in ordered)
     return of_bytes("".join(lines).encode())
@@ -76,16 +86,20 @@ def of_manifest(files: Mapping[str, FileDigest]) -> str:
 def of_tree(folder: Path, seen: Callable[[int], object] = lambda _: None) -> Tree:
     """Digest of every regular file below ``folder``.
 
-    Raises EvidenceRefused when the folder is absent or empty, or holds a link or an unreadable file.
+    Raises EvidenceRefused when the folder is absent or empty, or holds a link, an unreadable file or a path that is no
+    name.
     """
     if folder.is_symlink() or not folder.is_dir():
         raise EvidenceRefused(f"{folder}: not a directory", "run `dvc repro` to make it again")
     files = {}
     for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if not is_name(name):  # before it is read, and before a message has it as it is
+            raise EvidenceRefused(f"{folder}: holds the name {name!r}", "rename it: printable text, no `\\`")
         if path.is_symlink():
             raise EvidenceRefused(f"{path}: is a symbolic link", "replace it with the file it points at")
         if not path.is_dir():
-            files[path.relative_to(folder).as_posix()] = of_file(path, seen)
+            files[name] = of_file(path, seen)
     if not files:
         raise EvidenceRefused(f"{folder}: is empty", "run `dvc repro` to make it again")
     return Tree(files, of_manifest(files))

@@ -6,13 +6,23 @@ bytes is recognised. Digests are ``sha256:<hex>`` as ``checks.digest`` defines t
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from checks import digest
 from checks.rows import Record
 
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 ModelName = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,40}$")]  # also the name of a file
 Count = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+def _named(path: str) -> str:
+    if not digest.is_name(path):
+        raise ValueError(f"{path!r} cannot be the path of a file in a tree")
+    return path
+
+
+TreePath = Annotated[str, AfterValidator(_named)]  # relative, as a manifest has it
 Earlier = Literal["main", "champion"]  # models released before, named by git
 
 
@@ -146,7 +156,7 @@ class ParityReport(Report):
     base: Digest
     adapter: Digest
     merged: Digest
-    files: dict[str, MergedFile]
+    files: dict[TreePath, MergedFile]
     prompts: Count
     positions: Count  # reference tokens compared
     max_logprob_diff: Annotated[float, Field(ge=0)]  # nats

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self, get_args
 from pydantic import Field, model_validator
 
 from checks.evidence import Earlier
-from checks.sections import Agreement, Fraction, Section, Share, Strings
+from checks.sections import Agreement, Bound, Fraction, Section, Share, Strings
 
 # Models that were released before: named by git, not by this evaluation.
 EARLIER: tuple[Earlier, ...] = get_args(Earlier)
@@ -15,7 +15,6 @@ EARLIER: tuple[Earlier, ...] = get_args(Earlier)
 Metric = Annotated[str, Field(description="one of evaluate.scorers")]
 Against = Annotated[str, Field(description="base, main, champion, or one of evaluate.baselines")]
 Confidence = Annotated[float, Field(gt=0.5, lt=1, description="of a one-sided bound")]
-Bound = Annotated[float | None, Field(gt=0)]
 
 
 class ThresholdGate(Section):
@@ -107,24 +106,20 @@ class LicenseGate(Section):
 
 
 class BudgetGate(Section):
-    """What the model may cost; a bound that is not written is not asked."""
+    """How large the model may be; a bound that is not written is not asked.
+
+    Every figure follows from digests. What a clock measured decides no verdict: see ``checks.params.TrainBudget``.
+    """
 
     kind: Literal["budget"]
     parameters_millions: Bound = None
     artifact_mb: Annotated[Bound, Field(description="the merged directory, 10^6 bytes")] = None
-    train_minutes: Bound = None
-    latency_p95_seconds: Annotated[Bound, Field(description="of an answer, in the batches that evaluate makes")] = None
-    gpu_hours: Annotated[Bound, Field(description="training and evaluation, times devices; 0 hours on a CPU")] = None
-    cost: Annotated[Bound, Field(description="device hours times hourly_price, in the price's currency")] = None
-    hourly_price: Annotated[Bound, Field(description="of one device")] = None
 
     @model_validator(mode="after")
     def _asks_something(self) -> Self:
-        asked = self.model_dump(exclude={"kind", "hourly_price"})
+        asked = self.model_dump(exclude={"kind"})
         if all(bound is None for bound in asked.values()):
             raise ValueError(f"asks nothing|write at least one of {', '.join(asked)}")
-        if (self.cost is None) != (self.hourly_price is None):
-            raise ValueError("cost and hourly_price go together|write both or neither")
         return self
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from checks.gate_kinds import EARLIER, Gate, PairedGate, ThresholdGate
-from checks.sections import Agreement, Fraction, Name, Positive, Section, Strings
+from checks.sections import Agreement, Bound, Fraction, Name, Positive, Section, Strings
 
 RuleName = Literal[  # checks/rules.py says what each does
     "strip-control-characters",
@@ -187,6 +187,24 @@ class Train(Section):
         return self
 
 
+class TrainBudget(Section):
+    """What one training may take: `lockstep estimate` holds its prediction to this before a GPU is used.
+
+    No gate asks it, since times differ from machine to machine. A bound that is not written is not held.
+    """
+
+    train_minutes: Bound = None
+    gpu_hours: Annotated[Bound, Field(description="training and evaluation, times devices; 0 hours on a CPU")] = None
+    cost: Annotated[Bound, Field(description="device hours times hourly_price, in the price's currency")] = None
+    hourly_price: Annotated[Bound, Field(description="of one device; the comment shows the cost by it")] = None
+
+    @model_validator(mode="after")
+    def _cost_has_a_price(self) -> Self:
+        if self.cost is not None and self.hourly_price is None:
+            raise ValueError("cost: cannot be estimated without hourly_price|write hourly_price too")
+        return self
+
+
 class MergeParity(Agreement):
     """Where merge itself stops; the gate of kind parity may ask for more."""
 
@@ -275,14 +293,16 @@ class Probes(Section):
 
 
 class Verify(Section):
-    """How far a served model may be from the offline one, and how long it may take."""
+    """How far a served model may be from the offline one, and how long to wait for a server.
+
+    How fast it answers is measured and shown, and decides nothing: that depends on the machine.
+    """
 
     max_logprob_diff: Annotated[float, Field(gt=0, description="of one generated token, nats, where a server tells it")]
     near_tie: Annotated[
         float, Field(ge=0, description="answers may part only where the two best tokens were this near, nats")
     ]
     margin: Annotated[float, Field(ge=0, lt=1, description="of the score on the test rows, served against offline")]
-    p95_seconds: Annotated[float | None, Field(gt=0, description="of an answer, one at a time; null: no bound")]
     start_seconds: Annotated[float, Field(gt=0, description="from start to the first answer")]
     drain_seconds: Annotated[float, Field(gt=0, description="from SIGTERM to the end of the process")]
 
@@ -384,6 +404,7 @@ class Params(Section):
     prepare: Prepare
     validate_: Annotated[Validate, Field(alias="validate")]
     train: Train
+    train_budget: TrainBudget = TrainBudget()
     merge: Merge
     evaluate: Evaluate
     tracking: Tracking

@@ -20,6 +20,16 @@ from checks.sections import Section
 
 _TAGGED = ("union_tag_invalid", "union_tag_not_found")  # pydantic's names of errors about the key that tells a kind
 _UNWRITTEN = ("missing", "extra_forbidden", "union_tag_not_found")  # the last part may not be in the file, or known
+# Keys of earlier versions, and what takes their place.
+_MOVED = {
+    **dict.fromkeys(
+        ("train_minutes", "gpu_hours", "cost", "hourly_price"),
+        "move it to the section train_budget: measured time and money decide no verdict, and `lockstep estimate` "
+        "holds its prediction to that section before training",
+    ),
+    "latency_p95_seconds": "remove it: no gate asks the latency of evaluate's batches; the comment shows it",
+    "p95_seconds": "remove it: `lockstep verify` measures and shows the latency, and no longer decides by it",
+}
 _NOUNS = {"loader": "loader", "scorers": "scorer", "gates": "kind of gate"}
 
 
@@ -30,7 +40,12 @@ def load(path: Path = layout.PARAMS) -> Params:
 
 def document(path: Path = layout.PARAMS) -> dict[str, Any]:
     """The plain values of ``path``, as DVC records them; raises ParamsRefused when it is no YAML mapping."""
-    return _read(_text(path), str(path))[1]
+    return plain(_text(path), str(path))
+
+
+def plain(text: str, name: str = str(layout.PARAMS)) -> dict[str, Any]:
+    """The plain values of YAML text; raises ParamsRefused when it is no mapping."""
+    return _read(text, name)[1]
 
 
 def parse(text: str, name: str = str(layout.PARAMS)) -> Params:
@@ -109,6 +124,8 @@ def _problem(name: str, root: yaml.Node | None, detail: Any) -> tuple[str, str]:
         return f"{name}:{line}: {path}: {text}" if path else f"{name}:{line}: {text}", todo
     start = f"{name}:{place.line}: {path}"
     if kind == "extra_forbidden":
+        if moved := _MOVED.get(str(loc[-1])):
+            return f"{start}: is no parameter any more", moved
         near = _nearest(loc)
         return f"{start}: unknown key", f"did you mean {near}?" if near else "remove it"
     if kind in _UNWRITTEN:

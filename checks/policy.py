@@ -1,7 +1,8 @@
-"""What a verdict is decided by, and whether one such policy asks for less than another.
+"""What decides about a model, and whether one such policy asks for less than another.
 
-The direction of every field stands in ``STRICTER``; what is not there, or cannot be compared, counts as changed and
-so needs approval. A change of the evidence (other weights, other training) is no change of policy.
+Policy is every parameter, but for those that ``EXEMPT`` names with a reason: a new parameter is policy until somebody
+declares that it is none. ``STRICTER`` holds the direction of every bound. What is not there, or cannot be compared,
+counts as changed and so needs approval: another base, another serving image, another branch of environments.
 """
 
 import json
@@ -15,7 +16,6 @@ from checks.evidence import Digest
 from checks.gate_kinds import (
     BudgetGate,
     ContaminationGate,
-    DataGate,
     Gate,
     ImprovesGate,
     LicenseGate,
@@ -25,7 +25,6 @@ from checks.gate_kinds import (
     ThresholdGate,
 )
 from checks.params import (
-    BasePrompt,
     Environment,
     Evaluate,
     Labels,
@@ -34,6 +33,7 @@ from checks.params import (
     Params,
     Probes,
     Scorer,
+    TrainBudget,
     Validate,
     Verify,
 )
@@ -42,60 +42,65 @@ from checks.sections import Section
 
 TEST = (layout.SPLITS / "test.jsonl").as_posix()  # the path of a change of test set
 SCORERS = "evaluate.scorers"
+ENVIRONMENTS = "promote.environments"
 
 ChangeKind = Literal["weaker", "removed", "changed", "stronger", "added", "renamed"]
-Stricter = Literal["higher", "lower", "fewer", "more", "incomparable", "section"]
+Stricter = Literal["higher", "lower", "fewer", "more", "section"]
 
-# Which way each field asks for more; "fewer" and "more" are of lists, "section" is compared by its own fields.
+# Parameters that are no policy, with all that lies below them, and why.
+EXEMPT: Mapping[str, str] = {
+    "train": "It is what a pull request proposes. The gates judge the model that comes of it.",
+    "prepare.seed": "It decides which rows are test rows. The test set is policy itself, by its digest.",
+    "prepare.splits": "They decide how many rows are test rows. The test set is policy itself, by its digest.",
+    "merge.shard_mb": "It decides the sizes of the files that the weights lie in.",
+    "evaluate.batch_tokens": "It decides the speed and the memory of evaluation. No margin may be below its noise.",
+    "tracking": "It is where MLflow keeps what was logged. Nothing reads that.",
+}
+
+# What a model and its image are made of. A release that was made of others than the target branch has now is as good,
+# if the target branch once had these: `lockstep promote` asks that.
+INPUTS = ("base", "data", "prepare", "train_budget", "serve")
+_NO_INPUTS = ("base.license", "data.license", "serve.probes", "serve.verify")  # below one, and must hold
+
+
+# Which way each bound asks for more; "fewer" and "more" are of lists, a "section" is compared by its own fields.
 # A bound that becomes null is removed, one that was null is added.
 STRICTER: Mapping[type[Section], Mapping[str, Stricter]] = {
     ThresholdGate: {
-        "metric": "incomparable", "at_least": "higher", "at_most": "lower", "confidence": "higher",
+        "at_least": "higher", "at_most": "lower", "confidence": "higher",
         "resolution": "lower",  # a narrower interval needs more rows
     },
-    ImprovesGate: {"metric": "incomparable", "against": "incomparable", "margin": "higher", "confidence": "higher"},
-    NonInferiorGate: {"metric": "incomparable", "against": "incomparable", "margin": "lower", "confidence": "higher"},
+    ImprovesGate: {"margin": "higher", "confidence": "higher"},
+    NonInferiorGate: {"margin": "lower", "confidence": "higher"},
     SliceGate: {
-        "metric": "incomparable", "against": "incomparable", "margin": "lower", "confidence": "higher",
+        "margin": "lower", "confidence": "higher",
         "min_rows": "lower",  # a small slice that is judged with others can hide among them
     },
-    DataGate: {},
     ParityGate: {"max_logprob_diff": "lower", "min_top1": "higher"},
     ContaminationGate: {
         "ngram": "lower",  # whoever shares 13 words in a row shares 8
-        "max_ngram_share": "lower", "shingle": "incomparable",
+        "max_ngram_share": "lower",
         "similarity": "lower",  # more pairs are near-duplicates
         "max_near_duplicate_share": "lower",
     },
-    LicenseGate: {"allow": "fewer", "adapter": "incomparable", "commercial": "higher"},
-    BudgetGate: {
-        "parameters_millions": "lower", "artifact_mb": "lower", "train_minutes": "lower",
-        "latency_p95_seconds": "lower", "gpu_hours": "lower", "cost": "lower",
+    LicenseGate: {"allow": "fewer", "commercial": "higher"},
+    BudgetGate: {"parameters_millions": "lower", "artifact_mb": "lower"},
+    TrainBudget: {
+        "train_minutes": "lower", "gpu_hours": "lower", "cost": "lower",
         "hourly_price": "higher",  # the same hours cost more
     },
-    Validate: {
-        "min_rows": "section", "max_prompt_tokens": "lower", "max_reference_tokens": "lower", "labels": "section",
-    },
+    Validate: {"max_prompt_tokens": "lower", "max_reference_tokens": "lower", "labels": "section"},
     MinRows: {"train": "higher", "valid": "higher", "test": "higher"},
     Labels: {"max_distinct": "lower", "min_share": "higher", "max_share": "lower"},
     MergeParity: {"prompts": "higher", "max_logprob_diff": "lower", "min_top1": "higher"},
-    Evaluate: {
-        "max_new_tokens": "incomparable", "precision": "incomparable", "confidence": "higher",
-        "base_prompt": "section", "baselines": "more",
-    },
-    BasePrompt: {"labels": "incomparable", "shots": "incomparable"},
+    Evaluate: {"confidence": "higher", "baselines": "more"},
     Probes: {"rows": "higher", "max_new_tokens": "higher"},
     Verify: {
-        "max_logprob_diff": "lower", "near_tie": "lower", "margin": "lower", "p95_seconds": "lower",
-        "start_seconds": "lower", "drain_seconds": "lower",
+        "max_logprob_diff": "lower", "near_tie": "lower", "margin": "lower", "start_seconds": "lower",
+        "drain_seconds": "lower",
     },
-    Environment: {
-        "after": "incomparable", "soak_hours": "higher", "approvals": "higher", "runtimes": "fewer",
-        "verified": "fewer",
-    },
+    Environment: {"soak_hours": "higher", "approvals": "higher", "runtimes": "fewer", "verified": "fewer"},
 }  # fmt: skip
-# Fields that decide nothing about a model (batch_tokens), or are compared otherwise.
-APART: Mapping[type[Section], frozenset[str]] = {Evaluate: frozenset(("batch_tokens", "scorers"))}
 
 
 class Change(Record):
@@ -113,87 +118,51 @@ class Change(Record):
         return self.kind in ("weaker", "removed", "changed")
 
     @property
+    def is_input(self) -> bool:
+        """Whether it is about what a model or an image is made of, and not about what must hold of them."""
+        return _below(self.path, INPUTS) and not _below(self.path, _NO_INPUTS)
+
+    @property
     def is_judged(self) -> bool:
         """Whether judging the same evidence under the old policy answers it.
 
-        Bounds that earlier stages held the data, the merge and the references to are no longer in the evidence.
+        All else is no longer in the evidence: what earlier stages read and held, and what later verbs will.
         """
         return self.path == TEST or self.path.startswith(("gates.", SCORERS))
 
 
 class Policy(NamedTuple):
-    """All that decides about a model: the parameters' part of it, and the test split (None where not known)."""
+    """All that decides about a model: the parameters, without what is exempt, and the test split (None: not known)."""
 
-    gates: Mapping[str, Gate]
-    scorers: tuple[Scorer, ...]
-    validate: Validate
-    parity: MergeParity
-    evaluate: Evaluate
-    licenses: Mapping[str, str | None]  # as stated of the base and of the data
-    probes: Probes
-    verify: Verify
-    environments: Mapping[str, Environment]
+    params: Params
     test: Digest | None
 
     @property
     def digest(self) -> str:
-        """What an approval names."""
-        asked = self.evaluate.model_dump(mode="json", exclude=set(APART[Evaluate]))
-        return digest.of_json(
-            {
-                "gates": {name: gate.model_dump(mode="json") for name, gate in self.gates.items()},
-                "scorers": [scorer.model_dump(mode="json") for scorer in self.scorers],
-                "validate": self.validate.model_dump(mode="json"),
-                "parity": self.parity.model_dump(mode="json"),
-                "evaluate": asked,
-                "licenses": dict(self.licenses),
-                "probes": self.probes.model_dump(mode="json"),
-                "verify": self.verify.model_dump(mode="json"),
-                "environments": {name: rules.model_dump(mode="json") for name, rules in self.environments.items()},
-                "test": self.test,
-            }
-        )
+        """What an approval names. A parameter that is off counts as one that is not there."""
+        plain = self.params.model_dump(mode="json", by_alias=True, exclude_none=True)
+        for path in EXEMPT:
+            *parents, last = path.split(".")
+            section: dict[str, Any] = plain
+            for parent in parents:
+                section = section[parent]
+            del section[last]
+        return digest.of_json({"params": plain, "test": self.test})
 
 
 def of(params: Params, test: Digest | None) -> Policy:
     """The policy that ``params`` and the test split with digest ``test`` make."""
-    evaluate = params.evaluate
-    licenses = {"base": params.base.license, "data": params.data.license}
-    return Policy(
-        gates=params.gates,
-        scorers=evaluate.scorers,
-        validate=params.validate_,
-        parity=params.merge.parity,
-        evaluate=evaluate,
-        licenses=licenses,
-        probes=params.serve.probes,
-        verify=params.serve.verify,
-        environments=params.promote.environments,
-        test=test,
-    )
+    return Policy(params, test)
 
 
 def changes(old: Policy, new: Policy) -> tuple[Change, ...]:
-    """Every difference, those that need approval first; none for policies that ask the same."""
-    found = [
-        *_gates(old.gates, new.gates),
-        *_scorers(old.scorers, new.scorers),
-        *_test(old.test, new.test),
-        *_fields("validate", old.validate, new.validate),
-        *_fields("merge.parity", old.parity, new.parity),
-        *_fields("evaluate", old.evaluate, new.evaluate),
-        *_licenses(old.licenses, new.licenses),
-        *_fields("serve.probes", old.probes, new.probes),
-        *_fields("serve.verify", old.verify, new.verify),
-        *_environments(old.environments, new.environments),
-    ]
-    return tuple(sorted(found, key=lambda change: not change.needs_approval))
+    """Every difference, those that ask for less first; none for policies that ask the same."""
+    found = [*_fields("", old.params, new.params), *_test(old.test, new.test)]
+    return tuple(sorted(found, key=lambda change: (not change.needs_approval, change.kind == "changed")))
 
 
-def _licenses(old: Mapping[str, str | None], new: Mapping[str, str | None]) -> Iterator[Change]:
-    for name in (name for name in old if old[name] != new[name]):
-        path = f"{name}.license"
-        yield _change(path, old[name], new[name], "changed", f"{path} was {old[name]}, is {new[name]}")
+def _below(path: str, places: tuple[str, ...]) -> bool:
+    return any(path == place or path.startswith(f"{place}.") for place in places)
 
 
 def _gates(old: Mapping[str, Gate], new: Mapping[str, Gate]) -> Iterator[Change]:
@@ -242,7 +211,7 @@ def _test(old: Digest | None, new: Digest | None) -> Iterator[Change]:
 
 def _environments(old: Mapping[str, Environment], new: Mapping[str, Environment]) -> Iterator[Change]:
     for name in {**old, **new}:
-        path, one, two = f"promote.environments.{name}", _plain(old.get(name)), _plain(new.get(name))
+        path, one, two = f"{ENVIRONMENTS}.{name}", _plain(old.get(name)), _plain(new.get(name))
         if name not in new:
             yield _change(path, one, None, "removed", f"{path} is removed")
         elif name not in old:
@@ -252,7 +221,7 @@ def _environments(old: Mapping[str, Environment], new: Mapping[str, Environment]
 
 
 def _fields(path: str, old: Section, new: Section) -> Iterator[Change]:
-    """Differences of two sections, field by field."""
+    """Differences of two sections, field by field, without what is exempt."""
     if type(old) is not type(new):
         kinds = [getattr(section, "kind", type(section).__name__) for section in (old, new)]
         text = f"{path}: the kind changed from {kinds[0]} to {kinds[1]}"
@@ -260,19 +229,25 @@ def _fields(path: str, old: Section, new: Section) -> Iterator[Change]:
         return
     known = STRICTER.get(type(old), {})
     for name, field in type(old).model_fields.items():
-        if name in APART.get(type(old), ()) or getattr(old, name) == getattr(new, name):
-            continue
+        where = f"{path}.{field.alias or name}".removeprefix(".")
         one, two = getattr(old, name), getattr(new, name)
-        where = f"{path}.{field.alias or name}"
-        if isinstance(one, Section) and isinstance(two, Section):
+        if where in EXEMPT or one == two:
+            continue
+        if where == "gates":
+            yield from _gates(one, two)
+        elif where == SCORERS:
+            yield from _scorers(one, two)
+        elif where == ENVIRONMENTS:
+            yield from _environments(one, two)
+        elif isinstance(one, Section) and isinstance(two, Section):
             yield from _fields(where, one, two)
-        elif kind := _kind(known.get(name, "incomparable"), one, two):
+        elif kind := _kind(known.get(name), one, two):
             yield _change(where, _plain(one), _plain(two), kind, _told(where, kind, _plain(one), _plain(two)))
 
 
-def _kind(stricter: Stricter, old: Any, new: Any) -> ChangeKind | None:
+def _kind(stricter: Stricter | None, old: Any, new: Any) -> ChangeKind | None:
     """What a field's change from ``old`` to ``new`` is; None when only the order of a list differs."""
-    if stricter == "incomparable":
+    if stricter is None:
         return "changed"
     if old is None:
         return "added"

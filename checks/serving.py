@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from checks.evidence import Count, Digest, Report
+from checks.evidence import Count, Digest, Report, TreePath
 from checks.rows import Message, Record
 
 Seconds = Annotated[float, Field(ge=0)]
@@ -67,7 +67,7 @@ class Layer(Record):
 
     digest: Digest
     size: Count
-    files: Annotated[dict[str, Digest], Field(min_length=1)]  # path below the model's folder to the file's digest
+    files: Annotated[dict[TreePath, Digest], Field(min_length=1)]  # path below the model's folder to the file's digest
 
 
 class BaseImage(Record):
@@ -106,7 +106,7 @@ CheckName = Literal[
     "score",  # scores the same on the test rows
     "errors",  # refuses a prompt too long, a malformed request, an unknown model
     "metrics",  # exposes metrics, and they move
-    "latency",  # answers in time
+    "latency",  # answers streams, several at once; the times are only recorded
     "egress",  # ran without a way out
     "read-only",  # ran on a root file system that cannot be written
     "drain",  # SIGTERM lets a request in flight finish

@@ -1,8 +1,8 @@
 """estimate: what the training that params.yaml asks for will cost, against the budget, before a GPU is used.
 
 It is scaled from the last training that git has a record of, as ``checks.cost`` says, on the device of that record.
-The budget itself is a gate, asked of what was measured; here only a training that cannot keep within it is refused.
-Policies are those of the work tree and of the target branch, as with the verdict.
+Only a training that cannot keep within the section train_budget is refused, of the work tree and of the target branch.
+What a training took in the end is shown in the comment and decides nothing.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,8 +13,7 @@ from checks import cost, digest, files, layout, params_file
 from checks.cost import Span
 from checks.errors import DataRefused, EvidenceRefused, ParamsRefused, VerdictFailed
 from checks.evidence import Count, DataReport, FetchReport, TrainReport
-from checks.gate_kinds import BudgetGate, Gate
-from checks.params import Params
+from checks.params import Params, TrainBudget
 from checks.rows import Record
 from release import commits, record, training_ahead, training_record
 from release.training_ahead import Seconds
@@ -23,8 +22,8 @@ from release.training_record import Recorded
 NOTHING = "nothing to train: the record is of these parameters"
 NO_HISTORY = "no estimate: nothing was recorded to scale from"
 _BEFORE = ("fetch", "prepare", "validate", "train")  # the stages that decide whether training runs at all
-_METRICS = ("train_minutes", "gpu_hours", "cost")  # the bounds of a budget that time decides
-Status = Literal["within", "may exceed", "likely exceeds", "exceeds", "asked after training"]
+_METRICS = ("train_minutes", "gpu_hours", "cost")  # the bounds of a TrainBudget
+Status = Literal["within", "may exceed", "likely exceeds", "exceeds", "not estimated"]
 
 
 class Range(Record):
@@ -36,13 +35,12 @@ class Range(Record):
 
 
 class Asked(Record):
-    """One bound of one budget gate; ``policy`` is the params.yaml that asks it.
+    """One bound of a train_budget; ``policy`` is the params.yaml that it is in.
 
     ``exceeds``: even the low end is above it. ``likely exceeds``: the middle is. ``may exceed``: the high end is.
     ``fits``: how much of this training would be within it, as a share; None where no training would.
     """
 
-    gate: str
     policy: str
     metric: str
     at_most: float
@@ -88,7 +86,6 @@ class Estimate(Record):
 
 
 class _Bound(NamedTuple):
-    gate: str
     policy: str
     metric: str
     at_most: float
@@ -116,17 +113,17 @@ def estimate(root: Path, ref: str | None = None) -> Estimate:
         recorded = training_record.read(root, name, commit)
         seconds = recorded if isinstance(recorded, str) else training_ahead.seconds(root, ahead, params.train, recorded)
         if not isinstance(recorded, str) and not isinstance(seconds, str):
-            return _estimated(recorded, seconds, bounds, notes)
+            return _estimated(recorded, seconds, bounds, params.train_budget.hourly_price, notes)
         why.append(str(seconds))
     unasked = tuple(
         Asked(
-            gate=each.gate, policy=each.policy, metric=each.metric, at_most=each.at_most, estimate=None,
-            status="asked after training", fits=None,
+            policy=each.policy, metric=each.metric, at_most=each.at_most, estimate=None, status="not estimated",
+            fits=None,
         )
         for each in bounds
     )  # fmt: skip
-    after = ("the budget is asked after training only",) if unasked else ()
-    return Estimate(status="no estimate", headline=NO_HISTORY, bounds=unasked, notes=(*why, *after, *notes))
+    without = ("without an estimate no training is refused",) if unasked else ()
+    return Estimate(status="no estimate", headline=NO_HISTORY, bounds=unasked, notes=(*why, *without, *notes))
 
 
 def refusal(found: Estimate) -> VerdictFailed | None:
@@ -136,13 +133,14 @@ def refusal(found: Estimate) -> VerdictFailed | None:
         return None
     first, *others = map(told, over)
     return VerdictFailed(
-        f"over the budget before training: {first}", f"{_less(over)}, or let code owners raise the bound", tuple(others)
-    )
+        f"over the budget before training: {first}",
+        f"{_less(over)}, or let code owners raise the bound on the target branch", tuple(others),
+    )  # fmt: skip
 
 
 def told(bound: Asked) -> str:
     """A bound and its estimate, for a person."""
-    where = f"{bound.gate} of {bound.policy}: {bound.metric}"
+    where = f"{bound.policy}: train_budget.{bound.metric}"
     if bound.estimate is None:
         return f"{where} at most {bound.at_most:,.6g}, {bound.status}"
     low, middle, high = map(cost.shown, (bound.estimate.low, bound.estimate.middle, bound.estimate.high))
@@ -202,7 +200,7 @@ def _places(root: Path, ref: str | None) -> dict[str, str]:
 
 def _bounds(root: Path, params: Params, places: Mapping[str, str]) -> tuple[tuple[_Bound, ...], tuple[str, ...]]:
     """What both policies ask, each bound once; and what must be known of them."""
-    found = list(_of(params.gates, layout.PARAMS.as_posix()))
+    found = list(_of(params.train_budget, layout.PARAMS.as_posix()))
     name, commit = next(iter(places.items()), ("", ""))
     if not commit:
         return tuple(found), ()
@@ -211,20 +209,18 @@ def _bounds(root: Path, params: Params, places: Mapping[str, str]) -> tuple[tupl
         text = commits.read(root, commit, layout.PARAMS)
         theirs = params_file.parse(text.decode(), where) if text is not None else None
     except (ParamsRefused, UnicodeDecodeError):
-        return tuple(found), (f"{where}: this version cannot read it: its budget is asked after training only",)
+        return tuple(found), (f"{where}: this version cannot read it: only the budget here is held",)
     if theirs is None:
-        return tuple(found), (f"{where}: is not there: only the budget here is asked",)
+        return tuple(found), (f"{where}: is not there: only the budget here is held",)
     mine = {each._replace(policy="") for each in found}
-    found += [each for each in _of(theirs.gates, where) if each._replace(policy="") not in mine]
+    found += [each for each in _of(theirs.train_budget, where) if each._replace(policy="") not in mine]
     return tuple(found), ()
 
 
-def _of(gates: Mapping[str, Gate], policy: str) -> Iterator[_Bound]:
-    for name, gate in gates.items():
-        if isinstance(gate, BudgetGate):
-            for metric in _METRICS:
-                if (bound := getattr(gate, metric)) is not None:
-                    yield _Bound(name, policy, metric, bound, gate.hourly_price if metric == "cost" else None)
+def _of(budget: TrainBudget, policy: str) -> Iterator[_Bound]:
+    for metric in _METRICS:
+        if (bound := getattr(budget, metric)) is not None:
+            yield _Bound(policy, metric, bound, budget.hourly_price if metric == "cost" else None)
 
 
 def _is_trained(root: Path, data: DataReport, base: str) -> bool:
@@ -236,12 +232,14 @@ def _is_trained(root: Path, data: DataReport, base: str) -> bool:
     return report.splits == data.splits and report.base == base and not record.differences(root, _BEFORE)
 
 
-def _estimated(recorded: Recorded, seconds: Seconds, bounds: tuple[_Bound, ...], notes: tuple[str, ...]) -> Estimate:
+def _estimated(
+    recorded: Recorded, seconds: Seconds, bounds: tuple[_Bound, ...], price: float | None, notes: tuple[str, ...]
+) -> Estimate:
     minutes, hours = seconds.train.times(1 / 60), seconds.device.times(1 / 3600)
     on_gpu = hours.times(0 if recorded.report.device.startswith("cpu") else 1)
     if recorded.report.device.startswith("cpu") and any(each.metric == "gpu_hours" for each in bounds):
-        notes = (*notes, "gpu_hours is 0 on a CPU, where the record was made: on a GPU it is asked after training only")
-    price = next((each.price for each in bounds if each.price), None)
+        notes = (*notes, "gpu_hours is 0 on a CPU, where the record was made: there is no estimate for a GPU")
+    price = price or next((each.price for each in bounds if each.price), None)
     if not seconds.answers_known:
         notes = (*notes, "hours and cost are of training alone: the record does not say how fast answers come")
     asked = tuple(
@@ -275,7 +273,7 @@ def _asked(bound: _Bound, span: Span, answers: float, seconds: Seconds) -> Asked
     left = whole * bound.at_most / span.middle - answers if span.middle > 0 else whole
     fits = left / seconds.train.middle if seconds.train.middle > 0 else None
     return Asked(
-        gate=bound.gate, policy=bound.policy, metric=bound.metric, at_most=bound.at_most, estimate=_range(span),
+        policy=bound.policy, metric=bound.metric, at_most=bound.at_most, estimate=_range(span),
         status=_status(span, bound.at_most), fits=cost.bounded(fits) if fits is not None and fits > 0 else None,
     )  # fmt: skip
 

@@ -210,11 +210,11 @@ def _license(place: str, gate: LicenseGate) -> _Said:
 
 
 def _budget(place: str, gate: BudgetGate, finding: Finding) -> _Said:
-    bounds = gate.model_dump(exclude={"kind", "hourly_price"}, exclude_none=True)
+    bounds = gate.model_dump(exclude={"kind"}, exclude_none=True)
     return _Said(
         f"does the model stay within {', '.join(f'{what} {bound:g}' for what, bound in bounds.items())}?",
         "by rule: every bound that is written holds, and what was not measured does not",
         "the figure that is missing" if finding.value is None
         else f"{place}.{finding.metric}: {finding.value:.4g} is the figure nearest to its bound, or furthest beyond",
-        f"{layout.TRAIN_REPORT}, {layout.PARITY_REPORT}, {layout.PREDICTIONS}/candidate.jsonl",
+        f"{layout.TRAIN_REPORT}, {layout.PARITY_REPORT}",
     )  # fmt: skip

@@ -1,79 +1,72 @@
-"""Whether dvc.lock is a record of what lies here: of these parameters, this code, these reports."""
+"""Whether dvc.lock is a record of what lies here: of this pipeline, these parameters, this code, these reports."""
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from checks import layout, params_file, plain_yaml
+from checks import layout, params_file
 from checks.errors import EvidenceRefused
+from release import pipeline_lock
+from release.pipeline_lock import Stages
 
 _MODULE = ".py"
 
-# What each stage reads of params.yaml. Written out, so that a thinner dvc.yaml does not ask for less; a test holds
-# it to dvc.yaml.
-READS = {
-    "fetch": ("base", "data"),
-    "prepare": ("prepare",),
-    "validate": ("validate", "prepare"),
-    "train": ("train",),
-    "merge": ("merge",),
-    "evaluate": ("evaluate",),
-    "probe": ("serve.probes", "serve.dtype", "serve.max_input_tokens"),
-    "gate": ("gates", "evaluate.scorers", "base.license", "data.license"),
-}
 
-
-def differences(root: Path, stages: Collection[str] = tuple(READS)) -> list[str]:
-    """One line for each parameter, module or report that one of ``stages`` did not run with as it is now.
+def differences(root: Path, stages: Collection[str] = ()) -> list[str]:
+    """One line for each thing that dvc.lock does not say as dvc.yaml asks it, and for each parameter, module or report
+    that a stage did not run with as it is now; of ``stages`` alone, where some are named.
 
     Outputs that DVC caches are held by the verdict's own digests, but for the probes, which it does not judge. Raises
     ParamsRefused when params.yaml cannot be read.
     """
     said = params_file.document(root / layout.PARAMS)
     try:
-        lock = _mapping(_mapping(plain_yaml.load((root / layout.LOCK).read_text(encoding="utf-8"))).get("stages"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
-        return [f"{layout.LOCK}: no record of this pipeline: {reason}"]
-    found = []
-    for name, keys in READS.items():
-        if name not in stages:
-            continue
-        if not isinstance(ran := lock.get(name), dict):
-            found.append(f"{layout.LOCK}: has no record of {name}")
-            continue
-        recorded = _mapping(_mapping(ran.get("params")).get(layout.PARAMS.as_posix()))
-        for key in keys:
-            if key not in recorded:
-                found.append(f"{layout.LOCK}: {name} ran without {key}")
-            elif _at(said, key) != recorded[key]:
-                found.append(f"{layout.PARAMS}: {key} is not what {name} ran with")
+        pipeline, lock = (_only(_read(root, path), stages) for path in (layout.PIPELINE, layout.LOCK))
+    except EvidenceRefused as refused:
+        return [refused.what]
+    reads = {name: keys for name, keys in pipeline_lock.READS.items() if not stages or name in stages}
+    found = [*pipeline_lock.incomplete(pipeline, lock, reads), *otherwise(said, lock)]
+    for name, ran in lock.items():
         found += _changed(root, name, ran)
     return list(dict.fromkeys(found))
 
 
+def otherwise(said: Mapping[str, Any], lock: Stages) -> Iterator[str]:
+    """One line for each parameter of ``said`` (params.yaml) that is not what a stage ran with, by the lock."""
+    for name, ran in lock.items():
+        for key, value in pipeline_lock.parameters(ran).items():
+            if _at(said, str(key)) != value:
+                yield f"{layout.PARAMS}: {key} is not what {name} ran with"
+
+
 def modules(lock: bytes) -> dict[Path, str]:
     """The modules that the stages ran, and the MD5 of each, by a dvc.lock. Raises EvidenceRefused when it is none."""
-    try:
-        stages = _mapping(_mapping(plain_yaml.load(lock.decode())).get("stages")).values()
-    except (ValueError, yaml.YAMLError) as error:
-        raise EvidenceRefused(f"{layout.LOCK}: is not YAML", "run `lockstep run`, or restore it from git") from error
-    deps = [_mapping(dep) for ran in stages for dep in _list(_mapping(ran).get("deps"))]
-    named = {str(dep.get("path", "")): str(dep.get("md5")) for dep in deps}
+    named = dict(
+        each for ran in pipeline_lock.stages(lock, str(layout.LOCK)).values() for each in pipeline_lock.files(ran)
+    )
     return {Path(path): md5 for path, md5 in sorted(named.items()) if path.endswith(_MODULE)}
 
 
-def _changed(root: Path, stage: str, ran: dict[str, Any]) -> list[str]:
+def _read(root: Path, path: Path) -> Stages:
+    try:
+        return pipeline_lock.stages((root / path).read_bytes(), str(path))
+    except OSError as error:
+        what = f"{path}: no record of this pipeline: {error.strerror}"
+        raise EvidenceRefused(what, "run `lockstep run`, or restore it from git") from error
+
+
+def _only(found: Stages, stages: Collection[str]) -> Stages:
+    return {name: stage for name, stage in found.items() if name in stages} if stages else found
+
+
+def _changed(root: Path, stage: str, ran: Mapping[str, Any]) -> list[str]:
     """Modules, reports and probes that are not what the stage read and wrote."""
     found = []
-    for entry in (*_list(ran.get("deps")), *_list(ran.get("outs"))):
-        path, expected = str(_mapping(entry).get("path", "")), _mapping(entry).get("md5")
+    for path, expected in pipeline_lock.files(ran):
         if not path.endswith(_MODULE) and not path.startswith((f"{layout.REPORTS}/", layout.PROBES.as_posix())):
             continue
-        if str(expected).endswith(".dir"):
+        if expected.endswith(".dir"):
             continue
         try:
             if path.startswith("/") or ".." in Path(path).parts:
@@ -84,14 +77,6 @@ def _changed(root: Path, stage: str, ran: dict[str, Any]) -> list[str]:
         if now != expected:
             found.append(f"{path}: is not what {layout.LOCK} says of {stage}")
     return found
-
-
-def _mapping(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
 
 
 def _at(document: Any, path: str) -> Any:

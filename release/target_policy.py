@@ -1,7 +1,8 @@
 """gate --policy-from: the work tree's evidence under another commit's policy too, so that none judges itself alone.
 
 A pass counts when the gates, the scorers and the test set of that commit give one as well, or when code owners have
-approved the new policy: release/policy/approved.yaml, which only they may change, lists its digest.
+approved the new policy: release/policy/approved.yaml, which only they may change, lists its digest. What no gate can
+judge, such as another base model or serving image, always needs that approval.
 """
 
 import dataclasses
@@ -30,6 +31,8 @@ from release.gate import Held
 from release.run import environment
 
 _TEST = layout.SPLITS / "test.jsonl"
+_NAMED = 3  # paths in a headline
+_KEPT = (layout.PREPARE_REPORT, layout.LOCK, layout.VERDICT)  # one of them is in every record
 _UNKEPT = "failed to load directory"  # what DVC says where a directory's list of files was never pushed
 _ROWLESS: tuple[type[Section], ...] = (DataGate, ParityGate, LicenseGate, BudgetGate)  # kinds that read no test row
 
@@ -77,7 +80,10 @@ class _Prepared(BaseModel):
 
 
 class _Theirs(NamedTuple):
-    """What a commit says of its policy: the parameters and the test split, each None with a change that says why."""
+    """What a commit says of its policy: the parameters and the test split, each None with a change that says why.
+
+    The test split is None without such a change where no run was ever recorded.
+    """
 
     params: Params | None
     test: Digest | None
@@ -164,6 +170,9 @@ def _theirs(root: Path, ref: str, commit: str) -> _Theirs:
     except ParamsRefused as refused:
         unreadable.append(_cannot_be_read(layout.PARAMS, refused.what))
     report = commits.read(root, commit, layout.PREPARE_REPORT)
+    if report is None and (had := next((path for path in _KEPT if commits.touching(root, commit, path)), None)):
+        text = f"{ref}:{layout.PREPARE_REPORT}: is missing, and {ref} once had {had}: its test set is not known"
+        unreadable.append(Change(path=layout.PREPARE_REPORT.as_posix(), old=None, new=None, kind="removed", text=text))
     try:
         test = _Prepared.model_validate_json(report).splits.test.sha256 if report is not None else None
     except ValidationError as error:
@@ -225,7 +234,9 @@ def _decided(
     if target.status != "pass":
         return target.status, f"{target.status} under that of {ref}"
     if unjudged:
-        return "inconclusive", f"what {', '.join(unjudged)} had asked is not in this evidence"
+        more = f" and {len(unjudged) - _NAMED} more" if len(unjudged) > _NAMED else ""
+        named = f"{', '.join(unjudged[:_NAMED])}{more}"
+        return "inconclusive", f"no gate can judge {named}, so code owners must approve the policy"
     return "pass", "pass under both" if changes else "pass"
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from checks import chain, digest, files, gates, layout, scoring
+from checks import digest, files, layout
 from checks.errors import Refusal
 from checks.evidence import MergedFile, ParityReport
 from checks.params import Params
@@ -80,8 +80,11 @@ def ran_also(root: Path, name: str = "stages/extra.py") -> Path:
         stream.write(f"/{name}\n")
     lock = yaml.safe_load((root / layout.LOCK).read_text())
     md5 = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
-    lock["stages"]["gate"].setdefault("deps", []).append({"path": name, "hash": "md5", "md5": md5})
+    lock["stages"]["gate"]["deps"].append({"path": name, "hash": "md5", "md5": md5})
     (root / layout.LOCK).write_text(written(lock))
+    pipeline = yaml.safe_load((root / layout.PIPELINE).read_text())
+    pipeline["stages"]["gate"]["deps"].append(name)
+    (root / layout.PIPELINE).write_text(written(pipeline))
     return path
 
 
@@ -102,8 +105,7 @@ def judge(root: Path, params: Params) -> None:
     """Evaluate the model that is there, and write the verdict."""
     answers = [evidence_tree.predict(row, i < 36) for i, row in enumerate(evidence_tree.rows("test", 40))]
     evidence_tree.evaluated(root, params, answers)
-    verdict = gates.judge(params, chain.gather(root, scoring.digest_of(params.evaluate.scorers)))
-    files.write_json(root / layout.VERDICT, verdict)
+    evidence_tree.judged(root, params)
 
 
 class BaseLayout:

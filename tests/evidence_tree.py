@@ -1,13 +1,13 @@
 """A whole run's record, made of consistent small files: what the gate reads, without a model."""
 
 import functools
-import shutil
+import hashlib
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from checks import digest, files, layout, params_file, scoring
+from checks import chain, digest, files, gates, layout, params_file, scoring
 from checks.evidence import (
     DataReport,
     Earlier,
@@ -33,9 +33,13 @@ from checks.evidence import (
 from checks.gate_kinds import EARLIER
 from checks.params import Params, Source
 from checks.rows import Message, Prediction, Row
+from checks.verdict import Verdict
 from tests.conftest import REPOSITORY, written
 from tests.pipeline_repository import git
 
+_NO_EVIDENCE = {
+    path.as_posix() for path in (layout.SUMMARY, layout.LOSS_CURVE, layout.CONFUSION, layout.PROBES, layout.SEAL)
+}
 LABELS = ("vm", "storage", "network", "acr")
 
 
@@ -137,25 +141,62 @@ def build(root: Path, params: Params, test_rows: int = 40, right: int = 36, **ch
         "top1": 1.0,
     }
     files.write_json(root / layout.PARITY_REPORT, ParityReport(**(parity | change)))
-    if (root / layout.PARAMS).is_file():
-        recorded(root)
     git(root, "init", "--quiet")  # where there is no commit yet, and so no earlier model
     named = {getattr(gate, "against", None) for gate in params.gates.values()}
     absent = {name: "nothing runs yet" for name in EARLIER if name in named}
     files.write_json(root / layout.REFERENCES, ReferencesReport(found={}, absent=absent))
     test = split_rows["test"]
     evaluated(root, params, [predict(row, i < right) for i, row in enumerate(test)])
+    if (root / layout.PARAMS).is_file():
+        recorded(root)
+
+
+def judged(root: Path, params: Params) -> Verdict:
+    """Write the verdict that the gates give, and the lock of a run that gave it."""
+    verdict = gates.judge(params, chain.gather(root, scoring.digest_of(params.evaluate.scorers)))
+    files.write_json(root / layout.VERDICT, verdict)
+    if (root / layout.PARAMS).is_file():
+        recorded(root)
+    return verdict
+
+
+@functools.cache
+def _pipeline() -> dict[str, Any]:
+    """The stages of dvc.yaml; of its modules each keeps its own alone, since no stage runs in these trees."""
+    stages: dict[str, Any] = yaml.safe_load((REPOSITORY / layout.PIPELINE).read_text())["stages"]
+    for name, stage in stages.items():
+        stage["deps"] = [f"stages/{name}.py", *(dep for dep in stage["deps"] if not dep.endswith(".py"))]
+    return stages
 
 
 def recorded(root: Path) -> None:
-    """Write dvc.yaml, and a dvc.lock that says that every stage ran with what params.yaml says."""
-    shutil.copy(REPOSITORY / layout.PIPELINE, root / layout.PIPELINE)
+    """Write dvc.yaml, and a dvc.lock that says that every stage ran with what params.yaml says and made what lies here.
+
+    What a run leaves and no gate reads is written where it is not here, with a line.
+    """
+    (root / layout.PIPELINE).write_text(written({"stages": _pipeline()}))
     document = params_file.document(root / layout.PARAMS)
     stages = {}
-    for name, stage in yaml.safe_load((root / layout.PIPELINE).read_text())["stages"].items():
+    for name, stage in _pipeline().items():
         values = {key: functools.reduce(lambda at, part: at[part], key.split("."), document) for key in stage["params"]}
-        stages[name] = {"cmd": stage["cmd"], "params": {layout.PARAMS.as_posix(): values}}
+        outs = [each for kind in ("outs", "metrics", "plots") for each in stage.get(kind, [])]
+        stages[name] = {
+            "cmd": stage["cmd"],
+            "deps": [_entry(root, path) for path in sorted(stage["deps"])],
+            "params": {layout.PARAMS.as_posix(): values},
+            "outs": [_entry(root, path) for path in sorted(next(iter(o)) if isinstance(o, dict) else o for o in outs)],
+        }
     (root / layout.LOCK).write_text(written({"schema": "2.0", "stages": stages}))
+
+
+def _entry(root: Path, path: str) -> dict[str, Any]:
+    """A file or folder as the lock names it; the hash of a folder is of its name alone."""
+    if not Path(path).suffix:
+        return {"path": path, "hash": "md5", "md5": f"{hashlib.md5(path.encode()).hexdigest()}.dir"}
+    if not (root / path).exists() and (path in _NO_EVIDENCE or path.endswith(".py")):
+        files.write_text(root / path, "# from a run\n")
+    data = (root / path).read_bytes() if (root / path).is_file() else b"gone"
+    return {"path": path, "hash": "md5", "md5": hashlib.md5(data).hexdigest()}
 
 
 def evaluated(root: Path, params: Params, predictions: list[Prediction], **others: list[Prediction]) -> None:

@@ -86,8 +86,8 @@ def prepare(root: Path, edit: Edit = lambda _: None, *, base: bool = True) -> No
         made = key_verbs.new(root, name, roles, key(root, name))
         key_verbs.add_signer(root, name, roles, made.public)
     key_verbs.new(root, "mallory", ("release", "approve"), key(root, "mallory"))
-    keep(root, "signers and environments")
     probed(root, params)
+    keep(root, "signers and environments")
 
 
 def key(root: Path, name: str) -> Path:
@@ -118,8 +118,8 @@ def next_model(root: Path, seed: int, push: str | None = None) -> Release:
     build_tree.weigh(root, build_tree.shards(seed=seed))
     params = params_file.load(root / layout.PARAMS)
     build_tree.judge(root, params)
-    keep(root, f"model {seed}")
     probed(root, params)
+    keep(root, f"model {seed}")
     return release(root, push)
 
 

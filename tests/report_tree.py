@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from checks import chain, digest, files, gates, layout, pointer, scoring
+from checks import digest, files, layout, pointer
 from checks.evidence import DataReport, EvaluationReport, Expectation, Interval, PrepareReport, TrainReport
 from checks.params import Params
 from checks.rows import Prediction, Row
@@ -29,10 +29,11 @@ def document() -> dict[str, Any]:
     """Gates of each kind that a comment speaks of, few and of fixed bounds: the default's may change."""
     value = scaled_down()
     value["validate"]["min_rows"] = {"train": 20, "valid": 4, "test": 100}
+    value["train_budget"] = {"cost": 2.0, "hourly_price": 2.5}
     value["gates"] = {
         "data_is_sound": {"kind": "data"},
         "merge_is_faithful": {"kind": "parity", "max_logprob_diff": 0.4, "min_top1": 0.97},
-        "is_cheap": {"kind": "budget", "cost": 2.0, "hourly_price": 2.5},
+        "is_small": {"kind": "budget", "artifact_mb": 2.0},
         "routes_well": _gate("threshold", at_least=0.6, resolution=0.3),
         "beats_the_base": _gate("improves", against="base", margin=0.0),
         "keeps_up_with_main": _gate("non_inferior", against="main", margin=0.1),
@@ -108,8 +109,7 @@ def record(root: Path, value: dict[str, Any], weights: bytes, right: int, edit: 
 
 def judge(root: Path, params: Params) -> None:
     """Write the verdict that the gates give."""
-    verdict = gates.judge(params, chain.gather(root, scoring.digest_of(params.evaluate.scorers)))
-    files.write_json(root / layout.VERDICT, verdict)
+    evidence_tree.judged(root, params)
 
 
 def promote(root: Path, _of: Path) -> None:

@@ -19,8 +19,8 @@ def make(root: Path) -> Path:
     params = build_tree.make(root)
     made = key_verbs.new(root, SIGNER, ("release", "approve"))
     key_verbs.add_signer(root, SIGNER, ("release", "approve"))
-    build_tree.commit(root, "signers")
     probed(root, params)
+    build_tree.commit(root, "signers")
     served(root, build(root, Options()))
     return made.private
 

@@ -186,7 +186,7 @@ def test_an_index_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
 def _document() -> dict[str, Any]:
     value = report_tree.document()
     value["train"] |= {"epochs": 2, "max_steps": None}
-    value["gates"]["is_cheap"] = {"kind": "budget", "train_minutes": 25, "cost": 2.0, "hourly_price": 2.5}
+    value["train_budget"] = {"train_minutes": 25, "cost": 2.0, "hourly_price": 2.5}
     return value
 
 
@@ -238,7 +238,7 @@ def test_a_training_that_the_record_holds_costs_nothing(root: Path) -> None:
     assert (found.status, found.headline, found.bounds) == ("nothing to train", NOTHING, ())
     assert _lockstep(root) == (0, f"{NOTHING}\n")
     # Not even where its budget would refuse it: it was spent.
-    _change(root, lambda value: value["gates"]["is_cheap"].update(train_minutes=0.1))
+    _change(root, lambda value: value["train_budget"].update(train_minutes=0.1))
     assert _lockstep(root)[0] == 0
 
 
@@ -277,11 +277,11 @@ def test_even_the_low_end_above_a_bound_is_refused_by_name_with_what_to_do(root:
     _epochs(root, 8)  # 40 minutes, 27 at least
     code, told = _lockstep(root)
     assert code == 10
-    assert "is_cheap of params.yaml: train_minutes 40 (26.7 to 60) exceeds 25; train 62% of it (train.epochs" in told
+    assert "params.yaml: train_budget.train_minutes 40 (26.7 to 60) exceeds 25; train 62% of it (train.epochs" in told
     _epochs(root, 7.4)  # 37 minutes, 24.7 at least
     code, told = _lockstep(root)
     assert code == 0
-    assert "note: is_cheap of params.yaml: train_minutes 37 (24.7 to 55.5) likely exceeds 25" in told
+    assert "note: params.yaml: train_budget.train_minutes 37 (24.7 to 55.5) likely exceeds 25" in told
 
 
 def test_a_refusal_is_what_the_comment_says_until_an_estimate_passes(root: Path) -> None:
@@ -290,7 +290,7 @@ def test_a_refusal_is_what_the_comment_says_until_an_estimate_passes(root: Path)
     assert _lockstep(root)[0] == 10
     found = report(root, Options(target="main"))
     assert found.state == "refused"
-    assert found.title.startswith("Estimate refused: over the budget before training: is_cheap of params.yaml: ")
+    assert found.title.startswith("Estimate refused: over the budget before training: params.yaml: train_budget.")
     assert "train 62% of it" in found.text
     _epochs(root, 4)
     report_tree.commit(root, "fewer")
@@ -311,13 +311,13 @@ def test_an_estimate_that_cannot_be_made_leaves_word_too(root: Path) -> None:
 def test_the_targets_budget_is_asked_too(root: Path) -> None:
     def raised(value: dict[str, Any]) -> None:
         value["train"]["epochs"] = 8
-        value["gates"]["is_cheap"]["train_minutes"] = 1000
+        value["train_budget"]["train_minutes"] = 1000
 
     _change(root, raised)
     refused = refusal(estimate(root))
     assert refused is not None
     assert refused.exit_code == 10
-    assert "is_cheap of main:params.yaml: train_minutes" in refused.what
+    assert "main:params.yaml: train_budget.train_minutes" in refused.what
 
 
 def test_json_is_the_answer_and_exits_as_the_table_does(root: Path) -> None:
@@ -334,8 +334,8 @@ def test_a_first_run_has_no_history_and_is_not_refused(root: Path) -> None:
     shutil.rmtree(root / ".git")
     found = estimate(root)
     assert (found.status, found.headline) == ("no estimate", NO_HISTORY)
-    assert {bound.status for bound in found.bounds} == {"asked after training"}
-    assert "the budget is asked after training only" in found.notes
+    assert {bound.status for bound in found.bounds} == {"not estimated"}
+    assert "without an estimate no training is refused" in found.notes
     git(root, "init", "--quiet", "--initial-branch=main")  # and before the first commit
     assert _lockstep(root)[0] == 0
 
@@ -412,7 +412,7 @@ def test_hours_on_a_cpu_are_no_gpu_hours_and_it_says_so(root: Path) -> None:
 
     def asked(value: dict[str, Any]) -> None:
         value["train"]["epochs"] = 4
-        value["gates"]["is_cheap"]["gpu_hours"] = 0.001
+        value["train_budget"]["gpu_hours"] = 0.001
 
     _change(root, asked)
     found = estimate(root)
@@ -498,14 +498,14 @@ def test_the_comment_sets_what_was_to_be_expected_beside_what_it_took(root: Path
     report_tree.record(root, document, b"second", 160, lambda made: _ran(made, seconds=1400.0, epochs=4.0))
     report_tree.commit(root, "four epochs")
     found = next(part.markdown for part in report(root, Options(target="main")).parts if part.name == "cost")
-    assert "- Training: 23.3 min, estimated 20.0 min (13.3 to 30.0), " in found
-    assert "- Cost: 0.98 for 0.39 device hours at 2.50 an hour, estimated 0.84 (0.56 to 1.26)" in found
+    assert "- Training: 23.3 min, estimated 20.0 min (13.3 to 30.0), budget 25 min" in found
+    assert "- Cost: 0.98 for 0.39 device hours at 2.50 an hour, estimated 0.84 (0.56 to 1.26), budget 2.00" in found
 
 
 def test_the_comment_says_nothing_where_nothing_was_trained_or_recorded(root: Path) -> None:
     assert files.read_json(root / layout.TRAIN_REPORT, TrainReport).seconds == SECONDS
     found = next(part.markdown for part in report(root, Options(target="main")).parts if part.name == "cost")
-    assert "- Training: 10.0 min, 4 steps" in found
+    assert "- Training: 10.0 min, budget 25 min, 4 steps" in found
     assert "estimated" not in found
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from checks import chain, files, gate_kinds, gates, layout, scoring
+from checks import files, gate_kinds, layout
 from checks.gate_kinds import Gate
 from checks.verdict import Finding, Verdict
 from release import explain
@@ -33,7 +33,7 @@ GATES: dict[str, dict[str, Any]] = {
         "max_near_duplicate_share": 0.02,
     },
     "license": {"kind": "license", "allow": ["MIT", "Apache-2.0"], "adapter": "Apache-2.0", "commercial": True},
-    "budget": {"kind": "budget", "artifact_mb": 600, "train_minutes": 30},
+    "budget": {"kind": "budget", "artifact_mb": 600, "parameters_millions": 200},
 }  # fmt: skip
 # What the question must say of each gate: its own numbers.
 NUMBERS: dict[str, tuple[str, ...]] = {
@@ -47,7 +47,7 @@ NUMBERS: dict[str, tuple[str, ...]] = {
     "parity": ("0.25 nats", "97.0%"),
     "unseen": ("13 words", "1.0%", "2.0%", "5-character", "0.8"),
     "license": ("Apache-2.0", "commercially", "MIT"),
-    "budget": ("artifact_mb 600", "train_minutes 30"),
+    "budget": ("artifact_mb 600", "parameters_millions 200"),
 }
 
 
@@ -69,8 +69,7 @@ def run(tmp_path: Path, document: dict) -> Path:
     write_params(tmp_path, document)
     params = as_params(document)
     evidence_tree.build(tmp_path, params, 200, 180)
-    evidence = chain.gather(tmp_path, scoring.digest_of(params.evaluate.scorers))
-    files.write_json(tmp_path / layout.VERDICT, gates.judge(params, evidence))
+    evidence_tree.judged(tmp_path, params)
     return tmp_path
 
 
@@ -137,7 +136,7 @@ def test_what_would_pass_is_said_with_the_field_that_says_it(document: dict) -> 
     assert "every gates.it.margin is cleared" in change("keeps", **paired)
     assert "the rows of that slice clear" in change("slices", **lost, slice="create")
     assert "about 700 rows like these would tell" in change("keeps", **paired, rows_needed=700)
-    assert "gates.it.cost: 4 is the figure" in change("budget", metric="cost", value=4.0)
+    assert "gates.it.artifact_mb: 4 is the figure" in change("budget", metric="artifact_mb", value=4.0)
 
 
 def test_the_command_prints_five_lines_and_exits_with_0_whatever_the_gate_says(tmp_path: Path, document: dict) -> None:
@@ -145,8 +144,7 @@ def test_the_command_prints_five_lines_and_exits_with_0_whatever_the_gate_says(t
     write_params(tmp_path, document)
     params = as_params(document)
     evidence_tree.build(tmp_path, params, 40, 5)
-    evidence = chain.gather(tmp_path, scoring.digest_of(params.evaluate.scorers))
-    files.write_json(tmp_path / layout.VERDICT, gates.judge(params, evidence))
+    evidence_tree.judged(tmp_path, params)
     code, output = _lockstep(tmp_path, "--explain", "routes")
     assert code == 0
     assert [line.split()[0] for line in output.splitlines()] == ["asks", "found", "decided", "change", "look"]

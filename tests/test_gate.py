@@ -10,16 +10,16 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from checks import chain, digest, files, gates, layout, params_file, scoring
+from checks import digest, files, layout, params_file
 from checks.evidence import NoiseReport
 from checks.params import Params
 from checks.rows import Prediction
 from checks.verdict import Finding, Status, Verdict, combine
-from release import tables
+from release import pipeline_lock, tables
 from release.cli import main
 from stages.gate import gate
 from tests import evidence_tree
-from tests.conftest import as_params, scaled_down, written
+from tests.conftest import REPOSITORY, as_params, scaled_down, written
 
 
 def _write_params(root: Path, document: dict) -> Params:
@@ -28,9 +28,7 @@ def _write_params(root: Path, document: dict) -> Params:
 
 
 def _verdict(root: Path, params: Params) -> Verdict:
-    verdict = gates.judge(params, chain.gather(root, scoring.digest_of(params.evaluate.scorers)))
-    files.write_json(root / layout.VERDICT, verdict)
-    return verdict
+    return evidence_tree.judged(root, params)
 
 
 def _finding(verdict: Verdict, name: str) -> Finding:
@@ -44,6 +42,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     params = _write_params(root, scaled_down())
     evidence_tree.build(root, params)
     gate(params, root)
+    evidence_tree.recorded(root)
     assert files.read_json(root / layout.VERDICT, Verdict).status == "pass"
     return root
 
@@ -328,6 +327,143 @@ def _drop_gate(path: Path, name: str) -> None:
     document = yaml.safe_load(path.read_text())
     del document["gates"][name]
     path.write_text(yaml.safe_dump(document))
+
+
+def _rewrite(name: str, change: Callable[[dict], object]) -> Callable[[Path], None]:
+    """An edit of the stages of dvc.yaml or dvc.lock."""
+
+    def edit(root: Path) -> None:
+        value = yaml.safe_load((root / name).read_text())
+        change(value["stages"])
+        (root / name).write_text(written(value))
+
+    return edit
+
+
+def _in_lock(change: Callable[[dict], object]) -> Callable[[Path], None]:
+    return _rewrite("dvc.lock", change)
+
+
+def _in_both(change: Callable[[dict], object]) -> Callable[[Path], None]:
+    """The same thinning of both files."""
+
+    def edit(root: Path) -> None:
+        for name in ("dvc.yaml", "dvc.lock"):
+            _rewrite(name, change)(root)
+
+    return edit
+
+
+def _drop(stage: str, kind: str, path: str) -> Callable[[dict], object]:
+    return lambda stages: stages[stage][kind].remove(next(e for e in stages[stage][kind] if e["path"] == path))
+
+
+def _add(stage: str, kind: str, **entry: str) -> Callable[[dict], object]:
+    return lambda stages: stages[stage][kind].append(entry)
+
+
+def _of(stage: str, kind: str, path: str, **change: object) -> Callable[[dict], object]:
+    return lambda stages: next(e for e in stages[stage][kind] if e["path"] == path).update(change)
+
+
+MD5 = "0" * 32
+# A record that DVC did not write, each with the line that says so. Only the cut ones changed a file that is hashed.
+LOCKS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no dependencies at all": (
+        _in_lock(lambda stages: [stage.pop("deps") for stage in stages.values()]), "dvc.lock: fetch does not have stages/fetch.py among its deps",
+    ),
+    "no outputs at all": (
+        _in_lock(lambda stages: [stage.pop("outs") for stage in stages.values()]), "dvc.lock: train does not have reports/train.json among its outs",
+    ),
+    "another command": (
+        _in_lock(lambda stages: stages["evaluate"].update(cmd="cp better.json reports/evaluation.json")),
+        "dvc.lock: evaluate ran cp better.json reports/evaluation.json, not python -m stages.evaluate",
+    ),
+    "no command": (_in_lock(lambda stages: stages["train"].pop("cmd")), "dvc.lock: train ran None, not python -m"),
+    "a module left out": (_in_lock(_drop("gate", "deps", "stages/gate.py")), "dvc.lock: gate does not have stages/gate.py among its deps"),
+    "a folder left out": (_in_lock(_drop("train", "deps", "models/base")), "dvc.lock: train does not have models/base among its deps"),
+    "weights left out": (_in_lock(_drop("merge", "outs", "models/merged")), "dvc.lock: merge does not have models/merged among its outs"),
+    "a dependency more": (
+        _in_lock(_add("train", "deps", path="data/extra", hash="md5", md5=MD5)),
+        "dvc.lock: train has data/extra among its deps, and dvc.yaml does not",
+    ),
+    "an output more": (
+        _in_lock(_add("train", "outs", path="models/other", hash="md5", md5=MD5)),
+        "dvc.lock: train has models/other among its outs, and dvc.yaml does not",
+    ),
+    "a dependency twice": (
+        _in_lock(_add("merge", "deps", path="models/base", hash="md5", md5=f"{MD5}.dir")),
+        "dvc.lock: merge has models/base twice among its deps",
+    ),
+    "a folder without its hash": (
+        _in_lock(_of("train", "deps", "data/splits", md5=None)), "dvc.lock: train does not say the MD5 of data/splits",
+    ),
+    "a hash of another kind": (
+        _in_lock(_of("train", "deps", "data/splits", hash="crc")), "dvc.lock: train does not say the MD5 of data/splits",
+    ),
+    "weights that merge did not write": (
+        _in_lock(_of("evaluate", "deps", "models/merged", md5=f"{MD5}.dir")),
+        "dvc.lock: models/merged of evaluate is not the one of merge",
+    ),
+    "a parameter that evaluate did not run with": (
+        _in_lock(lambda stages: stages["evaluate"]["params"]["params.yaml"]["evaluate"].update(max_new_tokens=1)),
+        "params.yaml: evaluate is not what evaluate ran with",
+    ),
+    "a parameter more": (
+        _in_lock(lambda stages: stages["merge"]["params"]["params.yaml"].update(tracking={})),
+        "dvc.lock: merge ran with tracking, and dvc.yaml names no such parameter",
+    ),
+    "a stage more": (
+        _in_lock(lambda stages: stages.update(forge={"cmd": "true"})), "dvc.lock: has a stage forge, and dvc.yaml has none",
+    ),
+    "a stage that is no mapping": (_in_lock(lambda stages: stages.update(train=[])), "dvc.lock: no record of this pipeline"),
+    "a team's own stage that never ran": (
+        _rewrite("dvc.yaml", lambda stages: stages.update(mine={"cmd": "true"})), "dvc.lock: has no record of mine",
+    ),
+    "a pipeline without a stage": (_in_both(lambda stages: stages.pop("validate")), "dvc.yaml: has no stage validate"),
+    "a pipeline that reads less": (
+        _rewrite("dvc.yaml", lambda stages: stages["gate"].update(params=["gates"])), "dvc.yaml: gate does not read evaluate.scorers",
+    ),
+    "a pipeline that does not name a stage's code": (
+        _rewrite("dvc.yaml", lambda stages: stages["train"]["deps"].remove("stages/train.py")),
+        "dvc.yaml: train does not depend on stages/train.py",
+    ),
+    "a pipeline that only DVC can read": (
+        _rewrite("dvc.yaml", lambda stages: stages["train"].update(foreach=["a"])),
+        "dvc.yaml: train: foreach cannot be held to dvc.lock",
+    ),
+    "a pipeline with a template": (
+        _rewrite("dvc.yaml", lambda stages: stages["train"].update(cmd="${run}")), "dvc.yaml: train: ${…} cannot be held",
+    ),
+    "no pipeline": (lambda root: (root / "dvc.yaml").unlink(), "dvc.yaml: no record of this pipeline"),
+    "a pipeline that is no YAML": (lambda root: (root / "dvc.yaml").write_text("{"), "dvc.yaml: no record of this pipeline"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("forgery", LOCKS)
+def test_a_lock_that_dvc_did_not_write_makes_the_verdict_void(run: Path, forgery: str) -> None:
+    forge, line = LOCKS[forgery]
+    forge(run)
+    code, output = _lockstep(run, "gate")
+    assert code == 8, output
+    assert line in output
+    assert "Traceback" not in output
+
+
+def test_the_lock_of_this_repository_says_all_that_its_pipeline_asks() -> None:
+    """DVC wrote it."""
+    stages = [
+        pipeline_lock.stages((REPOSITORY / path).read_bytes(), str(path)) for path in (layout.PIPELINE, layout.LOCK)
+    ]
+    assert pipeline_lock.incomplete(*stages) == []
+
+
+@pytest.mark.parametrize("path", ["reports/metrics.json", "reports/references.json"])
+def test_a_report_that_is_missing_leaves_nothing_to_judge(run: Path, document: dict, path: str) -> None:
+    (run / path).unlink()
+    verdict = _verdict(run, as_params(document))
+    assert {finding.status for finding in verdict.findings} == {"fail"}
+    assert all(path in finding.reason for finding in verdict.findings)
 
 
 @pytest.mark.parametrize("tamper", TAMPERS)

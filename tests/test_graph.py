@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from release import record
+from release import pipeline_lock
 from tests.conftest import REPOSITORY
 
 STAGES: dict = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
@@ -56,7 +56,7 @@ def closure(path: Path) -> set[str]:
 
 
 def test_the_gate_knows_which_parameters_each_stage_reads() -> None:
-    assert {name: tuple(stage["params"]) for name, stage in STAGES.items()} == record.READS
+    assert {name: tuple(stage["params"]) for name, stage in STAGES.items()} == pipeline_lock.READS
 
 
 @pytest.mark.parametrize("stage", sorted(STAGES))

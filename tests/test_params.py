@@ -123,9 +123,34 @@ FAULTS = {
     ),
     "a gate against nothing evaluated": ("against: base", "against: oracle", "gates.beats_the_base.against: 'oracle'"),
     "a budget that asks nothing": (
-        "    parameters_millions: 150\n    artifact_mb: 300\n    train_minutes: 60\n    latency_p95_seconds: 30\n    gpu_hours: 1\n",
+        "    parameters_millions: 150\n    artifact_mb: 300\n",
         "",
         "asks nothing",
+    ),
+    "a gate on the time of training": (
+        "    artifact_mb: 300\n",
+        "    artifact_mb: 300\n    train_minutes: 60\n",
+        r"gates.fits_the_budget.train_minutes: is no parameter any more; move it to the section train_budget",
+    ),
+    "a gate on money": (
+        "    artifact_mb: 300\n",
+        "    artifact_mb: 300\n    cost: 1\n    hourly_price: 2\n",
+        r"gates.fits_the_budget.cost: is no parameter any more; move it to the section train_budget",
+    ),
+    "a gate on the time of answers": (
+        "    artifact_mb: 300\n",
+        "    artifact_mb: 300\n    latency_p95_seconds: 30\n",
+        r"gates.fits_the_budget.latency_p95_seconds: is no parameter any more; remove it: no gate asks the latency",
+    ),
+    "a bound on the time of whatever machine verifies": (
+        "    margin: 0.01\n",
+        "    margin: 0.01\n    p95_seconds: 5\n",
+        r"serve.verify.p95_seconds: is no parameter any more; remove it: `lockstep verify` measures and shows",
+    ),
+    "a cost without a price": (
+        "  gpu_hours: 1\n",
+        "  gpu_hours: 1\n  cost: 5\n",
+        r"train_budget: cost: cannot be estimated without hourly_price; write hourly_price too",
     ),
     "a confidence that is a coin's": (
         "confidence: 0.95\n    resolution",

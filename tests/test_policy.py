@@ -1,8 +1,10 @@
-"""Policies: which difference asks for less, and that no field is without a direction."""
+"""Policies: that every parameter is policy unless it is declared not to be, and which difference asks for less."""
 
 import copy
+import functools
+import re
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -11,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from checks import gate_kinds, policy
-from checks.params import Environment, Evaluate, MergeParity, Params, Probes, Validate, Verify
+from checks import params as params_module
+from checks.params import Params
 from checks.policy import Policy
-from checks.sections import Section
+from checks.sections import Agreement, Section
 from tests.conftest import REPOSITORY
 
 DEFAULT: dict[str, Any] = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
@@ -33,10 +36,7 @@ GATES: dict[str, dict[str, Any]] = {
         "max_near_duplicate_share": 0.01,
     },
     "license": {"kind": "license", "allow": ["MIT", "Apache-2.0"], "adapter": "Apache-2.0", "commercial": True},
-    "budget": {
-        "kind": "budget", "parameters_millions": 200, "artifact_mb": 600, "train_minutes": 30,
-        "latency_p95_seconds": 2, "gpu_hours": 1, "cost": 3, "hourly_price": 2.5,
-    },
+    "budget": {"kind": "budget", "parameters_millions": 200, "artifact_mb": 600},
 }  # fmt: skip
 
 
@@ -46,6 +46,7 @@ def _document() -> dict[str, Any]:
     document["gates"] = copy.deepcopy(GATES)
     document["evaluate"]["scorers"] = [{"kind": "exact-match"}, {"kind": "token-f1"}]
     document["validate"]["min_rows"]["test"] = 1000  # enough for every threshold here
+    document["train_budget"] = {"train_minutes": 30, "gpu_hours": 1, "cost": 3, "hourly_price": 2.5}
     document["promote"]["environments"]["production"] |= {
         "soak_hours": 24, "approvals": 1, "runtimes": ["tgi"], "verified": ["container"],
     }  # fmt: skip
@@ -98,11 +99,10 @@ DIRECTIONS: list[tuple[str, Any, Any]] = [
     ("gates.license.commercial", False, None),
     ("gates.budget.parameters_millions", 300, 100),
     ("gates.budget.artifact_mb", 700, 500),
-    ("gates.budget.train_minutes", 60, 20),
-    ("gates.budget.latency_p95_seconds", 3, 1),
-    ("gates.budget.gpu_hours", 2, 0.5),
-    ("gates.budget.cost", 5, 1),
-    ("gates.budget.hourly_price", 1, 5),
+    ("train_budget.train_minutes", 60, 20),
+    ("train_budget.gpu_hours", 2, 0.5),
+    ("train_budget.cost", 5, 1),
+    ("train_budget.hourly_price", 1, 5),
     ("validate.min_rows.train", 1000, 2000),
     ("validate.min_rows.valid", 50, 120),
     ("validate.min_rows.test", 900, 1100),
@@ -119,7 +119,6 @@ DIRECTIONS: list[tuple[str, Any, Any]] = [
     ("serve.verify.max_logprob_diff", 1.0, 0.1),
     ("serve.verify.near_tie", 1.0, 0.1),
     ("serve.verify.margin", 0.5, 0.0),
-    ("serve.verify.p95_seconds", 60, 1),
     ("serve.verify.start_seconds", 900, 60),
     ("serve.verify.drain_seconds", 900, 60),
     ("promote.environments.production.soak_hours", 1, 48),
@@ -130,6 +129,27 @@ DIRECTIONS: list[tuple[str, Any, Any]] = [
     ("evaluate.baselines", ["majority"], None),
 ]
 INCOMPARABLE: list[tuple[str, Any]] = [
+    ("base.uri", "hf://someone/else@0123456789abcdef"),
+    ("base.sha256", "0" * 64),
+    ("base.license", "MIT"),
+    ("data.uri", "pypi://azure-cli==2.90.0/azure/cli/command_modules"),
+    ("data.sha256", "0" * 64),
+    ("data.license", "Apache-2.0"),
+    ("prepare.loader.instruction", "Answer."),
+    ("prepare.loader.rows_per_service", 10),
+    ("prepare.rules", ["drop-duplicates"]),
+    ("prepare.max_prompt_words", 90),
+    ("prepare.near_duplicates.similarity", 0.9),
+    ("serve.name", "other"),
+    ("serve.runtime", "vllm"),
+    ("serve.base", "ghcr.io/somebody/server:1@sha256:" + "0" * 64),
+    ("serve.source", "https://example.invalid/"),
+    ("serve.dtype", "fp16"),
+    ("serve.max_input_tokens", 512),
+    ("serve.max_total_tokens", 2048),
+    ("serve.max_concurrent_requests", 1),
+    ("promote.repository", "https://example.invalid/environments.git"),
+    ("promote.branch", "elsewhere"),
     ("gates.routes.metric", "token-f1"),
     ("gates.beats.metric", "token-f1"),
     ("gates.beats.against", "majority"),
@@ -168,13 +188,16 @@ def test_what_cannot_be_compared_counts_as_changed(path: str, value: Any) -> Non
     assert (change.path, change.kind, change.needs_approval) == (path, "changed", True)
 
 
-@pytest.mark.parametrize("bound", ["parameters_millions", "artifact_mb", "train_minutes", "latency_p95_seconds"])
+@pytest.mark.parametrize(
+    "bound", ["gates.budget.parameters_millions", "gates.budget.artifact_mb", "train_budget.train_minutes"]
+)
 def test_a_bound_that_is_dropped_is_removed_and_one_that_appears_is_added(bound: str) -> None:
     document = _document()
-    del document["gates"]["budget"][bound]
+    *parents, last = bound.split(".")
+    del functools.reduce(lambda at, part: at[part], parents, document)[last]
     before, after = _policy(_document()), _policy(document)
     (gone,), (come,) = policy.changes(before, after), policy.changes(after, before)
-    assert (gone.path, gone.kind, gone.needs_approval) == (f"gates.budget.{bound}", "removed", True)
+    assert (gone.path, gone.kind, gone.needs_approval) == (bound, "removed", True)
     assert (come.kind, come.needs_approval) == ("added", False)
 
 
@@ -264,23 +287,119 @@ def test_bounds_that_earlier_stages_held_are_not_answered_by_judging_again() -> 
     for path in ("validate.max_prompt_tokens", "merge.parity.prompts", "evaluate.base_prompt.shots"):
         (change,) = _changed(_set(path, 99 if path.startswith("validate") else 3))
         assert not change.is_judged
+    for path, value in INCOMPARABLE:
+        (change,) = _changed(_set(path, value))
+        assert change.is_judged == path.startswith("gates."), path
     (change,) = _changed(_set("gates.routes.at_least", 0.5))
     assert change.is_judged
 
 
-def test_changes_that_need_approval_come_first() -> None:
-    def both(document: dict[str, Any]) -> None:
+def test_changes_that_ask_for_less_come_first_then_others_that_need_approval() -> None:
+    def several(document: dict[str, Any]) -> None:
+        document["base"]["sha256"] = "0" * 64
         document["gates"]["routes"]["confidence"] = 0.96
         document["gates"]["seen"]["ngram"] = 20
 
-    assert [change.needs_approval for change in _changed(both)] == [True, False]
+    assert [change.kind for change in _changed(several)] == ["weaker", "changed", "stronger"]
 
 
-def test_what_decides_nothing_is_no_policy() -> None:
-    document = _document()
-    document["train"]["learning_rate"], document["evaluate"]["batch_tokens"] = 0.001, 64
-    assert policy.changes(_policy(_document()), _policy(document)) == ()
-    assert _policy(document).digest == _policy(_document()).digest
+# Every parameter
+
+
+def _full() -> list[Params]:
+    """Parameters in which, together, every field of every kind is written."""
+    table = _document()
+    columns = {"prompt": "a", "reference": "b", "id": "c", "slice": "d", "group": "e"}
+    table["prepare"]["loader"] = {"kind": "table", "files": "*.csv", "columns": columns, "instruction": "Route."}
+    messages = copy.deepcopy(table)
+    messages["prepare"]["loader"]["columns"] = {"messages": "a"}
+    regex = _document()
+    regex["evaluate"]["scorers"].append({"kind": "regex", "pattern": "a+"})
+    return [Params.model_validate(each) for each in (_document(), table, messages, regex)]
+
+
+Path_ = tuple[str | int, ...]
+
+
+def _leaves(value: Any, path: Path_ = ()) -> Iterator[Path_]:
+    """Paths, by attribute, key or place in a list, of everything that is no section, mapping or list of sections."""
+    if isinstance(value, Section):
+        for name in set(type(value).model_fields) - {"kind"}:  # of another kind is another section: tested apart
+            yield from _leaves(getattr(value, name), (*path, name))
+    elif isinstance(value, dict):
+        for name, each in value.items():
+            yield from _leaves(each, (*path, name))
+    elif isinstance(value, tuple) and any(isinstance(each, Section) for each in value):
+        for place, each in enumerate(value):
+            yield from _leaves(each, (*path, place))
+    else:
+        yield path
+
+
+def _edited(value: Any, path: Path_) -> Any:
+    """``value`` with another value at ``path``; unchecked, so that any field can be changed alone."""
+    if not path:
+        return _other(value)
+    first, *rest = path
+    if isinstance(value, Section):
+        return value.model_copy(update={str(first): _edited(getattr(value, str(first)), tuple(rest))})
+    if isinstance(value, dict):
+        return value | {first: _edited(value[first], tuple(rest))}
+    return (*value[:first], _edited(value[int(first)], tuple(rest)), *value[int(first) + 1 :])
+
+
+def _other(value: Any) -> Any:
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return value + 1
+    return (*value, "x") if isinstance(value, tuple) else "x" if value is None else f"{value}x"
+
+
+def _written(path: Path_) -> str:
+    return ".".join(str(part) for part in path).removesuffix("_").replace("validate_.", "validate.")
+
+
+@pytest.mark.filterwarnings("ignore:Pydantic serializer")  # of values that are no value of their field
+@pytest.mark.parametrize("params", _full())
+def test_every_parameter_is_policy_unless_it_is_declared_not_to_be(params: Params) -> None:
+    """A new field is in this walk: whoever adds one need do nothing for it to be policy."""
+    before, seen = Policy(params, OLD_TEST), set()
+    for path in _leaves(params):
+        written = _written(path)
+        exempt = {each for each in policy.EXEMPT if written == each or written.startswith(f"{each}.")}
+        seen |= exempt
+        after = Policy(_edited(params, path), OLD_TEST)
+        found = policy.changes(before, after)
+        assert (before.digest == after.digest) == (found == ()) == bool(exempt), written
+    assert seen == set(policy.EXEMPT), "an exemption names no parameter"
+
+
+def test_the_walk_reaches_every_section_that_params_yaml_is_made_of() -> None:
+    reached: set[type[Section]] = set()
+
+    def types(value: Any) -> None:
+        if isinstance(value, Section):
+            reached.add(type(value))
+            value = dict(value)
+        for each in value.values() if isinstance(value, dict) else value if isinstance(value, tuple) else ():
+            types(each)
+
+    for params in _full():
+        types(params)
+    known, pending = set[type[Section]](), list(Section.__subclasses__())
+    while pending:
+        known.add(each := pending.pop())
+        pending += each.__subclasses__()
+    kindred = {params_module.EditSimilarity, params_module.JsonValid}  # have no field but their kind
+    assert {each for each in known if each.__module__.startswith("checks.")} - reached == {Agreement, *kindred}
+
+
+def test_the_documentation_lists_what_is_no_policy() -> None:
+    text = (REPOSITORY / "docs" / "gates.md").read_text()
+    rows = re.findall(r"^\| `([a-z_.]+)` \| (.+) \|$", text.partition("## Whose policy")[2], re.MULTILINE)
+    assert dict(rows) == dict(policy.EXEMPT)
+    assert all(reason.endswith(".") for reason in policy.EXEMPT.values())
 
 
 def test_a_value_cannot_break_out_of_its_line() -> None:
@@ -316,18 +435,6 @@ def _kinds() -> list[type[Section]]:
     return list(kinds)
 
 
-def _reached(section: type[Section]) -> set[type[Section]]:
-    """``section`` and the sections that its fields hold."""
-    found = {section}
-    for name, field in section.model_fields.items():
-        if name in policy.APART.get(section, ()):
-            continue
-        for part in (field.annotation, *typing.get_args(field.annotation)):
-            if isinstance(part, type) and issubclass(part, Section):
-                found |= _reached(part)
-    return found
-
-
 def test_an_environment_that_goes_or_comes_needs_approval() -> None:
     (gone,) = _changed(lambda document: document["promote"]["environments"].pop("production"))
     assert (gone.path, gone.kind, gone.needs_approval) == ("promote.environments.production", "removed", True)
@@ -336,18 +443,14 @@ def test_an_environment_that_goes_or_comes_needs_approval() -> None:
     assert (come.path, come.needs_approval) == ("promote.environments.canary", True)
 
 
-def test_every_field_of_every_kind_has_a_direction() -> None:
-    roots: list[type[Section]] = [*_kinds(), Validate, MergeParity, Evaluate, Probes, Verify, Environment]
-    sections = {found for root in roots for found in _reached(root)}
-    assert set(policy.STRICTER) == sections
-    for section in sections:
-        apart = policy.APART.get(section, frozenset())
-        assert set(section.model_fields) - apart - {"kind"} == set(policy.STRICTER[section]), section.__name__
+def test_every_direction_is_of_a_field_that_there_is() -> None:
+    for section, directions in policy.STRICTER.items():
+        assert set(directions) <= set(section.model_fields), section.__name__
 
 
 def test_the_tables_of_this_test_name_every_field_with_a_direction() -> None:
     named = {path for path, *_ in DIRECTIONS + INCOMPARABLE}
-    kinds = {gate.kind: type(gate) for gate in _policy(_document()).gates.values()}
+    kinds = {gate.kind: type(gate) for gate in _policy(_document()).params.gates.values()}
     assert set(kinds.values()) == set(_kinds())
     wanted = set()
     for name, values in GATES.items():
@@ -357,3 +460,5 @@ def test_the_tables_of_this_test_name_every_field_with_a_direction() -> None:
     # the second threshold is here for its at_most
     wanted -= {f"gates.few_errors.{field}" for field in ("metric", "confidence", "resolution")}
     assert wanted <= named
+    fields = {path.rpartition(".")[2] for path, *_ in DIRECTIONS}
+    assert {name for section in policy.STRICTER.values() for name, way in section.items() if way != "section"} <= fields

@@ -86,9 +86,9 @@ def _elsewhere(root: Path) -> None:
 
 NOT_FINITE = TrainingRefused("the loss is not finite at step 12", "lower train.learning_rate, or raise train.warmup")
 OVER = VerdictFailed(
-    "over the budget before training: is_cheap of params.yaml: train_minutes 40 (26.7 to 60) exceeds 25",
+    "over the budget before training: params.yaml: train_budget.train_minutes 40 (26.7 to 60) exceeds 25",
     "train 62% of it (train.epochs or max_steps), or let code owners raise the bound",
-    ("is_cheap of main:params.yaml: cost 3.1 (2.2 to 4.6) exceeds 2",),
+    ("main:params.yaml: train_budget.cost 3.1 (2.2 to 4.6) exceeds 2",),
 )
 
 # Outcome, how it is made, state, status, whether the check passes.
@@ -162,7 +162,7 @@ def test_only_a_pass_that_holds_passes(name: str, made: dict[str, Report]) -> No
         ("void", ["Void", "data/predictions/candidate.jsonl"]),
         ("bad-data", ["Data refused: 1 of 2 expectations fail", "no verdict"]),
         ("refused", ["❌ **train refused**: the loss is not finite at step 12"]),
-        ("refused-estimate", ["❌ **Estimate refused**: ", "is_cheap", "train_minutes 40"]),
+        ("refused-estimate", ["❌ **Estimate refused**: ", "train_budget", "train_minutes 40"]),
         ("not-landed", ["Pass, and the record is not on the branch", "does not have, as judged", "`dvc.lock`"]),
         ("recorded", ["Pass as recorded, not asked again here"]),
     ],

@@ -67,9 +67,11 @@ def test_what_a_stage_said_is_the_first_line_the_title_and_what_to_do(root: Path
 
 
 def test_an_estimate_over_the_budget_is_called_by_its_name(root: Path) -> None:
-    leave(root, "estimate", VerdictFailed("over the budget before training: is_cheap, 40 exceeds 25", "train less"))
+    leave(
+        root, "estimate", VerdictFailed("over the budget before training: train_minutes, 40 exceeds 25", "train less")
+    )
     found = report(root, FOR)
-    assert first(found) == "❌ **Estimate refused**: over the budget before training: is_cheap, 40 exceeds 25"
+    assert first(found) == "❌ **Estimate refused**: over the budget before training: train_minutes, 40 exceeds 25"
     assert "lockstep estimate" in found.text.partition("Do it again on your machine")[2]
 
 

@@ -73,8 +73,8 @@ def moved(engine: Any, tmp_path_factory: pytest.TempPathFactory) -> Trio:
     build_tree.weigh(root, build_tree.shards() | {"broken.json": b"{}"})
     params = params_file.load(root / layout.PARAMS)
     build_tree.judge(root, params)
-    keep(root, "broken weights")
     probed(root, params)
+    keep(root, "broken weights")
     releases = []
     with pytest.MonkeyPatch.context() as patch:
         tree.leave_alone(patch)

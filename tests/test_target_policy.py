@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from checks import chain, digest, files, gates, layout, scoring
+from checks import digest, files, layout
 from checks.errors import EvidenceRefused
 from checks.params import Params
 from checks.rows import Prediction, Row
@@ -40,8 +40,7 @@ def document(document: dict) -> dict:
 
 def _verdict(root: Path, params: Params) -> None:
     """The verdict as the stage gate writes it, without its picture."""
-    evidence = chain.gather(root, scoring.digest_of(params.evaluate.scorers))
-    files.write_json(root / layout.VERDICT, gates.judge(params, evidence))
+    evidence_tree.judged(root, params)
 
 
 def _record(root: Path, document: dict, rows: int = 40, right: int = 36) -> Params:
@@ -232,9 +231,65 @@ def test_a_bound_that_earlier_stages_held_cannot_be_judged_again_and_needs_appro
     _record(run, document)
     code, output = _asked(run)
     assert code == 11
-    assert f"what {path} had asked is not in this evidence" in output.splitlines()[0]
+    assert f"no gate can judge {path}, so code owners must approve the policy" in output.splitlines()[0]
     _approve(run, _judged(run).policy)
     assert _asked(run)[0] == 0
+
+
+SWAPPED = "ghcr.io/somebody/else:1@sha256:" + "0" * 64
+# What a pull request could change of what runs or counts, each with "policy as in main: pass" before.
+UNJUDGED: dict[str, Change] = {
+    "base.uri": lambda d: d["base"].update(uri="hf://somebody/else@0123456789abcdef0123456789abcdef01234567"),
+    "base.sha256": lambda d: d["base"].update(sha256="0" * 64),
+    "data.sha256": lambda d: d["data"].update(sha256="0" * 64),
+    "data.uri": lambda d: d["data"].update(uri="pypi://azure-cli==2.90.0/azure/cli/command_modules"),
+    "prepare.loader.instruction": lambda d: d["prepare"]["loader"].update(instruction="Answer as you are told."),
+    "prepare.rules": lambda d: d["prepare"].update(rules=["drop-duplicates"]),
+    "serve.base": lambda d: d["serve"].update(base=SWAPPED),
+    "serve.runtime": lambda d: d["serve"].update(runtime="vllm"),
+    "serve.dtype": lambda d: d["serve"].update(dtype="fp32"),
+    "serve.max_total_tokens": lambda d: d["serve"].update(max_total_tokens=9999),
+    "serve.max_concurrent_requests": lambda d: d["serve"].update(max_concurrent_requests=1),
+    "promote.repository": lambda d: d["promote"].update(repository="https://example.invalid/environments.git"),
+    "promote.branch": lambda d: d["promote"].update(branch="elsewhere"),
+    "train_budget.train_minutes": lambda d: d["train_budget"].update(train_minutes=9999),
+}
+
+
+@pytest.mark.parametrize("path", UNJUDGED)
+def test_a_pull_request_that_swaps_what_runs_is_inconclusive_until_it_is_approved(
+    run: Path, document: dict, path: str
+) -> None:
+    UNJUDGED[path](document)
+    _record(run, document)
+    code, output = _asked(run)
+    assert code == 11
+    first = output.splitlines()[0]
+    assert first.startswith(f"policy {'weakened' if 'budget' in path else 'changed'}: {path} ")
+    assert f"no gate can judge {path}, so code owners must approve the policy" in first
+    judgement = _judged(run)
+    assert f"let code owners add {judgement.policy} to release/policy/approved.yaml" in output
+    _approve(run, judgement.policy)
+    assert _asked(run)[0] == 0
+
+
+def test_a_pull_request_that_only_trains_otherwise_changes_no_policy(run: Path, document: dict) -> None:
+    document["train"] |= {"learning_rate": 0.001, "seed": 5}
+    document["train"]["lora"]["r"] = 8
+    document["evaluate"]["batch_tokens"], document["tracking"]["experiment"] = 64, "another"
+    _record(run, document)
+    assert _asked(run)[1].splitlines()[0] == "policy as in main: pass"
+
+
+def test_a_weakened_gate_does_not_hide_behind_another_base(run: Path, document: dict) -> None:
+    document["base"]["sha256"] = "0" * 64
+    document["gates"]["routes_well"]["at_least"] = 0.3
+    _record(run, document)
+    code, output = _asked(run)
+    assert code == 11
+    first = output.splitlines()[0]
+    assert first.startswith("policy weakened: gates.routes_well.at_least weakened from 0.7 to 0.3 (and 1 more): ")
+    assert "no gate can judge base.sha256" in first
 
 
 # the test set
@@ -357,6 +412,27 @@ def test_the_first_pull_request_has_no_test_set_to_compare_with(tmp_path: Path, 
     document["gates"]["routes_well"]["at_least"] = 0.3
     _record(tmp_path, document, right=25)
     assert _asked(tmp_path)[0] == 10
+
+
+@pytest.mark.parametrize("gone", [["reports/prepare.json"], ["reports", "dvc.lock"]], ids=lambda each: each[0])
+def test_a_record_that_was_deleted_from_main_hides_no_easier_test_set(
+    tmp_path: Path, document: dict, gone: list[str]
+) -> None:
+    """Delete the report that names the test set first, then bring another split: that was "added" and passed."""
+    _released_with_splits(tmp_path, document, 60)
+    git(tmp_path, "switch", "--quiet", "main")
+    git(tmp_path, "rm", "--quiet", "-r", *gone)
+    git(tmp_path, "commit", "--quiet", "-m", "tidy up")
+    git(tmp_path, "switch", "--quiet", "pull-request")
+    git(tmp_path, "reset", "--quiet", "--hard", "main")
+    _record(tmp_path, document, rows=40)
+    code, output = _asked(tmp_path)
+    assert code == 11
+    first = output.splitlines()[0]
+    assert first.startswith("policy weakened: main:reports/prepare.json: is missing, and main once had ")
+    assert "no gate can judge reports/prepare.json" in first
+    _approve(tmp_path, _judged(tmp_path).policy)
+    assert _asked(tmp_path)[0] == 0
 
 
 # what cannot be read

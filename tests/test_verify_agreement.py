@@ -10,9 +10,7 @@ from checks.serving import Probe, ProbeToken
 from release.serving.dialects import Answer, Token
 from release.serving.probes import agreement
 
-SETTINGS = Verify(
-    max_logprob_diff=0.1, near_tie=0.2, margin=0.01, p95_seconds=None, start_seconds=1.0, drain_seconds=1.0
-)
+SETTINGS = Verify(max_logprob_diff=0.1, near_tie=0.2, margin=0.01, start_seconds=1.0, drain_seconds=1.0)
 SURE, TIED = 3.0, 0.1
 
 

@@ -186,7 +186,6 @@ FAULTS = [
     ("no log-probability is told", "tgi", fault(no_logprobs=True), "parity", "without the log-probabilities"),
     ("streams are cut", "tgi", fault(end_stream_early=True), "latency", "before the answer did"),
     ("streams say otherwise", "tgi", fault(stream_otherwise=True), "latency", "otherwise than a whole answer"),
-    ("it is slow", "tgi", fault(seconds=0.03), "latency", "over 0.02 s"),
     ("it fails under load", "tgi", fault(most_at_once=2), "score", "rows not answered: row"),
     ("it fails under load", "tgi", fault(most_at_once=2), "latency", "CUDA out of memory"),
     ("a row is not answered", "tgi", fault(refused="row 07"), "score", "1 of 20 rows not answered: row r7: HTTP 429"),
@@ -211,13 +210,25 @@ def test_each_fault_is_found_and_named(
 ) -> None:
     monkeypatch.setattr("release.serving.probes.told.METRIC_SECONDS", 0.3)
     monkeypatch.setattr(examine, "CHECKS", {check: examine.CHECKS[check]})
-    p95 = 0.02 if what == "it is slow" else 5.0
     drain = 1.0 if what == "it does not end" else 60.0
-    with talking(params, name, drain_seconds=drain, p95_seconds=p95) as (asked, server):
+    with talking(params, name, drain_seconds=drain) as (asked, server):
         make(server)
         found = ask(asked)
     assert found[check].status == "fail", found[check]
     assert word in found[check].reason
+
+
+def test_a_slow_machine_fails_nothing_and_its_times_are_recorded(
+    params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(examine, "CHECKS", {"latency": examine.CHECKS["latency"]})
+    for seconds in (0.0, 0.2):
+        with talking(params, "tgi") as (asked, server):
+            fault(seconds=seconds)(server)
+            found = ask(asked)["latency"]
+            assert asked.load[0].p95 >= seconds
+        assert (found.status, found.bound) == ("pass", None)
+        assert "one at a time" in found.reason
 
 
 def test_answers_may_part_at_a_near_tie_and_the_comparison_ends_there(params: Params) -> None:

@@ -40,6 +40,7 @@ def probed(root: Path, params: Params) -> None:
         probes=(one,),
     )
     files.write_json(root / layout.PROBES, report)
+    evidence_tree.recorded(root)
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +49,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("verify") / "run"
     params = build_tree.make(root)
     probed(root, params)
+    build_tree.commit(root, "probes")
     build(root, Options())
     return root
 

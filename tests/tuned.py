@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from checks import chain, digest, files, gates, layout, scoring
+from checks import digest, files, layout, scoring
 from checks.params import ExactMatch, Params
 from checks.rows import Message, Prediction, Row
 from checks.serving import ProbeReport
@@ -62,10 +62,10 @@ def record(root: Path, base: Path, merged: Path, value: dict[str, Any]) -> Param
     params = build_tree.make(root, weights, value)
     test = files.read_jsonl(root / layout.SPLITS / "test.jsonl", Row)
     evidence_tree.evaluated(root, params, predictions(merged, test, params))
-    verdict = gates.judge(params, chain.gather(root, scoring.digest_of(params.evaluate.scorers)))
+    verdict = evidence_tree.judged(root, params)
     assert verdict.status == "pass", verdict
-    files.write_json(root / layout.VERDICT, verdict)
     probes(root, base, merged, verdict, params)
+    evidence_tree.recorded(root)
     build_tree.commit(root, "probes")
     return params
 

@@ -22,8 +22,8 @@ _NAMES = {"train_minutes": "minutes of training", "gpu_hours": "GPU hours", "cos
 def estimate(root: Path, target: str | None, as_json: bool) -> None:
     """Say what training will cost, before it runs: a range, scaled from the last training that git has a record of.
 
-    Asked after `lockstep run validate`. Exits with 10 when even the low end of the range is above a bound of a budget
-    gate, here or on the target branch; with 0 when nothing was recorded to scale from.
+    Asked after `lockstep run validate`. Exits with 10 when even the low end of the range is above a bound of
+    train_budget, here or on the target branch; with 0 when nothing was recorded to scale from.
     """
     from release import estimate as verb
     from release import refusals
@@ -65,7 +65,7 @@ def _shown(found: "Estimate") -> str:
 
 def _bounded(bound: "Asked") -> tuple[str, str, str, str]:
     figure = _range(bound.estimate) if bound.estimate else "no estimate"
-    return _NAMES[bound.metric], figure, f"at most {bound.at_most:,.6g} ({bound.gate}, {bound.policy})", bound.status
+    return _NAMES[bound.metric], figure, f"at most {bound.at_most:,.6g} ({bound.policy})", bound.status
 
 
 def _range(figure: "Range") -> str:

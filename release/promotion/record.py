@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import ValidationError
 
@@ -15,7 +15,7 @@ from checks.evidence import ParityReport
 from checks.params import Params
 from checks.statement import Release
 from checks.verdict import Verdict
-from release import commits, gate, record, target_policy
+from release import commits, gate, pipeline_lock, record, target_policy
 from release.ledger import DEADLINE
 from release.ledger.git import Git
 from release.promotion.asked import Answer
@@ -45,7 +45,7 @@ def find(site: Site, release: Release) -> Recorded:
         raise EvidenceRefused(f"commit {commit[:12]} of its record is not in the history of {site.target}", todo)
     wanted = {layout.PARAMS: made.params, layout.LOCK: made.lock, layout.VERDICT: made.verdict}
     wanted |= {Path(name): value for name, value in made.reports.items()}
-    paths = [*dict.fromkeys((*wanted, layout.PARITY_REPORT))]
+    paths = [*dict.fromkeys((*wanted, layout.PARITY_REPORT, layout.PIPELINE))]
     held = Git(site.root, DEADLINE).named([f"{commit}:./{path.as_posix()}" for path in paths])
     found = dict(zip(paths, held, strict=True))
     problems = [
@@ -56,6 +56,9 @@ def find(site: Site, release: Release) -> Recorded:
     if problems:
         todo = "sign the release of a record that is committed: `lockstep sign`"
         raise EvidenceRefused(problems[0], todo, tuple(problems[1:]))
+    text = (found[layout.PARAMS] or b"").decode(errors="replace")
+    recorded = Recorded(params_file.parse(text, f"{layout.PARAMS} at {commit[:12]}"), {})
+    _is_whole(found, commit, params_file.plain(text))
     _has_its_code(site, commit, found[layout.LOCK] or b"")
     verdict = _read(found, layout.VERDICT, commit, Verdict)
     if refused := gate.refusal(verdict):
@@ -64,8 +67,20 @@ def find(site: Site, release: Release) -> Recorded:
     described = {name: FileDigest(file.sha256, file.size) for name, file in parity.files.items()}
     if problems := [*_contradictions(release, verdict, described)]:
         raise EvidenceRefused(problems[0], "ask who signed it", tuple(problems[1:]))
-    text = (found[layout.PARAMS] or b"").decode(errors="replace")
-    return Recorded(params_file.parse(text, f"{layout.PARAMS} at {commit[:12]}"), described)
+    return recorded._replace(files=described)
+
+
+def _is_whole(found: Mapping[Path, bytes | None], commit: str, said: Mapping[str, Any]) -> None:
+    """dvc.lock must say all that dvc.yaml there asks: one that was thinned by hand would name no code to look for."""
+    at = f"at {commit[:12]}"
+    pipeline, lock = (
+        pipeline_lock.stages(found[path] or b"", f"{path} {at}") for path in (layout.PIPELINE, layout.LOCK)
+    )
+    names = dict.fromkeys(pipeline_lock.READS, ())  # an earlier version may have read less of params.yaml
+    problems = [*pipeline_lock.incomplete(pipeline, lock, names), *record.otherwise(said, lock)]
+    if problems:
+        todo = "run `lockstep run`, commit that record, and release it"
+        raise EvidenceRefused(f"{problems[0]} ({at})", todo, tuple(f"{line} ({at})" for line in problems[1:]))
 
 
 def _has_its_code(site: Site, commit: str, lock: bytes) -> None:
@@ -125,12 +140,15 @@ def policy(site: Site, release: Release, recorded: Recorded, answer: Answer) -> 
     """The policy that the verdict answers must be the target's, or one that the target lets this verdict pass under.
 
     All of it counts: scorers, bounds of data and merge, and what a server is held to too. One that asks for more than
-    the target's is as good; environments are asked of the target anyway.
+    the target's is as good, and so are other inputs (base, data, serving image) that the target branch itself once had.
+    The section promote is asked of the target anyway.
     """
     text = commits.read(site.root, site.trunk, layout.PARAMS) or b""
     theirs = params_file.parse(text.decode(errors="replace"), f"{site.target}:{layout.PARAMS}")
-    old, mine = (policies.of(params, None)._replace(environments={}) for params in (theirs, recorded.params))
-    weaker = [change for change in policies.changes(old, mine) if change.needs_approval]
+    found = policies.changes(policies.of(theirs, None), policies.of(recorded.params, None))
+    weaker = [change for change in found if change.needs_approval and not change.path.startswith("promote.")]
+    if any(change.is_input for change in weaker) and _target_had(site, release.materials.params):
+        weaker = [change for change in weaker if not change.is_input]
     if gates.policy_digest(theirs.gates) == release.policy and not weaker:
         answer.note = f"that of {site.target}"
         return
@@ -144,6 +162,13 @@ def policy(site: Site, release: Release, recorded: Recorded, answer: Answer) -> 
         )
         return
     holds_here(site, release, answer)
+
+
+def _target_had(site: Site, params: str) -> bool:
+    """Whether the target branch itself, and not only a branch merged to it, had params.yaml with this digest."""
+    places = [f"{commit}:./{layout.PARAMS}" for commit in commits.touching(site.root, site.trunk, layout.PARAMS)]
+    held = Git(site.root, DEADLINE).named(places)
+    return any(data is not None and digest.of_bytes(data) == params for data in held)
 
 
 def _read(found: Mapping[Path, bytes | None], path: Path, commit: str, kind: type[_R]) -> _R:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from checks import layout
+from checks import digest, layout
 from checks.errors import SourceRefused
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
@@ -93,7 +93,7 @@ def parse(uri: str, field: str, root: Path) -> Wheel | Hub | Remote | Local:
 
 def is_safe(name: str) -> bool:
     """Whether a relative POSIX path stays below the folder that it is joined to, and is one line of text."""
-    return not _BREAKS.search(name) and "\\" not in name and all(p not in ("", ".", "..") for p in name.split("/"))
+    return digest.is_name(name)
 
 
 def redact(uri: str) -> str:

@@ -15,11 +15,12 @@ REQUESTS = 32  # at each level, or every probe once where there are more
 
 
 def latency(asked: Asked) -> ServingCheck:
-    """Streams the probes' answers at each level; bounds the 95th percentile at one at a time.
+    """Streams the probes' answers at each level, and fails where a stream is lost, cut or says otherwise.
 
-    Leaves what it measured in ``asked.load``, and each probe's text in ``asked.streamed``.
+    The times are recorded and decide nothing, since they are of whatever machine this is. Leaves what it measured in
+    ``asked.load``, and each probe's text in ``asked.streamed``.
     """
-    probes, bound = asked.probes.probes, asked.serve.verify.p95_seconds
+    probes = asked.probes.probes
     items = [probes[n % len(probes)] for n in range(max(REQUESTS, len(probes)))]
 
     def ask(probe: Probe) -> Streamed:
@@ -45,9 +46,7 @@ def latency(asked: Asked) -> ServingCheck:
         f"p50 {alone.p50:.3f} s and p95 {alone.p95:.3f} s one at a time, p95 {most.p95:.3f} s at "
         f"{most.concurrency}; {most.tokens_per_second:.1f} tokens/s at {most.concurrency}"
     )
-    if bound is not None and alone.p95 > bound:
-        return failed("latency", f"{figures}: over {bound:g} s", alone.p95, bound)
-    return passed("latency", figures, alone.p95, bound)
+    return passed("latency", figures, alone.p95)
 
 
 def _load(level: int, answers: Sequence[Streamed], wall: float) -> Load:

@@ -1,0 +1,163 @@
+"""What dvc.lock must say of a dvc.yaml: every stage with its command, all dependencies, outputs and parameters.
+
+DVC decides by both files what to run again. Here they are compared without it, so that a lock that was edited by hand
+is found: one that leaves out a dependency would name no code, and then no code would be looked for.
+"""
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import yaml
+
+from checks import layout, plain_yaml
+from checks.errors import EvidenceRefused
+
+Stages = Mapping[str, Mapping[str, Any]]
+
+# What each stage reads of params.yaml. Written out, so that a thinner dvc.yaml does not ask for less; a test holds
+# it to dvc.yaml.
+READS = {
+    "fetch": ("base", "data"),
+    "prepare": ("prepare",),
+    "validate": ("validate", "prepare"),
+    "train": ("train",),
+    "merge": ("merge",),
+    "evaluate": ("evaluate",),
+    "probe": ("serve.probes", "serve.dtype", "serve.max_input_tokens"),
+    "gate": ("gates", "evaluate.scorers", "base.license", "data.license"),
+}
+_PARAMS = layout.PARAMS.as_posix()
+_OUTS = ("outs", "metrics", "plots")  # in dvc.yaml; the lock has one list
+_OTHER_WAYS = ("foreach", "matrix", "wdir", "vars")  # to write a stage, which only DVC can resolve
+_MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
+
+
+class _Stage(NamedTuple):
+    """A stage of dvc.yaml: paths, and keys of params.yaml."""
+
+    cmd: Any
+    deps: Collection[str]
+    outs: Collection[str]
+    params: Collection[str]
+
+
+def stages(data: bytes, where: str) -> Stages:
+    """The stages of a dvc.yaml or a dvc.lock. Raises EvidenceRefused when it holds none."""
+    try:
+        found = plain_yaml.load(data.decode())
+    except (ValueError, yaml.YAMLError) as error:
+        what = f"{where}: no record of this pipeline: {str(error).splitlines()[0]}"
+        raise EvidenceRefused(what, "run `lockstep run`, or restore it from git") from error
+    named = found.get("stages") if isinstance(found, dict) else None
+    if not isinstance(named, dict) or not all(isinstance(each, dict) for each in named.values()):
+        raise EvidenceRefused(f"{where}: no record of this pipeline: it has no stages", "restore it from git")
+    return {str(name): stage for name, stage in named.items()}
+
+
+def incomplete(pipeline: Stages, lock: Stages, reads: Mapping[str, Collection[str]] = READS) -> list[str]:
+    """One line for each thing that dvc.yaml asks and dvc.lock does not say, or says otherwise, or says beyond it.
+
+    ``reads``: the keys of params.yaml that the stages of every Lockstep pipeline read at least. What a key's value is,
+    and what a file's content is, is not asked here.
+    """
+    found = [f"{layout.PIPELINE}: has no stage {name}" for name in reads if name not in pipeline]
+    found += [
+        f"{layout.LOCK}: has a stage {name}, and {layout.PIPELINE} has none: remove it there"
+        for name in lock
+        if name not in pipeline
+    ]
+    for name, said in pipeline.items():
+        if way := _way(said):
+            found.append(f"{layout.PIPELINE}: {name}: {way} cannot be held to {layout.LOCK}: write the stage out")
+            continue
+        stage = _stage(said)
+        found += [
+            f"{layout.PIPELINE}: {name} does not read {key}" for key in reads.get(name, ()) if key not in stage.params
+        ]
+        if name in reads and f"stages/{name}.py" not in stage.deps:
+            found.append(f"{layout.PIPELINE}: {name} does not depend on stages/{name}.py")
+        if name in lock:
+            found += _unlike(name, stage, lock[name])
+        else:
+            found.append(f"{layout.LOCK}: has no record of {name}")
+    return [*found, *_contradictions(lock)]
+
+
+def parameters(ran: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a stage in the lock read of params.yaml: key to value."""
+    return _mapping(_mapping(ran.get("params")).get(_PARAMS))
+
+
+def files(ran: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The path and the MD5 of each dependency and output of a stage in the lock."""
+    for kind in ("deps", "outs"):
+        for entry in _list(ran.get(kind)):
+            yield str(_mapping(entry).get("path", "")), str(_mapping(entry).get("md5"))
+
+
+def _unlike(name: str, stage: _Stage, ran: Mapping[str, Any]) -> Iterator[str]:
+    """Where the lock's record of a stage is not what dvc.yaml asks."""
+    if ran.get("cmd") != stage.cmd:
+        yield f"{layout.LOCK}: {name} ran {_short(ran.get('cmd'))}, not {_short(stage.cmd)}"
+    for kind, wanted in (("deps", stage.deps), ("outs", stage.outs)):
+        entries = [_mapping(entry) for entry in _list(ran.get(kind))]
+        paths = [str(entry.get("path", "")) for entry in entries]
+        for path in sorted(set(wanted) - set(paths)):
+            yield f"{layout.LOCK}: {name} does not have {path} among its {kind}"
+        for path in sorted(set(paths) - set(wanted)):
+            yield f"{layout.LOCK}: {name} has {_short(path)} among its {kind}, and {layout.PIPELINE} does not"
+        for path in sorted({path for path in paths if paths.count(path) > 1}):
+            yield f"{layout.LOCK}: {name} has {_short(path)} twice among its {kind}"
+        for entry, path in zip(entries, paths, strict=True):
+            if entry.get("hash", "md5") != "md5" or not _MD5.fullmatch(str(entry.get("md5"))):
+                yield f"{layout.LOCK}: {name} does not say the MD5 of {_short(path)}"
+    recorded = parameters(ran)
+    for key in stage.params:
+        if key not in recorded:
+            yield f"{layout.LOCK}: {name} ran without {key}"
+    for key in sorted(map(str, recorded.keys() - set(stage.params))):
+        yield f"{layout.LOCK}: {name} ran with {_short(key)}, and {layout.PIPELINE} names no such parameter"
+
+
+def _contradictions(lock: Stages) -> Iterator[str]:
+    """A file must be one content, for the stage that wrote it and for all that read it."""
+    seen: dict[str, tuple[str, str]] = {}
+    for name, ran in lock.items():
+        for path, md5 in files(ran):
+            before, other = seen.setdefault(path, (md5, name))
+            if before != md5:
+                yield f"{layout.LOCK}: {_short(path)} of {name} is not the one of {other}"
+
+
+def _way(said: Mapping[str, Any]) -> str | None:
+    """What keeps a stage of dvc.yaml from being compared as it stands."""
+    if way := next((way for way in _OTHER_WAYS if way in said), None):
+        return way
+    return "${…}" if "${" in repr({key: value for key, value in said.items() if key != "desc"}) else None
+
+
+def _stage(said: Mapping[str, Any]) -> _Stage:
+    # Options of an output stand behind its path: {reports/fetch.json: {cache: false}}.
+    outs = [entry for kind in _OUTS for entry in _list(said.get(kind))]
+    params = [key for key in _list(said.get("params")) if isinstance(key, str)]
+    for other in (each for each in _list(said.get("params")) if isinstance(each, dict)):
+        params += _list(other.get(_PARAMS))
+    return _Stage(said.get("cmd"), _paths(_list(said.get("deps"))), _paths(outs), [str(key) for key in params])
+
+
+def _paths(entries: list[Any]) -> list[str]:
+    return [str(path) for entry in entries for path in (entry if isinstance(entry, dict) else (entry,))]
+
+
+def _short(value: Any) -> str:
+    shown = str(value) if isinstance(value, str) and value.isprintable() else repr(value)
+    return shown if len(shown) <= 100 else f"{shown[:99]}…"
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
