@@ -194,10 +194,9 @@ class Reference(Record):
 
 
 class ReferencesReport(Report):
-    """The earlier models that gates compare with, as git named them; ``absent`` says why there is none yet.
+    """The earlier models that the candidate is compared with, as git named them; ``absent`` says why there is none yet.
 
-    ``lockstep references`` writes it. Every name in ``checks.gate_kinds.EARLIER`` that a gate names is in exactly
-    one of the two.
+    ``lockstep references`` writes it. ``main``, and ``champion`` where a gate names it, are in exactly one of the two.
     """
 
     found: dict[Earlier, Reference]

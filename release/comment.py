@@ -140,6 +140,8 @@ def _posted(
             notes.append("cml: does not speak to this API address; posted by REST")
         elif others or not first_page:
             notes.append("cml: would miss this comment, or take another's for it; posted by REST")
+        elif commit is None or "_" in options.title:
+            notes.append("cml: would write another watermark (without a commit, or with _ escaped); posted by REST")
         elif why := _by_cml(program, client.where, number, found.markdown, commit, options.title):
             notes.append(f"cml: {why}; posted by REST")
         else:
@@ -188,19 +190,19 @@ def _same(one: str, two: str) -> bool:
     return one.replace("\r\n", "\n").split() == two.replace("\r\n", "\n").split()
 
 
-def _by_cml(program: str, where: Place, number: int, markdown: str, commit: str | None, title: str) -> str | None:
+def _by_cml(program: str, where: Place, number: int, markdown: str, commit: str, title: str) -> str | None:
     """Let CML post it; None when it ended well, else why not. Its HOME is its own: it edits git's configuration."""
     with tempfile.TemporaryDirectory(prefix="lockstep-cml-") as home:
         body = Path(home) / "report.md"
         body.write_text(markdown, encoding="utf-8")
         command = [
             program, "--driver=github", f"--repo={_server(where)}/{where.repository}", "comment", "update",
-            f"--target=pr/{number}", "--publish=false", f"--watermark-title={title}",
-            *([f"--commit-sha={commit}"] if commit else []), str(body),
+            f"--target=pr/{number}", "--publish=false", f"--watermark-title={title}", str(body),
         ]  # fmt: skip
         env = {name: os.environ[name] for name in _KEPT if name in os.environ}
         env |= {
             "HOME": home,
+            "GITHUB_SHA": commit,  # of the watermark: its --commit-sha excludes --target
             "REPO_TOKEN": os.environ.get("GITHUB_TOKEN", ""),
             "TPI_ANALYTICS": "0",
             "ITERATIVE_DO_NOT_TRACK": "1",

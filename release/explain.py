@@ -99,11 +99,16 @@ def _test(finding: Finding, verdict: Verdict, confidence: float, refuted: str) -
     """How a test decided; ``refuted`` is the hypothesis that its p is of."""
     if finding.p is None:
         return "without a test: it was never asked, for the reason above"
-    tests = sum(other.p is not None for other in verdict.findings)
+    tests = len({_claim(other) for other in verdict.findings if other.p is not None})
     return (
         f"by {finding.method}, one-sided, each group of rows one cluster; p is that {refuted}, corrected over "
         f"the {tests} tests of this verdict, and passes at {1 - confidence:.3g} or less"
     )
+
+
+def _claim(finding: Finding) -> tuple[object, ...]:
+    """What a test is of: gates that ask the same of the same model find the same, and are corrected for as one."""
+    return (finding.kind, finding.metric, finding.bound, finding.value, finding.low, finding.high, finding.p)
 
 
 def _rows(finding: Finding) -> str:
@@ -143,7 +148,7 @@ def _paired(place: str, gate: PairedGate, finding: Finding, verdict: Verdict) ->
         asks,
         _test(finding, verdict, gate.confidence, refuted),
         _margin(place, gate, finding),
-        f"{layout.COMPARISON}/differences.svg, {layout.PREDICTIONS}/candidate.jsonl beside {gate.against}.jsonl",
+        f"{layout.COMPARISON}/differences.svg, {layout.PREDICTIONS}/candidate.jsonl beside {finding.against or gate.against}.jsonl",
     )
 
 
@@ -151,7 +156,7 @@ def _margin(place: str, gate: PairedGate, finding: Finding) -> str:
     """Which margin these rows clear, or what lets the test be asked."""
     if finding.low is None or finding.detectable is None:
         if finding.status == "pass":
-            return f"a {gate.against} to compare with"
+            return f"another {gate.against} to compare with"
         return "what the reason names: the reference's evidence, the measured noise, or a margin above it"
     if isinstance(gate, ImprovesGate):
         if finding.low <= 0:

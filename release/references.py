@@ -1,128 +1,108 @@
-"""references: which models were released before, as git names them.
+"""references: the earlier models that this one is compared with, recorded in reports/references.json.
 
-``main`` is the model of the commit where this branch left the target branch. ``champion`` is what the pointer of
-production names on the branch that holds the environments, by the target's params.yaml: the work tree's own is not
-asked, so that no pull request chooses what it is compared with.
+``release.earlier_models`` says what git names. Here that is written, and what was written is held to git: a record
+stays valid while git still names the same models, and after its own model was merged or promoted.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
-from checks import files, layout, params_file, plain_yaml, pointer
-from checks.errors import EvidenceRefused, ParamsRefused
+from checks import files, layout, params_file, plain_yaml
+from checks.errors import EvidenceRefused
 from checks.evidence import Digest, Earlier, Reference, ReferencesReport
 from checks.gate_kinds import EARLIER
-from checks.params import Promote
-from release import commits, sections_at
-from release.ledger import Ledger
+from release import commits, earlier_models, record
+from release.earlier_models import Place
 
-_ENVIRONMENT = "production"
-PRODUCTION = layout.ENVIRONMENTS / _ENVIRONMENT / layout.POINTER
-
-_NOTHING_PROMOTED = "nothing has been promoted to production yet"
-# What decides a model and its verdict: while it is as in HEAD, there is nothing new to judge.
-_INPUTS = (layout.PARAMS.as_posix(), "dvc.yaml", "dvc.lock", "stages", "checks")
+PRODUCTION = earlier_models.PRODUCTION
 
 
 class Written(NamedTuple):
-    """What ``write`` found; ``target`` is the branch that it held this one against."""
+    """What ``write`` found. ``report`` is what the file says, ``now`` what git names at this moment.
+
+    They differ after the record's own model was merged or promoted: ``report`` then says what it replaced. ``target``
+    is the branch that this one was held against.
+    """
 
     report: ReferencesReport
+    now: ReferencesReport
     target: str
     changed: bool
 
 
-class _Place(NamedTuple):
-    """Where this work tree stands: the target branch and its tip, the merge base, and whether it was judged already.
+class _Own(BaseModel):
+    """What is read of this work tree's own evaluation."""
 
-    ``judged``: the work tree is a commit of the target branch with the inputs that were merged there. Its record was
-    made before, against what main and production were then, and must not be held against itself.
-    """
-
-    target: str
-    tip: str
-    base: str
-    judged: bool
-
-
-class _Result(BaseModel):
-    predictions: Digest
-
-
-class _Rules(BaseModel):
-    promote: Promote
-
-
-class _Models(BaseModel):
-    candidate: _Result
-
-
-class _Record(BaseModel):
-    """What is needed of reports/evaluation.json there; what another version of Lockstep wrote beside it is not read."""
-
-    schema_version: Literal[1]
     merged: Digest
-    test: Digest
-    scorers: Digest
-    prompt_format: Digest
-    models: _Models
 
 
 def write(root: Path, target: str | None = None) -> Written:
-    """Write reports/references.json, unless it says the same already: a later commit with the same record is no change.
+    """Write reports/references.json, unless what it says holds.
 
-    ``target`` is the branch to compare with; None: as ``commits.target`` finds it. Raises as ``resolve`` does.
+    A record whose model was merged or promoted since is kept while the pipeline has nothing to run: what runs makes
+    another model, which is compared with what git names now. ``target`` is the branch to compare with; None: as
+    ``commits.target`` finds it. Raises as ``resolve`` does.
     """
-    name, report = resolve(root, target)
+    name, place, report = _resolved(root, target)
     stored = _stored(root)
-    if stored is not None and not _differences(root, stored, report):
-        return Written(stored, name, changed=False)
+    if stored is not None:
+        lines = _differences(root, stored, report, None)
+        if lines and not _differences(root, stored, report, place) and not record.differences(root):
+            lines = []
+        if not lines:
+            return Written(stored, report, name, changed=False)
     files.write_json(root / layout.REFERENCES, report)
-    return Written(report, name, changed=True)
+    return Written(report, report, name, changed=True)
 
 
 def current(root: Path, target: str | None = None) -> list[str]:
-    """One line for each place where reports/references.json is no longer what git names."""
+    """One line for each place where reports/references.json does not hold."""
     try:
         stored = files.read_json(root / layout.REFERENCES, ReferencesReport)
-        return _differences(root, stored, resolve(root, target)[1])
+        _, place, report = _resolved(root, target)
+        return _differences(root, stored, report, place)
     except EvidenceRefused as refusal:
         return [str(refusal)]
 
 
 def resolve(root: Path, target: str | None = None) -> tuple[str, ReferencesReport]:
-    """The target branch's name, and every earlier model that a gate names: of params.yaml here, or of the target's.
+    """The target branch's name, and the earlier models that git names: main, and the champion where a gate names it.
 
-    Raises EvidenceRefused when git cannot say (no repository, a shallow clone, no common history, an unknown target),
-    or when a pointer or a record is there and cannot be believed; RemoteRefused when the environments lie on another
-    branch or in another repository that does not answer.
+    The gates are those of params.yaml here and of the target's, since both judge. Raises EvidenceRefused when git
+    cannot say (no repository, a shallow clone, no common history, an unknown target), or when a pointer or a record is
+    there and cannot be believed; RemoteRefused when the environments lie on another branch or in another repository
+    that does not answer.
     """
+    name, _, report = _resolved(root, target)
+    return name, report
+
+
+def _resolved(root: Path, target: str | None) -> tuple[str, Place | None, ReferencesReport]:
+    """As ``resolve``, with where this work tree stands; None before the first commit and without git."""
     if not commits.has_repository(root):
-        if wanted := _named(root, None):
+        if named := _named(root, None):
             raise EvidenceRefused(
-                f"{root}: is no git repository, and gates compare with {' and '.join(wanted)}",
+                f"{root}: is no git repository, and gates compare with {' and '.join(named)}",
                 "clone the repository; a copy of its files has no history",
             )
-        return "HEAD", ReferencesReport(found={}, absent={})
+        return "HEAD", None, ReferencesReport(found={}, absent={"main": "this is no git repository"})
     name, tip = commits.target(root, target)
-    wanted = _named(root, tip)
+    wanted = [each for each in EARLIER if each == "main" or each in _named(root, tip)]
     if tip is None:
-        return name, ReferencesReport(found={}, absent=dict.fromkeys(wanted, "git has no commit yet"))
-    if wanted and commits.is_shallow(root):
+        return name, None, ReferencesReport(found={}, absent=dict.fromkeys(wanted, "git has no commit yet"))
+    if commits.is_shallow(root):
         raise EvidenceRefused(
             "the clone is shallow: where this branch left the target cannot be seen",
             "git fetch --unshallow (in GitHub Actions: fetch-depth: 0)",
         )
-    ask = {"main": _main, "champion": _champion}
-    place = _place(root, name, tip) if wanted else None
-    answers = {reference: ask[reference](root, place) for reference in wanted if place}
-    found = {reference: answer for reference, answer in answers.items() if isinstance(answer, Reference)}
-    absent = {reference: answer for reference, answer in answers.items() if isinstance(answer, str)}
-    return name, ReferencesReport(found=found, absent=absent)
+    place = earlier_models.place(root, name, tip)
+    answers = {each: earlier_models.now(root, place, each) for each in wanted}
+    found = {each: answer for each, answer in answers.items() if isinstance(answer, Reference)}
+    absent = {each: answer for each, answer in answers.items() if isinstance(answer, str)}
+    return name, place, ReferencesReport(found=found, absent=absent)
 
 
 def _named(root: Path, tip: str | None) -> tuple[Earlier, ...]:
@@ -138,119 +118,6 @@ def _named(root: Path, tip: str | None) -> tuple[Earlier, ...]:
     return tuple(name for name in EARLIER if name in named)
 
 
-def _place(root: Path, target: str, tip: str) -> _Place:
-    head = commits.resolve(root, "HEAD")
-    base = commits.merge_base(root, head, tip) if head else None
-    if base is None:
-        raise EvidenceRefused(f"HEAD and {target} share no history", "start the branch from the target branch")
-    judged = base == head and commits.same(root, base, _INPUTS)
-    return _Place(target, tip, base, judged)
-
-
-def _main(root: Path, place: _Place) -> Reference | str:
-    if place.judged and (stored := _stored(root)):
-        kept = stored.found.get("main")
-        if kept and commits.is_ancestor(root, kept.commit, place.base) and _agrees(root, kept):
-            return kept
-        if "main" in stored.absent:
-            return stored.absent["main"]
-    if (record := _record(root, place.base)) is not None:
-        return record
-    if _record(root, place.tip) is not None:
-        raise EvidenceRefused(
-            f"{place.target} has a record and the commit where this branch left it, {place.base[:12]}, has none",
-            f"merge {place.target} into this branch",
-        )
-    return "no model was recorded where this branch left the target branch"
-
-
-def _champion(root: Path, place: _Place) -> Reference | str:
-    own = _record(root, place.base) if place.judged else None
-    for where, named in _pointers(root, place):
-        if own is None or named.model != own.merged:
-            return _of_pointer(root, place, named, where)
-    return _NOTHING_PROMOTED
-
-
-def _pointers(root: Path, place: _Place) -> Iterator[tuple[str, pointer.Pointer]]:
-    """What production ran, the last first, each with what messages call it.
-
-    A pointer that was taken away since counts: what ran last is still what a model must keep up with.
-    """
-    if elsewhere := _elsewhere(root, place):
-        ledger = Ledger.open(root, elsewhere)
-        # A branch of this repository may not be made yet; another repository that lacks it is a mistake.
-        tip = ledger.begun() if elsewhere.repository is None else ledger.tip()
-        for move in ledger.moves(tip, _ENVIRONMENT) if tip else ():
-            if move.after:
-                yield f"{PRODUCTION} of {ledger.shown} at {move.commit[:12]}", move.after
-        return
-    for commit in commits.touching(root, place.tip, PRODUCTION):
-        if (text := commits.read(root, commit, PRODUCTION)) is not None:
-            where = f"{PRODUCTION} at {commit[:12]}"
-            yield where, pointer.parse(text, where)
-
-
-def _elsewhere(root: Path, place: _Place) -> Promote | None:
-    """Where the environments are, by the target branch; None: on that very branch.
-
-    Sections that this version cannot read move nothing: promotions refuse them.
-    """
-    try:
-        told = sections_at.read(root, place.tip, _Rules, layout.PARAMS.as_posix(), "mend it").promote
-    except ParamsRefused:
-        return None
-    if _ENVIRONMENT not in told.environments:
-        what = f"no environment is called {_ENVIRONMENT}, and a gate compares with champion"
-        raise EvidenceRefused(f"{place.target}:{layout.PARAMS}: {what}", "give one that name, or compare with main")
-    tracked = commits.resolve(root, f"refs/remotes/{place.target}") is not None
-    branch = place.target.partition("/")[2] if tracked else place.target
-    if told.repository is None and (
-        told.branch == branch or place.tip == commits.resolve(root, f"refs/heads/{told.branch}")
-    ):
-        return None
-    return told
-
-
-def _of_pointer(root: Path, place: _Place, named: pointer.Pointer, where: str) -> Reference:
-    """The record that a pointer names; it must be in the target's history, and about the pointer's model."""
-    todo = "restore the pointer from git's history, or promote again"
-    if not commits.is_ancestor(root, named.commit, place.tip):
-        raise EvidenceRefused(f"{where}: commit {named.commit[:12]} is not in the history of {place.target}", todo)
-    record = _record(root, named.commit)
-    if record is None:
-        raise EvidenceRefused(f"{where}: commit {named.commit[:12]} has no {layout.EVALUATION}", todo)
-    if record.merged != named.model:
-        raise EvidenceRefused(
-            f"{where}: names {named.model[:19]}…, and the record of commit {named.commit[:12]} is about "
-            f"{record.merged[:19]}…",
-            todo,
-        )
-    return record
-
-
-def _record(root: Path, commit: str) -> Reference | None:
-    """What the evaluation recorded in ``commit`` says of its candidate; None when nothing is recorded there."""
-    text = commits.read(root, commit, layout.EVALUATION)
-    if text is None:
-        return None
-    try:
-        record = _Record.model_validate_json(text)
-    except ValidationError as error:
-        raise EvidenceRefused(
-            f"{layout.EVALUATION} at {commit[:12]}: {files.first(error)}",
-            "on the target branch, restore it from a commit where it is whole; without it there is no earlier model",
-        ) from error
-    return Reference(
-        commit=commit,
-        merged=record.merged,
-        test=record.test,
-        scorers=record.scorers,
-        prompt_format=record.prompt_format,
-        predictions=record.models.candidate.predictions,
-    )
-
-
 def _stored(root: Path) -> ReferencesReport | None:
     """What is written already; None when it is absent or nothing that this version can read."""
     try:
@@ -259,31 +126,65 @@ def _stored(root: Path) -> ReferencesReport | None:
         return None
 
 
-def _agrees(root: Path, reference: Reference) -> bool:
-    """Whether git has this record at its commit."""
+def _own(root: Path) -> str | None:
+    """The model that the record in this work tree is about."""
     try:
-        return commits.resolve(root, reference.commit) is not None and _record(root, reference.commit) == reference
-    except EvidenceRefused:
-        return False
+        return _Own.model_validate_json((root / layout.EVALUATION).read_bytes()).merged
+    except (OSError, ValueError):
+        return None
 
 
-def _differences(root: Path, stored: ReferencesReport, now: ReferencesReport) -> list[str]:
+def _differences(root: Path, stored: ReferencesReport, now: ReferencesReport, place: Place | None) -> list[str]:
+    """One line for each earlier model of which ``stored`` does not hold.
+
+    ``place``: where to look for what the record's own model replaced, when git names that model now; None: nowhere.
+    """
     todo = "run `lockstep run`"
     lines = []
     for name in EARLIER:
         old, new = stored.found.get(name), now.found.get(name)
         named, wanted = name in stored.absent or old is not None, name in now.absent or new is not None
         if named != wanted:
-            whether = "is named, and no gate asks for it" if named else "is asked for by a gate, and not named"
+            whether = "is named, and no gate asks for it" if named else "is not named"
             lines.append(f"{layout.REFERENCES}: {name} {whether}; {todo}")
-        elif old is None or new is None:
-            if old is not new:
+        elif not _same(old, new):
+            if place is None or not _was_replaced(root, place, name, old, new):
                 lines.append(f"{layout.REFERENCES}: {name} is {_shown(old)}, git now has {_shown(new)}; {todo}")
-        elif old.model_copy(update={"commit": new.commit}) != new:
-            lines.append(f"{layout.REFERENCES}: {name} is {_shown(old)}, git now has {_shown(new)}; {todo}")
-        elif old != new and not _agrees(root, old):
+        elif old is not None and old != new and not _agrees(root, old):
             lines.append(f"{layout.REFERENCES}: {name} is not the record of commit {old.commit[:12]}; {todo}")
     return lines
+
+
+def _same(old: Reference | None, new: Reference | None) -> bool:
+    """Whether both are the same record, of whatever commit."""
+    if old is None or new is None:
+        return old is new
+    return old.model_copy(update={"commit": new.commit}) == new
+
+
+def _was_replaced(root: Path, place: Place, name: Earlier, old: Reference | None, new: Reference | None) -> bool:
+    """Whether git names the record's own model now, and ``old`` is what stood there when it came.
+
+    A model is not compared with itself because it was merged or promoted.
+    """
+    own = _own(root)
+    if new is None or new.merged != own:
+        return False
+    if old is not None and not (commits.is_ancestor(root, old.commit, place.tip) and _agrees(root, old)):
+        return False
+    model = old.merged if old else None
+    return model == own or model in earlier_models.replaced(root, place, name, own)
+
+
+def _agrees(root: Path, reference: Reference) -> bool:
+    """Whether git has this record at its commit."""
+    try:
+        return (
+            commits.resolve(root, reference.commit) is not None
+            and earlier_models.record(root, reference.commit) == reference
+        )
+    except EvidenceRefused:
+        return False
 
 
 def _shown(reference: Reference | None) -> str:

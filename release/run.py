@@ -33,6 +33,8 @@ def run(root: Path, targets: tuple[str, ...], force: bool, remote: bool = False)
     ``remote``: outputs that dvc.lock names are taken from the DVC remote first, and what was made here is put there,
     also when a later stage refuses. Where no remote is set there is nothing to share, and nothing is.
 
+    What runs may make another model than the one that the references were kept for: then it is compared again.
+
     Raises StageRefused with the stage's exit code, MachineRefused when DVC itself cannot run, EvidenceRefused when git
     cannot say which models were released before, RemoteRefused when the DVC remote does not take what was made.
     """
@@ -44,6 +46,8 @@ def run(root: Path, targets: tuple[str, ...], force: bool, remote: bool = False)
     arguments = ["-m", "dvc", "repro", *(["--force"] if force else []), "--", *targets]
     try:
         python(root, arguments, "dvc repro", {REMOTE: "1"} if shared else {})
+        if references.write(root).changed:
+            python(root, ["-m", "dvc", "repro", "--", *targets], "dvc repro", {REMOTE: "1"} if shared else {})
     except StageRefused:
         if shared:
             _dvc(root, "push")

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from checks import digest, files, layout, scoring, stats
 from checks.errors import EvaluationRefused, EvidenceRefused, MachineRefused
-from checks.evidence import EvaluationReport, Interval, ModelResult, ParityReport, ReferencesReport, ReferenceUse
+from checks.evidence import EvaluationReport, Interval, ModelResult, ParityReport, Reference, ReferencesReport, ReferenceUse
 from checks.params import Params
 from checks.rows import Prediction, Row
 from stages import entry, progress, references
@@ -66,8 +66,14 @@ def evaluate(params: Params, root: Path) -> str:
         )
     }
     uses = {name: ReferenceUse(how="absent", merged=None, note=why) for name, why in earlier.absent.items()}
+    asked_already: dict[Reference, references.Had] = {}  # production mostly runs main's model
     for known, reference in earlier.found.items():
-        had = references.have(root, settings, known, reference, judged, test, answered["candidate"])
+        record = reference.model_copy(update={"commit": ""})
+        if record not in asked_already:
+            asked_already[record] = references.have(
+                root, settings, known, reference, judged, test, answered["candidate"]
+            )
+        had = asked_already[record]
         uses[known] = had.use
         if had.answered:
             answered[known] = had.answered

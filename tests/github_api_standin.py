@@ -61,6 +61,7 @@ class StandIn(ThreadingHTTPServer):
         self.refused: list[tuple[str, list[str]]] = []
         self.faults = Faults()
         self.author = ACTIONS
+        self.prefix = ""  # of every path: a server of a company's own has /api/v3
         self.ending = threading.Event()
         self.changing = threading.Lock()
 
@@ -136,13 +137,13 @@ class _Handler(BaseHTTPRequestHandler):
         self._handle()
 
     def _handle(self) -> None:
-        path = urlsplit(self.path).path
+        path = urlsplit(self.path).path.removeprefix(self.server.prefix)
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         self.server.asked.append((self.command, self.path))
         self.server.headers.append(dict(self.headers))
         faults = self.server.faults
         kind = f"{self.command} {_kind(path)}"
-        token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
+        token = (self.headers.get("Authorization") or "").rpartition(" ")[2]  # of "Bearer", or of "token"
         if faults.silent:
             self.server.ending.wait(60)
         elif faults.redirect:

@@ -3,8 +3,7 @@
 import json
 import os
 import shutil
-import stat
-import sys
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +17,7 @@ from release import github
 from release.comment import ACTIONS, Options, Posted, is_marked, watermark
 from release.registry.retries import Patience
 from release.report import Options as ReportOptions
-from tests import report_tree
+from tests import cml_standin, report_tree
 from tests.github_api_standin import REPOSITORY, TOKEN, StandIn
 from tests.github_api_standin import github as stand_in
 from tests.pipeline_repository import git
@@ -444,31 +443,6 @@ def test_a_comment_of_an_account_that_is_gone_is_nobodys(hub: StandIn, passing: 
     assert post(passing).created
 
 
-CML = """#!{python}
-# A STAND-IN for CML's executable, which cannot be had here: it posts as CML does, from one page, whoever's comment it is.
-import json, os, sys, urllib.request
-args = sys.argv[1:]
-open({log!r}, "a").write(json.dumps([args, dict(os.environ)]) + "\\n")
-open(os.path.expanduser("~/.gitconfig"), "w").write("edited")
-if {code}:
-    sys.exit({code})
-value = dict(each[2:].split("=", 1) for each in args if each.startswith("--"))
-title, sha = value["watermark-title"], value["commit-sha"]
-mark = f'![](https://cml.dev/watermark.png#{{sha}} "CML watermark {{title}}")'
-body = open(args[-1]).read() + "\\n\\n" + mark
-def ask(method, path, data=None):
-    request = urllib.request.Request({url!r} + path, method=method, data=data and json.dumps(data).encode())
-    request.add_header("Authorization", "Bearer " + os.environ["REPO_TOKEN"])
-    return json.load(urllib.request.urlopen(request))
-here = "/repos/{repository}/issues"
-found = [c for c in ask("GET", here + "/7/comments") if f"CML watermark {{title}}" in c["body"]]
-if found:
-    ask("PATCH", here + f"/comments/{{found[-1]['id']}}", {{"body": body}})
-else:
-    ask("POST", here + "/7/comments", {{"body": body}})
-"""
-
-
 @pytest.fixture
 def cml(hub: StandIn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """The stand-in's log; the API has an address as GitHub's own."""
@@ -476,12 +450,8 @@ def cml(hub: StandIn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def _install(hub: StandIn, monkeypatch: pytest.MonkeyPatch, folder: Path, code: int = 0) -> Path:
-    log, program = folder / "cml.log", folder / "bin" / "cml"
-    program.parent.mkdir(exist_ok=True)
-    text = CML.format(python=sys.executable, log=str(log), code=code, url=hub.url, repository=REPOSITORY)
-    program.write_text(text)
-    program.chmod(program.stat().st_mode | stat.S_IXUSR)
-    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    log = cml_standin.install(folder, hub, code)
+    monkeypatch.setenv("PATH", f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setattr(verb, "_server", lambda _where: "https://github.com")
     return log
 
@@ -517,6 +487,7 @@ def test_cml_has_a_home_of_its_own_and_no_token_among_its_arguments(
     assert not (tmp_path / "home" / ".gitconfig").exists()
     assert "GITHUB_TOKEN" not in environment
     assert arguments[:3] == ["--driver=github", f"--repo=https://github.com/{REPOSITORY}", "comment"]
+    assert environment["GITHUB_SHA"] == head(passing)
 
 
 @pytest.mark.parametrize("author", ["mallory", ACTIONS])
@@ -531,6 +502,63 @@ def test_cml_is_not_asked_where_it_would_do_the_wrong_thing(
     assert posted.by == "rest"
     assert any(note.startswith("cml: ") for note in posted.notes)
     assert not cml.exists()
+
+
+@pytest.mark.parametrize("options", [CML_OPTIONS._replace(title="a_b"), CML_OPTIONS._replace(check=None)])
+def test_cml_is_not_asked_where_it_would_write_a_watermark_that_is_not_found_again(
+    hub: StandIn, passing: Path, cml: Path, tmp_path: Path, options: Options
+) -> None:
+    """CML escapes an underscore, and without a commit leaves out what tells its watermark."""
+    if options.check is None:
+        (tmp_path / "event.json").write_text('{"number": 7}')
+    assert [post(passing, options).created for _ in range(2)] == [True, False]
+    assert not cml.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "token", "why"),
+    [
+        (["--target=pr/7", f"--commit-sha={OLD}"], TOKEN, "mutually exclusive"),
+        (["--target=pr/7", "--pr=true"], TOKEN, "mutually exclusive"),
+        (["--target=pr/7", "--unknown=1"], TOKEN, "unrecognized arguments"),
+        (["--target=7"], TOKEN, "unsupported comment target"),
+        (["--target=pr/7"], "", "token not found"),
+    ],
+)
+def test_the_stand_in_refuses_what_cml_refuses(
+    cml: Path, tmp_path: Path, arguments: list[str], token: str, why: str
+) -> None:
+    (tmp_path / "report.md").write_text("a report")
+    command = [str(tmp_path / "bin" / "cml"), "--driver=github", f"--repo=https://github.com/{REPOSITORY}", "comment"]
+    command += ["update", "--publish=false", *arguments, str(tmp_path / "report.md")]
+    env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "REPO_TOKEN": token}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, why in done.stderr) == (1, True), done.stderr
+
+
+REAL = os.environ.get("LOCKSTEP_CML") or shutil.which("cml")
+
+
+@pytest.mark.skipif(REAL is None, reason="CML is not installed: set LOCKSTEP_CML to its executable")
+def test_the_real_cml_posts_and_either_finds_the_others_comment(
+    hub: StandIn, passing: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert REAL is not None
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "cml").symlink_to(REAL)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    authority, url = cml_standin.enterprise(hub, tmp_path)  # CML speaks https, below /api/v3 of any host but GitHub's
+    for name in ("NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE"):
+        monkeypatch.setenv(name, str(authority))
+    monkeypatch.setenv("GITHUB_API_URL", url)
+    posted = [post(passing, options) for options in (CML_OPTIONS, OPTIONS, CML_OPTIONS)]
+    assert [(each.by, each.created, each.notes) for each in posted] == [
+        ("cml", True, ()),
+        ("rest", False, ()),
+        ("cml", False, ()),
+    ]
+    (only,) = hub.comments
+    assert is_marked(only["body"], "lockstep")
 
 
 def test_rest_posts_where_cml_fails(

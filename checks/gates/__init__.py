@@ -85,10 +85,17 @@ def _asked(name: str, gate: Gate, params: Params, evidence: Evidence, sample: Sa
 def _decided(asked: Mapping[str, Asked]) -> tuple[Finding, ...]:
     """The findings, in order: what waits for Holm's correction gets it, over the claims of each direction."""
     tests = {name: answer for name, answer in asked.items() if isinstance(answer, Test)}
-    better = dict(zip(tests, multiple.holm([test.p for test in tests.values()]), strict=True))
-    said = {name: test.p_worse for name, test in tests.items() if test.p_worse is not None}
-    worse = dict(zip(said, multiple.holm(list(said.values())), strict=True))
+    better = _corrected(tests, {name: test.p for name, test in tests.items()})
+    worse = _corrected(tests, {name: test.p_worse for name, test in tests.items() if test.p_worse is not None})
     return tuple(
         answer.decide(better[name], worse.get(name)) if isinstance(answer, Test) else answer
         for name, answer in asked.items()
     )
+
+
+def _corrected(tests: Mapping[str, Test], p_values: Mapping[str, float]) -> dict[str, float]:
+    """Each gate's p-value after Holm's correction; gates that make one claim count once."""
+    claims = {name: (tests[name].claim or name) for name in p_values}
+    distinct = {claims[name]: p for name, p in p_values.items()}
+    corrected = dict(zip(distinct, multiple.holm(list(distinct.values())), strict=True))
+    return {name: corrected[claim] for name, claim in claims.items()}

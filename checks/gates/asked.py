@@ -1,6 +1,6 @@
 """What a kind of gate answers: a finding, or a test whose finding waits for Holm's correction."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +15,14 @@ class Test:
 
     ``p`` is of the hypothesis that must be refuted to pass; ``p_worse``, where the kind asks it, of the hypothesis that
     the candidate is not worse, which must be refuted to fail. ``decide`` takes both, corrected over the verdict.
+    ``claim`` is what the test is of: gates with the same claim ask one question, and are corrected for as one. None:
+    no other gate has it.
     """
 
     p: float
     p_worse: float | None
     decide: Callable[[float, float | None], Finding]
+    claim: Hashable = None
 
 
 Asked = Finding | Test

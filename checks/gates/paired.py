@@ -11,33 +11,35 @@ from checks.verdict import Finding, Status
 
 def ask(name: str, gate: ImprovesGate | NonInferiorGate, evidence: Evidence, sample: Sample) -> Asked:
     """Compare with ``gate.against``; see ``_improves`` and ``_non_inferior`` for what passes."""
-    if finding := references.settled(name, gate, evidence):
-        return finding
-    ours, theirs = sample.scores("candidate", gate.metric), sample.scores(gate.against, gate.metric)
+    against = references.settled(name, gate, evidence)
+    if isinstance(against, Finding):
+        return against
+    ours, theirs = sample.scores("candidate", gate.metric), sample.scores(against.model, gate.metric)
     margin = gate.margin if isinstance(gate, ImprovesGate) else -gate.margin
     found = compare(ours, theirs, sample.groups, margin, gate.confidence)
 
     def decide(p_holm: float, worse_holm: float | None) -> Finding:
         if isinstance(gate, ImprovesGate):
-            status, reason, needed = _improves(gate, found, p_holm)
+            status, reason, needed = _improves(gate, against.shown, found, p_holm)
         else:
             assert worse_holm is not None  # the kind gives a p_worse
-            status, reason, needed = _non_inferior(gate, found, p_holm, worse_holm)
+            status, reason, needed = _non_inferior(gate, against.shown, found, p_holm, worse_holm)
         return Finding(
-            gate=name, kind=gate.kind, status=status, reason=reason, metric=gate.metric, against=gate.against,
+            gate=name, kind=gate.kind, status=status, reason=reason, metric=gate.metric, against=against.model,
             method=found.method, value=figure(found.effect), low=figure(found.low), high=figure(found.high),
             bound=margin, p=small(found.p), p_holm=small(p_holm), detectable=figure(found.detectable), n=found.n,
             gained=int((ours > theirs).sum()), lost=int((ours < theirs).sum()), rows_needed=needed,
         )  # fmt: skip
 
-    return Test(found.p, found.p_worse if isinstance(gate, NonInferiorGate) else None, decide)
+    claim = (gate.kind, gate.metric, margin, gate.confidence, against.which)
+    return Test(found.p, found.p_worse if isinstance(gate, NonInferiorGate) else None, decide, claim)
 
 
-def _improves(gate: ImprovesGate, found: Comparison, p: float) -> tuple[Status, str, int | None]:
+def _improves(gate: ImprovesGate, shown: str, found: Comparison, p: float) -> tuple[Status, str, int | None]:
     """Pass when a difference of ``margin`` or less is refuted; fail when not even the point exceeds it."""
     by = f" by more than {gate.margin:g}" if gate.margin else ""
     said = (
-        f"{gate.metric} {found.effect:+.3f} against {gate.against} (lower {gate.confidence:.0%} bound {found.low:+.3f}"
+        f"{gate.metric} {found.effect:+.3f} against {shown} (lower {gate.confidence:.0%} bound {found.low:+.3f}"
     )
     if p <= 1 - gate.confidence:
         return "pass", f"{said}, p {p:.2g}): better{by}", None
@@ -47,10 +49,12 @@ def _improves(gate: ImprovesGate, found: Comparison, p: float) -> tuple[Status, 
     return "inconclusive", f"{said}, p {p:.2g}): too little to tell; about {needed} test rows would", needed
 
 
-def _non_inferior(gate: NonInferiorGate, found: Comparison, p: float, worse: float) -> tuple[Status, str, int | None]:
+def _non_inferior(
+    gate: NonInferiorGate, shown: str, found: Comparison, p: float, worse: float
+) -> tuple[Status, str, int | None]:
     """Pass when a loss of ``margin`` is refuted by rows that could have seen it; fail when a loss is shown."""
     level = 1 - gate.confidence
-    against = f"{gate.metric} {found.effect:+.3f} against {gate.against}"
+    against = f"{gate.metric} {found.effect:+.3f} against {shown}"
     if worse <= level and found.effect < -gate.margin:
         high = f"upper {gate.confidence:.0%} bound {found.high:+.3f}"
         return "fail", f"{against} ({high}, p {worse:.2g}): worse, by more than {gate.margin:g}", None

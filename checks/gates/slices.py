@@ -24,9 +24,11 @@ SMALL = "(small slices)"
 
 def ask(name: str, gate: SliceGate, evidence: Evidence, sample: Sample) -> Asked:
     """Pass when every slice is shown to lose less than the margin; fail when one is shown to lose more."""
-    if finding := references.settled(name, gate, evidence):
-        return finding
-    ours, theirs = sample.scores("candidate", gate.metric), sample.scores(gate.against, gate.metric)
+    against = references.settled(name, gate, evidence)
+    if isinstance(against, Finding):
+        return against
+    named = against.shown
+    ours, theirs = sample.scores("candidate", gate.metric), sample.scores(against.model, gate.metric)
     sizes = Counter(sample.slices)
     labels = np.array([s if sizes[s] >= gate.min_rows else SMALL for s in sample.slices], dtype=object)
     found: dict[str, Comparison] = {}
@@ -47,7 +49,7 @@ def ask(name: str, gate: SliceGate, evidence: Evidence, sample: Sample) -> Asked
         blind = [label for label, c in found.items() if c.may_miss(gate.margin)]
         if worse_holm <= level:
             shown = min(beyond, key=lambda label: (corrected[label], label))
-            status, reason = "fail", f"{_said(gate, shown, found[shown])}: worse, by more than {gate.margin:g}"
+            status, reason = "fail", f"{_said(named, shown, found[shown])}: worse, by more than {gate.margin:g}"
         elif blind:
             shown = max(blind, key=lambda label: found[label].detectable)
             status, needed = "inconclusive", found[shown].rows_for(gate.margin)
@@ -57,7 +59,7 @@ def ask(name: str, gate: SliceGate, evidence: Evidence, sample: Sample) -> Asked
             )
         elif p_holm <= level:
             status = "pass"
-            reason = f"none of {len(found)} slices loses {gate.margin:g}; lowest: {_said(gate, shown, found[shown])}"
+            reason = f"none of {len(found)} slices loses {gate.margin:g}; lowest: {_said(named, shown, found[shown])}"
         else:
             shown = max(found, key=lambda label: found[label].p)
             status = "inconclusive"
@@ -65,18 +67,19 @@ def ask(name: str, gate: SliceGate, evidence: Evidence, sample: Sample) -> Asked
             needed = found[shown].rows_for(distance) if distance > 0 else None
             more = f"; about {needed} rows of it would tell" if needed else ""
             reason = (
-                f"{_said(gate, shown, found[shown])}: a loss of {gate.margin:g} is not ruled out (p {p_holm:.2g}){more}"
+                f"{_said(named, shown, found[shown])}: a loss of {gate.margin:g} is not ruled out (p {p_holm:.2g}){more}"
             )
         about, rows = found[shown], labels == shown
         return Finding(
             gate=name, kind=gate.kind, status=status, reason=f"{reason}{_together(gate, sizes)}",
-            metric=gate.metric, against=gate.against, slice=shown, method=about.method, value=figure(about.effect),
+            metric=gate.metric, against=against.model, slice=shown, method=about.method, value=figure(about.effect),
             low=figure(about.low), high=figure(about.high), bound=-gate.margin, p=small(p), p_holm=small(p_holm),
             detectable=figure(about.detectable), n=about.n, gained=int((ours > theirs)[rows].sum()),
             lost=int((ours < theirs)[rows].sum()), rows_needed=needed,
         )  # fmt: skip
 
-    return Test(p, p_worse, decide)
+    claim = (gate.kind, gate.metric, gate.margin, gate.confidence, gate.min_rows, against.which)
+    return Test(p, p_worse, decide, claim)
 
 
 def _together(gate: SliceGate, sizes: Mapping[str, int]) -> str:
@@ -85,6 +88,6 @@ def _together(gate: SliceGate, sizes: Mapping[str, int]) -> str:
     return f"; {count} slices of fewer than {gate.min_rows} rows are judged as one" if count > 1 else ""
 
 
-def _said(gate: SliceGate, label: str, found: Comparison) -> str:
+def _said(against: str, label: str, found: Comparison) -> str:
     bounds = f"[{found.low:+.3f}, {found.high:+.3f}]"
-    return f"{label!r} {found.effect:+.3f} {bounds} on {found.n} rows against {gate.against}"
+    return f"{label!r} {found.effect:+.3f} {bounds} on {found.n} rows against {against}"

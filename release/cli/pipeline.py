@@ -99,9 +99,9 @@ def calibrate(root: Path, as_json: bool) -> None:
 @click.pass_obj
 @refusing
 def references(root: Path, target: str | None, as_json: bool) -> None:
-    """Say which earlier models the gates compare with, as git names them, and record it in reports/references.json.
+    """Say which earlier models this one is compared with, as git names them, and record it in reports/references.json.
 
-    `lockstep run` does this first. A record that git no longer bears out makes the verdict void.
+    `lockstep run` does this first. A verdict is void once git names other models.
     """
     from release import references as verb
 
@@ -109,9 +109,13 @@ def references(root: Path, target: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(to_json(written.report.model_dump(mode="json")))
         return
-    for name, reference in written.report.found.items():
+    for name, reference in written.now.found.items():
         click.echo(f"{name:<10}model {reference.merged.removeprefix('sha256:')[:12]} of commit {reference.commit[:12]}")
-    for name, why in written.report.absent.items():
+        then = written.report.found.get(name)
+        if (then.merged if then else None) != reference.merged:
+            what = f"model {then.merged.removeprefix('sha256:')[:12]}" if then else "none"
+            click.echo(f"{'':<10}which is this record's own model; it was compared with what stood before: {what}")
+    for name, why in written.now.absent.items():
         click.echo(f"{name:<10}none: {why}")
     click.echo(f"held against {written.target}; {tables.recorded(written.changed)}")
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from checks import chain, files, gates, layout, params_file, plain_yaml, policy, quarantine, scoring
 from checks.chain import Evidence
 from checks.errors import EvidenceRefused, ParamsRefused, Refusal, RemoteRefused
-from checks.evidence import DataReport, EvaluationReport, PrepareReport, TrainReport
+from checks.evidence import DataReport, PrepareReport, TrainReport
 from checks.params import Params
 from checks.policy import Change
 from checks.quarantine import Entries, Entry
@@ -44,7 +44,6 @@ class Target(NamedTuple):
     ref: str
     commit: str | None
     document: Mapping[str, Any] | None  # params.yaml
-    evaluation: EvaluationReport | None
     prepare: PrepareReport | None
     train: TrainReport | None
     quarantine: Entries = ()  # of environments that this repository holds
@@ -188,10 +187,10 @@ def _changes(target: Target, params: Params, prepare: PrepareReport | None) -> t
 
 def _target(root: Path, ref: str | None) -> Target:
     if not commits.has_repository(root):
-        return Target("HEAD", None, None, None, None, None)
+        return Target("HEAD", None, None, None, None)
     name, commit = commits.target(root, ref)
     if commit is None:
-        return Target(name, None, None, None, None, None)
+        return Target(name, None, None, None, None)
     text = commits.read(root, commit, layout.PARAMS)
     try:
         found = plain_yaml.load(text.decode()) if text is not None else None
@@ -201,7 +200,6 @@ def _target(root: Path, ref: str | None) -> Target:
         name,
         commit,
         None if text is None else found if isinstance(found, dict) else {},
-        _there(root, commit, layout.EVALUATION, EvaluationReport),
         _there(root, commit, layout.PREPARE_REPORT, PrepareReport),
         _there(root, commit, layout.TRAIN_REPORT, TrainReport),
         _quarantine(root, commit, name),

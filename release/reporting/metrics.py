@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from checks import stats
 from checks.chain import Evidence
-from checks.evidence import EvaluationReport, Interval, ModelResult
+from checks.evidence import EvaluationReport, Interval, ReferenceUse
 from checks.rows import Prediction
 from release.reporting.blocks import (
     Block,
@@ -54,17 +54,40 @@ def compared(facts: Facts) -> Section | None:
 
 
 def brief(facts: Facts) -> str:
-    """The first scorer's difference to main and to production, where the rows were compared; empty where none was."""
+    """The first scorer's difference to main and to production, or why there is none; empty without an evaluation."""
     evaluation = _evaluation(facts)
     if evaluation is None or facts.evidence is None:
         return ""
-    scorer, told = next(iter(evaluation.models["candidate"].metrics)), list[str]()
-    for name in ("main", "champion"):
-        answers = facts.evidence.answers
-        found = paired(answers.get("candidate", ()), answers.get(name, ()), scorer, evaluation.confidence)
-        if found is not None:
-            told.append(f"{_difference(found)} against {NAMES[name]}")
-    return ", ".join(told)
+    said = list[str]()
+    for name, use in evaluation.references.items():
+        found = against(facts, name)
+        if use.how == "same-model":
+            said.append(f"the very model of {NAMES[name]}")
+        elif use.how == "absent":
+            said.append(f"{NAMES[name]} has no model to compare with yet")
+        elif found is not None:
+            said.append(f"{_difference(found)} against {NAMES[name]}")
+    return ", ".join(said)
+
+
+def against(facts: Facts, name: str) -> Interval | None:
+    """The first scorer's difference to an earlier model on the same rows; None where they were not compared."""
+    evaluation = _evaluation(facts)
+    if evaluation is None or facts.evidence is None:
+        return None
+    scorer, answers = next(iter(evaluation.models["candidate"].metrics)), facts.evidence.answers
+    return paired(answers.get("candidate", ()), answers.get(name, ()), scorer, evaluation.confidence)
+
+
+def uncompared(facts: Facts) -> str:
+    """Why this model was not compared with main's row by row; empty where it was, or main has no other model."""
+    evaluation = _evaluation(facts)
+    use = evaluation.references.get("main") if evaluation else None
+    if use is None:
+        return "the evaluation does not name it"
+    if use.how == "unavailable":
+        return use.note
+    return "" if use.how in ("absent", "same-model") or against(facts, "main") else "its answers are of other rows"
 
 
 def slices(facts: Facts) -> Section | None:
@@ -112,10 +135,10 @@ def _row(facts: Facts, evaluation: EvaluationReport, evidence: Evidence, name: s
     called = NAMES.get(name, Data(name))
     use = evaluation.references.get(name)  # type: ignore[call-overload]  # a name of another model is not in it
     if use is not None and use.how in ("absent", "unavailable"):
-        return row(called, "–", Said(use.note))
+        return row(called, "–", Said(f"{use.note}{_stand_in(evaluation, name, use)}"))
     result = evaluation.models.get(name)
     if result is None:
-        return _elsewhere(facts, evaluation, name, scorer, called)
+        return row(called, "–", "no gate compares with it")
     theirs = result.metrics.get(scorer)
     if theirs is None:
         return row(called, "–", "–")
@@ -136,20 +159,10 @@ def _row(facts: Facts, evaluation: EvaluationReport, evidence: Evidence, name: s
     return row(called, _figure(theirs), f"{_difference(found)}{by_gate}" if found else "predictions are not here")
 
 
-def _elsewhere(facts: Facts, evaluation: EvaluationReport, name: str, scorer: str, called: Piece) -> tuple[Line, ...]:
-    """A model that no gate names: main's as git has it, where it answered the same rows."""
-    other = facts.target.evaluation if name == "main" else None
-    result: ModelResult | None = other.models.get("candidate") if other else None
-    theirs = result.metrics.get(scorer) if result else None
-    if other is None or theirs is None:
-        why = f"no gate compares with {'main' if name == 'main' else 'it'}, and no record of it is here"
-        return row(called, "–", why if name in ("main", "champion") else "not evaluated")
-    if other.merged == evaluation.merged:
-        return row(called, _figure(theirs), "the same model")
-    if (other.test, other.scorers) != (evaluation.test, evaluation.scorers):
-        return row(called, _figure(theirs), "of another test set or scorer: not comparable")
-    ours = evaluation.models["candidate"].metrics[scorer]
-    return row(called, _figure(theirs), f"{ours.value - theirs.value:+.3f}, by the record: rows not compared")
+def _stand_in(evaluation: EvaluationReport, name: str, use: ReferenceUse) -> str:
+    main = evaluation.references.get("main")
+    stands = name == "champion" and use.how == "absent" and main is not None and main.merged is not None
+    return "; main stands in for it" if stands else ""
 
 
 def _figure(interval: Interval) -> str:

@@ -56,6 +56,8 @@ def title(facts: Facts) -> str:
         return f"{facts.verdict.status} as recorded, not asked again here"
     if facts.status == "pass" and facts.lacking is not None:
         return "pass, and the record is not on the branch: run again"
+    if facts.status == "pass" and metrics.uncompared(facts):
+        return "pass, not compared with main"
     undone = [finding.gate for finding in _undone(facts)]
     return f"{facts.status}: {', '.join(undone[:4])}{'…' if len(undone) > 4 else ''}" if undone else f"{facts.status}"
 
@@ -118,6 +120,11 @@ def _told(facts: Facts) -> Iterator[Line]:
         yield line(
             f"{_VOID} ", Bold(("Pass, and the record is not on the branch",)), ": ", *_lacking(facts.lacking), *weakened
         )
+    elif status == "pass" and (why := metrics.uncompared(facts)):
+        yield line(
+            f"{MARKS['inconclusive']} ", Bold(("Pass, not compared with main",)), ": ", *_why(facts, status),
+            " Of main: ", Said(why), ".", *weakened,
+        )  # fmt: skip
     else:
         yield line(f"{MARKS[status]} ", Bold((status.capitalize(),)), ": ", *_why(facts, status), *weakened)
         if facts.lacking is not None:
@@ -188,6 +195,13 @@ def _next(facts: Facts) -> Line:
     if facts.status == "pass" and (entry := facts.held_back):
         free = f"`lockstep quarantine --release {entry.version} --why TEXT`"
         return (f"train another model; or, where the fault was not in the weights, {free} lets them move again.",)
+    if facts.status == "pass" and metrics.uncompared(facts):
+        push = "`dvc push` in a checkout of main that has its data"
+        return (f"compare it first: {push}, then `lockstep run` here. No gate of this policy compares with main.",)
+    losses = [name for name in ("main", "champion") if (found := metrics.against(facts, name)) and found.high < 0]
+    if facts.status == "pass" and losses:
+        than = " and ".join(str(metrics.NAMES[name]) for name in losses)
+        return (f"merge it only if a model that is worse than {than} is wanted: the gates allow this loss.",)
     if facts.status == "pass":
         return ("merge it. What lands is what was judged: the release takes these digests and trains nothing again.",)
     if judgement is not None and verdict.status == "pass":
