@@ -20,7 +20,7 @@ from typing import Any
 from tqdm import tqdm
 
 from checks import cost, digest, files, layout
-from checks.evidence import Seal, TrainReport
+from checks.evidence import Seal, TrainMeasured, TrainReport
 from checks.rows import Message, Row
 from release import training_ahead
 from release.training_ahead import Ahead
@@ -65,13 +65,13 @@ def main() -> None:
             found = training_ahead.seconds(folder, _ahead(after), after.train, recorded)
             assert not isinstance(found, str), found
             low, middle, high = found.train
-            took = after.report.seconds
+            took = after.measured.seconds
             lines.append(
                 f"| {what} | {middle:.1f} ({low:.1f} to {high:.1f}) | {took:.1f} | {took / middle:.2f} | "
                 f"{'yes' if low <= took <= high else 'no'} |"
             )
-        again = _run(home, {})[1].report.seconds
-    print(f"The first training took {recorded.report.seconds:.1f} s, once more {again:.1f} s.\n")
+        again = _run(home, {})[1].measured.seconds
+    print(f"The first training took {recorded.measured.seconds:.1f} s, once more {again:.1f} s.\n")
     print("| change | estimated s | took s | ratio | within |\n| --- | --- | ---: | ---: | --- |")
     print("\n".join(lines))
 
@@ -93,9 +93,10 @@ def _run(home: Path, change: dict[str, Any]) -> tuple[Path, Recorded]:
     with redirect_stderr(io.StringIO()):
         train(params, root)
     report = files.read_json(root / layout.TRAIN_REPORT, TrainReport)
+    measured = files.read_json(root / layout.TRAIN_MEASURED, TrainMeasured)
     splits = [(root / layout.SPLITS / f"{name}.jsonl").read_bytes() for name in layout.SPLIT_NAMES]
     row_bytes = sum(map(len, splits)) / sum(text.count(b"\n") for text in splits)
-    return root, Recorded("main", "0" * 40, report, params.train, None, row_bytes)
+    return root, Recorded("main", "0" * 40, report, measured, params.train, None, row_bytes)
 
 
 def _ahead(after: Recorded) -> Ahead:

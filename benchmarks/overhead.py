@@ -41,9 +41,10 @@ def main() -> None:
         else:
             repro(folder, "fetch")
         total = repro(folder, "--force")
-        train = json.loads((folder / layout.TRAIN_REPORT).read_text())["seconds"]
+        train = json.loads((folder / layout.TRAIN_MEASURED).read_text())["seconds"]
         evaluation = json.loads((folder / layout.EVALUATION).read_text())
-        rates = [m["examples_per_second"] for m in evaluation["models"].values() if m["examples_per_second"]]
+        measured = json.loads((folder / layout.EVALUATE_MEASURED).read_text())
+        rates = [each["examples_per_second"] for each in measured["models"].values()]
         generation = sum(evaluation["rows"] / rate for rate in rates)
         unchanged = repro(folder)
         params = folder / layout.PARAMS

@@ -128,18 +128,28 @@ class TrainReport(Report):
     adapter: Digest
     base: Digest
     splits: dict[str, Digest]
-    git_commit: str | None
-    mlflow_run: str
     rows: Count
     steps: Count
     epochs: float
     trainable_parameters: Count
     total_parameters: Count
     final_loss: float  # mean of the last tenth of the logged losses, nats per completion token
-    seconds: float  # of the whole training, the parts before an interruption included
-    device: str
     versions: dict[str, str]
     tokens: Count | None = None  # that went through the model: input ids of rows in every epoch, no padding
+
+
+class TrainMeasured(Report):
+    """What differs between two runs of one training: how long it took, where it ran, what the run was called.
+
+    It is recorded in git and shown. It is no output of DVC, no digest covers it and no gate reads it, so that the
+    same data and parameters give the same ``dvc.lock`` and the same verdict on a busy machine.
+    """
+
+    adapter: Digest  # which training this is about
+    git_commit: str | None
+    mlflow_run: str
+    seconds: Annotated[float, Field(ge=0)]  # of the whole training, the parts before an interruption included
+    device: str
     resumed_at: Count | None = None  # the step of the checkpoint from which this run went on; None: it ran through
 
 
@@ -179,7 +189,21 @@ class ModelResult(Record):
     predictions: Digest  # of the JSON lines file
     metrics: dict[str, Interval]
     slices: dict[str, dict[str, Interval]]
-    examples_per_second: float | None  # None where nothing was generated: baselines, answers from a record
+
+
+class Speed(Record):
+    """How fast one model answered the test rows, in the batches that evaluate makes."""
+
+    examples_per_second: Annotated[float, Field(ge=0)]
+    p50_seconds: Annotated[float, Field(ge=0)]  # of one answer, from the start of its batch; by nearest rank
+    p95_seconds: Annotated[float, Field(ge=0)]
+
+
+class EvaluateMeasured(Report):
+    """How fast the models answered: recorded in git and shown, as ``TrainMeasured`` is. Baselines have no entry."""
+
+    merged: Digest  # which evaluation this is about
+    models: dict[ModelName, Speed]
 
 
 class Reference(Record):

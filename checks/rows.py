@@ -43,7 +43,7 @@ class Prediction(Record):
     """One model's answer to one row of the test split.
 
     ``score`` is by the first scorer of evaluate.scorers, ``scores`` by each, all in [0, 1].
-    ``latency`` is the wall time of the row's batch from its start to the row's last token, in seconds.
+    ``latency`` is of files that older versions wrote, in seconds: it is read, and not written any more.
     """
 
     id: Annotated[str, Field(min_length=1)]
@@ -54,4 +54,4 @@ class Prediction(Record):
     scores: dict[str, float]
     group: str
     slice: str
-    latency: Annotated[float, Field(ge=0)]
+    latency: Annotated[float | None, Field(ge=0, exclude=True)] = None

@@ -157,7 +157,7 @@ def after_the_fact(root: Path, params: Params, ref: str, commit: str, report: Tr
         test_rows = files.read_json(root / layout.DATA_REPORT, DataReport).rows.get("test", 0)
     except EvidenceRefused:
         return None
-    if isinstance(recorded, str) or recorded.report == report:
+    if isinstance(recorded, str) or recorded.report.adapter == report.adapter:
         return None
     found = training_ahead.seconds(root, training_ahead.done(report, test_rows), params.train, recorded)
     return None if isinstance(found, str) else found
@@ -236,8 +236,8 @@ def _estimated(
     recorded: Recorded, seconds: Seconds, bounds: tuple[_Bound, ...], price: float | None, notes: tuple[str, ...]
 ) -> Estimate:
     minutes, hours = seconds.train.times(1 / 60), seconds.device.times(1 / 3600)
-    on_gpu = hours.times(0 if recorded.report.device.startswith("cpu") else 1)
-    if recorded.report.device.startswith("cpu") and any(each.metric == "gpu_hours" for each in bounds):
+    on_gpu = hours.times(0 if recorded.measured.device.startswith("cpu") else 1)
+    if recorded.measured.device.startswith("cpu") and any(each.metric == "gpu_hours" for each in bounds):
         notes = (*notes, "gpu_hours is 0 on a CPU, where the record was made: there is no estimate for a GPU")
     price = price or next((each.price for each in bounds if each.price), None)
     if not seconds.answers_known:
@@ -258,8 +258,8 @@ def _estimated(
         hourly_price=price,
         bounds=asked,
         basis=Basis(
-            ref=recorded.ref, commit=recorded.commit, device=report.device, seconds=report.seconds, rows=report.rows,
-            epochs=report.epochs, tokens=report.tokens,
+            ref=recorded.ref, commit=recorded.commit, device=recorded.measured.device,
+            seconds=recorded.measured.seconds, rows=report.rows, epochs=report.epochs, tokens=report.tokens,
             factors=tuple(Factor(**step._asdict()) for step in seconds.factors),
         ),
         notes=notes,

@@ -275,7 +275,7 @@ def _files(parity: ParityReport | None) -> str:
 
 
 def _trained(train: TrainReport | None) -> str:
-    return f"{train.rows} rows, {train.steps} steps on {train.device}" if train else ""
+    return f"{train.rows} rows, {train.steps} steps" if train else ""
 
 
 def _rows(prepare: PrepareReport, report: str) -> Iterator[Step]:

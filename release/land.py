@@ -69,7 +69,7 @@ def land(root: Path, branch: str | None = None, target: str | None = None) -> La
 
 
 def record_files(root: Path) -> list[Path]:
-    """The files that make the record: dvc.lock, outputs that dvc.yaml leaves to git, references and noise.
+    """The files that make the record: dvc.lock, outputs that dvc.yaml leaves to git, references, noise, and measures.
 
     Raises EvidenceRefused when one is not here, or dvc.yaml cannot be read.
     """
@@ -81,8 +81,8 @@ def record_files(root: Path) -> list[Path]:
         raise EvidenceRefused(f"{_PIPELINE}: is no pipeline: {type(error).__name__}", "restore it from git") from error
     kept = {Path(name) for out in outs if isinstance(out, Mapping) for name, said in out.items() if _left_to_git(said)}
     kept |= {Path(layout.LOCK), layout.REFERENCES}
-    if (root / layout.NOISE).exists():
-        kept.add(layout.NOISE)
+    measured = (layout.NOISE, layout.TRAIN_MEASURED, layout.EVALUATE_MEASURED)
+    kept |= {path for path in measured if (root / path).exists()}
     for path in sorted(kept):
         if path.is_absolute() or ".." in path.parts or (root / path).is_symlink() or not (root / path).is_file():
             raise EvidenceRefused(f"{path}: is no file here, and the record needs it", "run `lockstep run`")

@@ -60,8 +60,8 @@ def seconds(root: Path, ahead: Ahead, train: Train, recorded: Recorded) -> Secon
         if value <= 0:
             return f"the training here has no {what}"
     same_rows = ahead.train == recorded.report.splits.get("train")
-    factors = cost.steps(old, new, same_base, same_rows, recorded.report.device)
-    training = cost.scaled(recorded.report.seconds, factors)
+    factors = cost.steps(old, new, same_base, same_rows, recorded.measured.device)
+    training = cost.scaled(recorded.measured.seconds, factors)
     if recorded.answers_per_second is None:
         return Seconds(training, training, factors, False)
     ratio = cost.bounded(new.parameters) / cost.bounded(old.parameters)

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from checks import cost, files, layout, params_file, plain_yaml
 from checks.errors import EvidenceRefused, ParamsRefused
-from checks.evidence import EvaluationReport, PrepareReport, TrainReport
+from checks.evidence import EvaluateMeasured, EvaluationReport, PrepareReport, TrainMeasured, TrainReport
 from checks.params import Train
 from release import commits
 
@@ -27,6 +27,7 @@ class Recorded(NamedTuple):
     ref: str
     commit: str
     report: TrainReport
+    measured: TrainMeasured
     train: Train
     answers_per_second: float | None
     row_bytes: float | None
@@ -50,6 +51,11 @@ def _read(root: Path, ref: str, commit: str) -> Recorded | str:
     if text is None:
         return f"{at} has no {layout.TRAIN_REPORT}"
     report = TrainReport.model_validate_json(text)
+    measured = commits.read(root, commit, layout.TRAIN_MEASURED)
+    took = TrainMeasured.model_validate_json(measured) if measured is not None else None
+    if took is None or took.adapter != report.adapter:
+        what = "is not there" if took is None else f"is about another training than {layout.TRAIN_REPORT}"
+        return f"{at}: {layout.TRAIN_MEASURED} {what}"
     stages = _stages(commits.read(root, commit, layout.LOCK))
     ran = stages.get("train")
     # params.yaml may have changed since the training, the lock has not.
@@ -64,13 +70,14 @@ def _read(root: Path, ref: str, commit: str) -> Recorded | str:
             return f"{at} has neither {layout.LOCK} nor {layout.PARAMS}"
         train = params_file.parse(params.decode(), f"{ref}:{layout.PARAMS}").train
     figures = {
-        "seconds": report.seconds, "rows": report.rows, "epochs": report.epochs,
+        "seconds": took.seconds, "rows": report.rows, "epochs": report.epochs,
         "total_parameters": report.total_parameters - report.trainable_parameters,
     }  # fmt: skip
     for name, value in figures.items():
         if not 0 < value < cost.MOST or (isinstance(value, float) and value < 1 / cost.MOST):
-            return f"{at}: {layout.TRAIN_REPORT}: {name} is no measure to scale from"
-    return Recorded(ref, commit, report, train, _answers(root, commit), _row_bytes(root, commit, stages))
+            path = layout.TRAIN_MEASURED if name == "seconds" else layout.TRAIN_REPORT
+            return f"{at}: {path}: {name} is no measure to scale from"
+    return Recorded(ref, commit, report, took, train, _answers(root, commit), _row_bytes(root, commit, stages))
 
 
 def _stages(lock: bytes | None) -> dict[str, Any]:
@@ -80,12 +87,14 @@ def _stages(lock: bytes | None) -> dict[str, Any]:
 
 def _answers(root: Path, commit: str) -> float | None:
     """Rows a second that the candidate answered there."""
-    text = commits.read(root, commit, layout.EVALUATION)
+    text, measured = (commits.read(root, commit, path) for path in (layout.EVALUATION, layout.EVALUATE_MEASURED))
+    if text is None or measured is None:
+        return None
     try:
-        report = EvaluationReport.model_validate_json(text) if text is not None else None
+        report, took = EvaluationReport.model_validate_json(text), EvaluateMeasured.model_validate_json(measured)
     except ValidationError:
         return None
-    candidate = report.models.get("candidate") if report else None
+    candidate = took.models.get("candidate") if took.merged == report.merged else None
     speed = candidate.examples_per_second if candidate else None
     return speed if speed is not None and 1 / cost.MOST < speed < cost.MOST else None
 

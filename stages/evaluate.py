@@ -4,21 +4,32 @@ In:  models/merged (hashed first: that digest is what the report is about), mode
      data/splits/{train,test}.jsonl, reports/parity.json, reports/references.json, params ``evaluate``.
 Out: data/predictions/<model>.jsonl, one prediction a line in the order of the test split:
        {"id": "002d7ae27cff7c01", "prompt": "Show the properties of …", "prediction": "sf", "reference": "sf",
-        "score": 1.0, "scores": {"exact-match": 1.0}, "group": "…", "slice": "show", "latency": 0.9}
+        "score": 1.0, "scores": {"exact-match": 1.0}, "group": "…", "slice": "show"}
      reports/evaluation.json (the evidence), reports/metrics.json (its numbers, for `dvc metrics`),
-     reports/evaluation.md (for a person), reports/confusion.csv, reports/plots/.
+     reports/evaluation.md (for a person), reports/confusion.csv, reports/plots/,
+     reports/measured/evaluate.json (how fast each model answered).
 Run: python -m stages.evaluate
 """
 
 import csv
 import io
-import time
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from checks import digest, files, layout, scoring, stats
 from checks.errors import EvaluationRefused, EvidenceRefused, MachineRefused
-from checks.evidence import EvaluationReport, Interval, ModelResult, ParityReport, Reference, ReferencesReport, ReferenceUse
+from checks.evidence import (
+    EvaluateMeasured,
+    EvaluationReport,
+    Interval,
+    ModelResult,
+    ParityReport,
+    Reference,
+    ReferencesReport,
+    ReferenceUse,
+    Speed,
+)
 from checks.params import Params
 from checks.rows import Prediction, Row
 from stages import entry, progress, references
@@ -86,7 +97,6 @@ def evaluate(params: Params, root: Path) -> str:
             predictions=digest.of_file(root / layout.PREDICTIONS / f"{name}.jsonl").sha256,
             metrics=_intervals(params, found),
             slices=_slices(params, found),
-            examples_per_second=answered[name].speed if name in answered else None,
         )
         for name, found in predictions.items()
     }
@@ -108,6 +118,8 @@ def evaluate(params: Params, root: Path) -> str:
             settings.confidence,
         ),
     )
+    speeds = {name: speed for name, each in answered.items() if (speed := _speed(each))}
+    files.write_json(root / layout.EVALUATE_MEASURED, EvaluateMeasured(merged=merged, models=speeds))
     _write(root, report, predictions["candidate"], prompts.labels(train))
     return _line(report) + _mirror(params, root, report, parity.adapter)
 
@@ -135,14 +147,14 @@ def check_rows(test: Sequence[Row]) -> None:
 
 def predict(params: Params, test: Sequence[Row], answered: Answered) -> list[Prediction]:
     """Score answers against the rows they are of. Raises EvaluationRefused when a row has none."""
-    if len(answered.texts) != len(test) or len(answered.seconds) != len(test):
+    if len(answered.texts) != len(test):
         missing = ", ".join(row.id for row in test[len(answered.texts) :][:5]) or "unknown"
         raise EvaluationRefused(
             f"{len(answered.texts)} predictions for {len(test)} rows of {_TEST} (without one: {missing})",
             "run `dvc repro evaluate`; if it happens again, report it",
         )
     found = []
-    for row, text, seconds in zip(test, answered.texts, answered.seconds, strict=True):
+    for row, text in zip(test, answered.texts, strict=True):
         scores = {s.kind: scoring.score(s, text, row.reference) for s in params.evaluate.scorers}
         found.append(
             Prediction(
@@ -154,16 +166,22 @@ def predict(params: Params, test: Sequence[Row], answered: Answered) -> list[Pre
                 scores=scores,
                 group=row.group,
                 slice=row.slice,
-                latency=round(seconds, 6),
             )
         )
     return found
 
 
 def _cheap(kind: str, train: Sequence[Row], test: Sequence[Row]) -> Answered:
-    started = time.perf_counter()
-    texts = baselines.answer(kind, train, test)
-    return Answered(texts, [time.perf_counter() - started] * len(texts), None)
+    return Answered(baselines.answer(kind, train, test), [], None)
+
+
+def _speed(answered: Answered) -> Speed | None:
+    """None where nothing was generated now: baselines, and answers from a record."""
+    if answered.speed is None:
+        return None
+    seconds = sorted(answered.seconds)
+    p50, p95 = (seconds[math.ceil(share * len(seconds)) - 1] for share in (0.5, 0.95))
+    return Speed(examples_per_second=answered.speed, p50_seconds=round(p50, 6), p95_seconds=round(p95, 6))
 
 
 def _hashed(root: Path, folder: Path) -> str:
@@ -216,11 +234,6 @@ def metrics(report: EvaluationReport) -> dict[str, object]:
     numbers["slices"] = {
         name: {scorer: _rounded(interval) for scorer, interval in found.items()}
         for name, found in report.models["candidate"].slices.items()
-    }
-    numbers["examples_per_second"] = {
-        name: model.examples_per_second
-        for name, model in report.models.items()
-        if model.examples_per_second is not None
     }
     return numbers | {"rows": report.rows}
 

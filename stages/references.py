@@ -98,7 +98,7 @@ def _recorded(root: Path, name: str, reference: Reference, rows: Sequence[Row]) 
         found = files.read_jsonl(path, Prediction)
     if [(p.id, p.reference, p.group, p.slice) for p in found] != [(r.id, r.reference, r.group, r.slice) for r in rows]:
         raise EvidenceRefused(f"{_ANSWERS} is of other rows than the test split", _REMEDY)
-    return Answered([p.prediction for p in found], [p.latency for p in found], None)
+    return Answered([p.prediction for p in found], [], None)
 
 
 def _asked(root: Path, settings: Evaluate, name: str, reference: Reference, rows: Sequence[Row]) -> Answered:

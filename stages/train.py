@@ -2,7 +2,7 @@
 
 In:  data/splits/{train,valid}.jsonl, data/validated.json (the seal), models/base, params ``train``.
 Out: models/adapter (adapter_config.json, adapter_model.safetensors), reports/train.json,
-     reports/loss.csv (step,loss,learning_rate).
+     reports/loss.csv (step,loss,learning_rate), reports/measured/train.json (seconds, device, MLflow's run).
 Run: python -m stages.train
 
 The same parameters, data, base and machine give the same bytes of the adapter, also when training is killed and goes
@@ -18,7 +18,7 @@ from typing import Any
 
 from checks import digest, files, layout
 from checks.errors import EvidenceRefused, MachineRefused, TrainingRefused
-from checks.evidence import Seal, TrainReport
+from checks.evidence import Seal, TrainMeasured, TrainReport
 from checks.params import Params
 from checks.rows import Row
 from stages import entry
@@ -38,7 +38,7 @@ def train(params: Params, root: Path) -> str:
     ParamsRefused when LOCKSTEP_CHECKPOINT_MINUTES is no number of minutes.
     """
     minutes = checkpoints.minutes()
-    for stale in (layout.TRAIN_REPORT, layout.LOSS_CURVE):
+    for stale in (layout.TRAIN_REPORT, layout.TRAIN_MEASURED, layout.LOSS_CURVE):
         (root / stale).unlink(missing_ok=True)
     with files.replacing_folder(root / layout.ADAPTER) as folder:
         seal = sealed(root)
@@ -82,20 +82,20 @@ def train(params: Params, root: Path) -> str:
         adapter=adapter,
         base=base,
         splits=seal.splits,
-        git_commit=tracking.revision(root)[0],
-        mlflow_run=run.id,
         rows=len(rows),
         steps=trainer.state.global_step,
         epochs=round(trainer.state.epoch, 6),
         trainable_parameters=trainable,
         total_parameters=total,
         final_loss=recorder.final_loss(),
-        seconds=round(seconds, 3),
-        device=device,
         versions={name: importlib.metadata.version(name) for name in _LIBRARIES},
         tokens=trainer.state.num_input_tokens_seen,
-        resumed_at=resumed.step if resumed else None,
     )
+    measured = TrainMeasured(
+        adapter=adapter, git_commit=tracking.revision(root)[0], mlflow_run=run.id, seconds=round(seconds, 3),
+        device=device, resumed_at=resumed.step if resumed else None,
+    )  # fmt: skip
+    files.write_json(root / layout.TRAIN_MEASURED, measured)
     files.write_json(root / layout.TRAIN_REPORT, report)
     store.remove()
     kept = f", {run.unsent} points not taken by MLflow at {run.uri}" if run.unsent else ""

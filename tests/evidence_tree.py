@@ -11,6 +11,7 @@ from checks import chain, digest, files, gates, layout, params_file, scoring
 from checks.evidence import (
     DataReport,
     Earlier,
+    EvaluateMeasured,
     EvaluationReport,
     Expectation,
     Fetched,
@@ -27,7 +28,9 @@ from checks.evidence import (
     ReferenceUse,
     RuleCount,
     Seal,
+    Speed,
     Split,
+    TrainMeasured,
     TrainReport,
 )
 from checks.gate_kinds import EARLIER
@@ -63,7 +66,7 @@ def predict(row: Row, right: bool) -> Prediction:
     score = 1.0 if right else 0.0
     return Prediction(
         id=row.id, prompt=row.prompt, prediction=row.reference if right else "sql", reference=row.reference, score=score,
-        scores={"exact-match": score}, group=row.group, slice=row.slice, latency=0.01,
+        scores={"exact-match": score}, group=row.group, slice=row.slice,
     )  # fmt: skip
 
 
@@ -124,11 +127,14 @@ def build(root: Path, params: Params, test_rows: int = 40, right: int = 36, **ch
     files.write_json(
         root / layout.TRAIN_REPORT,
         TrainReport(
-            adapter=trees[layout.ADAPTER].digest, base=trees[layout.BASE].digest, splits=seals, git_commit=None,
-            mlflow_run="r", rows=60, steps=4, epochs=1.0, trainable_parameters=1, total_parameters=2, final_loss=0.5,
-            seconds=1.0, device="cpu", versions={},
+            adapter=trees[layout.ADAPTER].digest, base=trees[layout.BASE].digest, splits=seals, rows=60, steps=4, epochs=1.0, trainable_parameters=1, total_parameters=2, final_loss=0.5,
+            versions={},
         ),
     )  # fmt: skip
+    took = TrainMeasured(
+        adapter=trees[layout.ADAPTER].digest, git_commit=None, mlflow_run="r", seconds=1.0, device="cpu"
+    )
+    files.write_json(root / layout.TRAIN_MEASURED, took)
     parity = {
         "base": trees[layout.BASE].digest,
         "adapter": trees[layout.ADAPTER].digest,
@@ -215,7 +221,6 @@ def evaluated(root: Path, params: Params, predictions: list[Prediction], **other
             predictions=digest.of_file(path).sha256,
             metrics={"exact-match": _interval(answers)},
             slices={},
-            examples_per_second=1.0,
         )
     references = files.read_json(root / layout.REFERENCES, ReferencesReport)
     found = {
@@ -241,6 +246,11 @@ def evaluated(root: Path, params: Params, predictions: list[Prediction], **other
         summary=("A sentence.",),
     )
     files.write_json(root / layout.EVALUATION, report)
+    speed = Speed(examples_per_second=1.0, p50_seconds=0.01, p95_seconds=0.01)
+    files.write_json(
+        root / layout.EVALUATE_MEASURED,
+        EvaluateMeasured(merged=report.merged, models=dict.fromkeys(("candidate", "base"), speed)),
+    )
     files.write_json(root / layout.METRICS, {"candidate": {"exact-match": {"value": _interval(predictions).value}}})
     scored = dict.fromkeys((s.kind for s in params.evaluate.scorers), 0.5)
     first = NoiseRun(order="test order", batch_tokens=64, threads=1, metrics=scored, changed=0)

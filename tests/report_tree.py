@@ -11,7 +11,15 @@ from typing import Any
 import yaml
 
 from checks import digest, files, layout, pointer
-from checks.evidence import DataReport, EvaluationReport, Expectation, Interval, PrepareReport, TrainReport
+from checks.evidence import (
+    DataReport,
+    EvaluationReport,
+    Expectation,
+    Interval,
+    PrepareReport,
+    TrainMeasured,
+    TrainReport,
+)
 from checks.params import Params
 from checks.rows import Prediction, Row
 from release import references
@@ -167,9 +175,10 @@ def answered(root: Path, params: Params, candidate: list[Prediction]) -> None:
 
 
 def trained(root: Path, **change: Any) -> None:
-    """Change fields of the training report."""
-    path = root / layout.TRAIN_REPORT
-    files.write_json(path, files.read_json(path, TrainReport).model_copy(update=change))
+    """Change fields of the training's report, or of what was measured of it."""
+    for path, model in ((layout.TRAIN_REPORT, TrainReport), (layout.TRAIN_MEASURED, TrainMeasured)):
+        its = {name: value for name, value in change.items() if name in model.model_fields}
+        files.write_json(root / path, files.read_json(root / path, model).model_copy(update=its))
 
 
 def without_digests(text: str) -> str:

@@ -20,7 +20,7 @@ import yaml
 
 from checks import digest, files, layout
 from checks.errors import EvidenceRefused, MachineRefused, ParamsRefused
-from checks.evidence import TrainReport
+from checks.evidence import TrainMeasured, TrainReport
 from checks.rows import Row
 from stages.training import checkpoints
 from stages.training.checkpoints import HERE, MANIFEST, THERE, Store
@@ -438,6 +438,7 @@ class Straight:
         self.adapter = digest.of_tree(root / layout.ADAPTER)
         self.curve = (root / layout.LOSS_CURVE).read_text()
         self.report = files.read_json(root / layout.TRAIN_REPORT, TrainReport)
+        self.measured = files.read_json(root / layout.TRAIN_MEASURED, TrainMeasured)
 
 
 @pytest.fixture(scope="module")
@@ -702,20 +703,20 @@ def test_a_killed_training_ends_in_the_bytes_of_one_that_ran_through(
     train(as_params(_document()), root)
 
     report = files.read_json(root / layout.TRAIN_REPORT, TrainReport)
-    assert report.resumed_at is not None
-    assert 0 < report.resumed_at < STEPS
-    assert f"train: goes on at step {report.resumed_at} of {STEPS}, from {where}\n" in capsys.readouterr().err
+    measured = files.read_json(root / layout.TRAIN_MEASURED, TrainMeasured)
+    assert measured.resumed_at is not None
+    assert 0 < measured.resumed_at < STEPS
+    assert f"train: goes on at step {measured.resumed_at} of {STEPS}, from {where}\n" in capsys.readouterr().err
     assert digest.of_tree(root / layout.ADAPTER) == straight.adapter
     assert (root / layout.LOSS_CURVE).read_text() == straight.curve
-    same = {"adapter", "final_loss", "tokens", "steps", "epochs"}
-    assert report.model_dump(include=same) == straight.report.model_dump(include=same)
+    assert report == straight.report
 
     client = MlflowClient(tracking_uri=store)
-    run = client.get_run(report.mlflow_run)
-    assert run.data.tags["lockstep.resumed_at"] == str(report.resumed_at)
-    assert client.get_run(run.data.tags["lockstep.resumed_from"]).info.run_id != report.mlflow_run
-    logged = [(point.step, point.value) for point in client.get_metric_history(report.mlflow_run, "loss")]
-    through = [(point.step, point.value) for point in client.get_metric_history(straight.report.mlflow_run, "loss")]
+    run = client.get_run(measured.mlflow_run)
+    assert run.data.tags["lockstep.resumed_at"] == str(measured.resumed_at)
+    assert client.get_run(run.data.tags["lockstep.resumed_from"]).info.run_id != measured.mlflow_run
+    logged = [(point.step, point.value) for point in client.get_metric_history(measured.mlflow_run, "loss")]
+    through = [(point.step, point.value) for point in client.get_metric_history(straight.measured.mlflow_run, "loss")]
     assert sorted(logged) == sorted(through)
 
     assert not list((root / checkpoints.FOLDER).iterdir())
@@ -729,12 +730,11 @@ def test_tokens_are_those_of_every_row_in_every_epoch(straight: Straight, tmp_pa
     with checkpoints.opened(root, KEY, kept=False) as home:
         trainer, _, _ = _parts(root, _document(), home)
     assert straight.report.tokens == EPOCHS * sum(len(row["input_ids"]) for row in trainer.train_dataset)
-    assert straight.report.resumed_at is None
+    assert straight.measured.resumed_at is None
 
 
-def test_a_report_of_before_is_readable() -> None:
-    report = json.loads((REPOSITORY / layout.TRAIN_REPORT).read_text())
-    old = TrainReport.model_validate({k: v for k, v in report.items() if k not in ("tokens", "resumed_at")})
-    assert (old.tokens, old.resumed_at) == (None, None)
+def test_a_report_without_tokens_is_readable(straight: Straight) -> None:
+    old = TrainReport.model_validate(straight.report.model_dump(exclude={"tokens"}))
+    assert old.tokens is None
     with pytest.raises(EvidenceRefused):
         files.read_json(REPOSITORY / layout.PARAMS, TrainReport)

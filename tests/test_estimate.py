@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 from checks import cost, digest, files, layout, refused, tensors
 from checks.cost import Span, Training
 from checks.errors import DataRefused, EvidenceRefused, Refusal
-from checks.evidence import TrainReport
+from checks.evidence import TrainMeasured
 from checks.params import Train
 from release.cli import main
 from release.estimate import NO_HISTORY, NOTHING, Estimate, estimate, refusal
@@ -193,7 +193,7 @@ def _document() -> dict[str, Any]:
 def _ran(root: Path, **change: Any) -> None:
     """Two epochs on a GPU, and 20 answers a second."""
     report_tree.trained(root, **{"seconds": SECONDS, "epochs": 2.0, "device": "cuda (NVIDIA H100)"} | change)
-    path = root / layout.EVALUATION
+    path = root / layout.EVALUATE_MEASURED
     path.write_text(path.read_text().replace('"examples_per_second": 1.0', '"examples_per_second": 20.0'))
 
 
@@ -503,7 +503,7 @@ def test_the_comment_sets_what_was_to_be_expected_beside_what_it_took(root: Path
 
 
 def test_the_comment_says_nothing_where_nothing_was_trained_or_recorded(root: Path) -> None:
-    assert files.read_json(root / layout.TRAIN_REPORT, TrainReport).seconds == SECONDS
+    assert files.read_json(root / layout.TRAIN_MEASURED, TrainMeasured).seconds == SECONDS
     found = next(part.markdown for part in report(root, Options(target="main")).parts if part.name == "cost")
     assert "- Training: 10.0 min, budget 25 min, 4 steps" in found
     assert "estimated" not in found

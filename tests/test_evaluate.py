@@ -323,7 +323,7 @@ def predicted(score: list[float]) -> list[Prediction]:
     return [
         Prediction(
             id=str(i), prompt="p", prediction="a", reference="b", score=s, scores={"exact-match": s}, group=str(i),
-            slice="s", latency=0,
+            slice="s",
         )
         for i, s in enumerate(score)
     ]  # fmt: skip

@@ -319,13 +319,16 @@ def test_a_promotion_of_a_model_whose_record_is_not_here_is_told_without_its_run
 
 def test_the_run_of_a_release_is_the_one_that_the_record_of_its_commit_names(world: World) -> None:
     other = keep(world.root, "other")
-    report = world.root / layout.TRAIN_REPORT
+    report = world.root / layout.TRAIN_MEASURED
     value = json.loads(report.read_text())
     report.write_text(json.dumps(value | {"mlflow_run": "c" * 32}))
     named = keep(world.root, "named")
     report.write_text(json.dumps(value | {"mlflow_run": "../" * 9}))
     odd = keep(world.root, "odd")
-    git(world.root, "rm", "--quiet", str(layout.TRAIN_REPORT))
+    git(world.root, "rm", "--quiet", str(layout.TRAIN_MEASURED))
     gone = keep(world.root, "gone")
-    found = past.runs(world.root, [other, named, odd, gone, "1" * 40, named], 10)
-    assert found == {other: value["mlflow_run"], named: "c" * 32}
+    of_before = json.loads((world.root / layout.TRAIN_REPORT).read_text()) | {"mlflow_run": "d" * 32}
+    (world.root / layout.TRAIN_REPORT).write_text(json.dumps(of_before))
+    older = keep(world.root, "older")
+    found = past.runs(world.root, [other, named, odd, gone, "1" * 40, named, older], 10)
+    assert found == {other: value["mlflow_run"], named: "c" * 32, older: "d" * 32}

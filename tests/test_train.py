@@ -15,7 +15,7 @@ import yaml
 
 from checks import digest, files, layout
 from checks.errors import EvidenceRefused, MachineRefused, TrainingRefused
-from checks.evidence import Seal, TrainReport
+from checks.evidence import Seal, TrainMeasured, TrainReport
 from checks.rows import Row
 from stages.train import train
 from stages.training import checkpoints, tracking
@@ -122,8 +122,10 @@ def test_a_run_leaves_adapter_report_curve_and_an_mlflow_run_that_names_them(roo
     assert report.adapter == digest.of_tree(adapter).digest
     assert report.base == digest.of_tree(root / layout.BASE).digest
     assert report.splits == files.read_json(root / layout.SEAL, Seal).splits
-    assert (report.rows, report.steps, report.git_commit) == (24, 8, None)
-    assert report.resumed_at is None
+    assert (report.rows, report.steps) == (24, 8)
+    measured = files.read_json(root / layout.TRAIN_MEASURED, TrainMeasured)
+    assert (measured.adapter, measured.git_commit, measured.resumed_at) == (report.adapter, None, None)
+    assert measured.seconds > 0
     assert not list((root / checkpoints.FOLDER).iterdir())
     assert report.trainable_parameters == sum(w.numel() for w in weights.values()) < report.total_parameters
     assert report.adapter[:19] in line
@@ -134,7 +136,7 @@ def test_a_run_leaves_adapter_report_curve_and_an_mlflow_run_that_names_them(roo
     assert report.final_loss < float(curve[0].split(",")[1])
 
     (run,) = _runs(root, document)
-    assert (run.info.run_id, run.info.status) == (report.mlflow_run, "FINISHED")
+    assert (run.info.run_id, run.info.status) == (measured.mlflow_run, "FINISHED")
     assert run.data.tags[tracking.ADAPTER_TAG] == report.adapter
     assert run.data.params["train.lora.r"] == "4"
     assert run.data.params["base.uri"] == document["base"]["uri"]

@@ -73,8 +73,14 @@ def runs(root: Path, commits: Sequence[str], deadline: float) -> Mapping[str, st
     """MLflow's ids of training runs, by the commit whose record names them. A commit that is not here is left out."""
     git = Git(root, deadline)
     wanted = list(dict.fromkeys(commits))
-    names = [f"{commit}:./{layout.TRAIN_REPORT.as_posix()}" for commit in wanted]
-    return {commit: run for commit, data in zip(wanted, git.named(names), strict=True) if data and (run := _run(data))}
+    found: dict[str, str] = {}
+    # Records of older versions name the run in the report of the training itself.
+    for path in (layout.TRAIN_REPORT, layout.TRAIN_MEASURED):
+        names = [f"{commit}:./{path.as_posix()}" for commit in wanted]
+        for commit, data in zip(wanted, git.named(names), strict=True):
+            if data and (run := _run(data)):
+                found[commit] = run
+    return found
 
 
 def _run(report: bytes) -> str | None:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from checks import chain, files, gates, layout, params_file, plain_yaml, policy, quarantine, scoring
 from checks.chain import Evidence
 from checks.errors import EvidenceRefused, ParamsRefused, Refusal, RemoteRefused
-from checks.evidence import DataReport, PrepareReport, TrainReport
+from checks.evidence import DataReport, EvaluateMeasured, PrepareReport, TrainMeasured
 from checks.params import Params
 from checks.policy import Change
 from checks.quarantine import Entries, Entry
@@ -45,7 +45,7 @@ class Target(NamedTuple):
     commit: str | None
     document: Mapping[str, Any] | None  # params.yaml
     prepare: PrepareReport | None
-    train: TrainReport | None
+    training: TrainMeasured | None
     quarantine: Entries = ()  # of environments that this repository holds
 
 
@@ -56,6 +56,7 @@ class Facts:
     ``bad-data``: validate refused these splits, so that there is no verdict. ``refusal`` says why there is none.
     ``refused``: the command that should have made it refused, about this very commit. ``missing`` are the paths that
     were not here. ``changes`` are those of the policy. ``lacking``: the commit that is judged has not this record.
+    ``training`` and ``answering`` are what was measured of the training and the evaluation that ``evidence`` is about.
     """
 
     state: State
@@ -67,6 +68,8 @@ class Facts:
     judgement: PolicyJudgement | None = None
     changes: tuple[Change, ...] = ()
     evidence: Evidence | None = None
+    training: TrainMeasured | None = None
+    answering: EvaluateMeasured | None = None
     data: DataReport | None = None
     prepare: PrepareReport | None = None
     refusal: Refusal | None = None
@@ -146,10 +149,16 @@ def _judged(
         verdict = stored
         _hold_what_is_here(root, target, stored, lock, set(missing), params)
     changes = judgement.changes if judgement else _changes(target, params, common["prepare"])
+    evidence = chain.gather(root, scoring.digest_of(params.evaluate.scorers))
+    training = _stored(root, layout.TRAIN_MEASURED, TrainMeasured)
+    answering = _stored(root, layout.EVALUATE_MEASURED, EvaluateMeasured)
+    about = evidence.judged
     return Facts(
         "held" if set(missing) <= heavy else "recorded", target, commit, document, verdict=verdict,
-        judgement=judgement, changes=changes, missing=tuple(missing),
-        evidence=chain.gather(root, scoring.digest_of(params.evaluate.scorers)), **common,
+        judgement=judgement, changes=changes, missing=tuple(missing), evidence=evidence,
+        training=training if training and training.adapter == about.get(layout.ADAPTER.as_posix()) else None,
+        answering=answering if answering and answering.merged == about.get(layout.MERGED.as_posix()) else None,
+        **common,
     )  # fmt: skip
 
 
@@ -201,7 +210,7 @@ def _target(root: Path, ref: str | None) -> Target:
         commit,
         None if text is None else found if isinstance(found, dict) else {},
         _there(root, commit, layout.PREPARE_REPORT, PrepareReport),
-        _there(root, commit, layout.TRAIN_REPORT, TrainReport),
+        _there(root, commit, layout.TRAIN_MEASURED, TrainMeasured),
         _quarantine(root, commit, name),
     )
 

@@ -12,9 +12,8 @@ _MOST = 40
 def look(facts: Facts, links: Sequence[tuple[str, str]]) -> Section | None:
     """``links``: labels and addresses that went through ``blocks.address``."""
     lines: list[Line] = [(Link(label, url),) for label, url in links]
-    train = facts.evidence.reports.train if facts.evidence and facts.state != "void" else None
-    if train is not None:
-        lines.append(("MLflow run ", Data(train.mlflow_run)))
+    if facts.training is not None:
+        lines.append(("MLflow run ", Data(facts.training.mlflow_run)))
     if facts.state != "void" and facts.data is not None:
         lines.append((f"Data Docs: `{layout.DATA_DOCS / 'index.html'}` (`dvc pull {layout.DATA_DOCS}` brings them)",))
     if facts.state in ("held", "recorded"):

@@ -79,22 +79,25 @@ def cost(facts: Facts, root: Path) -> Section | None:
     if facts.state not in ("held", "recorded") or facts.evidence is None or facts.evidence.reports.train is None:
         return None
     train, evaluation = facts.evidence.reports.train, facts.evidence.reports.evaluation
-    before, expected = facts.target.train, _expected(facts, root, train)
+    took, before, expected = facts.training, facts.target.training, _expected(facts, root, train)
+    if took is None:
+        return None
     against = f" (before: {_time(before.seconds)})" if before and before.adapter != train.adapter else ""
     foretold = f", estimated {_times(expected.train)}" if expected else ""
     budget = facts.params.train_budget if facts.params else TrainBudget()
     most = f", budget {budget.train_minutes:,.6g} min" if budget.train_minutes else ""
     told = (
-        f"Training: {_time(train.seconds)}{foretold}{most}{against}, {train.steps:,} steps over {train.rows:,} rows on "
+        f"Training: {_time(took.seconds)}{foretold}{most}{against}, {train.steps:,} steps over {train.rows:,} rows on "
     )
-    lines: list[Line] = [(told, Data(train.device))]
-    candidate = evaluation.models.get("candidate") if evaluation else None
-    seconds = train.seconds
+    lines: list[Line] = [(told, Data(took.device))]
+    candidate = facts.answering.models.get("candidate") if facts.answering else None
+    seconds = took.seconds
     if evaluation and candidate and candidate.examples_per_second:
         answering = evaluation.rows / candidate.examples_per_second
         seconds += answering
-        lines.append((f"Answers: {_time(answering)}, {candidate.examples_per_second:,.1f} a second{_latency(facts)}",))
-    if budget.gpu_hours and not train.device.startswith("cpu"):
+        latency = f"95 % within {candidate.p95_seconds:,.3g} s of their batch's start"
+        lines.append((f"Answers: {_time(answering)}, {candidate.examples_per_second:,.1f} a second; {latency}",))
+    if budget.gpu_hours and not took.device.startswith("cpu"):
         lines.append((f"GPU hours: {seconds / 3600:,.2f}, budget {budget.gpu_hours:,.6g}",))
     if price := budget.hourly_price:
         foretold = f", estimated {_money(expected.device.times(price / 3600))}" if expected else ""
@@ -102,15 +105,6 @@ def cost(facts: Facts, root: Path) -> Section | None:
         hours = f"{seconds / 3600:.2f} device hours at {price:,.2f} an hour"
         lines.append((f"Cost: {seconds / 3600 * price:,.2f} for {hours}{foretold}{most}",))
     return Section("cost", "Time and cost", [Bullets(lines)], keep=55)
-
-
-def _latency(facts: Facts) -> str:
-    """Of an answer, in the batches that evaluate makes: the 95th percentile by nearest rank."""
-    answers = facts.evidence.answers.get("candidate", ()) if facts.evidence else ()
-    seconds = sorted(answer.latency for answer in answers)
-    return (
-        f"; 95 % within {seconds[math.ceil(0.95 * len(seconds)) - 1]:,.3g} s of their batch's start" if seconds else ""
-    )
 
 
 def _expected(facts: Facts, root: Path, train: TrainReport) -> Seconds | None:

@@ -36,7 +36,10 @@ NotNegative = Annotated[float, Field(ge=0)]
 
 
 class Answered(NamedTuple):
-    """One model's answers in the order of the rows, the seconds each took, rows per second (None: not generated)."""
+    """One model's answers in the order of the rows, the seconds each took, and rows per second.
+
+    Where nothing was generated, there are no seconds and no speed.
+    """
 
     texts: list[str]
     seconds: list[float]

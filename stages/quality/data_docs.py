@@ -34,9 +34,9 @@ def make_reproducible(docs: Path, since: datetime) -> None:
     for page in docs.rglob("*.html"):
         text = page.read_text(encoding="utf-8")
         top = Path(os.path.relpath(docs, page.parent)).as_posix()
-        elements = {found: str(number) for number, found in enumerate(dict.fromkeys(_ELEMENT.findall(text)), 1)}
-        text = _LOGO.sub(lambda match, top=top: f"{top}/static/images/{match[1]}", text)
+        text = _LOGO.sub(rf"{top}/static/images/\1", text)
         text = _STAMP.sub(stamp, text)
         text = _SHOWN.sub("not recorded", text)
-        text = _ELEMENT.sub(lambda match, elements=elements: elements[match[0]], text)
+        for number, element in enumerate(dict.fromkeys(_ELEMENT.findall(text)), 1):
+            text = text.replace(element, str(number))
         page.write_text(text, encoding="utf-8")

@@ -82,11 +82,10 @@ def _lines(report: EvaluationReport, candidate: Sequence[Prediction], plots: Seq
     scorers = list(report.models["candidate"].metrics)
     yield "\n## Models\n"
     yield f"{report.rows} test rows, {report.confidence:.0%} intervals.\n"
-    yield f"| model | {' | '.join(scorers)} | examples/s |"
-    yield f"| --- |{' ---: |' * (len(scorers) + 1)}"
+    yield f"| model | {' | '.join(scorers)} |"
+    yield f"| --- |{' ---: |' * len(scorers)}"
     for name, model in report.models.items():
-        speed = "" if model.examples_per_second is None else f"{model.examples_per_second:.1f}"
-        yield f"| {NAMES[name]} | {' | '.join(_figure(model.metrics[s]) for s in scorers)} | {speed} |"
+        yield f"| {NAMES[name]} | {' | '.join(_figure(model.metrics[s]) for s in scorers)} |"
     if report.references:
         yield "\n## Earlier models\n"
         for name, use in report.references.items():
