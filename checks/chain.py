@@ -82,11 +82,15 @@ def gather(root: Path, scorers: str) -> Evidence:
     """
     gaps: dict[str, str] = {}
 
+    def said(refusal: EvidenceRefused) -> str:
+        """Without the place of the folder: the same evidence elsewhere must give the same verdict."""
+        return str(refusal).removeprefix(f"{root.as_posix()}/")
+
     def read(path: Path, model: type[R]) -> R | None:
         try:
             return files.read_json(root / path, model)
         except EvidenceRefused as refusal:
-            gaps[path.as_posix()] = str(refusal)
+            gaps[path.as_posix()] = said(refusal)
             return None
 
     reports = Reports(
@@ -108,7 +112,7 @@ def gather(root: Path, scorers: str) -> Evidence:
         try:
             judged[path.as_posix()] = digest.of_file(root / path).sha256
         except EvidenceRefused as refusal:
-            gaps.setdefault(path.as_posix(), str(refusal))
+            gaps.setdefault(path.as_posix(), said(refusal))
     if fetch:
         judged |= {layout.BASE.as_posix(): fetch.base.digest, layout.RAW.as_posix(): fetch.data.digest}
     if train:
@@ -120,7 +124,7 @@ def gather(root: Path, scorers: str) -> Evidence:
         try:
             return tuple(files.read_jsonl(root / path, model))
         except EvidenceRefused as refusal:
-            gaps.setdefault(path.as_posix(), str(refusal))
+            gaps.setdefault(path.as_posix(), said(refusal))
             return ()
 
     train_rows, test_rows = lines(_SPLIT_FILES["train"], Row), lines(_SPLIT_FILES["test"], Row)

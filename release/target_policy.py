@@ -171,8 +171,8 @@ def _theirs(root: Path, ref: str, commit: str) -> _Theirs:
         unreadable.append(_cannot_be_read(layout.PARAMS, refused.what))
     report = commits.read(root, commit, layout.PREPARE_REPORT)
     if report is None and (had := next((path for path in _KEPT if commits.touching(root, commit, path)), None)):
-        text = f"{ref}:{layout.PREPARE_REPORT}: is missing, and {ref} once had {had}: its test set is not known"
-        unreadable.append(Change(path=layout.PREPARE_REPORT.as_posix(), old=None, new=None, kind="removed", text=text))
+        what = f"{ref}:{layout.PREPARE_REPORT}: is missing, and {ref} once had {had}: its test set is not known"
+        unreadable.append(Change(path=layout.PREPARE_REPORT.as_posix(), old=None, new=None, kind="removed", text=what))
     try:
         test = _Prepared.model_validate_json(report).splits.test.sha256 if report is not None else None
     except ValidationError as error:

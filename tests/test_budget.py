@@ -12,6 +12,7 @@ from checks.chain import Evidence
 from checks.evidence import EvaluationReport, MergedFile, ParityReport
 from checks.gate_kinds import BudgetGate
 from checks.gates import budget, judge
+from checks.sections import Section
 from checks.verdict import Finding
 from tests import evidence_tree
 from tests.conftest import as_params, scaled_down
@@ -159,8 +160,6 @@ TIMES = ("second", "minute", "hour", "latency", "cost", "price", "p95", "per_s",
 
 
 def test_no_kind_of_gate_has_a_bound_on_time_or_money() -> None:
-    kinds = [
-        kind for kind in vars(gate_kinds).values() if isinstance(kind, type) and issubclass(kind, gate_kinds.Section)
-    ]
+    kinds = [kind for kind in vars(gate_kinds).values() if isinstance(kind, type) and issubclass(kind, Section)]
     assert BudgetGate in kinds
     assert [name for kind in kinds for name in kind.model_fields if any(word in name for word in TIMES)] == []

@@ -407,6 +407,7 @@ def test_where_nobody_knows_how_fast_answers_come_training_alone_is_counted(root
 
 def test_hours_on_a_cpu_are_no_gpu_hours_and_it_says_so(root: Path) -> None:
     _report(root, device="cpu (2 threads)")
+    evidence_tree.recorded(root)
     report_tree.commit(root, "on a CPU")
     git(root, "branch", "--force", "main", "HEAD")
 

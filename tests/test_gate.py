@@ -10,7 +10,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from checks import digest, files, layout, params_file
+from checks import chain, digest, files, gates, layout, params_file, scoring
 from checks.evidence import NoiseReport
 from checks.params import Params
 from checks.rows import Prediction
@@ -464,6 +464,22 @@ def test_a_report_that_is_missing_leaves_nothing_to_judge(run: Path, document: d
     verdict = _verdict(run, as_params(document))
     assert {finding.status for finding in verdict.findings} == {"fail"}
     assert all(path in finding.reason for finding in verdict.findings)
+
+
+@pytest.mark.parametrize("path", [*EVIDENCE, "reports/noise.json", "reports/fetch.json", "reports/metrics.json"])
+@pytest.mark.parametrize("how", ["as it is", "absent", "no JSON"])
+def test_the_same_evidence_gets_the_same_verdict_wherever_it_lies(
+    run: Path, tmp_path: Path, document: dict, path: str, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if how == "absent":
+        (run / path).unlink()
+    elif how == "no JSON":
+        (run / path).write_text("{")
+    params = as_params(document)
+    monkeypatch.chdir(shutil.copytree(run, tmp_path / "elsewhere"))
+    scorers = scoring.digest_of(params.evaluate.scorers)
+    one, other = (gates.judge(params, chain.gather(root, scorers)) for root in (run, Path()))
+    assert one == other
 
 
 @pytest.mark.parametrize("tamper", TAMPERS)

@@ -11,6 +11,7 @@ import pytest
 from checks import digest, layout, params_file, pointer
 from checks.errors import EvidenceRefused, PromotionRefused, Refusal, RegistryRefused
 from release import quarantine as quarantines
+from release import record
 from release.approve import approve
 from release.build import Options as BuildOptions
 from release.build import build
@@ -232,6 +233,71 @@ def test_scorers_and_bounds_are_of_the_policy_as_gates_are(root: Path, stricter:
     git(root, "checkout", "--quiet", "HEAD^")
     shutil.rmtree(root / "reports")
     assert "it was judged under another policy than main has now: against that, " in gaps(root, "production")
+
+
+# What a model and its image are made of is policy too
+
+
+def test_a_release_of_inputs_that_main_had_may_move_on_when_main_has_others(root: Path) -> None:
+    def others(plain: dict[str, Any]) -> None:
+        plain["data"]["sha256"] = "0" * 64
+        plain["serve"]["max_concurrent_requests"] = 7
+
+    tree.rewrite(root, layout.PARAMS, others)
+    assert move(root, "production").done == "moved"
+
+
+@pytest.mark.parametrize("place", ["main", "its record"])
+def test_inputs_that_only_a_merged_branch_had_are_not_released(root: Path, place: str) -> None:
+    """A branch changes what is served, is recorded and released, changes it back, and is merged: no difference."""
+    git(root, "checkout", "--quiet", "-b", "proposal")
+    tree.rewrite(root, layout.PARAMS, lambda plain: plain["serve"].update(max_concurrent_requests=7))
+    made = tree.release(root)
+    recorded = git(root, "rev-parse", "HEAD")
+    tree.rewrite(root, layout.PARAMS, lambda plain: plain["serve"].update(max_concurrent_requests=128))
+    git(root, "checkout", "--quiet", "main")
+    git(root, "merge", "--quiet", "--no-ff", "-m", "a merge", "proposal")
+    if place == "its record":
+        git(root, "checkout", "--quiet", recorded)
+    told = gaps(root, "staging", image=made.image)
+    if place == "main":
+        assert "judged under another policy than main has now: against that, serve.max_concurrent_requests" in told
+    else:
+        assert "no gate can judge serve.max_concurrent_requests, so code owners must approve the policy" in told
+
+
+# A record that DVC did not write
+
+THINNED: dict[str, tuple[tree.Edit, str]] = {
+    "dependencies": (
+        lambda lock: [stage.pop("deps") for stage in lock["stages"].values()],
+        "dvc.lock: train does not have stages/train.py among its deps",
+    ),
+    "outputs": (
+        lambda lock: [stage.pop("outs") for stage in lock["stages"].values()],
+        "dvc.lock: merge does not have models/merged among its outs",
+    ),
+    "a command": (
+        lambda lock: lock["stages"]["train"].update(cmd="true"),
+        "dvc.lock: train ran true, not python -m stages.train",
+    ),
+    "a parameter": (
+        lambda lock: lock["stages"]["merge"]["params"]["params.yaml"]["merge"].update(shard_mb=7),
+        "params.yaml: merge is not what merge ran with",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", THINNED)
+def test_a_thinned_lock_is_not_released_by_whatever_version_built_it(
+    root: Path, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    thin, line = THINNED[what]
+    tree.rewrite(root, layout.LOCK, thin)
+    with monkeypatch.context() as older:
+        older.setattr(record, "differences", lambda *_: [])
+        made = tree.release(root)
+    assert f"{line} (at {git(root, 'rev-parse', 'HEAD')[:12]})" in gaps(root, "staging", image=made.image)
 
 
 # A move by hand with evidence that nobody may sign

@@ -494,7 +494,7 @@ RECORDS: dict[str, tuple[Tamper, str]] = {
     "other probes": (edited(layout.PROBES, device="gpu"), "data/probes.json"),
     "a shard with one bit more": (shard, "is not the file that the verdict is about"),
     "a file among the weights": (appended(layout.MERGED / "evil.py", "x"), "evil.py: is not of the model"),
-    "another dvc.lock": (emptied, "dvc.lock: has no record of"),
+    "another dvc.lock": (emptied, "dvc.lock: no record of this pipeline: it has no stages"),
     "a gate that asks for less": (lowered, "the gates are not those of the verdict"),
     "a policy that approves itself": (approving, "the gates are not those of the verdict"),
 }  # fmt: skip

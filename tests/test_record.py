@@ -27,7 +27,6 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("a réposit ory") / "work"
     report_tree.pull_request(root)
     git(root, "reset", "--quiet", "main")
-    shutil.copy(REPOSITORY / "dvc.yaml", root)
     git(root, "add", "params.yaml", "dvc.yaml")
     git(root, "commit", "--quiet", "-m", "another learning rate")
     for path in _named(root):
@@ -158,6 +157,7 @@ def test_no_record_without_a_verdict_of_these_parameters(work: Path) -> None:
 
 def test_a_record_of_code_that_git_never_had_is_none(work: Path) -> None:
     build_tree.ran_also(work)
+    git(work, "commit", "--quiet", "-m", "a stage reads one module more", "dvc.yaml")
     with pytest.raises(EvidenceRefused, match=r"stages/extra.py: is not what HEAD has, and a stage reads it"):
         land(work, BRANCH, "main")
     git(work, "commit", "--quiet", "-am", "the record by hand")

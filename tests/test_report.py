@@ -258,7 +258,7 @@ def _nasty_record(root: Path) -> None:
 @pytest.mark.parametrize("bad", [False, True])
 def test_nothing_that_data_says_becomes_anything_but_text(tmp_path: Path, bad: bool) -> None:
     plain, root = tmp_path / "plain", tmp_path / "pr"
-    report_tree.pull_request(plain, 20)
+    report_tree.pull_request(plain, 20, lambda value: value["prepare"]["loader"].update(instruction="Name it."))
     _nasty_record(root)
     branch = "feat/`a|b<b>@octocat#12"
     git(root, "branch", branch, "main")

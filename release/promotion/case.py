@@ -134,10 +134,8 @@ def _of_the_release(asked: Asked, where: Site, move: Move, release: Release | No
     with asked.asking("policy") as answer:
         if release is None or recorded is None:
             answer.skip(_NO_RECORD)
-        elif move.rule.after is None:
-            answer.note = "asked with the verdict"
         else:
-            record.policy(where, release, recorded, answer)
+            record.policy(where, release, recorded, answer, judged=move.rule.after is None)
     with asked.asking("serving") as answer:
         if release is None:
             answer.skip(_NO_EVIDENCE)

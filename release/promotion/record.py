@@ -13,6 +13,7 @@ from checks.digest import FileDigest
 from checks.errors import EvidenceRefused
 from checks.evidence import ParityReport
 from checks.params import Params
+from checks.policy import Change
 from checks.statement import Release
 from checks.verdict import Verdict
 from release import commits, gate, pipeline_lock, record, target_policy
@@ -136,24 +137,24 @@ def holds_here(site: Site, release: Release, answer: Answer) -> None:
             answer.lacks(f"{path}: is not what was signed", "check out the record of this image, or sign this one")
 
 
-def policy(site: Site, release: Release, recorded: Recorded, answer: Answer) -> None:
+def policy(site: Site, release: Release, recorded: Recorded, answer: Answer, judged: bool = False) -> None:
     """The policy that the verdict answers must be the target's, or one that the target lets this verdict pass under.
 
     All of it counts: scorers, bounds of data and merge, and what a server is held to too. One that asks for more than
     the target's is as good, and so are other inputs (base, data, serving image) that the target branch itself once had.
-    The section promote is asked of the target anyway.
+    The section promote is asked of the target anyway. ``judged``: the verdict was held to the target's policy here.
     """
     text = commits.read(site.root, site.trunk, layout.PARAMS) or b""
     theirs = params_file.parse(text.decode(errors="replace"), f"{site.target}:{layout.PARAMS}")
-    found = policies.changes(policies.of(theirs, None), policies.of(recorded.params, None))
-    weaker = [change for change in found if change.needs_approval and not change.path.startswith("promote.")]
+    weaker = [change for change in _compared(theirs, recorded.params) if change.needs_approval]
     if any(change.is_input for change in weaker) and _target_had(site, release.materials.params):
         weaker = [change for change in weaker if not change.is_input]
     if gates.policy_digest(theirs.gates) == release.policy and not weaker:
         answer.note = f"that of {site.target}"
         return
     here = site.root / layout.VERDICT
-    if not here.is_file() or digest.of_file(here).sha256 != release.materials.verdict:
+    is_here = here.is_file() and digest.of_file(here).sha256 == release.materials.verdict
+    if not is_here or _compared(params_file.load(site.root / layout.PARAMS), recorded.params):
         answer.lacks(
             f"it was judged under another policy than {site.target} has now"
             + (f": against that, {weaker[0].text}" if weaker else ""),
@@ -161,7 +162,16 @@ def policy(site: Site, release: Release, recorded: Recorded, answer: Answer) -> 
             "it is judged again there",
         )
         return
-    holds_here(site, release, answer)
+    if judged:
+        answer.note = "asked with the verdict"
+    else:
+        holds_here(site, release, answer)
+
+
+def _compared(old: Params, new: Params) -> list[Change]:
+    """Changes of policy, without the section promote."""
+    found = policies.changes(policies.of(old, None), policies.of(new, None))
+    return [change for change in found if not change.path.startswith("promote.")]
 
 
 def _target_had(site: Site, params: str) -> bool:
