@@ -149,7 +149,7 @@ def build(root: Path, params: Params, test_rows: int = 40, right: int = 36, **ch
     files.write_json(root / layout.PARITY_REPORT, ParityReport(**(parity | change)))
     git(root, "init", "--quiet")  # where there is no commit yet, and so no earlier model
     named = {getattr(gate, "against", None) for gate in params.gates.values()}
-    absent = {name: "nothing runs yet" for name in EARLIER if name in named}
+    absent = {name: "nothing runs yet" for name in EARLIER if name == "main" or name in named}
     files.write_json(root / layout.REFERENCES, ReferencesReport(found={}, absent=absent))
     test = split_rows["test"]
     evaluated(root, params, [predict(row, i < right) for i, row in enumerate(test)])
@@ -266,13 +266,14 @@ def evaluated(root: Path, params: Params, predictions: list[Prediction], **other
 
 
 def earlier(root: Path, name: Earlier, model: str = "7") -> None:
-    """Say that git names an earlier model ``name``; its predictions come through ``evaluated``."""
+    """Say that git names an earlier model ``name`` and no other; its predictions come through ``evaluated``."""
     report = files.read_json(root / layout.EVALUATION, EvaluationReport)
     found = Reference(
         commit="1" * 40, merged=f"sha256:{model * 64}", test=report.test, scorers=report.scorers,
         prompt_format=report.prompt_format, predictions=f"sha256:{'8' * 64}",
     )  # fmt: skip
-    files.write_json(root / layout.REFERENCES, ReferencesReport(found={name: found}, absent={}))
+    absent = {} if name == "main" else {"main": "nothing is recorded yet"}
+    files.write_json(root / layout.REFERENCES, ReferencesReport(found={name: found}, absent=absent))
 
 
 def _interval(answers: list[Prediction]) -> Interval:

@@ -13,6 +13,7 @@ from checks import digest, files, layout, pointer
 from checks.errors import EvidenceRefused, RemoteRefused
 from checks.evidence import ReferencesReport
 from release import commits, references
+from tests import evidence_tree
 from tests import pipeline_repository as repository
 from tests.conftest import scaled_down
 
@@ -34,13 +35,15 @@ def name(root: Path, *against: str) -> None:
 
 
 def record(root: Path, model: str, **change: Any) -> None:
-    """The record of a run: what references reads of it, and a dvc.lock that differs from model to model."""
+    """The record of a run with params.yaml as it is: what references read of it, and a dvc.lock of this model."""
     value = {
         "schema_version": 1, "merged": model, "test": C, "scorers": C, "prompt_format": C, "rows": 9,
         "models": {"candidate": {"predictions": model, "metrics": {}}},
     }  # fmt: skip
     files.write_json(root / layout.EVALUATION, value | change)
-    files.write_text(root / "dvc.lock", f"# {model}\n")
+    evidence_tree.recorded(root)
+    with (root / layout.LOCK).open("a") as stream:
+        stream.write(f"# {model}\n")
 
 
 def keep(root: Path, message: str = "a change") -> str:
@@ -55,6 +58,13 @@ REST = f"version: v0.1.0\nimage: registry.example/team/router@{B}\nevidence: {B}
 def promote(root: Path, model: str, commit: str) -> None:
     files.write_text(root / references.PRODUCTION, f"model: {model}\ncommit: {commit}\n{REST}")
     keep(root, "promote")
+
+
+def change(root: Path, edit: Callable[[dict], object]) -> None:
+    """Change params.yaml."""
+    document = yaml.safe_load((root / layout.PARAMS).read_text())
+    edit(document)
+    repository.write_params(root, document)
 
 
 def push(root: Path) -> None:
@@ -232,14 +242,19 @@ def test_without_an_environment_called_production_there_is_no_champion_to_be_nam
 
 def test_without_gates_that_name_one_git_is_not_needed(tmp_path: Path) -> None:
     name(tmp_path, "base")
-    assert references.write(tmp_path).report == ReferencesReport(found={}, absent={})
+    assert references.write(tmp_path).report.absent == {"main": "this is no git repository"}
     assert references.current(tmp_path) == []
 
 
-def test_a_reference_that_only_the_targets_policy_names_is_named_too(clone: Path) -> None:
+def test_main_is_always_named_and_so_is_a_champion_that_only_the_targets_policy_names(clone: Path) -> None:
+    promote(clone, A, keep(clone))
+    push(clone)
     branch(clone)
     name(clone, "base")
-    assert set(found(clone)) == {"main"}
+    assert set(found(clone)) == {"main", "champion"}
+    name(clone, "base")
+    keep(clone)
+    assert set(found(clone, "HEAD")) == {"main"}
 
 
 def test_a_moved_champion_makes_the_references_stale(clone: Path) -> None:
@@ -278,10 +293,11 @@ def test_a_later_commit_with_the_same_record_is_no_change(clone: Path) -> None:
 
 def test_a_merged_base_with_another_record_makes_the_references_stale(clone: Path) -> None:
     branch(clone)
+    record(clone, C)
     references.write(clone)
     keep(clone)
     move_on(clone, B)
-    repository.git(clone, "merge", "--quiet", "--no-edit", "origin/main")
+    repository.git(clone, "merge", "--quiet", "--no-edit", "--strategy-option=ours", "origin/main")
     (line,) = references.current(clone)
     assert "main is" in line
     assert "git now has" in line
@@ -308,8 +324,7 @@ def test_after_the_merge_the_verdict_still_stands_against_what_was_there_before(
     assert references.current(clone) == []
     assert found(clone) == before
     # A new change on the same commit is judged against it.
-    with (clone / "params.yaml").open("a") as stream:
-        stream.write("# another\n")
+    change(clone, lambda value: value["train"].update(learning_rate=0.5))
     assert {earlier: model for earlier, (model, _) in found(clone).items()} == {"main": B, "champion": B}
 
 
@@ -345,14 +360,15 @@ Tamper = Callable[[dict], object]
         (lambda d: d["found"]["main"].update(predictions=B), "main is"),
         (lambda d: d["found"]["main"].update(commit="1" * 40), "main is not the record of commit 111111111111"),
         (lambda d: d["absent"].update(main=d["found"].pop("main") and "none"), "main is none, git now has"),
-        (lambda d: d["found"].pop("main"), "main is asked for by a gate, and not named"),
-        (lambda d: d["absent"].pop("champion"), "champion is asked for by a gate, and not named"),
+        (lambda d: d["found"].pop("main"), "main is not named"),
+        (lambda d: d["absent"].pop("champion"), "champion is not named"),
         (lambda d: d["found"].update(champion=d["found"]["main"]), "is both found and absent"),
         (lambda d: d.clear(), "found: Field required"),
     ],
 )
 def test_edited_references_are_seen(clone: Path, tamper: Tamper, line: str) -> None:
     branch(clone)
+    record(clone, B)
     references.write(clone)
     value = json.loads((clone / layout.REFERENCES).read_text())
     tamper(value)
@@ -467,6 +483,7 @@ def test_another_target_can_be_named(clone: Path) -> None:
     keep(clone)
     push(clone)
     branch(clone)
+    record(clone, C)
     assert found(clone)["main"][0] == B
     assert found(clone, "release")["main"][0] == A
     assert references.current(clone, "release") == []
