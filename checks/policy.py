@@ -91,7 +91,7 @@ STRICTER: Mapping[type[Section], Mapping[str, Stricter]] = {
     },
     Environment: {
         "after": "incomparable", "soak_hours": "higher", "approvals": "higher", "runtimes": "fewer",
-        "verified": "fewer",
+        "verified": "fewer", "served_as_verified": "higher",
     },
 }  # fmt: skip
 # Fields that decide nothing about a model (batch_tokens), or are compared otherwise.

@@ -22,7 +22,6 @@ from release.recipe import KNOWN
 from release.rollback import Options, RolledBack, rollback
 from release.status import lines, status
 from tests import promotion_tree as tree
-from tests import signing_tree
 from tests.build_tree import BaseLayout
 from tests.ledger_tree import git, keep, refs
 from tests.promotion_tree import Release, move
@@ -189,7 +188,7 @@ def test_an_image_on_a_base_of_the_command_line_is_not_signed(tmp_path: Path) ->
     root = tmp_path / "work"
     tree.prepare(root)
     report = build(root, BuildOptions(base=another_base(root)))
-    signing_tree.served(root, report)
+    tree.served(root, report)
     with pytest.raises(EvidenceRefused, match=r"image\.json: is made on oci:.*/evil.*, serve\.base of params\.yaml is"):
         tree.signed(root, report)
 
