@@ -341,8 +341,8 @@ class Environment(Section):
     served_as_verified: Annotated[
         bool,
         Field(
-            description="whether it must have been verified as it will serve: in a container of the image itself, or for "
-            "weights alone of the server that the environment names, with the image's runtime"
+            description="whether it must have been verified as it will serve: by the image's runtime in a container, "
+            "of the image itself or for weights alone of the server that the environment names"
         ),
     ] = True
 

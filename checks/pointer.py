@@ -7,8 +7,8 @@ image: registry.example/team/router@sha256:3b1c…
 evidence: sha256:77aa…
 verified: as-served
 
-It is YAML for whoever reads it. Here only the bytes that ``write`` makes are one: these lines in this order, so that one
-pointer has one spelling, and a history of a thousand is read in milliseconds. Pointers of older versions lack the last.
+It is YAML for whoever reads it. Here only the bytes that ``write`` makes are one: these lines in this order, so that
+one pointer has one spelling, and a history of a thousand is read in milliseconds. Old pointers lack the last line.
 """
 
 from typing import Annotated, Literal

@@ -24,7 +24,7 @@ from checks import files, plain_yaml
 from checks.errors import EvidenceRefused
 from checks.rows import Record
 
-# One role for each step that is signed: that a server was verified, that an image is a release, that it may run somewhere.
+# One for each step that is signed: a server was verified, an image is a release, a release may run somewhere.
 Role = Literal["verify", "release", "approve"]
 
 

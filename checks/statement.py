@@ -2,9 +2,9 @@
 
 The evidence of one release is about an image and its weights.
 It names by digest all that the release came from, and carries the reports of build and verify whole, so that one signed
-document leads from a running image back to the rows that the weights were trained on. A verification is what `lockstep
-verify` saw of the running model, signed on the machine that saw it; a release carries it as it was signed. An approval is
-one person's word that an image may run in an environment.
+document leads from a running image back to the rows that the weights were trained on. A verification is what
+`lockstep verify` saw of the running model, signed on the machine that saw it; a release carries it as it was signed. An
+approval is one person's word that an image may run in an environment.
 """
 
 from typing import Annotated, Final, Literal, Self
@@ -59,7 +59,7 @@ class Release(Record):
     sbom: Digest  # of the bill of materials that is attached to the image
     image: ImageReport
     serving: ServingReport
-    # The signed verification whose report ``serving`` is: its envelope or bundle, as text. None: signed before there were any.
+    # The signed verification whose report ``serving`` is, envelope or bundle, as text; older versions had none.
     verification: Annotated[str, Field(max_length=256 << 10)] | None = None
     tool: str
 
@@ -105,7 +105,7 @@ class Observed(Record):
 
 
 class Verification(_InToto):
-    """What a server was seen to do. The subjects are the report's file, the weights, and the image where there is one."""
+    """What a server was seen to do. Subjects: the report's file, the weights, and the image where there is one."""
 
     subject: Annotated[tuple[Subject, ...], Field(min_length=2, max_length=3)]
     predicate_type: Annotated[Literal["urn:lockstep:verification:v1"], Field(alias="predicateType")] = VERIFICATION

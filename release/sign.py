@@ -56,9 +56,9 @@ def sign(
 
     Signed and attached are the statement, the weights' signature and the bill of materials; what is there already from
     the same signer is left as it is. ``target`` is the branch whose signers count. Raises EvidenceRefused when the
-    verdict is void, a report is missing, failed or about something else, nobody who may verify signed the serving report,
-    or the signer may not sign releases; VerdictFailed or
-    VerdictInconclusive; RegistryRefused when the image is not in the store, or it takes nothing; MachineRefused.
+    verdict is void, a report is missing, failed or about something else, nobody who may verify signed the serving
+    report, or the signer may not sign releases; VerdictFailed or VerdictInconclusive; RegistryRefused when the image is
+    not in the store, or it takes nothing; MachineRefused.
     """
     if (key is None) != keyless:
         raise EvidenceRefused("a release is signed by a key or by an identity", "give one of --key and --keyless")

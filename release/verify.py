@@ -40,8 +40,8 @@ class Options(NamedTuple):
     ``image``: the built image in a registry, HOST/NAME[:TAG]@sha256:…; None: where `lockstep build` put it. ``url``:
     ask a server that runs already. ``runtime``: with a URL, which server that is (None: as the image was built, or
     serve.runtime); without one, serve the image's weights with it in a process, not in Docker, and where nothing was
-    built, those of models/merged. ``gpus``: for the container, ``all`` or devices by commas. ``server``: for weights that
-    come alone, the server's image NAME@sha256:… to run them in; None: the one that the environments here name.
+    built, those of models/merged. ``gpus``: for the container, ``all`` or devices by commas. ``server``: the image
+    NAME@sha256:… of a server to run weights in that come alone; None: the one that the environments here name.
     ``signer``: who signs what was seen (``verification.verifier``); None: nobody, and no release can be made of it.
     """
 

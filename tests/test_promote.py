@@ -69,7 +69,10 @@ def test_on_a_laptop_a_release_goes_to_staging_and_then_to_production(root: Path
         folder = root / layout.ENVIRONMENTS / name
         assert pointer.parse((folder / layout.POINTER).read_bytes(), name) == first.after
         assert digest.of_bytes((folder / layout.EVIDENCE).read_bytes()) == released.signed.evidence
-    assert git(root, "status", "--porcelain") == "?? reports/image.json\n?? reports/serving.intoto.json\n?? reports/serving.json"
+    assert (
+        git(root, "status", "--porcelain")
+        == "?? reports/image.json\n?? reports/serving.intoto.json\n?? reports/serving.json"
+    )
 
 
 def test_the_ledger_tells_who_moved_what_and_why(root: Path, released: Release) -> None:

@@ -1,4 +1,4 @@
-"""What can be lacking, one function a thing; ``image``, ``contents``, ``record``, ``served``, ``approvals`` have the longer.
+"""What can be lacking, one function a thing; ``image``, ``contents``, ``record``, ``served``, ``approvals`` have more.
 
 Each notes its gaps in an Answer, and reads of the target branch, of the ledger's tip and of what was signed alone.
 """

@@ -1,14 +1,15 @@
 """Whether a release was verified as it will serve, and by whom.
 
 What serves is the image itself where it has a server in it; where it holds weights alone it is the server that the
-environment names. A verification in anything else (another runtime, a process, a URL, another server) says less about it:
-an environment refuses it unless its policy takes it, and its pointer, `lockstep status` and the comment name it.
+environment names. A verification in anything else (another runtime, a process, a URL, another server) says less about
+what will serve. An environment refuses it unless its policy takes it; its pointer, `lockstep status` and the pull
+request's comment name it.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
 
-from checks.errors import EvidenceRefused, MachineRefused
+from checks.errors import EvidenceRefused
 from checks.params import Environment
 from checks.pointer import Served
 from checks.serving import ImageReport, ServingReport
@@ -41,7 +42,7 @@ def served(
         answer.lacks(f"the serving report did not pass ({failed or 'an essential check is missing'})", _AGAIN)
     by = ""
     try:
-        by = f", verified by {_verifier(release, known)}"
+        by = f", verified by {verifier(release, known)}"
     except EvidenceRefused as refused:
         answer.lacks(refused.what, _AGAIN)
     for what, found, accepted in (
@@ -56,7 +57,7 @@ def served(
             "build it with one of these: serve.runtime",
         )
     answer.note = f"{serving.status} by {serving.runtime} as a {serving.how}{by}"
-    if differences := _now(release, environment, files):
+    if differences := now(release, environment, files):
         answer.note += f"; not verified as it will serve: {'; '.join(differences)}"
         for difference in differences if rule.served_as_verified else ():
             answer.lacks(f"it was not verified as it will serve: {difference}", _as_it_serves(image, environment))
@@ -64,7 +65,7 @@ def served(
 
 def how(release: Release, environment: str, files: Mapping[Path, bytes]) -> Served:
     """What a pointer says: ``as-served``, or in what it was verified otherwise."""
-    return release.serving.how if _now(release, environment, files) else "as-served"
+    return release.serving.how if now(release, environment, files) else "as-served"
 
 
 def otherwise(image: ImageReport, serving: ServingReport, named: str | None) -> list[str]:
@@ -84,21 +85,12 @@ def otherwise(image: ImageReport, serving: ServingReport, named: str | None) -> 
     return found
 
 
-def doubts(release: Release, known: Signers, environment: str, files: Mapping[Path, bytes]) -> list[str]:
-    """What `lockstep status` says of it, without the network: how it was verified otherwise than it serves now."""
-    found = [f"it was not verified as it serves: {line}" for line in _now(release, environment, files)]
-    try:
-        _verifier(release, known, offline=True)
-    except (EvidenceRefused, MachineRefused) as refused:
-        found.append(refused.what)
-    return found
-
-
-def _now(release: Release, environment: str, files: Mapping[Path, bytes]) -> list[str]:
+def now(release: Release, environment: str, files: Mapping[Path, bytes]) -> list[str]:
+    """``otherwise``, of what the environment names as its ``files`` are."""
     return otherwise(release.image, release.serving, server.named(environment, files))
 
 
-def _verifier(release: Release, known: Signers, *, offline: bool = False) -> str:
+def verifier(release: Release, known: Signers, *, offline: bool = False) -> str:
     """Who verified. Raises EvidenceRefused when nobody who may signed that, MachineRefused as ``trust.verify``."""
     if release.verification is None:
         raise EvidenceRefused("the serving report is not signed by whoever verified", _AGAIN)

@@ -26,7 +26,7 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 class Mounted(NamedTuple):
-    """Weights that come alone: ``folder`` on this machine, ``path`` in the container, and how their server is started."""
+    """Weights that come alone: ``folder`` here, ``path`` in the container, and how their server is started."""
 
     folder: Path
     path: str
@@ -100,14 +100,15 @@ def start(
     """Start ``image`` and return at once; ``server.wait_until`` waits for it.
 
     ``image`` is NAME@sha256:… (pulled unless it is there) or an image's id; ``model`` the weights' folder in it;
-    ``gpus`` is ``all``, or devices by number or UUID, by commas; ``mounted`` are weights that are not in it. Raises ServingRefused when the image cannot be had or
-    started, or carries no server; MachineRefused when no engine answers. Nothing stays behind then.
+    ``gpus`` is ``all``, or devices by number or UUID, by commas; ``mounted`` are weights that are not in it. Raises
+    ServingRefused when the image cannot be had or started, or carries no server; MachineRefused when no engine answers.
+    Nothing stays behind then.
     """
     from docker.errors import DockerException
 
     engine = connect()
     remove_leftovers(engine)
-    found = _image(engine, image)
+    found = _image(engine, image, started=mounted is not None and mounted.filled.entrypoint is not None)
     server = Container(engine, f"lockstep-{secrets.token_hex(6)}", model)
     try:
         _run(server, engine, found, runtime, gpus, mounted)
@@ -153,8 +154,8 @@ def remove_leftovers(engine: Any) -> int:
     return len(dead)
 
 
-def _image(engine: Any, image: str) -> Any:
-    """The image, pulled if need be, that has a command."""
+def _image(engine: Any, image: str, *, started: bool) -> Any:
+    """The image, pulled if need be, that has a command; any where one is ``started`` that is not the image's."""
     from docker.errors import DockerException, ImageNotFound
     from tqdm import tqdm
 
@@ -175,7 +176,7 @@ def _image(engine: Any, image: str) -> Any:
             f"{image}: cannot be pulled: {line(error)}", "check the name and `docker login`"
         ) from error
     config = found.attrs.get("Config") or {}
-    if not config.get("Entrypoint") and not config.get("Cmd"):
+    if not started and not config.get("Entrypoint") and not config.get("Cmd"):
         raise ServingRefused(
             f"{image}: carries weights and no server",
             "name a server's image in serve.base, or verify a folder or a URL",

@@ -1,8 +1,8 @@
 """The signed verification: what `lockstep verify` saw of a model, signed on the machine that saw it.
 
-It lies beside the report, as reports/serving.intoto.json. `lockstep sign` puts it into the release's statement as it is,
-and `lockstep promote` checks it again: so whoever signs a release cannot write the serving report by hand as well, unless
-release/policy/signers.yaml lets the same key or identity do both.
+It lies beside the report, as reports/serving.intoto.json. `lockstep sign` puts it into the release's statement as it
+is, and `lockstep promote` checks it again. So whoever signs a release cannot write the serving report by hand, unless
+release/policy/signers.yaml lets the same key or identity verify too.
 """
 
 from pathlib import Path
