@@ -14,7 +14,7 @@ from checks import digest, files, layout
 from checks.errors import EvidenceRefused
 from checks.serving import ServingReport
 from checks.signers import Signers
-from checks.statement import PAYLOAD
+from checks.statement import PAYLOAD, Verification
 from release.keys import KEY
 from release.signing import dsse, keys, sigstore, statement, trust
 
@@ -73,13 +73,12 @@ def read(root: Path, report: ServingReport, known: Signers) -> str:
     Raises EvidenceRefused when it is missing, is about another report, or nobody who may verify signed it.
     """
     where, path = str(layout.SERVING_STATEMENT), root / layout.SERVING_STATEMENT
-    unsigned = f"{layout.SERVING_REPORT}: is not signed by whoever verified"
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise EvidenceRefused(f"{unsigned}: {where}: {error.strerror or error}", _AGAIN) from error
-    check(data, report, known, where)
-    stated = statement.parse_verification(trust.verify(data, known, "verify", where).payload, where)
+        what = f"{layout.SERVING_REPORT}: is not signed by whoever verified: {where}: {error.strerror or error}"
+        raise EvidenceRefused(what, _AGAIN) from error
+    _, stated = _signed(data, report, known, where)
     if (found := digest.of_file(root / layout.SERVING_REPORT).sha256) != stated.file:
         raise EvidenceRefused(f"{layout.SERVING_REPORT}: is {found}, {where} is about {stated.file}", _AGAIN)
     return data.decode()
@@ -90,9 +89,18 @@ def check(data: bytes, report: ServingReport, known: Signers, where: str, *, off
 
     Raises EvidenceRefused when nobody did, MachineRefused as ``trust.verify``.
     """
-    verified = trust.verify(data, known, "verify", where, offline=offline)
-    stated = statement.parse_verification(verified.payload, where).predicate.report
-    if stated != report:
-        fields = [name for name in type(report).model_fields if getattr(stated, name) != getattr(report, name)]
+    return _signed(data, report, known, where, offline=offline)[0]
+
+
+def _signed(
+    data: bytes, report: ServingReport, known: Signers, where: str, *, offline: bool = False
+) -> tuple[str, Verification]:
+    try:
+        verified = trust.verify(data, known, "verify", where, offline=offline)
+        stated = statement.parse_verification(verified.payload, where)
+    except EvidenceRefused as refused:
+        raise EvidenceRefused(refused.what, _AGAIN, refused.others) from refused
+    if (theirs := stated.predicate.report) != report:
+        fields = [name for name in type(report).model_fields if getattr(theirs, name) != getattr(report, name)]
         raise EvidenceRefused(f"{where}: is about another serving report: {', '.join(fields)} differ", _AGAIN)
-    return verified.signer
+    return verified.signer, stated
