@@ -159,8 +159,8 @@ class _Made:
         self._release = statement.predicate
         self._materials = statement.predicate.materials
         commit = self._release.commit
-        known = commits.has_repository(root) and commits.resolve(root, commit) == commit
-        self._commit = commit if known else None
+        here = commits.has_repository(root) and commits.resolve(root, commit) == commit
+        self._commit = commit if here else None
 
     def steps(self) -> Iterator[Step]:
         """From the weights to the rows, then what decided."""

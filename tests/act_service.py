@@ -131,11 +131,11 @@ class Act:
             f"refs/pull/{payload['number']}/merge" if "number" in payload else "refs/heads/main"
         )
         home = f"{self.repository}/.github/workflows"
-        known = {"GITHUB_WORKFLOW_REF": f"{home}/{workflow}@{ref}"}
-        known["LOCKSTEP_ACT_CALLED"] = json.dumps(
+        who = {"GITHUB_WORKFLOW_REF": f"{home}/{workflow}@{ref}"}
+        who["LOCKSTEP_ACT_CALLED"] = json.dumps(
             {job: f"{home}/{called}@{ref}" for called in _called(read) for job in _jobs(read.parent / called)}
         )
-        for name, value in (self._steps(place) | known | self.environment).items():
+        for name, value in (self._steps(place) | who | self.environment).items():
             command += ["--env", f"{name}={value}"]
         began = time.monotonic()
         lines = self._watched(command, watch)

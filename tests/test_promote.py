@@ -75,6 +75,20 @@ def test_on_a_laptop_a_release_goes_to_staging_and_then_to_production(root: Path
     )
 
 
+def test_a_pointer_of_an_older_version_is_read_and_has_one_spelling(root: Path) -> None:
+    moved = move(root, "staging").after
+    assert moved is not None
+    new = pointer.write(moved)
+    assert new.endswith(b"\nverified: process\n")
+    old = new.removesuffix(b"verified: process\n")
+    assert pointer.parse(new, "x") == moved
+    assert pointer.parse(old, "x") == moved.model_copy(update={"verified": None})
+    assert pointer.write(pointer.parse(old, "x")) == old
+    for other in (b"verified: None\n", b"verified: \n", b"verified: as served\n", b"verified: url\nverified: url\n"):
+        with pytest.raises(EvidenceRefused):
+            pointer.parse(old + other, "x")
+
+
 def test_the_ledger_tells_who_moved_what_and_why(root: Path, released: Release) -> None:
     move(root, "staging", why="better on rare services\n\nLockstep-To: sha256:forged")
     where = site.find(root)

@@ -16,6 +16,10 @@ WORKFLOWS = ("pr.yml", "release.yml", "verify.yml", "promote.yml", "scheduled.ym
 _FOLDER = Path(".github/workflows")
 _DVC = Path(".dvc/config")
 _ISSUER = "https://token.actions.githubusercontent.com"
+# Of a role: the signer's name in the documents, what doctor calls it, what it may do.
+_WORDS: dict[Role, tuple[str, str, str]] = {
+    "release": ("ci", "signers", "sign releases"), "verify": ("verifier", "verifiers", "sign verifications"),
+}  # fmt: skip
 _SHARED = {"s3", "gs", "http", "https", "ssh", "azure", "gdrive", "oss", "webhdfs", "hdfs", "webdav", "webdavs"}
 
 
@@ -101,16 +105,16 @@ def serving(target: Target) -> Serving:
 def signers(root: Path, repository: str, branch: str, *, public: bool) -> list[Check]:
     """Whether the workflows of this repository may sign. ``public``: it is on github.com."""
     return [
-        _signer(root, repository, branch, role, file, name, public=public)
-        for role, file, name in (("release", "release.yml", "ci"), ("verify", "verify.yml", "verifier"))
+        _signer(root, repository, branch, "release", "release.yml", public=public),
+        _signer(root, repository, branch, "verify", "verify.yml", public=public),
     ]
 
 
-def _signer(root: Path, repository: str, branch: str, role: Role, file: str, name: str, *, public: bool) -> Check:
-    line = Line("signers" if role == "release" else "verifiers", ("release.yml", "promote.yml"))
+def _signer(root: Path, repository: str, branch: str, role: Role, file: str, *, public: bool) -> Check:
+    name, kind, what = _WORDS[role]
+    line = Line(kind, ("release.yml", "promote.yml"))
     identity = f"https://github.com/{repository}/.github/workflows/{file}@refs/heads/{branch}"
     entry = f"add to {layout.SIGNERS}: {{name: {name}, may: [{role}], identity: {identity}, issuer: {_ISSUER}}}"
-    what = "sign releases" if role == "release" else "sign verifications"
     try:
         known = trust.known(root)
     except Refusal as refusal:
