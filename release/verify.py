@@ -164,6 +164,8 @@ def _server(root: Path, held: Expected, options: Options) -> str | None:
         if options.server is not None:
             raise ServingRefused("a server's image is for weights alone, in a container", "leave --server out")
         return None
+    if options.server is not None and not servers.SERVER.fullmatch(options.server):
+        raise ServingRefused(f"{options.server[:100]!r}: is no server's image by digest", "write NAME@sha256:…")
     named = servers.of_all(root) if options.server is None else (options.server,)
     if len(named) != 1:
         what = f"the environments name {len(named)} servers for them" if named else "no environment names one"

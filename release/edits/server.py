@@ -10,7 +10,7 @@ from checks import layout, plain_yaml
 from release.overlays import PLACEHOLDER
 
 _OWN = "kustomization.yaml"
-_SERVER = re.compile(r"[^\s@]{1,400}@sha256:[0-9a-f]{64}")
+SERVER = re.compile(r"[^\s@]{1,400}@sha256:[0-9a-f]{64}")  # as the serving report names it
 
 
 def named(environment: str, found: Mapping[Path, bytes | None]) -> str | None:
@@ -28,7 +28,7 @@ def named(environment: str, found: Mapping[Path, bytes | None]) -> str | None:
         for entry in (listed if isinstance(listed, list) else [])
         if isinstance(entry, dict) and entry.get("name") == PLACEHOLDER
     ]
-    return entries[0] if len(entries) == 1 and _SERVER.fullmatch(entries[0]) else None
+    return entries[0] if len(entries) == 1 and SERVER.fullmatch(entries[0]) else None
 
 
 def of_all(root: Path) -> tuple[str, ...]:
