@@ -39,6 +39,7 @@ NOISE = REPORTS / "noise.json"  # `lockstep calibrate`
 VERDICT = REPORTS / "verdict.json"
 IMAGE_REPORT = REPORTS / "image.json"  # `lockstep build`
 SERVING_REPORT = REPORTS / "serving.json"  # `lockstep verify`
+SERVING_STATEMENT = REPORTS / "serving.intoto.json"  # the same command signs that it saw this report's facts
 
 # Desired state and policy: changed by `lockstep promote` and by code owners.
 ENVIRONMENTS = Path("release/environments")
@@ -47,7 +48,7 @@ EVIDENCE = "evidence.json"  # beside it: the signed statement that the pointer n
 APPROVED = "approvals"  # a folder beside it: <image>/<signer>.json, signed
 QUARANTINE = ENVIRONMENTS / "quarantine.yaml"  # what no promotion may move anywhere
 APPROVALS = Path("release/policy/approved.yaml")  # policy digests that code owners approved
-SIGNERS = Path("release/policy/signers.yaml")  # who may sign releases and approvals
+SIGNERS = Path("release/policy/signers.yaml")  # who may sign releases, verifications and approvals
 
 # Private to one machine: ignored by git and by DVC.
 STATE = Path(".lockstep")

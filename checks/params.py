@@ -358,6 +358,13 @@ class Environment(Section):
         tuple[Literal["container", "process", "url"], ...],
         Field(strict=False, min_length=1, description="ways to verify that count"),
     ]
+    served_as_verified: Annotated[
+        bool,
+        Field(
+            description="whether it must have been verified as it will serve: by the image's runtime in a container, "
+            "of the image itself or for weights alone of the server that the environment names"
+        ),
+    ] = True
 
 
 class Promote(Section):

@@ -5,12 +5,13 @@ commit: 98f0e61f0a1c4f3f6f0e3f9c2d9c1b7a5e4d3c2b
 version: v1.4.0
 image: registry.example/team/router@sha256:3b1c…
 evidence: sha256:77aa…
+verified: as-served
 
-It is YAML for whoever reads it. Here only the bytes that ``write`` makes are one: five lines in this order, so that one
-pointer has one spelling, and a history of a thousand is read in milliseconds.
+It is YAML for whoever reads it. Here only the bytes that ``write`` makes are one: these lines in this order, so that
+one pointer has one spelling, and a history of a thousand is read in milliseconds. Old pointers lack the last line.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
@@ -23,6 +24,9 @@ Version = Annotated[str, Field(pattern=r"^v(0|[1-9][0-9]{0,8})(\.(0|[1-9][0-9]{0
 # HOST/NAME@sha256:…, or oci:FOLDER@sha256:… where there is no registry.
 Image = Annotated[str, Field(pattern=r"^[A-Za-z0-9\[][A-Za-z0-9._:/\[\]-]{0,400}@sha256:[0-9a-f]{64}$")]
 
+# How the model was verified: in a container of what was to serve there when it was moved, or otherwise, and in what.
+Served = Literal["as-served", "container", "process", "url"]
+
 _LONGEST = 2000  # bytes; the fields' own bounds leave no room for more
 
 
@@ -34,6 +38,7 @@ class Pointer(Record):
     version: Version
     image: Image
     evidence: Digest  # of the signed statement, as it lies beside the pointer
+    verified: Served | None = None  # None: moved by a version that did not say
 
     @property
     def digest(self) -> str:
@@ -45,13 +50,14 @@ def parse(text: bytes, where: str) -> Pointer:
     """Read a pointer; ``where`` is what messages call it. Raises EvidenceRefused when it is anything else."""
     todo = "restore it from git's history: only a promotion or a rollback writes it"
     names = tuple(Pointer.model_fields)
+    old = tuple(name for name, field in Pointer.model_fields.items() if field.is_required())
     if len(text) > _LONGEST:
         raise EvidenceRefused(f"{where}: is {len(text)} bytes long, a pointer is below {_LONGEST}", todo)
     try:
         lines = [line.partition(": ") for line in text.decode("ascii").split("\n")]
     except UnicodeDecodeError as error:
         raise EvidenceRefused(f"{where}: is not ASCII", todo) from error
-    if tuple(line[0] for line in lines) != (*names, ""):
+    if tuple(line[0] for line in lines) not in ((*names, ""), (*old, "")):
         raise EvidenceRefused(f"{where}: is not the lines {', '.join(names)}, in this order and no other", todo)
     try:
         return Pointer.model_validate({name: value for name, _, value in lines[:-1]})
@@ -61,4 +67,4 @@ def parse(text: bytes, where: str) -> Pointer:
 
 def write(pointer: Pointer) -> bytes:
     """The file, one line a field. The same pointer is the same bytes."""
-    return "".join(f"{name}: {value}\n" for name, value in pointer.model_dump().items()).encode()
+    return "".join(f"{name}: {value}\n" for name, value in pointer.model_dump(exclude_none=True).items()).encode()

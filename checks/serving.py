@@ -139,6 +139,8 @@ class ServingReport(Report):
     """What a server was seen to do. It passes when no check fails and the essential ones pass."""
 
     image: Digest | None  # None: a server that was running already, or a folder of weights
+    # The server's own image, NAME@sha256:…, in whose container weights were served that come alone; else None.
+    server: Annotated[str, Field(pattern=r"^[^\s@]{1,400}@sha256:[0-9a-f]{64}$")] | None = None
     model: Digest
     verdict: Digest  # of reports/verdict.json
     probes: Digest  # of data/probes.json

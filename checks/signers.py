@@ -1,11 +1,15 @@
 """Who may sign: release/policy/signers.yaml, a file that code owners guard. It is read on the target branch.
 
+- name: verifier
+  may: [verify]
+  identity: https://github.com/team/router/.github/workflows/verify.yml@refs/heads/main
+  issuer: https://token.actions.githubusercontent.com
 - name: ci
   may: [release]
   identity: https://github.com/team/router/.github/workflows/release.yml@refs/heads/main
   issuer: https://token.actions.githubusercontent.com
 - name: ada
-  may: [release, approve]
+  may: [verify, release, approve]
   key: |
     -----BEGIN PUBLIC KEY-----
     …
@@ -20,7 +24,8 @@ from checks import files, plain_yaml
 from checks.errors import EvidenceRefused
 from checks.rows import Record
 
-Role = Literal["release", "approve"]
+# One for each step that is signed: a server was verified, an image is a release, a release may run somewhere.
+Role = Literal["verify", "release", "approve"]
 
 
 class Signer(Record):

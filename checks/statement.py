@@ -2,14 +2,16 @@
 
 The evidence of one release is about an image and its weights.
 It names by digest all that the release came from, and carries the reports of build and verify whole, so that one signed
-document leads from a running image back to the rows that the weights were trained on. An approval is one person's word
-that an image may run in an environment.
+document leads from a running image back to the rows that the weights were trained on. A verification is what
+`lockstep verify` saw of the running model, signed on the machine that saw it; a release carries it as it was signed. An
+approval is one person's word that an image may run in an environment.
 """
 
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
+from checks import layout
 from checks.evidence import Digest
 from checks.rows import Record
 from checks.serving import CommitHash, ImageReport, ServingReport
@@ -17,6 +19,7 @@ from checks.verdict import Inside
 
 STATEMENT: Final = "https://in-toto.io/Statement/v1"
 PREDICATE: Final = "urn:lockstep:release:v1"
+VERIFICATION: Final = "urn:lockstep:verification:v1"
 APPROVAL: Final = "urn:lockstep:approval:v1"
 PAYLOAD = "application/vnd.in-toto+json"  # DSSE's payloadType of a statement
 ENVELOPE = "application/vnd.dsse.envelope.v1+json"  # of the signed statement, as an artifact of its image
@@ -56,6 +59,8 @@ class Release(Record):
     sbom: Digest  # of the bill of materials that is attached to the image
     image: ImageReport
     serving: ServingReport
+    # The signed verification whose report ``serving`` is, envelope or bundle, as text; older versions had none.
+    verification: Annotated[str, Field(max_length=256 << 10)] | None = None
     tool: str
 
     @model_validator(mode="after")
@@ -90,6 +95,35 @@ class Statement(_InToto):
         wanted = [{"sha256": image.removeprefix("sha256:")}, {TREE: model.removeprefix("sha256:")}]
         if [subject.digest for subject in self.subject] != wanted:
             raise ValueError("the subjects are not the image and the weights of the predicate")
+        return self
+
+
+class Observed(Record):
+    """The predicate of a verification."""
+
+    report: ServingReport
+
+
+class Verification(_InToto):
+    """What a server was seen to do. Subjects: the report's file, the weights, and the image where there is one."""
+
+    subject: Annotated[tuple[Subject, ...], Field(min_length=2, max_length=3)]
+    predicate_type: Annotated[Literal["urn:lockstep:verification:v1"], Field(alias="predicateType")] = VERIFICATION
+    predicate: Observed
+
+    @property
+    def file(self) -> str:
+        """The digest of the report's file."""
+        return f"sha256:{self.subject[0].digest.get('sha256', '')}"
+
+    @model_validator(mode="after")
+    def _subjects_are_of_the_report(self) -> Self:
+        report = self.predicate.report
+        wanted = [{TREE: report.model.removeprefix("sha256:")}]
+        wanted += [{"sha256": report.image.removeprefix("sha256:")}] if report.image else []
+        named = [subject.digest for subject in self.subject[1:]]
+        if self.subject[0].name != layout.SERVING_REPORT.as_posix() or named != wanted:
+            raise ValueError("the subjects are not the report, its weights and its image")
         return self
 
 

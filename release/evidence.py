@@ -14,7 +14,7 @@ from tqdm import tqdm
 from checks import digest, files, layout, pointer
 from checks.chain import short
 from checks.digest import FileDigest
-from checks.errors import BuildRefused, EvidenceRefused
+from checks.errors import BuildRefused, EvidenceRefused, MachineRefused
 from checks.evidence import Digest, FetchReport, ParityReport, PrepareReport, Report, TrainReport
 from checks.rows import Record
 from checks.signers import Signers
@@ -23,7 +23,7 @@ from release import commits
 from release.oci import documents, reference, stores
 from release.oci.documents import Manifest
 from release.oci.types import Store
-from release.signing import attach, dsse, released, sbom, sigstore, trust, weights
+from release.signing import attach, dsse, released, sbom, sigstore, trust, verification, weights
 from release.signing.released import Released
 from release.signing.statement import TEMPLATE, tokenizer
 
@@ -78,7 +78,7 @@ def show(root: Path, image: str, target: str | None = None) -> Walk:
     attach.subject(place.store, place.image)  # an image that is not there is another matter than one without evidence
     known = trust.known(root, target)
     found = released.find(place.store, place.image, known, place.evidence)
-    steps = (*_image(place, found), *_attached(place, found, known), *_Made(root, found.statement).steps())
+    steps = (*_image(place, found), *_attached(place, found, known), *_Made(root, found.statement, known).steps())
     return Walk(
         image=f"{place.store.name}@{place.image}", evidence=found.digest, signer=found.signer, steps=steps,
         statement=found.statement,
@@ -154,13 +154,13 @@ def _attached(place: _Place, found: Released, known: Signers) -> Iterator[Step]:
 class _Made:
     """How the weights were made, by the statement, by the commit that it names, and by what lies here."""
 
-    def __init__(self, root: Path, statement: Statement) -> None:
-        self._root = root
+    def __init__(self, root: Path, statement: Statement, known: Signers) -> None:
+        self._root, self._known = root, known
         self._release = statement.predicate
         self._materials = statement.predicate.materials
         commit = self._release.commit
-        known = commits.has_repository(root) and commits.resolve(root, commit) == commit
-        self._commit = commit if known else None
+        here = commits.has_repository(root) and commits.resolve(root, commit) == commit
+        self._commit = commit if here else None
 
     def steps(self) -> Iterator[Step]:
         """From the weights to the rows, then what decided."""
@@ -195,10 +195,20 @@ class _Made:
         yield Step(what="commit", digest=None, checked="commit" if self._commit else "signed", note=note)
         serving = release.serving
         passed = sum(check.status == "pass" for check in serving.checks)
-        note = (
-            f"{serving.status}: {passed} of {len(serving.checks)} checks passed, as a {serving.how}, by {release.tool}"
-        )
+        where = f" of {serving.server}" if serving.server else ""
+        note = f"{serving.status}: {passed} of {len(serving.checks)} checks passed, "
+        note += f"by {serving.runtime} as a {serving.how}{where}, {self._verified()}"
         yield Step(what="serving", digest=None, checked="signed", note=note)
+
+    def _verified(self) -> str:
+        """Who verified, for the note."""
+        if self._release.verification is None:
+            return "not signed by whoever verified"
+        data, where = self._release.verification.encode(), "the signed verification"
+        try:
+            return f"verified by {verification.check(data, self._release.serving, self._known, where)}"
+        except (EvidenceRefused, MachineRefused) as refused:
+            return f"and nobody who may verify today signed that: {refused.what}"
 
     def _folder(self, what: str, path: Path, value: str, note: str, told: bool) -> Step:
         """A directory: hashed where it lies here; ``told`` when a report that was checked names it."""

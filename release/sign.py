@@ -11,7 +11,7 @@ from checks.chain import Reports
 from checks.errors import EvidenceRefused
 from checks.evidence import ParityReport
 from checks.serving import ImageReport, ServingReport
-from checks.signers import Role, Signers
+from checks.signers import Signers
 from checks.statement import ENVELOPE, PAYLOAD, Statement
 from release import commits, gate
 from release.gate import Held
@@ -20,7 +20,7 @@ from release.oci import documents, reference, stores
 from release.oci.documents import Manifest
 from release.oci.layout import Layout
 from release.oci.types import Descriptor, Store
-from release.signing import attach, dsse, keys, released, sbom, sigstore, statement, trust, weights
+from release.signing import attach, dsse, keys, released, sbom, sigstore, statement, trust, verification, weights
 
 WEIGHTS = sigstore.BUNDLE  # the type of the weights' signature as an artifact
 # Named by digest in what the verdict holds; the image's layers are of the weights, and the store has those.
@@ -56,21 +56,23 @@ def sign(
 
     Signed and attached are the statement, the weights' signature and the bill of materials; what is there already from
     the same signer is left as it is. ``target`` is the branch whose signers count. Raises EvidenceRefused when the
-    verdict is void, a report is missing, failed or about something else, or the signer may not sign; VerdictFailed or
-    VerdictInconclusive; RegistryRefused when the image is not in the store, or it takes nothing; MachineRefused.
+    verdict is void, a report is missing, failed or about something else, nobody who may verify signed the serving
+    report, or the signer may not sign releases; VerdictFailed or VerdictInconclusive; RegistryRefused when the image is
+    not in the store, or it takes nothing; MachineRefused.
     """
     if (key is None) != keyless:
         raise EvidenceRefused("a release is signed by a key or by an identity", "give one of --key and --keyless")
     signer = None if key is None else keys.load(key)
     known = trust.known(root, target)
     if signer:
-        _may(signer, known, "release")
+        trust.owner(signer, known, "release")
     held, image, serving = evidence(root, target)
+    verified = verification.read(root, serving, known)
     subject = attach.subject(store, image.image)
     _holds(store, subject, image)
     bill = sbom.make(held, image, commits.committed_at(root, image.commit))
     made = _Made(
-        statement.make(root, held, image, serving, digest.of_bytes(bill)),
+        statement.make(root, held, image, serving, verified, digest.of_bytes(bill)),
         weights.payload(weights.of_image(image), held.params.serve.name),
         bill,
     )
@@ -135,7 +137,7 @@ def approve(root: Path, key: Path, environment: str, image: str, why: str, targe
     Raises EvidenceRefused when the key is none, or its owner may not approve.
     """
     signer = keys.load(key)
-    _may(signer, trust.known(root, target), "approve")
+    trust.owner(signer, trust.known(root, target), "approve")
     return dsse.sign(statement.approve(environment, image, why), PAYLOAD, signer)
 
 
@@ -144,18 +146,6 @@ def approved(data: bytes, known: Signers, environment: str, image: str) -> str:
     found = trust.verify(data, known, "approve", "the approval")
     statement.parse_approval(found.payload, environment, image)
     return found.signer
-
-
-def _may(signer: CryptoSigner, known: Signers, role: Role) -> str:
-    """The name of a key's owner. Raises EvidenceRefused when no signer has the key, or it may not do this."""
-    for name, key in keys.known(known).items():
-        if key.keyid == signer.public_key.keyid:
-            owner = next(one for one in known if one.name == name)
-            return dsse.allowed(owner, role, "this key")
-    raise EvidenceRefused(
-        f"this key is not in {layout.SIGNERS} of the target branch",
-        "add it with its owners' approval: `lockstep keys new`",
-    )
 
 
 def _holds(store: Store, subject: Descriptor, image: ImageReport) -> None:
@@ -173,7 +163,7 @@ def _attach(store: Store, to: Descriptor, made: _Made, signer: CryptoSigner | No
     """Attach what is not there yet, the statement last: who finds it finds the rest."""
     ours = known
     if signer:
-        name = _may(signer, known, "release")
+        name = trust.owner(signer, known, "release")
         ours = tuple(one for one in known if one.name == name)
     there = _already(store, to, made, ours)
     missing = [payload for payload in (made.weights, made.release) if payload not in there]

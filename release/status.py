@@ -19,7 +19,7 @@ from checks.serving import ImageReport
 from checks.verdict import Verdict
 from release.ledger import DEADLINE, Kind, Ledger, Move
 from release.ledger.git import Git
-from release.mirrors import desired, past, tags
+from release.mirrors import desired, past, tags, verified
 from release.mirrors.desired import Desired
 from release.mirrors.types import Finding
 from release.signing import trust
@@ -32,7 +32,7 @@ _LARGEST = 4 << 20  # bytes of a report here
 class Runs(Record):
     """What an environment runs. ``verdict`` is what the record of its commit says: a status, or why there is none.
 
-    ``quarantined`` says why it is held back, where it is.
+    ``quarantined`` says why it is held back, where it is; ``otherwise`` how it was verified otherwise than it serves.
     """
 
     pointer: Pointer
@@ -44,6 +44,7 @@ class Runs(Record):
     doubt: str
     verdict: str
     quarantined: str | None
+    otherwise: tuple[str, ...] = ()
 
 
 class Next(Record):
@@ -88,11 +89,13 @@ def status(root: Path) -> Status:
     held = ledger.quarantine(tip)
     moves = {name: ledger.moves(tip, name) for name in names}
     signed = _signed(root, found)
+    seen = verified.look(root, ledger, tip, params.promote, found)
     verdicts = _verdicts(root, [each.pointer for each in found.values() if each.pointer])
-    runs = {name: _runs(found[name], moves[name], held, verdicts) for name in names}
+    runs = {name: _runs(found[name], moves[name], held, verdicts, seen[name].otherwise) for name in names}
     states = [
         State(
-            environment=name, runs=runs[name], drift=(*found[name].findings, *signed[name], *_last(name, moves[name])),
+            environment=name, runs=runs[name],
+            drift=(*found[name].findings, *signed[name], *seen[name].findings, *_last(name, moves[name])),
             next=_next(root, params, name, runs, held),
         )
         for name in names
@@ -119,6 +122,7 @@ def lines(found: Status) -> list[str]:
                 f"{'':<{width}}  model {pointer.model[7:19]}  commit {pointer.commit[:12]}  verdict {its.verdict}",
                 f"{'':<{width}}  image {pointer.image}",
             ]
+            told += [f"{'':<{width}}  not verified as it serves: {line}" for line in its.otherwise]
             if its.quarantined is not None:
                 told.append(f"{'':<{width}}  ! in quarantine: {its.quarantined}")
             if its.doubt:
@@ -132,7 +136,11 @@ def lines(found: Status) -> list[str]:
 
 
 def _runs(
-    found: Desired, moves: tuple[Move, ...], held: quarantine.Entries, verdicts: dict[Pointer, str]
+    found: Desired,
+    moves: tuple[Move, ...],
+    held: quarantine.Entries,
+    verdicts: dict[Pointer, str],
+    otherwise: tuple[str, ...],
 ) -> Runs | None:
     its = found.pointer
     if its is None or not moves:
@@ -140,7 +148,7 @@ def _runs(
     last, entry = moves[0], quarantine.find(held, its.digest, its.model)
     return Runs(
         pointer=its, since=last.at, by=last.by, why=last.why, kind=last.kind, move=last.number, doubt=last.doubt,
-        verdict=verdicts[its], quarantined=None if entry is None else entry.why,
+        verdict=verdicts[its], quarantined=None if entry is None else entry.why, otherwise=otherwise,
     )  # fmt: skip
 
 

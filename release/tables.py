@@ -107,7 +107,9 @@ def plan(found: "Plan") -> str:
 def serving(report: "ServingReport") -> str:
     """What a server was seen to do: a line for each check, then how fast it answered."""
     head = f"serving: {report.status}   model {_short(report.model)}, {report.runtime} as a {report.how}"
-    lines = [click.style(head, fg=COLOURS[report.status], bold=True)]
+    lines = [
+        click.style(head + (f" of {report.server}" if report.server else ""), fg=COLOURS[report.status], bold=True)
+    ]
     for check in report.checks:
         mark = click.style(MARKS[check.status], fg=COLOURS[check.status])
         lines.append(f"  {mark} {check.name:<9}  {_line(check.reason)}")

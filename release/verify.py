@@ -20,14 +20,18 @@ from checks import digest, files, layout
 from checks.errors import EvidenceRefused, Refusal, ServingRefused
 from checks.serving import ImageReport, Load, ServingReport, combine
 from release import runtimes
+from release.edits import server as servers
 from release.oci import reference, stores
 from release.oci.layout import Layout
 from release.runtimes import Runtime
 from release.serving import containers, examine, images, processes, running, weights
 from release.serving.client import Client
+from release.serving.containers import Mounted
 from release.serving.expected import Expected, expected
 from release.serving.probes.asked import Asked, failed
 from release.serving.server import Server, unwinding
+from release.signing import verification
+from release.signing.verification import Verifier
 
 
 class Options(NamedTuple):
@@ -36,13 +40,17 @@ class Options(NamedTuple):
     ``image``: the built image in a registry, HOST/NAME[:TAG]@sha256:…; None: where `lockstep build` put it. ``url``:
     ask a server that runs already. ``runtime``: with a URL, which server that is (None: as the image was built, or
     serve.runtime); without one, serve the image's weights with it in a process, not in Docker, and where nothing was
-    built, those of models/merged. ``gpus``: for the container, ``all`` or devices by commas.
+    built, those of models/merged. ``gpus``: for the container, ``all`` or devices by commas. ``server``: the image
+    NAME@sha256:… of a server to run weights in that come alone; None: the one that the environments here name.
+    ``signer``: who signs what was seen (``verification.verifier``); None: nobody, and no release can be made of it.
     """
 
     image: str | None = None
     url: str | None = None
     runtime: str | None = None
     gpus: str | None = None
+    server: str | None = None
+    signer: Verifier | None = None
 
     @property
     def how(self) -> Literal["container", "process", "url"]:
@@ -63,6 +71,8 @@ class _Subject(NamedTuple):
 def verify(root: Path, options: Options) -> ServingReport:
     """Start the server, ask every check, write reports/serving.json and return it; ``refusal`` tells what it means.
 
+    Signed, it has reports/serving.intoto.json beside it.
+
     Nothing that was started stays. Raises as ``gate.hold`` does, EvidenceRefused when probes or image are missing or
     about another model, ServingRefused when options contradict each other, MachineRefused when this machine lacks
     what the way to run it needs; then nothing is written, and an earlier report is gone if the evidence held.
@@ -73,13 +83,15 @@ def verify(root: Path, options: Options) -> ServingReport:
         raise ServingRefused(f"GPUs are given to a container, not to a {options.how}", "leave them out")
     held = expected(root, image=options.how == "container")
     runtime = _runtime(held, options)
-    (root / layout.SERVING_REPORT).unlink(missing_ok=True)
+    server = _server(root, held, options)
+    for old in (layout.SERVING_STATEMENT, layout.SERVING_REPORT):
+        (root / old).unlink(missing_ok=True)
     load: tuple[Load, ...] = ()
     image = None
     with unwinding():
         began = time.monotonic()
         try:
-            with _served(root, held, runtime, options) as subject:
+            with _served(root, held, runtime, options, server) as subject:
                 image = subject.image
                 asked = _asked(held, subject)
                 with closing(asked.client):
@@ -89,6 +101,7 @@ def verify(root: Path, options: Options) -> ServingReport:
             checks = examine.nothing(failed("start", str(reason), None, held.params.serve.verify.start_seconds))
     report = ServingReport(
         image=image,
+        server=server,
         model=held.model,
         verdict=held.verdict,
         probes=held.probes_digest,
@@ -101,6 +114,8 @@ def verify(root: Path, options: Options) -> ServingReport:
         tool=metadata.version("lockstep"),
     )
     files.write_json(root / layout.SERVING_REPORT, report)
+    if options.signer is not None:
+        verification.write(root, report, options.signer)
     return report
 
 
@@ -136,16 +151,35 @@ def _runtime(held: Expected, options: Options) -> Runtime:
                 f"{runtime.name} runs in its image alone", "verify the image, or serve with --runtime transformers"
             )
         return runtime
-    if held.image is not None and held.image.base is None:
-        raise ServingRefused(
-            "the image holds the weights and no server",
-            "serve them with --runtime transformers or ask a --url; or name a server's image in serve.base",
-        )
     return runtime
 
 
+def _server(root: Path, held: Expected, options: Options) -> str | None:
+    """The server's own image, NAME@sha256:…, where weights are verified that come alone; None where nothing needs one.
+
+    Raises ServingRefused when it is not known, or is named for nothing.
+    """
+    alone = options.how == "container" and held.image is not None and held.image.base is None
+    if not alone:
+        if options.server is not None:
+            raise ServingRefused("a server's image is for weights alone, in a container", "leave --server out")
+        return None
+    if options.server is not None and not servers.SERVER.fullmatch(options.server):
+        raise ServingRefused(f"{options.server[:100]!r}: is no server's image by digest", "write NAME@sha256:…")
+    named = servers.of_all(root) if options.server is None else (options.server,)
+    if len(named) != 1:
+        what = f"the environments name {len(named)} servers for them" if named else "no environment names one"
+        raise ServingRefused(
+            f"the image holds the weights and no server, and {what}",
+            "name one by --server NAME@sha256:…; or serve the weights in a process by --runtime transformers",
+        )
+    return named[0]
+
+
 @contextmanager
-def _served(root: Path, held: Expected, runtime: Runtime, options: Options) -> Iterator[_Subject]:
+def _served(
+    root: Path, held: Expected, runtime: Runtime, options: Options, server_image: str | None
+) -> Iterator[_Subject]:
     """The server, started or found; ended and cleaned up afterwards. Raises _NotStarted when it does not start."""
     if options.url is not None:
         yield _Subject(running.attach(options.url, held.path), runtime, None)
@@ -159,13 +193,27 @@ def _served(root: Path, held: Expected, runtime: Runtime, options: Options) -> I
                 yield _Subject(server, runtime, image)
     else:
         assert held.image is not None  # ``expected`` was asked for one
-        with _image(root, held.image, options) as name:
+        with _container(root, held, runtime, options, server_image) as (name, mounted):
             try:
-                server = containers.start(name, runtime, held.path, options.gpus)
+                server = containers.start(name, runtime, held.path, options.gpus, mounted)
             except ServingRefused as reason:
                 raise _NotStarted(reason) from reason
             with closing(server):
                 yield _Subject(server, runtime, held.image.image)
+
+
+@contextmanager
+def _container(
+    root: Path, held: Expected, runtime: Runtime, options: Options, server: str | None
+) -> Iterator[tuple[str, Mounted | None]]:
+    """What the Docker Engine is to run: the image; or a server's, with weights that come alone mounted in it."""
+    assert held.image is not None
+    if server is None:
+        with _image(root, held.image, options) as name:
+            yield name, None
+    else:
+        with _weights(root, held, options) as (folder, _):
+            yield server, Mounted(folder, held.path, runtimes.fill(runtime, held.params.serve, held.path))
 
 
 @contextmanager

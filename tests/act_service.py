@@ -111,8 +111,9 @@ class Act:
         read = tree / ".github" / "workflows" / workflow
         # act knows neither environments nor concurrency, and its schema no `deployment` and no `queue`; jobs check out the
         # file as it is.
-        known = re.sub(r"environment: \{name: ([\w-]+), deployment: false\}", r"environment: \1", read.read_text())
-        read.write_text(re.sub(r"^  queue: max\n", "", known, flags=re.M))
+        for file in sorted(read.parent.glob("*.yml")):
+            known = re.sub(r"environment: \{name: ([\w-]+), deployment: false\}", r"environment: \1", file.read_text())
+            file.write_text(re.sub(r"^  queue: max\n", "", known, flags=re.M))
         (place / "event.json").write_text(json.dumps(payload))
         given = self.secrets if secrets is None else secrets
         (place / "secrets").write_text("".join(f"{name}={json.dumps(value)}\n" for name, value in given.items()))
@@ -129,12 +130,16 @@ class Act:
         ref = payload.get("ref") or (
             f"refs/pull/{payload['number']}/merge" if "number" in payload else "refs/heads/main"
         )
-        workflow_ref = f"{self.repository}/.github/workflows/{workflow}@{ref}"
-        for name, value in (self._steps(place) | {"GITHUB_WORKFLOW_REF": workflow_ref} | self.environment).items():
+        home = f"{self.repository}/.github/workflows"
+        who = {"GITHUB_WORKFLOW_REF": f"{home}/{workflow}@{ref}"}
+        who["LOCKSTEP_ACT_CALLED"] = json.dumps(
+            {job: f"{home}/{called}@{ref}" for called in _called(read) for job in _jobs(read.parent / called)}
+        )
+        for name, value in (self._steps(place) | who | self.environment).items():
             command += ["--env", f"{name}={value}"]
         began = time.monotonic()
         lines = self._watched(command, watch)
-        jobs = yaml.safe_load(read.read_text())["jobs"]
+        jobs = _jobs(read)  # one that calls a workflow has the name of the only job there
         text = "".join(f"{line.get('jobID', '')}: {line['msg']}".rstrip() + "\n" for _, line in lines)
         return Run({name: _job(name, lines) for name in jobs}, time.monotonic() - began, text)
 
@@ -243,6 +248,17 @@ class Act:
             except OSError:
                 continue
         return found
+
+
+def _jobs(workflow: Path) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load(workflow.read_text())["jobs"]
+    return found
+
+
+def _called(workflow: Path) -> list[str]:
+    """The files of the workflows that jobs of this one call."""
+    calls = [job["uses"] for job in _jobs(workflow).values() if "uses" in job]
+    return [Path(call).name for call in calls if call.startswith("./.github/workflows/")]
 
 
 def _stand_ins(tree: Path) -> dict[str, Path]:

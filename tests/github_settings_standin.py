@@ -75,7 +75,14 @@ def ready() -> dict[str, Any]:
             LOCKSTEP_VERIFY_RUNTIME="transformers",
         ),
         "/actions/organization-variables": _named("variables"),
-        "/environments": {"environments": [_environment("staging"), _environment("production", "ada"), pipeline]},
+        "/environments": {
+            "environments": [
+                _environment("staging"),
+                _environment("production", "ada"),
+                _environment("registry"),
+                pipeline,
+            ]
+        },
         "/codeowners/errors": {"errors": []},
         "/rules/branches/main": [rule | source for rule in ruleset["rules"]],
         "/rulesets/42": ruleset | {"id": 42, "bypass_actors": [actor]},
@@ -83,8 +90,9 @@ def ready() -> dict[str, Any]:
         "/branches/main/protection": Refusal(404, "Branch not protected"),
     }
     shown["/environments/pipeline/secrets"] = _named("secrets", DVC_CONFIG_LOCAL="")
-    for name in ("staging", "production"):
-        shown[f"/environments/{name}/secrets"] = _named("secrets", DVC_CONFIG_LOCAL="", LOCKSTEP_TOKEN="")
+    for name in ("staging", "production", "registry"):
+        moving = {} if name == "registry" else {"LOCKSTEP_TOKEN": ""}
+        shown[f"/environments/{name}/secrets"] = _named("secrets", DVC_CONFIG_LOCAL="", **moving)
         policies = [{"id": 1, "name": "main", "type": "branch"}]
         shown[f"/environments/{name}/deployment-branch-policies"] = {"branch_policies": policies}
     found = {_HERE + path: value for path, value in shown.items()}

@@ -49,7 +49,7 @@ class Released(NamedTuple):
 def make(root: Path, **promote: object) -> Path:
     """A record in ``root`` with signers and environments, on main. ``promote`` changes rules of production."""
     document = scaled_down()
-    document["promote"]["environments"]["production"] |= promote
+    document["promote"]["environments"]["production"] |= {"served_as_verified": False} | promote  # as a process
     document["serve"]["runtime"] = "transformers"
     root.parent.mkdir(parents=True, exist_ok=True)
     signing_tree.make(root)

@@ -26,7 +26,7 @@ from release.oci.types import MANIFEST
 from release.promote import Options as PromoteOptions
 from release.promote import Promoted, promote
 from release.sign import Signed, sign
-from release.signing import attach, dsse, keys, sbom, statement, strict
+from release.signing import attach, dsse, keys, sbom, statement, strict, trust, verification
 from tests import build_tree, ledger_tree, overlay_sample, signing_tree
 from tests.build_tree import BaseLayout
 from tests.conftest import REPOSITORY, scaled_down, written
@@ -54,6 +54,8 @@ def document() -> dict[str, Any]:
     """params.yaml as plain values: the tiny record, a server that serves it, environments that ask for little."""
     plain = scaled_down()
     plain["serve"] |= {"runtime": "transformers"}
+    # The serving report is of a process: this is what a laptop without Docker sets to reach production.
+    plain["promote"]["environments"]["production"] |= {"served_as_verified": False}
     plain["gates"] = {  # none that compares with what was released before: nobody evaluates here
         name: gate for name, gate in plain["gates"].items() if gate.get("against") not in ("main", "champion")
     }
@@ -81,7 +83,9 @@ def prepare(root: Path, edit: Edit = lambda _: None, *, base: bool = True) -> No
     if not base:
         for name in plain["promote"]["environments"]:
             overlay_sample.pin(root / layout.ENVIRONMENTS, name)
-    people: dict[str, tuple[Role, ...]] = {"ada": ("release", "approve"), "bob": ("approve",), "cara": ("approve",)}
+    people: dict[str, tuple[Role, ...]] = {
+        "ada": ("verify", "release", "approve"), "bob": ("approve",), "cara": ("approve",),
+    }  # fmt: skip
     for name, roles in people.items():
         made = key_verbs.new(root, name, roles, key(root, name))
         key_verbs.add_signer(root, name, roles, made.public)
@@ -91,8 +95,12 @@ def prepare(root: Path, edit: Edit = lambda _: None, *, base: bool = True) -> No
 
 
 def key(root: Path, name: str) -> Path:
-    """A person's private key. ada may release and approve, bob and cara approve; nobody knows mallory."""
-    return root / layout.STATE / "keys" / f"{name}.key"
+    """A person's private key. ada may do everything, bob and cara approve; nobody knows mallory."""
+    return root / _place(name)
+
+
+def _place(name: str) -> Path:
+    return layout.STATE / "keys" / f"{name}.key"
 
 
 def release(root: Path, push: str | None = None, by: str = "ada") -> Release:
@@ -104,8 +112,13 @@ def release(root: Path, push: str | None = None, by: str = "ada") -> Release:
 def built(root: Path, push: str | None = None) -> ImageReport:
     """Build, and verify on paper."""
     report = build(root, Options(push=push))
-    signing_tree.served(root, report)
+    served(root, report)
     return report
+
+
+def served(root: Path, report: ImageReport, by: str = "ada", **facts: Any) -> None:
+    """Verify on paper: a report of these facts, signed by somebody as who verified."""
+    signing_tree.served(root, report, _place(by), **facts)
 
 
 def signed(root: Path, report: ImageReport, by: str = "ada") -> Signed:
@@ -192,7 +205,8 @@ def unsigned(root: Path) -> dict[str, Any]:
     """The statement of the release in ``root``, as plain values."""
     held, image, serving = sign_verb.evidence(root)
     bill = digest.of_bytes(sbom.make(held, image, commits.committed_at(root, image.commit)))
-    plain: dict[str, Any] = json.loads(statement.make(root, held, image, serving, bill))
+    verified = verification.read(root, serving, trust.known(root))
+    plain: dict[str, Any] = json.loads(statement.make(root, held, image, serving, verified, bill))
     return plain
 
 

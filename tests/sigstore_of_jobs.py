@@ -6,6 +6,7 @@ a virtual environment, which arranges that for every Python of a job as soon as 
 """
 
 import contextlib
+import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -69,8 +70,9 @@ class _After(Loader):
 
 
 def _identities(module: Any) -> None:
-    """GitHub tells Sigstore which workflow of which branch a job runs."""
-    workflow = os.environ.get("GITHUB_WORKFLOW_REF")
+    """GitHub tells Sigstore in which file of which branch a job stands: of a called workflow, its own."""
+    called = json.loads(os.environ.get("LOCKSTEP_ACT_CALLED", "{}"))
+    workflow = called.get(os.environ.get("GITHUB_JOB")) or os.environ.get("GITHUB_WORKFLOW_REF")
     module.detect_credential = lambda *_: f"https://github.com/{workflow}" if workflow else None
     module.IdentityToken = lambda raw: raw
 

@@ -15,16 +15,19 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from checks import layout
 from release import doctor
 from release.cli import main
 from release.doctor import owners, tree
 from release.doctor.check import Check
+from tests import overlay_sample
 from tests.conftest import REPOSITORY as ROOT
 from tests.github_settings_standin import HIDDEN, NOT_FOUND, REPOSITORY, TOKEN, Refusal, StandIn, settings
 
 pytestmark = pytest.mark.slow
 
-IDENTITY = f"https://github.com/{REPOSITORY}/.github/workflows/release.yml@refs/heads/main"
+HOME = f"https://github.com/{REPOSITORY}/.github/workflows"
+IDENTITY, VERIFIER = (f"{HOME}/{file}@refs/heads/main" for file in ("release.yml", "verify.yml"))
 ISSUER = "https://token.actions.githubusercontent.com"
 
 
@@ -57,8 +60,11 @@ def clone(tmp_path: Path) -> Path:
         "[core]\n    remote = store\n['remote \"store\"']\n    url = s3://me:secret@bucket/dvc\n"
     )
     (root / "release" / "policy").mkdir(parents=True)
-    signer = {"name": "ci", "may": ["release"], "identity": IDENTITY, "issuer": ISSUER}
-    (root / "release" / "policy" / "signers.yaml").write_text(yaml.safe_dump([signer]))
+    signers = [
+        {"name": "ci", "may": ["release"], "identity": IDENTITY, "issuer": ISSUER},
+        {"name": "verifier", "may": ["verify"], "identity": VERIFIER, "issuer": ISSUER},
+    ]
+    (root / "release" / "policy" / "signers.yaml").write_text(yaml.safe_dump(signers))
     _git(root, "init", "-q", "-b", "main")
     _commit(root)
     _git(root, "remote", "add", "origin", f"git@github.com:{REPOSITORY}.git")
@@ -170,7 +176,7 @@ WRONG: list[tuple[str, Callable[[StandIn], None], str, str]] = [
     ("no pipeline", lambda api: api.at("/environments")["environments"].pop(), "environment pipeline", "there is none"),
     (
         "a pipeline of main alone",
-        _environment(2, deployment_branch_policy={"protected_branches": True, "custom_branch_policies": False}),
+        _environment(3, deployment_branch_policy={"protected_branches": True, "custom_branch_policies": False}),
         "environment pipeline",
         "refuses the jobs of pull requests",
     ),
@@ -203,7 +209,37 @@ WRONG: list[tuple[str, Callable[[StandIn], None], str, str]] = [
         "nothing that verify could start",
         lambda api: api.at("/actions/variables")["variables"].pop(2),
         "server to verify",
-        "serve.base names no image",
+        "no server's image is named",
+    ),
+    (
+        "no environment to push from",
+        lambda api: api.at("/environments")["environments"].pop(2),
+        "environment registry",
+        "there is none",
+    ),
+    (
+        "images pushed from any branch",
+        _environment(2, deployment_branch_policy=None),
+        "environment registry",
+        "every branch may deploy",
+    ),
+    (
+        "a login that pushes, for every branch",
+        lambda api: api.at("/environments/pipeline/secrets")["secrets"].append({"name": "LOCKSTEP_REGISTRY_TOKEN"}),
+        "login that may push",
+        "lies where the workflow of any branch reads it",
+    ),
+    (
+        "a login that pushes, of the repository",
+        lambda api: api.at("/actions/secrets")["secrets"].append({"name": "LOCKSTEP_REGISTRY_TOKEN"}),
+        "login that may push",
+        "lies where the workflow of any branch reads it",
+    ),
+    (
+        "another registry, and nothing that pushes there",
+        lambda api: api.at("/actions/variables")["variables"][0].update(value="ghcr.io/other/router"),
+        "login that may push",
+        "LOCKSTEP_REGISTRY_TOKEN is not set in registry and staging",
     ),
     ("no staging", lambda api: api.at("/environments")["environments"].pop(0), "environment staging", "there is none"),
     (
@@ -298,6 +334,22 @@ def test_what_is_wrong_is_said_with_the_command_that_mends_it(
     assert found.mend
 
 
+def test_a_process_is_not_verified_where_production_takes_what_serves_alone(api: StandIn, clone: Path) -> None:
+    """And where nothing is set, the server that the environments name for weights is what is verified."""
+    (clone / layout.PARAMS).write_text((ROOT / layout.PARAMS).read_text())
+    shutil.copytree(ROOT / layout.ENVIRONMENTS, clone / layout.ENVIRONMENTS)
+    for name in ("staging", "production"):
+        overlay_sample.pin(clone / layout.ENVIRONMENTS, name)
+    _commit(clone)
+    found = _look(clone)["server to verify"]
+    assert (found.status, "which production does not take" in found.found) == ("missing", True)
+    assert "gh variable delete LOCKSTEP_VERIFY_RUNTIME" in found.mend
+    api.at("/actions/variables")["variables"].pop(2)
+    found = _look(clone)["server to verify"]
+    assert found.status == "ok"
+    assert found.found.startswith(f"{overlay_sample.SERVER}@sha256:eee")
+
+
 def test_a_runner_that_is_online_is_not_said_to_hold_forks(api: StandIn, clone: Path) -> None:
     assert "whether it has the hook that holds forks is not shown" in _look(clone)["GPU runner"].found
 
@@ -342,7 +394,16 @@ def test_what_the_token_may_not_see_is_unknown_and_never_ok(api: StandIn, clone:
             api.shown[path] = refusal
     found = _look(clone)
     unknown = {name for name, check in found.items() if check.status == "unknown"}
-    settled = {"repository", "workflows", "DVC remote", "signers", "required check", "code owners", "merge methods"}
+    settled = {
+        "repository",
+        "workflows",
+        "DVC remote",
+        "signers",
+        "verifiers",
+        "required check",
+        "code owners",
+        "merge methods",
+    }
     assert unknown == set(found) - settled - {"force pushes", "deletion"}
     assert all("needs a token with" in found[name].found and found[name].mend for name in unknown)
     code, output = _run(clone)
@@ -451,7 +512,7 @@ def test_files_count_once_they_are_on_the_target_branch(api: StandIn, clone: Pat
     _git(clone, "update-ref", "refs/remotes/origin/main", "HEAD")
     found = _look(clone)
     missing = {name for name, check in found.items() if check.status == "missing"}
-    assert missing == {"CODEOWNERS", "workflows", "DVC remote", "signers"}
+    assert missing == {"CODEOWNERS", "workflows", "DVC remote", "signers", "verifiers"}
     assert found["variable LOCKSTEP_STORAGE"].status == "unknown"
 
 

@@ -241,10 +241,23 @@ def test_a_damaged_artifact_is_refused_by_its_digest(run: Path) -> None:
 
 def test_two_statements_are_told_apart_by_their_digest(run: Path) -> None:
     signing_tree.edit(run / layout.SERVING_REPORT, device="cuda")
+    signing_tree.attest(run)
     sign(run, store(run), run / KEY)
     with pytest.raises(EvidenceRefused, match="2 signed statements hold") as caught:
         _walk(run)
     assert len(caught.value.others) == 2
+
+
+def test_the_walk_says_who_verified_and_whether_that_still_counts(run: Path) -> None:
+    (step,) = [step for step in _walk(run).steps if step.what == "serving"]
+    assert step.note == "pass: 12 of 12 checks passed, by transformers as a process, verified by ada"
+    path = run / layout.SIGNERS
+    path.write_text(path.read_text().replace("[verify, release", "[release"))
+    subprocess.run(["git", "commit", "--quiet", "--all", "-m", "ada verifies no more"], cwd=run, check=True)
+    (step,) = [step for step in _walk(run).steps if step.what == "serving"]
+    assert (
+        "and nobody who may verify today signed that: the signed verification: is signed by ada, who may" in step.note
+    )
 
 
 def test_signers_are_those_of_the_target_branch(run: Path) -> None:

@@ -187,7 +187,10 @@ def folder_of(world: World, its: Pointer) -> Path:
 
 def test_an_image_in_a_folder_is_held_to_its_digest(world: World) -> None:
     assert check(world, world.old) == []
-    layers = sorted((folder_of(world, world.old) / "blobs" / "sha256").iterdir(), key=lambda path: path.stat().st_size)
+    blobs = (folder_of(world, world.old) / "blobs" / "sha256").iterdir()
+    layers = sorted(
+        (path for path in blobs if path.name not in world.old.evidence), key=lambda path: path.stat().st_size
+    )
     data = layers[-1].read_bytes()
     layers[-1].write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     (found,) = check(world, world.old)

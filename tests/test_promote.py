@@ -54,7 +54,7 @@ def test_on_a_laptop_a_release_goes_to_staging_and_then_to_production(root: Path
     assert "v0.1.0 lies in a folder of one machine: no cluster can pull it" in first.notes
     assert first.after == pointer.Pointer(
         model=released.report.model, commit=released.report.commit, version="v0.1.0", image=released.image,
-        evidence=released.signed.evidence,
+        evidence=released.signed.evidence, verified="process",
     )  # fmt: skip
     second = move(root, "production", why="staging was quiet")
     assert second.after == first.after
@@ -69,7 +69,24 @@ def test_on_a_laptop_a_release_goes_to_staging_and_then_to_production(root: Path
         folder = root / layout.ENVIRONMENTS / name
         assert pointer.parse((folder / layout.POINTER).read_bytes(), name) == first.after
         assert digest.of_bytes((folder / layout.EVIDENCE).read_bytes()) == released.signed.evidence
-    assert git(root, "status", "--porcelain") == "?? reports/image.json\n?? reports/serving.json"
+    assert (
+        git(root, "status", "--porcelain")
+        == "?? reports/image.json\n?? reports/serving.intoto.json\n?? reports/serving.json"
+    )
+
+
+def test_a_pointer_of_an_older_version_is_read_and_has_one_spelling(root: Path) -> None:
+    moved = move(root, "staging").after
+    assert moved is not None
+    new = pointer.write(moved)
+    assert new.endswith(b"\nverified: process\n")
+    old = new.removesuffix(b"verified: process\n")
+    assert pointer.parse(new, "x") == moved
+    assert pointer.parse(old, "x") == moved.model_copy(update={"verified": None})
+    assert pointer.write(pointer.parse(old, "x")) == old
+    for other in (b"verified: None\n", b"verified: \n", b"verified: as served\n", b"verified: url\nverified: url\n"):
+        with pytest.raises(EvidenceRefused):
+            pointer.parse(old + other, "x")
 
 
 def test_the_ledger_tells_who_moved_what_and_why(root: Path, released: Release) -> None:

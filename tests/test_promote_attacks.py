@@ -3,13 +3,16 @@
 import base64
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from checks import digest, layout, params_file, pointer
+from checks import digest, files, layout, params_file, pointer
 from checks.errors import EvidenceRefused, PromotionRefused, Refusal, RegistryRefused
+from checks.serving import ImageReport
+from release import keys as key_verbs
 from release import quarantine as quarantines
 from release import record
 from release.approve import approve
@@ -21,9 +24,10 @@ from release.oci.layout import Layout
 from release.promotion import approvals, site
 from release.recipe import KNOWN
 from release.rollback import Options, RolledBack, rollback
+from release.signing import statement
 from release.status import lines, status
+from tests import overlay_sample, signing_tree
 from tests import promotion_tree as tree
-from tests import signing_tree
 from tests.build_tree import BaseLayout
 from tests.ledger_tree import git, keep, refs
 from tests.promotion_tree import Release, move
@@ -190,7 +194,7 @@ def test_an_image_on_a_base_of_the_command_line_is_not_signed(tmp_path: Path) ->
     root = tmp_path / "work"
     tree.prepare(root)
     report = build(root, BuildOptions(base=another_base(root)))
-    signing_tree.served(root, report)
+    tree.served(root, report)
     with pytest.raises(EvidenceRefused, match=r"image\.json: is made on oci:.*/evil.*, serve\.base of params\.yaml is"):
         tree.signed(root, report)
 
@@ -215,6 +219,239 @@ def gaps(root: Path, environment: str, **options: Any) -> str:
 def test_a_base_that_was_changed_since_is_asked_of_the_next_environment(root: Path) -> None:
     tree.rewrite(root, layout.PARAMS, lambda plain: plain["serve"].update(base=None))
     assert "serve.base of main is null: none; build on that" in gaps(root, "production")
+
+
+# What was verified is what will serve
+
+SERVER = f"{overlay_sample.SERVER}@{overlay_sample.OTHER}"  # that both environments name for weights alone
+ANOTHER = f"{overlay_sample.SERVER}@sha256:{'d' * 64}"
+AS_IT_SERVES = {"runtime": "tgi", "how": "container", "server": SERVER}
+
+
+def strict(plain: dict[str, Any]) -> None:
+    """The repository's own defaults: the image is for TGI, staging takes a process, production only what serves."""
+    plain["serve"]["runtime"] = "tgi"
+    del plain["promote"]["environments"]["production"]["served_as_verified"]
+
+
+@pytest.fixture(scope="module")
+def weights_alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clone with an image that holds weights and no server, built and not verified. Take ``weights``, a copy."""
+    root = tmp_path_factory.mktemp("alone") / "work"
+    with pytest.MonkeyPatch.context() as patch:
+        tree.leave_alone(patch)
+        tree.prepare(root, strict, base=False)
+        build(root, BuildOptions())
+    return root
+
+
+@pytest.fixture
+def weights(weights_alone: Path, tmp_path: Path) -> Path:
+    return tree.copy(weights_alone, tmp_path / "work")
+
+
+def verified(root: Path, **facts: Any) -> None:
+    """Verify on paper, sign, and move staging."""
+    report = files.read_json(root / layout.IMAGE_REPORT, ImageReport)
+    tree.served(root, report, **facts)
+    tree.signed(root, report)
+    assert move(root, "staging").done == "moved"
+
+
+VERIFIED_OTHERWISE: list[tuple[str, dict[str, Any], str]] = [
+    ("by another runtime as a process", {}, "it ran as a process, not in a container"),
+    ("by another runtime as a process", {}, "transformers served it, the image is for tgi"),
+    (
+        "in another server",
+        AS_IT_SERVES | {"server": ANOTHER},
+        f"the server was {ANOTHER}, the environment names {SERVER}",
+    ),
+    ("in a server that nobody recorded", AS_IT_SERVES | {"server": None}, "the server was not recorded"),
+    ("by another runtime in that server", AS_IT_SERVES | {"runtime": "vllm"}, "vllm served it, the image is for tgi"),
+]
+
+
+@pytest.mark.parametrize(("what", "facts", "says"), VERIFIED_OTHERWISE, ids=[case[2] for case in VERIFIED_OTHERWISE])
+def test_what_was_verified_otherwise_than_it_serves_ends_in_staging(
+    what: str, facts: dict[str, Any], says: str, weights: Path
+) -> None:
+    verified(weights, **facts)
+    refused = gaps(weights, "production")
+    assert f"it was not verified as it will serve: {says}" in refused
+    assert "promote.environments.production.served_as_verified: false on the target branch" in refused
+    where = site.find(weights)
+    runs = where.ledger.pointer(where.tip, "staging")
+    assert runs is not None
+    assert runs.verified == facts.get("how", "process")
+    told = "\n".join(lines(status(weights)))
+    assert "  not verified as it serves: " in told
+    assert says in told
+
+
+def test_what_was_verified_in_the_server_that_will_run_it_goes_to_production(weights: Path) -> None:
+    verified(weights, **AS_IT_SERVES)
+    done = move(weights, "production")
+    assert done.after is not None
+    assert done.after.verified == "as-served"
+    assert "verified: as-served" in (weights / PRODUCTION / layout.POINTER).read_text()
+    assert "verified as it serves" not in "\n".join(lines(status(weights)))
+
+
+def test_a_server_that_is_named_after_the_promotion_was_not_verified(weights: Path) -> None:
+    verified(weights, **AS_IT_SERVES)
+    move(weights, "production")
+    overlay_sample.pin(weights / layout.ENVIRONMENTS, "production", images=pinned("d"))
+    keep(weights, "a newer server")
+    found = {each.environment: each for each in status(weights).environments}
+    assert [each.mirror for each in found["production"].drift] == [
+        f"the server was {SERVER}, the environment names {ANOTHER}"
+    ]
+    assert found["staging"].drift == ()
+
+
+def test_an_environment_that_names_another_server_than_the_one_before_is_refused(weights: Path) -> None:
+    verified(weights, **AS_IT_SERVES)
+    overlay_sample.pin(weights / layout.ENVIRONMENTS, "production", images=pinned("d"))
+    keep(weights, "a newer server")
+    assert f"the environment names {ANOTHER}" in gaps(weights, "production")
+
+
+def pinned(digit: str) -> list[dict[str, str]]:
+    digest_ = f"sha256:{digit * 64}"
+    return [{"name": "lockstep.invalid/server", "newName": overlay_sample.SERVER, "digest": digest_}]
+
+
+def test_an_image_with_its_server_is_verified_as_it_serves_in_a_container_of_itself(tmp_path: Path) -> None:
+    root = tmp_path / "work"
+    tree.prepare(root, lambda plain: plain["promote"]["environments"]["production"].pop("served_as_verified"))
+    report = build(root, BuildOptions())
+    tree.served(root, report)
+    tree.signed(root, report)
+    assert move(root, "staging").after is not None
+    assert "it was not verified as it will serve: it ran as a process" in gaps(root, "production")
+    tree.served(root, report, how="container")
+    tree.signed(root, report)  # another statement of the same image: the one that production takes counts
+    done = move(root, "production").after
+    assert done is not None
+    assert done.verified == "as-served"
+
+
+# Who verified
+
+
+def _edited(root: Path) -> None:
+    signing_tree.edit(root / layout.SERVING_REPORT, device="GPU all")
+
+
+def _spaced(root: Path) -> None:
+    path = root / layout.SERVING_REPORT
+    path.write_text(json.dumps(json.loads(path.read_text())))
+
+
+def _of_another(root: Path) -> None:
+    """The statement of another image's verification, as it was signed."""
+    here = files.read_json(root / layout.IMAGE_REPORT, ImageReport)
+    good = (root / layout.SERVING_REPORT).read_bytes()
+    tree.served(root, here.model_copy(update={"image": f"sha256:{'e' * 64}"}))
+    (root / layout.SERVING_REPORT).write_bytes(good)
+
+
+def _an_approval(root: Path) -> None:
+    said = statement.approve("production", files.read_json(root / layout.IMAGE_REPORT, ImageReport).image, "yes")
+    (root / layout.SERVING_STATEMENT).write_bytes(tree.envelope(root, json.loads(said)))
+
+
+def _signed_by(name: str) -> Callable[[Path], None]:
+    def sign(root: Path) -> None:
+        data = json.loads((root / layout.SERVING_STATEMENT).read_bytes())
+        plain = json.loads(base64.b64decode(data["payload"]))
+        (root / layout.SERVING_STATEMENT).write_bytes(tree.envelope(root, plain, name))
+
+    return sign
+
+
+UNVERIFIED: list[tuple[str, Callable[[Path], object], str]] = [
+    ("written by hand", lambda root: (root / layout.SERVING_STATEMENT).unlink(), "is not signed by whoever verified"),
+    ("edited after it was signed", _edited, "is about another serving report: device differ"),
+    ("written otherwise after it was signed", _spaced, "serving.json: is sha256:"),
+    ("signed about another image", _of_another, "is about another serving report: image differ"),
+    ("an approval in its place", _an_approval, "predicateType is 'urn:lockstep:approval:v1'"),
+    ("signed by nobody who is known", _signed_by("mallory"), "that is unknown here"),
+    ("signed by one who may only approve", _signed_by("bob"), "bob, who may approve and not verify"),
+]
+
+
+@pytest.mark.parametrize(("what", "tamper", "says"), UNVERIFIED, ids=[case[0] for case in UNVERIFIED])
+def test_a_serving_report_that_nobody_vouches_for_is_not_signed_as_a_release(
+    what: str, tamper: Callable[[Path], object], says: str, weights: Path
+) -> None:
+    report = files.read_json(weights / layout.IMAGE_REPORT, ImageReport)
+    tree.served(weights, report)
+    tamper(weights)
+    with pytest.raises(EvidenceRefused, match=says) as refused:
+        tree.signed(weights, report)
+    assert "run `lockstep verify` with a key or an identity that may verify" in refused.value.todo
+
+
+def _without(plain: dict[str, Any], root: Path) -> None:
+    del plain["predicate"]["verification"]
+
+
+def _by_mallory(plain: dict[str, Any], root: Path) -> None:
+    _signed_by("mallory")(root)
+    plain["predicate"]["verification"] = (root / layout.SERVING_STATEMENT).read_text()
+
+
+def _better(plain: dict[str, Any], root: Path) -> None:
+    plain["predicate"]["serving"] |= {"how": "container", "runtime": "tgi", "server": SERVER}
+
+
+def _no_envelope(plain: dict[str, Any], root: Path) -> None:
+    plain["predicate"]["verification"] = "{}"
+
+
+INVENTED: list[tuple[str, Callable[[dict[str, Any], Path], object], str]] = [
+    ("without a verification", _without, "the serving report is not signed by whoever verified"),
+    ("with one of mallory's", _by_mallory, "the signed verification: is signed by key"),
+    ("with a better report than was signed", _better, "is about another serving report: server, runtime, how differ"),
+    ("with what is no envelope", _no_envelope, "the signed verification: is no DSSE envelope"),
+]
+
+
+@pytest.mark.parametrize(("what", "forge", "says"), INVENTED, ids=[case[0] for case in INVENTED])
+def test_whoever_signs_releases_cannot_invent_what_a_server_answered(
+    what: str, forge: Callable[[dict[str, Any], Path], object], says: str, weights: Path
+) -> None:
+    """The statement has ada's signature, who may release: as her key signs it, whatever `lockstep sign` refuses."""
+    report = files.read_json(weights / layout.IMAGE_REPORT, ImageReport)
+    tree.served(weights, report)
+    plain = tree.unsigned(weights)
+    forge(plain, weights)
+    tree.attach_to(weights, report.image, tree.envelope(weights, plain))
+    assert says in gaps(weights, "staging")
+
+
+def test_who_verifies_and_who_releases_can_be_two_and_one_who_is_removed_counts_no_more(weights: Path) -> None:
+    for name, role in (("vera", "verify"), ("rene", "release")):
+        made = key_verbs.new(weights, name, (role,), tree.key(weights, name))  # type: ignore[arg-type]
+        key_verbs.add_signer(weights, name, (role,), made.public)  # type: ignore[arg-type]
+    keep(weights, "two more signers")
+    report = files.read_json(weights / layout.IMAGE_REPORT, ImageReport)
+    with pytest.raises(EvidenceRefused, match="this key: is signed by rene, who may release and not verify"):
+        tree.served(weights, report, "rene", **AS_IT_SERVES)
+    tree.served(weights, report, "vera", **AS_IT_SERVES)
+    with pytest.raises(EvidenceRefused, match="vera, who may verify and not release"):
+        tree.signed(weights, report, "vera")
+    tree.signed(weights, report, "rene")
+    checks = {check.about: check.note for check in move(weights, "staging").checks}
+    assert checks["serving"] == "pass by tgi as a container, verified by vera"
+    assert checks["evidence"].endswith("signed by rene")
+    text = (weights / layout.SIGNERS).read_text()
+    (weights / layout.SIGNERS).write_text(text.replace("may: [verify]\n", "may: [approve]\n"))
+    keep(weights, "vera verifies no more")
+    assert "vera, who may approve and not verify" in gaps(weights, "production")
+    (found,) = [each for each in status(weights).environments if each.environment == "staging"]
+    assert ["vera, who may approve and not verify" in each.mirror for each in found.drift] == [True]
 
 
 # A policy that became stricter
@@ -337,7 +574,7 @@ def test_status_says_who_no_longer_stands_for_what_runs(root: Path) -> None:
     (root / layout.SIGNERS).write_text(text[text.index("- name: bob") :])
     keep(root, "ada has left")
     told = [line for line in lines(status(root)) if "that is unknown here" in line]
-    assert len(told) == 2
+    assert len(told) == 4  # the release and the verification of each
 
 
 # What a build remembers is a file

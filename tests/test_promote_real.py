@@ -3,11 +3,13 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
 from checks import files, layout
+from checks.errors import PromotionRefused
 from checks.serving import ImageReport
 from release.cli import main
 from tests import overlay_sample, tuned
@@ -33,11 +35,16 @@ def released(root: Path) -> str:
     return files.read_json(root / layout.IMAGE_REPORT, ImageReport).image
 
 
+def _takes_a_process(plain: dict[str, Any]) -> None:
+    plain["promote"]["environments"]["production"]["served_as_verified"] = False
+
+
 def test_on_a_laptop_a_model_is_released_and_rolled_back_by_the_command(tiny_base: Path, tmp_path: Path) -> None:
     merged, root = tmp_path / "merged", tmp_path / "work"
     tuned.tune(tiny_base, merged)
     document = tuned.document()
     document["gates"] = tree.document()["gates"]
+    assert document["promote"]["environments"]["production"]["served_as_verified"] is True
     tuned.record(root, tiny_base, merged, document)
     git(root, "branch", "--move", "--force", "main")
     identify(root, "Ada")
@@ -48,8 +55,13 @@ def test_on_a_laptop_a_model_is_released_and_rolled_back_by_the_command(tiny_bas
     keep(root, "signers and environments")
 
     first = released(root)
-    for name in ("staging", "production"):
-        assert "v0.1.0" in lockstep(root, "promote", name).output
+    assert "v0.1.0" in lockstep(root, "promote", "staging").output
+    refused = CliRunner().invoke(main, ["-C", str(root), "promote", "production"], catch_exceptions=False)
+    assert refused.exit_code == PromotionRefused.exit_code
+    assert "it was not verified as it will serve: it ran as a process, not in a container" in refused.output
+    tree.rewrite(root, layout.PARAMS, _takes_a_process)  # the one line of README
+    assert "v0.1.0" in lockstep(root, "promote", "production").output
+    assert "not verified as it serves: it ran as a process" in lockstep(root, "status").output
     tree.rewrite(root, layout.PARAMS, lambda plain: plain["serve"].update(max_concurrent_requests=64))
     second = released(root)
     assert second != first

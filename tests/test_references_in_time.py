@@ -172,9 +172,7 @@ def agree(team: Team) -> None:
     assert references.current(team.root) == []
     runs_now = written.now.found.get("champion")
     last = team.ran()[:1]
-    assert ([runs_now.merged] if runs_now else []) == [
-        pointer.parse(text.encode(), "a pointer").model for text in last
-    ]
+    assert ([runs_now.merged] if runs_now else []) == [pointer.parse(text.encode(), "a pointer").model for text in last]
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from checks.errors import EvidenceRefused, Refusal, TrainingRefused, VerdictFail
 from checks.evidence import EvaluationReport
 from checks.rows import Prediction
 from checks.verdict import Verdict
+from release import references
 from release import report as renderer
 from release.report import Options, Report, report
 from tests import evidence_tree, report_tree
@@ -444,6 +445,21 @@ def test_weights_that_main_holds_back_are_not_said_to_be_ready_to_merge(tmp_path
     ), said
     assert "`lockstep quarantine --release v1.1.0 --why TEXT`" in said
     assert "merge it" not in said
+
+
+@pytest.mark.parametrize(("verified", "says"), [("process", "as a process"), ("container", "in another container")])
+def test_a_release_that_runs_and_was_verified_otherwise_is_named(tmp_path: Path, verified: str, says: str) -> None:
+    _passing(tmp_path)
+    assert "not as it serves" not in report(tmp_path, FOR).markdown
+    git(tmp_path, "switch", "--quiet", "main")
+    path = tmp_path / references.PRODUCTION
+    path.write_bytes(path.read_bytes() + f"verified: {verified}\n".encode())
+    report_tree.commit(tmp_path, "as a promotion writes it")
+    git(tmp_path, "switch", "--quiet", "-")
+    found = report(tmp_path, FOR)
+    assert found.passes
+    said = f"`production` runs `v0.1.0`, which was verified {says}, not as it serves there."
+    assert said in found.markdown
 
 
 def test_environments_that_cannot_be_asked_make_the_verdict_void_and_still_a_comment(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from checks.errors import EvidenceRefused, Refusal, RegistryRefused, VerdictFail
 from checks.evidence import EvaluationReport
 from checks.serving import ImageReport, ServingReport
 from checks.signers import Signer
-from checks.statement import ENVELOPE, PAYLOAD, PREDICATE, TREE, Statement
+from checks.statement import ENVELOPE, PAYLOAD, PREDICATE, TREE, VERIFICATION, Statement
 from release import commits, gate
 from release import keys as key_verbs
 from release.build import Options, build
@@ -106,6 +106,7 @@ def test_the_statement_names_all_that_the_release_came_from(signed: tuple[Path, 
     release = done.statement.predicate
     assert (release.commit, release.policy, release.image) == (image.commit, held.verdict.policy, image)
     assert release.serving == files.read_json(root / layout.SERVING_REPORT, ServingReport)
+    assert release.verification == (root / layout.SERVING_STATEMENT).read_text()
 
 
 def test_the_same_release_is_the_same_statement_wherever_the_weights_are(
@@ -164,6 +165,7 @@ STATEMENTS: list[tuple[str, dict[str, Any], str]] = [
     ("a report with a way out", {"predicate__materials__reports": {"reports/../../etc/passwd": OTHER}}, "reports"),
     ("a digest of another kind", {"predicate__materials__base": "md5:0"}, "base"),
     ("a field too many", {"predicate__extra": 1}, "extra"),
+    ("a verification that is no text", {"predicate__verification": {}}, "verification"),
 ]
 
 
@@ -216,6 +218,7 @@ def test_the_image_is_still_the_only_one_of_its_folder_and_outlives_a_rebuild(ru
 def test_a_new_serving_report_is_a_new_statement_beside_the_old(run: Path) -> None:
     first = sign(run, store(run), run / KEY)
     edit(run / layout.SERVING_REPORT, device="cuda")
+    signing_tree.attest(run)
     second = sign(run, store(run), run / KEY)
     assert len(second.added) == 1
     image, known = image_of(run).image, trust.known(run)
@@ -361,6 +364,28 @@ def test_cosign_verifies_the_statement_of_the_image(signed: tuple[Path, Signed],
     assert verify(root / KEY.with_suffix(".pub"), "another.json").returncode == 1
     eve = key_verbs.new(run, "eve", ("release",), run / ".lockstep/keys/eve.key").public
     assert verify(eve, "manifest.json").returncode == 1
+
+
+def test_cosign_verifies_the_serving_report_as_a_file(finished: Path, tmp_path: Path) -> None:
+    if shutil.which("cosign") is None:
+        if "cosign" in os.environ.get(REQUIRE, "").split(","):
+            pytest.fail(f"{REQUIRE} names cosign, and it is not installed")
+        pytest.skip("no cosign")
+    report = finished / layout.SERVING_REPORT
+    (tmp_path / "another.json").write_bytes(report.read_bytes() + b" ")
+    command = ["cosign", "verify-blob-attestation", "--insecure-ignore-tlog", "--type", VERIFICATION]
+    command += [
+        "--key",
+        str(finished / KEY.with_suffix(".pub")),
+        "--signature",
+        str(finished / layout.SERVING_STATEMENT),
+    ]
+    right, wrong = (
+        subprocess.run([*command, str(path)], capture_output=True, text=True, check=False)
+        for path in (report, tmp_path / "another.json")
+    )
+    assert "Verified OK" in right.stderr
+    assert wrong.returncode == 1
 
 
 def test_a_signature_that_model_signing_made_is_taken(run: Path) -> None:
@@ -555,7 +580,7 @@ UNSIGNED: list[tuple[str, Callable[[Path], object], str]] = [
     ("no probes", lambda root: (root / layout.PROBES).unlink(), "probes.json"),
     ("other splits", lambda root: (root / layout.SPLITS / "train.jsonl").write_text(""), "verdict is void"),
     ("an unknown key", _unknown_key, "this key is not in"),
-    ("a key that may only approve", _approver_only, "may approve and not release"),
+    ("a key that may only approve", _approver_only, "may verify, approve and not release"),
     ("a signer that nobody committed", _signers_not_committed, "this key is not in"),
     ("no signers", _no_signers, "nobody may sign"),
 ]
@@ -634,12 +659,15 @@ def test_an_image_without_evidence_says_so(run: Path) -> None:
 def test_a_signer_who_was_removed_counts_no_more(run: Path) -> None:
     sign(run, store(run), run / KEY)
     path = run / layout.SIGNERS
-    made = key_verbs.new(run, "bob", ("release",), run / ".lockstep/keys/bob.key")
+    made = key_verbs.new(run, "bob", ("verify", "release"), run / ".lockstep/keys/bob.key")
     path.write_text(made.entry)
     assert released.find(store(run), image_of(run).image, trust.known(run)).signer == "ada"  # not committed yet
     build_tree.commit(run, "bob in place of ada")
     with pytest.raises(EvidenceRefused, match="unknown here"):
         released.find(store(run), image_of(run).image, trust.known(run))
+    with pytest.raises(EvidenceRefused, match=r"serving\.intoto\.json: is signed by key .* that is unknown here"):
+        sign(run, store(run), run / ".lockstep/keys/bob.key")
+    signing_tree.attest(run, Path(".lockstep/keys/bob.key"))
     assert len(sign(run, store(run), run / ".lockstep/keys/bob.key").added) == 2
 
 

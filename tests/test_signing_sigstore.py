@@ -18,20 +18,24 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from sigstore._internal.tuf import DEFAULT_TUF_URL, _get_dirs
 
-from checks import layout
+from checks import files, layout
 from checks.errors import EvidenceRefused, MachineRefused
+from checks.serving import ServingReport
 from checks.signers import Signer
 from checks.statement import PAYLOAD, TREE
 from release.evidence import show
 from release.oci.layout import Layout
 from release.sign import sign
-from release.signing import dsse, sigstore, strict, trust
+from release.signing import dsse, sigstore, strict, trust, verification
 from tests import build_tree, signing_tree
 from tests.sigstore_standin import Standin
 
 OURS = "https://github.com/team/router/.github/workflows/release.yml@refs/heads/main"
 ISSUER = "https://token.actions.githubusercontent.com"
 CI = Signer(name="ci", may=("release",), identity=OURS, issuer=ISSUER)
+THEIRS = OURS.replace("release.yml", "verify.yml")
+VERIFIER = Signer(name="verifier", may=("verify",), identity=THEIRS, issuer=ISSUER)
+REPOSITORY, MAIN = "https://github.com/team/router", "refs/heads/main"
 STATEMENT = strict.write({"_type": "x", "subject": [{"name": "m", "digest": {TREE: "0" * 64}}]})
 
 
@@ -114,6 +118,42 @@ def test_a_bundle_whose_parts_do_not_belong_together_is_refused(
         sigstore.verify(json.dumps(plain).encode(), (CI,), "release", "evidence", offline=True)
 
 
+@pytest.mark.parametrize(
+    "ran",
+    [
+        ("https://github.com/eve/router", MAIN),
+        (REPOSITORY, "refs/heads/feature"),
+        (REPOSITORY, "refs/pull/7/merge"),
+        (REPOSITORY, "refs/tags/main"),
+        (REPOSITORY + "x", MAIN),
+        ("", ""),
+    ],
+    ids=["of another repository", "of a branch", "of a pull request", "of a tag", "of a longer name", "not said"],
+)
+def test_a_workflow_that_somebody_else_calls_is_not_the_one_that_may_sign(
+    ran: tuple[str, str], standin: Standin
+) -> None:
+    """A called workflow has the identity of its file; its job has checked out, and runs, what the caller has."""
+    good = standin.bundle(STATEMENT, THEIRS, ISSUER, (REPOSITORY, MAIN))
+    assert sigstore.verify(good, (VERIFIER,), "verify", "evidence", offline=True).signer == "verifier"
+    with pytest.raises(EvidenceRefused, match="signed by an identity that is not verifier"):
+        sigstore.verify(standin.bundle(STATEMENT, THEIRS, ISSUER, ran), (VERIFIER,), "verify", "evidence", offline=True)
+
+
+def test_one_job_of_a_release_cannot_sign_in_the_place_of_the_other(standin: Standin) -> None:
+    for identity, role, other in ((OURS, "release", "verify"), (THEIRS, "verify", "release")):
+        data = standin.bundle(STATEMENT, identity, ISSUER)
+        sigstore.verify(data, (CI, VERIFIER), role, "evidence", offline=True)  # type: ignore[arg-type]
+        with pytest.raises(EvidenceRefused, match=f"may {role} and not {other}"):
+            sigstore.verify(data, (CI, VERIFIER), other, "evidence", offline=True)  # type: ignore[arg-type]
+
+
+def _signing(monkeypatch: pytest.MonkeyPatch, standin: Standin, identity: str) -> None:
+    """From now on this machine is ``identity``, in the eyes of the stand-in."""
+    monkeypatch.setattr(sigstore, "identity", lambda: "a token")
+    monkeypatch.setattr(sigstore, "sign", lambda payloads: [standin.bundle(one, identity, ISSUER) for one in payloads])
+
+
 def test_a_release_is_signed_and_found_by_an_identity(
     standin: Standin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,11 +162,20 @@ def test_a_release_is_signed_and_found_by_an_identity(
 
     root = tmp_path / "run"
     signing_tree.make(root)
-    (root / layout.SIGNERS).write_text(yaml.safe_dump([CI.model_dump(mode="json", exclude_none=True)]))
+    signers = [one.model_dump(mode="json", exclude_none=True) for one in (CI, VERIFIER)]
+    (root / layout.SIGNERS).write_text(yaml.safe_dump(signers))
     build_tree.commit(root, "ci signs")
     real = Verifier.production
     monkeypatch.setattr(Verifier, "production", lambda **_: real(offline=True))
-    monkeypatch.setattr(sigstore, "sign", lambda payloads: [standin.bundle(one, OURS, ISSUER) for one in payloads])
+    _signing(monkeypatch, standin, OURS)
+    by, _ = verification.verifier(root, keyless=True)
+    assert by is not None
+    report = files.read_json(root / layout.SERVING_REPORT, ServingReport)
+    with pytest.raises(EvidenceRefused, match="ci, who may release and not verify"):
+        verification.write(root, report, by)
+    _signing(monkeypatch, standin, THEIRS)
+    assert verification.write(root, report, by) == "verifier"
+    _signing(monkeypatch, standin, OURS)
     place = Layout(root / layout.IMAGE)
     done = sign(root, place, keyless=True)
     assert (done.signer, len(done.added)) == ("ci", 3)

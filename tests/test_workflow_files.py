@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from checks import layout
+from release.doctor import settings
 from tests.act_service import ACTIONS
 from tests.conftest import REPOSITORY
 
@@ -21,8 +22,13 @@ SECRET = re.compile(r"secrets\.([A-Z_]+)")
 BUTTON = "${{ inputs.environment }}"
 
 
+CALLED = {"verify.yml": "release.yml"}  # by whom: a file of its own gives its job an identity of its own
+PUSH, PULL, MAIN = "LOCKSTEP_REGISTRY_TOKEN", "LOCKSTEP_REGISTRY_PULL_TOKEN", "LOCKSTEP_TOKEN"
+PROTECTED = ("registry", "staging", BUTTON)  # environments of the default branch alone: docs/github.md
+
+
 class Found(NamedTuple):
-    """A job. ``name`` is FILE:JOB."""
+    """A job that runs. ``name`` is FILE:JOB."""
 
     name: str
     job: dict[str, Any]
@@ -31,7 +37,16 @@ class Found(NamedTuple):
 def jobs() -> Iterator[Found]:
     for path in WORKFLOWS:
         for name, job in _load(path)["jobs"].items():
-            yield Found(f"{path.name}:{name}", job)
+            if "uses" not in job:  # what a caller may, its called job asks for: a test of its own
+                yield Found(f"{path.name}:{name}", job)
+
+
+def secrets(job: dict[str, Any]) -> set[str]:
+    return set(SECRET.findall(yaml.safe_dump(job)))
+
+
+def _writes(job: dict[str, Any]) -> set[str]:
+    return {what for what, how in job["permissions"].items() if how == "write"}
 
 
 def _load(path: Any) -> dict[Any, Any]:
@@ -48,16 +63,21 @@ def _steps() -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def test_there_are_workflows_to_look_at() -> None:
-    assert [path.name for path in WORKFLOWS] == ["pr.yml", "promote.yml", "release.yml", "scheduled.yml"]
+    assert [path.name for path in WORKFLOWS] == [
+        "pr.yml", "promote.yml", "release.yml", "scheduled.yml", "verify.yml",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
 def test_a_workflow_has_no_rights_but_its_jobs_own_and_ends_what_it_may(path: Any) -> None:
     document = _load(path)
     assert document["permissions"] == {}
-    assert document["concurrency"]["cancel-in-progress"] is (path.name == "pr.yml")
+    if path.name in CALLED:  # its caller's group holds it
+        assert "concurrency" not in document
+    else:
+        assert document["concurrency"]["cancel-in-progress"] is (path.name == "pr.yml")
     assert "pull_request_target" not in path.read_text()
-    for job in document["jobs"].values():
+    for job in (each for each in document["jobs"].values() if "uses" not in each):
         assert 0 < job["timeout-minutes"] <= 1440
         assert "contents" in job["permissions"]
         assert job["runs-on"] in ("ubuntu-latest", ["self-hosted", "gpu"])
@@ -66,30 +86,110 @@ def test_a_workflow_has_no_rights_but_its_jobs_own_and_ends_what_it_may(path: An
 
 
 def test_what_may_be_written_is_what_the_job_writes() -> None:
-    written = {
-        found.name: {what for what, how in found.job["permissions"].items() if how == "write"} for found in jobs()
-    }
+    written = {found.name: _writes(found.job) for found in jobs()}
     assert {name: what for name, what in written.items() if what} == {
         "pr.yml:verdict": {"contents", "pull-requests", "checks"},
         "release.yml:build": {"packages"},
         "release.yml:release": {"contents", "id-token", "packages"},
         "promote.yml:move": {"contents"},
+        "verify.yml:verify": {"id-token"},
     }
 
 
-def test_no_job_on_the_gpu_machine_may_write() -> None:
+def test_the_gpu_machine_has_one_identity_and_may_write_nothing() -> None:
     on_gpu = [found for found in jobs() if found.job["runs-on"] == ["self-hosted", "gpu"]]
     assert len(on_gpu) >= 3
-    assert all(set(found.job["permissions"].values()) == {"read"} for found in on_gpu)
+    assert {found.name: _writes(found.job) for found in on_gpu if _writes(found.job)} == {
+        "verify.yml:verify": {"id-token"}
+    }
+    for found in on_gpu:
+        assert not {PUSH, MAIN} & secrets(found.job), found.name
+
+
+def test_each_job_that_signs_has_a_file_of_its_own() -> None:
+    """Sigstore certifies the file that a job stands in, not the job: two jobs of one file are one signer."""
+    signing = [found.name.partition(":")[0] for found in jobs() if "id-token" in _writes(found.job)]
+    assert sorted(signing) == ["release.yml", "verify.yml"]
+
+
+def test_a_called_workflow_is_called_once_by_its_own_and_runs_the_default_branch_alone() -> None:
+    callers = {}
+    for path in WORKFLOWS:
+        for job in _load(path)["jobs"].values():
+            if "uses" in job:
+                called = REPOSITORY / job["uses"]
+                callers[called.name] = path.name
+                (inside,) = _load(called)["jobs"].values()
+                assert job["permissions"] == inside["permissions"]
+                assert job["secrets"] == "inherit"  # else the called job has none of its environment
+                assert inside["if"] == "github.ref_name == github.event.repository.default_branch"
+                assert _load(called)[True] == {"workflow_call": None}
+    assert callers == CALLED
 
 
 def test_secrets_lie_in_environments_and_the_token_of_main_in_two_of_them() -> None:
     for found in jobs():
-        named = set(SECRET.findall(yaml.safe_dump(found.job)))
+        named = secrets(found.job)
         assert not named or found.job.get("environment"), found.name
-        if "LOCKSTEP_TOKEN" in named:
+        if MAIN in named:
             assert found.job["environment"] in ("staging", BUTTON), found.name
             assert found.job["runs-on"] == "ubuntu-latest"
+
+
+def test_what_may_push_images_is_given_to_the_jobs_that_push_in_environments_of_main_alone() -> None:
+    """Any branch's workflow may name the environment `pipeline`, and read what lies there."""
+    pushing = {found.name for found in jobs() if PUSH in secrets(found.job)}
+    assert pushing == {found.name for found in jobs() if "packages" in _writes(found.job)}
+    for found in jobs():
+        if found.name in pushing:
+            assert found.job["environment"] in PROTECTED, found.name
+        logging_in = any(step.get("uses", "").startswith("docker/login-action@") for step in found.job["steps"])
+        assert logging_in is bool({PUSH, PULL} & secrets(found.job)), found.name
+
+
+def _caches(steps: list[dict[str, Any]]) -> bool:
+    """Whether something is restored that another run kept: by an action for it, or by one that sets something up."""
+    return any(
+        step.get("uses", "").startswith("actions/cache")
+        or ("actions/setup-" in step.get("uses", "") and "cache" in step.get("with", {}))
+        or (step.get("uses", "").startswith("./.github/actions/") and step.get("with", {}).get("cache") == "true")
+        for step in steps
+    )
+
+
+def test_no_cache_is_restored_where_something_is_signed_pushed_or_written() -> None:
+    """A pull request's run, and the GPU machine's, may write what another run restores, and runs."""
+    cached = {found.name for found in jobs() if _caches(found.job["steps"])}
+    assert cached == {"pr.yml:data", "pr.yml:train", "scheduled.yml:calibrate"}
+    for found in jobs():
+        if found.name in cached:
+            assert not _writes(found.job), found.name
+            assert not {PUSH, PULL, MAIN} & secrets(found.job), found.name
+
+
+def test_the_action_that_sets_up_keeps_nothing_unless_it_is_asked_to() -> None:
+    (path,) = FILES[len(WORKFLOWS) :]
+    action = _load(path)
+    assert action["inputs"]["cache"]["default"] == "false"
+    kept = [step for step in action["runs"]["steps"] if _caches([step])]
+    assert [step["if"] for step in kept] == ["inputs.cache == 'true' && steps.kept.outputs.venv == ''"]
+
+
+def test_the_runners_page_names_every_secret_that_its_jobs_get() -> None:
+    named = {name for found in jobs() if "self-hosted" in found.job["runs-on"] for name in secrets(found.job)}
+    text = (REPOSITORY / "docs" / "runners.md").read_text()
+    assert len(named) >= 4
+    assert [name for name in sorted(named) if f"`{name}`" not in text] == []
+
+
+def test_environments_are_of_those_that_the_settings_page_and_doctor_know() -> None:
+    known = {settings.PIPELINE, settings.PUSHING, "staging", BUTTON}
+    used = {found.job["environment"] for found in jobs() if isinstance(found.job.get("environment"), str)}
+    used |= {found.job["environment"]["name"] for found in jobs() if isinstance(found.job.get("environment"), dict)}
+    assert used == known
+
+
+def test_secrets_and_the_token_of_main_are_where_a_button_offers() -> None:
     by_button = next(found.job for found in jobs() if found.job.get("environment") == BUTTON)
     offered = _load(REPOSITORY / ".github" / "workflows" / "promote.yml")[True]["workflow_dispatch"]["inputs"]
     assert set(offered["environment"]["options"]) == {"staging", "production"}
@@ -99,7 +199,7 @@ def test_secrets_lie_in_environments_and_the_token_of_main_in_two_of_them() -> N
 def test_nothing_but_the_default_branch_releases_promotes_or_rehearses() -> None:
     """What a schedule starts is of that branch, and its event may not say which that is."""
     for found in jobs():
-        first = not found.job.get("needs")
+        first = not found.job.get("needs")  # a called one asks as well
         if not found.name.startswith("pr.yml") and first:
             scheduled = "github.event_name == 'schedule' || " if found.name.startswith("scheduled.yml") else ""
             on_main = "github.ref_name == github.event.repository.default_branch"
@@ -107,7 +207,7 @@ def test_nothing_but_the_default_branch_releases_promotes_or_rehearses() -> None
 
 
 def test_a_rollback_waits_for_no_release_and_none_that_waits_is_dropped() -> None:
-    groups = {path.name: _load(path)["concurrency"] for path in WORKFLOWS}
+    groups = {path.name: _load(path)["concurrency"] for path in WORKFLOWS if path.name not in CALLED}
     assert len({each["group"] for each in groups.values()}) == len(groups)
     assert groups["promote.yml"]["queue"] == "max"
     assert groups["promote.yml"]["group"].endswith(BUTTON)

@@ -106,6 +106,17 @@ def test_a_merge_moves_staging_without_training(team: Team, released: Run) -> No
     assert pointer.model == verdict["model"]
 
 
+def test_the_machine_that_verified_signed_that_by_an_identity_of_its_own(team: Team, released: Run) -> None:
+    verify, release = released.jobs["verify"], released.jobs["release"]
+    assert (verify.conclusion, release.conclusion) == ("success", "success"), released.text
+    assert (
+        "serving: pass by transformers as a process, verified by verifier; not verified as it will serve" in release.log
+    )
+    assert "signed by ci" in release.log
+    pointer = Pointer.model_validate(yaml.safe_load(team.show("main", f"{layout.ENVIRONMENTS}/staging/pointer.yaml")))
+    assert pointer.verified == "process"
+
+
 @pytest.fixture(scope="module")
 def production(team: Team, released: Run) -> Run:
     why = {"action": "promote", "environment": "production", "why": "staging was quiet", "to": ""}

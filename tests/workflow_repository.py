@@ -47,6 +47,8 @@ def document() -> dict[str, Any]:
     value["serve"] |= {"dtype": "fp32", "runtime": "transformers"}
     value["serve"]["probes"] |= {"rows": 8, "max_new_tokens": 6}
     value["serve"]["verify"] |= {"start_seconds": 180, "drain_seconds": 60, "near_tie": 0.05}
+    # The runner has no Docker, so the image is verified as a process: production has to take that.
+    value["promote"]["environments"]["production"] |= {"served_as_verified": False}
     for name in ("beats_the_base", "keeps_up_with_production", "no_slice_falls_behind"):
         del value["gates"][name]
     value["gates"]["routes_well"] |= {"at_least": 0.4}
@@ -176,10 +178,13 @@ def make(folder: Path, base: Path, document: dict[str, Any], hub: StandIn, image
     (work / layout.REFERENCES).unlink()  # of a repository that git knew nothing of
     shared = (work / ".dvc" / "config").read_text().replace("[core]\n", "[core]\n    remote = store\n")
     (work / ".dvc" / "config").write_text(shared + _remote(_NOWHERE))
-    identity = f"https://github.com/{hub.repository}/.github/workflows/release.yml@refs/heads/main"
-    signer = {"name": "ci", "may": ["release"], "identity": identity, "issuer": ISSUER}
+    home = f"https://github.com/{hub.repository}/.github/workflows"
+    signers = [
+        {"name": name, "may": [role], "identity": f"{home}/{file}@refs/heads/main", "issuer": ISSUER}
+        for name, role, file in (("verifier", "verify", "verify.yml"), ("ci", "release", "release.yml"))
+    ]
     (work / layout.SIGNERS).parent.mkdir(parents=True)
-    (work / layout.SIGNERS).write_text(yaml.safe_dump([signer]))
+    (work / layout.SIGNERS).write_text(yaml.safe_dump(signers))
     git(folder, "init", "--quiet", "--bare", "--initial-branch=main", str(origin))
     git(work, "remote", "add", "origin", str(origin))
     pipeline_repository.commit(work, "A team's repository")
@@ -189,7 +194,8 @@ def make(folder: Path, base: Path, document: dict[str, Any], hub: StandIn, image
     act.secrets = {"GITHUB_TOKEN": TOKEN, "DVC_CONFIG_LOCAL": _remote(str(store))}
     act.variables = {"LOCKSTEP_IMAGE": image, "LOCKSTEP_VERIFY_RUNTIME": "transformers"}
     act.variables["LOCKSTEP_REGISTRY"] = image.partition("/")[0]
-    act.secrets["LOCKSTEP_REGISTRY_TOKEN"] = "none is asked for"
+    for name in ("LOCKSTEP_REGISTRY_TOKEN", "LOCKSTEP_REGISTRY_PULL_TOKEN"):
+        act.secrets[name] = "none is asked for"
     return Team(work, origin, store, hub, act)
 
 

@@ -21,11 +21,11 @@ def keys() -> None:
 @click.option(
     "--may",
     "roles",
-    type=click.Choice(["release", "approve"]),
+    type=click.Choice(["verify", "release", "approve"]),
     multiple=True,
-    default=("release",),
+    default=("verify", "release"),
     show_default=True,
-    help="What the key may sign; may be given twice.",
+    help="What the key may sign; may be given several times.",
 )
 @click.option(
     "--output",

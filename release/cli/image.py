@@ -59,19 +59,47 @@ def build(
     help="Serve the image's weights with this runtime in a process, without Docker; with --url, which server that is.",
 )
 @click.option("--gpus", metavar="WHICH", help="GPUs for the container: all, or their numbers with commas.")
+@click.option(
+    "--server",
+    metavar="IMAGE",
+    help="For weights without a server: the server's image NAME@sha256:…; else the one that the environments name.",
+)
+@click.option(
+    "--key",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="The private key that signs the report; else .lockstep/keys/lockstep.key, where it is there.",
+)
+@click.option("--keyless", is_flag=True, help="Sign the report by the identity of this job, which Sigstore certifies.")
 @click.option("--json", "as_json", is_flag=True, help="Print reports/serving.json.")
 @click.pass_obj
 @refusing
 def verify(
-    root: Path, image: str | None, url: str | None, runtime: str | None, gpus: str | None, as_json: bool
+    root: Path,
+    image: str | None,
+    url: str | None,
+    runtime: str | None,
+    gpus: str | None,
+    server: str | None,
+    key: Path | None,
+    keyless: bool,
+    as_json: bool,
 ) -> None:
     """Start the image, ask it, and hold it to the offline model; exits with 14 when it is another or fails.
 
-    Writes reports/serving.json, whatever is found. Everything that was started is ended and removed.
+    Writes reports/serving.json, whatever is found, and signs it. Everything that was started is ended and removed.
     """
     from release import verify as verb
+    from release.printed import printed
+    from release.signing import verification
 
-    report = verb.verify(root, verb.Options(image=image, url=url, runtime=runtime, gpus=gpus))
+    if key is not None and keyless:
+        raise click.UsageError("--key and --keyless are two signers: name one")
+    signer, why = verification.verifier(root, key, keyless=keyless)
+    if signer is None:
+        click.echo(printed(f"the report will not be signed, and `lockstep sign` will refuse it: {why}"), err=True)
+    options = verb.Options(image=image, url=url, runtime=runtime, gpus=gpus, server=server, signer=signer)
+    report = verb.verify(root, options)
     click.echo(to_json(report.model_dump(mode="json")) if as_json else tables.serving(report))
     if refusal := verb.refusal(report):
         raise refusal

@@ -53,7 +53,7 @@ def _asked(ask: Asker, target: tree.Target, public: bool, address: str | None, l
     return [
         seen(_REPOSITORY, lambda line: _repository(line, repository, name, branch)),
         *local,
-        *settings.Settings(ask, branch, organization=organization).checks(address, tree.server(target)),
+        *settings.Settings(ask, branch, organization=organization).checks(address, tree.serving(target)),
         seen(Line("Actions", _EVERY), lambda line: actions.allowed(line, ask, target.root)),
         seen(Line("workflow token", _EVERY), lambda line: actions.token(line, ask)),
         seen(Line("pull requests of forks", ("pr.yml",)), lambda line: actions.forks(line, ask, repository)),
@@ -63,7 +63,7 @@ def _asked(ask: Asker, target: tree.Target, public: bool, address: str | None, l
         ),
         seen(Line("CODEOWNERS", ("merging",)), lambda line: owners.owners(line, target, ask)),
         *rules.Protection(ask, branch, repository, rules.ACTIONS if public else None).checks(),
-        tree.signers(target.root, shown(name), branch, public=public),
+        *tree.signers(target.root, shown(name), branch, public=public),
     ]
 
 

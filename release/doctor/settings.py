@@ -6,13 +6,17 @@ from typing import Any
 from checks.errors import BuildRefused
 from release.doctor.asking import Asker, Unseen, flag, items, part, seen, segment, shown, word
 from release.doctor.check import Check, Line
+from release.doctor.tree import Serving
 from release.oci import reference
 
-TOKEN, CREDENTIALS, REGISTRY_TOKEN = "LOCKSTEP_TOKEN", "DVC_CONFIG_LOCAL", "LOCKSTEP_REGISTRY_TOKEN"
+TOKEN, CREDENTIALS = "LOCKSTEP_TOKEN", "DVC_CONFIG_LOCAL"
+PUSH_TOKEN, PULL_TOKEN = "LOCKSTEP_REGISTRY_TOKEN", "LOCKSTEP_REGISTRY_PULL_TOKEN"
 IMAGE, STORAGE, REGISTRY = "LOCKSTEP_IMAGE", "LOCKSTEP_STORAGE", "LOCKSTEP_REGISTRY"
 RUNTIME = "LOCKSTEP_VERIFY_RUNTIME"
-PIPELINE = "pipeline"  # what jobs run in that move nothing
+PIPELINE = "pipeline"  # what jobs run in that move nothing: any branch may
+PUSHING = "registry"  # what the job that pushes images runs in
 ENVIRONMENTS = ("staging", "production")
+_ALL = (PIPELINE, PUSHING, *ENVIRONMENTS)
 _OWN_REGISTRY = "ghcr.io"  # a workflow's own token logs in there
 _PULLS = "refs/pull/*/merge"  # what a pull request's jobs run on
 _EXTRAS = {"s3": "s3", "gs": "gs", "http": "http", "https": "http"}  # schemes of a DVC remote, by the extra they need
@@ -28,10 +32,13 @@ class Settings:
         self._branch = branch
         self._organization = organization
 
-    def checks(self, remote: str | None, server: str | None) -> list[Check]:
-        """``remote``: the address of the DVC remote. ``server``: the image that weights are put into; None: none."""
+    def checks(self, remote: str | None, serving: Serving) -> list[Check]:
+        """``remote``: the address of the DVC remote. ``serving``: what weights are served in."""
         every = ("every workflow",)
-        found = [seen(Line(f"environment {PIPELINE}", every), self._pipeline)]
+        found = [
+            seen(Line(f"environment {PIPELINE}", every), self._pipeline),
+            seen(Line(f"environment {PUSHING}", ("release.yml",)), partial(self._environment, PUSHING)),
+        ]
         for name in ENVIRONMENTS:
             by = ("release.yml",) if name == "staging" else ("promote.yml",)
             found.append(seen(Line(f"environment {name}", by), partial(self._environment, name)))
@@ -41,31 +48,57 @@ class Settings:
             seen(Line(f"secret {CREDENTIALS}", every), partial(self._secret, CREDENTIALS, "< .dvc/config.local")),
             seen(Line(f"variable {IMAGE}", ("release.yml",)), self._image),
             seen(Line("login of the registry", ("release.yml", "promote.yml")), self._registry),
+            seen(Line("login that may push", ("release.yml",)), self._pushing),
             seen(Line(f"variable {STORAGE}", every), lambda line: self._storage(line, remote)),
-            seen(Line("server to verify", ("release.yml",)), lambda line: self._server(line, server)),
+            seen(Line("server to verify", ("release.yml",)), lambda line: self._server(line, serving)),
         ]
 
-    def _secret(self, name: str, source: str, line: Line) -> Check:
-        """A secret that jobs of every environment need: the repository's own, or one of each environment."""
+    def _secret(self, name: str, source: str, line: Line, needing: tuple[str, ...] = _ALL) -> Check:
+        """A secret that jobs of the environments ``needing`` need: the repository's own, or one of each of them."""
         if name in self._named("secrets", name):
             return line.ok("is set")
-        lacking = [each for each in (PIPELINE, *ENVIRONMENTS) if name not in self._secrets(each)]
+        lacking = [each for each in needing if name not in self._secrets(each)]
         if not lacking:
             return line.ok("is set in each environment")
-        where = " and ".join(lacking) if len(lacking) < 3 else "any environment"
+        where = " and ".join(lacking) if len(lacking) < len(needing) else "any environment"
         return line.missing(f"is not set in {where}", f"gh secret set {name} --env {lacking[0]} {source}")
 
     def _registry(self, line: Line) -> Check:
         where = self._where()
         if where is None or where.host is None:
             return line.missing(f"{IMAGE} names no registry", f"gh variable set {IMAGE} --body HOST/NAME")
-        owner = self._ask.repository.partition("/")[0].lower()
-        if where.host == _OWN_REGISTRY and where.name.partition("/")[0] == owner:
+        if owner := self._own(where):
             return line.ok(f"the workflow's own token, at {_OWN_REGISTRY}/{shown(owner)}")
         if where.host != _OWN_REGISTRY and self._named("variables", REGISTRY).get(REGISTRY) != where.host:
             mend = f"gh variable set {REGISTRY} --body {shown(where.host)}"
             return line.missing(f"{REGISTRY} is not the host of {IMAGE}", mend)
-        return self._secret(REGISTRY_TOKEN, "# and gh variable set LOCKSTEP_REGISTRY_USER", line)
+        user = "# one that may only pull, and gh variable set LOCKSTEP_REGISTRY_USER"
+        return self._secret(PULL_TOKEN, user, line, (PIPELINE, *ENVIRONMENTS))
+
+    def _pushing(self, line: Line) -> Check:
+        """The login that may push is read by the jobs that push, and by no other branch's."""
+        try:
+            loose = PUSH_TOKEN in self._named("secrets", PUSH_TOKEN)
+        except Unseen:
+            loose = False  # the lines of other secrets say so
+        if loose or PUSH_TOKEN in self._secrets(PIPELINE):
+            delete = f"gh secret delete {PUSH_TOKEN}{'' if loose else f' --env {PIPELINE}'}"
+            return line.missing(f"{PUSH_TOKEN} lies where the workflow of any branch reads it", delete)
+        where = self._where()
+        if where is not None and self._own(where):
+            return line.ok("the workflow's own token")
+        needing = (PUSHING, ENVIRONMENTS[0])
+        lacking = [each for each in needing if PUSH_TOKEN not in self._secrets(each)]
+        if lacking:
+            return line.missing(
+                f"{PUSH_TOKEN} is not set in {' and '.join(lacking)}", f"gh secret set {PUSH_TOKEN} --env {lacking[0]}"
+            )
+        return line.ok(f"is set in {' and '.join(needing)} alone")
+
+    def _own(self, where: reference.Reference) -> str | None:
+        """The repository's owner, where the image is below that name at GitHub: there a workflow's token logs in."""
+        owner = self._ask.repository.partition("/")[0].lower()
+        return owner if where.host == _OWN_REGISTRY and where.name.partition("/")[0] == owner else None
 
     def _where(self) -> reference.Reference | None:
         """What the variable of the image says; None when it says nothing, or nothing that is one."""
@@ -114,14 +147,19 @@ class Settings:
             return line.ok(extra)
         return line.missing(f"lacks {extra}, which the DVC remote needs", f"gh variable set {STORAGE} --body {extra}")
 
-    def _server(self, line: Line, server: str | None) -> Check:
+    def _server(self, line: Line, serving: Serving) -> Check:
         runtime = self._named("variables", RUNTIME).get(RUNTIME)
+        if runtime and serving.strict:
+            return line.missing(
+                f"{RUNTIME} is set: {shown(runtime)} is verified as a process, which production does not take",
+                f"gh variable delete {RUNTIME} (the GPU runner needs Docker), or set served_as_verified: false",
+            )
         if runtime:
             return line.ok(f"{shown(runtime)}, as a process")
-        if server:
-            return line.ok(shown(server))
-        mend = f"gh variable set {RUNTIME} --body transformers, or name a server's image in serve.base"
-        return line.missing(f"serve.base names no image and {RUNTIME} is not set: nothing can be started", mend)
+        if serving.server:
+            return line.ok(shown(serving.server))
+        mend = f"name one in serve.base, or one for all environments in their `images:`; or gh variable set {RUNTIME}"
+        return line.missing(f"no server's image is named and {RUNTIME} is not set: nothing can be started", mend)
 
     def _environment(self, name: str, line: Line) -> Check:
         found = self._environments().get(name)

@@ -2,17 +2,24 @@
 
 import configparser
 from pathlib import Path
+from typing import NamedTuple
 
 from checks import layout, params_file
 from checks.errors import EvidenceRefused, Refusal
+from checks.signers import Role
 from release import commits
 from release.doctor.check import Check, Line
+from release.edits import server
 from release.signing import trust
 
-WORKFLOWS = ("pr.yml", "release.yml", "promote.yml", "scheduled.yml")
+WORKFLOWS = ("pr.yml", "release.yml", "verify.yml", "promote.yml", "scheduled.yml")
 _FOLDER = Path(".github/workflows")
 _DVC = Path(".dvc/config")
 _ISSUER = "https://token.actions.githubusercontent.com"
+# Of a role: the signer's name in the documents, what doctor calls it, what it may do.
+_WORDS: dict[Role, tuple[str, str, str]] = {
+    "release": ("ci", "signers", "sign releases"), "verify": ("verifier", "verifiers", "sign verifications"),
+}  # fmt: skip
 _SHARED = {"s3", "gs", "http", "https", "ssh", "azure", "gdrive", "oss", "webhdfs", "hdfs", "webdav", "webdavs"}
 
 
@@ -71,32 +78,55 @@ def remote(target: Target) -> tuple[Check, str | None]:
     return line.ok(f"{name}, {scheme}://"), address
 
 
-def server(target: Target) -> str | None:
-    """``serve.base`` of the target branch's parameters; None where they name none, or cannot be read."""
+class Serving(NamedTuple):
+    """``server``: the image that weights are served in, None: none is named; ``strict``: production asks for it."""
+
+    server: str | None
+    strict: bool
+
+
+def serving(target: Target) -> Serving:
+    """What the target branch says of it: ``serve.base``, else the one server that its environments name for weights."""
     try:
         text = target.read(layout.PARAMS)
-        return params_file.parse(text.decode()).serve.base if text is not None else None
+        params = params_file.parse(text.decode()) if text is not None else None
+        if params is None:
+            return Serving(None, False)
+        folders = {name: layout.ENVIRONMENTS / name / "kustomization.yaml" for name in params.promote.environments}
+        files = {path: target.read(path) for path in folders.values()}
     except (Refusal, UnicodeDecodeError):
-        return None
+        return Serving(None, False)
+    named = {server.named(name, files) for name in folders}
+    alone = next(iter(named)) if len(named) == 1 else None
+    production = params.promote.environments.get("production")
+    return Serving(params.serve.base or alone, production is not None and production.served_as_verified)
 
 
-def signers(root: Path, repository: str, branch: str, *, public: bool) -> Check:
-    """Whether release.yml of this repository may sign releases. ``public``: it is on github.com."""
-    line = Line("signers", ("release.yml", "promote.yml"))
-    identity = f"https://github.com/{repository}/.github/workflows/release.yml@refs/heads/{branch}"
-    entry = f"add to {layout.SIGNERS}: {{name: ci, may: [release], identity: {identity}, issuer: {_ISSUER}}}"
+def signers(root: Path, repository: str, branch: str, *, public: bool) -> list[Check]:
+    """Whether the workflows of this repository may sign. ``public``: it is on github.com."""
+    return [
+        _signer(root, repository, branch, "release", "release.yml", public=public),
+        _signer(root, repository, branch, "verify", "verify.yml", public=public),
+    ]
+
+
+def _signer(root: Path, repository: str, branch: str, role: Role, file: str, *, public: bool) -> Check:
+    name, kind, what = _WORDS[role]
+    line = Line(kind, ("release.yml", "promote.yml"))
+    identity = f"https://github.com/{repository}/.github/workflows/{file}@refs/heads/{branch}"
+    entry = f"add to {layout.SIGNERS}: {{name: {name}, may: [{role}], identity: {identity}, issuer: {_ISSUER}}}"
     try:
         known = trust.known(root)
     except Refusal as refusal:
         return line.missing(refusal.what, entry)
-    may = [signer for signer in known if "release" in signer.may]
+    may = [signer for signer in known if role in signer.may]
     if not may:
-        return line.missing("nobody may sign releases", entry)
+        return line.missing(f"nobody may {what}", entry)
     if not public:
         machines = [signer.name for signer in may if signer.identity]
         if machines:
             return line.unknown(f"{', '.join(machines)}: the issuer of this server is not known", "compare it by hand")
     elif own := [signer.name for signer in may if (signer.identity, signer.issuer) == (identity, _ISSUER)]:
-        return line.ok(f"{own[0]} is release.yml of this repository")
+        return line.ok(f"{own[0]} is {file} of this repository")
     others = ", ".join(signer.name for signer in may[:5])
-    return line.missing(f"{others} may sign releases, and release.yml of this repository may not", entry)
+    return line.missing(f"{others} may {what}, and {file} of this repository may not", entry)

@@ -9,7 +9,7 @@ from checks.statement import Release
 from release.ledger import Change
 from release.oci.reference import Reference
 from release.oci.types import Store
-from release.promotion import approvals, change, contents, environment, gaps, image, record, site
+from release.promotion import approvals, change, contents, environment, gaps, image, record, served, site
 from release.promotion.asked import Answer, Asked, Check
 from release.promotion.environment import Present
 from release.promotion.image import There
@@ -70,7 +70,7 @@ def ask(where: Site, move: Move) -> Case:
         if there is None:
             answer.skip(_NO_IMAGE)
         else:
-            found, others = _evidence(where, store, move, answer)
+            found, others = _evidence(where, store, move, present, answer)
     release = found.statement.predicate if found else None
     with asked.asking("quarantine") as answer:
         gaps.held_back(where, digest, release.image.model if release else None, answer)
@@ -81,13 +81,15 @@ def ask(where: Site, move: Move) -> Case:
         else:
             recorded = record.find(where, release)
             answer.note = f"commit {release.commit[:12]} of {where.target}"
-    _of_the_release(asked, where, move, release, recorded)
+    _of_the_release(asked, where, move, present, release, recorded)
     _of_the_image(asked, where, store, there, release, recorded)
     after, made = _of_the_move(asked, where, move, present, found, recorded)
     return Case(tuple(asked.checks), present, found, after, made, others)
 
 
-def _evidence(where: Site, store: Store, move: Move, answer: Answer) -> tuple[Released, tuple[str, ...]]:
+def _evidence(
+    where: Site, store: Store, move: Move, present: Present, answer: Answer
+) -> tuple[Released, tuple[str, ...]]:
     """The statement that the move is decided on. Raises EvidenceRefused when none holds."""
     search = released.search(store, move.digest, where.signers)
     # Bundles of the weights' signature have the type that bundles of statements have.
@@ -98,12 +100,12 @@ def _evidence(where: Site, store: Store, move: Move, answer: Answer) -> tuple[Re
             f"{store.name}@{move.digest}: no signed statement holds{first}",
             "sign the release: `lockstep sign`", search.others[1:],
         )  # fmt: skip
-    chosen = _chosen(where, move, search)
+    chosen = _chosen(where, move, present, search)
     answer.note = f"{chosen.digest}, signed by {chosen.signer}"
     return chosen, search.others
 
 
-def _chosen(where: Site, move: Move, search: Search) -> Released:
+def _chosen(where: Site, move: Move, present: Present, search: Search) -> Released:
     """Of several that hold: the one that the environment before was moved on, else the first that agrees."""
     before = where.ledger.pointer(where.tip, move.rule.after) if move.rule.after else None
     ordered = sorted(search.found, key=lambda one: (before is None or one.digest != before.evidence, one.digest))
@@ -112,18 +114,20 @@ def _chosen(where: Site, move: Move, search: Search) -> Released:
         with trial.asking("record"):
             record.find(where, one.statement.predicate)
         with trial.asking("serving") as answer:
-            _served(move, one.statement.predicate, answer)
+            _served(where, move, present, one.statement.predicate, answer)
         if not any(check.gaps for check in trial.checks):
             return one
     return ordered[0]
 
 
-def _served(move: Move, release: Release, answer: Answer) -> None:
-    gaps.served(release.image, release.serving, move.rule, move.environment, answer)
+def _served(where: Site, move: Move, present: Present, release: Release, answer: Answer) -> None:
+    served.served(release, where.signers, move.rule, move.environment, present.files, answer)
     gaps.in_place(release.image, str(move.image._replace(digest=None)), answer)
 
 
-def _of_the_release(asked: Asked, where: Site, move: Move, release: Release | None, recorded: Recorded | None) -> None:
+def _of_the_release(
+    asked: Asked, where: Site, move: Move, present: Present, release: Release | None, recorded: Recorded | None
+) -> None:
     with asked.asking("verdict") as answer:
         if release is None:
             answer.skip(_NO_EVIDENCE)
@@ -140,7 +144,7 @@ def _of_the_release(asked: Asked, where: Site, move: Move, release: Release | No
         if release is None:
             answer.skip(_NO_EVIDENCE)
         else:
-            _served(move, release, answer)
+            _served(where, move, present, release, answer)
 
 
 def _of_the_image(
@@ -168,6 +172,8 @@ def _of_the_move(
             answer.skip(_NO_RECORD)
         else:
             after = change.point(where, str(move.image), found, move.version, move.bump)
+            how = served.how(found.statement.predicate, move.environment, present.files)
+            after = after.model_copy(update={"verified": how})
             why = move.why or site.subject(where.root, found.statement.predicate.commit)
             made = change.move(where, move.environment, "promote", present, after, found, why)
             answer.note = after.version

@@ -1,4 +1,4 @@
-"""What can be lacking, one function a thing; ``image``, ``contents``, ``record``, ``approvals`` have the longer ones.
+"""What can be lacking, one function a thing; ``image``, ``contents``, ``record``, ``served``, ``approvals`` have more.
 
 Each notes its gaps in an Answer, and reads of the target branch, of the ledger's tip and of what was signed alone.
 """
@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from checks import quarantine
 from checks.params import Environment
 from checks.pointer import Pointer
-from checks.serving import ImageReport, ServingReport
+from checks.serving import ImageReport
 from release.promotion import environment as environments
 from release.promotion.asked import Answer
 from release.promotion.site import Site
@@ -58,36 +58,6 @@ def held_back(site: Site, digest: str, model: str | None, answer: Answer) -> Non
         f"{what}: is in quarantine with {found.version}, by {found.by}: {found.why}",
         f"`lockstep quarantine --release {found.version} --why …` when it may run again",
     )
-
-
-def served(image: ImageReport, serving: ServingReport, rule: Environment, environment: str, answer: Answer) -> None:
-    """The signed serving report must be of this image, passed, and had in a way that this environment accepts.
-
-    That it is about the image's model and verdict is held by the statement's own form.
-    """
-    todo = "run `lockstep verify`, then `lockstep sign`"
-    # A server that ran already does not say its image: environments that take "url" take that.
-    if serving.image is None and serving.how != "url":
-        answer.lacks("the serving report is of a folder of weights, not of an image", todo)
-    elif serving.image not in (None, image.image):
-        answer.lacks(f"the serving report is of the image {serving.image}, not {image.image}", todo)
-    if serving.model != image.model or serving.verdict != image.verdict:
-        answer.lacks("the serving report is about another model or verdict", todo)
-    if serving.status != "pass":
-        failed = ", ".join(check.name for check in serving.checks if check.status == "fail")
-        answer.lacks(f"the serving report did not pass ({failed or 'an essential check is missing'})", todo)
-    for what, found, accepted in (
-        ("served by", serving.runtime, rule.runtimes),
-        ("verified as a", serving.how, rule.verified),
-    ):
-        if found not in accepted:
-            answer.lacks(f"it was {what} {found}; {environment} takes {', '.join(accepted)}", todo)
-    if image.runtime not in rule.runtimes:
-        answer.lacks(
-            f"the image is of the runtime {image.runtime}; {environment} takes {', '.join(rule.runtimes)}",
-            "build it with one of these: serve.runtime",
-        )
-    answer.note = f"{serving.status} by {serving.runtime} as a {serving.how}"
 
 
 def based(site: Site, image: ImageReport, answer: Answer) -> None:

@@ -4,19 +4,22 @@ Weights need not be here: what the reports say of them stands in for them, and t
 and probes must be, or the gates cannot be asked again: the verdict is then shown as recorded, and does not count.
 """
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from checks import chain, files, gates, layout, params_file, plain_yaml, policy, quarantine, scoring
+from checks import chain, files, gates, layout, params_file, plain_yaml, pointer, policy, quarantine, scoring
 from checks.chain import Evidence
 from checks.errors import EvidenceRefused, ParamsRefused, Refusal, RemoteRefused
 from checks.evidence import DataReport, EvaluateMeasured, PrepareReport, TrainMeasured
 from checks.params import Params
+from checks.pointer import Pointer
 from checks.policy import Change
 from checks.quarantine import Entries, Entry
 from checks.refused import Refused
@@ -47,6 +50,7 @@ class Target(NamedTuple):
     prepare: PrepareReport | None
     training: TrainMeasured | None
     quarantine: Entries = ()  # of environments that this repository holds
+    runs: Mapping[str, Pointer] = MappingProxyType({})  # what those environments run
 
 
 @dataclass(frozen=True)
@@ -212,6 +216,7 @@ def _target(root: Path, ref: str | None) -> Target:
         _there(root, commit, layout.PREPARE_REPORT, PrepareReport),
         _there(root, commit, layout.TRAIN_MEASURED, TrainMeasured),
         _quarantine(root, commit, name),
+        _runs(root, commit, found),
     )
 
 
@@ -222,6 +227,19 @@ def _quarantine(root: Path, commit: str, name: str) -> Entries:
         return () if text is None else quarantine.parse(text, f"{name}:{layout.QUARANTINE}")
     except EvidenceRefused:
         return ()
+
+
+def _runs(root: Path, commit: str, document: object) -> dict[str, Pointer]:
+    """What each environment of ``document`` runs, where its pointer can be read: `lockstep status` reports others."""
+    promote = document.get("promote") if isinstance(document, dict) else None
+    names = promote.get("environments") if isinstance(promote, dict) else None
+    found = {}
+    for name in [each for each in names if isinstance(each, str)] if isinstance(names, dict) else []:
+        path = layout.ENVIRONMENTS / name / layout.POINTER
+        with contextlib.suppress(EvidenceRefused):
+            if (data := commits.read(root, commit, path)) is not None:
+                found[name] = pointer.parse(data, str(path))
+    return found
 
 
 def _there(root: Path, commit: str, path: Path, model: type[M]) -> M | None:

@@ -134,6 +134,10 @@ def _told(facts: Facts) -> Iterator[Line]:
             Bold(("Held back: ", Data(entry.version), " had these weights, and is in quarantine",)), ": ",
             Data(entry.why), ". No promotion moves them.",
         )  # fmt: skip
+    for name, runs in facts.target.runs.items():
+        if runs.verified not in (None, "as-served"):
+            how = "in another container" if runs.verified == "container" else f"as a {runs.verified}"
+            yield line(Data(name), " runs ", Data(runs.version), f", which was verified {how}, not as it serves there.")
     if facts.state == "held" and facts.missing:
         yield line(
             "Not hashed here, because they are not here: ", *_names(facts.missing),

@@ -1,5 +1,6 @@
 """Starts an image in a container as it ships: its own command, environment and user; nothing is added to it.
 
+Weights that come alone are mounted in their server's image, read-only, which is started as a cluster starts it.
 What is taken away: the way out (an internal network), writing to the root file system (room in memory at the paths that
 the runtime names), every capability, and new privileges. On Linux the server is reached at the container's own address.
 Where that cannot be (Docker Desktop, a rootless engine) its port is published on 127.0.0.1, and ``isolated`` is None.
@@ -9,11 +10,12 @@ import contextlib
 import secrets
 import sys
 import time
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from checks.errors import MachineRefused, ServingRefused
-from release.runtimes import Runtime
+from release.runtimes import Filled, Runtime
 from release.serving import owners
 from release.serving.server import Ended, ending, tail
 
@@ -21,6 +23,14 @@ VERIFY = "lockstep.verify"  # labels of containers and networks
 OWNER = "lockstep.owner"
 _PAUSE = 0.05
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+class Mounted(NamedTuple):
+    """Weights that come alone: ``folder`` here, ``path`` in the container, and how their server is started."""
+
+    folder: Path
+    path: str
+    filled: Filled
 
 
 class Container:
@@ -84,21 +94,24 @@ class Container:
         return None if state["Running"] else int(state["ExitCode"])
 
 
-def start(image: str, runtime: Runtime, model: str, gpus: str | None = None) -> Container:
+def start(
+    image: str, runtime: Runtime, model: str, gpus: str | None = None, mounted: Mounted | None = None
+) -> Container:
     """Start ``image`` and return at once; ``server.wait_until`` waits for it.
 
     ``image`` is NAME@sha256:… (pulled unless it is there) or an image's id; ``model`` the weights' folder in it;
-    ``gpus`` is ``all``, or devices by number or UUID, by commas. Raises ServingRefused when the image cannot be had or
-    started, or carries no server; MachineRefused when no engine answers. Nothing stays behind then.
+    ``gpus`` is ``all``, or devices by number or UUID, by commas; ``mounted`` are weights that are not in it. Raises
+    ServingRefused when the image cannot be had or started, or carries no server; MachineRefused when no engine answers.
+    Nothing stays behind then.
     """
     from docker.errors import DockerException
 
     engine = connect()
     remove_leftovers(engine)
-    found = _image(engine, image)
+    found = _image(engine, image, started=mounted is not None and mounted.filled.entrypoint is not None)
     server = Container(engine, f"lockstep-{secrets.token_hex(6)}", model)
     try:
-        _run(server, engine, found, runtime, gpus)
+        _run(server, engine, found, runtime, gpus, mounted)
     except BaseException as error:
         server.close()
         if isinstance(error, DockerException | OSError):
@@ -141,8 +154,8 @@ def remove_leftovers(engine: Any) -> int:
     return len(dead)
 
 
-def _image(engine: Any, image: str) -> Any:
-    """The image, pulled if need be, that has a command."""
+def _image(engine: Any, image: str, *, started: bool) -> Any:
+    """The image, pulled if need be, that has a command; any where one is ``started`` that is not the image's."""
     from docker.errors import DockerException, ImageNotFound
     from tqdm import tqdm
 
@@ -163,7 +176,7 @@ def _image(engine: Any, image: str) -> Any:
             f"{image}: cannot be pulled: {line(error)}", "check the name and `docker login`"
         ) from error
     config = found.attrs.get("Config") or {}
-    if not config.get("Entrypoint") and not config.get("Cmd"):
+    if not started and not config.get("Entrypoint") and not config.get("Cmd"):
         raise ServingRefused(
             f"{image}: carries weights and no server",
             "name a server's image in serve.base, or verify a folder or a URL",
@@ -185,7 +198,9 @@ def _watch(events: Any, bar: Any) -> None:
             seen[layer] = detail["current"]
 
 
-def _run(server: Container, engine: Any, image: Any, runtime: Runtime, gpus: str | None) -> None:
+def _run(
+    server: Container, engine: Any, image: Any, runtime: Runtime, gpus: str | None, mounted: Mounted | None
+) -> None:
     from docker.types import DeviceRequest, LogConfig
 
     labels = {VERIFY: server.name, OWNER: owners.self()}
@@ -211,10 +226,23 @@ def _run(server: Container, engine: Any, image: Any, runtime: Runtime, gpus: str
         device_requests=devices,
         log_config=LogConfig(type="json-file", config={"max-size": "32m"}),
         use_config_proxy=False,
+        **(_started(runtime, mounted) if mounted else {}),
     )
     server._container.start()
     server.isolated, server.sealed = (True if near else None), sealed
     server.url = f"http://{_address(server, runtime.port, near)}"
+
+
+def _started(runtime: Runtime, mounted: Mounted) -> dict[str, Any]:
+    """How a cluster starts a server on weights that are mounted (release/overlays.py), in the engine's words."""
+    filled = mounted.filled
+    return {
+        "volumes": {str(mounted.folder.resolve()): {"bind": mounted.path, "mode": "ro"}},
+        "environment": dict(filled.environment),
+        **({"entrypoint": list(filled.entrypoint)} if filled.entrypoint is not None else {}),
+        **({"command": list(filled.command)} if filled.command else {}),
+        **({"user": runtime.user} if runtime.user else {}),
+    }
 
 
 def _address(server: Container, port: int, near: bool) -> str:

@@ -5,6 +5,7 @@ no identity, no entry in the transparency log.
 """
 
 import contextlib
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -17,10 +18,27 @@ from release.signing.dsse import Verified, allowed
 if TYPE_CHECKING:
     from sigstore.dsse import Statement
     from sigstore.models import Bundle
-    from sigstore.verify.policy import Identity
+    from sigstore.verify.policy import AllOf
 
 BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
+_GITHUB = "https://token.actions.githubusercontent.com"
+_WORKFLOW = re.compile(r"(?P<repository>https://github\.com/[^/]+/[^/]+)/\.github/workflows/[^@]+@(?P<ref>refs/.+)")
 _ONLINE = "try again with the network; or sign with a key: --key"
+
+
+def identity() -> str:
+    """The token by which this machine proves who it is. Raises MachineRefused when it has none."""
+    _require()
+    from sigstore.oidc import detect_credential
+
+    with _refusing("Sigstore"):
+        raw = detect_credential()
+    if raw is None:
+        raise MachineRefused(
+            "this machine has no identity that Sigstore knows",
+            "run in a GitHub Actions job with `permissions: id-token: write`, or sign with a key: --key",
+        )
+    return raw
 
 
 def sign(payloads: list[bytes]) -> list[bytes]:
@@ -30,17 +48,11 @@ def sign(payloads: list[bytes]) -> list[bytes]:
     """
     _require()
     from sigstore.models import ClientTrustConfig
-    from sigstore.oidc import IdentityToken, detect_credential
+    from sigstore.oidc import IdentityToken
     from sigstore.sign import SigningContext
 
     with _refusing("Sigstore"):
-        raw = detect_credential()
-        if raw is None:
-            raise MachineRefused(
-                "this machine has no identity that Sigstore knows",
-                "run in a GitHub Actions job with `permissions: id-token: write`, or sign with a key: --key",
-            )
-        token = IdentityToken(raw)
+        token = IdentityToken(identity())
         context = SigningContext.from_trust_config(ClientTrustConfig.production())
         with context.signer(token) as signer:
             return [signer.sign_dsse(_statement(payload)).to_json().encode() for payload in payloads]
@@ -83,19 +95,29 @@ def verify(data: bytes, signers: Signers, role: Role, where: str, *, offline: bo
     return Verified(payload, allowed(signer, role, where))
 
 
-def _policy(signer: Signer) -> "Identity":
-    from sigstore.verify.policy import Identity
+def _policy(signer: Signer) -> "AllOf":
+    """Identity and issuer; for a workflow of GitHub also the repository and the branch whose code the job ran.
 
-    return Identity(identity=signer.identity or "", issuer=signer.issuer)
+    A reusable workflow's identity is that of its file, whoever calls it: any repository that may read the file, and any
+    branch of its own. Such a caller's job checks out the caller's code. The certificate names the caller apart.
+    """
+    from sigstore.verify.policy import AllOf, Identity, OIDCSourceRepositoryRef, OIDCSourceRepositoryURI
+
+    who = Identity(identity=signer.identity or "", issuer=signer.issuer)
+    found = _WORKFLOW.fullmatch(signer.identity or "") if signer.issuer == _GITHUB else None
+    if found is None:
+        return AllOf([who])
+    return AllOf([who, OIDCSourceRepositoryURI(found["repository"]), OIDCSourceRepositoryRef(found["ref"])])
 
 
 def _names(bundle: "Bundle", signer: Signer) -> bool:
     """Whether the bundle's certificate, which is not checked yet, names this identity."""
+    from cryptography.x509 import ExtensionNotFound
     from sigstore.errors import VerificationError
 
     try:
         _policy(signer).verify(bundle.signing_certificate)
-    except VerificationError:
+    except (VerificationError, ExtensionNotFound, ValueError):  # the last: an extension that cannot be decoded
         return False
     return True
 

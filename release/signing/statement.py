@@ -1,4 +1,4 @@
-"""The statement of one release, made of evidence that was held to its verdict; and approvals.
+"""The statement of one release, made of evidence that was held to its verdict; verifications and approvals.
 
 Made of the same evidence it is the same bytes on every machine.
 """
@@ -15,7 +15,20 @@ from checks.digest import FileDigest
 from checks.errors import EvidenceRefused
 from checks.evidence import ParityReport
 from checks.serving import ImageReport, ServingReport
-from checks.statement import APPROVAL, PREDICATE, TREE, Approval, Approved, Materials, Release, Statement, Subject
+from checks.statement import (
+    APPROVAL,
+    PREDICATE,
+    TREE,
+    VERIFICATION,
+    Approval,
+    Approved,
+    Materials,
+    Observed,
+    Release,
+    Statement,
+    Subject,
+    Verification,
+)
 from release.gate import Held
 from release.signing import dsse, strict
 
@@ -30,12 +43,14 @@ TOKENIZER = frozenset(
     )
 )  # fmt: skip
 _REPRO = "run `dvc repro`, then `lockstep build` and `lockstep verify`"
-_PREDICATES = {Statement: PREDICATE, Approval: APPROVAL}
-_S = TypeVar("_S", Statement, Approval)
+_PREDICATES = {Statement: PREDICATE, Verification: VERIFICATION, Approval: APPROVAL}
+_S = TypeVar("_S", Statement, Verification, Approval)
 
 
-def make(root: Path, held: Held, image: ImageReport, serving: ServingReport, sbom: str) -> bytes:
+def make(root: Path, held: Held, image: ImageReport, serving: ServingReport, verified: str, sbom: str) -> bytes:
     """The statement of the release of ``image``, whose bill of materials has the digest ``sbom``.
+
+    ``verified`` is the signed verification whose report ``serving`` is.
 
     Files are hashed as they lie below ``root``; directories are as the evidence has them that ``held`` held. Raises
     EvidenceRefused when something is not there, or the parts are about different things.
@@ -64,7 +79,7 @@ def make(root: Path, held: Held, image: ImageReport, serving: ServingReport, sbo
     try:
         release = Release(
             materials=materials, commit=image.commit, policy=held.verdict.policy, sbom=sbom, image=image,
-            serving=serving, tool=f"lockstep {metadata.version('lockstep')}",
+            serving=serving, verification=verified, tool=f"lockstep {metadata.version('lockstep')}",
         )  # fmt: skip
         return write(Statement(subject=subjects, predicate=release))
     except ValidationError as error:
@@ -74,6 +89,22 @@ def make(root: Path, held: Held, image: ImageReport, serving: ServingReport, sbo
 def parse(payload: bytes, where: str = "the statement") -> Statement:
     """Read a release's statement, whose signature was checked. Raises EvidenceRefused when it is anything else."""
     return _parse(payload, where, Statement)
+
+
+def verification(report: ServingReport, file: str) -> bytes:
+    """The statement that a server was seen to do what ``report`` says, whose file has the digest ``file``."""
+    subjects = [
+        Subject(name=layout.SERVING_REPORT.as_posix(), digest={"sha256": file.removeprefix("sha256:")}),
+        Subject(name=MODEL, digest={TREE: report.model.removeprefix("sha256:")}),
+    ]
+    if report.image:
+        subjects.append(Subject(name="image", digest={"sha256": report.image.removeprefix("sha256:")}))
+    return write(Verification(subject=tuple(subjects), predicate=Observed(report=report)))
+
+
+def parse_verification(payload: bytes, where: str = "the verification") -> Verification:
+    """Read a verification, whose signature was checked. Raises EvidenceRefused when it is anything else."""
+    return _parse(payload, where, Verification)
 
 
 def approve(environment: str, image: str, why: str) -> bytes:

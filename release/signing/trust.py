@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined] # it has no __all__
+
 from checks import layout, signers
 from checks.errors import EvidenceRefused
 from checks.signers import Role, Signers
 from release import commits
-from release.signing import dsse, sigstore, strict
+from release.signing import dsse, keys, sigstore, strict
 from release.signing.dsse import Verified
 
 
@@ -34,6 +36,17 @@ def known(root: Path, target: str | None = None, branch: str | None = None) -> S
         return signers.parse(data.decode(), where)
     except UnicodeDecodeError as error:
         raise EvidenceRefused(f"{where}: is not UTF-8", todo) from error
+
+
+def owner(key: CryptoSigner, known: Signers, role: Role) -> str:
+    """The name of a private key's owner. Raises EvidenceRefused when no signer has the key, or it may not do this."""
+    for name, public in keys.known(known).items():
+        if public.keyid == key.public_key.keyid:
+            return dsse.allowed(next(one for one in known if one.name == name), role, "this key")
+    raise EvidenceRefused(
+        f"this key is not in {layout.SIGNERS} of the target branch",
+        "add it with its owners' approval: `lockstep keys new`",
+    )
 
 
 def verify(data: bytes, known: Signers, role: Role, where: str, *, offline: bool = False) -> Verified:

@@ -1,0 +1,53 @@
+"""How what the environments run was verified: as it serves or otherwise, and whether a signer of today vouches for it.
+
+Read of git alone, for `lockstep status`.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from checks import layout
+from checks.errors import EvidenceRefused, MachineRefused
+from checks.params import Promote
+from checks.signers import Signers
+from checks.statement import Release
+from release.ledger import Ledger
+from release.mirrors import desired
+from release.mirrors.desired import Desired
+from release.mirrors.types import Finding
+from release.promotion import served
+from release.signing import trust
+
+
+class Verified(NamedTuple):
+    """``otherwise``: how it was verified otherwise than it serves. ``findings``: what of that the policy forbids."""
+
+    otherwise: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
+
+
+def look(root: Path, ledger: Ledger, tip: str, promote: Promote, found: Mapping[str, Desired]) -> dict[str, Verified]:
+    """Of each environment as it is at ``tip``; nothing where it runs nothing, or what cannot be read."""
+    try:
+        files = ledger.files(tip, layout.ENVIRONMENTS)
+        known = trust.known(root)
+    except EvidenceRefused:  # a finding of another check
+        return dict.fromkeys(found, Verified())
+    told = {}
+    for name, each in found.items():
+        release = each.envelope.statement.predicate if each.envelope else None
+        lines = served.now(release, name, files) if release else []
+        strict = promote.environments[name].served_as_verified
+        findings = [desired.drift(name, "verification", "of what serves", line) for line in lines if strict]
+        told[name] = Verified(tuple(lines), (*findings, *(_signed(name, release, known) if release else ())))
+    return told
+
+
+def _signed(name: str, release: Release, known: Signers) -> Iterator[Finding]:
+    if release.verification is None:  # moved by a version that did not sign them
+        return
+    try:
+        served.verifier(release, known, offline=True)
+    except (EvidenceRefused, MachineRefused) as refused:
+        yield desired.drift(name, "verification", "signed by one who may", refused.what)

@@ -1,0 +1,88 @@
+"""`lockstep verify` of weights that come alone, in a container of the server that an environment names: real Docker."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from checks import files, layout
+from checks.errors import ServingRefused
+from checks.serving import ImageReport
+from release import build
+from release.edits import server as servers
+from release.promotion import served
+from release.serving import containers
+from release.verify import Options, verify
+from tests import overlay_sample, registry_service, serving_base, tuned
+from tests.conftest import REPOSITORY
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A record that passes, its weights as an image without a server, and environments. Read-only by custom."""
+    root = tmp_path_factory.mktemp("alone")
+    tuned.tune(tiny_base, root / "merged")
+    tuned.record(root / "run", tiny_base, root / "merged", tuned.document())
+    build.build(root / "run", build.Options())
+    shutil.copytree(REPOSITORY / layout.ENVIRONMENTS, root / "run" / layout.ENVIRONMENTS)
+    return root / "run"
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(finished, tmp_path / "run")
+
+
+def _name(
+    root: Path, *environments: str, server: str = overlay_sample.SERVER, digest: str = overlay_sample.OTHER
+) -> None:
+    for name in environments:
+        images = [{"name": "lockstep.invalid/server", "newName": server, "digest": digest}]
+        overlay_sample.pin(root / layout.ENVIRONMENTS, name, images=images)
+
+
+def test_without_one_server_that_is_named_nothing_is_started(run: Path) -> None:
+    with pytest.raises(ServingRefused, match="no server, and no environment names one; name one by --server"):
+        verify(run, Options())
+    _name(run, "staging")
+    _name(run, "production", digest=f"sha256:{'d' * 64}")
+    with pytest.raises(ServingRefused, match="the environments name 2 servers"):
+        verify(run, Options())
+    for server in ("registry.example/tgi:3", "a b@sha256:" + "d" * 64, f"sha256:{'d' * 64}"):
+        with pytest.raises(ServingRefused, match="is no server's image by digest"):
+            verify(run, Options(server=server))
+    with pytest.raises(ServingRefused, match="is for weights alone, in a container"):
+        verify(run, Options(runtime="transformers", server=f"{overlay_sample.SERVER}@{overlay_sample.OTHER}"))
+
+
+@pytest.fixture
+def pushed(tmp_path: Path) -> Iterator[tuple[str, str]]:
+    """The serving base in a registry, as the environments name it: its name and digest; the engine forgets that name."""
+    engine, tag = serving_base.docker_engine(), serving_base.serving_image()
+    with registry_service.registry(tmp_path / "registry") as registry:
+        name = f"{registry.host}/servers/transformers"
+        engine.images.get(tag).tag(name, "1")
+        events = list(engine.images.push(name, tag="1", stream=True, decode=True))
+        (digest,) = [event["aux"]["Digest"] for event in events if "aux" in event]
+        yield name, digest
+        serving_base.remove(f"{name}:1")
+
+
+def test_weights_alone_are_verified_in_the_server_that_will_run_them(run: Path, pushed: tuple[str, str]) -> None:
+    name, digest = pushed
+    _name(run, "staging", "production", server=name, digest=digest)
+    report = verify(run, Options())
+    assert report.status == "pass", report
+    assert (report.how, report.server) == ("container", f"{name}@{digest}")
+    assert {check.name for check in report.checks if check.status == "unavailable"} == {"metrics"}
+    image = files.read_json(run / layout.IMAGE_REPORT, ImageReport)
+    assert report.image == image.image
+    lying = overlay_sample.lying(run / layout.ENVIRONMENTS)
+    named = servers.named("production", lying)
+    assert served.otherwise(image, report, named) == []
+    assert "the environment names" in served.otherwise(image, report, f"{name}@sha256:{'d' * 64}")[0]
+    assert not serving_base.docker_engine().containers.list(all=True, filters={"label": containers.VERIFY})
+    assert list((run / layout.STATE).glob("serving-*")) == []
