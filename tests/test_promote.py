@@ -103,7 +103,7 @@ def test_the_ledger_tells_who_moved_what_and_why(root: Path, released: Release) 
 def test_without_a_reason_the_record_says_why(root: Path) -> None:
     promote(root, "staging")
     where = site.find(root)
-    assert where.ledger.moves(where.tip, "staging")[0].why == "record"
+    assert where.ledger.moves(where.tip, "staging")[0].why == "signers and environments"
 
 
 # Again, and dry
