@@ -90,11 +90,6 @@ def unreachable(pointer: Pointer) -> str | None:
     return None
 
 
-def alone(pointer: Pointer, built: ImageReport) -> bool:
-    """Whether a cluster is given weights without a server: the environment must name one (``release.edits``)."""
-    return built.base is None and _reference(pointer).host is not None
-
-
 def nothing(environment: str, why: str = _NEVER) -> dict[Path, bytes]:
     """The same files where a cluster has nothing to run."""
     empty = _kustomization(resources=[])
