@@ -59,6 +59,26 @@ def render(environment: str, pointer: Pointer, built: ImageReport, runtime: Runt
     _agree(pointer, built, runtime, serve)
     if why := unreachable(pointer):
         return nothing(environment, why)
+    return _release(environment, pointer, built, runtime, serve)
+
+
+def checked(
+    environment: str, pointer: Pointer, built: ImageReport, runtime: Runtime, serve: Serve
+) -> dict[Path, bytes]:
+    """The files that people's are checked with (``release.edits``): as ``render``, with the same arguments.
+
+    Where no cluster can pull the image, they are those of one in a registry, so that mistakes are seen at once.
+    """
+    if not unreachable(pointer):
+        return render(environment, pointer, built, runtime, serve)
+    _agree(pointer, built, runtime, serve)
+    pulled = pointer.model_copy(update={"image": f"lockstep.invalid/image@{pointer.digest}"})
+    return _release(environment, pulled, built, runtime, serve)
+
+
+def _release(
+    environment: str, pointer: Pointer, built: ImageReport, runtime: Runtime, serve: Serve
+) -> dict[Path, bytes]:
     where = _reference(pointer)
     pod, container = _of_runtime(runtime, serve)
     if built.base is not None:

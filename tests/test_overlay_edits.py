@@ -1,6 +1,7 @@
 """What people may write in an environment: what only a promotion may say is refused, in whatever file it stands."""
 
 import copy
+import functools
 import re
 import shutil
 from collections.abc import Callable
@@ -16,7 +17,23 @@ from release import deployed, edits, overlays, runtimes
 from release.edits import kustomize, objects, shipped, sources
 from tests import kubernetes_tools
 from tests.conftest import REPOSITORY
-from tests.overlay_sample import IMAGE, KINDS, OTHER, SERVER, Files, edit, lying, pin, promoted, put, rendered
+from tests.overlay_sample import (
+    IMAGE,
+    KINDS,
+    OTHER,
+    SERVER,
+    Files,
+    edit,
+    image,
+    load,
+    lying,
+    pin,
+    pointer,
+    promoted,
+    put,
+    rendered,
+    serve,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -550,13 +567,16 @@ def test_weights_that_come_alone_run_in_the_server_that_the_environment_names_an
     assert re.search("server.image: is 'evil.example/x@.*', the release says 'registry.example/servers", gap)
 
 
-def test_where_a_cluster_has_nothing_to_run_an_environment_brings_no_server(tree: Path) -> None:
-    nothing = overlays.nothing("staging")
-    assert gaps(tree, nothing) == []
-    beside(workload("Deployment"))(tree)
+@pytest.mark.parametrize("shape", ["baked", "weights"])
+def test_an_image_in_a_folder_of_one_machine_is_checked_as_one_in_a_registry(tree: Path, shape: str) -> None:
+    there = pointer(image=f"oci:.lockstep/image@{IMAGE}")
+    wanted = overlays.checked("staging", there, image(shape=shape), load("tgi"), serve())
+    check = functools.partial(edits.gaps, "staging", wanted=wanted, pulled=False)
+    assert check(found=lying(tree)) == []
     kubernetes_tools.needs_kustomize()
-    (gap,) = gaps(tree, nothing)
-    assert gap.endswith("none is to run the release, there is Deployment other")
+    server(livenessProbe={"exec": {"command": ["sh"]}})(tree)
+    (gap,) = check(found=lying(tree))
+    assert gap.endswith("server.livenessProbe.exec: is {'command': ['sh']}, the release has none")
 
 
 # What is shipped.
@@ -606,7 +626,7 @@ def test_other_files_need_kustomize_and_say_how_to_get_it(
     own(components=["../components/gpu"])(tree)
     change(tree)
     monkeypatch.setattr(kustomize, "PROGRAM", "no-such-program")
-    with pytest.raises(MachineRefused, match="not installed, and the files of .*staging are not .*ships; install"):
+    with pytest.raises(MachineRefused, match=r"not installed, and the files of .*staging are not .*ships; install"):
         gaps(tree)
 
 

@@ -1,8 +1,9 @@
 """Whether what people wrote in an environment leaves the release as it is: the objects that `kustomize build` makes.
 
 A promotion writes an environment's folder ``release``. Its ``kustomization.yaml``, the base and the components are
-people's. Their files are composed with the release that is to run there, built, and every object is compared with what
-the release and the shipped base say (``server``, ``objects``). People may change what is listed there, and nothing else.
+people's. Their files are composed with the release that is to run there, built, and every object is compared with
+what the release and the shipped base say (``server``, ``objects``). People may change what is listed there, and nothing
+else.
 
 Two parts need no build. ``sources`` refuses, before kustomize starts, what it would fetch or run. ``shipped`` knows the
 files that Lockstep ships, which are tested with every runtime: with them no kustomize has to be installed.
@@ -24,13 +25,20 @@ _NAMESPACE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
 def gaps(
-    environment: str, found: Mapping[Path, bytes | None], wanted: Mapping[Path, bytes], others: Iterable[str] = ()
+    environment: str,
+    found: Mapping[Path, bytes | None],
+    wanted: Mapping[Path, bytes],
+    others: Iterable[str] = (),
+    *,
+    pulled: bool = True,
 ) -> list[str]:
     """How the objects of ``environment`` differ from what the release in ``wanted`` may run as; one line for each.
 
     ``found`` is all that lies at one commit below release/environments, by path in the repository; None is whatever is
-    no regular file. ``wanted`` is what ``overlays.render`` gives. ``others`` are the environments that must have another
-    namespace. Raises MachineRefused when kustomize is needed and is not installed, or the disk is full.
+    no regular file. ``wanted`` is what ``overlays.checked`` gives. ``others`` are the environments that must have
+    another namespace. ``pulled``: a cluster can pull the image, so weights that come alone need a server.
+
+    Raises MachineRefused when kustomize is needed and is not installed, or the disk is full.
     """
     home = layout.ENVIRONMENTS / environment
     read = sources.read(environment, {**_theirs(home, found), **wanted})
@@ -39,7 +47,9 @@ def gaps(
     listed = list(_namespace(environment, read.own, found, others))
     patch = yaml.safe_load(wanted[home / SERVER])
     image = next((f"{each['newName']}@{each['digest']}" for each in read.own.get("images") or ()), None)
-    if patch is not None and _is_alone(patch) and image is None:
+    if image is None and not pulled:
+        image = PLACEHOLDER
+    if _is_alone(patch) and image is None:
         listed.append(f"{home / OWN}: images: weights come alone: name their server as {PLACEHOLDER}, by digest")
     if listed or shipped.knows(environment, read):
         return listed

@@ -34,7 +34,7 @@ def build(files: Mapping[Path, bytes], folder: Path) -> list[dict[str, Any]] | s
         )
     try:
         with tempfile.TemporaryDirectory(prefix="lockstep-") as scratch:
-            return _built(os.path.abspath(program), Path(scratch), files, folder)
+            return _built(str(Path(program).resolve()), Path(scratch), files, folder)
     except OSError as error:
         raise MachineRefused(f"{PROGRAM}: {error.strerror or error}", "free space, or see to the program") from error
 

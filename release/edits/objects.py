@@ -1,8 +1,8 @@
 """All objects of an environment: one server as the release says, and beside it only kinds that leave it alone. Pure.
 
-An object that can change the server, start something in its place or take its requests has no place in the same folder:
-admission webhooks and policies, other workloads, jobs, roles, routes, Endpoints. They are not listed one by one. What is
-not in ``_BESIDE`` is refused, so a kind that is not known here is refused too.
+An object that can change the server, start something in its place or take its requests has no place in the same
+folder: admission webhooks and policies, other workloads, jobs, roles, routes, Endpoints. They are not listed one by
+one. What is not in ``_BESIDE`` is refused, so a kind that is not known here is refused too.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,7 +11,7 @@ from typing import Any
 from release.edits import server
 from release.edits.allowed import keys, shown
 from release.edits.server import SELECTED
-from release.overlays import CONTAINER, LABEL
+from release.overlays import LABEL
 
 _METADATA = {"name", "namespace", "labels", "annotations"}
 _SERVICE = {
@@ -22,27 +22,24 @@ _SERVICE = {
 
 
 def gaps(
-    objects: Sequence[Mapping[str, Any]], patch: Mapping[str, Any] | None, namespace: str, image: str | None
+    objects: Sequence[Mapping[str, Any]], patch: Mapping[str, Any], namespace: str, image: str | None
 ) -> list[str]:
     """What is wrong with ``objects``, all that an environment builds to; one line for each.
 
-    ``patch`` is the release (release/deployment/server.yaml); None: nothing that a cluster can run. ``namespace`` and
-    ``image`` are what the environment names: ``image`` runs where weights come alone.
+    ``patch`` is the release (release/deployment/server.yaml). ``namespace`` and ``image`` are what the environment
+    names: ``image`` runs where weights come alone.
     """
     servers = [item for item in objects if _is_server(item)]
-    if len(servers) != (0 if patch is None else 1):
+    if len(servers) != 1:
         there = ", ".join(map(_called, servers)) or "none"
-        wanted = "none" if patch is None else "one Deployment or InferenceService"
-        return [f"{wanted} is to run the release, there is {there}"]
-    found = [f"{_called(item)}: {gap}" for item in objects for gap in _of_any(item, namespace)]
-    for item in servers:
-        assert patch is not None
-        found += [f"{_called(item)}: {gap}" for gap in server.gaps(item, patch, image)]
-        for each in objects:
-            if each is not item and (rule := _BESIDE.get(_kind(each))):
-                found += [f"{_called(each)}: {gap}" for gap in rule(each, item)]
-        found += _missing(objects, item)
-    return found
+        return [f"one Deployment or InferenceService is to run the release, there is {there}"]
+    (item,) = servers
+    found = [f"{_called(each)}: {gap}" for each in objects for gap in _of_any(each, namespace)]
+    found += [f"{_called(item)}: {gap}" for gap in server.gaps(item, patch, image)]
+    for each in objects:
+        if rule := _BESIDE.get(_kind(each)):
+            found += [f"{_called(each)}: {gap}" for gap in rule(each, item)]
+    return [*found, *_missing(objects, item)]
 
 
 def _is_server(item: Mapping[str, Any]) -> bool:

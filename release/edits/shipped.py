@@ -15,16 +15,21 @@ from release.overlays import CONTAINER, FOLDER
 
 # By path below release/environments. A test compares them with the files: change both together.
 DIGESTS = {
-    "base/deployment.yaml": "sha256:0177c7721788748bed96e92c97963d51cc5538321eed6b00ef978a81441f8743",
-    "base/disruption.yaml": "sha256:285e71d2b64a3a11baedef2acd083be522e24e256c268cc4e6af9d36ed845f88",
-    "base/kustomization.yaml": "sha256:e09deb08942b341ab78021cfbb270634e1b4815c059213c2da6ebc0b1bcf6ad9",
-    "base/network.yaml": "sha256:87871b355dc2cbd5d83eed51903f29120a5fd9f4de399e37b7ccb8a97cccc7ed",
-    "base/service.yaml": "sha256:752fc6fb2b914ff96c53ed61c236903baec1285228a64712d4acd257fbe79bd1",
-    "components/gpu/kustomization.yaml": "sha256:e0b4d260f37fdf6fed5ee233aba45881d0248032716667f7439141360805e736",
-    "components/kserve/copied/inferenceservice.yaml": "sha256:d984f955879283abf79bbc5f4c80ec4c2c1e45e3c76afac9e1142e0fdac7abbe",
-    "components/kserve/copied/kustomization.yaml": "sha256:adeda711f4974fd5a5df10b2f31c3ce79b1bf9fbeb7312274943afd3ccdf4ffe",
-    "components/kserve/kustomization.yaml": "sha256:f9d7531404a2f278683a0229b5ca6b99ed21e4830c580b033e3c6bdbd1e9daec",
-}
+    path: f"sha256:{sha256}"
+    for path, sha256 in {
+        "base/deployment.yaml": "0177c7721788748bed96e92c97963d51cc5538321eed6b00ef978a81441f8743",
+        "base/disruption.yaml": "285e71d2b64a3a11baedef2acd083be522e24e256c268cc4e6af9d36ed845f88",
+        "base/kustomization.yaml": "e09deb08942b341ab78021cfbb270634e1b4815c059213c2da6ebc0b1bcf6ad9",
+        "base/network.yaml": "87871b355dc2cbd5d83eed51903f29120a5fd9f4de399e37b7ccb8a97cccc7ed",
+        "base/service.yaml": "752fc6fb2b914ff96c53ed61c236903baec1285228a64712d4acd257fbe79bd1",
+        "components/gpu/kustomization.yaml": "e0b4d260f37fdf6fed5ee233aba45881d0248032716667f7439141360805e736",
+        "components/kserve/copied/inferenceservice.yaml":
+            "d984f955879283abf79bbc5f4c80ec4c2c1e45e3c76afac9e1142e0fdac7abbe",
+        "components/kserve/copied/kustomization.yaml":
+            "adeda711f4974fd5a5df10b2f31c3ce79b1bf9fbeb7312274943afd3ccdf4ffe",
+        "components/kserve/kustomization.yaml": "f9d7531404a2f278683a0229b5ca6b99ed21e4830c580b033e3c6bdbd1e9daec",
+    }.items()
+}  # fmt: skip
 _GPU = "../components/gpu"
 _SERVER = {"kind": "Deployment", "name": CONTAINER}
 

@@ -1,4 +1,4 @@
-"""The files that `kustomize build` reads for one environment, refused before it starts where it would do more than read.
+"""The files that `kustomize build` reads for one environment; what would make it do more than read is refused before.
 
 kustomize fetches what looks like an address, follows links, and runs generators and transformers. So here every file
 that an environment reaches is found by name in one commit of git, each folder once, and a kustomization may use only
@@ -161,7 +161,8 @@ class _Walk:
     def _file(self, path: Path, entry: object, *, plain: bool) -> Iterator[str]:
         target = self._inside(path, entry)
         if target is None or target not in self.found or (plain and target.suffix not in (".yaml", ".yml")):
-            yield f"{path}: {entry!r}: name a {'.yaml ' * plain}file that is there, of this environment or of the components"
+            kind = ".yaml file" if plain else "file"
+            yield f"{path}: {entry!r}: name a {kind} that is there, of this environment or of the components"
         elif plain:
             _, problem = self._plain(target)
             yield from [f"{target}: {problem}"] if problem else []

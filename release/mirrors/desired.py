@@ -77,21 +77,22 @@ def _environment(
         return Desired(name, its, None, None, spaced, (drift(name, "evidence", its.evidence, refused.what),))
     built = envelope.statement.predicate.image
     try:
-        wanted = overlays.render(name, its, built, runtimes.load(built.runtime), serve(its.commit))
+        made_of = (name, its, built, runtimes.load(built.runtime), serve(its.commit))
+        wanted = overlays.render(*made_of)
     except Refusal as refused:
         return Desired(name, its, envelope, None, spaced, (drift(name, "release", "is a release", refused.what),))
     gaps = [drift(name, "release", "as a promotion writes it", gap) for gap in overlays.check(name, found, wanted)]
-    gaps += _overlay(name, found, wanted, names)
+    gaps += _overlay(name, found, overlays.checked(*made_of), names, pulled=overlays.unreachable(its) is None)
     return Desired(name, its, envelope, wanted, spaced, tuple(gaps))
 
 
 def _overlay(
-    name: str, found: Mapping[Path, bytes], wanted: Mapping[Path, bytes], names: tuple[str, ...]
+    name: str, found: Mapping[Path, bytes], wanted: Mapping[Path, bytes], names: tuple[str, ...], *, pulled: bool
 ) -> list[Finding]:
     """Where what people wrote changes the release; without kustomize that may not be known."""
     said = "leaves the release as it is"
     try:
-        return [drift(name, "overlay", said, gap) for gap in edits.gaps(name, found, wanted, names)]
+        return [drift(name, "overlay", said, gap) for gap in edits.gaps(name, found, wanted, names, pulled=pulled)]
     except MachineRefused as refused:
         return [Finding(
             where="environments", what=f"{name}: overlay", git=said, mirror=refused.what, severity="unreachable",

@@ -39,6 +39,11 @@ def rendered(root: Path, environment: str, pointer: Pointer, built: ImageReport)
     return overlays.render(environment, pointer, built, runtimes.load(built.runtime), serve)
 
 
+def _checked(site: Site, environment: str, pointer: Pointer, built: ImageReport) -> dict[Path, bytes]:
+    serve = sections_at.serve(site.root, pointer.commit)
+    return overlays.checked(environment, pointer, built, runtimes.load(built.runtime), serve)
+
+
 def intact(site: Site, environment: str, present: Present, answer: Answer) -> None:
     """What a promotion wrote there must be as it wrote it: nobody builds on a tampered environment."""
     if present.pointer is None:
@@ -61,8 +66,8 @@ def unedited(
 
     Raises MachineRefused when kustomize is needed for that and is not installed.
     """
-    wanted = rendered(site.root, environment, after, built)
-    for gap in edits.gaps(environment, present.files, wanted, site.promote.ordered):
+    wanted, pulled = _checked(site, environment, after, built), overlays.unreachable(after) is None
+    for gap in edits.gaps(environment, present.files, wanted, site.promote.ordered, pulled=pulled):
         answer.lacks(gap, "change that file as docs/environments.md says, and commit that")
 
 
@@ -74,9 +79,9 @@ def unedited_since(
     Where kustomize is needed and is not installed, the files must be those that the move in the commit ``last`` had,
     since that move built them. Whether another environment has the same namespace is not asked.
     """
-    wanted = rendered(site.root, environment, after, built)
+    wanted = _checked(site, environment, after, built)
     try:
-        gaps = edits.gaps(environment, present.files, wanted)
+        gaps = edits.gaps(environment, present.files, wanted, pulled=overlays.unreachable(after) is None)
     except MachineRefused as refused:
         before = site.ledger.files(last, layout.ENVIRONMENTS) if last else {}
         if edits.theirs(environment, before) != edits.theirs(environment, present.files):
