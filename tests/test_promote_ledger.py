@@ -20,7 +20,7 @@ from release import sign as sign_verb
 from release.ledger import Ledger
 from release.promotion import approvals, site
 from release.signing import dsse, keys, statement
-from tests import git_service, ledger_tree
+from tests import git_service, kubernetes_tools, ledger_tree
 from tests import promotion_tree as tree
 from tests.build_tree import BaseLayout
 from tests.effort import EXHAUSTIVE
