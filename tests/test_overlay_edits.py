@@ -342,6 +342,7 @@ TAMPERS: list[tuple[Callable[[Path], None], str, str | None]] = [
     (write("staging/more/kustomization.yaml", "resources: [https://evil.example]\n", resources=[OWN_RELEASE, "more"]), "more/kustomization.yaml: 'https:", None),
     (write("staging/p.yaml", yaml.safe_dump([{"op": "replace", "path": f"{CONTAINERS}/0/image", "value": EVIL}]), patches=[{"path": "p.yaml", "target": {"kind": "Deployment"}}]), "server.image: is 'evil", "server.image: is "),
     (replace("base/deployment.yaml", "- name: server", "- name: server\n          command: [sh]"), "server.command: is ", "server.command"),
+    (replace("base/deployment.yaml", "image: lockstep.invalid/server", "image: evil.example/x"), "base/deployment.yaml: image: 'evil.example/x'", None),
     (both(replace("components/gpu/kustomization.yaml", "op: add", "op: move"), own(components=["../components/gpu"])), "kustomize build: Error", None),
     (link("staging/kustomization.yaml", "../production/kustomization.yaml"), "staging/kustomization.yaml: is not a regular file", None),
     (link("staging/extra", "../production"), "staging/extra: is not a regular file", None),
@@ -560,9 +561,13 @@ def test_weights_that_come_alone_run_in_the_server_that_the_environment_names_an
     pin(tree, "staging")
     assert gaps(tree, alone) == []
     put(tree, alone)
-    server = _first(next(item for item in kubernetes_tools.build(tree / "staging") if item["kind"] == "Deployment"))
-    assert server["image"] == f"{SERVER}@{OTHER}"
+    (item,) = [each for each in kubernetes_tools.build(tree / "staging") if each["kind"] == "Deployment"]
+    assert _first(item)["image"] == f"{SERVER}@{OTHER}"
     replace("base/deployment.yaml", "image: lockstep.invalid/server", f"image: {EVIL}")(tree)
+    (gap,) = gaps(tree, alone)
+    assert "base/deployment.yaml: image: 'evil.example/x@" in gap
+    replace("base/deployment.yaml", f"image: {EVIL}", "image: lockstep.invalid/server")(tree)
+    server(image=EVIL)(tree)
     (gap,) = gaps(tree, alone)
     assert re.search("server.image: is 'evil.example/x@.*', the release says 'registry.example/servers", gap)
 

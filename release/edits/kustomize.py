@@ -30,7 +30,7 @@ def build(files: Mapping[Path, bytes], folder: Path) -> list[dict[str, Any]] | s
     program = shutil.which(PROGRAM)
     if program is None:
         raise MachineRefused(
-            f"{PROGRAM} is not installed, and the files of {folder} are not those that Lockstep ships", INSTALL
+            f"kustomize is not installed, and the files of {folder} are not those that Lockstep ships", INSTALL
         )
     try:
         with tempfile.TemporaryDirectory(prefix="lockstep-") as scratch:

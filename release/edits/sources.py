@@ -118,8 +118,13 @@ class _Walk:
                 elif target in self.files or target / OWN in self.files:
                     yield f"{path}: {entry!r}: is named a second time: name each file and folder once"
                 elif target in self.found:
-                    _, problem = self._plain(target)
+                    found, problem = self._plain(target)
                     yield from [f"{target}: {problem}"] if problem else []
+                    yield from (
+                        f"{target}: image: {image!r}: the base names {PLACEHOLDER}, and a release brings the image"
+                        for image in (_images(found) if BASE in target.parents else ())
+                        if image != PLACEHOLDER
+                    )
                 else:
                     yield from self.kustomization(target / OWN)
         for patch in _listed(value, "patches"):
@@ -210,6 +215,14 @@ def _names_a_server(entry: Any) -> bool:
     if not isinstance(entry, dict) or entry.keys() != {"name"} | _IMAGE.keys() or entry["name"] != PLACEHOLDER:
         return False
     return all(isinstance(entry[key], str) and form.fullmatch(entry[key]) for key, form in _IMAGE.items())
+
+
+def _images(value: Any) -> list[Any]:
+    """The images of a workload's containers."""
+    for key in ("spec", "template", "spec"):
+        value = value.get(key) if isinstance(value, dict) else None
+    listed = _listed(value, "containers") if isinstance(value, dict) else []
+    return [each.get("image") for each in listed if isinstance(each, dict)]
 
 
 def _listed(value: dict[str, Any], key: str) -> list[Any]:

@@ -10,6 +10,7 @@ much, and one missing quote makes a whole file one cell.
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Iterator
 from itertools import repeat
 from pathlib import Path
@@ -118,8 +119,8 @@ def _too_large(source: str, what: str) -> _Bad:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     row = dict(pairs)
     if len(row) < len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
+        counts = Counter(key for key, _ in pairs)
+        twice = next(key for key, count in counts.items() if count > 1)
         raise ValueError(f"key {_shown(twice)} is written twice")
     return row
 
