@@ -270,6 +270,7 @@ ACTING = (
     ("other.example/v1", "Unknown"),
 )
 TARGET = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "server"}
+TARGET_AS_PATCH = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "server"}}
 OF_KSERVE: list[tuple[str, Any, str]] = [
     ("/spec/predictor/logger", {"url": "https://evil.example"}, "spec.predictor.logger: is"),
     ("/spec/predictor/canaryTrafficPercent", 0, "spec.predictor.canaryTrafficPercent: is"),
@@ -457,8 +458,10 @@ TAMPERS: list[tuple[Callable[[Path], None], str, str | None]] = [
     # A file whose kind is not that of its target.
     (own(patches=[{"target": {"kind": "Deployment", "name": "server"}, "patch": SWAP.replace("kind: Deployment", "kind: Service").replace("apps/v1", "v1")}]), "server.image: is 'evil", "server.image: is 'evil"),
     (write("staging/p.yaml", SWAP.replace("kind: Deployment", "kind: ConfigMap"), patches=[{"path": "p.yaml", "target": {"kind": "Deployment"}}]), "server.image: is 'evil", "server.image: is 'evil"),
+    (own(patches=[{"target": {"kind": "Service"}, "patch": yaml.safe_dump(TARGET_AS_PATCH | {"spec": {"selector": {"app": "x"}}})}]), "Service server: spec.selector: .*: does not select", "Service server: does not select"),
+    (own(patches=[{"target": {"kind": "Service"}, "patch": yaml.safe_dump(TARGET_AS_PATCH | {"spec": {"ports": [{"port": 80, "targetPort": "http"}, {"port": 81}]}})}]), "Service server: spec.ports: .*: leads elsewhere", "Service server: leads elsewhere"),
     # Files that nothing names, and that tools read.
-    (write("staging/Kustomization", "resources: [release/deployment]\n"), "staging/Kustomization: call the one kustomization", None),
+    (write("staging/Kustomization", "resources: []\n"), "staging/Kustomization: call the one kustomization", None),
     (write("base/kustomization.yml", "resources: []\n"), "base/kustomization.yml: call the one kustomization", None),
     (write("staging/.argocd-source.yaml", yaml.safe_dump({"kustomize": {"images": [f"registry.example/team/router={EVIL}"]}})), ".argocd-source.yaml: Argo CD and Flux take settings", None),
     (write("staging/.sourceignore", "kustomization.yaml\n"), ".sourceignore: Argo CD and Flux take settings", None),
