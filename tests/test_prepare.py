@@ -1,5 +1,6 @@
 """prepare: what the loaders read, what they refuse, and that no row is lost on the way to the splits."""
 
+import csv
 import json
 import re
 import tracemalloc
@@ -246,6 +247,16 @@ def test_id_slice_and_group_come_from_the_columns_that_are_named(tmp_path: Path)
     raw = _raw(tmp_path, "rows.jsonl", _lines([row]))
     (draft,) = table.load(_table(**PAIR, id="key", slice="kind", group="owner"), raw)
     assert (draft.id, draft.slice, draft.group) == ("7", "all", "me")
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "\r\r\n"])
+def test_every_line_end_ends_a_row_of_csv_and_stays_in_a_quoted_cell(tmp_path: Path, end: str) -> None:
+    text = f'\ufeffprompt,reference{end}a,b{end}"c{end}d",e\u2028f{end}'
+    raw = _raw(tmp_path, "r.csv", text)
+    with (raw / "r.csv").open(encoding="utf-8-sig", newline="") as stream:
+        expected = [row for row in csv.reader(stream) if row][1:]
+    assert [[draft.prompt, draft.reference] for draft in table.load(_table(), raw)] == expected
+    assert expected == [["a", "b"], [f"c{end}d", "e\u2028f"]]
 
 
 LONG = 50 << 20  # characters

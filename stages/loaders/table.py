@@ -10,6 +10,7 @@ much, and one missing quote makes a whole file one cell.
 
 import csv
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from itertools import repeat
@@ -23,6 +24,7 @@ from checks.rules import Draft
 
 LARGEST = 1 << 20  # bytes of a line or Parquet row, characters of a CSV cell
 _BATCH = 256  # rows of a Parquet file that are read at once
+_RETURNS = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 _OTHER_MARKS = {";": "semicolons", "\t": "tabs"}  # what part cells where commas should
 _SHOWN = 5  # further bad rows that a refusal lists
 Found = tuple[str, dict[str, Any]]  # path:line (Parquet: path:row), and the row
@@ -128,13 +130,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _csv(path: Path, name: str) -> Iterator[Found]:
     csv.field_size_limit(LARGEST)
     with path.open("rb") as stream:
-        for number, line in enumerate(_lines(stream, name), 1):
-            try:
-                line.decode()
-            except UnicodeDecodeError as error:
-                raise _Bad(f"{name}:{number}: is not UTF-8 at byte {error.start} of the line") from error
-    with path.open(encoding="utf-8-sig", newline="") as text:
-        reader = csv.reader(text, strict=True)
+        reader = csv.reader(_texts(stream, name), strict=True)
         header: list[str] | None = None
         while True:
             source = f"{name}:{reader.line_num + 1}"  # where the row starts: a quoted cell may hold line ends
@@ -163,6 +159,16 @@ def _csv(path: Path, name: str) -> Iterator[Found]:
             if len(cells) != len(header):
                 raise _Bad(f"{source}: {len(cells)} cells under {len(header)} columns")
             yield source, {column: cell or None for column, cell in zip(header, cells, strict=True)}
+
+
+def _texts(stream: BinaryIO, name: str) -> Iterator[str]:
+    """The lines of a file as text, as ``open`` gives them with ``newline=""``: a carriage return ends one too."""
+    for number, line in enumerate(_lines(stream, name), 1):
+        try:
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise _Bad(f"{name}:{number}: is not UTF-8 at byte {error.start} of the line") from error
+        yield from _RETURNS.findall(text) if "\r" in text[:-2] else [text]
 
 
 def _parquet(path: Path, name: str) -> Iterator[Found]:
