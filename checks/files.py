@@ -15,6 +15,9 @@ from checks.errors import EvidenceRefused
 
 Model = TypeVar("Model", bound=BaseModel)
 
+LARGEST = 64 << 20  # bytes of a report
+LONGEST = 16 << 20  # bytes of a line of rows; prepare takes rows of 1 MB
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
@@ -76,9 +79,11 @@ def _is_no_device(path: Path) -> None:
 
 
 def read_json(path: Path, model: type[Model]) -> Model:
-    """Read JSON into ``model``; raise EvidenceRefused when absent, malformed or of another shape."""
+    """Read JSON into ``model``; raise EvidenceRefused when absent, malformed, too large or of another shape."""
     _is_no_device(path)
     try:
+        if (size := path.stat().st_size) > LARGEST:
+            raise EvidenceRefused(f"{path}: {size} bytes: a report has at most {LARGEST}", "run `dvc repro` to make it")
         return model.model_validate_json(path.read_bytes())
     except OSError as error:
         raise EvidenceRefused(f"{path}: {error.strerror or error}", "run `dvc repro` to make it") from error
@@ -96,12 +101,15 @@ def write_jsonl(path: Path, rows: Iterable[BaseModel]) -> int:
 
 
 def read_jsonl(path: Path, model: type[Model]) -> list[Model]:
-    """Read all rows; raise EvidenceRefused naming the line that is malformed."""
+    """Read all rows; raise EvidenceRefused naming the line that is malformed or too long."""
     rows = []
     _is_no_device(path)
     try:
         with path.open("rb") as stream:
-            for number, line in enumerate(stream, 1):
+            for number, line in enumerate(iter(lambda: stream.readline(LONGEST + 1), b""), 1):
+                if len(line) > LONGEST:
+                    what = f"{path}:{number}: a line of more than {LONGEST} bytes"
+                    raise EvidenceRefused(what, "run `dvc repro` to make the file again")
                 try:
                     rows.append(model.model_validate_json(line))
                 except ValidationError as error:

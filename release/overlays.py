@@ -59,6 +59,26 @@ def render(environment: str, pointer: Pointer, built: ImageReport, runtime: Runt
     _agree(pointer, built, runtime, serve)
     if why := unreachable(pointer):
         return nothing(environment, why)
+    return _release(environment, pointer, built, runtime, serve)
+
+
+def checked(
+    environment: str, pointer: Pointer, built: ImageReport, runtime: Runtime, serve: Serve
+) -> dict[Path, bytes]:
+    """The files that people's are checked with (``release.edits``): as ``render``, with the same arguments.
+
+    Where no cluster can pull the image, they are those of one in a registry, so that mistakes are seen at once.
+    """
+    if not unreachable(pointer):
+        return render(environment, pointer, built, runtime, serve)
+    _agree(pointer, built, runtime, serve)
+    pulled = pointer.model_copy(update={"image": f"lockstep.invalid/image@{pointer.digest}"})
+    return _release(environment, pulled, built, runtime, serve)
+
+
+def _release(
+    environment: str, pointer: Pointer, built: ImageReport, runtime: Runtime, serve: Serve
+) -> dict[Path, bytes]:
     where = _reference(pointer)
     pod, container = _of_runtime(runtime, serve)
     if built.base is not None:
@@ -88,11 +108,6 @@ def unreachable(pointer: Pointer) -> str | None:
     if _reference(pointer).host is None:
         return f"{pointer.version} lies in a folder of one machine: no cluster can pull it"
     return None
-
-
-def alone(pointer: Pointer, built: ImageReport) -> bool:
-    """Whether a cluster is given weights without a server: the environment must name one (``release.edits``)."""
-    return built.base is None and _reference(pointer).host is not None
 
 
 def nothing(environment: str, why: str = _NEVER) -> dict[Path, bytes]:

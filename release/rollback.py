@@ -2,7 +2,8 @@
 
 It needs a clone and the image's place, nothing else: no weights, no verdict, no data. What made the old release fit to
 run was asked when it was promoted; now it is asked that its image is still there, whole, that a signer of today stands
-for it, and that what people wrote in the environment leaves it alone.
+for it, and that what people wrote in the environment leaves it as it is. Where that needs kustomize and it is not
+installed, files that are still those of the last move count.
 """
 
 import time
@@ -245,7 +246,8 @@ def _ask(
         if found is None:
             answer.skip("no statement holds")
         else:
-            environment.unedited(name, present, after, found.statement.predicate.image, answer)
+            last = next((made.commit for made in _line(where, name) if made.kind != "other"), None)
+            environment.unedited_since(where, name, present, after, found.statement.predicate.image, last, answer)
     return after, made
 
 

@@ -20,7 +20,7 @@ from checks import digest, files, layout
 from checks.errors import EvidenceRefused, Refusal, ServingRefused
 from checks.serving import ImageReport, Load, ServingReport, combine
 from release import runtimes
-from release.edits import server as servers
+from release.edits import named_server as servers
 from release.oci import reference, stores
 from release.oci.layout import Layout
 from release.runtimes import Runtime

@@ -22,6 +22,7 @@ PACKAGES = {
     "jq": "jq",
     "kustomize": "kustomize",
     "openssl": "openssl",
+    "oras": "oras",
     "skopeo": "skopeo",
 }
 _MISSING = "missing program "

@@ -59,7 +59,7 @@ def test_every_shard_is_a_layer_and_the_rest_is_the_last_one(root: Path) -> None
     shards = sorted(name for name in merged_files(root) if name.endswith(".safetensors"))
     assert names == [*([shard] for shard in shards), sorted(set(merged_files(root)) - set(shards))]
     manifest, config = built_image(root).manifest, built_image(root).config
-    assert [layer["annotations"][f"{OCI}title"] for layer in manifest["layers"]] == [
+    assert [layer["annotations"]["lockstep.layer"] for layer in manifest["layers"]] == [
         *shards,
         "configuration and tokenizer",
     ]

@@ -1,5 +1,6 @@
 """build --push: to a real registry, sent once, tagged last."""
 
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from release.registry.limits import Limit
 from tests import build_tree, oci_check, registry_service
 from tests.build_tree import BaseLayout
 from tests.conftest import as_params, scaled_down
+from tests.kubernetes_tools import REQUIRE
 from tests.registry_service import Registry
 
 SIZE = 3 << 20  # of a shard: several blocks, several requests
@@ -73,6 +75,22 @@ def test_a_pushed_image_is_the_one_that_a_folder_gets(root: Path, registry: Regi
     assert image.files == oci_check.only(root / layout.IMAGE).files
     build(root, Options(push=f"{registry.host}/team/model:named"))
     assert registry.tags == {version, "named"}
+
+
+def test_another_tool_does_not_take_a_layer_for_the_file_that_is_in_it(
+    root: Path, registry: Registry, tmp_path: Path
+) -> None:
+    """oras writes a layer to a file where an annotation gives a name; a layer of weights is a tar."""
+    if shutil.which("oras") is None:
+        if "oras" in os.environ.get(REQUIRE, "").split(","):
+            pytest.fail(f"{REQUIRE} names oras, and it is not installed")
+        pytest.skip("no oras")
+    build(root, Options(push=f"{registry.host}/team/model:named"))
+    pulled = tmp_path / "pulled"
+    command = ["oras", "pull", "--plain-http", "--output", str(pulled), f"{registry.host}/team/model:named"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert "oras copy" in done.stdout  # what it says of layers without a file name
+    assert [path for path in pulled.rglob("*") if path.is_file()] == []
 
 
 def test_what_is_there_is_not_sent_again_and_a_changed_shard_alone_is(

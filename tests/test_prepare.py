@@ -1,6 +1,9 @@
 """prepare: what the loaders read, what they refuse, and that no row is lost on the way to the splits."""
 
+import csv
 import json
+import re
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -244,6 +247,71 @@ def test_id_slice_and_group_come_from_the_columns_that_are_named(tmp_path: Path)
     raw = _raw(tmp_path, "rows.jsonl", _lines([row]))
     (draft,) = table.load(_table(**PAIR, id="key", slice="kind", group="owner"), raw)
     assert (draft.id, draft.slice, draft.group) == ("7", "all", "me")
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "\r\r\n"])
+def test_every_line_end_ends_a_row_of_csv_and_stays_in_a_quoted_cell(tmp_path: Path, end: str) -> None:
+    text = f'\ufeffprompt,reference{end}a,b{end}"c{end}d",e\u2028f{end}'
+    raw = _raw(tmp_path, "r.csv", text)
+    with (raw / "r.csv").open(encoding="utf-8-sig", newline="") as stream:
+        expected = [row for row in csv.reader(stream) if row][1:]
+    assert [[draft.prompt, draft.reference] for draft in table.load(_table(), raw)] == expected
+    assert expected == [["a", "b"], [f"c{end}d", "e\u2028f"]]
+
+
+LONG = 50 << 20  # characters
+TOO_LARGE: dict[str, tuple[str, bytes, str]] = {
+    "a CSV cell": ("r.csv", b"prompt,reference\na,b\n" + b"x" * LONG + b",y\n", "r.csv:3: a line of 52428803 bytes: rows"),
+    "a CSV cell of many lines": ("r.csv", b'prompt,reference\n"' + b"x\n" * (LONG // 2) + b'",y\n', "r.csv:2: a cell of more than 1048576"),
+    "a CSV header": ("r.csv", b"x" * LONG, "r.csv:1: a line of 52428800 bytes"),
+    "a quote that is not closed": ("r.csv", b'prompt,reference\n"a,b\n' + b"c,d\n" * (LONG // 4), "r.csv:2: a cell of more than"),
+    "a JSONL line": ("r.jsonl", b'{"prompt": "a", "reference": "b"}\n{"prompt": "' + b"x" * LONG + b'"}\n', "r.jsonl:2: a line of 52428815 bytes"),
+    "a JSONL line without an end": ("r.ndjson", b"[" * LONG, "r.ndjson:1: a line of 52428800 bytes"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TOO_LARGE)
+def test_a_row_that_no_model_reads_is_refused_without_being_held(tmp_path: Path, name: str) -> None:
+    path, data, message = TOO_LARGE[name]
+    raw = _raw(tmp_path, path, data)
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataRefused, match=f"^{re.escape(message)}"):
+            table.load(_table(), raw)
+        assert tracemalloc.get_traced_memory()[1] < 12 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_rows_of_parquet_are_held_to_the_same_size(tmp_path: Path) -> None:
+    rows = [{"prompt": "a" * (index == 280) * (3 << 20), "reference": "b"} for index in range(300)]
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    pq.write_table(pa.Table.from_pylist(rows), raw / "r.parquet", row_group_size=300)
+    with pytest.raises(DataRefused, match=r"^r\.parquet:281: a row of 31457\d\d bytes: rows are at most 1048576"):
+        table.load(_table(), raw)
+    pq.write_table(pa.Table.from_pylist(rows[280:281]), raw / "r.parquet")
+    with pytest.raises(DataRefused, match=r"^r\.parquet:1: 1 rows of 31\d+ bytes from here"):
+        table.load(_table(), raw)
+    shared = pa.table({"prompt": pa.array(["x" * 9000] * 600).dictionary_encode(), "reference": ["b"] * 600})
+    pq.write_table(shared, raw / "r.parquet")
+    assert len(table.load(_table(), raw)) == 600
+
+
+def test_help_that_is_too_large_to_parse_is_refused(tmp_path: Path) -> None:
+    raw = _raw(tmp_path, "_help.py", b"#" * ((4 << 20) + 1))
+    with pytest.raises(DataRefused, match=r"^_help\.py: 4194305 bytes: files of help are at most 4194304"):
+        azure_cli.load(SERVICE, raw)
+
+
+def test_a_line_of_rows_or_a_report_that_is_too_large_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    with path.open("wb") as stream:
+        stream.truncate(files.LARGEST + 1)
+    with pytest.raises(EvidenceRefused, match=r"rows\.jsonl:1: a line of more than 16777216 bytes"):
+        files.read_jsonl(path, Row)
+    with pytest.raises(EvidenceRefused, match=r"67108865 bytes: a report has at most 67108864"):
+        files.read_json(path, Row)
 
 
 GOOD = {"prompt": "a", "reference": "b"}

@@ -20,7 +20,7 @@ from release import sign as sign_verb
 from release.ledger import Ledger
 from release.promotion import approvals, site
 from release.signing import dsse, keys, statement
-from tests import git_service, ledger_tree
+from tests import git_service, kubernetes_tools, ledger_tree
 from tests import promotion_tree as tree
 from tests.build_tree import BaseLayout
 from tests.effort import EXHAUSTIVE
@@ -136,7 +136,7 @@ ENVIRONMENTS: dict[str, tuple[Tamper, str]] = {
     ),
     "a command in a patch": (
         edit(PRODUCTION / "kustomization.yaml", lambda text: text.replace("/spec/replicas", "/spec/template/spec/containers/0/command")),
-        "replace /spec/template/spec/containers/0/command: is of what the release brings",
+        "kustomize build: Error: replace operation does not apply",
     ),
     "a resource from elsewhere": (
         edit(PRODUCTION / "kustomization.yaml", lambda text: text.replace("  - release/deployment", "  - release/deployment\n  - https://evil.example/x.yaml")),
@@ -144,7 +144,7 @@ ENVIRONMENTS: dict[str, tuple[Tamper, str]] = {
     ),
     "an image in what environments share": (
         edit(layout.ENVIRONMENTS / "base/deployment.yaml", lambda text: text.replace("lockstep.invalid/server", "evil.example/x")),
-        "base/deployment.yaml: image: 'evil.example/x'",
+        "base/deployment.yaml: image: 'evil.example/x': the base names",
     ),
     "no kustomization": (remove(PRODUCTION / "kustomization.yaml"), "production/kustomization.yaml: is missing"),
     "a link among the environments": (link(PRODUCTION / "link.yaml"), "link.yaml at"),
@@ -153,6 +153,8 @@ ENVIRONMENTS: dict[str, tuple[Tamper, str]] = {
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)
 def test_an_environment_that_was_tampered_with_promotes_nothing(root: Path, name: str) -> None:
+    if name == "a command in a patch":
+        kubernetes_tools.needs_kustomize()
     tamper, cause = ENVIRONMENTS[name]
     tamper(root)
     keep(root, "by hand")

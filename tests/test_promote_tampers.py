@@ -282,6 +282,15 @@ def test_of_two_that_hold_the_one_that_agrees_is_taken(root: Path) -> None:
 # The image
 
 
+def test_an_image_that_was_built_before_layers_had_this_annotation_is_promoted(root: Path) -> None:
+    def rename(_: Layout, manifest: Plain, __: Plain) -> None:
+        for layer in manifest["layers"]:
+            if title := layer.get("annotations", {}).pop("lockstep.layer", None):
+                layer["annotations"]["org.opencontainers.image.title"] = title
+
+    assert move(root, "staging", image=signed_of(rename)(root)).done == "moved"
+
+
 def signed_of(change: Callable[[Layout, Plain, Plain], object]) -> Callable[[Path], str]:
     """Another image than was built, and a statement about it by one who may sign."""
 
@@ -342,6 +351,9 @@ IMAGES: dict[str, tuple[Callable[[Layout, Plain, Plain], object], str]] = {
     "another user": (setting(User="0"), 'config User is "0", a build gives'),
     "another directory": (setting(WorkingDir="/evil"), 'config WorkingDir is "/evil", a build gives'),
     "a volume over the weights": (setting(Volumes={"/models": {}}), "config Volumes"),
+    "other words about a layer": (
+        lambda _, manifest, __: manifest["layers"][2]["annotations"].update({"lockstep.layer": "x"}), "list of layers is"
+    ),
     "a variable more": (preloaded, "LD_PRELOAD=/evil.so"),
     "a label of another model": (labelled, "config Labels is"),
     "an annotation of another model": (

@@ -8,18 +8,20 @@ from typing import Any
 import pytest
 
 from checks import digest, layout, params_file, pointer, quarantine
-from checks.errors import EvidenceRefused, PromotionRefused, Refusal, RegistryRefused
+from checks.errors import EvidenceRefused, MachineRefused, PromotionRefused, Refusal, RegistryRefused
 from checks.statement import ENVELOPE
 from release import drill as drills
 from release import keys as key_verbs
 from release import quarantine as quarantines
 from release import rollback as verb
+from release.edits import kustomize
 from release.ledger import disagreements
 from release.oci.layout import Layout
 from release.promotion import site
 from release.rollback import Options, RolledBack, rollback
 from release.signing import attach
-from tests import ledger_tree
+from release.status import status
+from tests import kubernetes_tools, ledger_tree
 from tests import promotion_tree as tree
 from tests.build_tree import BaseLayout
 from tests.ledger_tree import git, keep, refs
@@ -72,6 +74,48 @@ def test_it_goes_back_to_what_ran_before_and_holds_the_bad_one_back(root: Path, 
     evidence = (root / layout.ENVIRONMENTS / "production" / layout.EVIDENCE).read_bytes()
     assert digest.of_bytes(evidence) == done.after.evidence
     assert git(root, "status", "--porcelain", "--", "release") == ""
+
+
+def edited(root: Path, old: str, new: str) -> None:
+    path = root / layout.ENVIRONMENTS / "base/deployment.yaml"
+    path.write_text(path.read_text().replace(old, new))
+    keep(root, "by hand")
+
+
+def test_without_kustomize_files_that_the_last_move_built_are_enough_and_others_are_not(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kubernetes_tools.needs_kustomize()
+    edited(root, "memory: 8Gi", "memory: 9Gi")
+    move(root, "production")
+    with monkeypatch.context() as context:
+        context.setattr(kustomize, "PROGRAM", "no-such-program")
+        done = back(root, dry_run=True)
+        (check,) = [check for check in done.checks if check.about == "edits"]
+        assert check.note == "kustomize is not installed: the files are those that the last move built"
+        assert verb.refusal(done) is None
+        drift = [found for state in status(root).environments for found in state.drift]
+        assert {(found.severity, found.what) for found in drift} == {
+            ("unreachable", "staging: overlay"), ("unreachable", "production: overlay"),
+        }  # fmt: skip
+        with pytest.raises(MachineRefused, match=r"kustomize is not installed.*; install kustomize"):
+            move(root, "staging", image=runs_image(root, "v0.1.0"))
+        edited(root, "memory: 9Gi", "memory: 10Gi")
+        with pytest.raises(MachineRefused, match=r"nor those of the last move; .* or restore the files of that move"):
+            back(root)
+    assert back(root).done == "moved"
+
+
+def test_another_environment_s_files_do_not_stop_a_rollback_and_stop_a_promotion(root: Path) -> None:
+    path = root / layout.ENVIRONMENTS / "staging/kustomization.yaml"
+    path.write_text(path.read_text().replace("model-staging", "model-production"))
+    keep(root, "by hand")
+    with pytest.raises(PromotionRefused, match="'model-production' is the namespace of staging too"):
+        move(root, "production")
+    assert [found.what for state in status(root).environments for found in state.drift] == [
+        "staging: overlay", "production: overlay",
+    ]  # fmt: skip
+    assert back(root).done == "moved"
 
 
 def test_what_is_held_back_is_promoted_nowhere_until_it_is_released_by_name(root: Path) -> None:

@@ -10,7 +10,7 @@ from checks import files, layout
 from checks.errors import ServingRefused
 from checks.serving import ImageReport
 from release import build
-from release.edits import server as servers
+from release.edits import named_server as servers
 from release.promotion import served
 from release.serving import containers
 from release.verify import Options, verify

@@ -18,6 +18,7 @@ from checks import layout, params_file
 from checks.errors import Refusal
 from release.doctor.check import Check
 from release.doctor.command import DEADLINE, ask
+from release.edits import kustomize
 
 STAGES = ("fetch", "prepare", "validate", "train", "merge", "evaluate", "gate")
 NEEDS_TORCH = ("fetch", "train", "merge", "evaluate")
@@ -36,6 +37,7 @@ def doctor(root: Path, registry: str | None = None) -> list[Check]:
         _dvc_remote(root),
         _mlflow(root),
         _docker(),
+        _kustomize(),
         _registry(registry),
     ]
 
@@ -142,6 +144,14 @@ def _docker() -> Check:
     except (DockerException, OSError) as error:
         reason = str(error).splitlines()[0][:100]
         return Check("docker", "optional", f"no engine answers: {reason}", by, "start Docker; releases work without it")
+
+
+def _kustomize() -> Check:
+    by = ("promote", "rollback", "status")
+    if not shutil.which(kustomize.PROGRAM):
+        why = "not installed: needed where files of release/environments were changed"
+        return Check("kustomize", "optional", why, by, kustomize.INSTALL)
+    return Check("kustomize", "ok", ask([kustomize.PROGRAM, "version"]) or "installed", by)
 
 
 def _registry(host: str | None) -> Check:

@@ -9,7 +9,7 @@ from checks.errors import EvidenceRefused, Refusal
 from checks.signers import Role
 from release import commits
 from release.doctor.check import Check, Line
-from release.edits import server
+from release.edits import named_server
 from release.signing import trust
 
 WORKFLOWS = ("pr.yml", "release.yml", "verify.yml", "promote.yml", "scheduled.yml")
@@ -96,7 +96,7 @@ def serving(target: Target) -> Serving:
         files = {path: target.read(path) for path in folders.values()}
     except (Refusal, UnicodeDecodeError):
         return Serving(None, False)
-    named = {server.named(name, files) for name in folders}
+    named = {named_server.named(name, files) for name in folders}
     alone = next(iter(named)) if len(named) == 1 else None
     production = params.promote.environments.get("production")
     return Serving(params.serve.base or alone, production is not None and production.served_as_verified)

@@ -1,142 +1,163 @@
-"""What an object, or a part of one, may say beside a release, at whatever depth it lies."""
+"""All objects of an environment: one server as the release says, and beside it only kinds that leave it alone. Pure.
 
-import functools
-import re
-from collections.abc import Iterator
+An object that can change the server, start something in its place or take its requests has no place in the same
+folder: admission webhooks and policies, other workloads, jobs, roles, routes, Endpoints. They are not listed one by
+one. What is not in ``_BESIDE`` is refused, so a kind that is not known here is refused too.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from release import overlays, runtimes
-from release.edits import operations
-from release.edits.operations import AROUND, DECIDING, HELD, HOOK, KSERVE_CONTAINER
-from release.overlays import CONTAINER, LABEL, PLACEHOLDER, PREFIX, WEIGHTS
+from release.edits import server
+from release.edits.allowed import keys, shown
+from release.edits.server import SELECTED
+from release.overlays import LABEL
 
-_SERVERS = (CONTAINER, KSERVE_CONTAINER)
-_OF_THE_BASE = (
-    ("Deployment", "apps/v1"), ("Service", "v1"), ("PodDisruptionBudget", "policy/v1"),
-    ("NetworkPolicy", "networking.k8s.io/v1"),
-)  # fmt: skip
-_PINNED = re.compile(r"[^\s@]+@sha256:[0-9a-f]{64}")
-_LISTS = {"containers", "initContainers", "volumes", "model"}
+_METADATA = {"name", "namespace", "labels", "annotations"}
+_SERVICE = {
+    "selector", "ports", "type", "clusterIP", "sessionAffinity", "sessionAffinityConfig", "ipFamilies",
+    "ipFamilyPolicy", "internalTrafficPolicy", "externalTrafficPolicy", "loadBalancerClass", "loadBalancerSourceRanges",
+    "allocateLoadBalancerNodePorts", "trafficDistribution",
+}  # fmt: skip
 
 
-def is_of_the_base(value: Any) -> bool:
-    """One of the objects that carry the server's label, under the name that each can have once."""
-    if not isinstance(value, dict) or (value.get("kind"), value.get("apiVersion")) not in _OF_THE_BASE:
+def gaps(
+    objects: Sequence[Mapping[str, Any]], patch: Mapping[str, Any], namespace: str, image: str | None
+) -> list[str]:
+    """What is wrong with ``objects``, all that an environment builds to; one line for each.
+
+    ``patch`` is the release (release/deployment/server.yaml). ``namespace`` and ``image`` are what the environment
+    names: ``image`` runs where weights come alone.
+    """
+    servers = [item for item in objects if _is_server(item)]
+    if len(servers) != 1:
+        there = ", ".join(map(_called, servers)) or "none"
+        return [f"one Deployment or InferenceService is to run the release, there is {there}"]
+    (item,) = servers
+    found = [f"{_called(each)}: {gap}" for each in objects for gap in _of_any(each, namespace)]
+    found += [f"{_called(item)}: {gap}" for gap in server.gaps(item, patch, image)]
+    for each in objects:
+        if rule := _BESIDE.get(_kind(each)):
+            found += [f"{_called(each)}: {gap}" for gap in rule(each, item)]
+    return [*found, *_missing(objects, item)]
+
+
+def _is_server(item: Mapping[str, Any]) -> bool:
+    return _kind(item) in (("apps", "Deployment"), ("serving.kserve.io", "InferenceService"))
+
+
+def _of_any(item: Mapping[str, Any], namespace: str) -> Iterator[str]:
+    """What holds for every object."""
+    if not _is_server(item) and _kind(item) not in _BESIDE:
+        yield f"an environment brings no {_kind(item)[1]}: keep it in a folder of its own (docs/environments.md)"
+        return
+    metadata = item.get("metadata")
+    metadata = metadata if isinstance(metadata, dict) else {}
+    if metadata.get("namespace") != namespace:
+        yield f"metadata.namespace: is {shown(metadata.get('namespace'))}, the environment's is {namespace!r}"
+    if more := sorted(metadata.keys() - _METADATA):
+        yield f"metadata: {more[0]}: only {', '.join(sorted(_METADATA))} are allowed"
+    for key in ("labels", "annotations"):
+        if not _is_server(item) and metadata.get(key) and (problem := keys({}, server=False)(metadata[key])):
+            yield f"metadata.{key}: {problem}"
+
+
+def _missing(objects: Sequence[Mapping[str, Any]], item: Mapping[str, Any]) -> Iterator[str]:
+    """What the base brings and no patch may remove. KServe makes its own Service."""
+    policies = [each for each in objects if _kind(each) == ("networking.k8s.io", "NetworkPolicy")]
+    policies = [each for each in policies if _selects(_spec(each).get("podSelector"), item)]
+    if not any("Egress" in (_spec(each).get("policyTypes") or ()) for each in policies):
+        yield f"{_called(item)}: no NetworkPolicy closes its way out: keep the base's"
+    if not any(_spec(each).get("ingress") for each in policies):
+        yield f"{_called(item)}: no NetworkPolicy lets a request in: keep a rule in `ingress`"
+    if item.get("kind") != "Deployment":
+        return
+    if not any(_kind(each) == ("", "Service") for each in objects):
+        yield f"{_called(item)}: no Service leads to it: keep the base's"
+    if not _selects(_spec(item).get("selector"), item):
+        yield f"{_called(item)}: spec.selector: does not select its own pods"
+
+
+def _service(service: Mapping[str, Any], item: Mapping[str, Any]) -> Iterator[str]:
+    spec = _spec(service)
+    selector = spec.get("selector")
+    if not isinstance(selector, dict) or not _selects({"matchLabels": selector}, item) or LABEL not in selector:
+        yield f"spec.selector: is {shown(selector)}: does not select the server, and nothing else"
+    yield from (f"spec.{key}: leads elsewhere than to the server's port" for key in spec if key not in _SERVICE)
+    if spec.get("type") not in (None, "ClusterIP", "NodePort", "LoadBalancer"):
+        yield f"spec.type: {shown(spec.get('type'))}: leads elsewhere than to the server's port"
+    ports = spec.get("ports")
+    for port in ports if isinstance(ports, list) and ports else [None]:
+        if not isinstance(port, dict) or port.get("targetPort") != "http" or port.get("protocol", "TCP") != "TCP":
+            yield f"spec.ports: {shown(port)}: leads elsewhere than to the server's port, http"
+
+
+def _network(policy: Mapping[str, Any], item: Mapping[str, Any]) -> Iterator[str]:
+    """Policies add up: any of them may let more requests in, none may open the way out."""
+    spec = _spec(policy)
+    if spec.get("egress") and _selects(spec.get("podSelector"), item):
+        yield f"spec.egress: {shown(spec['egress'])}: a server sends nothing: its weights are in an image"
+
+
+def _disruption(budget: Mapping[str, Any], item: Mapping[str, Any]) -> Iterator[str]:
+    selector = _spec(budget).get("selector")
+    if not _selects(selector, item):
+        yield f"spec.selector: is {shown(selector)}: does not select the server"
+
+
+def _scaler(scaler: Mapping[str, Any], item: Mapping[str, Any]) -> Iterator[str]:
+    spec = _spec(scaler)
+    name = item["metadata"].get("name")
+    wanted = {"apiVersion": "apps/v1", "kind": "Deployment", "name": name}
+    if spec.get("scaleTargetRef") != wanted or item.get("kind") != "Deployment":
+        yield f"spec.scaleTargetRef: is {shown(spec.get('scaleTargetRef'))}, the server is Deployment {name}"
+    least = spec.get("minReplicas", 1)
+    if type(least) is not int or least < 1:
+        yield f"spec.minReplicas: is {shown(least)}: keep at least 1"
+
+
+def _data(_: Mapping[str, Any], __: Mapping[str, Any]) -> Iterator[str]:
+    """Nothing mounts or reads it in the server, whose volumes and variables are the release's."""
+    yield from ()
+
+
+# By API group and kind, with what each is held to.
+_BESIDE: dict[tuple[str, str], Callable[[Mapping[str, Any], Mapping[str, Any]], Iterator[str]]] = {
+    ("", "Service"): _service,
+    ("networking.k8s.io", "NetworkPolicy"): _network,
+    ("policy", "PodDisruptionBudget"): _disruption,
+    ("autoscaling", "HorizontalPodAutoscaler"): _scaler,
+    # For imagePullSecrets, and whatever people keep beside a server.
+    ("", "ConfigMap"): _data,
+    ("", "Secret"): _data,
+    ("external-secrets.io", "ExternalSecret"): _data,
+    ("bitnami.com", "SealedSecret"): _data,
+    # What is measured of the server, and who is called.
+    ("monitoring.coreos.com", "ServiceMonitor"): _data,
+    ("monitoring.coreos.com", "PodMonitor"): _data,
+    ("monitoring.coreos.com", "PrometheusRule"): _data,
+}
+
+
+def _selects(selector: object, item: Mapping[str, Any]) -> bool:
+    """Whether a selector of labels finds the server's pods; expressions are not read, and find nothing."""
+    if not isinstance(selector, dict) or not selector.keys() <= {"matchLabels"}:
         return False
-    metadata = value.get("metadata")
-    return isinstance(metadata, dict) and metadata.get("name") == CONTAINER and "namespace" not in metadata
+    wanted = selector.get("matchLabels", {})
+    return isinstance(wanted, dict) and wanted.items() <= {**SELECTED, **server.labels(item)}.items()
 
 
-def scan(value: Any, *, copying: bool, based: bool = False, under: str = "") -> Iterator[str]:
-    """Whatever, at any depth, speaks of what the release decides. ``under``: the key that holds ``value``.
-
-    ``copying``: it is of the component that makes KServe's object; ``based``: of an object of the base.
-    """
-    if isinstance(value, list):
-        for each in value:
-            yield from scan(each, copying=copying, based=based, under=under)
-    elif isinstance(value, dict):
-        if isinstance(value.get("op"), str) and "path" in value:
-            yield from operations.gaps(value, copying=copying)
-        yield from _of_object(value, based=based)
-        yield from _of_container(value)
-        yield from _of_mapping(value, copying=copying, based=based, under=under)
-        for key, each in value.items():
-            yield from scan(each, copying=copying, based=based, under=str(key))
+def _kind(item: Mapping[str, Any]) -> tuple[str, str]:
+    group, slash, _ = str(item.get("apiVersion")).partition("/")
+    return (group if slash else "", str(item.get("kind")))
 
 
-def _of_object(value: dict[str, Any], *, based: bool) -> Iterator[str]:
-    kind, spec = value.get("kind"), value.get("spec")
-    if str(kind).endswith("List"):
-        yield f"kind: {kind}: write one object a file"
-    elif kind in ("Endpoints", "EndpointSlice"):
-        yield f"kind: {kind}: the Service finds the server by its label"
-    elif kind == "Service" and isinstance(spec, dict):
-        if not based and {"selector", "ports"} & spec.keys():
-            yield "kind: Service: the base brings the server's; another workload's belongs to another folder"
-        elif based and spec.get("selector") != {LABEL: CONTAINER}:
-            yield f"selector: is of the release: {LABEL}: {CONTAINER}"
+def _spec(item: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = item.get("spec")
+    return found if isinstance(found, dict) else {}
 
 
-def _of_container(value: dict[str, Any]) -> Iterator[str]:
-    """What a container mounts, answers and is asked."""
-    ours = value.get("name") in _SERVERS
-    for mount in listed(value, "volumeMounts"):
-        name = mount.get("name") if isinstance(mount, dict) else None
-        if ours and mount != {"name": "shm", "mountPath": "/dev/shm"}:  # noqa: S108 - of the base
-            yield f"volumeMounts: {name}: the release alone mounts anything in the server"
-        elif not ours and name in _rooms():
-            yield f"volumeMounts: {name}: is a volume of the server"
-    for port in listed(value, "ports"):
-        if isinstance(port, dict) and "containerPort" in port and (port.get("name") == "http" or "hostPort" in port):
-            yield "ports: http is the server's, and no container takes a port of its node"
-    for key, probe in value.items():
-        if ours and str(key).endswith("Probe") and isinstance(probe, dict):
-            asked = {"exec", "tcpSocket", "grpc"} & probe.keys() or probe.get("httpGet", {"port": "http"})
-            if asked != {"port": "http"}:
-                yield f"{key}: what the server is asked comes from its runtime"
-
-
-def _of_mapping(value: dict[str, Any], *, copying: bool, based: bool, under: str) -> Iterator[str]:
-    ours = value.get("name") in _SERVERS
-    for key, each in value.items():
-        if key == "image" and not _may_be_named(value, based=based, under=under):
-            yield f"image: {each!r}: the release brings the server's, and others are named by digest"
-        elif ours and key in DECIDING - {"image"}:
-            yield f"{key}: what the server is started with comes from its runtime"
-        elif key == "storageUri" or str(key).startswith(PREFIX):
-            yield f"{key}: only a promotion writes it"
-        elif each is None or (str(key).startswith("$") and not (copying and _deletes(value))):
-            yield f"{key}: replaces or removes what the release may bring"
-        elif key == "predictor" and isinstance(each, dict) and _LISTS & each.keys():
-            yield f"{key}: replaces whole lists: write a patch of operations (RFC 6902)"
-        elif key == "name" and each == WEIGHTS:
-            yield f"name: {WEIGHTS}: the release brings the weights"
-        elif key == "name" and under == "volumes" and each in _rooms() and not value.keys() <= {"name", "emptyDir"}:
-            yield f"volumes: {each}: is a volume of the server"
-        elif key == LABEL and under != "matchLabels" and not based:
-            yield f"{key}: is how the Service finds the server: nothing else carries it"
-        elif (key in AROUND and each is not False) or (key == "add" and under == "capabilities"):
-            yield f"{key}: leads into the server, or around it"
-        elif _holds(key, each, under):
-            yield f"{key}: a cluster would not follow the next move"
-        elif key == "targetPort" and each != "http":
-            yield f"{key}: {each!r}: the server's port is http"
-
-
-def _deletes(value: dict[str, Any]) -> bool:
-    """Whether it takes away the two objects that KServe makes itself, each as a whole."""
-    whole = value.keys() == {"apiVersion", "kind", "metadata", "$patch"}
-    return whole and value["$patch"] == "delete" and value["kind"] in ("Deployment", "Service")
-
-
-def _may_be_named(container: dict[str, Any], *, based: bool, under: str) -> bool:
-    """Whether people may give ``container`` its image: the server's is the base's alone, and one that cannot exist.
-
-    Where a patch named that one again, ``images`` of the environment would put another in place of the release's.
-    """
-    name, image = container.get("name"), str(container["image"])
-    if based and under == "containers" and name == CONTAINER:
-        return image == PLACEHOLDER
-    other = isinstance(name, str) and name not in _SERVERS
-    return other and _PINNED.fullmatch(image) is not None and not image.startswith(PLACEHOLDER)
-
-
-def _holds(key: str, value: Any, under: str) -> bool:
-    """Whether a cluster, Argo CD or Flux would leave an object as it is: a rollback would then change nothing."""
-    if key == "paused":
-        return under == "spec" and value is not False
-    return key in HELD and (key != HOOK or "Skip" in str(value))
-
-
-@functools.cache
-def _rooms() -> frozenset[str]:
-    """The names of the volumes that a server of any runtime mounts."""
-    known = (overlays.rooms_of(runtimes.load(name)) for name in runtimes.names())
-    return frozenset({"shm", WEIGHTS}.union(*known))
-
-
-def listed(value: dict[str, Any], key: str) -> list[Any]:
-    """The list at ``key``; an empty one where there is none."""
-    found = value.get(key)
-    return found if isinstance(found, list) else []
+def _called(item: Mapping[str, Any]) -> str:
+    metadata = item.get("metadata")
+    name = metadata.get("name") if isinstance(metadata, dict) else None
+    return f"{shown(item.get('kind'))[1:-1]} {shown(name)[1:-1]}"

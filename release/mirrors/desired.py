@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from checks import layout, pointer
-from checks.errors import EvidenceRefused, Refusal
+from checks.errors import EvidenceRefused, MachineRefused, Refusal
 from checks.params import Serve
 from checks.pointer import Pointer
 from release import edits, overlays, runtimes, sections_at
@@ -43,7 +43,8 @@ def read(root: Path, ledger: Ledger, tip: str, environments: Iterable[str]) -> d
         found = ledger.files(tip, layout.ENVIRONMENTS)
     except EvidenceRefused as refused:
         return {name: _unreadable(name, "files", refused) for name in environments}
-    return {name: _environment(name, found, serve) for name in environments}
+    names = tuple(environments)
+    return {name: _environment(name, found, serve, names) for name in names}
 
 
 def drift(environment: str, what: str, git: str, mirror: str) -> Finding:
@@ -53,7 +54,9 @@ def drift(environment: str, what: str, git: str, mirror: str) -> Finding:
     )
 
 
-def _environment(name: str, found: Mapping[Path, bytes], serve: Callable[[str], Serve]) -> Desired:
+def _environment(
+    name: str, found: Mapping[Path, bytes], serve: Callable[[str], Serve], names: tuple[str, ...]
+) -> Desired:
     home = layout.ENVIRONMENTS / name
     namespace = _NAMESPACE.search(found.get(home / "kustomization.yaml", b""))
     spaced = namespace[1].decode() if namespace else None
@@ -74,13 +77,27 @@ def _environment(name: str, found: Mapping[Path, bytes], serve: Callable[[str], 
         return Desired(name, its, None, None, spaced, (drift(name, "evidence", its.evidence, refused.what),))
     built = envelope.statement.predicate.image
     try:
-        wanted = overlays.render(name, its, built, runtimes.load(built.runtime), serve(its.commit))
+        made_of = (name, its, built, runtimes.load(built.runtime), serve(its.commit))
+        wanted = overlays.render(*made_of)
     except Refusal as refused:
         return Desired(name, its, envelope, None, spaced, (drift(name, "release", "is a release", refused.what),))
     gaps = [drift(name, "release", "as a promotion writes it", gap) for gap in overlays.check(name, found, wanted)]
-    theirs = edits.gaps(name, found, alone=overlays.alone(its, built))
-    gaps += [drift(name, "overlay", "leaves the release alone", gap) for gap in theirs]
+    gaps += _overlay(name, found, overlays.checked(*made_of), names, pulled=overlays.unreachable(its) is None)
     return Desired(name, its, envelope, wanted, spaced, tuple(gaps))
+
+
+def _overlay(
+    name: str, found: Mapping[Path, bytes], wanted: Mapping[Path, bytes], names: tuple[str, ...], *, pulled: bool
+) -> list[Finding]:
+    """Where what people wrote changes the release; without kustomize that may not be known."""
+    said = "leaves the release as it is"
+    try:
+        return [drift(name, "overlay", said, gap) for gap in edits.gaps(name, found, wanted, names, pulled=pulled)]
+    except MachineRefused as refused:
+        return [Finding(
+            where="environments", what=f"{name}: overlay", git=said, mirror=refused.what, severity="unreachable",
+            todo=refused.todo,
+        )]  # fmt: skip
 
 
 def _unreadable(name: str, what: str, refused: EvidenceRefused) -> Desired:

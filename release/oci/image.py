@@ -20,6 +20,9 @@ from release.oci.types import CONFIG, LAYER, MANIFEST, Descriptor
 from release.runtimes import Filled, Runtime
 
 OCI = "org.opencontainers.image."
+# What a layer holds, for people. Not OCI's title: oras and others write a blob to a file of that name, and a layer is a
+# tar, which `model.safetensors` is not. Images built before this had it; they are recognised by the second.
+LAYER_NAMES = ("lockstep.layer", f"{OCI}title")
 
 
 class About(NamedTuple):
@@ -101,11 +104,14 @@ def config(about: About, runtime: Runtime, filled: Filled, base: Base | None, ad
     )
 
 
-def manifest(configured: Descriptor, base: Base | None, added: Sequence[Added], labels: dict[str, str]) -> bytes:
-    """The image's manifest: the base's layers, then these."""
+def manifest(
+    configured: Descriptor, base: Base | None, added: Sequence[Added], labels: dict[str, str],
+    named: str = LAYER_NAMES[0],
+) -> bytes:  # fmt: skip
+    """The image's manifest: the base's layers, then these. ``named`` is the annotation of what a layer holds."""
     below = [layer.plain() for layer in base.layers] if base else []
     ours = [
-        {"mediaType": LAYER, "digest": found, "size": size, "annotations": {f"{OCI}title": title}}
+        {"mediaType": LAYER, "digest": found, "size": size, "annotations": {named: title}}
         for found, size, title in added
     ]
     return documents.write(

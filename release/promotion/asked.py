@@ -21,7 +21,7 @@ About = Literal[
     "weights",  # the layers are made of the files of the model
     "layers",  # the image is the base, these layers and this runtime, and nothing else
     "serving",  # it was verified, by a runtime and in a way that count here
-    "edits",  # what people wrote in the environment leaves the release alone
+    "edits",  # with what people wrote, the environment builds to the release and nothing else
     "approvals",  # enough people said yes
     "version",  # it can be called so
 ]

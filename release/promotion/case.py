@@ -181,7 +181,7 @@ def _of_the_move(
         if after is None or found is None:
             answer.skip(_NO_RECORD)
         else:
-            environment.unedited(move.environment, present, after, found.statement.predicate.image, answer)
+            environment.unedited(where, move.environment, present, after, found.statement.predicate.image, answer)
     with asked.asking("approvals") as answer:
         if found is None:
             answer.skip(_NO_EVIDENCE)

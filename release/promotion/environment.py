@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from checks import layout
+from checks.errors import MachineRefused
 from checks.pointer import Pointer
 from checks.serving import ImageReport
 from checks.statement import Statement
@@ -38,6 +39,11 @@ def rendered(root: Path, environment: str, pointer: Pointer, built: ImageReport)
     return overlays.render(environment, pointer, built, runtimes.load(built.runtime), serve)
 
 
+def _checked(site: Site, environment: str, pointer: Pointer, built: ImageReport) -> dict[Path, bytes]:
+    serve = sections_at.serve(site.root, pointer.commit)
+    return overlays.checked(environment, pointer, built, runtimes.load(built.runtime), serve)
+
+
 def intact(site: Site, environment: str, present: Present, answer: Answer) -> None:
     """What a promotion wrote there must be as it wrote it: nobody builds on a tampered environment."""
     if present.pointer is None:
@@ -53,10 +59,39 @@ def intact(site: Site, environment: str, present: Present, answer: Answer) -> No
         answer.lacks(gap, todo)
 
 
-def unedited(environment: str, present: Present, after: Pointer, built: ImageReport, answer: Answer) -> None:
-    """What people wrote there must leave the release alone, or another thing runs than the pointer says."""
-    for gap in edits.gaps(environment, present.files, alone=overlays.alone(after, built)):
-        answer.lacks(gap, "mend that file as docs/environments.md says, and commit that")
+def unedited(
+    site: Site, environment: str, present: Present, after: Pointer, built: ImageReport, answer: Answer
+) -> None:
+    """What people wrote there must leave the release as it is, or another thing runs than the pointer says.
+
+    Raises MachineRefused when kustomize is needed for that and is not installed.
+    """
+    wanted, pulled = _checked(site, environment, after, built), overlays.unreachable(after) is None
+    for gap in edits.gaps(environment, present.files, wanted, site.promote.ordered, pulled=pulled):
+        answer.lacks(gap, "change that file as docs/environments.md says, and commit that")
+
+
+def unedited_since(
+    site: Site, environment: str, present: Present, after: Pointer, built: ImageReport, last: str | None, answer: Answer
+) -> None:
+    """As ``unedited``, for a rollback, which another environment cannot stop and a missing program seldom.
+
+    Where kustomize is needed and is not installed, the files must be those that the move in the commit ``last`` had,
+    since that move built them. Whether another environment has the same namespace is not asked.
+    """
+    wanted = _checked(site, environment, after, built)
+    try:
+        gaps = edits.gaps(environment, present.files, wanted, pulled=overlays.unreachable(after) is None)
+    except MachineRefused as refused:
+        before = site.ledger.files(last, layout.ENVIRONMENTS) if last else {}
+        if edits.theirs(environment, before) != edits.theirs(environment, present.files):
+            raise MachineRefused(
+                f"{refused.what}, nor those of the last move", f"{refused.todo}; or restore the files of that move"
+            ) from refused
+        answer.note = "kustomize is not installed: the files are those that the last move built"
+        return
+    for gap in gaps:
+        answer.lacks(gap, "change that file as docs/environments.md says, and commit that")
 
 
 def stated(present: Present, environment: str) -> Statement:

@@ -128,8 +128,10 @@ def _differences(root: Path, found: There, release: Release, recorded: Recorded,
     added = [Added(one.digest, one.size, other.title) for one, other in zip(report.layers, planned, strict=True)]
     labels = images.annotations(about, params, runtime, base)
     config = images.config(about, runtime, filled, base, added, labels)
-    manifest = images.manifest(images.described(config), base, added, labels)
-    if digest.of_bytes(manifest) == report.image:
+    manifest, *older = (
+        images.manifest(images.described(config), base, added, labels, name) for name in images.LAYER_NAMES
+    )
+    if report.image in map(digest.of_bytes, (manifest, *older)):
         return
     one = _fields(found.config, found.manifest.model_dump(mode="json", by_alias=True, exclude_none=True))
     other = _fields(json.loads(config), json.loads(manifest))

@@ -15,7 +15,7 @@ from checks.pointer import Served
 from checks.serving import ImageReport, ServingReport
 from checks.signers import Signers
 from checks.statement import Release
-from release.edits import server
+from release.edits import named_server
 from release.promotion.asked import Answer
 from release.signing import verification
 
@@ -87,7 +87,7 @@ def otherwise(image: ImageReport, serving: ServingReport, named: str | None) -> 
 
 def now(release: Release, environment: str, files: Mapping[Path, bytes]) -> list[str]:
     """``otherwise``, of what the environment names as its ``files`` are."""
-    return otherwise(release.image, release.serving, server.named(environment, files))
+    return otherwise(release.image, release.serving, named_server.named(environment, files))
 
 
 def verifier(release: Release, known: Signers, *, offline: bool = False) -> str:

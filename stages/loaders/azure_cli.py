@@ -24,6 +24,7 @@ from checks.rules import Draft, commands_in, service_of
 from stages.loaders.static_text import line_of, texts_under
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C parser is ten times faster, and optional
+_LARGEST = 4 << 20  # bytes of a file; the longest of Azure CLI has 0.7 MB, and its syntax tree takes 100 times as much
 _FIELD = re.compile(r"^\s*:\w[\w -]*:")  # the next section of a docstring
 _QUOTES = re.compile(rb"\"{3}|'{3}")
 # The last word of a command that says what it does; every other word is "other".
@@ -80,6 +81,11 @@ def load(loader: AzureCli, folder: Path) -> list[Draft]:
     """
     drafts: list[Draft] = []
     for path in sorted(folder.rglob("*.py"), key=lambda p: p.relative_to(folder).as_posix()):
+        if (size := path.stat().st_size) > _LARGEST:
+            raise DataRefused(
+                f"{path.relative_to(folder).as_posix()}: {size} bytes: files of help are at most {_LARGEST} bytes",
+                "point data.uri at azure/cli/command_modules",
+            )
         source = path.read_bytes()
         help_file = path.name == "_help.py"
         if not help_file and b":example:" not in source:

@@ -4,20 +4,27 @@ A row is ``prompt`` and ``reference``, or ``messages``: an optional system turn,
 and the last assistant turn is the reference. CSV means commas and UTF-8. Files may have more columns than params.yaml
 names. A null prompt or reference is empty text, which the rules drop-empty-prompt and drop-empty-reference count; in
 CSV a cell is null when it is empty, and every other cell is text ("NA" is). Any other fault refuses, with file, row
-and column.
+and column. So does a line, cell or Parquet row above LARGEST, before all of it is in memory: no model here reads as
+much, and one missing quote makes a whole file one cell.
 """
 
 import csv
 import json
+import re
+from collections import Counter
 from collections.abc import Iterator
+from itertools import repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from checks.errors import DataRefused
 from checks.params import Columns, Table
 from checks.rows import Message
 from checks.rules import Draft
 
+LARGEST = 1 << 20  # bytes of a line or Parquet row, characters of a CSV cell
+_BATCH = 256  # rows of a Parquet file that are read at once
+_RETURNS = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 _OTHER_MARKS = {";": "semicolons", "\t": "tabs"}  # what part cells where commas should
 _SHOWN = 5  # further bad rows that a refusal lists
 Found = tuple[str, dict[str, Any]]  # path:line (Parquet: path:row), and the row
@@ -79,7 +86,7 @@ def _matching(pattern: str, folder: Path) -> list[Path]:
 
 def _jsonl(path: Path, name: str) -> Iterator[Found]:
     with path.open("rb") as stream:
-        for number, line in enumerate(stream, 1):
+        for number, line in enumerate(_lines(stream, name), 1):
             source = f"{name}:{number}"
             if not line.strip():
                 continue
@@ -94,30 +101,46 @@ def _jsonl(path: Path, name: str) -> Iterator[Found]:
             yield source, row
 
 
+def _lines(stream: BinaryIO, name: str) -> Iterator[bytes]:
+    """The lines of a file, each up to LARGEST; of a longer one nothing is kept but its length."""
+    number = 0
+    while line := stream.readline(LARGEST + 1):
+        number += 1
+        if len(line) > LARGEST:
+            size = len(line)
+            while not line.endswith(b"\n") and (line := stream.readline(LARGEST)):
+                size += len(line)
+            raise _too_large(f"{name}:{number}", f"a line of {size} bytes")
+        yield line
+
+
+def _too_large(source: str, what: str) -> _Bad:
+    return _Bad(f"{source}: {what}: rows are at most {LARGEST} long")
+
+
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     row = dict(pairs)
     if len(row) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"key {next(key for key in keys if keys.count(key) > 1)!r} is written twice")
+        counts = Counter(key for key, _ in pairs)
+        twice = next(key for key, count in counts.items() if count > 1)
+        raise ValueError(f"key {_shown(twice)} is written twice")
     return row
 
 
 def _csv(path: Path, name: str) -> Iterator[Found]:
-    csv.field_size_limit(1 << 30)
+    csv.field_size_limit(LARGEST)
     with path.open("rb") as stream:
-        for number, line in enumerate(stream, 1):
-            try:
-                line.decode()
-            except UnicodeDecodeError as error:
-                raise _Bad(f"{name}:{number}: is not UTF-8 at byte {error.start} of the line") from error
-    with path.open(encoding="utf-8-sig", newline="") as text:
-        reader = csv.reader(text, strict=True)
+        reader = csv.reader(_texts(stream, name), strict=True)
         header: list[str] | None = None
         while True:
             source = f"{name}:{reader.line_num + 1}"  # where the row starts: a quoted cell may hold line ends
             try:
                 cells = next(reader, None)
             except csv.Error as error:
+                if "field limit" in str(error):
+                    raise _too_large(
+                        source, f"a cell of more than {LARGEST} characters, or without its last quote"
+                    ) from error
                 raise _Bad(f"{source}: is not CSV: {error}") from error
             if cells is None:
                 return
@@ -131,11 +154,21 @@ def _csv(path: Path, name: str) -> Iterator[Found]:
                         "means commas and UTF-8"
                     )
                 if len(set(header)) < len(header):
-                    raise _Bad(f"{source}: a column is named twice: {', '.join(header)}")
+                    raise _Bad(f"{source}: a column is named twice: {_shown(header)}")
                 continue
             if len(cells) != len(header):
                 raise _Bad(f"{source}: {len(cells)} cells under {len(header)} columns")
             yield source, {column: cell or None for column, cell in zip(header, cells, strict=True)}
+
+
+def _texts(stream: BinaryIO, name: str) -> Iterator[str]:
+    """The lines of a file as text, as ``open`` gives them with ``newline=""``: a carriage return ends one too."""
+    for number, line in enumerate(_lines(stream, name), 1):
+        try:
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise _Bad(f"{name}:{number}: is not UTF-8 at byte {error.start} of the line") from error
+        yield from _RETURNS.findall(text) if "\r" in text[:-2] else [text]
 
 
 def _parquet(path: Path, name: str) -> Iterator[Found]:
@@ -145,12 +178,32 @@ def _parquet(path: Path, name: str) -> Iterator[Found]:
     number = 0
     try:
         with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches():
-                for row in batch.to_pylist():
-                    number += 1
-                    yield f"{name}:{number}", row
+            _hold_groups(file.metadata, name)
+            for batch in file.iter_batches(batch_size=_BATCH):
+                for part in [batch] if _size(batch) <= LARGEST else map(batch.slice, range(batch.num_rows), repeat(1)):
+                    if part is not batch and (size := _size(part)) > LARGEST:
+                        raise _too_large(f"{name}:{number + 1}", f"a row of {size} bytes")
+                    for row in part.to_pylist():
+                        number += 1
+                        yield f"{name}:{number}", row
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise _Bad(f"{name}: is not Parquet after row {number}: {str(error).splitlines()[0]}") from error
+
+
+def _hold_groups(metadata: Any, name: str) -> None:
+    """Refuse a group of rows that says itself that its rows are too large, before any of it is read."""
+    first = 1
+    for index in range(metadata.num_row_groups):
+        group = metadata.row_group(index)
+        if group.num_rows and group.total_byte_size > LARGEST * group.num_rows:
+            raise _too_large(f"{name}:{first}", f"{group.num_rows} rows of {group.total_byte_size} bytes from here")
+        first += group.num_rows
+
+
+def _size(batch: Any) -> int:
+    """Bytes of a batch of Arrow. A dictionary, which many rows share, is written out."""
+    columns = (each.dictionary_decode() if hasattr(each, "dictionary_decode") else each for each in batch.columns)
+    return sum(each.nbytes for each in columns)
 
 
 _READERS = {".jsonl": _jsonl, ".ndjson": _jsonl, ".csv": _csv, ".parquet": _parquet}
@@ -178,7 +231,7 @@ def _draft(loader: Table, source: str, row: dict[str, Any]) -> Draft:
 
 def _cell(row: dict[str, Any], column: str | None) -> Any:
     if column not in row:
-        raise _Bad(f"has no column {column!r}; it has {', '.join(map(str, row))}")
+        raise _Bad(f"has no column {column!r}; it has {_cut(', '.join(map(str, row)))}")
     return row[column]
 
 
@@ -242,5 +295,8 @@ def _repeated_ids(drafts: list[Draft]) -> Iterator[str]:
 
 
 def _shown(value: Any) -> str:
-    text = ascii(value)
+    return _cut(ascii(value))
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= 80 else f"{text[:77]}…"
