@@ -15,7 +15,7 @@ from checks.errors import EvidenceRefused, PromotionRefused
 from checks.params import Environment, Promote, Serve
 from checks.signers import Signers
 from release import commits, sections_at
-from release.ledger import DEADLINE, Ledger, Move, Tag, missing, naming
+from release.ledger import DEADLINE, Change, Ledger, Move, Tag, missing, naming
 from release.ledger.git import Git, printable
 from release.signing import trust
 
@@ -58,6 +58,11 @@ class Site(NamedTuple):
     def moves(self) -> list[Move]:
         """Those of all environments, as versions and tags count them."""
         return naming(move for name in self.promote.ordered for move in self.ledger.moves(self.tip, name))
+
+    def made(self, change: Change) -> tuple[str, ...]:
+        """The names of the tags of ``change`` that the last commit made, or would make."""
+        lost = {line.split(": ")[0] for line in self.ledger.untagged}
+        return tuple(tag.name for tag in change.tags if f"tag {tag.name}" not in lost)
 
     def lacking_tags(self) -> tuple[Tag, ...]:
         """Tags that moves should have and have not, as after a merged pull request."""
