@@ -40,8 +40,9 @@ class Options(NamedTuple):
     """What is rolled back, and how.
 
     ``why``: for the ledger and the quarantine. ``to``: a release that ran there, by version, digest or image; "none":
-    the environment is emptied; None: the last other one that is not held back. ``check_image``: ask whether it is whole in its place. ``ask``: start it, too,
-    and ask it something. ``dry_run``: ask everything and write nothing. ``target``: as for ``promote``.
+    the environment is emptied; None: the last other one that is not held back. ``check_image``: ask whether it is whole
+    in its place. ``ask``: start it, too, and ask it something. ``dry_run``: ask everything and write nothing.
+    ``target``: as for ``promote``.
     """
 
     why: str

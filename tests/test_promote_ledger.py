@@ -256,20 +256,13 @@ def test_what_is_in_quarantine_is_not_promoted_inside_another_image(root: Path) 
     assert move(root, "staging").done == "moved"
 
 
-@pytest.mark.parametrize(
-    ("text", "cause"),
-    [
-        (None, "quarantine.yaml: was there, and is gone"),
-        ("", "quarantine.yaml at"),
-        ("- image: x\n", "quarantine.yaml at"),
-    ],
-)
-def test_a_quarantine_that_cannot_be_read_holds_everything_back(root: Path, text: str | None, cause: str) -> None:
+@pytest.mark.parametrize("text", ["", "- image: x\n"])
+def test_a_quarantine_that_cannot_be_read_holds_everything_back(root: Path, text: str) -> None:
     held(root)
     quarantines.release(root, "v0.2.0", "the French was a joke")
-    (remove(layout.QUARANTINE) if text is None else write(layout.QUARANTINE, text))(root)
+    write(layout.QUARANTINE, text)(root)
     keep(root, "by hand")
-    refused(root, cause)
+    refused(root, "quarantine.yaml at")
 
 
 # Approvals

@@ -20,7 +20,7 @@ _TRIES = 5
 
 def move(where: Place, wanted: Wanted, environments: Sequence[str]) -> tuple[str, ...]:
     """Move the branch of this clone, its tags, and the work trees that have it checked out. As ``push.move``."""
-    git, folders = where.git, _checked_out(where) if wanted.moves else []
+    folders = _checked_out(where) if wanted.moves else []
     for folder in folders:
         said = _forward(where, folder, wanted.tip, wanted.made, "-n")
         if said.code != 0:

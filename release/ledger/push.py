@@ -29,7 +29,7 @@ def move(where: Place, wanted: Wanted, environments: Sequence[str]) -> tuple[str
     said, taken = _pushed(where, wanted, environments)
     if said is None:
         return ()
-    cut = said.code is None or any(word in said.err for word in _CUT)
+    cut = not taken and (said.code is None or any(word in said.err for word in _CUT))
     if cut or not wanted.tags:
         todo = (
             "run it again: it finds out if it arrived after all" if cut else "do what the remote asks for, then again"
@@ -55,9 +55,10 @@ def _pushed(where: Place, wanted: Wanted, environments: Sequence[str]) -> tuple[
             *(f"--force-with-lease={name}:{value}" for name, value in expected.items()),
             "--", where.remote, *(f"{values[name]}:{name}" for name in expected),
         )  # fmt: skip
-        taken = _arrived(where, wanted, said, environments)
-        if taken is None:
+        found = _arrived(where, wanted, said, environments)
+        if found is None:
             return None, ()
+        taken = found
         if taken or not any(word in said.err + said.out.decode(errors="replace") for word in _BUSY):
             break
     return said, taken

@@ -141,6 +141,11 @@ def missing(name: str, tags: Tags, moves: Sequence[Move]) -> tuple[Tag, ...]:
 
     A name that is taken is none of them: ``disagreements`` says so.
     """
+    return tuple(tag for tag in _wanted(name, tags, moves) if not _unless(tag, tags)[1])
+
+
+def _wanted(name: str, tags: Tags, moves: Sequence[Move]) -> Iterable[Tag]:
+    """Every tag that these moves should have."""
     wanted = dict[str, Tag]()
     for made in sorted(moves, key=lambda each: each.at):
         its = made.after or _last(moves, made.environment, made.number)
@@ -154,7 +159,7 @@ def missing(name: str, tags: Tags, moves: Sequence[Move]) -> tuple[Tag, ...]:
         version = f"{name}@{its.version}"
         wanted.setdefault(version, Tag(version, _says(name, its), commit))
         wanted[tag] = Tag(tag, _says(name, its, made.environment), commit)
-    return tuple(tag for tag in wanted.values() if not _unless(tag, tags)[1])
+    return wanted.values()
 
 
 def _named(name: str, environment: str, number: int, pointer: Pointer | None) -> str:
@@ -202,6 +207,9 @@ def disagreements(name: str, tags: Tags, moves: Sequence[Move]) -> list[str]:
             lines.append(f"tag {tag}: {_FOREIGN}: {said.environment} made no move {said.number} to {to}")
         elif not _is_of(its, there.commit, tags.get(f"{name}@{its.version}"), made):
             lines.append(f"tag {tag}: {_FOREIGN}: it is not on the commit of {its.version}, where that move went")
+    for tag in _wanted(name, tags, moves):
+        if (other := taken(tag.name, tags)) not in (None, tag.name):
+            lines.append(f"tag {other}: {_FOREIGN}: tag {tag.name} cannot be made beside it")
     return lines + [f"tag {tag.name}: is missing" for tag in missing(name, tags, moves)]
 
 
