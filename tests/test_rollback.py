@@ -6,22 +6,29 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from checks import digest, layout, params_file, pointer, quarantine
 from checks.errors import EvidenceRefused, PromotionRefused, Refusal, RegistryRefused
 from checks.statement import ENVELOPE
 from release import drill as drills
+from release import history as histories
 from release import keys as key_verbs
 from release import quarantine as quarantines
 from release import rollback as verb
+from release.approve import approve
+from release.cli import main
 from release.ledger import disagreements
 from release.oci.layout import Layout
 from release.promotion import site
+from release.reconcile import reconcile
 from release.rollback import Options, RolledBack, rollback
 from release.signing import attach
+from release.status import status
 from tests import ledger_tree
 from tests import promotion_tree as tree
 from tests.build_tree import BaseLayout
+from tests.conftest import REPOSITORY
 from tests.ledger_tree import git, keep, refs
 from tests.promotion_tree import Release, move
 
@@ -56,6 +63,7 @@ def test_it_goes_back_to_what_ran_before_and_holds_the_bad_one_back(root: Path, 
     done = back(root)
     assert done.done == "moved"
     assert (done.before, done.after) == (done.before, runs(root))
+    assert done.after is not None
     assert done.after.image == releases[0].image
     assert "v0.1.0 lies in a folder of one machine: no cluster can pull it" in done.notes
     assert (done.after.version, done.after.evidence) == ("v0.1.0", releases[0].signed.evidence)
@@ -249,7 +257,181 @@ def test_where_nothing_else_ran_there_is_nothing_to_go_back_to(tmp_path: Path) -
     tree.make(root)
     refused(root, "staging runs nothing", "staging")
     move(root, "staging")
-    refused(root, "staging: there is nothing to go back to: nothing else ran there", "staging")
+    told = refused(root, "staging: there is nothing to go back to: nothing else ran there", "staging")
+    assert "to run nothing instead: `lockstep rollback staging --to none --why …`" in told.todo
+
+
+# To nothing
+
+
+@pytest.fixture(scope="module")
+def made_first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Release]:
+    """One release, which runs in staging and in production."""
+    home = tmp_path_factory.mktemp("first") / "work"
+    with pytest.MonkeyPatch.context() as patch:
+        tree.leave_alone(patch)
+        release = tree.make(home)
+        for name in ("staging", "production"):
+            move(home, name)
+    return home, release
+
+
+@pytest.fixture
+def first(made_first: tuple[Path, Release], tmp_path: Path) -> Path:
+    return tree.copy(made_first[0], tmp_path / "first")
+
+
+def files(root: Path, environment: str = "production") -> dict[Path, bytes]:
+    where = site.find(root)
+    return where.ledger.files(where.tip, layout.ENVIRONMENTS / environment)
+
+
+def test_a_first_release_is_withdrawn(first: Path, made_first: tuple[Path, Release]) -> None:
+    """All that its promotion wrote is gone, and the scaffold of this repository is left."""
+    release = made_first[1]
+    planned = back(first, to="none", dry_run=True)
+    assert (planned.done, planned.after, verb.refusal(planned)) == ("planned", None, None)
+    assert "-version: v0.1.0\n" in planned.diff
+    done = back(first, to="none")
+    assert (done.done, done.after, done.tags) == ("moved", None, ("azure-cli-router#production!#2",))
+    assert runs(first) is None
+    assert "staging runs v0.1.0 too" in done.notes
+    scaffold = layout.ENVIRONMENTS / "production"
+    wanted = {path.relative_to(REPOSITORY): path.read_bytes() for path in (REPOSITORY / scaffold).rglob("*.yaml")}
+    assert files(first) == wanted
+    assert git(first, "status", "--porcelain", "--", "release") == ""
+    assert [(entry.image, entry.model, entry.version, entry.why) for entry in quarantines.held(first)] == [
+        (release.digest, release.report.model, "v0.1.0", BAD)
+    ]
+    last = histories.history(first, "production").environments["production"][0]
+    assert (last.kind, last.after, last.why, last.problem, last.number) == ("rollback", None, BAD, "", 2)
+    assert "production#2" in "".join(histories.lines(histories.history(first)))
+    found = status(first)
+    assert found.environments[1].runs is None
+    assert found.contradictions == (f"staging: in quarantine: {BAD}",)
+    assert [finding for finding in reconcile(first).findings if finding.where in ("tags", "environments")] == []
+
+
+def test_an_environment_that_is_emptied_twice_is_emptied_once(first: Path) -> None:
+    back(first, to="none")
+    before = refs(first)
+    assert back(first, to="none", why="and again").done == "already"
+    assert refs(first) == before
+    told = refused(first, "production runs nothing: it was emptied by Ada <ada@example.org>: answers in French")
+    assert "or name the release to go back to: --to" in told.todo
+
+
+def test_what_follows_an_emptied_environment_is_a_promotion_or_a_release_that_ran(first: Path) -> None:
+    back(first, to="none")
+    back(first, "staging", to="none")
+    refused(first, "is in quarantine, by Ada", to="v0.1.0")
+    tree.next_model(first, 77)
+    for name in ("staging", "production"):
+        done = move(first, name)
+        assert (done.done, done.before, done.after and done.after.version) == ("moved", None, "v0.2.0")
+    assert status(first).contradictions == ()
+    quarantines.release(first, "v0.1.0", "a joke")
+    assert back(first, to="v0.1.0").done == "moved"
+
+
+def test_an_approval_of_what_was_withdrawn_is_gone(first: Path) -> None:
+    tree.rewrite(first, layout.PARAMS, lambda plain: plain["promote"]["environments"]["production"].update(approvals=1))
+    approve(first, "production", tree.key(first, "bob"), "yes")
+    back(first, to="none")
+    assert not [path for path in files(first) if layout.APPROVED in path.parts]
+
+
+def test_an_environment_whose_image_and_evidence_are_gone_is_emptied(first: Path) -> None:
+    """It waits for nothing: nothing is to run."""
+    for name in ("models", "data", "reports", ".lockstep"):
+        shutil.rmtree(first / name)
+    (first / layout.ENVIRONMENTS / "production" / layout.EVIDENCE).unlink()
+    keep(first, "by hand")
+    assert back(first, to="none").done == "moved"
+
+
+@pytest.mark.parametrize("text", [None, "model: evil\n"])
+def test_a_pointer_that_was_taken_away_or_broken_by_hand_is_emptied(first: Path, text: str | None) -> None:
+    path = first / layout.ENVIRONMENTS / "production" / layout.POINTER
+    if text is None:
+        path.unlink()
+    else:
+        path.write_text(text)
+    keep(first, "by hand")
+    done = back(first, to="none")
+    assert (done.done, done.held) == ("mended" if text is None else "moved", None)
+    assert {path.name for path in files(first)} == {"kustomization.yaml", "server.yaml"}
+    assert [line for line in status(first).contradictions if line.startswith("production")] == []
+
+
+def test_an_environment_is_emptied_at_its_remote_too(first: Path, tmp_path: Path) -> None:
+    ledger_tree.bare(tmp_path / "origin.git", first)
+    done = back(first, to="none")
+    assert refs(tmp_path / "origin.git")["refs/heads/main"] == done.commit
+    assert "refs/tags/azure-cli-router#production!#2" in refs(tmp_path / "origin.git")
+
+
+def test_a_drill_of_a_first_release_empties_and_fills_again(first: Path) -> None:
+    tree.rewrite(first, layout.PARAMS, lambda plain: plain["promote"]["environments"]["production"].update(approvals=1))
+    before = refs(first)
+    done = drills.drill(first, "production")
+    assert (done.before.version, done.to) == ("v0.1.0", None)
+    assert refs(first) == before
+    shown = CliRunner().invoke(main, ["-C", str(first), "drill", "production"])
+    assert "v0.1.0 to nothing and back" in shown.output
+
+
+# Held back by name
+
+
+def test_what_ran_is_held_back_by_any_of_its_names(first: Path, made_first: tuple[Path, Release]) -> None:
+    release = made_first[1]
+    for name in ("v0.1.0", release.digest, release.image, release.report.model):
+        added = quarantines.add(first, name, BAD)
+        assert (added.entry.image, added.entry.model, added.entry.version) == (
+            release.digest, release.report.model, "v0.1.0",
+        )  # fmt: skip
+        assert added.done == ("held" if name == "v0.1.0" else "already")
+        assert added.runs == ("staging", "production")
+    with pytest.raises(PromotionRefused, match="an entry without a reason"):
+        quarantines.add(first, "v0.1.0", " ")
+    with pytest.raises(
+        EvidenceRefused, match=r"v9\.9\.9: is no version that ran, and no digest; name it by its digest"
+    ):
+        quarantines.add(first, "v9.9.9", BAD)
+
+
+@pytest.mark.parametrize("what", ["image", "model", "place", "unknown"])
+def test_what_never_ran_is_held_back_before_it_does(first: Path, what: str) -> None:
+    release = tree.next_model(first, 78)
+    names = {"image": release.digest, "model": release.report.model, "place": release.image}
+    if what == "unknown":  # another clone built it: git does not say what it is
+        shutil.copy(first / layout.IMAGE_REPORT, first / "kept")
+        (first / layout.IMAGE_REPORT).unlink()
+    added = quarantines.add(first, names.get(what, release.report.model), "leaks a key")
+    assert (added.entry.version, added.runs) == (None, ())
+    if what == "unknown":
+        assert added.entry.image == added.entry.model == release.report.model
+        shutil.move(first / "kept", first / layout.IMAGE_REPORT)
+    with pytest.raises(PromotionRefused) as found:
+        move(first, "staging")
+    told = "\n".join([str(found.value), *found.value.others])
+    assert f"is in quarantine with {added.entry.image}, by Ada <ada@example.org>: leaks a key" in told
+    assert quarantines.release(first, added.entry.image, "it does not").left == ()
+    assert move(first, "staging").done == "moved"
+
+
+def test_the_command_holds_back_and_releases(first: Path) -> None:
+    def run(*args: str) -> tuple[int, str]:
+        done = CliRunner().invoke(main, ["-C", str(first), "quarantine", *args])
+        return done.exit_code, done.output
+
+    code, output = run("v0.1.0", "--why", BAD)
+    assert (code, output.count("runs it: `lockstep rollback")) == (0, 2)
+    assert run()[1].startswith("v0.1.0  ")
+    assert run("v0.1.0")[0] == run("--why", "x")[0] == run("v0.1.0", "--release", "v0.1.0", "--why", "x")[0] == 2
+    assert run("--release", "v0.1.0", "--why", "a joke") == (0, "nothing is held back\n")
+    assert run(f"sha256:{'9' * 64}", "--why", BAD)[1].startswith("-  999999999999  answers in French")
 
 
 def test_without_a_reason_nothing_is_rolled_back_or_released(root: Path) -> None:
