@@ -137,12 +137,17 @@ TAMPERS: dict[str, tuple[Tamper, str, str]] = {
 }  # fmt: skip
 
 
+def held_and_gone(world: World) -> None:
+    hold(world.root, world.new, "bad")
+    removed(layout.QUARANTINE)(world)
+
+
 Wrong = tuple[Tamper, str]
 # Beside TAMPERS: what else is no agreement. Each ends the command with its own code.
 WRONG: dict[str, Wrong] = {
     **{name: (tamper, f"production: production: {what}") for name, (tamper, what, _) in TAMPERS.items()},
     "it runs what is held back": (lambda w: hold(w.root, w.new, "bad"), "staging: in quarantine: bad"),
-    "the quarantine is gone": (lambda w: (hold(w.root, w.new, "bad"), removed(layout.QUARANTINE)(w)), f"{layout.QUARANTINE}: v0.2.0"),
+    "the quarantine is gone": (held_and_gone, f"{layout.QUARANTINE}: v0.2.0"),
     "the quarantine is unreadable": (added(layout.QUARANTINE, "x: 1\n"), f"{layout.QUARANTINE} at "),
     "a commit of the future": (lambda w: future(w), "production: commit "),
     "a tag is missing": (lambda w: git(w.root, "tag", "-d", f"{NAME}#production#1"), f"tag {NAME}#production#1: is missing"),

@@ -207,9 +207,9 @@ def disagreements(name: str, tags: Tags, moves: Sequence[Move]) -> list[str]:
             lines.append(f"tag {tag}: {_FOREIGN}: {said.environment} made no move {said.number} to {to}")
         elif not _is_of(its, there.commit, tags.get(f"{name}@{its.version}"), made):
             lines.append(f"tag {tag}: {_FOREIGN}: it is not on the commit of {its.version}, where that move went")
-    for tag in _wanted(name, tags, moves):
-        if (other := taken(tag.name, tags)) not in (None, tag.name):
-            lines.append(f"tag {other}: {_FOREIGN}: tag {tag.name} cannot be made beside it")
+    for wanted in _wanted(name, tags, moves):
+        if (other := taken(wanted.name, tags)) not in (None, wanted.name):
+            lines.append(f"tag {other}: {_FOREIGN}: tag {wanted.name} cannot be made beside it")
     return lines + [f"tag {tag.name}: is missing" for tag in missing(name, tags, moves)]
 
 
