@@ -71,7 +71,7 @@ def add(root: Path, name: str, why: str, target: str | None = None) -> Added:
     if entries != before.entries or before.gone:
         message = f"hold {entry.version or entry.image[:19]} back\n\n{reason}\n"
         commit = where.ledger.commit(where.tip, Change({layout.QUARANTINE: quarantine.write(entries)}, message))
-    pointers = {each: where.ledger.pointer(where.tip, each) for each in where.promote.ordered}
+    pointers = {each: where.runs(each) for each in where.promote.ordered}
     runs = [each for each, its in pointers.items() if its and quarantine.find((entry,), its.digest, its.model)]
     return Added(
         entry=entry, done="already" if commit == where.tip else "held", commit=commit, runs=tuple(runs), left=entries

@@ -183,9 +183,11 @@ def _emptied(
 
 def _also(where: Site, name: str, bad: Entry | None) -> list[str]:
     """Other environments that run what is held back from now on."""
-    others = {other: where.ledger.pointer(where.tip, other) for other in where.promote.ordered if other != name}
+    others = [other for other in where.promote.ordered if bad and other != name]
     return [
-        f"{other} runs {bad.version} too" for other, its in others.items() if bad and its and its.digest == bad.image
+        f"{other} runs {bad.version} too"
+        for other in others
+        if bad and (its := where.runs(other)) and its.digest == bad.image
     ]
 
 

@@ -181,6 +181,13 @@ def test_a_pointer_that_cannot_be_read_is_rolled_back_too(root: Path) -> None:
     assert where.ledger.moves(where.tip, "production")[0].kind == "rollback"
 
 
+def test_a_broken_pointer_of_another_environment_holds_up_no_rollback(root: Path) -> None:
+    (root / layout.ENVIRONMENTS / "staging" / layout.POINTER).write_text("model: evil\n")
+    keep(root, "by hand")
+    assert back(root).done == "moved"
+    assert quarantines.add(root, "v0.3.0", BAD).runs == ()
+
+
 def test_another_environment_that_runs_the_bad_one_is_told(root: Path) -> None:
     move(root, "production")
     assert "staging runs v0.3.0 too" in back(root).notes

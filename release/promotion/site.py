@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from checks import layout
 from checks.errors import EvidenceRefused, PromotionRefused
 from checks.params import Environment, Promote, Serve
+from checks.pointer import Pointer
 from checks.signers import Signers
 from release import commits, sections_at
 from release.ledger import DEADLINE, Change, Ledger, Move, Tag, missing, naming
@@ -58,6 +59,11 @@ class Site(NamedTuple):
     def moves(self) -> list[Move]:
         """Those of all environments, as versions and tags count them."""
         return naming(move for name in self.promote.ordered for move in self.ledger.moves(self.tip, name))
+
+    def runs(self, environment: str) -> Pointer | None:
+        """What an environment runs, by its last move; None also where its pointer cannot be read."""
+        moves = self.ledger.moves(self.tip, environment)
+        return moves[0].after if moves else None
 
     def made(self, change: Change) -> tuple[str, ...]:
         """The names of the tags of ``change`` that the last commit made, or would make."""
