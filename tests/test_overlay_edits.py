@@ -473,7 +473,7 @@ def test_the_server_of_weights_that_come_alone_is_pinned_and_started_as_its_runt
 def test_a_server_where_nothing_was_promoted_and_a_second_one_are_gaps() -> None:
     items = promoted("staging", "tgi", "baked", "deployment")
     assert deployed.gaps(items, "staging", overlays.nothing("staging")) == [
-        "Deployment server: nothing has been promoted to staging for a cluster"
+        "Deployment server: by git staging runs nothing in a cluster"
     ]
     (item,) = [each for each in items if each["kind"] == "Deployment"]
     second = copy.deepcopy(item) | {"metadata": item["metadata"] | {"name": "second"}}
