@@ -133,6 +133,7 @@ def test_an_environment_that_was_emptied_loses_its_aliases(world: World, databas
     found = reconcile(world.root, fix=True)
     assert {(each.what, each.git, each.fixed) for each in found.findings} == {
         ("alias production", "nothing runs there", True), ("alias champion", "nothing runs there", True),
+        (f"tag {NAME}#production!#2", "a move made it", True),
     }  # fmt: skip
 
 
