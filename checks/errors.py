@@ -121,3 +121,9 @@ class Drifted(Refusal):
     """What mirrors git says something else, or cannot be asked."""
 
     exit_code = 18
+
+
+class Contradicted(Refusal):
+    """What git says of the environments contradicts itself, or an environment runs what is held back."""
+
+    exit_code = 19

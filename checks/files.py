@@ -21,7 +21,20 @@ LONGEST = 16 << 20  # bytes of a line of rows; prepare takes rows of 1 MB
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Write to a temporary file beside ``path``; it takes the name only when the block ends well."""
+    """Write to a temporary file beside ``path``; it takes the name only when the block ends well.
+
+    An OSError that names no file, as that of a full disk does, names ``path``.
+    """
+    try:
+        with _replacing(path) as stream:
+            yield stream
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:

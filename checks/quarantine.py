@@ -1,5 +1,7 @@
 """The quarantine: what no promotion may move anywhere until it is released by name. A file beside the environments.
 
+The file shows what is held back. What is held back is decided by its history: release/ledger/held.py.
+
 - image: sha256:…
   model: sha256:…
   version: v1.4.0
@@ -32,14 +34,25 @@ Line = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_print
 class Entry(Record):
     """One release that went wrong: the image, and the weights in it whatever image carries them next.
 
-    ``model`` is None where the fault was the image's alone: what replaced it carries the same weights.
+    ``model`` is None where the fault was the image's alone: what replaced it carries the same weights. ``version`` is
+    None where nothing of that name ever ran; a digest of which git does not say what it is lies in both fields.
     """
 
     image: Digest
     model: Digest | None
-    version: Version
+    version: Version | None
     by: Line
     why: Line
+
+    @property
+    def name(self) -> str:
+        """By which commands find it: the version, or the image's digest."""
+        return self.version or self.image
+
+    @property
+    def shown(self) -> str:
+        """For people: the version and the beginning of the image's digest."""
+        return f"{self.version} ({self.image[:19]}…)" if self.version else f"{self.image[:19]}…"
 
 
 Entries = tuple[Entry, ...]
@@ -104,7 +117,7 @@ def release(entries: Entries, name: str) -> Entries:
     """
     kept = tuple(entry for entry in entries if name not in (entry.image, entry.model, entry.version))
     if len(kept) == len(entries):
-        held = ", ".join(f"{entry.version} ({entry.image[:19]}…)" for entry in entries) or "nothing"
+        held = ", ".join(entry.shown for entry in entries) or "nothing"
         shown = "".join(c if c.isprintable() else "?" for c in name[:100])
         raise EvidenceRefused(f"{shown}: is not in quarantine", f"name what is, by version or whole digest: {held}")
     return kept

@@ -4,7 +4,8 @@ The evidence of one release is about an image and its weights.
 It names by digest all that the release came from, and carries the reports of build and verify whole, so that one signed
 document leads from a running image back to the rows that the weights were trained on. A verification is what
 `lockstep verify` saw of the running model, signed on the machine that saw it; a release carries it as it was signed. An
-approval is one person's word that an image may run in an environment.
+approval is one person's word that an image may run in an environment, a quarantine release that images may be moved
+again.
 """
 
 from typing import Annotated, Final, Literal, Self
@@ -21,6 +22,7 @@ STATEMENT: Final = "https://in-toto.io/Statement/v1"
 PREDICATE: Final = "urn:lockstep:release:v1"
 VERIFICATION: Final = "urn:lockstep:verification:v1"
 APPROVAL: Final = "urn:lockstep:approval:v1"
+QUARANTINE_RELEASE: Final = "urn:lockstep:quarantine-release:v1"
 PAYLOAD = "application/vnd.in-toto+json"  # DSSE's payloadType of a statement
 ENVELOPE = "application/vnd.dsse.envelope.v1+json"  # of the signed statement, as an artifact of its image
 # A directory's digest, as checks.digest defines it: in-toto's sha256 is of a file's bytes.
@@ -140,3 +142,20 @@ class Approval(_InToto):
     subject: Annotated[tuple[Subject, ...], Field(min_length=1, max_length=1)]
     predicate_type: Annotated[Literal["urn:lockstep:approval:v1"], Field(alias="predicateType")] = APPROVAL
     predicate: Approved
+
+
+class Freed(Record):
+    """The predicate of a quarantine release. ``parent``: the commit of the ledger that it was made on, and no other."""
+
+    parent: CommitHash
+    why: Annotated[str, Field(min_length=1, max_length=500, pattern=r"^[^\x00-\x1f\x7f]+$")]
+
+
+class QuarantineRelease(_InToto):
+    """One person's word that the images of some entries are held back no longer."""
+
+    subject: Annotated[tuple[Subject, ...], Field(min_length=1, max_length=1000)]
+    predicate_type: Annotated[Literal["urn:lockstep:quarantine-release:v1"], Field(alias="predicateType")] = (
+        QUARANTINE_RELEASE
+    )
+    predicate: Freed

@@ -33,7 +33,7 @@ def gaps(objects: Sequence[Mapping[str, Any]], environment: str, wanted: Mapping
     if patch is None:
         carrying = [item for item in objects if item in servers or _labels(item).get(LABEL) == CONTAINER]
         found = [item for item in carrying if not any(_made_of(item, each) for each in carrying)]
-        return [f"{_called(item)}: nothing has been promoted to {environment} for a cluster" for item in found]
+        return [f"{_called(item)}: by git {environment} runs nothing in a cluster" for item in found]
     if len(found) != 1:
         there = ", ".join(map(_called, found)) or "none"
         return [f"{environment}: one Deployment or InferenceService is to run the release, there is {there}"]

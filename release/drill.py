@@ -18,8 +18,10 @@ from checks.serving import Seconds
 from release import commits, quarantine, rollback
 from release.ledger import DEADLINE, Ledger
 from release.ledger.git import Git
+from release.ledger.message import NONE
 from release.promotion import site
 from release.promotion.site import Site
+from release.rollback import NothingElse, RolledBack
 
 _WHY = "a drill"
 _T = TypeVar("_T")
@@ -37,7 +39,7 @@ class Drill(Record):
 
     environment: str
     before: Pointer
-    to: Pointer
+    to: Pointer | None  # None: to nothing
     steps: tuple[Step, ...]
     seconds: Seconds
 
@@ -62,7 +64,7 @@ def drill(root: Path, name: str, target: str | None = None) -> Drill:
         raise PromotionRefused(f"{name} runs nothing", f"`lockstep promote {name}` first")
     with tempfile.TemporaryDirectory(prefix="lockstep-drill-") as scratch:
         there = timed("make a scratch clone and remote", lambda: _scratch(where, Path(scratch)))
-        back = timed("roll back", lambda: rollback.move(there, name, rollback.Options(why=_WHY)))
+        back = timed("roll back", lambda: _back(there, name))
         there = _now(there, name, back.after)
         timed("let it out of quarantine", lambda: quarantine.free(there, before.version, _WHY))
         there = there._replace(tip=there.ledger.tip())
@@ -72,6 +74,13 @@ def drill(root: Path, name: str, target: str | None = None) -> Drill:
     return Drill(
         environment=name, before=before, to=back.after, steps=tuple(steps), seconds=time.perf_counter() - began
     )
+
+
+def _back(there: Site, name: str) -> RolledBack:
+    try:
+        return rollback.move(there, name, rollback.Options(why=_WHY))
+    except NothingElse:
+        return rollback.move(there, name, rollback.Options(why=_WHY, to=NONE))
 
 
 def _scratch(where: Site, folder: Path) -> Site:
@@ -90,15 +99,18 @@ def _scratch(where: Site, folder: Path) -> Site:
     inside = commits.prefix(where.root) if where.promote.repository is None else Path()
     (clone / inside).mkdir(parents=True, exist_ok=True)
     ledger = Ledger.open(clone / inside, where.promote.model_copy(update={"repository": None}))
-    return where._replace(ledger=ledger, tip=ledger.tip())
+    nobody = {key: rule.model_copy(update={"approvals": 0}) for key, rule in where.promote.environments.items()}
+    asking = where.promote.model_copy(update={"environments": nobody})  # a rehearsal asks nobody for a signature
+    return where._replace(promote=asking, ledger=ledger, tip=ledger.tip())
 
 
-def _now(there: Site, name: str, wanted: Pointer) -> Site:
+def _now(there: Site, name: str, wanted: Pointer | None) -> Site:
     """The site after a move, which the scratch remote must show."""
     tip = there.ledger.tip()
     if (found := there.ledger.pointer(tip, name)) != wanted:
         shown = found.version if found else "nothing"
         raise EvidenceRefused(
-            f"the drill: {name} runs {shown} after a move to {wanted.version}", "report this as a bug"
+            f"the drill: {name} runs {shown} after a move to {wanted.version if wanted else 'nothing'}",
+            "report this as a bug",
         )
     return there._replace(tip=tip)

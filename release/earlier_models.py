@@ -21,6 +21,7 @@ from release import commits, sections_at
 from release.ledger import Ledger, Move
 from release.ledger.git import Git
 from release.ledger.moves import history
+from release.ledger.walk import walk
 
 _ENVIRONMENT = "production"
 PRODUCTION = layout.ENVIRONMENTS / _ENVIRONMENT / layout.POINTER
@@ -187,7 +188,8 @@ def _production(root: Path, where: Place) -> _Production:
     rules = _rules(root, where)
     if rules is None or _is_here(root, where, rules):
         path = f"{commits.prefix(root).as_posix()}/{PRODUCTION}".removeprefix("./")
-        moves = history(Git(root, None), where.tip, {_ENVIRONMENT: path})[_ENVIRONMENT][::-1]
+        git = Git(root, None)
+        moves = history(git, walk(git, where.tip, [path]), {_ENVIRONMENT: path})[_ENVIRONMENT][::-1]
         text, shown = commits.read(root, where.tip, PRODUCTION), f"{PRODUCTION} at {where.tip[:12]}"
         return _Production(None if text is None else _Ran(pointers.parse(text, shown), shown), moves)
     ledger = Ledger.open(root, rules)

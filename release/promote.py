@@ -80,7 +80,8 @@ def promote(root: Path, name: str, options: Options | None = None) -> Promoted:
     found = case.ask(where, Move(name, where.rule(name), image, options.why, options.version, options.bump))
     made = found.change or Change({}, "")
     local = overlays.unreachable(found.after) if found.after else None
-    notes = (*found.others, *([local] if local else []))
+    untagged = change.untagged(where, name, found.after) if found.change else []
+    notes = (*found.others, *([local] if local else []), *untagged)
     result = Promoted(
         environment=name, done="planned", before=found.present.pointer, after=found.after, commit=None,
         tags=tuple(tag.name for tag in made.tags), checks=found.checks, notes=notes, url=None,
@@ -98,8 +99,8 @@ def promote(root: Path, name: str, options: Options | None = None) -> Promoted:
         done = {"done": "proposed", "commit": commit, "url": url, "tags": ()}
     else:
         commit = where.ledger.commit(where.tip, made)
-        late = follow.follow(where, name, found.after, found.released.statement)
-        done = {"done": "moved", "commit": commit, "notes": (*result.notes, *late)}
+        late = (*where.ledger.untagged, *follow.follow(where, name, found.after, found.released.statement))
+        done = {"done": "moved", "commit": commit, "notes": (*result.notes, *late), "tags": where.made(made)}
     return result.model_copy(update={**done, "seconds": time.perf_counter() - began})
 
 
@@ -124,10 +125,10 @@ def _again(where: Site, name: str, options: Options, began: float) -> Promoted:
     commit, notes = where.tip, [gap.what for gap in answer.gaps]
     if not options.dry_run:
         commit = where.ledger.commit(where.tip, made)
-        notes += follow.follow(where, name, runs, statement)
+        notes += [*where.ledger.untagged, *follow.follow(where, name, runs, statement)]
     return Promoted(
         environment=name, done="planned" if options.dry_run else "mended" if answer.gaps else "already", before=runs,
-        after=runs, commit=commit, tags=tuple(tag.name for tag in made.tags), checks=(), notes=tuple(notes), url=None,
+        after=runs, commit=commit, tags=where.made(made), checks=(), notes=tuple(notes), url=None,
         diff=change.diff(present.files, made.files), seconds=time.perf_counter() - began,
     )  # fmt: skip
 

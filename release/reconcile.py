@@ -10,6 +10,7 @@ from pathlib import Path
 from checks import layout, params_file, quarantine
 from checks.errors import Drifted, Refusal
 from checks.params import Params
+from checks.quarantine import Entries
 from checks.rows import Record
 from release.ledger import DEADLINE, Ledger
 from release.mirrors import cluster, compare, desired, mlflow, past, registry, tags
@@ -17,6 +18,7 @@ from release.mirrors.desired import Desired
 from release.mirrors.past import Released
 from release.mirrors.registry import Image
 from release.mirrors.types import Finding, Silent
+from release.promotion import held as quarantined
 
 _MLFLOW = 120.0  # seconds: a new store is made, or a thousand versions
 
@@ -47,6 +49,14 @@ def reconcile(root: Path, fix: bool = False) -> Reconciled:
     tip = ledger.tip()
     found = desired.read(root, ledger, tip, names)
     findings = [finding for each in found.values() for finding in each.findings]
+    held = quarantined.here(root, ledger, tip, params.promote)
+    findings += [
+        Finding(
+            where="environments", what="quarantine", git="what no release freed is held back", mirror=what,
+            severity="drift", todo=todo,
+        )
+        for what, todo in quarantined.contradictions(held)
+    ]  # fmt: skip
     findings += tags.check(ledger, tip, params.serve.name, names, fix)
     known = past.releases(ledger, tip, names)
     not_asked, store = [], mlflow.address(root, params)
@@ -54,7 +64,7 @@ def reconcile(root: Path, fix: bool = False) -> Reconciled:
         not_asked.append(f"MLflow: {store.shown} is not here; --fix makes it")
     else:
         findings += _mlflow(root, params, store, known, found, fix)
-    findings += registry.check(root, _images(ledger, tip, known, found), fix)
+    findings += registry.check(root, _images(ledger, tip, known, found, held.entries), fix)
     where = cluster.current()
     if isinstance(where, str):
         not_asked.append(f"cluster: {where}")
@@ -109,9 +119,8 @@ def _mlflow(
         )]  # fmt: skip
 
 
-def _images(ledger: Ledger, tip: str, known: Released, found: Mapping[str, Desired]) -> list[Image]:
+def _images(ledger: Ledger, tip: str, known: Released, found: Mapping[str, Desired], held: Entries) -> list[Image]:
     """What runs, and what a rollback would go back to: the last other image that is not held back."""
-    held = ledger.quarantine(tip)
     images = [Image(each.pointer, each.envelope, f"{name} runs it") for name, each in found.items() if each.pointer]
     for name, each in found.items():
         earlier = [

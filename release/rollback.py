@@ -4,6 +4,8 @@ It needs a clone and the image's place, nothing else: no weights, no verdict, no
 run was asked when it was promoted; now it is asked that its image is still there, whole, that a signer of today stands
 for it, and that what people wrote in the environment leaves it as it is. Where that needs kustomize and it is not
 installed, files that are still those of the last move count.
+
+``--to none`` empties the environment: it runs nothing, as before its first promotion. That waits for no image.
 """
 
 import time
@@ -20,10 +22,12 @@ from checks.serving import Seconds
 from release import overlays
 from release.ledger import Change, Move
 from release.ledger.git import printable
+from release.ledger.message import NONE
 from release.mirrors import past
 from release.oci import reference
 from release.oci.types import Store
 from release.promotion import answers, asked, change, environment, follow, image, site
+from release.promotion import held as quarantined
 from release.promotion.asked import Answer, Asked, Check
 from release.promotion.environment import Present
 from release.promotion.site import Site
@@ -36,9 +40,10 @@ _LONGEST = 500  # characters of a reason, as the quarantine keeps it
 class Options(NamedTuple):
     """What is rolled back, and how.
 
-    ``why``: for the ledger and the quarantine. ``to``: a release that ran there, by version, digest or image; None: the
-    last other one that is not held back. ``check_image``: ask whether it is whole in its place. ``ask``: start it, too,
-    and ask it something. ``dry_run``: ask everything and write nothing. ``target``: as for ``promote``.
+    ``why``: for the ledger and the quarantine. ``to``: a release that ran there, by version, digest or image; "none":
+    the environment is emptied; None: the last other one that is not held back. ``check_image``: ask whether it is whole
+    in its place. ``ask``: start it, too, and ask it something. ``dry_run``: ask everything and write nothing.
+    ``target``: as for ``promote``.
     """
 
     why: str
@@ -50,12 +55,14 @@ class Options(NamedTuple):
 
 
 class RolledBack(Record):
-    """What became of it. ``held``: what is in quarantine for it. ``already``: it runs that."""
+    """What became of it. ``held``: what is in quarantine for it. ``already``: it runs that. ``mended``: it ran nothing,
+    and files of a release that lay there were taken away.
+    """
 
     environment: str
-    done: Literal["moved", "already", "planned"]
-    before: Pointer | None  # None: what ran cannot be read
-    after: Pointer
+    done: Literal["moved", "already", "mended", "planned"]
+    before: Pointer | None  # None: nothing ran, or what ran cannot be read
+    after: Pointer | None  # None: nothing runs
     held: Entry | None
     commit: str | None  # of the ledger
     tags: tuple[str, ...]
@@ -63,6 +70,10 @@ class RolledBack(Record):
     diff: str
     notes: tuple[str, ...]
     seconds: Seconds
+
+
+class NothingElse(PromotionRefused):
+    """There is no release to go back to; an environment can still be emptied."""
 
 
 class _Goal(NamedTuple):
@@ -83,16 +94,18 @@ def rollback(root: Path, name: str, options: Options) -> RolledBack:
     done = move(where, name, options)
     if done.done == "planned":
         return done
-    envelope = past.envelope(
-        where.ledger.read(done.commit or where.tip, past.path(name)), done.after, str(past.path(name))
-    )
-    late = follow.follow(where, name, done.after, envelope.statement)
+    statement = None
+    if done.after is not None:
+        data = where.ledger.read(done.commit or where.tip, past.path(name))
+        statement = past.envelope(data, done.after, str(past.path(name))).statement
+    late = follow.follow(where, name, done.after, statement)
     return done.model_copy(update={"notes": (*done.notes, *late)})
 
 
 def refusal(rolled: RolledBack) -> Refusal | None:
     """What a dry run found lacking; None when nothing is."""
-    return asked.refusal(f"{rolled.environment} is not rolled back to {rolled.after.version}", rolled.checks)
+    to = rolled.after.version if rolled.after else "nothing"
+    return asked.refusal(f"{rolled.environment} is not rolled back to {to}", rolled.checks)
 
 
 def move(where: Site, name: str, options: Options) -> RolledBack:
@@ -105,7 +118,13 @@ def move(where: Site, name: str, options: Options) -> RolledBack:
     if not why:
         raise PromotionRefused("a rollback without a reason", "say what is wrong with what runs: --why")
     present, notes = _present(where, name)
-    entries = where.ledger.quarantine(where.tip)
+    known = quarantined.read(where)
+    if known.unreadable:
+        raise known.unreadable
+    notes += [what for what, _ in quarantined.contradictions(known)]  # what this writes has all that is held back
+    entries = known.entries
+    if options.to == NONE:
+        return _commit(where, _emptied(where, name, present, entries, why, notes, began), options.dry_run)
     goal = _named(where, name, options.to) if options.to else _last(where, name, present, entries, why)
     if present.pointer and goal.pointer.digest == present.pointer.digest:
         return RolledBack(
@@ -116,9 +135,7 @@ def move(where: Site, name: str, options: Options) -> RolledBack:
     held = entries if bad is None else quarantine.add(entries, bad)
     ran = Asked()
     after, made = _ask(ran, where, name, goal, present, entries, held, options)
-    for other in where.promote.ordered:
-        if other != name and bad and (runs := where.ledger.pointer(where.tip, other)) and runs.digest == bad.image:
-            notes.append(f"{other} runs {bad.version} too")
+    notes += [*_also(where, name, bad), *change.untagged(where, name, after)]
     if local := overlays.unreachable(after):
         notes.append(local)
     rolled = RolledBack(
@@ -126,12 +143,53 @@ def move(where: Site, name: str, options: Options) -> RolledBack:
         tags=tuple(tag.name for tag in made.tags), checks=tuple(ran.checks), notes=tuple(notes),
         diff=change.diff(present.files, made.files), seconds=time.perf_counter() - began,
     )  # fmt: skip
-    if options.dry_run:
+    return _commit(where, (rolled, made), options.dry_run)
+
+
+def _commit(where: Site, planned: tuple[RolledBack, Change], dry_run: bool) -> RolledBack:
+    rolled, made = planned
+    if dry_run or rolled.done == "already":
         return rolled
     if refused := refusal(rolled):
         raise refused
+    began = time.perf_counter()
     commit = where.ledger.commit(where.tip, made)
-    return rolled.model_copy(update={"done": "moved", "commit": commit, "seconds": time.perf_counter() - began})
+    done = "moved" if rolled.done == "planned" else rolled.done
+    return rolled.model_copy(update={
+        "done": done, "commit": commit, "tags": where.made(made), "notes": (*rolled.notes, *where.ledger.untagged),
+        "seconds": rolled.seconds + time.perf_counter() - began,
+    })  # fmt: skip
+
+
+def _emptied(
+    where: Site, name: str, present: Present, entries: Entries, why: str, notes: list[str], began: float
+) -> tuple[RolledBack, Change]:
+    """The environment is as before its first promotion; what it ran is held back. Nothing is asked: nothing runs."""
+    bad = _entry(where, present.pointer, None, why)
+    made = change.empty(where, name, present, why, entries if bad is None else quarantine.add(entries, bad))
+    done: Literal["planned", "already", "mended"] = "planned"
+    if environment.folder(name) / layout.POINTER in present.files:
+        notes = [*notes, *_also(where, name, bad), *change.untagged(where, name, None)]
+    else:
+        left = any(present.files.get(path) not in (None, data) for path, data in made.files.items())
+        done = "mended" if left else "already"
+        made = made._replace(message=f"Write {name} again\n\nIt runs nothing: {why}\n", tags=())
+    rolled = RolledBack(
+        environment=name, done=done, before=present.pointer, after=None, held=bad, commit=None,
+        tags=tuple(tag.name for tag in made.tags), checks=(), notes=tuple(notes),
+        diff="" if done == "already" else change.diff(present.files, made.files), seconds=time.perf_counter() - began,
+    )  # fmt: skip
+    return rolled, made
+
+
+def _also(where: Site, name: str, bad: Entry | None) -> list[str]:
+    """Other environments that run what is held back from now on."""
+    others = [other for other in where.promote.ordered if bad and other != name]
+    return [
+        f"{other} runs {bad.version} too"
+        for other in others
+        if bad and (its := where.runs(other)) and its.digest == bad.image
+    ]
 
 
 def _present(where: Site, name: str) -> tuple[Present, list[str]]:
@@ -170,6 +228,11 @@ def _last(where: Site, name: str, present: Present, entries: Entries, why: str) 
     if not moves:
         raise PromotionRefused(f"{name} runs nothing", f"`lockstep promote {name}`")
     last = moves[0]
+    if last.kind == "rollback" and last.after is None and not last.problem:
+        raise PromotionRefused(
+            f"{name} runs nothing: it was emptied by {last.by}: {last.why}",
+            f"`lockstep promote {name}`, or name the release to go back to: --to",
+        )
     if present.pointer and last.kind == "rollback" and last.after == present.pointer:
         if printable(last.why, _LONGEST) == why:
             return _Goal(present.pointer, last)
@@ -186,8 +249,9 @@ def _last(where: Site, name: str, present: Present, entries: Entries, why: str) 
         which = "all that ran there is in quarantine" if others else "nothing else ran there"
         if hand := next((goal for goal in every if goal.pointer not in {other.pointer for other in others}), None):
             which += f", but for what was moved by hand, such as {hand.pointer.version}, by {hand.move.by}"
-        todo = f"`lockstep promote {name}` another" + (", or name one: --to" if hand else "")
-        raise PromotionRefused(f"{name}: there is nothing to go back to: {which}", todo)
+        todo = f"`lockstep promote {name}` another{', or name one: --to' if hand else ''}; to run nothing instead: "
+        todo += f"`lockstep rollback {name} --to {NONE} --why …`"
+        raise NothingElse(f"{name}: there is nothing to go back to: {which}", todo)
     return free[0]
 
 
@@ -201,11 +265,11 @@ def _named(where: Site, name: str, to: str) -> _Goal:
     raise PromotionRefused(f"{printable(to, 100)}: never ran in {name}", f"name what did, or promote it: {shown}")
 
 
-def _entry(where: Site, bad: Pointer | None, good: Pointer, why: str) -> Entry | None:
+def _entry(where: Site, bad: Pointer | None, good: Pointer | None, why: str) -> Entry | None:
     """What is held back from now on. Where the good image has the same weights, they are not what is wrong."""
     if bad is None:
         return None
-    model = None if bad.model == good.model else bad.model
+    model = None if good and bad.model == good.model else bad.model
     return Entry(image=bad.digest, model=model, version=bad.version, by=site.whoami(where.root), why=why)
 
 
@@ -219,7 +283,7 @@ def _ask(
         if entry := quarantine.find(before, after.digest, after.model):
             answer.lacks(
                 f"{after.version} is in quarantine, by {entry.by}: {entry.why}",
-                f"`lockstep quarantine --release {entry.version} --why …`, or go --to another",
+                f"`lockstep quarantine --release {entry.name} --why …`, or go --to another",
             )
     with ran.asking("image") as answer:
         if options.check_image:

@@ -1,6 +1,7 @@
 """sign: say under a signature what an image is and where it came from, and attach that to the image."""
 
 import contextlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -146,6 +147,20 @@ def approved(data: bytes, known: Signers, environment: str, image: str) -> str:
     found = trust.verify(data, known, "approve", "the approval")
     statement.parse_approval(found.payload, environment, image)
     return found.signer
+
+
+def free(root: Path, key: Path, images: Iterable[str], parent: str, why: str, target: str | None = None) -> bytes:
+    """The signed word of the owner of ``key`` that ``images`` leave the quarantine by the commit after ``parent``.
+
+    Raises EvidenceRefused when the key is none, or its owner may not approve.
+    """
+    may_approve(root, key, target)
+    return dsse.sign(statement.free(images, parent, why), PAYLOAD, keys.load(key))
+
+
+def may_approve(root: Path, key: Path, target: str | None = None) -> str:
+    """The name of the owner of ``key``. Raises EvidenceRefused when the key is none, or its owner may not approve."""
+    return trust.owner(keys.load(key), trust.known(root, target), "approve")
 
 
 def _holds(store: Store, subject: Descriptor, image: ImageReport) -> None:

@@ -1,5 +1,7 @@
 """status: what runs where, since when, by whom, whether git contradicts itself about it, and what would be next.
 
+What contradicts is a line that begins with "!". Where there is one, the command ends with an exit code of its own.
+
 Asks git alone, so that it answers at once: `lockstep reconcile` asks the mirrors outside git.
 """
 
@@ -11,7 +13,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from checks import layout, params_file, quarantine
-from checks.errors import EvidenceRefused, MachineRefused
+from checks.errors import Contradicted, EvidenceRefused, MachineRefused, Refusal
 from checks.params import Environment, Params
 from checks.pointer import Pointer
 from checks.rows import Record
@@ -22,6 +24,7 @@ from release.ledger.git import Git
 from release.mirrors import desired, past, tags, verified
 from release.mirrors.desired import Desired
 from release.mirrors.types import Finding
+from release.promotion import held as quarantined
 from release.signing import trust
 
 _R = TypeVar("_R", Verdict, ImageReport)
@@ -67,26 +70,32 @@ class State(Record):
 
 
 class Status(Record):
-    """All environments as of the commit ``tip`` of ``branch``. ``tags``: those that say other than the moves."""
+    """All environments as of the commit ``tip`` of ``branch``.
+
+    ``tags``: those that say other than the moves. ``quarantine``: where its file says other than its history.
+    ``contradictions``: all that is wrong, a line each: of the environments, of the quarantine, of the tags.
+    """
 
     branch: str
     tip: str
     environments: tuple[State, ...]
+    quarantine: tuple[str, ...]
     tags: tuple[str, ...]
+    contradictions: tuple[str, ...]
 
 
 def status(root: Path) -> Status:
     """What the environments run.
 
-    Raises RemoteRefused when the remote does not answer, EvidenceRefused when the history or the quarantine cannot be
-    believed.
+    Raises RemoteRefused when the remote does not answer, EvidenceRefused when the history cannot be believed.
     """
     params = params_file.load(root / layout.PARAMS)
     names = params.promote.ordered
     ledger = Ledger.open(root, params.promote)
     tip = ledger.tip()
     found = desired.read(root, ledger, tip, names)
-    held = ledger.quarantine(tip)
+    known = quarantined.here(root, ledger, tip, params.promote)
+    held = known.entries
     moves = {name: ledger.moves(tip, name) for name in names}
     signed = _signed(root, found)
     seen = verified.look(root, ledger, tip, params.promote, found)
@@ -101,7 +110,21 @@ def status(root: Path) -> Status:
         for name in names
     ]  # fmt: skip
     differing = tags.lines(ledger, tip, params.serve.name, names)
-    return Status(branch=ledger.shown, tip=tip, environments=tuple(states), tags=tuple(differing))
+    wrong = [f"{what}; {todo}" for what, todo in quarantined.contradictions(known)]
+    every = [f"{state.environment}: {line}" for state in states for line in _wrong(state)]
+    return Status(
+        branch=ledger.shown, tip=tip, environments=tuple(states), quarantine=tuple(wrong), tags=tuple(differing),
+        contradictions=(*every, *wrong, *differing),
+    )  # fmt: skip
+
+
+def refusal(found: Status) -> Refusal | None:
+    """What a caller is refused for: any contradiction."""
+    if not found.contradictions:
+        return None
+    count = len(found.contradictions)
+    what = f"{found.branch}: {count} contradiction{'s' * (count != 1)}, the first: {found.contradictions[0]}"
+    return Contradicted(what, "docs/promotion.md says what each means; `lockstep history` who made it")
 
 
 def lines(found: Status) -> list[str]:
@@ -123,16 +146,20 @@ def lines(found: Status) -> list[str]:
                 f"{'':<{width}}  image {pointer.image}",
             ]
             told += [f"{'':<{width}}  not verified as it serves: {line}" for line in its.otherwise]
-            if its.quarantined is not None:
-                told.append(f"{'':<{width}}  ! in quarantine: {its.quarantined}")
-            if its.doubt:
-                told.append(f"{'':<{width}}  ! {its.doubt}")
-        told += [f"{'':<{width}}  ! {drift.what}: {drift.mirror}" for drift in state.drift]
+        told += [f"{'':<{width}}  ! {line}" for line in _wrong(state)]
         if state.next is not None:
             what = state.next.version or f"model {state.next.model[7:19]}"
             waits = f": {'; '.join(state.next.waits)}" if state.next.waits else ""
             told.append(f"{'':<{width}}  next: {what} of {state.next.source}{waits}")
-    return told + [f"! {line}" for line in found.tags]
+    return told + [f"! {line}" for line in (*found.quarantine, *found.tags)]
+
+
+def _wrong(state: State) -> list[str]:
+    """What contradicts about one environment."""
+    its = state.runs
+    lines = [] if its is None or its.quarantined is None else [f"in quarantine: {its.quarantined}"]
+    lines += [] if its is None or not its.doubt else [its.doubt]
+    return lines + [f"{drift.what}: {drift.mirror}" for drift in state.drift]
 
 
 def _runs(

@@ -141,7 +141,8 @@ def moved(done: "Promoted | RolledBack") -> str:
         lines += [f"  {mark} {check.about}: {_line(line)}" if line else f"  {mark} {check.about}" for line in told]
     if done.done == "planned" and done.diff:
         lines += ["", done.diff.rstrip(), ""]
-    after = done.after.version if done.after else "nothing that is known"
+    nothing = "nothing that is known" if hasattr(done, "url") else "nothing"  # a rollback may empty an environment
+    after = done.after.version if done.after else nothing
     before = f", it ran {done.before.version}" if done.before and done.done == "moved" else ""
     lines.append(click.style(f"{done.environment} {DONE[done.done].replace('{after}', after)}{before}", bold=True))
     if done.commit:
@@ -153,7 +154,7 @@ def moved(done: "Promoted | RolledBack") -> str:
 
 def held(entries: "Entries") -> list[str]:
     """The quarantine, an entry a line."""
-    return [f"{e.version}  {_short(e.image)}  {_line(e.why)} ({_line(e.by)})" for e in entries] or [
+    return [f"{e.version or '-'}  {_short(e.image)}  {_line(e.why)} ({_line(e.by)})" for e in entries] or [
         "nothing is held back"
     ]
 

@@ -5,10 +5,11 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
-from checks import layout, params_file, refused
+from checks import disk, layout, params_file, refused
 from checks.errors import Refusal
 from checks.params import Params
 
@@ -31,10 +32,18 @@ def run(name: str, stage: Stage) -> None:
         refused.forget(root)
         click.echo(f"{name}: {stage(params_file.load(root / layout.PARAMS), root)}", err=True)
     except Refusal as refusal:
-        lines = [f"{name}: {refusal}", *(f"{name}: {other}" for other in refusal.others)]
-        click.echo("\n".join(lines), err=True)
-        refused.write(root, refused.of(name, refusal, params))
-        sys.exit(refusal.exit_code)
+        _refuse(name, root, refusal, params)
+    except OSError as error:
+        if full := disk.full(error, [root]):
+            _refuse(name, root, full, params)
+        raise
     except KeyboardInterrupt:
         click.echo(f"{name}: interrupted; run the same command again to go on", err=True)
         sys.exit(130)
+
+
+def _refuse(name: str, root: Path, refusal: Refusal, params: str | None) -> NoReturn:
+    lines = [f"{name}: {refusal}", *(f"{name}: {other}" for other in refusal.others)]
+    click.echo("\n".join(lines), err=True)
+    refused.write(root, refused.of(name, refusal, params))
+    sys.exit(refusal.exit_code)

@@ -1,6 +1,5 @@
 """build --push: to a real registry, sent once, tagged last."""
 
-import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -17,7 +16,6 @@ from release.registry.limits import Limit
 from tests import build_tree, oci_check, registry_service
 from tests.build_tree import BaseLayout
 from tests.conftest import as_params, scaled_down
-from tests.kubernetes_tools import REQUIRE
 from tests.registry_service import Registry
 
 SIZE = 3 << 20  # of a shard: several blocks, several requests
@@ -81,10 +79,6 @@ def test_another_tool_does_not_take_a_layer_for_the_file_that_is_in_it(
     root: Path, registry: Registry, tmp_path: Path
 ) -> None:
     """oras writes a layer to a file where an annotation gives a name; a layer of weights is a tar."""
-    if shutil.which("oras") is None:
-        if "oras" in os.environ.get(REQUIRE, "").split(","):
-            pytest.fail(f"{REQUIRE} names oras, and it is not installed")
-        pytest.skip("no oras")
     build(root, Options(push=f"{registry.host}/team/model:named"))
     pulled = tmp_path / "pulled"
     command = ["oras", "pull", "--plain-http", "--output", str(pulled), f"{registry.host}/team/model:named"]

@@ -242,8 +242,7 @@ def test_what_runs_where_nothing_was_promoted_is_drift(cloud: World, kubectl: Pa
     keep(cloud.root, "empty it")
     add(kubectl, "statefulsets", made_by_hand("StatefulSet"))
     assert sorted(each.mirror for each in in_cluster(cloud)) == [
-        f"{name}: nothing has been promoted to production for a cluster"
-        for name in ("Deployment server", "StatefulSet canary")
+        f"{name}: by git production runs nothing in a cluster" for name in ("Deployment server", "StatefulSet canary")
     ]
 
 

@@ -129,6 +129,10 @@ def _actors(*actors: dict[str, object]) -> Callable[[StandIn], None]:
     return lambda api: api.at("/rulesets/42").update(bypass_actors=list(actors))
 
 
+def _tags(**values: object) -> Callable[[StandIn], None]:
+    return lambda api: api.at("/rulesets")[1].update(values)
+
+
 def _protected(api: StandIn) -> None:
     api.at("/branches/main")["protection"]["enabled"] = True
     api.put("/branches/main/protection", {"required_pull_request_reviews": {"require_code_owner_reviews": True}})
@@ -312,6 +316,20 @@ WRONG: list[tuple[str, Callable[[StandIn], None], str, str]] = [
         _actors({"actor_id": 4, "actor_type": "RepositoryRole", "bypass_mode": "always"}),
         "ruleset bypass",
         "everybody who may write",
+    ),
+    ("no ruleset of tags", lambda api: api.put("/rulesets", []), "release tags", "anybody who may push"),
+    ("a ruleset of tags that only looks", _tags(enforcement="evaluate"), "release tags", "anybody who may push"),
+    (
+        "tags may be deleted",
+        lambda api: api.at("/rulesets/43").update(rules=[{"type": "creation"}, {"type": "update"}]),
+        "release tags",
+        "anybody who may push",
+    ),
+    (
+        "the tags of moves alone",
+        lambda api: api.at("/rulesets/43")["conditions"]["ref_name"].update(include=["refs/tags/*#*"]),
+        "release tags",
+        "anybody who may push",
     ),
     ("another default branch", _answer("", default_branch="trunk"), "repository", "not main"),
     (

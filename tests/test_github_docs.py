@@ -90,9 +90,11 @@ def test_the_commands_of_the_first_pull_request_make_what_doctor_asks_for(tmp_pa
         assert f"secret set LOCKSTEP_TOKEN --env {name}" in sent
     for name in ("pipeline", "registry", "staging", "production"):
         assert "secret_access_key" in sent[f"secret set DVC_CONFIG_LOCAL --env {name}"]
-    ruleset = json.loads(sent[f"api {here}/rulesets --input -"])
-    assert ruleset.pop("bypass_actors") == [{"actor_type": "User", "actor_id": 4242, "bypass_mode": "always"}]
-    assert ruleset == json.loads((REPOSITORY / ".github" / "ruleset.json").read_text())
+    rulesets = [line.split("\t")[1] for line in calls.read_text().splitlines() if f"api {here}/rulesets " in line]
+    for text, name in zip(rulesets, ("ruleset.json", "ruleset-tags.json"), strict=True):
+        ruleset = json.loads(text)
+        assert ruleset.pop("bypass_actors") == [{"actor_type": "User", "actor_id": 4242, "bypass_mode": "always"}]
+        assert ruleset == json.loads((REPOSITORY / ".github" / name).read_text())
     found = signers.parse((tmp_path / "release" / "policy" / "signers.yaml").read_text(), "the document")
     assert [(one.name, one.may, str(one.identity).rpartition("/.github/workflows/")[2]) for one in found] == [
         ("ci", ("release",), "release.yml@refs/heads/main"),

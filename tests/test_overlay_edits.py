@@ -15,7 +15,7 @@ from checks import digest, layout
 from checks.errors import MachineRefused
 from release import deployed, edits, overlays, runtimes
 from release.edits import kustomize, objects, shipped, sources
-from tests import kubernetes_tools
+from tests import kubernetes_tools, programs
 from tests.conftest import REPOSITORY
 from tests.overlay_sample import (
     IMAGE,
@@ -500,7 +500,7 @@ def test_what_only_a_promotion_may_say_is_refused_and_seen_in_a_cluster(
     tree: Path, tamper: Callable[[Path], None], of_files: str, of_objects: str | None
 ) -> None:
     tamper(tree)
-    kubernetes_tools.needs_kustomize()
+    programs.require("kustomize")
     found = gaps(tree)
     assert any(re.search(of_files, gap) for gap in found), found
     assert all("\n" not in gap for gap in found)
@@ -541,7 +541,7 @@ FREE: list[Callable[[Path], None]] = [
 
 @pytest.mark.parametrize("change", FREE)
 def test_what_is_the_environments_own_is_no_gap(tree: Path, change: Callable[[Path], None]) -> None:
-    kubernetes_tools.needs_kustomize()
+    programs.require("kustomize")
     change(tree)
     assert gaps(tree) == []
     assert deployed.gaps(kubernetes_tools.build(tree / "staging"), "staging", rendered()) == []
@@ -581,7 +581,7 @@ def test_an_image_in_a_folder_of_one_machine_is_checked_as_one_in_a_registry(tre
     wanted = overlays.checked("staging", there, image(shape=shape), load("tgi"), serve())
     check = functools.partial(edits.gaps, "staging", wanted=wanted, pulled=False)
     assert check(found=lying(tree)) == []
-    kubernetes_tools.needs_kustomize()
+    programs.require("kustomize")
     server(livenessProbe={"exec": {"command": ["sh"]}})(tree)
     (gap,) = check(found=lying(tree))
     assert gap.endswith("server.livenessProbe.exec: is {'command': ['sh']}, the release has none")
@@ -610,7 +610,7 @@ def test_what_is_known_without_a_build_builds_to_the_release(
         context.setattr(kustomize, "PROGRAM", "no-such-program")
         assert gaps(tree, wanted) == []
     read = sources.read("staging", lying(tree) | wanted)
-    kubernetes_tools.needs_kustomize()
+    programs.require("kustomize")
     built = kustomize.build(read.files, layout.ENVIRONMENTS / "staging")
     assert not isinstance(built, str)
     patch = yaml.safe_load(wanted[layout.ENVIRONMENTS / "staging" / overlays.SERVER])
@@ -783,7 +783,7 @@ def test_the_server_of_weights_that_come_alone_is_pinned_and_started_as_its_runt
 def test_a_server_where_nothing_was_promoted_and_a_second_one_are_gaps() -> None:
     items = promoted("staging", "tgi", "baked", "deployment")
     assert deployed.gaps(items, "staging", overlays.nothing("staging")) == [
-        "Deployment server: nothing has been promoted to staging for a cluster"
+        "Deployment server: by git staging runs nothing in a cluster"
     ]
     (item,) = [each for each in items if each["kind"] == "Deployment"]
     second = copy.deepcopy(item) | {"metadata": item["metadata"] | {"name": "second"}}

@@ -12,21 +12,24 @@ import pytest
 from checks import digest, files, layout, params_file, pointer
 from checks.errors import EvidenceRefused, PromotionRefused, Refusal, RegistryRefused
 from checks.serving import ImageReport
+from checks.statement import PAYLOAD
 from release import keys as key_verbs
 from release import quarantine as quarantines
 from release import record
 from release.approve import approve
 from release.build import Options as BuildOptions
 from release.build import build
-from release.ledger import disagreements
+from release.ledger import compose_release, disagreements
 from release.oci.known import state
 from release.oci.layout import Layout
+from release.promote import Promoted
 from release.promotion import approvals, site
 from release.recipe import KNOWN
+from release.reconcile import reconcile
 from release.rollback import Options, RolledBack, rollback
-from release.signing import statement
-from release.status import lines, status
-from tests import overlay_sample, signing_tree
+from release.signing import dsse, keys, statement
+from release.status import lines, refusal, status
+from tests import ledger_tree, overlay_sample, signing_tree
 from tests import promotion_tree as tree
 from tests.build_tree import BaseLayout
 from tests.ledger_tree import git, keep, refs
@@ -39,7 +42,12 @@ PRODUCTION, STAGING = (layout.ENVIRONMENTS / name for name in ("production", "st
 
 
 def back(root: Path, **options: Any) -> RolledBack:
-    return rollback(root, "production", Options(why="answers in French", **options))
+    return rollback(root, "production", Options(**({"why": "answers in French"} | options)))
+
+
+def gone_to(done: RolledBack) -> pointer.Pointer:
+    assert done.after is not None
+    return done.after
 
 
 def as_staging(root: Path) -> None:
@@ -70,7 +78,7 @@ def test_what_a_proposal_made_and_took_back_is_not_rolled_back_to(root: Path, re
     taken_back(root)
     with pytest.raises(PromotionRefused, match=r"v0\.3\.0: never ran in production"):
         back(root, to="v0.3.0")
-    assert back(root).after.image == releases[0].image
+    assert gone_to(back(root)).image == releases[0].image
 
 
 def test_a_proposal_that_takes_back_what_it_made_does_not_hide_a_rollback(root: Path) -> None:
@@ -87,8 +95,8 @@ def test_what_a_hand_moved_is_rolled_back_to_by_name_alone(root: Path, releases:
     as_staging(root)
     git(root, "revert", "--no-edit", "HEAD")
     assert (root / PRODUCTION / layout.POINTER).read_bytes() == before
-    assert back(root, dry_run=True).after.image == releases[0].image
-    assert back(root, dry_run=True, to="v0.3.0").after.image == releases[2].image
+    assert gone_to(back(root, dry_run=True)).image == releases[0].image
+    assert gone_to(back(root, dry_run=True, to="v0.3.0")).image == releases[2].image
 
 
 def test_a_version_of_a_side_branch_is_nobodys(root: Path) -> None:
@@ -127,7 +135,7 @@ def approval(root: Path) -> Path:
 
 
 def back_and_free(root: Path) -> None:
-    quarantines.release(root, "v0.3.0", f"after all: {back(root).commit}")
+    quarantines.release(root, "v0.3.0", f"after all: {back(root).commit}", tree.key(root, "bob"))
 
 
 def again(root: Path, data: bytes) -> str:
@@ -591,3 +599,148 @@ def test_a_memory_that_was_written_by_hand_makes_no_blob_whole(root: Path, relea
     assert "is not there, or not whole" in gaps(root, "production")
     with pytest.raises(RegistryRefused, match="is not there, or not whole"):
         back(root)
+
+
+# The quarantine: a digest is freed by a release alone
+
+
+def reverted(root: Path) -> None:
+    git(root, "revert", "--no-edit", "HEAD")
+
+
+def emptied(root: Path) -> None:
+    (root / layout.QUARANTINE).write_text("[]\n")
+    keep(root, "tidy up")
+
+
+def deleted(root: Path) -> None:
+    (root / layout.QUARANTINE).unlink()
+    keep(root, "tidy up")
+
+
+def picked(root: Path) -> None:
+    """The release of an earlier time, once more."""
+    made = quarantines.release(root, "v0.2.0", "a joke", tree.key(root, "bob")).commit
+    quarantines.add(root, "v0.2.0", "no joke")
+    (root / layout.QUARANTINE).write_text("[]\n")
+    keep(root, git(root, "log", "-1", "--format=%B", made))
+
+
+def released(root: Path, by: str | None = None) -> None:
+    """The message and the parent are as Lockstep writes them; it is signed by nobody who may, or by nobody."""
+    tip = git(root, "rev-parse", "main")
+    (entry,) = quarantines.held(root)
+    signed = None
+    if by:
+        signer = keys.load(tree.key(root, by))
+        signed = dsse.sign(statement.free([entry.image], tip, "a joke"), PAYLOAD, signer)
+    (root / layout.QUARANTINE).write_text("[]\n")
+    keep(root, compose_release([entry.image], "v0.2.0", tip, "a joke", signed))
+
+
+# What somebody who may push does after a rollback of production, where production asks for approvals.
+FREEING: dict[str, Callable[[Path], object]] = {
+    "the entry is deleted": emptied,
+    "the file is deleted": deleted,
+    "an old release is picked": picked,
+    "a release is signed by nobody": released,
+    "a release is signed by a stranger": lambda root: released(root, "mallory"),
+}
+
+
+@pytest.mark.parametrize("name", FREEING)
+def test_what_is_held_back_stays_so_whatever_becomes_of_its_file(root: Path, name: str) -> None:
+    tree.rewrite(root, layout.PARAMS, lambda plain: plain["promote"]["environments"]["production"].update(approvals=1))
+    bad = back(root).before
+    assert bad is not None
+    FREEING[name](root)
+    assert [entry.image for entry in quarantines.held(root)] == [bad.digest]
+    told = gaps(root, "production", image=bad.image)
+    assert "is in quarantine with v0.2.0, by Ada" in told
+    assert "quarantine.yaml: v0.2.0 (sha256:" in told
+    assert "restore it: `lockstep quarantine v0.2.0 --why …`; or free it: `lockstep quarantine --release v0.2.0" in told
+    assert "quarantine.yaml: v0.2.0" in gaps(root, "production"), "nor is anything else promoted until that is settled"
+    with pytest.raises(PromotionRefused, match=r"v0\.2\.0 is in quarantine, by Ada"):
+        back(root, to="v0.2.0", why="after all")
+    found = status(root)
+    assert [line for line in found.contradictions if line.startswith("release/environments/quarantine.yaml: v0.2.0")]
+    refused = refusal(found)
+    assert refused is not None
+    assert refused.exit_code == 19
+    assert any("quarantine" in finding.what for finding in reconcile(root).findings)
+
+
+def test_a_reverted_rollback_brings_the_pointer_back_and_not_the_release(root: Path) -> None:
+    back(root)
+    reverted(root)
+    assert [entry.version for entry in quarantines.held(root)] == ["v0.2.0"]
+    found = status(root)
+    assert "production: in quarantine: answers in French" in found.contradictions
+    assert "removed or changed it" in "".join(found.quarantine)
+
+
+def test_a_rollback_waits_for_no_quarantine_and_writes_back_what_was_taken_out(root: Path) -> None:
+    move(root, "production")
+    quarantines.add(root, "v0.2.0", "answers in Dutch")
+    emptied(root)
+    done = back(root)
+    assert (done.done, done.after and done.after.version) == ("moved", "v0.1.0")
+    assert any("v0.2.0" in note and "still held back" in note for note in done.notes)
+    assert [entry.version for entry in quarantines.held(root)] == ["v0.2.0", "v0.3.0"]
+    assert status(root).quarantine == ()
+
+
+@pytest.mark.parametrize("settle", ["restore", "release"])
+def test_what_was_taken_out_is_restored_or_released(root: Path, settle: str) -> None:
+    back(root)
+    deleted(root)
+    if settle == "restore":
+        assert quarantines.add(root, "v0.2.0", "as it was").done == "held"
+        assert [entry.why for entry in quarantines.held(root)] == ["answers in French"]
+    else:
+        assert quarantines.release(root, "v0.2.0", "a joke").left == ()
+    assert status(root).contradictions == ()
+
+
+def test_a_signed_release_frees_for_good(root: Path) -> None:
+    tree.rewrite(root, layout.PARAMS, lambda plain: plain["promote"]["environments"]["production"].update(approvals=1))
+    back(root)
+    with pytest.raises(EvidenceRefused, match="production asks for approvals, so one who may approve signs a release"):
+        quarantines.release(root, "v0.2.0", "a joke")
+    with pytest.raises(EvidenceRefused, match="this key is not in"):
+        quarantines.release(root, "v0.2.0", "a joke", tree.key(root, "mallory"))
+    freed = quarantines.release(root, "v0.2.0", "a joke", tree.key(root, "bob"))
+    assert freed.signed
+    assert (quarantines.held(root), status(root).contradictions) == ((), ())
+
+
+# A tag is anybody's
+
+NAME = "azure-cli-router"
+
+
+@pytest.mark.parametrize("remote", [False, True])
+@pytest.mark.parametrize(
+    ("verb", "tag"),
+    [
+        ("promote", f"{NAME}#production#3"),
+        ("promote", f"{NAME}@v0.3.0"),
+        ("rollback", f"{NAME}#production#3"),
+        ("rollback", f"{NAME}@v0.1.0"),
+        ("empty", f"{NAME}#production!#3"),
+    ],
+)
+def test_a_squatted_tag_holds_up_no_move_and_is_reported(
+    root: Path, tmp_path: Path, verb: str, tag: str, remote: bool
+) -> None:
+    if remote:
+        ledger_tree.bare(tmp_path / "origin.git", root)
+    home = tmp_path / "origin.git" if remote else root
+    git(home, "tag", "--force", "-a", "-m", "x", tag, "main~1")
+    to = {"to": "none"} if verb == "empty" else {}
+    done: RolledBack | Promoted = move(root, "production") if verb == "promote" else back(root, **to)
+    assert done.done == "moved"
+    assert tag not in done.tags
+    assert any(note.startswith(f"tag {tag}: is not made: ") for note in done.notes)
+    assert any(line.startswith(f"tag {tag}: is foreign, no move made it") for line in status(root).contradictions)
+    assert any(finding.what == f"tag {tag}" for finding in reconcile(root).findings)

@@ -6,24 +6,30 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from checks import digest, layout, params_file, pointer, quarantine
 from checks.errors import EvidenceRefused, MachineRefused, PromotionRefused, Refusal, RegistryRefused
 from checks.statement import ENVELOPE
 from release import drill as drills
+from release import history as histories
 from release import keys as key_verbs
 from release import quarantine as quarantines
 from release import rollback as verb
+from release.approve import approve
+from release.cli import main
 from release.edits import kustomize
 from release.ledger import disagreements
 from release.oci.layout import Layout
 from release.promotion import site
+from release.reconcile import reconcile
 from release.rollback import Options, RolledBack, rollback
 from release.signing import attach
 from release.status import status
-from tests import kubernetes_tools, ledger_tree
+from tests import ledger_tree, programs
 from tests import promotion_tree as tree
 from tests.build_tree import BaseLayout
+from tests.conftest import REPOSITORY
 from tests.ledger_tree import git, keep, refs
 from tests.promotion_tree import Release, move
 
@@ -42,6 +48,11 @@ def runs(root: Path, environment: str = "production") -> pointer.Pointer | None:
     return where.ledger.pointer(where.tip, environment)
 
 
+def gone_to(done: RolledBack) -> pointer.Pointer:
+    assert done.after is not None
+    return done.after
+
+
 def refused(root: Path, cause: str, environment: str = "production", **options: Any) -> Refusal:
     before = refs(root)
     with pytest.raises(Refusal) as found:
@@ -58,11 +69,11 @@ def test_it_goes_back_to_what_ran_before_and_holds_the_bad_one_back(root: Path, 
     done = back(root)
     assert done.done == "moved"
     assert (done.before, done.after) == (done.before, runs(root))
-    assert done.after.image == releases[0].image
+    assert gone_to(done).image == releases[0].image
     assert "v0.1.0 lies in a folder of one machine: no cluster can pull it" in done.notes
-    assert (done.after.version, done.after.evidence) == ("v0.1.0", releases[0].signed.evidence)
+    assert (gone_to(done).version, gone_to(done).evidence) == ("v0.1.0", releases[0].signed.evidence)
     where = site.find(root)
-    assert where.ledger.quarantine(where.tip) == (
+    assert where.ledger.quarantine(where.tip).entries == (
         quarantine.Entry(
             image=releases[1].digest, model=releases[1].report.model, version="v0.2.0", by="Ada <ada@example.org>", why=BAD
         ),
@@ -72,7 +83,7 @@ def test_it_goes_back_to_what_ran_before_and_holds_the_bad_one_back(root: Path, 
     assert "refs/tags/azure-cli-router#production#3" in refs(root)
     assert disagreements(where.name, where.ledger.tags(), where.moves()) == []
     evidence = (root / layout.ENVIRONMENTS / "production" / layout.EVIDENCE).read_bytes()
-    assert digest.of_bytes(evidence) == done.after.evidence
+    assert digest.of_bytes(evidence) == gone_to(done).evidence
     assert git(root, "status", "--porcelain", "--", "release") == ""
 
 
@@ -85,7 +96,7 @@ def edited(root: Path, old: str, new: str) -> None:
 def test_without_kustomize_files_that_the_last_move_built_are_enough_and_others_are_not(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kubernetes_tools.needs_kustomize()
+    programs.require("kustomize")
     edited(root, "memory: 8Gi", "memory: 9Gi")
     move(root, "production")
     with monkeypatch.context() as context:
@@ -126,7 +137,8 @@ def test_what_is_held_back_is_promoted_nowhere_until_it_is_released_by_name(root
     freed = quarantines.release(root, "v0.2.0", "the French was a joke")
     assert [entry.version for entry in freed.entries] == ["v0.2.0"]
     assert quarantines.held(root) == ()
-    assert git(root, "log", "-1", "--format=%B", "main") == "release v0.2.0 from quarantine\n\nthe French was a joke"
+    text = git(root, "log", "-1", "--format=%B", "main")
+    assert text.startswith("release v0.2.0 from quarantine\n\nthe French was a joke\n\nLockstep-Release: sha256:")
     with pytest.raises(EvidenceRefused, match=r"v0.2.0: is not in quarantine"):
         quarantines.release(root, "v0.2.0", "again")
 
@@ -146,18 +158,18 @@ def test_the_same_again_as_after_a_crash_does_not_go_back_twice(root: Path) -> N
 
 def test_a_second_rollback_is_one_that_is_named(root: Path) -> None:
     move(root, "production")
-    assert back(root).after.version == "v0.2.0"
+    assert gone_to(back(root)).version == "v0.2.0"
     refused(
         root, "production was rolled back from v0.3.0 already, by Ada <ada@example.org>: answers in French", why="so"
     )
-    assert back(root, why="this one too", to="v0.1.0").after.version == "v0.1.0"
+    assert gone_to(back(root, why="this one too", to="v0.1.0")).version == "v0.1.0"
     assert [entry.version for entry in quarantines.held(root)] == ["v0.3.0", "v0.2.0"]
 
 
 @pytest.mark.parametrize("name", ["version", "digest", "image"])
 def test_it_goes_to_what_is_named(root: Path, releases: tuple[Release, ...], name: str) -> None:
     named = {"version": "v0.1.0", "digest": releases[0].digest, "image": releases[0].image}[name]
-    assert back(root, to=named).after.image == releases[0].image
+    assert gone_to(back(root, to=named)).image == releases[0].image
 
 
 def test_it_stays_where_it_is_when_that_is_named(root: Path) -> None:
@@ -207,10 +219,17 @@ def test_a_pointer_that_cannot_be_read_is_rolled_back_too(root: Path) -> None:
     path.write_text("model: evil\n")
     keep(root, "by hand")
     done = back(root)
-    assert (done.before, done.held, done.after.version) == (None, None, "v0.2.0")
+    assert (done.before, done.held, gone_to(done).version) == (None, None, "v0.2.0")
     assert len([note for note in done.notes if "is not the lines" in note]) == 1
     where = site.find(root)
     assert where.ledger.moves(where.tip, "production")[0].kind == "rollback"
+
+
+def test_a_broken_pointer_of_another_environment_holds_up_no_rollback(root: Path) -> None:
+    (root / layout.ENVIRONMENTS / "staging" / layout.POINTER).write_text("model: evil\n")
+    keep(root, "by hand")
+    assert back(root).done == "moved"
+    assert quarantines.add(root, "v0.3.0", BAD).runs == ()
 
 
 def test_another_environment_that_runs_the_bad_one_is_told(root: Path) -> None:
@@ -241,7 +260,7 @@ def test_an_image_that_a_build_dropped_is_named(tmp_path: Path, root: Path) -> N
 def test_images_that_environments_run_are_kept_by_later_builds(root: Path, releases: tuple[Release, ...]) -> None:
     """Production ran the second when the third was built."""
     assert move(root, "production").done == "moved"
-    assert back(root).after.image == releases[1].image
+    assert gone_to(back(root)).image == releases[1].image
 
 
 def test_a_signer_who_left_signs_for_nothing_old_either(root: Path) -> None:
@@ -262,8 +281,8 @@ def test_a_release_that_was_signed_again_is_gone_back_to(root: Path, releases: t
     with store.held():
         attach.attach(store, attach.subject(store, releases[0].digest), ENVELOPE, data, "release.json")
     done = back(root)
-    assert done.after.evidence == digest.of_bytes(data)
-    assert done.after.evidence != releases[0].signed.evidence
+    assert gone_to(done).evidence == digest.of_bytes(data)
+    assert gone_to(done).evidence != releases[0].signed.evidence
 
 
 def test_evidence_of_something_else_in_the_past_is_refused(root: Path, releases: tuple[Release, ...]) -> None:
@@ -293,7 +312,181 @@ def test_where_nothing_else_ran_there_is_nothing_to_go_back_to(tmp_path: Path) -
     tree.make(root)
     refused(root, "staging runs nothing", "staging")
     move(root, "staging")
-    refused(root, "staging: there is nothing to go back to: nothing else ran there", "staging")
+    told = refused(root, "staging: there is nothing to go back to: nothing else ran there", "staging")
+    assert "to run nothing instead: `lockstep rollback staging --to none --why …`" in told.todo
+
+
+# To nothing
+
+
+@pytest.fixture(scope="module")
+def made_first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Release]:
+    """One release, which runs in staging and in production."""
+    home = tmp_path_factory.mktemp("first") / "work"
+    with pytest.MonkeyPatch.context() as patch:
+        tree.leave_alone(patch)
+        release = tree.make(home)
+        for name in ("staging", "production"):
+            move(home, name)
+    return home, release
+
+
+@pytest.fixture
+def first(made_first: tuple[Path, Release], tmp_path: Path) -> Path:
+    return tree.copy(made_first[0], tmp_path / "first")
+
+
+def files(root: Path, environment: str = "production") -> dict[Path, bytes]:
+    where = site.find(root)
+    return where.ledger.files(where.tip, layout.ENVIRONMENTS / environment)
+
+
+def test_a_first_release_is_withdrawn(first: Path, made_first: tuple[Path, Release]) -> None:
+    """All that its promotion wrote is gone, and the scaffold of this repository is left."""
+    release = made_first[1]
+    planned = back(first, to="none", dry_run=True)
+    assert (planned.done, planned.after, verb.refusal(planned)) == ("planned", None, None)
+    assert "-version: v0.1.0\n" in planned.diff
+    done = back(first, to="none")
+    assert (done.done, done.after, done.tags) == ("moved", None, ("azure-cli-router#production!#2",))
+    assert runs(first) is None
+    assert "staging runs v0.1.0 too" in done.notes
+    scaffold = layout.ENVIRONMENTS / "production"
+    wanted = {path.relative_to(REPOSITORY): path.read_bytes() for path in (REPOSITORY / scaffold).rglob("*.yaml")}
+    assert files(first) == wanted
+    assert git(first, "status", "--porcelain", "--", "release") == ""
+    assert [(entry.image, entry.model, entry.version, entry.why) for entry in quarantines.held(first)] == [
+        (release.digest, release.report.model, "v0.1.0", BAD)
+    ]
+    last = histories.history(first, "production").environments["production"][0]
+    assert (last.kind, last.after, last.why, last.problem, last.number) == ("rollback", None, BAD, "", 2)
+    assert "production#2" in "".join(histories.lines(histories.history(first)))
+    found = status(first)
+    assert found.environments[1].runs is None
+    assert found.contradictions == (f"staging: in quarantine: {BAD}",)
+    assert [finding for finding in reconcile(first).findings if finding.where in ("tags", "environments")] == []
+
+
+def test_an_environment_that_is_emptied_twice_is_emptied_once(first: Path) -> None:
+    back(first, to="none")
+    before = refs(first)
+    assert back(first, to="none", why="and again").done == "already"
+    assert refs(first) == before
+    told = refused(first, "production runs nothing: it was emptied by Ada <ada@example.org>: answers in French")
+    assert "or name the release to go back to: --to" in told.todo
+
+
+def test_what_follows_an_emptied_environment_is_a_promotion_or_a_release_that_ran(first: Path) -> None:
+    back(first, to="none")
+    back(first, "staging", to="none")
+    refused(first, "is in quarantine, by Ada", to="v0.1.0")
+    tree.next_model(first, 77)
+    for name in ("staging", "production"):
+        done = move(first, name)
+        assert (done.done, done.before, done.after and done.after.version) == ("moved", None, "v0.2.0")
+    assert status(first).contradictions == ()
+    quarantines.release(first, "v0.1.0", "a joke")
+    assert back(first, to="v0.1.0").done == "moved"
+
+
+def test_an_approval_of_what_was_withdrawn_is_gone(first: Path) -> None:
+    tree.rewrite(first, layout.PARAMS, lambda plain: plain["promote"]["environments"]["production"].update(approvals=1))
+    approve(first, "production", tree.key(first, "bob"), "yes")
+    back(first, to="none")
+    assert not [path for path in files(first) if layout.APPROVED in path.parts]
+
+
+def test_an_environment_whose_image_and_evidence_are_gone_is_emptied(first: Path) -> None:
+    """It waits for nothing: nothing is to run."""
+    for name in ("models", "data", "reports", ".lockstep"):
+        shutil.rmtree(first / name)
+    (first / layout.ENVIRONMENTS / "production" / layout.EVIDENCE).unlink()
+    keep(first, "by hand")
+    assert back(first, to="none").done == "moved"
+
+
+@pytest.mark.parametrize("text", [None, "model: evil\n"])
+def test_a_pointer_that_was_taken_away_or_broken_by_hand_is_emptied(first: Path, text: str | None) -> None:
+    path = first / layout.ENVIRONMENTS / "production" / layout.POINTER
+    if text is None:
+        path.unlink()
+    else:
+        path.write_text(text)
+    keep(first, "by hand")
+    done = back(first, to="none")
+    assert (done.done, done.held) == ("mended" if text is None else "moved", None)
+    assert {path.name for path in files(first)} == {"kustomization.yaml", "server.yaml"}
+    assert [line for line in status(first).contradictions if line.startswith("production")] == []
+
+
+def test_an_environment_is_emptied_at_its_remote_too(first: Path, tmp_path: Path) -> None:
+    ledger_tree.bare(tmp_path / "origin.git", first)
+    done = back(first, to="none")
+    assert refs(tmp_path / "origin.git")["refs/heads/main"] == done.commit
+    assert "refs/tags/azure-cli-router#production!#2" in refs(tmp_path / "origin.git")
+
+
+def test_a_drill_of_a_first_release_empties_and_fills_again(first: Path) -> None:
+    tree.rewrite(first, layout.PARAMS, lambda plain: plain["promote"]["environments"]["production"].update(approvals=1))
+    before = refs(first)
+    done = drills.drill(first, "production")
+    assert (done.before.version, done.to) == ("v0.1.0", None)
+    assert refs(first) == before
+    shown = CliRunner().invoke(main, ["-C", str(first), "drill", "production"])
+    assert "v0.1.0 to nothing and back" in shown.output
+
+
+# Held back by name
+
+
+def test_what_ran_is_held_back_by_any_of_its_names(first: Path, made_first: tuple[Path, Release]) -> None:
+    release = made_first[1]
+    for name in ("v0.1.0", release.digest, release.image, release.report.model):
+        added = quarantines.add(first, name, BAD)
+        assert (added.entry.image, added.entry.model, added.entry.version) == (
+            release.digest, release.report.model, "v0.1.0",
+        )  # fmt: skip
+        assert added.done == ("held" if name == "v0.1.0" else "already")
+        assert added.runs == ("staging", "production")
+    with pytest.raises(PromotionRefused, match="an entry without a reason"):
+        quarantines.add(first, "v0.1.0", " ")
+    with pytest.raises(
+        EvidenceRefused, match=r"v9\.9\.9: is no version that ran, and no digest; name it by its digest"
+    ):
+        quarantines.add(first, "v9.9.9", BAD)
+
+
+@pytest.mark.parametrize("what", ["image", "model", "place", "unknown"])
+def test_what_never_ran_is_held_back_before_it_does(first: Path, what: str) -> None:
+    release = tree.next_model(first, 78)
+    names = {"image": release.digest, "model": release.report.model, "place": release.image}
+    if what == "unknown":  # another clone built it: git does not say what it is
+        shutil.copy(first / layout.IMAGE_REPORT, first / "kept")
+        (first / layout.IMAGE_REPORT).unlink()
+    added = quarantines.add(first, names.get(what, release.report.model), "leaks a key")
+    assert (added.entry.version, added.runs) == (None, ())
+    if what == "unknown":
+        assert added.entry.image == added.entry.model == release.report.model
+        shutil.move(first / "kept", first / layout.IMAGE_REPORT)
+    with pytest.raises(PromotionRefused) as found:
+        move(first, "staging")
+    told = "\n".join([str(found.value), *found.value.others])
+    assert f"is in quarantine with {added.entry.image}, by Ada <ada@example.org>: leaks a key" in told
+    assert quarantines.release(first, added.entry.image, "it does not").left == ()
+    assert move(first, "staging").done == "moved"
+
+
+def test_the_command_holds_back_and_releases(first: Path) -> None:
+    def run(*args: str) -> tuple[int, str]:
+        done = CliRunner().invoke(main, ["-C", str(first), "quarantine", *args])
+        return done.exit_code, done.output
+
+    code, output = run("v0.1.0", "--why", BAD)
+    assert (code, output.count("runs it: `lockstep rollback")) == (0, 2)
+    assert run()[1].startswith("v0.1.0  ")
+    assert run("v0.1.0")[0] == run("--why", "x")[0] == run("v0.1.0", "--release", "v0.1.0", "--why", "x")[0] == 2
+    assert run("--release", "v0.1.0", "--why", "a joke") == (0, "nothing is held back\n")
+    assert run(f"sha256:{'9' * 64}", "--why", BAD)[1].startswith("-  999999999999  answers in French")
 
 
 def test_without_a_reason_nothing_is_rolled_back_or_released(root: Path) -> None:
@@ -326,7 +519,7 @@ def test_a_drill_goes_back_and_forward_in_a_scratch_clone_and_leaves_nothing(roo
     before = (refs(root), refs(tmp_path / "origin.git"), git(root, "status", "--porcelain"))
     scratch = {*Path("/tmp").glob("lockstep-drill-*")}
     done = drills.drill(root, "production")
-    assert (done.before.version, done.to.version) == ("v0.2.0", "v0.1.0")
+    assert (done.before.version, done.to and done.to.version) == ("v0.2.0", "v0.1.0")
     assert [step.what for step in done.steps] == [
         "ask the ledger", "make a scratch clone and remote", "roll back", "let it out of quarantine", "move forward again",
     ]  # fmt: skip
@@ -339,7 +532,9 @@ def test_a_drill_without_a_remote_is_one_too(root: Path, tmp_path: Path, monkeyp
     (tmp_path / "gitconfig").write_text("[push]\n\tgpgSign = true\n")  # which a scratch remote would refuse
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
     before = refs(root)
-    assert drills.drill(root, "staging").to.version == "v0.2.0"
+    to = drills.drill(root, "staging").to
+    assert to is not None
+    assert to.version == "v0.2.0"
     assert refs(root) == before
 
 

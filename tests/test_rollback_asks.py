@@ -110,7 +110,7 @@ def test_the_old_image_is_started_in_a_container_and_asked(root: Path) -> None:
     for name in ("models", "data"):
         shutil.rmtree(root / name)
     done = back(root)
-    assert (done.done, done.after.version) == ("moved", GOOD)
+    assert (done.done, done.after and done.after.version) == ("moved", GOOD)
     (asked,) = [check for check in done.checks if check.about == "serving"]
     assert asked.note.startswith("it answered after ")
     assert asked.note.endswith(", as a container")

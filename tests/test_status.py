@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
 from checks import layout, pointer
-from checks.errors import EvidenceRefused, RemoteRefused
+from checks.errors import Contradicted, RemoteRefused
+from release.cli import main
 from release.overlays import SERVER
-from release.status import State, Status, lines, status
+from release.status import State, Status, lines, refusal, status
 from tests import ledger_tree, mirrors_tree
 from tests.ledger_tree import git, keep
 from tests.mirrors_tree import NAME, World, edit, hold, move
@@ -37,6 +39,7 @@ def test_it_says_what_runs_where_since_when_and_by_whom(world: World) -> None:
     assert abs(runs.since.timestamp() - time.time()) < 600
     assert all(state.drift == () for state in found.environments)
     assert found.tags == ()
+    assert (found.contradictions, found.quarantine, refusal(found)) == ((), (), None)
     assert found.tip == git(world.root, "rev-parse", "main")
     assert Status.model_validate_json(found.model_dump_json()) == found
     shown = "\n".join(lines(found))
@@ -134,6 +137,42 @@ TAMPERS: dict[str, tuple[Tamper, str, str]] = {
 }  # fmt: skip
 
 
+def held_and_gone(world: World) -> None:
+    hold(world.root, world.new, "bad")
+    removed(layout.QUARANTINE)(world)
+
+
+Wrong = tuple[Tamper, str]
+# Beside TAMPERS: what else is no agreement. Each ends the command with its own code.
+WRONG: dict[str, Wrong] = {
+    **{name: (tamper, f"production: production: {what}") for name, (tamper, what, _) in TAMPERS.items()},
+    "it runs what is held back": (lambda w: hold(w.root, w.new, "bad"), "staging: in quarantine: bad"),
+    "the quarantine is gone": (held_and_gone, f"{layout.QUARANTINE}: v0.2.0"),
+    "the quarantine is unreadable": (added(layout.QUARANTINE, "x: 1\n"), f"{layout.QUARANTINE} at "),
+    "a commit of the future": (lambda w: future(w), "production: commit "),
+    "a tag is missing": (lambda w: git(w.root, "tag", "-d", f"{NAME}#production#1"), f"tag {NAME}#production#1: is missing"),
+    "a tag is foreign": (lambda w: git(w.root, "tag", f"{NAME}#production#9"), f"tag {NAME}#production#9: is not annotated"),
+}  # fmt: skip
+
+
+def future(world: World) -> None:
+    (world.root / PRODUCTION / layout.POINTER).write_bytes(pointer.write(world.new))
+    keep(world.root, "by hand", {"GIT_COMMITTER_DATE": "4000000000 +0000"})
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_every_contradiction_ends_the_command_with_its_own_code(world: World, name: str) -> None:
+    tamper, words = WRONG[name]
+    tamper(world)
+    shown = CliRunner().invoke(main, ["-C", str(world.root), "status", "--json"])
+    assert shown.exit_code == Contradicted.exit_code == 19
+    found = Status.model_validate_json(shown.stdout)
+    assert any(line.startswith(words) for line in found.contradictions), found.contradictions
+    marked = [line.strip() for line in lines(found) if line.strip().startswith("! ")]
+    assert len(marked) == len(found.contradictions), "each is a line on the screen, and nothing else is"
+    assert shown.stderr.startswith(f"lockstep: main: {len(marked)} contradiction")
+
+
 @pytest.mark.parametrize("name", TAMPERS)
 def test_what_git_contradicts_itself_about_is_drift(world: World, name: str) -> None:
     tamper, what, words = TAMPERS[name]
@@ -195,12 +234,7 @@ def test_the_work_tree_decides_nothing_of_what_runs(world: World) -> None:
     assert of(world.root, "production").runs is not None
 
 
-def test_a_remote_that_does_not_answer_and_a_quarantine_that_is_gone_are_refused(world: World) -> None:
-    hold(world.root, world.new, "bad")
-    (world.root / layout.QUARANTINE).unlink()
-    keep(world.root, "by hand")
-    with pytest.raises(EvidenceRefused, match="was there, and is gone"):
-        status(world.root)
+def test_a_remote_that_does_not_answer_is_refused(world: World) -> None:
     git(world.root, "remote", "add", "origin", os.devnull)
     with pytest.raises(RemoteRefused, match="main of origin"):
         status(world.root)

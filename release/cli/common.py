@@ -4,29 +4,43 @@ import functools
 import json
 import sys
 from collections.abc import Callable
-from typing import ParamSpec
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn, ParamSpec
 
 import click
+
+if TYPE_CHECKING:
+    from checks.errors import Refusal
 
 P = ParamSpec("P")
 
 
 def refusing(command: Callable[P, None]) -> Callable[P, None]:
-    """Turn a Refusal into its lines on standard error and its exit code."""
+    """Turn a Refusal, and a full disk, into its lines on standard error and its exit code."""
 
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
+        from checks import disk
         from checks.errors import Refusal
-        from release.printed import printed
 
         try:
             command(*args, **kwargs)
         except Refusal as refusal:
-            for line in (str(refusal), *refusal.others):
-                click.secho(f"lockstep: {printed(line)}", err=True, fg="red")
-            sys.exit(refusal.exit_code)
+            _end(refusal)
+        except OSError as error:
+            if refused := disk.full(error, [arg for arg in args if isinstance(arg, Path)]):
+                _end(refused)
+            raise
 
     return wrapped
+
+
+def _end(refusal: "Refusal") -> NoReturn:
+    from release.printed import printed
+
+    for line in (str(refusal), *refusal.others):
+        click.secho(f"lockstep: {printed(line)}", err=True, fg="red")
+    sys.exit(refusal.exit_code)
 
 
 def to_json(value: object) -> str:

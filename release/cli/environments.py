@@ -67,7 +67,9 @@ def promote(
 @click.argument("environment")
 @click.option("--why", required=True, metavar="TEXT", help="What was wrong: for the history and the quarantine.")
 @click.option(
-    "--to", metavar="RELEASE", help="A version, digest or image that ran there; else the last other good one."
+    "--to",
+    metavar="RELEASE",
+    help="A version, digest or image that ran there, or none: run nothing. Default: the last other good one.",
 )
 @click.option("--ask", is_flag=True, help="Start the old image, too, and ask it something.")
 @click.option("--dry-run", is_flag=True, help="Ask everything, show the change, write nothing.")
@@ -78,7 +80,7 @@ def promote(
 def rollback(
     root: Path, environment: str, why: str, to: str | None, ask: bool, dry_run: bool, target: str | None, as_json: bool
 ) -> None:
-    """Move ENVIRONMENT back to a release that ran there, and quarantine what it ran."""
+    """Move ENVIRONMENT back to a release that ran there, or to nothing (--to none), and quarantine what it ran."""
     from release import rollback as verb
 
     done = verb.rollback(root, environment, verb.Options(why=why, to=to, ask=ask, dry_run=dry_run, target=target))
@@ -111,23 +113,46 @@ def approve(
 
 
 @click.command()
+@click.argument("name", required=False)
 @click.option("--release", metavar="RELEASE", help="Let this version, image or model move again.")
-@click.option("--why", metavar="TEXT", help="Why it may.")
+@click.option("--why", metavar="TEXT", help="What is wrong with it, or why it may move again.")
+@KEY
 @TARGET
 @JSON
 @click.pass_obj
 @refusing
-def quarantine(root: Path, release: str | None, why: str | None, target: str | None, as_json: bool) -> None:
-    """List what no promotion moves anywhere, or release one by name."""
+def quarantine(
+    root: Path,
+    name: str | None,
+    release: str | None,
+    why: str | None,
+    key: Path | None,
+    target: str | None,
+    as_json: bool,
+) -> None:
+    """List what no promotion moves anywhere; add NAME (a version, or the digest of an image or model); or release one.
+
+    A release is signed where an environment asks for approvals, by one who may approve.
+    """
     from release import quarantine as verb
 
-    if (release is None) != (why is None):
-        raise click.UsageError("--release and --why go together")
-    left = verb.held(root, target) if release is None or why is None else verb.release(root, release, why, target).left
+    if name is not None and release is not None:
+        raise click.UsageError("NAME is held back and --release lets one go: give one of them")
+    if (name is None and release is None) != (why is None):
+        raise click.UsageError("NAME or --release goes together with --why")
+    notes = list[str]()
+    if name is not None and why is not None:
+        added = verb.add(root, name, why, target)
+        left = added.left
+        notes = [f"note: {each} runs it: `lockstep rollback {each} --why …`" for each in added.runs]
+    elif release is not None and why is not None:
+        left = verb.release(root, release, why, key, target).left
+    else:
+        left = verb.held(root, target)
     if as_json:
         click.echo(to_json([entry.model_dump(mode="json") for entry in left]))
         return
-    click.echo("\n".join(tables.held(left)))
+    click.echo("\n".join([*tables.held(left), *notes]))
 
 
 @click.command()
@@ -146,7 +171,8 @@ def drill(root: Path, environment: str, target: str | None, as_json: bool) -> No
         return
     for step in done.steps:
         click.echo(f"{step.seconds:7.2f} s  {step.what}")
-    click.echo(f"{done.seconds:7.2f} s  in all: {done.before.version} to {done.to.version} and back")
+    to = done.to.version if done.to else "nothing"
+    click.echo(f"{done.seconds:7.2f} s  in all: {done.before.version} to {to} and back")
 
 
 @click.command()
@@ -154,11 +180,16 @@ def drill(root: Path, environment: str, target: str | None, as_json: bool) -> No
 @click.pass_obj
 @refusing
 def status(root: Path, as_json: bool) -> None:
-    """Say what runs where, since when, by which verdict, and what would be next."""
+    """Say what runs where, since when, by which verdict, and what would be next.
+
+    Ends with 19 where git contradicts itself, or an environment runs what is held back.
+    """
     from release import status as verb
 
     found = verb.status(root)
     click.echo(to_json(found.model_dump(mode="json")) if as_json else "\n".join(verb.lines(found)))
+    if refusal := verb.refusal(found):
+        raise refusal
 
 
 @click.command()

@@ -22,7 +22,10 @@ _LINES = {
     "force": Line("force pushes", _JOBS),
     "deletion": Line("deletion", _JOBS),
     "bypass": Line("ruleset bypass", ("release.yml", "promote.yml")),
+    "tags": Line("release tags", ("release.yml", "promote.yml")),
 }
+_TAGS = "gh api repos/{owner}/{repo}/rulesets --input .github/ruleset-tags.json"
+_OF_RELEASES = {"refs/tags/*@v*", "refs/tags/*#*"}  # as Lockstep writes them
 
 
 class Protection:
@@ -42,6 +45,7 @@ class Protection:
             "force": lambda line: self._forbidden(line, "non_fast_forward", "allow_force_pushes", "force pushes"),
             "deletion": lambda line: self._forbidden(line, "deletion", "allow_deletions", "deleting it"),
             "bypass": self._bypass,
+            "tags": self._tags,
         }
         return [seen(_LINES[name], question) for name, question in questions.items()]
 
@@ -132,6 +136,21 @@ class Protection:
             delete = f"gh api -X DELETE repos/{{owner}}/{{repo}}/branches/{shown(self._branch)}/protection"
             return line.missing("the branch's older protection stops promotions too", delete)
         return line.ok(", ".join(dict.fromkeys(names)))
+
+    def _tags(self, line: Line) -> Check:
+        """Who makes tags in the names of releases. No move waits for one; `gto` and people read them."""
+        names = set[str]()
+        for each in self._ask.listed("rulesets", "Metadata: read"):
+            if each.get("target") != "tag" or each.get("enforcement") != "active":
+                continue
+            found = self._ask.one(f"rulesets/{each.get('id')}", "Metadata: read")
+            kinds = {word(rule, "type") for rule in items(found, "rules")}
+            condition = part(part(found, "conditions"), "ref_name")
+            if {"creation", "update", "deletion"} <= kinds and not condition.get("exclude"):
+                names |= {str(name) for name in condition.get("include") or ()}
+        if "~ALL" in names or names >= _OF_RELEASES:
+            return line.ok("made, moved and deleted by those who pass the ruleset alone")
+        return line.missing("anybody who may push can make them, and take the names of releases", _TAGS)
 
     def _of(self, kind: str) -> list[dict[str, Any]]:
         """The parameters of all rules of a kind."""

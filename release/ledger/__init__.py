@@ -5,7 +5,7 @@ The environments lie below release/environments on one branch, of this repositor
     ledger = Ledger.open(root, params.promote)
     tip = ledger.tip()                                  # asks the remote; a commit hash
     ledger.pointer(tip, "production")                   # Pointer, or None when it runs nothing
-    ledger.quarantine(tip)                              # checks.quarantine.Entries
+    ledger.quarantine(tip).entries                      # checks.quarantine.Entries, by the history of the file
     ledger.moves(tip, "production")                     # (Move, …), newest first
     ledger.since(tip, "staging")                        # datetime, conservative, or None
     ledger.read(tip, path), ledger.files(tip, folder)   # out of the commit, never the work tree
@@ -33,26 +33,32 @@ EvidenceRefused (what is read cannot be believed), PromotionRefused (what is ask
 ParamsRefused, MachineRefused.
 """
 
-from release.ledger.message import compose
+from release.ledger.held import Counts, Held, Release
+from release.ledger.message import compose, compose_release
 from release.ledger.moves import naming
 from release.ledger.repository import DEADLINE, Ledger
 from release.ledger.types import Change, Kind, Move, Person, Tag, TagRef, Tags
-from release.ledger.versions import disagreements, missing, next_version, tags_for
+from release.ledger.versions import disagreements, missing, next_version, tags_for, untagged
 
 __all__ = [
     "DEADLINE",
     "Change",
+    "Counts",
+    "Held",
     "Kind",
     "Ledger",
     "Move",
     "Person",
+    "Release",
     "Tag",
     "TagRef",
     "Tags",
     "compose",
+    "compose_release",
     "disagreements",
     "missing",
     "naming",
     "next_version",
     "tags_for",
+    "untagged",
 ]

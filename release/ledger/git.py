@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from checks import disk
 from checks.errors import EvidenceRefused, MachineRefused
 from release.ledger import login
 
@@ -41,6 +42,7 @@ _CONFIG = (
 )  # fmt: skip
 _CREDENTIALS = re.compile(r"(?<=://)\S*@(?!sha256:)")  # a password may hold a slash; an image has a digest
 _QUERY = re.compile(r"(://[^\s?]*)\?\S*")
+_OF_REMOTE = re.compile(r"^remote:.*$", re.MULTILINE)  # what the other machine says of itself
 _SHOWN = 400  # characters of git's words
 
 
@@ -74,7 +76,9 @@ class Git(NamedTuple):
     deadline: float | None
 
     def run(self, *args: str, given: bytes = b"", env: Mapping[str, str] | None = None, at: Path | None = None) -> Said:
-        """Run it in ``root``, or ``at``, with ``given`` on standard input. Raises MachineRefused when there is no git.
+        """Run it in ``root``, or ``at``, with ``given`` on standard input.
+
+        Raises MachineRefused when there is no git, or a disk of this machine is full.
 
         It has a process group of its own, which is ended with it: a transport's helpers do not outlive the deadline.
         """
@@ -98,7 +102,15 @@ class Git(NamedTuple):
         except BaseException:  # an interrupt by the user did not reach it
             _end(process)
             raise
-        return Said(process.returncode, out, err.decode(errors="replace"))
+        text = err.decode(errors="replace")
+        if process.returncode and disk.said(_OF_REMOTE.sub("", text)):
+            raise disk.refusal(f"git {args[0]}", [folder, self._home(folder)])
+        return Said(process.returncode, out, text)
+
+    def _home(self, folder: Path) -> Path:
+        """The folder of the repository's objects: with a work tree apart it may lie on another disk."""
+        said = self.run("rev-parse", "--path-format=absolute", "--git-common-dir", at=folder)
+        return Path(os.fsdecode(said.out.rstrip(b"\n"))) if said.code == 0 else folder
 
     def ask(self, *args: str, given: bytes = b"", env: Mapping[str, str] | None = None) -> bytes:
         """What it prints. Raises EvidenceRefused when it fails."""

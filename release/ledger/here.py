@@ -18,9 +18,9 @@ from release.ledger.push import outrun
 _TRIES = 5
 
 
-def move(where: Place, wanted: Wanted, environments: Sequence[str]) -> None:
-    """Move the branch of this clone, its tags, and the work trees that have it checked out. Raises as ``push.move``."""
-    git, folders = where.git, _checked_out(where) if wanted.moves else []
+def move(where: Place, wanted: Wanted, environments: Sequence[str]) -> tuple[str, ...]:
+    """Move the branch of this clone, its tags, and the work trees that have it checked out. As ``push.move``."""
+    folders = _checked_out(where) if wanted.moves else []
     for folder in folders:
         said = _forward(where, folder, wanted.tip, wanted.made, "-n")
         if said.code != 0:
@@ -29,10 +29,10 @@ def move(where: Place, wanted: Wanted, environments: Sequence[str]) -> None:
             raise PromotionRefused(
                 f"{folder}: files that this moves are edited there: {said.why()}", "commit or restore them, then again"
             )
-    lines = [f"update {where.ref} {wanted.made} {wanted.tip}"] if wanted.moves else []
-    lines += [f"create {name} {value}" for name, value in wanted.tags.items()]
-    script = "".join(f"{part}\0" for line in ("start", *lines, "prepare", "commit") for part in _words(line))
-    said = git.run("update-ref", "-m", "lockstep", "--stdin", "-z", given=script.encode())
+    said, lost = _update(where, wanted), tuple[str, ...]()
+    if said.code != 0 and wanted.tags and place.look(where).tip == wanted.tip:  # the branch waits for no tag
+        lost = tuple(f"tag {name.removeprefix('refs/tags/')}: is not made: {said.why()}" for name in wanted.tags)
+        said = _update(where, wanted._replace(tags={}))
     now = place.look(where).tip
     if now not in (wanted.tip, wanted.made):
         raise outrun(where, wanted.tip, now, environments)
@@ -40,6 +40,14 @@ def move(where: Place, wanted: Wanted, environments: Sequence[str]) -> None:
         raise PromotionRefused(f"{where.shown} was not moved: {said.why()}", "see to that, then run it again")
     for folder in folders:
         _forward(where, folder, wanted.tip, wanted.made)
+    return lost
+
+
+def _update(where: Place, wanted: Wanted) -> Said:
+    lines = [f"update {where.ref} {wanted.made} {wanted.tip}"] if wanted.moves else []
+    lines += [f"create {name} {value}" for name, value in wanted.tags.items()]
+    script = "".join(f"{part}\0" for line in ("start", *lines, "prepare", "commit") for part in _words(line))
+    return where.git.run("update-ref", "-m", "lockstep", "--stdin", "-z", given=script.encode())
 
 
 def _forward(where: Place, folder: Path, old: str, new: str, *options: str) -> Said:
@@ -70,7 +78,8 @@ def follow(where: Place, tip: str) -> None:
     git = where.git
     commits = git.objects([tip])
     head, _, body = commits[tip].partition(b"\n\n")
-    if not message.read(body.decode(errors="replace")).trailers or head.count(b"\nparent ") != 1:
+    text = body.decode(errors="replace")
+    if head.count(b"\nparent ") != 1 or not (message.read(text).trailers or message.read_release(text)):
         return
     for folder in _checked_out(where):
         _forward(where, folder, f"{tip}^", tip)

@@ -10,21 +10,31 @@ Lockstep-From: sha256:…
 Lockstep-To: sha256:…
 Lockstep-Evidence: sha256:…
 
+A move that empties an environment says ``none`` in To and Evidence. A release from quarantine has trailers of its own:
+
+Lockstep-Release: sha256:…      (the image of an entry; a line for each)
+Lockstep-Parent: 98f0e61f…      (the commit that it was made on)
+Lockstep-Signed: eyJwYXls…      (a signed statement that says so, in Base64; where somebody signed it)
+
+The parent makes a release count once: the same message on another commit, as after `git cherry-pick`, frees nothing.
+
 ``why`` is folded into one line of a paragraph of its own, so that no words of it are trailers: these are the last
 paragraph that begins with Lockstep-Move. Whoever may push can still write any message by hand. So trailers tell what
 was meant; what happened is what the pointers say, and a message that differs from them is not believed.
 """
 
+import base64
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from checks.errors import PromotionRefused
 from checks.pointer import Pointer
 from release.ledger.git import printable
 
-NONE = "none"  # in From: nothing ran before
+NONE = "none"  # in From: nothing ran before; in To: nothing runs from now on
 _FIRST = "Lockstep-Move: "
+_RELEASE, _PARENT, _SIGNED = "Release", "Parent", "Signed"
 _LONGEST = 1000
 _TRAILER = re.compile(r"^(Lockstep-[A-Z][a-z]+): (\S+)$")
 
@@ -36,33 +46,68 @@ class Read(NamedTuple):
     trailers: Mapping[str, str]
 
 
+class Release(NamedTuple):
+    """A release from quarantine, as a message says it: of which images, on which parent. ``signed`` None: by nobody."""
+
+    images: frozenset[str]
+    parent: str
+    signed: bytes | None
+    why: str
+
+
 def compose(
     environment: str,
     number: int,
     kind: Literal["promote", "rollback"],
     before: Pointer | None,
-    after: Pointer,
+    after: Pointer | None,
     why: str,
 ) -> str:
-    """The message of the move. Raises PromotionRefused when ``why`` says nothing."""
-    reason = printable(why, _LONGEST)
-    if not reason:
-        raise PromotionRefused("a move without a reason", "say why: the ledger is what people read later")
+    """The message of the move; ``after`` None empties it. Raises PromotionRefused when ``why`` says nothing."""
+    reason = _reason("a move", why)
     verb = "promote" if kind == "promote" else "roll back"
     trailers = {
         "Move": f"{environment}#{number}",
         "Kind": kind,
         "From": before.digest if before else NONE,
-        "To": after.digest,
-        "Evidence": after.evidence,
+        "To": after.digest if after else NONE,
+        "Evidence": after.evidence if after else NONE,
     }
     lines = "\n".join(f"Lockstep-{name}: {value}" for name, value in trailers.items())
-    return f"{verb} {environment} to {after.version}\n\n{reason}\n\n{lines}\n"
+    return f"{verb} {environment} to {after.version if after else 'nothing'}\n\n{reason}\n\n{lines}\n"
+
+
+def compose_release(images: Sequence[str], names: str, parent: str, why: str, signed: bytes | None) -> str:
+    """The message of a release of ``images`` from quarantine, which people call ``names``. Raises as ``compose``."""
+    reason = _reason("a release from quarantine", why)
+    lines = [f"Lockstep-{_RELEASE}: {image}" for image in images] + [f"Lockstep-{_PARENT}: {parent}"]
+    if signed is not None:
+        lines.append(f"Lockstep-{_SIGNED}: {base64.b64encode(signed).decode()}")
+    return "\n\n".join([f"release {names} from quarantine", reason, "\n".join(lines)]) + "\n"
+
+
+def read_release(message: str) -> Release | None:
+    """The release from quarantine that a message speaks of; None when it speaks of none, or not of it alone."""
+    paragraphs = _paragraphs(message)
+    if len(paragraphs) < 2 or not paragraphs[-1].startswith(f"Lockstep-{_RELEASE}: "):
+        return None
+    pairs = [found.groups() for line in paragraphs[-1].splitlines() if (found := _TRAILER.match(line))]
+    said = {name: [value for key, value in pairs if key == f"Lockstep-{name}"] for name in (_RELEASE, _PARENT, _SIGNED)}
+    if len(pairs) != len(paragraphs[-1].splitlines()) or sum(map(len, said.values())) != len(pairs):
+        return None
+    if len(said[_PARENT]) != 1 or len(said[_SIGNED]) > 1:
+        return None
+    try:
+        signed = base64.b64decode(said[_SIGNED][0], validate=True) if said[_SIGNED] else None
+    except ValueError:
+        return None
+    why = printable(" ".join(paragraphs[1:-1]), _LONGEST)
+    return Release(frozenset(said[_RELEASE]), said[_PARENT][0], signed, why)
 
 
 def read(message: str) -> Read:
     """Why a move was made, by any commit's message, and the trailers of one that Lockstep made."""
-    paragraphs = [part.strip("\n") for part in re.split(r"\n[ \t]*\n", message.strip()) if part.strip()]
+    paragraphs = _paragraphs(message)
     subject = paragraphs[0] if paragraphs else ""
     at = max((i for i, part in enumerate(paragraphs) if i and part.startswith(_FIRST)), default=None)
     body = paragraphs[1:at]
@@ -73,14 +118,24 @@ def differs(trailers: Mapping[str, str], environment: str, before: Pointer | Non
     """How a message differs from what its commit did; empty when it does not."""
     moved, _, number = trailers["Move"].rpartition("#")
     did = {"From": before.digest if before else NONE, "To": after.digest if after else NONE}
-    if after:
-        did["Evidence"] = after.evidence
+    did["Evidence"] = after.evidence if after else NONE
     if moved != environment or not number.isdecimal():
         return f"its message is about {printable(trailers['Move'], 80)}"
     for name, value in did.items():
         if trailers[name] != value:
             return f"its message says {name.lower()} {printable(trailers[name], 80)}, the pointer says {value}"
     return ""
+
+
+def _reason(what: str, why: str) -> str:
+    reason = printable(why, _LONGEST)
+    if not reason:
+        raise PromotionRefused(f"{what} without a reason", "say why: the ledger is what people read later")
+    return reason
+
+
+def _paragraphs(message: str) -> list[str]:
+    return [part.strip("\n") for part in re.split(r"\n[ \t]*\n", message.strip()) if part.strip()]
 
 
 def _trailers(paragraph: str) -> Mapping[str, str]:

@@ -14,9 +14,8 @@ that it came after its ancestors. What remains: between its parent's date and no
 tags' dates are no better. Who may push to the branch is what guards a soak time.
 """
 
-import re
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -24,33 +23,13 @@ from checks import pointer
 from checks.errors import EvidenceRefused
 from checks.pointer import Pointer
 from release.ledger import message
-from release.ledger.git import Git, printable
+from release.ledger.git import Git
 from release.ledger.types import Kind, Move
+from release.ledger.walk import NOTHING, REGULAR, Blob, Commit, Walk, author
 
 SKEW = 300  # seconds that clocks may differ
 _FUTURE = "which is in the future"
 _UNDATED = "has no date that can be read"  # git takes such a commit, and no branch gets rid of one
-_ABSENT = "0" * 40
-_PERSON = re.compile(rb"^author (.*) -?\d+ [+-]\d{4}$", re.MULTILINE)
-_DATE = re.compile(r"[0-9]{1,18}")
-_REGULAR = ("100644", "100755")
-
-
-class _Commit(NamedTuple):
-    """Of the history: seconds since the epoch (None: no date that can be read), and the blobs that it gave to paths,
-    against its first parent.
-    """
-
-    parents: tuple[str, ...]
-    date: int | None
-    gave: Mapping[str, "_Blob"]
-
-
-class _Blob(NamedTuple):
-    """What lies at a path; ``_NOTHING`` when nothing does."""
-
-    mode: str
-    name: str
 
 
 class _Step(NamedTuple):
@@ -60,27 +39,21 @@ class _Step(NamedTuple):
     landed: str
     at: int
     doubt: str
-    before: _Blob
-    after: _Blob
+    before: Blob
+    after: Blob
     ran: bool
 
 
-_NOTHING = _Blob("000000", _ABSENT)
+def history(git: Git, walked: Walk, paths: Mapping[str, str]) -> dict[str, tuple[Move, ...]]:
+    """All moves, the first first, of each environment; ``paths`` are their pointers', from the top.
 
-
-def history(git: Git, tip: str, paths: Mapping[str, str]) -> dict[str, tuple[Move, ...]]:
-    """All moves up to ``tip``, the first first, of each environment; ``paths`` are their pointers', from the top.
-
-    Two processes, however many there are. Raises EvidenceRefused when the history is cut short.
+    One process, however many there are.
     """
-    commits = _walk(git, tip, tuple(paths.values()))
-    _refuse_shallow(git, commits)
-    landings = list(_landings(commits, tip))
-    steps = {name: list(_steps(commits, landings, path)) for name, path in paths.items()}
+    steps = {name: list(_steps(walked, path)) for name, path in paths.items()}
     every = [step for some in steps.values() for step in some]
-    blobs = {blob.name for step in every for blob in (step.before, step.after) if blob.mode in _REGULAR}
+    blobs = {blob.name for step in every for blob in (step.before, step.after) if blob.mode in REGULAR}
     objects = git.objects([*(step.commit for step in every), *sorted(blobs)])
-    pointers: dict[_Blob, Pointer | str] = {}
+    pointers: dict[Blob, Pointer | str] = {}
     return {
         name: tuple(
             _move(number, name, paths[name], step, objects, pointers) for number, step in enumerate(steps[name], 1)
@@ -97,64 +70,12 @@ def naming(moves: Iterable[Move]) -> list[Move]:
     return [move._replace(before=None, after=move.after if move.ran else None) for move in moves]
 
 
-def _walk(git: Git, tip: str, paths: tuple[str, ...]) -> dict[str, _Commit]:
-    """Every commit up to ``tip``, children before parents."""
-    out = git.ask(
-        "log", "-z", "--topo-order", "--full-history", "--sparse", "--diff-merges=first-parent", "--raw", "--no-abbrev",
-        "--no-renames", "--no-relative", "--no-show-signature", "--no-color", "--no-notes", "--format=%H,%P,%ct", tip,
-        "--", *(f":(top,literal){path}" for path in paths),
-    )  # fmt: skip
-    commits: dict[str, _Commit] = {}
-    gave: dict[str, _Blob] = {}
-    tokens = iter(out.decode(errors="surrogateescape").split("\0"))
-    for token in tokens:
-        if (entry := token.lstrip("\n")).startswith(":"):
-            _, mode, _, name, _ = entry.split(" ")
-            gave[next(tokens)] = _NOTHING if name == _ABSENT else _Blob(mode, name)
-        elif token:
-            name, parents, date = token.strip().split(",")
-            gave = {}
-            commits[name] = _Commit(tuple(parents.split()), int(date) if _DATE.fullmatch(date) else None, gave)
-    return commits
-
-
-def _refuse_shallow(git: Git, commits: Mapping[str, _Commit]) -> None:
-    shallow, _, place = git.line("rev-parse", "--is-shallow-repository", "--git-path", "shallow").partition("\n")
-    if shallow != "true":
-        return
-    cut = (git.root / place).read_text().split()
-    if any(name in commits for name in cut):
-        raise EvidenceRefused(
-            "the clone is shallow: the history of the environments is cut short",
-            "git fetch --unshallow (in GitHub Actions: fetch-depth: 0)",
-        )
-
-
-def _landings(commits: Mapping[str, _Commit], tip: str) -> Iterator[tuple[str, list[str]]]:
-    """Each commit of the branch itself, the first first, with what it brought from other branches, parents first."""
-    order = {name: index for index, name in enumerate(commits)}
-    line, name = [], tip
-    while name in commits:
-        line.append(name)
-        name = next(iter(commits[name].parents), "")
-    seen: set[str] = set()
-    for name in reversed(line):
-        brought, pending = list[str](), list(commits[name].parents[1:])
-        while pending:
-            other = pending.pop()
-            if other in commits and other not in seen:
-                seen.add(other)
-                brought.append(other)
-                pending += commits[other].parents
-        seen.add(name)
-        yield name, sorted(brought, key=order.__getitem__, reverse=True)
-
-
-def _steps(commits: Mapping[str, _Commit], landings: Sequence[tuple[str, list[str]]], path: str) -> Iterator[_Step]:
+def _steps(walked: Walk, path: str) -> Iterator[_Step]:
+    commits = walked.commits
     latest = int(time.time()) + SKEW
-    told = own = _NOTHING  # by the moves so far; on the branch itself
+    told = own = NOTHING  # by the moves so far; on the branch itself
     at = 0  # the latest date so far that is believed
-    for name, brought in landings:
+    for name, brought in walked.landings:
         own = commits[name].gave.get(path, own)
         at = max([at, *_believed((commits[other] for other in brought), latest)])
         steps = [(other, commits[other].gave[path]) for other in brought if path in commits[other].gave]
@@ -168,7 +89,7 @@ def _steps(commits: Mapping[str, _Commit], landings: Sequence[tuple[str, list[st
                 told = blob
 
 
-def _believed(commits: Iterable[_Commit], latest: int) -> Iterator[int]:
+def _believed(commits: Iterable[Commit], latest: int) -> Iterator[int]:
     """The dates that can be read and are not in the future."""
     return (commit.date for commit in commits if commit.date is not None and commit.date <= latest)
 
@@ -206,11 +127,10 @@ def _time(seconds: int) -> datetime:
 
 def _move(
     number: int, environment: str, path: str, step: _Step, objects: Mapping[str, bytes],
-    pointers: dict[_Blob, Pointer | str],
+    pointers: dict[Blob, Pointer | str],
 ) -> Move:  # fmt: skip
     before, after = (_pointer(blob, path, step.commit, objects, pointers) for blob in (step.before, step.after))
     head, _, body = objects[step.commit].partition(b"\n\n")
-    author = _PERSON.search(head)
     said = message.read(body.decode(errors="replace"))
     was, now = (value if isinstance(value, Pointer) else None for value in (before, after))
     problem = after if isinstance(after, str) else ""
@@ -220,21 +140,21 @@ def _move(
     elif said.trailers:
         problem = problem or f"commit {step.commit[:12]}: {wrong}"
     return Move(
-        number, environment, kind, _time(step.at), printable(author[1].decode(errors="replace") if author else "", 200),
-        said.why, step.commit, step.landed, was, now, problem, step.doubt, step.ran,
+        number, environment, kind, _time(step.at), author(head), said.why, step.commit, step.landed, was, now, problem,
+        step.doubt, step.ran,
     )  # fmt: skip
 
 
 def _pointer(
-    blob: _Blob, path: str, commit: str, objects: Mapping[str, bytes], known: dict[_Blob, Pointer | str]
+    blob: Blob, path: str, commit: str, objects: Mapping[str, bytes], known: dict[Blob, Pointer | str]
 ) -> Pointer | str | None:
     """The pointer; None when there is none; what is wrong when it is none that can be read."""
-    if blob == _NOTHING:
+    if blob == NOTHING:
         return None
     if blob not in known:
         where = f"{path} at {commit[:12]}"
         try:
-            if blob.mode not in _REGULAR:
+            if blob.mode not in REGULAR:
                 raise EvidenceRefused(f"{where}: is not a regular file", "")
             known[blob] = pointer.parse(objects[blob.name], where)
         except EvidenceRefused as refused:

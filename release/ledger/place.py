@@ -2,11 +2,12 @@
 
 import hashlib
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from checks.errors import EvidenceRefused, ParamsRefused, RemoteRefused
+from checks.errors import EvidenceRefused, MachineRefused, ParamsRefused, RemoteRefused
 from checks.params import Promote
 from release.ledger.git import Git, Said, printable
 from release.ledger.types import TagRef
@@ -206,7 +207,8 @@ def bring(place: Place, tip: str) -> None:
             f"{place.shown}: was {known[:12]} and is {tip[:12]}, which does not contain it: its history was rewritten",
             f"restore the branch; if that was meant: git update-ref -d {place.seen}",
         )
-    git.run("update-ref", place.seen, tip, *([known] if known else []))  # a loser of this race has seen as much
+    with suppress(MachineRefused):  # on a full disk less is remembered, and what was pushed is not in doubt
+        git.run("update-ref", place.seen, tip, *([known] if known else []))  # a loser of this race has seen as much
 
 
 def never_was(place: Place) -> None:

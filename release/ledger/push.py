@@ -10,8 +10,8 @@ import time
 from collections.abc import Sequence
 
 from checks import layout, pointer
-from checks.errors import EvidenceRefused, Outrun, PromotionRefused, RemoteRefused
-from release.ledger import place, trees
+from checks.errors import EvidenceRefused, Outrun, RemoteRefused
+from release.ledger import place, trees, versions
 from release.ledger.git import Said, printable
 from release.ledger.place import Place, Wanted
 
@@ -22,8 +22,28 @@ _BUSY = ("failed to update ref", "cannot lock ref", "failed to lock", "incorrect
 _CUT = ("RPC failed", "hung up", "disconnect", "early EOF", "Broken pipe", "Connection reset")
 
 
-def move(where: Place, wanted: Wanted, environments: Sequence[str]) -> None:
-    """Move the remote's branch and make its tags, or raise as ``Ledger.commit`` says."""
+def move(where: Place, wanted: Wanted, environments: Sequence[str]) -> tuple[str, ...]:
+    """Move the remote's branch and make its tags, or raise as ``Ledger.commit`` says. Returns the tags that were not
+    made, a line each.
+    """
+    said, taken = _pushed(where, wanted, environments)
+    if said is None:
+        return ()
+    cut = not taken and (said.code is None or any(word in said.err for word in _CUT))
+    if cut or not wanted.tags:
+        todo = (
+            "run it again: it finds out if it arrived after all" if cut else "do what the remote asks for, then again"
+        )
+        raise RemoteRefused(f"{where.shown}: {_words(said)}: nothing was moved", todo)
+    why = "somebody else made it meanwhile" if taken else _words(said)
+    lost = taken or tuple(wanted.tags)
+    left = wanted._replace(tags={name: value for name, value in wanted.tags.items() if name not in lost})
+    others = move(where, left, environments) if left.moves or left.tags else ()
+    return (*(f"tag {name.removeprefix('refs/tags/')}: is not made: {why}" for name in lost), *others)
+
+
+def _pushed(where: Place, wanted: Wanted, environments: Sequence[str]) -> tuple[Said | None, tuple[str, ...]]:
+    """None when the remote has it; else what git said, and the tags whose names are taken there."""
     assert where.remote is not None
     expected = {where.ref: wanted.tip} if wanted.moves else {}
     expected |= dict.fromkeys(wanted.tags, "")
@@ -35,18 +55,17 @@ def move(where: Place, wanted: Wanted, environments: Sequence[str]) -> None:
             *(f"--force-with-lease={name}:{value}" for name, value in expected.items()),
             "--", where.remote, *(f"{values[name]}:{name}" for name in expected),
         )  # fmt: skip
-        if _arrived(where, wanted, said, environments):
-            return
-        if not any(word in said.err + said.out.decode(errors="replace") for word in _BUSY):
+        found = _arrived(where, wanted, said, environments)
+        if found is None:
+            return None, ()
+        taken = found
+        if taken or not any(word in said.err + said.out.decode(errors="replace") for word in _BUSY):
             break
-    todo = "do what the remote asks for, then run it again"
-    if said.code is None or any(word in said.err for word in _CUT):
-        todo = "run it again: it finds out if it arrived after all"
-    raise RemoteRefused(f"{where.shown}: {_words(said)}: nothing was moved", todo)
+    return said, taken
 
 
-def _arrived(where: Place, wanted: Wanted, said: Said, environments: Sequence[str]) -> bool:
-    """Whether the remote has what was wanted; False when it is as it was, and said so."""
+def _arrived(where: Place, wanted: Wanted, said: Said, environments: Sequence[str]) -> tuple[str, ...] | None:
+    """None when the remote has what was wanted; when it is as it was, and said so, the tags whose names are taken."""
     try:
         now = place.look(where)
         if now.tip is not None:
@@ -63,17 +82,13 @@ def _arrived(where: Place, wanted: Wanted, said: Said, environments: Sequence[st
         if not whole:
             what = f"{where.shown}: took the commit {wanted.made[:12]} without its tags"
             raise RemoteRefused(what, "make them: `lockstep reconcile --fix`")
-        return True
+        return None
     if said.code == 0 and whole and not wanted.moves:
-        return True
-    if there:
-        tag = there[0].removeprefix("refs/tags/")
-        todo = f"see who made it, then take it away: git push {printable(where.remote or '.')} :refs/tags/{tag}"
-        raise PromotionRefused(f"tag {tag}: is there already: nothing was moved", todo)
-    if said.code == 0:
+        return None
+    if said.code == 0 and not there:
         what = f"{where.shown}: said that it took {wanted.made[:12]}, and shows what it was"
         raise RemoteRefused(what, "ask who runs the remote")
-    return False
+    return tuple(name for name in wanted.tags if versions.taken(name.removeprefix("refs/tags/"), now.tags))
 
 
 def propose(where: Place, made: str, branch: str) -> str:

@@ -5,13 +5,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import Self
 
-from checks import layout, pointer, quarantine
+from checks import layout, pointer
 from checks.errors import EvidenceRefused
 from checks.params import Promote
 from checks.pointer import Pointer
-from release.ledger import here, moves, place, trees, write
+from release.ledger import held, here, moves, place, trees, walk, write
+from release.ledger.held import Counts, Held
 from release.ledger.place import Place
 from release.ledger.types import Change, Move, Tags
+from release.ledger.walk import Walk
 
 DEADLINE = 60.0  # seconds for one call of git, those that ask a remote included
 
@@ -19,15 +21,17 @@ DEADLINE = 60.0  # seconds for one call of git, those that ask a remote included
 class Ledger:
     """The environments, as the branch that holds them says. Make one with ``open``.
 
-    ``shown`` is what messages call it.
+    ``shown`` is what messages call it. ``untagged`` are the tags that the last ``commit`` could not make, a line each.
     """
 
     def __init__(self, where: Place, promote: Promote) -> None:
         self._place = where
         self._environments = tuple(promote.environments)
         self._tags: Tags | None = None
+        self._walks: dict[str, Walk] = {}
         self._moves: dict[str, dict[str, tuple[Move, ...]]] = {}
         self.shown = where.shown
+        self.untagged: tuple[str, ...] = ()
 
     @classmethod
     def open(cls, root: Path, promote: Promote, deadline: float = DEADLINE) -> Self:
@@ -99,21 +103,14 @@ class Ledger:
         text = self.read(commit, path)
         return None if text is None else pointer.parse(text, f"{path} at {commit[:12]}")
 
-    def quarantine(self, commit: str) -> quarantine.Entries:
-        """What no promotion may move, as of ``commit``; nothing before the first entry ever.
+    def quarantine(self, commit: str, counts: Counts | None = None) -> Held:
+        """What no promotion may move, as of ``commit``: by the history of the file, so that only a release frees.
 
-        Raises EvidenceRefused when the file cannot be read, or was there and is gone.
+        ``release.ledger.held`` says how. ``counts`` says of a release why it does not count; None: each one does.
+        Raises EvidenceRefused when the history is cut short.
         """
-        text = self.read(commit, layout.QUARANTINE)
-        if text is not None:
-            return quarantine.parse(text, f"{layout.QUARANTINE} at {commit[:12]}")
-        path = f":(top,literal){self._place.prefix}{layout.QUARANTINE.as_posix()}"
-        if last := self._place.git.line("rev-list", "--full-history", "--max-count=1", commit, "--", path):
-            raise EvidenceRefused(
-                f"{layout.QUARANTINE}: was there, and is gone (see commit {last[:12]})",
-                "restore it from git's history: only `lockstep quarantine` releases",
-            )
-        return ()
+        path = f"{self._place.prefix}{layout.QUARANTINE}"
+        return held.history(self._place.git, self._walk(commit), path, str(layout.QUARANTINE), counts)
 
     def moves(self, commit: str, environment: str) -> tuple[Move, ...]:
         """Every move of the environment up to ``commit``, newest first; ``release.ledger.moves`` says what counts.
@@ -122,11 +119,7 @@ class Ledger:
         """
         name = self._known(environment)
         if commit not in self._moves:
-            paths = {
-                each: f"{self._place.prefix}{layout.ENVIRONMENTS}/{each}/{layout.POINTER}"
-                for each in self._environments
-            }
-            self._moves[commit] = moves.history(self._place.git, commit, paths)
+            self._moves[commit] = moves.history(self._place.git, self._walk(commit), self._pointers())
         return self._moves[commit][name][::-1]
 
     def since(self, commit: str, environment: str) -> datetime | None:
@@ -143,13 +136,14 @@ class Ledger:
         return made[0].at
 
     def commit(self, tip: str, change: Change) -> str:
-        """Make one commit of ``change`` on ``tip``, and move the branch and the tags to it, together or not at all.
+        """Make one commit of ``change`` on ``tip``, and move the branch to it, together with the tags.
 
         Returns its hash; ``tip`` itself, with the tags made, when the files are so already. ``release.ledger.write``
-        says how. Raises Outrun when the branch is no longer at ``tip``; RemoteRefused when the remote refuses, fails,
-        or does not show what it took; PromotionRefused when git knows nobody to commit as, or a tag is there already.
+        says how. A tag whose name is taken, or that the remote refuses, is left out: see ``untagged``. Raises Outrun
+        when the branch is no longer at ``tip``; RemoteRefused when the remote refuses, fails, or does not show what it
+        took; PromotionRefused when git knows nobody to commit as.
         """
-        made = write.commit(self._place, tip, change, self._environments)
+        made, self.untagged = write.commit(self._place, tip, change, self._environments)
         self._tags = None
         return made
 
@@ -169,6 +163,18 @@ class Ledger:
         """
         if self._place.remote is None:
             here.follow(self._place, tip)
+
+    def _pointers(self) -> dict[str, str]:
+        """Where the pointer of each environment lies, from the top."""
+        return {
+            name: f"{self._place.prefix}{layout.ENVIRONMENTS}/{name}/{layout.POINTER}" for name in self._environments
+        }
+
+    def _walk(self, commit: str) -> Walk:
+        if commit not in self._walks:
+            paths = [*self._pointers().values(), f"{self._place.prefix}{layout.QUARANTINE}"]
+            self._walks[commit] = walk.walk(self._place.git, commit, paths)
+        return self._walks[commit]
 
     def _known(self, environment: str) -> str:
         if environment not in self._environments:

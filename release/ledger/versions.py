@@ -3,26 +3,27 @@
 ``router@v1.4.0`` registers a version; it lies on a commit that moved an environment to it, the first unless somebody
 chose another. ``router#production#7`` lies on the same commit and says that the seventh move of production went to it.
 (Not on the commit that the pointer names: two images of one model would share it, and GTO then reads nothing at all.)
+``router#production!#8`` says that the eighth move took it away, and that production runs nothing.
 
 Tags mirror the pointers' history. One that says otherwise is reported, never believed: anybody who may push can make
-one. Only a name that is taken stops a move, since branch and tags arrive together.
+one. No move waits for a tag: where somebody else has taken its name, the move is made without it.
 """
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from checks.errors import PromotionRefused
 from checks.pointer import Pointer
-from release.ledger.types import Move, Tag, Tags
+from release.ledger.types import Move, Tag, TagRef, Tags
 
 FIRST = "v0.1.0"
 _ABSURD = 10**8
+_FOREIGN = "is foreign, no move made it"
 # GTO's own, of the tags that Lockstep writes: no prereleases, no folders before a name.
 _NAME = r"[a-zA-Z0-9](?:[a-zA-Z0-9/_-]*[a-zA-Z0-9])?"
 _VERSION = re.compile(rf"^({_NAME})@(v(?:0|[1-9]\d{{0,8}})(?:\.(?:0|[1-9]\d{{0,8}})){{2}})$", re.ASCII)
-_MOVE = re.compile(rf"^({_NAME})#({_NAME})#([1-9]\d{{0,8}})$", re.ASCII)
+_MOVE = re.compile(rf"^({_NAME})#({_NAME})(!?)#([1-9]\d{{0,8}})$", re.ASCII)
 
 
 class Registered(NamedTuple):
@@ -33,11 +34,12 @@ class Registered(NamedTuple):
 
 
 class Assigned(NamedTuple):
-    """NAME#ENVIRONMENT#NUMBER."""
+    """NAME#ENVIRONMENT#NUMBER; ``emptied``: NAME#ENVIRONMENT!#NUMBER."""
 
     name: str
     environment: str
     number: int
+    emptied: bool = False
 
 
 def parse(tag: str) -> Registered | Assigned | None:
@@ -45,7 +47,7 @@ def parse(tag: str) -> Registered | Assigned | None:
     if found := _VERSION.match(tag):
         return Registered(found[1], found[2])
     if found := _MOVE.match(tag):
-        return Assigned(found[1], found[2], int(found[3]))
+        return Assigned(found[1], found[2], int(found[4]), bool(found[3]))
     return None
 
 
@@ -74,42 +76,98 @@ def next_version(
     return f"v{major + 1}.0.0" if part == "major" else f"v{major}.{minor + 1}.0"
 
 
-def tags_for(name: str, tags: Tags, moves: Sequence[Move], environment: str, pointer: Pointer) -> tuple[Tag, ...]:
-    """The tags of the next move of an environment, to ``pointer``. ``moves`` are those of all environments.
+def tags_for(
+    name: str, tags: Tags, moves: Sequence[Move], environment: str, pointer: Pointer | None
+) -> tuple[Tag, ...]:
+    """The tags of the next move of an environment, to ``pointer`` (None: to nothing), but for names that are taken.
 
-    Raises PromotionRefused when a name is taken by a tag that says something else, or is none that GTO reads.
+    ``moves`` are those of all environments. ``untagged`` says which names are taken.
     """
+    return tuple(tag for tag, why in _next(name, tags, moves, environment, pointer) if not why)
+
+
+def untagged(name: str, tags: Tags, moves: Sequence[Move], environment: str, pointer: Pointer | None) -> list[str]:
+    """One line for each tag that the next move should make and cannot, since its name is taken or is none."""
+    return [f"tag {tag.name}: is not made: {why}" for tag, why in _next(name, tags, moves, environment, pointer) if why]
+
+
+def taken(tag: str, names: Iterable[str]) -> str | None:
+    """The tag that has this name; or whose name git cannot keep beside it: the one is a folder of the other."""
+    return next((each for each in names if f"{each}/".startswith(f"{tag}/") or tag.startswith(f"{each}/")), None)
+
+
+def _next(
+    name: str, tags: Tags, moves: Sequence[Move], environment: str, pointer: Pointer | None
+) -> Iterator[tuple[Tag, str]]:
+    """The tags of the next move, each with why it cannot be made; empty where it can."""
     number = 1 + sum(move.environment == environment for move in moves)
-    version, move = _names(name, environment, number, pointer)
-    for tag in (version, move):
-        if parse(tag) is None:
-            raise PromotionRefused(f"{tag}: is no name that GTO reads", "begin and end names with a letter or a digit")
-    there, made = tags.get(version), _made(moves).get(pointer.version, [])
-    if there and (there.commit not in made or not there.annotated):
-        raise _taken(version, f"is on commit {there.commit[:12]}, which moved nothing to {pointer.version}")
-    if move in tags:
-        raise _taken(move, "is there, and this move is not made yet")
-    commit = there.commit if there else next(iter(made), None)
-    moved = Tag(move, _says(name, pointer, environment), commit)
-    return (moved,) if there else (Tag(version, _says(name, pointer), commit), moved)
+    if pointer is None:
+        if last := _last(moves, environment, number):
+            commit = _registered(name, tags, moves, last)
+            yield _unless(Tag(_named(name, environment, number, None), _emptied(name, environment), commit), tags)
+        return
+    version = f"{name}@{pointer.version}"
+    commit = _registered(name, tags, moves, pointer)
+    if version not in tags or commit != tags[version].commit or not tags[version].annotated:
+        yield _unless(Tag(version, _says(name, pointer), commit), tags)
+    yield _unless(Tag(_named(name, environment, number, pointer), _says(name, pointer, environment), commit), tags)
+
+
+def _unless(tag: Tag, tags: Tags) -> tuple[Tag, str]:
+    if parse(tag.name) is None:
+        return tag, "it is no name that GTO reads: begin and end names with a letter or a digit"
+    if other := taken(tag.name, tags):
+        return tag, f"tag {other} is on commit {tags[other].commit[:12]}, and no move made it"
+    return tag, ""
+
+
+def _registered(name: str, tags: Tags, moves: Iterable[Move], pointer: Pointer) -> str | None:
+    """The commit of a version: where its tag is, if that is one that moved an environment to it, else the first such.
+
+    None: none did yet.
+    """
+    there, made = tags.get(f"{name}@{pointer.version}"), _made(moves).get(pointer.version, [])
+    return there.commit if there and there.commit in made else next(iter(made), None)
+
+
+def _last(moves: Iterable[Move], environment: str, number: int) -> Pointer | None:
+    """What the environment ran right before its move ``number``."""
+    ran = [move for move in moves if move.environment == environment and move.number < number and move.ran]
+    return max(ran, key=lambda move: move.number).after if ran else None
 
 
 def missing(name: str, tags: Tags, moves: Sequence[Move]) -> tuple[Tag, ...]:
-    """The tags that these moves should have and have not: after a merged pull request, or a tag taken away."""
-    commits, wanted = _made(moves), dict[str, Tag]()
+    """The tags that these moves should have and have not: after a merged pull request, or a tag taken away.
+
+    A name that is taken is none of them: ``disagreements`` says so.
+    """
+    return tuple(tag for tag in _wanted(name, tags, moves) if not _unless(tag, tags)[1])
+
+
+def _wanted(name: str, tags: Tags, moves: Sequence[Move]) -> Iterable[Tag]:
+    """Every tag that these moves should have."""
+    wanted = dict[str, Tag]()
     for made in sorted(moves, key=lambda each: each.at):
-        if made.after is None:
+        its = made.after or _last(moves, made.environment, made.number)
+        if its is None or not made.ran or made.problem:
             continue
-        version, move = _names(name, made.environment, made.number, made.after)
-        there = tags.get(version)
-        commit = there.commit if there else commits[made.after.version][0]
-        wanted.setdefault(version, Tag(version, _says(name, made.after), commit))
-        wanted[move] = Tag(move, _says(name, made.after, made.environment), commit)
-    return tuple(tag for tag in wanted.values() if tag.name not in tags and parse(tag.name))
+        commit = _registered(name, tags, moves, its)
+        tag = _named(name, made.environment, made.number, made.after)
+        if made.after is None:
+            wanted[tag] = Tag(tag, _emptied(name, made.environment), commit)
+            continue
+        version = f"{name}@{its.version}"
+        wanted.setdefault(version, Tag(version, _says(name, its), commit))
+        wanted[tag] = Tag(tag, _says(name, its, made.environment), commit)
+    return wanted.values()
 
 
-def _names(name: str, environment: str, number: int, pointer: Pointer) -> tuple[str, str]:
-    return f"{name}@{pointer.version}", f"{name}#{environment}#{number}"
+def _named(name: str, environment: str, number: int, pointer: Pointer | None) -> str:
+    return f"{name}#{environment}{'' if pointer else '!'}#{number}"
+
+
+def _emptied(name: str, environment: str) -> str:
+    return f"{environment} runs no {name}\n"
 
 
 def _says(name: str, pointer: Pointer, environment: str = "") -> str:
@@ -127,12 +185,6 @@ def _made(moves: Iterable[Move]) -> Mapping[str, list[str]]:
     return made
 
 
-def _taken(tag: str, why: str) -> PromotionRefused:
-    return PromotionRefused(
-        f"tag {tag}: {why}", f"see who made it, then take it away: git push REMOTE :refs/tags/{tag}"
-    )
-
-
 def disagreements(name: str, tags: Tags, moves: Sequence[Move]) -> list[str]:
     """One line for each tag of this model that says other than the moves (of all environments), or is missing."""
     made = _made(moves)
@@ -146,11 +198,22 @@ def disagreements(name: str, tags: Tags, moves: Sequence[Move]) -> list[str]:
             lines.append(f"tag {tag}: is not annotated, so GTO does not see it")
         if isinstance(said, Registered):
             if there.commit not in made.get(said.version, []):
-                lines.append(f"tag {tag}: is on commit {there.commit[:12]}, which moved nothing to {said.version}")
+                lines.append(f"tag {tag}: {_FOREIGN}: commit {there.commit[:12]} moved nothing to {said.version}")
             continue
         move = by_number.get((said.environment, said.number))
-        if move is None or move.after is None:
-            lines.append(f"tag {tag}: {said.environment} made no move {said.number} to a version")
-        elif (registered := tags.get(f"{name}@{move.after.version}")) and registered.commit != there.commit:
-            lines.append(f"tag {tag}: is not on the commit of {move.after.version}, where that move went")
+        its = move and (_last(moves, move.environment, move.number) if said.emptied else move.after)
+        if move is None or its is None or said.emptied != (move.after is None):
+            to = "nothing" if said.emptied else "a version"
+            lines.append(f"tag {tag}: {_FOREIGN}: {said.environment} made no move {said.number} to {to}")
+        elif not _is_of(its, there.commit, tags.get(f"{name}@{its.version}"), made):
+            lines.append(f"tag {tag}: {_FOREIGN}: it is not on the commit of {its.version}, where that move went")
+    for wanted in _wanted(name, tags, moves):
+        if (other := taken(wanted.name, tags)) not in (None, wanted.name):
+            lines.append(f"tag {other}: {_FOREIGN}: tag {wanted.name} cannot be made beside it")
     return lines + [f"tag {tag.name}: is missing" for tag in missing(name, tags, moves)]
+
+
+def _is_of(pointer: Pointer, commit: str, version: TagRef | None, made: Mapping[str, list[str]]) -> bool:
+    """Whether a tag of a move to ``pointer`` is on the commit of its version, or on one that may become that."""
+    own = made.get(pointer.version, [])
+    return commit == version.commit if version and version.commit in own else commit in own

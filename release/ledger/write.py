@@ -18,16 +18,19 @@ from release.ledger.place import Place, Wanted
 from release.ledger.types import Change, Tag
 
 
-def commit(where: Place, tip: str, change: Change, environments: Sequence[str]) -> str:
-    """As ``Ledger.commit``; ``environments`` are those whose moves an Outrun tells of."""
+def commit(where: Place, tip: str, change: Change, environments: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+    """As ``Ledger.commit``; ``environments`` are those whose moves an Outrun tells of. Also returns the tags that were
+    not made, a line each.
+    """
     ident = _identity(where.git)
     if where.remote is None:
         here.follow(where, tip)
     made = _made(where.git, tip, change, where.prefix)
     tags = {f"refs/tags/{tag.name}": _tag(where.git, tag, made, ident) for tag in change.tags}
+    lost = tuple[str, ...]()
     if made != tip or tags:
-        (push.move if where.remote else here.move)(where, Wanted(tip, made, tags), environments)
-    return made
+        lost = (push.move if where.remote else here.move)(where, Wanted(tip, made, tags), environments)
+    return made, lost
 
 
 def propose(where: Place, tip: str, change: Change, branch: str) -> str:

@@ -13,8 +13,11 @@ from checks.statement import Statement
 DEADLINE = 10.0  # seconds that a promotion waits for mirrors: it has happened already
 
 
-def follow(root: Path, params: Params, environment: str, pointer: Pointer, statement: Statement) -> list[str]:
-    """Tell the mirrors that ``environment`` runs ``pointer`` now; a line for each thing that could not follow.
+def follow(
+    root: Path, params: Params, environment: str, pointer: Pointer | None, statement: Statement | None
+) -> list[str]:
+    """Tell the mirrors what ``environment`` runs now (``pointer`` None: nothing); a line for each thing that could not
+    follow.
 
     A mirror that cannot be reached is such a line, after ``DEADLINE`` at the latest.
     """
@@ -29,10 +32,12 @@ def follow(root: Path, params: Params, environment: str, pointer: Pointer, state
     where = mlflow.address(root, params)
     todo = "`lockstep reconcile --fix` mends it"
     try:
-        run = past.runs(root, [pointer.commit], DEADLINE / 4).get(pointer.commit)
-        release = mlflow.version(pointer, statement, run)
+        releases: tuple[compare.Release, ...] = ()
+        if pointer is not None:
+            run = past.runs(root, [pointer.commit], DEADLINE / 4).get(pointer.commit)
+            releases = (mlflow.version(pointer, statement, run),)
         wanted = compare.Wanted(
-            name=params.serve.name, releases=(release,), aliases=mlflow.aliases({environment: pointer}), whole=False
+            name=params.serve.name, releases=releases, aliases=mlflow.aliases({environment: pointer}), whole=False
         )
         found = mlflow.ask(where, wanted, True, ends - time.monotonic())
     except (Silent, Refusal) as trouble:

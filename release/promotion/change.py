@@ -13,6 +13,7 @@ from checks.pointer import Pointer
 from checks.quarantine import Entries
 from release import overlays
 from release.ledger import Change, compose, next_version, tags_for
+from release.ledger import untagged as untagged_of
 from release.printed import printed
 from release.promotion import approvals
 from release.promotion.environment import Present, folder, rendered
@@ -51,10 +52,36 @@ def move(
 ) -> Change:  # fmt: skip
     """The change of ``environment`` to ``after``. ``entries``: the quarantine from now on; None: as it is.
 
-    Raises PromotionRefused when a tag's name is taken or ``why`` says nothing, ParamsRefused, EvidenceRefused.
+    Raises PromotionRefused when ``why`` says nothing, ParamsRefused, EvidenceRefused.
     """
+    return _change(
+        site, environment, kind, present, after, written(site, environment, present, after, released), why, entries
+    )
+
+
+def empty(site: Site, environment: str, present: Present, why: str, entries: Entries) -> Change:
+    """The change of ``environment`` to nothing: its files are as before the first promotion. Raises as ``move``."""
+    home, wanted = folder(environment), overlays.nothing(environment)
+    ours = (home / overlays.FOLDER, home / layout.APPROVED)
+    gone = [
+        path
+        for path in present.files
+        if path in (home / layout.POINTER, home / layout.EVIDENCE)
+        or (path not in wanted and any(each in path.parents for each in ours))
+    ]
+    return _change(site, environment, "rollback", present, None, {**wanted, **dict.fromkeys(gone)}, why, entries)
+
+
+def untagged(site: Site, environment: str, after: Pointer | None) -> list[str]:
+    """The tags that the next move, to ``after``, cannot make; a line each."""
+    return untagged_of(site.name, site.ledger.tags(), site.moves(), environment, after)
+
+
+def _change(
+    site: Site, environment: str, kind: Literal["promote", "rollback"], present: Present, after: Pointer | None,
+    changed: dict[Path, bytes | None], why: str, entries: Entries | None,
+) -> Change:  # fmt: skip
     number = len(site.ledger.moves(site.tip, environment)) + 1
-    changed = written(site, environment, present, after, released)
     if entries is not None:
         changed[layout.QUARANTINE] = quarantine.write(entries)
     message = compose(environment, number, kind, present.pointer, after, why)

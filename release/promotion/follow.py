@@ -8,8 +8,8 @@ from release import commits, mirrors
 from release.promotion.site import Site
 
 
-def follow(where: Site, environment: str, pointer: Pointer, statement: Statement) -> list[str]:
-    """Bring the mirrors after the ledger; a line for each that could not follow."""
+def follow(where: Site, environment: str, pointer: Pointer | None, statement: Statement | None) -> list[str]:
+    """Bring the mirrors after the ledger (``pointer`` None: to nothing); a line for each that could not follow."""
     text = commits.read(where.root, where.trunk, layout.PARAMS) or b""
     try:
         params = params_file.parse(text.decode(errors="replace"), f"{where.target}:{layout.PARAMS}")

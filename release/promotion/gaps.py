@@ -10,6 +10,7 @@ from checks.params import Environment
 from checks.pointer import Pointer
 from checks.serving import ImageReport
 from release.promotion import environment as environments
+from release.promotion import held
 from release.promotion.asked import Answer
 from release.promotion.site import Site
 
@@ -47,16 +48,22 @@ def previous(site: Site, rule: Environment, image: str, answer: Answer) -> None:
 
 
 def held_back(site: Site, digest: str, model: str | None, answer: Answer) -> None:
-    """Neither the image nor the weights, in whatever image, may be in quarantine."""
-    entries = site.ledger.quarantine(site.tip)
+    """Neither the image nor the weights, in whatever image, may be in quarantine, by the history of its file.
+
+    Where the file says other than its history nothing moves: somebody took out what no release had freed.
+    """
+    known = held.read(site)
+    for what, todo in held.contradictions(known):
+        answer.lacks(what, todo)
+    entries = known.entries
     found = quarantine.find(entries, digest, model or "")
     if found is None:
         answer.note = f"{len(entries)} are held back, not this one" if entries else "nothing is held back"
         return
     what = f"the image {digest}" if found.image == digest else f"the model {model}, in another image"
     answer.lacks(
-        f"{what}: is in quarantine with {found.version}, by {found.by}: {found.why}",
-        f"`lockstep quarantine --release {found.version} --why …` when it may run again",
+        f"{what}: is in quarantine with {found.name}, by {found.by}: {found.why}",
+        f"`lockstep quarantine --release {found.name} --why …` when it may run again",
     )
 
 

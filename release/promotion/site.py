@@ -13,9 +13,10 @@ from pydantic import BaseModel
 from checks import layout
 from checks.errors import EvidenceRefused, PromotionRefused
 from checks.params import Environment, Promote, Serve
+from checks.pointer import Pointer
 from checks.signers import Signers
 from release import commits, sections_at
-from release.ledger import DEADLINE, Ledger, Move, Tag, missing, naming
+from release.ledger import DEADLINE, Change, Ledger, Move, Tag, missing, naming
 from release.ledger.git import Git, printable
 from release.signing import trust
 
@@ -58,6 +59,16 @@ class Site(NamedTuple):
     def moves(self) -> list[Move]:
         """Those of all environments, as versions and tags count them."""
         return naming(move for name in self.promote.ordered for move in self.ledger.moves(self.tip, name))
+
+    def runs(self, environment: str) -> Pointer | None:
+        """What an environment runs, by its last move; None also where its pointer cannot be read."""
+        moves = self.ledger.moves(self.tip, environment)
+        return moves[0].after if moves else None
+
+    def made(self, change: Change) -> tuple[str, ...]:
+        """The names of the tags of ``change`` that the last commit made, or would make."""
+        lost = {line.split(": ")[0] for line in self.ledger.untagged}
+        return tuple(tag.name for tag in change.tags if f"tag {tag.name}" not in lost)
 
     def lacking_tags(self) -> tuple[Tag, ...]:
         """Tags that moves should have and have not, as after a merged pull request."""

@@ -131,7 +131,7 @@ def _told(facts: Facts) -> Iterator[Line]:
             yield line("The record is not on the branch: ", *_lacking(facts.lacking))
     if entry := facts.held_back:
         yield line(
-            Bold(("Held back: ", Data(entry.version), " had these weights, and is in quarantine",)), ": ",
+            Bold(("Held back: ", Data(entry.name), " had these weights, and is in quarantine",)), ": ",
             Data(entry.why), ". No promotion moves them.",
         )  # fmt: skip
     for name, runs in facts.target.runs.items():
@@ -197,7 +197,7 @@ def _next(facts: Facts) -> Line:
         again = "see why `lockstep record` did not put it there, and run again"
         return (f"{again}; or commit `dvc.lock` and `reports/` as they lie here, and push.",)
     if facts.status == "pass" and (entry := facts.held_back):
-        free = f"`lockstep quarantine --release {entry.version} --why TEXT`"
+        free = f"`lockstep quarantine --release {entry.name} --why TEXT`"
         return (f"train another model; or, where the fault was not in the weights, {free} lets them move again.",)
     if facts.status == "pass" and metrics.uncompared(facts):
         push = "`dvc push` in a checkout of main that has its data"

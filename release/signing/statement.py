@@ -4,6 +4,7 @@ Made of the same evidence it is the same bytes on every machine.
 """
 
 import json
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import TypeVar
@@ -18,12 +19,15 @@ from checks.serving import ImageReport, ServingReport
 from checks.statement import (
     APPROVAL,
     PREDICATE,
+    QUARANTINE_RELEASE,
     TREE,
     VERIFICATION,
     Approval,
     Approved,
+    Freed,
     Materials,
     Observed,
+    QuarantineRelease,
     Release,
     Statement,
     Subject,
@@ -43,8 +47,13 @@ TOKENIZER = frozenset(
     )
 )  # fmt: skip
 _REPRO = "run `dvc repro`, then `lockstep build` and `lockstep verify`"
-_PREDICATES = {Statement: PREDICATE, Verification: VERIFICATION, Approval: APPROVAL}
-_S = TypeVar("_S", Statement, Verification, Approval)
+_PREDICATES = {
+    Statement: PREDICATE,
+    Verification: VERIFICATION,
+    Approval: APPROVAL,
+    QuarantineRelease: QUARANTINE_RELEASE,
+}
+_S = TypeVar("_S", Statement, Verification, Approval, QuarantineRelease)
 
 
 def make(root: Path, held: Held, image: ImageReport, serving: ServingReport, verified: str, sbom: str) -> bytes:
@@ -125,6 +134,24 @@ def parse_approval(payload: bytes, environment: str, image: str, where: str = "t
         raise EvidenceRefused(f"{where}: is of another image", todo)
     if found.predicate.environment != environment:
         raise EvidenceRefused(f"{where}: is for {found.predicate.environment!r}, not {environment!r}", todo)
+    return found
+
+
+def free(images: Iterable[str], parent: str, why: str) -> bytes:
+    """The statement that ``images`` (digests) are in quarantine no longer, from the commit after ``parent`` on."""
+    subjects = tuple(Subject(name="image", digest={"sha256": each.removeprefix("sha256:")}) for each in sorted(images))
+    try:
+        return write(QuarantineRelease(subject=subjects, predicate=Freed(parent=parent, why=why)))
+    except ValidationError as error:
+        raise EvidenceRefused(f"the release: {files.first(error)}", "say why, in one line") from error
+
+
+def parse_free(payload: bytes, images: Iterable[str], parent: str, where: str) -> QuarantineRelease:
+    """Read a quarantine release, whose signature was checked; it must be of these images, made on this commit."""
+    found = _parse(payload, where, QuarantineRelease)
+    wanted = [{"sha256": each.removeprefix("sha256:")} for each in sorted(images)]
+    if [subject.digest for subject in found.subject] != wanted or found.predicate.parent != parent:
+        raise EvidenceRefused(f"{where}: is about other images or another commit", "release them again")
     return found
 
 

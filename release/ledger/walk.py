@@ -1,0 +1,114 @@
+"""The commits of the branch, each with what it did to a few files, in the order in which the branch came to have them.
+
+One call of git, however many files and commits there are. What is made of it: ``moves`` and ``held``.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+from checks.errors import EvidenceRefused
+from release.ledger.git import Git, printable
+
+ABSENT = "0" * 40
+REGULAR = ("100644", "100755")
+_DATE = re.compile(r"[0-9]{1,18}")
+_PERSON = re.compile(rb"^author (.*) -?\d+ [+-]\d{4}$", re.MULTILINE)
+
+
+class Blob(NamedTuple):
+    """What lies at a path; ``NOTHING`` when nothing does."""
+
+    mode: str
+    name: str
+
+
+NOTHING = Blob("000000", ABSENT)
+
+
+class Commit(NamedTuple):
+    """Of the history: seconds since the epoch (None: no date that can be read), and against its first parent the blobs
+    that it gave to paths, and those that were there before.
+    """
+
+    parents: tuple[str, ...]
+    date: int | None
+    gave: Mapping[str, Blob]
+    had: Mapping[str, Blob]
+
+
+class Walk(NamedTuple):
+    """``landings``: each commit of the branch itself, the first first, with what it brought from other branches,
+    parents first.
+    """
+
+    commits: Mapping[str, Commit]
+    landings: tuple[tuple[str, list[str]], ...]
+
+
+def walk(git: Git, tip: str, paths: Iterable[str]) -> Walk:
+    """Every commit up to ``tip``; ``paths`` are from the top. Raises EvidenceRefused when the history is cut short."""
+    commits = _commits(git, tip, tuple(paths))
+    _refuse_shallow(git, commits)
+    return Walk(commits, tuple(_landings(commits, tip)))
+
+
+def author(head: bytes) -> str:
+    """Who wrote a commit, by the head of its object: a name and an address, which whoever may push can write."""
+    found = _PERSON.search(head)
+    return printable(found[1].decode(errors="replace") if found else "", 200)
+
+
+def _commits(git: Git, tip: str, paths: tuple[str, ...]) -> dict[str, Commit]:
+    """Children before parents."""
+    out = git.ask(
+        "log", "-z", "--topo-order", "--full-history", "--sparse", "--diff-merges=first-parent", "--raw", "--no-abbrev",
+        "--no-renames", "--no-relative", "--no-show-signature", "--no-color", "--no-notes", "--format=%H,%P,%ct", tip,
+        "--", *(f":(top,literal){path}" for path in paths),
+    )  # fmt: skip
+    commits: dict[str, Commit] = {}
+    gave: dict[str, Blob] = {}
+    had: dict[str, Blob] = {}
+    tokens = iter(out.decode(errors="surrogateescape").split("\0"))
+    for token in tokens:
+        if (entry := token.lstrip("\n")).startswith(":"):
+            old_mode, mode, old, name, _ = entry.removeprefix(":").split(" ")
+            path = next(tokens)
+            gave[path] = NOTHING if name == ABSENT else Blob(mode, name)
+            had[path] = NOTHING if old == ABSENT else Blob(old_mode, old)
+        elif token:
+            name, parents, date = token.strip().split(",")
+            gave, had = {}, {}
+            commits[name] = Commit(tuple(parents.split()), int(date) if _DATE.fullmatch(date) else None, gave, had)
+    return commits
+
+
+def _refuse_shallow(git: Git, commits: Mapping[str, Commit]) -> None:
+    shallow, _, place = git.line("rev-parse", "--is-shallow-repository", "--git-path", "shallow").partition("\n")
+    if shallow != "true":
+        return
+    cut = (git.root / place).read_text().split()
+    if any(name in commits for name in cut):
+        raise EvidenceRefused(
+            "the clone is shallow: the history of the environments is cut short",
+            "git fetch --unshallow (in GitHub Actions: fetch-depth: 0)",
+        )
+
+
+def _landings(commits: Mapping[str, Commit], tip: str) -> Iterator[tuple[str, list[str]]]:
+    order = {name: index for index, name in enumerate(commits)}
+    line, name = [], tip
+    while name in commits:
+        line.append(name)
+        name = next(iter(commits[name].parents), "")
+    seen: set[str] = set()
+    for name in reversed(line):
+        brought, pending = list[str](), list(commits[name].parents[1:])
+        while pending:
+            other = pending.pop()
+            if other in commits and other not in seen:
+                seen.add(other)
+                brought.append(other)
+                pending += commits[other].parents
+        seen.add(name)
+        yield name, sorted(brought, key=order.__getitem__, reverse=True)

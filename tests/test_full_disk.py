@@ -1,0 +1,124 @@
+"""A full disk is said to be one, and where it is; when there is room again, the same command goes through.
+
+On a real file system of a few MiB, which root alone may mount: elsewhere these tests are skipped.
+"""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from checks import disk, layout
+from release.cli import main
+from tests import promotion_tree as tree
+from tests.conftest import REPOSITORY
+from tests.ledger_tree import git, refs
+
+pytestmark = pytest.mark.slow
+
+alone, trio, root = tree.alone, tree.trio, tree.root
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 24 MiB."""
+    place = tmp_path / "small"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=24m", "none", str(place)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False) if shutil.which("mount") else None
+    if done is None or done.returncode:
+        pytest.skip(
+            f"A FULL DISK IS NOT TRIED: mount -t tmpfs needs root: {done.stderr.strip() if done else 'no mount'}"
+        )
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+@contextlib.contextmanager
+def full(place: Path) -> Iterator[None]:
+    """Fill the disk to its last byte, for as long as the block runs."""
+    with contextlib.suppress(OSError), (place / "filler").open("wb", buffering=0) as stream:
+        while True:
+            stream.write(b"x" * 4096)
+    try:
+        yield
+    finally:
+        (place / "filler").unlink()
+
+
+def run(root: Path, *args: str) -> Result:
+    done = CliRunner().invoke(main, ["-C", str(root), *args])
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exc_info
+    return done
+
+
+def refused(done: Result, place: Path) -> None:
+    assert done.exit_code == 9, done.output
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"lockstep: the disk of {place}"), line
+    assert " is full, 0 bytes are free: " in line
+    assert f"free space there (df -h {place}" in line
+    assert line.endswith("then run it again")
+
+
+VERBS = {
+    "promote": ("promote", "production"),
+    "rollback": ("rollback", "production", "--why", "answers in French"),
+    "empty": ("rollback", "production", "--to", "none", "--why", "answers in French"),
+    "approve": ("approve", "production", "--why", "yes"),
+    "quarantine": ("quarantine", "v0.2.0", "--why", "answers in French"),
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_where_git_cannot_write_its_objects_the_disk_is_named(root: Path, small: Path, verb: str) -> None:
+    shutil.move(root / ".git", small / "git")
+    (root / ".git").write_text(f"gitdir: {small / 'git'}\n")
+    git(root, "config", "core.worktree", str(root))
+    key = ["--key", str(tree.key(root, "bob"))] if verb == "approve" else []
+    before = refs(root)
+    with full(small):
+        refused(run(root, *VERBS[verb], *key), small / "git")
+    assert refs(root) == before
+    assert run(root, *VERBS[verb], *key).exit_code == 0
+    assert refs(root) != before
+
+
+def test_the_folder_of_an_atomic_write_is_named(root: Path, small: Path) -> None:
+    """As those of the record, of a build's report, of the references."""
+    shutil.copytree(root, small / "work", symlinks=True, ignore=shutil.ignore_patterns("image"))
+    work = small / "work"
+    (work / layout.REFERENCES).unlink(missing_ok=True)
+    with full(small):
+        refused(run(work, "references"), work / "reports")
+    assert not [path for path in (work / "reports").iterdir() if path.name.startswith(".")]
+    assert run(work, "references").exit_code == 0
+
+
+def test_a_stage_ends_with_the_same_line(small: Path) -> None:
+    script = (
+        "from pathlib import Path; from checks import files; from stages import entry;"
+        "entry.run('fetch', lambda params, root: str(files.write_json(root / 'reports' / 'x.json', {})))"
+    )
+    (small / "reports").mkdir()
+    shutil.copy(REPOSITORY / layout.PARAMS, small / layout.PARAMS)
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"}
+    with full(small):
+        done = subprocess.run(
+            [sys.executable, "-c", script], cwd=small, env=environment, capture_output=True, text=True, check=False
+        )
+    assert done.returncode == 9, done.stderr
+    assert f"fetch: the disk of {small / 'reports'} is full, 0 bytes are free: writing reports/" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_what_another_machine_says_of_its_disk_is_not_said_of_this_one() -> None:
+    assert disk.said("fatal: write error: No space left on device")
+    assert disk.said("error: unable to write: Disk quota exceeded")
+    assert not disk.said("fatal: bad object")
