@@ -12,7 +12,7 @@ P = ParamSpec("P")
 
 
 def refusing(command: Callable[P, None]) -> Callable[P, None]:
-    """Turn a Refusal into its lines on standard error and its exit code."""
+    """Turn a Refusal into its lines on standard error and its exit code, and an interrupt into 130."""
 
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -25,6 +25,9 @@ def refusing(command: Callable[P, None]) -> Callable[P, None]:
             for line in (str(refusal), *refusal.others):
                 click.secho(f"lockstep: {printed(line)}", err=True, fg="red")
             sys.exit(refusal.exit_code)
+        except KeyboardInterrupt:
+            click.echo("lockstep: interrupted", err=True)
+            sys.exit(130)
 
     return wrapped
 

@@ -1,8 +1,8 @@
 """How a server is asked, by ``Runtime.dialect``.
 
-All three speak OpenAI's chat completions. Beyond that: ``tgi`` (its OpenAPI document) tells log-probabilities by a
-token's text and tokenizes a chat at /chat_tokenize; ``vllm`` tells token ids when asked to, and tokenizes at
-/tokenize; ``openai`` promises neither.
+All three speak OpenAI's completions, of a chat and of a plain text. Beyond that: ``tgi`` (its OpenAPI document) tells
+log-probabilities by a token's text and tokenizes a chat at /chat_tokenize; ``vllm`` tells token ids when asked to, and
+tokenizes at /tokenize; ``openai`` promises neither.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -17,7 +17,7 @@ from checks.rows import Message
 from release.runtimes import Dialect
 from release.serving.client import Client, NoAnswer, shown
 
-CHAT = "/v1/chat/completions"
+CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 Part = TypeVar("Part", bound=BaseModel)
 
 
@@ -77,7 +77,8 @@ class _Choice(_Loose):
 
 
 class _Delta(_Loose):
-    delta: _Text = _Text()
+    delta: _Text = _Text()  # of a chat
+    text: str | None = None  # of a plain text
     finish_reason: str | None = None
 
 
@@ -89,6 +90,14 @@ class _Usage(_Loose):
 class _Chat(_Loose):
     choices: list[_Choice] = Field(min_length=1)
     usage: _Usage | None = None
+
+
+class _Continued(_Loose):
+    text: str
+
+
+class _Completion(_Loose):
+    choices: list[_Continued] = Field(min_length=1)
 
 
 class _Chunk(_Loose):
@@ -133,26 +142,30 @@ def chat(client: Client, speech: Speech, model: str, messages: Sequence[Message]
     )
 
 
+def complete(client: Client, model: str, text: str, limit: int) -> str:
+    """Ask for the greedy continuation of a plain text, at most ``limit`` tokens. Raises NoAnswer."""
+    return _read(_Completion, client.post(TEXT, request(model, text, limit)).good().body).choices[0].text
+
+
 def stream(
     client: Client,
     model: str,
-    messages: Sequence[Message],
+    asked: Sequence[Message] | str,
     limit: int,
-    accepted: Callable[[], object] = lambda: None,
+    spoke: Callable[[], object] = lambda: None,
 ) -> Streamed:
-    """Ask for the same as a stream; ``accepted`` is called once the server has taken the request.
+    """Ask for the answer to a chat, or the continuation of a plain text, as a stream; ``spoke`` is called at its first
+    text.
 
     Raises NoAnswer, also when the stream ends before the answer does.
     """
     began = monotonic()
-    body = request(model, messages, limit) | {"stream": True, "stream_options": {"include_usage": True}}
+    body = request(model, asked, limit) | {"stream": True}
+    if not isinstance(asked, str):
+        body["stream_options"] = {"include_usage": True}  # TGI knows it in a chat alone
     pieces: list[str] = []
     first, finish, usage, done = None, None, None, False
-    for data in client.events(CHAT, body):
-        if not data:
-            if not pieces:
-                accepted()
-            continue
+    for data in client.events(_path(asked), body):
         if data == b"[DONE]":
             done = True
             continue
@@ -162,9 +175,11 @@ def stream(
         usage = chunk.usage or usage
         for choice in chunk.choices[:1]:
             finish = choice.finish_reason or finish
-            if choice.delta.content:
-                first = first or monotonic() - began
-                pieces.append(choice.delta.content)
+            if piece := choice.delta.content or choice.text:
+                if first is None:
+                    first = monotonic() - began
+                    spoke()
+                pieces.append(piece)
     if finish is None:
         how = "was called done" if done else "ended"
         raise NoAnswer(f"the stream {how} before the answer did, after {shown(''.join(pieces))}")
@@ -172,9 +187,14 @@ def stream(
     return Streamed("".join(pieces), tokens, first, monotonic() - began)
 
 
-def request(model: str, messages: Sequence[Message], limit: int) -> dict[str, Any]:
+def request(model: str, asked: Sequence[Message] | str, limit: int) -> dict[str, Any]:
     """A request for a greedy answer. TGI samples unless the temperature is there and zero."""
-    return {"model": model, "messages": _plain(messages), "max_tokens": limit, "temperature": 0}
+    what = {"prompt": asked} if isinstance(asked, str) else {"messages": _plain(asked)}
+    return {"model": model, **what, "max_tokens": limit, "temperature": 0}
+
+
+def _path(asked: Sequence[Message] | str) -> str:
+    return TEXT if isinstance(asked, str) else CHAT
 
 
 def tokenize(client: Client, speech: Speech, model: str, messages: Sequence[Message]) -> tuple[int, ...] | None:

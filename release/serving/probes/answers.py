@@ -1,12 +1,10 @@
 """template, parity, adapter: the answers to the probes, one at a time, held to the offline model's."""
 
-from tqdm import tqdm
-
-from checks.serving import ServingCheck
+from checks.serving import Continuation, Probe, ServingCheck
 from release.serving import dialects
-from release.serving.client import shown
+from release.serving.client import NoAnswer, shown
 from release.serving.probes import agreement
-from release.serving.probes.asked import Asked, failed, passed, some, unavailable
+from release.serving.probes.asked import Asked, answered, failed, passed, some, together, unavailable
 
 
 def template(asked: Asked) -> ServingCheck:
@@ -14,9 +12,12 @@ def template(asked: Asked) -> ServingCheck:
     probes = asked.probes.probes
     if asked.speech.tokenize is None:
         return _counts(asked)
+
+    def ask(probe: Probe) -> tuple[int, ...] | None:
+        return dialects.tokenize(asked.client, asked.speech, asked.model, probe.messages)
+
     wrong = []
-    for probe in tqdm(probes, desc="chat template", unit="prompt", disable=None):
-        ids = dialects.tokenize(asked.client, asked.speech, asked.model, probe.messages)
+    for probe, ids in zip(probes, answered(together(1, probes, ask, "chat template", "prompt")), strict=True):
         if ids != probe.prompt_tokens:
             pairs = enumerate(zip(ids or (), probe.prompt_tokens, strict=False), 1)
             place = next((n for n, (here, there) in pairs if here != there), None)
@@ -46,10 +47,45 @@ def _counts(asked: Asked) -> ServingCheck:
 
 
 def parity(asked: Asked) -> ServingCheck:
-    """The server answers every probe as the offline model does."""
+    """The server answers every probe as the offline model does, and continues plain texts as it does.
+
+    The latter since answers may be short: a penalty on repetition shows in a long text that repeats itself, and in no
+    log-probability, which servers report as they were before the penalty.
+    """
+    found = _by_text(asked) if asked.speech.logprobs is None else _by_tokens(asked)
+    if found.status != "pass":
+        return found
+    wrong, said = _continued(asked)
+    if wrong:
+        return failed("parity", wrong, found.value, found.bound)
+    return passed("parity", f"{found.reason}; {said}", found.value, found.bound)
+
+
+def _continued(asked: Asked) -> tuple[str | None, str]:
+    """What is wrong with the continuations, if anything, and what was compared."""
+    texts = asked.probes.continuations
+    if not texts:
+        return None, "no long text was compared, since there is none among the probes"
+
+    def ask(one: Continuation) -> str:
+        return dialects.complete(asked.client, asked.model, one.prompt, len(one.tokens))
+
+    try:
+        answers = answered(together(1, texts, ask, "long texts", "text"))
+    except NoAnswer as reason:
+        if asked.server.how == "url" and reason.status in (404, 405):
+            return None, f"long texts were not asked: HTTP {reason.status} at {dialects.TEXT}"
+        raise
+    found = [agreement.by_text(one, text, asked.serve.verify) for one, text in zip(texts, answers, strict=True)]
+    if wrong := [one.complaint for one in found if one.complaint]:
+        return f"a long text is continued otherwise: {some(wrong)}", ""
+    asked.continued |= {one.id: text for one, text in zip(texts, answers, strict=True)}
+    compared, told = sum(one.compared for one in found), sum(len(one.tokens) for one in texts)
+    return None, f"{compared} of {told} tokens of {len(texts)} long texts compared by text"
+
+
+def _by_tokens(asked: Asked) -> ServingCheck:
     settings, probes = asked.serve.verify, asked.probes.probes
-    if asked.speech.logprobs is None:
-        return _by_text(asked)
     found = []
     for probe, answer in zip(probes, asked.answers, strict=True):
         if answer.tokens is None:
