@@ -30,38 +30,30 @@ class ProbeToken(Record):
         return self.logprob - self.runner_up_logprob
 
 
-class Greedy(Record):
-    """A greedy answer of the merged model, with the token that ended it, if it ``ended``."""
+class Probe(Record):
+    """One prompt and the merged model's own answer to it.
+
+    ``prompt_tokens`` are the ids of the templated prompt. ``tokens`` is the greedy answer with the token that ended
+    it, if it ``ended``. ``base_text`` is what the untuned base answers to the same messages. ``unended`` is the greedy
+    answer in which no token may end it: a long one, whatever the model's answers are.
+    """
 
     id: str
+    messages: Annotated[tuple[Message, ...], Field(min_length=1)]
+    prompt_tokens: Annotated[tuple[Count, ...], Field(min_length=1)]
     tokens: Annotated[tuple[ProbeToken, ...], Field(min_length=1)]
     ended: bool
+    base_text: str
+    unended: tuple[ProbeToken, ...] = ()
 
     @property
     def text(self) -> str:
         """The answer."""
         return "".join(token.text for token in self.tokens)
 
-
-class Probe(Greedy):
-    """One chat and the merged model's own answer to it.
-
-    ``prompt_tokens`` are the ids of the templated prompt. ``base_text`` is what the untuned base answers to the same
-    messages.
-    """
-
-    messages: Annotated[tuple[Message, ...], Field(min_length=1)]
-    prompt_tokens: Annotated[tuple[Count, ...], Field(min_length=1)]
-    base_text: str
-
-
-class Continuation(Greedy):
-    """A plain text, ``prompt``, and how the merged model continues it.
-
-    It is long, and repeats itself: a server that penalises repetition continues it otherwise.
-    """
-
-    prompt: Annotated[str, Field(min_length=1)]
+    def without_end(self) -> "Probe":
+        """The same prompt with the answer that nothing ends."""
+        return self.model_copy(update={"tokens": self.unended, "ended": False})
 
 
 class ProbeReport(Report):
@@ -74,7 +66,7 @@ class ProbeReport(Report):
     precision: str
     device: str
     probes: Annotated[tuple[Probe, ...], Field(min_length=1)]
-    continuations: tuple[Continuation, ...] = ()
+    ends: tuple[Count, ...] = ()  # tokens that end an answer; those that ``unended`` answers are made without
 
 
 class Layer(Record):

@@ -58,7 +58,11 @@ def merge(params: Params, root: Path) -> str:
         f"{layout.MERGED}: {size / 1e6:.0f} MB in {len(names)} {'shard' if len(names) == 1 else 'shards'}, "
         f"{report.merged[:19]}, largest difference {report.max_logprob_diff:.3f} nats over {report.positions} tokens, "
         f"top-1 agreement {report.top1:.1%}"
-        + (f"; {generation.GENERATION} without {', '.join(left_out)}, which evaluate does not apply" if left_out else "")
+        + (
+            f"; {generation.GENERATION} without {', '.join(left_out)}, which evaluate does not apply"
+            if left_out
+            else ""
+        )
     )
 
 

@@ -3,8 +3,8 @@
 In:  models/merged (hashed: the report is about that digest), models/base, data/splits/valid.jsonl,
      params ``serve.probes``, ``serve.dtype``.
 Out: data/probes.json: for each prompt the ids of the templated chat, the greedy tokens with their log-probabilities
-     and the second best of each, and what the untuned base answers to the same. And long continuations of plain texts
-     that repeat themselves, since answers may be too short to show that a server penalises repetition.
+     and the second best of each, and what the untuned base answers to the same. For the first ones also a long answer,
+     in which no token may end it: answers may be too short to show what a server does to long ones.
 Run: python -m stages.probe
 
 The machine that builds and verifies an image then needs neither torch nor the base.
@@ -20,13 +20,12 @@ from checks import digest, files, layout
 from checks.errors import EvaluationRefused
 from checks.params import Params
 from checks.rows import Row
-from checks.serving import Continuation, Probe, ProbeReport, ProbeToken
+from checks.serving import Probe, ProbeReport, ProbeToken
 from stages import entry, progress
 from stages.inference import answers, prompts
 
 _VALID = layout.SPLITS / "valid.jsonl"
-_TEXTS, _TIMES, _CHARACTERS = 4, 3, 80  # plain texts; how often each holds its line, of at most so many characters
-_LONG = 48  # tokens of a continuation
+_LONG, _TOKENS = 8, 32  # prompts that are asked for a long answer, and its length
 
 
 def probe(params: Params, root: Path) -> str:
@@ -42,8 +41,8 @@ def probe(params: Params, root: Path) -> str:
         raise EvaluationRefused(f"{_VALID}: has no rows", "run `dvc repro prepare`")
     room = settings.max_input_tokens
     limit = settings.probes.max_new_tokens
-    ours, continuations = _asked(root / layout.MERGED, settings.dtype, rows, limit, room, str(layout.MERGED))
-    theirs, _ = _asked(root / layout.BASE, settings.dtype, rows, limit, room, str(layout.BASE), texts=0)
+    ours, ends = _asked(root / layout.MERGED, settings.dtype, rows, limit, room, str(layout.MERGED))
+    theirs, _ = _asked(root / layout.BASE, settings.dtype, rows, limit, room, str(layout.BASE), long=0)
     report = ProbeReport(
         merged=merged,
         base=base,
@@ -52,23 +51,14 @@ def probe(params: Params, root: Path) -> str:
         precision=settings.dtype,
         device=answers.device(),
         probes=tuple(
-            Probe(
-                id=row.id,
-                messages=row.messages,
-                prompt_tokens=answer.prompt_tokens,
-                tokens=answer.tokens,
-                ended=answer.ended,
-                base_text=other.text,
-            )
-            for row, answer, other in zip(rows, ours, theirs, strict=True)
+            answer.model_copy(update={"base_text": other.text}) for answer, other in zip(ours, theirs, strict=True)
         ),
-        continuations=continuations,
+        ends=tuple(sorted(ends)),
     )
     files.write_json(root / layout.PROBES, report)
     differ = sum(one.text != one.base_text for one in report.probes)
-    tokens = sum(len(one.tokens) for one in report.probes)
-    long = f"{len(continuations)} long texts, {sum(len(one.tokens) for one in continuations)} tokens"
-    return f"{len(rows)} prompts, {tokens} tokens; the base answers {differ} of them otherwise; {long}"
+    tokens, long = sum(len(one.tokens) for one in ours), sum(len(one.unended) for one in ours)
+    return f"{len(rows)} prompts, {tokens} tokens, {long} of long answers; the base answers {differ} of them otherwise"
 
 
 def _hashed(root: Path, folder: Path) -> str:
@@ -77,56 +67,43 @@ def _hashed(root: Path, folder: Path) -> str:
 
 
 def _asked(
-    folder: Path, dtype: str, rows: Sequence[Row], max_new_tokens: int, room: int, label: str, texts: int = _TEXTS
-) -> tuple[list[Probe], tuple[Continuation, ...]]:
-    """One model's answers, as probes without a base, and its continuations of ``texts`` plain texts."""
+    folder: Path, dtype: str, rows: Sequence[Row], max_new_tokens: int, room: int, label: str, long: int = _LONG
+) -> tuple[list[Probe], frozenset[int]]:
+    """One model's answers, as probes without a base, ``long`` of them with a long answer; and the ids that end one."""
     from stages.inference import generate, token_by_token
 
     model, tokenizer = generate.load(folder, dtype)
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    longest = room if positions is None else min(room, positions - _LONG)
     if positions is not None:
         room = min(room, positions - max_new_tokens)
     asked = prompts.tokens(tokenizer, [row.messages for row in rows], rows, room, _VALID)
     ends = generate.end_tokens(model, tokenizer)
 
-    def answer(ids: Sequence[int], limit: int) -> tuple[ProbeToken, ...]:
-        steps = token_by_token.answer(model, ids, ends, limit)
-        pieces = token_by_token.pieces(tokenizer, [step.id for step in steps])
-        return tuple(ProbeToken(text=text, **step._asdict()) for step, text in zip(steps, pieces, strict=True))
+    def tokens(steps: Sequence[token_by_token.Step]) -> tuple[ProbeToken, ...]:
+        texts = token_by_token.pieces(tokenizer, [step.id for step in steps])
+        return tuple(ProbeToken(text=text, **step._asdict()) for step, text in zip(steps, texts, strict=True))
 
     found = []
-    for row, ids in zip(rows, tqdm(asked, desc=label, unit="prompt", disable=None), strict=True):
-        tokens = answer(ids, max_new_tokens)
+    bar = tqdm(asked, desc=label, unit="prompt", disable=None)
+    for number, (row, ids) in enumerate(zip(rows, bar, strict=True)):
+        answer = tokens(token_by_token.answer(model, ids, ends, max_new_tokens))
+        unended: tuple[ProbeToken, ...] = ()
+        if number < long and (positions is None or len(ids) + _TOKENS <= positions):
+            unended = tokens(token_by_token.answer(model, ids, frozenset(), _TOKENS, never=ends))
         found.append(
             Probe(
                 id=row.id,
                 messages=row.messages,
                 prompt_tokens=tuple(ids),
-                tokens=tokens,
-                ended=tokens[-1].id in ends,
+                tokens=answer,
+                ended=answer[-1].id in ends,
                 base_text="",
+                unended=unended,
             )
         )
-    long = []
-    for row in rows if texts else ():
-        prompt = _repeated(row.prompt)
-        ids = tokenizer(prompt).input_ids
-        if len(ids) > longest:
-            continue
-        tokens = answer(ids, _LONG)
-        if len(tokens) == _LONG:  # one that the model ends early shows too little
-            long.append(Continuation(id=row.id, prompt=prompt, tokens=tokens, ended=False))
-        if len(long) == texts:
-            break
     del model
     gc.collect()  # the next model loads into this one's memory
-    return found, tuple(long)
-
-
-def _repeated(text: str) -> str:
-    """A plain text that a model goes on repeating: a line of ``text``, several times."""
-    return f"{' '.join(text.split())[:_CHARACTERS]}\n" * _TIMES
+    return found, ends
 
 
 if __name__ == "__main__":

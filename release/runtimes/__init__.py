@@ -61,7 +61,7 @@ class Runtime(Section):
 
     A check ``read-only`` there means that it is run on a root file system that can be written. ``rope`` names the kinds
     of rotary embedding that it computes as transformers does, each with the values that it takes for granted; ``heads``
-    the sizes of an attention head that it serves; ``windows`` the ``model_type`` whose layers it lets attend to a sliding
+    the sizes of an attention head that it serves; ``windows`` the model types whose layers it lets attend to a sliding
     window, each with n where every n-th layer sees everything, 0 where none does. null: all of them. ``unknown`` names
     keys of config.json that are newer than it, with the value that it takes for granted.
     """

@@ -11,11 +11,14 @@ _FULL, _SLIDING = "full_attention", "sliding_attention"
 def unfit(runtime: Runtime, config: Mapping[str, Any], longest: int | None = None) -> str | None:
     """Why ``runtime`` would serve another function than the one that was evaluated, in one line; None: nothing known.
 
-    ``config`` is the merged model's config.json, in both spellings or either; ``longest`` the tokens of prompt and answer
-    that are served, None for as many as the model takes.
+    ``config`` is the merged model's config.json, in both spellings or either. ``longest`` bounds the tokens of prompt
+    and answer that are served; None: nothing does.
     """
     return (
-        _rope(runtime, config) or _heads(runtime, config) or _windows(runtime, config, longest) or _newer(runtime, config)
+        _rope(runtime, config)
+        or _heads(runtime, config)
+        or _windows(runtime, config, longest)
+        or _newer(runtime, config)
     )
 
 
@@ -73,9 +76,10 @@ def _windows(runtime: Runtime, config: Mapping[str, Any], longest: int | None) -
     theirs = pattern if kind in runtime.windows else [False] * number
     if ours == theirs:
         return None
+    there = "others" if sum(theirs) == sum(ours) else sum(theirs)
     return (
-        f"{kind!s:.40} attends to the last {window} tokens in {sum(ours)} of {number} layers: {runtime.name} does in "
-        f"{sum(theirs) if sum(theirs) != sum(ours) else 'others'}; up to {window} tokens (serve.max_total_tokens) they agree"
+        f"{kind!s:.40} attends to the last {window} tokens in {sum(ours)} of {number} layers, {runtime.name} in "
+        f"{there}: they agree up to {window} tokens, and serve.max_total_tokens is {longest}"
     )
 
 

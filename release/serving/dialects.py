@@ -1,8 +1,8 @@
 """How a server is asked, by ``Runtime.dialect``.
 
-All three speak OpenAI's completions, of a chat and of a plain text. Beyond that: ``tgi`` (its OpenAPI document) tells
-log-probabilities by a token's text and tokenizes a chat at /chat_tokenize; ``vllm`` tells token ids when asked to, and
-tokenizes at /tokenize; ``openai`` promises neither.
+All three speak OpenAI's chat completions. Beyond that: ``tgi`` (its OpenAPI document) tells log-probabilities by a
+token's text and tokenizes a chat at /chat_tokenize; ``vllm`` tells token ids when asked to, and tokenizes at
+/tokenize; ``openai`` promises neither. TGI ignores ``logit_bias``, which the others heed.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -17,7 +17,7 @@ from checks.rows import Message
 from release.runtimes import Dialect
 from release.serving.client import Client, NoAnswer, shown
 
-CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
+CHAT = "/v1/chat/completions"
 Part = TypeVar("Part", bound=BaseModel)
 
 
@@ -77,8 +77,7 @@ class _Choice(_Loose):
 
 
 class _Delta(_Loose):
-    delta: _Text = _Text()  # of a chat
-    text: str | None = None  # of a plain text
+    delta: _Text = _Text()
     finish_reason: str | None = None
 
 
@@ -90,14 +89,6 @@ class _Usage(_Loose):
 class _Chat(_Loose):
     choices: list[_Choice] = Field(min_length=1)
     usage: _Usage | None = None
-
-
-class _Continued(_Loose):
-    text: str
-
-
-class _Completion(_Loose):
-    choices: list[_Continued] = Field(min_length=1)
 
 
 class _Chunk(_Loose):
@@ -125,11 +116,14 @@ class Speech:
     logprobs: dict[str, Any] | None
     token: Callable[[_Logprob], Token]
     tokenize: Callable[[Client, str, list[dict[str, str]]], tuple[int, ...]] | None
+    biased: bool  # heeds logit_bias
 
 
-def chat(client: Client, speech: Speech, model: str, messages: Sequence[Message], limit: int) -> Answer:
-    """Ask for the greedy answer of at most ``limit`` tokens, whole. Raises NoAnswer."""
-    reply = client.post(CHAT, request(model, messages, limit) | (speech.logprobs or {})).good()
+def chat(
+    client: Client, speech: Speech, model: str, messages: Sequence[Message], limit: int, ends: Sequence[int] = ()
+) -> Answer:
+    """Ask for the greedy answer of at most ``limit`` tokens, whole, without the tokens ``ends``. Raises NoAnswer."""
+    reply = client.post(CHAT, request(model, messages, limit, ends) | (speech.logprobs or {})).good()
     said = _read(_Chat, reply.body)
     choice, usage = said.choices[0], said.usage
     told = choice.logprobs.content if choice.logprobs and speech.logprobs else None
@@ -142,30 +136,23 @@ def chat(client: Client, speech: Speech, model: str, messages: Sequence[Message]
     )
 
 
-def complete(client: Client, model: str, text: str, limit: int) -> str:
-    """Ask for the greedy continuation of a plain text, at most ``limit`` tokens. Raises NoAnswer."""
-    return _read(_Completion, client.post(TEXT, request(model, text, limit)).good().body).choices[0].text
-
-
 def stream(
     client: Client,
     model: str,
-    asked: Sequence[Message] | str,
+    messages: Sequence[Message],
     limit: int,
+    ends: Sequence[int] = (),
     spoke: Callable[[], object] = lambda: None,
 ) -> Streamed:
-    """Ask for the answer to a chat, or the continuation of a plain text, as a stream; ``spoke`` is called at its first
-    text.
+    """Ask for the same as a stream; ``spoke`` is called at its first text.
 
     Raises NoAnswer, also when the stream ends before the answer does.
     """
     began = monotonic()
-    body = request(model, asked, limit) | {"stream": True}
-    if not isinstance(asked, str):
-        body["stream_options"] = {"include_usage": True}  # TGI knows it in a chat alone
+    body = request(model, messages, limit, ends) | {"stream": True, "stream_options": {"include_usage": True}}
     pieces: list[str] = []
     first, finish, usage, done = None, None, None, False
-    for data in client.events(_path(asked), body):
+    for data in client.events(CHAT, body):
         if data == b"[DONE]":
             done = True
             continue
@@ -175,11 +162,11 @@ def stream(
         usage = chunk.usage or usage
         for choice in chunk.choices[:1]:
             finish = choice.finish_reason or finish
-            if piece := choice.delta.content or choice.text:
+            if choice.delta.content:
                 if first is None:
                     first = monotonic() - began
                     spoke()
-                pieces.append(piece)
+                pieces.append(choice.delta.content)
     if finish is None:
         how = "was called done" if done else "ended"
         raise NoAnswer(f"the stream {how} before the answer did, after {shown(''.join(pieces))}")
@@ -187,14 +174,13 @@ def stream(
     return Streamed("".join(pieces), tokens, first, monotonic() - began)
 
 
-def request(model: str, asked: Sequence[Message] | str, limit: int) -> dict[str, Any]:
-    """A request for a greedy answer. TGI samples unless the temperature is there and zero."""
-    what = {"prompt": asked} if isinstance(asked, str) else {"messages": _plain(asked)}
-    return {"model": model, **what, "max_tokens": limit, "temperature": 0}
+def request(model: str, messages: Sequence[Message], limit: int, ends: Sequence[int] = ()) -> dict[str, Any]:
+    """A request for a greedy answer, in which none of the tokens ``ends`` may come.
 
-
-def _path(asked: Sequence[Message] | str) -> str:
-    return TEXT if isinstance(asked, str) else CHAT
+    TGI samples unless the temperature is there and zero. A bias of -100 is the lowest that OpenAI's API has.
+    """
+    body = {"model": model, "messages": _plain(messages), "max_tokens": limit, "temperature": 0}
+    return body | ({"logit_bias": {str(token): -100 for token in ends}} if ends else {})
 
 
 def tokenize(client: Client, speech: Speech, model: str, messages: Sequence[Message]) -> tuple[int, ...] | None:
@@ -236,7 +222,7 @@ def _read(model: type[Part], body: bytes) -> Part:
 
 
 SPEECHES: dict[Dialect, Speech] = {
-    "tgi": Speech({"logprobs": True}, _by_text, _tgi_tokens),
-    "vllm": Speech({"logprobs": True, "return_tokens_as_token_ids": True}, _by_id, _vllm_tokens),
-    "openai": Speech(None, _by_text, None),
+    "tgi": Speech({"logprobs": True}, _by_text, _tgi_tokens, biased=False),
+    "vllm": Speech({"logprobs": True, "return_tokens_as_token_ids": True}, _by_id, _vllm_tokens, biased=True),
+    "openai": Speech(None, _by_text, None, biased=True),
 }

@@ -1,8 +1,8 @@
 """The merged directory's generation_config.json: nothing in it changes which token is chosen.
 
-What is evaluated is the likeliest token at each place, and no request to a server says otherwise. A base may name
-penalties on repetition, suppressed or forced tokens, temperatures or lengths, which transformers serve and vLLM apply to
-requests that do not name them; TGI reads the ids of end tokens alone. So only what says nothing of the choice is kept.
+What is evaluated is the likeliest token at each place. A base may name penalties on repetition, suppressed or forced
+tokens, temperatures or lengths here, which transformers serve and vLLM apply to requests that do not name them; TGI
+reads the ids of end tokens alone. So only what does not touch the choice is kept.
 """
 
 import json

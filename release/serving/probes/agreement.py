@@ -1,6 +1,6 @@
 """Whether a served answer is the offline one: token by token, or by text where no token is told.
 
-Greedy decoding takes the likeliest token. Arithmetic differs between servers, so two right answers may part where the
+Probe decoding takes the likeliest token. Arithmetic differs between servers, so two right answers may part where the
 two best tokens were nearly tied, and nowhere else; from there on they answer different prompts, and the comparison
 ends. White space at the ends of an answer counts for no scorer, and some servers strip it: it counts for nothing here
 either, nor does a character that the limit on tokens cut in two.
@@ -11,7 +11,7 @@ from itertools import takewhile
 from typing import NamedTuple
 
 from checks.params import Verify
-from checks.serving import Greedy, ProbeToken
+from checks.serving import Probe, ProbeToken
 from release.serving.client import shown
 from release.serving.dialects import Answer, Token
 
@@ -35,7 +35,7 @@ def tidy(text: str) -> str:
     return text.strip().rstrip(CUT).rstrip()
 
 
-def by_tokens(probe: Greedy, answer: Answer, told: Sequence[Token], settings: Verify) -> Agreement:
+def by_tokens(probe: Probe, answer: Answer, told: Sequence[Token], settings: Verify) -> Agreement:
     """Hold the tokens that a server told to the probe's own."""
     largest, offset = 0.0, 0
     for place, token in enumerate(probe.tokens):
@@ -69,7 +69,7 @@ def by_tokens(probe: Greedy, answer: Answer, told: Sequence[Token], settings: Ve
     return Agreement(None, min(count, len(told)), largest, False)
 
 
-def by_text(probe: Greedy, text: str, settings: Verify) -> Agreement:
+def by_text(probe: Probe, text: str, settings: Verify) -> Agreement:
     """Hold a text to the probe's: equal, or parting first inside a token that was nearly tied."""
     if tidy(text) == tidy(probe.text):
         return Agreement(None, len(probe.tokens), 0.0, False)
@@ -102,7 +102,7 @@ def _same(token: ProbeToken, told: Token, ends: bool, told_ends: bool, rest: str
     return not rest.startswith(told.text)
 
 
-def _part(probe: Greedy, place: int, other: str, largest: float, settings: Verify) -> Agreement:
+def _part(probe: Probe, place: int, other: str, largest: float, settings: Verify) -> Agreement:
     """They part at ``place``: right where the two best tokens were nearly tied."""
     token = probe.tokens[place]
     if token.lead <= settings.near_tie:
@@ -116,11 +116,11 @@ def _part(probe: Greedy, place: int, other: str, largest: float, settings: Verif
     return Agreement(_at(probe, place, what), place, largest, False)
 
 
-def _at(probe: Greedy, place: int, what: str) -> str:
+def _at(probe: Probe, place: int, what: str) -> str:
     return f"probe {probe.id}, token {place + 1}: {what}"
 
 
-def _token_at(probe: Greedy, index: int) -> int | None:
+def _token_at(probe: Probe, index: int) -> int | None:
     """The token that spells character ``index`` of the answer; past its end the one that ended it, None without one."""
     end = 0
     for place, token in enumerate(probe.tokens):

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from checks.params import Scorer, Serve
 from checks.rows import Message, Prediction, Row
-from checks.serving import CheckName, Greedy, Load, Probe, ProbeReport, ServingCheck
+from checks.serving import CheckName, Load, Probe, ProbeReport, ServingCheck
 from release.runtimes import Runtime
 from release.serving import dialects
 from release.serving.client import Client, NoAnswer
@@ -30,8 +30,8 @@ class Asked:
     """One server and its expectations. ``offline`` are the merged model's predictions of ``rows``, in their order.
 
     ``model`` is what a request calls the model; ``limit`` bounds the new tokens of an answer to a row. ``load`` and
-    ``streamed`` (the streamed answer to each probe by its id) are filled in by the check of latency, ``continued`` (the
-    server's continuation of each plain text by its id) by parity.
+    ``streamed`` (the streamed answer to each probe by its id) are filled in by the check of latency, ``unended`` (the
+    answer that nothing ends, by the probe's id) by the check of parity.
     """
 
     client: Client
@@ -46,7 +46,12 @@ class Asked:
     limit: int
     load: tuple[Load, ...] = ()
     streamed: dict[str, str] = field(default_factory=dict)
-    continued: dict[str, str] = field(default_factory=dict)
+    unended: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def long_probes(self) -> tuple[Probe, ...]:
+        """Probes with an answer that nothing ends, as far as this server can be asked for one."""
+        return tuple(probe.without_end() for probe in self.probes.probes if probe.unended and self.speech.biased)
 
     @property
     def speech(self) -> Speech:
@@ -62,11 +67,15 @@ class Asked:
         """The server's answer to one probe. Raises NoAnswer."""
         return self.chat(probe.messages, self.probes.max_new_tokens)
 
-    def chat(self, messages: Sequence[Message], limit: int) -> Answer:
-        """One whole answer. Raises NoAnswer."""
-        return dialects.chat(self.client, self.speech, self.model, messages, limit)
+    def long(self, probe: Probe) -> Answer:
+        """The server's answer to one of ``long_probes``. Raises NoAnswer."""
+        return self.chat(probe.messages, len(probe.tokens), self.probes.ends)
 
-    def unlike(self, probe: Greedy, text: str, *known: str) -> str | None:
+    def chat(self, messages: Sequence[Message], limit: int, ends: Sequence[int] = ()) -> Answer:
+        """One whole answer. Raises NoAnswer."""
+        return dialects.chat(self.client, self.speech, self.model, messages, limit, ends)
+
+    def unlike(self, probe: Probe, text: str, *known: str) -> str | None:
         """What is wrong with a streamed text: it is none of ``known``, nor what the offline model would say."""
         if agreement.tidy(text) in map(agreement.tidy, known):
             return None

@@ -3,9 +3,9 @@
 import itertools
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from checks.serving import Continuation, Greedy, Probe, ServingCheck
+from checks.serving import Probe, ServingCheck
 from release.serving import dialects, logs
 from release.serving.client import Client, NoAnswer
 from release.serving.probes.asked import Asked, failed, passed, some, unavailable
@@ -129,7 +129,7 @@ def _answers(asked: Asked) -> bool:
 class _Stream:
     """One stream. ``spoke``: it has produced text. ``ended``: when, by time.monotonic. ``wrong``: what is, if it is."""
 
-    def __init__(self, probe: Greedy) -> None:
+    def __init__(self, probe: Probe) -> None:
         self.probe = probe
         self.spoke = False
         self.ended: float | None = None
@@ -142,7 +142,10 @@ class _Burst:
     def __init__(self, asked: Asked) -> None:
         self.asked = asked
         number = min(IN_FLIGHT, asked.serve.max_concurrent_requests)
-        self.streams = [_Stream(probe) for probe in itertools.islice(itertools.cycle(_longest(asked)), number)]
+        # Answers that nothing ends run longest; else the longest of the others.
+        self._long = bool(asked.long_probes)
+        probes = asked.long_probes or sorted(asked.probes.probes, key=lambda probe: -len(probe.tokens))[:number]
+        self.streams = [_Stream(probe) for probe in itertools.islice(itertools.cycle(probes), number)]
         self._changed = threading.Condition()
         self._threads = [threading.Thread(target=self._run, args=(stream,), daemon=True) for stream in self.streams]
         for thread in self._threads:
@@ -182,24 +185,19 @@ class _Burst:
 
         wrong: str | None = "it was not asked"
         try:
-            if isinstance(probe, Probe):
-                limit, known = asked.probes.max_new_tokens, asked.streamed.get(probe.id)
-                text = dialects.stream(asked.client, asked.model, probe.messages, limit, spoke).text
+            if self._long:
+                text = self._stream(probe, len(probe.tokens), asked.probes.ends, spoke)
+                known = asked.unended.get(probe.id)
             else:
-                assert isinstance(probe, Continuation)
-                limit, known = len(probe.tokens), asked.continued.get(probe.id)
-                text = dialects.stream(asked.client, asked.model, probe.prompt, limit, spoke).text
+                text = self._stream(probe, asked.probes.max_new_tokens, (), spoke)
+                known = asked.streamed.get(probe.id)
             wrong = asked.unlike(probe, text, *filter(None, [known]))
         except NoAnswer as error:
-            wrong = f"{probe.id}: {error}"
+            wrong = f"probe {probe.id}: {error}"
         finally:
             with self._changed:
                 stream.ended, stream.wrong = time.monotonic(), wrong
                 self._changed.notify_all()
 
-
-def _longest(asked: Asked) -> Sequence[Greedy]:
-    """What is asked: continuations where there are any, since they are long; else the longest answers to chats."""
-    if asked.continued:
-        return [one for one in asked.probes.continuations if one.id in asked.continued]
-    return sorted(asked.probes.probes, key=lambda probe: -len(probe.tokens))[:IN_FLIGHT]
+    def _stream(self, probe: Probe, limit: int, ends: Sequence[int], spoke: Callable[[], None]) -> str:
+        return dialects.stream(self.asked.client, self.asked.model, probe.messages, limit, ends, spoke).text
