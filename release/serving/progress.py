@@ -19,7 +19,8 @@ class Progress:
 
     def __init__(self, label: str, total: int | None = None, unit: str = "") -> None:
         self._label, self._total, self._unit = label, total, unit
-        self._bar = tqdm(desc=label, total=total, unit=unit or "it", unit_scale=unit == "B", disable=None)
+        shape = None if unit else "{desc} {elapsed}"
+        self._bar = tqdm(desc=label, total=total, unit=unit, unit_scale=unit == "B", bar_format=shape, disable=None)
         self._done, self._began = 0, time.monotonic()
         self._printed = self._began
         self._lines = 0

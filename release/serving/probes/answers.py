@@ -7,7 +7,7 @@ from typing import NamedTuple
 from checks.params import Verify
 from checks.serving import Probe, ServingCheck
 from release.serving import dialects
-from release.serving.client import shown
+from release.serving.client import NoAnswer, shown
 from release.serving.dialects import Answer
 from release.serving.probes import agreement
 from release.serving.probes.asked import Asked, answered, failed, passed, some, together, unavailable
@@ -74,7 +74,12 @@ def parity(asked: Asked) -> ServingCheck:
     if not long:
         why = "none is among the probes" if asked.speech.biased else "this server heeds no logit_bias"
         return passed("parity", f"{short.said}; no long answer was compared: {why}", short.value, bound)
-    answers = answered(together(1, long, asked.long, "long answers", "prompt"))
+    try:
+        answers = answered(together(1, long, asked.long, "long answers", "prompt"))
+    except NoAnswer as reason:
+        if asked.server.how != "url" or reason.status not in (400, 422):
+            raise
+        return passed("parity", f"{short.said}; no long answer was compared: {reason}", short.value, bound)
     # By the choice of tokens alone: where the end is likeliest, the others' log-probabilities are far from exact.
     found = _compared(asked, long, answers, settings.model_copy(update={"max_logprob_diff": math.inf}))
     if found.wrong:
