@@ -203,4 +203,4 @@ def test_a_tokenizer_that_changes_what_it_said_is_refused() -> None:
 def test_the_report_reads_as_json_of_the_documented_shape(root: Path, params: Params) -> None:
     stage.probe(params, root)
     plain = json.loads((root / layout.PROBES).read_text())
-    assert set(plain["probes"][0]) == {"id", "messages", "prompt_tokens", "tokens", "ended", "base_text"}
+    assert set(plain["probes"][0]) == {"id", "messages", "prompt_tokens", "tokens", "ended", "base_text", "unended"}

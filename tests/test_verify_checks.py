@@ -300,7 +300,7 @@ def test_a_server_that_batches_is_asked_about_many_rows_at_once(
         found = ask(asked)
     assert found["score"].status == "pass", found["score"]
     assert "0 texts differ" in found["score"].reason
-    assert server.most_flying == at_once
+    assert 4 < server.most_flying <= at_once
 
 
 def test_a_server_that_hangs_is_left_at_the_deadline(params: Params) -> None:

@@ -177,10 +177,11 @@ def stream(
 def request(model: str, messages: Sequence[Message], limit: int, ends: Sequence[int] = ()) -> dict[str, Any]:
     """A request for a greedy answer, in which none of the tokens ``ends`` may come.
 
-    TGI samples unless the temperature is there and zero. A bias of -100 is the lowest that OpenAI's API has.
+    TGI samples unless the temperature is there and zero. A bias of -100 is the lowest that OpenAI's API has;
+    transformers serve takes floats alone.
     """
     body = {"model": model, "messages": _plain(messages), "max_tokens": limit, "temperature": 0}
-    return body | ({"logit_bias": {str(token): -100 for token in ends}} if ends else {})
+    return body | ({"logit_bias": {str(token): -100.0 for token in ends}} if ends else {})
 
 
 def tokenize(client: Client, speech: Speech, model: str, messages: Sequence[Message]) -> tuple[int, ...] | None:

@@ -124,7 +124,7 @@ def together(
                     continue
                 if isinstance(result, Exception) and not (isinstance(result, NoAnswer) and not result.lost):
                     raise result
-                results[place] = result  # type: ignore[assignment]
+                results[place] = result
                 bar.update()
     finally:
         over.set()
