@@ -18,16 +18,17 @@ from tests import build_tree
 from tests.conftest import REPOSITORY, scaled_down
 from tests.test_verify_evidence import probed
 
-# Answers chats of a single token, as the check `start` asks for, and keeps all others waiting.
+# Answers the check `start` and the only probe, and keeps whatever is asked later, the test rows, waiting.
 SERVER = """
-import json, sys, time
+import itertools, json, sys, time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+asked = itertools.count(1)
 
 class Handler(BaseHTTPRequestHandler):
     def do_POST(self):
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        print("asked", flush=True)
-        if asked["max_tokens"] > 1:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        if next(asked) > 2:
             time.sleep(600)
         choice = {"message": {"content": "vm"}, "finish_reason": "length"}
         body = json.dumps({"choices": [choice]}).encode()
@@ -117,7 +118,7 @@ def test_it_says_what_it_does_and_ends_within_seconds_of_a_signal_with_its_serve
     with started(finished, folder, *arguments) as process:
         assert process.stderr is not None
         with closing(process.stderr):
-            lines_until(process, "probes: 0 of 1 prompts")
+            lines_until(process, "test rows: 0 of 40 rows, 0.00 rows/s")
             children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
             assert len(children) == (how == "process")
             began = time.monotonic()
