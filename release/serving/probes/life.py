@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from checks.serving import Probe, ServingCheck
 from release.serving import dialects, logs
 from release.serving.client import Client, NoAnswer
-from release.serving.probes.asked import Asked, failed, passed, some, unavailable
+from release.serving.probes.asked import Asked, answered, failed, passed, some, together, unavailable
 from release.serving.progress import Progress
 
 IN_FLIGHT = 8  # streams that run while the server is told to end
@@ -93,7 +93,7 @@ def drain(asked: Asked) -> ServingCheck:
     if not burst.running:
         return failed("drain", "no stream still ran when all had text: it cannot be told", None, limit)
     began = time.monotonic()
-    ended = asked.server.terminate(limit)
+    (ended,) = answered(together(1, [limit], asked.server.terminate, "drain", ""))
     signalled = max(began, time.monotonic() - ended.seconds) if ended else began
     hung = burst.end()
     if ended is None:
@@ -163,7 +163,7 @@ class _Burst:
 
     def wait_for_text(self) -> None:
         """Until each has produced text or ended; every one ends by the client's deadline."""
-        with Progress("drain") as bar, self._changed:
+        with Progress("streams") as bar, self._changed:
             while not all(stream.spoke or stream.ended is not None for stream in self.streams):
                 self._changed.wait(_TICK)
                 bar.tick()
