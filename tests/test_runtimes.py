@@ -134,7 +134,7 @@ def test_a_file_that_says_something_impossible_is_refused(
 def test_a_file_that_is_no_runtime_is_refused(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "tgi.yaml").write_text(text)
     monkeypatch.setattr(runtimes, "FOLDER", tmp_path)
-    with pytest.raises(ParamsRefused, match="mend the file"):
+    with pytest.raises(ParamsRefused, match="fix the file"):
         runtimes.load("tgi")
 
 

@@ -130,9 +130,9 @@ def load(name: str) -> Runtime:
     try:
         runtime = Runtime.model_validate(plain_yaml.load(path.read_text(encoding="utf-8")))
     except ValidationError as error:
-        raise ParamsRefused(f"{path}: {files.first(error)}", "mend the file") from error
+        raise ParamsRefused(f"{path}: {files.first(error)}", "fix the file") from error
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ParamsRefused(f"{path}: {str(error).splitlines()[0]}", "mend the file") from error
+        raise ParamsRefused(f"{path}: {str(error).splitlines()[0]}", "fix the file") from error
     if runtime.name != name:
         raise ParamsRefused(f"{path}: is called {runtime.name!r}", f"call it {name}")
     return runtime

@@ -105,7 +105,7 @@ def start(image: str, runtime: Runtime, model: str, gpus: str | None = None) -> 
         server.close()
         if isinstance(error, DockerException | OSError):
             raise ServingRefused(
-                f"{image}: does not start: {line(error)}", "mend the image, or free what it needs"
+                f"{image}: does not start: {line(error)}", "fix the image, or free what it needs"
             ) from error
         raise
     return server
