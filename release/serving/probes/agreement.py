@@ -1,6 +1,6 @@
 """Whether a served answer is the offline one: token by token, or by text where no token is told.
 
-Probe decoding takes the likeliest token. Arithmetic differs between servers, so two right answers may part where the
+Greedy decoding takes the likeliest token. Arithmetic differs between servers, so two right answers may part where the
 two best tokens were nearly tied, and nowhere else; from there on they answer different prompts, and the comparison
 ends. White space at the ends of an answer counts for no scorer, and some servers strip it: it counts for nothing here
 either, nor does a character that the limit on tokens cut in two.
