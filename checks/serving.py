@@ -34,7 +34,8 @@ class Probe(Record):
     """One prompt and the merged model's own answer to it.
 
     ``prompt_tokens`` are the ids of the templated prompt. ``tokens`` is the greedy answer with the token that ended
-    it, if it ``ended``. ``base_text`` is what the untuned base answers to the same messages.
+    it, if it ``ended``. ``base_text`` is what the untuned base answers to the same messages. ``unended`` is the greedy
+    answer in which no token may end it: a long one, whatever the model's answers are.
     """
 
     id: str
@@ -43,11 +44,16 @@ class Probe(Record):
     tokens: Annotated[tuple[ProbeToken, ...], Field(min_length=1)]
     ended: bool
     base_text: str
+    unended: tuple[ProbeToken, ...] = ()
 
     @property
     def text(self) -> str:
         """The answer."""
         return "".join(token.text for token in self.tokens)
+
+    def without_end(self) -> "Probe":
+        """The same prompt with the answer that nothing ends."""
+        return self.model_copy(update={"tokens": self.unended, "ended": False})
 
 
 class ProbeReport(Report):
@@ -60,6 +66,7 @@ class ProbeReport(Report):
     precision: str
     device: str
     probes: Annotated[tuple[Probe, ...], Field(min_length=1)]
+    ends: tuple[Count, ...] = ()  # tokens that end an answer; those that ``unended`` answers are made without
 
 
 class Layer(Record):

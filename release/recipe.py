@@ -78,7 +78,7 @@ def write_down(root: Path, options: Options) -> Recipe:
     target, place, tag = _target(root, options, image.version(model))
     base, source = _base(root, options.base or params.serve.base, runtime)
     if base:
-        _serves(root, described, runtime)
+        _serves(root, described, runtime, params.serve.max_total_tokens)
     count = len(layers) + (len(base.layers) if base else 0)
     if count > MOST_LAYERS:
         raise BuildRefused(
@@ -138,7 +138,7 @@ def _base(root: Path, name: str | None, runtime: Runtime) -> tuple[Base | None, 
     return bases.resolve(source, named, runtime.platform, name), source
 
 
-def _serves(root: Path, described: dict[str, FileDigest], runtime: Runtime) -> None:
+def _serves(root: Path, described: dict[str, FileDigest], runtime: Runtime, longest: int) -> None:
     """A server that computes another function than the one that was evaluated is not given the weights."""
     path = root / layout.MERGED / _CONFIG
     if _CONFIG not in described:
@@ -154,5 +154,5 @@ def _serves(root: Path, described: dict[str, FileDigest], runtime: Runtime) -> N
         raise BuildRefused(f"{path}: is no JSON", "run `dvc repro merge`") from error
     if not isinstance(config, dict):
         raise BuildRefused(f"{path}: is no JSON object", "run `dvc repro merge`")
-    if why := fit.unfit(runtime, config):
+    if why := fit.unfit(runtime, config, longest):
         raise BuildRefused(f"{path}: {why}", "choose another serve.runtime")

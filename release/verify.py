@@ -4,6 +4,7 @@ The image runs in a container, as it ships; or its weights are served by a proce
 that runs already is asked by its URL. What was seen is written to reports/serving.json, whatever it was.
 """
 
+import contextlib
 import platform
 import shutil
 import tempfile
@@ -13,8 +14,6 @@ from contextlib import closing, contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Literal, NamedTuple
-
-from tqdm import tqdm
 
 from checks import digest, files, layout
 from checks.errors import EvidenceRefused, Refusal, ServingRefused
@@ -29,9 +28,12 @@ from release.serving.client import Client
 from release.serving.containers import Mounted
 from release.serving.expected import Expected, expected
 from release.serving.probes.asked import Asked, failed
+from release.serving.progress import Progress
 from release.serving.server import Server, unwinding
 from release.signing import verification
 from release.signing.verification import Verifier
+
+LOG = layout.STATE / "serving.log"  # of the server that was started last
 
 
 class Options(NamedTuple):
@@ -81,25 +83,33 @@ def verify(root: Path, options: Options) -> ServingReport:
         raise ServingRefused("an image and a URL are two ways to verify", "name one of them")
     if options.gpus is not None and options.how != "container":
         raise ServingRefused(f"GPUs are given to a container, not to a {options.how}", "leave them out")
+    with unwinding():
+        report = _verify(root, options)
+    files.write_json(root / layout.SERVING_REPORT, report)
+    if options.signer is not None:
+        verification.write(root, report, options.signer)
+    return report
+
+
+def _verify(root: Path, options: Options) -> ServingReport:
     held = expected(root, image=options.how == "container")
     runtime = _runtime(held, options)
     server = _server(root, held, options)
-    for old in (layout.SERVING_STATEMENT, layout.SERVING_REPORT):
-        (root / old).unlink(missing_ok=True)
+    for path in (layout.SERVING_STATEMENT, layout.SERVING_REPORT, LOG):
+        (root / path).unlink(missing_ok=True)
     load: tuple[Load, ...] = ()
     image = None
-    with unwinding():
-        began = time.monotonic()
-        try:
-            with _served(root, held, runtime, options, server) as subject:
-                image = subject.image
-                asked = _asked(held, subject)
-                with closing(asked.client):
-                    checks = examine.examine(asked, began)
-                load = asked.load
-        except _NotStarted as reason:
-            checks = examine.nothing(failed("start", str(reason), None, held.params.serve.verify.start_seconds))
-    report = ServingReport(
+    began = time.monotonic()
+    try:
+        with _served(root, held, runtime, options, server) as subject:
+            image = subject.image
+            asked = _asked(held, subject)
+            with closing(asked.client):
+                checks = examine.examine(asked, began)
+            load = asked.load
+    except _NotStarted as reason:
+        checks = examine.nothing(failed("start", str(reason), None, held.params.serve.verify.start_seconds))
+    return ServingReport(
         image=image,
         server=server,
         model=held.model,
@@ -113,10 +123,6 @@ def verify(root: Path, options: Options) -> ServingReport:
         status=combine(checks),
         tool=metadata.version("lockstep"),
     )
-    files.write_json(root / layout.SERVING_REPORT, report)
-    if options.signer is not None:
-        verification.write(root, report, options.signer)
-    return report
 
 
 def refusal(report: ServingReport) -> Refusal | None:
@@ -127,7 +133,7 @@ def refusal(report: ServingReport) -> Refusal | None:
     lines = lines or [f"{check.name}: {check.reason}" for check in report.checks if check.status != "pass"]
     return ServingRefused(
         f"the served model is not the one that was evaluated: {lines[0]}",
-        f"read {layout.SERVING_REPORT} and docs/serving.md",
+        f"read {layout.SERVING_REPORT}, the server's log in {LOG}, and docs/serving.md",
         tuple(lines[1:]),
     )
 
@@ -189,7 +195,7 @@ def _served(
                 server: Server = processes.start(runtime, held.params.serve, folder)
             except ServingRefused as reason:
                 raise _NotStarted(reason) from reason
-            with closing(server):
+            with closing(server), _keeping_log(root, server):
                 yield _Subject(server, runtime, image)
     else:
         assert held.image is not None  # ``expected`` was asked for one
@@ -198,7 +204,7 @@ def _served(
                 server = containers.start(name, runtime, held.path, options.gpus, mounted)
             except ServingRefused as reason:
                 raise _NotStarted(reason) from reason
-            with closing(server):
+            with closing(server), _keeping_log(root, server):
                 yield _Subject(server, runtime, held.image.image)
 
 
@@ -217,6 +223,18 @@ def _container(
 
 
 @contextmanager
+def _keeping_log(root: Path, server: Server) -> Iterator[None]:
+    """Write the server's log to LOG, whatever happens: what it wrote is gone with it."""
+    try:
+        yield
+    finally:
+        path = root / LOG
+        with contextlib.suppress(OSError):  # the log explains, and decides nothing
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(server.log())
+
+
+@contextmanager
 def _image(root: Path, report: ImageReport, options: Options) -> Iterator[str]:
     """What the Docker Engine is to run: a name in a registry, or the image of the layout, put into the engine."""
     if name := options.image or _pushed(report):
@@ -232,7 +250,7 @@ def _weights(root: Path, held: Expected, options: Options) -> Iterator[tuple[Pat
     """A folder of the weights, and the image that they came out of; it is gone afterwards if it was made here."""
     if held.image is None:
         folder = root / layout.MERGED
-        with tqdm(desc=f"hash {layout.MERGED}", unit="B", unit_scale=True, disable=None) as bar:
+        with Progress(f"hash {layout.MERGED}", unit="B") as bar:
             found = digest.of_tree(folder, bar.update).digest
         if found != held.model:
             raise EvidenceRefused(f"{layout.MERGED}: is {found}, the verdict is about {held.model}", "run `dvc repro`")

@@ -26,7 +26,7 @@ from checks.evidence import MergedFile, ParityReport
 from checks.params import Params
 from checks.rows import Row
 from stages import entry
-from stages.weights import export
+from stages.weights import export, generation
 
 _SPARE_BYTES = 50_000_000  # room for tokenizer and config, and to leave the disk usable
 # What a serving runtime reads beside the weights, and what the licence asks to pass on.
@@ -51,12 +51,18 @@ def merge(params: Params, root: Path) -> str:
         names = merge_weights(base, adapter, work, params.merge.shard_mb * 10**6)
         copy_companions(base, work)
         export.spell_both(work)
+        left_out = generation.neutralise(work)
         report = _held_to_parity(params, root, work, prompts)
     size = sum(file.size for file in report.files.values())
     return (
         f"{layout.MERGED}: {size / 1e6:.0f} MB in {len(names)} {'shard' if len(names) == 1 else 'shards'}, "
         f"{report.merged[:19]}, largest difference {report.max_logprob_diff:.3f} nats over {report.positions} tokens, "
         f"top-1 agreement {report.top1:.1%}"
+        + (
+            f"; {generation.GENERATION} without {', '.join(left_out)}, which evaluate does not apply"
+            if left_out
+            else ""
+        )
     )
 
 

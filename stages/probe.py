@@ -3,7 +3,8 @@
 In:  models/merged (hashed: the report is about that digest), models/base, data/splits/valid.jsonl,
      params ``serve.probes``, ``serve.dtype``.
 Out: data/probes.json: for each prompt the ids of the templated chat, the greedy tokens with their log-probabilities
-     and the second best of each, and what the untuned base answers to the same.
+     and the second best of each, and what the untuned base answers to the same. For the first ones also a long answer,
+     in which no token may end it: answers may be too short to show what a server does to long ones.
 Run: python -m stages.probe
 
 The machine that builds and verifies an image then needs neither torch nor the base.
@@ -24,6 +25,7 @@ from stages import entry, progress
 from stages.inference import answers, prompts
 
 _VALID = layout.SPLITS / "valid.jsonl"
+_LONG, _TOKENS = 8, 32  # prompts that are asked for a long answer, and its length
 
 
 def probe(params: Params, root: Path) -> str:
@@ -38,10 +40,9 @@ def probe(params: Params, root: Path) -> str:
     if not rows:
         raise EvaluationRefused(f"{_VALID}: has no rows", "run `dvc repro prepare`")
     room = settings.max_input_tokens
-    ours, theirs = (
-        _asked(root / folder, settings.dtype, rows, settings.probes.max_new_tokens, room, str(folder))
-        for folder in (layout.MERGED, layout.BASE)
-    )
+    limit = settings.probes.max_new_tokens
+    ours, ends = _asked(root / layout.MERGED, settings.dtype, rows, limit, room, str(layout.MERGED))
+    theirs, _ = _asked(root / layout.BASE, settings.dtype, rows, limit, room, str(layout.BASE), long=0)
     report = ProbeReport(
         merged=merged,
         base=base,
@@ -50,21 +51,14 @@ def probe(params: Params, root: Path) -> str:
         precision=settings.dtype,
         device=answers.device(),
         probes=tuple(
-            Probe(
-                id=row.id,
-                messages=row.messages,
-                prompt_tokens=answer.prompt_tokens,
-                tokens=answer.tokens,
-                ended=answer.ended,
-                base_text=other.text,
-            )
-            for row, answer, other in zip(rows, ours, theirs, strict=True)
+            answer.model_copy(update={"base_text": other.text}) for answer, other in zip(ours, theirs, strict=True)
         ),
+        ends=tuple(sorted(ends)),
     )
     files.write_json(root / layout.PROBES, report)
     differ = sum(one.text != one.base_text for one in report.probes)
-    tokens = sum(len(one.tokens) for one in report.probes)
-    return f"{len(rows)} prompts, {tokens} tokens; the base answers {differ} of them otherwise"
+    tokens, long = sum(len(one.tokens) for one in ours), sum(len(one.unended) for one in ours)
+    return f"{len(rows)} prompts, {tokens} tokens, {long} of long answers; the base answers {differ} of them otherwise"
 
 
 def _hashed(root: Path, folder: Path) -> str:
@@ -72,8 +66,10 @@ def _hashed(root: Path, folder: Path) -> str:
         return digest.of_tree(root / folder, bar.update).digest
 
 
-def _asked(folder: Path, dtype: str, rows: Sequence[Row], max_new_tokens: int, room: int, label: str) -> list[Probe]:
-    """One model's answers, as probes without a base."""
+def _asked(
+    folder: Path, dtype: str, rows: Sequence[Row], max_new_tokens: int, room: int, label: str, long: int = _LONG
+) -> tuple[list[Probe], frozenset[int]]:
+    """One model's answers, as probes without a base, ``long`` of them with a long answer; and the ids that end one."""
     from stages.inference import generate, token_by_token
 
     model, tokenizer = generate.load(folder, dtype)
@@ -82,24 +78,32 @@ def _asked(folder: Path, dtype: str, rows: Sequence[Row], max_new_tokens: int, r
         room = min(room, positions - max_new_tokens)
     asked = prompts.tokens(tokenizer, [row.messages for row in rows], rows, room, _VALID)
     ends = generate.end_tokens(model, tokenizer)
-    found = []
-    for row, ids in zip(rows, tqdm(asked, desc=label, unit="prompt", disable=None), strict=True):
-        steps = token_by_token.answer(model, ids, ends, max_new_tokens)
+
+    def tokens(steps: Sequence[token_by_token.Step]) -> tuple[ProbeToken, ...]:
         texts = token_by_token.pieces(tokenizer, [step.id for step in steps])
-        tokens = tuple(ProbeToken(text=text, **step._asdict()) for step, text in zip(steps, texts, strict=True))
+        return tuple(ProbeToken(text=text, **step._asdict()) for step, text in zip(steps, texts, strict=True))
+
+    found = []
+    bar = tqdm(asked, desc=label, unit="prompt", disable=None)
+    for number, (row, ids) in enumerate(zip(rows, bar, strict=True)):
+        answer = tokens(token_by_token.answer(model, ids, ends, max_new_tokens))
+        unended: tuple[ProbeToken, ...] = ()
+        if number < long and (positions is None or len(ids) + _TOKENS <= positions):
+            unended = tokens(token_by_token.answer(model, ids, frozenset(), _TOKENS, never=ends))
         found.append(
             Probe(
                 id=row.id,
                 messages=row.messages,
                 prompt_tokens=tuple(ids),
-                tokens=tokens,
-                ended=steps[-1].id in ends,
+                tokens=answer,
+                ended=answer[-1].id in ends,
                 base_text="",
+                unended=unended,
             )
         )
     del model
     gc.collect()  # the next model loads into this one's memory
-    return found
+    return found, ends
 
 
 if __name__ == "__main__":

@@ -108,7 +108,7 @@ def test_it_answers_a_chat_from_the_weights_in_the_image(serving: Container) -> 
     models = requests.get(f"{serving.url}/v1/models", timeout=10).json()
     assert models["data"][0]["id"] == serving_base.MODEL
     assert serving.gone() is None
-    assert "Uvicorn running" in serving.log()
+    assert b"Uvicorn running" in serving.log()
 
 
 def test_wrong_requests_get_the_codes_that_the_runtime_names(serving: Container) -> None:

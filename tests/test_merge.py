@@ -182,6 +182,19 @@ def test_the_merged_directory_is_spelled_for_old_servers_before_it_is_measured(r
     assert not (root / layout.MERGED).exists()
 
 
+def test_nothing_in_the_merged_directory_chooses_tokens_that_evaluate_does_not_choose(
+    root: Path, document: dict
+) -> None:
+    path = root / layout.BASE / "generation_config.json"
+    path.write_text(json.dumps({"eos_token_id": [2], "repetition_penalty": 1.1, "temperature": 0.7}))
+    said = merge(as_params(document), root)
+    assert json.loads((root / layout.MERGED / path.name).read_text()) == {"eos_token_id": [2]}
+    assert "generation_config.json without repetition_penalty, temperature" in said
+    assert (
+        files.read_json(root / layout.PARITY_REPORT, ParityReport).merged == digest.of_tree(root / layout.MERGED).digest
+    )
+
+
 def test_shards_keep_the_limit_are_aligned_and_an_index_names_every_tensor(base: Path, adapter: Path) -> None:
     out = base.parent / "out"
     out.mkdir()

@@ -86,6 +86,30 @@ def test_each_token_is_the_greedy_one_and_knows_how_far_the_second_best_was(root
         assert list(probe.prompt_tokens) == templated
 
 
+def test_the_first_prompts_get_a_long_answer_in_which_no_token_may_end_it(root: Path, document: dict) -> None:
+    """The likeliest of the other tokens, with the model's own log-probabilities, as servers report them."""
+    import torch
+
+    document["serve"] |= {"dtype": "fp32"}
+    stage.probe(as_params(document), root)
+    report = _report(root)
+    model, tokenizer = generate.load(root / layout.MERGED, "fp32")
+    assert report.ends == tuple(sorted(generate.end_tokens(model, tokenizer)))
+    assert [len(probe.unended) for probe in report.probes] == [stage._TOKENS] * 8 + [0] * (len(report.probes) - 8)
+    for probe in report.probes[:8]:
+        ids = [token.id for token in probe.unended]
+        with torch.inference_mode():
+            whole = torch.tensor([[*probe.prompt_tokens, *ids]])
+            logprobs = model(whole).logits[0, len(probe.prompt_tokens) - 1 : -1].log_softmax(-1)
+        allowed = logprobs.clone()
+        allowed[:, list(report.ends)] = -torch.inf
+        assert allowed.argmax(-1).tolist() == ids
+        for token, row, rest in zip(probe.unended, logprobs, allowed, strict=True):
+            assert token.logprob == pytest.approx(float(row[token.id]), abs=1e-4)
+            assert token.runner_up == int(rest.topk(2).indices[1])
+            assert token.lead >= 0
+
+
 def test_the_base_is_asked_the_same_and_answers_otherwise(root: Path, params: Params) -> None:
     line = stage.probe(params, root)
     differ = sum(probe.text != probe.base_text for probe in _report(root).probes)
@@ -179,4 +203,4 @@ def test_a_tokenizer_that_changes_what_it_said_is_refused() -> None:
 def test_the_report_reads_as_json_of_the_documented_shape(root: Path, params: Params) -> None:
     stage.probe(params, root)
     plain = json.loads((root / layout.PROBES).read_text())
-    assert set(plain["probes"][0]) == {"id", "messages", "prompt_tokens", "tokens", "ended", "base_text"}
+    assert set(plain["probes"][0]) == {"id", "messages", "prompt_tokens", "tokens", "ended", "base_text", "unended"}

@@ -80,6 +80,34 @@ def test_it_sees_nothing_of_this_environment(serving: Process) -> None:
     assert "hf_secret" not in "".join(seen)
 
 
+@pytest.mark.parametrize("name", runtimes.names())
+def test_every_path_that_a_process_may_write_to_lies_below_its_own_folder(name: str, serve: Serve) -> None:
+    runtime, home = runtimes.load(name), Path("/own/folder")
+    filled = runtimes.fill(runtime, serve.model_copy(update={"dtype": "bf16"}), "/models/x")
+    found = processes.private(runtime, filled.environment, home)
+    outside = {
+        key: value for key, value in found.items() if value.startswith("/") and not value.startswith("/own/folder")
+    }
+    assert set(outside.values()) <= {"/models/x"}, outside
+    assert {"HOME", "TMPDIR"} <= set(found)
+
+
+def test_caches_that_nothing_names_lie_below_its_own_folder_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, serve: Serve
+) -> None:
+    script = (
+        "import os, sys, tempfile\nfrom torch._inductor.runtime.cache_dir_utils import cache_dir\n"
+        "print(os.getcwd(), tempfile.gettempdir(), os.path.expanduser('~/.cache'), cache_dir(), os.environ['XDG_CACHE_HOME'])"
+    )
+    runtime = program(tmp_path, monkeypatch, script)
+    runtime = runtime.model_copy(update={"environment": {"XDG_CACHE_HOME": "/tmp/cache"}})
+    with closing(processes.start(runtime, serve, tmp_path)) as started:
+        server.wait_until(started, lambda: started.log().endswith(b"\n"), 60)
+        home, *paths = started.log().decode().split()
+        assert Path(home).stat().st_mode & 0o777 == 0o700
+        assert [path for path in paths if not Path(path).is_relative_to(home)] == []
+
+
 @pytest.mark.slow
 def test_sigterm_lets_a_request_in_flight_finish(tiny_base: Path, serve: Serve) -> None:
     with closing(processes.start(RUNTIME, serve, tiny_base)) as started:
@@ -126,6 +154,32 @@ def test_a_log_is_made_printable_and_short(tmp_path: Path, monkeypatch: pytest.M
     assert refusal.value.others == ("red", "\ufffd·", "over", "x" * 300)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_what_a_process_was_started_to_ignore_stays_ignored_and_a_second_signal_breaks_nothing(
+    number: signal.Signals,
+) -> None:
+    script = """
+import os, signal, sys, time
+from release.serving import server
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+number = int(sys.argv[1])
+try:
+    with server.unwinding():
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            print("still here", flush=True)
+            os.kill(os.getpid(), number)
+        finally:
+            os.kill(os.getpid(), number)
+            print("cleaned up", flush=True)
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+"""
+    command = [sys.executable, "-c", script, str(int(number))]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, check=True)
+    assert done.stdout.split("\n") == ["still here", "cleaned up", "interrupted", ""]
+
+
 def test_a_server_that_does_not_end_by_sigterm_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, serve: Serve
 ) -> None:
@@ -135,7 +189,7 @@ def test_a_server_that_does_not_end_by_sigterm_is_killed(
     )
     runtime = program(tmp_path, monkeypatch, script)
     with closing(processes.start(runtime, serve, tmp_path)) as started:
-        server.wait_until(started, lambda: bool(started.log()), 30)
+        server.wait_until(started, lambda: started.log().endswith(b"\n"), 30)
         child = int(started.log())
         assert started.terminate(0.3) is None
     assert ended(child)
@@ -273,7 +327,7 @@ def test_a_command_that_cannot_run_is_refused(tmp_path: Path, serve: Serve, monk
 def test_a_server_that_runs_already_is_asked_and_left_alone() -> None:
     attached = running.attach("https://host:8080/", "/models/x")
     assert (attached.url, attached.model, attached.how) == ("https://host:8080", "/models/x", "url")
-    assert (attached.gone(), attached.log(), attached.terminate(1)) == (None, "", None)
+    assert (attached.gone(), attached.log(), attached.terminate(1)) == (None, b"", None)
     attached.close()
 
 

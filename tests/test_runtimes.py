@@ -84,6 +84,16 @@ def test_vllm_is_given_its_whole_command_and_time_to_drain(params: Params) -> No
     assert filled.model_field == params.serve.name
 
 
+def test_vllm_takes_no_defaults_for_choosing_tokens_from_the_models_files(params: Params) -> None:
+    """With `auto`, its default, a repetition_penalty of generation_config.json changes what is served."""
+    assert "--generation-config=vllm" in runtimes.fill(runtimes.load("vllm"), params.serve, PATH).command
+
+
+def test_vllm_on_a_processor_does_not_take_nine_tenths_of_the_machines_memory() -> None:
+    """There --gpu-memory-utilization means RAM, unless this is set; GPUs ignore it."""
+    assert 1 <= int(runtimes.load("vllm").environment["VLLM_CPU_KVCACHE_SPACE"]) <= 4
+
+
 def test_an_unknown_runtime_is_refused() -> None:
     with pytest.raises(ParamsRefused, match="'tgi2' is no runtime; use one of tgi, transformers, vllm"):
         runtimes.load("tgi2")
@@ -124,12 +134,17 @@ def test_a_file_that_says_something_impossible_is_refused(
 def test_a_file_that_is_no_runtime_is_refused(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "tgi.yaml").write_text(text)
     monkeypatch.setattr(runtimes, "FOLDER", tmp_path)
-    with pytest.raises(ParamsRefused, match="mend the file"):
+    with pytest.raises(ParamsRefused, match="fix the file"):
         runtimes.load("tgi")
 
 
 LLAMA: dict[str, Any] = {"hidden_size": 576, "num_attention_heads": 9}
 YARN: dict[str, Any] = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 4096}
+QWEN2: dict[str, Any] = LLAMA | {
+    "model_type": "qwen2", "use_sliding_window": True, "sliding_window": 512, "max_window_layers": 2,
+    "num_hidden_layers": 4,
+}  # fmt: skip
+GEMMA2: dict[str, Any] = LLAMA | {"model_type": "gemma2", "sliding_window": 512, "num_hidden_layers": 4}
 FITS: dict[str, dict[str, Any]] = {
     "plain": LLAMA,
     "no scaling": LLAMA | {"rope_scaling": None, "rope_parameters": {"rope_type": "default", "rope_theta": 1e6}},
@@ -137,6 +152,13 @@ FITS: dict[str, dict[str, Any]] = {
     "llama3": LLAMA | {"rope_scaling": {"rope_type": "llama3", "factor": 8.0}},
     "yarn": LLAMA | {"rope_scaling": YARN},
     "yarn by its older key": LLAMA | {"rope_scaling": {"type": "yarn", "factor": 4.0}},
+    "Qwen2 whose window is switched off": QWEN2 | {"use_sliding_window": False},
+    "Qwen2 whose window is wider than anything served": QWEN2 | {"sliding_window": 1280},
+    "Qwen2 whose layers all have the window": QWEN2 | {"max_window_layers": 0},
+    "Mistral, every layer": LLAMA | {"model_type": "mistral", "sliding_window": 512, "num_hidden_layers": 4},
+    "Gemma 2, every other layer": GEMMA2,
+    "Gemma 2, the same said by layer": GEMMA2 | {"layer_types": ["sliding_attention", "full_attention"] * 2},
+    "full attention said by layer": LLAMA | {"layer_types": ["full_attention"] * 2, "num_hidden_layers": 2},
     "yarn with the fixed values": LLAMA | {"rope_scaling": YARN | {"beta_fast": 32.0, "beta_slow": 1, "truncate": True}},
 }  # fmt: skip
 UNFIT: dict[str, tuple[dict[str, Any], str]] = {
@@ -151,19 +173,29 @@ UNFIT: dict[str, tuple[dict[str, Any], str]] = {
     "a kind that is no text": (LLAMA | {"rope_scaling": {"rope_type": ["yarn"]}}, "rope_type"),
     "no object": (LLAMA | {"rope_scaling": "yarn"}, "differ by layer"),
     "heads of 96": ({"hidden_size": 3072, "num_attention_heads": 32}, "attention heads of 96"),
+    "Qwen2 whose first layers see everything": (QWEN2, "qwen2 attends to the last 512 tokens in 2 of 4 layers, tgi in 4"),
+    "Qwen2 whose window no layer has": (QWEN2 | {"max_window_layers": 4}, "in 0 of 4 layers, tgi in 4"),
+    "Qwen2 by layer": (QWEN2 | {"max_window_layers": 0, "layer_types": ["full_attention", "sliding_attention"] * 2}, "in 2 of 4"),
+    "Qwen3, which it leaves to transformers 4.51": (QWEN2 | {"model_type": "qwen3"}, "tgi in 0"),
+    "Phi-3, whose window it ignores": (LLAMA | {"model_type": "phi3", "sliding_window": 512, "num_hidden_layers": 4}, "in 4 of 4 layers, tgi in 0"),
+    "Gemma 2 in another order": (GEMMA2 | {"layer_types": ["full_attention", "sliding_attention"] * 2}, "tgi in others"),
+    "Gemma 3 with another pattern by layer": (GEMMA2 | {"model_type": "gemma3_text", "layer_types": ["sliding_attention"] * 3 + ["full_attention"]}, "in 3 of 4 layers, tgi in 4"),
+    "a kind of layer that is newer": (LLAMA | {"layer_types": ["chunked_attention"], "num_hidden_layers": 1}, "layer_types"),
+    "a window that is no number": (LLAMA | {"sliding_window": "all", "num_hidden_layers": 1}, "no numbers"),
+    "attention both ways": (LLAMA | {"use_bidirectional_attention": True}, "use_bidirectional_attention True: tgi does not know"),
     "no heads": ({"hidden_size": 3072}, "does not tell the size"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", FITS)
 def test_tgi_computes_these_as_transformers_does(case: str) -> None:
-    assert unfit(runtimes.load("tgi"), FITS[case]) is None
+    assert unfit(runtimes.load("tgi"), FITS[case], 1280) is None
 
 
 @pytest.mark.parametrize("case", UNFIT)
 def test_what_tgi_computes_otherwise_is_told_before_it_is_served(case: str) -> None:
     config, said = UNFIT[case]
-    reason = unfit(runtimes.load("tgi"), config)
+    reason = unfit(runtimes.load("tgi"), config, 1280)
     assert reason is not None
     assert said in reason
     assert "\n" not in reason

@@ -15,7 +15,7 @@ from checks.params import Params
 from checks.serving import ImageReport, ServingCheck, ServingReport
 from release import build, runtimes
 from release.serving import containers, processes
-from release.verify import Options, refusal, verify
+from release.verify import LOG, Options, refusal, verify
 from tests import build_tree, serving_base, tuned
 from tests.conftest import as_params, written
 
@@ -136,6 +136,20 @@ def test_another_chat_template_is_found_by_its_tokens(run: Path, merged: Path, p
     assert "another number of tokens" in found["template"].reason
 
 
+def test_a_penalty_on_repetition_is_found_by_an_answer_that_nothing_ends(
+    run: Path, merged: Path, params: Params, tmp_path: Path
+) -> None:
+    """`transformers serve` applies what generation_config.json says; `merge` leaves nothing there, and this has some."""
+    changed = shutil.copytree(merged, tmp_path / "changed")
+    path = changed / "generation_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"repetition_penalty": 1.3}))
+    report, found = _served_from_the_right_place(run, changed, params, tmp_path)
+    assert report.status == "fail"
+    assert found["score"].status == "pass", found["score"]
+    assert found["parity"].status == "fail", found["parity"]
+    assert "where nothing ends an answer, probe" in found["parity"].reason
+
+
 def _served_from_the_right_place(
     run: Path, weights: Path, params: Params, tmp_path: Path
 ) -> tuple[ServingReport, dict[str, ServingCheck]]:
@@ -164,8 +178,13 @@ def test_weights_that_do_not_load_fail_at_the_start_with_the_end_of_the_log(run:
     report = verify(root, PROCESS)
     start = by_name(report)["start"]
     assert start.status == "fail"
-    assert "log ends" in start.reason
+    assert "its log says: " in start.reason
+    assert "Error: " in start.reason
     assert report.status == "fail"
+    assert b"Traceback" in (root / LOG).read_bytes()
+    refused = refusal(report)
+    assert refused is not None
+    assert str(LOG) in str(refused)
 
 
 @pytest.mark.parametrize(

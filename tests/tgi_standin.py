@@ -82,6 +82,7 @@ class Faults:
     hangs_after: int | None = None
     garbage_after: int | None = None
     cuts_on_term: bool = False
+    penalty: bool = False  # on repetition: an answer that nothing ends changes where it would repeat itself
     lingers: bool = False  # never ends after SIGTERM
     exit_code: int = 0
     never_starts: bool = False  # 503 for ever
@@ -103,7 +104,7 @@ class StandIn:
         self.model, self.longest, self.faults = model, longest, Faults()
         self.probes = {probe.messages[-1].content: probe for probe in probes}
         self.rows = rows  # last message to answer
-        self.counted, self.asked, self.flying = 0, 0, 0
+        self.counted, self.asked, self.flying, self.most_flying = 0, 0, 0, 0
         self.bodies: list[dict[str, Any]] = []
         self.streaming: set[Any] = set()  # the connections that a stream was sent on
         self.streaming_at_end = 0
@@ -116,8 +117,8 @@ class StandIn:
     def gone(self) -> str | None:
         return "exit code 137: Killed \x1b[31mfor memory\x1b[0m" if self.dead else None
 
-    def log(self, lines: int = 40) -> str:  # noqa: ARG002 - it has two
-        return "loading weights\nlistening"
+    def log(self) -> bytes:
+        return b"loading weights\nlistening\n"
 
     def terminate(self, deadline: float) -> Ended | None:
         began = time.monotonic()
@@ -136,6 +137,8 @@ class StandIn:
             self.open = False
             self.web.shutdown()
             self.web.server_close()
+
+    prefill = 0.0  # seconds between the headers of a stream and its first token
 
     # What TGI says.
 
@@ -182,13 +185,16 @@ class StandIn:
 
     # What it answers.
 
-    def told(self, messages: list[dict[str, str]], limit: int) -> list[Told]:
+    def told(self, messages: list[dict[str, str]], limit: int, unended: bool = False) -> list[Told]:
         last = messages[-1]["content"]
         probe = self.probes.get(last)
         if probe is None:
             return [Told(900, self.rows.get(last, "?"), -0.1), Told(2, "<|im_end|>", -0.1, special=True)]
         if self.faults.base:
             return [Told(901, probe.base_text, -0.1), Told(2, "<|im_end|>", -0.1, special=True)]
+        if unended:
+            tokens = [Told(token.id, token.text, token.logprob) for token in probe.unended][:limit]
+            return [*tokens[:3], Told(99, "otherwise", -0.1)] if self.faults.penalty else tokens
         found = []
         for place, token in enumerate(probe.tokens):
             if changed := self.faults.tokens.get((probe.id, place)):
@@ -203,7 +209,7 @@ class StandIn:
         return found[:limit]
 
     def chat(self, body: dict[str, Any]) -> dict[str, Any]:
-        told = self.told(body["messages"], body.get("max_tokens", 1024))
+        told = self.told(body["messages"], body.get("max_tokens", 1024), "logit_bias" in body)
         text = "".join(token.text for token in told if not token.special)
         logprobs = None
         if body.get("logprobs") and not self.faults.no_logprobs:
@@ -225,7 +231,7 @@ class StandIn:
         }
 
     def chunks(self, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        told = self.told(body["messages"], body.get("max_tokens", 1024))
+        told = self.told(body["messages"], body.get("max_tokens", 1024), "logit_bias" in body)
         known = {"id": "", "created": 1, "model": self.model, "system_fingerprint": "3.3.7-native"}
         for place, token in enumerate(told):
             last = place + 1 == len(told)
@@ -238,6 +244,10 @@ class StandIn:
             delta = {"role": "assistant", "content": text}
             yield known | {"choices": [{"index": 0, "delta": delta, "finish_reason": finish}], "usage": None}
         yield known | {"choices": [], "usage": self._usage(body, told)}
+
+    def role(self) -> dict[str, Any]:
+        delta = {"role": "assistant", "content": ""}
+        return {"id": "", "created": 1, "model": self.model, "choices": [{"index": 0, "delta": delta}]}
 
     def _usage(self, body: dict[str, Any], told: list[Told]) -> dict[str, int]:
         probe = self.probes.get(body["messages"][-1]["content"])
@@ -266,6 +276,7 @@ def _handler(server: StandIn) -> type[BaseHTTPRequestHandler]:
                 server.asked += 1
                 server.flying += 1
                 number, flying = server.asked, server.flying
+                server.most_flying = max(server.most_flying, flying)
             try:
                 if faults.dies_after is not None and number > faults.dies_after:
                     server.dead = True
@@ -323,7 +334,10 @@ def _handler(server: StandIn) -> type[BaseHTTPRequestHandler]:
             self.send_header("Content-Type", "text/event-stream")
             self.send_header("Transfer-Encoding", "chunked")
             self.end_headers()
-            for chunk in (*server.chunks(body), None):
+            time.sleep(server.prefill)
+            # A vLLM whose engine has not seen a request when SIGTERM comes ends it without a token.
+            chunks = [server.role()] if server.prefill and server.draining else server.chunks(body)
+            for chunk in (*chunks, None):
                 if server.cutting:
                     self.close_connection = True
                     return

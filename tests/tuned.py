@@ -74,7 +74,7 @@ def predictions(merged: Path, rows: list[Row], params: Params) -> list[Predictio
     """What it answers to the rows, offline."""
     from stages import probe as stage
 
-    answers = stage._asked(merged, "fp32", rows, params.evaluate.max_new_tokens, 128, "test")
+    answers, _ = stage._asked(merged, "fp32", rows, params.evaluate.max_new_tokens, 128, "test", long=0)
     scorer = ExactMatch(kind="exact-match")
     return [
         evidence_tree.predict(row, scoring.score(scorer, answer.text, row.reference) == 1).model_copy(
@@ -89,7 +89,9 @@ def probes(root: Path, base: Path, merged: Path, verdict: Verdict, params: Param
     from stages import probe as stage
 
     valid = files.read_jsonl(root / layout.SPLITS / "valid.jsonl", Row)
-    ours, theirs = (stage._asked(folder, "fp32", valid, NEW_TOKENS, 128, "probes") for folder in (merged, base))
+    (ours, ends), (theirs, _) = (
+        stage._asked(folder, "fp32", valid, NEW_TOKENS, 128, "probes") for folder in (merged, base)
+    )
     files.write_json(
         root / layout.PROBES,
         ProbeReport(
@@ -100,6 +102,7 @@ def probes(root: Path, base: Path, merged: Path, verdict: Verdict, params: Param
             precision="fp32",
             device="cpu",
             probes=tuple(o.model_copy(update={"base_text": t.text}) for o, t in zip(ours, theirs, strict=True)),
+            ends=tuple(sorted(ends)),
         ),
     )
 

@@ -16,7 +16,7 @@ P = ParamSpec("P")
 
 
 def refusing(command: Callable[P, None]) -> Callable[P, None]:
-    """Turn a Refusal, and a full disk, into its lines on standard error and its exit code."""
+    """Turn a Refusal, and a full disk, into its lines on standard error and its exit code, and an interrupt into 130."""
 
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -31,6 +31,9 @@ def refusing(command: Callable[P, None]) -> Callable[P, None]:
             if refused := disk.full(error, [arg for arg in args if isinstance(arg, Path)]):
                 _end(refused)
             raise
+        except KeyboardInterrupt:
+            click.echo("lockstep: interrupted", err=True)
+            sys.exit(130)
 
     return wrapped
 

@@ -61,7 +61,9 @@ class Runtime(Section):
 
     A check ``read-only`` there means that it is run on a root file system that can be written. ``rope`` names the kinds
     of rotary embedding that it computes as transformers does, each with the values that it takes for granted; ``heads``
-    the sizes of an attention head that it serves. null: all of them.
+    the sizes of an attention head that it serves; ``windows`` the model types whose layers it lets attend to a sliding
+    window, each with n where every n-th layer sees everything, 0 where none does. null: all of them. ``unknown`` names
+    keys of config.json that are newer than it, with the value that it takes for granted.
     """
 
     name: Name
@@ -80,6 +82,7 @@ class Runtime(Section):
     shm_mb: int
     health: str
     dialect: Dialect
+    concurrency: Annotated[int, Field(ge=1, description="requests that verify keeps in flight while it scores")]
     model_field: Annotated[str, Field(description="what a request calls the model, with placeholders")]
     identity: Identity | None
     metrics: Metrics | None
@@ -87,6 +90,8 @@ class Runtime(Section):
     drain: Drain
     rope: dict[str, dict[str, bool | float | None]] | None
     heads: Annotated[tuple[int, ...] | None, Field(strict=False)]
+    windows: dict[str, Annotated[int, Field(ge=0)]] | None
+    unknown: dict[str, bool | float | None]
     cannot: dict[str, str]
 
     @model_validator(mode="after")
@@ -125,9 +130,9 @@ def load(name: str) -> Runtime:
     try:
         runtime = Runtime.model_validate(plain_yaml.load(path.read_text(encoding="utf-8")))
     except ValidationError as error:
-        raise ParamsRefused(f"{path}: {files.first(error)}", "mend the file") from error
+        raise ParamsRefused(f"{path}: {files.first(error)}", "fix the file") from error
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ParamsRefused(f"{path}: {str(error).splitlines()[0]}", "mend the file") from error
+        raise ParamsRefused(f"{path}: {str(error).splitlines()[0]}", "fix the file") from error
     if runtime.name != name:
         raise ParamsRefused(f"{path}: is called {runtime.name!r}", f"call it {name}")
     return runtime

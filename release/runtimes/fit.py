@@ -5,13 +5,21 @@ from typing import Any
 
 from release.runtimes import Runtime
 
+_FULL, _SLIDING = "full_attention", "sliding_attention"
 
-def unfit(runtime: Runtime, config: Mapping[str, Any]) -> str | None:
+
+def unfit(runtime: Runtime, config: Mapping[str, Any], longest: int | None = None) -> str | None:
     """Why ``runtime`` would serve another function than the one that was evaluated, in one line; None: nothing known.
 
-    ``config`` is the merged model's config.json, in both spellings or either.
+    ``config`` is the merged model's config.json, in both spellings or either. ``longest`` bounds the tokens of prompt
+    and answer that are served; None: nothing does.
     """
-    return _rope(runtime, config) or _heads(runtime, config)
+    return (
+        _rope(runtime, config)
+        or _heads(runtime, config)
+        or _windows(runtime, config, longest)
+        or _newer(runtime, config)
+    )
 
 
 def _rope(runtime: Runtime, config: Mapping[str, Any]) -> str | None:
@@ -43,4 +51,41 @@ def _heads(runtime: Runtime, config: Mapping[str, Any]) -> str | None:
     if size not in runtime.heads:
         sizes = ", ".join(map(str, runtime.heads))
         return f"attention heads of {size!r:.40}: {runtime.name} is set to an attention for {sizes}"
+    return None
+
+
+def _windows(runtime: Runtime, config: Mapping[str, Any], longest: int | None) -> str | None:
+    """Layers that attend to the last tokens alone: ``layer_types`` says which, or older keys."""
+    if runtime.windows is None:
+        return None
+    kind, window, number = config.get("model_type"), config.get("sliding_window"), config.get("num_hidden_layers")
+    types = config.get("layer_types")
+    if types is not None and not (isinstance(types, list) and set(types) <= {_FULL, _SLIDING}):
+        return f"layer_types {types!r:.60}: {runtime.name} knows {_FULL} and {_SLIDING}"
+    if window is None or config.get("use_sliding_window") is False:
+        return None
+    if not isinstance(window, int) or not isinstance(number, int):
+        return f"sliding_window {window!r:.40} in {number!r:.40} layers: these are no numbers"
+    if longest is not None and longest <= window:
+        return None  # no token is ever out of sight
+    every = config.get("sliding_window_pattern") or runtime.windows.get(str(kind))
+    pattern = [bool((layer + 1) % every) if every else True for layer in range(number)]
+    # As transformers 5 reads them: Qwen's first layers see everything.
+    first = config.get("max_window_layers", number) if config.get("use_sliding_window") else 0
+    ours = [one == _SLIDING for one in types] if types else [on and layer >= first for layer, on in enumerate(pattern)]
+    theirs = pattern if kind in runtime.windows else [False] * number
+    if ours == theirs:
+        return None
+    there = "others" if sum(theirs) == sum(ours) else sum(theirs)
+    return (
+        f"{kind!s:.40} attends to the last {window} tokens in {sum(ours)} of {number} layers, {runtime.name} in "
+        f"{there}: they agree up to {window} tokens, and serve.max_total_tokens is {longest}"
+    )
+
+
+def _newer(runtime: Runtime, config: Mapping[str, Any]) -> str | None:
+    """Keys that the server's release does not know, where they say anything else than what it does."""
+    for key, fixed in runtime.unknown.items():
+        if (value := config.get(key)) is not None and value != fixed:
+            return f"{key} {value!r:.40}: {runtime.name} does not know it, and takes {fixed} for granted"
     return None

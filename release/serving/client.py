@@ -71,7 +71,7 @@ class Client:
         return self._whole("POST", path, data)
 
     def events(self, path: str, body: Any) -> Iterator[bytes]:
-        """POST ``body``; yield b"" once the server accepted it (status 200), then the data of each server-sent event.
+        """POST ``body``; yield the data of each server-sent event.
 
         Lines as the HTML standard's section on server-sent events has them; only ``data`` fields matter here. Raises
         NoAnswer as ``get`` does, and for another status.
@@ -80,7 +80,6 @@ class Client:
             if response.status_code != 200:
                 whole = Reply(response.status_code, b"".join(blocks), 0.0)
                 whole.good()
-            yield b""
             rest = b""
             for block in blocks:
                 *lines, rest = (rest + block).replace(b"\r\n", b"\n").split(b"\n")

@@ -17,11 +17,13 @@ from urllib.parse import urlsplit
 from checks.errors import MachineRefused, ServingRefused
 from release.runtimes import Filled, Runtime
 from release.serving import owners
-from release.serving.server import Ended, ending, tail
+from release.serving.progress import Progress
+from release.serving.server import Ended, ending, last
 
 VERIFY = "lockstep.verify"  # labels of containers and networks
 OWNER = "lockstep.owner"
 _PAUSE = 0.05
+_LINES = 20_000  # of a log
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -46,20 +48,20 @@ class Container:
         self._container: Any = None
 
     def gone(self) -> str | None:
-        """None while it runs; else its exit code and the last lines of its log."""
+        """None while it runs; else its exit code and why, as far as its log says."""
         code = self._code()
         return None if code is None else ending(code, self.log())
 
-    def log(self, lines: int = 40) -> str:
-        """The last lines of its log."""
+    def log(self) -> bytes:
+        """Its last lines."""
         from docker.errors import DockerException
 
         if self._container is None:
-            return ""
+            return b""
         try:
-            return tail(self._container.logs(tail=lines * 2), lines)
+            return bytes(self._container.logs(tail=_LINES))
         except (DockerException, OSError):
-            return ""
+            return b""
 
     def terminate(self, deadline: float) -> Ended | None:
         """SIGTERM, then wait; None when it still ran after ``deadline`` seconds."""
@@ -116,7 +118,7 @@ def start(
         server.close()
         if isinstance(error, DockerException | OSError):
             raise ServingRefused(
-                f"{image}: does not start: {line(error)}", "mend the image, or free what it needs"
+                f"{image}: does not start: {line(error)}", "fix the image, or free what it needs"
             ) from error
         raise
     return server
@@ -157,7 +159,6 @@ def remove_leftovers(engine: Any) -> int:
 def _image(engine: Any, image: str, *, started: bool) -> Any:
     """The image, pulled if need be, that has a command; any where one is ``started`` that is not the image's."""
     from docker.errors import DockerException, ImageNotFound
-    from tqdm import tqdm
 
     if "sha256:" not in image:
         raise ServingRefused(f"{image}: names no digest", "write it as NAME@sha256:…")
@@ -168,7 +169,7 @@ def _image(engine: Any, image: str, *, started: bool) -> Any:
             name, _, digest = image.rpartition("@")
             if not name:
                 raise
-            with tqdm(desc=f"pull {name}", unit="B", unit_scale=True, disable=None) as bar:
+            with Progress(f"pull {name}", unit="B") as bar:
                 _watch(engine.api.pull(name, tag=digest, stream=True, decode=True), bar)
             found = engine.images.get(image)
     except (DockerException, OSError) as error:
@@ -257,8 +258,7 @@ def _address(server: Container, port: int, near: bool) -> str:
         published = settings["Ports"].get(f"{port}/tcp")
         found = f"127.0.0.1:{published[0]['HostPort']}" if published else ""
     if not found:
-        lines = tuple(server.log(20).splitlines())
-        raise ServingRefused(f"the server ended at once: {server.gone()}", "mend what its log says", lines)
+        raise ServingRefused(f"the server ended at once: {server.gone()}", "fix what its log says", last(server))
     return found
 
 

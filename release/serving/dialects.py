@@ -2,7 +2,7 @@
 
 All three speak OpenAI's chat completions. Beyond that: ``tgi`` (its OpenAPI document) tells log-probabilities by a
 token's text and tokenizes a chat at /chat_tokenize; ``vllm`` tells token ids when asked to, and tokenizes at
-/tokenize; ``openai`` promises neither.
+/tokenize; ``openai`` promises neither. TGI ignores ``logit_bias``, which the others heed.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -116,11 +116,14 @@ class Speech:
     logprobs: dict[str, Any] | None
     token: Callable[[_Logprob], Token]
     tokenize: Callable[[Client, str, list[dict[str, str]]], tuple[int, ...]] | None
+    biased: bool  # heeds logit_bias
 
 
-def chat(client: Client, speech: Speech, model: str, messages: Sequence[Message], limit: int) -> Answer:
-    """Ask for the greedy answer of at most ``limit`` tokens, whole. Raises NoAnswer."""
-    reply = client.post(CHAT, request(model, messages, limit) | (speech.logprobs or {})).good()
+def chat(
+    client: Client, speech: Speech, model: str, messages: Sequence[Message], limit: int, ends: Sequence[int] = ()
+) -> Answer:
+    """Ask for the greedy answer of at most ``limit`` tokens, whole, without the tokens ``ends``. Raises NoAnswer."""
+    reply = client.post(CHAT, request(model, messages, limit, ends) | (speech.logprobs or {})).good()
     said = _read(_Chat, reply.body)
     choice, usage = said.choices[0], said.usage
     told = choice.logprobs.content if choice.logprobs and speech.logprobs else None
@@ -138,21 +141,18 @@ def stream(
     model: str,
     messages: Sequence[Message],
     limit: int,
-    accepted: Callable[[], object] = lambda: None,
+    ends: Sequence[int] = (),
+    spoke: Callable[[], object] = lambda: None,
 ) -> Streamed:
-    """Ask for the same as a stream; ``accepted`` is called once the server has taken the request.
+    """Ask for the same as a stream; ``spoke`` is called at its first text.
 
     Raises NoAnswer, also when the stream ends before the answer does.
     """
     began = monotonic()
-    body = request(model, messages, limit) | {"stream": True, "stream_options": {"include_usage": True}}
+    body = request(model, messages, limit, ends) | {"stream": True, "stream_options": {"include_usage": True}}
     pieces: list[str] = []
     first, finish, usage, done = None, None, None, False
     for data in client.events(CHAT, body):
-        if not data:
-            if not pieces:
-                accepted()
-            continue
         if data == b"[DONE]":
             done = True
             continue
@@ -163,7 +163,9 @@ def stream(
         for choice in chunk.choices[:1]:
             finish = choice.finish_reason or finish
             if choice.delta.content:
-                first = first or monotonic() - began
+                if first is None:
+                    first = monotonic() - began
+                    spoke()
                 pieces.append(choice.delta.content)
     if finish is None:
         how = "was called done" if done else "ended"
@@ -172,9 +174,14 @@ def stream(
     return Streamed("".join(pieces), tokens, first, monotonic() - began)
 
 
-def request(model: str, messages: Sequence[Message], limit: int) -> dict[str, Any]:
-    """A request for a greedy answer. TGI samples unless the temperature is there and zero."""
-    return {"model": model, "messages": _plain(messages), "max_tokens": limit, "temperature": 0}
+def request(model: str, messages: Sequence[Message], limit: int, ends: Sequence[int] = ()) -> dict[str, Any]:
+    """A request for a greedy answer, in which none of the tokens ``ends`` may come.
+
+    TGI samples unless the temperature is there and zero. A bias of -100 is the lowest that OpenAI's API has;
+    transformers serve takes floats alone.
+    """
+    body = {"model": model, "messages": _plain(messages), "max_tokens": limit, "temperature": 0}
+    return body | ({"logit_bias": {str(token): -100.0 for token in ends}} if ends else {})
 
 
 def tokenize(client: Client, speech: Speech, model: str, messages: Sequence[Message]) -> tuple[int, ...] | None:
@@ -216,7 +223,7 @@ def _read(model: type[Part], body: bytes) -> Part:
 
 
 SPEECHES: dict[Dialect, Speech] = {
-    "tgi": Speech({"logprobs": True}, _by_text, _tgi_tokens),
-    "vllm": Speech({"logprobs": True, "return_tokens_as_token_ids": True}, _by_id, _vllm_tokens),
-    "openai": Speech(None, _by_text, None),
+    "tgi": Speech({"logprobs": True}, _by_text, _tgi_tokens, biased=False),
+    "vllm": Speech({"logprobs": True, "return_tokens_as_token_ids": True}, _by_id, _vllm_tokens, biased=True),
+    "openai": Speech(None, _by_text, None, biased=True),
 }

@@ -4,11 +4,10 @@ from collections.abc import Callable
 from typing import get_args
 
 from checks.serving import CheckName, ServingCheck
+from release.serving import logs
 from release.serving.client import NoAnswer
 from release.serving.probes import answers, life, load, score, told
 from release.serving.probes.asked import Asked, failed
-
-LOG_LINES = 5
 
 # In the order of asking; what is known of how it runs needs no asking.
 CHECKS: dict[CheckName, Callable[[Asked], ServingCheck]] = {
@@ -56,8 +55,8 @@ def nothing(start: ServingCheck) -> tuple[ServingCheck, ...]:
 
 
 def _last(asked: Asked) -> str:
-    """What the server left behind: its exit code and the end of its log."""
+    """What the server left behind: its exit code, and what its log says."""
     if state := asked.server.gone():
         return f"; it ended: {state}"
-    lines = " / ".join(asked.server.log(LOG_LINES).splitlines())
-    return f"; its log ends: {lines}" if lines else ""
+    log = asked.server.log()
+    return logs.why(log) if log else ""

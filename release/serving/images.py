@@ -7,13 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tqdm import tqdm
-
 from checks.errors import EvidenceRefused, ServingRefused
 from release.oci import documents
 from release.oci.documents import Manifest
 from release.oci.types import Descriptor, Document, Store
 from release.serving import containers
+from release.serving.progress import Progress
 
 _RECORD = 512
 _LOADING = 3600  # seconds that the engine may be silent: it unpacks before it answers
@@ -39,7 +38,7 @@ def loaded(store: Store, digest: str) -> Iterator[str]:
     if known is None:
         try:
             size = sum(blob.size for blob in (manifest.config, *manifest.layers))
-            with tqdm(total=size, desc="load", unit="B", unit_scale=True, disable=None) as bar:
+            with Progress("load", size, "B") as bar:
                 for event in engine.api.load_image(_archive(store, manifest, document, bar)):
                     if "error" in event:
                         raise DockerException(event["error"])

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from importlib import metadata
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from packaging.requirements import Requirement
@@ -23,14 +23,13 @@ from checks.errors import MachineRefused, ServingRefused
 from checks.params import Serve
 from release import runtimes
 from release.runtimes import Runtime
-from release.serving import owners
-from release.serving.server import Ended, ending, tail
+from release.serving import logs, owners
+from release.serving.server import Ended, ending
 
 _HOST = "127.0.0.1"
 _PREFIX = "lockstep-serve-"
 _PASSED_ON = ("PATH", "LANG")
 _LOG, _OWNER, _SERVER = "log", "owner", "server"
-_READ = 1 << 16  # bytes of the log's end
 _PAUSE = 0.05
 
 
@@ -46,17 +45,17 @@ class Process:
         self._process, self._folder = process, folder
 
     def gone(self) -> str | None:
-        """None while it runs; else its exit code and the last lines of its log."""
+        """None while it runs; else its exit code and why, as far as its log says."""
         return None if self._process.poll() is None else ending(_code(self._process), self.log())
 
-    def log(self, lines: int = 40) -> str:
-        """The last lines of its log."""
+    def log(self) -> bytes:
+        """The end of its log."""
         try:
             with (self._folder / _LOG).open("rb") as stream:
-                stream.seek(max(0, stream.seek(0, os.SEEK_END) - _READ))
-                return tail(stream.read(), lines)
+                stream.seek(max(0, stream.seek(0, os.SEEK_END) - logs.KEPT))
+                return stream.read()
         except OSError:
-            return ""
+            return b""
 
     def terminate(self, deadline: float) -> Ended | None:
         """SIGTERM, then wait; None when it still ran after ``deadline`` seconds."""
@@ -94,7 +93,6 @@ def start(runtime: Runtime, serve: Serve, folder: Path) -> Process:
     try:
         (home / _OWNER).write_text(owners.self())
         here = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-        private = {"HOME": str(home), "TMPDIR": str(home), "HF_HOME": str(home / "hf")}
         with (home / _LOG).open("wb") as log:
             process = subprocess.Popen(
                 [str(program), *(filled.entrypoint or ())[1:], *filled.command],
@@ -102,7 +100,7 @@ def start(runtime: Runtime, serve: Serve, folder: Path) -> Process:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=home,
-                env=here | filled.environment | private,
+                env=here | private(runtime, filled.environment, home),
                 start_new_session=True,
             )
         (home / _SERVER).write_text(owners.of(process.pid))
@@ -112,9 +110,24 @@ def start(runtime: Runtime, serve: Serve, folder: Path) -> Process:
             process.wait()
         shutil.rmtree(home, ignore_errors=True)
         if isinstance(error, OSError):
-            raise MachineRefused(f"{program}: does not start: {error.strerror or error}", "mend the machine") from error
+            raise MachineRefused(f"{program}: does not start: {error.strerror or error}", "fix the machine") from error
         raise
     return Process(process, f"http://{_HOST}:{port}", model, home)
+
+
+def private(runtime: Runtime, environment: dict[str, str], home: Path) -> dict[str, str]:
+    """The environment of a process that writes below ``home`` alone.
+
+    In a container the writable paths belong to the container; here others can write there, or guess the name of what a
+    server compiles and loads. So a variable that names a path below one of them names one below ``home``.
+    """
+    found = dict(environment)
+    for name, value in environment.items():
+        for room in map(PurePosixPath, runtime.writable):
+            if PurePosixPath(value).is_relative_to(room):
+                found[name] = str(home / PurePosixPath(value).relative_to(room))
+    # Where nothing says otherwise, caches lie below one of these.
+    return found | {"HOME": str(home), "TMPDIR": str(home)}
 
 
 def remove_leftovers() -> int:

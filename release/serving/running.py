@@ -21,9 +21,9 @@ class Running:
         """Not known from here: it is taken to run."""
         return None
 
-    def log(self, lines: int = 40) -> str:  # noqa: ARG002 - the protocol's
+    def log(self) -> bytes:
         """None that can be read from here."""
-        return ""
+        return b""
 
     def terminate(self, deadline: float) -> Ended | None:  # noqa: ARG002 - the protocol's
         """It is not ours to end."""

@@ -1,6 +1,5 @@
 """What `lockstep verify` needs of a running server, however it was started."""
 
-import re
 import signal
 import threading
 import time
@@ -9,14 +8,12 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Literal, NamedTuple, NoReturn, Protocol
 
-from tqdm import tqdm
-
 from checks.errors import ServingRefused
+from release.serving import logs
+from release.serving.progress import Progress
 
 LAST_LINES = 20
-_WIDTH = 300  # characters of a line of a log
 _PAUSE = 0.2
-_COLOURS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 class Ended(NamedTuple):
@@ -44,11 +41,11 @@ class Server(Protocol):
         ...
 
     def gone(self) -> str | None:
-        """None while it runs; else its exit code and the last lines of its log."""
+        """None while it runs; else its exit code and why, as far as its log says."""
         ...
 
-    def log(self, lines: int = 40) -> str:
-        """The last lines of its log; empty where it has none that can be read."""
+    def log(self) -> bytes:
+        """Its log, or the last megabytes of it; empty where it has none that can be read."""
         ...
 
     def terminate(self, deadline: float) -> Ended | None:
@@ -66,53 +63,54 @@ def wait_until(server: Server, ready: Callable[[], bool], deadline: float) -> fl
     Raises ServingRefused, with the last lines of the log, as soon as the server is gone or ``deadline`` seconds passed.
     """
     began = time.monotonic()
-    with tqdm(desc="the server starts", bar_format="{desc} {elapsed}", disable=None) as bar:
+    with Progress("the server starts") as bar:
         while True:
             if gone := server.gone():
                 raise ServingRefused(
-                    f"the server ended before it was ready: {gone}", "mend what its log says", last(server)
+                    f"the server ended before it was ready: {gone}", "fix what its log says", last(server)
                 )
             if ready():
                 return time.monotonic() - began
             if time.monotonic() - began > deadline:
                 raise ServingRefused(
                     f"the server was not ready after {deadline:g} s",
-                    "raise serve.verify.start_seconds, or mend what its log says",
+                    "raise serve.verify.start_seconds, or fix what its log says",
                     last(server),
                 )
-            bar.update()
+            bar.tick()
             time.sleep(_PAUSE)
 
 
 def last(server: Server) -> tuple[str, ...]:
     """The last lines of its log."""
-    return tuple(server.log(LAST_LINES).splitlines())
+    return tuple(logs.tail(server.log(), LAST_LINES).splitlines())
 
 
-def tail(log: bytes, lines: int) -> str:
-    """The last lines of a log: printable, without colours and empty lines, none longer than a person reads."""
-    text = _COLOURS.sub("", log.decode(errors="replace"))
-    found = [line.rstrip() for line in re.split(r"[\r\n]+", text) if line.strip()][-lines:]
-    return "\n".join("".join(c if c.isprintable() else "·" for c in line[:_WIDTH]) for line in found)
-
-
-def ending(code: int, log: str) -> str:
+def ending(code: int, log: bytes) -> str:
     """How ``Server.gone`` says it, on one line."""
-    lines = " / ".join(log.splitlines()[-5:])
-    return f"exit code {code}" + (f"; its log ends: {lines}" if lines else "; its log is empty")
+    return f"exit code {code}{logs.why(log)}"
 
 
 @contextmanager
 def unwinding() -> Iterator[None]:
-    """SIGTERM and SIGHUP interrupt as Ctrl-C does, so that whatever was started is closed. In the main thread alone."""
+    """SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt, so that whatever was started is closed. In the main thread.
+
+    Only the first of them does: a job's runner sends several, and a second one must not break the closing. What this
+    process was started to ignore (SIGHUP under nohup) stays ignored.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    known = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    before = {number: handler for number, handler in known.items() if handler is not signal.SIG_IGN}
 
     def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+        for number in before:
+            signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    for number in before:
+        signal.signal(number, interrupt)
     try:
         yield
     finally:

@@ -4,9 +4,6 @@ import io
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Never
-
-from tqdm import tqdm
 
 from checks import digest, layout
 from checks.digest import FileDigest
@@ -16,6 +13,7 @@ from release.oci import documents
 from release.oci import weights as oci
 from release.oci.documents import Manifest
 from release.oci.types import Store
+from release.serving.progress import Progress
 
 _BLOCK = 1 << 20
 _AGAIN = "run `lockstep build` again"
@@ -39,9 +37,7 @@ def unpack(store: Store, report: ImageReport, home: Path) -> Path:
     found: dict[str, FileDigest] = {}
     try:
         folder.mkdir(parents=True)
-        with tqdm(
-            total=sum(layer.size for layer in report.layers), desc="unpack", unit="B", unit_scale=True, disable=None
-        ) as bar:
+        with Progress("unpack", sum(layer.size for layer in report.layers), "B") as bar:
             for layer in report.layers:
                 if held.get(layer.digest) != layer.size:
                     raise EvidenceRefused(f"{store.name}: the image has no layer {layer.digest}", _AGAIN)
@@ -83,7 +79,7 @@ def _unpack(stream: "_Stream", layer: Layer, path: str, folder: Path) -> dict[st
 class _Stream(io.RawIOBase):
     """Blocks as a file that is read once; ``bar`` is moved by bytes."""
 
-    def __init__(self, blocks: Iterator[bytes], bar: "tqdm[Never]") -> None:
+    def __init__(self, blocks: Iterator[bytes], bar: Progress) -> None:
         self._blocks, self._rest, self._bar = blocks, b"", bar
 
     def read(self, size: int = -1) -> bytes:

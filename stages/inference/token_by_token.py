@@ -23,23 +23,27 @@ class Step(NamedTuple):
 
 
 @torch.inference_mode()
-def answer(model: Any, prompt: Sequence[int], ends: frozenset[int], max_new_tokens: int) -> list[Step]:
+def answer(
+    model: Any, prompt: Sequence[int], ends: frozenset[int], max_new_tokens: int, never: frozenset[int] = frozenset()
+) -> list[Step]:
     """The greedy answer to ``prompt`` (token ids), at most ``max_new_tokens`` long, with the token that ended it.
 
+    No token of ``never`` is chosen; log-probabilities are the model's own all the same, as servers report them.
     Raises EvaluationRefused when a log-probability is not finite.
     """
     known = _cached(model)
     ids, steps = torch.tensor([list(prompt)], device=model.device), []
     for _ in range(max_new_tokens):
         logprobs = model(input_ids=ids, **known).logits[0, -1].double().log_softmax(-1)
-        best = logprobs.topk(2)
+        best = logprobs.topk(2 + len(never))
         if not bool(torch.isfinite(best.values).all()):
             raise EvaluationRefused("a log-probability is not finite", "train with a lower train.learning_rate")
-        (chosen, second), (sure, less) = best.indices.tolist(), best.values.tolist()
+        pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        (chosen, sure), (second, less) = [pair for pair in pairs if pair[0] not in never][:2]
         steps.append(Step(chosen, round(min(sure, 0.0), 6), second, round(min(less, 0.0), 6)))
         if chosen in ends:
             break
-        ids = best.indices[None, :1]
+        ids = torch.tensor([[chosen]], device=model.device)
     return steps
 
 

@@ -1,12 +1,16 @@
 """template, parity, adapter: the answers to the probes, one at a time, held to the offline model's."""
 
-from tqdm import tqdm
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
-from checks.serving import ServingCheck
+from checks.params import Verify
+from checks.serving import Probe, ServingCheck
 from release.serving import dialects
-from release.serving.client import shown
+from release.serving.client import NoAnswer, shown
+from release.serving.dialects import Answer
 from release.serving.probes import agreement
-from release.serving.probes.asked import Asked, failed, passed, some, unavailable
+from release.serving.probes.asked import Asked, answered, failed, passed, some, together, unavailable
 
 
 def template(asked: Asked) -> ServingCheck:
@@ -14,9 +18,12 @@ def template(asked: Asked) -> ServingCheck:
     probes = asked.probes.probes
     if asked.speech.tokenize is None:
         return _counts(asked)
+
+    def ask(probe: Probe) -> tuple[int, ...] | None:
+        return dialects.tokenize(asked.client, asked.speech, asked.model, probe.messages)
+
     wrong = []
-    for probe in tqdm(probes, desc="chat template", unit="prompt", disable=None):
-        ids = dialects.tokenize(asked.client, asked.speech, asked.model, probe.messages)
+    for probe, ids in zip(probes, answered(together(1, probes, ask, "chat template", "prompt")), strict=True):
         if ids != probe.prompt_tokens:
             pairs = enumerate(zip(ids or (), probe.prompt_tokens, strict=False), 1)
             place = next((n for n, (here, there) in pairs if here != there), None)
@@ -45,42 +52,76 @@ def _counts(asked: Asked) -> ServingCheck:
     return passed("template", f"{counted} chats have as many tokens as offline; only the number was compared: {why}")
 
 
+class _Compared(NamedTuple):
+    """``wrong``: what is, None when nothing is; ``said``: what was compared; ``value``: the check's figure."""
+
+    wrong: str | None
+    said: str
+    value: float | None
+
+
 def parity(asked: Asked) -> ServingCheck:
-    """The server answers every probe as the offline model does."""
-    settings, probes = asked.serve.verify, asked.probes.probes
+    """The server answers every probe as the offline model does, and goes on as it does where nothing may end an answer.
+
+    The latter since answers may be short. A penalty on repetition shows in a long answer, and in no log-probability:
+    servers report them as they were before the penalty.
+    """
+    settings, long = asked.serve.verify, asked.long_probes
+    bound = None if asked.speech.logprobs is None else settings.max_logprob_diff
+    short = _compared(asked, asked.probes.probes, asked.answers, settings)
+    if short.wrong:
+        return failed("parity", short.wrong, short.value, bound)
+    if not long:
+        why = "none is among the probes" if asked.speech.biased else "this server heeds no logit_bias"
+        return passed("parity", f"{short.said}; no long answer was compared: {why}", short.value, bound)
+    try:
+        answers = answered(together(1, long, asked.long, "long answers", "prompt"))
+    except NoAnswer as reason:
+        if asked.server.how != "url" or reason.status not in (400, 422):
+            raise
+        return passed("parity", f"{short.said}; no long answer was compared: {reason}", short.value, bound)
+    # By the choice of tokens alone: where the end is likeliest, the others' log-probabilities are far from exact.
+    found = _compared(asked, long, answers, settings.model_copy(update={"max_logprob_diff": math.inf}))
+    if found.wrong:
+        return failed("parity", f"where nothing ends an answer, {found.wrong}", short.value, bound)
+    asked.unended |= {probe.id: answer.text for probe, answer in zip(long, answers, strict=True)}
+    return passed("parity", f"{short.said}; where nothing ends an answer, {found.said}", short.value, bound)
+
+
+def _compared(asked: Asked, probes: Sequence[Probe], answers: Sequence[Answer], settings: Verify) -> _Compared:
     if asked.speech.logprobs is None:
-        return _by_text(asked)
+        return _by_text(asked, probes, answers, settings)
     found = []
-    for probe, answer in zip(probes, asked.answers, strict=True):
+    for probe, answer in zip(probes, answers, strict=True):
         if answer.tokens is None:
-            return failed("parity", f"probe {probe.id}: answered without the log-probabilities that it was asked for")
+            wrong = f"probe {probe.id}: answered without the log-probabilities that it was asked for"
+            return _Compared(wrong, "", None)
         found.append(agreement.by_tokens(probe, answer, answer.tokens, settings))
-    largest, bound = max(one.largest for one in found), settings.max_logprob_diff
-    if wrong := [one.complaint for one in found if one.complaint]:
-        return failed("parity", some(wrong), largest, bound)
+    largest = max(one.largest for one in found)
+    if complaints := [one.complaint for one in found if one.complaint]:
+        return _Compared(some(complaints), "", largest)
     compared = sum(one.compared for one in found)
     if not compared:
-        return failed("parity", "every answer parted at its first token: nothing could be compared", None, bound)
+        return _Compared("every answer parted at its first token: nothing could be compared", "", None)
     said = (
         f"{compared} of {sum(len(probe.tokens) for probe in probes)} tokens of {len(probes)} answers compared, at most "
         f"{largest:.3f} nats apart; {sum(one.parted for one in found)} answers part at a near tie"
     )
-    return passed("parity", said, largest, bound)
+    return _Compared(None, said, largest)
 
 
-def _by_text(asked: Asked) -> ServingCheck:
-    settings, probes = asked.serve.verify, asked.probes.probes
-    pairs = list(zip(probes, asked.answers, strict=True))
+def _by_text(asked: Asked, probes: Sequence[Probe], answers: Sequence[Answer], settings: Verify) -> _Compared:
+    pairs = list(zip(probes, answers, strict=True))
     found = [agreement.by_text(probe, answer.text, settings) for probe, answer in pairs]
     equal = sum(agreement.tidy(probe.text) == agreement.tidy(answer.text) for probe, answer in pairs)
     share = equal / len(pairs)
-    if wrong := [one.complaint for one in found if one.complaint]:
-        return failed("parity", some(wrong), share)
+    if complaints := [one.complaint for one in found if one.complaint]:
+        return _Compared(some(complaints), "", share)
     if not sum(one.compared for one in found):
-        return failed("parity", "every answer parted at its first token: nothing could be compared", share)
+        return _Compared("every answer parted at its first token: nothing could be compared", "", share)
     why = asked.runtime.cannot.get("parity", "this server tells no log-probabilities")
     said = f"{equal} of {len(pairs)} texts are the offline ones, the others part at a near tie; by text: {why}"
-    return passed("parity", said, share)
+    return _Compared(None, said, share)
 
 
 def adapter(asked: Asked) -> ServingCheck:

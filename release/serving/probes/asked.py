@@ -1,12 +1,11 @@
 """What every check is given: the server, how it is asked, and what is expected of it."""
 
+import queue
+import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypeVar
-
-from tqdm import tqdm
 
 from checks.params import Scorer, Serve
 from checks.rows import Message, Prediction, Row
@@ -16,12 +15,14 @@ from release.serving import dialects
 from release.serving.client import Client, NoAnswer
 from release.serving.dialects import Answer, Speech, Streamed
 from release.serving.probes import agreement
+from release.serving.progress import Progress
 from release.serving.server import Server
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _LONGEST = 1000  # characters of a reason
+_TICK = 1.0  # seconds between two looks at the clock while answers are awaited
 
 
 @dataclass
@@ -29,7 +30,8 @@ class Asked:
     """One server and its expectations. ``offline`` are the merged model's predictions of ``rows``, in their order.
 
     ``model`` is what a request calls the model; ``limit`` bounds the new tokens of an answer to a row. ``load`` and
-    ``streamed`` (the streamed answer to each probe by its id) are filled in by the check of latency.
+    ``streamed`` (the streamed answer to each probe by its id) are filled in by the check of latency, ``unended`` (the
+    answer that nothing ends, by the probe's id) by the check of parity.
     """
 
     client: Client
@@ -44,6 +46,12 @@ class Asked:
     limit: int
     load: tuple[Load, ...] = ()
     streamed: dict[str, str] = field(default_factory=dict)
+    unended: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def long_probes(self) -> tuple[Probe, ...]:
+        """Probes with an answer that nothing ends, as far as this server can be asked for one."""
+        return tuple(probe.without_end() for probe in self.probes.probes if probe.unended and self.speech.biased)
 
     @property
     def speech(self) -> Speech:
@@ -53,12 +61,19 @@ class Asked:
     @cached_property
     def answers(self) -> tuple[Answer, ...]:
         """The server's answers to the probes, asked one after the other. Raises NoAnswer."""
-        bar = tqdm(self.probes.probes, desc="probes", unit="prompt", disable=None)
-        return tuple(self.chat(probe.messages, self.probes.max_new_tokens) for probe in bar)
+        return answered(together(1, self.probes.probes, self.probe, "probes", "prompt"))
 
-    def chat(self, messages: Sequence[Message], limit: int) -> Answer:
+    def probe(self, probe: Probe) -> Answer:
+        """The server's answer to one probe. Raises NoAnswer."""
+        return self.chat(probe.messages, self.probes.max_new_tokens)
+
+    def long(self, probe: Probe) -> Answer:
+        """The server's answer to one of ``long_probes``. Raises NoAnswer."""
+        return self.chat(probe.messages, len(probe.tokens), self.probes.ends)
+
+    def chat(self, messages: Sequence[Message], limit: int, ends: Sequence[int] = ()) -> Answer:
         """One whole answer. Raises NoAnswer."""
-        return dialects.chat(self.client, self.speech, self.model, messages, limit)
+        return dialects.chat(self.client, self.speech, self.model, messages, limit, ends)
 
     def unlike(self, probe: Probe, text: str, *known: str) -> str | None:
         """What is wrong with a streamed text: it is none of ``known``, nor what the offline model would say."""
@@ -66,33 +81,64 @@ class Asked:
             return None
         return agreement.by_text(probe, text, self.serve.verify).complaint
 
-    def stream(self, messages: Sequence[Message], accepted: Callable[[], object] = lambda: None) -> Streamed:
+    def stream(self, messages: Sequence[Message]) -> Streamed:
         """One streamed answer, as long as a probe's. Raises NoAnswer."""
-        return dialects.stream(self.client, self.model, messages, self.probes.max_new_tokens, accepted)
+        return dialects.stream(self.client, self.model, messages, self.probes.max_new_tokens)
 
 
 def together(
-    concurrency: int, items: Sequence[Item], ask: Callable[[Item], Result], label: str
+    concurrency: int, items: Sequence[Item], ask: Callable[[Item], Result], label: str, unit: str = "request"
 ) -> list[Result | NoAnswer]:
-    """Ask about every item, ``concurrency`` at a time; results in order. Raises NoAnswer when the server is lost."""
-    with (
-        ThreadPoolExecutor(concurrency) as pool,
-        tqdm(total=len(items), desc=label, unit="request", disable=None) as bar,
-    ):
-        futures = [pool.submit(ask, item) for item in items]
-        results: list[Result | NoAnswer] = []
-        try:
-            for future in futures:
+    """Ask about every item, ``concurrency`` at a time; results in the order of the items.
+
+    Raises NoAnswer when the server is lost. Whatever is raised here, an interrupt too, is raised at once: nobody waits
+    for requests in flight. Their threads are daemons; they end when the server is stopped, or with this process.
+    """
+    todo: queue.SimpleQueue[int] = queue.SimpleQueue()
+    done: queue.SimpleQueue[tuple[int, Result | Exception]] = queue.SimpleQueue()
+    over = threading.Event()
+    for place in range(len(items)):
+        todo.put(place)
+
+    def work() -> None:
+        while not over.is_set():
+            try:
+                place = todo.get_nowait()
+            except queue.Empty:
+                return
+            try:
+                done.put((place, ask(items[place])))
+            except Exception as error:  # noqa: BLE001 - raised again where the results are awaited
+                done.put((place, error))
+
+    results: dict[int, Result | NoAnswer] = {}
+    try:
+        for _ in range(min(concurrency, len(items))):
+            threading.Thread(target=work, daemon=True).start()
+        with Progress(label, len(items), unit) as bar:
+            while len(results) < len(items):
                 try:
-                    results.append(future.result())
-                except NoAnswer as reason:
-                    if reason.lost:
-                        raise
-                    results.append(reason)
+                    place, result = done.get(timeout=_TICK)
+                except queue.Empty:
+                    bar.tick()
+                    continue
+                if isinstance(result, Exception) and not (isinstance(result, NoAnswer) and not result.lost):
+                    raise result
+                results[place] = result
                 bar.update()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-    return results
+    finally:
+        over.set()
+    return [results[place] for place in range(len(items))]
+
+
+def answered(results: Sequence[Result | NoAnswer]) -> tuple[Result, ...]:
+    """The results, when each is one. Raises the first NoAnswer."""
+    found: list[Result] = []
+    for result in results:
+        if isinstance(result, NoAnswer):
+            raise result
+        found.append(result)
+    return tuple(found)
 
 
 def passed(name: CheckName, reason: str, value: float | None = None, bound: float | None = None) -> ServingCheck:

@@ -3,18 +3,18 @@
 import itertools
 import threading
 import time
-from typing import NamedTuple
-
-from tqdm import tqdm
+from collections.abc import Callable, Sequence
 
 from checks.serving import Probe, ServingCheck
-from release.serving import dialects
+from release.serving import dialects, logs
 from release.serving.client import Client, NoAnswer
-from release.serving.probes.asked import Asked, failed, passed, some, unavailable
+from release.serving.probes.asked import Asked, answered, failed, passed, some, together, unavailable
+from release.serving.progress import Progress
 
-IN_FLIGHT = 8  # streams that are kept going while the server is told to end
-LOG_LINES = 5
+IN_FLIGHT = 8  # streams that run while the server is told to end
+ROUNDS = 20  # of streams, until one of them still runs when all have text
 _PAUSE = 0.5
+_TICK = 1.0
 _PASSING = (408, 425, 429)  # refusals of now, not of the request
 
 
@@ -26,7 +26,7 @@ def start(asked: Asked, began: float) -> ServingCheck:
     limit = asked.serve.verify.start_seconds
     reason = "it was not asked in time"
     messages = asked.probes.probes[0].messages
-    with tqdm(desc="start", bar_format="{desc} {elapsed}", disable=None) as bar:
+    with Progress("start") as bar:
         while (left := began + limit - time.monotonic()) > 0:
             if gone := asked.server.gone():
                 return failed("start", f"ended before it answered: {gone}", None, limit)
@@ -43,11 +43,14 @@ def start(asked: Asked, began: float) -> ServingCheck:
                     return failed("start", f"refuses a right request: {reason}", None, limit)
             finally:
                 client.close()
-            bar.update()
+            bar.tick()
             time.sleep(min(_PAUSE, max(0.0, began + limit - time.monotonic())))
-    last = " / ".join(asked.server.log(LOG_LINES).splitlines())
-    tail = f"; the log ends: {last}" if last else ""
-    return failed("start", f"no answer within {limit:g} s: {reason}{tail}", None, limit)
+    return failed(
+        "start",
+        f"no answer within {limit:g} s: {reason}{logs.why(log) if (log := asked.server.log()) else ''}",
+        None,
+        limit,
+    )
 
 
 def egress(asked: Asked) -> ServingCheck:
@@ -70,40 +73,36 @@ def read_only(asked: Asked) -> ServingCheck:
     return passed("read-only", "its root file system cannot be written, and it answered")
 
 
-class Flight(NamedTuple):
-    """A stream that the server accepted. Times by time.monotonic; ``wrong``: None when its answer came whole."""
-
-    accepted: float
-    ended: float
-    wrong: str | None
-
-
 def drain(asked: Asked) -> ServingCheck:
-    """SIGTERM while streams are in flight: whatever was accepted is answered whole, and the process ends in time.
+    """SIGTERM while streams run: each that has produced text comes whole, and the process ends in time.
 
-    Streams are kept going up to the signal, so that there is always one in flight; what the server does not accept
-    after it is not held against it. By then each has a connection: uvicorn, which most servers here are built on, takes
-    one that is being made while it closes its door, and never answers nor ends until the client leaves.
+    In a cluster a server gets no request for the ten seconds before its SIGTERM (``preStop`` of the Deployment). So no
+    stream is started any more here, and the signal is sent once each stream has produced text or ended. A request that
+    a server took milliseconds before is not asked for: a correct vLLM drops it, since its engine has not seen it yet.
     """
     if asked.server.how == "url":
         return unavailable("drain", "a server that was not started here cannot be ended from here")
     limit, codes = asked.serve.verify.drain_seconds, asked.runtime.drain.exit_codes
-    burst = _Burst(asked)
-    if not burst.all_accepted.wait(asked.client.deadline) and not burst.accepted:
-        burst.over.set()
-        return failed("drain", "no stream was accepted before SIGTERM", None, limit)
-    burst.told.set()
+    for _ in range(ROUNDS):
+        burst = _Burst(asked)
+        burst.wait_for_text()
+        if burst.running or burst.wrong:
+            break
+    if wrong := burst.wrong:
+        return failed("drain", f"{len(wrong)} of {len(burst.streams)} streams failed before SIGTERM: {some(wrong)}")
+    if not burst.running:
+        return failed("drain", "no stream still ran when all had text: it cannot be told", None, limit)
     began = time.monotonic()
-    ended = asked.server.terminate(limit)
+    (ended,) = answered(together(1, [limit], asked.server.terminate, "drain", ""))
     signalled = max(began, time.monotonic() - ended.seconds) if ended else began
-    hung, flights = burst.end(), list(burst.flights)
+    hung = burst.end()
     if ended is None:
         return failed("drain", f"still ran {limit:g} s after SIGTERM", None, limit)
     if hung:
         return failed("drain", f"{hung} streams never ended", None, limit)
-    if wrong := [flight.wrong for flight in flights if flight.wrong]:
-        return failed("drain", f"{len(wrong)} of {len(flights)} accepted streams were cut: {some(wrong)}", None, limit)
-    across = sum(flight.accepted < signalled < flight.ended for flight in flights)
+    if wrong := burst.wrong:
+        return failed("drain", f"{len(wrong)} of {len(burst.streams)} streams were cut: {some(wrong)}", None, limit)
+    across = sum(stream.ended is not None and stream.ended > signalled for stream in burst.streams)
     if not across:
         return failed("drain", "no stream was in flight at SIGTERM: it cannot be told", None, limit)
     if _answers(asked):
@@ -127,54 +126,78 @@ def _answers(asked: Asked) -> bool:
     return True
 
 
+class _Stream:
+    """One stream. ``spoke``: it has produced text. ``ended``: when, by time.monotonic. ``wrong``: what is, if it is."""
+
+    def __init__(self, probe: Probe) -> None:
+        self.probe = probe
+        self.spoke = False
+        self.ended: float | None = None
+        self.wrong: str | None = None
+
+
 class _Burst:
-    """Streams that are kept going, by threads with a connection each. Set ``told`` before the signal, and ``over`` when
-    no more may be asked. ``accepted``: the threads that have had a stream accepted.
-    """
+    """Streams of the longest answers, all at once, by threads with a connection each."""
 
     def __init__(self, asked: Asked) -> None:
         self.asked = asked
-        self.flights: list[Flight] = []
-        self.accepted: set[int] = set()
-        self.all_accepted, self.told, self.over = threading.Event(), threading.Event(), threading.Event()
-        self._threads = [
-            threading.Thread(target=self._keep_asking, args=(number,), daemon=True) for number in range(IN_FLIGHT)
-        ]
+        number = min(IN_FLIGHT, asked.serve.max_concurrent_requests)
+        # Answers that nothing ends run longest; else the longest of the others.
+        self._long = bool(asked.long_probes)
+        probes = asked.long_probes or sorted(asked.probes.probes, key=lambda probe: -len(probe.tokens))[:number]
+        self.streams = [_Stream(probe) for probe in itertools.islice(itertools.cycle(probes), number)]
+        self._changed = threading.Condition()
+        self._threads = [threading.Thread(target=self._run, args=(stream,), daemon=True) for stream in self.streams]
         for thread in self._threads:
             thread.start()
 
+    @property
+    def running(self) -> int:
+        """How many have produced text and have not ended."""
+        return sum(stream.spoke and stream.ended is None for stream in self.streams)
+
+    @property
+    def wrong(self) -> list[str]:
+        """What is wrong with each that ended and did not come whole."""
+        return [stream.wrong for stream in self.streams if stream.wrong]
+
+    def wait_for_text(self) -> None:
+        """Until each has produced text or ended; every one ends by the client's deadline."""
+        with Progress("streams") as bar, self._changed:
+            while not all(stream.spoke or stream.ended is not None for stream in self.streams):
+                self._changed.wait(_TICK)
+                bar.tick()
+
     def end(self) -> int:
-        """Ask no more, and wait for what is in flight; returns how many streams never ended."""
-        self.over.set()
+        """Wait for what is in flight; returns how many streams never ended."""
         until = time.monotonic() + self.asked.client.deadline
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))
         return sum(thread.is_alive() for thread in self._threads)
 
-    def _keep_asking(self, number: int) -> None:
-        probes = self.asked.probes.probes
-        for turn in itertools.count(number, IN_FLIGHT):
-            if self.over.is_set():
-                return
-            flight = self._fly(number, probes[turn % len(probes)])
-            if flight:
-                self.flights.append(flight)
-            elif self.told.wait(_PAUSE / 10):
-                return
+    def _run(self, stream: _Stream) -> None:
+        probe, asked = stream.probe, self.asked
 
-    def _fly(self, number: int, probe: Probe) -> Flight | None:
-        """One stream; None when the server did not accept it."""
-        took: list[float] = []
+        def spoke() -> None:
+            with self._changed:
+                stream.spoke = True
+                self._changed.notify_all()
 
-        def take() -> None:
-            took.append(time.monotonic())
-            self.accepted.add(number)
-            if len(self.accepted) == IN_FLIGHT:
-                self.all_accepted.set()
-
+        wrong: str | None = "it was not asked"
         try:
-            text = self.asked.stream(probe.messages, take).text
-            wrong = self.asked.unlike(probe, text, *filter(None, [self.asked.streamed.get(probe.id)]))
+            if self._long:
+                text = self._stream(probe, len(probe.tokens), asked.probes.ends, spoke)
+                known = asked.unended.get(probe.id)
+            else:
+                text = self._stream(probe, asked.probes.max_new_tokens, (), spoke)
+                known = asked.streamed.get(probe.id)
+            wrong = asked.unlike(probe, text, *filter(None, [known]))
         except NoAnswer as error:
             wrong = f"probe {probe.id}: {error}"
-        return Flight(took[0], time.monotonic(), wrong) if took else None
+        finally:
+            with self._changed:
+                stream.ended, stream.wrong = time.monotonic(), wrong
+                self._changed.notify_all()
+
+    def _stream(self, probe: Probe, limit: int, ends: Sequence[int], spoke: Callable[[], None]) -> str:
+        return dialects.stream(self.asked.client, self.asked.model, probe.messages, limit, ends, spoke).text

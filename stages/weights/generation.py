@@ -1,0 +1,43 @@
+"""The merged directory's generation_config.json: nothing in it changes which token is chosen.
+
+What is evaluated is the likeliest token at each place. A base may name penalties on repetition, suppressed or forced
+tokens, temperatures or lengths here, which transformers serve and vLLM apply to requests that do not name them; TGI
+reads the ids of end tokens alone. So only what does not touch the choice is kept.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from checks import files
+from checks.errors import MergeRefused
+
+GENERATION, _CONFIG = "generation_config.json", "config.json"
+_IDS = ("bos_token_id", "decoder_start_token_id", "eos_token_id", "pad_token_id")
+# What transformers writes beside; none of it reaches the choice of a token.
+_KEPT = (*_IDS, "_from_model_config", "output_attentions", "output_hidden_states", "transformers_version", "use_cache")
+
+
+def neutralise(folder: Path) -> tuple[str, ...]:
+    """Leave only what changes no answer in generation_config.json of the model directory ``folder``.
+
+    Returns the keys that were taken out. Where there is no such file, one is written with the ids of config.json, since
+    servers would read the other keys there too. Raises MergeRefused when a file cannot be read.
+    """
+    path = folder / GENERATION
+    before = _mapping(path if path.exists() else folder / _CONFIG)
+    kept = _KEPT if path.exists() else _IDS
+    after = {key: value for key, value in before.items() if key in kept}
+    if not path.exists() or after != before:
+        files.write_text(path, json.dumps(after, indent=2, ensure_ascii=False) + "\n")
+    return tuple(sorted(before.keys() - after.keys())) if kept is _KEPT else ()
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise MergeRefused(f"{path.name}: cannot be read: {error}", "export the base again") from error
+    if not isinstance(value, dict):
+        raise MergeRefused(f"{path.name}: is not a JSON object", "export the base again")
+    return value
