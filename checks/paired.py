@@ -103,7 +103,7 @@ class Pairs:
         )  # fmt: skip
 
     def p(self, bound: float, margin: float) -> float:
-        """Of the hypothesis that the true difference is ``bound`` or less; ``margin`` sets the unit of graded scores."""
+        """Of the hypothesis that the true difference is ``bound`` or less; ``margin`` sets the unit of grades."""
         if self.exact and margin == bound == 0:
             return _mcnemar(self.wins, self.losses)
         return self._p(self.score_test(margin), bound)

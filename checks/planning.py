@@ -1,9 +1,9 @@
 """What paired rows could have told: the difference that a gate sees with 80 % power, and how many rows would do.
 
-Each figure is about the decision itself, the p-value of ``checks.paired`` at a level: take a model of which the truth
-is supposed, give it the bad luck that one sample in five exceeds, and ask the test. Luck moves wins to losses by so many
-standard deviations of their difference, so that the estimated variance moves with it. More rows are more groups of the
-same structure. For several slices, which must all pass, the powers are multiplied.
+Each figure is about the decision itself, the p-value of ``checks.paired`` at a level: suppose a true difference, take a
+sample that is as unlucky as one in five, and ask the test. Bad luck turns wins into losses, by so many standard
+deviations of the difference, and the variance is estimated from that sample. More rows are more groups of the same
+structure. For several slices, which must all pass, the powers are multiplied.
 """
 
 import math
@@ -41,7 +41,7 @@ def detectable_gain(pairs: Pairs, margin: float, level: float) -> float | None:
 
 
 def needed_if_unchanged(samples: Sequence[Pairs], margin: float, level: float) -> Needed | None:
-    """What an unchanged model needs to clear ``margin`` (below 0) in all ``samples``; None: more than can be advised."""
+    """What an unchanged model needs to clear ``margin`` (below 0) in all ``samples``; None: too much to advise."""
     return _needed([_unchanged(pairs) for pairs in samples], margin, level)
 
 
