@@ -12,6 +12,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
+from checks import planning
 from checks.planning import MOST_TIMES, POWER, Needed
 from checks.stats import Mean
 
@@ -84,10 +85,10 @@ def _too_wide(mean: Mean, resolution: float, confidence: float) -> float:
 def _needed(mean: Mean, falls_short: Callable[[float], float]) -> Needed | None:
     """Rows for the least number of times these at which ``falls_short`` is 0 or less."""
     low, high = math.log(1 / mean.rows), math.log(MOST_TIMES)
-    if falls_short(MOST_TIMES) > 0:
+    if mean.groups < 2 or falls_short(MOST_TIMES) > 0:  # how one group differs from another is not known
         return None
     times = math.exp(_root(lambda size: falls_short(math.exp(size)), low, high))
-    return Needed(math.ceil(times * mean.rows - 1e-6), None if mean.alone else math.ceil(times * mean.groups - 1e-6))
+    return planning.needed(times, mean.rows, None if mean.alone else mean.groups)
 
 
 def _root(falls_short: Callable[[float], float], low: float, high: float) -> float:

@@ -17,6 +17,7 @@ from checks.paired import Pairs
 POWER = 0.8
 MOST_TIMES = 1e6  # more rows than this are no advice
 _LUCK = NormalDist().inv_cdf(POWER)
+_MOST_LUCK = 4.0  # standard deviations: beyond this a power is taken for 0 or 1
 
 
 class Needed(NamedTuple):
@@ -27,6 +28,14 @@ class Needed(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.rows} rows" if self.groups is None else f"{self.groups} groups like these ({self.rows} rows)"
+
+
+def needed(times: float, rows: float, groups: float | None) -> Needed:
+    """So many times these rows, in whole groups."""
+    if groups is None:
+        return Needed(math.ceil(times * rows - 1e-6), None)
+    more = math.ceil(times * groups - 1e-6)
+    return Needed(math.ceil(more * rows / groups - 1e-6), more)
 
 
 def detectable_loss(samples: Sequence[Pairs], level: float) -> float | None:
@@ -53,6 +62,8 @@ def needed_as_seen(samples: Sequence[Pairs], margin: float, level: float) -> Nee
 
 
 def _needed(samples: Sequence[Pairs], margin: float, level: float) -> Needed | None:
+    if any(pairs.groups < 2 for pairs in samples):
+        return None  # how one group differs from another is not known
     rows, groups = sum(pairs.rows for pairs in samples), sum(pairs.groups for pairs in samples)
     margins = [margin] * len(samples)
 
@@ -64,8 +75,7 @@ def _needed(samples: Sequence[Pairs], margin: float, level: float) -> Needed | N
         return None
     least = math.log(1 / rows)
     times = math.exp(_root(falls_short, least, most)) if falls_short(least) > 0 else 1 / rows
-    alone = all(pairs.alone for pairs in samples)
-    return Needed(math.ceil(times * rows - 1e-6), None if alone else math.ceil(times * groups - 1e-6))
+    return needed(times, rows, None if all(pairs.alone for pairs in samples) else groups)
 
 
 def _smallest(power: Callable[[float], float], most: float = 1.0) -> float | None:
@@ -81,7 +91,7 @@ def _root(falls_short: Callable[[float], float], low: float, high: float) -> flo
 
     if falls_short(low) <= 0:
         return low
-    return float(brentq(falls_short, low, high, xtol=1e-7, rtol=1e-6))
+    return float(brentq(falls_short, low, high, xtol=1e-6, rtol=1e-5))
 
 
 def _power(samples: Sequence[Pairs], margins: Sequence[float], level: float) -> float:
@@ -96,19 +106,18 @@ def _power(samples: Sequence[Pairs], margins: Sequence[float], level: float) -> 
 
 def _spare(pairs: Pairs, margin: float, level: float) -> float:
     """How much bad luck, in standard deviations, the test survives."""
-
-    def exceeds(luck: float) -> float:
-        return math.log(max(_unlucky(pairs, luck).p(margin, margin), 1e-300) / level)
-
-    # Around the promised power the luck is found to be near; far from it, any bound does.
-    low, high = -6.0, 6.0
-    if exceeds(low) > 0:
-        return -40.0
-    if exceeds(high) <= 0:
-        return 40.0
     from scipy.optimize import brentq
+    from scipy.special import ndtri
 
-    return float(brentq(exceeds, low, high, xtol=1e-4))
+    def beyond(luck: float) -> float:
+        p = _unlucky(pairs, luck).p(margin, margin)
+        return float(ndtri(level) - ndtri(min(max(p, 1e-15), 1 - 1e-9)))
+
+    if beyond(-_MOST_LUCK) <= 0:
+        return -2 * _MOST_LUCK
+    if beyond(_MOST_LUCK) >= 0:
+        return 2 * _MOST_LUCK
+    return float(brentq(beyond, -_MOST_LUCK, _MOST_LUCK, xtol=1e-3))
 
 
 def _unlucky(pairs: Pairs, luck: float) -> Pairs:
@@ -119,7 +128,7 @@ def _unlucky(pairs: Pairs, luck: float) -> Pairs:
     step = luck * _deviation(pairs)
     wins = pairs.wins - step * pairs.wins / apart
     losses = pairs.losses + step * pairs.losses / apart
-    lead = pairs.wins - pairs.losses - step
+    lead = max(-pairs.rows, min(pairs.wins - pairs.losses - step, pairs.rows))
     if wins < 0 or losses < 0:
         wins, losses = max(0.0, lead), max(0.0, -lead)
     if wins + losses > pairs.rows:  # all rows differ
@@ -128,8 +137,7 @@ def _unlucky(pairs: Pairs, luck: float) -> Pairs:
 
 
 def _deviation(pairs: Pairs) -> float:
-    about = pairs.blocks - 2 * pairs.effect * pairs.mixed + pairs.effect**2 * pairs.typical * pairs.rows
-    return math.sqrt(max(0.0, about))
+    return math.sqrt(pairs.between)
 
 
 def _of(pairs: Pairs, wins: float, losses: float) -> Pairs:
@@ -172,7 +180,11 @@ def _gaining(pairs: Pairs, gain: float) -> Pairs:
     same = _unchanged(pairs)
     wins = same.wins + gain * same.rows
     losses = min(same.losses, max(0.0, same.rows - wins))
-    return _of(same, min(wins, same.rows), losses)
+    found = _of(same, min(wins, same.rows), losses)
+    if pairs.exact:
+        return found
+    moved = min(gain * same.rows / pairs.typical, pairs.groups * (1 - 1e-9))
+    return replace(found, unseen=pairs.unseen.having_gained(2 * pairs.typical, moved))
 
 
 def _times(pairs: Pairs, times: float) -> Pairs:

@@ -9,21 +9,28 @@ added to what was seen. The maximum lowers the largest rooms to a common level c
 """
 
 import math
+from copy import copy
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+Array = NDArray[np.float64]
+
 
 class Unseen:
-    """Rooms of groups (0 or more, in rows), sorted once; ``chance`` is then a look-up."""
+    """Rooms of groups (0 or more, in rows), sorted once; ``chance`` is then a look-up. ``weights``: groups of each."""
 
-    def __init__(self, rooms: NDArray[np.float64]) -> None:
-        self._rooms = np.sort(rooms)[::-1]
-        self._sums = np.cumsum(self._rooms)
-        self._logs = np.cumsum(np.log(np.maximum(self._rooms, 1e-300)))
-        # What is lost where the k largest rooms are lowered to the size of the next one, or to 0 after the last.
-        count = np.arange(1, len(rooms) + 1)
-        self._lowered = self._sums - count * np.append(self._rooms[1:], 0.0)
+    def __init__(self, rooms: Array, weights: Array | None = None) -> None:
+        order = np.argsort(-rooms, kind="stable")
+        self._set(rooms[order], np.ones(len(rooms)) if weights is None else weights[order])
+
+    def _set(self, rooms: Array, weights: Array) -> None:
+        self._rooms, self._weights = rooms, weights
+        self._counts, self._sums = np.cumsum(weights), np.cumsum(rooms * weights)
+        self._logs = np.cumsum(weights * np.log(np.maximum(rooms, 1e-300)))
+        # What is lost where the largest rooms are lowered to the size of the next one, or to 0 after the last.
+        self._lowered = self._sums - self._counts * np.append(rooms[1:], 0.0)
 
     def chance(self, surplus: float, times: float = 1.0) -> float:
         """Largest probability that ``surplus`` rows of losses went unseen; ``times`` as many groups as there are."""
@@ -33,7 +40,16 @@ class Unseen:
         if wanted >= self._sums[-1]:
             return 0.0
         k = min(int(np.searchsorted(self._lowered, wanted)), len(self._rooms) - 1)
-        level = (float(self._sums[k]) - wanted) / (k + 1)
+        count = float(self._counts[k])
+        level = (float(self._sums[k]) - wanted) / count
         if level <= 0:
             return 0.0
-        return math.exp(min(0.0, times * ((k + 1) * math.log(level) - float(self._logs[k]))))
+        return math.exp(min(0.0, times * (count * math.log(level) - float(self._logs[k]))))
+
+    def having_gained(self, room: float, groups: float) -> Self:
+        """The same where so many groups (fewer than there are), taken from all alike, have ``room`` instead."""
+        place = int(np.searchsorted(-self._rooms, -room))
+        rest = self._weights * (1 - groups / float(self._counts[-1]))
+        gained = copy(self)
+        gained._set(np.insert(self._rooms, place, room), np.insert(rest, place, groups))
+        return gained

@@ -71,6 +71,57 @@ def test_copies_of_the_rows_are_no_evidence() -> None:
     assert graded[1].p == pytest.approx(graded[0].p, rel=0.5)
 
 
+@pytest.mark.parametrize("margin", [-0.05, -0.01, 0.0, 0.03])
+@pytest.mark.parametrize("group", [1, 2, 7])
+def test_rows_that_all_differ_one_way_are_an_answer(margin: float, group: int) -> None:
+    """Rounding takes the discriminant of Tango's test below 0 at one in seven numbers of rows."""
+    for n in (*range(1, 400), 500, 777, 1000):
+        groups = np.arange(n) // group
+        better, worse = (compare(*pair, groups, margin, 0.95) for pair in _all_and_none(n))
+        assert better.p <= worse.p
+        assert better.effect == -worse.effect == 1
+
+
+def _all_and_none(n: int) -> list[tuple[Scores, Scores]]:
+    every, none = np.ones(n), np.zeros(n)
+    return [(every, none), (none, every)]
+
+
+def test_no_clustering_of_extreme_scores_is_a_malfunction() -> None:
+    random = np.random.default_rng(9)
+    for case in range(300):
+        n = int(random.integers(1, 50))
+        groups = random.integers(0, random.integers(1, n + 1), n)
+        ours, theirs = (random.random(n) < random.choice([0, 0.05, 0.5, 1]) for _ in range(2))
+        grade = 0.5 if case % 3 else 1.0
+        for margin in (-0.999, -0.05, 0.0, 0.5):
+            found = compare(ours * grade, theirs * 1.0, groups, margin, 0.95)
+            assert -1 <= found.low <= found.effect <= found.high <= 1
+            assert 0 <= found.p <= 1
+            loss = planning.detectable_loss([found.pairs], 0.05)
+            gain = planning.detectable_gain(found.pairs, max(margin, 0.0), 0.05)
+            assert all(plan is None or 0 < plan <= 1 for plan in (loss, gain))
+            planning.needed_as_seen([found.pairs], margin, 0.05)
+            planning.needed_if_unchanged([found.pairs], min(margin, -0.01), 0.05)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "groups", "margin", "method"),
+    [
+        (1.0, 0.0, 1, 0.0, "exact McNemar test"),
+        (1.0, 0.0, 2, 0.0, "Tango's score test, 30 groups"),
+        (1.0, 0.0, 1, -0.05, "Tango's score test"),
+        (0.5, 0.5, 1, 0.0, "Tango's score test in units of a difference"),
+        (0.5, 0.25, 2, -0.05, "Tango's score test in units of a difference, 30 groups"),
+    ],
+)
+def test_the_method_named_is_the_one_that_decided(
+    ours: float, theirs: float, groups: int, margin: float, method: str
+) -> None:
+    found = compare(np.full(60, ours), np.full(60, theirs), np.arange(60) // groups, margin, 0.95)
+    assert found.method == method
+
+
 def test_tangos_statistic_is_the_published_one() -> None:
     """Disinfection of contact lenses: 1 of 44 pairs lost, margin 10 points (Tango, 1998: Z = 1.709)."""
     assert score_test(0, 1, 44).z(-0.1, correction=0) == pytest.approx(1.709, abs=5e-4)
