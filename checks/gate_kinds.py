@@ -26,7 +26,10 @@ class ThresholdGate(Section):
     at_most: float | None = None
     confidence: Confidence
     resolution: Annotated[
-        Fraction, Field(description="half-width that the two-sided interval must not exceed; sets the rows needed")
+        float,
+        Field(
+            ge=1e-4, lt=1, description="half-width that the two-sided interval must not exceed; sets the rows needed"
+        ),
     ]
 
     @model_validator(mode="after")
@@ -37,8 +40,11 @@ class ThresholdGate(Section):
 
     @property
     def rows_needed(self) -> int:
-        """Rows for a half-width of ``resolution`` at worst (p = 1/2, normal approximation): z² / 4r²."""
-        z = NormalDist().inv_cdf(0.5 + self.confidence / 2)
+        """Rows for a half-width of ``resolution`` at worst (p = 1/2, normal approximation): z² / 4r².
+
+        No fewer do where rows come in groups: the gate itself then asks for effective rows.
+        """
+        z = NormalDist().inv_cdf((1 - self.confidence) / 2)
         return math.ceil(z * z / (4 * self.resolution**2))
 
 

@@ -22,8 +22,10 @@ class Finding(Record):
     about one). ``p`` is of the hypothesis that the gate must refute to pass, ``p_holm`` the same after Holm's
     correction over the verdict.
     ``gained`` and ``lost`` count the rows that the candidate scores higher or lower than the reference.
-    ``detectable`` is the true difference that a test of this gate alone sees with 80 % power, ``rows_needed`` the
-    rows that would resolve the margin when these do not.
+    ``detectable`` is the true difference that this gate alone, before Holm's correction, sees with 80 % power; None
+    where these rows see none. ``rows_needed`` is the number of rows like these with which this gate alone would pass
+    with 80 % power when it does not with these. Where rows come in groups they must lie in new groups of the same
+    structure, ``groups_needed`` in all.
     """
 
     gate: str
@@ -45,6 +47,7 @@ class Finding(Record):
     gained: int | None = None
     lost: int | None = None
     rows_needed: int | None = None
+    groups_needed: int | None = None
 
 
 class Verdict(Report):

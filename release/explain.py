@@ -89,9 +89,10 @@ def _found(finding: Finding) -> str:
     against = f" against {finding.against}" if finding.against else ""
     where = f" in slice {finding.slice!r}" if finding.slice else ""
     flips = f", {finding.gained} gained and {finding.lost} lost" if finding.gained is not None else ""
+    sees = "no difference" if finding.detectable is None else f"a difference of {finding.detectable:.4f}"
     return (
         f"{finding.status}: {finding.metric}{against}{where} {shown}, on {finding.n} rows{flips}; p {finding.p:.3g}, "
-        f"after Holm's correction {finding.p_holm:.3g}; 80 % power sees a difference of {finding.detectable:.4f}"
+        f"after Holm's correction {finding.p_holm:.3g}; 80 % power sees {sees} {_ALONE}"
     )
 
 
@@ -112,7 +113,11 @@ def _claim(finding: Finding) -> tuple[object, ...]:
 
 
 def _rows(finding: Finding) -> str:
-    return f"about {finding.rows_needed} rows like these would tell; " if finding.rows_needed else ""
+    if not finding.rows_needed:
+        return ""
+    groups = finding.groups_needed
+    rows = f"{finding.rows_needed} rows" + (f" in {groups} groups like these" if groups else " like these")
+    return f"about {rows} would tell {_ALONE}; "
 
 
 def _threshold(place: str, gate: ThresholdGate, finding: Finding, verdict: Verdict) -> _Said:
@@ -123,7 +128,7 @@ def _threshold(place: str, gate: ThresholdGate, finding: Finding, verdict: Verdi
     bound = gate.at_least if gate.at_least is not None else gate.at_most
     return _Said(
         f"is the mean {gate.metric} over the test rows {wanted}, shown with {gate.confidence:.0%} confidence by rows "
-        f"enough to know it to ±{gate.resolution:g} ({gate.rows_needed})?",
+        f"enough to know it to ±{gate.resolution:g} ({gate.rows_needed} independent ones)?",
         _test(finding, verdict, gate.confidence, f"the true mean is {refuted} {bound:g}"),
         "evidence, which is missing" if end is None
         else f"{_rows(finding)}these rows clear {place}.{field} {way} {end:.4g} {_ALONE}",
@@ -154,7 +159,7 @@ def _paired(place: str, gate: PairedGate, finding: Finding, verdict: Verdict) ->
 
 def _margin(place: str, gate: PairedGate, finding: Finding) -> str:
     """Which margin these rows clear, or what lets the test be asked."""
-    if finding.low is None or finding.detectable is None:
+    if finding.low is None:
         if finding.status == "pass":
             return f"another {gate.against} to compare with"
         return "what the reason names: the reference's evidence, the measured noise, or a margin above it"
@@ -164,10 +169,8 @@ def _margin(place: str, gate: PairedGate, finding: Finding) -> str:
         return f"{_rows(finding)}these rows clear {place}.margin below {finding.low:.4g} {_ALONE}"
     if finding.low > 0:
         return f"{_rows(finding)}a candidate that is not shown to be better; as it is, every {place}.margin is cleared"
-    # Refuted by the bound, and by rows that could have seen such a loss.
-    least = max(-finding.low, finding.detectable)
     about = "the rows of that slice" if finding.slice else "these rows"
-    return f"{_rows(finding)}{about} clear {place}.margin above {least:.4g} {_ALONE}"
+    return f"{_rows(finding)}{about} clear {place}.margin above {-finding.low:.4g} {_ALONE}"
 
 
 def _data(finding: Finding) -> _Said:

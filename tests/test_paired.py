@@ -1,16 +1,14 @@
 """Paired tests: known values, honest where little is known, and wrong no more often than they say."""
 
-import itertools
 import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from checks import paired, stats
+from checks import planning, stats
 from checks.paired import Comparison, compare
+from checks.score_test import ScoreTest
 
 Scores = NDArray[np.float64]
 
@@ -29,8 +27,17 @@ def compared(n: int, gained: int, lost: int, margin: float = 0.0, confidence: fl
     return compare(*flips(n, gained, lost), np.arange(n), margin, confidence)
 
 
-def score_test(wins: float, losses: float, rows: float) -> paired._ScoreTest:
-    return paired._ScoreTest(wins, losses, rows, unit=1.0, freedom=None)
+def score_test(wins: float, losses: float, rows: float) -> ScoreTest:
+    return ScoreTest(wins, losses, rows, unit=1.0, freedom=None)
+
+
+def detectable(found: Comparison, margin: float) -> float:
+    plan = planning.detectable_gain(found.pairs, margin, 0.05) if margin >= 0 else loss(found)
+    return math.inf if plan is None else plan
+
+
+def loss(found: Comparison) -> float | None:
+    return planning.detectable_loss([found.pairs], 0.05)
 
 
 @pytest.mark.parametrize(("gained", "lost"), [(86, 150), (150, 86), (12, 2), (1, 0), (5, 5)])
@@ -46,37 +53,73 @@ def test_without_a_margin_it_is_mcnemars_exact_test(gained: int, lost: int) -> N
     assert (found.p < found.p_worse) == (gained > lost)
 
 
-@settings(max_examples=60)
-@given(st.lists(st.integers(-4, 4), min_size=1, max_size=10))
-def test_groups_flip_their_sign_as_a_whole(totals: list[int]) -> None:
-    """Against every one of the equally likely signs."""
-    rows = [(group, math.copysign(1, total)) for group, total in enumerate(totals) for _ in range(abs(total))]
-    rows += [(group, 0.0) for group in range(len(totals))]  # a row without a difference, so that no group is empty
-    groups, differences = np.array([g for g, _ in rows]), np.array([d for _, d in rows])
-    found = compare(scores_where(differences > 0), scores_where(differences < 0), groups, 0.0, 0.95)
-    sums = [
-        sum(s * t for s, t in zip(signs, totals, strict=True))
-        for signs in itertools.product((1, -1), repeat=len(totals))
-    ]
-    assert found.p == pytest.approx(np.mean([s >= sum(totals) for s in sums]), abs=1e-12)
-    assert found.p_worse == pytest.approx(np.mean([s <= sum(totals) for s in sums]), abs=1e-12)
-
-
 def test_copies_of_the_rows_are_no_evidence() -> None:
     ours, theirs = flips(100, 9, 2)
     once = compare(ours, theirs, np.arange(100), 0.0, 0.95)
     copied = compare(np.repeat(ours, 3), np.repeat(theirs, 3), np.repeat(np.arange(100), 3), 0.0, 0.95)
-    assert (copied.p, copied.p_worse) == pytest.approx((once.p, once.p_worse), abs=1e-12)
-    assert copied.method == "exact sign-flip test, 100 groups"
+    assert copied.p >= once.p
+    assert copied.p == pytest.approx(once.p, abs=0.02)
+    assert copied.method == "Tango's score test, 100 groups"
     with_margin = [
         compare(np.repeat(ours, k), np.repeat(theirs, k), np.repeat(np.arange(100), k), -0.05, 0.95) for k in (1, 3)
     ]
     assert with_margin[1].p >= with_margin[0].p
-    assert with_margin[1].detectable >= with_margin[0].detectable
+    assert detectable(with_margin[1], -0.05) >= detectable(with_margin[0], -0.05)
     graded = [
         compare(np.repeat(ours, k), np.repeat(theirs / 2, k), np.repeat(np.arange(100), k), 0.45, 0.95) for k in (1, 3)
     ]
-    assert graded[1].p == pytest.approx(graded[0].p, rel=0.3)
+    assert graded[1].p == pytest.approx(graded[0].p, rel=0.5)
+
+
+@pytest.mark.parametrize("margin", [-0.05, -0.01, 0.0, 0.03])
+@pytest.mark.parametrize("group", [1, 2, 7])
+def test_rows_that_all_differ_one_way_are_an_answer(margin: float, group: int) -> None:
+    """Rounding takes the discriminant of Tango's test below 0 at one in seven numbers of rows."""
+    for n in (*range(1, 400), 500, 777, 1000):
+        groups = np.arange(n) // group
+        better, worse = (compare(*pair, groups, margin, 0.95) for pair in _all_and_none(n))
+        assert better.p <= worse.p
+        assert better.effect == -worse.effect == 1
+
+
+def _all_and_none(n: int) -> list[tuple[Scores, Scores]]:
+    every, none = np.ones(n), np.zeros(n)
+    return [(every, none), (none, every)]
+
+
+def test_no_clustering_of_extreme_scores_is_a_malfunction() -> None:
+    random = np.random.default_rng(9)
+    for case in range(300):
+        n = int(random.integers(1, 50))
+        groups = random.integers(0, random.integers(1, n + 1), n)
+        ours, theirs = (random.random(n) < random.choice([0, 0.05, 0.5, 1]) for _ in range(2))
+        grade = 0.5 if case % 3 else 1.0
+        for margin in (-0.999, -0.05, 0.0, 0.5):
+            found = compare(ours * grade, theirs * 1.0, groups, margin, 0.95)
+            assert -1 <= found.low <= found.effect <= found.high <= 1
+            assert 0 <= found.p <= 1
+            loss = planning.detectable_loss([found.pairs], 0.05)
+            gain = planning.detectable_gain(found.pairs, max(margin, 0.0), 0.05)
+            assert all(plan is None or 0 < plan <= 1 for plan in (loss, gain))
+            planning.needed_as_seen([found.pairs], margin, 0.05)
+            planning.needed_if_unchanged([found.pairs], min(margin, -0.01), 0.05)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "groups", "margin", "method"),
+    [
+        (1.0, 0.0, 1, 0.0, "exact McNemar test"),
+        (1.0, 0.0, 2, 0.0, "Tango's score test, 30 groups"),
+        (1.0, 0.0, 1, -0.05, "Tango's score test"),
+        (0.5, 0.5, 1, 0.0, "Tango's score test in units of a difference"),
+        (0.5, 0.25, 2, -0.05, "Tango's score test in units of a difference, 30 groups"),
+    ],
+)
+def test_the_method_named_is_the_one_that_decided(
+    ours: float, theirs: float, groups: int, margin: float, method: str
+) -> None:
+    found = compare(np.full(60, ours), np.full(60, theirs), np.arange(60) // groups, margin, 0.95)
+    assert found.method == method
 
 
 def test_tangos_statistic_is_the_published_one() -> None:
@@ -86,9 +129,12 @@ def test_tangos_statistic_is_the_published_one() -> None:
 
 def test_tangos_interval_is_the_published_one() -> None:
     """Airway reactivity: 1 pair gained and 7 lost of 21; 95 % two-sided (Fagerland, Lydersen and Laake, 2014)."""
-    test = score_test(1, 7, 21)
-    assert test.lower(0.025, correction=0) == pytest.approx(-0.517, abs=5e-4)
-    assert -test.mirrored().lower(0.025, correction=0) == pytest.approx(-0.026, abs=5e-4)
+    from scipy.optimize import brentq
+
+    test, quantile = score_test(1, 7, 21), 1.959964
+    low = brentq(lambda bound: test.z(bound, correction=0) - quantile, -0.99, 0.99)
+    high = -brentq(lambda bound: test.mirrored().z(bound, correction=0) - quantile, -0.99, 0.99)
+    assert (low, high) == pytest.approx((-0.517, -0.026), abs=5e-4)
 
 
 @pytest.mark.parametrize(
@@ -139,27 +185,6 @@ def test_a_pure_loss_of_the_margin_passes_no_more_often_than_promised() -> None:
     assert plain > 0.06
 
 
-def test_the_bootstraps_p_value_inverts_scipys_interval() -> None:
-    from scipy.stats import bootstrap
-
-    random = np.random.default_rng(4)
-    values = np.where(random.random(150) < 0.3, random.gamma(0.5, 0.4, 150).clip(0, 1), 0.0) - 0.02
-    found = paired._bootstrap(values, 0.95)
-    for bound in (0.0, 0.02, 0.03, 0.04):
-        p = found.p(bound)
-        for level, clears in ((p * 1.05 + 5e-4, True), (p * 0.95 - 5e-4, False)):
-            if not 1e-3 < level < 0.5:
-                continue
-            interval = bootstrap(
-                (values,), np.mean, vectorized=True, n_resamples=paired.RESAMPLES, batch=50,
-                confidence_level=1 - 2 * level, rng=np.random.default_rng(paired.SEED),
-            ).confidence_interval  # fmt: skip
-            assert (interval.low > bound) == clears, (bound, p, level)
-    assert found.p(0.0) < 0.05 < found.p(0.05)
-    # The other side of the same distribution.
-    assert paired._bootstrap(-values, 0.95).p(0.01) == pytest.approx(found.p_worse(-0.01), abs=0.02)
-
-
 @pytest.mark.parametrize("margin", [-0.01, 0.0, 0.01])
 @pytest.mark.parametrize(
     ("ours", "theirs", "groups"),
@@ -179,11 +204,10 @@ def test_next_to_nothing_shows_nothing(
     ours: list[float], theirs: list[float], groups: list[int], margin: float
 ) -> None:
     found = compare(np.array(ours), np.array(theirs), np.array(groups), margin, 0.95)
-    assert all(math.isfinite(value) for value in found[:-1])
     assert 0.05 < found.p <= 1
     assert 0.05 < found.p_worse <= 1
     assert -1 <= found.low <= found.effect <= found.high <= 1
-    assert found.detectable > 0.1
+    assert detectable(found, margin) > 0.1
 
 
 @pytest.mark.parametrize("score", [1.0, 0.5])
@@ -206,14 +230,6 @@ def test_the_same_rows_give_the_same_finding() -> None:
 def test_the_two_models_change_places() -> None:
     one, two = compared(300, 12, 5), compared(300, 5, 12)
     assert (one.low, one.high, one.p_worse) == pytest.approx((-two.high, -two.low, two.p), abs=1e-9)
-
-
-def test_a_finer_question_needs_more_rows_by_the_square() -> None:
-    found = compared(400, 20, 20, -0.05)
-    assert found.rows_for(found.detectable) == 400
-    assert found.rows_for(found.detectable / 2) == 1600
-    with pytest.raises(ValueError, match="above 0"):
-        found.rows_for(0.0)
 
 
 @pytest.mark.parametrize(
@@ -263,16 +279,3 @@ def test_a_loss_of_the_margin_passes_as_rarely_as_it_says(size: int, graded: boo
     most = 0.05 + 3 * math.sqrt(0.05 * 0.95 / runs)
     assert accepted / runs <= most
     assert called_worse / runs <= most
-
-
-@pytest.mark.parametrize("margin", [-0.05, 0.0])
-def test_what_is_called_detectable_is_detected_four_times_in_five(margin: float) -> None:
-    random, runs, seen = np.random.default_rng(8), 400, 0
-    groups = np.arange(500)
-    pilot = drawn(random, groups, 0.05, 0.05)
-    distance = compare(np.maximum(pilot, 0), np.maximum(-pilot, 0), groups, margin, 0.95).detectable
-    for _ in range(runs):
-        steps = drawn(random, groups, 0.05 + (0 if margin else distance), 0.05)
-        asked = -distance if margin else 0.0
-        seen += compare(np.maximum(steps, 0), np.maximum(-steps, 0), groups, asked, 0.95).p <= 0.05
-    assert 0.7 <= seen / runs <= 0.92

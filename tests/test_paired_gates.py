@@ -111,6 +111,38 @@ def test_one_slice_that_loses_fails_although_the_whole_gains(tmp_path: Path, doc
     assert "'create'" in verdict.findings[1].reason
 
 
+@pytest.mark.parametrize("rows", [100, 120, 258])
+def test_a_slice_in_which_only_the_candidate_is_right_is_judged(tmp_path: Path, document: dict, rows: int) -> None:
+    params = _asked(document, slices=SLICE | {"margin": 0.05}, whole=NON_INFERIOR)
+    verdict = _compared(tmp_path, params, [True] * rows, [False] * rows)
+    assert verdict.status == "pass"
+
+
+def test_rows_of_few_groups_are_told_how_many_groups_would_do(tmp_path: Path, document: dict) -> None:
+    resolved = {"kind": "threshold", "metric": "exact-match", "at_least": 0.3, "confidence": 0.95, "resolution": 0.05}
+    params = _asked(document, it=NON_INFERIOR | {"margin": 0.04}, level=resolved)
+    _compared(tmp_path, params, *_flips(400, 200, 6, 10))
+    evidence = _evidence(tmp_path, params)
+    crowded = tuple(row.model_copy(update={"group": f"g{i // 20}"}) for i, row in enumerate(evidence.test))
+    few = gates.judge(params, Evidence(**{**evidence.__dict__, "test": crowded})).findings
+    for finding in few:
+        assert finding.status == "inconclusive"
+        assert finding.groups_needed is not None
+        assert f"about {finding.groups_needed} groups like these ({finding.rows_needed} rows) would" in finding.reason
+    assert "400 rows in 20 groups count as" in few[1].reason
+    one = tuple(row.model_copy(update={"group": "g"}) for row in evidence.test)
+    for finding in gates.judge(params, Evidence(**{**evidence.__dict__, "test": one})).findings:
+        assert (finding.status, finding.rows_needed, finding.groups_needed) == ("inconclusive", None, None)
+
+
+def test_what_holm_alone_holds_back_asks_for_the_rows_that_the_correction_needs(tmp_path: Path, document: dict) -> None:
+    params = _asked(document, **{f"g{i}": IMPROVES for i in range(20)})
+    (first, *_) = _compared(tmp_path, params, *_flips(200, 60, 15, 5)).findings
+    assert first.status == "inconclusive"
+    assert (first.p or 0) <= 0.05 < (first.p_holm or 0)
+    assert (first.rows_needed or 0) > 200
+
+
 def test_slices_with_few_rows_are_judged_together(tmp_path: Path, document: dict) -> None:
     params = _asked(document, slices=SLICE | {"min_rows": 1000})
     finding = _compared(tmp_path, params, *_flips(300, 100, 3, 3)).findings[0]

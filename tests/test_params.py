@@ -98,6 +98,16 @@ FAULTS = {
         "environments.staging.soak_hours: nothing to soak in",
     ),
     "too few rows for a gate": ("test: 385", "test: 100", "raise it to 385, or widen gates.routes_well.resolution"),
+    "a resolution that no rows give": (
+        "resolution: 0.05",
+        "resolution: 1.0e-300",
+        "gates.routes_well.resolution: 1e-300; input should be greater than or equal to 0.0001",
+    ),
+    "too certain a gate for its rows": (
+        "confidence: 0.95\n    resolution",
+        "confidence: 0.9999999999999999\n    resolution",
+        "cannot give gate 'routes_well' its resolution",
+    ),
     "a gate on nothing scored": (
         "metric: exact-match",
         "metric: bleu",

@@ -18,14 +18,14 @@ def alone(n: int) -> list[str]:
     return [str(i) for i in range(n)]
 
 
-def test_right_and_wrong_rows_give_wilsons_interval() -> None:
+def test_right_and_wrong_rows_give_the_exact_interval() -> None:
     from scipy.stats import binomtest
 
     for right, n in ((0, 10), (7, 10), (321, 454), (454, 454)):
         found = stats.mean_interval([1.0] * right + [0.0] * (n - right), alone(n), 0.95)
-        known = binomtest(right, n).proportion_ci(0.95, method="wilson")
+        known = binomtest(right, n).proportion_ci(0.95, method="exact")
         assert (found.value, found.n) == (right / n, n)
-        assert (found.low, found.high) == pytest.approx((known.low, known.high), abs=1e-12)
+        assert (found.low, found.high) == pytest.approx((known.low, known.high), abs=1e-9)
 
 
 def test_none_right_and_all_right_leave_doubt() -> None:
@@ -43,7 +43,7 @@ def test_near_duplicates_count_less_than_rows_of_their_own() -> None:
 
 def test_all_right_in_few_groups_is_worth_only_the_groups() -> None:
     few = stats.mean_interval([1.0] * 100, [str(i // 20) for i in range(100)], 0.95)
-    assert few.low == pytest.approx(stats.mean_interval([1.0] * 5, alone(5), 0.95).low)
+    assert 0.2 < few.low < stats.mean_interval([1.0] * 5, alone(5), 0.95).low
 
 
 def test_one_group_alone_says_next_to_nothing() -> None:
@@ -80,15 +80,15 @@ def test_a_means_test_is_its_bound_turned_round(
     assert (stats.mean_test(scores, groups, bound, side) <= 1 - confidence) == clears
 
 
-def test_a_means_test_of_single_rows_is_the_score_test_of_a_share() -> None:
-    from statsmodels.stats.proportion import proportions_ztest
+def test_a_means_test_of_single_rows_is_the_exact_binomial_test() -> None:
+    from scipy.stats import binomtest
 
     scores = [1.0] * 70 + [0.0] * 30
-    above = proportions_ztest(70, 100, 0.6, alternative="larger", prop_var=0.6)[1]
-    below = proportions_ztest(70, 100, 0.8, alternative="smaller", prop_var=0.8)[1]
+    above = binomtest(70, 100, 0.6, alternative="greater").pvalue
+    below = binomtest(70, 100, 0.8, alternative="less").pvalue
     assert stats.mean_test(scores, alone(100), 0.6, "above") == pytest.approx(above, abs=1e-12)
     assert stats.mean_test(scores, alone(100), 0.8, "below") == pytest.approx(below, abs=1e-12)
-    assert stats.mean_test(scores, alone(100), 0.7001, "above") == 1.0
+    assert stats.mean_test(scores, alone(100), 0.7001, "above") > 0.5
     assert (stats.mean_test(scores, alone(100), 0.0, "above"), stats.mean_test(scores, alone(100), 1.0, "above")) == (
         0,
         1,
@@ -154,7 +154,7 @@ def test_an_interval_covers_the_truth_as_often_as_it_says(
         groups = [str(i) for i, group in enumerate(drawn) for _ in group]
         found = stats.mean_interval(scores, groups, 0.95)
         held += found.low <= mean <= found.high
-    assert least <= held / runs <= 0.985
+    assert least <= held / runs <= 0.992
 
 
 def test_paired_differences_cover_the_truth_as_often_as_they_say() -> None:

@@ -43,6 +43,14 @@ def figure(value: float) -> float:
     return round(value, 6)
 
 
+def held_back(level: float, p: float, p_holm: float) -> float:
+    """The level that a plan is made for: the gate's own, or where Holm's correction alone holds it back, what is left.
+
+    Without the correction no more rows would be needed, so a plan for the gate alone would say nothing.
+    """
+    return level * p / p_holm if p <= level < p_holm and p > 0 else level
+
+
 def small(p: float) -> float:
     """A p-value to three digits, however small."""
     return float(f"{p:.3g}")

@@ -10,13 +10,14 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from checks import multiple
+from checks import multiple, planning
 from checks.chain import Evidence
 from checks.gate_kinds import SliceGate
 from checks.gates import references
-from checks.gates.asked import Asked, Test, figure, small
+from checks.gates.asked import Asked, Test, figure, held_back, small
 from checks.gates.sample import Sample
 from checks.paired import Comparison, compare
+from checks.planning import Needed
 from checks.verdict import Finding, Status
 
 SMALL = "(small slices)"
@@ -42,38 +43,43 @@ def ask(name: str, gate: SliceGate, evidence: Evidence, sample: Sample) -> Asked
     p = max(c.p for c in found.values())
     p_worse = min((corrected[label] for label in beyond), default=1.0)
 
+    samples = [comparison.pairs for comparison in found.values()]
+    detectable = planning.detectable_loss(samples, 1 - gate.confidence)
+
     def decide(p_holm: float, worse_holm: float | None) -> Finding:
         assert worse_holm is not None  # the kind gives a p_worse
         status: Status
-        level, needed, shown = 1 - gate.confidence, None, worst
-        blind = [label for label, c in found.items() if c.may_miss(gate.margin)]
+        needed: Needed | None = None
+        level, shown = 1 - gate.confidence, worst
+        at = held_back(level, p, p_holm)
         if worse_holm <= level:
             shown = min(beyond, key=lambda label: (corrected[label], label))
             status, reason = "fail", f"{_said(named, shown, found[shown])}: worse, by more than {gate.margin:g}"
-        elif blind:
-            shown = max(blind, key=lambda label: found[label].detectable)
-            status, needed = "inconclusive", found[shown].rows_for(gate.margin)
-            reason = (
-                f"the {found[shown].n} rows of {shown!r} can rule out a loss of {found[shown].detectable:.3f} "
-                f"(80 % power), not of {gate.margin:g}; about {needed} would"
-            )
         elif p_holm <= level:
             status = "pass"
             reason = f"none of {len(found)} slices loses {gate.margin:g}; lowest: {_said(named, shown, found[shown])}"
         else:
-            shown = max(found, key=lambda label: found[label].p)
-            status = "inconclusive"
-            distance = found[shown].effect + gate.margin
-            needed = found[shown].rows_for(distance) if distance > 0 else None
-            more = f"; about {needed} rows of it would tell" if needed else ""
-            reason = f"{_said(named, shown, found[shown])}: a loss of {gate.margin:g} is not ruled out (p {p_holm:.2g}){more}"
+            status, shown = "inconclusive", max(found, key=lambda label: found[label].p)
+            if detectable is None or detectable > gate.margin:
+                needed = planning.needed_if_unchanged(samples, -gate.margin, at)
+                least = "no loss" if detectable is None else f"a loss of {detectable:.3f}"
+                reason = (
+                    f"{least} of an unchanged model can be ruled out in all slices (80 % power), not {gate.margin:g}"
+                )
+                would = f"; about {needed} of all slices would" if needed else ""
+            else:
+                needed = planning.needed_as_seen(samples, -gate.margin, at)
+                reason = f"a loss of {gate.margin:g} is not ruled out (p {p_holm:.2g})"
+                would = f"; about {needed} of all slices would tell, were each difference as seen" if needed else ""
+            reason = f"{_said(named, shown, found[shown])}: {reason}{would}"
         about, rows = found[shown], labels == shown
         return Finding(
             gate=name, kind=gate.kind, status=status, reason=f"{reason}{_together(gate, sizes)}",
             metric=gate.metric, against=against.model, slice=shown, method=about.method, value=figure(about.effect),
             low=figure(about.low), high=figure(about.high), bound=-gate.margin, p=small(p), p_holm=small(p_holm),
-            detectable=figure(about.detectable), n=about.n, gained=int((ours > theirs)[rows].sum()),
-            lost=int((ours < theirs)[rows].sum()), rows_needed=needed,
+            detectable=None if detectable is None else figure(detectable), n=about.n,
+            gained=int((ours > theirs)[rows].sum()), lost=int((ours < theirs)[rows].sum()),
+            rows_needed=needed.rows if needed else None, groups_needed=needed.groups if needed else None,
         )  # fmt: skip
 
     claim = (gate.kind, gate.metric, gate.margin, gate.confidence, gate.min_rows, against.which)

@@ -16,7 +16,7 @@ P = ParamSpec("P")
 
 
 def refusing(command: Callable[P, None]) -> Callable[P, None]:
-    """Turn a Refusal, and a full disk, into its lines on standard error and its exit code, and an interrupt into 130."""
+    """Turn a Refusal and a full disk into lines on standard error and an exit code, and an interrupt into 130."""
 
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:

@@ -217,8 +217,10 @@ def _next(facts: Facts) -> Line:
     undone = _undone(facts)
     ask: Line = ("`lockstep gate --explain ", undone[0].gate, "` says what would change the answer.") if undone else ()
     if facts.status == "inconclusive":
-        needed = max((finding.rows_needed or 0 for finding in undone), default=0)
-        rows = f"These rows cannot tell: about {needed:,} test rows would. " if needed else ""
+        most = max(undone, key=lambda finding: finding.rows_needed or 0, default=None)
+        needed, groups = (most.rows_needed, most.groups_needed) if most else (None, None)
+        inside = f" in {groups:,} groups like these" if groups else ""
+        rows = f"These rows cannot tell: about {needed:,} test rows{inside} would. " if needed else ""
         return (rows, "bring more test rows, or a margin that these can resolve, in `params.yaml`; then push. ", *ask)
     return ("change `params.yaml` or the data, and push: only what changed runs again. ", *ask)
 
