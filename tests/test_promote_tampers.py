@@ -131,6 +131,12 @@ def commit(name: str) -> Callable[[Path, Plain], None]:
     return change
 
 
+def later(root: Path, plain: Plain) -> None:
+    """A commit after the record's, which has the same record."""
+    git(root, "commit", "--quiet", "--allow-empty", "-m", "later")
+    commit("HEAD")(root, plain)
+
+
 def unmerged(root: Path, plain: Plain) -> None:
     """A commit that holds the same record, on no branch that counts."""
     tree_of = git(root, "rev-parse", "HEAD^{tree}")
@@ -226,7 +232,7 @@ STATEMENTS: dict[str, tuple[Tamper, str]] = {
         saying(release("materials", "reports", "reports/train.json", to=OTHER)), "reports/train.json at"
     ),
     "of other probes": (saying(release("materials", "probes", to=OTHER)), "data/probes.json: is not what was signed"),
-    "of a later commit": (saying(commit("HEAD")), "annotation org.opencontainers.image.revision is"),
+    "of a later commit": (saying(later), "annotation org.opencontainers.image.revision is"),
     "of a commit without the record": (saying(bare), "params.yaml at"),
     "of a commit that is not merged": (saying(unmerged), "of its record is not in the history of main"),
     "of a commit that is nowhere": (saying(nowhere), "commit 111111111111 of its record is not in the history of main"),
