@@ -18,7 +18,15 @@ from pathlib import Path
 
 from checks import digest, files, layout, scoring, stats
 from checks.errors import EvaluationRefused, EvidenceRefused, MachineRefused
-from checks.evidence import EvaluationReport, Interval, ModelResult, ParityReport, Reference, ReferencesReport, ReferenceUse
+from checks.evidence import (
+    EvaluationReport,
+    Interval,
+    ModelResult,
+    ParityReport,
+    Reference,
+    ReferencesReport,
+    ReferenceUse,
+)
 from checks.params import Params
 from checks.rows import Prediction, Row
 from stages import entry, progress, references

@@ -38,9 +38,7 @@ def ask(name: str, gate: ImprovesGate | NonInferiorGate, evidence: Evidence, sam
 def _improves(gate: ImprovesGate, shown: str, found: Comparison, p: float) -> tuple[Status, str, int | None]:
     """Pass when a difference of ``margin`` or less is refuted; fail when not even the point exceeds it."""
     by = f" by more than {gate.margin:g}" if gate.margin else ""
-    said = (
-        f"{gate.metric} {found.effect:+.3f} against {shown} (lower {gate.confidence:.0%} bound {found.low:+.3f}"
-    )
+    said = f"{gate.metric} {found.effect:+.3f} against {shown} (lower {gate.confidence:.0%} bound {found.low:+.3f}"
     if p <= 1 - gate.confidence:
         return "pass", f"{said}, p {p:.2g}): better{by}", None
     if found.effect <= gate.margin:

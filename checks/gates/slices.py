@@ -66,9 +66,8 @@ def ask(name: str, gate: SliceGate, evidence: Evidence, sample: Sample) -> Asked
             distance = found[shown].effect + gate.margin
             needed = found[shown].rows_for(distance) if distance > 0 else None
             more = f"; about {needed} rows of it would tell" if needed else ""
-            reason = (
-                f"{_said(named, shown, found[shown])}: a loss of {gate.margin:g} is not ruled out (p {p_holm:.2g}){more}"
-            )
+            said = _said(named, shown, found[shown])
+            reason = f"{said}: a loss of {gate.margin:g} is not ruled out (p {p_holm:.2g}){more}"
         about, rows = found[shown], labels == shown
         return Finding(
             gate=name, kind=gate.kind, status=status, reason=f"{reason}{_together(gate, sizes)}",
