@@ -163,7 +163,7 @@ def _uses(root: Path, **uses: ReferenceUse) -> None:
         if use.merged is not None
     }  # fmt: skip
     absent = {name: use.note for name, use in uses.items() if use.merged is None}
-    files.write_json(root / layout.REFERENCES, ReferencesReport(found=found, absent=absent))  # type: ignore[arg-type]
+    files.write_json(root / layout.REFERENCES, ReferencesReport(found=found, absent=absent))
     _edit(root / layout.EVALUATION, EvaluationReport, references=uses)
 
 
@@ -180,7 +180,7 @@ STAND_IN = "against main, which stands in for champion (nothing runs yet)"
         (ReferenceUse(how="evaluated", merged=SEVENS, note="asked"), 0, "pass", STAND_IN),
         (ReferenceUse(how="absent", merged=None, note="no record"), 75, "pass", "nothing to compare with: nothing"),
         (ReferenceUse(how="unavailable", merged=SEVENS, note="it is gone"), 75, "fail", "no evidence of main: it is"),
-        (ReferenceUse(how="same-model", merged="", note="it is"), 0, "pass", "it is the very model of main, which"),
+        (ReferenceUse(how="same-model", merged=SEVENS, note="it is"), 0, "pass", "it is the very model of main, which"),
         (None, 75, "fail", "names no main; run `lockstep run`"),
     ],
 )
@@ -256,7 +256,8 @@ def _edit(path: Path, model: Any, **change: Any) -> None:
                 root / layout.EVALUATION,
                 EvaluationReport,
                 references={
-                    "champion": ReferenceUse(how="unavailable", merged="sha256:" + "7" * 64, note="it is gone")
+                    "main": ReferenceUse(how="absent", merged=None, note="no record"),
+                    "champion": ReferenceUse(how="unavailable", merged="sha256:" + "7" * 64, note="it is gone"),
                 },
             ),
             "it is gone",
