@@ -153,7 +153,8 @@ def _paired(place: str, gate: PairedGate, finding: Finding, verdict: Verdict) ->
         asks,
         _test(finding, verdict, gate.confidence, refuted),
         _margin(place, gate, finding),
-        f"{layout.COMPARISON}/differences.svg, {layout.PREDICTIONS}/candidate.jsonl beside {finding.against or gate.against}.jsonl",
+        f"{layout.COMPARISON}/differences.svg, {layout.PREDICTIONS}/candidate.jsonl beside "
+        f"{finding.against or gate.against}.jsonl",
     )
 
 

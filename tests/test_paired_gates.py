@@ -1,6 +1,7 @@
 """The gates that compare: who passes, who fails, who is told to bring more rows, and what is no evidence at all."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 
 from checks import files, gates, layout, scoring
 from checks.chain import Evidence, gather
-from checks.evidence import EvaluationReport, NoiseReport, ReferencesReport, ReferenceUse
+from checks.evidence import EvaluationReport, NoiseReport, Reference, ReferencesReport, ReferenceUse
 from checks.params import Params
 from checks.rows import Prediction
 from checks.verdict import Finding, Verdict
@@ -152,7 +153,7 @@ def test_slices_with_few_rows_are_judged_together(tmp_path: Path, document: dict
 
 def test_holm_asks_more_of_each_gate_the_more_gates_there_are(tmp_path: Path, document: dict) -> None:
     alone = _compared(tmp_path / "1", _asked(document, a=IMPROVES), *_flips(200, 60, 15, 5)).findings[0]
-    params = _asked(document, **{f"g{i}": IMPROVES for i in range(20)})
+    params = _asked(document, **{f"g{i}": IMPROVES | {"confidence": 0.95 + i / 1e9} for i in range(20)})
     many = _compared(tmp_path / "20", params, *_flips(200, 60, 15, 5)).findings
     assert alone.status == "pass"
     assert {f.status for f in many} == {"inconclusive"}
@@ -183,11 +184,84 @@ def test_an_earlier_model_is_compared_row_by_row(
     assert _judged(tmp_path, params).findings[0].status == status
 
 
-def test_no_champion_yet_is_said_and_passes(tmp_path: Path, document: dict) -> None:
-    params = _asked(document, keeps_up=NON_INFERIOR | {"against": "champion"})
-    evidence_tree.build(tmp_path, params)
+def _uses(root: Path, **uses: ReferenceUse) -> None:
+    """Say how the answers of earlier models were had."""
+    found = {
+        name: Reference(
+            commit="1" * 40, merged=use.merged, test=use.merged, scorers=use.merged, prompt_format=use.merged,
+            predictions=use.merged,
+        )
+        for name, use in uses.items()
+        if use.merged is not None
+    }  # fmt: skip
+    absent = {name: use.note for name, use in uses.items() if use.merged is None}
+    files.write_json(root / layout.REFERENCES, ReferencesReport(found=found, absent=absent))
+    _edit(root / layout.EVALUATION, EvaluationReport, references=uses)
+
+
+NOTHING_RUNS = ReferenceUse(how="absent", merged=None, note="nothing runs yet")
+SEVENS = f"sha256:{'7' * 64}"
+STAND_IN = "against main, which stands in for champion (nothing runs yet)"
+
+
+@pytest.mark.parametrize("kind", [NON_INFERIOR, SLICE])
+@pytest.mark.parametrize(
+    ("main", "lost", "status", "word"),
+    [
+        (ReferenceUse(how="evaluated", merged=SEVENS, note="asked"), 75, "fail", STAND_IN),  # 25 points of 300 rows
+        (ReferenceUse(how="evaluated", merged=SEVENS, note="asked"), 0, "pass", STAND_IN),
+        (ReferenceUse(how="absent", merged=None, note="no record"), 75, "pass", "nothing to compare with: nothing"),
+        (ReferenceUse(how="unavailable", merged=SEVENS, note="it is gone"), 75, "fail", "no evidence of main: it is"),
+        (ReferenceUse(how="same-model", merged=SEVENS, note="it is"), 0, "pass", "it is the very model of main, which"),
+        (None, 75, "fail", "names no main; run `lockstep run`"),
+    ],
+)
+def test_main_stands_in_for_a_champion_while_production_runs_nothing(
+    tmp_path: Path, document: dict, kind: dict, main: ReferenceUse | None, lost: int, status: str, word: str
+) -> None:
+    params = _asked(document, keeps_up=kind | {"against": "champion"})
+    _earlier(tmp_path, params, "main", 6, lost)
+    if main is not None and main.how == "same-model":
+        evaluation = files.read_json(tmp_path / layout.EVALUATION, EvaluationReport)
+        shutil.copy(tmp_path / layout.PREDICTIONS / "candidate.jsonl", tmp_path / layout.PREDICTIONS / "main.jsonl")
+        models = evaluation.models | {"main": evaluation.models["candidate"]}
+        _edit(tmp_path / layout.EVALUATION, EvaluationReport, models=models)
+        main = main.model_copy(update={"merged": evaluation.merged})
+    _uses(tmp_path, champion=NOTHING_RUNS, **({} if main is None else {"main": main}))
     finding = _judged(tmp_path, params).findings[0]
-    assert (finding.status, finding.reason) == ("pass", "nothing to compare with: nothing runs yet")
+    assert (finding.status, word in finding.reason) == (status, True), finding.reason
+    if finding.value is not None:
+        assert finding.against == "main"
+
+
+def test_the_default_gates_fail_a_loss_of_25_points_against_main_before_anything_runs(
+    tmp_path: Path, document: dict
+) -> None:
+    paired = {name: gate for name, gate in document["gates"].items() if gate.get("against") in ("main", "champion")}
+    params = _asked(document, **paired)
+    _earlier(tmp_path, params, "main", 0, 75)
+    main = ReferenceUse(how="evaluated", merged=SEVENS, note="asked")
+    _uses(tmp_path, main=main, champion=NOTHING_RUNS)
+    verdict = _judged(tmp_path, params)
+    assert verdict.status == "fail"
+    assert {finding.status for finding in verdict.findings} == {"fail"}
+    assert {finding.value for finding in verdict.findings} == {-0.25}
+
+
+def test_gates_that_ask_one_thing_of_one_model_are_corrected_for_as_one(tmp_path: Path, document: dict) -> None:
+    """Production mostly runs main's model: asking both costs no power."""
+    gates_ = {name: NON_INFERIOR | {"against": name} for name in ("main", "champion")}
+    params = _asked(document, **gates_, other=NON_INFERIOR | {"against": "base"})
+    _earlier(tmp_path, params, "main", 6, 4)
+    evaluation = files.read_json(tmp_path / layout.EVALUATION, EvaluationReport)
+    shutil.copy(tmp_path / layout.PREDICTIONS / "main.jsonl", tmp_path / layout.PREDICTIONS / "champion.jsonl")
+    models = evaluation.models | {"champion": evaluation.models["main"]}
+    _edit(tmp_path / layout.EVALUATION, EvaluationReport, models=models)
+    use = ReferenceUse(how="evaluated", merged=SEVENS, note="asked")
+    _uses(tmp_path, main=use, champion=use)
+    main, champion, other = _judged(tmp_path, params).findings
+    assert main.p == champion.p != other.p
+    assert main.p_holm == champion.p_holm == pytest.approx(main.p or 0, rel=0.01)  # the larger of two claims
 
 
 def _edit(path: Path, model: Any, **change: Any) -> None:
@@ -214,7 +288,8 @@ def _edit(path: Path, model: Any, **change: Any) -> None:
                 root / layout.EVALUATION,
                 EvaluationReport,
                 references={
-                    "champion": ReferenceUse(how="unavailable", merged="sha256:" + "7" * 64, note="it is gone")
+                    "main": ReferenceUse(how="absent", merged=None, note="no record"),
+                    "champion": ReferenceUse(how="unavailable", merged="sha256:" + "7" * 64, note="it is gone"),
                 },
             ),
             "it is gone",

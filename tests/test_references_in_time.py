@@ -10,11 +10,15 @@ from typing import Any
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
 from checks import digest, files, layout, pointer
 from checks.evidence import ReferencesReport
-from release import record, references
+from checks.verdict import Verdict
+from release import build, gate, record, references
 from release import run as runs
+from release.cli import main
+from tests import build_tree, report_tree
 from tests import pipeline_repository as repository
 from tests import test_references as tree
 from tests.pipeline_repository import git
@@ -215,3 +219,21 @@ def test_a_pointer_that_only_a_side_branch_had_never_ran(tmp_path: Path, monkeyp
     git(team.live, "merge", "--quiet", "--no-ff", "side")
     team.save("merged")
     assert references.write(team.root).now.absent["champion"] == "nothing has been promoted to production yet"
+
+
+def test_other_serve_settings_after_a_promotion_build_and_production_is_shown(tmp_path: Path) -> None:
+    """On a real record: nothing is to be run again, every verb holds it, and the command says what runs."""
+    root = tmp_path / "clone"
+    build_tree.make(root)
+    report_tree.promote(root, root)
+    model = files.read_json(root / layout.VERDICT, Verdict).model
+    assert model is not None
+    tree.change(root, _serve)
+    assert not references.write(root).changed
+    repository.commit(root, "other serve settings")
+    assert gate.gate(root).model == model
+    assert build.build(root, build.Options()).model == model
+    assert not references.write(root).changed
+    shown = CliRunner().invoke(main, ["-C", str(root), "references"])
+    assert f"champion  model {model[7:19]} of commit" in shown.output, shown.output
+    assert "this record's own model; it was compared with what stood before: none" in shown.output

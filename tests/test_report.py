@@ -13,7 +13,7 @@ import pytest
 
 from checks import files, layout, quarantine, refused
 from checks.errors import EvidenceRefused, Refusal, TrainingRefused, VerdictFailed
-from checks.evidence import EvaluationReport
+from checks.evidence import EvaluationReport, ReferenceUse
 from checks.rows import Prediction
 from checks.verdict import Verdict
 from release import references
@@ -195,29 +195,61 @@ def test_a_passing_policy_of_its_own_does_not_count_and_says_what_would(tmp_path
     assert "release/policy/approved.yaml" in policy
 
 
-def test_what_was_not_compared_says_so_and_has_no_arrow(tmp_path: Path) -> None:
-    """main's model is not evaluated where no gate names it: its own record is shown, and nothing is claimed of rows."""
+def _main_is_gone(at: Path) -> None:
+    """Neither main's answers nor its weights could be had."""
+    path = at / layout.EVALUATION
+    found = files.read_json(path, EvaluationReport)
+    use = ReferenceUse(how="unavailable", merged=found.references["main"].merged, note="its remote is gone")
+    models = {name: model for name, model in found.models.items() if name != "main"}
+    files.write_json(path, found.model_copy(update={"references": {"main": use}, "models": models}))
+    (at / layout.PREDICTIONS / "main.jsonl").unlink()
 
-    def without_main(value: dict[str, Any]) -> None:
-        for name in ("keeps_up_with_main", "keeps_up_with_production"):
-            value["gates"].pop(name)
 
+@pytest.mark.parametrize(
+    ("before", "right", "edit", "first", "todo"),
+    [
+        (160, 180, None, "✅ **Pass**: all 5 gates hold; ▲ +0.100 [", "merge it. "),
+        (
+            160,
+            130,
+            None,
+            "✅ **Pass**: all 5 gates hold; ▼ -0.150 [",
+            "merge it only if a model that is worse than main",
+        ),
+        (None, 180, None, "✅ **Pass**: all 5 gates hold; main has no model to compare with yet.", "merge it. "),
+        (
+            160,
+            180,
+            _main_is_gone,
+            "⚠️ **Pass, not compared with main**: all 5 gates hold",
+            "compare it first: `dvc push`",
+        ),
+    ],
+)
+def test_main_is_compared_row_by_row_though_no_gate_names_it(
+    tmp_path: Path, before: int | None, right: int, edit: report_tree.Edit | None, first: str, todo: str
+) -> None:
     root = tmp_path / "pr"
     root.mkdir()
     git(root, "init", "--quiet", "--initial-branch=main")
     (root / ".gitignore").write_text("/models/\n/data/\n")
     value = report_tree.document()
-    without_main(value)
-    report_tree.record(root, value, b"first", 160)
-    report_tree.commit(root, "a release")
+    for name in ("keeps_up_with_main", "keeps_up_with_production"):
+        value["gates"].pop(name)
+    write_params(root, value)
+    if before is not None:
+        report_tree.record(root, value, b"first", before)
+    report_tree.commit(root, "main")
     git(root, "switch", "--quiet", "--create", "change")
-    report_tree.record(root, value, b"second", 180)
+    report_tree.record(root, value, b"second", right, edit)
     report_tree.commit(root, "a change")
-    metrics = next(part.markdown for part in report(root, FOR).parts if part.name == "metrics")
-    main, production = (line for line in metrics.splitlines() if line.startswith(("| main", "| production")))
-    assert "rows not compared" in main
-    assert not set("▲▼≈") & set(main + production)
-    assert "no gate compares with it" in production
+    found = report(root, FOR)
+    assert found.status == "pass"
+    assert found.markdown.startswith(first), found.markdown[:300]
+    assert f"**What to do:** {todo}" in found.markdown
+    assert "rows not compared" not in found.markdown
+    assert ("Against main: " in found.markdown) is (before is not None and edit is None)  # flips
+    assert found.title == ("pass" if edit is None else "pass, not compared with main")
 
 
 def _nasty_record(root: Path) -> None:
