@@ -55,7 +55,7 @@ class Mean:
         """Take what the tests use of ``scores``, each in [0, 1]; ``groups[i]`` is the group of row i."""
         values, codes = _rows(scores, groups)
         n, mean, sizes = len(values), _mean(values), np.bincount(codes).astype(np.float64)
-        totals = np.bincount(codes, values)
+        totals = np.bincount(codes, values).astype(np.float64, copy=False)
         about = (totals - mean * sizes) ** 2
         return cls(
             value=mean, rows=float(n), groups=float(len(sizes)), typical=float((sizes**2).sum()) / n,

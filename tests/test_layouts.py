@@ -8,6 +8,7 @@ from statistics import median
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from benchmarks import gate_layouts
 from benchmarks.gate_layouts import LAYOUTS, drawn, scores
@@ -21,6 +22,11 @@ ONES = np.ones(300, np.intp)
 def most(runs: int) -> float:
     """5 % and three standard errors of so many runs."""
     return 0.05 + 3 * math.sqrt(0.05 * 0.95 / runs)
+
+
+def right_of(right: int, n: int) -> Mean:
+    """So many of ``n`` rows are right, each its own group."""
+    return Mean.of((np.arange(n) < right).astype(np.float64), np.arange(n))
 
 
 @pytest.mark.parametrize(
@@ -49,7 +55,7 @@ def test_single_rows_keep_their_level_exactly(n: int, share: float) -> None:
     """Summed over all outcomes, not simulated."""
     from scipy.stats import binom
 
-    found = [Mean.of((np.arange(n) < right) * 1.0, np.arange(n)) for right in range(n + 1)]
+    found = [right_of(right, n) for right in range(n + 1)]
     chances = binom.pmf(np.arange(n + 1), n, share)
     assert sum(chances[i] for i, one in enumerate(found) if one.p_above(share) <= 0.05) <= 0.05
     assert sum(chances[i] for i, one in enumerate(found) if one.p_below(share) <= 0.05) <= 0.05
@@ -67,7 +73,7 @@ def test_groups_that_lose_what_single_rows_gain_are_not_called_better(
     way = np.where(sizes == 1, 1.0, -1.0)
     codes = np.repeat(np.arange(len(sizes)), sizes)
     for _ in range(runs):
-        steps = ((random.random(len(sizes)) < chance) * way)[codes]
+        steps: NDArray[np.float64] = np.where(random.random(len(sizes)) < chance, way, 0.0)[codes]
         better += compare(np.maximum(steps, 0), np.maximum(-steps, 0), codes, 0.0, 0.95).p <= 0.05
     assert better / runs <= most(runs)
 
@@ -106,7 +112,7 @@ def test_what_is_printed_as_seen_with_80_percent_power_is(layout: str) -> None:
 def test_what_a_threshold_needs_is_exact_where_each_row_is_its_own_group(n: int, right: int, bound: float) -> None:
     from scipy.stats import binom
 
-    mean = Mean.of((np.arange(n) < right) * 1.0, np.arange(n))
+    mean = right_of(right, n)
     plan, ahead = mean_planning.needed(mean, bound, 0.05), mean_planning.detectable(mean, bound, 0.05)
     assert plan is not None
     assert ahead is not None
@@ -152,9 +158,9 @@ def test_slices_are_planned_together() -> None:
 
 def test_rows_count_as_many_as_they_are_worth_for_a_resolution() -> None:
     random = np.random.default_rng(7)
-    alike = np.repeat(random.random(4) < 0.7, 100) * 1.0
+    alike = np.repeat(random.random(4) < 0.7, 100).astype(np.float64)
     few = Mean.of(alike, np.arange(400) // 100)
-    many = Mean.of((random.random(400) < 0.7) * 1.0, np.arange(400))
+    many = Mean.of((random.random(400) < 0.7).astype(np.float64), np.arange(400))
     assert not mean_planning.resolves(few, 0.05, 0.95)
     assert mean_planning.effective_rows(few) < 10
     assert mean_planning.resolves(many, 0.05, 0.95)

@@ -464,10 +464,11 @@ def _untagged(ledger: Ledger, tip: str, after: pointer.Pointer) -> list[str]:
     return untagged("router", ledger.tags(), ledger.moves(tip, "staging"), "staging", after)
 
 
-def test_a_remote_that_takes_no_tags_is_moved_without_them(work: Path, remote: Path) -> None:
+@pytest.mark.parametrize("named", ["*", "*staging*"])
+def test_a_remote_that_takes_no_tags_is_moved_without_them(work: Path, remote: Path, named: str) -> None:
     """As one whose rules let nobody make them: the branch is not theirs to hold up."""
     hook = remote / "hooks" / "update"
-    hook.write_text("#!/bin/sh\ncase $1 in refs/tags/*) echo 'tags are for owners' >&2; exit 1;; esac\n")
+    hook.write_text(f"#!/bin/sh\ncase $1 in refs/tags/{named}) echo 'tags are for owners' >&2; exit 1;; esac\n")
     hook.chmod(0o755)
     ledger = Ledger.open(work, PROMOTE)
     tip = ledger.tip()

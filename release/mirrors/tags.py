@@ -20,6 +20,11 @@ def check(ledger: Ledger, tip: str, name: str, environments: tuple[str, ...], fi
             where="tags", what="making tags", git=f"{len(lacking)} are missing", mirror=refused.what,
             severity="unreachable", todo=refused.todo,
         )]  # fmt: skip
+    if ledger.untagged:
+        found = [*found, Finding(
+            where="tags", what="making tags", git=f"{len(lacking)} are missing", mirror="; ".join(ledger.untagged),
+            severity="unreachable", todo="do what the remote asks for, then run it again",
+        )]  # fmt: skip
     left = {finding.what for finding in _differences(ledger, ledger.tip(), name, environments)}
     return [finding.model_copy(update={"fixed": bool(finding.fix) and finding.what not in left}) for finding in found]
 
