@@ -210,10 +210,10 @@ def _main_is_gone(at: Path) -> None:
     [
         (160, 180, None, "✅ **Pass**: all 5 gates hold; ▲ +0.100 [", "merge it. "),
         (
-            160,
-            130,
+            180,
+            145,
             None,
-            "✅ **Pass**: all 5 gates hold; ▼ -0.150 [",
+            "✅ **Pass**: all 5 gates hold; ▼ -0.175 [",
             "merge it only if a model that is worse than main",
         ),
         (None, 180, None, "✅ **Pass**: all 5 gates hold; main has no model to compare with yet.", "merge it. "),

@@ -472,8 +472,9 @@ def test_a_commit_that_git_does_not_know_is_refused(run: Path) -> None:
 
 
 def test_a_commit_without_parameters_is_refused(run: Path) -> None:
-    git(run, "switch", "--quiet", "--orphan", "empty")
-    git(run, "commit", "--quiet", "--allow-empty", "-m", "nothing")
+    git(run, "switch", "--quiet", "--create", "empty", "main")
+    git(run, "rm", "--quiet", "params.yaml")
+    git(run, "commit", "--quiet", "-m", "no parameters")
     git(run, "switch", "--quiet", "pull-request")
     result = CliRunner().invoke(main, ["-C", str(run), "gate", "--policy-from", "empty"])
     assert result.exit_code == 8
