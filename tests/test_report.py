@@ -44,7 +44,7 @@ def _void(root: Path) -> None:
     report_tree.pull_request(root)
     with (root / layout.PREDICTIONS / "candidate.jsonl").open("a") as stream:
         stream.write("\n")
-    report_tree.trained(root, seconds=2.0)
+    report_tree.trained(root, final_loss=2.0)
 
 
 def _bad(root: Path) -> None:

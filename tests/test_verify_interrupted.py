@@ -69,6 +69,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     document = scaled_down()
     document["serve"]["runtime"] = "transformers"
     probed(root, build_tree.make(root, document=document))
+    build_tree.commit(root, "probes")
     build(root, Options())
     return root
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from checks import layout
 from checks.cost import Span
-from checks.evidence import TrainReport
+from checks.evidence import TrainMeasured, TrainReport
 from checks.params import TrainBudget
 from release import estimate
 from release.reporting.blocks import Block, Bullets, Data, Folded, Image, Line, Paragraph, Section, capped, row
@@ -79,9 +79,10 @@ def cost(facts: Facts, root: Path) -> Section | None:
     if facts.state not in ("held", "recorded") or facts.evidence is None or facts.evidence.reports.train is None:
         return None
     train, evaluation = facts.evidence.reports.train, facts.evidence.reports.evaluation
-    took, before, expected = facts.training, facts.target.training, _expected(facts, root, train)
+    took, before = facts.training, facts.target.training
     if took is None:
         return None
+    expected = _expected(facts, root, train, took)
     against = f" (before: {_time(before.seconds)})" if before and before.adapter != train.adapter else ""
     foretold = f", estimated {_times(expected.train)}" if expected else ""
     budget = facts.params.train_budget if facts.params else TrainBudget()
@@ -107,11 +108,11 @@ def cost(facts: Facts, root: Path) -> Section | None:
     return Section("cost", "Time and cost", [Bullets(lines)], keep=55)
 
 
-def _expected(facts: Facts, root: Path, train: TrainReport) -> Seconds | None:
+def _expected(facts: Facts, root: Path, train: TrainReport, took: TrainMeasured) -> Seconds | None:
     """What `lockstep estimate` says of this training by the target's record; None where it says nothing."""
     if facts.target.commit is None or facts.params is None:
         return None
-    return estimate.after_the_fact(root, facts.params, facts.target.ref, facts.target.commit, train)
+    return estimate.after_the_fact(root, facts.params, facts.target.ref, facts.target.commit, train, took)
 
 
 def _time(seconds: float) -> str:
