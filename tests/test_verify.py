@@ -16,7 +16,7 @@ from checks.serving import ImageReport, ServingCheck, ServingReport
 from release import build, runtimes
 from release.serving import containers, processes
 from release.verify import LOG, Options, refusal, verify
-from tests import build_tree, serving_base, tuned
+from tests import build_tree, evidence_tree, serving_base, tuned
 from tests.conftest import as_params, written
 
 pytestmark = pytest.mark.slow
@@ -174,6 +174,7 @@ def test_weights_that_do_not_load_fail_at_the_start_with_the_end_of_the_log(run:
     model = files.read_json(root / layout.PARITY_REPORT, ParityReport).merged
     told = json.loads((root / layout.PROBES).read_text())
     (root / layout.PROBES).write_text(json.dumps(told | {"merged": model}))
+    evidence_tree.recorded(root)
     assert made.serve.runtime == "transformers"
     report = verify(root, PROCESS)
     start = by_name(report)["start"]
