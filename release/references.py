@@ -50,7 +50,7 @@ def write(root: Path, target: str | None = None) -> Written:
     stored = _stored(root)
     if stored is not None:
         lines = _differences(root, stored, report, None)
-        if lines and not _differences(root, stored, report, place) and not record.differences(root):
+        if lines and not _differences(root, stored, report, place) and not _has_work(root):
             lines = []
         if not lines:
             return Written(stored, report, name, changed=False)
@@ -132,6 +132,15 @@ def _own(root: Path) -> str | None:
         return _Own.model_validate_json((root / layout.EVALUATION).read_bytes()).merged
     except (OSError, ValueError):
         return None
+
+
+def _has_work(root: Path) -> bool:
+    """Whether the pipeline would run: the record is not of these parameters, this code and these reports.
+
+    In a fresh clone the probes are not here yet: DVC brings what git does not keep.
+    """
+    lines = record.differences(root)
+    return any((root / layout.PROBES).exists() or not line.startswith(f"{layout.PROBES}: ") for line in lines)
 
 
 def _differences(root: Path, stored: ReferencesReport, now: ReferencesReport, place: Place | None) -> list[str]:

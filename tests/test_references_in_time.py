@@ -21,6 +21,7 @@ from release.cli import main
 from tests import build_tree, report_tree
 from tests import pipeline_repository as repository
 from tests import test_references as tree
+from tests.conftest import written
 from tests.pipeline_repository import git
 
 pytestmark = pytest.mark.slow
@@ -230,6 +231,11 @@ def test_other_serve_settings_after_a_promotion_build_and_production_is_shown(tm
     assert model is not None
     tree.change(root, _serve)
     assert not references.write(root).changed
+    lock = yaml.safe_load((root / layout.LOCK).read_text())
+    lock["stages"]["probe"]["outs"] = [{"path": str(layout.PROBES), "hash": "md5", "md5": "0" * 32}]
+    (root / layout.LOCK).write_text(written(lock))
+    assert not references.write(root).changed  # in a fresh clone the probes are not here yet
+    git(root, "checkout", "--quiet", str(layout.LOCK))
     repository.commit(root, "other serve settings")
     assert gate.gate(root).model == model
     assert build.build(root, build.Options()).model == model
