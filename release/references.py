@@ -18,6 +18,7 @@ from release import commits, earlier_models, record
 from release.earlier_models import Place
 
 PRODUCTION = earlier_models.PRODUCTION
+_MAKING = ("fetch", "prepare", "validate", "train", "merge")  # the stages that decide the model
 
 
 class Written(NamedTuple):
@@ -42,15 +43,15 @@ class _Own(BaseModel):
 def write(root: Path, target: str | None = None) -> Written:
     """Write reports/references.json, unless what it says holds.
 
-    A record whose model was merged or promoted since is kept while the pipeline has nothing to run: what runs makes
-    another model, which is compared with what git names now. ``target`` is the branch to compare with; None: as
+    A record whose model was merged or promoted since is kept while the pipeline would make no other model; another one
+    is compared with what git names now. ``target`` is the branch to compare with; None: as
     ``commits.target`` finds it. Raises as ``resolve`` does.
     """
     name, place, report = _resolved(root, target)
     stored = _stored(root)
     if stored is not None:
         lines = _differences(root, stored, report, None)
-        if lines and not _differences(root, stored, report, place) and not _has_work(root):
+        if lines and not _differences(root, stored, report, place) and not _makes_another(root):
             lines = []
         if not lines:
             return Written(stored, report, name, changed=False)
@@ -134,13 +135,9 @@ def _own(root: Path) -> str | None:
         return None
 
 
-def _has_work(root: Path) -> bool:
-    """Whether the pipeline would run: the record is not of these parameters, this code and these reports.
-
-    In a fresh clone the probes are not here yet: DVC brings what git does not keep.
-    """
-    lines = record.differences(root)
-    return any((root / layout.PROBES).exists() or not line.startswith(f"{layout.PROBES}: ") for line in lines)
+def _makes_another(root: Path) -> bool:
+    """Whether the pipeline would make another model: a changed gate, scorer or server makes none."""
+    return bool(record.differences(root, _MAKING))
 
 
 def _differences(root: Path, stored: ReferencesReport, now: ReferencesReport, place: Place | None) -> list[str]:
