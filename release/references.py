@@ -18,6 +18,7 @@ from release import commits, earlier_models, record
 from release.earlier_models import Place
 
 PRODUCTION = earlier_models.PRODUCTION
+_MAKING = ("fetch", "prepare", "validate", "train", "merge")  # the stages that decide the model
 
 
 class Written(NamedTuple):
@@ -42,15 +43,15 @@ class _Own(BaseModel):
 def write(root: Path, target: str | None = None) -> Written:
     """Write reports/references.json, unless what it says holds.
 
-    A record whose model was merged or promoted since is kept while the pipeline has nothing to run: what runs makes
-    another model, which is compared with what git names now. ``target`` is the branch to compare with; None: as
+    A record whose model was merged or promoted since is kept while the pipeline would make no other model; another one
+    is compared with what git names now. ``target`` is the branch to compare with; None: as
     ``commits.target`` finds it. Raises as ``resolve`` does.
     """
     name, place, report = _resolved(root, target)
     stored = _stored(root)
     if stored is not None:
         lines = _differences(root, stored, report, None)
-        if lines and not _differences(root, stored, report, place) and not record.differences(root):
+        if lines and not _differences(root, stored, report, place) and not _makes_another(root):
             lines = []
         if not lines:
             return Written(stored, report, name, changed=False)
@@ -132,6 +133,11 @@ def _own(root: Path) -> str | None:
         return _Own.model_validate_json((root / layout.EVALUATION).read_bytes()).merged
     except (OSError, ValueError):
         return None
+
+
+def _makes_another(root: Path) -> bool:
+    """Whether the pipeline would make another model: a changed gate, scorer or server makes none."""
+    return bool(record.differences(root, _MAKING))
 
 
 def _differences(root: Path, stored: ReferencesReport, now: ReferencesReport, place: Place | None) -> list[str]:

@@ -237,3 +237,15 @@ def test_other_serve_settings_after_a_promotion_build_and_production_is_shown(tm
     shown = CliRunner().invoke(main, ["-C", str(root), "references"])
     assert f"champion  model {model[7:19]} of commit" in shown.output, shown.output
     assert "this record's own model; it was compared with what stood before: none" in shown.output
+
+
+def test_another_gate_keeps_what_the_model_was_compared_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else evaluate ran again for a changed bound, and a model that was merged would be compared with itself."""
+    monkeypatch.setattr(runs, "python", pipeline)
+    team = Team(tmp_path, "here")
+    for step in ("train", "promote", "merge", "promote"):
+        STEPS[step](team)
+    before = (team.root / layout.REFERENCES).read_bytes()
+    STEPS["gates"](team)
+    assert (team.root / layout.REFERENCES).read_bytes() == before
+    agree(team)
