@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from checks import digest, files, layout, pointer
+from checks.chain import MAKING
 from checks.errors import EvidenceRefused, RemoteRefused
 from checks.evidence import ReferencesReport
 from release import commits, references
@@ -41,6 +42,9 @@ def record(root: Path, model: str, **change: Any) -> None:
         "models": {"candidate": {"predictions": model, "metrics": {}}},
     }  # fmt: skip
     files.write_json(root / layout.EVALUATION, value | change)
+    for path in (*MAKING, layout.NOISE, layout.VERDICT):  # what references do not read of a run
+        if path != layout.REFERENCES and not (root / path).exists():
+            files.write_text(root / path, "{}\n")
     evidence_tree.recorded(root)
     with (root / layout.LOCK).open("a") as stream:
         stream.write(f"# {model}\n")
