@@ -108,6 +108,13 @@ def judge(root: Path, params: Params) -> None:
     evidence_tree.judged(root, params)
 
 
+def forget(root: Path) -> None:
+    """Commit that there is no record yet, so that another model has nothing on main to be compared with."""
+    subprocess.run(["git", "rm", "-r", "--quiet", "--cached", "reports", "dvc.lock"], cwd=root, check=True)
+    who = ["-c", "user.name=Test", "-c", "user.email=test@example.invalid", "-c", "commit.gpgsign=false"]
+    subprocess.run(["git", *who, "commit", "--quiet", "-m", "no record yet"], cwd=root, check=True)
+
+
 class BaseLayout:
     """An OCI layout with whatever a test wants a base image to be. Digests are of the bytes as written."""
 

@@ -77,8 +77,9 @@ def _other_model_in_the_report(root: Path) -> None:
 
 
 def _judged_anew(root: Path) -> None:
-    """Another model whose record holds but for what it was compared with, which is not committed."""
+    """Another model with a record that holds, which is not committed."""
     build_tree.weigh(root, build_tree.shards(seed=2))
+    build_tree.forget(root)
     build_tree.judge(root, as_params(scaled_down()))
 
 
@@ -125,7 +126,7 @@ TAMPERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "no verdict": (lambda r: (r / layout.VERDICT).unlink(), "verdict.json: No such file"),
     "another model": (_other_model, "the verdict is void"),
     "another model under the digest": (_other_model_in_the_report, "the verdict is void"),
-    "another model, compared with no model of main": (_judged_anew, "main is none, git now has sha256:"),
+    "another model, judged and not committed": (_judged_anew, "is not committed as it is here"),
     "a changed gate": (_edit(layout.PARAMS, "resolution: 0.3", "resolution: 0.4"), "the verdict is void"),
     "a changed parameter of a stage": (_edit(layout.PARAMS, "seed: 17", "seed: 18"), "the verdict is void"),
     "a changed parameter of the image": (

@@ -39,6 +39,7 @@ def test_a_merged_branch_is_the_same_image(root: Path) -> None:
     first = subprocess.run(
         ["git", "branch", "--show-current"], cwd=root, check=True, capture_output=True, text=True
     ).stdout.strip()
+    build_tree.forget(root)
     subprocess.run(["git", "switch", "--quiet", "--create", "work"], cwd=root, check=True)
     build_tree.weigh(root, build_tree.shards(seed=3))
     build_tree.judge(root, as_params(scaled_down()))

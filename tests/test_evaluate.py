@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from checks import digest, files, layout, scoring
 from checks.errors import EvaluationRefused, EvidenceRefused, ParamsRefused, Refusal
-from checks.evidence import EvaluationReport, Interval, ParityReport, ReferencesReport
+from checks.evidence import EvaluateMeasured, EvaluationReport, Interval, ParityReport, ReferencesReport
 from checks.params import BasePrompt, Params
 from checks.rows import Message, Prediction, Row
 from stages import evaluate as stage
@@ -123,7 +123,9 @@ def test_metrics_hold_numbers_alone_with_intervals_and_slices(done: tuple[Path, 
     assert 0 <= bayes["low"] <= bayes["value"] <= bayes["high"] <= 1
     assert set(numbers["slices"]) == {"s0", "s1", "s2"}
     assert numbers["rows"] == 36
-    assert numbers["examples_per_second"]["candidate"] > 0
+    measured = files.read_json(done[0] / layout.EVALUATE_MEASURED, EvaluateMeasured)
+    assert set(measured.models) == {"candidate", "base"}  # nothing was generated for the others
+    assert all(0 < speed.p50_seconds <= speed.p95_seconds for speed in measured.models.values())
 
     def leaves(value: Any) -> list[Any]:
         return [leaf for v in value.values() for leaf in leaves(v)] if isinstance(value, dict) else [value]
