@@ -19,7 +19,7 @@ from release.evidence import Walk, lines, show
 from release.registry.client import Repository
 from release.sign import Signed, sign
 from release.signing import attach, dsse, keys, sbom, strict, trust
-from tests import signing_tree
+from tests import build_tree, signing_tree
 from tests.registry_service import registry
 from tests.test_signing import KEY, image_of, store
 
@@ -253,7 +253,7 @@ def test_the_walk_says_who_verified_and_whether_that_still_counts(run: Path) -> 
     assert step.note == "pass: 12 of 12 checks passed, by transformers as a process, verified by ada"
     path = run / layout.SIGNERS
     path.write_text(path.read_text().replace("[verify, release", "[release"))
-    subprocess.run(["git", "commit", "--quiet", "--all", "-m", "ada verifies no more"], cwd=run, check=True)
+    build_tree.commit(run, "ada verifies no more")
     (step,) = [step for step in _walk(run).steps if step.what == "serving"]
     assert (
         "and nobody who may verify today signed that: the signed verification: is signed by ada, who may" in step.note
