@@ -17,7 +17,7 @@ import yaml
 
 from checks import digest, files, layout
 from checks.errors import Refusal
-from checks.evidence import MergedFile, ParityReport
+from checks.evidence import MergedFile, ParityReport, ReferencesReport
 from checks.params import Params
 from release.build import Options, build
 from tests import evidence_tree, oci_check
@@ -101,10 +101,11 @@ def weigh(root: Path, merged: dict[str, bytes]) -> None:
     files.write_json(root / layout.PARITY_REPORT, report.model_copy(update={"merged": tree.digest, "files": described}))
 
 
-def judge(root: Path, params: Params) -> None:
-    """Evaluate the model that is there, and write the verdict."""
+def judge(root: Path, params: Params, earlier: ReferencesReport | None = None) -> None:
+    """Evaluate the model that is there, and write the verdict. The models of ``earlier`` gave the same answers."""
     answers = [evidence_tree.predict(row, i < 36) for i, row in enumerate(evidence_tree.rows("test", 40))]
-    evidence_tree.evaluated(root, params, answers)
+    others = dict.fromkeys(earlier.found, answers) if earlier else {}
+    evidence_tree.evaluated(root, params, answers, **others)
     evidence_tree.judged(root, params)
 
 

@@ -16,7 +16,7 @@ from checks import digest, files, layout, params_file
 from checks.serving import ImageReport
 from checks.signers import Role
 from checks.statement import ENVELOPE, PAYLOAD
-from release import commits
+from release import commits, references
 from release import keys as key_verbs
 from release import sign as sign_verb
 from release.build import Options, build
@@ -126,11 +126,11 @@ def signed(root: Path, report: ImageReport, by: str = "ada") -> Signed:
     return sign(root, stores.open_store(where, root, push=True), key(root, by))
 
 
-def next_model(root: Path, seed: int, push: str | None = None) -> Release:
-    """Other weights, judged, committed, released."""
+def next_model(root: Path, seed: int, push: str | None = None, *, compared: bool = False) -> Release:
+    """Other weights, judged, committed, released. ``compared``: with the models that git names, which answered alike."""
     build_tree.weigh(root, build_tree.shards(seed=seed))
     params = params_file.load(root / layout.PARAMS)
-    build_tree.judge(root, params)
+    build_tree.judge(root, params, references.write(root).report if compared else None)
     probed(root, params)
     keep(root, f"model {seed}")
     return release(root, push)

@@ -102,7 +102,7 @@ def test_an_image_of_a_registry_goes_through_the_environments_and_back(world: Wo
     assert first is not None
     assert first.image == f"{world.proxy.host}/team/router@{world.release.digest}"
     assert move(world.root, "production").after == first
-    second = tree.next_model(world.root, 12, f"{world.proxy.host}/team/router")
+    second = tree.next_model(world.root, 12, f"{world.proxy.host}/team/router", compared=True)
     keep(world.root, "reports")
     git(world.root, "fetch", "--quiet")
     git(world.root, "rebase", "--quiet", "origin/main")
@@ -252,7 +252,7 @@ def test_a_registry_that_fails_or_lies_is_a_clear_refusal(world: World, name: st
 
 def test_a_registry_that_is_down_refuses_a_rollback_too(world: World) -> None:
     move(world.root, "staging")
-    tree.next_model(world.root, 12)
+    tree.next_model(world.root, 12, compared=True)
     world.proxy.faults.append(Fault(".", "status", 503, times=99))
     refused(world, "503 TESTED", RegistryRefused, "production")
 

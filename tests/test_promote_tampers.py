@@ -294,7 +294,12 @@ def test_an_image_that_was_built_before_layers_had_this_annotation_is_promoted(r
             if title := layer.get("annotations", {}).pop("lockstep.layer", None):
                 layer["annotations"]["org.opencontainers.image.title"] = title
 
-    assert move(root, "staging", image=signed_of(rename)(root)).done == "moved"
+    image = remade(root, rename)
+    older = report(root).model_copy(update={"image": image})
+    files.write_json(root / layout.IMAGE_REPORT, older)
+    tree.served(root, older)
+    attach_to(root, image, envelope(root, unsigned(root)))
+    assert move(root, "staging", image=f"oci:{layout.IMAGE}@{image}").done == "moved"
 
 
 def signed_of(change: Callable[[Layout, Plain, Plain], object]) -> Callable[[Path], str]:
