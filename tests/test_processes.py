@@ -163,6 +163,7 @@ import os, signal, sys, time
 from release.serving import server
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 number = int(sys.argv[1])
+signal.signal(number, signal.SIG_DFL)  # whatever the tests were started to ignore
 try:
     with server.unwinding():
         try:

@@ -45,9 +45,11 @@ ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 """
 # `lockstep verify`, with lines sooner than every twelve seconds, and a server that belongs to no package.
 VERIFY = """
-import sys
+import signal, sys
 from pathlib import Path
 from release import runtimes
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background is started to ignore it
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 from release.serving import progress
 progress.SECONDS = 0.3
 folder, *arguments = sys.argv[1:]
