@@ -169,8 +169,8 @@ def _record(root: Path) -> None:
     files.write_json(root / layout.PARITY_REPORT, report.model_copy(update=change))
     params = params_file.load(root / layout.PARAMS)
     build_tree.judge(root, params)
-    keep(root, "record")
     probed(root, params)
+    keep(root, "record")
 
 
 if __name__ == "__main__":
