@@ -139,8 +139,8 @@ def promises(runs: int, seed: int) -> str:
         more = np.resize(sizes, count)
         gain = median(planning.detectable_gain(pilot, 0.0, LEVEL) or 1.0 for pilot in pilots)
         ruled = _share(runs, lambda: drawn(random, sizes, 0.0, -loss).p <= LEVEL)  # noqa: B023 - called here
-        enough = _share(runs, lambda: drawn(random, more, 0.0, -margin).p <= LEVEL)  # noqa: B023
-        shown = _share(runs, lambda: drawn(random, sizes, -gain, 0.0).p <= LEVEL)  # noqa: B023
+        enough = _share(runs, lambda: drawn(random, more, 0.0, -margin).p <= LEVEL)  # noqa: B023 - called here
+        shown = _share(runs, lambda: drawn(random, sizes, -gain, 0.0).p <= LEVEL)  # noqa: B023 - called here
         seen = _as_seen(random, sizes, gain, runs)
         needed = f"{count} {'rows' if sizes.max() == 1 else 'groups'}"
         lines.append(
