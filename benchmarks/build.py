@@ -129,7 +129,7 @@ def _fresh(folder: Path) -> Path:
 
 
 def _pushed(root: Path, image: str, storage: Path) -> Measured:
-    command = [sys.executable, "-m", "release", "-C", str(root), "build", "--push", image]
+    command = [sys.executable, "-m", "release.cli", "-C", str(root), "build", "--push", image]
     before = _held(storage)
     run = _timed(command)
     return run._replace(sent=_held(storage) - before)

@@ -22,9 +22,9 @@ from tqdm import tqdm
 from checks import cost, digest, files, layout
 from checks.evidence import Seal, TrainMeasured, TrainReport
 from checks.rows import Message, Row
-from release import training_ahead
-from release.training_ahead import Ahead
-from release.training_record import Recorded
+from release.cost import training_ahead
+from release.cost.training_ahead import Ahead
+from release.cost.training_record import Recorded
 from stages.train import train
 from tests.conftest import CHAT_TEMPLATE, as_params, scaled_down
 

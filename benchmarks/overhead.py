@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 from checks import layout
-from release.run import environment
+from release.adapters.dvc import environment
 
 ROOT = Path(__file__).resolve().parent.parent
 

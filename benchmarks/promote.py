@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from checks import digest, files, layout, params_file
 from checks.evidence import MergedFile, ParityReport
-from release.promote import Options, promote
+from release.verbs.promote import Options, promote
 from tests import build_tree, ledger_tree
 from tests import promotion_tree as tree
 from tests.git_service import serving
@@ -39,9 +39,10 @@ RUNNER = """
 import json, sys, time
 from pathlib import Path
 began = time.perf_counter()
-from release import promote, rollback
+from release.verbs import promote, rollback
 from release.ledger import Ledger
-from release.promotion import follow, site
+from release.mirrors import update
+from release.promotion import site
 parts = {"imports": time.perf_counter() - began}
 
 def timed(owner, name, part):
@@ -56,7 +57,7 @@ def timed(owner, name, part):
 
 timed(site, "find", "rules, signers, tip")
 timed(Ledger, "commit", "commit and push")
-timed(follow, "follow", "mirrors")
+timed(update, "after_move", "mirrors")
 root, verb, name = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 if verb == "promote":
     done = promote.promote(root, name, promote.Options(why="a benchmark"))

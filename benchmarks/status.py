@@ -25,11 +25,11 @@ from tests.ledger_tree import CLEAN, bare, git, keep
 _VERB = """
 import sys
 from pathlib import Path
-from release import {0}
+from release.verbs import {0}
 print("\\n".join({0}.lines({0}.{0}(Path(sys.argv[1])))))
 """
 ASKED = {
-    "--help": ["-m", "release", "--help"],
+    "--help": ["-m", "release.cli", "--help"],
     "status": ["-c", _VERB.format("status")],
     "history": ["-c", _VERB.format("history")],
 }

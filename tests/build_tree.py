@@ -19,7 +19,7 @@ from checks import digest, files, layout
 from checks.errors import Refusal
 from checks.evidence import MergedFile, ParityReport, ReferencesReport
 from checks.params import Params
-from release.build import Options, build
+from release.verbs.build import Options, build
 from tests import evidence_tree, oci_check
 from tests.conftest import REPOSITORY, as_params, scaled_down, written
 

@@ -13,12 +13,14 @@ from checks import layout, params_file, pointer, quarantine
 from checks.params import Params
 from checks.pointer import Pointer
 from checks.statement import Statement
-from release import overlays, runtimes
-from release.build import Options, build
-from release.keys import KEY
+from release import runtimes
+from release.adapters.registry import reference
+from release.evidence.keys import KEY
+from release.image import stores
 from release.ledger import Change, Ledger, compose, next_version, tags_for
-from release.oci import reference, stores
-from release.sign import sign
+from release.overlay import overlays
+from release.verbs.build import Options, build
+from release.verbs.sign import sign
 from tests import build_tree, ledger_tree, overlay_sample, signing_tree
 from tests.conftest import REPOSITORY, scaled_down, written
 from tests.ledger_tree import git, keep

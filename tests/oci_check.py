@@ -1,4 +1,4 @@
-"""An independent reader of OCI layouts, written from the specification: it shares no code with ``release.oci``."""
+"""An independent reader of OCI layouts, written from the specification: it shares no code with ``release.image``."""
 
 import gzip
 import hashlib

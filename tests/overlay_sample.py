@@ -14,7 +14,8 @@ from checks import layout
 from checks.params import Serve
 from checks.pointer import Pointer
 from checks.serving import BaseImage, ImageReport, Layer
-from release import overlays, runtimes
+from release import runtimes
+from release.overlay import overlays
 from tests import kubernetes_tools
 from tests.conftest import REPOSITORY, as_params, scaled_down
 

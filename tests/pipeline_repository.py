@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from checks import digest, layout
-from release import references
+from release.record import references
 from tests.conftest import REPOSITORY, written
 
 SERVICES = {

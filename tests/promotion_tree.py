@@ -16,17 +16,19 @@ from checks import digest, files, layout, params_file
 from checks.serving import ImageReport
 from checks.signers import Role
 from checks.statement import ENVELOPE, PAYLOAD
-from release import commits, references
-from release import keys as key_verbs
-from release import sign as sign_verb
-from release.build import Options, build
-from release.oci import documents, reference, stores
-from release.oci.layout import Bytes, Layout
-from release.oci.types import MANIFEST
-from release.promote import Options as PromoteOptions
-from release.promote import Promoted, promote
-from release.sign import Signed, sign
-from release.signing import attach, dsse, keys, sbom, statement, strict, trust, verification
+from release.adapters import commits
+from release.adapters.registry import documents, reference
+from release.adapters.registry.types import MANIFEST
+from release.evidence import attach, dsse, keys, sbom, statement, strict, trust, verification
+from release.image import stores
+from release.image.layout import Bytes, Layout
+from release.record import references
+from release.verbs import keys as key_verbs
+from release.verbs import sign as sign_verb
+from release.verbs.build import Options, build
+from release.verbs.promote import Options as PromoteOptions
+from release.verbs.promote import Promoted, promote
+from release.verbs.sign import Signed, sign
 from tests import build_tree, ledger_tree, overlay_sample, signing_tree
 from tests.build_tree import BaseLayout
 from tests.conftest import REPOSITORY, scaled_down, written

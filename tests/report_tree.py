@@ -22,7 +22,7 @@ from checks.evidence import (
 )
 from checks.params import Params
 from checks.rows import Prediction, Row
-from release import references
+from release.record import references
 from tests import build_tree, evidence_tree
 from tests.conftest import as_params, scaled_down
 from tests.pipeline_repository import git, write_params

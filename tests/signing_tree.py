@@ -7,10 +7,10 @@ from typing import Any, get_args
 from checks import digest, files, layout
 from checks.serving import CheckName, ImageReport, ServingCheck, ServingReport, combine
 from checks.signers import Role
-from release import keys as key_verbs
-from release.build import Options, build
-from release.keys import KEY
-from release.signing import verification
+from release.evidence import verification
+from release.evidence.keys import KEY
+from release.verbs import keys as key_verbs
+from release.verbs.build import Options, build
 from tests import build_tree
 from tests.test_verify_evidence import probed
 

@@ -15,11 +15,11 @@ from checks import files, layout
 from checks.errors import EvidenceRefused
 from checks.serving import ImageReport
 from checks.verdict import Verdict
-from release.build import Options, build, plan
 from release.cli import main
-from release.oci import image, tar
-from release.oci.layout import Bytes, Layout
-from release.recipe import KNOWN
+from release.image import image, tar
+from release.image.layout import Bytes, Layout
+from release.image.recipe import KNOWN
+from release.verbs.build import Options, build, plan
 from tests import build_tree, oci_check
 from tests.build_tree import BaseLayout, built_image, merged_files, refused
 from tests.conftest import as_params, scaled_down

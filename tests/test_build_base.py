@@ -9,7 +9,7 @@ import pytest
 
 from checks import layout
 from checks.errors import BuildRefused, Refusal
-from release.build import Options, build
+from release.verbs.build import Options, build
 from tests import build_tree, oci_check
 from tests.build_tree import BaseLayout, built_image, needed, refused
 

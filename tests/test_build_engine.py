@@ -8,7 +8,7 @@ import pytest
 
 from checks import digest, layout
 from checks.digest import FileDigest
-from release.build import Options, build
+from release.verbs.build import Options, build
 from tests import build_tree, registry_service, serving_base
 
 pytestmark = pytest.mark.slow

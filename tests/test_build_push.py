@@ -10,9 +10,9 @@ import pytest
 
 from checks import layout
 from checks.errors import BuildRefused, EvidenceRefused, RegistryRefused
-from release.build import Options, build, plan
-from release.registry.client import Repository
-from release.registry.limits import Limit
+from release.adapters.registry.client import Repository
+from release.adapters.registry.limits import Limit
+from release.verbs.build import Options, build, plan
 from tests import build_tree, oci_check, registry_service
 from tests.build_tree import BaseLayout
 from tests.conftest import as_params, scaled_down
@@ -179,7 +179,7 @@ def test_a_push_that_was_broken_off_sends_only_what_is_missing(
             return inner(self, *rest)
 
         patch.setattr(Repository, "add", add)
-        patch.setattr("release.oci.transfer.WORKERS", 1)
+        patch.setattr("release.image.transfer.WORKERS", 1)
         with pytest.raises(RegistryRefused):
             build(root, options)
     assert registry.tags == set()
@@ -191,7 +191,7 @@ def test_a_push_that_was_broken_off_sends_only_what_is_missing(
 def test_a_registry_that_takes_no_chunks_is_told_the_digest_first(
     root: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("release.registry.limits._LIMITS", (Limit(r"127\..*", None, chunks=False),))
+    monkeypatch.setattr("release.adapters.registry.limits._LIMITS", (Limit(r"127\..*", None, chunks=False),))
     given: list[str | None] = []
     inner = Repository.add
 
@@ -208,7 +208,7 @@ def test_a_registry_that_takes_no_chunks_is_told_the_digest_first(
 def test_a_layer_that_is_too_large_for_the_registry_is_refused_before_the_first_byte(
     root: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("release.registry.limits._LIMITS", (Limit(r"127\..*", SIZE),))
+    monkeypatch.setattr("release.adapters.registry.limits._LIMITS", (Limit(r"127\..*", SIZE),))
     with pytest.raises(BuildRefused, match=r"a layer has .* bytes"):
         build(root, Options(push=f"{registry.host}/model"))
     assert registry.stored == {}

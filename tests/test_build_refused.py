@@ -12,8 +12,8 @@ from checks import digest, files, layout
 from checks.digest import FileDigest
 from checks.errors import BuildRefused, EvidenceRefused, Refusal, VerdictFailed, VerdictInconclusive
 from checks.evidence import ParityReport
-from release.build import Options, build
-from release.oci import weights
+from release.image import weights
+from release.verbs.build import Options, build
 from tests import build_tree
 from tests.build_tree import refused
 from tests.conftest import as_params, scaled_down

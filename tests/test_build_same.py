@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 
 from checks import layout
-from release.build import Options, build
-from release.oci import tar
-from release.recipe import write_down
+from release.image import tar
+from release.verbs.build import Options, build, write_down
 from tests import build_tree, oci_check
 from tests.build_tree import BaseLayout, built_image, merged_files, needed
 from tests.conftest import REPOSITORY, as_params, scaled_down
@@ -57,7 +56,7 @@ SCRIPT = """
 import os, sys
 os.umask(int(sys.argv[2], 8))
 from pathlib import Path
-from release.build import Options, build
+from release.verbs.build import Options, build
 print(build(Path(sys.argv[1]), Options(base=sys.argv[3])).image)
 """
 
@@ -151,7 +150,7 @@ def test_killed_at_any_point_the_old_image_is_whole_and_the_next_build_ends_well
     seen = set()
     options = Options(base=base.pinned(new))
     recipe = write_down(root, options)  # the evidence is held once: this is about what is written
-    monkeypatch.setattr("release.build.write_down", lambda *_: recipe)
+    monkeypatch.setattr("release.verbs.build.write_down", lambda *_: recipe)
     for point in range(1, 1000):
         shutil.rmtree(root / layout.STATE)
         shutil.copytree(kept, root / layout.STATE)

@@ -16,8 +16,8 @@ from checks.errors import EvidenceRefused, MachineRefused
 from checks.evidence import EvaluationReport, NoiseReport
 from checks.params import Params
 from checks.rows import Message, Row
-from release import calibrate as verb
-from release.run import StageRefused
+from release.adapters.dvc import StageRefused
+from release.verbs import calibrate as verb
 from stages import calibrate as stage
 from stages.inference import answers, generate
 from stages.weights import parity

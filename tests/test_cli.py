@@ -15,7 +15,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from release import doctor, run
+from release import doctor
+from release.adapters import dvc
 from release.cli import main
 from tests.conftest import REPOSITORY
 from tests.pipeline_repository import commit, git, write_params
@@ -54,7 +55,7 @@ def test_a_wrong_command_line_exits_with_2(args: list[str]) -> None:
 @pytest.mark.parametrize("verb", [["gate"], ["run"]])
 def test_outside_a_repository_a_verb_refuses_in_one_line(tmp_path: Path, verb: list[str]) -> None:
     result = subprocess.run(
-        [sys.executable, "-m", "release", "-C", str(tmp_path), *verb],
+        [sys.executable, "-m", "release.cli", "-C", str(tmp_path), *verb],
         capture_output=True, text=True, cwd=REPOSITORY, check=False,
     )  # fmt: skip
     assert result.returncode in (2, 9)
@@ -96,7 +97,7 @@ def test_references_says_which_earlier_models_git_names_and_records_them_once(tm
 def test_calibrate_without_an_evaluation_passes_on_what_the_stage_refused(tmp_path: Path, document: dict) -> None:
     write_params(tmp_path, document)
     done = subprocess.run(
-        [sys.executable, "-m", "release", "-C", str(tmp_path), "calibrate"],
+        [sys.executable, "-m", "release.cli", "-C", str(tmp_path), "calibrate"],
         capture_output=True, text=True, cwd=REPOSITORY, check=False, env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
     )  # fmt: skip
     assert done.returncode == 8
@@ -107,7 +108,7 @@ def test_calibrate_without_an_evaluation_passes_on_what_the_stage_refused(tmp_pa
 
 def test_a_terminal_of_few_letters_is_shown_codes(tmp_path: Path) -> None:
     said = subprocess.run(
-        [sys.executable, "-m", "release", "-C", str(tmp_path), "doctor"],
+        [sys.executable, "-m", "release.cli", "-C", str(tmp_path), "doctor"],
         capture_output=True, text=True, check=False, env=os.environ | {"PYTHONIOENCODING": "latin-1"},
     )  # fmt: skip
     assert "Traceback" not in said.stderr, said.stderr
@@ -121,7 +122,7 @@ def test_the_schema_command_prints_what_the_repository_keeps() -> None:
 
 
 def test_the_interpreter_of_the_command_is_the_one_that_stages_find() -> None:
-    path = run.environment()["PATH"]
+    path = dvc.environment()["PATH"]
     assert shutil.which("python", path=path) == str(Path(sys.executable).parent / "python")
 
 

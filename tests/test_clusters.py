@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from checks import layout
-from release import overlays
 from release.ledger import Ledger
 from release.mirrors import cluster, desired
 from release.mirrors.cluster import Cluster
 from release.mirrors.desired import Desired
 from release.mirrors.types import Finding
+from release.overlay import overlays
 from tests import kubernetes_tools, ledger_tree, mirrors_tree, registry_service
 from tests.ledger_tree import git, keep
 from tests.mirrors_tree import World

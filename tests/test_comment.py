@@ -12,11 +12,11 @@ import pytest
 
 from checks import layout, refused
 from checks.errors import RemoteRefused, TrainingRefused
-from release import comment as verb
-from release import github
-from release.comment import ACTIONS, Options, Posted, is_marked, watermark
-from release.registry.retries import Patience
-from release.report import Options as ReportOptions
+from release.adapters import github
+from release.adapters.retries import Patience
+from release.verbs import comment as verb
+from release.verbs.comment import ACTIONS, Options, Posted, is_marked, watermark
+from release.verbs.report import Options as ReportOptions
 from tests import cml_standin, report_tree
 from tests.github_api_standin import REPOSITORY, TOKEN, StandIn
 from tests.github_api_standin import github as stand_in

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from checks.errors import EvidenceRefused
-from release import commits
-from release.ledger.git import printable
+from checks.text import redact
+from release.adapters import commits
 from release.ledger.versions import next_version, parse
 from tests.ledger_tree import git, identify
 
@@ -179,4 +179,4 @@ def test_a_tag_that_leaves_no_number_above_it_stops_nobody(tag: str) -> None:
     ["https://u:s3cret@host/x", "https://u:s3cret/x@host/x", "https://host/x?private_token=s3cret", "git://s3cret@h/x"],
 )
 def test_a_password_in_an_address_is_not_shown(address: str) -> None:
-    assert "s3cret" not in printable(f"fatal: {address}: not found")
+    assert "s3cret" not in redact(f"fatal: {address}: not found")

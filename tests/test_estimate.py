@@ -19,8 +19,8 @@ from checks.errors import DataRefused, EvidenceRefused, Refusal
 from checks.evidence import TrainMeasured
 from checks.params import Train
 from release.cli import main
-from release.estimate import NO_HISTORY, NOTHING, Estimate, estimate, refusal
-from release.report import Options, report
+from release.cost.estimate import NO_HISTORY, NOTHING, Estimate, estimate, refusal
+from release.verbs.report import Options, report
 from tests import evidence_tree, report_tree
 from tests.conftest import REPOSITORY, as_params, scaled_down, written
 from tests.pipeline_repository import git, write_params

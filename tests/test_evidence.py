@@ -14,11 +14,11 @@ from checks.errors import BuildRefused, EvidenceRefused, Refusal, RegistryRefuse
 from checks.pointer import Pointer
 from checks.pointer import write as pointed
 from checks.statement import ENVELOPE, PAYLOAD
-from release.build import Options, build
-from release.evidence import Walk, lines, show
-from release.registry.client import Repository
-from release.sign import Signed, sign
-from release.signing import attach, dsse, keys, sbom, strict, trust
+from release.adapters.registry.client import Repository
+from release.evidence import attach, dsse, keys, sbom, strict, trust
+from release.verbs.build import Options, build
+from release.verbs.evidence import Walk, lines, show
+from release.verbs.sign import Signed, sign
 from tests import build_tree, signing_tree
 from tests.registry_service import registry
 from tests.test_signing import KEY, image_of, store

@@ -11,8 +11,8 @@ from click.testing import CliRunner
 from checks import files, gate_kinds, layout
 from checks.gate_kinds import Gate
 from checks.verdict import Finding, Verdict
-from release import explain
 from release.cli import main
+from release.verbs import explain
 from tests import evidence_tree
 from tests.conftest import as_params
 from tests.pipeline_repository import write_params

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from checks.errors import Refusal, RegistryRefused
-from release.oci.types import MANIFEST
-from release.registry import client, upload
-from release.registry.client import Repository
-from release.registry.retries import Trouble
-from release.registry.transport import Transport
+from release.adapters.registry import client, upload
+from release.adapters.registry.client import Repository
+from release.adapters.registry.transport import Transport
+from release.adapters.registry.types import MANIFEST
+from release.adapters.retries import Trouble
 from tests.faulty_proxy import Fault, FaultyProxy, faulty
 from tests.registry_service import Registry, registry
 from tests.test_registry import QUICK, Bytes, digest_of, ignore, manifest_of, noise, read

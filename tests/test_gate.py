@@ -15,8 +15,8 @@ from checks.evidence import NoiseReport
 from checks.params import Params
 from checks.rows import Prediction
 from checks.verdict import Finding, Status, Verdict, combine
-from release import pipeline_lock, tables
-from release.cli import main
+from release.cli import main, tables
+from release.record import pipeline_lock
 from stages.gate import gate
 from tests import evidence_tree
 from tests.conftest import REPOSITORY, as_params, scaled_down, written

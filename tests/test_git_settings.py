@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from checks.errors import EvidenceRefused
-from release import commits
+from release.adapters import commits
 from release.ledger import Ledger
 from tests import ledger_tree as tree
 from tests.ledger_tree import PROMOTE, git, promote

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from release import pipeline_lock
+from release.record import pipeline_lock
 from tests.conftest import REPOSITORY
 
 STAGES: dict = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]

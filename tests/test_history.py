@@ -9,8 +9,8 @@ import pytest
 from checks import layout, pointer
 from checks.errors import EvidenceRefused, ParamsRefused, RemoteRefused
 from checks.pointer import Pointer
-from release.history import History, history, lines, moment
 from release.ledger import compose
+from release.verbs.history import History, history, lines, moment
 from tests import ledger_tree as tree
 from tests.conftest import REPOSITORY
 from tests.ledger_tree import at, git, keep, target

@@ -9,7 +9,7 @@ import pytest
 
 from checks.errors import EvidenceRefused, RegistryRefused
 from release import runtimes
-from release.oci.layout import Layout
+from release.image.layout import Layout
 from release.serving import containers, images
 from tests import serving_base
 from tests.test_containers import IDLES

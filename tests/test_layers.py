@@ -1,6 +1,7 @@
 """The layer rules: stages → checks ← release, and which packages each layer may know."""
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -37,9 +38,75 @@ def test_a_layer_imports_only_what_lies_below_it(layer: str) -> None:
     assert {name: bad for name, bad in broken.items() if bad} == {}
 
 
+# A package imports only packages of lower layers, so no two import each other.
+LAYERS = (
+    {"checks"},
+    {"release.adapters", "release.runtimes"},
+    {"release.image", "release.ledger"},
+    {"release.overlay", "release.record"},
+    {"release.cost", "release.evidence", "release.serving"},
+    {"release.doctor", "release.mirrors", "release.promotion", "release.review"},
+    {"release.verbs"},
+    {"release.cli"},
+)
+LONGEST_CHAIN = 23  # files, each of which imports the next
+
+
+def _package(module: str) -> str:
+    parts = module.split(".")
+    return ".".join(parts[:2]) if parts[0] == "release" else parts[0]
+
+
+@pytest.fixture(scope="module")
+def imports() -> dict[str, set[str]]:
+    """The modules of checks and release, and which of them each imports when it is loaded or in a function."""
+    files = [path for layer in ("checks", "release") for path in (REPOSITORY / layer).rglob("*.py")]
+    paths = {
+        ".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__"): path for path in files
+    }
+    found: dict[str, set[str]] = {module: set() for module in paths}
+    for module, path in paths.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                for alias in node.names:
+                    target = f"{node.module}.{alias.name}"
+                    target = target if target in paths else node.module
+                    if target in paths and target != module:
+                        found[module].add(target)
+    return found
+
+
+def test_each_package_imports_only_packages_of_lower_layers(imports: dict[str, set[str]]) -> None:
+    layer = {package: height for height, packages in enumerate(LAYERS) for package in packages}
+    assert {_package(module) for module in imports} - {"release"} == set(layer)
+    upward = {
+        f"{module} imports {target}"
+        for module, targets in imports.items()
+        for target in targets
+        if _package(module) != _package(target) and layer[_package(target)] >= layer[_package(module)]
+    }
+    assert upward == set()
+
+
+def test_no_chain_of_imports_is_longer_than_it_was(imports: dict[str, set[str]]) -> None:
+    @functools.cache
+    def chain(module: str) -> tuple[str, ...]:
+        return (module, *max((chain(target) for target in imports[module]), key=len, default=()))
+
+    longest = max((chain(module) for module in imports), key=len)
+    assert len(longest) <= LONGEST_CHAIN, " imports ".join(longest)
+
+
 @pytest.mark.parametrize(
     "module",
-    ["release.cli", "release.gate", "release.doctor", "release.explain", "release.target_policy", "stages.gate"],
+    [
+        "release.cli",
+        "release.verbs.gate",
+        "release.doctor",
+        "release.verbs.explain",
+        "release.record.target_policy",
+        "stages.gate",
+    ],
 )
 def test_importing_it_loads_no_torch_no_mlflow_and_no_dvc(module: str) -> None:
     script = (

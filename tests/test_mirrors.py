@@ -12,9 +12,8 @@ import pytest
 
 from checks import digest, layout, pointer
 from checks.pointer import Pointer
-from release import mirrors
-from release.ledger import Ledger
-from release.mirrors import past, registry, tags
+from release.ledger import Ledger, past
+from release.mirrors import registry, tags, update
 from release.mirrors.registry import Image
 from release.mirrors.types import Finding
 from tests import ledger_tree, mirrors_tree, mlflow_service, registry_service
@@ -267,7 +266,7 @@ def test_tags_that_cannot_be_pushed_are_told(world: World, tmp_path: Path) -> No
 def follow(world: World, environment: str = "production") -> list[str]:
     its = pointer.parse((world.root / layout.ENVIRONMENTS / environment / layout.POINTER).read_bytes(), "x")
     envelope = past.envelope((world.root / past.path(environment)).read_bytes(), its, "x")
-    return mirrors.follow(world.root, mirrors_tree.load(world.root), environment, its, envelope.statement)
+    return update.update_mirrors(world.root, mirrors_tree.load(world.root), environment, its, envelope.statement)
 
 
 def test_a_promotion_is_told_to_mlflow_with_its_lineage(
@@ -295,7 +294,7 @@ def test_a_promotion_is_told_to_mlflow_with_its_lineage(
 def test_a_server_that_goes_wrong_holds_no_promotion_up(
     world: World, monkeypatch: pytest.MonkeyPatch, fault: Fault
 ) -> None:
-    monkeypatch.setattr(mirrors, "DEADLINE", 4.0)
+    monkeypatch.setattr(update, "DEADLINE", 4.0)
     started = time.monotonic()
     with mlflow_service.standin(fault) as running:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", running.uri.replace("http://", "http://ada:hunter2@"))
@@ -316,7 +315,8 @@ def test_a_promotion_of_a_model_whose_record_is_not_here_is_told_without_its_run
     shutil.copyfile(tables, world.root / "m.db")
     its = world.old.model_copy(update={"commit": "1" * 40})
     assert (
-        mirrors.follow(world.root, mirrors_tree.load(world.root), "production", its, world.releases[0].statement) == []
+        update.update_mirrors(world.root, mirrors_tree.load(world.root), "production", its, world.releases[0].statement)
+        == []
     )
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from checks.errors import BuildRefused, Refusal, RegistryRefused
-from release.oci import documents
-from release.oci.layout import Bytes, Layout
-from release.oci.types import CONFIG, INDEX, MANIFEST, Document
+from release.adapters.registry import documents
+from release.adapters.registry.types import CONFIG, INDEX, MANIFEST, Document
+from release.image.layout import Bytes, Layout
 
 DATA = b"some bytes" * 1000
 DIGEST = f"sha256:{hashlib.sha256(DATA).hexdigest()}"

@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from checks.errors import EvidenceRefused
-from release.oci import tar
-from release.oci.tar import Link, Member, Tar
+from release.image import tar
+from release.image.tar import Link, Member, Tar
 
 SHARD = "models/name-0123456789ab/model.safetensors"
 

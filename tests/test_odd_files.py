@@ -12,7 +12,7 @@ from checks.errors import EvidenceRefused, ParamsRefused, RegistryRefused
 from checks.evidence import TrainReport
 from checks.rows import Row
 from release.cli import main
-from release.oci.layout import Layout
+from release.image.layout import Layout
 from release.promotion import change
 
 pytestmark = pytest.mark.timeout(60)

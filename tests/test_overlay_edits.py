@@ -13,8 +13,8 @@ import yaml
 
 from checks import digest, layout
 from checks.errors import MachineRefused
-from release import deployed, edits, overlays, runtimes
-from release.edits import kustomize, objects, shipped, sources
+from release import runtimes
+from release.overlay import deployed, edits, kustomize, objects, overlays, shipped, sources
 from tests import kubernetes_tools, programs
 from tests.conftest import REPOSITORY
 from tests.overlay_sample import (

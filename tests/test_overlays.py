@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from checks import layout
 from checks.errors import EvidenceRefused, ParamsRefused, Refusal
-from release import deployed, overlays, runtimes
+from release import runtimes
+from release.overlay import deployed, overlays
 from tests import kubernetes_tools
 from tests.conftest import REPOSITORY
 from tests.overlay_sample import (

@@ -7,11 +7,11 @@ import pytest
 
 from checks import digest, layout, pointer
 from checks.errors import EvidenceRefused, Outrun, PromotionRefused
-from release import promote as verb
+from release.image.layout import Layout
 from release.ledger import Ledger, disagreements
-from release.oci.layout import Layout
-from release.promote import Promoted, promote
 from release.promotion import site
+from release.verbs import promote as verb
+from release.verbs.promote import Promoted, promote
 from tests import ledger_tree
 from tests import promotion_tree as tree
 from tests.ledger_tree import git, keep, refs

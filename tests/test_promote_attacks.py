@@ -13,22 +13,22 @@ from checks import digest, files, layout, params_file, pointer
 from checks.errors import EvidenceRefused, PromotionRefused, Refusal, RegistryRefused
 from checks.serving import ImageReport
 from checks.statement import PAYLOAD
-from release import keys as key_verbs
-from release import quarantine as quarantines
-from release import record
-from release.approve import approve
-from release.build import Options as BuildOptions
-from release.build import build
+from release.evidence import dsse, keys, statement
+from release.image.known import state
+from release.image.layout import Layout
+from release.image.recipe import KNOWN
 from release.ledger import compose_release, disagreements
-from release.oci.known import state
-from release.oci.layout import Layout
-from release.promote import Promoted
 from release.promotion import approvals, site
-from release.recipe import KNOWN
-from release.reconcile import reconcile
-from release.rollback import Options, RolledBack, rollback
-from release.signing import dsse, keys, statement
-from release.status import lines, refusal, status
+from release.record import lock_check
+from release.verbs import keys as key_verbs
+from release.verbs import quarantine as quarantines
+from release.verbs.approve import approve
+from release.verbs.build import Options as BuildOptions
+from release.verbs.build import build
+from release.verbs.promote import Promoted
+from release.verbs.reconcile import reconcile
+from release.verbs.rollback import Options, RolledBack, rollback
+from release.verbs.status import lines, refusal, status
 from tests import ledger_tree, overlay_sample, signing_tree
 from tests import promotion_tree as tree
 from tests.build_tree import BaseLayout
@@ -540,7 +540,7 @@ def test_a_thinned_lock_is_not_released_by_whatever_version_built_it(
     thin, line = THINNED[what]
     tree.rewrite(root, layout.LOCK, thin)
     with monkeypatch.context() as older:
-        older.setattr(record, "differences", lambda *_: [])
+        older.setattr(lock_check, "differences", lambda *_: [])
         made = tree.release(root)
     assert f"{line} (at {git(root, 'rev-parse', 'HEAD')[:12]})" in gaps(root, "staging", image=made.image)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from checks import digest
-from release.oci import tar
-from release.oci.tar import Link, Member, Tar
+from release.image import tar
+from release.image.tar import Link, Member, Tar
 
 FILES = {"models/m/a.safetensors": b"a" * 5000, "models/m/empty": b"", "models/m/" + "long" * 30: b"u" * 300}
 LINK = Link("models/m-123456789abc", "m")

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from release import rollback as rollbacks
 from release.ledger import disagreements
 from release.promotion import environment, site
 from release.promotion.asked import Answer
+from release.verbs import rollback as rollbacks
 from tests import ledger_tree
 from tests import promotion_tree as tree
 from tests.effort import EXHAUSTIVE, moments

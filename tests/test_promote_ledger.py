@@ -12,14 +12,14 @@ import pytest
 from checks import layout, pointer
 from checks.errors import EvidenceRefused, Outrun, PromotionRefused, Refusal, RemoteRefused
 from checks.statement import PAYLOAD
-from release import approve as verb
-from release import overlays
-from release import quarantine as quarantines
-from release import rollback as rollbacks
-from release import sign as sign_verb
+from release.evidence import dsse, keys, statement
 from release.ledger import Ledger
+from release.overlay import overlays
 from release.promotion import approvals, site
-from release.signing import dsse, keys, statement
+from release.verbs import approve as verb
+from release.verbs import quarantine as quarantines
+from release.verbs import rollback as rollbacks
+from release.verbs import sign as sign_verb
 from tests import git_service, ledger_tree, programs
 from tests import promotion_tree as tree
 from tests.build_tree import BaseLayout

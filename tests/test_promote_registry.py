@@ -14,11 +14,11 @@ import yaml
 
 from checks import layout
 from checks.errors import PromotionRefused, Refusal, RegistryRefused
-from release import overlays
-from release import rollback as rollbacks
-from release.oci import reference
-from release.registry.client import Repository
-from release.registry.retries import Patience
+from release.adapters.registry import reference
+from release.adapters.registry.client import Repository
+from release.adapters.retries import Patience
+from release.overlay import overlays
+from release.verbs import rollback as rollbacks
 from tests import kubernetes_tools, ledger_tree
 from tests import promotion_tree as tree
 from tests.faulty_proxy import Fault, FaultyProxy, faulty
@@ -73,7 +73,7 @@ def made(upstream: Registry, proxy: FaultyProxy, tmp_path_factory: pytest.TempPa
 def world(made: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     """A copy of it, and a client that is not patient. The registry is put back afterwards."""
     folder = tree.copy(made.root.parent, tmp_path / "world")
-    monkeypatch.setattr("release.oci.stores.Repository", Hasty)
+    monkeypatch.setattr("release.image.stores.Repository", Hasty)
     stored = {
         path: path.read_bytes() for path in made.registry.folder.rglob("*") if path.is_file() and path.name != "log"
     }
@@ -260,7 +260,7 @@ def test_a_registry_that_is_down_refuses_a_rollback_too(world: World) -> None:
 def test_a_registry_that_takes_connections_and_says_nothing_refuses_in_time(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("release.registry.transport.READ", 1.0)
+    monkeypatch.setattr("release.adapters.registry.transport.READ", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         threading.Thread(target=lambda: silent.accept(), daemon=True).start()
         host = f"127.0.0.1:{silent.getsockname()[1]}"

@@ -17,12 +17,12 @@ from checks import digest, files, layout, params_file
 from checks.errors import Refusal
 from checks.serving import ImageReport
 from checks.statement import ENVELOPE
-from release import keys as key_verbs
-from release import record
-from release.oci.layout import Bytes, Layout
-from release.oci.types import LAYER
+from release.adapters.registry.types import LAYER
+from release.evidence import attach
+from release.image.layout import Bytes, Layout
 from release.promotion import site
-from release.signing import attach
+from release.record import lock_check
+from release.verbs import keys as key_verbs
 from tests import build_tree, signing_tree
 from tests import promotion_tree as tree
 from tests.ledger_tree import git, keep, refs
@@ -580,7 +580,7 @@ def test_code_that_git_never_had_is_not_released_by_whatever_version_built_it(
     build_tree.ran_also(root)
     keep(root, "a lock that names it")
     with monkeypatch.context() as older:
-        older.setattr(record, "modules", lambda _: {})
+        older.setattr(lock_check, "modules", lambda _: {})
         tree.release(root)
     refused(root, "is not the module that dvc.lock there names")
 

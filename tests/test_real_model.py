@@ -11,7 +11,7 @@ import yaml
 from checks import files, layout
 from checks.evidence import EvaluationReport, ParityReport, TrainReport
 from checks.verdict import Verdict
-from release import references
+from release.record import references
 from tests.conftest import REPOSITORY
 from tests.pipeline_repository import environment, git, write_params
 

@@ -10,7 +10,7 @@ import pytest
 from checks import layout, pointer
 from checks.errors import Drifted, RemoteRefused
 from release.mirrors.types import Finding
-from release.reconcile import Reconciled, lines, reconcile, refusal
+from release.verbs.reconcile import Reconciled, lines, reconcile, refusal
 from tests import ledger_tree, mirrors_tree, mlflow_service
 from tests.ledger_tree import git, keep
 from tests.mirrors_tree import NAME, World, edit, hold, move

@@ -11,9 +11,8 @@ import yaml
 
 from checks import layout
 from checks.errors import EvidenceRefused, Outrun, ParamsRefused, RemoteRefused
-from release import land as verb
-from release.land import land
-from release.reporting import landed
+from release.record import committed
+from release.verbs.land import land
 from tests import build_tree, git_service, ledger_tree, report_tree
 from tests.conftest import REPOSITORY
 from tests.pipeline_repository import git
@@ -161,7 +160,7 @@ def test_a_record_of_code_that_git_never_had_is_none(work: Path) -> None:
     with pytest.raises(EvidenceRefused, match=r"stages/extra.py: is not what HEAD has, and a stage reads it"):
         land(work, BRANCH, "main")
     git(work, "commit", "--quiet", "-am", "the record by hand")
-    lacking = landed.lacking(work, head(work))
+    lacking = committed.lacking(work, head(work))
     assert lacking is not None
     assert "stages/extra.py" in lacking.paths
 
@@ -192,4 +191,4 @@ def test_a_pipeline_that_names_no_files_of_this_repository_has_no_record(
     (root / "link.json").symlink_to(tmp_path / "outside.json")
     (root / "dvc.yaml").write_text(pipeline)
     with pytest.raises(EvidenceRefused, match=told.replace(".", r"\.")):
-        verb.record_files(root)
+        committed.record_files(root)

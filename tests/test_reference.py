@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from checks.errors import BuildRefused
-from release.oci.reference import Reference, parse
+from release.adapters.registry.reference import Reference, parse
 
 DIGEST = "sha256:" + "0123456789abcdef" * 4
 

@@ -10,7 +10,8 @@ from checks.evidence import EvaluationReport, Reference, ReferencesReport, Refer
 from checks.params import Params
 from checks.rows import Prediction, Row
 from checks.verdict import Verdict
-from release import calibrate, gate, references
+from release.record import references
+from release.verbs import calibrate, gate
 from stages import evaluate as stage
 from stages import references as earlier
 from stages.inference.answers import Answered

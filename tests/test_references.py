@@ -13,7 +13,8 @@ from checks import digest, files, layout, pointer
 from checks.chain import MAKING
 from checks.errors import EvidenceRefused, RemoteRefused
 from checks.evidence import ReferencesReport
-from release import commits, references
+from release.adapters import commits
+from release.record import references
 from tests import evidence_tree
 from tests import pipeline_repository as repository
 from tests.conftest import scaled_down

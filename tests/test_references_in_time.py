@@ -15,9 +15,10 @@ from click.testing import CliRunner
 from checks import digest, files, layout, pointer
 from checks.evidence import ReferencesReport
 from checks.verdict import Verdict
-from release import build, gate, record, references
-from release import run as runs
 from release.cli import main
+from release.record import lock_check, references
+from release.verbs import build, gate
+from release.verbs import run as runs
 from tests import build_tree, report_tree
 from tests import pipeline_repository as repository
 from tests import test_references as tree
@@ -101,7 +102,7 @@ def pipeline(root: Path, arguments: list[str], *_: object) -> None:
         return
     stored = files.read_json(root / layout.REFERENCES, ReferencesReport)
     seen = root / ".git" / "compared"
-    if not record.differences(root) and seen.read_text() == repr(stored):
+    if not lock_check.differences(root) and seen.read_text() == repr(stored):
         return
     value = yaml.safe_load((root / layout.PARAMS).read_text())
     tree.record(root, digest.of_json({name: value[name] for name in ("base", "data", "prepare", "train")}))

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from checks.errors import BuildRefused, RegistryRefused
-from release.oci.types import CONFIG, LAYER, MANIFEST, Blob, Store
-from release.registry import limits, upload
-from release.registry.client import Repository
-from release.registry.retries import Patience, retry_after
+from release.adapters.registry import limits, upload
+from release.adapters.registry.client import Repository
+from release.adapters.registry.types import CONFIG, LAYER, MANIFEST, Blob, Store
+from release.adapters.retries import Patience, retry_after
 from tests.faulty_proxy import faulty
 from tests.registry_service import Registry, certificate, registry
 
@@ -311,7 +311,7 @@ def test_a_registry_that_does_not_run_is_refused_soon(host: str) -> None:
 
 def test_other_hosts_are_spoken_to_in_https_alone(plain: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     """The machine's own name or address would answer in http, and is not asked in it."""
-    from release.registry import addresses
+    from release.adapters.registry import addresses
 
     monkeypatch.setattr(addresses, "is_loopback", lambda _: False)
     with pytest.raises(RegistryRefused, match=r"wrong version number|TLS|SSL|broke off|reset"):

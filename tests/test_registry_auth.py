@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from checks.errors import Refusal, RegistryRefused
-from release.oci.types import MANIFEST
-from release.registry import auth, upload
-from release.registry.auth import Challenge, challenge
-from release.registry.client import Repository
+from release.adapters.registry import auth, upload
+from release.adapters.registry.auth import Challenge, challenge
+from release.adapters.registry.client import Repository
+from release.adapters.registry.types import MANIFEST
 from tests.faulty_proxy import Fault, faulty
 from tests.registry_service import (
     IDENTITY,
@@ -224,7 +224,7 @@ def test_a_broken_configuration_is_refused_without_its_contents(
 
 
 def test_docker_hub_has_its_own_api_host_and_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from release.registry import addresses
+    from release.adapters.registry import addresses
 
     docker_config(tmp_path, "https://index.docker.io/v1/")
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))

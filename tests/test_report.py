@@ -16,9 +16,9 @@ from checks.errors import EvidenceRefused, Refusal, TrainingRefused, VerdictFail
 from checks.evidence import EvaluationReport, ReferenceUse
 from checks.rows import Prediction
 from checks.verdict import Verdict
-from release import references
-from release import report as renderer
-from release.report import Options, Report, report
+from release.record import references
+from release.verbs import report as renderer
+from release.verbs.report import Options, Report, report
 from tests import evidence_tree, report_tree
 from tests.conftest import as_params
 from tests.pipeline_repository import git, write_params
@@ -347,7 +347,7 @@ def test_the_comment_never_exceeds_what_github_takes(tmp_path: Path) -> None:
 
 
 def test_five_thousand_flipped_rows_are_counted_and_a_few_are_shown() -> None:
-    from release.reporting import blocks, flips
+    from release.review import blocks, flips
 
     rows = evidence_tree.rows("test", 10_000)
     ours = [evidence_tree.predict(row, i >= 5000) for i, row in enumerate(rows)]
@@ -449,7 +449,7 @@ def test_a_plot_is_shown_only_where_everybody_can_see_it(passing: Path) -> None:
 
 
 def test_predictions_of_other_rows_are_not_compared() -> None:
-    from release.reporting.metrics import paired
+    from release.review.metrics import paired
 
     rows = evidence_tree.rows("test", 40)
     ours = [evidence_tree.predict(row, True) for row in rows]

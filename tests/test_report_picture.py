@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from release.report import report
+from release.verbs.report import report
 from tests import programs
 from tests.test_report import FOR, OUTCOMES
 from tests.test_report_text import gfm

@@ -15,9 +15,9 @@ from checks import layout, refused
 from checks.errors import DataRefused, MachineRefused, Refusal, SourceRefused, TrainingRefused, VerdictFailed
 from checks.params import Params
 from checks.refused import Refused
-from release import refusals
-from release import run as pipeline
-from release.report import Options, Report, report
+from release.adapters import dvc
+from release.record import refusals
+from release.verbs.report import Options, Report, report
 from stages import entry
 from tests import pipeline_repository, report_tree
 from tests.conftest import REPOSITORY
@@ -184,7 +184,7 @@ def test_what_is_no_file_of_ours_is_neither_read_nor_a_traceback(root: Path, put
     assert report(root, FOR).state == "void"
     if put is _folder:
         with pytest.raises(MachineRefused, match="remove it by hand"):
-            pipeline.python(root, ["-c", ""], "nothing")
+            dvc.python(root, ["-c", ""], "nothing")
 
 
 @pytest.mark.slow
@@ -244,7 +244,7 @@ def test_only_the_same_command_takes_its_word_back(root: Path) -> None:
 
 def test_a_run_that_breaks_off_without_a_word_is_told_too(root: Path) -> None:
     with pytest.raises(MachineRefused), refusals.recorded(root, "run"):
-        pipeline.python(root, ["-c", "raise SystemExit(255)"], "dvc repro")
+        dvc.python(root, ["-c", "raise SystemExit(255)"], "dvc repro")
     assert first(report(root, FOR)) == "❌ **run refused**: dvc repro ended with 255"
 
 
@@ -274,6 +274,6 @@ def test_lockstep_run_leaves_why_fetch_refused_and_takes_it_back_when_it_succeed
 
 def _run(root: Path, *args: str) -> int:
     return subprocess.run(
-        [sys.executable, "-m", "release", "-C", str(root), "run", *args],
+        [sys.executable, "-m", "release.cli", "-C", str(root), "run", *args],
         cwd=REPOSITORY, env=os.environ | {"PYTHONPATH": str(REPOSITORY)}, capture_output=True, check=False,
     ).returncode  # fmt: skip

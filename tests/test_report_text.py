@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from release.reporting.text import EMPTY, LONGEST, cell, prose, visible
+from release.review.text import EMPTY, LONGEST, cell, prose, visible
 
 NASTY = (
     "@octocat", "@org/team please look", "#12", "GH-12", "octo/repo#1", "JIRA-12", "see 4854327deadbeef", "user@host.example",

@@ -11,21 +11,21 @@ from click.testing import CliRunner
 from checks import digest, layout, params_file, pointer, quarantine
 from checks.errors import EvidenceRefused, MachineRefused, PromotionRefused, Refusal, RegistryRefused
 from checks.statement import ENVELOPE
-from release import drill as drills
-from release import history as histories
-from release import keys as key_verbs
-from release import quarantine as quarantines
-from release import rollback as verb
-from release.approve import approve
 from release.cli import main
-from release.edits import kustomize
+from release.evidence import attach
+from release.image.layout import Layout
 from release.ledger import disagreements
-from release.oci.layout import Layout
+from release.overlay import kustomize
 from release.promotion import site
-from release.reconcile import reconcile
-from release.rollback import Options, RolledBack, rollback
-from release.signing import attach
-from release.status import status
+from release.verbs import drill as drills
+from release.verbs import history as histories
+from release.verbs import keys as key_verbs
+from release.verbs import quarantine as quarantines
+from release.verbs import rollback as verb
+from release.verbs.approve import approve
+from release.verbs.reconcile import reconcile
+from release.verbs.rollback import Options, RolledBack, rollback
+from release.verbs.status import status
 from tests import ledger_tree, programs
 from tests import promotion_tree as tree
 from tests.build_tree import BaseLayout

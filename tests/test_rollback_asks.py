@@ -13,8 +13,8 @@ import pytest
 
 from checks import layout, params_file
 from checks.errors import MachineRefused, PromotionRefused
-from release.rollback import Options, RolledBack, rollback
 from release.serving import containers
+from release.verbs.rollback import Options, RolledBack, rollback
 from tests import build_tree, serving_base
 from tests import promotion_tree as tree
 from tests.ledger_tree import keep, refs

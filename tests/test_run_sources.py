@@ -28,7 +28,7 @@ def fetched(tmp_path: Path, tiny_base: Path, document: dict[str, Any]) -> Path:
 
 def run(root: Path, *args: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [sys.executable, "-m", "release", "-C", str(root), "run", *args],
+        [sys.executable, "-m", "release.cli", "-C", str(root), "run", *args],
         cwd=REPOSITORY, env=os.environ | {"PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True, check=False,
     )  # fmt: skip
 

@@ -12,7 +12,7 @@ import pytest
 from checks.errors import EvidenceRefused
 from checks.signers import Signer
 from checks.statement import PAYLOAD
-from release.signing import dsse, keys, strict, trust
+from release.evidence import dsse, keys, strict, trust
 
 ADA, BOB, EVE = (keys.generate() for _ in range(3))
 SIGNERS = (
@@ -40,7 +40,7 @@ def test_openssl_verifies_the_signature_by_itself(tmp_path: Path) -> None:
 
 
 def test_a_signature_that_openssl_made_is_read(tmp_path: Path) -> None:
-    from release import keys as key_verbs
+    from release.verbs import keys as key_verbs
 
     made = key_verbs.new(tmp_path, "olga", ("release",))
     (tmp_path / "pae").write_bytes(f"DSSEv1 {len(PAYLOAD)} {PAYLOAD} {len(STATEMENT)} ".encode() + STATEMENT)

@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from checks import layout, signers
 from checks.errors import EvidenceRefused, MachineRefused, Refusal
 from checks.signers import Role
-from release import keys as key_verbs
-from release.signing import keys
+from release.evidence import keys
+from release.verbs import keys as key_verbs
 
 PASSWORD = "correct horse battery staple"
 BOTH: tuple[Role, ...] = ("release", "approve")

@@ -23,10 +23,10 @@ from checks.errors import EvidenceRefused, MachineRefused
 from checks.serving import ServingReport
 from checks.signers import Signer
 from checks.statement import PAYLOAD, TREE
-from release.evidence import show
-from release.oci.layout import Layout
-from release.sign import sign
-from release.signing import dsse, sigstore, strict, trust, verification
+from release.evidence import dsse, sigstore, strict, trust, verification
+from release.image.layout import Layout
+from release.verbs.evidence import show
+from release.verbs.sign import sign
 from tests import build_tree, signing_tree
 from tests.sigstore_standin import Standin
 
@@ -262,7 +262,7 @@ def test_sigstores_package_signs_our_bytes_as_they_are_whatever_digests_they_nam
 
 
 def test_the_package_is_asked_for_only_where_an_identity_counts() -> None:
-    text = "import sys; import release.sign, release.evidence, release.keys; print('sigstore' in sys.modules)"
+    text = "import sys; import release.verbs.sign, release.verbs.evidence, release.verbs.keys; print('sigstore' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", text], check=True, capture_output=True, text=True)
     assert done.stdout == "False\n"
 

@@ -14,8 +14,8 @@ from click.testing import CliRunner
 from checks import layout, pointer
 from checks.errors import Contradicted, RemoteRefused
 from release.cli import main
-from release.overlays import SERVER
-from release.status import State, Status, lines, refusal, status
+from release.overlay.overlays import SERVER
+from release.verbs.status import State, Status, lines, refusal, status
 from tests import ledger_tree, mirrors_tree
 from tests.ledger_tree import git, keep
 from tests.mirrors_tree import NAME, World, edit, hold, move

@@ -13,9 +13,9 @@ from checks import digest, files, layout
 from checks.errors import EvidenceRefused
 from checks.params import Params
 from checks.rows import Prediction, Row
-from release import target_policy
 from release.cli import main
-from release.target_policy import PolicyJudgement
+from release.record import target_policy
+from release.record.target_policy import PolicyJudgement
 from tests import evidence_tree
 from tests.conftest import as_params
 from tests.pipeline_repository import commit, dvc, git, write_params

@@ -13,9 +13,10 @@ from checks.errors import EvidenceRefused, Refusal, ServingRefused
 from checks.evidence import ParityReport
 from checks.params import Params
 from checks.serving import ImageReport, ServingCheck, ServingReport
-from release import build, runtimes
+from release import runtimes
 from release.serving import containers, processes
-from release.verify import LOG, Options, refusal, verify
+from release.verbs import build
+from release.verbs.verify import LOG, Options, refusal, verify
 from tests import build_tree, evidence_tree, serving_base, tuned
 from tests.conftest import as_params, written
 

@@ -9,11 +9,11 @@ import pytest
 from checks import files, layout
 from checks.errors import ServingRefused
 from checks.serving import ImageReport
-from release import build
-from release.edits import named_server as servers
-from release.promotion import served
+from release.evidence import served
+from release.overlay import named_server as servers
 from release.serving import containers
-from release.verify import Options, verify
+from release.verbs import build
+from release.verbs.verify import Options, verify
 from tests import overlay_sample, registry_service, serving_base, tuned
 from tests.conftest import REPOSITORY
 

@@ -14,10 +14,10 @@ from checks.params import Params
 from checks.rows import Prediction
 from checks.serving import ImageReport, Probe, ProbeReport, ProbeToken
 from checks.verdict import Verdict
-from release.build import Options, build
-from release.oci.layout import Layout
+from release.image.layout import Layout
 from release.serving import weights
 from release.serving.expected import expected
+from release.verbs.build import Options, build
 from tests import build_tree, evidence_tree
 from tests.conftest import scaled_down
 

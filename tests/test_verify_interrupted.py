@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from checks import layout
-from release.build import Options, build
 from release.serving import owners
+from release.verbs.build import Options, build
 from tests import build_tree
 from tests.conftest import REPOSITORY, scaled_down
 from tests.test_verify_evidence import probed

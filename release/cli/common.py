@@ -39,10 +39,10 @@ def refusing(command: Callable[P, None]) -> Callable[P, None]:
 
 
 def _end(refusal: "Refusal") -> NoReturn:
-    from release.printed import printed
+    from checks.text import escape
 
     for line in (str(refusal), *refusal.others):
-        click.secho(f"lockstep: {printed(line)}", err=True, fg="red")
+        click.secho(f"lockstep: {escape(line)}", err=True, fg="red")
     sys.exit(refusal.exit_code)
 
 

@@ -8,7 +8,7 @@ import click
 from release.cli.common import refusing, to_json
 
 if TYPE_CHECKING:
-    from release.estimate import Asked, Estimate, Range
+    from release.cost.estimate import Asked, Estimate, Range
 
 _COLOURS = {"within": "green", "may exceed": "yellow", "likely exceeds": "yellow", "exceeds": "red"}
 _NAMES = {"train_minutes": "minutes of training", "gpu_hours": "GPU hours", "cost": "cost"}
@@ -25,8 +25,8 @@ def estimate(root: Path, target: str | None, as_json: bool) -> None:
     Asked after `lockstep run validate`. Exits with 10 when even the low end of the range is above a bound of
     train_budget, here or on the target branch; with 0 when nothing was recorded to scale from.
     """
-    from release import estimate as verb
-    from release import refusals
+    from release.cost import estimate as verb
+    from release.record import refusals
 
     with refusals.recorded(root, "estimate"):
         found = verb.estimate(root, target)

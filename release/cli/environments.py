@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from release import tables
+from release.cli import tables
 from release.cli.common import refusing, to_json
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def promote(
     Layers, evidence, signatures, record, policy, soak, approvals and quarantine are all asked anew; the verdict is
     judged again before the first environment, and later where the policy became stricter.
     """
-    from release import promote as verb
+    from release.verbs import promote as verb
 
     done = verb.promote(
         root,
@@ -81,7 +81,7 @@ def rollback(
     root: Path, environment: str, why: str, to: str | None, ask: bool, dry_run: bool, target: str | None, as_json: bool
 ) -> None:
     """Move ENVIRONMENT back to a release that ran there, or to nothing (--to none), and quarantine what it ran."""
-    from release import rollback as verb
+    from release.verbs import rollback as verb
 
     done = verb.rollback(root, environment, verb.Options(why=why, to=to, ask=ask, dry_run=dry_run, target=target))
     click.echo(to_json(done.model_dump(mode="json")) if as_json else tables.moved(done))
@@ -102,8 +102,8 @@ def approve(
     root: Path, environment: str, why: str, image: str | None, key: Path | None, target: str | None, as_json: bool
 ) -> None:
     """Sign that an image may move to ENVIRONMENT."""
-    from release import approve as verb
-    from release import keys
+    from release.evidence import keys
+    from release.verbs import approve as verb
 
     done = verb.approve(root, environment, key or root / keys.KEY, why, image, target)
     if as_json:
@@ -134,7 +134,7 @@ def quarantine(
 
     A release is signed where an environment asks for approvals, by one who may approve.
     """
-    from release import quarantine as verb
+    from release.verbs import quarantine as verb
 
     if name is not None and release is not None:
         raise click.UsageError("NAME is held back and --release lets one go: give one of them")
@@ -163,7 +163,7 @@ def quarantine(
 @refusing
 def drill(root: Path, environment: str, target: str | None, as_json: bool) -> None:
     """Roll ENVIRONMENT back and forth in a scratch clone, and print the seconds. Nothing real moves."""
-    from release import drill as verb
+    from release.verbs import drill as verb
 
     done = verb.drill(root, environment, target)
     if as_json:
@@ -184,7 +184,7 @@ def status(root: Path, as_json: bool) -> None:
 
     Ends with 19 where git contradicts itself, or an environment runs what is held back.
     """
-    from release import status as verb
+    from release.verbs import status as verb
 
     found = verb.status(root)
     click.echo(to_json(found.model_dump(mode="json")) if as_json else "\n".join(verb.lines(found)))
@@ -200,7 +200,7 @@ def status(root: Path, as_json: bool) -> None:
 @refusing
 def history(root: Path, environment: str | None, on: str | None, as_json: bool) -> None:
     """List every move: who, when, from, to, why; of ENVIRONMENT, or of all."""
-    from release import history as verb
+    from release.verbs import history as verb
 
     found = verb.history(root, environment, on)
     click.echo(to_json(found.model_dump(mode="json")) if as_json else "\n".join(verb.lines(found)))
@@ -213,7 +213,7 @@ def history(root: Path, environment: str | None, on: str | None, as_json: bool) 
 @refusing
 def reconcile(root: Path, fix: bool, as_json: bool) -> None:
     """Compare git with MLflow, tags, registries, overlays and, where it can be reached, the cluster."""
-    from release import reconcile as verb
+    from release.verbs import reconcile as verb
 
     found = verb.reconcile(root, fix)
     click.echo(to_json(found.model_dump(mode="json")) if as_json else "\n".join(verb.lines(found)))

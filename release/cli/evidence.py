@@ -38,7 +38,7 @@ def keys() -> None:
 @refusing
 def new(root: Path, name: str, roles: "tuple[Role, ...]", output: Path | None, add: bool) -> None:
     """Make a key; encrypted when LOCKSTEP_KEY_PASSWORD is set."""
-    from release import keys as verb
+    from release.verbs import keys as verb
 
     made = verb.new(root, name, roles, output)
     click.echo(f"private   {made.private}\npublic    {made.public}")
@@ -62,7 +62,7 @@ def sign(root: Path, key: Path | None, keyless: bool, as_json: bool) -> None:
 
     Prints the evidence's digest. Signing again adds nothing.
     """
-    from release import sign as verb
+    from release.verbs import sign as verb
 
     if key is not None and keyless:
         raise click.UsageError("--key and --keyless are two signers: name one")
@@ -83,7 +83,7 @@ def evidence() -> None:
 @refusing
 def show(root: Path, image: str, target: str | None, as_json: bool) -> None:
     """Walk from IMAGE (HOST/NAME@sha256:…, oci:FOLDER@sha256:…, or the digest alone) to the rows it was trained on."""
-    from release import evidence as verb
+    from release.verbs import evidence as verb
 
     walk = verb.show(root, image, target)
     click.echo(to_json(walk.model_dump(mode="json")) if as_json else "\n".join(verb.lines(walk)))

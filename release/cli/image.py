@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from release import tables
+from release.cli import tables
 from release.cli.common import refusing, to_json
 
 
@@ -35,7 +35,7 @@ def build(
     Needs no Docker. Prints the image's digest and nothing else; what it is made of is in reports/image.json. The same
     record gives the same digest on every machine.
     """
-    from release import build as verb
+    from release.verbs import build as verb
 
     if push is not None and output is not None:
         raise click.UsageError("--push and --output are two places: name one")
@@ -89,15 +89,15 @@ def verify(
 
     Writes reports/serving.json, whatever is found, and signs it. Everything that was started is ended and removed.
     """
-    from release import verify as verb
-    from release.printed import printed
-    from release.signing import verification
+    from checks.text import escape
+    from release.evidence import verification
+    from release.verbs import verify as verb
 
     if key is not None and keyless:
         raise click.UsageError("--key and --keyless are two signers: name one")
     signer, why = verification.verifier(root, key, keyless=keyless)
     if signer is None:
-        click.echo(printed(f"the report will not be signed, and `lockstep sign` will refuse it: {why}"), err=True)
+        click.echo(escape(f"the report will not be signed, and `lockstep sign` will refuse it: {why}"), err=True)
     options = verb.Options(image=image, url=url, runtime=runtime, gpus=gpus, server=server, signer=signer)
     report = verb.verify(root, options)
     click.echo(to_json(report.model_dump(mode="json")) if as_json else tables.serving(report))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from release import tables
+from release.cli import tables
 from release.cli.common import refusing, to_json
 
 
@@ -24,9 +24,10 @@ def run(root: Path, targets: tuple[str, ...], force: bool, remote: bool) -> None
     Only what changed is run; a local source that is no longer what params.yaml pins is refused first. Exits as
     `lockstep gate` does when the pipeline reaches its verdict.
     """
-    from release import gate as verb
-    from release import refusals
-    from release import run as pipeline
+    from checks.held import refusal as verdict_refusal
+    from release.record import refusals
+    from release.verbs import gate as verb
+    from release.verbs import run as pipeline
 
     with refusals.recorded(root, "run"):
         pipeline.run(root, targets, force, remote)
@@ -37,7 +38,7 @@ def run(root: Path, targets: tuple[str, ...], force: bool, remote: bool) -> None
     for what, where in _places(root):
         click.echo(f"  {what:<14}{where}")
     click.echo("\nThe record of this run is dvc.lock and reports/: commit them with the change that made them.")
-    if refusal := verb.refusal(verdict):
+    if refusal := verdict_refusal(verdict):
         raise refusal
 
 
@@ -60,11 +61,12 @@ def gate(root: Path, policy_from: str | None, explain: str | None, as_json: bool
     elif policy_from is not None:
         _judge_from(root, policy_from, as_json)
     else:
-        from release import gate as verb
+        from checks.held import refusal as verdict_refusal
+        from release.verbs import gate as verb
 
         verdict = verb.gate(root)
         click.echo(to_json(verdict.model_dump(mode="json")) if as_json else tables.verdict(verdict))
-        if refusal := verb.refusal(verdict):
+        if refusal := verdict_refusal(verdict):
             raise refusal
 
 
@@ -78,7 +80,7 @@ def calibrate(root: Path, as_json: bool) -> None:
     Evaluates the merged model again in other orders and batches, and writes reports/noise.json.
     """
     from checks import layout
-    from release import calibrate as verb
+    from release.verbs import calibrate as verb
 
     report = verb.calibrate(root)
     if as_json:
@@ -103,7 +105,7 @@ def references(root: Path, target: str | None, as_json: bool) -> None:
 
     `lockstep run` does this first. A verdict is void once git names other models.
     """
-    from release import references as verb
+    from release.record import references as verb
 
     written = verb.write(root, target)
     if as_json:
@@ -174,7 +176,7 @@ def doctor(root: Path, as_json: bool, registry: str | None, github: bool) -> Non
 
 
 def _explain(root: Path, name: str, as_json: bool) -> None:
-    from release import explain as verb
+    from release.verbs import explain as verb
 
     lines = verb.explain(root, name)._asdict()
     if as_json:
@@ -185,7 +187,7 @@ def _explain(root: Path, name: str, as_json: bool) -> None:
 
 
 def _judge_from(root: Path, ref: str, as_json: bool) -> None:
-    from release import target_policy as verb
+    from release.record import target_policy as verb
 
     judgement = verb.judge_from(root, ref)
     click.echo(to_json(judgement.model_dump(mode="json")) if as_json else tables.policy(judgement))

@@ -28,7 +28,7 @@ def record(root: Path, target: str | None, push: str | None, as_json: bool) -> N
 
     Whatever the verdict: a rejection is recorded too. Exits with 8 where there is none, with 16 when the branch moved.
     """
-    from release import land as verb
+    from release.verbs import land as verb
 
     landed = verb.land(root, push, target)
     click.echo(to_json(landed.model_dump(mode="json")) if as_json else landed.commit)
@@ -56,7 +56,7 @@ def report(
 
     Exits with 0 whatever the verdict: `lockstep gate` enforces it.
     """
-    from release import report as verb
+    from release.verbs import report as verb
 
     made = verb.report(root, verb.Options(target=target, assets=assets, links=_pairs(links), number=number))
     click.echo(to_json(made.model_dump(mode="json")) if as_json else made.text if text else made.markdown)
@@ -94,9 +94,9 @@ def comment(
 
     Reads GITHUB_TOKEN, GITHUB_REPOSITORY and GITHUB_API_URL. Exits with 0 when it is posted, whatever the verdict.
     """
-    from release import comment as verb
-    from release import commits
-    from release import report as renderer
+    from release.adapters import commits
+    from release.verbs import comment as verb
+    from release.verbs import report as renderer
 
     options = verb.Options(
         report=renderer.Options(target=target, assets=assets, links=_pairs(links), number=number),

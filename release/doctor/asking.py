@@ -10,10 +10,10 @@ from concurrent.futures import Future
 from typing import Any
 from urllib.parse import quote
 
+from checks.text import redact
+from release.adapters.github import Forbidden, GitHub
+from release.adapters.retries import Patience, Trouble
 from release.doctor.check import Check, Line
-from release.github import Forbidden, GitHub
-from release.ledger.git import printable
-from release.registry.retries import Patience, Trouble
 
 DEADLINE = 20.0  # seconds for one request, its second try included
 PATIENCE = Patience(tries=2, first=0.3, longest=1.0, on_request=2.0)
@@ -154,7 +154,7 @@ def part(answer: dict[str, Any], key: str) -> dict[str, Any]:
 
 def shown(name: str) -> str:
     """A name that GitHub gave, on one short printable line."""
-    return printable(name, _SHOWN)
+    return redact(name, _SHOWN)
 
 
 def segment(name: str) -> str:

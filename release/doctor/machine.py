@@ -18,7 +18,7 @@ from checks import layout, params_file
 from checks.errors import Refusal
 from release.doctor.check import Check
 from release.doctor.command import DEADLINE, ask
-from release.edits import kustomize
+from release.overlay import kustomize
 
 STAGES = ("fetch", "prepare", "validate", "train", "merge", "evaluate", "gate")
 NEEDS_TORCH = ("fetch", "train", "merge", "evaluate")

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from checks.errors import Refusal, RemoteRefused
+from release.adapters.github import GitHub
 from release.doctor import actions, owners, rules, settings, tree, whose
 from release.doctor.asking import DEADLINE, PATIENCE, Asker, Unseen, flag, part, seen, shown, word
 from release.doctor.check import Check, Line
-from release.github import GitHub
 
 _BRANCH = "main"  # what the workflows are written for
 _ALL = (

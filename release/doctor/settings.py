@@ -4,10 +4,10 @@ from functools import partial
 from typing import Any
 
 from checks.errors import BuildRefused
+from release.adapters.registry import reference
 from release.doctor.asking import Asker, Unseen, flag, items, part, seen, segment, shown, word
 from release.doctor.check import Check, Line
 from release.doctor.tree import Serving
-from release.oci import reference
 
 TOKEN, CREDENTIALS = "LOCKSTEP_TOKEN", "DVC_CONFIG_LOCAL"
 PUSH_TOKEN, PULL_TOKEN = "LOCKSTEP_REGISTRY_TOKEN", "LOCKSTEP_REGISTRY_PULL_TOKEN"

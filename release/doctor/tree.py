@@ -7,10 +7,10 @@ from typing import NamedTuple
 from checks import layout, params_file
 from checks.errors import EvidenceRefused, Refusal
 from checks.signers import Role
-from release import commits
+from release.adapters import commits
 from release.doctor.check import Check, Line
-from release.edits import named_server
-from release.signing import trust
+from release.evidence import trust
+from release.overlay import named_server
 
 WORKFLOWS = ("pr.yml", "release.yml", "verify.yml", "promote.yml", "scheduled.yml")
 _FOLDER = Path(".github/workflows")

@@ -7,9 +7,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from checks.errors import RemoteRefused
-from release import github
+from release.adapters import github
+from release.adapters.github import Place
 from release.doctor.command import ask
-from release.github import Place
 
 _SERVER = "https://github.com"
 _SCP = re.compile(r"^(?:[^/@]+@)?([^/:]+):(?!//)(.+)$")  # HOST:PATH, as git takes it

@@ -15,8 +15,8 @@ from typing import NamedTuple
 from checks import quarantine
 from checks.errors import EvidenceRefused
 from checks.quarantine import Entries, Entry
+from release.adapters.git import Git
 from release.ledger import message
-from release.ledger.git import Git
 from release.ledger.walk import NOTHING, REGULAR, Blob, Commit, Walk, author
 
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from checks.errors import PromotionRefused
+from release.adapters.git import Said
 from release.ledger import message, place
-from release.ledger.git import Said
 from release.ledger.place import Place, Wanted
 from release.ledger.push import outrun
 

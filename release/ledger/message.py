@@ -30,7 +30,7 @@ from typing import Literal, NamedTuple
 
 from checks.errors import PromotionRefused
 from checks.pointer import Pointer
-from release.ledger.git import printable
+from checks.text import redact
 
 NONE = "none"  # in From: nothing ran before; in To: nothing runs from now on
 _FIRST = "Lockstep-Move: "
@@ -101,7 +101,7 @@ def read_release(message: str) -> Release | None:
         signed = base64.b64decode(said[_SIGNED][0], validate=True) if said[_SIGNED] else None
     except ValueError:
         return None
-    why = printable(" ".join(paragraphs[1:-1]), _LONGEST)
+    why = redact(" ".join(paragraphs[1:-1]), _LONGEST)
     return Release(frozenset(said[_RELEASE]), said[_PARENT][0], signed, why)
 
 
@@ -111,7 +111,7 @@ def read(message: str) -> Read:
     subject = paragraphs[0] if paragraphs else ""
     at = max((i for i, part in enumerate(paragraphs) if i and part.startswith(_FIRST)), default=None)
     body = paragraphs[1:at]
-    return Read(printable(" ".join(body) or subject, _LONGEST), _trailers(paragraphs[at]) if at else {})
+    return Read(redact(" ".join(body) or subject, _LONGEST), _trailers(paragraphs[at]) if at else {})
 
 
 def differs(trailers: Mapping[str, str], environment: str, before: Pointer | None, after: Pointer | None) -> str:
@@ -120,15 +120,15 @@ def differs(trailers: Mapping[str, str], environment: str, before: Pointer | Non
     did = {"From": before.digest if before else NONE, "To": after.digest if after else NONE}
     did["Evidence"] = after.evidence if after else NONE
     if moved != environment or not number.isdecimal():
-        return f"its message is about {printable(trailers['Move'], 80)}"
+        return f"its message is about {redact(trailers['Move'], 80)}"
     for name, value in did.items():
         if trailers[name] != value:
-            return f"its message says {name.lower()} {printable(trailers[name], 80)}, the pointer says {value}"
+            return f"its message says {name.lower()} {redact(trailers[name], 80)}, the pointer says {value}"
     return ""
 
 
 def _reason(what: str, why: str) -> str:
-    reason = printable(why, _LONGEST)
+    reason = redact(why, _LONGEST)
     if not reason:
         raise PromotionRefused(f"{what} without a reason", "say why: the ledger is what people read later")
     return reason

@@ -22,8 +22,8 @@ from typing import NamedTuple
 from checks import pointer
 from checks.errors import EvidenceRefused
 from checks.pointer import Pointer
+from release.adapters.git import Git
 from release.ledger import message
-from release.ledger.git import Git
 from release.ledger.types import Kind, Move
 from release.ledger.walk import NOTHING, REGULAR, Blob, Commit, Walk, author
 

@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 
 from checks.errors import EvidenceRefused, MachineRefused, ParamsRefused, RemoteRefused
 from checks.params import Promote
-from release.ledger.git import Git, Said, printable
+from checks.text import redact
+from release.adapters.git import Git, Said
 from release.ledger.types import TagRef
 
 _LOOKS = 20  # until two agree
@@ -27,7 +28,7 @@ class Place(NamedTuple):
     @property
     def shown(self) -> str:
         """What messages call it."""
-        return f"{self.branch} of {printable(self.remote)}" if self.remote else self.branch
+        return f"{self.branch} of {redact(self.remote)}" if self.remote else self.branch
 
     @property
     def ref(self) -> str:
@@ -76,7 +77,7 @@ def find(root: Path, promote: Promote, deadline: float) -> Place:
             f"{root}: is a {form} repository", "pointers name commits by SHA-1: use such a repository"
         )
     if "\n" in prefix:  # which cat-file takes for the end of a path
-        raise EvidenceRefused(f"{printable(prefix)}: the name of a folder has a line break", "rename the folder")
+        raise EvidenceRefused(f"{redact(prefix)}: the name of a folder has a line break", "rename the folder")
     if git.run("check-ref-format", f"refs/heads/{promote.branch}").code != 0:
         raise ParamsRefused(
             f"promote.branch: {promote.branch}: is no name of a branch", "git check-ref-format has the rules"
@@ -115,13 +116,13 @@ def _remote(git: Git, branch: str) -> str | None:
     chosen = "origin" if upstream is None else upstream
     if any(names.count(f"remote.{chosen}.{kind}") > 1 for kind in ("url", "pushurl")):
         raise EvidenceRefused(
-            f"remote {printable(chosen)}: has several addresses, which no push moves at once",
-            f"leave it one: git remote set-url --delete {printable(chosen)} URL",
+            f"remote {redact(chosen)}: has several addresses, which no push moves at once",
+            f"leave it one: git remote set-url --delete {redact(chosen)} URL",
         )
     if chosen in remotes:
         return chosen
     raise EvidenceRefused(
-        f"which remote holds {branch} is not known: {', '.join(map(printable, remotes)) or 'there is none'}",
+        f"which remote holds {branch} is not known: {', '.join(map(redact, remotes)) or 'there is none'}",
         f"git branch --set-upstream-to REMOTE/{branch} {branch}",
     )
 
@@ -160,7 +161,7 @@ def still(place: Place) -> Look:
 def unreachable(place: Place, said: Said) -> RemoteRefused:
     """What a remote that cannot be asked raises."""
     todo = "see that the remote is up and that git has credentials for it"
-    return RemoteRefused(f"{place.shown}: {said.why()}", f"{todo}: git ls-remote {printable(place.remote or '.')}")
+    return RemoteRefused(f"{place.shown}: {said.why()}", f"{todo}: git ls-remote {redact(place.remote or '.')}")
 
 
 def _look(out: bytes, branch: str) -> Look:

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 
 from checks import layout, pointer
 from checks.errors import EvidenceRefused, Outrun, RemoteRefused
+from checks.text import redact
+from release.adapters.git import Said
 from release.ledger import place, trees, versions
-from release.ledger.git import Said, printable
 from release.ledger.place import Place, Wanted
 
 _TRIES = 6  # while another push holds the remote's locks
@@ -106,7 +107,7 @@ def propose(where: Place, made: str, branch: str) -> str:
         place.bring(its, now)
         same = [git.line("show", "--no-patch", "--format=%T %P", "--no-show-signature", each) for each in (now, made)]
         if same[0] != same[1]:
-            todo = f"merge or close its pull request, then: git push {printable(where.remote)} :{its.ref}"
+            todo = f"merge or close its pull request, then: git push {redact(where.remote)} :{its.ref}"
             raise RemoteRefused(f"{its.shown}: is there already, with another change", todo)
     return now
 
@@ -118,7 +119,7 @@ def _words(said: Said) -> str:
         return words
     lines = [line.split("\t") for line in said.out.decode(errors="replace").splitlines() if line.startswith("!")]
     told = [fields[-1] for fields in lines if "atomic" not in fields[-1]] or [fields[-1] for fields in lines] or [""]
-    return printable(f"{words} {told[0]}") if told[0] not in words else words
+    return redact(f"{words} {told[0]}") if told[0] not in words else words
 
 
 def outrun(where: Place, tip: str, now: str | None, environments: Sequence[str]) -> Outrun:
@@ -127,7 +128,7 @@ def outrun(where: Place, tip: str, now: str | None, environments: Sequence[str])
     if now is None:
         return Outrun(f"{where.shown}: was taken away meanwhile", todo)
     form = "--format=%an <%ae> committed %h: %s"
-    who = printable(where.git.line("log", "--max-count=1", "--no-show-signature", form, now, f"^{tip}"))
+    who = redact(where.git.line("log", "--max-count=1", "--no-show-signature", form, now, f"^{tip}"))
     runs = [_runs(where, name, tip, now) for name in environments]
     told = "; ".join([who or f"it is at {now[:12]}", *filter(None, runs)])
     return Outrun(f"{where.shown} was moved by somebody else first: {told}", todo)

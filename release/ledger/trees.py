@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from checks.errors import EvidenceRefused, PromotionRefused
-from release.ledger.git import Git, printable
+from checks.text import redact
+from release.adapters.git import Git
 
 _LINK, _REGULAR = "120000", ("100644", "100755")
 
@@ -68,7 +69,7 @@ def changed(git: Git, tip: str, changes: Mapping[str, bytes | None]) -> str:
     for path, data in changes.items():
         parts = tuple(path.split("/"))
         if any(part in ("", ".", "..") or part.lower() == ".git" or "\0" in part for part in parts):
-            raise PromotionRefused(f"{printable(path)}: is no path in a repository", "name a file below the root")
+            raise PromotionRefused(f"{redact(path)}: is no path in a repository", "name a file below the root")
         blobs[parts] = None if data is None else git.line("hash-object", "-w", "--stdin", given=data)
     return _tree(git, git.line("rev-parse", f"{tip}^{{tree}}"), blobs, "") or git.line("mktree", given=b"")
 
@@ -81,11 +82,11 @@ def _tree(git: Git, base: str | None, blobs: Mapping[tuple[str, ...], str | None
         old, path = entries.get(name), at + name
         if () in below:
             if len(below) > 1 or (old and old.mode not in _REGULAR):
-                raise PromotionRefused(f"{printable(path)}: is not a regular file", "put one there, and commit that")
+                raise PromotionRefused(f"{redact(path)}: is not a regular file", "put one there, and commit that")
             made, mode, kind = below[()], old.mode if old else "100644", "blob"
         else:
             if old and old.kind != "tree":
-                raise PromotionRefused(f"{printable(path)}: is not a folder", "put one there, and commit that")
+                raise PromotionRefused(f"{redact(path)}: is not a folder", "put one there, and commit that")
             made, mode, kind = _tree(git, old.name if old else None, below, f"{path}/"), "040000", "tree"
         if made:
             entries[name] = _Entry(mode, kind, made)
@@ -101,7 +102,7 @@ def _find(git: Git, commit: str, path: str) -> _Entry | None:
     """The entry at ``path``; None when there is none. Raises EvidenceRefused when a folder on the way is a link."""
     parts = Path(path).parts
     if not parts or path.startswith("/") or ".." in parts:
-        raise EvidenceRefused(f"{printable(path)}: is no path in a repository", "name a file below the root")
+        raise EvidenceRefused(f"{redact(path)}: is no path in a repository", "name a file below the root")
     ways = ["/".join(parts[: count + 1]) for count in range(len(parts))]
     # cat-file resolves no links: a link on the way is a blob, and what lies behind it is missing.
     asked = "".join(f"{commit}:{way}\n" for way in ways[:-1]).encode(errors="surrogateescape")
@@ -126,5 +127,5 @@ def _list(git: Git, tree: str, *args: str) -> dict[str, _Entry]:
 
 
 def _irregular(path: str, commit: str) -> EvidenceRefused:
-    what = f"{printable(path)} at {commit[:12]}: is a link, or otherwise not what belongs there"
+    what = f"{redact(path)} at {commit[:12]}: is a link, or otherwise not what belongs there"
     return EvidenceRefused(what, "replace it with what it points at, and commit that")

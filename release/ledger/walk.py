@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from checks.errors import EvidenceRefused
-from release.ledger.git import Git, printable
+from checks.text import redact
+from release.adapters.git import Git
 
 ABSENT = "0" * 40
 REGULAR = ("100644", "100755")
@@ -56,7 +57,7 @@ def walk(git: Git, tip: str, paths: Iterable[str]) -> Walk:
 def author(head: bytes) -> str:
     """Who wrote a commit, by the head of its object: a name and an address, which whoever may push can write."""
     found = _PERSON.search(head)
-    return printable(found[1].decode(errors="replace") if found else "", 200)
+    return redact(found[1].decode(errors="replace") if found else "", 200)
 
 
 def _commits(git: Git, tip: str, paths: tuple[str, ...]) -> dict[str, Commit]:

@@ -12,8 +12,9 @@ nothing by itself.
 from collections.abc import Sequence
 
 from checks.errors import PromotionRefused
+from checks.text import redact
+from release.adapters.git import Git
 from release.ledger import here, push, trees
-from release.ledger.git import Git, printable
 from release.ledger.place import Place, Wanted
 from release.ledger.types import Change, Tag
 
@@ -67,7 +68,7 @@ def _made(git: Git, tip: str, change: Change, prefix: str) -> str:
     tree = trees.changed(git, tip, {prefix + path.as_posix(): data for path, data in change.files.items()})
     if tree == git.line("rev-parse", f"{tip}^{{tree}}"):
         return tip
-    env = {"GIT_AUTHOR_NAME": printable(author.name), "GIT_AUTHOR_EMAIL": printable(author.email)} if author else {}
+    env = {"GIT_AUTHOR_NAME": redact(author.name), "GIT_AUTHOR_EMAIL": redact(author.email)} if author else {}
     sign = ["-S"] if git.config("commit.gpgSign", kind="bool") == "true" else []
     said = git.run("commit-tree", *sign, "-p", tip, "-F", "-", tree, given=change.message.encode(), env=env)
     if said.code != 0:
@@ -79,6 +80,6 @@ def _made(git: Git, tip: str, change: Change, prefix: str) -> str:
 def _tag(git: Git, tag: Tag, made: str, ident: str) -> str:
     """An annotated tag as an object, which no ref of this clone names."""
     if git.run("check-ref-format", f"refs/tags/{tag.name}").code != 0:
-        raise PromotionRefused(f"{printable(tag.name)}: is no name of a tag", "git check-ref-format has the rules")
+        raise PromotionRefused(f"{redact(tag.name)}: is no name of a tag", "git check-ref-format has the rules")
     head = f"object {tag.commit or made}\ntype commit\ntag {tag.name}\ntagger {ident}\n\n"
     return git.line("mktag", given=f"{head}{tag.message.rstrip()}\n".encode(errors="surrogateescape"))

@@ -9,10 +9,10 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from release import deployed
-from release.ledger.git import printable
+from checks.text import redact
 from release.mirrors.desired import Desired
 from release.mirrors.types import Finding, Silent
+from release.overlay import deployed
 
 DEADLINE = 15.0  # seconds for one answer
 # What may run in the server's place, and what leads to it. Whatever is made of something comes before that: of what is
@@ -43,7 +43,7 @@ def current() -> Cluster | str:
 
 def check(cluster: Cluster, desired: Desired) -> list[Finding]:
     """How the objects of one environment differ from what its commit says."""
-    name, shown = desired.environment, f"cluster {printable(cluster.context, 60)}"
+    name, shown = desired.environment, f"cluster {redact(cluster.context, 60)}"
     if desired.files is None:
         return []  # what it should be is not known: that is a finding about git already
     try:
@@ -58,7 +58,7 @@ def check(cluster: Cluster, desired: Desired) -> list[Finding]:
         )]  # fmt: skip
     todo = "see what Argo CD or Flux says of it, and who changed it"
     return [
-        Finding(where="cluster", what=name, git=_says(desired), mirror=printable(gap), severity="drift", todo=todo)
+        Finding(where="cluster", what=name, git=_says(desired), mirror=redact(gap), severity="drift", todo=todo)
         for gap in gaps
     ]
 
@@ -95,7 +95,7 @@ def _asked(command: Sequence[str]) -> str:
         raise Silent(f"kubectl: {error.strerror}") from None
     if done.returncode != 0:
         said = done.stderr.decode(errors="replace").strip() or f"ended with {done.returncode}"
-        raise Silent(printable(said, 300))
+        raise Silent(redact(said, 300))
     return done.stdout.decode(errors="replace")
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple, Protocol
 
 from checks.rows import Record
-from release.ledger.git import printable
+from checks.text import redact
 from release.mirrors.types import Finding
 
 PREFIX = "lockstep."
@@ -143,15 +143,15 @@ def _versions(model: Model, wanted: Wanted) -> Iterator[Finding]:
         elif wrong := _wrong(held, release):
             git = ", ".join(f"{key} {release.tags[key]}" for key in wrong)
             there = ", ".join(
-                f"{key} {printable(held.tags[key], _LISTED)}" if key in held.tags else f"no {key}" for key in wrong
+                f"{key} {redact(held.tags[key], _LISTED)}" if key in held.tags else f"no {key}" for key in wrong
             )
             yield _drift(f"tags of {_called(held)}, which is {release.version}", git, there, "set them")
 
 
 def _claims(model: Model, wanted: Wanted) -> Iterator[Finding]:
     for held in _claiming(model, wanted):
-        said = printable(held.tags[VERSION], _SHOWN) if VERSION in held.tags else "a release"
-        there = f"says that it is {said}, of {printable(held.source, _LISTED)}"
+        said = redact(held.tags[VERSION], _SHOWN) if VERSION in held.tags else "a release"
+        there = f"says that it is {said}, of {redact(held.source, _LISTED)}"
         yield _drift(_called(held), "nothing was released from this source and run", there, "take its tags away")
 
 
@@ -162,9 +162,9 @@ def _aliases(model: Model, wanted: Wanted) -> Iterator[Finding]:
             continue
         number = model.aliases.get(alias)
         held = next((each for each in model.versions if each.number == number), None)
-        there = "is not set" if number is None else f"MLflow's version {printable(number, 20)}"
+        there = "is not set" if number is None else f"MLflow's version {redact(number, 20)}"
         if held is not None:
-            there += f", of {printable(held.source, _LISTED)}"
+            there += f", of {redact(held.source, _LISTED)}"
         fix = "take it away" if source is None else "set it"
         yield _drift(f"alias {alias}", "nothing runs there" if source is None else versions[source], there, fix)
 
@@ -207,7 +207,7 @@ def _wrong(held: Held, release: Release) -> list[str]:
 
 
 def _called(held: Held) -> str:
-    return f"MLflow's version {printable(held.number, 20)}"
+    return f"MLflow's version {redact(held.number, 20)}"
 
 
 def _drift(what: str, git: str, mirror: str, fix: str) -> Finding:

@@ -13,11 +13,12 @@ from checks import layout, pointer
 from checks.errors import EvidenceRefused, MachineRefused, Refusal
 from checks.params import Serve
 from checks.pointer import Pointer
-from release import edits, overlays, runtimes, sections_at
-from release.ledger import Ledger
-from release.mirrors import past
-from release.mirrors.past import Envelope
+from release import runtimes
+from release.ledger import Ledger, past
+from release.ledger.past import Envelope
 from release.mirrors.types import Finding
+from release.overlay import edits, overlays
+from release.record import sections_at
 
 _AGAIN = "restore it from git's history, or promote again"
 _NAMESPACE = re.compile(

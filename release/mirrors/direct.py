@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from release.ledger.git import printable
+from checks.text import redact
 from release.mirrors.compare import Held, Model, order
 from release.mirrors.types import Silent
 
@@ -123,12 +123,12 @@ def _saying(uri: str) -> Iterator[None]:
         raise
     except ImportError as error:
         todo = "pip install 'lockstep[pipeline]'"
-        raise Silent(f"needs MLflow, which is not installed here ({todo}): {printable(str(error), 100)}") from None
+        raise Silent(f"needs MLflow, which is not installed here ({todo}): {redact(str(error), 100)}") from None
     except Exception as error:
         if not isinstance(error, OSError) and type(error).__module__.split(".")[0] not in ("mlflow", "sqlalchemy"):
             raise
         first = next(iter(str(error).replace(uri, "the store").strip().splitlines()), type(error).__name__)
-        raise Silent(printable(first, 300)) from None
+        raise Silent(redact(first, 300)) from None
 
 
 def _file(uri: str) -> Path | None:

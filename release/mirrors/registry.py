@@ -14,14 +14,15 @@ from checks import digest
 from checks.errors import BuildRefused, EvidenceRefused, Refusal, RegistryRefused
 from checks.pointer import Pointer
 from checks.statement import ENVELOPE
-from release.mirrors.past import Envelope
+from release.adapters.registry import documents, reference
+from release.adapters.registry.documents import Manifest
+from release.adapters.registry.reference import Reference
+from release.adapters.registry.types import Store
+from release.evidence import attach, dsse, released, sigstore
+from release.image import stores
+from release.image.layout import Layout
+from release.ledger.past import Envelope
 from release.mirrors.types import Finding, Silent
-from release.oci import documents, reference, stores
-from release.oci.documents import Manifest
-from release.oci.layout import Layout
-from release.oci.reference import Reference
-from release.oci.types import Store
-from release.signing import attach, dsse, released, sigstore
 
 DEADLINE = 30.0  # seconds for the answers about one image
 _NOTHING = digest.of_bytes(b"a blob that no image has")

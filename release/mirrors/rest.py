@@ -11,8 +11,8 @@ from urllib.parse import unquote, urlsplit
 
 import requests
 
-from release import http
-from release.ledger.git import printable
+from checks.text import redact
+from release.adapters import http
 from release.mirrors.compare import Held, Model, order
 from release.mirrors.types import Silent
 
@@ -107,7 +107,7 @@ class Server:
         said = answer if isinstance(answer, dict) else {}
         if absent and status == 404 and said.get("error_code") == _ABSENT:
             return None
-        raise Silent(printable(f"{path}: {status} {said.get('message') or response.reason or ''}", 300))
+        raise Silent(redact(f"{path}: {status} {said.get('message') or response.reason or ''}", 300))
 
 
 def _login(name: str, password: str) -> "requests.auth.AuthBase | None":
@@ -131,7 +131,7 @@ def _words(error: Exception) -> str:
     if isinstance(error, requests.Timeout):
         return http.late(error, _TIMES)
     words = next((link.strerror for link in seen if isinstance(link, OSError) and link.strerror), None)
-    return printable(words or f"cannot be asked: {type(error).__name__}", 200)
+    return redact(words or f"cannot be asked: {type(error).__name__}", 200)
 
 
 def _object(value: Mapping[str, Any], key: str) -> dict[str, Any]:

@@ -12,12 +12,11 @@ from checks.errors import EvidenceRefused, MachineRefused
 from checks.params import Promote
 from checks.signers import Signers
 from checks.statement import Release
+from release.evidence import served, trust
 from release.ledger import Ledger
 from release.mirrors import desired
 from release.mirrors.desired import Desired
 from release.mirrors.types import Finding
-from release.promotion import served
-from release.signing import trust
 
 
 class Verified(NamedTuple):

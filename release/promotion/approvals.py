@@ -16,10 +16,10 @@ from typing import NamedTuple
 from checks import layout
 from checks.errors import EvidenceRefused
 from checks.params import Environment
+from release.evidence import statement, trust
 from release.promotion.asked import Answer
 from release.promotion.environment import Present, folder
 from release.promotion.site import Site
-from release.signing import statement, trust
 
 
 class Said(NamedTuple):

@@ -6,17 +6,18 @@ from checks.errors import EvidenceRefused
 from checks.params import Environment
 from checks.pointer import Pointer
 from checks.statement import Release
+from release.adapters.registry.reference import Reference
+from release.adapters.registry.types import Store
+from release.evidence import released, weights
+from release.evidence import served as served_as
+from release.evidence.released import Released, Search
 from release.ledger import Change
-from release.oci.reference import Reference
-from release.oci.types import Store
 from release.promotion import approvals, change, contents, environment, gaps, image, record, served, site
 from release.promotion.asked import Answer, Asked, Check
 from release.promotion.environment import Present
 from release.promotion.image import There
 from release.promotion.record import Recorded
 from release.promotion.site import Site
-from release.signing import released, weights
-from release.signing.released import Released, Search
 
 _NO_IMAGE, _NO_EVIDENCE, _NO_RECORD = "there is no image to ask", "no statement holds", "the record does not hold"
 
@@ -172,7 +173,7 @@ def _of_the_move(
             answer.skip(_NO_RECORD)
         else:
             after = change.point(where, str(move.image), found, move.version, move.bump)
-            how = served.how(found.statement.predicate, move.environment, present.files)
+            how = served_as.how(found.statement.predicate, move.environment, present.files)
             after = after.model_copy(update={"verified": how})
             why = move.why or site.subject(where.root, found.statement.predicate.commit)
             made = change.move(where, move.environment, "promote", present, after, found, why)

@@ -11,14 +11,14 @@ from checks import files, layout, pointer, quarantine
 from checks.errors import PromotionRefused
 from checks.pointer import Pointer
 from checks.quarantine import Entries
-from release import overlays
+from checks.text import escape
+from release.evidence.released import Released
 from release.ledger import Change, compose, next_version, tags_for
 from release.ledger import untagged as untagged_of
-from release.printed import printed
+from release.overlay import overlays
 from release.promotion import approvals
 from release.promotion.environment import Present, folder, rendered
 from release.promotion.site import Site
-from release.signing.released import Released
 
 
 def point(site: Site, image: str, released: Released, version: str | None, part: Literal["major", "minor"]) -> Pointer:
@@ -122,4 +122,4 @@ def diff(before: Mapping[Path, bytes], after: Mapping[Path, bytes | None]) -> st
             continue
         was, now = ((side or b"").decode(errors="replace").splitlines() for side in (old, data))
         lines += difflib.unified_diff(was, now, f"a/{path}", f"b/{path}", lineterm="", n=1)
-    return "".join(f"{printed(line)}\n" for line in lines)
+    return "".join(f"{escape(line)}\n" for line in lines)

@@ -14,9 +14,9 @@ from tqdm import tqdm
 from checks import digest, layout
 from checks.serving import Layer
 from checks.statement import Release
-from release.oci import tar, weights
-from release.oci.types import Store
-from release.oci.weights import Layer as Planned
+from release.adapters.registry.types import Store
+from release.image import tar, weights
+from release.image.weights import Layer as Planned
 from release.promotion.asked import Answer
 from release.promotion.record import Recorded
 

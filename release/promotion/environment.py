@@ -9,10 +9,12 @@ from checks.errors import MachineRefused
 from checks.pointer import Pointer
 from checks.serving import ImageReport
 from checks.statement import Statement
-from release import edits, overlays, runtimes, sections_at
-from release.mirrors import past
+from release import runtimes
+from release.ledger import past
+from release.overlay import edits, overlays
 from release.promotion.asked import Answer
 from release.promotion.site import Site
+from release.record import sections_at
 
 
 class Present(NamedTuple):

@@ -27,7 +27,7 @@ def here(root: Path, ledger: Ledger, tip: str, promote: Promote) -> Held:
 
     For verbs that look and decide nothing.
     """
-    from release.signing import trust
+    from release.evidence import trust
 
     signers: Signers = ()
     if asking(promote):
@@ -50,7 +50,7 @@ def counts(promote: Promote, signers: Signers) -> Counts:
             return ""
         if release.signed is None:
             return f"nobody signed it, and {name} asks for approvals"
-        from release.signing import statement, trust
+        from release.evidence import statement, trust
 
         where = f"the release in commit {release.commit[:12]}"
         try:

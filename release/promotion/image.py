@@ -16,19 +16,21 @@ from checks import digest
 from checks.errors import BuildRefused, EvidenceRefused, RegistryRefused
 from checks.serving import ImageReport
 from checks.statement import Release
-from release import commits, runtimes
-from release.oci import base as bases
-from release.oci import documents, reference, stores, weights
-from release.oci import image as images
-from release.oci.base import Base
-from release.oci.documents import Manifest
-from release.oci.image import About, Added
-from release.oci.reference import Reference
-from release.oci.types import Store
+from release import runtimes
+from release.adapters import commits
+from release.adapters.registry import documents, reference
+from release.adapters.registry.client import Repository
+from release.adapters.registry.documents import Manifest
+from release.adapters.registry.reference import Reference
+from release.adapters.registry.types import Store
+from release.adapters.retries import Patience
+from release.image import base as bases
+from release.image import image as images
+from release.image import stores, weights
+from release.image.base import Base
+from release.image.image import About, Added
 from release.promotion.asked import Answer
 from release.promotion.record import Recorded
-from release.registry.client import Repository
-from release.registry.retries import Patience
 
 _THREADS = 8  # a registry is asked for that many blobs at once
 _HASTY = Patience(tries=2, in_all=2, first=0.2, longest=0.5, on_request=1)  # with a base that the statement names too

@@ -10,11 +10,11 @@ from urllib.parse import quote, urlsplit
 
 from checks.errors import RemoteRefused
 from checks.pointer import Pointer
-from release import github
+from release.adapters import github
+from release.adapters.git import Git
+from release.adapters.retries import Trouble
 from release.ledger import DEADLINE, Change
-from release.ledger.git import Git
 from release.promotion.site import Site
-from release.registry.retries import Trouble
 
 _SERVER = "https://github.com"
 _SCP = re.compile(r"^(?:[^/@]+@)?([^/:]+):(?!//)(.+)$")  # HOST:PATH, as git takes it

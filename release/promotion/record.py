@@ -12,16 +12,18 @@ from checks import policy as policies
 from checks.digest import FileDigest
 from checks.errors import EvidenceRefused
 from checks.evidence import ParityReport
+from checks.held import refusal as verdict_refusal
 from checks.params import Params
 from checks.policy import Change
 from checks.statement import Release
 from checks.verdict import Verdict
-from release import commits, gate, pipeline_lock, record, target_policy
+from release.adapters import commits
+from release.adapters.git import Git
+from release.evidence import weights
 from release.ledger import DEADLINE
-from release.ledger.git import Git
 from release.promotion.asked import Answer
 from release.promotion.site import Site
-from release.signing import weights
+from release.record import lock_check, pipeline_lock, target_policy
 
 # Not in the image: reports name it, and the verdict holds those. The weights are asked apart.
 TRUSTED = (layout.BASE, layout.ADAPTER, layout.RAW, layout.MERGED)
@@ -62,7 +64,7 @@ def find(site: Site, release: Release) -> Recorded:
     _is_whole(found, commit, params_file.plain(text))
     _has_its_code(site, commit, found[layout.LOCK] or b"")
     verdict = _read(found, layout.VERDICT, commit, Verdict)
-    if refused := gate.refusal(verdict):
+    if refused := verdict_refusal(verdict):
         raise refused
     parity = _read(found, layout.PARITY_REPORT, commit, ParityReport)
     described = {name: FileDigest(file.sha256, file.size) for name, file in parity.files.items()}
@@ -78,7 +80,7 @@ def _is_whole(found: Mapping[Path, bytes | None], commit: str, said: Mapping[str
         pipeline_lock.stages(found[path] or b"", f"{path} {at}") for path in (layout.PIPELINE, layout.LOCK)
     )
     names = dict.fromkeys(pipeline_lock.READS, ())  # an earlier version may have read less of params.yaml
-    problems = [*pipeline_lock.incomplete(pipeline, lock, names), *record.otherwise(said, lock)]
+    problems = [*pipeline_lock.incomplete(pipeline, lock, names), *lock_check.otherwise(said, lock)]
     if problems:
         todo = "run `lockstep run`, commit that record, and release it"
         raise EvidenceRefused(f"{problems[0]} ({at})", todo, tuple(f"{line} ({at})" for line in problems[1:]))
@@ -86,7 +88,7 @@ def _is_whole(found: Mapping[Path, bytes | None], commit: str, said: Mapping[str
 
 def _has_its_code(site: Site, commit: str, lock: bytes) -> None:
     """The commit must hold every module that the stages ran, as they ran it: else nobody could have reviewed it."""
-    ran = record.modules(lock)
+    ran = lock_check.modules(lock)
     held = Git(site.root, DEADLINE).named([f"{commit}:./{path.as_posix()}" for path in ran])
     lost = [
         f"{path} at {commit[:12]}: is not the module that {layout.LOCK} there names"

@@ -15,10 +15,12 @@ from checks.errors import EvidenceRefused, PromotionRefused
 from checks.params import Environment, Promote, Serve
 from checks.pointer import Pointer
 from checks.signers import Signers
-from release import commits, sections_at
+from checks.text import redact
+from release.adapters import commits
+from release.adapters.git import Git
+from release.evidence import trust
 from release.ledger import DEADLINE, Change, Ledger, Move, Tag, missing, naming
-from release.ledger.git import Git, printable
-from release.signing import trust
+from release.record import sections_at
 
 _REFS = "--format=%(refname) %(symref)"
 
@@ -108,13 +110,13 @@ def whoami(root: Path) -> str:
         raise PromotionRefused(
             "git does not know who commits", 'git config user.name "NAME" && git config user.email ADDRESS'
         )
-    return printable(said.out.decode(errors="replace").rpartition(">")[0] + ">", 200)
+    return redact(said.out.decode(errors="replace").rpartition(">")[0] + ">", 200)
 
 
 def subject(root: Path, commit: str) -> str:
     """The first line of a commit's message."""
     git = Git(root, DEADLINE)
-    return printable(git.line("show", "--no-patch", "--no-show-signature", "--format=%s", commit), 200)
+    return redact(git.line("show", "--no-patch", "--no-show-signature", "--format=%s", commit), 200)
 
 
 def _branch(root: Path, name: str) -> str:
@@ -134,7 +136,7 @@ def _branch(root: Path, name: str) -> str:
             found = max((one for one in remotes if short.startswith(f"{one}/")), key=len, default="")
             if found:
                 return short.removeprefix(f"{found}/")
-    raise EvidenceRefused(f"{printable(name, 100)}: is no branch", "name the target branch, such as main")
+    raise EvidenceRefused(f"{redact(name, 100)}: is no branch", "name the target branch, such as main")
 
 
 def _rules(root: Path, commit: str, branch: str) -> _Rules:

@@ -4,8 +4,8 @@ from checks import files, layout
 from checks.errors import EvidenceRefused, PromotionRefused
 from checks.params import Environment
 from checks.serving import ImageReport
-from release.oci import reference
-from release.oci.reference import Reference
+from release.adapters.registry import reference
+from release.adapters.registry.reference import Reference
 from release.promotion.site import Site
 
 

@@ -235,7 +235,7 @@ def _run(
 
 
 def _started(runtime: Runtime, mounted: Mounted) -> dict[str, Any]:
-    """How a cluster starts a server on weights that are mounted (release/overlays.py), in the engine's words."""
+    """How a cluster starts a server on weights that are mounted (release/overlay), in the engine's words."""
     filled = mounted.filled
     return {
         "volumes": {str(mounted.folder.resolve()): {"bind": mounted.path, "mode": "ro"}},

@@ -6,10 +6,11 @@ from typing import NamedTuple
 
 from checks import digest, files, layout
 from checks.errors import EvidenceRefused
+from checks.held import refusal as verdict_refusal
 from checks.params import Params
 from checks.rows import Prediction, Row
 from checks.serving import ImageReport, ProbeReport
-from release import gate
+from release.record.held import hold
 
 # The server has the weights, and how they were made is in the reports. What a process serves from here is hashed.
 _ELSEWHERE = (layout.BASE, layout.RAW, layout.ADAPTER, layout.MERGED)
@@ -36,11 +37,11 @@ class Expected(NamedTuple):
 def expected(root: Path, image: bool) -> Expected:
     """Read the evidence in ``root``; ``image``: there must be one.
 
-    Raises as ``gate.hold`` does, the verdict's own refusal when it is not ``pass``, and EvidenceRefused when probes
+    Raises as ``held.hold`` does, the verdict's own refusal when it is not ``pass``, and EvidenceRefused when probes
     or image are missing, or about another model.
     """
-    held = gate.hold(root, trusting=_ELSEWHERE)
-    if refusal := gate.refusal(held.verdict):
+    held = hold(root, trusting=_ELSEWHERE)
+    if refusal := verdict_refusal(held.verdict):
         raise refusal
     judged, verdict = held.verdict.judged, digest.of_file(root / layout.VERDICT).sha256
     model = held.verdict.model

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from checks.errors import EvidenceRefused, ServingRefused
-from release.oci import documents
-from release.oci.documents import Manifest
-from release.oci.types import Descriptor, Document, Store
+from release.adapters.registry import documents
+from release.adapters.registry.documents import Manifest
+from release.adapters.registry.types import Descriptor, Document, Store
 from release.serving import containers
 from release.serving.progress import Progress
 

@@ -9,10 +9,10 @@ from checks import digest, layout
 from checks.digest import FileDigest
 from checks.errors import EvidenceRefused, MachineRefused, RegistryRefused
 from checks.serving import ImageReport, Layer
-from release.oci import documents
-from release.oci import weights as oci
-from release.oci.documents import Manifest
-from release.oci.types import Store
+from release.adapters.registry import documents
+from release.adapters.registry.documents import Manifest
+from release.adapters.registry.types import Store
+from release.image import weights as oci
 from release.serving.progress import Progress
 
 _BLOCK = 1 << 20

@@ -1,0 +1,27 @@
+"""A verdict with what it judged, and the refusal that a verdict other than a pass becomes."""
+
+from typing import NamedTuple
+
+from checks import layout
+from checks.chain import Evidence
+from checks.errors import Refusal, VerdictFailed, VerdictInconclusive
+from checks.params import Params
+from checks.verdict import Verdict
+
+
+class HeldVerdict(NamedTuple):
+    """A verdict that holds, with the parameters and the evidence that it was held to."""
+
+    params: Params
+    evidence: Evidence
+    verdict: Verdict
+
+
+def refusal(verdict: Verdict) -> Refusal | None:
+    """What a verdict other than ``pass`` raises; None for ``pass``."""
+    if verdict.status == "pass":
+        return None
+    undone = [f.gate for f in verdict.findings if f.status == verdict.status]
+    kind = VerdictFailed if verdict.status == "fail" else VerdictInconclusive
+    what = f"verdict {verdict.status}: {', '.join(undone) or 'no gate was asked'}"
+    return kind(what, f"read the reasons in {layout.VERDICT}, change params.yaml or the data, and run `dvc repro`")

@@ -1,5 +1,0 @@
-"""``python -m release``: the command, where the console script is not on the path."""
-
-from release.cli import main
-
-main(prog_name="lockstep")

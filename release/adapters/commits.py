@@ -1,0 +1,228 @@
+"""Reading git: which commit a name means, what a file was there. Reads objects only, changes nothing.
+
+Names are resolved to full hashes first and every later question is about hashes, so that no branch or file
+name is taken for an option, and none moves between two questions.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from checks.errors import EvidenceRefused
+from checks.text import redact
+from release.adapters import git
+from release.adapters.git import Git
+
+# Where releases are made, the first that exists: what pull requests are held against.
+_TARGETS = (
+    "refs/remotes/origin/HEAD",
+    "refs/remotes/origin/main",
+    "refs/remotes/origin/master",
+    "refs/heads/main",
+    "refs/heads/master",
+)
+_HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_SHORT = re.compile(r"[0-9a-f]{4,63}")
+_STEPS = re.compile(r"(.*?)((?:[~^]\d*)*)", re.DOTALL)  # main~2^
+
+
+class _Ref(NamedTuple):
+    """A ref and the object that it leads to. ``link`` is the ref that it stands for; empty when it stands for none."""
+
+    name: str
+    object: str
+    kind: str
+    link: str
+
+
+def has_repository(root: Path) -> bool:
+    """Whether ``root`` lies in a git work tree."""
+    return git.has_repository(root)
+
+
+def resolve(root: Path, name: str) -> str | None:
+    """The full hash of the commit that ``name`` means; None when there is none, as HEAD before the first commit.
+
+    The first that there is: the commit of this hash; HEAD; the ref of this whole name; a branch of a remote; a branch
+    here; the commit whose hash begins so; a tag. git itself would take a tag first, and tags called refs/… as well,
+    which are easier to push than branches. Parents may follow, such as ~2. Raises EvidenceRefused for a tag that is
+    called like a branch or a hash: it is to be named in full.
+    """
+    found = _STEPS.fullmatch(name)
+    assert found is not None  # all of it may be the name
+    commit = _named(root, found[1])
+    return _peeled(root, commit + found[2]) if commit and found[2] else commit
+
+
+def _named(root: Path, name: str) -> str | None:
+    if _HASH.fullmatch(name):
+        return _begun(root, name)
+    if name == "HEAD":
+        branch = _git(root).found("symbolic-ref", "--quiet", name)
+        return _named(root, branch) if branch else _peeled(root, name)
+    if name.startswith("refs/"):
+        return _commit(root, _refs(root, name).get(name))
+    tag, branches = f"refs/tags/{name}", (f"refs/remotes/{name}", f"refs/heads/{name}", f"refs/{name}")
+    refs = _refs(root, *branches, tag, f"refs/remotes/*/{name}")
+    for each in branches:
+        if each in refs:
+            return _commit(root, refs[each])
+    if tag not in refs:
+        return _begun(root, name) if _SHORT.fullmatch(name) else None
+    if _mistakable(root, name, refs):
+        raise EvidenceRefused(
+            f"tag {redact(name)}: may be taken for a branch or a commit",
+            f"name that one as it is called here (origin/…), or the tag in full: {redact(tag)}",
+        )
+    return _commit(root, refs[tag])
+
+
+def _mistakable(root: Path, tag: str, others: Iterable[str]) -> bool:
+    """Whether who names this tag may mean a branch, which is perhaps not fetched, or a hash that is cut short."""
+    return (
+        any(usual.endswith(f"/{tag}") for usual in _TARGETS)
+        or any(other.startswith("refs/remotes/") and other.split("/", 3)[3:] == [tag] for other in others)
+        or any(tag.startswith(f"{remote}/") for remote in _remotes(root))
+        or (_SHORT.fullmatch(tag) is not None and bool(_read(root, "rev-parse", f"--disambiguate={tag}")))
+    )
+
+
+def _refs(root: Path, *patterns: str) -> dict[str, _Ref]:
+    """The refs of these whole names, as git has them: it guesses at none."""
+    form = "--format=%(refname) %(objectname) %(objecttype) %(symref)"
+    lines = _git(root).line("for-each-ref", form, *patterns).split("\n")  # a name may hold what else ends a line
+    return {ref.name: ref for ref in (_Ref(*line.split(" ")) for line in lines if line)}
+
+
+def _commit(root: Path, ref: _Ref | None) -> str | None:
+    if ref is None or ref.kind == "commit":
+        return ref and ref.object
+    return _peeled(root, ref.object)
+
+
+def _begun(root: Path, name: str) -> str | None:
+    """The commit whose hash begins with ``name``, or is it: no ref that is called so."""
+    found = _peeled(root, name)
+    return found if found and found.startswith(name) else None
+
+
+def _peeled(root: Path, name: str) -> str | None:
+    return _git(root).found("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
+
+
+def target(root: Path, name: str | None = None) -> tuple[str, str | None]:
+    """The target branch's name and commit: ``name``, else origin's default branch, else a local main, else HEAD.
+
+    The commit is None before the first one. Raises EvidenceRefused when git knows no ``name``, or a remote and none
+    of its usual branches.
+    """
+    if name is not None:
+        if (commit := resolve(root, name)) is None:
+            raise EvidenceRefused(f"{name}: git knows no such commit here", "fetch the target branch, or name another")
+        return name, commit
+    refs = _refs(root, *_TARGETS)
+    for candidate in _TARGETS:
+        ref = refs.get(candidate)
+        # A branch that somebody called HEAD is fetched to the name of the default branch's pointer, and is none.
+        if ref is None or (candidate.endswith("/HEAD") and not ref.link):
+            continue
+        if commit := _commit(root, ref):
+            return candidate.removeprefix("refs/remotes/").removeprefix("refs/heads/"), commit
+    head = resolve(root, "HEAD")
+    if head and (remotes := _remotes(root)):
+        # A branch that is held against itself would choose its own champion.
+        raise EvidenceRefused(
+            f"no branch of {remotes[0]} is known as the one that releases are made on",
+            f"git fetch {remotes[0]}, then git remote set-head {remotes[0]} --auto; or name it",
+        )
+    return "HEAD", head
+
+
+def _remotes(root: Path) -> list[str]:
+    return _git(root).line("remote").split()
+
+
+def prefix(root: Path) -> Path:
+    """Where ``root`` lies in its repository: of a past commit, DVC takes paths from there."""
+    return Path(_git(root).line("rev-parse", "--show-prefix"))
+
+
+def is_shallow(root: Path) -> bool:
+    """Whether the clone lacks history: a merge base may then be another, or none."""
+    return _read(root, "rev-parse", "--is-shallow-repository") == b"true\n"
+
+
+def merge_base(root: Path, one: str, two: str) -> str | None:
+    """The commit where the histories of two commits part; None when they share none."""
+    return _git(root).found("merge-base", one, two)
+
+
+def is_ancestor(root: Path, old: str, new: str) -> bool:
+    """Whether ``old`` is ``new`` or in its history; False when git lacks it."""
+    known = resolve(root, old)
+    return known is not None and _git(root).says("merge-base", "--is-ancestor", known, new)
+
+
+def touching(root: Path, tip: str, path: Path) -> list[str]:
+    """The commits up to ``tip``, the latest first, that changed ``path`` on the branch itself."""
+    return _read(root, "log", "--first-parent", "--format=%H", tip, "--", path.as_posix()).decode().split()
+
+
+def last_touching(root: Path, tip: str, paths: Sequence[Path]) -> str | None:
+    """The commit in the history of ``tip`` that these files are as they are since; None when it has none of them.
+
+    A branch that was merged is followed: the commit is the same one before and after the merge.
+    """
+    names = [path.as_posix() for path in paths]
+    found = _read(root, "rev-list", "--max-count=1", tip, "--", *names)
+    return found.decode().strip() or None
+
+
+def committed_at(root: Path, commit: str) -> datetime:
+    """When a commit was made (not when its change was written), in UTC."""
+    text = _read(root, "cat-file", "commit", commit).partition(b"\n\n")[0]
+    found = re.search(rb"^committer .*> (\d{1,10}) [+-]\d{4}$", text, re.MULTILINE)
+    if found is None:
+        raise EvidenceRefused(f"commit {commit[:12]}: has no time", "make the commit again")
+    return datetime.fromtimestamp(int(found[1]), UTC)
+
+
+def uncommitted(root: Path, commit: str, paths: Sequence[Path]) -> list[Path]:
+    """Which of these files are not in ``commit`` byte for byte as they lie here.
+
+    git's index is not asked: it can be told to overlook a change.
+    """
+    listed = _read(root, "ls-tree", "-z", commit, "--", *(path.as_posix() for path in paths))
+    entries = (line.partition("\t") for line in listed.decode().split("\0") if line)
+    blobs = {name: fields.split(" ")[2] for fields, _, name in entries if not fields.startswith("120000 ")}
+    there = [path for path in paths if (root / path).is_file() and not (root / path).is_symlink()]
+    hashed = _read(root, "hash-object", "--no-filters", "--", *(path.as_posix() for path in there)).decode().split()
+    here = dict(zip(there, hashed, strict=True)) if there else {}
+    return [path for path in paths if path not in here or blobs.get(path.as_posix()) != here[path]]
+
+
+def same(root: Path, commit: str, paths: tuple[str, ...]) -> bool:
+    """Whether the tracked files below ``paths`` are in the work tree as they are in ``commit``."""
+    return _git(root).says("diff", "--quiet", "--no-ext-diff", commit, "--", *paths)
+
+
+def read(root: Path, commit: str, path: Path) -> bytes | None:
+    """The bytes of ``path``, relative to ``root``, in ``commit``; None when it holds no such file."""
+    # ls-tree tells a file that is not there from a commit that is not there; `git show` does not.
+    listed = _read(root, "ls-tree", "-z", commit, "--", path.as_posix()).decode()
+    if not listed:
+        return None
+    mode, kind, blob = listed.partition("\t")[0].split(" ")
+    if kind != "blob" or mode == "120000":
+        raise EvidenceRefused(f"{path} at {commit[:12]}: is not a regular file", "replace it with one, and commit that")
+    return _read(root, "cat-file", "blob", blob)
+
+
+def _read(root: Path, *args: str) -> bytes:
+    return _git(root).ask(*args)
+
+
+def _git(root: Path) -> Git:
+    return Git(root, None)

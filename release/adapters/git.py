@@ -1,0 +1,191 @@
+"""One call of git: an argument list, a deadline, an environment in which nothing asks a person or runs a hook.
+
+Hooks of this clone (``pre-push``, ``reference-transaction``) are not run: what is pushed is not the work tree that
+they judge, and whoever pushes could leave them out. The remote's hooks and rules decide, and their words are shown.
+Nothing opens a terminal or a window to ask for a password; credential helpers, SSH agents and GIT_ASKPASS work.
+"""
+
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from checks import disk
+from checks.errors import EvidenceRefused, MachineRefused
+from checks.text import redact
+from release.adapters import git_login
+
+# A caller's own repository must not leak in: lockstep may run inside a hook. Of git's --local-env-vars all but those
+# that carry configuration, by which CI hands over credentials; and what opens windows.
+_DROPPED = (
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_OBJECT_DIRECTORY", "GIT_DIR", "GIT_WORK_TREE", "GIT_IMPLICIT_WORK_TREE",
+    "GIT_INDEX_FILE", "GIT_REPLACE_REF_BASE", "GIT_PREFIX", "GIT_SHALLOW_FILE", "GIT_COMMON_DIR", "GIT_NAMESPACE",
+    "GIT_LITERAL_PATHSPECS", "GIT_GLOB_PATHSPECS", "GIT_NOGLOB_PATHSPECS", "GIT_ICASE_PATHSPECS", "SSH_ASKPASS",
+)  # fmt: skip
+_SET = {
+    "GIT_TERMINAL_PROMPT": "0",
+    "GCM_INTERACTIVE": "never",
+    "GIT_NO_REPLACE_OBJECTS": "1",
+    "GIT_GRAFT_FILE": os.devnull,
+    "GIT_OPTIONAL_LOCKS": "0",
+    "LC_ALL": "C",
+}
+_PROTOCOLS = "file:git:http:https:ssh"  # an address is data: `ext::` would be a program
+_CONFIG = (
+    "core.hooksPath=" + os.devnull, "core.quotePath=off", "core.askPass=", "core.fsmonitor=false", "gc.auto=0",
+    "maintenance.auto=false", "log.showRoot=true", "log.follow=false", "log.showSignature=false",
+    "i18n.commitEncoding=UTF-8", "i18n.logOutputEncoding=UTF-8", "push.recurseSubmodules=no",
+    "core.filesRefLockTimeout=5000",
+)  # fmt: skip
+_OF_REMOTE = re.compile(r"^remote:.*$", re.MULTILINE)  # what the other machine says of itself
+
+
+class Said(NamedTuple):
+    """What a call printed. ``code`` is None when it was ended at the deadline."""
+
+    code: int | None
+    out: bytes
+    err: str
+
+    def why(self) -> str:
+        """The failure in one printable line, without credentials: the remote's words first, then git's."""
+        if self.code is None:
+            return "no answer before the deadline"
+        lines = [line.strip() for line in self.err.splitlines() if line.strip()]
+        theirs = [line.removeprefix("remote:").strip() for line in lines if line.startswith("remote:")]
+        ours = [line for line in lines if line.startswith(("fatal:", "error:"))]
+        told = " ".join(line for line in theirs if line) or next(iter(ours or lines), f"git ended with {self.code}")
+        return redact(told)
+
+
+def has_repository(root: Path) -> bool:
+    """Whether ``root`` lies in a git work tree."""
+    return any((folder / ".git").exists() for folder in (root.resolve(), *root.resolve().parents))
+
+
+class Git(NamedTuple):
+    """git in one repository. ``deadline`` is in seconds, for one call; None where nothing is asked of a remote."""
+
+    root: Path
+    deadline: float | None
+
+    def run(self, *args: str, given: bytes = b"", env: Mapping[str, str] | None = None, at: Path | None = None) -> Said:
+        """Run it in ``root``, or ``at``, with ``given`` on standard input.
+
+        Raises MachineRefused when there is no git, or a disk of this machine is full.
+
+        It has a process group of its own, which is ended with it: a transport's helpers do not outlive the deadline.
+        """
+        folder = at or self.root
+        # Files of a work tree may look like a bare repository, which git would ask before the one that holds them.
+        bare = f"safe.bareRepository={'explicit' if has_repository(folder) else 'all'}"
+        command = ["git", *(part for value in (*_CONFIG, bare) for part in ("-c", value)), *args]
+        pipe = subprocess.PIPE
+        try:
+            process = subprocess.Popen(
+                command, cwd=folder, env=_environment(env or {}), stdin=pipe, stdout=pipe, stderr=pipe,
+                start_new_session=True,
+            )  # fmt: skip
+        except OSError as error:
+            raise MachineRefused(f"git: {error.strerror}", "install git") from error
+        try:
+            out, err = process.communicate(given, self.deadline)
+        except subprocess.TimeoutExpired:
+            _end(process)
+            return Said(None, b"", "")
+        except BaseException:  # an interrupt by the user did not reach it
+            _end(process)
+            raise
+        text = err.decode(errors="replace")
+        if process.returncode and disk.said(_OF_REMOTE.sub("", text)):
+            raise disk.refusal(f"git {args[0]}", [folder, self._home(folder)])
+        return Said(process.returncode, out, text)
+
+    def _home(self, folder: Path) -> Path:
+        """The folder of the repository's objects: with a work tree apart it may lie on another disk."""
+        said = self.run("rev-parse", "--path-format=absolute", "--git-common-dir", at=folder)
+        return Path(os.fsdecode(said.out.rstrip(b"\n"))) if said.code == 0 else folder
+
+    def ask(self, *args: str, given: bytes = b"", env: Mapping[str, str] | None = None) -> bytes:
+        """What it prints. Raises EvidenceRefused when it fails."""
+        said = self.run(*args, given=given, env=env)
+        if said.code != 0:
+            raise _unmended(args[0], said)
+        return said.out
+
+    def line(self, *args: str, given: bytes = b"", env: Mapping[str, str] | None = None) -> str:
+        """The one line that it prints."""
+        return self.ask(*args, given=given, env=env).decode(errors="surrogateescape").rstrip("\n")
+
+    def says(self, *args: str, env: Mapping[str, str] | None = None) -> bool:
+        """Whether it ends with 0 rather than 1. Raises EvidenceRefused when it ends otherwise."""
+        said = self.run(*args, env=env)
+        if said.code not in (0, 1):
+            raise _unmended(args[0], said)
+        return said.code == 0
+
+    def found(self, *args: str) -> str | None:
+        """The one line that it prints; None when it ends with 1, its way to say no. Raises as ``says``."""
+        said = self.run(*args)
+        if said.code not in (0, 1):
+            raise _unmended(args[0], said)
+        return None if said.code else said.out.decode(errors="surrogateescape").rstrip("\n")
+
+    def config(self, name: str, *, kind: str = "") -> str | None:
+        """A value of git's configuration; None when it is not set."""
+        said = self.run("config", *([f"--type={kind}"] if kind else []), "--get", name)
+        return said.out.decode(errors="replace").rstrip("\n") if said.code == 0 else None
+
+    def objects(self, hashes: Sequence[str]) -> dict[str, bytes]:
+        """The contents of many objects, by one process. Raises EvidenceRefused when one is not here."""
+        wanted = list(dict.fromkeys(hashes))
+        if not wanted:
+            return {}
+        out = self.ask("cat-file", "--batch", given="".join(f"{name}\n" for name in wanted).encode())
+        found, start = dict[str, bytes](), 0
+        for name in wanted:
+            head, _, _ = out[start : start + 200].partition(b"\n")
+            fields = head.split()
+            if len(fields) != 3 or not fields[2].isdigit():
+                raise EvidenceRefused(f"object {name[:12]}: is not in this clone", "git fetch, then again")
+            begin = start + len(head) + 1
+            start = begin + int(fields[2]) + 1
+            found[name] = out[begin : start - 1]
+        return found
+
+    def named(self, names: Sequence[str]) -> list[bytes | None]:
+        """The contents of what many names mean (such as COMMIT:PATH), by two processes; None where there is no file.
+
+        A link is read as the path that it holds.
+        """
+        asked = "".join(f"{name}\n" for name in names).encode(errors="surrogateescape")
+        lines = self.ask("cat-file", "--batch-check=%(objecttype) %(objectname)", given=asked).decode().splitlines()
+        hashes = [line.removeprefix("blob ") if line.startswith("blob ") else None for line in lines]
+        objects = self.objects([each for each in hashes if each])
+        return [objects[each] if each else None for each in hashes]
+
+
+def _unmended(verb: str, said: Said) -> EvidenceRefused:
+    return EvidenceRefused(
+        f"git {verb}: {said.why()}", "mend the repository (a clone with its whole history), then again"
+    )
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """SIGTERM first: git then takes its lock files away."""
+    for ending in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, ending)
+        with suppress(subprocess.TimeoutExpired):
+            process.communicate(timeout=2)
+            return
+
+
+def _environment(extra: Mapping[str, str]) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name not in _DROPPED}
+    kept.setdefault("GIT_ALLOW_PROTOCOL", _PROTOCOLS)
+    return {**kept, **git_login.configured(kept), **_SET, **extra}

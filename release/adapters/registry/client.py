@@ -1,0 +1,267 @@
+"""A repository of a registry as a place for images.
+
+Source: OCI distribution specification 1.1, https://github.com/opencontainers/distribution-spec.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from urllib.parse import urlencode
+
+import requests
+
+from checks import digest as digests
+from checks.errors import BuildRefused, RegistryRefused
+from release.adapters.registry import documents, limits
+from release.adapters.registry.documents import Manifest
+from release.adapters.registry.referrers import Referrers
+from release.adapters.registry.replies import READ, Answer, blocks
+from release.adapters.registry.transport import CANCEL, HASHING, Transport
+from release.adapters.registry.types import (
+    DOCKER_INDEX,
+    DOCKER_MANIFEST,
+    INDEX,
+    MANIFEST,
+    Blob,
+    Descriptor,
+    Document,
+    Seen,
+    Store,
+)
+from release.adapters.registry.upload import Upload
+from release.adapters.retries import Patience, Tries, Trouble
+
+_MANIFESTS = (INDEX, MANIFEST, DOCKER_INDEX, DOCKER_MANIFEST)
+_BLOCK = 1 << 20
+_AGAIN = "run it again when it answers: what is there already is not sent again"
+
+
+class Repository:
+    """A Store: repository ``name`` of the registry at ``host`` (HOST[:PORT]; docker.io is Docker Hub).
+
+    ``push``: ask for the right to write from the start; leave it out to read where one may not write. Registries are
+    spoken to in https, on this machine also in http, with what `docker login` stored. ``patience`` bounds the retries.
+    Safe to use from several threads.
+    """
+
+    def __init__(self, host: str, name: str, *, push: bool = False, patience: Patience | None = None) -> None:
+        self.name = f"{host}/{name}"
+        self.host = host
+        self.repository = name
+        self._http = Transport(host, patience or Patience())
+        self._write = (f"repository:{name}:pull,push",)
+        self._read = self._write if push else (f"repository:{name}:pull",)
+        self._referrers = Referrers(self._http, name, self._read, self._write)
+
+    def has(self, digest: str, size: int) -> bool:
+        """Whether the blob is there, whole."""
+        with self._saying(f"looking for {digest}", "pull from"):
+            answer = self._ask("HEAD", f"blobs/{digest}", (200, 404), self._read)
+        return answer.status == 200 and answer.headers.get("Content-Length") == str(size)
+
+    def add(self, blob: Blob, digest: str | None, seen: Seen) -> str:
+        """Send the blob, hashed on the way; return its digest. Bytes that the registry has are not sent."""
+        if digest is not None and self.has(digest, blob.size):
+            seen(blob.size)
+            return digest
+        limits.check(self.host, [blob.size])
+        chunks = limits.of(self.host).chunks
+        with self._saying(f"sending {digest or f'a layer of {blob.size:,} bytes'}", "push to"):
+            return Upload(self._http, self.repository, self._write, blob, digest, seen, chunks=chunks).run()
+
+    def borrow(self, digest: str, size: int, source: Store) -> bool:
+        """Mount the blob from another repository of this registry; False where that cannot be."""
+        if not isinstance(source, Repository) or source.host != self.host:
+            return False
+        if source.repository == self.repository:
+            return self.has(digest, size)
+        scopes = (*self._write, f"repository:{source.repository}:pull")
+        query = {"mount": digest, "from": source.repository}
+        with self._saying(f"mounting {digest} from {source.repository}", "push to"):
+            try:
+                url = f"{self._url('blobs/uploads/')}?{urlencode(query)}"
+                answer = self._http.ask("POST", url, (201, 202), scopes)
+            except Trouble as trouble:
+                if trouble.temporary or trouble.status is None:
+                    raise
+                return False  # not allowed to read there, or no mounts here: it can still be sent
+            if answer.status == 202:
+                self._cancel(answer, scopes)
+                return False
+        return self.has(digest, size)
+
+    def blob(self, digest: str, size: int) -> Iterator[bytes]:
+        """The blob's bytes, continued where a connection broke; the last block comes once digest and size are right."""
+        hasher, position, held = hashlib.sha256(), 0, b""
+        with self._saying(f"reading {digest}", "pull from"):
+            for block in self._stream(digest, size):
+                hasher.update(block)
+                position += len(block)
+                if position > size:
+                    break
+                if held:
+                    yield held
+                held = block
+        found = f"sha256:{hasher.hexdigest()}"
+        if position != size or found != digest:
+            what = f"more than {size:,} bytes" if position > size else f"{position:,} bytes, {found}"
+            raise RegistryRefused(
+                f"{self.name}: holds {what} as {digest} of {size:,} bytes", "ask who runs the registry, or use another"
+            )
+        if held:
+            yield held
+
+    def document(self, reference: str) -> Document:
+        """The manifest or index by tag or digest, checked against the digest where it is one."""
+        headers = {"Accept": ", ".join(_MANIFESTS)}
+        with self._saying(f"reading {reference}", "pull from"):
+            answer = self._ask("GET", f"manifests/{reference}", (200,), self._read, headers=headers)
+            found = digests.of_bytes(answer.data)
+            wanted = reference if ":" in reference else answer.headers.get("Docker-Content-Digest") or found
+            if found != wanted:
+                raise _lies(f"gives bytes with the digest {found} as {wanted[:80]!r}")
+            said = answer.headers.get("Content-Type", "").partition(";")[0].strip()
+            try:
+                document = json.loads(answer.data)
+                kind = document.get("mediaType", said)
+            except (ValueError, AttributeError, RecursionError):
+                raise _lies(f"gives no manifest for {reference}: no JSON object") from None
+            if kind != said or said not in _MANIFESTS:
+                raise _lies(f"gives {reference} as {said[:80]!r}, which calls itself {str(kind)[:80]!r}")
+        return Document(answer.data, said, found)
+
+    def put(self, data: bytes, media_type: str, tag: str | None) -> str:
+        """Store a manifest under its digest and read it back; only then let ``tag`` name it. Return the digest."""
+        if len(data) > documents.LARGEST:
+            raise BuildRefused(
+                f"the manifest has {len(data):,} bytes, and registries take {documents.LARGEST:,}",
+                "use fewer layers: raise merge.shard_mb in params.yaml",
+            )
+        digest, noted = digests.of_bytes(data), False
+        for reference in (digest, tag) if tag else (digest,):
+            with self._saying(f"storing the manifest as {reference}", "push to"):
+                answer = self._ask(
+                    "PUT",
+                    f"manifests/{reference}",
+                    (201,),
+                    self._write,
+                    headers={"Content-Type": media_type},
+                    body=data,
+                    read=HASHING,
+                )
+                said = answer.headers.get("Docker-Content-Digest") or digest
+                if said != digest:
+                    raise _lies(f"stored {said[:80]!r} where {digest} was sent")
+                noted = "OCI-Subject" in answer.headers
+            if self.document(reference).data != data:
+                raise RegistryRefused(
+                    f"{self.name}: {reference} is not what was just stored there ({digest})",
+                    "run it again, and see that nobody else moves that tag",
+                )
+        if not noted:
+            self._name(Document(data, media_type, digest))
+        return digest
+
+    def referrers(self, digest: str) -> list[Descriptor]:
+        """The manifests whose subject is ``digest``, as the registry or its stand-in tag lists them."""
+        with self._saying(f"looking for what belongs to {digest}", "pull from"):
+            return self._referrers.listed(digest)
+
+    def _name(self, document: Document) -> None:
+        """Let a manifest that has a subject be found where the registry keeps no list of referrers itself."""
+        if document.media_type != MANIFEST:
+            return
+        manifest = documents.read(document, self.name)
+        if isinstance(manifest, Manifest) and manifest.subject:
+            of = Descriptor(media_type=MANIFEST, digest=document.digest, size=len(document.data))
+            with self._saying(f"noting that {document.digest} belongs to {manifest.subject.digest}", "push to"):
+                self._referrers.name(manifest.subject.digest, documents.referrer(manifest, of))
+
+    def _stream(self, digest: str, size: int) -> Iterator[bytes]:
+        """The body of a blob over as many requests as it takes; no more than the first block too many."""
+        tries, position = Tries(self._http.patience), 0
+        while True:
+            before = position
+            try:
+                url, headers = self._url(f"blobs/{digest}"), {"Range": f"bytes={position}-"} if position else None
+                with closing(self._http.send("GET", url, self._read, headers=headers)) as response:
+                    skip = self._start(response, position)
+                    for block in blocks(response, _BLOCK):
+                        wanted = block[skip:]
+                        skip = max(0, skip - len(block))
+                        position += len(wanted)
+                        if wanted:
+                            yield wanted
+                        if position > size:
+                            return
+                if position < size:
+                    raise Trouble(f"ends at {position:,} of {size:,} bytes", temporary=True)
+                return
+            except Trouble as trouble:
+                if position > before:
+                    tries.progressed()
+                tries.failed(trouble)
+
+    def _start(self, response: requests.Response, position: int) -> int:
+        """How many bytes of a body lie before ``position``."""
+        if response.status_code == 200:
+            return position  # from the start: not every storage knows ranges
+        if response.status_code == 416 and position:
+            raise _lies(f"has no more than {position:,} bytes")
+        if response.status_code != 206 or not position:
+            raise self._http.trouble(response)
+        if not response.headers.get("Content-Range", "").startswith(f"bytes {position}-"):
+            raise _lies("answers with another range than was asked for")
+        return 0
+
+    def _cancel(self, answer: Answer, scopes: Sequence[str]) -> None:
+        """Best effort: a registry forgets unfinished uploads by itself."""
+        try:
+            self._http.once("DELETE", self._http.location(answer), (204, 202, 404), scopes, read=CANCEL)
+        except Trouble:
+            return
+
+    def _url(self, path: str) -> str:
+        return self._http.url(f"{self.repository}/{path}")
+
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        ok: Sequence[int],
+        scopes: Sequence[str],
+        *,
+        headers: dict[str, str] | None = None,
+        body: bytes | None = None,
+        read: float = READ,
+    ) -> Answer:
+        return self._http.ask(method, self._url(path), ok, scopes, headers=headers, body=body, read=read)
+
+    @contextmanager
+    def _saying(self, doing: str, verb: str) -> Iterator[None]:
+        """Trouble inside, as a refusal that says what was being done, and what to do."""
+        try:
+            yield
+        except Trouble as trouble:
+            refusal = RegistryRefused(f"{self.name}: {doing}: {trouble.what}", self._todo(trouble, verb))
+        else:
+            return
+        raise refusal
+
+    def _todo(self, trouble: Trouble, verb: str) -> str:
+        if trouble.todo:
+            return trouble.todo
+        if trouble.status in (401, 403):
+            return self._http.auth.advice(verb, self.name)
+        if trouble.code == "MANIFEST_BLOB_UNKNOWN":
+            return "run it again: it lost a layer that was there before"
+        if trouble.status == 404:
+            return "check the name, and that it exists there"
+        if trouble.status == 413:
+            return "lower merge.shard_mb in params.yaml, or raise the limit of the registry or the proxy before it"
+        return _AGAIN
+
+
+def _lies(what: str) -> Trouble:
+    return Trouble(what, todo="ask who runs the registry, or use another")

@@ -1,0 +1,236 @@
+"""HTTP to one registry: its address, TLS, logins, redirects, deadlines, retries, and what its errors say."""
+
+import json
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from typing import Any, Protocol
+from urllib.parse import urljoin
+
+import requests
+from requests.adapters import HTTPAdapter
+from requests.utils import get_environ_proxies, select_proxy
+
+from release.adapters.registry import addresses, tls
+from release.adapters.registry.auth import Authorization
+from release.adapters.registry.replies import CONNECT, FAILURES, READ, Answer, NoTLS, failed, printable, whole
+from release.adapters.retries import TEMPORARY, Patience, Tries, Trouble, retry_after
+
+HASHING = 900.0  # seconds that a registry may think about a whole layer
+CANCEL = 5.0  # seconds for what is only polite
+_REDIRECTS = 5
+_FIRST_TRIES = 4  # of a registry that never answered: its name may be wrong
+
+
+class Sized(Protocol):
+    """A body that is sent as it is iterated, of a length known before."""
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[Any]: ...
+
+
+class Transport:
+    """Safe to use from several threads. Everything that fails raises Trouble."""
+
+    def __init__(self, host: str, patience: Patience) -> None:
+        self.host = host
+        self.patience = patience
+        self.auth = Authorization(host, self._token)
+        self._api = addresses.api_host(host)
+        self._lock = threading.Lock()
+        self._base: str | None = None
+        self._adapters: dict[str | None, HTTPAdapter] = {}
+        self._adapters_lock = threading.Lock()
+
+    def url(self, path: str) -> str:
+        """The address of a path below /v2/. Asks the registry once whether it is there, and how it is spoken to."""
+        with self._lock:
+            if self._base is None:
+                self._base = self._connect()
+            return f"{self._base}/v2/{path}"
+
+    def location(self, answer: Answer) -> str:
+        """Where a reply's Location header leads. Raises Trouble when it leads nowhere we would go."""
+        return self._follow(answer.url, answer.headers.get("Location"))
+
+    def ask(
+        self,
+        method: str,
+        url: str,
+        ok: Sequence[int],
+        scopes: Sequence[str],
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        read: float = READ,
+        tries: Tries | None = None,
+    ) -> Answer:
+        """A reply with one of the statuses ``ok``, tried again while that makes sense."""
+        tries = tries or Tries(self.patience)
+        while True:
+            try:
+                return self.once(method, url, ok, scopes, headers=headers, body=body, read=read)
+            except Trouble as trouble:
+                tries.failed(trouble)
+
+    def once(
+        self,
+        method: str,
+        url: str,
+        ok: Sequence[int],
+        scopes: Sequence[str],
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | Sized | None = None,
+        read: float = READ,
+    ) -> Answer:
+        """A reply with one of the statuses ``ok``, in one try."""
+        with closing(self.send(method, url, scopes, headers=headers, body=body, read=read)) as response:
+            if response.status_code not in ok:
+                raise self.trouble(response)
+            return whole(response)
+
+    def send(
+        self,
+        method: str,
+        url: str,
+        scopes: Sequence[str],
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | Sized | None = None,
+        read: float = READ,
+    ) -> requests.Response:
+        """A reply whose body is still to be read, whatever its status; redirects of GET and HEAD are followed.
+
+        A login goes to the registry itself and nowhere else.
+        """
+        for _ in range(_REDIRECTS):
+            response = self._authorized(method, url, scopes, headers or {}, body, read)
+            if not response.is_redirect or method not in ("GET", "HEAD"):
+                return response
+            response.close()
+            url = self._follow(url, response.headers.get("Location"))
+        raise Trouble(f"redirects more than {_REDIRECTS} times")
+
+    def trouble(self, response: requests.Response) -> Trouble:
+        """What a reply says that was not asked for. Reads the rest of it."""
+        status, code, message = response.status_code, "", response.reason or ""
+        try:
+            error = json.loads(whole(response).data)["errors"][0]
+            code, message = str(error.get("code", "")), str(error.get("message", "")) or message
+        except (Trouble, ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
+            pass  # not every proxy speaks as a registry does: the status says enough
+        return Trouble(
+            self.auth.redacted(printable(f"{status} {code}: {message}" if code else f"{status} {message}".rstrip())),
+            temporary=status in TEMPORARY,
+            status=status,
+            code=code,
+            wait=retry_after(response.headers.get("Retry-After")),
+        )
+
+    def _authorized(
+        self,
+        method: str,
+        url: str,
+        scopes: Sequence[str],
+        headers: Mapping[str, str],
+        body: bytes | Sized | None,
+        read: float,
+    ) -> requests.Response:
+        """One request, with a login where it goes to the registry; a refused token is renewed once."""
+        if not self._is_registry(url):
+            return self._bare(method, url, headers, body, read)
+        shown = self.auth.header(scopes)
+        response = self._bare(method, url, {**headers, "Authorization": shown} if shown else headers, body, read)
+        if response.status_code != 401 or not self.auth.challenged(
+            response.headers.get("WWW-Authenticate", ""), scopes, shown
+        ):
+            return response
+        if body is not None and not isinstance(body, bytes):
+            trouble = self.trouble(response)
+            response.close()
+            trouble.temporary = True  # a body can be sent once: the caller goes on with a new token
+            raise trouble
+        response.close()
+        shown = self.auth.header(scopes)
+        return self._bare(method, url, {**headers, "Authorization": shown} if shown else headers, body, read)
+
+    def _bare(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | Sized | None, read: float
+    ) -> requests.Response:
+        parts = addresses.split(url)
+        assert parts is not None
+        local = addresses.is_loopback(parts.netloc)
+        proxies = {} if local else get_environ_proxies(url, no_proxy=None)
+        try:
+            # A request of its own, without a session: no cookies, no ~/.netrc. No compression: digests are of the bytes
+            # as they are stored.
+            request = requests.Request(
+                method, url, headers={"User-Agent": "lockstep", "Accept-Encoding": "identity", **headers}, data=body
+            )
+            return self._adapter(url).send(request.prepare(), stream=True, timeout=(CONNECT, read), proxies=proxies)
+        except FAILURES as error:
+            # The error holds the request, and with it the login: it must not be chained.
+            failure = failed(error, parts.netloc, select_proxy(url, proxies))
+        raise failure
+
+    def _adapter(self, url: str) -> HTTPAdapter:
+        """Connections for a URL. Those to the registry alone know its own authorities and our certificate for it."""
+        origin, own = addresses.origin(url), addresses.origin(f"https://{self._api}")
+        key = None if origin is None or origin[0] == "http" else self._api if origin == own else ""
+        with self._adapters_lock:
+            if key not in self._adapters:  # a TLS context takes a tenth of a second: made when first needed
+                self._adapters[key] = (
+                    HTTPAdapter(pool_maxsize=tls.POOL) if key is None else tls.Adapter(tls.context(key or None))
+                )
+            return self._adapters[key]
+
+    def _is_registry(self, url: str) -> bool:
+        return self._base is not None and addresses.origin(url) == addresses.origin(self._base)
+
+    def _connect(self) -> str:
+        """https, or http on this machine alone where https is not spoken. Asks /v2/, and takes its challenge."""
+        schemes = ("https", "http") if addresses.is_loopback(self._api) else ("https",)
+        patience = self.patience._replace(tries=min(self.patience.tries, _FIRST_TRIES))
+        for scheme in schemes:
+            url, tries = f"{scheme}://{self._api}/v2/", Tries(patience)
+            while True:
+                try:
+                    with closing(self._bare("GET", url, {}, None, READ)) as response:
+                        if response.status_code not in (200, 401):
+                            raise self.trouble(response)
+                        self.auth.challenged(response.headers.get("WWW-Authenticate", ""), (), None)
+                        return f"{scheme}://{self._api}"
+                except Trouble as trouble:
+                    if scheme != schemes[-1] and isinstance(trouble, NoTLS):
+                        break
+                    tries.failed(trouble)
+        raise AssertionError("the last scheme returns or raises")
+
+    def _token(self, method: str, url: str, headers: dict[str, str], form: bytes | None) -> bytes:
+        tries = Tries(self.patience)
+        while True:
+            try:
+                with closing(self._bare(method, url, headers, form, READ)) as response:
+                    if response.status_code != 200:
+                        raise self.trouble(response)
+                    return whole(response).data
+            except Trouble as trouble:
+                tries.failed(trouble)
+
+    def _follow(self, url: str, location: str | None) -> str:
+        target = urljoin(url, location or "").partition("#")[0]
+        parts, base = addresses.split(target), addresses.split(url)
+        if (
+            location
+            and parts
+            and base
+            and base.scheme == "https"
+            and parts.scheme == "http"
+            and parts.netloc == base.netloc
+        ):
+            return parts._replace(scheme="https").geturl()  # a registry that does not know of the TLS before it
+        if not location or parts is None or not addresses.is_private_way(target):
+            where = printable(parts.netloc) if parts and location else "nowhere"
+            raise Trouble(f"sends us on to {where}, which is no https address", todo="ask who runs the registry")
+        return target

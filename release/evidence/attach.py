@@ -1,0 +1,86 @@
+"""Artifacts beside an image: manifests whose subject is the image (OCI image specification 1.1, artifacts guidance).
+
+Nothing here is trusted: whoever may push may attach. What comes back is bytes to verify.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from checks.errors import EvidenceRefused
+from release.adapters.registry import documents
+from release.adapters.registry.documents import Manifest
+from release.adapters.registry.types import MANIFEST, Descriptor, Store
+from release.image.layout import Bytes
+
+EMPTY = "application/vnd.oci.empty.v1+json"
+_NOTHING = b"{}"
+_NOTHING_DIGEST = "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"
+_MOST = 100  # artifacts of one type that are read of one image
+
+
+class Artifact(NamedTuple):
+    """An artifact's manifest, by digest, and the bytes of its only layer."""
+
+    digest: str
+    data: bytes
+
+
+def subject(store: Store, image: str) -> Descriptor:
+    """The image with digest ``image``, as manifests name it. Raises RegistryRefused when it is not there."""
+    document = store.document(image)
+    return Descriptor(media_type=document.media_type, digest=image, size=len(document.data))
+
+
+def attach(store: Store, to: Descriptor, artifact_type: str, data: bytes, title: str) -> str:
+    """Attach ``data`` to an image; return the artifact's digest. The same data is attached once.
+
+    A layout must be held. Raises as the store does.
+    """
+    if not store.has(_NOTHING_DIGEST, len(_NOTHING)):
+        store.add(Bytes(_NOTHING), _NOTHING_DIGEST, lambda _: None)
+    layer = store.add(Bytes(data), None, lambda _: None)
+    manifest = documents.write(
+        {
+            "schemaVersion": 2,
+            "mediaType": MANIFEST,
+            "artifactType": artifact_type,
+            "config": {"mediaType": EMPTY, "digest": _NOTHING_DIGEST, "size": len(_NOTHING)},
+            "layers": [
+                {
+                    "mediaType": artifact_type,
+                    "digest": layer,
+                    "size": len(data),
+                    "annotations": {"org.opencontainers.image.title": title},
+                }
+            ],
+            "subject": to.plain(),
+        }
+    )
+    return store.put(manifest, MANIFEST, None)
+
+
+def attached(
+    store: Store, image: str, artifact_type: str, largest: int, passed_over: Callable[[str], object]
+) -> Iterator[Artifact]:
+    """The artifacts of a type that belong to ``image``; those that do not, or are too large, are told why.
+
+    Raises EvidenceRefused for more than are read; RegistryRefused as the store does when it does not answer.
+    """
+    found = [one for one in store.referrers(image) if (one.model_extra or {}).get("artifactType") == artifact_type]
+    if len(found) > _MOST:
+        raise EvidenceRefused(
+            f"{store.name}: {len(found)} artifacts of {artifact_type} are attached to {image}, {_MOST} are read",
+            "remove those that are not yours",
+        )
+    for one in found:
+        where = f"{store.name}@{one.digest}"
+        manifest = documents.read(store.document(one.digest), where)
+        layers = manifest.layers if isinstance(manifest, Manifest) else ()
+        if not isinstance(manifest, Manifest) or manifest.subject is None or manifest.subject.digest != image:
+            passed_over(f"{where}: is not attached to {image}")
+        elif len(layers) != 1 or layers[0].media_type != artifact_type:
+            passed_over(f"{where}: is no artifact with one layer of {artifact_type}")
+        elif layers[0].size > largest:
+            passed_over(f"{where}: has {layers[0].size:,} bytes, at most {largest:,} are read")
+        else:
+            yield Artifact(one.digest, b"".join(store.blob(layers[0].digest, layers[0].size)))

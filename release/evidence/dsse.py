@@ -1,0 +1,110 @@
+"""DSSE envelopes, signed by keys on disk (https://github.com/secure-systems-lab/dsse, protocol 1.0.2).
+
+The signature is checked over the bytes of the payload before anything in it is read.
+"""
+
+import base64
+import binascii
+from typing import Any, NamedTuple
+
+from securesystemslib.dsse import Envelope
+from securesystemslib.exceptions import UnverifiedSignatureError
+from securesystemslib.signer import CryptoSigner, Signature  # type: ignore[attr-defined] # it has no __all__
+
+from checks.errors import EvidenceRefused
+from checks.signers import Role, Signer, Signers
+from checks.statement import PAYLOAD
+from release.evidence import keys, strict
+
+LARGEST = 1 << 20  # bytes of an envelope or a bundle: a release's lies in git beside its pointer
+_FIELDS = {"payload", "payloadType", "signatures"}
+_AGAIN = "sign it again with a key of release/policy/signers.yaml"
+
+
+class Verified(NamedTuple):
+    """Bytes that a signer signed, and its name."""
+
+    payload: bytes
+    signer: str
+
+
+def sign(payload: bytes, payload_type: str, key: CryptoSigner) -> bytes:
+    """The envelope of ``payload`` with one signature, as canonical JSON."""
+    envelope = Envelope(payload, payload_type, {})
+    envelope.sign(key)
+    return strict.write(envelope.to_dict())
+
+
+def verify(data: bytes, signers: Signers, role: Role, where: str = "the envelope") -> Verified:
+    """The payload of an envelope that one of ``signers`` signed who may act as ``role``.
+
+    Raises EvidenceRefused when it is anything else: too large, ambiguous, not of an in-toto statement, signed by
+    nobody, by an unknown key, by several, by a signer without the role, or over another payload.
+    """
+    return verify_plain(strict.read(data, where, LARGEST), signers, role, where)
+
+
+def verify_plain(plain: dict[str, Any], signers: Signers, role: Role, where: str) -> Verified:
+    """As ``verify``, of an envelope that was read already."""
+    if plain.keys() != _FIELDS:
+        odd = sorted(plain.keys() ^ _FIELDS)
+        raise EvidenceRefused(f"{where}: is no DSSE envelope ({', '.join(map(repr, odd))[:200]})", _AGAIN)
+    if plain["payloadType"] != PAYLOAD:
+        raise EvidenceRefused(f"{where}: payloadType is {str(plain['payloadType'])[:80]!r}, not {PAYLOAD}", _AGAIN)
+    payload = _decoded(plain["payload"], f"{where}: payload")
+    keyid, signature = _signature(plain["signatures"], where)
+    envelope = Envelope(payload, PAYLOAD, {})
+    signer = _signer(envelope.pae(), keyid, signature, signers, where)
+    return Verified(payload, allowed(signer, role, where))
+
+
+def allowed(signer: Signer, role: Role, where: str) -> str:
+    """The signer's name. Raises EvidenceRefused when it may not act as ``role``."""
+    if role not in signer.may:
+        may = ", ".join(signer.may)
+        raise EvidenceRefused(
+            f"{where}: is signed by {signer.name}, who may {may} and not {role}", f"let one sign who may {role}"
+        )
+    return signer.name
+
+
+def _signature(found: Any, where: str) -> tuple[str, bytes]:
+    """The only signature: its key's id, empty where it has none, and its bytes."""
+    if not isinstance(found, list) or len(found) != 1:
+        count = len(found) if isinstance(found, list) else "no list of"
+        raise EvidenceRefused(f"{where}: has {count} signatures, it takes exactly one", _AGAIN)
+    (entry,) = found
+    if not isinstance(entry, dict) or not {"sig"} <= entry.keys() <= {"sig", "keyid"}:
+        raise EvidenceRefused(f"{where}: its signature is not one of sig and keyid", _AGAIN)
+    keyid = entry.get("keyid") or ""
+    if not isinstance(keyid, str):
+        raise EvidenceRefused(f"{where}: its keyid is no text", _AGAIN)
+    return keyid, _decoded(entry["sig"], f"{where}: signature")
+
+
+def _signer(pae: bytes, keyid: str, signature: bytes, signers: Signers, where: str) -> Signer:
+    """Who made the signature. The keyid only chooses whom to ask: it is not signed itself."""
+    asked = {name: key for name, key in keys.known(signers).items() if keyid in ("", key.keyid)}
+    if not asked:
+        what = f"key {keyid[:12]!r}" if keyid else "a key, and no signer has one,"
+        raise EvidenceRefused(f"{where}: is signed by {what} that is unknown here", _AGAIN)
+    for signer in signers:
+        if key := asked.get(signer.name):
+            try:
+                key.verify_signature(Signature(key.keyid, signature.hex()), pae)
+            except UnverifiedSignatureError:
+                continue
+            return signer
+    names = ", ".join(asked)
+    raise EvidenceRefused(f"{where}: its signature is not by {names} over this payload", _AGAIN)
+
+
+def _decoded(text: Any, where: str) -> bytes:
+    """Base64 in its one form: the standard alphabet, padded, nothing between."""
+    try:
+        data = base64.b64decode(text, validate=True) if isinstance(text, str) else None
+    except (binascii.Error, ValueError):
+        data = None
+    if not data or base64.b64encode(data).decode() != text:
+        raise EvidenceRefused(f"{where}: is not base64 in its standard form", _AGAIN)
+    return data

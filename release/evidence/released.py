@@ -1,0 +1,81 @@
+"""The signed statements of an image's release, found beside it: those that hold, and why the others do not."""
+
+from typing import NamedTuple
+
+from checks import digest
+from checks.errors import EvidenceRefused, MachineRefused
+from checks.signers import Signers
+from checks.statement import ENVELOPE, Statement
+from release.adapters.registry.types import Store
+from release.evidence import attach, dsse, sigstore, statement, trust
+
+TYPES = (ENVELOPE, sigstore.BUNDLE)  # signed by a key; by an identity
+
+
+class Released(NamedTuple):
+    """A statement that holds. ``envelope`` are the bytes that were signed around it, ``digest`` is theirs."""
+
+    envelope: bytes
+    digest: str
+    signer: str
+    payload: bytes
+    statement: Statement
+
+
+class Search(NamedTuple):
+    """What was found beside an image. ``others`` says of each artifact that does not count why it does not."""
+
+    found: tuple[Released, ...]
+    others: tuple[str, ...]
+
+
+def check(data: bytes, image: str, known: Signers, where: str = "the evidence") -> Released:
+    """The release that ``data`` states, signed by one of ``known`` who may, about the image with digest ``image``.
+
+    Raises EvidenceRefused when it does not hold or is about another image; MachineRefused as ``trust.verify``.
+    """
+    verified = trust.verify(data, known, "release", where)
+    stated = statement.parse(verified.payload, where)
+    if stated.predicate.image.image != image:
+        raise EvidenceRefused(
+            f"{where}: is about the image {stated.predicate.image.image}, not {image}",
+            "sign this release: `lockstep sign`",
+        )
+    return Released(data, digest.of_bytes(data), verified.signer, verified.payload, stated)
+
+
+def search(store: Store, image: str, known: Signers) -> Search:
+    """All statements beside an image. Whoever may push may attach, so what does not hold is passed over, and told.
+
+    Raises RegistryRefused as the store does.
+    """
+    found, others = dict[str, Released](), list[str]()
+    for kind in TYPES:
+        for one in attach.attached(store, image, kind, dsse.LARGEST, others.append):
+            try:
+                released = check(one.data, image, known, f"{store.name}@{one.digest}")
+            except (EvidenceRefused, MachineRefused) as refused:
+                others.append(refused.what)
+            else:
+                found[released.digest] = released
+    return Search(tuple(found.values()), tuple(others))
+
+
+def find(store: Store, image: str, known: Signers, evidence: str | None = None) -> Released:
+    """The only statement that holds of an image, or the one whose envelope has the digest ``evidence``.
+
+    Raises EvidenceRefused, saying why each other does not count, when there is none or more than one.
+    """
+    found, others = search(store, image, known)
+    fitting = [one for one in found if evidence in (None, one.digest)]
+    where = f"{store.name}@{image}"
+    if not fitting:
+        which = f" with the digest {evidence}" if evidence else ""
+        raise EvidenceRefused(
+            f"{where}: no signed statement{which} holds" + (f": {others[0]}" if others else " or is there"),
+            "sign the release: `lockstep sign`", others[1:],
+        )  # fmt: skip
+    if len(fitting) > 1:
+        signed = tuple(f"{one.digest}, signed by {one.signer}" for one in fitting)
+        raise EvidenceRefused(f"{where}: {len(fitting)} signed statements hold", "name one by its digest", signed)
+    return fitting[0]

@@ -1,0 +1,162 @@
+"""The bill of materials of a release: CycloneDX 1.6, with a model card (ECMA-424).
+
+Made of the same evidence it is the same bytes on every machine: its serial number follows from the image, its time is
+that of the record's commit. The library writes all but the model card, which it does not know.
+"""
+
+import json
+import uuid
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+from cyclonedx.factory.license import LicenseFactory
+from cyclonedx.model import HashAlgorithm, HashType, Property
+from cyclonedx.model.bom import Bom, BomMetaData
+from cyclonedx.model.component import Component, ComponentType, Pedigree
+from cyclonedx.model.license import License
+from cyclonedx.model.tool import ToolRepository
+from cyclonedx.output.json import JsonV1Dot6
+
+from checks import layout
+from checks.chain import Reports
+from checks.errors import EvidenceRefused
+from checks.evidence import EvaluationReport, Interval
+from checks.held import HeldVerdict
+from checks.serving import ImageReport
+from release.evidence import strict
+from release.image import image as images
+
+MEDIA_TYPE = "application/vnd.cyclonedx+json"
+LARGEST = 4 << 20  # bytes
+TREE = "lockstep:tree"  # property: the digest of a directory, as checks.digest defines it
+_MODEL = "model"
+
+
+def make(held: HeldVerdict, image: ImageReport, created: datetime) -> bytes:
+    """The bill of materials of ``image``; ``created`` is when its record was committed.
+
+    Raises EvidenceRefused when a report that it is made of is missing.
+    """
+    reports = held.evidence.reports
+    if reports.fetch is None or reports.parity is None or reports.evaluation is None:
+        raise EvidenceRefused(f"{layout.REPORTS}: fetch, parity or evaluation is missing", "run `dvc repro`")
+    model, data = _model(held, image), _data(reports)
+    tool = Component(name="lockstep", version=image.tool, type=ComponentType.APPLICATION, bom_ref="lockstep")
+    bom = Bom(
+        serial_number=uuid.uuid5(uuid.NAMESPACE_OID, f"lockstep {image.image}"),
+        metadata=BomMetaData(timestamp=created, component=model, tools=ToolRepository(components=[tool])),
+        components=[*data, *_container(image)],
+    )
+    bom.register_dependency(model, data)
+    plain = json.loads(JsonV1Dot6(bom).output_as_string())
+    plain["metadata"]["component"]["modelCard"] = _card(held, reports.evaluation)
+    return strict.write(plain)
+
+
+def _model(held: HeldVerdict, image: ImageReport) -> Component:
+    """The merged model with its files, and the base and adapter that it came from."""
+    reports, params = held.evidence.reports, held.params
+    assert reports.parity is not None
+    assert reports.fetch is not None
+    fetched = reports.fetch.base
+    base = Component(
+        name=fetched.uri, type=ComponentType.MACHINE_LEARNING_MODEL, bom_ref="base",
+        hashes=[_hash(fetched.sha256)], licenses=_license(fetched.license), properties=[_tree(fetched.digest)],
+    )  # fmt: skip
+    files = [
+        Component(
+            name=name, type=ComponentType.FILE, bom_ref=f"file:{name}", hashes=[_hash(file.sha256)],
+            properties=[Property(name="lockstep:size", value=str(file.size))],
+        )
+        for name, file in reports.parity.files.items()
+    ]  # fmt: skip
+    return Component(
+        name=params.serve.name, version=image.model.removeprefix("sha256:")[:12], bom_ref=_MODEL,
+        type=ComponentType.MACHINE_LEARNING_MODEL, components=files,
+        licenses=_license(images.spdx(params)),
+        pedigree=Pedigree(ancestors=[base], notes=f"LoRA adapter {reports.parity.adapter}, merged into the base"),
+        properties=[
+            _tree(image.model),
+            Property(name="lockstep:adapter", value=reports.parity.adapter),
+            Property(name="lockstep:commit", value=image.commit),
+            Property(name="lockstep:image", value=image.image),
+            Property(name="lockstep:verdict", value=image.verdict),
+        ],
+    )  # fmt: skip
+
+
+def _data(reports: Reports) -> list[Component]:
+    """The raw data, and each split of it."""
+    assert reports.fetch is not None
+    fetched = reports.fetch.data
+    raw = Component(
+        name=fetched.uri, type=ComponentType.DATA, bom_ref="data", hashes=[_hash(fetched.sha256)],
+        licenses=_license(fetched.license), properties=[_tree(fetched.digest)],
+    )  # fmt: skip
+    splits = reports.prepare.splits if reports.prepare else {}
+    return [
+        raw,
+        *(
+            Component(
+                name=(layout.SPLITS / f"{name}.jsonl").as_posix(), type=ComponentType.DATA, bom_ref=f"split:{name}",
+                hashes=[_hash(split.sha256)], licenses=_license(fetched.license),
+                properties=[Property(name="lockstep:rows", value=str(split.rows))],
+            )
+            for name, split in splits.items()
+        ),
+    ]  # fmt: skip
+
+
+def _container(image: ImageReport) -> Iterator[Component]:
+    if image.base:
+        yield Component(
+            name=image.base.name, type=ComponentType.CONTAINER, bom_ref="base-image",
+            hashes=[_hash(image.base.manifest)],
+            properties=[Property(name="lockstep:platform", value=image.base.platform)],
+        )  # fmt: skip
+
+
+def _card(held: HeldVerdict, evaluation: EvaluationReport) -> dict[str, Any]:
+    """The model card: how it was trained, on what, and how well it does, with confidence intervals."""
+    result = evaluation.models.get("candidate")
+    if result is None:
+        raise EvidenceRefused(f"{layout.EVALUATION}: says nothing of the candidate", "run `dvc repro evaluate`")
+    metrics = [_metric(name, interval, None) for name, interval in sorted(result.metrics.items())]
+    for part, found in sorted(result.slices.items()):
+        metrics += [_metric(name, interval, part) for name, interval in sorted(found.items())]
+    return {
+        "modelParameters": {
+            "approach": {"type": "supervised"},
+            "task": "text-generation",
+            "datasets": [{"ref": "data"}],
+        },
+        "quantitativeAnalysis": {"performanceMetrics": metrics},
+        "properties": [
+            {"name": "lockstep:confidence", "value": str(evaluation.confidence)},
+            {"name": "lockstep:test-rows", "value": str(evaluation.rows)},
+            {"name": "lockstep:verdict", "value": held.verdict.status},
+        ],
+    }
+
+
+def _metric(name: str, interval: Interval, part: str | None) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "type": name,
+        "value": str(interval.value),
+        "confidenceInterval": {"lowerBound": str(interval.low), "upperBound": str(interval.high)},
+    }
+    return found if part is None else found | {"slice": part}
+
+
+def _hash(digest: str) -> HashType:
+    return HashType(alg=HashAlgorithm.SHA_256, content=digest.removeprefix("sha256:"))
+
+
+def _tree(digest: str) -> Property:
+    return Property(name=TREE, value=digest)
+
+
+def _license(name: str | None) -> list[License]:
+    """By its SPDX identifier or expression where it has one, else by its name."""
+    return [] if name is None else [LicenseFactory().make_from_string(name)]

@@ -1,0 +1,161 @@
+"""Sigstore keyless: the identity that a machine proves by OpenID Connect signs, with no key that could be lost.
+
+The package is asked for only where an identity signs or is to be trusted. Everything that fails refuses: no network,
+no identity, no entry in the transparency log.
+"""
+
+import contextlib
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from checks.errors import EvidenceRefused, MachineRefused, Refusal
+from checks.signers import Role, Signer, Signers
+from checks.statement import PAYLOAD
+from release.evidence import dsse, strict
+from release.evidence.dsse import Verified, allowed
+
+if TYPE_CHECKING:
+    from sigstore.dsse import Statement
+    from sigstore.models import Bundle
+    from sigstore.verify.policy import AllOf
+
+BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
+_GITHUB = "https://token.actions.githubusercontent.com"
+_WORKFLOW = re.compile(r"(?P<repository>https://github\.com/[^/]+/[^/]+)/\.github/workflows/[^@]+@(?P<ref>refs/.+)")
+_ONLINE = "try again with the network; or sign with a key: --key"
+
+
+def identity() -> str:
+    """The token by which this machine proves who it is. Raises MachineRefused when it has none."""
+    _require()
+    from sigstore.oidc import detect_credential
+
+    with _refusing("Sigstore"):
+        raw = detect_credential()
+    if raw is None:
+        raise MachineRefused(
+            "this machine has no identity that Sigstore knows",
+            "run in a GitHub Actions job with `permissions: id-token: write`, or sign with a key: --key",
+        )
+    return raw
+
+
+def sign(payloads: list[bytes]) -> list[bytes]:
+    """A bundle for each in-toto statement, signed by the identity of this machine (GitHub Actions: id-token: write).
+
+    Raises MachineRefused when there is no such identity, or Sigstore cannot be reached.
+    """
+    _require()
+    from sigstore.models import ClientTrustConfig
+    from sigstore.oidc import IdentityToken
+    from sigstore.sign import SigningContext
+
+    with _refusing("Sigstore"):
+        token = IdentityToken(identity())
+        context = SigningContext.from_trust_config(ClientTrustConfig.production())
+        with context.signer(token) as signer:
+            return [signer.sign_dsse(_statement(payload)).to_json().encode() for payload in payloads]
+
+
+def verify(data: bytes, signers: Signers, role: Role, where: str, *, offline: bool = False) -> Verified:
+    """The payload of a bundle that an identity of ``signers`` signed which may act as ``role``.
+
+    Certificate chain, transparency log, signature and identity are checked by the package.
+    ``offline``: with the roots of trust as they were last fetched. Raises EvidenceRefused or MachineRefused.
+    """
+    strict.read(data, where, dsse.LARGEST)
+    identities = [signer for signer in signers if signer.identity and signer.issuer]
+    todo = "sign it again by an identity of release/policy/signers.yaml"
+    if not identities:
+        raise EvidenceRefused(f"{where}: is signed by an identity, and none is known here", todo)
+    _require()
+    from sigstore.errors import Error
+    from sigstore.models import Bundle
+    from sigstore.verify import Verifier
+
+    try:
+        bundle = Bundle.from_json(data)
+    except (Error, ValueError) as error:
+        raise EvidenceRefused(f"{where}: is no Sigstore bundle: {_line(error)}", todo) from error
+    # Who it claims to be comes first: strangers' bundles are refused without the network.
+    claimed = [one for one in identities if _names(bundle, one)]
+    if not claimed:
+        names = ", ".join(signer.name for signer in identities)
+        raise EvidenceRefused(f"{where}: is signed by an identity that is not {names}", todo)
+    with _refusing(where):
+        verifier = Verifier.production(offline=offline)
+    signer = claimed[0]  # signers.yaml names an identity once
+    try:
+        kind, payload = verifier.verify_dsse(bundle, _policy(signer))
+    except (Error, ValueError) as error:
+        raise EvidenceRefused(f"{where}: Sigstore's bundle does not hold: {_line(error)}", todo) from error
+    if kind != PAYLOAD:
+        raise EvidenceRefused(f"{where}: payloadType is {kind[:80]!r}, not {PAYLOAD}", todo)
+    return Verified(payload, allowed(signer, role, where))
+
+
+def _policy(signer: Signer) -> "AllOf":
+    """Identity and issuer; for a workflow of GitHub also the repository and the branch whose code the job ran.
+
+    A reusable workflow's identity is that of its file, whoever calls it: any repository that may read the file, and any
+    branch of its own. Such a caller's job checks out the caller's code. The certificate names the caller apart.
+    """
+    from sigstore.verify.policy import AllOf, Identity, OIDCSourceRepositoryRef, OIDCSourceRepositoryURI
+
+    who = Identity(identity=signer.identity or "", issuer=signer.issuer)
+    found = _WORKFLOW.fullmatch(signer.identity or "") if signer.issuer == _GITHUB else None
+    if found is None:
+        return AllOf([who])
+    return AllOf([who, OIDCSourceRepositoryURI(found["repository"]), OIDCSourceRepositoryRef(found["ref"])])
+
+
+def _names(bundle: "Bundle", signer: Signer) -> bool:
+    """Whether the bundle's certificate, which is not checked yet, names this identity."""
+    from cryptography.x509 import ExtensionNotFound
+    from sigstore.errors import VerificationError
+
+    try:
+        _policy(signer).verify(bundle.signing_certificate)
+    except (VerificationError, ExtensionNotFound, ValueError):  # the last: an extension that cannot be decoded
+        return False
+    return True
+
+
+def _statement(payload: bytes) -> "Statement":
+    """A statement of exactly these bytes.
+
+    The package's own model knows no digest but those of files, and would refuse that of a directory
+    (github.com/sigstore/sigstore-python, issue 1018).
+    """
+    from sigstore.dsse import Statement
+
+    found = Statement.__new__(Statement)
+    found._contents = payload
+    return found
+
+
+def _require() -> None:
+    try:
+        import sigstore  # noqa: F401 - is it installed?
+    except ImportError as error:
+        raise MachineRefused(
+            "the package sigstore is not installed", "pip install 'lockstep[keyless]', or sign with a key: --key"
+        ) from error
+
+
+@contextlib.contextmanager
+def _refusing(where: str) -> Iterator[None]:
+    """Whatever Sigstore's package, its roots of trust and the network raise, as a refusal without secrets."""
+    try:
+        yield
+    except Refusal:
+        raise
+    except Exception as error:  # noqa: BLE001 - its clients raise exceptions of private classes; all of them refuse
+        # The error's name only: its text may hold a token.
+        raise MachineRefused(f"{where}: Sigstore cannot be asked ({type(error).__name__})", _ONLINE) from None
+
+
+def _line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return "".join(c for c in text if c.isprintable())[:200] or type(error).__name__

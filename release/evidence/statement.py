@@ -1,0 +1,200 @@
+"""The statement of one release, made of evidence that was held to its verdict; verifications and approvals.
+
+Made of the same evidence it is the same bytes on every machine.
+"""
+
+import json
+from collections.abc import Iterable
+from importlib import metadata
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from checks import digest, files, layout
+from checks.digest import FileDigest
+from checks.errors import EvidenceRefused
+from checks.evidence import ParityReport
+from checks.held import HeldVerdict
+from checks.serving import ImageReport, ServingReport
+from checks.statement import (
+    APPROVAL,
+    PREDICATE,
+    QUARANTINE_RELEASE,
+    TREE,
+    VERIFICATION,
+    Approval,
+    Approved,
+    Freed,
+    Materials,
+    Observed,
+    QuarantineRelease,
+    Release,
+    Statement,
+    Subject,
+    Verification,
+)
+from release.evidence import dsse, strict
+
+MODEL = layout.MERGED.as_posix()  # the weights' name among the subjects
+TEMPLATE = "chat_template.jinja"
+TOKENIZER_CONFIG = "tokenizer_config.json"
+# What transformers reads to make a tokenizer; the chat template is named apart.
+TOKENIZER = frozenset(
+    (
+        "added_tokens.json", "merges.txt", "sentencepiece.bpe.model", "special_tokens_map.json", "spiece.model",
+        "tokenizer.json", "tokenizer.model", TOKENIZER_CONFIG, "vocab.json", "vocab.txt",
+    )
+)  # fmt: skip
+_REPRO = "run `dvc repro`, then `lockstep build` and `lockstep verify`"
+_PREDICATES = {
+    Statement: PREDICATE,
+    Verification: VERIFICATION,
+    Approval: APPROVAL,
+    QuarantineRelease: QUARANTINE_RELEASE,
+}
+_S = TypeVar("_S", Statement, Verification, Approval, QuarantineRelease)
+
+
+def make(root: Path, held: HeldVerdict, image: ImageReport, serving: ServingReport, verified: str, sbom: str) -> bytes:
+    """The statement of the release of ``image``, whose bill of materials has the digest ``sbom``.
+
+    ``verified`` is the signed verification whose report ``serving`` is.
+
+    Files are hashed as they lie below ``root``; directories are as the evidence has them that ``held`` held. Raises
+    EvidenceRefused when something is not there, or the parts are about different things.
+    """
+    judged = held.evidence.judged
+    parity = held.evidence.reports.parity
+    if parity is None:
+        raise EvidenceRefused(f"{layout.PARITY_REPORT}: is not here", _REPRO)
+    materials = Materials(
+        base=_judged(judged, layout.BASE),
+        raw=_judged(judged, layout.RAW),
+        splits={name: _judged(judged, layout.SPLITS / f"{name}.jsonl") for name in layout.SPLIT_NAMES},
+        adapter=_judged(judged, layout.ADAPTER),
+        tokenizer=tokenizer(parity),
+        chat_template=_template(root, parity),
+        params=digest.of_file(root / layout.PARAMS).sha256,
+        lock=digest.of_file(root / layout.LOCK).sha256,
+        verdict=digest.of_file(root / layout.VERDICT).sha256,
+        probes=digest.of_file(root / layout.PROBES).sha256,
+        reports={path: value for path, value in judged.items() if path.startswith(f"{layout.REPORTS}/")},
+    )
+    subjects = (
+        Subject(name=held.params.serve.name, digest={"sha256": image.image.removeprefix("sha256:")}),
+        Subject(name=MODEL, digest={TREE: _judged(judged, layout.MERGED).removeprefix("sha256:")}),
+    )
+    try:
+        release = Release(
+            materials=materials, commit=image.commit, policy=held.verdict.policy, sbom=sbom, image=image,
+            serving=serving, verification=verified, tool=f"lockstep {metadata.version('lockstep')}",
+        )  # fmt: skip
+        return write(Statement(subject=subjects, predicate=release))
+    except ValidationError as error:
+        raise EvidenceRefused(f"the release: {files.first(error)}", _REPRO) from error
+
+
+def parse(payload: bytes, where: str = "the statement") -> Statement:
+    """Read a release's statement, whose signature was checked. Raises EvidenceRefused when it is anything else."""
+    return _parse(payload, where, Statement)
+
+
+def verification(report: ServingReport, file: str) -> bytes:
+    """The statement that a server was seen to do what ``report`` says, whose file has the digest ``file``."""
+    subjects = [
+        Subject(name=layout.SERVING_REPORT.as_posix(), digest={"sha256": file.removeprefix("sha256:")}),
+        Subject(name=MODEL, digest={TREE: report.model.removeprefix("sha256:")}),
+    ]
+    if report.image:
+        subjects.append(Subject(name="image", digest={"sha256": report.image.removeprefix("sha256:")}))
+    return write(Verification(subject=tuple(subjects), predicate=Observed(report=report)))
+
+
+def parse_verification(payload: bytes, where: str = "the verification") -> Verification:
+    """Read a verification, whose signature was checked. Raises EvidenceRefused when it is anything else."""
+    return _parse(payload, where, Verification)
+
+
+def approve(environment: str, image: str, why: str) -> bytes:
+    """The statement that the image with digest ``image`` may run in ``environment``."""
+    subject = Subject(name="image", digest={"sha256": image.removeprefix("sha256:")})
+    try:
+        approved = Approved(environment=environment, why=why)
+    except ValidationError as error:
+        raise EvidenceRefused(f"the approval: {files.first(error)}", "say why, in one line") from error
+    return write(Approval(subject=(subject,), predicate=approved))
+
+
+def parse_approval(payload: bytes, environment: str, image: str, where: str = "the approval") -> Approval:
+    """Read an approval, whose signature was checked; it must be of this image, for this environment."""
+    found = _parse(payload, where, Approval)
+    todo = "let it be approved again: `lockstep approve`"
+    if found.subject[0].digest != {"sha256": image.removeprefix("sha256:")}:
+        raise EvidenceRefused(f"{where}: is of another image", todo)
+    if found.predicate.environment != environment:
+        raise EvidenceRefused(f"{where}: is for {found.predicate.environment!r}, not {environment!r}", todo)
+    return found
+
+
+def free(images: Iterable[str], parent: str, why: str) -> bytes:
+    """The statement that ``images`` (digests) are in quarantine no longer, from the commit after ``parent`` on."""
+    subjects = tuple(Subject(name="image", digest={"sha256": each.removeprefix("sha256:")}) for each in sorted(images))
+    try:
+        return write(QuarantineRelease(subject=subjects, predicate=Freed(parent=parent, why=why)))
+    except ValidationError as error:
+        raise EvidenceRefused(f"the release: {files.first(error)}", "say why, in one line") from error
+
+
+def parse_free(payload: bytes, images: Iterable[str], parent: str, where: str) -> QuarantineRelease:
+    """Read a quarantine release, whose signature was checked; it must be of these images, made on this commit."""
+    found = _parse(payload, where, QuarantineRelease)
+    wanted = [{"sha256": each.removeprefix("sha256:")} for each in sorted(images)]
+    if [subject.digest for subject in found.subject] != wanted or found.predicate.parent != parent:
+        raise EvidenceRefused(f"{where}: is about other images or another commit", "release them again")
+    return found
+
+
+def tokenizer(parity: ParityReport) -> str:
+    """The tree digest of the files that make the tokenizer. Raises EvidenceRefused when there is none."""
+    found = {name: FileDigest(file.sha256, file.size) for name, file in parity.files.items() if name in TOKENIZER}
+    if not found:
+        raise EvidenceRefused(
+            f"{layout.MERGED}: has no tokenizer", "merge it with its tokenizer: run `dvc repro merge`"
+        )
+    return digest.of_manifest(found)
+
+
+def write(statement: BaseModel) -> bytes:
+    """The one form of a statement."""
+    return strict.write(statement.model_dump(mode="json", by_alias=True))
+
+
+def _parse(payload: bytes, where: str, kind: type[_S]) -> _S:
+    said, wanted = strict.read_canonical(payload, where, dsse.LARGEST).get("predicateType"), _PREDICATES[kind]
+    if said != wanted:
+        raise EvidenceRefused(f"{where}: predicateType is {str(said)[:80]!r}, not {wanted}", "sign what is asked for")
+    try:
+        return kind.model_validate_json(payload)
+    except ValidationError as error:
+        raise EvidenceRefused(f"{where}: {files.first(error)}", "sign it again with this version") from error
+
+
+def _judged(judged: dict[str, str], path: Path) -> str:
+    found = judged.get(path.as_posix())
+    if found is None:
+        raise EvidenceRefused(f"{layout.VERDICT}: does not say which {path} it is about", _REPRO)
+    return found
+
+
+def _template(root: Path, parity: ParityReport) -> str | None:
+    """The digest of the chat template's text: a file of its own, or a field of the tokenizer's configuration."""
+    if TEMPLATE in parity.files:
+        return parity.files[TEMPLATE].sha256
+    if TOKENIZER_CONFIG not in parity.files:
+        return None
+    path = root / layout.MERGED / TOKENIZER_CONFIG
+    if digest.of_file(path).sha256 != parity.files[TOKENIZER_CONFIG].sha256:
+        raise EvidenceRefused(f"{path}: is not the file that was merged", "run `dvc checkout models/merged`")
+    found = json.loads(path.read_bytes()).get("chat_template")
+    return None if found is None else digest.of_bytes(found.encode() if isinstance(found, str) else strict.write(found))

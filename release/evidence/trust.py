@@ -1,0 +1,67 @@
+"""Who is trusted, and what they signed: by a key on disk or by an identity that Sigstore certifies."""
+
+from pathlib import Path
+
+from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined] # it has no __all__
+
+from checks import layout, signers
+from checks.errors import EvidenceRefused
+from checks.signers import Role, Signers
+from release.adapters import commits
+from release.evidence import dsse, keys, sigstore, strict
+from release.evidence.dsse import Verified
+
+
+def known(root: Path, target: str | None = None, branch: str | None = None) -> Signers:
+    """The signers of release/policy/signers.yaml on the target branch, as ``commits.target`` finds it.
+
+    ``branch``: its name, where ``target`` is its commit. The file in the work tree counts only where git has no commit
+    yet: whoever proposes a release must not choose who may sign it. Raises EvidenceRefused when there is none.
+    """
+    todo = f"add a signer to {layout.SIGNERS} (`lockstep keys new` prints the entry), and commit it there"
+    if commits.has_repository(root) and (found := commits.target(root, target))[1]:
+        name, commit = found
+        assert commit is not None
+        where = f"{branch or name}:{layout.SIGNERS}"
+        data = commits.read(root, commit, layout.SIGNERS)
+        if (root / layout.SIGNERS).is_file():
+            todo = f"merge the branch that adds it here into {branch or name}: only there it counts"
+    else:
+        where = str(layout.SIGNERS)
+        path = root / layout.SIGNERS
+        data = path.read_bytes() if path.is_file() and not path.is_symlink() else None
+    if data is None:
+        raise EvidenceRefused(f"{where}: is not there, so nobody may sign", todo)
+    try:
+        return signers.parse(data.decode(), where)
+    except UnicodeDecodeError as error:
+        raise EvidenceRefused(f"{where}: is not UTF-8", todo) from error
+
+
+def owner(key: CryptoSigner, known: Signers, role: Role) -> str:
+    """The name of a private key's owner. Raises EvidenceRefused when no signer has the key, or it may not do this."""
+    for name, public in keys.known(known).items():
+        if public.keyid == key.public_key.keyid:
+            return dsse.allowed(next(one for one in known if one.name == name), role, "this key")
+    raise EvidenceRefused(
+        f"this key is not in {layout.SIGNERS} of the target branch",
+        "add it with its owners' approval: `lockstep keys new`",
+    )
+
+
+def verify(data: bytes, known: Signers, role: Role, where: str, *, offline: bool = False) -> Verified:
+    """What was signed, and by whom of ``known``, who may act as ``role``.
+
+    ``data`` is a DSSE envelope, or a Sigstore bundle with one: signed by a key, or by an identity. Raises
+    EvidenceRefused when it does not hold, MachineRefused when Sigstore cannot be asked about it. ``offline`` asks it by
+    the roots of trust that were fetched last.
+    """
+    plain = strict.read(data, where, dsse.LARGEST)
+    if "mediaType" not in plain:
+        return dsse.verify_plain(plain, known, role, where)
+    material, envelope = plain.get("verificationMaterial"), plain.get("dsseEnvelope")
+    if plain["mediaType"] != sigstore.BUNDLE or not isinstance(material, dict) or not isinstance(envelope, dict):
+        raise EvidenceRefused(f"{where}: is no bundle {sigstore.BUNDLE} with an envelope", "sign it again")
+    if "publicKey" in material:
+        return dsse.verify_plain(envelope, known, role, where)
+    return sigstore.verify(data, known, role, where, offline=offline)

@@ -1,0 +1,105 @@
+"""The signed verification: what `lockstep verify` saw of a model, signed on the machine that saw it.
+
+It lies beside the report, as reports/serving.intoto.json. `lockstep sign` puts it into the release's statement as it
+is, and `lockstep promote` checks it again. So whoever signs a release cannot write the serving report by hand, unless
+release/policy/signers.yaml lets the same key or identity verify too.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined] # it has no __all__
+
+from checks import digest, files, layout
+from checks.errors import EvidenceRefused
+from checks.serving import ServingReport
+from checks.signers import Signers
+from checks.statement import PAYLOAD, Verification
+from release.evidence import dsse, keys, sigstore, statement, trust
+
+_AGAIN = "run `lockstep verify` with a key or an identity that may verify (docs/evidence.md)"
+
+
+class Verifier(NamedTuple):
+    """Who signs a verification: a key, or with None the identity of this machine. ``known``: who may, on the target."""
+
+    key: CryptoSigner | None
+    known: Signers
+
+
+def verifier(root: Path, key: Path | None = None, *, keyless: bool = False) -> tuple[Verifier | None, str]:
+    """Who will sign what is verified, found before anything is started; None and why, where nobody will.
+
+    ``key`` is by default that of `lockstep keys new`, where it is there and may verify. Raises EvidenceRefused when
+    the key or identity that was asked for may not verify, MachineRefused when this machine has no identity.
+    """
+    if keyless:
+        known = trust.known(root)
+        if not any(signer.identity and "verify" in signer.may for signer in known):
+            what = f"{layout.SIGNERS} of the target branch names no identity that may verify"
+            raise EvidenceRefused(what, "add the identity of this workflow with `may: [verify]` (docs/evidence.md)")
+        sigstore.identity()
+        return Verifier(None, known), ""
+    if key is None and not (root / keys.KEY).is_file():
+        return None, "there is no key here: `lockstep keys new --name NAME --add`, commit, and verify again"
+    signer = keys.load(key or root / keys.KEY)
+    try:
+        known = trust.known(root)
+        trust.owner(signer, known, "verify")
+    except EvidenceRefused as refused:
+        if key is not None:
+            raise
+        return None, str(refused)
+    return Verifier(signer, known), ""
+
+
+def write(root: Path, report: ServingReport, by: Verifier) -> str:
+    """Sign the report that lies in ``root``, write reports/serving.intoto.json, and return the signer's name.
+
+    Raises EvidenceRefused when the identity may not verify, MachineRefused when Sigstore cannot be reached.
+    """
+    payload = statement.verification(report, digest.of_file(root / layout.SERVING_REPORT).sha256)
+    data = sigstore.sign([payload])[0] if by.key is None else dsse.sign(payload, PAYLOAD, by.key)
+    name = check(data, report, by.known, str(layout.SERVING_STATEMENT))
+    with files.replacing(root / layout.SERVING_STATEMENT) as stream:
+        stream.write(data)
+    return name
+
+
+def read(root: Path, report: ServingReport, known: Signers) -> str:
+    """The signed verification of the report that lies in ``root``, as text for the release's statement.
+
+    Raises EvidenceRefused when it is missing, is about another report, or nobody who may verify signed it.
+    """
+    where, path = str(layout.SERVING_STATEMENT), root / layout.SERVING_STATEMENT
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        what = f"{layout.SERVING_REPORT}: is not signed by whoever verified: {where}: {error.strerror or error}"
+        raise EvidenceRefused(what, _AGAIN) from error
+    _, stated = _signed(data, report, known, where)
+    if (found := digest.of_file(root / layout.SERVING_REPORT).sha256) != stated.file:
+        raise EvidenceRefused(f"{layout.SERVING_REPORT}: is {found}, {where} is about {stated.file}", _AGAIN)
+    return data.decode()
+
+
+def check(data: bytes, report: ServingReport, known: Signers, where: str, *, offline: bool = False) -> str:
+    """The name of who verified: one of ``known`` who may, and signed exactly ``report``. ``offline``: see ``trust``.
+
+    Raises EvidenceRefused when nobody did, MachineRefused as ``trust.verify``.
+    """
+    return _signed(data, report, known, where, offline=offline)[0]
+
+
+def _signed(
+    data: bytes, report: ServingReport, known: Signers, where: str, *, offline: bool = False
+) -> tuple[str, Verification]:
+    try:
+        verified = trust.verify(data, known, "verify", where, offline=offline)
+        stated = statement.parse_verification(verified.payload, where)
+    except EvidenceRefused as refused:
+        raise EvidenceRefused(refused.what, _AGAIN, refused.others) from refused
+    if (theirs := stated.predicate.report) != report:
+        fields = [name for name in type(report).model_fields if getattr(theirs, name) != getattr(report, name)]
+        raise EvidenceRefused(f"{where}: is about another serving report: {', '.join(fields)} differ", _AGAIN)
+    return verified.signer, stated

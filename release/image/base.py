@@ -1,0 +1,143 @@
+"""The image that weights are added to: found by its digest, for one platform, read and never unpacked."""
+
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from checks import files
+from checks.errors import BuildRefused, Refusal, RegistryRefused
+from checks.evidence import Digest
+from checks.serving import BaseImage
+from release.adapters.registry import documents
+from release.adapters.registry.documents import Entry, Index, Manifest, Platform
+from release.adapters.registry.reference import Reference
+from release.adapters.registry.types import CONFIG, LAYERS, Descriptor, Document, Store
+
+_CONFIGS = (CONFIG, "application/vnd.docker.container.image.v1+json")
+
+
+class _Part(BaseModel):
+    """A part of an image's config whose other fields are passed through unread."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+
+
+class _Settings(_Part):
+    Env: list[str] | None = None
+    Labels: dict[str, str] | None = None
+    Volumes: dict[str, Any] | None = None
+
+
+class _Layers(_Part):
+    diff_ids: list[Digest]
+
+
+class _Config(_Part):
+    os: str
+    architecture: str
+    variant: str | None = None
+    config: _Settings | None = None
+    rootfs: _Layers
+    history: list[dict[str, Any]] | None = None
+
+
+class Base(NamedTuple):
+    """A base image: what the report says of it, its layers in OCI's media types, its config as JSON values."""
+
+    image: BaseImage
+    reference: Reference
+    layers: tuple[Descriptor, ...]
+    config: dict[str, Any]
+
+
+def resolve(store: Store, reference: Reference, platform: str, name: str) -> Base:
+    """Read the base image for ``platform`` (such as linux/amd64); ``name`` is how params.yaml calls it.
+
+    Raises BuildRefused when it is not pinned, is not for this platform, or has layers that cannot be passed on;
+    RegistryRefused when it cannot be had or is malformed.
+    """
+    if reference.digest is None:
+        raise _unpinned(store, reference, name)
+    document = store.document(reference.digest)
+    _holds(document, reference.digest, name)
+    found = documents.read(document, name)
+    index = None
+    if isinstance(found, Index):
+        index = reference.digest
+        entry = _choose(found, platform, name)
+        document = store.document(entry.digest)
+        _holds(document, entry.digest, name)
+        found = documents.read(document, f"{name}, {platform}")
+        if not isinstance(found, Manifest):
+            raise BuildRefused(f"{name}: is an index of indexes", "pin the manifest of one platform")
+    config, plain = _config(store, found, name)
+    said = Platform(os=config.os, architecture=config.architecture, variant=config.variant or None)
+    if not _same(said, platform):
+        raise BuildRefused(f"{name}: is for {said}, not {platform}", "pin the image of that platform")
+    layers = tuple(_layer(layer, name) for layer in found.layers)
+    if len(config.rootfs.diff_ids) != len(layers):
+        raise RegistryRefused(
+            f"{name}: its config has {len(config.rootfs.diff_ids)} layers, its manifest {len(layers)}",
+            "name another image",
+        )
+    image = BaseImage(
+        name=name,
+        index=index,
+        manifest=document.digest,
+        platform=platform,
+        layers=len(layers),
+        size=sum(layer.size for layer in layers),
+    )
+    return Base(image, reference, layers, plain)
+
+
+def _unpinned(store: Store, reference: Reference, name: str) -> Refusal:
+    """A tag moves: say what it means now, to be written down."""
+    tag = reference.tag or ("latest" if reference.host else None)
+    digest = store.document(tag or "").digest
+    pinned = str(reference._replace(tag=tag, digest=digest))
+    return BuildRefused(f"{name}: is not pinned: a tag moves", f"write serve.base: {pinned}")
+
+
+def _holds(document: Document, digest: str, name: str) -> None:
+    if document.digest != digest:
+        raise RegistryRefused(f"{name}: {document.digest} came for {digest}", "check what answers under that name")
+
+
+def _choose(index: Index, platform: str, name: str) -> Entry:
+    fitting = [entry for entry in index.manifests if entry.platform and _same(entry.platform, platform)]
+    exact = [entry for entry in fitting if str(entry.platform) == platform]
+    chosen = exact or fitting
+    if len({entry.digest for entry in chosen}) == 1:
+        return chosen[0]
+    has = ", ".join(sorted({str(entry.platform) for entry in index.manifests if entry.platform}))
+    what = "has no" if not chosen else "has several images for"
+    raise BuildRefused(f"{name}: {what} {platform}, it has {has or 'no platforms'}", "pin another image")
+
+
+def _same(found: Platform, wanted: str) -> bool:
+    """Whether a platform is the wanted one; a variant counts where it is asked for."""
+    parts = str(found).split("/")
+    return parts[: len(wanted.split("/"))] == wanted.split("/")
+
+
+def _config(store: Store, manifest: Manifest, name: str) -> tuple[_Config, dict[str, Any]]:
+    described = manifest.config
+    if described.media_type not in _CONFIGS:
+        raise BuildRefused(f"{name}: is no container image, but {described.media_type!r}", "pin a container image")
+    if described.size > documents.LARGEST_CONFIG:
+        raise RegistryRefused(f"{name}: its config has {described.size} bytes", "pin another image")
+    plain = documents.parse(b"".join(store.blob(described.digest, described.size)), f"{name}: config")
+    try:
+        return _Config.model_validate(plain), plain
+    except ValidationError as error:
+        raise RegistryRefused(f"{name}: config: {files.first(error)}", "name another image") from error
+
+
+def _layer(layer: Descriptor, name: str) -> Descriptor:
+    if layer.media_type not in LAYERS:
+        raise BuildRefused(
+            f"{name}: layer {layer.digest} is {layer.media_type!r}, which cannot be passed on",
+            "pin an image whose layers are its own tars",
+        )
+    return layer.model_copy(update={"media_type": LAYERS[layer.media_type]})

@@ -1,0 +1,189 @@
+"""The config and the manifest of an image: what the base says, and what the weights add (OCI image specification 1.1).
+
+Pure: values in, bytes out. Nothing of the machine, the user or the hour is in them.
+"""
+
+import posixpath
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import PurePosixPath
+from typing import Any, NamedTuple
+
+from checks import digest, licenses
+from checks.errors import BuildRefused
+from checks.gate_kinds import LicenseGate
+from checks.params import Params
+from release.adapters.registry import documents
+from release.adapters.registry.types import CONFIG, LAYER, MANIFEST, Descriptor
+from release.image.base import Base
+from release.runtimes import Filled, Runtime
+
+OCI = "org.opencontainers.image."
+# What a layer holds, for people. Not OCI's title: oras and others write a blob to a file of that name, and a layer is a
+# tar, which `model.safetensors` is not. Images built before this had it; they are recognised by the second.
+LAYER_NAMES = ("lockstep.layer", f"{OCI}title")
+
+
+class About(NamedTuple):
+    """What an image is about: the model's digest, the folder of its weights, the commit of its record and its time."""
+
+    model: str
+    path: str
+    evidence: str  # digest of reports/verdict.json
+    commit: str
+    created: datetime
+
+
+class Added(NamedTuple):
+    """One layer of the weights: uncompressed, so that its digest is its diff_id."""
+
+    digest: str
+    size: int
+    title: str
+
+
+def version(model: str) -> str:
+    """What people call a model: the first 12 hex digits of its digest."""
+    return model.removeprefix("sha256:")[:12]
+
+
+def annotations(about: About, params: Params, runtime: Runtime, base: Base | None) -> dict[str, str]:
+    """Labels of the config and annotations of the manifest: OCI's own keys, and three of this tool."""
+    found = {
+        f"{OCI}title": params.serve.name,
+        f"{OCI}version": version(about.model),
+        f"{OCI}revision": about.commit,
+        f"{OCI}created": _time(about.created),
+        f"{OCI}source": params.serve.source,
+        f"{OCI}licenses": spdx(params),
+        # The name of a local folder would make the image another one in another folder.
+        f"{OCI}base.name": str(base.reference._replace(digest=None)) if base and base.reference.host else None,
+        f"{OCI}base.digest": base.image.manifest if base else None,
+        "lockstep.model": about.model,
+        "lockstep.evidence": about.evidence,
+        "lockstep.runtime": runtime.name,
+    }
+    return {key: value for key, value in sorted(found.items()) if value is not None}
+
+
+def spdx(params: Params) -> str | None:
+    """An SPDX licence expression of base and adapter; None when neither is stated.
+
+    Names without an SPDX identifier are written LicenseRef-NAME (SPDX specification 2.3, annex D).
+    """
+    adapters = [gate.adapter for gate in params.gates.values() if isinstance(gate, LicenseGate)]
+    names = [name for name in (params.base.license, *adapters) if name]
+    return " AND ".join(dict.fromkeys(map(_identifier, names))) or None
+
+
+def config(about: About, runtime: Runtime, filled: Filled, base: Base | None, added: Sequence[Added],
+           labels: dict[str, str]) -> bytes:  # fmt: skip
+    """The image's config: the base's, passed through, with this server's settings and these layers.
+
+    Raises BuildRefused when the base puts a volume over the weights.
+    """
+    document = _base_config(base) if base else _bare(runtime)
+    settings = dict(document.get("config") or {})
+    kept = {key: value for key, value in (settings.get("Labels") or {}).items() if not key.startswith(OCI)}
+    settings["Labels"] = dict(sorted((kept | labels).items()))
+    if base:
+        settings |= _server(runtime, filled, settings)
+        _no_volume_over(about.path, settings, base)
+    diff_ids = [*(document.get("rootfs") or {}).get("diff_ids", ()), *(layer.digest for layer in added)]
+    created = _time(about.created)
+    history = [{"created": created, "created_by": "lockstep build", "comment": layer.title} for layer in added]
+    return documents.write(
+        document
+        | {
+            "created": created,
+            "config": settings,
+            "rootfs": {"type": "layers", "diff_ids": diff_ids},
+            "history": [*document.get("history", ()), *history],
+        }
+    )
+
+
+def manifest(
+    configured: Descriptor, base: Base | None, added: Sequence[Added], labels: dict[str, str],
+    named: str = LAYER_NAMES[0],
+) -> bytes:  # fmt: skip
+    """The image's manifest: the base's layers, then these. ``named`` is the annotation of what a layer holds."""
+    below = [layer.plain() for layer in base.layers] if base else []
+    ours = [
+        {"mediaType": LAYER, "digest": found, "size": size, "annotations": {named: title}}
+        for found, size, title in added
+    ]
+    return documents.write(
+        {
+            "schemaVersion": 2,
+            "mediaType": MANIFEST,
+            "config": configured.plain(),
+            "layers": [*below, *ours],
+            "annotations": labels,
+        }
+    )
+
+
+def described(config: bytes) -> Descriptor:
+    """A config's descriptor."""
+    return Descriptor(media_type=CONFIG, digest=digest.of_bytes(config), size=len(config))
+
+
+def _bare(runtime: Runtime) -> dict[str, Any]:
+    """A config without a base: a volume of weights, which nothing is started from."""
+    return dict(zip(("os", "architecture", "variant"), runtime.platform.split("/"), strict=False))
+
+
+def _base_config(base: Base) -> dict[str, Any]:
+    """The base's config with a history that accounts for its layers: some readers refuse one that does not."""
+    history = base.config.get("history") or []
+    filled = [step for step in history if not (isinstance(step, dict) and step.get("empty_layer"))]
+    if len(filled) != len(base.layers):
+        history = [{"created_by": "the base image"}] * len(base.layers)
+    return base.config | {"history": history}
+
+
+def _server(runtime: Runtime, filled: Filled, settings: dict[str, Any]) -> dict[str, Any]:
+    """What starts the server. Docker drops a base's command where an entrypoint is set, and so does this."""
+    found: dict[str, Any] = {
+        "Env": _environment(settings.get("Env") or [], filled.environment),
+        "ExposedPorts": {f"{runtime.port}/tcp": {}},
+        "StopSignal": "SIGTERM",
+    }
+    if filled.entrypoint is not None:
+        found |= {"Entrypoint": [*filled.entrypoint], "Cmd": [*filled.command]}
+    elif filled.command:
+        found |= {"Cmd": [*filled.command]}
+    if runtime.user is not None:
+        found["User"] = runtime.user
+    return found
+
+
+def _environment(theirs: Sequence[str], ours: dict[str, str]) -> list[str]:
+    """The base's variables in their order, ours in place of those of the same name, the rest of ours sorted."""
+    names = [entry.partition("=")[0] for entry in theirs]
+    kept = [f"{name}={ours[name]}" if name in ours else entry for name, entry in zip(names, theirs, strict=True)]
+    return [*kept, *(f"{name}={value}" for name, value in sorted(ours.items()) if name not in names)]
+
+
+def _no_volume_over(path: str, settings: dict[str, Any], base: Base) -> None:
+    for volume in settings.get("Volumes") or {}:
+        if PurePosixPath(path).is_relative_to(posixpath.normpath(volume)):
+            raise BuildRefused(
+                f"{base.image.name}: declares a volume at {volume}, over the weights at {path}", "pin another image"
+            )
+
+
+def _identifier(name: str) -> str:
+    row = licenses.find(name)
+    known = row.name if row else name
+    # The table has SPDX's identifiers as SPDX spells them, and other names in lower case.
+    if row and known != known.lower():
+        return known
+    return "LicenseRef-" + re.sub(r"[^A-Za-z0-9.-]+", "-", known.replace("+", "plus")).strip("-")
+
+
+def _time(moment: datetime) -> str:
+    """RFC 3339, UTC, whole seconds."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,321 @@
+"""A Store in a folder: the OCI image layout (OCI image specification 1.1, image-layout.md).
+
+Whoever reads the folder sees the old index or the new one, and every blob that an index names is whole: a blob gets
+its name when all its bytes are on the disk, the index its name after that. One builder at a time holds the folder;
+a second one waits, and the system lets go of it when the first is killed.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from checks import files
+from checks.errors import BuildRefused, Refusal, RegistryRefused
+from release.adapters.registry import documents
+from release.adapters.registry.documents import Entry, Index, Manifest
+from release.adapters.registry.types import INDEX, Blob, Descriptor, Document, Seen, Store
+from release.image.known import Known, state
+
+REF_NAME = "org.opencontainers.image.ref.name"
+MODEL = "lockstep.model"  # the annotation of manifests that this tool made
+_MARK = b'{"imageLayoutVersion":"1.0.0"}'
+_PARTIAL = ".partial-"
+_BLOCK = 1 << 20
+
+
+class Layout:
+    """The images in ``folder``, which is made when it is first held; write to it only while it is.
+
+    ``memory`` is where ``known.Known`` keeps which blobs were hashed; None: ``has`` hashes whatever it is asked for.
+    """
+
+    def __init__(self, folder: Path, memory: Path | None = None) -> None:
+        self.name = str(folder)
+        self.folder = folder
+        self._blobs = folder / "blobs" / "sha256"
+        self._known = Known(memory)
+
+    # -- what a Store can do
+
+    def has(self, digest: str, size: int) -> bool:
+        """Whether the blob is there with this size, and had this digest when it was last changed.
+
+        Its bytes are hashed once; from then on its inode, size and time of change stand for them, so that a rebuild
+        reads nothing. Every write to a file changes these. What they do not show (a bad disk, an administrator who
+        sets the clock back) is found by whoever reads the image: ``blob`` and every registry and engine hash again.
+        """
+        path = self._path(digest)
+        before = state(path)
+        if before is None or before[2] != size:
+            return False
+        if self._known.has(path):
+            return True
+        try:
+            for _ in self.blob(digest, size):
+                pass
+        except RegistryRefused:
+            return False
+        self._known.note(path, before)
+        return True
+
+    def add(self, blob: Blob, digest: str | None, seen: Seen) -> str:
+        """Write the blob beside the others and name it by its digest when it is whole and on the disk."""
+        partial = self.folder / f"{_PARTIAL}{secrets.token_hex(8)}"
+        hasher, size = hashlib.sha256(), 0
+        try:
+            handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            with os.fdopen(handle, "wb", buffering=0) as stream:
+                for block in blob.blocks():
+                    hasher.update(block)
+                    stream.write(block)
+                    size += len(block)
+                    seen(len(block))
+                os.fsync(stream.fileno())
+            found = f"sha256:{hasher.hexdigest()}"
+            if size != blob.size or digest not in (None, found):
+                raise RegistryRefused(
+                    f"{self.name}: was given {found} of {size} bytes, not {digest or 'a blob'} of {blob.size}",
+                    "try again; when it happens again, the source is damaged",
+                )
+            partial.replace(self._path(found))
+            self._known.note(self._path(found), state(self._path(found)))
+        except OSError as error:
+            raise _unwritable(self.folder, error) from error
+        finally:
+            partial.unlink(missing_ok=True)
+        return found
+
+    def blob(self, digest: str, size: int) -> Iterator[bytes]:
+        """The blob's bytes; the last block is given when digest and size are found right."""
+        path = self._path(digest)
+        hasher, left = hashlib.sha256(), size
+        if path.exists() and not path.is_file():  # a pipe would keep a reader waiting
+            raise _damaged(path, "is no file")
+        try:
+            with path.open("rb", buffering=0) as stream:
+                if os.fstat(stream.fileno()).st_size != size:
+                    raise _damaged(path, f"has {os.fstat(stream.fileno()).st_size} bytes and not {size}")
+                while left and (block := stream.read(min(_BLOCK, left))):
+                    hasher.update(block)
+                    left -= len(block)
+                    if left:
+                        yield block
+        except OSError as error:
+            raise _damaged(path, error.strerror or str(error)) from error
+        if left or f"sha256:{hasher.hexdigest()}" != digest:
+            raise _damaged(path, "holds other bytes than its name says")
+        if size:
+            yield block
+
+    def borrow(self, digest: str, size: int, source: Store) -> bool:  # noqa: ARG002 - as Store has it
+        """Never: a copy that was hashed is safer than a second name of a file that others may write to."""
+        return False
+
+    def document(self, reference: str) -> Document:
+        """The manifest or index by digest; by tag; or, for an empty reference, the only one that is there."""
+        index = self._index()
+        if reference.startswith("sha256:"):
+            found = {reference}
+        else:
+            named = [e for e in index.manifests if not reference or (e.annotations or {}).get(REF_NAME) == reference]
+            found = {entry.digest for entry in named if reference or not self._attached(entry)}
+        if len(found) != 1:
+            wanted = f"tag {reference!r}" if reference else "its only image"
+            raise RegistryRefused(
+                f"{self.name}: {len(found)} images are there for {wanted}", "name one that is there by its digest"
+            )
+        (digest,) = found
+        path = self._path(digest)
+        there = state(path)
+        if there is None or there[2] > documents.LARGEST:
+            raise _damaged(path, "is absent, or is no manifest")
+        data = b"".join(self.blob(digest, there[2]))
+        return Document(data, documents.guess(data, str(path)), digest)
+
+    def put(self, data: bytes, media_type: str, tag: str | None) -> str:
+        """Store a manifest; then the index names it. What had the tag before is there by its digest until ``keep``."""
+        digest = self.add(Bytes(data), None, lambda _: None)
+        index = self._index()
+        entry = Entry(
+            media_type=media_type, digest=digest, size=len(data), annotations={REF_NAME: tag} if tag else None
+        )
+        kept = [e for e in index.manifests if not (tag and _tag(e) == tag) and (e.digest, _tag(e)) != (digest, None)]
+        lost = [e for e in index.manifests if e.digest not in {digest, *(other.digest for other in kept)}]
+        kept += [e.model_copy(update={"annotations": None}) for e in lost]
+        if tag or all(e.digest != digest for e in kept):
+            self._write_index(index, [*kept, entry])
+        return digest
+
+    def referrers(self, digest: str) -> list[Descriptor]:
+        """The manifests of this folder whose subject is ``digest``."""
+        found = []
+        for entry in self._index().manifests:
+            manifest = self._manifest(entry)
+            if manifest and manifest.subject and manifest.subject.digest == digest:
+                found.append(documents.referrer(manifest, entry))
+        return found
+
+    # -- what only a folder can do
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Make the folder a layout, and be its only builder until the block ends; what killed builders left goes.
+
+        Raises BuildRefused when the folder holds other things, RegistryRefused when it cannot be written.
+        """
+        mark = self.folder / "oci-layout"
+        try:
+            # The mark comes first and is looked for last: who finds another builder's blobs finds its mark as well.
+            if self.folder.exists() and any(self.folder.iterdir()) and not mark.exists():
+                raise BuildRefused(
+                    f"{self.folder}: is not empty and is no OCI layout", "name a folder that is new, empty, or a layout"
+                )
+            self.folder.mkdir(parents=True, exist_ok=True)
+            handle = os.open(mark, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            raise _unwritable(self.folder, error) from error
+        try:
+            try:
+                self._blobs.mkdir(parents=True, exist_ok=True)
+                fcntl.flock(handle, fcntl.LOCK_EX)
+                if not os.fstat(handle).st_size:
+                    os.write(handle, _MARK)
+                for partial in (*self.folder.glob(f"{_PARTIAL}*"), *self.folder.glob(".index.json.*")):
+                    partial.unlink(missing_ok=True)
+            except OSError as error:
+                raise _unwritable(self.folder, error) from error
+            self._index()
+            yield
+        finally:
+            os.close(handle)
+
+    def keep(self, *digests: str) -> None:
+        """Drop the other images that this tool made here, with what was attached to them and belonged to them alone.
+
+        Images of others stay, and what is attached to these. Where there are none of others, every blob that no
+        manifest names goes too. What cannot be read is left alone. Call it while the folder is held.
+        """
+        index = self._index()
+        manifests = {entry.digest: self._manifest(entry) for entry in index.manifests}
+        subjects = {name: found.subject.digest for name, found in manifests.items() if found and found.subject}
+        made = {name for name, found in manifests.items() if found and MODEL in (found.annotations or {})}
+        gone = made - subjects.keys() - {*digests}
+        dropped = [e for e in index.manifests if e.digest in gone or subjects.get(e.digest) in gone]
+        kept = [e for e in index.manifests if e not in dropped]
+        if dropped:
+            self._write_index(index, kept)
+        needed: set[str] = set()
+        for entry in kept:
+            if (reached := self._reached(entry)) is None:
+                return
+            needed |= reached
+        if all({entry.digest, subjects.get(entry.digest)} & {*digests} for entry in kept):
+            spare = {f"sha256:{path.name}" for path in self._blobs.iterdir()} - needed
+        else:
+            spare = {blob for entry in dropped for blob in self._reached(entry) or ()} - needed
+        for blob in spare:
+            with contextlib.suppress(OSError):
+                self._path(blob).unlink()
+
+    # -- the folder's files
+
+    def _path(self, digest: str) -> Path:
+        return self._blobs / digest.removeprefix("sha256:")
+
+    def _index(self) -> Index:
+        """The folder's index; an empty one where a folder that is a layout has none yet."""
+        mark, path = self.folder / "oci-layout", self.folder / "index.json"
+        for file in (mark, path):
+            if file.exists() and not file.is_file():
+                raise RegistryRefused(f"{file}: is no file", "remove the folder")
+        try:
+            version = json.loads(mark.read_bytes())
+            if not isinstance(version, dict) or version.get("imageLayoutVersion") != "1.0.0":
+                raise RegistryRefused(f"{mark}: is of another version than 1.0.0", "copy the image to a new layout")
+            return Index.model_validate_json(path.read_bytes())
+        except FileNotFoundError as error:
+            if error.filename == str(mark):
+                todo = "name the folder that holds the file oci-layout"
+                raise RegistryRefused(f"{self.folder}: is no OCI layout", todo) from error
+            return Index(schema_version=2, manifests=())
+        except OSError as error:
+            raise RegistryRefused(f"{error.filename}: {error.strerror}", "make it readable") from error
+        except ValidationError as error:
+            raise RegistryRefused(f"{path}: {files.first(error)}", "remove the folder") from error
+        except (ValueError, RecursionError) as error:
+            raise RegistryRefused(f"{mark}: is no JSON", "remove the folder") from error
+
+    def _write_index(self, index: Index, entries: list[Entry]) -> None:
+        value = index.model_dump(mode="json", by_alias=True, exclude_none=True)
+        value |= {"mediaType": INDEX, "manifests": [entry.plain() for entry in entries]}
+        try:
+            _sync(self._blobs)
+            with files.replacing(self.folder / "index.json") as stream:
+                stream.write(documents.write(value))
+            _sync(self.folder)
+        except OSError as error:
+            raise _unwritable(self.folder, error) from error
+
+    def _manifest(self, entry: Entry) -> Manifest | None:
+        """The manifest of an index entry; None when it is an index or cannot be read."""
+        try:
+            found = documents.read(self.document(entry.digest), self.name)
+        except Refusal:
+            return None
+        return found if isinstance(found, Manifest) else None
+
+    def _attached(self, entry: Entry) -> bool:
+        """Whether it is an artifact of an image, and no image itself."""
+        manifest = self._manifest(entry)
+        return manifest is not None and manifest.subject is not None
+
+    def _reached(self, entry: Entry) -> set[str] | None:
+        """Every blob that an index entry needs, itself too; None when that cannot be read."""
+        try:
+            found = documents.read(self.document(entry.digest), self.name)
+        except Refusal:
+            return None
+        if isinstance(found, Manifest):
+            return {entry.digest, found.config.digest, *(layer.digest for layer in found.layers)}
+        below = [self._reached(child) for child in found.manifests if self._path(child.digest).exists()]
+        return None if None in below else {entry.digest}.union(*(blobs for blobs in below if blobs))
+
+
+class Bytes:
+    """A Blob of bytes in memory."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.size = len(data)
+
+    def blocks(self, start: int = 0) -> Iterator[bytes]:
+        """The rest in one block."""
+        if start < self.size:
+            yield self._data[start:]
+
+
+def _tag(entry: Entry) -> str | None:
+    return (entry.annotations or {}).get(REF_NAME)
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _damaged(path: Path, what: str) -> RegistryRefused:
+    return RegistryRefused(f"{path}: {what}", "make the layout again")
+
+
+def _unwritable(folder: Path, error: OSError) -> RegistryRefused:
+    return RegistryRefused(f"{folder}: {error.strerror or error}", "make room there, or make it writable")

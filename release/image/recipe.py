@@ -1,0 +1,158 @@
+"""What an image is made of: a verdict that passes, held to these bytes, and all else that decides the image.
+
+Nothing is written here, and no weights are read.
+"""
+
+import json
+from collections.abc import Collection
+from pathlib import Path
+from typing import NamedTuple
+
+from checks import digest, layout
+from checks.digest import FileDigest
+from checks.errors import BuildRefused, EvidenceRefused
+from checks.held import HeldVerdict
+from checks.params import Params
+from release import runtimes
+from release.adapters import commits
+from release.adapters.registry import limits, reference
+from release.adapters.registry.client import Repository
+from release.adapters.registry.types import Store
+from release.image import base as bases
+from release.image import image, stores, weights
+from release.image.base import Base
+from release.image.image import About
+from release.image.layout import Layout
+from release.runtimes import Runtime, fit
+
+MOST_LAYERS = 127  # of one image that Docker's overlay file system takes
+KNOWN = layout.STATE / "blobs.json"  # which blobs of layouts were hashed here: release/image/known.py
+
+# What a commit must hold, so that it can be named as the record of the model.
+_RECORD = (layout.PARAMS, layout.PIPELINE, layout.LOCK, layout.VERDICT)
+_CONFIG = "config.json"
+
+
+class Options(NamedTuple):
+    """Where the image goes (a registry's HOST/NAME[:TAG], or the folder of an OCI layout), and what else it is of."""
+
+    push: str | None = None
+    output: Path | None = None
+    runtime: str | None = None
+    base: str | None = None
+
+
+class Recipe(NamedTuple):
+    """All that decides the image, and where it goes: to ``target``, which reports name as ``place``.
+
+    ``source`` is the store of the base.
+    """
+
+    params: Params
+    runtime: Runtime
+    about: About
+    layers: tuple[weights.Layer, ...]
+    base: Base | None
+    source: Store | None
+    target: Store
+    place: str
+    tag: str
+
+
+def write_down(root: Path, held: HeldVerdict, ran: Collection[Path], options: Options) -> Recipe:
+    """Find all that the image is made of. Raises as ``build.build`` does.
+
+    ``held`` is a verdict that passes; ``ran`` are the modules that its stages ran: the image's commit must hold them.
+    """
+    params, parity, model = held.params, held.evidence.reports.parity, held.verdict.model
+    if parity is None or model is None:
+        raise EvidenceRefused(f"{layout.VERDICT}: is about no model", "run `dvc repro`")
+    described = {path: FileDigest(file.sha256, file.size) for path, file in parity.files.items()}
+    layers = weights.layers(root / layout.MERGED, described, model, params.serve.name)
+    about = _about(
+        root,
+        model,
+        weights.place(params.serve.name, model),
+        {Path(path) for path in held.verdict.judged if path.startswith("reports/")} | set(ran),
+    )
+    runtime = runtimes.load(options.runtime or params.serve.runtime)
+    target, place, tag = _target(root, options, image.version(model))
+    base, source = _base(root, options.base or params.serve.base, runtime)
+    if base:
+        _serves(root, described, runtime, params.serve.max_total_tokens)
+    count = len(layers) + (len(base.layers) if base else 0)
+    if count > MOST_LAYERS:
+        raise BuildRefused(
+            f"the image would have {count} layers, an engine takes {MOST_LAYERS}", "raise merge.shard_mb in params.yaml"
+        )
+    if isinstance(target, Repository):
+        sizes = [layer.size for layer in layers] + [layer.size for layer in (base.layers if base else ())]
+        limits.check(target.host, sizes)
+    return Recipe(params, runtime, about, layers, base, source, target, place, tag)
+
+
+def _about(root: Path, model: str, home: str, needed: Collection[Path]) -> About:
+    """The commit that holds the record of the model. It must be there whole, or nobody else can find it."""
+    head = commits.resolve(root, "HEAD") if commits.has_repository(root) else None
+    if head is None:
+        raise EvidenceRefused(
+            f"{root}: git has no commit that holds the record", "commit params.yaml, dvc.lock, reports/"
+        )
+    if commits.is_shallow(root):
+        raise EvidenceRefused(
+            "the clone is shallow: the commit of the record may be missing",
+            "git fetch --unshallow (in GitHub Actions: fetch-depth: 0)",
+        )
+    if absent := commits.uncommitted(root, head, sorted({*_RECORD, *needed})):
+        others = tuple(f"{path}: is not committed as it is here" for path in absent[1:])
+        raise EvidenceRefused(
+            f"{absent[0]}: is not committed as it is here", "commit the record, then build: the image names its commit",
+            others,
+        )  # fmt: skip
+    commit = commits.last_touching(root, head, _RECORD)
+    assert commit is not None  # all of them are in HEAD
+    evidence = digest.of_file(root / layout.VERDICT).sha256
+    return About(model, home, evidence, commit, commits.committed_at(root, commit))
+
+
+def _target(root: Path, options: Options, version: str) -> tuple[Store, str, str]:
+    """Where the image goes, what reports call that place, and the tag."""
+    if options.push is None:
+        folder = root / layout.IMAGE if options.output is None else options.output
+        inside = folder.resolve().is_relative_to(root.resolve())
+        shown = folder.resolve().relative_to(root.resolve()) if inside else folder.resolve()
+        return Layout(folder, root / KNOWN), f"{reference.LAYOUT}{shown.as_posix()}", version
+    if options.output is not None:
+        raise BuildRefused("an image goes to a registry or to a folder", "give one of --push and --output")
+    named = reference.parse(options.push)
+    if named.host is None or named.digest is not None:
+        raise BuildRefused(f"{options.push!r}: is no place in a registry", "write it as HOST/NAME or HOST/NAME:TAG")
+    return stores.open_store(named, root, push=True), f"{named.host}/{named.name}", named.tag or version
+
+
+def _base(root: Path, name: str | None, runtime: Runtime) -> tuple[Base | None, Store | None]:
+    if name is None:
+        return None, None
+    named = reference.parse(name)
+    source = stores.open_store(named, root)
+    return bases.resolve(source, named, runtime.platform, name), source
+
+
+def _serves(root: Path, described: dict[str, FileDigest], runtime: Runtime, longest: int) -> None:
+    """A server that computes another function than the one that was evaluated is not given the weights."""
+    path = root / layout.MERGED / _CONFIG
+    if _CONFIG not in described:
+        raise BuildRefused(f"{path}: is not of the model, and servers read it", "run `dvc repro merge`")
+    try:
+        data = path.read_bytes()
+        if digest.of_bytes(data) != described[_CONFIG].sha256:
+            raise EvidenceRefused(f"{path}: is not the file that the verdict is about", "run `dvc repro merge`")
+        config = json.loads(data)
+    except OSError as error:
+        raise EvidenceRefused(f"{path}: {error.strerror or error}", "make it readable") from error
+    except (ValueError, RecursionError) as error:
+        raise BuildRefused(f"{path}: is no JSON", "run `dvc repro merge`") from error
+    if not isinstance(config, dict):
+        raise BuildRefused(f"{path}: is no JSON object", "run `dvc repro merge`")
+    if why := fit.unfit(runtime, config, longest):
+        raise BuildRefused(f"{path}: {why}", "choose another serve.runtime")

@@ -1,0 +1,24 @@
+"""The store that a reference names: a folder, or a registry."""
+
+from pathlib import Path
+
+from release.adapters.registry import limits
+from release.adapters.registry.client import Repository
+from release.adapters.registry.reference import Reference
+from release.adapters.registry.types import Store
+from release.image.layout import Layout
+
+
+def open_store(reference: Reference, root: Path, *, push: bool = False) -> Store:
+    """Open the place of an image; a relative folder is below ``root``. Nothing is asked of it yet.
+
+    ``push``: it will be written to.
+    """
+    if reference.host is None:
+        return Layout(root / reference.name)
+    return Repository(reference.host, reference.name, push=push)
+
+
+def wants_digests(store: Store) -> bool:
+    """Whether a blob's digest must be known before its bytes are sent: in one request the digest is in the address."""
+    return isinstance(store, Repository) and not limits.of(store.host).chunks

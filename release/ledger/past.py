@@ -1,0 +1,91 @@
+"""What git says of releases, for what mirrors it: pointers, and the evidence that lies beside them."""
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import ValidationError
+
+from checks import digest, files, layout
+from checks.errors import EvidenceRefused
+from checks.pointer import Pointer
+from checks.statement import Statement
+from release.adapters.git import Git
+from release.ledger import Ledger, Move
+
+_RUN = re.compile(r"[A-Za-z0-9_-]{1,100}")
+_TODO = "restore it from git's history: only a promotion or a rollback writes it"
+
+
+class Envelope(NamedTuple):
+    """A signed statement as it lies in git, which names it by its digest: whose signature it has was asked before."""
+
+    data: bytes
+    statement: Statement
+
+
+Released = Mapping[str, tuple[Pointer, Envelope | None]]  # by image: its last pointer, and the evidence of that
+
+
+def path(environment: str) -> Path:
+    """Where the evidence of what an environment runs lies."""
+    return layout.ENVIRONMENTS / environment / layout.EVIDENCE
+
+
+def envelope(data: bytes | None, pointer: Pointer, where: str) -> Envelope:
+    """The evidence that a pointer names. Raises EvidenceRefused when ``data`` is anything else."""
+    if data is None:
+        raise EvidenceRefused(f"{where}: is missing", _TODO)
+    if (found := digest.of_bytes(data)) != pointer.evidence:
+        raise EvidenceRefused(f"{where}: is {found}, the pointer names {pointer.evidence}", _TODO)
+    try:
+        plain = json.loads(data)
+        payload = base64.b64decode(plain.get("dsseEnvelope", plain)["payload"], validate=True)
+        return Envelope(data, Statement.model_validate_json(payload))
+    except ValidationError as error:
+        raise EvidenceRefused(f"{where}: {files.first(error)}", "read it with the version that signed it") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, binascii.Error) as error:
+        raise EvidenceRefused(f"{where}: is no envelope of a statement", _TODO) from error
+
+
+def releases(ledger: Ledger, tip: str, environments: Iterable[str]) -> Released:
+    """Every image that ever ran, each with its last pointer; None where its evidence cannot be read."""
+    last: dict[str, Move] = {}
+    for move in sorted((move for name in environments for move in ledger.moves(tip, name)), key=lambda each: each.at):
+        if move.after is not None and move.ran:
+            last[move.after.image] = move
+    asked = [(move.commit, path(move.environment)) for move in last.values()]
+    found: dict[str, tuple[Pointer, Envelope | None]] = {}
+    for (image, move), data in zip(last.items(), ledger.gather(asked), strict=True):
+        assert move.after is not None
+        try:
+            found[image] = move.after, envelope(data, move.after, str(path(move.environment)))
+        except EvidenceRefused:
+            found[image] = move.after, None
+    return found
+
+
+def runs(root: Path, commits: Sequence[str], deadline: float) -> Mapping[str, str]:
+    """MLflow's ids of training runs, by the commit whose record names them. A commit that is not here is left out."""
+    git = Git(root, deadline)
+    wanted = list(dict.fromkeys(commits))
+    found: dict[str, str] = {}
+    # Records of older versions name the run in the report of the training itself.
+    for path in (layout.TRAIN_REPORT, layout.TRAIN_MEASURED):
+        names = [f"{commit}:./{path.as_posix()}" for commit in wanted]
+        for commit, data in zip(wanted, git.named(names), strict=True):
+            if data and (run := _run(data)):
+                found[commit] = run
+    return found
+
+
+def _run(report: bytes) -> str | None:
+    try:
+        run = json.loads(report).get("mlflow_run")
+    except (ValueError, AttributeError, RecursionError):
+        return None
+    return run if isinstance(run, str) and _RUN.fullmatch(run) else None

@@ -1,0 +1,56 @@
+"""Updates the mirrors after a promotion or a rollback. Failures are reported and never fatal: the move is made."""
+
+import time
+from pathlib import Path
+
+from checks import layout, params_file
+from checks.errors import ParamsRefused, Refusal
+from checks.params import Params
+from checks.pointer import Pointer
+from checks.statement import Statement
+from checks.text import redact
+from release.adapters import commits
+from release.ledger import past
+from release.mirrors.types import Silent
+
+DEADLINE = 10.0  # seconds that a promotion waits for mirrors: it has happened already
+
+
+def update_mirrors(
+    root: Path, params: Params, environment: str, pointer: Pointer | None, statement: Statement | None
+) -> list[str]:
+    """Tell the mirrors what ``environment`` runs now (``pointer`` None: nothing); a line for each thing that could not
+    follow.
+
+    A mirror that cannot be reached is such a line, after ``DEADLINE`` at the latest.
+    """
+
+    from release.mirrors import compare, mlflow
+
+    ends = time.monotonic() + DEADLINE
+    where = mlflow.address(root, params)
+    todo = "`lockstep reconcile --fix` mends it"
+    try:
+        releases: tuple[compare.Release, ...] = ()
+        if pointer is not None:
+            run = past.runs(root, [pointer.commit], DEADLINE / 4).get(pointer.commit)
+            releases = (mlflow.version(pointer, statement, run),)
+        wanted = compare.Wanted(
+            name=params.serve.name, releases=releases, aliases=mlflow.aliases({environment: pointer}), whole=False
+        )
+        found = mlflow.ask(where, wanted, True, ends - time.monotonic())
+    except (Silent, Refusal) as trouble:
+        return [f"MLflow at {where.shown} did not follow: {redact(str(trouble))}; {todo}"]
+    return [f"MLflow at {where.shown}: {one.what}: {one.mirror}; {todo}" for one in found if not one.fixed]
+
+
+def after_move(
+    root: Path, target: str, commit: str, environment: str, pointer: Pointer | None, statement: Statement | None
+) -> list[str]:
+    """``update_mirrors`` with the parameters of ``commit``, the tip of the branch ``target``."""
+    text = commits.read(root, commit, layout.PARAMS) or b""
+    try:
+        params = params_file.parse(text.decode(errors="replace"), f"{target}:{layout.PARAMS}")
+    except ParamsRefused as refused:
+        return [f"mirrors did not follow: {refused.what}"]
+    return update_mirrors(root, params, environment, pointer, statement)

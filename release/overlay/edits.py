@@ -1,0 +1,100 @@
+"""Whether what people wrote in an environment leaves the release as it is: the objects that `kustomize build` makes.
+
+A promotion writes an environment's folder ``release``. Its ``kustomization.yaml``, the base and the components are
+people's. Their files are composed with the release that is to run there, built, and every object is compared with
+what the release and the shipped base say (``server``, ``objects``). People may change what is listed there, and nothing
+else.
+
+Two parts need no build. ``sources`` refuses, before kustomize starts, what it would fetch or run. ``shipped`` knows the
+files that Lockstep ships, which are tested with every runtime: with them no kustomize has to be installed.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from checks import layout, plain_yaml
+from release.overlay import kustomize, objects, shipped, sources
+from release.overlay.overlays import PLACEHOLDER, SERVER
+from release.overlay.sources import OWN
+
+_NAMESPACE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+
+
+def gaps(
+    environment: str,
+    found: Mapping[Path, bytes | None],
+    wanted: Mapping[Path, bytes],
+    others: Iterable[str] = (),
+    *,
+    pulled: bool = True,
+) -> list[str]:
+    """How the objects of ``environment`` differ from what the release in ``wanted`` may run as; one line for each.
+
+    ``found`` is all that lies at one commit below release/environments, by path in the repository; None is whatever is
+    no regular file. ``wanted`` is what ``overlays.checked`` gives. ``others`` are the environments that must have
+    another namespace. ``pulled``: a cluster can pull the image, so weights that come alone need a server.
+
+    Raises MachineRefused when kustomize is needed and is not installed, or the disk is full.
+    """
+    home = layout.ENVIRONMENTS / environment
+    read = sources.read(environment, {**_theirs(home, found), **wanted})
+    if read.gaps:
+        return list(read.gaps)
+    listed = list(_namespace(environment, read.own, found, others))
+    patch = yaml.safe_load(wanted[home / SERVER])
+    image = next((f"{each['newName']}@{each['digest']}" for each in read.own.get("images") or ()), None)
+    if image is None and not pulled:
+        image = PLACEHOLDER
+    if _is_alone(patch) and image is None:
+        listed.append(f"{home / OWN}: images: weights come alone: name their server as {PLACEHOLDER}, by digest")
+    if listed or shipped.knows(environment, read):
+        return listed
+    built = kustomize.build(read.files, home)
+    if isinstance(built, str):
+        return [f"{home}: {built}"]
+    return [f"{home}: {gap}" for gap in objects.gaps(built, patch, str(read.own["namespace"]), image)]
+
+
+def theirs(environment: str, found: Mapping[Path, bytes | None]) -> dict[Path, bytes | None]:
+    """Every file that people wrote and that can change what ``environment`` runs: its own, and the shared ones."""
+    home = layout.ENVIRONMENTS / environment
+    return {path: data for path, data in _theirs(home, found).items() if sources.belongs(path, home)}
+
+
+def _theirs(home: Path, found: Mapping[Path, bytes | None]) -> dict[Path, bytes | None]:
+    """``found`` without what a move writes, which is compared elsewhere: ``overlays.check``, the pointer, approvals."""
+    written = (home / "release", home / layout.POINTER, home / layout.EVIDENCE, home / layout.APPROVED)
+    return {path: data for path, data in found.items() if not any(path.is_relative_to(each) for each in written)}
+
+
+def _is_alone(patch: Any) -> bool:
+    """Whether the release brings weights and no server."""
+    (container,) = patch["spec"]["template"]["spec"]["containers"]
+    return "image" not in container
+
+
+def _namespace(
+    environment: str, own: Mapping[str, Any], found: Mapping[Path, bytes | None], others: Iterable[str]
+) -> Iterable[str]:
+    """Each environment has a namespace of its own: in a shared one they would replace each other's objects."""
+    where, name = layout.ENVIRONMENTS / environment / OWN, own.get("namespace")
+    if not isinstance(name, str) or not _NAMESPACE.fullmatch(name) or name.startswith("kube-"):
+        yield f"{where}: namespace: {str(name)[:80]!r}: name one that is this environment's own"
+        return
+    for other in others:
+        if other != environment and name == _namespace_of(other, found):
+            yield f"{where}: namespace: {name!r} is the namespace of {other} too: give each environment its own"
+
+
+def _namespace_of(environment: str, found: Mapping[Path, bytes | None]) -> str | None:
+    """As its own file says it; None where that cannot be read, which is for that environment's own move to refuse."""
+    try:
+        own = plain_yaml.load((found.get(layout.ENVIRONMENTS / environment / OWN) or b"").decode())
+    except (yaml.YAMLError, ValueError):
+        return None
+    name = own.get("namespace") if isinstance(own, dict) else None
+    return name if isinstance(name, str) else None

@@ -1,0 +1,163 @@
+"""All objects of an environment: one server as the release says, and beside it only kinds that leave it alone. Pure.
+
+An object that can change the server, start something in its place or take its requests has no place in the same
+folder: admission webhooks and policies, other workloads, jobs, roles, routes, Endpoints. They are not listed one by
+one. What is not in ``_BESIDE`` is refused, so a kind that is not known here is refused too.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from release.overlay import server
+from release.overlay.allowed import keys, shown
+from release.overlay.overlays import LABEL
+from release.overlay.server import SELECTED
+
+_METADATA = {"name", "namespace", "labels", "annotations"}
+_SERVICE = {
+    "selector", "ports", "type", "clusterIP", "sessionAffinity", "sessionAffinityConfig", "ipFamilies",
+    "ipFamilyPolicy", "internalTrafficPolicy", "externalTrafficPolicy", "loadBalancerClass", "loadBalancerSourceRanges",
+    "allocateLoadBalancerNodePorts", "trafficDistribution",
+}  # fmt: skip
+
+
+def gaps(
+    objects: Sequence[Mapping[str, Any]], patch: Mapping[str, Any], namespace: str, image: str | None
+) -> list[str]:
+    """What is wrong with ``objects``, all that an environment builds to; one line for each.
+
+    ``patch`` is the release (release/deployment/server.yaml). ``namespace`` and ``image`` are what the environment
+    names: ``image`` runs where weights come alone.
+    """
+    servers = [item for item in objects if _is_server(item)]
+    if len(servers) != 1:
+        there = ", ".join(map(_called, servers)) or "none"
+        return [f"one Deployment or InferenceService is to run the release, there is {there}"]
+    (item,) = servers
+    found = [f"{_called(each)}: {gap}" for each in objects for gap in _of_any(each, namespace)]
+    found += [f"{_called(item)}: {gap}" for gap in server.gaps(item, patch, image)]
+    for each in objects:
+        if rule := _BESIDE.get(_kind(each)):
+            found += [f"{_called(each)}: {gap}" for gap in rule(each, item)]
+    return [*found, *_missing(objects, item)]
+
+
+def _is_server(item: Mapping[str, Any]) -> bool:
+    return _kind(item) in (("apps", "Deployment"), ("serving.kserve.io", "InferenceService"))
+
+
+def _of_any(item: Mapping[str, Any], namespace: str) -> Iterator[str]:
+    """What holds for every object."""
+    if not _is_server(item) and _kind(item) not in _BESIDE:
+        yield f"an environment brings no {_kind(item)[1]}: keep it in a folder of its own (docs/environments.md)"
+        return
+    metadata = item.get("metadata")
+    metadata = metadata if isinstance(metadata, dict) else {}
+    if metadata.get("namespace") != namespace:
+        yield f"metadata.namespace: is {shown(metadata.get('namespace'))}, the environment's is {namespace!r}"
+    if more := sorted(metadata.keys() - _METADATA):
+        yield f"metadata: {more[0]}: only {', '.join(sorted(_METADATA))} are allowed"
+    for key in ("labels", "annotations"):
+        if not _is_server(item) and metadata.get(key) and (problem := keys({}, server=False)(metadata[key])):
+            yield f"metadata.{key}: {problem}"
+
+
+def _missing(objects: Sequence[Mapping[str, Any]], item: Mapping[str, Any]) -> Iterator[str]:
+    """What the base brings and no patch may remove. KServe makes its own Service."""
+    policies = [each for each in objects if _kind(each) == ("networking.k8s.io", "NetworkPolicy")]
+    policies = [each for each in policies if _selects(_spec(each).get("podSelector"), item)]
+    if not any("Egress" in (_spec(each).get("policyTypes") or ()) for each in policies):
+        yield f"{_called(item)}: no NetworkPolicy closes its way out: keep the base's"
+    if not any(_spec(each).get("ingress") for each in policies):
+        yield f"{_called(item)}: no NetworkPolicy lets a request in: keep a rule in `ingress`"
+    if item.get("kind") != "Deployment":
+        return
+    if not any(_kind(each) == ("", "Service") for each in objects):
+        yield f"{_called(item)}: no Service leads to it: keep the base's"
+    if not _selects(_spec(item).get("selector"), item):
+        yield f"{_called(item)}: spec.selector: does not select its own pods"
+
+
+def _service(service: Mapping[str, Any], item: Mapping[str, Any]) -> Iterator[str]:
+    spec = _spec(service)
+    selector = spec.get("selector")
+    if not isinstance(selector, dict) or not _selects({"matchLabels": selector}, item) or LABEL not in selector:
+        yield f"spec.selector: is {shown(selector)}: does not select the server, and nothing else"
+    yield from (f"spec.{key}: leads elsewhere than to the server's port" for key in spec if key not in _SERVICE)
+    if spec.get("type") not in (None, "ClusterIP", "NodePort", "LoadBalancer"):
+        yield f"spec.type: {shown(spec.get('type'))}: leads elsewhere than to the server's port"
+    ports = spec.get("ports")
+    for port in ports if isinstance(ports, list) and ports else [None]:
+        if not isinstance(port, dict) or port.get("targetPort") != "http" or port.get("protocol", "TCP") != "TCP":
+            yield f"spec.ports: {shown(port)}: leads elsewhere than to the server's port, http"
+
+
+def _network(policy: Mapping[str, Any], item: Mapping[str, Any]) -> Iterator[str]:
+    """Policies add up: any of them may let more requests in, none may open the way out."""
+    spec = _spec(policy)
+    if spec.get("egress") and _selects(spec.get("podSelector"), item):
+        yield f"spec.egress: {shown(spec['egress'])}: a server sends nothing: its weights are in an image"
+
+
+def _disruption(budget: Mapping[str, Any], item: Mapping[str, Any]) -> Iterator[str]:
+    selector = _spec(budget).get("selector")
+    if not _selects(selector, item):
+        yield f"spec.selector: is {shown(selector)}: does not select the server"
+
+
+def _scaler(scaler: Mapping[str, Any], item: Mapping[str, Any]) -> Iterator[str]:
+    spec = _spec(scaler)
+    name = item["metadata"].get("name")
+    wanted = {"apiVersion": "apps/v1", "kind": "Deployment", "name": name}
+    if spec.get("scaleTargetRef") != wanted or item.get("kind") != "Deployment":
+        yield f"spec.scaleTargetRef: is {shown(spec.get('scaleTargetRef'))}, the server is Deployment {name}"
+    least = spec.get("minReplicas", 1)
+    if type(least) is not int or least < 1:
+        yield f"spec.minReplicas: is {shown(least)}: keep at least 1"
+
+
+def _data(_: Mapping[str, Any], __: Mapping[str, Any]) -> Iterator[str]:
+    """Nothing mounts or reads it in the server, whose volumes and variables are the release's."""
+    yield from ()
+
+
+# By API group and kind, with what each is held to.
+_BESIDE: dict[tuple[str, str], Callable[[Mapping[str, Any], Mapping[str, Any]], Iterator[str]]] = {
+    ("", "Service"): _service,
+    ("networking.k8s.io", "NetworkPolicy"): _network,
+    ("policy", "PodDisruptionBudget"): _disruption,
+    ("autoscaling", "HorizontalPodAutoscaler"): _scaler,
+    # For imagePullSecrets, and whatever people keep beside a server.
+    ("", "ConfigMap"): _data,
+    ("", "Secret"): _data,
+    ("external-secrets.io", "ExternalSecret"): _data,
+    ("bitnami.com", "SealedSecret"): _data,
+    # What is measured of the server, and who is called.
+    ("monitoring.coreos.com", "ServiceMonitor"): _data,
+    ("monitoring.coreos.com", "PodMonitor"): _data,
+    ("monitoring.coreos.com", "PrometheusRule"): _data,
+}
+
+
+def _selects(selector: object, item: Mapping[str, Any]) -> bool:
+    """Whether a selector of labels finds the server's pods; expressions are not read, and find nothing."""
+    if not isinstance(selector, dict) or not selector.keys() <= {"matchLabels"}:
+        return False
+    wanted = selector.get("matchLabels", {})
+    return isinstance(wanted, dict) and wanted.items() <= {**SELECTED, **server.labels(item)}.items()
+
+
+def _kind(item: Mapping[str, Any]) -> tuple[str, str]:
+    group, slash, _ = str(item.get("apiVersion")).partition("/")
+    return (group if slash else "", str(item.get("kind")))
+
+
+def _spec(item: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = item.get("spec")
+    return found if isinstance(found, dict) else {}
+
+
+def _called(item: Mapping[str, Any]) -> str:
+    metadata = item.get("metadata")
+    name = metadata.get("name") if isinstance(metadata, dict) else None
+    return f"{shown(item.get('kind'))[1:-1]} {shown(name)[1:-1]}"

@@ -1,0 +1,264 @@
+"""What a promotion writes for a cluster: the files of an environment's folder ``release`` (kustomize). Pure.
+
+The base (release/environments/base) is one model server as people want it run; these files add what changes with a
+release: the image by digest, what it is, and the facts of its runtime (port, health, writable paths, user, drain). So
+the facts move with the image, or not at all, and what people wrote is never written to. docs/environments.md.
+
+An environment always has the same files. Where there is nothing that a cluster could run (no promotion yet, or an image
+in a folder of one machine) they bring no resources, so that the environment builds and is empty.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from checks import layout, plain_yaml
+from checks.errors import BuildRefused, EvidenceRefused, ParamsRefused
+from checks.params import Serve
+from checks.pointer import Pointer
+from checks.serving import ImageReport
+from release import runtimes
+from release.adapters.registry import reference
+from release.adapters.registry.reference import Reference
+from release.image import image
+from release.runtimes import Runtime
+
+FOLDER = Path("release")  # in an environment's folder: what a promotion writes, and nothing else
+DEPLOYMENT = FOLDER / "deployment" / "kustomization.yaml"
+SERVER = FOLDER / "deployment" / "server.yaml"  # the patch
+KSERVE = FOLDER / "kserve" / "kustomization.yaml"
+# Folders beside the environments: no environment can have their names.
+SHARED = ("base", "components")
+
+# A key of an annotation needs a prefix where a tool writes it, and a prefix is a DNS name (Kubernetes documentation,
+# "Labels and Selectors"). One label is one; a name with dots would be somebody's domain.
+PREFIX = "lockstep/"
+# The base's image: `images:` of an environment replaces it where weights come alone. No such host exists (RFC 2606).
+PLACEHOLDER = "lockstep.invalid/server"
+CONTAINER = "server"
+LABEL = "app.kubernetes.io/name"  # by it, and the container's name as its value, the base's objects find the server
+WEIGHTS = "weights"  # the volume, where they come alone
+
+# Seconds between the order to end and SIGTERM: routers and proxies stop sending requests in that time.
+PRE_STOP = 10
+SPARE = 15  # seconds of grace beyond the drain
+
+_HEADER = "# Written by `lockstep promote`: edits are refused, and overwritten by the next move.\n"
+_NEVER = "nothing has been promoted here"
+_USER = re.compile(r"([0-9]{1,9})(?::([0-9]{1,9}))?")
+
+
+def render(environment: str, pointer: Pointer, built: ImageReport, runtime: Runtime, serve: Serve) -> dict[Path, bytes]:
+    """The files that a move of ``environment`` to ``pointer`` writes beside the pointer, by path in the repository.
+
+    ``built`` is what the pointer's evidence says of the image, ``runtime`` the image's, ``serve`` of the params.yaml
+    that made it. The same arguments give the same bytes. Raises EvidenceRefused when they are not about one release,
+    ParamsRefused when the environment's name is taken or the runtime cannot be run in a cluster.
+    """
+    _agree(pointer, built, runtime, serve)
+    if why := unreachable(pointer):
+        return nothing(environment, why)
+    return _release(environment, pointer, built, runtime, serve)
+
+
+def checked(
+    environment: str, pointer: Pointer, built: ImageReport, runtime: Runtime, serve: Serve
+) -> dict[Path, bytes]:
+    """The files that people's are checked with (``release.overlay.edits``): as ``render``, with the same arguments.
+
+    Where no cluster can pull the image, they are those of one in a registry, so that mistakes are seen at once.
+    """
+    if not unreachable(pointer):
+        return render(environment, pointer, built, runtime, serve)
+    _agree(pointer, built, runtime, serve)
+    pulled = pointer.model_copy(update={"image": f"lockstep.invalid/image@{pointer.digest}"})
+    return _release(environment, pulled, built, runtime, serve)
+
+
+def _release(
+    environment: str, pointer: Pointer, built: ImageReport, runtime: Runtime, serve: Serve
+) -> dict[Path, bytes]:
+    where = _reference(pointer)
+    pod, container = _of_runtime(runtime, serve)
+    if built.base is not None:
+        container["image"] = str(where)
+    else:
+        container |= _mounting(runtime, serve, built.path, container["volumeMounts"])
+        pod["volumes"].append({"name": WEIGHTS, "image": {"reference": str(where), "pullPolicy": "IfNotPresent"}})
+    told = annotations(pointer)
+    patch = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": CONTAINER, "annotations": told},
+        "spec": {"template": {"metadata": {"annotations": dict(told)}, "spec": pod | {"containers": [container]}}},
+    }
+    return _files(
+        environment,
+        {
+            DEPLOYMENT: _kustomization(resources=["../../../base"], patches=[{"path": SERVER.name}]),
+            SERVER: _yaml(patch),
+            KSERVE: _kustomization(resources=["../deployment"], components=["../../../components/kserve"]),
+        },
+    )
+
+
+def unreachable(pointer: Pointer) -> str | None:
+    """Why no cluster can run the image; None where one can."""
+    if _reference(pointer).host is None:
+        return f"{pointer.version} lies in a folder of one machine: no cluster can pull it"
+    return None
+
+
+def nothing(environment: str, why: str = _NEVER) -> dict[Path, bytes]:
+    """The same files where a cluster has nothing to run."""
+    empty = _kustomization(resources=[])
+    return _files(environment, {DEPLOYMENT: empty, SERVER: f"{_HEADER}# {why}\n".encode(), KSERVE: empty})
+
+
+def annotations(pointer: Pointer) -> dict[str, str]:
+    """What a running pod says of itself: where to look it up in git."""
+    return {f"{PREFIX}{name}": getattr(pointer, name) for name in ("model", "version", "commit", "evidence")}
+
+
+def check(environment: str, found: Mapping[Path, bytes | None], wanted: Mapping[Path, bytes]) -> list[str]:
+    """How the files of ``environment`` differ from ``wanted``, what ``render`` or ``nothing`` gives; one line a gap.
+
+    ``found`` is all that lies at one commit below the environment's folder, by path in the repository; None is whatever
+    is no regular file: a link, another repository.
+    """
+    folder = layout.ENVIRONMENTS / environment / FOLDER
+    gaps = []
+    for path in sorted({path for path in found if path == folder or folder in path.parents} | set(wanted)):
+        if path not in wanted:
+            gaps.append(f"{path}: no promotion writes it")
+        elif path not in found:
+            gaps.append(f"{path}: is missing")
+        elif (data := found[path]) is None:
+            gaps.append(f"{path}: is not a regular file")
+        elif data != wanted[path]:
+            gaps.append(f"{path}: {_difference(data, wanted[path])}")
+    return gaps
+
+
+def _agree(pointer: Pointer, built: ImageReport, runtime: Runtime, serve: Serve) -> None:
+    path = f"/models/{serve.name}-{image.version(pointer.model)}"
+    pairs = {
+        "model": (pointer.model, built.model),
+        "image": (pointer.digest, built.image),
+        "commit": (pointer.commit, built.commit),
+        "runtime": (runtime.name, built.runtime),
+        "path of the weights": (path, built.path),
+    }
+    gaps = [f"{name}: {here}, its evidence says {there!r}" for name, (here, there) in pairs.items() if here != there]
+    if gaps:
+        raise EvidenceRefused(
+            f"{pointer.version}: {gaps[0]}", "promote with the evidence of this image", tuple(gaps[1:])
+        )
+
+
+def _reference(pointer: Pointer) -> Reference:
+    """The image by digest alone: beside one a tag decides nothing, and misleads."""
+    try:
+        found = reference.parse(pointer.image)
+    except BuildRefused as refused:
+        raise EvidenceRefused(f"image: {refused.what}", "promote again by HOST/NAME@sha256:…") from refused
+    return found._replace(tag=None)
+
+
+def rooms_of(runtime: Runtime) -> dict[str, str]:
+    """The runtime's writable paths by the names of their volumes."""
+    return {re.sub(r"[^a-z0-9]+", "-", path.lower()).strip("-"): path for path in runtime.writable}
+
+
+def _of_runtime(runtime: Runtime, serve: Serve) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a runtime says of its pod, and of its container; the base has the rest."""
+    rooms = rooms_of(runtime)
+    if len(rooms) < len(runtime.writable) or {"", "shm", WEIGHTS} & rooms.keys():
+        raise ParamsRefused(
+            f"{runtime.name}: writable: {', '.join(runtime.writable)}: these cannot be volumes", "name other paths"
+        )
+    # verify saw it end in time by the second.
+    drain = max(runtime.drain.seconds or 0, serve.verify.drain_seconds)
+    pod: dict[str, Any] = {
+        "terminationGracePeriodSeconds": PRE_STOP + math.ceil(drain) + SPARE,
+        **({"securityContext": user} if (user := _user(runtime)) else {}),
+        "volumes": [
+            {"name": "shm", "emptyDir": {"sizeLimit": f"{runtime.shm_mb}Mi"}},
+            *({"name": name, "emptyDir": {}} for name in rooms),
+        ],
+    }
+    container: dict[str, Any] = {
+        "name": CONTAINER,
+        "ports": [{"name": "http", "containerPort": runtime.port}],
+        "lifecycle": {"preStop": {"sleep": {"seconds": PRE_STOP}}},
+        **{f"{probe}Probe": {"httpGet": {"path": runtime.health}} for probe in ("startup", "readiness", "liveness")},
+        "volumeMounts": [{"name": name, "mountPath": path} for name, path in rooms.items()],
+    }
+    return pod, container
+
+
+def _user(runtime: Runtime) -> dict[str, Any]:
+    """Who the server runs as; nothing where the image decides, or it is root."""
+    if runtime.user is None:
+        return {}
+    found = _USER.fullmatch(runtime.user)
+    if found is None:
+        raise ParamsRefused(f"{runtime.name}: user: {runtime.user!r}: Kubernetes takes numbers", "write it as UID:GID")
+    user, group = int(found[1]), found[2]
+    return {
+        **({"runAsNonRoot": True} if user else {}),
+        "runAsUser": user,
+        **({"runAsGroup": int(group)} if group else {}),
+    }
+
+
+def _mounting(runtime: Runtime, serve: Serve, path: str, mounts: list[dict[str, Any]]) -> dict[str, Any]:
+    """What starts the runtime's own server on weights that are mounted where a server with them baked in has them."""
+    filled = runtimes.fill(runtime, serve, path)
+    home = path.split("/")[1]
+    found: dict[str, Any] = {
+        "env": [{"name": name, "value": _literal(value)} for name, value in filled.environment.items()],
+        # Kubernetes 1.33 on: the image has the path from its root.
+        "volumeMounts": [*mounts, {"name": WEIGHTS, "mountPath": f"/{home}", "subPath": home, "readOnly": True}],
+    }
+    if filled.entrypoint is not None:
+        found["command"] = [_literal(word) for word in filled.entrypoint]
+    if filled.command:
+        found["args"] = [_literal(word) for word in filled.command]
+    return found
+
+
+def _literal(text: str) -> str:
+    """Kubernetes replaces $(NAME) in commands and variables; $$( is how it writes $(."""
+    return text.replace("$(", "$$(")
+
+
+def _files(environment: str, files: dict[Path, bytes]) -> dict[Path, bytes]:
+    if environment in SHARED:
+        raise ParamsRefused(
+            f"promote.environments: {environment!r} is a folder that environments share", "call it otherwise"
+        )
+    return {layout.ENVIRONMENTS / environment / path: data for path, data in files.items()}
+
+
+def _kustomization(**fields: list[Any]) -> bytes:
+    return _yaml({"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization", **fields})
+
+
+def _yaml(value: dict[str, Any]) -> bytes:
+    return (_HEADER + plain_yaml.dump(value)).encode()
+
+
+def _difference(found: bytes, wanted: bytes) -> str:
+    """The first line that differs, as far as it can be shown."""
+    here, there = found.splitlines(), wanted.splitlines()
+    for number, (one, other) in enumerate(zip(here, there, strict=False), 1):
+        if one != other:
+            return f"line {number} is {_shown(one)}, a promotion writes {_shown(other)}"
+    return f"has {len(here)} lines, a promotion writes {len(there)}" if len(here) != len(there) else "ends otherwise"
+
+
+def _shown(line: bytes) -> str:
+    return repr(line[:200].decode(errors="replace").strip())

@@ -1,0 +1,71 @@
+"""The files of release/environments that Lockstep ships: what they build to is tested, so they need no build.
+
+The base and the components are known by their digests. An environment's own kustomization may differ from the shipped
+one in what its comments offer: the namespace, the number of replicas, the variant, the GPU, the server of weights that
+come alone.
+"""
+
+from typing import Any
+
+import yaml
+
+from checks import digest, layout, plain_yaml
+from release.overlay.overlays import CONTAINER, FOLDER
+from release.overlay.sources import OWN, RELEASES, Sources
+
+# By path below release/environments. A test compares them with the files: change both together.
+DIGESTS = {
+    path: f"sha256:{sha256}"
+    for path, sha256 in {
+        "base/deployment.yaml": "0177c7721788748bed96e92c97963d51cc5538321eed6b00ef978a81441f8743",
+        "base/disruption.yaml": "285e71d2b64a3a11baedef2acd083be522e24e256c268cc4e6af9d36ed845f88",
+        "base/kustomization.yaml": "e09deb08942b341ab78021cfbb270634e1b4815c059213c2da6ebc0b1bcf6ad9",
+        "base/network.yaml": "87871b355dc2cbd5d83eed51903f29120a5fd9f4de399e37b7ccb8a97cccc7ed",
+        "base/service.yaml": "752fc6fb2b914ff96c53ed61c236903baec1285228a64712d4acd257fbe79bd1",
+        "components/gpu/kustomization.yaml": "e0b4d260f37fdf6fed5ee233aba45881d0248032716667f7439141360805e736",
+        "components/kserve/copied/inferenceservice.yaml":
+            "d984f955879283abf79bbc5f4c80ec4c2c1e45e3c76afac9e1142e0fdac7abbe",
+        "components/kserve/copied/kustomization.yaml":
+            "adeda711f4974fd5a5df10b2f31c3ce79b1bf9fbeb7312274943afd3ccdf4ffe",
+        "components/kserve/kustomization.yaml": "f9d7531404a2f278683a0229b5ca6b99ed21e4830c580b033e3c6bdbd1e9daec",
+    }.items()
+}  # fmt: skip
+_GPU = "../components/gpu"
+_SERVER = {"kind": "Deployment", "name": CONTAINER}
+
+
+def knows(environment: str, read: Sources) -> bool:
+    """Whether all that ``environment`` reaches is shipped, or says what the shipped files offer to say."""
+    home = layout.ENVIRONMENTS / environment
+    shared = {
+        path.relative_to(layout.ENVIRONMENTS).as_posix(): data
+        for path, data in read.files.items()
+        if path != home / OWN and not path.is_relative_to(home / FOLDER)
+    }
+    return _is_offered(read.own) and all(DIGESTS.get(path) == digest.of_bytes(data) for path, data in shared.items())
+
+
+def _is_offered(own: dict[str, Any]) -> bool:
+    """``sources`` has checked the form of ``images``, and ``gaps`` the namespace."""
+    free = {key: value for key, value in own.items() if key not in ("namespace", "images")}
+    resources, components, patches = (free.pop(key, None) for key in ("resources", "components", "patches"))
+    return (
+        free == {"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization"}
+        and resources in [[each] for each in RELEASES]
+        and components in (None, [], [_GPU])
+        and (patches in (None, []) or (isinstance(patches, list) and len(patches) == 1 and _sets_replicas(patches[0])))
+    )
+
+
+def _sets_replicas(patch: Any) -> bool:
+    if not isinstance(patch, dict) or patch.keys() != {"target", "patch"} or patch["target"] != _SERVER:
+        return False
+    try:
+        operations = plain_yaml.load(str(patch["patch"]))
+    except yaml.YAMLError:
+        return False
+    if not isinstance(operations, list) or len(operations) != 1 or not isinstance(operations[0], dict):
+        return False
+    value = operations[0].get("value")
+    said = {key: each for key, each in operations[0].items() if key != "value"}
+    return said == {"op": "replace", "path": "/spec/replicas"} and type(value) is int and 1 <= value <= 1000

@@ -1,0 +1,43 @@
+"""Whether the verdict of the work tree still holds: its evidence is hashed again, and every gate is asked again."""
+
+from collections.abc import Collection
+from pathlib import Path
+
+from checks import chain, files, gates, layout, params_file, scoring
+from checks.errors import EvidenceRefused
+from checks.held import HeldVerdict
+from checks.verdict import Verdict
+from release.record import lock_check, references
+
+
+def hold(root: Path, target: str | None = None, trusting: Collection[Path] = ()) -> HeldVerdict:
+    """Return the verdict in ``root``, and what it is about, if it still holds.
+
+    Everything that the verdict judged is hashed again, weights included; dvc.lock must say that every stage ran with
+    these parameters, modules and reports; the earlier models are looked up in git again, and every gate of
+    params.yaml is asked again. ``target`` is the branch that this one is held against; None: as ``commits.target``
+    finds it. Judged paths in ``trusting`` are not hashed here: the caller does, or needs only what the reports say of
+    them. Raises EvidenceRefused, listing every mismatch, when the verdict is void: something it judged differs or
+    is gone, or the gates now answer otherwise.
+    """
+    params = params_file.load(root / layout.PARAMS)
+    stored = files.read_json(root / layout.VERDICT, Verdict)
+    trusted = {path.as_posix() for path in trusting}
+    differences = chain.compare(root, {name: value for name, value in stored.judged.items() if name not in trusted})
+    if stored.policy != gates.policy_digest(params.gates):
+        differences.append(f"{layout.PARAMS}: the gates are not those of the verdict")
+    differences += lock_check.differences(root)
+    differences += references.current(root, target)
+    evidence = chain.gather(root, scoring.digest_of(params.evaluate.scorers))
+    again = gates.judge(params, evidence)
+    if again != stored and not differences:
+        before = {finding.gate: finding for finding in stored.findings}
+        differences = [
+            f"gate {finding.gate}: answers {finding.status} ({finding.reason}), not as {layout.VERDICT} says"
+            for finding in again.findings
+            if before.get(finding.gate) != finding
+        ] or [f"{layout.VERDICT}: is not what the gates make of the evidence"]
+    if differences:
+        first, *others = differences
+        raise EvidenceRefused(f"the verdict is void: {first}", "run `dvc repro`, then ask again", tuple(others))
+    return HeldVerdict(params, evidence, stored)

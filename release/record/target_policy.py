@@ -1,0 +1,304 @@
+"""gate --policy-from: the work tree's evidence under another commit's policy too, so that none judges itself alone.
+
+A pass counts when the gates, the scorers and the test set of that commit give one as well, or when code owners have
+approved the new policy: release/policy/approved.yaml, which only they may change, lists its digest. What no gate can
+judge, such as another base model or serving image, always needs that approval.
+"""
+
+import dataclasses
+import subprocess
+import sys
+import tempfile
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple
+
+import yaml
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+
+from checks import digest, files, gates, layout, params_file, plain_yaml, policy
+from checks.chain import Evidence
+from checks.errors import EvidenceRefused, ParamsRefused, Refusal, VerdictFailed, VerdictInconclusive
+from checks.evidence import Digest
+from checks.gate_kinds import BudgetGate, ContaminationGate, DataGate, LicenseGate, ParityGate
+from checks.held import HeldVerdict
+from checks.held import refusal as verdict_refusal
+from checks.params import Params
+from checks.policy import Change
+from checks.rows import Prediction, Record, Row
+from checks.sections import Section
+from checks.verdict import Finding, Status, Verdict, combine
+from release.adapters import commits
+from release.adapters.dvc import environment
+from release.record.held import hold
+
+_TEST = layout.SPLITS / "test.jsonl"
+_NAMED = 3  # paths in a headline
+_KEPT = (layout.PREPARE_REPORT, layout.LOCK, layout.VERDICT)  # one of them is in every record
+_UNKEPT = "failed to load directory"  # what DVC says where a directory's list of files was never pushed
+_ROWLESS: tuple[type[Section], ...] = (DataGate, ParityGate, LicenseGate, BudgetGate)  # kinds that read no test row
+
+
+class Approval(Record):
+    """One entry of approved.yaml: a policy that code owners accept, whatever it was compared with."""
+
+    policy: Digest
+    by: Annotated[str, Field(pattern=r"\S")]
+    why: Annotated[str, Field(pattern=r"\S")]
+
+
+class PolicyJudgement(Record):
+    """The evidence under the work tree's policy and under that of ``commit``; ``status`` is what counts.
+
+    ``policy`` is the digest that an approval of the work tree's policy names. ``target`` is None where the policy of
+    ``commit`` cannot be read by this version.
+    """
+
+    ref: str
+    commit: str
+    status: Status
+    headline: str
+    policy: Digest
+    changes: tuple[Change, ...]
+    notes: tuple[str, ...]  # what else a reader must know, a sentence each
+    approval: Approval | None
+    own: Verdict
+    target: Verdict | None
+
+
+class _File(BaseModel):
+    sha256: Digest
+
+
+class _Splits(BaseModel):
+    test: _File
+
+
+class _Prepared(BaseModel):
+    """What is needed of a reports/prepare.json that another version of Lockstep may have written."""
+
+    schema_version: Literal[1]
+    splits: _Splits
+
+
+class _Theirs(NamedTuple):
+    """What a commit says of its policy: the parameters and the test split, each None with a change that says why.
+
+    The test split is None without such a change where no run was ever recorded.
+    """
+
+    params: Params | None
+    test: Digest | None
+    unreadable: tuple[Change, ...]
+
+
+def judge_from(root: Path, ref: str, trusting: Collection[Path] = ()) -> PolicyJudgement:
+    """Judge the evidence below ``root`` under its own policy and under that of ``ref``.
+
+    ``trusting`` is ``held.hold``'s. Raises EvidenceRefused when the verdict is void (as ``held.hold``), when
+    git has no ``ref`` or no params.yaml in it, and when the approvals cannot be read.
+    """
+    commit = commits.target(root, ref)[1]
+    assert commit is not None  # a name that is given and unknown is refused
+    held = hold(root, ref, trusting)
+    theirs = _theirs(root, ref, commit)
+    mine = policy.of(held.params, held.evidence.judged.get(policy.TEST))
+    approval = next((entry for entry in approvals(root) if entry.policy == mine.digest), None)
+    target: Verdict | None = None
+    changes, notes = theirs.unreadable, list[str]()
+    if theirs.params is not None:
+        old = policy.of(theirs.params, mine.test if _unreadable(theirs, layout.PREPARE_REPORT) else theirs.test)
+        changes += policy.changes(old, mine)
+        if theirs.test is None and not theirs.unreadable:
+            notes.append(f"{ref} has no {layout.PREPARE_REPORT}: there was no test set yet, so this one is judged")
+        if old.digest == mine.digest:
+            target = held.verdict
+        else:
+            target, more = _judged_as(root, ref, commit, held, theirs.params, old.test)
+            notes += more
+    status, why = _decided(ref, held.verdict, target, changes, approval)
+    return PolicyJudgement(
+        ref=ref, commit=commit, status=status, headline=_headline(ref, changes, why), policy=mine.digest,
+        changes=changes, notes=tuple(notes), approval=approval, own=held.verdict, target=target,
+    )  # fmt: skip
+
+
+def refusal(judgement: PolicyJudgement) -> Refusal | None:
+    """What a judgement other than ``pass`` raises; None for ``pass``."""
+    if judgement.status == "pass":
+        return None
+    if judgement.own.status != "pass":
+        return verdict_refusal(judgement.own)
+    kind = VerdictFailed if judgement.status == "fail" else VerdictInconclusive
+    return kind(
+        f"verdict {judgement.status}: {judgement.headline}",
+        f"restore the policy of {judgement.ref}, or let code owners add {judgement.policy} to {layout.APPROVALS}",
+    )
+
+
+def approvals(root: Path) -> Sequence[Approval]:
+    """The entries of release/policy/approved.yaml; none when there is no such file.
+
+    Raises EvidenceRefused when it is anything but a list of entries {policy, by, why}.
+    """
+    todo = "write a list of entries, each with policy (sha256:…), by and why"
+    try:
+        for path in (root / layout.APPROVALS, *(root / folder for folder in layout.APPROVALS.parents[:-1])):
+            if path.is_symlink():  # its owners would not be asked when what it points at changes
+                raise EvidenceRefused(f"{path.relative_to(root)}: is a link", "replace it with what it points at")
+        value = plain_yaml.load((root / layout.APPROVALS).read_text(encoding="utf-8"))
+        return TypeAdapter(tuple[Approval, ...]).validate_python([] if value is None else value)
+    except FileNotFoundError:
+        return ()
+    except OSError as error:
+        raise EvidenceRefused(f"{layout.APPROVALS}: {error.strerror}", todo) from error
+    except ValidationError as error:
+        raise EvidenceRefused(f"{layout.APPROVALS}: {files.first(error)}", todo) from error
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: no UTF-8
+        raise EvidenceRefused(f"{layout.APPROVALS}: is not YAML", todo) from error
+
+
+def _theirs(root: Path, ref: str, commit: str) -> _Theirs:
+    text = commits.read(root, commit, layout.PARAMS)
+    if text is None:
+        raise EvidenceRefused(
+            f"{ref} ({commit[:12]}) has no {layout.PARAMS}", "name a commit of a repository that Lockstep runs in"
+        )
+    params, test, unreadable = None, None, list[Change]()
+    try:
+        params = params_file.parse(text.decode(), f"{ref}:{layout.PARAMS}")
+    except UnicodeDecodeError:
+        unreadable.append(_cannot_be_read(layout.PARAMS, f"{ref}:{layout.PARAMS}: is not UTF-8"))
+    except ParamsRefused as refused:
+        unreadable.append(_cannot_be_read(layout.PARAMS, refused.what))
+    report = commits.read(root, commit, layout.PREPARE_REPORT)
+    if report is None and (had := next((path for path in _KEPT if commits.touching(root, commit, path)), None)):
+        what = f"{ref}:{layout.PREPARE_REPORT}: is missing, and {ref} once had {had}: its test set is not known"
+        unreadable.append(Change(path=layout.PREPARE_REPORT.as_posix(), old=None, new=None, kind="removed", text=what))
+    try:
+        test = _Prepared.model_validate_json(report).splits.test.sha256 if report is not None else None
+    except ValidationError as error:
+        what = f"{ref}:{layout.PREPARE_REPORT}: {files.first(error)}"
+        unreadable.append(_cannot_be_read(layout.PREPARE_REPORT, what))
+    return _Theirs(params, test, tuple(unreadable))
+
+
+def _cannot_be_read(path: Path, what: str) -> Change:
+    text = f"{what}: this version cannot read it, so nothing is judged under it"
+    return Change(path=path.as_posix(), old=None, new=None, kind="changed", text=text)
+
+
+def _unreadable(theirs: _Theirs, path: Path) -> bool:
+    return any(change.path == path.as_posix() for change in theirs.unreadable)
+
+
+def _judged_as(
+    root: Path, ref: str, commit: str, held: HeldVerdict, theirs: Params, test: Digest | None
+) -> tuple[Verdict, list[str]]:
+    """The verdict that the evidence would get under the gates and scorers of ``theirs``, on its test set."""
+    evidence, notes = held.evidence, list[str]()
+    why = ""  # gates cannot be asked
+    askable: tuple[type[Section], ...] = (Section,)
+    if test is not None and test != held.evidence.judged.get(policy.TEST):
+        brought = _rows_at(root, commit, test)
+        if isinstance(brought, str):
+            why, askable = f"the test rows of {ref} could not be brought: {brought}", _ROWLESS
+        else:
+            evidence, missing = _restricted(evidence, brought)
+            if missing:
+                why = f"{missing} of the {len(brought)} test rows of {ref} were not answered here"
+                askable = (*_ROWLESS, ContaminationGate)
+        notes.append(why or f"under the policy of {ref}, its own {len(evidence.test)} test rows are judged")
+    asked = {name: its for name, its in theirs.gates.items() if isinstance(its, askable)}
+    scored = held.params.evaluate.model_copy(update={"scorers": theirs.evaluate.scorers})
+    verdict = gates.judge(held.params.model_copy(update={"gates": asked, "evaluate": scored}), evidence)
+    found = {finding.gate: finding for finding in verdict.findings}
+    findings = tuple(
+        found.get(name) or Finding(gate=name, kind=its.kind, status="inconclusive", reason=why)
+        for name, its in theirs.gates.items()
+    )
+    update = {"findings": findings, "status": combine(findings), "policy": gates.policy_digest(theirs.gates)}
+    return verdict.model_copy(update=update), notes
+
+
+def _decided(
+    ref: str, own: Verdict, target: Verdict | None, changes: Sequence[Change], approval: Approval | None
+) -> tuple[Status, str]:
+    """What counts, and why."""
+    in_need = [change for change in changes if change.needs_approval]
+    unjudged = [change.path for change in in_need if not change.is_judged]
+    if own.status != "pass":
+        return own.status, f"{own.status} under its own"
+    if in_need and approval:
+        return "pass", f"approved by {' '.join(approval.by.split())}"
+    if target is None:
+        return "inconclusive", f"that of {ref} cannot be asked"
+    if target.status != "pass":
+        return target.status, f"{target.status} under that of {ref}"
+    if unjudged:
+        more = f" and {len(unjudged) - _NAMED} more" if len(unjudged) > _NAMED else ""
+        named = f"{', '.join(unjudged[:_NAMED])}{more}"
+        return "inconclusive", f"no gate can judge {named}, so code owners must approve the policy"
+    return "pass", "pass under both" if changes else "pass"
+
+
+def _headline(ref: str, changes: Sequence[Change], why: str) -> str:
+    """The first line of a comment: what happened to the policy, then what counts."""
+    in_need = [change for change in changes if change.needs_approval]
+    if not changes:
+        return f"policy as in {ref}: {why}"
+    if not in_need:
+        return f"policy not weakened against {ref} ({changes[0].text}{_more(changes)}): {why}"
+    weakened = any(change.kind in ("weaker", "removed") for change in in_need)
+    return f"policy {'weakened' if weakened else 'changed'}: {in_need[0].text}{_more(in_need)}: {why}"
+
+
+def _more(changes: Sequence[Change]) -> str:
+    return f" (and {len(changes) - 1} more)" if len(changes) > 1 else ""
+
+
+def _rows_at(root: Path, commit: str, wanted: Digest) -> tuple[Row, ...] | str:
+    """The test split of ``commit``, from DVC's cache or remote; why not, when it cannot be had."""
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / _TEST.name
+        place = (commits.prefix(root) / _TEST).as_posix()
+        command = [sys.executable, "-m", "dvc", "get", ".", place, "--rev", commit, "-o", str(path)]
+        try:
+            done = subprocess.run(
+                command, cwd=root, env=environment(), capture_output=True, text=True, errors="replace", check=False
+            )
+            if done.returncode:
+                said = [line for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
+                if any(_UNKEPT in line for line in said):
+                    return "they are neither in DVC's cache here nor in its remote"
+                return said[0].removeprefix("ERROR: ") if said else f"dvc get ended with {done.returncode}"
+            if (found := digest.of_file(path).sha256) != wanted:
+                return f"{_TEST} there is {found}, its {layout.PREPARE_REPORT} says {wanted}"
+            return tuple(files.read_jsonl(path, Row))
+        except OSError as error:
+            return f"{sys.executable}: {error.strerror}"
+        except EvidenceRefused as refused:
+            return refused.what.replace(str(path), _TEST.as_posix())
+
+
+def _restricted(evidence: Evidence, rows: tuple[Row, ...]) -> tuple[Evidence, int]:
+    """The evidence on ``rows`` alone, in their order, groups and slices; and how many of them were not answered.
+
+    A row is the same when its id, its messages and its reference are. Where one is missing, only the rows change:
+    what training has seen of them can still be asked.
+    """
+    here = {row.id: (row.messages, row.reference) for row in evidence.test}
+    missing = sum(here.get(row.id) != (row.messages, row.reference) for row in rows)
+    if missing:
+        return dataclasses.replace(evidence, test=rows), missing
+    return dataclasses.replace(
+        evidence, test=rows, answers={name: _of(rows, answers) for name, answers in evidence.answers.items()}
+    ), 0
+
+
+def _of(rows: tuple[Row, ...], answers: tuple[Prediction, ...]) -> tuple[Prediction, ...]:
+    """The answers to ``rows``; none where one is missing."""
+    given = {answer.id: answer for answer in answers}
+    if not all(row.id in given for row in rows):
+        return ()
+    return tuple(given[row.id].model_copy(update={"group": row.group, "slice": row.slice}) for row in rows)

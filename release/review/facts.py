@@ -1,0 +1,252 @@
+"""What a comment is about: the record as `lockstep gate` holds it, and the target branch's to set beside it.
+
+Weights need not be here: what the reports say of them stands in for them, and the comment says so. Splits, predictions
+and probes must be, or the gates cannot be asked again: the verdict is then shown as recorded, and does not count.
+"""
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from checks import chain, files, gates, layout, params_file, plain_yaml, pointer, policy, quarantine, scoring
+from checks.chain import Evidence
+from checks.errors import EvidenceRefused, ParamsRefused, Refusal, RemoteRefused
+from checks.evidence import DataReport, EvaluateMeasured, PrepareReport, TrainMeasured
+from checks.params import Params
+from checks.pointer import Pointer
+from checks.policy import Change
+from checks.quarantine import Entries, Entry
+from checks.refused import Refused
+from checks.verdict import Status, Verdict
+from release.adapters import commits
+from release.record import lock_check, references, refusals, target_policy
+from release.record.committed import Lacking
+from release.record.held import hold
+from release.record.target_policy import PolicyJudgement
+
+State = Literal["held", "recorded", "void", "bad-data", "refused"]
+_DATA = ("fetch", "prepare", "validate")
+_HEAVY = (layout.BASE, layout.RAW, layout.ADAPTER, layout.MERGED)
+M = TypeVar("M", bound=BaseModel)
+
+
+class Target(NamedTuple):
+    """The branch that this one is held against; what its commit lacks, or says in another version's way, is None."""
+
+    ref: str
+    commit: str | None
+    document: Mapping[str, Any] | None  # params.yaml
+    prepare: PrepareReport | None
+    training: TrainMeasured | None
+    quarantine: Entries = ()  # of environments that this repository holds
+    runs: Mapping[str, Pointer] = MappingProxyType({})  # what those environments run
+
+
+@dataclass(frozen=True)
+class Facts:
+    """``held``: every gate was asked again. ``recorded``: what that needs is not all here. ``void``: it does not hold.
+
+    ``bad-data``: validate refused these splits, so that there is no verdict. ``refusal`` says why there is none.
+    ``refused``: the command that should have made it refused, about this very commit. ``missing`` are the paths that
+    were not here. ``changes`` are those of the policy. ``lacking``: the commit that is judged has not this record.
+    ``training`` and ``answering`` are what was measured of the training and the evaluation that ``evidence`` is about.
+    """
+
+    state: State
+    target: Target
+    commit: str | None
+    document: Mapping[str, Any] | None
+    params: Params | None = None
+    verdict: Verdict | None = None
+    judgement: PolicyJudgement | None = None
+    changes: tuple[Change, ...] = ()
+    evidence: Evidence | None = None
+    training: TrainMeasured | None = None
+    answering: EvaluateMeasured | None = None
+    data: DataReport | None = None
+    prepare: PrepareReport | None = None
+    refusal: Refusal | None = None
+    refused: Refused | None = None
+    missing: tuple[str, ...] = ()
+    lacking: Lacking | None = None
+
+    @property
+    def status(self) -> Status | None:
+        """What was decided: under the target's policy too, where it was asked; None where nothing holds."""
+        if self.judgement is not None:
+            return self.judgement.status
+        return self.verdict.status if self.verdict is not None else None
+
+    @property
+    def held_back(self) -> Entry | None:
+        """The entry of the target's quarantine that holds the judged weights back."""
+        model = self.verdict.model if self.verdict is not None else None
+        return None if model is None else quarantine.find(self.target.quarantine, "", model)
+
+
+def gather(root: Path, ref: str | None) -> Facts:
+    """The facts below ``root`` beside those of ``ref``, or of the branch that ``commits.target`` finds.
+
+    Raises EvidenceRefused when git has no such branch, MachineRefused when there is no git.
+    """
+    in_git = commits.has_repository(root)
+    target = _target(root, ref)
+    commit = commits.resolve(root, "HEAD") if in_git else None
+    refused = refusals.current(root, commit)
+    try:
+        document = params_file.document(root / layout.PARAMS)
+        params = params_file.load(root / layout.PARAMS)
+    except ParamsRefused as why:
+        return Facts("refused" if refused else "void", target, commit, None, refusal=why, refused=refused)
+    data, prepare = _stored(root, layout.DATA_REPORT, DataReport), _stored(root, layout.PREPARE_REPORT, PrepareReport)
+    common: dict[str, Any] = {"data": data, "prepare": prepare, "params": params}
+    is_older = refused is not None and refused.stage in ("fetch", "prepare")  # than what refused: of other data
+    if data is not None and not data.success and prepare is not None and _are_about(data, prepare) and not is_older:
+        return Facts("bad-data", target, commit, document, changes=_changes(target, params, prepare), **common)
+    try:
+        return _judged(root, target, commit, document, params, common)
+    except (EvidenceRefused, RemoteRefused) as why:  # the latter where the environments lie elsewhere
+        common |= {"changes": _changes(target, params, prepare), "refusal": why}
+    if refused is None:
+        return Facts("void", target, commit, document, **common)
+    if lock_check.differences(root, _DATA):  # the data reports are those of an earlier run
+        common |= {"data": None, "prepare": None}
+    return Facts("refused", target, commit, document, refused=refused, **common)
+
+
+def _judged(
+    root: Path,
+    target: Target,
+    commit: str | None,
+    document: Mapping[str, Any],
+    params: Params,
+    common: dict[str, Any],
+) -> Facts:
+    stored = files.read_json(root / layout.VERDICT, Verdict)
+    # What DVC caches may be elsewhere; what git keeps may not.
+    cached = (name for name in stored.judged if not name.startswith(f"{layout.REPORTS}/"))
+    missing = [name for name in cached if not (root / name).exists()]
+    lock = lock_check.differences(root)
+    if not (root / layout.PROBES).exists() and any(text.startswith(f"{layout.PROBES}: ") for text in lock):
+        missing.append(layout.PROBES.as_posix())
+    heavy = {path.as_posix() for path in _HEAVY}
+    judgement: PolicyJudgement | None = None
+    if set(missing) <= heavy:
+        trusting = [Path(name) for name in missing]
+        if target.commit is not None and target.document is not None:
+            judgement = target_policy.judge_from(root, target.ref, trusting)
+            verdict = judgement.own
+        else:  # no policy to hold it against: the first pull request of all
+            verdict = hold(root, None if target.commit is None else target.ref, trusting).verdict
+    else:
+        verdict = stored
+        _hold_what_is_here(root, target, stored, lock, set(missing), params)
+    changes = judgement.changes if judgement else _changes(target, params, common["prepare"])
+    evidence = chain.gather(root, scoring.digest_of(params.evaluate.scorers))
+    training = _stored(root, layout.TRAIN_MEASURED, TrainMeasured)
+    answering = _stored(root, layout.EVALUATE_MEASURED, EvaluateMeasured)
+    about = evidence.judged
+    return Facts(
+        "held" if set(missing) <= heavy else "recorded", target, commit, document, verdict=verdict,
+        judgement=judgement, changes=changes, missing=tuple(missing), evidence=evidence,
+        training=training if training and training.adapter == about.get(layout.ADAPTER.as_posix()) else None,
+        answering=answering if answering and answering.merged == about.get(layout.MERGED.as_posix()) else None,
+        **common,
+    )  # fmt: skip
+
+
+def _hold_what_is_here(
+    root: Path, target: Target, stored: Verdict, lock: list[str], missing: set[str], params: Params
+) -> None:
+    """``held.hold`` without the gates. Raises EvidenceRefused when something that is here is not what was judged."""
+    differences = chain.compare(root, {name: value for name, value in stored.judged.items() if name not in missing})
+    if stored.policy != gates.policy_digest(params.gates):
+        differences.append(f"{layout.PARAMS}: the gates are not those of the verdict")
+    differences += [text for text in lock if text.partition(": ")[0] not in missing]
+    differences += references.current(root, None if target.commit is None else target.ref)
+    if differences:
+        first, *others = differences
+        raise EvidenceRefused(f"the verdict is void: {first}", "run `dvc repro`, then ask again", tuple(others))
+
+
+def _are_about(data: DataReport, prepare: PrepareReport) -> bool:
+    """Whether the data report is about the splits that prepare made last: else it is an old one."""
+    return data.splits == {name: split.sha256 for name, split in prepare.splits.items()}
+
+
+def _changes(target: Target, params: Params, prepare: PrepareReport | None) -> tuple[Change, ...]:
+    """Changes of policy as git has them; none where the target's cannot be read."""
+    if target.document is None:
+        return ()
+    try:
+        theirs = params_file.parse(yaml.safe_dump(dict(target.document)), f"{target.ref}:{layout.PARAMS}")
+    except ParamsRefused:
+        return ()
+    here = prepare.splits["test"].sha256 if prepare and "test" in prepare.splits else None
+    there = target.prepare.splits["test"].sha256 if target.prepare and "test" in target.prepare.splits else here
+    return policy.changes(policy.of(theirs, there), policy.of(params, here))
+
+
+def _target(root: Path, ref: str | None) -> Target:
+    if not commits.has_repository(root):
+        return Target("HEAD", None, None, None, None)
+    name, commit = commits.target(root, ref)
+    if commit is None:
+        return Target(name, None, None, None, None)
+    text = commits.read(root, commit, layout.PARAMS)
+    try:
+        found = plain_yaml.load(text.decode()) if text is not None else None
+    except (ValueError, yaml.YAMLError):
+        found = {}
+    return Target(
+        name,
+        commit,
+        None if text is None else found if isinstance(found, dict) else {},
+        _there(root, commit, layout.PREPARE_REPORT, PrepareReport),
+        _there(root, commit, layout.TRAIN_MEASURED, TrainMeasured),
+        _quarantine(root, commit, name),
+        _runs(root, commit, found),
+    )
+
+
+def _quarantine(root: Path, commit: str, name: str) -> Entries:
+    """What is held back; nothing where it cannot be read, since promotions ask anew."""
+    text = commits.read(root, commit, layout.QUARANTINE)
+    try:
+        return () if text is None else quarantine.parse(text, f"{name}:{layout.QUARANTINE}")
+    except EvidenceRefused:
+        return ()
+
+
+def _runs(root: Path, commit: str, document: object) -> dict[str, Pointer]:
+    """What each environment of ``document`` runs, where its pointer can be read: `lockstep status` reports others."""
+    promote = document.get("promote") if isinstance(document, dict) else None
+    names = promote.get("environments") if isinstance(promote, dict) else None
+    found = {}
+    for name in [each for each in names if isinstance(each, str)] if isinstance(names, dict) else []:
+        path = layout.ENVIRONMENTS / name / layout.POINTER
+        with contextlib.suppress(EvidenceRefused):
+            if (data := commits.read(root, commit, path)) is not None:
+                found[name] = pointer.parse(data, str(path))
+    return found
+
+
+def _there(root: Path, commit: str, path: Path, model: type[M]) -> M | None:
+    text = commits.read(root, commit, path)
+    try:
+        return None if text is None else model.model_validate_json(text)
+    except ValidationError:
+        return None
+
+
+def _stored(root: Path, path: Path, model: type[M]) -> M | None:
+    try:
+        return files.read_json(root / path, model)
+    except EvidenceRefused:
+        return None

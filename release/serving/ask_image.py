@@ -1,0 +1,77 @@
+"""Whether an old image still answers: it is started as it was verified to start, and asked one thing."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from checks import layout
+from checks.errors import ServingRefused
+from checks.params import Serve
+from checks.rows import Message
+from checks.serving import ImageReport
+from checks.statement import Release
+from release import runtimes
+from release.adapters.registry.reference import Reference
+from release.adapters.registry.types import Store
+from release.record import sections_at
+from release.runtimes import Runtime
+from release.serving import containers, dialects, images, processes, weights
+from release.serving.client import Client, NoAnswer
+from release.serving.server import Server, unwinding, wait_until
+
+_QUESTION = (Message(role="user", content="hello"),)
+_PASSING = (408, 425, 429)  # refusals of now, not of the request
+
+
+def ask(root: Path, store: Store, named: Reference, release: Release) -> str:
+    """Start the image, in Docker or where it is weights alone as a process, and wait for one answer; how long it took.
+
+    Nothing that was started stays. Raises ServingRefused when it does not start or answer in time, MachineRefused when
+    this machine cannot start it.
+    """
+    report, serve = release.image, sections_at.serve(root, release.commit)
+    runtime = runtimes.load(report.runtime)
+    with unwinding(), _started(root, store, named, report, runtime, serve) as server:
+        model = runtimes.fill(runtime, serve, server.model).model_field
+        with closing(Client(server.url)) as client:
+            seconds = wait_until(server, lambda: _answers(client, runtime, model), serve.verify.start_seconds)
+    return f"it answered after {seconds:.1f} s, as a {server.how}"
+
+
+def _answers(client: Client, runtime: Runtime, model: str) -> bool:
+    try:
+        dialects.chat(client, dialects.SPEECHES[runtime.dialect], model, _QUESTION, 1)
+    except NoAnswer as error:
+        if error.status is not None and 400 <= error.status < 500 and error.status not in _PASSING:
+            raise ServingRefused(f"the server refuses a right request: {error}", "roll back to another") from error
+        return False
+    return True
+
+
+@contextmanager
+def _started(
+    root: Path, store: Store, named: Reference, report: ImageReport, runtime: Runtime, serve: Serve
+) -> Iterator[Server]:
+    if report.base is None:
+        if runtime.package is None:
+            todo = "leave it unasked, or ask an image with a server in it"
+            raise ServingRefused(f"the image holds weights alone, and {runtime.name} runs in its image alone", todo)
+        (root / layout.STATE).mkdir(parents=True, exist_ok=True)
+        home = Path(tempfile.mkdtemp(prefix="serving-", dir=root / layout.STATE))
+        try:
+            folder = weights.unpack(store, report, home)
+            with closing(processes.start(runtime, serve, folder)) as process:
+                yield process
+        finally:
+            shutil.rmtree(home, ignore_errors=True)
+    elif named.host is None:
+        with (
+            images.loaded(store, report.image) as name,
+            closing(containers.start(name, runtime, report.path)) as container,
+        ):
+            yield container
+    else:
+        with closing(containers.start(str(named), runtime, report.path)) as container:
+            yield container

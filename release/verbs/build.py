@@ -1,0 +1,229 @@
+"""build: add the merged weights to a serving image, if the verdict is `pass` and is about these bytes.
+
+No daemon, no copy: each layer is read once, hashed and stored on the way, and what the store has already is not read
+at all. The same record gives the same digest on every machine.
+"""
+
+import contextlib
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+from checks import digest, files, layout
+from checks.errors import MachineRefused, Refusal
+from checks.evidence import Count, Digest
+from checks.held import refusal as verdict_refusal
+from checks.params import Promote
+from checks.rows import Record
+from checks.serving import BaseImage, CommitHash, ImageReport, Layer
+from release import runtimes
+from release.adapters.registry.types import MANIFEST, Seen, Store
+from release.image import image, stores, tar, transfer, weights
+from release.image import recipe as recipes
+from release.image.image import Added
+from release.image.layout import Bytes, Layout
+from release.image.recipe import Options, Recipe
+from release.ledger import Ledger
+from release.record import lock_check
+from release.record.held import hold
+
+__all__ = ["Options", "Plan", "PlannedBlob", "build", "plan"]
+
+# Not in the image, and named by reports whose digests the verdict holds.
+_NOT_SHIPPED = (layout.BASE, layout.ADAPTER, layout.RAW)
+_KEPT = 2  # images of one environment that stay in a layout; where the ledger does not answer, all do
+
+
+class PlannedBlob(Record):
+    """One blob of the image. ``digest`` is None where it is not known before its files are read."""
+
+    kind: Literal["base", "weights", "config", "manifest"]
+    title: str
+    digest: Digest | None
+    size: Count
+    there: bool  # the target has it
+
+
+class Plan(Record):
+    """What `lockstep build` would do. Sizes are exact, in bytes."""
+
+    target: str
+    tag: str
+    model: Digest
+    path: str  # of the weights in the image
+    commit: CommitHash
+    runtime: str
+    platform: str
+    base: BaseImage | None
+    blobs: tuple[PlannedBlob, ...]
+    total: Count
+    to_send: Count  # of blobs that the target lacks; what a registry can mount from the base's repository counts
+
+
+def write_down(root: Path, options: Options) -> Recipe:
+    """Hold the verdict and its record, and find all that the image is made of. Raises as ``build`` does."""
+    held = hold(root, trusting=(*_NOT_SHIPPED, layout.MERGED))
+    if refused := verdict_refusal(held.verdict):
+        raise refused
+    return recipes.write_down(root, held, lock_check.modules((root / layout.LOCK).read_bytes()), options)
+
+
+def plan(root: Path, options: Options) -> Plan:
+    """Say what ``build`` would do, and write nothing. Raises as ``build`` does, but for bytes that it does not read."""
+    recipe = write_down(root, options)
+    cache = weights.Cache(root / layout.LAYERS)
+    there = {layer.key: _there(recipe.target, cache, layer) for layer in recipe.layers}
+    blobs = [
+        PlannedBlob(
+            kind="base", title=f"layer {number} of the base", digest=layer.digest, size=layer.size,
+            there=recipe.target.has(layer.digest, layer.size),
+        )
+        for number, layer in enumerate(recipe.base.layers if recipe.base else (), 1)
+    ]  # fmt: skip
+    for layer in recipe.layers:
+        found = there[layer.key]
+        known = found or cache.get(layer)
+        blobs.append(
+            PlannedBlob(kind="weights", title=layer.title, digest=known, size=layer.size, there=found is not None)
+        )
+    # Every digest is equally long, so the documents' sizes are known before the layers are.
+    digests = [there[layer.key] for layer in recipe.layers]
+    added = [_added(layer, found or recipe.about.model) for layer, found in zip(recipe.layers, digests, strict=True)]
+    config, manifest = _documents(recipe, added)
+    settled = None not in digests
+    found = digest.of_bytes(config) if settled else None
+    blobs += [
+        PlannedBlob(
+            kind="config", title="config", digest=found, size=len(config),
+            there=found is not None and recipe.target.has(found, len(config)),
+        ),
+        PlannedBlob(
+            kind="manifest", title="manifest", digest=digest.of_bytes(manifest) if settled else None,
+            size=len(manifest), there=False,
+        ),
+    ]  # fmt: skip
+    return Plan(
+        target=recipe.target.name, tag=recipe.tag, model=recipe.about.model, path=recipe.about.path,
+        commit=recipe.about.commit, runtime=recipe.runtime.name, platform=recipe.runtime.platform,
+        base=recipe.base.image if recipe.base else None, blobs=tuple(blobs),
+        total=sum(blob.size for blob in blobs), to_send=sum(blob.size for blob in blobs if not blob.there),
+    )  # fmt: skip
+
+
+def build(root: Path, options: Options) -> ImageReport:
+    """Build the image, store it, and write reports/image.json.
+
+    Raises EvidenceRefused when the verdict is void, is about other bytes, or is not committed; VerdictFailed or
+    VerdictInconclusive when it is not ``pass``; BuildRefused when the base is not pinned or does not fit, or the image
+    would break a limit; RegistryRefused when a store does not take or give a blob. The tag is set last: after any
+    failure, and when killed at any time, it is what it was.
+    """
+    recipe = write_down(root, options)
+    cache = weights.Cache(root / layout.LAYERS)
+    target = recipe.target
+    needed = _needed(root, recipe.params.promote) if isinstance(target, Layout) else None
+    with target.held() if isinstance(target, Layout) else contextlib.nullcontext():
+        added = _send(recipe, cache)
+        config, manifest = _documents(recipe, added)
+        configured = digest.of_bytes(config)
+        if not target.has(configured, len(config)):
+            target.add(Bytes(config), configured, lambda _: None)
+        found = target.put(manifest, MANIFEST, recipe.tag)
+        if isinstance(target, Layout) and needed is not None:
+            target.keep(found, *needed)
+    report = _report(recipe, added, found, len(config) + len(manifest))
+    try:
+        files.write_json(root / layout.IMAGE_REPORT, report)
+    except OSError as error:
+        raise MachineRefused(
+            f"{root / layout.IMAGE_REPORT}: {error.strerror or error}", f"make it writable; the image {found} is built"
+        ) from error
+    return report
+
+
+def _needed(root: Path, promote: Promote) -> list[str] | None:
+    """The images that environments run, and those that they would be rolled back to; None where that is not known."""
+    try:
+        ledger = Ledger.open(root, promote)
+        tip, found = ledger.tip(), list[str]()
+        for name in promote.environments:
+            ran = (move.after.digest for move in ledger.moves(tip, name) if move.ran and move.after)
+            found += list(dict.fromkeys(ran))[:_KEPT]
+    except Refusal:
+        return None
+    return found
+
+
+def _there(target: Store, cache: weights.Cache, layer: weights.Layer) -> str | None:
+    """The layer's digest, when it is known and the target has it."""
+    found = cache.get(layer)
+    return found if found and target.has(found, layer.size) else None
+
+
+def _send(recipe: Recipe, cache: weights.Cache) -> list[Added]:
+    """Store every layer that the target lacks; return those of the weights in order."""
+    target, jobs, total = recipe.target, [], 0
+    found = {layer.key: _there(target, cache, layer) for layer in recipe.layers}
+    early = stores.wants_digests(target)
+
+    def sending(layer: weights.Layer) -> transfer.Job:
+        def job(seen: Seen) -> None:
+            blob, digested = layer.tar, tar.digest(layer.members, layer.link) if early else None
+            stored = target.add(blob, digested, seen)
+            if digested is None:
+                weights.settle(layer, blob, stored)
+            cache.put(layer, stored)
+            found[layer.key] = stored
+
+        return job
+
+    for layer in recipe.layers:
+        if found[layer.key] is None:
+            jobs.append(sending(layer))
+            total += layer.size
+    if recipe.base and recipe.source:
+        for below, size in {layer.digest: layer.size for layer in recipe.base.layers}.items():
+            if not target.has(below, size):
+                jobs.append(transfer.copy(recipe.source, target, below, size))
+                total += size
+    if jobs:
+        transfer.run(jobs, total, "build")
+    return [_added(layer, found[layer.key] or "") for layer in recipe.layers]
+
+
+def _added(layer: weights.Layer, found: str) -> Added:
+    return Added(found, layer.size, layer.title)
+
+
+def _documents(recipe: Recipe, added: list[Added]) -> tuple[bytes, bytes]:
+    """Config and manifest of the image with these layers."""
+    params, runtime, base = recipe.params, recipe.runtime, recipe.base
+    labels = image.annotations(recipe.about, params, runtime, base)
+    filled = runtimes.fill(runtime, params.serve, recipe.about.path)
+    config = image.config(recipe.about, runtime, filled, base, added, labels)
+    return config, image.manifest(image.described(config), base, added, labels)
+
+
+def _report(recipe: Recipe, added: list[Added], found: str, documents: int) -> ImageReport:
+    about, base = recipe.about, recipe.base.image if recipe.base else None
+    below = len(weights.behind(about.path))  # a member's name has no slash in front, and one behind the folder
+    return ImageReport(
+        image=found,
+        place=recipe.place,
+        model=about.model,
+        verdict=about.evidence,
+        commit=about.commit,
+        runtime=recipe.runtime.name,
+        path=about.path,
+        base=base,
+        layers=tuple(
+            Layer(
+                digest=layer.digest,
+                size=layer.size,
+                files={member.name[below:]: member.sha256 for member in source.members},
+            )
+            for layer, source in zip(added, recipe.layers, strict=True)
+        ),
+        size=documents + sum(layer.size for layer in added) + (base.size if base else 0),
+        tool=metadata.version("lockstep"),
+    )

@@ -1,0 +1,243 @@
+"""comment: post the report on its pull request, or update the one that is there, and set the check.
+
+The comment is CML's: a watermark names it, so that either tool finds what the other wrote. CML posts it where the
+runner has it and it would do the right thing: it reads one page of comments and does not ask whose they are, so from
+page two, or beside another author's look-alike, the REST client posts. Source: https://cml.dev/doc/ref/comment.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Literal, NamedTuple
+from urllib.parse import urlsplit
+
+from checks.errors import RemoteRefused
+from checks.rows import Record
+from checks.verdict import Status
+from release.adapters import github
+from release.adapters.github import Comment, Conclusion, Forbidden, GitHub, Place
+from release.adapters.retries import Patience, Trouble
+from release.review.facts import State
+from release.review.text import prose
+from release.verbs import report as renderer
+from release.verbs.report import Report
+
+ACTIONS = "github-actions[bot]"  # who a workflow's own token writes as; no person can be called so
+_TITLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,59}", re.ASCII)
+_CML_PAGE = 30  # comments that CML looks through
+_CML_SECONDS = 120
+_KEPT = (
+    "PATH",
+    "LANG",
+    "LC_ALL",
+    "SSL_CERT_FILE",
+    "NODE_EXTRA_CA_CERTS",
+    "HTTPS_PROXY",
+    "https_proxy",
+    "NO_PROXY",
+    "no_proxy",
+)
+
+
+class Options(NamedTuple):
+    """``report`` says what is posted. ``number`` and ``commit``: the pull request and the commit that the check is put
+    on; None: as the workflow's environment says. ``title`` names the comment among others, ``check`` the check; None:
+    set none. ``author``: who the token writes as; None: ask, and where a token may not ask, GitHub Actions.
+    """
+
+    report: renderer.Options = renderer.Options()
+    number: int | None = None
+    commit: str | None = None
+    title: str = "lockstep"
+    check: str | None = "lockstep"
+    author: str | None = None
+    use_cml: bool = True
+    patience: Patience = github.PATIENCE
+
+
+class Posted(Record):
+    """``check`` is how the check was set, ``conclusion`` what it says. ``notes`` tell what did not go as usual."""
+
+    state: State
+    status: Status | None
+    conclusion: Conclusion
+    comment: str
+    created: bool
+    by: Literal["rest", "cml"]
+    check: Literal["check-run", "status"] | None
+    check_url: str | None
+    notes: tuple[str, ...]
+
+
+def comment(root: Path, options: Options | None = None) -> Posted:
+    """Post the report below ``root``, whatever its verdict.
+
+    The check says ``success`` for a pass that holds, on a commit that has its record byte for byte; ``failure`` for all
+    else: GitHub lets a required check through that is neutral. Raises RemoteRefused when GitHub does not answer, or
+    refuses; and as ``report.report`` does.
+    """
+    options = options or Options()
+    if not _TITLE.fullmatch(options.title):
+        raise RemoteRefused(f"{options.title!r}: is no name for a comment", "write letters, digits, spaces, . _ -")
+    where = github.place()
+    number = options.number or options.report.number or where.number
+    commit = options.commit or where.commit
+    if number is None:
+        raise RemoteRefused("no pull request is named", "give its number, or run in a workflow of a pull request")
+    if options.check is not None and (commit is None or not github.is_commit(commit)):
+        raise RemoteRefused("no commit is named for the check", "give the whole hash of the pull request's last commit")
+    client = GitHub(where, patience=options.patience)
+    links = options.report.links
+    if where.run and "Workflow run" not in dict(links):
+        links = (("Workflow run", where.run), *links)
+    checked = commit if options.check is not None else None
+    found = renderer.report(root, options.report._replace(number=number, links=links, commit=checked))
+    notes = list[str]()
+    try:
+        made, created, by = _posted(client, number, found, commit, options, notes)
+        conclusion: Conclusion = "success" if found.passes else "failure"
+        how, address = _checked(client, commit, conclusion, found, options.check, notes) if commit else (None, None)
+    except Trouble as trouble:
+        raise github.refused(where, trouble) from None
+    return Posted(
+        state=found.state, status=found.status, conclusion=conclusion, comment=made.url, created=created, by=by,
+        check=how, check_url=address, notes=tuple(notes),
+    )  # fmt: skip
+
+
+def watermark(title: str, commit: str | None) -> str:
+    """CML's line."""
+    return f'![](https://cml.dev/watermark.png#{commit or ""} "CML watermark {title}")'
+
+
+def is_marked(body: str, title: str) -> bool:
+    """Whether a comment's last line is the watermark of ``title``, of whatever commit.
+
+    Its last line: a quotation of another comment, or untrusted text in one, is no watermark.
+    """
+    last = body.rstrip().rpartition("\n")[2].strip()
+    pattern = rf'!\[\]\(https://cml\.dev/watermark\.png#[0-9a-f]* "CML watermark {re.escape(title)}"\)'
+    return re.fullmatch(pattern, last) is not None
+
+
+def _posted(
+    client: GitHub, number: int, found: Report, commit: str | None, options: Options, notes: list[str]
+) -> tuple[Comment, bool, Literal["rest", "cml"]]:
+    """The comment as it is on GitHub, whether it is new, and who posted it."""
+    author = options.author or client.login() or ACTIONS
+    body = f"{found.markdown}\n{watermark(options.title, commit)}"
+    ours, others, count = _look(client, number, options.title, author)
+    if others:
+        notes.append(
+            f"{others} other comment{'s' if others > 1 else ''} with this watermark, of other authors: left alone"
+        )
+    if options.use_cml and (program := shutil.which("cml")):
+        first_page = count < _CML_PAGE if ours is None else ours.place <= _CML_PAGE
+        if _server(client.where) is None:
+            notes.append("cml: does not speak to this API address; posted by REST")
+        elif others or not first_page:
+            notes.append("cml: would miss this comment, or take another's for it; posted by REST")
+        elif commit is None or "_" in options.title:
+            notes.append("cml: would write another watermark (without a commit, or with _ escaped); posted by REST")
+        elif why := _by_cml(program, client.where, number, found.markdown, commit, options.title):
+            notes.append(f"cml: {why}; posted by REST")
+        else:
+            now = _look(client, number, options.title, author)[0]
+            if now is not None and _same(now.body, body):
+                return now, ours is None, "cml"
+            notes.append("cml: ended well, and the comment is not there as it should be; posted by REST")
+            ours = now
+    return (*_by_rest(client, number, body, ours, options.title, author), "rest")
+
+
+def _by_rest(
+    client: GitHub, number: int, body: str, ours: Comment | None, title: str, author: str
+) -> tuple[Comment, bool]:
+    if ours is not None:
+        return client.update(ours.id, body), False
+    tries = client.tries()
+    while True:
+        try:
+            return client.create(number, body), True
+        except Trouble as trouble:
+            tries.failed(trouble)
+        # A gateway may have failed after the comment was made.
+        ours = _look(client, number, title, author)[0]
+        if ours is not None:
+            return (ours if _same(ours.body, body) else client.update(ours.id, body)), True
+
+
+def _look(client: GitHub, number: int, title: str, author: str) -> tuple[Comment | None, int, int]:
+    """The comment that is ours, how many others wear its watermark, and how many comments there are."""
+    ours: Comment | None = None
+    others = count = 0
+    for each in client.comments(number):
+        count += 1
+        if not is_marked(each.body, title):
+            continue
+        if each.author.lower() != author.lower():
+            others += 1
+        elif ours is None:
+            ours = each
+    return ours, others, count
+
+
+def _same(one: str, two: str) -> bool:
+    """GitHub keeps a body as it was sent, but for line ends and the white space around it."""
+    return one.replace("\r\n", "\n").split() == two.replace("\r\n", "\n").split()
+
+
+def _by_cml(program: str, where: Place, number: int, markdown: str, commit: str, title: str) -> str | None:
+    """Let CML post it; None when it ended well, else why not. Its HOME is its own: it edits git's configuration."""
+    with tempfile.TemporaryDirectory(prefix="lockstep-cml-") as home:
+        body = Path(home) / "report.md"
+        body.write_text(markdown, encoding="utf-8")
+        command = [
+            program, "--driver=github", f"--repo={_server(where)}/{where.repository}", "comment", "update",
+            f"--target=pr/{number}", "--publish=false", f"--watermark-title={title}", str(body),
+        ]  # fmt: skip
+        env = {name: os.environ[name] for name in _KEPT if name in os.environ}
+        env |= {
+            "HOME": home,
+            "GITHUB_SHA": commit,  # of the watermark: its --commit-sha excludes --target
+            "REPO_TOKEN": os.environ.get("GITHUB_TOKEN", ""),
+            "TPI_ANALYTICS": "0",
+            "ITERATIVE_DO_NOT_TRACK": "1",
+        }
+        try:
+            done = subprocess.run(command, cwd=home, env=env, capture_output=True, timeout=_CML_SECONDS, check=False)
+        except subprocess.TimeoutExpired:
+            return f"did not end within {_CML_SECONDS} s"
+        except OSError as error:
+            return f"does not start: {error.strerror}"
+    return f"ended with {done.returncode}" if done.returncode else None  # its words may hold the token
+
+
+def _server(where: Place) -> str | None:
+    """The address that CML makes this API's address of; None where it would make another."""
+    parts = urlsplit(where.api)
+    if parts.scheme != "https":
+        return None
+    if parts.netloc == "api.github.com" and not parts.path:
+        return "https://github.com"
+    return f"https://{parts.netloc}" if parts.path == "/api/v3" else None
+
+
+def _checked(
+    client: GitHub, commit: str, conclusion: Conclusion, found: Report, name: str | None, notes: list[str]
+) -> tuple[Literal["check-run", "status"] | None, str | None]:
+    if name is None:
+        return None, None
+    summary = found.parts[0].markdown
+    gates = next((part.markdown for part in found.parts if part.name == "gates"), "")
+    if renderer.size(summary) + renderer.size(gates) < renderer.LIMIT - 100:
+        summary = f"{summary}\n\n{gates}".strip()
+    summary = summary if renderer.size(summary) < renderer.LIMIT else prose(found.title)  # a title is no Markdown
+    try:
+        return "check-run", client.check(name, commit, conclusion, found.title, summary)
+    except Forbidden:
+        notes.append("check runs are for the tokens of apps: a commit status was set in its place")
+    return "status", client.status(name, commit, conclusion, found.title)

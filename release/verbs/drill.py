@@ -1,0 +1,117 @@
+"""drill: exercise a rollback end to end where nothing is real but the images, and say how long each step takes.
+
+A scratch clone with a scratch remote is made of the ledger as it is now. There the environment is rolled back, its
+release is let out of quarantine, and it is moved forward again, as on the day when it matters: the images are asked for
+in their real place, by reading alone. Nothing of it stays.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from checks.errors import EvidenceRefused, PromotionRefused
+from checks.pointer import Pointer
+from checks.rows import Record
+from checks.serving import Seconds
+from release.adapters import commits
+from release.adapters.git import Git
+from release.ledger import DEADLINE, Ledger
+from release.ledger.message import NONE
+from release.promotion import site
+from release.promotion.site import Site
+from release.verbs import quarantine, rollback
+from release.verbs.rollback import NothingElse, RolledBack
+
+_WHY = "a drill"
+_T = TypeVar("_T")
+
+
+class Step(Record):
+    """One step, and how long it took."""
+
+    what: str
+    seconds: Seconds
+
+
+class Drill(Record):
+    """A rollback of ``environment`` from ``before`` to ``to`` and forward again, all in a scratch clone."""
+
+    environment: str
+    before: Pointer
+    to: Pointer | None  # None: to nothing
+    steps: tuple[Step, ...]
+    seconds: Seconds
+
+
+def drill(root: Path, name: str, target: str | None = None) -> Drill:
+    """Roll the environment ``name`` back and forward in a scratch clone.
+
+    Raises as ``rollback`` does, for the reason for which a rollback would be refused now.
+    """
+    began, steps = time.perf_counter(), list[Step]()
+
+    def timed(what: str, do: Callable[[], _T]) -> _T:
+        start = time.perf_counter()
+        done = do()
+        steps.append(Step(what=what, seconds=time.perf_counter() - start))
+        return done
+
+    where = timed("ask the ledger", lambda: site.find(root, target))
+    where.rule(name)
+    before = where.ledger.pointer(where.tip, name)
+    if before is None:
+        raise PromotionRefused(f"{name} runs nothing", f"`lockstep promote {name}` first")
+    with tempfile.TemporaryDirectory(prefix="lockstep-drill-") as scratch:
+        there = timed("make a scratch clone and remote", lambda: _scratch(where, Path(scratch)))
+        back = timed("roll back", lambda: _back(there, name))
+        there = _now(there, name, back.after)
+        timed("let it out of quarantine", lambda: quarantine.free(there, before.version, _WHY))
+        there = there._replace(tip=there.ledger.tip())
+        again = rollback.Options(why=_WHY, to=before.digest)
+        timed("move forward again", lambda: rollback.move(there, name, again))
+        _now(there, name, before)
+    return Drill(
+        environment=name, before=before, to=back.after, steps=tuple(steps), seconds=time.perf_counter() - began
+    )
+
+
+def _back(there: Site, name: str) -> RolledBack:
+    try:
+        return rollback.move(there, name, rollback.Options(why=_WHY))
+    except NothingElse:
+        return rollback.move(there, name, rollback.Options(why=_WHY, to=NONE))
+
+
+def _scratch(where: Site, folder: Path) -> Site:
+    """The same site, whose ledger is a clone and a bare remote in ``folder``, both of the tip as it is."""
+    git, branch = Git(where.root, DEADLINE), where.promote.branch
+    source = git.line("rev-parse", "--path-format=absolute", "--git-common-dir")
+    remote, clone = folder / "remote.git", folder / "clone"
+    here = Git(folder, DEADLINE)
+    here.line("clone", "--quiet", "--bare", "--shared", "--no-tags", "--", source, str(remote))
+    Git(remote, DEADLINE).line("update-ref", f"refs/heads/{branch}", where.tip)
+    here.line("clone", "--quiet", "--shared", "--no-tags", "--no-checkout", "--", str(remote), str(clone))
+    for key in ("user.name", "user.email"):
+        if value := git.config(key):
+            Git(clone, DEADLINE).line("config", key, value)
+    Git(clone, DEADLINE).line("config", "push.gpgSign", "false")  # the remote of a rehearsal asks for no signed push
+    inside = commits.prefix(where.root) if where.promote.repository is None else Path()
+    (clone / inside).mkdir(parents=True, exist_ok=True)
+    ledger = Ledger.open(clone / inside, where.promote.model_copy(update={"repository": None}))
+    nobody = {key: rule.model_copy(update={"approvals": 0}) for key, rule in where.promote.environments.items()}
+    asking = where.promote.model_copy(update={"environments": nobody})  # a rehearsal asks nobody for a signature
+    return where._replace(promote=asking, ledger=ledger, tip=ledger.tip())
+
+
+def _now(there: Site, name: str, wanted: Pointer | None) -> Site:
+    """The site after a move, which the scratch remote must show."""
+    tip = there.ledger.tip()
+    if (found := there.ledger.pointer(tip, name)) != wanted:
+        shown = found.version if found else "nothing"
+        raise EvidenceRefused(
+            f"the drill: {name} runs {shown} after a move to {wanted.version if wanted else 'nothing'}",
+            "report this as a bug",
+        )
+    return there._replace(tip=tip)

@@ -1,0 +1,298 @@
+"""evidence: walk from an image back to the rows that its weights were trained on, along what was signed.
+
+Every step says by which digest, and whether that was checked now or is taken from the signed statement.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, NamedTuple, TypeVar
+
+from pydantic import ValidationError
+from tqdm import tqdm
+
+from checks import digest, files, layout, pointer
+from checks.chain import short
+from checks.digest import FileDigest
+from checks.errors import BuildRefused, EvidenceRefused, MachineRefused
+from checks.evidence import Digest, FetchReport, ParityReport, PrepareReport, Report, TrainReport
+from checks.rows import Record
+from checks.signers import Signers
+from checks.statement import Statement
+from release.adapters import commits
+from release.adapters.registry import documents, reference
+from release.adapters.registry.documents import Manifest
+from release.adapters.registry.types import Store
+from release.evidence import attach, dsse, released, sbom, sigstore, trust, verification, weights
+from release.evidence.released import Released
+from release.evidence.statement import TEMPLATE, tokenizer
+from release.image import stores
+
+How = Literal[
+    "store",  # its bytes came from the image's store, and have this digest
+    "here",  # it lies on this machine, and has this digest
+    "commit",  # it is in the commit that the statement names, and has this digest
+    "follows",  # computed from something that was checked
+    "signed",  # as the signed statement says; it is not here
+]
+_R = TypeVar("_R", bound=Report)
+_WORDS = {
+    "store": "checked in the store", "here": "checked here", "commit": "checked in the commit",
+    "follows": "follows from what was checked", "signed": "as it was signed",
+}  # fmt: skip
+
+
+class Step(Record):
+    """One thing on the way. ``note`` is for a person; ``digest`` is None where another hash than SHA-256 is in it."""
+
+    what: str
+    digest: Digest | None
+    checked: How
+    note: str
+
+
+class Walk(Record):
+    """The way from an image to its rows. ``evidence`` is the digest of the signed statement's envelope."""
+
+    image: str
+    evidence: Digest
+    signer: str
+    steps: tuple[Step, ...]
+    statement: Statement
+
+
+class _Place(NamedTuple):
+    """Where an image is, and which evidence its environment names."""
+
+    store: Store
+    image: str
+    evidence: str | None
+
+
+def show(root: Path, image: str, target: str | None = None) -> Walk:
+    """Walk back from ``image``: HOST/NAME@DIGEST, oci:FOLDER@DIGEST, or the digest alone of one that runs or was built.
+
+    ``target`` is the branch whose signers count. Raises EvidenceRefused when no statement about it holds, or the
+    statement contradicts what it names; RegistryRefused when the image is not there; BuildRefused for no reference.
+    """
+    place = _place(root, image)
+    attach.subject(place.store, place.image)  # an image that is not there is another matter than one without evidence
+    known = trust.known(root, target)
+    found = released.find(place.store, place.image, known, place.evidence)
+    steps = (*_image(place, found), *_attached(place, found, known), *_Made(root, found.statement, known).steps())
+    return Walk(
+        image=f"{place.store.name}@{place.image}", evidence=found.digest, signer=found.signer, steps=steps,
+        statement=found.statement,
+    )  # fmt: skip
+
+
+def lines(walk: Walk) -> list[str]:
+    """The walk for a person, one line a step."""
+    width = max(len(step.what) for step in walk.steps)
+    head = [f"{walk.image}", f"signed by {walk.signer}, evidence {walk.evidence}", ""]
+    return head + [
+        f"{step.what:{width}}  {short(step.digest or ''):12}  {step.note} ({_WORDS[step.checked]})"
+        for step in walk.steps
+    ]
+
+
+def _place(root: Path, text: str) -> _Place:
+    if not text.startswith("sha256:"):
+        named = reference.parse(text)
+        if named.digest is None:
+            raise BuildRefused(f"{text!r}: names no digest", "write it as HOST/NAME@sha256:…: a tag can be moved")
+        return _Place(stores.open_store(named, root), named.digest, None)
+    # A pointer says where the image is; without one it is where `lockstep build` wrote it.
+    found = reference.parse(f"{reference.LAYOUT}{layout.IMAGE}@{text}")
+    for path in sorted((root / layout.ENVIRONMENTS).glob(f"*/{layout.POINTER}")):
+        if not path.is_file():
+            raise EvidenceRefused(f"{path.relative_to(root)}: is no file", "restore it from git")
+        here = pointer.parse(path.read_bytes(), str(path.relative_to(root)))
+        if here.digest == text:
+            return _Place(stores.open_store(reference.parse(here.image), root), text, here.evidence)
+    return _Place(stores.open_store(found, root), text, None)
+
+
+def _image(place: _Place, found: Released) -> Iterator[Step]:
+    """The image and its layers, as the store has them."""
+    report, where = found.statement.predicate.image, f"{place.store.name}@{place.image}"
+    manifest = documents.read(place.store.document(place.image), where)
+    layers = [layer.digest for layer in manifest.layers] if isinstance(manifest, Manifest) else []
+    below = report.base.layers if report.base else 0
+    if layers[below:] != [layer.digest for layer in report.layers] or len(layers) != below + len(report.layers):
+        raise EvidenceRefused(
+            f"{where}: has other layers than its signed statement says", "do not run it; ask who signed"
+        )
+    yield Step(
+        what="image", digest=place.image, checked="store", note=f"runtime {report.runtime}, {report.size:,} bytes"
+    )
+    if report.base:
+        base = report.base
+        yield Step(what="base image", digest=base.manifest, checked="signed", note=f"{base.name}, {base.platform}")
+    for number, layer in enumerate(report.layers, 1):
+        names = sorted(layer.files)
+        note = names[0] + (f" and {len(names) - 1} more files" if len(names) > 1 else "")
+        yield Step(what=f"layer {number}", digest=layer.digest, checked="follows", note=note)
+
+
+def _attached(place: _Place, found: Released, known: Signers) -> Iterator[Step]:
+    """The weights' signature and the bill of materials: whether they are there, and hold."""
+    release = found.statement.predicate
+    listed = weights.of_image(release.image)
+    statement = weights.payload(listed, found.statement.subject[0].name)
+    for one in attach.attached(place.store, place.image, sigstore.BUNDLE, dsse.LARGEST, lambda _: None):
+        with contextlib.suppress(EvidenceRefused):
+            note = f"of {len(listed)} files, as OpenSSF model signing defines it, by "
+            note += weights.verify(one.data, statement, known)
+            yield Step(what="weights signature", digest=one.digest, checked="store", note=note)
+            break
+    for one in attach.attached(place.store, place.image, sbom.MEDIA_TYPE, sbom.LARGEST, lambda _: None):
+        if digest.of_bytes(one.data) == release.sbom:
+            yield Step(what="sbom", digest=release.sbom, checked="store", note="CycloneDX 1.6, with a model card")
+            break
+
+
+class _Made:
+    """How the weights were made, by the statement, by the commit that it names, and by what lies here."""
+
+    def __init__(self, root: Path, statement: Statement, known: Signers) -> None:
+        self._root, self._known = root, known
+        self._release = statement.predicate
+        self._materials = statement.predicate.materials
+        commit = self._release.commit
+        here = commits.has_repository(root) and commits.resolve(root, commit) == commit
+        self._commit = commit if here else None
+
+    def steps(self) -> Iterator[Step]:
+        """From the weights to the rows, then what decided."""
+        made, release = self._materials, self._release
+        parity = self._report(layout.PARITY_REPORT, ParityReport)
+        train = self._report(layout.TRAIN_REPORT, TrainReport)
+        fetch = self._report(layout.FETCH_REPORT, FetchReport)
+        prepare = self._report(layout.PREPARE_REPORT, PrepareReport)
+        self._agree(parity, train, fetch, prepare)
+        yield self._folder("weights", layout.MERGED, release.image.model, _files(parity), parity is not None)
+        yield self._folder("adapter", layout.ADAPTER, made.adapter, _trained(train), train is not None)
+        yield self._folder("base", layout.BASE, made.base, fetch.base.uri if fetch else "", fetch is not None)
+        told: How = "follows" if parity else "signed"
+        yield Step(what="tokenizer", digest=made.tokenizer, checked=told, note="among the weights' files")
+        if made.chat_template:
+            apart = parity.files.get(TEMPLATE) if parity else None
+            told = "follows" if apart and apart.sha256 == made.chat_template else "signed"
+            yield Step(what="chat template", digest=made.chat_template, checked=told, note="among the weights' files")
+        for name, value in made.splits.items():
+            rows = f"{prepare.splits[name].rows} rows" if prepare and name in prepare.splits else "rows"
+            yield self._file(f"{name} split", layout.SPLITS / f"{name}.jsonl", value, rows)
+        yield self._folder("raw data", layout.RAW, made.raw, fetch.data.uri if fetch else "", fetch is not None)
+        if prepare:
+            yield from _rows(prepare, made.reports[layout.PREPARE_REPORT.as_posix()])
+        yield self._file("parameters", layout.PARAMS, made.params, str(layout.PARAMS))
+        yield self._file("pipeline", layout.LOCK, made.lock, str(layout.LOCK))
+        for path, value in made.reports.items():
+            yield self._file("report", Path(path), value, path)
+        yield self._file("probes", layout.PROBES, made.probes, "what the model answers offline")
+        yield self._file("verdict", layout.VERDICT, made.verdict, f"policy {release.policy[7:19]}")
+        note = f"{release.commit}" + ("" if self._commit else ", which this clone does not have")
+        yield Step(what="commit", digest=None, checked="commit" if self._commit else "signed", note=note)
+        serving = release.serving
+        passed = sum(check.status == "pass" for check in serving.checks)
+        where = f" of {serving.server}" if serving.server else ""
+        note = f"{serving.status}: {passed} of {len(serving.checks)} checks passed, "
+        note += f"by {serving.runtime} as a {serving.how}{where}, {self._verified()}"
+        yield Step(what="serving", digest=None, checked="signed", note=note)
+
+    def _verified(self) -> str:
+        """Who verified, for the note."""
+        if self._release.verification is None:
+            return "not signed by whoever verified"
+        data, where = self._release.verification.encode(), "the signed verification"
+        try:
+            return f"verified by {verification.check(data, self._release.serving, self._known, where)}"
+        except (EvidenceRefused, MachineRefused) as refused:
+            return f"and nobody who may verify today signed that: {refused.what}"
+
+    def _folder(self, what: str, path: Path, value: str, note: str, told: bool) -> Step:
+        """A directory: hashed where it lies here; ``told`` when a report that was checked names it."""
+        if (self._root / path).is_dir():
+            with tqdm(desc=str(path), unit="B", unit_scale=True, disable=None, leave=False) as bar:
+                if digest.of_tree(self._root / path, bar.update).digest == value:
+                    return Step(what=what, digest=value, checked="here", note=note)
+        return Step(what=what, digest=value, checked="follows" if told else "signed", note=note)
+
+    def _file(self, what: str, path: Path, value: str, note: str) -> Step:
+        return Step(what=what, digest=value, checked=self._read(path, value)[0], note=note)
+
+    def _read(self, path: Path, value: str) -> tuple[How, bytes | None]:
+        """The file with this digest, from here or from the commit; EvidenceRefused when the commit has another."""
+        here = self._root / path
+        if here.is_file() and digest.of_file(here).sha256 == value:
+            return "here", here.read_bytes()
+        data = commits.read(self._root, self._commit, path) if self._commit else None
+        if data is None:
+            return "signed", None
+        if digest.of_bytes(data) != value:
+            raise EvidenceRefused(
+                f"{path} at {self._release.commit[:12]}: is not what the signed statement names", "ask who signed it"
+            )
+        return "commit", data
+
+    def _report(self, path: Path, kind: type[_R]) -> _R | None:
+        """A report that has the digest of the statement; None where it is neither here nor in the commit."""
+        value = self._materials.reports.get(path.as_posix())
+        data = self._read(path, value)[1] if value else None
+        if data is None:
+            return None
+        try:
+            return kind.model_validate_json(data)
+        except ValidationError as error:
+            raise EvidenceRefused(f"{path}: {files.first(error)}", "use the version that signed it") from error
+
+    def _agree(
+        self, parity: ParityReport | None, train: TrainReport | None, fetch: FetchReport | None,
+        prepare: PrepareReport | None,
+    ) -> None:  # fmt: skip
+        """The reports must say of each other's bytes what the statement says of them."""
+        made, image = self._materials, self._release.image
+        said: list[tuple[str, object, object]] = []
+        if parity:
+            described = {path: FileDigest(file.sha256, file.size) for path, file in parity.files.items()}
+            said += [
+                ("the weights", digest.of_manifest(described), image.model),
+                (
+                    "the files of the weights",
+                    {path: file.sha256 for path, file in described.items()},
+                    weights.of_image(image),
+                ),
+                ("the adapter", parity.adapter, made.adapter),
+                ("the base", parity.base, made.base),
+                ("the tokenizer", tokenizer(parity), made.tokenizer),
+            ]
+        if train:
+            said += [("the adapter", train.adapter, made.adapter), ("the base", train.base, made.base)]
+            said += [(f"the {name} split", value, made.splits.get(name)) for name, value in train.splits.items()]
+        if fetch:
+            said += [("the base", fetch.base.digest, made.base), ("the raw data", fetch.data.digest, made.raw)]
+        if prepare:
+            said += [("the raw data", prepare.raw, made.raw)]
+            said += [(f"the {name} split", one.sha256, made.splits.get(name)) for name, one in prepare.splits.items()]
+        if others := [f"the reports name another of {what} than the signed statement" for what, a, b in said if a != b]:
+            raise EvidenceRefused(others[0], "ask who signed it", tuple(others[1:]))
+
+
+def _files(parity: ParityReport | None) -> str:
+    if parity is None:
+        return ""
+    return f"{len(parity.files)} files, {sum(file.size for file in parity.files.values()):,} bytes"
+
+
+def _trained(train: TrainReport | None) -> str:
+    return f"{train.rows} rows, {train.steps} steps" if train else ""
+
+
+def _rows(prepare: PrepareReport, report: str) -> Iterator[Step]:
+    note = f"{prepare.input_rows} came in, {prepare.kept_rows} kept, {prepare.dropped_rows} dropped"
+    yield Step(what="rows", digest=report, checked="follows", note=note)
+    for rule in prepare.rules:
+        if rule.rows:
+            verb = "dropped" if rule.kind == "drop" else "mended"
+            yield Step(what="rule", digest=report, checked="follows", note=f"{rule.rule} {verb} {rule.rows}")

@@ -1,0 +1,81 @@
+"""keys: make a key to sign releases and approvals with, and let its owner sign."""
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from checks import files, layout, plain_yaml, signers
+from checks.errors import EvidenceRefused, MachineRefused
+from checks.signers import Role, Signer
+from release.evidence import keys
+
+
+class New(NamedTuple):
+    """Where a new key's halves are, and the entry of release/policy/signers.yaml that lets its owner sign."""
+
+    private: Path
+    public: Path
+    entry: str
+
+
+def new(root: Path, name: str, roles: Sequence[Role], output: Path | None = None) -> New:
+    """Make a key in ``output`` (default: ``KEY`` below ``root``), and its public half beside it with the suffix .pub.
+
+    Encrypted when LOCKSTEP_KEY_PASSWORD is set. Raises MachineRefused when a file is there, or would lie where git
+    takes it in; EvidenceRefused when ``name`` is no name.
+    """
+    private = root / keys.KEY if output is None else output
+    if private.is_dir():
+        raise MachineRefused(f"{private}: is a folder", "name the file of the private key, such as lockstep.key")
+    public = private.with_suffix(".pub")
+    if public == private:
+        raise MachineRefused(f"{private}: is the name of a public half", "name it otherwise, such as lockstep.key")
+    place, home = private.resolve(), root.resolve()  # the folder that git ignores may be a link to one that it does not
+    if place.is_relative_to(home) and not place.is_relative_to(home / layout.STATE):
+        raise MachineRefused(f"{private}: git would take this key in", f"keep it below {layout.STATE}/, or elsewhere")
+    key = keys.generate()
+    entry = _entry(name, roles, keys.pem(key.public_key))
+    keys.write_new(key, private, public)
+    return New(private, public, entry)
+
+
+def add_signer(root: Path, name: str, roles: Sequence[Role], public: Path | None = None) -> Path:
+    """Add the owner of a public key to release/policy/signers.yaml in the work tree; return its path below ``root``.
+
+    It counts once it is on the target branch. ``public`` is by default the half of ``KEY``. Raises EvidenceRefused
+    when the file or the key is none, or the name or key is there already; MachineRefused when it cannot be written.
+    """
+    source = public or root / keys.KEY.with_suffix(".pub")
+    try:
+        pem = keys.pem(keys.public(source.read_text(encoding="utf-8"), str(source)))
+    except (OSError, UnicodeDecodeError) as error:
+        why = (error.strerror if isinstance(error, OSError) else None) or "cannot be read"
+        raise EvidenceRefused(f"{source}: {why}", "make a key with `lockstep keys new`") from error
+    path = root / layout.SIGNERS
+    if any(part.is_symlink() for part in (path, *(root / folder for folder in layout.SIGNERS.parents[:-1]))):
+        raise EvidenceRefused(f"{layout.SIGNERS}: is a link, or lies below one", "replace it with what it points at")
+    text = ""
+    with contextlib.suppress(FileNotFoundError):
+        text = path.read_text(encoding="utf-8")
+    if not signers.parse(text, str(layout.SIGNERS)):
+        text = "\n".join(line for line in text.splitlines() if line.lstrip().startswith("#"))
+    text = text.rstrip("\n") + "\n" if text.strip() else ""
+    text += _entry(name, roles, pem)
+    keys.known(signers.parse(text, str(layout.SIGNERS)))
+    try:
+        files.write_text(path, text)
+    except OSError as error:
+        raise MachineRefused(f"{layout.SIGNERS}: {error.strerror or error}", "make it writable") from error
+    return layout.SIGNERS
+
+
+def _entry(name: str, roles: Sequence[Role], pem: str) -> str:
+    """The entry as YAML. Raises EvidenceRefused when it is none."""
+    body = "".join(f"    {line}\n" for line in pem.strip().splitlines())
+    text = f"- name: {plain_yaml.dump(name).partition(chr(10))[0]}\n"
+    text += f"  may: [{', '.join(roles)}]\n  key: |\n{body}"
+    found: tuple[Signer, ...] = signers.parse(text, "the new entry")
+    if [signer.name for signer in found] != [name]:
+        raise EvidenceRefused(f"{name[:100]!r}: is no name", "use letters, digits, dots, dashes, underscores and @")
+    return text

@@ -1,0 +1,139 @@
+"""record: put the record of a run (dvc.lock and the reports that git keeps) onto its branch, as one commit.
+
+The commit is made of objects and pushed from exactly the commit that was judged: a branch that moved meanwhile keeps
+what it has, and the run of its new commit records that one. Nothing else of the work tree is committed.
+"""
+
+import re
+from pathlib import Path
+
+from checks import layout
+from checks.errors import EvidenceRefused, Outrun, ParamsRefused, RemoteRefused
+from checks.rows import Record
+from checks.text import redact
+from checks.verdict import Status, Verdict
+from release.adapters import commits
+from release.adapters.git import Git
+from release.ledger import DEADLINE, Change
+from release.ledger.write import commit_of
+from release.record import committed, lock_check
+from release.review import facts
+
+_REMOTE = "origin"
+_PIPELINE = Path("dvc.yaml")
+_HASH = re.compile(r"[0-9a-f]{40}", re.ASCII)
+
+
+class Landed(Record):
+    """``commit`` holds the record's ``files``, on top of ``judged``; it is ``judged`` where git had them already."""
+
+    judged: str
+    commit: str
+    status: Status
+    files: tuple[str, ...]
+    branch: str | None  # of the remote, where it was pushed
+
+
+def land(root: Path, branch: str | None = None, target: str | None = None) -> Landed:
+    """Commit the record on HEAD; with ``branch``, push it there first, if that branch is still at HEAD.
+
+    ``target`` is the branch that this one is held against; None: as ``commits.target`` finds it. Raises EvidenceRefused
+    when what lies here is no record of HEAD's parameters and code, Outrun when the branch moved, RemoteRefused when the
+    remote refuses or does not answer, PromotionRefused when git does not know who commits.
+    """
+    git = Git(root, DEADLINE)
+    head = commits.resolve(root, "HEAD") if commits.has_repository(root) else None
+    if head is None:
+        raise EvidenceRefused(f"{root}: git has no commit here", "commit the change first, then its record")
+    found = facts.gather(root, target)
+    if found.state not in ("held", "recorded") or found.verdict is None:
+        why = found.refusal.what if found.refusal else "validate refused the data"
+        raise EvidenceRefused(f"there is no verdict to record: {why}", "run `lockstep run` to its verdict first")
+    if changed := _not_committed(git) or _never_committed(root, head):
+        todo = "commit it, so that the record is about a commit"
+        raise EvidenceRefused(f"{changed}: is not what HEAD has, and a stage reads it", todo)
+    kept = committed.record_files(root)
+    change = Change({path: (root / path).read_bytes() for path in kept}, _message(found.verdict, head))
+    made = commit_of(git, head, change, git.line("rev-parse", "--show-prefix"))
+    if branch is not None:
+        made = _push(git, branch, head, made)
+    if made != head:
+        git.ask("update-ref", "-m", "lockstep record", "HEAD", made, head)
+        git.ask("reset", "--quiet", "--", *(path.as_posix() for path in kept))  # the index of these files alone
+    return Landed(
+        judged=head, commit=made, status=found.verdict.status, files=tuple(path.as_posix() for path in kept),
+        branch=branch,
+    )  # fmt: skip
+
+
+def _not_committed(git: Git) -> str | None:
+    """What stages read and is not as in HEAD: the first such path, printable."""
+    inputs = (layout.PARAMS.as_posix(), _PIPELINE.as_posix(), "stages", "checks")
+    out = git.ask("status", "--porcelain", "-z", "--untracked-files=no", "--", *inputs).decode(errors="replace")
+    first = out.partition("\0")[0]
+    return redact(first[3:], 100) if first else None
+
+
+def _never_committed(root: Path, head: str) -> str | None:
+    """The first module that the stages ran and git does not have in ``head``: one that was never added, or ignored."""
+    ran = sorted(lock_check.modules((root / layout.LOCK).read_bytes()))
+    absent = commits.uncommitted(root, head, ran)
+    return redact(absent[0].as_posix(), 100) if absent else None
+
+
+def _message(verdict: Verdict, head: str) -> str:
+    model = (verdict.model or "none").removeprefix("sha256:")[:12]
+    return f"Record: verdict {verdict.status}, model {model}\n\nWhat `lockstep run` made of {head}.\n"
+
+
+def _push(git: Git, branch: str, head: str, made: str) -> str:
+    """Move the remote's branch from ``head`` to ``made``; the commit that is there then.
+
+    A branch that is there already, at a commit on ``head`` with the same record, is taken: the run was repeated.
+    """
+    ref = f"refs/heads/{branch}"
+    shown = f"{redact(branch, 100)} of {_REMOTE}"
+    if git.run("check-ref-format", ref).code != 0:
+        raise ParamsRefused(f"{redact(branch, 100)!r}: is no name of a branch", "name the pull request's branch")
+    now = _look(git, ref, shown)
+    if now == head and made != head:
+        said = git.run(
+            "push", "--porcelain", "--no-verify", "--no-follow-tags", "--recurse-submodules=no",
+            f"--force-with-lease={ref}:{head}", "--", _REMOTE, f"{made}:{ref}",
+        )  # fmt: skip
+        now = _look(git, ref, shown)
+        if now == head:  # what git said counts for nothing beside what the remote shows
+            raise RemoteRefused(f"{shown}: {said.why()}: nothing was pushed", "do what the remote asks for, then again")
+    if now == made:
+        return made
+    if now is not None and _has(git, now, ref) and _same(git, now, made):
+        return now
+    where = f"is at {now[:12]}" if now else "is gone"
+    raise Outrun(
+        f"{shown}: {where}, and this is the record of {head[:12]}: nothing was pushed",
+        "nothing needs to be done where its new commit has a run of its own; else pull, and run it again",
+    )
+
+
+def _look(git: Git, ref: str, shown: str) -> str | None:
+    said = git.run("ls-remote", "--", _REMOTE, ref)
+    if said.code != 0:
+        raise RemoteRefused(f"{shown}: {said.why()}", f"see that git has credentials for it: git ls-remote {_REMOTE}")
+    for line in said.out.decode(errors="replace").splitlines():
+        value, _, name = line.partition("\t")
+        if name == ref and _HASH.fullmatch(value):
+            return value
+    return None
+
+
+def _has(git: Git, commit: str, ref: str) -> bool:
+    """Whether the commit is here, once it was asked for."""
+    git.run("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--refmap=", "--", _REMOTE, ref)
+    return git.run("cat-file", "-e", f"{commit}^{{commit}}").code == 0
+
+
+def _same(git: Git, one: str, two: str) -> bool:
+    """Whether two commits have the same tree and parents."""
+    form = "--format=%T %P"
+    first, second = (git.line("show", "--no-patch", form, "--no-show-signature", each) for each in (one, two))
+    return first == second

@@ -1,0 +1,134 @@
+"""reconcile: git against everything that mirrors it, and mirrors mended from git, never the other way.
+
+What is compared: environments and tags in git, MLflow's registered model, images and evidence in their registry, and
+the cluster, where kubectl has one. What cannot be asked is told, and counts: agreement was not seen.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from checks import layout, params_file, quarantine
+from checks.errors import Drifted, Refusal
+from checks.params import Params
+from checks.quarantine import Entries
+from checks.rows import Record
+from release.ledger import DEADLINE, Ledger, past
+from release.ledger.past import Released
+from release.mirrors import cluster, compare, desired, mlflow, registry, tags
+from release.mirrors.desired import Desired
+from release.mirrors.registry import Image
+from release.mirrors.types import Finding, Silent
+from release.promotion import held as quarantined
+
+_MLFLOW = 120.0  # seconds: a new store is made, or a thousand versions
+
+
+class Reconciled(Record):
+    """What was found, by the commit ``tip`` of ``branch``. ``not_asked`` are mirrors that are not set up here."""
+
+    branch: str
+    tip: str
+    findings: tuple[Finding, ...]
+    not_asked: tuple[str, ...]
+
+    @property
+    def left(self) -> tuple[Finding, ...]:
+        """What is not mended."""
+        return tuple(finding for finding in self.findings if not finding.fixed)
+
+
+def reconcile(root: Path, fix: bool = False) -> Reconciled:
+    """Compare git with its mirrors; with ``fix`` mend what can be mended from git.
+
+    Raises RemoteRefused when the remote of git itself does not answer, EvidenceRefused when its history cannot be
+    believed; what is wrong with a mirror is a finding.
+    """
+    params = params_file.load(root / layout.PARAMS)
+    names = params.promote.ordered
+    ledger = Ledger.open(root, params.promote)
+    tip = ledger.tip()
+    found = desired.read(root, ledger, tip, names)
+    findings = [finding for each in found.values() for finding in each.findings]
+    held = quarantined.here(root, ledger, tip, params.promote)
+    findings += [
+        Finding(
+            where="environments", what="quarantine", git="what no release freed is held back", mirror=what,
+            severity="drift", todo=todo,
+        )
+        for what, todo in quarantined.contradictions(held)
+    ]  # fmt: skip
+    findings += tags.check(ledger, tip, params.serve.name, names, fix)
+    known = past.releases(ledger, tip, names)
+    not_asked, store = [], mlflow.address(root, params)
+    if mlflow.absent(store) and not fix:
+        not_asked.append(f"MLflow: {store.shown} is not here; --fix makes it")
+    else:
+        findings += _mlflow(root, params, store, known, found, fix)
+    findings += registry.check(root, _images(ledger, tip, known, found, held.entries), fix)
+    where = cluster.current()
+    if isinstance(where, str):
+        not_asked.append(f"cluster: {where}")
+    else:
+        findings += [finding for each in found.values() for finding in cluster.check(where, each)]
+    return Reconciled(branch=ledger.shown, tip=tip, findings=tuple(findings), not_asked=tuple(not_asked))
+
+
+def refusal(found: Reconciled) -> Refusal | None:
+    """What a caller is refused for: anything that is not mended, and anything that was not answered."""
+    left = found.left
+    if not left:
+        return None
+    drift = sum(finding.severity == "drift" for finding in left)
+    silent = len(left) - drift
+    parts = [f"{drift} drifted from git"] if drift else []
+    parts += [f"{silent} could not be asked"] if silent else []
+    todo = "`lockstep reconcile --fix`" if any(finding.fix for finding in left) else "do what is said beside each"
+    return Drifted(f"mirrors of {found.branch}: {', '.join(parts)}", todo)
+
+
+def lines(found: Reconciled) -> list[str]:
+    """The findings for a person."""
+    told = []
+    for finding in found.findings:
+        what = f"{finding.where}: {finding.what}"
+        then = "fixed" if finding.fixed else f"--fix: {finding.fix}" if finding.fix else finding.todo
+        told.append(f"{finding.severity:<11}  {what}")
+        told += [f"{'':<13}git: {finding.git}"] if finding.git else []
+        told += [f"{'':<13}there: {finding.mirror}", f"{'':<13}→ {then}"]
+    told = told or ["git and its mirrors agree"]
+    return [*told, *(f"not asked    {line}" for line in found.not_asked)]
+
+
+def _mlflow(
+    root: Path, params: Params, where: mlflow.Address, known: Released, found: Mapping[str, Desired], fix: bool
+) -> list[Finding]:
+    runs = past.runs(root, [pointer.commit for pointer, _ in known.values()], DEADLINE)
+    releases = [
+        mlflow.version(pointer, envelope.statement if envelope else None, runs.get(pointer.commit))
+        for pointer, envelope in known.values()
+    ]
+    # Where a pointer cannot be read, nothing says where its alias should be: it is left alone.
+    here = {name: each.pointer for name, each in found.items() if each.pointer or not each.findings}
+    wanted = compare.Wanted(name=params.serve.name, releases=tuple(releases), aliases=mlflow.aliases(here), whole=True)
+    try:
+        return mlflow.ask(where, wanted, fix, _MLFLOW)
+    except Silent as silent:
+        return [Finding(
+            where="MLflow", what=where.shown, git=f"{len(releases)} versions, {len(wanted.aliases)} aliases",
+            mirror=str(silent), severity="unreachable", todo="start it, or set MLFLOW_TRACKING_URI or tracking.uri",
+        )]  # fmt: skip
+
+
+def _images(ledger: Ledger, tip: str, known: Released, found: Mapping[str, Desired], held: Entries) -> list[Image]:
+    """What runs, and what a rollback would go back to: the last other image that is not held back."""
+    images = [Image(each.pointer, each.envelope, f"{name} runs it") for name, each in found.items() if each.pointer]
+    for name, each in found.items():
+        earlier = [
+            move.after
+            for move in ledger.moves(tip, name)
+            if move.after and move.after != each.pointer and move.ran and move.kind != "other"
+        ]
+        kept = (pointer for pointer in earlier if quarantine.find(held, pointer.digest, pointer.model) is None)
+        if each.pointer and (back := next(kept, None)):
+            images.append(Image(back, known[back.image][1], f"a rollback of {name} goes to it"))
+    return list({image.pointer.image: image for image in reversed(images)}.values())[::-1]

@@ -1,0 +1,225 @@
+"""sign: say under a signature what an image is and where it came from, and attach that to the image."""
+
+import contextlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined] # it has no __all__
+
+from checks import digest, files, layout
+from checks import held as holding
+from checks.chain import Reports
+from checks.errors import EvidenceRefused
+from checks.evidence import ParityReport
+from checks.held import HeldVerdict
+from checks.serving import ImageReport, ServingReport
+from checks.signers import Signers
+from checks.statement import ENVELOPE, PAYLOAD, Statement
+from release.adapters import commits
+from release.adapters.registry import documents, reference
+from release.adapters.registry.documents import Manifest
+from release.adapters.registry.types import Descriptor, Store
+from release.evidence import attach, dsse, keys, released, sbom, sigstore, statement, trust, verification, weights
+from release.evidence.keys import KEY
+from release.image import stores
+from release.image.layout import Layout
+from release.record.held import hold
+
+WEIGHTS = sigstore.BUNDLE  # the type of the weights' signature as an artifact
+# Named by digest in what the verdict holds; the image's layers are of the weights, and the store has those.
+_NOT_NEEDED = (layout.BASE, layout.ADAPTER, layout.RAW, layout.MERGED)
+# What the commit that the image names must hold as it lies here.
+_RECORD = (layout.PARAMS, layout.PIPELINE, layout.LOCK, layout.VERDICT)
+_R = TypeVar("_R", ImageReport, ServingReport)
+_VERIFY = "run `lockstep build`, then `lockstep verify`"
+
+
+class Signed(NamedTuple):
+    """A signed release. ``added`` are the digests of the artifacts that were attached now: none the second time."""
+
+    statement: Statement
+    signer: str
+    envelope: bytes
+    evidence: str  # the envelope's digest: what an environment's pointer names
+    added: tuple[str, ...]
+
+
+class _Made(NamedTuple):
+    """What is to be attached."""
+
+    release: bytes  # the statement
+    weights: bytes  # the statement that OpenSSF model signing defines
+    sbom: bytes
+
+
+def sign(
+    root: Path, store: Store, key: Path | None = None, *, keyless: bool = False, target: str | None = None
+) -> Signed:
+    """Sign the release whose image is in ``store``: by ``key``, or by the identity of this machine.
+
+    Signed and attached are the statement, the weights' signature and the bill of materials; what is there already from
+    the same signer is left as it is. ``target`` is the branch whose signers count. Raises EvidenceRefused when the
+    verdict is void, a report is missing, failed or about something else, nobody who may verify signed the serving
+    report, or the signer may not sign releases; VerdictFailed or VerdictInconclusive; RegistryRefused when the image is
+    not in the store, or it takes nothing; MachineRefused.
+    """
+    if (key is None) != keyless:
+        raise EvidenceRefused("a release is signed by a key or by an identity", "give one of --key and --keyless")
+    signer = None if key is None else keys.load(key)
+    known = trust.known(root, target)
+    if signer:
+        trust.owner(signer, known, "release")
+    held, image, serving = evidence(root, target)
+    verified = verification.read(root, serving, known)
+    subject = attach.subject(store, image.image)
+    _holds(store, subject, image)
+    bill = sbom.make(held, image, commits.committed_at(root, image.commit))
+    made = _Made(
+        statement.make(root, held, image, serving, verified, digest.of_bytes(bill)),
+        weights.payload(weights.of_image(image), held.params.serve.name),
+        bill,
+    )
+    with store.held() if isinstance(store, Layout) else contextlib.nullcontext():
+        return _attach(store, subject, made, signer, known)
+
+
+def of_built(root: Path, key: Path | None = None, *, keyless: bool = False, target: str | None = None) -> Signed:
+    """``sign`` what `lockstep build` made, where it put it; ``key`` is by default that of `lockstep keys new`."""
+    image = _report(root, layout.IMAGE_REPORT, ImageReport)
+    store = stores.open_store(reference.parse(f"{image.place}@{image.image}"), root, push=True)
+    return sign(root, store, None if keyless else key or root / KEY, keyless=keyless, target=target)
+
+
+def evidence(root: Path, target: str | None = None) -> tuple[HeldVerdict, ImageReport, ServingReport]:
+    """What a release is signed for, held to its verdict: everything but the weights is hashed again.
+
+    Raises EvidenceRefused, VerdictFailed or VerdictInconclusive.
+    """
+    held = hold(root, target, trusting=_NOT_NEEDED)
+    if refused := holding.refusal(held.verdict):
+        raise refused
+    image = _report(root, layout.IMAGE_REPORT, ImageReport)
+    serving = _report(root, layout.SERVING_REPORT, ServingReport)
+    verdict, probes = digest.of_file(root / layout.VERDICT).sha256, digest.of_file(root / layout.PROBES).sha256
+    problems = [
+        f"{path}: is about {what} {found}, not {wanted}"
+        for path, what, found, wanted in (
+            (layout.IMAGE_REPORT, "the model", image.model, held.verdict.model),
+            (layout.IMAGE_REPORT, "the verdict", image.verdict, verdict),
+            (layout.SERVING_REPORT, "the model", serving.model, held.verdict.model),
+            (layout.SERVING_REPORT, "the verdict", serving.verdict, verdict),
+            (layout.SERVING_REPORT, "the probes", serving.probes, probes),
+            # None: weights that were served without an image; environments say whether that counts.
+            (layout.SERVING_REPORT, "the image", serving.image or image.image, image.image),
+        )
+        if found != wanted
+    ]
+    if weights.of_image(image) != {path: file.sha256 for path, file in _parity(held.evidence.reports).files.items()}:
+        problems.append(f"{layout.IMAGE_REPORT}: its layers are not the files of the merged model")
+    if serving.status != "pass":
+        failed = ", ".join(check.name for check in serving.checks if check.status == "fail")
+        problems.append(f"{layout.SERVING_REPORT}: did not pass ({failed or 'an essential check is missing'})")
+    base, wanted = image.base.name if image.base else None, held.params.serve.base
+    if base != wanted:  # built with --base, for a trial: nobody reviewed that one
+        said = f"serve.base of {layout.PARAMS} is {wanted or 'null'}"
+        problems.append(f"{layout.IMAGE_REPORT}: is made on {base or 'no base'}, {said}")
+    head = commits.resolve(root, "HEAD") if commits.has_repository(root) else None
+    if head is None or not commits.is_ancestor(root, image.commit, head):
+        problems.append(f"{layout.IMAGE_REPORT}: commit {image.commit[:12]} is not in the history here")
+    else:
+        absent = commits.uncommitted(root, image.commit, _RECORD)
+        problems += [f"{path}: is not in commit {image.commit[:12]} as it is here" for path in absent]
+    if problems:
+        raise EvidenceRefused(problems[0], _VERIFY, tuple(problems[1:]))
+    return held, image, serving
+
+
+def approve(root: Path, key: Path, environment: str, image: str, why: str, target: str | None = None) -> bytes:
+    """The signed word of the owner of ``key`` that the image with digest ``image`` may run in ``environment``.
+
+    Raises EvidenceRefused when the key is none, or its owner may not approve.
+    """
+    signer = keys.load(key)
+    trust.owner(signer, trust.known(root, target), "approve")
+    return dsse.sign(statement.approve(environment, image, why), PAYLOAD, signer)
+
+
+def approved(data: bytes, known: Signers, environment: str, image: str) -> str:
+    """Who approved, by an envelope of ``approve``. Raises EvidenceRefused when nobody did who may."""
+    found = trust.verify(data, known, "approve", "the approval")
+    statement.parse_approval(found.payload, environment, image)
+    return found.signer
+
+
+def free(root: Path, key: Path, images: Iterable[str], parent: str, why: str, target: str | None = None) -> bytes:
+    """The signed word of the owner of ``key`` that ``images`` leave the quarantine by the commit after ``parent``.
+
+    Raises EvidenceRefused when the key is none, or its owner may not approve.
+    """
+    may_approve(root, key, target)
+    return dsse.sign(statement.free(images, parent, why), PAYLOAD, keys.load(key))
+
+
+def may_approve(root: Path, key: Path, target: str | None = None) -> str:
+    """The name of the owner of ``key``. Raises EvidenceRefused when the key is none, or its owner may not approve."""
+    return trust.owner(keys.load(key), trust.known(root, target), "approve")
+
+
+def _holds(store: Store, subject: Descriptor, image: ImageReport) -> None:
+    """The image in the store must end with exactly the layers of the report."""
+    where = f"{store.name}@{image.image}"
+    found = documents.read(store.document(subject.digest), where)
+    layers = [(layer.digest, layer.size) for layer in found.layers] if isinstance(found, Manifest) else []
+    wanted = [(layer.digest, layer.size) for layer in image.layers]
+    below = image.base.layers if image.base else 0
+    if len(layers) != below + len(wanted) or layers[below:] != wanted:
+        raise EvidenceRefused(f"{where}: has other layers than {layout.IMAGE_REPORT} says", "run `lockstep build`")
+
+
+def _attach(store: Store, to: Descriptor, made: _Made, signer: CryptoSigner | None, known: Signers) -> Signed:
+    """Attach what is not there yet, the statement last: who finds it finds the rest."""
+    ours = known
+    if signer:
+        name = trust.owner(signer, known, "release")
+        ours = tuple(one for one in known if one.name == name)
+    there = _already(store, to, made, ours)
+    missing = [payload for payload in (made.weights, made.release) if payload not in there]
+    if signer:
+        new = {made.weights: weights.sign(made.weights, signer), made.release: dsse.sign(made.release, PAYLOAD, signer)}
+    else:
+        new = dict(zip(missing, sigstore.sign(missing) if missing else (), strict=True))
+    blobs = [
+        (sbom.MEDIA_TYPE, made.sbom, made.sbom, "sbom.cdx.json"),
+        (WEIGHTS, made.weights, new.get(made.weights, b""), "model.sig"),
+        (ENVELOPE if signer else sigstore.BUNDLE, made.release, new.get(made.release, b""), "release.json"),
+    ]
+    added = [attach.attach(store, to, kind, data, title) for kind, key, data, title in blobs if key not in there]
+    envelope = there.get(made.release) or new[made.release]
+    found = released.check(envelope, to.digest, ours)
+    return Signed(found.statement, found.signer, envelope, found.digest, tuple(added))
+
+
+def _already(store: Store, to: Descriptor, made: _Made, ours: Signers) -> dict[bytes, bytes]:
+    """What is attached already by the same signer: what it states, and the bytes as they are there."""
+    there = {one.payload: one.envelope for one in released.search(store, to.digest, ours).found}
+    for one in attach.attached(store, to.digest, WEIGHTS, dsse.LARGEST, lambda _: None):
+        with contextlib.suppress(EvidenceRefused):
+            weights.verify(one.data, made.weights, ours)
+            there[made.weights] = one.data
+    for one in attach.attached(store, to.digest, sbom.MEDIA_TYPE, sbom.LARGEST, lambda _: None):
+        there[one.data] = one.data
+    return there
+
+
+def _report(root: Path, path: Path, kind: type[_R]) -> _R:
+    try:
+        return files.read_json(root / path, kind)
+    except EvidenceRefused as refused:
+        raise EvidenceRefused(refused.what, _VERIFY) from refused
+
+
+def _parity(reports: Reports) -> ParityReport:
+    if reports.parity is None:
+        raise EvidenceRefused(f"{layout.PARITY_REPORT}: is not here", "run `dvc repro`")
+    return reports.parity

@@ -1,0 +1,279 @@
+"""status: what runs where, since when, by whom, whether git contradicts itself about it, and what would be next.
+
+What contradicts is a line that begins with "!". Where there is one, the command ends with an exit code of its own.
+
+Asks git alone, so that it answers at once: `lockstep reconcile` asks the mirrors outside git.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from checks import layout, params_file, quarantine
+from checks.errors import Contradicted, EvidenceRefused, MachineRefused, Refusal
+from checks.params import Environment, Params
+from checks.pointer import Pointer
+from checks.rows import Record
+from checks.serving import ImageReport
+from checks.verdict import Verdict
+from release.adapters.git import Git
+from release.evidence import trust
+from release.ledger import DEADLINE, Kind, Ledger, Move, past
+from release.mirrors import desired, tags, verified
+from release.mirrors.desired import Desired
+from release.mirrors.types import Finding
+from release.promotion import held as quarantined
+
+_R = TypeVar("_R", Verdict, ImageReport)
+_SIGNED, _WANTED = "evidence", "signed by one who may"
+_LARGEST = 4 << 20  # bytes of a report here
+
+
+class Runs(Record):
+    """What an environment runs. ``verdict`` is what the record of its commit says: a status, or why there is none.
+
+    ``quarantined`` says why it is held back, where it is; ``otherwise`` how it was verified otherwise than it serves.
+    """
+
+    pointer: Pointer
+    since: datetime
+    by: str
+    why: str
+    kind: Kind
+    move: int
+    doubt: str
+    verdict: str
+    quarantined: str | None
+    otherwise: tuple[str, ...] = ()
+
+
+class Next(Record):
+    """What could be promoted: from the environment before, or from the record that lies here. ``waits``: for what."""
+
+    version: str | None
+    model: str
+    image: str | None
+    source: str
+    waits: tuple[str, ...]
+
+
+class State(Record):
+    """One environment; ``runs`` None: nothing."""
+
+    environment: str
+    runs: Runs | None
+    drift: tuple[Finding, ...]
+    next: Next | None
+
+
+class Status(Record):
+    """All environments as of the commit ``tip`` of ``branch``.
+
+    ``tags``: those that say other than the moves. ``quarantine``: where its file says other than its history.
+    ``contradictions``: all that is wrong, a line each: of the environments, of the quarantine, of the tags.
+    """
+
+    branch: str
+    tip: str
+    environments: tuple[State, ...]
+    quarantine: tuple[str, ...]
+    tags: tuple[str, ...]
+    contradictions: tuple[str, ...]
+
+
+def status(root: Path) -> Status:
+    """What the environments run.
+
+    Raises RemoteRefused when the remote does not answer, EvidenceRefused when the history cannot be believed.
+    """
+    params = params_file.load(root / layout.PARAMS)
+    names = params.promote.ordered
+    ledger = Ledger.open(root, params.promote)
+    tip = ledger.tip()
+    found = desired.read(root, ledger, tip, names)
+    known = quarantined.here(root, ledger, tip, params.promote)
+    held = known.entries
+    moves = {name: ledger.moves(tip, name) for name in names}
+    signed = _signed(root, found)
+    seen = verified.look(root, ledger, tip, params.promote, found)
+    verdicts = _verdicts(root, [each.pointer for each in found.values() if each.pointer])
+    runs = {name: _runs(found[name], moves[name], held, verdicts, seen[name].otherwise) for name in names}
+    states = [
+        State(
+            environment=name, runs=runs[name],
+            drift=(*found[name].findings, *signed[name], *seen[name].findings, *_last(name, moves[name])),
+            next=_next(root, params, name, runs, held),
+        )
+        for name in names
+    ]  # fmt: skip
+    differing = tags.lines(ledger, tip, params.serve.name, names)
+    wrong = [f"{what}; {todo}" for what, todo in quarantined.contradictions(known)]
+    every = [f"{state.environment}: {line}" for state in states for line in _wrong(state)]
+    return Status(
+        branch=ledger.shown, tip=tip, environments=tuple(states), quarantine=tuple(wrong), tags=tuple(differing),
+        contradictions=(*every, *wrong, *differing),
+    )  # fmt: skip
+
+
+def refusal(found: Status) -> Refusal | None:
+    """What a caller is refused for: any contradiction."""
+    if not found.contradictions:
+        return None
+    count = len(found.contradictions)
+    what = f"{found.branch}: {count} contradiction{'s' * (count != 1)}, the first: {found.contradictions[0]}"
+    return Contradicted(what, "docs/promotion.md says what each means; `lockstep history` who made it")
+
+
+def lines(found: Status) -> list[str]:
+    """The status for a person."""
+    width = max(len(state.environment) for state in found.environments)
+    told = []
+    for state in found.environments:
+        its = state.runs
+        if its is None:
+            told.append(
+                f"{state.environment:<{width}}  runs nothing" + (", or what cannot be read" if state.drift else "")
+            )
+        else:
+            pointer = its.pointer
+            who = f"by {its.by} ({its.kind}: {its.why})"
+            told += [
+                f"{state.environment:<{width}}  {pointer.version}  since {its.since:%Y-%m-%d %H:%M} UTC  {who}",
+                f"{'':<{width}}  model {pointer.model[7:19]}  commit {pointer.commit[:12]}  verdict {its.verdict}",
+                f"{'':<{width}}  image {pointer.image}",
+            ]
+            told += [f"{'':<{width}}  not verified as it serves: {line}" for line in its.otherwise]
+        told += [f"{'':<{width}}  ! {line}" for line in _wrong(state)]
+        if state.next is not None:
+            what = state.next.version or f"model {state.next.model[7:19]}"
+            waits = f": {'; '.join(state.next.waits)}" if state.next.waits else ""
+            told.append(f"{'':<{width}}  next: {what} of {state.next.source}{waits}")
+    return told + [f"! {line}" for line in (*found.quarantine, *found.tags)]
+
+
+def _wrong(state: State) -> list[str]:
+    """What contradicts about one environment."""
+    its = state.runs
+    lines = [] if its is None or its.quarantined is None else [f"in quarantine: {its.quarantined}"]
+    lines += [] if its is None or not its.doubt else [its.doubt]
+    return lines + [f"{drift.what}: {drift.mirror}" for drift in state.drift]
+
+
+def _runs(
+    found: Desired,
+    moves: tuple[Move, ...],
+    held: quarantine.Entries,
+    verdicts: dict[Pointer, str],
+    otherwise: tuple[str, ...],
+) -> Runs | None:
+    its = found.pointer
+    if its is None or not moves:
+        return None
+    last, entry = moves[0], quarantine.find(held, its.digest, its.model)
+    return Runs(
+        pointer=its, since=last.at, by=last.by, why=last.why, kind=last.kind, move=last.number, doubt=last.doubt,
+        verdict=verdicts[its], quarantined=None if entry is None else entry.why, otherwise=otherwise,
+    )  # fmt: skip
+
+
+def _signed(root: Path, found: Mapping[str, Desired]) -> dict[str, list[Finding]]:
+    """Evidence that no signer of the target branch stands for today, as git here has them; no network is asked."""
+    told: dict[str, list[Finding]] = {name: [] for name in found}
+    its = {name: each for name, each in found.items() if each.pointer and each.envelope}
+    try:
+        known = trust.known(root) if its else ()
+    except EvidenceRefused as refused:
+        return told | {name: [desired.drift(name, _SIGNED, _WANTED, refused.what)] for name in its}
+    for name, each in its.items():
+        assert each.pointer is not None
+        assert each.envelope is not None
+        where = str(past.path(name))
+        try:
+            trust.verify(each.envelope.data, known, "release", where, offline=True)
+        except (EvidenceRefused, MachineRefused) as refused:
+            told[name].append(desired.drift(name, _SIGNED, _WANTED, refused.what))
+        if (image := each.envelope.statement.predicate.image.image) != each.pointer.digest:
+            told[name].append(desired.drift(name, _SIGNED, f"about {each.pointer.digest}", f"is about {image}"))
+    return told
+
+
+def _last(name: str, moves: tuple[Move, ...]) -> list[Finding]:
+    """What is not believed of the last move: it decides what runs."""
+    if not moves or not moves[0].problem or moves[0].after is None:
+        return []  # a pointer that cannot be read is a finding already
+    return [desired.drift(name, f"move {moves[0].number}", "what its commit did", moves[0].problem)]
+
+
+def _verdicts(root: Path, pointers: list[Pointer]) -> dict[Pointer, str]:
+    """What the record of each pointer's commit says, in the clone at ``root``."""
+    names = [f"{pointer.commit}:./{layout.VERDICT.as_posix()}" for pointer in pointers]
+    found = Git(root, DEADLINE).named(names) if names else []
+    return {pointer: _verdict(pointer, data) for pointer, data in zip(pointers, found, strict=True)}
+
+
+def _verdict(pointer: Pointer, data: bytes | None) -> str:
+    if data is None:
+        return f"not known: commit {pointer.commit[:12]} is not here, or has none"
+    try:
+        verdict = Verdict.model_validate_json(data)
+    except ValidationError:
+        return f"not known: that of commit {pointer.commit[:12]} cannot be read"
+    if verdict.model != pointer.model:
+        return f"not known: that of commit {pointer.commit[:12]} is about another model"
+    return verdict.status
+
+
+def _next(root: Path, params: Params, name: str, runs: dict[str, Runs | None], held: quarantine.Entries) -> Next | None:
+    rules, here = params.promote.environments[name], runs[name]
+    if rules.after is None:
+        return _of_the_record(root, here, held)
+    before = runs[rules.after]
+    if before is None or (here is not None and here.pointer.image == before.pointer.image):
+        return None
+    its = before.pointer
+    waits = (*_soak(rules, before), *_approvals(rules), *_held(held, its.digest, its.model))
+    return Next(version=its.version, model=its.model, image=its.digest, source=rules.after, waits=waits)
+
+
+def _soak(rules: Environment, before: Runs) -> list[str]:
+    if not rules.soak_hours:
+        return []
+    if before.doubt:
+        return [f"since when {rules.after} runs it is in doubt"]
+    ends = before.since + timedelta(hours=rules.soak_hours)
+    return [f"soaks in {rules.after} until {ends:%Y-%m-%d %H:%M} UTC"] if ends > datetime.now(UTC) else []
+
+
+def _approvals(rules: Environment) -> list[str]:
+    return [f"takes {rules.approvals} approval{'s' * (rules.approvals != 1)}"] if rules.approvals else []
+
+
+def _held(held: quarantine.Entries, image: str, model: str) -> list[str]:
+    entry = quarantine.find(held, image, model)
+    return [] if entry is None else [f"in quarantine: {entry.why}"]
+
+
+def _of_the_record(root: Path, here: Runs | None, held: quarantine.Entries) -> Next | None:
+    """The model whose record lies in the work tree, where it passed and is not what runs. Nothing is hashed again."""
+    verdict = _here(root / layout.VERDICT, Verdict)
+    if verdict is None or verdict.model is None or verdict.status != "pass":
+        return None
+    built = _here(root / layout.IMAGE_REPORT, ImageReport)
+    image = built.image if built is not None and built.model == verdict.model else None
+    if here is not None and here.pointer.model == verdict.model and image in (None, here.pointer.digest):
+        return None
+    waits = [*(["`lockstep build`"] if image is None else []), *_held(held, image or "", verdict.model)]
+    return Next(version=None, model=verdict.model, image=image, source="the record here", waits=tuple(waits))
+
+
+def _here(path: Path, kind: type[_R]) -> _R | None:
+    """A report in the work tree; None where there is none that can be read: it decides nothing here."""
+    try:
+        if not path.is_file() or path.stat().st_size > _LARGEST:
+            return None
+        return kind.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None

@@ -1,0 +1,318 @@
+"""verify: ask a server questions and hold it to the offline model.
+
+The image runs in a container, as it ships; or its weights are served by a process of this environment; or a server
+that runs already is asked by its URL. What was seen is written to reports/serving.json, whatever it was.
+"""
+
+import contextlib
+import platform
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from checks import digest, files, layout
+from checks.errors import EvidenceRefused, Refusal, ServingRefused
+from checks.serving import ImageReport, Load, ServingReport, combine
+from release import runtimes
+from release.adapters.registry import reference
+from release.evidence import verification
+from release.evidence.verification import Verifier
+from release.image import stores
+from release.image.layout import Layout
+from release.overlay import named_server as servers
+from release.runtimes import Runtime
+from release.serving import containers, examine, images, processes, running, weights
+from release.serving.client import Client
+from release.serving.containers import Mounted
+from release.serving.expected import Expected, expected
+from release.serving.probes.asked import Asked, failed
+from release.serving.progress import Progress
+from release.serving.server import Server, unwinding
+
+LOG = layout.STATE / "serving.log"  # of the server that was started last
+
+
+class Options(NamedTuple):
+    """What is verified, and how.
+
+    ``image``: the built image in a registry, HOST/NAME[:TAG]@sha256:…; None: where `lockstep build` put it. ``url``:
+    ask a server that runs already. ``runtime``: with a URL, which server that is (None: as the image was built, or
+    serve.runtime); without one, serve the image's weights with it in a process, not in Docker, and where nothing was
+    built, those of models/merged. ``gpus``: for the container, ``all`` or devices by commas. ``server``: the image
+    NAME@sha256:… of a server to run weights in that come alone; None: the one that the environments here name.
+    ``signer``: who signs what was seen (``verification.verifier``); None: nobody, and no release can be made of it.
+    """
+
+    image: str | None = None
+    url: str | None = None
+    runtime: str | None = None
+    gpus: str | None = None
+    server: str | None = None
+    signer: Verifier | None = None
+
+    @property
+    def how(self) -> Literal["container", "process", "url"]:
+        """How the server is had."""
+        if self.url is not None:
+            return "url"
+        return "container" if self.runtime is None else "process"
+
+
+class _Subject(NamedTuple):
+    """A server that was started, how it is asked, and which image it is of."""
+
+    server: Server
+    runtime: Runtime
+    image: str | None
+
+
+def verify(root: Path, options: Options) -> ServingReport:
+    """Start the server, ask every check, write reports/serving.json and return it; ``refusal`` tells what it means.
+
+    Signed, it has reports/serving.intoto.json beside it.
+
+    Nothing that was started stays. Raises as ``gate.hold`` does, EvidenceRefused when probes or image are missing or
+    about another model, ServingRefused when options contradict each other, MachineRefused when this machine lacks
+    what the way to run it needs; then nothing is written, and an earlier report is gone if the evidence held.
+    """
+    if options.url is not None and options.image is not None:
+        raise ServingRefused("an image and a URL are two ways to verify", "name one of them")
+    if options.gpus is not None and options.how != "container":
+        raise ServingRefused(f"GPUs are given to a container, not to a {options.how}", "leave them out")
+    with unwinding():
+        report = _verify(root, options)
+    files.write_json(root / layout.SERVING_REPORT, report)
+    if options.signer is not None:
+        verification.write(root, report, options.signer)
+    return report
+
+
+def _verify(root: Path, options: Options) -> ServingReport:
+    held = expected(root, image=options.how == "container")
+    runtime = _runtime(held, options)
+    server = _server(root, held, options)
+    for path in (layout.SERVING_STATEMENT, layout.SERVING_REPORT, LOG):
+        (root / path).unlink(missing_ok=True)
+    load: tuple[Load, ...] = ()
+    image = None
+    began = time.monotonic()
+    try:
+        with _served(root, held, runtime, options, server) as subject:
+            image = subject.image
+            asked = _asked(held, subject)
+            with closing(asked.client):
+                checks = examine.examine(asked, began)
+            load = asked.load
+    except _NotStarted as reason:
+        checks = examine.nothing(failed("start", str(reason), None, held.params.serve.verify.start_seconds))
+    return ServingReport(
+        image=image,
+        server=server,
+        model=held.model,
+        verdict=held.verdict,
+        probes=held.probes_digest,
+        runtime=runtime.name,
+        how=options.how,
+        device=_device(options),
+        checks=checks,
+        load=load,
+        status=combine(checks),
+        tool=metadata.version("lockstep"),
+    )
+
+
+def refusal(report: ServingReport) -> Refusal | None:
+    """What a report other than ``pass`` raises, with every check that failed; None for ``pass``."""
+    if report.status == "pass":
+        return None
+    lines = [f"{check.name}: {check.reason}" for check in report.checks if check.status == "fail"]
+    lines = lines or [f"{check.name}: {check.reason}" for check in report.checks if check.status != "pass"]
+    return ServingRefused(
+        f"the served model is not the one that was evaluated: {lines[0]}",
+        f"read {layout.SERVING_REPORT}, the server's log in {LOG}, and docs/serving.md",
+        tuple(lines[1:]),
+    )
+
+
+class _NotStarted(Exception):  # noqa: N818 - a result, which is recorded
+    """The server could not be started: its fault, and so a check that failed."""
+
+    def __init__(self, reason: ServingRefused) -> None:
+        super().__init__(" / ".join((reason.what, *reason.others[-5:])))
+
+
+def _runtime(held: Expected, options: Options) -> Runtime:
+    """The server that is started or asked; refused here when it cannot be, before anything is."""
+    built = held.image.runtime if held.image else held.params.serve.runtime
+    runtime = runtimes.load(options.runtime or built)
+    if options.how == "url":
+        return runtime
+    if options.how == "process":
+        if runtime.package is None:
+            raise ServingRefused(
+                f"{runtime.name} runs in its image alone", "verify the image, or serve with --runtime transformers"
+            )
+        return runtime
+    return runtime
+
+
+def _server(root: Path, held: Expected, options: Options) -> str | None:
+    """The server's own image, NAME@sha256:…, where weights are verified that come alone; None where nothing needs one.
+
+    Raises ServingRefused when it is not known, or is named for nothing.
+    """
+    alone = options.how == "container" and held.image is not None and held.image.base is None
+    if not alone:
+        if options.server is not None:
+            raise ServingRefused("a server's image is for weights alone, in a container", "leave --server out")
+        return None
+    if options.server is not None and not servers.SERVER.fullmatch(options.server):
+        raise ServingRefused(f"{options.server[:100]!r}: is no server's image by digest", "write NAME@sha256:…")
+    named = servers.of_all(root) if options.server is None else (options.server,)
+    if len(named) != 1:
+        what = f"the environments name {len(named)} servers for them" if named else "no environment names one"
+        raise ServingRefused(
+            f"the image holds the weights and no server, and {what}",
+            "name one by --server NAME@sha256:…; or serve the weights in a process by --runtime transformers",
+        )
+    return named[0]
+
+
+@contextmanager
+def _served(
+    root: Path, held: Expected, runtime: Runtime, options: Options, server_image: str | None
+) -> Iterator[_Subject]:
+    """The server, started or found; ended and cleaned up afterwards. Raises _NotStarted when it does not start."""
+    if options.url is not None:
+        yield _Subject(running.attach(options.url, held.path), runtime, None)
+    elif options.how == "process":
+        with _weights(root, held, options) as (folder, image):
+            try:
+                server: Server = processes.start(runtime, held.params.serve, folder)
+            except ServingRefused as reason:
+                raise _NotStarted(reason) from reason
+            with closing(server), _keeping_log(root, server):
+                yield _Subject(server, runtime, image)
+    else:
+        assert held.image is not None  # ``expected`` was asked for one
+        with _container(root, held, runtime, options, server_image) as (name, mounted):
+            try:
+                server = containers.start(name, runtime, held.path, options.gpus, mounted)
+            except ServingRefused as reason:
+                raise _NotStarted(reason) from reason
+            with closing(server), _keeping_log(root, server):
+                yield _Subject(server, runtime, held.image.image)
+
+
+@contextmanager
+def _container(
+    root: Path, held: Expected, runtime: Runtime, options: Options, server: str | None
+) -> Iterator[tuple[str, Mounted | None]]:
+    """What the Docker Engine is to run: the image; or a server's, with weights that come alone mounted in it."""
+    assert held.image is not None
+    if server is None:
+        with _image(root, held.image, options) as name:
+            yield name, None
+    else:
+        with _weights(root, held, options) as (folder, _):
+            yield server, Mounted(folder, held.path, runtimes.fill(runtime, held.params.serve, held.path))
+
+
+@contextmanager
+def _keeping_log(root: Path, server: Server) -> Iterator[None]:
+    """Write the server's log to LOG, whatever happens: what it wrote is gone with it."""
+    try:
+        yield
+    finally:
+        path = root / LOG
+        with contextlib.suppress(OSError):  # the log explains, and decides nothing
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(server.log())
+
+
+@contextmanager
+def _image(root: Path, report: ImageReport, options: Options) -> Iterator[str]:
+    """What the Docker Engine is to run: a name in a registry, or the image of the layout, put into the engine."""
+    if name := options.image or _pushed(report):
+        _is_built(name, report)
+        yield name
+        return
+    with images.loaded(_layout(root, report), report.image) as name:
+        yield name
+
+
+@contextmanager
+def _weights(root: Path, held: Expected, options: Options) -> Iterator[tuple[Path, str | None]]:
+    """A folder of the weights, and the image that they came out of; it is gone afterwards if it was made here."""
+    if held.image is None:
+        folder = root / layout.MERGED
+        with Progress(f"hash {layout.MERGED}", unit="B") as bar:
+            found = digest.of_tree(folder, bar.update).digest
+        if found != held.model:
+            raise EvidenceRefused(f"{layout.MERGED}: is {found}, the verdict is about {held.model}", "run `dvc repro`")
+        yield folder, None
+        return
+    if name := options.image or _pushed(held.image):
+        named = _is_built(name, held.image)
+        store = stores.open_store(named, root)
+    else:
+        store = _layout(root, held.image)
+    state = root / layout.STATE
+    state.mkdir(parents=True, exist_ok=True)
+    home = Path(tempfile.mkdtemp(prefix="serving-", dir=state))
+    try:
+        yield weights.unpack(store, held.image, home), held.image.image
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def _pushed(report: ImageReport) -> str | None:
+    """The image's name in the registry that it was pushed to; None where it lies in an OCI layout."""
+    return None if report.place.startswith(reference.LAYOUT) else f"{report.place}@{report.image}"
+
+
+def _is_built(name: str, report: ImageReport) -> reference.Reference:
+    named = reference.parse(name)
+    if named.digest != report.image:
+        raise EvidenceRefused(
+            f"{name}: is not the image that {layout.IMAGE_REPORT} is about, {report.image}",
+            f"name it with @{report.image}",
+        )
+    return named
+
+
+def _layout(root: Path, report: ImageReport) -> Layout:
+    if not (root / layout.IMAGE).is_dir():
+        raise EvidenceRefused(
+            f"{layout.IMAGE}: there is no OCI layout here that could hold {report.image}",
+            f"name the image where it was pushed, HOST/NAME@{report.image}, or run `lockstep build`",
+        )
+    return Layout(root / layout.IMAGE)
+
+
+def _asked(held: Expected, subject: _Subject) -> Asked:
+    params, server = held.params, subject.server
+    return Asked(
+        client=Client(server.url, direct=server.how != "url"),
+        server=server,
+        runtime=subject.runtime,
+        model=runtimes.fill(subject.runtime, params.serve, server.model).model_field,
+        serve=params.serve,
+        probes=held.probes,
+        rows=held.rows,
+        offline=held.offline,
+        scorer=params.evaluate.scorers[0],
+        limit=params.evaluate.max_new_tokens,
+    )
+
+
+def _device(options: Options) -> str:
+    """What is known of what it ran on."""
+    if options.how == "url":
+        return "not known"
+    return f"GPU {options.gpus}" if options.gpus else f"CPU, {platform.machine()}"
