@@ -13,6 +13,7 @@ from checks import layout, plain_yaml
 from checks.errors import EvidenceRefused
 from release.adapters import commits
 from release.record import lock_check
+from release.record.records import Records
 
 _PIPELINE = Path("dvc.yaml")
 _CODE = ("stages", "checks")  # the lock names their digests
@@ -34,7 +35,7 @@ def lacking(root: Path, commit: str) -> Lacking | None:
         paths = [layout.PARAMS, layout.PIPELINE, *record_files(root)]
         if (root / layout.APPROVALS).exists():  # counts for the verdict
             paths.append(layout.APPROVALS)
-        paths += lock_check.modules((root / layout.LOCK).read_bytes())
+        paths += lock_check.modules(Records(root).work_tree.lock)
         others = [path.as_posix() for path in commits.uncommitted(root, commit, paths)]
         others += [folder for folder in _CODE if not commits.same(root, commit, (folder,))]
     except EvidenceRefused as refused:

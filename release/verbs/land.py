@@ -17,6 +17,7 @@ from release.adapters.git import Git
 from release.ledger import DEADLINE, Change
 from release.ledger.write import commit_of
 from release.record import committed, lock_check
+from release.record.records import Records
 from release.review import facts
 
 _REMOTE = "origin"
@@ -76,7 +77,7 @@ def _not_committed(git: Git) -> str | None:
 
 def _never_committed(root: Path, head: str) -> str | None:
     """The first module that the stages ran and git does not have in ``head``: one that was never added, or ignored."""
-    ran = sorted(lock_check.modules((root / layout.LOCK).read_bytes()))
+    ran = sorted(lock_check.modules(Records(root).work_tree.lock))
     absent = commits.uncommitted(root, head, ran)
     return redact(absent[0].as_posix(), 100) if absent else None
 

@@ -99,7 +99,7 @@ def rollback(root: Path, name: str, options: Options) -> RolledBack:
     if done.after is not None:
         data = where.ledger.read(done.commit or where.tip, past.path(name))
         statement = past.envelope(data, done.after, str(past.path(name))).statement
-    late = update.after_move(where.root, where.target, where.trunk, name, done.after, statement)
+    late = update.after_move(where.records, where.target, where.trunk, name, done.after, statement)
     return done.model_copy(update={"notes": (*done.notes, *late)})
 
 

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from checks import layout, params_file, quarantine
+from checks import layout, quarantine
 from checks.errors import Contradicted, EvidenceRefused, MachineRefused, Refusal
 from checks.params import Environment, Params
 from checks.pointer import Pointer
@@ -26,6 +26,7 @@ from release.mirrors import desired, tags, verified
 from release.mirrors.desired import Desired
 from release.mirrors.types import Finding
 from release.promotion import held as quarantined
+from release.record.records import Records
 
 _R = TypeVar("_R", Verdict, ImageReport)
 _SIGNED, _WANTED = "evidence", "signed by one who may"
@@ -89,11 +90,12 @@ def status(root: Path) -> Status:
 
     Raises RemoteRefused when the remote does not answer, EvidenceRefused when the history cannot be believed.
     """
-    params = params_file.load(root / layout.PARAMS)
+    records = Records(root)
+    params = records.work_tree.params
     names = params.promote.ordered
     ledger = Ledger.open(root, params.promote)
     tip = ledger.tip()
-    found = desired.read(root, ledger, tip, names)
+    found = desired.read(records, ledger, tip, names)
     known = quarantined.here(root, ledger, tip, params.promote)
     held = known.entries
     moves = {name: ledger.moves(tip, name) for name in names}
