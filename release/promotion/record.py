@@ -25,6 +25,7 @@ from release.promotion.asked import Answer
 from release.promotion.site import Site
 from release.record import lock_check, pipeline_lock, target_policy
 from release.record.pipeline_lock import Stages
+from release.record.records import Commit
 
 # Not in the image: reports name it, and the verdict holds those. The weights are asked apart.
 TRUSTED = (layout.BASE, layout.ADAPTER, layout.RAW, layout.MERGED)
@@ -65,10 +66,10 @@ def find(site: Site, release: Release) -> Recorded:
     recorded = Recorded(there.params(called), {})
     lock = _whole(found, commit, there.document(called))
     _has_its_code(site, commit, lock)
-    verdict = _read(found, layout.VERDICT, commit, Verdict)
+    verdict = _report(there, layout.VERDICT, Verdict)
     if refused := verdict_refusal(verdict):
         raise refused
-    parity = _read(found, layout.PARITY_REPORT, commit, ParityReport)
+    parity = _report(there, layout.PARITY_REPORT, ParityReport)
     described = {name: FileDigest(file.sha256, file.size) for name, file in parity.files.items()}
     if problems := [*_contradictions(release, verdict, described)]:
         raise EvidenceRefused(problems[0], "ask who signed it", tuple(problems[1:]))
@@ -185,9 +186,12 @@ def _target_had(site: Site, params: str) -> bool:
     return any(data is not None and digest.of_bytes(data) == params for data in held)
 
 
-def _read(found: Mapping[Path, bytes | None], path: Path, commit: str, kind: type[_R]) -> _R:
+def _report(there: Commit, path: Path, kind: type[_R]) -> _R:
     try:
-        return kind.model_validate_json(found[path] or b"")
+        found = there.report(path, kind)
     except ValidationError as error:
-        what = f"{path} at {commit[:12]}: {files.first(error)}"
+        what = f"{path} at {there.name[:12]}: {files.first(error)}"
         raise EvidenceRefused(what, "promote with the version of Lockstep that made it") from error
+    if found is None:
+        raise EvidenceRefused(f"{path} at {there.name[:12]}: is missing", "sign the release again: `lockstep sign`")
+    return found

@@ -5,14 +5,11 @@ stays valid while git still names the same models, and after its own model was m
 """
 
 import contextlib
-from pathlib import Path
 from typing import NamedTuple
-
-from pydantic import BaseModel
 
 from checks import files, layout
 from checks.errors import EvidenceRefused, ParamsRefused
-from checks.evidence import Digest, Earlier, Reference, ReferencesReport
+from checks.evidence import Earlier, EvaluationReport, Reference, ReferencesReport
 from checks.gate_kinds import EARLIER
 from release.adapters import commits
 from release.record import earlier_models, lock_check
@@ -34,12 +31,6 @@ class Written(NamedTuple):
     now: ReferencesReport
     target: str
     changed: bool
-
-
-class _Own(BaseModel):
-    """What is read of this work tree's own evaluation."""
-
-    merged: Digest
 
 
 def write(records: Records, target: str | None = None) -> Written:
@@ -128,11 +119,11 @@ def _stored(records: Records) -> ReferencesReport | None:
         return None
 
 
-def _own(root: Path) -> str | None:
-    """The model that the record in this work tree is about."""
+def _own(records: Records) -> str | None:
+    """The model that the record in this work tree is about; None where it cannot be read."""
     try:
-        return _Own.model_validate_json((root / layout.EVALUATION).read_bytes()).merged
-    except (OSError, ValueError):
+        return records.work_tree.report(layout.EVALUATION, EvaluationReport).merged
+    except EvidenceRefused:
         return None
 
 
@@ -174,7 +165,7 @@ def _was_replaced(records: Records, place: Place, name: Earlier, old: Reference 
 
     A model is not compared with itself because it was merged or promoted.
     """
-    own = _own(records.root)
+    own = _own(records)
     if new is None or new.merged != own:
         return False
     if old is not None and not (commits.is_ancestor(records.root, old.commit, place.tip) and _agrees(records, old)):

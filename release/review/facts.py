@@ -90,12 +90,12 @@ class Facts:
         return None if model is None else quarantine.find(self.target.quarantine, "", model)
 
 
-def gather(root: Path, ref: str | None) -> Facts:
-    """The facts below ``root`` beside those of ``ref``, or of the branch that ``commits.target`` finds.
+def gather(records: Records, ref: str | None) -> Facts:
+    """The facts of the work tree beside those of ``ref``, or of the branch that ``commits.target`` finds.
 
     Raises EvidenceRefused when git has no such branch, MachineRefused when there is no git.
     """
-    in_git, records = commits.has_repository(root), Records(root)
+    root, in_git = records.root, commits.has_repository(records.root)
     target = _target(records, ref)
     commit = commits.resolve(root, "HEAD") if in_git else None
     refused = refusals.current(root, commit)

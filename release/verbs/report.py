@@ -17,6 +17,7 @@ from checks.errors import EvidenceRefused
 from checks.rows import Record
 from checks.verdict import Status
 from release.record import committed
+from release.record.records import Records
 from release.review import blocks, changes, facts, flips, metrics, places, quality, training, verdicts
 from release.review.blocks import Section
 from release.review.facts import Facts, State
@@ -75,9 +76,10 @@ def report(root: Path, options: Options | None = None) -> Report:
     options = options or Options()
     links = [(_label(label), blocks.address(url)) for label, url in options.links]
     images = _published(options.assets) if options.assets else {}
-    found = facts.gather(root, options.target)
+    records = Records(root)
+    found = facts.gather(records, options.target)
     if options.commit is not None and found.state == "held":
-        found = dataclasses.replace(found, lacking=committed.lacking(root, options.commit))
+        found = dataclasses.replace(found, lacking=committed.lacking(records, options.commit))
     sections = [each for each in _sections(root, found, options, links, images) if each is not None]
     kept = _fitting(sections, options.limit - _RESERVED)
     left_out = tuple(each.name for each in sections if each not in kept)
