@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from checks import layout, plain_yaml
+from checks import layout, plain_yaml, plugins
 from checks.errors import ParamsRefused
 from checks.params import Params
 from checks.sections import Section
@@ -49,7 +49,11 @@ def plain(text: str, name: str = str(layout.PARAMS)) -> dict[str, Any]:
 
 
 def parse(text: str, name: str = str(layout.PARAMS)) -> Params:
-    """Check YAML text; ``name`` is what messages call it."""
+    """Check YAML text; ``name`` is what messages call it.
+
+    Raises MachineRefused when a package adds a kind that cannot be used: the text might mean that one.
+    """
+    plugins.refuse_broken()
     node, value = _read(text, name)
     try:
         return Params.model_validate(value)

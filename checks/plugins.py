@@ -82,21 +82,24 @@ _collected: dict[str, Registry[Any]] = {}
 
 
 def collect(
-    group: str, package: ModuleType, kind_in: Callable[[object], T], name_of: Callable[[T], str]
+    group: str,
+    package: ModuleType,
+    kind_in: Callable[[object], T],
+    name_of: Callable[[T], str],
+    rank: Callable[[T], int] = lambda _: 0,
 ) -> Registry[T]:
     """Find the kinds of ``group``.
 
     Every module directly in ``package`` is a kind, unless its name begins with ``_``. ``kind_in`` takes such a module,
     or what an entry point names, and returns the kind; it raises Unfit for anything else (``subclass_of`` makes such
-    a function). ``name_of`` is the name that params.yaml uses.
+    a function). ``name_of`` is the name that params.yaml uses. Kinds of Lockstep are in the order of their ``rank``,
+    and of their names where that leaves a choice.
     """
-    own: dict[str, T] = {}
-    for found in sorted(pkgutil.iter_modules(package.__path__), key=lambda module: module.name):
-        if not found.name.startswith("_"):
-            kind = kind_in(importlib.import_module(f"{package.__name__}.{found.name}"))
-            if name_of(kind) in own:
-                raise ValueError(f"{package.__name__}: two modules have the kind {name_of(kind)!r}")
-            own[name_of(kind)] = kind
+    modules = sorted(each.name for each in pkgutil.iter_modules(package.__path__) if not each.name.startswith("_"))
+    found = [kind_in(importlib.import_module(f"{package.__name__}.{name}")) for name in modules]
+    own = {name_of(kind): kind for kind in sorted(found, key=lambda kind: (rank(kind), name_of(kind)))}
+    if len(own) < len(found):
+        raise ValueError(f"{package.__name__}: two modules have a kind of one name")
     outside: dict[str, metadata.EntryPoint] = {}
     added: dict[str, T] = {}
     broken: list[tuple[str, str]] = []
@@ -170,10 +173,10 @@ def identity(entry: metadata.EntryPoint) -> Plugin:
         raise MachineRefused(f"package {_who(entry)}: {what}", f"install {_project(entry)} again with pip") from error
 
 
-def subclass_of(base: type[T]) -> Callable[[object], type[T]]:
+def subclass_of(base: type) -> Callable[[object], type[Any]]:
     """For ``collect``: take a class below ``base``, or the only one that a module defines."""
 
-    def kind_in(found: object) -> type[T]:
+    def kind_in(found: object) -> type[Any]:
         if isinstance(found, ModuleType):
             here = [
                 each

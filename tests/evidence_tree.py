@@ -8,7 +8,9 @@ from typing import Any
 import yaml
 
 from checks import chain, digest, files, gates, layout, params_file, scoring
+from checks.chain import Evidence
 from checks.evidence import (
+    EARLIER,
     DataReport,
     Earlier,
     EvaluateMeasured,
@@ -33,11 +35,12 @@ from checks.evidence import (
     TrainMeasured,
     TrainReport,
 )
-from checks.gate_kinds import EARLIER
+from checks.gate_kind import Case, GateKind
 from checks.params import Params, Source
 from checks.rows import Message, Prediction, Row
-from checks.verdict import Verdict
-from tests.conftest import REPOSITORY, written
+from checks.sample import Sample
+from checks.verdict import Finding, Verdict
+from tests.conftest import REPOSITORY, as_params, scaled_down, written
 from tests.pipeline_repository import git
 
 _NO_EVIDENCE = {
@@ -164,6 +167,14 @@ def judged(root: Path, params: Params) -> Verdict:
     if (root / layout.PARAMS).is_file():
         recorded(root)
     return verdict
+
+
+def asked(name: str, gate: GateKind, evidence: Evidence, params: Params | None = None) -> Finding:
+    """What a kind without a test finds; for kinds that read no parameter but their own, ``params`` may be any."""
+    whole = params or as_params(scaled_down())
+    found = gate.check(Case(name, whole, evidence, Sample(evidence, whole.evaluate.scorers)))
+    assert isinstance(found, Finding)
+    return found
 
 
 @functools.cache
