@@ -103,7 +103,7 @@ def _not_committed(git: Git) -> str | None:
 
 def _never_committed(root: Path, head: str) -> str | None:
     """The first module that the stages ran and git does not have in ``head``: one that was never added, or ignored."""
-    ran = sorted(record.modules((root / layout.LOCK).read_bytes()))
+    ran = record.module_files(root, (root / layout.LOCK).read_bytes())
     absent = commits.uncommitted(root, head, ran)
     return printable(absent[0].as_posix(), 100) if absent else None
 

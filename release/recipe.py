@@ -102,7 +102,7 @@ def _about(root: Path, model: str, home: str, reports: list[Path]) -> About:
             "the clone is shallow: the commit of the record may be missing",
             "git fetch --unshallow (in GitHub Actions: fetch-depth: 0)",
         )
-    ran = record.modules((root / layout.LOCK).read_bytes())
+    ran = record.module_files(root, (root / layout.LOCK).read_bytes())
     if absent := commits.uncommitted(root, head, sorted({*_RECORD, *reports, *ran})):
         others = tuple(f"{path}: is not committed as it is here" for path in absent[1:])
         raise EvidenceRefused(

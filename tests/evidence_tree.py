@@ -182,7 +182,8 @@ def _pipeline() -> dict[str, Any]:
     """The stages of dvc.yaml; of its modules each keeps its own alone, since no stage runs in these trees."""
     stages: dict[str, Any] = yaml.safe_load((REPOSITORY / layout.PIPELINE).read_text())["stages"]
     for name, stage in stages.items():
-        stage["deps"] = [f"stages/{name}.py", *(dep for dep in stage["deps"] if not dep.endswith(".py"))]
+        inputs = (dep for dep in stage["deps"] if not dep.startswith(("checks/", "stages/")))
+        stage["deps"] = [f"stages/{name}.py", *inputs]
     return stages
 
 

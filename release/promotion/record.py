@@ -1,6 +1,5 @@
 """The record of a model: what git has in the commit that a signed statement names, and what lies in this checkout."""
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -87,11 +86,18 @@ def _is_whole(found: Mapping[Path, bytes | None], commit: str, said: Mapping[str
 def _has_its_code(site: Site, commit: str, lock: bytes) -> None:
     """The commit must hold every module that the stages ran, as they ran it: else nobody could have reviewed it."""
     ran = record.modules(lock)
-    held = Git(site.root, DEADLINE).named([f"{commit}:./{path.as_posix()}" for path in ran])
+    folders = {path: commits.below(site.root, commit, path) for path, md5 in ran.items() if md5.endswith(".dir")}
+    files = [path for path in ran if path not in folders] + [path for inside in folders.values() for path in inside]
+    read = Git(site.root, DEADLINE).named([f"{commit}:./{path.as_posix()}" for path in files])
+    held = dict(zip(files, read, strict=True))
+    there = {path: record.md5_of(data) for path, data in held.items() if data is not None}
+    for folder, inside in folders.items():
+        contents = {path.relative_to(folder).as_posix(): held[path] or b"" for path in inside}
+        there[folder] = record.folder_md5(contents)
     lost = [
         f"{path} at {commit[:12]}: is not the module that {layout.LOCK} there names"
-        for (path, md5), data in zip(ran.items(), held, strict=True)
-        if data is None or hashlib.md5(data, usedforsecurity=False).hexdigest() != md5  # as DVC names files
+        for path, md5 in ran.items()
+        if there.get(path) != md5
     ]
     if lost:
         raise EvidenceRefused(lost[0], "commit the code, run `lockstep run`, and release that record", tuple(lost[1:]))

@@ -18,7 +18,7 @@ def lacking(root: Path, commit: str) -> Lacking | None:
         paths = [layout.PARAMS, layout.PIPELINE, *land.record_files(root)]
         if (root / layout.APPROVALS).exists():  # counts for the verdict
             paths.append(layout.APPROVALS)
-        paths += record.modules((root / layout.LOCK).read_bytes())
+        paths += record.module_files(root, (root / layout.LOCK).read_bytes())
         others = [path.as_posix() for path in commits.uncommitted(root, commit, paths)]
         others += [folder for folder in _CODE if not commits.same(root, commit, (folder,))]
     except EvidenceRefused as refused:
