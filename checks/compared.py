@@ -4,18 +4,21 @@
 """
 
 import abc
-from typing import TYPE_CHECKING, Annotated, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Annotated, ClassVar, NamedTuple, get_args
 
 from pydantic import Field
 
 from checks import layout
 from checks.chain import Evidence
-from checks.evidence import EARLIER, ReferenceUse
+from checks.evidence import Earlier, ReferenceUse
 from checks.gate_kind import ALONE, Explained, GateKind, explain_rows, explain_test, failed, gap, not_scored
 from checks.verdict import Finding, Verdict
 
 if TYPE_CHECKING:
     from checks.params import Params
+
+# Models that were released before: named by git, not by this evaluation.
+EARLIER: tuple[Earlier, ...] = get_args(Earlier)
 
 Against = Annotated[str, Field(description="base, main, champion, or one of evaluate.baselines")]
 

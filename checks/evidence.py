@@ -4,7 +4,7 @@ Each carries a schema version and the digests of what it is about, so that evide
 bytes is recognised. Digests are ``sha256:<hex>`` as ``checks.digest`` defines them.
 """
 
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -24,7 +24,6 @@ def _named(path: str) -> str:
 
 TreePath = Annotated[str, AfterValidator(_named)]  # relative, as a manifest has it
 Earlier = Literal["main", "champion"]  # models released before, named by git
-EARLIER: tuple[Earlier, ...] = get_args(Earlier)
 
 
 class Report(Record):

@@ -133,16 +133,15 @@ def refuse_broken() -> None:
 def differences(recorded: Mapping[str, Plugin]) -> list[str]:
     """One line for each package of ``recorded``, as evidence has them, that is not installed or has other code here.
 
-    Imports none of them.
+    Imports none of them. What to do about it depends on the evidence, and so is the caller's to say.
     """
     found = []
     for key, wanted in sorted(recorded.items()):
         group, _, name = key.partition(":")
         entry = next((entry for entry in _entry_points(group) if entry.name == name), None)
         asked = f"{wanted.distribution} {wanted.version}"
-        todo = f"install the {asked} of the record, or make the evidence again with what is installed"
         if entry is None:
-            found.append(f"plugin {key}: package {asked} is not installed; {todo}")
+            found.append(f"plugin {key}: package {asked} is not installed")
             continue
         try:
             here = identity(entry)
@@ -152,7 +151,7 @@ def differences(recorded: Mapping[str, Plugin]) -> list[str]:
         if here != wanted:
             found.append(
                 f"plugin {key}: the installed {here.distribution} {here.version} has the code "
-                f"{_short(here.sha256)}, the record is about {asked} with {_short(wanted.sha256)}; {todo}"
+                f"{_short(here.sha256)}, the record is about {asked} with {_short(wanted.sha256)}"
             )
     return found
 
@@ -224,9 +223,15 @@ def _loaded(entry: metadata.EntryPoint, kind_in: Callable[[object], T], name_of:
     return kind
 
 
+def _entry_points(group: str) -> list[metadata.EntryPoint]:
+    found = _every_entry_point().select(group=group)
+    return sorted(found, key=lambda entry: (entry.name, _who(entry)))
+
+
 @functools.cache
-def _entry_points(group: str) -> tuple[metadata.EntryPoint, ...]:
-    return tuple(sorted(metadata.entry_points(group=group), key=lambda entry: (entry.name, _who(entry))))
+def _every_entry_point() -> Any:  # two types, by the version of Python; both have select
+    """Read once: it takes a look into every installed distribution."""
+    return metadata.entry_points()
 
 
 def _files(entry: metadata.EntryPoint) -> Iterator[tuple[str, Path]]:

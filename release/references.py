@@ -11,8 +11,9 @@ import yaml
 from pydantic import BaseModel
 
 from checks import files, layout, params_file, plain_yaml
+from checks.compared import EARLIER
 from checks.errors import EvidenceRefused
-from checks.evidence import EARLIER, Digest, Earlier, Reference, ReferencesReport
+from checks.evidence import Digest, Earlier, Reference, ReferencesReport
 from release import commits, earlier_models, record
 from release.earlier_models import Place
 

@@ -9,8 +9,8 @@ import yaml
 
 from checks import chain, digest, files, gates, layout, params_file, scoring
 from checks.chain import Evidence
+from checks.compared import EARLIER
 from checks.evidence import (
-    EARLIER,
     DataReport,
     Earlier,
     EvaluateMeasured,

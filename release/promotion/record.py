@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from pydantic import ValidationError
 
-from checks import digest, files, gates, layout, params_file
+from checks import digest, files, gates, layout, params_file, plugins
 from checks import policy as policies
 from checks.digest import FileDigest
 from checks.errors import EvidenceRefused
@@ -56,11 +56,14 @@ def find(site: Site, release: Release) -> Recorded:
     if problems:
         todo = "sign the release of a record that is committed: `lockstep sign`"
         raise EvidenceRefused(problems[0], todo, tuple(problems[1:]))
+    verdict = _read(found, layout.VERDICT, commit, Verdict)
+    if problems := plugins.differences(verdict.plugins):
+        todo = "install the packages that it was judged with"
+        raise EvidenceRefused(problems[0], todo, tuple(problems[1:]))
     text = (found[layout.PARAMS] or b"").decode(errors="replace")
     recorded = Recorded(params_file.parse(text, f"{layout.PARAMS} at {commit[:12]}"), {})
     _is_whole(found, commit, params_file.plain(text))
     _has_its_code(site, commit, found[layout.LOCK] or b"")
-    verdict = _read(found, layout.VERDICT, commit, Verdict)
     if refused := gate.refusal(verdict):
         raise refused
     parity = _read(found, layout.PARITY_REPORT, commit, ParityReport)
