@@ -2,6 +2,8 @@
 
 The file holds all that Lockstep knows of the kind: its parameters, which way each asks for more
 (``sections.stricter``), how it decides (``check``: evidence in, a result out) and how it explains itself (``explain``).
+
+``checks.params`` imports the kinds: a kind imports it, and what imports it, under TYPE_CHECKING or in ``check``.
 """
 
 import abc

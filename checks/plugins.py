@@ -22,6 +22,7 @@ import functools
 import importlib
 import inspect
 import pkgutil
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -42,6 +43,7 @@ T = TypeVar("T")
 PREFIX = "lockstep."  # of every group
 # What evidence calls a kind from outside, such as lockstep.gates:no-secrets.
 PluginName = Annotated[str, Field(pattern=r"^lockstep\.[a-z]{1,30}:[a-z0-9][a-z0-9_-]{0,59}$")]
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,59}")
 
 
 class Unfit(Exception):  # noqa: N818 - a finding about a package, not a malfunction
@@ -205,6 +207,8 @@ def tag(model: type[BaseModel]) -> str:
 
 
 def _loaded(entry: metadata.EntryPoint, kind_in: Callable[[object], T], name_of: Callable[[T], str]) -> T:
+    if not _NAME.fullmatch(entry.name):
+        raise Unfit("is no name of a kind: use at most 60 lower-case letters, digits, - and _")
     try:
         found = entry.load()
     except (Exception, SystemExit) as error:

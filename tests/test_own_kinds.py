@@ -69,6 +69,7 @@ PACKAGE = {
     "acme_kinds/__init__.py": "",
     "acme_kinds/short_answers.py": SHORT_ANSWERS,
     "acme_kinds/first_word.py": FIRST_WORD,
+    "acme_kinds/wrong.py": SHORT_ANSWERS.replace("    kind: ", "    reads = 'minds'\n    kind: "),
 }
 # All that a kind is asked for: parameters and their schema, directions, the verdict.
 BUILD = """
@@ -264,6 +265,10 @@ BROKEN = {
     "no such module": (
         "lockstep.scorers", "last-word", "acme_kinds.last_word",
         "cannot be imported: ModuleNotFoundError: No module named 'acme_kinds.last_word'",
+        "repair bad-kinds, or uninstall it",
+    ),
+    "a gate that reads what there is not": (
+        "lockstep.gates", "short-answers", "acme_kinds.wrong", "reads 'minds', which is none of no rows, rows, answers",
         "repair bad-kinds, or uninstall it",
     ),
     "a scorer as a gate": (

@@ -134,6 +134,9 @@ REFUSED = {
         "green", "acme:Green", "from house.base import Colour\nclass Green(Colour): name = 'green'",
         "does not define mix", _REPAIR,
     ),
+    "a name that is none": (
+        "Green!", "acme", GREEN, "is no name of a kind: use at most 60 lower-case letters, digits, - and _", _REPAIR,
+    ),
     "another name than its own": ("lime", "acme", GREEN, "calls itself 'green'", _REPAIR),
 }  # fmt: skip
 

@@ -9,13 +9,13 @@ evidence is about is then unknown. Gates that test are decided together, after H
 
 import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Union
+from typing import TYPE_CHECKING, Annotated, Union, get_args
 
 from pydantic import Field
 
 from checks import digest, plugins
 from checks.chain import MAKING, Evidence
-from checks.gate_kind import Case, CheckResult, GateKind, NoEvidence, Test, failed, gap
+from checks.gate_kind import Case, CheckResult, GateKind, NoEvidence, Reads, Test, failed, gap
 from checks.verdict import Finding, Verdict, combine
 
 if TYPE_CHECKING:
@@ -23,9 +23,16 @@ if TYPE_CHECKING:
     from checks.sample import Sample
 
 GROUP = "lockstep.gates"
-KINDS: plugins.Registry[type[GateKind]] = plugins.collect(
-    GROUP, sys.modules[__name__], plugins.subclass_of(GateKind), plugins.tag, lambda kind: kind.rank
-)
+
+
+def _kind_in(found: object) -> type[GateKind]:
+    kind: type[GateKind] = plugins.subclass_of(GateKind)(found)
+    if kind.reads not in get_args(Reads):
+        raise plugins.Unfit(f"reads {kind.reads!r}, which is none of {', '.join(get_args(Reads))}")
+    return kind
+
+
+KINDS = plugins.collect(GROUP, sys.modules[__name__], _kind_in, plugins.tag, lambda kind: kind.rank)
 
 if TYPE_CHECKING:
     Gate = GateKind
