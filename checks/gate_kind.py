@@ -35,7 +35,11 @@ class NoEvidence(Exception):  # noqa: N818 - what a gate says, not a malfunction
 
 @dataclass(frozen=True)
 class Case:
-    """What a gate decides on. ``name`` is the gate's own in params.yaml; ``sample`` has the scores of the test rows."""
+    """What a gate decides on. ``name`` is the gate's own in params.yaml; ``sample`` has the scores of the test rows.
+
+    Of ``params`` the stage gate tracks ``gates``, ``evaluate.scorers`` and the two licences (dvc.yaml): a kind that
+    reads another parameter would answer otherwise after a change that DVC does not see, and the verdict would be void.
+    """
 
     name: str
     params: "Params"
