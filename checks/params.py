@@ -4,8 +4,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from checks.gate_kinds import EARLIER, Gate, PairedGate, ThresholdGate
-from checks.sections import Agreement, Bound, Fraction, Name, Positive, Section, Strings
+from checks.gates import Gate
+from checks.scorers import Scorer
+from checks.sections import Agreement, Bound, Fraction, Name, Positive, Section, Strings, stricter
 
 RuleName = Literal[  # checks/rules.py says what each does
     "strip-control-characters",
@@ -124,17 +125,17 @@ class Prepare(Section):
 class MinRows(Section):
     """Fewest rows of each split."""
 
-    train: Positive
-    valid: Positive
-    test: Positive
+    train: Annotated[Positive, stricter("higher")]
+    valid: Annotated[Positive, stricter("higher")]
+    test: Annotated[Positive, stricter("higher")]
 
 
 class Labels(Section):
     """For a task with a closed set of answers."""
 
-    max_distinct: Annotated[int, Field(ge=2)]
-    min_share: Annotated[float, Field(ge=0, lt=1, description="of a label, in each split")]
-    max_share: Annotated[float, Field(gt=0, le=1)]
+    max_distinct: Annotated[int, Field(ge=2), stricter("lower")]
+    min_share: Annotated[float, Field(ge=0, lt=1, description="of a label, in each split"), stricter("higher")]
+    max_share: Annotated[float, Field(gt=0, le=1), stricter("lower")]
 
     @model_validator(mode="after")
     def _shares_are_ordered(self) -> Self:
@@ -147,9 +148,9 @@ class Validate(Section):
     """Bounds of the expectations on the splits."""
 
     min_rows: MinRows
-    max_prompt_tokens: Positive
-    max_reference_tokens: Positive
-    labels: Annotated[Labels | None, Field(description="null for free text")]
+    max_prompt_tokens: Annotated[Positive, stricter("lower")]
+    max_reference_tokens: Annotated[Positive, stricter("lower")]
+    labels: Annotated[Labels | None, Field(description="null for free text"), stricter("section")]
 
 
 class Lora(Section):
@@ -193,10 +194,18 @@ class TrainBudget(Section):
     No gate asks it, since times differ from machine to machine. A bound that is not written is not held.
     """
 
-    train_minutes: Bound = None
-    gpu_hours: Annotated[Bound, Field(description="training and evaluation, times devices; 0 hours on a CPU")] = None
-    cost: Annotated[Bound, Field(description="device hours times hourly_price, in the price's currency")] = None
-    hourly_price: Annotated[Bound, Field(description="of one device; the comment shows the cost by it")] = None
+    train_minutes: Annotated[Bound, stricter("lower")] = None
+    gpu_hours: Annotated[
+        Bound, Field(description="training and evaluation, times devices; 0 hours on a CPU"), stricter("lower")
+    ] = None
+    cost: Annotated[
+        Bound, Field(description="device hours times hourly_price, in the price's currency"), stricter("lower")
+    ] = None
+    hourly_price: Annotated[
+        Bound,
+        Field(description="of one device; the comment shows the cost by it"),
+        stricter("higher"),  # the same hours cost more
+    ] = None
 
     @model_validator(mode="after")
     def _cost_has_a_price(self) -> Self:
@@ -208,7 +217,7 @@ class TrainBudget(Section):
 class MergeParity(Agreement):
     """Where merge itself stops; the gate of kind parity may ask for more."""
 
-    prompts: Annotated[int, Field(ge=1, description="rows of the valid split that are compared")]
+    prompts: Annotated[int, Field(ge=1, description="rows of the valid split that are compared"), stricter("higher")]
 
 
 class Merge(Section):
@@ -216,40 +225,6 @@ class Merge(Section):
 
     shard_mb: Annotated[int, Field(ge=1, description="largest shard in megabytes (10^6 bytes)")]
     parity: MergeParity
-
-
-class ExactMatch(Section):
-    """1 when prediction and reference are equal after trimming white space."""
-
-    kind: Literal["exact-match"]
-
-
-class TokenF1(Section):
-    """F1 of the two bags of lower-cased words (SQuAD)."""
-
-    kind: Literal["token-f1"]
-
-
-class EditSimilarity(Section):
-    """1 - Levenshtein distance / length of the longer text."""
-
-    kind: Literal["edit-similarity"]
-
-
-class JsonValid(Section):
-    """1 when the prediction parses as JSON."""
-
-    kind: Literal["json-valid"]
-
-
-class Regex(Section):
-    """1 when the whole prediction matches ``pattern``."""
-
-    kind: Literal["regex"]
-    pattern: str
-
-
-Scorer = Annotated[ExactMatch | TokenF1 | EditSimilarity | JsonValid | Regex, Field(discriminator="kind")]
 
 
 class BasePrompt(Section):
@@ -266,9 +241,9 @@ class Evaluate(Section):
     max_new_tokens: Positive
     batch_tokens: Annotated[int, Field(ge=1, description="prompt tokens that are read at a time")]
     precision: Literal["bf16", "fp16", "fp32"]
-    confidence: Fraction
+    confidence: Annotated[Fraction, stricter("higher")]
     base_prompt: BasePrompt
-    baselines: Annotated[tuple[Literal["majority", "naive-bayes"], ...], Field(strict=False)]
+    baselines: Annotated[tuple[Literal["majority", "naive-bayes"], ...], Field(strict=False), stricter("more")]
 
     @model_validator(mode="after")
     def _each_scorer_once(self) -> Self:
@@ -288,8 +263,8 @@ class Tracking(Section):
 class Probes(Section):
     """Prompts that a server must answer as the merged model does offline."""
 
-    rows: Annotated[int, Field(ge=1, le=512, description="rows of the valid split")]
-    max_new_tokens: Positive
+    rows: Annotated[int, Field(ge=1, le=512, description="rows of the valid split"), stricter("higher")]
+    max_new_tokens: Annotated[Positive, stricter("higher")]
 
 
 class Verify(Section):
@@ -298,13 +273,21 @@ class Verify(Section):
     How fast it answers is measured and shown, and decides nothing: that depends on the machine.
     """
 
-    max_logprob_diff: Annotated[float, Field(gt=0, description="of one generated token, nats, where a server tells it")]
-    near_tie: Annotated[
-        float, Field(ge=0, description="answers may part only where the two best tokens were this near, nats")
+    max_logprob_diff: Annotated[
+        float, Field(gt=0, description="of one generated token, nats, where a server tells it"), stricter("lower")
     ]
-    margin: Annotated[float, Field(ge=0, lt=1, description="of the score on the test rows, served against offline")]
-    start_seconds: Annotated[float, Field(gt=0, description="from start to the first answer")]
-    drain_seconds: Annotated[float, Field(gt=0, description="from SIGTERM to the end of the process")]
+    near_tie: Annotated[
+        float,
+        Field(ge=0, description="answers may part only where the two best tokens were this near, nats"),
+        stricter("lower"),
+    ]
+    margin: Annotated[
+        float, Field(ge=0, lt=1, description="of the score on the test rows, served against offline"), stricter("lower")
+    ]
+    start_seconds: Annotated[float, Field(gt=0, description="from start to the first answer"), stricter("lower")]
+    drain_seconds: Annotated[
+        float, Field(gt=0, description="from SIGTERM to the end of the process"), stricter("lower")
+    ]
 
 
 class Serve(Section):
@@ -349,14 +332,17 @@ class Environment(Section):
     """A place where the model runs, and what must hold before an image moves there."""
 
     after: Annotated[Name | None, Field(description="the environment that must run the same image first; null: none")]
-    soak_hours: Annotated[float, Field(ge=0, description="how long it must have run there")]
-    approvals: Annotated[int, Field(ge=0, description="signed approvals by different people")]
+    soak_hours: Annotated[float, Field(ge=0, description="how long it must have run there"), stricter("higher")]
+    approvals: Annotated[int, Field(ge=0, description="signed approvals by different people"), stricter("higher")]
     runtimes: Annotated[
-        tuple[Name, ...], Field(strict=False, min_length=1, description="runtimes that count when it was verified")
+        tuple[Name, ...],
+        Field(strict=False, min_length=1, description="runtimes that count when it was verified"),
+        stricter("fewer"),
     ]
     verified: Annotated[
         tuple[Literal["container", "process", "url"], ...],
         Field(strict=False, min_length=1, description="ways to verify that count"),
+        stricter("fewer"),
     ]
     served_as_verified: Annotated[
         bool,
@@ -364,6 +350,7 @@ class Environment(Section):
             description="whether it must have been verified as it will serve: by the image's runtime in a container, "
             "of the image itself or for weights alone of the server that the environment names"
         ),
+        stricter("higher"),
     ] = True
 
 
@@ -445,29 +432,6 @@ class Params(Section):
                 f"raise it to {self.serve.max_input_tokens + longest} or more"
             )
         for name, gate in self.gates.items():
-            self._gate_can_be_asked(name, gate)
+            if problem := gate.impossible(name, self):
+                raise ValueError(problem)
         return self
-
-    def _gate_can_be_asked(self, name: str, gate: Gate) -> None:
-        if not isinstance(gate, ThresholdGate | PairedGate):
-            return
-        scored = [scorer.kind for scorer in self.evaluate.scorers]
-        if gate.metric not in scored:
-            raise ValueError(
-                f"gates.{name}.metric: {gate.metric!r} is not scored|"
-                f"use one of {', '.join(scored)}, or add it to evaluate.scorers"
-            )
-        rows = self.validate_.min_rows.test
-        if isinstance(gate, ThresholdGate):
-            if rows < gate.rows_needed:
-                raise ValueError(
-                    f"validate.min_rows.test: {rows} rows cannot give gate {name!r} its resolution of "
-                    f"{gate.resolution:g}|raise it to {gate.rows_needed}, or widen gates.{name}.resolution"
-                )
-            return
-        known = ("base", *EARLIER, *self.evaluate.baselines)
-        if gate.against not in known:
-            raise ValueError(
-                f"gates.{name}.against: {gate.against!r} is not evaluated|"
-                f"use one of {', '.join(known)}, or add it to evaluate.baselines"
-            )

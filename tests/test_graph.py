@@ -1,4 +1,7 @@
-"""dvc.yaml: a stage depends on every module of this repository that it imports, and on nothing whole."""
+"""dvc.yaml: a stage depends on every module of this repository that it imports.
+
+It depends on no folder of modules, but for those whose modules are found by looking there (``plugins.collect``).
+"""
 
 import ast
 from pathlib import Path
@@ -14,7 +17,6 @@ STAGES: dict = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
 # describe a run.
 EXEMPT = {
     "checks/errors.py",
-    "checks/gate_kinds.py",
     "checks/layout.py",
     "checks/params.py",
     "checks/params_file.py",
@@ -44,15 +46,27 @@ def _is_bare(module: Path) -> bool:
     return len(ast.parse(module.read_text()).body) <= 1
 
 
+def _discovers(module: Path) -> bool:
+    """Whether a module finds the kinds that lie beside it: no import statement names them."""
+    calls = [node.func for node in ast.walk(ast.parse(module.read_text())) if isinstance(node, ast.Call)]
+    found = [call.attr if isinstance(call, ast.Attribute) else getattr(call, "id", "") for call in calls]
+    return "collect" in found and module.name == "__init__.py"
+
+
 def closure(path: Path) -> set[str]:
-    pending, seen = [path], set()
+    """All modules that ``path`` imports, folders of kinds as such."""
+    pending, seen, folders = [path], set(), set()
     while pending:
         current = pending.pop()
         if current in seen:
             continue
         seen.add(current)
+        if _discovers(current):
+            folders.add(current.parent)
+            pending.extend(current.parent.rglob("*.py"))
         pending.extend(m for m in _imported(current) if m.relative_to(REPOSITORY).as_posix() not in EXEMPT)
-    return {module.relative_to(REPOSITORY).as_posix() for module in seen}
+    alone = {module for module in seen if not any(module.is_relative_to(folder) for folder in folders)}
+    return {each.relative_to(REPOSITORY).as_posix() for each in alone | folders}
 
 
 def test_the_gate_knows_which_parameters_each_stage_reads() -> None:
@@ -61,8 +75,18 @@ def test_the_gate_knows_which_parameters_each_stage_reads() -> None:
 
 @pytest.mark.parametrize("stage", sorted(STAGES))
 def test_a_stage_lists_exactly_the_modules_it_imports(stage: str) -> None:
-    listed = {dep for dep in STAGES[stage]["deps"] if dep.endswith(".py")}
+    listed = {dep for dep in STAGES[stage]["deps"] if dep.startswith(("checks", "stages"))}
     assert listed == closure(REPOSITORY / "stages" / f"{stage}.py")
+
+
+def test_the_folders_of_kinds_are_those_that_this_test_expects() -> None:
+    """A module that is found by looking into a folder is code of the stage as one that is imported is."""
+    found = {
+        stage: {dep for dep in closure(REPOSITORY / "stages" / f"{stage}.py") if "." not in dep} for stage in STAGES
+    }
+    assert found["evaluate"] == {"checks/scorers"}
+    assert found["gate"] == {"checks/gates", "checks/scorers"}
+    assert "checks/gates/__init__.py" not in closure(REPOSITORY / "stages" / "gate.py")
 
 
 @pytest.mark.parametrize("stage", sorted(STAGES))

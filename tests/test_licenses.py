@@ -10,9 +10,8 @@ import pytest
 from checks import chain, files, layout, licenses, scoring
 from checks.chain import Evidence
 from checks.evidence import FetchReport
-from checks.gate_kinds import LicenseGate
 from checks.gates import judge
-from checks.gates import license as gate_of_kind
+from checks.gates.license import LicenseGate
 from checks.params import Params
 from checks.verdict import Finding
 from tests import evidence_tree
@@ -105,7 +104,7 @@ def asked(
         kind="license", allow=tuple(allow or OPEN), adapter=adapter, commercial=stated.get("commercial", True)
     )
     evidence = replace(ground, reports=replace(ground.reports, fetch=fetch.model_copy(update=update)))
-    return gate_of_kind.ask("may_ship", gate, params, evidence)
+    return evidence_tree.asked("may_ship", gate, evidence, params)
 
 
 def same(name: str | None, declared: str | None = None) -> tuple[str | None, str | None, str | None]:

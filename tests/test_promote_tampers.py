@@ -574,15 +574,16 @@ def test_a_branch_that_is_called_like_another_s_ref_is_not_taken_for_it(root: Pa
     assert git(root, "log", "-1", "--format=%s", "refs/heads/main") == "promote staging to v0.1.0"
 
 
+@pytest.mark.parametrize(("name", "folder"), build_tree.OVERLOOKED)
 def test_code_that_git_never_had_is_not_released_by_whatever_version_built_it(
-    root: Path, monkeypatch: pytest.MonkeyPatch
+    root: Path, monkeypatch: pytest.MonkeyPatch, name: str, folder: str | None
 ) -> None:
-    build_tree.ran_also(root)
+    build_tree.ran_also(root, name, folder)
     keep(root, "a lock that names it")
     with monkeypatch.context() as older:
         older.setattr(lock_check, "modules", lambda _: {})
         tree.release(root)
-    refused(root, "is not the module that dvc.lock there names")
+    assert f"{folder or name} at " in str(refused(root, "is not the module that dvc.lock there names"))
 
 
 def test_a_policy_that_became_stricter_is_asked_again(root: Path) -> None:

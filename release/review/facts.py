@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from checks import chain, gates, layout, pointer, policy, quarantine, scoring
+from checks import chain, gates, layout, plugins, pointer, policy, quarantine, scoring
 from checks.chain import Evidence
 from checks.errors import EvidenceRefused, ParamsRefused, Refusal, RemoteRefused
 from checks.evidence import DataReport, EvaluateMeasured, PrepareReport, TrainMeasured
@@ -173,6 +173,7 @@ def _hold_what_is_here(
     differences = chain.compare(records.root, here)
     if stored.policy != gates.policy_digest(params.gates):
         differences.append(f"{layout.PARAMS}: the gates are not those of the verdict")
+    differences += plugins.differences(stored.plugins)
     differences += [text for text in lock if text.partition(": ")[0] not in missing]
     differences += references.current(records, None if target.commit is None else target.ref)
     if differences:

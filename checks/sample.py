@@ -7,13 +7,9 @@ from numpy.typing import NDArray
 
 from checks import layout, scoring
 from checks.chain import Evidence
-from checks.gates.asked import gap
-from checks.params import Scorer
+from checks.gate_kind import NoEvidence, gap
 from checks.rows import Prediction
-
-
-class NoEvidence(Exception):  # noqa: N818 - what a gate says, not a malfunction
-    """A model's scores cannot be had; the message says why."""
+from checks.scorers import Scorer
 
 
 class Sample:
