@@ -21,8 +21,8 @@ from checks.errors import EvidenceRefused, MachineRefused, TrainingRefused
 from checks.evidence import Seal, TrainMeasured, TrainReport
 from checks.params import Params
 from checks.rows import Row
-from stages import entry
-from stages.training import checkpoints, tracking
+from stages import entry, tracking
+from stages.training import checkpoints
 from stages.training.checkpoints import say
 
 _LIBRARIES = ("torch", "transformers", "trl", "peft")

@@ -17,8 +17,9 @@ from checks import digest, files, layout
 from checks.errors import EvidenceRefused, MachineRefused, TrainingRefused
 from checks.evidence import Seal, TrainMeasured, TrainReport
 from checks.rows import Row
+from stages import tracking
 from stages.train import train
-from stages.training import checkpoints, tracking
+from stages.training import checkpoints
 from tests import training_tree
 from tests.conftest import REPOSITORY, as_params
 
