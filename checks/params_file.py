@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from checks import layout, plain_yaml
+from checks import layout, plain_yaml, plugins
 from checks.errors import ParamsRefused
 from checks.params import Params
 from checks.sections import Section
@@ -30,7 +30,7 @@ _MOVED = {
     "latency_p95_seconds": "remove it: no gate asks the latency of evaluate's batches; the comment shows it",
     "p95_seconds": "remove it: `lockstep verify` measures and shows the latency, and no longer decides by it",
 }
-_NOUNS = {"loader": "loader", "scorers": "scorer", "gates": "kind of gate"}
+_NOUNS = {"loader": "loader", "scorers": "scorer", "gates": "kind of gate", "train": "training method"}
 
 
 def load(path: Path = layout.PARAMS) -> Params:
@@ -49,7 +49,11 @@ def plain(text: str, name: str = str(layout.PARAMS)) -> dict[str, Any]:
 
 
 def parse(text: str, name: str = str(layout.PARAMS)) -> Params:
-    """Check YAML text; ``name`` is what messages call it."""
+    """Check YAML text; ``name`` is what messages call it.
+
+    Raises ParamsRefused, or MachineRefused when an installed package adds a kind that cannot be used.
+    """
+    plugins.refuse_broken()
     node, value = _read(text, name)
     try:
         return Params.model_validate(value)

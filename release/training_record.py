@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from checks import cost, files, layout, params_file, plain_yaml
 from checks.errors import EvidenceRefused, ParamsRefused
 from checks.evidence import EvaluateMeasured, EvaluationReport, PrepareReport, TrainMeasured, TrainReport
-from checks.params import Train
+from checks.training import Train
 from release import commits
 
 _SPLITS = layout.SPLITS.as_posix()

@@ -6,7 +6,7 @@ lists. This command writes them; every other line of dvc.yaml, and every comment
     python -m tests.dvc_deps            say what would change, and exit 1 when something would
     python -m tests.dvc_deps --write    write dvc.yaml
 
-An import anywhere in a file counts, and so do the ``__init__.py`` of the packages around it. A package whose modules
+An import anywhere in a file counts (but see ``_IN_FUNCTIONS``), and so do the ``__init__.py`` of the packages around it. A package whose modules
 are found by ``plugins.collect`` counts with all of its modules, whether one of them is used or not.
 """
 
@@ -36,23 +36,36 @@ EXEMPT = {
     "stages/tracking/__init__.py",
     "stages/tracking/store.py",
 }
+# What a file of this folder imports in its functions counts for this stage alone: no other asks a method for more than
+# its parameters and its columns.
+_IN_FUNCTIONS = {"stages/training/methods": "train"}
 
 
 def modules(stage: str, root: Path = REPOSITORY) -> list[str]:
-    """The modules that ``stages/STAGE.py`` imports, directly or not, as paths: those of ``stages`` first."""
+    """The modules that ``stages/STAGE.py`` imports, directly or not, as paths: those of ``stages`` first.
+
+    STAGE can be any module of stages: ``inference/answers``.
+    """
     pending, seen = [root / "stages" / f"{stage}.py"], set[Path]()
     while pending:
         current = pending.pop()
         if current not in seen:
             seen.add(current)
-            pending += [found for found in imported(current, root) if found.relative_to(root).as_posix() not in EXEMPT]
+            folder = current.parent.relative_to(root).as_posix()
+            found = imported(current, root, functions=_IN_FUNCTIONS.get(folder, stage) == stage)
+            pending += [module for module in found if module.relative_to(root).as_posix() not in EXEMPT]
     paths = sorted(path.relative_to(root).as_posix() for path in seen)
     return sorted(paths, key=lambda path: not path.startswith("stages/"))
 
 
-def imported(path: Path, root: Path = REPOSITORY) -> set[Path]:
-    """The modules of this repository that one file imports. Raises ValueError for an import that cannot be followed."""
+def imported(path: Path, root: Path = REPOSITORY, functions: bool = True) -> set[Path]:
+    """The modules of this repository that one file imports, in its functions too or only outside of them.
+
+    Raises ValueError where it cannot be told which folder ``plugins.collect`` searches.
+    """
     tree = ast.parse(path.read_text())
+    if not functions:
+        tree = _WithoutFunctions().visit(tree)
     names = set(_imports(tree))
     for package in _collected(tree, path, root):
         folder = root / package.replace(".", "/")
@@ -74,7 +87,7 @@ def written(text: str, root: Path = REPOSITORY) -> str:
     stages = _value(yaml.compose(text), "stages")
     for name, stage in reversed(stages.value):  # from the end, so that line numbers before it stay right
         deps = _value(stage, "deps")
-        if deps.flow_style or not deps.value:
+        if not isinstance(deps, yaml.SequenceNode) or deps.flow_style or not deps.value:
             raise ValueError(f"{PIPELINE}: {name.value}: write deps as a list with one path on each line")
         starts = [item.start_mark.line for item in deps.value]
         before = [_comments(lines, start) for start in starts]
@@ -97,7 +110,7 @@ def _imports(tree: ast.Module) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             yield from (node.module, *(f"{node.module}.{alias.name}" for alias in node.names))
         elif isinstance(node, ast.Call) and _called(node) == "import_module":
-            yield from (arg.value for arg in node.args if isinstance(arg, ast.Constant))
+            yield from (str(arg.value) for arg in node.args if isinstance(arg, ast.Constant))
 
 
 def _collected(tree: ast.Module, path: Path, root: Path) -> Iterator[str]:
@@ -115,11 +128,16 @@ def _collected(tree: ast.Module, path: Path, root: Path) -> Iterator[str]:
         if isinstance(package, ast.Name) and package.id in known:
             yield known[package.id]
         elif isinstance(package, ast.Call) and package.args and isinstance(package.args[0], ast.Constant):
-            yield package.args[0].value
+            yield str(package.args[0].value)
         elif ast.unparse(package) == "sys.modules[__name__]":
             yield path.relative_to(root).parent.as_posix().replace("/", ".")
         else:
             raise ValueError(f"{path}:{node.lineno}: cannot tell which package is meant by {ast.unparse(package)}")
+
+
+class _WithoutFunctions(ast.NodeTransformer):
+    def visit_FunctionDef(self, _node: ast.FunctionDef) -> None:
+        """Leave it out."""
 
 
 def _called(node: ast.Call) -> str:
@@ -143,7 +161,7 @@ def _value(node: yaml.Node | None, key: str) -> yaml.Node:
     if isinstance(node, yaml.MappingNode):
         for name, value in node.value:
             if name.value == key:
-                return value  # type: ignore[no-any-return] # PyYAML's nodes have no types
+                return value
     raise ValueError(f"{PIPELINE}: has no {key}")
 
 

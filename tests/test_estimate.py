@@ -17,7 +17,7 @@ from checks import cost, digest, files, layout, refused, tensors
 from checks.cost import Span, Training
 from checks.errors import DataRefused, EvidenceRefused, Refusal
 from checks.evidence import TrainMeasured
-from checks.params import Train
+from checks.training import Train
 from release.cli import main
 from release.estimate import NO_HISTORY, NOTHING, Estimate, estimate, refusal
 from release.report import Options, report
@@ -147,11 +147,11 @@ def test_sizes_are_those_that_peft_counts(tiny_base: Path) -> None:
     from peft import get_peft_model
     from transformers import AutoModelForCausalLM
 
-    from stages.training import sft
+    from stages.training.trainer import lora_config
 
     lora = as_params(scaled_down()).train.lora.model_copy(update={"layers": 1})
     model = AutoModelForCausalLM.from_pretrained(tiny_base)
-    trainable, total = get_peft_model(model, sft.lora_config(lora, model)).get_nb_trainable_parameters()
+    trainable, total = get_peft_model(model, lora_config(lora, model)).get_nb_trainable_parameters()
     found = tensors.read(tiny_base)
     assert (found.adapter(lora), found.total, found.layers) == (trainable, total - trainable, 2)
 
