@@ -6,9 +6,12 @@ stage, still knows the parameters of every method.
 """
 
 from importlib import import_module
-from typing import get_args
+from typing import Annotated, get_args
+
+from pydantic import TypeAdapter
 
 from checks import plugins
+from checks.kinds import OneOf
 from checks.rows import Row
 from checks.training import Train
 
@@ -28,3 +31,10 @@ METHODS: plugins.Registry[type[Train]] = plugins.collect(
     plugins.subclass_of(Train),  # type: ignore[type-abstract] # the classes that it finds are concrete
     _name,
 )
+AnyTrain = Annotated[Train, OneOf(METHODS.kinds, "method")]
+_READER: TypeAdapter[Train] = TypeAdapter(AnyTrain)
+
+
+def read(section: object) -> Train:
+    """The section train of a params.yaml, or of a record of one. Raises ValidationError."""
+    return _READER.validate_python(section)

@@ -8,10 +8,9 @@ from checks.gate_kinds import EARLIER, Gate, PairedGate, ThresholdGate
 from checks.kinds import NameOf, OneOf
 from checks.loaders import LOADERS
 from checks.loading import Loader
-from checks.methods import METHODS
+from checks.methods import AnyTrain
 from checks.rules import RULES
 from checks.sections import Agreement, Bound, Fraction, Name, Positive, Section
-from checks.training import Train
 
 RuleName = Annotated[str, NameOf(RULES.kinds)]  # a file of checks/rules says what each does
 
@@ -327,7 +326,7 @@ class Params(Section):
     data: Source
     prepare: Prepare
     validate_: Annotated[Validate, Field(alias="validate")]
-    train: Annotated[Train, OneOf(METHODS.kinds, "method")]
+    train: AnyTrain
     train_budget: TrainBudget = TrainBudget()
     merge: Merge
     evaluate: Evaluate

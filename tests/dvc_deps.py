@@ -27,6 +27,7 @@ COMMAND = "python -m tests.dvc_deps --write"
 EXEMPT = {
     "checks/errors.py",
     "checks/gate_kinds.py",
+    "checks/kinds.py",
     "checks/layout.py",
     "checks/params.py",
     "checks/params_file.py",
