@@ -13,6 +13,6 @@ from checks.loading import Loader
 LOADERS: plugins.Registry[type[Loader]] = plugins.collect(
     "lockstep.loaders",
     import_module("stages.loaders"),
-    plugins.subclass_of(Loader),  # type: ignore[type-abstract] # the classes that it finds are concrete
+    plugins.subclass_of(Loader),
     plugins.tag,
 )

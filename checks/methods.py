@@ -28,7 +28,7 @@ def _name(method: type[Train]) -> str:
 METHODS: plugins.Registry[type[Train]] = plugins.collect(
     "lockstep.methods",
     import_module("stages.training.methods"),
-    plugins.subclass_of(Train),  # type: ignore[type-abstract] # the classes that it finds are concrete
+    plugins.subclass_of(Train),
     _name,
 )
 AnyTrain = Annotated[Train, OneOf(METHODS.kinds, "method")]

@@ -51,7 +51,7 @@ def plain(text: str, name: str = str(layout.PARAMS)) -> dict[str, Any]:
 def parse(text: str, name: str = str(layout.PARAMS)) -> Params:
     """Check YAML text; ``name`` is what messages call it.
 
-    Raises ParamsRefused, or MachineRefused when an installed package adds a kind that cannot be used.
+    Raises MachineRefused when a package adds a kind that cannot be used: the text might mean that one.
     """
     plugins.refuse_broken()
     node, value = _read(text, name)

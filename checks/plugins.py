@@ -22,6 +22,7 @@ import functools
 import importlib
 import inspect
 import pkgutil
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -35,10 +36,12 @@ from pydantic import BaseModel
 from checks import digest
 from checks.errors import EvidenceRefused, MachineRefused
 from checks.evidence import Plugin as Plugin
+from checks.evidence import PluginName as PluginName
 
 T = TypeVar("T")
 
 PREFIX = "lockstep."  # of every group
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,59}")
 
 
 class Unfit(Exception):  # noqa: N818 - a finding about a package, not a malfunction
@@ -71,21 +74,24 @@ _collected: dict[str, Registry[Any]] = {}
 
 
 def collect(
-    group: str, package: ModuleType, kind_in: Callable[[object], T], name_of: Callable[[T], str]
+    group: str,
+    package: ModuleType,
+    kind_in: Callable[[object], T],
+    name_of: Callable[[T], str],
+    rank: Callable[[T], int] = lambda _: 0,
 ) -> Registry[T]:
     """Find the kinds of ``group``.
 
     Every module directly in ``package`` is a kind, unless its name begins with ``_``. ``kind_in`` takes such a module,
     or what an entry point names, and returns the kind; it raises Unfit for anything else (``subclass_of`` makes such
-    a function). ``name_of`` is the name that params.yaml uses.
+    a function). ``name_of`` is the name that params.yaml uses. Kinds of Lockstep are in the order of their ``rank``,
+    and of their names where that leaves a choice.
     """
-    own: dict[str, T] = {}
-    for found in sorted(pkgutil.iter_modules(package.__path__), key=lambda module: module.name):
-        if not found.name.startswith("_"):
-            kind = kind_in(importlib.import_module(f"{package.__name__}.{found.name}"))
-            if name_of(kind) in own:
-                raise ValueError(f"{package.__name__}: two modules have the kind {name_of(kind)!r}")
-            own[name_of(kind)] = kind
+    modules = sorted(each.name for each in pkgutil.iter_modules(package.__path__) if not each.name.startswith("_"))
+    found = [kind_in(importlib.import_module(f"{package.__name__}.{name}")) for name in modules]
+    own = {name_of(kind): kind for kind in sorted(found, key=lambda kind: (rank(kind), name_of(kind)))}
+    if len(own) < len(found):
+        raise ValueError(f"{package.__name__}: two modules have a kind of one name")
     outside: dict[str, metadata.EntryPoint] = {}
     added: dict[str, T] = {}
     broken: list[tuple[str, str]] = []
@@ -119,16 +125,15 @@ def refuse_broken() -> None:
 def differences(recorded: Mapping[str, Plugin]) -> list[str]:
     """One line for each package of ``recorded``, as evidence has them, that is not installed or has other code here.
 
-    Imports none of them.
+    Imports none of them. What to do about it depends on the evidence, and so is the caller's to say.
     """
     found = []
     for key, wanted in sorted(recorded.items()):
         group, _, name = key.partition(":")
         entry = next((entry for entry in _entry_points(group) if entry.name == name), None)
         asked = f"{wanted.distribution} {wanted.version}"
-        todo = f"install the {asked} of the record, or make the evidence again with what is installed"
         if entry is None:
-            found.append(f"plugin {key}: package {asked} is not installed; {todo}")
+            found.append(f"plugin {key}: package {asked} is not installed")
             continue
         try:
             here = identity(entry)
@@ -138,7 +143,7 @@ def differences(recorded: Mapping[str, Plugin]) -> list[str]:
         if here != wanted:
             found.append(
                 f"plugin {key}: the installed {here.distribution} {here.version} has the code "
-                f"{_short(here.sha256)}, the record is about {asked} with {_short(wanted.sha256)}; {todo}"
+                f"{_short(here.sha256)}, the record is about {asked} with {_short(wanted.sha256)}"
             )
     return found
 
@@ -159,10 +164,10 @@ def identity(entry: metadata.EntryPoint) -> Plugin:
         raise MachineRefused(f"package {_who(entry)}: {what}", f"install {_project(entry)} again with pip") from error
 
 
-def subclass_of(base: type[T]) -> Callable[[object], type[T]]:
+def subclass_of(base: type) -> Callable[[object], type[Any]]:
     """For ``collect``: take a class below ``base``, or the only one that a module defines."""
 
-    def kind_in(found: object) -> type[T]:
+    def kind_in(found: object) -> type[Any]:
         if isinstance(found, ModuleType):
             here = [
                 each
@@ -192,6 +197,8 @@ def tag(model: type[BaseModel]) -> str:
 
 
 def _loaded(entry: metadata.EntryPoint, kind_in: Callable[[object], T], name_of: Callable[[T], str]) -> T:
+    if not _NAME.fullmatch(entry.name):
+        raise Unfit("is no name of a kind: use at most 60 lower-case letters, digits, - and _")
     try:
         found = entry.load()
     except (Exception, SystemExit) as error:
@@ -210,9 +217,15 @@ def _loaded(entry: metadata.EntryPoint, kind_in: Callable[[object], T], name_of:
     return kind
 
 
+def _entry_points(group: str) -> list[metadata.EntryPoint]:
+    found = _every_entry_point().select(group=group)
+    return sorted(found, key=lambda entry: (entry.name, _who(entry)))
+
+
 @functools.cache
-def _entry_points(group: str) -> tuple[metadata.EntryPoint, ...]:
-    return tuple(sorted(metadata.entry_points(group=group), key=lambda entry: (entry.name, _who(entry))))
+def _every_entry_point() -> Any:  # two types, by the version of Python; both have select
+    """Read once: it takes a look into every installed distribution."""
+    return metadata.entry_points()
 
 
 def _files(entry: metadata.EntryPoint) -> Iterator[tuple[str, Path]]:

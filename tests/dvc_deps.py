@@ -6,8 +6,9 @@ lists. This command writes them; every other line of dvc.yaml, and every comment
     python -m tests.dvc_deps            say what would change, and exit 1 when something would
     python -m tests.dvc_deps --write    write dvc.yaml
 
-An import anywhere in a file counts (but see ``_IN_FUNCTIONS``), and so do the ``__init__.py`` of the packages around it. A package whose modules
-are found by ``plugins.collect`` counts with all of its modules, whether one of them is used or not.
+An import anywhere in a file counts (but see ``_IN_FUNCTIONS``), and so do the ``__init__.py`` of the packages around it.
+A folder that ``plugins.collect`` searches is listed as a whole, so that a new kind in it is a new file and nothing else;
+what its modules import counts, whether a kind is used or not.
 """
 
 import argparse
@@ -43,40 +44,47 @@ _IN_FUNCTIONS = {"stages/training/methods": "train"}
 
 
 def modules(stage: str, root: Path = REPOSITORY) -> list[str]:
-    """The modules that ``stages/STAGE.py`` imports, directly or not, as paths: those of ``stages`` first.
+    """The modules that ``stages/STAGE.py`` imports, directly or not, and the folders that they search.
 
-    STAGE can be any module of stages: ``inference/answers``.
+    As paths, those of ``stages`` first. STAGE can be any module of stages: ``inference/answers``.
     """
-    pending, seen = [root / "stages" / f"{stage}.py"], set[Path]()
+    pending, seen, folders = [root / "stages" / f"{stage}.py"], set[Path](), set[Path]()
     while pending:
         current = pending.pop()
         if current not in seen:
             seen.add(current)
+            folders |= searched(current, root)
             folder = current.parent.relative_to(root).as_posix()
             found = imported(current, root, functions=_IN_FUNCTIONS.get(folder, stage) == stage)
             pending += [module for module in found if module.relative_to(root).as_posix() not in EXEMPT]
-    paths = sorted(path.relative_to(root).as_posix() for path in seen)
+    alone = {path for path in seen if not any(folder in path.parents for folder in folders)}
+    paths = sorted(path.relative_to(root).as_posix() for path in alone | folders)
     return sorted(paths, key=lambda path: not path.startswith("stages/"))
 
 
 def imported(path: Path, root: Path = REPOSITORY, functions: bool = True) -> set[Path]:
     """The modules of this repository that one file imports, in its functions too or only outside of them.
 
-    Raises ValueError where it cannot be told which folder ``plugins.collect`` searches.
+    Those of a folder that it searches count.
     """
     tree = ast.parse(path.read_text())
     if not functions:
         tree = _WithoutFunctions().visit(tree)
     names = set(_imports(tree))
-    for package in _collected(tree, path, root):
-        folder = root / package.replace(".", "/")
-        names |= {f"{package}.{module.stem}" for module in folder.glob("*.py")}
-    found = set[Path]()
+    found = {module for folder in searched(path, root) for module in folder.rglob("*.py")}
     for name in names:
         parts = name.split(".")
         for place in (root / "/".join(parts[: depth + 1]) for depth in range(len(parts))):
             found |= {m for m in (place.with_suffix(".py"), place / "__init__.py") if m.is_file() and not _is_bare(m)}
     return found - {path}
+
+
+def searched(path: Path, root: Path = REPOSITORY) -> set[Path]:
+    """The folders whose modules one file finds by ``plugins.collect``.
+
+    Raises ValueError where it cannot be told which folder that is.
+    """
+    return {root / package.replace(".", "/") for package in _collected(ast.parse(path.read_text()), path, root)}
 
 
 def written(text: str, root: Path = REPOSITORY) -> str:
@@ -98,7 +106,7 @@ def written(text: str, root: Path = REPOSITORY) -> str:
         }
         indent = lines[starts[0]][: deps.value[0].start_mark.column - 2]
         wanted = [entries.get(path, f"{indent}- {path}\n") for path in modules(name.value, root)]
-        data = [entry for path, entry in entries.items() if not path.endswith(".py")]
+        data = [entry for path, entry in entries.items() if not path.startswith(("stages/", "checks/"))]
         lines[before[0] : starts[-1] + 1] = [*wanted, *data]
     return "".join(lines)
 
