@@ -30,7 +30,7 @@ _MOVED = {
     "latency_p95_seconds": "remove it: no gate asks the latency of evaluate's batches; the comment shows it",
     "p95_seconds": "remove it: `lockstep verify` measures and shows the latency, and no longer decides by it",
 }
-_NOUNS = {"loader": "loader", "scorers": "scorer", "gates": "kind of gate"}
+_NOUNS = {"loader": "loader", "scorers": "scorer", "gates": "kind of gate", "train": "training method"}
 
 
 class Parsed(NamedTuple):

@@ -29,33 +29,23 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType, ModuleType
-from typing import Annotated, Any, Generic, TypeVar, get_args
+from typing import Any, Generic, TypeVar, get_args
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
 from checks import digest
 from checks.errors import EvidenceRefused, MachineRefused
-from checks.evidence import Digest
-from checks.rows import Record
+from checks.evidence import Plugin as Plugin
+from checks.evidence import PluginName as PluginName
 
 T = TypeVar("T")
 
 PREFIX = "lockstep."  # of every group
-# What evidence calls a kind from outside, such as lockstep.gates:no-secrets.
-PluginName = Annotated[str, Field(pattern=r"^lockstep\.[a-z]{1,30}:[a-z0-9][a-z0-9_-]{0,59}$")]
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,59}")
 
 
 class Unfit(Exception):  # noqa: N818 - a finding about a package, not a malfunction
     """What an entry point names is no kind of its group; the message completes "NAME ..."."""
-
-
-class Plugin(Record):
-    """The package that a kind from outside came from; ``sha256`` is the digest of its code."""
-
-    distribution: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
-    version: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+!_-]{0,99}$")]
-    sha256: Digest
 
 
 @dataclass(frozen=True)

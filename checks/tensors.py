@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from checks.errors import EvidenceRefused
-from checks.params import Lora
+from checks.training import Lora
 
 _LONGEST = 100_000_000  # bytes of a header, as the library itself allows
 _INDEX, _SINGLE = "model.safetensors.index.json", "model.safetensors"

@@ -32,11 +32,10 @@ from checks.evidence import (
 )
 from checks.params import Params
 from checks.rows import Prediction, Row
-from stages import entry, progress, references
+from stages import entry, progress, references, tracking
 from stages.inference import answers, baselines, prompts
 from stages.inference.answers import Answered
 from stages.reporting import page, plots
-from stages.training import tracking
 
 _TEST, _TRAIN = layout.SPLITS / "test.jsonl", layout.SPLITS / "train.jsonl"
 

@@ -13,11 +13,10 @@ import yaml
 from click.testing import CliRunner
 from safetensors.numpy import save_file
 
-from checks import cost, digest, files, layout, refused, tensors
+from checks import cost, digest, files, layout, methods, refused, tensors
 from checks.cost import Span, Training
 from checks.errors import DataRefused, EvidenceRefused, Refusal
 from checks.evidence import TrainMeasured
-from checks.params import Train
 from release.cli import main
 from release.cost.estimate import NO_HISTORY, NOTHING, Estimate, estimate, refusal
 from release.verbs.report import Options, report
@@ -113,7 +112,7 @@ def test_no_size_overflows(new: Training) -> None:
 )
 def test_epochs_are_counted_as_the_trainer_counts_them(change: dict[str, Any], rows: int, expected: float) -> None:
     document = yaml.safe_load((REPOSITORY / layout.PARAMS).read_text())["train"] | change
-    assert cost.epochs(Train.model_validate(document), rows) == pytest.approx(expected)
+    assert cost.epochs(methods.read(document), rows) == pytest.approx(expected)
 
 
 def _llama(folder: Path, layers: int = 4, width: int = 8) -> None:
@@ -147,11 +146,11 @@ def test_sizes_are_those_that_peft_counts(tiny_base: Path) -> None:
     from peft import get_peft_model
     from transformers import AutoModelForCausalLM
 
-    from stages.training import sft
+    from stages.training.trainer import lora_config
 
     lora = as_params(scaled_down()).train.lora.model_copy(update={"layers": 1})
     model = AutoModelForCausalLM.from_pretrained(tiny_base)
-    trainable, total = get_peft_model(model, sft.lora_config(lora, model)).get_nb_trainable_parameters()
+    trainable, total = get_peft_model(model, lora_config(lora, model)).get_nb_trainable_parameters()
     found = tensors.read(tiny_base)
     assert (found.adapter(lora), found.total, found.layers) == (trainable, total - trainable, 2)
 

@@ -66,7 +66,7 @@ class LicenseGate(GateKind):
             f"{', '.join(self.allow)}?",
             "by rule: each is known, allowed and compatible with the others, and no source says otherwise",
             f"another base or other data, or what {place} says of adapter, allow and commercial",
-            f"{layout.FETCH_REPORT}, docs/licenses.md",
+            f"{layout.FETCH_REPORT}, docs/reference/licenses.md",
         )
 
 

@@ -7,8 +7,8 @@ from checks import cost, layout, tensors
 from checks.cost import Span, Step, Training
 from checks.errors import EvidenceRefused
 from checks.evidence import DataReport, TrainReport
-from checks.params import Lora, Train
 from checks.tensors import Weights
+from checks.training import Lora, Train
 from release.cost.training_record import Recorded
 
 

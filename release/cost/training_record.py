@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import yaml
 from pydantic import ValidationError
 
-from checks import cost, files, layout, params_file, plain_yaml
+from checks import cost, files, layout, methods, params_file, plain_yaml
 from checks.errors import EvidenceRefused, ParamsRefused
 from checks.evidence import EvaluateMeasured, EvaluationReport, PrepareReport, TrainMeasured, TrainReport
-from checks.params import Train
+from checks.training import Train
 from release.adapters import commits
 
 _SPLITS = layout.SPLITS.as_posix()
@@ -63,7 +63,7 @@ def _read(root: Path, ref: str, commit: str) -> Recorded | str:
         found = hashlib.md5(text, usedforsecurity=False).hexdigest()  # as DVC names files
         if _output(ran, layout.TRAIN_REPORT.as_posix()).get("md5", found) != found:
             return f"{at}: {layout.TRAIN_REPORT} is not what its {layout.LOCK} says of train"
-        train = Train.model_validate(_at(ran, "params", layout.PARAMS.as_posix(), "train"))
+        train = methods.read(_at(ran, "params", layout.PARAMS.as_posix(), "train"))
     else:
         params = commits.read(root, commit, layout.PARAMS)
         if params is None:

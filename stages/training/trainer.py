@@ -1,7 +1,6 @@
-"""Supervised fine-tuning with TRL and PEFT: the trainer, its callbacks, its data and its adapter.
+"""What the trainers of all methods share: the adapter, the settings, the loss curve, and checkpoints of the adapter.
 
-Loss is the mean negative log-likelihood of the answer's tokens, end of turn included; the prompt
-is not learned. The base's weights stay as they are, in the precision of training; LoRA's are float32.
+A method (``checks.training``) makes its trainer of ``Steady`` and a trainer of TRL.
 """
 
 import json
@@ -13,19 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
 from peft import LoraConfig, PeftModel
 from safetensors import SafetensorError
 from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, TrainerState
+from transformers import PreTrainedModel, TrainerCallback, TrainerState
+from transformers import Trainer as Base
 from transformers.trainer_callback import ProgressCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
-from trl import SFTConfig, SFTTrainer
 
 from checks import files, layout
 from checks.errors import TrainingRefused
-from checks.params import Lora, Train
-from checks.rows import Row
+from checks.training import Lora, Train
 from stages.training.checkpoints import say
 from stages.training.order import Order
 
@@ -35,10 +32,11 @@ _LOG_STEPS = 10  # between two points of the loss curve, at most
 _LOG_POINTS = 20  # of the loss curve, at least
 
 
-class Trainer(SFTTrainer):
-    """SFTTrainer that stops at the first loss that is not finite, and on a CPU scores the answers only.
+class Steady(Base):
+    """A trainer that stops at the first loss that is not finite, and can go on from a checkpoint to the same bytes.
 
-    What it saves for a checkpoint is the adapter, not the base.
+    What it saves for a checkpoint is the adapter, not the base. Name it before TRL's class:
+    ``class Trainer(Steady, DPOTrainer)``.
     """
 
     order: Order | None = None  # of the rows, once it trains
@@ -75,35 +73,16 @@ class Trainer(SFTTrainer):
             )
         return loss
 
-    def compute_loss(
-        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
-        """Mean loss per answer token.
-
-        TRL's own skips the prompt's positions on a GPU alone; elsewhere it projects every position onto the
-        vocabulary. Here the model projects the positions whose next token is an answer's in some row.
-        """
-        labels = inputs["labels"]
-        if labels.device.type == "cuda" or self.aux_loss_enabled or return_outputs:
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        columns = (labels[:, 1:] != -100).any(dim=0).nonzero()[:, 0]
-        logits = model(
-            input_ids=inputs["input_ids"],
-            attention_mask=inputs["attention_mask"],
-            logits_to_keep=columns,
-            use_cache=False,
-        ).logits
-        targets = labels[:, columns + 1]
-        total = nn.functional.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="sum")
-        return total / ((targets != -100).sum() if num_items_in_batch is None else num_items_in_batch)
-
 
 class Recorder(TrainerCallback):
-    """Keeps the points of the loss curve (a step, and its metrics), and tells ``log`` each of them."""
+    """Keeps the points of the loss curve (a step, and its metrics), and tells ``log`` each of them.
 
-    def __init__(self, log: Callable[[dict[str, float], int], None]) -> None:
+    ``reported``: what the method logs besides the loss, and is kept too.
+    """
+
+    def __init__(self, log: Callable[[dict[str, float], int], None], reported: Sequence[str] = ()) -> None:
         self.points: list[tuple[int, dict[str, float]]] = []
-        self._log = log
+        self._log, self._reported = log, tuple(reported)
 
     @property
     def curve(self) -> list[tuple[int, float, float]]:
@@ -118,13 +97,23 @@ class Recorder(TrainerCallback):
     def on_log(self, _args: Any, state: Any, _control: Any, logs: dict[str, float], **_kwargs: Any) -> None:
         """Take a point; other logs, such as the run's summary, are not on the curve."""
         if "loss" in logs:
-            values: dict[str, float] = {k: logs[k] for k in ("loss", "learning_rate", "grad_norm") if k in logs}
+            names = ("loss", "learning_rate", "grad_norm", *self._reported)
+            values: dict[str, float] = {name: logs[name] for name in names if name in logs}
             self.points.append((state.global_step, values))
             self._log(values, state.global_step)
 
     def final_loss(self) -> float:
         """Mean of the last tenth of the points, one at least."""
-        last = [values["loss"] for _, values in self.points[-max(1, len(self.points) // 10) :]]
+        return self._mean([values["loss"] for _, values in self.points])
+
+    def figures(self) -> dict[str, float]:
+        """The same mean of what the method reports, of the points that have it."""
+        found = {name: [values[name] for _, values in self.points if name in values] for name in self._reported}
+        return {name: self._mean(values) for name, values in found.items() if values}
+
+    @staticmethod
+    def _mean(values: Sequence[float]) -> float:
+        last = values[-max(1, len(values) // 10) :]
         return math.fsum(last) / len(last)
 
 
@@ -137,29 +126,15 @@ class Progress(ProgressCallback):
             self.training_bar.set_postfix(loss=f"{logs['loss']:.3f}")
 
 
-def saved(args: SFTConfig, state: TrainerState) -> Path:
+def saved(args: Any, state: TrainerState) -> Path:
     """Where the trainer saves a checkpoint of this step."""
     return Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
 
 
-def dataset(rows: Sequence[Row]) -> Dataset:
-    """Rows as TRL's conversational prompt and completion."""
-    return Dataset.from_list(
-        [
-            {
-                "id": row.id,
-                "prompt": [message.model_dump() for message in row.messages],
-                "completion": [{"role": "assistant", "content": row.reference}],
-            }
-            for row in rows
-        ]
-    )
-
-
-def settings(train: Train, rows: int, output: str) -> SFTConfig:
-    """TRL's settings; every one that has another default in TRL than in params.yaml is set."""
+def settings(train: Train, rows: int, output: str) -> dict[str, Any]:
+    """Arguments of transformers' trainer, for every method; each that has another default there is set."""
     warm = train.schedule != "constant" or not train.warmup_ratio
-    return SFTConfig(
+    return dict(  # noqa: C408 - named as transformers names them
         output_dir=output,
         seed=train.seed,
         data_seed=train.seed,
@@ -179,10 +154,7 @@ def settings(train: Train, rows: int, output: str) -> SFTConfig:
         fp16=train.precision == "fp16",
         optim="adamw_torch",
         train_sampling_strategy="group_by_length",
-        max_length=None,  # nothing is cut: ``refuse_unfit`` has seen every row
-        packing=False,
-        completion_only_loss=True,
-        logging_steps=max(1, min(_LOG_STEPS, steps(train, rows) // _LOG_POINTS)),
+        logging_steps=max(1, min(_LOG_STEPS, train.steps(rows) // _LOG_POINTS)),
         logging_nan_inf_filter=False,
         report_to=[],
         save_strategy="no",  # checkpoints come by the clock: ``resuming.Keeper``
@@ -192,14 +164,6 @@ def settings(train: Train, rows: int, output: str) -> SFTConfig:
         dataloader_pin_memory=torch.cuda.is_available(),
         log_level="error",
     )
-
-
-def steps(train: Train, rows: int) -> int:
-    """Optimiser steps of the whole training."""
-    if train.max_steps is not None:
-        return train.max_steps
-    batches = math.ceil(rows / train.batch_size)
-    return math.ceil((train.epochs or 1) * math.ceil(batches / train.gradient_accumulation))
 
 
 def lora_config(lora: Lora, model: PreTrainedModel) -> LoraConfig:
@@ -252,29 +216,3 @@ def save(model: PeftModel, folder: Path) -> None:
         config["base_model_name_or_path"] = layout.BASE.as_posix()  # not where it lies on this machine
         files.write_json(folder / _CONFIG, config)
         shutil.copyfile(Path(scratch) / _WEIGHTS, folder / _WEIGHTS)
-
-
-def refuse_unfit(prepared: Dataset, tokenizer: PreTrainedTokenizerBase, stops: set[int], max_length: int) -> None:
-    """Refuse rows that would be cut, or learned from another prompt than the one at inference, or without an end.
-
-    ``prepared`` has ``id``, ``prompt``, ``input_ids`` and ``labels`` (-100 where nothing is learned); ``stops`` are the
-    token ids that end a turn. Raises TrainingRefused with the first such row.
-    """
-    prompts = tokenizer.apply_chat_template(list(prepared["prompt"]), add_generation_prompt=True, return_dict=False)
-    for row, prompt in zip(prepared, prompts, strict=True):
-        ids, labels = row["input_ids"], row["labels"]
-        if len(ids) > max_length:
-            raise TrainingRefused(
-                f"row {row['id']}: {len(ids)} tokens would be cut at train.max_length {max_length}",
-                "raise train.max_length, or lower validate.max_prompt_tokens so that validate finds such rows",
-            )
-        if ids[: len(prompt)] != prompt or labels != [-100] * len(prompt) + ids[len(prompt) :]:
-            raise TrainingRefused(
-                f"row {row['id']}: the chat template renders the prompt otherwise when the answer follows",
-                "use a template that renders the prompt alike with and without its answer",
-            )
-        if not stops & set(labels):
-            raise TrainingRefused(
-                f"row {row['id']}: no end of turn is learned, so the model would not stop",
-                "mend the chat template or eos_token_id of the base, so that an assistant's turn ends in an end token",
-            )

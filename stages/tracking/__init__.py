@@ -6,40 +6,28 @@ Where: MLFLOW_TRACKING_URI, else ``tracking.uri`` (a relative SQLite file lies b
 No message and no report holds a user or password of a URI.
 """
 
-import logging
-import os
-import re
-import socket
-import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from typing import Any
 
-from checks import layout
-from checks.errors import MachineRefused, Refusal
+from checks.errors import Refusal
 from checks.params import Params
+from stages.tracking.store import Store, address, deadline, opened, public, refusing
+
+__all__ = ["ADAPTER_TAG", "Run", "address", "annotate", "public", "revision", "run"]
 
 ADAPTER_TAG = "lockstep.adapter"
 _COMMIT_TAG = "mlflow.source.git.commit"
-_DEADLINE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
 _PAUSE = 60.0  # seconds before a lost store is tried again
 _BATCH = 1000  # metrics that MLflow takes at once
-_DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
-
-
-class _Store(NamedTuple):
-    client: Any
-    experiment: str
-    uri: str
 
 
 class Run:
     """An MLflow run that is going on."""
 
-    def __init__(self, store: _Store, run_id: str) -> None:
+    def __init__(self, store: Store, run_id: str) -> None:
         self.id = run_id
         self.uri = public(store.uri)
         self.unsent = 0  # metrics and tags that the store did not take, once the run has ended
@@ -93,7 +81,7 @@ class Run:
         from mlflow.exceptions import MlflowException
 
         try:
-            with _deadline():
+            with deadline():
                 call(self.id, *values, **named)
         except MlflowException:
             return False
@@ -108,12 +96,12 @@ def run(params: Params, root: Path, data: Mapping[str, tuple[Path, str]]) -> Ite
     FINISHED, or FAILED with the refusal when the block raises, or KILLED on an interrupt.
     Raises MachineRefused when the store cannot be reached or does not take the run.
     """
-    store = _opened(params, root)
+    store = opened(params, root)
     commit, dirty = revision(root)
     tags = {"lockstep.stage": "train", "lockstep.git.dirty": str(dirty).lower()}
     if commit:
         tags[_COMMIT_TAG] = commit
-    with _refusing(store.uri), _deadline():
+    with refusing(store.uri), deadline():
         run_id = store.client.create_run(store.experiment, tags=tags).info.run_id
         _describe(store.client, run_id, params, data)
     current = Run(store, run_id)
@@ -134,8 +122,8 @@ def annotate(
 
     Raises MachineRefused when the store cannot be reached or does not take them.
     """
-    store = _opened(params, root)
-    with _refusing(store.uri), _deadline():
+    store = opened(params, root)
+    with refusing(store.uri), deadline():
         found = store.client.search_runs(
             [store.experiment],
             filter_string=f"tags.`{ADAPTER_TAG}` = '{adapter_digest}'",
@@ -156,27 +144,6 @@ def annotate(
     return run_id
 
 
-def address(params: Params, root: Path) -> str:
-    """The store's URI: the environment's, else the parameters'; a relative SQLite path made absolute."""
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or params.tracking.uri
-    path = uri.removeprefix("sqlite:///")
-    if path == uri or not path or path.startswith(("/", ":memory:")):
-        return uri
-    return f"sqlite:///{(root / path).resolve()}"
-
-
-def public(uri: str) -> str:
-    """The URI without user, password, query and fragment."""
-    if uri.startswith(("hf://", "pypi://")):
-        return uri  # there, what follows an @ is a revision
-    bare = re.split(r"[?#]", re.sub(r"^([^:/]+://)[^/]*@", r"\1", uri), maxsplit=1)[0]
-    try:
-        _ = urlsplit(bare).port  # a password with a slash in it would be read as one
-    except ValueError:
-        return "(a URI that cannot be read)"
-    return bare
-
-
 def revision(root: Path) -> tuple[str | None, bool]:
     """The commit that is checked out at ``root`` and whether tracked files differ; None outside git."""
     try:
@@ -188,88 +155,6 @@ def revision(root: Path) -> tuple[str | None, bool]:
         return None, False
     except git.GitError:
         return None, False
-
-
-def _opened(params: Params, root: Path) -> _Store:
-    uri = address(params, root)
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # a stage calls nobody that it was not told to
-    _probe(uri)
-    from mlflow import MlflowClient
-
-    for name in ("alembic", "mlflow"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    with _refusing(uri), _deadline():
-        client = MlflowClient(tracking_uri=uri)
-        name = params.tracking.experiment
-        if (known := client.get_experiment_by_name(name)) is not None:
-            if known.lifecycle_stage == "deleted":
-                raise MachineRefused(
-                    f"tracking.experiment: {name!r} is deleted at {public(uri)}",
-                    f"restore it with `mlflow experiments restore -x {known.experiment_id}`, or name another",
-                )
-            return _Store(client, known.experiment_id, uri)
-        local = (root / layout.STATE / "mlartifacts").resolve().as_uri() if uri.startswith("sqlite:") else None
-        return _Store(client, client.create_experiment(name, artifact_location=local), uri)
-
-
-def _probe(uri: str) -> None:
-    """Refuse a database that does not answer: MLflow itself would try again for minutes."""
-    with _refusing(uri):
-        parts = urlsplit(uri)
-        kind = parts.scheme.partition("+")[0]
-        if kind == "sqlite":
-            path = Path(uri.removeprefix("sqlite:///"))
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with sqlite3.connect(path, timeout=5) as connection:
-                connection.execute("PRAGMA schema_version")
-            connection.close()
-        elif kind in _DATABASE_PORTS and parts.hostname:
-            socket.create_connection((parts.hostname, parts.port or _DATABASE_PORTS[kind]), timeout=5).close()
-
-
-@contextmanager
-def _deadline() -> Iterator[None]:
-    """Few and short tries, unless the environment says otherwise: MLflow's own defaults wait for many minutes."""
-    added = [name for name in _DEADLINE if name not in os.environ]
-    os.environ.update({name: _DEADLINE[name] for name in added})
-    try:
-        yield
-    finally:
-        for name in added:
-            del os.environ[name]
-
-
-@contextmanager
-def _refusing(uri: str) -> Iterator[None]:
-    """Errors of the store as MachineRefused, without the URI's secrets."""
-    try:
-        yield
-    except Refusal:
-        raise
-    except (OSError, ValueError, ImportError, sqlite3.Error) as error:
-        raise _refusal(uri, error) from None
-    except Exception as error:
-        if type(error).__module__.split(".")[0] not in ("mlflow", "sqlalchemy"):
-            raise
-        raise _refusal(uri, error) from None
-
-
-def _refusal(uri: str, error: Exception) -> MachineRefused:
-    lines = str(error).replace(uri, public(uri)).strip().splitlines() or [type(error).__name__]
-    reason = re.sub(r"://[^\s/]*@", "://", lines[0])
-    if password := _password(uri):
-        reason = reason.replace(password, "…")
-    return MachineRefused(
-        f"MLflow at {public(uri)} does not answer: {reason[:300]}",
-        f"start it, or set tracking.uri or MLFLOW_TRACKING_URI; sqlite:///{layout.STATE}/mlflow.db needs no server",
-    )
-
-
-def _password(uri: str) -> str | None:
-    try:
-        return urlsplit(uri).password
-    except ValueError:
-        return None
 
 
 def _describe(client: Any, run_id: str, params: Params, data: Mapping[str, tuple[Path, str]]) -> None:

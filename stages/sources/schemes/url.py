@@ -1,27 +1,55 @@
-"""A file or folder behind a URL, through fsspec, with resumed transfers."""
+"""``s3://``, ``gs://``, ``https://`` and every other URL that fsspec opens: a file, or a folder of an object store.
+
+An interrupted transfer is continued.
+"""
 
 import hashlib
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import unquote, urlsplit
 
 from checks import layout
 from checks.errors import MachineRefused, SourceRefused
 from stages import progress
 from stages.sources import uris
+from stages.sources.location import Location
 
 _BLOCK = 1 << 20
 _ATTEMPTS = 3  # in a row without a byte of progress
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "http": "http", "https": "http"}
 
 
+@dataclass(frozen=True)
+class Remote(Location):
+    """A URL for fsspec."""
+
+    kind = "url"
+    url: str
+
+    @classmethod
+    def parse(cls, uri: str, rest: str, field: str, root: Path) -> Self:
+        """Take any URL; fsspec reads it when it is opened."""
+        del rest, field, root
+        return cls(uri)
+
+    @property
+    def name(self) -> str:
+        """The last part of the URL's path."""
+        return file_name(self.url)
+
+    def download(self, work: Path, field: str) -> tuple[Path, bool]:
+        """The file, or the folder with all that is below it."""
+        return download(self, work, field)
+
+
 class _Interrupted(Exception):  # noqa: N818 - no error yet: the transfer is tried again
     """Reading from the other side failed; the cause says how."""
 
 
-def download(remote: uris.Remote, work: Path, field: str) -> tuple[Path, bool]:
+def download(remote: Remote, work: Path, field: str) -> tuple[Path, bool]:
     """Bring the file or folder below ``work``; return its path, and whether old bytes were continued.
 
     Bytes of an unfinished file lie below ``work/partial`` under a name that holds the file's size, and are

