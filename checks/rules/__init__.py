@@ -1,7 +1,7 @@
 """The rules that ``prepare.rules`` of params.yaml can name: one file each, which defines one class below ``Rule``.
 
-``prepare.rules`` says which rules apply, in which order; docs/reference/pipeline.md lists all. A package of a user adds one by an
-entry point of the group ``lockstep.rules``. A module whose name begins with ``_`` is no rule.
+``prepare.rules`` says which rules apply, in which order; docs/reference/pipeline.md lists all. A package of
+a user adds one by an entry point of the group ``lockstep.rules``. A module whose name begins with ``_`` is no rule.
 """
 
 import sys
