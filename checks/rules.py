@@ -1,7 +1,7 @@
 """Named rules that mend or drop rows, and the draft of a row that they work on.
 
 A rule looks at one draft, or at all of them together. It is pure, and its outcome does not depend on the
-order of the drafts. ``prepare.rules`` of params.yaml says which rules apply, in which order; docs/pipeline.md
+order of the drafts. ``prepare.rules`` of params.yaml says which rules apply, in which order; docs/reference/pipeline.md
 lists all.
 """
 

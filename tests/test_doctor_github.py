@@ -703,7 +703,7 @@ def test_code_owners_own_what_doctor_guards_and_not_the_parameters() -> None:
     for odd in ("click.py", "dvc/__init__.py", "setup.py", "sitecustomize.py", "newcomer"):
         assert owners.owner_of(rules, odd) != ()
     patterns = re.findall(r"^(/\S+)", (ROOT / ".github" / "CODEOWNERS").read_text(), re.MULTILINE)
-    for pattern in set(patterns) - {"/datasets/"}:  # where docs/first-pull-request.md has a team put its own
+    for pattern in set(patterns) - {"/datasets/"}:  # where docs/tutorial/first-pull-request.md has a team put its own
         assert (ROOT / pattern.strip("/")).exists(), pattern
 
 

@@ -29,7 +29,7 @@ def test_the_document_shows_the_table() -> None:
     for row in licenses.TABLE:
         under = "any" if row.derivatives is None else " or ".join(row.derivatives) or "none"
         rows.append(f"| {row.name} | {'yes' if row.commercial else 'no'} | {under} | {row.duties} |")
-    assert "\n".join(rows) in (REPOSITORY / "docs/licenses.md").read_text()
+    assert "\n".join(rows) in (REPOSITORY / "docs/reference/licenses.md").read_text()
 
 
 def test_every_row_has_its_own_name_and_reads_back_from_it() -> None:
@@ -145,11 +145,11 @@ def test_a_pass_states_the_three_licences_and_their_duties(ground: Evidence, par
     [
         ({"base": same(None)}, ["params.yaml: base.license: no licence is stated"]),
         ({"base": same(None, "MIT")}, ["no licence is stated", "base.license is null, but the base declares 'MIT'"]),
-        ({"data": same("Proprietary")}, ["'Proprietary' is not in the table of docs/licenses.md; what is your own is"]),
+        ({"data": same("Proprietary")}, ["'Proprietary' is not in the table of docs/reference/licenses.md; what is your own is"]),
         ({"data": same(licenses.OWN, "proprietary")}, ["is LicenseRef-Own, but the data declares 'proprietary'"]),
         ({"data": same(licenses.OWN)}, ["data: LicenseRef-Own is not allowed"]),
         ({"base": same("llama3.1"), "adapter": licenses.OWN}, ["under llama3.1, the adapter is LicenseRef-Own"]),
-        ({"data": same("MIT License")}, ["'MIT License' is not in the table of docs/licenses.md, which has MIT"]),
+        ({"data": same("MIT License")}, ["'MIT License' is not in the table of docs/reference/licenses.md, which has MIT"]),
         ({"adapter": "mine"}, ["gates.may_ship.adapter: 'mine' is not in the table"]),
         ({"allow": ["MIT"]}, ["base: Apache-2.0 is not allowed (allowed: MIT)", "adapter: Apache-2.0 is not allowed"]),
         ({"base": same("llama3.1")}, ["base: llama3.1 wants derivatives under llama3.1, the adapter is Apache-2.0"]),

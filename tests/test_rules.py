@@ -88,7 +88,7 @@ def test_what_was_dropped_is_told_by_rule_the_largest_first() -> None:
 
 
 def test_the_documentation_lists_every_rule() -> None:
-    text = (REPOSITORY / "docs" / "pipeline.md").read_text().split("## Rules\n")[1].split("\n## ")[0]
+    text = (REPOSITORY / "docs/reference/pipeline.md").read_text().split("## Rules\n")[1].split("\n## ")[0]
     listed = [line.split("`")[1] for line in text.splitlines() if line.startswith("| `")]
     of_a_loader = ["drop-unreadable-help", "keep-commonest-services", "cap-rows-per-service"]
     assert listed == [*RULES, *of_a_loader]

@@ -1,7 +1,8 @@
 """Evidence and policy to a verdict: one module a kind of gate.
 
 A gate that has no evidence fails. A break in the chain of digests fails every gate: what the
-evidence is about is then unknown. Gates that test are decided together, after Holm's correction (docs/gates.md).
+evidence is about is then unknown. Gates that test are decided together, after Holm's correction:
+docs/reference/gates.md.
 """
 
 from collections.abc import Mapping

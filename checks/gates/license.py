@@ -1,4 +1,5 @@
-"""license: base, data and adapter may be shipped together, by the table in ``checks.licenses`` (docs/licenses.md).
+"""license: base, data and adapter may be shipped together, by the table in ``checks.licenses``
+(docs/reference/licenses.md).
 
 Whether a model's weights derive from the data they were trained on is disputed. This gate takes the cautious reading,
 that they do: a share-alike licence of the data binds the adapter as one of the base does.
@@ -49,7 +50,7 @@ def _unknown(name: str, part: str, stated: str | None) -> Iterator[str]:
         yield f"{layout.PARAMS}: {place}: no licence is stated"
     else:
         meant = " or ".join(sorted(licenses.read(stated)))
-        yield f"{layout.PARAMS}: {place}: {stated!r} is not in the table of docs/licenses.md" + (
+        yield f"{layout.PARAMS}: {place}: {stated!r} is not in the table of docs/reference/licenses.md" + (
             f", which has {meant}" if meant else f"; what is your own is {licenses.OWN}"
         )
 

@@ -212,7 +212,7 @@ class GitHub:
         if status == 429 or (status == 403 and wait is not None):
             raise Trouble(f"{what}: rate limit", temporary=True, status=status, wait=wait)
         if status in (401, 403):
-            raise Forbidden(what, status=status, todo="give the token what docs/comment.md says it needs")
+            raise Forbidden(what, status=status, todo="give the token what docs/reference/comment.md says it needs")
         raise Trouble(what, temporary=status in TEMPORARY, status=status, wait=wait)
 
 

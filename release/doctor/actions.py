@@ -12,7 +12,7 @@ _ADMIN = "Administration: read"
 _API = "gh api -X PUT repos/{owner}/{repo}/actions/permissions"
 _USES = re.compile(r"^\s*(?:- )?uses:\s*([A-Za-z0-9-]+)/([A-Za-z0-9._-]+)", re.MULTILINE)
 _EVERYBODY_OUTSIDE = "all_external_contributors"
-_HOOK = "whether it has the hook that holds forks is not shown: docs/runners.md"
+_HOOK = "whether it has the hook that holds forks is not shown: docs/how-to/runners.md"
 
 
 def allowed(line: Line, ask: Asker, root: Path) -> Check:
@@ -94,7 +94,7 @@ def runner(line: Line, ask: Asker, owner: str, *, organization: bool) -> Check:
                 offline.append(shown(word(each, "name")))
     wanted = " and ".join(sorted(LABELS, reverse=True))
     found = f"{', '.join(offline[:5])}: offline" if offline else f"none with the labels {wanted}"
-    return line.missing(found, "start one: docs/runners.md")
+    return line.missing(found, "start one: docs/how-to/runners.md")
 
 
 def _used(root: Path) -> set[str]:

@@ -106,7 +106,7 @@ class Protection:
 
     def _bypass(self, line: Line) -> Check:
         """Who moves an environment commits to the branch itself, so somebody must be let past the rules: few."""
-        mend = "let the owner of LOCKSTEP_TOKEN bypass the ruleset, and nobody else: docs/github.md"
+        mend = "let the owner of LOCKSTEP_TOKEN bypass the ruleset, and nobody else: docs/how-to/github.md"
         stopping = [each for each in self._all() if each.get("type") in ("pull_request", "required_status_checks")]
         numbers = {each.get("ruleset_id") for each in stopping}
         if not numbers:

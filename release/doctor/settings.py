@@ -163,7 +163,7 @@ class Settings:
 
     def _environment(self, name: str, line: Line) -> Check:
         found = self._environments().get(name)
-        mend = f"{_MAKE}{name} --input - # the JSON: docs/github.md"
+        mend = f"{_MAKE}{name} --input - # the JSON: docs/how-to/github.md"
         if found is None:
             return line.missing("there is none", mend)
         policy = part(found, "deployment_branch_policy")

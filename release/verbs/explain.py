@@ -77,7 +77,7 @@ def of(name: str, gate: Gate, verdict: Verdict) -> Explanation:
             said = _budget(place, gate, finding)
         case _:
             assert_never(gate)
-    look = f"{said.look}; {layout.VERDICT}; docs/gates.md"
+    look = f"{said.look}; {layout.VERDICT}; docs/reference/gates.md"
     return Explanation(said.asks, _found(finding), said.decided, said.change, look)
 
 
@@ -215,7 +215,7 @@ def _license(place: str, gate: LicenseGate) -> _Said:
         f"{', '.join(gate.allow)}?",
         "by rule: each is known, allowed and compatible with the others, and no source says otherwise",
         f"another base or other data, or what {place} says of adapter, allow and commercial",
-        f"{layout.FETCH_REPORT}, docs/licenses.md",
+        f"{layout.FETCH_REPORT}, docs/reference/licenses.md",
     )
 
 

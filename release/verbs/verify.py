@@ -134,7 +134,7 @@ def refusal(report: ServingReport) -> Refusal | None:
     lines = lines or [f"{check.name}: {check.reason}" for check in report.checks if check.status != "pass"]
     return ServingRefused(
         f"the served model is not the one that was evaluated: {lines[0]}",
-        f"read {layout.SERVING_REPORT}, the server's log in {LOG}, and docs/serving.md",
+        f"read {layout.SERVING_REPORT}, the server's log in {LOG}, and docs/how-to/serving.md",
         tuple(lines[1:]),
     )
 
