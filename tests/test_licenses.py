@@ -145,11 +145,17 @@ def test_a_pass_states_the_three_licences_and_their_duties(ground: Evidence, par
     [
         ({"base": same(None)}, ["params.yaml: base.license: no licence is stated"]),
         ({"base": same(None, "MIT")}, ["no licence is stated", "base.license is null, but the base declares 'MIT'"]),
-        ({"data": same("Proprietary")}, ["'Proprietary' is not in the table of docs/reference/licenses.md; what is your own is"]),
+        (
+            {"data": same("Proprietary")},
+            ["'Proprietary' is not in the table of docs/reference/licenses.md; what is your own is"],
+        ),
         ({"data": same(licenses.OWN, "proprietary")}, ["is LicenseRef-Own, but the data declares 'proprietary'"]),
         ({"data": same(licenses.OWN)}, ["data: LicenseRef-Own is not allowed"]),
         ({"base": same("llama3.1"), "adapter": licenses.OWN}, ["under llama3.1, the adapter is LicenseRef-Own"]),
-        ({"data": same("MIT License")}, ["'MIT License' is not in the table of docs/reference/licenses.md, which has MIT"]),
+        (
+            {"data": same("MIT License")},
+            ["'MIT License' is not in the table of docs/reference/licenses.md, which has MIT"],
+        ),
         ({"adapter": "mine"}, ["gates.may_ship.adapter: 'mine' is not in the table"]),
         ({"allow": ["MIT"]}, ["base: Apache-2.0 is not allowed (allowed: MIT)", "adapter: Apache-2.0 is not allowed"]),
         ({"base": same("llama3.1")}, ["base: llama3.1 wants derivatives under llama3.1, the adapter is Apache-2.0"]),
