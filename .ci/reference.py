@@ -175,7 +175,7 @@ def _value(node: Schema) -> str:
         items = _value(node.get("items", {}))
         return f"list, each {items}" if items != "text" else "list of text"
     if kind in ("integer", "number"):
-        return "whole number" * (kind == "integer") + "number" * (kind == "number") + _bounds(node)
+        return ("whole number" if kind == "integer" else "number") + _bounds(node)
     if kind == "object":
         return "section" if "properties" in node else "section of names"
     return {"string": "text", "boolean": "`true` or `false`", "null": "`null`"}.get(str(kind), "anything")
