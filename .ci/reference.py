@@ -109,6 +109,8 @@ def _resolved(node: Schema) -> Schema:
 def _section(node: Schema, prefix: str) -> Iterator[str]:
     """A section's words, one table of all its keys, and the kinds of whatever has kinds."""
     yield _paragraphs(node)
+    if "discriminator" in node:
+        yield from _kinds(node, f"### {node['discriminator']['propertyName']} `{{kind}}`", prefix)
     if "properties" in node:
         yield from _table("key", "value", "meaning")
         yield from _keys(node, prefix)
@@ -148,7 +150,7 @@ def _with_kinds(node: Schema, prefix: str) -> Iterator[tuple[str, Schema]]:
             yield from _with_kinds(each, f"{prefix}{name}.")
 
 
-def _kinds(node: Schema, heading: str) -> Iterator[str]:
+def _kinds(node: Schema, heading: str, prefix: str = "") -> Iterator[str]:
     for each in map(_resolved, node["oneOf"]):
         tag = each["properties"][node["discriminator"]["propertyName"]]["const"]
         yield f"\n{heading.format(kind=tag)}\n"
@@ -156,7 +158,7 @@ def _kinds(node: Schema, heading: str) -> Iterator[str]:
         yield from _section({key: value for key, value in each.items() if key != "properties"}, "")
         if rest:
             yield from _table("key", "value", "meaning")
-            yield from _keys(each | {"properties": rest}, "")
+            yield from _keys(each | {"properties": rest}, prefix)
 
 
 def _value(node: Schema) -> str:
