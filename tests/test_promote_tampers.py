@@ -9,17 +9,20 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from checks import digest, files, layout, params_file
 from checks.errors import Refusal
+from checks.plugins import Plugin
 from checks.serving import ImageReport
 from checks.statement import ENVELOPE
 from release.adapters.registry.types import LAYER
 from release.evidence import attach
 from release.image.layout import Bytes, Layout
+from release.promotion import record as promotion_record
 from release.promotion import site
 from release.record import lock_check
 from release.verbs import keys as key_verbs
@@ -603,3 +606,18 @@ def test_too_many_artifacts_hide_nothing_they_refuse(root: Path) -> None:
         for number in range(101):
             attach.attach(store, attach.subject(store, image), ENVELOPE, b"%d" % number, "release.json")
     refused(root, "102 artifacts of application/vnd.dsse.envelope.v1+json are attached")
+
+
+def test_a_verdict_of_packages_that_are_not_those_here_releases_nothing(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attach_to(root, report(root).image, envelope(root, unsigned(root)))
+    asked = []
+
+    def differences(recorded: dict[str, Plugin]) -> list[str]:
+        asked.append(recorded)
+        return ["plugin lockstep.gates:x: package acme 1.0 is not installed"]
+
+    monkeypatch.setattr(promotion_record, "plugins", SimpleNamespace(differences=differences))
+    refused(root, "package acme 1.0 is not installed")
+    assert asked == [{}]
