@@ -277,7 +277,7 @@ WRONG: list[tuple[str, Callable[[StandIn], None], str, str]] = [
         "the token for everybody",
         lambda api: api.at("/actions/secrets")["secrets"].append({"name": "LOCKSTEP_TOKEN"}),
         "LOCKSTEP_TOKEN of production",
-        "other jobs read it",
+        "lies where the workflow of any branch reads it",
     ),
     ("no required check", _without("required_status_checks"), "required check", "`lockstep` is not required"),
     ("a check of anybody", _required(), "required check", "anybody who may write statuses"),
@@ -521,6 +521,18 @@ def test_the_last_pattern_of_codeowners_decides(api: StandIn, clone: Path, last:
     assert f"nobody owns {bare}" in _look(clone)["CODEOWNERS"].found
 
 
+def test_a_comment_of_codeowners_names_nobody_and_an_open_bracket_is_refused(api: StandIn, clone: Path) -> None:
+    path = clone / ".github" / "CODEOWNERS"
+    text = path.read_text()
+    path.write_text(f"{text}/release/policy/  # @octo/owners had it\n")
+    _commit(clone)
+    assert "nobody owns release/policy/signers.yaml" in _look(clone)["CODEOWNERS"].found
+    path.write_text(f"{text}/docs/[a @octo/owners\n")
+    _commit(clone)
+    found = _look(clone)["CODEOWNERS"]
+    assert (found.status, "/docs/[a" in found.found) == ("missing", True)
+
+
 def test_files_count_once_they_are_on_the_target_branch(api: StandIn, clone: Path) -> None:
     for path in (".github/CODEOWNERS", ".github/workflows/promote.yml", ".dvc/config", "release/policy/signers.yaml"):
         (clone / path).unlink()
@@ -697,11 +709,11 @@ def test_a_trickle_of_bytes_ends_at_the_deadline(api: StandIn, clone: Path) -> N
 
 def test_code_owners_own_what_doctor_guards_and_not_the_parameters() -> None:
     rules = owners.parse((ROOT / ".github" / "CODEOWNERS").read_text())
-    assert [file for file in owners.GUARDED if not owners.owner_of(rules, file)] == []
+    assert [file for file in owners.GUARDED if not rules.of(file)] == []
     for free in ("params.yaml", "dvc.lock", "reports/verdict.json", "README.md", "datasets/tickets.jsonl"):
-        assert owners.owner_of(rules, free) == ()
+        assert rules.of(free) == []
     for odd in ("click.py", "dvc/__init__.py", "setup.py", "sitecustomize.py", "newcomer"):
-        assert owners.owner_of(rules, odd) != ()
+        assert rules.of(odd) != []
     patterns = re.findall(r"^(/\S+)", (ROOT / ".github" / "CODEOWNERS").read_text(), re.MULTILINE)
     for pattern in set(patterns) - {"/datasets/"}:  # where docs/first-pull-request.md has a team put its own
         assert (ROOT / pattern.strip("/")).exists(), pattern
