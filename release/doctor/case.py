@@ -1,20 +1,16 @@
 """The repository that the tables of ``doctor --github`` ask about, with the answers that several rows need."""
 
 from pathlib import Path
-from typing import NamedTuple, TypeVar
-
-from pydantic import BaseModel
+from typing import NamedTuple
 
 from checks.errors import BuildRefused, EvidenceRefused
 from release.adapters import commits
 from release.adapters.registry import reference
 from release.doctor import answers
-from release.doctor.answers import Environment, Protection, Repository, Rule
-from release.doctor.check import Unseen
-from release.doctor.github import Endpoint, Session, parsed
+from release.doctor.answers import Environment, Named, Repository
+from release.doctor.github import Endpoint, Session
 
 IMAGE = "LOCKSTEP_IMAGE"
-Model = TypeVar("Model", bound=BaseModel)
 
 
 class Target:
@@ -61,7 +57,7 @@ class Case(NamedTuple):
     def variable(self, name: str) -> str:
         return self._named(answers.VARIABLES, answers.SHARED_VARIABLES, name).get(name, "")
 
-    def _named(self, own: Endpoint[answers.Named], shared: Endpoint[answers.Named], name: str) -> dict[str, str]:
+    def _named(self, own: Endpoint[Named], shared: Endpoint[Named], name: str) -> dict[str, str]:
         found: dict[str, str] = {}
         for endpoint in (own, shared) if self.about.owner == "Organization" else (own,):
             if name not in found:
@@ -88,23 +84,3 @@ class Case(NamedTuple):
             return reference.parse(value) if (value := self.variable(IMAGE)) else None
         except BuildRefused:
             return None
-
-    def rules(self) -> list[Rule]:
-        """The rules that rulesets have for the default branch."""
-        return self.github.every(answers.RULES, self.branch)
-
-    def parameters(self, kind: str, model: type[Model]) -> list[Model]:
-        """The parameters of all rules of one kind."""
-        path = answers.RULES.path.format(self.branch)
-        return [parsed(model, rule.parameters or {}, path) for rule in self.rules() if rule.type == kind]
-
-    def protection(self) -> Protection | None:
-        """The older protection of the default branch; None where it has none. Raises Unseen where that is unknown."""
-        if self.github.one(answers.BRANCH, self.branch).protected is False:
-            return None
-        try:
-            return self.github.one(answers.PROTECTION, self.branch)
-        except Unseen as unseen:
-            if "Branch not protected" in unseen.said:
-                return None
-            raise

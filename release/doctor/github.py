@@ -4,7 +4,6 @@ Each path is requested once. No request lasts longer than ``DEADLINE``; after on
 """
 
 import os
-import re
 import shutil
 from multiprocessing import TimeoutError as PoolTimeoutError
 from multiprocessing.pool import ThreadPool
@@ -26,7 +25,6 @@ DEADLINE = 20.0  # seconds for one request, its second try included
 _PATIENCE = Patience(tries=2, first=0.3, longest=1.0, on_request=2.0)
 _PAGE, _PAGES = 30, 20  # GitHub gives at most 30 variables at once
 _SERVER = "https://github.com"
-_SCP = re.compile(r"^(?:[^/@]+@)?([^/:]+):(?!//)(.+)$")  # HOST:PATH, as git takes it
 _LATER = "run it again in a while"
 T = TypeVar("T")
 Model = TypeVar("Model", bound=BaseModel)
@@ -140,40 +138,29 @@ def shown(name: object) -> str:
 def place(root: Path) -> Place:
     """GITHUB_REPOSITORY, else what the remote origin names. Raises RemoteRefused where neither is one of GitHub's."""
     env = {name: os.environ.get(name, "") for name in ("GITHUB_API_URL", "GITHUB_SERVER_URL")}
-    name = os.environ.get("GITHUB_REPOSITORY") or _of_origin(root, env["GITHUB_SERVER_URL"] or _SERVER)
+    name = os.environ.get("GITHUB_REPOSITORY")
+    if not name:
+        address = ask(["git", "-C", str(root), "remote", "get-url", "origin"]) or ""
+        name = github.repository_of(address, env["GITHUB_SERVER_URL"] or _SERVER)
+    if name is None:
+        what = "the remote origin is on another host than GITHUB_SERVER_URL" if address else "there is no remote origin"
+        todo = "gh repo create, or set GITHUB_REPOSITORY to OWNER/NAME (on a server of your own GITHUB_SERVER_URL too)"
+        raise RemoteRefused(what, todo)
     return github.place({**env, "GITHUB_REPOSITORY": name})
 
 
 def on_github_com(where: Place) -> bool:
     """Whether it is GitHub's own server: an enterprise server has apps of other numbers, and another issuer."""
-    return _host(os.environ.get("GITHUB_SERVER_URL") or _SERVER) == "github.com" and not urlsplit(where.api).path
+    server = os.environ.get("GITHUB_SERVER_URL") or _SERVER
+    return github.host_of(server) == "github.com" and not urlsplit(where.api).path
 
 
 def token(where: Place) -> str | None:
     """GITHUB_TOKEN, else the one that gh has for this very host; None where there is none."""
     if (given := os.environ.get("GITHUB_TOKEN")) or not shutil.which("gh"):
         return given or None
-    return ask(["gh", "auth", "token", "--hostname", _host(where.api).removeprefix("api.")], 10) or None
-
-
-def _of_origin(root: Path, server: str) -> str:
-    address = ask(["git", "-C", str(root), "remote", "get-url", "origin"]) or ""
-    found = _SCP.match(address) if "://" not in address else None
-    host, path = (found[1].lower(), found[2]) if found else (_host(address), "")
-    if not host or host != _host(server):
-        what = "the remote origin is on another host than GITHUB_SERVER_URL" if address else "there is no remote origin"
-        todo = "gh repo create, or set GITHUB_REPOSITORY to OWNER/NAME (on a server of your own GITHUB_SERVER_URL too)"
-        raise RemoteRefused(what, todo)
-    return (path or urlsplit(address).path).strip("/").removesuffix(".git")
+    return ask(["gh", "auth", "token", "--hostname", github.host_of(where.api).removeprefix("api.")], 10) or None
 
 
 def _filled(path: str, names: tuple[object, ...]) -> str:
     return path.format(*(quote(str(name), safe="") for name in names))
-
-
-def _host(address: str) -> str:
-    """The host of an address; empty where there is none."""
-    try:
-        return urlsplit(address).hostname or ""
-    except ValueError:
-        return ""

@@ -7,10 +7,10 @@ Each question is answered by the rulesets, else by the protection. Where that co
 from functools import partial
 
 from release.doctor import answers
-from release.doctor.answers import Protection, PullRequests, RequiredChecks
+from release.doctor.answers import Protection, PullRequests, RequiredChecks, Rule
 from release.doctor.case import Case
 from release.doctor.check import Finding, Unseen, Wanted, want
-from release.doctor.github import needs, shown
+from release.doctor.github import Model, needs, parsed, shown
 
 CHECK = "lockstep"  # the name of the one required check
 ACTIONS = 15368  # GitHub Actions as an app, on github.com
@@ -22,8 +22,8 @@ _OF_RELEASES = {"refs/tags/*@v*", "refs/tags/*#*"}  # as Lockstep writes them
 
 def _required(case: Case) -> str:
     """The rulesets' check, else that of the older protection. The last one that is too lax is named."""
-    found = _lax(case, case.parameters("required_status_checks", RequiredChecks))
-    if not found and (older := case.protection()) and older.required_status_checks:
+    found = _lax(case, _parameters(case, "required_status_checks", RequiredChecks))
+    if not found and (older := _protection(case)) and older.required_status_checks:
         found = _lax(case, [older.required_status_checks])
     want(found, f"`{CHECK}` is not required", _RULESET)
     want("" in found, found[-1], _RULESET)
@@ -46,14 +46,14 @@ def _lax(case: Case, required: list[RequiredChecks]) -> list[str]:
 
 
 def _review(case: Case) -> str:
-    if not any(rule.code_owners for rule in case.parameters("pull_request", PullRequests)):
-        reviews = (case.protection() or Protection()).required_pull_request_reviews
+    if not any(rule.code_owners for rule in _parameters(case, "pull_request", PullRequests)):
+        reviews = (_protection(case) or Protection()).required_pull_request_reviews
         want(reviews and reviews.code_owners, "their review is not required", _RULESET)
     return "their review is required"
 
 
 def _rebase(case: Case) -> str:
-    for rule in case.parameters("pull_request", PullRequests):
+    for rule in _parameters(case, "pull_request", PullRequests):
         if (methods := rule.allowed_merge_methods) and "rebase" not in methods:
             return ", ".join(map(shown, methods[:3]))
     if case.about.allow_rebase_merge is None:
@@ -64,22 +64,22 @@ def _rebase(case: Case) -> str:
 
 
 def _forbidden(rule: str, older: str, what: str, case: Case) -> str:
-    if not any(each.type == rule for each in case.rules()):
-        want(getattr(case.protection(), older, None) is False, f"{what}: allowed", _RULESET)
+    if not any(each.type == rule for each in _rules(case)):
+        want(getattr(_protection(case), older, None) is False, f"{what}: allowed", _RULESET)
     return f"{what}: forbidden"
 
 
 def _bypass(case: Case) -> str:
     """Who moves an environment commits to the branch itself, so somebody must be let past the rules: few."""
-    numbers = {each.ruleset_id for each in case.rules() if each.type in ("pull_request", "required_status_checks")}
+    numbers = {each.ruleset_id for each in _rules(case) if each.type in ("pull_request", "required_status_checks")}
     if not numbers:
-        older = want(case.protection(), "no rule stands in the way, so everybody passes", _RULESET)
+        older = want(_protection(case), "no rule stands in the way, so everybody passes", _RULESET)
         if older.admins is None:
             raise Unseen(*needs("Administration: read"))
         want(not older.admins, "the branch's protection stops everybody, promotions too", _RULESET)
         return "administrators"
     names = [name for number in sorted(numbers, key=str) for name in _passing(case, number)]
-    older = case.protection() or Protection()
+    older = _protection(case) or Protection()
     fix = f"gh api -X DELETE repos/{{owner}}/{{repo}}/branches/{shown(case.branch)}/protection"
     stops = older.required_pull_request_reviews or older.required_status_checks
     want(not stops, "the branch's older protection stops promotions too", fix)
@@ -114,6 +114,28 @@ def _tags(case: Case) -> str:
     safe = "~ALL" in names or names >= _OF_RELEASES
     want(safe, "anybody who may push can make them, and take the names of releases", _TAGS)
     return "made, moved and deleted by those who pass the ruleset alone"
+
+
+def _rules(case: Case) -> list[Rule]:
+    """The rules that rulesets have for the default branch."""
+    return case.github.every(answers.RULES, case.branch)
+
+
+def _parameters(case: Case, kind: str, model: type[Model]) -> list[Model]:
+    """The parameters of all rules of one kind."""
+    return [parsed(model, rule.parameters or {}, answers.RULES.path) for rule in _rules(case) if rule.type == kind]
+
+
+def _protection(case: Case) -> Protection | None:
+    """The older protection of the default branch; None where it has none. Raises Unseen where that is unknown."""
+    if case.github.one(answers.BRANCH, case.branch).protected is False:
+        return None
+    try:
+        return case.github.one(answers.PROTECTION, case.branch)
+    except Unseen as unseen:
+        if "Branch not protected" in unseen.said:
+            return None
+        raise
 
 
 _MERGING, _MOVING = ("merging",), ("release.yml", "promote.yml")
