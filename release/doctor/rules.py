@@ -123,7 +123,8 @@ def _rules(case: Case) -> list[Rule]:
 
 def _parameters(case: Case, kind: str, model: type[Model]) -> list[Model]:
     """The parameters of all rules of one kind."""
-    return [parsed(model, rule.parameters or {}, answers.RULES.path) for rule in _rules(case) if rule.type == kind]
+    found = [rule.parameters or {} for rule in _rules(case) if rule.type == kind]
+    return [parsed(model, parameters, f"rule {kind}") for parameters in found]
 
 
 def _protection(case: Case) -> Protection | None:
