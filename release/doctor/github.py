@@ -50,7 +50,7 @@ class Session:
         self._deadline = deadline
         self._pool = ThreadPool(1)  # a slow trickle of bytes never ends a read timeout, so the caller's wait must end
         self._known: dict[str, Any] = {}
-        self._gone: str | None = None
+        self._gone: Unseen | None = None  # why no more requests are made
         self.repository = where.repository
 
     def __enter__(self) -> "Session":
@@ -80,36 +80,28 @@ class Session:
         raise Unseen(f"{path}: not all of it is shown", f"give the token {endpoint.permission}")
 
     def _read(self, path: str, permission: str, *, many: bool) -> Any:
-        if path not in self._known:
+        if path not in self._known and self._gone is None:
+            below = path[1:] if path.startswith("/") else f"repos/{self.repository}/{path}".rstrip("/")
             try:
-                self._known[path] = self._requested(path, permission, many=many)
-            except Unseen as unseen:
-                self._known[path] = unseen
-        if isinstance(found := self._known[path], Unseen):
+                answer = self._pool.apply_async(self._client.read, (below,), {"many": many})
+                self._known[path] = answer.get(self._deadline)
+            except PoolTimeoutError:
+                self._gone = Unseen(f"GitHub does not answer within {self._deadline:g} s", _LATER)
+            except Trouble as trouble:
+                self._known[path] = self._unseen(trouble, permission)
+        found = self._known.get(path, self._gone)
+        if isinstance(found, Unseen):
             raise found
         return found
 
-    def _requested(self, path: str, permission: str, *, many: bool) -> Any:
-        if self._gone is not None:
-            raise Unseen(self._gone, _LATER)
-        below = path[1:] if path.startswith("/") else f"repos/{self.repository}/{path}".rstrip("/")
-        try:
-            return self._pool.apply_async(self._client.read, (below,), {"many": many}).get(self._deadline)
-        except PoolTimeoutError:
-            self._gone = f"GitHub does not answer within {self._deadline:g} s"
-            raise Unseen(self._gone, _LATER) from None
-        except Trouble as trouble:
-            raise self._unseen(trouble, permission) from None
-
     def _unseen(self, trouble: Trouble, permission: str) -> Unseen:
         if trouble.status == 401:
-            self._gone = "GitHub does not know the token"
-            return Unseen(self._gone, "gh auth login, or a new GITHUB_TOKEN")
-        if isinstance(trouble, Forbidden) or trouble.status == 404:
+            self._gone = Unseen("GitHub does not know the token", "gh auth login, or a new GITHUB_TOKEN")
+        elif trouble.status is None and trouble.temporary:
+            self._gone = Unseen(f"GitHub {trouble.what}", _LATER)
+        elif isinstance(trouble, Forbidden) or trouble.status == 404:
             return Unseen(*needs(permission), said=trouble.what)
-        if trouble.status is None and trouble.temporary:
-            self._gone = f"GitHub {trouble.what}"
-        return Unseen(f"GitHub: {trouble.what}", _LATER)
+        return self._gone or Unseen(f"GitHub: {trouble.what}", _LATER)
 
 
 def parsed(kind: type[T], value: object, path: str) -> T:

@@ -15,7 +15,7 @@ from release.evidence import trust
 from release.overlay import named_server
 
 WORKFLOWS = ("pr.yml", "release.yml", "verify.yml", "promote.yml", "scheduled.yml")
-_DVC = Path(".dvc/config")
+_DVC, _ADD = Path(".dvc/config"), "dvc remote add -d storage s3://BUCKET/PREFIX, commit .dvc/config, push"
 _ISSUER = "https://token.actions.githubusercontent.com"
 _SHARED = {"s3", "gs", "http", "https", "ssh", "azure", "gdrive", "oss", "webhdfs", "hdfs", "webdav", "webdavs"}
 
@@ -36,15 +36,13 @@ def remote(target: Target) -> tuple[str, str]:
         raise Finding(f"{where}: cannot be read", "mend it: dvc config --list") from None
     name = config.get("core", "remote", fallback="").strip()
     address = config.get(f"'remote \"{name}\"'", "url", fallback="").strip() if name else ""
-    fix = "dvc remote add -d storage s3://BUCKET/PREFIX, commit .dvc/config, push"
-    return name, want(address, f"{where} names no default remote", fix)
+    return name, want(address, f"{where} names no default remote", _ADD)
 
 
 def _remote(target: Target) -> str:
     name, address = remote(target)
     scheme = address.partition("://")[0] if "://" in address else ""
-    fix = "dvc remote add -d storage s3://BUCKET/PREFIX, commit .dvc/config, push"
-    want(scheme in _SHARED, "is a folder of one machine: the jobs of a workflow run on several", fix)
+    want(scheme in _SHARED, "is a folder of one machine: the jobs of a workflow run on several", _ADD)
     return f"{name}, {scheme}://"
 
 
