@@ -18,6 +18,7 @@ from checks.cost import Span, Training
 from checks.errors import DataRefused, EvidenceRefused, Refusal
 from checks.evidence import TrainMeasured
 from release.cli import main
+from release.cost import throughput
 from release.cost.estimate import NO_HISTORY, NOTHING, Estimate, estimate, refusal
 from release.verbs.report import Options, report
 from tests import evidence_tree, report_tree
@@ -403,6 +404,45 @@ def test_where_nobody_knows_how_fast_answers_come_training_alone_is_counted(root
     assert found.gpu_hours is not None
     assert found.gpu_hours.middle == pytest.approx(2 * SECONDS / 3600)
     assert any("of training alone" in note for note in found.notes)
+
+
+def test_with_a_device_the_last_record_of_such_a_one_is_taken(root: Path) -> None:
+    _report(root, device="cpu (2 threads)", seconds=9000.0)
+    evidence_tree.recorded(root)
+    report_tree.commit(root, "on a CPU")
+    git(root, "branch", "--force", "main", "HEAD")
+    _epochs(root, 4)
+    found = estimate(root, device="h100")
+    assert found.basis is not None
+    assert found.minutes is not None
+    assert found.basis.device == "cuda (NVIDIA H100)"
+    assert found.minutes.middle == pytest.approx(2 * SECONDS / 60)
+
+
+@pytest.mark.parametrize(
+    ("device", "says"),
+    [
+        ("NVIDIA H100 80GB HBM3", "at the fastest published rate"),
+        ("NVIDIA X1", "nobody's figure for NVIDIA X1 is known"),
+    ],
+)
+def test_a_device_without_a_record_has_no_estimate_and_the_published_rate_is_told(
+    root: Path, device: str, says: str
+) -> None:
+    _report(root, device="cpu (2 threads)", tokens=10**12)
+    evidence_tree.recorded(root)
+    report_tree.commit(root, "on a CPU")
+    git(root, "branch", "--force", "main", "HEAD")
+    _epochs(root, 400)
+    code, told = _lockstep(root, "--device", device)
+    assert (code, told.splitlines()[0]) == (0, NO_HISTORY)
+    assert says in told
+
+
+def test_every_rate_of_the_table_names_its_source() -> None:
+    found = throughput.known()
+    assert found
+    assert all(rate.source and 1e12 < rate.operations_per_second < 1e16 for rate in found)
 
 
 def test_hours_on_a_cpu_are_no_gpu_hours_and_it_says_so(root: Path) -> None:
