@@ -160,9 +160,9 @@ def test_a_record_of_code_that_git_never_had_is_none(work: Path) -> None:
     with pytest.raises(EvidenceRefused, match=r"stages/extra.py: is not what HEAD has, and a stage reads it"):
         land(work, BRANCH, "main")
     git(work, "commit", "--quiet", "-am", "the record by hand")
-    lacking = committed.lacking(work, head(work))
-    assert lacking is not None
-    assert "stages/extra.py" in lacking.paths
+    missing = committed.missing(work, head(work))
+    assert missing is not None
+    assert "stages/extra.py" in missing.paths
 
 
 def test_without_a_commit_there_is_nothing_to_record(tmp_path: Path) -> None:

@@ -18,18 +18,18 @@ _PIPELINE = Path("dvc.yaml")
 _CODE = ("stages", "checks")  # the lock names their digests
 
 
-class Lacking(NamedTuple):
-    """A commit that does not hold this record: ``paths`` are not in it as they lie here, or, for ``why``, who knows."""
+class Missing(NamedTuple):
+    """What ``commit`` does not have of this record: ``paths``, or what cannot be told, for ``why``."""
 
     commit: str
     paths: tuple[str, ...] = ()
     why: str = ""
 
 
-def lacking(root: Path, commit: str) -> Lacking | None:
-    """What ``commit``, a full hash, lacks of the record below ``root`` and of what that is about; None: nothing."""
+def missing(root: Path, commit: str) -> Missing | None:
+    """What ``commit``, a full hash, does not have of the record below ``root`` and its inputs; None: it has all."""
     if not commits.has_repository(root) or commits.resolve(root, commit) != commit:
-        return Lacking(commit, why="git does not know it here")
+        return Missing(commit, why="git does not know it here")
     try:
         paths = [layout.PARAMS, layout.PIPELINE, *record_files(root)]
         if (root / layout.APPROVALS).exists():  # counts for the verdict
@@ -38,8 +38,8 @@ def lacking(root: Path, commit: str) -> Lacking | None:
         others = [path.as_posix() for path in commits.uncommitted(root, commit, paths)]
         others += [folder for folder in _CODE if not commits.same(root, commit, (folder,))]
     except EvidenceRefused as refused:
-        return Lacking(commit, why=refused.what)
-    return Lacking(commit, tuple(others)) if others else None
+        return Missing(commit, why=refused.what)
+    return Missing(commit, tuple(others)) if others else None
 
 
 def record_files(root: Path) -> list[Path]:

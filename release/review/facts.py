@@ -4,20 +4,20 @@ Weights need not be here: what the reports say of them stands in for them, and t
 and probes must be, or the gates cannot be asked again: the verdict is then shown as recorded, and does not count.
 """
 
-import contextlib
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from checks import chain, files, gates, layout, params_file, plain_yaml, pointer, policy, quarantine, scoring
 from checks.chain import Evidence
 from checks.errors import EvidenceRefused, ParamsRefused, Refusal, RemoteRefused
-from checks.evidence import DataReport, EvaluateMeasured, PrepareReport, TrainMeasured
+from checks.evidence import DataReport, EvaluateMeasured, EvaluationReport, PrepareReport, TrainMeasured
 from checks.params import Params
 from checks.pointer import Pointer
 from checks.policy import Change
@@ -26,14 +26,16 @@ from checks.refused import Refused
 from checks.verdict import Status, Verdict
 from release.adapters import commits
 from release.record import lock_check, references, refusals, target_policy
-from release.record.committed import Lacking
+from release.record.committed import Missing
 from release.record.held import hold
 from release.record.target_policy import PolicyJudgement
 
+EARLIER = ("main", "champion", "base")  # models that the candidate is compared with, in the comment's order
 State = Literal["held", "recorded", "void", "bad-data", "refused"]
 _DATA = ("fetch", "prepare", "validate")
 _HEAVY = (layout.BASE, layout.RAW, layout.ADAPTER, layout.MERGED)
 M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T")
 
 
 class Target(NamedTuple):
@@ -54,7 +56,7 @@ class Facts:
 
     ``bad-data``: validate refused these splits, so that there is no verdict. ``refusal`` says why there is none.
     ``refused``: the command that should have made it refused, about this very commit. ``missing`` are the paths that
-    were not here. ``changes`` are those of the policy. ``lacking``: the commit that is judged has not this record.
+    were not here. ``changes`` are those of the policy. ``not_in_commit``: what the judged commit lacks of this record.
     ``training`` and ``answering`` are what was measured of the training and the evaluation that ``evidence`` is about.
     """
 
@@ -74,7 +76,7 @@ class Facts:
     refusal: Refusal | None = None
     refused: Refused | None = None
     missing: tuple[str, ...] = ()
-    lacking: Lacking | None = None
+    not_in_commit: Missing | None = None
 
     @property
     def status(self) -> Status | None:
@@ -82,6 +84,18 @@ class Facts:
         if self.judgement is not None:
             return self.judgement.status
         return self.verdict.status if self.verdict is not None else None
+
+    @property
+    def evaluation(self) -> EvaluationReport | None:
+        """The report of the evaluation, where it is known to be about this candidate."""
+        found = self.evidence.reports.evaluation if self.evidence and self.state in ("held", "recorded") else None
+        return found if found and "candidate" in found.models else None
+
+    @property
+    def weakened(self) -> set[str]:
+        """Gates that the pull request removes or makes ask for less."""
+        weaker = [change.path for change in self.changes if change.kind in ("weaker", "removed")]
+        return {path.split(".")[1] for path in weaker if path.startswith("gates.")}
 
     @property
     def held_back(self) -> Entry | None:
@@ -199,50 +213,32 @@ def _target(root: Path, ref: str | None) -> Target:
     name, commit = commits.target(root, ref)
     if commit is None:
         return Target(name, None, None, None, None)
-    text = commits.read(root, commit, layout.PARAMS)
-    try:
-        found = plain_yaml.load(text.decode()) if text is not None else None
-    except (ValueError, yaml.YAMLError):
-        found = {}
-    return Target(
-        name,
-        commit,
-        None if text is None else found if isinstance(found, dict) else {},
-        _there(root, commit, layout.PREPARE_REPORT, PrepareReport),
-        _there(root, commit, layout.TRAIN_MEASURED, TrainMeasured),
-        _quarantine(root, commit, name),
-        _runs(root, commit, found),
-    )
 
+    def read(path: Path, parse: Callable[[bytes], T]) -> T | None:
+        """A file of the target; None where it is not there or cannot be read: promotions and `status` report that."""
+        data = commits.read(root, commit, path)
+        try:
+            return None if data is None else parse(data)
+        except (EvidenceRefused, ValueError, yaml.YAMLError):
+            return None
 
-def _quarantine(root: Path, commit: str, name: str) -> Entries:
-    """What is held back; nothing where it cannot be read, since promotions ask anew."""
-    text = commits.read(root, commit, layout.QUARANTINE)
-    try:
-        return () if text is None else quarantine.parse(text, f"{name}:{layout.QUARANTINE}")
-    except EvidenceRefused:
-        return ()
-
-
-def _runs(root: Path, commit: str, document: object) -> dict[str, Pointer]:
-    """What each environment of ``document`` runs, where its pointer can be read: `lockstep status` reports others."""
-    promote = document.get("promote") if isinstance(document, dict) else None
+    document = read(layout.PARAMS, lambda data: plain_yaml.load(data.decode()))
+    if not isinstance(document, dict):
+        document = None if commits.read(root, commit, layout.PARAMS) is None else {}
+    promote = (document or {}).get("promote")
     names = promote.get("environments") if isinstance(promote, dict) else None
-    found = {}
-    for name in [each for each in names if isinstance(each, str)] if isinstance(names, dict) else []:
-        path = layout.ENVIRONMENTS / name / layout.POINTER
-        with contextlib.suppress(EvidenceRefused):
-            if (data := commits.read(root, commit, path)) is not None:
-                found[name] = pointer.parse(data, str(path))
-    return found
-
-
-def _there(root: Path, commit: str, path: Path, model: type[M]) -> M | None:
-    text = commits.read(root, commit, path)
-    try:
-        return None if text is None else model.model_validate_json(text)
-    except ValidationError:
-        return None
+    runs = {}
+    for each in names if isinstance(names, dict) else ():
+        path = layout.ENVIRONMENTS / str(each) / layout.POINTER
+        if found := read(path, functools.partial(pointer.parse, where=str(path))):
+            runs[str(each)] = found
+    return Target(
+        name, commit, document,
+        read(layout.PREPARE_REPORT, PrepareReport.model_validate_json),
+        read(layout.TRAIN_MEASURED, TrainMeasured.model_validate_json),
+        read(layout.QUARANTINE, lambda data: quarantine.parse(data, f"{name}:{layout.QUARANTINE}")) or (),
+        runs,
+    )  # fmt: skip
 
 
 def _stored(root: Path, path: Path, model: type[M]) -> M | None:
