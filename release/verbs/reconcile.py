@@ -86,19 +86,6 @@ def refusal(found: Reconciled) -> Refusal | None:
     return Drifted(f"mirrors of {found.branch}: {', '.join(parts)}", todo)
 
 
-def lines(found: Reconciled) -> list[str]:
-    """The findings for a person."""
-    told = []
-    for finding in found.findings:
-        what = f"{finding.where}: {finding.what}"
-        then = "fixed" if finding.fixed else f"--fix: {finding.fix}" if finding.fix else finding.todo
-        told.append(f"{finding.severity:<11}  {what}")
-        told += [f"{'':<13}git: {finding.git}"] if finding.git else []
-        told += [f"{'':<13}there: {finding.mirror}", f"{'':<13}→ {then}"]
-    told = told or ["git and its mirrors agree"]
-    return [*told, *(f"not asked    {line}" for line in found.not_asked)]
-
-
 def _mlflow(
     root: Path, params: Params, where: mlflow.Address, known: Released, found: Mapping[str, Desired], fix: bool
 ) -> list[Finding]:
