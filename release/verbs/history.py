@@ -74,10 +74,10 @@ def history(root: Path, environment: str | None = None, on: str | None = None) -
     ledger = Ledger.open(root, promote)
     tip = ledger.tip()
     names = promote.ordered if environment is None else (environment,)
-    told = {name: _told(ledger.moves(tip, name)) for name in names}
+    found = {name: _ran(ledger.moves(tip, name)) for name in names}
     if span is not None:
-        told = {name: tuple(ran for ran in all_ if span.meets(ran.at, ran.until)) for name, all_ in told.items()}
-    return History(branch=ledger.shown, tip=tip, on=on, environments=told)
+        found = {name: tuple(ran for ran in all_ if span.meets(ran.at, ran.until)) for name, all_ in found.items()}
+    return History(branch=ledger.shown, tip=tip, on=on, environments=found)
 
 
 def moment(text: str, now: datetime | None = None) -> Span:
@@ -102,7 +102,7 @@ def moment(text: str, now: datetime | None = None) -> Span:
     return span
 
 
-def _told(moves: tuple[Move, ...]) -> tuple[Ran, ...]:
+def _ran(moves: tuple[Move, ...]) -> tuple[Ran, ...]:
     """Newest first, each with the time of the one after it."""
     ends = (None, *(move.at for move in moves))
     return tuple(

@@ -1,7 +1,7 @@
 """reconcile: git against everything that mirrors it, and mirrors mended from git, never the other way.
 
 What is compared: environments and tags in git, MLflow's registered model, images and evidence in their registry, and
-the cluster, where kubectl has one. What cannot be asked is told, and counts: agreement was not seen.
+the cluster, where kubectl has one. A mirror that cannot be queried is reported, and makes the command fail.
 """
 
 from collections.abc import Mapping

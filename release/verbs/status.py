@@ -154,12 +154,12 @@ def _runs(
 
 def _signed(root: Path, found: Mapping[str, Desired]) -> dict[str, list[Finding]]:
     """Evidence that no signer of the target branch stands for today, as git here has them; no network is asked."""
-    told: dict[str, list[Finding]] = {name: [] for name in found}
+    findings: dict[str, list[Finding]] = {name: [] for name in found}
     its = {name: each for name, each in found.items() if each.pointer and each.envelope}
     try:
         known = trust.known(root) if its else ()
     except EvidenceRefused as refused:
-        return told | {name: [desired.drift(name, _SIGNED, _WANTED, refused.what)] for name in its}
+        return findings | {name: [desired.drift(name, _SIGNED, _WANTED, refused.what)] for name in its}
     for name, each in its.items():
         assert each.pointer is not None
         assert each.envelope is not None
@@ -167,10 +167,10 @@ def _signed(root: Path, found: Mapping[str, Desired]) -> dict[str, list[Finding]
         try:
             trust.verify(each.envelope.data, known, "release", where, offline=True)
         except (EvidenceRefused, MachineRefused) as refused:
-            told[name].append(desired.drift(name, _SIGNED, _WANTED, refused.what))
+            findings[name].append(desired.drift(name, _SIGNED, _WANTED, refused.what))
         if (image := each.envelope.statement.predicate.image.image) != each.pointer.digest:
-            told[name].append(desired.drift(name, _SIGNED, f"about {each.pointer.digest}", f"is about {image}"))
-    return told
+            findings[name].append(desired.drift(name, _SIGNED, f"about {each.pointer.digest}", f"is about {image}"))
+    return findings
 
 
 def _last(name: str, moves: tuple[Move, ...]) -> list[Finding]:
