@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from jinja2 import TemplateAssertionError, nodes
 from markdown_it import MarkdownIt
 
+from release.cli import terminal
 from release.review.sections import template
 from release.review.text import EMPTY, LONGEST, cell, prose, visible
 
@@ -124,6 +125,13 @@ def test_github_s_own_renderer_agrees_on_a_thousand_at_once() -> None:
     assert seen.tags.count("td") == 3 * len(texts)
     assert seen.code == [shown(text) for text in texts if shown(text)]
     assert html.unescape(seen.loose).count("left") == html.unescape(seen.loose).count("right") == len(texts)
+
+
+@pytest.mark.parametrize("text", NASTY)
+def test_a_terminal_shows_the_text_of_a_cell_without_its_marks(text: str) -> None:
+    lines = terminal.text(in_table(cell(text))).splitlines()
+    assert lines[2] == f"  left  {shown(text) or '(empty)'}  right"
+    assert all(line.isprintable() for line in lines)
 
 
 @settings(max_examples=600, deadline=None)

@@ -44,8 +44,8 @@ def compared(facts: Facts) -> dict[str, list[Score]]:
 
 def against(facts: Facts) -> list[Score]:
     """Main and production by the first scorer, as far as they are known; empty without an evaluation."""
-    found = facts.evaluation
-    return [] if found is None else [_score(facts, found, name, _first(found)) for name in found.references]
+    found, first = facts.evaluation, next(iter(compared(facts).values()), [])
+    return [score for score in first if found and score.name in found.references]
 
 
 def uncompared(facts: Facts) -> str:
