@@ -25,8 +25,9 @@ from tests.ledger_tree import CLEAN, bare, git, keep
 _VERB = """
 import sys
 from pathlib import Path
+from release.cli import environment_tables
 from release.verbs import {0}
-print("\\n".join({0}.lines({0}.{0}(Path(sys.argv[1])))))
+print(environment_tables.{0}({0}.{0}(Path(sys.argv[1]))))
 """
 ASKED = {
     "--help": ["-m", "release.cli", "--help"],

@@ -291,7 +291,7 @@ def test_a_refusal_is_what_the_comment_says_until_an_estimate_passes(root: Path)
     found = report(root, Options(target="main"))
     assert found.state == "refused"
     assert found.title.startswith("Estimate refused: over the budget before training: params.yaml: train_budget.")
-    assert "train 62% of it" in found.text
+    assert "train 62% of it" in found.markdown
     _epochs(root, 4)
     report_tree.commit(root, "fewer")
     assert report(root, Options(target="main")).state == "void"  # it was about another commit

@@ -15,9 +15,10 @@ from checks.pointer import Pointer
 from checks.pointer import write as pointed
 from checks.statement import ENVELOPE, PAYLOAD
 from release.adapters.registry.client import Repository
+from release.cli import tables
 from release.evidence import attach, dsse, keys, sbom, strict, trust
 from release.verbs.build import Options, build
-from release.verbs.evidence import Walk, lines, show
+from release.verbs.evidence import Walk, show
 from release.verbs.sign import Signed, sign
 from tests import build_tree, signing_tree
 from tests.registry_service import registry
@@ -94,7 +95,7 @@ def test_without_git_all_but_the_image_is_as_it_was_signed(run: Path, tmp_path: 
     shutil.copytree(run / layout.IMAGE, bare / layout.IMAGE)
     walk = show(bare, f"oci:{layout.IMAGE}@{image_of(run).image}")
     assert {step.checked for step in walk.steps if step.what in WAY[7:]} == {"signed"}
-    assert "which this clone does not have" in "\n".join(lines(walk))
+    assert "which this clone does not have" in tables.walk(walk)
 
 
 def test_other_weights_that_lie_here_are_not_taken_for_these(run: Path) -> None:
@@ -131,7 +132,7 @@ def test_a_digest_that_an_environment_runs_is_found_where_its_pointer_says(run: 
 
 def test_lines_are_for_people_one_a_step(finished: tuple[Path, Signed]) -> None:
     walk = _walk(finished[0])
-    text = lines(walk)
+    text = tables.walk(walk).splitlines()
     assert len(text) == len(walk.steps) + 3
     assert text[1] == f"signed by ada, evidence {walk.evidence}"
     assert all(line.isprintable() for line in text)

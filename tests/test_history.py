@@ -9,8 +9,9 @@ import pytest
 from checks import layout, pointer
 from checks.errors import EvidenceRefused, ParamsRefused, RemoteRefused
 from checks.pointer import Pointer
+from release.cli import environment_tables
 from release.ledger import compose
-from release.verbs.history import History, history, lines, moment
+from release.verbs.history import History, history, moment
 from tests import ledger_tree as tree
 from tests.conftest import REPOSITORY
 from tests.ledger_tree import at, git, keep, target
@@ -120,11 +121,15 @@ def test_a_day_on_which_nothing_ran_says_so(laptop: Path) -> None:
     move(laptop, "production", A, "2026-03-10T09:00:00")
     move(laptop, "production", None, "2026-03-12T09:00:00")
     assert versions(history(laptop, "production", "2026-03-13")) == [None]
-    assert lines(history(laptop, "production", "2026-03-13"))[0].endswith(
-        "v0.1.0 → nothing  by Ada <ada@example.org>: Take it away"
+    assert (
+        environment_tables.history(history(laptop, "production", "2026-03-13"))
+        .splitlines()[0]
+        .endswith("v0.1.0 → nothing  by Ada <ada@example.org>: Take it away")
     )
-    assert lines(history(laptop, "production", "2026-03-01")) == ["production: nothing ran"]
-    assert lines(history(laptop, "staging")) == ["staging: nothing was ever promoted"]
+    assert environment_tables.history(history(laptop, "production", "2026-03-01")).splitlines() == [
+        "production: nothing ran"
+    ]
+    assert environment_tables.history(history(laptop, "staging")).splitlines() == ["staging: nothing was ever promoted"]
 
 
 def test_two_moves_in_one_second_both_ran_that_day(laptop: Path) -> None:
@@ -141,7 +146,7 @@ def test_a_date_that_is_not_believed_is_told_with_its_move(laptop: Path) -> None
     last = history(laptop, "production").environments["production"][0]
     assert last.at == datetime(2026, 3, 14, 12, tzinfo=UTC)
     assert "is dated 2026-03-01 12:00 UTC, and follows one of" in last.doubt
-    assert any("! commit" in line for line in lines(history(laptop)))
+    assert any("! commit" in line for line in environment_tables.history(history(laptop)).splitlines())
 
 
 @pytest.mark.parametrize("on", ["", "yesterday", "2026-13-01", "2026-02-30", "14.03.2026", "20260314", "2026-W11-6", "2026-3-14", "12:00", "2026-03-14T25:00", "2026-03-14T12:00+99:00", "9999-99-99", "0001-01-01T00:00+23:00", "\x1b[31m2026", "2026-03-14\n", "x" * 900])  # fmt: skip

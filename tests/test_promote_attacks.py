@@ -13,6 +13,7 @@ from checks import digest, files, layout, params_file, pointer
 from checks.errors import EvidenceRefused, PromotionRefused, Refusal, RegistryRefused
 from checks.serving import ImageReport
 from checks.statement import PAYLOAD
+from release.cli import environment_tables
 from release.evidence import dsse, keys, statement
 from release.image.known import state
 from release.image.layout import Layout
@@ -28,7 +29,7 @@ from release.verbs.build import build
 from release.verbs.promote import Promoted
 from release.verbs.reconcile import reconcile
 from release.verbs.rollback import Options, RolledBack, rollback
-from release.verbs.status import lines, refusal, status
+from release.verbs.status import refusal, status
 from tests import ledger_tree, overlay_sample, signing_tree
 from tests import promotion_tree as tree
 from tests.build_tree import BaseLayout
@@ -291,7 +292,7 @@ def test_what_was_verified_otherwise_than_it_serves_ends_in_staging(
     runs = where.ledger.pointer(where.tip, "staging")
     assert runs is not None
     assert runs.verified == facts.get("how", "process")
-    told = "\n".join(lines(status(weights)))
+    told = environment_tables.status(status(weights))
     assert "  not verified as it serves: " in told
     assert says in told
 
@@ -302,7 +303,7 @@ def test_what_was_verified_in_the_server_that_will_run_it_goes_to_production(wei
     assert done.after is not None
     assert done.after.verified == "as-served"
     assert "verified: as-served" in (weights / PRODUCTION / layout.POINTER).read_text()
-    assert "verified as it serves" not in "\n".join(lines(status(weights)))
+    assert "verified as it serves" not in environment_tables.status(status(weights))
 
 
 def test_a_server_that_is_named_after_the_promotion_was_not_verified(weights: Path) -> None:
@@ -571,7 +572,9 @@ def test_a_pointer_with_evidence_of_nobody_is_never_said_to_be_so_already(root: 
     assert "`lockstep rollback production`" in told
     assert refs(root) == {**before, "refs/heads/main": git(root, "rev-parse", "main")}
     assert "v9.0.0" not in git(root, "tag", "--list")
-    assert any("production" in line or "evidence" in line for line in lines(status(root)))
+    assert any(
+        "production" in line or "evidence" in line for line in environment_tables.status(status(root)).splitlines()
+    )
     state = next(each for each in status(root).environments if each.environment == "production")
     assert [each.git for each in state.drift if "evidence" in each.what] == ["signed by one who may"]
 
@@ -581,7 +584,7 @@ def test_status_says_who_no_longer_stands_for_what_runs(root: Path) -> None:
     text = (root / layout.SIGNERS).read_text()
     (root / layout.SIGNERS).write_text(text[text.index("- name: bob") :])
     keep(root, "ada has left")
-    told = [line for line in lines(status(root)) if "that is unknown here" in line]
+    told = [line for line in environment_tables.status(status(root)).splitlines() if "that is unknown here" in line]
     assert len(told) == 4  # the release and the verification of each
 
 

@@ -9,8 +9,9 @@ import pytest
 
 from checks import layout, pointer
 from checks.errors import Drifted, RemoteRefused
+from release.cli import environment_tables
 from release.mirrors.types import Finding
-from release.verbs.reconcile import Reconciled, lines, reconcile, refusal
+from release.verbs.reconcile import Reconciled, reconcile, refusal
 from tests import ledger_tree, mirrors_tree, mlflow_service
 from tests.ledger_tree import git, keep
 from tests.mirrors_tree import NAME, World, edit, hold, move
@@ -56,7 +57,7 @@ def test_mirrors_are_mended_from_git_and_git_stays_as_it_is(world: World, databa
     assert told(mended) == {("MLflow", f"registered model {NAME}", True)}
     assert refusal(mended) is None
     assert refusal(reconcile(world.root)) is None
-    assert lines(reconcile(world.root))[0] == "git and its mirrors agree"
+    assert environment_tables.reconciled(reconcile(world.root)).splitlines()[0] == "git and its mirrors agree"
     assert ledger_tree.refs(world.root) == before
     assert git(world.root, "status", "--porcelain") == ""
 
@@ -88,7 +89,7 @@ def test_everything_that_was_changed_is_found_in_one_go_and_what_can_be_is_mende
     found = reconcile(world.root)
     assert told(found) == expected
     assert str(refusal(found)).startswith("mirrors of main: 4 drifted from git; `lockstep reconcile --fix`")
-    shown = "\n".join(lines(found))
+    shown = environment_tables.reconciled(found)
     for word in ("alias champion", "→ --fix: set it", "→ restore it from git's history, or promote again"):
         assert word in shown
     mended = reconcile(world.root, fix=True)

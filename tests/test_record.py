@@ -162,9 +162,9 @@ def test_a_record_of_code_that_git_never_had_is_none(work: Path, name: str, fold
     with pytest.raises(EvidenceRefused, match=f"{name}: is not what HEAD has, and a stage reads it"):
         land(work, BRANCH, "main")
     git(work, "commit", "--quiet", "-am", "the record by hand")
-    lacking = committed.lacking(Records(work), head(work))
-    assert lacking is not None
-    assert name in lacking.paths
+    missing = committed.missing(Records(work), head(work))
+    assert missing is not None
+    assert name in missing.paths
 
 
 def test_without_a_commit_there_is_nothing_to_record(tmp_path: Path) -> None:

@@ -17,8 +17,9 @@ from checks.errors import EvidenceRefused, Refusal, TrainingRefused, VerdictFail
 from checks.evidence import EvaluationReport, ReferenceUse
 from checks.rows import Prediction
 from checks.verdict import Verdict
+from release.cli import terminal
 from release.record import references
-from release.review import facts
+from release.review import details, facts, sections
 from release.verbs import report as renderer
 from release.verbs.report import Options, Report, report
 from tests import evidence_tree, report_tree
@@ -138,7 +139,7 @@ def copy(passing: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("name", OUTCOMES)
 def test_an_outcome_reads_as_it_always_did(name: str, made: dict[str, Report]) -> None:
-    for suffix, text in (("md", made[name].markdown), ("txt", made[name].text)):
+    for suffix, text in (("md", made[name].markdown), ("txt", terminal.text(made[name].whole))):
         path = SNAPSHOTS / f"{name}.{suffix}"
         now = report_tree.without_digests(text)
         if os.environ.get(WRITE):
@@ -322,7 +323,7 @@ def test_nothing_that_data_says_becomes_anything_but_text(tmp_path: Path, bad: b
         assert not {name for name, _ in seen.attributes} - {"align", "style", "class"}
         assert not LINKED.search(seen.loose), LINKED.search(seen.loose)
         assert "|" not in seen.loose
-    assert all(line.isprintable() for line in nasty.text.splitlines())
+    assert all(line.isprintable() for line in terminal.text(nasty.whole).splitlines())
 
 
 def test_the_comment_never_exceeds_what_github_takes(tmp_path: Path) -> None:
@@ -362,13 +363,10 @@ def test_the_comment_never_exceeds_what_github_takes(tmp_path: Path) -> None:
 
 
 def test_five_thousand_flipped_rows_are_counted_and_a_few_are_shown() -> None:
-    from release.review import blocks, flips
-
     rows = evidence_tree.rows("test", 10_000)
     ours = [evidence_tree.predict(row, i >= 5000) for i, row in enumerate(rows)]
     theirs = [evidence_tree.predict(row, i < 5000) for i, row in enumerate(rows)]
-    section = blocks.Section("flips", "", flips._against("production", ours, theirs))
-    text = blocks.markdown(section)
+    text = sections.render("flips_section", {"flips": [details.flipped("champion", ours, theirs)]})
     assert "5,000 newly wrong, 5,000 newly right" in text
     assert text.count("…and 4,995 more.") == 2
     assert renderer.size(text) < 4000
@@ -400,7 +398,7 @@ def test_a_record_that_cannot_be_read_is_void_and_still_a_comment(
     spoil(copy)
     found = report(copy, FOR)
     assert (found.state, found.status, found.passes) == ("void", None, False)
-    assert word in found.text
+    assert word in found.markdown
 
 
 def test_a_verdict_written_by_hand_does_not_pass_anywhere(tmp_path: Path) -> None:
@@ -434,7 +432,7 @@ def test_links_are_given_by_the_workflow(passing: Path) -> None:
     links = (("Artifacts", "https://host.example/runs/1"), ("Data Docs", "https://host.example/docs/index.html"))
     found = report(passing, FOR._replace(links=links))
     assert "- [Artifacts](https://host.example/runs/1)" in found.markdown
-    assert "Artifacts https://host.example/runs/1" in found.text
+    assert "Artifacts https://host.example/runs/1" in terminal.text(found.whole)
 
 
 class _Assets(BaseHTTPRequestHandler):

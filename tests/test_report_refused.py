@@ -16,6 +16,7 @@ from checks.errors import DataRefused, MachineRefused, Refusal, SourceRefused, T
 from checks.params import Params
 from checks.refused import Refused
 from release.adapters import dvc
+from release.cli import terminal
 from release.record import refusals
 from release.verbs.report import Options, Report, report
 from stages import entry
@@ -72,12 +73,12 @@ def test_an_estimate_over_the_budget_is_called_by_its_name(root: Path) -> None:
     )
     found = report(root, FOR)
     assert first(found) == "❌ **Estimate refused**: over the budget before training: train_minutes, 40 exceeds 25"
-    assert "lockstep estimate" in found.text.partition("Do it again on your machine")[2]
+    assert "lockstep estimate" in found.markdown.partition("Do it again on your machine")[2]
 
 
 def test_all_further_problems_are_listed(root: Path) -> None:
     leave(root, "fetch", SourceRefused("one", "mend them", tuple(f"problem {i}" for i in range(25))))
-    text = report(root, FOR).text
+    text = terminal.text(report(root, FOR).whole)
     assert "  - problem 0\n" in text
     assert "  - …and 5 more\n" in text
 
@@ -196,7 +197,7 @@ def test_a_refusal_of_nasty_words_is_nothing_but_text(root: Path) -> None:
         found = report(root, FOR)
         assert found.state == "refused"
         assert found.title.isprintable()
-        assert all(line.isprintable() for line in found.text.splitlines())
+        assert all(line.isprintable() for line in terminal.text(found.whole).splitlines())
         for render in (RENDERER.render, gfm):
             seen = Seen(render(found.markdown))
             assert set(seen.tags) <= set(usual.tags) | {"em", "li", "ul"}

@@ -8,8 +8,11 @@ from html.parser import HTMLParser
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from jinja2 import TemplateAssertionError, nodes
 from markdown_it import MarkdownIt
 
+from release.cli import terminal
+from release.review.sections import template
 from release.review.text import EMPTY, LONGEST, cell, prose, visible
 
 NASTY = (
@@ -124,6 +127,13 @@ def test_github_s_own_renderer_agrees_on_a_thousand_at_once() -> None:
     assert html.unescape(seen.loose).count("left") == html.unescape(seen.loose).count("right") == len(texts)
 
 
+@pytest.mark.parametrize("text", NASTY)
+def test_a_terminal_shows_the_text_of_a_cell_without_its_marks(text: str) -> None:
+    lines = terminal.text(in_table(cell(text))).splitlines()
+    assert lines[2] == f"  left  {shown(text) or '(empty)'}  right"
+    assert all(line.isprintable() for line in lines)
+
+
 @settings(max_examples=600, deadline=None)
 @given(TEXTS)
 @example("23 of 445 test rows (5.2%) share 13 words; at most 8.0% may")
@@ -165,3 +175,49 @@ def test_a_gate_s_own_words_stay_words(text: str) -> None:
 )
 def test_what_is_seen_is_one_line_without_what_hides(text: str, longest: int, expected: str) -> None:
     assert visible(text, longest) == expected
+
+
+# the template
+
+
+def written(source: str, **values: object) -> str:
+    return template().environment.from_string(source).render(values)
+
+
+@pytest.mark.parametrize("text", NASTY)
+def test_the_template_writes_a_text_as_a_code_span_unless_it_says_otherwise(text: str) -> None:
+    assert written("{{ x }}", x=text) == cell(text)
+    assert written("{% macro m(x) %}{{ x }}{% endmacro %}{{ m(x) }}", x=text) == cell(text)
+    assert written("{% set y %}{{ x }}{% endset %}{{ y }}", x=text) == cell(text)
+    assert written("{{ x | said }}", x=text) == prose(text)
+    assert written("{{ ('a', x) | code }}", x=text) == cell(f"a {text}")
+
+
+@pytest.mark.parametrize(
+    ("source", "value"),
+    [
+        ("{{ x }}", None),
+        ("{{ x }}", 0.5),
+        ("{{ x }}", True),
+        ("{{ x }}", ("a",)),
+        ("{{ x.y }}", "text"),
+        ("{{ x | paragraph }}", "text"),
+        ("{{ x | bare }}", "text"),
+    ],
+)
+def test_the_template_writes_nothing_that_it_does_not_know_how_to_write(source: str, value: object) -> None:
+    with pytest.raises((TypeError, ValueError)):
+        written(source, x=value)
+
+
+@pytest.mark.parametrize("name", ["safe", "join", "format", "replace", "string", "escape", "upper", "tojson"])
+def test_no_filter_of_jinja_that_makes_text_is_there_to_be_used(name: str) -> None:
+    with pytest.raises(TemplateAssertionError):
+        written(f"{{{{ x | {name} }}}}", x="text")
+
+
+def test_the_template_joins_no_text_around_the_escaping() -> None:
+    environment = template().environment
+    assert environment.loader is not None
+    found = environment.parse(environment.loader.get_source(environment, "comment.md.jinja")[0])
+    assert not list(found.find_all((nodes.Concat, nodes.Add, nodes.Mod, nodes.ScopedEvalContextModifier)))

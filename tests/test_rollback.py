@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from checks import digest, layout, params_file, pointer, quarantine
 from checks.errors import EvidenceRefused, MachineRefused, PromotionRefused, Refusal, RegistryRefused
 from checks.statement import ENVELOPE
-from release.cli import main
+from release.cli import environment_tables, main
 from release.evidence import attach
 from release.image.layout import Layout
 from release.ledger import disagreements
@@ -360,7 +360,7 @@ def test_a_first_release_is_withdrawn(first: Path, made_first: tuple[Path, Relea
     ]
     last = histories.history(first, "production").environments["production"][0]
     assert (last.kind, last.after, last.why, last.problem, last.number) == ("rollback", None, BAD, "", 2)
-    assert "production#2" in "".join(histories.lines(histories.history(first)))
+    assert "production#2" in environment_tables.history(histories.history(first))
     found = status(first)
     assert found.environments[1].runs is None
     assert found.contradictions == (f"staging: in quarantine: {BAD}",)

@@ -13,9 +13,9 @@ from click.testing import CliRunner
 
 from checks import layout, pointer
 from checks.errors import Contradicted, RemoteRefused
-from release.cli import main
+from release.cli import environment_tables, main
 from release.overlay.overlays import SERVER
-from release.verbs.status import State, Status, lines, refusal, status
+from release.verbs.status import State, Status, refusal, status
 from tests import ledger_tree, mirrors_tree
 from tests.ledger_tree import git, keep
 from tests.mirrors_tree import NAME, World, edit, hold, move
@@ -42,7 +42,7 @@ def test_it_says_what_runs_where_since_when_and_by_whom(world: World) -> None:
     assert (found.contradictions, found.quarantine, refusal(found)) == ((), (), None)
     assert found.tip == git(world.root, "rev-parse", "main")
     assert Status.model_validate_json(found.model_dump_json()) == found
-    shown = "\n".join(lines(found))
+    shown = environment_tables.status(found)
     for word in (world.old.image, world.new.version, "verdict pass", "next: v0.2.0 of staging"):
         assert word in shown
 
@@ -51,7 +51,7 @@ def test_an_environment_that_runs_nothing_says_so(tmp_path: Path) -> None:
     root = mirrors_tree.make(tmp_path / "root")
     found = status(root)
     assert [(state.runs, state.drift) for state in found.environments] == [(None, ()), (None, ())]
-    assert lines(found)[0] == "staging     runs nothing"
+    assert environment_tables.status(found).splitlines()[0] == "staging     runs nothing"
     following = found.environments[0].next
     assert following is not None
     assert (following.source, following.version, following.waits) == ("the record here", None, ())
@@ -97,7 +97,10 @@ def test_what_is_in_quarantine_is_shown_where_it_runs_and_where_it_would_go(worl
     following = of(world.root, "production").next
     assert following is not None
     assert following.waits == ("in quarantine: answers in French",)
-    assert any("in quarantine: answers in French" in line for line in lines(status(world.root)))
+    assert any(
+        "in quarantine: answers in French" in line
+        for line in environment_tables.status(status(world.root)).splitlines()
+    )
 
 
 Tamper = Callable[[World], object]
@@ -168,7 +171,7 @@ def test_every_contradiction_ends_the_command_with_its_own_code(world: World, na
     assert shown.exit_code == Contradicted.exit_code == 19
     found = Status.model_validate_json(shown.stdout)
     assert any(line.startswith(words) for line in found.contradictions), found.contradictions
-    marked = [line.strip() for line in lines(found) if line.strip().startswith("! ")]
+    marked = [line.strip() for line in environment_tables.status(found).splitlines() if line.strip().startswith("! ")]
     assert len(marked) == len(found.contradictions), "each is a line on the screen, and nothing else is"
     assert shown.stderr.startswith(f"lockstep: main: {len(marked)} contradiction")
 
@@ -185,7 +188,7 @@ def test_what_git_contradicts_itself_about_is_drift(world: World, name: str) -> 
     assert drift[0].todo
     if name != "a link":  # which no environment can be read beside
         assert of(world.root, "staging").drift == ()
-    assert any(words in line for line in lines(status(world.root)))
+    assert any(words in line for line in environment_tables.status(status(world.root)).splitlines())
 
 
 def test_a_move_that_does_other_than_its_message_says_is_drift(world: World) -> None:

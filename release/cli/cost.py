@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from checks.text import escape
 from release.cli.common import refusing, to_json
+from release.cli.tables import one_line
 
 if TYPE_CHECKING:
     from release.cost.estimate import Asked, Estimate, Range
@@ -58,11 +58,11 @@ def _shown(found: "Estimate") -> str:
         tokens = "" if basis.tokens is None else f", {basis.tokens:,} tokens"
         lines.append(
             f"scaled from commit {basis.commit[:12]} ({basis.ref}): {basis.seconds:,.4g} s for {basis.rows:,} rows x "
-            f"{basis.epochs:,.4g} epochs{tokens} on {_line(basis.device)}"
+            f"{basis.epochs:,.4g} epochs{tokens} on {one_line(basis.device)}"
         )
         for factor in basis.factors:
-            lines.append(f"  x {shown(factor.times):<8}{_off(factor.below, factor.above):<15}{_line(factor.why)}")
-    return "\n".join([*lines, *(f"note: {_line(note)}" for note in found.notes)])
+            lines.append(f"  x {shown(factor.times):<8}{_off(factor.below, factor.above):<15}{one_line(factor.why)}")
+    return "\n".join([*lines, *(f"note: {one_line(note)}" for note in found.notes)])
 
 
 def _bounded(bound: "Asked") -> tuple[str, str, str, str]:
@@ -81,8 +81,3 @@ def _off(below: float, above: float) -> str:
     if below == above:
         return "" if below == 1 else f"x/÷ {below:.3g}"
     return f"÷ {below:.3g}, x {above:.3g}"
-
-
-def _line(text: str) -> str:
-    """Text on one printable line."""
-    return escape(" ".join(text.split()))

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from release.cli import tables
 from release.cli.common import refusing, to_json
 
 if TYPE_CHECKING:
@@ -86,4 +87,4 @@ def show(root: Path, image: str, target: str | None, as_json: bool) -> None:
     from release.verbs import evidence as verb
 
     walk = verb.show(root, image, target)
-    click.echo(to_json(walk.model_dump(mode="json")) if as_json else "\n".join(verb.lines(walk)))
+    click.echo(to_json(walk.model_dump(mode="json")) if as_json else tables.walk(walk))

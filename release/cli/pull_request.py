@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from release.cli import terminal
 from release.cli.common import refusing, to_json
 
 TARGET = click.option(
@@ -59,7 +60,12 @@ def report(
     from release.verbs import report as verb
 
     made = verb.report(root, verb.Options(target=target, assets=assets, links=_pairs(links), number=number))
-    click.echo(to_json(made.model_dump(mode="json")) if as_json else made.text if text else made.markdown)
+    if as_json:
+        answer = made.model_dump(mode="json").items()
+        shown = ("text", terminal.text(made.whole))
+        click.echo(to_json(dict(shown if name == "whole" else (name, each) for name, each in answer)))
+    else:
+        click.echo(terminal.text(made.whole) if text else made.markdown)
 
 
 @click.command()

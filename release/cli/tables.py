@@ -4,14 +4,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from checks.text import escape
+
 if TYPE_CHECKING:
-    from checks.quarantine import Entries
     from checks.serving import ServingReport
     from checks.verdict import Finding, Verdict
     from release.record.target_policy import PolicyJudgement
     from release.verbs.build import Plan
-    from release.verbs.promote import Promoted
-    from release.verbs.rollback import RolledBack
+    from release.verbs.evidence import Walk
 
 LONGEST = 140  # of a passing gate's reason in the table
 MARKS = {"pass": "✓", "fail": "✗", "inconclusive": "?", "unavailable": "-"}
@@ -25,6 +25,11 @@ COLOURS = {
     "optional": "yellow",
     "unknown": "yellow",
 }
+
+CHECKED = {
+    "store": "checked in the store", "here": "checked here", "commit": "checked in the commit",
+    "follows": "follows from what was checked", "signed": "as it was signed",
+}  # fmt: skip
 
 
 def verdict(found: "Verdict") -> str:
@@ -43,7 +48,7 @@ def verdict(found: "Verdict") -> str:
 
 def _shown(finding: "Finding") -> str:
     """The reason on one printable line; that of a pass is cut, --explain has it whole."""
-    reason = _line(finding.reason)
+    reason = one_line(finding.reason)
     if finding.status != "pass" or len(reason) <= LONGEST:
         return reason
     return f"{reason[: LONGEST - 1]}…"
@@ -88,7 +93,7 @@ def plan(found: "Plan") -> str:
     """What `lockstep build` would do, a line for each blob."""
     base = f"{found.base.name} ({found.base.platform})" if found.base else "none: the weights alone, as a volume"
     lines = [
-        f"model     {_short(found.model)} at {found.path}",
+        f"model     {short(found.model)} at {found.path}",
         f"record    commit {found.commit[:12]}",
         f"runtime   {found.runtime}",
         f"base      {base}",
@@ -97,7 +102,7 @@ def plan(found: "Plan") -> str:
     ]
     width = max(len(blob.title) for blob in found.blobs)
     for blob in found.blobs:
-        known = _short(blob.digest) if blob.digest else "not yet known"
+        known = short(blob.digest) if blob.digest else "not yet known"
         there = "there already" if blob.there else "to send"
         lines.append(f"  {blob.title:<{width}}  {size(blob.size):>9}  {known:<13}  {there}")
     lines.append(f"  {'in all':<{width}}  {size(found.total):>9}  {size(found.to_send)} to send")
@@ -106,13 +111,13 @@ def plan(found: "Plan") -> str:
 
 def serving(report: "ServingReport") -> str:
     """What a server was seen to do: a line for each check, then how fast it answered."""
-    head = f"serving: {report.status}   model {_short(report.model)}, {report.runtime} as a {report.how}"
+    head = f"serving: {report.status}   model {short(report.model)}, {report.runtime} as a {report.how}"
     lines = [
         click.style(head + (f" of {report.server}" if report.server else ""), fg=COLOURS[report.status], bold=True)
     ]
     for check in report.checks:
         mark = click.style(MARKS[check.status], fg=COLOURS[check.status])
-        lines.append(f"  {mark} {check.name:<9}  {_line(check.reason)}")
+        lines.append(f"  {mark} {check.name:<9}  {one_line(check.reason)}")
     for load in report.load:
         first = "" if load.first_token_p50 is None else f", first token {load.first_token_p50:.3f} s"
         lines.append(
@@ -120,43 +125,6 @@ def serving(report: "ServingReport") -> str:
             f"{load.tokens_per_second:.0f} tokens/s"
         )
     return "\n".join(lines)
-
-
-DONE = {
-    "moved": "runs {after} now",
-    "already": "runs {after} already",
-    "mended": "runs {after}, and its files were written again",
-    "proposed": "would run {after}: a pull request waits",
-    "planned": "would run {after}",
-}
-
-
-def moved(done: "Promoted | RolledBack") -> str:
-    """What was asked, a line each, what changed, and what became of it."""
-    lines = []
-    for check in done.checks:
-        status = "fail" if check.gaps else "unavailable" if check.unasked else "pass"
-        mark = click.style(MARKS[status], fg=COLOURS[status])
-        told = [gap.line for gap in check.gaps] or [check.note]
-        lines += [f"  {mark} {check.about}: {_line(line)}" if line else f"  {mark} {check.about}" for line in told]
-    if done.done == "planned" and done.diff:
-        lines += ["", done.diff.rstrip(), ""]
-    nothing = "nothing that is known" if hasattr(done, "url") else "nothing"  # a rollback may empty an environment
-    after = done.after.version if done.after else nothing
-    before = f", it ran {done.before.version}" if done.before and done.done == "moved" else ""
-    lines.append(click.style(f"{done.environment} {DONE[done.done].replace('{after}', after)}{before}", bold=True))
-    if done.commit:
-        lines.append(f"  commit {done.commit[:12]}  {'  '.join(done.tags)}".rstrip())
-    if url := getattr(done, "url", None):
-        lines.append(f"  {url}")
-    return "\n".join([*lines, *(f"  note: {_line(note)}" for note in done.notes)])
-
-
-def held(entries: "Entries") -> list[str]:
-    """The quarantine, an entry a line."""
-    return [f"{e.version or '-'}  {_short(e.image)}  {_line(e.why)} ({_line(e.by)})" for e in entries] or [
-        "nothing is held back"
-    ]
 
 
 def size(count: int) -> str:
@@ -167,10 +135,22 @@ def size(count: int) -> str:
     return f"{value:.0f} B" if units[0] == "B" else f"{value:.1f} {units[0]}"
 
 
-def _short(digest: str) -> str:
+def walk(found: "Walk") -> str:
+    """The way from an image to its rows, a line for each step."""
+    width = max(len(step.what) for step in found.steps)
+    lines = [found.image, f"signed by {found.signer}, evidence {found.evidence}", ""]
+    lines += [
+        f"{step.what:{width}}  {short(step.digest or ''):12}  {step.note} ({CHECKED[step.checked]})"
+        for step in found.steps
+    ]
+    return "\n".join(map(escape, lines))
+
+
+def short(digest: str) -> str:
+    """The first letters of a digest."""
     return digest.removeprefix("sha256:")[:12]
 
 
-def _line(text: str) -> str:
-    """Text on one printable line."""
-    return " ".join("".join(c if c.isprintable() or c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in text).split())
+def one_line(text: str) -> str:
+    """Untrusted text on one printable line."""
+    return escape(" ".join(text.split()))

@@ -15,19 +15,19 @@ from release.record.records import Records, WorkTree
 _CODE = ("stages", "checks")  # the lock names their digests
 
 
-class Lacking(NamedTuple):
-    """A commit that does not hold this record: ``paths`` are not in it as they lie here, or, for ``why``, who knows."""
+class Missing(NamedTuple):
+    """What ``commit`` does not have of this record: ``paths``, or what cannot be told, for ``why``."""
 
     commit: str
     paths: tuple[str, ...] = ()
     why: str = ""
 
 
-def lacking(records: Records, commit: str) -> Lacking | None:
-    """What ``commit``, a full hash, lacks of the work tree's record and of what that is about; None: nothing."""
+def missing(records: Records, commit: str) -> Missing | None:
+    """What ``commit``, a full hash, does not have of the work tree's record and its inputs; None: it has all."""
     root = records.root
     if not commits.has_repository(root) or commits.resolve(root, commit) != commit:
-        return Lacking(commit, why="git does not know it here")
+        return Missing(commit, why="git does not know it here")
     try:
         paths = [layout.PARAMS, layout.PIPELINE, *record_files(records.work_tree)]
         if (root / layout.APPROVALS).exists():  # counts for the verdict
@@ -36,8 +36,8 @@ def lacking(records: Records, commit: str) -> Lacking | None:
         others = [path.as_posix() for path in commits.uncommitted(root, commit, paths)]
         others += [folder for folder in _CODE if not commits.same(root, commit, (folder,))]
     except EvidenceRefused as refused:
-        return Lacking(commit, why=refused.what)
-    return Lacking(commit, tuple(others)) if others else None
+        return Missing(commit, why=refused.what)
+    return Missing(commit, tuple(others)) if others else None
 
 
 def record_files(tree: WorkTree) -> list[Path]:

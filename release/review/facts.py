@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from checks import chain, gates, layout, plugins, pointer, policy, quarantine, scoring
 from checks.chain import Evidence
 from checks.errors import EvidenceRefused, ParamsRefused, Refusal, RemoteRefused
-from checks.evidence import DataReport, EvaluateMeasured, PrepareReport, TrainMeasured
+from checks.evidence import DataReport, EvaluateMeasured, EvaluationReport, PrepareReport, TrainMeasured
 from checks.params import Params
 from checks.pointer import Pointer
 from checks.policy import Change
@@ -25,15 +25,17 @@ from checks.refused import Refused
 from checks.verdict import Status, Verdict
 from release.adapters import commits
 from release.record import lock_check, references, refusals, target_policy
-from release.record.committed import Lacking
+from release.record.committed import Missing
 from release.record.held import hold
 from release.record.records import Commit, Records
 from release.record.target_policy import PolicyJudgement
 
+EARLIER = ("main", "champion", "base")  # models that the candidate is compared with, in the comment's order
 State = Literal["held", "recorded", "void", "bad-data", "refused"]
 _DATA = ("fetch", "prepare", "validate")
 _HEAVY = (layout.BASE, layout.RAW, layout.ADAPTER, layout.MERGED)
 M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T")
 
 
 class Target(NamedTuple):
@@ -54,7 +56,7 @@ class Facts:
 
     ``bad-data``: validate refused these splits, so that there is no verdict. ``refusal`` says why there is none.
     ``refused``: the command that should have made it refused, about this very commit. ``missing`` are the paths that
-    were not here. ``changes`` are those of the policy. ``lacking``: the commit that is judged has not this record.
+    were not here. ``changes`` are those of the policy. ``not_in_commit``: what the judged commit lacks of this record.
     ``training`` and ``answering`` are what was measured of the training and the evaluation that ``evidence`` is about.
     """
 
@@ -74,7 +76,7 @@ class Facts:
     refusal: Refusal | None = None
     refused: Refused | None = None
     missing: tuple[str, ...] = ()
-    lacking: Lacking | None = None
+    not_in_commit: Missing | None = None
 
     @property
     def status(self) -> Status | None:
@@ -82,6 +84,18 @@ class Facts:
         if self.judgement is not None:
             return self.judgement.status
         return self.verdict.status if self.verdict is not None else None
+
+    @property
+    def evaluation(self) -> EvaluationReport | None:
+        """The report of the evaluation, where it is known to be about this candidate."""
+        found = self.evidence.reports.evaluation if self.evidence and self.state in ("held", "recorded") else None
+        return found if found and "candidate" in found.models else None
+
+    @property
+    def weakened(self) -> set[str]:
+        """Gates that the pull request removes or makes ask for less."""
+        weaker = [change.path for change in self.changes if change.kind in ("weaker", "removed")]
+        return {path.split(".")[1] for path in weaker if path.startswith("gates.")}
 
     @property
     def held_back(self) -> Entry | None:
@@ -208,11 +222,11 @@ def _target(records: Records, ref: str | None) -> Target:
         return Target(name, None, None, None, None)
     there = records.at(commit)
     document: Mapping[str, Any] | None = None
-    if there.data(layout.PARAMS) is not None:
-        try:
+    try:
+        if there.data(layout.PARAMS) is not None:
             document = there.document(f"{name}:{layout.PARAMS}")
-        except ParamsRefused:
-            document = {}
+    except (ParamsRefused, EvidenceRefused):
+        document = {}
     return Target(
         name,
         commit,
@@ -226,8 +240,8 @@ def _target(records: Records, ref: str | None) -> Target:
 
 def _quarantine(there: Commit, name: str) -> Entries:
     """What is held back; nothing where it cannot be read, since promotions ask anew."""
-    text = there.data(layout.QUARANTINE)
     try:
+        text = there.data(layout.QUARANTINE)
         return () if text is None else quarantine.parse(text, f"{name}:{layout.QUARANTINE}")
     except EvidenceRefused:
         return ()
@@ -249,7 +263,7 @@ def _runs(there: Commit, document: object) -> dict[str, Pointer]:
 def _there(there: Commit, path: Path, model: type[M]) -> M | None:
     try:
         return there.report(path, model)
-    except ValidationError:
+    except (EvidenceRefused, ValidationError):
         return None
 
 

@@ -3,42 +3,40 @@
 import csv
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
 from checks import layout
 from checks.cost import Span
-from checks.evidence import TrainMeasured, TrainReport
-from checks.params import TrainBudget
 from release.cost import estimate
-from release.cost.training_ahead import Seconds
-from release.review.blocks import Block, Bullets, Data, Folded, Image, Line, Paragraph, Section, capped, row
 from release.review.facts import Facts
 
 _BARS = "▁▂▃▄▅▆▇█"
 _WIDTH = 32
-_WORST = 6
 
 
 def loss(root: Path) -> list[float]:
     """The logged losses of reports/loss.csv; none where it cannot be read."""
     try:
-        with (root / layout.LOSS_CURVE).open(encoding="utf-8", newline="") as stream:
-            values = [float(each["loss"]) for each in csv.DictReader(stream)]
+        values = [float(each["loss"]) for each in _lines(root / layout.LOSS_CURVE)]
     except (OSError, ValueError, KeyError, TypeError, csv.Error):
         return []
     return [value for value in values if math.isfinite(value)]
 
 
-def confusions(root: Path) -> Counter[tuple[str, str]]:
-    """How often which answer was given for which reference, where they differ."""
+def confusions(root: Path) -> list[tuple[tuple[str, str], int]]:
+    """How often which answer was given for which reference, where they differ; the most frequent first."""
     try:
-        with (root / layout.CONFUSION).open(encoding="utf-8", newline="") as stream:
-            pairs = [(str(each["reference"]), str(each["predicted"])) for each in csv.DictReader(stream)]
+        pairs = [(str(each["reference"]), str(each["predicted"])) for each in _lines(root / layout.CONFUSION)]
     except (OSError, ValueError, KeyError, csv.Error):
-        return Counter()
-    return Counter(pair for pair in pairs if pair[0] != pair[1])
+        return []
+    return sorted(Counter(pair for pair in pairs if pair[0] != pair[1]).items(), key=lambda item: (-item[1], item[0]))
+
+
+def _lines(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
 
 
 def sparkline(values: Sequence[float]) -> str:
@@ -54,78 +52,54 @@ def sparkline(values: Sequence[float]) -> str:
     return "".join(_BARS[round((value - low) / span * (len(_BARS) - 1))] for value in scaled)
 
 
-def trained(
-    facts: Facts, losses: Sequence[float], wrong: Mapping[tuple[str, str], int], images: Mapping[str, str]
-) -> Section | None:
-    """``images``: addresses of plots that were seen to answer, by their path."""
-    if facts.state not in ("held", "recorded"):
-        return None
-    blocks: list[Block] = []
-    if losses:
-        told = f"Loss {losses[0]:.3g} → {losses[-1]:.3g}, lowest {min(losses):.3g} ({len(losses):,} points, log scale):"
-        blocks.append(Paragraph((f"{told} `{sparkline(losses)}`",)))
-    if wrong:
-        worst = sorted(wrong.items(), key=lambda item: (-item[1], item[0]))
-        rows = [row(Data(was, 60), Data(said, 60), f"{count:,}") for (was, said), count in worst]
-        table = capped(row("expected", "answered", "rows"), rows, _WORST, (2,))
-        blocks.append(Folded(f"Worst confusions of {len(rows):,}", [table]))
-    shown = [Image(Path(path).stem, url) for path, url in images.items()]
-    blocks += [Paragraph((image,)) for image in shown]
-    return Section("training", "Training", blocks, keep=40) if blocks else None
+def cost(facts: Facts, root: Path) -> list[tuple[str, str]]:
+    """Time as measured, and money by train_budget's price, each beside its estimate and its bound. Decides nothing.
 
-
-def cost(facts: Facts, root: Path) -> Section | None:
-    """Time as measured, and money by train_budget's price, each beside its estimate and its bound. Decides nothing."""
-    if facts.state not in ("held", "recorded") or facts.evidence is None or facts.evidence.reports.train is None:
-        return None
-    train, evaluation = facts.evidence.reports.train, facts.evidence.reports.evaluation
-    took, before = facts.training, facts.target.training
-    if took is None:
-        return None
-    expected = _expected(facts, root, train, took)
-    against = f" (before: {_time(before.seconds)})" if before and before.adapter != train.adapter else ""
-    foretold = f", estimated {_times(expected.train)}" if expected else ""
-    budget = facts.params.train_budget if facts.params else TrainBudget()
-    most = f", budget {budget.train_minutes:,.6g} min" if budget.train_minutes else ""
-    told = (
-        f"Training: {_time(took.seconds)}{foretold}{most}{against}, {train.steps:,} steps over {train.rows:,} rows on "
-    )
-    lines: list[Line] = [(told, Data(took.device))]
-    candidate = facts.answering.models.get("candidate") if facts.answering else None
+    Each line is a sentence of figures, and the device's name where the sentence ends with it. Without measures: none.
+    """
+    took, before, target = facts.training, facts.target.training, facts.target
+    train = facts.evidence.reports.train if facts.evidence else None
+    if took is None or train is None or facts.params is None:
+        return []
+    expected, budget = None, facts.params.train_budget
+    if target.commit is not None:
+        expected = estimate.after_the_fact(root, facts.params, target.ref, target.commit, train, took)
+    parts = [f"Training: {_time(took.seconds)}", f", estimated {_times(expected.train)}" if expected else ""]
+    parts += [f", budget {budget.train_minutes:,.6g} min" if budget.train_minutes else ""]
+    parts += [f" (before: {_time(before.seconds)})" if before and before.adapter != train.adapter else ""]
+    lines = [(f"{''.join(parts)}, {train.steps:,} steps over {train.rows:,} rows on", took.device)]
+    evaluation = facts.evaluation
+    speed = facts.answering.models.get("candidate") if facts.answering else None
     seconds = took.seconds
-    if evaluation and candidate and candidate.examples_per_second:
-        answering = evaluation.rows / candidate.examples_per_second
+    if evaluation and speed and speed.examples_per_second:
+        answering = evaluation.rows / speed.examples_per_second
         seconds += answering
-        latency = f"95 % within {candidate.p95_seconds:,.3g} s of their batch's start"
-        lines.append((f"Answers: {_time(answering)}, {candidate.examples_per_second:,.1f} a second; {latency}",))
+        latency = f"95 % within {speed.p95_seconds:,.3g} s of their batch's start"
+        lines.append((f"Answers: {_time(answering)}, {speed.examples_per_second:,.1f} a second; {latency}", ""))
     if budget.gpu_hours and not took.device.startswith("cpu"):
-        lines.append((f"GPU hours: {seconds / 3600:,.2f}, budget {budget.gpu_hours:,.6g}",))
+        lines.append((f"GPU hours: {seconds / 3600:,.2f}, budget {budget.gpu_hours:,.6g}", ""))
     if price := budget.hourly_price:
-        foretold = f", estimated {_money(expected.device.times(price / 3600))}" if expected else ""
+        foretold = f", estimated {_span(expected.device.times(price / 3600), ',.2f')}" if expected else ""
         most = f", budget {budget.cost:,.2f}" if budget.cost else ""
         hours = f"{seconds / 3600:.2f} device hours at {price:,.2f} an hour"
-        lines.append((f"Cost: {seconds / 3600 * price:,.2f} for {hours}{foretold}{most}",))
-    return Section("cost", "Time and cost", [Bullets(lines)], keep=55)
+        lines.append((f"Cost: {seconds / 3600 * price:,.2f} for {hours}{foretold}{most}", ""))
+    return lines
 
 
-def _expected(facts: Facts, root: Path, train: TrainReport, took: TrainMeasured) -> Seconds | None:
-    """What `lockstep estimate` says of this training by the target's record; None where it says nothing."""
-    if facts.target.commit is None or facts.params is None:
-        return None
-    return estimate.after_the_fact(root, facts.params, facts.target.ref, facts.target.commit, train, took)
+def _unit(seconds: float) -> tuple[float, str]:
+    return (1, " s") if seconds < 90 else (60, " min") if seconds < 5400 else (3600, " h")
 
 
 def _time(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    each, unit = _unit(seconds)
+    return f"{seconds / each:.1f}{unit}"
 
 
 def _times(span: Span) -> str:
     """A range in the unit of its middle: 3.9 min (2.6 to 5.8)."""
-    each, unit = (1, "s") if span.middle < 90 else (60, "min") if span.middle < 5400 else (3600, "h")
-    return f"{span.middle / each:,.1f} {unit} ({span.low / each:,.1f} to {span.high / each:,.1f})"
+    each, unit = _unit(span.middle)
+    return _span(span.times(1 / each), ",.1f", unit)
 
 
-def _money(span: Span) -> str:
-    return f"{span.middle:,.2f} ({span.low:,.2f} to {span.high:,.2f})"
+def _span(span: Span, how: str, unit: str = "") -> str:
+    return f"{span.middle:{how}}{unit} ({span.low:{how}} to {span.high:{how}})"

@@ -12,7 +12,6 @@ from pydantic import ValidationError
 from tqdm import tqdm
 
 from checks import digest, files, layout, pointer
-from checks.chain import short
 from checks.digest import FileDigest
 from checks.errors import BuildRefused, EvidenceRefused, MachineRefused
 from checks.evidence import Digest, FetchReport, ParityReport, PrepareReport, Report, TrainReport
@@ -36,10 +35,6 @@ How = Literal[
     "signed",  # as the signed statement says; it is not here
 ]
 _R = TypeVar("_R", bound=Report)
-_WORDS = {
-    "store": "checked in the store", "here": "checked here", "commit": "checked in the commit",
-    "follows": "follows from what was checked", "signed": "as it was signed",
-}  # fmt: skip
 
 
 class Step(Record):
@@ -84,16 +79,6 @@ def show(root: Path, image: str, target: str | None = None) -> Walk:
         image=f"{place.store.name}@{place.image}", evidence=found.digest, signer=found.signer, steps=steps,
         statement=found.statement,
     )  # fmt: skip
-
-
-def lines(walk: Walk) -> list[str]:
-    """The walk for a person, one line a step."""
-    width = max(len(step.what) for step in walk.steps)
-    head = [f"{walk.image}", f"signed by {walk.signer}, evidence {walk.evidence}", ""]
-    return head + [
-        f"{step.what:{width}}  {short(step.digest or ''):12}  {step.note} ({_WORDS[step.checked]})"
-        for step in walk.steps
-    ]
 
 
 def _place(root: Path, text: str) -> _Place:

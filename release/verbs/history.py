@@ -13,6 +13,7 @@ from checks import layout, params_file
 from checks.errors import EvidenceRefused
 from checks.pointer import Pointer
 from checks.rows import Record
+from checks.text import escape
 from release.ledger import Kind, Ledger, Move
 
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
@@ -73,15 +74,15 @@ def history(root: Path, environment: str | None = None, on: str | None = None) -
     ledger = Ledger.open(root, promote)
     tip = ledger.tip()
     names = promote.ordered if environment is None else (environment,)
-    told = {name: _told(ledger.moves(tip, name)) for name in names}
+    found = {name: _ran(ledger.moves(tip, name)) for name in names}
     if span is not None:
-        told = {name: tuple(ran for ran in all_ if span.meets(ran.at, ran.until)) for name, all_ in told.items()}
-    return History(branch=ledger.shown, tip=tip, on=on, environments=told)
+        found = {name: tuple(ran for ran in all_ if span.meets(ran.at, ran.until)) for name, all_ in found.items()}
+    return History(branch=ledger.shown, tip=tip, on=on, environments=found)
 
 
 def moment(text: str, now: datetime | None = None) -> Span:
     """The time that ``text`` names. A date alone is the whole day, in UTC. Raises EvidenceRefused when it is none."""
-    shown = "".join(c if c.isprintable() else "?" for c in text[:60])
+    shown = escape(text[:60])
     try:
         if _DATE.fullmatch(text):
             start = datetime.combine(date.fromisoformat(text), datetime.min.time(), UTC)
@@ -101,24 +102,7 @@ def moment(text: str, now: datetime | None = None) -> Span:
     return span
 
 
-def lines(found: History) -> list[str]:
-    """The history for a person."""
-    told = []
-    for name, all_ in found.environments.items():
-        if not all_:
-            told.append(f"{name}: nothing " + ("ran" if found.on else "was ever promoted"))
-        for ran in all_:
-            until = f" until {_shown(ran.until)}" if found.on and ran.until else " until now" if found.on else ""
-            told.append(
-                f"{name}#{ran.number}  {_shown(ran.at)}{until}  {ran.kind}  {_route(ran)}  by {ran.by}: {ran.why}"
-            )
-            if ran.after:
-                told.append(f"    image {ran.after.image}  evidence {ran.after.evidence}  commit {ran.commit}")
-            told += [f"    ! {words}" for words in (ran.problem, ran.doubt) if words]
-    return told
-
-
-def _told(moves: tuple[Move, ...]) -> tuple[Ran, ...]:
+def _ran(moves: tuple[Move, ...]) -> tuple[Ran, ...]:
     """Newest first, each with the time of the one after it."""
     ends = (None, *(move.at for move in moves))
     return tuple(
@@ -129,12 +113,3 @@ def _told(moves: tuple[Move, ...]) -> tuple[Ran, ...]:
         )
         for move, until in zip(moves, ends, strict=False)
     )  # fmt: skip
-
-
-def _route(ran: Ran) -> str:
-    old, new = (pointer.version if pointer else "nothing" for pointer in (ran.before, ran.after))
-    return f"{old} → {new}"
-
-
-def _shown(at: datetime) -> str:
-    return f"{at:%Y-%m-%d %H:%M:%S} UTC"

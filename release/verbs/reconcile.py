@@ -1,7 +1,7 @@
 """reconcile: git against everything that mirrors it, and mirrors mended from git, never the other way.
 
 What is compared: environments and tags in git, MLflow's registered model, images and evidence in their registry, and
-the cluster, where kubectl has one. What cannot be asked is told, and counts: agreement was not seen.
+the cluster, where kubectl has one. A mirror that cannot be queried is reported, and makes the command fail.
 """
 
 from collections.abc import Mapping
@@ -86,19 +86,6 @@ def refusal(found: Reconciled) -> Refusal | None:
     parts += [f"{silent} could not be asked"] if silent else []
     todo = "`lockstep reconcile --fix`" if any(finding.fix for finding in left) else "do what is said beside each"
     return Drifted(f"mirrors of {found.branch}: {', '.join(parts)}", todo)
-
-
-def lines(found: Reconciled) -> list[str]:
-    """The findings for a person."""
-    told = []
-    for finding in found.findings:
-        what = f"{finding.where}: {finding.what}"
-        then = "fixed" if finding.fixed else f"--fix: {finding.fix}" if finding.fix else finding.todo
-        told.append(f"{finding.severity:<11}  {what}")
-        told += [f"{'':<13}git: {finding.git}"] if finding.git else []
-        told += [f"{'':<13}there: {finding.mirror}", f"{'':<13}→ {then}"]
-    told = told or ["git and its mirrors agree"]
-    return [*told, *(f"not asked    {line}" for line in found.not_asked)]
 
 
 def _mlflow(

@@ -1,4 +1,4 @@
-"""report: the pull request's comment, as Markdown that GitHub renders and as text for a terminal.
+"""report: the pull request's comment, as Markdown that GitHub renders.
 
 First what was decided and why, then what to do, then everything that a reviewer would ask for; digests last. It never
 exceeds what GitHub takes: whole sections are left out, the least needed first, and the comment names them.
@@ -13,14 +13,13 @@ from typing import NamedTuple
 import requests
 
 from checks import layout
-from checks.errors import EvidenceRefused
 from checks.rows import Record
 from checks.verdict import Status
 from release.record import committed
 from release.record.records import Records
-from release.review import blocks, changes, facts, flips, metrics, places, quality, training, verdicts
-from release.review.blocks import Section
-from release.review.facts import Facts, State
+from release.review import facts, metrics, sections, verdicts
+from release.review.facts import State
+from release.review.sections import Section
 
 LIMIT = 65_536  # characters of a comment, https://docs.github.com/rest/issues/comments
 _RESERVED = 1_000  # for the watermark, and for saying what was left out
@@ -54,7 +53,8 @@ class Part(Record):
 class Report(Record):
     """``status`` is what was decided, None where nothing holds.
 
-    ``passes`` is what a check says: held, a pass, and in the commit that was named.
+    ``passes`` is what a check says: held, a pass, and in the commit that was named. ``whole`` is the Markdown without a
+    limit, ``markdown`` what GitHub takes of it: ``parts`` without those ``left_out``.
     """
 
     state: State
@@ -62,7 +62,7 @@ class Report(Record):
     passes: bool
     title: str
     markdown: str
-    text: str
+    whole: str
     parts: tuple[Part, ...]
     left_out: tuple[str, ...]
 
@@ -74,25 +74,24 @@ def report(root: Path, options: Options | None = None) -> Report:
     when there is no git.
     """
     options = options or Options()
-    links = [(_label(label), blocks.address(url)) for label, url in options.links]
     images = _published(options.assets) if options.assets else {}
     records = Records(root)
     found = facts.gather(records, options.target)
     if options.commit is not None and found.state == "held":
-        found = dataclasses.replace(found, lacking=committed.lacking(records, options.commit))
-    sections = [each for each in _sections(root, found, options, links, images) if each is not None]
-    kept = _fitting(sections, options.limit - _RESERVED)
-    left_out = tuple(each.name for each in sections if each not in kept)
+        found = dataclasses.replace(found, not_in_commit=committed.missing(records, options.commit))
+    every = sections.sections(root, found, options.links, images, options.number)
+    kept = _fitting(every, options.limit - _RESERVED)
+    left_out = tuple(each.name for each in every if each not in kept)
     if left_out:
-        kept = [*kept, _cut(left_out)]
+        kept.append(sections.left_out(left_out))
     return Report(
         state=found.state,
         status=found.status if found.state in ("held", "recorded") else None,
-        passes=found.state == "held" and found.status == "pass" and found.lacking is None,
-        title=verdicts.title(found),
-        markdown="\n\n".join(map(blocks.markdown, kept)) + "\n",
-        text="\n\n".join(map(blocks.plain, sections)) + "\n",
-        parts=tuple(Part(name=each.name, markdown=blocks.markdown(each)) for each in kept),
+        passes=found.state == "held" and found.status == "pass" and found.not_in_commit is None,
+        title=verdicts.title(found, metrics.uncompared(found)),
+        markdown="\n\n".join(each.markdown for each in kept) + "\n",
+        whole="\n\n".join(each.markdown for each in every) + "\n",
+        parts=tuple(Part(name=each.name, markdown=each.markdown) for each in kept),
         left_out=left_out,
     )
 
@@ -102,58 +101,23 @@ def size(text: str) -> int:
     return len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
-def _sections(
-    root: Path, found: Facts, options: Options, links: Sequence[tuple[str, str]], images: dict[str, str]
-) -> list[Section | None]:
-    quality_first = [quality.data(found)] if found.state == "bad-data" else []
-    quality_later = [] if quality_first else [quality.data(found) if found.state != "void" else None]
-    return [
-        verdicts.head(found),
-        *quality_first,
-        metrics.compared(found),
-        verdicts.answers(found),
-        changes.policy(found),
-        changes.parameters(found),
-        flips.flipped(found),
-        metrics.slices(found),
-        *quality_later,
-        training.trained(found, training.loss(root), training.confusions(root), images),
-        training.cost(found, root),
-        places.look(found, links),
-        places.again(found, options.number),
-        places.digests(found),
-    ]
-
-
-def _fitting(sections: Sequence[Section], room: int) -> list[Section]:
+def _fitting(every: Sequence[Section], room: int) -> list[Section]:
     """The sections that fit, in their order; the verdict always does."""
-    kept = list(sections)
-    sizes = {each.name: size(blocks.markdown(each)) + 2 for each in sections}
-    for each in sorted(sections, key=lambda section: section.keep):
-        if sum(sizes[one.name] for one in kept) <= room or len(kept) == 1:
+    kept = list(every)
+    for each in sorted(every, key=lambda section: section.keep)[:-1]:
+        if sum(size(one.markdown) + 2 for one in kept) <= room:
             break
         kept.remove(each)
     return kept
 
 
-def _cut(names: Sequence[str]) -> Section:
-    told = f"Left out, for want of room: {', '.join(names)}. `lockstep report --text` shows all of it."
-    return Section("left-out", "", [blocks.Paragraph((told,))])
-
-
-def _label(text: str) -> str:
-    if 0 < len(text) <= 40 and all(each.isascii() and (each.isalnum() or each in " .-") for each in text):
-        return text
-    raise EvidenceRefused(f"{text!r}: is no label for a link", "write letters, digits, spaces, dots and hyphens")
-
-
 def _published(assets: str) -> dict[str, str]:
     """The plots that answer to anybody with a picture, as GitHub's image proxy asks: never a broken one."""
-    base = blocks.address(assets).rstrip("/")
+    base = sections.address(assets).rstrip("/")
     paths = [(layout.PLOTS / f"{name}.png").as_posix() for name in _PLOTS]
     with ThreadPoolExecutor(len(paths)) as pool:
         seen = list(pool.map(lambda path: _answers(f"{base}/{path}"), paths))
-    return {path: blocks.address(f"{base}/{path}") for path, there in zip(paths, seen, strict=True) if there}
+    return {Path(path).stem: f"{base}/{path}" for path, there in zip(paths, seen, strict=True) if there}
 
 
 def _answers(url: str) -> bool:

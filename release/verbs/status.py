@@ -1,6 +1,6 @@
 """status: what runs where, since when, by whom, whether git contradicts itself about it, and what would be next.
 
-What contradicts is a line that begins with "!". Where there is one, the command ends with an exit code of its own.
+Where something contradicts, the command ends with an exit code of its own.
 
 Asks git alone, so that it answers at once: `lockstep reconcile` asks the mirrors outside git.
 """
@@ -68,6 +68,14 @@ class State(Record):
     drift: tuple[Finding, ...]
     next: Next | None
 
+    @property
+    def wrong(self) -> list[str]:
+        """What contradicts, a line each."""
+        its = self.runs
+        held = [f"in quarantine: {its.quarantined}"] if its and its.quarantined is not None else []
+        doubt = [its.doubt] if its and its.doubt else []
+        return [*held, *doubt, *(f"{drift.what}: {drift.mirror}" for drift in self.drift)]
+
 
 class Status(Record):
     """All environments as of the commit ``tip`` of ``branch``.
@@ -112,7 +120,7 @@ def status(root: Path) -> Status:
     ]  # fmt: skip
     differing = tags.lines(ledger, tip, params.serve.name, names)
     wrong = [f"{what}; {todo}" for what, todo in quarantined.contradictions(known)]
-    every = [f"{state.environment}: {line}" for state in states for line in _wrong(state)]
+    every = [f"{state.environment}: {line}" for state in states for line in state.wrong]
     return Status(
         branch=ledger.shown, tip=tip, environments=tuple(states), quarantine=tuple(wrong), tags=tuple(differing),
         contradictions=(*every, *wrong, *differing),
@@ -126,41 +134,6 @@ def refusal(found: Status) -> Refusal | None:
     count = len(found.contradictions)
     what = f"{found.branch}: {count} contradiction{'s' * (count != 1)}, the first: {found.contradictions[0]}"
     return Contradicted(what, "docs/reference/promotion.md says what each means; `lockstep history` who made it")
-
-
-def lines(found: Status) -> list[str]:
-    """The status for a person."""
-    width = max(len(state.environment) for state in found.environments)
-    told = []
-    for state in found.environments:
-        its = state.runs
-        if its is None:
-            told.append(
-                f"{state.environment:<{width}}  runs nothing" + (", or what cannot be read" if state.drift else "")
-            )
-        else:
-            pointer = its.pointer
-            who = f"by {its.by} ({its.kind}: {its.why})"
-            told += [
-                f"{state.environment:<{width}}  {pointer.version}  since {its.since:%Y-%m-%d %H:%M} UTC  {who}",
-                f"{'':<{width}}  model {pointer.model[7:19]}  commit {pointer.commit[:12]}  verdict {its.verdict}",
-                f"{'':<{width}}  image {pointer.image}",
-            ]
-            told += [f"{'':<{width}}  not verified as it serves: {line}" for line in its.otherwise]
-        told += [f"{'':<{width}}  ! {line}" for line in _wrong(state)]
-        if state.next is not None:
-            what = state.next.version or f"model {state.next.model[7:19]}"
-            waits = f": {'; '.join(state.next.waits)}" if state.next.waits else ""
-            told.append(f"{'':<{width}}  next: {what} of {state.next.source}{waits}")
-    return told + [f"! {line}" for line in (*found.quarantine, *found.tags)]
-
-
-def _wrong(state: State) -> list[str]:
-    """What contradicts about one environment."""
-    its = state.runs
-    lines = [] if its is None or its.quarantined is None else [f"in quarantine: {its.quarantined}"]
-    lines += [] if its is None or not its.doubt else [its.doubt]
-    return lines + [f"{drift.what}: {drift.mirror}" for drift in state.drift]
 
 
 def _runs(
@@ -182,12 +155,12 @@ def _runs(
 
 def _signed(root: Path, found: Mapping[str, Desired]) -> dict[str, list[Finding]]:
     """Evidence that no signer of the target branch stands for today, as git here has them; no network is asked."""
-    told: dict[str, list[Finding]] = {name: [] for name in found}
+    findings: dict[str, list[Finding]] = {name: [] for name in found}
     its = {name: each for name, each in found.items() if each.pointer and each.envelope}
     try:
         known = trust.known(root) if its else ()
     except EvidenceRefused as refused:
-        return told | {name: [desired.drift(name, _SIGNED, _WANTED, refused.what)] for name in its}
+        return findings | {name: [desired.drift(name, _SIGNED, _WANTED, refused.what)] for name in its}
     for name, each in its.items():
         assert each.pointer is not None
         assert each.envelope is not None
@@ -195,10 +168,10 @@ def _signed(root: Path, found: Mapping[str, Desired]) -> dict[str, list[Finding]
         try:
             trust.verify(each.envelope.data, known, "release", where, offline=True)
         except (EvidenceRefused, MachineRefused) as refused:
-            told[name].append(desired.drift(name, _SIGNED, _WANTED, refused.what))
+            findings[name].append(desired.drift(name, _SIGNED, _WANTED, refused.what))
         if (image := each.envelope.statement.predicate.image.image) != each.pointer.digest:
-            told[name].append(desired.drift(name, _SIGNED, f"about {each.pointer.digest}", f"is about {image}"))
-    return told
+            findings[name].append(desired.drift(name, _SIGNED, f"about {each.pointer.digest}", f"is about {image}"))
+    return findings
 
 
 def _last(name: str, moves: tuple[Move, ...]) -> list[Finding]:

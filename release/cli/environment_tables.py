@@ -1,0 +1,115 @@
+"""Answers about environments as lines for a person: moves, the quarantine, status, history, mirrors. Prints nothing."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import click
+
+from checks.text import escape
+from release.cli.tables import COLOURS, MARKS, one_line, short
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from checks.quarantine import Entries
+    from release.verbs.history import History
+    from release.verbs.promote import Promoted
+    from release.verbs.reconcile import Reconciled
+    from release.verbs.rollback import RolledBack
+    from release.verbs.status import Status
+
+DONE = {
+    "moved": "runs {after} now",
+    "already": "runs {after} already",
+    "mended": "runs {after}, and its files were written again",
+    "proposed": "would run {after}: a pull request waits",
+    "planned": "would run {after}",
+}
+
+
+def moved(done: "Promoted | RolledBack") -> str:
+    """What was asked, a line each, what changed, and what became of it."""
+    lines = []
+    for check in done.checks:
+        status = "fail" if check.gaps else "unavailable" if check.unasked else "pass"
+        mark = click.style(MARKS[status], fg=COLOURS[status])
+        notes = [one_line(note) for note in ([gap.line for gap in check.gaps] or [check.note])]
+        lines += [f"  {mark} {check.about}: {note}" if note else f"  {mark} {check.about}" for note in notes]
+    if done.done == "planned" and done.diff:
+        lines += ["", done.diff.rstrip(), ""]
+    nothing = "nothing that is known" if hasattr(done, "url") else "nothing"  # a rollback may empty an environment
+    after = done.after.version if done.after else nothing
+    before = f", it ran {done.before.version}" if done.before and done.done == "moved" else ""
+    lines.append(click.style(f"{done.environment} {DONE[done.done].replace('{after}', after)}{before}", bold=True))
+    if done.commit:
+        lines.append(f"  commit {done.commit[:12]}  {'  '.join(done.tags)}".rstrip())
+    if url := getattr(done, "url", None):
+        lines.append(f"  {url}")
+    return "\n".join([*lines, *(f"  note: {one_line(note)}" for note in done.notes)])
+
+
+def held(entries: "Entries") -> list[str]:
+    """The quarantine, an entry a line."""
+    return [f"{e.version or '-'}  {short(e.image)}  {one_line(e.why)} ({one_line(e.by)})" for e in entries] or [
+        "nothing is held back"
+    ]
+
+
+def status(found: "Status") -> str:
+    """What each environment runs and what would be next; a contradiction is a line that begins with "!"."""
+    width, lines = max(len(state.environment) for state in found.environments), list[str]()
+    for state in found.environments:
+        runs, about = state.runs, list[str]()
+        if runs is None:
+            about.append("runs nothing" + (", or what cannot be read" if state.drift else ""))
+        else:
+            its, who = runs.pointer, f"by {runs.by} ({runs.kind}: {runs.why})"
+            about.append(f"{its.version}  since {runs.since:%Y-%m-%d %H:%M} UTC  {who}")
+            about.append(f"model {short(its.model)}  commit {its.commit[:12]}  verdict {runs.verdict}")
+            about.append(f"image {its.image}")
+            about += [f"not verified as it serves: {line}" for line in runs.otherwise]
+        about += [f"! {line}" for line in state.wrong]
+        if state.next is not None:
+            what = state.next.version or f"model {short(state.next.model)}"
+            waits = f": {'; '.join(state.next.waits)}" if state.next.waits else ""
+            about.append(f"next: {what} of {state.next.source}{waits}")
+        names = [state.environment, *[""] * len(about)]
+        lines += [f"{name:<{width}}  {line}" for name, line in zip(names, about, strict=False)]
+    return _joined([*lines, *(f"! {line}" for line in (*found.quarantine, *found.tags))])
+
+
+def history(found: "History") -> str:
+    """The moves of each environment, newest first."""
+    lines = []
+    for name, moves in found.environments.items():
+        if not moves:
+            lines.append(f"{name}: nothing " + ("ran" if found.on else "was ever promoted"))
+        for ran in moves:
+            until = f" until {_at(ran.until)}" if found.on and ran.until else " until now" if found.on else ""
+            old, new = (pointer.version if pointer else "nothing" for pointer in (ran.before, ran.after))
+            lines.append(
+                f"{name}#{ran.number}  {_at(ran.at)}{until}  {ran.kind}  {old} → {new}  by {ran.by}: {ran.why}"
+            )
+            if ran.after:
+                lines.append(f"    image {ran.after.image}  evidence {ran.after.evidence}  commit {ran.commit}")
+            lines += [f"    ! {words}" for words in (ran.problem, ran.doubt) if words]
+    return _joined(lines)
+
+
+def reconciled(found: "Reconciled") -> str:
+    """What differs between git and its mirrors, and what to do."""
+    lines = []
+    for finding in found.findings:
+        then = "fixed" if finding.fixed else f"--fix: {finding.fix}" if finding.fix else finding.todo
+        lines.append(f"{finding.severity:<11}  {finding.where}: {finding.what}")
+        lines += [f"{'':<13}git: {finding.git}"] if finding.git else []
+        lines += [f"{'':<13}there: {finding.mirror}", f"{'':<13}→ {then}"]
+    return _joined([*(lines or ["git and its mirrors agree"]), *(f"not asked    {line}" for line in found.not_asked)])
+
+
+def _joined(lines: Iterable[str]) -> str:
+    return "\n".join(map(escape, lines))
+
+
+def _at(time: "datetime") -> str:
+    return f"{time:%Y-%m-%d %H:%M:%S} UTC"

@@ -1,0 +1,56 @@
+"""Shows the comment of a pull request in a terminal: its Markdown without the marks, tables as columns.
+
+It reads only the Markdown that release/review/comment.md.jinja writes: headings, paragraphs, lists, tables, fences,
+``<details>``, bold, links and code spans. Untrusted text is in code spans there, on one line and without a pipe.
+"""
+
+import re
+from collections.abc import Iterator
+
+_CODE = r"(?<!`)(?P<fence>`+)(?!`)(?P<code>.+?)(?<!`)(?P=fence)(?!`)"
+_INLINE = re.compile(_CODE + r"|!?\[(?P<label>[^\]\[]*)\]\((?P<url>[^)]*)\)|\*+")
+_FOLDED = re.compile(r"<details><summary>(.*)</summary>")
+
+
+def text(markdown: str) -> str:
+    """The comment as plain text."""
+    blocks = list[str]()
+    for block in markdown.strip().split("\n\n"):
+        lines = block.split("\n")
+        if block.startswith("```"):
+            blocks.append("\n".join(f"    {line}" for line in lines[1:-1]))
+        elif block.startswith("| "):
+            blocks.append("\n".join(_table([_cells(line) for line in lines])))
+        elif block.startswith("…and "):
+            blocks[-1] += f"\n  {block}"
+        elif block.startswith("### "):
+            blocks.append(block[4:].upper())
+        elif folded := _FOLDED.fullmatch(block):
+            blocks.append(f"{folded[1]}:")
+        elif block != "</details>":
+            shown = [_INLINE.sub(lambda found: found[0] if found["code"] else _unmarked(found), line) for line in lines]
+            blocks.append("\n".join(f"  {line}" if line.startswith("- ") else line for line in shown))
+    return "\n\n".join(blocks) + "\n"
+
+
+def _unmarked(found: re.Match[str]) -> str:
+    """Without its marks."""
+    if found["url"] is not None:
+        return f"{found['label']} {found['url']}"
+    code = found["code"] or ""
+    return code[1:-1] if code.startswith(" ") and code.endswith(" ") and code.strip() else code
+
+
+def _cells(line: str) -> list[str]:
+    """The cells of a table's row; text in code spans is shown without the marks."""
+    return [_INLINE.sub(_unmarked, cell) for cell in line.removeprefix("| ").removesuffix(" |").split(" | ")]
+
+
+def _table(rows: list[list[str]]) -> Iterator[str]:
+    """Columns as wide as their widest cell; the second row says which are set to the right."""
+    header, marks, *others = rows
+    widths = [max(len(row[i]) for row in (header, *others)) for i in range(len(header))]
+    for row in (header, ["-" * min(width, 40) for width in widths], *others):
+        cells = zip(row, widths, marks, strict=True)
+        line = "  ".join(cell.rjust(width) if mark.endswith(":") else cell.ljust(width) for cell, width, mark in cells)
+        yield f"  {line.rstrip()}"

@@ -1,0 +1,88 @@
+"""What else a reviewer asks for: parameters that differ, rows that are newly wrong or right, and offending rows."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from checks.evidence import Expectation
+from checks.rows import Prediction
+from release.review.facts import EARLIER, Facts
+
+_COLUMNS = ("where", "id", "prompt", "reference", "source")  # of an offending row, as validate names them
+_ABSENT = object()
+Pair = tuple[Prediction, Prediction]  # of the candidate and of the other model, for one row
+
+
+class Parameter(NamedTuple):
+    """A parameter that differs; None where one side has none. ``judged``: it is a change that needs approval."""
+
+    path: str
+    judged: bool
+    old: str | None
+    new: str | None
+
+
+class Flips(NamedTuple):
+    """Rows that only the other model, or only the candidate, has right, of ``rows``; None: its predictions are gone."""
+
+    name: str
+    rows: int | None
+    lost: list[Pair]
+    gained: list[Pair]
+
+
+def parameters(facts: Facts) -> list[Parameter] | None:
+    """params.yaml against the target's, each value that differs; None where one of them cannot be read."""
+    here, there = facts.document, facts.target.document
+    if here is None or there is None:
+        return None
+    ours, theirs = dict(_leaves(here)), dict(_leaves(there))
+    judged = tuple(f"{change.path}." for change in facts.changes if change.needs_approval)
+    found = []
+    for path in dict.fromkeys((*theirs, *ours)):
+        old, new = theirs.get(path, _ABSENT), ours.get(path, _ABSENT)
+        if old != new or type(old) is not type(new):
+            written = (None if each is _ABSENT else shown(each) for each in (old, new))
+            found.append(Parameter(path, f"{path}.".startswith(judged), *written))
+    return found
+
+
+def _leaves(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, each in value.items():
+        if isinstance(each, Mapping) and each:
+            yield from _leaves(each, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", each
+
+
+def flips(facts: Facts) -> list[Flips]:
+    """Against main, production and the base, where they were evaluated and are other models."""
+    evaluation = facts.evaluation
+    if evaluation is None or facts.evidence is None:
+        return []
+    answers, found = facts.evidence.answers, []
+    for name in EARLIER:
+        use = evaluation.references.get(name)  # type: ignore[call-overload]  # "base" is not in it
+        if name in evaluation.models and (use is None or use.how != "same-model"):
+            found.append(flipped(name, answers.get("candidate", ()), answers.get(name, ())))
+    return found
+
+
+def flipped(name: str, ours: Any, theirs: Any) -> Flips:
+    """The rows whose score differs."""
+    if not ours or [each.id for each in ours] != [each.id for each in theirs]:
+        return Flips(name, None, [], [])
+    pairs = list(zip(ours, theirs, strict=True))
+    lost = [pair for pair in pairs if pair[0].score < pair[1].score]
+    return Flips(name, len(pairs), lost, [pair for pair in pairs if pair[0].score > pair[1].score])
+
+
+def columns(expectation: Expectation) -> list[str]:
+    """Which columns of the offending rows are shown: those that validate names, else the first five."""
+    names = list(dict.fromkeys(name for each in expectation.rows for name in each))
+    return [name for name in _COLUMNS if name in names] or names[:5]
+
+
+def shown(value: Any) -> str:
+    """Text as it is, all else as JSON."""
+    return value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False, default=str)

@@ -1,0 +1,134 @@
+"""The comment's sections, from the template comment.md.jinja, in which every value is escaped by default.
+
+``{{ value }}`` there writes a whole number with commas, and a text as a code span (``text.cell``); a fraction or None
+is an error. What is written otherwise goes through one of the filters below, each of which escapes or checks. So no
+text of a row, a model or a branch becomes markup because the template forgot to escape it.
+"""
+
+import functools
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from markupsafe import Markup
+
+from checks import chain, layout
+from checks.errors import EvidenceRefused
+from release.review import details, metrics, training, verdicts
+from release.review.facts import Facts
+from release.review.text import cell, prose, visible
+
+# In the comment's order; of two sections the one with the lower number is left out first where there is no room.
+_KEEP = {
+    "verdict": 100, "metrics": 95, "gates": 90, "policy": 92, "parameters": 80, "flips": 50, "slices": 30, "data": 60,
+    "training": 40, "cost": 55, "places": 45, "reproduce": 70, "digests": 35,
+}  # fmt: skip
+_KEEP_BAD_DATA = {"verdict": 100, "data": 88}  # it refused the data: that comes first
+_URL = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._~%/=&?+,;:#-]*)?", re.ASCII)
+_LABEL = re.compile(r"[A-Za-z0-9 .-]{1,40}", re.ASCII)
+_BARE = re.compile(r"(sha256:)?[0-9a-f]{7,64}", re.ASCII)
+
+
+class Section(NamedTuple):
+    name: str
+    markdown: str
+    keep: int
+
+
+def sections(
+    root: Path, facts: Facts, links: Sequence[tuple[str, str]], images: Mapping[str, str], number: int | None
+) -> list[Section]:
+    """Every section that has something to say. Raises EvidenceRefused for a link that cannot be written.
+
+    ``links``: labels and addresses. ``images``: of plots that were seen to answer. ``number``: the pull request's.
+    """
+    uncompared = metrics.uncompared(facts)
+    values = {
+        "facts": facts, "links": links, "images": images, "number": number, "layout": layout,
+        "outcome": verdicts.outcome(facts, uncompared), "who": verdicts.who(facts), "failing": verdicts.failing(facts),
+        "evaluation": facts.evaluation, "compared": metrics.compared(facts), "against": metrics.against(facts),
+        "uncompared": uncompared, "slices": metrics.slices(facts),
+        "parameters": details.parameters(facts), "flips": details.flips(facts),
+        "columns": details.columns, "shown": details.shown, "short": chain.short, "losses": training.loss(root),
+        "sparkline": training.sparkline, "confusions": training.confusions(root), "cost": training.cost(facts, root),
+    }  # fmt: skip
+    keep = _KEEP_BAD_DATA | _KEEP | _KEEP_BAD_DATA if facts.state == "bad-data" else _KEEP
+    keep = keep if values["parameters"] else keep | {"parameters": 20}
+    found = [Section(name, render(f"{name}_section", values), number) for name, number in keep.items()]
+    return [each for each in found if each.markdown]
+
+
+def left_out(names: Sequence[str]) -> Section:
+    """What stands in the place of sections that there is no room for."""
+    return Section("left-out", render("left_out_section", {"names": names}), 0)
+
+
+def render(macro: str, values: Mapping[str, Any]) -> str:
+    """What a macro of the template writes, without a blank line around it."""
+    text = getattr(template().make_module(dict(values)), macro)()
+    return re.sub(r"\n{3,}", "\n\n", text).strip()
+
+
+@functools.cache
+def template() -> Template:
+    made = Environment(
+        loader=PackageLoader("release.review", ""), autoescape=True, finalize=_safe(_written),
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    kept = ("length", "list", "min", "selectattr", "rejectattr", "sort")  # none of them makes text
+    ours: dict[str, Callable[..., str]] = {
+        "said": prose, "cell": cell, "code": lambda parts: cell(" ".join(parts)), "paragraph": _paragraph,
+        "bare": _bare, "address": address, "label": _label, "number": lambda value, how: format(float(value), how),
+        "interval": lambda found, how: f"{found.value:{how}} [{found.low:{how}}, {found.high:{how}}]",
+    }  # fmt: skip
+    made.filters = {name: made.filters[name] for name in kept} | {name: _safe(each) for name, each in ours.items()}
+    return made.get_template("comment.md.jinja")
+
+
+def _safe(write: Callable[..., str]) -> Callable[..., Markup]:
+    """``write``, whose text Jinja then takes as it is."""
+    return lambda *args: Markup(write(*args))  # noqa: S704  # what ``write`` is for
+
+
+def _written(value: object) -> str:
+    """What ``{{ value }}`` writes."""
+    if isinstance(value, Markup):
+        return value
+    if isinstance(value, str | Path):
+        return cell(str(value))
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    raise TypeError(f"{value!r}: the template does not say how to write it")
+
+
+def _paragraph(text: str) -> str:
+    """Some lines of the template as one."""
+    if not isinstance(text, Markup):
+        raise TypeError("only what is escaped already makes a paragraph")
+    return f"{' '.join(text.split())}\n\n"
+
+
+def _bare(text: str) -> str:
+    """A digest or a hash in a block of code."""
+    if _BARE.fullmatch(text):
+        return text
+    raise ValueError(f"{text!r}: is no digest")
+
+
+def address(url: str) -> str:
+    """``url`` if it can be put into Markdown as it is. Raises EvidenceRefused."""
+    if len(url) <= 500 and _URL.fullmatch(url):
+        return url
+    raise EvidenceRefused(
+        f"{visible(url.rpartition('@')[2], 80)}: is no address for a comment",
+        "give one that starts with https://, without a login, a space or a bracket",
+    )
+
+
+def _label(text: str) -> str:
+    """The text of a link. Raises EvidenceRefused for other letters than those of a name."""
+    if _LABEL.fullmatch(text):
+        return text
+    raise EvidenceRefused(f"{text!r}: is no label for a link", "write letters, digits, spaces, dots and hyphens")
