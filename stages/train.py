@@ -48,7 +48,7 @@ def train(params: Params, root: Path) -> str:
         base = digest.of_tree(root / layout.BASE).digest
         rows, valid = (files.read_jsonl(root / layout.SPLITS / f"{name}.jsonl", Row) for name in ("train", "valid"))
         if not rows:
-            raise TrainingRefused(f"{layout.SPLITS / 'train.jsonl'}: holds no rows", "run `dvc repro prepare`")
+            raise TrainingRefused(f"{layout.SPLITS / 'train.jsonl'}: holds no rows", "run `./lockstep run prepare`")
         device = _device(params.train.precision)
         from stages.training import resuming  # torch and transformers: when the cheap refusals are past
         from stages.training.trainer import save
@@ -124,7 +124,7 @@ def sealed(root: Path) -> Seal:
     ]
     if differing:
         raise EvidenceRefused(
-            differing[0], "run `dvc repro validate`: training needs splits that passed", tuple(differing[1:])
+            differing[0], "run `./lockstep run validate`: training needs splits that passed", tuple(differing[1:])
         )
     return seal
 
@@ -187,11 +187,11 @@ def _trainer(
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise EvidenceRefused(
-            f"{layout.BASE}: transformers cannot load it: {reason}", "run `dvc repro fetch`"
+            f"{layout.BASE}: transformers cannot load it: {reason}", "run `./lockstep run fetch`"
         ) from error
     if missing := sorted(loading["missing_keys"]):
         raise EvidenceRefused(
-            f"{layout.BASE}: {len(missing)} weights are missing: {missing[0]}", "run `dvc repro fetch`"
+            f"{layout.BASE}: {len(missing)} weights are missing: {missing[0]}", "run `./lockstep run fetch`"
         )
     if tokenizer.chat_template is None:
         raise TrainingRefused(f"{layout.BASE}: has no chat template", "use an instruction-tuned base")

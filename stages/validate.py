@@ -97,7 +97,7 @@ def _as_prepared(root: Path, report: PrepareReport) -> dict[str, str]:
         if path.name not in held
     ]
     if wrong:
-        todo = "change the raw data or prepare.rules, not the splits, and run `dvc repro prepare`"
+        todo = "change the raw data or prepare.rules, not the splits, and run `./lockstep run prepare`"
         raise EvidenceRefused(wrong[0], todo, tuple(wrong[1:]))
     return found
 

@@ -599,7 +599,7 @@ def test_without_a_verdict_the_command_refuses(run: Path) -> None:
     (run / layout.VERDICT).unlink()
     code, output = _lockstep(run, "gate")
     assert code == 8
-    assert "dvc repro" in output
+    assert "lockstep run" in output
 
 
 @pytest.mark.parametrize(("right", "code"), [(40, 0), (5, 10), (28, 11)])

@@ -174,7 +174,7 @@ def test_a_pass_states_the_three_licences_and_their_duties(ground: Evidence, par
             {"base": ("Apache-2.0", "MIT", None)},
             ["reports/fetch.json: base was fetched when params.yaml: base.license was MIT, it is Apache-2.0"],
         ),
-        ({"data": ("MIT", None, None)}, ["data.license was null, it is MIT: run `dvc repro fetch`"]),
+        ({"data": ("MIT", None, None)}, ["data.license was null, it is MIT: run `./lockstep run fetch`"]),
         (
             {"base": same(None), "data": same("CC-BY-NC-4.0", "mit"), "allow": ["MIT"], "adapter": "none"},
             ["no licence is stated", "'none' is not in the table", "declares 'mit'", "not allowed", "commercial use"],

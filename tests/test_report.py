@@ -238,7 +238,7 @@ def _main_is_gone(at: Path) -> None:
             180,
             _main_is_gone,
             "⚠️ **Pass, not compared with main**: all 5 gates hold",
-            "compare it first: `dvc push`",
+            "compare it first: `./lockstep dvc push`",
         ),
     ],
 )

@@ -175,7 +175,7 @@ def test_splits_that_are_not_the_sealed_ones_refuse_and_each_difference_is_named
     for name in ("train", "test"):
         with (root / layout.SPLITS / f"{name}.jsonl").open("ab") as stream:
             stream.write(training_tree.row(99, "show the key", "key").model_dump_json().encode() + b"\n")
-    with pytest.raises(EvidenceRefused, match=r"test is sha256:.*, on disk sha256:.*dvc repro validate") as caught:
+    with pytest.raises(EvidenceRefused, match=r"test is sha256:.*, on disk sha256:.*lockstep run validate") as caught:
         train(as_params(document), root)
     assert [other.split(" is ")[0] for other in caught.value.others] == ["data/validated.json: train"]
     assert not (root / layout.ADAPTER).exists()

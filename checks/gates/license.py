@@ -87,7 +87,7 @@ def _source_problems(part: str, stated: str | None, fetched: Fetched) -> Iterato
     if fetched.license != stated:
         yield (
             f"{layout.FETCH_REPORT}: {part} was fetched when {place} was {fetched.license or 'null'}, "
-            f"it is {stated or 'null'}: run `dvc repro fetch`"
+            f"it is {stated or 'null'}: run `./lockstep run fetch`"
         )
     if fetched.declared is None or licenses.says_nothing(fetched.declared):
         return

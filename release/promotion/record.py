@@ -171,7 +171,7 @@ def policy(site: Site, release: Release, recorded: Recorded, answer: Answer, jud
         answer.lacks(
             f"it was judged under another policy than {site.target} has now"
             + (f": against that, {weaker[0].text}" if weaker else ""),
-            f"promote from a checkout of its record with its data (commit {release.commit[:12]}, `dvc pull`): "
+            f"promote from a checkout of its record (commit {release.commit[:12]}) with its data (`./lockstep dvc pull`): "
             "it is judged again there",
         )
         return

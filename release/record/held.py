@@ -10,7 +10,7 @@ from checks.verdict import Verdict
 from release.record import lock_check, references
 from release.record.records import Records, WorkTree
 
-_AGAIN = "install the package, or run `dvc repro --force --single-item evaluate gate`, then ask again"
+_AGAIN = "install the package, or run `./lockstep dvc repro --force --single-item evaluate gate`, then ask again"
 
 
 def hold(records: Records, target: str | None = None, trusting: Collection[Path] = ()) -> HeldVerdict:
@@ -51,7 +51,7 @@ def hold(records: Records, target: str | None = None, trusting: Collection[Path]
         ] or [f"{layout.VERDICT}: is not what the gates make of the evidence"]
     if differences:
         first, *others = differences
-        todo = _AGAIN if packages else "run `dvc repro`, then ask again"
+        todo = _AGAIN if packages else "run `./lockstep run`, then ask again"
         raise EvidenceRefused(f"the verdict is void: {first}", todo, tuple(others))
     return HeldVerdict(params, evidence, stored)
 

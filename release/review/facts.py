@@ -192,7 +192,7 @@ def _hold_what_is_here(
     differences += references.current(records, None if target.commit is None else target.ref)
     if differences:
         first, *others = differences
-        raise EvidenceRefused(f"the verdict is void: {first}", "run `dvc repro`, then ask again", tuple(others))
+        raise EvidenceRefused(f"the verdict is void: {first}", "run `./lockstep run`, then ask again", tuple(others))
 
 
 def _are_about(data: DataReport, prepare: PrepareReport) -> bool:

@@ -254,7 +254,9 @@ def _weights(root: Path, held: Expected, options: Options) -> Iterator[tuple[Pat
         with Progress(f"hash {layout.MERGED}", unit="B") as bar:
             found = digest.of_tree(folder, bar.update).digest
         if found != held.model:
-            raise EvidenceRefused(f"{layout.MERGED}: is {found}, the verdict is about {held.model}", "run `dvc repro`")
+            raise EvidenceRefused(
+                f"{layout.MERGED}: is {found}, the verdict is about {held.model}", "run `./lockstep run`"
+            )
         yield folder, None
         return
     if name := options.image or _pushed(held.image):

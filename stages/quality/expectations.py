@@ -20,7 +20,7 @@ SHOWN = 5  # offending rows of an expectation
 ROW = ("where", "id", "prompt", "reference", "group", "slice", "source")  # columns of a row as it is in the file
 COUNTED = ("roles", "asked", "prompt_tokens", "reference_tokens")  # and what validate adds
 ALL, LABELS = "splits", "labels"  # frames beside those of the three splits
-_AGAIN = "run `dvc repro prepare`, which writes the splits and the report together"
+_AGAIN = "run `./lockstep run prepare`, which writes the splits and the report together"
 
 
 class Expected(NamedTuple):
@@ -43,7 +43,7 @@ def suites(
     """
     gxe = _gx().expectations
     found = {name: _of_split(name, bounds, config, report, needed) for name in layout.SPLIT_NAMES}
-    apart = "run `dvc repro prepare`, which keeps such rows in one split"
+    apart = "run `./lockstep run prepare`, which keeps such rows in one split"
     found[ALL] = {
         "ids are unique": Expected(
             gxe.ExpectColumnValuesToBeUnique(column="id"),
