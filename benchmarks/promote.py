@@ -42,7 +42,7 @@ began = time.perf_counter()
 from release.verbs import promote, rollback
 from release.ledger import Ledger
 from release.mirrors import update
-from release.promotion import site
+from release.promotion import context
 parts = {"imports": time.perf_counter() - began}
 
 def timed(owner, name, part):
@@ -55,7 +55,7 @@ def timed(owner, name, part):
             parts[part] = parts.get(part, 0) + time.perf_counter() - start
     setattr(owner, name, wrapped)
 
-timed(site, "find", "rules, signers, tip")
+timed(context, "find", "rules, signers, tip")
 timed(Ledger, "commit", "commit and push")
 timed(update, "after_move", "mirrors")
 root, verb, name = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
@@ -151,7 +151,7 @@ def _weights(folder: Path, runs: int, size: int) -> list[str]:
         began = time.perf_counter()
         planned = promote(root, "staging", Options(dry_run=True))
         seconds["all of `promote --dry-run`"].append(time.perf_counter() - began)
-        assert not any(check.gaps for check in planned.checks)
+        assert not any(check.failures for check in planned.checks)
         seconds["the check `weights`"] += [one.seconds for one in planned.checks if one.about == "weights"]
     alone = seconds["`sha256sum`"]
     return [

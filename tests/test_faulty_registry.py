@@ -12,7 +12,7 @@ from release.adapters.registry import client, upload
 from release.adapters.registry.client import Repository
 from release.adapters.registry.transport import Transport
 from release.adapters.registry.types import MANIFEST
-from release.adapters.retries import Trouble
+from release.adapters.retries import RequestError
 from tests.faulty_proxy import Fault, FaultyProxy, faulty
 from tests.registry_service import Registry, registry
 from tests.test_registry import QUICK, Bytes, digest_of, ignore, manifest_of, noise, read
@@ -280,5 +280,5 @@ def test_a_registry_that_falls_silent_is_left(upstream: Registry, times: int) ->
         if times == 1:
             assert http.ask("GET", url, (200,), (), read=0.2).status == 200
         else:
-            with pytest.raises(Trouble, match="stops answering"):
+            with pytest.raises(RequestError, match="stops answering"):
                 http.ask("GET", url, (200,), (), read=0.2)

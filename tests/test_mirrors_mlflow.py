@@ -18,7 +18,7 @@ from release.mirrors.compare import Release, Store, Wanted, agree
 from release.mirrors.direct import Database
 from release.mirrors.mlflow import Address
 from release.mirrors.rest import Server
-from release.mirrors.types import Finding, Silent
+from release.mirrors.types import Finding, MirrorUnavailable
 from tests import mlflow_service as service
 from tests.effort import EXHAUSTIVE
 from tests.mlflow_service import Fault
@@ -272,7 +272,7 @@ def test_a_store_is_asked_in_another_process(place: tuple[str, Path], client: An
 
 def quietly(uri: str, asked: Wanted, seconds: float) -> None:
     """Ask, whatever comes of it."""
-    with contextlib.suppress(Silent):
+    with contextlib.suppress(MirrorUnavailable):
         ask(uri, asked, seconds)
 
 
@@ -289,7 +289,7 @@ def quietly(uri: str, asked: Wanted, seconds: float) -> None:
 )
 def test_a_server_that_goes_wrong_is_said_so_in_time(fault: Fault, seconds: float, words: str) -> None:
     started = time.monotonic()
-    with service.standin(fault) as running, pytest.raises(Silent) as caught:
+    with service.standin(fault) as running, pytest.raises(MirrorUnavailable) as caught:
         ask(running.uri, both(), seconds)
     assert words in str(caught.value)
     assert str(caught.value).isprintable()
@@ -303,7 +303,7 @@ def test_a_server_that_says_that_it_did_is_looked_at_again() -> None:
 
 
 def test_a_server_that_is_not_there_is_said_so_without_its_password() -> None:
-    with pytest.raises(Silent, match="Connection refused") as caught:
+    with pytest.raises(MirrorUnavailable, match="Connection refused") as caught:
         ask(f"http://ada:hunter2@127.0.0.1:{service.free_port()}", both())
     assert "hunter2" not in str(caught.value)
 
@@ -376,14 +376,14 @@ def test_a_store_is_made_whole_or_not_at_all(tmp_path: Path, seconds: float) -> 
 
 def test_a_file_that_is_no_store_is_said_so(tmp_path: Path) -> None:
     (tmp_path / "notes.db").write_text("this is no database" * 100)
-    with pytest.raises(Silent, match="file is not a database"):
+    with pytest.raises(MirrorUnavailable, match="file is not a database"):
         ask(f"sqlite:///{tmp_path / 'notes.db'}", both())
-    with pytest.raises(Silent, match=r"No such file|denied|not a directory|unable"):
+    with pytest.raises(MirrorUnavailable, match=r"No such file|denied|not a directory|unable"):
         ask("sqlite:////proc/nowhere/mlflow.db", both())
 
 
 def test_an_address_that_mlflow_does_not_know_is_said_so() -> None:
-    with pytest.raises(Silent, match="unsupported URI"):
+    with pytest.raises(MirrorUnavailable, match="unsupported URI"):
         ask("carrier-pigeon://roof", both())
 
 
@@ -393,7 +393,7 @@ def test_without_mlflow_a_file_is_not_asked_and_a_server_is(
     shutil.copyfile(tables, tmp_path / "mlflow.db")
     monkeypatch.setitem(sys.modules, "mlflow", None)
     with pytest.raises(
-        Silent, match=r"needs MLflow, which is not installed here \(pip install 'lockstep\[pipeline\]'\)"
+        MirrorUnavailable, match=r"needs MLflow, which is not installed here \(pip install 'lockstep\[pipeline\]'\)"
     ):
         Database(f"sqlite:///{tmp_path / 'mlflow.db'}").read("router")
     with service.standin("lie") as running:

@@ -9,7 +9,7 @@ from checks import digest, layout, pointer
 from checks.errors import EvidenceRefused, Outrun, PromotionRefused
 from release.image.layout import Layout
 from release.ledger import Ledger, disagreements
-from release.promotion import site
+from release.promotion import context
 from release.verbs import promote as verb
 from release.verbs.promote import Promoted, promote
 from tests import ledger_tree
@@ -41,7 +41,7 @@ def released(made: tuple[Path, Release]) -> Release:
 
 
 def runs(root: Path, environment: str) -> pointer.Pointer | None:
-    where = site.find(root)
+    where = context.find(root)
     return where.ledger.pointer(where.tip, environment)
 
 
@@ -91,7 +91,7 @@ def test_a_pointer_of_an_older_version_is_read_and_has_one_spelling(root: Path) 
 
 def test_the_ledger_tells_who_moved_what_and_why(root: Path, released: Release) -> None:
     move(root, "staging", why="better on rare services\n\nLockstep-To: sha256:forged")
-    where = site.find(root)
+    where = context.find(root)
     (told,) = where.ledger.moves(where.tip, "staging")
     assert (told.kind, told.by, told.problem) == ("promote", "Ada <ada@example.org>", "")
     assert told.why == "better on rare services Lockstep-To: sha256:forged"
@@ -102,7 +102,7 @@ def test_the_ledger_tells_who_moved_what_and_why(root: Path, released: Release) 
 
 def test_without_a_reason_the_record_says_why(root: Path) -> None:
     promote(root, "staging")
-    where = site.find(root)
+    where = context.find(root)
     assert where.ledger.moves(where.tip, "staging")[0].why == "signers and environments"
 
 
@@ -163,7 +163,7 @@ def test_a_dry_run_tells_every_gap_and_its_refusal_too(root: Path) -> None:
     planned = move(root, "staging", dry_run=True)
     refused = verb.refusal(planned)
     assert isinstance(refused, PromotionRefused)
-    assert [check.about for check in planned.checks if check.gaps] == ["approvals"]
+    assert [check.about for check in planned.checks if check.failures] == ["approvals"]
 
 
 def test_all_gaps_are_told_at_once(root: Path, released: Release) -> None:

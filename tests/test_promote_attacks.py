@@ -19,7 +19,7 @@ from release.image.known import state
 from release.image.layout import Layout
 from release.image.recipe import KNOWN
 from release.ledger import compose_release, disagreements
-from release.promotion import approvals, site
+from release.promotion import approvals, context
 from release.record import lock_check
 from release.verbs import keys as key_verbs
 from release.verbs import quarantine as quarantines
@@ -87,7 +87,7 @@ def test_a_proposal_that_takes_back_what_it_made_does_not_hide_a_rollback(root: 
     as_staging(root)
     taken_back(root)
     assert back(root).done == "already"
-    where = site.find(root)
+    where = context.find(root)
     assert where.ledger.pointer(where.tip, "production") == done.after
 
 
@@ -106,7 +106,7 @@ def test_a_version_of_a_side_branch_is_nobodys(root: Path) -> None:
     path.write_text(path.read_text().replace("v0.2.0", "v0.999999999.0"))
     keep(root, "a version")
     taken_back(root)
-    where = site.find(root)
+    where = context.find(root)
     assert "v0.999999999.0" not in "".join(tag.name for tag in where.lacking_tags())
     assert disagreements(where.name, where.ledger.tags(), where.moves()) == [
         "tag azure-cli-router#production#4: is missing"
@@ -129,7 +129,7 @@ def approved(root: Path) -> Path:
 
 
 def approval(root: Path) -> Path:
-    where = site.find(root)
+    where = context.find(root)
     found = where.ledger.pointer(where.tip, "staging")
     assert found is not None
     return root / approvals.place("production", found.digest) / "bob.json"
@@ -161,7 +161,7 @@ def test_a_branch_that_is_merged_into_a_copy_of_itself_gives_no_approval_back(ap
     keep(approved, "notes")
     git(approved, "merge", "--quiet", "-m", "pull", "main")
     git(approved, "checkout", "--quiet", "-B", "main")
-    where = site.find(approved)
+    where = context.find(approved)
     assert [each.ran for each in where.ledger.moves(where.tip, "production") if each.number == 3] == [False]
     assert SPENT in again(approved, data)
 
@@ -288,7 +288,7 @@ def test_what_was_verified_otherwise_than_it_serves_ends_in_staging(
     refused = gaps(weights, "production")
     assert f"it was not verified as it will serve: {says}" in refused
     assert "promote.environments.production.served_as_verified: false on the target branch" in refused
-    where = site.find(weights)
+    where = context.find(weights)
     runs = where.ledger.pointer(where.tip, "staging")
     assert runs is not None
     assert runs.verified == facts.get("how", "process")

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from release.ledger import disagreements
-from release.promotion import environment, site
-from release.promotion.asked import Answer
+from release.promotion import context, environment
+from release.promotion.checklist import CheckResult
 from release.verbs import rollback as rollbacks
 from tests import ledger_tree
 from tests import promotion_tree as tree
@@ -114,10 +114,10 @@ def ledger_of(folder: Path) -> Path:
 
 def consistent(folder: Path, name: str, before: dict[str, str]) -> bool:
     """The environment is whole, and so are its tags; whether it has moved."""
-    where = site.find(folder / "work")
-    present, answer = environment.look(where, name), Answer()
-    environment.intact(where, name, present, answer)
-    assert answer.gaps == []
+    where = context.find(folder / "work")
+    present, result = environment.look(where, name), CheckResult()
+    environment.intact(where, name, present, result)
+    assert result.failures == []
     if present.pointer:
         environment.stated(present, name)
     assert disagreements(where.name, where.ledger.tags(), where.moves()) == []
@@ -136,7 +136,7 @@ def kill_around_git(source: Path, scratch: Path, name: str) -> int:
     first = tree.copy(source, scratch / "first")
     assert shimmed(first, verb) == 0
     calls, points, moved = int((first / "count").read_text()), 0, set[bool]()
-    wanted = environment.look(site.find(first / "work"), of).pointer
+    wanted = environment.look(context.find(first / "work"), of).pointer
     for point in range(1, calls + 1):
         for when in moments(point):
             folder = tree.copy(source, scratch / f"{point}{when}")
@@ -145,7 +145,7 @@ def kill_around_git(source: Path, scratch: Path, name: str) -> int:
             moved.add(consistent(folder, of, before))
             verb(folder / "work")
             assert consistent(folder, of, before)
-            found = environment.look(site.find(folder / "work"), of).pointer
+            found = environment.look(context.find(folder / "work"), of).pointer
             assert (found and found.digest) == (wanted and wanted.digest)
             assert git(folder / "work", "status", "--porcelain", "--", "release") == ""
             shutil.rmtree(folder)

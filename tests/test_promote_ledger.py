@@ -15,7 +15,7 @@ from checks.statement import PAYLOAD
 from release.evidence import dsse, keys, statement
 from release.ledger import Ledger
 from release.overlay import overlays
-from release.promotion import approvals, site
+from release.promotion import approvals, context
 from release.verbs import approve as verb
 from release.verbs import quarantine as quarantines
 from release.verbs import rollback as rollbacks
@@ -192,7 +192,7 @@ def restored(root: Path, message: str) -> None:
 def test_a_move_by_hand_counts_from_its_own_time_and_is_told(root: Path) -> None:
     restored(root, "Back to the first")
     planned = move(root, "production", dry_run=True)
-    assert [check.gaps for check in planned.checks if check.gaps] == []
+    assert [check.failures for check in planned.checks if check.failures] == []
     assert any("moved there by hand" in check.note for check in planned.checks)
 
 
@@ -277,7 +277,7 @@ def says(root: Path, who: str, environment: str = "production", image: str | Non
 
 
 def _staged(root: Path) -> pointer.Pointer:
-    where = site.find(root)
+    where = context.find(root)
     found = where.ledger.pointer(where.tip, "staging")
     assert found is not None
     return found
@@ -489,7 +489,7 @@ def races(moved: Path, scratch: Path, count: int) -> int:
         other = tree.copy(root, root.parent / "bob")
         ledger_tree.identify(other, "Bob")
         ended = race(root, other, number)
-        where = site.find(root)
+        where = context.find(root)
         (made,) = where.ledger.moves(where.tip, "production")
         assert ended.count("moved") == 1, ended
         (lost,) = (each for each in ended if each != "moved")

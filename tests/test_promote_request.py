@@ -8,7 +8,7 @@ import pytest
 
 from checks import layout
 from checks.errors import PromotionRefused, RemoteRefused
-from release.promotion import site
+from release.promotion import context
 from tests import ledger_tree
 from tests import promotion_tree as tree
 from tests.github_api_standin import TOKEN, StandIn, github
@@ -77,7 +77,7 @@ def test_merged_it_is_a_move_and_its_tags_come_with_the_next_run(
     clone = ledger_tree.clone(root.parent / "merging", str(remote), "Bob")
     git(clone, "merge", "--quiet", how, "-m", "Merge pull request #1", "origin/lockstep/staging-v0.1.0")
     git(clone, "push", "--quiet")
-    where = site.find(root)
+    where = context.find(root)
     (made,) = where.ledger.moves(where.tip, "staging")
     assert (made.kind, made.commit, made.problem) == ("promote", proposed.commit, "")
     again = move(root, "staging")
@@ -118,7 +118,7 @@ def test_without_a_token_the_address_to_open_one_is_given(
 def test_the_repository_is_known_by_the_address_of_its_remote(root: Path, address: str, url: str | None) -> None:
     from release.promotion import pull_request
 
-    where = site.find(root)
+    where = context.find(root)
     git(root, "remote", "set-url", "origin", address)
     named = pull_request._repository(where)
     assert (named is not None) == (url is not None)

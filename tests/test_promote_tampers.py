@@ -22,8 +22,8 @@ from checks.statement import ENVELOPE
 from release.adapters.registry.types import LAYER
 from release.evidence import attach
 from release.image.layout import Bytes, Layout
+from release.promotion import context
 from release.promotion import record as promotion_record
-from release.promotion import site
 from release.record import lock_check
 from release.verbs import keys as key_verbs
 from tests import build_tree, signing_tree
@@ -572,7 +572,7 @@ def test_a_branch_that_is_called_like_another_s_ref_is_not_taken_for_it(root: Pa
     attach_to(root, report(root).image, envelope(root, unsigned(root)))
     git(root, "branch", "refs/remotes/main")
     git(root, "commit", "--quiet", "--allow-empty", "-m", "on main")
-    assert site.find(root, "main").target == "main"
+    assert context.find(root, "main").target == "main"
     assert move(root, "staging").commit != git(root, "rev-parse", "refs/heads/refs/remotes/main")
     assert git(root, "log", "-1", "--format=%s", "refs/heads/main") == "promote staging to v0.1.0"
 

@@ -16,7 +16,7 @@ from release.evidence import attach
 from release.image.layout import Layout
 from release.ledger import disagreements
 from release.overlay import kustomize
-from release.promotion import site
+from release.promotion import context
 from release.verbs import drill as drills
 from release.verbs import history as histories
 from release.verbs import keys as key_verbs
@@ -44,7 +44,7 @@ def back(root: Path, environment: str = "production", why: str = BAD, **options:
 
 
 def runs(root: Path, environment: str = "production") -> pointer.Pointer | None:
-    where = site.find(root)
+    where = context.find(root)
     return where.ledger.pointer(where.tip, environment)
 
 
@@ -72,7 +72,7 @@ def test_it_goes_back_to_what_ran_before_and_holds_the_bad_one_back(root: Path, 
     assert gone_to(done).image == releases[0].image
     assert "v0.1.0 lies in a folder of one machine: no cluster can pull it" in done.notes
     assert (gone_to(done).version, gone_to(done).evidence) == ("v0.1.0", releases[0].signed.evidence)
-    where = site.find(root)
+    where = context.find(root)
     assert where.ledger.quarantine(where.tip).entries == (
         quarantine.Entry(
             image=releases[1].digest, model=releases[1].report.model, version="v0.2.0", by="Ada <ada@example.org>", why=BAD
@@ -144,7 +144,7 @@ def test_what_is_held_back_is_promoted_nowhere_until_it_is_released_by_name(root
 
 
 def runs_image(root: Path, version: str) -> str:
-    where = site.find(root)
+    where = context.find(root)
     return next(move.after.image for move in where.moves() if move.after and move.after.version == version)
 
 
@@ -221,7 +221,7 @@ def test_a_pointer_that_cannot_be_read_is_rolled_back_too(root: Path) -> None:
     done = back(root)
     assert (done.before, done.held, gone_to(done).version) == (None, None, "v0.2.0")
     assert len([note for note in done.notes if "is not the lines" in note]) == 1
-    where = site.find(root)
+    where = context.find(root)
     assert where.ledger.moves(where.tip, "production")[0].kind == "rollback"
 
 
@@ -337,7 +337,7 @@ def first(made_first: tuple[Path, Release], tmp_path: Path) -> Path:
 
 
 def files(root: Path, environment: str = "production") -> dict[Path, bytes]:
-    where = site.find(root)
+    where = context.find(root)
     return where.ledger.files(where.tip, layout.ENVIRONMENTS / environment)
 
 

@@ -18,7 +18,7 @@ import requests
 from checks.errors import RemoteRefused
 from checks.text import redact
 from release.adapters import http
-from release.adapters.retries import TEMPORARY, Patience, Tries, Trouble, retry_after
+from release.adapters.retries import TEMPORARY, Patience, RequestError, Tries, retry_after
 
 _API = "https://api.github.com"
 _TIMES = (10, 60)  # seconds to connect, and between two reads
@@ -53,7 +53,7 @@ class Comment(NamedTuple):
     place: int
 
 
-class Forbidden(Trouble):
+class Forbidden(RequestError):  # noqa: N818 - GitHub calls it so
     """The token may not do this, and waiting does not help."""
 
 
@@ -113,7 +113,7 @@ def is_commit(text: str) -> bool:
 
 
 class GitHub:
-    """One repository. ``token`` None: GITHUB_TOKEN's. What fails raises Trouble; ``refused`` makes it final."""
+    """One repository. ``token`` None: GITHUB_TOKEN's. What fails raises RequestError; ``refused`` makes it final."""
 
     def __init__(self, where: Place, token: str | None = None, patience: Patience = PATIENCE) -> None:
         self._token = token if token is not None else os.environ.get("GITHUB_TOKEN", "")
@@ -146,7 +146,7 @@ class GitHub:
                 yield _comment(each, at)
             if len(found) < _PAGE:
                 return
-        raise Trouble(f"lists more than {_PAGE * _PAGES:,} comments")
+        raise RequestError(f"lists more than {_PAGE * _PAGES:,} comments")
 
     def create(self, number: int, body: str) -> Comment:
         """A new comment. It is not tried twice: whether the first try went through, the caller looks up."""
@@ -161,7 +161,7 @@ class GitHub:
         asked = {"title": title, "head": head, "base": base, "body": body}
         try:
             made = self._once("POST", f"{self._base}/pulls", asked)
-        except Trouble as trouble:
+        except RequestError as trouble:
             if trouble.status != 422:  # one is open, or it cannot be
                 raise
             owner = self.where.repository.partition("/")[0]
@@ -172,7 +172,7 @@ class GitHub:
             made = found[0]
         address = _text(made, "html_url")
         if not address.startswith(("https://", "http://")):
-            raise Trouble("says nothing of the pull request that it took")
+            raise RequestError("says nothing of the pull request that it took")
         return redact(address, 500)
 
     def check(self, name: str, commit: str, conclusion: Conclusion, title: str, summary: str) -> str:
@@ -204,7 +204,7 @@ class GitHub:
         while True:
             try:
                 return self._once(method, url, value, many)
-            except Trouble as trouble:
+            except RequestError as trouble:
                 tries.failed(trouble)
 
     def _once(self, method: str, url: str, value: Mapping[str, Any] | None = None, many: bool = False) -> Any:
@@ -215,9 +215,9 @@ class GitHub:
             ) as response:
                 data, status, told = http.body(response, _LARGEST), response.status_code, response.headers
         except http.TooLarge as error:
-            raise Trouble(str(error)) from None
+            raise RequestError(str(error)) from None
         except (requests.RequestException, OSError, ValueError) as error:
-            raise Trouble(_words(error), temporary=True) from None
+            raise RequestError(_words(error), temporary=True) from None
         answer = _read(data)
         if status in (200, 201) and isinstance(answer, list if many else dict):
             return answer
@@ -225,16 +225,16 @@ class GitHub:
         path = urlsplit(url).path
         what = redact(f"{method} {path}: {status} {said}".rstrip().replace(self._token, "…"), 300)
         if status in (200, 201):
-            raise Trouble(f"{what}: answers with something else than a JSON {'list' if many else 'object'}")
+            raise RequestError(f"{what}: answers with something else than a JSON {'list' if many else 'object'}")
         wait = _wait(told, status)
         if status == 429 or (status == 403 and wait is not None):
-            raise Trouble(f"{what}: rate limit", temporary=True, status=status, wait=wait)
+            raise RequestError(f"{what}: rate limit", temporary=True, status=status, wait=wait)
         if status in (401, 403):
             raise Forbidden(what, status=status, todo="give the token what docs/reference/comment.md says it needs")
-        raise Trouble(what, temporary=status in TEMPORARY, status=status, wait=wait)
+        raise RequestError(what, temporary=status in TEMPORARY, status=status, wait=wait)
 
 
-def refused(where: Place, trouble: Trouble) -> RemoteRefused:
+def refused(where: Place, trouble: RequestError) -> RemoteRefused:
     """What ``trouble`` ends in."""
     host = urlsplit(where.api).netloc
     todo = trouble.todo or ("run it again in a while" if trouble.temporary else "mend that, then run it again")
@@ -254,7 +254,7 @@ def _event(path: str | None) -> dict[str, Any]:
 
 def _comment(value: Any, at: int) -> Comment:
     if not isinstance(value, dict) or not isinstance(value.get("id"), int):
-        raise Trouble("answers with a comment that has no id")
+        raise RequestError("answers with a comment that has no id")
     user = value.get("user")  # null when the account is gone
     author = user.get("login") if isinstance(user, dict) else None
     return Comment(value["id"], str(author or ""), str(value.get("body") or ""), _text(value, "html_url"), at)

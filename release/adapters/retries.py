@@ -9,7 +9,7 @@ from typing import NamedTuple
 TEMPORARY = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
-class Trouble(Exception):  # noqa: N818 - an error only once nobody tries again
+class RequestError(Exception):
     """One request that failed. ``what`` is fit for a reader: short, printable and free of secrets.
 
     ``status`` and ``code`` are the registry's; ``wait`` the seconds that it asked for; ``todo`` the remedy where the
@@ -53,7 +53,7 @@ class Tries:
         self._in_a_row = 0
         self._in_all = 0
 
-    def failed(self, trouble: Trouble) -> None:
+    def failed(self, trouble: RequestError) -> None:
         """Wait for the next try. Raises ``trouble`` when there is to be none."""
         patience = self._patience
         self._in_a_row += 1

@@ -31,9 +31,9 @@ def moved(done: "Promoted | RolledBack") -> str:
     """What was asked, a line each, what changed, and what became of it."""
     lines = []
     for check in done.checks:
-        status = "fail" if check.gaps else "unavailable" if check.unasked else "pass"
+        status = "fail" if check.failures else "unavailable" if check.skipped else "pass"
         mark = click.style(MARKS[status], fg=COLOURS[status])
-        notes = [one_line(note) for note in ([gap.line for gap in check.gaps] or [check.note])]
+        notes = [one_line(note) for note in ([failure.line for failure in check.failures] or [check.note])]
         lines += [f"  {mark} {check.about}: {note}" if note else f"  {mark} {check.about}" for note in notes]
     if done.done == "planned" and done.diff:
         lines += ["", done.diff.rstrip(), ""]

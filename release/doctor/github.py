@@ -17,7 +17,7 @@ from checks.errors import RemoteRefused
 from checks.text import redact
 from release.adapters import github
 from release.adapters.github import Forbidden, GitHub, Place
-from release.adapters.retries import Patience, Trouble
+from release.adapters.retries import Patience, RequestError
 from release.doctor.check import Unseen
 from release.doctor.command import ask
 
@@ -87,14 +87,14 @@ class Session:
                 self._known[path] = answer.get(self._deadline)
             except PoolTimeoutError:
                 self._gone = Unseen(f"GitHub does not answer within {self._deadline:g} s", _LATER)
-            except Trouble as trouble:
+            except RequestError as trouble:
                 self._known[path] = self._unseen(trouble, permission)
         found = self._known.get(path, self._gone)
         if isinstance(found, Unseen):
             raise found
         return found
 
-    def _unseen(self, trouble: Trouble, permission: str) -> Unseen:
+    def _unseen(self, trouble: RequestError, permission: str) -> Unseen:
         if trouble.status == 401:
             self._gone = Unseen("GitHub does not know the token", "gh auth login, or a new GITHUB_TOKEN")
         elif trouble.status is None and trouble.temporary:

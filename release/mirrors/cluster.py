@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from checks.text import redact
 from release.mirrors.desired import Desired
-from release.mirrors.types import Finding, Silent
+from release.mirrors.types import Finding, MirrorUnavailable
 from release.overlay import deployed
 
 DEADLINE = 15.0  # seconds for one answer
@@ -36,7 +36,7 @@ def current() -> Cluster | str:
         return "kubectl is not installed here"
     try:
         context = _asked([kubectl, "config", "current-context"]).strip()
-    except Silent:
+    except MirrorUnavailable:
         context = ""
     return Cluster(context, kubectl) if context else "kubectl has no current context"
 
@@ -48,10 +48,10 @@ def check(cluster: Cluster, desired: Desired) -> list[Finding]:
         return []  # what it should be is not known: that is a finding about git already
     try:
         if desired.namespace is None:
-            raise Silent(f"{name}/kustomization.yaml names no namespace to look in")
+            raise MirrorUnavailable(f"{name}/kustomization.yaml names no namespace to look in")
         objects = _objects(cluster, desired.namespace)
         gaps = deployed.gaps(objects, name, desired.files)
-    except Silent as silent:
+    except MirrorUnavailable as silent:
         return [Finding(
             where="cluster", what=name, git=_says(desired), mirror=f"{shown}: {silent}", severity="unreachable",
             todo="see that kubectl's current context is this environment's cluster",
@@ -71,7 +71,7 @@ def _objects(cluster: Cluster, namespace: str) -> list[Mapping[str, Any]]:
     found = _listed(kubectl, ",".join(_EVERYWHERE), namespace)
     try:
         return found + _listed(kubectl, _KSERVE, namespace)
-    except Silent as silent:
+    except MirrorUnavailable as silent:
         if _UNKNOWN in str(silent):
             return found
         raise
@@ -82,20 +82,20 @@ def _listed(kubectl: Sequence[str], kinds: str, namespace: str) -> list[Mapping[
     try:
         return [item for item in json.loads(text)["items"] if isinstance(item, dict)]
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise Silent(f"kubectl get {kinds} gives no list") from None
+        raise MirrorUnavailable(f"kubectl get {kinds} gives no list") from None
 
 
 def _asked(command: Sequence[str]) -> str:
-    """What a command prints. Raises Silent when it fails, or takes longer than the deadline."""
+    """What a command prints. Raises MirrorUnavailable when it fails, or takes longer than the deadline."""
     try:
         done = subprocess.run(command, capture_output=True, timeout=DEADLINE, check=False, stdin=subprocess.DEVNULL)
     except subprocess.TimeoutExpired:
-        raise Silent(f"no answer within {DEADLINE:g} s") from None
+        raise MirrorUnavailable(f"no answer within {DEADLINE:g} s") from None
     except OSError as error:
-        raise Silent(f"kubectl: {error.strerror}") from None
+        raise MirrorUnavailable(f"kubectl: {error.strerror}") from None
     if done.returncode != 0:
         said = done.stderr.decode(errors="replace").strip() or f"ended with {done.returncode}"
-        raise Silent(redact(said, 300))
+        raise MirrorUnavailable(redact(said, 300))
     return done.stdout.decode(errors="replace")
 
 

@@ -55,7 +55,7 @@ class Model(NamedTuple):
 
 
 class Store(Protocol):
-    """A model registry. Every method raises Silent when it does not answer, or refuses."""
+    """A model registry. Every method raises MirrorUnavailable when it does not answer, or refuses."""
 
     def read(self, name: str) -> Model | None:
         """The model with all its versions; None when there is no such model."""
@@ -86,7 +86,7 @@ def order(number: str) -> tuple[int, str]:
 def agree(store: Store, wanted: Wanted, fix: bool) -> list[Finding]:
     """Where the store says other than ``wanted``; with ``fix`` it is mended, and looked at again.
 
-    What is called fixed is what the store no longer says otherwise, not what it was told. Raises Silent.
+    What is called fixed is what the store no longer says otherwise, not what it was told. Raises MirrorUnavailable.
     """
     found = differences(store.read(wanted.name), wanted)
     if not fix or not found:
@@ -108,7 +108,7 @@ def differences(model: Model | None, wanted: Wanted) -> list[Finding]:
 
 
 def mend(store: Store, wanted: Wanted) -> None:
-    """Make the store say what ``wanted`` says. What is right already is left alone. Raises Silent."""
+    """Make the store say what ``wanted`` says. What is right already is left alone. Raises MirrorUnavailable."""
     name = wanted.name
     model = store.read(name)
     if model is None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from checks.text import redact
 from release.mirrors.compare import Held, Model, order
-from release.mirrors.types import Silent
+from release.mirrors.types import MirrorUnavailable
 
 _SQLITE = "sqlite:///"
 _PAGE = 1000
@@ -116,19 +116,21 @@ def _mlflow_exception() -> type[Any]:
 
 @contextmanager
 def _saying(uri: str) -> Iterator[None]:
-    """Errors of the store as Silent, without the URI, which may hold a password."""
+    """Errors of the store as MirrorUnavailable, without the URI, which may hold a password."""
     try:
         yield
-    except Silent:
+    except MirrorUnavailable:
         raise
     except ImportError as error:
         todo = "pip install 'lockstep[pipeline]'"
-        raise Silent(f"needs MLflow, which is not installed here ({todo}): {redact(str(error), 100)}") from None
+        raise MirrorUnavailable(
+            f"needs MLflow, which is not installed here ({todo}): {redact(str(error), 100)}"
+        ) from None
     except Exception as error:
         if not isinstance(error, OSError) and type(error).__module__.split(".")[0] not in ("mlflow", "sqlalchemy"):
             raise
         first = next(iter(str(error).replace(uri, "the store").strip().splitlines()), type(error).__name__)
-        raise Silent(redact(first, 300)) from None
+        raise MirrorUnavailable(redact(first, 300)) from None
 
 
 def _file(uri: str) -> Path | None:

@@ -22,7 +22,7 @@ from checks.params import Params
 from checks.pointer import Pointer
 from checks.statement import Statement
 from release.mirrors.compare import PREFIX, VERSION, Release, Wanted
-from release.mirrors.types import Finding, Silent
+from release.mirrors.types import Finding, MirrorUnavailable
 from release.mirrors.worker import Done, Job
 
 PRODUCTION, CHAMPION = "production", "champion"
@@ -85,7 +85,9 @@ def aliases(runs: Mapping[str, Pointer | None]) -> dict[str, str | None]:
 
 
 def ask(where: Address, wanted: Wanted, fix: bool, seconds: float) -> list[Finding]:
-    """How the store differs from ``wanted``; with ``fix`` it is mended. Raises Silent after ``seconds`` at the latest.
+    """How the store differs from ``wanted``; with ``fix`` it is corrected.
+
+    Raises MirrorUnavailable after ``seconds`` at the latest.
 
     Ended while it mends, it leaves less to be mended.
     """
@@ -98,19 +100,19 @@ def ask(where: Address, wanted: Wanted, fix: bool, seconds: float) -> list[Findi
             stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
     except OSError as error:
-        raise Silent(f"cannot be asked: {error.strerror}") from error
+        raise MirrorUnavailable(f"cannot be asked: {error.strerror}") from error
     try:
         out, _ = process.communicate(job, seconds)
     except subprocess.TimeoutExpired:
-        raise Silent(f"no answer within {seconds:g} s") from None
+        raise MirrorUnavailable(f"no answer within {seconds:g} s") from None
     finally:
         _end(process)
     try:
         done = Done.model_validate_json(out)
     except ValidationError:
-        raise Silent(f"the process that asks it ended with {process.returncode}") from None
+        raise MirrorUnavailable(f"the process that asks it ended with {process.returncode}") from None
     if done.trouble:
-        raise Silent(done.trouble)
+        raise MirrorUnavailable(done.trouble)
     return list(done.findings)
 
 

@@ -22,7 +22,7 @@ from release.evidence import attach, dsse, released, sigstore
 from release.image import stores
 from release.image.layout import Layout
 from release.ledger.past import Envelope
-from release.mirrors.types import Finding, Silent
+from release.mirrors.types import Finding, MirrorUnavailable
 
 DEADLINE = 30.0  # seconds for the answers about one image
 _NOTHING = digest.of_bytes(b"a blob that no image has")
@@ -49,7 +49,7 @@ def _image(root: Path, image: Image, fix: bool) -> list[Finding]:
     try:
         where = reference.parse(its.image)
         if where.host is None and not (root / where.name).is_dir():
-            raise Silent(f"{where.name} is not on this machine")
+            raise MirrorUnavailable(f"{where.name} is not on this machine")
         store = stores.open_store(where, root)
         gaps = _within(DEADLINE, lambda: _gaps(store, its.digest))
         if gaps:
@@ -57,7 +57,7 @@ def _image(root: Path, image: Image, fix: bool) -> list[Finding]:
             todo = "push it again (`lockstep build --push`), or restore the registry"
             return [_drift(what, git, gap, todo=todo) for gap in gaps]
         return _evidence(root, store, where, image, fix)
-    except (Silent, BuildRefused) as trouble:
+    except (MirrorUnavailable, BuildRefused) as trouble:
         return [Finding(
             where="registry", what=what, git=f"{its.image}: {image.why}", mirror=str(trouble), severity="unreachable",
             todo="ask again where it can be reached",
@@ -65,7 +65,7 @@ def _image(root: Path, image: Image, fix: bool) -> list[Finding]:
 
 
 def _gaps(store: Store, image: str) -> list[str]:
-    """What of an image is not there. Raises Silent when the store does not answer."""
+    """What of an image is not there. Raises MirrorUnavailable when the store does not answer."""
     try:
         manifest = documents.read(store.document(image), f"{store.name}@{image}")
         if not isinstance(manifest, Manifest):
@@ -105,7 +105,7 @@ def _attached(store: Store, its: Pointer) -> bool:
             for one in attach.attached(store, its.digest, kind, dsse.LARGEST, lambda _: None)
         )
     except EvidenceRefused as refused:
-        raise Silent(refused.what) from None
+        raise MirrorUnavailable(refused.what) from None
     except RegistryRefused:
         _answers(store)
         return False
@@ -118,22 +118,22 @@ def _attach(store: Store, image: str, envelope: bytes) -> None:
 
 
 def _answers(store: Store) -> None:
-    """Raise Silent where a store does not even say that it lacks what nobody has: then nothing is known of it."""
+    """Raises MirrorUnavailable when the store does not answer that it lacks a blob that nobody has."""
     try:
         store.has(_NOTHING, 1)
     except RegistryRefused as refused:
-        raise Silent(refused.what) from None
+        raise MirrorUnavailable(refused.what) from None
 
 
 def _within(seconds: float, ask: Callable[[], _T]) -> _T:
-    """What ``ask`` returns or raises. Raises Silent when it takes longer: the thread is then left behind, reading."""
+    """What ``ask`` returns or raises. When it takes longer, raises MirrorUnavailable and leaves the thread behind."""
     done: list[_T] = []
     raised: list[BaseException] = []
 
     def run() -> None:
         try:
             done.append(ask())
-        except (Refusal, Silent) as error:
+        except (Refusal, MirrorUnavailable) as error:
             raised.append(error)
 
     thread = threading.Thread(target=run, daemon=True)
@@ -142,7 +142,7 @@ def _within(seconds: float, ask: Callable[[], _T]) -> _T:
     if raised:
         raise raised[0]
     if not done:
-        raise Silent(f"no answer within {seconds:g} s" if thread.is_alive() else "asking it failed")
+        raise MirrorUnavailable(f"no answer within {seconds:g} s" if thread.is_alive() else "asking it failed")
     return done[0]
 
 

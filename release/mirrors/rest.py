@@ -14,7 +14,7 @@ import requests
 from checks.text import redact
 from release.adapters import http
 from release.mirrors.compare import Held, Model, order
-from release.mirrors.types import Silent
+from release.mirrors.types import MirrorUnavailable
 
 _TIMES = (5, 30)  # seconds to connect, and between two reads; the caller ends what takes longer
 _LARGEST = 64 << 20  # bytes of one answer
@@ -82,7 +82,7 @@ class Server:
             if not (token := _text(page, "next_page_token")):
                 return versions
             asked["page_token"] = token
-        raise Silent(f"lists more than {_PAGE * _PAGES:,} versions")
+        raise MirrorUnavailable(f"lists more than {_PAGE * _PAGES:,} versions")
 
     def _ask(self, method: str, path: str, value: Mapping[str, Any], absent: bool = False) -> dict[str, Any] | None:
         """The answer; None where there is no such thing and ``absent``."""
@@ -93,9 +93,9 @@ class Server:
             ) as response:
                 data, status = http.body(response, _LARGEST), response.status_code
         except http.TooLarge as error:
-            raise Silent(str(error)) from None
+            raise MirrorUnavailable(str(error)) from None
         except (requests.RequestException, OSError, ValueError) as error:
-            raise Silent(_words(error)) from None
+            raise MirrorUnavailable(_words(error)) from None
         try:
             answer = json.loads(data)
         except (ValueError, RecursionError):
@@ -103,11 +103,11 @@ class Server:
         if status == 200 and isinstance(answer, dict):
             return answer
         if status == 200:
-            raise Silent(f"{path}: answers with no JSON object")
+            raise MirrorUnavailable(f"{path}: answers with no JSON object")
         said = answer if isinstance(answer, dict) else {}
         if absent and status == 404 and said.get("error_code") == _ABSENT:
             return None
-        raise Silent(redact(f"{path}: {status} {said.get('message') or response.reason or ''}", 300))
+        raise MirrorUnavailable(redact(f"{path}: {status} {said.get('message') or response.reason or ''}", 300))
 
 
 def _login(name: str, password: str) -> "requests.auth.AuthBase | None":
@@ -137,14 +137,14 @@ def _words(error: Exception) -> str:
 def _object(value: Mapping[str, Any], key: str) -> dict[str, Any]:
     found = value.get(key)
     if not isinstance(found, dict):
-        raise Silent(f"answers without {key}")
+        raise MirrorUnavailable(f"answers without {key}")
     return found
 
 
 def _list(value: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
     found = value.get(key, [])
     if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
-        raise Silent(f"answers with something else than a list as {key}")
+        raise MirrorUnavailable(f"answers with something else than a list as {key}")
     return found
 
 

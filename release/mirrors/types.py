@@ -25,5 +25,5 @@ class Finding(Record):
     fixed: bool = False
 
 
-class Silent(Exception):  # noqa: N818 - whether it is an error is for whoever asked
+class MirrorUnavailable(Exception):  # noqa: N818 - whether it is an error is for whoever asked
     """A mirror that does not answer, or answers nothing that can be read. Its text is fit for a person."""

@@ -10,7 +10,7 @@ from checks.pointer import Pointer
 from checks.statement import Statement
 from checks.text import redact
 from release.ledger import past
-from release.mirrors.types import Silent
+from release.mirrors.types import MirrorUnavailable
 from release.record.records import Records
 
 DEADLINE = 10.0  # seconds that a promotion waits for mirrors: it has happened already
@@ -39,7 +39,7 @@ def update_mirrors(
             name=params.serve.name, releases=releases, aliases=mlflow.aliases({environment: pointer}), whole=False
         )
         found = mlflow.ask(where, wanted, True, ends - time.monotonic())
-    except (Silent, Refusal) as trouble:
+    except (MirrorUnavailable, Refusal) as trouble:
         return [f"MLflow at {where.shown} did not follow: {redact(str(trouble))}; {todo}"]
     return [f"MLflow at {where.shown}: {one.what}: {one.mirror}; {todo}" for one in found if not one.fixed]
 

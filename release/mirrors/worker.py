@@ -9,7 +9,7 @@ import sys
 
 from checks.rows import Record
 from release.mirrors.compare import Store, Wanted, agree
-from release.mirrors.types import Finding, Silent
+from release.mirrors.types import Finding, MirrorUnavailable
 
 
 class Job(Record):
@@ -31,7 +31,7 @@ def do(job: Job) -> Done:
     """Compare, and mend where that is asked for."""
     try:
         return Done(findings=tuple(agree(_opened(job.uri), job.wanted, job.fix)))
-    except Silent as silent:
+    except MirrorUnavailable as silent:
         return Done(findings=(), trouble=str(silent))
 
 

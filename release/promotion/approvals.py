@@ -17,9 +17,9 @@ from checks import layout
 from checks.errors import EvidenceRefused
 from checks.params import Environment
 from release.evidence import statement, trust
-from release.promotion.asked import Answer
-from release.promotion.environment import Present, folder
-from release.promotion.site import Site
+from release.promotion.checklist import CheckResult
+from release.promotion.context import PromotionContext
+from release.promotion.environment import EnvironmentState, folder
 
 
 class Said(NamedTuple):
@@ -35,20 +35,26 @@ def place(environment: str, image: str) -> Path:
 
 
 def enough(
-    site: Site, environment: str, rule: Environment, image: str, present: Present, releaser: str, answer: Answer
+    context: PromotionContext,
+    environment: str,
+    rule: Environment,
+    image: str,
+    present: EnvironmentState,
+    releaser: str,
+    result: CheckResult,
 ) -> None:
     """As many different signers as the environment asks for must have approved, and whoever signed the release is none.
 
     Those that do not count are told.
     """
     if not rule.approvals:
-        answer.note = "none is asked for"
+        result.note = "none is asked for"
         return
-    used = spent(site, environment, image)
+    used = spent(context, environment, image)
     people, others = set[str](), list[str]()
     for path in sorted(path for path in present.files if path.parent == place(environment, image)):
         try:
-            said = read(site, environment, image, present.files[path], str(path))
+            said = read(context, environment, image, present.files[path], str(path))
         except EvidenceRefused as refused:
             others.append(refused.what)
             continue
@@ -61,34 +67,36 @@ def enough(
         else:
             people.add(said.signer)
     by = f" ({', '.join(sorted(people))})" if people else ""
-    answer.note = f"{len(people)} of {rule.approvals}{by}"
+    result.note = f"{len(people)} of {rule.approvals}{by}"
     if len(people) < rule.approvals:
-        answer.lacks(f"it has {answer.note} approvals", f"`lockstep approve {environment}` by people who may")
+        result.fail(f"it has {result.note} approvals", f"`lockstep approve {environment}` by people who may")
         for other in others:
-            answer.lacks(other, "it does not count")
+            result.fail(other, "it does not count")
 
 
-def read(site: Site, environment: str, image: str, data: bytes, where: str) -> Said:
+def read(context: PromotionContext, environment: str, image: str, data: bytes, where: str) -> Said:
     """An approval of this image for this environment. Raises EvidenceRefused when it is none by a signer who may."""
-    found = trust.verify(data, site.signers, "approve", where)
+    found = trust.verify(data, context.signers, "approve", where)
     statement.parse_approval(found.payload, environment, image, where)
     return Said(found.signer, found.payload)
 
 
-def spent(site: Site, environment: str, image: str) -> set[bytes]:
+def spent(context: PromotionContext, environment: str, image: str) -> set[bytes]:
     """What approvals of this image stated that lay there when an earlier move brought the environment to it.
 
     Before it or after it: a move by hand may take them away in the same commit, or in the merge.
     """
-    moves = [move for move in site.ledger.moves(site.tip, environment) if move.after and move.after.digest == image]
+    moves = [
+        move for move in context.ledger.moves(context.tip, environment) if move.after and move.after.digest == image
+    ]
     made = dict.fromkeys(name for move in moves for name in (move.commit, *([move.landed] if move.ran else [])))
     commits = dict.fromkeys(each for name in made for each in (name, f"{name}^1"))
-    return {said.payload for commit in commits for said in _at(site, environment, image, commit)}
+    return {said.payload for commit in commits for said in _at(context, environment, image, commit)}
 
 
-def _at(site: Site, environment: str, image: str, commit: str) -> Iterator[Said]:
-    for path, data in site.ledger.regular(commit, place(environment, image)).items():
+def _at(context: PromotionContext, environment: str, image: str, commit: str) -> Iterator[Said]:
+    for path, data in context.ledger.regular(commit, place(environment, image)).items():
         try:
-            yield read(site, environment, image, data, str(path))
+            yield read(context, environment, image, data, str(path))
         except EvidenceRefused:
             continue  # it did not count then either, or its signer is gone since

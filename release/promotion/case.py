@@ -17,12 +17,12 @@ from release.evidence import released, weights
 from release.evidence import served as served_as
 from release.evidence.released import Released, Search
 from release.ledger import Change
-from release.promotion import approvals, change, contents, environment, gaps, image, record, served, site
-from release.promotion.asked import About, Answer, Asked, Check, Unavailable
-from release.promotion.environment import Present
-from release.promotion.image import There
+from release.promotion import approvals, change, contents, context, environment, image, record, requirements, served
+from release.promotion.checklist import About, Check, Checklist, CheckResult, Unavailable
+from release.promotion.context import PromotionContext
+from release.promotion.environment import EnvironmentState
+from release.promotion.image import StoredImage
 from release.promotion.record import Recorded
-from release.promotion.site import Site
 
 _T = TypeVar("_T")
 
@@ -51,7 +51,7 @@ class Found(NamedTuple):
     """
 
     checks: tuple[Check, ...]
-    present: Present
+    present: EnvironmentState
     released: Released | None
     after: Pointer | None
     change: Change | None
@@ -61,9 +61,9 @@ class Found(NamedTuple):
 class Case:
     """One image and one environment. Parts are found at their first use; one that is not found stays unavailable."""
 
-    def __init__(self, where: Site, move: Move) -> None:
+    def __init__(self, where: PromotionContext, move: Move) -> None:
         self.where, self.move = where, move
-        self.present = Present(None, {})
+        self.present = EnvironmentState(None, {})
         self.others: tuple[str, ...] = ()
         self.missing: set[str] = set()
 
@@ -73,7 +73,7 @@ class Case:
         return image.open_place(self.where.root, self.move.image)
 
     @functools.cached_property
-    def image(self) -> There:
+    def image(self) -> StoredImage:
         """The image, whole. Raises as ``image.there``."""
         return self._once("there is no image to ask", lambda: image.there(self.store, self.move.digest))
 
@@ -102,18 +102,18 @@ class Case:
     @functools.cached_property
     def change(self) -> Change:
         """What the move commits. Raises as ``after``."""
-        why = self.move.why or site.subject(self.where.root, self.release.commit)
+        why = self.move.why or context.subject(self.where.root, self.release.commit)
         return change.move(self.where, self.move.environment, "promote", self.present, self.after, self.released, why)
 
     def available(self, part: str) -> bool:
         """Whether a part was found."""
         return part in self.__dict__
 
-    def served(self, release: Release, answer: Answer) -> None:
+    def served(self, release: Release, result: CheckResult) -> None:
         """The image must have been verified in a way that counts there, and lie where it was."""
         move = self.move
-        served.served(release, self.where.signers, move.rule, move.environment, self.present.files, answer)
-        gaps.in_place(release.image, str(move.image._replace(digest=None)), answer)
+        served.served(release, self.where.signers, move.rule, move.environment, self.present.files, result)
+        requirements.in_place(release.image, str(move.image._replace(digest=None)), result)
 
     def _once(self, why: str, find: Callable[[], _T]) -> _T:
         """What ``find`` finds. After a refusal the part is unavailable, and ``why`` says so."""
@@ -145,12 +145,12 @@ class Case:
         before = where.ledger.pointer(where.tip, rule.after) if rule.after else None
         ordered = sorted(search.found, key=lambda one: (before is None or one.digest != before.evidence, one.digest))
         for one in ordered if len(ordered) > 1 else ():
-            trial = Asked()
-            with trial.asking("record"):
+            trial = Checklist()
+            with trial.run("record"):
                 record.find(where, one.statement.predicate)
-            with trial.asking("serving") as answer:
-                self.served(one.statement.predicate, answer)
-            if not any(check.gaps for check in trial.checks):
+            with trial.run("serving") as result:
+                self.served(one.statement.predicate, result)
+            if not any(check.failures for check in trial.checks):
                 return one
         return ordered[0]
 
@@ -161,74 +161,74 @@ class Case:
         return after.model_copy(update={"verified": how})
 
 
-def _environment(case: Case, answer: Answer) -> None:
+def _environment(case: Case, result: CheckResult) -> None:
     case.present = environment.look(case.where, case.move.environment)
-    environment.intact(case.where, case.move.environment, case.present, answer)
+    environment.intact(case.where, case.move.environment, case.present, result)
 
 
-def _previous(case: Case, answer: Answer) -> None:
-    gaps.previous(case.where, case.move.rule, str(case.move.image), answer)
+def _previous(case: Case, result: CheckResult) -> None:
+    requirements.previous(case.where, case.move.rule, str(case.move.image), result)
 
 
-def _image(case: Case, answer: Answer) -> None:
-    answer.note = f"{len(case.image.manifest.layers)} layers in {case.store.name}"
+def _image(case: Case, result: CheckResult) -> None:
+    result.note = f"{len(case.image.manifest.layers)} layers in {case.store.name}"
 
 
-def _evidence(case: Case, answer: Answer) -> None:
-    answer.note = f"{case.released.digest}, signed by {case.released.signer}"
+def _evidence(case: Case, result: CheckResult) -> None:
+    result.note = f"{case.released.digest}, signed by {case.released.signer}"
 
 
-def _quarantine(case: Case, answer: Answer) -> None:
+def _quarantine(case: Case, result: CheckResult) -> None:
     model = case.release.image.model if case.available("released") else None
-    gaps.held_back(case.where, case.move.digest, model, answer)
+    requirements.held_back(case.where, case.move.digest, model, result)
 
 
-def _record(case: Case, answer: Answer) -> None:
+def _record(case: Case, result: CheckResult) -> None:
     case.recorded  # noqa: B018 - this check is that it is found
-    answer.note = f"commit {case.release.commit[:12]} of {case.where.target}"
+    result.note = f"commit {case.release.commit[:12]} of {case.where.target}"
 
 
-def _verdict(case: Case, answer: Answer) -> None:
+def _verdict(case: Case, result: CheckResult) -> None:
     if case.move.rule.after is None:
-        record.holds_here(case.where, case.release, answer)
+        record.holds_here(case.where, case.release, result)
     else:
         case.release  # noqa: B018 - without a statement there is no verdict to speak of
-        answer.note = f"it held when {case.move.rule.after} was moved; its record passes"
+        result.note = f"it held when {case.move.rule.after} was moved; its record passes"
 
 
-def _policy(case: Case, answer: Answer) -> None:
-    record.policy(case.where, case.release, case.recorded, answer, judged=case.move.rule.after is None)
+def _policy(case: Case, result: CheckResult) -> None:
+    record.policy(case.where, case.release, case.recorded, result, judged=case.move.rule.after is None)
 
 
-def _serving(case: Case, answer: Answer) -> None:
-    case.served(case.release, answer)
+def _serving(case: Case, result: CheckResult) -> None:
+    case.served(case.release, result)
 
 
-def _weights(case: Case, answer: Answer) -> None:
-    contents.held(case.where.root, case.store, case.release, case.recorded, answer)
+def _weights(case: Case, result: CheckResult) -> None:
+    contents.held(case.where.root, case.store, case.release, case.recorded, result)
 
 
-def _layers(case: Case, answer: Answer) -> None:
-    image.composed(case.where.root, case.image, case.release, case.recorded, answer)
-    gaps.based(case.where, case.release.image, answer)
+def _layers(case: Case, result: CheckResult) -> None:
+    image.composed(case.where.root, case.image, case.release, case.recorded, result)
+    requirements.based(case.where, case.release.image, result)
 
 
-def _version(case: Case, answer: Answer) -> None:
+def _version(case: Case, result: CheckResult) -> None:
     case.change  # noqa: B018 - this check is that the move can be written
-    answer.note = case.after.version
+    result.note = case.after.version
 
 
-def _edits(case: Case, answer: Answer) -> None:
+def _edits(case: Case, result: CheckResult) -> None:
     built = case.release.image
-    environment.unedited(case.where, case.move.environment, case.present, case.after, built, answer)
+    environment.unedited(case.where, case.move.environment, case.present, case.after, built, result)
 
 
-def _approvals(case: Case, answer: Answer) -> None:
+def _approvals(case: Case, result: CheckResult) -> None:
     move = case.move
-    approvals.enough(case.where, move.environment, move.rule, move.digest, case.present, case.released.signer, answer)
+    approvals.enough(case.where, move.environment, move.rule, move.digest, case.present, case.released.signer, result)
 
 
-CHECKS: dict[About, Callable[[Case, Answer], None]] = {
+CHECKS: dict[About, Callable[[Case, CheckResult], None]] = {
     "environment": _environment,
     "previous": _previous,
     "image": _image,
@@ -246,12 +246,12 @@ CHECKS: dict[About, Callable[[Case, Answer], None]] = {
 }
 
 
-def ask(where: Site, move: Move) -> Found:
+def ask(where: PromotionContext, move: Move) -> Found:
     """Run every check. Raises MachineRefused and RemoteRefused alone; whatever else refuses is a gap."""
-    case, asked = Case(where, move), Asked()
+    case, asked = Case(where, move), Checklist()
     for about, check in CHECKS.items():
-        with asked.asking(about) as answer:
-            check(case, answer)
+        with asked.run(about) as result:
+            check(case, result)
     found = case.__dict__
     return Found(
         tuple(asked.checks), case.present, found.get("released"), found.get("after"), found.get("change"), case.others

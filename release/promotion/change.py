@@ -17,19 +17,21 @@ from release.ledger import Change, compose, next_version, tags_for
 from release.ledger import untagged as untagged_of
 from release.overlay import overlays
 from release.promotion import approvals
-from release.promotion.environment import Present, folder, rendered
-from release.promotion.site import Site
+from release.promotion.context import PromotionContext
+from release.promotion.environment import EnvironmentState, folder, rendered
 
 
-def point(site: Site, image: str, released: Released, version: str | None, part: Literal["major", "minor"]) -> Pointer:
+def point(
+    context: PromotionContext, image: str, released: Released, version: str | None, part: Literal["major", "minor"]
+) -> Pointer:
     """The pointer to ``image`` (a reference by digest), called ``version`` or the next one.
 
     Raises PromotionRefused when the version is another image's, or the image has another one; or the place has a name
     that a pointer cannot hold.
     """
-    release, moves = released.statement.predicate, site.moves()
+    release, moves = released.statement.predicate, context.moves()
     digest = release.image.image
-    own = next_version(site.name, site.ledger.tags(), moves, release.image.model, digest, part)
+    own = next_version(context.name, context.ledger.tags(), moves, release.image.model, digest, part)
     known = {at.version: at.digest for move in moves for at in (move.before, move.after) if at}
     if version is not None and known.get(version, digest) != digest:
         raise PromotionRefused(f"version {version}: is the image {known[version]}", f"choose another, such as {own}")
@@ -47,19 +49,26 @@ def point(site: Site, image: str, released: Released, version: str | None, part:
 
 
 def move(
-    site: Site, environment: str, kind: Literal["promote", "rollback"], present: Present, after: Pointer,
-    released: Released, why: str, entries: Entries | None = None,
+    context: PromotionContext, environment: str, kind: Literal["promote", "rollback"], present: EnvironmentState,
+    after: Pointer, released: Released, why: str, entries: Entries | None = None,
 ) -> Change:  # fmt: skip
     """The change of ``environment`` to ``after``. ``entries``: the quarantine from now on; None: as it is.
 
     Raises PromotionRefused when ``why`` says nothing, ParamsRefused, EvidenceRefused.
     """
     return _change(
-        site, environment, kind, present, after, written(site, environment, present, after, released), why, entries
+        context,
+        environment,
+        kind,
+        present,
+        after,
+        written(context, environment, present, after, released),
+        why,
+        entries,
     )
 
 
-def empty(site: Site, environment: str, present: Present, why: str, entries: Entries) -> Change:
+def empty(context: PromotionContext, environment: str, present: EnvironmentState, why: str, entries: Entries) -> Change:
     """The change of ``environment`` to nothing: its files are as before the first promotion. Raises as ``move``."""
     home, wanted = folder(environment), overlays.nothing(environment)
     ours = (home / overlays.FOLDER, home / layout.APPROVED)
@@ -69,32 +78,32 @@ def empty(site: Site, environment: str, present: Present, why: str, entries: Ent
         if path in (home / layout.POINTER, home / layout.EVIDENCE)
         or (path not in wanted and any(each in path.parents for each in ours))
     ]
-    return _change(site, environment, "rollback", present, None, {**wanted, **dict.fromkeys(gone)}, why, entries)
+    return _change(context, environment, "rollback", present, None, {**wanted, **dict.fromkeys(gone)}, why, entries)
 
 
-def untagged(site: Site, environment: str, after: Pointer | None) -> list[str]:
+def untagged(context: PromotionContext, environment: str, after: Pointer | None) -> list[str]:
     """The tags that the next move, to ``after``, cannot make; a line each."""
-    return untagged_of(site.name, site.ledger.tags(), site.moves(), environment, after)
+    return untagged_of(context.name, context.ledger.tags(), context.moves(), environment, after)
 
 
 def _change(
-    site: Site, environment: str, kind: Literal["promote", "rollback"], present: Present, after: Pointer | None,
-    changed: dict[Path, bytes | None], why: str, entries: Entries | None,
+    context: PromotionContext, environment: str, kind: Literal["promote", "rollback"], present: EnvironmentState,
+    after: Pointer | None, changed: dict[Path, bytes | None], why: str, entries: Entries | None,
 ) -> Change:  # fmt: skip
-    number = len(site.ledger.moves(site.tip, environment)) + 1
+    number = len(context.ledger.moves(context.tip, environment)) + 1
     if entries is not None:
         changed[layout.QUARANTINE] = quarantine.write(entries)
     message = compose(environment, number, kind, present.pointer, after, why)
-    tags = tags_for(site.name, site.ledger.tags(), site.moves(), environment, after)
+    tags = tags_for(context.name, context.ledger.tags(), context.moves(), environment, after)
     return Change(changed, message, tags)
 
 
 def written(
-    site: Site, environment: str, present: Present, after: Pointer, released: Released
+    context: PromotionContext, environment: str, present: EnvironmentState, after: Pointer, released: Released
 ) -> dict[Path, bytes | None]:
     """Every file that a move to ``after`` writes, None where it takes one away: what was there is replaced whole."""
     home = folder(environment)
-    wanted = rendered(site.records, environment, after, released.statement.predicate.image)
+    wanted = rendered(context.records, environment, after, released.statement.predicate.image)
     kept = approvals.place(environment, after.digest)
     gone = [
         path

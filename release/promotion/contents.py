@@ -17,14 +17,14 @@ from checks.statement import Release
 from release.adapters.registry.types import Store
 from release.image import tar, weights
 from release.image.weights import Layer as Planned
-from release.promotion.asked import Answer
+from release.promotion.checklist import CheckResult
 from release.promotion.record import Recorded
 
 _THREADS = 4  # hashing lets go of the interpreter
 _TODO = "run `lockstep build`, verify and sign that"
 
 
-def held(root: Path, store: Store, release: Release, recorded: Recorded, answer: Answer) -> None:
+def held(root: Path, store: Store, release: Release, recorded: Recorded, result: CheckResult) -> None:
     """The layers that were signed must be those that the model's files give, byte for byte.
 
     Raises EvidenceRefused when files here are not the model's, RegistryRefused when the store holds other bytes.
@@ -33,9 +33,9 @@ def held(root: Path, store: Store, release: Release, recorded: Recorded, answer:
     here = folder.is_dir() and _is_of(root, release)
     planned = (weights.layers if here else weights.arranged)(folder, recorded.files, report.model, name)
     if (path := weights.place(name, report.model)) != report.path:
-        answer.lacks(f"its weights are at {report.path}, not at {path}", _TODO)
+        result.fail(f"its weights are at {report.path}, not at {path}", _TODO)
     if len(planned) != len(report.layers):
-        answer.lacks(f"it has {len(report.layers)} layers of weights, the model gives {len(planned)}", _TODO)
+        result.fail(f"it has {len(report.layers)} layers of weights, the model gives {len(planned)}", _TODO)
         return
     total = sum(layer.size for layer in planned)
     with (
@@ -48,8 +48,8 @@ def held(root: Path, store: Store, release: Release, recorded: Recorded, answer:
         ]
         for layer, signed, job in zip(planned, report.layers, jobs, strict=True):
             if gap := job.result():
-                answer.lacks(f"layer {signed.digest} is not of {layer.title}: {gap}", _TODO)
-    answer.note = f"{total:,} bytes {'hashed here' if here else f'read from {store.name}'}"
+                result.fail(f"layer {signed.digest} is not of {layer.title}: {gap}", _TODO)
+    result.note = f"{total:,} bytes {'hashed here' if here else f'read from {store.name}'}"
 
 
 def _is_of(root: Path, release: Release) -> bool:

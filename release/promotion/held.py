@@ -14,12 +14,12 @@ from checks.params import Promote
 from checks.quarantine import Entry
 from checks.signers import Signers
 from release.ledger import Counts, Held, Ledger, Release
-from release.promotion.site import Site
+from release.promotion.context import PromotionContext
 
 
-def read(site: Site) -> Held:
+def read(context: PromotionContext) -> Held:
     """What is held back as of the tip."""
-    return site.ledger.quarantine(site.tip, counts(site.promote, site.signers))
+    return context.ledger.quarantine(context.tip, counts(context.promote, context.signers))
 
 
 def here(root: Path, ledger: Ledger, tip: str, promote: Promote) -> Held:

@@ -29,7 +29,7 @@ from release.image import image as images
 from release.image import stores, weights
 from release.image.base import Base
 from release.image.image import About, Added
-from release.promotion.asked import Answer
+from release.promotion.checklist import CheckResult
 from release.promotion.record import Recorded
 
 _THREADS = 8  # a registry is asked for that many blobs at once
@@ -37,7 +37,7 @@ _HASTY = Patience(tries=2, in_all=2, first=0.2, longest=0.5, on_request=1)  # wi
 _TODO = "run `lockstep build` with this version of Lockstep, verify and sign that"
 
 
-class There(NamedTuple):
+class StoredImage(NamedTuple):
     """An image in its store."""
 
     store: Store
@@ -50,7 +50,7 @@ def open_place(root: Path, named: Reference) -> Store:
     return stores.open_store(named, root)
 
 
-def there(store: Store, image: str) -> There:
+def there(store: Store, image: str) -> StoredImage:
     """The image with the digest ``image``: config read, and every blob of it there, whole.
 
     Raises RegistryRefused when it is not, EvidenceRefused when it is no image.
@@ -76,30 +76,30 @@ def there(store: Store, image: str) -> There:
     if found.config.size > documents.LARGEST_CONFIG:
         raise RegistryRefused(f"{where}: its config has {found.config.size:,} bytes", "build the image again")
     data = b"".join(store.blob(found.config.digest, found.config.size))
-    return There(store, found, documents.parse(data, f"{where}: config"))
+    return StoredImage(store, found, documents.parse(data, f"{where}: config"))
 
 
-def composed(root: Path, found: There, release: Release, recorded: Recorded, answer: Answer) -> None:
+def composed(root: Path, found: StoredImage, release: Release, recorded: Recorded, result: CheckResult) -> None:
     """The image must be exactly the base, the layers of the weights, and what this runtime is started with."""
     report = release.image
     layers = [(layer.digest, layer.size) for layer in found.manifest.layers]
     wanted = [(layer.digest, layer.size) for layer in report.layers]
     below = report.base.layers if report.base else 0
     if layers[below : below + len(wanted)] != wanted or len(layers) < below + len(wanted):
-        answer.lacks(f"its {len(layers)} layers are not {below} of its base and then those of the weights", _TODO)
+        result.fail(f"its {len(layers)} layers are not {below} of its base and then those of the weights", _TODO)
     elif over := layers[below + len(wanted) :]:
-        answer.lacks(f"{len(over)} layers lie on those of the weights, and may hide them: {over[0][0]}", _TODO)
-    if answer.gaps:
+        result.fail(f"{len(over)} layers lie on those of the weights, and may hide them: {over[0][0]}", _TODO)
+    if result.failures:
         return
-    base = _base(root, found, report, answer)
+    base = _base(root, found, report, result)
     if base and [(layer.digest, layer.size) for layer in base.layers] != layers[:below]:
-        answer.lacks(f"its lowest {below} layers are not those of {base.image.name}", _TODO)
+        result.fail(f"its lowest {below} layers are not those of {base.image.name}", _TODO)
         return
     for gap in _differences(root, found, release, recorded, base):
-        answer.lacks(gap, _TODO)
+        result.fail(gap, _TODO)
 
 
-def _base(root: Path, found: There, report: ImageReport, answer: Answer) -> Base | None:
+def _base(root: Path, found: StoredImage, report: ImageReport, result: CheckResult) -> Base | None:
     """The base as its own place has it; where that cannot be asked, what the image has of it, which is signed."""
     if report.base is None:
         return None
@@ -108,9 +108,9 @@ def _base(root: Path, found: There, report: ImageReport, answer: Answer) -> Base
     try:
         real = bases.resolve(hasty, named, report.base.platform, report.base.name)
     except (RegistryRefused, BuildRefused):
-        answer.note = f"{report.base.name} cannot be asked: its layers are taken as they were signed"
+        result.note = f"{report.base.name} cannot be asked: its layers are taken as they were signed"
     else:
-        answer.note = f"on {report.base.name}"
+        result.note = f"on {report.base.name}"
         return real
     count = len(report.layers)
     plain, rootfs = dict(found.config), dict(found.config.get("rootfs") or {})
@@ -119,7 +119,9 @@ def _base(root: Path, found: There, report: ImageReport, answer: Answer) -> Base
     return Base(report.base, named, found.manifest.layers[:-count], plain)
 
 
-def _differences(root: Path, found: There, release: Release, recorded: Recorded, base: Base | None) -> Iterator[str]:
+def _differences(
+    root: Path, found: StoredImage, release: Release, recorded: Recorded, base: Base | None
+) -> Iterator[str]:
     """How the image differs from the one that a build would make now; nothing when it is that one."""
     report, params = release.image, recorded.params
     runtime = runtimes.load(report.runtime)

@@ -12,15 +12,15 @@ from checks.errors import RemoteRefused
 from checks.pointer import Pointer
 from release.adapters import github
 from release.adapters.git import Git
-from release.adapters.retries import Trouble
+from release.adapters.retries import RequestError
 from release.ledger import DEADLINE, Change
-from release.promotion.site import Site
+from release.promotion.context import PromotionContext
 
 _SERVER = "https://github.com"
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,100}/[A-Za-z0-9._-]{1,100}")
 
 
-def propose(where: Site, environment: str, after: Pointer, change: Change) -> tuple[str, str | None]:
+def propose(where: PromotionContext, environment: str, after: Pointer, change: Change) -> tuple[str, str | None]:
     """Push the commit to ``lockstep/ENVIRONMENT-VERSION``, and open a pull request; its commit and address.
 
     The address is where one can be opened when nobody may be asked here, None where the host is not GitHub. A request
@@ -39,13 +39,13 @@ def propose(where: Site, environment: str, after: Pointer, change: Change) -> tu
     asked = github.GitHub(github.place({**os.environ, "GITHUB_REPOSITORY": name}), token)
     try:
         return commit, asked.open(title, branch, where.promote.branch, body)
-    except Trouble as trouble:
+    except RequestError as trouble:
         refused = github.refused(asked.where, trouble)
         todo = "give GITHUB_TOKEN the permission pull-requests: write, or open it by hand: the branch is there"
         raise RemoteRefused(f"{refused.what}: opens no pull request", todo) from None
 
 
-def _repository(where: Site) -> str | None:
+def _repository(where: PromotionContext) -> str | None:
     """OWNER/NAME on GitHub, by the environment or by the ledger's address; None where neither says."""
     named = os.environ.get("GITHUB_REPOSITORY") if where.promote.repository is None else None
     if named is None:
@@ -54,7 +54,7 @@ def _repository(where: Site) -> str | None:
     return named if named and _NAME.fullmatch(named) else None
 
 
-def _remote(where: Site) -> str:
+def _remote(where: PromotionContext) -> str:
     git = Git(where.root, DEADLINE)
     name = git.config(f"branch.{where.promote.branch}.remote") or "origin"
     return git.config(f"remote.{name}.url") or ""

@@ -20,8 +20,8 @@ from release.adapters import commits
 from release.adapters.git import Git
 from release.evidence import weights
 from release.ledger import DEADLINE
-from release.promotion.asked import Answer
-from release.promotion.site import Site
+from release.promotion.checklist import CheckResult
+from release.promotion.context import PromotionContext
 from release.record import lock_check, pipeline_lock, target_policy
 from release.record.pipeline_lock import Stages
 from release.record.records import Commit
@@ -38,19 +38,19 @@ class Recorded(NamedTuple):
     files: Mapping[str, FileDigest]  # of the model
 
 
-def find(site: Site, release: Release) -> Recorded:
+def find(context: PromotionContext, release: Release) -> Recorded:
     """The record, held to the statement in every digest. Its verdict is ``pass``, and about this model.
 
     Raises EvidenceRefused with every mismatch, ParamsRefused.
     """
     commit, made = release.commit, release.materials
-    if not commits.is_ancestor(site.root, commit, site.trunk):
-        todo = f"merge it, and sign the release again; a clone needs {site.target} with its whole history"
-        raise EvidenceRefused(f"commit {commit[:12]} of its record is not in the history of {site.target}", todo)
+    if not commits.is_ancestor(context.root, commit, context.trunk):
+        todo = f"merge it, and sign the release again; a clone needs {context.target} with its whole history"
+        raise EvidenceRefused(f"commit {commit[:12]} of its record is not in the history of {context.target}", todo)
     wanted = {layout.PARAMS: made.params, layout.LOCK: made.lock, layout.VERDICT: made.verdict}
     wanted |= {Path(name): value for name, value in made.reports.items()}
     paths = [*dict.fromkeys((*wanted, layout.PARITY_REPORT, layout.PIPELINE))]
-    there = site.records.at(commit)
+    there = context.records.at(commit)
     there.bring(paths)
     found = {path: there.data(path) for path in paths}
     problems = [
@@ -67,7 +67,7 @@ def find(site: Site, release: Release) -> Recorded:
     called = f"{layout.PARAMS} at {commit[:12]}"
     recorded = Recorded(there.params(called), {})
     lock = _whole(found, commit, there.document(called))
-    _has_its_code(site, commit, lock)
+    _has_its_code(context, commit, lock)
     if refused := verdict_refusal(verdict):
         raise refused
     parity = _report(there, layout.PARITY_REPORT, ParityReport)
@@ -91,12 +91,12 @@ def _whole(found: Mapping[Path, bytes | None], commit: str, said: Mapping[str, A
     return lock
 
 
-def _has_its_code(site: Site, commit: str, lock: Stages) -> None:
+def _has_its_code(context: PromotionContext, commit: str, lock: Stages) -> None:
     """The commit must hold every module that the stages ran, as they ran it: else nobody could have reviewed it."""
     ran = lock_check.modules(lock)
-    folders = {path: commits.below(site.root, commit, path) for path, md5 in ran.items() if md5.endswith(".dir")}
+    folders = {path: commits.below(context.root, commit, path) for path, md5 in ran.items() if md5.endswith(".dir")}
     files = [path for path in ran if path not in folders] + [path for inside in folders.values() for path in inside]
-    read = Git(site.root, DEADLINE).named([f"{commit}:./{path.as_posix()}" for path in files])
+    read = Git(context.root, DEADLINE).named([f"{commit}:./{path.as_posix()}" for path in files])
     held = dict(zip(files, read, strict=True))
     there = {path: lock_check.md5_of(data) for path, data in held.items() if data is not None}
     for folder, inside in folders.items():
@@ -131,54 +131,56 @@ def _contradictions(release: Release, verdict: Verdict, described: Mapping[str, 
         yield f"{layout.PARITY_REPORT} at {at}: is of another list of files than was signed"
 
 
-def holds_here(site: Site, release: Release, answer: Answer) -> None:
+def holds_here(context: PromotionContext, release: Release, result: CheckResult) -> None:
     """The verdict must hold in this checkout and under the target's policy, and be the one that was signed for."""
-    judgement = target_policy.judge_from(site.records, site.trunk, TRUSTED)
+    judgement = target_policy.judge_from(context.records, context.trunk, TRUSTED)
     if refused := target_policy.refusal(judgement):
         raise refused
-    if judgement.approval and commits.uncommitted(site.root, site.trunk, [layout.APPROVALS]):
-        answer.lacks(
-            f"{layout.APPROVALS}: is not as on {site.target}, and approves this policy",
-            f"let its owners merge it to {site.target}",
+    if judgement.approval and commits.uncommitted(context.root, context.trunk, [layout.APPROVALS]):
+        result.fail(
+            f"{layout.APPROVALS}: is not as on {context.target}, and approves this policy",
+            f"let its owners merge it to {context.target}",
         )
-    answer.note = judgement.headline.replace(site.trunk, site.target)
+    result.note = judgement.headline.replace(context.trunk, context.target)
     made = release.materials
     signed = {layout.VERDICT: made.verdict, layout.PROBES: made.probes}
     signed |= {Path(name): value for name, value in made.reports.items()}
     signed |= {layout.SPLITS / f"{name}.jsonl": value for name, value in made.splits.items()}
     for path, value in signed.items():
-        if digest.of_file(site.root / path).sha256 != value:
-            answer.lacks(f"{path}: is not what was signed", "check out the record of this image, or sign this one")
+        if digest.of_file(context.root / path).sha256 != value:
+            result.fail(f"{path}: is not what was signed", "check out the record of this image, or sign this one")
 
 
-def policy(site: Site, release: Release, recorded: Recorded, answer: Answer, judged: bool = False) -> None:
+def policy(
+    context: PromotionContext, release: Release, recorded: Recorded, result: CheckResult, judged: bool = False
+) -> None:
     """The policy that the verdict answers must be the target's, or one that the target lets this verdict pass under.
 
     All of it counts: scorers, bounds of data and merge, and what a server is held to too. One that asks for more than
     the target's is as good, and so are other inputs (base, data, serving image) that the target branch itself once had.
     The section promote is asked of the target anyway. ``judged``: the verdict was held to the target's policy here.
     """
-    theirs = site.records.at(site.trunk).params(f"{site.target}:{layout.PARAMS}")
+    theirs = context.records.at(context.trunk).params(f"{context.target}:{layout.PARAMS}")
     weaker = [change for change in _compared(theirs, recorded.params) if change.needs_approval]
-    if any(change.is_input for change in weaker) and _target_had(site, release.materials.params):
+    if any(change.is_input for change in weaker) and _target_had(context, release.materials.params):
         weaker = [change for change in weaker if not change.is_input]
     if gates.policy_digest(theirs.gates) == release.policy and not weaker:
-        answer.note = f"that of {site.target}"
+        result.note = f"that of {context.target}"
         return
-    here = site.root / layout.VERDICT
+    here = context.root / layout.VERDICT
     is_here = here.is_file() and digest.of_file(here).sha256 == release.materials.verdict
-    if not is_here or _compared(site.records.work_tree.params, recorded.params):
-        answer.lacks(
-            f"it was judged under another policy than {site.target} has now"
+    if not is_here or _compared(context.records.work_tree.params, recorded.params):
+        result.fail(
+            f"it was judged under another policy than {context.target} has now"
             + (f": against that, {weaker[0].text}" if weaker else ""),
-            f"promote from a checkout of its record (commit {release.commit[:12]}) with its data (`./lockstep dvc pull`): "
-            "it is judged again there",
+            f"promote from a checkout of its record, commit {release.commit[:12]}, with its data "
+            "(`./lockstep dvc pull`): it is judged again there",
         )
         return
     if judged:
-        answer.note = "asked with the verdict"
+        result.note = "asked with the verdict"
     else:
-        holds_here(site, release, answer)
+        holds_here(context, release, result)
 
 
 def _compared(old: Params, new: Params) -> list[Change]:
@@ -187,10 +189,10 @@ def _compared(old: Params, new: Params) -> list[Change]:
     return [change for change in found if not change.path.startswith("promote.")]
 
 
-def _target_had(site: Site, params: str) -> bool:
+def _target_had(context: PromotionContext, params: str) -> bool:
     """Whether the target branch itself, and not only a branch merged to it, had params.yaml with this digest."""
-    places = [f"{commit}:./{layout.PARAMS}" for commit in commits.touching(site.root, site.trunk, layout.PARAMS)]
-    held = Git(site.root, DEADLINE).named(places)
+    places = [f"{commit}:./{layout.PARAMS}" for commit in commits.touching(context.root, context.trunk, layout.PARAMS)]
+    held = Git(context.root, DEADLINE).named(places)
     return any(data is not None and digest.of_bytes(data) == params for data in held)
 
 

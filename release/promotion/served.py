@@ -16,11 +16,16 @@ from checks.signers import Signers
 from checks.statement import Release
 from release.evidence import served as served_as
 from release.evidence.served import AGAIN
-from release.promotion.asked import Answer
+from release.promotion.checklist import CheckResult
 
 
 def served(
-    release: Release, known: Signers, rule: Environment, environment: str, files: Mapping[Path, bytes], answer: Answer
+    release: Release,
+    known: Signers,
+    rule: Environment,
+    environment: str,
+    files: Mapping[Path, bytes],
+    result: CheckResult,
 ) -> None:
     """The report must be of this image, signed by who verified, passed, and had in a way that this environment accepts.
 
@@ -29,35 +34,35 @@ def served(
     image, serving = release.image, release.serving
     # A server that ran already does not say its image: environments that take "url" take that.
     if serving.image is None and serving.how != "url":
-        answer.lacks("the serving report is of a folder of weights, not of an image", AGAIN)
+        result.fail("the serving report is of a folder of weights, not of an image", AGAIN)
     elif serving.image not in (None, image.image):
-        answer.lacks(f"the serving report is of the image {serving.image}, not {image.image}", AGAIN)
+        result.fail(f"the serving report is of the image {serving.image}, not {image.image}", AGAIN)
     if serving.model != image.model or serving.verdict != image.verdict:
-        answer.lacks("the serving report is about another model or verdict", AGAIN)
+        result.fail("the serving report is about another model or verdict", AGAIN)
     if serving.status != "pass":
         failed = ", ".join(check.name for check in serving.checks if check.status == "fail")
-        answer.lacks(f"the serving report did not pass ({failed or 'an essential check is missing'})", AGAIN)
+        result.fail(f"the serving report did not pass ({failed or 'an essential check is missing'})", AGAIN)
     by = ""
     try:
         by = f", verified by {served_as.verifier(release, known)}"
     except EvidenceRefused as refused:
-        answer.lacks(refused.what, AGAIN)
+        result.fail(refused.what, AGAIN)
     for what, found, accepted in (
         ("served by", serving.runtime, rule.runtimes),
         ("verified as a", serving.how, rule.verified),
     ):
         if found not in accepted:
-            answer.lacks(f"it was {what} {found}; {environment} takes {', '.join(accepted)}", AGAIN)
+            result.fail(f"it was {what} {found}; {environment} takes {', '.join(accepted)}", AGAIN)
     if image.runtime not in rule.runtimes:
-        answer.lacks(
+        result.fail(
             f"the image is of the runtime {image.runtime}; {environment} takes {', '.join(rule.runtimes)}",
             "build it with one of these: serve.runtime",
         )
-    answer.note = f"{serving.status} by {serving.runtime} as a {serving.how}{by}"
+    result.note = f"{serving.status} by {serving.runtime} as a {serving.how}{by}"
     if differences := served_as.now(release, environment, files):
-        answer.note += f"; not verified as it will serve: {'; '.join(differences)}"
+        result.note += f"; not verified as it will serve: {'; '.join(differences)}"
         for difference in differences if rule.served_as_verified else ():
-            answer.lacks(f"it was not verified as it will serve: {difference}", _as_it_serves(image, environment))
+            result.fail(f"it was not verified as it will serve: {difference}", _as_it_serves(image, environment))
 
 
 def _as_it_serves(image: ImageReport, environment: str) -> str:

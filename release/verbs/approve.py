@@ -11,8 +11,8 @@ from checks.evidence import Count, Digest
 from checks.rows import Record
 from checks.text import redact
 from release.ledger import Change
-from release.promotion import approvals, environment, gaps, site, wanted
-from release.promotion.asked import Answer
+from release.promotion import approvals, context, default_image, environment, requirements
+from release.promotion.checklist import CheckResult
 from release.verbs import sign
 
 
@@ -36,15 +36,15 @@ def approve(
     owner may not approve; PromotionRefused when the image is in quarantine, or the approval would not count; Outrun,
     RemoteRefused.
     """
-    where = site.find(root, target)
+    where = context.find(root, target)
     rule = where.rule(name)
     where.ledger.settle(where.tip)
-    digest = wanted.image(where, rule, image).digest
+    digest = default_image.find(where, rule, image).digest
     assert digest is not None
-    answer = Answer()
-    gaps.held_back(where, digest, None, answer)
-    if answer.gaps:
-        raise PromotionRefused(answer.gaps[0].what, answer.gaps[0].todo)
+    result = CheckResult()
+    requirements.held_back(where, digest, None, result)
+    if result.failures:
+        raise PromotionRefused(result.failures[0].what, result.failures[0].todo)
     data = sign.approve(root, key, name, digest, why, where.trunk)
     said = approvals.read(where, name, digest, data, "the approval")
     path = approvals.place(name, digest) / f"{said.signer}.json"
@@ -62,7 +62,7 @@ def approve(
     return Approved(environment=name, image=digest, done=done, signer=said.signer, asked=rule.approvals, commit=commit)
 
 
-def _counts(where: site.Site, name: str, digest: str, data: bytes, at: str, spent: set[bytes]) -> bool:
+def _counts(where: context.PromotionContext, name: str, digest: str, data: bytes, at: str, spent: set[bytes]) -> bool:
     try:
         return approvals.read(where, name, digest, data, at).payload not in spent
     except EvidenceRefused:

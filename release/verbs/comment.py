@@ -19,7 +19,7 @@ from checks.rows import Record
 from checks.verdict import Status
 from release.adapters import github
 from release.adapters.github import Comment, Conclusion, Forbidden, GitHub, Place
-from release.adapters.retries import Patience, Trouble
+from release.adapters.retries import Patience, RequestError
 from release.review.facts import State
 from release.review.text import prose
 from release.verbs import report as renderer
@@ -100,7 +100,7 @@ def comment(root: Path, options: Options | None = None) -> Posted:
         made, created, by = _posted(client, number, found, commit, options, notes)
         conclusion: Conclusion = "success" if found.passes else "failure"
         how, address = _checked(client, commit, conclusion, found, options.check, notes) if commit else (None, None)
-    except Trouble as trouble:
+    except RequestError as trouble:
         raise github.refused(where, trouble) from None
     return Posted(
         state=found.state, status=found.status, conclusion=conclusion, comment=made.url, created=created, by=by,
@@ -162,7 +162,7 @@ def _by_rest(
     while True:
         try:
             return client.create(number, body), True
-        except Trouble as trouble:
+        except RequestError as trouble:
             tries.failed(trouble)
         # A gateway may have failed after the comment was made.
         ours = _look(client, number, title, author)[0]

@@ -19,8 +19,8 @@ from release.adapters import commits
 from release.adapters.git import Git
 from release.ledger import DEADLINE, Ledger
 from release.ledger.message import NONE
-from release.promotion import site
-from release.promotion.site import Site
+from release.promotion import context
+from release.promotion.context import PromotionContext
 from release.verbs import quarantine, rollback
 from release.verbs.rollback import NothingElse, RolledBack
 
@@ -58,7 +58,7 @@ def drill(root: Path, name: str, target: str | None = None) -> Drill:
         steps.append(Step(what=what, seconds=time.perf_counter() - start))
         return done
 
-    where = timed("ask the ledger", lambda: site.find(root, target))
+    where = timed("ask the ledger", lambda: context.find(root, target))
     where.rule(name)
     before = where.ledger.pointer(where.tip, name)
     if before is None:
@@ -77,15 +77,15 @@ def drill(root: Path, name: str, target: str | None = None) -> Drill:
     )
 
 
-def _back(there: Site, name: str) -> RolledBack:
+def _back(there: PromotionContext, name: str) -> RolledBack:
     try:
         return rollback.move(there, name, rollback.Options(why=_WHY))
     except NothingElse:
         return rollback.move(there, name, rollback.Options(why=_WHY, to=NONE))
 
 
-def _scratch(where: Site, folder: Path) -> Site:
-    """The same site, whose ledger is a clone and a bare remote in ``folder``, both of the tip as it is."""
+def _scratch(where: PromotionContext, folder: Path) -> PromotionContext:
+    """The same context, whose ledger is a clone and a bare remote in ``folder``, both of the tip as it is."""
     git, branch = Git(where.root, DEADLINE), where.promote.branch
     source = git.line("rev-parse", "--path-format=absolute", "--git-common-dir")
     remote, clone = folder / "remote.git", folder / "clone"
@@ -105,8 +105,8 @@ def _scratch(where: Site, folder: Path) -> Site:
     return where._replace(promote=asking, ledger=ledger, tip=ledger.tip())
 
 
-def _now(there: Site, name: str, wanted: Pointer | None) -> Site:
-    """The site after a move, which the scratch remote must show."""
+def _now(there: PromotionContext, name: str, wanted: Pointer | None) -> PromotionContext:
+    """The context after a move, which the scratch remote must show."""
     tip = there.ledger.tip()
     if (found := there.ledger.pointer(tip, name)) != wanted:
         shown = found.version if found else "nothing"

@@ -19,11 +19,11 @@ from release.evidence.released import Released
 from release.ledger import Change
 from release.mirrors import update
 from release.overlay import overlays
-from release.promotion import asked, case, change, environment, pull_request, site, wanted
-from release.promotion.asked import Answer, Check
+from release.promotion import case, change, checklist, context, default_image, environment, pull_request
 from release.promotion.case import Move
-from release.promotion.environment import Present
-from release.promotion.site import Site
+from release.promotion.checklist import Check, CheckResult
+from release.promotion.context import PromotionContext
+from release.promotion.environment import EnvironmentState
 
 
 class Options(NamedTuple):
@@ -67,13 +67,13 @@ class Promoted(Record):
 def promote(root: Path, name: str, options: Options | None = None) -> Promoted:
     """Move the environment ``name``, or with ``dry_run`` say what would happen (then ask ``refusal``).
 
-    Raises PromotionRefused with every gap when anything is lacking, RegistryRefused when only a registry's answer is;
+    Raises PromotionRefused with every gap when anything is lacking, RegistryRefused when only a registry's result is;
     EvidenceRefused and ParamsRefused when there are no rules to go by; Outrun when somebody else moved the branch
     first; RemoteRefused, MachineRefused. The environment is then what it was.
     """
     options, began = options or Options(), time.perf_counter()
-    where = site.find(root, options.target)
-    image = wanted.image(where, where.rule(name), options.image)
+    where = context.find(root, options.target)
+    image = default_image.find(where, where.rule(name), options.image)
     if not options.dry_run:
         where.ledger.settle(where.tip)
     if (runs := _runs(where, name)) and runs.image == str(image):
@@ -111,22 +111,22 @@ def promote(root: Path, name: str, options: Options | None = None) -> Promoted:
 def refusal(promoted: Promoted) -> Refusal | None:
     """What a dry run found lacking; None when nothing is."""
     to = f" to {promoted.after.version}" if promoted.after else ""
-    return asked.refusal(f"{promoted.environment} is not moved{to}", promoted.checks)
+    return checklist.refusal(f"{promoted.environment} is not moved{to}", promoted.checks)
 
 
-def _again(where: Site, name: str, options: Options, began: float) -> Promoted:
+def _again(where: PromotionContext, name: str, options: Options, began: float) -> Promoted:
     """What runs already stays. Its files are written again where they were changed, and tags made that lack."""
-    present, answer = environment.look(where, name), Answer()
+    present, result = environment.look(where, name), CheckResult()
     runs = present.pointer
     assert runs is not None
     statement = environment.stated(present, name)
     holds = _holds(where, name, present, runs)
-    environment.intact(where, name, present, answer)
+    environment.intact(where, name, present, result)
     made = Change({}, "", where.lacking_tags())
-    if answer.gaps:
+    if result.failures:
         message = f"Write {name} again\n\n{runs.version}, as `lockstep promote` writes it.\n"
         made = made._replace(files=change.written(where, name, present, runs, holds), message=message)
-    commit, notes = where.tip, [gap.what for gap in answer.gaps]
+    commit, notes = where.tip, [gap.what for gap in result.failures]
     if not options.dry_run:
         commit = where.ledger.commit(where.tip, made)
         notes += [
@@ -134,13 +134,13 @@ def _again(where: Site, name: str, options: Options, began: float) -> Promoted:
             *update.after_move(where.records, where.target, where.trunk, name, runs, statement),
         ]
     return Promoted(
-        environment=name, done="planned" if options.dry_run else "mended" if answer.gaps else "already", before=runs,
-        after=runs, commit=commit, tags=where.made(made), checks=(), notes=tuple(notes), url=None,
+        environment=name, done="planned" if options.dry_run else "mended" if result.failures else "already",
+        before=runs, after=runs, commit=commit, tags=where.made(made), checks=(), notes=tuple(notes), url=None,
         diff=change.diff(present.files, made.files), seconds=time.perf_counter() - began,
     )  # fmt: skip
 
 
-def _holds(where: Site, name: str, present: Present, runs: Pointer) -> Released:
+def _holds(where: PromotionContext, name: str, present: EnvironmentState, runs: Pointer) -> Released:
     """The evidence that the pointer names, signed by one who may sign today: else nobody says that this may run."""
     envelope = present.files[environment.folder(name) / layout.EVIDENCE]
     try:
@@ -152,7 +152,7 @@ def _holds(where: Site, name: str, present: Present, runs: Pointer) -> Released:
         ) from refused
 
 
-def _runs(where: Site, name: str) -> Pointer | None:
+def _runs(where: PromotionContext, name: str) -> Pointer | None:
     """What it runs; None also where its pointer cannot be read, which is asked about later."""
     try:
         return where.ledger.pointer(where.tip, name)

@@ -12,9 +12,9 @@ from checks.serving import ImageReport
 from checks.text import redact
 from release.evidence import keys
 from release.ledger import Change, Held, compose_release
+from release.promotion import context
 from release.promotion import held as quarantined
-from release.promotion import site
-from release.promotion.site import Site
+from release.promotion.context import PromotionContext
 from release.verbs import sign
 
 _LONGEST = 500  # characters of a reason, as the quarantine keeps it
@@ -48,7 +48,7 @@ def held(root: Path, target: str | None = None) -> Entries:
 
     Raises EvidenceRefused when the file cannot be read or the clone is shallow, RemoteRefused.
     """
-    return _readable(site.find(root, target)).entries
+    return _readable(context.find(root, target)).entries
 
 
 def add(root: Path, name: str, why: str, target: str | None = None) -> Added:
@@ -58,14 +58,14 @@ def add(root: Path, name: str, why: str, target: str | None = None) -> Added:
     not say what it is: it is held as an image and as a model. Raises EvidenceRefused when ``name`` is neither a version
     that ran nor a digest, PromotionRefused without a reason; Outrun, RemoteRefused.
     """
-    where = site.find(root, target)
+    where = context.find(root, target)
     where.ledger.settle(where.tip)
     reason = redact(why, _LONGEST)
     if not reason:
         raise PromotionRefused("an entry without a reason", "say what is wrong with it: --why")
     before = _readable(where)
     image, model, version = _named(where, name)
-    made = Entry(image=image, model=model, version=version, by=site.whoami(where.root), why=reason)
+    made = Entry(image=image, model=model, version=version, by=context.whoami(where.root), why=reason)
     entries = quarantine.add(before.entries, made)
     entry = next(each for each in entries if each.image == image)
     commit = where.tip
@@ -86,12 +86,12 @@ def release(root: Path, name: str, why: str, key: Path | None = None, target: st
     when nothing of that name is held back, or a key is needed and there is none that may; PromotionRefused without a
     reason; Outrun, RemoteRefused.
     """
-    where = site.find(root, target)
+    where = context.find(root, target)
     return free(where, name, why, key or _key(where))
 
 
-def free(where: Site, name: str, why: str, key: Path | None = None) -> Freed:
-    """As ``release``, of a site; without a key nobody signs it."""
+def free(where: PromotionContext, name: str, why: str, key: Path | None = None) -> Freed:
+    """As ``release``, of a context; without a key nobody signs it."""
     where.ledger.settle(where.tip)
     reason = redact(why, _LONGEST)
     if not reason:
@@ -113,7 +113,7 @@ def free(where: Site, name: str, why: str, key: Path | None = None) -> Freed:
     return Freed(entries=freed, commit=commit, signed=signed is not None, left=left)
 
 
-def _key(where: Site) -> Path | None:
+def _key(where: PromotionContext) -> Path | None:
     """The key of `lockstep keys new`, where its owner may approve; else None, where no environment asks for more."""
     default, asking = where.root / keys.KEY, quarantined.asking(where.promote)
     try:
@@ -130,14 +130,14 @@ def _key(where: Site) -> Path | None:
     return None
 
 
-def _readable(where: Site) -> Held:
+def _readable(where: PromotionContext) -> Held:
     found = quarantined.read(where)
     if found.unreadable:
         raise found.unreadable
     return found
 
 
-def _named(where: Site, name: str) -> tuple[str, str | None, str | None]:
+def _named(where: PromotionContext, name: str) -> tuple[str, str | None, str | None]:
     """Image, model and version of what is called ``name``, as far as git and the report of a build here know them."""
     digest = name.rpartition("@")[2]
     for move in (move for each in where.promote.ordered for move in where.ledger.moves(where.tip, each)):

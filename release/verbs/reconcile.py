@@ -17,7 +17,7 @@ from release.ledger.past import Released
 from release.mirrors import cluster, compare, desired, mlflow, registry, tags
 from release.mirrors.desired import Desired
 from release.mirrors.registry import Image
-from release.mirrors.types import Finding, Silent
+from release.mirrors.types import Finding, MirrorUnavailable
 from release.promotion import held as quarantined
 from release.record.records import Records
 
@@ -101,7 +101,7 @@ def _mlflow(
     wanted = compare.Wanted(name=params.serve.name, releases=tuple(releases), aliases=mlflow.aliases(here), whole=True)
     try:
         return mlflow.ask(where, wanted, fix, _MLFLOW)
-    except Silent as silent:
+    except MirrorUnavailable as silent:
         return [Finding(
             where="MLflow", what=where.shown, git=f"{len(releases)} versions, {len(wanted.aliases)} aliases",
             mirror=str(silent), severity="unreachable", todo="start it, or set MLFLOW_TRACKING_URI or tracking.uri",

@@ -28,11 +28,11 @@ from release.ledger import Change, Move, past
 from release.ledger.message import NONE
 from release.mirrors import update
 from release.overlay import overlays
-from release.promotion import asked, change, environment, image, site
+from release.promotion import change, checklist, context, environment, image
 from release.promotion import held as quarantined
-from release.promotion.asked import Answer, Asked, Check, Unavailable
-from release.promotion.environment import Present
-from release.promotion.site import Site
+from release.promotion.checklist import Check, Checklist, CheckResult, Unavailable
+from release.promotion.context import PromotionContext
+from release.promotion.environment import EnvironmentState
 from release.serving import ask_image
 
 _LONGEST = 500  # characters of a reason, as the quarantine keeps it
@@ -88,10 +88,10 @@ def rollback(root: Path, name: str, options: Options) -> RolledBack:
     """Move the environment ``name`` back. With ``dry_run`` say what would happen (then ask ``refusal``).
 
     Raises PromotionRefused with every gap when there is nothing to go back to, or it cannot run; RegistryRefused when
-    only its registry's answer is lacking; EvidenceRefused, ParamsRefused, Outrun, RemoteRefused, MachineRefused. The
+    only its registry's result is lacking; EvidenceRefused, ParamsRefused, Outrun, RemoteRefused, MachineRefused. The
     environment is then what it was.
     """
-    where = site.find(root, options.target)
+    where = context.find(root, options.target)
     done = move(where, name, options)
     if done.done == "planned":
         return done
@@ -106,11 +106,11 @@ def rollback(root: Path, name: str, options: Options) -> RolledBack:
 def refusal(rolled: RolledBack) -> Refusal | None:
     """What a dry run found lacking; None when nothing is."""
     to = rolled.after.version if rolled.after else "nothing"
-    return asked.refusal(f"{rolled.environment} is not rolled back to {to}", rolled.checks)
+    return checklist.refusal(f"{rolled.environment} is not rolled back to {to}", rolled.checks)
 
 
-def move(where: Site, name: str, options: Options) -> RolledBack:
-    """As ``rollback``, of a site; no mirror is told."""
+def move(where: PromotionContext, name: str, options: Options) -> RolledBack:
+    """As ``rollback``, of a context; no mirror is told."""
     began = time.perf_counter()
     where.rule(name)
     if not options.dry_run:
@@ -134,7 +134,7 @@ def move(where: Site, name: str, options: Options) -> RolledBack:
         )  # fmt: skip
     bad = _entry(where, present.pointer, goal.pointer, why)
     held = entries if bad is None else quarantine.add(entries, bad)
-    ran = Asked()
+    ran = Checklist()
     after, made = _ask(ran, where, name, goal, present, entries, held, options)
     notes += [*_also(where, name, bad), *change.untagged(where, name, after)]
     if local := overlays.unreachable(after):
@@ -147,7 +147,7 @@ def move(where: Site, name: str, options: Options) -> RolledBack:
     return _commit(where, (rolled, made), options.dry_run)
 
 
-def _commit(where: Site, planned: tuple[RolledBack, Change], dry_run: bool) -> RolledBack:
+def _commit(where: PromotionContext, planned: tuple[RolledBack, Change], dry_run: bool) -> RolledBack:
     rolled, made = planned
     if dry_run or rolled.done == "already":
         return rolled
@@ -163,7 +163,13 @@ def _commit(where: Site, planned: tuple[RolledBack, Change], dry_run: bool) -> R
 
 
 def _emptied(
-    where: Site, name: str, present: Present, entries: Entries, why: str, notes: list[str], began: float
+    where: PromotionContext,
+    name: str,
+    present: EnvironmentState,
+    entries: Entries,
+    why: str,
+    notes: list[str],
+    began: float,
 ) -> tuple[RolledBack, Change]:
     """The environment is as before its first promotion; what it ran is held back. Nothing is asked: nothing runs."""
     bad = _entry(where, present.pointer, None, why)
@@ -183,7 +189,7 @@ def _emptied(
     return rolled, made
 
 
-def _also(where: Site, name: str, bad: Entry | None) -> list[str]:
+def _also(where: PromotionContext, name: str, bad: Entry | None) -> list[str]:
     """Other environments that run what is held back from now on."""
     others = [other for other in where.promote.ordered if bad and other != name]
     return [
@@ -193,15 +199,15 @@ def _also(where: Site, name: str, bad: Entry | None) -> list[str]:
     ]
 
 
-def _present(where: Site, name: str) -> tuple[Present, list[str]]:
+def _present(where: PromotionContext, name: str) -> tuple[EnvironmentState, list[str]]:
     """What runs. A pointer that cannot be read is what a rollback is for."""
     try:
         return environment.look(where, name), []
     except EvidenceRefused as refused:
-        return Present(None, where.ledger.files(where.tip, layout.ENVIRONMENTS)), [refused.what]
+        return EnvironmentState(None, where.ledger.files(where.tip, layout.ENVIRONMENTS)), [refused.what]
 
 
-def _line(where: Site, name: str) -> list[Move]:
+def _line(where: PromotionContext, name: str) -> list[Move]:
     """The moves that ran, the last first: none that a side branch made and took back changed what the branch has."""
     found: list[Move] = []
     for made in reversed(where.ledger.moves(where.tip, name)):
@@ -219,7 +225,7 @@ def _ran(moves: Iterable[Move]) -> list[_Goal]:
     return list(found.values())
 
 
-def _last(where: Site, name: str, present: Present, entries: Entries, why: str) -> _Goal:
+def _last(where: PromotionContext, name: str, present: EnvironmentState, entries: Entries, why: str) -> _Goal:
     """The last that ran before and is not held back. A second rollback is one that is named.
 
     What a hand moved there is gone back to by name alone: no promotion asked anything of it. Whoever runs the same
@@ -256,7 +262,7 @@ def _last(where: Site, name: str, present: Present, entries: Entries, why: str) 
     return free[0]
 
 
-def _named(where: Site, name: str, to: str) -> _Goal:
+def _named(where: PromotionContext, name: str, to: str) -> _Goal:
     line = _line(where, name)
     ran = _ran([*(made for made in line if made.kind != "other"), *line])
     for goal in ran:
@@ -266,44 +272,51 @@ def _named(where: Site, name: str, to: str) -> _Goal:
     raise PromotionRefused(f"{redact(to, 100)}: never ran in {name}", f"name what did, or promote it: {shown}")
 
 
-def _entry(where: Site, bad: Pointer | None, good: Pointer | None, why: str) -> Entry | None:
+def _entry(where: PromotionContext, bad: Pointer | None, good: Pointer | None, why: str) -> Entry | None:
     """What is held back from now on. Where the good image has the same weights, they are not what is wrong."""
     if bad is None:
         return None
     model = None if good and bad.model == good.model else bad.model
-    return Entry(image=bad.digest, model=model, version=bad.version, by=site.whoami(where.root), why=why)
+    return Entry(image=bad.digest, model=model, version=bad.version, by=context.whoami(where.root), why=why)
 
 
 def _ask(
-    ran: Asked, where: Site, name: str, goal: _Goal, present: Present, before: Entries, held: Entries, options: Options
+    ran: Checklist,
+    where: PromotionContext,
+    name: str,
+    goal: _Goal,
+    present: EnvironmentState,
+    before: Entries,
+    held: Entries,
+    options: Options,
 ) -> tuple[Pointer, Change]:
     after, made, found = goal.pointer, Change({}, ""), None
     named = reference.parse(after.image)
     store = image.open_place(where.root, named)
-    with ran.asking("quarantine") as answer:
+    with ran.run("quarantine") as result:
         if entry := quarantine.find(before, after.digest, after.model):
-            answer.lacks(
+            result.fail(
                 f"{after.version} is in quarantine, by {entry.by}: {entry.why}",
                 f"`lockstep quarantine --release {entry.name} --why …`, or go --to another",
             )
-    with ran.asking("image") as answer:
+    with ran.run("image") as result:
         if options.check_image:
             there = image.there(store, after.digest)
-            answer.note = f"{len(there.manifest.layers)} layers in {store.name}"
+            result.note = f"{len(there.manifest.layers)} layers in {store.name}"
         else:
-            answer.note = "not asked for"
-    with ran.asking("evidence") as answer:
-        found = _evidence(where, name, goal, store, answer)
+            result.note = "not asked for"
+    with ran.run("evidence") as result:
+        found = _evidence(where, name, goal, store, result)
         after = after.model_copy(update={"evidence": found.digest})
     if options.ask:
-        with ran.asking("serving") as answer:
-            answer.note = ask_image.ask(where.root, store, named, _there(found).statement.predicate)
-    with ran.asking("version") as answer:
+        with ran.run("serving") as result:
+            result.note = ask_image.ask(where.root, store, named, _there(found).statement.predicate)
+    with ran.run("version") as result:
         made = change.move(where, name, "rollback", present, after, _there(found), options.why, held)
-        answer.note = after.version
-    with ran.asking("edits") as answer:
+        result.note = after.version
+    with ran.run("edits") as result:
         last, built = _last_move(where, name), _there(found).statement.predicate.image
-        environment.unedited_since(where, name, present, after, built, last, answer)
+        environment.unedited_since(where, name, present, after, built, last, result)
     return after, made
 
 
@@ -313,12 +326,12 @@ def _there(found: Released | None) -> Released:
     return found
 
 
-def _last_move(where: Site, name: str) -> str | None:
+def _last_move(where: PromotionContext, name: str) -> str | None:
     """The commit of the last move that Lockstep made."""
     return next((made.commit for made in _line(where, name) if made.kind != "other"), None)
 
 
-def _evidence(where: Site, name: str, goal: _Goal, store: Store, answer: Answer) -> Released:
+def _evidence(where: PromotionContext, name: str, goal: _Goal, store: Store, result: CheckResult) -> Released:
     """The statement that it was moved on, signed by one who may sign today; else another one beside the image.
 
     A key that was taken from its owner counts no more, for what it signed before too: that is why it was taken.
@@ -333,9 +346,9 @@ def _evidence(where: Site, name: str, goal: _Goal, store: Store, answer: Answer)
         found = released.check(data, pointer.digest, where.signers, f"the evidence of {pointer.version}")
     except EvidenceRefused as refused:
         found = _signed_since(where, store, pointer, refused)
-        answer.note = f"signed again by {found.signer}"
+        result.note = f"signed again by {found.signer}"
     else:
-        answer.note = f"{found.digest}, signed by {found.signer}"
+        result.note = f"{found.digest}, signed by {found.signer}"
     if not _is_of(found, pointer):
         raise EvidenceRefused(
             f"the evidence of {pointer.version} is about another model or commit", "go --to another release"
@@ -343,7 +356,7 @@ def _evidence(where: Site, name: str, goal: _Goal, store: Store, answer: Answer)
     return found
 
 
-def _signed_since(where: Site, store: Store, pointer: Pointer, refused: EvidenceRefused) -> Released:
+def _signed_since(where: PromotionContext, store: Store, pointer: Pointer, refused: EvidenceRefused) -> Released:
     try:
         again = released.search(store, pointer.digest, where.signers).found
     except (EvidenceRefused, RegistryRefused):

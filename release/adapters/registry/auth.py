@@ -18,7 +18,7 @@ from urllib.parse import urlencode
 
 from checks.errors import RegistryRefused
 from release.adapters.registry import addresses
-from release.adapters.retries import Trouble
+from release.adapters.retries import RequestError
 
 _CHALLENGE = re.compile(r'([A-Za-z0-9_-]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^\s,"]+)|([A-Za-z][A-Za-z0-9-]*)')
 _TOKEN = re.compile(r"[\x21-\x7e]{1,65536}")
@@ -28,7 +28,7 @@ _FRESH = 0.8  # of its life a token is used
 _CLIENT = "lockstep"
 _ASK = "ask who runs the registry"
 
-# Method, URL, headers and form: the body of the reply 200. Raises Trouble.
+# Method, URL, headers and form: the body of the reply 200. Raises RequestError.
 Ask = Callable[[str, str, dict[str, str], bytes | None], bytes]
 
 
@@ -131,7 +131,7 @@ class Authorization:
     def header(self, scopes: Sequence[str]) -> str | None:
         """The Authorization header for these scopes; None when none is asked for, or there is nothing to show.
 
-        Raises Trouble when the token server gives none, RegistryRefused when the stored login cannot be read.
+        Raises RequestError when the token server gives none, RegistryRefused when the stored login cannot be read.
         """
         with self._lock:
             if self._challenge is None:
@@ -188,12 +188,12 @@ class Authorization:
         """A token and the seconds that it lasts."""
         parts = addresses.split(asked.realm)
         if parts is None or not addresses.is_private_way(asked.realm):
-            raise Trouble(f"sends us to {asked.realm[:100]!r} for a token, which is no https", todo=_ASK)
+            raise RequestError(f"sends us to {asked.realm[:100]!r} for a token, which is no https", todo=_ASK)
         shown = parts.netloc
         stored = self._stored()
         try:
             body = self._request(asked, scopes, stored)
-        except Trouble as trouble:
+        except RequestError as trouble:
             trouble.what = f"the token server {shown}: {trouble.what}"
             raise
         try:
@@ -203,7 +203,7 @@ class Authorization:
         except (ValueError, AttributeError, RecursionError):
             token, life = None, _LIFE
         if not isinstance(token, str) or not _TOKEN.fullmatch(token):
-            raise Trouble(f"the token server {shown} gives no token", todo=_ASK)
+            raise RequestError(f"the token server {shown} gives no token", todo=_ASK)
         return token, float(min(life, _LONGEST)) if isinstance(life, int | float) and life > 0 else _LIFE
 
     def _request(self, asked: Challenge, scopes: tuple[str, ...], stored: Login | None) -> bytes:

@@ -30,7 +30,7 @@ from release.adapters.registry.types import (
     Store,
 )
 from release.adapters.registry.upload import Upload
-from release.adapters.retries import Patience, Tries, Trouble
+from release.adapters.retries import Patience, RequestError, Tries
 
 _MANIFESTS = (INDEX, MANIFEST, DOCKER_INDEX, DOCKER_MANIFEST)
 _BLOCK = 1 << 20
@@ -82,7 +82,7 @@ class Repository:
             try:
                 url = f"{self._url('blobs/uploads/')}?{urlencode(query)}"
                 answer = self._http.ask("POST", url, (201, 202), scopes)
-            except Trouble as trouble:
+            except RequestError as trouble:
                 if trouble.temporary or trouble.status is None:
                     raise
                 return False  # not allowed to read there, or no mounts here: it can still be sent
@@ -196,9 +196,9 @@ class Repository:
                         if position > size:
                             return
                 if position < size:
-                    raise Trouble(f"ends at {position:,} of {size:,} bytes", temporary=True)
+                    raise RequestError(f"ends at {position:,} of {size:,} bytes", temporary=True)
                 return
-            except Trouble as trouble:
+            except RequestError as trouble:
                 if position > before:
                     tries.progressed()
                 tries.failed(trouble)
@@ -219,7 +219,7 @@ class Repository:
         """Best effort: a registry forgets unfinished uploads by itself."""
         try:
             self._http.once("DELETE", self._http.location(answer), (204, 202, 404), scopes, read=CANCEL)
-        except Trouble:
+        except RequestError:
             return
 
     def _url(self, path: str) -> str:
@@ -240,16 +240,16 @@ class Repository:
 
     @contextmanager
     def _saying(self, doing: str, verb: str) -> Iterator[None]:
-        """Trouble inside, as a refusal that says what was being done, and what to do."""
+        """RequestError inside, as a refusal that says what was being done, and what to do."""
         try:
             yield
-        except Trouble as trouble:
+        except RequestError as trouble:
             refusal = RegistryRefused(f"{self.name}: {doing}: {trouble.what}", self._todo(trouble, verb))
         else:
             return
         raise refusal
 
-    def _todo(self, trouble: Trouble, verb: str) -> str:
+    def _todo(self, trouble: RequestError, verb: str) -> str:
         if trouble.todo:
             return trouble.todo
         if trouble.status in (401, 403):
@@ -263,5 +263,5 @@ class Repository:
         return _AGAIN
 
 
-def _lies(what: str) -> Trouble:
-    return Trouble(what, todo="ask who runs the registry, or use another")
+def _lies(what: str) -> RequestError:
+    return RequestError(what, todo="ask who runs the registry, or use another")

@@ -15,7 +15,7 @@ from release.adapters.registry.documents import Index
 from release.adapters.registry.replies import Answer
 from release.adapters.registry.transport import Transport
 from release.adapters.registry.types import INDEX, MANIFEST, Descriptor, Document
-from release.adapters.retries import Trouble
+from release.adapters.retries import RequestError
 
 _PAGES = 20
 _TRIES = 40  # at naming a manifest under the tag, when others do the same
@@ -24,7 +24,7 @@ _PAUSE = 0.1  # seconds between two readings, at most
 
 
 class Referrers:
-    """Of the images in one repository. Everything that fails raises Trouble, or RegistryRefused for a bad index."""
+    """Of the images in one repository. A failure raises RequestError, a bad index RegistryRefused."""
 
     def __init__(self, http: Transport, repository: str, read: Sequence[str], write: Sequence[str]) -> None:
         self._http = http
@@ -44,7 +44,7 @@ class Referrers:
             found += self._index(answer).manifests
             if (url := self._next(answer)) is None:
                 return found
-        raise Trouble(f"lists more than {_PAGES} pages of what belongs to {digest}")
+        raise RequestError(f"lists more than {_PAGES} pages of what belongs to {digest}")
 
     def name(self, subject: str, manifest: Descriptor) -> None:
         """Add ``manifest`` to the tag of ``subject``, where the registry did not say that it has noted it itself.
@@ -66,7 +66,7 @@ class Referrers:
             if not trial or seen == _READ_BACK:
                 return
             time.sleep(random.uniform(_PAUSE / 2, _PAUSE))  # noqa: S311 - no secret
-        raise Trouble(f"{tag} is moved by others again and again", temporary=True)
+        raise RequestError(f"{tag} is moved by others again and again", temporary=True)
 
     def _tagged(self, tag: str) -> list[Descriptor]:
         headers = {"Accept": f"{INDEX}, {MANIFEST}"}  # else a tag of something else looks like none
@@ -83,7 +83,7 @@ class Referrers:
     def _index(self, answer: Answer) -> Index:
         kind = answer.headers.get("Content-Type", "").partition(";")[0].strip()
         if answer.status != 200 or kind != INDEX:
-            raise Trouble(f"lists what belongs to an image as {kind[:80]!r}", todo="ask who runs the registry")
+            raise RequestError(f"lists what belongs to an image as {kind[:80]!r}", todo="ask who runs the registry")
         found = documents.read(
             Document(answer.data, kind, digests.of_bytes(answer.data)), f"{self._repository}: its list"
         )

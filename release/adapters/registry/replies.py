@@ -10,7 +10,7 @@ import urllib3.exceptions
 
 from release.adapters.registry import addresses
 from release.adapters.registry.documents import LARGEST
-from release.adapters.retries import Trouble
+from release.adapters.retries import RequestError
 
 CONNECT, READ, REPLY = 10.0, 60.0, 300.0  # seconds: to connect; between two reads; for a small reply in all
 FAILURES = (requests.RequestException, urllib3.exceptions.HTTPError, OSError, UnicodeError)
@@ -26,11 +26,11 @@ class Answer(NamedTuple):
     url: str
 
 
-class NoTLS(Trouble):
+class NoTLS(RequestError):  # noqa: N818 - it says what is missing
     """Something answered, and not in TLS."""
 
 
-def failed(error: Exception, netloc: str, proxy: str | None) -> Trouble:
+def failed(error: Exception, netloc: str, proxy: str | None) -> RequestError:
     """The trouble that an exception of requests or urllib3 stands for: its kind and the system's words alone."""
     chain: list[BaseException] = []
     queue: list[Any] = [error]
@@ -42,24 +42,24 @@ def failed(error: Exception, netloc: str, proxy: str | None) -> Trouble:
     where = f"{netloc} through the proxy of the environment" if proxy else netloc
     for link in chain:
         if isinstance(link, ssl.SSLCertVerificationError):
-            return Trouble(
+            return RequestError(
                 f"{where}: its TLS certificate is not trusted: {printable(link.verify_message or 'it does not fit')}",
                 todo=f"put its authority's certificate at /etc/docker/certs.d/{netloc}/ca.crt, or set SSL_CERT_FILE",
             )
         if isinstance(link, ssl.SSLError) and "ALERT" in (link.reason or ""):  # TLS is spoken, and refuses us
-            return Trouble(
+            return RequestError(
                 f"{where}: {_words(chain)}",
                 todo=f"check its TLS settings; a certificate of our own belongs in /etc/docker/certs.d/{netloc}",
             )
     if isinstance(error, requests.exceptions.InvalidSchema | requests.exceptions.InvalidURL | UnicodeError):
-        return Trouble(
+        return RequestError(
             f"{where}: cannot be asked: {type(error).__name__}", todo="check the address and the proxy settings"
         )
     if any(isinstance(link, ssl.SSLError | ConnectionResetError) for link in chain) and isinstance(
         error, requests.ConnectionError
     ):
         return NoTLS(f"{where}: {_words(chain)}", temporary=True)
-    return Trouble(f"{where}: {_words(chain)}", temporary=True)
+    return RequestError(f"{where}: {_words(chain)}", temporary=True)
 
 
 def _words(chain: Sequence[BaseException]) -> str:
@@ -84,7 +84,7 @@ def printable(text: str) -> str:
 def blocks(response: requests.Response, size: int, *, eager: bool = False) -> Iterator[bytes]:
     """The rest of a body in blocks of at most ``size`` bytes, as they were sent; ``eager``: as they come in.
 
-    Raises Trouble when it breaks off.
+    Raises RequestError when it breaks off.
     """
     read = response.raw.read1 if eager else response.raw.read
     while True:
@@ -101,15 +101,15 @@ def blocks(response: requests.Response, size: int, *, eager: bool = False) -> It
 
 
 def whole(response: requests.Response) -> Answer:
-    """A small reply. Raises Trouble when it breaks off, takes too long or is larger than any manifest may be."""
+    """A small reply. Raises RequestError when it breaks off, takes too long or is larger than any manifest may be."""
     parts, length, until = [], 0, time.monotonic() + REPLY
     for block in blocks(response, 1 << 16, eager=True):
         parts.append(block)
         length += len(block)
         if length > LARGEST:
-            raise Trouble(f"{host_of(response)}: replies with more than {LARGEST:,} bytes")
+            raise RequestError(f"{host_of(response)}: replies with more than {LARGEST:,} bytes")
         if time.monotonic() > until:
-            raise Trouble(f"{host_of(response)}: takes more than {REPLY:g} s for a small reply", temporary=True)
+            raise RequestError(f"{host_of(response)}: takes more than {REPLY:g} s for a small reply", temporary=True)
     return Answer(response.status_code, response.headers, b"".join(parts), response.url or "")
 
 

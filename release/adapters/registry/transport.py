@@ -14,7 +14,7 @@ from requests.utils import get_environ_proxies, select_proxy
 from release.adapters.registry import addresses, tls
 from release.adapters.registry.auth import Authorization
 from release.adapters.registry.replies import CONNECT, FAILURES, READ, Answer, NoTLS, failed, printable, whole
-from release.adapters.retries import TEMPORARY, Patience, Tries, Trouble, retry_after
+from release.adapters.retries import TEMPORARY, Patience, RequestError, Tries, retry_after
 
 HASHING = 900.0  # seconds that a registry may think about a whole layer
 CANCEL = 5.0  # seconds for what is only polite
@@ -30,7 +30,7 @@ class Sized(Protocol):
 
 
 class Transport:
-    """Safe to use from several threads. Everything that fails raises Trouble."""
+    """Safe to use from several threads. Everything that fails raises RequestError."""
 
     def __init__(self, host: str, patience: Patience) -> None:
         self.host = host
@@ -50,7 +50,7 @@ class Transport:
             return f"{self._base}/v2/{path}"
 
     def location(self, answer: Answer) -> str:
-        """Where a reply's Location header leads. Raises Trouble when it leads nowhere we would go."""
+        """Where a reply's Location header leads. Raises RequestError when it leads nowhere we would go."""
         return self._follow(answer.url, answer.headers.get("Location"))
 
     def ask(
@@ -70,7 +70,7 @@ class Transport:
         while True:
             try:
                 return self.once(method, url, ok, scopes, headers=headers, body=body, read=read)
-            except Trouble as trouble:
+            except RequestError as trouble:
                 tries.failed(trouble)
 
     def once(
@@ -110,17 +110,17 @@ class Transport:
                 return response
             response.close()
             url = self._follow(url, response.headers.get("Location"))
-        raise Trouble(f"redirects more than {_REDIRECTS} times")
+        raise RequestError(f"redirects more than {_REDIRECTS} times")
 
-    def trouble(self, response: requests.Response) -> Trouble:
+    def trouble(self, response: requests.Response) -> RequestError:
         """What a reply says that was not asked for. Reads the rest of it."""
         status, code, message = response.status_code, "", response.reason or ""
         try:
             error = json.loads(whole(response).data)["errors"][0]
             code, message = str(error.get("code", "")), str(error.get("message", "")) or message
-        except (Trouble, ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
+        except (RequestError, ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
             pass  # not every proxy speaks as a registry does: the status says enough
-        return Trouble(
+        return RequestError(
             self.auth.redacted(printable(f"{status} {code}: {message}" if code else f"{status} {message}".rstrip())),
             temporary=status in TEMPORARY,
             status=status,
@@ -201,7 +201,7 @@ class Transport:
                             raise self.trouble(response)
                         self.auth.challenged(response.headers.get("WWW-Authenticate", ""), (), None)
                         return f"{scheme}://{self._api}"
-                except Trouble as trouble:
+                except RequestError as trouble:
                     if scheme != schemes[-1] and isinstance(trouble, NoTLS):
                         break
                     tries.failed(trouble)
@@ -215,7 +215,7 @@ class Transport:
                     if response.status_code != 200:
                         raise self.trouble(response)
                     return whole(response).data
-            except Trouble as trouble:
+            except RequestError as trouble:
                 tries.failed(trouble)
 
     def _follow(self, url: str, location: str | None) -> str:
@@ -232,5 +232,5 @@ class Transport:
             return parts._replace(scheme="https").geturl()  # a registry that does not know of the TLS before it
         if not location or parts is None or not addresses.is_private_way(target):
             where = printable(parts.netloc) if parts and location else "nowhere"
-            raise Trouble(f"sends us on to {where}, which is no https address", todo="ask who runs the registry")
+            raise RequestError(f"sends us on to {where}, which is no https address", todo="ask who runs the registry")
         return target

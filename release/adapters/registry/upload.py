@@ -12,7 +12,7 @@ from release.adapters.registry.bodies import Body, Source
 from release.adapters.registry.replies import READ, Answer
 from release.adapters.registry.transport import CANCEL, HASHING, Transport
 from release.adapters.registry.types import Blob, Seen
-from release.adapters.retries import Tries, Trouble
+from release.adapters.retries import RequestError, Tries
 
 CHUNK = 32 << 20  # bytes of one request: measured, larger ones are no faster
 _ONE_REQUEST = 1 << 20  # a blob of this size is not worth three requests
@@ -26,14 +26,14 @@ _RANGE = re.compile(r"(?:bytes=)?0-([0-9]{1,18})")
 class _Lost(Exception):  # noqa: N818 - the upload starts again
     """The session cannot be continued; the trouble says why. ``waited``: it has been counted and waited for."""
 
-    def __init__(self, trouble: Trouble, *, waited: bool = False) -> None:
+    def __init__(self, trouble: RequestError, *, waited: bool = False) -> None:
         super().__init__(trouble.what)
         self.trouble = trouble
         self.waited = waited
 
 
 class Upload:
-    """Sends ``blob`` to repository ``name``. ``run`` may raise Trouble; then nothing is left but by bad luck."""
+    """Sends ``blob`` to repository ``name``. ``run`` may raise RequestError; then nothing is left but by bad luck."""
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ class Upload:
         if location:
             try:
                 self._transport.once("DELETE", location, (204, 202, 404), self._scopes, read=CANCEL)
-            except Trouble:
+            except RequestError:
                 return
 
     def _in_chunks(self) -> str:
@@ -106,7 +106,7 @@ class Upload:
             try:
                 answer = self._send("PATCH", self._location, headers, source, start, count, (202,))
                 self._take_range(answer, start, count)
-            except Trouble as trouble:
+            except RequestError as trouble:
                 if not self._furthest and trouble.status in _NO_CHUNKS:
                     self._chunks = False
                     raise _Lost(_again(trouble)) from None
@@ -131,13 +131,13 @@ class Upload:
         end = _end(answer)
         self._stored = start + count if end is None else end
         if not start < self._stored <= start + count:
-            raise _Lost(Trouble(f"has {self._stored:,} bytes after {start + count:,} were sent", temporary=True))
+            raise _Lost(RequestError(f"has {self._stored:,} bytes after {start + count:,} were sent", temporary=True))
 
-    def _resume(self, start: int, count: int, trouble: Trouble) -> None:
+    def _resume(self, start: int, count: int, trouble: RequestError) -> None:
         """Ask how much of a broken chunk arrived."""
         try:
             answer = self._ask("GET", self._location, (204, 202, 200))
-        except Trouble as lost:
+        except RequestError as lost:
             if lost.status in _GONE:
                 raise _Lost(trouble, waited=True) from None
             raise
@@ -152,7 +152,7 @@ class Upload:
         while True:
             try:
                 answer = self._once("PUT", _with_digest(self._location, digest), (201, 204), _BINARY)
-            except Trouble as trouble:
+            except RequestError as trouble:
                 if self._is_there(digest):
                     return self._done(digest)
                 if trouble.status in _GONE:
@@ -174,7 +174,7 @@ class Upload:
         url = _with_digest(self._location, digest)
         try:
             answer = self._send("PUT", url, _BINARY, source, 0, self._blob.size, (201, 204), HASHING)
-        except Trouble as trouble:
+        except RequestError as trouble:
             if source.position == self._blob.size:
                 self._check(source.digest, digest)
             if self._is_there(digest):
@@ -214,7 +214,7 @@ class Upload:
         url = self._transport.url(f"{self._name}/blobs/{digest}")
         try:
             answer = self._transport.once("HEAD", url, (200, 404), self._scopes)
-        except Trouble:
+        except RequestError:
             return False
         return answer.status == 200 and answer.headers.get("Content-Length") == str(self._blob.size)
 
@@ -228,7 +228,7 @@ class Upload:
     def _settled(self, answer: Answer, digest: str) -> str:
         said = answer.headers.get("Docker-Content-Digest") or digest
         if said != digest:
-            raise Trouble(f"stored {said[:80]!r} where {digest} was sent", todo="ask who runs the registry")
+            raise RequestError(f"stored {said[:80]!r} where {digest} was sent", todo="ask who runs the registry")
         return self._done(digest)
 
     def _done(self, digest: str) -> str:
@@ -242,9 +242,9 @@ class Upload:
             self._seen(position - told)
 
 
-def _again(trouble: Trouble) -> Trouble:
+def _again(trouble: RequestError) -> RequestError:
     """The same trouble, as one that a new session may not have."""
-    return Trouble(
+    return RequestError(
         trouble.what, temporary=True, status=trouble.status, code=trouble.code, wait=trouble.wait, todo=trouble.todo
     )
 

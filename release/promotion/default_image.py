@@ -6,10 +6,10 @@ from checks.params import Environment
 from checks.serving import ImageReport
 from release.adapters.registry import reference
 from release.adapters.registry.reference import Reference
-from release.promotion.site import Site
+from release.promotion.context import PromotionContext
 
 
-def image(where: Site, rule: Environment, named: str | None) -> Reference:
+def find(where: PromotionContext, rule: Environment, named: str | None) -> Reference:
     """``named``, else what the environment before runs, else what `lockstep build` reported; by digest, without a tag.
 
     Raises PromotionRefused or EvidenceRefused when there is none, BuildRefused when it is no reference.

@@ -33,7 +33,7 @@ class Unavailable(Exception):  # noqa: N818 - no error: another check has it
     """What a check needs was not found, so that it cannot be asked; its text says what is not there."""
 
 
-class Gap(Record):
+class Failure(Record):
     """What is lacking, and what to do. ``unanswered``: a registry could not say."""
 
     what: str
@@ -50,48 +50,48 @@ class Check(Record):
     """One thing that was asked. It holds when nothing is lacking, unless it was not asked: ``note`` then says why."""
 
     about: About
-    gaps: tuple[Gap, ...]
+    failures: tuple[Failure, ...]
     note: str
-    unasked: bool
+    skipped: bool
     seconds: Seconds
 
 
-class Answer:
-    """The answer to one question, while it is found."""
+class CheckResult:
+    """The result to one question, while it is found."""
 
     def __init__(self) -> None:
-        self.gaps: list[Gap] = []
+        self.failures: list[Failure] = []
         self.note = ""
-        self.unasked = False
+        self.skipped = False
 
-    def lacks(self, what: str, todo: str) -> None:
+    def fail(self, what: str, todo: str) -> None:
         """Note a gap."""
-        self.gaps.append(Gap(what=what, todo=todo))
+        self.failures.append(Failure(what=what, todo=todo))
 
 
-class Asked:
+class Checklist:
     """The answers so far."""
 
     def __init__(self) -> None:
         self.checks: list[Check] = []
 
     @contextmanager
-    def asking(self, about: About) -> Iterator[Answer]:
+    def run(self, about: About) -> Iterator[CheckResult]:
         """Ask one thing. A Refusal inside is a gap with all its lines, unless it means that nothing can be asked."""
-        answer, began = Answer(), time.perf_counter()
+        result, began = CheckResult(), time.perf_counter()
         try:
-            yield answer
+            yield result
         except _ENDING:
             raise
         except Unavailable as why:
-            answer.unasked, answer.note = True, str(why)
+            result.skipped, result.note = True, str(why)
         except Refusal as refused:
             unanswered = isinstance(refused, RegistryRefused)
-            answer.gaps.append(Gap(what=refused.what, todo=refused.todo, unanswered=unanswered))
-            answer.gaps += [Gap(what=line, todo="", unanswered=unanswered) for line in refused.others]
+            result.failures.append(Failure(what=refused.what, todo=refused.todo, unanswered=unanswered))
+            result.failures += [Failure(what=line, todo="", unanswered=unanswered) for line in refused.others]
         self.checks.append(
             Check(
-                about=about, gaps=tuple(answer.gaps), note=answer.note, unasked=answer.unasked,
+                about=about, failures=tuple(result.failures), note=result.note, skipped=result.skipped,
                 seconds=time.perf_counter() - began,
             )
         )  # fmt: skip
@@ -100,12 +100,12 @@ class Asked:
 def refusal(moving: str, checks: Sequence[Check]) -> Refusal | None:
     """What stands against a move, every gap of it; None when nothing does. ``moving`` is what does not happen.
 
-    RegistryRefused when all that is lacking is a registry's answer, else PromotionRefused.
+    RegistryRefused when all that is lacking is a registry's result, else PromotionRefused.
     """
-    gaps = [gap for check in checks for gap in check.gaps]
+    gaps = [gap for check in checks for gap in check.failures]
     if not gaps:
-        unasked = [check.about for check in checks if check.unasked]
-        assert not unasked, f"nothing is lacking, and {unasked} was not asked"
+        skipped = [check.about for check in checks if check.skipped]
+        assert not skipped, f"nothing is lacking, and {skipped} was not asked"
         return None
     kind = RegistryRefused if all(gap.unanswered for gap in gaps) else PromotionRefused
     return kind(f"{moving}: {gaps[0].what}", gaps[0].todo, tuple(gap.line for gap in gaps[1:]))

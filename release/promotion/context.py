@@ -30,7 +30,7 @@ class _Rules(BaseModel):
     serve: Serve
 
 
-class Site(NamedTuple):
+class PromotionContext(NamedTuple):
     """``target``: the branch of this repository that rules and signers are of, ``trunk`` its commit. ``serve``: what it
     has images made of. ``tip``: of the ledger; what is decided is decided of it.
     """
@@ -82,8 +82,8 @@ class Site(NamedTuple):
         return missing(self.name, self.ledger.tags(), self.moves())
 
 
-def find(root: Path, target: str | None = None) -> Site:
-    """The site of the clone in ``root``; ``target`` is the branch, else as ``commits.target`` finds it.
+def find(root: Path, target: str | None = None) -> PromotionContext:
+    """The context of the clone in ``root``; ``target`` is the branch, else as ``commits.target`` finds it.
 
     Its tip is asked of its remote. Raises EvidenceRefused when there is no such branch, nobody may sign, or the clone
     has no history; ParamsRefused when the rules cannot be read; RemoteRefused, MachineRefused.
@@ -106,7 +106,9 @@ def find(root: Path, target: str | None = None) -> Site:
     same = here and rules.promote.environments == known.environments
     ledger = home if same else Ledger.open(root, rules.promote)
     tip = trunk if here else ledger.tip()
-    return Site(records, branch, trunk, rules.promote, rules.serve, trust.known(root, trunk, branch), ledger, tip)
+    return PromotionContext(
+        records, branch, trunk, rules.promote, rules.serve, trust.known(root, trunk, branch), ledger, tip
+    )
 
 
 def whoami(root: Path) -> str:
