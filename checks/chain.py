@@ -7,7 +7,7 @@ another and against the files on disk, so that evidence about other bytes cannot
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from checks import digest, files, layout
 from checks.errors import EvidenceRefused
@@ -74,10 +74,17 @@ class Evidence:
     judged: dict[str, str]
 
 
-def gather(root: Path, scorers: str) -> Evidence:
+class Reader(Protocol):
+    """How a report at a path relative to the root is read. Raises EvidenceRefused as ``files.read_json``."""
+
+    def __call__(self, path: Path, model: type[R], /) -> R: ...
+
+
+def gather(root: Path, scorers: str, reader: Reader | None = None) -> Evidence:
     """Read the evidence below ``root``; ``scorers`` is the digest of the scorers that params.yaml asks for.
 
-    Hashes reports, splits and predictions. The weights are taken at their reports' word here;
+    ``reader`` hands out reports that were read already; None: they are read here. Hashes
+    reports, splits and predictions. The weights are taken at their reports' word here;
     ``compare`` hashes them too.
     """
     gaps: dict[str, str] = {}
@@ -88,7 +95,7 @@ def gather(root: Path, scorers: str) -> Evidence:
 
     def read(path: Path, model: type[R]) -> R | None:
         try:
-            return files.read_json(root / path, model)
+            return reader(path, model) if reader else files.read_json(root / path, model)
         except EvidenceRefused as refusal:
             gaps[path.as_posix()] = said(refusal)
             return None

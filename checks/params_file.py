@@ -33,24 +33,35 @@ _MOVED = {
 _NOUNS = {"loader": "loader", "scorers": "scorer", "gates": "kind of gate"}
 
 
+class Parsed(NamedTuple):
+    """YAML that was read and not yet checked: nodes, which know their lines, and plain values, as DVC records them.
+
+    ``name`` is what messages call the file.
+    """
+
+    name: str
+    node: yaml.Node | None
+    value: dict[str, Any]
+
+
 def load(path: Path = layout.PARAMS) -> Params:
     """Read and check ``path``; raise ParamsRefused with every problem found."""
-    return parse(_text(path), str(path))
-
-
-def document(path: Path = layout.PARAMS) -> dict[str, Any]:
-    """The plain values of ``path``, as DVC records them; raises ParamsRefused when it is no YAML mapping."""
-    return plain(_text(path), str(path))
-
-
-def plain(text: str, name: str = str(layout.PARAMS)) -> dict[str, Any]:
-    """The plain values of YAML text; raises ParamsRefused when it is no mapping."""
-    return _read(text, name)[1]
+    return check(read(path))
 
 
 def parse(text: str, name: str = str(layout.PARAMS)) -> Params:
     """Check YAML text; ``name`` is what messages call it."""
-    node, value = _read(text, name)
+    return check(read_text(text, name))
+
+
+def read(path: Path = layout.PARAMS) -> Parsed:
+    """Read ``path``; raise ParamsRefused when it is no YAML mapping."""
+    return read_text(_text(path), str(path))
+
+
+def check(parsed: Parsed) -> Params:
+    """The parameters; raise ParamsRefused with every problem found."""
+    name, node, value = parsed
     try:
         return Params.model_validate(value)
     except ValidationError as error:
@@ -74,8 +85,8 @@ def _text(path: Path) -> str:
         raise ParamsRefused(f"{path}: {reason}", "run inside the repository, or restore the file from git") from error
 
 
-def _read(text: str, name: str) -> tuple[yaml.Node | None, dict[str, Any]]:
-    """The nodes, which know their lines, and the plain values."""
+def read_text(text: str, name: str) -> Parsed:
+    """Read YAML text; raise ParamsRefused when it is no mapping. ``name`` is what messages call it."""
     try:
         node, value = plain_yaml.read(text)
     except yaml.MarkedYAMLError as error:
@@ -85,7 +96,7 @@ def _read(text: str, name: str) -> tuple[yaml.Node | None, dict[str, Any]]:
         raise ParamsRefused(f"{name}: not YAML: {error}", "mend the file") from error
     if not isinstance(value, dict):
         raise ParamsRefused(f"{name}: holds no sections", "restore the file from git")
-    return node, value
+    return Parsed(name, node, value)
 
 
 class _Place(NamedTuple):

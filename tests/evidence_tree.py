@@ -181,7 +181,7 @@ def recorded(root: Path) -> None:
     What a run leaves and no gate reads is written where it is not here, with a line.
     """
     (root / layout.PIPELINE).write_text(written({"stages": _pipeline()}))
-    document = params_file.document(root / layout.PARAMS)
+    document = params_file.read(root / layout.PARAMS).value
     stages = {}
     for name, stage in _pipeline().items():
         values = {key: functools.reduce(lambda at, part: at[part], key.split("."), document) for key in stage["params"]}

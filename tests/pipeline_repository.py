@@ -12,6 +12,7 @@ from typing import Any
 
 from checks import digest, layout
 from release.record import references
+from release.record.records import Records
 from tests.conftest import REPOSITORY, written
 
 SERVICES = {
@@ -69,7 +70,7 @@ def make(root: Path, base: Path, document: dict[str, Any], rows: list[dict[str, 
     # As in a repository made from this one: noise that was measured, of another base.
     (root / layout.REPORTS).mkdir(exist_ok=True)
     shutil.copy(REPOSITORY / layout.NOISE, root / layout.NOISE)
-    references.write(root)
+    references.write(Records(root))
     commit(root, "start")
 
 

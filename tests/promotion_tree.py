@@ -23,6 +23,7 @@ from release.evidence import attach, dsse, keys, sbom, statement, strict, trust,
 from release.image import stores
 from release.image.layout import Bytes, Layout
 from release.record import references
+from release.record.records import Records
 from release.verbs import keys as key_verbs
 from release.verbs import sign as sign_verb
 from release.verbs.build import Options, build
@@ -132,7 +133,7 @@ def next_model(root: Path, seed: int, push: str | None = None, *, compared: bool
     """Other weights, judged, committed, released. ``compared``: with the models that git names, which answered alike."""
     build_tree.weigh(root, build_tree.shards(seed=seed))
     params = params_file.load(root / layout.PARAMS)
-    build_tree.judge(root, params, references.write(root).report if compared else None)
+    build_tree.judge(root, params, references.write(Records(root)).report if compared else None)
     probed(root, params)
     keep(root, f"model {seed}")
     return release(root, push)

@@ -23,6 +23,7 @@ from checks.evidence import (
 from checks.params import Params
 from checks.rows import Prediction, Row
 from release.record import references
+from release.record.records import Records
 from tests import build_tree, evidence_tree
 from tests.conftest import as_params, scaled_down
 from tests.pipeline_repository import git, write_params
@@ -102,7 +103,7 @@ def record(root: Path, value: dict[str, Any], weights: bytes, right: int, edit: 
     (root / layout.LOSS_CURVE).write_text("step,loss,learning_rate\n1,4.0,0.1\n2,2.0,0.1\n3,1.0,0.1\n4,0.5,0.1\n")
     (root / layout.CONFUSION).write_text("reference,predicted\nvm,vm\nvm,sql\nvm,sql\nacr,sql\n")
     build_tree.weigh(root, {"weights.bin": weights})
-    found = references.resolve(root, "main" if _has_main(root) else None)[1]
+    found = references.resolve(Records(root), "main" if _has_main(root) else None)[1]
     files.write_json(root / layout.REFERENCES, found)
     stored = {name: _answers(kept, reference.predictions) for name, reference in found.found.items()}
     evidence_tree.evaluated(root, params, answers, **stored)

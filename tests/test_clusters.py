@@ -16,6 +16,7 @@ from release.mirrors.cluster import Cluster
 from release.mirrors.desired import Desired
 from release.mirrors.types import Finding
 from release.overlay import overlays
+from release.record.records import Records
 from tests import kubernetes_tools, ledger_tree, mirrors_tree, registry_service
 from tests.ledger_tree import git, keep
 from tests.mirrors_tree import World
@@ -142,7 +143,7 @@ def in_cluster(world: World) -> list[Finding]:
 
 def wanted(world: World) -> dict[str, Desired]:
     ledger = Ledger.open(world.root, mirrors_tree.load(world.root).promote)
-    return desired.read(world.root, ledger, ledger.tip(), ("staging", "production"))
+    return desired.read(Records(world.root), ledger, ledger.tip(), ("staging", "production"))
 
 
 def test_a_cluster_that_runs_what_git_says_agrees(cloud: World, kubectl: Path) -> None:

@@ -12,6 +12,7 @@ from checks import files, layout
 from checks.evidence import EvaluationReport, ParityReport, TrainReport
 from checks.verdict import Verdict
 from release.record import references
+from release.record.records import Records
 from tests.conftest import REPOSITORY
 from tests.pipeline_repository import environment, git, write_params
 
@@ -32,7 +33,7 @@ def test_fine_tuning_really_lifts_exact_match_above_the_fairly_prompted_base(tmp
     document["gates"]["routes_well"] |= {"at_least": 0.5, "resolution": 0.1}
     write_params(tmp_path, document)
     git(tmp_path, "init", "--quiet")
-    references.write(tmp_path)
+    references.write(Records(tmp_path))
     shutil.copy(REPOSITORY / layout.NOISE, tmp_path / layout.NOISE)  # measured on this very base
     for stage in ("fetch", "prepare", "validate", "train", "merge", "evaluate", "gate"):
         done = subprocess.run(

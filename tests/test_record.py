@@ -12,6 +12,7 @@ import yaml
 from checks import layout
 from checks.errors import EvidenceRefused, Outrun, ParamsRefused, RemoteRefused
 from release.record import committed
+from release.record.records import Records, WorkTree
 from release.verbs.land import land
 from tests import build_tree, git_service, ledger_tree, report_tree
 from tests.conftest import REPOSITORY
@@ -160,7 +161,7 @@ def test_a_record_of_code_that_git_never_had_is_none(work: Path) -> None:
     with pytest.raises(EvidenceRefused, match=r"stages/extra.py: is not what HEAD has, and a stage reads it"):
         land(work, BRANCH, "main")
     git(work, "commit", "--quiet", "-am", "the record by hand")
-    missing = committed.missing(work, head(work))
+    missing = committed.missing(Records(work), head(work))
     assert missing is not None
     assert "stages/extra.py" in missing.paths
 
@@ -173,8 +174,8 @@ def test_without_a_commit_there_is_nothing_to_record(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("pipeline", "told"),
     [
-        ("stages: [fetch]", "dvc.yaml: is no pipeline"),
-        ("- just a list", "dvc.yaml: is no pipeline"),
+        ("stages: [fetch]", "dvc.yaml: no record of this pipeline: it has no stages"),
+        ("- just a list", "dvc.yaml: no record of this pipeline: it has no stages"),
         ("stages: {fetch: {outs: [{../outside.json: {cache: false}}]}}", "../outside.json: is no file here"),
         ("stages: {fetch: {outs: [{reports/absent.json: {cache: false}}]}}", "reports/absent.json: is no file here"),
         ("stages: {fetch: {outs: [{link.json: {cache: false}}]}}", "link.json: is no file here"),
@@ -191,4 +192,4 @@ def test_a_pipeline_that_names_no_files_of_this_repository_has_no_record(
     (root / "link.json").symlink_to(tmp_path / "outside.json")
     (root / "dvc.yaml").write_text(pipeline)
     with pytest.raises(EvidenceRefused, match=told.replace(".", r"\.")):
-        committed.record_files(root)
+        committed.record_files(WorkTree(root))

@@ -11,6 +11,7 @@ from checks.params import Params
 from checks.rows import Prediction, Row
 from checks.verdict import Verdict
 from release.record import references
+from release.record.records import Records
 from release.verbs import calibrate, gate
 from stages import evaluate as stage
 from stages import references as earlier
@@ -90,7 +91,7 @@ def another_model(root: Path) -> None:
 def evaluated(root: Path) -> tuple[ReferenceUse, EvaluationReport]:
     """Ask git, evaluate; how main's answers were had, and the report."""
     repository.commit(root, "a change")
-    references.write(root)
+    references.write(Records(root))
     stage.evaluate(as_params(with_main()), root)
     report = files.read_json(root / layout.EVALUATION, EvaluationReport)
     assert not (root / layout.STATE / "references").exists() or not any((root / layout.STATE / "references").iterdir())
@@ -258,14 +259,14 @@ def test_within_a_run_of_the_pipeline_main_and_production_are_compared_with(tmp_
     repository.git(root, "checkout", "--quiet", "-b", "change")
     document["train"]["learning_rate"] = 0.05
     repository.write_params(root, document)
-    references.write(root)
+    references.write(Records(root))
     assert repository.repro(root) == ["train", "merge", "evaluate", "probe", "gate"]
     second = files.read_json(root / layout.EVALUATION, EvaluationReport)
     assert {name: use.how for name, use in second.references.items()} == {"main": "stored", "champion": "stored"}
     assert second.models["main"].metrics == first.models["candidate"].metrics
     assert second.merged != first.merged
     repository.commit(root, "a change")
-    assert references.current(root) == []
+    assert references.current(Records(root)) == []
     assert repository.repro(root) == []
 
     # Another test split, on a machine that has neither cache nor answers of before.
@@ -273,7 +274,7 @@ def test_within_a_run_of_the_pipeline_main_and_production_are_compared_with(tmp_
     shutil.rmtree(root / layout.ANSWERS)
     document["prepare"]["seed"] = 18
     repository.write_params(root, document)
-    references.write(root)
+    references.write(Records(root))
     repository.repro(root)
     third = files.read_json(root / layout.EVALUATION, EvaluationReport)
     assert {name: use.how for name, use in third.references.items()} == {"main": "evaluated", "champion": "evaluated"}

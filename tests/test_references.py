@@ -15,6 +15,7 @@ from checks.errors import EvidenceRefused, RemoteRefused
 from checks.evidence import ReferencesReport
 from release.adapters import commits
 from release.record import references
+from release.record.records import Records
 from tests import evidence_tree
 from tests import pipeline_repository as repository
 from tests.conftest import scaled_down
@@ -109,7 +110,7 @@ def move_on(root: Path, model: str) -> None:
 
 def found(root: Path, target: str | None = None) -> dict[str, tuple[str, str]]:
     """What is written: name to model and commit."""
-    report = references.write(root, target).report
+    report = references.write(Records(root), target).report
     assert files.read_json(root / layout.REFERENCES, ReferencesReport) == report
     return {earlier: (reference.merged, reference.commit) for earlier, reference in report.found.items()}
 
@@ -120,7 +121,7 @@ def test_main_is_the_record_where_the_branch_left_the_target_and_not_what_came_l
     branch(clone)
     move_on(clone, B)
     assert found(clone) == {"main": (A, base)}
-    assert references.current(clone) == []
+    assert references.current(Records(clone)) == []
 
 
 def test_the_champion_is_what_the_targets_pointer_names_and_the_pull_requests_own_is_ignored(clone: Path) -> None:
@@ -151,7 +152,7 @@ def test_a_branch_from_before_the_first_record_must_merge_the_target(clone: Path
     branch(clone)
     move_on(clone, B)
     with pytest.raises(EvidenceRefused, match=r"has a record and the commit .* has none; merge origin/main into this"):
-        references.resolve(clone)
+        references.resolve(Records(clone))
 
 
 def test_a_tag_that_is_called_as_the_target_does_not_take_its_place(clone: Path) -> None:
@@ -169,7 +170,7 @@ def test_a_remote_without_a_known_default_branch_is_no_leave_to_compare_with_one
     repository.git(clone, "branch", "--quiet", "--delete", "--force", "main")
     repository.git(clone, "update-ref", "-d", "refs/remotes/origin/main")
     with pytest.raises(EvidenceRefused, match="no branch of origin is known"):
-        references.resolve(clone)
+        references.resolve(Records(clone))
 
 
 def test_no_champion_and_no_record_yet_are_stated(clone: Path) -> None:
@@ -177,20 +178,22 @@ def test_no_champion_and_no_record_yet_are_stated(clone: Path) -> None:
     keep(clone)
     push(clone)
     branch(clone)
-    written = references.write(clone)
+    written = references.write(Records(clone))
     assert written.target == "origin/main"
     assert written.report.found == {}
     assert written.report.absent == {
         "main": "no model was recorded where this branch left the target branch",
         "champion": "nothing has been promoted to production yet",
     }
-    assert references.current(clone) == []
+    assert references.current(Records(clone)) == []
 
 
 def test_before_the_first_commit_there_is_no_earlier_model(tmp_path: Path) -> None:
     repository.git(tmp_path, "init", "--quiet")
     name(tmp_path, "main", "champion")
-    assert references.write(tmp_path).report.absent == dict.fromkeys(("main", "champion"), "git has no commit yet")
+    assert references.write(Records(tmp_path)).report.absent == dict.fromkeys(
+        ("main", "champion"), "git has no commit yet"
+    )
 
 
 def _environments(root: Path, **change: Any) -> None:
@@ -214,26 +217,26 @@ def test_production_is_asked_where_the_target_says_that_it_is(clone: Path, where
     repository.git(clone, "checkout", "--quiet", "main")
     _environments(clone, branch="live", repository=str(live) if live.exists() else None)
     branch(clone)
-    assert references.resolve(clone)[1].found["champion"].merged == A
-    assert references.resolve(clone, "HEAD~1")[1].found["champion"].merged == A
+    assert references.resolve(Records(clone))[1].found["champion"].merged == A
+    assert references.resolve(Records(clone), "HEAD~1")[1].found["champion"].merged == A
     shutil.rmtree(live if live.exists() else clone.parent / "origin.git")
     with pytest.raises(RemoteRefused):
-        references.resolve(clone)
+        references.resolve(Records(clone))
 
 
 def test_a_branch_of_environments_that_is_not_made_yet_ran_nothing_and_one_that_is_gone_refuses(clone: Path) -> None:
     commit = repository.git(clone, "rev-parse", "HEAD").strip()
     _environments(clone, branch="live")
     branch(clone)
-    assert "nothing has been promoted" in references.resolve(clone)[1].absent["champion"]
+    assert "nothing has been promoted" in references.resolve(Records(clone))[1].absent["champion"]
     repository.git(clone, "checkout", "--quiet", "-b", "live")
     promote(clone, A, commit)
     repository.git(clone, "push", "--quiet", "origin", "live")
     repository.git(clone, "checkout", "--quiet", "change")
-    assert references.resolve(clone)[1].found["champion"].merged == A
+    assert references.resolve(Records(clone))[1].found["champion"].merged == A
     repository.git(clone, "push", "--quiet", "--delete", "origin", "live")
     with pytest.raises(RemoteRefused, match="and is gone; restore the branch"):
-        references.resolve(clone)
+        references.resolve(Records(clone))
 
 
 def test_without_an_environment_called_production_there_is_no_champion_to_be_named(clone: Path) -> None:
@@ -242,13 +245,13 @@ def test_without_an_environment_called_production_there_is_no_champion_to_be_nam
     _environments(clone, environments={"staging": first, "live": first | {"after": "staging"}})
     branch(clone)
     with pytest.raises(EvidenceRefused, match="no environment is called production, and a gate compares with champion"):
-        references.resolve(clone)
+        references.resolve(Records(clone))
 
 
 def test_without_gates_that_name_one_git_is_not_needed(tmp_path: Path) -> None:
     name(tmp_path, "base")
-    assert references.write(tmp_path).report.absent == {"main": "this is no git repository"}
-    assert references.current(tmp_path) == []
+    assert references.write(Records(tmp_path)).report.absent == {"main": "this is no git repository"}
+    assert references.current(Records(tmp_path)) == []
 
 
 def test_main_is_always_named_and_so_is_a_champion_that_only_the_targets_policy_names(clone: Path) -> None:
@@ -267,19 +270,19 @@ def test_a_moved_champion_makes_the_references_stale(clone: Path) -> None:
     promote(clone, A, first)
     push(clone)
     branch(clone)
-    references.write(clone)
+    references.write(Records(clone))
     keep(clone)
     repository.git(clone, "checkout", "--quiet", "main")
     record(clone, B)
     promote(clone, B, keep(clone))
     push(clone)
     repository.git(clone, "checkout", "--quiet", "change")
-    (line,) = references.current(clone)
+    (line,) = references.current(Records(clone))
     assert line.startswith(
         f"reports/references.json: champion is {A[:19]}… of commit {first[:12]}, git now has {B[:19]}"
     )
-    assert references.write(clone).changed
-    assert references.current(clone) == []
+    assert references.write(Records(clone)).changed
+    assert references.current(Records(clone)) == []
 
 
 def test_a_later_commit_with_the_same_record_is_no_change(clone: Path) -> None:
@@ -291,19 +294,19 @@ def test_a_later_commit_with_the_same_record_is_no_change(clone: Path) -> None:
     push(clone)
     repository.git(clone, "checkout", "--quiet", "change")
     repository.git(clone, "merge", "--quiet", "origin/main")
-    assert references.current(clone) == []
-    assert not references.write(clone).changed
+    assert references.current(Records(clone)) == []
+    assert not references.write(Records(clone)).changed
     assert found(clone) == before
 
 
 def test_a_merged_base_with_another_record_makes_the_references_stale(clone: Path) -> None:
     branch(clone)
     record(clone, C)
-    references.write(clone)
+    references.write(Records(clone))
     keep(clone)
     move_on(clone, B)
     repository.git(clone, "merge", "--quiet", "--no-edit", "--strategy-option=ours", "origin/main")
-    (line,) = references.current(clone)
+    (line,) = references.current(Records(clone))
     assert "main is" in line
     assert "git now has" in line
 
@@ -321,12 +324,12 @@ def test_after_the_merge_the_verdict_still_stands_against_what_was_there_before(
     repository.git(clone, "merge", "--quiet", how, "change")
     merged = keep(clone)
     push(clone)
-    assert references.current(clone) == []
-    assert not references.write(clone).changed
+    assert references.current(Records(clone)) == []
+    assert not references.write(Records(clone)).changed
     # Promoted: production now runs the model itself, which was judged against what ran before.
     promote(clone, B, second if how != "--squash" else merged)
     push(clone)
-    assert references.current(clone) == []
+    assert references.current(Records(clone)) == []
     assert found(clone) == before
     # A new change on the same commit is judged against it.
     change(clone, lambda value: value["train"].update(learning_rate=0.5))
@@ -339,12 +342,12 @@ def test_the_first_record_of_a_repository_stands_after_its_merge(clone: Path) ->
     push(clone)
     branch(clone)
     record(clone, B)
-    references.write(clone)
+    references.write(Records(clone))
     keep(clone)
     repository.git(clone, "checkout", "--quiet", "main")
     repository.git(clone, "merge", "--quiet", "--ff-only", "change")
     push(clone)
-    assert references.current(clone) == []
+    assert references.current(Records(clone)) == []
 
 
 def test_a_record_of_an_older_version_is_read_for_what_it_names(clone: Path) -> None:
@@ -374,18 +377,18 @@ Tamper = Callable[[dict], object]
 def test_edited_references_are_seen(clone: Path, tamper: Tamper, line: str) -> None:
     branch(clone)
     record(clone, B)
-    references.write(clone)
+    references.write(Records(clone))
     value = json.loads((clone / layout.REFERENCES).read_text())
     tamper(value)
     files.write_json(clone / layout.REFERENCES, value)
-    (said,) = references.current(clone)
+    (said,) = references.current(Records(clone))
     assert line in said
-    assert references.write(clone).changed
-    assert references.current(clone) == []
+    assert references.write(Records(clone)).changed
+    assert references.current(Records(clone)) == []
 
 
 def test_references_that_are_not_there_are_said_to_be_missing(clone: Path) -> None:
-    (said,) = references.current(clone)
+    (said,) = references.current(Records(clone))
     assert "references.json: No such file" in said
 
 
@@ -419,7 +422,7 @@ def test_a_pointer_or_record_that_cannot_be_believed_refuses(
     push(clone)
     branch(clone)
     with pytest.raises(EvidenceRefused, match=problem):
-        references.write(clone)
+        references.write(Records(clone))
     assert not (clone / layout.REFERENCES).exists()
 
 
@@ -429,7 +432,7 @@ def test_a_pointer_to_a_commit_without_a_record_refuses(clone: Path) -> None:
     push(clone)
     branch(clone)
     with pytest.raises(EvidenceRefused, match=r"has no reports/evaluation\.json"):
-        references.write(clone)
+        references.write(Records(clone))
 
 
 def test_a_pointer_that_is_a_link_refuses(clone: Path) -> None:
@@ -440,7 +443,7 @@ def test_a_pointer_that_is_a_link_refuses(clone: Path) -> None:
     push(clone)
     branch(clone)
     with pytest.raises(EvidenceRefused, match="is not a regular file"):
-        references.write(clone)
+        references.write(Records(clone))
 
 
 def test_a_shallow_clone_refuses_and_says_how_to_deepen_it(clone: Path, tmp_path: Path) -> None:
@@ -448,7 +451,7 @@ def test_a_shallow_clone_refuses_and_says_how_to_deepen_it(clone: Path, tmp_path
     push(clone)
     repository.git(tmp_path, "clone", "--quiet", "--depth=1", f"file://{tmp_path}/origin.git", "shallow")
     with pytest.raises(EvidenceRefused, match="git fetch --unshallow"):
-        references.write(tmp_path / "shallow")
+        references.write(Records(tmp_path / "shallow"))
     repository.git(tmp_path / "shallow", "fetch", "--quiet", "--unshallow")
     assert set(found(tmp_path / "shallow")) == {"main"}
 
@@ -457,14 +460,14 @@ def test_a_copy_without_git_an_unknown_target_and_unrelated_histories_refuse(clo
     copy = tmp_path / "copy"
     shutil.copytree(clone, copy, ignore=shutil.ignore_patterns(".git"))
     with pytest.raises(EvidenceRefused, match="is no git repository, and gates compare with main and champion"):
-        references.write(copy)
+        references.write(Records(copy))
     for target in ("origin/no-such-branch", "--all", "a..b", ""):
         with pytest.raises(EvidenceRefused, match="git knows no such commit"):
-            references.write(clone, target)
+            references.write(Records(clone), target)
     repository.git(clone, "checkout", "--quiet", "--orphan", "other")
     keep(clone, "another beginning")
     with pytest.raises(EvidenceRefused, match="HEAD and origin/main share no history"):
-        references.write(clone)
+        references.write(Records(clone))
 
 
 def test_a_detached_head_and_a_repository_in_a_subfolder_are_read_alike(clone: Path, tmp_path: Path) -> None:
@@ -491,8 +494,8 @@ def test_another_target_can_be_named(clone: Path) -> None:
     record(clone, C)
     assert found(clone)["main"][0] == B
     assert found(clone, "release")["main"][0] == A
-    assert references.current(clone, "release") == []
-    assert references.current(clone) != []
+    assert references.current(Records(clone), "release") == []
+    assert references.current(Records(clone)) != []
 
 
 def test_without_a_remote_a_local_main_is_the_target_and_without_that_head(tmp_path: Path) -> None:

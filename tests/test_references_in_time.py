@@ -15,8 +15,10 @@ from click.testing import CliRunner
 from checks import digest, files, layout, pointer
 from checks.evidence import ReferencesReport
 from checks.verdict import Verdict
+from release.adapters import dvc
 from release.cli import main
 from release.record import lock_check, references
+from release.record.records import Records
 from release.verbs import build, gate
 from release.verbs import run as runs
 from tests import build_tree, report_tree
@@ -102,7 +104,7 @@ def pipeline(root: Path, arguments: list[str], *_: object) -> None:
         return
     stored = files.read_json(root / layout.REFERENCES, ReferencesReport)
     seen = root / ".git" / "compared"
-    if not lock_check.differences(root) and seen.read_text() == repr(stored):
+    if not lock_check.differences(Records(root).work_tree) and seen.read_text() == repr(stored):
         return
     value = yaml.safe_load((root / layout.PARAMS).read_text())
     tree.record(root, digest.of_json({name: value[name] for name in ("base", "data", "prepare", "train")}))
@@ -168,13 +170,13 @@ STALE = ("roll two back",)
 
 def agree(team: Team) -> None:
     """The record holds, a run changes nothing, and what production runs is said to run."""
-    assert references.current(team.root) == []
+    assert references.current(Records(team.root)) == []
     before = (team.root / layout.REFERENCES).read_bytes()
-    written = references.write(team.root)
+    written = references.write(Records(team.root))
     assert not written.changed
     team.run()
     assert (team.root / layout.REFERENCES).read_bytes() == before
-    assert references.current(team.root) == []
+    assert references.current(Records(team.root)) == []
     runs_now = written.now.found.get("champion")
     last = team.ran()[:1]
     assert ([runs_now.merged] if runs_now else []) == [pointer.parse(text.encode(), "a pointer").model for text in last]
@@ -196,12 +198,12 @@ def agree(team: Team) -> None:
 def test_every_verb_says_the_same_after_every_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, steps: Sequence[str]
 ) -> None:
-    monkeypatch.setattr(runs, "python", pipeline)
+    monkeypatch.setattr(dvc, "python", pipeline)
     team = Team(tmp_path, where)
     for step in steps:
         STEPS[step](team)
         if step in STALE:
-            (line,) = references.current(team.root)
+            (line,) = references.current(Records(team.root))
             assert "champion is sha256:" in line
             team.run()
             team.save("compared again")
@@ -209,7 +211,7 @@ def test_every_verb_says_the_same_after_every_step(
 
 
 def test_a_pointer_that_only_a_side_branch_had_never_ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runs, "python", pipeline)
+    monkeypatch.setattr(dvc, "python", pipeline)
     team = Team(tmp_path, "a branch")
     STEPS["train"](team)
     git(team.live, "checkout", "--quiet", "-b", "side")
@@ -219,7 +221,7 @@ def test_a_pointer_that_only_a_side_branch_had_never_ran(tmp_path: Path, monkeyp
     git(team.live, "checkout", "--quiet", "environments")
     git(team.live, "merge", "--quiet", "--no-ff", "side")
     team.save("merged")
-    assert references.write(team.root).now.absent["champion"] == "nothing has been promoted to production yet"
+    assert references.write(Records(team.root)).now.absent["champion"] == "nothing has been promoted to production yet"
 
 
 def test_other_serve_settings_after_a_promotion_build_and_production_is_shown(tmp_path: Path) -> None:
@@ -230,11 +232,11 @@ def test_other_serve_settings_after_a_promotion_build_and_production_is_shown(tm
     model = files.read_json(root / layout.VERDICT, Verdict).model
     assert model is not None
     tree.change(root, _serve)
-    assert not references.write(root).changed
+    assert not references.write(Records(root)).changed
     repository.commit(root, "other serve settings")
     assert gate.gate(root).model == model
     assert build.build(root, build.Options()).model == model
-    assert not references.write(root).changed
+    assert not references.write(Records(root)).changed
     shown = CliRunner().invoke(main, ["-C", str(root), "references"])
     assert f"champion  model {model[7:19]} of commit" in shown.output, shown.output
     assert "this record's own model; it was compared with what stood before: none" in shown.output
@@ -242,7 +244,7 @@ def test_other_serve_settings_after_a_promotion_build_and_production_is_shown(tm
 
 def test_another_gate_keeps_what_the_model_was_compared_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else evaluate ran again for a changed bound, and a model that was merged would be compared with itself."""
-    monkeypatch.setattr(runs, "python", pipeline)
+    monkeypatch.setattr(dvc, "python", pipeline)
     team = Team(tmp_path, "here")
     for step in ("train", "promote", "merge", "promote"):
         STEPS[step](team)

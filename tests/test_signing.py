@@ -25,6 +25,7 @@ from release.adapters.registry.types import MANIFEST, Descriptor, Store
 from release.evidence import attach, dsse, keys, released, sbom, sigstore, statement, strict, trust, weights
 from release.image.layout import Layout
 from release.record import held as holding
+from release.record.records import Records
 from release.verbs import keys as key_verbs
 from release.verbs.build import Options, build
 from release.verbs.sign import Signed, approve, approved, sign
@@ -85,7 +86,7 @@ def artifact(at: Store, image: str, kind: str) -> bytes:
 def test_the_statement_names_all_that_the_release_came_from(signed: tuple[Path, Signed]) -> None:
     root, done = signed
     made, image = done.statement.predicate.materials, image_of(root)
-    held = holding.hold(root)
+    held = holding.hold(Records(root))
     assert [subject.digest for subject in done.statement.subject] == [
         {"sha256": image.image.removeprefix("sha256:")},
         {TREE: digest.of_tree(root / layout.MERGED).digest.removeprefix("sha256:")},
@@ -134,7 +135,7 @@ def test_the_chat_template_is_named_by_its_text(written: dict[str, bytes], text:
     merged = {"model.safetensors": b"w" * 100, "config.json": b"{}", "tokenizer.json": b"{}"} | written
     root = tmp_path / "run"
     build_tree.make(root, merged)
-    held = holding.hold(root)
+    held = holding.hold(Records(root))
     assert held.evidence.reports.parity is not None
     found = statement._template(root, held.evidence.reports.parity)
     assert found == (None if text is None else digest.of_bytes(text))
@@ -480,7 +481,7 @@ def test_the_bill_of_materials_fits_the_schema_and_has_a_model_card(signed: tupl
 def test_the_base_image_is_a_container_and_odd_names_fit_the_schema(finished: Path) -> None:
     from checks.serving import BaseImage
 
-    held, image = holding.hold(finished), image_of(finished)
+    held, image = holding.hold(Records(finished)), image_of(finished)
     base = BaseImage(
         name="registry.example/tgi:3@" + OTHER, index=None, manifest=OTHER, platform="linux/amd64", layers=1, size=2
     )
@@ -495,10 +496,10 @@ def test_the_base_image_is_a_container_and_odd_names_fit_the_schema(finished: Pa
 
 def test_the_bill_of_materials_is_the_same_in_another_process(finished: Path) -> None:
     text = (
-        "import sys; from pathlib import Path; from release.adapters import commits; from release.record import held; from release.evidence import sbom; "
+        "import sys; from pathlib import Path; from release.adapters import commits; from release.record import held; from release.record.records import Records; from release.evidence import sbom; "
         "from checks import files, layout; from checks.serving import ImageReport; root = Path(sys.argv[1]); "
         "image = files.read_json(root / layout.IMAGE_REPORT, ImageReport); "
-        "sys.stdout.buffer.write(sbom.make(held.hold(root), image, commits.committed_at(root, image.commit)))"
+        "sys.stdout.buffer.write(sbom.make(held.hold(Records(root)), image, commits.committed_at(root, image.commit)))"
     )
     runs = [
         subprocess.run(

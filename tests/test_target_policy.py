@@ -15,6 +15,7 @@ from checks.params import Params
 from checks.rows import Prediction, Row
 from release.cli import main
 from release.record import target_policy
+from release.record.records import Records
 from release.record.target_policy import PolicyJudgement
 from tests import evidence_tree
 from tests.conftest import as_params
@@ -81,7 +82,7 @@ def _approve(root: Path, policy: str) -> None:
 
 
 def _judged(root: Path) -> PolicyJudgement:
-    return target_policy.judge_from(root, "main")
+    return target_policy.judge_from(Records(root), "main")
 
 
 def _statuses(judgement: PolicyJudgement) -> tuple[str, str | None, str]:

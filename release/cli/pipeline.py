@@ -106,8 +106,9 @@ def references(root: Path, target: str | None, as_json: bool) -> None:
     `lockstep run` does this first. A verdict is void once git names other models.
     """
     from release.record import references as verb
+    from release.record.records import Records
 
-    written = verb.write(root, target)
+    written = verb.write(Records(root), target)
     if as_json:
         click.echo(to_json(written.report.model_dump(mode="json")))
         return
@@ -188,8 +189,9 @@ def _explain(root: Path, name: str, as_json: bool) -> None:
 
 def _judge_from(root: Path, ref: str, as_json: bool) -> None:
     from release.record import target_policy as verb
+    from release.record.records import Records
 
-    judgement = verb.judge_from(root, ref)
+    judgement = verb.judge_from(Records(root), ref)
     click.echo(to_json(judgement.model_dump(mode="json")) if as_json else tables.policy(judgement))
     if refusal := verb.refusal(judgement):
         raise refusal

@@ -20,6 +20,7 @@ from release.cost import training_ahead, training_record
 from release.cost.training_ahead import Seconds
 from release.cost.training_record import Recorded
 from release.record import lock_check
+from release.record.records import WorkTree
 
 NOTHING = "nothing to train: the record is of these parameters"
 NO_HISTORY = "no estimate: nothing was recorded to scale from"
@@ -233,7 +234,7 @@ def _is_trained(root: Path, data: DataReport, base: str) -> bool:
         report = files.read_json(root / layout.TRAIN_REPORT, TrainReport)
     except EvidenceRefused:
         return False
-    return report.splits == data.splits and report.base == base and not lock_check.differences(root, _BEFORE)
+    return report.splits == data.splits and report.base == base and not lock_check.differences(WorkTree(root), _BEFORE)
 
 
 def _estimated(

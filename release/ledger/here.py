@@ -12,8 +12,8 @@ from pathlib import Path
 from checks.errors import PromotionRefused
 from release.adapters.git import Said
 from release.ledger import message, place
+from release.ledger.outrun import outrun
 from release.ledger.place import Place, Wanted
-from release.ledger.push import outrun
 
 _TRIES = 5
 

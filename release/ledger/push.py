@@ -9,12 +9,13 @@ that was called done has not when it does not.
 import time
 from collections.abc import Sequence
 
-from checks import layout, pointer
-from checks.errors import EvidenceRefused, Outrun, RemoteRefused
+from checks.errors import RemoteRefused
 from checks.text import redact
 from release.adapters.git import Said
-from release.ledger import place, trees, versions
+from release.ledger import place
+from release.ledger.outrun import outrun
 from release.ledger.place import Place, Wanted
+from release.ledger.types import taken
 
 _TRIES = 6  # while another push holds the remote's locks
 # What a remote says of a push that met another one, and of little else.
@@ -89,7 +90,7 @@ def _arrived(where: Place, wanted: Wanted, said: Said, environments: Sequence[st
     if said.code == 0 and not there:
         what = f"{where.shown}: said that it took {wanted.made[:12]}, and shows what it was"
         raise RemoteRefused(what, "ask who runs the remote")
-    return tuple(name for name in wanted.tags if versions.taken(name.removeprefix("refs/tags/"), now.tags))
+    return tuple(name for name in wanted.tags if taken(name.removeprefix("refs/tags/"), now.tags))
 
 
 def propose(where: Place, made: str, branch: str) -> str:
@@ -120,28 +121,3 @@ def _words(said: Said) -> str:
     lines = [line.split("\t") for line in said.out.decode(errors="replace").splitlines() if line.startswith("!")]
     told = [fields[-1] for fields in lines if "atomic" not in fields[-1]] or [fields[-1] for fields in lines] or [""]
     return redact(f"{words} {told[0]}") if told[0] not in words else words
-
-
-def outrun(where: Place, tip: str, now: str | None, environments: Sequence[str]) -> Outrun:
-    """Who moved the branch from ``tip`` to ``now``, and which environments to what."""
-    todo = "look at `lockstep status`, and run it again if it is still wanted"
-    if now is None:
-        return Outrun(f"{where.shown}: was taken away meanwhile", todo)
-    form = "--format=%an <%ae> committed %h: %s"
-    who = redact(where.git.line("log", "--max-count=1", "--no-show-signature", form, now, f"^{tip}"))
-    runs = [_runs(where, name, tip, now) for name in environments]
-    told = "; ".join([who or f"it is at {now[:12]}", *filter(None, runs)])
-    return Outrun(f"{where.shown} was moved by somebody else first: {told}", todo)
-
-
-def _runs(where: Place, environment: str, tip: str, now: str) -> str:
-    """What the environment runs now, if it was moved."""
-    path = f"{where.prefix}{layout.ENVIRONMENTS}/{environment}/{layout.POINTER}"
-    try:
-        old, new = (trees.read(where.git, commit, path) for commit in (tip, now))
-        if old == new:
-            return ""
-        its = pointer.parse(new, path) if new is not None else None
-    except EvidenceRefused as refused:
-        return refused.what
-    return f"{environment} runs {f'{its.version} ({its.digest[:19]}…)' if its else 'nothing'} now"

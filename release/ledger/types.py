@@ -1,6 +1,6 @@
 """The words of the ledger: a move that was made, and a change that is asked for."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -62,3 +62,8 @@ class TagRef(NamedTuple):
 
 
 Tags = Mapping[str, TagRef]
+
+
+def taken(tag: str, names: Iterable[str]) -> str | None:
+    """The tag that has this name; or whose name git cannot keep beside it: the one is a folder of the other."""
+    return next((each for each in names if f"{each}/".startswith(f"{tag}/") or tag.startswith(f"{each}/")), None)

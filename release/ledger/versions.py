@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from checks.pointer import Pointer
-from release.ledger.types import Move, Tag, TagRef, Tags
+from release.ledger.types import Move, Tag, TagRef, Tags, taken
 
 FIRST = "v0.1.0"
 _ABSURD = 10**8
@@ -89,11 +89,6 @@ def tags_for(
 def untagged(name: str, tags: Tags, moves: Sequence[Move], environment: str, pointer: Pointer | None) -> list[str]:
     """One line for each tag that the next move should make and cannot, since its name is taken or is none."""
     return [f"tag {tag.name}: is not made: {why}" for tag, why in _next(name, tags, moves, environment, pointer) if why]
-
-
-def taken(tag: str, names: Iterable[str]) -> str | None:
-    """The tag that has this name; or whose name git cannot keep beside it: the one is a folder of the other."""
-    return next((each for each in names if f"{each}/".startswith(f"{tag}/") or tag.startswith(f"{each}/")), None)
 
 
 def _next(

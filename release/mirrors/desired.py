@@ -3,22 +3,20 @@
 Everything is read of git: this is what `status` calls drift, and what the mirrors outside git are held to.
 """
 
-import functools
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from checks import layout, pointer
 from checks.errors import EvidenceRefused, MachineRefused, Refusal
-from checks.params import Serve
 from checks.pointer import Pointer
 from release import runtimes
 from release.ledger import Ledger, past
 from release.ledger.past import Envelope
 from release.mirrors.types import Finding
 from release.overlay import edits, overlays
-from release.record import sections_at
+from release.record.records import Records
 
 _AGAIN = "restore it from git's history, or promote again"
 _NAMESPACE = re.compile(
@@ -37,15 +35,14 @@ class Desired(NamedTuple):
     findings: tuple[Finding, ...]
 
 
-def read(root: Path, ledger: Ledger, tip: str, environments: Iterable[str]) -> dict[str, Desired]:
-    """The environments at ``tip``. The records of their models are read in the clone at ``root``."""
-    serve = functools.cache(functools.partial(sections_at.serve, root))
+def read(records: Records, ledger: Ledger, tip: str, environments: Iterable[str]) -> dict[str, Desired]:
+    """The environments at ``tip``. ``records`` are those of their models."""
     try:
         found = ledger.files(tip, layout.ENVIRONMENTS)
     except EvidenceRefused as refused:
         return {name: _unreadable(name, "files", refused) for name in environments}
     names = tuple(environments)
-    return {name: _environment(name, found, serve, names) for name in names}
+    return {name: _environment(name, found, records, names) for name in names}
 
 
 def drift(environment: str, what: str, git: str, mirror: str) -> Finding:
@@ -55,9 +52,7 @@ def drift(environment: str, what: str, git: str, mirror: str) -> Finding:
     )
 
 
-def _environment(
-    name: str, found: Mapping[Path, bytes], serve: Callable[[str], Serve], names: tuple[str, ...]
-) -> Desired:
+def _environment(name: str, found: Mapping[Path, bytes], records: Records, names: tuple[str, ...]) -> Desired:
     home = layout.ENVIRONMENTS / name
     namespace = _NAMESPACE.search(found.get(home / "kustomization.yaml", b""))
     spaced = namespace[1].decode() if namespace else None
@@ -78,7 +73,7 @@ def _environment(
         return Desired(name, its, None, None, spaced, (drift(name, "evidence", its.evidence, refused.what),))
     built = envelope.statement.predicate.image
     try:
-        made_of = (name, its, built, runtimes.load(built.runtime), serve(its.commit))
+        made_of = (name, its, built, runtimes.load(built.runtime), records.at(its.commit).serve)
         wanted = overlays.render(*made_of)
     except Refusal as refused:
         return Desired(name, its, envelope, None, spaced, (drift(name, "release", "is a release", refused.what),))

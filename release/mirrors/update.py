@@ -3,15 +3,15 @@
 import time
 from pathlib import Path
 
-from checks import layout, params_file
+from checks import layout
 from checks.errors import ParamsRefused, Refusal
 from checks.params import Params
 from checks.pointer import Pointer
 from checks.statement import Statement
 from checks.text import redact
-from release.adapters import commits
 from release.ledger import past
 from release.mirrors.types import Silent
+from release.record.records import Records
 
 DEADLINE = 10.0  # seconds that a promotion waits for mirrors: it has happened already
 
@@ -45,12 +45,11 @@ def update_mirrors(
 
 
 def after_move(
-    root: Path, target: str, commit: str, environment: str, pointer: Pointer | None, statement: Statement | None
+    records: Records, target: str, commit: str, environment: str, pointer: Pointer | None, statement: Statement | None
 ) -> list[str]:
     """``update_mirrors`` with the parameters of ``commit``, the tip of the branch ``target``."""
-    text = commits.read(root, commit, layout.PARAMS) or b""
     try:
-        params = params_file.parse(text.decode(errors="replace"), f"{target}:{layout.PARAMS}")
+        params = records.at(commit).params(f"{target}:{layout.PARAMS}")
     except ParamsRefused as refused:
         return [f"mirrors did not follow: {refused.what}"]
-    return update_mirrors(root, params, environment, pointer, statement)
+    return update_mirrors(records.root, params, environment, pointer, statement)

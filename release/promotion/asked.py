@@ -29,6 +29,10 @@ About = Literal[
 _ENDING = (MachineRefused, RemoteRefused, Outrun)
 
 
+class Unavailable(Exception):  # noqa: N818 - no error: another check has it
+    """What a check needs was not found, so that it cannot be asked; its text says what is not there."""
+
+
 class Gap(Record):
     """What is lacking, and what to do. ``unanswered``: a registry could not say."""
 
@@ -64,10 +68,6 @@ class Answer:
         """Note a gap."""
         self.gaps.append(Gap(what=what, todo=todo))
 
-    def skip(self, why: str) -> None:
-        """Say why it cannot be asked: another check has the gap."""
-        self.unasked, self.note = True, why
-
 
 class Asked:
     """The answers so far."""
@@ -83,6 +83,8 @@ class Asked:
             yield answer
         except _ENDING:
             raise
+        except Unavailable as why:
+            answer.unasked, answer.note = True, str(why)
         except Refusal as refused:
             unanswered = isinstance(refused, RegistryRefused)
             answer.gaps.append(Gap(what=refused.what, todo=refused.todo, unanswered=unanswered))

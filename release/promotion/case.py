@@ -1,8 +1,13 @@
-"""The case for a promotion: everything that can be lacking is asked, of one image and one environment."""
+"""The checks of a promotion: a list of functions over one case, whose parts are found once and kept.
 
-from typing import Literal, NamedTuple
+``CHECKS`` has the order. A check whose part another one failed to find is skipped: the other one has the failure.
+"""
 
-from checks.errors import EvidenceRefused
+import functools
+from collections.abc import Callable
+from typing import Literal, NamedTuple, TypeVar
+
+from checks.errors import EvidenceRefused, Refusal
 from checks.params import Environment
 from checks.pointer import Pointer
 from checks.statement import Release
@@ -13,13 +18,13 @@ from release.evidence import served as served_as
 from release.evidence.released import Released, Search
 from release.ledger import Change
 from release.promotion import approvals, change, contents, environment, gaps, image, record, served, site
-from release.promotion.asked import Answer, Asked, Check
+from release.promotion.asked import About, Answer, Asked, Check, Unavailable
 from release.promotion.environment import Present
 from release.promotion.image import There
 from release.promotion.record import Recorded
 from release.promotion.site import Site
 
-_NO_IMAGE, _NO_EVIDENCE, _NO_RECORD = "there is no image to ask", "no statement holds", "the record does not hold"
+_T = TypeVar("_T")
 
 
 class Move(NamedTuple):
@@ -39,8 +44,8 @@ class Move(NamedTuple):
         return self.image.digest
 
 
-class Case(NamedTuple):
-    """What was found. ``after`` and ``change`` are there where nothing that they need is lacking.
+class Found(NamedTuple):
+    """What the checks found. ``after`` and ``change`` are there where nothing that they need is lacking.
 
     ``others``: what lies beside the image and does not count.
     """
@@ -53,139 +58,201 @@ class Case(NamedTuple):
     others: tuple[str, ...]
 
 
-def ask(where: Site, move: Move) -> Case:
-    """Ask everything. Raises MachineRefused and RemoteRefused alone; whatever else refuses is a gap."""
-    asked, rule, digest = Asked(), move.rule, move.digest
-    present = Present(None, {})
-    with asked.asking("environment") as answer:
-        present = environment.look(where, move.environment)
-        environment.intact(where, move.environment, present, answer)
-    with asked.asking("previous") as answer:
-        gaps.previous(where, rule, str(move.image), answer)
-    store, there = image.open_place(where.root, move.image), None
-    with asked.asking("image") as answer:
-        there = image.there(store, digest)
-        answer.note = f"{len(there.manifest.layers)} layers in {store.name}"
-    found, others = None, tuple[str, ...]()
-    with asked.asking("evidence") as answer:
-        if there is None:
-            answer.skip(_NO_IMAGE)
-        else:
-            found, others = _evidence(where, store, move, present, answer)
-    release = found.statement.predicate if found else None
-    with asked.asking("quarantine") as answer:
-        gaps.held_back(where, digest, release.image.model if release else None, answer)
-    recorded = None
-    with asked.asking("record") as answer:
-        if release is None:
-            answer.skip(_NO_EVIDENCE)
-        else:
-            recorded = record.find(where, release)
-            answer.note = f"commit {release.commit[:12]} of {where.target}"
-    _of_the_release(asked, where, move, present, release, recorded)
-    _of_the_image(asked, where, store, there, release, recorded)
-    after, made = _of_the_move(asked, where, move, present, found, recorded)
-    return Case(tuple(asked.checks), present, found, after, made, others)
+class Case:
+    """One image and one environment. Parts are found at their first use; one that is not found stays unavailable."""
+
+    def __init__(self, where: Site, move: Move) -> None:
+        self.where, self.move = where, move
+        self.present = Present(None, {})
+        self.others: tuple[str, ...] = ()
+        self.missing: set[str] = set()
+
+    @functools.cached_property
+    def store(self) -> Store:
+        """Where the image lies."""
+        return image.open_place(self.where.root, self.move.image)
+
+    @functools.cached_property
+    def image(self) -> There:
+        """The image, whole. Raises as ``image.there``."""
+        return self._once("there is no image to ask", lambda: image.there(self.store, self.move.digest))
+
+    @functools.cached_property
+    def released(self) -> Released:
+        """The statement that the move is decided on. Raises EvidenceRefused when none holds."""
+        return self._once("no statement holds", self._released)
+
+    @property
+    def release(self) -> Release:
+        """What the statement says. Raises as ``released``."""
+        return self.released.statement.predicate
+
+    @functools.cached_property
+    def recorded(self) -> Recorded:
+        """The record that the statement names. Raises as ``record.find``."""
+        release = self.release
+        return self._once("the record does not hold", lambda: record.find(self.where, release))
+
+    @functools.cached_property
+    def after(self) -> Pointer:
+        """The pointer that the move writes. Raises PromotionRefused for a version that cannot be."""
+        self.recorded  # noqa: B018 - no pointer to a record that does not hold
+        return self._once("there is no version to move to", self._after)
+
+    @functools.cached_property
+    def change(self) -> Change:
+        """What the move commits. Raises as ``after``."""
+        why = self.move.why or site.subject(self.where.root, self.release.commit)
+        return change.move(self.where, self.move.environment, "promote", self.present, self.after, self.released, why)
+
+    def available(self, part: str) -> bool:
+        """Whether a part was found."""
+        return part in self.__dict__
+
+    def served(self, release: Release, answer: Answer) -> None:
+        """The image must have been verified in a way that counts there, and lie where it was."""
+        move = self.move
+        served.served(release, self.where.signers, move.rule, move.environment, self.present.files, answer)
+        gaps.in_place(release.image, str(move.image._replace(digest=None)), answer)
+
+    def _once(self, why: str, find: Callable[[], _T]) -> _T:
+        """What ``find`` finds. After a refusal the part is unavailable, and ``why`` says so."""
+        if why in self.missing:
+            raise Unavailable(why)
+        try:
+            return find()
+        except Refusal:
+            self.missing.add(why)
+            raise
+
+    def _released(self) -> Released:
+        self.image  # noqa: B018 - no statement without its image
+        search = released.search(self.store, self.move.digest, self.where.signers)
+        # Bundles of the weights' signature have the type that bundles of statements have.
+        search = search._replace(others=tuple(other for other in search.others if weights.PREDICATE not in other))
+        if not search.found:
+            first = f": {search.others[0]}" if search.others else " or is there"
+            raise EvidenceRefused(
+                f"{self.store.name}@{self.move.digest}: no signed statement holds{first}",
+                "sign the release: `lockstep sign`", search.others[1:],
+            )  # fmt: skip
+        self.others = search.others
+        return self._chosen(search)
+
+    def _chosen(self, search: Search) -> Released:
+        """Of several that hold: the one that the environment before was moved on, else the first that agrees."""
+        where, rule = self.where, self.move.rule
+        before = where.ledger.pointer(where.tip, rule.after) if rule.after else None
+        ordered = sorted(search.found, key=lambda one: (before is None or one.digest != before.evidence, one.digest))
+        for one in ordered if len(ordered) > 1 else ():
+            trial = Asked()
+            with trial.asking("record"):
+                record.find(where, one.statement.predicate)
+            with trial.asking("serving") as answer:
+                self.served(one.statement.predicate, answer)
+            if not any(check.gaps for check in trial.checks):
+                return one
+        return ordered[0]
+
+    def _after(self) -> Pointer:
+        move = self.move
+        after = change.point(self.where, str(move.image), self.released, move.version, move.bump)
+        how = served_as.how(self.release, move.environment, self.present.files)
+        return after.model_copy(update={"verified": how})
 
 
-def _evidence(
-    where: Site, store: Store, move: Move, present: Present, answer: Answer
-) -> tuple[Released, tuple[str, ...]]:
-    """The statement that the move is decided on. Raises EvidenceRefused when none holds."""
-    search = released.search(store, move.digest, where.signers)
-    # Bundles of the weights' signature have the type that bundles of statements have.
-    search = search._replace(others=tuple(other for other in search.others if weights.PREDICATE not in other))
-    if not search.found:
-        first = f": {search.others[0]}" if search.others else " or is there"
-        raise EvidenceRefused(
-            f"{store.name}@{move.digest}: no signed statement holds{first}",
-            "sign the release: `lockstep sign`", search.others[1:],
-        )  # fmt: skip
-    chosen = _chosen(where, move, present, search)
-    answer.note = f"{chosen.digest}, signed by {chosen.signer}"
-    return chosen, search.others
+def _environment(case: Case, answer: Answer) -> None:
+    case.present = environment.look(case.where, case.move.environment)
+    environment.intact(case.where, case.move.environment, case.present, answer)
 
 
-def _chosen(where: Site, move: Move, present: Present, search: Search) -> Released:
-    """Of several that hold: the one that the environment before was moved on, else the first that agrees."""
-    before = where.ledger.pointer(where.tip, move.rule.after) if move.rule.after else None
-    ordered = sorted(search.found, key=lambda one: (before is None or one.digest != before.evidence, one.digest))
-    for one in ordered if len(ordered) > 1 else ():
-        trial = Asked()
-        with trial.asking("record"):
-            record.find(where, one.statement.predicate)
-        with trial.asking("serving") as answer:
-            _served(where, move, present, one.statement.predicate, answer)
-        if not any(check.gaps for check in trial.checks):
-            return one
-    return ordered[0]
+def _previous(case: Case, answer: Answer) -> None:
+    gaps.previous(case.where, case.move.rule, str(case.move.image), answer)
 
 
-def _served(where: Site, move: Move, present: Present, release: Release, answer: Answer) -> None:
-    served.served(release, where.signers, move.rule, move.environment, present.files, answer)
-    gaps.in_place(release.image, str(move.image._replace(digest=None)), answer)
+def _image(case: Case, answer: Answer) -> None:
+    answer.note = f"{len(case.image.manifest.layers)} layers in {case.store.name}"
 
 
-def _of_the_release(
-    asked: Asked, where: Site, move: Move, present: Present, release: Release | None, recorded: Recorded | None
-) -> None:
-    with asked.asking("verdict") as answer:
-        if release is None:
-            answer.skip(_NO_EVIDENCE)
-        elif move.rule.after is None:
-            record.holds_here(where, release, answer)
-        else:
-            answer.note = f"it held when {move.rule.after} was moved; its record passes"
-    with asked.asking("policy") as answer:
-        if release is None or recorded is None:
-            answer.skip(_NO_RECORD)
-        else:
-            record.policy(where, release, recorded, answer, judged=move.rule.after is None)
-    with asked.asking("serving") as answer:
-        if release is None:
-            answer.skip(_NO_EVIDENCE)
-        else:
-            _served(where, move, present, release, answer)
+def _evidence(case: Case, answer: Answer) -> None:
+    answer.note = f"{case.released.digest}, signed by {case.released.signer}"
 
 
-def _of_the_image(
-    asked: Asked, where: Site, store: Store, there: There | None, release: Release | None, recorded: Recorded | None
-) -> None:
-    with asked.asking("weights") as answer:
-        if release is None or recorded is None:
-            answer.skip(_NO_RECORD)
-        else:
-            contents.held(where.root, store, release, recorded, answer)
-    with asked.asking("layers") as answer:
-        if release is None or recorded is None or there is None:
-            answer.skip(_NO_RECORD)
-        else:
-            image.composed(where.root, there, release, recorded, answer)
-            gaps.based(where, release.image, answer)
+def _quarantine(case: Case, answer: Answer) -> None:
+    model = case.release.image.model if case.available("released") else None
+    gaps.held_back(case.where, case.move.digest, model, answer)
 
 
-def _of_the_move(
-    asked: Asked, where: Site, move: Move, present: Present, found: Released | None, recorded: Recorded | None
-) -> tuple[Pointer | None, Change | None]:
-    after, made = None, None
-    with asked.asking("version") as answer:
-        if found is None or recorded is None:
-            answer.skip(_NO_RECORD)
-        else:
-            after = change.point(where, str(move.image), found, move.version, move.bump)
-            how = served_as.how(found.statement.predicate, move.environment, present.files)
-            after = after.model_copy(update={"verified": how})
-            why = move.why or site.subject(where.root, found.statement.predicate.commit)
-            made = change.move(where, move.environment, "promote", present, after, found, why)
-            answer.note = after.version
-    with asked.asking("edits") as answer:
-        if after is None or found is None:
-            answer.skip(_NO_RECORD)
-        else:
-            environment.unedited(where, move.environment, present, after, found.statement.predicate.image, answer)
-    with asked.asking("approvals") as answer:
-        if found is None:
-            answer.skip(_NO_EVIDENCE)
-        else:
-            approvals.enough(where, move.environment, move.rule, move.digest, present, found.signer, answer)
-    return after, made
+def _record(case: Case, answer: Answer) -> None:
+    case.recorded  # noqa: B018 - this check is that it is found
+    answer.note = f"commit {case.release.commit[:12]} of {case.where.target}"
+
+
+def _verdict(case: Case, answer: Answer) -> None:
+    if case.move.rule.after is None:
+        record.holds_here(case.where, case.release, answer)
+    else:
+        case.release  # noqa: B018 - without a statement there is no verdict to speak of
+        answer.note = f"it held when {case.move.rule.after} was moved; its record passes"
+
+
+def _policy(case: Case, answer: Answer) -> None:
+    record.policy(case.where, case.release, case.recorded, answer, judged=case.move.rule.after is None)
+
+
+def _serving(case: Case, answer: Answer) -> None:
+    case.served(case.release, answer)
+
+
+def _weights(case: Case, answer: Answer) -> None:
+    contents.held(case.where.root, case.store, case.release, case.recorded, answer)
+
+
+def _layers(case: Case, answer: Answer) -> None:
+    image.composed(case.where.root, case.image, case.release, case.recorded, answer)
+    gaps.based(case.where, case.release.image, answer)
+
+
+def _version(case: Case, answer: Answer) -> None:
+    case.change  # noqa: B018 - this check is that the move can be written
+    answer.note = case.after.version
+
+
+def _edits(case: Case, answer: Answer) -> None:
+    built = case.release.image
+    environment.unedited(case.where, case.move.environment, case.present, case.after, built, answer)
+
+
+def _approvals(case: Case, answer: Answer) -> None:
+    move = case.move
+    approvals.enough(case.where, move.environment, move.rule, move.digest, case.present, case.released.signer, answer)
+
+
+CHECKS: dict[About, Callable[[Case, Answer], None]] = {
+    "environment": _environment,
+    "previous": _previous,
+    "image": _image,
+    "evidence": _evidence,
+    "quarantine": _quarantine,
+    "record": _record,
+    "verdict": _verdict,
+    "policy": _policy,
+    "serving": _serving,
+    "weights": _weights,
+    "layers": _layers,
+    "version": _version,
+    "edits": _edits,
+    "approvals": _approvals,
+}
+
+
+def ask(where: Site, move: Move) -> Found:
+    """Run every check. Raises MachineRefused and RemoteRefused alone; whatever else refuses is a gap."""
+    case, asked = Case(where, move), Asked()
+    for about, check in CHECKS.items():
+        with asked.asking(about) as answer:
+            check(case, answer)
+    found = case.__dict__
+    return Found(
+        tuple(asked.checks), case.present, found.get("released"), found.get("after"), found.get("change"), case.others
+    )

@@ -94,7 +94,7 @@ def written(
 ) -> dict[Path, bytes | None]:
     """Every file that a move to ``after`` writes, None where it takes one away: what was there is replaced whole."""
     home = folder(environment)
-    wanted = rendered(site.root, environment, after, released.statement.predicate.image)
+    wanted = rendered(site.records, environment, after, released.statement.predicate.image)
     kept = approvals.place(environment, after.digest)
     gone = [
         path

@@ -14,7 +14,7 @@ from release.ledger import past
 from release.overlay import edits, overlays
 from release.promotion.asked import Answer
 from release.promotion.site import Site
-from release.record import sections_at
+from release.record.records import Records
 
 
 class Present(NamedTuple):
@@ -35,14 +35,14 @@ def look(site: Site, environment: str) -> Present:
     return Present(pointer, site.ledger.files(site.tip, layout.ENVIRONMENTS))
 
 
-def rendered(root: Path, environment: str, pointer: Pointer, built: ImageReport) -> dict[Path, bytes]:
-    """The files that a move to ``pointer`` writes for a cluster. Raises as ``render``, and as ``sections_at.serve``."""
-    serve = sections_at.serve(root, pointer.commit)
+def rendered(records: Records, environment: str, pointer: Pointer, built: ImageReport) -> dict[Path, bytes]:
+    """The files that a move to ``pointer`` writes for a cluster. Raises as ``render``, and as ``Commit.serve``."""
+    serve = records.at(pointer.commit).serve
     return overlays.render(environment, pointer, built, runtimes.load(built.runtime), serve)
 
 
 def _checked(site: Site, environment: str, pointer: Pointer, built: ImageReport) -> dict[Path, bytes]:
-    serve = sections_at.serve(site.root, pointer.commit)
+    serve = site.records.at(pointer.commit).serve
     return overlays.checked(environment, pointer, built, runtimes.load(built.runtime), serve)
 
 
@@ -56,7 +56,7 @@ def intact(site: Site, environment: str, present: Present, answer: Answer) -> No
     else:
         todo = f"`lockstep promote {environment} --image {present.pointer.image}` writes it again"
         built = stated(present, environment).predicate.image
-        wanted = rendered(site.root, environment, present.pointer, built)
+        wanted = rendered(site.records, environment, present.pointer, built)
     for gap in overlays.check(environment, present.files, wanted):
         answer.lacks(gap, todo)
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from pydantic import ValidationError
 
-from checks import digest, files, gates, layout, params_file
+from checks import digest, files, gates, layout
 from checks import policy as policies
 from checks.digest import FileDigest
 from checks.errors import EvidenceRefused
@@ -24,6 +24,8 @@ from release.ledger import DEADLINE
 from release.promotion.asked import Answer
 from release.promotion.site import Site
 from release.record import lock_check, pipeline_lock, target_policy
+from release.record.pipeline_lock import Stages
+from release.record.records import Commit
 
 # Not in the image: reports name it, and the verdict holds those. The weights are asked apart.
 TRUSTED = (layout.BASE, layout.ADAPTER, layout.RAW, layout.MERGED)
@@ -49,8 +51,9 @@ def find(site: Site, release: Release) -> Recorded:
     wanted = {layout.PARAMS: made.params, layout.LOCK: made.lock, layout.VERDICT: made.verdict}
     wanted |= {Path(name): value for name, value in made.reports.items()}
     paths = [*dict.fromkeys((*wanted, layout.PARITY_REPORT, layout.PIPELINE))]
-    held = Git(site.root, DEADLINE).named([f"{commit}:./{path.as_posix()}" for path in paths])
-    found = dict(zip(paths, held, strict=True))
+    there = site.records.at(commit)
+    there.bring(paths)
+    found = {path: there.data(path) for path in paths}
     problems = [
         f"{path} at {commit[:12]}: {'is missing' if data is None else 'is not what was signed'}"
         for path in wanted
@@ -59,22 +62,22 @@ def find(site: Site, release: Release) -> Recorded:
     if problems:
         todo = "sign the release of a record that is committed: `lockstep sign`"
         raise EvidenceRefused(problems[0], todo, tuple(problems[1:]))
-    text = (found[layout.PARAMS] or b"").decode(errors="replace")
-    recorded = Recorded(params_file.parse(text, f"{layout.PARAMS} at {commit[:12]}"), {})
-    _is_whole(found, commit, params_file.plain(text))
-    _has_its_code(site, commit, found[layout.LOCK] or b"")
-    verdict = _read(found, layout.VERDICT, commit, Verdict)
+    called = f"{layout.PARAMS} at {commit[:12]}"
+    recorded = Recorded(there.params(called), {})
+    lock = _whole(found, commit, there.document(called))
+    _has_its_code(site, commit, lock)
+    verdict = _report(there, layout.VERDICT, Verdict)
     if refused := verdict_refusal(verdict):
         raise refused
-    parity = _read(found, layout.PARITY_REPORT, commit, ParityReport)
+    parity = _report(there, layout.PARITY_REPORT, ParityReport)
     described = {name: FileDigest(file.sha256, file.size) for name, file in parity.files.items()}
     if problems := [*_contradictions(release, verdict, described)]:
         raise EvidenceRefused(problems[0], "ask who signed it", tuple(problems[1:]))
     return recorded._replace(files=described)
 
 
-def _is_whole(found: Mapping[Path, bytes | None], commit: str, said: Mapping[str, Any]) -> None:
-    """dvc.lock must say all that dvc.yaml there asks: one that was thinned by hand would name no code to look for."""
+def _whole(found: Mapping[Path, bytes | None], commit: str, said: Mapping[str, Any]) -> Stages:
+    """The stages of dvc.lock, held to dvc.yaml there: a thinned one would name no code to look for."""
     at = f"at {commit[:12]}"
     pipeline, lock = (
         pipeline_lock.stages(found[path] or b"", f"{path} {at}") for path in (layout.PIPELINE, layout.LOCK)
@@ -84,9 +87,10 @@ def _is_whole(found: Mapping[Path, bytes | None], commit: str, said: Mapping[str
     if problems:
         todo = "run `lockstep run`, commit that record, and release it"
         raise EvidenceRefused(f"{problems[0]} ({at})", todo, tuple(f"{line} ({at})" for line in problems[1:]))
+    return lock
 
 
-def _has_its_code(site: Site, commit: str, lock: bytes) -> None:
+def _has_its_code(site: Site, commit: str, lock: Stages) -> None:
     """The commit must hold every module that the stages ran, as they ran it: else nobody could have reviewed it."""
     ran = lock_check.modules(lock)
     held = Git(site.root, DEADLINE).named([f"{commit}:./{path.as_posix()}" for path in ran])
@@ -121,7 +125,7 @@ def _contradictions(release: Release, verdict: Verdict, described: Mapping[str, 
 
 def holds_here(site: Site, release: Release, answer: Answer) -> None:
     """The verdict must hold in this checkout and under the target's policy, and be the one that was signed for."""
-    judgement = target_policy.judge_from(site.root, site.trunk, TRUSTED)
+    judgement = target_policy.judge_from(site.records, site.trunk, TRUSTED)
     if refused := target_policy.refusal(judgement):
         raise refused
     if judgement.approval and commits.uncommitted(site.root, site.trunk, [layout.APPROVALS]):
@@ -146,8 +150,7 @@ def policy(site: Site, release: Release, recorded: Recorded, answer: Answer, jud
     the target's is as good, and so are other inputs (base, data, serving image) that the target branch itself once had.
     The section promote is asked of the target anyway. ``judged``: the verdict was held to the target's policy here.
     """
-    text = commits.read(site.root, site.trunk, layout.PARAMS) or b""
-    theirs = params_file.parse(text.decode(errors="replace"), f"{site.target}:{layout.PARAMS}")
+    theirs = site.records.at(site.trunk).params(f"{site.target}:{layout.PARAMS}")
     weaker = [change for change in _compared(theirs, recorded.params) if change.needs_approval]
     if any(change.is_input for change in weaker) and _target_had(site, release.materials.params):
         weaker = [change for change in weaker if not change.is_input]
@@ -156,7 +159,7 @@ def policy(site: Site, release: Release, recorded: Recorded, answer: Answer, jud
         return
     here = site.root / layout.VERDICT
     is_here = here.is_file() and digest.of_file(here).sha256 == release.materials.verdict
-    if not is_here or _compared(params_file.load(site.root / layout.PARAMS), recorded.params):
+    if not is_here or _compared(site.records.work_tree.params, recorded.params):
         answer.lacks(
             f"it was judged under another policy than {site.target} has now"
             + (f": against that, {weaker[0].text}" if weaker else ""),
@@ -183,9 +186,12 @@ def _target_had(site: Site, params: str) -> bool:
     return any(data is not None and digest.of_bytes(data) == params for data in held)
 
 
-def _read(found: Mapping[Path, bytes | None], path: Path, commit: str, kind: type[_R]) -> _R:
+def _report(there: Commit, path: Path, kind: type[_R]) -> _R:
     try:
-        return kind.model_validate_json(found[path] or b"")
+        found = there.report(path, kind)
     except ValidationError as error:
-        what = f"{path} at {commit[:12]}: {files.first(error)}"
+        what = f"{path} at {there.name[:12]}: {files.first(error)}"
         raise EvidenceRefused(what, "promote with the version of Lockstep that made it") from error
+    if found is None:
+        raise EvidenceRefused(f"{path} at {there.name[:12]}: is missing", "sign the release again: `lockstep sign`")
+    return found

@@ -20,7 +20,7 @@ from release.adapters import commits
 from release.adapters.git import Git
 from release.evidence import trust
 from release.ledger import DEADLINE, Change, Ledger, Move, Tag, missing, naming
-from release.record import sections_at
+from release.record.records import Records
 
 _REFS = "--format=%(refname) %(symref)"
 
@@ -35,7 +35,7 @@ class Site(NamedTuple):
     has images made of. ``tip``: of the ledger; what is decided is decided of it.
     """
 
-    root: Path
+    records: Records
     target: str
     trunk: str
     promote: Promote
@@ -43,6 +43,11 @@ class Site(NamedTuple):
     signers: Signers
     ledger: Ledger
     tip: str
+
+    @property
+    def root(self) -> Path:
+        """Of the clone."""
+        return self.records.root
 
     @property
     def name(self) -> str:
@@ -92,15 +97,16 @@ def find(root: Path, target: str | None = None) -> Site:
     if seen[1] is None:
         raise EvidenceRefused(f"{root}: git has no commit that holds the rules", f"commit {layout.PARAMS}")
     branch = _branch(root, seen[0])
-    known = _rules(root, seen[1], branch).promote
+    records = Records(root)
+    known = _rules(records, seen[1], branch).promote
     home = Ledger.open(root, known.model_copy(update={"repository": None, "branch": branch}))
     trunk = home.tip()
-    rules = _rules(root, trunk, branch)
+    rules = _rules(records, trunk, branch)
     here = rules.promote.repository is None and rules.promote.branch == branch
     same = here and rules.promote.environments == known.environments
     ledger = home if same else Ledger.open(root, rules.promote)
     tip = trunk if here else ledger.tip()
-    return Site(root, branch, trunk, rules.promote, rules.serve, trust.known(root, trunk, branch), ledger, tip)
+    return Site(records, branch, trunk, rules.promote, rules.serve, trust.known(root, trunk, branch), ledger, tip)
 
 
 def whoami(root: Path) -> str:
@@ -139,5 +145,5 @@ def _branch(root: Path, name: str) -> str:
     raise EvidenceRefused(f"{redact(name, 100)}: is no branch", "name the target branch, such as main")
 
 
-def _rules(root: Path, commit: str, branch: str) -> _Rules:
-    return sections_at.read(root, commit, _Rules, f"{branch}:{layout.PARAMS}", "mend it on the target branch")
+def _rules(records: Records, commit: str, branch: str) -> _Rules:
+    return records.at(commit).sections(_Rules, f"{branch}:{layout.PARAMS}", "mend it on the target branch")

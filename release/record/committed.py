@@ -3,18 +3,15 @@
 A check on a commit that lacks them would speak of another model.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import yaml
-
-from checks import layout, plain_yaml
+from checks import layout
 from checks.errors import EvidenceRefused
 from release.adapters import commits
-from release.record import lock_check
+from release.record import lock_check, pipeline_lock
+from release.record.records import Records, WorkTree
 
-_PIPELINE = Path("dvc.yaml")
 _CODE = ("stages", "checks")  # the lock names their digests
 
 
@@ -26,15 +23,16 @@ class Missing(NamedTuple):
     why: str = ""
 
 
-def missing(root: Path, commit: str) -> Missing | None:
-    """What ``commit``, a full hash, does not have of the record below ``root`` and its inputs; None: it has all."""
+def missing(records: Records, commit: str) -> Missing | None:
+    """What ``commit``, a full hash, does not have of the work tree's record and its inputs; None: it has all."""
+    root = records.root
     if not commits.has_repository(root) or commits.resolve(root, commit) != commit:
         return Missing(commit, why="git does not know it here")
     try:
-        paths = [layout.PARAMS, layout.PIPELINE, *record_files(root)]
+        paths = [layout.PARAMS, layout.PIPELINE, *record_files(records.work_tree)]
         if (root / layout.APPROVALS).exists():  # counts for the verdict
             paths.append(layout.APPROVALS)
-        paths += lock_check.modules((root / layout.LOCK).read_bytes())
+        paths += lock_check.modules(records.work_tree.lock)
         others = [path.as_posix() for path in commits.uncommitted(root, commit, paths)]
         others += [folder for folder in _CODE if not commits.same(root, commit, (folder,))]
     except EvidenceRefused as refused:
@@ -42,18 +40,13 @@ def missing(root: Path, commit: str) -> Missing | None:
     return Missing(commit, tuple(others)) if others else None
 
 
-def record_files(root: Path) -> list[Path]:
+def record_files(tree: WorkTree) -> list[Path]:
     """The files that make the record: dvc.lock, outputs that dvc.yaml leaves to git, references, noise, and measures.
 
     Raises EvidenceRefused when one is not here, or dvc.yaml cannot be read.
     """
-    try:
-        document = plain_yaml.load((root / _PIPELINE).read_text(encoding="utf-8"))
-        stages = document["stages"].values()
-        outs = [out for stage in stages for kind in ("outs", "metrics", "plots") for out in stage.get(kind, [])]
-    except (OSError, ValueError, yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
-        raise EvidenceRefused(f"{_PIPELINE}: is no pipeline: {type(error).__name__}", "restore it from git") from error
-    kept = {Path(name) for out in outs if isinstance(out, Mapping) for name, said in out.items() if _left_to_git(said)}
+    root = tree.root
+    kept = pipeline_lock.left_to_git(tree.pipeline)
     kept |= {Path(layout.LOCK), layout.REFERENCES}
     measured = (layout.NOISE, layout.TRAIN_MEASURED, layout.EVALUATE_MEASURED)
     kept |= {path for path in measured if (root / path).exists()}
@@ -61,7 +54,3 @@ def record_files(root: Path) -> list[Path]:
         if path.is_absolute() or ".." in path.parts or (root / path).is_symlink() or not (root / path).is_file():
             raise EvidenceRefused(f"{path}: is no file here, and the record needs it", "run `lockstep run`")
     return sorted(kept)
-
-
-def _left_to_git(said: Any) -> bool:
-    return isinstance(said, Mapping) and said.get("cache") is False

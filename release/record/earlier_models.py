@@ -18,11 +18,10 @@ from checks.errors import EvidenceRefused, ParamsRefused
 from checks.evidence import Digest, Earlier, Reference, ReferencesReport
 from checks.params import Promote
 from release.adapters import commits
-from release.adapters.git import Git
 from release.ledger import Ledger, Move
 from release.ledger.moves import history
 from release.ledger.walk import walk
-from release.record import sections_at
+from release.record.records import Records
 
 _ENVIRONMENT = "production"
 PRODUCTION = layout.ENVIRONMENTS / _ENVIRONMENT / layout.POINTER
@@ -91,36 +90,35 @@ def place(root: Path, target: str, tip: str) -> Place:
     return Place(target, tip, base)
 
 
-def now(root: Path, where: Place, name: Earlier) -> Reference | str:
+def now(records: Records, where: Place, name: Earlier) -> Reference | str:
     """The earlier model ``name``, or why there is none yet. Raises EvidenceRefused and RemoteRefused."""
-    return _main(root, where) if name == "main" else _champion(root, where)
+    return _main(records, where) if name == "main" else _champion(records, where)
 
 
-def replaced(root: Path, where: Place, name: Earlier, model: str) -> Iterator[str | None]:
+def replaced(records: Records, where: Place, name: Earlier, model: str) -> Iterator[str | None]:
     """The models that ``model`` was compared with, as git has it, when it became main's or production's.
 
     None: there was none. For ``main`` also what the model before was compared with: a branch that is merged by
     fast-forward brings every record that was made on it.
     """
-    stood = _mains(root, where) if name == "main" else _champions(root, where)
+    stood = _mains(records, where) if name == "main" else _champions(records, where)
     for before in _replaced(stood, model):
         yield before.model if before else None
         if before and name == "main":
-            yield from _mains_then(root, before.commit)
+            yield from _mains_then(records, before.commit)
 
 
-def record(root: Path, commit: str) -> Reference | None:
+def record(records: Records, commit: str) -> Reference | None:
     """What the evaluation recorded in ``commit`` says of its candidate; None when nothing is recorded there."""
-    text = commits.read(root, commit, layout.EVALUATION)
-    if text is None:
-        return None
     try:
-        found = _Record.model_validate_json(text)
+        found = records.at(commit).report(layout.EVALUATION, _Record)
     except ValidationError as error:
         raise EvidenceRefused(
             f"{layout.EVALUATION} at {commit[:12]}: {files.first(error)}",
             "on the target branch, restore it from a commit where it is whole; without it there is no earlier model",
         ) from error
+    if found is None:
+        return None
     return Reference(
         commit=commit,
         merged=found.merged,
@@ -131,10 +129,10 @@ def record(root: Path, commit: str) -> Reference | None:
     )
 
 
-def _main(root: Path, where: Place) -> Reference | str:
-    if (found := record(root, where.base)) is not None:
+def _main(records: Records, where: Place) -> Reference | str:
+    if (found := record(records, where.base)) is not None:
         return found
-    if record(root, where.tip) is not None:
+    if record(records, where.tip) is not None:
         raise EvidenceRefused(
             f"{where.target} has a record and the commit where this branch left it, {where.base[:12]}, has none",
             f"merge {where.target} into this branch",
@@ -142,22 +140,23 @@ def _main(root: Path, where: Place) -> Reference | str:
     return _NOTHING_RECORDED
 
 
-def _mains(root: Path, where: Place) -> Iterator[_Stood]:
+def _mains(records: Records, where: Place) -> Iterator[_Stood]:
     """The models recorded on the target branch up to the base, the latest first."""
-    for commit in commits.touching(root, where.base, layout.EVALUATION):
+    for commit in commits.touching(records.root, where.base, layout.EVALUATION):
         try:
-            found = record(root, commit)
+            found = record(records, commit)
         except EvidenceRefused:
             continue  # no model can be read there
         yield _Stood(found.merged if found else None, commit)
 
 
-def _mains_then(root: Path, commit: str) -> Iterator[str | None]:
+def _mains_then(records: Records, commit: str) -> Iterator[str | None]:
     """What the record in ``commit`` was compared with as main; nothing where it does not say."""
-    text = commits.read(root, commit, layout.REFERENCES)
     try:
-        then = ReferencesReport.model_validate_json(text or b"")
+        then = records.at(commit).report(layout.REFERENCES, ReferencesReport)
     except ValidationError:
+        return
+    if then is None:
         return
     if "main" in then.absent:
         yield None
@@ -165,15 +164,15 @@ def _mains_then(root: Path, commit: str) -> Iterator[str | None]:
         yield then.found["main"].merged
 
 
-def _champion(root: Path, where: Place) -> Reference | str:
-    production = _production(root, where)
+def _champion(records: Records, where: Place) -> Reference | str:
+    production = _production(records, where)
     ran = production.runs or next(_ran(production.moves), None)
-    return _NOTHING_PROMOTED if ran is None else _of_pointer(root, where, ran)
+    return _NOTHING_PROMOTED if ran is None else _of_pointer(records, where, ran)
 
 
-def _champions(root: Path, where: Place) -> Iterator[_Stood]:
+def _champions(records: Records, where: Place) -> Iterator[_Stood]:
     """The models that production ran, the latest first."""
-    return (_Stood(each.pointer.model, each.pointer.commit) for each in _ran(_production(root, where).moves))
+    return (_Stood(each.pointer.model, each.pointer.commit) for each in _ran(_production(records, where).moves))
 
 
 def _ran(moves: Iterable[Move]) -> Iterator[_Ran]:
@@ -181,17 +180,17 @@ def _ran(moves: Iterable[Move]) -> Iterator[_Ran]:
     return (_Ran(move.after, f"{PRODUCTION} at {move.commit[:12]}") for move in moves if move.after and move.ran)
 
 
-def _production(root: Path, where: Place) -> _Production:
+def _production(records: Records, where: Place) -> _Production:
     """Production as of the target's tip, or of the tip of the branch that holds the environments.
 
     Raises EvidenceRefused when its pointer cannot be read, RemoteRefused when that branch cannot be asked for.
     """
-    rules = _rules(root, where)
+    root, rules = records.root, _rules(records, where)
     if rules is None or _is_here(root, where, rules):
         path = f"{commits.prefix(root).as_posix()}/{PRODUCTION}".removeprefix("./")
-        git = Git(root, None)
+        git = records.git
         moves = history(git, walk(git, where.tip, [path]), {_ENVIRONMENT: path})[_ENVIRONMENT][::-1]
-        text, shown = commits.read(root, where.tip, PRODUCTION), f"{PRODUCTION} at {where.tip[:12]}"
+        text, shown = records.at(where.tip).data(PRODUCTION), f"{PRODUCTION} at {where.tip[:12]}"
         return _Production(None if text is None else _Ran(pointers.parse(text, shown), shown), moves)
     ledger = Ledger.open(root, rules)
     # A branch of this repository may not be made yet; another repository that lacks it is a mistake.
@@ -203,10 +202,10 @@ def _production(root: Path, where: Place) -> _Production:
     return _Production(None if runs is None else _Ran(runs, shown), ledger.moves(tip, _ENVIRONMENT))
 
 
-def _rules(root: Path, where: Place) -> Promote | None:
+def _rules(records: Records, where: Place) -> Promote | None:
     """What the target says of its environments; None where this version cannot read it: then nothing is promoted."""
     try:
-        rules = sections_at.read(root, where.tip, _Rules, layout.PARAMS.as_posix(), "fix it").promote
+        rules = records.at(where.tip).sections(_Rules, f"{where.target}:{layout.PARAMS}", "fix it").promote
     except ParamsRefused:
         return None
     if _ENVIRONMENT not in rules.environments:
@@ -224,13 +223,13 @@ def _is_here(root: Path, where: Place, rules: Promote) -> bool:
     )
 
 
-def _of_pointer(root: Path, where: Place, ran: _Ran) -> Reference:
+def _of_pointer(records: Records, where: Place, ran: _Ran) -> Reference:
     """The record that a pointer names; it must be in the target's history, and about the pointer's model."""
     todo = "restore the pointer from git's history, or promote again"
     named, at = ran
-    if not commits.is_ancestor(root, named.commit, where.tip):
+    if not commits.is_ancestor(records.root, named.commit, where.tip):
         raise EvidenceRefused(f"{at}: commit {named.commit[:12]} is not in the history of {where.target}", todo)
-    found = record(root, named.commit)
+    found = record(records, named.commit)
     if found is None:
         raise EvidenceRefused(f"{at}: commit {named.commit[:12]} has no {layout.EVALUATION}", todo)
     if found.merged != named.model:

@@ -3,15 +3,16 @@
 from collections.abc import Collection
 from pathlib import Path
 
-from checks import chain, files, gates, layout, params_file, scoring
+from checks import chain, gates, layout, scoring
 from checks.errors import EvidenceRefused
 from checks.held import HeldVerdict
 from checks.verdict import Verdict
 from release.record import lock_check, references
+from release.record.records import Records
 
 
-def hold(root: Path, target: str | None = None, trusting: Collection[Path] = ()) -> HeldVerdict:
-    """Return the verdict in ``root``, and what it is about, if it still holds.
+def hold(records: Records, target: str | None = None, trusting: Collection[Path] = ()) -> HeldVerdict:
+    """Return the verdict of the work tree, and what it is about, if it still holds.
 
     Everything that the verdict judged is hashed again, weights included; dvc.lock must say that every stage ran with
     these parameters, modules and reports; the earlier models are looked up in git again, and every gate of
@@ -20,15 +21,18 @@ def hold(root: Path, target: str | None = None, trusting: Collection[Path] = ())
     them. Raises EvidenceRefused, listing every mismatch, when the verdict is void: something it judged differs or
     is gone, or the gates now answer otherwise.
     """
-    params = params_file.load(root / layout.PARAMS)
-    stored = files.read_json(root / layout.VERDICT, Verdict)
+    tree = records.work_tree
+    params = tree.params
+    stored = tree.report(layout.VERDICT, Verdict)
     trusted = {path.as_posix() for path in trusting}
-    differences = chain.compare(root, {name: value for name, value in stored.judged.items() if name not in trusted})
+    differences = chain.compare(
+        records.root, {name: value for name, value in stored.judged.items() if name not in trusted}
+    )
     if stored.policy != gates.policy_digest(params.gates):
         differences.append(f"{layout.PARAMS}: the gates are not those of the verdict")
-    differences += lock_check.differences(root)
-    differences += references.current(root, target)
-    evidence = chain.gather(root, scoring.digest_of(params.evaluate.scorers))
+    differences += lock_check.differences(tree)
+    differences += references.current(records, target)
+    evidence = tree.evidence(scoring.digest_of(params.evaluate.scorers))
     again = gates.judge(params, evidence)
     if again != stored and not differences:
         before = {finding.gate: finding for finding in stored.findings}

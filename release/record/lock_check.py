@@ -5,30 +5,31 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from checks import layout, params_file
+from checks import layout
 from checks.errors import EvidenceRefused
 from release.record import pipeline_lock
 from release.record.pipeline_lock import Stages
+from release.record.records import WorkTree
 
 _MODULE = ".py"
 
 
-def differences(root: Path, stages: Collection[str] = ()) -> list[str]:
+def differences(tree: WorkTree, stages: Collection[str] = ()) -> list[str]:
     """One line for each thing that dvc.lock does not say as dvc.yaml asks it, and for each parameter, module or report
     that a stage did not run with as it is now; of ``stages`` alone, where some are named.
 
     Outputs that DVC caches are held by the verdict's own digests, but for the probes, which it does not judge. Raises
     ParamsRefused when params.yaml cannot be read.
     """
-    said = params_file.document(root / layout.PARAMS)
+    said = tree.document
     try:
-        pipeline, lock = (_only(_read(root, path), stages) for path in (layout.PIPELINE, layout.LOCK))
+        pipeline, lock = (_only(found, stages) for found in (tree.pipeline, tree.lock))
     except EvidenceRefused as refused:
         return [refused.what]
     reads = {name: keys for name, keys in pipeline_lock.READS.items() if not stages or name in stages}
     found = [*pipeline_lock.incomplete(pipeline, lock, reads), *otherwise(said, lock)]
     for name, ran in lock.items():
-        found += _changed(root, name, ran)
+        found += _changed(tree.root, name, ran)
     return list(dict.fromkeys(found))
 
 
@@ -40,20 +41,10 @@ def otherwise(said: Mapping[str, Any], lock: Stages) -> Iterator[str]:
                 yield f"{layout.PARAMS}: {key} is not what {name} ran with"
 
 
-def modules(lock: bytes) -> dict[Path, str]:
-    """The modules that the stages ran, and the MD5 of each, by a dvc.lock. Raises EvidenceRefused when it is none."""
-    named = dict(
-        each for ran in pipeline_lock.stages(lock, str(layout.LOCK)).values() for each in pipeline_lock.files(ran)
-    )
+def modules(lock: Stages) -> dict[Path, str]:
+    """The modules that the stages ran, and the MD5 of each, by a dvc.lock."""
+    named = dict(each for ran in lock.values() for each in pipeline_lock.files(ran))
     return {Path(path): md5 for path, md5 in sorted(named.items()) if path.endswith(_MODULE)}
-
-
-def _read(root: Path, path: Path) -> Stages:
-    try:
-        return pipeline_lock.stages((root / path).read_bytes(), str(path))
-    except OSError as error:
-        what = f"{path}: no record of this pipeline: {error.strerror}"
-        raise EvidenceRefused(what, "run `lockstep run`, or restore it from git") from error
 
 
 def _only(found: Stages, stages: Collection[str]) -> Stages:

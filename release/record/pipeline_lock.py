@@ -6,6 +6,7 @@ is found: one that leaves out a dependency would name no code, and then no code 
 
 import re
 from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
@@ -82,6 +83,18 @@ def incomplete(pipeline: Stages, lock: Stages, reads: Mapping[str, Collection[st
         else:
             found.append(f"{layout.LOCK}: has no record of {name}")
     return [*found, *_contradictions(lock)]
+
+
+def left_to_git(pipeline: Stages) -> set[Path]:
+    """The outputs that DVC does not cache (``cache: false``), so that git keeps them. Raises EvidenceRefused."""
+    found = set()
+    for name, stage in pipeline.items():
+        for entry in (each for kind in _OUTS for each in _list(stage.get(kind))):
+            if not isinstance(entry, str | dict):
+                raise EvidenceRefused(f"{layout.PIPELINE}: {name}: is no pipeline", "restore it from git")
+            options = entry.items() if isinstance(entry, dict) else ()
+            found |= {Path(str(path)) for path, said in options if _mapping(said).get("cache") is False}
+    return found
 
 
 def parameters(ran: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -4,19 +4,17 @@
 stays valid while git still names the same models, and after its own model was merged or promoted.
 """
 
-from pathlib import Path
-from typing import Any, NamedTuple
+import contextlib
+from typing import NamedTuple
 
-import yaml
-from pydantic import BaseModel
-
-from checks import files, layout, params_file, plain_yaml
-from checks.errors import EvidenceRefused
-from checks.evidence import Digest, Earlier, Reference, ReferencesReport
+from checks import files, layout
+from checks.errors import EvidenceRefused, ParamsRefused
+from checks.evidence import Earlier, EvaluationReport, Reference, ReferencesReport
 from checks.gate_kinds import EARLIER
 from release.adapters import commits
 from release.record import earlier_models, lock_check
 from release.record.earlier_models import Place
+from release.record.records import Records
 
 PRODUCTION = earlier_models.PRODUCTION
 _MAKING = ("fetch", "prepare", "validate", "train", "merge")  # the stages that decide the model
@@ -35,42 +33,36 @@ class Written(NamedTuple):
     changed: bool
 
 
-class _Own(BaseModel):
-    """What is read of this work tree's own evaluation."""
-
-    merged: Digest
-
-
-def write(root: Path, target: str | None = None) -> Written:
+def write(records: Records, target: str | None = None) -> Written:
     """Write reports/references.json, unless what it says holds.
 
     A record whose model was merged or promoted since is kept while the pipeline would make no other model; another one
     is compared with what git names now. ``target`` is the branch to compare with; None: as
     ``commits.target`` finds it. Raises as ``resolve`` does.
     """
-    name, place, report = _resolved(root, target)
-    stored = _stored(root)
+    name, place, report = _resolved(records, target)
+    stored = _stored(records)
     if stored is not None:
-        lines = _differences(root, stored, report, None)
-        if lines and not _differences(root, stored, report, place) and not _makes_another(root):
+        lines = _differences(records, stored, report, None)
+        if lines and not _differences(records, stored, report, place) and not _makes_another(records):
             lines = []
         if not lines:
             return Written(stored, report, name, changed=False)
-    files.write_json(root / layout.REFERENCES, report)
+    files.write_json(records.root / layout.REFERENCES, report)
     return Written(report, report, name, changed=True)
 
 
-def current(root: Path, target: str | None = None) -> list[str]:
+def current(records: Records, target: str | None = None) -> list[str]:
     """One line for each place where reports/references.json does not hold."""
     try:
-        stored = files.read_json(root / layout.REFERENCES, ReferencesReport)
-        _, place, report = _resolved(root, target)
-        return _differences(root, stored, report, place)
+        stored = records.work_tree.report(layout.REFERENCES, ReferencesReport)
+        _, place, report = _resolved(records, target)
+        return _differences(records, stored, report, place)
     except EvidenceRefused as refusal:
         return [str(refusal)]
 
 
-def resolve(root: Path, target: str | None = None) -> tuple[str, ReferencesReport]:
+def resolve(records: Records, target: str | None = None) -> tuple[str, ReferencesReport]:
     """The target branch's name, and the earlier models that git names: main, and the champion where a gate names it.
 
     The gates are those of params.yaml here and of the target's, since both judge. Raises EvidenceRefused when git
@@ -78,21 +70,22 @@ def resolve(root: Path, target: str | None = None) -> tuple[str, ReferencesRepor
     there and cannot be believed; RemoteRefused when the environments lie on another branch or in another repository
     that does not answer.
     """
-    name, _, report = _resolved(root, target)
+    name, _, report = _resolved(records, target)
     return name, report
 
 
-def _resolved(root: Path, target: str | None) -> tuple[str, Place | None, ReferencesReport]:
+def _resolved(records: Records, target: str | None) -> tuple[str, Place | None, ReferencesReport]:
     """As ``resolve``, with where this work tree stands; None before the first commit and without git."""
+    root = records.root
     if not commits.has_repository(root):
-        if named := _named(root, None):
+        if named := _named(records, None):
             raise EvidenceRefused(
                 f"{root}: is no git repository, and gates compare with {' and '.join(named)}",
                 "clone the repository; a copy of its files has no history",
             )
         return "HEAD", None, ReferencesReport(found={}, absent={"main": "this is no git repository"})
     name, tip = commits.target(root, target)
-    wanted = [each for each in EARLIER if each == "main" or each in _named(root, tip)]
+    wanted = [each for each in EARLIER if each == "main" or each in _named(records, tip)]
     if tip is None:
         return name, None, ReferencesReport(found={}, absent=dict.fromkeys(wanted, "git has no commit yet"))
     if commits.is_shallow(root):
@@ -101,47 +94,45 @@ def _resolved(root: Path, target: str | None) -> tuple[str, Place | None, Refere
             "git fetch --unshallow (in GitHub Actions: fetch-depth: 0)",
         )
     place = earlier_models.place(root, name, tip)
-    answers = {each: earlier_models.now(root, place, each) for each in wanted}
+    answers = {each: earlier_models.now(records, place, each) for each in wanted}
     found = {each: answer for each, answer in answers.items() if isinstance(answer, Reference)}
     absent = {each: answer for each, answer in answers.items() if isinstance(answer, str)}
     return name, place, ReferencesReport(found=found, absent=absent)
 
 
-def _named(root: Path, tip: str | None) -> tuple[Earlier, ...]:
+def _named(records: Records, tip: str | None) -> tuple[Earlier, ...]:
     """The earlier models that a gate names: under this policy or, since both judge, under the target branch's."""
-    named = {getattr(gate, "against", None) for gate in params_file.load(root / layout.PARAMS).gates.values()}
-    text = commits.read(root, tip, layout.PARAMS) if tip else None
-    if text is not None:
-        try:
-            theirs: Any = plain_yaml.load(text.decode())
+    named = {getattr(gate, "against", None) for gate in records.work_tree.params.gates.values()}
+    if tip is not None:
+        with contextlib.suppress(ParamsRefused, AttributeError, KeyError, TypeError):
+            # A policy that cannot be read is refused where it judges.
+            theirs = records.at(tip).document(f"{layout.PARAMS} at {tip[:12]}")
             named |= {gate.get("against") for gate in theirs["gates"].values()}
-        except (yaml.YAMLError, ValueError, AttributeError, KeyError, TypeError):
-            pass  # a policy that cannot be read is refused where it judges
     return tuple(name for name in EARLIER if name in named)
 
 
-def _stored(root: Path) -> ReferencesReport | None:
+def _stored(records: Records) -> ReferencesReport | None:
     """What is written already; None when it is absent or nothing that this version can read."""
     try:
-        return files.read_json(root / layout.REFERENCES, ReferencesReport)
+        return records.work_tree.report(layout.REFERENCES, ReferencesReport)
     except EvidenceRefused:
         return None
 
 
-def _own(root: Path) -> str | None:
-    """The model that the record in this work tree is about."""
+def _own(records: Records) -> str | None:
+    """The model that the record in this work tree is about; None where it cannot be read."""
     try:
-        return _Own.model_validate_json((root / layout.EVALUATION).read_bytes()).merged
-    except (OSError, ValueError):
+        return records.work_tree.report(layout.EVALUATION, EvaluationReport).merged
+    except EvidenceRefused:
         return None
 
 
-def _makes_another(root: Path) -> bool:
+def _makes_another(records: Records) -> bool:
     """Whether the pipeline would make another model: a changed gate, scorer or server makes none."""
-    return bool(lock_check.differences(root, _MAKING))
+    return bool(lock_check.differences(records.work_tree, _MAKING))
 
 
-def _differences(root: Path, stored: ReferencesReport, now: ReferencesReport, place: Place | None) -> list[str]:
+def _differences(records: Records, stored: ReferencesReport, now: ReferencesReport, place: Place | None) -> list[str]:
     """One line for each earlier model of which ``stored`` does not hold.
 
     ``place``: where to look for what the record's own model replaced, when git names that model now; None: nowhere.
@@ -155,9 +146,9 @@ def _differences(root: Path, stored: ReferencesReport, now: ReferencesReport, pl
             whether = "is named, and no gate asks for it" if named else "is not named"
             lines.append(f"{layout.REFERENCES}: {name} {whether}; {todo}")
         elif not _same(old, new):
-            if place is None or not _was_replaced(root, place, name, old, new):
+            if place is None or not _was_replaced(records, place, name, old, new):
                 lines.append(f"{layout.REFERENCES}: {name} is {_shown(old)}, git now has {_shown(new)}; {todo}")
-        elif old is not None and old != new and not _agrees(root, old):
+        elif old is not None and old != new and not _agrees(records, old):
             lines.append(f"{layout.REFERENCES}: {name} is not the record of commit {old.commit[:12]}; {todo}")
     return lines
 
@@ -169,26 +160,26 @@ def _same(old: Reference | None, new: Reference | None) -> bool:
     return old.model_copy(update={"commit": new.commit}) == new
 
 
-def _was_replaced(root: Path, place: Place, name: Earlier, old: Reference | None, new: Reference | None) -> bool:
+def _was_replaced(records: Records, place: Place, name: Earlier, old: Reference | None, new: Reference | None) -> bool:
     """Whether git names the record's own model now, and ``old`` is what stood there when it came.
 
     A model is not compared with itself because it was merged or promoted.
     """
-    own = _own(root)
+    own = _own(records)
     if new is None or new.merged != own:
         return False
-    if old is not None and not (commits.is_ancestor(root, old.commit, place.tip) and _agrees(root, old)):
+    if old is not None and not (commits.is_ancestor(records.root, old.commit, place.tip) and _agrees(records, old)):
         return False
     model = old.merged if old else None
-    return model == own or model in earlier_models.replaced(root, place, name, own)
+    return model == own or model in earlier_models.replaced(records, place, name, own)
 
 
-def _agrees(root: Path, reference: Reference) -> bool:
+def _agrees(records: Records, reference: Reference) -> bool:
     """Whether git has this record at its commit."""
     try:
         return (
-            commits.resolve(root, reference.commit) is not None
-            and earlier_models.record(root, reference.commit) == reference
+            commits.resolve(records.root, reference.commit) is not None
+            and earlier_models.record(records, reference.commit) == reference
         )
     except EvidenceRefused:
         return False

@@ -16,7 +16,7 @@ from typing import Annotated, Literal, NamedTuple
 import yaml
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
-from checks import digest, files, gates, layout, params_file, plain_yaml, policy
+from checks import digest, files, gates, layout, plain_yaml, policy
 from checks.chain import Evidence
 from checks.errors import EvidenceRefused, ParamsRefused, Refusal, VerdictFailed, VerdictInconclusive
 from checks.evidence import Digest
@@ -31,6 +31,7 @@ from checks.verdict import Finding, Status, Verdict, combine
 from release.adapters import commits
 from release.adapters.dvc import environment
 from release.record.held import hold
+from release.record.records import Records
 
 _TEST = layout.SPLITS / "test.jsonl"
 _NAMED = 3  # paths in a headline
@@ -92,16 +93,16 @@ class _Theirs(NamedTuple):
     unreadable: tuple[Change, ...]
 
 
-def judge_from(root: Path, ref: str, trusting: Collection[Path] = ()) -> PolicyJudgement:
-    """Judge the evidence below ``root`` under its own policy and under that of ``ref``.
+def judge_from(records: Records, ref: str, trusting: Collection[Path] = ()) -> PolicyJudgement:
+    """Judge the evidence of the work tree under its own policy and under that of ``ref``.
 
     ``trusting`` is ``held.hold``'s. Raises EvidenceRefused when the verdict is void (as ``held.hold``), when
     git has no ``ref`` or no params.yaml in it, and when the approvals cannot be read.
     """
-    commit = commits.target(root, ref)[1]
+    root, commit = records.root, commits.target(records.root, ref)[1]
     assert commit is not None  # a name that is given and unknown is refused
-    held = hold(root, ref, trusting)
-    theirs = _theirs(root, ref, commit)
+    held = hold(records, ref, trusting)
+    theirs = _theirs(records, ref, commit)
     mine = policy.of(held.params, held.evidence.judged.get(policy.TEST))
     approval = next((entry for entry in approvals(root) if entry.policy == mine.digest), None)
     target: Verdict | None = None
@@ -158,28 +159,28 @@ def approvals(root: Path) -> Sequence[Approval]:
         raise EvidenceRefused(f"{layout.APPROVALS}: is not YAML", todo) from error
 
 
-def _theirs(root: Path, ref: str, commit: str) -> _Theirs:
-    text = commits.read(root, commit, layout.PARAMS)
-    if text is None:
+def _theirs(records: Records, ref: str, commit: str) -> _Theirs:
+    there, called = records.at(commit), f"{ref}:{layout.PARAMS}"
+    if there.data(layout.PARAMS) is None:
         raise EvidenceRefused(
             f"{ref} ({commit[:12]}) has no {layout.PARAMS}", "name a commit of a repository that Lockstep runs in"
         )
     params, test, unreadable = None, None, list[Change]()
     try:
-        params = params_file.parse(text.decode(), f"{ref}:{layout.PARAMS}")
-    except UnicodeDecodeError:
-        unreadable.append(_cannot_be_read(layout.PARAMS, f"{ref}:{layout.PARAMS}: is not UTF-8"))
+        params = there.params(called)
     except ParamsRefused as refused:
         unreadable.append(_cannot_be_read(layout.PARAMS, refused.what))
-    report = commits.read(root, commit, layout.PREPARE_REPORT)
-    if report is None and (had := next((path for path in _KEPT if commits.touching(root, commit, path)), None)):
-        what = f"{ref}:{layout.PREPARE_REPORT}: is missing, and {ref} once had {had}: its test set is not known"
-        unreadable.append(Change(path=layout.PREPARE_REPORT.as_posix(), old=None, new=None, kind="removed", text=what))
     try:
-        test = _Prepared.model_validate_json(report).splits.test.sha256 if report is not None else None
+        prepared = there.report(layout.PREPARE_REPORT, _Prepared)
     except ValidationError as error:
         what = f"{ref}:{layout.PREPARE_REPORT}: {files.first(error)}"
         unreadable.append(_cannot_be_read(layout.PREPARE_REPORT, what))
+        return _Theirs(params, None, tuple(unreadable))
+    if prepared is not None:
+        test = prepared.splits.test.sha256
+    elif had := next((path for path in _KEPT if commits.touching(records.root, commit, path)), None):
+        what = f"{ref}:{layout.PREPARE_REPORT}: is missing, and {ref} once had {had}: its test set is not known"
+        unreadable.append(Change(path=layout.PREPARE_REPORT.as_posix(), old=None, new=None, kind="removed", text=what))
     return _Theirs(params, test, tuple(unreadable))
 
 

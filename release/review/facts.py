@@ -4,17 +4,16 @@ Weights need not be here: what the reports say of them stands in for them, and t
 and probes must be, or the gates cannot be asked again: the verdict is then shown as recorded, and does not count.
 """
 
-import functools
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, TypeVar
 
-import yaml
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
-from checks import chain, files, gates, layout, params_file, plain_yaml, pointer, policy, quarantine, scoring
+from checks import chain, gates, layout, pointer, policy, quarantine, scoring
 from checks.chain import Evidence
 from checks.errors import EvidenceRefused, ParamsRefused, Refusal, RemoteRefused
 from checks.evidence import DataReport, EvaluateMeasured, EvaluationReport, PrepareReport, TrainMeasured
@@ -28,6 +27,7 @@ from release.adapters import commits
 from release.record import lock_check, references, refusals, target_policy
 from release.record.committed import Missing
 from release.record.held import hold
+from release.record.records import Commit, Records
 from release.record.target_policy import PolicyJudgement
 
 EARLIER = ("main", "champion", "base")  # models that the candidate is compared with, in the comment's order
@@ -35,7 +35,6 @@ State = Literal["held", "recorded", "void", "bad-data", "refused"]
 _DATA = ("fetch", "prepare", "validate")
 _HEAVY = (layout.BASE, layout.RAW, layout.ADAPTER, layout.MERGED)
 M = TypeVar("M", bound=BaseModel)
-T = TypeVar("T")
 
 
 class Target(NamedTuple):
@@ -104,49 +103,53 @@ class Facts:
         return None if model is None else quarantine.find(self.target.quarantine, "", model)
 
 
-def gather(root: Path, ref: str | None) -> Facts:
-    """The facts below ``root`` beside those of ``ref``, or of the branch that ``commits.target`` finds.
+def gather(records: Records, ref: str | None) -> Facts:
+    """The facts of the work tree beside those of ``ref``, or of the branch that ``commits.target`` finds.
 
     Raises EvidenceRefused when git has no such branch, MachineRefused when there is no git.
     """
-    in_git = commits.has_repository(root)
-    target = _target(root, ref)
+    root, in_git = records.root, commits.has_repository(records.root)
+    target = _target(records, ref)
     commit = commits.resolve(root, "HEAD") if in_git else None
     refused = refusals.current(root, commit)
     try:
-        document = params_file.document(root / layout.PARAMS)
-        params = params_file.load(root / layout.PARAMS)
+        document = records.work_tree.document
+        params = records.work_tree.params
     except ParamsRefused as why:
         return Facts("refused" if refused else "void", target, commit, None, refusal=why, refused=refused)
-    data, prepare = _stored(root, layout.DATA_REPORT, DataReport), _stored(root, layout.PREPARE_REPORT, PrepareReport)
+    data, prepare = (
+        _stored(records, layout.DATA_REPORT, DataReport),
+        _stored(records, layout.PREPARE_REPORT, PrepareReport),
+    )
     common: dict[str, Any] = {"data": data, "prepare": prepare, "params": params}
     is_older = refused is not None and refused.stage in ("fetch", "prepare")  # than what refused: of other data
     if data is not None and not data.success and prepare is not None and _are_about(data, prepare) and not is_older:
-        return Facts("bad-data", target, commit, document, changes=_changes(target, params, prepare), **common)
+        return Facts("bad-data", target, commit, document, changes=_changes(records, target, params, prepare), **common)
     try:
-        return _judged(root, target, commit, document, params, common)
+        return _judged(records, target, commit, document, params, common)
     except (EvidenceRefused, RemoteRefused) as why:  # the latter where the environments lie elsewhere
-        common |= {"changes": _changes(target, params, prepare), "refusal": why}
+        common |= {"changes": _changes(records, target, params, prepare), "refusal": why}
     if refused is None:
         return Facts("void", target, commit, document, **common)
-    if lock_check.differences(root, _DATA):  # the data reports are those of an earlier run
+    if lock_check.differences(records.work_tree, _DATA):  # the data reports are those of an earlier run
         common |= {"data": None, "prepare": None}
     return Facts("refused", target, commit, document, refused=refused, **common)
 
 
 def _judged(
-    root: Path,
+    records: Records,
     target: Target,
     commit: str | None,
     document: Mapping[str, Any],
     params: Params,
     common: dict[str, Any],
 ) -> Facts:
-    stored = files.read_json(root / layout.VERDICT, Verdict)
+    root = records.root
+    stored = records.work_tree.report(layout.VERDICT, Verdict)
     # What DVC caches may be elsewhere; what git keeps may not.
     cached = (name for name in stored.judged if not name.startswith(f"{layout.REPORTS}/"))
     missing = [name for name in cached if not (root / name).exists()]
-    lock = lock_check.differences(root)
+    lock = lock_check.differences(records.work_tree)
     if not (root / layout.PROBES).exists() and any(text.startswith(f"{layout.PROBES}: ") for text in lock):
         missing.append(layout.PROBES.as_posix())
     heavy = {path.as_posix() for path in _HEAVY}
@@ -154,17 +157,17 @@ def _judged(
     if set(missing) <= heavy:
         trusting = [Path(name) for name in missing]
         if target.commit is not None and target.document is not None:
-            judgement = target_policy.judge_from(root, target.ref, trusting)
+            judgement = target_policy.judge_from(records, target.ref, trusting)
             verdict = judgement.own
         else:  # no policy to hold it against: the first pull request of all
-            verdict = hold(root, None if target.commit is None else target.ref, trusting).verdict
+            verdict = hold(records, None if target.commit is None else target.ref, trusting).verdict
     else:
         verdict = stored
-        _hold_what_is_here(root, target, stored, lock, set(missing), params)
-    changes = judgement.changes if judgement else _changes(target, params, common["prepare"])
-    evidence = chain.gather(root, scoring.digest_of(params.evaluate.scorers))
-    training = _stored(root, layout.TRAIN_MEASURED, TrainMeasured)
-    answering = _stored(root, layout.EVALUATE_MEASURED, EvaluateMeasured)
+        _hold_what_is_here(records, target, stored, lock, set(missing), params)
+    changes = judgement.changes if judgement else _changes(records, target, params, common["prepare"])
+    evidence = records.work_tree.evidence(scoring.digest_of(params.evaluate.scorers))
+    training = _stored(records, layout.TRAIN_MEASURED, TrainMeasured)
+    answering = _stored(records, layout.EVALUATE_MEASURED, EvaluateMeasured)
     about = evidence.judged
     return Facts(
         "held" if set(missing) <= heavy else "recorded", target, commit, document, verdict=verdict,
@@ -176,14 +179,15 @@ def _judged(
 
 
 def _hold_what_is_here(
-    root: Path, target: Target, stored: Verdict, lock: list[str], missing: set[str], params: Params
+    records: Records, target: Target, stored: Verdict, lock: list[str], missing: set[str], params: Params
 ) -> None:
     """``held.hold`` without the gates. Raises EvidenceRefused when something that is here is not what was judged."""
-    differences = chain.compare(root, {name: value for name, value in stored.judged.items() if name not in missing})
+    here = {name: value for name, value in stored.judged.items() if name not in missing}
+    differences = chain.compare(records.root, here)
     if stored.policy != gates.policy_digest(params.gates):
         differences.append(f"{layout.PARAMS}: the gates are not those of the verdict")
     differences += [text for text in lock if text.partition(": ")[0] not in missing]
-    differences += references.current(root, None if target.commit is None else target.ref)
+    differences += references.current(records, None if target.commit is None else target.ref)
     if differences:
         first, *others = differences
         raise EvidenceRefused(f"the verdict is void: {first}", "run `dvc repro`, then ask again", tuple(others))
@@ -194,12 +198,12 @@ def _are_about(data: DataReport, prepare: PrepareReport) -> bool:
     return data.splits == {name: split.sha256 for name, split in prepare.splits.items()}
 
 
-def _changes(target: Target, params: Params, prepare: PrepareReport | None) -> tuple[Change, ...]:
+def _changes(records: Records, target: Target, params: Params, prepare: PrepareReport | None) -> tuple[Change, ...]:
     """Changes of policy as git has them; none where the target's cannot be read."""
-    if target.document is None:
+    if target.document is None or target.commit is None:
         return ()
     try:
-        theirs = params_file.parse(yaml.safe_dump(dict(target.document)), f"{target.ref}:{layout.PARAMS}")
+        theirs = records.at(target.commit).params(f"{target.ref}:{layout.PARAMS}")
     except ParamsRefused:
         return ()
     here = prepare.splits["test"].sha256 if prepare and "test" in prepare.splits else None
@@ -207,42 +211,62 @@ def _changes(target: Target, params: Params, prepare: PrepareReport | None) -> t
     return policy.changes(policy.of(theirs, there), policy.of(params, here))
 
 
-def _target(root: Path, ref: str | None) -> Target:
+def _target(records: Records, ref: str | None) -> Target:
+    root = records.root
     if not commits.has_repository(root):
         return Target("HEAD", None, None, None, None)
     name, commit = commits.target(root, ref)
     if commit is None:
         return Target(name, None, None, None, None)
-
-    def read(path: Path, parse: Callable[[bytes], T]) -> T | None:
-        """A file of the target; None where it is not there or cannot be read: promotions and `status` report that."""
-        data = commits.read(root, commit, path)
+    there = records.at(commit)
+    document: Mapping[str, Any] | None = None
+    if there.data(layout.PARAMS) is not None:
         try:
-            return None if data is None else parse(data)
-        except (EvidenceRefused, ValueError, yaml.YAMLError):
-            return None
-
-    document = read(layout.PARAMS, lambda data: plain_yaml.load(data.decode()))
-    if not isinstance(document, dict):
-        document = None if commits.read(root, commit, layout.PARAMS) is None else {}
-    promote = (document or {}).get("promote")
-    names = promote.get("environments") if isinstance(promote, dict) else None
-    runs = {}
-    for each in names if isinstance(names, dict) else ():
-        path = layout.ENVIRONMENTS / str(each) / layout.POINTER
-        if found := read(path, functools.partial(pointer.parse, where=str(path))):
-            runs[str(each)] = found
+            document = there.document(f"{name}:{layout.PARAMS}")
+        except ParamsRefused:
+            document = {}
     return Target(
-        name, commit, document,
-        read(layout.PREPARE_REPORT, PrepareReport.model_validate_json),
-        read(layout.TRAIN_MEASURED, TrainMeasured.model_validate_json),
-        read(layout.QUARANTINE, lambda data: quarantine.parse(data, f"{name}:{layout.QUARANTINE}")) or (),
-        runs,
-    )  # fmt: skip
+        name,
+        commit,
+        document,
+        _there(there, layout.PREPARE_REPORT, PrepareReport),
+        _there(there, layout.TRAIN_MEASURED, TrainMeasured),
+        _quarantine(there, name),
+        _runs(there, document),
+    )
 
 
-def _stored(root: Path, path: Path, model: type[M]) -> M | None:
+def _quarantine(there: Commit, name: str) -> Entries:
+    """What is held back; nothing where it cannot be read, since promotions ask anew."""
+    text = there.data(layout.QUARANTINE)
     try:
-        return files.read_json(root / path, model)
+        return () if text is None else quarantine.parse(text, f"{name}:{layout.QUARANTINE}")
+    except EvidenceRefused:
+        return ()
+
+
+def _runs(there: Commit, document: object) -> dict[str, Pointer]:
+    """What each environment of ``document`` runs, where its pointer can be read: `lockstep status` reports others."""
+    promote = document.get("promote") if isinstance(document, dict) else None
+    names = promote.get("environments") if isinstance(promote, dict) else None
+    found = {}
+    for name in [each for each in names if isinstance(each, str)] if isinstance(names, dict) else []:
+        path = layout.ENVIRONMENTS / name / layout.POINTER
+        with contextlib.suppress(EvidenceRefused):
+            if (data := there.data(path)) is not None:
+                found[name] = pointer.parse(data, str(path))
+    return found
+
+
+def _there(there: Commit, path: Path, model: type[M]) -> M | None:
+    try:
+        return there.report(path, model)
+    except ValidationError:
+        return None
+
+
+def _stored(records: Records, path: Path, model: type[M]) -> M | None:
+    try:
+        return records.work_tree.report(path, model)
     except EvidenceRefused:
         return None

@@ -15,7 +15,7 @@ from checks.statement import Release
 from release import runtimes
 from release.adapters.registry.reference import Reference
 from release.adapters.registry.types import Store
-from release.record import sections_at
+from release.record.records import Records
 from release.runtimes import Runtime
 from release.serving import containers, dialects, images, processes, weights
 from release.serving.client import Client, NoAnswer
@@ -31,7 +31,7 @@ def ask(root: Path, store: Store, named: Reference, release: Release) -> str:
     Nothing that was started stays. Raises ServingRefused when it does not start or answer in time, MachineRefused when
     this machine cannot start it.
     """
-    report, serve = release.image, sections_at.serve(root, release.commit)
+    report, serve = release.image, Records(root).at(release.commit).serve
     runtime = runtimes.load(report.runtime)
     with unwinding(), _started(root, store, named, report, runtime, serve) as server:
         model = runtimes.fill(runtime, serve, server.model).model_field

@@ -11,6 +11,7 @@ from checks.params import Params
 from checks.rows import Prediction, Row
 from checks.serving import ImageReport, ProbeReport
 from release.record.held import hold
+from release.record.records import Records
 
 # The server has the weights, and how they were made is in the reports. What a process serves from here is hashed.
 _ELSEWHERE = (layout.BASE, layout.RAW, layout.ADAPTER, layout.MERGED)
@@ -40,7 +41,7 @@ def expected(root: Path, image: bool) -> Expected:
     Raises as ``held.hold`` does, the verdict's own refusal when it is not ``pass``, and EvidenceRefused when probes
     or image are missing, or about another model.
     """
-    held = hold(root, trusting=_ELSEWHERE)
+    held = hold(Records(root), trusting=_ELSEWHERE)
     if refusal := verdict_refusal(held.verdict):
         raise refusal
     judged, verdict = held.verdict.judged, digest.of_file(root / layout.VERDICT).sha256

@@ -26,6 +26,7 @@ from release.image.recipe import Options, Recipe
 from release.ledger import Ledger
 from release.record import lock_check
 from release.record.held import hold
+from release.record.records import Records
 
 __all__ = ["Options", "Plan", "PlannedBlob", "build", "plan"]
 
@@ -62,10 +63,11 @@ class Plan(Record):
 
 def write_down(root: Path, options: Options) -> Recipe:
     """Hold the verdict and its record, and find all that the image is made of. Raises as ``build`` does."""
-    held = hold(root, trusting=(*_NOT_SHIPPED, layout.MERGED))
+    records = Records(root)
+    held = hold(records, trusting=(*_NOT_SHIPPED, layout.MERGED))
     if refused := verdict_refusal(held.verdict):
         raise refused
-    return recipes.write_down(root, held, lock_check.modules((root / layout.LOCK).read_bytes()), options)
+    return recipes.write_down(root, held, lock_check.modules(records.work_tree.lock), options)
 
 
 def plan(root: Path, options: Options) -> Plan:

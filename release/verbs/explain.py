@@ -20,6 +20,7 @@ from checks.gate_kinds import (
 )
 from checks.verdict import Finding, Verdict
 from release.record.held import hold
+from release.record.records import Records
 
 _ALONE = "(before Holm's correction)"
 
@@ -48,7 +49,7 @@ def explain(root: Path, name: str) -> Explanation:
 
     Raises EvidenceRefused for a name that no gate has, listing those there are.
     """
-    held = hold(root)
+    held = hold(Records(root))
     gate = held.params.gates.get(name)
     if gate is None:
         raise EvidenceRefused(f"no gate is called {name!r}", f"name one of {', '.join(held.params.gates)}")

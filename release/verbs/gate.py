@@ -4,8 +4,9 @@ from pathlib import Path
 
 from checks.verdict import Verdict
 from release.record import held
+from release.record.records import Records
 
 
 def gate(root: Path) -> Verdict:
     """Return the verdict in ``root`` if it still holds; raise as ``release.record.held.hold`` does."""
-    return held.hold(root).verdict
+    return held.hold(Records(root)).verdict

@@ -17,6 +17,7 @@ from release.adapters.git import Git
 from release.ledger import DEADLINE, Change
 from release.ledger.write import commit_of
 from release.record import committed, lock_check
+from release.record.records import Records
 from release.review import facts
 
 _REMOTE = "origin"
@@ -45,14 +46,15 @@ def land(root: Path, branch: str | None = None, target: str | None = None) -> La
     head = commits.resolve(root, "HEAD") if commits.has_repository(root) else None
     if head is None:
         raise EvidenceRefused(f"{root}: git has no commit here", "commit the change first, then its record")
-    found = facts.gather(root, target)
+    records = Records(root)
+    found = facts.gather(records, target)
     if found.state not in ("held", "recorded") or found.verdict is None:
         why = found.refusal.what if found.refusal else "validate refused the data"
         raise EvidenceRefused(f"there is no verdict to record: {why}", "run `lockstep run` to its verdict first")
-    if changed := _not_committed(git) or _never_committed(root, head):
+    if changed := _not_committed(git) or _never_committed(records, head):
         todo = "commit it, so that the record is about a commit"
         raise EvidenceRefused(f"{changed}: is not what HEAD has, and a stage reads it", todo)
-    kept = committed.record_files(root)
+    kept = committed.record_files(records.work_tree)
     change = Change({path: (root / path).read_bytes() for path in kept}, _message(found.verdict, head))
     made = commit_of(git, head, change, git.line("rev-parse", "--show-prefix"))
     if branch is not None:
@@ -74,10 +76,10 @@ def _not_committed(git: Git) -> str | None:
     return redact(first[3:], 100) if first else None
 
 
-def _never_committed(root: Path, head: str) -> str | None:
+def _never_committed(records: Records, head: str) -> str | None:
     """The first module that the stages ran and git does not have in ``head``: one that was never added, or ignored."""
-    ran = sorted(lock_check.modules((root / layout.LOCK).read_bytes()))
-    absent = commits.uncommitted(root, head, ran)
+    ran = sorted(lock_check.modules(records.work_tree.lock))
+    absent = commits.uncommitted(records.root, head, ran)
     return redact(absent[0].as_posix(), 100) if absent else None
 
 

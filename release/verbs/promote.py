@@ -102,7 +102,7 @@ def promote(root: Path, name: str, options: Options | None = None) -> Promoted:
         commit = where.ledger.commit(where.tip, made)
         late = (
             *where.ledger.untagged,
-            *update.after_move(where.root, where.target, where.trunk, name, found.after, found.released.statement),
+            *update.after_move(where.records, where.target, where.trunk, name, found.after, found.released.statement),
         )
         done = {"done": "moved", "commit": commit, "notes": (*result.notes, *late), "tags": where.made(made)}
     return result.model_copy(update={**done, "seconds": time.perf_counter() - began})
@@ -131,7 +131,7 @@ def _again(where: Site, name: str, options: Options, began: float) -> Promoted:
         commit = where.ledger.commit(where.tip, made)
         notes += [
             *where.ledger.untagged,
-            *update.after_move(where.root, where.target, where.trunk, name, runs, statement),
+            *update.after_move(where.records, where.target, where.trunk, name, runs, statement),
         ]
     return Promoted(
         environment=name, done="planned" if options.dry_run else "mended" if answer.gaps else "already", before=runs,

@@ -7,7 +7,7 @@ the cluster, where kubectl has one. A mirror that cannot be queried is reported,
 from collections.abc import Mapping
 from pathlib import Path
 
-from checks import layout, params_file, quarantine
+from checks import quarantine
 from checks.errors import Drifted, Refusal
 from checks.params import Params
 from checks.quarantine import Entries
@@ -19,6 +19,7 @@ from release.mirrors.desired import Desired
 from release.mirrors.registry import Image
 from release.mirrors.types import Finding, Silent
 from release.promotion import held as quarantined
+from release.record.records import Records
 
 _MLFLOW = 120.0  # seconds: a new store is made, or a thousand versions
 
@@ -43,11 +44,12 @@ def reconcile(root: Path, fix: bool = False) -> Reconciled:
     Raises RemoteRefused when the remote of git itself does not answer, EvidenceRefused when its history cannot be
     believed; what is wrong with a mirror is a finding.
     """
-    params = params_file.load(root / layout.PARAMS)
+    records = Records(root)
+    params = records.work_tree.params
     names = params.promote.ordered
     ledger = Ledger.open(root, params.promote)
     tip = ledger.tip()
-    found = desired.read(root, ledger, tip, names)
+    found = desired.read(records, ledger, tip, names)
     findings = [finding for each in found.values() for finding in each.findings]
     held = quarantined.here(root, ledger, tip, params.promote)
     findings += [

@@ -16,6 +16,7 @@ from checks import layout
 from checks.rows import Record
 from checks.verdict import Status
 from release.record import committed
+from release.record.records import Records
 from release.review import facts, metrics, sections, verdicts
 from release.review.facts import State
 from release.review.sections import Section
@@ -74,9 +75,10 @@ def report(root: Path, options: Options | None = None) -> Report:
     """
     options = options or Options()
     images = _published(options.assets) if options.assets else {}
-    found = facts.gather(root, options.target)
+    records = Records(root)
+    found = facts.gather(records, options.target)
     if options.commit is not None and found.state == "held":
-        found = dataclasses.replace(found, not_in_commit=committed.missing(root, options.commit))
+        found = dataclasses.replace(found, not_in_commit=committed.missing(records, options.commit))
     every = sections.sections(root, found, options.links, images, options.number)
     kept = _fitting(every, options.limit - _RESERVED)
     left_out = tuple(each.name for each in every if each not in kept)

@@ -30,7 +30,7 @@ from release.mirrors import update
 from release.overlay import overlays
 from release.promotion import asked, change, environment, image, site
 from release.promotion import held as quarantined
-from release.promotion.asked import Answer, Asked, Check
+from release.promotion.asked import Answer, Asked, Check, Unavailable
 from release.promotion.environment import Present
 from release.promotion.site import Site
 from release.serving import ask_image
@@ -99,7 +99,7 @@ def rollback(root: Path, name: str, options: Options) -> RolledBack:
     if done.after is not None:
         data = where.ledger.read(done.commit or where.tip, past.path(name))
         statement = past.envelope(data, done.after, str(past.path(name))).statement
-    late = update.after_move(where.root, where.target, where.trunk, name, done.after, statement)
+    late = update.after_move(where.records, where.target, where.trunk, name, done.after, statement)
     return done.model_copy(update={"notes": (*done.notes, *late)})
 
 
@@ -297,23 +297,25 @@ def _ask(
         after = after.model_copy(update={"evidence": found.digest})
     if options.ask:
         with ran.asking("serving") as answer:
-            if found is None:
-                answer.skip("no statement says how it is started")
-            else:
-                answer.note = ask_image.ask(where.root, store, named, found.statement.predicate)
+            answer.note = ask_image.ask(where.root, store, named, _there(found).statement.predicate)
     with ran.asking("version") as answer:
-        if found is None:
-            answer.skip("no statement holds")
-        else:
-            made = change.move(where, name, "rollback", present, after, found, options.why, held)
-            answer.note = after.version
+        made = change.move(where, name, "rollback", present, after, _there(found), options.why, held)
+        answer.note = after.version
     with ran.asking("edits") as answer:
-        if found is None:
-            answer.skip("no statement holds")
-        else:
-            last = next((made.commit for made in _line(where, name) if made.kind != "other"), None)
-            environment.unedited_since(where, name, present, after, found.statement.predicate.image, last, answer)
+        last, built = _last_move(where, name), _there(found).statement.predicate.image
+        environment.unedited_since(where, name, present, after, built, last, answer)
     return after, made
+
+
+def _there(found: Released | None) -> Released:
+    if found is None:
+        raise Unavailable("no statement holds")
+    return found
+
+
+def _last_move(where: Site, name: str) -> str | None:
+    """The commit of the last move that Lockstep made."""
+    return next((made.commit for made in _line(where, name) if made.kind != "other"), None)
 
 
 def _evidence(where: Site, name: str, goal: _Goal, store: Store, answer: Answer) -> Released:

@@ -5,6 +5,7 @@ from pathlib import Path
 from checks.errors import RemoteRefused
 from release.adapters import dvc
 from release.record import references
+from release.record.records import Records
 
 
 def run(root: Path, targets: tuple[str, ...], force: bool, remote: bool = False) -> None:
@@ -22,14 +23,14 @@ def run(root: Path, targets: tuple[str, ...], force: bool, remote: bool = False)
     cannot say which models were released before, RemoteRefused when the DVC remote does not take what was made.
     """
     dvc.python(root, ["-m", "stages.sources.still_pinned"], "the look at local sources")
-    references.write(root)
+    references.write(Records(root))
     shared = remote and dvc.has_remote(root)
     if shared:  # what the remote lacks or does not give is made again: its lines say so, and the push asks it once more
         dvc.dvc(root, "pull", "--allow-missing", *(["--with-deps"] if targets else []), "--", *targets)
     arguments = ["-m", "dvc", "repro", *(["--force"] if force else []), "--", *targets]
     try:
         dvc.python(root, arguments, "dvc repro", {dvc.REMOTE: "1"} if shared else {})
-        if references.write(root).changed:
+        if references.write(Records(root)).changed:
             dvc.python(root, ["-m", "dvc", "repro", "--", *targets], "dvc repro", {dvc.REMOTE: "1"} if shared else {})
     except dvc.StageRefused:
         if shared:

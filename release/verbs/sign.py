@@ -25,6 +25,7 @@ from release.evidence.keys import KEY
 from release.image import stores
 from release.image.layout import Layout
 from release.record.held import hold
+from release.record.records import Records
 
 WEIGHTS = sigstore.BUNDLE  # the type of the weights' signature as an artifact
 # Named by digest in what the verdict holds; the image's layers are of the weights, and the store has those.
@@ -96,7 +97,7 @@ def evidence(root: Path, target: str | None = None) -> tuple[HeldVerdict, ImageR
 
     Raises EvidenceRefused, VerdictFailed or VerdictInconclusive.
     """
-    held = hold(root, target, trusting=_NOT_NEEDED)
+    held = hold(Records(root), target, trusting=_NOT_NEEDED)
     if refused := holding.refusal(held.verdict):
         raise refused
     image = _report(root, layout.IMAGE_REPORT, ImageReport)

@@ -12,20 +12,20 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from checks import layout, params_file, quarantine
+from checks import layout, quarantine
 from checks.errors import Contradicted, EvidenceRefused, MachineRefused, Refusal
 from checks.params import Environment, Params
 from checks.pointer import Pointer
 from checks.rows import Record
 from checks.serving import ImageReport
 from checks.verdict import Verdict
-from release.adapters.git import Git
 from release.evidence import trust
-from release.ledger import DEADLINE, Kind, Ledger, Move, past
+from release.ledger import Kind, Ledger, Move, past
 from release.mirrors import desired, tags, verified
 from release.mirrors.desired import Desired
 from release.mirrors.types import Finding
 from release.promotion import held as quarantined
+from release.record.records import Records
 
 _R = TypeVar("_R", Verdict, ImageReport)
 _SIGNED, _WANTED = "evidence", "signed by one who may"
@@ -97,23 +97,24 @@ def status(root: Path) -> Status:
 
     Raises RemoteRefused when the remote does not answer, EvidenceRefused when the history cannot be believed.
     """
-    params = params_file.load(root / layout.PARAMS)
+    records = Records(root)
+    params = records.work_tree.params
     names = params.promote.ordered
     ledger = Ledger.open(root, params.promote)
     tip = ledger.tip()
-    found = desired.read(root, ledger, tip, names)
+    found = desired.read(records, ledger, tip, names)
     known = quarantined.here(root, ledger, tip, params.promote)
     held = known.entries
     moves = {name: ledger.moves(tip, name) for name in names}
     signed = _signed(root, found)
     seen = verified.look(root, ledger, tip, params.promote, found)
-    verdicts = _verdicts(root, [each.pointer for each in found.values() if each.pointer])
+    verdicts = _verdicts(records, [each.pointer for each in found.values() if each.pointer])
     runs = {name: _runs(found[name], moves[name], held, verdicts, seen[name].otherwise) for name in names}
     states = [
         State(
             environment=name, runs=runs[name],
             drift=(*found[name].findings, *signed[name], *seen[name].findings, *_last(name, moves[name])),
-            next=_next(root, params, name, runs, held),
+            next=_next(records, params, name, runs, held),
         )
         for name in names
     ]  # fmt: skip
@@ -180,29 +181,31 @@ def _last(name: str, moves: tuple[Move, ...]) -> list[Finding]:
     return [desired.drift(name, f"move {moves[0].number}", "what its commit did", moves[0].problem)]
 
 
-def _verdicts(root: Path, pointers: list[Pointer]) -> dict[Pointer, str]:
-    """What the record of each pointer's commit says, in the clone at ``root``."""
-    names = [f"{pointer.commit}:./{layout.VERDICT.as_posix()}" for pointer in pointers]
-    found = Git(root, DEADLINE).named(names) if names else []
-    return {pointer: _verdict(pointer, data) for pointer, data in zip(pointers, found, strict=True)}
+def _verdicts(records: Records, pointers: list[Pointer]) -> dict[Pointer, str]:
+    """What the record of each pointer's commit says, in this clone."""
+    return {pointer: _verdict(records, pointer) for pointer in pointers}
 
 
-def _verdict(pointer: Pointer, data: bytes | None) -> str:
-    if data is None:
-        return f"not known: commit {pointer.commit[:12]} is not here, or has none"
+def _verdict(records: Records, pointer: Pointer) -> str:
     try:
-        verdict = Verdict.model_validate_json(data)
+        verdict = records.at(pointer.commit).report(layout.VERDICT, Verdict)
+    except EvidenceRefused:
+        verdict = None
     except ValidationError:
         return f"not known: that of commit {pointer.commit[:12]} cannot be read"
+    if verdict is None:
+        return f"not known: commit {pointer.commit[:12]} is not here, or has none"
     if verdict.model != pointer.model:
         return f"not known: that of commit {pointer.commit[:12]} is about another model"
     return verdict.status
 
 
-def _next(root: Path, params: Params, name: str, runs: dict[str, Runs | None], held: quarantine.Entries) -> Next | None:
+def _next(
+    records: Records, params: Params, name: str, runs: dict[str, Runs | None], held: quarantine.Entries
+) -> Next | None:
     rules, here = params.promote.environments[name], runs[name]
     if rules.after is None:
-        return _of_the_record(root, here, held)
+        return _of_the_record(records, here, held)
     before = runs[rules.after]
     if before is None or (here is not None and here.pointer.image == before.pointer.image):
         return None
@@ -229,12 +232,12 @@ def _held(held: quarantine.Entries, image: str, model: str) -> list[str]:
     return [] if entry is None else [f"in quarantine: {entry.why}"]
 
 
-def _of_the_record(root: Path, here: Runs | None, held: quarantine.Entries) -> Next | None:
+def _of_the_record(records: Records, here: Runs | None, held: quarantine.Entries) -> Next | None:
     """The model whose record lies in the work tree, where it passed and is not what runs. Nothing is hashed again."""
-    verdict = _here(root / layout.VERDICT, Verdict)
+    verdict = _here(records, layout.VERDICT, Verdict)
     if verdict is None or verdict.model is None or verdict.status != "pass":
         return None
-    built = _here(root / layout.IMAGE_REPORT, ImageReport)
+    built = _here(records, layout.IMAGE_REPORT, ImageReport)
     image = built.image if built is not None and built.model == verdict.model else None
     if here is not None and here.pointer.model == verdict.model and image in (None, here.pointer.digest):
         return None
@@ -242,11 +245,9 @@ def _of_the_record(root: Path, here: Runs | None, held: quarantine.Entries) -> N
     return Next(version=None, model=verdict.model, image=image, source="the record here", waits=tuple(waits))
 
 
-def _here(path: Path, kind: type[_R]) -> _R | None:
+def _here(records: Records, path: Path, kind: type[_R]) -> _R | None:
     """A report in the work tree; None where there is none that can be read: it decides nothing here."""
     try:
-        if not path.is_file() or path.stat().st_size > _LARGEST:
-            return None
-        return kind.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError):
+        return records.work_tree.report(path, kind)
+    except EvidenceRefused:
         return None

@@ -1,0 +1,34 @@
+"""Who moved the ledger's branch first, for the refusal of whoever came second."""
+
+from collections.abc import Sequence
+
+from checks import layout, pointer
+from checks.errors import EvidenceRefused, Outrun
+from checks.text import redact
+from release.ledger import trees
+from release.ledger.place import Place
+
+
+def outrun(where: Place, tip: str, now: str | None, environments: Sequence[str]) -> Outrun:
+    """Who moved the branch from ``tip`` to ``now``, and which environments to what."""
+    todo = "look at `lockstep status`, and run it again if it is still wanted"
+    if now is None:
+        return Outrun(f"{where.shown}: was taken away meanwhile", todo)
+    form = "--format=%an <%ae> committed %h: %s"
+    who = redact(where.git.line("log", "--max-count=1", "--no-show-signature", form, now, f"^{tip}"))
+    runs = [_runs(where, name, tip, now) for name in environments]
+    told = "; ".join([who or f"it is at {now[:12]}", *filter(None, runs)])
+    return Outrun(f"{where.shown} was moved by somebody else first: {told}", todo)
+
+
+def _runs(where: Place, environment: str, tip: str, now: str) -> str:
+    """What the environment runs now, if it was moved."""
+    path = f"{where.prefix}{layout.ENVIRONMENTS}/{environment}/{layout.POINTER}"
+    try:
+        old, new = (trees.read(where.git, commit, path) for commit in (tip, now))
+        if old == new:
+            return ""
+        its = pointer.parse(new, path) if new is not None else None
+    except EvidenceRefused as refused:
+        return refused.what
+    return f"{environment} runs {f'{its.version} ({its.digest[:19]}…)' if its else 'nothing'} now"

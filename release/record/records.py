@@ -1,0 +1,162 @@
+"""The record of the work tree, and those of commits. Each file is read and parsed once, and then handed on.
+
+A command makes one ``Records`` and passes it down. What a stage writes meanwhile is not seen: after the pipeline ran,
+make another one.
+"""
+
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from checks import chain, files, layout, params_file
+from checks.chain import Evidence
+from checks.errors import EvidenceRefused, ParamsRefused
+from checks.params import Params, Serve
+from checks.params_file import Parsed
+from release.adapters import commits
+from release.adapters.git import Git
+from release.record import pipeline_lock
+from release.record.pipeline_lock import Stages
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class _Served(BaseModel):
+    serve: Serve
+
+
+class WorkTree:
+    """The record as it lies below ``root``. A property raises its refusal each time that it is asked."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._reports: dict[Path, BaseModel] = {}
+        self._evidence: dict[str, Evidence] = {}
+
+    @functools.cached_property
+    def _parsed(self) -> Parsed:
+        return params_file.read(self.root / layout.PARAMS)
+
+    @property
+    def document(self) -> Mapping[str, Any]:
+        """The plain values of params.yaml, as DVC records them. Raises ParamsRefused when it is no YAML mapping."""
+        return self._parsed.value
+
+    @functools.cached_property
+    def params(self) -> Params:
+        """The parameters. Raises ParamsRefused with every problem of params.yaml."""
+        return params_file.check(self._parsed)
+
+    @functools.cached_property
+    def pipeline(self) -> Stages:
+        """The stages of dvc.yaml. Raises EvidenceRefused when it is missing or no pipeline."""
+        return pipeline_lock.stages(self._bytes(layout.PIPELINE), str(layout.PIPELINE))
+
+    @functools.cached_property
+    def lock(self) -> Stages:
+        """The stages of dvc.lock. Raises EvidenceRefused when it is missing or no lock."""
+        return pipeline_lock.stages(self._bytes(layout.LOCK), str(layout.LOCK))
+
+    def report(self, path: Path, model: type[M]) -> M:
+        """The report at ``path``, relative to ``root``. Raises EvidenceRefused as ``files.read_json``."""
+        found = self._reports.get(path)
+        if not isinstance(found, model):
+            found = self._reports[path] = files.read_json(self.root / path, model)
+        return found
+
+    def evidence(self, scorers: str) -> Evidence:
+        """What the verdict is about; ``scorers`` is the digest of the scorers. Reports are those of ``report``."""
+        if scorers not in self._evidence:
+            self._evidence[scorers] = chain.gather(self.root, scorers, self.report)
+        return self._evidence[scorers]
+
+    def _bytes(self, path: Path) -> bytes:
+        try:
+            return (self.root / path).read_bytes()
+        except OSError as error:
+            what = f"{path}: no record of this pipeline: {error.strerror}"
+            raise EvidenceRefused(what, "run `lockstep run`, or restore it from git") from error
+
+
+class Commit:
+    """The record in the commit ``name``, a full hash."""
+
+    def __init__(self, root: Path, name: str) -> None:
+        self.root, self.name = root, name
+        self._read: dict[Path, bytes | None] = {}
+        self._models: dict[Path, BaseModel | None] = {}
+        self._parsed: Parsed | None = None
+        self._params: Params | None = None
+
+    def data(self, path: Path) -> bytes | None:
+        """The bytes of ``path``; None when the commit holds no such file. Raises EvidenceRefused when it is a link."""
+        if path not in self._read:
+            self._read[path] = commits.read(self.root, self.name, path)
+        return self._read[path]
+
+    def bring(self, paths: Sequence[Path]) -> None:
+        """Read many files by two processes of git, for ``data``."""
+        self._read |= commits.read_many(self.root, self.name, [path for path in paths if path not in self._read])
+
+    def document(self, called: str) -> Mapping[str, Any]:
+        """The plain values of params.yaml; refusals call it ``called``. Raises ParamsRefused, also without it."""
+        if self._parsed is None:
+            text = self.data(layout.PARAMS)
+            if text is None:
+                raise ParamsRefused(f"{called}: is not there", "name a commit of a repository that Lockstep runs in")
+            try:
+                self._parsed = params_file.read_text(text.decode(), called)
+            except UnicodeDecodeError as error:
+                raise ParamsRefused(f"{called}: is not UTF-8", "restore the file from git") from error
+        return self._parsed.value
+
+    def params(self, called: str) -> Params:
+        """The parameters. Raises as ``document``, and ParamsRefused with every problem."""
+        if self._params is None:
+            self.document(called)
+            assert self._parsed is not None
+            self._params = params_file.check(self._parsed._replace(name=called))
+        return self._params
+
+    def sections(self, kind: type[M], called: str, todo: str) -> M:
+        """The sections of params.yaml that ``kind`` has; the others may be of another version, or wrong.
+
+        ``todo`` is what mends them. Raises ParamsRefused when they are anything else, EvidenceRefused for a link.
+        """
+        try:
+            return kind.model_validate(self.document(called))
+        except ValidationError as error:
+            raise ParamsRefused(f"{called}: {files.first(error).partition('|')[0]}", todo) from error
+        except ParamsRefused as refused:
+            raise ParamsRefused(refused.what, todo) from refused
+
+    @functools.cached_property
+    def serve(self) -> Serve:
+        """How the model of this record is served. Raises as ``sections``, or EvidenceRefused without the commit."""
+        todo = "fetch the commit that made the model, and use the version that wrote it"
+        return self.sections(_Served, f"{layout.PARAMS} at {self.name[:12]}", todo).serve
+
+    def report(self, path: Path, model: type[M]) -> M | None:
+        """The report at ``path``; None when there is none. Raises ValidationError when it is no ``model``."""
+        found = self._models.get(path)
+        if not isinstance(found, model):
+            text = self.data(path)
+            found = self._models[path] = None if text is None else model.model_validate_json(text)
+        return found
+
+
+class Records:
+    """The records of the clone at ``root``."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.work_tree = WorkTree(root)
+        self.git = Git(root, None)
+        self._commits: dict[str, Commit] = {}
+
+    def at(self, commit: str) -> Commit:
+        """The record in a commit, by its full hash."""
+        return self._commits.setdefault(commit, Commit(self.root, commit))
