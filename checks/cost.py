@@ -15,7 +15,7 @@ everything is passed back through: 2 N (1 + 1 + 1) + 6 A.
 import math
 from typing import NamedTuple
 
-from checks.params import Train
+from checks.training import Train
 
 MOST = 1e15  # what is larger counts as this: no figure is infinite, and none overflows
 _UNKNOWN = 0.5  # share that is passed back through, where nobody knows

@@ -57,7 +57,7 @@ def of_file(path: Path, seen: Callable[[int], object] = lambda _: None) -> FileD
     """
     try:
         if path.is_symlink() or not path.is_file():
-            raise EvidenceRefused(f"{path}: not a regular file", "run `dvc repro` to make it again")
+            raise EvidenceRefused(f"{path}: not a regular file", "run `./lockstep run` to make it again")
         hasher, size = hashlib.sha256(), 0
         with path.open("rb", buffering=0) as stream:
             while block := stream.read(_BLOCK):
@@ -65,7 +65,9 @@ def of_file(path: Path, seen: Callable[[int], object] = lambda _: None) -> FileD
                 size += len(block)
                 seen(len(block))
     except OSError as error:
-        raise EvidenceRefused(f"{path}: {error.strerror or error}", "make it readable, or run `dvc repro`") from error
+        raise EvidenceRefused(
+            f"{path}: {error.strerror or error}", "make it readable, or run `./lockstep run`"
+        ) from error
     return FileDigest(f"sha256:{hasher.hexdigest()}", size)
 
 
@@ -90,7 +92,7 @@ def of_tree(folder: Path, seen: Callable[[int], object] = lambda _: None) -> Tre
     name.
     """
     if folder.is_symlink() or not folder.is_dir():
-        raise EvidenceRefused(f"{folder}: not a directory", "run `dvc repro` to make it again")
+        raise EvidenceRefused(f"{folder}: not a directory", "run `./lockstep run` to make it again")
     files = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
@@ -101,5 +103,5 @@ def of_tree(folder: Path, seen: Callable[[int], object] = lambda _: None) -> Tre
         if not path.is_dir():
             files[name] = of_file(path, seen)
     if not files:
-        raise EvidenceRefused(f"{folder}: is empty", "run `dvc repro` to make it again")
+        raise EvidenceRefused(f"{folder}: is empty", "run `./lockstep run` to make it again")
     return Tree(files, of_manifest(files))

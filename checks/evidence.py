@@ -4,12 +4,12 @@ Each carries a schema version and the digests of what it is about, so that evide
 bytes is recognised. Digests are ``sha256:<hex>`` as ``checks.digest`` defines them.
 """
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
 from checks import digest
-from checks.rows import Record
+from checks.rows import Record, Sparse
 
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 ModelName = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,40}$")]  # also the name of a file
@@ -32,6 +32,29 @@ class Report(Record):
     schema_version: Literal[1] = 1
 
 
+# What evidence calls a kind from outside, such as lockstep.gates:no-secrets.
+PluginName = Annotated[str, Field(pattern=r"^lockstep\.[a-z]{1,30}:[a-z0-9][a-z0-9_-]{0,59}$")]
+
+
+class Plugin(Record):
+    """The package that a kind from outside came from; ``sha256`` is the digest of its code (``checks.plugins``)."""
+
+    distribution: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+    version: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+!_-]{0,99}$")]
+    sha256: Digest
+
+
+class StageReport(Report, Sparse):
+    """A report of a stage that can use kinds from other packages: ``plugins`` says of which code those were.
+
+    A stage that used Lockstep's own kinds alone writes no ``plugins``.
+    """
+
+    sparse: ClassVar[frozenset[str]] = frozenset({"plugins"})
+
+    plugins: dict[PluginName, Plugin] = Field(default_factory=dict)
+
+
 class Fetched(Record):
     """One source: where from, the pinned hash that held, and the directory it became."""
 
@@ -44,7 +67,7 @@ class Fetched(Record):
     declared: str | None  # what the source says of itself, as it spells it; None when it says nothing
 
 
-class FetchReport(Report):
+class FetchReport(StageReport):
     """What fetch brought."""
 
     base: Fetched
@@ -68,7 +91,7 @@ class Split(Record):
     sha256: Digest
 
 
-class PrepareReport(Report):
+class PrepareReport(StageReport):
     """Row conservation: every row that came in was kept or dropped by a named rule."""
 
     raw: Digest  # of data/raw
@@ -101,7 +124,7 @@ class Expectation(Record):
     rows: tuple[dict[str, Any], ...]  # up to five offending rows
 
 
-class DataReport(Report):
+class DataReport(StageReport):
     """What validate saw; ``splits`` are the digests of the files it read."""
 
     success: bool
@@ -122,8 +145,10 @@ class Seal(Report):
     splits: dict[str, Digest]
 
 
-class TrainReport(Report):
-    """What training did, and the adapter it made."""
+class TrainReport(StageReport):
+    """What training did, and the adapter it made. ``figures``: what the training method measured besides the loss."""
+
+    sparse: ClassVar[frozenset[str]] = frozenset({"plugins", "figures"})
 
     adapter: Digest
     base: Digest
@@ -136,6 +161,7 @@ class TrainReport(Report):
     final_loss: float  # mean of the last tenth of the logged losses, nats per completion token
     versions: dict[str, str]
     tokens: Count | None = None  # that went through the model: input ids of rows in every epoch, no padding
+    figures: dict[str, float] = Field(default_factory=dict)  # means of the last logged values
 
 
 class TrainMeasured(Report):

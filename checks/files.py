@@ -88,7 +88,7 @@ def write_json(path: Path, value: BaseModel | Any) -> None:
 def _is_no_device(path: Path) -> None:
     """A pipe would keep a reader waiting, and some devices never end."""
     if path.exists() and not path.is_file() and not path.is_dir():
-        raise EvidenceRefused(f"{path}: is no file", "remove it, and run `dvc repro` to make it")
+        raise EvidenceRefused(f"{path}: is no file", "remove it, and run `./lockstep run` to make it")
 
 
 def read_json(path: Path, model: type[Model]) -> Model:
@@ -96,12 +96,14 @@ def read_json(path: Path, model: type[Model]) -> Model:
     _is_no_device(path)
     try:
         if (size := path.stat().st_size) > LARGEST:
-            raise EvidenceRefused(f"{path}: {size} bytes: a report has at most {LARGEST}", "run `dvc repro` to make it")
+            raise EvidenceRefused(
+                f"{path}: {size} bytes: a report has at most {LARGEST}", "run `./lockstep run` to make it"
+            )
         return model.model_validate_json(path.read_bytes())
     except OSError as error:
-        raise EvidenceRefused(f"{path}: {error.strerror or error}", "run `dvc repro` to make it") from error
+        raise EvidenceRefused(f"{path}: {error.strerror or error}", "run `./lockstep run` to make it") from error
     except ValidationError as error:
-        raise EvidenceRefused(f"{path}: {first(error)}", "run `dvc repro` to make it again") from error
+        raise EvidenceRefused(f"{path}: {first(error)}", "run `./lockstep run` to make it again") from error
 
 
 def write_jsonl(path: Path, rows: Iterable[BaseModel]) -> int:
@@ -122,15 +124,15 @@ def read_jsonl(path: Path, model: type[Model]) -> list[Model]:
             for number, line in enumerate(iter(lambda: stream.readline(LONGEST + 1), b""), 1):
                 if len(line) > LONGEST:
                     what = f"{path}:{number}: a line of more than {LONGEST} bytes"
-                    raise EvidenceRefused(what, "run `dvc repro` to make the file again")
+                    raise EvidenceRefused(what, "run `./lockstep run` to make the file again")
                 try:
                     rows.append(model.model_validate_json(line))
                 except ValidationError as error:
                     raise EvidenceRefused(
-                        f"{path}:{number}: {first(error)}", "run `dvc repro` to make the file again"
+                        f"{path}:{number}: {first(error)}", "run `./lockstep run` to make the file again"
                     ) from error
     except OSError as error:
-        raise EvidenceRefused(f"{path}: {error.strerror or error}", "run `dvc repro` to make it") from error
+        raise EvidenceRefused(f"{path}: {error.strerror or error}", "run `./lockstep run` to make it") from error
     return rows
 
 

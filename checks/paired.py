@@ -1,6 +1,6 @@
 """Two models on the same rows: is the one better, or no worse by a margin, and what could these rows have told?
 
-docs/statistics.md says which test answers which question, and why.
+docs/explanation/statistics.md says which test answers which question, and why.
 
 * Right/wrong scores, each row its own group, margin 0: McNemar's exact test.
 * Everything else: Tango's score test (1998) with a continuity correction of half a row, at the effective sample size

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from checks import layout, plain_yaml
+from checks import layout, plain_yaml, plugins
 from checks.errors import ParamsRefused
 from checks.params import Params
 from checks.sections import Section
@@ -30,7 +30,7 @@ _MOVED = {
     "latency_p95_seconds": "remove it: no gate asks the latency of evaluate's batches; the comment shows it",
     "p95_seconds": "remove it: `lockstep verify` measures and shows the latency, and no longer decides by it",
 }
-_NOUNS = {"loader": "loader", "scorers": "scorer", "gates": "kind of gate"}
+_NOUNS = {"loader": "loader", "scorers": "scorer", "gates": "kind of gate", "train": "training method"}
 
 
 class Parsed(NamedTuple):
@@ -60,7 +60,11 @@ def read(path: Path = layout.PARAMS) -> Parsed:
 
 
 def check(parsed: Parsed) -> Params:
-    """The parameters; raise ParamsRefused with every problem found."""
+    """The parameters. Raises ParamsRefused with every problem found.
+
+    Raises MachineRefused when a package adds a kind that cannot be used: the text might mean that one.
+    """
+    plugins.refuse_broken()
     name, node, value = parsed
     try:
         return Params.model_validate(value)

@@ -1,8 +1,9 @@
 """What decides about a model, and whether one such policy asks for less than another.
 
 Policy is every parameter, but for those that ``EXEMPT`` names with a reason: a new parameter is policy until somebody
-declares that it is none. ``STRICTER`` holds the direction of every bound. What is not there, or cannot be compared,
-counts as changed and so needs approval: another base, another serving image, another branch of environments.
+declares that it is none. A field says itself which way it asks for more (``sections.stricter``). One that does not, or
+that cannot be compared, counts as changed and so needs approval: another base, another serving image, another branch of
+environments.
 """
 
 import json
@@ -13,39 +14,17 @@ from pydantic import JsonValue
 
 from checks import digest, layout
 from checks.evidence import Digest
-from checks.gate_kinds import (
-    BudgetGate,
-    ContaminationGate,
-    Gate,
-    ImprovesGate,
-    LicenseGate,
-    NonInferiorGate,
-    ParityGate,
-    SliceGate,
-    ThresholdGate,
-)
-from checks.params import (
-    Environment,
-    Evaluate,
-    Labels,
-    MergeParity,
-    MinRows,
-    Params,
-    Probes,
-    Scorer,
-    TrainBudget,
-    Validate,
-    Verify,
-)
+from checks.gates import Gate
+from checks.params import Environment, Params
 from checks.rows import Record
-from checks.sections import Section
+from checks.scorers import Scorer
+from checks.sections import Section, Way, directions
 
 TEST = (layout.SPLITS / "test.jsonl").as_posix()  # the path of a change of test set
 SCORERS = "evaluate.scorers"
 ENVIRONMENTS = "promote.environments"
 
 ChangeKind = Literal["weaker", "removed", "changed", "stronger", "added", "renamed"]
-Stricter = Literal["higher", "lower", "fewer", "more", "section"]
 
 # Parameters that are no policy, with all that lies below them, and why.
 EXEMPT: Mapping[str, str] = {
@@ -61,49 +40,6 @@ EXEMPT: Mapping[str, str] = {
 # if the target branch once had these: `lockstep promote` asks that.
 INPUTS = ("base", "data", "prepare", "train_budget", "serve")
 _NO_INPUTS = ("base.license", "data.license", "serve.probes", "serve.verify")  # below one, and must hold
-
-
-# Which way each bound asks for more; "fewer" and "more" are of lists, a "section" is compared by its own fields.
-# A bound that becomes null is removed, one that was null is added.
-STRICTER: Mapping[type[Section], Mapping[str, Stricter]] = {
-    ThresholdGate: {
-        "at_least": "higher", "at_most": "lower", "confidence": "higher",
-        "resolution": "lower",  # a narrower interval needs more rows
-    },
-    ImprovesGate: {"margin": "higher", "confidence": "higher"},
-    NonInferiorGate: {"margin": "lower", "confidence": "higher"},
-    SliceGate: {
-        "margin": "lower", "confidence": "higher",
-        "min_rows": "lower",  # a small slice that is judged with others can hide among them
-    },
-    ParityGate: {"max_logprob_diff": "lower", "min_top1": "higher"},
-    ContaminationGate: {
-        "ngram": "lower",  # whoever shares 13 words in a row shares 8
-        "max_ngram_share": "lower",
-        "similarity": "lower",  # more pairs are near-duplicates
-        "max_near_duplicate_share": "lower",
-    },
-    LicenseGate: {"allow": "fewer", "commercial": "higher"},
-    BudgetGate: {"parameters_millions": "lower", "artifact_mb": "lower"},
-    TrainBudget: {
-        "train_minutes": "lower", "gpu_hours": "lower", "cost": "lower",
-        "hourly_price": "higher",  # the same hours cost more
-    },
-    Validate: {"max_prompt_tokens": "lower", "max_reference_tokens": "lower", "labels": "section"},
-    MinRows: {"train": "higher", "valid": "higher", "test": "higher"},
-    Labels: {"max_distinct": "lower", "min_share": "higher", "max_share": "lower"},
-    MergeParity: {"prompts": "higher", "max_logprob_diff": "lower", "min_top1": "higher"},
-    Evaluate: {"confidence": "higher", "baselines": "more"},
-    Probes: {"rows": "higher", "max_new_tokens": "higher"},
-    Verify: {
-        "max_logprob_diff": "lower", "near_tie": "lower", "margin": "lower", "start_seconds": "lower",
-        "drain_seconds": "lower",
-    },
-    Environment: {
-        "soak_hours": "higher", "approvals": "higher", "runtimes": "fewer", "verified": "fewer",
-        "served_as_verified": "higher",
-    },
-}  # fmt: skip
 
 
 class Change(Record):
@@ -230,7 +166,7 @@ def _fields(path: str, old: Section, new: Section) -> Iterator[Change]:
         text = f"{path}: the kind changed from {kinds[0]} to {kinds[1]}"
         yield _change(path, _plain(old), _plain(new), "changed", text)
         return
-    known = STRICTER.get(type(old), {})
+    known = directions(type(old))
     for name, field in type(old).model_fields.items():
         where = f"{path}.{field.alias or name}".removeprefix(".")
         one, two = getattr(old, name), getattr(new, name)
@@ -248,7 +184,7 @@ def _fields(path: str, old: Section, new: Section) -> Iterator[Change]:
             yield _change(where, _plain(one), _plain(two), kind, _told(where, kind, _plain(one), _plain(two)))
 
 
-def _kind(stricter: Stricter | None, old: Any, new: Any) -> ChangeKind | None:
+def _kind(stricter: Way | None, old: Any, new: Any) -> ChangeKind | None:
     """What a field's change from ``old`` to ``new`` is; None when only the order of a list differs."""
     if stricter is None:
         return "changed"

@@ -1,14 +1,27 @@
 """One row of a split, and one prediction: the units of data that stages hand over as JSON lines."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, SerializerFunctionWrapHandler, model_serializer
 
 
 class Record(BaseModel):
     """A hand-over value: frozen, no unknown keys, no NaN."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Sparse(Record):
+    """A record that is written without those of the fields ``sparse`` that are empty.
+
+    So files that do not use such a field have the same bytes as before the field was there.
+    """
+
+    sparse: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def _without_empty_fields(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in handler(self).items() if value or name not in self.sparse}
 
 
 class Message(Record):
@@ -18,13 +31,16 @@ class Message(Record):
     content: str
 
 
-class Row(Record):
+class Row(Sparse):
     """One example. ``messages`` is the prompt, without the answer; ``reference`` is the answer.
 
     ``id``: 16 hex digits of the content's digest, unique in a data set. ``group``: rows of one group
     are near-duplicates and stay in one split. ``slice``: the part of the domain that metrics are
-    broken down by. ``source``: where the row came from, ``path:line`` below the raw data.
+    broken down by. ``source``: where the row came from, ``path:line`` below the raw data. ``extra``: further columns
+    that a training method needs, such as the answer that people liked less.
     """
+
+    sparse: ClassVar[frozenset[str]] = frozenset({"extra"})
 
     id: Annotated[str, Field(min_length=1)]
     messages: Annotated[tuple[Message, ...], Field(min_length=1)]
@@ -32,6 +48,7 @@ class Row(Record):
     group: Annotated[str, Field(min_length=1)]
     slice: Annotated[str, Field(min_length=1)]
     source: str
+    extra: dict[str, JsonValue] = Field(default_factory=dict)
 
     @property
     def prompt(self) -> str:

@@ -5,9 +5,27 @@ written in the file is either refused or off (``null``), so that an edit of a mo
 stage computes.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
+
+# Which way a bound asks for more; "fewer" and "more" are of lists, a "section" is compared by its own fields.
+Way = Literal["higher", "lower", "fewer", "more", "section"]
+
+
+class Stricter(NamedTuple):
+    """Metadata of a field: which way it asks for more."""
+
+    way: Way
+
+
+def stricter(way: Way) -> Stricter:
+    """For Annotated: say which way a field asks for more. A field without it can only change, which needs approval.
+
+    A bound that becomes null is removed, one that was null is added.
+    """
+    return Stricter(way)
+
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -26,5 +44,19 @@ class Section(BaseModel):
 class Agreement(Section):
     """How closely two models must agree on the reference tokens of real prompts."""
 
-    max_logprob_diff: Annotated[float, Field(gt=0, description="largest difference of a token's log-probability, nats")]
-    min_top1: Annotated[float, Field(gt=0, le=1, description="share of positions with the same most likely token")]
+    max_logprob_diff: Annotated[
+        float, Field(gt=0, description="largest difference of a token's log-probability, nats"), stricter("lower")
+    ]
+    min_top1: Annotated[
+        float, Field(gt=0, le=1, description="share of positions with the same most likely token"), stricter("higher")
+    ]
+
+
+def directions(section: type[Section]) -> dict[str, Way]:
+    """The fields of ``section`` that say which way they ask for more."""
+    return {
+        name: mark.way
+        for name, field in section.model_fields.items()
+        for mark in field.metadata
+        if isinstance(mark, Stricter)
+    }

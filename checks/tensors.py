@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from checks.errors import EvidenceRefused
-from checks.params import Lora
+from checks.training import Lora
 
 _LONGEST = 100_000_000  # bytes of a header, as the library itself allows
 _INDEX, _SINGLE = "model.safetensors.index.json", "model.safetensors"
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d{1,5})\.(.+)")
-_TODO = "run `dvc repro fetch`, or `dvc checkout models/base`"
+_TODO = "run `./lockstep run fetch`, or `./lockstep dvc checkout models/base`"
 
 
 class Matrix(NamedTuple):

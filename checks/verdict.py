@@ -1,11 +1,12 @@
 """Findings and the verdict they combine to."""
 
 from collections.abc import Iterable
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from checks.evidence import Digest, Report
+from checks.plugins import Plugin, PluginName
 from checks.rows import Record
 
 Status = Literal["pass", "fail", "inconclusive"]
@@ -54,7 +55,8 @@ class Verdict(Report):
     """The decision about one merged model.
 
     ``judged`` names every digest that the decision rests on; when one of them differs from what
-    lies on disk, the verdict is void. ``policy`` is the digest of the gates section.
+    lies on disk, the verdict is void. ``policy`` is the digest of the gates section. ``plugins`` has the packages of
+    users that a gate or a scorer came from; a verdict without any does not mention them.
     """
 
     status: Status
@@ -62,6 +64,14 @@ class Verdict(Report):
     policy: Digest
     judged: dict[Inside, Digest]
     findings: tuple[Finding, ...]
+    plugins: dict[PluginName, Plugin] = Field(default_factory=dict)
+
+    @model_serializer(mode="wrap")
+    def _without_an_empty_list(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        said: dict[str, Any] = plain(self)
+        if not self.plugins:
+            said.pop("plugins", None)
+        return said
 
 
 def combine(findings: Iterable[Finding]) -> Status:

@@ -55,7 +55,7 @@ def calibrate(params: Params, root: Path) -> str:
     _hold(params, root, evaluation)
     test, valid = (files.read_jsonl(root / path, Row) for path in (_TEST, _VALID))
     if not test or not valid:
-        raise EvidenceRefused(f"{_VALID if test else _TEST}: has no rows", "run `dvc repro prepare`")
+        raise EvidenceRefused(f"{_VALID if test else _TEST}: has no rows", "run `./lockstep run prepare`")
     runs = _runs(params.evaluate, root / layout.MERGED, test)
 
     from stages.weights import parity
@@ -101,7 +101,7 @@ def _hold(params: Params, root: Path, evaluation: EvaluationReport) -> None:
         if found != known
     ]
     if wrong:
-        raise EvidenceRefused(wrong[0], "run `dvc repro evaluate`, then calibrate", tuple(wrong[1:]))
+        raise EvidenceRefused(wrong[0], "run `./lockstep run evaluate`, then calibrate", tuple(wrong[1:]))
 
 
 def _runs(settings: Evaluate, folder: Path, test: Sequence[Row]) -> tuple[NoiseRun, ...]:

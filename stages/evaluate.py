@@ -32,11 +32,10 @@ from checks.evidence import (
 )
 from checks.params import Params
 from checks.rows import Prediction, Row
-from stages import entry, progress, references
+from stages import entry, progress, references, tracking
 from stages.inference import answers, baselines, prompts
 from stages.inference.answers import Answered
 from stages.reporting import page, plots
-from stages.training import tracking
 
 _TEST, _TRAIN = layout.SPLITS / "test.jsonl", layout.SPLITS / "train.jsonl"
 
@@ -53,7 +52,7 @@ def evaluate(params: Params, root: Path) -> str:
     if parity.merged != merged:
         raise EvidenceRefused(
             f"{layout.MERGED}: is {merged[:19]}…, {layout.PARITY_REPORT} is about {parity.merged[:19]}…",
-            "run `dvc repro merge`",
+            "run `./lockstep run merge`",
         )
     judged = references.Judged(
         merged=merged,
@@ -133,7 +132,7 @@ def _earlier(root: Path) -> ReferencesReport:
 
 def check_rows(test: Sequence[Row]) -> None:
     """Refuse a test split that is empty, repeats an id, or has a row without a reference."""
-    todo = "run `dvc repro prepare`"
+    todo = "run `./lockstep run prepare`"
     if not test:
         raise EvaluationRefused(f"{_TEST}: has no rows", todo)
     seen: dict[str, int] = {}
@@ -151,7 +150,7 @@ def predict(params: Params, test: Sequence[Row], answered: Answered) -> list[Pre
         missing = ", ".join(row.id for row in test[len(answered.texts) :][:5]) or "unknown"
         raise EvaluationRefused(
             f"{len(answered.texts)} predictions for {len(test)} rows of {_TEST} (without one: {missing})",
-            "run `dvc repro evaluate`; if it happens again, report it",
+            "run `./lockstep run evaluate`; if it happens again, report it",
         )
     found = []
     for row, text in zip(test, answered.texts, strict=True):

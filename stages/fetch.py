@@ -1,7 +1,7 @@
 """Bring the pinned base model and the raw data, and refuse any other bytes.
 
-In: ``base`` and ``data`` of params.yaml, each a ``uri`` (``stages.sources.uris`` lists the forms) and a ``sha256``
-(``stages.sources`` says what it pins).
+In: ``base`` and ``data`` of params.yaml, each a ``uri`` (``stages/sources/schemes`` has a file for each form) and a
+``sha256`` (``stages.sources`` says what it pins).
 Out: ``models/base/`` (safetensors, configuration, tokenizer, chat template), ``data/raw/``, ``reports/fetch.json``.
 Run: ``python -m stages.fetch``
 
@@ -23,7 +23,7 @@ from checks.errors import MachineRefused, SourceRefused
 from checks.evidence import Fetched, FetchReport
 from checks.params import Params, Source
 from stages import entry, sources
-from stages.sources import Verified, archive, declared, uris
+from stages.sources import Verified, archive, declared, parsing, uris
 from stages.weights import base_model, gguf
 
 
@@ -69,7 +69,9 @@ def _fetch(params: Params, root: Path) -> str:
         )
         for section, tree in trees.items()
     }
-    files.write_json(root / layout.FETCH_REPORT, FetchReport(base=fetched["base"], data=fetched["data"]))
+    used = [parsing.parse(source.uri, f"{section}.uri", root).kind for section, source in pinned.items()]
+    report = FetchReport(base=fetched["base"], data=fetched["data"], plugins=parsing.kinds().plugins(used))
+    files.write_json(root / layout.FETCH_REPORT, report)
     said = (f"{section} {_summary(tree)}" for section, tree in trees.items())
     return "; ".join((*said, *_declarations(fetched)))
 
@@ -150,10 +152,10 @@ def _changed(source: Verified, made: digest.Tree) -> str | None:
 
 def _refuse_overlap(source: Source, section: str, root: Path) -> None:
     """A local source must not lie in, or around, what this stage replaces."""
-    where = uris.parse(source.uri, f"{section}.uri", root)
-    if not isinstance(where, uris.Local):
+    local = parsing.parse(source.uri, f"{section}.uri", root).local
+    if local is None:
         return
-    path = sources.place(where)
+    path = sources.place(local)
     for out in (layout.BASE, layout.RAW, layout.DOWNLOADS, layout.FETCH_REPORT):
         place = (root / out).resolve()
         if path.is_relative_to(place) or place.is_relative_to(path):

@@ -47,7 +47,9 @@ def merge(params: Params, root: Path) -> str:
     with files.replacing_folder(merged) as work:
         prompts = files.read_jsonl(root / layout.SPLITS / "valid.jsonl", Row)[: params.merge.parity.prompts]
         if not prompts:
-            raise MergeRefused(f"{layout.SPLITS / 'valid.jsonl'}: no rows to compare on", "run `dvc repro prepare`")
+            raise MergeRefused(
+                f"{layout.SPLITS / 'valid.jsonl'}: no rows to compare on", "run `./lockstep run prepare`"
+            )
         names = merge_weights(base, adapter, work, params.merge.shard_mb * 10**6)
         copy_companions(base, work)
         export.spell_both(work)
@@ -79,7 +81,7 @@ def merge_weights(base: Path, adapter: Path, out: Path, limit: int) -> list[str]
         if (free := shutil.disk_usage(out).free) < total + _SPARE_BYTES:
             raise MachineRefused(
                 f"{out.parent}: {free / 1e6:.0f} MB free, {(total + _SPARE_BYTES) / 1e6:.0f} MB needed to merge",
-                "free space on this disk, for example with `dvc gc --workspace`",
+                "free space on this disk, for example with `./lockstep dvc gc --workspace`",
             )
         with _one_thread(), tqdm(total=total, unit="B", unit_scale=True, desc="merge") as bar:
 
@@ -160,7 +162,7 @@ def _tied_rows(base: Path) -> int | None:
         text = config.get("text_config", config)
         return int(text["vocab_size"]) if config.get("tie_word_embeddings", True) else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise EvidenceRefused(f"{path}: not a model's config: {error!r}", "run `dvc repro fetch`") from error
+        raise EvidenceRefused(f"{path}: not a model's config: {error!r}", "run `./lockstep run fetch`") from error
 
 
 if __name__ == "__main__":

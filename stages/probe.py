@@ -38,7 +38,7 @@ def probe(params: Params, root: Path) -> str:
     merged, base = (_hashed(root, folder) for folder in (layout.MERGED, layout.BASE))
     rows = files.read_jsonl(root / _VALID, Row)[: settings.probes.rows]
     if not rows:
-        raise EvaluationRefused(f"{_VALID}: has no rows", "run `dvc repro prepare`")
+        raise EvaluationRefused(f"{_VALID}: has no rows", "run `./lockstep run prepare`")
     room = settings.max_input_tokens
     limit = settings.probes.max_new_tokens
     ours, ends = _asked(root / layout.MERGED, settings.dtype, rows, limit, room, str(layout.MERGED))

@@ -26,9 +26,9 @@ from stages.inference import answers
 from stages.inference.answers import Answered
 
 _ANSWERS = layout.PREDICTIONS / "candidate.jsonl"
-_REMEDY = "push the data of that commit to a DVC remote (docs/references.md)"
+_REMEDY = "push the data of that commit to a DVC remote (docs/explanation/references.md)"
 # DVC sees no reason of its own to evaluate again.
-_AGAIN = "then `dvc repro --force --single-item evaluate`"
+_AGAIN = "then `./lockstep dvc repro --force --single-item evaluate`"
 
 
 class Judged(NamedTuple):

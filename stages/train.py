@@ -1,4 +1,4 @@
-"""Train: LoRA fine-tuning of the base on sealed splits, with TRL and PEFT, logged to MLflow.
+"""Train: LoRA fine-tuning of the base on sealed splits by the method that ``train.method`` names, logged to MLflow.
 
 In:  data/splits/{train,valid}.jsonl, data/validated.json (the seal), models/base, params ``train``.
 Out: models/adapter (adapter_config.json, adapter_model.safetensors), reports/train.json,
@@ -12,6 +12,7 @@ on from a checkpoint.
 import importlib.metadata
 import os
 import platform
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -19,15 +20,17 @@ from typing import Any
 from checks import digest, files, layout
 from checks.errors import EvidenceRefused, MachineRefused, TrainingRefused
 from checks.evidence import Seal, TrainMeasured, TrainReport
+from checks.methods import METHODS
 from checks.params import Params
 from checks.rows import Row
-from stages import entry
-from stages.training import checkpoints, tracking
+from checks.training import Job
+from stages import entry, tracking
+from stages.training import checkpoints
 from stages.training.checkpoints import say
 
 _LIBRARIES = ("torch", "transformers", "trl", "peft")
 _BELOW = ("accelerate", "datasets", "numpy", "safetensors", "tokenizers")  # no checkpoint outlives another version
-_MODULES = ("train.py", *(f"training/{name}.py" for name in ("checkpoints", "order", "resuming", "sft")))
+_MODULES = ("train.py", *(f"training/{name}.py" for name in ("checkpoints", "order", "resuming", "trainer")))
 
 
 def train(params: Params, root: Path) -> str:
@@ -45,9 +48,10 @@ def train(params: Params, root: Path) -> str:
         base = digest.of_tree(root / layout.BASE).digest
         rows, valid = (files.read_jsonl(root / layout.SPLITS / f"{name}.jsonl", Row) for name in ("train", "valid"))
         if not rows:
-            raise TrainingRefused(f"{layout.SPLITS / 'train.jsonl'}: holds no rows", "run `dvc repro prepare`")
+            raise TrainingRefused(f"{layout.SPLITS / 'train.jsonl'}: holds no rows", "run `./lockstep run prepare`")
         device = _device(params.train.precision)
-        from stages.training import resuming, sft  # torch, transformers, TRL: when the cheap refusals are past
+        from stages.training import resuming  # torch and transformers: when the cheap refusals are past
+        from stages.training.trainer import save
 
         data = {
             "training": (layout.SPLITS / "train.jsonl", seal.splits["train"]),
@@ -66,14 +70,14 @@ def train(params: Params, root: Path) -> str:
                 also = f" and on the DVC remote {store.remote.name}" if store.remote else ""
                 say(f"a checkpoint every {minutes:g} minutes, in {checkpoints.FOLDER}{also}")
             if resumed:
-                say(f"goes on at step {resumed.step} of {sft.steps(params.train, len(rows))}, from {resumed.where}")
+                say(f"goes on at step {resumed.step} of {params.train.steps(len(rows))}, from {resumed.where}")
                 run.replay(resumed.known.points)
                 run.tag("lockstep.resumed_at", str(resumed.step))
                 run.tag("lockstep.resumed_from", resumed.known.run)
             trainer.train(resume_from_checkpoint=str(resumed.folder) if resumed else None)
             seconds = keeper.seconds
             valid_loss = _valid_loss(trainer, run) if valid else None
-            sft.save(trainer.model, folder)
+            save(trainer.model, folder)
             adapter = digest.of_tree(folder).digest
             run.tag(tracking.ADAPTER_TAG, adapter)
     curve = "".join(f"{step},{loss:.6g},{rate:.6g}\n" for step, loss, rate in recorder.curve)
@@ -90,6 +94,8 @@ def train(params: Params, root: Path) -> str:
         final_loss=recorder.final_loss(),
         versions={name: importlib.metadata.version(name) for name in _LIBRARIES},
         tokens=trainer.state.num_input_tokens_seen,
+        figures=recorder.figures(),
+        plugins=METHODS.plugins([params.train.method]),
     )
     measured = TrainMeasured(
         adapter=adapter, git_commit=tracking.revision(root)[0], mlflow_run=run.id, seconds=round(seconds, 3),
@@ -118,7 +124,7 @@ def sealed(root: Path) -> Seal:
     ]
     if differing:
         raise EvidenceRefused(
-            differing[0], "run `dvc repro validate`: training needs splits that passed", tuple(differing[1:])
+            differing[0], "run `./lockstep run validate`: training needs splits that passed", tuple(differing[1:])
         )
     return seal
 
@@ -132,8 +138,10 @@ def _key(params: Params, base: str, seal: Seal, device: str) -> str:
         "train": params.train.model_dump(mode="json"),
         "device": f"{device} on {platform.machine()}",
         "versions": {name: importlib.metadata.version(name) for name in (*_LIBRARIES, *_BELOW)},
+        "plugins": {name: used.sha256 for name, used in METHODS.plugins([params.train.method]).items()},
     }
-    return checkpoints.key(values, tuple(here / name for name in _MODULES))
+    method = Path(str(sys.modules[type(params.train).__module__].__file__))
+    return checkpoints.key(values, (*(here / name for name in _MODULES), method))
 
 
 def _device(precision: str) -> str:
@@ -168,53 +176,49 @@ def _trainer(
     from transformers.trainer_callback import ProgressCallback
     from transformers.utils import logging
 
-    from stages.training import sft
+    from stages.training.trainer import DTYPES, Progress, Recorder, lora_config, settings
 
     logging.set_verbosity_error()
     try:
         tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
         model, loading = AutoModelForCausalLM.from_pretrained(
-            base, dtype=sft.DTYPES[params.train.precision], local_files_only=True, output_loading_info=True
+            base, dtype=DTYPES[params.train.precision], local_files_only=True, output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise EvidenceRefused(
-            f"{layout.BASE}: transformers cannot load it: {reason}", "run `dvc repro fetch`"
+            f"{layout.BASE}: transformers cannot load it: {reason}", "run `./lockstep run fetch`"
         ) from error
     if missing := sorted(loading["missing_keys"]):
         raise EvidenceRefused(
-            f"{layout.BASE}: {len(missing)} weights are missing: {missing[0]}", "run `dvc repro fetch`"
+            f"{layout.BASE}: {len(missing)} weights are missing: {missing[0]}", "run `./lockstep run fetch`"
         )
     if tokenizer.chat_template is None:
         raise TrainingRefused(f"{layout.BASE}: has no chat template", "use an instruction-tuned base")
-    recorder = sft.Recorder(run.metrics)
-    trainer = sft.Trainer(
-        model=model,
-        args=sft.settings(params.train, len(rows), scratch),
-        train_dataset=sft.dataset(rows),
-        eval_dataset=sft.dataset(valid) if valid else None,
-        processing_class=tokenizer,
-        peft_config=sft.lora_config(params.train.lora, model),
-        callbacks=[recorder],
-    )
-    trainer.remove_callback(ProgressCallback)
-    trainer.add_callback(sft.Progress())
+    recorder = Recorder(run.metrics, params.train.reported)
     ends = model.generation_config.eos_token_id
-    stops = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
-    for prepared in (trainer.train_dataset, trainer.eval_dataset):
-        if prepared is not None:
-            sft.refuse_unfit(prepared, tokenizer, stops, params.train.max_length)
+    job = Job(
+        model=model,
+        tokenizer=tokenizer,
+        rows=rows,
+        valid=valid,
+        settings=settings(params.train, len(rows), scratch),
+        adapter=lora_config(params.train.lora, model),
+        callbacks=[recorder],
+        stops=frozenset({tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}),
+    )
+    trainer = params.train.trainer(job)
+    trainer.remove_callback(ProgressCallback)
+    trainer.add_callback(Progress())
     return trainer, recorder
 
 
 def _settings(params: Params, rows: int, model: Any, device: str) -> str:
     """What is about to be done, on one line."""
-    from stages.training import sft
-
     train, lora = params.train, params.train.lora
     trainable, total = model.get_nb_trainable_parameters()
     parts = (
-        f"{rows} rows, {sft.steps(train, rows)} steps of {train.batch_size * train.gradient_accumulation}",
+        f"{rows} rows, {train.steps(rows)} steps of {train.batch_size * train.gradient_accumulation}",
         f"LoRA r={lora.r} alpha={lora.alpha} on {', '.join(sorted(model.peft_config['default'].target_modules))}",
         "all layers" if lora.layers is None else f"last {lora.layers} layers",
         f"{trainable / 1e6:.2f} of {total / 1e6:.1f} M parameters",

@@ -19,6 +19,7 @@ from checks import digest, files, layout
 from checks.errors import Refusal
 from checks.evidence import MergedFile, ParityReport, ReferencesReport
 from checks.params import Params
+from release.record import lock_check
 from release.verbs.build import Options, build
 from tests import evidence_tree, oci_check
 from tests.conftest import REPOSITORY, as_params, scaled_down, written
@@ -71,19 +72,22 @@ def commit(root: Path, message: str) -> str:
     return done.stdout.strip()
 
 
-def ran_also(root: Path, name: str = "stages/extra.py") -> Path:
-    """A module that git overlooks, and a dvc.lock that says that gate ran it."""
+OVERLOOKED = [("stages/extra.py", None), ("checks/kinds/extra.py", "checks/kinds")]  # what ``ran_also`` can add
+
+
+def ran_also(root: Path, name: str = "stages/extra.py", folder: str | None = None) -> Path:
+    """A module that git overlooks, and a dvc.lock that says that gate ran it, as one of ``folder`` where that is given."""
     path = root / name
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(exist_ok=True, parents=True)
     path.write_text("print('never reviewed')\n")
     with (root / ".git" / "info" / "exclude").open("a") as stream:
         stream.write(f"/{name}\n")
     lock = yaml.safe_load((root / layout.LOCK).read_text())
-    md5 = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
-    lock["stages"]["gate"]["deps"].append({"path": name, "hash": "md5", "md5": md5})
+    md5 = lock_check.folder_md5({path.name: path.read_bytes()}) if folder else lock_check.md5_of(path.read_bytes())
+    lock["stages"]["gate"]["deps"].append({"path": folder or name, "hash": "md5", "md5": md5})
     (root / layout.LOCK).write_text(written(lock))
     pipeline = yaml.safe_load((root / layout.PIPELINE).read_text())
-    pipeline["stages"]["gate"]["deps"].append(name)
+    pipeline["stages"]["gate"]["deps"].append(folder or name)
     (root / layout.PIPELINE).write_text(written(pipeline))
     return path
 

@@ -8,6 +8,8 @@ from typing import Any
 import yaml
 
 from checks import chain, digest, files, gates, layout, params_file, scoring
+from checks.chain import Evidence
+from checks.compared import EARLIER
 from checks.evidence import (
     DataReport,
     Earlier,
@@ -33,11 +35,12 @@ from checks.evidence import (
     TrainMeasured,
     TrainReport,
 )
-from checks.gate_kinds import EARLIER
+from checks.gate_kind import Case, GateKind
 from checks.params import Params, Source
 from checks.rows import Message, Prediction, Row
-from checks.verdict import Verdict
-from tests.conftest import REPOSITORY, written
+from checks.sample import Sample
+from checks.verdict import Finding, Verdict
+from tests.conftest import REPOSITORY, as_params, scaled_down, written
 from tests.pipeline_repository import git
 
 _NO_EVIDENCE = {
@@ -166,12 +169,21 @@ def judged(root: Path, params: Params) -> Verdict:
     return verdict
 
 
+def asked(name: str, gate: GateKind, evidence: Evidence, params: Params | None = None) -> Finding:
+    """What a kind without a test finds; for kinds that read no parameter but their own, ``params`` may be any."""
+    whole = params or as_params(scaled_down())
+    found = gate.check(Case(name, whole, evidence, Sample(evidence, whole.evaluate.scorers)))
+    assert isinstance(found, Finding)
+    return found
+
+
 @functools.cache
 def _pipeline() -> dict[str, Any]:
     """The stages of dvc.yaml; of its modules each keeps its own alone, since no stage runs in these trees."""
     stages: dict[str, Any] = yaml.safe_load((REPOSITORY / layout.PIPELINE).read_text())["stages"]
     for name, stage in stages.items():
-        stage["deps"] = [f"stages/{name}.py", *(dep for dep in stage["deps"] if not dep.endswith(".py"))]
+        inputs = (dep for dep in stage["deps"] if not dep.startswith(("checks/", "stages/")))
+        stage["deps"] = [f"stages/{name}.py", *inputs]
     return stages
 
 

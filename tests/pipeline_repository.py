@@ -105,7 +105,7 @@ def dvc(root: Path, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
 
 
 def repro(root: Path, *args: str, **env: str) -> list[str]:
-    """``dvc repro``, which must end well; the stages that ran, in order."""
+    """``./lockstep run``, which must end well; the stages that ran, in order."""
     done = dvc(root, "repro", *args, **env)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
     return ran(done)

@@ -16,8 +16,8 @@ from checks.params import Evaluate
 from checks.rows import Message, Row
 from stages.inference import answers, generate
 from stages.inference.answers import Answered
+from tests import dvc_deps
 from tests.conftest import CHAT_TEMPLATE, as_params, scaled_down
-from tests.test_graph import closure
 
 pytestmark = pytest.mark.slow
 
@@ -198,8 +198,7 @@ def test_another_device_or_number_of_threads_misses(
 
 
 def test_every_module_that_makes_an_answer_is_part_of_the_code() -> None:
-    home = Path(answers.__file__)
-    made_by = {name for name in closure(home) if name.startswith("stages/")}
+    made_by = {name for name in dvc_deps.modules("inference/answers") if name.startswith("stages/")}
     assert made_by == {f"stages/inference/{name}" for name in answers.CODE}
 
 

@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 
-from checks import chain, digest, files, gate_kinds, layout, scoring
+from checks import chain, digest, files, gates, layout, scoring
 from checks.chain import Evidence
 from checks.evidence import EvaluationReport, MergedFile, ParityReport
-from checks.gate_kinds import BudgetGate
-from checks.gates import budget, judge
-from checks.sections import Section
+from checks.gates import judge
+from checks.gates.budget import BudgetGate
 from checks.verdict import Finding
 from tests import evidence_tree
 from tests.conftest import as_params, scaled_down
@@ -43,7 +42,7 @@ def measured(
 
 
 def asked(evidence: Evidence, **bounds: float) -> Finding:
-    return budget.ask("affordable", BudgetGate(kind="budget", **bounds), evidence)
+    return evidence_tree.asked("affordable", BudgetGate(kind="budget", **bounds), evidence)
 
 
 def test_a_model_within_every_bound_passes_and_each_figure_is_told(ground: Evidence) -> None:
@@ -117,7 +116,7 @@ def test_the_verdict_asks_the_gate_and_misses_what_is_gone(
     evidence = chain.gather(tmp_path, scorers)
     gate = params.gates["affordable"]
     assert isinstance(gate, BudgetGate)
-    reason = budget.ask("affordable", gate, evidence).reason
+    reason = evidence_tree.asked("affordable", gate, evidence).reason
     assert judge(params, evidence).status == "fail"
     assert {bound for bound in ALL if f"{bound}: no evidence: " in reason} == MISSED[gone]
 
@@ -160,6 +159,6 @@ TIMES = ("second", "minute", "hour", "latency", "cost", "price", "p95", "per_s",
 
 
 def test_no_kind_of_gate_has_a_bound_on_time_or_money() -> None:
-    kinds = [kind for kind in vars(gate_kinds).values() if isinstance(kind, type) and issubclass(kind, Section)]
+    kinds = list(gates.KINDS.kinds.values())
     assert BudgetGate in kinds
     assert [name for kind in kinds for name in kind.model_fields if any(word in name for word in TIMES)] == []

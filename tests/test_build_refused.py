@@ -108,6 +108,11 @@ def _unseen_module(root: Path) -> None:
     build_tree.commit(root, "a lock that names it")
 
 
+def _unseen_kind(root: Path) -> None:
+    build_tree.ran_also(root, *build_tree.OVERLOOKED[1])
+    build_tree.commit(root, "a lock that names its folder")
+
+
 TAMPERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a swapped shard": (_swap, "model-00002-of-00003.safetensors: is not the file that the verdict is about"),
     "one bit of the tokenizer": (_flip, "tokenizer.json: is not the file"),
@@ -137,6 +142,7 @@ TAMPERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a report that git does not have": (_uncommitted(layout.PARITY_REPORT), "parity.json: is not committed"),
     "a verdict that git does not have": (_uncommitted(layout.VERDICT), "verdict.json: is not committed"),
     "a module that git does not have": (_unseen_module, "stages/extra.py: is not committed as it is here"),
+    "a module of a folder that git does not have": (_unseen_kind, "checks/kinds/extra.py: is not committed as it is here"),
     "no git": (lambda r: shutil.rmtree(r / ".git"), "is no git repository|has no commit"),
     "no commit": (_without_history, "no commit"),
     "changed predictions": (

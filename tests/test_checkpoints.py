@@ -21,7 +21,6 @@ import yaml
 from checks import digest, files, layout
 from checks.errors import EvidenceRefused, MachineRefused, ParamsRefused
 from checks.evidence import TrainMeasured, TrainReport
-from checks.rows import Row
 from stages.training import checkpoints
 from stages.training.checkpoints import HERE, MANIFEST, THERE, Store
 from stages.training.remote import SWITCH, Remote, Upload
@@ -452,27 +451,18 @@ class _StoppedError(Exception):
 
 def _parts(root: Path, document: dict, home: Store, stop: int | None = None) -> tuple[Any, Any, Any]:
     """Trainer, keeper of a checkpoint at each step, and recorder, as the stage has them; stops before step ``stop``."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+    from transformers import TrainerCallback
 
-    from stages.training import resuming, sft
+    from stages.training import resuming
+    from stages.training.trainer import Recorder
 
     class Stop(TrainerCallback):
         def on_step_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
             if state.global_step == stop:
                 raise _StoppedError
 
-    settings = as_params(document).train
-    rows = files.read_jsonl(root / layout.SPLITS / "train.jsonl", Row)
-    model = AutoModelForCausalLM.from_pretrained(root / layout.BASE, dtype=sft.DTYPES[settings.precision])
-    recorder = sft.Recorder(lambda *_: None)
-    trainer = sft.Trainer(
-        model=model,
-        args=sft.settings(settings, len(rows), str(home.scratch)),
-        train_dataset=sft.dataset(rows),
-        processing_class=AutoTokenizer.from_pretrained(root / layout.BASE),
-        peft_config=sft.lora_config(settings.lora, model),
-        callbacks=[recorder, Stop()],
-    )
+    recorder = Recorder(lambda *_: None)
+    trainer = training_tree.trainer(as_params(document).train, root, home.scratch, [recorder, Stop()])
     keeper = resuming.Keeper(home, 1e-9, trainer, recorder, "0123")
     trainer.add_callback(keeper)
     return trainer, keeper, recorder

@@ -21,7 +21,7 @@ from release.cli import main
 from tests.conftest import REPOSITORY
 from tests.pipeline_repository import commit, git, write_params
 
-README = (REPOSITORY / "README.md").read_text()
+COMMANDS = (REPOSITORY / "docs/reference/commands.md").read_text()
 
 
 def _lockstep(*args: str) -> tuple[int, str]:
@@ -38,10 +38,10 @@ def _commands(group: click.Group, prefix: str = "") -> Iterator[tuple[str, click
             yield from _commands(command, f"{prefix}{name} ")
 
 
-def test_every_command_and_option_has_help_and_stands_in_the_readme() -> None:
+def test_every_command_and_option_has_help_and_stands_in_the_reference() -> None:
     for name, command in _commands(main):
         assert command.help, name
-        assert f"`lockstep {name}" in README
+        assert f"`lockstep {name}" in COMMANDS
         for parameter in command.params:
             if isinstance(parameter, click.Option):
                 assert parameter.help, f"{name} {parameter.name}"

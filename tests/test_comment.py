@@ -357,7 +357,7 @@ def test_a_rate_limit_of_an_hour_is_not(hub: StandIn, passing: Path) -> None:
         ("GET comments", 404, "404"),
         ("GET comments", 500, "500"),
         ("POST comments", 422, "422"),
-        ("POST comments", 403, "docs/comment.md"),
+        ("POST comments", 403, "docs/reference/comment.md"),
         ("POST check-runs", 500, "500"),
         ("POST check-runs", 422, "422"),
     ],

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 
 from checks import chain, contamination, layout, scoring, similar
 from checks.chain import Evidence
-from checks.gate_kinds import ContaminationGate
-from checks.gates import contamination as gate_of_kind
 from checks.gates import judge
+from checks.gates.contamination import ContaminationGate
 from checks.rows import Message, Row
 from checks.verdict import Finding
 from tests import evidence_tree
@@ -117,7 +116,7 @@ def asked(ground: Evidence, test: Sequence[str], train: Sequence[str], **bounds:
         "ngram": 8, "max_ngram_share": 0.25, "shingle": 5, "similarity": 0.8, "max_near_duplicate_share": 0.0, **bounds,
     }  # fmt: skip
     gate = ContaminationGate(kind="contamination", **settings)
-    return gate_of_kind.ask(
+    return evidence_tree.asked(
         "test_is_unseen", gate, replace(ground, test=rows("test", test), train=rows("train", train))
     )
 

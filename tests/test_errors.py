@@ -18,7 +18,7 @@ def test_exit_codes_are_unique_and_leave_bugs_and_signals_alone() -> None:
 
 
 def test_the_documentation_lists_exactly_these_codes() -> None:
-    text = (REPOSITORY / "docs" / "exit-codes.md").read_text()
+    text = (REPOSITORY / "docs/reference/exit-codes.md").read_text()
     listed = {name: int(code) for code, name in re.findall(r"^\| (\d+) \| (\w+) \|", text, re.MULTILINE)}
     assert listed == {refusal.__name__: refusal.exit_code for refusal in _refusals()}
 

@@ -13,12 +13,12 @@ import yaml
 from click.testing import CliRunner
 from safetensors.numpy import save_file
 
-from checks import cost, digest, files, layout, refused, tensors
+from checks import cost, digest, files, layout, methods, refused, tensors
 from checks.cost import Span, Training
 from checks.errors import DataRefused, EvidenceRefused, Refusal
 from checks.evidence import TrainMeasured
-from checks.params import Train
 from release.cli import main
+from release.cost import throughput
 from release.cost.estimate import NO_HISTORY, NOTHING, Estimate, estimate, refusal
 from release.verbs.report import Options, report
 from tests import evidence_tree, report_tree
@@ -113,7 +113,7 @@ def test_no_size_overflows(new: Training) -> None:
 )
 def test_epochs_are_counted_as_the_trainer_counts_them(change: dict[str, Any], rows: int, expected: float) -> None:
     document = yaml.safe_load((REPOSITORY / layout.PARAMS).read_text())["train"] | change
-    assert cost.epochs(Train.model_validate(document), rows) == pytest.approx(expected)
+    assert cost.epochs(methods.read(document), rows) == pytest.approx(expected)
 
 
 def _llama(folder: Path, layers: int = 4, width: int = 8) -> None:
@@ -147,11 +147,11 @@ def test_sizes_are_those_that_peft_counts(tiny_base: Path) -> None:
     from peft import get_peft_model
     from transformers import AutoModelForCausalLM
 
-    from stages.training import sft
+    from stages.training.trainer import lora_config
 
     lora = as_params(scaled_down()).train.lora.model_copy(update={"layers": 1})
     model = AutoModelForCausalLM.from_pretrained(tiny_base)
-    trainable, total = get_peft_model(model, sft.lora_config(lora, model)).get_nb_trainable_parameters()
+    trainable, total = get_peft_model(model, lora_config(lora, model)).get_nb_trainable_parameters()
     found = tensors.read(tiny_base)
     assert (found.adapter(lora), found.total, found.layers) == (trainable, total - trainable, 2)
 
@@ -404,6 +404,45 @@ def test_where_nobody_knows_how_fast_answers_come_training_alone_is_counted(root
     assert found.gpu_hours is not None
     assert found.gpu_hours.middle == pytest.approx(2 * SECONDS / 3600)
     assert any("of training alone" in note for note in found.notes)
+
+
+def test_with_a_device_the_last_record_of_such_a_one_is_taken(root: Path) -> None:
+    _report(root, device="cpu (2 threads)", seconds=9000.0)
+    evidence_tree.recorded(root)
+    report_tree.commit(root, "on a CPU")
+    git(root, "branch", "--force", "main", "HEAD")
+    _epochs(root, 4)
+    found = estimate(root, device="h100")
+    assert found.basis is not None
+    assert found.minutes is not None
+    assert found.basis.device == "cuda (NVIDIA H100)"
+    assert found.minutes.middle == pytest.approx(2 * SECONDS / 60)
+
+
+@pytest.mark.parametrize(
+    ("device", "says"),
+    [
+        ("NVIDIA H100 80GB HBM3", "at the fastest published rate"),
+        ("NVIDIA X1", "nobody's figure for NVIDIA X1 is known"),
+    ],
+)
+def test_a_device_without_a_record_has_no_estimate_and_the_published_rate_is_told(
+    root: Path, device: str, says: str
+) -> None:
+    _report(root, device="cpu (2 threads)", tokens=10**12)
+    evidence_tree.recorded(root)
+    report_tree.commit(root, "on a CPU")
+    git(root, "branch", "--force", "main", "HEAD")
+    _epochs(root, 400)
+    code, told = _lockstep(root, "--device", device)
+    assert (code, told.splitlines()[0]) == (0, NO_HISTORY)
+    assert says in told
+
+
+def test_every_rate_of_the_table_names_its_source() -> None:
+    found = throughput.known()
+    assert found
+    assert all(rate.source and 1e12 < rate.operations_per_second < 1e16 for rate in found)
 
 
 def test_hours_on_a_cpu_are_no_gpu_hours_and_it_says_so(root: Path) -> None:

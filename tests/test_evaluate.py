@@ -174,7 +174,7 @@ def test_the_page_says_first_who_wins_and_shows_rows_as_inert_text(done: tuple[P
 def test_the_training_run_gets_the_metrics(done: tuple[Path, Params, str]) -> None:
     from mlflow import MlflowClient
 
-    from stages.training import tracking
+    from stages import tracking
 
     root, params, _ = done
     client = MlflowClient(tracking.address(params, root))

@@ -16,10 +16,12 @@ from checks.params import Params
 from checks.rows import Prediction
 from checks.verdict import Finding, Status, Verdict, combine
 from release.cli import main, tables
-from release.record import pipeline_lock
+from release.record import lock_check, pipeline_lock
+from release.record.records import WorkTree
 from stages.gate import gate
 from tests import evidence_tree
 from tests.conftest import REPOSITORY, as_params, scaled_down, written
+from tests.pipeline_repository import dvc
 
 
 def _write_params(root: Path, document: dict) -> Params:
@@ -450,6 +452,53 @@ def test_a_lock_that_dvc_did_not_write_makes_the_verdict_void(run: Path, forgery
     assert "Traceback" not in output
 
 
+FOLDERS: dict[str, Callable[[Path], object]] = {
+    "changed": lambda folder: (folder / "kind.py").write_text("judge = lambda: 'pass'\n"),
+    "added": lambda folder: (folder / "another.py").write_text(""),
+    "removed": lambda folder: (folder / "kind.py").unlink(),
+    "moved": lambda folder: (folder / "kind.py").rename(folder / "like.py"),
+    "gone": shutil.rmtree,
+}
+
+
+@pytest.mark.parametrize("how", FOLDERS)
+def test_a_folder_of_modules_that_is_not_as_the_stage_ran_it_makes_the_verdict_void(run: Path, how: str) -> None:
+    folder = run / "checks" / "kinds"
+    folder.mkdir(parents=True)
+    for name in ("__init__.py", "kind.py"):
+        (folder / name).write_text(f"# {name}\n")
+    md5 = lock_check.folder_md5({path.name: path.read_bytes() for path in folder.iterdir()})
+    for path, more in ((layout.PIPELINE, "checks/kinds"), (layout.LOCK, {"path": "checks/kinds", "md5": md5})):
+        document = yaml.safe_load((run / path).read_text())
+        document["stages"]["gate"]["deps"].append(more)
+        (run / path).write_text(written(document))
+    (folder / "__pycache__").mkdir()
+    (folder / "__pycache__" / "kind.pyc").write_bytes(b"made by an import")
+    assert _lockstep(run, "gate")[0] == 0
+    FOLDERS[how](folder)
+    code, output = _lockstep(run, "gate")
+    assert code == 8, output
+    assert "checks/kinds: is not what dvc.lock says of gate" in output
+
+
+def test_a_folder_has_the_md5_that_dvc_gives_it(tmp_path: Path) -> None:
+    contents = {"b.py": b"b = 1\r\n", "a/ü.py": b"", "a.py": b"a = 1\n", "__pycache__/a.pyc": b"no code"}
+    for name, data in contents.items():
+        (tmp_path / "checks" / "kinds" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "checks" / "kinds" / name).write_bytes(data)
+    shutil.copy(REPOSITORY / ".dvcignore", tmp_path)
+    stage = {"cmd": "true", "deps": ["checks/kinds"]}
+    (tmp_path / layout.PIPELINE).write_text(written({"stages": {"gate": stage}}))
+    for command in (["init", "--no-scm", "--quiet"], ["repro", "--quiet"]):
+        done = dvc(tmp_path, *command)
+        assert done.returncode == 0, done.stderr
+    tree = WorkTree(tmp_path)
+    assert lock_check.modules(tree.lock) == {Path("checks/kinds"): lock_check.folder_md5(contents)}
+    assert lock_check.module_files(tree) == [
+        Path("checks/kinds/a/ü.py"), Path("checks/kinds/a.py"), Path("checks/kinds/b.py"),
+    ]  # fmt: skip
+
+
 def test_the_lock_of_this_repository_says_all_that_its_pipeline_asks() -> None:
     """DVC wrote it."""
     stages = [
@@ -550,7 +599,7 @@ def test_without_a_verdict_the_command_refuses(run: Path) -> None:
     (run / layout.VERDICT).unlink()
     code, output = _lockstep(run, "gate")
     assert code == 8
-    assert "dvc repro" in output
+    assert "lockstep run" in output
 
 
 @pytest.mark.parametrize(("right", "code"), [(40, 0), (5, 10), (28, 11)])

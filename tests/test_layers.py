@@ -49,7 +49,7 @@ LAYERS = (
     {"release.verbs"},
     {"release.cli"},
 )
-LONGEST_CHAIN = 23  # files, each of which imports the next
+LONGEST_CHAIN = 28  # files, each of which imports the next
 
 
 def _package(module: str) -> str:
@@ -59,14 +59,18 @@ def _package(module: str) -> str:
 
 @pytest.fixture(scope="module")
 def imports() -> dict[str, set[str]]:
-    """The modules of checks and release, and which of them each imports when it is loaded or in a function."""
+    """The modules of checks and release, and which of them each imports: at the top, or in a function."""
     files = [path for layer in ("checks", "release") for path in (REPOSITORY / layer).rglob("*.py")]
     paths = {
         ".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__"): path for path in files
     }
     found: dict[str, set[str]] = {module: set() for module in paths}
     for module, path in paths.items():
-        for node in ast.walk(ast.parse(path.read_text())):
+        tree = ast.parse(path.read_text())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+                node.body = []
+        for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom) and node.module:
                 for alias in node.names:
                     target = f"{node.module}.{alias.name}"
@@ -123,4 +127,4 @@ def test_the_top_level_is_the_fixed_one() -> None:
     visible = {name.split("/")[0] for name in tracked if not name.startswith(".")}
     fixed = {"dvc.yaml", "params.yaml", "stages", "checks", "release", "tests", "pyproject.toml", "README.md"}
     beside = {"LICENSE", "CHANGELOG.md", "docs", "benchmarks", "lockstep", "constraints.txt", "dvc.lock", "reports"}
-    assert fixed <= visible <= fixed | beside | {"datasets"}  # a team's own rows: docs/first-pull-request.md
+    assert fixed <= visible <= fixed | beside | {"datasets"}  # a team's own rows: docs/tutorial/first-pull-request.md

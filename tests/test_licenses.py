@@ -10,9 +10,8 @@ import pytest
 from checks import chain, files, layout, licenses, scoring
 from checks.chain import Evidence
 from checks.evidence import FetchReport
-from checks.gate_kinds import LicenseGate
 from checks.gates import judge
-from checks.gates import license as gate_of_kind
+from checks.gates.license import LicenseGate
 from checks.params import Params
 from checks.verdict import Finding
 from tests import evidence_tree
@@ -29,7 +28,7 @@ def test_the_document_shows_the_table() -> None:
     for row in licenses.TABLE:
         under = "any" if row.derivatives is None else " or ".join(row.derivatives) or "none"
         rows.append(f"| {row.name} | {'yes' if row.commercial else 'no'} | {under} | {row.duties} |")
-    assert "\n".join(rows) in (REPOSITORY / "docs/licenses.md").read_text()
+    assert "\n".join(rows) in (REPOSITORY / "docs/reference/licenses.md").read_text()
 
 
 def test_every_row_has_its_own_name_and_reads_back_from_it() -> None:
@@ -105,7 +104,7 @@ def asked(
         kind="license", allow=tuple(allow or OPEN), adapter=adapter, commercial=stated.get("commercial", True)
     )
     evidence = replace(ground, reports=replace(ground.reports, fetch=fetch.model_copy(update=update)))
-    return gate_of_kind.ask("may_ship", gate, params, evidence)
+    return evidence_tree.asked("may_ship", gate, evidence, params)
 
 
 def same(name: str | None, declared: str | None = None) -> tuple[str | None, str | None, str | None]:
@@ -145,11 +144,17 @@ def test_a_pass_states_the_three_licences_and_their_duties(ground: Evidence, par
     [
         ({"base": same(None)}, ["params.yaml: base.license: no licence is stated"]),
         ({"base": same(None, "MIT")}, ["no licence is stated", "base.license is null, but the base declares 'MIT'"]),
-        ({"data": same("Proprietary")}, ["'Proprietary' is not in the table of docs/licenses.md; what is your own is"]),
+        (
+            {"data": same("Proprietary")},
+            ["'Proprietary' is not in the table of docs/reference/licenses.md; what is your own is"],
+        ),
         ({"data": same(licenses.OWN, "proprietary")}, ["is LicenseRef-Own, but the data declares 'proprietary'"]),
         ({"data": same(licenses.OWN)}, ["data: LicenseRef-Own is not allowed"]),
         ({"base": same("llama3.1"), "adapter": licenses.OWN}, ["under llama3.1, the adapter is LicenseRef-Own"]),
-        ({"data": same("MIT License")}, ["'MIT License' is not in the table of docs/licenses.md, which has MIT"]),
+        (
+            {"data": same("MIT License")},
+            ["'MIT License' is not in the table of docs/reference/licenses.md, which has MIT"],
+        ),
         ({"adapter": "mine"}, ["gates.may_ship.adapter: 'mine' is not in the table"]),
         ({"allow": ["MIT"]}, ["base: Apache-2.0 is not allowed (allowed: MIT)", "adapter: Apache-2.0 is not allowed"]),
         ({"base": same("llama3.1")}, ["base: llama3.1 wants derivatives under llama3.1, the adapter is Apache-2.0"]),
@@ -169,7 +174,7 @@ def test_a_pass_states_the_three_licences_and_their_duties(ground: Evidence, par
             {"base": ("Apache-2.0", "MIT", None)},
             ["reports/fetch.json: base was fetched when params.yaml: base.license was MIT, it is Apache-2.0"],
         ),
-        ({"data": ("MIT", None, None)}, ["data.license was null, it is MIT: run `dvc repro fetch`"]),
+        ({"data": ("MIT", None, None)}, ["data.license was null, it is MIT: run `./lockstep run fetch`"]),
         (
             {"base": same(None), "data": same("CC-BY-NC-4.0", "mit"), "allow": ["MIT"], "adapter": "none"},
             ["no licence is stated", "'none' is not in the table", "declares 'mit'", "not allowed", "commercial use"],

@@ -12,11 +12,17 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from checks import gate_kinds, policy
-from checks import params as params_module
+from checks import gates, policy
+from checks.compared import PairedGate
+from checks.gate_kind import GateKind
+from checks.loading import Loader
 from checks.params import Params
 from checks.policy import Policy
-from checks.sections import Agreement, Section
+from checks.scorer_kind import ScorerKind
+from checks.scorers.edit_similarity import EditSimilarity
+from checks.scorers.json_valid import JsonValid
+from checks.sections import Agreement, Section, directions
+from checks.training import Train
 from tests.conftest import REPOSITORY
 
 DEFAULT: dict[str, Any] = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
@@ -392,12 +398,14 @@ def test_the_walk_reaches_every_section_that_params_yaml_is_made_of() -> None:
     while pending:
         known.add(each := pending.pop())
         pending += each.__subclasses__()
-    kindred = {params_module.EditSimilarity, params_module.JsonValid}  # have no field but their kind
-    assert {each for each in known if each.__module__.startswith("checks.")} - reached == {Agreement, *kindred}
+    kindred = {EditSimilarity, JsonValid}  # have no field but their kind
+    bases = {Agreement, GateKind, Loader, PairedGate, ScorerKind, Train}
+    ours = {each for each in known if each.__module__.startswith(("checks.", "stages."))}
+    assert ours - reached == bases | kindred
 
 
 def test_the_documentation_lists_what_is_no_policy() -> None:
-    text = (REPOSITORY / "docs" / "gates.md").read_text()
+    text = (REPOSITORY / "docs/reference/gates.md").read_text()
     rows = re.findall(r"^\| `([a-z_.]+)` \| (.+) \|$", text.partition("## Whose policy")[2], re.MULTILINE)
     assert dict(rows) == dict(policy.EXEMPT)
     assert all(reason.endswith(".") for reason in policy.EXEMPT.values())
@@ -432,8 +440,7 @@ def test_every_change_changes_the_digest_and_is_seen_from_both_sides(case: tuple
 
 
 def _kinds() -> list[type[Section]]:
-    kinds: tuple[type[Section], ...] = typing.get_args(typing.get_args(gate_kinds.Gate)[0])
-    return list(kinds)
+    return list(gates.KINDS.kinds.values())
 
 
 def test_an_environment_that_goes_or_comes_needs_approval() -> None:
@@ -444,9 +451,26 @@ def test_an_environment_that_goes_or_comes_needs_approval() -> None:
     assert (come.path, come.needs_approval) == ("promote.environments.canary", True)
 
 
-def test_every_direction_is_of_a_field_that_there_is() -> None:
-    for section, directions in policy.STRICTER.items():
-        assert set(directions) <= set(section.model_fields), section.__name__
+def _sections() -> set[type[Section]]:
+    """All sections of Lockstep itself."""
+    known, pending = set[type[Section]](), list(Section.__subclasses__())
+    while pending:
+        known.add(each := pending.pop())
+        pending += each.__subclasses__()
+    return {each for each in known if each.__module__.startswith("checks.")}
+
+
+def test_every_direction_fits_the_type_of_its_field() -> None:
+    for section in _sections():
+        for name, way in directions(section).items():
+            annotation = section.model_fields[name].annotation
+            types = set(typing.get_args(annotation) or [annotation]) - {type(None)}
+            if way in ("higher", "lower"):
+                assert types <= {int, float, bool}, (section.__name__, name)
+            elif way in ("fewer", "more"):
+                assert typing.get_origin(annotation) is tuple, (section.__name__, name)
+            else:
+                assert all(issubclass(each, Section) for each in types), (section.__name__, name)
 
 
 def test_the_tables_of_this_test_name_every_field_with_a_direction() -> None:
@@ -462,4 +486,6 @@ def test_the_tables_of_this_test_name_every_field_with_a_direction() -> None:
     wanted -= {f"gates.few_errors.{field}" for field in ("metric", "confidence", "resolution")}
     assert wanted <= named
     fields = {path.rpartition(".")[2] for path, *_ in DIRECTIONS}
-    assert {name for section in policy.STRICTER.values() for name, way in section.items() if way != "section"} <= fields
+    ways = [each for section in _sections() for each in directions(section).items()]
+    assert len(ways) > 40
+    assert {name for name, way in ways if way != "section"} <= fields

@@ -7,7 +7,7 @@ import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
-from typing import Any, get_args
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,12 +16,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from checks import digest, files, layout
+from checks.drafts import Draft
 from checks.errors import DataRefused, EvidenceRefused
 from checks.evidence import PrepareReport
-from checks.params import AzureCli, Params, RuleName, Table
+from checks.params import Params
 from checks.rows import Message, Row
-from checks.rules import Draft
+from checks.rules import RULES
 from stages.loaders import azure_cli, table
+from stages.loaders.azure_cli import AzureCli
+from stages.loaders.table import Table
 from stages.prepare import clean, prepare, split
 from tests.conftest import as_params
 
@@ -507,7 +510,7 @@ def test_the_same_bytes_give_the_same_bytes(tmp_path: Path, configure: Callable[
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.sampled_from(["List VMs", "list vms.", ""])
 
 
-@given(st.lists(st.tuples(TEXT, TEXT), max_size=30), st.lists(st.sampled_from(sorted(get_args(RuleName))), unique=True))
+@given(st.lists(st.tuples(TEXT, TEXT), max_size=30), st.lists(st.sampled_from(sorted(RULES.kinds)), unique=True))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
 def test_rows_are_conserved_and_groups_are_whole_for_any_rows_and_rules(
     configure: Callable[..., Params], pairs: list[tuple[str, str]], names: list[str]

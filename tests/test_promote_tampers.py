@@ -9,17 +9,20 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from checks import digest, files, layout, params_file
 from checks.errors import Refusal
+from checks.plugins import Plugin
 from checks.serving import ImageReport
 from checks.statement import ENVELOPE
 from release.adapters.registry.types import LAYER
 from release.evidence import attach
 from release.image.layout import Bytes, Layout
+from release.promotion import record as promotion_record
 from release.promotion import site
 from release.record import lock_check
 from release.verbs import keys as key_verbs
@@ -574,15 +577,16 @@ def test_a_branch_that_is_called_like_another_s_ref_is_not_taken_for_it(root: Pa
     assert git(root, "log", "-1", "--format=%s", "refs/heads/main") == "promote staging to v0.1.0"
 
 
+@pytest.mark.parametrize(("name", "folder"), build_tree.OVERLOOKED)
 def test_code_that_git_never_had_is_not_released_by_whatever_version_built_it(
-    root: Path, monkeypatch: pytest.MonkeyPatch
+    root: Path, monkeypatch: pytest.MonkeyPatch, name: str, folder: str | None
 ) -> None:
-    build_tree.ran_also(root)
+    build_tree.ran_also(root, name, folder)
     keep(root, "a lock that names it")
     with monkeypatch.context() as older:
         older.setattr(lock_check, "modules", lambda _: {})
         tree.release(root)
-    refused(root, "is not the module that dvc.lock there names")
+    assert f"{folder or name} at " in str(refused(root, "is not the module that dvc.lock there names"))
 
 
 def test_a_policy_that_became_stricter_is_asked_again(root: Path) -> None:
@@ -602,3 +606,18 @@ def test_too_many_artifacts_hide_nothing_they_refuse(root: Path) -> None:
         for number in range(101):
             attach.attach(store, attach.subject(store, image), ENVELOPE, b"%d" % number, "release.json")
     refused(root, "102 artifacts of application/vnd.dsse.envelope.v1+json are attached")
+
+
+def test_a_verdict_of_packages_that_are_not_those_here_releases_nothing(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attach_to(root, report(root).image, envelope(root, unsigned(root)))
+    asked = []
+
+    def differences(recorded: dict[str, Plugin]) -> list[str]:
+        asked.append(recorded)
+        return ["plugin lockstep.gates:x: package acme 1.0 is not installed"]
+
+    monkeypatch.setattr(promotion_record, "plugins", SimpleNamespace(differences=differences))
+    refused(root, "package acme 1.0 is not installed")
+    assert asked == [{}]

@@ -155,15 +155,16 @@ def test_no_record_without_a_verdict_of_these_parameters(work: Path) -> None:
         land(work, BRANCH, "main")
 
 
-def test_a_record_of_code_that_git_never_had_is_none(work: Path) -> None:
-    build_tree.ran_also(work)
+@pytest.mark.parametrize(("name", "folder"), build_tree.OVERLOOKED)
+def test_a_record_of_code_that_git_never_had_is_none(work: Path, name: str, folder: str | None) -> None:
+    build_tree.ran_also(work, name, folder)
     git(work, "commit", "--quiet", "-m", "a stage reads one module more", "dvc.yaml")
-    with pytest.raises(EvidenceRefused, match=r"stages/extra.py: is not what HEAD has, and a stage reads it"):
+    with pytest.raises(EvidenceRefused, match=f"{name}: is not what HEAD has, and a stage reads it"):
         land(work, BRANCH, "main")
     git(work, "commit", "--quiet", "-am", "the record by hand")
     missing = committed.missing(Records(work), head(work))
     assert missing is not None
-    assert "stages/extra.py" in missing.paths
+    assert name in missing.paths
 
 
 def test_without_a_commit_there_is_nothing_to_record(tmp_path: Path) -> None:

@@ -190,7 +190,7 @@ def test_without_cache_and_remote_it_is_unavailable_and_says_what_to_do(root: Pa
     assert use.how == "unavailable"
     assert "DVC has no data/predictions/candidate.jsonl of that commit, here or on a remote" in use.note
     assert "DVC has no models/merged" in use.note
-    assert "docs/references.md" in use.note
+    assert "docs/explanation/references.md" in use.note
     assert "main" not in report.models
     assert str(root) not in use.note
 

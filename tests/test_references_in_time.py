@@ -99,7 +99,7 @@ class Team:
 
 
 def pipeline(root: Path, arguments: list[str], *_: object) -> None:
-    """A STAND-IN for `dvc repro`: it makes a record where params.yaml is not what the last one ran with."""
+    """A STAND-IN for `./lockstep run`: it makes a record where params.yaml is not what the last one ran with."""
     if "repro" not in arguments:
         return
     stored = files.read_json(root / layout.REFERENCES, ReferencesReport)

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from checks.rows import Prediction
 from checks.verdict import Verdict
 from release.cli import terminal
 from release.record import references
-from release.review import details, sections
+from release.review import details, facts, sections
 from release.verbs import report as renderer
 from release.verbs.report import Options, Report, report
 from tests import evidence_tree, report_tree
@@ -146,6 +147,19 @@ def test_an_outcome_reads_as_it_always_did(name: str, made: dict[str, Report]) -
         assert now == path.read_text(), f"set {WRITE}=1 to write it anew"
 
 
+def test_a_recorded_verdict_of_packages_that_are_not_those_here_is_void(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(copy / "data" / "predictions")
+    shutil.rmtree(copy / "models")
+    assert report(copy, FOR).state == "recorded"
+    line = "plugin lockstep.gates:x: package acme 1.0 is not installed"
+    monkeypatch.setattr(facts, "plugins", SimpleNamespace(differences=lambda _: [line]))
+    void = report(copy, FOR)
+    assert (void.state, void.passes) == ("void", False)
+    assert line in void.markdown
+
+
 @pytest.mark.parametrize("name", OUTCOMES)
 def test_only_a_pass_that_holds_passes(name: str, made: dict[str, Report]) -> None:
     _, state, status, passes = OUTCOMES[name]
@@ -224,7 +238,7 @@ def _main_is_gone(at: Path) -> None:
             180,
             _main_is_gone,
             "⚠️ **Pass, not compared with main**: all 5 gates hold",
-            "compare it first: `dvc push`",
+            "compare it first: `./lockstep dvc push`",
         ),
     ],
 )

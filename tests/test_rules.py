@@ -1,18 +1,16 @@
 """Named rules: what each mends or drops, and that params.yaml knows exactly these."""
 
 from dataclasses import replace
-from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from checks import rules
+from checks import az_commands, drafts, params_file, rules
+from checks.drafts import Draft
 from checks.errors import ParamsRefused
 from checks.evidence import RuleCount
-from checks.params import RuleName
 from checks.rows import Message, Row
-from checks.rules import Draft
 from tests.conftest import REPOSITORY, as_params, scaled_down
 
 RULES = rules.of(as_params(scaled_down()).prepare)
@@ -43,7 +41,8 @@ DROPPED = {
 
 
 def test_params_know_exactly_the_rules_there_are() -> None:
-    assert set(get_args(RuleName)) == set(RULES)
+    in_schema = params_file.schema()["$defs"]["Prepare"]["properties"]["rules"]["items"]["enum"]
+    assert set(in_schema) == set(rules.RULES.kinds) == set(RULES)
     assert all((rule.mend, rule.drop, rule.among).count(None) == 2 and rule.does for rule in RULES.values())
 
 
@@ -52,24 +51,24 @@ def test_every_rule_on_one_row_has_an_example_here() -> None:
 
 
 @pytest.mark.parametrize("name", MENDED)
-def test_a_mending_rule_mends_counts_and_is_done_after_one_pass(name: RuleName) -> None:
+def test_a_mending_rule_mends_counts_and_is_done_after_one_pass(name: str) -> None:
     before, after = MENDED[name]
-    kept, hit = rules.apply(RULES[name], [_draft(before), _draft("Fine.")])
+    kept, hit = drafts.apply(RULES[name], [_draft(before), _draft("Fine.")])
     assert [draft.prompt for draft in kept] == [after, "Fine."]
     assert [draft.prompt for draft in hit] == [before]
-    assert rules.apply(RULES[name], kept) == (kept, [])
+    assert drafts.apply(RULES[name], kept) == (kept, [])
 
 
 @pytest.mark.parametrize("name", DROPPED)
-def test_a_dropping_rule_drops_its_defect_and_keeps_a_good_row(name: RuleName) -> None:
+def test_a_dropping_rule_drops_its_defect_and_keeps_a_good_row(name: str) -> None:
     good = _draft()
-    assert rules.apply(RULES[name], [good, DROPPED[name]]) == ([good], [DROPPED[name]])
+    assert drafts.apply(RULES[name], [good, DROPPED[name]]) == ([good], [DROPPED[name]])
 
 
 def test_the_words_of_the_longest_prompt_are_a_parameter(document: dict) -> None:
     document["prepare"]["max_prompt_words"] = 3
     rule = rules.of(as_params(document).prepare)["drop-long-prompt"]
-    kept, gone = rules.apply(rule, [_draft("List all VMs."), _draft("List all my VMs.")])
+    kept, gone = drafts.apply(rule, [_draft("List all VMs."), _draft("List all my VMs.")])
     assert ([draft.prompt for draft in kept], [draft.prompt for draft in gone]) == (
         ["List all VMs."],
         ["List all my VMs."],
@@ -88,7 +87,7 @@ def test_what_was_dropped_is_told_by_rule_the_largest_first() -> None:
 
 
 def test_the_documentation_lists_every_rule() -> None:
-    text = (REPOSITORY / "docs" / "pipeline.md").read_text().split("## Rules\n")[1].split("\n## ")[0]
+    text = (REPOSITORY / "docs/reference/pipeline.md").read_text().split("## Rules\n")[1].split("\n## ")[0]
     listed = [line.split("`")[1] for line in text.splitlines() if line.startswith("| `")]
     of_a_loader = ["drop-unreadable-help", "keep-commonest-services", "cap-rows-per-service"]
     assert listed == [*RULES, *of_a_loader]
@@ -110,31 +109,31 @@ def test_naming_a_service_in_words_is_not_telling_the_command() -> None:
 def test_one_request_with_different_answers_is_dropped_whole() -> None:
     same = [_draft("Show it."), _draft("show  IT", source="f:2"), _draft("Show it", reference="sql", source="f:3")]
     other = _draft("Show that.")
-    assert rules.apply(RULES["drop-conflicting-references"], [*same, other]) == ([other], same)
+    assert drafts.apply(RULES["drop-conflicting-references"], [*same, other]) == ([other], same)
 
 
 def test_a_request_under_another_system_message_is_another_request() -> None:
     other = replace(_draft(), before=(Message(role="system", content="Translate."),), reference="sql")
-    assert rules.apply(RULES["drop-conflicting-references"], [_draft(), other])[1] == []
+    assert drafts.apply(RULES["drop-conflicting-references"], [_draft(), other])[1] == []
 
 
 @given(st.permutations(["Show it.", "show it", "Show it", "SHOW IT!", "Show it."]))
 def test_of_duplicates_the_same_one_stays_in_any_order(prompts: list[str]) -> None:
-    kept, gone = rules.apply(RULES["drop-duplicates"], [_draft(p, source=f"f:{i}") for i, p in enumerate(prompts)])
+    kept, gone = drafts.apply(RULES["drop-duplicates"], [_draft(p, source=f"f:{i}") for i, p in enumerate(prompts)])
     expected = min((_draft(p) for p in prompts), key=lambda draft: draft.content)
     assert [draft.prompt for draft in kept] == [expected.prompt]
     assert len(gone) == 4
 
 
 @given(st.lists(st.text(max_size=30)), st.sampled_from(sorted(RULES)))
-def test_every_rule_conserves_rows_whatever_the_text(prompts: list[str], name: RuleName) -> None:
-    drafts = [_draft(prompt, source=f"f:{i}") for i, prompt in enumerate(prompts)]
-    kept, hit = rules.apply(RULES[name], drafts)
+def test_every_rule_conserves_rows_whatever_the_text(prompts: list[str], name: str) -> None:
+    made = [_draft(prompt, source=f"f:{i}") for i, prompt in enumerate(prompts)]
+    kept, hit = drafts.apply(RULES[name], made)
     if RULES[name].kind == "mend":
-        assert len(kept) == len(drafts)
-        assert rules.apply(RULES[name], kept)[1] == []
+        assert len(kept) == len(made)
+        assert drafts.apply(RULES[name], kept)[1] == []
     else:
-        assert sorted(d.source for d in (*kept, *hit)) == sorted(d.source for d in drafts)
+        assert sorted(d.source for d in (*kept, *hit)) == sorted(d.source for d in made)
 
 
 @pytest.mark.parametrize(
@@ -153,14 +152,14 @@ def test_every_rule_conserves_rows_whatever_the_text(prompts: list[str], name: R
     ],
 )
 def test_commands_are_the_lines_that_run_az(answer: str, commands: list[str]) -> None:
-    assert rules.commands_in(answer) == commands
-    assert [rules.service_of(command) for command in commands] == [c.split("az ")[1].split()[0] for c in commands]
+    assert az_commands.commands_in(answer) == commands
+    assert [az_commands.service_of(command) for command in commands] == [c.split("az ")[1].split()[0] for c in commands]
 
 
 def test_a_finished_row_is_asked_about_its_last_question() -> None:
     turns = [("system", "s"), ("user", "q"), ("assistant", "a"), ("user", "Buckets_Get")]
     chat = tuple(Message.model_validate({"role": role, "content": text}) for role, text in turns)
-    draft = rules.draft_of(Row(id="1", messages=chat, reference="vm", group="1", slice="all", source="f:1"))
+    draft = drafts.draft_of(Row(id="1", messages=chat, reference="vm", group="1", slice="all", source="f:1"))
     assert (draft.messages, draft.prompt) == (chat, "Buckets_Get")
     assert RULES["drop-one-word-prompt"].finds(draft)
 

@@ -217,7 +217,7 @@ def test_the_recipe_installs_what_this_environment_was_measured_with() -> None:
 
 
 def test_every_setting_of_every_runtime_is_explained() -> None:
-    text = (REPOSITORY / "docs" / "runtimes.md").read_text()
+    text = (REPOSITORY / "docs/reference/runtimes.md").read_text()
     settings = set()
     for runtime in map(runtimes.load, ALL):
         settings |= set(runtime.environment) | {part.partition("=")[0] for part in runtime.command if part[:1] == "-"}
@@ -225,7 +225,7 @@ def test_every_setting_of_every_runtime_is_explained() -> None:
 
 
 def test_every_key_of_a_runtime_is_explained() -> None:
-    text = (REPOSITORY / "docs" / "runtimes.md").read_text()
+    text = (REPOSITORY / "docs/reference/runtimes.md").read_text()
     assert not [key for key in Runtime.model_fields if f"| `{key}` |" not in text]
 
 

@@ -15,7 +15,7 @@ import pytest
 from checks import layout
 from checks.errors import MachineRefused, TrainingRefused
 from checks.params import Params
-from stages.training import tracking
+from stages import tracking
 from tests.conftest import as_params
 
 pytestmark = pytest.mark.slow

@@ -17,8 +17,9 @@ from checks import digest, files, layout
 from checks.errors import EvidenceRefused, MachineRefused, TrainingRefused
 from checks.evidence import Seal, TrainMeasured, TrainReport
 from checks.rows import Row
+from stages import tracking
 from stages.train import train
-from stages.training import checkpoints, tracking
+from stages.training import checkpoints
 from tests import training_tree
 from tests.conftest import REPOSITORY, as_params
 
@@ -48,20 +49,7 @@ def _runs(root: Path, document: dict) -> list[Any]:
 
 def _prepared(root: Path, document: dict) -> Any:
     """A trainer on the rows of the root's train split."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    from stages.training import sft
-
-    settings = as_params(document).train
-    rows = files.read_jsonl(root / layout.SPLITS / "train.jsonl", Row)
-    model = AutoModelForCausalLM.from_pretrained(root / layout.BASE, dtype=sft.DTYPES[settings.precision])
-    return sft.Trainer(
-        model=model,
-        args=sft.settings(settings, len(rows), str(root / "scratch")),
-        train_dataset=sft.dataset(rows),
-        processing_class=AutoTokenizer.from_pretrained(root / layout.BASE),
-        peft_config=sft.lora_config(settings.lora, model),
-    )
+    return training_tree.trainer(as_params(document).train, root, root / "scratch")
 
 
 def test_the_prompt_is_not_learned_and_the_answer_is_to_its_end_of_turn(root: Path, document: dict) -> None:
@@ -148,14 +136,14 @@ def test_a_run_leaves_adapter_report_curve_and_an_mlflow_run_that_names_them(roo
 
 
 def test_the_curve_of_a_long_training_has_twenty_points_at_least(document: dict) -> None:
-    from stages.training import sft
+    from stages.training.trainer import settings as arguments
 
     for rows, epochs in ((2340, 1.0), (2340, 2.0), (100_000, 3.0), (200, 1.0)):
         document["train"] |= {"epochs": epochs, "max_steps": None, "batch_size": 16}
         settings = as_params(document).train
-        every = int(sft.settings(settings, rows, "/nonexistent").logging_steps)
+        every = int(arguments(settings, rows, "/nonexistent")["logging_steps"])
         assert 1 <= every <= 10
-        assert sft.steps(settings, rows) // every >= min(20, sft.steps(settings, rows))
+        assert settings.steps(rows) // every >= min(20, settings.steps(rows))
 
 
 def test_two_runs_with_one_seed_give_the_same_bytes_and_another_seed_does_not(
@@ -187,7 +175,7 @@ def test_splits_that_are_not_the_sealed_ones_refuse_and_each_difference_is_named
     for name in ("train", "test"):
         with (root / layout.SPLITS / f"{name}.jsonl").open("ab") as stream:
             stream.write(training_tree.row(99, "show the key", "key").model_dump_json().encode() + b"\n")
-    with pytest.raises(EvidenceRefused, match=r"test is sha256:.*, on disk sha256:.*dvc repro validate") as caught:
+    with pytest.raises(EvidenceRefused, match=r"test is sha256:.*, on disk sha256:.*lockstep run validate") as caught:
         train(as_params(document), root)
     assert [other.split(" is ")[0] for other in caught.value.others] == ["data/validated.json: train"]
     assert not (root / layout.ADAPTER).exists()
@@ -310,13 +298,13 @@ def test_a_loss_that_is_not_finite_stops_at_its_step_and_leaves_no_adapter(root:
 
 
 def test_an_adapter_that_is_not_finite_is_not_written(root: Path, document: dict) -> None:
-    from stages.training import sft
+    from stages.training.trainer import save
 
     trainer = _prepared(root, document)
     weight = next(w for w in trainer.model.parameters() if w.requires_grad)
     weight.data[0, 0] = math.nan
     with pytest.raises(TrainingRefused, match=r"lora_A.* is not finite"):
-        sft.save(trainer.model, root)
+        save(trainer.model, root)
     assert not (root / "adapter_model.safetensors").exists()
 
 

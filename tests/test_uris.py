@@ -5,7 +5,11 @@ from pathlib import Path
 import pytest
 
 from checks.errors import SourceRefused
-from stages.sources import uris
+from stages.sources import parsing, uris
+from stages.sources.schemes.file import Local
+from stages.sources.schemes.hf import Hub
+from stages.sources.schemes.pypi import Wheel
+from stages.sources.schemes.url import Remote
 
 ROOT = Path("/repository")
 
@@ -13,20 +17,20 @@ ROOT = Path("/repository")
 @pytest.mark.parametrize(
     ("uri", "meaning"),
     [
-        ("pypi://azure-cli==2.91.0/azure/cli", uris.Wheel("azure-cli", "2.91.0", "azure/cli")),
-        ("pypi://a==1.0+cpu/a b/ü.gguf", uris.Wheel("a", "1.0+cpu", "a b/ü.gguf")),
-        ("hf://org/model@main", uris.Hub("org/model", "model", "main", None)),
-        ("hf://gpt2@v1/sub/f.gguf", uris.Hub("gpt2", "model", "v1", "sub/f.gguf")),
-        ("hf://datasets/org/name@refs%2Fpr%2F1/d", uris.Hub("org/name", "dataset", "refs/pr/1", "d")),
-        ("s3://bucket/key", uris.Remote("s3://bucket/key")),
-        ("HTTPS://host/f", uris.Remote("HTTPS://host/f")),
-        ("file:///a%20b/c", uris.Local(Path("/a b/c"))),
-        ("rows/my data.jsonl", uris.Local(ROOT / "rows/my data.jsonl")),
-        ("/elsewhere/rows", uris.Local(Path("/elsewhere/rows"))),
+        ("pypi://azure-cli==2.91.0/azure/cli", Wheel("azure-cli", "2.91.0", "azure/cli")),
+        ("pypi://a==1.0+cpu/a b/ü.gguf", Wheel("a", "1.0+cpu", "a b/ü.gguf")),
+        ("hf://org/model@main", Hub("org/model", "model", "main", None)),
+        ("hf://gpt2@v1/sub/f.gguf", Hub("gpt2", "model", "v1", "sub/f.gguf")),
+        ("hf://datasets/org/name@refs%2Fpr%2F1/d", Hub("org/name", "dataset", "refs/pr/1", "d")),
+        ("s3://bucket/key", Remote("s3://bucket/key")),
+        ("HTTPS://host/f", Remote("HTTPS://host/f")),
+        ("file:///a%20b/c", Local(Path("/a b/c"))),
+        ("rows/my data.jsonl", Local(ROOT / "rows/my data.jsonl")),
+        ("/elsewhere/rows", Local(Path("/elsewhere/rows"))),
     ],
 )
 def test_each_form_is_read(uri: str, meaning: object) -> None:
-    assert uris.parse(uri, "data.uri", ROOT) == meaning
+    assert parsing.parse(uri, "data.uri", ROOT) == meaning
 
 
 @pytest.mark.parametrize(
@@ -53,7 +57,7 @@ def test_each_form_is_read(uri: str, meaning: object) -> None:
 )
 def test_a_malformed_uri_is_refused_on_one_line(uri: str, problem: str) -> None:
     with pytest.raises(SourceRefused, match=problem) as refusal:
-        uris.parse(uri, "data.uri", ROOT)
+        parsing.parse(uri, "data.uri", ROOT)
     assert str(refusal.value).startswith("params.yaml: data.uri: ")
     assert len(str(refusal.value).splitlines()) == 1
 

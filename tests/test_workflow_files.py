@@ -24,7 +24,7 @@ BUTTON = "${{ inputs.environment }}"
 
 CALLED = {"verify.yml": "release.yml"}  # by whom: a file of its own gives its job an identity of its own
 PUSH, PULL, MAIN = "LOCKSTEP_REGISTRY_TOKEN", "LOCKSTEP_REGISTRY_PULL_TOKEN", "LOCKSTEP_TOKEN"
-PROTECTED = ("registry", "staging", BUTTON)  # environments of the default branch alone: docs/github.md
+PROTECTED = ("registry", "staging", BUTTON)  # environments of the default branch alone: docs/how-to/github.md
 
 
 class Found(NamedTuple):
@@ -177,7 +177,7 @@ def test_the_action_that_sets_up_keeps_nothing_unless_it_is_asked_to() -> None:
 
 def test_the_runners_page_names_every_secret_that_its_jobs_get() -> None:
     named = {name for found in jobs() if "self-hosted" in found.job["runs-on"] for name in secrets(found.job)}
-    text = (REPOSITORY / "docs" / "runners.md").read_text()
+    text = (REPOSITORY / "docs/how-to/runners.md").read_text()
     assert len(named) >= 4
     assert [name for name in sorted(named) if f"`{name}`" not in text] == []
 

@@ -1,6 +1,6 @@
 """The whole journey by the real workflow files under act: pull request, verdict, comment, merge, staging, production.
 
-One repository, one story: each part begins where the one before ended. What GitHub alone does (docs/github.md) is asked of
+One repository, one story: each part begins where the one before ended. What GitHub alone does (docs/how-to/github.md) is asked of
 the files in tests/test_workflow_files.py.
 """
 

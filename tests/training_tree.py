@@ -1,11 +1,14 @@
 """A repository's root from which a tiny model can be trained: base, sealed splits of 24, 6 and 6 rows."""
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from checks import digest, files, layout
 from checks.evidence import Seal
 from checks.rows import Message, Row
+from checks.training import Job, Train
 
 SERVICES = ("queue", "table", "disk", "vault")
 
@@ -23,6 +26,29 @@ def make(root: Path, base: Path) -> Path:
         files.write_jsonl(root / layout.SPLITS / f"{name}.jsonl", rows)
     seal(root)
     return root
+
+
+def trainer(settings: Train, root: Path, scratch: Path, callbacks: Sequence[Any] = ()) -> Any:
+    """The trainer of the method that ``settings`` are of, on the rows of the root's train split."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from stages.training import trainer as shared
+
+    rows = files.read_jsonl(root / layout.SPLITS / "train.jsonl", Row)
+    model = AutoModelForCausalLM.from_pretrained(root / layout.BASE, dtype=shared.DTYPES[settings.precision])
+    tokenizer = AutoTokenizer.from_pretrained(root / layout.BASE)
+    return settings.trainer(
+        Job(
+            model=model,
+            tokenizer=tokenizer,
+            rows=rows,
+            valid=(),
+            settings=shared.settings(settings, len(rows), str(scratch)),
+            adapter=shared.lora_config(settings.lora, model),
+            callbacks=callbacks,
+            stops=frozenset({tokenizer.eos_token_id}),
+        )
+    )
 
 
 def row(number: int, prompt: str, reference: str) -> Row:

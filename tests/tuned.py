@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from checks import digest, files, layout, scoring
-from checks.params import ExactMatch, Params
+from checks.params import Params
 from checks.rows import Message, Prediction, Row
+from checks.scorers.exact_match import ExactMatch
 from checks.serving import ProbeReport
 from checks.verdict import Verdict
 from tests import build_tree, evidence_tree

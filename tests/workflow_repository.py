@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from checks import layout
-from checks.params import Table
+from stages.loaders.table import Table
 from tests import overlay_sample, pipeline_repository, tuned
 from tests.act_service import Act, Line, Run
 from tests.conftest import REPOSITORY, scaled_down

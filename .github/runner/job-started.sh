@@ -1,5 +1,5 @@
 #!/bin/sh
-# For ACTIONS_RUNNER_HOOK_JOB_STARTED of the GPU runner: whose pull request comes onto this machine. docs/runners.md.
+# For ACTIONS_RUNNER_HOOK_JOB_STARTED of the GPU runner: whose pull request comes onto this machine. docs/how-to/runners.md.
 #
 # A pull request brings its own workflow file, so no `if:` in one holds a fork back. This runs before the job's first
 # step, from the machine's image. Its environment is the machine's and the runner's GITHUB_*; a workflow sets none of it.

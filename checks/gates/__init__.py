@@ -1,32 +1,44 @@
-"""Evidence and policy to a verdict: one module a kind of gate.
+"""All kinds of gate, and the verdict that the gates of params.yaml come to.
+
+A kind is one module of this folder, or of a package of a user (entry points of the group ``lockstep.gates``):
+``checks.gate_kind`` says what it must have.
 
 A gate that has no evidence fails. A break in the chain of digests fails every gate: what the
-evidence is about is then unknown. Gates that test are decided together, after Holm's correction (docs/gates.md).
+evidence is about is then unknown. Gates that test are decided together, after Holm's correction:
+docs/reference/gates.md.
 """
 
+import sys
 from collections.abc import Mapping
-from typing import assert_never
+from typing import TYPE_CHECKING, Annotated, Union, get_args
 
-from checks import digest, multiple
+from pydantic import Field
+
+from checks import digest, plugins
 from checks.chain import MAKING, Evidence
-from checks.gate_kinds import (
-    BudgetGate,
-    ContaminationGate,
-    DataGate,
-    Gate,
-    ImprovesGate,
-    LicenseGate,
-    NonInferiorGate,
-    ParityGate,
-    SliceGate,
-    ThresholdGate,
-)
-from checks.gates import budget, contamination, data, paired, parity, slices, threshold
-from checks.gates import license as licensing
-from checks.gates.asked import Asked, Test, failed, gap
-from checks.gates.sample import NoEvidence, Sample
-from checks.params import Params
+from checks.gate_kind import Case, CheckResult, GateKind, NoEvidence, Reads, Test, failed, gap
 from checks.verdict import Finding, Verdict, combine
+
+if TYPE_CHECKING:
+    from checks.params import Params
+    from checks.sample import Sample
+
+GROUP = "lockstep.gates"
+
+
+def _kind_in(found: object) -> type[GateKind]:
+    kind: type[GateKind] = plugins.subclass_of(GateKind)(found)
+    if kind.reads not in get_args(Reads):
+        raise plugins.Unfit(f"reads {kind.reads!r}, which is none of {', '.join(get_args(Reads))}")
+    return kind
+
+
+KINDS = plugins.collect(GROUP, sys.modules[__name__], _kind_in, plugins.tag, lambda kind: kind.rank)
+
+if TYPE_CHECKING:
+    Gate = GateKind
+else:
+    Gate = Annotated[Union[tuple(KINDS.kinds.values())], Field(discriminator="kind")]  # noqa: UP007
 
 
 def policy_digest(gates: Mapping[str, Gate]) -> str:
@@ -34,20 +46,31 @@ def policy_digest(gates: Mapping[str, Gate]) -> str:
     return digest.of_json({name: gate.model_dump(mode="json") for name, gate in gates.items()})
 
 
-def judge(params: Params, evidence: Evidence) -> Verdict:
-    """Ask every gate of ``params``; the verdict binds all digests of ``evidence``."""
+def judge(params: "Params", evidence: Evidence) -> Verdict:
+    """Ask every gate of ``params``; the verdict binds all digests of ``evidence``.
+
+    It records the code of every kind and scorer that a package of a user adds. Raises MachineRefused when that cannot
+    be hashed.
+    """
+    from checks import scorers
+    from checks.sample import Sample
+
     sample = Sample(evidence, params.evaluate.scorers)
-    findings = _decided({name: _answer(name, gate, params, evidence, sample) for name, gate in params.gates.items()})
+    found = _decided({name: _answer(name, gate, params, evidence, sample) for name, gate in params.gates.items()})
+    findings = tuple(_own(*named, finding) for named, finding in zip(params.gates.items(), found, strict=True))
+    used = KINDS.plugins(gate.kind for gate in params.gates.values())
+    used |= scorers.KINDS.plugins(scorer.kind for scorer in params.evaluate.scorers)
     return Verdict(
         status=combine(findings),
         model=evidence.reports.parity.merged if evidence.reports.parity else None,
         policy=policy_digest(params.gates),
         judged=evidence.judged,
         findings=findings,
+        plugins=used,
     )
 
 
-def _answer(name: str, gate: Gate, params: Params, evidence: Evidence, sample: Sample) -> Asked:
+def _answer(name: str, gate: Gate, params: "Params", evidence: Evidence, sample: "Sample") -> CheckResult:
     if evidence.breaks:
         more = f" (and {len(evidence.breaks) - 1} more)" if len(evidence.breaks) > 1 else ""
         return failed(name, gate, f"the evidence is about different bytes: {evidence.breaks[0]}{more}")
@@ -55,34 +78,19 @@ def _answer(name: str, gate: Gate, params: Params, evidence: Evidence, sample: S
     if missing := gap(evidence, MAKING):
         return failed(name, gate, missing)
     try:
-        return _asked(name, gate, params, evidence, sample)
+        return gate.check(Case(name, params, evidence, sample))
     except NoEvidence as reason:
         return failed(name, gate, str(reason))
 
 
-def _asked(name: str, gate: Gate, params: Params, evidence: Evidence, sample: Sample) -> Asked:
-    match gate:
-        case ThresholdGate():
-            return threshold.ask(name, gate, sample)
-        case ImprovesGate() | NonInferiorGate():
-            return paired.ask(name, gate, evidence, sample)
-        case SliceGate():
-            return slices.ask(name, gate, evidence, sample)
-        case ParityGate():
-            return parity.ask(name, gate, evidence)
-        case DataGate():
-            return data.ask(name, gate, evidence)
-        case ContaminationGate():
-            return contamination.ask(name, gate, evidence)
-        case LicenseGate():
-            return licensing.ask(name, gate, params, evidence)
-        case BudgetGate():
-            return budget.ask(name, gate, evidence)
-        case _:
-            assert_never(gate)
+def _own(name: str, gate: Gate, finding: Finding) -> Finding:
+    """A kind may answer for its own gate alone."""
+    if (finding.gate, finding.kind) == (name, gate.kind):
+        return finding
+    return failed(name, gate, f"its kind answered as gate {finding.gate!r} of kind {finding.kind!r}: repair the kind")
 
 
-def _decided(asked: Mapping[str, Asked]) -> tuple[Finding, ...]:
+def _decided(asked: Mapping[str, CheckResult]) -> tuple[Finding, ...]:
     """The findings, in order: what waits for Holm's correction gets it, over the claims of each direction."""
     tests = {name: answer for name, answer in asked.items() if isinstance(answer, Test)}
     better = _corrected(tests, {name: test.p for name, test in tests.items()})
@@ -95,6 +103,8 @@ def _decided(asked: Mapping[str, Asked]) -> tuple[Finding, ...]:
 
 def _corrected(tests: Mapping[str, Test], p_values: Mapping[str, float]) -> dict[str, float]:
     """Each gate's p-value after Holm's correction; gates that make one claim count once."""
+    from checks import multiple
+
     claims = {name: (tests[name].claim or name) for name in p_values}
     distinct = {claims[name]: p for name, p in p_values.items()}
     corrected = dict(zip(distinct, multiple.holm(list(distinct.values())), strict=True))

@@ -7,13 +7,15 @@ Times and money do not, and so are no part of it.
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple, Self
+
+from pydantic import Field, model_validator
 
 from checks import layout
 from checks.chain import Evidence
-from checks.gate_kinds import BudgetGate
-from checks.gates.asked import gap
-from checks.verdict import Finding
+from checks.gate_kind import Case, Explained, GateKind, Reads, gap
+from checks.sections import Bound, stricter
+from checks.verdict import Finding, Verdict
 
 
 class _Figure(NamedTuple):
@@ -24,35 +26,68 @@ class _Figure(NamedTuple):
     unit: str
 
 
-def ask(name: str, gate: BudgetGate, evidence: Evidence) -> Finding:
-    """Pass when every figure that has a bound was measured and is within it.
+class BudgetGate(GateKind):
+    """How large the model may be; a bound that is not written is not asked.
 
-    The finding's value is the figure that is nearest to its bound, or furthest beyond.
+    Every figure follows from digests. What a clock measured decides no verdict: see ``checks.params.TrainBudget``.
     """
-    problems, held, measured = [], [], {}
-    for metric, figure in _FIGURES.items():
-        bound = getattr(gate, metric)
-        if bound is None:
-            continue
-        if missing := gap(evidence, (figure.needs,)):
-            problems.append(f"{metric}: {missing}")
-            continue
-        value = figure.measure(evidence)
-        if not math.isfinite(value):
-            problems.append(f"{metric}: no evidence: a figure it needs is zero, or not there")
-            continue
-        measured[metric] = (value, bound)
-        if value <= bound:
-            held.append(f"{metric} {value:,.4g} {figure.unit}, at most {bound:,.6g}")
-        else:
-            problems.append(f"{metric} {value:,.4g} {figure.unit}, above {bound:,.6g}")
-    tightest = max(measured, key=lambda metric: measured[metric][0] / measured[metric][1], default=None)
-    return Finding(
-        gate=name, kind=gate.kind, status="fail" if problems else "pass", reason="; ".join((*problems, *held)),
-        metric=tightest,
-        value=round(measured[tightest][0], 6) if tightest else None,
-        bound=measured[tightest][1] if tightest else None,
-    )  # fmt: skip
+
+    reads: ClassVar[Reads] = "no rows"
+    rank: ClassVar[int] = 90
+
+    kind: Literal["budget"]
+    parameters_millions: Annotated[Bound, stricter("lower")] = None
+    artifact_mb: Annotated[Bound, Field(description="the merged directory, 10^6 bytes"), stricter("lower")] = None
+
+    @model_validator(mode="after")
+    def _asks_something(self) -> Self:
+        asked = self.model_dump(exclude={"kind"})
+        if all(bound is None for bound in asked.values()):
+            raise ValueError(f"asks nothing|write at least one of {', '.join(asked)}")
+        return self
+
+    def check(self, case: Case) -> Finding:
+        """Pass when every figure that has a bound was measured and is within it.
+
+        The finding's value is the figure that is nearest to its bound, or furthest beyond.
+        """
+        problems, held, measured = [], [], {}
+        for metric, figure in _FIGURES.items():
+            bound = getattr(self, metric)
+            if bound is None:
+                continue
+            if missing := gap(case.evidence, (figure.needs,)):
+                problems.append(f"{metric}: {missing}")
+                continue
+            value = figure.measure(case.evidence)
+            if not math.isfinite(value):
+                problems.append(f"{metric}: no evidence: a figure it needs is zero, or not there")
+                continue
+            measured[metric] = (value, bound)
+            if value <= bound:
+                held.append(f"{metric} {value:,.4g} {figure.unit}, at most {bound:,.6g}")
+            else:
+                problems.append(f"{metric} {value:,.4g} {figure.unit}, above {bound:,.6g}")
+        tightest = max(measured, key=lambda metric: measured[metric][0] / measured[metric][1], default=None)
+        return Finding(
+            gate=case.name, kind=self.kind, status="fail" if problems else "pass", reason="; ".join((*problems, *held)),
+            metric=tightest,
+            value=round(measured[tightest][0], 6) if tightest else None,
+            bound=measured[tightest][1] if tightest else None,
+        )  # fmt: skip
+
+    def explain(self, place: str, finding: Finding, verdict: Verdict) -> Explained:
+        """Every bound that is written, and the figure that is nearest to its own."""
+        del verdict
+        bounds = self.model_dump(exclude={"kind"}, exclude_none=True)
+        return Explained(
+            f"does the model stay within {', '.join(f'{what} {bound:g}' for what, bound in bounds.items())}?",
+            "by rule: every bound that is written holds, and what was not measured does not",
+            "the figure that is missing" if finding.value is None
+            else f"{place}.{finding.metric}: {finding.value:.4g} is the figure nearest to its bound, or furthest "
+            "beyond",
+            f"{layout.TRAIN_REPORT}, {layout.PARITY_REPORT}",
+        )  # fmt: skip
 
 
 def _measured(value: float) -> float:

@@ -1,51 +1,100 @@
 """contamination: the share of test rows whose request training has seen, by runs of words and by near-duplicates."""
 
 from collections.abc import Sequence
+from typing import Annotated, ClassVar, Literal
 
-from checks import contamination, layout, similar
-from checks.chain import Evidence
-from checks.gate_kinds import ContaminationGate
-from checks.gates.asked import failed, gap
+from pydantic import Field
+
+from checks import layout
+from checks.gate_kind import Case, Explained, GateKind, Reads, failed, gap
 from checks.rows import Row
-from checks.splits import request
-from checks.verdict import Finding
+from checks.sections import Share, stricter
+from checks.verdict import Finding, Verdict
 
 _SHOWN = 3  # rows that a finding names
 Pairs = Sequence[tuple[int, int]]  # test row, the first train row that gives it away
 
 
-def ask(name: str, gate: ContaminationGate, evidence: Evidence) -> Finding:
-    """Pass when both shares are within their bounds.
+class ContaminationGate(GateKind):
+    """Rows of the test split that training has seen, or nearly."""
 
-    The reports of train and evaluate are asked for too: they name, by digest, the splits that were trained on and
-    tested, and the chain holds the files against them.
-    """
-    splits = (layout.SPLITS / "train.jsonl", layout.SPLITS / "test.jsonl")
-    if missing := gap(evidence, (layout.TRAIN_REPORT, layout.EVALUATION, *splits)):
-        return failed(name, gate, missing)
-    test, train = evidence.test, evidence.train
-    for path, rows in zip(splits, (train, test), strict=True):
-        if not rows:
-            return failed(name, gate, f"no evidence: {path} has no rows")
-    asked, learned = [request(row.messages) for row in test], [request(row.messages) for row in train]
-    runs = list(contamination.first_seen(asked, learned, gate.ngram))
-    near = list(similar.first_alike(asked, learned, gate.shingle, gate.similarity))
-    answers = (
-        ("ngram_share", runs, gate.max_ngram_share, f"share {gate.ngram} words in a row with a train row"),
-        ("near_duplicate_share", near, gate.max_near_duplicate_share, f"are {gate.similarity:g} alike to a train row"),
-    )
-    broken = [answer for answer in answers if not len(answer[1]) / len(test) <= answer[2]]
-    said = []
-    for answer in answers:
-        _, pairs, bound, what = answer
-        share = f"{len(pairs)} of {len(test)} test rows ({len(pairs) / len(test):.1%}) {what}, at most {bound:.1%} may"
-        said.append(share + (f": {_examples(pairs, test, train)}" if answer in broken else ""))
-    metric, pairs, bound, _ = (broken or answers)[0]
-    return Finding(
-        gate=name, kind=gate.kind, status="fail" if broken else "pass", reason="; ".join(said), metric=metric,
-        value=round(len(pairs) / len(test), 6), bound=bound, n=len(test),
-        method=f"runs of {gate.ngram} words; Jaccard of {gate.shingle}-character shingles",
-    )  # fmt: skip
+    reads: ClassVar[Reads] = "rows"
+    rank: ClassVar[int] = 70
+
+    kind: Literal["contamination"]
+    ngram: Annotated[
+        int,
+        Field(ge=1, description="words in a row that count as seen; shorter prompts count whole"),
+        stricter("lower"),  # whoever shares 13 words in a row shares 8
+    ]
+    max_ngram_share: Annotated[
+        Share, Field(description="share of test rows with such a run of words in train"), stricter("lower")
+    ]
+    shingle: Annotated[int, Field(ge=1, le=20, description="characters in a shingle of the normalised prompt")]
+    similarity: Annotated[
+        float,
+        Field(gt=0, le=1, description="Jaccard similarity that makes a near-duplicate"),
+        stricter("lower"),  # more pairs are near-duplicates
+    ]
+    max_near_duplicate_share: Annotated[
+        Share, Field(description="share of test rows with a near-duplicate in train"), stricter("lower")
+    ]
+
+    def check(self, case: Case) -> Finding:
+        """Pass when both shares are within their bounds.
+
+        The reports of train and evaluate are asked for too: they name, by digest, the splits that were trained on and
+        tested, and the chain holds the files against them.
+        """
+        from checks import contamination, similar
+        from checks.splits import request
+
+        splits = (layout.SPLITS / "train.jsonl", layout.SPLITS / "test.jsonl")
+        if missing := gap(case.evidence, (layout.TRAIN_REPORT, layout.EVALUATION, *splits)):
+            return failed(case.name, self, missing)
+        test, train = case.evidence.test, case.evidence.train
+        for path, rows in zip(splits, (train, test), strict=True):
+            if not rows:
+                return failed(case.name, self, f"no evidence: {path} has no rows")
+        asked, learned = [request(row.messages) for row in test], [request(row.messages) for row in train]
+        runs = list(contamination.first_seen(asked, learned, self.ngram))
+        near = list(similar.first_alike(asked, learned, self.shingle, self.similarity))
+        answers = (
+            ("ngram_share", runs, self.max_ngram_share, f"share {self.ngram} words in a row with a train row"),
+            (
+                "near_duplicate_share",
+                near,
+                self.max_near_duplicate_share,
+                f"are {self.similarity:g} alike to a train row",
+            ),
+        )
+        broken = [answer for answer in answers if not len(answer[1]) / len(test) <= answer[2]]
+        said = []
+        for answer in answers:
+            _, pairs, bound, what = answer
+            share = (
+                f"{len(pairs)} of {len(test)} test rows ({len(pairs) / len(test):.1%}) {what}, at most {bound:.1%} may"
+            )
+            said.append(share + (f": {_examples(pairs, test, train)}" if answer in broken else ""))
+        metric, pairs, bound, _ = (broken or answers)[0]
+        return Finding(
+            gate=case.name, kind=self.kind, status="fail" if broken else "pass", reason="; ".join(said), metric=metric,
+            value=round(len(pairs) / len(test), 6), bound=bound, n=len(test),
+            method=f"runs of {self.ngram} words; Jaccard of {self.shingle}-character shingles",
+        )  # fmt: skip
+
+    def explain(self, place: str, finding: Finding, verdict: Verdict) -> Explained:
+        """Both shares and their bounds."""
+        del finding, verdict
+        return Explained(
+            f"do at most {self.max_ngram_share:.1%} of the test rows share {self.ngram} words in a row with a training "
+            f"row, and are at most {self.max_near_duplicate_share:.1%} alike to one (Jaccard of "
+            f"{self.shingle}-character shingles, {self.similarity:g} or more)?",
+            "by rule: both shares are counted over all test rows, against all training rows",
+            "a lower prepare.near_duplicates.similarity, which keeps such rows in one split, or "
+            f"{place}.max_ngram_share and {place}.max_near_duplicate_share",
+            f"{layout.SPLITS}/test.jsonl beside train.jsonl",
+        )
 
 
 def _examples(pairs: Pairs, test: Sequence[Row], train: Sequence[Row]) -> str:

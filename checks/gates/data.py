@@ -1,22 +1,41 @@
 """data: every expectation on the splits held, about these splits."""
 
+from typing import ClassVar, Literal
+
 from checks import layout
-from checks.chain import Evidence
-from checks.gate_kinds import DataGate
-from checks.gates.asked import failed, gap
-from checks.verdict import Finding
+from checks.gate_kind import Case, Explained, GateKind, Reads, failed, gap
+from checks.verdict import Finding, Verdict
 
 
-def ask(name: str, gate: DataGate, evidence: Evidence) -> Finding:
-    """Pass when the data report is about these splits and nothing in it failed."""
-    splits = (layout.SPLITS / f"{split}.jsonl" for split in layout.SPLIT_NAMES)
-    if missing := gap(evidence, (layout.PREPARE_REPORT, layout.DATA_REPORT, *splits)):
-        return failed(name, gate, missing)
-    report = evidence.reports.data
-    assert report is not None  # else it is a gap
-    broken = [e for e in report.expectations if not e.success]
-    if broken:
-        more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
-        return failed(name, gate, f"{broken[0].name}: {broken[0].observed}{more}")
-    reason = f"all {len(report.expectations)} expectations hold"
-    return Finding(gate=name, kind=gate.kind, status="pass", reason=reason, n=sum(report.rows.values()))
+class DataGate(GateKind):
+    """Every expectation on the splits held, about these splits."""
+
+    reads: ClassVar[Reads] = "no rows"
+    rank: ClassVar[int] = 50
+
+    kind: Literal["data"]
+
+    def check(self, case: Case) -> Finding:
+        """Pass when the data report is about these splits and nothing in it failed."""
+        splits = (layout.SPLITS / f"{split}.jsonl" for split in layout.SPLIT_NAMES)
+        if missing := gap(case.evidence, (layout.PREPARE_REPORT, layout.DATA_REPORT, *splits)):
+            return failed(case.name, self, missing)
+        report = case.evidence.reports.data
+        assert report is not None  # else it is a gap
+        broken = [e for e in report.expectations if not e.success]
+        if broken:
+            more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
+            return failed(case.name, self, f"{broken[0].name}: {broken[0].observed}{more}")
+        reason = f"all {len(report.expectations)} expectations hold"
+        return Finding(gate=case.name, kind=self.kind, status="pass", reason=reason, n=sum(report.rows.values()))
+
+    def explain(self, place: str, finding: Finding, verdict: Verdict) -> Explained:
+        """One expectation that fails is enough."""
+        del place, verdict
+        return Explained(
+            "did every expectation on the splits hold, as validate saw these very splits?",
+            "by rule: one expectation that fails is enough",
+            "one expectation that fails" if finding.status == "pass"
+            else "rows mended or dropped by a rule of prepare.rules, or another bound in validate",
+            f"{layout.DATA_REPORT}, {layout.DATA_DOCS}/index.html",
+        )  # fmt: skip

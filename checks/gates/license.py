@@ -1,46 +1,73 @@
-"""license: base, data and adapter may be shipped together, by the table in ``checks.licenses`` (docs/licenses.md).
+"""license: base, data and adapter may be shipped together, by the table in ``checks.licenses``
+(docs/reference/licenses.md).
 
 Whether a model's weights derive from the data they were trained on is disputed. This gate takes the cautious reading,
 that they do: a share-alike licence of the data binds the adapter as one of the base does.
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
 
 from checks import layout, licenses
-from checks.chain import Evidence
 from checks.evidence import Fetched
-from checks.gate_kinds import LicenseGate
-from checks.gates.asked import failed, gap
+from checks.gate_kind import Case, Explained, GateKind, Reads, failed, gap
 from checks.licenses import License
-from checks.params import Params
-from checks.verdict import Finding
+from checks.sections import Strings, stricter
+from checks.verdict import Finding, Verdict
 
 
-def ask(name: str, gate: LicenseGate, params: Params, evidence: Evidence) -> Finding:
-    """Pass when all three licences are known, allowed and compatible, and the sources do not say otherwise."""
-    if missing := gap(evidence, [layout.FETCH_REPORT]):
-        return failed(name, gate, missing)
-    report = evidence.reports.fetch
-    assert report is not None  # else it is a gap
-    stated = {"base": params.base.license, "data": params.data.license, "adapter": gate.adapter}
-    rows = {part: licenses.find(value) if value else None for part, value in stated.items()}
-    known = {part: row for part, row in rows.items() if row}
-    problems = [
-        *(problem for part, row in rows.items() if not row for problem in _unknown(name, part, stated[part])),
-        *_source_problems("base", stated["base"], report.base),
-        *_source_problems("data", stated["data"], report.data),
-        *_not_allowed(known, gate.allow),
-        *_not_compatible(known, commercial=gate.commercial),
+class LicenseGate(GateKind):
+    """Base, data and adapter may be shipped together."""
+
+    reads: ClassVar[Reads] = "no rows"
+    rank: ClassVar[int] = 80
+
+    kind: Literal["license"]
+    allow: Annotated[
+        Strings, Field(min_length=1, description="SPDX identifiers, or the table's own names"), stricter("fewer")
     ]
-    shown = ", ".join(f"{part} {row.name}" for part, row in known.items())
-    duties = "; ".join(f"{part}: {row.duties}" for part, row in known.items())
-    use = "commercial use" if gate.commercial else "use that is not commercial"
-    return Finding(
-        gate=name,
-        kind=gate.kind,
-        status="fail" if problems else "pass",
-        reason="; ".join(problems) or f"{shown}: may be shipped together for {use}. Duties: {duties}",
-    )
+    adapter: Annotated[str, Field(description="the licence that the fine-tuned weights are shipped under")]
+    commercial: Annotated[bool, Field(description="whether the model is used commercially"), stricter("higher")]
+
+    def check(self, case: Case) -> Finding:
+        """Pass when all three licences are known, allowed and compatible, and the sources do not say otherwise."""
+        if missing := gap(case.evidence, [layout.FETCH_REPORT]):
+            return failed(case.name, self, missing)
+        report = case.evidence.reports.fetch
+        assert report is not None  # else it is a gap
+        stated = {"base": case.params.base.license, "data": case.params.data.license, "adapter": self.adapter}
+        rows = {part: licenses.find(value) if value else None for part, value in stated.items()}
+        known = {part: row for part, row in rows.items() if row}
+        problems = [
+            *(problem for part, row in rows.items() if not row for problem in _unknown(case.name, part, stated[part])),
+            *_source_problems("base", stated["base"], report.base),
+            *_source_problems("data", stated["data"], report.data),
+            *_not_allowed(known, self.allow),
+            *_not_compatible(known, commercial=self.commercial),
+        ]
+        shown = ", ".join(f"{part} {row.name}" for part, row in known.items())
+        duties = "; ".join(f"{part}: {row.duties}" for part, row in known.items())
+        use = "commercial use" if self.commercial else "use that is not commercial"
+        return Finding(
+            gate=case.name,
+            kind=self.kind,
+            status="fail" if problems else "pass",
+            reason="; ".join(problems) or f"{shown}: may be shipped together for {use}. Duties: {duties}",
+        )
+
+    def explain(self, place: str, finding: Finding, verdict: Verdict) -> Explained:
+        """Which licences are allowed, and for which use."""
+        del finding, verdict
+        use = "used commercially" if self.commercial else "used, though not commercially"
+        return Explained(
+            f"may base, data and an adapter under {self.adapter} be shipped together and {use}, each under one of "
+            f"{', '.join(self.allow)}?",
+            "by rule: each is known, allowed and compatible with the others, and no source says otherwise",
+            f"another base or other data, or what {place} says of adapter, allow and commercial",
+            f"{layout.FETCH_REPORT}, docs/reference/licenses.md",
+        )
 
 
 def _unknown(name: str, part: str, stated: str | None) -> Iterator[str]:
@@ -49,7 +76,7 @@ def _unknown(name: str, part: str, stated: str | None) -> Iterator[str]:
         yield f"{layout.PARAMS}: {place}: no licence is stated"
     else:
         meant = " or ".join(sorted(licenses.read(stated)))
-        yield f"{layout.PARAMS}: {place}: {stated!r} is not in the table of docs/licenses.md" + (
+        yield f"{layout.PARAMS}: {place}: {stated!r} is not in the table of docs/reference/licenses.md" + (
             f", which has {meant}" if meant else f"; what is your own is {licenses.OWN}"
         )
 
@@ -60,7 +87,7 @@ def _source_problems(part: str, stated: str | None, fetched: Fetched) -> Iterato
     if fetched.license != stated:
         yield (
             f"{layout.FETCH_REPORT}: {part} was fetched when {place} was {fetched.license or 'null'}, "
-            f"it is {stated or 'null'}: run `dvc repro fetch`"
+            f"it is {stated or 'null'}: run `./lockstep run fetch`"
         )
     if fetched.declared is None or licenses.says_nothing(fetched.declared):
         return

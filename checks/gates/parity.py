@@ -1,39 +1,60 @@
 """parity: merged and adapter agree on real prompts, by log-probability and by the most likely token."""
 
+from typing import ClassVar, Literal
+
 from checks import layout
-from checks.chain import Evidence
-from checks.gate_kinds import ParityGate
-from checks.gates.asked import failed, gap
-from checks.verdict import Finding
+from checks.gate_kind import Case, Explained, GateKind, Reads, failed, gap
+from checks.sections import Agreement
+from checks.verdict import Finding, Verdict
 
 
-def ask(name: str, gate: ParityGate, evidence: Evidence) -> Finding:
-    """Pass when both bounds hold; a comparison of no token is no evidence, and a bound below the noise asks nothing."""
-    if missing := gap(evidence, [layout.PARITY_REPORT]):
-        return failed(name, gate, missing)
-    report = evidence.reports.parity
-    assert report is not None  # else it is a gap
-    if report.positions == 0:
-        return failed(name, gate, f"no evidence: {layout.PARITY_REPORT} compared no token")
-    noise = evidence.reports.noise
-    if noise is not None and noise.base == report.base and gate.max_logprob_diff < noise.max_logprob_diff:
-        return failed(
-            name, gate,
-            f"a bound of {gate.max_logprob_diff:g} nats means nothing: one unchanged model differs from itself by "
-            f"{noise.max_logprob_diff:.3f} in other batches; set gates.{name}.max_logprob_diff above that",
-        )  # fmt: skip
-    problems = []
-    if not report.max_logprob_diff <= gate.max_logprob_diff:
-        problems.append(
-            f"log-probabilities differ by up to {report.max_logprob_diff:.3f}, above {gate.max_logprob_diff:g}"
+class ParityGate(GateKind, Agreement):
+    """Merged and adapter agree on real prompts."""
+
+    reads: ClassVar[Reads] = "no rows"
+    rank: ClassVar[int] = 60
+
+    kind: Literal["parity"]
+
+    def check(self, case: Case) -> Finding:
+        """Pass when both bounds hold. A comparison of no token is no evidence; a bound below the noise fails."""
+        if missing := gap(case.evidence, [layout.PARITY_REPORT]):
+            return failed(case.name, self, missing)
+        report = case.evidence.reports.parity
+        assert report is not None  # else it is a gap
+        if report.positions == 0:
+            return failed(case.name, self, f"no evidence: {layout.PARITY_REPORT} compared no token")
+        noise = case.evidence.reports.noise
+        if noise is not None and noise.base == report.base and self.max_logprob_diff < noise.max_logprob_diff:
+            return failed(
+                case.name, self,
+                f"a bound of {self.max_logprob_diff:g} nats means nothing: one unchanged model differs from itself by "
+                f"{noise.max_logprob_diff:.3f} in other batches; set gates.{case.name}.max_logprob_diff above that",
+            )  # fmt: skip
+        problems = []
+        if not report.max_logprob_diff <= self.max_logprob_diff:
+            problems.append(
+                f"log-probabilities differ by up to {report.max_logprob_diff:.3f}, above {self.max_logprob_diff:g}"
+            )
+        if not report.top1 >= self.min_top1:
+            problems.append(f"the best token agrees at {report.top1:.1%} of positions, below {self.min_top1:.1%}")
+        held = (
+            f"merged and adapter differ by at most {report.max_logprob_diff:.3f} nats and agree on "
+            f"{report.top1:.1%} of {report.positions} tokens"
         )
-    if not report.top1 >= gate.min_top1:
-        problems.append(f"the best token agrees at {report.top1:.1%} of positions, below {gate.min_top1:.1%}")
-    held = (
-        f"merged and adapter differ by at most {report.max_logprob_diff:.3f} nats and agree on "
-        f"{report.top1:.1%} of {report.positions} tokens"
-    )
-    return Finding(
-        gate=name, kind=gate.kind, status="fail" if problems else "pass", reason="; ".join(problems) or held,
-        metric="max_logprob_diff", value=report.max_logprob_diff, bound=gate.max_logprob_diff, n=report.positions,
-    )  # fmt: skip
+        return Finding(
+            gate=case.name, kind=self.kind, status="fail" if problems else "pass", reason="; ".join(problems) or held,
+            metric="max_logprob_diff", value=report.max_logprob_diff, bound=self.max_logprob_diff, n=report.positions,
+        )  # fmt: skip
+
+    def explain(self, place: str, finding: Finding, verdict: Verdict) -> Explained:
+        """Both bounds, and the difference that was reached."""
+        del verdict
+        reach = "" if finding.value is None else f" ({finding.value:.4g} is reached)"
+        return Explained(
+            f"on real prompts, do merged model and adapter differ by at most {self.max_logprob_diff:g} nats at every "
+            f"token, and name the same likeliest token at {self.min_top1:.1%} or more?",
+            f"by rule: both bounds hold over all {finding.n or 0} tokens",
+            f"{place}.max_logprob_diff{reach} or {place}.min_top1; more tokens: merge.parity.prompts",
+            layout.PARITY_REPORT.as_posix(),
+        )

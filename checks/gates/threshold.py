@@ -1,66 +1,149 @@
 """threshold: a mean's one-sided bound, not the point, must clear a number."""
 
-from checks import mean_planning, stats
-from checks.gate_kinds import ThresholdGate
-from checks.gates.asked import Test, figure, held_back, small
-from checks.gates.sample import Sample
-from checks.planning import Needed
-from checks.verdict import Finding, Status
+import math
+from statistics import NormalDist
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from checks import layout
+from checks.gate_kind import (
+    ALONE,
+    Case,
+    Confidence,
+    Explained,
+    GateKind,
+    Metric,
+    Test,
+    explain_rows,
+    explain_test,
+    figure,
+    held_back,
+    not_scored,
+    small,
+)
+from checks.sections import stricter
+from checks.verdict import Finding, Status, Verdict
+
+if TYPE_CHECKING:
+    from checks.params import Params
+    from checks.planning import Needed
 
 
-def ask(name: str, gate: ThresholdGate, sample: Sample) -> Test:
-    """Pass when the bound clears and the rows resolve ``resolution``; fail when the point does not clear."""
-    mean = stats.Mean.of(sample.scores("candidate", gate.metric), sample.groups)
-    upward = gate.at_least is not None
-    bound = gate.at_least if gate.at_least is not None else gate.at_most
-    assert bound is not None  # the parameters hold exactly one of the two
-    # The question has one side, so the bounds are one-sided: the ends of a two-sided interval at 2c - 1.
-    interval = stats.interval_of(mean, gate.confidence, sided=1)
-    level = 1 - gate.confidence
-    p = mean.p_above(bound) if upward else mean.p_below(bound)
-    # Plans are made upward.
-    ours, least = (mean, bound) if upward else (mean_planning.mirrored(mean), 1 - bound)
-    wanted = f"at {'least' if upward else 'most'} {bound:g}"
-    end = (
-        f"{'lower' if upward else 'upper'} {gate.confidence:.0%} bound {interval.low if upward else interval.high:.3f}"
-    )
-    distance = interval.value - bound if upward else bound - interval.value
-    detectable = mean_planning.detectable(ours, least, level)
-    method = "exact binomial test" if mean.exact else "binomial test at the effective size"
-    if not mean.alone:
-        method += f", {mean.groups:g} group{'s' if mean.groups > 1 else ''}"
+class ThresholdGate(GateKind):
+    """The interval's bound, not the point, must clear ``at_least`` (or stay under ``at_most``)."""
 
-    def decide(p_holm: float, _: float | None) -> Finding:
-        status: Status
-        needed: Needed | None = None
-        found = f"{gate.metric} {interval.value:.3f}"
-        if not mean_planning.resolves(mean, gate.resolution, gate.confidence):
-            status = "inconclusive"
-            needed = mean_planning.needed_to_resolve(mean, gate.resolution, gate.confidence)
-            if distance > 0 and needed:
-                told = mean_planning.needed(ours, least, level)
-                needed = told and max(needed, told)
-            rows = f"{interval.n} rows"
-            if not mean.alone:
-                rows += (
-                    f" in {mean.groups:g} groups count as {mean_planning.effective_rows(mean):.0f} independent ones and"
-                )
-            would = f"; about {needed} would" if needed else ""
-            reason = f"{rows} cannot resolve ±{gate.resolution:g}{would}"
-        elif p_holm <= level:
-            status, reason = "pass", f"{found}, {end}: {wanted}"
-        elif distance > 0:
-            status, needed = "inconclusive", mean_planning.needed(ours, least, held_back(level, p, p_holm))
-            more = f"; about {needed} would tell, were the true mean as seen" if needed else ""
-            reason = f"{found} is {wanted}, but its {end} is not (p {p_holm:.2g}){more}"
+    rank: ClassVar[int] = 10
+
+    kind: Literal["threshold"]
+    metric: Metric
+    at_least: Annotated[float | None, stricter("higher")] = None
+    at_most: Annotated[float | None, stricter("lower")] = None
+    confidence: Confidence
+    resolution: Annotated[
+        float,
+        Field(
+            ge=1e-4, lt=1, description="half-width that the two-sided interval must not exceed; sets the rows needed"
+        ),
+        stricter("lower"),  # a narrower interval needs more rows
+    ]
+
+    @model_validator(mode="after")
+    def _one_bound(self) -> Self:
+        if (self.at_least is None) == (self.at_most is None):
+            raise ValueError("needs exactly one of at_least and at_most|write one of them")
+        return self
+
+    @property
+    def rows_needed(self) -> int:
+        """Rows for a half-width of ``resolution`` at worst (p = 1/2, normal approximation): z² / 4r².
+
+        No fewer do where rows come in groups: the gate itself then asks for effective rows.
+        """
+        z = NormalDist().inv_cdf((1 - self.confidence) / 2)
+        return math.ceil(z * z / (4 * self.resolution**2))
+
+    def impossible(self, name: str, params: "Params") -> str | None:
+        """The metric must be scored, and the test split must have rows enough for ``resolution``."""
+        rows = params.validate_.min_rows.test
+        if problem := not_scored(name, self.metric, params):
+            return problem
+        if rows < self.rows_needed:
+            return (
+                f"validate.min_rows.test: {rows} rows cannot give gate {name!r} its resolution of "
+                f"{self.resolution:g}|raise it to {self.rows_needed}, or widen gates.{name}.resolution"
+            )
+        return None
+
+    def check(self, case: Case) -> Test:
+        """Pass when the bound clears and the rows resolve ``resolution``; fail when the point does not clear."""
+        from checks import mean_planning, stats
+
+        mean = stats.Mean.of(case.sample.scores("candidate", self.metric), case.sample.groups)
+        upward = self.at_least is not None
+        bound = self.at_least if self.at_least is not None else self.at_most
+        assert bound is not None  # the parameters hold exactly one of the two
+        # The question has one side, so the bounds are one-sided: the ends of a two-sided interval at 2c - 1.
+        interval = stats.interval_of(mean, self.confidence, sided=1)
+        level = 1 - self.confidence
+        p = mean.p_above(bound) if upward else mean.p_below(bound)
+        # Plans are made upward.
+        ours, least = (mean, bound) if upward else (mean_planning.mirrored(mean), 1 - bound)
+        wanted = f"at {'least' if upward else 'most'} {bound:g}"
+        side, limit = ("lower", interval.low) if upward else ("upper", interval.high)
+        end = f"{side} {self.confidence:.0%} bound {limit:.3f}"
+        distance = interval.value - bound if upward else bound - interval.value
+        detectable = mean_planning.detectable(ours, least, level)
+        method = "exact binomial test" if mean.exact else "binomial test at the effective size"
+        if not mean.alone:
+            method += f", {mean.groups:g} group{'s' if mean.groups > 1 else ''}"
+
+        def decide(p_holm: float, _: float | None) -> Finding:
+            status: Status
+            needed: Needed | None = None
+            found = f"{self.metric} {interval.value:.3f}"
+            if not mean_planning.resolves(mean, self.resolution, self.confidence):
+                status = "inconclusive"
+                needed = mean_planning.needed_to_resolve(mean, self.resolution, self.confidence)
+                if distance > 0 and needed:
+                    told = mean_planning.needed(ours, least, level)
+                    needed = told and max(needed, told)
+                rows = f"{interval.n} rows"
+                if not mean.alone:
+                    effective = f"{mean_planning.effective_rows(mean):.0f} independent ones"
+                    rows += f" in {mean.groups:g} groups count as {effective} and"
+                would = f"; about {needed} would" if needed else ""
+                reason = f"{rows} cannot resolve ±{self.resolution:g}{would}"
+            elif p_holm <= level:
+                status, reason = "pass", f"{found}, {end}: {wanted}"
+            elif distance > 0:
+                status, needed = "inconclusive", mean_planning.needed(ours, least, held_back(level, p, p_holm))
+                more = f"; about {needed} would tell, were the true mean as seen" if needed else ""
+                reason = f"{found} is {wanted}, but its {end} is not (p {p_holm:.2g}){more}"
+            else:
+                status, reason = "fail", f"{found} is not {wanted} ({end})"
+            return Finding(
+                gate=case.name, kind=self.kind, status=status, reason=reason, metric=self.metric, bound=bound,
+                n=interval.n, value=figure(interval.value), low=figure(interval.low), high=figure(interval.high),
+                p=small(p), p_holm=small(p_holm), detectable=None if detectable is None else figure(detectable),
+                rows_needed=needed.rows if needed else None, groups_needed=needed.groups if needed else None,
+                method=method,
+            )  # fmt: skip
+
+        return Test(p, None, decide)
+
+    def explain(self, place: str, finding: Finding, verdict: Verdict) -> Explained:
+        """The number that the mean must clear, and the number that these rows do clear."""
+        if self.at_least is not None:
+            field, wanted, refuted, end, way = "at_least", f"at least {self.at_least:g}", "below", finding.low, "up to"
         else:
-            status, reason = "fail", f"{found} is not {wanted} ({end})"
-        return Finding(
-            gate=name, kind=gate.kind, status=status, reason=reason, metric=gate.metric, bound=bound, n=interval.n,
-            value=figure(interval.value), low=figure(interval.low), high=figure(interval.high),
-            p=small(p), p_holm=small(p_holm), detectable=None if detectable is None else figure(detectable),
-            rows_needed=needed.rows if needed else None, groups_needed=needed.groups if needed else None,
-            method=method,
+            field, wanted, refuted, end, way = "at_most", f"at most {self.at_most:g}", "above", finding.high, "down to"
+        bound = self.at_least if self.at_least is not None else self.at_most
+        return Explained(
+            f"is the mean {self.metric} over the test rows {wanted}, shown with {self.confidence:.0%} confidence by "
+            f"rows enough to know it to ±{self.resolution:g} ({self.rows_needed} independent ones)?",
+            explain_test(finding, verdict, self.confidence, f"the true mean is {refuted} {bound:g}"),
+            "evidence, which is missing" if end is None
+            else f"{explain_rows(finding)}these rows clear {place}.{field} {way} {end:.4g} {ALONE}",
+            f"{layout.SUMMARY}, {layout.PREDICTIONS}/candidate.jsonl",
         )  # fmt: skip
-
-    return Test(p, None, decide)

@@ -4,6 +4,7 @@ Names are resolved to full hashes first and every later question is about hashes
 name is taken for an option, and none moves between two questions.
 """
 
+import os
 import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -201,6 +202,12 @@ def uncommitted(root: Path, commit: str, paths: Sequence[Path]) -> list[Path]:
     hashed = _read(root, "hash-object", "--no-filters", "--", *(path.as_posix() for path in there)).decode().split()
     here = dict(zip(there, hashed, strict=True)) if there else {}
     return [path for path in paths if path not in here or blobs.get(path.as_posix()) != here[path]]
+
+
+def below(root: Path, commit: str, folder: Path) -> list[Path]:
+    """The files of ``commit`` below ``folder``, all relative to ``root``."""
+    listed = _read(root, "ls-tree", "-r", "-z", "--name-only", commit, "--", f"{folder.as_posix()}/")
+    return [Path(os.fsdecode(name)) for name in listed.split(b"\0") if name]
 
 
 def same(root: Path, commit: str, paths: tuple[str, ...]) -> bool:

@@ -25,6 +25,7 @@ _TIMES = (10, 60)  # seconds to connect, and between two reads
 _LARGEST = 64 << 20  # bytes of one answer
 _PAGE, _PAGES = 100, 100
 _REPOSITORY = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,38})/(?!\.{1,2}$)[A-Za-z0-9._-]{1,100}", re.ASCII)
+_SCP = re.compile(r"^(?:[^/@]+@)?([^/:]+):(?!//)(.+)$")  # HOST:PATH, as git takes it
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}", re.ASCII)
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 PATIENCE = Patience(tries=5, first=1.0, longest=20.0, on_request=90.0)
@@ -87,6 +88,23 @@ def place(environment: Mapping[str, str] | None = None) -> Place:
         commit if isinstance(commit, str) and _COMMIT.fullmatch(commit) else None,
         f"{server}/{repository}/actions/runs/{run}" if run.isascii() and run.isdigit() else None,
     )
+
+
+def repository_of(address: str, server: str) -> str | None:
+    """OWNER/NAME of the address of a git remote; None where that is not on the host of ``server``."""
+    found = _SCP.match(address) if "://" not in address else None
+    host, path = (found[1].lower(), found[2]) if found else (host_of(address), None)
+    if not host or host != host_of(server):
+        return None
+    return (urlsplit(address).path if path is None else path).strip("/").removesuffix(".git")
+
+
+def host_of(address: str) -> str:
+    """The host of a URL; empty where there is none."""
+    try:
+        return urlsplit(address).hostname or ""
+    except ValueError:
+        return ""
 
 
 def is_commit(text: str) -> bool:
@@ -212,7 +230,7 @@ class GitHub:
         if status == 429 or (status == 403 and wait is not None):
             raise Trouble(f"{what}: rate limit", temporary=True, status=status, wait=wait)
         if status in (401, 403):
-            raise Forbidden(what, status=status, todo="give the token what docs/comment.md says it needs")
+            raise Forbidden(what, status=status, todo="give the token what docs/reference/comment.md says it needs")
         raise Trouble(what, temporary=status in TEMPORARY, status=status, wait=wait)
 
 

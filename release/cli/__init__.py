@@ -31,7 +31,7 @@ from release.cli import cost, environments, evidence, image, pipeline, pull_requ
 def main(context: click.Context, root: Path) -> None:
     """Releases of fine-tuned language models: promoted when every gate passes, or not at all.
 
-    Exit codes are listed in docs/exit-codes.md.
+    Exit codes are listed in docs/reference/exit-codes.md.
     """
     context.obj = root
     for stream in (sys.stdout, sys.stderr):  # a terminal of few letters shows codes for the others

@@ -17,10 +17,11 @@ _NAMES = {"train_minutes": "minutes of training", "gpu_hours": "GPU hours", "cos
 
 @click.command()
 @click.option("--target", metavar="REF", help="The branch that this one is held against; else origin's default.")
+@click.option("--device", metavar="NAME", help="Part of the name of the GPU that will train; else the last record's.")
 @click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
 @click.pass_obj
 @refusing
-def estimate(root: Path, target: str | None, as_json: bool) -> None:
+def estimate(root: Path, target: str | None, device: str | None, as_json: bool) -> None:
     """Say what training will cost, before it runs: a range, scaled from the last training that git has a record of.
 
     Asked after `lockstep run validate`. Exits with 10 when even the low end of the range is above a bound of
@@ -30,7 +31,7 @@ def estimate(root: Path, target: str | None, as_json: bool) -> None:
     from release.record import refusals
 
     with refusals.recorded(root, "estimate"):
-        found = verb.estimate(root, target)
+        found = verb.estimate(root, target, device)
         click.echo(to_json(found.model_dump(mode="json")) if as_json else _shown(found))
         if refusal := verb.refusal(found):
             raise refusal

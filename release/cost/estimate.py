@@ -1,24 +1,27 @@
 """estimate: what the training that params.yaml asks for will cost, against the budget, before a GPU is used.
 
-It is scaled from the last training that git has a record of, as ``checks.cost`` says, on the device of that record.
-Only a training that cannot keep within the section train_budget is refused, of the work tree and of the target branch.
-What a training took in the end is shown in the comment and decides nothing.
+It is scaled, as ``checks.cost`` says, from the last training on the same device that git has a record of. Only a
+training that cannot keep within the section train_budget is refused, of the work tree and of the target branch. What a
+training took in the end is shown in the comment and decides nothing.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal
+
+from pydantic import PlainSerializer
 
 from checks import cost, digest, files, layout, params_file
-from checks.cost import Span
+from checks.cost import Span, Step
 from checks.errors import DataRefused, EvidenceRefused, ParamsRefused, VerdictFailed
 from checks.evidence import Count, DataReport, FetchReport, TrainMeasured, TrainReport
-from checks.params import Params, TrainBudget
+from checks.params import Params
 from checks.rows import Record
 from release.adapters import commits
-from release.cost import training_ahead, training_record
+from release.cost import throughput, training_ahead, training_record
 from release.cost.training_ahead import Seconds
-from release.cost.training_record import Recorded
+from release.cost.training_record import Recorded, Unscalable
 from release.record import lock_check
 from release.record.records import WorkTree
 
@@ -29,12 +32,9 @@ _METRICS = ("train_minutes", "gpu_hours", "cost")  # the bounds of a TrainBudget
 Status = Literal["within", "may exceed", "likely exceeds", "exceeds", "not estimated"]
 
 
-class Range(Record):
-    """A figure between bounds."""
-
-    low: float
-    middle: float
-    high: float
+# Figures between bounds, and steps of the scaling: objects with the names of their parts in JSON.
+Range = Annotated[Span, PlainSerializer(Span._asdict)]
+Factor = Annotated[Step, PlainSerializer(Step._asdict)]
 
 
 class Asked(Record):
@@ -47,18 +47,9 @@ class Asked(Record):
     policy: str
     metric: str
     at_most: float
-    estimate: Range | None
-    status: Status
-    fits: float | None
-
-
-class Factor(Record):
-    """One step of the scaling, and by which factors the truth may lie below and above."""
-
-    why: str
-    times: float
-    below: float
-    above: float
+    estimate: Range | None = None
+    status: Status = "not estimated"
+    fits: float | None = None
 
 
 class Basis(Record):
@@ -88,45 +79,36 @@ class Estimate(Record):
     notes: tuple[str, ...] = ()
 
 
-class _Bound(NamedTuple):
-    policy: str
-    metric: str
-    at_most: float
-    price: float | None
-
-
-def estimate(root: Path, ref: str | None = None) -> Estimate:
+def estimate(root: Path, ref: str | None = None, device: str | None = None) -> Estimate:
     """Estimate the training that lies ahead below ``root``, where validate has run.
 
-    Held against the budget here and that of ``ref``, or of the branch that ``commits.target`` finds. Raises
-    ParamsRefused for params.yaml, DataRefused when validate refused the data, EvidenceRefused when its report cannot
-    be read, is about other splits, or git knows no ``ref``, MachineRefused when there is no git.
+    Held against the budget here and that of ``ref``, or of the branch that ``commits.target`` finds. ``device``: part
+    of the name of the one that will train; None: that of the last record. Raises ParamsRefused for params.yaml,
+    DataRefused when validate refused the data, EvidenceRefused when its report cannot be read, is about other splits,
+    or git knows no ``ref``, MachineRefused when there is no git.
     """
     params = params_file.load(root / layout.PARAMS)
     data = files.read_json(root / layout.DATA_REPORT, DataReport)
     base = files.read_json(root / layout.FETCH_REPORT, FetchReport).base.digest
     _hold(root, data)
     places = _places(root, ref)
-    bounds, notes = _bounds(root, params, places)
+    bounds, prices, notes = _bounds(root, params, places)
     if _is_trained(root, data, base):
         return Estimate(status="nothing to train", headline=NOTHING, notes=notes)
     ahead = training_ahead.planned(params.train, data, base)
-    why = []
+    why: list[str] = []
     for name, commit in places.items():
-        recorded = training_record.read(root, name, commit)
-        seconds = recorded if isinstance(recorded, str) else training_ahead.seconds(root, ahead, params.train, recorded)
-        if not isinstance(recorded, str) and not isinstance(seconds, str):
-            return _estimated(recorded, seconds, bounds, params.train_budget.hourly_price, notes)
-        why.append(str(seconds))
-    unasked = tuple(
-        Asked(
-            policy=each.policy, metric=each.metric, at_most=each.at_most, estimate=None, status="not estimated",
-            fits=None,
-        )
-        for each in bounds
-    )  # fmt: skip
-    without = ("without an estimate no training is refused",) if unasked else ()
-    return Estimate(status="no estimate", headline=NO_HISTORY, bounds=unasked, notes=(*why, *without, *notes))
+        try:
+            recorded = _record(root, name, commit, device)
+            return _estimated(
+                recorded, training_ahead.seconds(root, ahead, params.train, recorded), bounds, prices, notes
+            )
+        except Unscalable as unscalable:
+            why.append(str(unscalable))
+    if device:
+        why.append(throughput.fastest(root, ahead, params.train, device, places))
+    without = ("without an estimate no training is refused",) if bounds else ()
+    return Estimate(status="no estimate", headline=NO_HISTORY, bounds=bounds, notes=(*why, *without, *notes))
 
 
 def refusal(found: Estimate) -> VerdictFailed | None:
@@ -135,10 +117,8 @@ def refusal(found: Estimate) -> VerdictFailed | None:
     if not over:
         return None
     first, *others = map(told, over)
-    return VerdictFailed(
-        f"over the budget before training: {first}",
-        f"{_less(over)}, or let code owners raise the bound on the target branch", tuple(others),
-    )  # fmt: skip
+    todo = f"{_less(over)}, or let code owners raise the bound on the target branch"
+    return VerdictFailed(f"over the budget before training: {first}", todo, tuple(others))
 
 
 def told(bound: Asked) -> str:
@@ -146,7 +126,7 @@ def told(bound: Asked) -> str:
     where = f"{bound.policy}: train_budget.{bound.metric}"
     if bound.estimate is None:
         return f"{where} at most {bound.at_most:,.6g}, {bound.status}"
-    low, middle, high = map(cost.shown, (bound.estimate.low, bound.estimate.middle, bound.estimate.high))
+    low, middle, high = map(cost.shown, bound.estimate)
     return f"{where} {middle} ({low} to {high}) {bound.status} {bound.at_most:,.6g}"
 
 
@@ -157,15 +137,14 @@ def after_the_fact(
 
     None where there is nothing to scale from, nothing was trained since, or what lies here does not say enough.
     """
-    recorded = training_record.read(root, ref, commit)
     try:
+        recorded = training_record.read(root, ref, commit)
         test_rows = files.read_json(root / layout.DATA_REPORT, DataReport).rows.get("test", 0)
-    except EvidenceRefused:
+        if (recorded.report, recorded.measured) == (report, took):
+            return None
+        return training_ahead.seconds(root, training_ahead.done(report, test_rows), params.train, recorded)
+    except (EvidenceRefused, Unscalable):
         return None
-    if isinstance(recorded, str) or (recorded.report, recorded.measured) == (report, took):
-        return None
-    found = training_ahead.seconds(root, training_ahead.done(report, test_rows), params.train, recorded)
-    return None if isinstance(found, str) else found
 
 
 def _less(over: Sequence[Asked]) -> str:
@@ -177,16 +156,15 @@ def _less(over: Sequence[Asked]) -> str:
 
 def _hold(root: Path, data: DataReport) -> None:
     """The splits that lie here are those that validate passed."""
+    report, again = layout.DATA_REPORT, "run `lockstep run validate`"
     if not data.success:
-        raise DataRefused(
-            f"{layout.DATA_REPORT}: an expectation on the splits fails", "mend the data: nothing is trained"
-        )
+        raise DataRefused(f"{report}: an expectation on the splits fails", "mend the data: nothing is trained")
     if not data.rows.get("train"):
-        raise DataRefused(f"{layout.DATA_REPORT}: there are no rows to train on", "run `lockstep run validate`")
+        raise DataRefused(f"{report}: there are no rows to train on", again)
     for name, expected in data.splits.items():
         path = layout.SPLITS / f"{name}.jsonl"
         if digest.of_file(root / path).sha256 != expected:
-            raise EvidenceRefused(f"{path}: is not what {layout.DATA_REPORT} is about", "run `lockstep run validate`")
+            raise EvidenceRefused(f"{path}: is not what {report} is about", again)
 
 
 def _places(root: Path, ref: str | None) -> dict[str, str]:
@@ -198,34 +176,45 @@ def _places(root: Path, ref: str | None) -> dict[str, str]:
     name, commit = commits.target(root, ref)
     head = commits.resolve(root, "HEAD")
     found = {name: commit} if commit else {}
-    if head is not None and head != commit:
-        found["HEAD"] = head
-    return found
+    return found | {"HEAD": head} if head is not None and head != commit else found
 
 
-def _bounds(root: Path, params: Params, places: Mapping[str, str]) -> tuple[tuple[_Bound, ...], tuple[str, ...]]:
-    """What both policies ask, each bound once; and what must be known of them."""
-    found = list(_of(params.train_budget, layout.PARAMS.as_posix()))
+def _record(root: Path, name: str, commit: str, device: str | None) -> Recorded:
+    """The record at ``commit``, or the last one up to it that was made on ``device``."""
+    if device is None:
+        return training_record.read(root, name, commit)
+    for earlier in commits.touching(root, commit, layout.TRAIN_MEASURED):
+        with suppress(Unscalable):
+            recorded = training_record.read(root, name, earlier)
+            if device.lower() in recorded.measured.device.lower():
+                return recorded
+    raise Unscalable(f"{name} has no record of a training on {device}")
+
+
+def _bounds(
+    root: Path, params: Params, places: Mapping[str, str]
+) -> tuple[tuple[Asked, ...], dict[str, float], tuple[str, ...]]:
+    """What both policies ask, each bound once; the price by policy; and what must be known of them."""
+    budgets = {layout.PARAMS.as_posix(): params.train_budget}
+    notes: tuple[str, ...] = ()
     name, commit = next(iter(places.items()), ("", ""))
-    if not commit:
-        return tuple(found), ()
-    where = f"{name}:{layout.PARAMS}"
-    try:
-        text = commits.read(root, commit, layout.PARAMS)
-        theirs = params_file.parse(text.decode(), where) if text is not None else None
-    except (ParamsRefused, UnicodeDecodeError):
-        return tuple(found), (f"{where}: this version cannot read it: only the budget here is held",)
-    if theirs is None:
-        return tuple(found), (f"{where}: is not there: only the budget here is held",)
-    mine = {each._replace(policy="") for each in found}
-    found += [each for each in _of(theirs.train_budget, where) if each._replace(policy="") not in mine]
-    return tuple(found), ()
-
-
-def _of(budget: TrainBudget, policy: str) -> Iterator[_Bound]:
-    for metric in _METRICS:
-        if (bound := getattr(budget, metric)) is not None:
-            yield _Bound(policy, metric, bound, budget.hourly_price if metric == "cost" else None)
+    if commit:
+        where = f"{name}:{layout.PARAMS}"
+        try:
+            text = commits.read(root, commit, layout.PARAMS)
+            if text is not None:
+                budgets[where] = params_file.parse(text.decode(), where).train_budget
+            notes = () if text is not None else (f"{where}: is not there: only the budget here is held",)
+        except (ParamsRefused, UnicodeDecodeError):
+            notes = (f"{where}: this version cannot read it: only the budget here is held",)
+    asked: dict[tuple[object, ...], Asked] = {}
+    for policy, budget in budgets.items():
+        for metric in _METRICS:
+            if (bound := getattr(budget, metric)) is not None:
+                key = (metric, bound, budget.hourly_price if metric == "cost" else None)
+                asked.setdefault(key, Asked(policy=policy, metric=metric, at_most=bound))
+    prices = {policy: budget.hourly_price for policy, budget in budgets.items() if budget.hourly_price}
+    return tuple(asked.values()), prices, notes
 
 
 def _is_trained(root: Path, data: DataReport, base: str) -> bool:
@@ -238,58 +227,50 @@ def _is_trained(root: Path, data: DataReport, base: str) -> bool:
 
 
 def _estimated(
-    recorded: Recorded, seconds: Seconds, bounds: tuple[_Bound, ...], price: float | None, notes: tuple[str, ...]
+    recorded: Recorded, seconds: Seconds, bounds: tuple[Asked, ...], prices: Mapping[str, float], notes: tuple[str, ...]
 ) -> Estimate:
+    report, measured = recorded.report, recorded.measured
+    cpu = measured.device.startswith("cpu")
     minutes, hours = seconds.train.times(1 / 60), seconds.device.times(1 / 3600)
-    on_gpu = hours.times(0 if recorded.measured.device.startswith("cpu") else 1)
-    if recorded.measured.device.startswith("cpu") and any(each.metric == "gpu_hours" for each in bounds):
+    on_gpu = hours.times(0 if cpu else 1)
+    if cpu and any(each.metric == "gpu_hours" for each in bounds):
         notes = (*notes, "gpu_hours is 0 on a CPU, where the record was made: there is no estimate for a GPU")
-    price = price or next((each.price for each in bounds if each.price), None)
     if not seconds.answers_known:
         notes = (*notes, "hours and cost are of training alone: the record does not say how fast answers come")
     asked = tuple(
-        _asked(each, {"train_minutes": minutes, "gpu_hours": on_gpu, "cost": hours.times(each.price or 0)}[each.metric],
-               0 if each.metric == "train_minutes" else seconds.device.middle - seconds.train.middle, seconds)
+        _asked(each, minutes, seconds.train, seconds)
+        if each.metric == "train_minutes"
+        else _asked(
+            each, on_gpu if each.metric == "gpu_hours" else hours.times(prices[each.policy]), seconds.device, seconds
+        )
         for each in bounds
-    )  # fmt: skip
+    )
     notes = (*notes, *(f"{told(each)}: {_less((each,))}" for each in asked if each.status == "likely exceeds"))
-    report = recorded.report
+    price = prices.get(layout.PARAMS.as_posix()) or next((prices[b.policy] for b in bounds if b.metric == "cost"), None)
     return Estimate(
         status="estimated",
         headline="training: {1} min ({0} to {2})".format(*map(cost.shown, minutes)),
-        minutes=_range(minutes),
-        gpu_hours=_range(on_gpu),
-        cost=_range(hours.times(price)) if price else None,
+        minutes=minutes,
+        gpu_hours=on_gpu,
+        cost=hours.times(price) if price else None,
         hourly_price=price,
         bounds=asked,
         basis=Basis(
-            ref=recorded.ref, commit=recorded.commit, device=recorded.measured.device,
-            seconds=recorded.measured.seconds, rows=report.rows, epochs=report.epochs, tokens=report.tokens,
-            factors=tuple(Factor(**step._asdict()) for step in seconds.factors),
+            ref=recorded.ref, commit=recorded.commit, device=measured.device, seconds=measured.seconds,
+            rows=report.rows, epochs=report.epochs, tokens=report.tokens, factors=seconds.factors,
         ),
         notes=notes,
     )  # fmt: skip
 
 
-def _asked(bound: _Bound, span: Span, answers: float, seconds: Seconds) -> Asked:
-    """A bound against its estimate. ``answers``: seconds that no shorter training saves."""
-    whole = answers + seconds.train.middle
-    # The bound in seconds of the device, less the answers, of the training's.
-    left = whole * bound.at_most / span.middle - answers if span.middle > 0 else whole
-    fits = left / seconds.train.middle if seconds.train.middle > 0 else None
-    return Asked(
-        policy=bound.policy, metric=bound.metric, at_most=bound.at_most, estimate=_range(span),
-        status=_status(span, bound.at_most), fits=cost.bounded(fits) if fits is not None and fits > 0 else None,
-    )  # fmt: skip
-
-
-def _status(span: Span, at_most: float) -> Status:
-    if span.low > at_most:
-        return "exceeds"
-    if span.middle > at_most:
-        return "likely exceeds"
-    return "may exceed" if span.high > at_most else "within"
-
-
-def _range(span: Span) -> Range:
-    return Range(low=span.low, middle=span.middle, high=span.high)
+def _asked(bound: Asked, span: Span, whole: Span, seconds: Seconds) -> Asked:
+    """A bound against its estimate. ``whole``: the same in seconds; what is not training no shorter one saves."""
+    train, answers = seconds.train.middle, whole.middle - seconds.train.middle
+    left = whole.middle * bound.at_most / span.middle - answers if span.middle > 0 else whole.middle
+    fits = left / train if train > 0 else 0
+    status: Status = "may exceed" if span.high > bound.at_most else "within"
+    if span.middle > bound.at_most:
+        status = "exceeds" if span.low > bound.at_most else "likely exceeds"
+    return bound.model_copy(
+        update={"estimate": span, "status": status, "fits": cost.bounded(fits) if fits > 0 else None}
+    )

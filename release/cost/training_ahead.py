@@ -7,9 +7,9 @@ from checks import cost, layout, tensors
 from checks.cost import Span, Step, Training
 from checks.errors import EvidenceRefused
 from checks.evidence import DataReport, TrainReport
-from checks.params import Lora, Train
 from checks.tensors import Weights
-from release.cost.training_record import Recorded
+from checks.training import Train
+from release.cost.training_record import Recorded, Unscalable
 
 
 class Ahead(NamedTuple):
@@ -48,17 +48,10 @@ def done(report: TrainReport, test_rows: int) -> Ahead:
     )  # fmt: skip
 
 
-def seconds(root: Path, ahead: Ahead, train: Train, recorded: Recorded) -> Seconds | str:
-    """How long ``ahead`` takes with the parameters ``train``; a sentence where that cannot be said."""
-    weights = _weights(root)
+def seconds(root: Path, ahead: Ahead, train: Train, recorded: Recorded) -> Seconds:
+    """How long ``ahead`` takes with the parameters ``train``. Raises Unscalable where that cannot be said."""
+    old, new = pair(root, ahead, train, recorded)
     same_base = ahead.base == recorded.report.base
-    pair = _pair(root, ahead, train, recorded, weights, same_base)
-    if isinstance(pair, str):
-        return pair
-    old, new = pair
-    for what, value in (("rows", new.rows), ("epochs", new.epochs), ("parameters", new.parameters)):
-        if value <= 0:
-            return f"the training here has no {what}"
     same_rows = ahead.train == recorded.report.splits.get("train")
     factors = cost.steps(old, new, same_base, same_rows, recorded.measured.device)
     training = cost.scaled(recorded.measured.seconds, factors)
@@ -69,54 +62,47 @@ def seconds(root: Path, ahead: Ahead, train: Train, recorded: Recorded) -> Secon
     return Seconds(training, training + answers, factors, True)
 
 
-def _pair(
-    root: Path, ahead: Ahead, train: Train, recorded: Recorded, weights: Weights | str, same_base: bool
-) -> tuple[Training, Training] | str:
-    """Both trainings in the same measure: parameters in the layers where those are known, else all of them."""
-    report, lora = recorded.report, train.lora
-    before = recorded.train.lora
-    base = report.total_parameters - report.trainable_parameters
-    known = None if isinstance(weights, str) else weights
-    if same_base and known:
-        there = here = known.inner
-        shares = _share(before, known.layers), _share(lora, known.layers)
-    elif same_base:
-        if lora.layers != before.layers and not train.gradient_checkpointing:
-            return f"{weights}, and train.lora.layers is not what was recorded"
-        there = here = base
-        shares = _share(before, None), _share(lora, None)
+def pair(root: Path, ahead: Ahead, train: Train, recorded: Recorded) -> tuple[Training, Training]:
+    """Both trainings in the same measure: parameters in the layers where those are known, else all of them.
+
+    Raises Unscalable where this one cannot be measured so.
+    """
+    report, before, lora = recorded.report, recorded.train, train.lora
+    there = here = report.total_parameters - report.trainable_parameters
+    layers_there = layers = None
+    try:
+        known: Weights | None = tensors.read(root / layout.BASE)
+        unknown = ""
+    except EvidenceRefused as refused:
+        known, unknown = None, refused.what
+    if ahead.base == report.base:
+        if known:
+            there = here = known.inner
+            layers_there = layers = known.layers
+        elif lora.layers != before.lora.layers and not train.gradient_checkpointing:
+            raise Unscalable(f"{unknown}, and train.lora.layers is not what was recorded")
     else:
-        there, other = base, known.total if known else ahead.parameters
-        if other is None:
-            return f"{weights}, and the base is not what was recorded"
-        here, shares = other, (_share(before, None), _share(lora, known.layers if known else None))
+        here, layers = (known.total, known.layers) if known else (ahead.parameters or 0, None)
+        if not here:
+            raise Unscalable(f"{unknown or 'models/base has no parameters'}, and the base is not what was recorded")
     adapter = ahead.adapter
-    if adapter is None:
-        # Of the same matrices, an adapter grows with its rank.
-        adapter = known.adapter(lora) if known else report.trainable_parameters * lora.r // before.r
-    old = _training(report.rows, report.epochs, recorded.train, there, shares[0], report.trainable_parameters)
-    new = _training(ahead.rows, ahead.epochs, train, here, shares[1], adapter)
+    if adapter is None:  # of the same matrices, an adapter grows with its rank
+        adapter = known.adapter(lora) if known else report.trainable_parameters * lora.r // before.lora.r
+    for what, value in (("rows", ahead.rows), ("epochs", ahead.epochs), ("parameters", here)):
+        if value <= 0:
+            raise Unscalable(f"the training here has no {what}")
+    old = _training(report.rows, report.epochs, before, there, layers_there, report.trainable_parameters)
+    new = _training(ahead.rows, ahead.epochs, train, here, layers, adapter)
     return old._replace(row_bytes=recorded.row_bytes), new._replace(row_bytes=_row_bytes(root))
 
 
-def _training(rows: int, epochs: float, train: Train, parameters: int, share: float | None, adapter: int) -> Training:
-    return Training(
-        rows, epochs, train.batch_size, parameters, share, adapter, train.gradient_checkpointing, train.precision, None
-    )
-
-
-def _share(lora: Lora, layers: int | None) -> float | None:
-    """The share of the layers that gradients pass through; None where it is not known of how many."""
-    if lora.layers is None:
-        return 1.0
-    return min(1.0, cost.bounded(lora.layers) / layers) if layers else None
-
-
-def _weights(root: Path) -> Weights | str:
-    try:
-        return tensors.read(root / layout.BASE)
-    except EvidenceRefused as refused:
-        return refused.what
+def _training(rows: int, epochs: float, train: Train, parameters: int, layers: int | None, adapter: int) -> Training:
+    """``layers``: how many the base has; None where that is not known, and so not what share gradients pass through."""
+    share = 1.0 if train.lora.layers is None else None
+    if share is None and layers:
+        share = min(1.0, cost.bounded(train.lora.layers or 0) / layers)
+    checkpointing = train.gradient_checkpointing
+    return Training(rows, epochs, train.batch_size, parameters, share, adapter, checkpointing, train.precision, None)
 
 
 def _row_bytes(root: Path) -> float | None:

@@ -1,20 +1,19 @@
 """What a commit's record says of its training: how long it took, and with which parameters."""
 
 import hashlib
-import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
-import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from checks import cost, files, layout, params_file, plain_yaml
+from checks import cost, files, layout, methods, params_file
 from checks.errors import EvidenceRefused, ParamsRefused
 from checks.evidence import EvaluateMeasured, EvaluationReport, PrepareReport, TrainMeasured, TrainReport
-from checks.params import Train
+from checks.training import Train
 from release.adapters import commits
+from release.record import pipeline_lock
 
-_SPLITS = layout.SPLITS.as_posix()
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class Recorded(NamedTuple):
@@ -33,96 +32,86 @@ class Recorded(NamedTuple):
     row_bytes: float | None
 
 
-def read(root: Path, ref: str, commit: str) -> Recorded | str:
-    """The record of training at ``commit``, which ``ref`` names; a sentence why there is none to scale from."""
-    try:
-        return _read(root, ref, commit)
-    except (EvidenceRefused, ParamsRefused) as refused:
-        return refused.what
-    except ValidationError as error:
-        return f"{ref} ({commit[:12]}): its record cannot be read: {files.first(error)}"
-    except (ValueError, yaml.YAMLError, RecursionError):
-        return f"{ref} ({commit[:12]}): its record cannot be read"
+class _Out(BaseModel):
+    """An output of a stage in dvc.lock, as far as it is looked at."""
+
+    path: str
+    size: int = 0
 
 
-def _read(root: Path, ref: str, commit: str) -> Recorded | str:
+class Unscalable(Exception):  # noqa: N818 - no error: there is no estimate then
+    """Nothing can be scaled from here; the text is a sentence that says why."""
+
+
+def read(root: Path, ref: str, commit: str) -> Recorded:
+    """The record of training at ``commit``, which ``ref`` names. Raises Unscalable where it has none."""
     at = f"{ref} ({commit[:12]})"
+    try:
+        return _read(root, ref, commit, at)
+    except (EvidenceRefused, ParamsRefused) as refused:
+        raise Unscalable(refused.what) from None
+    except ValidationError as error:
+        raise Unscalable(f"{at}: its record cannot be read: {files.first(error)}") from None
+    except (ValueError, RecursionError):
+        raise Unscalable(f"{at}: its record cannot be read") from None
+
+
+def _read(root: Path, ref: str, commit: str, at: str) -> Recorded:
     text = commits.read(root, commit, layout.TRAIN_REPORT)
     if text is None:
-        return f"{at} has no {layout.TRAIN_REPORT}"
-    report = TrainReport.model_validate_json(text)
-    measured = commits.read(root, commit, layout.TRAIN_MEASURED)
-    took = TrainMeasured.model_validate_json(measured) if measured is not None else None
+        raise Unscalable(f"{at} has no {layout.TRAIN_REPORT}")
+    report, took = TrainReport.model_validate_json(text), _at(root, commit, layout.TRAIN_MEASURED, TrainMeasured)
     if took is None or took.adapter != report.adapter:
         what = "is not there" if took is None else f"is about another training than {layout.TRAIN_REPORT}"
-        return f"{at}: {layout.TRAIN_MEASURED} {what}"
-    stages = _stages(commits.read(root, commit, layout.LOCK))
-    ran = stages.get("train")
-    # params.yaml may have changed since the training, the lock has not.
-    if isinstance(ran, dict):
+        raise Unscalable(f"{at}: {layout.TRAIN_MEASURED} {what}")
+    lock = commits.read(root, commit, layout.LOCK)
+    stages = pipeline_lock.stages(lock, f"{at}: {layout.LOCK}") if lock else {}
+    if ran := stages.get("train"):  # params.yaml may have changed since the training, the lock has not
         found = hashlib.md5(text, usedforsecurity=False).hexdigest()  # as DVC names files
-        if _output(ran, layout.TRAIN_REPORT.as_posix()).get("md5", found) != found:
-            return f"{at}: {layout.TRAIN_REPORT} is not what its {layout.LOCK} says of train"
-        train = Train.model_validate(_at(ran, "params", layout.PARAMS.as_posix(), "train"))
-    else:
-        params = commits.read(root, commit, layout.PARAMS)
-        if params is None:
-            return f"{at} has neither {layout.LOCK} nor {layout.PARAMS}"
+        if dict(pipeline_lock.files(ran)).get(layout.TRAIN_REPORT.as_posix(), found) != found:
+            raise Unscalable(f"{at}: {layout.TRAIN_REPORT} is not what its {layout.LOCK} says of train")
+        train = methods.read(pipeline_lock.parameters(ran).get("train"))
+    elif params := commits.read(root, commit, layout.PARAMS):
         train = params_file.parse(params.decode(), f"{ref}:{layout.PARAMS}").train
-    figures = {
-        "seconds": took.seconds, "rows": report.rows, "epochs": report.epochs,
-        "total_parameters": report.total_parameters - report.trainable_parameters,
-    }  # fmt: skip
-    for name, value in figures.items():
-        if not 0 < value < cost.MOST or (isinstance(value, float) and value < 1 / cost.MOST):
-            path = layout.TRAIN_MEASURED if name == "seconds" else layout.TRAIN_REPORT
-            return f"{at}: {path}: {name} is no measure to scale from"
-    return Recorded(ref, commit, report, took, train, _answers(root, commit), _row_bytes(root, commit, stages))
-
-
-def _stages(lock: bytes | None) -> dict[str, Any]:
-    found = _at(plain_yaml.load(lock.decode()) if lock else None, "stages")
-    return found if isinstance(found, dict) else {}
+    else:
+        raise Unscalable(f"{at} has neither {layout.LOCK} nor {layout.PARAMS}")
+    base = report.total_parameters - report.trainable_parameters
+    for name, value in {"rows": report.rows, "epochs": report.epochs, "total_parameters": base}.items():
+        if not _is_measure(value):
+            raise Unscalable(f"{at}: {layout.TRAIN_REPORT}: {name} is no measure to scale from")
+    if not _is_measure(took.seconds):
+        raise Unscalable(f"{at}: {layout.TRAIN_MEASURED}: seconds is no measure to scale from")
+    outs = TypeAdapter(list[_Out]).validate_python(stages.get("prepare", {}).get("outs", []))
+    prepared = _perhaps(root, commit, layout.PREPARE_REPORT, PrepareReport)
+    size = sum(out.size for out in outs if out.path == layout.SPLITS.as_posix())
+    rows = prepared.kept_rows if prepared else 0
+    row_bytes = size / rows if _is_measure(size) and _is_measure(rows) else None
+    return Recorded(ref, commit, report, took, train, _answers(root, commit), row_bytes)
 
 
 def _answers(root: Path, commit: str) -> float | None:
     """Rows a second that the candidate answered there."""
-    text, measured = (commits.read(root, commit, path) for path in (layout.EVALUATION, layout.EVALUATE_MEASURED))
-    if text is None or measured is None:
-        return None
-    try:
-        report, took = EvaluationReport.model_validate_json(text), EvaluateMeasured.model_validate_json(measured)
-    except ValidationError:
-        return None
-    candidate = took.models.get("candidate") if took.merged == report.merged else None
+    report = _perhaps(root, commit, layout.EVALUATION, EvaluationReport)
+    took = _perhaps(root, commit, layout.EVALUATE_MEASURED, EvaluateMeasured)
+    candidate = took.models.get("candidate") if report and took and took.merged == report.merged else None
     speed = candidate.examples_per_second if candidate else None
-    return speed if speed is not None and 1 / cost.MOST < speed < cost.MOST else None
+    return speed if speed is not None and _is_measure(speed) else None
 
 
-def _row_bytes(root: Path, commit: str, stages: dict[str, Any]) -> float | None:
-    prepared = stages.get("prepare")
-    size = _output(prepared, _SPLITS).get("size") if isinstance(prepared, dict) else None
-    text = commits.read(root, commit, layout.PREPARE_REPORT)
+def _is_measure(value: float) -> bool:
+    """Whether a figure can be scaled from: above zero, finite and of a size that can be."""
+    return 1 / cost.MOST <= value < cost.MOST
+
+
+def _at(root: Path, commit: str, path: Path, model: type[Model]) -> Model | None:
+    """A file of the commit as ``model``; None where there is no such file. Raises ValidationError for another shape."""
+    data = commits.read(root, commit, path)
+    return model.model_validate_json(data) if data is not None else None
+
+
+def _perhaps(root: Path, commit: str, path: Path, model: type[Model]) -> Model | None:
+    """As ``_at``; None for another shape too."""
     try:
-        rows = PrepareReport.model_validate_json(text).kept_rows if text is not None else 0
+        return _at(root, commit, path, model)
     except ValidationError:
         return None
-    if type(size) is not int or not 0 < size < cost.MOST or not 0 < rows < cost.MOST:
-        return None
-    value = size / rows
-    return value if math.isfinite(value) else None
-
-
-def _output(stage: dict[str, Any], path: str) -> dict[str, Any]:
-    """What the lock says of one output."""
-    outs = stage.get("outs")
-    for entry in outs if isinstance(outs, list) else []:
-        if isinstance(entry, dict) and entry.get("path") == path:
-            return entry
-    return {}
-
-
-def _at(document: Any, *path: str) -> Any:
-    for part in path:
-        document = document.get(part) if isinstance(document, dict) else None
-    return document

@@ -1,100 +1,38 @@
-"""GitHub Actions as this repository allows it: whether it runs, with which rights, for whom, and where."""
+"""What the workflows want of GitHub Actions: whether it runs, with which rights, for whom, and where."""
 
 import re
 from pathlib import Path
-from typing import Any
 
-from release.doctor.asking import Asker, Unseen, flag, items, segment, shown, word
-from release.doctor.check import Check, Line
+from release.doctor import answers
+from release.doctor.case import Case
+from release.doctor.check import Unseen, Wanted, want
+from release.doctor.github import odd, shown
 
 LABELS = frozenset({"self-hosted", "gpu"})
-_ADMIN = "Administration: read"
 _API = "gh api -X PUT repos/{owner}/{repo}/actions/permissions"
 _USES = re.compile(r"^\s*(?:- )?uses:\s*([A-Za-z0-9-]+)/([A-Za-z0-9._-]+)", re.MULTILINE)
-_EVERYBODY_OUTSIDE = "all_external_contributors"
-_HOOK = "whether it has the hook that holds forks is not shown: docs/runners.md"
+_HOOK = "whether it has the hook that holds forks is not shown: docs/how-to/runners.md"
 
 
-def allowed(line: Line, ask: Asker, root: Path) -> Check:
-    """Whether Actions is on, and lets the actions run that the workflows here use."""
-    path = "actions/permissions"
-    found = ask.one(path, _ADMIN)
-    if not flag(found, "enabled"):
-        return line.missing("switched off", f"{_API} -F enabled=true -f allowed_actions=all")
-    which = word(found, "allowed_actions")
-    if which == "all":
-        return line.ok("on, all actions")
-    used = _used(root)
-    if which == "selected":
-        choice = ask.one(f"{path}/selected-actions", _ADMIN)
-        patterns = choice.get("patterns_allowed")
-        named = {str(each).partition("/")[0] for each in patterns} if isinstance(patterns, list) else set()
-        if flag(choice, "github_owned_allowed"):
-            named |= {"actions", "github"}
-        used = {name for name in used if name.partition("/")[0] not in named}
-        if used and flag(choice, "verified_allowed"):
-            raise Unseen(
-                f"on, selected actions: whether {', '.join(sorted(used))} is of a verified creator is not told",
-                "name it in the repository's settings, Actions, General",
-            )
-    if used:
-        return line.missing(f"{', '.join(sorted(used))}: not allowed", f"{_API} -F enabled=true -f allowed_actions=all")
-    return line.ok(f"on, {shown(which)} actions")
-
-
-def token(line: Line, ask: Asker) -> Check:
-    """What a workflow may do that asks for nothing."""
-    path = "actions/permissions/workflow"
-    found = ask.one(path, _ADMIN)
-    mend = f"{_API}/workflow -f default_workflow_permissions=read -F can_approve_pull_request_reviews=false"
-    if word(found, "default_workflow_permissions") != "read":
-        return line.missing("may write wherever a workflow asks for nothing", mend)
-    if flag(found, "can_approve_pull_request_reviews"):
-        return line.missing("may approve pull requests", mend)
-    return line.ok("reads, unless a job asks for more")
-
-
-def forks(line: Line, ask: Asker, repository: dict[str, Any]) -> Check:
-    """Whose pull requests start a workflow without a maintainer."""
-    if flag(repository, "private"):
-        path = "actions/permissions/fork-pr-workflows-private-repos"
-        found = ask.one(path, _ADMIN)
-        if not flag(found, "run_workflows_from_fork_pull_requests"):
-            return line.ok("start no workflow")
-        mend = f"{_API}/fork-pr-workflows-private-repos -F run_workflows_from_fork_pull_requests=false"
-        for key, what in (
-            ("send_write_tokens_to_workflows", "get a token that may write"),
-            ("send_secrets_and_variables", "get the secrets"),
-        ):
-            if flag(found, key):
-                return line.missing(what, mend)
-        if not flag(found, "require_approval_for_fork_pr_workflows"):
-            return line.missing("start workflows without a maintainer", mend)
-        return line.ok("wait for a maintainer")
-    path = "actions/permissions/fork-pr-contributor-approval"
-    policy = word(ask.one(path, _ADMIN), "approval_policy")
-    if policy == _EVERYBODY_OUTSIDE:
-        return line.ok("wait for a maintainer")
-    mend = f"{_API}/fork-pr-contributor-approval -f approval_policy={_EVERYBODY_OUTSIDE}"
-    return line.missing(f"start workflows after the first one ({shown(policy)})", mend)
-
-
-def runner(line: Line, ask: Asker, owner: str, *, organization: bool) -> Check:
-    """Whether a runner with the labels of the GPU jobs is online: in this repository, else in its organization."""
-    places = [("actions/runners", _ADMIN)]
-    if organization:
-        places.append((f"/orgs/{segment(owner)}/actions/runners", "the organization's Self-hosted runners: read"))
-    offline: list[str] = []
-    for path, permission in places:
-        for each in ask.every(path, "runners", permission):
-            labels = {word(label, "name").lower() for label in items(each, "labels")}
-            if labels >= LABELS:
-                if each.get("status") == "online":
-                    return line.ok(f"{shown(word(each, 'name'))} is online; {_HOOK}")
-                offline.append(shown(word(each, "name")))
-    wanted = " and ".join(sorted(LABELS, reverse=True))
-    found = f"{', '.join(offline[:5])}: offline" if offline else f"none with the labels {wanted}"
-    return line.missing(found, "start one: docs/runners.md")
+def _allowed(case: Case) -> str:
+    """Actions is on, and lets the actions run that the workflows here use."""
+    found, fix = case.github.one(answers.PERMISSIONS), f"{_API} -F enabled=true -f allowed_actions=all"
+    want(found.enabled, "switched off", fix)
+    if found.allowed_actions is None:
+        raise odd(answers.PERMISSIONS.path)
+    if found.allowed_actions == "all":
+        return "on, all actions"
+    used = _used(case.target.root)
+    if found.allowed_actions == "selected":
+        choice = case.github.one(answers.SELECTED_ACTIONS)
+        owners = {each.partition("/")[0] for each in choice.patterns_allowed}
+        owners |= {"actions", "github"} if choice.github_owned_allowed else set()
+        used = {name for name in used if name.partition("/")[0] not in owners}
+        if used and choice.verified_allowed:
+            unsaid = f"on, selected actions: whether {', '.join(sorted(used))} is of a verified creator is not told"
+            raise Unseen(unsaid, "name it in the repository's settings, Actions, General")
+    want(not used, f"{', '.join(sorted(used))}: not allowed", fix)
+    return f"on, {shown(found.allowed_actions)} actions"
 
 
 def _used(root: Path) -> set[str]:
@@ -105,3 +43,52 @@ def _used(root: Path) -> set[str]:
     except OSError as error:
         raise Unseen(f"a workflow cannot be read: {error.strerror}", "make it readable") from error
     return {f"{owner}/{name}" for text in texts for owner, name in _USES.findall(text)}
+
+
+def _token(case: Case) -> str:
+    """What a workflow may do that asks for nothing."""
+    found = case.github.one(answers.WORKFLOW_TOKEN)
+    fix = f"{_API}/workflow -f default_workflow_permissions=read -F can_approve_pull_request_reviews=false"
+    want(found.default_workflow_permissions == "read", "may write wherever a workflow asks for nothing", fix)
+    want(not found.can_approve_pull_request_reviews, "may approve pull requests", fix)
+    return "reads, unless a job asks for more"
+
+
+def _forks(case: Case) -> str:
+    """Whose pull requests start a workflow without a maintainer."""
+    if case.about.private:
+        found = case.github.one(answers.PRIVATE_FORKS)
+        if not found.run_workflows_from_fork_pull_requests:
+            return "start no workflow"
+        fix = f"{_API}/fork-pr-workflows-private-repos -F run_workflows_from_fork_pull_requests=false"
+        want(not found.send_write_tokens_to_workflows, "get a token that may write", fix)
+        want(not found.send_secrets_and_variables, "get the secrets", fix)
+        want(found.require_approval_for_fork_pr_workflows, "start workflows without a maintainer", fix)
+    else:
+        policy, safe = case.github.one(answers.FORKS).approval_policy, "all_external_contributors"
+        fix = f"{_API}/fork-pr-contributor-approval -f approval_policy={safe}"
+        want(policy == safe, f"start workflows after the first one ({shown(policy)})", fix)
+    return "wait for a maintainer"
+
+
+def _runner(case: Case) -> str:
+    """A runner with the labels of the GPU jobs is online: in this repository, else in its organization."""
+    offline: list[str] = []
+    shared = [answers.SHARED_RUNNERS] if case.about.owner == "Organization" else []
+    for endpoint in (answers.RUNNERS, *shared):
+        for each in case.github.every(endpoint, case.owner):
+            if {label.name.lower() for label in each.labels} >= LABELS:
+                if each.status == "online":
+                    return f"{shown(each.name)} is online; {_HOOK}"
+                offline.append(shown(each.name))
+    wanted = " and ".join(sorted(LABELS, reverse=True))
+    found = f"{', '.join(offline[:5])}: offline" if offline else f"none with the labels {wanted}"
+    return want("", found, "start one: docs/how-to/runners.md")
+
+
+WANTED = (
+    Wanted("Actions", ("every workflow",), _allowed),
+    Wanted("workflow token", ("every workflow",), _token),
+    Wanted("pull requests of forks", ("pr.yml",), _forks),
+    Wanted("GPU runner", ("pr.yml", "release.yml", "scheduled.yml"), _runner),
+)

@@ -1,14 +1,19 @@
-"""What a look at one thing comes to: a line for a person, with the command that mends it."""
+"""A finding of ``doctor``, and how a table of questions becomes a list of findings."""
 
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import Generic, Literal, NamedTuple, TypeVar
 
+from checks.errors import Refusal
+
+About = TypeVar("About")
+Fine = TypeVar("Fine")
 Status = Literal["ok", "missing", "optional", "unknown"]
 
 
 class Check(NamedTuple):
     """One finding. ``missing``: what needs it cannot run, or is not safe; ``optional``: only some verbs need it.
 
-    ``unknown``: it could not be seen, which is never ``ok``.
+    ``unknown``: it could not be seen, which is never ``ok``. ``mend``: the command that fixes it.
     """
 
     name: str
@@ -18,17 +23,48 @@ class Check(NamedTuple):
     mend: str = ""
 
 
-class Line(NamedTuple):
-    """A check that has a name, and no finding yet."""
+class Finding(Exception):  # noqa: N818 - ends one question, and is no error
+    """Something is ``missing``."""
+
+    status: Status = "missing"
+
+    def __init__(self, found: str, fix: str) -> None:
+        super().__init__(found)
+        self.found = found
+        self.fix = fix
+
+
+class Unseen(Finding):
+    """Something is ``unknown``: GitHub does not show it to this token, or does not answer. ``said``: its own words."""
+
+    status = "unknown"
+
+    def __init__(self, found: str, fix: str, said: str = "") -> None:
+        super().__init__(found, fix)
+        self.said = said
+
+
+class Wanted(NamedTuple, Generic[About]):
+    """One row of a table. ``look`` returns what is in order. It raises Finding or Refusal for what is not."""
 
     name: str
     needed_by: tuple[str, ...]
+    look: Callable[[About], str]
 
-    def ok(self, found: str) -> Check:
-        return Check(self.name, "ok", found, self.needed_by)
 
-    def missing(self, found: str, mend: str) -> Check:
-        return Check(self.name, "missing", found, self.needed_by, mend)
+def want(fine: Fine | None, found: str, fix: str) -> Fine:
+    """``fine`` itself. Raises Finding where it is false, empty or None."""
+    if not fine:
+        raise Finding(found, fix)
+    return fine
 
-    def unknown(self, found: str, mend: str) -> Check:
-        return Check(self.name, "unknown", found, self.needed_by, mend)
+
+def walk(table: Iterable[Wanted[About]], about: About) -> Iterator[Check]:
+    """One finding for each row of ``table``."""
+    for name, needed_by, look in table:
+        try:
+            yield Check(name, "ok", look(about), needed_by)
+        except Finding as finding:
+            yield Check(name, finding.status, finding.found, needed_by, finding.fix)
+        except Refusal as refusal:
+            yield Check(name, "missing", refusal.what, needed_by, refusal.todo)

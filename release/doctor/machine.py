@@ -104,7 +104,11 @@ def _disk(root: Path) -> Check:
     fine = free >= DISK_GB
     found = f"{free:.0f} GB free"
     return Check(
-        "disk", "ok" if fine else "missing", found, STAGES, "" if fine else f"free {DISK_GB} GB, or `dvc gc -w`"
+        "disk",
+        "ok" if fine else "missing",
+        found,
+        STAGES,
+        "" if fine else f"free {DISK_GB} GB, or `./lockstep dvc gc -w`",
     )
 
 

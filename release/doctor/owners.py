@@ -1,16 +1,17 @@
-"""CODEOWNERS: whether the files that decide about releases have an owner, and whether that owner is somebody.
+"""CODEOWNERS: the files that decide about releases have an owner, and GitHub finds that the owner is somebody.
 
-GitHub passes over an owner who does not exist, or may not write: nobody is asked for a review then.
+Which pattern matches a file is said by the package ``codeowners``; GitHub has no endpoint for it.
 """
 
-import re
 from pathlib import Path
 
+from codeowners import CodeOwners
+
 from checks import layout
-from checks.errors import Refusal
-from release.doctor.asking import Asker, items, shown, word
-from release.doctor.check import Check, Line
-from release.doctor.tree import Target
+from release.doctor import answers
+from release.doctor.case import Case
+from release.doctor.check import Finding, Wanted, want
+from release.doctor.github import shown
 
 PLACES = (Path(".github/CODEOWNERS"), Path("CODEOWNERS"), Path("docs/CODEOWNERS"))  # the first that is there counts
 PLACEHOLDER = "@your-organization/"
@@ -26,64 +27,37 @@ GUARDED = (
     "yaml.py",  # any module at the top: Python would import it in a package's place
     layout.NOISE.as_posix(),
 )
-_LONGEST = 3 << 20  # bytes: GitHub loads no larger one
+_LONGEST = 3 << 20  # bytes: GitHub loads no larger CODEOWNERS
 _SED = "sed -i 's|@your-organization/model-owners|@OWNER/TEAM|' .github/CODEOWNERS"
 
 
-def owners(line: Line, target: Target, ask: Asker) -> Check:
+def parse(text: str) -> CodeOwners:
+    """The owners of files, without comments, which may name people too. Raises ValueError for an open [."""
+    return CodeOwners("\n".join(line.partition("#")[0] for line in text.splitlines()))
+
+
+def _owners(case: Case) -> str:
+    """The files that decide about releases have an owner, and GitHub finds no fault with one.
+
+    GitHub passes over an owner who does not exist, or may not write: nobody is asked for a review then.
+    """
+    texts = ((path, data) for path in PLACES if (data := case.target.read(path)) is not None)
+    fix = "git restore .github/CODEOWNERS, commit, push"
+    path, data = want(next(texts, None), "there is none on the target branch", fix)
     try:
-        found = next(((path, data) for path in PLACES if (data := target.read(path)) is not None), None)
-    except Refusal as refusal:
-        return line.missing(refusal.what, refusal.todo)
-    if found is None:
-        return line.missing("there is none on the target branch", "git restore .github/CODEOWNERS, commit, push")
-    path, data = found
-    rules = parse(data[:_LONGEST].decode(errors="replace"))
-    if any(owner.startswith(PLACEHOLDER) for _, names in rules for owner in names):
-        return line.missing(f"{path}: the owner is still the placeholder, so nobody is asked", _SED)
-    if bare := [file for file in GUARDED if not owner_of(rules, file)]:
-        return line.missing(f"{path}: nobody owns {', '.join(bare)}", "give them an owner there, commit, push")
-    errors = items(ask.one("codeowners/errors", "Contents: read"), "errors")
-    if errors:
-        first = errors[0]
-        where = f"{path}, line {first.get('line')}" if isinstance(first.get("line"), int) else str(path)
-        mend = "name people or teams who may write: gh api repos/{owner}/{repo}/codeowners/errors"
-        return line.missing(f"{where}: {shown(word(first, 'kind'))}", mend)
-    names = sorted({owner for file in GUARDED for owner in owner_of(rules, file)})
-    return line.ok(shown(", ".join(names)))
+        rules = parse(data[:_LONGEST].decode(errors="replace"))
+    except ValueError as error:
+        raise Finding(f"{path}: {shown(error)}", "write it without [, which GitHub does not take") from None
+    left = any(name.startswith(PLACEHOLDER) for _, _, names, *_ in rules.paths for _, name in names)
+    want(not left, f"{path}: the owner is still the placeholder, so nobody is asked", _SED)
+    owners = {file: [name for _, name in rules.of(file)] for file in GUARDED}
+    bare = [file for file, names in owners.items() if not names]
+    want(not bare, f"{path}: nobody owns {', '.join(bare)}", "give them an owner there, commit, push")
+    for first in case.github.one(answers.OWNERS_ERRORS).errors[:1]:
+        where = f"{path}, line {first.line}" if first.line is not None else str(path)
+        fix = "name people or teams who may write: gh api repos/{owner}/{repo}/codeowners/errors"
+        want("", f"{where}: {shown(first.kind)}", fix)
+    return shown(", ".join(sorted({name for names in owners.values() for name in names})))
 
 
-def parse(text: str) -> list[tuple[re.Pattern[str], tuple[str, ...]]]:
-    """Each line's pattern and owners."""
-    rules = []
-    for line in text.splitlines():
-        pattern, *names = line.partition("#")[0].split() or [""]
-        if pattern:
-            rules.append((_compiled(pattern), tuple(names)))
-    return rules
-
-
-def owner_of(rules: list[tuple[re.Pattern[str], tuple[str, ...]]], file: str) -> tuple[str, ...]:
-    """Who owns a file: the last pattern that matches it decides."""
-    return next((names for pattern, names in reversed(rules) if pattern.fullmatch(file)), ())
-
-
-def _compiled(pattern: str) -> re.Pattern[str]:
-    """As .gitignore has it, but that `folder/*` holds no deeper file."""
-    body = pattern.strip("/")
-    anchored = "/" in pattern.rstrip("/")
-    parts = []
-    for piece in re.split(r"(\*\*/|\*\*|\*+|\?)", body):
-        match piece:
-            case "**/":
-                parts.append("(?:.*/)?")
-            case "**":
-                parts.append(".*")
-            case "?":
-                parts.append("[^/]")
-            case _ if piece.startswith("*"):
-                parts.append("[^/]*")
-            case _:
-                parts.append(re.escape(piece))
-    within = "/.*" if pattern.endswith("/") and body else "" if body.endswith("/*") else "(?:/.*)?"
-    return re.compile(("" if anchored else "(?:.*/)?") + "".join(parts) + within)
+WANTED = (Wanted("CODEOWNERS", ("merging",), _owners),)

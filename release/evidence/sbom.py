@@ -40,7 +40,7 @@ def make(held: HeldVerdict, image: ImageReport, created: datetime) -> bytes:
     """
     reports = held.evidence.reports
     if reports.fetch is None or reports.parity is None or reports.evaluation is None:
-        raise EvidenceRefused(f"{layout.REPORTS}: fetch, parity or evaluation is missing", "run `dvc repro`")
+        raise EvidenceRefused(f"{layout.REPORTS}: fetch, parity or evaluation is missing", "run `./lockstep run`")
     model, data = _model(held, image), _data(reports)
     tool = Component(name="lockstep", version=image.tool, type=ComponentType.APPLICATION, bom_ref="lockstep")
     bom = Bom(
@@ -121,7 +121,7 @@ def _card(held: HeldVerdict, evaluation: EvaluationReport) -> dict[str, Any]:
     """The model card: how it was trained, on what, and how well it does, with confidence intervals."""
     result = evaluation.models.get("candidate")
     if result is None:
-        raise EvidenceRefused(f"{layout.EVALUATION}: says nothing of the candidate", "run `dvc repro evaluate`")
+        raise EvidenceRefused(f"{layout.EVALUATION}: says nothing of the candidate", "run `./lockstep run evaluate`")
     metrics = [_metric(name, interval, None) for name, interval in sorted(result.metrics.items())]
     for part, found in sorted(result.slices.items()):
         metrics += [_metric(name, interval, part) for name, interval in sorted(found.items())]

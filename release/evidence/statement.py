@@ -46,7 +46,7 @@ TOKENIZER = frozenset(
         "tokenizer.json", "tokenizer.model", TOKENIZER_CONFIG, "vocab.json", "vocab.txt",
     )
 )  # fmt: skip
-_REPRO = "run `dvc repro`, then `lockstep build` and `lockstep verify`"
+_REPRO = "run `./lockstep run`, then `lockstep build` and `lockstep verify`"
 _PREDICATES = {
     Statement: PREDICATE,
     Verification: VERIFICATION,
@@ -160,7 +160,7 @@ def tokenizer(parity: ParityReport) -> str:
     found = {name: FileDigest(file.sha256, file.size) for name, file in parity.files.items() if name in TOKENIZER}
     if not found:
         raise EvidenceRefused(
-            f"{layout.MERGED}: has no tokenizer", "merge it with its tokenizer: run `dvc repro merge`"
+            f"{layout.MERGED}: has no tokenizer", "merge it with its tokenizer: run `./lockstep run merge`"
         )
     return digest.of_manifest(found)
 
@@ -195,6 +195,6 @@ def _template(root: Path, parity: ParityReport) -> str | None:
         return None
     path = root / layout.MERGED / TOKENIZER_CONFIG
     if digest.of_file(path).sha256 != parity.files[TOKENIZER_CONFIG].sha256:
-        raise EvidenceRefused(f"{path}: is not the file that was merged", "run `dvc checkout models/merged`")
+        raise EvidenceRefused(f"{path}: is not the file that was merged", "run `./lockstep dvc checkout models/merged`")
     found = json.loads(path.read_bytes()).get("chat_template")
     return None if found is None else digest.of_bytes(found.encode() if isinstance(found, str) else strict.write(found))

@@ -17,7 +17,7 @@ from checks.signers import Signers
 from checks.statement import PAYLOAD, Verification
 from release.evidence import dsse, keys, sigstore, statement, trust
 
-_AGAIN = "run `lockstep verify` with a key or an identity that may verify (docs/evidence.md)"
+_AGAIN = "run `lockstep verify` with a key or an identity that may verify (docs/explanation/evidence.md)"
 
 
 class Verifier(NamedTuple):
@@ -37,7 +37,8 @@ def verifier(root: Path, key: Path | None = None, *, keyless: bool = False) -> t
         known = trust.known(root)
         if not any(signer.identity and "verify" in signer.may for signer in known):
             what = f"{layout.SIGNERS} of the target branch names no identity that may verify"
-            raise EvidenceRefused(what, "add the identity of this workflow with `may: [verify]` (docs/evidence.md)")
+            todo = "add the identity of this workflow with `may: [verify]` (docs/explanation/evidence.md)"
+            raise EvidenceRefused(what, todo)
         sigstore.identity()
         return Verifier(None, known), ""
     if key is None and not (root / keys.KEY).is_file():

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from checks import digest, licenses
 from checks.errors import BuildRefused
-from checks.gate_kinds import LicenseGate
+from checks.gates.license import LicenseGate
 from checks.params import Params
 from release.adapters.registry import documents
 from release.adapters.registry.types import CONFIG, LAYER, MANIFEST, Descriptor

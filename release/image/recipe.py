@@ -66,7 +66,7 @@ def write_down(root: Path, held: HeldVerdict, ran: Collection[Path], options: Op
     """
     params, parity, model = held.params, held.evidence.reports.parity, held.verdict.model
     if parity is None or model is None:
-        raise EvidenceRefused(f"{layout.VERDICT}: is about no model", "run `dvc repro`")
+        raise EvidenceRefused(f"{layout.VERDICT}: is about no model", "run `./lockstep run`")
     described = {path: FileDigest(file.sha256, file.size) for path, file in parity.files.items()}
     layers = weights.layers(root / layout.MERGED, described, model, params.serve.name)
     about = _about(
@@ -142,17 +142,17 @@ def _serves(root: Path, described: dict[str, FileDigest], runtime: Runtime, long
     """A server that computes another function than the one that was evaluated is not given the weights."""
     path = root / layout.MERGED / _CONFIG
     if _CONFIG not in described:
-        raise BuildRefused(f"{path}: is not of the model, and servers read it", "run `dvc repro merge`")
+        raise BuildRefused(f"{path}: is not of the model, and servers read it", "run `./lockstep run merge`")
     try:
         data = path.read_bytes()
         if digest.of_bytes(data) != described[_CONFIG].sha256:
-            raise EvidenceRefused(f"{path}: is not the file that the verdict is about", "run `dvc repro merge`")
+            raise EvidenceRefused(f"{path}: is not the file that the verdict is about", "run `./lockstep run merge`")
         config = json.loads(data)
     except OSError as error:
         raise EvidenceRefused(f"{path}: {error.strerror or error}", "make it readable") from error
     except (ValueError, RecursionError) as error:
-        raise BuildRefused(f"{path}: is no JSON", "run `dvc repro merge`") from error
+        raise BuildRefused(f"{path}: is no JSON", "run `./lockstep run merge`") from error
     if not isinstance(config, dict):
-        raise BuildRefused(f"{path}: is no JSON object", "run `dvc repro merge`")
+        raise BuildRefused(f"{path}: is no JSON object", "run `./lockstep run merge`")
     if why := fit.unfit(runtime, config, longest):
         raise BuildRefused(f"{path}: {why}", "choose another serve.runtime")

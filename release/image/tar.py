@@ -21,7 +21,7 @@ _RECORD = 512
 _NAME = 100  # bytes of a name in a ustar header
 _OCTAL_LIMIT = 8**11  # the first size that a ustar header has no room for
 _END = bytes(2 * _RECORD)
-_TODO = "run `dvc repro` to make it again, and change nothing while `lockstep build` runs"
+_TODO = "run `./lockstep run` to make it again, and change nothing while `lockstep build` runs"
 
 
 class Member(NamedTuple):

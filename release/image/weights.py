@@ -22,7 +22,7 @@ from release.image import tar
 from release.image.tar import Link, Member, Tar
 
 SHARD = ".safetensors"
-_TODO = "run `dvc repro merge`, or `dvc checkout models/merged` where it was once made"
+_TODO = "run `./lockstep run merge`, or `./lockstep dvc checkout models/merged` where it was once made"
 _VERSION = 12  # hex digits of a model's digest in its path
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 

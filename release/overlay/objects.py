@@ -49,7 +49,8 @@ def _is_server(item: Mapping[str, Any]) -> bool:
 def _of_any(item: Mapping[str, Any], namespace: str) -> Iterator[str]:
     """What holds for every object."""
     if not _is_server(item) and _kind(item) not in _BESIDE:
-        yield f"an environment brings no {_kind(item)[1]}: keep it in a folder of its own (docs/environments.md)"
+        kind = _kind(item)[1]
+        yield f"an environment brings no {kind}: keep it in a folder of its own (docs/reference/environment-files.md)"
         return
     metadata = item.get("metadata")
     metadata = metadata if isinstance(metadata, dict) else {}

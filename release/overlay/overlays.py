@@ -2,7 +2,8 @@
 
 The base (release/environments/base) is one model server as people want it run; these files add what changes with a
 release: the image by digest, what it is, and the facts of its runtime (port, health, writable paths, user, drain). So
-the facts move with the image, or not at all, and what people wrote is never written to. docs/environments.md.
+the facts move with the image, or not at all, and what people wrote is never written to.
+docs/reference/environment-files.md.
 
 An environment always has the same files. Where there is nothing that a cluster could run (no promotion yet, or an image
 in a folder of one machine) they bring no resources, so that the environment builds and is empty.

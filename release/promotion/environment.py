@@ -70,7 +70,7 @@ def unedited(
     """
     wanted, pulled = _checked(site, environment, after, built), overlays.unreachable(after) is None
     for gap in edits.gaps(environment, present.files, wanted, site.promote.ordered, pulled=pulled):
-        answer.lacks(gap, "change that file as docs/environments.md says, and commit that")
+        answer.lacks(gap, "change that file as docs/reference/environment-files.md says, and commit that")
 
 
 def unedited_since(
@@ -93,7 +93,7 @@ def unedited_since(
         answer.note = "kustomize is not installed: the files are those that the last move built"
         return
     for gap in gaps:
-        answer.lacks(gap, "change that file as docs/environments.md says, and commit that")
+        answer.lacks(gap, "change that file as docs/reference/environment-files.md says, and commit that")
 
 
 def stated(present: Present, environment: str) -> Statement:

@@ -6,7 +6,7 @@ host, the branch is pushed and the address to open a pull request at is given.
 
 import os
 import re
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from checks.errors import RemoteRefused
 from checks.pointer import Pointer
@@ -17,7 +17,6 @@ from release.ledger import DEADLINE, Change
 from release.promotion.site import Site
 
 _SERVER = "https://github.com"
-_SCP = re.compile(r"^(?:[^/@]+@)?([^/:]+):(?!//)(.+)$")  # HOST:PATH, as git takes it
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,100}/[A-Za-z0-9._-]{1,100}")
 
 
@@ -51,12 +50,8 @@ def _repository(where: Site) -> str | None:
     named = os.environ.get("GITHUB_REPOSITORY") if where.promote.repository is None else None
     if named is None:
         address = where.promote.repository or _remote(where)
-        found = _SCP.match(address) if "://" not in address else None
-        host, path = (found[1], found[2]) if found else (urlsplit(address).hostname or "", urlsplit(address).path)
-        if host != urlsplit(os.environ.get("GITHUB_SERVER_URL", _SERVER)).hostname:
-            return None
-        named = path.strip("/").removesuffix(".git")
-    return named if _NAME.fullmatch(named) else None
+        named = github.repository_of(address, os.environ.get("GITHUB_SERVER_URL", _SERVER))
+    return named if named and _NAME.fullmatch(named) else None
 
 
 def _remote(where: Site) -> str:

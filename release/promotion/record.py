@@ -1,13 +1,12 @@
 """The record of a model: what git has in the commit that a signed statement names, and what lies in this checkout."""
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from pydantic import ValidationError
 
-from checks import digest, files, gates, layout
+from checks import digest, files, gates, layout, plugins
 from checks import policy as policies
 from checks.digest import FileDigest
 from checks.errors import EvidenceRefused
@@ -62,11 +61,13 @@ def find(site: Site, release: Release) -> Recorded:
     if problems:
         todo = "sign the release of a record that is committed: `lockstep sign`"
         raise EvidenceRefused(problems[0], todo, tuple(problems[1:]))
+    verdict = _report(there, layout.VERDICT, Verdict)
+    if problems := plugins.differences(verdict.plugins):
+        raise EvidenceRefused(problems[0], "install the packages that it was judged with", tuple(problems[1:]))
     called = f"{layout.PARAMS} at {commit[:12]}"
     recorded = Recorded(there.params(called), {})
     lock = _whole(found, commit, there.document(called))
     _has_its_code(site, commit, lock)
-    verdict = _report(there, layout.VERDICT, Verdict)
     if refused := verdict_refusal(verdict):
         raise refused
     parity = _report(there, layout.PARITY_REPORT, ParityReport)
@@ -93,11 +94,18 @@ def _whole(found: Mapping[Path, bytes | None], commit: str, said: Mapping[str, A
 def _has_its_code(site: Site, commit: str, lock: Stages) -> None:
     """The commit must hold every module that the stages ran, as they ran it: else nobody could have reviewed it."""
     ran = lock_check.modules(lock)
-    held = Git(site.root, DEADLINE).named([f"{commit}:./{path.as_posix()}" for path in ran])
+    folders = {path: commits.below(site.root, commit, path) for path, md5 in ran.items() if md5.endswith(".dir")}
+    files = [path for path in ran if path not in folders] + [path for inside in folders.values() for path in inside]
+    read = Git(site.root, DEADLINE).named([f"{commit}:./{path.as_posix()}" for path in files])
+    held = dict(zip(files, read, strict=True))
+    there = {path: lock_check.md5_of(data) for path, data in held.items() if data is not None}
+    for folder, inside in folders.items():
+        contents = {path.relative_to(folder).as_posix(): held[path] or b"" for path in inside}
+        there[folder] = lock_check.folder_md5(contents)
     lost = [
         f"{path} at {commit[:12]}: is not the module that {layout.LOCK} there names"
-        for (path, md5), data in zip(ran.items(), held, strict=True)
-        if data is None or hashlib.md5(data, usedforsecurity=False).hexdigest() != md5  # as DVC names files
+        for path, md5 in ran.items()
+        if there.get(path) != md5
     ]
     if lost:
         raise EvidenceRefused(lost[0], "commit the code, run `lockstep run`, and release that record", tuple(lost[1:]))
@@ -163,7 +171,7 @@ def policy(site: Site, release: Release, recorded: Recorded, answer: Answer, jud
         answer.lacks(
             f"it was judged under another policy than {site.target} has now"
             + (f": against that, {weaker[0].text}" if weaker else ""),
-            f"promote from a checkout of its record with its data (commit {release.commit[:12]}, `dvc pull`): "
+            f"promote from a checkout of its record (commit {release.commit[:12]}) with its data (`./lockstep dvc pull`): "
             "it is judged again there",
         )
         return

@@ -32,7 +32,7 @@ def missing(records: Records, commit: str) -> Missing | None:
         paths = [layout.PARAMS, layout.PIPELINE, *record_files(records.work_tree)]
         if (root / layout.APPROVALS).exists():  # counts for the verdict
             paths.append(layout.APPROVALS)
-        paths += lock_check.modules(records.work_tree.lock)
+        paths += lock_check.module_files(records.work_tree)
         others = [path.as_posix() for path in commits.uncommitted(root, commit, paths)]
         others += [folder for folder in _CODE if not commits.same(root, commit, (folder,))]
     except EvidenceRefused as refused:

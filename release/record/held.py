@@ -3,12 +3,14 @@
 from collections.abc import Collection
 from pathlib import Path
 
-from checks import chain, gates, layout, scoring
-from checks.errors import EvidenceRefused
+from checks import chain, gates, layout, plugins, scoring
+from checks.errors import EvidenceRefused, ParamsRefused
 from checks.held import HeldVerdict
 from checks.verdict import Verdict
 from release.record import lock_check, references
-from release.record.records import Records
+from release.record.records import Records, WorkTree
+
+_AGAIN = "install the package, or run `./lockstep dvc repro --force --single-item evaluate gate`, then ask again"
 
 
 def hold(records: Records, target: str | None = None, trusting: Collection[Path] = ()) -> HeldVerdict:
@@ -19,10 +21,15 @@ def hold(records: Records, target: str | None = None, trusting: Collection[Path]
     params.yaml is asked again. ``target`` is the branch that this one is held against; None: as ``commits.target``
     finds it. Judged paths in ``trusting`` are not hashed here: the caller does, or needs only what the reports say of
     them. Raises EvidenceRefused, listing every mismatch, when the verdict is void: something it judged differs or
-    is gone, or the gates now answer otherwise.
+    is gone, a package that a kind came from has other code or is gone, or the gates now answer otherwise.
     """
     tree = records.work_tree
-    params = tree.params
+    try:
+        params = tree.params
+    except ParamsRefused as refused:  # a kind whose package is gone is an unknown kind
+        if lines := _packages(tree):
+            raise EvidenceRefused(f"the verdict is void: {lines[0]}", _AGAIN, (*lines[1:], str(refused))) from refused
+        raise
     stored = tree.report(layout.VERDICT, Verdict)
     trusted = {path.as_posix() for path in trusting}
     differences = chain.compare(
@@ -30,6 +37,7 @@ def hold(records: Records, target: str | None = None, trusting: Collection[Path]
     )
     if stored.policy != gates.policy_digest(params.gates):
         differences.append(f"{layout.PARAMS}: the gates are not those of the verdict")
+    differences += (packages := plugins.differences(stored.plugins))
     differences += lock_check.differences(tree)
     differences += references.current(records, target)
     evidence = tree.evidence(scoring.digest_of(params.evaluate.scorers))
@@ -43,5 +51,14 @@ def hold(records: Records, target: str | None = None, trusting: Collection[Path]
         ] or [f"{layout.VERDICT}: is not what the gates make of the evidence"]
     if differences:
         first, *others = differences
-        raise EvidenceRefused(f"the verdict is void: {first}", "run `dvc repro`, then ask again", tuple(others))
+        todo = _AGAIN if packages else "run `./lockstep run`, then ask again"
+        raise EvidenceRefused(f"the verdict is void: {first}", todo, tuple(others))
     return HeldVerdict(params, evidence, stored)
+
+
+def _packages(tree: WorkTree) -> list[str]:
+    """Where the installed packages are not those of the verdict here; nothing when it cannot be read."""
+    try:
+        return plugins.differences(tree.report(layout.VERDICT, Verdict).plugins)
+    except EvidenceRefused:
+        return []

@@ -1,6 +1,7 @@
 """Whether dvc.lock is a record of what lies here: of this pipeline, these parameters, this code, these reports."""
 
 import hashlib
+import json
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from release.record.pipeline_lock import Stages
 from release.record.records import WorkTree
 
 _MODULE = ".py"
+_CODE = ("checks/", "stages/")  # a folder below one of them that a stage depends on holds modules
+_NO_CODE = "__pycache__"  # as .dvcignore has it
 
 
 def differences(tree: WorkTree, stages: Collection[str] = ()) -> list[str]:
@@ -42,9 +45,39 @@ def otherwise(said: Mapping[str, Any], lock: Stages) -> Iterator[str]:
 
 
 def modules(lock: Stages) -> dict[Path, str]:
-    """The modules that the stages ran, and the MD5 of each, by a dvc.lock."""
+    """The modules that the stages ran, and the MD5 of each, by a dvc.lock.
+
+    Folders of modules are among them; ``folder_md5`` says what the MD5 of a folder is.
+    """
     named = dict(each for ran in lock.values() for each in pipeline_lock.files(ran))
-    return {Path(path): md5 for path, md5 in sorted(named.items()) if path.endswith(_MODULE)}
+    return {Path(path): md5 for path, md5 in sorted(named.items()) if path.endswith(_MODULE) or _is_folder(path, md5)}
+
+
+def module_files(tree: WorkTree) -> list[Path]:
+    """The modules that the stages ran, by dvc.lock, each folder of modules as the files that lie in it here."""
+    found = []
+    for path, md5 in modules(tree.lock).items():
+        is_here = _is_folder(path.as_posix(), md5) and ".." not in path.parts
+        found += [path / name for name in _below(tree.root / path)] if is_here else [path]
+    return sorted(found)
+
+
+def folder_md5(contents: Mapping[str, bytes]) -> str:
+    """The MD5 by which DVC names a folder: of the JSON list of its files, each with its MD5, in order of their paths.
+
+    ``contents``: path below the folder to content.
+    """
+    listed = [
+        {"md5": md5_of(data), "relpath": name}
+        for name, data in sorted(contents.items())
+        if _NO_CODE not in Path(name).parts
+    ]
+    return f"{md5_of(json.dumps(listed).encode())}.dir"
+
+
+def md5_of(data: bytes) -> str:
+    """The MD5 by which DVC names a file."""
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()
 
 
 def _only(found: Stages, stages: Collection[str]) -> Stages:
@@ -55,19 +88,33 @@ def _changed(root: Path, stage: str, ran: Mapping[str, Any]) -> list[str]:
     """Modules, reports and probes that are not what the stage read and wrote."""
     found = []
     for path, expected in pipeline_lock.files(ran):
-        if not path.endswith(_MODULE) and not path.startswith((f"{layout.REPORTS}/", layout.PROBES.as_posix())):
+        if not path.endswith(_MODULE) and not path.startswith((f"{layout.REPORTS}/", layout.PROBES.as_posix(), *_CODE)):
             continue
-        if expected.endswith(".dir"):
+        if expected.endswith(".dir") and not _is_folder(path, expected):
             continue
         try:
             if path.startswith("/") or ".." in Path(path).parts:
                 raise ValueError("a way out of the repository, which no stage takes")
-            now = hashlib.md5((root / path).read_bytes(), usedforsecurity=False).hexdigest()  # as DVC names files
+            if _is_folder(path, expected):
+                now = folder_md5({name: (root / path / name).read_bytes() for name in _below(root / path)})
+            else:
+                now = md5_of((root / path).read_bytes())
         except (OSError, ValueError):
             now = None
         if now != expected:
             found.append(f"{path}: is not what {layout.LOCK} says of {stage}")
     return found
+
+
+def _is_folder(path: str, md5: str) -> bool:
+    """Whether a dependency is a folder of modules, as the stages that discover kinds have them."""
+    return md5.endswith(".dir") and path.startswith(_CODE)
+
+
+def _below(folder: Path) -> list[str]:
+    """The files in a folder of modules, by their paths below it."""
+    found = (path.relative_to(folder) for path in folder.rglob("*") if not path.is_dir())
+    return sorted(path.as_posix() for path in found if _NO_CODE not in path.parts)
 
 
 def _at(document: Any, path: str) -> Any:

@@ -20,8 +20,8 @@ Stages = Mapping[str, Mapping[str, Any]]
 # it to dvc.yaml.
 READS = {
     "fetch": ("base", "data"),
-    "prepare": ("prepare",),
-    "validate": ("validate", "prepare"),
+    "prepare": ("prepare", "train.method"),
+    "validate": ("validate", "prepare", "train.method"),
     "train": ("train",),
     "merge": ("merge",),
     "evaluate": ("evaluate",),

@@ -8,9 +8,9 @@ import contextlib
 from typing import NamedTuple
 
 from checks import files, layout
+from checks.compared import EARLIER
 from checks.errors import EvidenceRefused, ParamsRefused
 from checks.evidence import Earlier, EvaluationReport, Reference, ReferencesReport
-from checks.gate_kinds import EARLIER
 from release.adapters import commits
 from release.record import earlier_models, lock_check
 from release.record.earlier_models import Place

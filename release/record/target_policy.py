@@ -20,13 +20,12 @@ from checks import digest, files, gates, layout, plain_yaml, policy
 from checks.chain import Evidence
 from checks.errors import EvidenceRefused, ParamsRefused, Refusal, VerdictFailed, VerdictInconclusive
 from checks.evidence import Digest
-from checks.gate_kinds import BudgetGate, ContaminationGate, DataGate, LicenseGate, ParityGate
+from checks.gate_kind import Reads
 from checks.held import HeldVerdict
 from checks.held import refusal as verdict_refusal
 from checks.params import Params
 from checks.policy import Change
 from checks.rows import Prediction, Record, Row
-from checks.sections import Section
 from checks.verdict import Finding, Status, Verdict, combine
 from release.adapters import commits
 from release.adapters.dvc import environment
@@ -37,7 +36,6 @@ _TEST = layout.SPLITS / "test.jsonl"
 _NAMED = 3  # paths in a headline
 _KEPT = (layout.PREPARE_REPORT, layout.LOCK, layout.VERDICT)  # one of them is in every record
 _UNKEPT = "failed to load directory"  # what DVC says where a directory's list of files was never pushed
-_ROWLESS: tuple[type[Section], ...] = (DataGate, ParityGate, LicenseGate, BudgetGate)  # kinds that read no test row
 
 
 class Approval(Record):
@@ -199,18 +197,18 @@ def _judged_as(
     """The verdict that the evidence would get under the gates and scorers of ``theirs``, on its test set."""
     evidence, notes = held.evidence, list[str]()
     why = ""  # gates cannot be asked
-    askable: tuple[type[Section], ...] = (Section,)
+    askable: tuple[Reads, ...] = ("no rows", "rows", "answers")  # the gates that can be asked, by what they read
     if test is not None and test != held.evidence.judged.get(policy.TEST):
         brought = _rows_at(root, commit, test)
         if isinstance(brought, str):
-            why, askable = f"the test rows of {ref} could not be brought: {brought}", _ROWLESS
+            why, askable = f"the test rows of {ref} could not be brought: {brought}", ("no rows",)
         else:
             evidence, missing = _restricted(evidence, brought)
             if missing:
                 why = f"{missing} of the {len(brought)} test rows of {ref} were not answered here"
-                askable = (*_ROWLESS, ContaminationGate)
+                askable = ("no rows", "rows")
         notes.append(why or f"under the policy of {ref}, its own {len(evidence.test)} test rows are judged")
-    asked = {name: its for name, its in theirs.gates.items() if isinstance(its, askable)}
+    asked = {name: its for name, its in theirs.gates.items() if its.reads in askable}
     scored = held.params.evaluate.model_copy(update={"scorers": theirs.evaluate.scorers})
     verdict = gates.judge(held.params.model_copy(update={"gates": asked, "evaluate": scored}), evidence)
     found = {finding.gate: finding for finding in verdict.findings}

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from checks import chain, gates, layout, pointer, policy, quarantine, scoring
+from checks import chain, gates, layout, plugins, pointer, policy, quarantine, scoring
 from checks.chain import Evidence
 from checks.errors import EvidenceRefused, ParamsRefused, Refusal, RemoteRefused
 from checks.evidence import DataReport, EvaluateMeasured, EvaluationReport, PrepareReport, TrainMeasured
@@ -186,11 +186,12 @@ def _hold_what_is_here(
     differences = chain.compare(records.root, here)
     if stored.policy != gates.policy_digest(params.gates):
         differences.append(f"{layout.PARAMS}: the gates are not those of the verdict")
+    differences += plugins.differences(stored.plugins)
     differences += [text for text in lock if text.partition(": ")[0] not in missing]
     differences += references.current(records, None if target.commit is None else target.ref)
     if differences:
         first, *others = differences
-        raise EvidenceRefused(f"the verdict is void: {first}", "run `dvc repro`, then ask again", tuple(others))
+        raise EvidenceRefused(f"the verdict is void: {first}", "run `./lockstep run`, then ask again", tuple(others))
 
 
 def _are_about(data: DataReport, prepare: PrepareReport) -> bool:
@@ -220,11 +221,11 @@ def _target(records: Records, ref: str | None) -> Target:
         return Target(name, None, None, None, None)
     there = records.at(commit)
     document: Mapping[str, Any] | None = None
-    if there.data(layout.PARAMS) is not None:
-        try:
+    try:
+        if there.data(layout.PARAMS) is not None:
             document = there.document(f"{name}:{layout.PARAMS}")
-        except ParamsRefused:
-            document = {}
+    except (ParamsRefused, EvidenceRefused):
+        document = {}
     return Target(
         name,
         commit,
@@ -238,8 +239,8 @@ def _target(records: Records, ref: str | None) -> Target:
 
 def _quarantine(there: Commit, name: str) -> Entries:
     """What is held back; nothing where it cannot be read, since promotions ask anew."""
-    text = there.data(layout.QUARANTINE)
     try:
+        text = there.data(layout.QUARANTINE)
         return () if text is None else quarantine.parse(text, f"{name}:{layout.QUARANTINE}")
     except EvidenceRefused:
         return ()
@@ -261,7 +262,7 @@ def _runs(there: Commit, document: object) -> dict[str, Pointer]:
 def _there(there: Commit, path: Path, model: type[M]) -> M | None:
     try:
         return there.report(path, model)
-    except ValidationError:
+    except (EvidenceRefused, ValidationError):
         return None
 
 

@@ -1,9 +1,9 @@
 """Serving runtimes as data: each file ``<name>.yaml`` of this folder says how one server is started and asked.
 
-Adding a runtime is adding a file: docs/runtimes.md. In ``environment``, ``entrypoint``, ``command`` and ``model_field``
-these words in braces are replaced, and nothing else is read as a placeholder: {model} (the weights' folder where the
-server sees it), {name}, {host} (to listen on), {port}, {dtype} (by ``dtypes``), {max_input_tokens}, {max_total_tokens},
-{max_concurrent_requests}.
+Adding a runtime is adding a file: docs/reference/runtimes.md. In ``environment``, ``entrypoint``, ``command`` and
+``model_field`` these words in braces are replaced, and nothing else is read as a placeholder: {model} (the weights'
+folder where the server sees it), {name}, {host} (to listen on), {port}, {dtype} (by ``dtypes``), {max_input_tokens},
+{max_total_tokens}, {max_concurrent_requests}.
 """
 
 import re

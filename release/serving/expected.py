@@ -15,7 +15,7 @@ from release.record.records import Records
 
 # The server has the weights, and how they were made is in the reports. What a process serves from here is hashed.
 _ELSEWHERE = (layout.BASE, layout.RAW, layout.ADAPTER, layout.MERGED)
-_AGAIN = "run `dvc repro`, then ask again"
+_AGAIN = "run `./lockstep run`, then ask again"
 
 
 class Expected(NamedTuple):

@@ -67,7 +67,7 @@ def write_down(root: Path, options: Options) -> Recipe:
     held = hold(records, trusting=(*_NOT_SHIPPED, layout.MERGED))
     if refused := verdict_refusal(held.verdict):
         raise refused
-    return recipes.write_down(root, held, lock_check.modules(records.work_tree.lock), options)
+    return recipes.write_down(root, held, lock_check.module_files(records.work_tree), options)
 
 
 def plan(root: Path, options: Options) -> Plan:

@@ -78,7 +78,7 @@ def _not_committed(git: Git) -> str | None:
 
 def _never_committed(records: Records, head: str) -> str | None:
     """The first module that the stages ran and git does not have in ``head``: one that was never added, or ignored."""
-    ran = sorted(lock_check.modules(records.work_tree.lock))
+    ran = lock_check.module_files(records.work_tree)
     absent = commits.uncommitted(records.root, head, ran)
     return redact(absent[0].as_posix(), 100) if absent else None
 

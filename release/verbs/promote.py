@@ -1,8 +1,8 @@
 """promote: move an environment to an image by one commit when nothing is lacking; else say all that is.
 
 Nothing is believed: the verdict, the layers, the image and the overlay are computed again, every signature is checked,
-and who may sign, and what an environment asks for, is read on the target branch. docs/promotion.md has the threat
-model.
+and who may sign, and what an environment asks for, is read on the target branch. The threat
+model is in docs/explanation/threat-model.md.
 """
 
 import time

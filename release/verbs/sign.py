@@ -222,5 +222,5 @@ def _report(root: Path, path: Path, kind: type[_R]) -> _R:
 
 def _parity(reports: Reports) -> ParityReport:
     if reports.parity is None:
-        raise EvidenceRefused(f"{layout.PARITY_REPORT}: is not here", "run `dvc repro`")
+        raise EvidenceRefused(f"{layout.PARITY_REPORT}: is not here", "run `./lockstep run`")
     return reports.parity

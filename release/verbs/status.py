@@ -133,7 +133,7 @@ def refusal(found: Status) -> Refusal | None:
         return None
     count = len(found.contradictions)
     what = f"{found.branch}: {count} contradiction{'s' * (count != 1)}, the first: {found.contradictions[0]}"
-    return Contradicted(what, "docs/promotion.md says what each means; `lockstep history` who made it")
+    return Contradicted(what, "docs/reference/promotion.md says what each means; `lockstep history` who made it")
 
 
 def _runs(

@@ -134,7 +134,7 @@ def refusal(report: ServingReport) -> Refusal | None:
     lines = lines or [f"{check.name}: {check.reason}" for check in report.checks if check.status != "pass"]
     return ServingRefused(
         f"the served model is not the one that was evaluated: {lines[0]}",
-        f"read {layout.SERVING_REPORT}, the server's log in {LOG}, and docs/serving.md",
+        f"read {layout.SERVING_REPORT}, the server's log in {LOG}, and docs/how-to/serving.md",
         tuple(lines[1:]),
     )
 
@@ -254,7 +254,9 @@ def _weights(root: Path, held: Expected, options: Options) -> Iterator[tuple[Pat
         with Progress(f"hash {layout.MERGED}", unit="B") as bar:
             found = digest.of_tree(folder, bar.update).digest
         if found != held.model:
-            raise EvidenceRefused(f"{layout.MERGED}: is {found}, the verdict is about {held.model}", "run `dvc repro`")
+            raise EvidenceRefused(
+                f"{layout.MERGED}: is {found}, the verdict is about {held.model}", "run `./lockstep run`"
+            )
         yield folder, None
         return
     if name := options.image or _pushed(held.image):

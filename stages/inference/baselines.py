@@ -22,7 +22,9 @@ _MAX_TABLE = 500_000_000
 def answer(kind: str, train: Sequence[Row], test: Sequence[Row]) -> list[str]:
     """Answers of the baseline ``kind`` to ``test``. Raises EvaluationRefused when it cannot be fitted."""
     if not train:
-        raise EvaluationRefused("data/splits/train.jsonl: has no rows to fit a baseline on", "run `dvc repro prepare`")
+        raise EvaluationRefused(
+            "data/splits/train.jsonl: has no rows to fit a baseline on", "run `./lockstep run prepare`"
+        )
     if kind == "majority":
         return _majority(train, test)
     return _naive_bayes(train, test)

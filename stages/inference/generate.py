@@ -56,7 +56,9 @@ def load(folder: Path, precision: str) -> tuple[Any, Any]:
         layers = DynamicCache(config=model.config).layers
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise EvaluationRefused(f"{folder}: does not load: {reason}", "run `dvc repro` to make it again") from error
+        raise EvaluationRefused(
+            f"{folder}: does not load: {reason}", "run `./lockstep run` to make it again"
+        ) from error
     unknown = {type(layer).__name__ for layer in layers} - {DynamicLayer.__name__, DynamicSlidingWindowLayer.__name__}
     if unknown:
         kinds = ", ".join(sorted(unknown))

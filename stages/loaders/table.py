@@ -15,19 +15,60 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import repeat
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Annotated, Any, BinaryIO, Literal, Self
 
+from pydantic import Field, JsonValue, TypeAdapter, ValidationError, model_validator
+
+from checks.drafts import Draft
 from checks.errors import DataRefused
-from checks.params import Columns, Table
+from checks.loading import Loader
 from checks.rows import Message
-from checks.rules import Draft
+from checks.sections import Name, Section
 
 LARGEST = 1 << 20  # bytes of a line or Parquet row, characters of a CSV cell
 _BATCH = 256  # rows of a Parquet file that are read at once
 _RETURNS = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 _OTHER_MARKS = {";": "semicolons", "\t": "tabs"}  # what part cells where commas should
 _SHOWN = 5  # further bad rows that a refusal lists
+_JSON: TypeAdapter[JsonValue] = TypeAdapter(JsonValue)
 Found = tuple[str, dict[str, Any]]  # path:line (Parquet: path:row), and the row
+
+
+class Columns(Section):
+    """Names of columns in a table; ``messages``, or ``prompt`` and ``reference``."""
+
+    prompt: str | None = None
+    reference: str | None = None
+    messages: str | None = None
+    id: str | None = None
+    slice: str | None = None
+    group: str | None = None
+    extra: Annotated[
+        dict[Name, str] | None,
+        Field(description="further columns that train.method needs, by the name that the method has for them"),
+    ] = None
+
+    @model_validator(mode="after")
+    def _one_shape(self) -> Self:
+        pair = (self.prompt is not None, self.reference is not None)
+        if self.messages is not None and any(pair):
+            raise ValueError("has both messages and prompt/reference|keep messages, or prompt and reference")
+        if self.messages is None and not all(pair):
+            raise ValueError("lacks prompt or reference|name both columns, or the one of messages")
+        return self
+
+
+class Table(Loader):
+    """A team's own rows: JSONL, Parquet or CSV."""
+
+    kind: Literal["table"]
+    files: Annotated[str, Field(description="glob below the data source, for example **/*.jsonl", min_length=1)]
+    columns: Columns
+    instruction: Annotated[str | None, Field(description="the system message for rows without one")] = None
+
+    def load(self, folder: Path) -> list[Draft]:
+        """All rows of the files, ordered by path and line."""
+        return load(self, folder)
 
 
 class _Bad(Exception):  # noqa: N818 - becomes a line of a refusal
@@ -226,6 +267,7 @@ def _draft(loader: Table, source: str, row: dict[str, Any]) -> Draft:
         source=source,
         id=_label(row, columns, "id"),
         group=_label(row, columns, "group"),
+        extra={name: _plain(_cell(row, column), column) for name, column in (columns.extra or {}).items()},
     )
 
 
@@ -233,6 +275,16 @@ def _cell(row: dict[str, Any], column: str | None) -> Any:
     if column not in row:
         raise _Bad(f"has no column {column!r}; it has {_cut(', '.join(map(str, row)))}")
     return row[column]
+
+
+def _plain(value: Any, column: str) -> JsonValue:
+    """A cell of a further column as it is: text, a number, or lists and mappings of these. NaN is null."""
+    if isinstance(value, float) and value != value:
+        return None
+    try:
+        return _JSON.validate_python(value)
+    except ValidationError as error:
+        raise _Bad(f"column {column!r}: {_shown(value)} is not JSON") from error
 
 
 def _text(row: dict[str, Any], column: str | None) -> str:

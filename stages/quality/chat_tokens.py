@@ -46,7 +46,7 @@ def _encoder(base: Path) -> Callable[[list[str]], list[int]]:
             fast = tokenizers.Tokenizer.from_file(str(base / "tokenizer.json"))
         except Exception as error:  # tokenizers raises nothing narrower
             raise EvidenceRefused(
-                f"{base}/tokenizer.json: {error}", "run `dvc repro fetch` to make it again"
+                f"{base}/tokenizer.json: {error}", "run `./lockstep run fetch` to make it again"
             ) from error
         fast.no_truncation()
         fast.no_padding()
@@ -56,7 +56,7 @@ def _encoder(base: Path) -> Callable[[list[str]], list[int]]:
     try:
         slow = AutoTokenizer.from_pretrained(base, local_files_only=True)
     except (OSError, ValueError) as error:
-        raise EvidenceRefused(f"{base}: holds no tokenizer", "run `dvc repro fetch` to make it again") from error
+        raise EvidenceRefused(f"{base}: holds no tokenizer", "run `./lockstep run fetch` to make it again") from error
     return lambda texts: [len(slow.encode(text, add_special_tokens=False)) for text in texts]
 
 
@@ -69,7 +69,9 @@ def _template(base: Path) -> Callable[..., str]:
     try:
         config: dict[str, Any] = json.loads(where.read_text(encoding="utf-8")) if where.is_file() else {}
     except ValueError as error:
-        raise EvidenceRefused(f"{where}: is not JSON: {error}", "run `dvc repro fetch` to make it again") from error
+        raise EvidenceRefused(
+            f"{where}: is not JSON: {error}", "run `./lockstep run fetch` to make it again"
+        ) from error
     text = config.get("chat_template")
     if isinstance(text, list):  # several, by name
         text = {one["name"]: one["template"] for one in text}.get("default")

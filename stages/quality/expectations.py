@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from checks import layout, rules
 from checks.evidence import Expectation, PrepareReport
-from checks.params import Labels, Prepare, RuleName, Validate
+from checks.params import Labels, Prepare, Validate
 from stages.quality import data_docs
 
 Frame = list[dict[str, Any]]
@@ -20,7 +20,7 @@ SHOWN = 5  # offending rows of an expectation
 ROW = ("where", "id", "prompt", "reference", "group", "slice", "source")  # columns of a row as it is in the file
 COUNTED = ("roles", "asked", "prompt_tokens", "reference_tokens")  # and what validate adds
 ALL, LABELS = "splits", "labels"  # frames beside those of the three splits
-_AGAIN = "run `dvc repro prepare`, which writes the splits and the report together"
+_AGAIN = "run `./lockstep run prepare`, which writes the splits and the report together"
 
 
 class Expected(NamedTuple):
@@ -33,11 +33,17 @@ class Expected(NamedTuple):
 Suite = dict[str, Expected]  # by what is expected, in words
 
 
-def suites(bounds: Validate, config: Prepare, report: PrepareReport, defects: Sequence[RuleName]) -> dict[str, Suite]:
-    """Frame to suite. ``defects`` are columns of the frame of all splits that must be null."""
+def suites(
+    bounds: Validate, config: Prepare, report: PrepareReport, defects: Sequence[str], needed: Sequence[str] = ()
+) -> dict[str, Suite]:
+    """Frame to suite.
+
+    ``defects`` are columns of the frame of all splits that must be null, ``needed`` the further columns of a split that
+    must not, since train.method learns from them.
+    """
     gxe = _gx().expectations
-    found = {name: _of_split(name, bounds, config, report) for name in layout.SPLIT_NAMES}
-    apart = "run `dvc repro prepare`, which keeps such rows in one split"
+    found = {name: _of_split(name, bounds, config, report, needed) for name in layout.SPLIT_NAMES}
+    apart = "run `./lockstep run prepare`, which keeps such rows in one split"
     found[ALL] = {
         "ids are unique": Expected(
             gxe.ExpectColumnValuesToBeUnique(column="id"),
@@ -65,13 +71,13 @@ def suites(bounds: Validate, config: Prepare, report: PrepareReport, defects: Se
     return found
 
 
-def _of_split(name: str, bounds: Validate, config: Prepare, report: PrepareReport) -> Suite:
+def _of_split(name: str, bounds: Validate, config: Prepare, report: PrepareReport, needed: Sequence[str]) -> Suite:
     gxe = _gx().expectations
     least: int = getattr(bounds.min_rows, name)
     share = "lower prepare.splits" if name == "train" else f"raise prepare.splits.{name}"
     return {
         "has its columns": Expected(
-            gxe.ExpectTableColumnsToMatchOrderedList(column_list=[*ROW, *COUNTED]),
+            gxe.ExpectTableColumnsToMatchOrderedList(column_list=[*ROW, *COUNTED, *needed]),
             "report it: validate makes the columns itself",
         ),
         f"has at least {least} rows": Expected(
@@ -106,6 +112,13 @@ def _of_split(name: str, bounds: Validate, config: Prepare, report: PrepareRepor
             gxe.ExpectColumnValuesToBeUnique(column="asked"),
             _by_rules(config, "drop-conflicting-references", "drop-duplicates"),
         ),
+        **{
+            f"every row has {column}": Expected(
+                gxe.ExpectColumnValuesToNotBeNull(column=column),
+                "mend or remove these rows in the data source: train.method learns from this column",
+            )
+            for column in needed
+        },
     }
 
 
@@ -130,7 +143,7 @@ def _of_labels(bounds: Labels) -> Suite:
     }
 
 
-def _by_rules(config: Prepare, *names: RuleName) -> str:
+def _by_rules(config: Prepare, *names: str) -> str:
     """What to do about a defect that these rules mend or drop: one of them left out, or followed by what brings it."""
     if lacking := [name for name in names if name not in config.rules]:
         return f"add {' and '.join(lacking)} to prepare.rules, or mend these rows in the data source"

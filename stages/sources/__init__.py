@@ -24,9 +24,9 @@ from checks.digest import FileDigest
 from checks.errors import EvidenceRefused, Refusal, SourceRefused
 from checks.params import Source
 from stages import progress
-from stages.sources import hub, pypi, remote, uris
+from stages.sources import parsing, uris
+from stages.sources.location import Location
 
-Download = uris.Wheel | uris.Hub | uris.Remote
 READABLE = "name a readable file, or a folder of plain files with names in UTF-8"
 
 
@@ -65,22 +65,21 @@ def bring(source: Source, section: str, root: Path) -> Verified:
     not the pinned bytes (nothing of a wrong download is kept); MachineRefused when the machine lacks what the
     scheme needs. The caller makes sure that no other run uses the downloads meanwhile.
     """
-    where = uris.parse(source.uri, f"{section}.uri", root)
-    if isinstance(where, uris.Local):
-        path = place(where)
+    where = parsing.parse(source.uri, f"{section}.uri", root)
+    if where.local is not None:
+        path = place(where.local)
         if not lies_there(path, section):
             raise _absent(path, section)
         found = measure(path, section)
         hold(source, section, found.sha256)
-        return Verified(found.path, where.path.name, None, found.sha256, found.files)
+        return Verified(found.path, where.name, None, found.sha256, found.files)
     found = _kept(source, section, root) or _downloaded(where, source, section, root)
-    inside = where.inside if isinstance(where, uris.Wheel) else None
-    return Verified(found.path, _name(where), inside, found.sha256, found.files)
+    return Verified(found.path, where.name, where.inside, found.sha256, found.files)
 
 
-def place(where: uris.Local) -> Path:
+def place(local: Path) -> Path:
     """Where a local source lies, links followed."""
-    return Path(os.path.realpath(where.path))  # unlike Path.resolve, leaves a loop of links to whoever opens it
+    return Path(os.path.realpath(local))  # unlike Path.resolve, leaves a loop of links to whoever opens it
 
 
 def lies_there(path: Path, section: str) -> bool:
@@ -120,13 +119,6 @@ def _absent(path: Path, section: str) -> SourceRefused:
     )
 
 
-def _name(where: Download) -> str:
-    if isinstance(where, uris.Remote):
-        return remote.file_name(where.url)
-    whole = where.repository if isinstance(where, uris.Hub) else where.package
-    return (where.inside or whole).rpartition("/")[2]
-
-
 def _kept(source: Source, section: str, root: Path) -> Measured | None:
     """The download that is kept under the pinned digest, if it still is those bytes."""
     entry = root / layout.DOWNLOADS / (source.sha256 or "unpinned")
@@ -145,7 +137,7 @@ def _kept(source: Source, section: str, root: Path) -> Measured | None:
     return None
 
 
-def _downloaded(where: Download, source: Source, section: str, root: Path) -> Measured:
+def _downloaded(where: Location, source: Source, section: str, root: Path) -> Measured:
     store = root / layout.DOWNLOADS
     work = store / f"{source.sha256 or 'unpinned-' + hashlib.sha256(source.uri.encode()).hexdigest()[:32]}.part"
     if source.sha256 is None:  # what an earlier run left could not be told from a changed source
@@ -173,14 +165,10 @@ def _downloaded(where: Download, source: Source, section: str, root: Path) -> Me
     return Measured(entry / path.name if is_file else entry, found.sha256, found.files)
 
 
-def _transferred(where: Download, work: Path, section: str) -> tuple[Path, bool]:
+def _transferred(where: Location, work: Path, section: str) -> tuple[Path, bool]:
     work.mkdir(parents=True, exist_ok=True)
     try:
-        if isinstance(where, uris.Wheel):
-            return pypi.download(where, work, f"{section}.uri"), False
-        if isinstance(where, uris.Hub):
-            return hub.download(where, work, f"{section}.uri")
-        return remote.download(where, work, f"{section}.uri")
+        return where.download(work, f"{section}.uri")
     except Refusal:
         if not any(path.is_file() for path in work.rglob("*")):  # nothing to continue
             shutil.rmtree(work)

@@ -21,7 +21,7 @@ from checks.evidence import Digest
 from checks.params import Params
 from checks.rows import Record
 from stages import entry, sources
-from stages.sources import uris
+from stages.sources import parsing
 
 MEMO = layout.STATE / "sources.json"
 # Nanoseconds. What changed less than this before it was hashed is not remembered: it could change once more within
@@ -47,9 +47,9 @@ def still_pinned(params: Params, root: Path) -> str:
     known, current = _read(root), dict[str, str]()
     found: dict[str, str | None] = {}
     for section, source in pinned.items():
-        where = uris.parse(source.uri, f"{section}.uri", root)
-        if isinstance(where, uris.Local):
-            path = sources.place(where)
+        local = parsing.parse(source.uri, f"{section}.uri", root).local
+        if local is not None:
+            path = sources.place(local)
             found[section] = _sha256(path, section, known, current) if sources.lies_there(path, section) else None
     if current != known:
         with suppress(OSError):  # it is hashed again

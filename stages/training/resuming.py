@@ -23,8 +23,8 @@ from transformers.trainer_pt_utils import safe_globals
 
 from checks import files
 from checks.errors import EvidenceRefused
-from stages.training import sft
 from stages.training.checkpoints import PROGRESS, Found, Store
+from stages.training.trainer import Recorder, Steady, saved
 
 # What reading damaged or foreign bytes raises, by the documentation of the readers or as seen.
 _UNREADABLE = (
@@ -51,7 +51,7 @@ class Keeper(TrainerCallback):
     At a point of the loss curve, that is ten steps later at most: a mean over steps is not cut in two.
     """
 
-    def __init__(self, store: Store, minutes: float, trainer: sft.Trainer, recorder: sft.Recorder, run: str) -> None:
+    def __init__(self, store: Store, minutes: float, trainer: Steady, recorder: Recorder, run: str) -> None:
         self._store, self._trainer, self._recorder, self._run = store, trainer, recorder, run
         self._every = minutes * 60
         self._earlier = 0.0
@@ -84,7 +84,7 @@ class Keeper(TrainerCallback):
 
     def on_save(self, args: Any, state: TrainerState, _control: Any, **_kwargs: Any) -> None:
         """Complete what the trainer saved, and keep it."""
-        folder = sft.saved(args, state)
+        folder = saved(args, state)
         if folder.is_dir():  # else the disk did not take it
             known = Progress(
                 run=self._run, seconds=self.seconds, order=self._order(state), points=self._recorder.points
@@ -100,7 +100,7 @@ class Keeper(TrainerCallback):
         return base64.b64encode(self._trainer.order.state.numpy().tobytes()).decode()
 
 
-def progress(folder: Path, step: int, trainer: sft.Trainer) -> Progress:
+def progress(folder: Path, step: int, trainer: Steady) -> Progress:
     """What a checkpoint knows, if the trainer can go on from it at ``step``.
 
     Reads all that the trainer will read, so that it does not fail there. Raises EvidenceRefused when a file is not what
@@ -127,14 +127,14 @@ def _generator(text: str) -> torch.Tensor:
     return torch.frombuffer(bytearray(base64.b64decode(text, validate=True)), dtype=torch.uint8)
 
 
-def _adapter(path: Path, _step: int, trainer: sft.Trainer) -> None:
+def _adapter(path: Path, _step: int, trainer: Steady) -> None:
     found = {name: (weight.shape, weight.dtype) for name, weight in load_file(path).items()}
     expected = get_peft_model_state_dict(trainer.model, save_embedding_layers=False)
     if found != {name: (weight.shape, weight.dtype) for name, weight in expected.items()}:
         raise ValueError("other weights than this adapter's")
 
 
-def _optimizer(path: Path, _step: int, trainer: sft.Trainer) -> None:
+def _optimizer(path: Path, _step: int, trainer: Steady) -> None:
     state = _loaded(path)["state"].values()
     shapes = sorted(tuple(weight.shape) for weight in trainer.model.parameters() if weight.requires_grad)
     for name in ("exp_avg", "exp_avg_sq"):
@@ -142,12 +142,12 @@ def _optimizer(path: Path, _step: int, trainer: sft.Trainer) -> None:
             raise ValueError("other weights than this adapter's")
 
 
-def _schedule(path: Path, step: int, _trainer: sft.Trainer) -> None:
+def _schedule(path: Path, step: int, _trainer: Steady) -> None:
     if not 0 <= _loaded(path)["last_epoch"] <= step:
         raise ValueError("of another step")
 
 
-def _random(path: Path, _step: int, _trainer: sft.Trainer) -> None:
+def _random(path: Path, _step: int, _trainer: Steady) -> None:
     with safe_globals():  # names NumPy's arrays as harmless, nothing more
         state = _loaded(path)
     random.Random().setstate(state["python"])  # noqa: S311 - tried out, not used
@@ -157,7 +157,7 @@ def _random(path: Path, _step: int, _trainer: sft.Trainer) -> None:
         torch.Generator("cuda").set_state(state["cuda"])
 
 
-def _state(path: Path, step: int, _trainer: sft.Trainer) -> None:
+def _state(path: Path, step: int, _trainer: Steady) -> None:
     state = TrainerState.load_from_json(str(path))
     numbers = (state.global_step, state.max_steps, state.num_input_tokens_seen)
     if not all(isinstance(number, int) for number in numbers) or state.global_step != step:
@@ -166,7 +166,7 @@ def _state(path: Path, step: int, _trainer: sft.Trainer) -> None:
         raise ValueError(f"of a training of {state.max_steps} steps")
 
 
-def _scaler(path: Path, _step: int, trainer: sft.Trainer) -> None:
+def _scaler(path: Path, _step: int, trainer: Steady) -> None:
     if trainer.args.fp16 or path.exists():
         _ = _loaded(path)["scale"]
 

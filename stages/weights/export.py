@@ -257,7 +257,7 @@ def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        raise MergeRefused(f"{path.name}: cannot be read: {error}", "run `dvc repro fetch`") from error
+        raise MergeRefused(f"{path.name}: cannot be read: {error}", "run `./lockstep run fetch`") from error
 
 
 def _mapping(path: Path) -> dict[str, Any]:

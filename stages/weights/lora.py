@@ -21,7 +21,7 @@ from stages.weights.shards import Checkpoint, Tensor
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
-_RETRAIN = "train an adapter of plain LoRA on linear layers: `dvc repro train`"
+_RETRAIN = "train an adapter of plain LoRA on linear layers: `./lockstep run train`"
 _KEY = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
 _CACHED = 1_000_000  # bytes of rows that are merged at a time: they stay in the processor's cache
 _FLOATS = ("F64", "F32", "F16", "BF16")
@@ -70,7 +70,7 @@ def _config(path: Path) -> dict[str, Any]:
         r, alpha, initial = config["r"], config["lora_alpha"], config.get("init_lora_weights", True)
         kind, bias = config["peft_type"], config.get("bias", "none")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise MergeRefused(f"{path}: not an adapter's config: {error!r}", "run `dvc repro train`") from error
+        raise MergeRefused(f"{path}: not an adapter's config: {error!r}", "run `./lockstep run train`") from error
     if kind != "LORA":
         raise MergeRefused(f"{path}: peft_type is {kind!r}", _RETRAIN)
     if bias != "none":
@@ -81,7 +81,7 @@ def _config(path: Path) -> dict[str, Any]:
         if config[key]:
             raise MergeRefused(f"{path}: {key} is {json.dumps(config[key])}, which merge cannot apply", _RETRAIN)
     if not isinstance(r, int) or not isinstance(alpha, int | float) or isinstance(r, bool) or r < 1:
-        raise MergeRefused(f"{path}: r is {r!r} and lora_alpha {alpha!r}", "run `dvc repro train`")
+        raise MergeRefused(f"{path}: r is {r!r} and lora_alpha {alpha!r}", "run `./lockstep run train`")
     return config
 
 
@@ -102,10 +102,10 @@ def _fitted(
         shown = ", ".join(left[:5]) + (f" and {len(left) - 5} more" if len(left) > 5 else "")
         raise MergeRefused(
             f"{folder / WEIGHTS}: {len(left)} tensors fit no weight of the base: {shown}",
-            "train the adapter on this base, on linear layers only: `dvc repro train`",
+            "train the adapter on this base, on linear layers only: `./lockstep run train`",
         )
     if not paired:
-        raise MergeRefused(f"{folder / WEIGHTS}: holds no tensors", "run `dvc repro train`")
+        raise MergeRefused(f"{folder / WEIGHTS}: holds no tensors", "run `./lockstep run train`")
     deltas = {}
     for module, names in sorted(paired.items()):
         weight, a, b = base[f"{module}.weight"], tensors[names["A"]], tensors[names["B"]]
@@ -115,7 +115,7 @@ def _fitted(
             raise MergeRefused(
                 f"{weight.name}: base {list(weight.shape)} and rank {rank} against adapter "
                 f"A {list(a.shape)}, B {list(b.shape)}",
-                "the adapter is of another base: `dvc repro train`",
+                "the adapter is of another base: `./lockstep run train`",
             )
         if weight.dtype not in _FLOATS:
             raise MergeRefused(f"{weight.name}: the base holds {weight.dtype}", "merge into an unquantised base")

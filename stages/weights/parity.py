@@ -148,7 +148,9 @@ def _loaded(folder: Path) -> torch.nn.Module:
         folder, dtype="auto", local_files_only=True, output_loading_info=True
     )
     if lacking := sorted(loading["missing_keys"]):  # transformers would fill them with random numbers
-        raise MergeRefused(f"{folder.name}: {len(lacking)} weights are missing: {lacking[0]}", "run `dvc repro fetch`")
+        raise MergeRefused(
+            f"{folder.name}: {len(lacking)} weights are missing: {lacking[0]}", "run `./lockstep run fetch`"
+        )
     loaded: torch.nn.Module = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     return loaded
 

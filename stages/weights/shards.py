@@ -69,16 +69,21 @@ def opened(folder: Path, single: str = SINGLE) -> Iterator[Checkpoint]:
             try:
                 stream = stack.enter_context(safe_open(path, framework="pt"))
             except (OSError, SafetensorError) as error:
-                raise EvidenceRefused(f"{path}: not a whole safetensors file: {error}", "run `dvc repro`") from error
+                raise EvidenceRefused(
+                    f"{path}: not a whole safetensors file: {error}", "run `./lockstep run`"
+                ) from error
             for name in stream.keys():  # noqa: SIM118 - not a mapping
                 tensor = stream.get_tensor(name)
                 dtype = stream.get_slice(name).get_dtype()
                 files[name], tensors[name] = stream, Tensor(name, dtype, tuple(tensor.shape), tensor.nbytes)
                 if wanted and wanted.get(name) != file:
-                    raise EvidenceRefused(f"{path}: {name} is not in {INDEX}", "run `dvc repro` to make both again")
+                    raise EvidenceRefused(
+                        f"{path}: {name} is not in {INDEX}", "run `./lockstep run` to make both again"
+                    )
         if missing := sorted(wanted.keys() - tensors.keys()):
             raise EvidenceRefused(
-                f"{folder / INDEX}: {missing[0]} is not in {wanted[missing[0]]}", "run `dvc repro` to make both again"
+                f"{folder / INDEX}: {missing[0]} is not in {wanted[missing[0]]}",
+                "run `./lockstep run` to make both again",
             )
         yield Checkpoint(files, tensors)
 
@@ -137,7 +142,7 @@ def _index(folder: Path) -> dict[str, str]:
         return {str(name): Path(file).name for name, file in weights.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise EvidenceRefused(
-            f"{path}: not an index of shards: {error!r}", "run `dvc repro` to make it again"
+            f"{path}: not an index of shards: {error!r}", "run `./lockstep run` to make it again"
         ) from error
 
 

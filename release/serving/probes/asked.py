@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypeVar
 
-from checks.params import Scorer, Serve
+from checks.params import Serve
 from checks.rows import Message, Prediction, Row
+from checks.scorers import Scorer
 from checks.serving import CheckName, Load, Probe, ProbeReport, ServingCheck
 from release.runtimes import Runtime
 from release.serving import dialects

@@ -1,0 +1,231 @@
+"""Writes the generated parts of docs/reference: commands, exit codes, parameters, kinds of gate.
+
+    .venv/bin/python .ci/reference.py            write them
+    .venv/bin/python .ci/reference.py --check    exit with 1 and name the pages that are not current
+
+Commands come from click, exit codes from ``checks.errors``, parameters and gates from the JSON Schema of params.yaml,
+so that no list is kept by hand. A generated part stands between ``<!-- generated: NAME -->`` and ``<!-- end -->``; the
+rest of its page is written by people. The pages are committed: most readers see them in a clone or on GitHub.
+"""
+
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from checks import errors, params_file
+from release.cli import main
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = ROOT / "docs" / "reference"
+PART = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+LONG = 8  # names in a list; a longer one is named by its length, and its page lists it
+
+Schema = dict[str, Any]
+
+
+def commands() -> Iterator[str]:
+    """Every command by the words that call it: what it does, how it is called, its options."""
+    yield from _command(main, None, "lockstep")
+
+
+def exit_codes() -> Iterator[str]:
+    """Every refusal with its code."""
+    found = [each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, errors.Refusal)]
+    yield from _table("code", "name", "meaning")
+    for refusal in sorted((each for each in found if each is not errors.Refusal), key=lambda each: each.exit_code):
+        yield _row(str(refusal.exit_code), refusal.__name__, _prose(inspect.getdoc(refusal) or ""))
+
+
+def parameters() -> Iterator[str]:
+    """Every section of params.yaml with its keys, but for the kinds of gate, which have a page of their own."""
+    for name, node in _schema()["properties"].items():
+        if name != "gates":
+            yield f"\n## `{name}`\n"
+            yield from _section(_resolved(node), f"{name}.")
+
+
+def gates() -> Iterator[str]:
+    """Every kind of gate with its keys."""
+    (named,) = _schema()["properties"]["gates"]["patternProperties"].values()
+    yield from _kinds(named, "### `{kind}`")
+
+
+PARTS: dict[str, Callable[[], Iterator[str]]] = {
+    "commands": commands,
+    "exit-codes": exit_codes,
+    "parameters": parameters,
+    "gate-kinds": gates,
+}
+
+
+def written(page: str) -> str:
+    """The text of a page with each of its generated parts made anew. Raises KeyError for a part that nothing makes."""
+    return PART.sub(_made, page)
+
+
+def _made(part: re.Match[str]) -> str:
+    text = re.sub(r"\n{3,}", "\n\n", "\n".join(PARTS[part[2]]())).strip("\n")
+    return f"{part[1]}\n{text}\n\n{part[3]}"
+
+
+# --- commands ----------------------------------------------------------------------------------------------------
+
+
+def _command(command: click.Command, parent: click.Context | None, name: str) -> Iterator[str]:
+    context = click.Context(command, parent=parent, info_name=name, **command.context_settings)
+    yield f"\n## `{context.command_path}`\n"
+    for paragraph in inspect.cleandoc(command.help or "").split("\n\n"):
+        yield _prose(paragraph) + "\n"
+    yield f"```\n{command.get_usage(context).removeprefix('Usage: ')}\n```\n"
+    records = [param.get_help_record(context) for param in command.params if isinstance(param, click.Option)]
+    if records:
+        yield from _table("option", "meaning")
+        yield from (_row(f"`{record[0]}`", _prose(record[1])) for record in records if record)
+    if isinstance(command, click.Group):
+        for each, below in command.commands.items():
+            yield from _command(below, context, each)
+
+
+# --- parameters --------------------------------------------------------------------------------------------------
+
+
+def _schema() -> Schema:
+    return params_file.schema()
+
+
+def _resolved(node: Schema) -> Schema:
+    """The definition that a node refers to; its own words and default win."""
+    if "$ref" not in node:
+        return node
+    found: Schema = _schema()["$defs"][node["$ref"].rpartition("/")[2]]
+    return found | {key: value for key, value in node.items() if key != "$ref"}
+
+
+def _section(node: Schema, prefix: str) -> Iterator[str]:
+    """A section's words, one table of all its keys, and the kinds of whatever has kinds."""
+    yield _paragraphs(node)
+    if "discriminator" in node:
+        yield from _kinds(node, f"### {node['discriminator']['propertyName']} `{{kind}}`", prefix)
+    if "properties" in node:
+        yield from _table("key", "value", "meaning")
+        yield from _keys(node, prefix)
+        for name, kinds in _with_kinds(node, prefix):
+            yield from _kinds(kinds, f"### `{name}`, kind `{{kind}}`")
+
+
+def _keys(node: Schema, prefix: str) -> Iterator[str]:
+    required = node.get("required", ())
+    for name, value in node["properties"].items():
+        each, key = _resolved(value), f"{prefix}{name}"
+        optional = "" if name in required else "; optional" + _default(each)
+        yield _row(f"`{key}`", _value(each) + optional, _prose(each.get("description", "").partition("\n\n")[0]))
+        section, where = _below(each, key)
+        if section:
+            yield from _keys(section, where)
+
+
+def _below(node: Schema, key: str) -> tuple[Schema | None, str]:
+    """The section that a key holds, or that each of its names holds, and what stands before the keys of that."""
+    for each in (node, *map(_resolved, node.get("anyOf", ()))):
+        if "properties" in each:
+            return each, f"{key}."
+        for named in each.get("patternProperties", {}).values():
+            if "properties" in _resolved(named):
+                return _resolved(named), f"{key}.NAME."
+    return None, ""
+
+
+def _with_kinds(node: Schema, prefix: str) -> Iterator[tuple[str, Schema]]:
+    for name, value in node["properties"].items():
+        each = _resolved(value)
+        each = each.get("items", each)
+        if "discriminator" in each:
+            yield f"{prefix}{name}", each
+        elif "properties" in each:
+            yield from _with_kinds(each, f"{prefix}{name}.")
+
+
+def _kinds(node: Schema, heading: str, prefix: str = "") -> Iterator[str]:
+    for each in map(_resolved, node["oneOf"]):
+        tag = each["properties"][node["discriminator"]["propertyName"]]["const"]
+        yield f"\n{heading.format(kind=tag)}\n"
+        rest = {name: value for name, value in each["properties"].items() if "const" not in value}
+        yield from _section({key: value for key, value in each.items() if key != "properties"}, "")
+        if rest:
+            yield from _table("key", "value", "meaning")
+            yield from _keys(each | {"properties": rest}, prefix)
+
+
+def _value(node: Schema) -> str:
+    """What may stand there, in words."""
+    node = _resolved(node)
+    if "anyOf" in node:
+        return " or ".join(_value(each) for each in node["anyOf"])
+    if "oneOf" in node:
+        return f"a section with `kind`: {_names(node['discriminator']['mapping'])}"
+    if "const" in node:
+        return f"`{node['const']}`"
+    if "enum" in node:
+        return _names(node["enum"])
+    kind = node.get("type")
+    if kind == "array":
+        items = _value(node.get("items", {}))
+        return f"list, each {items}" if items != "text" else "list of text"
+    if kind in ("integer", "number"):
+        return ("whole number" if kind == "integer" else "number") + _bounds(node)
+    if kind == "object":
+        return "section" if "properties" in node else "section of names"
+    return {"string": "text", "boolean": "`true` or `false`", "null": "`null`"}.get(str(kind), "anything")
+
+
+def _names(names: Any) -> str:
+    listed = [f"`{each}`" for each in names]
+    if len(listed) > LONG:
+        return f"one of {len(listed)} names"
+    return " or ".join(filter(None, [", ".join(listed[:-1]), listed[-1]]))
+
+
+def _bounds(node: Schema) -> str:
+    signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+    found = [f"{sign} {node[key]:g}" for key, sign in signs.items() if key in node]
+    return (" " + ", ".join(found)) if found else ""
+
+
+def _default(node: Schema) -> str:
+    default = node.get("default")
+    return "" if default is None or isinstance(default, dict) else f", else `{str(default).lower()}`"
+
+
+def _paragraphs(node: Schema) -> str:
+    return "\n\n".join(map(_prose, node.get("description", "").split("\n\n"))) + "\n"
+
+
+# --- Markdown ----------------------------------------------------------------------------------------------------
+
+
+def _prose(text: str) -> str:
+    """Text on one line; what looks like a tag of HTML is no tag, but in code."""
+    parts = re.split(r"(`+[^`]+`+)", " ".join(text.split()))
+    return "".join(part if part[:1] == "`" else part.replace("<", "&lt;").replace("*", r"\*") for part in parts)
+
+
+def _table(*columns: str) -> tuple[str, str]:
+    return _row(*columns), _row(*("---" for _ in columns))
+
+
+def _row(*cells: str) -> str:
+    return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
+
+
+if __name__ == "__main__":
+    stale = [page for page in sorted(PAGES.glob("*.md")) if written(page.read_text()) != page.read_text()]
+    for found in stale:
+        if "--check" not in sys.argv[1:]:
+            found.write_text(written(found.read_text()))
+        print(found.relative_to(ROOT))
+    sys.exit("--check" in sys.argv[1:] and bool(stale))

@@ -1,0 +1,17 @@
+"""Commands of the Azure CLI in the text of an answer."""
+
+import re
+
+_COMMAND = re.compile(r"(?:^|[|;&(`=]|\$\()\s*az\s+[a-z{]")
+
+
+def commands_in(answer: str) -> list[str]:
+    r"""The lines of a shell script that run ``az``, white space collapsed, lines that end in ``\`` joined."""
+    lines = (" ".join(line.split()) for line in re.sub(r"\\[ \t]*\r?\n", " ", answer).splitlines())
+    return [line for line in lines if _COMMAND.search(line)]
+
+
+def service_of(command: str) -> str:
+    """The word after ``az``, or nothing."""
+    found = re.search(_COMMAND.pattern + r"\S*", command)
+    return found.group().split()[-1] if found else ""

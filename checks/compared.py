@@ -1,0 +1,174 @@
+"""What the kinds of gate that compare with a reference share: which model that is, and a margin above the noise.
+
+``improves``, ``non_inferior`` and ``slice`` are such kinds: on the same rows, the candidate against another model.
+"""
+
+import abc
+from typing import TYPE_CHECKING, Annotated, ClassVar, NamedTuple, get_args
+
+from pydantic import Field
+
+from checks import layout
+from checks.chain import Evidence
+from checks.evidence import Earlier, ReferenceUse
+from checks.gate_kind import ALONE, Explained, GateKind, explain_rows, explain_test, failed, gap, not_scored
+from checks.verdict import Finding, Verdict
+
+if TYPE_CHECKING:
+    from checks.params import Params
+
+# Models that were released before: named by git, not by this evaluation.
+EARLIER: tuple[Earlier, ...] = get_args(Earlier)
+
+Against = Annotated[str, Field(description="base, main, champion, or one of evaluate.baselines")]
+
+
+class Compared(NamedTuple):
+    """The model that a paired gate compares with.
+
+    ``model`` names its answers, ``shown`` is what a reason calls it, ``which`` is its digest, or its name where it is
+    evaluated beside the candidate: gates that ask the same of the same model make one claim.
+    """
+
+    model: str
+    shown: str
+    which: str
+
+
+class PairedGate(GateKind, abc.ABC):
+    """A kind that compares the candidate with a reference on the same rows; ``better``: it asks for a gain."""
+
+    better: ClassVar[bool] = False
+
+    if TYPE_CHECKING:  # each kind has these parameters, in its own order and with its own bounds
+        metric: str
+        against: str
+        margin: float
+        confidence: float
+
+    def impossible(self, name: str, params: "Params") -> str | None:
+        """The metric must be scored, and the reference evaluated."""
+        if problem := not_scored(name, self.metric, params):
+            return problem
+        known = ("base", *EARLIER, *params.evaluate.baselines)
+        if self.against in known:
+            return None
+        return (
+            f"gates.{name}.against: {self.against!r} is not evaluated|"
+            f"use one of {', '.join(known)}, or add it to evaluate.baselines"
+        )
+
+    def explained(self, asks: str, refuted: str, change: str, finding: Finding, verdict: Verdict) -> Explained:
+        """The lines that all these kinds have in common, around those that they do not."""
+        return Explained(
+            asks,
+            explain_test(finding, verdict, self.confidence, refuted),
+            change,
+            f"{layout.COMPARISON}/differences.svg, {layout.PREDICTIONS}/candidate.jsonl beside "
+            f"{finding.against or self.against}.jsonl",
+        )
+
+    def explain_loss(self, where: str, place: str, finding: Finding, verdict: Verdict) -> Explained:
+        """Explain a gate that rules out a loss; ``where`` begins its question, and is empty for all rows together."""
+        asks = (
+            f"{where}on the same test rows, is {self.metric} not lower than that of {self.against} by {self.margin:g} "
+            f"or more, shown with {self.confidence:.0%} confidence?"
+        )
+        refuted = f"the true loss{' of some slice' if where else ''} is {self.margin:g} or more"
+        return self.explained(asks, refuted, self._loss_cleared(place, finding), finding, verdict)
+
+    def not_asked(self, finding: Finding) -> str:
+        """What would change a finding of a test that was never asked."""
+        if finding.status == "pass":
+            return f"another {self.against} to compare with"
+        return "what the reason names: the reference's evidence, the measured noise, or a margin above it"
+
+    def _loss_cleared(self, place: str, finding: Finding) -> str:
+        if finding.low is None:
+            return self.not_asked(finding)
+        if finding.low > 0:
+            return (
+                f"{explain_rows(finding)}a candidate that is not shown to be better; as it is, every {place}.margin is "
+                "cleared"
+            )
+        about = "the rows of that slice" if finding.slice else "these rows"
+        return f"{explain_rows(finding)}{about} clear {place}.margin above {-finding.low:.4g} {ALONE}"
+
+
+def settled(name: str, gate: PairedGate, evidence: Evidence) -> Finding | Compared:
+    """What to compare with; the finding where there is nothing to compare with, or the margin means nothing."""
+    found = _reference(name, gate, evidence)
+    if isinstance(found, Compared) and gate.margin > 0 and (finding := _noise(name, gate, evidence)):
+        return finding
+    return found
+
+
+def _reference(name: str, gate: PairedGate, evidence: Evidence) -> Finding | Compared:
+    """``main`` stands in for a champion while production runs nothing."""
+    if gate.against not in EARLIER:
+        return Compared(gate.against, gate.against, gate.against)
+    if missing := gap(evidence, (layout.REFERENCES, layout.EVALUATION)):
+        return failed(name, gate, missing)
+    why = list[str]()
+    for model in (gate.against, "main") if gate.against == "champion" else (gate.against,):
+        use = _use(evidence, model)
+        if use is None:
+            return failed(name, gate, f"no evidence: {layout.REFERENCES} names no {model}; run `lockstep run`")
+        if use.how == "unavailable":
+            return failed(name, gate, f"no evidence of {model}: {use.note}")
+        if use.merged is not None:
+            shown = model if model == gate.against else f"{model}, which stands in for {gate.against} ({why[0]})"
+            return _same(name, gate, shown) if use.how == "same-model" else Compared(model, shown, use.merged)
+        why.append(use.note)
+    return Finding(
+        gate=name, kind=gate.kind, status="pass", metric=gate.metric, against=gate.against,
+        reason=f"nothing to compare with: {'; '.join(why)}",
+    )  # fmt: skip
+
+
+def _same(name: str, gate: PairedGate, shown: str) -> Finding:
+    """A model does not differ from itself: there is nothing to estimate."""
+    return Finding(
+        gate=name, kind=gate.kind, status="fail" if gate.better else "pass", metric=gate.metric, against=gate.against,
+        reason=f"it is the very model of {shown}: no row differs{', so it is not better' if gate.better else ''}",
+    )  # fmt: skip
+
+
+def _use(evidence: Evidence, model: str) -> ReferenceUse | None:
+    evaluation = evidence.reports.evaluation
+    assert evaluation is not None  # else it is a gap
+    return next((use for known, use in evaluation.references.items() if known == model), None)
+
+
+def _noise(name: str, gate: PairedGate, evidence: Evidence) -> Finding | None:
+    """A margin that reruns of one model exceed says nothing about another model."""
+    todo = "run `lockstep calibrate`"
+    noise, evaluation = evidence.reports.noise, evidence.reports.evaluation
+    if evaluation is None:
+        return failed(name, gate, f"no evidence: {evidence.gaps[layout.EVALUATION.as_posix()]}")
+    if noise is None:
+        unknown = evidence.gaps[layout.NOISE.as_posix()]
+    elif stale := [
+        what
+        for what, one, two in (
+            ("base", noise.base, evaluation.base),
+            ("scorers", noise.scorers, evaluation.scorers),
+            ("prompt format", noise.prompt_format, evaluation.prompt_format),
+        )
+        if one != two
+    ]:
+        unknown = f"{layout.NOISE} is about another {', '.join(stale)}"
+    elif gate.metric not in noise.floor:
+        unknown = f"{layout.NOISE} has no {gate.metric}"
+    elif gate.margin < noise.floor[gate.metric]:
+        return failed(
+            name, gate,
+            f"a margin of {gate.margin:g} means nothing: one unchanged model scores {noise.floor[gate.metric]:.4f} "
+            f"apart in {len(noise.runs)} runs; set gates.{name}.margin above that",
+        )  # fmt: skip
+    else:
+        return None
+    return Finding(
+        gate=name, kind=gate.kind, status="inconclusive", metric=gate.metric, against=gate.against,
+        reason=f"the noise that a margin of {gate.margin:g} must exceed is not measured: {unknown}; {todo}",
+    )  # fmt: skip

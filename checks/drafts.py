@@ -1,0 +1,104 @@
+"""The draft of a row, which loaders make, and what a rule is that mends or drops drafts.
+
+``checks.rules`` holds the rules that params.yaml can name, one file each. A loader can have rules of its own.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, Protocol
+
+from pydantic import JsonValue
+
+from checks import digest
+from checks.rows import Message, Row
+from checks.similar import normalised
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A row on its way through the rules. The prompt is ``before`` and then ``prompt``, the last user message."""
+
+    before: tuple[Message, ...]
+    prompt: str
+    reference: str
+    answer: str  # what the source gives as the answer; the reference is this or taken from it
+    slice: str
+    source: str  # path:line below the raw data
+    service: str = ""  # of the Azure CLI loader
+    unreadable: str | None = None  # why the source gives no row here
+    id: str | None = None  # the owner's
+    group: str | None = None  # the owner's
+    extra: Mapping[str, JsonValue] = field(default_factory=dict, hash=False)  # further columns, for a training method
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """The prompt as a chat."""
+        return (*self.before, Message(role="user", content=self.prompt))
+
+    @property
+    def content(self) -> str:
+        """16 hex digits of the digest of what is asked and answered, and of the further columns where there are any."""
+        messages = [[message.role, message.content] for message in self.messages]
+        said = {"messages": messages, "reference": self.reference} | ({"extra": dict(self.extra)} if self.extra else {})
+        return digest.of_json(said).removeprefix("sha256:")[:16]
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The prompt, normalised: equal for drafts that ask the same."""
+        return tuple(f"{message.role}: {normalised(message.content)}" for message in self.messages)
+
+
+class Numbers(Protocol):
+    """The numbers of the section ``prepare`` that rules read."""
+
+    @property
+    def max_prompt_words(self) -> int:
+        """Words of the longest prompt."""
+
+
+class Rule:
+    """One rule. A subclass sets ``name`` and ``does``, and defines exactly one of ``mend``, ``drop`` and ``among``.
+
+    ``mend`` gives the mended draft. ``drop`` says whether a draft goes. ``among`` says it for all drafts together. A
+    rule is pure, and its outcome does not depend on the order of the drafts.
+    """
+
+    name: ClassVar[str]
+    does: ClassVar[str]  # in a few words, for the documentation
+    in_rows: ClassVar[bool] = True  # a finished row still shows the defect, so that validate can look for it
+    mend: Callable[[Draft], Draft] | None = None
+    drop: Callable[[Draft], bool] | None = None
+    among: Callable[[Sequence[Draft]], list[bool]] | None = None
+
+    def __init__(self, numbers: Numbers) -> None:
+        self.numbers = numbers
+
+    @property
+    def kind(self) -> Literal["mend", "drop"]:
+        """What the rule does to a row."""
+        return "mend" if self.mend else "drop"
+
+    def finds(self, draft: Draft) -> bool:
+        """Whether the draft has the defect; False for a rule that needs all drafts."""
+        if self.mend:
+            return self.mend(draft) != draft
+        return self.drop is not None and self.drop(draft)
+
+
+def apply(rule: Rule, drafts: Sequence[Draft]) -> tuple[list[Draft], list[Draft]]:
+    """(Drafts that stay, drafts that the rule mended or dropped, as they were)."""
+    if rule.mend:
+        mended = [rule.mend(draft) for draft in drafts]
+        return mended, [old for old, new in zip(drafts, mended, strict=True) if old != new]
+    goes = rule.among(drafts) if rule.among else [rule.finds(draft) for draft in drafts]
+    kept = [draft for draft, gone in zip(drafts, goes, strict=True) if not gone]
+    return kept, [draft for draft, gone in zip(drafts, goes, strict=True) if gone]
+
+
+def draft_of(row: Row) -> Draft:
+    """A finished row as a draft, so that rules can be asked whether they still find a defect."""
+    last = max((i for i, m in enumerate(row.messages) if m.role == "user"), default=len(row.messages) - 1)
+    return Draft(
+        row.messages[:last], row.messages[last].content, row.reference, row.reference, row.slice, row.source,
+        extra=row.extra,
+    )  # fmt: skip

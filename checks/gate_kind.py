@@ -1,0 +1,168 @@
+"""What a kind of gate is: a class below ``GateKind``, in one file of ``checks/gates`` or in a package of a user.
+
+The file holds all that Lockstep knows of the kind: its parameters, which way each asks for more
+(``sections.stricter``), how it decides (``check``: evidence in, a result out) and how it explains itself (``explain``).
+
+``checks.params`` imports the kinds: a kind imports it, and what imports it, under TYPE_CHECKING or in ``check``.
+"""
+
+import abc
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple
+
+from pydantic import Field
+
+from checks.chain import Evidence
+from checks.sections import Section, stricter
+from checks.verdict import Finding, Verdict
+
+if TYPE_CHECKING:  # parameters have gates, so ``checks.params`` imports this module; a sample needs numpy
+    from checks.params import Params
+    from checks.sample import Sample
+
+Metric = Annotated[str, Field(description="one of evaluate.scorers")]
+Confidence = Annotated[float, Field(gt=0.5, lt=1, description="of a one-sided bound"), stricter("higher")]
+Reads = Literal["no rows", "rows", "answers"]
+
+ALONE = "(before Holm's correction)"
+
+
+class NoEvidence(Exception):  # noqa: N818 - what a gate says, not a malfunction
+    """Evidence that a gate needs cannot be had; the message says why. The gate fails with it."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a gate decides on. ``name`` is the gate's own in params.yaml; ``sample`` has the scores of the test rows.
+
+    Of ``params`` the stage gate tracks ``gates``, ``evaluate.scorers`` and the two licences (dvc.yaml): a kind that
+    reads another parameter would answer otherwise after a change that DVC does not see, and the verdict would be void.
+    """
+
+    name: str
+    params: "Params"
+    evidence: Evidence
+    sample: "Sample"
+
+
+@dataclass(frozen=True)
+class Test:
+    """The result of a gate that is decided by p-values, before Holm's correction over the verdict.
+
+    ``p`` is of the hypothesis that must be refuted to pass; ``p_worse``, where the kind asks it, of the hypothesis that
+    the candidate is not worse, which must be refuted to fail. ``decide`` makes the finding of both, corrected.
+    ``claim`` is what the test is of: gates with the same claim ask one question, and are corrected for as one. None:
+    no other gate has it.
+    """
+
+    p: float
+    p_worse: float | None
+    decide: Callable[[float, float | None], Finding]
+    claim: Hashable = None
+
+
+CheckResult = Finding | Test
+
+
+class Explained(NamedTuple):
+    """How a kind explains one finding, a line each."""
+
+    asks: str  # the question, with the gate's own numbers
+    decided: str  # how the answer was reached
+    change: str  # what would change the answer
+    look: str  # where to look
+
+
+class GateKind(Section, abc.ABC):
+    """The parameters of a gate in params.yaml, and what it does with them.
+
+    ``reads`` says what of the test rows the kind needs: no rows, the rows themselves, or the models' answers to them.
+    A gate is not asked under the policy of another commit when what it reads of that commit's rows is not here.
+    ``rank`` is the kind's place where people read all kinds; kinds of one rank are in order of their names.
+    """
+
+    reads: ClassVar[Reads] = "answers"
+    rank: ClassVar[int] = 100
+
+    kind: str
+
+    @abc.abstractmethod
+    def check(self, case: Case) -> CheckResult:
+        """Decide. Raises NoEvidence when the evidence has not what the gate needs: it then fails with that reason.
+
+        Only evidence of this model reaches it: a break in the chain of digests fails every gate before.
+        """
+
+    @abc.abstractmethod
+    def explain(self, place: str, finding: Finding, verdict: Verdict) -> Explained:
+        """Explain ``finding``, which is the gate's own in ``verdict``. ``place`` is the gate's path in params.yaml."""
+
+    def impossible(self, name: str, params: "Params") -> str | None:
+        """Why the gate called ``name`` can never be asked with ``params``, as "path: problem|fix"; None: it can."""
+        del name, params
+        return None
+
+
+def failed(name: str, gate: GateKind, reason: str) -> Finding:
+    """A finding that fails for want of evidence, or over evidence that does not hold."""
+    return Finding(gate=name, kind=gate.kind, status="fail", reason=reason)
+
+
+def gap(evidence: Evidence, paths: Iterable[Path]) -> str | None:
+    """Why the first of ``paths`` that is missing or unreadable is so; None when all were read."""
+    return next((f"no evidence: {evidence.gaps[p.as_posix()]}" for p in paths if p.as_posix() in evidence.gaps), None)
+
+
+def not_scored(name: str, metric: str, params: "Params") -> str | None:
+    """For ``GateKind.impossible``: why ``metric`` of the gate ``name`` is not scored; None: it is."""
+    scored = [scorer.kind for scorer in params.evaluate.scorers]
+    if metric in scored:
+        return None
+    return (
+        f"gates.{name}.metric: {metric!r} is not scored|use one of {', '.join(scored)}, or add it to evaluate.scorers"
+    )
+
+
+def figure(value: float) -> float:
+    """Rounded, so that another machine's last digit does not make the finding another."""
+    return round(value, 6)
+
+
+def small(p: float) -> float:
+    """A p-value to three digits, however small."""
+    return float(f"{p:.3g}")
+
+
+def held_back(level: float, p: float, p_holm: float) -> float:
+    """The level that a plan is made for: the gate's own, or where Holm's correction alone holds it back, what is left.
+
+    Without the correction no more rows would be needed, so a plan for the gate alone would say nothing.
+    """
+    return level * p / p_holm if p <= level < p_holm and p > 0 else level
+
+
+def explain_test(finding: Finding, verdict: Verdict, confidence: float, refuted: str) -> str:
+    """How a test decided; ``refuted`` is the hypothesis that its p is of."""
+    if finding.p is None:
+        return "without a test: it was never asked, for the reason above"
+    tests = len({_claim(other) for other in verdict.findings if other.p is not None})
+    return (
+        f"by {finding.method}, one-sided, each group of rows one cluster; p is that {refuted}, corrected over "
+        f"the {tests} tests of this verdict, and passes at {1 - confidence:.3g} or less"
+    )
+
+
+def explain_rows(finding: Finding) -> str:
+    """How many rows would tell, as the start of a sentence; empty where the finding has no such number."""
+    if not finding.rows_needed:
+        return ""
+    groups = finding.groups_needed
+    rows = f"{finding.rows_needed} rows" + (f" in {groups} groups like these" if groups else " like these")
+    return f"about {rows} would tell {ALONE}; "
+
+
+def _claim(finding: Finding) -> tuple[object, ...]:
+    """What a test is of: gates that ask the same of the same model find the same, and are corrected for as one."""
+    return (finding.kind, finding.metric, finding.bound, finding.value, finding.low, finding.high, finding.p)

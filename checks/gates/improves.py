@@ -1,0 +1,96 @@
+"""improves: the candidate is better than a reference on the same rows."""
+
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from checks import compared
+from checks.compared import Against, PairedGate
+from checks.gate_kind import (
+    ALONE,
+    Case,
+    CheckResult,
+    Confidence,
+    Explained,
+    Metric,
+    Test,
+    explain_rows,
+    figure,
+    held_back,
+    small,
+)
+from checks.sections import stricter
+from checks.verdict import Finding, Status, Verdict
+
+if TYPE_CHECKING:
+    from checks.paired import Comparison
+    from checks.planning import Needed
+
+
+class ImprovesGate(PairedGate):
+    """Better than a reference on the same rows, by more than ``margin``."""
+
+    rank: ClassVar[int] = 20
+    better: ClassVar[bool] = True
+
+    kind: Literal["improves"]
+    metric: Metric
+    against: Against
+    margin: Annotated[float, Field(ge=0, lt=1, description="0: better at all"), stricter("higher")]
+    confidence: Confidence
+
+    def check(self, case: Case) -> CheckResult:
+        """Pass when a difference of ``margin`` or less is refuted; fail when not even the point exceeds it."""
+        from checks import planning
+        from checks.paired import compare
+
+        against = compared.settled(case.name, self, case.evidence)
+        if isinstance(against, Finding):
+            return against
+        ours, theirs = (case.sample.scores(model, self.metric) for model in ("candidate", against.model))
+        found = compare(ours, theirs, case.sample.groups, self.margin, self.confidence)
+        detectable = planning.detectable_gain(found.pairs, self.margin, 1 - self.confidence)
+
+        def decide(p_holm: float, _: float | None) -> Finding:
+            status, reason, needed = self._decided(against.shown, found, p_holm)
+            return Finding(
+                gate=case.name, kind=self.kind, status=status, reason=reason, metric=self.metric,
+                against=against.model, method=found.method, value=figure(found.effect), low=figure(found.low),
+                high=figure(found.high), bound=self.margin, p=small(found.p), p_holm=small(p_holm), n=found.n,
+                detectable=None if detectable is None else figure(detectable),
+                gained=int((ours > theirs).sum()), lost=int((ours < theirs).sum()),
+                rows_needed=needed.rows if needed else None, groups_needed=needed.groups if needed else None,
+            )  # fmt: skip
+
+        return Test(found.p, None, decide, (self.kind, self.metric, self.margin, self.confidence, against.which))
+
+    def _decided(self, shown: str, found: "Comparison", p: float) -> "tuple[Status, str, Needed | None]":
+        from checks import planning
+
+        by = f" by more than {self.margin:g}" if self.margin else ""
+        level = 1 - self.confidence
+        said = f"{self.metric} {found.effect:+.3f} against {shown} (lower {self.confidence:.0%} bound {found.low:+.3f}"
+        if p <= level:
+            return "pass", f"{said}, p {p:.2g}): better{by}", None
+        if found.effect <= self.margin:
+            return "fail", f"{said}): not better{by}", None
+        needed = planning.needed_as_seen([found.pairs], self.margin, held_back(level, found.p, p))
+        more = f"; about {needed} would, were the true difference as seen" if needed else ""
+        return "inconclusive", f"{said}, p {p:.2g}): too little to tell{more}", needed
+
+    def explain(self, place: str, finding: Finding, verdict: Verdict) -> Explained:
+        """The gain that is asked for, and the margin that these rows clear."""
+        by = f"by more than {self.margin:g}" if self.margin else "at all"
+        asks = (
+            f"on the same test rows, is {self.metric} better than that of {self.against} {by}, shown with "
+            f"{self.confidence:.0%} confidence?"
+        )
+        refuted = f"the true difference is {self.margin:g} or less"
+        return self.explained(asks, refuted, self._cleared(place, finding), finding, verdict)
+
+    def _cleared(self, place: str, finding: Finding) -> str:
+        if finding.low is None:
+            return self.not_asked(finding)
+        if finding.low <= 0:
+            return f"{explain_rows(finding)}these rows clear no {place}.margin: the lower bound is not above 0"
+        return f"{explain_rows(finding)}these rows clear {place}.margin below {finding.low:.4g} {ALONE}"

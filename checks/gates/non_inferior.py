@@ -1,0 +1,81 @@
+"""non_inferior: the candidate is not worse than a reference on the same rows."""
+
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from checks import compared
+from checks.compared import Against, PairedGate
+from checks.gate_kind import Case, CheckResult, Confidence, Explained, Metric, Test, figure, held_back, small
+from checks.sections import Fraction, stricter
+from checks.verdict import Finding, Status, Verdict
+
+if TYPE_CHECKING:
+    from checks.paired import Comparison
+    from checks.planning import Needed
+
+
+class NonInferiorGate(PairedGate):
+    """Not worse than a reference on the same rows by ``margin`` or more."""
+
+    rank: ClassVar[int] = 30
+
+    kind: Literal["non_inferior"]
+    metric: Metric
+    against: Against
+    margin: Annotated[Fraction, stricter("lower")]
+    confidence: Confidence
+
+    def check(self, case: Case) -> CheckResult:
+        """Pass when a loss of ``margin`` is refuted; fail when a loss is shown, and the point is beyond the margin."""
+        from checks import planning
+        from checks.paired import compare
+
+        against = compared.settled(case.name, self, case.evidence)
+        if isinstance(against, Finding):
+            return against
+        ours, theirs = (case.sample.scores(model, self.metric) for model in ("candidate", against.model))
+        found = compare(ours, theirs, case.sample.groups, -self.margin, self.confidence)
+        detectable = planning.detectable_loss([found.pairs], 1 - self.confidence)
+
+        def decide(p_holm: float, worse_holm: float | None) -> Finding:
+            assert worse_holm is not None  # the kind gives a p_worse
+            status, reason, needed = self._decided(against.shown, found, detectable, p_holm, worse_holm)
+            return Finding(
+                gate=case.name, kind=self.kind, status=status, reason=reason, metric=self.metric,
+                against=against.model, method=found.method, value=figure(found.effect), low=figure(found.low),
+                high=figure(found.high), bound=-self.margin, p=small(found.p), p_holm=small(p_holm), n=found.n,
+                detectable=None if detectable is None else figure(detectable),
+                gained=int((ours > theirs).sum()), lost=int((ours < theirs).sum()),
+                rows_needed=needed.rows if needed else None, groups_needed=needed.groups if needed else None,
+            )  # fmt: skip
+
+        claim = (self.kind, self.metric, -self.margin, self.confidence, against.which)
+        return Test(found.p, found.p_worse, decide, claim)
+
+    def _decided(
+        self, shown: str, found: "Comparison", detectable: float | None, p: float, worse: float
+    ) -> "tuple[Status, str, Needed | None]":
+        from checks import planning
+
+        level = 1 - self.confidence
+        against = f"{self.metric} {found.effect:+.3f} against {shown}"
+        if worse <= level and found.effect < -self.margin:
+            high = f"upper {self.confidence:.0%} bound {found.high:+.3f}"
+            return "fail", f"{against} ({high}, p {worse:.2g}): worse, by more than {self.margin:g}", None
+        said = f"{against} (lower {self.confidence:.0%} bound {found.low:+.3f}, p {p:.2g})"
+        if p <= level:
+            return "pass", f"{said}: not worse by {self.margin:g}", None
+        at = held_back(level, found.p, p)
+        if detectable is None or detectable > self.margin:
+            needed = planning.needed_if_unchanged([found.pairs], -self.margin, at)
+            least = "no loss" if detectable is None else f"a loss of {detectable:.3f}"
+            seen = f"{found.n} rows can rule out {least} of an unchanged model (80 % power), not of {self.margin:g}"
+            return "inconclusive", f"{said}: {seen}{f'; about {needed} would' if needed else ''}", needed
+        if found.effect > -self.margin:
+            needed = planning.needed_as_seen([found.pairs], -self.margin, at)
+            more = f"; about {needed} would tell, were the true difference as seen" if needed else ""
+            return "inconclusive", f"{said}: a loss of {self.margin:g} is not ruled out{more}", needed
+        return "inconclusive", f"{said}: beyond {self.margin:g} at the point, and too little to show it", None
+
+    def explain(self, place: str, finding: Finding, verdict: Verdict) -> Explained:
+        """The loss that is ruled out, and the margin that these rows clear."""
+        return self.explain_loss("", place, finding, verdict)

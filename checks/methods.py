@@ -1,0 +1,40 @@
+"""All training methods that ``train.method`` can name: the files of ``stages/training/methods``, and those of users.
+
+``stages`` is above ``checks``, so this module imports none of its code by name: the folder is searched, as installed
+packages are. A method's parameters and its trainer are one file that way, and the release tool, which imports no
+stage, still knows the parameters of every method.
+"""
+
+from importlib import import_module
+from typing import Annotated, get_args
+
+from pydantic import TypeAdapter
+
+from checks import plugins
+from checks.kinds import OneOf
+from checks.rows import Row
+from checks.training import Train
+
+
+def _name(method: type[Train]) -> str:
+    names = get_args(method.model_fields["method"].annotation)
+    if len(names) != 1 or not isinstance(names[0], str):
+        raise plugins.Unfit('does not define a field method: Literal["NAME"]')
+    if taken := sorted(set(method.extra()) & set(Row.model_fields)):
+        raise plugins.Unfit(f"needs a column {taken[0]!r}, which is a field of every row")
+    return names[0]
+
+
+METHODS: plugins.Registry[type[Train]] = plugins.collect(
+    "lockstep.methods",
+    import_module("stages.training.methods"),
+    plugins.subclass_of(Train),
+    _name,
+)
+AnyTrain = Annotated[Train, OneOf(METHODS.kinds, "method")]
+_READER: TypeAdapter[Train] = TypeAdapter(AnyTrain)
+
+
+def read(section: object) -> Train:
+    """The section train of a params.yaml, or of a record of one. Raises ValidationError."""
+    return _READER.validate_python(section)

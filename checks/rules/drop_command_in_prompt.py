@@ -1,0 +1,19 @@
+"""Drops prompts that spell out the ``az`` command that is asked for."""
+
+import re
+
+from checks.az_commands import service_of
+from checks.drafts import Draft, Rule
+
+
+class DropCommandInPrompt(Rule):
+    """Drops prompts that spell out the ``az`` command that is asked for."""
+
+    name = "drop-command-in-prompt"
+    does = "the prompt spells out the command that is asked for"
+
+    def drop(self, draft: Draft) -> bool:
+        """Whether the draft has the defect."""
+        service = service_of(draft.reference) or draft.reference
+        words = " ".join(re.findall(r"[\w-]+", draft.prompt))
+        return bool(service) and f" az {service} " in f" {words} "

@@ -1,0 +1,20 @@
+"""Drops all rows of a request that has different answers."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from checks.drafts import Draft, Rule
+
+
+class DropConflictingReferences(Rule):
+    """Drops all rows of a request that has different answers."""
+
+    name = "drop-conflicting-references"
+    does = "the same request has different answers: all go"
+
+    def among(self, drafts: Sequence[Draft]) -> list[bool]:
+        """Whether each draft has the defect, beside the others."""
+        answers: defaultdict[tuple[str, ...], set[str]] = defaultdict(set)
+        for draft in drafts:
+            answers[draft.asked].add(draft.reference)
+        return [len(answers[draft.asked]) > 1 for draft in drafts]

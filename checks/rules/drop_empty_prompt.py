@@ -1,0 +1,14 @@
+"""Drops rows that ask nothing."""
+
+from checks.drafts import Draft, Rule
+
+
+class DropEmptyPrompt(Rule):
+    """Drops rows that ask nothing."""
+
+    name = "drop-empty-prompt"
+    does = "nothing is asked"
+
+    def drop(self, draft: Draft) -> bool:
+        """Whether the draft has the defect."""
+        return not draft.prompt.strip()

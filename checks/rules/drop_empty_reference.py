@@ -1,0 +1,14 @@
+"""Drops rows that answer nothing."""
+
+from checks.drafts import Draft, Rule
+
+
+class DropEmptyReference(Rule):
+    """Drops rows that answer nothing."""
+
+    name = "drop-empty-reference"
+    does = "nothing is answered"
+
+    def drop(self, draft: Draft) -> bool:
+        """Whether the draft has the defect."""
+        return not draft.reference.strip()

@@ -1,0 +1,19 @@
+"""Removes control and invisible characters from prompts and references."""
+
+import re
+from dataclasses import replace
+
+from checks.drafts import Draft, Rule
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u2060\ufeff]")
+
+
+class StripControlCharacters(Rule):
+    """Removes control and invisible characters from prompts and references."""
+
+    name = "strip-control-characters"
+    does = "remove control and invisible characters"
+
+    def mend(self, draft: Draft) -> Draft:
+        """The draft without the defect."""
+        return replace(draft, prompt=_CONTROL.sub("", draft.prompt), reference=_CONTROL.sub("", draft.reference))

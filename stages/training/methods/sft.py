@@ -1,0 +1,122 @@
+"""Supervised fine-tuning with TRL and PEFT: parameters, columns, data and trainer.
+
+Loss is the mean negative log-likelihood of the answer's tokens, end of turn included; the prompt
+is not learned. The base's weights stay as they are, in the precision of training; LoRA's are float32.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, Literal
+
+from checks.errors import TrainingRefused
+from checks.rows import Row
+from checks.training import Job, Train
+
+
+class Sft(Train):
+    """Supervised fine-tuning with LoRA."""
+
+    columns = ("prompt", "reference")
+
+    method: Literal["sft"] = "sft"
+
+    def trainer(self, job: Job) -> Any:
+        """TRL's trainer over prompts and references. Raises TrainingRefused for a row that cannot be learned."""
+        from trl import SFTConfig
+
+        trainer = trainer_class()(
+            model=job.model,
+            args=SFTConfig(
+                **job.settings,
+                max_length=None,  # nothing is cut: ``refuse_unfit`` sees every row
+                packing=False,
+                completion_only_loss=True,
+            ),
+            train_dataset=dataset(job.rows),
+            eval_dataset=dataset(job.valid) if job.valid else None,
+            processing_class=job.tokenizer,
+            peft_config=job.adapter,
+            callbacks=list(job.callbacks),
+        )
+        for prepared in (trainer.train_dataset, trainer.eval_dataset):
+            if prepared is not None:
+                refuse_unfit(prepared, job.tokenizer, job.stops, self.max_length)
+        return trainer
+
+
+@cache
+def trainer_class() -> Any:
+    """The class of the trainer, made when torch is needed."""
+    from torch import nn
+    from trl import SFTTrainer
+
+    from stages.training.trainer import Steady
+
+    class Trainer(Steady, SFTTrainer):
+        """SFTTrainer that on a CPU scores the answers only."""
+
+        def compute_loss(
+            self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+        ) -> Any:
+            """Mean loss per answer token.
+
+            TRL's own skips the prompt's positions on a GPU alone; elsewhere it projects every position onto the
+            vocabulary. Here the model projects the positions whose next token is an answer's in some row.
+            """
+            labels = inputs["labels"]
+            if labels.device.type == "cuda" or self.aux_loss_enabled or return_outputs:
+                return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            columns = (labels[:, 1:] != -100).any(dim=0).nonzero()[:, 0]
+            logits = model(
+                input_ids=inputs["input_ids"],
+                attention_mask=inputs["attention_mask"],
+                logits_to_keep=columns,
+                use_cache=False,
+            ).logits
+            targets = labels[:, columns + 1]
+            total = nn.functional.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="sum")
+            return total / ((targets != -100).sum() if num_items_in_batch is None else num_items_in_batch)
+
+    return Trainer
+
+
+def dataset(rows: Sequence[Row]) -> Any:
+    """Rows as TRL's conversational prompt and completion: a Dataset of the library datasets."""
+    from datasets import Dataset
+
+    return Dataset.from_list(
+        [
+            {
+                "id": row.id,
+                "prompt": [message.model_dump() for message in row.messages],
+                "completion": [{"role": "assistant", "content": row.reference}],
+            }
+            for row in rows
+        ]
+    )
+
+
+def refuse_unfit(prepared: Any, tokenizer: Any, stops: frozenset[int], max_length: int) -> None:
+    """Refuse rows that would be cut, or learned from another prompt than the one at inference, or without an end.
+
+    ``prepared`` has ``id``, ``prompt``, ``input_ids`` and ``labels`` (-100 where nothing is learned); ``stops`` are the
+    token ids that end a turn. Raises TrainingRefused with the first such row.
+    """
+    prompts = tokenizer.apply_chat_template(list(prepared["prompt"]), add_generation_prompt=True, return_dict=False)
+    for row, prompt in zip(prepared, prompts, strict=True):
+        ids, labels = row["input_ids"], row["labels"]
+        if len(ids) > max_length:
+            raise TrainingRefused(
+                f"row {row['id']}: {len(ids)} tokens would be cut at train.max_length {max_length}",
+                "raise train.max_length, or lower validate.max_prompt_tokens so that validate finds such rows",
+            )
+        if ids[: len(prompt)] != prompt or labels != [-100] * len(prompt) + ids[len(prompt) :]:
+            raise TrainingRefused(
+                f"row {row['id']}: the chat template renders the prompt otherwise when the answer follows",
+                "use a template that renders the prompt alike with and without its answer",
+            )
+        if not stops & set(labels):
+            raise TrainingRefused(
+                f"row {row['id']}: no end of turn is learned, so the model would not stop",
+                "mend the chat template or eos_token_id of the base, so that an assistant's turn ends in an end token",
+            )

@@ -1,0 +1,123 @@
+"""The documentation: every link and path leads somewhere, and what the code says is said as the code says it."""
+
+import re
+import runpy
+import subprocess
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+import yaml
+from markdown_it import MarkdownIt
+
+from tests.conftest import REPOSITORY
+
+DOCS = REPOSITORY / "docs"
+PAGES = sorted(DOCS.rglob("*.md"))
+SITE = REPOSITORY / ".ci" / "mkdocs.yml"
+PATH = re.compile(r"\bdocs/[\w./-]*\.(?:md|json|yaml|svg|css)\b")
+SECTION = re.compile(PATH.pattern + r"#([\w-]+)")
+WRITTEN = runpy.run_path(str(REPOSITORY / ".ci" / "reference.py"))["written"]
+
+
+def _name(path: Path) -> str:
+    return str(path.relative_to(REPOSITORY))
+
+
+def _inline(text: str) -> Iterator[tuple[str, str]]:
+    """What follows a heading's opening, and every target of a link or picture."""
+    tokens = MarkdownIt("commonmark").enable("table").parse(text)
+    for before, token in zip([None, *tokens], tokens, strict=False):
+        if before is not None and before.type == "heading_open":
+            yield "heading", "".join(child.content for child in token.children or ())
+        for child in token.children or ():
+            target = child.attrGet("href" if child.type == "link_open" else "src")
+            if child.type in ("link_open", "image") and target:
+                yield "target", str(target)
+
+
+@cache
+def _anchors(page: Path) -> frozenset[str]:
+    """The anchors of a page's headings, as GitHub and the site make them."""
+    headings = [text for kind, text in _inline(page.read_text()) if kind == "heading"]
+    return frozenset(re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in headings)
+
+
+@pytest.mark.parametrize("page", [REPOSITORY / "README.md", *PAGES], ids=_name)
+def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
+    broken = []
+    for kind, target in _inline(page.read_text()):
+        if kind == "target" and not re.match(r"https?:", target):
+            name, _, anchor = target.partition("#")
+            file = (page.parent / name).resolve() if name else page
+            if not file.is_file() or (anchor and anchor not in _anchors(file)):
+                broken.append(target)
+    assert broken == []
+
+
+def test_every_page_that_a_file_of_the_repository_names_is_there() -> None:
+    """Refusals, help, workflows, comments: all that git keeps, but what this very test has of paths."""
+    listed = subprocess.run(["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    files = [REPOSITORY / name for name in listed.stdout.splitlines() if name != "tests/test_docs.py"]
+    broken = set()
+    for file in (each for each in files if each.is_file()):
+        text = file.read_bytes().decode(errors="ignore")
+        text = re.sub(r"https?://\S+", "", text)
+        broken |= {f"{_name(file)}: {path}" for path in PATH.findall(text) if not (REPOSITORY / path).is_file()}
+        for found in SECTION.finditer(text):
+            path, anchor = found[0].split("#")
+            if anchor not in _anchors(REPOSITORY / path):
+                broken.add(f"{_name(file)}: {found[0]}")
+    assert broken == set()
+
+
+@pytest.mark.parametrize("page", sorted((DOCS / "reference").glob("*.md")), ids=_name)
+def test_what_is_generated_is_current(page: Path) -> None:
+    """Where this fails: .venv/bin/python .ci/reference.py"""
+    assert WRITTEN(page.read_text()) == page.read_text()
+
+
+def test_the_four_generated_parts_are_where_readers_look_for_them() -> None:
+    parts = {page.name: re.findall("<!-- generated: (.+) -->", page.read_text()) for page in PAGES}
+    assert {name: found for name, found in parts.items() if found} == {
+        "commands.md": ["commands"],
+        "exit-codes.md": ["exit-codes"],
+        "gates.md": ["gate-kinds"],
+        "params.md": ["parameters"],
+    }
+
+
+def test_every_kind_of_gate_stands_in_the_table_of_what_it_asks() -> None:
+    text = (DOCS / "reference" / "gates.md").read_text()
+    table, generated = text.partition("<!-- generated:")[::2]
+    kinds = re.findall(r"^### `(\w+)`$", generated, re.MULTILINE)
+    assert len(kinds) >= 9
+    assert [kind for kind in kinds if f"\n| `{kind}` |" not in table] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_a_page_begins_with_a_title_and_a_sentence_about_its_purpose(page: Path) -> None:
+    title, _, rest = page.read_text().partition("\n\n")
+    assert re.fullmatch(r"# \S.*", title)
+    assert re.match(r"[A-Z`]", rest), "a sentence comes before everything else"
+
+
+def test_every_page_stands_in_the_navigation_once() -> None:
+    text = SITE.read_text().partition("\nnav:\n")[2]
+
+    def pages(entry: object) -> Iterator[str]:
+        if isinstance(entry, str):
+            yield entry
+        elif isinstance(entry, list | dict):
+            for below in entry.values() if isinstance(entry, dict) else entry:
+                yield from pages(below)
+
+    assert sorted(pages(yaml.safe_load(text))) == sorted(str(page.relative_to(DOCS)) for page in PAGES)
+
+
+def test_the_site_loads_nothing_from_elsewhere() -> None:
+    text = SITE.read_text()
+    assert "font: false" in text
+    assert not re.search(r"https?://", text)
+    assert not [page for page in PAGES if re.search(r"<script|<link|```mermaid", page.read_text())]

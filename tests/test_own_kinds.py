@@ -1,0 +1,339 @@
+"""A kind of gate and a scorer of one's own: one file each, in the folder of kinds or in an installed package."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from checks import layout
+from tests import plugin_package
+from tests.conftest import REPOSITORY
+
+SHORT_ANSWERS = '''"""short-answers: no answer of the candidate is longer than so many words."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from checks import layout
+from checks.gate_kind import Case, Explained, GateKind, NoEvidence
+from checks.sections import stricter
+from checks.verdict import Finding, Verdict
+
+
+class ShortAnswers(GateKind):
+    """No answer of the candidate is longer than so many words."""
+
+    kind: Literal["short-answers"]
+    words: Annotated[int, Field(ge=1, description="the most words of an answer"), stricter("lower")]
+
+    def check(self, case: Case) -> Finding:
+        answers = case.evidence.answers.get("candidate")
+        if not answers:
+            raise NoEvidence("no evidence: the candidate has no answers")
+        longest = max(len(answer.prediction.split()) for answer in answers)
+        return Finding(
+            gate=case.name, kind=self.kind, status="pass" if longest <= self.words else "fail", n=len(answers),
+            reason=f"the longest answer has {longest} words, at most {self.words} may be",
+            value=longest, bound=self.words,
+        )
+
+    def explain(self, place: str, finding: Finding, verdict: Verdict) -> Explained:
+        return Explained(
+            f"has every answer at most {self.words} words?", "by rule: the longest answer decides", f"{place}.words",
+            f"{layout.PREDICTIONS}/candidate.jsonl",
+        )
+'''
+FIRST_WORD = '''"""first-word: the first words of prediction and reference are the same."""
+
+from typing import Literal
+
+from checks.scorer_kind import ScorerKind
+
+
+class FirstWord(ScorerKind):
+    """1 when the first words are the same."""
+
+    kind: Literal["first-word"]
+
+    def score(self, prediction: str, reference: str) -> float:
+        return float(prediction.split()[:1] == reference.split()[:1])
+'''
+ENTRY_POINTS = {
+    "lockstep.gates": {"short-answers": "acme_kinds.short_answers"},
+    "lockstep.scorers": {"first-word": "acme_kinds.first_word:FirstWord"},
+}
+PACKAGE = {
+    "acme_kinds/__init__.py": "",
+    "acme_kinds/short_answers.py": SHORT_ANSWERS,
+    "acme_kinds/first_word.py": FIRST_WORD,
+    "acme_kinds/wrong.py": SHORT_ANSWERS.replace("    kind: ", "    reads = 'minds'\n    kind: "),
+}
+# All that a kind is asked for: parameters and their schema, directions, the verdict.
+BUILD = """
+import copy, json
+from pathlib import Path
+from checks import chain, files, layout, params_file, policy, scoring
+from checks.rows import Row
+from tests import evidence_tree
+from tests.conftest import as_params, scaled_down
+from tests.pipeline_repository import write_params
+root = Path("work")
+document = scaled_down()
+document["evaluate"]["scorers"].append({"kind": "first-word"})
+document["gates"] = {
+    "brief": {"kind": "short-answers", "words": 3},
+    "begins": {"kind": "threshold", "metric": "first-word", "at_least": 0.5, "confidence": 0.95, "resolution": 0.3},
+}
+root.mkdir()
+write_params(root, document)
+params = params_file.load(root / "params.yaml")
+evidence_tree.build(root, params)
+scored = []
+for i, row in enumerate(files.read_jsonl(root / layout.SPLITS / "test.jsonl", Row)):
+    one = evidence_tree.predict(row, i < 36)
+    scores = {s.kind: scoring.score(s, one.prediction, row.reference) for s in params.evaluate.scorers}
+    scored.append(one.model_copy(update={"scores": scores}))
+evidence_tree.evaluated(root, params, scored, base=scored)
+verdict = evidence_tree.judged(root, params)
+kinds = []
+for words in (2, 5):
+    other = copy.deepcopy(document)
+    other["gates"]["brief"]["words"] = words
+    kinds += [change.kind for change in policy.changes(policy.of(params, None), policy.of(as_params(other), None))]
+print(json.dumps({
+    "schema": [name for name in ("ShortAnswers", "FirstWord") if name in params_file.schema()["$defs"]],
+    "changes": kinds,
+    "findings": {finding.gate: [finding.status, finding.reason] for finding in verdict.findings},
+    "plugins": {name: plugin.model_dump() for name, plugin in verdict.plugins.items()},
+}))
+"""
+FINDING = ["pass", "the longest answer has 1 words, at most 3 may be"]
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the package as pip installed it."""
+    folder = tmp_path_factory.mktemp("packages")
+    plugin_package.by_pip(folder / "site", folder / "source", "acme-kinds", ENTRY_POINTS, PACKAGE)
+    return folder / "site"
+
+
+@pytest.fixture(scope="module")
+def judged(installed: Path) -> dict[str, Any]:
+    """What a run with the package says; the run lies beside the folder of packages."""
+    return _built(installed)
+
+
+@pytest.fixture
+def site(installed: Path, tmp_path: Path) -> Path:
+    """A copy of the folder of packages, with nothing beside it."""
+    return Path(shutil.copytree(installed, tmp_path / "site"))
+
+
+@pytest.fixture
+def run(site: Path, installed: Path, judged: dict[str, Any]) -> Path:
+    """A copy of the run beside ``site``."""
+    return Path(shutil.copytree(installed.parent / "work", site.parent / "work"))
+
+
+def _built(site: Path, repository: Path = REPOSITORY) -> dict[str, Any]:
+    done = plugin_package.python(site, BUILD, repository=repository, cwd=site.parent)
+    assert done.returncode == 0, done.stderr
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+def _lockstep(site: Path, *arguments: str, repository: Path = REPOSITORY) -> tuple[int, str]:
+    code = f"import sys\nsys.argv = ['lockstep', '-C', 'work', *{arguments!r}]\nfrom release.cli import main\nmain()"
+    done = plugin_package.python(site, code, repository=repository, cwd=site.parent)
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_an_installed_package_adds_a_gate_and_a_scorer_and_the_verdict_names_its_code(
+    site: Path, run: Path, judged: dict[str, Any]
+) -> None:
+    built = judged
+    assert built["schema"] == ["ShortAnswers", "FirstWord"]
+    assert built["changes"] == ["stronger", "weaker"]
+    assert built["findings"]["brief"] == FINDING
+    assert built["findings"]["begins"][0] == "pass"
+    plugins = built["plugins"]
+    assert list(plugins) == ["lockstep.gates:short-answers", "lockstep.scorers:first-word"]
+    assert {(plugin["distribution"], plugin["version"]) for plugin in plugins.values()} == {("acme-kinds", "1.0")}
+    stored = json.loads((run / layout.VERDICT).read_text())
+    assert stored["plugins"] == plugins
+    code, output = _lockstep(site, "gate")
+    assert code == 0, output
+    code, output = _lockstep(site, "gate", "--explain", "brief")
+    assert code == 0, output
+    assert "has every answer at most 3 words?" in output
+    assert "gates.brief.words" in output
+
+
+def test_a_kind_is_one_file_in_the_folder_of_kinds(tmp_path: Path) -> None:
+    copy = tmp_path / "lockstep"
+    for part in ("checks", "release", "stages", "tests"):
+        shutil.copytree(REPOSITORY / part, copy / part, ignore=shutil.ignore_patterns("__pycache__"))
+    for part in ("params.yaml", "dvc.yaml"):
+        shutil.copy(REPOSITORY / part, copy)
+    (copy / "checks" / "gates" / "short_answers.py").write_text(SHORT_ANSWERS)
+    (copy / "checks" / "scorers" / "first_word.py").write_text(FIRST_WORD)
+    site = tmp_path / "site"
+    site.mkdir()
+    built = _built(site, copy)
+    assert built["schema"] == ["ShortAnswers", "FirstWord"]
+    assert built["changes"] == ["stronger", "weaker"]
+    assert built["findings"]["brief"] == FINDING
+    assert built["findings"]["begins"][0] == "pass"
+    assert built["plugins"] == {}
+    assert "plugins" not in json.loads((tmp_path / "work" / layout.VERDICT).read_text())
+    code, output = _lockstep(site, "gate", "--explain", "brief", repository=copy)
+    assert code == 0, output
+    assert "has every answer at most 3 words?" in output
+    (tmp_path / "work" / "params.yaml").write_text("gates: {x: {kind: nothing}}")
+    code, output = _lockstep(site, "gate", repository=copy)
+    assert "license, budget, short-answers" in output
+
+
+def _other_code(site: Path) -> None:
+    with (site / "acme_kinds" / "short_answers.py").open("a") as stream:
+        stream.write("# an edit\n")
+
+
+def _other_helper(site: Path) -> None:
+    (site / "acme_kinds" / "__init__.py").write_text("PATCHED = True\n")
+
+
+def _uninstalled(site: Path) -> None:
+    shutil.rmtree(next(site.glob("acme_kinds-*.dist-info")))
+
+
+def _emptied(site: Path) -> None:
+    (site / "acme_kinds" / "first_word.py").unlink()
+
+
+def _another_name(site: Path) -> None:
+    """Another package has the name: as if somebody had published one."""
+    shutil.rmtree(site)
+    plugin_package.by_hand(site, "other-kinds", ENTRY_POINTS, PACKAGE)
+
+
+VOID = {
+    "other code": (_other_code, 8, "plugin lockstep.gates:short-answers: the installed acme-kinds 1.0 has the code "),
+    "other code of a helper": (_other_helper, 8, "plugin lockstep.gates:short-answers: the installed acme-kinds 1.0"),
+    "uninstalled": (_uninstalled, 8, "plugin lockstep.gates:short-answers: package acme-kinds 1.0 is not installed"),
+    "another package": (_another_name, 8, "the installed other-kinds 1.0 has the code "),
+    "a file that is gone": (_emptied, 9, "package acme-kinds 1.0 adds 'first-word' to lockstep.scorers, which cannot"),
+}
+
+
+@pytest.mark.parametrize("how", VOID)
+def test_a_verdict_is_void_where_other_code_is_installed(site: Path, run: Path, how: str) -> None:
+    change, expected, line = VOID[how]
+    change(site)
+    code, output = _lockstep(site, "gate")
+    assert code == expected, output
+    assert line in output
+
+
+def test_a_verdict_that_names_another_package_is_void(site: Path, run: Path) -> None:
+    """A record that was edited by hand, so that it names no package or one of another digest."""
+    path = run / layout.VERDICT
+    kept = json.loads(path.read_text())
+    path.write_text(json.dumps({**kept, "plugins": {}}))
+    code, output = _lockstep(site, "gate")
+    assert (code, "the verdict is void" in output) == (8, True), output
+    kept["plugins"]["lockstep.gates:short-answers"]["sha256"] = "sha256:" + "0" * 64
+    path.write_text(json.dumps(kept))
+    code, output = _lockstep(site, "gate")
+    assert (code, "with 000000000000" in output) == (8, True), output
+    kept["plugins"] = {"short-answers\n": kept["plugins"]["lockstep.gates:short-answers"]}
+    path.write_text(json.dumps(kept))
+    code, output = _lockstep(site, "gate")
+    assert (code, "plugins" in output) == (8, True), output
+
+
+BROKEN = {
+    "a name that Lockstep has": (
+        "lockstep.gates", "threshold", "acme_kinds.short_answers", "is a kind of Lockstep",
+        "rename it in the entry points of bad-kinds, or uninstall bad-kinds",
+    ),
+    "no such module": (
+        "lockstep.scorers", "last-word", "acme_kinds.last_word",
+        "cannot be imported: ModuleNotFoundError: No module named 'acme_kinds.last_word'",
+        "repair bad-kinds, or uninstall it",
+    ),
+    "a gate that reads what there is not": (
+        "lockstep.gates", "short-answers", "acme_kinds.wrong", "reads 'minds', which is none of no rows, rows, answers",
+        "repair bad-kinds, or uninstall it",
+    ),
+    "a scorer as a gate": (
+        "lockstep.gates", "first-word", "acme_kinds.first_word:FirstWord",
+        "is no class below checks.gate_kind.GateKind, and no module that defines one",
+        "repair bad-kinds, or uninstall it",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_a_package_that_cannot_be_used_is_refused_before_anything_is_read(tmp_path: Path, how: str) -> None:
+    group, name, value, why, fix = BROKEN[how]
+    site = tmp_path / "site"
+    plugin_package.by_hand(site, "bad-kinds", {group: {name: value}}, PACKAGE)
+    (tmp_path / "work").mkdir()
+    shutil.copy(REPOSITORY / "params.yaml", tmp_path / "work")
+    code, output = _lockstep(site, "gate")
+    assert (code, output.count("\n")) == (9, 1), output
+    assert f"package bad-kinds 1.0 adds {name!r} to {group}, which {why}; {fix}" in output
+    assert _lockstep(site, "--help")[0] == 0
+
+
+BAD_RESULTS = {
+    "another gate": ("gate=case.name", 'gate="begins"', "its kind answered as gate 'begins' of kind 'short-answers'"),
+    "another kind": ("kind=self.kind", 'kind="license"', "its kind answered as gate 'brief' of kind 'license'"),
+}
+
+
+@pytest.mark.parametrize("how", BAD_RESULTS)
+def test_a_kind_answers_for_its_own_gate_alone(site: Path, how: str) -> None:
+    before, after, said = BAD_RESULTS[how]
+    path = site / "acme_kinds" / "short_answers.py"
+    path.write_text(path.read_text().replace(before, after))
+    status, reason = _built(site)["findings"]["brief"]
+    assert (status, said in reason) == ("fail", True), reason
+
+
+def test_a_score_is_a_number_from_0_to_1(site: Path) -> None:
+    path = site / "acme_kinds" / "first_word.py"
+    path.write_text(
+        path.read_text().replace("float(prediction.split()[:1] == reference.split()[:1])", "eval(prediction)")
+    )
+    wrong = ["2.0", "float('nan')", "float('inf')", "-0.5", "'1'", "None", "True", "1"]
+    code = (
+        "from checks import scoring\nfrom checks.errors import ParamsRefused\nfrom checks.scorers import KINDS\n"
+        "scorer = KINDS.kinds['first-word'](kind='first-word')\nassert scoring.score(scorer, '0.5', '') == 0.5\n"
+        f"for value in {wrong!r}:\n"
+        "    try:\n        scoring.score(scorer, value, '')\n"
+        "    except ParamsRefused as refused:\n        print(refused)"
+    )
+    done = plugin_package.python(site, code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("evaluate.scorers: first-word gave ") == len(wrong), done.stdout
+
+
+def test_other_code_of_a_scorer_is_another_evaluation(site: Path) -> None:
+    code = (
+        "from checks import scoring\nfrom checks.scorers import KINDS\n"
+        "exact = KINDS.kinds['exact-match'](kind='exact-match')\n"
+        "print(scoring.digest_of([exact]), scoring.digest_of([exact, KINDS.kinds['first-word'](kind='first-word')]))"
+    )
+    before = plugin_package.python(site, code).stdout.split()
+    _other_helper(site)
+    after = plugin_package.python(site, code).stdout.split()
+    assert len(before) == len(after) == 2
+    assert before[0] == after[0]
+    assert before[1] != after[1]
