@@ -35,7 +35,6 @@ State = Literal["held", "recorded", "void", "bad-data", "refused"]
 _DATA = ("fetch", "prepare", "validate")
 _HEAVY = (layout.BASE, layout.RAW, layout.ADAPTER, layout.MERGED)
 M = TypeVar("M", bound=BaseModel)
-T = TypeVar("T")
 
 
 class Target(NamedTuple):
