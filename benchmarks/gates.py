@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from benchmarks import gate_layouts
-from checks import gates, params_file, scoring
+from checks import judging, params_file, scoring
 from checks.chain import Evidence, Reports
 from checks.evidence import EvaluationReport, NoiseReport, NoiseRun
 from checks.params import Params
@@ -210,7 +210,7 @@ def unchanged(study: Study) -> str:
             naive += not release.floats()
             for name, params in asked.items():
                 if number % 4 == 0 or name.startswith("non_inferior"):
-                    seen[name][gates.judge(params, release.evidence).status] += 1
+                    seen[name][judging.judge(params, release.evidence).status] += 1
         for name, counts in seen.items():
             shares = [f"{counts[status] / counts.total():.1%}" for status in ("fail", "pass", "inconclusive")]
             floats = f"{naive / study.runs:.1%}" if metric == EXACT else ""
@@ -234,7 +234,7 @@ def edge(study: Study) -> str:
         for margin in MARGINS:
             params = asking(it=non_inferior(margin, metric))
             drawn = study.releases(2, runs, rows, grouping, params, metric, margin, discordance)
-            cells.append(sum(_only(gates.judge(params, r.evidence)).status == "pass" for r in drawn) / runs)
+            cells.append(sum(_only(judging.judge(params, r.evidence)).status == "pass" for r in drawn) / runs)
         pure = "no" if discordance else "yes"
         lines.append(f"| {rows} | {metric} | {grouping} | {pure} | {' | '.join(f'{cell:.1%}' for cell in cells)} |")
     return "\n".join(lines)
@@ -257,7 +257,7 @@ def planted(study: Study) -> str:
             for release in study.releases(3, runs, rows, ALONE, asked[MARGINS[0]], EXACT, loss):
                 floats += release.floats()
                 for margin, params in asked.items():
-                    found[margin].append(_only(gates.judge(params, release.evidence)))
+                    found[margin].append(_only(judging.judge(params, release.evidence)))
                     near[margin] += release.floats(margin)
                     unpaired[margin] += release.unpaired(margin)
             for margin, findings in found.items():
@@ -287,21 +287,21 @@ def promised(study: Study) -> str:
         for pilot in (non_inferior(0.05, metric), improves(metric)):
             params = asking(it=pilot)
             drawn = study.releases(4, 150, rows, grouping, params, metric)
-            detectable = median(_only(gates.judge(params, r.evidence)).detectable or 0.0 for r in drawn)
+            detectable = median(_only(judging.judge(params, r.evidence)).detectable or 0.0 for r in drawn)
             gain = 0.0 if pilot["margin"] else detectable
             params = asking(it={**pilot, "margin": detectable - gain})
             drawn = study.releases(5, runs, rows, grouping, params, metric, -gain)
-            seen = sum(_only(gates.judge(params, r.evidence)).status == "pass" for r in drawn) / runs
+            seen = sum(_only(judging.judge(params, r.evidence)).status == "pass" for r in drawn) / runs
             cells += [f"{detectable:.1%}", f"{seen:.0%}"]
         lines.append(f"| {rows} | {metric} | {grouping} | {' | '.join(cells)} |")
     for grouping in (ALONE, GROUPED):  # all slices at once
         asked = {"kind": "slice", "min_rows": 30}
         params = asking(it={**asked, "margin": 0.1})
         drawn = study.releases(4, 60, 1000, grouping, params)
-        detectable = median(_only(gates.judge(params, r.evidence)).detectable or 1.0 for r in drawn)
+        detectable = median(_only(judging.judge(params, r.evidence)).detectable or 1.0 for r in drawn)
         params = asking(it={**asked, "margin": detectable})
         drawn = study.releases(5, runs, 1000, grouping, params)
-        seen = sum(_only(gates.judge(params, r.evidence)).status == "pass" for r in drawn) / runs
+        seen = sum(_only(judging.judge(params, r.evidence)).status == "pass" for r in drawn) / runs
         lines.append(f"| 1000 in 4 slices | {EXACT} | {grouping} | {detectable:.1%} | {seen:.0%} | | |")
     return "\n".join(lines)
 
@@ -329,7 +329,7 @@ def speed(study: Study, rows: int = 100_000) -> str:
     seconds = []
     for _ in range(3):
         started = time.process_time()
-        verdict = gates.judge(params, found)
+        verdict = judging.judge(params, found)
         seconds.append(time.process_time() - started)
     kinds = Counter(finding.kind for finding in verdict.findings)
     shown = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))

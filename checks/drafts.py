@@ -1,16 +1,23 @@
-"""The draft of a row, which loaders make, and what a rule is that mends or drops drafts.
+"""The draft of a row; what a loader is, which makes drafts, and what a rule is, which mends or drops them.
 
-``checks.rules`` holds the rules that params.yaml can name, one file each. A loader can have rules of its own.
+A loader is one file of ``stages/loaders``, a rule one file of ``checks/rules``. A package of a user can add both by
+entry points (``lockstep.loaders``, ``lockstep.rules``). The file defines one class below ``Loader`` or ``Rule``; the
+fields of a loader are its parameters. It may import pydantic, the standard library and ``checks``, but for
+``checks.params``, which imports the loaders and the rules. What it needs besides, it imports in the functions that need it: the release
+tool reads params.yaml too, without those libraries.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar, Literal, Protocol
 
 from pydantic import JsonValue
 
 from checks import digest
 from checks.rows import Message, Row
+from checks.sections import Section
 from checks.similar import normalised
 
 
@@ -83,6 +90,31 @@ class Rule:
         if self.mend:
             return self.mend(draft) != draft
         return self.drop is not None and self.drop(draft)
+
+
+class Loader(Section):
+    """The section ``prepare.loader``, which reads raw data. A subclass has the field ``kind: Literal["its-name"]``."""
+
+    # Rules whose defects validate looks for in the rows of this loader, whatever prepare.rules names.
+    defects: ClassVar[tuple[str, ...]] = ()
+
+    kind: str
+
+    @abstractmethod
+    def load(self, folder: Path) -> list[Draft]:
+        """All rows below ``folder``, in an order that is the same on every machine.
+
+        Raises DataRefused when rows cannot be read.
+        """
+
+    def rules_before(self) -> tuple[Rule, ...]:
+        """Rules of its own that apply before those of prepare.rules."""
+        return ()
+
+    def rules_after(self, seed: int) -> tuple[Rule, ...]:
+        """Rules of its own that apply after those of prepare.rules. ``seed``: prepare.seed."""
+        del seed
+        return ()
 
 
 def apply(rule: Rule, drafts: Sequence[Draft]) -> tuple[list[Draft], list[Draft]]:

@@ -9,9 +9,10 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from checks import digest
+from checks.identity import Digest as Digest
+from checks.identity import Plugin, PluginName
 from checks.rows import Record, Sparse
 
-Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 ModelName = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,40}$")]  # also the name of a file
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 
@@ -30,18 +31,6 @@ class Report(Record):
     """A report with a version; another version is refused, not guessed at."""
 
     schema_version: Literal[1] = 1
-
-
-# What evidence calls a kind from outside, such as lockstep.gates:no-secrets.
-PluginName = Annotated[str, Field(pattern=r"^lockstep\.[a-z]{1,30}:[a-z0-9][a-z0-9_-]{0,59}$")]
-
-
-class Plugin(Record):
-    """The package that a kind from outside came from; ``sha256`` is the digest of its code (``checks.plugins``)."""
-
-    distribution: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
-    version: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+!_-]{0,99}$")]
-    sha256: Digest
 
 
 class StageReport(Report, Sparse):

@@ -8,7 +8,7 @@ still knows the parameters of every loader.
 from importlib import import_module
 
 from checks import plugins
-from checks.loading import Loader
+from checks.drafts import Loader
 
 LOADERS: plugins.Registry[type[Loader]] = plugins.collect(
     "lockstep.loaders",

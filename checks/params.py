@@ -4,10 +4,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from checks.drafts import Loader
 from checks.gates import Gate
 from checks.kinds import NameOf, OneOf
 from checks.loaders import LOADERS
-from checks.loading import Loader
 from checks.methods import AnyTrain
 from checks.rules import RULES
 from checks.scorers import Scorer

@@ -35,8 +35,8 @@ from pydantic import BaseModel
 
 from checks import digest
 from checks.errors import EvidenceRefused, MachineRefused
-from checks.evidence import Plugin as Plugin
-from checks.evidence import PluginName as PluginName
+from checks.identity import Plugin as Plugin
+from checks.identity import PluginName as PluginName
 
 T = TypeVar("T")
 

@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError
 
 from checks import files
 from checks.errors import EvidenceRefused
-from checks.evidence import Digest
+from checks.identity import Digest
 from checks.rows import Record
 
 Version = Annotated[str, Field(pattern=r"^v(0|[1-9][0-9]{0,8})(\.(0|[1-9][0-9]{0,8})){2}$")]

@@ -13,8 +13,8 @@ from typing import Any, Literal, NamedTuple
 from pydantic import JsonValue
 
 from checks import digest, layout
-from checks.evidence import Digest
 from checks.gates import Gate
+from checks.identity import Digest
 from checks.params import Environment, Params
 from checks.rows import Record
 from checks.scorers import Scorer

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, model_
 
 from checks import files, plain_yaml
 from checks.errors import EvidenceRefused
-from checks.evidence import Digest
+from checks.identity import Digest
 from checks.pointer import Version
 from checks.rows import Record
 

@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError
 
 from checks import digest, files, layout
 from checks.errors import EvidenceRefused, MachineRefused, Refusal
-from checks.evidence import Digest
+from checks.identity import Digest
 from checks.rows import Record
 
 _LARGEST = 1 << 20  # bytes: the file comes from another machine

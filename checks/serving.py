@@ -8,7 +8,8 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from checks.evidence import Count, Digest, Report, TreePath
+from checks.evidence import Count, Report, TreePath
+from checks.identity import Digest
 from checks.rows import Message, Record
 
 Seconds = Annotated[float, Field(ge=0)]

@@ -13,7 +13,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import ConfigDict, Field, model_validator
 
 from checks import layout
-from checks.evidence import Digest
+from checks.identity import Digest
 from checks.rows import Record
 from checks.serving import CommitHash, ImageReport, ServingReport
 from checks.verdict import Inside

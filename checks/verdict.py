@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
-from checks.evidence import Digest, Report
+from checks.evidence import Report
+from checks.identity import Digest
 from checks.plugins import Plugin, PluginName
 from checks.rows import Record
 

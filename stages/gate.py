@@ -10,7 +10,7 @@ Out: reports/verdict.json and, for people, data/comparison/. A failed verdict is
 
 from pathlib import Path
 
-from checks import chain, files, gates, layout, scoring
+from checks import chain, files, judging, layout, scoring
 from checks.params import Params
 from stages import entry
 from stages.reporting import comparison
@@ -18,7 +18,7 @@ from stages.reporting import comparison
 
 def gate(params: Params, root: Path) -> str:
     """Judge the evidence below ``root`` and write the verdict."""
-    verdict = gates.judge(params, chain.gather(root, scoring.digest_of(params.evaluate.scorers)))
+    verdict = judging.judge(params, chain.gather(root, scoring.digest_of(params.evaluate.scorers)))
     with files.replacing_folder(root / layout.COMPARISON) as folder:
         comparison.draw(folder, verdict)
     files.write_json(root / layout.VERDICT, verdict)

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from checks import chain, digest, files, gates, layout, params_file, scoring
+from checks import chain, digest, files, judging, layout, params_file, scoring
 from checks.chain import Evidence
 from checks.compared import EARLIER
 from checks.evidence import (
@@ -162,7 +162,7 @@ def build(root: Path, params: Params, test_rows: int = 40, right: int = 36, **ch
 
 def judged(root: Path, params: Params) -> Verdict:
     """Write the verdict that the gates give, and the lock of a run that gave it."""
-    verdict = gates.judge(params, chain.gather(root, scoring.digest_of(params.evaluate.scorers)))
+    verdict = judging.judge(params, chain.gather(root, scoring.digest_of(params.evaluate.scorers)))
     files.write_json(root / layout.VERDICT, verdict)
     if (root / layout.PARAMS).is_file():
         recorded(root)

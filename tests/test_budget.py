@@ -10,8 +10,8 @@ import pytest
 from checks import chain, digest, files, gates, layout, scoring
 from checks.chain import Evidence
 from checks.evidence import EvaluationReport, MergedFile, ParityReport
-from checks.gates import judge
 from checks.gates.budget import BudgetGate
+from checks.judging import judge
 from checks.verdict import Finding
 from tests import evidence_tree
 from tests.conftest import as_params, scaled_down

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from checks import chain, contamination, layout, scoring, similar
 from checks.chain import Evidence
-from checks.gates import judge
 from checks.gates.contamination import ContaminationGate
+from checks.judging import judge
 from checks.rows import Message, Row
 from checks.verdict import Finding
 from tests import evidence_tree

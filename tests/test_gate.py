@@ -10,7 +10,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from checks import chain, digest, files, gates, layout, params_file, scoring
+from checks import chain, digest, files, judging, layout, params_file, scoring
 from checks.evidence import NoiseReport
 from checks.params import Params
 from checks.rows import Prediction
@@ -527,7 +527,7 @@ def test_the_same_evidence_gets_the_same_verdict_wherever_it_lies(
     params = as_params(document)
     monkeypatch.chdir(shutil.copytree(run, tmp_path / "elsewhere"))
     scorers = scoring.digest_of(params.evaluate.scorers)
-    one, other = (gates.judge(params, chain.gather(root, scorers)) for root in (run, Path()))
+    one, other = (judging.judge(params, chain.gather(root, scorers)) for root in (run, Path()))
     assert one == other
 
 

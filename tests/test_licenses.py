@@ -10,8 +10,8 @@ import pytest
 from checks import chain, files, layout, licenses, scoring
 from checks.chain import Evidence
 from checks.evidence import FetchReport
-from checks.gates import judge
 from checks.gates.license import LicenseGate
+from checks.judging import judge
 from checks.params import Params
 from checks.verdict import Finding
 from tests import evidence_tree

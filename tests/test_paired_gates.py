@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from checks import files, gates, layout, scoring
+from checks import files, judging, layout, scoring
 from checks.chain import Evidence, gather
 from checks.evidence import EvaluationReport, NoiseReport, Reference, ReferencesReport, ReferenceUse
 from checks.params import Params
@@ -32,7 +32,7 @@ def _evidence(root: Path, params: Params) -> Evidence:
 
 
 def _judged(root: Path, params: Params) -> Verdict:
-    return gates.judge(params, _evidence(root, params))
+    return judging.judge(params, _evidence(root, params))
 
 
 def _compared(root: Path, params: Params, ours: list[bool], theirs: list[bool]) -> Verdict:
@@ -125,14 +125,14 @@ def test_rows_of_few_groups_are_told_how_many_groups_would_do(tmp_path: Path, do
     _compared(tmp_path, params, *_flips(400, 200, 6, 10))
     evidence = _evidence(tmp_path, params)
     crowded = tuple(row.model_copy(update={"group": f"g{i // 20}"}) for i, row in enumerate(evidence.test))
-    few = gates.judge(params, Evidence(**{**evidence.__dict__, "test": crowded})).findings
+    few = judging.judge(params, Evidence(**{**evidence.__dict__, "test": crowded})).findings
     for finding in few:
         assert finding.status == "inconclusive"
         assert finding.groups_needed is not None
         assert f"about {finding.groups_needed} groups like these ({finding.rows_needed} rows) would" in finding.reason
     assert "400 rows in 20 groups count as" in few[1].reason
     one = tuple(row.model_copy(update={"group": "g"}) for row in evidence.test)
-    for finding in gates.judge(params, Evidence(**{**evidence.__dict__, "test": one})).findings:
+    for finding in judging.judge(params, Evidence(**{**evidence.__dict__, "test": one})).findings:
         assert (finding.status, finding.rows_needed, finding.groups_needed) == ("inconclusive", None, None)
 
 
@@ -376,7 +376,7 @@ def test_rows_of_one_group_count_less_than_rows_of_many(tmp_path: Path, document
     alone = _compared(tmp_path, params, ours, theirs).findings[0]
     evidence = _evidence(tmp_path, params)
     crowded = [row.model_copy(update={"group": f"g{i // 10}"}) for i, row in enumerate(evidence.test)]
-    together = gates.judge(params, Evidence(**{**evidence.__dict__, "test": tuple(crowded)})).findings[0]
+    together = judging.judge(params, Evidence(**{**evidence.__dict__, "test": tuple(crowded)})).findings[0]
     assert (alone.detectable or 0) < (together.detectable or 0)
     assert (alone.p or 0) < (together.p or 0)
 

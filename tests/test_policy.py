@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from checks import gates, policy
 from checks.compared import PairedGate
+from checks.drafts import Loader
 from checks.gate_kind import GateKind
-from checks.loading import Loader
 from checks.params import Params
 from checks.policy import Policy
 from checks.scorer_kind import ScorerKind

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from checks import files
 from checks.errors import BuildRefused, Refusal, RegistryRefused
-from checks.evidence import Digest
+from checks.identity import Digest
 from checks.serving import BaseImage
 from release.adapters.registry import documents
 from release.adapters.registry.documents import Entry, Index, Manifest, Platform

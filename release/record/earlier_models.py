@@ -15,7 +15,8 @@ from pydantic import BaseModel, ValidationError
 from checks import files, layout
 from checks import pointer as pointers
 from checks.errors import EvidenceRefused, ParamsRefused
-from checks.evidence import Digest, Earlier, Reference, ReferencesReport
+from checks.evidence import Earlier, Reference, ReferencesReport
+from checks.identity import Digest
 from checks.params import Promote
 from release.adapters import commits
 from release.ledger import Ledger, Move

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from pathlib import Path
 
-from checks import chain, gates, layout, plugins, scoring
+from checks import chain, gates, judging, layout, plugins, scoring
 from checks.errors import EvidenceRefused, ParamsRefused
 from checks.held import HeldVerdict
 from checks.verdict import Verdict
@@ -41,7 +41,7 @@ def hold(records: Records, target: str | None = None, trusting: Collection[Path]
     differences += lock_check.differences(tree)
     differences += references.current(records, target)
     evidence = tree.evidence(scoring.digest_of(params.evaluate.scorers))
-    again = gates.judge(params, evidence)
+    again = judging.judge(params, evidence)
     if again != stored and not differences:
         before = {finding.gate: finding for finding in stored.findings}
         differences = [

@@ -16,13 +16,13 @@ from typing import Annotated, Literal, NamedTuple
 import yaml
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
-from checks import digest, files, gates, layout, plain_yaml, policy
+from checks import digest, files, gates, judging, layout, plain_yaml, policy
 from checks.chain import Evidence
 from checks.errors import EvidenceRefused, ParamsRefused, Refusal, VerdictFailed, VerdictInconclusive
-from checks.evidence import Digest
 from checks.gate_kind import Reads
 from checks.held import HeldVerdict
 from checks.held import refusal as verdict_refusal
+from checks.identity import Digest
 from checks.params import Params
 from checks.policy import Change
 from checks.rows import Prediction, Record, Row
@@ -210,7 +210,7 @@ def _judged_as(
         notes.append(why or f"under the policy of {ref}, its own {len(evidence.test)} test rows are judged")
     asked = {name: its for name, its in theirs.gates.items() if its.reads in askable}
     scored = held.params.evaluate.model_copy(update={"scorers": theirs.evaluate.scorers})
-    verdict = gates.judge(held.params.model_copy(update={"gates": asked, "evaluate": scored}), evidence)
+    verdict = judging.judge(held.params.model_copy(update={"gates": asked, "evaluate": scored}), evidence)
     found = {finding.gate: finding for finding in verdict.findings}
     findings = tuple(
         found.get(name) or Finding(gate=name, kind=its.kind, status="inconclusive", reason=why)

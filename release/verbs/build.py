@@ -11,8 +11,9 @@ from typing import Literal
 
 from checks import digest, files, layout
 from checks.errors import MachineRefused, Refusal
-from checks.evidence import Count, Digest
+from checks.evidence import Count
 from checks.held import refusal as verdict_refusal
+from checks.identity import Digest
 from checks.params import Promote
 from checks.rows import Record
 from checks.serving import BaseImage, CommitHash, ImageReport, Layer

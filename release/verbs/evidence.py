@@ -14,7 +14,8 @@ from tqdm import tqdm
 from checks import digest, files, layout, pointer
 from checks.digest import FileDigest
 from checks.errors import BuildRefused, EvidenceRefused, MachineRefused
-from checks.evidence import Digest, FetchReport, ParityReport, PrepareReport, Report, TrainReport
+from checks.evidence import FetchReport, ParityReport, PrepareReport, Report, TrainReport
+from checks.identity import Digest
 from checks.rows import Record
 from checks.signers import Signers
 from checks.statement import Statement

@@ -23,7 +23,8 @@ from tqdm import tqdm
 
 from checks import digest, files, layout
 from checks.errors import EvidenceRefused
-from checks.evidence import Count, Digest
+from checks.evidence import Count
+from checks.identity import Digest
 from checks.params import Evaluate
 from checks.rows import Message, Record, Row
 from stages.inference import prompts

@@ -21,9 +21,8 @@ import yaml
 from pydantic import Field
 
 from checks.az_commands import commands_in, service_of
-from checks.drafts import Draft, Rule
+from checks.drafts import Draft, Loader, Rule
 from checks.errors import DataRefused
-from checks.loading import Loader
 from checks.rows import Message
 from stages.loaders._static_text import line_of, texts_under
 

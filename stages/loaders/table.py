@@ -19,9 +19,8 @@ from typing import Annotated, Any, BinaryIO, Literal, Self
 
 from pydantic import Field, JsonValue, TypeAdapter, ValidationError, model_validator
 
-from checks.drafts import Draft
+from checks.drafts import Draft, Loader
 from checks.errors import DataRefused
-from checks.loading import Loader
 from checks.rows import Message
 from checks.sections import Name, Section
 

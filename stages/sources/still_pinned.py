@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 
 from checks import digest, files, layout
 from checks.errors import EvidenceRefused
-from checks.evidence import Digest
+from checks.identity import Digest
 from checks.params import Params
 from checks.rows import Record
 from stages import entry, sources

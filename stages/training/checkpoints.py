@@ -20,7 +20,8 @@ from tqdm import tqdm
 
 from checks import digest, files, layout
 from checks.errors import EvidenceRefused, MachineRefused, ParamsRefused, RemoteRefused
-from checks.evidence import Count, Digest
+from checks.evidence import Count
+from checks.identity import Digest
 from checks.rows import Record
 from stages.training.remote import Remote, Upload
 

@@ -1,0 +1,19 @@
+"""By what evidence names things: digests, and packages that add kinds."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from checks.rows import Record
+
+Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+# What evidence calls a kind from outside, such as lockstep.gates:no-secrets.
+PluginName = Annotated[str, Field(pattern=r"^lockstep\.[a-z]{1,30}:[a-z0-9][a-z0-9_-]{0,59}$")]
+
+
+class Plugin(Record):
+    """The package that a kind from outside came from; ``sha256`` is the digest of its code (``checks.plugins``)."""
+
+    distribution: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+    version: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+!_-]{0,99}$")]
+    sha256: Digest

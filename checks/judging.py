@@ -1,0 +1,75 @@
+"""The verdict that the gates of params.yaml come to.
+
+A gate that has no evidence fails. A break in the chain of digests fails every gate: what the evidence is about is then
+unknown. Gates that test are decided together, after Holm's correction (docs/reference/gates.md).
+"""
+
+from collections.abc import Mapping
+
+from checks import gates, multiple, scorers
+from checks.chain import MAKING, Evidence
+from checks.gate_kind import Case, CheckResult, NoEvidence, Test, failed, gap
+from checks.gates import Gate
+from checks.params import Params
+from checks.sample import Sample
+from checks.verdict import Finding, Verdict, combine
+
+
+def judge(params: Params, evidence: Evidence) -> Verdict:
+    """Ask every gate of ``params``; the verdict binds all digests of ``evidence``.
+
+    It records the code of every kind and scorer that a package of a user adds. Raises MachineRefused when that cannot
+    be hashed.
+    """
+    sample = Sample(evidence, params.evaluate.scorers)
+    found = _decided({name: _answer(name, gate, params, evidence, sample) for name, gate in params.gates.items()})
+    findings = tuple(_own(*named, finding) for named, finding in zip(params.gates.items(), found, strict=True))
+    used = gates.KINDS.plugins(gate.kind for gate in params.gates.values())
+    used |= scorers.KINDS.plugins(scorer.kind for scorer in params.evaluate.scorers)
+    return Verdict(
+        status=combine(findings),
+        model=evidence.reports.parity.merged if evidence.reports.parity else None,
+        policy=gates.policy_digest(params.gates),
+        judged=evidence.judged,
+        findings=findings,
+        plugins=used,
+    )
+
+
+def _answer(name: str, gate: Gate, params: Params, evidence: Evidence, sample: Sample) -> CheckResult:
+    if evidence.breaks:
+        more = f" (and {len(evidence.breaks) - 1} more)" if len(evidence.breaks) > 1 else ""
+        return failed(name, gate, f"the evidence is about different bytes: {evidence.breaks[0]}{more}")
+    # Whatever the gate asks: a verdict on a model whose making is not on record is none.
+    if missing := gap(evidence, MAKING):
+        return failed(name, gate, missing)
+    try:
+        return gate.check(Case(name, params, evidence, sample))
+    except NoEvidence as reason:
+        return failed(name, gate, str(reason))
+
+
+def _own(name: str, gate: Gate, finding: Finding) -> Finding:
+    """A kind may answer for its own gate alone."""
+    if (finding.gate, finding.kind) == (name, gate.kind):
+        return finding
+    return failed(name, gate, f"its kind answered as gate {finding.gate!r} of kind {finding.kind!r}: repair the kind")
+
+
+def _decided(asked: Mapping[str, CheckResult]) -> tuple[Finding, ...]:
+    """The findings, in order: what waits for Holm's correction gets it, over the claims of each direction."""
+    tests = {name: answer for name, answer in asked.items() if isinstance(answer, Test)}
+    better = _corrected(tests, {name: test.p for name, test in tests.items()})
+    worse = _corrected(tests, {name: test.p_worse for name, test in tests.items() if test.p_worse is not None})
+    return tuple(
+        answer.decide(better[name], worse.get(name)) if isinstance(answer, Test) else answer
+        for name, answer in asked.items()
+    )
+
+
+def _corrected(tests: Mapping[str, Test], p_values: Mapping[str, float]) -> dict[str, float]:
+    """Each gate's p-value after Holm's correction; gates that make one claim count once."""
+    claims = {name: (tests[name].claim or name) for name in p_values}
+    distinct = {claims[name]: p for name, p in p_values.items()}
+    corrected = dict(zip(distinct, multiple.holm(list(distinct.values())), strict=True))
+    return {name: corrected[claim] for name, claim in claims.items()}
