@@ -3,8 +3,8 @@
 A loader is one file of ``stages/loaders``, a rule one file of ``checks/rules``. A package of a user can add both by
 entry points (``lockstep.loaders``, ``lockstep.rules``). The file defines one class below ``Loader`` or ``Rule``; the
 fields of a loader are its parameters. It may import pydantic, the standard library and ``checks``, but for
-``checks.params``, which imports the loaders and the rules. What it needs besides, it imports in the functions that need it: the release
-tool reads params.yaml too, without those libraries.
+``checks.params``, which imports the loaders and the rules. What it needs besides, it imports in the functions that
+need it: the release tool reads params.yaml too, without those libraries.
 """
 
 from abc import abstractmethod
