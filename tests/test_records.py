@@ -1,4 +1,4 @@
-"""Records: a command parses params.yaml and each report at most once for each place that holds it."""
+"""Records: a command parses each file of a record at most once for each place that holds it, and each shape it asks."""
 
 import collections
 import hashlib
@@ -10,9 +10,10 @@ import pytest
 from pydantic import BaseModel
 
 from checks import layout, plain_yaml
+from release.cost import estimate
 from release.record import target_policy
 from release.record.records import Commit, Records
-from release.verbs import build, explain, gate, promote, rollback, sign, status
+from release.verbs import build, explain, gate, promote, report, rollback, sign, status
 from tests import promotion_tree as tree
 
 pytestmark = pytest.mark.slow
@@ -24,11 +25,11 @@ class Parses:
     """How often each text was parsed, by its digest, and the places that were asked for it."""
 
     def __init__(self) -> None:
-        self.times: collections.Counter[str] = collections.Counter()
+        self.times: collections.Counter[tuple[str, str]] = collections.Counter()
         self.places: collections.defaultdict[str, set[str]] = collections.defaultdict(set)
 
-    def saw(self, text: str | bytes) -> None:
-        self.times[_digest(text)] += 1
+    def saw(self, text: str | bytes, shape: str) -> None:
+        self.times[_digest(text), shape] += 1
 
 
 def _digest(text: str | bytes) -> str:
@@ -42,11 +43,11 @@ def parses(monkeypatch: pytest.MonkeyPatch) -> Parses:
     validate = BaseModel.model_validate_json.__func__  # type: ignore[attr-defined]
 
     def counted(text: str) -> Any:
-        found.saw(text)
+        found.saw(text, "YAML")
         return read(text)
 
     def validated(cls: type[BaseModel], text: str | bytes, /, **more: Any) -> Any:
-        found.saw(text)
+        found.saw(text, cls.__qualname__)
         return validate(cls, text, **more)
 
     def asked(self: Commit, path: Path) -> bytes | None:
@@ -79,6 +80,8 @@ COMMANDS: dict[str, Callable[[Path], object]] = {
     "gate": gate.gate,
     "gate --policy-from": lambda root: target_policy.judge_from(Records(root), "main"),
     "gate --explain": lambda root: explain.explain(root, "routes_well"),
+    "report": lambda root: report.report(root, report.Options()),
+    "estimate": estimate.estimate,
     "build --dry-run": lambda root: build.plan(root, build.Options()),
     "sign": lambda root: sign.evidence(root),
     "status": status.status,
@@ -98,11 +101,11 @@ def test_a_command_parses_each_file_of_a_record_once(command: str, made: Path, t
     )
     parses.times.clear()
     COMMANDS[command](root)
-    too_often = {}
-    for path in names:
-        if (root / path).exists():
-            key = _digest((root / path).read_bytes())
-            if parses.times[key] > 1 + len(parses.places[key]):
-                too_often[str(path)] = parses.times[key]
-    assert parses.times[_digest((root / layout.PARAMS).read_bytes())] >= 1
+    here = {_digest((root / path).read_bytes()): path for path in names if (root / path).exists()}
+    too_often = {
+        (str(here[text]), shape): times
+        for (text, shape), times in parses.times.items()
+        if text in here and times > 1 + len(parses.places[text])
+    }
+    assert parses.times[_digest((root / layout.PARAMS).read_bytes()), "YAML"] >= 1
     assert too_often == {}

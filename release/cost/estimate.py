@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import PlainSerializer
 
-from checks import cost, digest, files, layout, params_file
+from checks import cost, digest, layout
 from checks.cost import Span, Step
 from checks.errors import DataRefused, EvidenceRefused, ParamsRefused, VerdictFailed
 from checks.evidence import Count, DataReport, FetchReport, TrainMeasured, TrainReport
@@ -23,7 +23,7 @@ from release.cost import throughput, training_ahead, training_record
 from release.cost.training_ahead import Seconds
 from release.cost.training_record import Recorded, Unscalable
 from release.record import lock_check
-from release.record.records import WorkTree
+from release.record.records import Records, WorkTree
 
 NOTHING = "nothing to train: the record is of these parameters"
 NO_HISTORY = "no estimate: nothing was recorded to scale from"
@@ -87,26 +87,27 @@ def estimate(root: Path, ref: str | None = None, device: str | None = None) -> E
     DataRefused when validate refused the data, EvidenceRefused when its report cannot be read, is about other splits,
     or git knows no ``ref``, MachineRefused when there is no git.
     """
-    params = params_file.load(root / layout.PARAMS)
-    data = files.read_json(root / layout.DATA_REPORT, DataReport)
-    base = files.read_json(root / layout.FETCH_REPORT, FetchReport).base.digest
+    records = Records(root)
+    tree, params = records.work_tree, records.work_tree.params
+    data = tree.report(layout.DATA_REPORT, DataReport)
+    base = tree.report(layout.FETCH_REPORT, FetchReport).base.digest
     _hold(root, data)
     places = _places(root, ref)
-    bounds, prices, notes = _bounds(root, params, places)
-    if _is_trained(root, data, base):
+    bounds, prices, notes = _bounds(records, params, places)
+    if _is_trained(tree, data, base):
         return Estimate(status="nothing to train", headline=NOTHING, notes=notes)
     ahead = training_ahead.planned(params.train, data, base)
     why: list[str] = []
     for name, commit in places.items():
         try:
-            recorded = _record(root, name, commit, device)
+            recorded = _record(records, name, commit, device)
             return _estimated(
                 recorded, training_ahead.seconds(root, ahead, params.train, recorded), bounds, prices, notes
             )
         except Unscalable as unscalable:
             why.append(str(unscalable))
     if device:
-        why.append(throughput.fastest(root, ahead, params.train, device, places))
+        why.append(throughput.fastest(records, ahead, params.train, device, places))
     without = ("without an estimate no training is refused",) if bounds else ()
     return Estimate(status="no estimate", headline=NO_HISTORY, bounds=bounds, notes=(*why, *without, *notes))
 
@@ -131,18 +132,18 @@ def told(bound: Asked) -> str:
 
 
 def after_the_fact(
-    root: Path, params: Params, ref: str, commit: str, report: TrainReport, took: TrainMeasured
+    records: Records, params: Params, ref: str, commit: str, report: TrainReport, took: TrainMeasured
 ) -> Seconds | None:
     """What would have been estimated of the training of ``report`` and ``took``, from the record at ``commit``.
 
     None where there is nothing to scale from, nothing was trained since, or what lies here does not say enough.
     """
     try:
-        recorded = training_record.read(root, ref, commit)
-        test_rows = files.read_json(root / layout.DATA_REPORT, DataReport).rows.get("test", 0)
+        recorded = training_record.read(records.at(commit), ref)
+        test_rows = records.work_tree.report(layout.DATA_REPORT, DataReport).rows.get("test", 0)
         if (recorded.report, recorded.measured) == (report, took):
             return None
-        return training_ahead.seconds(root, training_ahead.done(report, test_rows), params.train, recorded)
+        return training_ahead.seconds(records.root, training_ahead.done(report, test_rows), params.train, recorded)
     except (EvidenceRefused, Unscalable):
         return None
 
@@ -179,20 +180,20 @@ def _places(root: Path, ref: str | None) -> dict[str, str]:
     return found | {"HEAD": head} if head is not None and head != commit else found
 
 
-def _record(root: Path, name: str, commit: str, device: str | None) -> Recorded:
+def _record(records: Records, name: str, commit: str, device: str | None) -> Recorded:
     """The record at ``commit``, or the last one up to it that was made on ``device``."""
     if device is None:
-        return training_record.read(root, name, commit)
-    for earlier in commits.touching(root, commit, layout.TRAIN_MEASURED):
+        return training_record.read(records.at(commit), name)
+    for earlier in commits.touching(records.root, commit, layout.TRAIN_MEASURED):
         with suppress(Unscalable):
-            recorded = training_record.read(root, name, earlier)
+            recorded = training_record.read(records.at(earlier), name)
             if device.lower() in recorded.measured.device.lower():
                 return recorded
     raise Unscalable(f"{name} has no record of a training on {device}")
 
 
 def _bounds(
-    root: Path, params: Params, places: Mapping[str, str]
+    records: Records, params: Params, places: Mapping[str, str]
 ) -> tuple[tuple[Asked, ...], dict[str, float], tuple[str, ...]]:
     """What both policies ask, each bound once; the price by policy; and what must be known of them."""
     budgets = {layout.PARAMS.as_posix(): params.train_budget}
@@ -201,11 +202,11 @@ def _bounds(
     if commit:
         where = f"{name}:{layout.PARAMS}"
         try:
-            text = commits.read(root, commit, layout.PARAMS)
-            if text is not None:
-                budgets[where] = params_file.parse(text.decode(), where).train_budget
-            notes = () if text is not None else (f"{where}: is not there: only the budget here is held",)
-        except (ParamsRefused, UnicodeDecodeError):
+            if records.at(commit).data(layout.PARAMS) is None:
+                notes = (f"{where}: is not there: only the budget here is held",)
+            else:
+                budgets[where] = records.at(commit).params(where).train_budget
+        except ParamsRefused:
             notes = (f"{where}: this version cannot read it: only the budget here is held",)
     asked: dict[tuple[object, ...], Asked] = {}
     for policy, budget in budgets.items():
@@ -217,13 +218,13 @@ def _bounds(
     return tuple(asked.values()), prices, notes
 
 
-def _is_trained(root: Path, data: DataReport, base: str) -> bool:
+def _is_trained(tree: WorkTree, data: DataReport, base: str) -> bool:
     """Whether DVC would take the training from its record."""
     try:
-        report = files.read_json(root / layout.TRAIN_REPORT, TrainReport)
+        report = tree.report(layout.TRAIN_REPORT, TrainReport)
     except EvidenceRefused:
         return False
-    return report.splits == data.splits and report.base == base and not lock_check.differences(WorkTree(root), _BEFORE)
+    return report.splits == data.splits and report.base == base and not lock_check.differences(tree, _BEFORE)
 
 
 def _estimated(

@@ -87,9 +87,10 @@ class Commit:
     def __init__(self, root: Path, name: str) -> None:
         self.root, self.name = root, name
         self._read: dict[Path, bytes | None] = {}
-        self._models: dict[Path, BaseModel | None] = {}
+        self._models: dict[tuple[Path, type[BaseModel]], BaseModel | None] = {}
         self._parsed: Parsed | None = None
         self._params: Params | None = None
+        self._lock: Stages | None = None
 
     def data(self, path: Path) -> bytes | None:
         """The bytes of ``path``; None when the commit holds no such file. Raises EvidenceRefused when it is a link."""
@@ -139,12 +140,20 @@ class Commit:
         todo = "fetch the commit that made the model, and use the version that wrote it"
         return self.sections(_Served, f"{layout.PARAMS} at {self.name[:12]}", todo).serve
 
+    def lock(self, called: str) -> Stages:
+        """The stages of dvc.lock; none when there is no such file. Raises EvidenceRefused when it is no lock."""
+        if self._lock is None:
+            data = self.data(layout.LOCK)
+            self._lock = {} if data is None else pipeline_lock.stages(data, called)
+        return self._lock
+
     def report(self, path: Path, model: type[M]) -> M | None:
         """The report at ``path``; None when there is none. Raises ValidationError when it is no ``model``."""
-        found = self._models.get(path)
-        if not isinstance(found, model):
+        if (path, model) not in self._models:
             text = self.data(path)
-            found = self._models[path] = None if text is None else model.model_validate_json(text)
+            self._models[path, model] = None if text is None else model.model_validate_json(text)
+        found = self._models[path, model]
+        assert found is None or isinstance(found, model)
         return found
 
 

@@ -16,6 +16,7 @@ from markupsafe import Markup
 
 from checks import chain, layout
 from checks.errors import EvidenceRefused
+from release.record.records import Records
 from release.review import details, metrics, training, verdicts
 from release.review.facts import Facts
 from release.review.text import cell, prose, visible
@@ -38,7 +39,7 @@ class Section(NamedTuple):
 
 
 def sections(
-    root: Path, facts: Facts, links: Sequence[tuple[str, str]], images: Mapping[str, str], number: int | None
+    records: Records, facts: Facts, links: Sequence[tuple[str, str]], images: Mapping[str, str], number: int | None
 ) -> list[Section]:
     """Every section that has something to say. Raises EvidenceRefused for a link that cannot be written.
 
@@ -51,8 +52,9 @@ def sections(
         "evaluation": facts.evaluation, "compared": metrics.compared(facts), "against": metrics.against(facts),
         "uncompared": uncompared, "slices": metrics.slices(facts),
         "parameters": details.parameters(facts), "flips": details.flips(facts),
-        "columns": details.columns, "shown": details.shown, "short": chain.short, "losses": training.loss(root),
-        "sparkline": training.sparkline, "confusions": training.confusions(root), "cost": training.cost(facts, root),
+        "columns": details.columns, "shown": details.shown, "short": chain.short, "losses": training.loss(records.root),
+        "sparkline": training.sparkline, "confusions": training.confusions(records.root),
+        "cost": training.cost(facts, records),
     }  # fmt: skip
     keep = _KEEP_BAD_DATA | _KEEP | _KEEP_BAD_DATA if facts.state == "bad-data" else _KEEP
     keep = keep if values["parameters"] else keep | {"parameters": 20}

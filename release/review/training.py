@@ -10,6 +10,7 @@ from pathlib import Path
 from checks import layout
 from checks.cost import Span
 from release.cost import estimate
+from release.record.records import Records
 from release.review.facts import Facts
 
 _BARS = "▁▂▃▄▅▆▇█"
@@ -52,7 +53,7 @@ def sparkline(values: Sequence[float]) -> str:
     return "".join(_BARS[round((value - low) / span * (len(_BARS) - 1))] for value in scaled)
 
 
-def cost(facts: Facts, root: Path) -> list[tuple[str, str]]:
+def cost(facts: Facts, records: Records) -> list[tuple[str, str]]:
     """Time as measured, and money by train_budget's price, each beside its estimate and its bound. Decides nothing.
 
     Each line is a sentence of figures, and the device's name where the sentence ends with it. Without measures: none.
@@ -63,7 +64,7 @@ def cost(facts: Facts, root: Path) -> list[tuple[str, str]]:
         return []
     expected, budget = None, facts.params.train_budget
     if target.commit is not None:
-        expected = estimate.after_the_fact(root, facts.params, target.ref, target.commit, train, took)
+        expected = estimate.after_the_fact(records, facts.params, target.ref, target.commit, train, took)
     parts = [f"Training: {_time(took.seconds)}", f", estimated {_times(expected.train)}" if expected else ""]
     parts += [f", budget {budget.train_minutes:,.6g} min" if budget.train_minutes else ""]
     parts += [f" (before: {_time(before.seconds)})" if before and before.adapter != train.adapter else ""]

@@ -79,7 +79,7 @@ def report(root: Path, options: Options | None = None) -> Report:
     found = facts.gather(records, options.target)
     if options.commit is not None and found.state == "held":
         found = dataclasses.replace(found, not_in_commit=committed.missing(records, options.commit))
-    every = sections.sections(root, found, options.links, images, options.number)
+    every = sections.sections(records, found, options.links, images, options.number)
     kept = _fitting(every, options.limit - _RESERVED)
     left_out = tuple(each.name for each in every if each not in kept)
     if left_out:
