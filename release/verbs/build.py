@@ -169,9 +169,7 @@ def _send(recipe: Recipe, cache: weights.Cache) -> list[Added]:
 
     def sending(layer: weights.Layer) -> transfer.Job:
         def job(seen: Seen) -> None:
-            blob = layer.tar
-            stored = target.add(blob, None, seen)
-            weights.settle(layer, blob, stored)
+            stored = target.add(layer.tar, None, seen)
             cache.put(layer, stored)
             found[layer.key] = stored
 
