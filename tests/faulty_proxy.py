@@ -20,7 +20,6 @@ Kind = Literal[
     "early status",  # answered here, the body not read
     "lost reply",  # done by the registry, answered with ``status``
     "reset request",  # after ``at`` bytes of the body, both ways
-    "reset request, kept",  # after ``at`` bytes of the body; the registry is shown a request that ends there
     "reset reply",  # after ``at`` bytes of the reply's body
     "short request",  # ``at`` bytes of the body are passed on as if that were all
     "short reply",  # ``at`` bytes of the reply's body, and a clean end
@@ -29,6 +28,7 @@ Kind = Literal[
     "slow request",  # a pause between pieces that are read
     "slow reply",  # a pause between pieces that are sent
     "headers",  # of the reply, replaced
+    "other status",  # done by the registry, and answered as it does but with ``status``
 ]
 
 
@@ -156,7 +156,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _pass_on(self, upstream: http.client.HTTPConnection, fault: Fault | None) -> bool:
         """Send the request; False when both sides are to be cut."""
         proxy, kind, size = self.server, (fault.kind if fault else ""), self.left
-        cut = fault is not None and kind in ("reset request", "reset request, kept", "short request")
+        cut = fault is not None and kind in ("reset request", "short request")
         passed = min(size, fault.at) if fault and cut else size
         upstream.putrequest(self.command, proxy.newest(self.path), skip_host=True, skip_accept_encoding=True)
         for name, value in self.headers.items():
@@ -167,12 +167,10 @@ class _Handler(BaseHTTPRequestHandler):
         for number, piece in enumerate(self._body(passed, fault)):
             flip = kind == "flipped request" and number == 0
             upstream.send(bytes([piece[0] ^ 1]) + piece[1:] if flip else piece)
-        if kind == "reset request, kept":
-            proxy.learn(upstream.getresponse().getheader("Location"))
         if kind == "short request":
             for _ in self._body(self.left, None):
                 pass
-        return not kind.startswith("reset request")
+        return kind != "reset request"
 
     def _body(self, size: int, fault: Fault | None) -> Iterator[bytes]:
         while size:
@@ -189,7 +187,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _pass_back(self, answer: http.client.HTTPResponse, fault: Fault | None) -> None:
         kind = fault.kind if fault else ""
         replaced = {name.lower(): value for name, value in fault.headers.items()} if fault and kind == "headers" else {}
-        self.send_response_only(answer.status)
+        self.send_response_only(fault.status if fault and kind == "other status" else answer.status)
         for name, value in answer.getheaders():
             if name.lower() not in ("connection", *replaced):
                 self.send_header(name, value)

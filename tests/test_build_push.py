@@ -18,7 +18,7 @@ from tests.build_tree import BaseLayout
 from tests.conftest import as_params, scaled_down
 from tests.registry_service import Registry
 
-SIZE = 3 << 20  # of a shard: several blocks, several requests
+SIZE = 3 << 20  # of a shard: several blocks
 
 
 @pytest.fixture(scope="module")
@@ -186,23 +186,6 @@ def test_a_push_that_was_broken_off_sends_only_what_is_missing(
     sent = _sent(root, monkeypatch)
     build(root, options)
     assert sum(size > SIZE for size in sent) == 2
-
-
-def test_a_registry_that_takes_no_chunks_is_told_the_digest_first(
-    root: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("release.adapters.registry.limits._LIMITS", (Limit(r"127\..*", None, chunks=False),))
-    given: list[str | None] = []
-    inner = Repository.add
-
-    def add(self: Repository, blob: Any, digest: str | None, seen: Any) -> str:
-        given.append(digest)
-        return inner(self, blob, digest, seen)
-
-    monkeypatch.setattr(Repository, "add", add)
-    report = build(root, Options(push=f"{registry.host}/model"))
-    assert {layer.digest for layer in report.layers} < set(given)
-    assert build(root, Options()).image == report.image
 
 
 def test_a_layer_that_is_too_large_for_the_registry_is_refused_before_the_first_byte(

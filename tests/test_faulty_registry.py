@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from checks.errors import Refusal, RegistryRefused
-from release.adapters.registry import client, upload
+from release.adapters.registry import bodies, client
 from release.adapters.registry.client import Repository
 from release.adapters.registry.transport import Transport
 from release.adapters.registry.types import MANIFEST
@@ -19,8 +19,8 @@ from tests.test_registry import QUICK, Bytes, digest_of, ignore, manifest_of, no
 
 pytestmark = pytest.mark.slow
 
-CHUNK = 1 << 18
-SIZE = 3 * CHUNK + 12345
+PIECE = 1 << 16  # bytes of one send
+SIZE = 13 * PIECE + 12345
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +30,8 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
 
 
 @pytest.fixture(autouse=True)
-def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upload, "CHUNK", CHUNK)
-    monkeypatch.setattr(upload, "_ONE_REQUEST", 1000)
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "_PIECE", PIECE)
     monkeypatch.setattr(client, "_BLOCK", 1 << 16)
 
 
@@ -59,43 +58,40 @@ def _nothing_is_corrupt(upstream: Registry) -> None:
 ENDS_WELL = {
     "429 that says when": [Fault("PATCH", "status", 429, {"Retry-After": "0"}, times=2)],
     "429 to the opening": [Fault("POST", "status", 429, {"Retry-After": "1"})],
-    "503 to a later chunk": [Fault("PATCH", "status", 503, after=1)],
+    "503 to the config": [Fault("PATCH", "status", 503, after=1)],
     "500 to the first request of all": [Fault("GET /v2/ ", "status", 500), Fault(r"GET /v2/$", "status", 500, times=2)],
-    "502 of a proxy, not in JSON": [Fault("PATCH", "status", 502, body=b"<html>Bad gateway\n</html>", after=1)],
-    "503 without reading": [Fault("PATCH", "early status", 503, after=1)],
+    "502 of a proxy, not in JSON": [Fault("PATCH", "status", 502, body=b"<html>Bad gateway\n</html>")],
+    "503 without reading": [Fault("PATCH", "early status", 503)],
+    "201 to the bytes, as ECR answers": [Fault("PATCH", "other status", 201, times=-1)],
     "429 to looking": [Fault("HEAD", "status", 429, times=3)],
     "500 to the end of an upload": [Fault("PUT .*uploads", "status", 500, times=2)],
-    "lost reply to a chunk": [Fault("PATCH", "lost reply", 502, after=1)],
+    "lost reply to the bytes": [Fault("PATCH", "lost reply", 502)],
     "lost reply to the end of an upload": [Fault("PUT .*uploads", "lost reply", 504)],
     "lost reply to a manifest": [Fault("PUT .*manifests", "lost reply", 500)],
     "reset at once": [Fault("PATCH", "reset request", at=0)],
-    "reset in the first chunk": [Fault("PATCH", "reset request", at=75_000)],
-    "reset in a later chunk": [Fault("PATCH", "reset request", at=75_000, after=2)],
-    "resets again and again": [Fault("PATCH", "reset request", at=150_000, after=n) for n in range(3)],
+    "reset in the first piece": [Fault("PATCH", "reset request", at=25_000)],
+    "reset in a later piece": [Fault("PATCH", "reset request", at=600_000)],
+    "resets again and again": [Fault("PATCH", "reset request", at=150_000 * n) for n in range(1, 4)],
     "reset of the end": [Fault("PUT .*uploads", "reset request")],
     "reset of a manifest": [Fault("PUT .*manifests", "reset request", at=10)],
-    "a chunk cut short": [Fault("PATCH", "short request", at=25_000, after=1)],
-    "the first chunk cut to nothing": [Fault("PATCH", "short request", at=0)],
-    "a bit flipped": [Fault("PATCH", "flipped request", after=1)],
+    "the bytes cut short": [Fault("PATCH", "short request", at=25_000)],
+    "the bytes cut to nothing": [Fault("PATCH", "short request", at=0)],
+    "a bit flipped": [Fault("PATCH", "flipped request")],
+    "bits flipped twice": [Fault("PATCH", "flipped request", times=2)],
     "slow reading": [Fault("PATCH", "slow request", pause=0.02)],
     "a reset while reading back": [Fault("GET .*blobs/sha256", "reset reply", at=125_000, times=3)],
     "a clean end too early": [Fault("GET .*blobs/sha256", "short reply", at=125_000)],
     "slow replies": [Fault("GET", "slow reply", pause=0.01, times=9)],
     "503 while reading back": [Fault("GET .*blobs/sha256", "status", 503, times=2)],
     "reset of a manifest that is read": [Fault("GET .*manifests", "reset reply", at=20)],
-    "no chunks: 405": [Fault("PATCH", "status", 405, times=-1)],
-    "no chunks: 416": [Fault("PATCH", "status", 416, times=-1)],
-    "no chunks: 400, without reading": [Fault("PATCH", "early status", 400, times=-1)],
-    "no chunks: hangs up": [Fault("PATCH", "reset request", at=0, times=-1)],
-    "no chunks, and the one request breaks": [
-        Fault("PATCH", "status", 501, times=-1),
-        Fault("PUT .*uploads", "reset request", at=225_000),
-    ],
-    "no chunks, and the one reply is lost": [
-        Fault("PATCH", "status", 404, times=-1),
+    "an upload that is forgotten: 404": [Fault("PATCH", "status", 404)],
+    "a hiccup: 416": [Fault("PATCH", "status", 416)],
+    "a hiccup: 400, without reading": [Fault("PATCH", "early status", 400, times=2)],
+    "the bytes break, and the reply to the end is lost": [
+        Fault("PATCH", "reset request", at=225_000),
         Fault("PUT .*uploads", "lost reply", 502),
     ],
-    "a Range that stays behind": [Fault("PATCH", "headers", headers={"Range": "0-262143"}, times=1, after=1)],
+    "a Range that stays behind": [Fault("PATCH", "headers", headers={"Range": "0-262143"})],
     "no Range": [Fault("PATCH", "headers", headers={"Range": ""}, times=-1)],
     "a Range that runs ahead": [Fault("PATCH", "headers", headers={"Range": "0-99999999"})],
     "a smallest chunk": [Fault("POST", "headers", headers={"OCI-Chunk-Min-Length": "500000"}, times=-1)],
@@ -121,7 +117,12 @@ REFUSED = {
     "resets for ever": ([Fault("PATCH|PUT", "reset request", at=25_000, times=-1)], "reset|broke off|Broken pipe"),
     "403": ([Fault("POST", "status", 403, times=-1)], "403 TESTED.*docker login 127"),
     "413": ([Fault("PATCH", "status", 413, times=-1)], r"413 TESTED.*merge\.shard_mb"),
-    "every chunk flipped": ([Fault("PATCH", "flipped request", times=-1)], "400 DIGEST_INVALID"),
+    "every upload flipped": ([Fault("PATCH", "flipped request", times=-1)], "400 DIGEST_INVALID"),
+    "no PATCH: 405": ([Fault("PATCH", "status", 405, times=-1)], "405 TESTED"),
+    "no PATCH: 416": ([Fault("PATCH", "status", 416, times=-1)], "416 TESTED"),
+    "no PATCH: 400, without reading": ([Fault("PATCH", "early status", 400, times=-1)], "400 TESTED"),
+    "no PATCH: 501": ([Fault("PATCH", "status", 501, times=-1)], "501 TESTED"),
+    "no PATCH: hangs up": ([Fault("PATCH", "reset request", at=0, times=-1)], "reset|broke off|Broken pipe"),
     "a lie about the stored digest": (
         [Fault("PUT .*uploads", "headers", headers={"Docker-Content-Digest": digest_of(b"lie")}, times=-1)],
         "where sha256:.* was sent; ask who runs",
@@ -188,27 +189,43 @@ def test_a_fault_that_stays_is_refused_in_one_line(upstream: Registry, name: str
     _nothing_is_corrupt(upstream)
 
 
-def test_a_broken_chunk_is_continued_where_it_broke(upstream: Registry) -> None:
-    with faulty(upstream.host, Fault("PATCH", "reset request, kept", at=125_000, after=2)) as proxy:
+@pytest.mark.parametrize("known", [True, False])
+def test_a_blob_whose_upload_broke_is_sent_again_whole_and_arrives(upstream: Registry, known: bool) -> None:
+    data, told = noise(SIZE, 20 + known), list[int]()
+    with faulty(upstream.host, Fault("PATCH", "reset request", at=500_000)) as proxy:
         proxy.keeps_uploads = True
-        blob = Bytes(noise(SIZE, 1))
-        layer = Repository(proxy.host, "f/model", push=True, patience=QUICK).add(blob, None, ignore)
-        assert blob.reads == [0, 2 * CHUNK]
-        assert proxy.received["PATCH"] < SIZE + 75_000  # what was on its way when it broke
-        assert sum(line.startswith("POST") for line in proxy.asked) == 1
-    assert upstream.stored[layer] == noise(SIZE, 1)
+        blob = Bytes(data)
+        store = Repository(proxy.host, "f/model", push=True, patience=QUICK)
+        layer = store.add(blob, digest_of(data) if known else None, told.append)
+        assert blob.reads == 2
+        methods = [line.partition(" ")[0] for line in proxy.asked if "/uploads/" in line]
+        assert methods == ["POST", "PATCH", "DELETE", "POST", "PATCH", "PUT"]
+        assert proxy.received["PATCH"] == SIZE + 500_000
+    assert upstream.stored[layer] == data
+    assert sum(told) == SIZE
 
 
-def test_a_chunk_whose_reply_was_lost_is_not_sent_again(upstream: Registry) -> None:
-    with faulty(upstream.host, Fault("PATCH", "lost reply", 502, after=1)) as proxy:
-        proxy.keeps_uploads = True
+def test_a_blob_whose_last_reply_was_lost_is_not_sent_again(upstream: Registry) -> None:
+    with faulty(upstream.host, Fault("PUT .*uploads", "lost reply", 502)) as proxy:
         layer = Repository(proxy.host, "f/model", push=True, patience=QUICK).add(Bytes(noise(SIZE, 2)), None, ignore)
         assert proxy.received["PATCH"] == SIZE
     assert upstream.stored[layer] == noise(SIZE, 2)
 
 
+def test_an_upload_that_is_given_up_is_cancelled(upstream: Registry) -> None:
+    def stop(_: int) -> None:
+        raise KeyboardInterrupt
+
+    with faulty(upstream.host) as proxy:
+        store = Repository(proxy.host, "f/stopped", push=True, patience=QUICK)
+        with pytest.raises(KeyboardInterrupt):
+            store.add(Bytes(noise(SIZE, 22)), None, stop)
+        assert proxy.asked[-1].startswith("DELETE ")
+    assert digest_of(noise(SIZE, 22)) not in upstream.stored
+
+
 def test_an_interrupted_download_is_continued_and_not_begun_again(upstream: Registry) -> None:
-    with faulty(upstream.host, Fault("GET .*blobs/sha256", "reset reply", at=2 * CHUNK)) as proxy:
+    with faulty(upstream.host, Fault("GET .*blobs/sha256", "reset reply", at=8 * PIECE)) as proxy:
         store = Repository(proxy.host, "f/model", push=True, patience=QUICK)
         layer = store.add(Bytes(noise(SIZE, 3)), None, ignore)
         assert read(store, layer, SIZE) == noise(SIZE, 3)
@@ -218,7 +235,7 @@ def test_an_interrupted_download_is_continued_and_not_begun_again(upstream: Regi
 
 
 def test_a_storage_without_ranges_is_read_from_its_start_and_comes_out_right(upstream: Registry) -> None:
-    with faulty(upstream.host, Fault("GET .*blobs/sha256", "reset reply", at=2 * CHUNK)) as proxy:
+    with faulty(upstream.host, Fault("GET .*blobs/sha256", "reset reply", at=8 * PIECE)) as proxy:
         store = Repository(proxy.host, "f/model", push=True, patience=QUICK)
         layer = store.add(Bytes(noise(SIZE, 4)), None, ignore)
         proxy.drops = {"range"}

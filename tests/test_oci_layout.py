@@ -68,15 +68,15 @@ def test_other_bytes_than_were_named_are_not_stored_and_leave_nothing(layout: La
 class Lying(Bytes):
     """A stand-in for a source that ends early."""
 
-    def blocks(self, start: int = 0) -> Iterator[bytes]:
-        yield self._data[start:-1]
+    def blocks(self) -> Iterator[bytes]:
+        yield self._data[:-1]
 
 
 class Failing(Bytes):
     """A stand-in for a source that breaks."""
 
-    def blocks(self, start: int = 0) -> Iterator[bytes]:
-        yield self._data[start:10]
+    def blocks(self) -> Iterator[bytes]:
+        yield self._data[:10]
         raise RegistryRefused("the source broke", "try again")
 
 

@@ -295,10 +295,9 @@ class Bytes:
         self._data = data
         self.size = len(data)
 
-    def blocks(self, start: int = 0) -> Iterator[bytes]:
-        """The rest in one block."""
-        if start < self.size:
-            yield self._data[start:]
+    def blocks(self) -> Iterator[bytes]:
+        """All bytes in one block."""
+        yield self._data
 
 
 def _tag(entry: Entry) -> str | None:

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from release.adapters.registry import limits
 from release.adapters.registry.client import Repository
 from release.adapters.registry.reference import Reference
 from release.adapters.registry.types import Store
@@ -17,8 +16,3 @@ def open_store(reference: Reference, root: Path, *, push: bool = False) -> Store
     if reference.host is None:
         return Layout(root / reference.name)
     return Repository(reference.host, reference.name, push=push)
-
-
-def wants_digests(store: Store) -> bool:
-    """Whether a blob's digest must be known before its bytes are sent: in one request the digest is in the address."""
-    return isinstance(store, Repository) and not limits.of(store.host).chunks

@@ -9,7 +9,6 @@ of Python changes a layer's digest. All that could differ between machines is fi
 import hashlib
 import os
 import stat
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -51,46 +50,20 @@ class _Part(NamedTuple):
 class Tar:
     """A Blob: the members as given, each behind the folders above it, then the link, then two blocks of zeros.
 
-    Every member is hashed while it is read, and its last block is not given before its digest is found right. This
-    holds for what one call of ``blocks`` read from the member's start to its end. Where a store read again, from the
-    middle (``once`` is false), what it has may be of two states of a file, and ``digest`` tells.
+    Every member is hashed while it is read, and its last block is not given before its digest is found right.
     """
 
     def __init__(self, members: Sequence[Member], link: Link | None = None) -> None:
         self._parts = [*_parts(members, link)]
-        self._ends = []
-        self.size = 0
+        self.size = sum(part.size for part in self._parts)
+
+    def blocks(self) -> Iterator[bytes]:
+        """All bytes. Raises EvidenceRefused when a member is gone, is a link, or is not the bytes that it must be."""
         for part in self._parts:
-            self.size += part.size
-            self._ends.append(self.size)
-        self._starts: list[int] = []
-
-    @property
-    def once(self) -> bool:
-        """Whether all that was read so far was read in one go from the start."""
-        return self._starts == [0]
-
-    def blocks(self, start: int = 0) -> Iterator[bytes]:
-        """The bytes from ``start`` on.
-
-        Raises EvidenceRefused when a member is gone, is a link, or is not the bytes that it must be.
-        """
-        self._starts.append(start)
-        first = bisect_right(self._ends, start)
-        for part, end in zip(self._parts[first:], self._ends[first:], strict=True):
-            skip = max(0, start - (end - part.size))
             if part.member is None:
-                yield part.data[skip:]
+                yield part.data
             else:
-                yield from _read(part.member, skip)
-
-
-def digest(members: Sequence[Member], link: Link | None = None) -> str:
-    """Digest of the layer of these members, each held to its own digest. Reads all of them."""
-    hasher = hashlib.sha256()
-    for block in Tar(members, link).blocks():
-        hasher.update(block)
-    return f"sha256:{hasher.hexdigest()}"
+                yield from _read(part.member)
 
 
 def differs(blocks: Iterable[bytes], members: Sequence[Member], link: Link | None = None) -> str:
@@ -184,26 +157,24 @@ def _ustar(name: bytes, size: int, kind: bytes, mode: int, target: bytes = b"") 
     return before + b"%06o\0 " % (sum(before) + 8 * ord(" ") + sum(after)) + after
 
 
-def _read(member: Member, skip: int) -> Iterator[bytes]:
-    """A file's bytes from ``skip`` on; read from its start they must have the member's digest."""
+def _read(member: Member) -> Iterator[bytes]:
+    """A file's bytes, which must have the member's digest."""
     hasher = hashlib.sha256()
-    left = member.size - skip
+    left = member.size
     try:
         # A pipe of that name must not hang, and a link is not the file.
         handle = os.open(member.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(handle, "rb", buffering=0) as stream:
             if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
                 raise EvidenceRefused(f"{member.path}: not a regular file", "replace it with the file it stands for")
-            stream.seek(skip)
             while left:
                 block = stream.read(min(BLOCK, left))
                 if not block:
                     raise EvidenceRefused(f"{member.path}: ends {left} bytes early", _TODO)
                 left -= len(block)
-                if not skip:
-                    hasher.update(block)
-                    if not left and f"sha256:{hasher.hexdigest()}" != member.sha256:
-                        raise EvidenceRefused(f"{member.path}: is not the file that the verdict is about", _TODO)
+                hasher.update(block)
+                if not left and f"sha256:{hasher.hexdigest()}" != member.sha256:
+                    raise EvidenceRefused(f"{member.path}: is not the file that the verdict is about", _TODO)
                 yield block
     except OSError as error:
         raise EvidenceRefused(f"{member.path}: {error.strerror or error}", _TODO) from error

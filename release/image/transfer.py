@@ -25,12 +25,9 @@ class Borrowed:
         self._digest = digest
         self.size = size
 
-    def blocks(self, start: int = 0) -> Iterator[bytes]:
-        """The bytes from ``start`` on; those before are read and dropped."""
-        for block in self._store.blob(self._digest, self.size):
-            if start < len(block):
-                yield block[start:]
-            start = max(0, start - len(block))
+    def blocks(self) -> Iterator[bytes]:
+        """All bytes."""
+        return self._store.blob(self._digest, self.size)
 
 
 def copy(source: Store, target: Store, digest: str, size: int) -> Job:

@@ -18,7 +18,6 @@ from typing import NamedTuple
 from checks import digest, files
 from checks.digest import FileDigest
 from checks.errors import BuildRefused, EvidenceRefused
-from release.image import tar
 from release.image.tar import Link, Member, Tar
 
 SHARD = ".safetensors"
@@ -38,7 +37,7 @@ class Layer(NamedTuple):
 
     @property
     def tar(self) -> Tar:
-        """The layer's bytes, to be read once."""
+        """The layer's bytes."""
         return Tar(self.members, self.link)
 
 
@@ -161,13 +160,3 @@ class Cache:
         except (OSError, ValueError, RecursionError):
             return {}
         return found if isinstance(found, dict) else {}
-
-
-def settle(layer: Layer, blob: Tar, found: str) -> None:
-    """Hold a stored layer to its files where the store read it more than once, as after a broken connection.
-
-    Each reading held the files to their digests, but a file that changed between two readings could be in the store
-    half old and half new. Raises EvidenceRefused when it is.
-    """
-    if not blob.once and tar.digest(layer.members, layer.link) != found:
-        raise EvidenceRefused(f"{layer.title}: changed while it was sent", "change nothing while `lockstep build` runs")

@@ -19,7 +19,7 @@ from checks.rows import Record
 from checks.serving import BaseImage, CommitHash, ImageReport, Layer
 from release import runtimes
 from release.adapters.registry.types import MANIFEST, Seen, Store
-from release.image import image, stores, tar, transfer, weights
+from release.image import image, transfer, weights
 from release.image import recipe as recipes
 from release.image.image import Added
 from release.image.layout import Bytes, Layout
@@ -167,14 +167,10 @@ def _send(recipe: Recipe, cache: weights.Cache) -> list[Added]:
     """Store every layer that the target lacks; return those of the weights in order."""
     target, jobs, total = recipe.target, [], 0
     found = {layer.key: _there(target, cache, layer) for layer in recipe.layers}
-    early = stores.wants_digests(target)
 
     def sending(layer: weights.Layer) -> transfer.Job:
         def job(seen: Seen) -> None:
-            blob, digested = layer.tar, tar.digest(layer.members, layer.link) if early else None
-            stored = target.add(blob, digested, seen)
-            if digested is None:
-                weights.settle(layer, blob, stored)
+            stored = target.add(layer.tar, None, seen)
             cache.put(layer, stored)
             found[layer.key] = stored
 

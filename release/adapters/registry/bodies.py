@@ -1,4 +1,4 @@
-"""A blob's bytes on their way into requests: hashed as they are taken, in pieces, never copied."""
+"""A blob's bytes on their way into a request: hashed as they are sent, in pieces, never copied."""
 
 import hashlib
 from collections.abc import Iterator
@@ -9,80 +9,55 @@ from release.adapters.registry.types import Blob, Seen
 _PIECE = 256 << 10  # bytes of one send, which has the ten seconds of a connection: 26 kB/s is fast enough
 
 
-class Source:
-    """A blob's bytes from ``start`` on; ``hasher`` has those before, and is continued."""
-
-    def __init__(self, blob: Blob, start: int = 0, hasher: "hashlib._Hash | None" = None) -> None:
-        self.hasher = hasher or hashlib.sha256()
-        self.position = start
-        self._blob = blob
-        self._blocks = blob.blocks(start)
-        self._rest = memoryview(b"")
-
-    def take(self, count: int) -> Iterator[memoryview]:
-        """The next ``count`` bytes in pieces, none copied."""
-        while count:
-            while not self._rest:
-                self._rest = memoryview(self._next())
-            piece = self._rest[: min(count, _PIECE)]
-            self._rest = self._rest[len(piece) :]
-            self.hasher.update(piece)
-            self.position += len(piece)
-            count -= len(piece)
-            yield piece
-
-    @property
-    def digest(self) -> str:
-        """Of all that was taken, and what was before."""
-        return f"sha256:{self.hasher.hexdigest()}"
-
-    def skip(self, count: int) -> None:
-        """Hash ``count`` bytes that are not sent."""
-        for _ in self.take(count):
-            pass
-
-    def end(self) -> None:
-        """Raise BuildRefused when there is more than the size said."""
-        if self._rest or self._next(none_is_fine=True):
-            self._changed("has more")
-        self.close()
-
-    def close(self) -> None:
-        """Let go of the file."""
-        close = getattr(self._blocks, "close", None)
-        if close:
-            close()
-
-    def _next(self, *, none_is_fine: bool = False) -> bytes:
-        try:
-            block = next(self._blocks, None)
-        except OSError as error:
-            # As an OSError it would be taken for one of the connection.
-            raise BuildRefused(
-                f"a layer cannot be read: {error.strerror or error}", "mend that, and run it again"
-            ) from error
-        if block is None and not none_is_fine:
-            self._changed(f"ends at {self.position:,}")
-        return block or b""
-
-    def _changed(self, how: str) -> None:
-        raise BuildRefused(f"a layer of {self._blob.size:,} bytes {how}", "run it again, and change no file meanwhile")
-
-
 class Body:
-    """A body that requests sends with Content-Length, and urllib3 piece by piece as it comes."""
+    """All bytes of a blob, for one request. requests sends it with a Content-Length, and urllib3 piece by piece.
 
-    def __init__(self, pieces: Iterator[memoryview], size: int, sent: Seen) -> None:
-        self._pieces = pieces
-        self._size = size
+    ``sent`` is told how many bytes were sent so far.
+    """
+
+    def __init__(self, blob: Blob, sent: Seen) -> None:
+        self._blob = blob
         self._sent = sent
+        self._hasher = hashlib.sha256()
+        self._is_longer = False
 
     def __len__(self) -> int:
-        return self._size
+        return self._blob.size
 
     def __iter__(self) -> Iterator[memoryview]:
+        """Raises BuildRefused when the blob cannot be read, or ends before its size."""
         count = 0
-        for piece in self._pieces:
-            yield piece
-            count += len(piece)
-            self._sent(count)
+        for block in _read(self._blob):
+            rest = len(self) - count
+            self._is_longer = len(block) > rest
+            wanted = memoryview(block)[:rest]
+            for at in range(0, len(wanted), _PIECE):
+                piece = wanted[at : at + _PIECE]
+                self._hasher.update(piece)
+                yield piece
+                count += len(piece)
+                self._sent(count)
+            if self._is_longer:
+                return
+        if count < len(self):
+            raise _changed(self._blob, f"ends at {count:,}")
+
+    def digest(self) -> str:
+        """Of all that was sent. Raises BuildRefused when the blob has more bytes than its size said."""
+        if self._is_longer:
+            raise _changed(self._blob, "has more")
+        return f"sha256:{self._hasher.hexdigest()}"
+
+
+def _read(blob: Blob) -> Iterator[bytes]:
+    try:
+        yield from blob.blocks()
+    except OSError as error:
+        # As an OSError it would be taken for one of the connection.
+        raise BuildRefused(
+            f"a layer cannot be read: {error.strerror or error}", "mend that, and run it again"
+        ) from error
+
+
+def _changed(blob: Blob, how: str) -> BuildRefused:
+    return BuildRefused(f"a layer of {blob.size:,} bytes {how}", "run it again, and change no file meanwhile")

@@ -13,7 +13,7 @@ import requests
 
 from checks import digest as digests
 from checks.errors import BuildRefused, RegistryRefused
-from release.adapters.registry import documents, limits
+from release.adapters.registry import documents, limits, upload
 from release.adapters.registry.documents import Manifest
 from release.adapters.registry.referrers import Referrers
 from release.adapters.registry.replies import READ, Answer, blocks
@@ -29,7 +29,6 @@ from release.adapters.registry.types import (
     Seen,
     Store,
 )
-from release.adapters.registry.upload import Upload
 from release.adapters.retries import Patience, RequestError, Tries
 
 _MANIFESTS = (INDEX, MANIFEST, DOCKER_INDEX, DOCKER_MANIFEST)
@@ -66,9 +65,8 @@ class Repository:
             seen(blob.size)
             return digest
         limits.check(self.host, [blob.size])
-        chunks = limits.of(self.host).chunks
         with self._saying(f"sending {digest or f'a layer of {blob.size:,} bytes'}", "push to"):
-            return Upload(self._http, self.repository, self._write, blob, digest, seen, chunks=chunks).run()
+            return upload.send(self._http, self.repository, self._write, blob, digest, seen)
 
     def borrow(self, digest: str, size: int, source: Store) -> bool:
         """Mount the blob from another repository of this registry; False where that cannot be."""

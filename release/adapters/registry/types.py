@@ -51,15 +51,15 @@ class Document(NamedTuple):
 
 
 class Blob(Protocol):
-    """Bytes that can be read more than once, from any offset, without being held in memory."""
+    """Bytes that can be read more than once without being held in memory."""
 
     @property
     def size(self) -> int:
         """Bytes in all."""
         ...
 
-    def blocks(self, start: int = 0) -> Iterator[bytes]:
-        """The bytes from ``start`` on, in blocks of some megabytes."""
+    def blocks(self) -> Iterator[bytes]:
+        """All bytes, in blocks of some megabytes."""
         ...
 
 
