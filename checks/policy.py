@@ -15,7 +15,8 @@ from pydantic import JsonValue
 from checks import digest, layout
 from checks.gates import Gate
 from checks.identity import Digest
-from checks.params import Environment, Params
+from checks.params import Params
+from checks.release_params import Environment
 from checks.rows import Record
 from checks.scorers import Scorer
 from checks.sections import Section, Way, directions

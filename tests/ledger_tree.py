@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from checks import digest, layout, params_file, pointer
-from checks.params import Promote
 from checks.pointer import Pointer
+from checks.release_params import Promote
 from release.ledger import Change, Ledger, compose, next_version, tags_for
 from tests.conftest import REPOSITORY
 from tests.git_service import Service, serving

@@ -11,8 +11,8 @@ from typing import Any
 import yaml
 
 from checks import layout
-from checks.params import Serve
 from checks.pointer import Pointer
+from checks.release_params import Serve
 from checks.serving import BaseImage, ImageReport, Layer
 from release import runtimes
 from release.overlay import overlays

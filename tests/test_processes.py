@@ -15,7 +15,7 @@ import pytest
 import requests
 
 from checks.errors import MachineRefused, ServingRefused
-from checks.params import Serve
+from checks.release_params import Serve
 from release import runtimes
 from release.runtimes import Runtime
 from release.serving import owners, processes, running, server

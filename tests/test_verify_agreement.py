@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from checks.params import Verify
+from checks.release_params import Verify
 from checks.rows import Message
 from checks.serving import Probe, ProbeToken
 from release.serving.dialects import Answer, Token

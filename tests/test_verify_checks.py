@@ -8,7 +8,8 @@ from typing import Any, get_args
 import pytest
 
 from checks import scoring
-from checks.params import Params, Serve
+from checks.params import Params
+from checks.release_params import Serve
 from checks.rows import Message, Prediction, Row
 from checks.scorers.exact_match import ExactMatch
 from checks.serving import CheckName, Probe, ProbeReport, ProbeToken, ServingCheck, combine

@@ -7,8 +7,8 @@ from typing import Self
 
 from checks import layout, pointer
 from checks.errors import EvidenceRefused
-from checks.params import Promote
 from checks.pointer import Pointer
+from checks.release_params import Promote
 from release.ledger import held, here, moves, place, trees, walk, write
 from release.ledger.held import Counts, Held
 from release.ledger.place import Place

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from checks import layout
 from checks.errors import EvidenceRefused, MachineRefused
-from checks.params import Promote
+from checks.release_params import Promote
 from checks.signers import Signers
 from checks.statement import Release
 from release.evidence import served, trust

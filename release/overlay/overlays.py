@@ -17,8 +17,8 @@ from typing import Any
 
 from checks import layout, plain_yaml
 from checks.errors import BuildRefused, EvidenceRefused, ParamsRefused
-from checks.params import Serve
 from checks.pointer import Pointer
+from checks.release_params import Serve
 from checks.serving import ImageReport
 from release import runtimes
 from release.adapters.registry import reference

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from checks import layout
 from checks.errors import EvidenceRefused
-from checks.params import Environment
+from checks.release_params import Environment
 from release.evidence import statement, trust
 from release.promotion.checklist import CheckResult
 from release.promotion.context import PromotionContext

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple, TypeVar
 
 from checks.errors import EvidenceRefused, Refusal
-from checks.params import Environment
 from checks.pointer import Pointer
+from checks.release_params import Environment
 from checks.statement import Release
 from release.adapters.registry.reference import Reference
 from release.adapters.registry.types import Store

@@ -12,8 +12,8 @@ from pydantic import BaseModel
 
 from checks import layout
 from checks.errors import EvidenceRefused, PromotionRefused
-from checks.params import Environment, Promote, Serve
 from checks.pointer import Pointer
+from checks.release_params import Environment, Promote, Serve
 from checks.signers import Signers
 from checks.text import redact
 from release.adapters import commits

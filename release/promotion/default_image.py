@@ -2,7 +2,7 @@
 
 from checks import files, layout
 from checks.errors import EvidenceRefused, PromotionRefused
-from checks.params import Environment
+from checks.release_params import Environment
 from checks.serving import ImageReport
 from release.adapters.registry import reference
 from release.adapters.registry.reference import Reference

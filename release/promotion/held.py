@@ -10,8 +10,8 @@ from pathlib import Path
 
 from checks import layout
 from checks.errors import EvidenceRefused, MachineRefused
-from checks.params import Promote
 from checks.quarantine import Entry
+from checks.release_params import Promote
 from checks.signers import Signers
 from release.ledger import Counts, Held, Ledger, Release
 from release.promotion.context import PromotionContext

@@ -6,8 +6,8 @@ Each notes its gaps in an CheckResult, and reads of the target branch, of the le
 from datetime import UTC, datetime, timedelta
 
 from checks import quarantine
-from checks.params import Environment
 from checks.pointer import Pointer
+from checks.release_params import Environment
 from checks.serving import ImageReport
 from release.promotion import environment as environments
 from release.promotion import held

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from checks.errors import EvidenceRefused
-from checks.params import Environment
+from checks.release_params import Environment
 from checks.serving import ImageReport
 from checks.signers import Signers
 from checks.statement import Release

@@ -17,7 +17,7 @@ from checks import pointer as pointers
 from checks.errors import EvidenceRefused, ParamsRefused
 from checks.evidence import Earlier, Reference, ReferencesReport
 from checks.identity import Digest
-from checks.params import Promote
+from checks.release_params import Promote
 from release.adapters import commits
 from release.ledger import Ledger, Move
 from release.ledger.moves import history

@@ -14,8 +14,9 @@ from pydantic import BaseModel, ValidationError
 from checks import chain, files, layout, params_file
 from checks.chain import Evidence
 from checks.errors import EvidenceRefused, ParamsRefused
-from checks.params import Params, Serve
+from checks.params import Params
 from checks.params_file import Parsed
+from checks.release_params import Serve
 from release.adapters import commits
 from release.adapters.git import Git
 from release.record import pipeline_lock

@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from checks import files, plain_yaml
 from checks.errors import ParamsRefused
-from checks.params import Serve
+from checks.release_params import Serve
 from checks.sections import Name, Section, Strings
 from checks.serving import CheckName
 

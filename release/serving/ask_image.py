@@ -8,7 +8,7 @@ from pathlib import Path
 
 from checks import layout
 from checks.errors import ServingRefused
-from checks.params import Serve
+from checks.release_params import Serve
 from checks.rows import Message
 from checks.serving import ImageReport
 from checks.statement import Release

@@ -20,7 +20,7 @@ from typing import Literal
 from packaging.requirements import Requirement
 
 from checks.errors import MachineRefused, ServingRefused
-from checks.params import Serve
+from checks.release_params import Serve
 from release import runtimes
 from release.runtimes import Runtime
 from release.serving import logs, owners

@@ -14,7 +14,7 @@ from checks.errors import MachineRefused, Refusal
 from checks.evidence import Count
 from checks.held import refusal as verdict_refusal
 from checks.identity import Digest
-from checks.params import Promote
+from checks.release_params import Promote
 from checks.rows import Record
 from checks.serving import BaseImage, CommitHash, ImageReport, Layer
 from release import runtimes

@@ -14,8 +14,9 @@ from pydantic import ValidationError
 
 from checks import layout, quarantine
 from checks.errors import Contradicted, EvidenceRefused, MachineRefused, Refusal
-from checks.params import Environment, Params
+from checks.params import Params
 from checks.pointer import Pointer
+from checks.release_params import Environment
 from checks.rows import Record
 from checks.serving import ImageReport
 from checks.verdict import Verdict

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from itertools import takewhile
 from typing import NamedTuple
 
-from checks.params import Verify
+from checks.release_params import Verify
 from checks.serving import Probe, ProbeToken
 from release.serving.client import shown
 from release.serving.dialects import Answer, Token

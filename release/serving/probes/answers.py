@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from checks.params import Verify
+from checks.release_params import Verify
 from checks.serving import Probe, ServingCheck
 from release.serving import dialects
 from release.serving.client import NoAnswer, shown

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypeVar
 
-from checks.params import Serve
+from checks.release_params import Serve
 from checks.rows import Message, Prediction, Row
 from checks.scorers import Scorer
 from checks.serving import CheckName, Load, Probe, ProbeReport, ServingCheck
