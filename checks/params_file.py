@@ -95,9 +95,9 @@ def read_text(text: str, name: str) -> Parsed:
         node, value = plain_yaml.read(text)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ParamsRefused(f"{name}:{line}: not YAML: {error.problem}", "mend that line") from error
+        raise ParamsRefused(f"{name}:{line}: not YAML: {error.problem}", "fix that line") from error
     except yaml.YAMLError as error:
-        raise ParamsRefused(f"{name}: not YAML: {error}", "mend the file") from error
+        raise ParamsRefused(f"{name}: not YAML: {error}", "fix the file") from error
     if not isinstance(value, dict):
         raise ParamsRefused(f"{name}: holds no sections", "restore the file from git")
     return Parsed(name, node, value)

@@ -53,7 +53,7 @@ _ALL: TypeAdapter[Signers] = TypeAdapter(Signers)
 
 def parse(text: str, where: str) -> Signers:
     """Read the file; ``where`` is what messages call it. Raises EvidenceRefused when it is anything else."""
-    todo = "mend it on the target branch, with the approval of its owners"
+    todo = "fix it on the target branch, with the approval of its owners"
     try:
         found = _ALL.validate_python(plain_yaml.load(text) or ())
     except ValidationError as error:

@@ -303,7 +303,7 @@ def test_a_server_that_goes_wrong_holds_no_promotion_up(
     assert said
     for line in said:
         assert line.startswith(f"MLflow at {running.uri}")
-        assert line.endswith("`lockstep reconcile --fix` mends it")
+        assert line.endswith("`lockstep reconcile --fix` fixes it")
         assert line.isprintable()
         assert "hunter2" not in line
 

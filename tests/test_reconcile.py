@@ -1,4 +1,4 @@
-"""reconcile: git against all its mirrors at once, and mirrors mended from git."""
+"""reconcile: git against all its mirrors at once, and mirrors written again from git."""
 
 import json
 import os

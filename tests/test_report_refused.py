@@ -132,7 +132,7 @@ def test_bad_data_is_told_by_its_rows_whoever_refused_it(root: Path) -> None:
 
 def test_parameters_that_cannot_be_read_are_told_by_the_stage_that_read_them(root: Path) -> None:
     (root / layout.PARAMS).write_text("train: [")
-    leave(root, "fetch", SourceRefused("params.yaml:1: not YAML", "mend that line"))
+    leave(root, "fetch", SourceRefused("params.yaml:1: not YAML", "fix that line"))
     assert report(root, FOR).state == "refused"
 
 

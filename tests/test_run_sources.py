@@ -44,7 +44,7 @@ def test_an_edited_source_stops_the_run_before_dvc_and_leaves_the_record(fetched
     assert done.stdout == ""
     assert done.stderr.splitlines() == [
         f"fetch: params.yaml: data.sha256: {pinned} is pinned, but sources/rows.jsonl is {found}; nothing of it was used; restore it, or only if the new bytes are right pin sha256: {found}",
-        "lockstep: fetch refused; mend what it says above, then run again; finished stages are kept",
+        "lockstep: fetch refused; fix what it says above, then run again; finished stages are kept",
     ]
     assert (word := refused.read(fetched)) is not None
     assert word.stage == "fetch"

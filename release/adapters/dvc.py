@@ -17,7 +17,7 @@ class StageRefused(Refusal):
     """A stage refused; it has said why, and left ``word``. Carries that stage's own exit code."""
 
     def __init__(self, word: Refused) -> None:
-        super().__init__(f"{word.stage} refused", "mend what it says above, then run again; finished stages are kept")
+        super().__init__(f"{word.stage} refused", "fix what it says above, then run again; finished stages are kept")
         self.exit_code = word.exit_code
         self.word = word
 

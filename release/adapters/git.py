@@ -171,7 +171,7 @@ class Git(NamedTuple):
 
 def _unmended(verb: str, said: Said) -> EvidenceRefused:
     return EvidenceRefused(
-        f"git {verb}: {said.why()}", "mend the repository (a clone with its whole history), then again"
+        f"git {verb}: {said.why()}", "fix the repository (a clone with its whole history), then again"
     )
 
 

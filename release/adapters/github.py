@@ -237,7 +237,7 @@ class GitHub:
 def refused(where: Place, trouble: RequestError) -> RemoteRefused:
     """What ``trouble`` ends in."""
     host = urlsplit(where.api).netloc
-    todo = trouble.todo or ("run it again in a while" if trouble.temporary else "mend that, then run it again")
+    todo = trouble.todo or ("run it again in a while" if trouble.temporary else "fix that, then run it again")
     return RemoteRefused(f"GitHub at {host}: {trouble.what}", todo)
 
 

@@ -207,7 +207,7 @@ def history(root: Path, environment: str | None, on: str | None, as_json: bool) 
 
 
 @click.command()
-@click.option("--fix", is_flag=True, help="Mend mirrors from git; git is never mended from a mirror.")
+@click.option("--fix", is_flag=True, help="Write mirrors again from git; git is never written from a mirror.")
 @JSON
 @click.pass_obj
 @refusing

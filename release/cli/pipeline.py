@@ -145,7 +145,7 @@ def schema(root: Path, write: bool) -> None:
 @click.pass_obj
 @refusing
 def doctor(root: Path, as_json: bool, registry: str | None, github: bool) -> None:
-    """Say what this machine has and lacks for each stage and verb, and the command that mends it.
+    """Say what this machine has and lacks for each stage and verb, and the command that fixes it.
 
     Exits with 9 when the pipeline cannot run here; what only some verbs need is listed, and no error. With --github:
     what the workflows need of the repository's settings, asked with GITHUB_TOKEN or the login of gh; what the token

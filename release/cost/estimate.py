@@ -159,7 +159,7 @@ def _hold(root: Path, data: DataReport) -> None:
     """The splits that lie here are those that validate passed."""
     report, again = layout.DATA_REPORT, "run `lockstep run validate`"
     if not data.success:
-        raise DataRefused(f"{report}: an expectation on the splits fails", "mend the data: nothing is trained")
+        raise DataRefused(f"{report}: an expectation on the splits fails", "fix the data: nothing is trained")
     if not data.rows.get("train"):
         raise DataRefused(f"{report}: there are no rows to train on", again)
     for name, expected in data.splits.items():

@@ -33,7 +33,7 @@ def remote(target: Target) -> tuple[str, str]:
     try:
         config.read_string((data or b"").decode())
     except (configparser.Error, UnicodeDecodeError):
-        raise Finding(f"{where}: cannot be read", "mend it: dvc config --list") from None
+        raise Finding(f"{where}: cannot be read", "fix it: dvc config --list") from None
     name = config.get("core", "remote", fallback="").strip()
     address = config.get(f"'remote \"{name}\"'", "url", fallback="").strip() if name else ""
     return name, want(address, f"{where} names no default remote", _ADD)

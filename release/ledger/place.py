@@ -195,7 +195,7 @@ def bring(place: Place, tip: str) -> None:
             raise unreachable(place, said)
         if not _has(git, tip):
             raise RemoteRefused(
-                f"{place.shown}: said {tip[:12]}, and gives another history", "ask again; if it stays so, mend it"
+                f"{place.shown}: said {tip[:12]}, and gives another history", "ask again; if it stays so, fix it"
             )
     known = git.line("for-each-ref", "--format=%(objectname)", place.seen)  # a tag of its name is another ref
     if known == tip:

@@ -51,7 +51,7 @@ class Ledger:
         if (tip := self.begun()) is None:
             where = self._place
             todo = f"git push {where.remote} {where.branch}" if where.remote else f"git branch {where.branch}"
-            raise EvidenceRefused(f"{self.shown}: there is no such branch", f"make it ({todo}), or mend promote.branch")
+            raise EvidenceRefused(f"{self.shown}: there is no such branch", f"make it ({todo}), or fix promote.branch")
         return tip
 
     def begun(self) -> str | None:

@@ -72,7 +72,7 @@ def _made(git: Git, tip: str, change: Change, prefix: str) -> str:
     sign = ["-S"] if git.config("commit.gpgSign", kind="bool") == "true" else []
     said = git.run("commit-tree", *sign, "-p", tip, "-F", "-", tree, given=change.message.encode(), env=env)
     if said.code != 0:
-        todo = "see that git can sign (git commit --allow-empty), or unset commit.gpgSign" if sign else "mend it"
+        todo = "see that git can sign (git commit --allow-empty), or unset commit.gpgSign" if sign else "fix it"
         raise PromotionRefused(f"the commit cannot be made: {said.why()}", todo)
     return said.out.decode().strip()
 

@@ -29,7 +29,7 @@ def update_mirrors(
 
     ends = time.monotonic() + DEADLINE
     where = mlflow.address(root, params)
-    todo = "`lockstep reconcile --fix` mends it"
+    todo = "`lockstep reconcile --fix` fixes it"
     try:
         releases: tuple[compare.Release, ...] = ()
         if pointer is not None:

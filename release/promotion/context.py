@@ -148,4 +148,4 @@ def _branch(root: Path, name: str) -> str:
 
 
 def _rules(records: Records, commit: str, branch: str) -> _Rules:
-    return records.at(commit).sections(_Rules, f"{branch}:{layout.PARAMS}", "mend it on the target branch")
+    return records.at(commit).sections(_Rules, f"{branch}:{layout.PARAMS}", "fix it on the target branch")

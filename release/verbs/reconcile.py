@@ -1,4 +1,4 @@
-"""reconcile: git against everything that mirrors it, and mirrors mended from git, never the other way.
+"""reconcile: git against everything that mirrors it, and mirrors written again from git, never the other way.
 
 What is compared: environments and tags in git, MLflow's registered model, images and evidence in their registry, and
 the cluster, where kubectl has one. A mirror that cannot be queried is reported, and makes the command fail.
@@ -39,7 +39,7 @@ class Reconciled(Record):
 
 
 def reconcile(root: Path, fix: bool = False) -> Reconciled:
-    """Compare git with its mirrors; with ``fix`` mend what can be mended from git.
+    """Compare git with its mirrors; with ``fix`` write again what can be written from git.
 
     Raises RemoteRefused when the remote of git itself does not answer, EvidenceRefused when its history cannot be
     believed; what is wrong with a mirror is a finding.

@@ -105,7 +105,7 @@ def login(host: str) -> Login | None:
     elif not problem and document != {}:
         problem = "is no JSON object"
     if problem:
-        raise RegistryRefused(f"{path}: {problem}", f"mend it, or run `docker logout {host}` and `docker login {host}`")
+        raise RegistryRefused(f"{path}: {problem}", f"fix it, or run `docker logout {host}` and `docker login {host}`")
     return _login(stored or {})
 
 

@@ -55,7 +55,7 @@ def _read(blob: Blob) -> Iterator[bytes]:
     except OSError as error:
         # As an OSError it would be taken for one of the connection.
         raise BuildRefused(
-            f"a layer cannot be read: {error.strerror or error}", "mend that, and run it again"
+            f"a layer cannot be read: {error.strerror or error}", "fix that, and run it again"
         ) from error
 
 

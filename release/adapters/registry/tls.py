@@ -69,7 +69,7 @@ def _made(
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
         problem = getattr(error, "reason", None) or getattr(error, "strerror", None) or type(error).__name__
     if problem:
-        raise RegistryRefused(f"{place}: cannot be used as a certificate: {problem}", "mend the file, or remove it")
+        raise RegistryRefused(f"{place}: cannot be used as a certificate: {problem}", "fix the file, or remove it")
     return made
 
 
