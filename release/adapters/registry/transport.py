@@ -124,7 +124,7 @@ class Transport:
             pass  # not every proxy speaks as a registry does: the status says enough
         said = self.auth.redacted(f"{status} {code}: {message}" if code else f"{status} {message}")
         return Trouble(
-            redact(said[: 4 * _LONGEST], _LONGEST),
+            redact(said, _LONGEST),
             temporary=status in TEMPORARY,
             status=status,
             code=code,
