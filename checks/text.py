@@ -2,8 +2,7 @@
 
 import re
 
-_CREDENTIALS = re.compile(r"(?<=://)\S*@(?!sha256:)")  # a password may hold a slash; an image has a digest
-_QUERY = re.compile(r"(://[^\s?]*)\?\S*")
+_AT = re.compile(r"@(?!sha256:)")  # ends a login; an image has a digest
 _LONGEST = 400  # characters
 
 
@@ -15,6 +14,12 @@ def escape(text: str) -> str:
 def redact(text: str, longest: int = _LONGEST) -> str:
     """``text`` as one printable line of at most ``longest`` characters, without the credentials and queries of URLs."""
     shown = text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
-    plain = _QUERY.sub(r"\1", _CREDENTIALS.sub("", shown))
-    words = " ".join(plain.split())
+    words = " ".join(_redacted(word) for word in shown.split())
     return words if len(words) <= longest else words[: longest - 1] + "…"
+
+
+def _redacted(word: str) -> str:
+    """A word without the credentials and the query of a URL in it. Takes time in proportion to its length."""
+    scheme, separator, rest = word.partition("://")
+    ends = [found.end() for found in _AT.finditer(rest)]  # the last one counts: a password may hold a slash or an @
+    return scheme + separator + rest[ends[-1] if ends else 0 :].partition("?")[0]

@@ -180,3 +180,9 @@ def test_a_tag_that_leaves_no_number_above_it_stops_nobody(tag: str) -> None:
 )
 def test_a_password_in_an_address_is_not_shown(address: str) -> None:
     assert "s3cret" not in redact(f"fatal: {address}: not found")
+
+
+@pytest.mark.parametrize("said", ["://" * 300_000 + "?", "://@" * 300_000, "://?@ " * 300_000])
+def test_a_megabyte_of_addresses_is_one_short_line(said: str) -> None:
+    """In a time that grows with their square they would take many minutes."""
+    assert len(redact(said)) <= 400

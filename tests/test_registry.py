@@ -366,6 +366,8 @@ def test_a_layer_too_large_is_refused_by_add(store: Repository, monkeypatch: pyt
         ("", None),
         (None, None),
         ("1e9", None),
+        ("Wed, 99 Foo 99999 99:99:99", None),
+        ("9" * 5000, None),
     ],
 )
 def test_retry_after_is_read_as_a_number_or_a_date(value: str | None, seconds: float | None) -> None:

@@ -390,13 +390,15 @@ def test_a_login_goes_to_no_other_host(basic: Registry, monkeypatch: pytest.Monk
 def test_secrets_that_a_registry_sends_back_are_not_shown(
     basic: Registry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    echo = json.dumps({"errors": [{"code": "DENIED", "message": f"no {PASSWORD} with Basic {BASIC}"}]}).encode()
+    echo = json.dumps(
+        {"errors": [{"code": "DENIED", "message": f"no {PASSWORD} with Basic {BASIC}: https://u:pw@h/x?sig=1"}]}
+    ).encode()
     with faulty(basic.host, Fault("POST", "status", 403, body=echo)) as proxy:
         monkeypatch.setenv("DOCKER_CONFIG", str(docker_config(tmp_path / "d", proxy.host)))
         refused = _refusal(
             lambda: Repository(proxy.host, "a/b", push=True, patience=QUICK).add(Bytes(b"x"), None, ignore)
         )
-        assert "403 DENIED: no *** with Basic ***" in refused.what
+        assert "403 DENIED: no *** with Basic ***: https://h/x" in refused.what
 
 
 def test_a_login_is_never_in_the_clear_to_a_proxy_of_the_environment(

@@ -217,7 +217,7 @@ class GitHub:
         except http.TooLarge as error:
             raise RequestError(str(error)) from None
         except (requests.RequestException, OSError, ValueError) as error:
-            raise RequestError(_words(error), temporary=True) from None
+            raise RequestError(f"cannot be reached: {http.reason(error, _TIMES)}", temporary=True) from None
         answer = _read(data)
         if status in (200, 201) and isinstance(answer, list if many else dict):
             return answer
@@ -287,13 +287,6 @@ def _read(data: bytes) -> Any:
         return json.loads(data)
     except (ValueError, RecursionError):
         return None
-
-
-def _words(error: Exception) -> str:
-    """The kind of failure alone: an error's text may hold what was sent."""
-    if isinstance(error, requests.Timeout):
-        return http.late(error, _TIMES)
-    return f"cannot be reached: {type(error).__name__}"
 
 
 def _text(value: Mapping[str, Any], key: str) -> str:

@@ -1,6 +1,14 @@
 """What clients of REST APIs share: a token in one header, answers of bounded size, failures in few words."""
 
+import ssl
+from typing import Any
+
 import requests
+import urllib3.exceptions
+
+from checks.text import redact
+
+_LONGEST = 200  # characters of the system's words
 
 
 class Bearer(requests.auth.AuthBase):
@@ -28,6 +36,37 @@ def body(response: requests.Response, largest: int) -> bytes:
     return bytes(data)
 
 
-def late(error: requests.Timeout, times: tuple[float, float]) -> str:
-    """A timeout in words; ``times`` are the seconds to connect, and between two reads."""
-    return f"does not answer within {times[0 if isinstance(error, requests.ConnectTimeout) else 1]:g} s"
+def links(error: BaseException) -> list[BaseException]:
+    """The error and all that it holds: requests and urllib3 wrap the system's error in several layers."""
+    found: list[BaseException] = []
+    queue: list[Any] = [error]
+    while queue:
+        link = queue.pop(0)
+        if isinstance(link, BaseException) and link not in found:
+            found.append(link)
+            queue += [link.__cause__, link.__context__, getattr(link, "reason", None), *link.args]
+    return found
+
+
+def reason(error: Exception, times: tuple[float, float]) -> str:
+    """Why a request failed, for a person; ``times`` are the seconds to connect, and between two reads.
+
+    Only the kind of the error and the system's words: its own text may hold an address with a login, or what was sent.
+    """
+    found = links(error)
+    for link in reversed(found):
+        if isinstance(link, ssl.SSLCertVerificationError):
+            return f"its TLS certificate is not trusted: {redact(link.verify_message or 'it does not fit', _LONGEST)}"
+        if isinstance(link, ssl.SSLError):
+            return f"no TLS connection: {redact(link.reason or 'it broke off', _LONGEST).lower().replace('_', ' ')}"
+        if isinstance(link, OSError) and link.strerror:  # before timeouts: urllib3 calls a refused connection one
+            return redact(link.strerror, _LONGEST)
+    if isinstance(error, ValueError):
+        return f"cannot be asked: {type(error).__name__}"
+    if any(isinstance(link, requests.ConnectTimeout | urllib3.exceptions.ConnectTimeoutError) for link in found):
+        return f"does not answer within {times[0]:g} s"
+    if isinstance(error, requests.Timeout):
+        return f"does not answer within {times[1]:g} s"
+    if any(isinstance(link, TimeoutError | urllib3.exceptions.TimeoutError) for link in found):
+        return "stops answering"
+    return f"the connection broke off ({type(found[-1]).__name__})"

@@ -1,10 +1,15 @@
-"""What went wrong in one request, whether it is worth another try, and how long to wait before."""
+"""What went wrong in one request, whether it is worth another try, and how long to wait before.
+
+`urllib3.util.Retry` is not the policy: it does not see a body that breaks off, a token that was renewed or a download
+that went on, and it shortens a wait of hours instead of giving up. It reads the header Retry-After.
+"""
 
 import random
 import time
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import NamedTuple
+
+from urllib3.exceptions import InvalidHeader
+from urllib3.util import Retry
 
 TEMPORARY = frozenset({408, 425, 429, 500, 502, 503, 504})
 
@@ -72,15 +77,7 @@ class Tries:
 
 def retry_after(value: str | None) -> float | None:
     """Seconds of a Retry-After header (a number or a date, RFC 9110 §10.2.3); None when it says nothing."""
-    if value is None:
-        return None
-    text = value.strip()
-    if text.isascii() and text.isdigit():
-        return float(text[:9])
     try:
-        when = parsedate_to_datetime(text)
-    except (ValueError, IndexError, OverflowError):
+        return float(Retry().parse_retry_after(value or ""))
+    except (InvalidHeader, ValueError, IndexError, OverflowError):
         return None
-    if when.tzinfo is None:
-        when = when.replace(tzinfo=UTC)
-    return max(0.0, (when - datetime.now(UTC)).total_seconds())

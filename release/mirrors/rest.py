@@ -95,7 +95,7 @@ class Server:
         except http.TooLarge as error:
             raise MirrorUnavailable(str(error)) from None
         except (requests.RequestException, OSError, ValueError) as error:
-            raise MirrorUnavailable(_words(error)) from None
+            raise MirrorUnavailable(http.reason(error, _TIMES)) from None
         try:
             answer = json.loads(data)
         except (ValueError, RecursionError):
@@ -117,21 +117,6 @@ def _login(name: str, password: str) -> "requests.auth.AuthBase | None":
     name = name or os.environ.get("MLFLOW_TRACKING_USERNAME", "")
     password = password or os.environ.get("MLFLOW_TRACKING_PASSWORD", "")
     return requests.auth.HTTPBasicAuth(name.encode(), password.encode()) if name else None
-
-
-def _words(error: Exception) -> str:
-    """The kind of failure and the system's own words: an error's text may hold the address with its login."""
-    seen: list[BaseException] = []
-    queue: list[Any] = [error]
-    while queue:
-        link = queue.pop(0)
-        if isinstance(link, BaseException) and link not in seen:
-            seen.append(link)
-            queue += [link.__cause__, link.__context__, getattr(link, "reason", None), *link.args]
-    if isinstance(error, requests.Timeout):
-        return http.late(error, _TIMES)
-    words = next((link.strerror for link in seen if isinstance(link, OSError) and link.strerror), None)
-    return redact(words or f"cannot be asked: {type(error).__name__}", 200)
 
 
 def _object(value: Mapping[str, Any], key: str) -> dict[str, Any]:

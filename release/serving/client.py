@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import requests
 from urllib3.exceptions import HTTPError
 
+from release.adapters.http import reason
+
 ANSWER_SECONDS = 300.0  # for one reply, all of it: sixteen may wait for one another on a small machine
 CONNECT_SECONDS = 10.0
 LARGEST = 8 << 20  # bytes of one reply
@@ -112,17 +114,18 @@ class Client:
     def _asked(self, method: str, path: str, data: bytes | None) -> Iterator[tuple[requests.Response, Iterator[bytes]]]:
         until = time.monotonic() + self.deadline
         headers = {"Content-Type": "application/json"} if data is not None else {}
+        times = (min(CONNECT_SECONDS, self.deadline), self.deadline)
         try:
             response = self._session().request(
                 method, self.url + path, data=data, headers=headers, stream=True, allow_redirects=False,
-                timeout=(min(CONNECT_SECONDS, self.deadline), self.deadline),
+                timeout=times,
             )  # fmt: skip
             with closing(response):
                 yield response, _blocks(response, until, self.deadline)
         except requests.Timeout as error:
             raise NoAnswer(f"no reply within {self.deadline:g} s", lost=True) from error
         except (requests.RequestException, HTTPError, OSError) as error:
-            raise NoAnswer(f"the connection was lost ({_cause(error)})", lost=True) from error
+            raise NoAnswer(f"the connection was lost: {reason(error, times)}", lost=True) from error
 
 
 def _blocks(response: requests.Response, until: float, deadline: float) -> Iterator[bytes]:
@@ -143,11 +146,3 @@ def shown(text: bytes | str, longest: int = 80) -> str:
     cut = plain[: longest + 1]
     visible = "".join(c if c.isprintable() else "·" for c in cut[:longest])
     return f"“{visible}{'…' if len(cut) > longest else ''}”"
-
-
-def _cause(error: Exception) -> str:
-    """The innermost reason, short: requests and urllib3 wrap it in several layers."""
-    deepest: BaseException = error
-    while deepest.__cause__ or deepest.__context__:
-        deepest = deepest.__cause__ or deepest.__context__ or deepest
-    return shown(f"{type(deepest).__name__}: {deepest}", 100)[1:-1]

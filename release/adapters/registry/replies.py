@@ -2,19 +2,19 @@
 
 import ssl
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 import requests
 import urllib3.exceptions
 
+from release.adapters import http
 from release.adapters.registry import addresses
 from release.adapters.registry.documents import LARGEST
 from release.adapters.retries import RequestError
 
 CONNECT, READ, REPLY = 10.0, 60.0, 300.0  # seconds: to connect; between two reads; for a small reply in all
 FAILURES = (requests.RequestException, urllib3.exceptions.HTTPError, OSError, UnicodeError)
-_SHOWN = 200  # characters of what a registry says
 
 
 class Answer(NamedTuple):
@@ -30,55 +30,29 @@ class NoTLS(RequestError):  # noqa: N818 - it says what is missing
     """Something answered, and not in TLS."""
 
 
-def failed(error: Exception, netloc: str, proxy: str | None) -> RequestError:
-    """The trouble that an exception of requests or urllib3 stands for: its kind and the system's words alone."""
-    chain: list[BaseException] = []
-    queue: list[Any] = [error]
-    while queue:
-        link = queue.pop(0)
-        if isinstance(link, BaseException) and link not in chain:
-            chain.append(link)
-            queue += [link.__cause__, link.__context__, getattr(link, "reason", None), *link.args]
+def failed(error: Exception, netloc: str, proxy: str | None, read: float = READ) -> RequestError:
+    """The trouble that an exception of requests or urllib3 stands for. ``read``: seconds between two reads."""
+    links = http.links(error)
     where = f"{netloc} through the proxy of the environment" if proxy else netloc
-    for link in chain:
+    what = f"{where}: {http.reason(error, (CONNECT, read))}"
+    for link in links:
         if isinstance(link, ssl.SSLCertVerificationError):
             return RequestError(
-                f"{where}: its TLS certificate is not trusted: {printable(link.verify_message or 'it does not fit')}",
+                what,
                 todo=f"put its authority's certificate at /etc/docker/certs.d/{netloc}/ca.crt, or set SSL_CERT_FILE",
             )
         if isinstance(link, ssl.SSLError) and "ALERT" in (link.reason or ""):  # TLS is spoken, and refuses us
             return RequestError(
-                f"{where}: {_words(chain)}",
+                what,
                 todo=f"check its TLS settings; a certificate of our own belongs in /etc/docker/certs.d/{netloc}",
             )
-    if isinstance(error, requests.exceptions.InvalidSchema | requests.exceptions.InvalidURL | UnicodeError):
-        return RequestError(
-            f"{where}: cannot be asked: {type(error).__name__}", todo="check the address and the proxy settings"
-        )
-    if any(isinstance(link, ssl.SSLError | ConnectionResetError) for link in chain) and isinstance(
+    if isinstance(error, ValueError):
+        return RequestError(what, todo="check the address and the proxy settings")
+    if any(isinstance(link, ssl.SSLError | ConnectionResetError) for link in links) and isinstance(
         error, requests.ConnectionError
     ):
-        return NoTLS(f"{where}: {_words(chain)}", temporary=True)
-    return RequestError(f"{where}: {_words(chain)}", temporary=True)
-
-
-def _words(chain: Sequence[BaseException]) -> str:
-    for link in reversed(chain):
-        if isinstance(link, ssl.SSLError):
-            return f"no TLS connection: {printable(link.reason or 'it broke off').lower().replace('_', ' ')}"
-        if isinstance(link, OSError) and link.strerror:  # before timeouts: urllib3 calls a refused connection one
-            return printable(link.strerror)
-    if any(isinstance(link, requests.ConnectTimeout | urllib3.exceptions.ConnectTimeoutError) for link in chain):
-        return f"does not answer within {CONNECT:g} s"
-    if any(isinstance(link, TimeoutError | requests.Timeout | urllib3.exceptions.TimeoutError) for link in chain):
-        return "stops answering"
-    return "the connection broke off"
-
-
-def printable(text: str) -> str:
-    """``text`` of a server, fit for one line of a message."""
-    shown = "".join(c if c.isprintable() else " " for c in text[: 4 * _SHOWN])
-    return " ".join(shown.split())[:_SHOWN]
+        return NoTLS(what, temporary=True)
+    return RequestError(what, temporary=True)
 
 
 def blocks(response: requests.Response, size: int, *, eager: bool = False) -> Iterator[bytes]:

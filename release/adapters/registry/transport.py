@@ -11,14 +11,16 @@ import requests
 from requests.adapters import HTTPAdapter
 from requests.utils import get_environ_proxies, select_proxy
 
+from checks.text import redact
 from release.adapters.registry import addresses, tls
 from release.adapters.registry.auth import Authorization
-from release.adapters.registry.replies import CONNECT, FAILURES, READ, Answer, NoTLS, failed, printable, whole
+from release.adapters.registry.replies import CONNECT, FAILURES, READ, Answer, NoTLS, failed, whole
 from release.adapters.retries import TEMPORARY, Patience, RequestError, Tries, retry_after
 
 HASHING = 900.0  # seconds that a registry may think about a whole layer
 CANCEL = 5.0  # seconds for what is only polite
 _REDIRECTS = 5
+_LONGEST = 200  # characters of what a registry says
 _FIRST_TRIES = 4  # of a registry that never answered: its name may be wrong
 
 
@@ -120,8 +122,9 @@ class Transport:
             code, message = str(error.get("code", "")), str(error.get("message", "")) or message
         except (RequestError, ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
             pass  # not every proxy speaks as a registry does: the status says enough
+        said = self.auth.redacted(f"{status} {code}: {message}" if code else f"{status} {message}")
         return RequestError(
-            self.auth.redacted(printable(f"{status} {code}: {message}" if code else f"{status} {message}".rstrip())),
+            redact(said, _LONGEST),
             temporary=status in TEMPORARY,
             status=status,
             code=code,
@@ -171,7 +174,7 @@ class Transport:
             return self._adapter(url).send(request.prepare(), stream=True, timeout=(CONNECT, read), proxies=proxies)
         except FAILURES as error:
             # The error holds the request, and with it the login: it must not be chained.
-            failure = failed(error, parts.netloc, select_proxy(url, proxies))
+            failure = failed(error, parts.netloc, select_proxy(url, proxies), read)
         raise failure
 
     def _adapter(self, url: str) -> HTTPAdapter:
@@ -231,6 +234,6 @@ class Transport:
         ):
             return parts._replace(scheme="https").geturl()  # a registry that does not know of the TLS before it
         if not location or parts is None or not addresses.is_private_way(target):
-            where = printable(parts.netloc) if parts and location else "nowhere"
+            where = redact(parts.netloc, _LONGEST) if parts and location else "nowhere"
             raise RequestError(f"sends us on to {where}, which is no https address", todo="ask who runs the registry")
         return target
