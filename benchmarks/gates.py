@@ -273,10 +273,10 @@ def planted(study: Study) -> str:
 
 
 def promised(study: Study) -> str:
-    """``detectable`` is what a gate sees with 80 % power: a margin to be ruled out, a gain to be shown."""
+    """``detectable`` is what a gate sees with at least 80 % power: a margin to be ruled out, a gain to be shown."""
     runs = study.runs // 2
     lines = [
-        f"{runs} releases each; 80 % is promised",
+        f"{runs} releases each; at least 80 % is promised",
         "",
         "| rows | scores | clusters | detectable loss | unchanged rules it out | detectable gain | it is shown |",
         "| ---: | --- | --- | ---: | ---: | ---: | ---: |",
