@@ -1,4 +1,4 @@
-"""What paired rows could have told: the difference that a gate sees with at least 80 % power, and how many rows would do.
+"""What paired rows could have told: the difference seen with at least 80 % power, and how many rows would do.
 
 Each figure is about the decision itself, the p-value of ``checks.paired`` at a level: suppose a true difference, take a
 sample that is as unlucky as one in five, and ask the test. Bad luck turns wins into losses, by so many standard
@@ -6,8 +6,9 @@ deviations of the difference, and the variance is estimated from that sample. Mo
 structure. For several slices, which must all pass, the powers are multiplied.
 
 How often an unchanged model differs, and how many rows differ together, is known from this sample only. A plan that
-takes both as seen is too optimistic for few groups: half of all samples see too few differences, and what that costs
-in power the other half does not win back. So one whole group more than was seen differs, as in the test's variance.
+takes both as seen is too optimistic for few groups: most samples see too few groups that differ as a whole, and too
+low a plan loses more power than too high a plan wins. So the plan supposes that one whole group more differs, which
+the test's variance supposes, too.
 """
 
 import math
@@ -49,7 +50,7 @@ def detectable_loss(samples: Sequence[Pairs], level: float) -> float | None:
 
 
 def detectable_gain(pairs: Pairs, margin: float, level: float) -> float | None:
-    """The gain beyond ``margin`` that is shown with at least 80 % power, in rows that differ on top of what differs anyway."""
+    """The gain beyond ``margin`` that is shown with at least 80 % power, by rows that differ besides the others."""
     return _smallest(lambda gain: _power([_gaining(pairs, margin + gain)], [margin], level), 1 - margin)
 
 

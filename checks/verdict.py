@@ -26,8 +26,8 @@ class Finding(Record):
     ``gained`` and ``lost`` count the rows that the candidate scores higher or lower than the reference.
     ``detectable`` is the true difference that this gate alone, before Holm's correction, sees with at least 80 %
     power; None where these rows see none. ``rows_needed`` is the number of rows like these with which this gate alone
-    would pass with at least 80 % power when it does not with these. Where rows come in groups they must lie in new groups of the same
-    structure, ``groups_needed`` in all.
+    would pass with at least 80 % power when it does not with these. Where rows come in groups they must lie in new
+    groups of the same structure, ``groups_needed`` in all.
     """
 
     gate: str
