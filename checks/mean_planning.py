@@ -1,7 +1,7 @@
 """What a mean over these rows could have told: the distance from a bound that is seen, and how many rows would do.
 
-As in ``checks.planning`` each figure is about the decision itself, with 80 % power. For right/wrong rows, one a group,
-it is exact: the binomial distribution of the rows that are right.
+As in ``checks.planning`` each figure is about the decision itself, with at least 80 % power. For right/wrong rows, one
+a group, it is exact: the binomial distribution of the rows that are right.
 """
 
 import math
@@ -25,7 +25,7 @@ def mirrored(mean: Mean) -> Mean:
 
 
 def detectable(mean: Mean, bound: float, level: float) -> float | None:
-    """How far above ``bound`` the true mean must lie to be shown with 80 % power; None: no mean does."""
+    """How far above ``bound`` the true mean must lie to be shown with at least 80 % power; None: no mean does."""
     if bound <= 0 or bound >= 1:
         return 0.0 if bound <= 0 else None
     if mean.exact:
@@ -56,11 +56,16 @@ def resolves(mean: Mean, resolution: float, confidence: float) -> bool:
 
 
 def needed_to_resolve(mean: Mean, resolution: float, confidence: float) -> Needed | None:
-    """What gives ``resolution``, with 80 % power where the effective size is an estimate."""
+    """What gives ``resolution``, with at least 80 % power where the effective size is an estimate.
+
+    The variance of this sample and that of the new one are both uncertain, and so is their difference. One typical
+    group more than was seen is in the variance.
+    """
+    one_more = replace(mean, between=mean.between + mean.value * (1 - mean.value) * mean.typical**2)
 
     def too_wide(times: float) -> float:
-        unlucky = 0.0 if mean.alone else _LUCK * mean.unsure / math.sqrt(times)
-        more = _times(mean, times)
+        unlucky = 0.0 if mean.alone else _LUCK * mean.unsure * math.sqrt(1 + 1 / times)
+        more = _times(one_more, times)
         return _too_wide(replace(more, between=more.between * (1 + unlucky)), resolution, confidence)
 
     return _needed(mean, too_wide)
@@ -108,8 +113,8 @@ def _shortfall(mean: Mean, true: float, bound: float, level: float) -> float:
     """Above 0 where a sample of mean ``true``, with the bad luck of one in five, does not clear ``bound``."""
     seen, would = mean.value * (1 - mean.value), true * (1 - true)
     between = mean.between * would / seen if seen > 0 else 0.0
-    # One group more of a sample is in its variance; of what a sample may vary by, as likely as any.
-    error = math.sqrt(between + would * mean.typical**2) / mean.rows
+    # One typical group more, all of it wrong, is in the variance, as in the test's (``Mean.size``).
+    error = math.sqrt(between + mean.typical**2) / mean.rows
     value = min(1.0, max(0.0, true - _LUCK * error))
     share = value * (1 - value) / would if would > 0 else 1.0
     unlucky = replace(mean, value=value, between=between * share)
@@ -128,7 +133,7 @@ def _critical(rows: NDArray[np.int64], bound: float, level: float) -> NDArray[np
 
 
 def _rows(true: float, bound: float, level: float) -> int | None:
-    """The fewest rows of which enough are right with 80 % power."""
+    """The fewest rows of which enough are right with at least 80 % power."""
     from scipy.special import bdtrc
 
     most = 1e9

@@ -1,9 +1,14 @@
-"""What paired rows could have told: the difference that a gate sees with 80 % power, and how many rows would do.
+"""What paired rows could have told: the difference seen with at least 80 % power, and how many rows would do.
 
 Each figure is about the decision itself, the p-value of ``checks.paired`` at a level: suppose a true difference, take a
 sample that is as unlucky as one in five, and ask the test. Bad luck turns wins into losses, by so many standard
 deviations of the difference, and the variance is estimated from that sample. More rows are more groups of the same
 structure. For several slices, which must all pass, the powers are multiplied.
+
+How often an unchanged model differs, and how many rows differ together, is known from this sample only. A plan that
+takes both as seen is too optimistic for few groups: most samples see too few groups that differ as a whole, and too
+low a plan loses more power than too high a plan wins. So the plan supposes that one whole group more differs, which
+the test's variance supposes, too.
 """
 
 import math
@@ -39,13 +44,13 @@ def needed(times: float, rows: float, groups: float | None) -> Needed:
 
 
 def detectable_loss(samples: Sequence[Pairs], level: float) -> float | None:
-    """The smallest margin that an unchanged model clears in all ``samples`` with 80 % power; None: none below 1."""
+    """The smallest margin that an unchanged model clears in all ``samples`` with at least 80 % power; None: none is."""
     same = [_unchanged(pairs) for pairs in samples]
     return _smallest(lambda loss: _power(same, [-loss] * len(same), level))
 
 
 def detectable_gain(pairs: Pairs, margin: float, level: float) -> float | None:
-    """The gain beyond ``margin`` that is shown with 80 % power, in rows that differ on top of what differs anyway."""
+    """The gain beyond ``margin`` that is shown with at least 80 % power, by rows that differ besides the others."""
     return _smallest(lambda gain: _power([_gaining(pairs, margin + gain)], [margin], level), 1 - margin)
 
 
@@ -160,11 +165,11 @@ def _block_size(pairs: Pairs) -> float:
 
 
 def _one_more(pairs: Pairs) -> Pairs:
-    """One whole row more that differs: what was not seen is not impossible."""
-    half = 0.5 * min(1.0, max(0.0, pairs.rows - pairs.wins - pairs.losses))
+    """One whole group more that differs, as large as the group of a typical row; half of such groups gain."""
+    more = min(pairs.typical, max(0.0, pairs.rows - pairs.wins - pairs.losses))
     return replace(
-        pairs, wins=pairs.wins + half, losses=pairs.losses + half, squares=pairs.squares + 2 * half,
-        blocks=pairs.blocks + 2 * half,
+        pairs, wins=pairs.wins + more / 2, losses=pairs.losses + more / 2, squares=pairs.squares + more,
+        blocks=pairs.blocks + more * pairs.typical,
     )  # fmt: skip
 
 

@@ -24,10 +24,10 @@ class Finding(Record):
     about one). ``p`` is of the hypothesis that the gate must refute to pass, ``p_holm`` the same after Holm's
     correction over the verdict.
     ``gained`` and ``lost`` count the rows that the candidate scores higher or lower than the reference.
-    ``detectable`` is the true difference that this gate alone, before Holm's correction, sees with 80 % power; None
-    where these rows see none. ``rows_needed`` is the number of rows like these with which this gate alone would pass
-    with 80 % power when it does not with these. Where rows come in groups they must lie in new groups of the same
-    structure, ``groups_needed`` in all.
+    ``detectable`` is the true difference that this gate alone, before Holm's correction, sees with at least 80 %
+    power; None where these rows see none. ``rows_needed`` is the number of rows like these with which this gate alone
+    would pass with at least 80 % power when it does not with these. Where rows come in groups they must lie in new
+    groups of the same structure, ``groups_needed`` in all.
     """
 
     gate: str

@@ -68,8 +68,9 @@ class NonInferiorGate(PairedGate):
         if detectable is None or detectable > self.margin:
             needed = planning.needed_if_unchanged([found.pairs], -self.margin, at)
             least = "no loss" if detectable is None else f"a loss of {detectable:.3f}"
-            seen = f"{found.n} rows can rule out {least} of an unchanged model (80 % power), not of {self.margin:g}"
-            return "inconclusive", f"{said}: {seen}{f'; about {needed} would' if needed else ''}", needed
+            seen = f"{found.n} rows can rule out {least} of an unchanged model (at least 80 % power)"
+            would = f"; about {needed} would" if needed else ""
+            return "inconclusive", f"{said}: {seen}, not of {self.margin:g}{would}", needed
         if found.effect > -self.margin:
             needed = planning.needed_as_seen([found.pairs], -self.margin, at)
             more = f"; about {needed} would tell, were the true difference as seen" if needed else ""

@@ -87,7 +87,7 @@ class SliceGate(PairedGate):
                 if detectable is None or detectable > self.margin:
                     needed = planning.needed_if_unchanged(samples, -self.margin, at)
                     least = "no loss" if detectable is None else f"a loss of {detectable:.3f}"
-                    seen = "of an unchanged model can be ruled out in all slices (80 % power)"
+                    seen = "of an unchanged model can be ruled out in all slices (at least 80 % power)"
                     reason = f"{least} {seen}, not {self.margin:g}"
                     would = f"; about {needed} of all slices would" if needed else ""
                 else:

@@ -54,5 +54,5 @@ def _found(finding: Finding) -> str:
     sees = "no difference" if finding.detectable is None else f"a difference of {finding.detectable:.4f}"
     return (
         f"{finding.status}: {finding.metric}{against}{where} {shown}, on {finding.n} rows{flips}; p {finding.p:.3g}, "
-        f"after Holm's correction {finding.p_holm:.3g}; 80 % power sees {sees} {ALONE}"
+        f"after Holm's correction {finding.p_holm:.3g}; with at least 80 % power it sees {sees} {ALONE}"
     )
