@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import threading
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -223,8 +224,10 @@ def test_a_layer_that_is_read_again_is_held_to_its_files_again(root: Path, monke
         if digest is None:
             for _ in zip(range(4), blob.blocks(), strict=False):
                 pass
-            if change:
-                shard.write_bytes(changed)
+            if change:  # at once and whole: other layers may be read from it at this moment
+                other = root / f"{threading.get_ident()}.part"
+                other.write_bytes(changed)
+                other.replace(shard)
         return str(inner(self, blob, digest, seen))
 
     inner = Layout.add
