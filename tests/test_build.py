@@ -3,8 +3,8 @@
 import hashlib
 import json
 import shutil
-import threading
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
