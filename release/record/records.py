@@ -34,7 +34,7 @@ class WorkTree:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._reports: dict[Path, BaseModel] = {}
+        self._reports: dict[tuple[Path, type[BaseModel]], BaseModel] = {}
         self._evidence: dict[str, Evidence] = {}
 
     @functools.cached_property
@@ -63,9 +63,10 @@ class WorkTree:
 
     def report(self, path: Path, model: type[M]) -> M:
         """The report at ``path``, relative to ``root``. Raises EvidenceRefused as ``files.read_json``."""
-        found = self._reports.get(path)
-        if not isinstance(found, model):
-            found = self._reports[path] = files.read_json(self.root / path, model)
+        if (path, model) not in self._reports:
+            self._reports[path, model] = files.read_json(self.root / path, model)
+        found = self._reports[path, model]
+        assert isinstance(found, model)
         return found
 
     def evidence(self, scorers: str) -> Evidence:

@@ -7,10 +7,13 @@ stays valid while git still names the same models, and after its own model was m
 import contextlib
 from typing import NamedTuple
 
+from pydantic import BaseModel
+
 from checks import files, layout
 from checks.compared import EARLIER
 from checks.errors import EvidenceRefused, ParamsRefused
-from checks.evidence import Earlier, EvaluationReport, Reference, ReferencesReport
+from checks.evidence import Earlier, Reference, ReferencesReport
+from checks.identity import Digest
 from release.adapters import commits
 from release.record import earlier_models, lock_check
 from release.record.earlier_models import Place
@@ -31,6 +34,12 @@ class Written(NamedTuple):
     now: ReferencesReport
     target: str
     changed: bool
+
+
+class _Own(BaseModel):
+    """What is read of this work tree's own evaluation."""
+
+    merged: Digest
 
 
 def write(records: Records, target: str | None = None) -> Written:
@@ -120,9 +129,9 @@ def _stored(records: Records) -> ReferencesReport | None:
 
 
 def _own(records: Records) -> str | None:
-    """The model that the record in this work tree is about; None where it cannot be read."""
+    """The model that the record in this work tree is about, also one of another version; None where it is not said."""
     try:
-        return records.work_tree.report(layout.EVALUATION, EvaluationReport).merged
+        return records.work_tree.report(layout.EVALUATION, _Own).merged
     except EvidenceRefused:
         return None
 
