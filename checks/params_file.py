@@ -81,7 +81,7 @@ def schema() -> dict[str, Any]:
 
 def _text(path: Path) -> str:
     if path.exists() and not path.is_file() and not path.is_dir():  # a pipe would keep a reader waiting
-        raise ParamsRefused(f"{path}: is no file", "restore it from git")
+        raise ParamsRefused(f"{path}: is not a regular file", "restore it from git")
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -1,4 +1,4 @@
-"""Raw data to train, valid and test splits: every defect is mended or dropped by a named rule, and counted.
+"""Raw data to train, valid and test splits: every defect is fixed or dropped by a named rule, and counted.
 
 In: data/raw, ``prepare`` and ``train.method`` of params.yaml. Out: data/splits/{train,valid,test}.jsonl
 (``checks.rows.Row``, ordered by id) and reports/prepare.json (``checks.evidence.PrepareReport``). Same raw data, same

@@ -139,5 +139,5 @@ def _below_git(root: Path) -> Path:
         return Path(subprocess.run(command, cwd=root, check=True, capture_output=True, text=True).stdout.strip("\n"))
     except (OSError, subprocess.CalledProcessError) as error:
         raise EvidenceRefused(
-            f"git cannot say where {layout.PREDICTIONS} lies", "install git, mend the clone"
+            f"git cannot say where {layout.PREDICTIONS} lies", "install git, fix the clone"
         ) from error

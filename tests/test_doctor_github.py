@@ -192,14 +192,14 @@ WRONG: list[tuple[str, Callable[[StandIn], None], str, str]] = [
 
 
 @pytest.mark.parametrize(("change", "name", "says"), [case[1:] for case in WRONG], ids=[case[0] for case in WRONG])
-def test_what_is_wrong_is_said_with_the_command_that_mends_it(
+def test_what_is_wrong_is_said_with_the_command_that_fixes_it(
     api: StandIn, clone: Path, change: Callable[[StandIn], None], name: str, says: str
 ) -> None:
     change(api)
     found = _look(clone)[name]
     assert found.status == "missing", found
     assert says in found.found
-    assert found.mend
+    assert found.fix
 
 
 def test_a_process_is_not_verified_where_production_takes_what_serves_alone(api: StandIn, clone: Path) -> None:
@@ -211,7 +211,7 @@ def test_a_process_is_not_verified_where_production_takes_what_serves_alone(api:
     _commit(clone)
     found = _look(clone)["server to verify"]
     assert (found.status, "which production does not take" in found.found) == ("missing", True)
-    assert "gh variable delete LOCKSTEP_VERIFY_RUNTIME" in found.mend
+    assert "gh variable delete LOCKSTEP_VERIFY_RUNTIME" in found.fix
     api.at("/actions/variables")["variables"].pop(2)
     found = _look(clone)["server to verify"]
     assert found.status == "ok"
@@ -273,10 +273,12 @@ def test_what_the_token_may_not_see_is_unknown_and_never_ok(api: StandIn, clone:
         "merge methods",
     }
     assert unknown == set(found) - settled - {"force pushes", "deletion"}
-    assert all("needs a token with" in found[name].found and found[name].mend for name in unknown)
+    assert all("needs a token with" in found[name].found and found[name].fix for name in unknown)
     code, output = _run(clone)
     assert code == 0
-    assert output.splitlines()[-1] == f"not known to be ready: {len(unknown)} of {len(found)} could not be seen"
+    assert (
+        output.splitlines()[-1] == f"not known to be ready: {len(unknown)} of {len(found)} settings could not be read"
+    )
 
 
 def test_the_older_protection_of_a_branch_is_asked_where_no_ruleset_says_it(api: StandIn, clone: Path) -> None:
@@ -348,8 +350,8 @@ def test_the_placeholder_of_codeowners_is_refused_before_anybody_is_asked(api: S
     _commit(clone)
     found = _look(clone)["CODEOWNERS"]
     assert (found.status, "placeholder" in found.found) == ("missing", True)
-    mend = found.mend.replace("OWNER/TEAM", "octo/owners")
-    subprocess.run(mend, shell=True, cwd=clone, check=True)
+    fix = found.fix.replace("OWNER/TEAM", "octo/owners")
+    subprocess.run(fix, shell=True, cwd=clone, check=True)
     _commit(clone)
     assert _look(clone)["CODEOWNERS"].status == "ok"
 
@@ -407,7 +409,7 @@ def test_release_yml_of_another_repository_may_not_sign_here(api: StandIn, clone
     path.write_text(path.read_text().replace("octo/router", "octo/other"))
     _commit(clone)
     found = _look(clone)["signers"]
-    assert (found.status, IDENTITY in found.mend) == ("missing", True)
+    assert (found.status, IDENTITY in found.fix) == ("missing", True)
 
 
 # who asks, and whom

@@ -423,7 +423,7 @@ def test_with_a_device_the_last_record_of_such_a_one_is_taken(root: Path) -> Non
     ("device", "says"),
     [
         ("NVIDIA H100 80GB HBM3", "at the fastest published rate"),
-        ("NVIDIA X1", "nobody's figure for NVIDIA X1 is known"),
+        ("NVIDIA X1", "has no published rate for NVIDIA X1"),
     ],
 )
 def test_a_device_without_a_record_has_no_estimate_and_the_published_rate_is_told(

@@ -208,7 +208,7 @@ TAMPERS: dict[str, Callable[[Path], object]] = {
     "a score raised": _predictions(
         lambda p: [*p[:-1], p[-1].model_copy(update={"score": 1.0, "scores": {"exact-match": 1.0}})]
     ),
-    "an answer mended": _predictions(lambda p: [*p[:-1], p[-1].model_copy(update={"prediction": p[-1].reference})]),
+    "an answer fixed": _predictions(lambda p: [*p[:-1], p[-1].model_copy(update={"prediction": p[-1].reference})]),
     "a reference changed": _predictions(lambda p: [*p[:-1], p[-1].model_copy(update={"reference": p[-1].prediction})]),
     "no prediction": _predictions(lambda _: []),
     "metrics edited": _edit_json("reports/metrics.json", lambda v: v["candidate"]["exact-match"].update(value=1.0)),

@@ -271,7 +271,7 @@ def test_no_repository_and_no_branch_refuse(work: Path, tmp_path: Path) -> None:
     (tmp_path / "plain").mkdir()
     with pytest.raises(EvidenceRefused, match="not a git repository"):
         Ledger.open(tmp_path / "plain", PROMOTE)
-    with pytest.raises(ParamsRefused, match=r"promote.branch: a..b: is no name of a branch"):
+    with pytest.raises(ParamsRefused, match=r"promote.branch: a..b: is not a valid branch name"):
         Ledger.open(work, PROMOTE.model_copy(update={"branch": "a..b"}))
     with pytest.raises(EvidenceRefused, match="live of origin: there is no such branch; make it"):
         Ledger.open(work, PROMOTE.model_copy(update={"branch": "live"})).tip()

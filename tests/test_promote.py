@@ -133,9 +133,9 @@ def test_again_it_writes_the_files_that_were_edited(root: Path) -> None:
     path.write_text(text + "namePrefix: evil-\n")
     (path.parent / "extra.yaml").write_text("kind: Secret\n")
     keep(root, "by hand")
-    mended = move(root, "staging")
-    assert mended.done == "mended"
-    assert len(mended.notes) == 3
+    fixed = move(root, "staging")
+    assert fixed.done == "repaired"
+    assert len(fixed.notes) == 3
     assert path.read_text() == text
     assert not (path.parent / "extra.yaml").exists()
     assert runs(root, "staging") == moved.after

@@ -172,7 +172,7 @@ def test_a_tampered_environment_takes_no_new_release_until_it_is_written_again(r
     keep(root, "by hand")
     tree.next_model(root, 12)
     refused(root, f"`lockstep promote staging --image {present}` writes it again", "staging")
-    assert move(root, "staging", image=present).done == "mended"
+    assert move(root, "staging", image=present).done == "repaired"
     assert move(root, "staging").done == "moved"
 
 
@@ -304,7 +304,7 @@ def unknown(root: Path) -> bytes:
 
 APPROVALS: dict[str, tuple[Callable[[Path], bytes], str]] = {
     "the same person twice": (lambda root: says(root, "bob", why="yes again"), "bob approved already"),
-    "who signed the release": (lambda root: says(root, "ada"), "ada signed the release, and does not approve it as well"),
+    "who signed the release": (lambda root: says(root, "ada"), "ada signed the release and so cannot approve it"),
     "of another image": (lambda root: says(root, "cara", image=OTHER), "is of another image"),
     "for another environment": (lambda root: says(root, "cara", "staging"), "is for 'staging', not 'production'"),
     "by a key that nobody knows": (unknown, "that is unknown here"),
@@ -326,7 +326,7 @@ def test_two_people_approve_and_it_is_promoted(root: Path) -> None:
     rule(root, approvals=2)
     refused(root, "it has 0 of 2 approvals")
     first = verb.approve(root, "production", key(root, "bob"), "looked at the answers")
-    assert (first.done, first.signer, first.asked) == ("approved", "bob", 2)
+    assert (first.done, first.signer, first.required) == ("approved", "bob", 2)
     again = verb.approve(root, "production", key(root, "bob"), "looked at the answers")
     assert (again.done, again.commit) == ("already", first.commit)
     refused(root, "it has 1 of 2 (bob) approvals")
@@ -354,7 +354,7 @@ def test_an_approval_counts_for_one_move(root: Path) -> None:
     refused(root, "was spent on an earlier move: approve again, and say why anew")
     put(root, bob=says(root, "bob", why="yes"))
     refused(root, "was spent on an earlier move")
-    with pytest.raises(PromotionRefused, match="on an approval that says the same; say why anew"):
+    with pytest.raises(PromotionRefused, match="with an approval for the same reason; give a new reason"):
         verb.approve(root, "production", key(root, "bob"), "yes")
     verb.approve(root, "production", key(root, "bob"), "yes, once more")
     assert move(root, "production").after == first

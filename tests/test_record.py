@@ -177,9 +177,12 @@ def test_without_a_commit_there_is_nothing_to_record(tmp_path: Path) -> None:
     [
         ("stages: [fetch]", "dvc.yaml: no record of this pipeline: it has no stages"),
         ("- just a list", "dvc.yaml: no record of this pipeline: it has no stages"),
-        ("stages: {fetch: {outs: [{../outside.json: {cache: false}}]}}", "../outside.json: is no file here"),
-        ("stages: {fetch: {outs: [{reports/absent.json: {cache: false}}]}}", "reports/absent.json: is no file here"),
-        ("stages: {fetch: {outs: [{link.json: {cache: false}}]}}", "link.json: is no file here"),
+        ("stages: {fetch: {outs: [{../outside.json: {cache: false}}]}}", "../outside.json: is not a regular file here"),
+        (
+            "stages: {fetch: {outs: [{reports/absent.json: {cache: false}}]}}",
+            "reports/absent.json: is not a regular file here",
+        ),
+        ("stages: {fetch: {outs: [{link.json: {cache: false}}]}}", "link.json: is not a regular file here"),
     ],
 )
 def test_a_pipeline_that_names_no_files_of_this_repository_has_no_record(

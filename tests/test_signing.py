@@ -292,7 +292,7 @@ def test_those_who_attach_at_once_are_all_found(service: Registry) -> None:
     for thread in threads:
         thread.join()
     assert not problems
-    for number in range(6):  # who lost the race after having won it is mended by the next time
+    for number in range(6):  # who lost the race after having won it is fixed by the next time
         attach.attach(place, to, "application/x.test", str(number).encode(), "x")
     assert {one.digest for one in place.referrers(to.digest)} == set(wanted)
 

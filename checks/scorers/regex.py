@@ -27,7 +27,7 @@ class Regex(ScorerKind):
             pattern = regex.compile(self.pattern)
         except (regex.error, RecursionError, OverflowError) as error:
             raise ParamsRefused(
-                f"evaluate.scorers: {self.pattern!r} is not a regular expression: {error}", "mend the pattern"
+                f"evaluate.scorers: {self.pattern!r} is not a regular expression: {error}", "fix the pattern"
             ) from error
         try:
             return float(pattern.fullmatch(prediction, timeout=REGEX_SECONDS) is not None)

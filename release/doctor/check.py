@@ -13,14 +13,14 @@ Status = Literal["ok", "missing", "optional", "unknown"]
 class Check(NamedTuple):
     """One finding. ``missing``: what needs it cannot run, or is not safe; ``optional``: only some verbs need it.
 
-    ``unknown``: it could not be seen, which is never ``ok``. ``mend``: the command that fixes it.
+    ``unknown``: it could not be seen, which is never ``ok``. ``fix``: the command that fixes it.
     """
 
     name: str
     status: Status
     found: str
     needed_by: tuple[str, ...]
-    mend: str = ""
+    fix: str = ""
 
 
 class Finding(Exception):  # noqa: N818 - ends one question, and is no error

@@ -80,8 +80,8 @@ def _packages() -> Iterator[Check]:
         if not requirement.specifier.contains(version, prereleases=True):
             wrong.append(f"{requirement.name} {version} is not {requirement.specifier}")
     status: Literal["ok", "missing"] = "missing" if wrong else "ok"
-    mend = "pip install -c constraints.txt -e '.[pipeline]'" if wrong else ""
-    yield Check("packages", status, ", ".join(wrong) or "all of the extra pipeline", STAGES, mend)
+    fix = "pip install -c constraints.txt -e '.[pipeline]'" if wrong else ""
+    yield Check("packages", status, ", ".join(wrong) or "all of the extra pipeline", STAGES, fix)
 
 
 def _torch() -> Check:

@@ -38,7 +38,7 @@ def on_github(root: Path, deadline: float = DEADLINE) -> list[Check]:
     except RemoteRefused as refused:
         return [Check("repository", "missing", refused.what, _EVERY, refused.todo), *local]
     found = [first, *local, *others]
-    return [each._replace(found=each.found.replace(token, "…"), mend=each.mend.replace(token, "…")) for each in found]
+    return [each._replace(found=each.found.replace(token, "…"), fix=each.fix.replace(token, "…")) for each in found]
 
 
 def _asked(session: Session, target: Target, public: bool) -> list[Check]:

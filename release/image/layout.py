@@ -97,7 +97,7 @@ class Layout:
         path = self._path(digest)
         hasher, left = hashlib.sha256(), size
         if path.exists() and not path.is_file():  # a pipe would keep a reader waiting
-            raise _damaged(path, "is no file")
+            raise _damaged(path, "is not a regular file")
         try:
             with path.open("rb", buffering=0) as stream:
                 if os.fstat(stream.fileno()).st_size != size:
@@ -234,7 +234,7 @@ class Layout:
         mark, path = self.folder / "oci-layout", self.folder / "index.json"
         for file in (mark, path):
             if file.exists() and not file.is_file():
-                raise RegistryRefused(f"{file}: is no file", "remove the folder")
+                raise RegistryRefused(f"{file}: is not a regular file", "remove the folder")
         try:
             version = json.loads(mark.read_bytes())
             if not isinstance(version, dict) or version.get("imageLayoutVersion") != "1.0.0":

@@ -104,10 +104,10 @@ def _about(root: Path, model: str, home: str, needed: Collection[Path]) -> About
             "git fetch --unshallow (in GitHub Actions: fetch-depth: 0)",
         )
     if absent := commits.uncommitted(root, head, sorted({*_RECORD, *needed})):
-        others = tuple(f"{path}: is not committed as it is here" for path in absent[1:])
+        others = tuple(f"{path}: is not committed in its current state" for path in absent[1:])
         raise EvidenceRefused(
-            f"{absent[0]}: is not committed as it is here", "commit the record, then build: the image names its commit",
-            others,
+            f"{absent[0]}: is not committed in its current state",
+            "commit the record, then build: the image names its commit", others,
         )  # fmt: skip
     commit = commits.last_touching(root, head, _RECORD)
     assert commit is not None  # all of them are in HEAD

@@ -80,7 +80,7 @@ def find(root: Path, promote: Promote, deadline: float) -> Place:
         raise EvidenceRefused(f"{redact(prefix)}: the name of a folder has a line break", "rename the folder")
     if git.run("check-ref-format", f"refs/heads/{promote.branch}").code != 0:
         raise ParamsRefused(
-            f"promote.branch: {promote.branch}: is no name of a branch", "git check-ref-format has the rules"
+            f"promote.branch: {promote.branch}: is not a valid branch name", "git check-ref-format has the rules"
         )
     if promote.repository is not None:
         return Place(git, promote.branch, _address(promote.repository), "")

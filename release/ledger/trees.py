@@ -47,7 +47,7 @@ def files(git: Git, commit: str, folder: str) -> dict[str, bytes]:
 
 
 def regular(git: Git, commit: str, folder: str) -> dict[str, bytes]:
-    """The regular files below ``folder``, by path from the top: of the past, where nobody can mend what is none.
+    """The regular files below ``folder``, by path from the top: of the past, where nobody can fix what is none.
 
     Nothing where there is no such folder, or no such commit.
     """

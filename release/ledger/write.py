@@ -80,6 +80,6 @@ def _made(git: Git, tip: str, change: Change, prefix: str) -> str:
 def _tag(git: Git, tag: Tag, made: str, ident: str) -> str:
     """An annotated tag as an object, which no ref of this clone names."""
     if git.run("check-ref-format", f"refs/tags/{tag.name}").code != 0:
-        raise PromotionRefused(f"{redact(tag.name)}: is no name of a tag", "git check-ref-format has the rules")
+        raise PromotionRefused(f"{redact(tag.name)}: is not a valid tag name", "git check-ref-format has the rules")
     head = f"object {tag.commit or made}\ntype commit\ntag {tag.name}\ntagger {ident}\n\n"
     return git.line("mktag", given=f"{head}{tag.message.rstrip()}\n".encode(errors="surrogateescape"))

@@ -84,14 +84,14 @@ def order(number: str) -> tuple[int, str]:
 
 
 def agree(store: Store, wanted: Wanted, fix: bool) -> list[Finding]:
-    """Where the store says other than ``wanted``; with ``fix`` it is mended, and looked at again.
+    """Where the store says other than ``wanted``; with ``fix`` it is fixed, and looked at again.
 
     What is called fixed is what the store no longer says otherwise, not what it was told. Raises MirrorUnavailable.
     """
     found = differences(store.read(wanted.name), wanted)
     if not fix or not found:
         return found
-    mend(store, wanted)
+    repair(store, wanted)
     left = {finding.what for finding in differences(store.read(wanted.name), wanted)}
     return [finding.model_copy(update={"fixed": finding.what not in left}) for finding in found]
 
@@ -107,7 +107,7 @@ def differences(model: Model | None, wanted: Wanted) -> list[Finding]:
     return [*_versions(model, wanted), *_claims(model, wanted), *_aliases(model, wanted)]
 
 
-def mend(store: Store, wanted: Wanted) -> None:
+def repair(store: Store, wanted: Wanted) -> None:
     """Make the store say what ``wanted`` says. What is right already is left alone. Raises MirrorUnavailable."""
     name = wanted.name
     model = store.read(name)

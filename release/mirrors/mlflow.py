@@ -89,7 +89,7 @@ def ask(where: Address, wanted: Wanted, fix: bool, seconds: float) -> list[Findi
 
     Raises MirrorUnavailable after ``seconds`` at the latest.
 
-    Ended while it mends, it leaves less to be mended.
+    Ended while it fixes, it leaves less to be fixed.
     """
     job = Job(uri=where.uri, wanted=wanted, fix=fix).model_dump_json().encode()
     # From the folder of this package: the repository may have other modules of its name.

@@ -28,7 +28,7 @@ class Done(Record):
 
 
 def do(job: Job) -> Done:
-    """Compare, and mend where that is asked for."""
+    """Compare, and fix where that is asked for."""
     try:
         return Done(findings=tuple(agree(_opened(job.uri), job.wanted, job.fix)))
     except MirrorUnavailable as silent:

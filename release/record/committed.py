@@ -52,5 +52,5 @@ def record_files(tree: WorkTree) -> list[Path]:
     kept |= {path for path in measured if (root / path).exists()}
     for path in sorted(kept):
         if path.is_absolute() or ".." in path.parts or (root / path).is_symlink() or not (root / path).is_file():
-            raise EvidenceRefused(f"{path}: is no file here, and the record needs it", "run `lockstep run`")
+            raise EvidenceRefused(f"{path}: is not a regular file here, and the record needs it", "run `lockstep run`")
     return sorted(kept)

@@ -127,7 +127,7 @@ class Commit:
     def sections(self, kind: type[M], called: str, todo: str) -> M:
         """The sections of params.yaml that ``kind`` has; the others may be of another version, or wrong.
 
-        ``todo`` is what mends them. Raises ParamsRefused when they are anything else, EvidenceRefused for a link.
+        ``todo`` is what fixes them. Raises ParamsRefused when they are anything else, EvidenceRefused for a link.
         """
         try:
             return kind.model_validate(self.document(called))

@@ -78,7 +78,7 @@ class Client:
         Lines as the HTML standard's section on server-sent events has them; only ``data`` fields matter here. Raises
         NoAnswer as ``get`` does, and for another status.
         """
-        with self._asked("POST", path, json.dumps(body).encode()) as (response, blocks):
+        with self._exchange("POST", path, json.dumps(body).encode()) as (response, blocks):
             if response.status_code != 200:
                 whole = Reply(response.status_code, b"".join(blocks), 0.0)
                 whole.good()
@@ -107,11 +107,13 @@ class Client:
 
     def _whole(self, method: str, path: str, data: bytes | None) -> Reply:
         began = time.monotonic()
-        with self._asked(method, path, data) as (response, blocks):
+        with self._exchange(method, path, data) as (response, blocks):
             return Reply(response.status_code, b"".join(blocks), time.monotonic() - began)
 
     @contextmanager
-    def _asked(self, method: str, path: str, data: bytes | None) -> Iterator[tuple[requests.Response, Iterator[bytes]]]:
+    def _exchange(
+        self, method: str, path: str, data: bytes | None
+    ) -> Iterator[tuple[requests.Response, Iterator[bytes]]]:
         until = time.monotonic() + self.deadline
         headers = {"Content-Type": "application/json"} if data is not None else {}
         times = (min(CONNECT_SECONDS, self.deadline), self.deadline)

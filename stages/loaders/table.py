@@ -96,7 +96,7 @@ def load(loader: Table, folder: Path) -> list[Draft]:
         more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
         raise DataRefused(
             f"{bad[0]}{more}",
-            "mend the data source, or prepare.loader in params.yaml where it names the wrong column",
+            "fix the data source, or prepare.loader in params.yaml where it names the wrong column",
             tuple(bad[1 : _SHOWN + 1]),
         )
     return drafts

@@ -88,7 +88,7 @@ def _template(base: Path) -> Callable[..., str]:
     try:
         compiled = environment.from_string(text)
     except TemplateError as error:
-        raise EvidenceRefused(f"{base}: its chat template is malformed: {error}", "mend the base model") from error
+        raise EvidenceRefused(f"{base}: its chat template is malformed: {error}", "fix the base model") from error
     return lambda messages, start: compiled.render(messages=messages, add_generation_prompt=start, **texts)
 
 

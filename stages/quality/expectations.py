@@ -96,7 +96,7 @@ def _of_split(name: str, bounds: Validate, config: Prepare, report: PrepareRepor
         ),
         "turns alternate and end with the user": Expected(
             gxe.ExpectColumnValuesToMatchRegex(column="roles", regex="^(?:system )?(?:user assistant )*user$"),
-            "mend the turns in the data source: system or none, then user and assistant in turn",
+            "fix the turns in the data source: system or none, then user and assistant in turn",
         ),
         f"prompts have at most {bounds.max_prompt_tokens} tokens": Expected(
             gxe.ExpectColumnValuesToBeBetween(column="prompt_tokens", min_value=1, max_value=bounds.max_prompt_tokens),
@@ -115,7 +115,7 @@ def _of_split(name: str, bounds: Validate, config: Prepare, report: PrepareRepor
         **{
             f"every row has {column}": Expected(
                 gxe.ExpectColumnValuesToNotBeNull(column=column),
-                "mend or remove these rows in the data source: train.method learns from this column",
+                "fix or remove these rows in the data source: train.method learns from this column",
             )
             for column in needed
         },
@@ -144,9 +144,9 @@ def _of_labels(bounds: Labels) -> Suite:
 
 
 def _by_rules(config: Prepare, *names: str) -> str:
-    """What to do about a defect that these rules mend or drop: one of them left out, or followed by what brings it."""
+    """What to do about a defect that these rules fix or drop: one of them left out, or followed by what brings it."""
     if lacking := [name for name in names if name not in config.rules]:
-        return f"add {' and '.join(lacking)} to prepare.rules, or mend these rows in the data source"
+        return f"add {' and '.join(lacking)} to prepare.rules, or fix these rows in the data source"
     return f"move {' and '.join(names)} to the end of prepare.rules: a rule after it brings the defect back"
 
 

@@ -115,7 +115,7 @@ def _absent(path: Path, section: str) -> SourceRefused:
         f"{layout.PARAMS}: {section}.uri: {path}: no such file or folder",
         f"did you mean {near[0]}?"
         if near
-        else "bring it there, or mend the path; a relative one begins at the repository's root",
+        else "bring it there, or fix the path; a relative one begins at the repository's root",
     )
 
 

@@ -35,19 +35,19 @@ def tidy(text: str) -> str:
     return text.strip().rstrip(CUT).rstrip()
 
 
-def by_tokens(probe: Probe, answer: Answer, told: Sequence[Token], settings: Verify) -> Agreement:
+def by_tokens(probe: Probe, answer: Answer, served: Sequence[Token], settings: Verify) -> Agreement:
     """Hold the tokens that a server told to the probe's own."""
     largest, offset = 0.0, 0
     for place, token in enumerate(probe.tokens):
         last = place + 1 == len(probe.tokens)
-        if place >= len(told):
+        if place >= len(served):
             if answer.finish == "length":
                 return Agreement(_at(probe, place, "was cut off by its server"), place, largest, False)
             if not (last and probe.ended):  # some servers leave out the token that ended the answer
                 return _part(probe, place, "the end", largest, settings)
             break
-        here = told[place]
-        ended = place + 1 == len(told) and answer.finish != "length"
+        here = served[place]
+        ended = place + 1 == len(served) and answer.finish != "length"
         if not _same(token, here, last and probe.ended, ended, answer.text[offset:]):
             other = f"token {here.id}" if here.text is None else shown(here.text)
             return _part(probe, place, other, largest, settings)
@@ -61,12 +61,12 @@ def by_tokens(probe: Probe, answer: Answer, told: Sequence[Token], settings: Ver
             return Agreement(_at(probe, place, what), place, largest, False)
         offset += len(token.text)
     count = len(probe.tokens)
-    if len(told) > count:
+    if len(served) > count:
         return Agreement(_at(probe, count, "goes on where the offline answer ends"), count, largest, False)
     if tidy(answer.text) != tidy(probe.text):
         what = f"has the offline tokens, and the text {shown(answer.text)}, not {shown(probe.text)}"
         return Agreement(_at(probe, count, what), count, largest, False)
-    return Agreement(None, min(count, len(told)), largest, False)
+    return Agreement(None, min(count, len(served)), largest, False)
 
 
 def by_text(probe: Probe, text: str, settings: Verify) -> Agreement:
@@ -91,15 +91,15 @@ def by_text(probe: Probe, text: str, settings: Verify) -> Agreement:
     return found
 
 
-def _same(token: ProbeToken, told: Token, ends: bool, told_ends: bool, rest: str) -> bool:
+def _same(token: ProbeToken, served: Token, ends: bool, served_ends: bool, rest: str) -> bool:
     """Whether they are one token. Without ids, by text: a special token's own text is not in the answer."""
-    if told.id is not None:
-        return told.id == token.id
+    if served.id is not None:
+        return served.id == token.id
     if ends:
-        return told_ends
-    if token.text or not told.text:
-        return token.text == told.text
-    return not rest.startswith(told.text)
+        return served_ends
+    if token.text or not served.text:
+        return token.text == served.text
+    return not rest.startswith(served.text)
 
 
 def _part(probe: Probe, place: int, other: str, largest: float, settings: Verify) -> Agreement:

@@ -118,5 +118,5 @@ def refuse_unfit(prepared: Any, tokenizer: Any, stops: frozenset[int], max_lengt
         if not stops & set(labels):
             raise TrainingRefused(
                 f"row {row['id']}: no end of turn is learned, so the model would not stop",
-                "mend the chat template or eos_token_id of the base, so that an assistant's turn ends in an end token",
+                "fix the chat template or eos_token_id of the base, so that an assistant's turn ends in an end token",
             )

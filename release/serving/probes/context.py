@@ -27,7 +27,7 @@ _TICK = 1.0  # seconds between two looks at the clock while answers are awaited
 
 
 @dataclass
-class Asked:
+class ProbeContext:
     """One server and its expectations. ``offline`` are the merged model's predictions of ``rows``, in their order.
 
     ``model`` is what a request calls the model; ``limit`` bounds the new tokens of an answer to a row. ``load`` and

@@ -11,18 +11,18 @@ from checks.serving import ServingCheck
 from release.serving import dialects
 from release.serving.client import NoAnswer, Reply, shown
 from release.serving.probes import agreement
-from release.serving.probes.asked import Asked, failed, passed, some, unavailable
+from release.serving.probes.context import ProbeContext, failed, passed, some, unavailable
 
 METRIC_SECONDS = 10.0  # that counters may lag behind the answers
 _SAMPLE = re.compile(r"^([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{.*\})?[ \t]+(\S+)", re.MULTILINE)
 
 
-def identity(asked: Asked) -> ServingCheck:
+def identity(context: ProbeContext) -> ServingCheck:
     """The server names the folder that it was given, whose name carries the model's digest."""
-    where = asked.runtime.identity
+    where = context.runtime.identity
     if where is None:
-        return unavailable("identity", asked.runtime.cannot["identity"])
-    value = asked.client.get(where.path).good().json()
+        return unavailable("identity", context.runtime.cannot["identity"])
+    value = context.client.get(where.path).good().json()
     for part in where.field.split("."):
         if isinstance(value, list) and part.isdigit() and int(part) < len(value):
             value = value[int(part)]
@@ -31,36 +31,36 @@ def identity(asked: Asked) -> ServingCheck:
         else:
             return failed("identity", f"{where.path} has no {where.field}")
     said = f"{where.path} says that {where.field} is"
-    if value != asked.server.model:
-        told = value if isinstance(value, str) else json.dumps(value)
-        return failed("identity", f"{said} {shown(told, 200)}, not {asked.server.model}")
-    return passed("identity", f"{said} the folder that it was given, {PurePosixPath(asked.server.model).name}")
+    if value != context.server.model:
+        name = value if isinstance(value, str) else json.dumps(value)
+        return failed("identity", f"{said} {shown(name, 200)}, not {context.server.model}")
+    return passed("identity", f"{said} the folder that it was given, {PurePosixPath(context.server.model).name}")
 
 
-def metrics(asked: Asked) -> ServingCheck:
+def metrics(context: ProbeContext) -> ServingCheck:
     """Every counter that the runtime names grows when the server answers."""
-    told = asked.runtime.metrics
-    if told is None:
-        return unavailable("metrics", asked.runtime.cannot["metrics"])
+    exposed = context.runtime.metrics
+    if exposed is None:
+        return unavailable("metrics", context.runtime.cannot["metrics"])
 
     def read() -> dict[str, float]:
-        return samples(asked.client.get(told.path).good().body)
+        return samples(context.client.get(exposed.path).good().body)
 
     before = read()
-    for probe in asked.probes.probes[:2]:
-        asked.chat(probe.messages, asked.probes.max_new_tokens)
+    for probe in context.probes.probes[:2]:
+        context.chat(probe.messages, context.probes.max_new_tokens)
     until = time.monotonic() + METRIC_SECONDS
     while True:
         after = read()
-        still = [name for name in told.counters if not after.get(name, 0.0) > before.get(name, 0.0)]
+        still = [name for name in exposed.counters if not after.get(name, 0.0) > before.get(name, 0.0)]
         if not still or time.monotonic() > until:
             break
         time.sleep(0.2)
     if still:
         absent = [name for name in still if name not in after]
-        why = f"{', '.join(absent)} not at {told.path}" if absent else f"{', '.join(still)} did not grow by asking"
+        why = f"{', '.join(absent)} not at {exposed.path}" if absent else f"{', '.join(still)} did not grow by asking"
         return failed("metrics", why)
-    return passed("metrics", f"{', '.join(told.counters)} at {told.path} grew by asking")
+    return passed("metrics", f"{', '.join(exposed.counters)} at {exposed.path} grew by asking")
 
 
 def samples(body: bytes) -> dict[str, float]:
@@ -76,36 +76,36 @@ def samples(body: bytes) -> dict[str, float]:
     return found
 
 
-def errors(asked: Asked) -> ServingCheck:
+def errors(context: ProbeContext) -> ServingCheck:
     """Wrong requests get the runtime's status codes and a reason, and the next right one its answer."""
-    probe, right = asked.probes.probes[0], asked.runtime.errors
-    message = Message(role="user", content=" ".join(["a"] * (asked.serve.max_total_tokens + 1)))
-    ordinary = dialects.request(asked.model, probe.messages, asked.probes.max_new_tokens)
+    probe, right = context.probes.probes[0], context.runtime.errors
+    message = Message(role="user", content=" ".join(["a"] * (context.serve.max_total_tokens + 1)))
+    ordinary = dialects.request(context.model, probe.messages, context.probes.max_new_tokens)
     requests: dict[str, tuple[Any, tuple[int, ...] | None]] = {
-        "too_long": (dialects.request(asked.model, [message], 1), right.too_long),
+        "too_long": (dialects.request(context.model, [message], 1), right.too_long),
         "malformed": (b'{"messages": [', right.malformed),
         "unknown_model": (ordinary | {"model": "lockstep-asks-for-a-model-that-is-not-there"}, right.unknown_model),
     }
-    wrong, seen, untold = [], [], []
+    wrong, seen, unchecked = [], [], []
     for name, (body, codes) in requests.items():
         words = name.replace("_", " ")
         if codes is None:
-            untold.append(f"{words}: {asked.runtime.cannot[f'errors.{name}']}")
+            unchecked.append(f"{words}: {context.runtime.cannot[f'errors.{name}']}")
             continue
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        reply = asked.client.post_bytes(dialects.CHAT, data)
+        reply = context.client.post_bytes(dialects.CHAT, data)
         if complaint := _unfit(reply, codes):
             wrong.append(f"{words}: {complaint}")
         else:
             seen.append(f"{words} {reply.status}")
-    again = asked.chat(probe.messages, asked.probes.max_new_tokens).text
-    if agreement.tidy(again) != agreement.tidy(asked.answers[0].text):
+    again = context.chat(probe.messages, context.probes.max_new_tokens).text
+    if agreement.tidy(again) != agreement.tidy(context.answers[0].text):
         wrong.append(f"answers probe {probe.id} otherwise after wrong requests: {shown(again)}")
     if wrong:
         return failed("errors", some(wrong))
     if not seen:
-        return unavailable("errors", "; ".join(untold))
-    return passed("errors", "; ".join([f"refused: {', '.join(seen)}", *(f"not asked: {one}" for one in untold)]))
+        return unavailable("errors", "; ".join(unchecked))
+    return passed("errors", "; ".join([f"refused: {', '.join(seen)}", *(f"not asked: {one}" for one in unchecked)]))
 
 
 def _unfit(reply: Reply, codes: tuple[int, ...]) -> str | None:
