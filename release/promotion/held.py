@@ -70,8 +70,10 @@ def contradictions(held: Held) -> list[tuple[str, str]]:
         return [(held.unreadable.what, held.unreadable.todo)]
     return [
         (
-            f"{layout.QUARANTINE}: {entry.shown} is still in quarantine ({entry.why}), but missing from the file: "
-            f"{became}",
+            (
+                f"{layout.QUARANTINE}: {entry.shown} is still in quarantine ({entry.why}), "
+                f"but missing from the file: {became}"
+            ),
             todo(entry),
         )
         for entry, became in held.gone
