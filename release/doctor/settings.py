@@ -1,4 +1,4 @@
-"""What the workflows want of secrets by name, variables, and the environments that jobs run in."""
+"""Checks of secrets (by name), variables, and the environments of jobs."""
 
 from functools import partial
 
@@ -46,7 +46,7 @@ def _environment(name: str, case: Case) -> str:
 
 
 def _reviewers(environment: answers.Environment) -> list[str]:
-    """Who must agree before a job deploys there."""
+    """Who must approve before a job deploys to an environment."""
     rules = [rule for rule in environment.protection_rules if rule.get("type") == "required_reviewers"]
     found = [each for rule in rules for each in parsed(answers.Reviewers, rule, "environments").reviewers]
     people = [parsed(dict[str, object], each.get("reviewer") or {}, "environments") for each in found]
@@ -54,14 +54,14 @@ def _reviewers(environment: answers.Environment) -> list[str]:
 
 
 def _secret(name: str, source: str, needing: tuple[str, ...], case: Case) -> str:
-    """A secret that jobs of the environments ``needing`` read: the repository's own, or one of each of them."""
+    """A secret that jobs of the environments ``needing`` read: the repository's, or one of each environment."""
     if name in case.secrets(name):
         return "is set"
     return _in_each(case, name, source, needing)
 
 
 def _guarded(name: str, needing: tuple[str, ...], case: Case) -> str:
-    """A secret that only jobs of the environments ``needing`` may read, and not the workflow of any branch."""
+    """A secret that only jobs of the environments ``needing`` may read, and not workflows of any branch."""
     try:
         loose = name in case.secrets(name)
     except Unseen:
@@ -90,7 +90,7 @@ def _image(case: Case) -> str:
 
 
 def _is_own(case: Case, image: Reference) -> bool:
-    """Whether the image is at GitHub, below the name of the repository's owner: a workflow's token logs in there."""
+    """Whether the image is in GitHub's registry under the repository's owner: a workflow's token can log in there."""
     return image.host == _OWN_REGISTRY and image.name.partition("/")[0] == case.owner.lower()
 
 

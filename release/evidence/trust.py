@@ -1,4 +1,4 @@
-"""Who is trusted, and what they signed: by a key on disk or by an identity that Sigstore certifies."""
+"""Whose signatures are trusted, by key or by Sigstore identity, and verification of what they signed."""
 
 from pathlib import Path
 
@@ -13,10 +13,10 @@ from release.evidence.dsse import Verified
 
 
 def known(root: Path, target: str | None = None, branch: str | None = None) -> Signers:
-    """The signers of release/policy/signers.yaml on the target branch, as ``commits.target`` finds it.
+    """The signers in release/policy/signers.yaml on the target branch (``commits.target``).
 
-    ``branch``: its name, where ``target`` is its commit. The file in the work tree counts only where git has no commit
-    yet: whoever proposes a release must not choose who may sign it. Raises EvidenceRefused when there is none.
+    ``branch``: its name, if ``target`` is its commit. The file in the work tree counts only if git has no commit yet:
+    whoever proposes a release must not choose who may sign it. Raises EvidenceRefused if there is no valid file.
     """
     todo = f"add a signer to {layout.SIGNERS} (`lockstep keys new` prints the entry), and commit it there"
     if commits.has_repository(root) and (found := commits.target(root, target))[1]:
@@ -39,7 +39,7 @@ def known(root: Path, target: str | None = None, branch: str | None = None) -> S
 
 
 def owner(key: CryptoSigner, known: Signers, role: Role) -> str:
-    """The name of a private key's owner. Raises EvidenceRefused when no signer has the key, or it may not do this."""
+    """The name of a private key's owner. Raises EvidenceRefused if the key is unknown or its owner lacks the role."""
     for name, public in keys.known(known).items():
         if public.keyid == key.public_key.keyid:
             return dsse.allowed(next(one for one in known if one.name == name), role, "this key")
@@ -50,11 +50,10 @@ def owner(key: CryptoSigner, known: Signers, role: Role) -> str:
 
 
 def verify(data: bytes, known: Signers, role: Role, where: str, *, offline: bool = False) -> Verified:
-    """What was signed, and by whom of ``known``, who may act as ``role``.
+    """The signed payload and its signer, one of ``known`` with the role ``role``.
 
-    ``data`` is a DSSE envelope, or a Sigstore bundle with one: signed by a key, or by an identity. Raises
-    EvidenceRefused when it does not hold, MachineRefused when Sigstore cannot be asked about it. ``offline`` asks it by
-    the roots of trust that were fetched last.
+    ``data`` is a DSSE envelope, or a Sigstore bundle with one. Raises EvidenceRefused if it is not valid,
+    MachineRefused if Sigstore cannot be used. ``offline``: use the trust roots that were fetched last.
     """
     plain = strict.read(data, where, dsse.LARGEST)
     if "mediaType" not in plain:

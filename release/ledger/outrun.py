@@ -1,4 +1,4 @@
-"""Who moved the ledger's branch first, for the refusal of whoever came second."""
+"""Describes who moved the ledger's branch first, for the refusal of the second."""
 
 from collections.abc import Sequence
 

@@ -1,6 +1,6 @@
-"""How what the environments run was verified: as it serves or otherwise, and whether a signer of today vouches for it.
+"""How the releases in the environments were verified, and whether a current signer signed for it.
 
-Read of git alone, for `lockstep status`.
+Reads git alone, for `lockstep status`.
 """
 
 from collections.abc import Iterator, Mapping
@@ -20,14 +20,14 @@ from release.mirrors.types import Finding
 
 
 class Verified(NamedTuple):
-    """``otherwise``: how it was verified otherwise than it serves. ``findings``: what of that the policy forbids."""
+    """``otherwise``: how the verification differs from how it is served. ``findings``: what the policy forbids."""
 
     otherwise: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
 
 
 def look(root: Path, ledger: Ledger, tip: str, promote: Promote, found: Mapping[str, Desired]) -> dict[str, Verified]:
-    """Of each environment as it is at ``tip``; nothing where it runs nothing, or what cannot be read."""
+    """The verification of each environment at ``tip``; empty if it runs nothing or cannot be read."""
     try:
         files = ledger.files(tip, layout.ENVIRONMENTS)
         known = trust.known(root)

@@ -1,4 +1,4 @@
-"""Asks a server every check in order, so that whatever happens there is an answer to each."""
+"""Runs every check of a server in order, so that each has a result whatever happens."""
 
 from collections.abc import Callable
 from typing import get_args
@@ -26,9 +26,9 @@ CHECKS: dict[CheckName, Callable[[ProbeContext], ServingCheck]] = {
 
 
 def examine(context: ProbeContext, began: float) -> tuple[ServingCheck, ...]:
-    """Every check, once. ``began``: when the server was started, by time.monotonic.
+    """Run every check once. ``began``: when the server was started, by time.monotonic.
 
-    A server that is lost fails the check that lost it, with the end of its log, and every check after that.
+    If the server is lost, the check that lost it fails with the end of the log, and so does every later check.
     """
     done = [life.start(context, began)]
     if done[0].status != "pass":
@@ -49,13 +49,13 @@ def examine(context: ProbeContext, began: float) -> tuple[ServingCheck, ...]:
 
 
 def nothing(start: ServingCheck) -> tuple[ServingCheck, ...]:
-    """All checks of a server that never answered."""
+    """The results for a server that never answered."""
     rest = (name for name in get_args(CheckName) if name != "start")
     return (start, *(failed(name, "not asked: the server never answered") for name in rest))
 
 
 def _last(context: ProbeContext) -> str:
-    """What the server left behind: its exit code, and what its log says."""
+    """The server's exit code, or what its log says."""
     if state := context.server.gone():
         return f"; it ended: {state}"
     log = context.server.log()

@@ -1,4 +1,4 @@
-"""What a server is held to: the verdict, the offline answers and the image, held to one another first."""
+"""The evidence that a server is compared with: verdict, offline answers and image, checked against one another."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,9 +19,9 @@ _AGAIN = "run `./lockstep run`, then ask again"
 
 
 class Expected(NamedTuple):
-    """Evidence that holds. ``offline`` are the merged model's predictions of ``rows``, in their order.
+    """Checked evidence. ``offline``: the merged model's predictions of ``rows``, in their order.
 
-    ``path`` is the folder of the weights in the image; ``image`` is None where nothing was built yet.
+    ``path``: the folder of the weights in the image; ``image``: None if nothing was built yet.
     """
 
     params: Params
@@ -36,10 +36,10 @@ class Expected(NamedTuple):
 
 
 def expected(root: Path, image: bool) -> Expected:
-    """Read the evidence in ``root``; ``image``: there must be one.
+    """Read the evidence in ``root``; ``image``: there must be a built image.
 
-    Raises as ``held.hold`` does, the verdict's own refusal when it is not ``pass``, and EvidenceRefused when probes
-    or image are missing, or about another model.
+    Raises as ``held.hold``, the verdict's own refusal if it is not ``pass``, and EvidenceRefused if probes or image are
+    missing or about another model.
     """
     held = hold(Records(root), trusting=_ELSEWHERE)
     if refusal := verdict_refusal(held.verdict):

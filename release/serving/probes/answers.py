@@ -1,4 +1,4 @@
-"""template, parity, adapter: the answers to the probes, one at a time, held to the offline model's."""
+"""template, parity, adapter: compare the answers to the probes, one at a time, with the offline model's."""
 
 import math
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from release.serving.probes.context import ProbeContext, answered, failed, passe
 
 
 def template(context: ProbeContext) -> ServingCheck:
-    """The server makes the offline token ids of every probe's chat; where it cannot say, as many."""
+    """The server's token ids of every probe's chat are the offline ones; without ids, their number."""
     probes = context.probes.probes
     if context.speech.tokenize is None:
         return _counts(context)
@@ -53,7 +53,7 @@ def _counts(context: ProbeContext) -> ServingCheck:
 
 
 class _Compared(NamedTuple):
-    """``wrong``: what is, None when nothing is; ``said``: what was compared; ``value``: the check's figure."""
+    """``wrong``: what is wrong, or None; ``said``: what was compared; ``value``: the check's figure."""
 
     wrong: str | None
     said: str
@@ -61,10 +61,10 @@ class _Compared(NamedTuple):
 
 
 def parity(context: ProbeContext) -> ServingCheck:
-    """The server answers every probe as the offline model does, and goes on as it does where nothing may end an answer.
+    """The server answers every probe as the offline model does, also when no token may end the answer.
 
-    The latter since answers may be short. A penalty on repetition shows in a long answer, and in no log-probability:
-    servers report them as they were before the penalty.
+    The second part is needed because answers may be short. A penalty on repetition shows only in a long answer, and not
+    in log-probabilities, which servers report as they were before the penalty.
     """
     settings, long = context.serve.verify, context.long_probes
     bound = None if context.speech.logprobs is None else settings.max_logprob_diff

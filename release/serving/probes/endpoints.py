@@ -1,4 +1,4 @@
-"""identity, metrics, errors: what a server says of itself, and to requests that are wrong."""
+"""identity, metrics, errors: what a server reports about itself, and how it answers wrong requests."""
 
 import json
 import re
@@ -18,7 +18,7 @@ _SAMPLE = re.compile(r"^([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{.*\})?[ \t]+(\S+)", re.MU
 
 
 def identity(context: ProbeContext) -> ServingCheck:
-    """The server names the folder that it was given, whose name carries the model's digest."""
+    """The server reports the folder that it was given, whose name has the model's digest."""
     where = context.runtime.identity
     if where is None:
         return unavailable("identity", context.runtime.cannot["identity"])
@@ -38,7 +38,7 @@ def identity(context: ProbeContext) -> ServingCheck:
 
 
 def metrics(context: ProbeContext) -> ServingCheck:
-    """Every counter that the runtime names grows when the server answers."""
+    """Every counter that the runtime names grows with requests."""
     exposed = context.runtime.metrics
     if exposed is None:
         return unavailable("metrics", context.runtime.cannot["metrics"])
@@ -64,7 +64,7 @@ def metrics(context: ProbeContext) -> ServingCheck:
 
 
 def samples(body: bytes) -> dict[str, float]:
-    """Samples of Prometheus' text format by name, summed over their labels; NaN and what is no number left out."""
+    """Samples of Prometheus' text format by name, summed over labels; NaN and invalid numbers are left out."""
     found: dict[str, float] = {}
     for name, value in _SAMPLE.findall(body.decode(errors="replace")):
         try:
@@ -77,7 +77,7 @@ def samples(body: bytes) -> dict[str, float]:
 
 
 def errors(context: ProbeContext) -> ServingCheck:
-    """Wrong requests get the runtime's status codes and a reason, and the next right one its answer."""
+    """Wrong requests get the runtime's status codes and a reason, and the next correct request its answer."""
     probe, right = context.probes.probes[0], context.runtime.errors
     message = Message(role="user", content=" ".join(["a"] * (context.serve.max_total_tokens + 1)))
     ordinary = dialects.request(context.model, probe.messages, context.probes.max_new_tokens)
@@ -109,7 +109,7 @@ def errors(context: ProbeContext) -> ServingCheck:
 
 
 def _unfit(reply: Reply, codes: tuple[int, ...]) -> str | None:
-    """What is wrong with a refusal: another status, no reason, or the server's insides."""
+    """What is wrong with a refusal: another status, no reason, or internals of the server."""
     if reply.status not in codes:
         return f"HTTP {reply.status} where {' or '.join(map(str, codes))} is right: {shown(reply.body)}"
     text = reply.body.decode(errors="replace").strip()

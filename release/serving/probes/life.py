@@ -1,4 +1,4 @@
-"""start, egress, read-only, drain: how a server begins, what is around it, and how it ends."""
+"""start, egress, read-only, drain: how a server starts, how it is isolated, and how it stops."""
 
 import itertools
 import threading
@@ -19,9 +19,10 @@ _PASSING = (408, 425, 429)  # refusals of now, not of the request
 
 
 def start(context: ProbeContext, began: float) -> ServingCheck:
-    """A first answer within serve.verify.start_seconds of ``began`` (time.monotonic); a dead server fails at once.
+    """The first answer comes within serve.verify.start_seconds of ``began`` (time.monotonic).
 
-    A generation, since some servers call themselves healthy before they can answer.
+    It must be a generation, because some servers report themselves healthy before they can answer. A server that ends,
+    or that refuses a correct request, fails at once.
     """
     limit = context.serve.verify.start_seconds
     reason = "it was not asked in time"
@@ -54,7 +55,7 @@ def start(context: ProbeContext, began: float) -> ServingCheck:
 
 
 def egress(context: ProbeContext) -> ServingCheck:
-    """It answered without a way out."""
+    """The server answered on a network without a way out."""
     if context.server.isolated is None:
         return unavailable("egress", f"not known of a server that runs as a {context.server.how}")
     if not context.server.isolated:
@@ -63,7 +64,7 @@ def egress(context: ProbeContext) -> ServingCheck:
 
 
 def read_only(context: ProbeContext) -> ServingCheck:
-    """It answered on a root file system that cannot be written."""
+    """The server answered on a read-only root file system."""
     if context.server.sealed is None:
         return unavailable("read-only", f"not known of a server that runs as a {context.server.how}")
     if not context.server.sealed and "read-only" in context.runtime.cannot:
@@ -74,11 +75,11 @@ def read_only(context: ProbeContext) -> ServingCheck:
 
 
 def drain(context: ProbeContext) -> ServingCheck:
-    """SIGTERM while streams run: each that has produced text comes whole, and the process ends in time.
+    """SIGTERM during streams: each that has produced text is completed, and the process ends in time.
 
-    In a cluster a server gets no request for the ten seconds before its SIGTERM (``preStop`` of the Deployment). So no
-    stream is started any more here, and the signal is sent once each stream has produced text or ended. A request that
-    a server took milliseconds before is not asked for: a correct vLLM drops it, since its engine has not seen it yet.
+    In a cluster a server gets no requests for ten seconds before SIGTERM (``preStop`` of the Deployment). So no stream
+    is started here any more, and the signal is sent once each stream has produced text or ended. A request accepted
+    milliseconds before is not tested: a correct vLLM drops it, because its engine has not seen it yet.
     """
     if context.server.how == "url":
         return unavailable("drain", "a server that was not started here cannot be ended from here")
@@ -127,7 +128,7 @@ def _answers(context: ProbeContext) -> bool:
 
 
 class _Stream:
-    """One stream. ``spoke``: it has produced text. ``ended``: when, by time.monotonic. ``wrong``: what is, if it is."""
+    """One stream. ``spoke``: it has produced text. ``ended``: when (time.monotonic). ``wrong``: the fault, or None."""
 
     def __init__(self, probe: Probe) -> None:
         self.probe = probe
@@ -137,7 +138,7 @@ class _Stream:
 
 
 class _Burst:
-    """Streams of the longest answers, all at once, by threads with a connection each."""
+    """Streams of the longest answers, all at once, each with a thread and connection of its own."""
 
     def __init__(self, context: ProbeContext) -> None:
         self.context = context
@@ -153,23 +154,23 @@ class _Burst:
 
     @property
     def running(self) -> int:
-        """How many have produced text and have not ended."""
+        """The number of streams that have produced text and have not ended."""
         return sum(stream.spoke and stream.ended is None for stream in self.streams)
 
     @property
     def wrong(self) -> list[str]:
-        """What is wrong with each that ended and did not come whole."""
+        """What is wrong with each stream that ended incomplete."""
         return [stream.wrong for stream in self.streams if stream.wrong]
 
     def wait_for_text(self) -> None:
-        """Until each has produced text or ended; every one ends by the client's deadline."""
+        """Wait until each stream has produced text or ended; all end by the client's deadline."""
         with Progress("streams") as bar, self._changed:
             while not all(stream.spoke or stream.ended is not None for stream in self.streams):
                 self._changed.wait(_TICK)
                 bar.tick()
 
     def end(self) -> int:
-        """Wait for what is in flight; returns how many streams never ended."""
+        """Wait for the streams in flight; return how many never ended."""
         until = time.monotonic() + self.context.client.deadline
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))

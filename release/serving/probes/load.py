@@ -15,10 +15,10 @@ REQUESTS = 32  # at each level, or every probe once where there are more
 
 
 def latency(context: ProbeContext) -> ServingCheck:
-    """Streams the probes' answers at each level, and fails where a stream is lost, cut or says otherwise.
+    """Stream the probes' answers at each level; a lost, incomplete or different stream fails.
 
-    The times are recorded and decide nothing, since they are of whatever machine this is. Leaves what it measured in
-    ``context.load``, and each probe's text in ``context.streamed``.
+    The times are recorded and decide nothing, because they depend on the machine. Sets ``context.load`` and
+    ``context.streamed``.
     """
     probes = context.probes.probes
     items = [probes[n % len(probes)] for n in range(max(REQUESTS, len(probes)))]

@@ -1,4 +1,4 @@
-"""score: the test rows through the server, scored as evaluate scored the merged model."""
+"""score: sends the test rows to the server and scores the answers as the stage evaluate did."""
 
 from checks import scoring
 from checks.rows import Row
@@ -9,7 +9,7 @@ from release.serving.probes.context import ProbeContext, failed, passed, some, t
 
 
 def score(context: ProbeContext) -> ServingCheck:
-    """The mean of the first scorer is within serve.verify.margin of the offline one, over every test row."""
+    """The mean of the first scorer over every test row is within serve.verify.margin of the offline one."""
 
     def ask(row: Row) -> Answer:
         return context.chat(row.messages, context.limit)
