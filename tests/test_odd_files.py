@@ -53,7 +53,7 @@ def test_an_image_folder_with_no_file_in_it(tmp_path: Path, name: str, make: Cal
 
 def test_a_blob_that_is_a_pipe(tmp_path: Path) -> None:
     _pipe(tmp_path / "blobs" / "sha256" / f"{1:064}")
-    with pytest.raises(RegistryRefused, match="is no file"):
+    with pytest.raises(RegistryRefused, match="is not a regular file"):
         list(Layout(tmp_path).blob(f"sha256:{1:064}", 3))
 
 

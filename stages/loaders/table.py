@@ -34,17 +34,23 @@ Found = tuple[str, dict[str, Any]]  # path:line (Parquet: path:row), and the row
 
 
 class Columns(Section):
-    """Names of columns in a table; ``messages``, or ``prompt`` and ``reference``."""
+    """Names of the table's columns: either ``messages``, or ``prompt`` and ``reference``."""
 
-    prompt: str | None = None
-    reference: str | None = None
-    messages: str | None = None
-    id: str | None = None
-    slice: str | None = None
-    group: str | None = None
+    prompt: Annotated[str | None, Field(description="column with the prompt")] = None
+    reference: Annotated[str | None, Field(description="column with the expected answer")] = None
+    messages: Annotated[
+        str | None, Field(description="column with a chat; its last assistant turn is the reference")
+    ] = None
+    id: Annotated[str | None, Field(description="column with a unique id; without it ids are digests of the rows")] = (
+        None
+    )
+    slice: Annotated[str | None, Field(description="column by whose values results are reported and judged")] = None
+    group: Annotated[
+        str | None, Field(description="column whose equal values are kept in one split, such as one customer")
+    ] = None
     extra: Annotated[
         dict[Name, str] | None,
-        Field(description="further columns that train.method needs, by the name that the method has for them"),
+        Field(description="further columns that train.method needs: the method's name to the table's name"),
     ] = None
 
     @model_validator(mode="after")
@@ -58,7 +64,7 @@ class Columns(Section):
 
 
 class Table(Loader):
-    """A team's own rows: JSONL, Parquet or CSV."""
+    """Your own rows from JSONL, Parquet or CSV files."""
 
     kind: Literal["table"]
     files: Annotated[str, Field(description="glob below the data source, for example **/*.jsonl", min_length=1)]
