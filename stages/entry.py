@@ -1,4 +1,4 @@
-"""How every stage starts and ends: parameters in, one line out, a refusal as one line and its exit code."""
+"""Runs a stage: reads the parameters, prints one line of result, and turns a refusal into one line and an exit code."""
 
 import os
 import sys
@@ -17,10 +17,10 @@ Stage = Callable[[Params, Path], str]
 
 
 def run(name: str, stage: Stage) -> None:
-    """Run ``stage(params, root)`` in the current directory, the repository's root; exit by its outcome.
+    """Run ``stage(params, root)`` in the current directory, the repository's root, and exit with its outcome.
 
-    The stage returns one line that says what it did. A Refusal is printed on standard error, left in
-    ``.lockstep/refusal.json`` for `lockstep run`, and becomes the exit code.
+    The stage returns one line that says what it did. A Refusal is printed to standard error, written to
+    ``.lockstep/refusal.json`` for `lockstep run`, and sets the exit code.
     """
     root = Path()
     warnings.simplefilter("ignore", FutureWarning)  # of libraries to their own callers, not to this command's user

@@ -1,4 +1,4 @@
-"""Evaluate: the merged model, the base, earlier models and cheap baselines answer the test split, and are scored.
+"""evaluate: scores the answers of merged model, base, reference models and cheap baselines to the test split.
 
 In:  models/merged (hashed first: that digest is what the report is about), models/base,
      data/splits/{train,test}.jsonl, reports/parity.json, reports/references.json, params ``evaluate``.
@@ -41,10 +41,10 @@ _TEST, _TRAIN = layout.SPLITS / "test.jsonl", layout.SPLITS / "train.jsonl"
 
 
 def evaluate(params: Params, root: Path) -> str:
-    """Let every model answer the test split; write predictions, metrics and the page.
+    """Let every model answer the test split; write predictions, metrics and the report.
 
-    Raises EvidenceRefused when a model or split is missing or the merged model is not the one that parity is
-    about; EvaluationRefused when rows are unfit or a model cannot answer them.
+    Raises EvidenceRefused if a model or split is missing or the merged model is not the one in parity.json,
+    EvaluationRefused if rows are invalid or a model cannot answer them.
     """
     settings = params.evaluate
     merged, base = (_hashed(root, folder) for folder in (layout.MERGED, layout.BASE))
@@ -145,7 +145,7 @@ def check_rows(test: Sequence[Row]) -> None:
 
 
 def predict(params: Params, test: Sequence[Row], answered: Answered) -> list[Prediction]:
-    """Score answers against the rows they are of. Raises EvaluationRefused when a row has none."""
+    """Score answers against their rows. Raises EvaluationRefused if a row has no answer."""
     if len(answered.texts) != len(test):
         missing = ", ".join(row.id for row in test[len(answered.texts) :][:5]) or "unknown"
         raise EvaluationRefused(
@@ -175,7 +175,7 @@ def _cheap(kind: str, train: Sequence[Row], test: Sequence[Row]) -> Answered:
 
 
 def _speed(answered: Answered) -> Speed | None:
-    """None where nothing was generated now: baselines, and answers from a record."""
+    """None if nothing was generated in this run: for baselines, and answers from a record."""
     if answered.speed is None:
         return None
     seconds = sorted(answered.seconds)
@@ -204,7 +204,7 @@ def _slices(params: Params, predictions: Sequence[Prediction]) -> dict[str, dict
 
 
 def _write(root: Path, report: EvaluationReport, candidate: Sequence[Prediction], labels: Sequence[str]) -> None:
-    """Everything for people and for DVC; the evidence last."""
+    """Write the reports for people and for DVC; the evidence comes last."""
     pairs = []
     if labels:
         known = set(labels) | {p.reference.strip() for p in candidate}
@@ -225,7 +225,7 @@ def _write(root: Path, report: EvaluationReport, candidate: Sequence[Prediction]
 
 
 def metrics(report: EvaluationReport) -> dict[str, object]:
-    """The report's numbers, for `dvc metrics show` and `diff`: model, scorer, figure; the candidate's slices."""
+    """The report's numbers for `dvc metrics show` and `diff`: by model, scorer, figure; the candidate's slices."""
     numbers: dict[str, object] = {
         name: {scorer: _rounded(interval) for scorer, interval in model.metrics.items()}
         for name, model in report.models.items()
@@ -250,7 +250,7 @@ def _line(report: EvaluationReport) -> str:
 
 
 def _mirror(params: Params, root: Path, report: EvaluationReport, adapter: str) -> str:
-    """Log the candidate's metrics at the training run; MLflow mirrors, so a store that is gone costs no evaluation."""
+    """Log the candidate's metrics at the training run. MLflow is a mirror: an unreachable store is no failure."""
     numbers: dict[str, float] = {}
     for scorer, interval in report.models["candidate"].metrics.items():
         numbers |= {f"test.{scorer}": interval.value, f"test.{scorer}.low": interval.low}

@@ -1,13 +1,13 @@
-"""Probe: what the merged model answers to a few prompts, token by token, so that a server can be held to it.
+"""probe: records the merged model's answers to a few prompts, token by token, for `lockstep verify` to compare with.
 
 In:  models/merged (hashed: the report is about that digest), models/base, data/splits/valid.jsonl,
      params ``serve.probes``, ``serve.dtype``.
 Out: data/probes.json: for each prompt the ids of the templated chat, the greedy tokens with their log-probabilities
-     and the second best of each, and what the untuned base answers to the same. For the first ones also a long answer,
-     in which no token may end it: answers may be too short to show what a server does to long ones.
+     and the second best of each, and the untuned base's answers. For the first ones also a long answer that no token
+     may end, because answers may be too short to show what a server does in long ones.
 Run: python -m stages.probe
 
-The machine that builds and verifies an image then needs neither torch nor the base.
+So the machine that builds and verifies an image needs neither torch nor the base.
 """
 
 import gc
@@ -29,10 +29,10 @@ _LONG, _TOKENS = 8, 32  # prompts that are asked for a long answer, and its leng
 
 
 def probe(params: Params, root: Path) -> str:
-    """Ask the merged model and the base, and write the report.
+    """Let the merged model and the base answer the probes, and write the report.
 
-    Raises EvidenceRefused when a model or the split is missing, EvaluationRefused when a model does not load or a
-    prompt is unfit.
+    Raises EvidenceRefused if a model or the split is missing, EvaluationRefused if a model does not load or a prompt is
+    invalid.
     """
     settings = params.serve
     merged, base = (_hashed(root, folder) for folder in (layout.MERGED, layout.BASE))

@@ -135,7 +135,7 @@ def test_a_remote_that_refuses_or_lies_is_told_and_nothing_changes_here(work: Pa
 
 @pytest.mark.parametrize("name", ["", "-f", "a..b", "with space", "refs/heads/../x", "x\ny", "--upload-pack=evil"])
 def test_what_is_no_branch_is_refused(work: Path, name: str) -> None:
-    with pytest.raises((ParamsRefused, Outrun), match=r"is no name of a branch|is gone"):
+    with pytest.raises((ParamsRefused, Outrun), match=r"is not a valid branch name|is gone"):
         land(work, name, "main")
 
 

@@ -93,11 +93,11 @@ class AzureCli(Loader):
         return load(self, folder)
 
     def rules_before(self) -> tuple[Rule, ...]:
-        """Help that could not be read goes first."""
+        """First drop help that could not be read."""
         return (_DropUnreadable(),)
 
     def rules_after(self, seed: int) -> tuple[Rule, ...]:
-        """The services and the rows that the parameters do not ask for go last."""
+        """Last drop services and rows beyond the limits of the parameters."""
         return (_KeepCommonest(self.services), _CapRows(self.rows_per_service, seed))
 
 
@@ -147,8 +147,8 @@ class _CapRows(Rule):
 def load(loader: AzureCli, folder: Path) -> list[Draft]:
     """All examples below ``folder``, ordered by path and line.
 
-    Help that cannot be read (Python or YAML is malformed) is one draft with ``unreadable`` set, so
-    that it is counted. Raises DataRefused when there is no example at all.
+    Help that cannot be read (malformed Python or YAML) becomes one draft with ``unreadable`` set, so that it is
+    counted. Raises DataRefused if there is no example at all.
     """
     drafts: list[Draft] = []
     for path in sorted(folder.rglob("*.py"), key=lambda p: p.relative_to(folder).as_posix()):
@@ -196,7 +196,7 @@ def _in_helps(loader: AzureCli, tree: ast.Module, name: str, lines: list[str]) -
 
 
 def _without_blocks(text: str) -> str:
-    """Blank the lines that are nothing but a placeholder: they stand for blocks of YAML that this file does not say."""
+    """Blank the lines that are only a placeholder: they stand for YAML blocks that this file does not contain."""
     return re.sub(r"^[ \t]*\{\w+\}[ \t]*$", "", text, flags=re.MULTILINE)
 
 
@@ -222,7 +222,7 @@ def _scalar(node: yaml.Node | None) -> str:
 
 
 def _parsed_docstrings(source: bytes) -> ast.Module:
-    """The file up to its last example: generated files are long, and their docstrings come first."""
+    """Parse the file only up to its last example: generated files are long, and their docstrings come first."""
     end = _QUOTES.search(source, source.rindex(b":example:"))
     try:
         return ast.parse(source[: end.end()] if end else source)
@@ -266,7 +266,7 @@ def _draft(loader: AzureCli, source: str, prompt: str, answer: str, unreadable: 
 
 
 def _action(command: str) -> str:
-    """What a command does: the first part of the last of its words before the arguments that says an action."""
+    """What a command does: the last word before the arguments that names an action, up to its first hyphen."""
     words = re.search(r"\baz((?: [a-z][a-z0-9-]*)+)", command)
     for word in reversed(words[1].split() if words else []):
         if (action := word.split("-")[0]) in ACTIONS:

@@ -148,7 +148,7 @@ def _jsonl(path: Path, name: str) -> Iterator[Found]:
 
 
 def _lines(stream: BinaryIO, name: str) -> Iterator[bytes]:
-    """The lines of a file, each up to LARGEST; of a longer one nothing is kept but its length."""
+    """The lines of a file, each up to LARGEST; of a longer line only its length is kept."""
     number = 0
     while line := stream.readline(LARGEST + 1):
         number += 1
@@ -237,7 +237,7 @@ def _parquet(path: Path, name: str) -> Iterator[Found]:
 
 
 def _hold_groups(metadata: Any, name: str) -> None:
-    """Refuse a group of rows that says itself that its rows are too large, before any of it is read."""
+    """Refuse a row group whose metadata says that its rows are too large, before any of it is read."""
     first = 1
     for index in range(metadata.num_row_groups):
         group = metadata.row_group(index)
@@ -247,7 +247,7 @@ def _hold_groups(metadata: Any, name: str) -> None:
 
 
 def _size(batch: Any) -> int:
-    """Bytes of a batch of Arrow. A dictionary, which many rows share, is written out."""
+    """Bytes of an Arrow batch, with dictionaries expanded."""
     columns = (each.dictionary_decode() if hasattr(each, "dictionary_decode") else each for each in batch.columns)
     return sum(each.nbytes for each in columns)
 
@@ -283,7 +283,7 @@ def _cell(row: dict[str, Any], column: str | None) -> Any:
 
 
 def _plain(value: Any, column: str) -> JsonValue:
-    """A cell of a further column as it is: text, a number, or lists and mappings of these. NaN is null."""
+    """A cell of a further column: text, a number, or lists and mappings of these. NaN becomes null."""
     if isinstance(value, float) and value != value:
         return None
     try:
@@ -297,7 +297,7 @@ def _text(row: dict[str, Any], column: str | None) -> str:
 
 
 def _as_text(value: Any, where: str) -> str:
-    """Null (and a float that is no number, as pandas writes null) is empty text; anything but text is refused."""
+    """A cell as text; null (and NaN, as pandas writes null) becomes empty text. Anything else is refused."""
     if value is None or (isinstance(value, float) and value != value):  # NaN differs from itself
         return ""
     if not isinstance(value, str):

@@ -16,14 +16,14 @@ _SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cl
 
 
 class Lengths(NamedTuple):
-    """Tokens of one row; together they are what is trained on, but for white space that the template ends with."""
+    """Token counts of one row. Their sum is what training sees, except for white space at the end of the template."""
 
     prompt: int  # up to where the answer starts
     reference: int  # the answer and the token that ends it: what generation has to reach
 
 
 def counter(base: Path) -> Callable[[Sequence[Row]], list[Lengths]]:
-    """A function from rows to lengths. Raises EvidenceRefused when ``base`` lacks a tokenizer or a chat template."""
+    """A function from rows to lengths. Raises EvidenceRefused if ``base`` lacks a tokenizer or a chat template."""
     template = _template(base)
     encode = _encoder(base)
 
