@@ -55,7 +55,7 @@ def parse(text: str, name: str = str(layout.PARAMS)) -> Params:
 
 
 def read(path: Path = layout.PARAMS) -> Parsed:
-    """Read ``path``; raise ParamsRefused when it is no YAML mapping."""
+    """Read ``path``; raise ParamsRefused when it is not a YAML mapping."""
     return read_text(_text(path), str(path))
 
 
@@ -90,7 +90,7 @@ def _text(path: Path) -> str:
 
 
 def read_text(text: str, name: str) -> Parsed:
-    """Read YAML text; raise ParamsRefused when it is no mapping. ``name`` is what messages call it."""
+    """Read YAML text; raise ParamsRefused when it is not a mapping. ``name`` is what messages call it."""
     try:
         node, value = plain_yaml.read(text)
     except yaml.MarkedYAMLError as error:

@@ -3,7 +3,7 @@
 In:  models/merged (hashed: it must be the one in reports/evaluation.json), data/splits/{test,valid}.jsonl,
      params ``evaluate`` and ``merge.parity.prompts``.
 Out: reports/noise.json.
-Run: python -m stages.calibrate, or `lockstep calibrate`, which does so. It is no stage of dvc.yaml: run it when
+Run: python -m stages.calibrate, or `lockstep calibrate`, which does so. It is not a stage of dvc.yaml: run it when
      the base, the scorers, the generation settings or the machine change, and commit its report.
 
 The model answers the test split several times, without the cache of answers, and one thing is changed that cannot

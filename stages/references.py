@@ -62,7 +62,7 @@ def have(
     """
     at = f"commit {reference.commit[:12]}"
     if reference.merged == judged.merged:
-        return Had(ReferenceUse(how="same-model", merged=reference.merged, note="it is this very model"), candidate)
+        return Had(ReferenceUse(how="same-model", merged=reference.merged, note="it is this model"), candidate)
     other = [
         what
         for what, then, now in (
@@ -138,6 +138,4 @@ def _below_git(root: Path) -> Path:
     try:
         return Path(subprocess.run(command, cwd=root, check=True, capture_output=True, text=True).stdout.strip("\n"))
     except (OSError, subprocess.CalledProcessError) as error:
-        raise EvidenceRefused(
-            f"git cannot say where {layout.PREDICTIONS} lies", "install git, fix the clone"
-        ) from error
+        raise EvidenceRefused(f"git cannot locate {layout.PREDICTIONS}", "install git, fix the clone") from error

@@ -418,7 +418,7 @@ LOCKS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a stage more": (
         _in_lock(lambda stages: stages.update(forge={"cmd": "true"})), "dvc.lock: has a stage forge, and dvc.yaml has none",
     ),
-    "a stage that is no mapping": (_in_lock(lambda stages: stages.update(train=[])), "dvc.lock: no record of this pipeline"),
+    "a stage that is not a mapping": (_in_lock(lambda stages: stages.update(train=[])), "dvc.lock: no record of this pipeline"),
     "a team's own stage that never ran": (
         _rewrite("dvc.yaml", lambda stages: stages.update(mine={"cmd": "true"})), "dvc.lock: has no record of mine",
     ),
@@ -432,7 +432,7 @@ LOCKS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a pipeline that only DVC can read": (
         _rewrite("dvc.yaml", lambda stages: stages["train"].update(foreach=["a"])),
-        "dvc.yaml: train: foreach cannot be held to dvc.lock",
+        "dvc.yaml: train: foreach cannot be compared with dvc.lock",
     ),
     "a pipeline with a template": (
         _rewrite("dvc.yaml", lambda stages: stages["train"].update(cmd="${run}")), "dvc.yaml: train: ${…} cannot be held",

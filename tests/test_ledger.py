@@ -163,7 +163,7 @@ def test_a_proposal_is_a_commit_on_a_branch_of_its_own(work: Path, remote: Path)
     assert (
         ledger.propose(tip, wanted, "lockstep/staging-1") == made
     )  # a run that was killed before it asked for a review
-    with pytest.raises(RemoteRefused, match="is there already, with another change; merge or close its pull request"):
+    with pytest.raises(RemoteRefused, match="already exists with another change; merge or close its pull request"):
         ledger.propose(tip, tree.change(ledger, tip, "staging", "B"), "lockstep/staging-1")
     git(remote, "update-ref", "refs/heads/main", made)
     move = ledger.moves(ledger.tip(), "staging")[0]
@@ -439,7 +439,7 @@ def test_no_move_waits_for_a_tag_and_a_foreign_one_is_reported(
     assert git(home, "rev-parse", "main") == commit
     told += ledger.untagged
     assert len(told) >= 1
-    assert all(line.startswith("tag router") and "is not made" in line for line in told)
+    assert all(line.startswith("tag router") and "was not created" in line for line in told)
     found = {each.removeprefix("refs/tags/") for each in refs(home) if "tags" in each}
     # Where git does not say which tag was in the way, no tag is made; `lockstep reconcile --fix` makes what it can.
     assert {"router@v0.1.0", "router#staging#1", tag} <= found

@@ -427,7 +427,7 @@ INVENTED: list[tuple[str, Callable[[dict[str, Any], Path], object], str]] = [
         _better,
         "is about another serving report: server, runtime, how differ",
     ),
-    ("with what is no envelope", _no_envelope, "the signed verification: is no DSSE envelope"),
+    ("with what is no envelope", _no_envelope, "the signed verification: is not a DSSE envelope"),
 ]
 
 
@@ -748,6 +748,6 @@ def test_a_squatted_tag_holds_up_no_move_and_is_reported(
     done: RolledBack | Promoted = move(root, "production") if verb == "promote" else back(root, **to)
     assert done.done == "moved"
     assert tag not in done.tags
-    assert any(note.startswith(f"tag {tag}: is not made: ") for note in done.notes)
+    assert any(note.startswith(f"tag {tag}: was not created: ") for note in done.notes)
     assert any(line.startswith(f"tag {tag}: is foreign, no move made it") for line in status(root).contradictions)
     assert any(finding.what == f"tag {tag}" for finding in reconcile(root).findings)

@@ -122,11 +122,11 @@ ENVIRONMENTS: dict[str, tuple[Tamper, str]] = {
     ),
     "another place in the pointer": (
         edit(STAGING / layout.POINTER, lambda text: text.replace("oci:.lockstep/image", "oci:.lockstep/other")),
-        "is no OCI layout",
+        "is not an OCI layout",
     ),
     "another image in the pointer": (
         edit(STAGING / layout.POINTER, lambda text: f"{text.partition('@')[0]}@{OTHER}\nevidence: {OTHER}\n"),
-        "is absent, or is no manifest",
+        "is absent, or is not a manifest",
     ),
     "a pointer that is none": (write(STAGING / layout.POINTER, "image: evil\n"), "is not the lines model, commit"),
     "a pointer that is a link": (link(STAGING / layout.POINTER), "pointer.yaml at"),
@@ -309,7 +309,7 @@ APPROVALS: dict[str, tuple[Callable[[Path], bytes], str]] = {
     "for another environment": (lambda root: says(root, "cara", "staging"), "is for 'staging', not 'production'"),
     "by a key that nobody knows": (unknown, "that is unknown here"),
     "a release as an approval": (forged, "predicateType is 'urn:lockstep:release:v1', not urn:lockstep:approval:v1"),
-    "no envelope": (lambda _: b"yes", "is no JSON"),
+    "no envelope": (lambda _: b"yes", "is not JSON"),
 }  # fmt: skip
 
 
@@ -386,7 +386,9 @@ def test_a_tag_that_is_taken_does_not_stop_the_move(fresh: Path, tag: str) -> No
     done = move(fresh, "staging", version="v1.0.0")
     assert done.done == "moved"
     assert len(done.tags) == 1
-    assert [note.split(": ")[:2] for note in done.notes if note.startswith("tag")] == [[f"tag {tag}", "is not made"]]
+    assert [note.split(": ")[:2] for note in done.notes if note.startswith("tag")] == [
+        [f"tag {tag}", "was not created"]
+    ]
 
 
 def test_a_version_that_somebody_took_is_left_to_them(fresh: Path) -> None:
@@ -403,7 +405,7 @@ def test_without_a_person_nothing_moves(root: Path) -> None:
 
 def test_files_that_are_edited_in_the_work_tree_are_not_lost(root: Path) -> None:
     (root / PRODUCTION / overlays.SERVER).write_text("mine\n")
-    refused(root, "files that this moves are edited there")
+    refused(root, "has edits of files that the move changes")
     assert (root / PRODUCTION / overlays.SERVER).read_text() == "mine\n"
 
 

@@ -453,8 +453,8 @@ PLACES: dict[str, tuple[Tamper, str]] = {
     "a tag that leads to another image": (retagged, "no signed statement holds or is there"),
     "an index of images": (indexed, "is no image but an index"),
     "the same image elsewhere": (elsewhere, "was built and verified in oci:.lockstep/image; promote it from there"),
-    "no such image": (lambda _: f"oci:{layout.IMAGE}@{OTHER}", "is absent, or is no manifest"),
-    "no such folder": (lambda _: f"oci:nowhere@{OTHER}", "is no OCI layout"),
+    "no such image": (lambda _: f"oci:{layout.IMAGE}@{OTHER}", "is absent, or is not a manifest"),
+    "no such folder": (lambda _: f"oci:nowhere@{OTHER}", "is not an OCI layout"),
     "a shard is gone": (stored(Path.unlink), "is missing or incomplete"),
     "a shard is cut": (stored(lambda path: path.write_bytes(path.read_bytes()[:-1])), "is missing or incomplete"),
     "a shard is another": (stored(flip), "is missing or incomplete"),
@@ -563,7 +563,7 @@ def test_a_key_that_was_taken_from_its_owner_signs_nothing(root: Path) -> None:
     refused(root, "that is unknown here")
     (root / layout.SIGNERS).unlink()
     keep(root, "nobody signs")
-    refused(root, "main:release/policy/signers.yaml: is not there, so nobody may sign")
+    refused(root, "main:release/policy/signers.yaml: is missing, so nobody may sign")
     (root / layout.SIGNERS).write_text(text)
     assert "merge the branch that adds it here into main" in refused(root, "so nobody may sign").todo
 

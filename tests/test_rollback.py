@@ -254,7 +254,7 @@ def test_an_image_that_is_gone_is_not_gone_back_to(root: Path, releases: tuple[R
 
 def test_an_image_that_a_build_dropped_is_named(tmp_path: Path, root: Path) -> None:
     shutil.rmtree(root / layout.IMAGE)
-    refused(root, "is no OCI layout")
+    refused(root, "is not an OCI layout")
 
 
 def test_images_that_environments_run_are_kept_by_later_builds(root: Path, releases: tuple[Release, ...]) -> None:

@@ -91,10 +91,10 @@ def test_a_plain_key_is_not_taken_for_an_encrypted_one(tmp_path: Path, monkeypat
 def test_no_key_is_ever_overwritten_and_nothing_is_left_behind(tmp_path: Path) -> None:
     made = key_verbs.new(tmp_path, "ada", BOTH)
     before = made.private.read_bytes()
-    with pytest.raises(MachineRefused, match="is there already"):
+    with pytest.raises(MachineRefused, match="already exists"):
         key_verbs.new(tmp_path, "ada", BOTH)
     made.private.unlink()
-    with pytest.raises(MachineRefused, match=r"lockstep\.pub: is there already"):
+    with pytest.raises(MachineRefused, match=r"lockstep\.pub: already exists"):
         key_verbs.new(tmp_path, "ada", BOTH)
     assert not made.private.exists()
     made.private.symlink_to(tmp_path / "elsewhere")

@@ -68,7 +68,7 @@ def _read(there: Commit, ref: str, at: str) -> Recorded:
     if ran := stages.get("train"):  # params.yaml may have changed since the training; dvc.lock has its parameters
         found = hashlib.md5(text, usedforsecurity=False).hexdigest()  # as DVC names files
         if dict(pipeline_lock.files(ran)).get(layout.TRAIN_REPORT.as_posix(), found) != found:
-            raise Unscalable(f"{at}: {layout.TRAIN_REPORT} is not what its {layout.LOCK} says of train")
+            raise Unscalable(f"{at}: {layout.TRAIN_REPORT} does not match train in its {layout.LOCK}")
         train = methods.read(pipeline_lock.parameters(ran).get("train"))
     elif there.data(layout.PARAMS):
         train = there.params(f"{ref}:{layout.PARAMS}").train
@@ -77,9 +77,9 @@ def _read(there: Commit, ref: str, at: str) -> Recorded:
     base = report.total_parameters - report.trainable_parameters
     for name, value in {"rows": report.rows, "epochs": report.epochs, "total_parameters": base}.items():
         if not _is_measure(value):
-            raise Unscalable(f"{at}: {layout.TRAIN_REPORT}: {name} is no measure to scale from")
+            raise Unscalable(f"{at}: {layout.TRAIN_REPORT}: {name} cannot be scaled from")
     if not _is_measure(took.seconds):
-        raise Unscalable(f"{at}: {layout.TRAIN_MEASURED}: seconds is no measure to scale from")
+        raise Unscalable(f"{at}: {layout.TRAIN_MEASURED}: seconds cannot be scaled from")
     outs = TypeAdapter(list[_Out]).validate_python(stages.get("prepare", {}).get("outs", []))
     prepared = _perhaps(there, layout.PREPARE_REPORT, PrepareReport)
     size = sum(out.size for out in outs if out.path == layout.SPLITS.as_posix())

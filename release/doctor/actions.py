@@ -49,9 +49,9 @@ def _token(case: Case) -> str:
     """The default permissions of a workflow."""
     found = case.github.one(answers.WORKFLOW_TOKEN)
     fix = f"{_API}/workflow -f default_workflow_permissions=read -F can_approve_pull_request_reviews=false"
-    want(found.default_workflow_permissions == "read", "may write wherever a workflow asks for nothing", fix)
+    want(found.default_workflow_permissions == "read", "may write unless a workflow declares permissions", fix)
     want(not found.can_approve_pull_request_reviews, "may approve pull requests", fix)
-    return "reads, unless a job asks for more"
+    return "read-only, unless a job declares more"
 
 
 def _forks(case: Case) -> str:

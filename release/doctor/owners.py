@@ -49,7 +49,7 @@ def _owners(case: Case) -> str:
     except ValueError as error:
         raise Finding(f"{path}: {shown(error)}", "write it without [, which GitHub does not take") from None
     left = any(name.startswith(PLACEHOLDER) for _, _, names, *_ in rules.paths for _, name in names)
-    want(not left, f"{path}: the owner is still the placeholder, so nobody is asked", _SED)
+    want(not left, f"{path}: the owner is still the placeholder, so nobody reviews", _SED)
     owners = {file: [name for _, name in rules.of(file)] for file in GUARDED}
     bare = [file for file, names in owners.items() if not names]
     want(not bare, f"{path}: nobody owns {', '.join(bare)}", "give them an owner there, commit, push")

@@ -41,7 +41,7 @@ def _lax(case: Case, required: list[RequiredChecks]) -> list[str]:
         elif case.public and app != ACTIONS:
             found.append(f"`{CHECK}` is bound to the app {app}, and GitHub Actions is {ACTIONS}")
         else:
-            found.append("" if strict else "a branch that is not up to date may be merged: what lands was not judged")
+            found.append("" if strict else "a branch that is not up to date can be merged: the result was not judged")
     return found
 
 
@@ -59,7 +59,7 @@ def _rebase(case: Case) -> str:
     if case.about.allow_rebase_merge is None:
         raise Unseen(*needs("Administration: read"))
     fix = "gh repo edit --enable-rebase-merge=false"
-    want(not case.about.allow_rebase_merge, "rebase merges put commits on the branch that nobody judged", fix)
+    want(not case.about.allow_rebase_merge, "rebase merges add commits to the branch that nobody judged", fix)
     return "no rebase merges in this repository"
 
 
@@ -73,7 +73,7 @@ def _bypass(case: Case) -> str:
     """Whoever moves environments commits to the branch directly, so someone must bypass the rules: few accounts."""
     numbers = {each.ruleset_id for each in _rules(case) if each.type in ("pull_request", "required_status_checks")}
     if not numbers:
-        older = want(_protection(case), "no rule stands in the way, so everybody passes", _RULESET)
+        older = want(_protection(case), "no rule applies, so anybody can push", _RULESET)
         if older.admins is None:
             raise Unseen(*needs("Administration: read"))
         want(not older.admins, "the branch's protection stops everybody, promotions too", _RULESET)

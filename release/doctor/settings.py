@@ -41,7 +41,7 @@ def _environment(name: str, case: Case) -> str:
     branches, reviewers = case.deploying(name), _reviewers(found)
     listed = ", ".join(map(shown, branches[:5])) or "none"
     want(branches == [case.branch], f"deploys from {listed}, not from {alone}", fix)
-    want(name != "production" or reviewers, f"deploys from {case.branch}, and nobody reviews it", fix)
+    want(name != "production" or reviewers, f"deploys from {case.branch} without a reviewer", fix)
     return f"deploys from {alone}" + (f", reviewed by {', '.join(reviewers[:6])}" if reviewers else "")
 
 
@@ -68,7 +68,7 @@ def _guarded(name: str, needing: tuple[str, ...], case: Case) -> str:
         loose = False  # the rows of other secrets say so
     fix = f"gh secret delete {name}{'' if loose else f' --env {PIPELINE}'}"
     loose = loose or name in case.secrets_of(PIPELINE)
-    want(not loose, f"{name} lies where the workflow of any branch reads it", fix)
+    want(not loose, f"{name} can be read by the workflow of any branch", fix)
     return _in_each(case, name, "", needing)
 
 
@@ -83,9 +83,9 @@ def _in_each(case: Case, name: str, source: str, needing: tuple[str, ...]) -> st
 def _image(case: Case) -> str:
     fix = f"gh variable set {IMAGE} --body {_OWN_REGISTRY}/{shown(case.github.repository.lower())}"
     want(case.variable(IMAGE), "is not set", fix)
-    found = want(case.image(), "is no HOST/NAME", fix)
+    found = want(case.image(), "is not HOST/NAME", fix)
     plain = found.host is not None and found.tag is None and found.digest is None
-    want(plain, "is no HOST/NAME: a tag, a digest or a folder is not for it", fix)
+    want(plain, "is not HOST/NAME: a tag, a digest or a folder is not for it", fix)
     return shown(f"{found.host}/{found.name}")
 
 

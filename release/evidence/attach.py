@@ -79,7 +79,7 @@ def attached(
         if not isinstance(manifest, Manifest) or manifest.subject is None or manifest.subject.digest != image:
             report(f"{where}: is not attached to {image}")
         elif len(layers) != 1 or layers[0].media_type != artifact_type:
-            report(f"{where}: is no artifact with one layer of {artifact_type}")
+            report(f"{where}: is not an artifact with one layer of {artifact_type}")
         elif layers[0].size > largest:
             report(f"{where}: has {layers[0].size:,} bytes, at most {largest:,} are read")
         else:

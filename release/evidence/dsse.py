@@ -48,7 +48,7 @@ def verify_plain(plain: dict[str, Any], signers: Signers, role: Role, where: str
     """As ``verify``, for an envelope that is already parsed."""
     if plain.keys() != _FIELDS:
         odd = sorted(plain.keys() ^ _FIELDS)
-        raise EvidenceRefused(f"{where}: is no DSSE envelope ({', '.join(map(repr, odd))[:200]})", _AGAIN)
+        raise EvidenceRefused(f"{where}: is not a DSSE envelope ({', '.join(map(repr, odd))[:200]})", _AGAIN)
     if plain["payloadType"] != PAYLOAD:
         raise EvidenceRefused(f"{where}: payloadType is {str(plain['payloadType'])[:80]!r}, not {PAYLOAD}", _AGAIN)
     payload = _decoded(plain["payload"], f"{where}: payload")
@@ -78,7 +78,7 @@ def _signature(found: Any, where: str) -> tuple[str, bytes]:
         raise EvidenceRefused(f"{where}: its signature is not one of sig and keyid", _AGAIN)
     keyid = entry.get("keyid") or ""
     if not isinstance(keyid, str):
-        raise EvidenceRefused(f"{where}: its keyid is no text", _AGAIN)
+        raise EvidenceRefused(f"{where}: its keyid is not text", _AGAIN)
     return keyid, _decoded(entry["sig"], f"{where}: signature")
 
 

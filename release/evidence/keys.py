@@ -68,10 +68,10 @@ def load(path: Path) -> CryptoSigner:
         problem = f"is not encrypted, and {PASSWORD} is set" if password else f"is encrypted, and {PASSWORD} is not set"
         raise EvidenceRefused(f"{path}: {problem}", f"set {PASSWORD} to the key's password, if it has one") from None
     except (ValueError, UnsupportedAlgorithm):
-        what = "is no private key, or has another password" if password else "is no private key in PEM"
+        what = "is not a private key, or has another password" if password else "is not a private key in PEM"
         raise EvidenceRefused(f"{path}: {what}", _MAKE) from None
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
-        raise EvidenceRefused(f"{path}: is no ECDSA key on the curve P-256", _MAKE)
+        raise EvidenceRefused(f"{path}: is not an ECDSA key on the curve P-256", _MAKE)
     return CryptoSigner(key)
 
 
@@ -81,7 +81,7 @@ def public(text: str, where: str) -> SSlibKey:
     try:
         key = serialization.load_pem_public_key(text.encode())
     except (ValueError, UnsupportedAlgorithm):
-        raise EvidenceRefused(f"{where}: is no public key in PEM", todo) from None
+        raise EvidenceRefused(f"{where}: is not a public key in PEM", todo) from None
     if not isinstance(key, ec.EllipticCurvePublicKey):
         size = f" of {key.key_size} bits" if hasattr(key, "key_size") else ""
         kind = type(key).__name__.removesuffix("PublicKey").lstrip("_")
@@ -127,7 +127,7 @@ def _created(path: Path, data: bytes, mode: int) -> Iterator[None]:
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
     except FileExistsError:
-        raise MachineRefused(f"{path}: is there already", "name another file: no key is ever overwritten") from None
+        raise MachineRefused(f"{path}: already exists", "name another file: no key is ever overwritten") from None
     except OSError as error:
         raise MachineRefused(f"{path}: {error.strerror or error}", "name a file that can be written") from error
     try:
@@ -140,5 +140,5 @@ def _created(path: Path, data: bytes, mode: int) -> Iterator[None]:
     except BaseException as error:
         path.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise MachineRefused(f"{path}: {error.strerror or error}", "make room there") from error
+            raise MachineRefused(f"{path}: {error.strerror or error}", "free some disk space") from error
         raise

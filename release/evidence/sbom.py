@@ -121,7 +121,7 @@ def _card(held: HeldVerdict, evaluation: EvaluationReport) -> dict[str, Any]:
     """The model card: how and on what it was trained, and its scores with confidence intervals."""
     result = evaluation.models.get("candidate")
     if result is None:
-        raise EvidenceRefused(f"{layout.EVALUATION}: says nothing of the candidate", "run `./lockstep run evaluate`")
+        raise EvidenceRefused(f"{layout.EVALUATION}: has no candidate", "run `./lockstep run evaluate`")
     metrics = [_metric(name, interval, None) for name, interval in sorted(result.metrics.items())]
     for part, found in sorted(result.slices.items()):
         metrics += [_metric(name, interval, part) for name, interval in sorted(found.items())]

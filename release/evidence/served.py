@@ -48,7 +48,7 @@ def now(release: Release, environment: str, files: Mapping[Path, bytes]) -> list
 def verifier(release: Release, known: Signers, *, offline: bool = False) -> str:
     """Who verified. Raises EvidenceRefused if no verifier signed the report, MachineRefused as ``trust.verify``."""
     if release.verification is None:
-        raise EvidenceRefused("the serving report is not signed by whoever verified", AGAIN)
+        raise EvidenceRefused("the serving report is not signed by a verifier", AGAIN)
     where = "the signed verification"
     return verification.check(release.verification.encode(), release.serving, known, where, offline=offline)
 

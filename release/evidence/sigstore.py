@@ -77,7 +77,7 @@ def verify(data: bytes, signers: Signers, role: Role, where: str, *, offline: bo
     try:
         bundle = Bundle.from_json(data)
     except (Error, ValueError) as error:
-        raise EvidenceRefused(f"{where}: is no Sigstore bundle: {_line(error)}", todo) from error
+        raise EvidenceRefused(f"{where}: is not a Sigstore bundle: {_line(error)}", todo) from error
     # Who it claims to be comes first: strangers' bundles are refused without the network.
     claimed = [one for one in identities if _names(bundle, one)]
     if not claimed:
@@ -153,7 +153,7 @@ def _refusing(where: str) -> Iterator[None]:
         raise
     except Exception as error:  # noqa: BLE001 - its clients raise exceptions of private classes; all of them refuse
         # The error's name only: its text may hold a token.
-        raise MachineRefused(f"{where}: Sigstore cannot be asked ({type(error).__name__})", _ONLINE) from None
+        raise MachineRefused(f"{where}: Sigstore cannot be used ({type(error).__name__})", _ONLINE) from None
 
 
 def _line(error: Exception) -> str:

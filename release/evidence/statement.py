@@ -130,7 +130,7 @@ def parse_approval(payload: bytes, environment: str, image: str, where: str = "t
     found = _parse(payload, where, Approval)
     todo = "let it be approved again: `lockstep approve`"
     if found.subject[0].digest != {"sha256": image.removeprefix("sha256:")}:
-        raise EvidenceRefused(f"{where}: is of another image", todo)
+        raise EvidenceRefused(f"{where}: is about another image", todo)
     if found.predicate.environment != environment:
         raise EvidenceRefused(f"{where}: is for {found.predicate.environment!r}, not {environment!r}", todo)
     return found
@@ -172,7 +172,7 @@ def write(statement: BaseModel) -> bytes:
 def _parse(payload: bytes, where: str, kind: type[_S]) -> _S:
     said, wanted = strict.read_canonical(payload, where, dsse.LARGEST).get("predicateType"), _PREDICATES[kind]
     if said != wanted:
-        raise EvidenceRefused(f"{where}: predicateType is {str(said)[:80]!r}, not {wanted}", "sign what is asked for")
+        raise EvidenceRefused(f"{where}: predicateType is {str(said)[:80]!r}, not {wanted}", "sign the right statement")
     try:
         return kind.model_validate_json(payload)
     except ValidationError as error:
@@ -182,7 +182,7 @@ def _parse(payload: bytes, where: str, kind: type[_S]) -> _S:
 def _judged(judged: dict[str, str], path: Path) -> str:
     found = judged.get(path.as_posix())
     if found is None:
-        raise EvidenceRefused(f"{layout.VERDICT}: does not say which {path} it is about", _REPRO)
+        raise EvidenceRefused(f"{layout.VERDICT}: does not name its {path}", _REPRO)
     return found
 
 

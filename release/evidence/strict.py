@@ -23,13 +23,13 @@ def read(data: bytes, where: str, largest: int) -> dict[str, Any]:
     try:
         # From text, not bytes: json would guess UTF-16 and UTF-32 as well.
         found = json.loads(data.decode(), object_pairs_hook=_once, parse_constant=_no_number)
-        write(found)  # half a surrogate pair is no text
+        write(found)  # half a surrogate pair is not text
     except _TwiceError as error:
         raise EvidenceRefused(f"{where}: writes the key {error.args[0]!r} twice", _TODO) from error
     except (ValueError, RecursionError) as error:
-        raise EvidenceRefused(f"{where}: is no JSON", _TODO) from error
+        raise EvidenceRefused(f"{where}: is not JSON", _TODO) from error
     if not isinstance(found, dict):
-        raise EvidenceRefused(f"{where}: is no JSON object", _TODO)
+        raise EvidenceRefused(f"{where}: is not a JSON object", _TODO)
     return found
 
 

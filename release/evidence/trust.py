@@ -31,7 +31,7 @@ def known(root: Path, target: str | None = None, branch: str | None = None) -> S
         path = root / layout.SIGNERS
         data = path.read_bytes() if path.is_file() and not path.is_symlink() else None
     if data is None:
-        raise EvidenceRefused(f"{where}: is not there, so nobody may sign", todo)
+        raise EvidenceRefused(f"{where}: is missing, so nobody may sign", todo)
     try:
         return signers.parse(data.decode(), where)
     except UnicodeDecodeError as error:
@@ -60,7 +60,7 @@ def verify(data: bytes, known: Signers, role: Role, where: str, *, offline: bool
         return dsse.verify_plain(plain, known, role, where)
     material, envelope = plain.get("verificationMaterial"), plain.get("dsseEnvelope")
     if plain["mediaType"] != sigstore.BUNDLE or not isinstance(material, dict) or not isinstance(envelope, dict):
-        raise EvidenceRefused(f"{where}: is no bundle {sigstore.BUNDLE} with an envelope", "sign it again")
+        raise EvidenceRefused(f"{where}: is not a bundle {sigstore.BUNDLE} with an envelope", "sign it again")
     if "publicKey" in material:
         return dsse.verify_plain(envelope, known, role, where)
     return sigstore.verify(data, known, role, where, offline=offline)

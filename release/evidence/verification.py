@@ -76,7 +76,7 @@ def read(root: Path, report: ServingReport, known: Signers) -> str:
     try:
         data = path.read_bytes()
     except OSError as error:
-        what = f"{layout.SERVING_REPORT}: is not signed by whoever verified: {where}: {error.strerror or error}"
+        what = f"{layout.SERVING_REPORT}: is not signed by a verifier: {where}: {error.strerror or error}"
         raise EvidenceRefused(what, _AGAIN) from error
     _, stated = _signed(data, report, known, where)
     if (found := digest.of_file(root / layout.SERVING_REPORT).sha256) != stated.file:

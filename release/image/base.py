@@ -124,7 +124,7 @@ def _same(found: Platform, wanted: str) -> bool:
 def _config(store: Store, manifest: Manifest, name: str) -> tuple[_Config, dict[str, Any]]:
     described = manifest.config
     if described.media_type not in _CONFIGS:
-        raise BuildRefused(f"{name}: is no container image, but {described.media_type!r}", "pin a container image")
+        raise BuildRefused(f"{name}: is not a container image but {described.media_type!r}", "pin a container image")
     if described.size > documents.LARGEST_CONFIG:
         raise RegistryRefused(f"{name}: its config has {described.size} bytes", "pin another image")
     plain = documents.parse(b"".join(store.blob(described.digest, described.size)), f"{name}: config")

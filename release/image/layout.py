@@ -110,7 +110,7 @@ class Layout:
         except OSError as error:
             raise _damaged(path, error.strerror or str(error)) from error
         if left or f"sha256:{hasher.hexdigest()}" != digest:
-            raise _damaged(path, "holds other bytes than its name says")
+            raise _damaged(path, "has other bytes than its name says")
         if size:
             yield block
 
@@ -128,14 +128,12 @@ class Layout:
             found = {entry.digest for entry in named if reference or not self._attached(entry)}
         if len(found) != 1:
             wanted = f"tag {reference!r}" if reference else "its only image"
-            raise RegistryRefused(
-                f"{self.name}: {len(found)} images are there for {wanted}", "name one that is there by its digest"
-            )
+            raise RegistryRefused(f"{self.name}: {len(found)} images match {wanted}", "name one by its digest")
         (digest,) = found
         path = self._path(digest)
         there = state(path)
         if there is None or there[2] > documents.LARGEST:
-            raise _damaged(path, "is absent, or is no manifest")
+            raise _damaged(path, "is absent, or is not a manifest")
         data = b"".join(self.blob(digest, there[2]))
         return Document(data, documents.guess(data, str(path)), digest)
 
@@ -175,7 +173,8 @@ class Layout:
             # The mark comes first and is looked for last: who finds another builder's blobs finds its mark as well.
             if self.folder.exists() and any(self.folder.iterdir()) and not mark.exists():
                 raise BuildRefused(
-                    f"{self.folder}: is not empty and is no OCI layout", "name a folder that is new, empty, or a layout"
+                    f"{self.folder}: is not empty and is not an OCI layout",
+                    "name a folder that is new, empty, or a layout",
                 )
             self.folder.mkdir(parents=True, exist_ok=True)
             handle = os.open(mark, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
@@ -243,14 +242,14 @@ class Layout:
         except FileNotFoundError as error:
             if error.filename == str(mark):
                 todo = "name the folder that holds the file oci-layout"
-                raise RegistryRefused(f"{self.folder}: is no OCI layout", todo) from error
+                raise RegistryRefused(f"{self.folder}: is not an OCI layout", todo) from error
             return Index(schema_version=2, manifests=())
         except OSError as error:
             raise RegistryRefused(f"{error.filename}: {error.strerror}", "make it readable") from error
         except ValidationError as error:
             raise RegistryRefused(f"{path}: {files.first(error)}", "remove the folder") from error
         except (ValueError, RecursionError) as error:
-            raise RegistryRefused(f"{mark}: is no JSON", "remove the folder") from error
+            raise RegistryRefused(f"{mark}: is not JSON", "remove the folder") from error
 
     def _write_index(self, index: Index, entries: list[Entry]) -> None:
         value = index.model_dump(mode="json", by_alias=True, exclude_none=True)
@@ -317,4 +316,4 @@ def _damaged(path: Path, what: str) -> RegistryRefused:
 
 
 def _unwritable(folder: Path, error: OSError) -> RegistryRefused:
-    return RegistryRefused(f"{folder}: {error.strerror or error}", "make room there, or make it writable")
+    return RegistryRefused(f"{folder}: {error.strerror or error}", "free some space there, or make it writable")

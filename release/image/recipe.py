@@ -127,7 +127,9 @@ def _target(root: Path, options: Options, version: str) -> tuple[Store, str, str
         raise BuildRefused("an image goes to a registry or to a folder", "give one of --push and --output")
     named = reference.parse(options.push)
     if named.host is None or named.digest is not None:
-        raise BuildRefused(f"{options.push!r}: is no place in a registry", "write it as HOST/NAME or HOST/NAME:TAG")
+        raise BuildRefused(
+            f"{options.push!r}: is not HOST/NAME of a registry", "write it as HOST/NAME or HOST/NAME:TAG"
+        )
     return stores.open_store(named, root, push=True), f"{named.host}/{named.name}", named.tag or version
 
 
@@ -152,8 +154,8 @@ def _serves(root: Path, described: dict[str, FileDigest], runtime: Runtime, long
     except OSError as error:
         raise EvidenceRefused(f"{path}: {error.strerror or error}", "make it readable") from error
     except (ValueError, RecursionError) as error:
-        raise BuildRefused(f"{path}: is no JSON", "run `./lockstep run merge`") from error
+        raise BuildRefused(f"{path}: is not JSON", "run `./lockstep run merge`") from error
     if not isinstance(config, dict):
-        raise BuildRefused(f"{path}: is no JSON object", "run `./lockstep run merge`")
+        raise BuildRefused(f"{path}: is not a JSON object", "run `./lockstep run merge`")
     if why := fit.unfit(runtime, config, longest):
         raise BuildRefused(f"{path}: {why}", "choose another serve.runtime")

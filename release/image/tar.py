@@ -166,7 +166,9 @@ def _read(member: Member) -> Iterator[bytes]:
         handle = os.open(member.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(handle, "rb", buffering=0) as stream:
             if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-                raise EvidenceRefused(f"{member.path}: not a regular file", "replace it with the file it stands for")
+                raise EvidenceRefused(
+                    f"{member.path}: not a regular file", "replace it with the file that it points to"
+                )
             while left:
                 block = stream.read(min(BLOCK, left))
                 if not block:

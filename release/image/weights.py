@@ -108,7 +108,7 @@ def _holds(folder: Path, described: Mapping[str, FileDigest]) -> None:
     except OSError as error:
         raise EvidenceRefused(f"{folder}: {error.strerror or error}", "make it readable") from error
     problems = [
-        *(f"{folder / path}: is not here" for path in sorted(described.keys() - found.keys())),
+        *(f"{folder / path}: is missing" for path in sorted(described.keys() - found.keys())),
         *(f"{folder / path}: is not of the model" for path in sorted(found.keys() - described.keys())),
         *(
             f"{folder / path}: has {found[path]} bytes, the verdict is about {described[path].size}"

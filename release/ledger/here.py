@@ -27,11 +27,12 @@ def move(where: Place, wanted: Wanted, environments: Sequence[str]) -> tuple[str
             if (now := place.look(where).tip) != wanted.tip:
                 raise outrun(where, wanted.tip, now, environments)
             raise PromotionRefused(
-                f"{folder}: files that this moves are edited there: {said.why()}", "commit or restore them, then again"
+                f"{folder}: has edits of files that the move changes: {said.why()}",
+                "commit or restore them, then again",
             )
     said, lost = _update(where, wanted), tuple[str, ...]()
     if said.code != 0 and wanted.tags and place.look(where).tip == wanted.tip:  # the branch waits for no tag
-        lost = tuple(f"tag {name.removeprefix('refs/tags/')}: is not made: {said.why()}" for name in wanted.tags)
+        lost = tuple(f"tag {name.removeprefix('refs/tags/')}: was not created: {said.why()}" for name in wanted.tags)
         said = _update(where, wanted._replace(tags={}))
     now = place.look(where).tip
     if now not in (wanted.tip, wanted.made):

@@ -130,7 +130,7 @@ def differs(trailers: Mapping[str, str], environment: str, before: Pointer | Non
 def _reason(what: str, why: str) -> str:
     reason = redact(why, _LONGEST)
     if not reason:
-        raise PromotionRefused(f"{what} without a reason", "say why: the ledger is what people read later")
+        raise PromotionRefused(f"{what} without a reason", "give the reason: the history shows it")
     return reason
 
 

@@ -49,7 +49,7 @@ def envelope(data: bytes | None, pointer: Pointer, where: str) -> Envelope:
     except ValidationError as error:
         raise EvidenceRefused(f"{where}: {files.first(error)}", "read it with the version that signed it") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, binascii.Error) as error:
-        raise EvidenceRefused(f"{where}: is no envelope of a statement", _TODO) from error
+        raise EvidenceRefused(f"{where}: is not an envelope of a statement", _TODO) from error
 
 
 def releases(ledger: Ledger, tip: str, environments: Iterable[str]) -> Released:

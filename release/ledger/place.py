@@ -90,12 +90,12 @@ def find(root: Path, promote: Promote, deadline: float) -> Place:
 def _address(text: str) -> str:
     todo = "write https://HOST/PATH, ssh://…, HOST:PATH or a path; passwords go into git's credential helper"
     if not text.isprintable() or text.startswith("-") or "::" in text:
-        raise ParamsRefused("promote.repository: is no address of a git repository", todo)
+        raise ParamsRefused("promote.repository: is not an address of a git repository", todo)
     try:
         parts = urlsplit(text)
         secret = parts.password is not None or (parts.scheme in ("http", "https") and parts.username is not None)
     except ValueError as error:
-        raise ParamsRefused("promote.repository: is no address of a git repository", todo) from error
+        raise ParamsRefused("promote.repository: is not an address of a git repository", todo) from error
     if secret:
         raise ParamsRefused("promote.repository: holds a password or a token", todo)
     return text

@@ -35,7 +35,9 @@ def move(where: Place, wanted: Wanted, environments: Sequence[str]) -> tuple[str
     cut = not taken and (said.code is None or any(word in said.err for word in _CUT))
     if cut or not wanted.tags:
         todo = (
-            "run it again: it finds out if it arrived after all" if cut else "do what the remote asks for, then again"
+            "run it again: it finds out if it arrived after all"
+            if cut
+            else "do what the remote requires, then run it again"
         )
         raise RemoteRefused(f"{where.shown}: {_words(said)}: nothing was moved", todo)
     why = "somebody else made it meanwhile" if taken else _words(said)
@@ -104,13 +106,15 @@ def propose(where: Place, made: str, branch: str) -> str:
     )  # fmt: skip
     now = place.look(its).tip
     if now is None:
-        raise RemoteRefused(f"{its.shown}: was not made: {_words(said)}", "do what the remote asks for, then again")
+        raise RemoteRefused(
+            f"{its.shown}: was not created: {_words(said)}", "do what the remote requires, then run it again"
+        )
     if now != made:
         place.bring(its, now)
         same = [git.line("show", "--no-patch", "--format=%T %P", "--no-show-signature", each) for each in (now, made)]
         if same[0] != same[1]:
             todo = f"merge or close its pull request, then: git push {redact(where.remote)} :{its.ref}"
-            raise RemoteRefused(f"{its.shown}: is there already, with another change", todo)
+            raise RemoteRefused(f"{its.shown}: already exists with another change", todo)
     return now
 
 

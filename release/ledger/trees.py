@@ -69,7 +69,7 @@ def changed(git: Git, tip: str, changes: Mapping[str, bytes | None]) -> str:
     for path, data in changes.items():
         parts = tuple(path.split("/"))
         if any(part in ("", ".", "..") or part.lower() == ".git" or "\0" in part for part in parts):
-            raise PromotionRefused(f"{redact(path)}: is no path in a repository", "name a file below the root")
+            raise PromotionRefused(f"{redact(path)}: is not a path in a repository", "name a file below the root")
         blobs[parts] = None if data is None else git.line("hash-object", "-w", "--stdin", given=data)
     return _tree(git, git.line("rev-parse", f"{tip}^{{tree}}"), blobs, "") or git.line("mktree", given=b"")
 
@@ -102,7 +102,7 @@ def _find(git: Git, commit: str, path: str) -> _Entry | None:
     """The entry at ``path``; None if there is none. Raises EvidenceRefused if a folder above it is a link."""
     parts = Path(path).parts
     if not parts or path.startswith("/") or ".." in parts:
-        raise EvidenceRefused(f"{redact(path)}: is no path in a repository", "name a file below the root")
+        raise EvidenceRefused(f"{redact(path)}: is not a path in a repository", "name a file below the root")
     ways = ["/".join(parts[: count + 1]) for count in range(len(parts))]
     # cat-file resolves no links: a link on the way is a blob, and what lies behind it is missing.
     asked = "".join(f"{commit}:{way}\n" for way in ways[:-1]).encode(errors="surrogateescape")

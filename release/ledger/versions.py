@@ -110,7 +110,7 @@ def _next(
 
 def _unless(tag: Tag, tags: Tags) -> tuple[Tag, str]:
     if parse(tag.name) is None:
-        return tag, "it is no name that GTO reads: begin and end names with a letter or a digit"
+        return tag, "it is not a name that GTO reads: begin and end names with a letter or a digit"
     if other := taken(tag.name, tags):
         return tag, f"tag {other} is on commit {tags[other].commit[:12]}, and no move made it"
     return tag, ""

@@ -49,7 +49,7 @@ def keys(needed: Mapping[str, str], *, server: bool) -> Rule:
 
     def rule(value: Any) -> str | None:
         if not isinstance(value, dict) or not all(isinstance(each, str) for each in value.values()):
-            return f"is {shown(value)}, which is no mapping of texts"
+            return f"is {shown(value)}, which is not a mapping of texts"
         wrong = [key for key, each in needed.items() if value.get(key) != each]
         if wrong:
             return f"{wrong[0]} is {shown(value.get(wrong[0]))}, the release says {needed[wrong[0]]!r}"

@@ -37,7 +37,7 @@ def gaps(objects: Sequence[Mapping[str, Any]], environment: str, wanted: Mapping
         return [f"{_called(item)}: by git {environment} runs nothing in a cluster" for item in found]
     if len(found) != 1:
         there = ", ".join(map(_called, found)) or "none"
-        return [f"{environment}: one Deployment or InferenceService is to run the release, there is {there}"]
+        return [f"{environment}: there must be exactly one Deployment or InferenceService, found {there}"]
     where, pod = _called(found[0]), _pod(found[0])
     intended = dict(patch["spec"]["template"]["spec"])
     (server,) = intended.pop("containers")
@@ -140,7 +140,7 @@ def _probes(server: Mapping[str, Any], container: Mapping[str, Any]) -> Iterator
         probe = _at(container, key)
         here = {name: value for name, value in _at(probe, "httpGet").items() if (name, value) != ("scheme", "HTTP")}
         if here != server[key]["httpGet"] | {"port": "http"} or {"exec", "grpc", "tcpSocket"} & probe.keys():
-            yield f"server.{key}: asks otherwise than the release says"
+            yield f"server.{key}: differs from the release"
     if [each for each in _dicts(container, "ports") if each.get("name") == "http" and "hostPort" not in each] != [
         each for each in _dicts(container, "ports") if each.get("containerPort") == server["ports"][0]["containerPort"]
     ]:
@@ -167,7 +167,9 @@ def _beside(container: Mapping[str, Any], pod: Mapping[str, Any]) -> Iterator[st
 def _around(server: Mapping[str, Any], objects: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Objects that send the server's requests elsewhere, as far as they are among ``objects``."""
     yield from (
-        f"spec.{key}: stands before the server" for key in ("transformer", "explainer") if _at(server, "spec", key)
+        f"spec.{key}: redirects the server's requests"
+        for key in ("transformer", "explainer")
+        if _at(server, "spec", key)
     )
     labels = _labels(server)
     services = [item for item in objects if item.get("kind") == "Service"]

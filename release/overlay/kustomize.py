@@ -71,5 +71,5 @@ def _objects(data: bytes) -> list[dict[str, Any]] | str:
     except (yaml.YAMLError, ValueError) as error:
         return f"builds to what is not plain YAML: {redact(str(error), 200)}"
     if not all(isinstance(each, dict) for each in found):
-        return "builds to what is no object"
+        return "builds to something that is not an object"
     return found

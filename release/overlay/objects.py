@@ -32,7 +32,7 @@ def gaps(
     servers = [item for item in objects if _is_server(item)]
     if len(servers) != 1:
         there = ", ".join(map(_called, servers)) or "none"
-        return [f"one Deployment or InferenceService is to run the release, there is {there}"]
+        return [f"there must be exactly one Deployment or InferenceService, found {there}"]
     (item,) = servers
     found = [f"{_called(each)}: {gap}" for each in objects for gap in _of_any(each, namespace)]
     found += [f"{_called(item)}: {gap}" for gap in server.gaps(item, patch, image)]

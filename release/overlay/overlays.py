@@ -239,7 +239,7 @@ def _literal(text: str) -> str:
 def _files(environment: str, files: dict[Path, bytes]) -> dict[Path, bytes]:
     if environment in SHARED:
         raise ParamsRefused(
-            f"promote.environments: {environment!r} is a folder that environments share", "call it otherwise"
+            f"promote.environments: {environment!r} is a folder that environments share", "choose another name"
         )
     return {layout.ENVIRONMENTS / environment / path: data for path, data in files.items()}
 
@@ -258,7 +258,7 @@ def _difference(found: bytes, wanted: bytes) -> str:
     for number, (one, other) in enumerate(zip(here, there, strict=False), 1):
         if one != other:
             return f"line {number} is {_shown(one)}, a promotion writes {_shown(other)}"
-    return f"has {len(here)} lines, a promotion writes {len(there)}" if len(here) != len(there) else "ends otherwise"
+    return f"has {len(here)} lines, a promotion writes {len(there)}" if len(here) != len(there) else "has another end"
 
 
 def _shown(line: bytes) -> str:

@@ -99,7 +99,7 @@ class _Walk:
         if problem:
             yield f"{path}: {problem}"
         elif not isinstance(value, dict):
-            yield f"{path}: is no mapping"
+            yield f"{path}: is not a mapping"
         else:
             if path == self.home / OWN:
                 self.own = value

@@ -146,7 +146,7 @@ def _branch(root: Path, name: str) -> str:
             found = max((one for one in remotes if short.startswith(f"{one}/")), key=len, default="")
             if found:
                 return short.removeprefix(f"{found}/")
-    raise EvidenceRefused(f"{redact(name, 100)}: is no branch", "name the target branch, such as main")
+    raise EvidenceRefused(f"{redact(name, 100)}: is not a branch", "name the target branch, such as main")
 
 
 def _rules(records: Records, commit: str, branch: str) -> _Rules:

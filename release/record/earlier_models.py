@@ -116,7 +116,7 @@ def record(records: Records, commit: str) -> Reference | None:
     except ValidationError as error:
         raise EvidenceRefused(
             f"{layout.EVALUATION} at {commit[:12]}: {files.first(error)}",
-            "on the target branch, restore it from a commit where it is whole; without it there is no earlier model",
+            "restore it on the target branch from an earlier commit; without it there is no reference model",
         ) from error
     if found is None:
         return None

@@ -46,7 +46,7 @@ def hold(records: Records, target: str | None = None, trusting: Collection[Path]
     if again != stored and not differences:
         before = {finding.gate: finding for finding in stored.findings}
         differences = [
-            f"gate {finding.gate}: answers {finding.status} ({finding.reason}), not as {layout.VERDICT} says"
+            f"gate {finding.gate}: is now {finding.status} ({finding.reason}), unlike in {layout.VERDICT}"
             for finding in again.findings
             if before.get(finding.gate) != finding
         ] or [f"{layout.VERDICT}: is not what the gates make of the evidence"]

@@ -70,7 +70,7 @@ def incomplete(pipeline: Stages, lock: Stages, reads: Mapping[str, Collection[st
     ]
     for name, said in pipeline.items():
         if way := _way(said):
-            found.append(f"{layout.PIPELINE}: {name}: {way} cannot be held to {layout.LOCK}: write the stage out")
+            found.append(f"{layout.PIPELINE}: {name}: {way} cannot be compared with {layout.LOCK}: write the stage out")
             continue
         stage = _stage(said)
         found += [
@@ -91,7 +91,7 @@ def left_to_git(pipeline: Stages) -> set[Path]:
     for name, stage in pipeline.items():
         for entry in (each for kind in _OUTS for each in _list(stage.get(kind))):
             if not isinstance(entry, str | dict):
-                raise EvidenceRefused(f"{layout.PIPELINE}: {name}: is no pipeline", "restore it from git")
+                raise EvidenceRefused(f"{layout.PIPELINE}: {name}: is not a pipeline", "restore it from git")
             options = entry.items() if isinstance(entry, dict) else ()
             found |= {Path(str(path)) for path, said in options if _mapping(said).get("cache") is False}
     return found

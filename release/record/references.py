@@ -88,10 +88,10 @@ def _resolved(records: Records, target: str | None) -> tuple[str, Place | None, 
     if not commits.has_repository(root):
         if named := _named(records, None):
             raise EvidenceRefused(
-                f"{root}: is no git repository, and gates compare with {' and '.join(named)}",
+                f"{root}: is not a git repository, and gates compare with {' and '.join(named)}",
                 "clone the repository; a copy of its files has no history",
             )
-        return "HEAD", None, ReferencesReport(found={}, absent={"main": "this is no git repository"})
+        return "HEAD", None, ReferencesReport(found={}, absent={"main": "this is not a git repository"})
     name, tip = commits.target(root, target)
     wanted = [each for each in EARLIER if each == "main" or each in _named(records, tip)]
     if tip is None:

@@ -231,7 +231,7 @@ def _decided(
     if in_need and approval:
         return "pass", f"approved by {' '.join(approval.by.split())}"
     if target is None:
-        return "inconclusive", f"that of {ref} cannot be asked"
+        return "inconclusive", f"that of {ref} cannot be judged"
     if target.status != "pass":
         return target.status, f"{target.status} under that of {ref}"
     if unjudged:

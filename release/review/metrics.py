@@ -10,9 +10,9 @@ from release.review.facts import EARLIER, Facts
 
 
 class Score(NamedTuple):
-    """A model's score, and the candidate's ``difference`` to it on the same rows; else ``note`` says why there is none.
+    """A model's score, and the candidate's ``difference`` to it on the same rows; else ``note`` says why not.
 
-    ``how`` is ReferenceUse's. ``of_gate``: the difference was found by a gate, because the predictions are not here.
+    ``how`` is ReferenceUse's. ``of_gate``: a gate found the difference, because the predictions are missing here.
     """
 
     name: str
@@ -102,7 +102,7 @@ def _score(facts: Facts, found: EvaluationReport, name: str, scorer: str) -> Sco
     answers = facts.evidence.answers if facts.evidence else {}
     difference = paired(answers.get("candidate", ()), answers.get(name, ()), scorer, found.confidence)
     of_gate = None if difference else _of_gate(facts, name, scorer)
-    return Score(name, how, theirs, difference, of_gate, "predictions are not here")
+    return Score(name, how, theirs, difference, of_gate, "predictions are missing here")
 
 
 def _of_gate(facts: Facts, name: str, scorer: str) -> Interval | None:

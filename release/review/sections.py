@@ -116,7 +116,7 @@ def _bare(text: str) -> str:
     """A digest or hash for a code block."""
     if _BARE.fullmatch(text):
         return text
-    raise ValueError(f"{text!r}: is no digest")
+    raise ValueError(f"{text!r}: is not a digest")
 
 
 def address(url: str) -> str:
@@ -124,7 +124,7 @@ def address(url: str) -> str:
     if len(url) <= 500 and _URL.fullmatch(url):
         return url
     raise EvidenceRefused(
-        f"{visible(url.rpartition('@')[2], 80)}: is no address for a comment",
+        f"{visible(url.rpartition('@')[2], 80)}: is not a valid address in a comment",
         "give one that starts with https://, without a login, a space or a bracket",
     )
 
@@ -133,4 +133,6 @@ def _label(text: str) -> str:
     """The text of a link. Raises EvidenceRefused for characters outside those of a name."""
     if _LABEL.fullmatch(text):
         return text
-    raise EvidenceRefused(f"{text!r}: is no label for a link", "write letters, digits, spaces, dots and hyphens")
+    raise EvidenceRefused(
+        f"{text!r}: is not a valid label of a link", "write letters, digits, spaces, dots and hyphens"
+    )

@@ -124,7 +124,7 @@ def names() -> list[str]:
 def load(name: str) -> Runtime:
     """Read one runtime. Raises ParamsRefused if there is none of that name or its file is invalid."""
     if name not in names():
-        raise ParamsRefused(f"serve.runtime: {name!r} is no runtime", f"use one of {', '.join(names())}")
+        raise ParamsRefused(f"serve.runtime: {name!r} is not a runtime", f"use one of {', '.join(names())}")
     path = FOLDER / f"{name}.yaml"
     try:
         runtime = Runtime.model_validate(plain_yaml.load(path.read_text(encoding="utf-8")))

@@ -46,7 +46,7 @@ def _heads(runtime: Runtime, config: Mapping[str, Any]) -> str | None:
     if size is None:
         width, number = config.get("hidden_size"), config.get("num_attention_heads")
         if not isinstance(width, int) or not isinstance(number, int) or number < 1:
-            return "config.json does not tell the size of an attention head"
+            return "config.json does not give the size of an attention head"
         size = width // number
     if size not in runtime.heads:
         sizes = ", ".join(map(str, runtime.heads))

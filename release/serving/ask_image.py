@@ -45,7 +45,9 @@ def _answers(client: Client, runtime: Runtime, model: str) -> bool:
         dialects.chat(client, dialects.SPEECHES[runtime.dialect], model, _QUESTION, 1)
     except NoAnswer as error:
         if error.status is not None and 400 <= error.status < 500 and error.status not in _PASSING:
-            raise ServingRefused(f"the server refuses a right request: {error}", "roll back to another") from error
+            raise ServingRefused(
+                f"the server refuses a right request: {error}", "roll back to another release"
+            ) from error
         return False
     return True
 

@@ -138,7 +138,7 @@ def _blocks(response: requests.Response, until: float, deadline: float) -> Itera
         if total > LARGEST:
             raise NoAnswer(f"a reply of more than {LARGEST >> 20} MiB")
         if time.monotonic() > until:
-            raise NoAnswer(f"no whole reply within {deadline:g} s", lost=True)
+            raise NoAnswer(f"no complete reply within {deadline:g} s", lost=True)
         yield block
 
 

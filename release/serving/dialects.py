@@ -207,7 +207,7 @@ def _by_id(told: _Logprob) -> Token:
     """vLLM writes ``token_id:<id>`` as a token's text if ``return_tokens_as_token_ids`` is set."""
     number = told.token.removeprefix("token_id:")
     if number == told.token or not (number.isascii() and number.isdigit()):
-        raise NoAnswer(f"told a token as {shown(told.token)}, not as token_id:<id>")
+        raise NoAnswer(f"returned a token as {shown(told.token)}, not as token_id:<id>")
     return Token(int(number), None, told.logprob)
 
 

@@ -53,7 +53,7 @@ def expected(root: Path, image: bool) -> Expected:
     _same(layout.PROBES, "the base", probes.base, judged[layout.BASE.as_posix()])
     _same(layout.PROBES, "the valid split", probes.valid, judged[(layout.SPLITS / "valid.jsonl").as_posix()])
     if probes.max_new_tokens != held.params.serve.probes.max_new_tokens or probes.precision != held.params.serve.dtype:
-        raise EvidenceRefused(f"{layout.PROBES}: asked with other settings than serve.probes and serve.dtype", _AGAIN)
+        raise EvidenceRefused(f"{layout.PROBES}: made with other settings than serve.probes and serve.dtype", _AGAIN)
     rows, offline = held.evidence.test, held.evidence.answers["candidate"]
     if not rows or [row.id for row in rows] != [one.id for one in offline]:
         raise EvidenceRefused(f"{layout.PREDICTIONS}/candidate.jsonl: does not answer the test rows, in order", _AGAIN)

@@ -83,7 +83,7 @@ def start(runtime: Runtime, serve: Serve, folder: Path) -> Process:
     """
     remove_leftovers()
     if not folder.is_dir():
-        raise ServingRefused(f"{folder}: is no folder of weights", "run `./lockstep run`, or name another")
+        raise ServingRefused(f"{folder}: is not a folder of weights", "run `./lockstep run`, or name another")
     program = _program(runtime)
     port = _free_port()
     model = str(folder.resolve())

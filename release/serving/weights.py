@@ -42,7 +42,9 @@ def unpack(store: Store, report: ImageReport, home: Path) -> Path:
                     raise EvidenceRefused(f"{store.name}: the image has no layer {layer.digest}", _AGAIN)
                 found |= _unpack(_Stream(store.blob(layer.digest, layer.size), bar), layer, report.path, folder)
     except OSError as error:
-        raise MachineRefused(f"{folder}: {error.strerror or error}", "make room there, or make it writable") from error
+        raise MachineRefused(
+            f"{folder}: {error.strerror or error}", "free some space there, or make it writable"
+        ) from error
     if digest.of_manifest(found) != report.model:
         raise EvidenceRefused(f"{store.name}: the files in {report.image} are not the model {report.model}", _AGAIN)
     return folder
@@ -68,7 +70,7 @@ def _unpack(stream: "_Stream", layer: Layer, path: str, folder: Path) -> dict[st
                         out.write(block)
                 found[name] = digest.of_file(target)
     except tarfile.TarError as error:
-        raise RegistryRefused(f"layer {layer.digest}: is no tar: {error}", _AGAIN) from error
+        raise RegistryRefused(f"layer {layer.digest}: is not a tar: {error}", _AGAIN) from error
     stream.drain()
     if wrong := [name for name in layer.files if name not in found or found[name].sha256 != layer.files[name]]:
         raise EvidenceRefused(f"layer {layer.digest}: {wrong[0]} is not the file of the report", _AGAIN)

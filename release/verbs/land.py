@@ -106,7 +106,9 @@ def _push(git: Git, branch: str, head: str, made: str) -> str:
         )  # fmt: skip
         now = _look(git, ref, shown)
         if now == head:  # what git said counts for nothing beside what the remote shows
-            raise RemoteRefused(f"{shown}: {said.why()}: nothing was pushed", "do what the remote asks for, then again")
+            raise RemoteRefused(
+                f"{shown}: {said.why()}: nothing was pushed", "do what the remote requires, then run it again"
+            )
     if now == made:
         return made
     if now is not None and _has(git, now, ref) and _same(git, now, made):

@@ -173,7 +173,7 @@ def _server(root: Path, held: Expected, options: Options) -> str | None:
             raise ServingRefused("a server's image is for weights alone, in a container", "leave --server out")
         return None
     if options.server is not None and not servers.SERVER.fullmatch(options.server):
-        raise ServingRefused(f"{options.server[:100]!r}: is no server's image by digest", "write NAME@sha256:…")
+        raise ServingRefused(f"{options.server[:100]!r}: is not a server image with a digest", "write NAME@sha256:…")
     named = servers.of_all(root) if options.server is None else (options.server,)
     if len(named) != 1:
         what = f"the environments name {len(named)} servers for them" if named else "no environment names one"

@@ -191,7 +191,7 @@ def minutes() -> float:
         value = math.nan
     if not 0 <= value < math.inf:
         raise ParamsRefused(
-            f"{MINUTES}: {text!r} is no number of minutes", "set it to 5, say, or to 0 for no checkpoints"
+            f"{MINUTES}: {text!r} is not a number of minutes", "set it to 5, say, or to 0 for no checkpoints"
         )
     return value
 

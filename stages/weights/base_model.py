@@ -66,7 +66,7 @@ def _weights(source: Path, place: str) -> set[str]:
     pickles = sorted(p.name for p in source.iterdir() if p.suffix in _PICKLES)
     if pickles:
         raise SourceRefused(
-            f"{place}: holds its weights as pickle ({pickles[0]}), which runs code when it is read",
+            f"{place}: has its weights as pickle ({pickles[0]}), which runs code when it is read",
             "use a revision with safetensors, or convert it: model.save_pretrained(folder)",
         )
     raise SourceRefused(

@@ -44,7 +44,7 @@ def _counts(context: ProbeContext) -> ServingCheck:
         counted += 1
         if answer.prompt_tokens != len(probe.prompt_tokens):
             wrong.append(f"probe {probe.id}: {answer.prompt_tokens} tokens, {len(probe.prompt_tokens)} offline")
-    why = context.runtime.cannot.get("template", "this server does not tell the token ids of a chat")
+    why = context.runtime.cannot.get("template", "this server does not return the token ids of a chat")
     if wrong:
         return failed("template", f"another number of tokens in a chat: {some(wrong)}")
     if counted < len(context.probes.probes):
@@ -94,7 +94,7 @@ def _compared(context: ProbeContext, probes: Sequence[Probe], answers: Sequence[
     found = []
     for probe, answer in zip(probes, answers, strict=True):
         if answer.tokens is None:
-            wrong = f"probe {probe.id}: answered without the log-probabilities that it was asked for"
+            wrong = f"probe {probe.id}: answered without the requested log-probabilities"
             return _Compared(wrong, "", None)
         found.append(agreement.by_tokens(probe, answer, answer.tokens, settings))
     largest = max(one.largest for one in found)
@@ -119,7 +119,7 @@ def _by_text(context: ProbeContext, probes: Sequence[Probe], answers: Sequence[A
         return _Compared(some(complaints), "", share)
     if not sum(one.compared for one in found):
         return _Compared("every answer parted at its first token: nothing could be compared", "", share)
-    why = context.runtime.cannot.get("parity", "this server tells no log-probabilities")
+    why = context.runtime.cannot.get("parity", "this server returns no log-probabilities")
     said = f"{equal} of {len(pairs)} texts are the offline ones, the others part at a near tie; by text: {why}"
     return _Compared(None, said, share)
 
@@ -136,11 +136,14 @@ def adapter(context: ProbeContext) -> ServingCheck:
         if text == untuned and agreement.by_text(probe, answer.text, context.serve.verify).complaint:
             base.append(f"probe {probe.id}: {shown(answer.text)}")
     if not telling:
-        return failed("adapter", "cannot be told: the base answers every probe as the merged model does")
+        return failed("adapter", "not decidable: the base answers every probe as the merged model does")
     share = tuned / telling
     if base:
         return failed("adapter", f"{len(base)} of {telling} answers are the untuned base's: {some(base)}", share)
     if not tuned:
         return failed("adapter", f"none of {telling} answers is the merged model's where the base's differs", share)
-    said = f"of {telling} answers that the base gives otherwise, {tuned} are the merged model's and none is the base's"
+    said = (
+        f"of {telling} probes with another answer of the base, {tuned} answers are the merged model's and none is the "
+        "base's"
+    )
     return passed("adapter", said, share)

@@ -58,9 +58,11 @@ def metrics(context: ProbeContext) -> ServingCheck:
         time.sleep(0.2)
     if still:
         absent = [name for name in still if name not in after]
-        why = f"{', '.join(absent)} not at {exposed.path}" if absent else f"{', '.join(still)} did not grow by asking"
+        why = (
+            f"{', '.join(absent)} not at {exposed.path}" if absent else f"{', '.join(still)} did not grow with requests"
+        )
         return failed("metrics", why)
-    return passed("metrics", f"{', '.join(exposed.counters)} at {exposed.path} grew by asking")
+    return passed("metrics", f"{', '.join(exposed.counters)} at {exposed.path} grew with requests")
 
 
 def samples(body: bytes) -> dict[str, float]:
@@ -100,7 +102,7 @@ def errors(context: ProbeContext) -> ServingCheck:
             seen.append(f"{words} {reply.status}")
     again = context.chat(probe.messages, context.probes.max_new_tokens).text
     if agreement.tidy(again) != agreement.tidy(context.answers[0].text):
-        wrong.append(f"answers probe {probe.id} otherwise after wrong requests: {shown(again)}")
+        wrong.append(f"answers probe {probe.id} differently after wrong requests:  {shown(again)}")
     if wrong:
         return failed("errors", some(wrong))
     if not seen:

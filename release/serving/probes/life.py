@@ -25,7 +25,7 @@ def start(context: ProbeContext, began: float) -> ServingCheck:
     or that refuses a correct request, fails at once.
     """
     limit = context.serve.verify.start_seconds
-    reason = "it was not asked in time"
+    reason = "no request was sent in time"
     messages = context.probes.probes[0].messages
     with Progress("start") as bar:
         while (left := began + limit - time.monotonic()) > 0:
@@ -41,7 +41,7 @@ def start(context: ProbeContext, began: float) -> ServingCheck:
             except NoAnswer as error:
                 reason = str(error)
                 if error.status is not None and 400 <= error.status < 500 and error.status not in _PASSING:
-                    return failed("start", f"refuses a right request: {reason}", None, limit)
+                    return failed("start", f"refuses a correct request: {reason}", None, limit)
             finally:
                 client.close()
             bar.tick()
@@ -92,7 +92,7 @@ def drain(context: ProbeContext) -> ServingCheck:
     if wrong := burst.wrong:
         return failed("drain", f"{len(wrong)} of {len(burst.streams)} streams failed before SIGTERM: {some(wrong)}")
     if not burst.running:
-        return failed("drain", "no stream still ran when all had text: it cannot be told", None, limit)
+        return failed("drain", "no stream still ran when all had text: not decidable", None, limit)
     began = time.monotonic()
     (ended,) = answered(together(1, [limit], context.server.terminate, "drain", ""))
     signalled = max(began, time.monotonic() - ended.seconds) if ended else began
@@ -105,7 +105,7 @@ def drain(context: ProbeContext) -> ServingCheck:
         return failed("drain", f"{len(wrong)} of {len(burst.streams)} streams were cut: {some(wrong)}", None, limit)
     across = sum(stream.ended is not None and stream.ended > signalled for stream in burst.streams)
     if not across:
-        return failed("drain", "no stream was in flight at SIGTERM: it cannot be told", None, limit)
+        return failed("drain", "no stream was in flight at SIGTERM: not decidable", None, limit)
     if _answers(context):
         return failed(
             "drain", f"something still answers at {context.server.url} after it ended: another server", None, limit
@@ -115,7 +115,9 @@ def drain(context: ProbeContext) -> ServingCheck:
         return failed("drain", f"exit code {ended.code} where {' or '.join(map(str, codes))} is right", seconds, limit)
     if seconds > limit:
         return failed("drain", f"ended {seconds:.1f} s after SIGTERM, over {limit:g} s", seconds, limit)
-    said = f"{across} streams in flight at SIGTERM came whole; ended after {seconds:.1f} s with exit code {ended.code}"
+    said = (
+        f"{across} streams in flight at SIGTERM were completed; ended after {seconds:.1f} s with exit code {ended.code}"
+    )
     return passed("drain", said, seconds, limit)
 
 

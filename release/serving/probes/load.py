@@ -37,7 +37,7 @@ def latency(context: ProbeContext) -> ServingCheck:
         if level == 1:
             said = zip(items, whole, itertools.cycle(context.answers), strict=False)
             if other := list(filter(None, (context.unlike(p, s.text, a.text) for p, s, a in said))):
-                return failed("latency", f"a stream says otherwise than a whole answer: {some(other)}")
+                return failed("latency", f"a stream differs from the whole answer: {some(other)}")
             context.streamed |= {p.id: s.text for p, s in zip(items, whole, strict=True)}
         levels.append(_load(level, whole, wall))
         context.load = tuple(levels)

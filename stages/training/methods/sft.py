@@ -112,7 +112,7 @@ def refuse_unfit(prepared: Any, tokenizer: Any, stops: frozenset[int], max_lengt
             )
         if ids[: len(prompt)] != prompt or labels != [-100] * len(prompt) + ids[len(prompt) :]:
             raise TrainingRefused(
-                f"row {row['id']}: the chat template renders the prompt otherwise when the answer follows",
+                f"row {row['id']}: the chat template renders the prompt differently when the answer follows",
                 "use a template that renders the prompt alike with and without its answer",
             )
         if not stops & set(labels):
