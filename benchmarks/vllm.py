@@ -143,8 +143,8 @@ def _probes(root: Path, params: Params) -> ProbeReport:
     settings = params.serve
     rows = files.read_jsonl(root / layout.SPLITS / "valid.jsonl", Row)[: settings.probes.rows]
     limit, room = settings.probes.max_new_tokens, settings.max_input_tokens
-    ours, ends = probe._asked(root / layout.MERGED, settings.dtype, rows, limit, room, "merged")
-    theirs, _ = probe._asked(root / layout.BASE, settings.dtype, rows, limit, room, "base", long=0)
+    ours, ends = probe._answers(root / layout.MERGED, settings.dtype, rows, limit, room, "merged")
+    theirs, _ = probe._answers(root / layout.BASE, settings.dtype, rows, limit, room, "base", long=0)
     none = "sha256:" + "0" * 64
     return ProbeReport(
         merged=none,

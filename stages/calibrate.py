@@ -93,8 +93,8 @@ def _hold(params: Params, root: Path, evaluation: EvaluationReport) -> None:
         (f"{layout.PARAMS}: evaluate.scorers", scoring.digest_of(params.evaluate.scorers), evaluation.scorers),
     ]
     if merged == evaluation.merged:  # else its tokenizer may be anything
-        asked = answers.prompt_format(root / layout.MERGED, params.evaluate)
-        pairs.append((f"{layout.PARAMS}: evaluate and the chat template", asked, evaluation.prompt_format))
+        prompt_format = answers.prompt_format(root / layout.MERGED, params.evaluate)
+        pairs.append((f"{layout.PARAMS}: evaluate and the chat template", prompt_format, evaluation.prompt_format))
     wrong = [
         f"{what}: is {chain.short(found)}, {layout.EVALUATION} is about {chain.short(known)}"
         for what, found, known in pairs

@@ -65,25 +65,23 @@ def evaluate(params: Params, root: Path) -> str:
     check_rows(test)
     for scorer in settings.scorers:
         scoring.score(scorer, "", "")  # an impossible pattern refuses here, before the long work
-    asked = prompts.for_base(test, train, settings.base_prompt)
+    base_messages = prompts.for_base(test, train, settings.base_prompt)
     cheap = {kind: _cheap(kind, train, test) for kind in settings.baselines}
 
     answered = {
         name: answers.ask(root, settings, root / folder, model, test, conversations, name)
         for name, folder, model, conversations in (
             ("candidate", layout.MERGED, merged, [row.messages for row in test]),
-            ("base", layout.BASE, base, asked),
+            ("base", layout.BASE, base, base_messages),
         )
     }
     uses = {name: ReferenceUse(how="absent", merged=None, note=why) for name, why in earlier.absent.items()}
-    asked_already: dict[Reference, references.Had] = {}  # production mostly runs main's model
+    obtained: dict[Reference, references.Had] = {}  # production mostly runs main's model
     for known, reference in earlier.found.items():
         record = reference.model_copy(update={"commit": ""})
-        if record not in asked_already:
-            asked_already[record] = references.have(
-                root, settings, known, reference, judged, test, answered["candidate"]
-            )
-        had = asked_already[record]
+        if record not in obtained:
+            obtained[record] = references.have(root, settings, known, reference, judged, test, answered["candidate"])
+        had = obtained[record]
         uses[known] = had.use
         if had.answered:
             answered[known] = had.answered
@@ -107,7 +105,7 @@ def evaluate(params: Params, root: Path) -> str:
         rows=len(test),
         scorers=judged.scorers,
         prompt_format=judged.prompt_format,
-        base_prompt=answers.asked(test, asked),
+        base_prompt=answers.asked(test, base_messages),
         confidence=settings.confidence,
         references=uses,
         models=models,

@@ -41,8 +41,8 @@ def probe(params: Params, root: Path) -> str:
         raise EvaluationRefused(f"{_VALID}: has no rows", "run `./lockstep run prepare`")
     room = settings.max_input_tokens
     limit = settings.probes.max_new_tokens
-    ours, ends = _asked(root / layout.MERGED, settings.dtype, rows, limit, room, str(layout.MERGED))
-    theirs, _ = _asked(root / layout.BASE, settings.dtype, rows, limit, room, str(layout.BASE), long=0)
+    ours, ends = _answers(root / layout.MERGED, settings.dtype, rows, limit, room, str(layout.MERGED))
+    theirs, _ = _answers(root / layout.BASE, settings.dtype, rows, limit, room, str(layout.BASE), long=0)
     report = ProbeReport(
         merged=merged,
         base=base,
@@ -66,7 +66,7 @@ def _hashed(root: Path, folder: Path) -> str:
         return digest.of_tree(root / folder, bar.update).digest
 
 
-def _asked(
+def _answers(
     folder: Path, dtype: str, rows: Sequence[Row], max_new_tokens: int, room: int, label: str, long: int = _LONG
 ) -> tuple[list[Probe], frozenset[int]]:
     """One model's answers, as probes without a base, ``long`` of them with a long answer; and the ids that end one."""
@@ -76,7 +76,7 @@ def _asked(
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if positions is not None:
         room = min(room, positions - max_new_tokens)
-    asked = prompts.tokens(tokenizer, [row.messages for row in rows], rows, room, _VALID)
+    prompt_ids = prompts.tokens(tokenizer, [row.messages for row in rows], rows, room, _VALID)
     ends = generate.end_tokens(model, tokenizer)
 
     def tokens(steps: Sequence[token_by_token.Step]) -> tuple[ProbeToken, ...]:
@@ -84,7 +84,7 @@ def _asked(
         return tuple(ProbeToken(text=text, **step._asdict()) for step, text in zip(steps, texts, strict=True))
 
     found = []
-    bar = tqdm(asked, desc=label, unit="prompt", disable=None)
+    bar = tqdm(prompt_ids, desc=label, unit="prompt", disable=None)
     for number, (row, ids) in enumerate(zip(rows, bar, strict=True)):
         answer = tokens(token_by_token.answer(model, ids, ends, max_new_tokens))
         unended: tuple[ProbeToken, ...] = ()

@@ -82,7 +82,7 @@ def have(
         except Refusal as refusal:
             why = refusal.what
     try:
-        found = _asked(root, settings, name, reference, rows)
+        found = _evaluated(root, settings, name, reference, rows)
     except Refusal as refusal:
         note = f"the recorded answers of {at} were not used ({why}), and its weights could not be ({refusal.what})"
         note = f"{note}; {refusal.todo}, {_AGAIN}"
@@ -101,7 +101,7 @@ def _recorded(root: Path, name: str, reference: Reference, rows: Sequence[Row]) 
     return Answered([p.prediction for p in found], [], None)
 
 
-def _asked(root: Path, settings: Evaluate, name: str, reference: Reference, rows: Sequence[Row]) -> Answered:
+def _evaluated(root: Path, settings: Evaluate, name: str, reference: Reference, rows: Sequence[Row]) -> Answered:
     conversations = [row.messages for row in rows]
     if (known := answers.known(root, settings, reference.merged, rows, conversations)) is not None:
         return known

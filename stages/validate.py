@@ -202,7 +202,7 @@ def _shown(draft: Draft) -> str:
 def _line(outcome: Expectation, frames: Mapping[str, Frame]) -> str:
     """A failed expectation on one line: its name, the observed value, and the rows or labels."""
     if outcome.name.startswith(f"{LABELS}: "):
-        said = labels.told(outcome, frames[LABELS])
+        said = labels.describe(outcome, frames[LABELS])
         return f"{outcome.name}: {outcome.observed}{': ' if said else ''}{said}"
     shown = []
     for row in outcome.rows:

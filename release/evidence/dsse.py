@@ -84,18 +84,18 @@ def _signature(found: Any, where: str) -> tuple[str, bytes]:
 
 def _signer(pae: bytes, keyid: str, signature: bytes, signers: Signers, where: str) -> Signer:
     """The signer whose key made the signature. The key id only selects keys to try: it is not signed."""
-    asked = {name: key for name, key in keys.known(signers).items() if keyid in ("", key.keyid)}
-    if not asked:
+    tried = {name: key for name, key in keys.known(signers).items() if keyid in ("", key.keyid)}
+    if not tried:
         what = f"key {keyid[:12]!r}" if keyid else "a key, and no signer has one,"
         raise EvidenceRefused(f"{where}: is signed by {what} that is unknown here", _AGAIN)
     for signer in signers:
-        if key := asked.get(signer.name):
+        if key := tried.get(signer.name):
             try:
                 key.verify_signature(Signature(key.keyid, signature.hex()), pae)
             except UnverifiedSignatureError:
                 continue
             return signer
-    names = ", ".join(asked)
+    names = ", ".join(tried)
     raise EvidenceRefused(f"{where}: its signature is not by {names} over this payload", _AGAIN)
 
 

@@ -71,20 +71,20 @@ def naming(moves: Iterable[Move]) -> list[Move]:
 def _steps(walked: Walk, path: str) -> Iterator[_Step]:
     commits = walked.commits
     latest = int(time.time()) + SKEW
-    told = own = NOTHING  # by the moves so far; on the branch itself
+    so_far = own = NOTHING  # by the moves so far; on the branch itself
     at = 0  # the latest date so far that is believed
     for name, brought in walked.landings:
         own = commits[name].gave.get(path, own)
         at = max([at, *_believed((commits[other] for other in brought), latest)])
         steps = [(other, commits[other].gave[path]) for other in brought if path in commits[other].gave]
-        if (steps[-1][1] if steps else told) != own:
+        if (steps[-1][1] if steps else so_far) != own:
             steps.append((name, own))
         doubt = _doubt(name, commits[name].date, at, latest) if steps else ""
         at = max([at, *_believed([commits[name]], latest)])
         for commit, blob in steps:
-            if blob != told:
-                yield _Step(commit, name, at, doubt, told, blob, blob == own)
-                told = blob
+            if blob != so_far:
+                yield _Step(commit, name, at, doubt, so_far, blob, blob == own)
+                so_far = blob
 
 
 def _believed(commits: Iterable[Commit], latest: int) -> Iterator[int]:

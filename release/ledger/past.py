@@ -58,9 +58,9 @@ def releases(ledger: Ledger, tip: str, environments: Iterable[str]) -> Released:
     for move in sorted((move for name in environments for move in ledger.moves(tip, name)), key=lambda each: each.at):
         if move.after is not None and move.ran:
             last[move.after.image] = move
-    asked = [(move.commit, path(move.environment)) for move in last.values()]
+    names = [(move.commit, path(move.environment)) for move in last.values()]
     found: dict[str, tuple[Pointer, Envelope | None]] = {}
-    for (image, move), data in zip(last.items(), ledger.gather(asked), strict=True):
+    for (image, move), data in zip(last.items(), ledger.gather(names), strict=True):
         assert move.after is not None
         try:
             found[image] = move.after, envelope(data, move.after, str(path(move.environment)))

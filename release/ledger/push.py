@@ -124,5 +124,5 @@ def _words(said: Said) -> str:
     if said.code is None:
         return words
     lines = [line.split("\t") for line in said.out.decode(errors="replace").splitlines() if line.startswith("!")]
-    told = [fields[-1] for fields in lines if "atomic" not in fields[-1]] or [fields[-1] for fields in lines] or [""]
-    return redact(f"{words} {told[0]}") if told[0] not in words else words
+    reasons = [fields[-1] for fields in lines if "atomic" not in fields[-1]] or [fields[-1] for fields in lines] or [""]
+    return redact(f"{words} {reasons[0]}") if reasons[0] not in words else words

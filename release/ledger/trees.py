@@ -51,8 +51,8 @@ def regular(git: Git, commit: str, folder: str) -> dict[str, bytes]:
 
     Empty if there is no such folder or commit.
     """
-    asked = f"{commit}:{folder}\n".encode(errors="surrogateescape")
-    kind, _, name = git.line("cat-file", "--batch-check=%(objecttype) %(objectname)", given=asked).partition(" ")
+    queries = f"{commit}:{folder}\n".encode(errors="surrogateescape")
+    kind, _, name = git.line("cat-file", "--batch-check=%(objecttype) %(objectname)", given=queries).partition(" ")
     if kind != "tree":
         return {}
     entries = {path: each.name for path, each in _list(git, name, "-r").items() if each.mode in _REGULAR}
@@ -105,8 +105,8 @@ def _find(git: Git, commit: str, path: str) -> _Entry | None:
         raise EvidenceRefused(f"{redact(path)}: is not a path in a repository", "name a file below the root")
     ways = ["/".join(parts[: count + 1]) for count in range(len(parts))]
     # cat-file resolves no links: a link on the way is a blob, and what lies behind it is missing.
-    asked = "".join(f"{commit}:{way}\n" for way in ways[:-1]).encode(errors="surrogateescape")
-    out = git.ask("cat-file", "--batch-check=%(objecttype)", given=asked).decode() if asked else ""
+    queries = "".join(f"{commit}:{way}\n" for way in ways[:-1]).encode(errors="surrogateescape")
+    out = git.ask("cat-file", "--batch-check=%(objecttype)", given=queries).decode() if queries else ""
     for way, kind in zip(ways[:-1], out.splitlines(), strict=True):
         if kind.endswith(" missing"):
             return None

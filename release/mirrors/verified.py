@@ -33,14 +33,14 @@ def look(root: Path, ledger: Ledger, tip: str, promote: Promote, found: Mapping[
         known = trust.known(root)
     except EvidenceRefused:  # a finding of another check
         return dict.fromkeys(found, Verified())
-    told = {}
+    verified = {}
     for name, each in found.items():
         release = each.envelope.statement.predicate if each.envelope else None
         lines = served.now(release, name, files) if release else []
         strict = promote.environments[name].served_as_verified
         findings = [desired.drift(name, "verification", "of what serves", line) for line in lines if strict]
-        told[name] = Verified(tuple(lines), (*findings, *(_signed(name, release, known) if release else ())))
-    return told
+        verified[name] = Verified(tuple(lines), (*findings, *(_signed(name, release, known) if release else ())))
+    return verified
 
 
 def _signed(name: str, release: Release, known: Signers) -> Iterator[Finding]:

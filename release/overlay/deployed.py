@@ -44,11 +44,11 @@ def gaps(objects: Sequence[Mapping[str, Any]], environment: str, wanted: Mapping
     container = _server(pod)
     if container is None:
         return [f"{where}: has no container {CONTAINER}"]
-    told = patch["metadata"]["annotations"]
+    annotations = patch["metadata"]["annotations"]
     return [
         f"{where}: {problem}"
         for problem in (
-            *_differences(told, _at(found[0], "metadata", "annotations"), "annotations"),
+            *_differences(annotations, _at(found[0], "metadata", "annotations"), "annotations"),
             *_differences(intended, pod, "pod"),
             *_differences({key: value for key, value in server.items() if key != "name"}, container, "server"),
             *_image(server, container),
@@ -67,8 +67,8 @@ def _is_server(item: Mapping[str, Any]) -> bool:
     """Whether an object is the server, by annotations or by the base's label: removing one of them hides nothing."""
     if item.get("kind") not in ("Deployment", "InferenceService"):
         return False
-    told, labels = _at(item, "metadata", "annotations"), _at(item, "metadata", "labels")
-    return any(str(key).startswith(PREFIX) for key in told) or labels.get(LABEL) == CONTAINER
+    annotations, labels = _at(item, "metadata", "annotations"), _at(item, "metadata", "labels")
+    return any(str(key).startswith(PREFIX) for key in annotations) or labels.get(LABEL) == CONTAINER
 
 
 def _pod(item: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -88,12 +88,12 @@ def _release(
     else:
         container |= _mounting(runtime, serve, built.path, container["volumeMounts"])
         pod["volumes"].append({"name": WEIGHTS, "image": {"reference": str(where), "pullPolicy": "IfNotPresent"}})
-    told = annotations(pointer)
+    marks = annotations(pointer)
     patch = {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": {"name": CONTAINER, "annotations": told},
-        "spec": {"template": {"metadata": {"annotations": dict(told)}, "spec": pod | {"containers": [container]}}},
+        "metadata": {"name": CONTAINER, "annotations": marks},
+        "spec": {"template": {"metadata": {"annotations": dict(marks)}, "spec": pod | {"containers": [container]}}},
     }
     return _files(
         environment,

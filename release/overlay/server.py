@@ -71,19 +71,19 @@ def labels(item: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _deployment(patch: Mapping[str, Any], image: str | None) -> tuple[dict[str, Any], dict[str, Rule]]:
     pod, rules = _pod(patch, image, CONTAINER)
-    told = patch["metadata"]["annotations"]
+    annotations = patch["metadata"]["annotations"]
     wanted = {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": {"name": CONTAINER, "labels": dict(SELECTED), "annotations": told},
+        "metadata": {"name": CONTAINER, "labels": dict(SELECTED), "annotations": annotations},
         "spec": {
             "strategy": {},
             "selector": {"matchLabels": dict(SELECTED)},
-            "template": {"metadata": {"labels": dict(SELECTED), "annotations": told}, "spec": pod},
+            "template": {"metadata": {"labels": dict(SELECTED), "annotations": annotations}, "spec": pod},
         },
     }
     return wanted, {
-        **_metadata("metadata", told),
+        **_metadata("metadata", annotations),
         "metadata.name": kind(str),
         "metadata.namespace": anything,  # ``objects`` compares it
         "spec.replicas": between(1, 1000),
@@ -93,28 +93,28 @@ def _deployment(patch: Mapping[str, Any], image: str | None) -> tuple[dict[str, 
         "spec.paused": one_of(False),
         "spec.strategy": rolls,
         "spec.selector.matchLabels": keys(SELECTED, server=True),
-        **_metadata("spec.template.metadata", told),
+        **_metadata("spec.template.metadata", annotations),
         **{f"spec.template.spec.{path}": rule for path, rule in rules.items()},
     }
 
 
 def _inference_service(patch: Mapping[str, Any], image: str | None) -> tuple[dict[str, Any], dict[str, Rule]]:
     pod, rules = _pod(patch, image, KSERVE_CONTAINER)
-    told = patch["metadata"]["annotations"]
+    annotations = patch["metadata"]["annotations"]
     mode = {"serving.kserve.io/deploymentMode": "Standard"}
-    predictor = {"labels": dict(SELECTED), "annotations": told, "deploymentStrategy": {}, **pod}
+    predictor = {"labels": dict(SELECTED), "annotations": annotations, "deploymentStrategy": {}, **pod}
     wanted = {
         "apiVersion": "serving.kserve.io/v1beta1",
         "kind": "InferenceService",
-        "metadata": {"name": CONTAINER, "labels": dict(SELECTED), "annotations": {**told, **mode}},
+        "metadata": {"name": CONTAINER, "labels": dict(SELECTED), "annotations": {**annotations, **mode}},
         "spec": {"predictor": predictor},
     }
     return wanted, {
-        **_metadata("metadata", {**told, **mode}),
+        **_metadata("metadata", {**annotations, **mode}),
         "metadata.name": kind(str),
         "metadata.namespace": anything,
         "spec.predictor.labels": keys(SELECTED, server=True),
-        "spec.predictor.annotations": keys(told, server=True),
+        "spec.predictor.annotations": keys(annotations, server=True),
         "spec.predictor.minReplicas": between(1, 1000),
         "spec.predictor.maxReplicas": between(1, 1000),
         "spec.predictor.scaleTarget": between(1, 1 << 30),
@@ -124,8 +124,8 @@ def _inference_service(patch: Mapping[str, Any], image: str | None) -> tuple[dic
     }
 
 
-def _metadata(where: str, told: Mapping[str, str]) -> dict[str, Rule]:
-    return {f"{where}.labels": keys(SELECTED, server=True), f"{where}.annotations": keys(told, server=True)}
+def _metadata(where: str, annotations: Mapping[str, str]) -> dict[str, Rule]:
+    return {f"{where}.labels": keys(SELECTED, server=True), f"{where}.annotations": keys(annotations, server=True)}
 
 
 def _pod(patch: Mapping[str, Any], image: str | None, name: str) -> tuple[dict[str, Any], dict[str, Rule]]:

@@ -37,11 +37,11 @@ def propose(where: PromotionContext, environment: str, after: Pointer, change: C
         server = os.environ.get("GITHUB_SERVER_URL", _SERVER).rstrip("/")
         return commit, f"{server}/{name}/compare/{quote(where.promote.branch)}...{quote(branch)}?expand=1"
     title, _, body = change.message.partition("\n\n")
-    asked = github.GitHub(github.place({**os.environ, "GITHUB_REPOSITORY": name}), token)
+    client = github.GitHub(github.place({**os.environ, "GITHUB_REPOSITORY": name}), token)
     try:
-        return commit, asked.open(title, branch, where.promote.branch, body)
+        return commit, client.open(title, branch, where.promote.branch, body)
     except RequestError as trouble:
-        refused = github.refused(asked.where, trouble)
+        refused = github.refused(client.where, trouble)
         todo = "give GITHUB_TOKEN the permission pull-requests: write, or open it by hand: the branch is pushed"
         raise RemoteRefused(f"{refused.what}: opens no pull request", todo) from None
 

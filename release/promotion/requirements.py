@@ -37,12 +37,12 @@ def previous(context: PromotionContext, rule: Environment, image: str, result: C
         result.fail(f"{name}: {last.problem}", f"move {name} by `lockstep promote` or `lockstep rollback`")
     since = context.ledger.since(context.tip, name)
     assert since is not None  # it runs something
-    ran, asked = datetime.now(UTC) - since, timedelta(hours=rule.soak_hours)
+    ran, needed = datetime.now(UTC) - since, timedelta(hours=rule.soak_hours)
     result.note = f"{name} runs it since {since:%Y-%m-%d %H:%M} UTC"
     if last.kind == "other":
         result.note += f", moved there by hand: commit {last.commit[:12]} by {last.by}"
-    if ran < asked:
-        until = since + asked
+    if ran < needed:
+        until = since + needed
         result.fail(
             f"{name} runs it for {max(0.0, ran / timedelta(hours=1)):.1f} of {rule.soak_hours:g} hours",
             f"wait until {until:%Y-%m-%d %H:%M} UTC",

@@ -208,9 +208,9 @@ def _judged_as(
                 why = f"{missing} of the {len(brought)} test rows of {ref} were not answered here"
                 askable = ("no rows", "rows")
         notes.append(why or f"under the policy of {ref}, its own {len(evidence.test)} test rows are judged")
-    asked = {name: its for name, its in theirs.gates.items() if its.reads in askable}
+    judged = {name: its for name, its in theirs.gates.items() if its.reads in askable}
     scored = held.params.evaluate.model_copy(update={"scorers": theirs.evaluate.scorers})
-    verdict = judging.judge(held.params.model_copy(update={"gates": asked, "evaluate": scored}), evidence)
+    verdict = judging.judge(held.params.model_copy(update={"gates": judged, "evaluate": scored}), evidence)
     found = {finding.gate: finding for finding in verdict.findings}
     findings = tuple(
         found.get(name) or Finding(gate=name, kind=its.kind, status="inconclusive", reason=why)

@@ -97,12 +97,12 @@ class Runtime(Section):
     def _says_why(self) -> Self:
         """Check that everything left out has a reason, and every reason is for something that exists."""
         errors = {f"errors.{name}": getattr(self.errors, name) for name in Errors.model_fields}
-        told = {"identity": self.identity, "metrics": self.metrics, **errors}
-        if silent := [name for name, value in told.items() if value is None and not self.cannot.get(name)]:
+        given = {"identity": self.identity, "metrics": self.metrics, **errors}
+        if silent := [name for name, value in given.items() if value is None and not self.cannot.get(name)]:
             raise ValueError(f"cannot: gives no reason for {', '.join(silent)}")
         if stray := sorted(set(self.cannot) - set(get_args(CheckName)) - set(errors)):
             raise ValueError(f"cannot: {', '.join(stray)}: there is no such check")
-        if denied := [name for name, value in told.items() if value is not None and name in self.cannot]:
+        if denied := [name for name, value in given.items() if value is not None and name in self.cannot]:
             raise ValueError(f"cannot: {', '.join(denied)}: the file says how")
         return self
 

@@ -34,8 +34,8 @@ def _rope(runtime: Runtime, config: Mapping[str, Any]) -> str | None:
         return f"rope_type {kind!r:.40}: {runtime.name} computes it in another way, or not at all; it does {known}"
     for key, fixed in runtime.rope[kind].items():
         if (value := found.get(key)) is not None and value != fixed:
-            told = "ignores it" if fixed is None else f"takes {fixed} for granted"
-            return f"{kind} with {key} {value!r:.40}: {runtime.name} {told}"
+            does = "ignores it" if fixed is None else f"takes {fixed} for granted"
+            return f"{kind} with {key} {value!r:.40}: {runtime.name} {does}"
     return None
 
 

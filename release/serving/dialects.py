@@ -126,11 +126,11 @@ def chat(
     reply = client.post(CHAT, request(model, messages, limit, ends) | (speech.logprobs or {})).good()
     said = _read(_Chat, reply.body)
     choice, usage = said.choices[0], said.usage
-    told = choice.logprobs.content if choice.logprobs and speech.logprobs else None
+    tokens = choice.logprobs.content if choice.logprobs and speech.logprobs else None
     return Answer(
         text=choice.message.content or "",
         finish=choice.finish_reason,
-        tokens=None if told is None else tuple(map(speech.token, told)),
+        tokens=None if tokens is None else tuple(map(speech.token, tokens)),
         prompt_tokens=usage.prompt_tokens if usage else None,
         new_tokens=usage.completion_tokens if usage else None,
     )
@@ -199,16 +199,16 @@ def _vllm_tokens(client: Client, model: str, messages: list[dict[str, str]]) -> 
     return tuple(_read(_VllmTokens, client.post("/tokenize", body).good().body).tokens)
 
 
-def _by_text(told: _Logprob) -> Token:
-    return Token(None, told.token, told.logprob)
+def _by_text(token: _Logprob) -> Token:
+    return Token(None, token.token, token.logprob)
 
 
-def _by_id(told: _Logprob) -> Token:
+def _by_id(token: _Logprob) -> Token:
     """vLLM writes ``token_id:<id>`` as a token's text if ``return_tokens_as_token_ids`` is set."""
-    number = told.token.removeprefix("token_id:")
-    if number == told.token or not (number.isascii() and number.isdigit()):
-        raise NoAnswer(f"returned a token as {shown(told.token)}, not as token_id:<id>")
-    return Token(int(number), None, told.logprob)
+    number = token.token.removeprefix("token_id:")
+    if number == token.token or not (number.isascii() and number.isdigit()):
+        raise NoAnswer(f"returned a token as {shown(token.token)}, not as token_id:<id>")
+    return Token(int(number), None, token.logprob)
 
 
 def _plain(messages: Iterable[Message]) -> list[dict[str, str]]:

@@ -76,8 +76,8 @@ def _records(log: bytes) -> Iterator[tuple[str | None, str]]:
         level, message = None, line
         if line.startswith("{"):
             try:
-                told = json.loads(line)
-                level, message = told.get("level"), (told.get("fields") or {}).get("message") or line
+                record = json.loads(line)
+                level, message = record.get("level"), (record.get("fields") or {}).get("message") or line
             except (ValueError, AttributeError, RecursionError):
                 pass
         for part in str(message).splitlines():

@@ -160,12 +160,12 @@ class _Made:
         yield self._folder("weights", layout.MERGED, release.image.model, _files(parity), parity is not None)
         yield self._folder("adapter", layout.ADAPTER, made.adapter, _trained(train), train is not None)
         yield self._folder("base", layout.BASE, made.base, fetch.base.uri if fetch else "", fetch is not None)
-        told: How = "follows" if parity else "signed"
-        yield Step(what="tokenizer", digest=made.tokenizer, checked=told, note="among the weights' files")
+        how: How = "follows" if parity else "signed"
+        yield Step(what="tokenizer", digest=made.tokenizer, checked=how, note="among the weights' files")
         if made.chat_template:
             apart = parity.files.get(TEMPLATE) if parity else None
-            told = "follows" if apart and apart.sha256 == made.chat_template else "signed"
-            yield Step(what="chat template", digest=made.chat_template, checked=told, note="among the weights' files")
+            how = "follows" if apart and apart.sha256 == made.chat_template else "signed"
+            yield Step(what="chat template", digest=made.chat_template, checked=how, note="among the weights' files")
         for name, value in made.splits.items():
             rows = f"{prepare.splits[name].rows} rows" if prepare and name in prepare.splits else "rows"
             yield self._file(f"{name} split", layout.SPLITS / f"{name}.jsonl", value, rows)
@@ -197,13 +197,13 @@ class _Made:
         except (EvidenceRefused, MachineRefused) as refused:
             return f"and no current verifier signed that: {refused.what}"
 
-    def _folder(self, what: str, path: Path, value: str, note: str, told: bool) -> Step:
+    def _folder(self, what: str, path: Path, value: str, note: str, named: bool) -> Step:
         """A directory. It is hashed if it is here; ``named`` says that a checked report names its digest."""
         if (self._root / path).is_dir():
             with tqdm(desc=str(path), unit="B", unit_scale=True, disable=None, leave=False) as bar:
                 if digest.of_tree(self._root / path, bar.update).digest == value:
                     return Step(what=what, digest=value, checked="here", note=note)
-        return Step(what=what, digest=value, checked="follows" if told else "signed", note=note)
+        return Step(what=what, digest=value, checked="follows" if named else "signed", note=note)
 
     def _file(self, what: str, path: Path, value: str, note: str) -> Step:
         return Step(what=what, digest=value, checked=self._read(path, value)[0], note=note)

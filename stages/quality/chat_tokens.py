@@ -28,12 +28,12 @@ def counter(base: Path) -> Callable[[Sequence[Row]], list[Lengths]]:
     encode = _encoder(base)
 
     def count(rows: Sequence[Row]) -> list[Lengths]:
-        asked = encode([_render(template, row, row.messages, True) for row in rows])
+        prompts = encode([_render(template, row, row.messages, True) for row in rows])
         answers = [(*row.messages, Message(role="assistant", content=row.reference)) for row in rows]
         whole = encode(
             [_render(template, row, turns, False).rstrip() for row, turns in zip(rows, answers, strict=True)]
         )
-        return [Lengths(a, max(0, w - a)) for a, w in zip(asked, whole, strict=True)]
+        return [Lengths(a, max(0, w - a)) for a, w in zip(prompts, whole, strict=True)]
 
     return count
 

@@ -28,7 +28,7 @@ def frame(rows: Mapping[str, Sequence[Row]]) -> Frame:
     ]
 
 
-def told(outcome: Expectation, found: Frame) -> str:
+def describe(outcome: Expectation, found: Frame) -> str:
     """The labels at fault and where, then labels that may be spellings of one; empty if no label is at fault."""
     if any("rows" in row for row in outcome.rows):
         missing = list(_missing(found))

@@ -75,10 +75,10 @@ def _sha256(path: Path, section: str, known: dict[str, str], current: dict[str, 
 def _stamp(path: Path) -> _Stamp:
     """The stamp of a file or folder with everything below it; raises OSError."""
     seen = [(each, each.lstat()) for each in (path, *sorted(path.rglob("*")))]
-    told = [
+    states = [
         (os.fspath(each), s.st_mode, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino, s.st_dev) for each, s in seen
     ]
-    return _Stamp(digest.of_bytes(ascii(told).encode()), max(s.st_ctime_ns for _, s in seen))
+    return _Stamp(digest.of_bytes(ascii(states).encode()), max(s.st_ctime_ns for _, s in seen))
 
 
 def _read(root: Path) -> dict[str, str]:
