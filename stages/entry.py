@@ -25,7 +25,7 @@ def run(name: str, stage: Stage) -> None:
     root = Path()
     warnings.simplefilter("ignore", FutureWarning)  # of libraries to their own callers, not to this command's user
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    # Read when torch is loaded: threads that spin while they wait make training several times slower on a busy machine.
+    # torch reads this when it is loaded. Threads that spin while they wait make training much slower on a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     params = refused.params(root)  # of now: it may be edited while the stage works
     try:

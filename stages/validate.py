@@ -30,7 +30,7 @@ from stages.quality.expectations import ALL, LABELS, Frame
 
 Splits = Mapping[str, Sequence[Row]]
 Defects = Mapping[str, Rule]
-# Defects whatever prepare.rules says, so that a rule left out is found out. A loader adds those of its own data.
+# Always defects, so that a missing rule is noticed. A loader adds the defects of its own data.
 _ALWAYS = ("strip-control-characters", "trim-ends")
 
 

@@ -15,7 +15,7 @@ from release.doctor.github import shown
 
 PLACES = (Path(".github/CODEOWNERS"), Path("CODEOWNERS"), Path("docs/CODEOWNERS"))  # the first that is there counts
 PLACEHOLDER = "@your-organization/"
-# One file of each place that decides what a verdict means, who may release, and what runs.
+# One file of each place that decides about verdicts, about who may release, or about what runs.
 GUARDED = (
     "checks/gates/__init__.py",
     "dvc.yaml",

@@ -78,7 +78,7 @@ def verify(data: bytes, signers: Signers, role: Role, where: str, *, offline: bo
         bundle = Bundle.from_json(data)
     except (Error, ValueError) as error:
         raise EvidenceRefused(f"{where}: is not a Sigstore bundle: {_line(error)}", todo) from error
-    # Who it claims to be comes first: strangers' bundles are refused without the network.
+    # The claimed identity is compared first, so that bundles of strangers are refused without the network.
     claimed = [one for one in identities if _names(bundle, one)]
     if not claimed:
         names = ", ".join(signer.name for signer in identities)

@@ -39,7 +39,7 @@ from release.evidence import dsse, strict
 MODEL = layout.MERGED.as_posix()  # the weights' name among the subjects
 TEMPLATE = "chat_template.jinja"
 TOKENIZER_CONFIG = "tokenizer_config.json"
-# What transformers reads to make a tokenizer; the chat template is named apart.
+# The files that transformers reads for a tokenizer; the chat template has its own digest.
 TOKENIZER = frozenset(
     (
         "added_tokens.json", "merges.txt", "sentencepiece.bpe.model", "special_tokens_map.json", "spiece.model",

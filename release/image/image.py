@@ -57,7 +57,7 @@ def annotations(about: About, params: Params, runtime: Runtime, base: Base | Non
         f"{OCI}created": _time(about.created),
         f"{OCI}source": params.serve.source,
         f"{OCI}licenses": spdx(params),
-        # The name of a local folder would make the image another one in another folder.
+        # The name of a local folder would make the image's digest depend on it.
         f"{OCI}base.name": str(base.reference._replace(digest=None)) if base and base.reference.host else None,
         f"{OCI}base.digest": base.image.manifest if base else None,
         "lockstep.model": about.model,

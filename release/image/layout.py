@@ -170,7 +170,7 @@ class Layout:
         """
         mark = self.folder / "oci-layout"
         try:
-            # The mark comes first and is looked for last: who finds another builder's blobs finds its mark as well.
+            # The mark is written first and checked last, so that a builder who finds blobs finds their mark as well.
             if self.folder.exists() and any(self.folder.iterdir()) and not mark.exists():
                 raise BuildRefused(
                     f"{self.folder}: is not empty and is not an OCI layout",

@@ -28,7 +28,7 @@ from release.runtimes import Runtime, fit
 MOST_LAYERS = 127  # of one image that Docker's overlay file system takes
 KNOWN = layout.STATE / "blobs.json"  # which blobs of layouts were hashed here: release/image/known.py
 
-# What a commit must hold, so that it can be named as the record of the model.
+# The files that a commit must have to be named as the record of the model.
 _RECORD = (layout.PARAMS, layout.PIPELINE, layout.LOCK, layout.VERDICT)
 _CONFIG = "config.json"
 

@@ -162,7 +162,7 @@ def _read(member: Member) -> Iterator[bytes]:
     hasher = hashlib.sha256()
     left = member.size
     try:
-        # A pipe of that name must not hang, and a link is not the file.
+        # Do not hang on a pipe, and do not follow a link.
         handle = os.open(member.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(handle, "rb", buffering=0) as stream:
             if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):

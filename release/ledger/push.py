@@ -18,9 +18,9 @@ from release.ledger.place import Place, Wanted
 from release.ledger.types import taken
 
 _TRIES = 6  # while another push holds the remote's locks
-# What a remote says of a push that met another one, and of little else.
+# Messages of a remote that nearly always mean that two pushes met.
 _BUSY = ("failed to update ref", "cannot lock ref", "failed to lock", "incorrect old value")
-# What git says when the connection ends after something was sent.
+# Messages of git when the connection ends after data was sent.
 _CUT = ("RPC failed", "hung up", "disconnect", "early EOF", "Broken pipe", "Connection reset")
 
 

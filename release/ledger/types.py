@@ -7,8 +7,8 @@ from typing import Literal, NamedTuple
 
 from checks.pointer import Pointer
 
-# "other": no verb of Lockstep made it: a hand, a merge that settled a conflict, a commit that says one thing and does
-# another.
+# "other": not made by a verb of Lockstep, but by hand, by a merge that resolved a conflict, or by a commit that
+# contradicts its message.
 Kind = Literal["promote", "rollback", "other"]
 
 

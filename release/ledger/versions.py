@@ -20,7 +20,7 @@ from release.ledger.types import Move, Tag, TagRef, Tags, taken
 FIRST = "v0.1.0"
 _ABSURD = 10**8
 _FOREIGN = "is foreign, no move made it"
-# GTO's own, of the tags that Lockstep writes: no prereleases, no folders before a name.
+# GTO's grammar, as far as Lockstep writes it: no prereleases, no folders before a name.
 _NAME = r"[a-zA-Z0-9](?:[a-zA-Z0-9/_-]*[a-zA-Z0-9])?"
 _VERSION = re.compile(rf"^({_NAME})@(v(?:0|[1-9]\d{{0,8}})(?:\.(?:0|[1-9]\d{{0,8}})){{2}})$", re.ASCII)
 _MOVE = re.compile(rf"^({_NAME})#({_NAME})(!?)#([1-9]\d{{0,8}})$", re.ASCII)
@@ -66,7 +66,7 @@ def next_version(
     taken = [pointer.version for pointer in known]
     taken += [said.version for tag in tags if isinstance(said := parse(tag), Registered) and said.name == name]
     numbers = [tuple(map(int, version[1:].split("."))) for version in taken]
-    # Anybody who may push can make a tag: one that leaves no number above it does not count.
+    # Anyone who may push can create a tag, so a version with no larger number after it is ignored.
     numbers = [parts for parts in numbers if max(parts) < _ABSURD]
     if not numbers:
         return FIRST

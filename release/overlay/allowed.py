@@ -12,7 +12,7 @@ Rule = Callable[[Any], str | None]
 # change it: `argocd.argoproj.io/hook: Skip`, `kustomize.toolkit.fluxcd.io/reconcile: disabled`, `keel.sh/policy`.
 _TOOLS = ("argoproj.io", "fluxcd.io", "helm.sh", "kserve.io", "config.k8s.io", "config.kubernetes.io", "keel.sh")
 _ORDER = "argocd.argoproj.io/sync-wave"  # when an object is applied, not whether
-# Prefixes that nothing reads to change a pod. Others can: `instrumentation.opentelemetry.io/inject-python: "true"`
+# Prefixes that no tool uses to change a pod. Others do: `instrumentation.opentelemetry.io/inject-python: "true"`
 # puts code into the server, `sidecar.istio.io/inject` a container beside it.
 _HARMLESS = ("app.kubernetes.io", "prometheus.io", "cluster-autoscaler.kubernetes.io", "karpenter.sh")
 

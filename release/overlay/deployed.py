@@ -16,7 +16,7 @@ from checks import layout
 from release.overlay.overlays import CONTAINER, LABEL, PLACEHOLDER, PREFIX, SERVER
 
 _KSERVE_CONTAINER = "kserve-container"  # what KServe asks the first container to be called
-# What decides what is served beside the image; a release that does not speak of it leaves it to the image.
+# Fields beside the image that decide what is served; if the release does not set one, the image decides.
 _DECIDING = ("command", "args", "env", "envFrom")
 _SHM = {"name": "shm", "mountPath": "/dev/shm"}  # noqa: S108 - where the base mounts it in the pod: no file of this machine
 _SHARED = ("hostPID", "hostIPC", "hostNetwork", "shareProcessNamespace", "workerSpec", "model")  # of a pod

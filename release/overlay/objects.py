@@ -122,7 +122,7 @@ def _data(_: Mapping[str, Any], __: Mapping[str, Any]) -> Iterator[str]:
     yield from ()
 
 
-# By API group and kind, with what each is held to.
+# The allowed kinds by API group and name, each with its check.
 _BESIDE: dict[tuple[str, str], Callable[[Mapping[str, Any], Mapping[str, Any]], Iterator[str]]] = {
     ("", "Service"): _service,
     ("networking.k8s.io", "NetworkPolicy"): _network,
@@ -133,7 +133,7 @@ _BESIDE: dict[tuple[str, str], Callable[[Mapping[str, Any], Mapping[str, Any]], 
     ("", "Secret"): _data,
     ("external-secrets.io", "ExternalSecret"): _data,
     ("bitnami.com", "SealedSecret"): _data,
-    # What is measured of the server, and who is called.
+    # Monitoring and alerts.
     ("monitoring.coreos.com", "ServiceMonitor"): _data,
     ("monitoring.coreos.com", "PodMonitor"): _data,
     ("monitoring.coreos.com", "PrometheusRule"): _data,

@@ -30,7 +30,7 @@ FOLDER = Path("release")  # in an environment's folder: what a promotion writes,
 DEPLOYMENT = FOLDER / "deployment" / "kustomization.yaml"
 SERVER = FOLDER / "deployment" / "server.yaml"  # the patch
 KSERVE = FOLDER / "kserve" / "kustomization.yaml"
-# Folders beside the environments: no environment can have their names.
+# Folders beside the environments, whose names no environment can have.
 SHARED = ("base", "components")
 
 # A key of an annotation needs a prefix where a tool writes it, and a prefix is a DNS name (Kubernetes documentation,
@@ -42,7 +42,7 @@ CONTAINER = "server"
 LABEL = "app.kubernetes.io/name"  # by it, and the container's name as its value, the base's objects find the server
 WEIGHTS = "weights"  # the volume, where they come alone
 
-# Seconds between the order to end and SIGTERM: routers and proxies stop sending requests in that time.
+# Seconds before SIGTERM in which routers and proxies stop sending requests.
 PRE_STOP = 10
 SPARE = 15  # seconds of grace beyond the drain
 

@@ -28,7 +28,7 @@ _FIELDS = {
     "images", "replicas", "labels", "commonLabels", "commonAnnotations", "configMapGenerator", "secretGenerator",
     "generatorOptions", "sortOptions", "buildMetadata",
 }  # fmt: skip
-# Keys of an entry, spelled so: kustomize reads Path as path.
+# Keys of an entry in exactly this spelling, because kustomize reads Path as path.
 _ENTRIES = {
     "patches": {"path", "patch", "target"},
     "labels": {"pairs", "includeSelectors", "includeTemplates"},
@@ -37,7 +37,7 @@ _ENTRIES = {
     "configMapGenerator": {"name", "namespace", "behavior", "files", "literals", "envs", "options"},
     "secretGenerator": {"name", "namespace", "behavior", "files", "literals", "envs", "options", "type"},
 }
-# No dot in the name of a folder: kustomize takes github.com/x/y for an address, even where that folder is there.
+# No dot in the name of a folder: kustomize reads github.com/x/y as an address, even if such a folder exists.
 _NAME = "[A-Za-z0-9][A-Za-z0-9_-]*"
 _ENTRY = re.compile(rf"(\.\./)*({_NAME}/)*(?P<last>{_NAME}|[A-Za-z0-9][A-Za-z0-9._-]*)")
 _IMAGE = {"newName": re.compile(r"[^\s@]+"), "digest": re.compile(r"sha256:[0-9a-f]{64}")}

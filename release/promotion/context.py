@@ -135,7 +135,7 @@ def _branch(root: Path, name: str) -> str:
     if name == "HEAD":
         name = git.found("symbolic-ref", "--quiet", name) or name
     for ref in (name,) if name.startswith("refs/") else (f"refs/remotes/{name}", f"refs/heads/{name}"):
-        # Here git guesses at no name: rev-parse would take a branch that is called refs/remotes/main for the other.
+        # for-each-ref takes the full name; rev-parse might pick a local branch that is called refs/remotes/main.
         links = dict(line.split(" ") for line in git.line("for-each-ref", _REFS, ref).split("\n") if line)
         full = links[ref] or ref if ref in links else ""
         if full.startswith("refs/heads/"):

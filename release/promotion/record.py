@@ -26,7 +26,7 @@ from release.record import lock_check, pipeline_lock, target_policy
 from release.record.pipeline_lock import Stages
 from release.record.records import Commit
 
-# Not in the image: reports name it, and the verdict holds those. The weights are asked apart.
+# Not in the image. Reports name these digests, and the verdict covers the reports; the weights are checked separately.
 TRUSTED = (layout.BASE, layout.ADAPTER, layout.RAW, layout.MERGED)
 _R = TypeVar("_R", Verdict, ParityReport)
 

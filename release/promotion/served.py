@@ -33,7 +33,7 @@ def served(
     environments.
     """
     image, serving = release.image, release.serving
-    # A server that ran already does not say its image: environments that take "url" take that.
+    # A running server does not report its image; an environment that accepts "url" accepts this.
     if serving.image is None and serving.how != "url":
         result.fail("the serving report is of a folder of weights, not of an image", AGAIN)
     elif serving.image not in (None, image.image):

@@ -194,7 +194,7 @@ def _production(records: Records, where: Place) -> _Production:
         text, shown = records.at(where.tip).data(PRODUCTION), f"{PRODUCTION} at {where.tip[:12]}"
         return _Production(None if text is None else _Ran(pointers.parse(text, shown), shown), moves)
     ledger = Ledger.open(root, rules)
-    # A branch of this repository may not be made yet; another repository that lacks it is a mistake.
+    # A branch of this repository may not exist yet; in another repository a missing branch is a mistake.
     tip = ledger.begun() if rules.repository is None else ledger.tip()
     if tip is None:
         return _Production(None, ())

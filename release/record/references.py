@@ -113,7 +113,7 @@ def _named(records: Records, tip: str | None) -> tuple[Earlier, ...]:
     named = {getattr(gate, "against", None) for gate in records.work_tree.params.gates.values()}
     if tip is not None:
         with contextlib.suppress(ParamsRefused, AttributeError, KeyError, TypeError):
-            # A policy that cannot be read is refused where it judges.
+            # A policy that cannot be read is refused later, when it judges.
             theirs = records.at(tip).document(f"{layout.PARAMS} at {tip[:12]}")
             named |= {gate.get("against") for gate in theirs["gates"].values()}
     return tuple(name for name in EARLIER if name in named)

@@ -148,7 +148,7 @@ def _judged(
 ) -> Facts:
     root = records.root
     stored = records.work_tree.report(layout.VERDICT, Verdict)
-    # What DVC caches may be elsewhere; what git keeps may not.
+    # Files that DVC caches may be missing here; files in git may not.
     cached = (name for name in stored.judged if not name.startswith(f"{layout.REPORTS}/"))
     missing = [name for name in cached if not (root / name).exists()]
     lock = lock_check.differences(records.work_tree)

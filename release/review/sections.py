@@ -21,7 +21,7 @@ from release.review import details, metrics, training, verdicts
 from release.review.facts import Facts
 from release.review.text import cell, prose, visible
 
-# In the comment's order; of two sections the one with the lower number is left out first where there is no room.
+# In the comment's order. If there is no room, the section with the lower number is left out first.
 _KEEP = {
     "verdict": 100, "metrics": 95, "gates": 90, "policy": 92, "parameters": 80, "flips": 50, "slices": 30, "data": 60,
     "training": 40, "cost": 55, "places": 45, "reproduce": 70, "digests": 35,

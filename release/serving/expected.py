@@ -13,7 +13,7 @@ from checks.serving import ImageReport, ProbeReport
 from release.record.held import hold
 from release.record.records import Records
 
-# The server has the weights, and how they were made is in the reports. What a process serves from here is hashed.
+# Not hashed: the server has its own weights, and reports cover how they were made. A process's weights are hashed.
 _ELSEWHERE = (layout.BASE, layout.RAW, layout.ADAPTER, layout.MERGED)
 _AGAIN = "run `./lockstep run`, then ask again"
 

@@ -31,7 +31,7 @@ from release.record.records import Records
 
 __all__ = ["Options", "Plan", "PlannedBlob", "build", "plan"]
 
-# Not in the image, and named by reports whose digests the verdict holds.
+# Not in the image; reports name these digests, and the verdict covers the reports.
 _NOT_SHIPPED = (layout.BASE, layout.ADAPTER, layout.RAW)
 _KEPT = 2  # images of one environment that stay in a layout; where the ledger does not answer, all do
 

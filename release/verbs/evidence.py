@@ -29,11 +29,11 @@ from release.evidence.statement import TEMPLATE, tokenizer
 from release.image import stores
 
 How = Literal[
-    "store",  # its bytes came from the image's store, and have this digest
-    "here",  # it lies on this machine, and has this digest
-    "commit",  # it is in the commit that the statement names, and has this digest
-    "follows",  # computed from something that was checked
-    "signed",  # as the signed statement says; it is not here
+    "store",  # the bytes are in the image's store and have this digest
+    "here",  # the file is on this machine and has this digest
+    "commit",  # the file is in the commit that the statement names and has this digest
+    "follows",  # named by something that was checked
+    "signed",  # only the signed statement says so
 ]
 _R = TypeVar("_R", bound=Report)
 

@@ -96,7 +96,7 @@ def _mlflow(
         mlflow.version(pointer, envelope.statement if envelope else None, runs.get(pointer.commit))
         for pointer, envelope in known.values()
     ]
-    # Where a pointer cannot be read, nothing says where its alias should be: it is left alone.
+    # If a pointer cannot be read, the right place of its alias is unknown, so it is left alone.
     here = {name: each.pointer for name, each in found.items() if each.pointer or not each.findings}
     wanted = compare.Wanted(name=params.serve.name, releases=tuple(releases), aliases=mlflow.aliases(here), whole=True)
     try:

@@ -28,9 +28,9 @@ from release.record.held import hold
 from release.record.records import Records
 
 WEIGHTS = sigstore.BUNDLE  # the type of the weights' signature as an artifact
-# Named by digest in what the verdict holds; the image's layers are of the weights, and the store has those.
+# The verdict covers their digests; the weights are in the image's layers, which the store has.
 _NOT_NEEDED = (layout.BASE, layout.ADAPTER, layout.RAW, layout.MERGED)
-# What the commit that the image names must hold as it lies here.
+# Files that the image's commit must have in the same state as here.
 _RECORD = (layout.PARAMS, layout.PIPELINE, layout.LOCK, layout.VERDICT)
 _R = TypeVar("_R", ImageReport, ServingReport)
 _VERIFY = "run `lockstep build`, then `lockstep verify`"
@@ -111,7 +111,7 @@ def evidence(root: Path, target: str | None = None) -> tuple[HeldVerdict, ImageR
             (layout.SERVING_REPORT, "the model", serving.model, held.verdict.model),
             (layout.SERVING_REPORT, "the verdict", serving.verdict, verdict),
             (layout.SERVING_REPORT, "the probes", serving.probes, probes),
-            # None: weights that were served without an image; environments say whether that counts.
+            # None: the weights were served without an image; the environments decide whether to accept that.
             (layout.SERVING_REPORT, "the image", serving.image or image.image, image.image),
         )
         if found != wanted

@@ -33,7 +33,7 @@ FOLDER = layout.STATE / "checkpoints"
 _MINUTES = 5.0
 Known = TypeVar("Known")
 
-# All that is ever read of a checkpoint. Other names are not: among them would be weights of a whole model.
+# The only files of a checkpoint that are read; others could be the weights of a whole model.
 Name = Literal[
     "adapter_config.json",
     "adapter_model.safetensors",
