@@ -1,4 +1,4 @@
-"""The draft of a row; what a loader is, which makes drafts, and what a rule is, which mends or drops them.
+"""The draft of a row; what a loader is, which makes drafts, and what a rule is, which fixes or drops them.
 
 A loader is one file of ``stages/loaders``, a rule one file of ``checks/rules``. A package of a user can add both by
 entry points (``lockstep.loaders``, ``lockstep.rules``). The file defines one class below ``Loader`` or ``Rule``; the
@@ -64,16 +64,16 @@ class Numbers(Protocol):
 
 
 class Rule:
-    """One rule. A subclass sets ``name`` and ``does``, and defines exactly one of ``mend``, ``drop`` and ``among``.
+    """One rule. A subclass sets ``name`` and ``does``, and defines exactly one of ``fix``, ``drop`` and ``among``.
 
-    ``mend`` gives the mended draft. ``drop`` says whether a draft goes. ``among`` says it for all drafts together. A
+    ``fix`` gives the fixed draft. ``drop`` says whether a draft goes. ``among`` says it for all drafts together. A
     rule is pure, and its outcome does not depend on the order of the drafts.
     """
 
     name: ClassVar[str]
     does: ClassVar[str]  # in a few words, for the documentation
     in_rows: ClassVar[bool] = True  # a finished row still shows the defect, so that validate can look for it
-    mend: Callable[[Draft], Draft] | None = None
+    fix: Callable[[Draft], Draft] | None = None
     drop: Callable[[Draft], bool] | None = None
     among: Callable[[Sequence[Draft]], list[bool]] | None = None
 
@@ -81,14 +81,14 @@ class Rule:
         self.numbers = numbers
 
     @property
-    def kind(self) -> Literal["mend", "drop"]:
+    def kind(self) -> Literal["fix", "drop"]:
         """What the rule does to a row."""
-        return "mend" if self.mend else "drop"
+        return "fix" if self.fix else "drop"
 
     def finds(self, draft: Draft) -> bool:
         """Whether the draft has the defect; False for a rule that needs all drafts."""
-        if self.mend:
-            return self.mend(draft) != draft
+        if self.fix:
+            return self.fix(draft) != draft
         return self.drop is not None and self.drop(draft)
 
 
@@ -118,10 +118,10 @@ class Loader(Section):
 
 
 def apply(rule: Rule, drafts: Sequence[Draft]) -> tuple[list[Draft], list[Draft]]:
-    """(Drafts that stay, drafts that the rule mended or dropped, as they were)."""
-    if rule.mend:
-        mended = [rule.mend(draft) for draft in drafts]
-        return mended, [old for old, new in zip(drafts, mended, strict=True) if old != new]
+    """(Drafts that stay, drafts that the rule fixed or dropped, as they were)."""
+    if rule.fix:
+        fixed = [rule.fix(draft) for draft in drafts]
+        return fixed, [old for old, new in zip(drafts, fixed, strict=True) if old != new]
     goes = rule.among(drafts) if rule.among else [rule.finds(draft) for draft in drafts]
     kept = [draft for draft, gone in zip(drafts, goes, strict=True) if not gone]
     return kept, [draft for draft, gone in zip(drafts, goes, strict=True) if gone]

@@ -64,10 +64,10 @@ class FetchReport(StageReport):
 
 
 class RuleCount(Record):
-    """How many rows a named rule mended or dropped."""
+    """How many rows a named rule fixed or dropped."""
 
     rule: str
-    kind: Literal["mend", "drop"]
+    kind: Literal["fix", "drop"]
     rows: Count
     examples: tuple[str, ...] = ()  # sources of up to five of them: path:line below the raw data
 

@@ -88,7 +88,7 @@ def write_json(path: Path, value: BaseModel | Any) -> None:
 def _is_no_device(path: Path) -> None:
     """A pipe would keep a reader waiting, and some devices never end."""
     if path.exists() and not path.is_file() and not path.is_dir():
-        raise EvidenceRefused(f"{path}: is no file", "remove it, and run `./lockstep run` to make it")
+        raise EvidenceRefused(f"{path}: is not a regular file", "remove it, and run `./lockstep run` to make it")
 
 
 def read_json(path: Path, model: type[Model]) -> Model:

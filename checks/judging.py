@@ -56,14 +56,14 @@ def _own(name: str, gate: Gate, finding: Finding) -> Finding:
     return failed(name, gate, f"its kind answered as gate {finding.gate!r} of kind {finding.kind!r}: repair the kind")
 
 
-def _decided(asked: Mapping[str, CheckResult]) -> tuple[Finding, ...]:
+def _decided(results: Mapping[str, CheckResult]) -> tuple[Finding, ...]:
     """The findings, in order: what waits for Holm's correction gets it, over the claims of each direction."""
-    tests = {name: answer for name, answer in asked.items() if isinstance(answer, Test)}
+    tests = {name: answer for name, answer in results.items() if isinstance(answer, Test)}
     better = _corrected(tests, {name: test.p for name, test in tests.items()})
     worse = _corrected(tests, {name: test.p_worse for name, test in tests.items() if test.p_worse is not None})
     return tuple(
         answer.decide(better[name], worse.get(name)) if isinstance(answer, Test) else answer
-        for name, answer in asked.items()
+        for name, answer in results.items()
     )
 
 

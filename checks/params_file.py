@@ -55,7 +55,7 @@ def parse(text: str, name: str = str(layout.PARAMS)) -> Params:
 
 
 def read(path: Path = layout.PARAMS) -> Parsed:
-    """Read ``path``; raise ParamsRefused when it is no YAML mapping."""
+    """Read ``path``; raise ParamsRefused when it is not a YAML mapping."""
     return read_text(_text(path), str(path))
 
 
@@ -81,7 +81,7 @@ def schema() -> dict[str, Any]:
 
 def _text(path: Path) -> str:
     if path.exists() and not path.is_file() and not path.is_dir():  # a pipe would keep a reader waiting
-        raise ParamsRefused(f"{path}: is no file", "restore it from git")
+        raise ParamsRefused(f"{path}: is not a regular file", "restore it from git")
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -90,7 +90,7 @@ def _text(path: Path) -> str:
 
 
 def read_text(text: str, name: str) -> Parsed:
-    """Read YAML text; raise ParamsRefused when it is no mapping. ``name`` is what messages call it."""
+    """Read YAML text; raise ParamsRefused when it is not a mapping. ``name`` is what messages call it."""
     try:
         node, value = plain_yaml.read(text)
     except yaml.MarkedYAMLError as error:

@@ -65,7 +65,7 @@ def read(text: str) -> tuple[yaml.Node | None, Any]:
         node = yaml.compose(text, Loader=_Loader)
         _check_keys(node)
         value = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
-        json.dumps(value, ensure_ascii=False, default=str).encode()  # half a surrogate pair is no text
+        json.dumps(value, ensure_ascii=False, default=str).encode()  # half a surrogate pair is not text
     except yaml.YAMLError:
         raise
     except RecursionError as error:
@@ -84,7 +84,7 @@ def _check_keys(node: yaml.Node | None) -> None:
             seen: set[str] = set()
             for key, value in current.value:
                 if not isinstance(key, yaml.ScalarNode):
-                    raise _marked("a key that is no text", key)
+                    raise _marked("a key that is not text", key)
                 if key.value == "<<":  # in quotes it is text, until a tool writes it again
                     raise _marked("<<: a merge key: write the keys out", key)
                 if key.value in seen:

@@ -131,9 +131,9 @@ def differences(recorded: Mapping[str, Plugin]) -> list[str]:
     for key, wanted in sorted(recorded.items()):
         group, _, name = key.partition(":")
         entry = next((entry for entry in _entry_points(group) if entry.name == name), None)
-        asked = f"{wanted.distribution} {wanted.version}"
+        package = f"{wanted.distribution} {wanted.version}"
         if entry is None:
-            found.append(f"plugin {key}: package {asked} is not installed")
+            found.append(f"plugin {key}: package {package} is not installed")
             continue
         try:
             here = identity(entry)
@@ -143,7 +143,7 @@ def differences(recorded: Mapping[str, Plugin]) -> list[str]:
         if here != wanted:
             found.append(
                 f"plugin {key}: the installed {here.distribution} {here.version} has the code "
-                f"{_short(here.sha256)}, the record is about {asked} with {_short(wanted.sha256)}"
+                f"{_short(here.sha256)}, the record is about {package} with {_short(wanted.sha256)}"
             )
     return found
 

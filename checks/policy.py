@@ -32,9 +32,9 @@ EXEMPT: Mapping[str, str] = {
     "train": "It is what a pull request proposes. The gates judge the model that comes of it.",
     "prepare.seed": "It decides which rows are test rows. The test set is policy itself, by its digest.",
     "prepare.splits": "They decide how many rows are test rows. The test set is policy itself, by its digest.",
-    "merge.shard_mb": "It decides the sizes of the files that the weights lie in.",
-    "evaluate.batch_tokens": "It decides the speed and the memory of evaluation. No margin may be below its noise.",
-    "tracking": "It is where MLflow keeps what was logged. Nothing reads that.",
+    "merge.shard_mb": "It sets the sizes of the weight files.",
+    "evaluate.batch_tokens": "It sets speed and memory use of the evaluation. No margin may be below its noise.",
+    "tracking": "It says where MLflow stores logs. Nothing reads them.",
 }
 
 # What a model and its image are made of. A release that was made of others than the target branch has now is as good,

@@ -80,7 +80,7 @@ def _files(folder: Path) -> list[Path]:
                 raise ValueError("names a file elsewhere")
             return sorted(folder / name for name in names)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise EvidenceRefused(f"{folder / _INDEX}: is no index of weights", _TODO) from error
+        raise EvidenceRefused(f"{folder / _INDEX}: is not an index of weights", _TODO) from error
     if (folder / _SINGLE).exists():
         return [folder / _SINGLE]
     if found := sorted(folder.glob("*.safetensors")):

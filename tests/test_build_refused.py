@@ -119,7 +119,7 @@ TAMPERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a shorter shard": (lambda r: os.truncate(r / SHARD, 10), "has 10 bytes, the verdict is about 5001"),
     "a file more": (lambda r: (r / layout.MERGED / "args.safetensors").write_bytes(b"x"), "args.safetensors: is not of the model"),
     "a hidden file more": (lambda r: (r / layout.MERGED / ".x").write_bytes(b"x"), "[.]x: is not of the model"),
-    "a file less": (lambda r: (r / SHARD).unlink(), "model-00002-of-00003.safetensors: is not here"),
+    "a file less": (lambda r: (r / SHARD).unlink(), "model-00002-of-00003.safetensors: is missing"),
     "no weights": (lambda r: shutil.rmtree(r / layout.MERGED), "not a directory"),
     "a link": (_link, "is a symbolic link"),
     "a linked folder": (_link_folder, "not a directory"),
@@ -131,19 +131,19 @@ TAMPERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "no verdict": (lambda r: (r / layout.VERDICT).unlink(), "verdict.json: No such file"),
     "another model": (_other_model, "the verdict is void"),
     "another model under the digest": (_other_model_in_the_report, "the verdict is void"),
-    "another model, judged and not committed": (_judged_anew, "is not committed as it is here"),
+    "another model, judged and not committed": (_judged_anew, "is not committed in its current state"),
     "a changed gate": (_edit(layout.PARAMS, "resolution: 0.3", "resolution: 0.4"), "the verdict is void"),
     "a changed parameter of a stage": (_edit(layout.PARAMS, "seed: 17", "seed: 18"), "the verdict is void"),
     "a changed parameter of the image": (
-        _edit(layout.PARAMS, "name: azure-cli-router", "name: other"), "params.yaml: is not committed as it is here",
+        _edit(layout.PARAMS, "name: azure-cli-router", "name: other"), "params.yaml: is not committed in its current state",
     ),
-    "a change that git overlooks": (_hidden_change, "params.yaml: is not committed as it is here"),
+    "a change that git overlooks": (_hidden_change, "params.yaml: is not committed in its current state"),
     "a pipeline that is not committed": (_edit(layout.PIPELINE, "\n", "\n# changed\n"), "dvc.yaml: is not committed"),
     "a report that git does not have": (_uncommitted(layout.PARITY_REPORT), "parity.json: is not committed"),
     "a verdict that git does not have": (_uncommitted(layout.VERDICT), "verdict.json: is not committed"),
-    "a module that git does not have": (_unseen_module, "stages/extra.py: is not committed as it is here"),
-    "a module of a folder that git does not have": (_unseen_kind, "checks/kinds/extra.py: is not committed as it is here"),
-    "no git": (lambda r: shutil.rmtree(r / ".git"), "is no git repository|has no commit"),
+    "a module that git does not have": (_unseen_module, "stages/extra.py: is not committed in its current state"),
+    "a module of a folder that git does not have": (_unseen_kind, "checks/kinds/extra.py: is not committed in its current state"),
+    "no git": (lambda r: shutil.rmtree(r / ".git"), "is not a git repository|has no commit"),
     "no commit": (_without_history, "no commit"),
     "changed predictions": (
         _edit(layout.PREDICTIONS / "candidate.jsonl", '"prediction":"vm"', '"prediction":"sql"'), "the verdict is void",
@@ -210,10 +210,10 @@ def test_a_file_that_no_tree_can_name_is_refused_before_it_is_in_an_image(root: 
 @pytest.mark.parametrize(
     ("options", "word"),
     [
-        (Options(runtime="nginx"), "is no runtime"),
-        (Options(runtime="../tgi"), "is no runtime"),
-        (Options(push="oci:folder"), "is no place in a registry"),
-        (Options(push="ghcr.io/o/n@sha256:" + "0" * 64), "is no place in a registry"),
+        (Options(runtime="nginx"), "is not a runtime"),
+        (Options(runtime="../tgi"), "is not a runtime"),
+        (Options(push="oci:folder"), "is not HOST/NAME of a registry"),
+        (Options(push="ghcr.io/o/n@sha256:" + "0" * 64), "is not HOST/NAME of a registry"),
         (Options(push="GHCR.io/O/n"), "is no reference"),
         (Options(push="ghcr.io/o/n", output=Path("x")), "give one of --push and --output"),
     ],
@@ -225,7 +225,7 @@ def test_an_option_that_means_nothing_is_refused(root: Path, options: Options, w
 def test_an_output_folder_that_is_none_of_ours_is_left_alone(root: Path, tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("mine")
-    refused(root, Options(output=tmp_path / "full"), BuildRefused, "is no OCI layout")
+    refused(root, Options(output=tmp_path / "full"), BuildRefused, "is not an OCI layout")
     (tmp_path / "file").write_text("mine")
     refused(root, Options(output=tmp_path / "file"), Refusal, "Not a directory|File exists")
     assert sorted(path.name for path in (tmp_path / "full").iterdir()) == ["thesis.txt"]

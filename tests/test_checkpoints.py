@@ -83,7 +83,7 @@ def _until(true: Callable[[], object], seconds: float = 60) -> None:
 @pytest.mark.parametrize("text", ["five", "-1", "nan", "inf", "5m"])
 def test_minutes_that_are_none_refuse(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(checkpoints.MINUTES, text)
-    with pytest.raises(ParamsRefused, match=f"LOCKSTEP_CHECKPOINT_MINUTES: '{text}' is no number of minutes"):
+    with pytest.raises(ParamsRefused, match=f"LOCKSTEP_CHECKPOINT_MINUTES: '{text}' is not a number of minutes"):
         checkpoints.minutes()
 
 

@@ -83,9 +83,9 @@ def test_references_says_which_earlier_models_git_names_and_records_them_once(tm
     assert output.splitlines() == [
         "main      none: no model was recorded where this branch left the target branch",
         "champion  none: nothing has been promoted to production yet",
-        "held against main; reports/references.json is written",
+        "target branch main; reports/references.json was written",
     ]
-    assert _lockstep("-C", str(tmp_path), "references")[1].endswith("reports/references.json says so already\n")
+    assert _lockstep("-C", str(tmp_path), "references")[1].endswith("reports/references.json is up to date\n")
     code, output = _lockstep("-C", str(tmp_path), "references", "--json", "--target", "main")
     assert code == 0
     assert json.loads(output) == json.loads((tmp_path / "reports/references.json").read_text())
@@ -138,7 +138,7 @@ def test_doctor_finds_this_machine_able_and_names_who_needs_what() -> None:
     assert _check("packages", checks).status == "ok", _check("packages", checks)
     assert "on the CPU" in _check("torch", checks).found or "NVIDIA" in _check("torch", checks).found
     assert all(check.needed_by for check in checks)
-    assert all(check.mend for check in checks if check.status != "ok")
+    assert all(check.fix for check in checks if check.status != "ok")
 
 
 @pytest.mark.slow

@@ -179,7 +179,7 @@ def test_a_file_that_is_no_safetensors_is_refused_in_one_line(tmp_path: Path, co
 @pytest.mark.parametrize("text", ["{", "[]", '{"weight_map": 1}', '{"weight_map": {"a": "../../etc/passwd"}}'])
 def test_an_index_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "model.safetensors.index.json").write_text(text)
-    with pytest.raises(EvidenceRefused, match="is no index"):
+    with pytest.raises(EvidenceRefused, match="is not an index"):
         tensors.read(tmp_path)
 
 
@@ -391,7 +391,7 @@ def test_a_report_that_is_not_the_locks_is_not_scaled_from(root: Path) -> None:
     report_tree.commit(root, "another training's report")
     git(root, "branch", "--force", "main", "HEAD")
     _epochs(root, 4)
-    assert "is not what its dvc.lock says" in estimate(root, "main").notes[0]
+    assert "does not match train in its dvc.lock" in estimate(root, "main").notes[0]
 
 
 def test_where_nobody_knows_how_fast_answers_come_training_alone_is_counted(root: Path) -> None:
@@ -423,7 +423,7 @@ def test_with_a_device_the_last_record_of_such_a_one_is_taken(root: Path) -> Non
     ("device", "says"),
     [
         ("NVIDIA H100 80GB HBM3", "at the fastest published rate"),
-        ("NVIDIA X1", "nobody's figure for NVIDIA X1 is known"),
+        ("NVIDIA X1", "has no published rate for NVIDIA X1"),
     ],
 )
 def test_a_device_without_a_record_has_no_estimate_and_the_published_rate_is_told(

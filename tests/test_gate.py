@@ -208,7 +208,7 @@ TAMPERS: dict[str, Callable[[Path], object]] = {
     "a score raised": _predictions(
         lambda p: [*p[:-1], p[-1].model_copy(update={"score": 1.0, "scores": {"exact-match": 1.0}})]
     ),
-    "an answer mended": _predictions(lambda p: [*p[:-1], p[-1].model_copy(update={"prediction": p[-1].reference})]),
+    "an answer fixed": _predictions(lambda p: [*p[:-1], p[-1].model_copy(update={"prediction": p[-1].reference})]),
     "a reference changed": _predictions(lambda p: [*p[:-1], p[-1].model_copy(update={"reference": p[-1].prediction})]),
     "no prediction": _predictions(lambda _: []),
     "metrics edited": _edit_json("reports/metrics.json", lambda v: v["candidate"]["exact-match"].update(value=1.0)),
@@ -418,7 +418,7 @@ LOCKS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a stage more": (
         _in_lock(lambda stages: stages.update(forge={"cmd": "true"})), "dvc.lock: has a stage forge, and dvc.yaml has none",
     ),
-    "a stage that is no mapping": (_in_lock(lambda stages: stages.update(train=[])), "dvc.lock: no record of this pipeline"),
+    "a stage that is not a mapping": (_in_lock(lambda stages: stages.update(train=[])), "dvc.lock: no record of this pipeline"),
     "a team's own stage that never ran": (
         _rewrite("dvc.yaml", lambda stages: stages.update(mine={"cmd": "true"})), "dvc.lock: has no record of mine",
     ),
@@ -432,7 +432,7 @@ LOCKS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a pipeline that only DVC can read": (
         _rewrite("dvc.yaml", lambda stages: stages["train"].update(foreach=["a"])),
-        "dvc.yaml: train: foreach cannot be held to dvc.lock",
+        "dvc.yaml: train: foreach cannot be compared with dvc.lock",
     ),
     "a pipeline with a template": (
         _rewrite("dvc.yaml", lambda stages: stages["train"].update(cmd="${run}")), "dvc.yaml: train: ${…} cannot be held",

@@ -116,7 +116,7 @@ def test_without_a_remote_the_branch_is_the_ledger_and_the_files_follow(laptop: 
 def test_without_a_remote_an_edited_pointer_refuses_before_anything_moves(laptop: Path) -> None:
     made = promote(laptop, "staging", "A")
     (laptop / at("staging")).write_text("mine")
-    with pytest.raises(PromotionRefused, match="files that this moves are edited there"):
+    with pytest.raises(PromotionRefused, match="has edits of files that the move changes"):
         promote(laptop, "staging", "B")
     assert refs(laptop)["refs/heads/main"] == made
     assert (laptop / at("staging")).read_text() == "mine"

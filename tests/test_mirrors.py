@@ -107,7 +107,7 @@ GONE: dict[str, tuple[Tamper, str]] = {
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.slow if name == "the manifest's bytes" else ()) for name in GONE]
 )
-def test_an_image_that_is_not_there_whole_is_drift_that_git_cannot_mend(
+def test_an_image_that_is_not_there_whole_is_drift_that_git_cannot_fix(
     served: tuple[Registry, World], name: str
 ) -> None:
     service, world = served

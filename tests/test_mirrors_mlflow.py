@@ -153,7 +153,7 @@ def _matches(finding: Finding, line: str) -> bool:
 
 
 @pytest.mark.parametrize("name", TAMPERS)
-def test_what_was_changed_by_hand_is_found_told_and_mended(store: Store, client: Any, name: str) -> None:
+def test_what_was_changed_by_hand_is_found_reported_and_fixed(store: Store, client: Any, name: str) -> None:
     tamper, lines = TAMPERS[name]
     asked = both()
     asked = asked.model_copy(update={"aliases": {**asked.aliases, "canary": None}})
@@ -350,7 +350,7 @@ def test_logins_are_those_of_mlflow(
 # SQLite files
 
 
-def test_comparing_makes_no_store_and_mending_does(tmp_path: Path) -> None:
+def test_comparing_makes_no_store_and_fixing_does(tmp_path: Path) -> None:
     path = tmp_path / "new" / "mlflow.db"
     asked = both()
     (found,) = ask(f"sqlite:///{path}", asked, fix=False)

@@ -326,7 +326,7 @@ TAMPERS: list[tuple[Callable[[Path], None], str, str | None]] = [
     (own(resources=["../production"]), "'../production': name a folder", None),
     (own(resources=["release/deployment", "release/kserve"]), "resources: name one of", None),
     (own(resources=["../base"]), "resources: name one of", "annotations.lockstep/model: is None"),
-    (own(resources=[]), "resources: name one of", "staging: one Deployment or InferenceService is to run the release, there is none"),
+    (own(resources=[]), "resources: name one of", "staging: there must be exactly one Deployment or InferenceService, found none"),
     (own(resources=["release/deployment", "../../../elsewhere"]), "'../../../elsewhere': name a folder", None),
     (own(components=["../../../elsewhere"]), "'../../../elsewhere': name a folder", None),
     (own(patches=[{"path": "patch.txt"}]), "'patch.txt': name a .yaml file", None),
@@ -349,7 +349,7 @@ TAMPERS: list[tuple[Callable[[Path], None], str, str | None]] = [
     (link("staging/extra", "../production"), "staging/extra: is not a regular file", None),
     (lambda tree: (tree / "staging" / "kustomization.yaml").unlink(), "staging/kustomization.yaml: is missing", None),
     (lambda tree: put(tree, {OWN: b"\xff"}), "kustomization.yaml: is not one plain YAML", None),
-    (lambda tree: put(tree, {OWN: b"[]"}), "kustomization.yaml: is no mapping", None),
+    (lambda tree: put(tree, {OWN: b"[]"}), "kustomization.yaml: is not a mapping", None),
     # Files that are read whatever they are called.
     (write("staging/swap", SWAP, patches=[{"path": "swap"}]), "'swap': name a .yaml file", "server.image: is "),
     (write("staging/.yaml", SWAP, patches=[{"path": ".yaml"}]), "'.yaml': name a .yaml file", "server.image: is "),
@@ -482,7 +482,7 @@ TAMPERS: list[tuple[Callable[[Path], None], str, str | None]] = [
     (operations({"op": "replace", "path": "/spec/podSelector", "value": {"matchLabels": {"a": "b"}}}, kind="NetworkPolicy"), "no NetworkPolicy closes its way out", None),
     (removed("networking.k8s.io/v1", "NetworkPolicy"), "no NetworkPolicy closes its way out", None),
     (removed("v1", "Service"), "no Service leads to it", None),
-    (removed("apps/v1", "Deployment"), "is to run the release, there is none", "there is none"),
+    (removed("apps/v1", "Deployment"), "there must be exactly one Deployment or InferenceService, found none", "found none"),
     *((operations({"op": "add", "path": f"/spec/{key}", "value": value}, kind="Service"), f"Service server: spec.{key}: leads elsewhere", None) for key, value in (("externalIPs", ["10.0.0.1"]), ("publishNotReadyAddresses", True))),
     (sidecar(ports=[{"containerPort": 8080}]), "containers.proxy: is", None),
     (merge({"containers": [{"name": "proxy", "image": f"proxy.example/p@{IMAGE}"}]}), "containers.proxy: is", None),
@@ -693,7 +693,7 @@ def test_a_build_is_bounded_and_finds_neither_programs_nor_settings(
     ]
     assert re.fullmatch(r"(\S*/lockstep-\S*/home)\|\1\|http://127.0.0.1:9\|2\n", told.read_text())
     assert build("echo 'Error: no' >&2; exit 1") == "kustomize build: Error: no"
-    assert build("echo '- a'") == "builds to what is no object"
+    assert build("echo '- a'") == "builds to something that is not an object"
     assert str(build("echo 'a: !!x 1'")).startswith("builds to ")
     monkeypatch.setattr(kustomize, "_LARGEST", 3)
     assert build("echo aaaa") == "builds to 5 bytes: keep below 3"
@@ -788,5 +788,5 @@ def test_a_server_where_nothing_was_promoted_and_a_second_one_are_gaps() -> None
     (item,) = [each for each in items if each["kind"] == "Deployment"]
     second = copy.deepcopy(item) | {"metadata": item["metadata"] | {"name": "second"}}
     assert deployed.gaps([*items, second], "staging", rendered()) == [
-        "staging: one Deployment or InferenceService is to run the release, there is Deployment server, Deployment second"
+        "staging: there must be exactly one Deployment or InferenceService, found Deployment server, Deployment second"
     ]

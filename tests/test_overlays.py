@@ -391,8 +391,8 @@ TAMPERS: list[tuple[Callable[[dict[Path, bytes | None]], object], str]] = [
     (_edited(DEPLOYMENT, "patches:", "images: [{name: x}]\npatches:"), "deployment/kustomization.yaml: line "),
     (_edited(KSERVE, "../deployment", "../../../production/release/deployment"), "kserve/kustomization.yaml: line "),
     (lambda files: files.update({PATCH: files[PATCH] + b"\n"}), "server.yaml: has [0-9]+ lines, a promotion writes"),  # type: ignore[operator]
-    (lambda files: files.update({PATCH: files[PATCH].rstrip()}), "server.yaml: ends otherwise"),  # type: ignore[union-attr]
-    (lambda files: files.update({PATCH: files[PATCH].replace(b"\n", b"\r\n")}), "server.yaml: (line 1|ends otherwise)"),  # type: ignore[union-attr]
+    (lambda files: files.update({PATCH: files[PATCH].rstrip()}), "server.yaml: has another end"),  # type: ignore[union-attr]
+    (lambda files: files.update({PATCH: files[PATCH].replace(b"\n", b"\r\n")}), "server.yaml: (line 1|has another end)"),  # type: ignore[union-attr]
     (lambda files: files.update({PATCH: b""}), "server.yaml: has 0 lines"),
     (lambda files: files.update({PATCH: None}), "server.yaml: is not a regular file"),
     (lambda files: files.pop(PATCH), "server.yaml: is missing"),

@@ -125,7 +125,7 @@ FAULTS = {
     "a tag": ("epochs: 2", "epochs: !!bool x", "a tag: write the value plainly"),
     "a date out of the calendar": ("epochs: 2", "epochs: 2001-99-99", "not YAML: month must be in 1..12"),
     "a number without end": ("epochs: 2", f"epochs: {'9' * 5000}", "not YAML"),
-    "a key that is a list": ("epochs: 2", "? [a]\n  : 2", "a key that is no text"),
+    "a key that is a list": ("epochs: 2", "? [a]\n  : 2", "a key that is not text"),
     "half a character": (
         "instruction: Name",
         'instruction: "\\ud800" # Name',

@@ -362,7 +362,7 @@ MALFORMED: dict[str, tuple[str, bytes | str, dict[str, str], str]] = {
         "r.jsonl",
         _lines([GOOD, {**GOOD, "reference": 3}]),
         PAIR,
-        r"^r\.jsonl:2: column 'reference': 3 is not text: write it as text, \"3\"; mend",
+        r"^r\.jsonl:2: column 'reference': 3 is not text: write it as text, \"3\"; fix",
     ),
     "no such column": (
         "r.jsonl",
@@ -393,7 +393,7 @@ MALFORMED: dict[str, tuple[str, bytes | str, dict[str, str], str]] = {
         "r.jsonl",
         _lines([{**GOOD, "prompt": ["a"]}]),
         PAIR,
-        r"^r\.jsonl:1: .*: \['a'\] is not text; mend",
+        r"^r\.jsonl:1: .*: \['a'\] is not text; fix",
     ),
     "a yes": ("r.jsonl", _lines([{**GOOD, "reference": True}]), PAIR, r"True is not text: write it as text, \"true\";"),
     "a column twice": ("r.csv", "prompt,prompt\na,b\n", PAIR, r"^r\.csv:1: a column is named twice"),
@@ -442,7 +442,7 @@ def test_a_malformed_row_is_refused_with_file_line_column_and_value(tmp_path: Pa
 def test_further_malformed_rows_are_listed(tmp_path: Path) -> None:
     raw = _raw(tmp_path, "r.jsonl", _lines([{**GOOD, "prompt": i} for i in range(9)]))
     with pytest.raises(
-        DataRefused, match=r"^r\.jsonl:1: column 'prompt': 0 is not text: write it as text, \"0\" \(and 8 more\); mend"
+        DataRefused, match=r"^r\.jsonl:1: column 'prompt': 0 is not text: write it as text, \"0\" \(and 8 more\); fix"
     ) as caught:
         table.load(_table(), raw)
     assert [line.split(": ")[0] for line in caught.value.others] == [f"r.jsonl:{i}" for i in range(2, 7)]

@@ -314,7 +314,7 @@ def test_a_server_that_is_not_installed_is_refused(
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path, serve: Serve) -> None:
-    with pytest.raises(ServingRefused, match="is no folder of weights"):
+    with pytest.raises(ServingRefused, match="is not a folder of weights"):
         processes.start(RUNTIME, serve, tmp_path / "absent")
 
 

@@ -286,7 +286,7 @@ def test_what_was_verified_otherwise_than_it_serves_ends_in_staging(
 ) -> None:
     verified(weights, **facts)
     refused = gaps(weights, "production")
-    assert f"it was not verified as it will serve: {says}" in refused
+    assert f"it was not verified the way it will be served: {says}" in refused
     assert "promote.environments.production.served_as_verified: false on the target branch" in refused
     where = context.find(weights)
     runs = where.ledger.pointer(where.tip, "staging")
@@ -337,7 +337,7 @@ def test_an_image_with_its_server_is_verified_as_it_serves_in_a_container_of_its
     tree.served(root, report)
     tree.signed(root, report)
     assert move(root, "staging").after is not None
-    assert "it was not verified as it will serve: it ran as a process" in gaps(root, "production")
+    assert "it was not verified the way it will be served: it ran as a process" in gaps(root, "production")
     tree.served(root, report, how="container")
     tree.signed(root, report)  # another statement of the same image: the one that production takes counts
     done = move(root, "production").after
@@ -380,7 +380,7 @@ def _signed_by(name: str) -> Callable[[Path], None]:
 
 
 UNVERIFIED: list[tuple[str, Callable[[Path], object], str]] = [
-    ("written by hand", lambda root: (root / layout.SERVING_STATEMENT).unlink(), "is not signed by whoever verified"),
+    ("written by hand", lambda root: (root / layout.SERVING_STATEMENT).unlink(), "is not signed by a verifier"),
     ("edited after it was signed", _edited, "is about another serving report: device differ"),
     ("written otherwise after it was signed", _spaced, "serving.json: is sha256:"),
     ("signed about another image", _of_another, "is about another serving report: image differ"),
@@ -420,10 +420,14 @@ def _no_envelope(plain: dict[str, Any], root: Path) -> None:
 
 
 INVENTED: list[tuple[str, Callable[[dict[str, Any], Path], object], str]] = [
-    ("without a verification", _without, "the serving report is not signed by whoever verified"),
+    ("without a verification", _without, "the serving report is not signed by a verifier"),
     ("with one of mallory's", _by_mallory, "the signed verification: is signed by key"),
-    ("with a better report than was signed", _better, "is about another serving report: server, runtime, how differ"),
-    ("with what is no envelope", _no_envelope, "the signed verification: is no DSSE envelope"),
+    (
+        "with a better report than the signed one",
+        _better,
+        "is about another serving report: server, runtime, how differ",
+    ),
+    ("with what is no envelope", _no_envelope, "the signed verification: is not a DSSE envelope"),
 ]
 
 
@@ -568,7 +572,7 @@ def forged(root: Path) -> str:
 def test_a_pointer_with_evidence_of_nobody_is_never_said_to_be_so_already(root: Path) -> None:
     image, before = forged(root), refs(root)
     told = gaps(root, "production", image=image)
-    assert "and nobody who may stands for it: the evidence of production" in told
+    assert "and no current signer signed its evidence: the evidence of production" in told
     assert "`lockstep rollback production`" in told
     assert refs(root) == {**before, "refs/heads/main": git(root, "rev-parse", "main")}
     assert "v9.0.0" not in git(root, "tag", "--list")
@@ -599,8 +603,8 @@ def test_a_memory_that_was_written_by_hand_makes_no_blob_whole(root: Path, relea
             path.write_bytes(b"E" * path.stat().st_size)
             known[str(path.absolute())] = state(path)
     (root / KNOWN).write_text(json.dumps(known))
-    assert "is not there, or not whole" in gaps(root, "production")
-    with pytest.raises(RegistryRefused, match="is not there, or not whole"):
+    assert "is missing or incomplete" in gaps(root, "production")
+    with pytest.raises(RegistryRefused, match="is missing or incomplete"):
         back(root)
 
 
@@ -708,7 +712,7 @@ def test_what_was_taken_out_is_restored_or_released(root: Path, settle: str) -> 
 def test_a_signed_release_frees_for_good(root: Path) -> None:
     tree.rewrite(root, layout.PARAMS, lambda plain: plain["promote"]["environments"]["production"].update(approvals=1))
     back(root)
-    with pytest.raises(EvidenceRefused, match="production asks for approvals, so one who may approve signs a release"):
+    with pytest.raises(EvidenceRefused, match="production requires approvals, so an approver must sign a removal"):
         quarantines.release(root, "v0.2.0", "a joke")
     with pytest.raises(EvidenceRefused, match="this key is not in"):
         quarantines.release(root, "v0.2.0", "a joke", tree.key(root, "mallory"))
@@ -744,6 +748,6 @@ def test_a_squatted_tag_holds_up_no_move_and_is_reported(
     done: RolledBack | Promoted = move(root, "production") if verb == "promote" else back(root, **to)
     assert done.done == "moved"
     assert tag not in done.tags
-    assert any(note.startswith(f"tag {tag}: is not made: ") for note in done.notes)
+    assert any(note.startswith(f"tag {tag}: was not created: ") for note in done.notes)
     assert any(line.startswith(f"tag {tag}: is foreign, no move made it") for line in status(root).contradictions)
     assert any(finding.what == f"tag {tag}" for finding in reconcile(root).findings)

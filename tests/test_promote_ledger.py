@@ -122,11 +122,11 @@ ENVIRONMENTS: dict[str, tuple[Tamper, str]] = {
     ),
     "another place in the pointer": (
         edit(STAGING / layout.POINTER, lambda text: text.replace("oci:.lockstep/image", "oci:.lockstep/other")),
-        "is no OCI layout",
+        "is not an OCI layout",
     ),
     "another image in the pointer": (
         edit(STAGING / layout.POINTER, lambda text: f"{text.partition('@')[0]}@{OTHER}\nevidence: {OTHER}\n"),
-        "is absent, or is no manifest",
+        "is absent, or is not a manifest",
     ),
     "a pointer that is none": (write(STAGING / layout.POINTER, "image: evil\n"), "is not the lines model, commit"),
     "a pointer that is a link": (link(STAGING / layout.POINTER), "pointer.yaml at"),
@@ -172,7 +172,7 @@ def test_a_tampered_environment_takes_no_new_release_until_it_is_written_again(r
     keep(root, "by hand")
     tree.next_model(root, 12)
     refused(root, f"`lockstep promote staging --image {present}` writes it again", "staging")
-    assert move(root, "staging", image=present).done == "mended"
+    assert move(root, "staging", image=present).done == "repaired"
     assert move(root, "staging").done == "moved"
 
 
@@ -304,12 +304,12 @@ def unknown(root: Path) -> bytes:
 
 APPROVALS: dict[str, tuple[Callable[[Path], bytes], str]] = {
     "the same person twice": (lambda root: says(root, "bob", why="yes again"), "bob approved already"),
-    "who signed the release": (lambda root: says(root, "ada"), "ada signed the release, and does not approve it as well"),
+    "who signed the release": (lambda root: says(root, "ada"), "ada signed the release and so cannot approve it"),
     "of another image": (lambda root: says(root, "cara", image=OTHER), "is of another image"),
     "for another environment": (lambda root: says(root, "cara", "staging"), "is for 'staging', not 'production'"),
     "by a key that nobody knows": (unknown, "that is unknown here"),
     "a release as an approval": (forged, "predicateType is 'urn:lockstep:release:v1', not urn:lockstep:approval:v1"),
-    "no envelope": (lambda _: b"yes", "is no JSON"),
+    "no envelope": (lambda _: b"yes", "is not JSON"),
 }  # fmt: skip
 
 
@@ -326,7 +326,7 @@ def test_two_people_approve_and_it_is_promoted(root: Path) -> None:
     rule(root, approvals=2)
     refused(root, "it has 0 of 2 approvals")
     first = verb.approve(root, "production", key(root, "bob"), "looked at the answers")
-    assert (first.done, first.signer, first.asked) == ("approved", "bob", 2)
+    assert (first.done, first.signer, first.required) == ("approved", "bob", 2)
     again = verb.approve(root, "production", key(root, "bob"), "looked at the answers")
     assert (again.done, again.commit) == ("already", first.commit)
     refused(root, "it has 1 of 2 (bob) approvals")
@@ -354,7 +354,7 @@ def test_an_approval_counts_for_one_move(root: Path) -> None:
     refused(root, "was spent on an earlier move: approve again, and say why anew")
     put(root, bob=says(root, "bob", why="yes"))
     refused(root, "was spent on an earlier move")
-    with pytest.raises(PromotionRefused, match="on an approval that says the same; say why anew"):
+    with pytest.raises(PromotionRefused, match="with an approval for the same reason; give a new reason"):
         verb.approve(root, "production", key(root, "bob"), "yes")
     verb.approve(root, "production", key(root, "bob"), "yes, once more")
     assert move(root, "production").after == first
@@ -386,7 +386,9 @@ def test_a_tag_that_is_taken_does_not_stop_the_move(fresh: Path, tag: str) -> No
     done = move(fresh, "staging", version="v1.0.0")
     assert done.done == "moved"
     assert len(done.tags) == 1
-    assert [note.split(": ")[:2] for note in done.notes if note.startswith("tag")] == [[f"tag {tag}", "is not made"]]
+    assert [note.split(": ")[:2] for note in done.notes if note.startswith("tag")] == [
+        [f"tag {tag}", "was not created"]
+    ]
 
 
 def test_a_version_that_somebody_took_is_left_to_them(fresh: Path) -> None:
@@ -403,7 +405,7 @@ def test_without_a_person_nothing_moves(root: Path) -> None:
 
 def test_files_that_are_edited_in_the_work_tree_are_not_lost(root: Path) -> None:
     (root / PRODUCTION / overlays.SERVER).write_text("mine\n")
-    refused(root, "files that this moves are edited there")
+    refused(root, "has edits of files that the move changes")
     assert (root / PRODUCTION / overlays.SERVER).read_text() == "mine\n"
 
 

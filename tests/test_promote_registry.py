@@ -195,8 +195,8 @@ def no_evidence(world: World) -> None:
 
 
 STORED: dict[str, tuple[Callable[[World], None], str]] = {
-    "a layer is gone": (of_layer(lambda path: path.unlink()), "is not there, or not whole; push the image again"),
-    "a layer is cut": (of_layer(cut), "is not there, or not whole; push the image again"),
+    "a layer is gone": (of_layer(lambda path: path.unlink()), "is missing or incomplete; push the image again"),
+    "a layer is cut": (of_layer(cut), "is missing or incomplete; push the image again"),
     "the config is another": (of_config, "holds"),
     "the manifest is another": (of_manifest, "reading sha256:"),
     "the evidence is gone": (no_evidence, "no signed statement holds or is there"),

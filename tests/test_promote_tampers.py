@@ -219,17 +219,17 @@ STATEMENTS: dict[str, tuple[Tamper, str]] = {
     "subjects and predicate differ": (
         saying(lambda _, plain: plain["subject"][0]["digest"].update(sha256="9" * 64)), "the subjects are not the image"
     ),
-    "of another model": (saying(other_model), "models/merged than was signed"),
+    "of another model": (saying(other_model), "models/merged than the signed one"),
     "of another verdict": (saying(verdict), "reports/verdict.json at"),
     "reports of two verdicts": (saying(release("serving", "verdict", to=OTHER)), "the reports are about another verdict"),
-    "of another policy": (saying(release("policy", to=OTHER)), "is of another policy than was signed"),
+    "of another policy": (saying(release("policy", to=OTHER)), "is about another policy than the signed one"),
     "of other parameters": (saying(release("materials", "params", to=OTHER)), "params.yaml at"),
     "of another lock": (saying(release("materials", "lock", to=OTHER)), "dvc.lock at"),
-    "of another adapter": (saying(release("materials", "adapter", to=OTHER)), "of another models/adapter than"),
-    "of another base": (saying(release("materials", "base", to=OTHER)), "of another models/base than was signed"),
-    "of other rows": (saying(release("materials", "raw", to=OTHER)), "of another data/raw than was signed"),
+    "of another adapter": (saying(release("materials", "adapter", to=OTHER)), "about another models/adapter than"),
+    "of another base": (saying(release("materials", "base", to=OTHER)), "about another models/base than the signed one"),
+    "of other rows": (saying(release("materials", "raw", to=OTHER)), "about another data/raw than the signed one"),
     "of another split": (
-        saying(release("materials", "splits", "test", to=OTHER)), "of another data/splits/test.jsonl than was signed"
+        saying(release("materials", "splits", "test", to=OTHER)), "about another data/splits/test.jsonl than the signed one"
     ),
     "of another report": (
         saying(release("materials", "reports", "reports/train.json", to=OTHER)), "reports/train.json at"
@@ -239,7 +239,7 @@ STATEMENTS: dict[str, tuple[Tamper, str]] = {
     "of a commit without the record": (saying(bare), "params.yaml at"),
     "of a commit that is not merged": (saying(unmerged), "of its record is not in the history of main"),
     "of a commit that is nowhere": (saying(nowhere), "commit 111111111111 of its record is not in the history of main"),
-    "another shard in the report": (saying(swapped), "is of another list of files than was signed"),
+    "another shard in the report": (saying(swapped), "lists other files than the signed ones"),
     "another path": (saying(release("image", "path", to="/models/x-123456789abc")), "its weights are at /models/x-1234"),
     "put elsewhere": (
         saying(release("image", "place", to="registry.example/team/router")), "was built and verified in registry.example"
@@ -453,11 +453,11 @@ PLACES: dict[str, tuple[Tamper, str]] = {
     "a tag that leads to another image": (retagged, "no signed statement holds or is there"),
     "an index of images": (indexed, "is no image but an index"),
     "the same image elsewhere": (elsewhere, "was built and verified in oci:.lockstep/image; promote it from there"),
-    "no such image": (lambda _: f"oci:{layout.IMAGE}@{OTHER}", "is absent, or is no manifest"),
-    "no such folder": (lambda _: f"oci:nowhere@{OTHER}", "is no OCI layout"),
-    "a shard is gone": (stored(Path.unlink), "is not there, or not whole"),
-    "a shard is cut": (stored(lambda path: path.write_bytes(path.read_bytes()[:-1])), "is not there, or not whole"),
-    "a shard is another": (stored(flip), "is not there, or not whole"),
+    "no such image": (lambda _: f"oci:{layout.IMAGE}@{OTHER}", "is absent, or is not a manifest"),
+    "no such folder": (lambda _: f"oci:nowhere@{OTHER}", "is not an OCI layout"),
+    "a shard is gone": (stored(Path.unlink), "is missing or incomplete"),
+    "a shard is cut": (stored(lambda path: path.write_bytes(path.read_bytes()[:-1])), "is missing or incomplete"),
+    "a shard is another": (stored(flip), "is missing or incomplete"),
     "a layer of the base is another": (stored(lambda path: path.write_bytes(b"x" * path.stat().st_size), 0), "not whole"),
 }  # fmt: skip
 
@@ -563,7 +563,7 @@ def test_a_key_that_was_taken_from_its_owner_signs_nothing(root: Path) -> None:
     refused(root, "that is unknown here")
     (root / layout.SIGNERS).unlink()
     keep(root, "nobody signs")
-    refused(root, "main:release/policy/signers.yaml: is not there, so nobody may sign")
+    refused(root, "main:release/policy/signers.yaml: is missing, so nobody may sign")
     (root / layout.SIGNERS).write_text(text)
     assert "merge the branch that adds it here into main" in refused(root, "so nobody may sign").todo
 

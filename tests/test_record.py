@@ -135,7 +135,7 @@ def test_a_remote_that_refuses_or_lies_is_told_and_nothing_changes_here(work: Pa
 
 @pytest.mark.parametrize("name", ["", "-f", "a..b", "with space", "refs/heads/../x", "x\ny", "--upload-pack=evil"])
 def test_what_is_no_branch_is_refused(work: Path, name: str) -> None:
-    with pytest.raises((ParamsRefused, Outrun), match=r"is no name of a branch|is gone"):
+    with pytest.raises((ParamsRefused, Outrun), match=r"is not a valid branch name|is gone"):
         land(work, name, "main")
 
 
@@ -177,9 +177,12 @@ def test_without_a_commit_there_is_nothing_to_record(tmp_path: Path) -> None:
     [
         ("stages: [fetch]", "dvc.yaml: no record of this pipeline: it has no stages"),
         ("- just a list", "dvc.yaml: no record of this pipeline: it has no stages"),
-        ("stages: {fetch: {outs: [{../outside.json: {cache: false}}]}}", "../outside.json: is no file here"),
-        ("stages: {fetch: {outs: [{reports/absent.json: {cache: false}}]}}", "reports/absent.json: is no file here"),
-        ("stages: {fetch: {outs: [{link.json: {cache: false}}]}}", "link.json: is no file here"),
+        ("stages: {fetch: {outs: [{../outside.json: {cache: false}}]}}", "../outside.json: is not a regular file here"),
+        (
+            "stages: {fetch: {outs: [{reports/absent.json: {cache: false}}]}}",
+            "reports/absent.json: is not a regular file here",
+        ),
+        ("stages: {fetch: {outs: [{link.json: {cache: false}}]}}", "link.json: is not a regular file here"),
     ],
 )
 def test_a_pipeline_that_names_no_files_of_this_repository_has_no_record(

@@ -139,10 +139,7 @@ def test_a_candidate_that_is_mains_model_is_asked_once_and_neither_wins_nor_lose
     assert answers_of(root, "main") == answers_of(root, "candidate")
     assert generated(root) == 2
     assert not any("main" in sentence for sentence in report.summary)
-    assert (
-        f"\n- Main's model (`{use.merged}`): same-model: it is this very model.\n"
-        in (root / layout.SUMMARY).read_text()
-    )
+    assert f"\n- Main's model (`{use.merged}`): same-model: it is this model.\n" in (root / layout.SUMMARY).read_text()
 
 
 @pytest.mark.slow

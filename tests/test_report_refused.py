@@ -77,7 +77,7 @@ def test_an_estimate_over_the_budget_is_called_by_its_name(root: Path) -> None:
 
 
 def test_all_further_problems_are_listed(root: Path) -> None:
-    leave(root, "fetch", SourceRefused("one", "mend them", tuple(f"problem {i}" for i in range(25))))
+    leave(root, "fetch", SourceRefused("one", "fix them", tuple(f"problem {i}" for i in range(25))))
     text = terminal.text(report(root, FOR).whole)
     assert "  - problem 0\n" in text
     assert "  - …and 5 more\n" in text
@@ -126,7 +126,7 @@ def test_data_of_an_earlier_run_is_not_shown_beside_a_refusal_of_new_data(root: 
 def test_bad_data_is_told_by_its_rows_whoever_refused_it(root: Path) -> None:
     report_tree.bad_data(root)
     for stage in ("validate", "estimate"):
-        leave(root, stage, DataRefused("an expectation fails", "mend the data"))
+        leave(root, stage, DataRefused("an expectation fails", "fix the data"))
         assert first(report(root, FOR)).startswith("❌ **Data refused: 1 of 2 expectations fail.**")
 
 

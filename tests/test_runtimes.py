@@ -95,13 +95,13 @@ def test_vllm_on_a_processor_does_not_take_nine_tenths_of_the_machines_memory() 
 
 
 def test_an_unknown_runtime_is_refused() -> None:
-    with pytest.raises(ParamsRefused, match="'tgi2' is no runtime; use one of tgi, transformers, vllm"):
+    with pytest.raises(ParamsRefused, match="'tgi2' is not a runtime; use one of tgi, transformers, vllm"):
         runtimes.load("tgi2")
 
 
 @pytest.mark.parametrize("name", ["../tgi", "tgi.yaml", "", "recipes"])
 def test_a_runtimes_name_is_no_path(name: str) -> None:
-    with pytest.raises(ParamsRefused, match="is no runtime"):
+    with pytest.raises(ParamsRefused, match="is not a runtime"):
         runtimes.load(name)
 
 

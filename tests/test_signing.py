@@ -292,7 +292,7 @@ def test_those_who_attach_at_once_are_all_found(service: Registry) -> None:
     for thread in threads:
         thread.join()
     assert not problems
-    for number in range(6):  # who lost the race after having won it is mended by the next time
+    for number in range(6):  # who lost the race after having won it is fixed by the next time
         attach.attach(place, to, "application/x.test", str(number).encode(), "x")
     assert {one.digest for one in place.referrers(to.digest)} == set(wanted)
 
@@ -429,7 +429,7 @@ def _bundle(change: Callable[[dict[str, Any]], object]) -> Callable[[bytes], byt
 BUNDLES: list[tuple[str, Callable[[bytes], bytes], str]] = [
     ("another media type", _bundle(lambda v: v.update(mediaType="x")), "is no bundle"),
     ("no material", _bundle(lambda v: v.pop("verificationMaterial")), "is no bundle"),
-    ("no envelope", _bundle(lambda v: v.pop("dsseEnvelope")), "is no bundle"),
+    ("no envelope", _bundle(lambda v: v.pop("dsseEnvelope")), "is not a bundle"),
     ("another payload", _bundle(lambda v: v["dsseEnvelope"].update(payload="e30=")), "not by ada"),
     ("no signature", _bundle(lambda v: v["dsseEnvelope"].update(signatures=[])), "has 0 signatures"),
     ("a certificate in place of the key", _bundle(lambda v: v.update(verificationMaterial={})), "none is known here"),
@@ -644,7 +644,7 @@ def test_a_stranger_who_may_push_adds_nothing_and_takes_nothing_away(run: Path) 
         _attach(run, data)
     assert released.find(store(run), image, known).digest == done.evidence
     others = "\n".join(released.search(store(run), image, known).others)
-    for cause in ("unknown here", "no DSSE envelope", "predicateType", "at most 1,048,576"):
+    for cause in ("unknown here", "not a DSSE envelope", "predicateType", "at most 1,048,576"):
         assert cause in others
     assert sign(run, store(run), run / KEY) == done._replace(added=())
 

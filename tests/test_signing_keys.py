@@ -91,10 +91,10 @@ def test_a_plain_key_is_not_taken_for_an_encrypted_one(tmp_path: Path, monkeypat
 def test_no_key_is_ever_overwritten_and_nothing_is_left_behind(tmp_path: Path) -> None:
     made = key_verbs.new(tmp_path, "ada", BOTH)
     before = made.private.read_bytes()
-    with pytest.raises(MachineRefused, match="is there already"):
+    with pytest.raises(MachineRefused, match="already exists"):
         key_verbs.new(tmp_path, "ada", BOTH)
     made.private.unlink()
-    with pytest.raises(MachineRefused, match=r"lockstep\.pub: is there already"):
+    with pytest.raises(MachineRefused, match=r"lockstep\.pub: already exists"):
         key_verbs.new(tmp_path, "ada", BOTH)
     assert not made.private.exists()
     made.private.symlink_to(tmp_path / "elsewhere")
@@ -178,7 +178,7 @@ def _weak() -> dict[str, str]:
         "Ed25519 key": pem(ed25519.Ed25519PrivateKey.generate()),
         "secp384r1": pem(ec.generate_private_key(ec.SECP384R1())),
         "secp256k1": pem(ec.generate_private_key(ec.SECP256K1())),
-        "no public key": "-----BEGIN PUBLIC KEY-----\nMFkw\n-----END PUBLIC KEY-----\n",
+        "not a public key": "-----BEGIN PUBLIC KEY-----\nMFkw\n-----END PUBLIC KEY-----\n",
     }
 
 
@@ -248,8 +248,8 @@ def test_what_is_no_key_to_sign_with_is_refused(tmp_path: Path) -> None:
     cases = {
         tmp_path / "absent": "No such file",
         tmp_path / "folder": "directory|others",
-        tmp_path / "empty": "no private key",
-        made.public: "no private key",
+        tmp_path / "empty": "not a private key",
+        made.public: "not a private key",
         private(rsa.generate_private_key(65537, 2048), tmp_path / "rsa"): "P-256",
         private(ec.generate_private_key(ec.SECP384R1()), tmp_path / "p384"): "P-256",
     }

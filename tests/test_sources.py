@@ -96,7 +96,7 @@ def test_an_unpinned_source_refuses_and_prints_the_hash_to_pin(tmp_path: Path) -
         ("dataset/tickets.jsonl", r"did you mean datasets\?"),
         ("datasets/tickets.jsonl/", None),
         ("datasets/tickets.jsonl/rows", r"did you mean tickets\.jsonl\?"),
-        ("elsewhere", "bring it there, or mend the path"),
+        ("elsewhere", "bring it there, or fix the path"),
         ("link", r"did you mean tickets\.jsonl\?"),
     ],
 )

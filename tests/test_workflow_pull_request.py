@@ -110,7 +110,8 @@ def test_the_machine_that_verified_signed_that_by_an_identity_of_its_own(team: T
     verify, release = released.jobs["verify"], released.jobs["release"]
     assert (verify.conclusion, release.conclusion) == ("success", "success"), released.text
     assert (
-        "serving: pass by transformers as a process, verified by verifier; not verified as it will serve" in release.log
+        "serving: pass by transformers as a process, verified by verifier; not verified the way it will be served"
+        in release.log
     )
     assert "signed by ci" in release.log
     pointer = Pointer.model_validate(yaml.safe_load(team.show("main", f"{layout.ENVIRONMENTS}/staging/pointer.yaml")))

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
+from pydantic import Field
+
 from checks import compared
 from checks.compared import Against, PairedGate
 from checks.gate_kind import Case, CheckResult, Confidence, Explained, Metric, Test, figure, held_back, small
@@ -21,7 +23,7 @@ class NonInferiorGate(PairedGate):
     kind: Literal["non_inferior"]
     metric: Metric
     against: Against
-    margin: Annotated[Fraction, stricter("lower")]
+    margin: Annotated[Fraction, Field(description="the loss of the mean that must be ruled out"), stricter("lower")]
     confidence: Confidence
 
     def check(self, case: Case) -> CheckResult:

@@ -32,7 +32,9 @@ class SliceGate(PairedGate):
     kind: Literal["slice"]
     metric: Metric
     against: Against
-    margin: Annotated[Fraction, stricter("lower")]
+    margin: Annotated[
+        Fraction, Field(description="the loss of a slice's mean that must be ruled out"), stricter("lower")
+    ]
     confidence: Confidence
     min_rows: Annotated[
         int,

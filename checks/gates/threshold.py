@@ -37,8 +37,8 @@ class ThresholdGate(GateKind):
 
     kind: Literal["threshold"]
     metric: Metric
-    at_least: Annotated[float | None, stricter("higher")] = None
-    at_most: Annotated[float | None, stricter("lower")] = None
+    at_least: Annotated[float | None, Field(description="the mean must be at least this"), stricter("higher")] = None
+    at_most: Annotated[float | None, Field(description="the mean must be at most this"), stricter("lower")] = None
     confidence: Confidence
     resolution: Annotated[
         float,

@@ -1,4 +1,4 @@
-"""What this machine has and lacks for each stage and verb."""
+"""Checks what this machine has and lacks for each stage and verb."""
 
 import json
 import os
@@ -26,7 +26,7 @@ DISK_GB = 5  # environment, base model, merged model and DVC's copies at the def
 
 
 def doctor(root: Path, registry: str | None = None) -> list[Check]:
-    """Look at everything; never raises for what is missing, since that is the answer."""
+    """Run all checks. Missing things are findings, so nothing is raised for them."""
     return [
         _python(),
         _git(root),
@@ -66,7 +66,7 @@ def _params(root: Path) -> Check:
 
 
 def _packages() -> Iterator[Check]:
-    """One check for all packages of the extra ``pipeline``, listing what is absent or out of range."""
+    """One check for all packages of the extra ``pipeline``, listing those that are missing or out of range."""
     wrong = []
     for text in metadata.requires("lockstep") or []:
         requirement = Requirement(text)
@@ -80,12 +80,12 @@ def _packages() -> Iterator[Check]:
         if not requirement.specifier.contains(version, prereleases=True):
             wrong.append(f"{requirement.name} {version} is not {requirement.specifier}")
     status: Literal["ok", "missing"] = "missing" if wrong else "ok"
-    mend = "pip install -c constraints.txt -e '.[pipeline]'" if wrong else ""
-    yield Check("packages", status, ", ".join(wrong) or "all of the extra pipeline", STAGES, mend)
+    fix = "pip install -c constraints.txt -e '.[pipeline]'" if wrong else ""
+    yield Check("packages", status, ", ".join(wrong) or "all of the extra pipeline", STAGES, fix)
 
 
 def _torch() -> Check:
-    """Ask torch in a process of its own: the release tool never imports it."""
+    """Query torch in a separate process, because the release tool never imports it."""
     probe = (
         "import torch, json; g = torch.cuda.is_available(); print(json.dumps([torch.__version__, "
         "torch.cuda.get_device_name() if g else None, torch.get_num_threads()]))"
@@ -172,7 +172,7 @@ def _registry(host: str | None) -> Check:
 
 
 def _http(url: str) -> str:
-    """Status of a GET as text, or the reason that there is none."""
+    """The status of a GET as text, or the reason why there is none."""
     try:
         with urlopen(url, timeout=DEADLINE) as answer:  # noqa: S310 - the scheme is http or https, checked by the callers
             return str(answer.status)

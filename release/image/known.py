@@ -1,4 +1,4 @@
-"""Which files were hashed on this machine, and what stood for their bytes then."""
+"""Remembers which files were hashed on this machine, so that unchanged files are not hashed again."""
 
 import contextlib
 import json
@@ -12,9 +12,9 @@ State = list[int]  # inode, time of the last change of the file or its metadata 
 
 
 class Known:
-    """Paths to the state of their inodes, kept in ``path``; None: nothing is kept, so nothing is known.
+    """Paths with the state of their inodes, stored in ``path``; None: nothing is stored.
 
-    Every write to a file changes its state; so does a new file in its place. Damaged or unreadable, the memory is
+    Every write to a file changes the state, and so does a new file in its place. A damaged or unreadable store is
     empty.
     """
 
@@ -23,14 +23,14 @@ class Known:
         self._lock = threading.Lock()
 
     def has(self, file: Path) -> bool:
-        """Whether ``file`` is in the state that was noted."""
+        """Whether ``file`` still has the recorded state."""
         now = state(file)
         return now is not None and self._read().get(str(file.absolute())) == now
 
     def note(self, file: Path, then: State | None) -> None:
-        """Keep that ``file`` was hashed in the state ``then``. Files that are gone are forgotten.
+        """Record that ``file`` was hashed in the state ``then``. Deleted files are forgotten.
 
-        Where it cannot be written, the file is hashed again the next time.
+        If the store cannot be written, the file is hashed again the next time.
         """
         if self._path is None:
             return
@@ -50,7 +50,7 @@ class Known:
 
 
 def state(file: Path) -> State | None:
-    """What stands for a file's bytes; None when there is no regular file."""
+    """The state of a file that changes with its bytes; None if it is not a regular file."""
     try:
         found = file.lstat()
     except OSError:

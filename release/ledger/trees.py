@@ -1,7 +1,7 @@
-"""Trees of git: a file or a folder read out of a commit, and a tree with some files changed. Objects only.
+"""Git trees: reads files and folders of a commit, and creates a tree with some files changed. Objects only.
 
-New trees are made from the bottom up with ``git mktree``: there is no index, so a run that is killed leaves nothing but
-objects that nobody names, which git collects.
+New trees are built bottom-up with ``git mktree``. There is no index, so a killed run leaves only unreferenced objects,
+which git deletes.
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ class _Entry(NamedTuple):
 
 
 def read(git: Git, commit: str, path: str) -> bytes | None:
-    """The bytes of ``path``, from the top; None when there is nothing. Raises EvidenceRefused when it is no file."""
+    """The bytes of ``path``; None if there is nothing. Raises EvidenceRefused if it is not a regular file."""
     entry = _find(git, commit, path)
     if entry is None:
         return None
@@ -32,7 +32,7 @@ def read(git: Git, commit: str, path: str) -> bytes | None:
 
 
 def files(git: Git, commit: str, folder: str) -> dict[str, bytes]:
-    """Every file below ``folder``, by its path from the top. Raises EvidenceRefused when one is none."""
+    """Every file below ``folder``, by path. Raises EvidenceRefused if something is not a regular file."""
     entry = _find(git, commit, folder)
     if entry is None:
         return {}
@@ -47,12 +47,12 @@ def files(git: Git, commit: str, folder: str) -> dict[str, bytes]:
 
 
 def regular(git: Git, commit: str, folder: str) -> dict[str, bytes]:
-    """The regular files below ``folder``, by path from the top: of the past, where nobody can mend what is none.
+    """The regular files below ``folder``, by path; for past commits, in which nobody can fix anything else.
 
-    Nothing where there is no such folder, or no such commit.
+    Empty if there is no such folder or commit.
     """
-    asked = f"{commit}:{folder}\n".encode(errors="surrogateescape")
-    kind, _, name = git.line("cat-file", "--batch-check=%(objecttype) %(objectname)", given=asked).partition(" ")
+    queries = f"{commit}:{folder}\n".encode(errors="surrogateescape")
+    kind, _, name = git.line("cat-file", "--batch-check=%(objecttype) %(objectname)", given=queries).partition(" ")
     if kind != "tree":
         return {}
     entries = {path: each.name for path, each in _list(git, name, "-r").items() if each.mode in _REGULAR}
@@ -61,21 +61,21 @@ def regular(git: Git, commit: str, folder: str) -> dict[str, bytes]:
 
 
 def changed(git: Git, tip: str, changes: Mapping[str, bytes | None]) -> str:
-    """The tree of ``tip`` with these files written, or taken away where None; paths are from the top.
+    """The tree of ``tip`` with these files written, or deleted for None.
 
-    Raises PromotionRefused when a path leaves the repository, or goes through a link or a file.
+    Raises PromotionRefused if a path leaves the repository or goes through a link or a file.
     """
     blobs: dict[tuple[str, ...], str | None] = {}
     for path, data in changes.items():
         parts = tuple(path.split("/"))
         if any(part in ("", ".", "..") or part.lower() == ".git" or "\0" in part for part in parts):
-            raise PromotionRefused(f"{redact(path)}: is no path in a repository", "name a file below the root")
+            raise PromotionRefused(f"{redact(path)}: is not a path in a repository", "name a file below the root")
         blobs[parts] = None if data is None else git.line("hash-object", "-w", "--stdin", given=data)
     return _tree(git, git.line("rev-parse", f"{tip}^{{tree}}"), blobs, "") or git.line("mktree", given=b"")
 
 
 def _tree(git: Git, base: str | None, blobs: Mapping[tuple[str, ...], str | None], at: str) -> str | None:
-    """A tree like ``base`` with ``blobs`` in it; None when nothing is left."""
+    """The tree ``base`` with ``blobs`` in it; None if it is empty."""
     entries = _list(git, base) if base else {}
     for name in dict.fromkeys(parts[0] for parts in blobs):
         below = {parts[1:]: blob for parts, blob in blobs.items() if parts[0] == name}
@@ -99,14 +99,14 @@ def _tree(git: Git, base: str | None, blobs: Mapping[tuple[str, ...], str | None
 
 
 def _find(git: Git, commit: str, path: str) -> _Entry | None:
-    """The entry at ``path``; None when there is none. Raises EvidenceRefused when a folder on the way is a link."""
+    """The entry at ``path``; None if there is none. Raises EvidenceRefused if a folder above it is a link."""
     parts = Path(path).parts
     if not parts or path.startswith("/") or ".." in parts:
-        raise EvidenceRefused(f"{redact(path)}: is no path in a repository", "name a file below the root")
+        raise EvidenceRefused(f"{redact(path)}: is not a path in a repository", "name a file below the root")
     ways = ["/".join(parts[: count + 1]) for count in range(len(parts))]
     # cat-file resolves no links: a link on the way is a blob, and what lies behind it is missing.
-    asked = "".join(f"{commit}:{way}\n" for way in ways[:-1]).encode(errors="surrogateescape")
-    out = git.ask("cat-file", "--batch-check=%(objecttype)", given=asked).decode() if asked else ""
+    queries = "".join(f"{commit}:{way}\n" for way in ways[:-1]).encode(errors="surrogateescape")
+    out = git.ask("cat-file", "--batch-check=%(objecttype)", given=queries).decode() if queries else ""
     for way, kind in zip(ways[:-1], out.splitlines(), strict=True):
         if kind.endswith(" missing"):
             return None

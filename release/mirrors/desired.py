@@ -1,6 +1,6 @@
-"""What environments should be, by the commit that holds them; and where that commit contradicts itself.
+"""The state that environments should have, from the commit that holds them, and contradictions within that commit.
 
-Everything is read of git: this is what `status` calls drift, and what the mirrors outside git are held to.
+Only git is read: `status` reports the contradictions, and mirrors are compared with the state.
 """
 
 import re
@@ -25,7 +25,7 @@ _NAMESPACE = re.compile(
 
 
 class Desired(NamedTuple):
-    """``files`` are those that a promotion writes for a cluster; None where they cannot be computed."""
+    """``files``: those that a promotion writes for a cluster; None if they cannot be computed."""
 
     environment: str
     pointer: Pointer | None
@@ -46,7 +46,7 @@ def read(records: Records, ledger: Ledger, tip: str, environments: Iterable[str]
 
 
 def drift(environment: str, what: str, git: str, mirror: str) -> Finding:
-    """A finding about what lies in git itself, where a promotion alone writes."""
+    """A finding about files in git that only a promotion may write."""
     return Finding(
         where="environments", what=f"{environment}: {what}", git=git, mirror=mirror, severity="drift", todo=_AGAIN
     )
@@ -85,7 +85,7 @@ def _environment(name: str, found: Mapping[Path, bytes], records: Records, names
 def _overlay(
     name: str, found: Mapping[Path, bytes], wanted: Mapping[Path, bytes], names: tuple[str, ...], *, pulled: bool
 ) -> list[Finding]:
-    """Where what people wrote changes the release; without kustomize that may not be known."""
+    """Where files written by people change the release; this may be unknown without kustomize."""
     said = "leaves the release as it is"
     try:
         return [drift(name, "overlay", said, gap) for gap in edits.gaps(name, found, wanted, names, pulled=pulled)]

@@ -1,4 +1,4 @@
-"""Tags in GTO's grammar as a mirror of the moves. The only mirror that lies in git, and is made by a push to it."""
+"""Tags in GTO's grammar as a mirror of the moves: the only mirror in git, written by a push."""
 
 from checks.errors import Refusal
 from release.ledger import Change, Ledger, Move, disagreements, missing, naming
@@ -8,7 +8,7 @@ _MISSING = ": is missing"
 
 
 def check(ledger: Ledger, tip: str, name: str, environments: tuple[str, ...], fix: bool) -> list[Finding]:
-    """Where the tags say other than the moves. ``fix`` makes those that lack; one that is wrong is never taken away."""
+    """Where the tags disagree with the moves. ``fix`` creates missing tags; a wrong tag is never deleted."""
     found = _differences(ledger, tip, name, environments)
     lacking = missing(name, ledger.tags(), _moves(ledger, tip, environments))
     if not fix or not lacking:
