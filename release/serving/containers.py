@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from checks.errors import MachineRefused, ServingRefused
+from checks.text import redact
 from release.runtimes import Filled, Runtime
 from release.serving import owners
 from release.serving.progress import Progress
@@ -307,5 +308,4 @@ def no_engine(error: Exception) -> MachineRefused:
 
 def line(error: Exception) -> str:
     """What an error of the engine says, on one printable line."""
-    text = str(getattr(error, "explanation", None) or error)
-    return "".join(c if c.isprintable() else " " for c in text)[:300].strip() or type(error).__name__
+    return redact(str(getattr(error, "explanation", None) or error), 300) or type(error).__name__
