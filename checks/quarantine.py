@@ -19,6 +19,7 @@ from checks.errors import EvidenceRefused
 from checks.identity import Digest
 from checks.pointer import Version
 from checks.rows import Record
+from checks.text import escape
 
 
 def _printable(text: str) -> str:
@@ -118,6 +119,7 @@ def release(entries: Entries, name: str) -> Entries:
     kept = tuple(entry for entry in entries if name not in (entry.image, entry.model, entry.version))
     if len(kept) == len(entries):
         held = ", ".join(entry.shown for entry in entries) or "nothing"
-        shown = "".join(c if c.isprintable() else "?" for c in name[:100])
-        raise EvidenceRefused(f"{shown}: is not in quarantine", f"name what is, by version or whole digest: {held}")
+        raise EvidenceRefused(
+            f"{escape(name[:100])}: is not in quarantine", f"name what is, by version or whole digest: {held}"
+        )
     return kept

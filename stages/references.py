@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -134,8 +134,9 @@ def _brought(root: Path, name: str, commit: str, path: Path) -> Iterator[Path]:
 
 def _below_git(root: Path) -> Path:
     """The folder of ``root`` in its git repository: for a past commit, DVC expects paths from the top."""
-    command = ["git", "rev-parse", "--show-prefix"]
-    try:
-        return Path(subprocess.run(command, cwd=root, check=True, capture_output=True, text=True).stdout.strip("\n"))
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise EvidenceRefused(f"git cannot locate {layout.PREDICTIONS}", "install git, fix the clone") from error
+    with suppress(ImportError, OSError, ValueError):  # GitPython does not import without git
+        import git
+
+        with suppress(git.GitError), git.Repo(root, search_parent_directories=True) as repository:
+            return root.resolve().relative_to(Path(repository.working_dir).resolve())
+    raise EvidenceRefused(f"git cannot locate {layout.PREDICTIONS}", "install git, fix the clone")

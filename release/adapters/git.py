@@ -3,6 +3,13 @@
 Hooks of this clone (``pre-push``, ``reference-transaction``) are not run: what is pushed is not the work tree that
 they judge, and whoever pushes could leave them out. The remote's hooks and rules decide, and their words are shown.
 Nothing opens a terminal or a window to ask for a password; credential helpers, SSH agents and GIT_ASKPASS work.
+
+All of ``release`` asks git through here. The stages use GitPython, for what decides nothing: where the work tree lies,
+and the commit that a run of MLflow is tagged with. Releases are decided on what is read here, and there GitPython 3.2
+fails open, each time without an error: its processes take over GIT_DIR and GIT_OBJECT_DIRECTORY, as a hook sets them;
+``Repo`` opens a bare repository that lies in the work tree as files; ``Git`` of a folder that is gone asks that of the
+current directory; ``cat-file --batch`` that is killed gives the part of the object that came. It also reads no SHA-256
+repository, and at a deadline ends git by SIGKILL, which leaves its lock files.
 """
 
 import os
@@ -41,6 +48,7 @@ _CONFIG = (
     "i18n.commitEncoding=UTF-8", "i18n.logOutputEncoding=UTF-8", "push.recurseSubmodules=no",
     "core.filesRefLockTimeout=5000",
 )  # fmt: skip
+REGULAR = ("100644", "100755")  # modes of files that are no links
 _OF_REMOTE = re.compile(r"^remote:.*$", re.MULTILINE)  # what the other machine says of itself
 
 
@@ -65,6 +73,19 @@ class Said(NamedTuple):
 def has_repository(root: Path) -> bool:
     """Whether ``root`` lies in a git work tree."""
     return any((folder / ".git").exists() for folder in (root.resolve(), *root.resolve().parents))
+
+
+class Entry(NamedTuple):
+    """What a tree holds at a path. ``name`` is the hash of the object."""
+
+    mode: str
+    kind: str
+    name: str
+
+    @property
+    def regular(self) -> bool:
+        """Whether it is a file, and no link."""
+        return self.mode in REGULAR
 
 
 class Git(NamedTuple):
@@ -139,6 +160,12 @@ class Git(NamedTuple):
         """A value of git's configuration; None when it is not set."""
         said = self.run("config", *([f"--type={kind}"] if kind else []), "--get", name)
         return said.out.decode(errors="replace").rstrip("\n") if said.code == 0 else None
+
+    def entries(self, *args: str) -> dict[str, Entry]:
+        """What ``git ls-tree`` lists, by path."""
+        lines = self.ask("ls-tree", "-z", *args).decode(errors="surrogateescape").split("\0")
+        pairs = (line.partition("\t")[::2] for line in lines if line)
+        return {path: Entry(*fields.split(" ")) for fields, path in pairs}
 
     def objects(self, hashes: Sequence[str]) -> dict[str, bytes]:
         """The contents of many objects, by one process. Raises EvidenceRefused when one is not here."""

@@ -16,6 +16,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from checks.errors import RemoteRefused
 from checks.text import redact
 from release.adapters import github
+from release.adapters.git import Git
 from release.adapters.github import Forbidden, GitHub, Place
 from release.adapters.retries import Patience, RequestError
 from release.doctor.check import Unseen
@@ -132,7 +133,8 @@ def place(root: Path) -> Place:
     env = {name: os.environ.get(name, "") for name in ("GITHUB_API_URL", "GITHUB_SERVER_URL")}
     name = os.environ.get("GITHUB_REPOSITORY")
     if not name:
-        address = ask(["git", "-C", str(root), "remote", "get-url", "origin"]) or ""
+        said = Git(root, DEADLINE).run("remote", "get-url", "--", "origin")
+        address = said.out.decode(errors="replace").rstrip("\n") if said.code == 0 else ""
         name = github.repository_of(address, env["GITHUB_SERVER_URL"] or _SERVER)
     if name is None:
         what = "the remote origin is on another host than GITHUB_SERVER_URL" if address else "there is no remote origin"

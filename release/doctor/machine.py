@@ -16,6 +16,7 @@ from packaging.requirements import Requirement
 
 from checks import layout, params_file
 from checks.errors import Refusal
+from release.adapters import commits
 from release.doctor.check import Check
 from release.doctor.command import DEADLINE, ask
 from release.overlay import kustomize
@@ -51,10 +52,13 @@ def _python() -> Check:
 def _git(root: Path) -> Check:
     if not shutil.which("git"):
         return Check("git", "missing", "no git on the path", STAGES, "install git")
-    inside = ask(["git", "-C", str(root), "rev-parse", "--short", "HEAD"])
-    if inside is None:
+    try:
+        head = commits.resolve(root, "HEAD") if commits.has_repository(root) else None
+    except Refusal as refusal:
+        return Check("git", "missing", refusal.what, STAGES, refusal.todo)
+    if head is None:
         return Check("git", "missing", "not a repository with a commit", STAGES, "git init && git add . && git commit")
-    return Check("git", "ok", f"at {inside}", STAGES)
+    return Check("git", "ok", f"at {head[:7]}", STAGES)
 
 
 def _params(root: Path) -> Check:

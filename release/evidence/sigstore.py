@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from checks.errors import EvidenceRefused, MachineRefused, Refusal
 from checks.signers import Role, Signer, Signers
 from checks.statement import PAYLOAD
+from checks.text import escape
 from release.evidence import dsse, strict
 from release.evidence.dsse import Verified, allowed
 
@@ -157,5 +158,4 @@ def _refusing(where: str) -> Iterator[None]:
 
 
 def _line(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return "".join(c for c in text if c.isprintable())[:200] or type(error).__name__
+    return escape(" ".join(str(error).split()))[:200] or type(error).__name__

@@ -15,9 +15,9 @@ from typing import NamedTuple
 from checks import quarantine
 from checks.errors import EvidenceRefused
 from checks.quarantine import Entries, Entry
-from release.adapters.git import Git
+from release.adapters.git import REGULAR, Git
 from release.ledger import message
-from release.ledger.walk import NOTHING, REGULAR, Blob, Commit, Walk, author
+from release.ledger.walk import NOTHING, Blob, Commit, Walk, author
 
 
 class Release(NamedTuple):

@@ -23,10 +23,10 @@ from typing import NamedTuple
 from checks import pointer
 from checks.errors import EvidenceRefused
 from checks.pointer import Pointer
-from release.adapters.git import Git
+from release.adapters.git import REGULAR, Git
 from release.ledger import message
 from release.ledger.types import Kind, Move
-from release.ledger.walk import NOTHING, REGULAR, Blob, Commit, Walk, author
+from release.ledger.walk import NOTHING, Blob, Commit, Walk, author
 
 SKEW = 300  # seconds that clocks may differ
 _FUTURE = "which is in the future"

@@ -6,19 +6,10 @@ which git deletes.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 from checks.errors import EvidenceRefused, PromotionRefused
 from checks.text import redact
-from release.adapters.git import Git
-
-_LINK, _REGULAR = "120000", ("100644", "100755")
-
-
-class _Entry(NamedTuple):
-    mode: str
-    kind: str
-    name: str  # hash
+from release.adapters.git import Entry, Git
 
 
 def read(git: Git, commit: str, path: str) -> bytes | None:
@@ -26,7 +17,7 @@ def read(git: Git, commit: str, path: str) -> bytes | None:
     entry = _find(git, commit, path)
     if entry is None:
         return None
-    if entry.mode not in _REGULAR:
+    if not entry.regular:
         raise _irregular(path, commit)
     return git.objects([entry.name])[entry.name]
 
@@ -38,9 +29,9 @@ def files(git: Git, commit: str, folder: str) -> dict[str, bytes]:
         return {}
     if entry.kind != "tree":
         raise _irregular(folder, commit)
-    entries = _list(git, entry.name, "-r")
+    entries = git.entries("-r", "--full-tree", entry.name)
     for path, each in entries.items():
-        if each.mode not in _REGULAR:
+        if not each.regular:
             raise _irregular(f"{folder}/{path}", commit)
     objects = git.objects([each.name for each in entries.values()])
     return {f"{folder}/{path}": objects[each.name] for path, each in entries.items()}
@@ -55,7 +46,8 @@ def regular(git: Git, commit: str, folder: str) -> dict[str, bytes]:
     kind, _, name = git.line("cat-file", "--batch-check=%(objecttype) %(objectname)", given=queries).partition(" ")
     if kind != "tree":
         return {}
-    entries = {path: each.name for path, each in _list(git, name, "-r").items() if each.mode in _REGULAR}
+    listed = git.entries("-r", "--full-tree", name)
+    entries = {path: each.name for path, each in listed.items() if each.regular}
     objects = git.objects(list(entries.values()))
     return {f"{folder}/{path}": objects[blob] for path, blob in entries.items()}
 
@@ -76,12 +68,12 @@ def changed(git: Git, tip: str, changes: Mapping[str, bytes | None]) -> str:
 
 def _tree(git: Git, base: str | None, blobs: Mapping[tuple[str, ...], str | None], at: str) -> str | None:
     """The tree ``base`` with ``blobs`` in it; None if it is empty."""
-    entries = _list(git, base) if base else {}
+    entries = git.entries("--full-tree", base) if base else {}
     for name in dict.fromkeys(parts[0] for parts in blobs):
         below = {parts[1:]: blob for parts, blob in blobs.items() if parts[0] == name}
         old, path = entries.get(name), at + name
         if () in below:
-            if len(below) > 1 or (old and old.mode not in _REGULAR):
+            if len(below) > 1 or (old and not old.regular):
                 raise PromotionRefused(f"{redact(path)}: is not a regular file", "put one there, and commit that")
             made, mode, kind = below[()], old.mode if old else "100644", "blob"
         else:
@@ -89,7 +81,7 @@ def _tree(git: Git, base: str | None, blobs: Mapping[tuple[str, ...], str | None
                 raise PromotionRefused(f"{redact(path)}: is not a folder", "put one there, and commit that")
             made, mode, kind = _tree(git, old.name if old else None, below, f"{path}/"), "040000", "tree"
         if made:
-            entries[name] = _Entry(mode, kind, made)
+            entries[name] = Entry(mode, kind, made)
         else:
             entries.pop(name, None)
     if not entries:
@@ -98,7 +90,7 @@ def _tree(git: Git, base: str | None, blobs: Mapping[tuple[str, ...], str | None
     return git.line("mktree", "-z", "--missing", given="".join(lines).encode(errors="surrogateescape"))
 
 
-def _find(git: Git, commit: str, path: str) -> _Entry | None:
+def _find(git: Git, commit: str, path: str) -> Entry | None:
     """The entry at ``path``; None if there is none. Raises EvidenceRefused if a folder above it is a link."""
     parts = Path(path).parts
     if not parts or path.startswith("/") or ".." in parts:
@@ -112,18 +104,7 @@ def _find(git: Git, commit: str, path: str) -> _Entry | None:
             return None
         if kind != "tree":
             raise _irregular(way, commit)
-    return _list(git, commit, "--", ways[-1]).get(ways[-1])
-
-
-def _list(git: Git, tree: str, *args: str) -> dict[str, _Entry]:
-    options = [arg for arg in args if arg == "-r"]
-    out = git.ask("ls-tree", "-z", "--full-tree", *options, tree, *(arg for arg in args if arg not in options))
-    entries = {}
-    for line in out.decode(errors="surrogateescape").split("\0"):
-        fields, _, name = line.partition("\t")
-        if name:
-            entries[name] = _Entry(*fields.split(" "))
-    return entries
+    return git.entries("--full-tree", commit, "--", ways[-1]).get(ways[-1])
 
 
 def _irregular(path: str, commit: str) -> EvidenceRefused:

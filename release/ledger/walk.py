@@ -12,7 +12,6 @@ from checks.text import redact
 from release.adapters.git import Git
 
 ABSENT = "0" * 40
-REGULAR = ("100644", "100755")
 _DATE = re.compile(r"[0-9]{1,18}")
 _PERSON = re.compile(rb"^author (.*) -?\d+ [+-]\d{4}$", re.MULTILINE)
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import requests
 from urllib3.exceptions import HTTPError
 
+from checks.text import escape
 from release.adapters.http import reason
 
 ANSWER_SECONDS = 300.0  # for one reply, all of it: sixteen may wait for one another on a small machine
@@ -146,5 +147,4 @@ def shown(text: bytes | str, longest: int = 80) -> str:
     """Text of the server for a message: printable, shortened, in quotes."""
     plain = text.decode(errors="replace") if isinstance(text, bytes) else text
     cut = plain[: longest + 1]
-    visible = "".join(c if c.isprintable() else "·" for c in cut[:longest])
-    return f"“{visible}{'…' if len(cut) > longest else ''}”"
+    return f"“{escape(cut[:longest])}{'…' if len(cut) > longest else ''}”"

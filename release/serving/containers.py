@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from checks.errors import MachineRefused, ServingRefused
+from checks.text import redact
 from release.runtimes import Filled, Runtime
 from release.serving import owners
 from release.serving.progress import Progress
@@ -308,5 +309,4 @@ def no_engine(error: Exception) -> MachineRefused:
 
 def line(error: Exception) -> str:
     """An error of the engine on one printable line."""
-    text = str(getattr(error, "explanation", None) or error)
-    return "".join(c if c.isprintable() else " " for c in text)[:300].strip() or type(error).__name__
+    return redact(str(getattr(error, "explanation", None) or error), 300) or type(error).__name__

@@ -9,6 +9,8 @@ import json
 import re
 from collections.abc import Iterator
 
+from checks.text import escape
+
 KEPT = 4 << 20  # bytes of the end of a log that are read
 _WIDTH = 300  # characters of a line
 _CAUSES = 3
@@ -89,4 +91,4 @@ def _records(log: bytes) -> Iterator[tuple[str | None, str]]:
 
 
 def _short(line: str) -> str:
-    return "".join(c if c.isprintable() else "·" for c in line[:_WIDTH])
+    return escape(line[:_WIDTH])

@@ -11,6 +11,7 @@ from checks.release_params import Serve
 from checks.rows import Message, Prediction, Row
 from checks.scorers import Scorer
 from checks.serving import CheckName, Load, Probe, ProbeReport, ServingCheck
+from checks.text import escape
 from release.runtimes import Runtime
 from release.serving import dialects
 from release.serving.client import Client, NoAnswer
@@ -165,5 +166,4 @@ def some(complaints: Sequence[str]) -> str:
 
 def _plain(reason: str) -> str:
     """A reason, which may quote a server or its log, on one printable line of limited length."""
-    cut = reason[:_LONGEST]
-    return "".join(c if c.isprintable() else "·" for c in cut) + ("…" if len(reason) > _LONGEST else "")
+    return escape(reason[:_LONGEST]) + ("…" if len(reason) > _LONGEST else "")
