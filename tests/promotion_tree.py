@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-import yaml
 
 from checks import digest, files, layout, params_file
 from checks.serving import ImageReport
@@ -32,7 +31,7 @@ from release.verbs.promote import Promoted, promote
 from release.verbs.sign import Signed, sign
 from tests import build_tree, ledger_tree, overlay_sample, signing_tree
 from tests.build_tree import BaseLayout
-from tests.conftest import REPOSITORY, scaled_down, written
+from tests.conftest import REPOSITORY, read_yaml, scaled_down, written
 from tests.ledger_tree import git, identify, keep
 from tests.test_verify_evidence import probed
 
@@ -154,7 +153,7 @@ def copy(source: Path, target: Path) -> Path:
 
 def rewrite(root: Path, path: Path, change: Edit) -> None:
     """Change a YAML file as plain values, and commit that."""
-    plain = yaml.safe_load((root / path).read_text())
+    plain = read_yaml((root / path).read_text())
     change(plain)
     (root / path).write_text(written(plain))
     keep(root, f"change {path}")
