@@ -54,7 +54,7 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_test_cuts_the_power() -> Iterator[None]:
-    """Files of this process are not forced to the disk; those of the processes that tests start and kill are."""
+    """Files are not forced to the disk: what a process wrote outlives it, even when it is killed."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda _handle: None)
         yield

@@ -21,6 +21,9 @@ from release.adapters.registry.types import MANIFEST
 from release.evidence import attach, dsse, keys, sbom, statement, strict, trust, verification
 from release.image import stores
 from release.image.layout import Bytes, Layout
+from release.mirrors import mlflow, worker
+from release.mirrors.compare import Wanted
+from release.mirrors.types import MirrorUnavailable
 from release.record import references
 from release.record.records import Records
 from release.verbs import keys as key_verbs
@@ -37,6 +40,7 @@ from tests.test_verify_evidence import probed
 
 BASE = layout.STATE / "base"  # an OCI layout with a base image, below the root and ignored by git
 WHY = "better on rare services"
+NOBODY = "http://127.0.0.1:9"
 Edit = Callable[[dict[str, Any]], object]
 
 
@@ -165,7 +169,19 @@ def leave_alone(patch: pytest.MonkeyPatch) -> None:
         patch.setenv(name, value)
     for name in (*ledger_tree.ADA, "GITHUB_TOKEN", "GITHUB_REPOSITORY"):
         patch.delenv(name, raising=False)
-    patch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    patch.setenv("MLFLOW_TRACKING_URI", NOBODY)
+    patch.setattr(mlflow, "ask", asked)
+
+
+def asked(
+    where: mlflow.Address, wanted: Wanted, fix: bool, seconds: float, ask: Callable[..., Any] = mlflow.ask
+) -> Any:
+    """As ``mlflow.ask``, but asks ``NOBODY`` here: a process for it costs as much as all else of a move."""
+    if where.uri != NOBODY:
+        return ask(where, wanted, fix, seconds)
+    done = worker.do(worker.Job(uri=where.uri, wanted=wanted, fix=fix))
+    assert done.trouble
+    raise MirrorUnavailable(done.trouble)
 
 
 @pytest.fixture(autouse=True)
