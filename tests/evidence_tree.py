@@ -5,8 +5,6 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from checks import chain, digest, files, judging, layout, params_file, scoring
 from checks.chain import Evidence
 from checks.compared import EARLIER
@@ -40,7 +38,7 @@ from checks.params import Params, Source
 from checks.rows import Message, Prediction, Row
 from checks.sample import Sample
 from checks.verdict import Finding, Verdict
-from tests.conftest import REPOSITORY, as_params, scaled_down, written
+from tests.conftest import REPOSITORY, as_params, read_yaml, scaled_down, written
 from tests.pipeline_repository import git
 
 _NO_EVIDENCE = {
@@ -180,7 +178,7 @@ def asked(name: str, gate: GateKind, evidence: Evidence, params: Params | None =
 @functools.cache
 def _pipeline() -> dict[str, Any]:
     """The stages of dvc.yaml; of its modules each keeps its own alone, since no stage runs in these trees."""
-    stages: dict[str, Any] = yaml.safe_load((REPOSITORY / layout.PIPELINE).read_text())["stages"]
+    stages: dict[str, Any] = read_yaml((REPOSITORY / layout.PIPELINE).read_text())["stages"]
     for name, stage in stages.items():
         inputs = (dep for dep in stage["deps"] if not dep.startswith(("checks/", "stages/")))
         stage["deps"] = [f"stages/{name}.py", *inputs]

@@ -20,7 +20,7 @@ from release.record import lock_check, pipeline_lock
 from release.record.records import WorkTree
 from stages.gate import gate
 from tests import evidence_tree
-from tests.conftest import REPOSITORY, as_params, scaled_down, written
+from tests.conftest import REPOSITORY, as_params, read_yaml, scaled_down, written
 from tests.pipeline_repository import dvc
 
 
@@ -292,7 +292,7 @@ def _thin(root: Path) -> None:
 
 
 def _lock(root: Path, stage: str, path: str, md5: str) -> None:
-    lock = yaml.safe_load((root / layout.LOCK).read_text())
+    lock = read_yaml((root / layout.LOCK).read_text())
     lock["stages"][stage]["deps"] = [{"path": path, "hash": "md5", "md5": md5}]
     (root / layout.LOCK).write_text(written(lock))
 
@@ -326,7 +326,7 @@ def _replace(path: Path, before: str, after: str) -> None:
 
 
 def _drop_gate(path: Path, name: str) -> None:
-    document = yaml.safe_load(path.read_text())
+    document = read_yaml(path.read_text())
     del document["gates"][name]
     path.write_text(yaml.safe_dump(document))
 
@@ -335,7 +335,7 @@ def _rewrite(name: str, change: Callable[[dict], object]) -> Callable[[Path], No
     """An edit of the stages of dvc.yaml or dvc.lock."""
 
     def edit(root: Path) -> None:
-        value = yaml.safe_load((root / name).read_text())
+        value = read_yaml((root / name).read_text())
         change(value["stages"])
         (root / name).write_text(written(value))
 
@@ -469,7 +469,7 @@ def test_a_folder_of_modules_that_is_not_as_the_stage_ran_it_makes_the_verdict_v
         (folder / name).write_text(f"# {name}\n")
     md5 = lock_check.folder_md5({path.name: path.read_bytes() for path in folder.iterdir()})
     for path, more in ((layout.PIPELINE, "checks/kinds"), (layout.LOCK, {"path": "checks/kinds", "md5": md5})):
-        document = yaml.safe_load((run / path).read_text())
+        document = read_yaml((run / path).read_text())
         document["stages"]["gate"]["deps"].append(more)
         (run / path).write_text(written(document))
     (folder / "__pycache__").mkdir()

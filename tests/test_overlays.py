@@ -17,7 +17,7 @@ from checks.errors import EvidenceRefused, ParamsRefused, Refusal
 from release import runtimes
 from release.overlay import deployed, overlays
 from tests import kubernetes_tools
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, read_yaml
 from tests.overlay_sample import (
     COMMIT,
     EVIDENCE,
@@ -291,7 +291,7 @@ def test_what_is_not_about_one_release_is_not_rendered(changed: dict[str, Any], 
 def test_a_server_is_no_root_where_its_runtime_names_another_user(user: str | None, expected: dict[str, Any]) -> None:
     runtime = load("tgi").model_copy(update={"user": user})
     files = overlays.render("staging", pointer(), image(), runtime, serve())
-    pod = yaml.safe_load(files[layout.ENVIRONMENTS / "staging" / overlays.SERVER])["spec"]["template"]["spec"]
+    pod = read_yaml(files[layout.ENVIRONMENTS / "staging" / overlays.SERVER])["spec"]["template"]["spec"]
     assert pod.get("securityContext", {}) == expected
 
 
@@ -307,8 +307,8 @@ def test_text_stays_in_its_field_whatever_it_is(text: str) -> None:
     hostile = pointer().model_copy(update={"version": text, "evidence": text})
     runtime = load("vllm").model_copy(update={"command": (text,), "environment": {"A": text}})
     files = overlays.render("staging", hostile, image("vllm", "weights"), runtime, serve())
-    patch = yaml.safe_load(files[layout.ENVIRONMENTS / "staging" / overlays.SERVER])
-    sound = yaml.safe_load(rendered("staging", "vllm", "weights")[layout.ENVIRONMENTS / "staging" / overlays.SERVER])
+    patch = read_yaml(files[layout.ENVIRONMENTS / "staging" / overlays.SERVER])
+    sound = read_yaml(rendered("staging", "vllm", "weights")[layout.ENVIRONMENTS / "staging" / overlays.SERVER])
     (server,) = patch["spec"]["template"]["spec"]["containers"]
     (expected,) = sound["spec"]["template"]["spec"]["containers"]
     literal = text.replace("$(", "$$(")
@@ -326,7 +326,7 @@ def test_text_stays_in_its_field_whatever_it_is(text: str) -> None:
 def test_text_that_looks_like_a_number_is_written_as_text(text: str) -> None:
     runtime = load("vllm").model_copy(update={"command": (text,)})
     files = overlays.render("staging", pointer(), image("vllm", "weights"), runtime, serve())
-    patch = yaml.safe_load(files[layout.ENVIRONMENTS / "staging" / overlays.SERVER])
+    patch = read_yaml(files[layout.ENVIRONMENTS / "staging" / overlays.SERVER])
     assert patch["spec"]["template"]["spec"]["containers"][0]["args"] == [text]
 
 

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from checks import params_file
 from checks.errors import ParamsRefused
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, read_yaml, written
 
 TEXT = (REPOSITORY / "params.yaml").read_text()
 
@@ -306,19 +305,19 @@ def _paths(value: Any, path: tuple = ()) -> list[tuple]:
     return [path, *(p for key, child in value.items() for p in _paths(child, (*path, key)))]
 
 
-_PATHS = [path for path in _paths(yaml.safe_load(TEXT)) if path]
+_PATHS = [path for path in _paths(read_yaml(TEXT)) if path]
 
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(path=st.sampled_from(_PATHS), value=_values)
 def test_any_value_anywhere_is_read_or_refused_and_never_a_traceback(path: tuple, value: Any) -> None:
-    document = yaml.safe_load(TEXT)
+    document = read_yaml(TEXT)
     place = document
     for key in path[:-1]:
         place = place[key]
     place[path[-1]] = value
     with contextlib.suppress(ParamsRefused):
-        assert params_file.parse(yaml.safe_dump(document)).gates
+        assert params_file.parse(written(document)).gates
 
 
 @settings(max_examples=100, deadline=None)

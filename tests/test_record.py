@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-import yaml
 
 from checks import layout
 from checks.errors import EvidenceRefused, Outrun, ParamsRefused, RemoteRefused
@@ -15,7 +14,7 @@ from release.record import committed
 from release.record.records import Records, WorkTree
 from release.verbs.land import land
 from tests import build_tree, git_service, ledger_tree, report_tree
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, read_yaml
 from tests.pipeline_repository import git
 
 BRANCH = "pull-request"
@@ -40,7 +39,7 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _named(root: Path) -> list[Path]:
-    stages = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"].values()
+    stages = read_yaml((REPOSITORY / "dvc.yaml").read_text())["stages"].values()
     outs = [out for stage in stages for kind in ("outs", "metrics", "plots") for out in stage.get(kind, [])]
     return [
         root / name for out in outs if isinstance(out, dict) for name, said in out.items() if said.get("cache") is False

@@ -249,6 +249,7 @@ def test_a_run_that_breaks_off_without_a_word_is_told_too(root: Path) -> None:
     assert first(report(root, FOR)) == "❌ **run refused**: dvc repro ended with 255"
 
 
+@pytest.mark.slow
 def test_lockstep_run_leaves_why_fetch_refused_and_takes_it_back_when_it_succeeds(
     tmp_path: Path, tiny_base: Path, document: dict[str, Any]
 ) -> None:
