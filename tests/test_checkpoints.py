@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -26,6 +25,7 @@ from stages.training.checkpoints import HERE, MANIFEST, THERE, Store
 from stages.training.remote import SWITCH, Remote, Upload
 from tests import training_tree
 from tests.conftest import REPOSITORY, as_params, scaled_down
+from tests.http_standin import Handler, StandIn
 
 KEY = digest.of_bytes(b"a training")
 NAMES = sorted(checkpoints._NAMES - checkpoints._OPTIONAL)
@@ -294,50 +294,34 @@ def test_a_remote_that_fails_costs_a_line_and_no_checkpoint_of_this_machine(
     assert (_home(tmp_path) / "step-10" / MANIFEST).is_file()
 
 
-class _Put(BaseHTTPRequestHandler):
+class _Put(Handler):
     """A server that takes files and gives them, and removes none."""
 
     place: ClassVar[dict[str, bytes]] = {}
 
     def do_GET(self) -> None:
-        self._answer(self.place.get(self.path))
+        known = self.path in self.place
+        self.reply(200 if known else 404, self.place.get(self.path, b""))
 
-    do_HEAD = do_GET  # noqa: N815 - as the base class spells them
+    do_HEAD = do_GET
 
     def do_POST(self) -> None:
-        body = b""
-        while size := int(self.rfile.readline(), 16):
-            body += self.rfile.read(size)
-            self.rfile.readline()
-        self.rfile.readline()
-        self.place[self.path] = body
-        self._answer(b"")
-
-    def _answer(self, body: bytes | None) -> None:
-        self.send_response(404 if body is None else 200)
-        self.send_header("Content-Length", str(len(body or b"")))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body or b"")
-
-    def log_message(self, *_: object) -> None:
-        pass
+        self.place[self.path] = self.body()
+        self.reply(200)
 
 
 def test_a_remote_that_can_neither_list_nor_remove_keeps_them_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(SWITCH, "1")
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Put) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        _remote(tmp_path, f"http://127.0.0.1:{server.server_port}/dvc")
+    with StandIn(_Put) as server:
+        _remote(tmp_path, f"{server.url}/dvc")
         store = _keep(tmp_path, 10, 20, 30)
         shutil.rmtree(tmp_path / layout.STATE)
         found = _newest(tmp_path)
         assert found is not None
         assert (found.step, found.where) == (30, THERE)
         store.remove()
-        server.shutdown()
     first, second = capsys.readouterr().err.splitlines()
     assert first.startswith("train: older checkpoints stay on the remote: ")
     assert second.startswith("train: the checkpoints on the remote are not removed: NotImplementedError: http")

@@ -19,7 +19,6 @@ from release.verbs.comment import ACTIONS, Options, Posted, is_marked, watermark
 from release.verbs.report import Options as ReportOptions
 from tests import cml_standin, report_tree
 from tests.github_api_standin import REPOSITORY, TOKEN, StandIn
-from tests.github_api_standin import github as stand_in
 from tests.pipeline_repository import git
 
 pytestmark = pytest.mark.slow
@@ -50,7 +49,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, passing: Path) -> Itera
     """GitHub, and the environment of a workflow of pull request 7 of it, whose last commit is that of ``passing``."""
     event, last = tmp_path / "event.json", head(passing)
     event.write_text(json.dumps({"number": 7, "pull_request": {"number": 7, "head": {"sha": last}}}))
-    with stand_in() as server:
+    with StandIn() as server:
         server.pull("change", sha=last, number=7)
         for name in [name for name in os.environ if name.startswith(("GITHUB_", "CML_"))]:
             monkeypatch.delenv(name)

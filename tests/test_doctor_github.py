@@ -22,7 +22,7 @@ from release.doctor import owners, tree
 from release.doctor.check import Check
 from tests import overlay_sample
 from tests.conftest import REPOSITORY as ROOT
-from tests.github_settings_standin import HIDDEN, NOT_FOUND, REPOSITORY, TOKEN, Refusal, StandIn, settings
+from tests.github_settings_standin import HIDDEN, NOT_FOUND, REPOSITORY, TOKEN, Refusal, StandIn
 
 pytestmark = pytest.mark.slow
 
@@ -35,7 +35,7 @@ ISSUER = "https://token.actions.githubusercontent.com"
 def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
     for name in ("GITHUB_REPOSITORY", "GITHUB_EVENT_PATH", "GITHUB_SERVER_URL"):
         monkeypatch.delenv(name, raising=False)
-    with settings() as server:
+    with StandIn() as server:
         monkeypatch.setenv("GITHUB_API_URL", server.url)
         monkeypatch.setenv("GITHUB_TOKEN", TOKEN)
         yield server

@@ -20,7 +20,7 @@ from stages.fetch import fetch
 from stages.weights import base_model, gguf
 from tests.conftest import CHAT_TEMPLATE, REPOSITORY, as_params
 from tests.test_sources import BIG, sha256
-from tests.web import serving
+from tests.web import Web
 
 
 def manifest(folder: Path) -> str:
@@ -130,8 +130,8 @@ def test_a_refusal_leaves_no_output_of_an_earlier_run(document: dict[str, Any], 
     assert names(tmp_path / "models") == names(tmp_path / "data") == []
 
 
-def test_the_report_hides_a_urls_secrets(document: dict[str, Any], tmp_path: Path) -> None:
-    with serving() as web:
+def test_the_report_hides_a_urls_secrets(document: dict, tmp_path: Path) -> None:
+    with Web() as web:
         web.content["/rows.jsonl"] = b"{}\n"
         document["data"]["uri"] = web.url.replace("//", "//me:password@") + "/rows.jsonl?sig=signature"
         run(document, tmp_path)
@@ -409,7 +409,7 @@ def finish(process: "subprocess.Popen[str]") -> str:
 def test_a_killed_run_leaves_nothing_that_passes_for_complete_and_the_next_goes_on(
     document: dict[str, Any], tmp_path: Path
 ) -> None:
-    with serving() as web:
+    with Web() as web:
         web.content["/rows"], web.stall_after = BIG, 7_000_000
         document["data"] |= {"uri": f"{web.url}/rows", "sha256": sha256(BIG)}
         process = start(document, tmp_path)
@@ -428,8 +428,8 @@ def test_a_killed_run_leaves_nothing_that_passes_for_complete_and_the_next_goes_
     assert (tmp_path / layout.RAW / "rows").read_bytes() == BIG
 
 
-def test_two_runs_at_once_download_once_and_agree(document: dict[str, Any], tmp_path: Path) -> None:
-    with serving() as web:
+def test_two_runs_at_once_download_once_and_agree(document: dict, tmp_path: Path) -> None:
+    with Web() as web:
         web.content["/rows"], web.stall_after = BIG, 1_000_000
         document["data"] |= {"uri": f"{web.url}/rows", "sha256": sha256(BIG)}
         first, second = start(document, tmp_path), start(document, tmp_path)

@@ -12,7 +12,7 @@ from checks import layout, pointer
 from checks.errors import EvidenceRefused, ParamsRefused, PromotionRefused, RemoteRefused
 from release.ledger import Change, Ledger, Person, compose, disagreements, missing, tags_for, untagged
 from tests import ledger_tree as tree
-from tests.git_service import serving
+from tests.git_service import Service
 from tests.ledger_tree import PROMOTE, at, git, promote, refs
 
 nobodys_configuration, work, remote, service, laptop = (
@@ -34,9 +34,9 @@ def snapshot(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("way", ["file", "http"])
 def test_a_move_is_one_commit_with_its_tags_at_the_remote(work: Path, remote: Path, way: str) -> None:
-    with serving(remote.parent) as running:
+    with Service(remote.parent) as running:
         if way == "http":
-            git(work, "remote", "set-url", "origin", running.url("origin.git"))
+            git(work, "remote", "set-url", "origin", running.address("origin.git"))
         before = refs(remote)["refs/heads/main"]
         made = promote(work, "staging", "A")
         assert refs(remote)["refs/heads/main"] == made

@@ -439,8 +439,8 @@ def test_a_clone_without_history_promotes_nothing(root: Path, remote: Path) -> N
     ("fault", "cause"), [("fail", "500"), ("cut", "nothing was moved"), ("lie", "said that it took"), ("lost", "")]
 )
 def test_a_remote_that_fails_or_lies_refuses_or_has_moved(root: Path, remote: Path, fault: Any, cause: str) -> None:
-    with git_service.serving(remote.parent) as service:
-        git(root, "remote", "set-url", "origin", service.url("origin.git"))
+    with git_service.Service(remote.parent) as service:
+        git(root, "remote", "set-url", "origin", service.address("origin.git"))
         before = refs(remote)
         if fault == "fail":
             service.fault = fault
@@ -460,8 +460,8 @@ def test_a_remote_that_does_not_answer_refuses_before_the_deadline(
     root: Path, remote: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Ledger.open.__func__, "__defaults__", (2.0,))  # type: ignore[attr-defined]
-    with git_service.serving(remote.parent) as service:
-        git(root, "remote", "set-url", "origin", service.url("origin.git"))
+    with git_service.Service(remote.parent) as service:
+        git(root, "remote", "set-url", "origin", service.address("origin.git"))
         service.fault = "hang"
         began = time.monotonic()
         with pytest.raises(RemoteRefused, match="no answer before the deadline"):

@@ -21,7 +21,7 @@ from release.overlay import overlays
 from release.verbs import rollback as rollbacks
 from tests import kubernetes_tools, ledger_tree
 from tests import promotion_tree as tree
-from tests.faulty_proxy import Fault, FaultyProxy, faulty
+from tests.faulty_proxy import Fault, FaultyProxy
 from tests.ledger_tree import git, keep, refs
 from tests.promotion_tree import Release, move
 from tests.registry_service import Registry, registry
@@ -57,7 +57,7 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
 
 @pytest.fixture(scope="module")
 def proxy(upstream: Registry) -> Iterator[FaultyProxy]:
-    with faulty(upstream.host) as running:
+    with FaultyProxy(upstream.host) as running:
         yield running
 
 

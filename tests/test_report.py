@@ -3,9 +3,7 @@
 import os
 import re
 import shutil
-import threading
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,6 +22,7 @@ from release.verbs import report as renderer
 from release.verbs.report import Options, Report, report
 from tests import evidence_tree, report_tree
 from tests.conftest import as_params
+from tests.http_standin import Handler, StandIn
 from tests.pipeline_repository import git, write_params
 from tests.test_report_text import LINKED, NASTY, RENDERER, Seen, gfm
 
@@ -435,26 +434,19 @@ def test_links_are_given_by_the_workflow(passing: Path) -> None:
     assert "Artifacts https://host.example/runs/1" in terminal.text(found.whole)
 
 
-class _Assets(BaseHTTPRequestHandler):
+class _Assets(Handler):
     """Where a workflow published its plots: one is there, one is a page that asks for a login, one is not there."""
 
     def do_GET(self) -> None:
         answers = {"confusion.png": (200, "image/png"), "scores.png": (200, "text/html")}
         status, kind = answers.get(self.path.rpartition("/")[2], (404, "text/plain"))
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        """Quiet."""
+        self.reply(status, b"", {"Content-Type": kind})
 
 
 def test_a_plot_is_shown_only_where_everybody_can_see_it(passing: Path) -> None:
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Assets) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        base = f"http://127.0.0.1:{server.server_address[1]}/assets"
+    with StandIn(_Assets) as server:
+        base = f"{server.url}/assets"
         shown = report(passing, FOR._replace(assets=base)).markdown
-        server.shutdown()
     gone = report(passing, FOR._replace(assets=base)).markdown
     assert re.findall(r"!\[.*", shown) == [f"![confusion]({base}/reports/plots/confusion.png)"]
     assert "![" not in gone

@@ -23,7 +23,7 @@ from checks.params import Source
 from stages import sources
 from stages.sources.declared import license_of
 from tests.conftest import REPOSITORY
-from tests.web import Web, serving
+from tests.web import Web
 
 pytestmark = pytest.mark.slow
 
@@ -45,7 +45,7 @@ def downloads(root: Path) -> list[str]:
 
 @pytest.fixture
 def web() -> Iterator[Web]:
-    with serving() as server:
+    with Web() as server:
         yield server
 
 

@@ -20,7 +20,7 @@ from checks import layout
 from checks.pointer import Pointer
 from tests import programs, workflow_repository
 from tests.act_service import Run
-from tests.github_api_standin import ACTIONS, github
+from tests.github_api_standin import ACTIONS, StandIn
 from tests.pipeline_repository import git
 from tests.registry_service import registry
 from tests.workflow_repository import Pull, Team
@@ -35,7 +35,7 @@ TRAIN_ONWARD = ["train", "merge", "evaluate", "probe", "gate"]
 def team(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
     """A repository in which nothing has been run yet."""
     folder = tmp_path_factory.mktemp("journey")
-    with github() as hub, contextlib.ExitStack() as stack:
+    with StandIn() as hub, contextlib.ExitStack() as stack:
         there = shutil.which("docker-registry") is not None  # without one, everything up to the merge is still tested
         image = f"{stack.enter_context(registry(folder / 'registry')).host}/team/router" if there else ""
         yield workflow_repository.make(folder / "team", tiny_base, workflow_repository.document(), hub, image)
