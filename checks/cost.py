@@ -102,8 +102,7 @@ def epochs(train: Train, rows: int) -> float:
     """Passes over ``rows`` rows, as the trainer counts them; a last batch that is not full is a batch too."""
     if train.max_steps is None:
         return bounded(train.epochs or 1)
-    batches = max(1, -(-rows // train.batch_size))
-    return bounded(train.max_steps) / -(-batches // train.gradient_accumulation)
+    return bounded(train.max_steps) / train.steps_of_epoch(rows)
 
 
 def steps(old: Training, new: Training, same_base: bool, same_rows: bool, device: str) -> tuple[Step, ...]:

@@ -135,9 +135,13 @@ class Seal(Report):
 
 
 class TrainReport(StageReport):
-    """What training did, and the adapter it made. ``figures``: what the training method measured besides the loss."""
+    """What training did, and the adapter it made.
 
-    sparse: ClassVar[frozenset[str]] = frozenset({"plugins", "figures"})
+    ``figures``: what the training method measured besides the loss. ``optimised_for``: the scorers whose scores were
+    the reward, so that a gate which asks the same scorer asks what training raised.
+    """
+
+    sparse: ClassVar[frozenset[str]] = frozenset({"plugins", "figures", "optimised_for"})
 
     adapter: Digest
     base: Digest
@@ -147,10 +151,11 @@ class TrainReport(StageReport):
     epochs: float
     trainable_parameters: Count
     total_parameters: Count
-    final_loss: float  # mean of the last tenth of the logged losses, nats per completion token
+    final_loss: float  # mean of the last tenth of the logged losses; of sft in nats per completion token
     versions: dict[str, str]
     tokens: Count | None = None  # that went through the model: input ids of rows in every epoch, no padding
     figures: dict[str, float] = Field(default_factory=dict)  # means of the last logged values
+    optimised_for: tuple[str, ...] = ()
 
 
 class TrainMeasured(Report):

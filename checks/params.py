@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from checks import preferences
 from checks.drafts import Loader
 from checks.gates import Gate
 from checks.kinds import NameOf, OneOf
@@ -108,6 +109,26 @@ class Labels(Section):
         return self
 
 
+class Preferences(Section):
+    """For a training method that learns from answers that people liked more and less."""
+
+    max_length_bias: Annotated[
+        float,
+        Field(ge=0, le=0.5, description="how far the share of pairs whose better answer is the longer may be from 0.5"),
+        stricter("lower"),
+    ]
+    max_auc: Annotated[
+        float,
+        Field(
+            ge=0.5,
+            le=1,
+            description="how well the words of an answer alone may tell better from worse answers: area under the ROC "
+            "curve of Naive Bayes, cross-validated",
+        ),
+        stricter("lower"),
+    ]
+
+
 class Validate(Section):
     """Bounds of the expectations on the splits."""
 
@@ -119,6 +140,9 @@ class Validate(Section):
         Positive, Field(description="most tokens of a reference, end of turn included"), stricter("lower")
     ]
     labels: Annotated[Labels | None, Field(description="null for free text"), stricter("section")]
+    preferences: Annotated[
+        Preferences | None, Field(description="for the training methods dpo, kto and orpo"), stricter("section")
+    ] = None
 
 
 class TrainBudget(Section):
@@ -231,6 +255,11 @@ class Params(Section):
             raise ValueError(
                 f"train.max_length: {self.train.max_length} would cut rows that validate lets through (up to {room} "
                 f"tokens)|raise it to {room}, or lower validate.max_prompt_tokens or validate.max_reference_tokens"
+            )
+        if rows.preferences is None and (learned := preferences.learned(self.train.columns)):
+            raise ValueError(
+                f"validate.preferences: is not written, and train.method {self.train.method!r} learns from "
+                f"{' and '.join(learned)}|write validate.preferences: {{max_length_bias: 0.15, max_auc: 0.75}}"
             )
         if self.evaluate.max_new_tokens < rows.max_reference_tokens:
             raise ValueError(

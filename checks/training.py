@@ -2,9 +2,10 @@
 
 A method is one file of ``stages/training/methods``, or of a user's package (entry points ``lockstep.methods``). It
 defines one subclass of ``Train``: the fields are its parameters, ``columns`` names the data columns that it needs,
-``reported`` what it measures, and ``trainer`` makes its trainer. Its module may import pydantic, the standard library
-and ``checks``, except ``checks.params``, which imports the methods. It imports torch, transformers and TRL only inside
-functions, because the release tool reads params.yaml without these libraries.
+``reported`` what it measures, ``refuse_rows`` what it cannot learn from, and ``trainer`` makes its trainer. Its module
+may import pydantic, the standard library and ``checks``, except ``checks.params``, which imports the methods. It
+imports torch, transformers and TRL only inside functions, because the release tool reads params.yaml without these
+libraries.
 """
 
 import math
@@ -16,6 +17,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from checks.rows import Row
+from checks.scorer_kind import ScorerKind
 from checks.sections import Positive, Section, Strings
 
 OF_EVERY_ROW = frozenset({"prompt", "reference"})  # columns that rows have whatever the method is
@@ -105,6 +107,13 @@ class Train(Section):
         Raises TrainingRefused if the parameters do not fit the model or the data.
         """
 
+    def refuse_rows(self, rows: Sequence[Row], valid: Sequence[Row]) -> None:
+        """Raise TrainingRefused for rows that cannot be learned from; called before the base is loaded."""
+
+    def rewards(self) -> tuple[ScorerKind, ...]:
+        """The scorers whose scores training itself raises; the report names them, since gates may ask the same."""
+        return ()
+
     @classmethod
     def extra(cls) -> tuple[str, ...]:
         """The columns of ``Row.extra`` that it needs."""
@@ -112,7 +121,21 @@ class Train(Section):
 
     def steps(self, rows: int) -> int:
         """The number of optimiser steps of the whole training on ``rows`` rows."""
-        if self.max_steps is not None:
-            return self.max_steps
-        batches = math.ceil(rows / self.batch_size)
-        return math.ceil((self.epochs or 1) * math.ceil(batches / self.gradient_accumulation))
+        return self.max_steps or math.ceil((self.epochs or 1) * self.steps_of_epoch(rows))
+
+    def steps_of_epoch(self, rows: int) -> int:
+        """The number of optimiser steps of one pass over ``rows`` rows; an incomplete last batch counts."""
+        return max(1, math.ceil(math.ceil(rows / self.batch_size) / self.gradient_accumulation))
+
+
+class NoDropout(Train):
+    """The base of methods that compare the model with itself: TRL trains these without dropout."""
+
+    @model_validator(mode="after")
+    def _without_dropout(self) -> Self:
+        if self.lora.dropout:
+            raise ValueError(
+                f"lora.dropout is {self.lora.dropout:g}, and train.method {self.method!r} trains without dropout|"
+                "set train.lora.dropout to 0.0"
+            )
+        return self

@@ -2,7 +2,8 @@
 
 In:  data/splits/{train,valid}.jsonl, data/validated.json (the seal), models/base, params ``train``.
 Out: models/adapter (adapter_config.json, adapter_model.safetensors), reports/train.json,
-     reports/loss.csv (step,loss,learning_rate), reports/measured/train.json (seconds, device, MLflow's run).
+     reports/loss.csv (step,loss,learning_rate, and what the method reports),
+     reports/measured/train.json (seconds, device, MLflow's run).
 Run: python -m stages.train
 
 The same parameters, data, base and machine give the same bytes of the adapter, also if training is killed and resumes
@@ -17,7 +18,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from checks import digest, files, layout
+from checks import digest, files, layout, scorers, scoring
 from checks.errors import EvidenceRefused, MachineRefused, TrainingRefused
 from checks.evidence import Seal, TrainMeasured, TrainReport
 from checks.methods import METHODS
@@ -30,7 +31,8 @@ from stages.training.checkpoints import say
 
 _LIBRARIES = ("torch", "transformers", "trl", "peft")
 _BELOW = ("accelerate", "datasets", "numpy", "safetensors", "tokenizers")  # no checkpoint outlives another version
-_MODULES = ("train.py", *(f"training/{name}.py" for name in ("checkpoints", "order", "resuming", "trainer")))
+_SHARED = ("checkpoints", "order", "preferences", "resuming", "trainer")
+_MODULES = ("train.py", *(f"training/{name}.py" for name in _SHARED))
 
 
 def train(params: Params, root: Path) -> str:
@@ -49,6 +51,7 @@ def train(params: Params, root: Path) -> str:
         rows, valid = (files.read_jsonl(root / layout.SPLITS / f"{name}.jsonl", Row) for name in ("train", "valid"))
         if not rows:
             raise TrainingRefused(f"{layout.SPLITS / 'train.jsonl'}: holds no rows", "run `./lockstep run prepare`")
+        params.train.refuse_rows(rows, valid)
         device = _device(params.train.precision)
         from stages.training import resuming  # torch and transformers: when the cheap refusals are past
         from stages.training.trainer import save
@@ -76,12 +79,11 @@ def train(params: Params, root: Path) -> str:
                 run.tag("lockstep.resumed_from", resumed.known.run)
             trainer.train(resume_from_checkpoint=str(resumed.folder) if resumed else None)
             seconds = keeper.seconds
-            valid_loss = _valid_loss(trainer, run) if valid else None
+            valid_loss = _valid_loss(trainer, run) if trainer.eval_dataset is not None else None
             save(trainer.model, folder)
             adapter = digest.of_tree(folder).digest
             run.tag(tracking.ADAPTER_TAG, adapter)
-    curve = "".join(f"{step},{loss:.6g},{rate:.6g}\n" for step, loss, rate in recorder.curve)
-    files.write_text(root / layout.LOSS_CURVE, f"step,loss,learning_rate\n{curve}")
+    files.write_text(root / layout.LOSS_CURVE, recorder.curve())
     report = TrainReport(
         adapter=adapter,
         base=base,
@@ -93,9 +95,11 @@ def train(params: Params, root: Path) -> str:
         total_parameters=total,
         final_loss=recorder.final_loss(),
         versions={name: importlib.metadata.version(name) for name in _LIBRARIES},
-        tokens=trainer.state.num_input_tokens_seen,
+        tokens=trainer.state.num_input_tokens_seen or None,
         figures=recorder.figures(),
-        plugins=METHODS.plugins([params.train.method]),
+        optimised_for=tuple(scorer.kind for scorer in params.train.rewards()),
+        plugins=METHODS.plugins([params.train.method])
+        | scorers.KINDS.plugins(scorer.kind for scorer in params.train.rewards()),
     )
     measured = TrainMeasured(
         adapter=adapter, git_commit=tracking.revision(root)[0], mlflow_run=run.id, seconds=round(seconds, 3),
@@ -138,10 +142,12 @@ def _key(params: Params, base: str, seal: Seal, device: str) -> str:
         "train": params.train.model_dump(mode="json"),
         "device": f"{device} on {platform.machine()}",
         "versions": {name: importlib.metadata.version(name) for name in (*_LIBRARIES, *_BELOW)},
+        "rewards": scoring.digest_of(params.train.rewards()),
         "plugins": {name: used.sha256 for name, used in METHODS.plugins([params.train.method]).items()},
     }
-    method = Path(str(sys.modules[type(params.train).__module__].__file__))
-    return checkpoints.key(values, (*(here / name for name in _MODULES), method))
+    kinds = [type(kind) for kind in (params.train, *params.train.rewards())]
+    used = (Path(str(sys.modules[kind.__module__].__file__)) for kind in kinds)
+    return checkpoints.key(values, (*(here / name for name in _MODULES), *used))
 
 
 def _device(precision: str) -> str:
@@ -229,7 +235,7 @@ def _settings(params: Params, rows: int, model: Any, device: str) -> str:
 
 
 def _valid_loss(trainer: Any, run: tracking.Run) -> float:
-    """Mean loss per answer token on the valid split; it is logged."""
+    """The method's mean loss on the valid split; it is logged."""
     loss = float(trainer.evaluate()["eval_loss"])
     run.metrics({"valid_loss": loss}, trainer.state.global_step)
     return loss

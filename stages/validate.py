@@ -23,9 +23,10 @@ from checks.evidence import DataReport, Expectation, PrepareReport, Seal
 from checks.loaders import LOADERS
 from checks.methods import METHODS
 from checks.params import NearDuplicates, Params, Prepare
+from checks.preferences import learned
 from checks.rows import Row
 from stages import entry
-from stages.quality import chat_tokens, expectations, labels
+from stages.quality import chat_tokens, expectations, labels, preferences
 from stages.quality.expectations import ALL, LABELS, Frame
 
 Splits = Mapping[str, Sequence[Row]]
@@ -49,7 +50,10 @@ def validate(params: Params, root: Path) -> str:
     needed = params.train.extra()
     count = chat_tokens.counter(root / layout.BASE)
     frames = _frames(rows, report, count, defects, params.prepare.near_duplicates, needed)
+    judged = learned(needed)
+    frames |= preferences.frames(rows, judged, count)
     suites = expectations.suites(params.validate_, params.prepare, report, list(defects), needed)
+    suites |= preferences.suites(judged, params.validate_.preferences, params.validate_.max_reference_tokens)
     outcomes = expectations.run(suites, frames, root / layout.DATA_DOCS)
     failed = [outcome for outcome in outcomes if not outcome.success]
     counts = {name: len(of_split) for name, of_split in rows.items()}

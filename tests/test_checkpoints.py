@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-import yaml
 
 from checks import digest, files, layout
 from checks.errors import EvidenceRefused, MachineRefused, ParamsRefused
@@ -24,7 +23,7 @@ from stages.training import checkpoints
 from stages.training.checkpoints import HERE, MANIFEST, THERE, Store
 from stages.training.remote import SWITCH, Remote, Upload
 from tests import training_tree
-from tests.conftest import REPOSITORY, as_params, scaled_down
+from tests.conftest import REPOSITORY, as_params, scaled_down, written
 from tests.http_standin import Handler, StandIn
 
 KEY = digest.of_bytes(b"a training")
@@ -395,10 +394,14 @@ STEPS = 48
 EPOCHS = 8  # of 6 batches
 
 
-def _document(steps: int | None = None) -> dict:
+def _document(steps: int | None = None, method: str = "sft") -> dict:
     value = scaled_down()
     value["train"] |= {"epochs": None if steps else EPOCHS, "max_steps": steps, "learning_rate": 0.02}
-    value["train"]["lora"] |= {"dropout": 0.1}
+    if method == "sft":
+        value["train"]["lora"] |= {"dropout": 0.1}
+    else:
+        value["train"] |= training_tree.METHODS[method]
+        value["validate"]["preferences"] = training_tree.BOUNDS
     return value
 
 
@@ -414,10 +417,10 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 class Straight:
     """A training that ran through, and what it left."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, method: str = "sft") -> None:
         from stages.train import train
 
-        train(as_params(_document()), root)
+        train(as_params(_document(method=method)), root)
         self.adapter = digest.of_tree(root / layout.ADAPTER)
         self.curve = (root / layout.LOSS_CURVE).read_text()
         self.report = files.read_json(root / layout.TRAIN_REPORT, TrainReport)
@@ -457,13 +460,20 @@ def _weights(trainer: Any) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("stops", "accumulation"), [((2,), 1), ((7, 8), 1), ((6,), 1), ((4,), 2)])
+@pytest.mark.parametrize(
+    ("method", "stops", "accumulation"),
+    [
+        ("sft", (2,), 1), ("sft", (7, 8), 1), ("sft", (6,), 1), ("sft", (4,), 2),
+        ("dpo", (7, 8), 1), ("dpo", (6,), 1), ("dpo", (4,), 2), ("kto", (7,), 1), ("orpo", (7,), 1),
+        ("grpo", (7,), 2), ("grpo", (6,), 2),
+    ],
+)  # fmt: skip
 def test_a_training_in_parts_is_the_training_in_one_part(
-    tmp_path: Path, tiny_base: Path, stops: tuple[int, ...], accumulation: int
+    tmp_path: Path, tiny_base: Path, method: str, stops: tuple[int, ...], accumulation: int
 ) -> None:
-    """Within an epoch, twice within one, between two, and with micro-batches; dropout and order are random."""
-    root = training_tree.make(tmp_path, tiny_base)
-    document = _document(10)
+    """Within an epoch, twice within one, between two, and with micro-batches; dropout, order and answers are random."""
+    root = training_tree.make(tmp_path, tiny_base, preferences=method != "sft")
+    document = _document(10, method)
     document["train"]["gradient_accumulation"] = accumulation
     with checkpoints.opened(root, KEY, kept=True) as home:
         trainer, _, recorder = _parts(root, document, home)
@@ -631,9 +641,9 @@ def test_a_checkpoint_waits_for_its_minutes_and_for_a_point_of_the_curve(tmp_pat
     assert not asked(0, 10, True)
 
 
-def _killed(root: Path, place: Path, checkpoint: str) -> None:
+def _killed(root: Path, place: Path, checkpoint: str, method: str = "sft") -> None:
     """Train in another process, and kill it when a checkpoint is whole: ``checkpoint`` is its manifest below ``place``."""
-    (root / layout.PARAMS).write_text(yaml.safe_dump(_document()))
+    (root / layout.PARAMS).write_text(written(_document(method=method)))
     process = subprocess.Popen(
         [sys.executable, "-m", "stages.train"],
         cwd=root,
@@ -696,6 +706,22 @@ def test_a_killed_training_ends_in_the_bytes_of_one_that_ran_through(
     assert not list((root / checkpoints.FOLDER).iterdir())
     if where == THERE:
         assert not list((root / ".dvc" / "there" / "lockstep" / "checkpoints").iterdir())
+
+
+@pytest.mark.slow
+def test_a_killed_training_by_dpo_ends_in_the_bytes_of_one_that_ran_through(
+    tmp_path: Path, tiny_base: Path, store: str
+) -> None:
+    from stages.train import train
+
+    straight = Straight(training_tree.make(tmp_path / "straight", tiny_base, preferences=True), "dpo")
+    root = training_tree.make(tmp_path / "killed", tiny_base, preferences=True)
+    _killed(root, root / checkpoints.FOLDER, f"*/step-*/{MANIFEST}", "dpo")
+    train(as_params(_document(method="dpo")), root)
+    assert files.read_json(root / layout.TRAIN_MEASURED, TrainMeasured).resumed_at in range(1, STEPS)
+    assert digest.of_tree(root / layout.ADAPTER) == straight.adapter
+    assert (root / layout.LOSS_CURVE).read_text() == straight.curve
+    assert files.read_json(root / layout.TRAIN_REPORT, TrainReport) == straight.report
 
 
 @pytest.mark.slow

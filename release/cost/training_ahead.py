@@ -72,6 +72,8 @@ def pair(root: Path, ahead: Ahead, train: Train, recorded: Recorded) -> tuple[Tr
     Raises Unscalable if the next training cannot be counted the same way.
     """
     report, before, lora = recorded.report, recorded.train, train.lora
+    if train.method != before.method:
+        raise Unscalable(f"train.method is {train.method}, and what was recorded is a training by {before.method}")
     there = here = report.total_parameters - report.trainable_parameters
     layers_there = layers = None
     try:

@@ -41,7 +41,7 @@ def suites(
     ``defects``: columns of the frame of all splits that must be null. ``needed``: further columns that every row of a
     split must have, because train.method learns from them.
     """
-    gxe = _gx().expectations
+    gxe = great_expectations().expectations
     found = {name: _of_split(name, bounds, config, report, needed) for name in layout.SPLIT_NAMES}
     apart = "run `./lockstep run prepare`, which keeps such rows in one split"
     found[ALL] = {
@@ -72,7 +72,7 @@ def suites(
 
 
 def _of_split(name: str, bounds: Validate, config: Prepare, report: PrepareReport, needed: Sequence[str]) -> Suite:
-    gxe = _gx().expectations
+    gxe = great_expectations().expectations
     least: int = getattr(bounds.min_rows, name)
     share = "lower prepare.splits" if name == "train" else f"raise prepare.splits.{name}"
     return {
@@ -123,7 +123,7 @@ def _of_split(name: str, bounds: Validate, config: Prepare, report: PrepareRepor
 
 
 def _of_labels(bounds: Labels) -> Suite:
-    gxe = _gx().expectations
+    gxe = great_expectations().expectations
     low, high = bounds.min_share, bounds.max_share
     free = "or set validate.labels to null for free text"
     return {
@@ -162,7 +162,7 @@ def _fewer_words(config: Prepare) -> str:
 
 def run(found: Mapping[str, Suite], frames: Mapping[str, Frame], docs: Path) -> list[Expectation]:
     """Check every suite against its frame, build Data Docs in ``docs``, and return the outcomes in order."""
-    gx = _gx()
+    gx = great_expectations()
     import pandas as pd
 
     started = datetime.now(UTC)
@@ -241,8 +241,8 @@ def _outcome(name: str, result: Any, unit: str) -> Expectation:
     )
 
 
-def _gx() -> Any:
-    """Great Expectations, with its usage statistics turned off."""
+def great_expectations() -> Any:
+    """Great Expectations, with its usage statistics off."""
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
     import great_expectations
 

@@ -83,10 +83,14 @@ class Recorder(TrainerCallback):
         self.points: list[tuple[int, dict[str, float]]] = []
         self._log, self._reported = log, tuple(reported)
 
-    @property
-    def curve(self) -> list[tuple[int, float, float]]:
-        """Step, loss, learning rate."""
-        return [(step, values["loss"], values["learning_rate"]) for step, values in self.points]
+    def curve(self) -> str:
+        """The points as CSV: step, loss, learning rate, and what the method reports of each."""
+        names = [name for name in self._reported if any(name in values for _, values in self.points)]
+        lines = [
+            [str(step), *(f"{values[n]:.6g}" if n in values else "" for n in ("loss", "learning_rate", *names))]
+            for step, values in self.points
+        ]
+        return "".join(f"{','.join(line)}\n" for line in (["step", "loss", "learning_rate", *names], *lines))
 
     def on_step_end(self, _args: Any, state: Any, control: Any, **_kwargs: Any) -> None:
         """Make the last step a point of the curve."""
