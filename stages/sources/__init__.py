@@ -12,12 +12,17 @@ looks for a complete one. Local sources are used where they are; DVC does not tr
 """
 
 import difflib
+import fcntl
 import hashlib
 import os
 import shutil
-from contextlib import suppress
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
+
+from tqdm import tqdm
 
 from checks import digest, layout
 from checks.digest import FileDigest
@@ -58,8 +63,23 @@ class Measured(NamedTuple):
     files: dict[str, FileDigest]
 
 
+@contextmanager
+def alone(root: Path) -> Iterator[None]:
+    """Hold the downloads, and what a stage makes of them, alone; the lock goes with the process, however it ends."""
+    store = root / layout.DOWNLOADS
+    store.mkdir(parents=True, exist_ok=True)
+    with (store / ".lock").open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            tqdm.write("fetch: waiting for another fetch in this repository", file=sys.stderr)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
 def bring(source: Source, section: str, root: Path) -> Verified:
-    """Bring ``source`` to this machine, unless it lies there, and verify it; ``section`` is ``base`` or ``data``.
+    """Bring ``source`` to this machine, unless it lies there, and verify it; ``section`` is ``base``, ``data`` or a
+    suite's file.
 
     Raises SourceRefused when the source cannot be read, is unpinned (the message holds the digest to pin), or is
     not the pinned bytes (nothing of a wrong download is kept); MachineRefused when the machine lacks what the
