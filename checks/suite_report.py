@@ -2,7 +2,7 @@
 
 ``data/suites/NAME.jsonl`` has one ``SuiteLine`` for each model, metric and sample. ``data/judgements/NAME.jsonl`` has
 one ``Judgement`` for each answer that was judged. ``reports/suites.json`` is the ``SuitesReport``. Gates read these
-files and compute none of the scores again: docs/explanation/evidence-classes.md.
+files and compute none of the scores again: docs/explanation/evidence.md#recomputed-or-witnessed.
 """
 
 from typing import Annotated, ClassVar, Literal
@@ -20,6 +20,7 @@ Role = Literal["candidate", "base", "main", "champion"]
 SampleId = Annotated[str, Field(min_length=1, max_length=500)]
 Metric = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:/-]{0,59}$")]
 Word = Annotated[str, Field(min_length=1, max_length=200)]
+Who = Annotated[str, Field(pattern=r"^[\w.:@/+-][\w .:@/+-]{0,149}$")]  # a finding has it in its reason
 
 
 class Scored(Record):
@@ -55,7 +56,7 @@ class Judgement(Record):
     sample: SampleId
     answer_sha: Digest
     value: float | None
-    judge: Word
+    judge: Who
     prompt_sha: Digest | None
     response: str = ""
 
@@ -82,7 +83,7 @@ class SuiteResult(Sparse):
     means: dict[Role, dict[Metric, float]]  # in the metric's own scale
     files: dict[str, Pinned]
     judgements: Digest | None = None  # of data/judgements/NAME.jsonl
-    judges: tuple[Word, ...] = ()
+    judges: tuple[Who, ...] = ()
     answers: dict[Role, Digest] = Field(default_factory=dict)  # the files of predictions that were judged
     unparsed: dict[Role, Count] = Field(default_factory=dict)  # answers without a value
 

@@ -653,6 +653,7 @@ NOT_JUDGED: dict[str, tuple[Callable[[list[dict[str, Any]]], object], str]] = {
         lambda lines: lines[4].update(value=2.0), r"judge\.log: labels\.jsonl: 5: 2 is not from 0 to 1;",
     ),
     "NaN": (lambda lines: lines[4].update(value=float("nan")), r"judge\.log: labels\.jsonl: 5: "),
+    "of a name in two lines": (lambda lines: lines[4].update(judge="ada\n::x"), r"labels\.jsonl: 5: judge: String should match"),
     "nobody's": (lambda lines: lines[4].pop("judge"), r"judge\.log: labels\.jsonl: 5: judge: Field required;"),
 }  # fmt: skip
 

@@ -46,7 +46,7 @@ class OpenAI(JudgeKind):
     kind: Literal["openai"]
     url_from: Annotated[Variable, Field(description="environment variable with the address, such as http://HOST/v1")]
     key_from: Annotated[Variable | None, Field(description="environment variable with the key; null: none")] = None
-    model: Annotated[str, Field(min_length=1, max_length=100, description="as the endpoint calls it")]
+    model: Annotated[str, Field(pattern=r"^[\w.:@/+-]{1,100}$", description="as the endpoint calls it")]
     prompt: Annotated[
         str, Field(description="what it is told: $prompt, $answer and $reference stand for the row's texts")
     ]

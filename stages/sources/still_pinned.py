@@ -1,7 +1,7 @@
 """Hold local sources to their pins, without fetching: DVC tracks the pin in params.yaml, and not the file.
 
-In: ``base`` and ``data`` of params.yaml, those that are local. One that is absent is left to fetch: its outputs may
-have come from the DVC remote.
+In: ``base``, ``data`` and the files of ``suites`` of params.yaml, those that are local. One that is absent is left to
+the stage that reads it: its outputs may have come from the DVC remote.
 Out: nothing but ``.lockstep/sources.json``, so that nothing is hashed again while it lies there unchanged::
 
     {"schema_version": 1, "sha256": {"sha256:<of paths, sizes, times, inodes>": "sha256:<of the bytes>"}}
@@ -44,6 +44,8 @@ class _Stamp(NamedTuple):
 def still_pinned(params: Params, root: Path) -> str:
     """Compare local sources with their pins; raises SourceRefused as fetch does."""
     pinned = {"base": params.base, "data": params.data}
+    for name, suite in params.suites.items():
+        pinned |= {f"suites.{name}.{key}": source for key, source in suite.sources.items()}
     known, current = _read(root), dict[str, str]()
     found: dict[str, str | None] = {}
     for section, source in pinned.items():
