@@ -5,7 +5,7 @@ another and against the files on disk, so that evidence about other bytes cannot
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -23,9 +23,10 @@ from checks.evidence import (
     TrainReport,
 )
 from checks.rows import Prediction, Row
+from checks.suite_report import Judgement, SuiteLine, SuitesReport
 
 R = TypeVar("R", bound=Report)
-L = TypeVar("L", Row, Prediction)
+L = TypeVar("L", Row, Prediction, SuiteLine, Judgement)
 Named = tuple[str, str | None]  # who names it, the digest it is given
 
 _SPLIT_FILES = {name: layout.SPLITS / f"{name}.jsonl" for name in layout.SPLIT_NAMES}
@@ -55,6 +56,7 @@ class Reports:
     evaluation: EvaluationReport | None
     references: ReferencesReport | None
     noise: NoiseReport | None
+    suites: SuitesReport | None = None
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,8 @@ class Evidence:
     """What was found. ``gaps`` says, by path, why something is missing or unreadable.
 
     ``breaks`` lists every place where two parts name different bytes. ``judged`` maps each path to
-    the digest that the evidence is about. ``answers`` are each model's predictions, in test order.
+    the digest that the evidence is about. ``answers`` are each model's predictions, in test order. ``suites`` and
+    ``judgements`` are the lines of each suite, as somebody else scored them.
     """
 
     reports: Reports
@@ -72,6 +75,8 @@ class Evidence:
     gaps: dict[str, str]
     breaks: tuple[str, ...]
     judged: dict[str, str]
+    suites: dict[str, tuple[SuiteLine, ...]] = field(default_factory=dict)
+    judgements: dict[str, tuple[Judgement, ...]] = field(default_factory=dict)
 
 
 class Reader(Protocol):
@@ -109,13 +114,18 @@ def gather(root: Path, scorers: str, reader: Reader | None = None) -> Evidence:
         evaluation=read(layout.EVALUATION, EvaluationReport),
         references=read(layout.REFERENCES, ReferencesReport),
         noise=read(layout.NOISE, NoiseReport),
+        suites=read(layout.SUITES_REPORT, SuitesReport),
     )
     fetch, train, parity, evaluation = reports.fetch, reports.train, reports.parity, reports.evaluation
 
     judged: dict[str, str] = {}
     models = dict.fromkeys(("candidate", *(evaluation.models if evaluation else ())))
     answer_files = {name: layout.PREDICTIONS / f"{name}.jsonl" for name in models}
-    for path in (*_REPORT_FILES, *_SPLIT_FILES.values(), *answer_files.values()):
+    suites = reports.suites.suites if reports.suites else {}
+    line_files = {name: layout.SUITES / f"{name}.jsonl" for name in suites}
+    judgement_files = {name: layout.JUDGEMENTS / f"{name}.jsonl" for name, suite in suites.items() if suite.judgements}
+    of_suites = (*line_files.values(), *judgement_files.values(), *((layout.SUITES_REPORT,) if suites else ()))
+    for path in (*_REPORT_FILES, *_SPLIT_FILES.values(), *answer_files.values(), *of_suites):
         try:
             judged[path.as_posix()] = digest.of_file(root / path).sha256
         except EvidenceRefused as refusal:
@@ -139,7 +149,11 @@ def gather(root: Path, scorers: str, reader: Reader | None = None) -> Evidence:
     breaks = [*_breaks(reports, judged, scorers), *_reference_breaks(reports), *_model_breaks(reports)]
     for name, found in answers.items():
         breaks += _row_breaks(test_rows, found, answer_files[name])
-    return Evidence(reports, train_rows, test_rows, answers, gaps, tuple(breaks), dict(sorted(judged.items())))
+    return Evidence(
+        reports, train_rows, test_rows, answers, gaps, tuple(breaks), dict(sorted(judged.items())),
+        {name: lines(path, SuiteLine) for name, path in line_files.items()},
+        {name: lines(path, Judgement) for name, path in judgement_files.items()},
+    )  # fmt: skip
 
 
 def compare(root: Path, judged: dict[str, str]) -> list[str]:
@@ -199,6 +213,26 @@ def _pairs(reports: Reports, judged: dict[str, str], scorers: str) -> Iterator[t
     for name, model in evaluation.models.items() if evaluation else ():
         file = (layout.PREDICTIONS / f"{name}.jsonl").as_posix()
         yield f"{name} predictions", (file, judged.get(file)), ("evaluate", model.predictions)
+    yield from _suite_pairs(reports, judged)
+
+
+def _suite_pairs(reports: Reports, judged: dict[str, str]) -> Iterator[tuple[str, Named, Named]]:
+    """What each suite names: its files, and the models and answers that its scores are about."""
+    parity, evaluation, references = reports.parity, reports.evaluation, reports.references
+    known: dict[str, str] = {"candidate": parity.merged, "base": parity.base} if parity else {}
+    known |= {name: found.merged for name, found in references.found.items()} if references else {}
+    for name, suite in reports.suites.suites.items() if reports.suites else ():
+        for folder, said in ((layout.SUITES, suite.lines), (layout.JUDGEMENTS, suite.judgements)):
+            file = (folder / f"{name}.jsonl").as_posix()
+            yield f"suite {name}", (file, judged.get(file)), ("suites", said)
+        for role, model in suite.models.items():
+            who = "merge" if role in ("candidate", "base") else layout.REFERENCES.as_posix()
+            about = known.get(role, "") if parity and references else None  # a model that nothing names is another one
+            yield f"{role} of suite {name}", ("suites", model), (who, about)
+        for role, answers in suite.answers.items():
+            result = evaluation.models.get(role) if evaluation else None
+            said = result.predictions if result else "" if evaluation else None
+            yield f"{role} predictions of suite {name}", ("suites", answers), ("evaluate", said)
 
 
 def _reference_breaks(reports: Reports) -> Iterator[str]:

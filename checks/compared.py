@@ -11,7 +11,7 @@ from pydantic import Field
 from checks import layout
 from checks.chain import Evidence
 from checks.evidence import Earlier, ReferenceUse
-from checks.gate_kind import ALONE, Explained, GateKind, explain_rows, explain_test, failed, gap, not_scored
+from checks.gate_kind import ALONE, Case, Explained, ScoreGate, explain_rows, explain_test, failed, gap
 from checks.verdict import Finding, Verdict
 
 if TYPE_CHECKING:
@@ -35,21 +35,28 @@ class Compared(NamedTuple):
     which: str
 
 
-class PairedGate(GateKind, abc.ABC):
+class PairedGate(ScoreGate, abc.ABC):
     """A kind that compares the candidate with a reference on the same rows; ``better``: it asks for a gain."""
 
     better: ClassVar[bool] = False
 
     if TYPE_CHECKING:  # each kind has these parameters, in its own order and with its own bounds
-        metric: str
         against: str
         margin: float
         confidence: float
 
     def impossible(self, name: str, params: "Params") -> str | None:
         """The metric must be scored, and the reference evaluated."""
-        if problem := not_scored(name, self.metric, params):
+        if problem := super().impossible(name, params):
             return problem
+        if self.suite is not None:
+            scored = params.suites[self.suite].scores_of
+            if self.against in scored:
+                return None
+            return (
+                f"gates.{name}.against: suite {self.suite} has no scores of {self.against!r}|"
+                f"use one of {', '.join(role for role in scored if role != 'candidate') or 'none'}, or add it there"
+            )
         known = ("base", *EARLIER, *params.evaluate.baselines)
         if self.against in known:
             return None
@@ -64,15 +71,17 @@ class PairedGate(GateKind, abc.ABC):
             asks,
             explain_test(finding, verdict, self.confidence, refuted),
             change,
-            f"{layout.COMPARISON}/differences.svg, {layout.PREDICTIONS}/candidate.jsonl beside "
-            f"{finding.against or self.against}.jsonl",
+            f"{layout.COMPARISON}/differences.svg, {self._answers_of(finding.against or self.against)}",
         )
+
+    def _answers_of(self, against: str) -> str:
+        return self.answers_at if self.suite else f"{self.answers_at}/candidate.jsonl beside {against}.jsonl"
 
     def explain_loss(self, where: str, place: str, finding: Finding, verdict: Verdict) -> Explained:
         """Explain a gate that rules out a loss; ``where`` begins its question, and is empty for all rows together."""
         asks = (
-            f"{where}on the same test rows, is {self.metric} not lower than that of {self.against} by {self.margin:g} "
-            f"or more, shown with {self.confidence:.0%} confidence?"
+            f"{where}on the same {self.asked_of}, is {self.metric} not lower than that of {self.against} by "
+            f"{self.margin:g} or more, shown with {self.confidence:.0%} confidence?"
         )
         refuted = f"the true loss{' of some slice' if where else ''} is {self.margin:g} or more"
         return self.explained(asks, refuted, self._loss_cleared(place, finding), finding, verdict)
@@ -95,11 +104,12 @@ class PairedGate(GateKind, abc.ABC):
         return f"{explain_rows(finding)}{about} clear {place}.margin above {-finding.low:.4g} {ALONE}"
 
 
-def settled(name: str, gate: PairedGate, evidence: Evidence) -> Finding | Compared:
+def settled(case: Case, gate: PairedGate) -> Finding | Compared:
     """What to compare with; the finding where there is nothing to compare with, or the margin means nothing."""
-    found = _reference(name, gate, evidence)
-    if isinstance(found, Compared) and gate.margin > 0 and (finding := _noise(name, gate, evidence)):
-        return finding
+    found = _reference(case.name, gate, case.evidence)
+    if isinstance(found, Compared) and gate.margin > 0:
+        noisy = _noise(case.name, gate, case.evidence) if gate.suite is None else _declared_noise(case, gate)
+        return noisy or found
     return found
 
 
@@ -138,6 +148,18 @@ def _use(evidence: Evidence, model: str) -> ReferenceUse | None:
     evaluation = evidence.reports.evaluation
     assert evaluation is not None  # else it is a gap
     return next((use for known, use in evaluation.references.items() if known == model), None)
+
+
+def _declared_noise(case: Case, gate: PairedGate) -> Finding | None:
+    """As ``_noise``, by what params.yaml says of the suite: `lockstep calibrate` does not run it."""
+    suite = case.params.suites.get(gate.suite or "")
+    if suite is None or gate.margin >= suite.noise:
+        return None
+    return failed(
+        case.name, gate,
+        f"a margin of {gate.margin:g} means nothing: one unchanged model scores up to {suite.noise:g} apart in runs of "
+        f"suite {gate.suite}; set gates.{case.name}.margin to that or more",
+    )  # fmt: skip
 
 
 def _noise(name: str, gate: PairedGate, evidence: Evidence) -> Finding | None:

@@ -10,19 +10,20 @@ import abc
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
+from checks import layout
 from checks.chain import Evidence
-from checks.sections import Section, stricter
+from checks.sections import Name, Section, stricter
 from checks.verdict import Finding, Verdict
 
 if TYPE_CHECKING:  # parameters have gates, so ``checks.params`` imports this module; a sample needs numpy
     from checks.params import Params
     from checks.sample import Sample
 
-Metric = Annotated[str, Field(description="one of evaluate.scorers")]
+Metric = Annotated[str, Field(description="one of evaluate.scorers, or of the suite's metrics")]
 Confidence = Annotated[float, Field(gt=0.5, lt=1, description="of a one-sided bound"), stricter("higher")]
 Reads = Literal["no rows", "rows", "answers"]
 
@@ -37,8 +38,9 @@ class NoEvidence(Exception):  # noqa: N818 - what a gate says, not a malfunction
 class Case:
     """What a gate decides on. ``name`` is the gate's own in params.yaml; ``sample`` has the scores of the test rows.
 
-    Of ``params`` the stage gate tracks ``gates``, ``evaluate.scorers`` and the two licences (dvc.yaml): a kind that
-    reads another parameter would answer otherwise after a change that DVC does not see, and the verdict would be void.
+    Of ``params`` the stage gate tracks ``gates``, ``evaluate.scorers``, ``suites`` and the two licences (dvc.yaml): a
+    kind that reads another parameter would answer otherwise after a change that DVC does not see, and the verdict would
+    be void.
     """
 
     name: str
@@ -105,6 +107,50 @@ class GateKind(Section, abc.ABC):
         return None
 
 
+class ScoreGate(GateKind, abc.ABC):
+    """A kind that asks about scores: of the test rows, or of the samples of a suite, where ``suite`` names one.
+
+    Scores of a suite are witnessed: no gate computes them again. A gate without ``suite`` does not mention it, so that
+    its policy has the same digest as before there were suites.
+    """
+
+    if TYPE_CHECKING:
+        metric: str
+
+    suite: Annotated[Name | None, Field(description="one of suites; null: the test rows")] = None
+
+    @model_serializer(mode="wrap")
+    def _without_no_suite(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        said: dict[str, Any] = plain(self)
+        if self.suite is None:
+            said.pop("suite", None)
+        return said
+
+    @property
+    def asked_of(self) -> str:
+        """What an explanation calls the samples."""
+        return "test rows" if self.suite is None else f"samples of suite {self.suite}"
+
+    @property
+    def answers_at(self) -> str:
+        """The folder or file with what each sample got, for a person who looks."""
+        return layout.PREDICTIONS.as_posix() if self.suite is None else f"{layout.SUITES}/{self.suite}.jsonl"
+
+    def impossible(self, name: str, params: "Params") -> str | None:
+        """The metric must be scored."""
+        if self.suite is None:
+            return not_scored(name, self.metric, params)
+        suite = params.suites.get(self.suite)
+        if suite is None:
+            known = f"use one of {', '.join(params.suites)}" if params.suites else "there is none: add it to suites"
+            return f"gates.{name}.suite: {self.suite!r} is no suite|{known}"
+        if self.metric not in suite.metrics:
+            return (
+                f"gates.{name}.metric: suite {self.suite} has no {self.metric!r}|use one of {', '.join(suite.metrics)}"
+            )
+        return None
+
+
 def failed(name: str, gate: GateKind, reason: str) -> Finding:
     """A finding that fails for want of evidence, or over evidence that does not hold."""
     return Finding(gate=name, kind=gate.kind, status="fail", reason=reason)
@@ -165,4 +211,13 @@ def explain_rows(finding: Finding) -> str:
 
 def _claim(finding: Finding) -> tuple[object, ...]:
     """What a test is of: gates that ask the same of the same model find the same, and are corrected for as one."""
-    return (finding.kind, finding.metric, finding.bound, finding.value, finding.low, finding.high, finding.p)
+    return (
+        finding.kind,
+        finding.suite,
+        finding.metric,
+        finding.bound,
+        finding.value,
+        finding.low,
+        finding.high,
+        finding.p,
+    )

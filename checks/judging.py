@@ -21,9 +21,12 @@ def judge(params: Params, evidence: Evidence) -> Verdict:
     It records the code of every kind and scorer that a package of a user adds. Raises MachineRefused when that cannot
     be hashed.
     """
-    sample = Sample(evidence, params.evaluate.scorers)
+    sample = Sample(evidence, params.evaluate.scorers, params.suites)
     found = _decided({name: _answer(name, gate, params, evidence, sample) for name, gate in params.gates.items()})
-    findings = tuple(_own(*named, finding) for named, finding in zip(params.gates.items(), found, strict=True))
+    findings = tuple(
+        _said(gate, _own(name, gate, finding), evidence)
+        for (name, gate), finding in zip(params.gates.items(), found, strict=True)
+    )
     used = gates.KINDS.plugins(gate.kind for gate in params.gates.values())
     used |= scorers.KINDS.plugins(scorer.kind for scorer in params.evaluate.scorers)
     return Verdict(
@@ -54,6 +57,23 @@ def _own(name: str, gate: Gate, finding: Finding) -> Finding:
     if (finding.gate, finding.kind) == (name, gate.kind):
         return finding
     return failed(name, gate, f"its kind answered as gate {finding.gate!r} of kind {finding.kind!r}: repair the kind")
+
+
+def _said(gate: Gate, finding: Finding, evidence: Evidence) -> Finding:
+    """The finding with what its scores are worth: those of a suite are somebody's word."""
+    suite = getattr(gate, "suite", None)
+    if suite is None:
+        return finding
+    known = evidence.reports.suites.suites.get(suite) if evidence.reports.suites else None
+    who = f" by {', '.join(known.judges)}" if known and known.judges else ""
+    whose = f": {known.source}{who}" if known else ""
+    return finding.model_copy(
+        update={
+            "suite": suite,
+            "evidence": "witnessed",
+            "reason": f"{finding.reason} (witnessed{whose}, suite {suite})",
+        }
+    )
 
 
 def _decided(results: Mapping[str, CheckResult]) -> tuple[Finding, ...]:

@@ -14,29 +14,10 @@ from checks.release_params import Promote, Serve
 from checks.rules import RULES
 from checks.scorers import Scorer
 from checks.sections import Agreement, Bound, Fraction, Name, Positive, Section, stricter
+from checks.sections import Source as Source
+from checks.suites import Suite
 
 RuleName = Annotated[str, NameOf(RULES.kinds)]  # a file of checks/rules says what each does
-
-
-class Source(Section):
-    """A source, the digest that pins it, and its licence."""
-
-    uri: Annotated[
-        str, Field(min_length=1, description="address: pypi://, hf://, s3://, gs://, https:// or a local path")
-    ]
-    sha256: Annotated[
-        str | None,
-        Field(
-            pattern=r"^[0-9a-f]{64}$",
-            description="SHA-256 of the file the URI names (for pypi:// the wheel), or of the directory's manifest",
-        ),
-    ]
-    license: Annotated[
-        str | None,
-        Field(
-            min_length=1, description="SPDX identifier, or a name in checks/licenses.py; null: unknown, so no release"
-        ),
-    ]
 
 
 class NearDuplicates(Section):
@@ -243,6 +224,9 @@ class Params(Section):
     train_budget: TrainBudget = TrainBudget()
     merge: Merge
     evaluate: Evaluate
+    suites: Annotated[
+        dict[Name, Suite], Field(default_factory=dict, description="what a gate may name beside the test rows")
+    ]
     tracking: Tracking
     serve: Serve
     promote: Promote

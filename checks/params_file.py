@@ -30,7 +30,10 @@ _MOVED = {
     "latency_p95_seconds": "remove it: no gate asks the latency of evaluate's batches; the comment shows it",
     "p95_seconds": "remove it: `lockstep verify` measures and shows the latency, and no longer decides by it",
 }
-_NOUNS = {"loader": "loader", "scorers": "scorer", "gates": "kind of gate", "train": "training method"}
+_NOUNS = {
+    "loader": "loader", "scorers": "scorer", "gates": "kind of gate", "train": "training method",
+    "suites": "kind of suite", "judge": "judge",
+}  # fmt: skip
 
 
 class Parsed(NamedTuple):
@@ -146,7 +149,7 @@ def _problem(name: str, root: yaml.Node | None, detail: Any) -> tuple[str, str]:
     if kind in _UNWRITTEN:
         return f"{start}: missing", "add it, as the documentation of params.yaml shows"
     if kind == "union_tag_invalid":
-        noun = next((_NOUNS[part] for part in loc if part in _NOUNS), "kind")
+        noun = next((_NOUNS[part] for part in reversed(loc) if part in _NOUNS), "kind")
         known = detail["ctx"]["expected_tags"].replace("'", "")
         return f"{start}: unknown {noun} {detail['ctx']['tag']!r}", f"one of: {known}"
     shown = "a mapping" if isinstance(given, dict) else "a list" if isinstance(given, list) else repr(given)

@@ -7,6 +7,7 @@ environments.
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -16,7 +17,6 @@ from checks import digest, layout
 from checks.gates import Gate
 from checks.identity import Digest
 from checks.params import Params
-from checks.release_params import Environment
 from checks.rows import Record
 from checks.scorers import Scorer
 from checks.sections import Section, Way, directions
@@ -24,6 +24,7 @@ from checks.sections import Section, Way, directions
 TEST = (layout.SPLITS / "test.jsonl").as_posix()  # the path of a change of test set
 SCORERS = "evaluate.scorers"
 ENVIRONMENTS = "promote.environments"
+SUITES = "suites"
 
 ChangeKind = Literal["weaker", "removed", "changed", "stronger", "added", "renamed"]
 
@@ -40,6 +41,8 @@ EXEMPT: Mapping[str, str] = {
 # What a model and its image are made of. A release that was made of others than the target branch has now is as good,
 # if the target branch once had these: `lockstep promote` asks that.
 INPUTS = ("base", "data", "prepare", "train_budget", "serve")
+# Which file is read belongs to one model; what a suite asks of such files does not.
+_LOG = re.compile(r"suites\.[^.]+\.(logs|judge\.log)\b")
 _NO_INPUTS = ("base.license", "data.license", "serve.probes", "serve.verify")  # below one, and must hold
 
 
@@ -60,7 +63,7 @@ class Change(Record):
     @property
     def is_input(self) -> bool:
         """Whether it is about what a model or an image is made of, and not about what must hold of them."""
-        return _below(self.path, INPUTS) and not _below(self.path, _NO_INPUTS)
+        return (_below(self.path, INPUTS) and not _below(self.path, _NO_INPUTS)) or bool(_LOG.match(self.path))
 
     @property
     def is_judged(self) -> bool:
@@ -81,6 +84,8 @@ class Policy(NamedTuple):
     def digest(self) -> str:
         """What an approval names. A parameter that is off counts as one that is not there."""
         plain = self.params.model_dump(mode="json", by_alias=True, exclude_none=True)
+        if not self.params.suites:
+            del plain["suites"]
         for path in EXEMPT:
             *parents, last = path.split(".")
             section: dict[str, Any] = plain
@@ -149,13 +154,16 @@ def _test(old: Digest | None, new: Digest | None) -> Iterator[Change]:
         yield _change(TEST, old, new, "changed", f"{TEST}: the test set changed from {shown[0]} to {shown[1]}")
 
 
-def _environments(old: Mapping[str, Environment], new: Mapping[str, Environment]) -> Iterator[Change]:
+def _named(
+    where: str, old: Mapping[str, Section], new: Mapping[str, Section], come: ChangeKind = "added"
+) -> Iterator[Change]:
+    """Differences of sections by name. ``come``: what it is that one has come."""
     for name in {**old, **new}:
-        path, one, two = f"{ENVIRONMENTS}.{name}", _plain(old.get(name)), _plain(new.get(name))
+        path, one, two = f"{where}.{name}", _plain(old.get(name)), _plain(new.get(name))
         if name not in new:
             yield _change(path, one, None, "removed", f"{path} is removed")
         elif name not in old:
-            yield _change(path, None, two, "changed", f"{path} is new: {_shown(two)}")
+            yield _change(path, None, two, come, f"{path} is new: {_shown(two)}")
         else:
             yield from _fields(path, old[name], new[name])
 
@@ -173,12 +181,14 @@ def _fields(path: str, old: Section, new: Section) -> Iterator[Change]:
         one, two = getattr(old, name), getattr(new, name)
         if where in EXEMPT or one == two:
             continue
-        if where == "gates":
+        if where == SUITES:
+            yield from _named(where, one, two)
+        elif where == "gates":
             yield from _gates(one, two)
         elif where == SCORERS:
             yield from _scorers(one, two)
         elif where == ENVIRONMENTS:
-            yield from _environments(one, two)
+            yield from _named(where, one, two, "changed")
         elif isinstance(one, Section) and isinstance(two, Section):
             yield from _fields(where, one, two)
         elif kind := _kind(known.get(name), one, two):
@@ -217,6 +227,8 @@ def _change(path: str, old: JsonValue, new: JsonValue, kind: ChangeKind, text: s
 
 
 def _plain(value: Any) -> JsonValue:
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
     plain: JsonValue = value.model_dump(mode="json") if isinstance(value, Section) else value
     return list(plain) if isinstance(plain, tuple) else plain
 

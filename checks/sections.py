@@ -52,6 +52,27 @@ class Agreement(Section):
     ]
 
 
+class Source(Section):
+    """A source, the digest that pins it, and its licence."""
+
+    uri: Annotated[
+        str, Field(min_length=1, description="address: pypi://, hf://, s3://, gs://, https:// or a local path")
+    ]
+    sha256: Annotated[
+        str | None,
+        Field(
+            pattern=r"^[0-9a-f]{64}$",
+            description="SHA-256 of the file the URI names (for pypi:// the wheel), or of the directory's manifest",
+        ),
+    ]
+    license: Annotated[
+        str | None,
+        Field(
+            min_length=1, description="SPDX identifier, or a name in checks/licenses.py; null: unknown, so no release"
+        ),
+    ]
+
+
 def directions(section: type[Section]) -> dict[str, Way]:
     """The fields of ``section`` that say which way they ask for more."""
     return {

@@ -9,14 +9,9 @@ The outputs of an earlier run are deleted first. The new ones appear at the end,
 are none, and no output is ever incomplete.
 """
 
-import fcntl
 import shutil
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-
-from tqdm import tqdm
 
 from checks import digest, files, layout
 from checks.errors import MachineRefused, SourceRefused
@@ -30,7 +25,7 @@ from stages.weights import base_model, gguf
 def fetch(params: Params, root: Path) -> str:
     """Fetch both sources and write the report. Raises SourceRefused or MachineRefused."""
     try:
-        with _alone(root / layout.DOWNLOADS):
+        with sources.alone(root):
             return _fetch(params, root)
     except OSError as error:
         raise MachineRefused(
@@ -174,19 +169,6 @@ def _remove(path: Path) -> None:
         path.unlink()
     elif path.exists():
         shutil.rmtree(path)
-
-
-@contextmanager
-def _alone(store: Path) -> Iterator[None]:
-    """Lock the downloads and outputs; the lock ends with the process."""
-    store.mkdir(parents=True, exist_ok=True)
-    with (store / ".lock").open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            tqdm.write("fetch: waiting for another fetch in this repository", file=sys.stderr)
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ from checks.gate_kind import Case, GateKind
 from checks.params import Params, Source
 from checks.rows import Message, Prediction, Row
 from checks.sample import Sample
+from checks.suite_report import SuitesReport
 from checks.verdict import Finding, Verdict
 from tests.conftest import REPOSITORY, as_params, read_yaml, scaled_down, written
 from tests.pipeline_repository import git
@@ -148,6 +149,7 @@ def build(root: Path, params: Params, test_rows: int = 40, right: int = 36, **ch
         "top1": 1.0,
     }
     files.write_json(root / layout.PARITY_REPORT, ParityReport(**(parity | change)))
+    files.write_json(root / layout.SUITES_REPORT, SuitesReport(suites={}))
     git(root, "init", "--quiet")  # where there is no commit yet, and so no earlier model
     named = {getattr(gate, "against", None) for gate in params.gates.values()}
     absent = {name: "nothing runs yet" for name in EARLIER if name == "main" or name in named}

@@ -257,7 +257,7 @@ def test_within_a_run_of_the_pipeline_main_and_production_are_compared_with(tmp_
     document["train"]["learning_rate"] = 0.05
     repository.write_params(root, document)
     references.write(Records(root))
-    assert repository.repro(root) == ["train", "merge", "evaluate", "probe", "gate"]
+    assert repository.repro(root) == ["train", "merge", "evaluate", "suites", "probe", "gate"]
     second = files.read_json(root / layout.EVALUATION, EvaluationReport)
     assert {name: use.how for name, use in second.references.items()} == {"main": "stored", "champion": "stored"}
     assert second.models["main"].metrics == first.models["candidate"].metrics

@@ -25,8 +25,9 @@ READS = {
     "train": ("train",),
     "merge": ("merge",),
     "evaluate": ("evaluate",),
+    "suites": ("suites",),
     "probe": ("serve.probes", "serve.dtype", "serve.max_input_tokens"),
-    "gate": ("gates", "evaluate.scorers", "base.license", "data.license"),
+    "gate": ("gates", "suites", "evaluate.scorers", "base.license", "data.license"),
 }
 _PARAMS = layout.PARAMS.as_posix()
 _OUTS = ("outs", "metrics", "plots")  # in dvc.yaml; the lock has one list

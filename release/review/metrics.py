@@ -107,7 +107,7 @@ def _score(facts: Facts, found: EvaluationReport, name: str, scorer: str) -> Sco
 
 def _of_gate(facts: Facts, name: str, scorer: str) -> Interval | None:
     for each in facts.verdict.findings if facts.verdict else ():
-        is_it = (each.against, each.metric, each.slice) == (name, scorer, None)
+        is_it = (each.against, each.metric, each.slice, each.suite) == (name, scorer, None, None)
         if is_it and each.value is not None and each.low is not None and each.high is not None:
             return Interval(value=each.value, low=each.low, high=each.high, n=each.n or 0)
     return None

@@ -10,12 +10,17 @@ not track them, so `lockstep run` checks them first with ``stages.sources.still_
 """
 
 import difflib
+import fcntl
 import hashlib
 import os
 import shutil
-from contextlib import suppress
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
+
+from tqdm import tqdm
 
 from checks import digest, layout
 from checks.digest import FileDigest
@@ -56,8 +61,24 @@ class Measured(NamedTuple):
     files: dict[str, FileDigest]
 
 
+@contextmanager
+def alone(root: Path) -> Iterator[None]:
+    """Hold the downloads, and what a stage makes of them, alone; the lock goes with the process, however it ends."""
+    store = root / layout.DOWNLOADS
+    store.mkdir(parents=True, exist_ok=True)
+    with (store / ".lock").open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            tqdm.write("fetch: waiting for another fetch in this repository", file=sys.stderr)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
 def bring(source: Source, section: str, root: Path) -> Verified:
-    """Fetch ``source``, unless it is on this machine, and verify it; ``section`` is ``base`` or ``data``.
+    """Fetch ``source``, unless it is on this machine, and verify it.
+
+    ``section`` names it in messages: ``base``, ``data`` or a suite's file.
 
     Raises SourceRefused if the source cannot be read, is not pinned (the message has the digest to pin), or has other
     bytes (a wrong download is deleted); MachineRefused if the machine lacks what the scheme needs. The caller ensures
