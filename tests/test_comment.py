@@ -194,7 +194,7 @@ def test_a_commit_that_git_does_not_know_here_is_no_success(hub: StandIn, copy: 
     options = OPTIONS if is_repository else OPTIONS._replace(report=ReportOptions())
     assert post(copy, options._replace(commit=LATER)).conclusion == "failure"
     if is_repository:
-        assert "is not known to hold it: git does not know it here." in hub.comments[0]["body"]
+        assert "may lack it: git does not know it here." in hub.comments[0]["body"]
 
 
 def test_a_failed_verdict_that_is_not_on_the_branch_says_both(hub: StandIn, tmp_path: Path) -> None:

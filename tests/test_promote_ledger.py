@@ -305,7 +305,7 @@ def unknown(root: Path) -> bytes:
 APPROVALS: dict[str, tuple[Callable[[Path], bytes], str]] = {
     "the same person twice": (lambda root: says(root, "bob", why="yes again"), "bob approved already"),
     "who signed the release": (lambda root: says(root, "ada"), "ada signed the release and so cannot approve it"),
-    "of another image": (lambda root: says(root, "cara", image=OTHER), "is of another image"),
+    "of another image": (lambda root: says(root, "cara", image=OTHER), "is about another image"),
     "for another environment": (lambda root: says(root, "cara", "staging"), "is for 'staging', not 'production'"),
     "by a key that nobody knows": (unknown, "that is unknown here"),
     "a release as an approval": (forged, "predicateType is 'urn:lockstep:release:v1', not urn:lockstep:approval:v1"),
