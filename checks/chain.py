@@ -148,7 +148,7 @@ def compare(root: Path, judged: dict[str, str]) -> list[str]:
         path = root / name
         try:
             if not path.exists():
-                differences.append(f"{name}: is not here (`./lockstep dvc pull` brings it, if a remote has it)")
+                differences.append(f"{name}: is missing (`./lockstep dvc pull` fetches it, if a remote has it)")
                 continue
             found = digest.of_tree(path).digest if path.is_dir() else digest.of_file(path).sha256
         except EvidenceRefused as refusal:

@@ -110,10 +110,10 @@ def steps(old: Training, new: Training, same_base: bool, same_rows: bool, device
     """The factors between the times of ``old`` and ``new`` on the same device."""
     found = [
         _step(
-            f"rows x epochs: {shown(new.row_passes)}, there {shown(old.row_passes)}", new.row_passes / old.row_passes
+            f"rows x epochs: {shown(new.row_passes)}, recorded {shown(old.row_passes)}", new.row_passes / old.row_passes
         ),
         _step(
-            f"operations for a token: {shown(new.flops_per_token)}, there {shown(old.flops_per_token)}",
+            f"operations for a token: {shown(new.flops_per_token)}, recorded {shown(old.flops_per_token)}",
             new.flops_per_token / old.flops_per_token,
         ),
     ]
@@ -160,12 +160,12 @@ def _text(old: Training, new: Training) -> Step:
         return _step("other rows, of lengths that are not known", 1, _UNKNOWN_TEXT)
     ratio = new.row_bytes / old.row_bytes
     apart = math.sqrt(max(ratio, 1 / ratio))
-    why = f"other rows: {new.row_bytes:,.0f} bytes each, there {old.row_bytes:,.0f}"
+    why = f"other rows: {new.row_bytes:,.0f} bytes each, recorded {old.row_bytes:,.0f}"
     return _step(why, ratio, max(_TEXT, apart))
 
 
 def _precision(to_fp32: bool, cpu: bool) -> Step:
-    why = "fp32, there 16 bits" if to_fp32 else "16 bits, there fp32"
+    why = "fp32, recorded 16 bits" if to_fp32 else "16 bits, recorded fp32"
     if cpu:  # some processors have units for bf16, others imitate it
         return _step(f"{why}, on a CPU", 1, _PRECISION_CPU)
     return _step(why, _HALF if to_fp32 else 1 / _HALF, _PRECISION_GPU)

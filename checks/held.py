@@ -23,5 +23,5 @@ def refusal(verdict: Verdict) -> Refusal | None:
         return None
     undone = [f.gate for f in verdict.findings if f.status == verdict.status]
     kind = VerdictFailed if verdict.status == "fail" else VerdictInconclusive
-    what = f"verdict {verdict.status}: {', '.join(undone) or 'no gate was asked'}"
+    what = f"verdict {verdict.status}: {', '.join(undone) or 'no gate was evaluated'}"
     return kind(what, f"read the reasons in {layout.VERDICT}, change params.yaml or the data, and run `./lockstep run`")

@@ -140,7 +140,7 @@ def _problem(name: str, root: yaml.Node | None, detail: Any) -> tuple[str, str]:
     start = f"{name}:{place.line}: {path}"
     if kind == "extra_forbidden":
         if moved := _MOVED.get(str(loc[-1])):
-            return f"{start}: is no parameter any more", moved
+            return f"{start}: is no longer a parameter", moved
         near = _nearest(loc)
         return f"{start}: unknown key", f"did you mean {near}?" if near else "remove it"
     if kind in _UNWRITTEN:

@@ -179,7 +179,7 @@ def subclass_of(base: type) -> Callable[[object], type[Any]]:
                 raise Unfit(f"defines {len(here)} classes below {base.__module__}.{base.__name__} and must define one")
             return here[0]
         if not (inspect.isclass(found) and issubclass(found, base)):
-            raise Unfit(f"is no class below {base.__module__}.{base.__name__}, and no module that defines one")
+            raise Unfit(f"is not a class below {base.__module__}.{base.__name__}, and no module that defines one")
         if missing := sorted(getattr(found, "__abstractmethods__", ())):
             raise Unfit(f"does not define {', '.join(missing)}")
         return found
@@ -198,7 +198,7 @@ def tag(model: type[BaseModel]) -> str:
 
 def _loaded(entry: metadata.EntryPoint, kind_in: Callable[[object], T], name_of: Callable[[T], str]) -> T:
     if not _NAME.fullmatch(entry.name):
-        raise Unfit("is no name of a kind: use at most 60 lower-case letters, digits, - and _")
+        raise Unfit("is not a valid name of a kind: use at most 60 lower-case letters, digits, - and _")
     try:
         found = entry.load()
     except (Exception, SystemExit) as error:

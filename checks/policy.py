@@ -143,7 +143,7 @@ def _test(old: Digest | None, new: Digest | None) -> Iterator[Change]:
     if old is None:
         yield _change(TEST, None, new, "added", f"{TEST}: there was no test set to compare with")
     elif new is None:
-        yield _change(TEST, old, None, "removed", f"{TEST}: the test set is not here")
+        yield _change(TEST, old, None, "removed", f"{TEST}: the test set is missing here")
     else:
         shown = [value.removeprefix("sha256:")[:12] for value in (old, new)]
         yield _change(TEST, old, new, "changed", f"{TEST}: the test set changed from {shown[0]} to {shown[1]}")

@@ -100,7 +100,7 @@ def _shapes(path: Path) -> Iterator[tuple[str, list[int]]]:
             if name != "__metadata__":
                 shape = entry["shape"]
                 if not all(type(side) is int and 0 <= side < 1 << 48 for side in shape):
-                    raise ValueError("has a shape that is none")
+                    raise ValueError("has an invalid shape")
                 yield name, shape
     except OSError as error:
         raise EvidenceRefused(f"{path}: {error.strerror or error}", _TODO) from error
