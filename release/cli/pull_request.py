@@ -29,10 +29,10 @@ def record(root: Path, target: str | None, push: str | None, as_json: bool) -> N
 
     The record is committed whatever the verdict. Exits with 8 if there is no record, with 16 if the branch moved.
     """
-    from release.verbs import land as verb
+    from release.verbs import record as verb
 
-    landed = verb.land(root, push, target)
-    click.echo(to_json(landed.model_dump(mode="json")) if as_json else landed.commit)
+    made = verb.commit_record(root, push, target)
+    click.echo(to_json(made.model_dump(mode="json")) if as_json else made.commit)
 
 
 @click.command()
