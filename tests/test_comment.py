@@ -172,7 +172,7 @@ def test_a_pass_is_no_success_on_a_commit_that_lacks_its_record(
     first = only["body"].partition("\n")[0]
     assert first.startswith(f"🚫 **Pass, and the record is not on the branch**: commit `{last[:12]}` ")
     assert lacks in first
-    assert "**What to do:** see why `lockstep record` did not put it there, and run again" in only["body"]
+    assert "**What to do:** find out why `lockstep record` did not commit it, and run again" in only["body"]
 
 
 def test_the_commit_that_holds_the_record_is_a_success_whoever_made_it(hub: StandIn, copy: Path) -> None:

@@ -440,7 +440,7 @@ TAMPERS: list[tuple[Callable[[Path], None], str, str | None]] = [
     # The component that copies.
     (both(replace("components/kserve/copied/kustomization.yaml", "fieldPath: metadata.annotations", "fieldPath: metadata.name"), own(resources=["release/kserve"])), "annotations: lockstep/model is None", None),
     (both(replace("components/kserve/kustomization.yaml", "value: kserve-container", "value: other"), own(resources=["release/kserve"])), "containers.kserve-container: is missing", None),
-    (both(replace("components/kserve/kustomization.yaml", "$patch: delete", "$patch: replace"), own(resources=["release/kserve"])), "to run the release, there is", None),
+    (both(replace("components/kserve/kustomization.yaml", "$patch: delete", "$patch: replace"), own(resources=["release/kserve"])), "exactly one Deployment or InferenceService, found", None),
     # Another environment's place in the cluster.
     (own(namespace="model-production"), "namespace: 'model-production' is the namespace of production too", None),
     (own(namespace="kube-system"), "namespace: 'kube-system': name one", None),

@@ -351,9 +351,9 @@ def test_an_approval_counts_for_one_move(root: Path) -> None:
     rollbacks.rollback(root, "staging", rollbacks.Options(why="a try"))
     quarantines.release(root, "v0.2.0", "it was a try", key(root, "cara"))
     put(root, bob=old)
-    refused(root, "was spent on an earlier move: approve again, and say why anew")
+    refused(root, "was used up by an earlier move: approve again, with a new reason")
     put(root, bob=says(root, "bob", why="yes"))
-    refused(root, "was spent on an earlier move")
+    refused(root, "was used up by an earlier move")
     with pytest.raises(PromotionRefused, match="with an approval for the same reason; give a new reason"):
         verb.approve(root, "production", key(root, "bob"), "yes")
     verb.approve(root, "production", key(root, "bob"), "yes, once more")
