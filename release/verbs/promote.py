@@ -125,7 +125,7 @@ def _again(where: PromotionContext, name: str, options: Options, began: float) -
     if result.failures:
         message = f"Write {name} again\n\n{runs.version}, as `lockstep promote` writes it.\n"
         made = made._replace(files=change.written(where, name, present, runs, holds), message=message)
-    commit, notes = where.tip, [gap.what for gap in result.failures]
+    commit, notes = where.tip, [failure.what for failure in result.failures]
     if not options.dry_run:
         commit = where.ledger.commit(where.tip, made)
         notes += [
