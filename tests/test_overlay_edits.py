@@ -363,7 +363,7 @@ TAMPERS: list[tuple[Callable[[Path], None], str, str | None]] = [
     # A second server.
     (write("staging/again/kustomization.yaml", AGAIN, resources=[OWN_RELEASE, "again"]), "'../../base': name a folder", "one Deployment or InferenceService"),
     (write("staging/again/kustomization.yaml", "namePrefix: a-\nresources: [../release/deployment]\n", resources=[OWN_RELEASE, "again"]), "'../release/deployment': name a folder", "one Deployment or InferenceService"),
-    (beside(workload("Deployment")), "there is Deployment other, Deployment server", "Deployment other: has the labels"),
+    (beside(workload("Deployment")), "found Deployment other, Deployment server", "Deployment other: has the labels"),
     (beside(workload("StatefulSet")), "StatefulSet other: an environment brings no StatefulSet", "StatefulSet other: has the labels"),
     (own(labels=[{"pairs": {LABEL: "x"}, "includeTemplates": True}]), "labels: app.kubernetes.io/name is 'x'", None),
     (own(labels=[{"pairs": {"image": "x"}, "fields": [{"path": "spec/template/spec/containers", "kind": "Deployment", "create": True}]}]), "labels: write includeSelectors, includeTemplates, pairs", None),
@@ -381,8 +381,8 @@ TAMPERS: list[tuple[Callable[[Path], None], str, str | None]] = [
     # What runs in the server, or answers for it.
     (server(lifecycle={"postStart": {"exec": {"command": ["x"]}}}), "server.lifecycle.postStart: is ", "server.lifecycle: is "),
     (operations({"op": "add", "path": f"{CONTAINERS}/0/lifecycle/postStart", "value": {"exec": {"command": ["x"]}}}), "server.lifecycle.postStart: is ", "server.lifecycle: is "),
-    (server(livenessProbe={"exec": {"command": ["x"]}}), "server.livenessProbe.exec: is ", "server.livenessProbe: asks"),
-    (server(readinessProbe={"httpGet": {"port": 9}}), "server.readinessProbe.httpGet.port: is 9", "server.readinessProbe: asks"),
+    (server(livenessProbe={"exec": {"command": ["x"]}}), "server.livenessProbe.exec: is ", "server.livenessProbe: differs"),
+    (server(readinessProbe={"httpGet": {"port": 9}}), "server.readinessProbe.httpGet.port: is 9", "server.readinessProbe: differs"),
     (server(workingDir="/tmp/x"), "server.workingDir: is ", "server.workingDir: is '/tmp/x'"),
     (server(ports=[{"containerPort": 8080, "name": "x"}]), "server.ports: is ", "server.ports: http is another"),
     (operations({"op": "replace", "path": f"{CONTAINERS}/0/name", "value": "x"}), "containers.server: is missing", "has no container server"),
@@ -729,7 +729,7 @@ DRIFT: list[tuple[Callable[[dict[str, Any]], object], str]] = [
     (lambda item: item["metadata"]["annotations"].pop("lockstep/model"), "annotations.lockstep/model: is None"),
     (lambda item: item["metadata"].pop("annotations"), "annotations.lockstep/model: is None"),
     (lambda item: item["metadata"].pop("labels"), ""),
-    (lambda item: item.update(kind="Rollout"), "there is none"),
+    (lambda item: item.update(kind="Rollout"), "found none"),
     (lambda item: item.pop("spec"), "has no container server"),
     (lambda item: item["spec"].update(paused=False), ""),
 ]  # fmt: skip
