@@ -1,6 +1,6 @@
-"""What the kinds of gate that compare with a reference share: which model that is, and a margin above the noise.
+"""Shared by the kinds of gate that compare with a reference (``improves``, ``non_inferior``, ``slice``).
 
-``improves``, ``non_inferior`` and ``slice`` are such kinds: on the same rows, the candidate against another model.
+It finds the reference model, and checks that the margin is above the noise. The comparison is on the same rows.
 """
 
 import abc
@@ -26,8 +26,9 @@ Against = Annotated[str, Field(description="base, main, champion, or one of eval
 class Compared(NamedTuple):
     """The model that a paired gate compares with.
 
-    ``model`` names its answers, ``shown`` is what a reason calls it, ``which`` is its digest, or its name where it is
-    evaluated beside the candidate: gates that ask the same of the same model make one claim.
+    ``model``: its name among the answers; ``shown``: its name in reasons; ``which``: its digest, or its name if it was
+    evaluated beside the candidate. Gates with the same test against the same model count as one in the correction for
+    multiple tests.
     """
 
     model: str
@@ -36,7 +37,7 @@ class Compared(NamedTuple):
 
 
 class PairedGate(ScoreGate, abc.ABC):
-    """A kind that compares the candidate with a reference on the same rows; ``better``: it asks for a gain."""
+    """A kind that compares the candidate with a reference on the same rows; ``better``: it requires an improvement."""
 
     better: ClassVar[bool] = False
 
@@ -46,7 +47,7 @@ class PairedGate(ScoreGate, abc.ABC):
         confidence: float
 
     def impossible(self, name: str, params: "Params") -> str | None:
-        """The metric must be scored, and the reference evaluated."""
+        """The metric must be among the scorers, and the reference must be evaluated."""
         if problem := super().impossible(name, params):
             return problem
         if self.suite is not None:
@@ -66,7 +67,7 @@ class PairedGate(ScoreGate, abc.ABC):
         )
 
     def explained(self, asks: str, refuted: str, change: str, finding: Finding, verdict: Verdict) -> Explained:
-        """The lines that all these kinds have in common, around those that they do not."""
+        """The lines that all these kinds share, around those of the kind itself."""
         return Explained(
             asks,
             explain_test(finding, verdict, self.confidence, refuted),
@@ -87,7 +88,7 @@ class PairedGate(ScoreGate, abc.ABC):
         return self.explained(asks, refuted, self._loss_cleared(place, finding), finding, verdict)
 
     def not_asked(self, finding: Finding) -> str:
-        """What would change a finding of a test that was never asked."""
+        """What would change a finding of a gate whose test was not run."""
         if finding.status == "pass":
             return f"another {self.against} to compare with"
         return "what the reason names: the reference's evidence, the measured noise, or a margin above it"
@@ -105,7 +106,7 @@ class PairedGate(ScoreGate, abc.ABC):
 
 
 def settled(case: Case, gate: PairedGate) -> Finding | Compared:
-    """What to compare with; the finding where there is nothing to compare with, or the margin means nothing."""
+    """The model to compare with; or the finding if there is none, or if the margin is below the noise."""
     found = _reference(case.name, gate, case.evidence)
     if isinstance(found, Compared) and gate.margin > 0:
         noisy = _noise(case.name, gate, case.evidence) if gate.suite is None else _declared_noise(case, gate)
@@ -137,7 +138,7 @@ def _reference(name: str, gate: PairedGate, evidence: Evidence) -> Finding | Com
 
 
 def _same(name: str, gate: PairedGate, shown: str) -> Finding:
-    """A model does not differ from itself: there is nothing to estimate."""
+    """The finding for a reference that is the candidate itself: there is nothing to estimate."""
     return Finding(
         gate=name, kind=gate.kind, status="fail" if gate.better else "pass", metric=gate.metric, against=gate.against,
         reason=f"it is the very model of {shown}: no row differs{', so it is not better' if gate.better else ''}",
@@ -163,7 +164,7 @@ def _declared_noise(case: Case, gate: PairedGate) -> Finding | None:
 
 
 def _noise(name: str, gate: PairedGate, evidence: Evidence) -> Finding | None:
-    """A margin that reruns of one model exceed says nothing about another model."""
+    """The finding for a margin that is below the noise of one unchanged model."""
     todo = "run `lockstep calibrate`"
     noise, evaluation = evidence.reports.noise, evidence.reports.evaluation
     if evaluation is None:

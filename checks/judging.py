@@ -1,7 +1,7 @@
-"""The verdict that the gates of params.yaml come to.
+"""Computes the verdict from the gates of params.yaml.
 
-A gate that has no evidence fails. A break in the chain of digests fails every gate: what the evidence is about is then
-unknown. Gates that test are decided together, after Holm's correction (docs/reference/gates.md).
+A gate without evidence fails. A break in the chain of digests fails every gate, because it is then unknown what the
+evidence is about. Gates with tests are decided together, after Holm's correction (docs/reference/gates.md).
 """
 
 from collections.abc import Mapping
@@ -16,10 +16,9 @@ from checks.verdict import Finding, Verdict, combine
 
 
 def judge(params: Params, evidence: Evidence) -> Verdict:
-    """Ask every gate of ``params``; the verdict binds all digests of ``evidence``.
+    """Evaluate every gate of ``params``; the verdict contains all digests of ``evidence``.
 
-    It records the code of every kind and scorer that a package of a user adds. Raises MachineRefused when that cannot
-    be hashed.
+    It records the code of every kind and scorer from users' packages. Raises MachineRefused if that cannot be hashed.
     """
     sample = Sample(evidence, params.evaluate.scorers, params.suites)
     found = _decided({name: _answer(name, gate, params, evidence, sample) for name, gate in params.gates.items()})
@@ -53,7 +52,7 @@ def _answer(name: str, gate: Gate, params: Params, evidence: Evidence, sample: S
 
 
 def _own(name: str, gate: Gate, finding: Finding) -> Finding:
-    """A kind may answer for its own gate alone."""
+    """Check that a kind's finding is about its own gate."""
     if (finding.gate, finding.kind) == (name, gate.kind):
         return finding
     return failed(name, gate, f"its kind answered as gate {finding.gate!r} of kind {finding.kind!r}: repair the kind")
@@ -77,7 +76,7 @@ def _said(gate: Gate, finding: Finding, evidence: Evidence) -> Finding:
 
 
 def _decided(results: Mapping[str, CheckResult]) -> tuple[Finding, ...]:
-    """The findings, in order: what waits for Holm's correction gets it, over the claims of each direction."""
+    """The findings in order; tests are decided after Holm's correction over the claims of each direction."""
     tests = {name: answer for name, answer in results.items() if isinstance(answer, Test)}
     better = _corrected(tests, {name: test.p for name, test in tests.items()})
     worse = _corrected(tests, {name: test.p_worse for name, test in tests.items() if test.p_worse is not None})
@@ -88,7 +87,7 @@ def _decided(results: Mapping[str, CheckResult]) -> tuple[Finding, ...]:
 
 
 def _corrected(tests: Mapping[str, Test], p_values: Mapping[str, float]) -> dict[str, float]:
-    """Each gate's p-value after Holm's correction; gates that make one claim count once."""
+    """Each gate's p-value after Holm's correction; gates with the same claim count once."""
     claims = {name: (tests[name].claim or name) for name in p_values}
     distinct = {claims[name]: p for name, p in p_values.items()}
     corrected = dict(zip(distinct, multiple.holm(list(distinct.values())), strict=True))

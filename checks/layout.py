@@ -1,4 +1,4 @@
-"""Where stages and the release tool meet: every path of the repository, relative to its root."""
+"""Every path that stages and the release tool share, relative to the repository's root."""
 
 from pathlib import Path
 

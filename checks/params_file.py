@@ -37,9 +37,9 @@ _NOUNS = {
 
 
 class Parsed(NamedTuple):
-    """YAML that was read and not yet checked: nodes, which know their lines, and plain values, as DVC records them.
+    """Parsed but unchecked YAML: nodes, which know their lines, and plain values, as DVC records them.
 
-    ``name`` is what messages call the file.
+    ``name``: the file's name in messages.
     """
 
     name: str
@@ -48,12 +48,12 @@ class Parsed(NamedTuple):
 
 
 def load(path: Path = layout.PARAMS) -> Params:
-    """Read and check ``path``; raise ParamsRefused with every problem found."""
+    """Read and check ``path``; raises ParamsRefused with every problem."""
     return check(read(path))
 
 
 def parse(text: str, name: str = str(layout.PARAMS)) -> Params:
-    """Check YAML text; ``name`` is what messages call it."""
+    """Check YAML text; ``name`` is its name in messages."""
     return check(read_text(text, name))
 
 
@@ -63,9 +63,9 @@ def read(path: Path = layout.PARAMS) -> Parsed:
 
 
 def check(parsed: Parsed) -> Params:
-    """The parameters. Raises ParamsRefused with every problem found.
+    """The parameters. Raises ParamsRefused with every problem.
 
-    Raises MachineRefused when a package adds a kind that cannot be used: the text might mean that one.
+    Raises MachineRefused if an installed package adds a kind that cannot be used, because the text might mean that one.
     """
     plugins.refuse_broken()
     name, node, value = parsed
@@ -93,7 +93,7 @@ def _text(path: Path) -> str:
 
 
 def read_text(text: str, name: str) -> Parsed:
-    """Read YAML text; raise ParamsRefused when it is not a mapping. ``name`` is what messages call it."""
+    """Read YAML text; raises ParamsRefused if it is not a mapping. ``name`` is its name in messages."""
     try:
         node, value = plain_yaml.read(text)
     except yaml.MarkedYAMLError as error:
@@ -114,7 +114,7 @@ class _Place(NamedTuple):
 
 
 def _own(details: Sequence[Any]) -> list[Any]:
-    """Without what only follows from another problem: a list whose one item is bad counts as too short."""
+    """Drop problems that only follow from others: a list whose one item is invalid counts as too short."""
     return [one for one in details if one["type"] != "too_short" or not any(_is_below(two, one) for two in details)]
 
 
@@ -143,7 +143,7 @@ def _problem(name: str, root: yaml.Node | None, detail: Any) -> tuple[str, str]:
     start = f"{name}:{place.line}: {path}"
     if kind == "extra_forbidden":
         if moved := _MOVED.get(str(loc[-1])):
-            return f"{start}: is no parameter any more", moved
+            return f"{start}: is no longer a parameter", moved
         near = _nearest(loc)
         return f"{start}: unknown key", f"did you mean {near}?" if near else "remove it"
     if kind in _UNWRITTEN:
@@ -158,7 +158,7 @@ def _problem(name: str, root: yaml.Node | None, detail: Any) -> tuple[str, str]:
 
 
 def _named(place: _Place, text: str) -> _Place:
-    """The key that a validator's message begins with, or as much of its path as is written below ``place``."""
+    """The key that a validator's message begins with, or the part of its path that is written below ``place``."""
     for part in re.split(r"[^\w.-]", text, maxsplit=1)[0].split("."):
         below = _below(place, part)
         if below is None:

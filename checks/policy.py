@@ -1,9 +1,9 @@
-"""What decides about a model, and whether one such policy asks for less than another.
+"""The policy that decides about a model, and whether one policy is weaker than another.
 
-Policy is every parameter, but for those that ``EXEMPT`` names with a reason: a new parameter is policy until somebody
-declares that it is none. A field says itself which way it asks for more (``sections.stricter``). One that does not, or
-that cannot be compared, counts as changed and so needs approval: another base, another serving image, another branch of
-environments.
+Every parameter is policy, except those in ``EXEMPT``, each with a reason: a new parameter is policy until somebody
+declares that it is not. A field states the direction in which it is stricter (``sections.stricter``). A field without a
+direction, or with values that cannot be compared, counts as changed and so needs approval: another base, another
+serving image, another branch of environments.
 """
 
 import json
@@ -47,7 +47,7 @@ _NO_INPUTS = ("base.license", "data.license", "serve.probes", "serve.verify")  #
 
 
 class Change(Record):
-    """One difference between two policies; ``old`` and ``new`` are null where there is none."""
+    """One difference between two policies; ``old`` or ``new`` is null if that side has no value."""
 
     path: str  # as in params.yaml, such as gates.routes_well.at_least; or the test split's file
     old: JsonValue
@@ -57,32 +57,32 @@ class Change(Record):
 
     @property
     def needs_approval(self) -> bool:
-        """Whether code owners must approve it: it asks for less, or for something else."""
+        """Whether code owners must approve it: it is weaker, or different."""
         return self.kind in ("weaker", "removed", "changed")
 
     @property
     def is_input(self) -> bool:
-        """Whether it is about what a model or an image is made of, and not about what must hold of them."""
+        """Whether it is about the inputs of a model or image, not about conditions on them."""
         return (_below(self.path, INPUTS) and not _below(self.path, _NO_INPUTS)) or bool(_LOG.match(self.path))
 
     @property
     def is_judged(self) -> bool:
-        """Whether judging the same evidence under the old policy answers it.
+        """Whether judging the same evidence under the old policy covers it.
 
-        All else is no longer in the evidence: what earlier stages read and held, and what later verbs will.
+        Other changes cannot be judged from the evidence: they affect earlier stages or later verbs.
         """
         return self.path == TEST or self.path.startswith(("gates.", SCORERS))
 
 
 class Policy(NamedTuple):
-    """All that decides about a model: the parameters, without what is exempt, and the test split (None: not known)."""
+    """Everything that decides about a model: the parameters without exempt ones, and the test split (None: unknown)."""
 
     params: Params
     test: Digest | None
 
     @property
     def digest(self) -> str:
-        """What an approval names. A parameter that is off counts as one that is not there."""
+        """The digest that an approval names. A parameter that is off counts like one that is not written."""
         plain = self.params.model_dump(mode="json", by_alias=True, exclude_none=True)
         if not self.params.suites:
             del plain["suites"]
@@ -96,12 +96,12 @@ class Policy(NamedTuple):
 
 
 def of(params: Params, test: Digest | None) -> Policy:
-    """The policy that ``params`` and the test split with digest ``test`` make."""
+    """The policy of ``params`` and the test split with digest ``test``."""
     return Policy(params, test)
 
 
 def changes(old: Policy, new: Policy) -> tuple[Change, ...]:
-    """Every difference, those that ask for less first; none for policies that ask the same."""
+    """Every difference, weaker ones first; empty for equal policies."""
     found = [*_fields("", old.params, new.params), *_test(old.test, new.test)]
     return tuple(sorted(found, key=lambda change: (not change.needs_approval, change.kind == "changed")))
 
@@ -148,7 +148,7 @@ def _test(old: Digest | None, new: Digest | None) -> Iterator[Change]:
     if old is None:
         yield _change(TEST, None, new, "added", f"{TEST}: there was no test set to compare with")
     elif new is None:
-        yield _change(TEST, old, None, "removed", f"{TEST}: the test set is not here")
+        yield _change(TEST, old, None, "removed", f"{TEST}: the test set is missing here")
     else:
         shown = [value.removeprefix("sha256:")[:12] for value in (old, new)]
         yield _change(TEST, old, new, "changed", f"{TEST}: the test set changed from {shown[0]} to {shown[1]}")
@@ -169,7 +169,7 @@ def _named(
 
 
 def _fields(path: str, old: Section, new: Section) -> Iterator[Change]:
-    """Differences of two sections, field by field, without what is exempt."""
+    """The differences of two sections, field by field, without exempt ones."""
     if type(old) is not type(new):
         kinds = [getattr(section, "kind", type(section).__name__) for section in (old, new)]
         text = f"{path}: the kind changed from {kinds[0]} to {kinds[1]}"
@@ -196,7 +196,7 @@ def _fields(path: str, old: Section, new: Section) -> Iterator[Change]:
 
 
 def _kind(stricter: Way | None, old: Any, new: Any) -> ChangeKind | None:
-    """What a field's change from ``old`` to ``new`` is; None when only the order of a list differs."""
+    """The kind of a field's change from ``old`` to ``new``; None if only the order of a list differs."""
     if stricter is None:
         return "changed"
     if old is None:

@@ -141,7 +141,7 @@ class Promote(Section):
             if name.endswith(("-", "_")):
                 raise ValueError(f"environments.{name}: cannot be in a tag|end it with a letter or a digit")
             if name in ("base", "components"):
-                raise ValueError(f"environments.{name}: is a folder that environments share|call it otherwise")
+                raise ValueError(f"environments.{name}: is a folder that environments share|choose another name")
             if environment.soak_hours and environment.after is None:
                 raise ValueError(f"environments.{name}.soak_hours: nothing to soak in|set it to 0, or set after")
         for name in set(self.environments) - set(self.ordered):

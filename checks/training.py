@@ -68,7 +68,7 @@ class Train(Section):
     seed: Annotated[int, Field(ge=0, description="of the adapter's first weights, the order of rows, and dropout")]
     lora: Lora
     learning_rate: Annotated[
-        float, Field(gt=0, lt=1, description="of the optimiser at its peak; high for LoRA on few layers")
+        float, Field(gt=0, lt=1, description="the largest learning rate, reached after the warm-up")
     ]
     schedule: Annotated[
         Literal["cosine", "linear", "constant"], Field(description="how the learning rate changes after the warm-up")

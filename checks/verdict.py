@@ -1,4 +1,4 @@
-"""Findings and the verdict they combine to."""
+"""Findings, and the verdict that they combine to."""
 
 from collections.abc import Iterable
 from typing import Annotated, Any, ClassVar, Literal

@@ -284,7 +284,7 @@ def test_a_cluster_that_runs_nothing_where_git_says_something_is_drift(cloud: Wo
     put(kubectl, [])
     (found,) = in_cluster(cloud)
     assert found.severity == "drift"
-    assert "there is none" in found.mirror
+    assert "found none" in found.mirror
     assert found.git == f"runs v0.1.0, {cloud.old.image}"
 
 

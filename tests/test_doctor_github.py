@@ -165,7 +165,7 @@ WRONG: list[tuple[str, Callable[[StandIn], None], str, str]] = [
     ("production of any branch", _environment(1, deployment_branch_policy=None), "environment production", "every branch may deploy"),
     ("production of protected branches", _environment(1, deployment_branch_policy={"protected_branches": True, "custom_branch_policies": False}), "environment production", "every protected branch"),
     ("production of another branch too", lambda api: api.at("/environments/production/deployment-branch-policies")["branch_policies"].append({"id": 2, "name": "feature/*", "type": "branch"}), "environment production", "deploys from main, feature/*"),
-    ("nobody reviews", _environment(1, protection_rules=[]), "environment production", "nobody reviews"),
+    ("nobody reviews", _environment(1, protection_rules=[]), "environment production", "without a reviewer"),
     ("no token in staging", _answer("/environments/staging/secrets", secrets=[]), "LOCKSTEP_TOKEN of staging", "is not set"),
     ("the token for everybody", lambda api: api.at("/actions/secrets")["secrets"].append({"name": "LOCKSTEP_TOKEN"}), "LOCKSTEP_TOKEN of production", "can be read by the workflow of any branch"),
     ("no required check", _without("required_status_checks"), "required check", "`lockstep` is not required"),

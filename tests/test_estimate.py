@@ -403,7 +403,7 @@ def test_where_nobody_knows_how_fast_answers_come_training_alone_is_counted(root
     found = estimate(root)
     assert found.gpu_hours is not None
     assert found.gpu_hours.middle == pytest.approx(2 * SECONDS / 3600)
-    assert any("of training alone" in note for note in found.notes)
+    assert any("cover training alone" in note for note in found.notes)
 
 
 def test_with_a_device_the_last_record_of_such_a_one_is_taken(root: Path) -> None:
@@ -422,7 +422,7 @@ def test_with_a_device_the_last_record_of_such_a_one_is_taken(root: Path) -> Non
 @pytest.mark.parametrize(
     ("device", "says"),
     [
-        ("NVIDIA H100 80GB HBM3", "at the fastest published rate"),
+        ("NVIDIA H100 80GB HBM3", "by the fastest published rate"),
         ("NVIDIA X1", "has no published rate for NVIDIA X1"),
     ],
 )

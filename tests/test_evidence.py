@@ -126,7 +126,7 @@ def test_a_digest_that_an_environment_runs_is_found_where_its_pointer_says(run: 
             show(run, image.image)
         path.unlink()
         path.mkdir()
-        with pytest.raises(EvidenceRefused, match="is no file; restore it from git"):
+        with pytest.raises(EvidenceRefused, match="is not a regular file; restore it from git"):
             show(run, image.image)
 
 

@@ -209,7 +209,7 @@ def _pickled(model: Path) -> None:
 @pytest.mark.parametrize(
     ("fault", "problem"),
     [
-        (_pickled, r"holds its weights as pickle \(pytorch_model.bin\)"),
+        (_pickled, r"has its weights as pickle \(pytorch_model.bin\)"),
         (_without("model.safetensors"), "holds neither model.safetensors nor one .gguf"),
         (_without("config.json"), "config.json: No such file"),
         (_with("config.json", "{"), "config.json: is not JSON"),

@@ -50,9 +50,9 @@ def tree(tmp_path: Path) -> Path:
     return found
 
 
-def gaps(tree: Path, wanted: Files | None = None) -> list[str]:
+def failures(tree: Path, wanted: Files | None = None) -> list[str]:
     """What is said before a move of staging to a release, which is a baked server unless another is given."""
-    return edits.gaps("staging", lying(tree), wanted or rendered(), ("staging", "production"))
+    return edits.failures("staging", lying(tree), wanted or rendered(), ("staging", "production"))
 
 
 def patched(value: dict[str, Any]) -> Callable[[Path], None]:
@@ -363,7 +363,7 @@ TAMPERS: list[tuple[Callable[[Path], None], str, str | None]] = [
     # A second server.
     (write("staging/again/kustomization.yaml", AGAIN, resources=[OWN_RELEASE, "again"]), "'../../base': name a folder", "one Deployment or InferenceService"),
     (write("staging/again/kustomization.yaml", "namePrefix: a-\nresources: [../release/deployment]\n", resources=[OWN_RELEASE, "again"]), "'../release/deployment': name a folder", "one Deployment or InferenceService"),
-    (beside(workload("Deployment")), "there is Deployment other, Deployment server", "Deployment other: has the labels"),
+    (beside(workload("Deployment")), "found Deployment other, Deployment server", "Deployment other: has the labels"),
     (beside(workload("StatefulSet")), "StatefulSet other: an environment brings no StatefulSet", "StatefulSet other: has the labels"),
     (own(labels=[{"pairs": {LABEL: "x"}, "includeTemplates": True}]), "labels: app.kubernetes.io/name is 'x'", None),
     (own(labels=[{"pairs": {"image": "x"}, "fields": [{"path": "spec/template/spec/containers", "kind": "Deployment", "create": True}]}]), "labels: write includeSelectors, includeTemplates, pairs", None),
@@ -381,8 +381,8 @@ TAMPERS: list[tuple[Callable[[Path], None], str, str | None]] = [
     # What runs in the server, or answers for it.
     (server(lifecycle={"postStart": {"exec": {"command": ["x"]}}}), "server.lifecycle.postStart: is ", "server.lifecycle: is "),
     (operations({"op": "add", "path": f"{CONTAINERS}/0/lifecycle/postStart", "value": {"exec": {"command": ["x"]}}}), "server.lifecycle.postStart: is ", "server.lifecycle: is "),
-    (server(livenessProbe={"exec": {"command": ["x"]}}), "server.livenessProbe.exec: is ", "server.livenessProbe: asks"),
-    (server(readinessProbe={"httpGet": {"port": 9}}), "server.readinessProbe.httpGet.port: is 9", "server.readinessProbe: asks"),
+    (server(livenessProbe={"exec": {"command": ["x"]}}), "server.livenessProbe.exec: is ", "server.livenessProbe: differs"),
+    (server(readinessProbe={"httpGet": {"port": 9}}), "server.readinessProbe.httpGet.port: is 9", "server.readinessProbe: differs"),
     (server(workingDir="/tmp/x"), "server.workingDir: is ", "server.workingDir: is '/tmp/x'"),
     (server(ports=[{"containerPort": 8080, "name": "x"}]), "server.ports: is ", "server.ports: http is another"),
     (operations({"op": "replace", "path": f"{CONTAINERS}/0/name", "value": "x"}), "containers.server: is missing", "has no container server"),
@@ -440,7 +440,7 @@ TAMPERS: list[tuple[Callable[[Path], None], str, str | None]] = [
     # The component that copies.
     (both(replace("components/kserve/copied/kustomization.yaml", "fieldPath: metadata.annotations", "fieldPath: metadata.name"), own(resources=["release/kserve"])), "annotations: lockstep/model is None", None),
     (both(replace("components/kserve/kustomization.yaml", "value: kserve-container", "value: other"), own(resources=["release/kserve"])), "containers.kserve-container: is missing", None),
-    (both(replace("components/kserve/kustomization.yaml", "$patch: delete", "$patch: replace"), own(resources=["release/kserve"])), "to run the release, there is", None),
+    (both(replace("components/kserve/kustomization.yaml", "$patch: delete", "$patch: replace"), own(resources=["release/kserve"])), "exactly one Deployment or InferenceService, found", None),
     # Another environment's place in the cluster.
     (own(namespace="model-production"), "namespace: 'model-production' is the namespace of production too", None),
     (own(namespace="kube-system"), "namespace: 'kube-system': name one", None),
@@ -501,12 +501,12 @@ def test_what_only_a_promotion_may_say_is_refused_and_seen_in_a_cluster(
 ) -> None:
     tamper(tree)
     programs.require("kustomize")
-    found = gaps(tree)
-    assert any(re.search(of_files, gap) for gap in found), found
-    assert all("\n" not in gap for gap in found)
+    found = failures(tree)
+    assert any(re.search(of_files, failure) for failure in found), found
+    assert all("\n" not in failure for failure in found)
     if of_objects is not None:
-        said = deployed.gaps(kubernetes_tools.build(tree / "staging"), "staging", rendered())
-        assert any(re.search(of_objects, gap) for gap in said), said
+        said = deployed.failures(kubernetes_tools.build(tree / "staging"), "staging", rendered())
+        assert any(re.search(of_objects, failure) for failure in said), said
 
 
 FREE: list[Callable[[Path], None]] = [
@@ -543,8 +543,8 @@ FREE: list[Callable[[Path], None]] = [
 def test_what_is_the_environments_own_is_no_gap(tree: Path, change: Callable[[Path], None]) -> None:
     programs.require("kustomize")
     change(tree)
-    assert gaps(tree) == []
-    assert deployed.gaps(kubernetes_tools.build(tree / "staging"), "staging", rendered()) == []
+    assert failures(tree) == []
+    assert deployed.failures(kubernetes_tools.build(tree / "staging"), "staging", rendered()) == []
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -553,38 +553,38 @@ def test_lists_of_an_inference_service_are_not_replaced_unseen(tree: Path, kind:
     value = other | {"spec": {"predictor": {"containers": [{"name": "x", "image": EVIL}]}}}
     pin(tree, "staging", resources=["release/kserve"], patches=[{"patch": yaml.safe_dump(value)}])
     items = kubernetes_tools.build(tree / "staging")
-    assert any("containers.kserve-container: is missing" in gap for gap in gaps(tree))
-    assert deployed.gaps(items, "staging", rendered()) == ["InferenceService server: has no container server"]
+    assert any("containers.kserve-container: is missing" in failure for failure in failures(tree))
+    assert deployed.failures(items, "staging", rendered()) == ["InferenceService server: has no container server"]
 
 
 def test_weights_that_come_alone_run_in_the_server_that_the_environment_names_and_in_no_other(tree: Path) -> None:
     alone = rendered(shape="weights")
-    (gap,) = gaps(tree, alone)
-    assert gap.endswith("name their server as lockstep.invalid/server, by digest")
+    (failure,) = failures(tree, alone)
+    assert failure.endswith("name their server as lockstep.invalid/server, by digest")
     pin(tree, "staging")
-    assert gaps(tree, alone) == []
+    assert failures(tree, alone) == []
     put(tree, alone)
     (item,) = [each for each in kubernetes_tools.build(tree / "staging") if each["kind"] == "Deployment"]
     assert _first(item)["image"] == f"{SERVER}@{OTHER}"
     replace("base/deployment.yaml", "image: lockstep.invalid/server", f"image: {EVIL}")(tree)
-    (gap,) = gaps(tree, alone)
-    assert "base/deployment.yaml: image: 'evil.example/x@" in gap
+    (failure,) = failures(tree, alone)
+    assert "base/deployment.yaml: image: 'evil.example/x@" in failure
     replace("base/deployment.yaml", f"image: {EVIL}", "image: lockstep.invalid/server")(tree)
     server(image=EVIL)(tree)
-    (gap,) = gaps(tree, alone)
-    assert re.search("server.image: is 'evil.example/x@.*', the release says 'registry.example/servers", gap)
+    (failure,) = failures(tree, alone)
+    assert re.search("server.image: is 'evil.example/x@.*', the release says 'registry.example/servers", failure)
 
 
 @pytest.mark.parametrize("shape", ["baked", "weights"])
 def test_an_image_in_a_folder_of_one_machine_is_checked_as_one_in_a_registry(tree: Path, shape: str) -> None:
     there = pointer(image=f"oci:.lockstep/image@{IMAGE}")
     wanted = overlays.checked("staging", there, image(shape=shape), load("tgi"), serve())
-    check = functools.partial(edits.gaps, "staging", wanted=wanted, pulled=False)
+    check = functools.partial(edits.failures, "staging", wanted=wanted, pulled=False)
     assert check(found=lying(tree)) == []
     programs.require("kustomize")
     server(livenessProbe={"exec": {"command": ["sh"]}})(tree)
-    (gap,) = check(found=lying(tree))
-    assert gap.endswith("server.livenessProbe.exec: is {'command': ['sh']}, the release has none")
+    (failure,) = check(found=lying(tree))
+    assert failure.endswith("server.livenessProbe.exec: is {'command': ['sh']}, the release has none")
 
 
 # What is shipped.
@@ -608,13 +608,13 @@ def test_what_is_known_without_a_build_builds_to_the_release(
     pin(tree, "staging", namespace="other", resources=[f"release/{kind}"], components=components)
     with monkeypatch.context() as context:
         context.setattr(kustomize, "PROGRAM", "no-such-program")
-        assert gaps(tree, wanted) == []
+        assert failures(tree, wanted) == []
     read = sources.read("staging", lying(tree) | wanted)
     programs.require("kustomize")
     built = kustomize.build(read.files, layout.ENVIRONMENTS / "staging")
     assert not isinstance(built, str)
     patch = yaml.safe_load(wanted[layout.ENVIRONMENTS / "staging" / overlays.SERVER])
-    assert objects.gaps(built, patch, "other", f"{SERVER}@{OTHER}") == []
+    assert objects.failures(built, patch, "other", f"{SERVER}@{OTHER}") == []
 
 
 UNKNOWN: list[Callable[[Path], None]] = [
@@ -635,7 +635,7 @@ def test_other_files_need_kustomize_and_say_how_to_get_it(
     change(tree)
     monkeypatch.setattr(kustomize, "PROGRAM", "no-such-program")
     with pytest.raises(MachineRefused, match=r"not installed, and the files of .*staging are not .*ships; install"):
-        gaps(tree)
+        failures(tree)
 
 
 # Before kustomize starts.
@@ -671,8 +671,8 @@ def test_what_kustomize_would_fetch_or_follow_is_refused_before_it_starts(
 ) -> None:
     change(tree)
     monkeypatch.setattr(kustomize, "PROGRAM", "no-such-program")
-    found = gaps(tree)
-    assert any(re.search(message, gap) for gap in found), found
+    found = failures(tree)
+    assert any(re.search(message, failure) for failure in found), found
 
 
 def test_a_build_is_bounded_and_finds_neither_programs_nor_settings(
@@ -729,7 +729,7 @@ DRIFT: list[tuple[Callable[[dict[str, Any]], object], str]] = [
     (lambda item: item["metadata"]["annotations"].pop("lockstep/model"), "annotations.lockstep/model: is None"),
     (lambda item: item["metadata"].pop("annotations"), "annotations.lockstep/model: is None"),
     (lambda item: item["metadata"].pop("labels"), ""),
-    (lambda item: item.update(kind="Rollout"), "there is none"),
+    (lambda item: item.update(kind="Rollout"), "found none"),
     (lambda item: item.pop("spec"), "has no container server"),
     (lambda item: item["spec"].update(paused=False), ""),
 ]  # fmt: skip
@@ -743,8 +743,8 @@ def test_what_drifted_in_a_cluster_is_named(
     items = promoted("staging", "tgi", "baked", kind)
     (item,) = [each for each in items if each["kind"] == KIND[kind]]
     change(item)
-    found = deployed.gaps(items, "staging", rendered())
-    assert any(re.search(message, gap) for gap in found) if message else not found, found
+    found = deployed.failures(items, "staging", rendered())
+    assert any(re.search(message, failure) for failure in found) if message else not found, found
 
 
 def test_a_deployment_that_is_paused_follows_no_move_whoever_made_it() -> None:
@@ -753,11 +753,11 @@ def test_a_deployment_that_is_paused_follows_no_move_whoever_made_it() -> None:
     owner["metadata"]["uid"] = "1"
     of_it = [{"uid": "1", "controller": True}]
     made = {"kind": "Deployment", "metadata": {"name": "p", "ownerReferences": of_it}, "spec": {"paused": True}}
-    assert deployed.gaps([*items, made], "staging", rendered()) == [
+    assert deployed.failures([*items, made], "staging", rendered()) == [
         "InferenceService server: Deployment p is paused: its pods follow no move"
     ]
     made["spec"] = {}
-    assert deployed.gaps([*items, made], "staging", rendered()) == []
+    assert deployed.failures([*items, made], "staging", rendered()) == []
 
 
 @pytest.mark.parametrize(
@@ -776,17 +776,17 @@ def test_the_server_of_weights_that_come_alone_is_pinned_and_started_as_its_runt
     items = promoted("staging", "vllm", "weights", "deployment")
     (item,) = [each for each in items if each["kind"] == "Deployment"]
     _first(item).update(change)
-    found = deployed.gaps(items, "staging", rendered("staging", "vllm", "weights"))
-    assert any(re.search(message, gap) for gap in found), found
+    found = deployed.failures(items, "staging", rendered("staging", "vllm", "weights"))
+    assert any(re.search(message, failure) for failure in found), found
 
 
 def test_a_server_where_nothing_was_promoted_and_a_second_one_are_gaps() -> None:
     items = promoted("staging", "tgi", "baked", "deployment")
-    assert deployed.gaps(items, "staging", overlays.nothing("staging")) == [
+    assert deployed.failures(items, "staging", overlays.nothing("staging")) == [
         "Deployment server: by git staging runs nothing in a cluster"
     ]
     (item,) = [each for each in items if each["kind"] == "Deployment"]
     second = copy.deepcopy(item) | {"metadata": item["metadata"] | {"name": "second"}}
-    assert deployed.gaps([*items, second], "staging", rendered()) == [
+    assert deployed.failures([*items, second], "staging", rendered()) == [
         "staging: there must be exactly one Deployment or InferenceService, found Deployment server, Deployment second"
     ]

@@ -78,7 +78,7 @@ def test_every_environment_with_every_runtime_builds_what_kubernetes_takes_and_w
     for item in items:
         assert item["metadata"]["namespace"] == f"model-{environment}"
         kubernetes_tools.validate(item, version)
-    assert deployed.gaps(items, environment, rendered(environment, runtime, shape)) == []
+    assert deployed.failures(items, environment, rendered(environment, runtime, shape)) == []
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -184,7 +184,7 @@ def test_a_gpu_is_one_component_more(kind: str) -> None:
     ]
     for item in items:
         kubernetes_tools.validate(item, kubernetes_tools.VERSIONS[0])
-    assert deployed.gaps(items, "production", rendered("production")) == []
+    assert deployed.failures(items, "production", rendered("production")) == []
 
 
 @pytest.mark.parametrize("components", [[], ["../components/gpu"]])
@@ -195,7 +195,7 @@ def test_an_environment_that_nothing_was_promoted_to_builds_and_is_empty(
     put(tree, overlays.nothing("staging"))
     pin(tree, "staging", resources=[f"release/{kind}"], components=components)
     assert kubernetes_tools.build(tree / "staging") == []
-    assert deployed.gaps([], "staging", overlays.nothing("staging")) == []
+    assert deployed.failures([], "staging", overlays.nothing("staging")) == []
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
@@ -414,10 +414,10 @@ def test_an_overlay_that_was_tampered_with_is_a_gap_that_is_named(
     wanted = rendered()
     found: dict[Path, bytes | None] = dict(wanted)
     tamper(found)
-    gaps = overlays.check("staging", found, wanted)
-    assert gaps
-    assert any(re.search(message, gap) for gap in gaps), gaps
-    assert all("\n" not in gap for gap in gaps)
+    failures = overlays.check("staging", found, wanted)
+    assert failures
+    assert any(re.search(message, failure) for failure in failures), failures
+    assert all("\n" not in failure for failure in failures)
 
 
 def test_what_people_wrote_beside_it_is_no_gap() -> None:

@@ -392,7 +392,7 @@ BROKEN = {
     ),
     "a scorer as a gate": (
         "lockstep.gates", "first-word", "acme_kinds.first_word:FirstWord",
-        "is no class below checks.gate_kind.GateKind, and no module that defines one",
+        "is not a class below checks.gate_kind.GateKind, and no module that defines one",
         "repair bad-kinds, or uninstall it",
     ),
 }  # fmt: skip

@@ -139,22 +139,22 @@ FAULTS = {
     "a gate on the time of training": (
         "    artifact_mb: 300\n",
         "    artifact_mb: 300\n    train_minutes: 60\n",
-        r"gates.fits_the_budget.train_minutes: is no parameter any more; move it to the section train_budget",
+        r"gates.fits_the_budget.train_minutes: is no longer a parameter; move it to the section train_budget",
     ),
     "a gate on money": (
         "    artifact_mb: 300\n",
         "    artifact_mb: 300\n    cost: 1\n    hourly_price: 2\n",
-        r"gates.fits_the_budget.cost: is no parameter any more; move it to the section train_budget",
+        r"gates.fits_the_budget.cost: is no longer a parameter; move it to the section train_budget",
     ),
     "a gate on the time of answers": (
         "    artifact_mb: 300\n",
         "    artifact_mb: 300\n    latency_p95_seconds: 30\n",
-        r"gates.fits_the_budget.latency_p95_seconds: is no parameter any more; remove it: no gate asks the latency",
+        r"gates.fits_the_budget.latency_p95_seconds: is no longer a parameter; remove it: no gate asks the latency",
     ),
     "a bound on the time of whatever machine verifies": (
         "    margin: 0.01\n",
         "    margin: 0.01\n    p95_seconds: 5\n",
-        r"serve.verify.p95_seconds: is no parameter any more; remove it: `lockstep verify` measures and shows",
+        r"serve.verify.p95_seconds: is no longer a parameter; remove it: `lockstep verify` measures and shows",
     ),
     "a cost without a price": (
         "  gpu_hours: 1\n",

@@ -107,7 +107,7 @@ def test_a_version_of_a_side_branch_is_nobodys(root: Path) -> None:
     keep(root, "a version")
     taken_back(root)
     where = context.find(root)
-    assert "v0.999999999.0" not in "".join(tag.name for tag in where.lacking_tags())
+    assert "v0.999999999.0" not in "".join(tag.name for tag in where.missing_tags())
     assert disagreements(where.name, where.ledger.tags(), where.moves()) == [
         "tag azure-cli-router#production#4: is missing"
     ]
@@ -148,7 +148,7 @@ def again(root: Path, data: bytes) -> str:
     return gaps(root, "production")
 
 
-SPENT = "was spent on an earlier move: approve again, and say why anew"
+SPENT = "was used up by an earlier move: approve again, with a new reason"
 
 
 def test_a_branch_that_is_merged_into_a_copy_of_itself_gives_no_approval_back(approved: Path) -> None:
@@ -692,7 +692,7 @@ def test_a_rollback_waits_for_no_quarantine_and_writes_back_what_was_taken_out(r
     emptied(root)
     done = back(root)
     assert (done.done, done.after and done.after.version) == ("moved", "v0.1.0")
-    assert any("v0.2.0" in note and "still held back" in note for note in done.notes)
+    assert any("v0.2.0" in note and "still in quarantine" in note for note in done.notes)
     assert [entry.version for entry in quarantines.held(root)] == ["v0.2.0", "v0.3.0"]
     assert status(root).quarantine == ()
 

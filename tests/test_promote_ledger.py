@@ -305,7 +305,7 @@ def unknown(root: Path) -> bytes:
 APPROVALS: dict[str, tuple[Callable[[Path], bytes], str]] = {
     "the same person twice": (lambda root: says(root, "bob", why="yes again"), "bob approved already"),
     "who signed the release": (lambda root: says(root, "ada"), "ada signed the release and so cannot approve it"),
-    "of another image": (lambda root: says(root, "cara", image=OTHER), "is of another image"),
+    "of another image": (lambda root: says(root, "cara", image=OTHER), "is about another image"),
     "for another environment": (lambda root: says(root, "cara", "staging"), "is for 'staging', not 'production'"),
     "by a key that nobody knows": (unknown, "that is unknown here"),
     "a release as an approval": (forged, "predicateType is 'urn:lockstep:release:v1', not urn:lockstep:approval:v1"),
@@ -351,9 +351,9 @@ def test_an_approval_counts_for_one_move(root: Path) -> None:
     rollbacks.rollback(root, "staging", rollbacks.Options(why="a try"))
     quarantines.release(root, "v0.2.0", "it was a try", key(root, "cara"))
     put(root, bob=old)
-    refused(root, "was spent on an earlier move: approve again, and say why anew")
+    refused(root, "was used up by an earlier move: approve again, with a new reason")
     put(root, bob=says(root, "bob", why="yes"))
-    refused(root, "was spent on an earlier move")
+    refused(root, "was used up by an earlier move")
     with pytest.raises(PromotionRefused, match="with an approval for the same reason; give a new reason"):
         verb.approve(root, "production", key(root, "bob"), "yes")
     verb.approve(root, "production", key(root, "bob"), "yes, once more")

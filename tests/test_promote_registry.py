@@ -233,7 +233,7 @@ FAULTS: dict[str, tuple[Fault, str]] = {
     ),
     "a blob of another size": (
         Fault("HEAD .*/blobs/", "headers", headers={"Content-Length": "1"}, times=99),
-        "not whole",
+        "incomplete",
     ),
     "no list of what is attached": (
         Fault("GET .*/(referrers|manifests/sha256-)", "status", 500, times=99),

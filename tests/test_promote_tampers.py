@@ -353,7 +353,7 @@ def labelled(_: Layout, __: Plain, config: Plain) -> None:
 
 
 IMAGES: dict[str, tuple[Callable[[Layout, Plain, Plain], object], str]] = {
-    "a layer on top": (over, "1 layers lie on those of the weights, and may hide them"),
+    "a layer on top": (over, "1 layers come after those of the weights and may hide them"),
     "a layer less": (lambda _, manifest, __: manifest["layers"].pop(), "layers are not 2 of its base and then those"),
     "a shard swapped": (of_another_shard, "layers are not 2 of its base and then those of the weights"),
     "two shards in another order": (
@@ -458,7 +458,7 @@ PLACES: dict[str, tuple[Tamper, str]] = {
     "a shard is gone": (stored(Path.unlink), "is missing or incomplete"),
     "a shard is cut": (stored(lambda path: path.write_bytes(path.read_bytes()[:-1])), "is missing or incomplete"),
     "a shard is another": (stored(flip), "is missing or incomplete"),
-    "a layer of the base is another": (stored(lambda path: path.write_bytes(b"x" * path.stat().st_size), 0), "not whole"),
+    "a layer of the base is another": (stored(lambda path: path.write_bytes(b"x" * path.stat().st_size), 0), "incomplete"),
 }  # fmt: skip
 
 

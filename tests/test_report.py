@@ -179,8 +179,11 @@ def test_only_a_pass_that_holds_passes(name: str, made: dict[str, Report]) -> No
         ("bad-data", ["Data refused: 1 of 2 expectations fail", "no verdict"]),
         ("refused", ["❌ **train refused**: the loss is not finite at step 12"]),
         ("refused-estimate", ["❌ **Estimate refused**: ", "train_budget", "train_minutes 40"]),
-        ("not-landed", ["Pass, and the record is not on the branch", "does not have, as judged", "`dvc.lock`"]),
-        ("recorded", ["Pass as recorded, not asked again here"]),
+        (
+            "not-landed",
+            ["Pass, and the record is not on the branch", "lacks these files as they were judged", "`dvc.lock`"],
+        ),
+        ("recorded", ["Pass as recorded, not judged again here"]),
     ],
 )
 def test_the_first_line_says_what_was_decided_and_why(name: str, words: list[str], made: dict[str, Report]) -> None:
@@ -231,7 +234,7 @@ def _main_is_gone(at: Path) -> None:
             "✅ **Pass**: all 5 gates hold; ▼ -0.175 [",
             "merge it only if a model that is worse than main",
         ),
-        (None, 180, None, "✅ **Pass**: all 5 gates hold; main has no model to compare with yet.", "merge it. "),
+        (None, 180, None, "✅ **Pass**: all 5 gates hold; main has no model yet.", "merge it. "),
         (
             160,
             180,
@@ -356,7 +359,7 @@ def test_the_comment_never_exceeds_what_github_takes(tmp_path: Path) -> None:
         cut = report(root, FOR._replace(limit=limit))
         assert renderer.size(cut.markdown) <= limit
         assert cut.left_out
-        assert "Left out, for want of room: " in cut.markdown
+        assert "Left out because of the size limit: " in cut.markdown
         assert cut.markdown.startswith(whole.markdown[:60])
         assert Seen(RENDERER.render(cut.markdown)).open == []
 
@@ -422,7 +425,7 @@ def test_a_target_that_git_does_not_know_is_refused(passing: Path) -> None:
     ["javascript:alert(1)", "https://a.b/x)y", "https://a.b/`", "https://user:secret@a.b/", "http://a b", "//a.b"],
 )
 def test_an_address_that_could_break_out_is_refused_without_its_login(passing: Path, url: str) -> None:
-    with pytest.raises(EvidenceRefused, match="is no address") as refused:
+    with pytest.raises(EvidenceRefused, match="is not a valid address") as refused:
         report(passing, FOR._replace(links=(("Artifacts", url),)))
     assert "secret" not in str(refused.value)
 
@@ -477,9 +480,9 @@ def test_weights_that_main_holds_back_are_not_said_to_be_ready_to_merge(tmp_path
     report_tree.commit(tmp_path, "held back")
     git(tmp_path, "switch", "--quiet", "-")
     said = report(tmp_path, FOR).markdown
-    assert (
-        "**Held back: `v1.1.0` had these weights, and is in quarantine**: `answers *French*`. No promotion" in said
-    ), said
+    assert "**Held back: `v1.1.0` had these weights, and is in quarantine**: `answers *French*`. They cannot" in said, (
+        said
+    )
     assert "`lockstep quarantine --release v1.1.0 --why TEXT`" in said
     assert "merge it" not in said
 

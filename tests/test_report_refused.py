@@ -73,7 +73,7 @@ def test_an_estimate_over_the_budget_is_called_by_its_name(root: Path) -> None:
     )
     found = report(root, FOR)
     assert first(found) == "❌ **Estimate refused**: over the budget before training: train_minutes, 40 exceeds 25"
-    assert "lockstep estimate" in found.markdown.partition("Do it again on your machine")[2]
+    assert "lockstep estimate" in found.markdown.partition("Reproduce it on your machine")[2]
 
 
 def test_all_further_problems_are_listed(root: Path) -> None:

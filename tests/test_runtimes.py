@@ -183,7 +183,7 @@ UNFIT: dict[str, tuple[dict[str, Any], str]] = {
     "a kind of layer that is newer": (LLAMA | {"layer_types": ["chunked_attention"], "num_hidden_layers": 1}, "layer_types"),
     "a window that is no number": (LLAMA | {"sliding_window": "all", "num_hidden_layers": 1}, "no numbers"),
     "attention both ways": (LLAMA | {"use_bidirectional_attention": True}, "use_bidirectional_attention True: tgi does not know"),
-    "no heads": ({"hidden_size": 3072}, "does not tell the size"),
+    "no heads": ({"hidden_size": 3072}, "does not give the size"),
 }  # fmt: skip
 
 

@@ -425,8 +425,8 @@ def _bundle(change: Callable[[dict[str, Any]], object]) -> Callable[[bytes], byt
 
 
 BUNDLES: list[tuple[str, Callable[[bytes], bytes], str]] = [
-    ("another media type", _bundle(lambda v: v.update(mediaType="x")), "is no bundle"),
-    ("no material", _bundle(lambda v: v.pop("verificationMaterial")), "is no bundle"),
+    ("another media type", _bundle(lambda v: v.update(mediaType="x")), "is not a bundle"),
+    ("no material", _bundle(lambda v: v.pop("verificationMaterial")), "is not a bundle"),
     ("no envelope", _bundle(lambda v: v.pop("dsseEnvelope")), "is not a bundle"),
     ("another payload", _bundle(lambda v: v["dsseEnvelope"].update(payload="e30=")), "not by ada"),
     ("no signature", _bundle(lambda v: v["dsseEnvelope"].update(signatures=[])), "has 0 signatures"),
@@ -575,7 +575,7 @@ UNSIGNED: list[tuple[str, Callable[[Path], object], str]] = [
     ("no image report", lambda root: (root / layout.IMAGE_REPORT).unlink(), "image.json"),
     ("an image report of another model", _change(layout.IMAGE_REPORT, model=OTHER), "about the model"),
     ("an image report of another verdict", _change(layout.IMAGE_REPORT, verdict=OTHER), "about the verdict"),
-    ("an image report of another commit", _change(layout.IMAGE_REPORT, commit="0" * 40), "not in the history"),
+    ("an image report of another commit", _change(layout.IMAGE_REPORT, commit="0" * 40), "not in this clone"),
     ("an image report of other layers", _other_layers, "has other layers"),
     ("an image report of other files", _other_files, "not the files of the merged model"),
     ("another verdict", _change(layout.VERDICT, policy=OTHER), "verdict is void"),
@@ -684,7 +684,7 @@ def test_an_approval_is_of_one_image_for_one_environment_by_who_may(run: Path) -
     assert approved(data, known, "production", image) == "ada"
     with pytest.raises(EvidenceRefused, match="for 'production', not 'staging'"):
         approved(data, known, "staging", image)
-    with pytest.raises(EvidenceRefused, match="of another image"):
+    with pytest.raises(EvidenceRefused, match="about another image"):
         approved(data, known, "production", OTHER)
     release = sign(run, store(run), run / KEY).envelope
     with pytest.raises(EvidenceRefused, match="predicateType"):

@@ -24,10 +24,11 @@ _NAMES = {"train_minutes": "minutes of training", "gpu_hours": "GPU hours", "cos
 @click.pass_obj
 @refusing
 def estimate(root: Path, target: str | None, device: str | None, as_json: bool) -> None:
-    """Estimate the time and cost of the next training: a range, scaled from the last training recorded in git.
+    """Estimate the time and cost of the next training.
 
-    Run `lockstep run validate` first. Exits with 10 if even the low end of the range is above a bound of
-    train_budget, in the work tree or on the target branch. Exits with 0 if there is no record to scale from.
+    The estimate is a range, scaled from the last training recorded in git. Run `lockstep run validate` first. Exits
+    with 10 if even the low end of the range is above a bound of train_budget, in the work tree or on the target
+    branch. Exits with 0 if there is no record to scale from.
     """
     from release.cost import estimate as verb
     from release.record import refusals

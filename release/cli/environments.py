@@ -57,10 +57,11 @@ def promote(
     target: str | None,
     as_json: bool,
 ) -> None:
-    """Move ENVIRONMENT to an image by one commit if every check passes; otherwise list all failures.
+    """Move ENVIRONMENT to an image by one commit.
 
-    Checks layers, evidence, signatures, record, policy, soak time, approvals and quarantine. The verdict is judged
-    again before the first environment, and before later ones if the policy became stricter.
+    If a check fails, nothing moves, and all failures are listed. Checks layers, evidence, signatures, record,
+    policy, soak time, approvals and quarantine. The verdict is judged again before the first environment, and
+    before later ones if the policy became stricter.
     """
     from release.verbs import promote as verb
 
@@ -91,7 +92,10 @@ def promote(
 def rollback(
     root: Path, environment: str, why: str, to: str | None, ask: bool, dry_run: bool, target: str | None, as_json: bool
 ) -> None:
-    """Move ENVIRONMENT back to an earlier release, or empty it (--to none), and quarantine the release it ran."""
+    """Move ENVIRONMENT back to an earlier release.
+
+    The release that it ran is put into quarantine. --to none empties the environment.
+    """
     from release.verbs import rollback as verb
 
     done = verb.rollback(root, environment, verb.Options(why=why, to=to, ask=ask, dry_run=dry_run, target=target))
@@ -112,7 +116,7 @@ def rollback(
 def approve(
     root: Path, environment: str, why: str, image: str | None, key: Path | None, target: str | None, as_json: bool
 ) -> None:
-    """Approve an image for ENVIRONMENT: sign the approval and commit it."""
+    """Approve an image for ENVIRONMENT. The approval is signed and committed."""
     from release.evidence import keys
     from release.verbs import approve as verb
 
@@ -141,10 +145,10 @@ def quarantine(
     target: str | None,
     as_json: bool,
 ) -> None:
-    """List the quarantine: releases that cannot be promoted. Add NAME to it, or remove one with --release.
+    """List the releases in quarantine, add NAME, or remove one.
 
-    NAME is a version, or the digest of an image or model. If any environment requires approvals, only a signer with
-    the role `approve` can remove an entry.
+    No promotion may deploy a release in quarantine. NAME is a version, or the digest of an image or model. If any
+    environment requires approvals, only a signer with the role `approve` can remove an entry.
     """
     from release.verbs import quarantine as verb
 
@@ -174,7 +178,10 @@ def quarantine(
 @click.pass_obj
 @refusing
 def drill(root: Path, environment: str, target: str | None, as_json: bool) -> None:
-    """Rehearse a rollback of ENVIRONMENT in a scratch clone, and print the seconds of each step. Changes nothing."""
+    """Rehearse a rollback of ENVIRONMENT in a scratch clone.
+
+    Prints the seconds of each step. Changes nothing outside the clone.
+    """
     from release.verbs import drill as verb
 
     done = verb.drill(root, environment, target)
@@ -192,9 +199,10 @@ def drill(root: Path, environment: str, target: str | None, as_json: bool) -> No
 @click.pass_obj
 @refusing
 def status(root: Path, as_json: bool) -> None:
-    """Print what each environment runs, since when, by which verdict, and what would be promoted next.
+    """Print what each environment runs.
 
-    Exits with 19 if git contradicts itself or an environment runs a quarantined release.
+    Also since when, by which verdict, and what would be promoted next. Exits with 19 if git contradicts itself or
+    an environment runs a quarantined release.
     """
     from release.verbs import status as verb
 
@@ -211,7 +219,10 @@ def status(root: Path, as_json: bool) -> None:
 @click.pass_obj
 @refusing
 def history(root: Path, environment: str | None, on: str | None, as_json: bool) -> None:
-    """List every move of ENVIRONMENT, or of all environments: who, when, from, to, why."""
+    """List every move of ENVIRONMENT, or of all environments.
+
+    Each with who moved it, when, from which release to which, and why.
+    """
     from release.verbs import history as verb
 
     found = verb.history(root, environment, on)
@@ -224,7 +235,10 @@ def history(root: Path, environment: str | None, on: str | None, as_json: bool) 
 @click.pass_obj
 @refusing
 def reconcile(root: Path, fix: bool, as_json: bool) -> None:
-    """Compare git with MLflow, tags, registries, overlays and, if it can be reached, the cluster."""
+    """Compare git with its mirrors, and with --fix update them.
+
+    Mirrors are MLflow, tags, registries, overlays and, if it can be reached, the cluster.
+    """
     from release.verbs import reconcile as verb
 
     found = verb.reconcile(root, fix)

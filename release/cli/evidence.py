@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def keys() -> None:
-    """Manage the keys that sign verifications, releases and approvals."""
+    """Manage signing keys."""
 
 
 @keys.command("new")
@@ -66,9 +66,10 @@ def new(root: Path, name: str, roles: "tuple[Role, ...]", output: Path | None, a
 @click.pass_obj
 @refusing
 def sign(root: Path, key: Path | None, keyless: bool, as_json: bool) -> None:
-    """Sign the built and verified image, and attach statement, signature of the weights and bill of materials to it.
+    """Sign the built and verified image.
 
-    Prints the digest of the evidence. Signing the same release again changes nothing.
+    Attaches the signed statement, the signature of the weights and the bill of materials to it. Prints the digest
+    of the evidence. Signing the same release again changes nothing.
     """
     from release.verbs import sign as verb
 

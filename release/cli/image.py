@@ -35,10 +35,10 @@ def build(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Build the serving image with the merged weights, if the verdict is `pass` and is about these weights.
+    """Build the serving image with the merged weights.
 
-    Needs no Docker. Prints only the image's digest; reports/image.json lists its parts. The same record gives the
-    same digest on every machine.
+    The verdict must be `pass` and about these weights. Needs no Docker. Prints only the image's digest;
+    reports/image.json lists its parts. The same record gives the same digest on every machine.
     """
     from release.verbs import build as verb
 
@@ -94,9 +94,10 @@ def verify(
     keyless: bool,
     as_json: bool,
 ) -> None:
-    """Start the image and compare its answers with those of the evaluated model. Exits with 14 if a check fails.
+    """Start the image and compare it with the evaluated model.
 
-    Writes and signs reports/serving.json, whatever the result. Stops and removes everything that it started.
+    Exits with 14 if a check fails. Writes and signs reports/serving.json, whatever the result. Stops and removes
+    everything that it started.
     """
     from checks.text import escape
     from release.evidence import verification

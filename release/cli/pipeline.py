@@ -17,7 +17,7 @@ from release.cli.common import refusing, to_json
 @click.pass_obj
 @refusing
 def run(root: Path, targets: tuple[str, ...], force: bool, remote: bool) -> None:
-    """Run the pipeline, or the part up to STAGE, and list the results.
+    """Run the pipeline, or the part up to STAGE.
 
     Runs only the stages that changed. Refuses first if a local source differs from its pin in params.yaml. When the
     pipeline reaches a verdict, the exit code is that of `lockstep gate`.
@@ -75,9 +75,10 @@ def gate(root: Path, policy_from: str | None, explain: str | None, as_json: bool
 @click.pass_obj
 @refusing
 def calibrate(root: Path, as_json: bool) -> None:
-    """Measure the evaluation noise: how far evaluations of the unchanged model differ. No margin may be below it.
+    """Measure how far evaluations of one unchanged model differ.
 
-    Evaluates the merged model again in other orders and batch sizes, and writes reports/noise.json.
+    No gate's margin may be below this noise. Evaluates the merged model again in other orders and batch sizes, and
+    writes reports/noise.json.
     """
     from checks import layout
     from release.verbs import calibrate as verb
@@ -101,9 +102,10 @@ def calibrate(root: Path, as_json: bool) -> None:
 @click.pass_obj
 @refusing
 def references(root: Path, target: str | None, as_json: bool) -> None:
-    """Find the earlier models that this one is compared with, and write them to reports/references.json.
+    """Find the earlier models that this one is compared with.
 
-    `lockstep run` does this first. A verdict is void once git names other reference models.
+    Writes reports/references.json. `lockstep run` does this first. A verdict is void once git names other reference
+    models.
     """
     from release.record import references as verb
     from release.record.records import Records
@@ -128,7 +130,7 @@ def references(root: Path, target: str | None, as_json: bool) -> None:
 @click.pass_obj
 @refusing
 def schema(root: Path, write: bool) -> None:
-    """Print the JSON Schema of params.yaml, which editors use for completion and validation."""
+    """Print the JSON Schema of params.yaml, for editors."""
     from checks import files, layout, params_file
 
     if write:
@@ -145,11 +147,12 @@ def schema(root: Path, write: bool) -> None:
 @click.pass_obj
 @refusing
 def doctor(root: Path, as_json: bool, registry: str | None, github: bool) -> None:
-    """Check whether this machine has what each stage and command needs, and print the commands that fix it.
+    """Check what this machine lacks, and print the fixes.
 
-    Exits with 9 if the pipeline cannot run here. What only some commands need is listed, but is no error. With
-    --github it checks the repository settings that the workflows need, with GITHUB_TOKEN or the login of gh. Settings
-    that the token may not read are listed as unknown: no error, but not ready either.
+    Checks what each stage and command needs. Exits with 9 if the pipeline cannot run here. What only some commands
+    need is listed, but is no error. With --github it checks the repository settings that the workflows need, with
+    GITHUB_TOKEN or the login of gh. Settings that the token may not read are listed as unknown: no error, but not
+    ready either.
     """
     from checks.errors import MachineRefused
     from release import doctor as verb

@@ -25,14 +25,15 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as
 @click.pass_obj
 @refusing
 def record(root: Path, target: str | None, push: str | None, as_json: bool) -> None:
-    """Commit the record of a run (dvc.lock and reports/) and nothing else, and print the commit.
+    """Commit the record of a run, and print the commit.
 
-    The record is committed whatever the verdict. Exits with 8 if there is no record, with 16 if the branch moved.
+    The commit contains dvc.lock and reports/ and nothing else. The record is committed whatever the verdict. Exits
+    with 8 if there is no record, with 16 if the branch moved.
     """
-    from release.verbs import land as verb
+    from release.verbs import record as verb
 
-    landed = verb.land(root, push, target)
-    click.echo(to_json(landed.model_dump(mode="json")) if as_json else landed.commit)
+    made = verb.commit_record(root, push, target)
+    click.echo(to_json(made.model_dump(mode="json")) if as_json else made.commit)
 
 
 @click.command()
@@ -53,9 +54,10 @@ def report(
     text: bool,
     as_json: bool,
 ) -> None:
-    """Print the pull request's comment as Markdown: verdict, metrics, what changed, how to reproduce it.
+    """Print the pull request's comment as Markdown.
 
-    Exits with 0 whatever the verdict; `lockstep gate` enforces it.
+    It has the verdict, metrics, changes and how to reproduce it. Exits with 0 whatever the verdict; `lockstep gate`
+    enforces it.
     """
     from release.verbs import report as verb
 
@@ -96,9 +98,10 @@ def comment(
     no_cml: bool,
     as_json: bool,
 ) -> None:
-    """Post the report on the pull request, or update it, and set the check from the verdict.
+    """Post or update the pull request's comment and check.
 
-    Reads GITHUB_TOKEN, GITHUB_REPOSITORY and GITHUB_API_URL. Exits with 0 once it is posted, whatever the verdict.
+    The check follows from the verdict. Reads GITHUB_TOKEN, GITHUB_REPOSITORY and GITHUB_API_URL. Exits with 0 once
+    it is posted, whatever the verdict.
     """
     from release.adapters import commits
     from release.verbs import comment as verb

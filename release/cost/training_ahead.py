@@ -73,9 +73,9 @@ def pair(root: Path, ahead: Ahead, train: Train, recorded: Recorded) -> tuple[Tr
     """
     report, before, lora = recorded.report, recorded.train, train.lora
     if train.method != before.method:
-        raise Unscalable(f"train.method is {train.method}, and what was recorded is a training by {before.method}")
-    there = here = report.total_parameters - report.trainable_parameters
-    layers_there = layers = None
+        raise Unscalable(f"train.method is {train.method}, and the record is of a training with {before.method}")
+    old_parameters = new_parameters = report.total_parameters - report.trainable_parameters
+    old_layers = new_layers = None
     try:
         known: Weights | None = tensors.read(root / layout.BASE)
         unknown = ""
@@ -83,22 +83,22 @@ def pair(root: Path, ahead: Ahead, train: Train, recorded: Recorded) -> tuple[Tr
         known, unknown = None, refused.what
     if ahead.base == report.base:
         if known:
-            there = here = known.inner
-            layers_there = layers = known.layers
+            old_parameters = new_parameters = known.inner
+            old_layers = new_layers = known.layers
         elif lora.layers != before.lora.layers and not train.gradient_checkpointing:
             raise Unscalable(f"{unknown}, and train.lora.layers is not what was recorded")
     else:
-        here, layers = (known.total, known.layers) if known else (ahead.parameters or 0, None)
-        if not here:
+        new_parameters, new_layers = (known.total, known.layers) if known else (ahead.parameters or 0, None)
+        if not new_parameters:
             raise Unscalable(f"{unknown or 'models/base has no parameters'}, and the base is not what was recorded")
     adapter = ahead.adapter
     if adapter is None:  # on the same matrices, the size of an adapter is proportional to its rank
         adapter = known.adapter(lora) if known else report.trainable_parameters * lora.r // before.lora.r
-    for what, value in (("rows", ahead.rows), ("epochs", ahead.epochs), ("parameters", here)):
+    for what, value in (("rows", ahead.rows), ("epochs", ahead.epochs), ("parameters", new_parameters)):
         if value <= 0:
             raise Unscalable(f"the training here has no {what}")
-    old = _training(report.rows, report.epochs, before, there, layers_there, report.trainable_parameters)
-    new = _training(ahead.rows, ahead.epochs, train, here, layers, adapter)
+    old = _training(report.rows, report.epochs, before, old_parameters, old_layers, report.trainable_parameters)
+    new = _training(ahead.rows, ahead.epochs, train, new_parameters, new_layers, adapter)
     return old._replace(row_bytes=recorded.row_bytes), new._replace(row_bytes=_row_bytes(root))
 
 

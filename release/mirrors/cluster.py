@@ -50,7 +50,7 @@ def check(cluster: Cluster, desired: Desired) -> list[Finding]:
         if desired.namespace is None:
             raise MirrorUnavailable(f"{name}/kustomization.yaml names no namespace to look in")
         objects = _objects(cluster, desired.namespace)
-        gaps = deployed.gaps(objects, name, desired.files)
+        failures = deployed.failures(objects, name, desired.files)
     except MirrorUnavailable as silent:
         return [Finding(
             where="cluster", what=name, git=_says(desired), mirror=f"{shown}: {silent}", severity="unreachable",
@@ -58,8 +58,8 @@ def check(cluster: Cluster, desired: Desired) -> list[Finding]:
         )]  # fmt: skip
     todo = "see what Argo CD or Flux says of it, and who changed it"
     return [
-        Finding(where="cluster", what=name, git=_says(desired), mirror=redact(gap), severity="drift", todo=todo)
-        for gap in gaps
+        Finding(where="cluster", what=name, git=_says(desired), mirror=redact(failure), severity="drift", todo=todo)
+        for failure in failures
     ]
 
 

@@ -60,8 +60,10 @@ def _environment(name: str, found: Mapping[Path, bytes], records: Records, names
     if text is None:
         wanted = overlays.nothing(name)
         there = any(home / overlays.FOLDER in path.parents for path in found)
-        gaps = [drift(name, "release", "nothing runs", gap) for gap in overlays.check(name, found, wanted) if there]
-        return Desired(name, None, None, wanted, spaced, tuple(gaps))
+        failures = [
+            drift(name, "release", "nothing runs", failure) for failure in overlays.check(name, found, wanted) if there
+        ]
+        return Desired(name, None, None, wanted, spaced, tuple(failures))
     try:
         its = pointer.parse(text, str(home / layout.POINTER))
     except EvidenceRefused as refused:
@@ -77,9 +79,11 @@ def _environment(name: str, found: Mapping[Path, bytes], records: Records, names
         wanted = overlays.render(*made_of)
     except Refusal as refused:
         return Desired(name, its, envelope, None, spaced, (drift(name, "release", "is a release", refused.what),))
-    gaps = [drift(name, "release", "as a promotion writes it", gap) for gap in overlays.check(name, found, wanted)]
-    gaps += _overlay(name, found, overlays.checked(*made_of), names, pulled=overlays.unreachable(its) is None)
-    return Desired(name, its, envelope, wanted, spaced, tuple(gaps))
+    failures = [
+        drift(name, "release", "as a promotion writes it", failure) for failure in overlays.check(name, found, wanted)
+    ]
+    failures += _overlay(name, found, overlays.checked(*made_of), names, pulled=overlays.unreachable(its) is None)
+    return Desired(name, its, envelope, wanted, spaced, tuple(failures))
 
 
 def _overlay(
@@ -88,7 +92,10 @@ def _overlay(
     """Where files written by people change the release; this may be unknown without kustomize."""
     said = "leaves the release as it is"
     try:
-        return [drift(name, "overlay", said, gap) for gap in edits.gaps(name, found, wanted, names, pulled=pulled)]
+        return [
+            drift(name, "overlay", said, failure)
+            for failure in edits.failures(name, found, wanted, names, pulled=pulled)
+        ]
     except MachineRefused as refused:
         return [Finding(
             where="environments", what=f"{name}: overlay", git=said, mirror=refused.what, severity="unreachable",

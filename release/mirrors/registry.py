@@ -51,11 +51,11 @@ def _image(root: Path, image: Image, fix: bool) -> list[Finding]:
         if where.host is None and not (root / where.name).is_dir():
             raise MirrorUnavailable(f"{where.name} is not on this machine")
         store = stores.open_store(where, root)
-        gaps = _within(DEADLINE, lambda: _gaps(store, its.digest))
-        if gaps:
+        failures = _within(DEADLINE, lambda: _failures(store, its.digest))
+        if failures:
             git = f"{its.image}: {image.why}"
             todo = "push it again (`lockstep build --push`), or restore the registry"
-            return [_drift(what, git, gap, todo=todo) for gap in gaps]
+            return [_drift(what, git, failure, todo=todo) for failure in failures]
         return _evidence(root, store, where, image, fix)
     except (MirrorUnavailable, BuildRefused) as trouble:
         return [Finding(
@@ -64,7 +64,7 @@ def _image(root: Path, image: Image, fix: bool) -> list[Finding]:
         )]  # fmt: skip
 
 
-def _gaps(store: Store, image: str) -> list[str]:
+def _failures(store: Store, image: str) -> list[str]:
     """What of an image is missing. Raises MirrorUnavailable if the store does not answer."""
     try:
         manifest = documents.read(store.document(image), f"{store.name}@{image}")

@@ -23,7 +23,7 @@ _SHARED = ("hostPID", "hostIPC", "hostNetwork", "shareProcessNamespace", "worker
 _KEYS = ("name", "mountPath")  # by which an element of a list is the same one
 
 
-def gaps(objects: Sequence[Mapping[str, Any]], environment: str, wanted: Mapping[Path, bytes]) -> list[str]:
+def failures(objects: Sequence[Mapping[str, Any]], environment: str, wanted: Mapping[Path, bytes]) -> list[str]:
     """How ``objects`` differ from ``wanted`` (of ``overlays.render`` or ``overlays.nothing``), one line each.
 
     ``objects`` are plain values of one environment, possibly with unrelated objects of its namespace.

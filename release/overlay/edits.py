@@ -24,7 +24,7 @@ from release.overlay.sources import OWN
 _NAMESPACE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
-def gaps(
+def failures(
     environment: str,
     found: Mapping[Path, bytes | None],
     wanted: Mapping[Path, bytes],
@@ -41,8 +41,8 @@ def gaps(
     """
     home = layout.ENVIRONMENTS / environment
     read = sources.read(environment, {**_theirs(home, found), **wanted})
-    if read.gaps:
-        return list(read.gaps)
+    if read.failures:
+        return list(read.failures)
     listed = list(_namespace(environment, read.own, found, others))
     patch = yaml.safe_load(wanted[home / SERVER])
     image = next((f"{each['newName']}@{each['digest']}" for each in read.own.get("images") or ()), None)
@@ -55,7 +55,7 @@ def gaps(
     built = kustomize.build(read.files, home)
     if isinstance(built, str):
         return [f"{home}: {built}"]
-    return [f"{home}: {gap}" for gap in objects.gaps(built, patch, str(read.own["namespace"]), image)]
+    return [f"{home}: {failure}" for failure in objects.failures(built, patch, str(read.own["namespace"]), image)]
 
 
 def theirs(environment: str, found: Mapping[Path, bytes | None]) -> dict[Path, bytes | None]:

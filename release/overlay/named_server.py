@@ -16,7 +16,7 @@ SERVER = re.compile(r"[^\s@]{1,400}@sha256:[0-9a-f]{64}")  # as the serving repo
 def named(environment: str, found: Mapping[Path, bytes | None]) -> str | None:
     """NAME@sha256:… from ``images:`` in the environment's kustomization.yaml; None if it names none in this form.
 
-    ``found`` as for ``edits.gaps``, which reports what is wrong with the file.
+    ``found`` as for ``edits.failures``, which reports what is wrong with the file.
     """
     try:
         value = plain_yaml.load((found.get(layout.ENVIRONMENTS / environment / _OWN) or b"").decode())

@@ -21,7 +21,7 @@ _SERVICE = {
 }  # fmt: skip
 
 
-def gaps(
+def failures(
     objects: Sequence[Mapping[str, Any]], patch: Mapping[str, Any], namespace: str, image: str | None
 ) -> list[str]:
     """What is wrong with ``objects``, everything that an environment builds to; one line each.
@@ -34,11 +34,11 @@ def gaps(
         there = ", ".join(map(_called, servers)) or "none"
         return [f"there must be exactly one Deployment or InferenceService, found {there}"]
     (item,) = servers
-    found = [f"{_called(each)}: {gap}" for each in objects for gap in _of_any(each, namespace)]
-    found += [f"{_called(item)}: {gap}" for gap in server.gaps(item, patch, image)]
+    found = [f"{_called(each)}: {failure}" for each in objects for failure in _of_any(each, namespace)]
+    found += [f"{_called(item)}: {failure}" for failure in server.failures(item, patch, image)]
     for each in objects:
         if rule := _BESIDE.get(_kind(each)):
-            found += [f"{_called(each)}: {gap}" for gap in rule(each, item)]
+            found += [f"{_called(each)}: {failure}" for failure in rule(each, item)]
     return [*found, *_missing(objects, item)]
 
 

@@ -130,17 +130,17 @@ def check(environment: str, found: Mapping[Path, bytes | None], wanted: Mapping[
     a regular file, such as a link or a submodule.
     """
     folder = layout.ENVIRONMENTS / environment / FOLDER
-    gaps = []
+    failures = []
     for path in sorted({path for path in found if path == folder or folder in path.parents} | set(wanted)):
         if path not in wanted:
-            gaps.append(f"{path}: no promotion writes it")
+            failures.append(f"{path}: no promotion writes it")
         elif path not in found:
-            gaps.append(f"{path}: is missing")
+            failures.append(f"{path}: is missing")
         elif (data := found[path]) is None:
-            gaps.append(f"{path}: is not a regular file")
+            failures.append(f"{path}: is not a regular file")
         elif data != wanted[path]:
-            gaps.append(f"{path}: {_difference(data, wanted[path])}")
-    return gaps
+            failures.append(f"{path}: {_difference(data, wanted[path])}")
+    return failures
 
 
 def _agree(pointer: Pointer, built: ImageReport, runtime: Runtime, serve: Serve) -> None:
@@ -152,10 +152,12 @@ def _agree(pointer: Pointer, built: ImageReport, runtime: Runtime, serve: Serve)
         "runtime": (runtime.name, built.runtime),
         "path of the weights": (path, built.path),
     }
-    gaps = [f"{name}: {here}, its evidence says {there!r}" for name, (here, there) in pairs.items() if here != there]
-    if gaps:
+    failures = [
+        f"{name}: {here}, its evidence says {there!r}" for name, (here, there) in pairs.items() if here != there
+    ]
+    if failures:
         raise EvidenceRefused(
-            f"{pointer.version}: {gaps[0]}", "promote with the evidence of this image", tuple(gaps[1:])
+            f"{pointer.version}: {failures[0]}", "promote with the evidence of this image", tuple(failures[1:])
         )
 
 

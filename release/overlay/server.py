@@ -1,8 +1,8 @@
 """The server as a build must produce it: the shipped base with the release in it. Pure functions.
 
-``gaps`` compares a Deployment or InferenceService with it, field by field. People may change the fields in ``_POD`` and
-in the tables of the two kinds, each within its rule. Every other field is the release's: one that is missing, different
-or additional is an error. So a field of a later Kubernetes is refused until it is listed here.
+``failures`` compares a Deployment or InferenceService with it, field by field. People may change the fields in ``_POD``
+and in the tables of the two kinds, each within its rule. Every other field is the release's: one that is missing,
+different or additional is a failure. So a field of a later Kubernetes is refused until it is listed here.
 """
 
 from collections.abc import Iterator, Mapping
@@ -50,7 +50,7 @@ _PATIENCE: dict[str, Rule] = {
 }
 
 
-def gaps(item: Mapping[str, Any], patch: Mapping[str, Any], image: str | None) -> Iterator[str]:
+def failures(item: Mapping[str, Any], patch: Mapping[str, Any], image: str | None) -> Iterator[str]:
     """How a Deployment or InferenceService differs from the release in ``patch`` (release/deployment/server.yaml).
 
     ``image`` is the server image that the environment names for weights alone.

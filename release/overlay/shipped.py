@@ -45,7 +45,7 @@ def knows(environment: str, read: Sources) -> bool:
 
 
 def _is_offered(own: dict[str, Any]) -> bool:
-    """Whether the kustomization uses only what the comments offer; ``sources`` and ``gaps`` check the values."""
+    """Whether the kustomization uses only what the comments offer; ``sources`` and ``failures`` check the values."""
     free = {key: value for key, value in own.items() if key not in ("namespace", "images")}
     resources, components, patches = (free.pop(key, None) for key in ("resources", "components", "patches"))
     return (

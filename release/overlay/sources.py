@@ -48,7 +48,7 @@ class Sources(NamedTuple):
 
     files: dict[Path, bytes]
     own: dict[str, Any]
-    gaps: tuple[str, ...]
+    failures: tuple[str, ...]
 
 
 def belongs(path: Path, home: Path) -> bool:
@@ -94,7 +94,7 @@ class _Walk:
     def kustomization(self, path: Path) -> Iterator[str]:
         """What is wrong with the kustomization at ``path`` and everything that it names."""
         if len(self.files) > _MOST:
-            return  # that is a gap already
+            return  # that is reported already
         value, problem = self._plain(path)
         if problem:
             yield f"{path}: {problem}"
@@ -103,7 +103,7 @@ class _Walk:
         else:
             if path == self.home / OWN:
                 self.own = value
-            yield from (f"{path}: {gap}" for gap in _of_fields(path, value, own=path == self.home / OWN))
+            yield from (f"{path}: {failure}" for failure in _of_fields(path, value, own=path == self.home / OWN))
             yield from self._named(path, value)
 
     def _named(self, path: Path, value: dict[str, Any]) -> Iterator[str]:

@@ -24,7 +24,7 @@ from release.promotion.context import PromotionContext
 from release.promotion.environment import EnvironmentState, folder
 
 
-class Said(NamedTuple):
+class SignedApproval(NamedTuple):
     """A valid approval: who signed it, and the signed payload."""
 
     signer: str
@@ -52,7 +52,7 @@ def enough(
     if not rule.approvals:
         result.note = "none required"
         return
-    used = spent(context, environment, image)
+    used = used_up(context, environment, image)
     people, others = set[str](), list[str]()
     for path in sorted(path for path in present.files if path.parent == place(environment, image)):
         try:
@@ -76,14 +76,14 @@ def enough(
             result.fail(other, "it does not count")
 
 
-def read(context: PromotionContext, environment: str, image: str, data: bytes, where: str) -> Said:
+def read(context: PromotionContext, environment: str, image: str, data: bytes, where: str) -> SignedApproval:
     """Read an approval of this image for this environment. Raises EvidenceRefused unless an approver signed it."""
     found = trust.verify(data, context.signers, "approve", where)
     statement.parse_approval(found.payload, environment, image, where)
-    return Said(found.signer, found.payload)
+    return SignedApproval(found.signer, found.payload)
 
 
-def spent(context: PromotionContext, environment: str, image: str) -> set[bytes]:
+def used_up(context: PromotionContext, environment: str, image: str) -> set[bytes]:
     """The payloads of approvals of this image that are used up.
 
     An approval is used up once a commit that moved the environment to the image contains it. The parents of that commit
@@ -97,7 +97,7 @@ def spent(context: PromotionContext, environment: str, image: str) -> set[bytes]
     return {said.payload for commit in commits for said in _at(context, environment, image, commit)}
 
 
-def _at(context: PromotionContext, environment: str, image: str, commit: str) -> Iterator[Said]:
+def _at(context: PromotionContext, environment: str, image: str, commit: str) -> Iterator[SignedApproval]:
     for path, data in context.ledger.regular(commit, place(environment, image)).items():
         try:
             yield read(context, environment, image, data, str(path))

@@ -250,7 +250,7 @@ CHECKS: dict[About, Callable[[Case, CheckResult], None]] = {
 }
 
 
-def ask(where: PromotionContext, move: Move) -> Found:
+def run_checks(where: PromotionContext, move: Move) -> Found:
     """Run every check. Raises only MachineRefused and RemoteRefused; any other refusal is recorded as a failure."""
     case, checklist = Case(where, move), Checklist()
     for about, check in CHECKS.items():

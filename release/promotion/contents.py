@@ -47,8 +47,8 @@ def held(root: Path, store: Store, release: Release, recorded: Recorded, result:
             for layer, signed in zip(planned, report.layers, strict=True)
         ]
         for layer, signed, job in zip(planned, report.layers, jobs, strict=True):
-            if gap := job.result():
-                result.fail(f"layer {signed.digest} is not of {layer.title}: {gap}", _TODO)
+            if failure := job.result():
+                result.fail(f"layer {signed.digest} is not of {layer.title}: {failure}", _TODO)
     result.note = f"{total:,} bytes {'hashed here' if here else f'read from {store.name}'}"
 
 

@@ -79,7 +79,7 @@ class PromotionContext(NamedTuple):
         lost = {line.split(": ")[0] for line in self.ledger.untagged}
         return tuple(tag.name for tag in change.tags if f"tag {tag.name}" not in lost)
 
-    def lacking_tags(self) -> tuple[Tag, ...]:
+    def missing_tags(self) -> tuple[Tag, ...]:
         """Tags that belong to past moves but do not exist, as after a merged pull request."""
         return missing(self.name, self.ledger.tags(), self.moves())
 

@@ -57,8 +57,8 @@ def intact(context: PromotionContext, environment: str, present: EnvironmentStat
         todo = f"`lockstep promote {environment} --image {present.pointer.image}` writes it again"
         built = stated(present, environment).predicate.image
         wanted = rendered(context.records, environment, present.pointer, built)
-    for gap in overlays.check(environment, present.files, wanted):
-        result.fail(gap, todo)
+    for failure in overlays.check(environment, present.files, wanted):
+        result.fail(failure, todo)
 
 
 def unedited(
@@ -74,8 +74,8 @@ def unedited(
     Raises MachineRefused if this needs kustomize and it is not installed.
     """
     wanted, pulled = _checked(context, environment, after, built), overlays.unreachable(after) is None
-    for gap in edits.gaps(environment, present.files, wanted, context.promote.ordered, pulled=pulled):
-        result.fail(gap, "change that file as docs/reference/environment-files.md says, and commit that")
+    for failure in edits.failures(environment, present.files, wanted, context.promote.ordered, pulled=pulled):
+        result.fail(failure, "change that file as docs/reference/environment-files.md says, and commit that")
 
 
 def unedited_since(
@@ -94,7 +94,7 @@ def unedited_since(
     """
     wanted = _checked(context, environment, after, built)
     try:
-        gaps = edits.gaps(environment, present.files, wanted, pulled=overlays.unreachable(after) is None)
+        failures = edits.failures(environment, present.files, wanted, pulled=overlays.unreachable(after) is None)
     except MachineRefused as refused:
         before = context.ledger.files(last, layout.ENVIRONMENTS) if last else {}
         if edits.theirs(environment, before) != edits.theirs(environment, present.files):
@@ -103,8 +103,8 @@ def unedited_since(
             ) from refused
         result.note = "kustomize is not installed: the files are those that the last move built"
         return
-    for gap in gaps:
-        result.fail(gap, "change that file as docs/reference/environment-files.md says, and commit that")
+    for failure in failures:
+        result.fail(failure, "change that file as docs/reference/environment-files.md says, and commit that")
 
 
 def stated(present: EnvironmentState, environment: str) -> Statement:

@@ -95,8 +95,8 @@ def composed(root: Path, found: StoredImage, release: Release, recorded: Recorde
     if base and [(layer.digest, layer.size) for layer in base.layers] != layers[:below]:
         result.fail(f"its lowest {below} layers are not those of {base.image.name}", _TODO)
         return
-    for gap in _differences(root, found, release, recorded, base):
-        result.fail(gap, _TODO)
+    for failure in _differences(root, found, release, recorded, base):
+        result.fail(failure, _TODO)
 
 
 def _base(root: Path, found: StoredImage, report: ImageReport, result: CheckResult) -> Base | None:

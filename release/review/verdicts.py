@@ -37,7 +37,7 @@ def title(facts: Facts, uncompared: str) -> str:
         case "void":
             return "void: the verdict is not about what lies here"
         case "recorded":
-            return f"{facts.status} as recorded, not asked again here"
+            return f"{facts.status} as recorded, not judged again here"
         case "not-landed":
             return "pass, and the record is not on the branch: run again"
         case "uncompared":

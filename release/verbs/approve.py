@@ -49,13 +49,13 @@ def approve(
     data = sign.approve(root, key, name, digest, why, where.trunk)
     said = approvals.read(where, name, digest, data, "the approval")
     path = approvals.place(name, digest) / f"{said.signer}.json"
-    there = environment.look(where, name).files.get(path)
-    spent = approvals.spent(where, name, digest)
+    existing = environment.look(where, name).files.get(path)
+    used_up = approvals.used_up(where, name, digest)
     done: Literal["approved", "already"] = "approved"
     commit = where.tip
-    if there is not None and _counts(where, name, digest, there, str(path), spent):
+    if existing is not None and _counts(where, name, digest, existing, str(path), used_up):
         done = "already"
-    elif said.payload in spent:
+    elif said.payload in used_up:
         raise PromotionRefused(
             f"{name} was already moved to {digest} with an approval for the same reason", "give a new reason: --why"
         )
@@ -67,8 +67,8 @@ def approve(
     )
 
 
-def _counts(where: context.PromotionContext, name: str, digest: str, data: bytes, at: str, spent: set[bytes]) -> bool:
+def _counts(where: context.PromotionContext, name: str, digest: str, data: bytes, at: str, used_up: set[bytes]) -> bool:
     try:
-        return approvals.read(where, name, digest, data, at).payload not in spent
+        return approvals.read(where, name, digest, data, at).payload not in used_up
     except EvidenceRefused:
         return False

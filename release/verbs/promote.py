@@ -77,7 +77,7 @@ def promote(root: Path, name: str, options: Options | None = None) -> Promoted:
         where.ledger.settle(where.tip)
     if (runs := _runs(where, name)) and runs.image == str(image):
         return _again(where, name, options, began)
-    found = case.ask(where, Move(name, where.rule(name), image, options.why, options.version, options.bump))
+    found = case.run_checks(where, Move(name, where.rule(name), image, options.why, options.version, options.bump))
     made = found.change or Change({}, "")
     local = overlays.unreachable(found.after) if found.after else None
     untagged = change.untagged(where, name, found.after) if found.change else []
@@ -121,11 +121,11 @@ def _again(where: PromotionContext, name: str, options: Options, began: float) -
     statement = environment.stated(present, name)
     holds = _holds(where, name, present, runs)
     environment.intact(where, name, present, result)
-    made = Change({}, "", where.lacking_tags())
+    made = Change({}, "", where.missing_tags())
     if result.failures:
         message = f"Write {name} again\n\n{runs.version}, as `lockstep promote` writes it.\n"
         made = made._replace(files=change.written(where, name, present, runs, holds), message=message)
-    commit, notes = where.tip, [gap.what for gap in result.failures]
+    commit, notes = where.tip, [failure.what for failure in result.failures]
     if not options.dry_run:
         commit = where.ledger.commit(where.tip, made)
         notes += [

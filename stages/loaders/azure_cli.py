@@ -88,8 +88,8 @@ class AzureCli(Loader):
         Literal["service", "path", "command"],
         Field(description="what the model answers: `storage`, `az storage blob list`, or the whole command"),
     ]
-    services: Annotated[int, Field(ge=2, description="the commonest services that are kept")]
-    rows_per_service: Annotated[int, Field(ge=10, description="at most this many rows of each")]
+    services: Annotated[int, Field(ge=2, description="number of most frequent services that are kept")]
+    rows_per_service: Annotated[int, Field(ge=10, description="most rows of each service")]
     instruction: Annotated[str, Field(description="the system message; `{service}` in it stands for the row's service")]
 
     @model_validator(mode="after")
@@ -113,7 +113,7 @@ class AzureCli(Loader):
 
 class _DropUnreadable(Rule):
     name = "drop-unreadable-help"
-    does = "help that is no Python or no YAML"
+    does = "help that is not valid Python or YAML"
 
     def __init__(self) -> None:
         """It reads no numbers."""
@@ -125,7 +125,7 @@ class _DropUnreadable(Rule):
 
 class _KeepCommonest(Rule):
     name = "keep-commonest-services"
-    does = "services that are not among the commonest"
+    does = "services that are not among the most frequent"
 
     def __init__(self, services: int) -> None:
         self._services = services
@@ -139,7 +139,7 @@ class _KeepCommonest(Rule):
 
 class _CapRows(Rule):
     name = "cap-rows-per-service"
-    does = "rows of a service beyond the most that each may have"
+    does = "rows of a service above its limit"
 
     def __init__(self, rows_per_service: int, seed: int) -> None:
         self._most, self._seed = rows_per_service, seed

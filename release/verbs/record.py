@@ -26,7 +26,7 @@ _PIPELINE = Path("dvc.yaml")
 _HASH = re.compile(r"[0-9a-f]{40}", re.ASCII)
 
 
-class Landed(Record):
+class CommittedRecord(Record):
     """``commit`` contains the record's ``files`` on top of ``judged``; it equals ``judged`` if git already had them."""
 
     judged: str
@@ -36,7 +36,7 @@ class Landed(Record):
     branch: str | None  # of the remote, where it was pushed
 
 
-def land(root: Path, branch: str | None = None, target: str | None = None) -> Landed:
+def commit_record(root: Path, branch: str | None = None, target: str | None = None) -> CommittedRecord:
     """Commit the record on HEAD; with ``branch``, push it there, if that branch is still at HEAD.
 
     ``target`` is the target branch; default: ``commits.target``. Raises EvidenceRefused if the work tree has no record
@@ -63,7 +63,7 @@ def land(root: Path, branch: str | None = None, target: str | None = None) -> La
     if made != head:
         git.ask("update-ref", "-m", "lockstep record", "HEAD", made, head)
         git.ask("reset", "--quiet", "--", *(path.as_posix() for path in kept))  # the index of these files alone
-    return Landed(
+    return CommittedRecord(
         judged=head, commit=made, status=found.verdict.status, files=tuple(path.as_posix() for path in kept),
         branch=branch,
     )  # fmt: skip
