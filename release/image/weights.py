@@ -7,17 +7,15 @@ A layer's content follows from its files' digests, which the verdict names. So a
 read again: ``Cache`` remembers which digest it came out with.
 """
 
-import contextlib
-import json
 import re
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from checks import digest, files
+from checks import digest
 from checks.digest import FileDigest
 from checks.errors import BuildRefused, EvidenceRefused
+from release.image.known import Memory
 from release.image.tar import Link, Member, Tar
 
 SHARD = ".safetensors"
@@ -129,17 +127,13 @@ def _fits(path: str) -> None:
         raise BuildRefused(f"{path!r}: cannot be the name of a file in an image", "rename it in the merge stage")
 
 
-class Cache:
-    """Layers' digests by all that decides their bytes, in one file; damaged or unreadable it is empty.
+class Cache(Memory):
+    """Layers' digests by all that decides their bytes.
 
     A digest from here is used only where the store has a blob of that digest and the layer's size. A forged entry
     can thus put another blob of the same size into an image; what finds it is `lockstep verify`, which asks the
     image itself, and `lockstep promote`, which recomputes. Whoever can forge it can change this code as well.
     """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._lock = threading.Lock()
 
     def get(self, layer: Layer) -> str | None:
         """The layer's digest, if it is known."""
@@ -150,13 +144,6 @@ class Cache:
         return None
 
     def put(self, layer: Layer, found: str) -> None:
-        """Keep the layer's digest; where it cannot be written, the layer is read again the next time."""
-        with self._lock, contextlib.suppress(OSError):
-            files.write_json(self._path, self._read() | {layer.key: [found, layer.size]})
-
-    def _read(self) -> dict[str, object]:
-        try:
-            found = json.loads(self._path.read_bytes())
-        except (OSError, ValueError, RecursionError):
-            return {}
-        return found if isinstance(found, dict) else {}
+        """Keep the layer's digest."""
+        with self._lock:
+            self._write(self._read() | {layer.key: [found, layer.size]})
