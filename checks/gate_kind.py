@@ -38,8 +38,8 @@ class Case:
     """The input of a gate's decision. ``name``: the gate's name in params.yaml; ``sample``: the scores of the test
     rows.
 
-    Of ``params`` the stage gate tracks only ``gates``, ``evaluate.scorers``, ``suites`` and the two licences (dvc.yaml).
-    If a kind read another parameter, DVC would not notice a change of it, and the verdict would be void.
+    Of ``params`` the stage gate tracks only ``gates``, ``evaluate.scorers``, ``suites`` and the two licences
+    (dvc.yaml). If a kind read another parameter, DVC would not notice a change of it, and the verdict would be void.
     """
 
     name: str

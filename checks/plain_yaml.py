@@ -7,8 +7,8 @@ from typing import Any
 import yaml
 
 
-# libyaml's where it is built in; mypy cannot know which class that is.
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+# libyaml's where it is built in
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # mypy knows no class by a call
     """PyYAML's safe loader, but ``1e-3`` is a number as in YAML 1.2 and DVC."""
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:

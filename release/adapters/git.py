@@ -6,7 +6,7 @@ Nothing opens a terminal or a window to ask for a password; credential helpers, 
 
 All of ``release`` asks git through here. The stages use GitPython, for what decides nothing: where the work tree lies,
 and the commit that a run of MLflow is tagged with. Releases are decided on what is read here, and there GitPython 3.2
-fails open, each time without an error: its processes take over GIT_DIR and GIT_OBJECT_DIRECTORY, as a hook sets them;
+fails open, each time without an error: its processes take over GIT_DIR, as a hook of another repository sets it;
 ``Repo`` opens a bare repository that lies in the work tree as files; ``Git`` of a folder that is gone asks that of the
 current directory; ``cat-file --batch`` that is killed gives the part of the object that came. It also reads no SHA-256
 repository, and at a deadline ends git by SIGKILL, which leaves its lock files.
@@ -14,17 +14,15 @@ repository, and at a deadline ends git by SIGKILL, which leaves its lock files.
 
 import os
 import re
-import signal
 import subprocess
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from checks import disk
 from checks.errors import EvidenceRefused, MachineRefused
 from checks.text import redact
-from release.adapters import git_login
+from release.adapters import git_login, process
 
 # A caller's own repository must not leak in: lockstep may run inside a hook. Of git's --local-env-vars all but those
 # that carry configuration, by which CI hands over credentials; and what opens windows.
@@ -98,33 +96,21 @@ class Git(NamedTuple):
         """Run it in ``root``, or ``at``, with ``given`` on standard input.
 
         Raises MachineRefused when there is no git, or a disk of this machine is full.
-
-        It has a process group of its own, which is ended with it: a transport's helpers do not outlive the deadline.
         """
         folder = at or self.root
         # Files of a work tree may look like a bare repository, which git would ask before the one that holds them.
         bare = f"safe.bareRepository={'explicit' if has_repository(folder) else 'all'}"
         command = ["git", *(part for value in (*_CONFIG, bare) for part in ("-c", value)), *args]
-        pipe = subprocess.PIPE
         try:
-            process = subprocess.Popen(
-                command, cwd=folder, env=_environment(env or {}), stdin=pipe, stdout=pipe, stderr=pipe,
-                start_new_session=True,
-            )  # fmt: skip
+            done = process.run(command, given, self.deadline, cwd=folder, env=_environment(env or {}))
         except OSError as error:
             raise MachineRefused(f"git: {error.strerror}", "install git") from error
-        try:
-            out, err = process.communicate(given, self.deadline)
         except subprocess.TimeoutExpired:
-            _end(process)
             return Said(None, b"", "")
-        except BaseException:  # an interrupt by the user did not reach it
-            _end(process)
-            raise
-        text = err.decode(errors="replace")
-        if process.returncode and disk.said(_OF_REMOTE.sub("", text)):
+        text = done.stderr.decode(errors="replace")
+        if done.returncode and disk.said(_OF_REMOTE.sub("", text)):
             raise disk.refusal(f"git {args[0]}", [folder, self._home(folder)])
-        return Said(process.returncode, out, text)
+        return Said(done.returncode, done.stdout, text)
 
     def _home(self, folder: Path) -> Path:
         """The folder of the repository's objects: with a work tree apart it may lie on another disk."""
@@ -200,16 +186,6 @@ def _unmended(verb: str, said: Said) -> EvidenceRefused:
     return EvidenceRefused(
         f"git {verb}: {said.why()}", "fix the repository (a clone with its whole history), then again"
     )
-
-
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    """SIGTERM first: git then takes its lock files away."""
-    for ending in (signal.SIGTERM, signal.SIGKILL):
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, ending)
-        with suppress(subprocess.TimeoutExpired):
-            process.communicate(timeout=2)
-            return
 
 
 def _environment(extra: Mapping[str, str]) -> dict[str, str]:

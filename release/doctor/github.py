@@ -71,8 +71,8 @@ class Session:
         found: list[Model] = []
         for page in range(1, _PAGES + 1):
             answer = self._read(f"{path}?per_page={_PAGE}&page={page}", endpoint.permission, many=not key)
-            here = parsed(list[endpoint.model], answer.get(key) if key else answer, path)  # type: ignore[name-defined]
-            found += here
+            here = parsed(list[Any], answer.get(key) if key else answer, path)
+            found += [parsed(endpoint.model, each, path) for each in here]
             whole = len(found) >= parsed(int, answer.get("total_count"), path) if key else len(here) < _PAGE
             if whole:
                 return found

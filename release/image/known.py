@@ -4,23 +4,38 @@ import contextlib
 import json
 import stat
 import threading
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from checks import files
 
 State = list[int]  # inode, time of the last change of the file or its metadata in ns, size in bytes
 
 
-class Known:
-    """Paths with the state of their inodes, stored in ``path``; None: nothing is stored.
-
-    Every write to a file changes the state, and so does a new file in its place. A damaged or unreadable store is
-    empty.
-    """
+class Memory:
+    """A JSON object stored in ``path``; None: nothing is stored. A damaged or unreadable store is empty."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._lock = threading.Lock()
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            found = json.loads(self._path.read_bytes()) if self._path else {}
+        except (OSError, ValueError, RecursionError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def _write(self, value: Mapping[str, Any]) -> None:
+        """A value that cannot be stored is computed again the next time."""
+        if self._path is not None:
+            with contextlib.suppress(OSError):
+                files.write_text(self._path, json.dumps(value, indent=1) + "\n")  # in ASCII: paths are any bytes
+
+
+class Known(Memory):
+    """Paths with the state of their inodes. Every write to a file changes the state, and so does a new file in its place."""
 
     def has(self, file: Path) -> bool:
         """Whether ``file`` still has the recorded state."""
@@ -28,25 +43,10 @@ class Known:
         return now is not None and self._read().get(str(file.absolute())) == now
 
     def note(self, file: Path, then: State | None) -> None:
-        """Record that ``file`` was hashed in the state ``then``. Deleted files are forgotten.
-
-        If the store cannot be written, the file is hashed again the next time.
-        """
-        if self._path is None:
-            return
+        """Record that ``file`` was hashed in the state ``then``. Deleted files are forgotten."""
         with self._lock, contextlib.suppress(OSError):
             kept = {name: value for name, value in self._read().items() if Path(name).exists()}
-            # In ASCII: paths are any bytes.
-            files.write_text(self._path, json.dumps(kept | {str(file.absolute()): then}, indent=1) + "\n")
-
-    def _read(self) -> dict[str, State]:
-        if self._path is None:
-            return {}
-        try:
-            found = json.loads(self._path.read_bytes())
-        except (OSError, ValueError, RecursionError):
-            return {}
-        return found if isinstance(found, dict) else {}
+            self._write(kept | {str(file.absolute()): then})
 
 
 def state(file: Path) -> State | None:

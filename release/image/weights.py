@@ -7,17 +7,15 @@ A layer's bytes follow from its files' digests, which the verdict names. ``Cache
 layer that the store already has is not read again.
 """
 
-import contextlib
-import json
 import re
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from checks import digest, files
+from checks import digest
 from checks.digest import FileDigest
 from checks.errors import BuildRefused, EvidenceRefused
+from release.image.known import Memory
 from release.image.tar import Link, Member, Tar
 
 SHARD = ".safetensors"
@@ -129,17 +127,13 @@ def _fits(path: str) -> None:
         raise BuildRefused(f"{path!r}: cannot be the name of a file in an image", "rename it in the merge stage")
 
 
-class Cache:
+class Cache(Memory):
     """Digests of layers, by everything that decides their bytes, in one file; empty if damaged or unreadable.
 
     A cached digest is used only if the store has a blob with that digest and the layer's size. So a forged entry could
     put another blob of the same size into an image. `lockstep verify` finds that because it runs the image, and
     `lockstep promote` because it computes the digests again. Whoever can forge the cache can change this code as well.
     """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._lock = threading.Lock()
 
     def get(self, layer: Layer) -> str | None:
         """The layer's digest, if known."""
@@ -151,12 +145,5 @@ class Cache:
 
     def put(self, layer: Layer, found: str) -> None:
         """Store the layer's digest; if that fails, the layer is read again the next time."""
-        with self._lock, contextlib.suppress(OSError):
-            files.write_json(self._path, self._read() | {layer.key: [found, layer.size]})
-
-    def _read(self) -> dict[str, object]:
-        try:
-            found = json.loads(self._path.read_bytes())
-        except (OSError, ValueError, RecursionError):
-            return {}
-        return found if isinstance(found, dict) else {}
+        with self._lock:
+            self._write(self._read() | {layer.key: [found, layer.size]})

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from checks.text import redact
+from release.adapters import process
 from release.mirrors.desired import Desired
 from release.mirrors.types import Finding, MirrorUnavailable
 from release.overlay import deployed
@@ -88,7 +89,7 @@ def _listed(kubectl: Sequence[str], kinds: str, namespace: str) -> list[Mapping[
 def _output(command: Sequence[str]) -> str:
     """The output of a command. Raises MirrorUnavailable if it fails or exceeds the time limit."""
     try:
-        done = subprocess.run(command, capture_output=True, timeout=DEADLINE, check=False, stdin=subprocess.DEVNULL)
+        done = process.run(command, deadline=DEADLINE)
     except subprocess.TimeoutExpired:
         raise MirrorUnavailable(f"no answer within {DEADLINE:g} s") from None
     except OSError as error:

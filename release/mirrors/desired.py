@@ -4,7 +4,7 @@ Only git is read: `status` reports the contradictions, and mirrors are compared 
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,14 +35,20 @@ class Desired(NamedTuple):
     findings: tuple[Finding, ...]
 
 
-def read(records: Records, ledger: Ledger, tip: str, environments: Iterable[str]) -> dict[str, Desired]:
-    """The environments at ``tip``. ``records`` are those of their models."""
+def read(root: Path) -> tuple[Records, Ledger, str, dict[str, Desired]]:
+    """The records of the clone, its ledger, the tip of that, and the environments at the tip.
+
+    Raises RemoteRefused when the remote does not answer, EvidenceRefused when the history cannot be believed.
+    """
+    records = Records(root)
+    promote = records.work_tree.params.promote
+    ledger = Ledger.open(root, promote)
+    tip, names = ledger.tip(), promote.ordered
     try:
-        found = ledger.files(tip, layout.ENVIRONMENTS)
+        files = ledger.files(tip, layout.ENVIRONMENTS)
     except EvidenceRefused as refused:
-        return {name: _unreadable(name, "files", refused) for name in environments}
-    names = tuple(environments)
-    return {name: _environment(name, found, records, names) for name in names}
+        return records, ledger, tip, {name: _unreadable(name, "files", refused) for name in names}
+    return records, ledger, tip, {name: _environment(name, files, records, names) for name in names}
 
 
 def drift(environment: str, what: str, git: str, mirror: str) -> Finding:

@@ -6,11 +6,9 @@ databases through MLflow's client. Both run in a process of their own, which is 
 
 import os
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -21,6 +19,7 @@ import release
 from checks.params import Params
 from checks.pointer import Pointer
 from checks.statement import Statement
+from release.adapters import process
 from release.mirrors.compare import PREFIX, VERSION, Release, Wanted
 from release.mirrors.types import Finding, MirrorUnavailable
 from release.mirrors.worker import Done, Job
@@ -93,36 +92,17 @@ def ask(where: Address, wanted: Wanted, fix: bool, seconds: float) -> list[Findi
     # From the folder of this package: the repository may have other modules of its name.
     home = Path(release.__file__).parent.parent
     try:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "release.mirrors.worker"], cwd=home, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL, start_new_session=True,
-        )  # fmt: skip
+        ran = process.run([sys.executable, "-m", "release.mirrors.worker"], job, seconds, cwd=home)
+        done = Done.model_validate_json(ran.stdout)
     except OSError as error:
         raise MirrorUnavailable(f"cannot be asked: {error.strerror}") from error
-    try:
-        out, _ = process.communicate(job, seconds)
     except subprocess.TimeoutExpired:
         raise MirrorUnavailable(f"no answer within {seconds:g} s") from None
-    finally:
-        _end(process)
-    try:
-        done = Done.model_validate_json(out)
     except ValidationError:
-        raise MirrorUnavailable(f"the process that asks it ended with {process.returncode}") from None
+        raise MirrorUnavailable(f"the process that asks it ended with {ran.returncode}") from None
     if done.trouble:
         raise MirrorUnavailable(done.trouble)
     return list(done.findings)
-
-
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    """Send SIGTERM first, so that the worker deletes what it has half created."""
-    for ending in (signal.SIGTERM, signal.SIGKILL):
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, ending)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(0.5)
-            return
-    process.wait()
 
 
 def _public(uri: str) -> str:

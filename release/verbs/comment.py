@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from checks.errors import RemoteRefused
 from checks.rows import Record
 from checks.verdict import Status
-from release.adapters import github
+from release.adapters import github, process
 from release.adapters.github import Comment, Conclusion, Forbidden, GitHub, Place
 from release.adapters.retries import Patience, RequestError
 from release.review.facts import State
@@ -216,7 +216,7 @@ def _by_cml(program: str, where: Place, number: int, markdown: str, commit: str,
             "ITERATIVE_DO_NOT_TRACK": "1",
         }
         try:
-            done = subprocess.run(command, cwd=home, env=env, capture_output=True, timeout=_CML_SECONDS, check=False)
+            done = process.run(command, deadline=_CML_SECONDS, cwd=home, env=env)
         except subprocess.TimeoutExpired:
             return f"did not end within {_CML_SECONDS} s"
         except OSError as error:

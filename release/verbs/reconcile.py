@@ -19,7 +19,6 @@ from release.mirrors.desired import Desired
 from release.mirrors.registry import Image
 from release.mirrors.types import Finding, MirrorUnavailable
 from release.promotion import held as quarantined
-from release.record.records import Records
 
 _MLFLOW = 120.0  # seconds: a new store is made, or a thousand versions
 
@@ -44,12 +43,9 @@ def reconcile(root: Path, fix: bool = False) -> Reconciled:
     Raises RemoteRefused if git's own remote does not answer, EvidenceRefused if its history is not valid. What is wrong
     with a mirror is a finding.
     """
-    records = Records(root)
+    records, ledger, tip, found = desired.read(root)
     params = records.work_tree.params
     names = params.promote.ordered
-    ledger = Ledger.open(root, params.promote)
-    tip = ledger.tip()
-    found = desired.read(records, ledger, tip, names)
     findings = [finding for each in found.values() for finding in each.findings]
     held = quarantined.here(root, ledger, tip, params.promote)
     findings += [

@@ -20,7 +20,7 @@ from checks.rows import Record
 from checks.serving import ImageReport
 from checks.verdict import Verdict
 from release.evidence import trust
-from release.ledger import Kind, Ledger, Move, past
+from release.ledger import Kind, Move, past
 from release.mirrors import desired, tags, verified
 from release.mirrors.desired import Desired
 from release.mirrors.types import Finding
@@ -98,12 +98,9 @@ def status(root: Path) -> Status:
 
     Raises RemoteRefused if the remote does not answer, EvidenceRefused if the history is not valid.
     """
-    records = Records(root)
+    records, ledger, tip, found = desired.read(root)
     params = records.work_tree.params
     names = params.promote.ordered
-    ledger = Ledger.open(root, params.promote)
-    tip = ledger.tip()
-    found = desired.read(records, ledger, tip, names)
     known = quarantined.here(root, ledger, tip, params.promote)
     held = known.entries
     moves = {name: ledger.moves(tip, name) for name in names}
