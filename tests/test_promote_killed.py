@@ -40,15 +40,13 @@ exit $code
 """
 
 
-def promoting(root: Path) -> object:
-    return move(root, "production")
-
-
-def rolling_back(root: Path) -> object:
-    return rollbacks.rollback(root, "staging", rollbacks.Options(why="answers in French"))
-
-
-VERBS: dict[str, tuple[Verb, str]] = {"promote": (promoting, "production"), "rollback": (rolling_back, "staging")}
+VERBS: dict[str, tuple[Verb, str]] = {
+    "promote": (lambda root: move(root, "production"), "production"),
+    "rollback": (
+        lambda root: rollbacks.rollback(root, "staging", rollbacks.Options(why="answers in French")),
+        "staging",
+    ),
+}
 
 
 def world(folder: Path, push: str | None = None) -> Path:

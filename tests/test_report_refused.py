@@ -162,28 +162,20 @@ def test_a_file_that_is_no_refusal_says_nothing(root: Path, change: dict[str, An
     assert (found.state, found.passes) == ("void", False)
 
 
-def _nothing(path: Path) -> None:
-    path.write_bytes(b"")
+NO_FILES: dict[str, Callable[[Path], object]] = {
+    "nothing": lambda path: path.write_bytes(b""),
+    "no text": lambda path: path.write_bytes(b"\xff\xfe{"),
+    "a folder": Path.mkdir,
+    "a device": lambda path: path.symlink_to("/dev/zero"),
+}
 
 
-def _binary(path: Path) -> None:
-    path.write_bytes(b"\xff\xfe{")
-
-
-def _folder(path: Path) -> None:
-    path.mkdir()
-
-
-def _link(path: Path) -> None:
-    path.symlink_to("/dev/zero")
-
-
-@pytest.mark.parametrize("put", [_nothing, _binary, _folder, _link])
-def test_what_is_no_file_of_ours_is_neither_read_nor_a_traceback(root: Path, put: Callable[[Path], None]) -> None:
+@pytest.mark.parametrize("what", NO_FILES)
+def test_what_is_no_file_of_ours_is_neither_read_nor_a_traceback(root: Path, what: str) -> None:
     (root / layout.STATE).mkdir(exist_ok=True)
-    put(root / layout.REFUSAL)
+    NO_FILES[what](root / layout.REFUSAL)
     assert report(root, FOR).state == "void"
-    if put is _folder:
+    if what == "a folder":
         with pytest.raises(MachineRefused, match="remove it by hand"):
             dvc.python(root, ["-c", ""], "nothing")
 
@@ -251,7 +243,7 @@ def test_a_run_that_breaks_off_without_a_word_is_told_too(root: Path) -> None:
 
 @pytest.mark.slow
 def test_lockstep_run_leaves_why_fetch_refused_and_takes_it_back_when_it_succeeds(
-    tmp_path: Path, tiny_base: Path, document: dict[str, Any]
+    tmp_path: Path, tiny_base: Path, document: dict
 ) -> None:
     """By the real command, through DVC."""
     root = tmp_path / "work"

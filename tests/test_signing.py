@@ -27,7 +27,7 @@ from release.record.records import Records
 from release.verbs import keys as key_verbs
 from release.verbs.build import Options, build
 from release.verbs.sign import Signed, approve, approved, sign
-from tests import build_tree, signing_tree
+from tests import build_tree, signing_tree, spoil
 from tests.conftest import scaled_down
 from tests.registry_service import Registry, registry
 from tests.signing_tree import edit
@@ -524,25 +524,6 @@ def _change(path: Path, **change: object) -> Callable[[Path], object]:
     return lambda root: edit(root / path, **change)
 
 
-def _failed(root: Path) -> None:
-    report = json.loads((root / layout.SERVING_REPORT).read_text())
-    report["checks"][3] |= {"status": "fail"}
-    (root / layout.SERVING_REPORT).write_text(json.dumps(report | {"status": "fail"}))
-
-
-def _other_layers(root: Path) -> None:
-    report = json.loads((root / layout.IMAGE_REPORT).read_text())
-    report["layers"][0]["digest"] = OTHER
-    (root / layout.IMAGE_REPORT).write_text(json.dumps(report))
-
-
-def _other_files(root: Path) -> None:
-    report = json.loads((root / layout.IMAGE_REPORT).read_text())
-    name = next(iter(report["layers"][0]["files"]))
-    report["layers"][0]["files"][name] = OTHER
-    (root / layout.IMAGE_REPORT).write_text(json.dumps(report))
-
-
 def _unknown_key(root: Path) -> None:
     for path in (root / KEY, root / KEY.with_suffix(".pub")):
         path.unlink()
@@ -566,21 +547,37 @@ def _no_signers(root: Path) -> None:
 
 
 UNSIGNED: list[tuple[str, Callable[[Path], object], str]] = [
-    ("no serving report", lambda root: (root / layout.SERVING_REPORT).unlink(), "serving.json"),
-    ("a serving report that failed", _failed, "did not pass"),
+    ("no serving report", spoil.remove(layout.SERVING_REPORT), "serving.json"),
+    (
+        "a serving report that failed",
+        spoil.edit_json(
+            layout.SERVING_REPORT, lambda v: (v["checks"][3].update(status="fail"), v.update(status="fail"))
+        ),
+        "did not pass",
+    ),
     ("a serving report of another model", _change(layout.SERVING_REPORT, model=OTHER), "about the model"),
     ("a serving report of another verdict", _change(layout.SERVING_REPORT, verdict=OTHER), "about the verdict"),
     ("a serving report of another image", _change(layout.SERVING_REPORT, image=OTHER), "about the image"),
     ("a serving report of other probes", _change(layout.SERVING_REPORT, probes=OTHER), "about the probes"),
-    ("no image report", lambda root: (root / layout.IMAGE_REPORT).unlink(), "image.json"),
+    ("no image report", spoil.remove(layout.IMAGE_REPORT), "image.json"),
     ("an image report of another model", _change(layout.IMAGE_REPORT, model=OTHER), "about the model"),
     ("an image report of another verdict", _change(layout.IMAGE_REPORT, verdict=OTHER), "about the verdict"),
     ("an image report of another commit", _change(layout.IMAGE_REPORT, commit="0" * 40), "not in this clone"),
-    ("an image report of other layers", _other_layers, "has other layers"),
-    ("an image report of other files", _other_files, "not the files of the merged model"),
+    (
+        "an image report of other layers",
+        spoil.edit_json(layout.IMAGE_REPORT, lambda v: v["layers"][0].update(digest=OTHER)),
+        "has other layers",
+    ),
+    (
+        "an image report of other files",
+        spoil.edit_json(
+            layout.IMAGE_REPORT, lambda v: v["layers"][0]["files"].update(dict.fromkeys(v["layers"][0]["files"], OTHER))
+        ),
+        "not the files of the merged model",
+    ),
     ("another verdict", _change(layout.VERDICT, policy=OTHER), "verdict is void"),
     ("another parity report", _change(layout.PARITY_REPORT, top1=0.5), "verdict is void"),
-    ("no probes", lambda root: (root / layout.PROBES).unlink(), "probes.json"),
+    ("no probes", spoil.remove(layout.PROBES), "probes.json"),
     ("other splits", lambda root: (root / layout.SPLITS / "train.jsonl").write_text(""), "verdict is void"),
     ("an unknown key", _unknown_key, "this key is not in"),
     ("a key that may only approve", _approver_only, "may verify, approve and not release"),

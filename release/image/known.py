@@ -35,7 +35,7 @@ class Memory:
 
 
 class Known(Memory):
-    """Paths with the state of their inodes. Every write to a file changes the state, and so does a new file in its place."""
+    """Paths with the state of their inodes, which every write to a file and every replacement changes."""
 
     def has(self, file: Path) -> bool:
         """Whether ``file`` still has the recorded state."""
