@@ -11,7 +11,7 @@ rest of its page is written by people. The pages are committed: most readers see
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +112,12 @@ def _section(node: Schema, prefix: str) -> Iterator[str]:
     """A section's words, one table of all its keys, and the kinds of whatever has kinds."""
     yield _paragraphs(node)
     if "discriminator" in node:
-        yield from _kinds(node, f"### {node['discriminator']['propertyName']} `{{kind}}`", prefix)
+        tag = node["discriminator"]["propertyName"]
+        shared = _shared(node)
+        yield f"\nEvery {tag} has these keys:\n"
+        yield from _table("key", "value", "meaning")
+        yield from _keys({"properties": shared, "required": list(shared)}, prefix)
+        yield from _kinds(node, f"### {tag} `{{kind}}`", prefix, shared)
     if "properties" in node:
         yield from _table("key", "value", "meaning")
         yield from _keys(node, prefix)
@@ -153,11 +158,22 @@ def _with_kinds(node: Schema, prefix: str) -> Iterator[tuple[str, Schema]]:
             yield from _with_kinds(each, f"{prefix}{name}.")
 
 
-def _kinds(node: Schema, heading: str, prefix: str = "") -> Iterator[str]:
+def _shared(node: Schema) -> Schema:
+    """The keys that are required and the same in every kind."""
+    first, *others = map(_resolved, node["oneOf"])
+    return {
+        name: value
+        for name, value in first["properties"].items()
+        if all(each["properties"].get(name) == value and name in each["required"] for each in (first, *others))
+    }
+
+
+def _kinds(node: Schema, heading: str, prefix: str = "", without: Collection[str] = ()) -> Iterator[str]:
     for each in map(_resolved, node["oneOf"]):
         tag = each["properties"][node["discriminator"]["propertyName"]]["const"]
         yield f"\n{heading.format(kind=tag)}\n"
-        rest = {name: value for name, value in each["properties"].items() if "const" not in value}
+        own = {name: value for name, value in each["properties"].items() if "const" not in value}
+        rest = {name: value for name, value in own.items() if name not in without}
         yield from _section({key: value for key, value in each.items() if key != "properties"}, "")
         if rest:
             yield from _table("key", "value", "meaning")

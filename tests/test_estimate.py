@@ -24,6 +24,7 @@ from release.verbs.report import Options, report
 from tests import evidence_tree, report_tree
 from tests.conftest import REPOSITORY, as_params, scaled_down, written
 from tests.pipeline_repository import git, write_params
+from tests.training_tree import METHODS
 
 PLAIN = Training(1000, 2.0, 16, 100_000_000, 1.0, 1_000_000, False, "bf16", 300.0)
 WIDTH = 1.5  # when only hyper-parameters differ
@@ -109,6 +110,11 @@ def test_no_size_overflows(new: Training) -> None:
         ({"epochs": None, "max_steps": 50, "batch_size": 16}, 10, 50.0),  # a batch is the whole split
         ({"epochs": None, "max_steps": 50, "batch_size": 4, "gradient_accumulation": 4}, 800, 1.0),
         ({"epochs": None, "max_steps": 10**400}, 1000, cost.MOST / 63),
+        (
+            {"epochs": None, "max_steps": 50, "batch_size": 16, **METHODS["grpo"]},
+            805,
+            0.5,
+        ),  # 8 prompts a step, 100 steps
     ],
 )
 def test_epochs_are_counted_as_the_trainer_counts_them(change: dict[str, Any], rows: int, expected: float) -> None:
@@ -261,6 +267,17 @@ def test_a_change_is_scaled_from_the_record_of_the_target(root: Path) -> None:
         ("train_minutes", "params.yaml", "may exceed"),
         ("cost", "params.yaml", "within"),
     ]
+
+
+def test_another_method_takes_another_time_and_is_not_scaled_to(root: Path) -> None:
+    def orpo(value: dict[str, Any]) -> None:
+        value["train"] |= {"method": "orpo", "beta": 0.1}
+        value["validate"]["preferences"] = {"max_length_bias": 0.15, "max_auc": 0.75}
+
+    _change(root, orpo)
+    found = estimate(root)
+    assert (found.status, found.minutes) == ("no estimate", None)
+    assert "train.method is orpo, and what was recorded is a training by sft" in found.notes
 
 
 def test_what_ran_is_what_the_lock_says_not_what_params_yaml_says_since(root: Path) -> None:

@@ -2,6 +2,8 @@
 
 import math
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,9 +12,12 @@ import pytest
 
 from checks import files, layout
 from checks.errors import ParamsRefused, TrainingRefused
-from checks.evidence import TrainReport
+from checks.evidence import DataReport, EvaluationReport, ParityReport, TrainReport
 from checks.rows import Message, Row
+from checks.verdict import Verdict
+from stages.merge import merge
 from stages.train import train
+from tests import pipeline_repository as repository
 from tests import training_tree
 from tests.conftest import as_params
 from tests.training_tree import METHODS
@@ -41,7 +46,7 @@ def root(tmp_path: Path, tiny_base: Path, store: str, monkeypatch: pytest.Monkey
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
-def test_two_steps_give_the_same_adapter_twice_with_what_the_method_logs(
+def test_two_steps_give_the_same_adapter_and_merged_weights_twice_with_what_the_method_logs(
     root: Path, document: dict, method: str
 ) -> None:
     document["train"] |= METHODS[method] | {"max_steps": 2}
@@ -50,8 +55,11 @@ def test_two_steps_give_the_same_adapter_twice_with_what_the_method_logs(
     digests = set()
     for _ in range(2):
         train(params, root)
+        merge(params, root)
         report = files.read_json(root / layout.TRAIN_REPORT, TrainReport)
-        digests.add(report.adapter)
+        parity = files.read_json(root / layout.PARITY_REPORT, ParityReport)
+        assert parity.adapter == report.adapter
+        digests.add((report.adapter, parity.merged))
     assert len(digests) == 1
     assert (report.steps, set(report.figures)) == (2, LOGGED[method])
     assert all(math.isfinite(value) for value in report.figures.values())
@@ -219,3 +227,37 @@ def test_a_method_that_learns_from_preferences_needs_their_bounds(document: dict
     document["train"] |= METHODS[method]
     with pytest.raises(ParamsRefused, match=rf"validate.preferences: is not written, and train.method '{method}' learns from {columns}; write"):  # fmt: skip
         as_params(document)
+
+
+@pytest.mark.slow
+def test_pairs_go_through_every_stage_to_a_verdict_whose_digests_form_one_chain(
+    tmp_path: Path, tiny_base: Path, document: dict
+) -> None:
+    table = repository.table()
+    services = sorted(repository.SERVICES)
+    pairs = [row | {"worse": services[(services.index(row["reference"]) + 1) % 4]} for row in table]
+    root = tmp_path / "repository"
+    repository.make(root, tiny_base, document, pairs)
+    document["prepare"]["loader"]["columns"]["extra"] = {"rejected": "worse"}
+    document["train"] |= METHODS["dpo"]
+    document["validate"]["preferences"] = {"max_length_bias": 0.5, "max_auc": 0.75}
+    repository.write_params(root, document)
+    for stage in ("fetch", "prepare", "validate", "train", "merge", "evaluate", "probe", "gate"):
+        done = subprocess.run(
+            [sys.executable, "-m", f"stages.{stage}"],
+            cwd=root, env=repository.environment(PYTHONPATH=str(root)), capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    data = files.read_json(root / layout.DATA_REPORT, DataReport)
+    assert {"pairs: the two answers differ", "pairs: no pair is there in both orders"} < {
+        each.name for each in data.expectations
+    }
+    trained = files.read_json(root / layout.TRAIN_REPORT, TrainReport)
+    parity = files.read_json(root / layout.PARITY_REPORT, ParityReport)
+    evaluation = files.read_json(root / layout.EVALUATION, EvaluationReport)
+    verdict = files.read_json(root / layout.VERDICT, Verdict)
+    assert set(trained.figures) == LOGGED["dpo"]
+    assert (trained.splits, parity.adapter) == (data.splits, trained.adapter)
+    assert (evaluation.merged, verdict.model) == (parity.merged, parity.merged)
+    assert verdict.judged["models/adapter"] == trained.adapter
+    assert not any("different bytes" in each.reason or "no evidence" in each.reason for each in verdict.findings)

@@ -19,13 +19,15 @@ from checks.gate_kind import GateKind, ScoreGate
 from checks.judge_kind import JudgeKind
 from checks.params import Params
 from checks.policy import Policy
+from checks.preferences import Judged, Pairs
 from checks.scorer_kind import ScorerKind
 from checks.scorers.edit_similarity import EditSimilarity
 from checks.scorers.json_valid import JsonValid
 from checks.sections import Agreement, Section, directions
 from checks.suite_kind import LogSuite, SuiteKind
-from checks.training import Train
+from checks.training import NoDropout, Train
 from tests.conftest import REPOSITORY
+from tests.training_tree import METHODS
 
 DEFAULT: dict[str, Any] = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
 OLD_TEST, NEW_TEST = ("sha256:" + digit * 64 for digit in "12")
@@ -71,6 +73,7 @@ def _document() -> dict[str, Any]:
     document["gates"] = copy.deepcopy(GATES)
     document["evaluate"]["scorers"] = [{"kind": "exact-match"}, {"kind": "token-f1"}]
     document["validate"]["min_rows"]["test"] = 1000  # enough for every threshold here
+    document["validate"]["preferences"] = {"max_length_bias": 0.15, "max_auc": 0.75}
     document["train_budget"] = {"train_minutes": 30, "gpu_hours": 1, "cost": 3, "hourly_price": 2.5}
     document["promote"]["environments"]["production"] |= {
         "soak_hours": 24, "approvals": 1, "runtimes": ["tgi"], "verified": ["container"],
@@ -129,6 +132,8 @@ DIRECTIONS: list[tuple[str, Any, Any]] = [
     ("train_budget.cost", 5, 1),
     ("train_budget.hourly_price", 1, 5),
     ("validate.min_rows.train", 1000, 2000),
+    ("validate.preferences.max_length_bias", 0.2, 0.1),
+    ("validate.preferences.max_auc", 0.8, 0.7),
     ("validate.min_rows.valid", 50, 120),
     ("validate.min_rows.test", 900, 1100),
     ("validate.max_prompt_tokens", 100, 90),
@@ -349,7 +354,10 @@ def _full() -> list[Params]:
     messages["prepare"]["loader"]["columns"] = {"messages": "a"}
     regex = _document()
     regex["evaluate"]["scorers"].append({"kind": "regex", "pattern": "a+"})
-    return [Params.model_validate(each) for each in (_document(), table, messages, regex)]
+    taught = [_document() for _ in METHODS]
+    for document, method in zip(taught, METHODS.values(), strict=True):
+        document["train"] |= method
+    return [Params.model_validate(each) for each in (_document(), table, messages, regex, *taught)]
 
 
 Path_ = tuple[str | int, ...]
@@ -427,7 +435,8 @@ def test_the_walk_reaches_every_section_that_params_yaml_is_made_of() -> None:
         pending += each.__subclasses__()
     kindred = {EditSimilarity, JsonValid}  # have no field but their kind
     bases = {
-        Agreement, GateKind, JudgeKind, Loader, LogSuite, PairedGate, ScoreGate, ScorerKind, SuiteKind, Train,
+        Agreement, GateKind, Judged, JudgeKind, Loader, LogSuite, NoDropout, PairedGate, Pairs, ScoreGate, ScorerKind,
+        SuiteKind, Train,
     }  # fmt: skip
     ours = {each for each in known if each.__module__.startswith(("checks.", "stages."))}
     assert ours - reached == bases | kindred

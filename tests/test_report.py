@@ -213,6 +213,16 @@ def test_a_passing_policy_of_its_own_does_not_count_and_says_what_would(tmp_path
     assert "release/policy/approved.yaml" in policy
 
 
+def test_a_reward_that_gates_ask_is_named_with_them_and_figures_beside_the_loss(tmp_path: Path) -> None:
+    def edit(root: Path) -> None:
+        report_tree.trained(root, figures={"rewards/margins": 0.0761}, optimised_for=("exact-match",))
+
+    report_tree.pull_request(tmp_path / "pr", edit=edit)
+    training = next(part.markdown for part in report(tmp_path / "pr", FOR).parts if part.name == "training")
+    assert "**Training raised the score of `exact-match`**, which these gates ask: `routes_well`, `" in training
+    assert "At the end: `rewards/margins` 0.0761." in training
+
+
 def _main_is_gone(at: Path) -> None:
     """Neither main's answers nor its weights could be had."""
     path = at / layout.EVALUATION
@@ -292,7 +302,14 @@ def _nasty_record(root: Path) -> None:
             for name, model in evaluation.models.items()
         }
         files.write_json(path, evaluation.model_copy(update={"models": models, "summary": ("@octocat closes #12",)}))
-        report_tree.trained(at, device="</details><h1>@octocat", mlflow_run="`|#12", versions={})
+        report_tree.trained(
+            at,
+            device="</details><h1>@octocat",
+            mlflow_run="`|#12",
+            versions={},
+            figures={"</details>@octocat": 1.0},
+            optimised_for=("`|#12",),
+        )
         confusion = "\n".join(f'"{a}","b"' for a in ("@octocat", "a|b", "</td>", "``", "https://evil.example"))
         (at / layout.CONFUSION).write_text(f"reference,predicted\n{confusion}\n")
 

@@ -54,7 +54,7 @@ def sections(
         "parameters": details.parameters(facts), "flips": details.flips(facts),
         "columns": details.columns, "shown": details.shown, "short": chain.short, "losses": training.loss(records.root),
         "sparkline": training.sparkline, "confusions": training.confusions(records.root),
-        "cost": training.cost(facts, records),
+        "cost": training.cost(facts, records), "figures": training.figures(facts), **training.rewards(facts),
     }  # fmt: skip
     keep = _KEEP_BAD_DATA | _KEEP | _KEEP_BAD_DATA if facts.state == "bad-data" else _KEEP
     keep = keep if values["parameters"] else keep | {"parameters": 20}

@@ -26,6 +26,21 @@ def loss(root: Path) -> list[float]:
     return [value for value in values if math.isfinite(value)]
 
 
+def figures(facts: Facts) -> list[tuple[str, float]]:
+    """What the training method measured besides the loss, at the end."""
+    train = facts.evidence.reports.train if facts.evidence else None
+    return list(train.figures.items()) if train else []
+
+
+def rewards(facts: Facts) -> dict[str, list[str]]:
+    """The scorers whose scores were the reward of training (rewards), and the gates that ask them (rewarding)."""
+    train = facts.evidence.reports.train if facts.evidence else None
+    scorers = list(train.optimised_for) if train else []
+    gates = facts.params.gates if facts.params else {}
+    asked = [name for name, gate in gates.items() if getattr(gate, "metric", None) in scorers]
+    return {"rewards": scorers, "rewarding": asked}
+
+
 def confusions(root: Path) -> list[tuple[tuple[str, str], int]]:
     """How often each wrong answer was given for each reference, the most frequent first."""
     try:
