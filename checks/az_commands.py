@@ -15,3 +15,9 @@ def service_of(command: str) -> str:
     """The word after ``az``, or nothing."""
     found = re.search(_COMMAND.pattern + r"\S*", command)
     return found.group().split()[-1] if found else ""
+
+
+def path_of(command: str) -> str:
+    """``az`` and the words that follow it, up to the first option or value; nothing where a placeholder follows."""
+    found = re.search(r"\baz(?: [a-z][a-z0-9-]*(?![^\s|;&)>]))+", command)
+    return found.group() if found and not command[found.end() :].startswith(" {") else ""

@@ -58,10 +58,11 @@ def resolves(mean: Mean, resolution: float, confidence: float) -> bool:
 def needed_to_resolve(mean: Mean, resolution: float, confidence: float) -> Needed | None:
     """What gives ``resolution``, with at least 80 % power where the effective size is an estimate.
 
-    The variance of this sample and that of the new one are both uncertain, and so is their difference. One typical
-    group more than was seen is in the variance.
+    The variance of this sample and that of the new one are both uncertain, and so is their difference. One group more
+    than was seen, as large as the largest, is in the variance: a giant group that lies near the mean by chance would
+    otherwise hide how far such groups scatter.
     """
-    one_more = replace(mean, between=mean.between + mean.value * (1 - mean.value) * mean.typical**2)
+    one_more = replace(mean, between=mean.between + mean.value * (1 - mean.value) * mean.largest**2)
 
     def too_wide(times: float) -> float:
         unlucky = 0.0 if mean.alone else _LUCK * mean.unsure * math.sqrt(1 + 1 / times)

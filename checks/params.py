@@ -143,7 +143,9 @@ class Evaluate(Section):
     precision: Literal["bf16", "fp16", "fp32"]
     confidence: Annotated[Fraction, stricter("higher")]
     base_prompt: BasePrompt
-    baselines: Annotated[tuple[Literal["majority", "naive-bayes"], ...], Field(strict=False), stricter("more")]
+    baselines: Annotated[
+        tuple[Literal["majority", "nearest", "naive-bayes"], ...], Field(strict=False), stricter("more")
+    ]
 
     @model_validator(mode="after")
     def _each_scorer_once(self) -> Self:

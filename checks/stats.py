@@ -34,14 +34,16 @@ Groups = Sequence[str] | NDArray[np.integer[Any]]
 class Mean:
     """A mean score and what its tests use. ``mirrored`` is the same of 1 - score.
 
-    ``typical`` is the size of the group that a typical row lies in, ``between`` the sum of the squared group totals
-    about the mean with the factor G / (G - 1). ``times`` is above 1 only in a plan: as many times these rows.
+    ``typical`` is the size of the group that a typical row lies in, ``largest`` that of the largest. ``between`` is the
+    sum of the squared group totals about the mean with the factor G / (G - 1). ``times`` is above 1 only in a plan: as
+    many times these rows.
     """
 
     value: float
     rows: float
     groups: float
     typical: float
+    largest: float
     between: float
     unsure: float  # relative standard error of ``between``
     binary: bool
@@ -59,7 +61,7 @@ class Mean:
         about = (totals - mean * sizes) ** 2
         return cls(
             value=mean, rows=float(n), groups=float(len(sizes)), typical=float((sizes**2).sum()) / n,
-            between=_squares(values, codes, mean) if len(sizes) > 1 else 0.0,
+            largest=float(sizes.max()), between=_squares(values, codes, mean) if len(sizes) > 1 else 0.0,
             unsure=math.sqrt(math.fsum(about**2)) / max(math.fsum(about), 1e-12),
             binary=bool(((values == 0) | (values == 1)).all()), alone=len(sizes) == n,
             unseen=Unseen(totals), unseen_right=Unseen(np.maximum(sizes - totals, 0.0)),

@@ -16,8 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from checks import digest, files, layout
+from checks.az_commands import path_of
 from checks.drafts import Draft
-from checks.errors import DataRefused, EvidenceRefused
+from checks.errors import DataRefused, EvidenceRefused, ParamsRefused
 from checks.evidence import PrepareReport
 from checks.params import Params
 from checks.rows import Message, Row
@@ -166,6 +167,38 @@ def test_the_command_task_answers_with_the_whole_command_on_one_line(tmp_path: P
     )
     assert {d.prompt: d.slice for d in drafts if d.unreadable is None}["Deep."] == "other"
     assert by_prompt["Show details"].slice == "show"
+
+
+def test_the_path_task_tells_the_service_and_answers_with_the_words_before_options(tmp_path: Path) -> None:
+    loader = SERVICE.model_copy(update={"task": "path", "instruction": "Service: {service}"})
+    by_prompt = {d.prompt: d for d in azure_cli.load(loader, _tree(tmp_path))}
+    assert by_prompt["Show details"].reference == "az network nic show"
+    assert by_prompt["Show details"].messages[0] == Message(role="system", content="Service: network")
+
+
+@pytest.mark.parametrize(
+    ("command", "path"),
+    [
+        ("az vm list", "az vm list"),
+        ("az storage blob metadata update -n x --metadata a=b", "az storage blob metadata update"),
+        ("az find 'az vm'", "az find"),
+        ("az ad sp show $ID", "az ad sp show"),
+        ("az vm list|jq .", "az vm list"),
+        ("x=$(az account show --query id)", "az account show"),
+        ("az iot hub {verb} -n a", ""),
+        ("", ""),
+    ],
+)
+def test_the_path_of_a_command_ends_at_the_first_option_or_value(command: str, path: str) -> None:
+    assert path_of(command) == path
+
+
+def test_the_service_task_does_not_tell_the_service(document: dict) -> None:
+    document["prepare"]["loader"]["instruction"] = "Name the service {service}."
+    with pytest.raises(
+        ParamsRefused, match=r"instruction tells the service, which is the answer; take \{service\} out"
+    ):
+        as_params(document)
 
 
 def test_a_folder_without_examples_is_refused(tmp_path: Path) -> None:

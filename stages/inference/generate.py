@@ -1,29 +1,26 @@
-"""Greedy generation for many short prompts: the tokens of one-row-at-a-time ``model.generate``, sooner.
+"""Greedy generation for many prompts: the tokens of one-row-at-a-time ``model.generate``, sooner.
 
 In: a transformers causal language model with a key-value cache, prompts as token ids.
 Out: per prompt the new tokens and the seconds they took.
 
-Where the time goes, and what is done about it:
+* The tokens with which all prompts begin are computed once. Identical prompts are answered once.
+* Prompts of like length share a batch, padded on the left. A row that has ended leaves its batch.
+* On a CPU each batch is computed by one thread, and several batches at a time: threads that compute one tensor together
+  wait for one another at every operation, and many operations are too small to be shared.
 
-* What prompts begin with alike is computed once; identical prompts are.
-* Nothing is padded but inside attention: tokens of many prompts are computed as one flat row.
-* Rows that are answered share their passes with prompts that are read; a row that has ended takes no part.
-* Logits are made for the last position of a row alone.
-* On a CPU the rows are shared out to lanes, each a thread that computes by itself: threads that compute one tensor
-  together wait for one another at every operation, and many operations are too small to be shared.
-
-A model whose attention cannot be taken over for that is asked one prompt at a time.
+A batch holds the same rows whatever thread takes it and when, so that a busy machine changes no answer.
 """
 
-import sys
+import copy
+import inspect
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -31,15 +28,24 @@ from tqdm import tqdm
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 from checks.errors import EvaluationRefused
-from stages.inference import flat_attention, token_by_token
-from stages.inference.batching import Answer, Engine, Prompt, Settings, Witness, shared_prefix, shares
-
-__all__ = ["Answer", "end_tokens", "generate", "load", "shared_prefix"]
 
 _TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
-# Lanes at most: each reads all weights at every step, and answers fewer rows with them.
+# Batches computed at a time, at most: each reads all weights at every step, and answers fewer rows with them.
 _LANES = 4
+# Tokens whose keys and values a batch holds, for each prompt token that it may read at a time.
+_HELD = 16
+# Rotary frequencies that transformers chooses by the longest row of a batch, for all of its rows.
+_BY_LENGTH = frozenset({"dynamic", "longrope"})
+
+Prompt = tuple[int, ...]
+
+
+class Answer(NamedTuple):
+    """New tokens, without the one that ended them; seconds from the start of the row's batch to its last token."""
+
+    tokens: tuple[int, ...]
+    seconds: float
 
 
 def load(folder: Path, precision: str) -> tuple[Any, Any]:
@@ -76,7 +82,6 @@ def end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
     return frozenset(token for token in (*several, tokenizer.eos_token_id) if token is not None)
 
 
-@torch.inference_mode()
 def generate(
     model: Any,
     prompts: Sequence[Sequence[int]],
@@ -88,79 +93,140 @@ def generate(
     """Answer every prompt greedily, with a progress bar called ``label``.
 
     ``prompts``: token ids, none empty. ``ends``: ids that end an answer. ``batch_tokens``: prompt tokens that are read
-    at a time, by all lanes together; what prompts share is read once and counts once. Returns one answer per prompt,
-    in order.
+    at a time, padding included, by all batches together; what all prompts share is read once. Returns one answer per
+    prompt, in order. Raises EvaluationRefused when a logit is not finite.
     """
     if any(not prompt for prompt in prompts):
         raise ValueError("a prompt has no tokens")
-    distinct = sorted({tuple(prompt) for prompt in prompts})
+    # The longest first: the last batch to end is then a short one.
+    distinct = sorted({tuple(prompt) for prompt in prompts}, key=lambda prompt: (-len(prompt), prompt))
     if not distinct:
         return []
-    with tqdm(total=len(distinct), desc=label, unit="row", disable=None) as bar:
-        try:
-            answers = _together(model, distinct, Settings(ends, max_new_tokens, batch_tokens), bar)
-        except flat_attention.Foreign as reason:
-            tqdm.write(f"{label}: one prompt at a time: {reason}", file=sys.stderr)
-            bar.reset()
-            answers = _apart(model, distinct, ends, max_new_tokens, bar)
+    threads = torch.get_num_threads() if model.device.type == "cpu" else 1
+    lanes = min(threads, _LANES)
+    apart = len(distinct[0]) + max_new_tokens > _alike_up_to(model)
+    room = 1 if apart else max(1, batch_tokens // lanes)
+    prefix = 0 if apart or _slides(model) else shared_prefix(distinct)
+    batches = list(_batches(distinct, prefix, max_new_tokens, room))
+    stop = threading.Event()
+    with tqdm(total=len(distinct), desc=label, unit="row", disable=None) as bar, _threads(threads // lanes):
+        begin = _read(model, distinct[0][:prefix])
+        with ThreadPoolExecutor(lanes) as pool:
+            running = [
+                pool.submit(_answer, model, batch, begin, prefix, ends, max_new_tokens, stop, bar) for batch in batches
+            ]
+            try:
+                for ended in wait(running, return_when=FIRST_EXCEPTION).done:
+                    ended.result()
+            except BaseException:
+                stop.set()  # the others end at their next step
+                raise
+    answers = {prompt: answer for each in running for prompt, answer in each.result()}
     return [answers[tuple(prompt)] for prompt in prompts]
 
 
-def _together(model: Any, prompts: Sequence[Prompt], settings: Settings, bar: Any) -> dict[Prompt, Answer]:
-    """Answers to sorted, distinct prompts, in lanes. Raises Foreign when the model has an attention of another kind."""
-    longest = max(prompts, key=len)
-    # Shows what nothing of a model's configuration gives away.
-    witness = Witness(longest, token_by_token.logits(model, longest, min(2, settings.max_new_tokens)))
-    threads = torch.get_num_threads() if model.device.type == "cpu" else 1
-    lanes = max(1, min(threads, _LANES, len(prompts)))
-    share = replace(settings, batch_tokens=max(1, settings.batch_tokens // lanes))
-    with flat_attention.taken_over(model, len(longest) + settings.max_new_tokens):
-        engine = Engine(model, prompts, share, witness)
-        with _threads(threads // lanes):
-            if lanes == 1:
-                return dict(engine.run(prompts, bar.update))
-            dealt = shares(prompts, lanes, engine.prefix, settings.max_new_tokens)
-            return dict(_in_lanes(engine, dealt, bar))
+def shared_prefix(prompts: Sequence[Prompt]) -> int:
+    """Number of tokens with which all begin; each keeps at least one of its own."""
+    if len(prompts) < 2:
+        return 0
+    pairs = zip(min(prompts), max(prompts), strict=False)
+    return min(sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs)), min(map(len, prompts)) - 1)
 
 
-def _apart(
-    model: Any, prompts: Sequence[Prompt], ends: frozenset[int], max_new_tokens: int, bar: Any
-) -> dict[Prompt, Answer]:
-    """Answers to prompts, one after the other, by the model's own attention."""
-    answers = {}
-    for prompt in prompts:
-        started = time.perf_counter()
-        tokens = [step.id for step in token_by_token.answer(model, prompt, ends, max_new_tokens)]
-        whole = tuple(tokens[:-1] if tokens[-1] in ends else tokens)
-        answers[prompt] = Answer(whole, time.perf_counter() - started)
-        bar.update(1)
+def _batches(prompts: Sequence[Prompt], prefix: int, new: int, room: int) -> Iterator[Sequence[Prompt]]:
+    """Prompts, longest first, in batches that read ``room`` tokens and hold ``_HELD`` times as many; or of one row."""
+    begin = 0
+    while begin < len(prompts):
+        longest = len(prompts[begin])
+        count = max(1, min(room // (longest - prefix), room * _HELD // (longest + new)))
+        yield prompts[begin : begin + count]
+        begin += count
+
+
+@torch.inference_mode()
+def _read(model: Any, prefix: Prompt) -> Any:
+    """Keys and values of the tokens with which all prompts begin."""
+    cache = DynamicCache(config=model.config)
+    if prefix:
+        model(
+            input_ids=torch.tensor([prefix], device=model.device),
+            logits_to_keep=1,
+            use_cache=True,
+            **cached(model, cache),
+        )
+    return cache
+
+
+@torch.inference_mode()  # of each thread for itself
+def _answer(
+    model: Any, prompts: Sequence[Prompt], begin: Any, prefix: int, ends: frozenset[int], new: int,
+    stop: threading.Event, bar: Any,
+) -> list[tuple[Prompt, Answer]]:  # fmt: skip
+    """Answers to the prompts of one batch, whose first ``prefix`` tokens are in the cache ``begin``."""
+    started, device = time.perf_counter(), model.device
+    width = len(prompts[0]) - prefix
+    pads = torch.tensor([width - (len(prompt) - prefix) for prompt in prompts], device=device)
+    ids = torch.tensor(
+        [[0] * (width - len(prompt) + prefix) + list(prompt[prefix:]) for prompt in prompts], device=device
+    )
+    mask = (torch.arange(width, device=device) >= pads[:, None]).long()
+    mask = torch.cat([mask.new_ones(len(prompts), prefix), mask], dim=1)
+    cache = copy.deepcopy(begin)
+    if prefix:
+        cache.batch_repeat_interleave(len(prompts))
+    rows, found = list(range(len(prompts))), [list[int]() for _ in prompts]
+    answers = list[tuple[Prompt, Answer]]()
+    while rows and not stop.is_set():
+        positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        logits = model(
+            input_ids=ids, attention_mask=mask, position_ids=positions, logits_to_keep=1, use_cache=True,
+            **cached(model, cache),
+        ).logits[:, -1]  # fmt: skip
+        best, chosen = logits.max(dim=-1)
+        if not bool(torch.isfinite(best).all()):
+            raise EvaluationRefused("a logit is not finite", "train with a lower train.learning_rate")
+        left = list[int]()
+        for place, (row, token) in enumerate(zip(rows, chosen.tolist(), strict=True)):
+            if token not in ends:
+                found[row].append(token)
+            if token in ends or len(found[row]) == new:
+                answers.append((prompts[row], Answer(tuple(found[row]), time.perf_counter() - started)))
+            else:
+                left.append(place)
+        bar.update(len(rows) - len(left))
+        if len(left) < len(rows):
+            keep = torch.tensor(left, dtype=torch.long, device=device)
+            rows, mask, chosen = [rows[place] for place in left], mask[keep], chosen[keep]
+            if left:
+                cache.batch_select_indices(keep)
+        ids, mask = chosen[:, None], torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
     return answers
 
 
-class _Stopped(Exception):  # noqa: N818 - no error: another lane failed
-    """Ends a lane from within."""
+def cached(model: Any, cache: Any) -> dict[str, Any]:
+    """The argument that hands a model its cache: its name changed within transformers 5."""
+    return {"cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values": cache}
 
 
-def _in_lanes(engine: Engine, dealt: Sequence[Sequence[Prompt]], bar: Any) -> Iterator[tuple[Prompt, Answer]]:
-    """Answer each share in a thread of its own; the first failure, or interrupt, ends the others at a step."""
-    stop, lock = threading.Event(), threading.Lock()
+def _slides(model: Any) -> bool:
+    """Whether a layer sees a window of tokens: padding behind a shared prefix would be counted in it."""
+    layers = DynamicCache(config=model.config).layers
+    kinds = getattr(model.config.get_text_config(), "layer_types", None) or ()
+    return "chunked_attention" in kinds or any(isinstance(layer, DynamicSlidingWindowLayer) for layer in layers)
 
-    def done(count: int) -> None:
-        if stop.is_set():
-            raise _Stopped
-        with lock:
-            bar.update(count)
 
-    with ThreadPoolExecutor(len(dealt)) as pool:
-        lanes = [pool.submit(engine.run, share, done) for share in dealt]
-        try:
-            for ended in wait(lanes, return_when=FIRST_EXCEPTION).done:
-                ended.result()
-        except BaseException:
-            stop.set()
-            raise
-    for lane in lanes:
-        yield from lane.result()
+def _alike_up_to(model: Any) -> float:
+    """Number of tokens up to which a row's positions do not depend on the longest row of its batch."""
+    config, limits = model.config.get_text_config(), [float("inf")]
+    for module in model.modules():
+        kind = getattr(module, "rope_type", None)
+        if _BY_LENGTH & set(kind.values() if isinstance(kind, dict) else (kind,)):
+            rope = getattr(config, "rope_parameters", None) or {}
+            parts = [part for part in (rope, *rope.values()) if isinstance(part, dict)]
+            names = ("original_max_position_embeddings", "max_position_embeddings")
+            limits += [part[names[0]] for part in parts if names[0] in part]
+            limits += [found for name in names if (found := getattr(config, name, None))]
+    return min(limits)
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 What a server is held to: slow, and free of anything that batches could change.
 """
 
-import inspect
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -11,6 +10,7 @@ import torch
 from transformers.cache_utils import DynamicCache
 
 from checks.errors import EvaluationRefused
+from stages.inference.generate import cached
 
 
 class Step(NamedTuple):
@@ -31,7 +31,7 @@ def answer(
     No token of ``never`` is chosen; log-probabilities are the model's own all the same, as servers report them.
     Raises EvaluationRefused when a log-probability is not finite.
     """
-    known = _cached(model)
+    known = {"use_cache": True, "logits_to_keep": 1, **cached(model, DynamicCache(config=model.config))}
     ids, steps = torch.tensor([list(prompt)], device=model.device), []
     for _ in range(max_new_tokens):
         logprobs = model(input_ids=ids, **known).logits[0, -1].double().log_softmax(-1)
@@ -45,24 +45,6 @@ def answer(
             break
         ids = torch.tensor([[chosen]], device=model.device)
     return steps
-
-
-@torch.inference_mode()
-def logits(model: Any, prompt: Sequence[int], count: int) -> tuple[torch.Tensor, ...]:
-    """Logits of the first ``count`` tokens of a greedy answer that nothing ends, each (vocabulary,)."""
-    known, ids = _cached(model), torch.tensor([list(prompt)], device=model.device)
-    found = list[torch.Tensor]()
-    for _ in range(count):
-        found.append(model(input_ids=ids, **known).logits[0, -1])
-        ids = found[-1].argmax().view(1, 1)
-    return tuple(found)
-
-
-def _cached(model: Any) -> dict[str, Any]:
-    """Arguments of a model that is to keep keys and values, and to give the last logits alone."""
-    # The argument's name changed within transformers 5.
-    name = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
-    return {name: DynamicCache(config=model.config), "use_cache": True, "logits_to_keep": 1}
 
 
 def pieces(tokenizer: Any, tokens: Sequence[int]) -> list[str]:
