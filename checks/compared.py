@@ -51,8 +51,9 @@ class PairedGate(ScoreGate, abc.ABC):
         if problem := super().impossible(name, params):
             return problem
         if self.suite is not None:
-            scored = params.suites[self.suite].scores_of
-            if self.against in scored:
+            suite, scored = params.suites[self.suite], params.suites[self.suite].scores_of
+            # There may be no main and no champion yet, and so no log of them.
+            if self.against in scored or (self.against in EARLIER and not suite.of_test_rows):
                 return None
             return (
                 f"gates.{name}.against: suite {self.suite} has no scores of {self.against!r}|"

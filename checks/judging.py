@@ -8,11 +8,13 @@ from collections.abc import Mapping
 
 from checks import gates, multiple, scorers
 from checks.chain import MAKING, Evidence
-from checks.gate_kind import Case, CheckResult, NoEvidence, Test, failed, gap
+from checks.gate_kind import Case, CheckResult, NoEvidence, ScoreGate, Test, failed, gap
 from checks.gates import Gate
 from checks.params import Params
 from checks.sample import Sample
 from checks.verdict import Finding, Verdict, combine
+
+_NAMED = 3  # judges that a finding names
 
 
 def judge(params: Params, evidence: Evidence) -> Verdict:
@@ -60,11 +62,13 @@ def _own(name: str, gate: Gate, finding: Finding) -> Finding:
 
 def _said(gate: Gate, finding: Finding, evidence: Evidence) -> Finding:
     """The finding with what its scores are worth: those of a suite are somebody's word."""
-    suite = getattr(gate, "suite", None)
-    if suite is None:
+    if not isinstance(gate, ScoreGate) or gate.suite is None:
         return finding
-    known = evidence.reports.suites.suites.get(suite) if evidence.reports.suites else None
-    who = f" by {', '.join(known.judges)}" if known and known.judges else ""
+    suite, report = gate.suite, evidence.reports.suites
+    known = report.suites.get(suite) if report else None
+    names = known.judges if known else ()
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    who = f" by {', '.join(names[:_NAMED])}{more}" if names else ""
     whose = f": {known.source}{who}" if known else ""
     return finding.model_copy(
         update={

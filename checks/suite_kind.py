@@ -103,6 +103,11 @@ class SuiteKind(Section, abc.ABC):
         """The models that it has scores of, where there are such models."""
 
     @property
+    def judged_by(self) -> str | None:
+        """The kind of its judge; None: it has none."""
+        return None
+
+    @property
     def of_test_rows(self) -> bool:
         """Whether its samples are the rows of the test split."""
         return False

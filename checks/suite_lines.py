@@ -31,7 +31,7 @@ def read(suite: "LogSuite", name: str, role: Role, log: Path) -> list[Scored]:
     except EvidenceRefused as refused:
         why = refused.what.removeprefix(f"{log}:").strip()
     raise EvidenceRefused(
-        f"{layout.PARAMS}: suites.{name}.logs.{role}: {suite.logs[role].uri}: {' '.join(why.split())}",
+        f"{layout.PARAMS}: suites.{name}.logs.{role}: {' '.join(why.split())}",
         f"pin a log of kind {suite.kind}: docs/how-to/suites.md",
     )
 

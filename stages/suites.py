@@ -11,6 +11,7 @@ Out: data/suites/NAME.jsonl, a line for each model, metric and sample:
 Run: python -m stages.suites
 """
 
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -52,8 +53,7 @@ def suites(params: Params, root: Path) -> str:
         files.write_text(folder / "README.txt", _ABOUT)
         results = {name: _written(folder, root, name, params.suites[name], found) for name, found in made.items()}
     plugins = SUITES.plugins(suite.kind for suite in params.suites.values())
-    judges = (getattr(suite, "judge", None) for suite in params.suites.values())
-    plugins |= JUDGES.plugins(judge.kind for judge in judges if judge)
+    plugins |= JUDGES.plugins(suite.judged_by for suite in params.suites.values() if suite.judged_by)
     files.write_json(root / layout.SUITES_REPORT, SuitesReport(suites=results, plugins=plugins))
     return "; ".join(f"{name}: {_line(result)}" for name, result in results.items()) or "none in params.yaml"
 
@@ -88,40 +88,47 @@ def _answers(root: Path, models: Mapping[Role, str]) -> tuple[list[Row], dict[Ro
 
 @contextmanager
 def _files(name: str, suite: SuiteKind, root: Path) -> Iterator[dict[str, Path]]:
-    """The pinned files of a suite, verified."""
+    """Copies of the pinned files of a suite, verified: what is hashed is what is read."""
     with tempfile.TemporaryDirectory() as scratch:
         found = {}
         for number, (key, source) in enumerate(suite.sources.items()):
             section = f"suites.{name}.{key}"
             with sources.alone(root):
                 verified = sources.bring(source, section, root)
-            found[key] = verified.path
+            place = Path(scratch) / str(number)
             if verified.inside is not None:
-                (unpacked := Path(scratch) / str(number)).mkdir()
-                found[key] = archive.extract(verified.path, verified.inside, unpacked)
-            if not found[key].is_file():
-                raise SourceRefused(
-                    f"{layout.PARAMS}: {section}.uri: {uris.redact(source.uri)} is no file", "name the file itself"
-                )
+                place.mkdir()
+                place = archive.extract(verified.path, verified.inside, place)
+            elif verified.path.is_file():
+                shutil.copyfile(verified.path, place)
+                if digest.of_file(place).sha256 != f"sha256:{verified.sha256}":
+                    raise SourceRefused(f"{layout.PARAMS}: {section}.uri: changed while it was read", "run again")
+            if not place.is_file():
+                shown = uris.redact(source.uri)
+                raise SourceRefused(f"{layout.PARAMS}: {section}.uri: {shown} is no file", "name the file itself")
+            found[key] = place
         yield found
 
 
 def _held(name: str, suite: SuiteKind, made: Made, models: Mapping[Role, str]) -> Made:
     """The scores, if they are about the models that they are called after, and can be compared."""
-    where = f"{layout.PARAMS}: suites.{name}"
+
+    def at(role: Role) -> str:
+        return f"{layout.PARAMS}: suites.{name}{'.logs.' if f'logs.{role}' in suite.sources else ': '}{role}"
+
     for role, lines in made.scored.items():
-        at = f"{where}.logs.{role}" if f"logs.{role}" in suite.sources else f"{where}: {role}"
         if role not in models:
-            raise EvidenceRefused(f"{at}: git names no {role} that a gate compares with", "remove it")
+            raise EvidenceRefused(f"{at(role)}: git names no {role} that a gate compares with", "remove it")
         if other := next((line for line in lines if line.model != models[role]), None):
             raise EvidenceRefused(
-                f"{at}: is about model {other.model[:19]}…, the {role} is {models[role]}",
+                f"{at(role)}: is about model {other.model[:19]}…, the {role} is {models[role]}",
                 f"run the suite on that model{' in models/merged' if role == 'candidate' else ''}, and pin that log",
             )
     if wrong := problem(made.scored, suite.metrics, suite.declared_size):
         role, what = wrong
-        at = f"{where}.logs.{role}" if f"logs.{role}" in suite.sources else f"{where}: {role}"
-        raise EvidenceRefused(f"{at}: {what}", "run the suite on the same samples for every model, and pin those logs")
+        raise EvidenceRefused(
+            f"{at(role)}: {what}", "run the suite on the same samples for every model, and pin those logs"
+        )
     return made
 
 

@@ -19,6 +19,7 @@ from checks.suite_report import SuiteLine, SuitesReport
 from checks.verdict import Verdict
 from release.record.held import hold
 from release.record.records import Records
+from release.verbs import explain
 from stages.suites import suites
 from tests import evidence_tree
 from tests.conftest import REPOSITORY, as_params
@@ -119,6 +120,15 @@ def test_a_gate_asks_the_samples_of_a_suite_and_says_that_they_are_witnessed(run
     assert hold(Records(run.root)).verdict == verdict
 
 
+def test_an_explanation_says_of_which_samples_it_is_and_what_they_are_worth(run: Run) -> None:
+    verdict = run.judged()
+    for name, gate in run.params().gates.items():
+        said = explain.of(name, gate, verdict)
+        assert "samples of suite chat" in said.asks
+        assert "(witnessed, by suite chat), on 60 rows" in said.found
+        assert "data/suites/chat.jsonl" in said.look
+
+
 def test_a_suite_is_written_as_neutral_lines_and_a_report(run: Run) -> None:
     run.judged()
     lines = files.read_jsonl(run.root / layout.SUITES / "chat.jsonl", SuiteLine)
@@ -207,15 +217,15 @@ REFUSED: dict[str, tuple[Callable[[Run], object], str]] = {
     ),
     "NaN": (
         _change("candidate", lambda lines: lines[2].update(value=float("nan"))),
-        r"logs\.candidate: candidate\.jsonl: .*3: .*(finite|NaN|expected value)",
+        r"logs\.candidate: 3: .*.*(finite|NaN|expected value)",
     ),
     "infinity": (
         _change("candidate", lambda lines: lines[2].update(value=float("inf"))),
-        r"logs\.candidate: candidate\.jsonl: .*3: .*(finite|Infinity|expected value)",
+        r"logs\.candidate: 3: .*.*(finite|Infinity|expected value)",
     ),
     "a field that is none": (
         _change("candidate", lambda lines: lines[2].update(score=1)),
-        r"logs\.candidate: candidate\.jsonl: 3: score: Extra inputs are not permitted; pin a log of kind external",
+        r"logs\.candidate: 3: score: Extra inputs are not permitted; pin a log of kind external",
     ),
     "no line of the metric": (
         _change("candidate", lambda lines: [line.update(metric="other") for line in lines]),
@@ -223,7 +233,7 @@ REFUSED: dict[str, tuple[Callable[[Run], object], str]] = {
     ),
     "no JSON": (
         lambda run: run.suite["logs"].update(candidate=_pinned(run.root / "dvc.yaml")),
-        r"logs\.candidate: dvc\.yaml: 1: Invalid JSON",
+        r"logs\.candidate: 1: Invalid JSON",
     ),
     "other bytes than the pinned": (
         _other_bytes, r"suites\.chat\.logs\.candidate\.sha256: [0-9a-f]{64} is pinned, but candidate\.jsonl is [0-9a-f]{64};",
@@ -255,6 +265,19 @@ def test_a_log_that_is_about_something_else_is_refused_in_one_line(run: Run, how
     assert caught.value.others == ()
     assert "\n" not in str(caught.value)
     assert not (run.root / layout.SUITES).exists()
+
+
+def test_a_log_that_changes_while_it_is_read_is_refused(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = shutil.copyfile
+
+    def late(source: Path, target: Path) -> Path:
+        with Path(source).open("a") as stream:
+            stream.write("\n")
+        return copy(source, target)
+
+    monkeypatch.setattr(shutil, "copyfile", late)
+    with pytest.raises(Refusal, match=r"suites\.chat\.logs\.candidate\.uri: changed while it was read; run again"):
+        suites(run.params(), run.root)
 
 
 def _edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
@@ -356,6 +379,35 @@ def test_lines_are_held_to_the_suite_at_the_gate_too(run: Run) -> None:
         assert "data/suites/chat.jsonl: candidate: has 59 samples, and the suite has 60" in finding.reason
 
 
+def test_main_is_compared_with_by_its_own_log(run: Run) -> None:
+    run.document["gates"] = {"keeps": {**run.document["gates"]["remembers"], "against": "main"}}
+    (finding,) = run.judged().findings
+    assert (finding.status, "nothing to compare with" in finding.reason) == ("pass", True)  # there is no main yet
+    evidence_tree.earlier(run.root, "main")
+    answers = {
+        role: files.read_jsonl(run.root / layout.PREDICTIONS / f"{role}.jsonl", Prediction)
+        for role in ("candidate", "base")
+    }
+    evidence_tree.evaluated(run.root, run.params(), answers["candidate"], base=answers["base"], main=answers["base"])
+    (finding,) = run.judged().findings
+    assert (finding.status, "suite chat has no scores of main" in finding.reason) == ("fail", True)
+    run.log("main", _lines(f"sha256:{'7' * 64}", 50))
+    (finding,) = run.judged().findings
+    assert (finding.status, finding.against, finding.value) == ("pass", "main", 0.066667)
+    run.log("main", _lines(run.merged, 50))
+    with pytest.raises(EvidenceRefused, match=r"logs\.main: is about model sha256:\w{12}…, the main is sha256:7{64};"):
+        run.judged()
+
+
+def test_a_candidate_that_is_main_is_written_once(run: Run) -> None:
+    evidence_tree.earlier(run.root, "main")
+    _edit(run.root / layout.REFERENCES, lambda report: report["found"]["main"].update(merged=run.merged))
+    run.suite["logs"]["main"] = run.suite["logs"]["candidate"]
+    suites(run.params(), run.root)
+    lines = files.read_jsonl(run.root / layout.SUITES / "chat.jsonl", SuiteLine)
+    assert [line.model for line in lines] == [run.merged] * SAMPLES + [run.base] * SAMPLES
+
+
 def test_the_noise_that_is_declared_bounds_the_margin(run: Run) -> None:
     run.suite["noise"] = 0.2
     by_name = {finding.gate: finding for finding in run.judged().findings}
@@ -396,8 +448,12 @@ IMPOSSIBLE: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         r"gates\.is_liked\.metric: suite chat has no 'exact-match'; use one of liked",
     ),
     "a model without scores": (
-        lambda d: d["gates"]["remembers"].update(against="main"),
-        r"gates\.remembers\.against: suite chat has no scores of 'main'; use one of base, or add it there",
+        lambda d: d["suites"]["chat"]["logs"].pop("base"),
+        r"gates\.is_liked_more\.against: suite chat has no scores of 'base'; use one of none, or add it there",
+    ),
+    "a baseline": (
+        lambda d: d["gates"]["remembers"].update(against="majority"),
+        r"gates\.remembers\.against: suite chat has no scores of 'majority'; use one of base, or add it there",
     ),
     "too few samples": (
         lambda d: d["gates"]["is_liked"].update(resolution=0.05),
@@ -497,6 +553,16 @@ def test_a_log_of_inspect_becomes_neutral_lines(inspected: Run) -> None:
     assert lines[0].sample_sha == digest.of_json(["Largest sea?", None, "Pacific"])
 
 
+def test_messages_that_inspect_named_anew_are_the_same_question(inspected: Run) -> None:
+    def asked(name: str) -> str:
+        message = {"id": name, "role": "user", "content": "Largest sea?"}
+        _inspect(inspected, lambda log: log["samples"][0].update(input=[message]))
+        suites(inspected.params(), inspected.root)
+        return files.read_jsonl(inspected.root / layout.SUITES / "chat.jsonl", SuiteLine)[0].sample_sha
+
+    assert asked("mejb7gQADWDXsGrDCwcAQe") == asked("BhUQEeE4nZwPzdAU4Gktzo")
+
+
 def _sample(change: Callable[[dict[str, Any]], object]) -> Callable[[dict[str, Any]], object]:
     return lambda log: change(log["samples"][1])
 
@@ -506,7 +572,7 @@ NOT_OF_INSPECT: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         lambda log: log["eval"].pop("metadata"), r"names no model: run `inspect eval` with --metadata lockstep_model=sha256:…;",
     ),
     "a model that is no digest": (
-        lambda log: log["eval"]["metadata"].update(lockstep_model="router"), r"candidate\.json: model: String should match",
+        lambda log: log["eval"]["metadata"].update(lockstep_model="router"), r"logs\.candidate: model: String should match",
     ),
     "another model": (
         lambda log: log["eval"]["metadata"].update(lockstep_model=OTHER), r"is about model sha256:999999999999…, the candidate",
@@ -557,7 +623,7 @@ def test_a_log_of_inspect_that_does_not_say_all_is_refused(inspected: Run, how: 
 def test_a_file_that_is_no_json_is_no_log_of_inspect(inspected: Run) -> None:
     (inspected.root / "candidate.json").write_bytes(b"PK\x03\x04\xff")  # as an .eval file begins
     inspected.suite["logs"]["candidate"] = _pinned(inspected.root / "candidate.json")
-    with pytest.raises(EvidenceRefused, match=r"logs\.candidate: candidate\.json: no log of Inspect in JSON"):
+    with pytest.raises(EvidenceRefused, match=r"logs\.candidate: no log of Inspect in JSON"):
         suites(inspected.params(), inspected.root)
 
 
@@ -650,11 +716,11 @@ NOT_JUDGED: dict[str, tuple[Callable[[list[dict[str, Any]]], object], str]] = {
         lambda lines: [line.update(value=None) for line in lines[:8]], r"8 of 40 answers of candidate have no value",
     ),
     "a value off the scale": (
-        lambda lines: lines[4].update(value=2.0), r"judge\.log: labels\.jsonl: 5: 2 is not from 0 to 1;",
+        lambda lines: lines[4].update(value=2.0), r"judge\.log: 5: 2 is not from 0 to 1;",
     ),
-    "NaN": (lambda lines: lines[4].update(value=float("nan")), r"judge\.log: labels\.jsonl: 5: "),
-    "of a name in two lines": (lambda lines: lines[4].update(judge="ada\n::x"), r"labels\.jsonl: 5: judge: String should match"),
-    "nobody's": (lambda lines: lines[4].pop("judge"), r"judge\.log: labels\.jsonl: 5: judge: Field required;"),
+    "NaN": (lambda lines: lines[4].update(value=float("nan")), r"judge\.log: 5: "),
+    "of a name in two lines": (lambda lines: lines[4].update(judge="ada\n::x"), r"judge\.log: 5: judge: String should match"),
+    "nobody's": (lambda lines: lines[4].pop("judge"), r"judge\.log: 5: judge: Field required;"),
 }  # fmt: skip
 
 

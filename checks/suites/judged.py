@@ -57,6 +57,11 @@ class Judged(SuiteKind):
         return self.models
 
     @property
+    def judged_by(self) -> str:
+        """The kind of ``judge``."""
+        return self.judge.kind
+
+    @property
     def of_test_rows(self) -> bool:
         """They are."""
         return True

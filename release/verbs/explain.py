@@ -52,7 +52,9 @@ def _found(finding: Finding) -> str:
     where = f" in slice {finding.slice!r}" if finding.slice else ""
     flips = f", {finding.gained} gained and {finding.lost} lost" if finding.gained is not None else ""
     sees = "no difference" if finding.detectable is None else f"a difference of {finding.detectable:.4f}"
+    worth = f" (witnessed, by suite {finding.suite})" if finding.evidence else ""
     return (
-        f"{finding.status}: {finding.metric}{against}{where} {shown}, on {finding.n} rows{flips}; p {finding.p:.3g}, "
-        f"after Holm's correction {finding.p_holm:.3g}; with at least 80 % power it sees {sees} {ALONE}"
+        f"{finding.status}: {finding.metric}{against}{where} {shown}{worth}, on {finding.n} rows{flips}; "
+        f"p {finding.p:.3g}, after Holm's correction {finding.p_holm:.3g}; with at least 80 % power it sees {sees} "
+        f"{ALONE}"
     )

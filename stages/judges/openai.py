@@ -10,10 +10,8 @@ import string
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import regex
-import requests
 from pydantic import Field, field_validator
 
 from checks import digest, files, layout
@@ -23,6 +21,9 @@ from checks.rows import Record
 from checks.sections import Positive
 from checks.suite_kind import Material, Scale
 from checks.suite_report import Judgement, SourceClass
+
+if TYPE_CHECKING:
+    import requests
 
 _TIMES = (10, 300)  # seconds to connect, and between two reads
 _WAITS = (1, 5, 20)  # seconds before another try, where the server is busy
@@ -72,6 +73,8 @@ class OpenAI(JudgeKind):
     @field_validator("value")
     @classmethod
     def _has_one_group(cls, value: str) -> str:
+        import regex
+
         try:
             groups = regex.compile(value).groups
         except regex.error as error:
@@ -82,6 +85,8 @@ class OpenAI(JudgeKind):
 
     def judge(self, asked: Sequence[Asked], scale: Scale, material: Material) -> Iterator[Judgement]:
         """Ask about each answer, unless it was asked before."""
+        import requests
+
         start = f"{layout.PARAMS}: suites.{material.name}.judge"
         prompt_sha = digest.of_bytes(self.prompt.encode())
         with requests.Session() as session:
@@ -103,13 +108,15 @@ class OpenAI(JudgeKind):
 
     def _value(self, text: str, scale: Scale) -> float | None:
         """The last value in a reply; None where there is none on the scale."""
+        import regex
+
         try:
             value = float(regex.findall(self.value, text, timeout=_SECONDS)[-1])
         except (IndexError, ValueError, TimeoutError):
             return None
         return value if scale.low <= value <= scale.high else None
 
-    def _reply(self, session: requests.Session, start: str, root: Path, body: dict[str, Any]) -> str:
+    def _reply(self, session: "requests.Session", start: str, root: Path, body: dict[str, Any]) -> str:
         asked = digest.of_json(body)
         place = root / layout.JUDGED / f"{asked.removeprefix('sha256:')}.json"
         try:
@@ -122,8 +129,10 @@ class OpenAI(JudgeKind):
         files.write_json(place, _Reply(content=digest.of_json([asked, text]), asked=asked, text=text))
         return text
 
-    def _ask(self, session: requests.Session, start: str, body: dict[str, Any]) -> str:
+    def _ask(self, session: "requests.Session", start: str, body: dict[str, Any]) -> str:
         """The text of one reply. Raises EvaluationRefused; no message holds the address or the key."""
+        import requests
+
         todo = f"start the judge, set {self.url_from}, and run `./lockstep run` again: it goes on where it stopped"
         url = os.environ.get(self.url_from)
         if not url:

@@ -40,7 +40,7 @@ class Recorded(JudgeKind):
     def judge(self, asked: Sequence[Asked], scale: Scale, material: Material) -> Iterable[Judgement]:
         """Read them. Raises EvidenceRefused for a line that is none, or whose value is not on the scale."""
         del asked
-        start = f"{layout.PARAMS}: suites.{material.name}.judge.log: {self.log.uri}"
+        start = f"{layout.PARAMS}: suites.{material.name}.judge.log"
         path = material.files["judge.log"]
         try:
             found = files.read_jsonl(path, Judgement)
