@@ -303,9 +303,9 @@ TAMPERED: dict[str, tuple[Callable[[Run], object], str]] = {
     "other scores": (_more_liked, r"data/suites/chat\.jsonl: is [0-9a-f]{12}, the verdict is about"),
     "other scores, and the report too": (_forged, r"data/suites/chat\.jsonl: is [0-9a-f]{12}, the verdict is about"),
     "no scores": (
-        lambda run: (run.root / layout.SUITES / "chat.jsonl").unlink(), r"data/suites/chat\.jsonl: is not here",
+        lambda run: (run.root / layout.SUITES / "chat.jsonl").unlink(), r"data/suites/chat\.jsonl: is missing",
     ),
-    "no report": (lambda run: (run.root / layout.SUITES_REPORT).unlink(), r"reports/suites\.json: is not here"),
+    "no report": (lambda run: (run.root / layout.SUITES_REPORT).unlink(), r"reports/suites\.json: is missing"),
     "another pin": (
         lambda run: run.suite["logs"]["base"].update(sha256="0" * 64), r"params\.yaml: suites is not what suites ran with",
     ),
@@ -753,7 +753,7 @@ def test_a_judgement_that_was_changed_after_the_stage_makes_the_gates_fail(label
     with pytest.raises(EvidenceRefused, match=r"void: data/judgements/chat\.jsonl: is [0-9a-f]{12}, the verdict"):
         hold(Records(labelled.root))
     path.unlink()
-    with pytest.raises(EvidenceRefused, match=r"void: data/judgements/chat\.jsonl: is not here"):
+    with pytest.raises(EvidenceRefused, match=r"void: data/judgements/chat\.jsonl: is missing"):
         hold(Records(labelled.root))
 
 
