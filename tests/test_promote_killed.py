@@ -42,11 +42,8 @@ exit $code
 
 VERBS: dict[str, tuple[Verb, str]] = {
     "promote": (lambda root: move(root, "production"), "production"),
-    "rollback": (
-        lambda root: rollbacks.rollback(root, "staging", rollbacks.Options(why="answers in French")),
-        "staging",
-    ),
-}
+    "rollback": (lambda root: rollbacks.rollback(root, "staging", rollbacks.Options(why="answers in French")), "staging"),
+}  # fmt: skip
 
 
 def world(folder: Path, push: str | None = None) -> Path:
