@@ -9,7 +9,6 @@ import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -204,14 +203,6 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
         yield running
 
 
-@contextmanager
-def killing(upstream: Registry, monkeypatch: pytest.MonkeyPatch) -> Iterator[Killing]:
-    monkeypatch.setattr("tests.faulty_proxy.FaultyProxy", Killing)
-    with FaultyProxy(upstream.host) as proxy:
-        assert isinstance(proxy, Killing)
-        yield proxy
-
-
 def kill_at_requests(proxy: Killing, folder: Path, name: str) -> int:
     source, (verb, of), points = world(folder / "world", f"{proxy.host}/team/router"), VERBS[name], 0
     first = tree.copy(source, folder / "first")
@@ -250,7 +241,7 @@ def kill_at_requests(proxy: Killing, folder: Path, name: str) -> int:
 
 @pytest.mark.parametrize("name", VERBS)
 def test_killed_at_every_request_to_the_registry_nothing_has_moved(
-    upstream: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    upstream: Registry, tmp_path: Path, name: str
 ) -> None:
-    with killing(upstream, monkeypatch) as proxy:
+    with Killing(upstream.host) as proxy:
         assert kill_at_requests(proxy, tmp_path, name) >= 8
