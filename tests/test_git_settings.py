@@ -88,6 +88,15 @@ def test_what_git_says_comes_as_utf_8(laptop: Path, configured: Path) -> None:
     assert [move.commit for move in ledger.moves(made, "staging")] == [made]
 
 
+def test_a_setting_of_signatures_that_git_cannot_read_makes_no_unsigned_commit(laptop: Path, configured: Path) -> None:
+    tip = git(laptop, "rev-parse", "HEAD")
+    configured.write_text("[commit]\n\tgpgSign = perhaps\n")
+    with pytest.raises(EvidenceRefused, match="bad boolean"):
+        promote(laptop, "staging", "A")
+    configured.write_text("")
+    assert git(laptop, "rev-parse", "HEAD") == tip
+
+
 def _planted(root: Path, work: Path, evil: str) -> Path:
     """A folder that a pull request may bring: it holds a project, and what makes a bare repository of it."""
     folder = root / "models"

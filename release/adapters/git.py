@@ -130,22 +130,18 @@ class Git(NamedTuple):
 
     def says(self, *args: str, env: Mapping[str, str] | None = None) -> bool:
         """Whether it ends with 0 rather than 1. Raises EvidenceRefused when it ends otherwise."""
-        said = self.run(*args, env=env)
-        if said.code not in (0, 1):
-            raise _unmended(args[0], said)
-        return said.code == 0
+        return self.found(*args, env=env) is not None
 
-    def found(self, *args: str) -> str | None:
+    def found(self, *args: str, env: Mapping[str, str] | None = None) -> str | None:
         """The one line that it prints; None when it ends with 1, its way to say no. Raises as ``says``."""
-        said = self.run(*args)
+        said = self.run(*args, env=env)
         if said.code not in (0, 1):
             raise _unmended(args[0], said)
         return None if said.code else said.out.decode(errors="surrogateescape").rstrip("\n")
 
     def config(self, name: str, *, kind: str = "") -> str | None:
-        """A value of git's configuration; None when it is not set."""
-        said = self.run("config", *([f"--type={kind}"] if kind else []), "--get", name)
-        return said.out.decode(errors="replace").rstrip("\n") if said.code == 0 else None
+        """A value of git's configuration; None when it is not set. Raises EvidenceRefused when it is no ``kind``."""
+        return self.found("config", *([f"--type={kind}"] if kind else []), "--get", name)
 
     def entries(self, *args: str) -> dict[str, Entry]:
         """What ``git ls-tree`` lists, by path."""

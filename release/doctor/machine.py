@@ -106,14 +106,8 @@ def _torch() -> Check:
 def _disk(root: Path) -> Check:
     free = shutil.disk_usage(root).free / 1e9
     fine = free >= DISK_GB
-    found = f"{free:.0f} GB free"
-    return Check(
-        "disk",
-        "ok" if fine else "missing",
-        found,
-        STAGES,
-        "" if fine else f"free {DISK_GB} GB, or `./lockstep dvc gc -w`",
-    )
+    todo = "" if fine else f"free {DISK_GB} GB, or `./lockstep dvc gc -w`"
+    return Check("disk", "ok" if fine else "missing", f"{free:.0f} GB free", STAGES, todo)
 
 
 def _dvc_remote(root: Path) -> Check:
