@@ -47,6 +47,8 @@ def parameters() -> Iterator[str]:
         if name != "gates":
             yield f"\n## `{name}`\n"
             yield from _section(_resolved(node), f"{name}.")
+            for named in node.get("patternProperties", {}).values():
+                yield from _kinds(named, "### kind `{kind}`", f"{name}.NAME.")
 
 
 def gates() -> Iterator[str]:
@@ -139,7 +141,8 @@ def _below(node: Schema, key: str) -> tuple[Schema | None, str]:
     for each in (node, *map(_resolved, node.get("anyOf", ()))):
         if "properties" in each:
             return each, f"{key}."
-        for named in each.get("patternProperties", {}).values():
+        more = each.get("additionalProperties")
+        for named in [*each.get("patternProperties", {}).values(), *([more] if isinstance(more, dict) else [])]:
             if "properties" in _resolved(named):
                 return _resolved(named), f"{key}.NAME."
     return None, ""
@@ -175,6 +178,8 @@ def _kinds(node: Schema, heading: str, prefix: str = "", without: Collection[str
         if rest:
             yield from _table("key", "value", "meaning")
             yield from _keys(each | {"properties": rest}, prefix)
+            for name, kinds in _with_kinds({"properties": rest}, prefix):
+                yield from _kinds(kinds, f"### `{name}`, kind `{{kind}}`", f"{name}.")
 
 
 def _value(node: Schema) -> str:

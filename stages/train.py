@@ -1,4 +1,4 @@
-"""Train: LoRA fine-tuning of the base on sealed splits by the method that ``train.method`` names, logged to MLflow.
+"""train: LoRA fine-tuning of the base on the sealed splits, with the method of ``train.method``, logged to MLflow.
 
 In:  data/splits/{train,valid}.jsonl, data/validated.json (the seal), models/base, params ``train``.
 Out: models/adapter (adapter_config.json, adapter_model.safetensors), reports/train.json,
@@ -6,8 +6,8 @@ Out: models/adapter (adapter_config.json, adapter_model.safetensors), reports/tr
      reports/measured/train.json (seconds, device, MLflow's run).
 Run: python -m stages.train
 
-The same parameters, data, base and machine give the same bytes of the adapter, also when training is killed and goes
-on from a checkpoint.
+The same parameters, data, base and machine give the same bytes of the adapter, also if training is killed and resumes
+from a checkpoint.
 """
 
 import importlib.metadata
@@ -38,9 +38,9 @@ _MODULES = ("train.py", *(f"training/{name}.py" for name in _SHARED))
 def train(params: Params, root: Path) -> str:
     """Fine-tune; write the adapter, its report and the loss curve.
 
-    Raises EvidenceRefused when the splits are not the sealed ones, TrainingRefused when the parameters do not
-    fit the model or the data, or a loss is not finite, MachineRefused when the device or MLflow's store is lacking,
-    ParamsRefused when LOCKSTEP_CHECKPOINT_MINUTES is no number of minutes.
+    Raises EvidenceRefused if the splits are not the sealed ones, TrainingRefused if the parameters do not fit the model
+    or the data or a loss is not finite, MachineRefused if the device or MLflow's store is missing, ParamsRefused if
+    LOCKSTEP_CHECKPOINT_MINUTES is not a valid number.
     """
     minutes = checkpoints.minutes()
     for stale in (layout.TRAIN_REPORT, layout.TRAIN_MEASURED, layout.LOSS_CURVE):
@@ -117,7 +117,7 @@ def train(params: Params, root: Path) -> str:
 
 
 def sealed(root: Path) -> Seal:
-    """The seal, when it names exactly the splits on disk; raise EvidenceRefused with every difference."""
+    """The seal, if it has exactly the splits on disk; raises EvidenceRefused with every difference."""
     seal = files.read_json(root / layout.SEAL, Seal)
     paths = {name: layout.SPLITS / f"{name}.jsonl" for name in layout.SPLIT_NAMES}
     found = {name: digest.of_file(root / path).sha256 for name, path in paths.items()}
@@ -134,7 +134,7 @@ def sealed(root: Path) -> Seal:
 
 
 def _key(params: Params, base: str, seal: Seal, device: str) -> str:
-    """The digest of all that determines the adapter: a checkpoint of another training is none of this one."""
+    """The digest of everything that determines the adapter, which identifies this training's checkpoints."""
     here = Path(__file__).parent
     values = {
         "base": base,
@@ -151,7 +151,7 @@ def _key(params: Params, base: str, seal: Seal, device: str) -> str:
 
 
 def _device(precision: str) -> str:
-    """The device in words; raise MachineRefused when it cannot train in this precision, or there are several."""
+    """The device; raises MachineRefused if it cannot train in this precision, or if there are several."""
     import torch
 
     if torch.cuda.device_count() > 1:
@@ -220,7 +220,7 @@ def _trainer(
 
 
 def _settings(params: Params, rows: int, model: Any, device: str) -> str:
-    """What is about to be done, on one line."""
+    """The settings of the training, on one line."""
     train, lora = params.train, params.train.lora
     trainable, total = model.get_nb_trainable_parameters()
     parts = (
@@ -235,7 +235,7 @@ def _settings(params: Params, rows: int, model: Any, device: str) -> str:
 
 
 def _valid_loss(trainer: Any, run: tracking.Run) -> float:
-    """The method's mean loss on the valid split, logged."""
+    """The method's mean loss on the valid split; it is logged."""
     loss = float(trainer.evaluate()["eval_loss"])
     run.metrics({"valid_loss": loss}, trainer.state.global_step)
     return loss

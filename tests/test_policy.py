@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from checks import gates, policy
 from checks.compared import PairedGate
 from checks.drafts import Loader
-from checks.gate_kind import GateKind
+from checks.gate_kind import GateKind, ScoreGate
+from checks.judge_kind import JudgeKind
 from checks.params import Params
 from checks.policy import Policy
 from checks.preferences import Judged, Pairs
@@ -23,6 +24,7 @@ from checks.scorer_kind import ScorerKind
 from checks.scorers.edit_similarity import EditSimilarity
 from checks.scorers.json_valid import JsonValid
 from checks.sections import Agreement, Section, directions
+from checks.suite_kind import LogSuite, SuiteKind
 from checks.training import NoDropout, Train
 from tests.conftest import REPOSITORY
 from tests.training_tree import METHODS
@@ -34,23 +36,35 @@ GATES: dict[str, dict[str, Any]] = {
     "few_errors": {"kind": "threshold", "metric": "token-f1", "at_most": 0.9, "confidence": 0.95, "resolution": 0.05},
     "beats": {"kind": "improves", "metric": "exact-match", "against": "base", "margin": 0.02, "confidence": 0.95},
     "keeps": {"kind": "non_inferior", "metric": "exact-match", "against": "main", "margin": 0.02, "confidence": 0.95},
-    "slices": {
-        "kind": "slice", "metric": "exact-match", "against": "base", "margin": 0.1, "confidence": 0.95, "min_rows": 30,
-    },
+    "slices": {"kind": "slice", "metric": "exact-match", "against": "base", "margin": 0.1, "confidence": 0.95, "min_rows": 30},
     "data": {"kind": "data"},
     "parity": {"kind": "parity", "max_logprob_diff": 0.25, "min_top1": 0.97},
-    "seen": {
-        "kind": "contamination", "ngram": 13, "max_ngram_share": 0.01, "shingle": 5, "similarity": 0.8,
-        "max_near_duplicate_share": 0.01,
-    },
+    "seen": {"kind": "contamination", "ngram": 13, "max_ngram_share": 0.01, "shingle": 5, "similarity": 0.8, "max_near_duplicate_share": 0.01},
     "license": {"kind": "license", "allow": ["MIT", "Apache-2.0"], "adapter": "Apache-2.0", "commercial": True},
     "budget": {"kind": "budget", "parameters_millions": 200, "artifact_mb": 600},
 }  # fmt: skip
 
+_LOG = {"uri": "logs/candidate.json", "sha256": "1" * 64, "license": "MIT"}
+_SUITE = {"metrics": {"match": {"low": 0.0, "high": 1.0}}, "noise": 0.01}
+_OPENAI = {
+    "kind": "openai", "url_from": "JUDGE_URL", "key_from": "JUDGE_KEY", "model": "m", "prompt": "$answer", "value": "(1)",
+    "seed": 1, "max_tokens": 9,
+}  # fmt: skip
+SUITES: dict[str, dict[str, Any]] = {
+    "tool": {**_SUITE, "kind": "external", "source": "external", "samples": 100, "logs": {"candidate": {**_LOG}}},
+    "general": {**_SUITE, "kind": "inspect", "samples": 100, "logs": {"candidate": {**_LOG}}, "group": "g", "slice": "s"},
+    "asked": {**_SUITE, "kind": "judged", "models": ["candidate"], "max_unparsed": 0.02, "judge": _OPENAI},
+    "labels": {
+        **_SUITE, "kind": "judged", "models": ["candidate"], "max_unparsed": 0.02,
+        "judge": {"kind": "recorded", "source": "human", "log": {**_LOG}},
+    },
+}  # fmt: skip
+
 
 def _document() -> dict[str, Any]:
-    """params.yaml with one gate of every kind and two scorers."""
+    """params.yaml with one gate and one suite of every kind and two scorers."""
     document = copy.deepcopy(DEFAULT)
+    document["suites"] = copy.deepcopy(SUITES)
     document["gates"] = copy.deepcopy(GATES)
     document["evaluate"]["scorers"] = [{"kind": "exact-match"}, {"kind": "token-f1"}]
     document["validate"]["min_rows"]["test"] = 1000  # enough for every threshold here
@@ -122,6 +136,8 @@ DIRECTIONS: list[tuple[str, Any, Any]] = [
     ("validate.labels.max_distinct", 30, 10),
     ("validate.labels.min_share", 0.0, 0.02),
     ("validate.labels.max_share", 0.5, 0.09),
+    ("suites.tool.noise", 0.0, 0.1),
+    ("suites.asked.max_unparsed", 0.1, 0.0),
     ("merge.parity.prompts", 64, 256),
     ("merge.parity.max_logprob_diff", 0.6, 0.4),
     ("merge.parity.min_top1", 0.9, 0.99),
@@ -172,6 +188,12 @@ INCOMPARABLE: list[tuple[str, Any]] = [
     ("gates.seen.shingle", 6),
     ("gates.license.adapter", "MIT"),
     ("gates.license.allow", ["MIT", "BSD-3-Clause"]),
+    ("suites.tool.samples", 101),
+    ("suites.tool.logs", {"candidate": {**_LOG, "sha256": "2" * 64}}),
+    ("suites.general.slice", "other"),
+    ("suites.asked.judge.model", "other"),
+    ("suites.asked.models", ["candidate", "base"]),
+    ("suites.labels.judge.log.sha256", "2" * 64),
     ("evaluate.max_new_tokens", 16),
     ("evaluate.precision", "fp32"),
     ("evaluate.base_prompt.labels", False),
@@ -407,7 +429,10 @@ def test_the_walk_reaches_every_section_that_params_yaml_is_made_of() -> None:
         known.add(each := pending.pop())
         pending += each.__subclasses__()
     kindred = {EditSimilarity, JsonValid}  # have no field but their kind
-    bases = {Agreement, GateKind, Judged, Loader, NoDropout, PairedGate, Pairs, ScorerKind, Train}
+    bases = {
+        Agreement, GateKind, Judged, JudgeKind, Loader, LogSuite, NoDropout, PairedGate, Pairs, ScoreGate, ScorerKind,
+        SuiteKind, Train,
+    }  # fmt: skip
     ours = {each for each in known if each.__module__.startswith(("checks.", "stages."))}
     assert ours - reached == bases | kindred
 

@@ -139,13 +139,9 @@ def test_a_candidate_that_is_mains_model_is_asked_once_and_neither_wins_nor_lose
     assert answers_of(root, "main") == answers_of(root, "candidate")
     assert generated(root) == 2
     assert not any("main" in sentence for sentence in report.summary)
-    assert (
-        f"\n- Main's model (`{use.merged}`): same-model: it is this very model.\n"
-        in (root / layout.SUMMARY).read_text()
-    )
+    assert f"\n- Main's model (`{use.merged}`): same-model: it is this model.\n" in (root / layout.SUMMARY).read_text()
 
 
-@pytest.mark.slow
 def test_on_another_test_split_mains_weights_answer_the_new_rows_once(root: Path) -> None:
     another_model(root)
     files.write_jsonl(root / layout.SPLITS / "test.jsonl", split(500, 8))
@@ -162,7 +158,6 @@ def test_on_another_test_split_mains_weights_answer_the_new_rows_once(root: Path
     assert generated(root) == 3
 
 
-@pytest.mark.slow
 def test_edited_answers_on_the_remote_are_not_used(root: Path) -> None:
     spoil(root, "data/predictions/candidate.jsonl")
     another_model(root)
@@ -173,7 +168,6 @@ def test_edited_answers_on_the_remote_are_not_used(root: Path) -> None:
     assert answers_of(root, "main") == before
 
 
-@pytest.mark.slow
 def test_edited_answers_and_weights_leave_nothing_to_compare_with(root: Path) -> None:
     spoil(root, "data/predictions/candidate.jsonl")
     spoil(root, "models/merged/config.json")
@@ -210,7 +204,6 @@ def test_an_earlier_model_that_cannot_be_asked_these_rows_is_unavailable_and_sto
     assert list(report.models) == ["candidate", "base", "majority", "naive-bayes"]
 
 
-@pytest.mark.slow
 def test_the_record_of_a_repository_in_a_folder_of_another_is_found(tmp_path: Path, params: Params) -> None:
     root = tmp_path / "réposit ory"
     rows = split(0, 12)
@@ -234,7 +227,6 @@ def test_the_record_of_a_repository_in_a_folder_of_another_is_found(tmp_path: Pa
     assert (had.use.how, had.answered) == ("stored", said)
 
 
-@pytest.mark.slow
 def test_within_a_run_of_the_pipeline_main_and_production_are_compared_with(tmp_path: Path, tiny_base: Path) -> None:
     root = tmp_path / "clone"
     root.mkdir()
@@ -260,7 +252,7 @@ def test_within_a_run_of_the_pipeline_main_and_production_are_compared_with(tmp_
     document["train"]["learning_rate"] = 0.05
     repository.write_params(root, document)
     references.write(Records(root))
-    assert repository.repro(root) == ["train", "merge", "evaluate", "probe", "gate"]
+    assert repository.repro(root) == ["train", "merge", "evaluate", "suites", "probe", "gate"]
     second = files.read_json(root / layout.EVALUATION, EvaluationReport)
     assert {name: use.how for name, use in second.references.items()} == {"main": "stored", "champion": "stored"}
     assert second.models["main"].metrics == first.models["candidate"].metrics

@@ -54,7 +54,7 @@ def test_an_environment_that_runs_nothing_says_so(tmp_path: Path) -> None:
     assert environment_tables.status(found).splitlines()[0] == "staging     runs nothing"
     following = found.environments[0].next
     assert following is not None
-    assert (following.source, following.version, following.waits) == ("the record here", None, ())
+    assert (following.source, following.version, following.waits) == ("the record in the work tree", None, ())
     (root / layout.IMAGE_REPORT).unlink()
     following = of(root, "staging").next
     assert following is not None
@@ -92,11 +92,9 @@ def test_next_says_what_it_waits_for(world: World, rules: dict[str, object], wai
 def test_what_is_in_quarantine_is_shown_where_it_runs_and_where_it_would_go(world: World) -> None:
     hold(world.root, world.new, "answers in French")
     runs = of(world.root, "staging").runs
-    assert runs is not None
-    assert runs.quarantined == "answers in French"
+    assert (runs and runs.quarantined) == "answers in French"
     following = of(world.root, "production").next
-    assert following is not None
-    assert following.waits == ("in quarantine: answers in French",)
+    assert (following and following.waits) == ("in quarantine: answers in French",)
     assert any(
         "in quarantine: answers in French" in line
         for line in environment_tables.status(status(world.root)).splitlines()

@@ -74,7 +74,7 @@ def test_the_weights_of_the_image_serve_as_the_offline_model_answers(run: Path) 
         "read-only",
     }
     assert found["parity"].value == 1.0
-    assert "8 are the merged model's and none is the base's" in found["adapter"].reason
+    assert "8 answers are the merged model's and none is the base's" in found["adapter"].reason
     assert found["score"].value == 0.0
     assert [load.concurrency for load in report.load] == [1, 4, 16]
     assert report.image == files.read_json(run / layout.IMAGE_REPORT, ImageReport).image
@@ -197,7 +197,7 @@ def test_weights_that_do_not_load_fail_at_the_start_with_the_end_of_the_log(run:
         (Options(runtime="transformers", gpus="all"), "to a container"),
         (Options(), "weights and no server"),
         (Options(runtime="tgi"), "in its image alone"),
-        (Options(runtime="nonesuch"), "is no runtime"),
+        (Options(runtime="nonesuch"), "is not a runtime"),
         (Options(image="localhost/x@sha256:" + "0" * 64, runtime="transformers"), "not the image"),
         (Options(image="localhost/x:tag", runtime="transformers"), "not the image"),
         (Options(url="ftp://x"), "no address"),

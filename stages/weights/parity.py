@@ -1,8 +1,7 @@
-"""Parity: does the merged model say what base + adapter said, token by token, on real prompts?
+"""Parity: compares the merged model with base + adapter, token by token, on real prompts.
 
-Both models are given the same prompts with their reference answers (teacher forcing), one model
-after the other, in the base's own dtype; the log-probability of every reference token, its end of
-turn included, is compared.
+Both models get the same prompts with their reference answers (teacher forcing), one model after the other, in the
+base's dtype. The log-probabilities of every reference token, end of turn included, are compared.
 """
 
 import gc
@@ -30,7 +29,7 @@ class Agreement(NamedTuple):
 
 
 class Example(NamedTuple):
-    """Token ids of prompt and answer together, and where the answer starts."""
+    """Token ids of prompt and answer together, and the start of the answer."""
 
     ids: list[int]
     start: int
@@ -39,7 +38,7 @@ class Example(NamedTuple):
 def compare(base: Path, adapter: Path, merged: Path, rows: Sequence[Row]) -> Agreement:
     """Compare base + adapter, unmerged as PEFT runs it, with the model in ``merged`` on ``rows``.
 
-    Raises MergeRefused when a model lacks a weight or computes a value that is not finite.
+    Raises MergeRefused if a model lacks a weight or computes a value that is not finite.
     """
     from transformers import AutoTokenizer
 
@@ -60,10 +59,10 @@ def compare(base: Path, adapter: Path, merged: Path, rows: Sequence[Row]) -> Agr
 
 
 def noise(merged: Path, rows: Sequence[Row]) -> float:
-    """Largest difference of a reference token's log-probability, in nats, between two batchings of one model.
+    """The largest difference of a reference token's log-probability, in nats, between two batchings of one model.
 
-    The measurement of ``compare`` with nothing changed but which prompts share a batch, and so how they are padded
-    and in which order numbers are added. Raises MergeRefused as ``compare`` does.
+    The same measurement as ``compare``, with only the assignment of prompts to batches changed, and so the padding and
+    the order in which numbers are added. Raises MergeRefused as ``compare``.
     """
     from transformers import AutoTokenizer
 
@@ -97,7 +96,7 @@ def encode(tokenizer: Any, row: Row) -> Example:
 def _scored(
     load: Callable[[], torch.nn.Module], examples: Sequence[Example], pad: int, bar: "tqdm[Any]", batch: int = _BATCH
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probabilities (float64) and most likely tokens at the answers' positions, in the examples' order."""
+    """Log-probabilities (float64) and most likely tokens at the answers' positions, in the order of the examples."""
     model = load()
     logprobs, tops = [], []
     with torch.inference_mode():
