@@ -443,7 +443,9 @@ def test_a_training_in_parts_is_the_training_in_one_part(
     document["train"]["gradient_accumulation"] = accumulation
     with checkpoints.opened(root, KEY, kept=True) as home:
         trainer, _, recorder = _parts(root, document, home)
+        before = _weights(trainer)
         trainer.train()
+        assert any((trainer.model.get_parameter(name) != weight).any() for name, weight in before.items())
         whole, points, tokens = _weights(trainer), recorder.points, trainer.state.num_input_tokens_seen
         home.remove()
     for stop in stops:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.numpy import load_file
 
 from checks import files, layout
 from checks.errors import ParamsRefused, TrainingRefused
@@ -61,12 +62,29 @@ def test_two_steps_give_the_same_adapter_and_merged_weights_twice_with_what_the_
         assert parity.adapter == report.adapter
         digests.add((report.adapter, parity.merged))
     assert len(digests) == 1
+    weights = load_file(root / layout.ADAPTER / "adapter_model.safetensors")
+    assert any(weight.any() for name, weight in weights.items() if "lora_B" in name), "nothing was learned"
     assert (report.steps, set(report.figures)) == (2, LOGGED[method])
     assert all(math.isfinite(value) for value in report.figures.values())
-    assert report.optimised_for == (("token-f1",) if method == "grpo" else ())
+    assert report.optimised_for == (("edit-similarity",) if method == "grpo" else ())
     header, *lines = (root / layout.LOSS_CURVE).read_text().splitlines()
     assert set(header.split(",")) == {"step", "loss", "learning_rate"} | LOGGED[method]
     assert [line.split(",")[0] for line in lines] == ["1", "2"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["dpo", "kto", "orpo"])
+def test_an_answer_that_is_always_worse_becomes_less_likely_than_the_other(
+    root: Path, document: dict, method: str
+) -> None:
+    def change(number: int, row: Row) -> dict[str, Any]:
+        liked = number % 2 == 0
+        answers = {"rejected": "with all my", "completion": "disk" if liked else "with all my", "label": liked}
+        return {"reference": "disk", "extra": answers}
+
+    _train_rows(root, change)
+    train(_params(document, method, max_steps=24, learning_rate=0.02), root)
+    assert files.read_json(root / layout.TRAIN_REPORT, TrainReport).figures["rewards/margins"] > 0.02
 
 
 def _params(document: dict, method: str, **change: Any) -> Any:

@@ -21,7 +21,6 @@ from checks.params import Params
 from checks.policy import Policy
 from checks.preferences import Judged, Pairs
 from checks.scorer_kind import ScorerKind
-from checks.scorers.edit_similarity import EditSimilarity
 from checks.scorers.json_valid import JsonValid
 from checks.sections import Agreement, Section, directions
 from checks.suite_kind import LogSuite, SuiteKind
@@ -428,7 +427,7 @@ def test_the_walk_reaches_every_section_that_params_yaml_is_made_of() -> None:
     while pending:
         known.add(each := pending.pop())
         pending += each.__subclasses__()
-    kindred = {EditSimilarity, JsonValid}  # have no field but their kind
+    kindred = {JsonValid}  # has no field but its kind
     bases = {
         Agreement, GateKind, Judged, JudgeKind, Loader, LogSuite, NoDropout, PairedGate, Pairs, ScoreGate, ScorerKind,
         SuiteKind, Train,

@@ -18,7 +18,7 @@ BOUNDS = {"max_length_bias": 0.5, "max_auc": 1.0}
 METHODS: dict[str, dict[str, Any]] = {
     "dpo": {"method": "dpo", "beta": 0.1, "loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 0.2]},
     "grpo": {
-        "method": "grpo", "reward": {"kind": "token-f1"}, "num_generations": 2, "max_completion_length": 8,
+        "method": "grpo", "reward": {"kind": "edit-similarity"}, "num_generations": 2, "max_completion_length": 8,
         "temperature": 1.0, "beta": 0.0,
     },
     "kto": {"method": "kto", "beta": 0.1, "desirable_weight": 1.0, "undesirable_weight": 1.0},
