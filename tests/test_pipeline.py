@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from checks import files, layout
+from checks import digest, files, layout
 from checks.evidence import EvaluationReport, PrepareReport, TrainReport
 from checks.verdict import Verdict
 from tests import pipeline_repository as repository
@@ -76,6 +76,40 @@ def test_a_changed_bound_reruns_the_gate_alone_without_torch(finished: Path, tmp
     started = time.monotonic()
     assert repository.repro(finished, PYTHONPATH=str(tmp_path)) == ["gate"]
     assert time.monotonic() - started < 20  # about 3 s on an idle machine; the claim is in benchmarks/overhead.py
+
+
+@pytest.mark.slow
+def test_a_suite_reruns_suites_and_gate_alone_and_its_log_is_refused_for_another_model(finished: Path) -> None:
+    before = _params(finished)
+    line = {"sample_sha": digest.of_json(1), "metric": "liked", "value": 1.0, "slice": "all"}
+
+    def pinned(model: str) -> dict[str, Any]:
+        log = finished / "chat.jsonl"
+        log.write_text(
+            "".join(json.dumps(line | {"sample": n, "group": n, "model": model}) + "\n" for n in "abcdefghijklm")
+        )
+        return {"uri": log.name, "sha256": digest.of_file(log).sha256.removeprefix("sha256:"), "license": None}
+
+    document = copy.deepcopy(before)
+    document["suites"]["chat"] = {
+        "kind": "external", "source": "human", "metrics": {"liked": {"low": 0.0, "high": 1.0}}, "noise": 0.0, "samples": 13,
+        "logs": {"candidate": pinned(files.read_json(finished / layout.EVALUATION, EvaluationReport).merged)},
+    }  # fmt: skip
+    document["gates"]["is_liked"] = {
+        "kind": "threshold", "suite": "chat", "metric": "liked", "at_least": 0.1, "confidence": 0.95, "resolution": 0.3,
+    }  # fmt: skip
+    repository.write_params(finished, document)
+    assert repository.repro(finished) == ["suites", "gate"]
+    found = {finding.gate: finding for finding in files.read_json(finished / layout.VERDICT, Verdict).findings}
+    assert (found["is_liked"].status, found["is_liked"].evidence) == ("pass", "witnessed")
+    document["suites"]["chat"]["logs"]["candidate"] = pinned(f"sha256:{'9' * 64}")
+    repository.write_params(finished, document)
+    done = repository.dvc(finished, "repro")
+    assert done.returncode != 0
+    assert "suites.chat.logs.candidate: is about model sha256:999999999999…" in done.stderr
+    repository.write_params(finished, before)
+    assert repository.dvc(finished, "repro").returncode == 0
+    assert not any("witnessed" in f.reason for f in files.read_json(finished / layout.VERDICT, Verdict).findings)
 
 
 @pytest.mark.slow
