@@ -141,6 +141,13 @@ class Merge(Section):
     """Base and adapter to the directory that ships."""
 
     shard_mb: Annotated[int, Field(ge=1, description="largest shard in megabytes (10^6 bytes)")]
+    base: Annotated[
+        Literal["trained", "original"],
+        Field(
+            description="where the base was quantised for training: merge into its dequantised weights, which the "
+            "adapter was trained on, or into the original ones"
+        ),
+    ] = "trained"
     parity: MergeParity
 
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from checks.rows import Row
 from checks.sections import Positive, Section, Strings
@@ -43,9 +43,46 @@ class Lora(Section):
 
     r: Positive
     alpha: Positive
+    variant: Annotated[
+        Literal["lora", "rslora", "dora"],
+        Field(
+            description="rslora scales by alpha / √r (Kalajdzievski, 2023); dora learns each row's length apart "
+            "(Liu et al., 2024)"
+        ),
+    ] = "lora"
+    init: Annotated[
+        Literal["default", "gaussian", "orthogonal"],
+        Field(description="how A and B start; default: A as Kaiming has it, B zero"),
+    ] = "default"
     dropout: Annotated[float, Field(ge=0, lt=1)]
     targets: Annotated[Literal["all-linear"] | Strings, Field(description="all-linear, or module names")]
     layers: Annotated[int | None, Field(ge=1, description="adapt only the last so many layers; null: all")]
+
+    @field_validator("init", mode="before")
+    @classmethod
+    def _keeps_the_base(cls, value: Any) -> Any:
+        if isinstance(value, str) and value.startswith(("pissa", "olora")):
+            raise ValueError(
+                f"{value} starts by taking the largest directions out of the base's weights, so the adapter would fit "
+                "no base that is pinned|use default, gaussian or orthogonal"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _rank_can_be_halved(self) -> Self:
+        if self.init == "orthogonal" and self.r % 2:
+            raise ValueError(f"r: {self.r} is odd, and init orthogonal needs an even rank|use {self.r + 1}")
+        return self
+
+
+class Quantization(Section):
+    """QLoRA (Dettmers et al., 2023): the base's linear layers, but for the head, have 4 bits while the adapter learns.
+
+    Needs the extra ``qlora``. What ships has the base's precision: see ``merge.base``.
+    """
+
+    kind: Annotated[Literal["nf4"], Field(description="the sixteen values that a weight can have")]
+    double: Annotated[bool, Field(description="quantise the scale of each block of 64 weights too: 0.4 bits less")]
 
 
 class Train(Section):
@@ -75,12 +112,33 @@ class Train(Section):
     gradient_checkpointing: bool
     max_length: Annotated[int, Field(ge=8, description="tokens of prompt and completion together")]
     precision: Literal["bf16", "fp16", "fp32"]
+    quantization: Annotated[Quantization | None, Field(description="null: the base as `precision` says")] = None
+    optimizer: Annotated[
+        Literal["adamw_torch", "adamw_8bit", "paged_adamw_8bit"],
+        Field(description="the 8-bit ones keep AdamW's moments in 8 bits, and need the extra qlora"),
+    ] = "adamw_torch"
+    neftune_alpha: Annotated[
+        float | None, Field(gt=0, description="noise on the embeddings while it trains (Jain et al., 2023); null: none")
+    ] = None
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
         if (self.epochs is None) == (self.max_steps is None):
             raise ValueError("epochs and max_steps must be one number and one null|set exactly one of them")
         return self
+
+    @model_validator(mode="after")
+    def _quantised_base_fits(self) -> Self:
+        if self.quantization and self.precision == "fp16":
+            raise ValueError("precision: fp16 is not offered with a 4-bit base|use bf16 or fp32")
+        if self.quantization and self.lora.init == "orthogonal":
+            raise ValueError("lora.init: orthogonal cannot start beside 4-bit weights|use default or gaussian")
+        return self
+
+    @property
+    def needs_bitsandbytes(self) -> bool:
+        """Whether it needs the extra ``qlora``."""
+        return self.quantization is not None or self.optimizer != "adamw_torch"
 
     @abstractmethod
     def trainer(self, job: Job) -> Any:
