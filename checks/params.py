@@ -13,6 +13,7 @@ from checks.release_params import Promote, Serve
 from checks.rules import RULES
 from checks.scorers import Scorer
 from checks.sections import Agreement, Bound, Fraction, Name, Positive, Section, stricter
+from checks.training import MergedInto
 
 RuleName = Annotated[str, NameOf(RULES.kinds)]  # a file of checks/rules says what each does
 
@@ -141,13 +142,7 @@ class Merge(Section):
     """Base and adapter to the directory that ships."""
 
     shard_mb: Annotated[int, Field(ge=1, description="largest shard in megabytes (10^6 bytes)")]
-    base: Annotated[
-        Literal["trained", "original"],
-        Field(
-            description="where the base was quantised for training: merge into its dequantised weights, which the "
-            "adapter was trained on, or into the original ones"
-        ),
-    ] = "trained"
+    base: MergedInto
     parity: MergeParity
 
 

@@ -32,6 +32,7 @@ EXEMPT: Mapping[str, str] = {
     "train": "It is what a pull request proposes. The gates judge the model that comes of it.",
     "prepare.seed": "It decides which rows are test rows. The test set is policy itself, by its digest.",
     "prepare.splits": "They decide how many rows are test rows. The test set is policy itself, by its digest.",
+    "merge.base": "It decides what the adapter is added to. The gates judge the model that comes of it.",
     "merge.shard_mb": "It decides the sizes of the files that the weights lie in.",
     "evaluate.batch_tokens": "It decides the speed and the memory of evaluation. No margin may be below its noise.",
     "tracking": "It is where MLflow keeps what was logged. Nothing reads that.",

@@ -85,6 +85,17 @@ class Quantization(Section):
     double: Annotated[bool, Field(description="quantise the scale of each block of 64 weights too: 0.4 bits less")]
 
 
+# Of the section merge: here, where DVC sees its default change.
+MergedInto = Annotated[
+    Literal["trained", "original"],
+    Field(
+        default="trained",
+        description="where the base was quantised for training: merge into its dequantised weights, which the adapter "
+        "was trained on, or into the original ones",
+    ),
+]
+
+
 class Train(Section):
     """What every training method takes: the adapter, the optimiser, the rows at a time.
 

@@ -473,14 +473,27 @@ def _weights(trainer: Any) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("stops", "accumulation"), [((2,), 1), ((7, 8), 1), ((6,), 1), ((4,), 2)])
+@pytest.mark.parametrize(
+    ("stops", "settings", "lora"),
+    [
+        ((2,), {}, {}),
+        ((7, 8), {}, {}),
+        ((6,), {}, {}),
+        ((4,), {"gradient_accumulation": 2}, {}),
+        ((3,), {"neftune_alpha": 5.0}, {"variant": "dora", "init": "gaussian"}),
+        ((3,), {"optimizer": "adamw_8bit"}, {"r": 128, "targets": ["down_proj"]}),  # fewer stay in 32 bits
+        ((7,), {"optimizer": "paged_adamw_8bit"}, {"r": 128, "targets": ["down_proj"]}),
+        ((3,), {"quantization": {"kind": "nf4", "double": True}}, {"variant": "rslora"}),
+    ],
+)
 def test_a_training_in_parts_is_the_training_in_one_part(
-    tmp_path: Path, tiny_base: Path, stops: tuple[int, ...], accumulation: int
+    tmp_path: Path, tiny_base: Path, stops: tuple[int, ...], settings: dict, lora: dict
 ) -> None:
     """Within an epoch, twice within one, between two, and with micro-batches; dropout and order are random."""
     root = training_tree.make(tmp_path, tiny_base)
     document = _document(10)
-    document["train"]["gradient_accumulation"] = accumulation
+    document["train"] |= settings
+    document["train"]["lora"] |= lora
     with checkpoints.opened(root, KEY, kept=True) as home:
         trainer, _, recorder = _parts(root, document, home)
         trainer.train()
