@@ -11,7 +11,7 @@ rest of its page is written by people. The pages are committed: most readers see
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,8 @@ def parameters() -> Iterator[str]:
         if name != "gates":
             yield f"\n## `{name}`\n"
             yield from _section(_resolved(node), f"{name}.")
+            for named in node.get("patternProperties", {}).values():
+                yield from _kinds(named, "### kind `{kind}`", f"{name}.NAME.")
 
 
 def gates() -> Iterator[str]:
@@ -110,7 +112,12 @@ def _section(node: Schema, prefix: str) -> Iterator[str]:
     """A section's words, one table of all its keys, and the kinds of whatever has kinds."""
     yield _paragraphs(node)
     if "discriminator" in node:
-        yield from _kinds(node, f"### {node['discriminator']['propertyName']} `{{kind}}`", prefix)
+        tag = node["discriminator"]["propertyName"]
+        shared = _shared(node)
+        yield f"\nEvery {tag} has these keys:\n"
+        yield from _table("key", "value", "meaning")
+        yield from _keys({"properties": shared, "required": list(shared)}, prefix)
+        yield from _kinds(node, f"### {tag} `{{kind}}`", prefix, shared)
     if "properties" in node:
         yield from _table("key", "value", "meaning")
         yield from _keys(node, prefix)
@@ -134,7 +141,8 @@ def _below(node: Schema, key: str) -> tuple[Schema | None, str]:
     for each in (node, *map(_resolved, node.get("anyOf", ()))):
         if "properties" in each:
             return each, f"{key}."
-        for named in each.get("patternProperties", {}).values():
+        more = each.get("additionalProperties")
+        for named in [*each.get("patternProperties", {}).values(), *([more] if isinstance(more, dict) else [])]:
             if "properties" in _resolved(named):
                 return _resolved(named), f"{key}.NAME."
     return None, ""
@@ -150,15 +158,28 @@ def _with_kinds(node: Schema, prefix: str) -> Iterator[tuple[str, Schema]]:
             yield from _with_kinds(each, f"{prefix}{name}.")
 
 
-def _kinds(node: Schema, heading: str, prefix: str = "") -> Iterator[str]:
+def _shared(node: Schema) -> Schema:
+    """The keys that are required and the same in every kind."""
+    first, *others = map(_resolved, node["oneOf"])
+    return {
+        name: value
+        for name, value in first["properties"].items()
+        if all(each["properties"].get(name) == value and name in each["required"] for each in (first, *others))
+    }
+
+
+def _kinds(node: Schema, heading: str, prefix: str = "", without: Collection[str] = ()) -> Iterator[str]:
     for each in map(_resolved, node["oneOf"]):
         tag = each["properties"][node["discriminator"]["propertyName"]]["const"]
         yield f"\n{heading.format(kind=tag)}\n"
-        rest = {name: value for name, value in each["properties"].items() if "const" not in value}
+        own = {name: value for name, value in each["properties"].items() if "const" not in value}
+        rest = {name: value for name, value in own.items() if name not in without}
         yield from _section({key: value for key, value in each.items() if key != "properties"}, "")
         if rest:
             yield from _table("key", "value", "meaning")
             yield from _keys(each | {"properties": rest}, prefix)
+            for name, kinds in _with_kinds({"properties": rest}, prefix):
+                yield from _kinds(kinds, f"### `{name}`, kind `{{kind}}`", f"{name}.")
 
 
 def _value(node: Schema) -> str:

@@ -19,7 +19,7 @@ from statistics import median
 from checks import pointer
 from release.ledger import Ledger, compose, disagreements
 from tests import ledger_tree as tree
-from tests.git_service import serving
+from tests.git_service import Service
 from tests.ledger_tree import PROMOTE, at, git
 
 START = 1_600_000_000
@@ -50,8 +50,8 @@ def _measure(folder: Path, releases: int, others: int, runs: int) -> list[str]:
     )
     work = tree.clone(folder / "work", str(remote), "Ada")
     lines = []
-    with serving(remote.parent) as service:
-        for way, url in (("file", str(remote)), ("HTTP", service.url("origin.git"))):
+    with Service(remote.parent) as service:
+        for way, url in (("file", str(remote)), ("HTTP", service.address("origin.git"))):
             git(work, "remote", "set-url", "origin", url)
             asked: dict[str, Callable[[], object]] = {
                 "tip": lambda: Ledger.open(work, PROMOTE).tip(),

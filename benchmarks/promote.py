@@ -28,7 +28,7 @@ from checks.evidence import MergedFile, ParityReport
 from release.verbs.promote import Options, promote
 from tests import build_tree, ledger_tree
 from tests import promotion_tree as tree
-from tests.git_service import serving
+from tests.git_service import Service
 from tests.ledger_tree import git, keep
 from tests.test_verify_evidence import probed
 
@@ -95,7 +95,7 @@ def _moves(folder: Path, runs: int) -> list[str]:
     _move(root, "production")
     remotes.mkdir()
     lines = []
-    with serving(remotes) as service:
+    with Service(remotes) as service:
         for way in ("path", "HTTP"):
             found: dict[str, list[dict[str, float]]] = {"promote": [], "rollback": []}
             for number in tqdm(range(runs), desc=way, disable=None):
@@ -105,7 +105,7 @@ def _moves(folder: Path, runs: int) -> list[str]:
                 ledger_tree.bare(remote, copied)
                 if way == "HTTP":
                     git(remote, "config", "http.receivepack", "true")
-                    git(copied, "remote", "set-url", "origin", service.url(remote.name))
+                    git(copied, "remote", "set-url", "origin", service.address(remote.name))
                 found["promote"].append(_run(copied, "promote", "staging"))
                 found["rollback"].append(_run(copied, "rollback", "staging", "v0.1.0"))
                 shutil.rmtree(copied.parent)

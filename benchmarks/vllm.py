@@ -32,7 +32,7 @@ from release import runtimes
 from release.runtimes import Runtime
 from release.serving import examine, processes
 from release.serving.client import Client
-from release.serving.probes.asked import Asked
+from release.serving.probes.context import ProbeContext
 from release.serving.server import unwinding
 from stages import probe
 
@@ -118,7 +118,7 @@ def _asked(
     began = time.monotonic()
     known = examine.CHECKS
     with closing(processes.start(runtime, params.serve, folder)) as server, closing(Client(server.url)) as client:
-        asked = Asked(
+        context = ProbeContext(
             client=client,
             server=server,
             runtime=runtime,
@@ -132,7 +132,7 @@ def _asked(
         )
         try:
             examine.CHECKS = {name: check for name, check in known.items() if only is None or name in only}
-            found = examine.examine(asked, began)
+            found = examine.examine(context, began)
         finally:
             examine.CHECKS = known
     return found
@@ -143,8 +143,8 @@ def _probes(root: Path, params: Params) -> ProbeReport:
     settings = params.serve
     rows = files.read_jsonl(root / layout.SPLITS / "valid.jsonl", Row)[: settings.probes.rows]
     limit, room = settings.probes.max_new_tokens, settings.max_input_tokens
-    ours, ends = probe._asked(root / layout.MERGED, settings.dtype, rows, limit, room, "merged")
-    theirs, _ = probe._asked(root / layout.BASE, settings.dtype, rows, limit, room, "base", long=0)
+    ours, ends = probe._answers(root / layout.MERGED, settings.dtype, rows, limit, room, "merged")
+    theirs, _ = probe._answers(root / layout.BASE, settings.dtype, rows, limit, room, "base", long=0)
     none = "sha256:" + "0" * 64
     return ProbeReport(
         merged=none,

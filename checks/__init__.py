@@ -1,1 +1,1 @@
-"""Pure checks: values in, findings out. Nothing here knows DVC, Docker, MLflow or torch."""
+"""Pure checks: they compute findings from values, and import no DVC, Docker, MLflow or torch."""

@@ -6,12 +6,18 @@ _COMMAND = re.compile(r"(?:^|[|;&(`=]|\$\()\s*az\s+[a-z{]")
 
 
 def commands_in(answer: str) -> list[str]:
-    r"""The lines of a shell script that run ``az``, white space collapsed, lines that end in ``\`` joined."""
+    """The lines of a shell script that run ``az``, with white space collapsed and continued lines joined."""
     lines = (" ".join(line.split()) for line in re.sub(r"\\[ \t]*\r?\n", " ", answer).splitlines())
     return [line for line in lines if _COMMAND.search(line)]
 
 
 def service_of(command: str) -> str:
-    """The word after ``az``, or nothing."""
+    """The word after ``az``; empty if there is none."""
     found = re.search(_COMMAND.pattern + r"\S*", command)
     return found.group().split()[-1] if found else ""
+
+
+def path_of(command: str) -> str:
+    """``az`` and the words that follow it, up to the first option or value; nothing where a placeholder follows."""
+    found = re.search(r"\baz(?: [a-z][a-z0-9-]*(?![^\s|;&)>]))+", command)
+    return found.group() if found and not command[found.end() :].startswith(" {") else ""

@@ -1,11 +1,11 @@
-"""The chain of digests from the sources to the predictions: read it, and say where it breaks.
+"""The chain of digests from the sources to the predictions: reads it, and says where it breaks.
 
-Every report names the digests of what it was made from. Here the names are held against one
-another and against the files on disk, so that evidence about other bytes cannot be judged.
+Every report has the digests of what it was made from. They are compared with one another and with the files on disk, so
+that evidence about other bytes cannot be judged.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -23,9 +23,10 @@ from checks.evidence import (
     TrainReport,
 )
 from checks.rows import Prediction, Row
+from checks.suite_report import Judgement, SuiteLine, SuitesReport
 
 R = TypeVar("R", bound=Report)
-L = TypeVar("L", Row, Prediction)
+L = TypeVar("L", Row, Prediction, SuiteLine, Judgement)
 Named = tuple[str, str | None]  # who names it, the digest it is given
 
 _SPLIT_FILES = {name: layout.SPLITS / f"{name}.jsonl" for name in layout.SPLIT_NAMES}
@@ -45,7 +46,7 @@ _REPORT_FILES = (*MAKING, layout.NOISE)
 
 @dataclass(frozen=True)
 class Reports:
-    """What the stages reported; None for a report that is missing or unreadable."""
+    """The reports of the stages; None for one that is missing or unreadable."""
 
     fetch: FetchReport | None
     prepare: PrepareReport | None
@@ -55,14 +56,16 @@ class Reports:
     evaluation: EvaluationReport | None
     references: ReferencesReport | None
     noise: NoiseReport | None
+    suites: SuitesReport | None = None
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What was found. ``gaps`` says, by path, why something is missing or unreadable.
+    """All evidence. ``gaps``: by path, why a file is missing or unreadable.
 
-    ``breaks`` lists every place where two parts name different bytes. ``judged`` maps each path to
-    the digest that the evidence is about. ``answers`` are each model's predictions, in test order.
+    ``breaks``: every place where two parts have different digests. ``judged``: each path with the digest that the
+    evidence is about. ``answers``: each model's predictions, in test order.
+    ``suites`` and ``judgements``: the lines of each suite, scored outside this pipeline.
     """
 
     reports: Reports
@@ -72,25 +75,26 @@ class Evidence:
     gaps: dict[str, str]
     breaks: tuple[str, ...]
     judged: dict[str, str]
+    suites: dict[str, tuple[SuiteLine, ...]] = field(default_factory=dict)
+    judgements: dict[str, tuple[Judgement, ...]] = field(default_factory=dict)
 
 
 class Reader(Protocol):
-    """How a report at a path relative to the root is read. Raises EvidenceRefused as ``files.read_json``."""
+    """Reads a report at a path relative to the root. Raises EvidenceRefused as ``files.read_json``."""
 
     def __call__(self, path: Path, model: type[R], /) -> R: ...
 
 
 def gather(root: Path, scorers: str, reader: Reader | None = None) -> Evidence:
-    """Read the evidence below ``root``; ``scorers`` is the digest of the scorers that params.yaml asks for.
+    """Read the evidence below ``root``; ``scorers`` is the digest of the scorers in params.yaml.
 
-    ``reader`` hands out reports that were read already; None: they are read here. Hashes
-    reports, splits and predictions. The weights are taken at their reports' word here;
-    ``compare`` hashes them too.
+    ``reader`` provides reports that were read before; None: they are read here. Hashes reports, splits and predictions.
+    The digests of weights are taken from the reports; ``compare`` hashes the weights too.
     """
     gaps: dict[str, str] = {}
 
     def said(refusal: EvidenceRefused) -> str:
-        """Without the place of the folder: the same evidence elsewhere must give the same verdict."""
+        """A message without the folder's name: the same evidence elsewhere must give the same verdict."""
         return str(refusal).removeprefix(f"{root.as_posix()}/")
 
     def read(path: Path, model: type[R]) -> R | None:
@@ -109,13 +113,18 @@ def gather(root: Path, scorers: str, reader: Reader | None = None) -> Evidence:
         evaluation=read(layout.EVALUATION, EvaluationReport),
         references=read(layout.REFERENCES, ReferencesReport),
         noise=read(layout.NOISE, NoiseReport),
+        suites=read(layout.SUITES_REPORT, SuitesReport),
     )
     fetch, train, parity, evaluation = reports.fetch, reports.train, reports.parity, reports.evaluation
 
     judged: dict[str, str] = {}
     models = dict.fromkeys(("candidate", *(evaluation.models if evaluation else ())))
     answer_files = {name: layout.PREDICTIONS / f"{name}.jsonl" for name in models}
-    for path in (*_REPORT_FILES, *_SPLIT_FILES.values(), *answer_files.values()):
+    suites = reports.suites.suites if reports.suites else {}
+    line_files = {name: layout.SUITES / f"{name}.jsonl" for name in suites}
+    judgement_files = {name: layout.JUDGEMENTS / f"{name}.jsonl" for name, suite in suites.items() if suite.judgements}
+    of_suites = (*line_files.values(), *judgement_files.values(), *((layout.SUITES_REPORT,) if suites else ()))
+    for path in (*_REPORT_FILES, *_SPLIT_FILES.values(), *answer_files.values(), *of_suites):
         try:
             judged[path.as_posix()] = digest.of_file(root / path).sha256
         except EvidenceRefused as refusal:
@@ -139,17 +148,21 @@ def gather(root: Path, scorers: str, reader: Reader | None = None) -> Evidence:
     breaks = [*_breaks(reports, judged, scorers), *_reference_breaks(reports), *_model_breaks(reports)]
     for name, found in answers.items():
         breaks += _row_breaks(test_rows, found, answer_files[name])
-    return Evidence(reports, train_rows, test_rows, answers, gaps, tuple(breaks), dict(sorted(judged.items())))
+    return Evidence(
+        reports, train_rows, test_rows, answers, gaps, tuple(breaks), dict(sorted(judged.items())),
+        {name: lines(path, SuiteLine) for name, path in line_files.items()},
+        {name: lines(path, Judgement) for name, path in judgement_files.items()},
+    )  # fmt: skip
 
 
 def compare(root: Path, judged: dict[str, str]) -> list[str]:
-    """Hash every judged path again, weights included; return one line for each that differs or is gone."""
+    """Hash every judged path again, weights included; return one line for each that differs or is missing."""
     differences = []
     for name, expected in judged.items():
         path = root / name
         try:
             if not path.exists():
-                differences.append(f"{name}: is not here (`./lockstep dvc pull` brings it, if a remote has it)")
+                differences.append(f"{name}: is missing (`./lockstep dvc pull` fetches it, if a remote has it)")
                 continue
             found = digest.of_tree(path).digest if path.is_dir() else digest.of_file(path).sha256
         except EvidenceRefused as refusal:
@@ -164,12 +177,12 @@ def compare(root: Path, judged: dict[str, str]) -> list[str]:
 
 
 def short(value: str) -> str:
-    """A digest's first 12 hex digits, for people."""
+    """The first 12 hex digits of a digest, for messages."""
     return value.removeprefix("sha256:")[:12]
 
 
 def _breaks(reports: Reports, judged: dict[str, str], scorers: str) -> Iterator[str]:
-    """Each pair of names that must be equal and is not."""
+    """Each pair of digests that must be equal and is not."""
     for what, (one, one_value), (two, two_value) in _pairs(reports, judged, scorers):
         if one_value is not None and two_value is not None and one_value != two_value:
             yield f"{what}: {one} says {short(one_value)}, {two} says {short(two_value)}"
@@ -199,10 +212,30 @@ def _pairs(reports: Reports, judged: dict[str, str], scorers: str) -> Iterator[t
     for name, model in evaluation.models.items() if evaluation else ():
         file = (layout.PREDICTIONS / f"{name}.jsonl").as_posix()
         yield f"{name} predictions", (file, judged.get(file)), ("evaluate", model.predictions)
+    yield from _suite_pairs(reports, judged)
+
+
+def _suite_pairs(reports: Reports, judged: dict[str, str]) -> Iterator[tuple[str, Named, Named]]:
+    """What each suite names: its files, and the models and answers that its scores are about."""
+    parity, evaluation, references = reports.parity, reports.evaluation, reports.references
+    known: dict[str, str] = {"candidate": parity.merged, "base": parity.base} if parity else {}
+    known |= {name: found.merged for name, found in references.found.items()} if references else {}
+    for name, suite in reports.suites.suites.items() if reports.suites else ():
+        for folder, said in ((layout.SUITES, suite.lines), (layout.JUDGEMENTS, suite.judgements)):
+            file = (folder / f"{name}.jsonl").as_posix()
+            yield f"suite {name}", (file, judged.get(file)), ("suites", said)
+        for role, model in suite.models.items():
+            who = "merge" if role in ("candidate", "base") else layout.REFERENCES.as_posix()
+            about = known.get(role, "") if parity and references else None  # a model that nothing names is another one
+            yield f"{role} of suite {name}", ("suites", model), (who, about)
+        for role, answers in suite.answers.items():
+            result = evaluation.models.get(role) if evaluation else None
+            said = result.predictions if result else "" if evaluation else None
+            yield f"{role} predictions of suite {name}", ("suites", answers), ("evaluate", said)
 
 
 def _reference_breaks(reports: Reports) -> Iterator[str]:
-    """The evaluation must have compared with the earlier models that the references name."""
+    """The evaluation must have used the reference models in reports/references.json."""
     if reports.references is None or reports.evaluation is None:
         return
     uses = reports.evaluation.references
@@ -219,7 +252,7 @@ def _reference_breaks(reports: Reports) -> Iterator[str]:
 
 
 def _model_breaks(reports: Reports) -> Iterator[str]:
-    """The evaluation must name the answers of every model that was asked, and parity the files that it is about."""
+    """The evaluation must have the answers of every evaluated model, and parity the files that it is about."""
     parity, evaluation = reports.parity, reports.evaluation
     if parity is not None:
         files_ = {name: digest.FileDigest(file.sha256, file.size) for name, file in parity.files.items()}
@@ -248,7 +281,7 @@ def _model_breaks(reports: Reports) -> Iterator[str]:
 
 
 def _row_breaks(test: tuple[Row, ...], predictions: tuple[Prediction, ...], path: Path) -> Iterator[str]:
-    """Predictions must be of exactly the test rows, each once, in order, with their own references."""
+    """Predictions must be of exactly the test rows, each once, in order, with the same references."""
     if not test and predictions:
         yield f"{_SPLIT_FILES['test']}: has no rows, {path} has {len(predictions)}"
     if not test or not predictions:

@@ -1,6 +1,6 @@
-"""What the kinds of gate that compare with a reference share: which model that is, and a margin above the noise.
+"""Shared by the kinds of gate that compare with a reference (``improves``, ``non_inferior``, ``slice``).
 
-``improves``, ``non_inferior`` and ``slice`` are such kinds: on the same rows, the candidate against another model.
+It finds the reference model, and checks that the margin is above the noise. The comparison is on the same rows.
 """
 
 import abc
@@ -11,7 +11,7 @@ from pydantic import Field
 from checks import layout
 from checks.chain import Evidence
 from checks.evidence import Earlier, ReferenceUse
-from checks.gate_kind import ALONE, Explained, GateKind, explain_rows, explain_test, failed, gap, not_scored
+from checks.gate_kind import ALONE, Case, Explained, ScoreGate, explain_rows, explain_test, failed, gap
 from checks.verdict import Finding, Verdict
 
 if TYPE_CHECKING:
@@ -26,8 +26,9 @@ Against = Annotated[str, Field(description="base, main, champion, or one of eval
 class Compared(NamedTuple):
     """The model that a paired gate compares with.
 
-    ``model`` names its answers, ``shown`` is what a reason calls it, ``which`` is its digest, or its name where it is
-    evaluated beside the candidate: gates that ask the same of the same model make one claim.
+    ``model``: its name among the answers; ``shown``: its name in reasons; ``which``: its digest, or its name if it was
+    evaluated beside the candidate. Gates with the same test against the same model count as one in the correction for
+    multiple tests.
     """
 
     model: str
@@ -35,21 +36,29 @@ class Compared(NamedTuple):
     which: str
 
 
-class PairedGate(GateKind, abc.ABC):
-    """A kind that compares the candidate with a reference on the same rows; ``better``: it asks for a gain."""
+class PairedGate(ScoreGate, abc.ABC):
+    """A kind that compares the candidate with a reference on the same rows; ``better``: it requires an improvement."""
 
     better: ClassVar[bool] = False
 
     if TYPE_CHECKING:  # each kind has these parameters, in its own order and with its own bounds
-        metric: str
         against: str
         margin: float
         confidence: float
 
     def impossible(self, name: str, params: "Params") -> str | None:
-        """The metric must be scored, and the reference evaluated."""
-        if problem := not_scored(name, self.metric, params):
+        """The metric must be among the scorers, and the reference must be evaluated."""
+        if problem := super().impossible(name, params):
             return problem
+        if self.suite is not None:
+            suite, scored = params.suites[self.suite], params.suites[self.suite].scores_of
+            # There may be no main and no champion yet, and so no log of them.
+            if self.against in scored or (self.against in EARLIER and not suite.of_test_rows):
+                return None
+            return (
+                f"gates.{name}.against: suite {self.suite} has no scores of {self.against!r}|"
+                f"use one of {', '.join(role for role in scored if role != 'candidate') or 'none'}, or add it there"
+            )
         known = ("base", *EARLIER, *params.evaluate.baselines)
         if self.against in known:
             return None
@@ -59,26 +68,28 @@ class PairedGate(GateKind, abc.ABC):
         )
 
     def explained(self, asks: str, refuted: str, change: str, finding: Finding, verdict: Verdict) -> Explained:
-        """The lines that all these kinds have in common, around those that they do not."""
+        """The lines that all these kinds share, around those of the kind itself."""
         return Explained(
             asks,
             explain_test(finding, verdict, self.confidence, refuted),
             change,
-            f"{layout.COMPARISON}/differences.svg, {layout.PREDICTIONS}/candidate.jsonl beside "
-            f"{finding.against or self.against}.jsonl",
+            f"{layout.COMPARISON}/differences.svg, {self._answers_of(finding.against or self.against)}",
         )
+
+    def _answers_of(self, against: str) -> str:
+        return self.answers_at if self.suite else f"{self.answers_at}/candidate.jsonl beside {against}.jsonl"
 
     def explain_loss(self, where: str, place: str, finding: Finding, verdict: Verdict) -> Explained:
         """Explain a gate that rules out a loss; ``where`` begins its question, and is empty for all rows together."""
         asks = (
-            f"{where}on the same test rows, is {self.metric} not lower than that of {self.against} by {self.margin:g} "
-            f"or more, shown with {self.confidence:.0%} confidence?"
+            f"{where}on the same {self.asked_of}, is {self.metric} not lower than that of {self.against} by "
+            f"{self.margin:g} or more, shown with {self.confidence:.0%} confidence?"
         )
         refuted = f"the true loss{' of some slice' if where else ''} is {self.margin:g} or more"
         return self.explained(asks, refuted, self._loss_cleared(place, finding), finding, verdict)
 
     def not_asked(self, finding: Finding) -> str:
-        """What would change a finding of a test that was never asked."""
+        """What would change a finding of a gate whose test was not run."""
         if finding.status == "pass":
             return f"another {self.against} to compare with"
         return "what the reason names: the reference's evidence, the measured noise, or a margin above it"
@@ -95,11 +106,12 @@ class PairedGate(GateKind, abc.ABC):
         return f"{explain_rows(finding)}{about} clear {place}.margin above {-finding.low:.4g} {ALONE}"
 
 
-def settled(name: str, gate: PairedGate, evidence: Evidence) -> Finding | Compared:
-    """What to compare with; the finding where there is nothing to compare with, or the margin means nothing."""
-    found = _reference(name, gate, evidence)
-    if isinstance(found, Compared) and gate.margin > 0 and (finding := _noise(name, gate, evidence)):
-        return finding
+def settled(case: Case, gate: PairedGate) -> Finding | Compared:
+    """The model to compare with; or the finding if there is none, or if the margin is below the noise."""
+    found = _reference(case.name, gate, case.evidence)
+    if isinstance(found, Compared) and gate.margin > 0:
+        noisy = _noise(case.name, gate, case.evidence) if gate.suite is None else _declared_noise(case, gate)
+        return noisy or found
     return found
 
 
@@ -127,7 +139,7 @@ def _reference(name: str, gate: PairedGate, evidence: Evidence) -> Finding | Com
 
 
 def _same(name: str, gate: PairedGate, shown: str) -> Finding:
-    """A model does not differ from itself: there is nothing to estimate."""
+    """The finding for a reference that is the candidate itself: there is nothing to estimate."""
     return Finding(
         gate=name, kind=gate.kind, status="fail" if gate.better else "pass", metric=gate.metric, against=gate.against,
         reason=f"it is the very model of {shown}: no row differs{', so it is not better' if gate.better else ''}",
@@ -140,8 +152,20 @@ def _use(evidence: Evidence, model: str) -> ReferenceUse | None:
     return next((use for known, use in evaluation.references.items() if known == model), None)
 
 
+def _declared_noise(case: Case, gate: PairedGate) -> Finding | None:
+    """As ``_noise``, by what params.yaml says of the suite: `lockstep calibrate` does not run it."""
+    suite = case.params.suites.get(gate.suite or "")
+    if suite is None or gate.margin >= suite.noise:
+        return None
+    return failed(
+        case.name, gate,
+        f"a margin of {gate.margin:g} means nothing: one unchanged model scores up to {suite.noise:g} apart in runs of "
+        f"suite {gate.suite}; set gates.{case.name}.margin to that or more",
+    )  # fmt: skip
+
+
 def _noise(name: str, gate: PairedGate, evidence: Evidence) -> Finding | None:
-    """A margin that reruns of one model exceed says nothing about another model."""
+    """The finding for a margin that is below the noise of one unchanged model."""
     todo = "run `lockstep calibrate`"
     noise, evaluation = evidence.reports.noise, evidence.reports.evaluation
     if evaluation is None:

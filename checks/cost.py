@@ -31,10 +31,10 @@ _QUANTISED, _DORA = 1.5, 2.0  # weights made whole for each product; rows measur
 
 
 class Training(NamedTuple):
-    """What decides how long a training takes.
+    """The quantities that determine how long a training takes.
 
-    ``parameters`` are those that every token is multiplied with, ``passed_back`` the share of them that gradients pass
-    through (None: not known), ``adapter`` those of LoRA. ``row_bytes`` is the mean size of a row, in bytes of JSON.
+    ``parameters``: those that every token is multiplied with; ``passed_back``: the share of them that gradients pass
+    through (None: unknown); ``adapter``: LoRA's parameters. ``row_bytes``: mean size of a row in bytes of JSON.
     """
 
     rows: int
@@ -51,18 +51,18 @@ class Training(NamedTuple):
 
     @property
     def row_passes(self) -> float:
-        """Rows that go through the model in the whole training."""
+        """The number of rows that go through the model in the whole training."""
         return bounded(bounded(self.rows) * bounded(self.epochs))
 
     @property
     def flops_per_token(self) -> float:
-        """Floating-point operations for one token."""
+        """Floating-point operations per token."""
         back = 1.0 if self.checkpointing else _UNKNOWN if self.passed_back is None else self.passed_back
         return 2 * bounded(self.parameters) * (1 + back + self.checkpointing) + 6 * bounded(self.adapter)
 
 
 class Step(NamedTuple):
-    """One factor, why, and how far the truth may lie below and above it, as factors of 1 and more."""
+    """One factor, its reason, and its uncertainty below and above, as factors of at least 1."""
 
     why: str
     times: float
@@ -71,14 +71,14 @@ class Step(NamedTuple):
 
 
 class Span(NamedTuple):
-    """A figure between bounds."""
+    """A figure with its bounds."""
 
     low: float
     middle: float
     high: float
 
     def __add__(self, other: object) -> "Span":
-        """Both together; bounds are added as if both were off the same way."""
+        """The sum; the bounds are added as if both errors had the same sign."""
         if not isinstance(other, Span):
             return NotImplemented
         return Span(*(bounded(one + another) for one, another in zip(self, other, strict=True)))
@@ -89,12 +89,12 @@ class Span(NamedTuple):
 
 
 def bounded(value: float) -> float:
-    """``value``, at most MOST, whatever the size of an integer."""
+    """``value`` as a float, at most MOST."""
     return float(min(value, MOST))
 
 
 def shown(value: float) -> str:
-    """A number for a person: 0.444, 4,334 or 312 M."""
+    """A number for people: 0.444, 4,334 or 312 M."""
     if value < 1e5:
         return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
     unit, name = next(each for each in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")) if value >= each[0])
@@ -102,21 +102,20 @@ def shown(value: float) -> str:
 
 
 def epochs(train: Train, rows: int) -> float:
-    """Passes over ``rows`` rows, as the trainer counts them; a last batch that is not full is a batch too."""
+    """Passes over ``rows`` rows, as the trainer counts them; an incomplete last batch counts as a batch."""
     if train.max_steps is None:
         return bounded(train.epochs or 1)
-    batches = max(1, -(-rows // train.batch_size))
-    return bounded(train.max_steps) / -(-batches // train.gradient_accumulation)
+    return bounded(train.max_steps) / train.steps_of_epoch(rows)
 
 
 def steps(old: Training, new: Training, same_base: bool, same_rows: bool, device: str) -> tuple[Step, ...]:
-    """What the time of ``new`` is that of ``old`` times, on the same device."""
+    """The factors between the times of ``old`` and ``new`` on the same device."""
     found = [
         _step(
-            f"rows x epochs: {shown(new.row_passes)}, there {shown(old.row_passes)}", new.row_passes / old.row_passes
+            f"rows x epochs: {shown(new.row_passes)}, recorded {shown(old.row_passes)}", new.row_passes / old.row_passes
         ),
         _step(
-            f"operations for a token: {shown(new.flops_per_token)}, there {shown(old.flops_per_token)}",
+            f"operations for a token: {shown(new.flops_per_token)}, recorded {shown(old.flops_per_token)}",
             new.flops_per_token / old.flops_per_token,
         ),
     ]
@@ -142,7 +141,7 @@ def steps(old: Training, new: Training, same_base: bool, same_rows: bool, device
 
 
 def scaled(seconds: float, factors: tuple[Step, ...]) -> Span:
-    """``seconds`` by every factor, with the bounds that they give together."""
+    """``seconds`` times every factor, with the combined bounds."""
     middle = bounded(seconds)
     for step in factors:
         middle = bounded(middle * step.times)
@@ -152,7 +151,7 @@ def scaled(seconds: float, factors: tuple[Step, ...]) -> Span:
 
 
 def answering(rows: int, per_second: float, parameters: float, same_base: bool) -> Span:
-    """Seconds that the answers to ``rows`` rows take; ``parameters``: of the new model for each of the old one."""
+    """Seconds to answer ``rows`` rows; ``parameters``: the ratio of the new model's parameters to the old one's."""
     wide = _ALWAYS * (1 if same_base else _OTHER_BASE)
     return scaled(bounded(rows) / per_second, (_step("answers", parameters, wide),))
 
@@ -162,17 +161,17 @@ def _step(why: str, times: float, wide: float = 1.0) -> Step:
 
 
 def _text(old: Training, new: Training) -> Step:
-    """Other rows have other lengths: bytes stand in for tokens, and the further apart the worse."""
+    """Other rows have other lengths: bytes are used instead of tokens, with bounds that widen with the difference."""
     if old.row_bytes is None or new.row_bytes is None:
         return _step("other rows, of lengths that are not known", 1, _UNKNOWN_TEXT)
     ratio = new.row_bytes / old.row_bytes
     apart = math.sqrt(max(ratio, 1 / ratio))
-    why = f"other rows: {new.row_bytes:,.0f} bytes each, there {old.row_bytes:,.0f}"
+    why = f"other rows: {new.row_bytes:,.0f} bytes each, recorded {old.row_bytes:,.0f}"
     return _step(why, ratio, max(_TEXT, apart))
 
 
 def _precision(to_fp32: bool, cpu: bool) -> Step:
-    why = "fp32, there 16 bits" if to_fp32 else "16 bits, there fp32"
+    why = "fp32, recorded 16 bits" if to_fp32 else "16 bits, recorded fp32"
     if cpu:  # some processors have units for bf16, others imitate it
         return _step(f"{why}, on a CPU", 1, _PRECISION_CPU)
     return _step(why, _HALF if to_fp32 else 1 / _HALF, _PRECISION_GPU)

@@ -1,10 +1,10 @@
-"""Content digests: of a file, a directory, a JSON value.
+"""Content digests of files, directories and JSON values.
 
-A digest is written ``sha256:<64 hex>``. A directory's digest is the SHA-256 of its manifest:
-one line ``<sha256 hex>  <size in bytes>  <path>\\n`` per regular file, paths relative, with
-``/`` as separator, sorted by their UTF-8 bytes. Names, sizes and contents count; times, modes
-and owners do not. Symbolic links are refused: what they point at is not in the directory. So are
-names that a line cannot hold (``is_name``): else two directories could have one manifest.
+A digest is written ``sha256:<64 hex>``. A directory's digest is the SHA-256 of its manifest: one line ``<sha256 hex>
+<size in bytes> <path>\\n`` per regular file, with relative paths, ``/`` as separator, sorted by their UTF-8 bytes.
+Names, sizes and contents count; times, modes and owners do not. Symbolic links are refused, because their target is
+outside the directory. Names that a line cannot represent (``is_name``) are refused, because two directories could
+otherwise have the same manifest.
 """
 
 import hashlib
@@ -17,7 +17,9 @@ from typing import Any, NamedTuple
 from checks.errors import EvidenceRefused
 
 _BLOCK = 1 << 20
-_NO_NAME = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\\\\]")  # ends a line, is no text, or is a separator
+_NO_NAME = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\\\\]"
+)  # ends a line, is not text, or is a separator
 
 
 class FileDigest(NamedTuple):
@@ -51,9 +53,9 @@ def of_json(value: Any) -> str:
 
 
 def of_file(path: Path, seen: Callable[[int], object] = lambda _: None) -> FileDigest:
-    """Digest of a file, read once in blocks; ``seen`` is told the bytes of each block (for a progress bar).
+    """Digest of a file, read once in blocks; ``seen`` gets the number of bytes of each block (for a progress bar).
 
-    Raises EvidenceRefused when the file is absent, unreadable or not a regular file.
+    Raises EvidenceRefused if the file is missing, unreadable or not a regular file.
     """
     try:
         if path.is_symlink() or not path.is_file():
@@ -72,12 +74,12 @@ def of_file(path: Path, seen: Callable[[int], object] = lambda _: None) -> FileD
 
 
 def is_name(path: str) -> bool:
-    """Whether a manifest can hold this relative path: one line of text, read in one way, below its folder."""
+    """Whether a manifest can represent this relative path: one line of text with one meaning, inside its folder."""
     return not _NO_NAME.search(path) and all(part not in ("", ".", "..") for part in path.split("/"))
 
 
 def of_manifest(files: Mapping[str, FileDigest]) -> str:
-    """Digest of a manifest, as the module's docstring defines it. Raises EvidenceRefused for a path that is no name."""
+    """Digest of a manifest, as the module's docstring defines it. Raises EvidenceRefused for an invalid path."""
     if bad := [path for path in files if not is_name(path)]:
         raise EvidenceRefused(f"{bad[0]!r}: cannot be written in a manifest", "rename it: printable text, no `\\`")
     ordered = sorted(files.items(), key=lambda item: item[0].encode())
@@ -88,8 +90,7 @@ def of_manifest(files: Mapping[str, FileDigest]) -> str:
 def of_tree(folder: Path, seen: Callable[[int], object] = lambda _: None) -> Tree:
     """Digest of every regular file below ``folder``.
 
-    Raises EvidenceRefused when the folder is absent or empty, or holds a link, an unreadable file or a path that is no
-    name.
+    Raises EvidenceRefused if the folder is missing or empty, or contains a link, an unreadable file or an invalid path.
     """
     if folder.is_symlink() or not folder.is_dir():
         raise EvidenceRefused(f"{folder}: not a directory", "run `./lockstep run` to make it again")

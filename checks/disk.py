@@ -1,4 +1,4 @@
-"""A full disk, said as what it is: which disk, and what to do. It is no fault of the repository or of a file."""
+"""Reports a full disk as such, with the disk and the fix, and not as a fault of the repository or a file."""
 
 import errno
 import os
@@ -14,7 +14,7 @@ _WORDS = tuple(os.strerror(code) for code in _CODES)
 
 
 def full(error: OSError, places: Iterable[Path]) -> MachineRefused | None:
-    """The refusal for an error that means a full disk; None for any other. ``places``: as in ``refusal``."""
+    """The refusal for an error that means a full disk; None for any other. ``places`` as for ``refusal``."""
     if error.errno not in _CODES:
         return None
     named = error.filename if isinstance(error.filename, str) else None
@@ -23,12 +23,12 @@ def full(error: OSError, places: Iterable[Path]) -> MachineRefused | None:
 
 
 def said(text: str) -> bool:
-    """Whether a program says that a disk is full."""
+    """Whether a program's message says that a disk is full."""
     return any(word in text for word in _WORDS)
 
 
 def refusal(doing: str, places: Iterable[Path]) -> MachineRefused:
-    """What ends a run on a full disk. Named is the fullest of ``places``, and of the folder of temporary files."""
+    """The refusal for a full disk. It names the fullest of ``places`` and the folder of temporary files."""
     sizes = {place: size for place in (*places, Path(tempfile.gettempdir())) if (size := _free(place)) is not None}
     if not sizes:
         return MachineRefused(f"the disk is full: {doing}", "free space there, then run it again")
@@ -40,7 +40,7 @@ def refusal(doing: str, places: Iterable[Path]) -> MachineRefused:
 
 
 def _free(place: Path) -> int | None:
-    """Bytes that this user may still write; 0 where no more files can be made; None where it cannot be asked."""
+    """Bytes that this user can still write; 0 if no more files can be created; None if unknown."""
     try:
         found = os.statvfs(place)
     except OSError:

@@ -1,10 +1,10 @@
-"""The draft of a row; what a loader is, which makes drafts, and what a rule is, which mends or drops them.
+"""Drafts of rows, loaders, which create them, and rules, which fix or drop them.
 
-A loader is one file of ``stages/loaders``, a rule one file of ``checks/rules``. A package of a user can add both by
-entry points (``lockstep.loaders``, ``lockstep.rules``). The file defines one class below ``Loader`` or ``Rule``; the
-fields of a loader are its parameters. It may import pydantic, the standard library and ``checks``, but for
-``checks.params``, which imports the loaders and the rules. What it needs besides, it imports in the functions that
-need it: the release tool reads params.yaml too, without those libraries.
+A loader is one file of ``stages/loaders``, a rule one file of ``checks/rules``. A user's package can add both by entry
+points (``lockstep.loaders``, ``lockstep.rules``). The file defines one subclass of ``Loader`` or ``Rule``; the fields
+of a loader are its parameters. It may import pydantic, the standard library and ``checks``, except ``checks.params``,
+which imports the loaders and the rules. It imports other packages only inside functions, because the release tool reads
+params.yaml without them.
 """
 
 from abc import abstractmethod
@@ -23,7 +23,7 @@ from checks.similar import normalised
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A row on its way through the rules. The prompt is ``before`` and then ``prompt``, the last user message."""
+    """A row while the rules process it. The prompt is ``before`` followed by ``prompt``, the last user message."""
 
     before: tuple[Message, ...]
     prompt: str
@@ -44,36 +44,36 @@ class Draft:
 
     @property
     def content(self) -> str:
-        """16 hex digits of the digest of what is asked and answered, and of the further columns where there are any."""
+        """16 hex digits of the digest of messages, reference and further columns."""
         messages = [[message.role, message.content] for message in self.messages]
         said = {"messages": messages, "reference": self.reference} | ({"extra": dict(self.extra)} if self.extra else {})
         return digest.of_json(said).removeprefix("sha256:")[:16]
 
     @property
     def asked(self) -> tuple[str, ...]:
-        """The prompt, normalised: equal for drafts that ask the same."""
+        """The normalised prompt, equal for drafts with the same request."""
         return tuple(f"{message.role}: {normalised(message.content)}" for message in self.messages)
 
 
 class Numbers(Protocol):
-    """The numbers of the section ``prepare`` that rules read."""
+    """The numbers in the section ``prepare`` that rules read."""
 
     @property
     def max_prompt_words(self) -> int:
-        """Words of the longest prompt."""
+        """The most words of a prompt."""
 
 
 class Rule:
-    """One rule. A subclass sets ``name`` and ``does``, and defines exactly one of ``mend``, ``drop`` and ``among``.
+    """A rule. A subclass sets ``name`` and ``does``, and defines exactly one of ``fix``, ``drop`` and ``among``.
 
-    ``mend`` gives the mended draft. ``drop`` says whether a draft goes. ``among`` says it for all drafts together. A
-    rule is pure, and its outcome does not depend on the order of the drafts.
+    ``fix`` returns the fixed draft. ``drop`` says whether to drop a draft. ``among`` decides for all drafts together. A
+    rule is pure, and its result does not depend on the order of the drafts.
     """
 
     name: ClassVar[str]
     does: ClassVar[str]  # in a few words, for the documentation
     in_rows: ClassVar[bool] = True  # a finished row still shows the defect, so that validate can look for it
-    mend: Callable[[Draft], Draft] | None = None
+    fix: Callable[[Draft], Draft] | None = None
     drop: Callable[[Draft], bool] | None = None
     among: Callable[[Sequence[Draft]], list[bool]] | None = None
 
@@ -81,14 +81,14 @@ class Rule:
         self.numbers = numbers
 
     @property
-    def kind(self) -> Literal["mend", "drop"]:
-        """What the rule does to a row."""
-        return "mend" if self.mend else "drop"
+    def kind(self) -> Literal["fix", "drop"]:
+        """Whether the rule fixes or drops rows."""
+        return "fix" if self.fix else "drop"
 
     def finds(self, draft: Draft) -> bool:
         """Whether the draft has the defect; False for a rule that needs all drafts."""
-        if self.mend:
-            return self.mend(draft) != draft
+        if self.fix:
+            return self.fix(draft) != draft
         return self.drop is not None and self.drop(draft)
 
 
@@ -104,31 +104,31 @@ class Loader(Section):
     def load(self, folder: Path) -> list[Draft]:
         """All rows below ``folder``, in an order that is the same on every machine.
 
-        Raises DataRefused when rows cannot be read.
+        Raises DataRefused if rows cannot be read.
         """
 
     def rules_before(self) -> tuple[Rule, ...]:
-        """Rules of its own that apply before those of prepare.rules."""
+        """The loader's own rules that run before those of prepare.rules."""
         return ()
 
     def rules_after(self, seed: int) -> tuple[Rule, ...]:
-        """Rules of its own that apply after those of prepare.rules. ``seed``: prepare.seed."""
+        """The loader's own rules that run after those of prepare.rules. ``seed``: prepare.seed."""
         del seed
         return ()
 
 
 def apply(rule: Rule, drafts: Sequence[Draft]) -> tuple[list[Draft], list[Draft]]:
-    """(Drafts that stay, drafts that the rule mended or dropped, as they were)."""
-    if rule.mend:
-        mended = [rule.mend(draft) for draft in drafts]
-        return mended, [old for old, new in zip(drafts, mended, strict=True) if old != new]
+    """The remaining drafts, and the drafts that the rule fixed or dropped, as they were before."""
+    if rule.fix:
+        fixed = [rule.fix(draft) for draft in drafts]
+        return fixed, [old for old, new in zip(drafts, fixed, strict=True) if old != new]
     goes = rule.among(drafts) if rule.among else [rule.finds(draft) for draft in drafts]
     kept = [draft for draft, gone in zip(drafts, goes, strict=True) if not gone]
     return kept, [draft for draft, gone in zip(drafts, goes, strict=True) if gone]
 
 
 def draft_of(row: Row) -> Draft:
-    """A finished row as a draft, so that rules can be asked whether they still find a defect."""
+    """A finished row as a draft, so that rules can check whether it still has a defect."""
     last = max((i for i, m in enumerate(row.messages) if m.role == "user"), default=len(row.messages) - 1)
     return Draft(
         row.messages[:last], row.messages[last].content, row.reference, row.reference, row.slice, row.source,

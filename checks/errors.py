@@ -82,13 +82,13 @@ class VerdictInconclusive(Refusal):
 
 
 class BuildRefused(Refusal):
-    """An image cannot be built of what lies here: no pinned base, too many layers, a shard too large."""
+    """An image cannot be built: no pinned base, too many layers, a shard that is too large."""
 
     exit_code = 12
 
 
 class RegistryRefused(Refusal):
-    """A registry does not answer, refuses, or holds other bytes than it should."""
+    """A registry does not answer, refuses, or has other bytes than it should."""
 
     exit_code = 13
 
@@ -100,7 +100,7 @@ class ServingRefused(Refusal):
 
 
 class PromotionRefused(Refusal):
-    """An environment may not be moved: what is lacking is listed, all of it."""
+    """An environment may not be moved; all failed checks are listed."""
 
     exit_code = 15
 
@@ -112,18 +112,18 @@ class Outrun(Refusal):
 
 
 class RemoteRefused(Refusal):
-    """A git remote, or a forge's API, does not answer, refuses, or does not show what it said it took."""
+    """A git remote or GitHub's API does not answer, refuses, or does not show a change that it accepted."""
 
     exit_code = 17
 
 
 class Drifted(Refusal):
-    """What mirrors git says something else, or cannot be asked."""
+    """A mirror of git differs from it, or cannot be reached."""
 
     exit_code = 18
 
 
 class Contradicted(Refusal):
-    """What git says of the environments contradicts itself, or an environment runs what is held back."""
+    """Git contradicts itself about an environment, or an environment runs a quarantined release."""
 
     exit_code = 19

@@ -1,7 +1,7 @@
-"""The small typed reports that stages hand to the gate and the release tool.
+"""The small typed reports that stages pass to the gate and the release tool.
 
-Each carries a schema version and the digests of what it is about, so that evidence about other
-bytes is recognised. Digests are ``sha256:<hex>`` as ``checks.digest`` defines them.
+Each has a schema version and the digests of what it is about, so that evidence about other bytes is recognised. Digests
+are ``sha256:<hex>`` as ``checks.digest`` defines them.
 """
 
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -28,15 +28,15 @@ Earlier = Literal["main", "champion"]  # models released before, named by git
 
 
 class Report(Record):
-    """A report with a version; another version is refused, not guessed at."""
+    """A report with a schema version; another version is refused."""
 
     schema_version: Literal[1] = 1
 
 
 class StageReport(Report, Sparse):
-    """A report of a stage that can use kinds from other packages: ``plugins`` says of which code those were.
+    """The report of a stage that can use kinds from other packages; ``plugins`` has the digests of their code.
 
-    A stage that used Lockstep's own kinds alone writes no ``plugins``.
+    If a stage used only Lockstep's own kinds, ``plugins`` is not written.
     """
 
     sparse: ClassVar[frozenset[str]] = frozenset({"plugins"})
@@ -45,7 +45,7 @@ class StageReport(Report, Sparse):
 
 
 class Fetched(Record):
-    """One source: where from, the pinned hash that held, and the directory it became."""
+    """One source: its address, the verified pin, and the digest of the directory made from it."""
 
     uri: str
     sha256: str
@@ -57,17 +57,17 @@ class Fetched(Record):
 
 
 class FetchReport(StageReport):
-    """What fetch brought."""
+    """What fetch downloaded."""
 
     base: Fetched
     data: Fetched
 
 
 class RuleCount(Record):
-    """How many rows a named rule mended or dropped."""
+    """How many rows a named rule fixed or dropped."""
 
     rule: str
-    kind: Literal["mend", "drop"]
+    kind: Literal["fix", "drop"]
     rows: Count
     examples: tuple[str, ...] = ()  # sources of up to five of them: path:line below the raw data
 
@@ -81,7 +81,7 @@ class Split(Record):
 
 
 class PrepareReport(StageReport):
-    """Row conservation: every row that came in was kept or dropped by a named rule."""
+    """Accounting of rows: every input row was kept, or dropped by a named rule."""
 
     raw: Digest  # of data/raw
     input_rows: Count
@@ -103,7 +103,7 @@ class PrepareReport(StageReport):
 
 
 class Expectation(Record):
-    """One expectation on the data, and what was seen."""
+    """One expectation on the data, and the observed value."""
 
     name: str  # unique in the report, a phrase such as "test: prompts are unique"
     expectation: str  # Great Expectations' type
@@ -114,7 +114,7 @@ class Expectation(Record):
 
 
 class DataReport(StageReport):
-    """What validate saw; ``splits`` are the digests of the files it read."""
+    """The result of validate; ``splits`` are the digests of the files it read."""
 
     success: bool
     splits: dict[str, Digest]
@@ -129,7 +129,7 @@ class DataReport(StageReport):
 
 
 class Seal(Report):
-    """Says that these splits passed every expectation. Unchanged splits keep an unchanged seal."""
+    """States that these splits passed every expectation. For unchanged splits the seal is unchanged."""
 
     splits: dict[str, Digest]
 
@@ -163,9 +163,14 @@ class QuantisedBase(Report):
 
 
 class TrainReport(StageReport):
-    """What training did, and the adapter it made. ``figures``: what the training method measured besides the loss."""
+    """The result of training, and its adapter.
 
-    sparse: ClassVar[frozenset[str]] = frozenset({"plugins", "figures", "quantised"})
+
+    ``figures``: what the training method measured besides the loss. ``optimised_for``: the scorers whose scores were
+    the reward, so that a gate which asks the same scorer asks what training raised.
+    """
+
+    sparse: ClassVar[frozenset[str]] = frozenset({"plugins", "figures", "optimised_for", "quantised"})
 
     adapter: Digest
     base: Digest
@@ -175,18 +180,19 @@ class TrainReport(StageReport):
     epochs: float
     trainable_parameters: Count
     total_parameters: Count
-    final_loss: float  # mean of the last tenth of the logged losses, nats per completion token
+    final_loss: float  # mean of the last tenth of the logged losses; of sft in nats per completion token
     versions: dict[str, str]
     tokens: Count | None = None  # that went through the model: input ids of rows in every epoch, no padding
     figures: dict[str, float] = Field(default_factory=dict)  # means of the last logged values
+    optimised_for: tuple[str, ...] = ()
     quantised: Quantised | None = None  # None: the base was trained on as it is
 
 
 class TrainMeasured(Report):
-    """What differs between two runs of one training: how long it took, where it ran, what the run was called.
+    """What differs between two runs of one training: duration, device, and name of the run.
 
-    It is recorded in git and shown. It is no output of DVC, no digest covers it and no gate reads it, so that the
-    same data and parameters give the same ``dvc.lock`` and the same verdict on a busy machine.
+    It is recorded in git and shown. It is no output of DVC, no digest covers it and no gate reads it, so the same data
+    and parameters give the same ``dvc.lock`` and the same verdict on a busy machine.
     """
 
     adapter: Digest  # which training this is about
@@ -213,7 +219,7 @@ class Distance(Record):
 
 
 class ParityReport(Report, Sparse):
-    """The merged directory, and how closely it agrees with base + adapter on real prompts.
+    """The merged directory, and its agreement with base + adapter on real prompts.
 
     Where the base was quantised for training, ``merged_into`` says which base that is, and ``quantised`` how far the
     merged model is from the quantised one.
@@ -244,7 +250,7 @@ class Interval(Record):
 
 
 class ModelResult(Record):
-    """One model's predictions and scores: scorer name to interval; per slice likewise."""
+    """One model's predictions and scores: scorer name to interval, overall and by slice."""
 
     predictions: Digest  # of the JSON lines file
     metrics: dict[str, Interval]
@@ -252,7 +258,7 @@ class ModelResult(Record):
 
 
 class Speed(Record):
-    """How fast one model answered the test rows, in the batches that evaluate makes."""
+    """How fast one model answered the test rows, in the batches of the stage evaluate."""
 
     examples_per_second: Annotated[float, Field(ge=0)]
     p50_seconds: Annotated[float, Field(ge=0)]  # of one answer, from the start of its batch; by nearest rank
@@ -260,14 +266,14 @@ class Speed(Record):
 
 
 class EvaluateMeasured(Report):
-    """How fast the models answered: recorded in git and shown, as ``TrainMeasured`` is. Baselines have no entry."""
+    """How fast the models answered; recorded and shown like ``TrainMeasured``. Baselines have no entry."""
 
     merged: Digest  # which evaluation this is about
     models: dict[ModelName, Speed]
 
 
 class Reference(Record):
-    """A model that was released before: what the record at ``commit`` says of it."""
+    """A reference model, from the record at ``commit``."""
 
     commit: Annotated[str, Field(pattern=r"^[0-9a-f]{40,64}$")]
     merged: Digest
@@ -278,9 +284,9 @@ class Reference(Record):
 
 
 class ReferencesReport(Report):
-    """The earlier models that the candidate is compared with, as git named them; ``absent`` says why there is none yet.
+    """The reference models, as git named them; ``absent`` says why there is none yet.
 
-    ``lockstep references`` writes it. ``main``, and ``champion`` where a gate names it, are in exactly one of the two.
+    ``lockstep references`` writes it. ``main``, and ``champion`` if a gate names it, are in exactly one of the two.
     """
 
     found: dict[Earlier, Reference]
@@ -296,9 +302,9 @@ class ReferencesReport(Report):
 class ReferenceUse(Record):
     """Where a reference's predictions come from.
 
-    ``stored``: its own, of the same test split, scorers and prompt. ``same-model``: it is the candidate. ``evaluated``:
-    its weights answered this test split. ``absent``: there is none yet. ``unavailable``: there is one, and neither
-    its predictions nor its weights could be had.
+    ``stored``: from its own record, with the same test split, scorers and prompt. ``same-model``: it is the candidate.
+    ``evaluated``: its weights answered this test split. ``absent``: there is none yet. ``unavailable``: there is one,
+    but neither its predictions nor its weights could be obtained.
     """
 
     how: Literal["stored", "same-model", "evaluated", "absent", "unavailable"]
@@ -329,7 +335,7 @@ class EvaluationReport(Report):
 
 
 class NoiseRun(Record):
-    """One evaluation of the unchanged model; ``changed`` counts rows answered otherwise than in the first run."""
+    """One evaluation of the unchanged model; ``changed``: rows answered differently from the first run."""
 
     order: str  # "test order", "reversed", "shuffled 1", …
     batch_tokens: Count
@@ -339,9 +345,9 @@ class NoiseRun(Record):
 
 
 class NoiseReport(Report):
-    """How far evaluations of one unchanged model differ: what no margin may be below.
+    """How far evaluations of one unchanged model differ. No margin may be below that.
 
-    Current while base, scorers and prompt format are those of the evaluation.
+    It is valid while base, scorers and prompt format are those of the evaluation.
     """
 
     merged: Digest

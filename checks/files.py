@@ -1,4 +1,4 @@
-"""Reading and writing hand-over files: atomic, strict, one clear line when they are bad."""
+"""Reads and writes the files that steps exchange: atomic and strict; an invalid file is refused on one line."""
 
 import json
 import os
@@ -21,9 +21,9 @@ LONGEST = 16 << 20  # bytes of a line of rows; prepare takes rows of 1 MB
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Write to a temporary file beside ``path``; it takes the name only when the block ends well.
+    """Write to a temporary file beside ``path``, which replaces it only if the block succeeds.
 
-    An OSError that names no file, as that of a full disk does, names ``path``.
+    An OSError without a file name, as for a full disk, gets ``path``.
     """
     try:
         with _replacing(path) as stream:
@@ -53,9 +53,9 @@ def _replacing(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """Fill a directory beside ``path``; it takes the name, whole, only when the block ends well.
+    """Fill a directory beside ``path``, which replaces it only if the block succeeds.
 
-    What was there is removed first, and what killed runs left beside it: a failure leaves nothing stale.
+    The old directory and leftovers of killed runs are deleted first, so a failure leaves nothing outdated.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     for old in (path, *path.parent.glob(f".{path.name}.*")):
@@ -86,13 +86,13 @@ def write_json(path: Path, value: BaseModel | Any) -> None:
 
 
 def _is_no_device(path: Path) -> None:
-    """A pipe would keep a reader waiting, and some devices never end."""
+    """Refuse pipes and devices: a reader could wait for ever."""
     if path.exists() and not path.is_file() and not path.is_dir():
-        raise EvidenceRefused(f"{path}: is no file", "remove it, and run `./lockstep run` to make it")
+        raise EvidenceRefused(f"{path}: is not a regular file", "remove it, and run `./lockstep run` to make it")
 
 
 def read_json(path: Path, model: type[Model]) -> Model:
-    """Read JSON into ``model``; raise EvidenceRefused when absent, malformed, too large or of another shape."""
+    """Read JSON into ``model``; raise EvidenceRefused if missing, malformed, too large or of another shape."""
     _is_no_device(path)
     try:
         if (size := path.stat().st_size) > LARGEST:
@@ -107,7 +107,7 @@ def read_json(path: Path, model: type[Model]) -> Model:
 
 
 def write_jsonl(path: Path, rows: Iterable[BaseModel]) -> int:
-    """Write one row a line, atomically; return how many."""
+    """Write one row per line, atomically; return the number of rows."""
     count = 0
     with replacing(path) as stream:
         for count, row in enumerate(rows, 1):  # noqa: B007 - the last value is the result
@@ -116,7 +116,7 @@ def write_jsonl(path: Path, rows: Iterable[BaseModel]) -> int:
 
 
 def read_jsonl(path: Path, model: type[Model]) -> list[Model]:
-    """Read all rows; raise EvidenceRefused naming the line that is malformed or too long."""
+    """Read all rows; raise EvidenceRefused with the line that is malformed or too long."""
     rows = []
     _is_no_device(path)
     try:
@@ -137,7 +137,7 @@ def read_jsonl(path: Path, model: type[Model]) -> list[Model]:
 
 
 def first(error: ValidationError) -> str:
-    """The first problem of a validation, on one line: where, and what."""
+    """The first problem of a validation on one line: place and problem."""
     detail = error.errors(include_url=False)[0]
     where = ".".join(str(part) for part in detail["loc"])
     return f"{where}: {detail['msg']}" if where else str(detail["msg"])

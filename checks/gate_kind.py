@@ -1,28 +1,28 @@
-"""What a kind of gate is: a class below ``GateKind``, in one file of ``checks/gates`` or in a package of a user.
+"""The interface of a kind of gate: a subclass of ``GateKind``, in one file of ``checks/gates`` or of a user's package.
 
-The file holds all that Lockstep knows of the kind: its parameters, which way each asks for more
-(``sections.stricter``), how it decides (``check``: evidence in, a result out) and how it explains itself (``explain``).
-
-``checks.params`` imports the kinds: a kind imports it, and what imports it, under TYPE_CHECKING or in ``check``.
+The file has everything that Lockstep knows of the kind: its parameters with the direction in which each is stricter
+(``sections.stricter``), its decision (``check``) and its explanation (``explain``). ``checks.params`` imports the
+kinds, so a kind imports ``checks.params``, and modules that import it, only under TYPE_CHECKING or in ``check``.
 """
 
 import abc
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
+from checks import layout
 from checks.chain import Evidence
-from checks.sections import Section, stricter
+from checks.sections import Name, Section, stricter
 from checks.verdict import Finding, Verdict
 
 if TYPE_CHECKING:  # parameters have gates, so ``checks.params`` imports this module; a sample needs numpy
     from checks.params import Params
     from checks.sample import Sample
 
-Metric = Annotated[str, Field(description="one of evaluate.scorers")]
+Metric = Annotated[str, Field(description="one of evaluate.scorers, or of the suite's metrics")]
 Confidence = Annotated[float, Field(gt=0.5, lt=1, description="of a one-sided bound"), stricter("higher")]
 Reads = Literal["no rows", "rows", "answers"]
 
@@ -30,15 +30,16 @@ ALONE = "(before Holm's correction)"
 
 
 class NoEvidence(Exception):  # noqa: N818 - what a gate says, not a malfunction
-    """Evidence that a gate needs cannot be had; the message says why. The gate fails with it."""
+    """Evidence that a gate needs is not available; the message says why. The gate fails with it."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """What a gate decides on. ``name`` is the gate's own in params.yaml; ``sample`` has the scores of the test rows.
+    """The input of a gate's decision. ``name``: the gate's name in params.yaml; ``sample``: the scores of the test
+    rows.
 
-    Of ``params`` the stage gate tracks ``gates``, ``evaluate.scorers`` and the two licences (dvc.yaml): a kind that
-    reads another parameter would answer otherwise after a change that DVC does not see, and the verdict would be void.
+    Of ``params`` the stage gate tracks only ``gates``, ``evaluate.scorers``, ``suites`` and the two licences
+    (dvc.yaml). If a kind read another parameter, DVC would not notice a change of it, and the verdict would be void.
     """
 
     name: str
@@ -51,10 +52,9 @@ class Case:
 class Test:
     """The result of a gate that is decided by p-values, before Holm's correction over the verdict.
 
-    ``p`` is of the hypothesis that must be refuted to pass; ``p_worse``, where the kind asks it, of the hypothesis that
-    the candidate is not worse, which must be refuted to fail. ``decide`` makes the finding of both, corrected.
-    ``claim`` is what the test is of: gates with the same claim ask one question, and are corrected for as one. None:
-    no other gate has it.
+    ``p``: of the hypothesis that must be rejected to pass; ``p_worse``, if the kind uses it: of the hypothesis that the
+    candidate is not worse, which must be rejected to fail. ``decide`` makes the finding from both, corrected.
+    ``claim``: what is tested; gates with the same claim count as one in the correction. None: no other gate has it.
     """
 
     p: float
@@ -67,7 +67,7 @@ CheckResult = Finding | Test
 
 
 class Explained(NamedTuple):
-    """How a kind explains one finding, a line each."""
+    """How a kind explains one finding, by lines."""
 
     asks: str  # the question, with the gate's own numbers
     decided: str  # how the answer was reached
@@ -76,11 +76,11 @@ class Explained(NamedTuple):
 
 
 class GateKind(Section, abc.ABC):
-    """The parameters of a gate in params.yaml, and what it does with them.
+    """The parameters of a gate in params.yaml, and its behaviour.
 
-    ``reads`` says what of the test rows the kind needs: no rows, the rows themselves, or the models' answers to them.
-    A gate is not asked under the policy of another commit when what it reads of that commit's rows is not here.
-    ``rank`` is the kind's place where people read all kinds; kinds of one rank are in order of their names.
+    ``reads``: what it needs of the test rows: no rows, the rows themselves, or the models' answers. Under the policy of
+    another commit, a gate is skipped if what it reads of that commit's rows is missing here. ``rank``: the position of
+    the kind in lists; kinds of the same rank are sorted by name.
     """
 
     reads: ClassVar[Reads] = "answers"
@@ -90,33 +90,77 @@ class GateKind(Section, abc.ABC):
 
     @abc.abstractmethod
     def check(self, case: Case) -> CheckResult:
-        """Decide. Raises NoEvidence when the evidence has not what the gate needs: it then fails with that reason.
+        """Decide. Raises NoEvidence if the evidence lacks what the gate needs; the gate then fails with that reason.
 
-        Only evidence of this model reaches it: a break in the chain of digests fails every gate before.
+        Only evidence about this model gets here: a break in the chain of digests fails every gate before.
         """
 
     @abc.abstractmethod
     def explain(self, place: str, finding: Finding, verdict: Verdict) -> Explained:
-        """Explain ``finding``, which is the gate's own in ``verdict``. ``place`` is the gate's path in params.yaml."""
+        """Explain ``finding``, the gate's own in ``verdict``. ``place``: the gate's path in params.yaml."""
 
     def impossible(self, name: str, params: "Params") -> str | None:
-        """Why the gate called ``name`` can never be asked with ``params``, as "path: problem|fix"; None: it can."""
+        """Why the gate called ``name`` can never be decided with ``params``, as "path: problem|fix"; None if it can."""
         del name, params
         return None
 
 
+class ScoreGate(GateKind, abc.ABC):
+    """A kind that asks about scores: of the test rows, or of the samples of a suite, where ``suite`` names one.
+
+    Scores of a suite are witnessed: no gate computes them again. A gate without ``suite`` does not mention it, so that
+    its policy has the same digest as before there were suites.
+    """
+
+    if TYPE_CHECKING:
+        metric: str
+
+    suite: Annotated[Name | None, Field(description="one of suites; null: the test rows")] = None
+
+    @model_serializer(mode="wrap")
+    def _without_no_suite(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        said: dict[str, Any] = plain(self)
+        if self.suite is None:
+            said.pop("suite", None)
+        return said
+
+    @property
+    def asked_of(self) -> str:
+        """What an explanation calls the samples."""
+        return "test rows" if self.suite is None else f"samples of suite {self.suite}"
+
+    @property
+    def answers_at(self) -> str:
+        """The folder or file with what each sample got, for a person who looks."""
+        return layout.PREDICTIONS.as_posix() if self.suite is None else f"{layout.SUITES}/{self.suite}.jsonl"
+
+    def impossible(self, name: str, params: "Params") -> str | None:
+        """The metric must be scored."""
+        if self.suite is None:
+            return not_scored(name, self.metric, params)
+        suite = params.suites.get(self.suite)
+        if suite is None:
+            known = f"use one of {', '.join(params.suites)}" if params.suites else "there is none: add it to suites"
+            return f"gates.{name}.suite: {self.suite!r} is no suite|{known}"
+        if self.metric not in suite.metrics:
+            return (
+                f"gates.{name}.metric: suite {self.suite} has no {self.metric!r}|use one of {', '.join(suite.metrics)}"
+            )
+        return None
+
+
 def failed(name: str, gate: GateKind, reason: str) -> Finding:
-    """A finding that fails for want of evidence, or over evidence that does not hold."""
+    """A finding that fails because evidence is missing or invalid."""
     return Finding(gate=name, kind=gate.kind, status="fail", reason=reason)
 
 
 def gap(evidence: Evidence, paths: Iterable[Path]) -> str | None:
-    """Why the first of ``paths`` that is missing or unreadable is so; None when all were read."""
+    """Why the first of ``paths`` could not be read; None if all were."""
     return next((f"no evidence: {evidence.gaps[p.as_posix()]}" for p in paths if p.as_posix() in evidence.gaps), None)
 
 
 def not_scored(name: str, metric: str, params: "Params") -> str | None:
-    """For ``GateKind.impossible``: why ``metric`` of the gate ``name`` is not scored; None: it is."""
+    """For ``GateKind.impossible``: why ``metric`` of the gate ``name`` is not scored; None if it is."""
     scored = [scorer.kind for scorer in params.evaluate.scorers]
     if metric in scored:
         return None
@@ -126,7 +170,7 @@ def not_scored(name: str, metric: str, params: "Params") -> str | None:
 
 
 def figure(value: float) -> float:
-    """Rounded, so that another machine's last digit does not make the finding another."""
+    """A rounded figure, so that the last digits of another machine do not change the finding."""
     return round(value, 6)
 
 
@@ -136,7 +180,7 @@ def small(p: float) -> float:
 
 
 def held_back(level: float, p: float, p_holm: float) -> float:
-    """The level that a plan is made for: the gate's own, or where Holm's correction alone holds it back, what is left.
+    """The level that a plan is made for: the gate's own, or what Holm's correction leaves if only that prevents a pass.
 
     Without the correction no more rows would be needed, so a plan for the gate alone would say nothing.
     """
@@ -144,7 +188,7 @@ def held_back(level: float, p: float, p_holm: float) -> float:
 
 
 def explain_test(finding: Finding, verdict: Verdict, confidence: float, refuted: str) -> str:
-    """How a test decided; ``refuted`` is the hypothesis that its p is of."""
+    """How a test decided; ``refuted`` is the hypothesis that its p belongs to."""
     if finding.p is None:
         return "without a test: it was never asked, for the reason above"
     tests = len({_claim(other) for other in verdict.findings if other.p is not None})
@@ -155,7 +199,7 @@ def explain_test(finding: Finding, verdict: Verdict, confidence: float, refuted:
 
 
 def explain_rows(finding: Finding) -> str:
-    """How many rows would tell, as the start of a sentence; empty where the finding has no such number."""
+    """How many rows are needed, as the start of a sentence; empty if the finding has no such number."""
     if not finding.rows_needed:
         return ""
     groups = finding.groups_needed
@@ -164,5 +208,14 @@ def explain_rows(finding: Finding) -> str:
 
 
 def _claim(finding: Finding) -> tuple[object, ...]:
-    """What a test is of: gates that ask the same of the same model find the same, and are corrected for as one."""
-    return (finding.kind, finding.metric, finding.bound, finding.value, finding.low, finding.high, finding.p)
+    """What is tested: gates with the same test against the same model have the same result and count as one."""
+    return (
+        finding.kind,
+        finding.suite,
+        finding.metric,
+        finding.bound,
+        finding.value,
+        finding.low,
+        finding.high,
+        finding.p,
+    )

@@ -1,4 +1,4 @@
-"""A verdict with what it judged, and the refusal that a verdict other than a pass becomes."""
+"""A verdict with its evidence, and the refusal for a verdict other than a pass."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from checks.verdict import Verdict
 
 
 class HeldVerdict(NamedTuple):
-    """A verdict that holds, with the parameters and the evidence that it was held to."""
+    """A verdict that holds, with its parameters and evidence."""
 
     params: Params
     evidence: Evidence
@@ -18,10 +18,10 @@ class HeldVerdict(NamedTuple):
 
 
 def refusal(verdict: Verdict) -> Refusal | None:
-    """What a verdict other than ``pass`` raises; None for ``pass``."""
+    """The refusal for a verdict other than ``pass``; None for ``pass``."""
     if verdict.status == "pass":
         return None
     undone = [f.gate for f in verdict.findings if f.status == verdict.status]
     kind = VerdictFailed if verdict.status == "fail" else VerdictInconclusive
-    what = f"verdict {verdict.status}: {', '.join(undone) or 'no gate was asked'}"
+    what = f"verdict {verdict.status}: {', '.join(undone) or 'no gate was evaluated'}"
     return kind(what, f"read the reasons in {layout.VERDICT}, change params.yaml or the data, and run `./lockstep run`")

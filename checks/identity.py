@@ -1,4 +1,4 @@
-"""By what evidence names things: digests, and packages that add kinds."""
+"""Names in evidence: digests, and packages that add kinds."""
 
 from typing import Annotated
 
@@ -12,7 +12,7 @@ PluginName = Annotated[str, Field(pattern=r"^lockstep\.[a-z]{1,30}:[a-z0-9][a-z0
 
 
 class Plugin(Record):
-    """The package that a kind from outside came from; ``sha256`` is the digest of its code (``checks.plugins``)."""
+    """The package of an external kind; ``sha256`` is the digest of its code (``checks.plugins``)."""
 
     distribution: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
     version: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+!_-]{0,99}$")]

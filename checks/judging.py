@@ -1,29 +1,33 @@
-"""The verdict that the gates of params.yaml come to.
+"""Computes the verdict from the gates of params.yaml.
 
-A gate that has no evidence fails. A break in the chain of digests fails every gate: what the evidence is about is then
-unknown. Gates that test are decided together, after Holm's correction (docs/reference/gates.md).
+A gate without evidence fails. A break in the chain of digests fails every gate, because it is then unknown what the
+evidence is about. Gates with tests are decided together, after Holm's correction (docs/reference/gates.md).
 """
 
 from collections.abc import Mapping
 
 from checks import gates, multiple, scorers
 from checks.chain import MAKING, Evidence
-from checks.gate_kind import Case, CheckResult, NoEvidence, Test, failed, gap
+from checks.gate_kind import Case, CheckResult, NoEvidence, ScoreGate, Test, failed, gap
 from checks.gates import Gate
 from checks.params import Params
 from checks.sample import Sample
 from checks.verdict import Finding, Verdict, combine
 
+_NAMED = 3  # judges that a finding names
+
 
 def judge(params: Params, evidence: Evidence) -> Verdict:
-    """Ask every gate of ``params``; the verdict binds all digests of ``evidence``.
+    """Evaluate every gate of ``params``; the verdict contains all digests of ``evidence``.
 
-    It records the code of every kind and scorer that a package of a user adds. Raises MachineRefused when that cannot
-    be hashed.
+    It records the code of every kind and scorer from users' packages. Raises MachineRefused if that cannot be hashed.
     """
-    sample = Sample(evidence, params.evaluate.scorers)
+    sample = Sample(evidence, params.evaluate.scorers, params.suites)
     found = _decided({name: _answer(name, gate, params, evidence, sample) for name, gate in params.gates.items()})
-    findings = tuple(_own(*named, finding) for named, finding in zip(params.gates.items(), found, strict=True))
+    findings = tuple(
+        _said(gate, _own(name, gate, finding), evidence)
+        for (name, gate), finding in zip(params.gates.items(), found, strict=True)
+    )
     used = gates.KINDS.plugins(gate.kind for gate in params.gates.values())
     used |= scorers.KINDS.plugins(scorer.kind for scorer in params.evaluate.scorers)
     return Verdict(
@@ -50,25 +54,44 @@ def _answer(name: str, gate: Gate, params: Params, evidence: Evidence, sample: S
 
 
 def _own(name: str, gate: Gate, finding: Finding) -> Finding:
-    """A kind may answer for its own gate alone."""
+    """Check that a kind's finding is about its own gate."""
     if (finding.gate, finding.kind) == (name, gate.kind):
         return finding
     return failed(name, gate, f"its kind answered as gate {finding.gate!r} of kind {finding.kind!r}: repair the kind")
 
 
-def _decided(asked: Mapping[str, CheckResult]) -> tuple[Finding, ...]:
-    """The findings, in order: what waits for Holm's correction gets it, over the claims of each direction."""
-    tests = {name: answer for name, answer in asked.items() if isinstance(answer, Test)}
+def _said(gate: Gate, finding: Finding, evidence: Evidence) -> Finding:
+    """The finding with what its scores are worth: those of a suite are somebody's word."""
+    if not isinstance(gate, ScoreGate) or gate.suite is None:
+        return finding
+    suite, report = gate.suite, evidence.reports.suites
+    known = report.suites.get(suite) if report else None
+    names = known.judges if known else ()
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    who = f" by {', '.join(names[:_NAMED])}{more}" if names else ""
+    whose = f": {known.source}{who}" if known else ""
+    return finding.model_copy(
+        update={
+            "suite": suite,
+            "evidence": "witnessed",
+            "reason": f"{finding.reason} (witnessed{whose}, suite {suite})",
+        }
+    )
+
+
+def _decided(results: Mapping[str, CheckResult]) -> tuple[Finding, ...]:
+    """The findings in order; tests are decided after Holm's correction over the claims of each direction."""
+    tests = {name: answer for name, answer in results.items() if isinstance(answer, Test)}
     better = _corrected(tests, {name: test.p for name, test in tests.items()})
     worse = _corrected(tests, {name: test.p_worse for name, test in tests.items() if test.p_worse is not None})
     return tuple(
         answer.decide(better[name], worse.get(name)) if isinstance(answer, Test) else answer
-        for name, answer in asked.items()
+        for name, answer in results.items()
     )
 
 
 def _corrected(tests: Mapping[str, Test], p_values: Mapping[str, float]) -> dict[str, float]:
-    """Each gate's p-value after Holm's correction; gates that make one claim count once."""
+    """Each gate's p-value after Holm's correction; gates with the same claim count once."""
     claims = {name: (tests[name].claim or name) for name in p_values}
     distinct = {claims[name]: p for name, p in p_values.items()}
     corrected = dict(zip(distinct, multiple.holm(list(distinct.values())), strict=True))

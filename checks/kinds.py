@@ -1,4 +1,4 @@
-"""Types of fields in params.yaml that name a kind: the kinds are found, not listed (``checks.plugins``)."""
+"""Types of fields in params.yaml that name a kind. Kinds are discovered, not listed (``checks.plugins``)."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,9 +8,9 @@ from pydantic_core import CoreSchema, core_schema
 
 
 class OneOf:
-    """A section whose field ``tag`` says which of ``kinds`` it is: ``Annotated[Loader, OneOf(LOADERS.kinds, "kind")]``.
+    """A section whose field ``tag`` selects one of ``kinds``: ``Annotated[Loader, OneOf(LOADERS.kinds, "kind")]``.
 
-    Where the tag is absent, the first kind counts whose model has a default for it.
+    Without the tag, the first kind is used whose model has a default for it.
     """
 
     def __init__(self, kinds: Mapping[str, type[BaseModel]], tag: str) -> None:
@@ -30,7 +30,7 @@ class OneOf:
 
 
 class NameOf:
-    """A name of one of ``kinds``: ``Annotated[str, NameOf(RULES.kinds)]``."""
+    """The name of one of ``kinds``: ``Annotated[str, NameOf(RULES.kinds)]``."""
 
     def __init__(self, kinds: Mapping[str, object]) -> None:
         self._kinds = kinds

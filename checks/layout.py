@@ -1,4 +1,4 @@
-"""Where stages and the release tool meet: every path of the repository, relative to its root."""
+"""Every path that stages and the release tool share, relative to the repository's root."""
 
 from pathlib import Path
 
@@ -16,6 +16,8 @@ PROBES = Path("data/probes.json")  # what the merged model answers offline, toke
 ADAPTER = Path("models/adapter")
 MERGED = Path("models/merged")
 PREDICTIONS = Path("data/predictions")  # candidate.jsonl, base.jsonl, one per baseline
+SUITES = Path("data/suites")  # scores of each suite, as neutral lines
+JUDGEMENTS = Path("data/judgements")  # what judges said of answers, a file for each judged suite
 COMPARISON = Path("data/comparison")  # plots of the paired differences, PNG and SVG
 DATA_DOCS = Path("data/data_docs")
 
@@ -34,6 +36,7 @@ EVALUATION = REPORTS / "evaluation.json"  # the evidence; METRICS holds its numb
 EVALUATE_MEASURED = REPORTS / "measured" / "evaluate.json"
 SUMMARY = REPORTS / "evaluation.md"
 PLOTS = REPORTS / "plots"  # PNG and SVG
+SUITES_REPORT = REPORTS / "suites.json"  # which scores those are, by digest
 REFERENCES = REPORTS / "references.json"  # which earlier models git names
 NOISE = REPORTS / "noise.json"  # `lockstep calibrate`
 VERDICT = REPORTS / "verdict.json"
@@ -54,6 +57,7 @@ SIGNERS = Path("release/policy/signers.yaml")  # who may sign releases, verifica
 STATE = Path(".lockstep")
 DOWNLOADS = STATE / "downloads"
 ANSWERS = STATE / "answers"  # generated texts by the digest of all that decides them
+JUDGED = STATE / "judged"  # replies of judges by the digest of all that was asked
 IMAGE = STATE / "image"  # the OCI layout that `lockstep build` writes unless it pushes
 LAYERS = STATE / "layers.json"  # digests of layers by the digest of the file in them
 REFUSAL = STATE / "refusal.json"  # the last refusal: checks/refused.py

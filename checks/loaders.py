@@ -1,8 +1,7 @@
-"""All loaders that ``prepare.loader.kind`` can name: the files of ``stages/loaders``, and those of packages of users.
+"""All loaders for ``prepare.loader.kind``: the files of ``stages/loaders``, and those of users' packages.
 
-``stages`` is above ``checks``, so this module imports none of its code by name: the folder is searched, as installed
-packages are. A loader's parameters and its code are one file that way, and the release tool, which imports no stage,
-still knows the parameters of every loader.
+``stages`` is above ``checks``, so no loader is imported by name: the folder is searched, like installed packages. So a
+loader's parameters and code are in one file, and the release tool, which imports no stage, still knows the parameters.
 """
 
 from importlib import import_module

@@ -1,8 +1,8 @@
-"""All training methods that ``train.method`` can name: the files of ``stages/training/methods``, and those of users.
+"""All training methods for ``train.method``: the files of ``stages/training/methods``, and those of users' packages.
 
-``stages`` is above ``checks``, so this module imports none of its code by name: the folder is searched, as installed
-packages are. A method's parameters and its trainer are one file that way, and the release tool, which imports no
-stage, still knows the parameters of every method.
+``stages`` is above ``checks``, so no method is imported by name: the folder is searched, like installed packages. So a
+method's parameters and trainer are in one file, and the release tool, which imports no stage, still knows the
+parameters.
 """
 
 from importlib import import_module

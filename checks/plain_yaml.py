@@ -1,4 +1,4 @@
-"""YAML that is only data: no aliases, merge keys, tags or dates out of the calendar; what is wrong is a YAMLError."""
+"""YAML that is only data: no aliases, merge keys, tags or invalid dates. Any fault raises YAMLError."""
 
 import json
 import re
@@ -7,9 +7,9 @@ from typing import Any
 import yaml
 
 
-# libyaml's where it is built in; mypy cannot know which class that is.
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """PyYAML's safe loader that reads ``1e-3`` as the number that YAML 1.2, and so DVC, takes it for."""
+# libyaml's where it is built in
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # mypy knows no class by a call
+    """PyYAML's safe loader, but ``1e-3`` is a number as in YAML 1.2 and DVC."""
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         """As PyYAML does, but for what its constructors raise: that is an error at the line of ``node``."""
@@ -26,7 +26,7 @@ _Loader.add_implicit_resolver(
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes what YAML 1.2 takes for a number too: a hash of digits and one e, an octal."""
+    """Also quotes texts that are numbers in YAML 1.2: a hash of digits and one e, an octal."""
 
 
 _Dumper.yaml_implicit_resolvers = {key: list(value) for key, value in yaml.SafeDumper.yaml_implicit_resolvers.items()}
@@ -38,7 +38,7 @@ _Dumper.add_implicit_resolver(
 
 
 def dump(value: Any) -> str:
-    """Plain values as YAML that ``load``, kustomize and every other reader take for the same."""
+    """Plain values as YAML that ``load``, kustomize and every other reader understand alike."""
     text = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000)
     if all(c.isprintable() or c == "\n" for c in text):
         return text
@@ -51,10 +51,10 @@ def load(text: str) -> Any:
 
 
 def read(text: str) -> tuple[yaml.Node | None, Any]:
-    """The nodes, which know their lines, and the plain value of ``text``. Raises YAMLError, marked where it can be.
+    """The nodes, which know their lines, and the plain value of ``text``. Raises YAMLError, with the place if known.
 
-    Aliases and explicit tags are refused: a few lines of them make values without end, or none at all. Merge keys are
-    refused, since what is written beside one wins here, and in kustomize what comes later does.
+    Aliases and explicit tags are refused, because a few lines of them can produce huge or invalid values. Merge keys
+    are refused, because PyYAML and kustomize resolve them differently.
     """
     try:
         for event in yaml.parse(text, Loader=_Loader):
@@ -65,7 +65,7 @@ def read(text: str) -> tuple[yaml.Node | None, Any]:
         node = yaml.compose(text, Loader=_Loader)
         _check_keys(node)
         value = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
-        json.dumps(value, ensure_ascii=False, default=str).encode()  # half a surrogate pair is no text
+        json.dumps(value, ensure_ascii=False, default=str).encode()  # half a surrogate pair is not text
     except yaml.YAMLError:
         raise
     except RecursionError as error:
@@ -76,7 +76,7 @@ def read(text: str) -> tuple[yaml.Node | None, Any]:
 
 
 def _check_keys(node: yaml.Node | None) -> None:
-    """Each is text, written once, and says what it holds."""
+    """Check that each key is text, is written once, and means what it says."""
     pending = [node]
     while pending:
         current = pending.pop()
@@ -84,7 +84,7 @@ def _check_keys(node: yaml.Node | None) -> None:
             seen: set[str] = set()
             for key, value in current.value:
                 if not isinstance(key, yaml.ScalarNode):
-                    raise _marked("a key that is no text", key)
+                    raise _marked("a key that is not text", key)
                 if key.value == "<<":  # in quotes it is text, until a tool writes it again
                     raise _marked("<<: a merge key: write the keys out", key)
                 if key.value in seen:
@@ -96,5 +96,5 @@ def _check_keys(node: yaml.Node | None) -> None:
 
 
 def _marked(problem: str, at: Any) -> yaml.MarkedYAMLError:
-    """``at``: a node or an event, which know where they start."""
+    """An error at the start of ``at``, a node or event."""
     return yaml.MarkedYAMLError(problem=problem, problem_mark=at.start_mark)

@@ -45,15 +45,15 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,59}")
 
 
 class Unfit(Exception):  # noqa: N818 - a finding about a package, not a malfunction
-    """What an entry point names is no kind of its group; the message completes "NAME ..."."""
+    """What an entry point names is not a kind of its group; the message completes "NAME ..."."""
 
 
 @dataclass(frozen=True)
 class Registry(Generic[T]):
-    """All kinds of one group by name: those of Lockstep in their order, then those from outside by name.
+    """All kinds of one group by name: Lockstep's in their order, then external ones by name.
 
-    ``outside`` has the entry points of the kinds from outside. ``broken`` says, as (problem, fix), which entry points
-    cannot be used; their kinds are not in ``kinds``.
+    ``outside``: entry points of external kinds. ``broken``: entry points that cannot be used, as (problem, fix); their
+    kinds are not in ``kinds``.
     """
 
     group: str
@@ -62,9 +62,9 @@ class Registry(Generic[T]):
     broken: tuple[tuple[str, str], ...]
 
     def plugins(self, names: Iterable[str]) -> dict[str, Plugin]:
-        """What evidence records of the kinds ``names``: nothing for kinds of Lockstep itself.
+        """What evidence records of the kinds ``names``; nothing for Lockstep's own.
 
-        Raises MachineRefused when the files of a package cannot be hashed.
+        Raises MachineRefused if the files of a package cannot be hashed.
         """
         used = sorted(set(names) & set(self.outside))
         return {f"{self.group}:{name}": identity(self.outside[name]) for name in used}
@@ -115,7 +115,7 @@ def collect(
 
 
 def refuse_broken() -> None:
-    """Raise MachineRefused when an entry point of a group that was collected cannot be used: it lists them all."""
+    """Raise MachineRefused with every entry point of a collected group that cannot be used."""
     found = [each for _, registry in sorted(_collected.items()) for each in registry.broken]
     if found:
         (what, todo), *others = found
@@ -123,17 +123,17 @@ def refuse_broken() -> None:
 
 
 def differences(recorded: Mapping[str, Plugin]) -> list[str]:
-    """One line for each package of ``recorded``, as evidence has them, that is not installed or has other code here.
+    """One line for each package of ``recorded`` that is not installed or has other code here.
 
-    Imports none of them. What to do about it depends on the evidence, and so is the caller's to say.
+    Imports none of them. The fix depends on the evidence, so the caller adds it.
     """
     found = []
     for key, wanted in sorted(recorded.items()):
         group, _, name = key.partition(":")
         entry = next((entry for entry in _entry_points(group) if entry.name == name), None)
-        asked = f"{wanted.distribution} {wanted.version}"
+        package = f"{wanted.distribution} {wanted.version}"
         if entry is None:
-            found.append(f"plugin {key}: package {asked} is not installed")
+            found.append(f"plugin {key}: package {package} is not installed")
             continue
         try:
             here = identity(entry)
@@ -143,15 +143,15 @@ def differences(recorded: Mapping[str, Plugin]) -> list[str]:
         if here != wanted:
             found.append(
                 f"plugin {key}: the installed {here.distribution} {here.version} has the code "
-                f"{_short(here.sha256)}, the record is about {asked} with {_short(wanted.sha256)}"
+                f"{_short(here.sha256)}, the record is about {package} with {_short(wanted.sha256)}"
             )
     return found
 
 
 def identity(entry: metadata.EntryPoint) -> Plugin:
-    """The package of an entry point, and the digest of its code, read from disk now.
+    """The package of an entry point, and the current digest of its code.
 
-    Raises MachineRefused when the package does not record its files, or one of them cannot be read.
+    Raises MachineRefused if the package does not record its files, or if one cannot be read.
     """
     try:
         hashed = {name: _hashed(path) for name, path in _files(entry)}
@@ -165,7 +165,7 @@ def identity(entry: metadata.EntryPoint) -> Plugin:
 
 
 def subclass_of(base: type) -> Callable[[object], type[Any]]:
-    """For ``collect``: take a class below ``base``, or the only one that a module defines."""
+    """For ``collect``: accept a subclass of ``base``, or a module that defines exactly one."""
 
     def kind_in(found: object) -> type[Any]:
         if isinstance(found, ModuleType):
@@ -179,7 +179,7 @@ def subclass_of(base: type) -> Callable[[object], type[Any]]:
                 raise Unfit(f"defines {len(here)} classes below {base.__module__}.{base.__name__} and must define one")
             return here[0]
         if not (inspect.isclass(found) and issubclass(found, base)):
-            raise Unfit(f"is no class below {base.__module__}.{base.__name__}, and no module that defines one")
+            raise Unfit(f"is not a class below {base.__module__}.{base.__name__}, and no module that defines one")
         if missing := sorted(getattr(found, "__abstractmethods__", ())):
             raise Unfit(f"does not define {', '.join(missing)}")
         return found
@@ -198,7 +198,7 @@ def tag(model: type[BaseModel]) -> str:
 
 def _loaded(entry: metadata.EntryPoint, kind_in: Callable[[object], T], name_of: Callable[[T], str]) -> T:
     if not _NAME.fullmatch(entry.name):
-        raise Unfit("is no name of a kind: use at most 60 lower-case letters, digits, - and _")
+        raise Unfit("is not a valid name of a kind: use at most 60 lower-case letters, digits, - and _")
     try:
         found = entry.load()
     except (Exception, SystemExit) as error:
@@ -224,12 +224,12 @@ def _entry_points(group: str) -> list[metadata.EntryPoint]:
 
 @functools.cache
 def _every_entry_point() -> Any:  # two types, by the version of Python; both have select
-    """Read once: it takes a look into every installed distribution."""
+    """All entry points, read once, because this opens every installed distribution."""
     return metadata.entry_points()
 
 
 def _files(entry: metadata.EntryPoint) -> Iterator[tuple[str, Path]]:
-    """The code of a package: name in the manifest, and place. Raises ValueError when no RECORD lists it."""
+    """The code of a package: name in the manifest, and path. Raises ValueError if no RECORD lists it."""
     record = entry.dist.read_text("RECORD") if entry.dist else None
     if entry.dist is None or not record:
         raise ValueError("has no RECORD of its files")

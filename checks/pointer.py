@@ -31,7 +31,7 @@ _LONGEST = 2000  # bytes; the fields' own bounds leave no room for more
 
 
 class Pointer(Record):
-    """What an environment runs, and where to read how it came about."""
+    """What an environment runs, and where its origin is recorded."""
 
     model: Digest  # of the merged directory
     commit: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]  # whose record made it
@@ -42,12 +42,12 @@ class Pointer(Record):
 
     @property
     def digest(self) -> str:
-        """The image's."""
+        """The digest of the image."""
         return self.image.rpartition("@")[2]
 
 
 def parse(text: bytes, where: str) -> Pointer:
-    """Read a pointer; ``where`` is what messages call it. Raises EvidenceRefused when it is anything else."""
+    """Parse a pointer; ``where`` is its name in messages. Raises EvidenceRefused if it is invalid."""
     todo = "restore it from git's history: only a promotion or a rollback writes it"
     names = tuple(Pointer.model_fields)
     old = tuple(name for name, field in Pointer.model_fields.items() if field.is_required())
@@ -66,5 +66,5 @@ def parse(text: bytes, where: str) -> Pointer:
 
 
 def write(pointer: Pointer) -> bytes:
-    """The file, one line a field. The same pointer is the same bytes."""
+    """The file, one line per field. The same pointer gives the same bytes."""
     return "".join(f"{name}: {value}\n" for name, value in pointer.model_dump(exclude_none=True).items()).encode()

@@ -1,12 +1,13 @@
-"""What decides about a model, and whether one such policy asks for less than another.
+"""The policy that decides about a model, and whether one policy is weaker than another.
 
-Policy is every parameter, but for those that ``EXEMPT`` names with a reason: a new parameter is policy until somebody
-declares that it is none. A field says itself which way it asks for more (``sections.stricter``). One that does not, or
-that cannot be compared, counts as changed and so needs approval: another base, another serving image, another branch of
-environments.
+Every parameter is policy, except those in ``EXEMPT``, each with a reason: a new parameter is policy until somebody
+declares that it is not. A field states the direction in which it is stricter (``sections.stricter``). A field without a
+direction, or with values that cannot be compared, counts as changed and so needs approval: another base, another
+serving image, another branch of environments.
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -16,7 +17,6 @@ from checks import digest, layout
 from checks.gates import Gate
 from checks.identity import Digest
 from checks.params import Params
-from checks.release_params import Environment
 from checks.rows import Record
 from checks.scorers import Scorer
 from checks.sections import Section, Way, directions
@@ -24,6 +24,7 @@ from checks.sections import Section, Way, directions
 TEST = (layout.SPLITS / "test.jsonl").as_posix()  # the path of a change of test set
 SCORERS = "evaluate.scorers"
 ENVIRONMENTS = "promote.environments"
+SUITES = "suites"
 
 ChangeKind = Literal["weaker", "removed", "changed", "stronger", "added", "renamed"]
 
@@ -33,19 +34,21 @@ EXEMPT: Mapping[str, str] = {
     "prepare.seed": "It decides which rows are test rows. The test set is policy itself, by its digest.",
     "prepare.splits": "They decide how many rows are test rows. The test set is policy itself, by its digest.",
     "merge.base": "It decides what the adapter is added to. The gates judge the model that comes of it.",
-    "merge.shard_mb": "It decides the sizes of the files that the weights lie in.",
-    "evaluate.batch_tokens": "It decides the speed and the memory of evaluation. No margin may be below its noise.",
-    "tracking": "It is where MLflow keeps what was logged. Nothing reads that.",
+    "merge.shard_mb": "It sets the sizes of the weight files.",
+    "evaluate.batch_tokens": "It sets speed and memory use of the evaluation. No margin may be below its noise.",
+    "tracking": "It says where MLflow stores logs. Nothing reads them.",
 }
 
 # What a model and its image are made of. A release that was made of others than the target branch has now is as good,
 # if the target branch once had these: `lockstep promote` asks that.
 INPUTS = ("base", "data", "prepare", "train_budget", "serve")
+# Which file is read belongs to one model; what a suite asks of such files does not.
+_LOG = re.compile(r"suites\.[^.]+\.(logs|judge\.log)\b")
 _NO_INPUTS = ("base.license", "data.license", "serve.probes", "serve.verify")  # below one, and must hold
 
 
 class Change(Record):
-    """One difference between two policies; ``old`` and ``new`` are null where there is none."""
+    """One difference between two policies; ``old`` or ``new`` is null if that side has no value."""
 
     path: str  # as in params.yaml, such as gates.routes_well.at_least; or the test split's file
     old: JsonValue
@@ -55,33 +58,35 @@ class Change(Record):
 
     @property
     def needs_approval(self) -> bool:
-        """Whether code owners must approve it: it asks for less, or for something else."""
+        """Whether code owners must approve it: it is weaker, or different."""
         return self.kind in ("weaker", "removed", "changed")
 
     @property
     def is_input(self) -> bool:
-        """Whether it is about what a model or an image is made of, and not about what must hold of them."""
-        return _below(self.path, INPUTS) and not _below(self.path, _NO_INPUTS)
+        """Whether it is about the inputs of a model or image, not about conditions on them."""
+        return (_below(self.path, INPUTS) and not _below(self.path, _NO_INPUTS)) or bool(_LOG.match(self.path))
 
     @property
     def is_judged(self) -> bool:
-        """Whether judging the same evidence under the old policy answers it.
+        """Whether judging the same evidence under the old policy covers it.
 
-        All else is no longer in the evidence: what earlier stages read and held, and what later verbs will.
+        Other changes cannot be judged from the evidence: they affect earlier stages or later verbs.
         """
         return self.path == TEST or self.path.startswith(("gates.", SCORERS))
 
 
 class Policy(NamedTuple):
-    """All that decides about a model: the parameters, without what is exempt, and the test split (None: not known)."""
+    """Everything that decides about a model: the parameters without exempt ones, and the test split (None: unknown)."""
 
     params: Params
     test: Digest | None
 
     @property
     def digest(self) -> str:
-        """What an approval names. A parameter that is off counts as one that is not there."""
+        """The digest that an approval names. A parameter that is off counts like one that is not written."""
         plain = self.params.model_dump(mode="json", by_alias=True, exclude_none=True)
+        if not self.params.suites:
+            del plain["suites"]
         for path in EXEMPT:
             *parents, last = path.split(".")
             section: dict[str, Any] = plain
@@ -92,12 +97,12 @@ class Policy(NamedTuple):
 
 
 def of(params: Params, test: Digest | None) -> Policy:
-    """The policy that ``params`` and the test split with digest ``test`` make."""
+    """The policy of ``params`` and the test split with digest ``test``."""
     return Policy(params, test)
 
 
 def changes(old: Policy, new: Policy) -> tuple[Change, ...]:
-    """Every difference, those that ask for less first; none for policies that ask the same."""
+    """Every difference, weaker ones first; empty for equal policies."""
     found = [*_fields("", old.params, new.params), *_test(old.test, new.test)]
     return tuple(sorted(found, key=lambda change: (not change.needs_approval, change.kind == "changed")))
 
@@ -144,25 +149,28 @@ def _test(old: Digest | None, new: Digest | None) -> Iterator[Change]:
     if old is None:
         yield _change(TEST, None, new, "added", f"{TEST}: there was no test set to compare with")
     elif new is None:
-        yield _change(TEST, old, None, "removed", f"{TEST}: the test set is not here")
+        yield _change(TEST, old, None, "removed", f"{TEST}: the test set is missing here")
     else:
         shown = [value.removeprefix("sha256:")[:12] for value in (old, new)]
         yield _change(TEST, old, new, "changed", f"{TEST}: the test set changed from {shown[0]} to {shown[1]}")
 
 
-def _environments(old: Mapping[str, Environment], new: Mapping[str, Environment]) -> Iterator[Change]:
+def _named(
+    where: str, old: Mapping[str, Section], new: Mapping[str, Section], come: ChangeKind = "added"
+) -> Iterator[Change]:
+    """Differences of sections by name. ``come``: what it is that one has come."""
     for name in {**old, **new}:
-        path, one, two = f"{ENVIRONMENTS}.{name}", _plain(old.get(name)), _plain(new.get(name))
+        path, one, two = f"{where}.{name}", _plain(old.get(name)), _plain(new.get(name))
         if name not in new:
             yield _change(path, one, None, "removed", f"{path} is removed")
         elif name not in old:
-            yield _change(path, None, two, "changed", f"{path} is new: {_shown(two)}")
+            yield _change(path, None, two, come, f"{path} is new: {_shown(two)}")
         else:
             yield from _fields(path, old[name], new[name])
 
 
 def _fields(path: str, old: Section, new: Section) -> Iterator[Change]:
-    """Differences of two sections, field by field, without what is exempt."""
+    """The differences of two sections, field by field, without exempt ones."""
     if type(old) is not type(new):
         kinds = [getattr(section, "kind", type(section).__name__) for section in (old, new)]
         text = f"{path}: the kind changed from {kinds[0]} to {kinds[1]}"
@@ -174,12 +182,14 @@ def _fields(path: str, old: Section, new: Section) -> Iterator[Change]:
         one, two = getattr(old, name), getattr(new, name)
         if where in EXEMPT or one == two:
             continue
-        if where == "gates":
+        if where == SUITES:
+            yield from _named(where, one, two)
+        elif where == "gates":
             yield from _gates(one, two)
         elif where == SCORERS:
             yield from _scorers(one, two)
         elif where == ENVIRONMENTS:
-            yield from _environments(one, two)
+            yield from _named(where, one, two, "changed")
         elif isinstance(one, Section) and isinstance(two, Section):
             yield from _fields(where, one, two)
         elif kind := _kind(known.get(name), one, two):
@@ -187,7 +197,7 @@ def _fields(path: str, old: Section, new: Section) -> Iterator[Change]:
 
 
 def _kind(stricter: Way | None, old: Any, new: Any) -> ChangeKind | None:
-    """What a field's change from ``old`` to ``new`` is; None when only the order of a list differs."""
+    """The kind of a field's change from ``old`` to ``new``; None if only the order of a list differs."""
     if stricter is None:
         return "changed"
     if old is None:
@@ -218,6 +228,8 @@ def _change(path: str, old: JsonValue, new: JsonValue, kind: ChangeKind, text: s
 
 
 def _plain(value: Any) -> JsonValue:
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
     plain: JsonValue = value.model_dump(mode="json") if isinstance(value, Section) else value
     return list(plain) if isinstance(plain, tuple) else plain
 

@@ -19,6 +19,7 @@ from checks.errors import EvidenceRefused
 from checks.identity import Digest
 from checks.pointer import Version
 from checks.rows import Record
+from checks.text import escape
 
 
 def _printable(text: str) -> str:
@@ -32,10 +33,10 @@ Line = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_print
 
 
 class Entry(Record):
-    """One release that went wrong: the image, and the weights in it whatever image carries them next.
+    """One quarantined release: its image, and its weights, in whatever image.
 
-    ``model`` is None where the fault was the image's alone: what replaced it carries the same weights. ``version`` is
-    None where nothing of that name ever ran; a digest of which git does not say what it is lies in both fields.
+    ``model`` is None if only the image was at fault, because its replacement has the same weights. ``version`` is None
+    if nothing of that name ever ran. A digest that git does not know is in both fields.
     """
 
     image: Digest
@@ -46,12 +47,12 @@ class Entry(Record):
 
     @property
     def name(self) -> str:
-        """By which commands find it: the version, or the image's digest."""
+        """The name for commands: the version, or the image's digest."""
         return self.version or self.image
 
     @property
     def shown(self) -> str:
-        """For people: the version and the beginning of the image's digest."""
+        """The version and the beginning of the image's digest, for messages."""
         return f"{self.version} ({self.image[:19]}…)" if self.version else f"{self.image[:19]}…"
 
 
@@ -73,9 +74,9 @@ _ALL: TypeAdapter[Entries] = TypeAdapter(Entries)
 
 
 def parse(text: bytes, where: str) -> Entries:
-    """Read the file; ``where`` is what messages call it. Raises EvidenceRefused when it is anything else.
+    """Parse the file; ``where`` is its name in messages. Raises EvidenceRefused if it is invalid.
 
-    A file with nothing in it is refused: an empty quarantine is written ``[]``, and nothing else means it.
+    An empty file is refused: an empty quarantine is written ``[]``.
     """
     todo = "restore it from git's history: only `lockstep rollback` and `lockstep quarantine` write it"
     try:
@@ -88,19 +89,19 @@ def parse(text: bytes, where: str) -> Entries:
 
 
 def write(entries: Entries) -> bytes:
-    """The file; the same entries are the same bytes."""
+    """The file; the same entries give the same bytes."""
     return plain_yaml.dump([entry.model_dump() for entry in entries]).encode()
 
 
 def find(entries: Entries, image: str, model: str) -> Entry | None:
-    """The entry that holds this image or these weights back."""
+    """The entry with this image or these weights."""
     return next((entry for entry in entries if image == entry.image or model == entry.model), None)
 
 
 def add(entries: Entries, entry: Entry) -> Entries:
-    """With ``entry`` at the end. Of an image that is held already, who was first and why is kept.
+    """The entries with ``entry`` at the end; if its image is listed already, that entry keeps its author and reason.
 
-    Its weights are held from now on, if ``entry`` has them and they were not yet.
+    The listed entry then gets the model of ``entry``, if it had none.
     """
     if all(entry.image != known.image for known in entries):
         return (*entries, entry)
@@ -111,13 +112,14 @@ def add(entries: Entries, entry: Entry) -> Entries:
 
 
 def release(entries: Entries, name: str) -> Entries:
-    """Without the entries of ``name``: an image's or a model's digest, or a version.
+    """The entries without those of ``name``: an image's or a model's digest, or a version.
 
-    Raises EvidenceRefused when nothing of that name is held.
+    Raises EvidenceRefused if there is no such entry.
     """
     kept = tuple(entry for entry in entries if name not in (entry.image, entry.model, entry.version))
     if len(kept) == len(entries):
         held = ", ".join(entry.shown for entry in entries) or "nothing"
-        shown = "".join(c if c.isprintable() else "?" for c in name[:100])
-        raise EvidenceRefused(f"{shown}: is not in quarantine", f"name what is, by version or whole digest: {held}")
+        raise EvidenceRefused(
+            f"{escape(name[:100])}: is not in quarantine", f"name what is, by version or whole digest: {held}"
+        )
     return kept

@@ -28,9 +28,9 @@ Stage = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,39}$")]
 
 
 class Refused(Record):
-    """``stage`` refused, or the verb of that name. ``commit``: HEAD, None where there is none or nobody asked git.
+    """A refusal of ``stage``, or of the verb of that name. ``commit``: HEAD; None if there is none or it is unknown.
 
-    ``params``: of params.yaml as it was read, None where there was none.
+    ``params``: the digest of params.yaml as it was read; None if there was none.
     """
 
     schema_version: Literal[1] = 1
@@ -44,7 +44,7 @@ class Refused(Record):
 
 
 def of(stage: str, refusal: Refusal, params: str | None, commit: str | None = None) -> Refused:
-    """What ``stage`` hands on of ``refusal``."""
+    """The ``Refused`` of a ``refusal`` by ``stage``."""
     return Refused(
         stage=stage, exit_code=refusal.exit_code, what=_written(refusal.what), todo=_written(refusal.todo),
         others=tuple(map(_written, refusal.others[:_MOST])), commit=commit, params=params,
@@ -52,7 +52,7 @@ def of(stage: str, refusal: Refusal, params: str | None, commit: str | None = No
 
 
 def params(root: Path) -> str | None:
-    """The digest of params.yaml as it is now."""
+    """The current digest of params.yaml."""
     try:
         return digest.of_file(root / layout.PARAMS).sha256
     except EvidenceRefused:
@@ -60,13 +60,13 @@ def params(root: Path) -> str | None:
 
 
 def write(root: Path, found: Refused) -> None:
-    """Leave word. Where that is impossible the refusal itself still counts."""
+    """Write refusal.json. Write errors are ignored: the exit code already reports the refusal."""
     with suppress(OSError):
         files.write_json(root / layout.REFUSAL, found)
 
 
 def read(root: Path) -> Refused | None:
-    """The last refusal; None where there is none, or what lies there is none."""
+    """The last refusal; None if there is none or the file is invalid."""
     path = root / layout.REFUSAL
     try:
         if path.is_symlink() or not path.is_file():
@@ -79,7 +79,7 @@ def read(root: Path) -> Refused | None:
 
 
 def forget(root: Path) -> None:
-    """Take the last refusal away. Raises MachineRefused where it stays."""
+    """Delete the last refusal. Raises MachineRefused if that fails."""
     try:
         (root / layout.REFUSAL).unlink(missing_ok=True)
     except OSError as error:
@@ -87,5 +87,5 @@ def forget(root: Path) -> None:
 
 
 def _written(text: str) -> str:
-    """As UTF-8 can say it: a file's name may be no text."""
+    """Text that can be encoded as UTF-8: a file name may contain other bytes."""
     return text[:_LONGEST].encode("utf-8", "replace").decode()

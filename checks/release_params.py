@@ -10,45 +10,53 @@ from checks.sections import Name, Positive, Section, stricter
 class Probes(Section):
     """Prompts that a server must answer as the merged model does offline."""
 
-    rows: Annotated[int, Field(ge=1, le=512, description="rows of the valid split"), stricter("higher")]
-    max_new_tokens: Annotated[Positive, stricter("higher")]
+    rows: Annotated[int, Field(ge=1, le=512, description="number of prompts, from the valid split"), stricter("higher")]
+    max_new_tokens: Annotated[
+        Positive, Field(description="most tokens of a probe's answer; more compare more"), stricter("higher")
+    ]
 
 
 class Verify(Section):
-    """How far a served model may be from the offline one, and how long to wait for a server.
+    """How much a served model may differ from the offline one, and how long to wait for a server.
 
-    How fast it answers is measured and shown, and decides nothing: that depends on the machine.
+    Its speed is measured and shown, but decides nothing, because it depends on the machine.
     """
 
     max_logprob_diff: Annotated[
-        float, Field(gt=0, description="of one generated token, nats, where a server tells it"), stricter("lower")
+        float,
+        Field(gt=0, description="largest difference of a generated token's log-probability, in nats, if returned"),
+        stricter("lower"),
     ]
     near_tie: Annotated[
         float,
-        Field(ge=0, description="answers may part only where the two best tokens were this near, nats"),
+        Field(ge=0, description="answers may differ only where the two best tokens are this close, in nats"),
         stricter("lower"),
     ]
     margin: Annotated[
-        float, Field(ge=0, lt=1, description="of the score on the test rows, served against offline"), stricter("lower")
+        float,
+        Field(ge=0, lt=1, description="largest difference between served and offline score on the test rows"),
+        stricter("lower"),
     ]
-    start_seconds: Annotated[float, Field(gt=0, description="from start to the first answer"), stricter("lower")]
+    start_seconds: Annotated[
+        float, Field(gt=0, description="most seconds from start to the first answer"), stricter("lower")
+    ]
     drain_seconds: Annotated[
-        float, Field(gt=0, description="from SIGTERM to the end of the process"), stricter("lower")
+        float, Field(gt=0, description="most seconds from SIGTERM to the end of the process"), stricter("lower")
     ]
 
 
 class Serve(Section):
-    """The serving image, and what it is held to."""
+    """The serving image, and the bounds of its verification."""
 
     name: Annotated[
         str,
         Field(
             pattern=r"^[a-z0-9]+([_-][a-z0-9]+)*$",
             max_length=60,
-            description="of the model, in tags too: it is served from /models/<name>-<first 12 of its digest>",
+            description="name of the model, also in tags; it is served from /models/<name>-<first 12 of its digest>",
         ),
     ]
-    runtime: Annotated[Name, Field(description="a file of release/runtimes")]
+    runtime: Annotated[Name, Field(description="the server, a file of release/runtimes")]
     base: Annotated[
         str | None,
         Field(
@@ -57,11 +65,15 @@ class Serve(Section):
             "null: the weights alone, as a volume",
         ),
     ]
-    source: Annotated[str | None, Field(min_length=1, description="address of this repository, for the image's labels")]
-    dtype: Literal["bf16", "fp16", "fp32"]
-    max_input_tokens: Positive
-    max_total_tokens: Annotated[int, Field(ge=2, description="of prompt and answer together")]
-    max_concurrent_requests: Positive
+    source: Annotated[
+        str | None, Field(min_length=1, description="address of this repository, for the image's labels; null: none")
+    ]
+    dtype: Annotated[Literal["bf16", "fp16", "fp32"], Field(description="number format that the server computes in")]
+    max_input_tokens: Annotated[
+        Positive, Field(description="most tokens of a prompt; at least validate.max_prompt_tokens")
+    ]
+    max_total_tokens: Annotated[int, Field(ge=2, description="most tokens of prompt and answer together")]
+    max_concurrent_requests: Annotated[Positive, Field(description="requests that the server accepts at a time")]
     probes: Probes
     verify: Verify
 
@@ -76,39 +88,52 @@ class Serve(Section):
 
 
 class Environment(Section):
-    """A place where the model runs, and what must hold before an image moves there."""
+    """A place where the model runs, and the conditions for moving an image there."""
 
     after: Annotated[Name | None, Field(description="the environment that must run the same image first; null: none")]
-    soak_hours: Annotated[float, Field(ge=0, description="how long it must have run there"), stricter("higher")]
-    approvals: Annotated[int, Field(ge=0, description="signed approvals by different people"), stricter("higher")]
+    soak_hours: Annotated[
+        float, Field(ge=0, description="hours that the image must have run in that environment"), stricter("higher")
+    ]
+    approvals: Annotated[
+        int, Field(ge=0, description="signed approvals needed, by different people"), stricter("higher")
+    ]
     runtimes: Annotated[
         tuple[Name, ...],
-        Field(strict=False, min_length=1, description="runtimes that count when it was verified"),
+        Field(strict=False, min_length=1, description="runtimes of `lockstep verify` that are accepted"),
         stricter("fewer"),
     ]
     verified: Annotated[
         tuple[Literal["container", "process", "url"], ...],
-        Field(strict=False, min_length=1, description="ways to verify that count"),
+        Field(strict=False, min_length=1, description="ways of `lockstep verify` that are accepted"),
         stricter("fewer"),
     ]
     served_as_verified: Annotated[
         bool,
         Field(
-            description="whether it must have been verified as it will serve: by the image's runtime in a container, "
-            "of the image itself or for weights alone of the server that the environment names"
+            description="whether it must have been verified the way it will be served: by the image's runtime in a "
+            "container, in the image itself or, for weights alone, in the server image that the environment names"
         ),
         stricter("higher"),
     ] = True
 
 
 class Promote(Section):
-    """Environments, and the branch that holds what they run."""
+    """Environments, and the branch with their pointers."""
 
     repository: Annotated[
         str | None, Field(min_length=1, description="URL of the repository with the environments; null: this one")
     ]
-    branch: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$", max_length=200)]
-    environments: Annotated[dict[Name, Environment], Field(min_length=1)]
+    branch: Annotated[
+        str,
+        Field(
+            pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$",
+            max_length=200,
+            description="the branch with release/environments; promotions commit to it",
+        ),
+    ]
+    environments: Annotated[
+        dict[Name, Environment], Field(min_length=1, description="each environment by its name, with its conditions")
+    ]
 
     @model_validator(mode="after")
     def _each_has_a_way_to_it(self) -> Self:
@@ -116,7 +141,7 @@ class Promote(Section):
             if name.endswith(("-", "_")):
                 raise ValueError(f"environments.{name}: cannot be in a tag|end it with a letter or a digit")
             if name in ("base", "components"):
-                raise ValueError(f"environments.{name}: is a folder that environments share|call it otherwise")
+                raise ValueError(f"environments.{name}: is a folder that environments share|choose another name")
             if environment.soak_hours and environment.after is None:
                 raise ValueError(f"environments.{name}.soak_hours: nothing to soak in|set it to 0, or set after")
         for name in set(self.environments) - set(self.ordered):
@@ -128,7 +153,7 @@ class Promote(Section):
 
     @property
     def ordered(self) -> tuple[str, ...]:
-        """The environments, each behind the one it comes after; as they are written where that leaves a choice."""
+        """The environments, each after the one that it requires; otherwise in the order of params.yaml."""
         found: list[str] = []
         while True:
             ready = [n for n, e in self.environments.items() if n not in found and e.after in (None, *found)]

@@ -1,4 +1,4 @@
-"""One row of a split, and one prediction: the units of data that stages hand over as JSON lines."""
+"""One row of a split, and one prediction: the data that stages exchange as JSON lines."""
 
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -6,15 +6,15 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, SerializerFunction
 
 
 class Record(BaseModel):
-    """A hand-over value: frozen, no unknown keys, no NaN."""
+    """A value that steps exchange: frozen, no unknown keys, no NaN."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Sparse(Record):
-    """A record that is written without those of the fields ``sparse`` that are empty.
+    """A record that omits empty fields among ``sparse`` when it is written.
 
-    So files that do not use such a field have the same bytes as before the field was there.
+    So files that do not use such a field have the same bytes as before the field existed.
     """
 
     sparse: ClassVar[frozenset[str]] = frozenset()

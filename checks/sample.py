@@ -1,6 +1,10 @@
-"""The test rows as the gates see them: scores of each model, groups, slices. Scored here, whatever a file claims."""
+"""The test rows as the gates see them: scores of each model, groups, slices. Scored here, whatever a file claims.
 
-from collections.abc import Sequence
+The samples of suites are the exception: ``checks.suite_sample``.
+"""
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,13 +14,17 @@ from checks.chain import Evidence
 from checks.gate_kind import NoEvidence, gap
 from checks.rows import Prediction
 from checks.scorers import Scorer
+from checks.suite_kind import SuiteKind
+from checks.suite_sample import SuiteSample
 
 
 class Sample:
     """Scores are arrays of shape (rows,) in [0, 1], in test order; each model is scored once for each metric."""
 
-    def __init__(self, evidence: Evidence, scorers: Sequence[Scorer]) -> None:
-        self._evidence = evidence
+    def __init__(
+        self, evidence: Evidence, scorers: Sequence[Scorer], suites: Mapping[str, SuiteKind] = MappingProxyType({})
+    ) -> None:
+        self._evidence, self._suites = evidence, suites
         self._scorers: dict[str, Scorer] = {scorer.kind: scorer for scorer in scorers}
         # A claimed score can be held against ours only where the evaluation was scored by the same scorers.
         evaluation = evidence.reports.evaluation
@@ -25,6 +33,10 @@ class Sample:
         codes: dict[str, int] = {}
         self.groups = np.array([codes.setdefault(row.group, len(codes)) for row in evidence.test], dtype=np.intp)
         self.slices = tuple(row.slice for row in evidence.test)
+
+    def of(self, suite: str | None) -> "Sample | SuiteSample":
+        """The samples of ``suite``; None: these. Raises NoEvidence where the suite has no scores."""
+        return self if suite is None else SuiteSample(suite, self._suites, self._evidence)
 
     def scores(self, model: str, metric: str) -> NDArray[np.float64]:
         """Scores of ``model`` by ``metric``. Raises NoEvidence where there are none, or a claimed one is wrong."""

@@ -1,4 +1,4 @@
-"""What a scorer is: a class below ``ScorerKind``, in one file of ``checks/scorers`` or in a package of a user."""
+"""The interface of a scorer: a subclass of ``ScorerKind``, in one file of ``checks/scorers`` or of a user's package."""
 
 import abc
 from typing import ClassVar
@@ -9,9 +9,8 @@ from checks.sections import Section
 class ScorerKind(Section, abc.ABC):
     """The parameters of a scorer in params.yaml, and how it scores.
 
-    A scorer is pure: the same two texts give the same score on every machine, at any time. Gates score every answer
-    again, and believe no score that a file claims. ``rank`` is the kind's place where people read all kinds; kinds of
-    one rank are in order of their names.
+    A scorer is pure: the same two texts always give the same score. Gates score every answer again, and use no score
+    from a file. ``rank``: the position of the kind in lists; kinds of the same rank are sorted by name.
     """
 
     rank: ClassVar[int] = 100
@@ -20,7 +19,7 @@ class ScorerKind(Section, abc.ABC):
 
     @abc.abstractmethod
     def score(self, prediction: str, reference: str) -> float:
-        """A number from 0 to 1 for an answer; both texts come without white space around them.
+        """A number from 0 to 1 for an answer; both texts have no surrounding white space.
 
-        Raises ParamsRefused when the parameters cannot be used.
+        Raises ParamsRefused if the parameters cannot be used.
         """

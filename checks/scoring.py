@@ -1,7 +1,7 @@
-"""Prediction and reference to a score in [0, 1], by the scorers that params.yaml names.
+"""Scores predictions against references in [0, 1], with the scorers of params.yaml.
 
-All scorers are pure: the same two texts give the same score anywhere (``checks.scorers`` has one file for each).
-White space around a prediction or a reference never counts.
+All scorers are pure: the same two texts always give the same score (``checks.scorers`` has one file for each). White
+space around a prediction or reference is ignored.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from checks.scorers import Scorer
 
 
 def score(scorer: Scorer, prediction: str, reference: str) -> float:
-    """Score one answer. Raises ParamsRefused when the scorer itself cannot be used (regex), or gives no score."""
+    """Score one answer. Raises ParamsRefused if the scorer cannot be used (regex) or returns no score."""
     value = scorer.score(prediction.strip(), reference.strip())
     if not (isinstance(value, float) and 0 <= value <= 1):
         raise ParamsRefused(
@@ -22,10 +22,9 @@ def score(scorer: Scorer, prediction: str, reference: str) -> float:
 
 
 def digest_of(used: Sequence[Scorer]) -> str:
-    """Digest of the scorers' settings, in their order: what an evaluation was scored by.
+    """Digest of the scorers' settings, in order, which identifies how an evaluation was scored.
 
-    It covers the code of a scorer that a package of a user adds, so that other code is another evaluation. Raises
-    MachineRefused when that cannot be hashed.
+    It covers the code of scorers in users' packages. Raises MachineRefused if that code cannot be hashed.
     """
     said = [scorer.model_dump(mode="json") for scorer in used]
     outside = scorers.KINDS.plugins(scorer.kind for scorer in used)

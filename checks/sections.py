@@ -1,8 +1,7 @@
-"""What every part of params.yaml is made of: strict, frozen sections and the types of their fields.
+"""Base classes and types of all sections of params.yaml: strict and frozen.
 
-A validator's message is "problem|remedy". No field has a default that would change a result: what is not
-written in the file is either refused or off (``null``), so that an edit of a model never changes what a
-stage computes.
+A validator's message is "problem|remedy". No field has a default that would change a result: what is not written in the
+file is either refused or off (``null``), so that a change of a class never changes what a stage computes.
 """
 
 from typing import Annotated, Literal, NamedTuple
@@ -14,13 +13,14 @@ Way = Literal["higher", "lower", "fewer", "more", "section"]
 
 
 class Stricter(NamedTuple):
-    """Metadata of a field: which way it asks for more."""
+    """Metadata of a field: the direction in which it is stricter."""
 
     way: Way
 
 
 def stricter(way: Way) -> Stricter:
-    """For Annotated: say which way a field asks for more. A field without it can only change, which needs approval.
+    """For Annotated: the direction in which a field is stricter. A field without it can only change, which needs
+    approval.
 
     A bound that becomes null is removed, one that was null is added.
     """
@@ -36,7 +36,7 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=60)]
 
 
 class Section(BaseModel):
-    """A part of params.yaml: strict types, frozen, no unknown keys."""
+    """A section of params.yaml: strict types, frozen, no unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
@@ -52,8 +52,29 @@ class Agreement(Section):
     ]
 
 
+class Source(Section):
+    """A source, the digest that pins it, and its licence."""
+
+    uri: Annotated[
+        str, Field(min_length=1, description="address: pypi://, hf://, s3://, gs://, https:// or a local path")
+    ]
+    sha256: Annotated[
+        str | None,
+        Field(
+            pattern=r"^[0-9a-f]{64}$",
+            description="SHA-256 of the file the URI names (for pypi:// the wheel), or of the directory's manifest",
+        ),
+    ]
+    license: Annotated[
+        str | None,
+        Field(
+            min_length=1, description="SPDX identifier, or a name in checks/licenses.py; null: unknown, so no release"
+        ),
+    ]
+
+
 def directions(section: type[Section]) -> dict[str, Way]:
-    """The fields of ``section`` that say which way they ask for more."""
+    """The fields of ``section`` with the direction in which each is stricter."""
     return {
         name: mark.way
         for name, field in section.model_fields.items()

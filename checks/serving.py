@@ -1,7 +1,7 @@
-"""What is known of a model before it is served, of the image that carries it, and of the server that ran.
+"""Types of the serving reports: probes of the model, the image, and the verification of a server.
 
-``stages.probe`` writes the probes, `lockstep build` the image report, `lockstep verify` the serving report.
-Digests are ``sha256:<hex>``: of a model as ``checks.digest`` defines it, of images, manifests and layers as OCI does.
+``stages.probe`` writes the probes, `lockstep build` the image report, `lockstep verify` the serving report. Digests are
+``sha256:<hex>``: of a model as ``checks.digest`` defines it, of images, manifests and layers as OCI does.
 """
 
 from typing import Annotated, Literal, Self, get_args
@@ -17,7 +17,7 @@ CommitHash = Annotated[str, Field(pattern=r"^[0-9a-f]{40,64}$")]
 
 
 class ProbeToken(Record):
-    """One greedy token and the second best at its place; log-probabilities in nats."""
+    """One greedy token and the second best at its position; log-probabilities in nats."""
 
     id: Count
     text: str  # what it adds to the answer, special tokens left out; all of them joined are the answer
@@ -27,16 +27,16 @@ class ProbeToken(Record):
 
     @property
     def lead(self) -> float:
-        """How much likelier it was than the second best, nats."""
+        """Its log-probability minus that of the second best, in nats."""
         return self.logprob - self.runner_up_logprob
 
 
 class Probe(Record):
-    """One prompt and the merged model's own answer to it.
+    """One prompt and the merged model's own answer.
 
-    ``prompt_tokens`` are the ids of the templated prompt. ``tokens`` is the greedy answer with the token that ended
-    it, if it ``ended``. ``base_text`` is what the untuned base answers to the same messages. ``unended`` is the greedy
-    answer in which no token may end it: a long one, whatever the model's answers are.
+    ``prompt_tokens``: the ids of the templated prompt. ``tokens``: the greedy answer, with the token that ended it if
+    it ``ended``. ``base_text``: the untuned base's answer to the same messages. ``unended``: the greedy answer in which
+    no token may end it, so that it is long for any model.
     """
 
     id: str
@@ -53,7 +53,7 @@ class Probe(Record):
         return "".join(token.text for token in self.tokens)
 
     def without_end(self) -> "Probe":
-        """The same prompt with the answer that nothing ends."""
+        """The same prompt with the long answer."""
         return self.model_copy(update={"tokens": self.unended, "ended": False})
 
 
@@ -71,7 +71,7 @@ class ProbeReport(Report):
 
 
 class Layer(Record):
-    """One layer that the weights were added as: uncompressed, so its digest is its diff_id too."""
+    """One layer of the weights. It is uncompressed, so its digest is also its diff_id."""
 
     digest: Digest
     size: Count
@@ -79,7 +79,7 @@ class Layer(Record):
 
 
 class BaseImage(Record):
-    """The image that weights were added to. ``index`` is what was pinned, where that is an index of platforms."""
+    """The image that weights were added to. ``index``: the pinned digest, if that is an index of platforms."""
 
     name: str  # as params.yaml states it
     index: Digest | None
@@ -90,7 +90,7 @@ class BaseImage(Record):
 
 
 class ImageReport(Report):
-    """An image: which weights it carries, in which layers, on which base, by which verdict."""
+    """An image: its weights, layers, base and verdict."""
 
     image: Digest  # of its manifest
     place: str  # where it was put: HOST/NAME, or oci:FOLDER
@@ -122,7 +122,7 @@ CheckName = Literal[
 
 
 class ServingCheck(Record):
-    """One question to the server. ``unavailable``: this runtime, or this way to run it, cannot answer it."""
+    """The result of one check. ``unavailable``: this runtime, or this way to run it, does not support it."""
 
     name: CheckName
     status: Literal["pass", "fail", "unavailable"]
@@ -132,7 +132,7 @@ class ServingCheck(Record):
 
 
 class Load(Record):
-    """Answers at one level of concurrency. Times in seconds from sending a request; a first token where it streams."""
+    """Latency at one level of concurrency. Seconds from sending a request; the first token only for streams."""
 
     concurrency: Annotated[int, Field(ge=1)]
     requests: Annotated[int, Field(ge=1)]
@@ -144,7 +144,7 @@ class Load(Record):
 
 
 class ServingReport(Report):
-    """What a server was seen to do. It passes when no check fails and the essential ones pass."""
+    """The result of a verification. It passes if no check fails and the essential ones pass."""
 
     image: Digest | None  # None: a server that was running already, or a folder of weights
     # The server's own image, NAME@sha256:…, in whose container weights were served that come alone; else None.
@@ -174,7 +174,7 @@ ESSENTIAL: tuple[CheckName, ...] = ("start", "parity", "adapter", "score")
 
 
 def combine(checks: tuple[ServingCheck, ...]) -> Literal["pass", "fail"]:
-    """``pass`` when no check fails and each essential one passes."""
+    """``pass`` if no check fails and each essential one passes."""
     passed = {check.name for check in checks if check.status == "pass"}
     failed = any(check.status == "fail" for check in checks)
     return "fail" if failed or not passed.issuperset(ESSENTIAL) else "pass"

@@ -15,13 +15,13 @@ _SLACK = 1e-9  # 0.8 * 5 must not become 4.000000001
 
 
 def normalised(text: str) -> str:
-    """``text`` without what does not make a request another one: case, width, white space, final punctuation."""
+    """``text`` without differences that do not matter for a request: case, width, white space, final punctuation."""
     plain = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
     return plain.rstrip(" .,;:!?") or plain
 
 
 def shingles(text: str, size: int) -> frozenset[str]:
-    """All substrings of ``size`` characters of the normalised text; the whole text where it is no longer than that."""
+    """All substrings of ``size`` characters of the normalised text; the whole text if it is not longer."""
     plain = normalised(text)
     return frozenset(plain[i : i + size] for i in range(max(1, len(plain) - size + 1)))
 
@@ -33,10 +33,10 @@ def jaccard(one: frozenset[str], other: frozenset[str]) -> float:
 
 
 def similar_pairs(texts: Sequence[str], size: int, similarity: float) -> Iterator[tuple[int, int]]:
-    """Pairs (i, j), i < j, of texts at least ``similarity`` alike; enough to connect what is alike.
+    """Pairs (i, j), i < j, of texts with at least ``similarity``; enough pairs to connect all similar texts.
 
-    Texts with one and the same set are joined in a chain, and only the first of them is compared with the
-    others: connected components are complete, the list of pairs is not.
+    Texts with the same set are joined in a chain, and only the first is compared with the others: connected components
+    are complete, the list of pairs is not.
     """
     first: dict[frozenset[str], int] = {}
     last: dict[frozenset[str], int] = {}
@@ -64,7 +64,7 @@ def _join(sets: list[tuple[frozenset[str], int]], similarity: float) -> Iterator
 
 
 def first_alike(texts: Sequence[str], others: Sequence[str], size: int, similarity: float) -> Iterator[tuple[int, int]]:
-    """For each of ``texts`` that has one at least ``similarity`` alike among ``others``: its index, and the first's."""
+    """For each of ``texts`` with at least ``similarity`` to one of ``others``: its index, and the first such index."""
     first: dict[frozenset[str], int] = {}
     for number, text in enumerate(others):
         first.setdefault(shingles(text, size), number)
@@ -86,7 +86,7 @@ def first_alike(texts: Sequence[str], others: Sequence[str], size: int, similari
 
 
 def _prefix(found: frozenset[str], frequency: Mapping[str, int], similarity: float) -> tuple[int, list[str]]:
-    """The fewest shingles that a set alike shares with ``found``, and the rarest ones, one of which it must hold."""
+    """The fewest shingles that a similar set shares with ``found``, and the rarest ones: it must have one of these."""
     least = math.ceil(similarity * len(found) - _SLACK)
     return least, sorted(found, key=lambda shingle: (frequency[shingle], shingle))[: len(found) - least + 1]
 

@@ -1,6 +1,6 @@
-"""Groups of rows that must stay together, and a deterministic, stratified split that keeps them together.
+"""Groups of rows that must stay together, and a deterministic, stratified split of the groups.
 
-A row's place depends on the seed and on ids, not on the order of the rows, and a new row moves few others: groups
+The split of a row depends on the seed and on ids, not on the order of the rows, and a new row moves few others: groups
 are taken in the order of their hashes.
 """
 
@@ -18,7 +18,7 @@ MAX_LABELS = 100  # more distinct references than this, or fewer than five rows 
 
 
 class Item(NamedTuple):
-    """What a split needs to know of a row."""
+    """What the split needs to know of a row."""
 
     id: str
     text: str  # what near-duplicates are judged by: ``request``
@@ -27,20 +27,20 @@ class Item(NamedTuple):
 
 
 def request(messages: Iterable[Message]) -> str:
-    """What was asked: all turns but the system's, which many rows share."""
+    """The request: all turns except the system's, which many rows share."""
     return "\n".join(message.content for message in messages if message.role != "system")
 
 
 def strata(references: Sequence[str], slices: Sequence[str]) -> Sequence[str]:
-    """The references where they are a small set of labels, else the slices."""
+    """The references if they are a small set of labels, else the slices."""
     distinct = len(set(references))
     return references if distinct <= MAX_LABELS and 5 * distinct <= len(references) else slices
 
 
 def groups(items: Sequence[Item], near: NearDuplicates) -> dict[str, str]:
-    """Row id to group: connected by near-duplicate requests or by a group that the owner named.
+    """Row id to group: rows connected by near-duplicate requests or by the owner's group.
 
-    A group is called after the smallest id in it. Ids must be unique.
+    A group is named by its smallest id. Ids must be unique.
     """
     ordered = sorted(items, key=lambda item: item.id)  # so that the smallest index is the smallest id
     pairs = similar.similar_pairs([item.text for item in ordered], near.shingle, near.similarity)
@@ -60,10 +60,10 @@ def _named_alike(items: Sequence[Item]) -> Iterator[tuple[int, int]]:
 def assign(
     items: Iterable[Item], group_of: Mapping[str, str], shares: Mapping[str, float], seed: int
 ) -> dict[str, str | None]:
-    """Row id to the name of its split, or None for the rest.
+    """Row id to the name of its split; None for the rest.
 
-    ``shares`` are of all rows, in (0, 1). Each stratum gives its share of each split, as nearly as groups allow;
-    what one gives too little, the next gives more. A group belongs to the stratum that most of its rows are of.
+    ``shares`` are of all rows, in (0, 1). Each stratum contributes its share to each split, as nearly as groups allow;
+    the next stratum compensates for the difference. A group belongs to the stratum of most of its rows.
     """
     members: defaultdict[str, list[Item]] = defaultdict(list)
     for item in items:
@@ -87,7 +87,7 @@ def assign(
 
 
 def _nearest(pool: Sequence[str], size: Mapping[str, int], wanted: float) -> list[str]:
-    """Groups in order whose rows come as near to ``wanted`` as one pass allows."""
+    """Groups, in order, whose number of rows is as close to ``wanted`` as one pass allows."""
     taken, left = [], wanted
     for group in pool:
         if size[group] <= left:

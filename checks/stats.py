@@ -156,16 +156,6 @@ def interval_of(mean: Mean, confidence: float, sided: Literal[1, 2] = 2) -> Inte
     return Interval(value=mean.value, low=low, high=high, n=int(mean.rows))
 
 
-def mean_test(scores: Scores, groups: Groups, bound: float, side: Literal["above", "below"]) -> float:
-    """One-sided p-value of "the mean is at most ``bound``" (``above``) or "at least ``bound``" (``below``).
-
-    The inversion of ``mean_interval(sided=1)``: at a confidence c of 1/2 or more, p <= 1 - c exactly when the low
-    end is ``bound`` or more (the high end ``bound`` or less). ValueError as above.
-    """
-    mean = Mean.of(scores, groups)
-    return mean.p_above(bound) if side == "above" else mean.p_below(bound)
-
-
 def paired_interval(one: Scores, two: Scores, groups: Groups, confidence: float) -> Interval:
     """Mean of ``one[i] - two[i]`` over the same rows, with its two-sided interval in [-1, 1].
 

@@ -1,8 +1,8 @@
-"""The sizes of a model's weights, from the headers of its safetensors files: no weight is read, and no torch needed.
+"""The sizes of a model's weights, from the headers of its safetensors files, without reading weights and without torch.
 
-A file starts with eight bytes, the length of the header (little-endian), and the header: JSON that gives each tensor
-its dtype, shape and place (https://huggingface.co/docs/safetensors). Layers are known by their names, as
-``model.layers.3.`` or ``h.3.``; what lies outside of them is embeddings, head and last norm.
+A file starts with eight bytes, the length of the header (little-endian), and the header: JSON with each tensor's dtype,
+shape and place (https://huggingface.co/docs/safetensors). Layers are recognised by names such as ``model.layers.3.`` or
+``h.3.``; all other tensors are embeddings, head and last norm.
 """
 
 import json
@@ -22,7 +22,7 @@ _TODO = "run `./lockstep run fetch`, or `./lockstep dvc checkout models/base`"
 
 
 class Matrix(NamedTuple):
-    """A weight of two dimensions in a layer: ``module``: its name below the layer; ``sides``: both lengths, added."""
+    """A two-dimensional weight in a layer. ``module``: its name below the layer; ``sides``: the sum of both lengths."""
 
     layer: int
     module: str
@@ -30,7 +30,7 @@ class Matrix(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """Parameters in all, those in ``layers`` layers, and the matrices that LoRA can adapt."""
+    """The number of all parameters, of those in the ``layers`` layers, and the matrices that LoRA can adapt."""
 
     total: int
     inner: int
@@ -38,7 +38,7 @@ class Weights(NamedTuple):
     matrices: tuple[Matrix, ...]
 
     def adapter(self, lora: Lora) -> int:
-        """Parameters that LoRA adds: rank times both sides of each matrix that it adapts."""
+        """The number of LoRA's parameters: rank times both sides of each adapted matrix."""
         first = 0 if lora.layers is None else max(0, self.layers - lora.layers)
         adapted = (
             matrix.sides
@@ -53,7 +53,7 @@ class Weights(NamedTuple):
 
 
 def read(folder: Path) -> Weights:
-    """The sizes of the model in ``folder``; raises EvidenceRefused when it holds none, or a header is not one."""
+    """The sizes of the model in ``folder``; raises EvidenceRefused if there is none or a header is invalid."""
     total, inner, layers, matrices = 0, 0, set[int](), list[Matrix]()
     for path in _files(folder):
         for name, shape in _shapes(path):
@@ -72,7 +72,7 @@ def read(folder: Path) -> Weights:
 
 
 def _files(folder: Path) -> list[Path]:
-    """The weights' files: those that an index names, or the one of the usual name, or all."""
+    """The weight files: those of the index, else the one with the usual name, else all."""
     try:
         if (folder / _INDEX).exists():
             names = {str(name) for name in json.loads((folder / _INDEX).read_bytes())["weight_map"].values()}
@@ -80,7 +80,7 @@ def _files(folder: Path) -> list[Path]:
                 raise ValueError("names a file elsewhere")
             return sorted(folder / name for name in names)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise EvidenceRefused(f"{folder / _INDEX}: is no index of weights", _TODO) from error
+        raise EvidenceRefused(f"{folder / _INDEX}: is not an index of weights", _TODO) from error
     if (folder / _SINGLE).exists():
         return [folder / _SINGLE]
     if found := sorted(folder.glob("*.safetensors")):
@@ -100,7 +100,7 @@ def _shapes(path: Path) -> Iterator[tuple[str, list[int]]]:
             if name != "__metadata__":
                 shape = entry["shape"]
                 if not all(type(side) is int and 0 <= side < 1 << 48 for side in shape):
-                    raise ValueError("has a shape that is none")
+                    raise ValueError("has an invalid shape")
                 yield name, shape
     except OSError as error:
         raise EvidenceRefused(f"{path}: {error.strerror or error}", _TODO) from error

@@ -7,7 +7,7 @@ _LONGEST = 400  # characters
 
 
 def escape(text: str) -> str:
-    """``text`` with U+FFFD for each character that does not print, so that it cannot look like, move or hide a line."""
+    """``text`` with U+FFFD for each unprintable character, so that it cannot imitate, move or hide a line."""
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 

@@ -1,10 +1,11 @@
-"""What a training method is: the section ``train`` of params.yaml, and the trainer that it makes.
+"""The interface of a training method: the section ``train`` of params.yaml, and the trainer that it makes.
 
-A method is one file of ``stages/training/methods``, or of a package of a user (entry points ``lockstep.methods``). It
-defines one class below ``Train``: its fields are its parameters, ``columns`` says what it needs in the data,
-``reported`` what it measures, ``trainer`` makes its trainer. Its module may import pydantic, the standard library and
-``checks``, but for ``checks.params``, which imports the methods. Torch, transformers and TRL it imports in the
-functions that need them: the release tool reads params.yaml too, without those libraries.
+A method is one file of ``stages/training/methods``, or of a user's package (entry points ``lockstep.methods``). It
+defines one subclass of ``Train``: the fields are its parameters, ``columns`` names the data columns that it needs,
+``reported`` what it measures, ``refuse_rows`` what it cannot learn from, and ``trainer`` makes its trainer. Its module
+may import pydantic, the standard library and ``checks``, except ``checks.params``, which imports the methods. It
+imports torch, transformers and TRL only inside functions, because the release tool reads params.yaml without these
+libraries.
 """
 
 import math
@@ -16,6 +17,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from checks.rows import Row
+from checks.scorer_kind import ScorerKind
 from checks.sections import Positive, Section, Strings
 
 OF_EVERY_ROW = frozenset({"prompt", "reference"})  # columns that rows have whatever the method is
@@ -23,9 +25,9 @@ OF_EVERY_ROW = frozenset({"prompt", "reference"})  # columns that rows have what
 
 @dataclass(frozen=True)
 class Job:
-    """What a trainer is made of. ``settings`` are transformers' arguments that follow from the section train.
+    """The inputs of a trainer. ``settings``: arguments of transformers' trainer, from the section train.
 
-    ``model`` is the base, ``adapter`` PEFT's configuration, ``stops`` the token ids that end a turn.
+    ``model``: the base; ``adapter``: PEFT's configuration; ``stops``: the token ids that end a turn.
     """
 
     model: Any
@@ -39,24 +41,26 @@ class Job:
 
 
 class Lora(Section):
-    """Low-rank adaptation (Hu et al., 2021), as PEFT spells it."""
+    """Low-rank adaptation (Hu et al., 2021), with PEFT's names."""
 
-    r: Positive
-    alpha: Positive
+    r: Annotated[Positive, Field(description="rank: more can learn more, and makes the adapter larger")]
+    alpha: Annotated[Positive, Field(description="the adapter's output is scaled by alpha / r; often 2 r")]
     variant: Annotated[
         Literal["lora", "rslora", "dora"],
         Field(
-            description="rslora scales by alpha / √r (Kalajdzievski, 2023); dora learns each row's length apart "
+            description="rslora scales by alpha / √r (Kalajdzievski, 2023); dora learns each row's length separately "
             "(Liu et al., 2024)"
         ),
     ] = "lora"
     init: Annotated[
         Literal["default", "gaussian", "orthogonal"],
-        Field(description="how A and B start; default: A as Kaiming has it, B zero"),
+        Field(description="first values of A and B; default: A by Kaiming's rule, B zero"),
     ] = "default"
-    dropout: Annotated[float, Field(ge=0, lt=1)]
-    targets: Annotated[Literal["all-linear"] | Strings, Field(description="all-linear, or module names")]
-    layers: Annotated[int | None, Field(ge=1, description="adapt only the last so many layers; null: all")]
+    dropout: Annotated[float, Field(ge=0, lt=1, description="dropout probability of the adapter's input; 0: none")]
+    targets: Annotated[
+        Literal["all-linear"] | Strings, Field(description="modules to adapt: their names, or all-linear for all")
+    ]
+    layers: Annotated[int | None, Field(ge=1, description="adapt only the last layers, this many; null: all layers")]
 
     @field_validator("init", mode="before")
     @classmethod
@@ -97,10 +101,10 @@ MergedInto = Annotated[
 
 
 class Train(Section):
-    """What every training method takes: the adapter, the optimiser, the rows at a time.
+    """The parameters of every training method: adapter, optimiser, batches.
 
-    A subclass has the field ``method: Literal["its-name"]``. The method of Lockstep whose field has a default is the
-    one that is used where params.yaml names none.
+    A subclass has the field ``method: Literal["its-name"]``. If params.yaml names no method, the one of Lockstep whose
+    field has a default is used.
     """
 
     # Columns of a row that the method needs. Those that not every row has come from the loader, in ``Row.extra``.
@@ -108,21 +112,35 @@ class Train(Section):
     # What the trainer logs besides loss, learning rate and norm of the gradient, and the report and MLflow take.
     reported: ClassVar[tuple[str, ...]] = ()
 
-    method: Annotated[str, Field(description="how the adapter is trained")]
-    seed: Annotated[int, Field(ge=0)]
+    method: Annotated[str, Field(description="the training method, a file of stages/training/methods")]
+    seed: Annotated[int, Field(ge=0, description="of the adapter's first weights, the order of rows, and dropout")]
     lora: Lora
-    learning_rate: Annotated[float, Field(gt=0, lt=1)]
-    schedule: Literal["cosine", "linear", "constant"]
-    warmup_ratio: Annotated[float, Field(ge=0, lt=1)]
-    weight_decay: Annotated[float, Field(ge=0)]
-    max_grad_norm: Annotated[float, Field(gt=0)]
-    epochs: Annotated[float | None, Field(gt=0)]
-    max_steps: Annotated[int | None, Field(ge=1)]
-    batch_size: Positive
-    gradient_accumulation: Positive
-    gradient_checkpointing: bool
-    max_length: Annotated[int, Field(ge=8, description="tokens of prompt and completion together")]
-    precision: Literal["bf16", "fp16", "fp32"]
+    learning_rate: Annotated[
+        float, Field(gt=0, lt=1, description="the largest learning rate, reached after the warm-up")
+    ]
+    schedule: Annotated[
+        Literal["cosine", "linear", "constant"], Field(description="how the learning rate changes after the warm-up")
+    ]
+    warmup_ratio: Annotated[
+        float, Field(ge=0, lt=1, description="share of the steps in which the learning rate rises from 0")
+    ]
+    weight_decay: Annotated[float, Field(ge=0, description="of AdamW; 0: none")]
+    max_grad_norm: Annotated[float, Field(gt=0, description="gradients are scaled down to this norm")]
+    epochs: Annotated[float | None, Field(gt=0, description="passes over the train split; null: see max_steps")]
+    max_steps: Annotated[int | None, Field(ge=1, description="optimiser steps; null: see epochs")]
+    batch_size: Annotated[Positive, Field(description="rows per forward pass")]
+    gradient_accumulation: Annotated[
+        Positive, Field(description="batches per optimiser step: larger steps without more memory")
+    ]
+    gradient_checkpointing: Annotated[
+        bool, Field(description="compute activations again in the backward pass: less memory, more time")
+    ]
+    max_length: Annotated[
+        int, Field(ge=8, description="most tokens of prompt and reference together; longer rows are refused")
+    ]
+    precision: Annotated[
+        Literal["bf16", "fp16", "fp32"], Field(description="number format of the base's weights and of arithmetic")
+    ]
     quantization: Annotated[Quantization | None, Field(description="null: the base as `precision` says")] = None
     optimizer: Annotated[
         Literal["adamw_torch", "adamw_8bit", "paged_adamw_8bit"],
@@ -153,19 +171,40 @@ class Train(Section):
 
     @abstractmethod
     def trainer(self, job: Job) -> Any:
-        """A trainer of transformers that is ready to train: a class below ``stages.training.trainer.Steady``.
+        """A trainer of transformers that is ready to train: a subclass of ``stages.training.trainer.Steady``.
 
-        Raises TrainingRefused when the parameters do not fit the model or the data.
+        Raises TrainingRefused if the parameters do not fit the model or the data.
         """
+
+    def refuse_rows(self, rows: Sequence[Row], valid: Sequence[Row]) -> None:
+        """Raise TrainingRefused for rows that cannot be learned from; called before the base is loaded."""
+
+    def rewards(self) -> tuple[ScorerKind, ...]:
+        """The scorers whose scores training itself raises; the report names them, since gates may ask the same."""
+        return ()
 
     @classmethod
     def extra(cls) -> tuple[str, ...]:
-        """The columns that it needs of ``Row.extra``."""
+        """The columns of ``Row.extra`` that it needs."""
         return tuple(name for name in cls.columns if name not in OF_EVERY_ROW)
 
     def steps(self, rows: int) -> int:
-        """Optimiser steps of the whole training."""
-        if self.max_steps is not None:
-            return self.max_steps
-        batches = math.ceil(rows / self.batch_size)
-        return math.ceil((self.epochs or 1) * math.ceil(batches / self.gradient_accumulation))
+        """The number of optimiser steps of the whole training on ``rows`` rows."""
+        return self.max_steps or math.ceil((self.epochs or 1) * self.steps_of_epoch(rows))
+
+    def steps_of_epoch(self, rows: int) -> int:
+        """The number of optimiser steps of one pass over ``rows`` rows; an incomplete last batch counts."""
+        return max(1, math.ceil(math.ceil(rows / self.batch_size) / self.gradient_accumulation))
+
+
+class NoDropout(Train):
+    """The base of methods that compare the model with itself: TRL trains these without dropout."""
+
+    @model_validator(mode="after")
+    def _without_dropout(self) -> Self:
+        if self.lora.dropout:
+            raise ValueError(
+                f"lora.dropout is {self.lora.dropout:g}, and train.method {self.method!r} trains without dropout|"
+                "set train.lora.dropout to 0.0"
+            )
+        return self

@@ -1,21 +1,21 @@
-"""Findings and the verdict they combine to."""
+"""Findings, and the verdict that they combine to."""
 
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from checks.evidence import Report
 from checks.identity import Digest
 from checks.plugins import Plugin, PluginName
-from checks.rows import Record
+from checks.rows import Sparse
 
 Status = Literal["pass", "fail", "inconclusive"]
 # A path of the pipeline's own folders: no way up, no way out.
 Inside = Annotated[str, Field(pattern=r"^(reports|data|models)(/[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}){1,4}$")]
 
 
-class Finding(Record):
+class Finding(Sparse):
     """What one gate asked and what was found; a figure is None where the kind has none.
 
     ``value`` with ``low`` and ``high`` is the estimate and its bounds, each one-sided at the gate's confidence;
@@ -28,7 +28,11 @@ class Finding(Record):
     power; None where these rows see none. ``rows_needed`` is the number of rows like these with which this gate alone
     would pass with at least 80 % power when it does not with these. Where rows come in groups they must lie in new
     groups of the same structure, ``groups_needed`` in all.
+    ``evidence`` is ``witnessed`` where the scores are those of ``suite``: somebody else gave them, and no gate computed
+    them again. All other evidence is recomputed, and its findings mention neither.
     """
+
+    sparse: ClassVar[frozenset[str]] = frozenset({"suite", "evidence"})
 
     gate: str
     kind: str
@@ -50,6 +54,8 @@ class Finding(Record):
     lost: int | None = None
     rows_needed: int | None = None
     groups_needed: int | None = None
+    suite: str | None = None
+    evidence: Literal["witnessed"] | None = None
 
 
 class Verdict(Report):

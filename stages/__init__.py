@@ -1,1 +1,1 @@
-"""The pipeline: one module per DVC stage, each runnable with ``python -m stages.NAME``."""
+"""The pipeline: one module for each DVC stage, each runnable with ``python -m stages.NAME``."""

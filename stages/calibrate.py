@@ -1,16 +1,16 @@
-"""Calibrate: how far do evaluations of one unchanged model differ? No margin of a gate may be below that.
+"""calibrate: measures how far evaluations of one unchanged model differ. No gate's margin may be below that.
 
-In:  models/merged (hashed: it must be what reports/evaluation.json is about), data/splits/{test,valid}.jsonl,
+In:  models/merged (hashed: it must be the one in reports/evaluation.json), data/splits/{test,valid}.jsonl,
      params ``evaluate`` and ``merge.parity.prompts``.
 Out: reports/noise.json.
-Run: python -m stages.calibrate, or `lockstep calibrate`, which does. No stage of dvc.yaml: it is run when the base,
-     the scorers, the generation settings or the machine change, and its report is committed.
+Run: python -m stages.calibrate, or `lockstep calibrate`, which does so. It is not a stage of dvc.yaml: run it when
+     the base, the scorers, the generation settings or the machine change, and commit its report.
 
-The model answers the test split again and again, never from the cache of answers, with what cannot change its meaning
-changed: the rows' order, which of them share a batch, the size of batches, the number of threads. Generation is
-greedy, so there is no seed of sampling to vary. What remains is arithmetic: sums in another order round otherwise, and
-where two tokens are nearly as likely, the other one is taken. The same measurement of log-probabilities that merge's
-parity makes is repeated between batchings, for the bound of the gate of kind parity.
+The model answers the test split several times, without the cache of answers, and one thing is changed that cannot
+change its meaning: the order of rows, which of them share a batch, the size of batches, the number of threads.
+Generation is greedy, so there is no sampling seed. What remains is arithmetic: sums in another order are rounded
+differently, and if two tokens are almost equally likely, the other one may be chosen. The log-probabilities of merge's
+parity are measured again between batchings too, for the bound of a gate of kind parity.
 """
 
 import gc
@@ -37,7 +37,7 @@ _MOST_ALONE = 20_000
 
 
 class Setup(NamedTuple):
-    """One way to evaluate: the rows, by number, that are given to the model together, in turn."""
+    """One way to evaluate: the row numbers of each batch that is given to the model, in turn."""
 
     order: str
     parts: list[list[int]]
@@ -48,8 +48,8 @@ class Setup(NamedTuple):
 def calibrate(params: Params, root: Path) -> str:
     """Evaluate the merged model in several ways and write how far the results differ.
 
-    Raises EvidenceRefused when model, test split or settings are not those of reports/evaluation.json, or when
-    something is missing; EvaluationRefused when the model does not load. The report of before is kept until then.
+    Raises EvidenceRefused if model, test split or settings are not those of reports/evaluation.json, or if something is
+    missing; EvaluationRefused if the model does not load. Then the earlier report is kept.
     """
     evaluation = files.read_json(root / layout.EVALUATION, EvaluationReport)
     _hold(params, root, evaluation)
@@ -84,7 +84,7 @@ def calibrate(params: Params, root: Path) -> str:
 
 
 def _hold(params: Params, root: Path, evaluation: EvaluationReport) -> None:
-    """Refuse when what lies here is not what was evaluated."""
+    """Refuse if the files here are not those that were evaluated."""
     with progress.of_bytes(f"hash {layout.MERGED}") as bar:
         merged = digest.of_tree(root / layout.MERGED, bar.update).digest
     pairs = [
@@ -93,8 +93,8 @@ def _hold(params: Params, root: Path, evaluation: EvaluationReport) -> None:
         (f"{layout.PARAMS}: evaluate.scorers", scoring.digest_of(params.evaluate.scorers), evaluation.scorers),
     ]
     if merged == evaluation.merged:  # else its tokenizer may be anything
-        asked = answers.prompt_format(root / layout.MERGED, params.evaluate)
-        pairs.append((f"{layout.PARAMS}: evaluate and the chat template", asked, evaluation.prompt_format))
+        prompt_format = answers.prompt_format(root / layout.MERGED, params.evaluate)
+        pairs.append((f"{layout.PARAMS}: evaluate and the chat template", prompt_format, evaluation.prompt_format))
     wrong = [
         f"{what}: is {chain.short(found)}, {layout.EVALUATION} is about {chain.short(known)}"
         for what, found, known in pairs
@@ -136,7 +136,7 @@ def _runs(settings: Evaluate, folder: Path, test: Sequence[Row]) -> tuple[NoiseR
 
 
 def setups(settings: Evaluate, count: int, threads: int, device: str) -> list[Setup]:
-    """The evaluation as it is, then each with one thing changed."""
+    """The normal evaluation, then each variant with one thing changed."""
     size, given = settings.batch_tokens, list(range(count))
     shuffled = random.Random(_SEED).sample(given, count)  # noqa: S311 - not for secrets
     parts = [part for first in range(_PARTS) if (part := shuffled[first::_PARTS])]
@@ -156,12 +156,12 @@ def setups(settings: Evaluate, count: int, threads: int, device: str) -> list[Se
 
 
 def cores() -> int:
-    """Processors that this process may use."""
+    """The number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _texts(model: Any, tokenizer: Any, settings: Evaluate, test: Sequence[Row], setup: Setup, label: str) -> list[str]:
-    """Answers in the order of the test split, whatever the order they were made in."""
+    """The answers in the order of the test split, whatever the order of generation."""
     settings = settings.model_copy(update={"batch_tokens": setup.batch_tokens})
     found: dict[int, str] = {}
     for part in setup.parts:

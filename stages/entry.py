@@ -1,4 +1,4 @@
-"""How every stage starts and ends: parameters in, one line out, a refusal as one line and its exit code."""
+"""Runs a stage: reads the parameters, prints one line of result, and turns a refusal into one line and an exit code."""
 
 import os
 import sys
@@ -17,15 +17,15 @@ Stage = Callable[[Params, Path], str]
 
 
 def run(name: str, stage: Stage) -> None:
-    """Run ``stage(params, root)`` in the current directory, the repository's root; exit by its outcome.
+    """Run ``stage(params, root)`` in the current directory, the repository's root, and exit with its outcome.
 
-    The stage returns one line that says what it did. A Refusal is printed on standard error, left in
-    ``.lockstep/refusal.json`` for `lockstep run`, and becomes the exit code.
+    The stage returns one line that says what it did. A Refusal is printed to standard error, written to
+    ``.lockstep/refusal.json`` for `lockstep run`, and sets the exit code.
     """
     root = Path()
     warnings.simplefilter("ignore", FutureWarning)  # of libraries to their own callers, not to this command's user
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    # Read when torch is loaded: threads that spin while they wait make training several times slower on a busy machine.
+    # torch reads this when it is loaded. Threads that spin while they wait make training much slower on a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     params = refused.params(root)  # of now: it may be edited while the stage works
     try:

@@ -1,4 +1,4 @@
-"""Evaluate: the merged model, the base, earlier models and cheap baselines answer the test split, and are scored.
+"""evaluate: scores the answers of merged model, base, reference models and cheap baselines to the test split.
 
 In:  models/merged (hashed first: that digest is what the report is about), models/base,
      data/splits/{train,test}.jsonl, reports/parity.json, reports/references.json, params ``evaluate``.
@@ -41,10 +41,10 @@ _TEST, _TRAIN = layout.SPLITS / "test.jsonl", layout.SPLITS / "train.jsonl"
 
 
 def evaluate(params: Params, root: Path) -> str:
-    """Let every model answer the test split; write predictions, metrics and the page.
+    """Let every model answer the test split; write predictions, metrics and the report.
 
-    Raises EvidenceRefused when a model or split is missing or the merged model is not the one that parity is
-    about; EvaluationRefused when rows are unfit or a model cannot answer them.
+    Raises EvidenceRefused if a model or split is missing or the merged model is not the one in parity.json,
+    EvaluationRefused if rows are invalid or a model cannot answer them.
     """
     settings = params.evaluate
     merged, base = (_hashed(root, folder) for folder in (layout.MERGED, layout.BASE))
@@ -65,25 +65,23 @@ def evaluate(params: Params, root: Path) -> str:
     check_rows(test)
     for scorer in settings.scorers:
         scoring.score(scorer, "", "")  # an impossible pattern refuses here, before the long work
-    asked = prompts.for_base(test, train, settings.base_prompt)
+    base_messages = prompts.for_base(test, train, settings.base_prompt)
     cheap = {kind: _cheap(kind, train, test) for kind in settings.baselines}
 
     answered = {
         name: answers.ask(root, settings, root / folder, model, test, conversations, name)
         for name, folder, model, conversations in (
             ("candidate", layout.MERGED, merged, [row.messages for row in test]),
-            ("base", layout.BASE, base, asked),
+            ("base", layout.BASE, base, base_messages),
         )
     }
     uses = {name: ReferenceUse(how="absent", merged=None, note=why) for name, why in earlier.absent.items()}
-    asked_already: dict[Reference, references.Had] = {}  # production mostly runs main's model
+    obtained: dict[Reference, references.Had] = {}  # production mostly runs main's model
     for known, reference in earlier.found.items():
         record = reference.model_copy(update={"commit": ""})
-        if record not in asked_already:
-            asked_already[record] = references.have(
-                root, settings, known, reference, judged, test, answered["candidate"]
-            )
-        had = asked_already[record]
+        if record not in obtained:
+            obtained[record] = references.have(root, settings, known, reference, judged, test, answered["candidate"])
+        had = obtained[record]
         uses[known] = had.use
         if had.answered:
             answered[known] = had.answered
@@ -107,7 +105,7 @@ def evaluate(params: Params, root: Path) -> str:
         rows=len(test),
         scorers=judged.scorers,
         prompt_format=judged.prompt_format,
-        base_prompt=answers.asked(test, asked),
+        base_prompt=answers.asked(test, base_messages),
         confidence=settings.confidence,
         references=uses,
         models=models,
@@ -145,7 +143,7 @@ def check_rows(test: Sequence[Row]) -> None:
 
 
 def predict(params: Params, test: Sequence[Row], answered: Answered) -> list[Prediction]:
-    """Score answers against the rows they are of. Raises EvaluationRefused when a row has none."""
+    """Score answers against their rows. Raises EvaluationRefused if a row has no answer."""
     if len(answered.texts) != len(test):
         missing = ", ".join(row.id for row in test[len(answered.texts) :][:5]) or "unknown"
         raise EvaluationRefused(
@@ -175,7 +173,7 @@ def _cheap(kind: str, train: Sequence[Row], test: Sequence[Row]) -> Answered:
 
 
 def _speed(answered: Answered) -> Speed | None:
-    """None where nothing was generated now: baselines, and answers from a record."""
+    """None if nothing was generated in this run: for baselines, and answers from a record."""
     if answered.speed is None:
         return None
     seconds = sorted(answered.seconds)
@@ -204,7 +202,7 @@ def _slices(params: Params, predictions: Sequence[Prediction]) -> dict[str, dict
 
 
 def _write(root: Path, report: EvaluationReport, candidate: Sequence[Prediction], labels: Sequence[str]) -> None:
-    """Everything for people and for DVC; the evidence last."""
+    """Write the reports for people and for DVC; the evidence comes last."""
     pairs = []
     if labels:
         known = set(labels) | {p.reference.strip() for p in candidate}
@@ -225,7 +223,7 @@ def _write(root: Path, report: EvaluationReport, candidate: Sequence[Prediction]
 
 
 def metrics(report: EvaluationReport) -> dict[str, object]:
-    """The report's numbers, for `dvc metrics show` and `diff`: model, scorer, figure; the candidate's slices."""
+    """The report's numbers for `dvc metrics show` and `diff`: by model, scorer, figure; the candidate's slices."""
     numbers: dict[str, object] = {
         name: {scorer: _rounded(interval) for scorer, interval in model.metrics.items()}
         for name, model in report.models.items()
@@ -250,7 +248,7 @@ def _line(report: EvaluationReport) -> str:
 
 
 def _mirror(params: Params, root: Path, report: EvaluationReport, adapter: str) -> str:
-    """Log the candidate's metrics at the training run; MLflow mirrors, so a store that is gone costs no evaluation."""
+    """Log the candidate's metrics at the training run. MLflow is a mirror: an unreachable store is no failure."""
     numbers: dict[str, float] = {}
     for scorer, interval in report.models["candidate"].metrics.items():
         numbers |= {f"test.{scorer}": interval.value, f"test.{scorer}.low": interval.low}

@@ -1,22 +1,17 @@
-"""Bring the pinned base model and the raw data, and refuse any other bytes.
+"""fetch: downloads the pinned base model and raw data, and refuses any other bytes.
 
 In: ``base`` and ``data`` of params.yaml, each a ``uri`` (``stages/sources/schemes`` has a file for each form) and a
 ``sha256`` (``stages.sources`` says what it pins).
 Out: ``models/base/`` (safetensors, configuration, tokenizer, chat template), ``data/raw/``, ``reports/fetch.json``.
 Run: ``python -m stages.fetch``
 
-The outputs of an earlier run are removed first and the new ones appear at the end, the report last: after a
-refusal there are none, and no output is ever half written.
+The outputs of an earlier run are deleted first. The new ones appear at the end, the report last: after a refusal there
+are none, and no output is ever incomplete.
 """
 
-import fcntl
 import shutil
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-
-from tqdm import tqdm
 
 from checks import digest, files, layout
 from checks.errors import MachineRefused, SourceRefused
@@ -28,9 +23,9 @@ from stages.weights import base_model, gguf
 
 
 def fetch(params: Params, root: Path) -> str:
-    """Bring both sources and write the report; raises SourceRefused or MachineRefused."""
+    """Fetch both sources and write the report. Raises SourceRefused or MachineRefused."""
     try:
-        with _alone(root / layout.DOWNLOADS):
+        with sources.alone(root):
             return _fetch(params, root)
     except OSError as error:
         raise MachineRefused(
@@ -77,13 +72,13 @@ def _fetch(params: Params, root: Path) -> str:
 
 
 def _summary(tree: digest.Tree) -> str:
-    """The digest is of the whole output, which is not what a pin is about: it is called so."""
+    """One line. The digest is of the whole output, not of what is pinned, so it is labelled as such."""
     count = f"{len(tree.files):,} file{'s' if len(tree.files) > 1 else ''}"
     return f"{count}, {tree.size / 1e6:,.1f} MB, tree {tree.digest}"
 
 
 def _declarations(fetched: dict[str, Fetched]) -> Iterator[str]:
-    """What sources declare otherwise than params.yaml states: the gate judges it, a person hears it before training."""
+    """Licences that sources declare differently from params.yaml. The gate judges them; this warns before training."""
     for section, source in fetched.items():
         if source.declared is not None and source.declared.casefold() != (source.license or "").casefold():
             stated = source.license or "nothing"
@@ -91,7 +86,7 @@ def _declarations(fetched: dict[str, Fetched]) -> Iterator[str]:
 
 
 def _base(source: Verified, material: Path, target: Path) -> None:
-    """Make models/base of a .gguf file or a model's folder."""
+    """Create models/base from a .gguf file or a model's folder."""
     name = source.inside or source.name
     if material.is_dir():
         ggufs = sorted(material.rglob("*.gguf"))
@@ -111,7 +106,7 @@ def _base(source: Verified, material: Path, target: Path) -> None:
 
 
 def _data(source: Verified, material: Path, target: Path) -> None:
-    """Make data/raw of a file or a folder, unchanged."""
+    """Create data/raw from a file or a folder, unchanged."""
     if material.is_file():
         shutil.copyfile(material, target / source.name)
         return
@@ -122,7 +117,7 @@ def _data(source: Verified, material: Path, target: Path) -> None:
 
 
 def _staged(source: Verified, section: str, out: Path, make: Callable[[Verified, Path, Path], None]) -> digest.Tree:
-    """Make an output beside its place; return what it holds."""
+    """Create an output beside its final place; return its files and digest."""
     staging, unpacked = _staging(out), out.with_name(f".{out.name}.unpacked")
     for folder in (staging, unpacked):
         _remove(folder)
@@ -141,7 +136,7 @@ def _staged(source: Verified, section: str, out: Path, make: Callable[[Verified,
 
 
 def _changed(source: Verified, made: digest.Tree) -> str | None:
-    """A file that was copied, and no longer is what was verified."""
+    """Refuse a copied file that differs from what was verified."""
     single = next(iter(source.files.values())) if source.path.is_file() else None
     for name, file in made.files.items():
         expected = single if single and name == source.name else source.files.get(name)
@@ -151,7 +146,7 @@ def _changed(source: Verified, made: digest.Tree) -> str | None:
 
 
 def _refuse_overlap(source: Source, section: str, root: Path) -> None:
-    """A local source must not lie in, or around, what this stage replaces."""
+    """Refuse a local source that is inside, or contains, what this stage replaces."""
     local = parsing.parse(source.uri, f"{section}.uri", root).local
     if local is None:
         return
@@ -174,19 +169,6 @@ def _remove(path: Path) -> None:
         path.unlink()
     elif path.exists():
         shutil.rmtree(path)
-
-
-@contextmanager
-def _alone(store: Path) -> Iterator[None]:
-    """Hold the downloads and outputs alone; the lock goes with the process, however it ends."""
-    store.mkdir(parents=True, exist_ok=True)
-    with (store / ".lock").open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            tqdm.write("fetch: waiting for another fetch in this repository", file=sys.stderr)
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""gate: evidence and policy to a verdict. Imports no torch; takes a second.
+"""gate: judges the evidence under the policy. It does not import torch, and takes a second.
 
 In: the reports of every stage, which earlier models there are, the measured noise, the splits, the predictions, the
 gates of params.yaml.

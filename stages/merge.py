@@ -1,13 +1,13 @@
-"""Merge: base and adapter to the directory that ships, shard by shard.
+"""merge: base and adapter to the directory that ships, shard by shard.
 
 In:  models/base, models/adapter, data/splits/valid.jsonl (prompts for parity), params ``merge``.
-Out: models/merged (safetensors of at most ``merge.shard_mb``; config and tokenizer that servers on transformers 4.51
-     read rightly too), reports/parity.json.
+Out: models/merged (safetensors files of at most ``merge.shard_mb``; config and tokenizer that servers on
+     transformers 4.51 also read correctly), reports/parity.json.
 Run: python -m stages.merge
 
-Memory holds a few megabytes of rows at a time, whatever the model's size: the base is mapped, the
-shards are streamed. Everything is written beside models/merged and takes its name only when the
-merged model agrees with base + adapter on real prompts; a killed merge leaves no models/merged.
+Memory use is a few megabytes whatever the model's size: the base is memory-mapped and the shards are streamed.
+Everything is written to a temporary folder, which becomes models/merged only if the merged model agrees with base +
+adapter on real prompts. A killed merge leaves no models/merged.
 """
 
 import fnmatch
@@ -37,11 +37,11 @@ _COMPANIONS = (
 
 
 def merge(params: Params, root: Path) -> str:
-    """Merge the adapter into the base, and hold the result to the adapter's logits.
+    """Merge the adapter into the base, and compare the logits of the result with those of base + adapter.
 
-    Raises MergeRefused when the adapter does not fit or the two disagree beyond ``merge.parity``,
-    EvidenceRefused when an input is unreadable, MachineRefused when the disk is too small, or the adapter was trained
-    on a quantised base and bitsandbytes is not installed.
+    Raises MergeRefused if the adapter does not fit or the two differ by more than ``merge.parity`` allows,
+    EvidenceRefused if an input cannot be read, MachineRefused if the disk is too small, or if the
+    adapter was trained on a quantised base and bitsandbytes is not installed.
     """
     base, adapter, merged = root / layout.BASE, root / layout.ADAPTER, root / layout.MERGED
     (root / layout.PARITY_REPORT).unlink(missing_ok=True)
@@ -84,7 +84,7 @@ def merge_weights(
     """Write the merged weights into the directory ``out``, in files of at most ``limit`` bytes; return their names.
 
     ``dequantised`` names the base's weights that are quantised and dequantised first. Raises MergeRefused,
-    EvidenceRefused or MachineRefused as ``merge`` does.
+    EvidenceRefused or MachineRefused as ``merge``.
     """
     from stages.weights import lora, shards
 
@@ -125,7 +125,7 @@ def merge_weights(
 
 
 def copy_companions(base: Path, out: Path) -> None:
-    """Copy config, tokenizer, chat template and licence; contents only, so that modes are this user's."""
+    """Copy the contents of config, tokenizer, chat template and licence; file modes are this user's."""
     for path in sorted(base.iterdir()):
         if path.is_file() and any(fnmatch.fnmatchcase(path.name, pattern) for pattern in _COMPANIONS):
             shutil.copyfile(path, out / path.name)
@@ -134,7 +134,7 @@ def copy_companions(base: Path, out: Path) -> None:
 def _held_to_parity(
     params: Params, root: Path, work: Path, prompts: list[Row], identity: str, trained: QuantisedBase | None
 ) -> ParityReport:
-    """Write the parity report; raise MergeRefused when the bounds of ``merge.parity`` are broken."""
+    """Write the parity report; raise MergeRefused if the bounds of ``merge.parity`` are exceeded."""
     from stages.weights import parity  # transformers: not needed to merge
 
     base, adapter, bounds = root / layout.BASE, root / layout.ADAPTER, params.merge.parity

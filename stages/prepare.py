@@ -1,4 +1,4 @@
-"""Raw data to train, valid and test splits: every defect is mended or dropped by a named rule, and counted.
+"""prepare: turns raw data into train, valid and test splits; named rules fix or drop every defect, and count it.
 
 In: data/raw, ``prepare`` and ``train.method`` of params.yaml. Out: data/splits/{train,valid,test}.jsonl
 (``checks.rows.Row``, ordered by id) and reports/prepare.json (``checks.evidence.PrepareReport``). Same raw data, same
@@ -27,8 +27,8 @@ _EXAMPLES = 5
 def prepare(params: Params, root: Path) -> str:
     """Write the splits and the report.
 
-    Raises DataRefused when rows cannot be read, a split is empty, or train.method needs a column that the loader
-    does not give.
+    Raises DataRefused if rows cannot be read, a split is empty, or train.method needs a column that the loader does not
+    give.
     """
     config = params.prepare
     raw = root / layout.RAW
@@ -62,9 +62,9 @@ def prepare(params: Params, root: Path) -> str:
 
 
 def clean(config: Config, loaded: Sequence[Draft]) -> tuple[list[Draft], list[RuleCount]]:
-    """(Drafts that stay, what each rule did), the rules in the order in which they were applied.
+    """The remaining drafts, and what each rule did, in the order in which the rules ran.
 
-    A loader's own rules come first and last: what it could not read, and what its parameters do not ask for.
+    A loader's own rules come first and last: help that it could not read, and rows beyond its parameters' limits.
     """
     known = rules.of(config)
     kept, counts = list(loaded), []
@@ -89,7 +89,7 @@ def _refuse_without_columns(params: Params, loaded: Sequence[Draft]) -> None:
 
 
 def split(config: Config, kept: Sequence[Draft]) -> dict[str, list[Row]]:
-    """The rows of each split, ordered by id. Raises DataRefused when two rows have one id."""
+    """The rows of each split, ordered by id. Raises DataRefused if two rows have the same id."""
     ids = [draft.id if draft.id is not None else draft.content for draft in kept]
     first: dict[str, Draft] = {}
     for row_id, draft in zip(ids, kept, strict=True):

@@ -1,13 +1,13 @@
-"""Probe: what the merged model answers to a few prompts, token by token, so that a server can be held to it.
+"""probe: records the merged model's answers to a few prompts, token by token, for `lockstep verify` to compare with.
 
 In:  models/merged (hashed: the report is about that digest), models/base, data/splits/valid.jsonl,
      params ``serve.probes``, ``serve.dtype``.
 Out: data/probes.json: for each prompt the ids of the templated chat, the greedy tokens with their log-probabilities
-     and the second best of each, and what the untuned base answers to the same. For the first ones also a long answer,
-     in which no token may end it: answers may be too short to show what a server does to long ones.
+     and the second best of each, and the untuned base's answers. For the first ones also a long answer that no token
+     may end, because answers may be too short to show what a server does in long ones.
 Run: python -m stages.probe
 
-The machine that builds and verifies an image then needs neither torch nor the base.
+So the machine that builds and verifies an image needs neither torch nor the base.
 """
 
 import gc
@@ -29,10 +29,10 @@ _LONG, _TOKENS = 8, 32  # prompts that are asked for a long answer, and its leng
 
 
 def probe(params: Params, root: Path) -> str:
-    """Ask the merged model and the base, and write the report.
+    """Let the merged model and the base answer the probes, and write the report.
 
-    Raises EvidenceRefused when a model or the split is missing, EvaluationRefused when a model does not load or a
-    prompt is unfit.
+    Raises EvidenceRefused if a model or the split is missing, EvaluationRefused if a model does not load or a prompt is
+    invalid.
     """
     settings = params.serve
     merged, base = (_hashed(root, folder) for folder in (layout.MERGED, layout.BASE))
@@ -41,8 +41,8 @@ def probe(params: Params, root: Path) -> str:
         raise EvaluationRefused(f"{_VALID}: has no rows", "run `./lockstep run prepare`")
     room = settings.max_input_tokens
     limit = settings.probes.max_new_tokens
-    ours, ends = _asked(root / layout.MERGED, settings.dtype, rows, limit, room, str(layout.MERGED))
-    theirs, _ = _asked(root / layout.BASE, settings.dtype, rows, limit, room, str(layout.BASE), long=0)
+    ours, ends = _answers(root / layout.MERGED, settings.dtype, rows, limit, room, str(layout.MERGED))
+    theirs, _ = _answers(root / layout.BASE, settings.dtype, rows, limit, room, str(layout.BASE), long=0)
     report = ProbeReport(
         merged=merged,
         base=base,
@@ -66,7 +66,7 @@ def _hashed(root: Path, folder: Path) -> str:
         return digest.of_tree(root / folder, bar.update).digest
 
 
-def _asked(
+def _answers(
     folder: Path, dtype: str, rows: Sequence[Row], max_new_tokens: int, room: int, label: str, long: int = _LONG
 ) -> tuple[list[Probe], frozenset[int]]:
     """One model's answers, as probes without a base, ``long`` of them with a long answer; and the ids that end one."""
@@ -76,7 +76,7 @@ def _asked(
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if positions is not None:
         room = min(room, positions - max_new_tokens)
-    asked = prompts.tokens(tokenizer, [row.messages for row in rows], rows, room, _VALID)
+    prompt_ids = prompts.tokens(tokenizer, [row.messages for row in rows], rows, room, _VALID)
     ends = generate.end_tokens(model, tokenizer)
 
     def tokens(steps: Sequence[token_by_token.Step]) -> tuple[ProbeToken, ...]:
@@ -84,7 +84,7 @@ def _asked(
         return tuple(ProbeToken(text=text, **step._asdict()) for step, text in zip(steps, texts, strict=True))
 
     found = []
-    bar = tqdm(asked, desc=label, unit="prompt", disable=None)
+    bar = tqdm(prompt_ids, desc=label, unit="prompt", disable=None)
     for number, (row, ids) in enumerate(zip(rows, bar, strict=True)):
         answer = tokens(token_by_token.answer(model, ids, ends, max_new_tokens))
         unended: tuple[ProbeToken, ...] = ()

@@ -6,8 +6,8 @@ from tqdm import tqdm
 
 
 def of_bytes(what: str, total: int | None = None, done: int = 0) -> "tqdm[Never]":
-    """A bar of ``total`` bytes (None: unknown), of which ``done`` lie there already; a context manager.
+    """A progress bar of ``total`` bytes (None: unknown), of which ``done`` are complete; a context manager.
 
-    It shows itself after a second: what is done sooner needs no bar.
+    It appears after one second, so that short work shows no bar.
     """
     return tqdm(desc=what, total=total, initial=done, unit="B", unit_scale=True, mininterval=1, delay=1, leave=False)

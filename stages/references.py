@@ -1,18 +1,18 @@
-"""References: the answers of models that were released before, from the record where it fits, else from their weights.
+"""Answers of the reference models: from their record if it applies, else from their weights.
 
-In:  what reports/references.json says of one model, the rows of the test split, what they are judged by now.
-Out: its answers to exactly those rows, how they were had, and a sentence that says so.
+In:  an entry of reports/references.json, the rows of the test split, what they are judged by now.
+Out: the model's answers to exactly those rows, how they were obtained, and a sentence that says so.
 
-The recorded answers count when test split, scorers and prompt are the same by digest. Otherwise the model's weights
-answer this test split, through their own chat template. Both are brought through DVC, from its cache or any remote,
-as they were in that commit, and are held to the digests that git has of them: anything else is not used.
+Recorded answers are used if test split, scorers and prompt have the same digests. Otherwise the model's weights answer
+this test split, through their own chat template. DVC fetches both, as of that commit, from its cache or any remote.
+They must have the digests in git, or they are not used.
 """
 
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,7 +32,7 @@ _AGAIN = "then `./lockstep dvc repro --force --single-item evaluate`"
 
 
 class Judged(NamedTuple):
-    """The candidate and what it is judged by: digests of the merged model, test split, scorers and prompt format."""
+    """The candidate and what it is judged by: digests of merged model, test split, scorers and prompt format."""
 
     merged: str
     test: str
@@ -41,7 +41,7 @@ class Judged(NamedTuple):
 
 
 class Had(NamedTuple):
-    """How a reference's answers were had, and the answers; None when they were not."""
+    """How a reference's answers were obtained, and the answers; None if they were not."""
 
     use: ReferenceUse
     answered: Answered | None
@@ -58,11 +58,11 @@ def have(
 ) -> Had:
     """The answers of ``reference`` to ``rows``; ``candidate`` are those of the model that ``judged`` names.
 
-    What cannot be had is no error here: the use says why, and the gate that names the model fails.
+    Unavailable answers are no error here: the use says why, and a gate that names the model fails.
     """
     at = f"commit {reference.commit[:12]}"
     if reference.merged == judged.merged:
-        return Had(ReferenceUse(how="same-model", merged=reference.merged, note="it is this very model"), candidate)
+        return Had(ReferenceUse(how="same-model", merged=reference.merged, note="it is this model"), candidate)
     other = [
         what
         for what, then, now in (
@@ -82,7 +82,7 @@ def have(
         except Refusal as refusal:
             why = refusal.what
     try:
-        found = _asked(root, settings, name, reference, rows)
+        found = _evaluated(root, settings, name, reference, rows)
     except Refusal as refusal:
         note = f"the recorded answers of {at} were not used ({why}), and its weights could not be ({refusal.what})"
         note = f"{note}; {refusal.todo}, {_AGAIN}"
@@ -101,7 +101,7 @@ def _recorded(root: Path, name: str, reference: Reference, rows: Sequence[Row]) 
     return Answered([p.prediction for p in found], [], None)
 
 
-def _asked(root: Path, settings: Evaluate, name: str, reference: Reference, rows: Sequence[Row]) -> Answered:
+def _evaluated(root: Path, settings: Evaluate, name: str, reference: Reference, rows: Sequence[Row]) -> Answered:
     conversations = [row.messages for row in rows]
     if (known := answers.known(root, settings, reference.merged, rows, conversations)) is not None:
         return known
@@ -115,7 +115,7 @@ def _asked(root: Path, settings: Evaluate, name: str, reference: Reference, rows
 
 @contextmanager
 def _brought(root: Path, name: str, commit: str, path: Path) -> Iterator[Path]:
-    """A copy of an output as it was in ``commit``, for the time of the block."""
+    """A temporary copy of an output as it was in ``commit``."""
     home = root / layout.STATE / "references" / name
     shutil.rmtree(home, ignore_errors=True)  # of a killed run
     home.mkdir(parents=True)
@@ -133,11 +133,10 @@ def _brought(root: Path, name: str, commit: str, path: Path) -> Iterator[Path]:
 
 
 def _below_git(root: Path) -> Path:
-    """Where ``root`` lies in its git repository: of a past commit, DVC takes paths from there."""
-    command = ["git", "rev-parse", "--show-prefix"]
-    try:
-        return Path(subprocess.run(command, cwd=root, check=True, capture_output=True, text=True).stdout.strip("\n"))
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise EvidenceRefused(
-            f"git cannot say where {layout.PREDICTIONS} lies", "install git, mend the clone"
-        ) from error
+    """The folder of ``root`` in its git repository: for a past commit, DVC expects paths from the top."""
+    with suppress(ImportError, OSError, ValueError):  # GitPython does not import without git
+        import git
+
+        with suppress(git.GitError), git.Repo(root, search_parent_directories=True) as repository:
+            return root.resolve().relative_to(Path(repository.working_dir).resolve())
+    raise EvidenceRefused(f"git cannot locate {layout.PREDICTIONS}", "install git, fix the clone")

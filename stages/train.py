@@ -1,13 +1,14 @@
-"""Train: LoRA fine-tuning of the base on sealed splits by the method that ``train.method`` names, logged to MLflow.
+"""train: LoRA fine-tuning of the base on the sealed splits, with the method of ``train.method``, logged to MLflow.
 
 In:  data/splits/{train,valid}.jsonl, data/validated.json (the seal), models/base, params ``train``.
-Out: models/adapter (adapter_config.json, adapter_model.safetensors; quantization.json when the base was quantised),
+Out: models/adapter (adapter_config.json, adapter_model.safetensors; quantization.json if the base was quantised),
      reports/train.json,
-     reports/loss.csv (step,loss,learning_rate), reports/measured/train.json (seconds, device, MLflow's run).
+     reports/loss.csv (step,loss,learning_rate, and what the method reports),
+     reports/measured/train.json (seconds, device, MLflow's run).
 Run: python -m stages.train
 
-The same parameters, data, base and machine give the same bytes of the adapter, also when training is killed and goes
-on from a checkpoint.
+The same parameters, data, base and machine give the same bytes of the adapter, also if training is killed and resumes
+from a checkpoint.
 """
 
 import importlib.metadata
@@ -18,7 +19,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from checks import digest, files, layout
+from checks import digest, files, layout, scorers, scoring
 from checks.errors import EvidenceRefused, MachineRefused, TrainingRefused
 from checks.evidence import QuantisedBase, Seal, TrainMeasured, TrainReport
 from checks.methods import METHODS
@@ -32,19 +33,16 @@ from stages.weights import nf4
 
 _LIBRARIES = ("torch", "transformers", "trl", "peft")
 _BELOW = ("accelerate", "datasets", "numpy", "safetensors", "tokenizers")  # no checkpoint outlives another version
-_MODULES = (
-    "train.py",
-    *(f"training/{name}.py" for name in ("checkpoints", "order", "resuming", "trainer")),
-    "weights/nf4.py",
-)
+_SHARED = ("checkpoints", "order", "preferences", "resuming", "trainer")
+_MODULES = ("train.py", *(f"training/{name}.py" for name in _SHARED), "weights/nf4.py")
 
 
 def train(params: Params, root: Path) -> str:
     """Fine-tune; write the adapter, its report and the loss curve.
 
-    Raises EvidenceRefused when the splits are not the sealed ones, TrainingRefused when the parameters do not
-    fit the model or the data, or a loss is not finite, MachineRefused when the device, MLflow's store, or bitsandbytes
-    where it is needed is lacking, ParamsRefused when LOCKSTEP_CHECKPOINT_MINUTES is no number of minutes.
+    Raises EvidenceRefused if the splits are not the sealed ones, TrainingRefused if the parameters do not fit the model
+    or the data or a loss is not finite, MachineRefused if the device, MLflow's store, or
+    bitsandbytes where it is needed is missing, ParamsRefused if LOCKSTEP_CHECKPOINT_MINUTES is not a valid number.
     """
     minutes = checkpoints.minutes()
     if params.train.needs_bitsandbytes:
@@ -58,6 +56,7 @@ def train(params: Params, root: Path) -> str:
         rows, valid = (files.read_jsonl(root / layout.SPLITS / f"{name}.jsonl", Row) for name in ("train", "valid"))
         if not rows:
             raise TrainingRefused(f"{layout.SPLITS / 'train.jsonl'}: holds no rows", "run `./lockstep run prepare`")
+        params.train.refuse_rows(rows, valid)
         device = _device(params.train.precision)
         from stages.training import resuming  # torch and transformers: when the cheap refusals are past
         from stages.training.trainer import save
@@ -87,14 +86,13 @@ def train(params: Params, root: Path) -> str:
                 run.tag("lockstep.resumed_from", resumed.known.run)
             trainer.train(resume_from_checkpoint=str(resumed.folder) if resumed else None)
             seconds = keeper.seconds
-            valid_loss = _valid_loss(trainer, run) if valid else None
+            valid_loss = _valid_loss(trainer, run) if trainer.eval_dataset is not None else None
             save(trainer.model, folder)
             if quantised:
                 files.write_json(folder / nf4.NAME, quantised)
             adapter = digest.of_tree(folder).digest
             run.tag(tracking.ADAPTER_TAG, adapter)
-    curve = "".join(f"{step},{loss:.6g},{rate:.6g}\n" for step, loss, rate in recorder.curve)
-    files.write_text(root / layout.LOSS_CURVE, f"step,loss,learning_rate\n{curve}")
+    files.write_text(root / layout.LOSS_CURVE, recorder.curve())
     report = TrainReport(
         adapter=adapter,
         base=base,
@@ -106,10 +104,12 @@ def train(params: Params, root: Path) -> str:
         total_parameters=total,
         final_loss=recorder.final_loss(),
         versions=_versions(params, _LIBRARIES),
-        tokens=trainer.state.num_input_tokens_seen,
+        tokens=trainer.state.num_input_tokens_seen or None,
         figures=recorder.figures(),
-        plugins=METHODS.plugins([params.train.method]),
+        optimised_for=tuple(scorer.kind for scorer in params.train.rewards()),
         quantised=quantised.quantised if quantised else None,
+        plugins=METHODS.plugins([params.train.method])
+        | scorers.KINDS.plugins(scorer.kind for scorer in params.train.rewards()),
     )
     measured = TrainMeasured(
         adapter=adapter, git_commit=tracking.revision(root)[0], mlflow_run=run.id, seconds=round(seconds, 3),
@@ -127,7 +127,7 @@ def train(params: Params, root: Path) -> str:
 
 
 def sealed(root: Path) -> Seal:
-    """The seal, when it names exactly the splits on disk; raise EvidenceRefused with every difference."""
+    """The seal, if it has exactly the splits on disk; raises EvidenceRefused with every difference."""
     seal = files.read_json(root / layout.SEAL, Seal)
     paths = {name: layout.SPLITS / f"{name}.jsonl" for name in layout.SPLIT_NAMES}
     found = {name: digest.of_file(root / path).sha256 for name, path in paths.items()}
@@ -144,7 +144,7 @@ def sealed(root: Path) -> Seal:
 
 
 def _key(params: Params, base: str, seal: Seal, device: str) -> str:
-    """The digest of all that determines the adapter: a checkpoint of another training is none of this one."""
+    """The digest of everything that determines the adapter, which identifies this training's checkpoints."""
     here = Path(__file__).parent
     values = {
         "base": base,
@@ -152,10 +152,12 @@ def _key(params: Params, base: str, seal: Seal, device: str) -> str:
         "train": params.train.model_dump(mode="json"),
         "device": f"{device} on {platform.machine()}",
         "versions": _versions(params, (*_LIBRARIES, *_BELOW)),
+        "rewards": scoring.digest_of(params.train.rewards()),
         "plugins": {name: used.sha256 for name, used in METHODS.plugins([params.train.method]).items()},
     }
-    method = Path(str(sys.modules[type(params.train).__module__].__file__))
-    return checkpoints.key(values, (*(here / name for name in _MODULES), method))
+    kinds = [type(kind) for kind in (params.train, *params.train.rewards())]
+    used = (Path(str(sys.modules[kind.__module__].__file__)) for kind in kinds)
+    return checkpoints.key(values, (*(here / name for name in _MODULES), *used))
 
 
 def _versions(params: Params, names: tuple[str, ...]) -> dict[str, str]:
@@ -164,7 +166,7 @@ def _versions(params: Params, names: tuple[str, ...]) -> dict[str, str]:
 
 
 def _device(precision: str) -> str:
-    """The device in words; raise MachineRefused when it cannot train in this precision, or there are several."""
+    """The device; raises MachineRefused if it cannot train in this precision, or if there are several."""
     import torch
 
     if torch.cuda.device_count() > 1:
@@ -244,7 +246,7 @@ def _trainer(
 
 
 def _settings(params: Params, rows: int, model: Any, device: str) -> str:
-    """What is about to be done, on one line."""
+    """The settings of the training, on one line."""
     train, lora = params.train, params.train.lora
     trainable, total = model.get_nb_trainable_parameters()
     base = f" on a base in 4 bits ({train.quantization.kind})" if train.quantization else ""
@@ -261,7 +263,7 @@ def _settings(params: Params, rows: int, model: Any, device: str) -> str:
 
 
 def _valid_loss(trainer: Any, run: tracking.Run) -> float:
-    """Mean loss per answer token on the valid split, logged."""
+    """The method's mean loss on the valid split; it is logged."""
     loss = float(trainer.evaluate()["eval_loss"])
     run.metrics({"valid_loss": loss}, trainer.state.global_step)
     return loss

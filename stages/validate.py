@@ -1,10 +1,10 @@
-"""The splits held to a suite of expectations: nothing is trained on bad data.
+"""validate: checks the splits against a suite of expectations. Nothing is trained on data that fails.
 
-In: data/splits, reports/prepare.json, models/base (its tokenizer and chat template), ``validate``,
-``prepare`` and ``train.method`` of params.yaml. Out: reports/data.json (``checks.evidence.DataReport``), Data Docs as
-HTML in data/data_docs, and, only when every expectation held, data/validated.json (``checks.evidence.Seal``).
-
-    python -m stages.validate
+In:  data/splits, reports/prepare.json, models/base (its tokenizer and chat template), ``validate``, ``prepare``
+ and ``train.method`` of params.yaml.
+Out: reports/data.json (``checks.evidence.DataReport``), Data Docs as HTML in data/data_docs, and, only if every
+ expectation held, data/validated.json (``checks.evidence.Seal``).
+Run: python -m stages.validate
 """
 
 import json
@@ -23,21 +23,22 @@ from checks.evidence import DataReport, Expectation, PrepareReport, Seal
 from checks.loaders import LOADERS
 from checks.methods import METHODS
 from checks.params import NearDuplicates, Params, Prepare
+from checks.preferences import learned
 from checks.rows import Row
 from stages import entry
-from stages.quality import chat_tokens, expectations, labels
+from stages.quality import chat_tokens, expectations, labels, preferences
 from stages.quality.expectations import ALL, LABELS, Frame
 
 Splits = Mapping[str, Sequence[Row]]
 Defects = Mapping[str, Rule]
-# Defects whatever prepare.rules says, so that a rule left out is found out. A loader adds those of its own data.
+# Always defects, so that a missing rule is noticed. A loader adds the defects of its own data.
 _ALWAYS = ("strip-control-characters", "trim-ends")
 
 
 def validate(params: Params, root: Path) -> str:
-    """Write report, Data Docs and seal. Raises DataRefused when an expectation fails: then there is no seal.
+    """Write report, Data Docs and seal. Raises DataRefused, without a seal, if an expectation fails.
 
-    Raises EvidenceRefused when the splits are not the bytes that prepare wrote.
+    Raises EvidenceRefused if the splits are not the bytes that prepare wrote.
     """
     for path in (layout.SEAL, layout.DATA_REPORT):  # what an earlier run found is about other splits
         (root / path).unlink(missing_ok=True)
@@ -49,7 +50,10 @@ def validate(params: Params, root: Path) -> str:
     needed = params.train.extra()
     count = chat_tokens.counter(root / layout.BASE)
     frames = _frames(rows, report, count, defects, params.prepare.near_duplicates, needed)
+    judged = learned(needed)
+    frames |= preferences.frames(rows, judged, count)
     suites = expectations.suites(params.validate_, params.prepare, report, list(defects), needed)
+    suites |= preferences.suites(judged, params.validate_.preferences, params.validate_.max_reference_tokens)
     outcomes = expectations.run(suites, frames, root / layout.DATA_DOCS)
     failed = [outcome for outcome in outcomes if not outcome.success]
     counts = {name: len(of_split) for name, of_split in rows.items()}
@@ -82,7 +86,7 @@ def _file(root: Path, name: str) -> Path:
 
 
 def _as_prepared(root: Path, report: PrepareReport) -> dict[str, str]:
-    """Digest of each split; EvidenceRefused names every one that is not as prepare wrote it."""
+    """The digest of each split; EvidenceRefused names every split that differs from what prepare wrote."""
     found = {name: digest.of_file(_file(root, name)).sha256 for name in layout.SPLIT_NAMES}
     wrong = [
         f"{layout.SPLITS}/{name}.jsonl: is {found.get(name, 'unknown')}, but prepare wrote "
@@ -103,7 +107,7 @@ def _as_prepared(root: Path, report: PrepareReport) -> dict[str, str]:
 
 
 def _defects(config: Prepare) -> Defects:
-    """Rules whose defect a finished row would show: those of prepare.rules, and what is a defect anyway."""
+    """Rules whose defect a finished row would show: those of prepare.rules, and those that always apply."""
     known = rules.of(config)
     names = dict.fromkeys((*config.rules, *_ALWAYS, *config.loader.defects))
     return {name: known[name] for name in names if known[name].in_rows and known[name].among is None}
@@ -143,13 +147,13 @@ def _split_frame(name: str, rows: Sequence[Row], count: Any, needed: Sequence[st
 
 
 def _written(value: JsonValue) -> str | None:
-    """A further column as text; None where there is nothing in it."""
+    """A further column as text; None if it is empty."""
     text = value if isinstance(value, str) else json.dumps(value)
     return None if value is None or not text.strip() else text
 
 
 def _all_frame(rows: Splits, entries: Frame, defects: Defects, near: NearDuplicates) -> Frame:
-    """One entry per row of any split; a column is null where there is nothing to object to."""
+    """One entry for each row of any split; a column is null if there is nothing to object to."""
     together = [(name, row) for name, of_split in rows.items() for row in of_split]
     same: dict[str, int] = {}
     twins: dict[int, int] = {}
@@ -200,9 +204,9 @@ def _shown(draft: Draft) -> str:
 
 
 def _line(outcome: Expectation, frames: Mapping[str, Frame]) -> str:
-    """One failed expectation: its name, what was seen, and the rows or the labels."""
+    """A failed expectation on one line: its name, the observed value, and the rows or labels."""
     if outcome.name.startswith(f"{LABELS}: "):
-        said = labels.told(outcome, frames[LABELS])
+        said = labels.describe(outcome, frames[LABELS])
         return f"{outcome.name}: {outcome.observed}{': ' if said else ''}{said}"
     shown = []
     for row in outcome.rows:

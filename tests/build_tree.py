@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from checks import digest, files, layout
 from checks.errors import Refusal
@@ -22,7 +21,7 @@ from checks.params import Params
 from release.record import lock_check
 from release.verbs.build import Options, build
 from tests import evidence_tree, oci_check
-from tests.conftest import REPOSITORY, as_params, scaled_down, written
+from tests.conftest import REPOSITORY, as_params, read_yaml, scaled_down, written
 
 OCI = "application/vnd.oci.image."
 DOCKER = "application/vnd.docker."
@@ -82,11 +81,11 @@ def ran_also(root: Path, name: str = "stages/extra.py", folder: str | None = Non
     path.write_text("print('never reviewed')\n")
     with (root / ".git" / "info" / "exclude").open("a") as stream:
         stream.write(f"/{name}\n")
-    lock = yaml.safe_load((root / layout.LOCK).read_text())
+    lock = read_yaml((root / layout.LOCK).read_text())
     md5 = lock_check.folder_md5({path.name: path.read_bytes()}) if folder else lock_check.md5_of(path.read_bytes())
     lock["stages"]["gate"]["deps"].append({"path": folder or name, "hash": "md5", "md5": md5})
     (root / layout.LOCK).write_text(written(lock))
-    pipeline = yaml.safe_load((root / layout.PIPELINE).read_text())
+    pipeline = read_yaml((root / layout.PIPELINE).read_text())
     pipeline["stages"]["gate"]["deps"].append(folder or name)
     (root / layout.PIPELINE).write_text(written(pipeline))
     return path

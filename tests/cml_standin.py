@@ -5,7 +5,6 @@ import ipaddress
 import ssl
 import stat
 import sys
-import threading
 from pathlib import Path
 
 from tests.github_api_standin import StandIn
@@ -89,8 +88,8 @@ def enterprise(hub: StandIn, folder: Path) -> tuple[Path, str]:
     twin.__dict__ |= {name: value for name, value in vars(hub).items() if name in _STATE}
     twin.prefix = "/api/v3"
     twin.socket = context.wrap_socket(twin.socket, server_side=True)
-    threading.Thread(target=twin.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-    return certificate, f"https://127.0.0.1:{twin.server_address[1]}/api/v3"
+    twin.start()
+    return certificate, f"https://{twin.host}/api/v3"
 
 
 _STATE = ("pulls", "comments", "checks", "statuses", "asked", "headers", "refused", "faults", "author", "changing")

@@ -1,8 +1,11 @@
 """Shared parts of the tests: a tiny random Llama with a real tokenizer, and parameters that fit it."""
 
+import functools
+import gc
 import json
 import os
-from collections.abc import Generator
+import sys
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +19,18 @@ from tests import programs
 # Two workers on two cores: more threads would wait for one another. Read when torch is loaded, here and in stages.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# The tests start some thousand Python processes: each would compile every module of ours where bytecode may not be kept.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 CHAT_TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _WORDS = "queue table disk vault image key list show create delete the a of all in my with name and"
 
 # Files that take a minute or more: first, so that no worker ends with one of them while the other has nothing to do.
@@ -30,6 +39,25 @@ _LONGEST = (
     "test_promote_real", "test_ledger_atomic", "test_promote_ledger", "test_fetch", "test_export", "test_containers",
     "test_calibrate", "test_processes", "test_mirrors", "test_checkpoints", "test_train",
 )  # fmt: skip
+
+
+def pytest_configure() -> None:
+    """Collect no garbage while the tests are: all that is made then stays."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Leave what the tests are made of out of later collections."""
+    gc.freeze()
+    gc.enable()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_test_cuts_the_power() -> Iterator[None]:
+    """Files are not forced to the disk: what a process wrote outlives it, even when it is killed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _handle: None)
+        yield
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -116,7 +144,7 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def scaled_down() -> dict:
     """params.yaml as plain values, scaled down to the tiny model."""
-    value = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
+    value: dict[str, Any] = json.loads(_default())
     value["validate"] |= {"min_rows": {"train": 20, "valid": 4, "test": 16}}
     value["train"] |= {"epochs": None, "max_steps": 4, "batch_size": 4, "precision": "fp32"}
     value["train"]["lora"] |= {"r": 4, "alpha": 8, "layers": None}
@@ -126,6 +154,12 @@ def scaled_down() -> dict:
     value["gates"]["test_is_unseen"] |= {"max_ngram_share": 1.0, "max_near_duplicate_share": 1.0}
     value["gates"]["no_slice_falls_behind"] |= {"margin": 0.4, "min_rows": 10}
     return value
+
+
+@functools.cache
+def _default() -> str:
+    """params.yaml as JSON: a copy of it is a hundred times faster to read."""
+    return json.dumps(read_yaml((REPOSITORY / "params.yaml").read_text()))
 
 
 @pytest.fixture
@@ -141,7 +175,12 @@ def as_params(document: dict) -> Params:
 
 def written(document: dict) -> str:
     """Plain values as the text of a params.yaml, no value twice by an alias."""
-    return yaml.safe_dump(json.loads(json.dumps(document)), sort_keys=False)
+    return str(yaml.dump(json.loads(json.dumps(document)), Dumper=_DUMPER, sort_keys=False))
+
+
+def read_yaml(text: str | bytes) -> Any:
+    """Plain values of a YAML text, ten times as fast as ``yaml.safe_load``."""
+    return yaml.load(text, Loader=_LOADER)
 
 
 @pytest.fixture

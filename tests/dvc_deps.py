@@ -14,6 +14,7 @@ what its modules import counts, whether a kind is used or not.
 import argparse
 import ast
 import difflib
+import functools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,10 +68,8 @@ def imported(path: Path, root: Path = REPOSITORY, functions: bool = True) -> set
 
     Those of a folder that it searches count.
     """
-    tree = ast.parse(path.read_text())
-    if not functions:
-        tree = _WithoutFunctions().visit(tree)
-    names = set(_imports(tree))
+    text = path.read_text()
+    names = set(_imports(_parsed(text) if functions else _WithoutFunctions().visit(ast.parse(text))))
     found = {module for folder in searched(path, root) for module in folder.rglob("*.py")}
     for name in names:
         parts = name.split(".")
@@ -84,7 +83,7 @@ def searched(path: Path, root: Path = REPOSITORY) -> set[Path]:
 
     Raises ValueError where it cannot be told which folder that is.
     """
-    return {root / package.replace(".", "/") for package in _collected(ast.parse(path.read_text()), path, root)}
+    return {root / package.replace(".", "/") for package in _collected(_parsed(path.read_text()), path, root)}
 
 
 def written(text: str, root: Path = REPOSITORY) -> str:
@@ -109,6 +108,12 @@ def written(text: str, root: Path = REPOSITORY) -> str:
         data = [entry for path, entry in entries.items() if not path.startswith(("stages/", "checks/"))]
         lines[before[0] : starts[-1] + 1] = [*wanted, *data]
     return "".join(lines)
+
+
+@functools.cache
+def _parsed(text: str) -> ast.Module:
+    """The tree of a module, to be read only: many stages import the same modules."""
+    return ast.parse(text)
 
 
 def _imports(tree: ast.Module) -> Iterator[str]:
@@ -155,7 +160,7 @@ def _called(node: ast.Call) -> str:
 
 def _is_bare(module: Path) -> bool:
     """Whether a module holds a docstring and nothing else."""
-    body = ast.parse(module.read_text()).body
+    body = _parsed(module.read_text()).body
     return not body or (len(body) == 1 and isinstance(body[0], ast.Expr))
 
 

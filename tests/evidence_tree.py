@@ -5,8 +5,6 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from checks import chain, digest, files, judging, layout, params_file, scoring
 from checks.chain import Evidence
 from checks.compared import EARLIER
@@ -39,8 +37,9 @@ from checks.gate_kind import Case, GateKind
 from checks.params import Params, Source
 from checks.rows import Message, Prediction, Row
 from checks.sample import Sample
+from checks.suite_report import SuitesReport
 from checks.verdict import Finding, Verdict
-from tests.conftest import REPOSITORY, as_params, scaled_down, written
+from tests.conftest import REPOSITORY, as_params, read_yaml, scaled_down, written
 from tests.pipeline_repository import git
 
 _NO_EVIDENCE = {
@@ -150,6 +149,7 @@ def build(root: Path, params: Params, test_rows: int = 40, right: int = 36, **ch
         "top1": 1.0,
     }
     files.write_json(root / layout.PARITY_REPORT, ParityReport(**(parity | change)))
+    files.write_json(root / layout.SUITES_REPORT, SuitesReport(suites={}))
     git(root, "init", "--quiet")  # where there is no commit yet, and so no earlier model
     named = {getattr(gate, "against", None) for gate in params.gates.values()}
     absent = {name: "nothing runs yet" for name in EARLIER if name == "main" or name in named}
@@ -180,7 +180,7 @@ def asked(name: str, gate: GateKind, evidence: Evidence, params: Params | None =
 @functools.cache
 def _pipeline() -> dict[str, Any]:
     """The stages of dvc.yaml; of its modules each keeps its own alone, since no stage runs in these trees."""
-    stages: dict[str, Any] = yaml.safe_load((REPOSITORY / layout.PIPELINE).read_text())["stages"]
+    stages: dict[str, Any] = read_yaml((REPOSITORY / layout.PIPELINE).read_text())["stages"]
     for name, stage in stages.items():
         inputs = (dep for dep in stage["deps"] if not dep.startswith(("checks/", "stages/")))
         stage["deps"] = [f"stages/{name}.py", *inputs]

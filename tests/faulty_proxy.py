@@ -7,11 +7,11 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal
 from urllib.parse import parse_qs, urlencode, urlsplit
+
+from tests.http_standin import Handler, StandIn
 
 _PIECE = 1 << 16
 
@@ -47,19 +47,17 @@ class Fault:
     pause: float = 0.0
 
 
-class FaultyProxy(ThreadingHTTPServer):
+class FaultyProxy(StandIn):
     """Stands before ``upstream`` (HOST:PORT). ``asked``: every request; ``received``: bytes of bodies by method.
 
     ``keeps_uploads``: docker-registry 2.8 signs an upload's offset into its Location, and so forgets an upload whose
     reply was lost. With this a Location is good for as long as the upload, as with other registries.
     """
 
-    daemon_threads = True
-
-    def __init__(self, upstream: str, faults: list[Fault]) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, upstream: str, *faults: Fault) -> None:
+        super().__init__(_Handler)
         self.upstream = upstream
-        self.faults = faults
+        self.faults = list(faults)
         self.asked: list[str] = []
         self.seen_headers: list[dict[str, str]] = []
         self.received: dict[str, int] = {}
@@ -67,10 +65,6 @@ class FaultyProxy(ThreadingHTTPServer):
         self.drops: set[str] = set()  # headers of requests that are not passed on
         self._newest: dict[str, str] = {}
         self._lock = threading.Lock()
-
-    @property
-    def host(self) -> str:
-        return f"127.0.0.1:{self.server_address[1]}"
 
     def fault(self, asked: str, headers: dict[str, str]) -> Fault | None:
         """Count the request, and find what is to break it."""
@@ -104,22 +98,8 @@ class FaultyProxy(ThreadingHTTPServer):
         with self._lock:
             self.received[method] = self.received.get(method, 0) + size
 
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A connection that was cut is no error here."""
 
-
-@contextmanager
-def faulty(upstream: str, *faults: Fault) -> Iterator[FaultyProxy]:
-    server = FaultyProxy(upstream, list(faults))
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Handler):
     server: FaultyProxy
     protocol_version = "HTTP/1.1"
 
@@ -151,7 +131,7 @@ class _Handler(BaseHTTPRequestHandler):
         finally:
             upstream.close()
 
-    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _handle  # noqa: N815
+    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _handle
 
     def _pass_on(self, upstream: http.client.HTTPConnection, fault: Fault | None) -> bool:
         """Send the request; False when both sides are to be cut."""
@@ -210,16 +190,7 @@ class _Handler(BaseHTTPRequestHandler):
             sent += len(piece)
 
     def _reply(self, status: int, headers: dict[str, str], body: bytes) -> None:
-        self.send_response_only(status)
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
-        if self.left:
-            self.send_header("Connection", "close")
-            self.close_connection = True
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
+        self.reply(status, body, headers | ({"Connection": "close"} if self.left else {}))
 
     def _reset(self) -> None:
         """Close so that the other side sees a reset, and not an end."""
@@ -228,6 +199,3 @@ class _Handler(BaseHTTPRequestHandler):
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.connection.shutdown(socket.SHUT_RD)
         self.connection.close()
-
-    def log_message(self, *_: object) -> None:
-        """Quiet."""

@@ -7,15 +7,14 @@ no such body is answered with 422, and kept in ``refused``. ``faults`` make it m
 import json
 import re
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from tests import github_schema
 from tests.github_schema import LARGEST as LARGEST
+from tests.http_standin import Handler
+from tests.http_standin import StandIn as Base
 
 TOKEN, REPOSITORY = "ghs_token-of-a-test-0123456789", "octo/router"
 READ_ONLY = "ghs_token-of-a-fork-0123456789"  # as a fork's run has
@@ -40,16 +39,14 @@ class Faults:
     silent: bool = False
 
 
-class StandIn(ThreadingHTTPServer):
+class StandIn(Base):
     """``asked`` are the requests as (method, path). Comments and pull requests are dicts as GitHub gives them.
 
     ``resources``: more that GET answers with, by path: settings, rulesets, environments.
     """
 
-    daemon_threads = True
-
     def __init__(self, repository: str = REPOSITORY) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(_Handler)
         self.repository = repository
         self.pulls: dict[int, dict[str, Any]] = {}
         self.comments: list[dict[str, Any]] = []
@@ -62,12 +59,7 @@ class StandIn(ThreadingHTTPServer):
         self.faults = Faults()
         self.author = ACTIONS
         self.prefix = ""  # of every path: a server of a company's own has /api/v3
-        self.ending = threading.Event()
         self.changing = threading.Lock()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
 
     def pull(
         self, head: str, base: str = "main", sha: str = "", number: int | None = None, fork: str = "", title: str = "A"
@@ -111,34 +103,12 @@ class StandIn(ThreadingHTTPServer):
         return [each for each in self.checks if each["head_sha"] == sha]
 
 
-@contextmanager
-def github(repository: str = REPOSITORY) -> Iterator[StandIn]:
-    """Run the stand-in."""
-    server = StandIn(repository)
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-    try:
-        yield server
-    finally:
-        server.ending.set()
-        server.shutdown()
-        server.server_close()
-
-
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Handler):
     server: StandIn
 
-    def do_GET(self) -> None:
-        self._handle()
-
-    def do_POST(self) -> None:
-        self._handle()
-
-    def do_PATCH(self) -> None:
-        self._handle()
-
-    def _handle(self) -> None:
+    def serve(self) -> None:
         path = urlsplit(self.path).path.removeprefix(self.server.prefix)
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = self.body()
         self.server.asked.append((self.command, self.path))
         self.server.headers.append(dict(self.headers))
         faults = self.server.faults
@@ -147,24 +117,26 @@ class _Handler(BaseHTTPRequestHandler):
         if faults.silent:
             self.server.ending.wait(60)
         elif faults.redirect:
-            self._reply(301, {"message": "Moved Permanently"}, {"Location": faults.redirect})
+            self.reply(301, {"message": "Moved Permanently"}, {"Location": faults.redirect})
         elif faults.reply is not None:
             elsewhere = {"Location": f"{self.server.url}/elsewhere"} if faults.reply[0] == 302 else None
-            self._reply(faults.reply[0], None, elsewhere, raw=faults.reply[1])
+            self.reply(*faults.reply, elsewhere)
         elif token not in (TOKEN, READ_ONLY):
-            self._reply(401, {"message": "Bad credentials"})
+            self.reply(401, {"message": "Bad credentials"})
         elif token == READ_ONLY and self.command != "GET":
-            self._reply(403, {"message": "Resource not accessible by integration"})
+            self.reply(403, {"message": "Resource not accessible by integration"})
         elif waiting := faults.fail.get(kind):
             status, headers = waiting.pop(0)
             told = f"it went wrong {TOKEN if faults.echo_token else ''}"
-            self._reply(status, {"message": told}, headers)
+            self.reply(status, {"message": told}, headers)
         else:
             with self.server.changing:
                 status, value = self._answer(path, kind, body)
             if later := faults.after.get(kind):
                 status, value = later.pop(0), {"message": "the gateway gave up"}
-            self._reply(status, value)
+            self.reply(status, value)
+
+    do_GET = do_POST = do_PATCH = serve
 
     def _answer(self, path: str, kind: str, body: bytes) -> Answer:
         server, here = self.server, f"/repos/{self.server.repository}"
@@ -244,19 +216,6 @@ class _Handler(BaseHTTPRequestHandler):
         query = parse_qs(urlsplit(self.path).query)
         size, page = min(100, int(query.get("per_page", ["30"])[0])), int(query.get("page", ["1"])[0])
         return many[size * (page - 1) : size * page]
-
-    def _reply(self, status: int, value: Any, headers: dict[str, str] | None = None, raw: bytes | None = None) -> None:
-        data = json.dumps(value).encode() if raw is None else raw
-        self.send_response(status)
-        for name, text in (headers or {}).items():
-            self.send_header(name, text)
-        self.send_header("Content-Type", "application/json; charset=utf-8")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *_: object) -> None:
-        """Quiet."""
 
 
 def _head(pull: dict[str, Any]) -> str:

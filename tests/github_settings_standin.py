@@ -5,14 +5,12 @@ It begins as a repository that is ready; a test changes ``shown``. Shapes are th
 """
 
 import json
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
 from tests.conftest import REPOSITORY as ROOT
+from tests.http_standin import Handler
+from tests.http_standin import StandIn as Base
 
 TOKEN, REPOSITORY = "ghp_of-a-test-with-settings-0123456789", "octo/router"
 _HERE = f"/repos/{REPOSITORY}"
@@ -105,23 +103,16 @@ def ready() -> dict[str, Any]:
     return found | {"/orgs/octo/actions/runners": {"runners": []}}
 
 
-class StandIn(ThreadingHTTPServer):
+class StandIn(Base):
     """``shown``: the answers by path. ``asked``: the paths. ``garbage``, ``echo``, ``trickle``: how it misbehaves."""
 
-    daemon_threads = True
-
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(_Handler)
         self.shown = ready()
         self.asked: list[str] = []
         self.garbage: bytes | None = None
         self.echo = False
         self.trickle = False
-        self.ending = threading.Event()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
 
     def at(self, path: str) -> Any:
         """The answer at a path of the repository, to be changed."""
@@ -131,20 +122,7 @@ class StandIn(ThreadingHTTPServer):
         self.shown[_HERE + path] = value
 
 
-@contextmanager
-def settings() -> Iterator[StandIn]:
-    """Run the stand-in."""
-    server = StandIn()
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-    try:
-        yield server
-    finally:
-        server.ending.set()
-        server.shutdown()
-        server.server_close()
-
-
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Handler):
     server: StandIn
 
     def do_GET(self) -> None:
@@ -163,18 +141,14 @@ class _Handler(BaseHTTPRequestHandler):
                 self._reply(200, json.dumps(_page(found, parse_qs(parts.query))).encode())
 
     def _reply(self, status: int, body: bytes) -> None:
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        for byte in body if self.server.trickle else ():
+        if not self.server.trickle:
+            self.reply(status, body)
+            return
+        self.reply(status, b"", {"Content-Length": str(len(body))})
+        for byte in body:
             if self.server.ending.wait(0.1):
                 return
             self.wfile.write(bytes([byte]))
-        if not self.server.trickle:
-            self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        """Quiet."""
 
 
 def _page(found: Any, query: dict[str, list[str]]) -> Any:

@@ -5,7 +5,6 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import kubernetes_validate  # type: ignore[import-untyped]
 import yaml
 
 VERSIONS = ("1.35", "1.37")  # the first with image volumes unasked, and the newest that there are schemas of
@@ -44,7 +43,14 @@ def validate(item: dict[str, Any], version: str) -> None:
     if item["apiVersion"].startswith("serving.kserve.io/"):
         _validate_inference_service(item, version)
     else:
-        kubernetes_validate.validate(item, version, strict=True)
+        _schemas().validate(item, version, strict=True)
+
+
+def _schemas() -> Any:
+    """The library of schemas, which takes seconds to load."""
+    import kubernetes_validate  # type: ignore[import-untyped]
+
+    return kubernetes_validate
 
 
 def _validate_inference_service(item: dict[str, Any], version: str) -> None:
@@ -57,7 +63,7 @@ def _validate_inference_service(item: dict[str, Any], version: str) -> None:
     for name, kind in _OF_A_COMPONENT.items():
         assert isinstance(pod.pop(name), kind), name
     assert item["spec"]["predictor"]["minReplicas"] <= item["spec"]["predictor"]["maxReplicas"]
-    kubernetes_validate.validate(
+    _schemas().validate(
         {"apiVersion": "v1", "kind": "Pod", "metadata": item["metadata"], "spec": pod}, version, strict=True
     )
 

@@ -12,7 +12,7 @@ from checks.pointer import Pointer
 from checks.release_params import Promote
 from release.ledger import Change, Ledger, compose, next_version, tags_for
 from tests.conftest import REPOSITORY
-from tests.git_service import Service, serving
+from tests.git_service import Service
 
 PROMOTE = params_file.load(REPOSITORY / layout.PARAMS).promote
 ADA = {
@@ -93,10 +93,15 @@ def change(ledger: Ledger, tip: str, environment: str, label: str, why: str = "i
     return Change({at(environment): pointer.write(after)}, message, tags)
 
 
+def opened(root: Path, using: Promote = PROMOTE, deadline: float = 60) -> tuple[Ledger, str]:
+    """The ledger of a clone, and the newest commit of its branch."""
+    ledger = Ledger.open(root, using, deadline)
+    return ledger, ledger.tip()
+
+
 def promote(root: Path, environment: str, label: str, using: Promote = PROMOTE, deadline: float = 60) -> str:
     """Move the environment; the new commit."""
-    ledger = Ledger.open(root, using, deadline)
-    tip = ledger.tip()
+    ledger, tip = opened(root, using, deadline)
     return ledger.commit(tip, change(ledger, tip, environment, label))
 
 
@@ -132,8 +137,8 @@ def remote(work: Path) -> Path:
 @pytest.fixture
 def service(work: Path) -> Iterator[Service]:
     """The same remote by HTTP, which is the clone's origin now."""
-    with serving(work.parent / "remotes") as running:
-        git(work, "remote", "set-url", "origin", running.url("origin.git"))
+    with Service(work.parent / "remotes") as running:
+        git(work, "remote", "set-url", "origin", running.address("origin.git"))
         yield running
 
 

@@ -1,6 +1,5 @@
 """MLflow for tests: a store with its tables, a real tracking server, and a stand-in that hangs, lies or fails."""
 
-import json
 import os
 import shutil
 import signal
@@ -8,15 +7,15 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+
+from tests.http_standin import Handler, StandIn
 
 Fault = Literal["hang", "drip", "fail", "lie", "garbage", "redirect", "endless"]
 
@@ -88,41 +87,22 @@ def _await(port: int, process: "subprocess.Popen[bytes]", log: Path) -> None:
     raise AssertionError(f"mlflow server does not start: {log.read_text()}")
 
 
-class Standin(ThreadingHTTPServer):
+class FaultyServer(StandIn):
     """A stand-in for a tracking server that goes wrong: no answer, an endless slow one, errors, other words.
 
     ``lie``: it says that everything was done, and does nothing.
     """
 
-    daemon_threads = True
-
     def __init__(self, fault: Fault) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(_Handler)
         self.fault: Fault = fault
-        self.ending = threading.Event()
         self.asked: list[tuple[str, str]] = []  # path, Authorization
 
-    @property
-    def uri(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
 
+class _Handler(Handler):
+    server: FaultyServer
 
-class _Handler(BaseHTTPRequestHandler):
-    server: Standin
-
-    def do_GET(self) -> None:
-        self._serve()
-
-    def do_POST(self) -> None:
-        self._serve()
-
-    def do_DELETE(self) -> None:
-        self._serve()
-
-    def log_message(self, *args: object) -> None:
-        pass
-
-    def _serve(self) -> None:
+    def serve(self) -> None:
         standin, path = self.server, self.path.partition("?")[0].rpartition("mlflow/")[2]
         standin.asked.append((path, self.headers.get("Authorization", "")))
         match standin.fault:
@@ -135,41 +115,16 @@ class _Handler(BaseHTTPRequestHandler):
                     self.wfile.write(b" ")
                     self.wfile.flush()
             case "fail":
-                self._answer(500, {"error_code": "INTERNAL_ERROR", "message": "out of\n\x1b[31morder"})
+                self.reply(500, {"error_code": "INTERNAL_ERROR", "message": "out of\n\x1b[31morder"})
             case "garbage":
-                self._answer(200, [1, 2])
+                self.reply(200, [1, 2])
             case "redirect":
-                self.send_response(302)
-                self.send_header("Location", "http://127.0.0.1:1/elsewhere")
-                self.send_header("Content-Length", "0")
-                self.end_headers()
+                self.reply(302, b"", {"Location": "http://127.0.0.1:1/elsewhere"})
+            case "lie" if path == "registered-models/get":
+                self.reply(404, {"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "no such model"})
             case "lie":
-                self._lie(path)
+                self.reply(200, {"model_version": {"version": "1"}})
             case "endless":
-                self._answer(200, {"registered_model": {}, "model_versions": [], "next_page_token": "more"})
+                self.reply(200, {"registered_model": {}, "model_versions": [], "next_page_token": "more"})
 
-    def _lie(self, path: str) -> None:
-        if path == "registered-models/get":
-            self._answer(404, {"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "no such model"})
-        else:
-            self._answer(200, {"model_version": {"version": "1"}})
-
-    def _answer(self, status: int, value: object) -> None:
-        data = json.dumps(value).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-
-@contextmanager
-def standin(fault: Fault) -> Iterator[Standin]:
-    """Run the stand-in."""
-    running = Standin(fault)
-    threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-    try:
-        yield running
-    finally:
-        running.ending.set()
-        running.shutdown()
-        running.server_close()
+    do_GET = do_POST = do_DELETE = serve

@@ -44,7 +44,8 @@ def table() -> list[dict[str, str]]:
 def make(root: Path, base: Path, document: dict[str, Any], rows: list[dict[str, str]]) -> None:
     """Lay out code, sources and parameters below ``root`` and commit them."""
     for folder in ("checks", "stages", "release"):
-        shutil.copytree(REPOSITORY / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
+        # With the bytecode, which holds for a copy: each stage would compile every module anew.
+        shutil.copytree(REPOSITORY / folder, root / folder, ignore=shutil.ignore_patterns("*.pyc.*"))
     for name in ("dvc.yaml", ".gitignore", ".dvcignore"):
         shutil.copy(REPOSITORY / name, root / name)
     (root / ".dvc").mkdir()

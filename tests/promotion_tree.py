@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-import yaml
 
 from checks import digest, files, layout, params_file
 from checks.serving import ImageReport
@@ -22,6 +21,9 @@ from release.adapters.registry.types import MANIFEST
 from release.evidence import attach, dsse, keys, sbom, statement, strict, trust, verification
 from release.image import stores
 from release.image.layout import Bytes, Layout
+from release.mirrors import mlflow, worker
+from release.mirrors.compare import Wanted
+from release.mirrors.types import MirrorUnavailable
 from release.record import references
 from release.record.records import Records
 from release.verbs import keys as key_verbs
@@ -32,12 +34,13 @@ from release.verbs.promote import Promoted, promote
 from release.verbs.sign import Signed, sign
 from tests import build_tree, ledger_tree, overlay_sample, signing_tree
 from tests.build_tree import BaseLayout
-from tests.conftest import REPOSITORY, scaled_down, written
+from tests.conftest import REPOSITORY, read_yaml, scaled_down, written
 from tests.ledger_tree import git, identify, keep
 from tests.test_verify_evidence import probed
 
 BASE = layout.STATE / "base"  # an OCI layout with a base image, below the root and ignored by git
 WHY = "better on rare services"
+NOBODY = "http://127.0.0.1:9"
 Edit = Callable[[dict[str, Any]], object]
 
 
@@ -154,7 +157,7 @@ def copy(source: Path, target: Path) -> Path:
 
 def rewrite(root: Path, path: Path, change: Edit) -> None:
     """Change a YAML file as plain values, and commit that."""
-    plain = yaml.safe_load((root / path).read_text())
+    plain = read_yaml((root / path).read_text())
     change(plain)
     (root / path).write_text(written(plain))
     keep(root, f"change {path}")
@@ -166,7 +169,19 @@ def leave_alone(patch: pytest.MonkeyPatch) -> None:
         patch.setenv(name, value)
     for name in (*ledger_tree.ADA, "GITHUB_TOKEN", "GITHUB_REPOSITORY"):
         patch.delenv(name, raising=False)
-    patch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    patch.setenv("MLFLOW_TRACKING_URI", NOBODY)
+    patch.setattr(mlflow, "ask", asked)
+
+
+def asked(
+    where: mlflow.Address, wanted: Wanted, fix: bool, seconds: float, ask: Callable[..., Any] = mlflow.ask
+) -> Any:
+    """As ``mlflow.ask``, but asks ``NOBODY`` here: a process for it costs as much as all else of a move."""
+    if where.uri != NOBODY:
+        return ask(where, wanted, fix, seconds)
+    done = worker.do(worker.Job(uri=where.uri, wanted=wanted, fix=fix))
+    assert done.trouble
+    raise MirrorUnavailable(done.trouble)
 
 
 @pytest.fixture(autouse=True)

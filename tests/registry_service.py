@@ -3,17 +3,17 @@
 import base64
 import json
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
 import bcrypt
 import yaml
+
+from tests.http_standin import Handler, StandIn
 
 USER, PASSWORD, IDENTITY = "ci-user", "hunter2-and-a-half", "identity-token-of-a-test"
 ISSUER, SERVICE = "issuer", "registry"
@@ -124,17 +124,15 @@ def docker_config(folder: Path, host: str, *, password: str = PASSWORD, identity
     return folder
 
 
-class TokenServer(ThreadingHTTPServer):
+class TokenServer(StandIn):
     """A stand-in for a token server, by Docker's token specification: it signs what the real registry then checks.
 
     ``asked``: each request as (method, scopes). ``allowed``: actions that it grants. ``life``: seconds that it says a
     token lasts. ``realm`` is what a registry is told.
     """
 
-    daemon_threads = True
-
     def __init__(self, folder: Path) -> None:
-        super().__init__(("127.0.0.1", 0), _Tokens)
+        super().__init__(_Tokens)
         folder.mkdir(parents=True, exist_ok=True)
         made = certificate(folder / "tls")
         self.bundle, self.key = made.certificate, made.key
@@ -143,7 +141,7 @@ class TokenServer(ThreadingHTTPServer):
         self.life: float | None = 300
         self.valid = 300.0
         self.field = "token"
-        self.realm = f"http://127.0.0.1:{self.server_address[1]}/token"
+        self.realm = f"{self.url}/token"
 
     @property
     def auth(self) -> dict[str, Any]:
@@ -180,19 +178,7 @@ class TokenServer(ThreadingHTTPServer):
         return f"{text}.{_base64(r.to_bytes(32, 'big') + s.to_bytes(32, 'big'))}"
 
 
-@contextmanager
-def token_server(folder: Path) -> Iterator[TokenServer]:
-    """Run the stand-in."""
-    server = TokenServer(folder)
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
-class _Tokens(BaseHTTPRequestHandler):
+class _Tokens(Handler):
     server: TokenServer
 
     def do_GET(self) -> None:
@@ -202,7 +188,7 @@ class _Tokens(BaseHTTPRequestHandler):
         self._reply("GET", tuple(query.get("scope", [])), fine=fine)
 
     def do_POST(self) -> None:
-        form = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
+        form = parse_qs(self.body().decode())
         fine = form.get("grant_type") == ["refresh_token"] and form.get("refresh_token") == [IDENTITY]
         scopes = tuple(form.get("scope", [""])[0].split())
         self._reply(
@@ -216,14 +202,7 @@ class _Tokens(BaseHTTPRequestHandler):
             body = {self.server.field: self.server.sign(scopes)}
             if self.server.life is not None:
                 body["expires_in"] = self.server.life
-        data = json.dumps(body).encode()
-        self.send_response(200 if fine else 401)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *_: object) -> None:
-        """Quiet."""
+        self.reply(200 if fine else 401, body)
 
 
 def _base64(data: bytes) -> str:

@@ -1,14 +1,14 @@
 """A pull request with its whole history: what production runs, what main has since, and the branch that is judged."""
 
+import functools
 import os
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from checks import digest, files, layout, pointer
 from checks.evidence import (
@@ -25,7 +25,7 @@ from checks.rows import Prediction, Row
 from release.record import references
 from release.record.records import Records
 from tests import build_tree, evidence_tree
-from tests.conftest import as_params, scaled_down
+from tests.conftest import as_params, read_yaml, scaled_down
 from tests.pipeline_repository import git, write_params
 
 WHEN = "2026-05-04T03:02:01+02:00"  # of every commit: the same record is the same commit
@@ -60,14 +60,9 @@ def pull_request(root: Path, right: int = 180, change: Change | None = None, edi
 
     ``change`` is made to params.yaml on the branch, ``edit`` to the record before it is judged.
     """
-    root.mkdir(parents=True, exist_ok=True)
-    git(root, "init", "--quiet", "--initial-branch=main")
-    (root / ".gitignore").write_text("/models/\n/data/\n/.lockstep/\n")
-    first = record(root, document(), b"first", 150)
-    commit(root, "a release")
-    promote(root, first)
-    record(root, document(), b"second", 160)
-    commit(root, "another model")
+    main = Path(_main().name)
+    shutil.copytree(main / "pr", root, dirs_exist_ok=True)
+    shutil.copytree(main / "pr-answers", root.parent / f"{root.name}-answers")
     git(root, "switch", "--quiet", "--create", "pull-request")
     value = document()
     value["train"]["learning_rate"] = 0.002
@@ -82,9 +77,25 @@ def pull_request(root: Path, right: int = 180, change: Change | None = None, edi
     return params
 
 
+@functools.cache
+def _main() -> tempfile.TemporaryDirectory[str]:
+    """The history before the branch, made once."""
+    folder = tempfile.TemporaryDirectory()
+    root = Path(folder.name) / "pr"
+    root.mkdir()
+    git(root, "init", "--quiet", "--initial-branch=main")
+    (root / ".gitignore").write_text("/models/\n/data/\n/.lockstep/\n")
+    first = record(root, document(), b"first", 150)
+    commit(root, "a release")
+    promote(root, first)
+    record(root, document(), b"second", 160)
+    commit(root, "another model")
+    return folder
+
+
 def left_to_git(root: Path) -> list[Path]:
     """The outputs that dvc.yaml leaves to git."""
-    stages = yaml.safe_load((root / layout.PIPELINE).read_text())["stages"].values()
+    stages = read_yaml((root / layout.PIPELINE).read_text())["stages"].values()
     outs = [out for stage in stages for kind in ("outs", "metrics", "plots") for out in stage.get(kind, [])]
     named = [each for out in outs if isinstance(out, dict) for each in out.items()]
     return [root / name for name, said in named if said.get("cache") is False]

@@ -14,7 +14,7 @@ from checks.errors import BuildRefused, EvidenceRefused, Refusal, VerdictFailed,
 from checks.evidence import ParityReport
 from release.image import weights
 from release.verbs.build import Options, build
-from tests import build_tree
+from tests import build_tree, spoil
 from tests.build_tree import refused
 from tests.conftest import as_params, scaled_down
 
@@ -31,41 +31,6 @@ def _swap(root: Path) -> None:
     one, other = root / SHARD, root / layout.MERGED / "model-00001-of-00003.safetensors"
     data = one.read_bytes()
     one.write_bytes(other.read_bytes()[:1] * len(data))
-
-
-def _flip(root: Path) -> None:
-    data = bytearray((root / layout.MERGED / "tokenizer.json").read_bytes())
-    data[0] ^= 1
-    (root / layout.MERGED / "tokenizer.json").write_bytes(data)
-
-
-def _link(root: Path) -> None:
-    (root / SHARD).rename(root / "elsewhere")
-    (root / SHARD).symlink_to(root / "elsewhere")
-
-
-def _link_folder(root: Path) -> None:
-    (root / layout.MERGED).rename(root / "elsewhere")
-    (root / layout.MERGED).symlink_to(root / "elsewhere")
-
-
-def _pipe(root: Path) -> None:
-    (root / SHARD).unlink()
-    os.mkfifo(root / SHARD)
-
-
-def _edit(path: Path, old: str, new: str) -> Callable[[Path], None]:
-    def edit(root: Path) -> None:
-        text = (root / path).read_text()
-        assert old in text
-        (root / path).write_text(text.replace(old, new, 1))
-
-    return edit
-
-
-def _other_model(root: Path) -> None:
-    """A parity report about files that are there, and not the verdict's."""
-    build_tree.weigh(root, build_tree.shards(seed=2))
 
 
 def _other_model_in_the_report(root: Path) -> None:
@@ -100,7 +65,7 @@ def _without_history(root: Path) -> None:
 def _hidden_change(root: Path) -> None:
     """A change of the record that git's index is told to overlook."""
     subprocess.run(["git", "update-index", "--assume-unchanged", str(layout.PARAMS)], cwd=root, check=True)
-    _edit(layout.PARAMS, "source: null", "source: https://example.invalid/other")(root)
+    spoil.replace(layout.PARAMS, "source: null", "source: https://example.invalid/other")(root)
 
 
 def _unseen_module(root: Path) -> None:
@@ -115,38 +80,38 @@ def _unseen_kind(root: Path) -> None:
 
 TAMPERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a swapped shard": (_swap, "model-00002-of-00003.safetensors: is not the file that the verdict is about"),
-    "one bit of the tokenizer": (_flip, "tokenizer.json: is not the file"),
+    "one bit of the tokenizer": (spoil.flip(layout.MERGED / "tokenizer.json"), "tokenizer.json: is not the file"),
     "a shorter shard": (lambda r: os.truncate(r / SHARD, 10), "has 10 bytes, the verdict is about 5001"),
     "a file more": (lambda r: (r / layout.MERGED / "args.safetensors").write_bytes(b"x"), "args.safetensors: is not of the model"),
     "a hidden file more": (lambda r: (r / layout.MERGED / ".x").write_bytes(b"x"), "[.]x: is not of the model"),
-    "a file less": (lambda r: (r / SHARD).unlink(), "model-00002-of-00003.safetensors: is not here"),
-    "no weights": (lambda r: shutil.rmtree(r / layout.MERGED), "not a directory"),
-    "a link": (_link, "is a symbolic link"),
-    "a linked folder": (_link_folder, "not a directory"),
-    "a pipe": (_pipe, "not a regular file"),
+    "a file less": (spoil.remove(SHARD), "model-00002-of-00003.safetensors: is missing"),
+    "no weights": (spoil.remove(layout.MERGED), "not a directory"),
+    "a link": (spoil.link(SHARD), "is a symbolic link"),
+    "a linked folder": (spoil.link(layout.MERGED), "not a directory"),
+    "a pipe": (spoil.pipe(SHARD), "not a regular file"),
     "an empty folder more": (lambda r: (r / layout.MERGED / "x").symlink_to("."), "is a symbolic link"),
-    "a changed verdict": (_edit(layout.VERDICT, '"status": "pass"', '"status": "fail"'), "the verdict is void"),
-    "a verdict with another reason": (_edit(layout.VERDICT, '"reason": "', '"reason": "!'), "the verdict is void"),
+    "a changed verdict": (spoil.replace(layout.VERDICT, '"status": "pass"', '"status": "fail"'), "the verdict is void"),
+    "a verdict with another reason": (spoil.replace(layout.VERDICT, '"reason": "', '"reason": "!'), "the verdict is void"),
     "a cut verdict": (lambda r: os.truncate(r / layout.VERDICT, 100), "verdict.json: "),
-    "no verdict": (lambda r: (r / layout.VERDICT).unlink(), "verdict.json: No such file"),
-    "another model": (_other_model, "the verdict is void"),
+    "no verdict": (spoil.remove(layout.VERDICT), "verdict.json: No such file"),
+    "another model": (lambda r: build_tree.weigh(r, build_tree.shards(seed=2)), "the verdict is void"),
     "another model under the digest": (_other_model_in_the_report, "the verdict is void"),
-    "another model, judged and not committed": (_judged_anew, "is not committed as it is here"),
-    "a changed gate": (_edit(layout.PARAMS, "resolution: 0.3", "resolution: 0.4"), "the verdict is void"),
-    "a changed parameter of a stage": (_edit(layout.PARAMS, "seed: 17", "seed: 18"), "the verdict is void"),
+    "another model, judged and not committed": (_judged_anew, "is not committed in its current state"),
+    "a changed gate": (spoil.replace(layout.PARAMS, "resolution: 0.3", "resolution: 0.4"), "the verdict is void"),
+    "a changed parameter of a stage": (spoil.replace(layout.PARAMS, "seed: 17", "seed: 18"), "the verdict is void"),
     "a changed parameter of the image": (
-        _edit(layout.PARAMS, "name: azure-cli-router", "name: other"), "params.yaml: is not committed as it is here",
+        spoil.replace(layout.PARAMS, "name: azure-cli-router", "name: other"), "params.yaml: is not committed in its current state",
     ),
-    "a change that git overlooks": (_hidden_change, "params.yaml: is not committed as it is here"),
-    "a pipeline that is not committed": (_edit(layout.PIPELINE, "\n", "\n# changed\n"), "dvc.yaml: is not committed"),
+    "a change that git overlooks": (_hidden_change, "params.yaml: is not committed in its current state"),
+    "a pipeline that is not committed": (spoil.replace(layout.PIPELINE, "\n", "\n# changed\n"), "dvc.yaml: is not committed"),
     "a report that git does not have": (_uncommitted(layout.PARITY_REPORT), "parity.json: is not committed"),
     "a verdict that git does not have": (_uncommitted(layout.VERDICT), "verdict.json: is not committed"),
-    "a module that git does not have": (_unseen_module, "stages/extra.py: is not committed as it is here"),
-    "a module of a folder that git does not have": (_unseen_kind, "checks/kinds/extra.py: is not committed as it is here"),
-    "no git": (lambda r: shutil.rmtree(r / ".git"), "is no git repository|has no commit"),
+    "a module that git does not have": (_unseen_module, "stages/extra.py: is not committed in its current state"),
+    "a module of a folder that git does not have": (_unseen_kind, "checks/kinds/extra.py: is not committed in its current state"),
+    "no git": (lambda r: shutil.rmtree(r / ".git"), "is not a git repository|has no commit"),
     "no commit": (_without_history, "no commit"),
     "changed predictions": (
-        _edit(layout.PREDICTIONS / "candidate.jsonl", '"prediction":"vm"', '"prediction":"sql"'), "the verdict is void",
+        spoil.replace(layout.PREDICTIONS / "candidate.jsonl", '"prediction":"vm"', '"prediction":"sql"'), "the verdict is void",
     ),
 }  # fmt: skip
 
@@ -210,10 +175,10 @@ def test_a_file_that_no_tree_can_name_is_refused_before_it_is_in_an_image(root: 
 @pytest.mark.parametrize(
     ("options", "word"),
     [
-        (Options(runtime="nginx"), "is no runtime"),
-        (Options(runtime="../tgi"), "is no runtime"),
-        (Options(push="oci:folder"), "is no place in a registry"),
-        (Options(push="ghcr.io/o/n@sha256:" + "0" * 64), "is no place in a registry"),
+        (Options(runtime="nginx"), "is not a runtime"),
+        (Options(runtime="../tgi"), "is not a runtime"),
+        (Options(push="oci:folder"), "is not HOST/NAME of a registry"),
+        (Options(push="ghcr.io/o/n@sha256:" + "0" * 64), "is not HOST/NAME of a registry"),
         (Options(push="GHCR.io/O/n"), "is no reference"),
         (Options(push="ghcr.io/o/n", output=Path("x")), "give one of --push and --output"),
     ],
@@ -225,7 +190,7 @@ def test_an_option_that_means_nothing_is_refused(root: Path, options: Options, w
 def test_an_output_folder_that_is_none_of_ours_is_left_alone(root: Path, tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("mine")
-    refused(root, Options(output=tmp_path / "full"), BuildRefused, "is no OCI layout")
+    refused(root, Options(output=tmp_path / "full"), BuildRefused, "is not an OCI layout")
     (tmp_path / "file").write_text("mine")
     refused(root, Options(output=tmp_path / "file"), Refusal, "Not a directory|File exists")
     assert sorted(path.name for path in (tmp_path / "full").iterdir()) == ["thesis.txt"]

@@ -6,9 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import click
@@ -19,6 +17,7 @@ from release import doctor
 from release.adapters import dvc
 from release.cli import main
 from tests.conftest import REPOSITORY
+from tests.http_standin import Handler, StandIn
 from tests.pipeline_repository import commit, git, write_params
 
 COMMANDS = (REPOSITORY / "docs/reference/commands.md").read_text()
@@ -83,9 +82,9 @@ def test_references_says_which_earlier_models_git_names_and_records_them_once(tm
     assert output.splitlines() == [
         "main      none: no model was recorded where this branch left the target branch",
         "champion  none: nothing has been promoted to production yet",
-        "held against main; reports/references.json is written",
+        "target branch main; reports/references.json was written",
     ]
-    assert _lockstep("-C", str(tmp_path), "references")[1].endswith("reports/references.json says so already\n")
+    assert _lockstep("-C", str(tmp_path), "references")[1].endswith("reports/references.json is up to date\n")
     code, output = _lockstep("-C", str(tmp_path), "references", "--json", "--target", "main")
     assert code == 0
     assert json.loads(output) == json.loads((tmp_path / "reports/references.json").read_text())
@@ -138,7 +137,7 @@ def test_doctor_finds_this_machine_able_and_names_who_needs_what() -> None:
     assert _check("packages", checks).status == "ok", _check("packages", checks)
     assert "on the CPU" in _check("torch", checks).found or "NVIDIA" in _check("torch", checks).found
     assert all(check.needed_by for check in checks)
-    assert all(check.mend for check in checks if check.status != "ok")
+    assert all(check.fix for check in checks if check.status != "ok")
 
 
 @pytest.mark.slow
@@ -152,27 +151,18 @@ def test_doctor_exits_with_9_and_a_remedy_where_the_pipeline_cannot_run(tmp_path
     assert {c["name"] for c in found if c["status"] == "missing"} >= {"git", "params.yaml"}
 
 
-@pytest.fixture
-def registry() -> Iterator[str]:
+class _Login(Handler):
     """Answers GET /v2/ with 401, as a registry with a login does, and everything else with 404."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(401 if self.path == "/v2/" else 404)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None: ...
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"127.0.0.1:{server.server_port}"
-    server.shutdown()
+    def do_GET(self) -> None:
+        self.reply(401 if self.path == "/v2/" else 404)
 
 
 @pytest.mark.slow
-def test_doctor_asks_the_registry_that_is_named(registry: str) -> None:
-    check = _check("registry", doctor.doctor(REPOSITORY, registry))
-    assert (check.status, check.found) == ("ok", f"{registry} answers and asks for a login")
+def test_doctor_asks_the_registry_that_is_named() -> None:
+    with StandIn(_Login) as server:
+        check = _check("registry", doctor.doctor(REPOSITORY, server.host))
+    assert (check.status, check.found) == ("ok", f"{server.host} answers and asks for a login")
 
 
 @pytest.mark.slow

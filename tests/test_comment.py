@@ -19,7 +19,6 @@ from release.verbs.comment import ACTIONS, Options, Posted, is_marked, watermark
 from release.verbs.report import Options as ReportOptions
 from tests import cml_standin, report_tree
 from tests.github_api_standin import REPOSITORY, TOKEN, StandIn
-from tests.github_api_standin import github as stand_in
 from tests.pipeline_repository import git
 
 pytestmark = pytest.mark.slow
@@ -50,7 +49,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, passing: Path) -> Itera
     """GitHub, and the environment of a workflow of pull request 7 of it, whose last commit is that of ``passing``."""
     event, last = tmp_path / "event.json", head(passing)
     event.write_text(json.dumps({"number": 7, "pull_request": {"number": 7, "head": {"sha": last}}}))
-    with stand_in() as server:
+    with StandIn() as server:
         server.pull("change", sha=last, number=7)
         for name in [name for name in os.environ if name.startswith(("GITHUB_", "CML_"))]:
             monkeypatch.delenv(name)
@@ -172,7 +171,7 @@ def test_a_pass_is_no_success_on_a_commit_that_lacks_its_record(
     first = only["body"].partition("\n")[0]
     assert first.startswith(f"🚫 **Pass, and the record is not on the branch**: commit `{last[:12]}` ")
     assert lacks in first
-    assert "**What to do:** see why `lockstep record` did not put it there, and run again" in only["body"]
+    assert "**What to do:** find out why `lockstep record` did not commit it, and run again" in only["body"]
 
 
 def test_the_commit_that_holds_the_record_is_a_success_whoever_made_it(hub: StandIn, copy: Path) -> None:
@@ -194,7 +193,7 @@ def test_a_commit_that_git_does_not_know_here_is_no_success(hub: StandIn, copy: 
     options = OPTIONS if is_repository else OPTIONS._replace(report=ReportOptions())
     assert post(copy, options._replace(commit=LATER)).conclusion == "failure"
     if is_repository:
-        assert "is not known to hold it: git does not know it here." in hub.comments[0]["body"]
+        assert "may lack it: git does not know it here." in hub.comments[0]["body"]
 
 
 def test_a_failed_verdict_that_is_not_on_the_branch_says_both(hub: StandIn, tmp_path: Path) -> None:

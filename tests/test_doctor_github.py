@@ -22,7 +22,7 @@ from release.doctor import owners, tree
 from release.doctor.check import Check
 from tests import overlay_sample
 from tests.conftest import REPOSITORY as ROOT
-from tests.github_settings_standin import HIDDEN, NOT_FOUND, REPOSITORY, TOKEN, Refusal, StandIn, settings
+from tests.github_settings_standin import HIDDEN, NOT_FOUND, REPOSITORY, TOKEN, Refusal, StandIn
 
 pytestmark = pytest.mark.slow
 
@@ -35,7 +35,7 @@ ISSUER = "https://token.actions.githubusercontent.com"
 def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
     for name in ("GITHUB_REPOSITORY", "GITHUB_EVENT_PATH", "GITHUB_SERVER_URL"):
         monkeypatch.delenv(name, raising=False)
-    with settings() as server:
+    with StandIn() as server:
         monkeypatch.setenv("GITHUB_API_URL", server.url)
         monkeypatch.setenv("GITHUB_TOKEN", TOKEN)
         yield server
@@ -158,16 +158,16 @@ WRONG: list[tuple[str, Callable[[StandIn], None], str, str]] = [
     ("nothing that verify could start", lambda api: api.at("/actions/variables")["variables"].pop(2), "server to verify", "no server's image is named"),
     ("no environment to push from", lambda api: api.at("/environments")["environments"].pop(2), "environment registry", "there is none"),
     ("images pushed from any branch", _environment(2, deployment_branch_policy=None), "environment registry", "every branch may deploy"),
-    ("a login that pushes, for every branch", lambda api: api.at("/environments/pipeline/secrets")["secrets"].append({"name": "LOCKSTEP_REGISTRY_TOKEN"}), "login that may push", "lies where the workflow of any branch reads it"),
-    ("a login that pushes, of the repository", lambda api: api.at("/actions/secrets")["secrets"].append({"name": "LOCKSTEP_REGISTRY_TOKEN"}), "login that may push", "lies where the workflow of any branch reads it"),
+    ("a login that pushes, for every branch", lambda api: api.at("/environments/pipeline/secrets")["secrets"].append({"name": "LOCKSTEP_REGISTRY_TOKEN"}), "login that may push", "can be read by the workflow of any branch"),
+    ("a login that pushes, of the repository", lambda api: api.at("/actions/secrets")["secrets"].append({"name": "LOCKSTEP_REGISTRY_TOKEN"}), "login that may push", "can be read by the workflow of any branch"),
     ("another registry, and nothing that pushes there", lambda api: api.at("/actions/variables")["variables"][0].update(value="ghcr.io/other/router"), "login that may push", "LOCKSTEP_REGISTRY_TOKEN is not set in registry and staging"),
     ("no staging", lambda api: api.at("/environments")["environments"].pop(0), "environment staging", "there is none"),
     ("production of any branch", _environment(1, deployment_branch_policy=None), "environment production", "every branch may deploy"),
     ("production of protected branches", _environment(1, deployment_branch_policy={"protected_branches": True, "custom_branch_policies": False}), "environment production", "every protected branch"),
     ("production of another branch too", lambda api: api.at("/environments/production/deployment-branch-policies")["branch_policies"].append({"id": 2, "name": "feature/*", "type": "branch"}), "environment production", "deploys from main, feature/*"),
-    ("nobody reviews", _environment(1, protection_rules=[]), "environment production", "nobody reviews"),
+    ("nobody reviews", _environment(1, protection_rules=[]), "environment production", "without a reviewer"),
     ("no token in staging", _answer("/environments/staging/secrets", secrets=[]), "LOCKSTEP_TOKEN of staging", "is not set"),
-    ("the token for everybody", lambda api: api.at("/actions/secrets")["secrets"].append({"name": "LOCKSTEP_TOKEN"}), "LOCKSTEP_TOKEN of production", "lies where the workflow of any branch reads it"),
+    ("the token for everybody", lambda api: api.at("/actions/secrets")["secrets"].append({"name": "LOCKSTEP_TOKEN"}), "LOCKSTEP_TOKEN of production", "can be read by the workflow of any branch"),
     ("no required check", _without("required_status_checks"), "required check", "`lockstep` is not required"),
     ("a check of anybody", _required(), "required check", "anybody who may write statuses"),
     ("a check of another app", _required(integration_id=7), "required check", "bound to the app 7"),
@@ -192,14 +192,14 @@ WRONG: list[tuple[str, Callable[[StandIn], None], str, str]] = [
 
 
 @pytest.mark.parametrize(("change", "name", "says"), [case[1:] for case in WRONG], ids=[case[0] for case in WRONG])
-def test_what_is_wrong_is_said_with_the_command_that_mends_it(
+def test_what_is_wrong_is_said_with_the_command_that_fixes_it(
     api: StandIn, clone: Path, change: Callable[[StandIn], None], name: str, says: str
 ) -> None:
     change(api)
     found = _look(clone)[name]
     assert found.status == "missing", found
     assert says in found.found
-    assert found.mend
+    assert found.fix
 
 
 def test_a_process_is_not_verified_where_production_takes_what_serves_alone(api: StandIn, clone: Path) -> None:
@@ -211,7 +211,7 @@ def test_a_process_is_not_verified_where_production_takes_what_serves_alone(api:
     _commit(clone)
     found = _look(clone)["server to verify"]
     assert (found.status, "which production does not take" in found.found) == ("missing", True)
-    assert "gh variable delete LOCKSTEP_VERIFY_RUNTIME" in found.mend
+    assert "gh variable delete LOCKSTEP_VERIFY_RUNTIME" in found.fix
     api.at("/actions/variables")["variables"].pop(2)
     found = _look(clone)["server to verify"]
     assert found.status == "ok"
@@ -273,10 +273,12 @@ def test_what_the_token_may_not_see_is_unknown_and_never_ok(api: StandIn, clone:
         "merge methods",
     }
     assert unknown == set(found) - settled - {"force pushes", "deletion"}
-    assert all("needs a token with" in found[name].found and found[name].mend for name in unknown)
+    assert all("needs a token with" in found[name].found and found[name].fix for name in unknown)
     code, output = _run(clone)
     assert code == 0
-    assert output.splitlines()[-1] == f"not known to be ready: {len(unknown)} of {len(found)} could not be seen"
+    assert (
+        output.splitlines()[-1] == f"not known to be ready: {len(unknown)} of {len(found)} settings could not be read"
+    )
 
 
 def test_the_older_protection_of_a_branch_is_asked_where_no_ruleset_says_it(api: StandIn, clone: Path) -> None:
@@ -348,8 +350,8 @@ def test_the_placeholder_of_codeowners_is_refused_before_anybody_is_asked(api: S
     _commit(clone)
     found = _look(clone)["CODEOWNERS"]
     assert (found.status, "placeholder" in found.found) == ("missing", True)
-    mend = found.mend.replace("OWNER/TEAM", "octo/owners")
-    subprocess.run(mend, shell=True, cwd=clone, check=True)
+    fix = found.fix.replace("OWNER/TEAM", "octo/owners")
+    subprocess.run(fix, shell=True, cwd=clone, check=True)
     _commit(clone)
     assert _look(clone)["CODEOWNERS"].status == "ok"
 
@@ -407,7 +409,7 @@ def test_release_yml_of_another_repository_may_not_sign_here(api: StandIn, clone
     path.write_text(path.read_text().replace("octo/router", "octo/other"))
     _commit(clone)
     found = _look(clone)["signers"]
-    assert (found.status, IDENTITY in found.mend) == ("missing", True)
+    assert (found.status, IDENTITY in found.fix) == ("missing", True)
 
 
 # who asks, and whom

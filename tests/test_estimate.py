@@ -24,6 +24,7 @@ from release.verbs.report import Options, report
 from tests import evidence_tree, report_tree
 from tests.conftest import REPOSITORY, as_params, scaled_down, written
 from tests.pipeline_repository import git, write_params
+from tests.training_tree import METHODS
 
 PLAIN = Training(1000, 2.0, 16, 100_000_000, 1.0, 1_000_000, False, "bf16", 300.0)
 WIDTH = 1.5  # when only hyper-parameters differ
@@ -118,6 +119,11 @@ def test_no_size_overflows(new: Training) -> None:
         ({"epochs": None, "max_steps": 50, "batch_size": 16}, 10, 50.0),  # a batch is the whole split
         ({"epochs": None, "max_steps": 50, "batch_size": 4, "gradient_accumulation": 4}, 800, 1.0),
         ({"epochs": None, "max_steps": 10**400}, 1000, cost.MOST / 63),
+        (
+            {"epochs": None, "max_steps": 50, "batch_size": 16, **METHODS["grpo"]},
+            805,
+            0.5,
+        ),  # 8 prompts a step, 100 steps
     ],
 )
 def test_epochs_are_counted_as_the_trainer_counts_them(change: dict[str, Any], rows: int, expected: float) -> None:
@@ -188,7 +194,7 @@ def test_a_file_that_is_no_safetensors_is_refused_in_one_line(tmp_path: Path, co
 @pytest.mark.parametrize("text", ["{", "[]", '{"weight_map": 1}', '{"weight_map": {"a": "../../etc/passwd"}}'])
 def test_an_index_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "model.safetensors.index.json").write_text(text)
-    with pytest.raises(EvidenceRefused, match="is no index"):
+    with pytest.raises(EvidenceRefused, match="is not an index"):
         tensors.read(tmp_path)
 
 
@@ -270,6 +276,17 @@ def test_a_change_is_scaled_from_the_record_of_the_target(root: Path) -> None:
         ("train_minutes", "params.yaml", "may exceed"),
         ("cost", "params.yaml", "within"),
     ]
+
+
+def test_another_method_takes_another_time_and_is_not_scaled_to(root: Path) -> None:
+    def orpo(value: dict[str, Any]) -> None:
+        value["train"] |= {"method": "orpo", "beta": 0.1}
+        value["validate"]["preferences"] = {"max_length_bias": 0.15, "max_auc": 0.75}
+
+    _change(root, orpo)
+    found = estimate(root)
+    assert (found.status, found.minutes) == ("no estimate", None)
+    assert "train.method is orpo, and what was recorded is a training by sft" in found.notes
 
 
 def test_what_ran_is_what_the_lock_says_not_what_params_yaml_says_since(root: Path) -> None:
@@ -400,7 +417,7 @@ def test_a_report_that_is_not_the_locks_is_not_scaled_from(root: Path) -> None:
     report_tree.commit(root, "another training's report")
     git(root, "branch", "--force", "main", "HEAD")
     _epochs(root, 4)
-    assert "is not what its dvc.lock says" in estimate(root, "main").notes[0]
+    assert "does not match train in its dvc.lock" in estimate(root, "main").notes[0]
 
 
 def test_where_nobody_knows_how_fast_answers_come_training_alone_is_counted(root: Path) -> None:
@@ -412,7 +429,7 @@ def test_where_nobody_knows_how_fast_answers_come_training_alone_is_counted(root
     found = estimate(root)
     assert found.gpu_hours is not None
     assert found.gpu_hours.middle == pytest.approx(2 * SECONDS / 3600)
-    assert any("of training alone" in note for note in found.notes)
+    assert any("cover training alone" in note for note in found.notes)
 
 
 def test_with_a_device_the_last_record_of_such_a_one_is_taken(root: Path) -> None:
@@ -431,8 +448,8 @@ def test_with_a_device_the_last_record_of_such_a_one_is_taken(root: Path) -> Non
 @pytest.mark.parametrize(
     ("device", "says"),
     [
-        ("NVIDIA H100 80GB HBM3", "at the fastest published rate"),
-        ("NVIDIA X1", "nobody's figure for NVIDIA X1 is known"),
+        ("NVIDIA H100 80GB HBM3", "by the fastest published rate"),
+        ("NVIDIA X1", "has no published rate for NVIDIA X1"),
     ],
 )
 def test_a_device_without_a_record_has_no_estimate_and_the_published_rate_is_told(

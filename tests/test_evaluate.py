@@ -309,11 +309,33 @@ def test_baselines_are_deterministic_and_the_majority_is_the_commonest() -> None
     assert sum(a == r.reference for a, r in zip(answers, test, strict=True)) >= 9
 
 
-def test_naive_bayes_refuses_prompts_without_words_and_answers_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_nearest_request_is_looked_for_among_those_with_the_same_system_message() -> None:
+    def asked(system: str, prompt: str, reference: str) -> Row:
+        turns = (Message(role="system", content=system), Message(role="user", content=prompt))
+        return row(len(prompt), reference).model_copy(update={"messages": turns})
+
+    train = [
+        asked("vm", "list all disks", "az vm disk list"), asked("vm", "start one", "az vm start"),
+        asked("aks", "list all disks of a cluster", "az aks list"), asked("vm", "list all disks", "second"),
+    ]  # fmt: skip
+    test = [
+        asked("vm", "list the disks of a cluster", ""), asked("aks", "start one", ""),
+        asked("other", "start one", ""), asked("vm", "!?", ""),
+    ]  # fmt: skip
+    assert baselines.answer("nearest", train, test) == [
+        "az vm disk list",
+        "az aks list",
+        "az vm start",
+        "az vm disk list",
+    ]
+
+
+def test_a_baseline_refuses_prompts_without_words_and_answers_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
     turns = (Message(role="user", content="!?"),)
     silent = [row(i, "vm").model_copy(update={"messages": turns}) for i in range(3)]
-    with pytest.raises(EvaluationRefused, match=r"hold no words.*evaluate\.baselines"):
-        baselines.answer("naive-bayes", silent, silent)
+    for kind in ("naive-bayes", "nearest"):
+        with pytest.raises(EvaluationRefused, match=rf"{kind}: .*hold no words.*evaluate\.baselines"):
+            baselines.answer(kind, silent, silent)
     monkeypatch.setattr(baselines, "_MAX_TABLE", 10)
     with pytest.raises(EvaluationRefused, match=r"make a table of .*evaluate\.baselines"):
         baselines.answer("naive-bayes", split(0, 8), split(0, 8))

@@ -13,7 +13,7 @@ from release.adapters.registry.client import Repository
 from release.adapters.registry.transport import Transport
 from release.adapters.registry.types import MANIFEST
 from release.adapters.retries import RequestError
-from tests.faulty_proxy import Fault, FaultyProxy, faulty
+from tests.faulty_proxy import Fault, FaultyProxy
 from tests.registry_service import Registry, registry
 from tests.test_registry import QUICK, Bytes, digest_of, ignore, manifest_of, noise, read
 
@@ -102,7 +102,7 @@ ENDS_WELL = {
 @pytest.mark.parametrize("keeps", [False, True], ids=["forgets uploads", "keeps uploads"])
 def test_a_fault_that_passes_ends_well(upstream: Registry, name: str, keeps: bool) -> None:
     seed, tag = 1000 + list(ENDS_WELL).index(name) * 2 + keeps, f"well-{list(ENDS_WELL).index(name)}-{keeps}"
-    with faulty(upstream.host, *(Fault(**vars(fault)) for fault in ENDS_WELL[name])) as proxy:
+    with FaultyProxy(upstream.host, *(Fault(**vars(fault)) for fault in ENDS_WELL[name])) as proxy:
         proxy.keeps_uploads = keeps
         layer = _push(proxy, seed, tag)
         assert layer == digest_of(noise(SIZE, seed))
@@ -176,7 +176,7 @@ REFUSED = {
 def test_a_fault_that_stays_is_refused_in_one_line(upstream: Registry, name: str) -> None:
     faults, says = REFUSED[name]
     tag = f"refused-{list(REFUSED).index(name)}"
-    with faulty(upstream.host, *(Fault(**vars(fault)) for fault in faults)) as proxy:
+    with FaultyProxy(upstream.host, *(Fault(**vars(fault)) for fault in faults)) as proxy:
         with pytest.raises(Refusal) as refused:
             _push(proxy, 5000 + list(REFUSED).index(name), tag)
         message = str(refused.value)
@@ -192,7 +192,7 @@ def test_a_fault_that_stays_is_refused_in_one_line(upstream: Registry, name: str
 @pytest.mark.parametrize("known", [True, False])
 def test_a_blob_whose_upload_broke_is_sent_again_whole_and_arrives(upstream: Registry, known: bool) -> None:
     data, told = noise(SIZE, 20 + known), list[int]()
-    with faulty(upstream.host, Fault("PATCH", "reset request", at=500_000)) as proxy:
+    with FaultyProxy(upstream.host, Fault("PATCH", "reset request", at=500_000)) as proxy:
         proxy.keeps_uploads = True
         blob = Bytes(data)
         store = Repository(proxy.host, "f/model", push=True, patience=QUICK)
@@ -206,7 +206,7 @@ def test_a_blob_whose_upload_broke_is_sent_again_whole_and_arrives(upstream: Reg
 
 
 def test_a_blob_whose_last_reply_was_lost_is_not_sent_again(upstream: Registry) -> None:
-    with faulty(upstream.host, Fault("PUT .*uploads", "lost reply", 502)) as proxy:
+    with FaultyProxy(upstream.host, Fault("PUT .*uploads", "lost reply", 502)) as proxy:
         layer = Repository(proxy.host, "f/model", push=True, patience=QUICK).add(Bytes(noise(SIZE, 2)), None, ignore)
         assert proxy.received["PATCH"] == SIZE
     assert upstream.stored[layer] == noise(SIZE, 2)
@@ -216,7 +216,7 @@ def test_an_upload_that_is_given_up_is_cancelled(upstream: Registry) -> None:
     def stop(_: int) -> None:
         raise KeyboardInterrupt
 
-    with faulty(upstream.host) as proxy:
+    with FaultyProxy(upstream.host) as proxy:
         store = Repository(proxy.host, "f/stopped", push=True, patience=QUICK)
         with pytest.raises(KeyboardInterrupt):
             store.add(Bytes(noise(SIZE, 22)), None, stop)
@@ -225,7 +225,7 @@ def test_an_upload_that_is_given_up_is_cancelled(upstream: Registry) -> None:
 
 
 def test_an_interrupted_download_is_continued_and_not_begun_again(upstream: Registry) -> None:
-    with faulty(upstream.host, Fault("GET .*blobs/sha256", "reset reply", at=8 * PIECE)) as proxy:
+    with FaultyProxy(upstream.host, Fault("GET .*blobs/sha256", "reset reply", at=8 * PIECE)) as proxy:
         store = Repository(proxy.host, "f/model", push=True, patience=QUICK)
         layer = store.add(Bytes(noise(SIZE, 3)), None, ignore)
         assert read(store, layer, SIZE) == noise(SIZE, 3)
@@ -235,7 +235,7 @@ def test_an_interrupted_download_is_continued_and_not_begun_again(upstream: Regi
 
 
 def test_a_storage_without_ranges_is_read_from_its_start_and_comes_out_right(upstream: Registry) -> None:
-    with faulty(upstream.host, Fault("GET .*blobs/sha256", "reset reply", at=8 * PIECE)) as proxy:
+    with FaultyProxy(upstream.host, Fault("GET .*blobs/sha256", "reset reply", at=8 * PIECE)) as proxy:
         store = Repository(proxy.host, "f/model", push=True, patience=QUICK)
         layer = store.add(Bytes(noise(SIZE, 4)), None, ignore)
         proxy.drops = {"range"}
@@ -243,7 +243,7 @@ def test_a_storage_without_ranges_is_read_from_its_start_and_comes_out_right(ups
 
 
 def test_a_flipped_bit_in_a_download_is_refused(upstream: Registry) -> None:
-    with faulty(upstream.host, Fault("GET .*blobs/sha256", "flipped reply")) as proxy:
+    with FaultyProxy(upstream.host, Fault("GET .*blobs/sha256", "flipped reply")) as proxy:
         store = Repository(proxy.host, "f/model", push=True, patience=QUICK)
         layer = store.add(Bytes(noise(SIZE, 6)), None, ignore)
         with pytest.raises(RegistryRefused, match="holds"):
@@ -252,7 +252,7 @@ def test_a_flipped_bit_in_a_download_is_refused(upstream: Registry) -> None:
 
 @pytest.mark.parametrize("kind", ["application/vnd.oci.image.index.v1+json", "text/html", ""])
 def test_a_manifest_under_another_type_is_refused(upstream: Registry, kind: str) -> None:
-    with faulty(upstream.host) as proxy:
+    with FaultyProxy(upstream.host) as proxy:
         _push(proxy, 7, "typed")
         proxy.faults.append(Fault("GET .*manifests", "headers", headers={"Content-Type": kind}))
         with pytest.raises(RegistryRefused, match="calls itself"):
@@ -260,7 +260,7 @@ def test_a_manifest_under_another_type_is_refused(upstream: Registry, kind: str)
 
 
 def test_a_tag_that_another_moves_meanwhile_is_noticed(upstream: Registry) -> None:
-    with faulty(upstream.host) as proxy:
+    with FaultyProxy(upstream.host) as proxy:
         _push(proxy, 8, "other")
         other = Repository(proxy.host, "f/model", patience=QUICK).document("other")
         lie = {"Docker-Content-Digest": ""}
@@ -270,14 +270,14 @@ def test_a_tag_that_another_moves_meanwhile_is_noticed(upstream: Registry) -> No
 
 
 def test_retry_after_is_waited_for(upstream: Registry) -> None:
-    with faulty(upstream.host, Fault("POST", "status", 429, {"Retry-After": "1"})) as proxy:
+    with FaultyProxy(upstream.host, Fault("POST", "status", 429, {"Retry-After": "1"})) as proxy:
         start = time.monotonic()
         Repository(proxy.host, "f/model", push=True, patience=QUICK).add(Bytes(b"waits"), None, ignore)
         assert 1 <= time.monotonic() - start < 3
 
 
 def test_a_redirect_to_a_storage_is_followed_and_one_in_the_clear_is_not(upstream: Registry) -> None:
-    with faulty(upstream.host) as storage, faulty(upstream.host) as proxy:
+    with FaultyProxy(upstream.host) as storage, FaultyProxy(upstream.host) as proxy:
         store = Repository(proxy.host, "f/model", push=True, patience=QUICK)
         layer = store.add(Bytes(noise(SIZE, 10)), None, ignore)
         place = f"/v2/f/model/blobs/{layer}"
@@ -291,7 +291,7 @@ def test_a_redirect_to_a_storage_is_followed_and_one_in_the_clear_is_not(upstrea
 
 @pytest.mark.parametrize("times", [1, -1])
 def test_a_registry_that_falls_silent_is_left(upstream: Registry, times: int) -> None:
-    with faulty(upstream.host, Fault("GET .*catalog", "slow reply", pause=1, times=times)) as proxy:
+    with FaultyProxy(upstream.host, Fault("GET .*catalog", "slow reply", pause=1, times=times)) as proxy:
         http = Transport(proxy.host, QUICK._replace(tries=2))
         url = http.url("_catalog")
         if times == 1:

@@ -18,9 +18,10 @@ from checks.errors import MachineRefused, SourceRefused
 from checks.evidence import FetchReport
 from stages.fetch import fetch
 from stages.weights import base_model, gguf
+from tests import spoil
 from tests.conftest import CHAT_TEMPLATE, REPOSITORY, as_params
 from tests.test_sources import BIG, sha256
-from tests.web import serving
+from tests.web import Web
 
 
 def manifest(folder: Path) -> str:
@@ -45,7 +46,7 @@ def model(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def document(document: dict[str, Any], tmp_path: Path, model: Path) -> dict[str, Any]:
+def document(document: dict, tmp_path: Path, model: Path) -> dict[str, Any]:
     """Parameters whose sources are the local model and one file of rows."""
     (tmp_path / "rows.jsonl").write_text("{}\n")
     document["base"] |= {"uri": "model", "sha256": manifest(model)}
@@ -62,7 +63,7 @@ def outputs(root: Path) -> list[str]:
     return [str(p) for p in (layout.BASE, layout.RAW, layout.FETCH_REPORT) if (root / p).exists()]
 
 
-def test_both_sources_become_outputs_and_a_report(document: dict[str, Any], tmp_path: Path, tiny_base: Path) -> None:
+def test_both_sources_become_outputs_and_a_report(document: dict, tmp_path: Path, tiny_base: Path) -> None:
     document["base"] |= {"uri": str(tiny_base), "sha256": manifest(tiny_base)}
     (tmp_path / "rows/ü b").mkdir(parents=True)
     (tmp_path / "rows/ü b/c.csv").write_text("a,b\n")
@@ -82,7 +83,7 @@ def test_both_sources_become_outputs_and_a_report(document: dict[str, Any], tmp_
     )
 
 
-def test_one_file_is_told_in_the_singular(document: dict[str, Any], tmp_path: Path) -> None:
+def test_one_file_is_told_in_the_singular(document: dict, tmp_path: Path) -> None:
     assert "; data 1 file, 0.0 MB, tree sha256:" in run(document, tmp_path)
 
 
@@ -95,7 +96,7 @@ def test_one_file_is_told_in_the_singular(document: dict[str, Any], tmp_path: Pa
     ],
 )
 def test_the_report_keeps_what_is_stated_and_declared_and_the_line_says_where_they_differ(
-    document: dict[str, Any], tmp_path: Path, model: Path, stated: str | None, said: str
+    document: dict, tmp_path: Path, model: Path, stated: str | None, said: str
 ) -> None:
     (model / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
     document["base"] |= {"sha256": manifest(model), "license": stated}
@@ -107,7 +108,7 @@ def test_the_report_keeps_what_is_stated_and_declared_and_the_line_says_where_th
     assert line.endswith(f"{digest.of_tree(tmp_path / layout.RAW).digest}{said}")
 
 
-def test_outputs_are_replaced_as_a_whole(document: dict[str, Any], tmp_path: Path) -> None:
+def test_outputs_are_replaced_as_a_whole(document: dict, tmp_path: Path) -> None:
     for stale in (layout.BASE / "old.safetensors", layout.RAW / "old/rows", Path("models/.base.new/x")):
         (tmp_path / stale).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / stale).write_text("stale")
@@ -121,7 +122,7 @@ def test_outputs_are_replaced_as_a_whole(document: dict[str, Any], tmp_path: Pat
 
 
 @pytest.mark.parametrize("section", ["base", "data"])
-def test_a_refusal_leaves_no_output_of_an_earlier_run(document: dict[str, Any], tmp_path: Path, section: str) -> None:
+def test_a_refusal_leaves_no_output_of_an_earlier_run(document: dict, tmp_path: Path, section: str) -> None:
     run(document, tmp_path)
     document[section]["sha256"] = "0" * 64
     with pytest.raises(SourceRefused, match=f"params.yaml: {section}.sha256"):
@@ -130,8 +131,8 @@ def test_a_refusal_leaves_no_output_of_an_earlier_run(document: dict[str, Any], 
     assert names(tmp_path / "models") == names(tmp_path / "data") == []
 
 
-def test_the_report_hides_a_urls_secrets(document: dict[str, Any], tmp_path: Path) -> None:
-    with serving() as web:
+def test_the_report_hides_a_urls_secrets(document: dict, tmp_path: Path) -> None:
+    with Web() as web:
         web.content["/rows.jsonl"] = b"{}\n"
         document["data"]["uri"] = web.url.replace("//", "//me:password@") + "/rows.jsonl?sig=signature"
         run(document, tmp_path)
@@ -141,9 +142,7 @@ def test_the_report_hides_a_urls_secrets(document: dict[str, Any], tmp_path: Pat
 
 
 @pytest.mark.parametrize("uri", [".", "data", "data/raw", "models/base/model.safetensors", ".lockstep/downloads"])
-def test_a_source_among_the_outputs_is_refused_and_not_removed(
-    document: dict[str, Any], tmp_path: Path, uri: str
-) -> None:
+def test_a_source_among_the_outputs_is_refused_and_not_removed(document: dict, tmp_path: Path, uri: str) -> None:
     run(document, tmp_path)
     before = names(tmp_path)
     document["data"]["uri"] = uri
@@ -152,14 +151,14 @@ def test_a_source_among_the_outputs_is_refused_and_not_removed(
     assert names(tmp_path) == before
 
 
-def test_a_folder_that_cannot_be_written_is_refused(document: dict[str, Any], tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_refused(document: dict, tmp_path: Path) -> None:
     (tmp_path / layout.STATE).write_text("a file where a folder belongs")
     with pytest.raises(MachineRefused, match=r"\.lockstep.*; free the disk or grant access"):
         run(document, tmp_path)
 
 
 def test_a_source_that_changes_while_it_is_copied_is_refused(
-    document: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    document: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copy = shutil.copyfile
 
@@ -176,7 +175,7 @@ def test_a_source_that_changes_while_it_is_copied_is_refused(
 # --- the base model --------------------------------------------------------------------------------------------------
 
 
-def test_only_what_later_stages_read_is_copied(document: dict[str, Any], tmp_path: Path, model: Path) -> None:
+def test_only_what_later_stages_read_is_copied(document: dict, tmp_path: Path, model: Path) -> None:
     kept = ["LICENSE", "NOTICE", "README.md", "generation_config.json", "merges.txt", "tokenizer.model"]
     for name in [
         *kept,
@@ -194,41 +193,24 @@ def test_only_what_later_stages_read_is_copied(document: dict[str, Any], tmp_pat
     assert names(tmp_path / layout.BASE) == sorted(kept + always)
 
 
-def _without(name: str) -> Any:
-    return lambda model: (model / name).unlink()
-
-
-def _with(name: str, text: str) -> Any:
-    return lambda model: (model / name).write_text(text)
-
-
-def _pickled(model: Path) -> None:
-    (model / "model.safetensors").rename(model / "pytorch_model.bin")
-
-
 @pytest.mark.parametrize(
     ("fault", "problem"),
     [
-        (_pickled, r"holds its weights as pickle \(pytorch_model.bin\)"),
-        (_without("model.safetensors"), "holds neither model.safetensors nor one .gguf"),
-        (_without("config.json"), "config.json: No such file"),
-        (_with("config.json", "{"), "config.json: is not JSON"),
-        (_with("config.json", "[]"), "config.json: is not a JSON object"),
-        (_with("config.json", '{"auto_map": {"AutoModel": "code.Model"}}'), "runs code of its own"),
-        (_with("tokenizer_config.json", '{"auto_map": {}}'), "runs code of its own"),
-        (_without("tokenizer.json"), "holds no tokenizer"),
-        (_without("chat_template.jinja"), "has no chat template; use the model's instruct variant"),
-        (
-            _with("model.safetensors.index.json", '{"weight_map": {"a": "b.safetensors"}}'),
-            "b.safetensors, which is absent",
-        ),
-        (_with("model.safetensors.index.json", '{"weight_map": {"a": "../b.safetensors"}}'), "no usable weight_map"),
-        (_with("model.safetensors.index.json", "{}"), "no usable weight_map"),
+        (lambda model: (model / "model.safetensors").rename(model / "pytorch_model.bin"), r"has its weights as pickle \(pytorch_model.bin\)"),
+        (spoil.remove("model.safetensors"), "holds neither model.safetensors nor one .gguf"),
+        (spoil.remove("config.json"), "config.json: No such file"),
+        (spoil.write("config.json", "{"), "config.json: is not JSON"),
+        (spoil.write("config.json", "[]"), "config.json: is not a JSON object"),
+        (spoil.write("config.json", '{"auto_map": {"AutoModel": "code.Model"}}'), "runs code of its own"),
+        (spoil.write("tokenizer_config.json", '{"auto_map": {}}'), "runs code of its own"),
+        (spoil.remove("tokenizer.json"), "holds no tokenizer"),
+        (spoil.remove("chat_template.jinja"), "has no chat template; use the model's instruct variant"),
+        (spoil.write("model.safetensors.index.json", '{"weight_map": {"a": "b.safetensors"}}'), "b.safetensors, which is absent"),
+        (spoil.write("model.safetensors.index.json", '{"weight_map": {"a": "../b.safetensors"}}'), "no usable weight_map"),
+        (spoil.write("model.safetensors.index.json", "{}"), "no usable weight_map"),
     ],
-)
-def test_an_unusable_model_is_refused(
-    document: dict[str, Any], tmp_path: Path, model: Path, fault: Any, problem: str
-) -> None:
+)  # fmt: skip
+def test_an_unusable_model_is_refused(document: dict, tmp_path: Path, model: Path, fault: Any, problem: str) -> None:
     fault(model)
     document["base"]["sha256"] = manifest(model)
     with pytest.raises(SourceRefused, match=rf"^params.yaml: base.uri: model: .*{problem}"):
@@ -244,13 +226,13 @@ def test_a_chat_template_inside_the_tokenizers_settings_counts(model: Path, tmp_
     assert "tokenizer_config.json" in names(tmp_path / "out")
 
 
-def test_a_file_that_is_not_gguf_is_refused_as_a_base(document: dict[str, Any], tmp_path: Path) -> None:
+def test_a_file_that_is_not_gguf_is_refused_as_a_base(document: dict, tmp_path: Path) -> None:
     document["base"] = document["data"]
     with pytest.raises(SourceRefused, match=r"base.uri: rows.jsonl is a file, but not GGUF"):
         run(document, tmp_path)
 
 
-def test_several_gguf_files_are_refused_until_one_is_named(document: dict[str, Any], tmp_path: Path) -> None:
+def test_several_gguf_files_are_refused_until_one_is_named(document: dict, tmp_path: Path) -> None:
     (tmp_path / "ggufs").mkdir()
     for name in ("q4.gguf", "q8.gguf"):
         (tmp_path / "ggufs" / name).write_bytes(b"GGUF")
@@ -259,7 +241,7 @@ def test_several_gguf_files_are_refused_until_one_is_named(document: dict[str, A
         run(document, tmp_path)
 
 
-def test_a_damaged_gguf_is_refused(document: dict[str, Any], tmp_path: Path) -> None:
+def test_a_damaged_gguf_is_refused(document: dict, tmp_path: Path) -> None:
     (tmp_path / "a.gguf").write_bytes(b"GGUF" + bytes(100))
     document["base"] |= {"uri": "a.gguf", "sha256": sha256(b"GGUF" + bytes(100))}
     with pytest.raises(
@@ -346,7 +328,7 @@ def assert_dense(folder: Path, source: Path) -> int:
 
 
 def test_gguf_becomes_dense_safetensors_with_tokenizer_and_template(
-    document: dict[str, Any], tmp_path: Path, tiny_base: Path
+    document: dict, tmp_path: Path, tiny_base: Path
 ) -> None:
     from transformers import AutoTokenizer
 
@@ -407,9 +389,9 @@ def finish(process: "subprocess.Popen[str]") -> str:
 
 
 def test_a_killed_run_leaves_nothing_that_passes_for_complete_and_the_next_goes_on(
-    document: dict[str, Any], tmp_path: Path
+    document: dict, tmp_path: Path
 ) -> None:
-    with serving() as web:
+    with Web() as web:
         web.content["/rows"], web.stall_after = BIG, 7_000_000
         document["data"] |= {"uri": f"{web.url}/rows", "sha256": sha256(BIG)}
         process = start(document, tmp_path)
@@ -428,8 +410,8 @@ def test_a_killed_run_leaves_nothing_that_passes_for_complete_and_the_next_goes_
     assert (tmp_path / layout.RAW / "rows").read_bytes() == BIG
 
 
-def test_two_runs_at_once_download_once_and_agree(document: dict[str, Any], tmp_path: Path) -> None:
-    with serving() as web:
+def test_two_runs_at_once_download_once_and_agree(document: dict, tmp_path: Path) -> None:
+    with Web() as web:
         web.content["/rows"], web.stall_after = BIG, 1_000_000
         document["data"] |= {"uri": f"{web.url}/rows", "sha256": sha256(BIG)}
         first, second = start(document, tmp_path), start(document, tmp_path)
@@ -443,7 +425,7 @@ def test_two_runs_at_once_download_once_and_agree(document: dict[str, Any], tmp_
     assert (tmp_path / layout.RAW / "rows").read_bytes() == BIG
 
 
-def test_the_stage_refuses_with_its_exit_code_and_one_line(document: dict[str, Any], tmp_path: Path) -> None:
+def test_the_stage_refuses_with_its_exit_code_and_one_line(document: dict, tmp_path: Path) -> None:
     document["data"]["sha256"] = None
     process = start(document, tmp_path)
     _, said = process.communicate(timeout=60)

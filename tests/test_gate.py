@@ -19,8 +19,8 @@ from release.cli import main, tables
 from release.record import lock_check, pipeline_lock
 from release.record.records import WorkTree
 from stages.gate import gate
-from tests import evidence_tree
-from tests.conftest import REPOSITORY, as_params, scaled_down, written
+from tests import evidence_tree, spoil
+from tests.conftest import REPOSITORY, as_params, read_yaml, scaled_down, written
 from tests.pipeline_repository import dvc
 
 
@@ -175,13 +175,8 @@ def test_a_gate_with_unreadable_evidence_fails_and_says_which(run: Path, documen
     _assert_fails_over(run, document, path)
 
 
-def _edit_json(path: str, change: Callable[[dict], None]) -> Callable[[Path], None]:
-    def edit(root: Path) -> None:
-        value = json.loads((root / path).read_text())
-        change(value)
-        (root / path).write_text(json.dumps(value))
-
-    return edit
+def _lines(path: str, change: Callable[[list[str]], list[str]]) -> spoil.Spoil:
+    return spoil.edit(path, lambda text: "".join(change(text.splitlines(keepends=True))))
 
 
 def _predictions(change: Callable[[list[Prediction]], list[Prediction]]) -> Callable[[Path], None]:
@@ -198,112 +193,79 @@ TAMPERS: dict[str, Callable[[Path], object]] = {
     "weights renamed": lambda root: (root / "models/merged/weights.bin").rename(root / "models/merged/w.bin"),
     "a file added to the model": lambda root: (root / "models/merged/extra").write_bytes(b""),
     "adapter edited": lambda root: (root / "models/adapter/weights.bin").write_bytes(b"other"),
-    "base gone": lambda root: shutil.rmtree(root / "models/base"),
+    "base gone": spoil.remove("models/base"),
     "raw data edited": lambda root: (root / "data/raw/weights.bin").write_bytes(b"other"),
-    "test split shortened": lambda root: _cut(root / "data/splits/test.jsonl"),
-    "train split shortened": lambda root: _cut(root / "data/splits/train.jsonl"),
+    "test split shortened": _lines("data/splits/test.jsonl", lambda lines: lines[:-1]),
+    "train split shortened": _lines("data/splits/train.jsonl", lambda lines: lines[:-1]),
     "a prediction left out": _predictions(lambda p: p[:-1]),
     "a prediction twice": _predictions(lambda p: [*p[:-1], p[0]]),
     "predictions reordered": _predictions(lambda p: p[::-1]),
-    "a score raised": _predictions(
-        lambda p: [*p[:-1], p[-1].model_copy(update={"score": 1.0, "scores": {"exact-match": 1.0}})]
-    ),
-    "an answer mended": _predictions(lambda p: [*p[:-1], p[-1].model_copy(update={"prediction": p[-1].reference})]),
+    "a score raised": _predictions(lambda p: [*p[:-1], p[-1].model_copy(update={"score": 1.0, "scores": {"exact-match": 1.0}})]),
+    "an answer fixed": _predictions(lambda p: [*p[:-1], p[-1].model_copy(update={"prediction": p[-1].reference})]),
     "a reference changed": _predictions(lambda p: [*p[:-1], p[-1].model_copy(update={"reference": p[-1].prediction})]),
     "no prediction": _predictions(lambda _: []),
-    "metrics edited": _edit_json("reports/metrics.json", lambda v: v["candidate"]["exact-match"].update(value=1.0)),
-    "evaluation of another model": _edit_json("reports/evaluation.json", lambda v: v.update(merged=OTHER)),
-    "evaluation on another test set": _edit_json("reports/evaluation.json", lambda v: v.update(test=OTHER)),
-    "evaluation by other scorers": _edit_json("reports/evaluation.json", lambda v: v.update(scorers=OTHER)),
-    "training on other rows": _edit_json("reports/train.json", lambda v: v["splits"].update(train=OTHER)),
-    "training from another base": _edit_json("reports/train.json", lambda v: v.update(base=OTHER)),
-    "merge of another adapter": _edit_json("reports/parity.json", lambda v: v.update(adapter=OTHER)),
-    "parity improved": _edit_json("reports/parity.json", lambda v: v.update(max_logprob_diff=0.0)),
-    "data report of other rows": _edit_json("reports/data.json", lambda v: v["splits"].update(test=OTHER)),
-    "prepared from other data": _edit_json("reports/prepare.json", lambda v: v.update(raw=OTHER)),
-    "rows not conserved": _edit_json("reports/prepare.json", lambda v: v.update(input_rows=999)),
-    "a finding turned to pass": _edit_json(
-        "reports/verdict.json", lambda v: v["findings"][0].update(reason="trust me")
-    ),
-    "the verdict about another model": _edit_json("reports/verdict.json", lambda v: v.update(model=OTHER)),
-    "a judged digest removed": _edit_json("reports/verdict.json", lambda v: v["judged"].pop("models/merged")),
-    "the verdict's policy replaced": _edit_json("reports/verdict.json", lambda v: v.update(policy=OTHER)),
-    "the verdict truncated": lambda root: _cut(root / "reports/verdict.json"),
-    "the test split reordered": lambda root: _reorder(root / "data/splits/test.jsonl"),
-    "a test row twice": lambda root: _double(root / "data/splits/test.jsonl"),
-    "a score that is no number": lambda root: _replace(
-        root / "data/predictions/candidate.jsonl", '"score":1.0', '"score":NaN'
-    ),
+    "metrics edited": spoil.edit_json("reports/metrics.json", lambda v: v["candidate"]["exact-match"].update(value=1.0)),
+    "evaluation of another model": spoil.edit_json("reports/evaluation.json", lambda v: v.update(merged=OTHER)),
+    "evaluation on another test set": spoil.edit_json("reports/evaluation.json", lambda v: v.update(test=OTHER)),
+    "evaluation by other scorers": spoil.edit_json("reports/evaluation.json", lambda v: v.update(scorers=OTHER)),
+    "training on other rows": spoil.edit_json("reports/train.json", lambda v: v["splits"].update(train=OTHER)),
+    "training from another base": spoil.edit_json("reports/train.json", lambda v: v.update(base=OTHER)),
+    "merge of another adapter": spoil.edit_json("reports/parity.json", lambda v: v.update(adapter=OTHER)),
+    "parity improved": spoil.edit_json("reports/parity.json", lambda v: v.update(max_logprob_diff=0.0)),
+    "data report of other rows": spoil.edit_json("reports/data.json", lambda v: v["splits"].update(test=OTHER)),
+    "prepared from other data": spoil.edit_json("reports/prepare.json", lambda v: v.update(raw=OTHER)),
+    "rows not conserved": spoil.edit_json("reports/prepare.json", lambda v: v.update(input_rows=999)),
+    "a finding turned to pass": spoil.edit_json("reports/verdict.json", lambda v: v["findings"][0].update(reason="trust me")),
+    "the verdict about another model": spoil.edit_json("reports/verdict.json", lambda v: v.update(model=OTHER)),
+    "a judged digest removed": spoil.edit_json("reports/verdict.json", lambda v: v["judged"].pop("models/merged")),
+    "the verdict's policy replaced": spoil.edit_json("reports/verdict.json", lambda v: v.update(policy=OTHER)),
+    "the verdict truncated": _lines("reports/verdict.json", lambda lines: lines[:-1]),
+    "the test split reordered": _lines("data/splits/test.jsonl", lambda lines: lines[::-1]),
+    "a test row twice": _lines("data/splits/test.jsonl", lambda lines: [*lines[:-1], lines[0]]),
+    "a score that is no number": spoil.replace("data/predictions/candidate.jsonl", '"score":1.0', '"score":NaN'),
     "the predictions emptied": lambda root: (root / "data/predictions/candidate.jsonl").write_text(""),
     "the base given the candidate's answers": lambda root: shutil.copy(
         root / "data/predictions/candidate.jsonl", root / "data/predictions/base.jsonl"
     ),
-    "the base's predictions deleted": lambda root: (root / "data/predictions/base.jsonl").unlink(),
-    "the champion forgotten": _edit_json("reports/references.json", lambda v: v.update(absent={})),
-    "a champion invented": _edit_json("reports/evaluation.json", lambda v: v["references"].clear()),
-    "the noise lowered": _edit_json("reports/noise.json", lambda v: v["floor"].update({"exact-match": 0.0})),
-    "the noise deleted": lambda root: (root / "reports/noise.json").unlink(),
-    "a licence rewritten": _edit_json("reports/fetch.json", lambda v: v["base"].update(license="MIT-0")),
+    "the base's predictions deleted": spoil.remove("data/predictions/base.jsonl"),
+    "the champion forgotten": spoil.edit_json("reports/references.json", lambda v: v.update(absent={})),
+    "a champion invented": spoil.edit_json("reports/evaluation.json", lambda v: v["references"].clear()),
+    "the noise lowered": spoil.edit_json("reports/noise.json", lambda v: v["floor"].update({"exact-match": 0.0})),
+    "the noise deleted": spoil.remove("reports/noise.json"),
+    "a licence rewritten": spoil.edit_json("reports/fetch.json", lambda v: v["base"].update(license="MIT-0")),
     "an earlier run's evaluation brought back": lambda root: _replay(root, layout.EVALUATION),
     "an earlier run's predictions brought back": lambda root: _replay(root, layout.PREDICTIONS / "candidate.jsonl"),
     "an earlier run's verdict brought back": lambda root: _replay(root, layout.VERDICT),
-    "another learning rate after the run": lambda root: _replace(
-        root / "params.yaml", "learning_rate: 0.004", "learning_rate: 0.005"
-    ),
-    "another base after the run": lambda root: _replace(root / "params.yaml", "SmolLM2-135M", "SmolLM2-360M"),
-    "another prompt for the base after the run": lambda root: _replace(
-        root / "params.yaml", "labels: true", "labels: false"
-    ),
+    "another learning rate after the run": spoil.replace("params.yaml", "learning_rate: 0.004", "learning_rate: 0.005"),
+    "another base after the run": spoil.replace("params.yaml", "SmolLM2-135M", "SmolLM2-360M"),
+    "another prompt for the base after the run": spoil.replace("params.yaml", "labels: true", "labels: false"),
     "a thinner dvc.yaml, and another base": lambda root: _thin(root),
     "a module that is not the one that ran": lambda root: _lock(root, "train", "checks/files.py", "0" * 32),
     "a report that is not the one that was written": lambda root: _lock(root, "train", "reports/train.json", "0" * 32),
-    "a judged path outside": _edit_json("reports/verdict.json", lambda v: v["judged"].update({"/etc/passwd": OTHER})),
-    "a judged path upwards": _edit_json(
-        "reports/verdict.json", lambda v: v["judged"].update({"reports/../../x": OTHER})
-    ),
-    "a judged path too long": _edit_json(
-        "reports/verdict.json", lambda v: v["judged"].update({"reports/" + "x" * 5000: OTHER})
-    ),
-    "a model's name with a way up": _edit_json(
-        "reports/evaluation.json", lambda v: v["models"].update({"../x": v["models"]["base"]})
-    ),
-    "a module by a way out and back": lambda root: _lock(
-        root, "train", "../checks/files.py", hashlib.md5(b"").hexdigest()
-    ),
+    "a judged path outside": spoil.edit_json("reports/verdict.json", lambda v: v["judged"].update({"/etc/passwd": OTHER})),
+    "a judged path upwards": spoil.edit_json("reports/verdict.json", lambda v: v["judged"].update({"reports/../../x": OTHER})),
+    "a judged path too long": spoil.edit_json("reports/verdict.json", lambda v: v["judged"].update({"reports/" + "x" * 5000: OTHER})),
+    "a model's name with a way up": spoil.edit_json("reports/evaluation.json", lambda v: v["models"].update({"../x": v["models"]["base"]})),
+    "a module by a way out and back": lambda root: _lock(root, "train", "../checks/files.py", hashlib.md5(b"").hexdigest()),
     "a dvc.lock of tags": lambda root: (root / "dvc.lock").write_text("stages: !!bool x"),
-    "no record in dvc.lock": lambda root: (root / "dvc.lock").unlink(),
-    "a stage gone from dvc.lock": lambda root: _replace(root / "dvc.lock", "  train:", "  trained:"),
-    "a parameter gone from dvc.lock": lambda root: _replace(root / "dvc.lock", "        merge:", "        merged:"),
+    "no record in dvc.lock": spoil.remove("dvc.lock"),
+    "a stage gone from dvc.lock": spoil.replace("dvc.lock", "  train:", "  trained:"),
+    "a parameter gone from dvc.lock": spoil.replace("dvc.lock", "        merge:", "        merged:"),
     "a dvc.lock that is no YAML": lambda root: (root / "dvc.lock").write_text("{"),
-    "a bound lowered after the verdict": lambda root: _replace(
-        root / "params.yaml", "at_least: 0.01", "at_least: 0.001"
-    ),
+    "a bound lowered after the verdict": spoil.replace("params.yaml", "at_least: 0.01", "at_least: 0.001"),
     "a gate removed after the verdict": lambda root: _drop_gate(root / "params.yaml", "merge_is_faithful"),
-}
-
-
-def _cut(path: Path) -> None:
-    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+}  # fmt: skip
 
 
 def _thin(root: Path) -> None:
     (root / layout.PIPELINE).write_text("stages:\n  gate:\n    cmd: 'true'\n")
-    _replace(root / "params.yaml", "SmolLM2-135M", "SmolLM2-360M")
+    spoil.replace("params.yaml", "SmolLM2-135M", "SmolLM2-360M")(root)
 
 
 def _lock(root: Path, stage: str, path: str, md5: str) -> None:
-    lock = yaml.safe_load((root / layout.LOCK).read_text())
+    lock = read_yaml((root / layout.LOCK).read_text())
     lock["stages"][stage]["deps"] = [{"path": path, "hash": "md5", "md5": md5}]
     (root / layout.LOCK).write_text(written(lock))
-
-
-def _reorder(path: Path) -> None:
-    path.write_text("".join(path.read_text().splitlines(keepends=True)[::-1]))
-
-
-def _double(path: Path) -> None:
-    lines = path.read_text().splitlines(keepends=True)
-    path.write_text("".join([*lines[:-1], lines[0]]))
 
 
 def _replay(root: Path, path: Path) -> None:
@@ -320,13 +282,8 @@ def _replay(root: Path, path: Path) -> None:
     (root / path).write_bytes(replayed)
 
 
-def _replace(path: Path, before: str, after: str) -> None:
-    assert before in path.read_text()
-    path.write_text(path.read_text().replace(before, after))
-
-
 def _drop_gate(path: Path, name: str) -> None:
-    document = yaml.safe_load(path.read_text())
+    document = read_yaml(path.read_text())
     del document["gates"][name]
     path.write_text(yaml.safe_dump(document))
 
@@ -335,7 +292,7 @@ def _rewrite(name: str, change: Callable[[dict], object]) -> Callable[[Path], No
     """An edit of the stages of dvc.yaml or dvc.lock."""
 
     def edit(root: Path) -> None:
-        value = yaml.safe_load((root / name).read_text())
+        value = read_yaml((root / name).read_text())
         change(value["stages"])
         (root / name).write_text(written(value))
 
@@ -397,12 +354,8 @@ LOCKS: dict[str, tuple[Callable[[Path], object], str]] = {
         _in_lock(_add("merge", "deps", path="models/base", hash="md5", md5=f"{MD5}.dir")),
         "dvc.lock: merge has models/base twice among its deps",
     ),
-    "a folder without its hash": (
-        _in_lock(_of("train", "deps", "data/splits", md5=None)), "dvc.lock: train does not say the MD5 of data/splits",
-    ),
-    "a hash of another kind": (
-        _in_lock(_of("train", "deps", "data/splits", hash="crc")), "dvc.lock: train does not say the MD5 of data/splits",
-    ),
+    "a folder without its hash": (_in_lock(_of("train", "deps", "data/splits", md5=None)), "dvc.lock: train does not say the MD5 of data/splits"),
+    "a hash of another kind": (_in_lock(_of("train", "deps", "data/splits", hash="crc")), "dvc.lock: train does not say the MD5 of data/splits"),
     "weights that merge did not write": (
         _in_lock(_of("evaluate", "deps", "models/merged", md5=f"{MD5}.dir")),
         "dvc.lock: models/merged of evaluate is not the one of merge",
@@ -415,10 +368,8 @@ LOCKS: dict[str, tuple[Callable[[Path], object], str]] = {
         _in_lock(lambda stages: stages["merge"]["params"]["params.yaml"].update(tracking={})),
         "dvc.lock: merge ran with tracking, and dvc.yaml names no such parameter",
     ),
-    "a stage more": (
-        _in_lock(lambda stages: stages.update(forge={"cmd": "true"})), "dvc.lock: has a stage forge, and dvc.yaml has none",
-    ),
-    "a stage that is no mapping": (_in_lock(lambda stages: stages.update(train=[])), "dvc.lock: no record of this pipeline"),
+    "a stage more": (_in_lock(lambda stages: stages.update(forge={"cmd": "true"})), "dvc.lock: has a stage forge, and dvc.yaml has none"),
+    "a stage that is not a mapping": (_in_lock(lambda stages: stages.update(train=[])), "dvc.lock: no record of this pipeline"),
     "a team's own stage that never ran": (
         _rewrite("dvc.yaml", lambda stages: stages.update(mine={"cmd": "true"})), "dvc.lock: has no record of mine",
     ),
@@ -432,12 +383,10 @@ LOCKS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a pipeline that only DVC can read": (
         _rewrite("dvc.yaml", lambda stages: stages["train"].update(foreach=["a"])),
-        "dvc.yaml: train: foreach cannot be held to dvc.lock",
+        "dvc.yaml: train: foreach cannot be compared with dvc.lock",
     ),
-    "a pipeline with a template": (
-        _rewrite("dvc.yaml", lambda stages: stages["train"].update(cmd="${run}")), "dvc.yaml: train: ${…} cannot be held",
-    ),
-    "no pipeline": (lambda root: (root / "dvc.yaml").unlink(), "dvc.yaml: no record of this pipeline"),
+    "a pipeline with a template": (_rewrite("dvc.yaml", lambda stages: stages["train"].update(cmd="${run}")), "dvc.yaml: train: ${…} cannot be held"),
+    "no pipeline": (spoil.remove("dvc.yaml"), "dvc.yaml: no record of this pipeline"),
     "a pipeline that is no YAML": (lambda root: (root / "dvc.yaml").write_text("{"), "dvc.yaml: no record of this pipeline"),
 }  # fmt: skip
 
@@ -469,7 +418,7 @@ def test_a_folder_of_modules_that_is_not_as_the_stage_ran_it_makes_the_verdict_v
         (folder / name).write_text(f"# {name}\n")
     md5 = lock_check.folder_md5({path.name: path.read_bytes() for path in folder.iterdir()})
     for path, more in ((layout.PIPELINE, "checks/kinds"), (layout.LOCK, {"path": "checks/kinds", "md5": md5})):
-        document = yaml.safe_load((run / path).read_text())
+        document = read_yaml((run / path).read_text())
         document["stages"]["gate"]["deps"].append(more)
         (run / path).write_text(written(document))
     (folder / "__pycache__").mkdir()
@@ -539,35 +488,14 @@ def test_a_verdict_is_void_when_anything_it_judged_differs(run: Path, tamper: st
     assert "lockstep: " in output
 
 
-CONSISTENT_LIES = {
-    name: t
-    for name, t in TAMPERS.items()
-    if name.startswith(
-        (
-            "evaluation",
-            "an earlier run's e",
-            "an earlier run's p",
-            "a test row",
-            "the test split",
-            "the base",
-            "the champion",
-            "a champion",
-            "the predictions",
-            "training",
-            "merge",
-            "data report",
-            "prepared",
-            "a prediction",
-            "predictions re",
-            "a score",
-            "a reference",
-            "no pred",
-        )
-    )
-}
+LIES = (
+    "evaluation", "an earlier run's e", "an earlier run's p", "a test row", "the test split", "the base", "the champion",
+    "a champion", "the predictions", "training", "merge", "data report", "prepared", "a prediction", "predictions re",
+    "a score", "a reference", "no pred",
+)  # fmt: skip
 
 
-@pytest.mark.parametrize("tamper", CONSISTENT_LIES)
+@pytest.mark.parametrize("tamper", [name for name in TAMPERS if name.startswith(LIES)])
 def test_evidence_about_other_bytes_does_not_pass_even_when_judged_afresh(
     run: Path, document: dict, tamper: str
 ) -> None:
@@ -616,17 +544,17 @@ def test_the_command_exits_by_the_verdict(tmp_path: Path, document: dict, right:
     assert json.loads(output[: output.rindex("}") + 1])["status"] == status
 
 
-def test_no_finding_at_all_is_a_failure() -> None:
-    assert combine([]) == "fail"
-
-
-def test_the_worst_finding_decides() -> None:
-    def finding(status: Status) -> Finding:
-        return Finding(gate="g", kind="k", status=status, reason="r")
-
-    assert combine([finding("pass"), finding("inconclusive")]) == "inconclusive"
-    assert combine([finding("inconclusive"), finding("fail"), finding("pass")]) == "fail"
-    assert combine([finding("pass")]) == "pass"
+@pytest.mark.parametrize(
+    ("statuses", "expected"),
+    [
+        ((), "fail"),
+        (("pass",), "pass"),
+        (("pass", "inconclusive"), "inconclusive"),
+        (("inconclusive", "fail", "pass"), "fail"),
+    ],
+)
+def test_the_worst_finding_decides_and_none_is_a_failure(statuses: tuple[Status, ...], expected: Status) -> None:
+    assert combine([Finding(gate="g", kind="k", status=status, reason="r") for status in statuses]) == expected
 
 
 def _evaluation(**change: object) -> Callable[[Path], None]:
@@ -654,7 +582,7 @@ FORGERIES: dict[str, tuple[Callable[[Path], object], str]] = {
     "the training forgotten": (lambda root: (root / layout.TRAIN_REPORT).unlink(), "reports/train.json"),
     "the sources forgotten": (lambda root: (root / layout.FETCH_REPORT).unlink(), "reports/fetch.json"),
     "an artifact made small in the record": (
-        _edit_json("reports/parity.json", lambda v: v.update(files={"tiny": {"sha256": "sha256:" + "1" * 64, "size": 1}})),
+        spoil.edit_json("reports/parity.json", lambda v: v.update(files={"tiny": {"sha256": "sha256:" + "1" * 64, "size": 1}})),
         "its own list of files makes",
     ),
     "one right answer for every row": (lambda root: _one_row(root), "holds a row twice"),
@@ -662,12 +590,8 @@ FORGERIES: dict[str, tuple[Callable[[Path], object], str]] = {
         _evaluation(references__champion={"how": "absent", "merged": "sha256:" + "1" * 64, "note": "x"}),
         "absent with a model",
     ),
-    "a noise below what was measured": (
-        _edit_json("reports/noise.json", lambda v: v["floor"].update({"exact-match": 0.0})), "is not measured",
-    ),
-    "an impossible parity": (
-        _edit_json("reports/parity.json", lambda v: v.update(max_logprob_diff=-5.0, top1=7.0)), "max_logprob_diff",
-    ),
+    "a noise below what was measured": (spoil.edit_json("reports/noise.json", lambda v: v["floor"].update({"exact-match": 0.0})), "is not measured"),
+    "an impossible parity": (spoil.edit_json("reports/parity.json", lambda v: v.update(max_logprob_diff=-5.0, top1=7.0)), "max_logprob_diff"),
 }  # fmt: skip
 
 
@@ -678,8 +602,8 @@ def _one_row(root: Path) -> None:
     many = [first.model_copy(update={"group": f"g{i}"}) for i in range(40)]
     files.write_jsonl(root / layout.SPLITS / "test.jsonl", many)
     sha256 = digest.of_file(root / layout.SPLITS / "test.jsonl").sha256
-    _edit_json("reports/prepare.json", lambda v: v["splits"]["test"].update(sha256=sha256))(root)
-    _edit_json("reports/data.json", lambda v: v["splits"].update(test=sha256))(root)
+    spoil.edit_json("reports/prepare.json", lambda v: v["splits"]["test"].update(sha256=sha256))(root)
+    spoil.edit_json("reports/data.json", lambda v: v["splits"].update(test=sha256))(root)
     evidence_tree.evaluated(root, params, [evidence_tree.predict(row, True) for row in many])
 
 

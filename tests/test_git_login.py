@@ -9,7 +9,7 @@ import pytest
 
 from release.adapters import git_login
 from release.adapters.git import Git
-from tests.git_service import serving
+from tests.git_service import Service
 from tests.ledger_tree import git
 
 TOKEN = "ghs_token-of-a-test-0123456789"
@@ -38,15 +38,15 @@ def in_actions(monkeypatch: pytest.MonkeyPatch, server: str, **more: str) -> Non
 def test_a_workflow_s_token_opens_its_server(
     repositories: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with serving(repositories, f"x-access-token:{TOKEN}") as service:
-        address = service.url("router.git")
-        in_actions(monkeypatch, service.url("").rstrip("/"))
+    with Service(repositories, f"x-access-token:{TOKEN}") as service:
+        address = service.address("router.git")
+        in_actions(monkeypatch, service.address("").rstrip("/"))
         assert Git(tmp_path, 20).run("ls-remote", address).code != 0
         monkeypatch.setenv("GITHUB_TOKEN", TOKEN)
         assert Git(tmp_path, 20).run("ls-remote", address).code == 0
         # A header that actions/checkout left, or that somebody else sets, is not sent beside it.
         monkeypatch.setenv("GIT_CONFIG_COUNT", "1")
-        monkeypatch.setenv("GIT_CONFIG_KEY_0", f"http.{service.url('').rstrip('/')}/.extraheader")
+        monkeypatch.setenv("GIT_CONFIG_KEY_0", f"http.{service.address('').rstrip('/')}/.extraheader")
         monkeypatch.setenv("GIT_CONFIG_VALUE_0", "AUTHORIZATION: basic b2xk")
         assert Git(tmp_path, 20).run("ls-remote", address).code == 0
         monkeypatch.setenv("LOCKSTEP_TOKEN", "another")
@@ -54,9 +54,9 @@ def test_a_workflow_s_token_opens_its_server(
 
 
 def test_no_other_server_is_told_the_token(repositories: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with serving(repositories, f"x-access-token:{TOKEN}") as service:
+    with Service(repositories, f"x-access-token:{TOKEN}") as service:
         in_actions(monkeypatch, "https://github.com", GITHUB_TOKEN=TOKEN)
-        assert Git(tmp_path, 20).run("ls-remote", service.url("router.git")).code != 0
+        assert Git(tmp_path, 20).run("ls-remote", service.address("router.git")).code != 0
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 import requests
 
 from tests import github_schema
-from tests.github_api_standin import READ_ONLY, REPOSITORY, TOKEN, github
+from tests.github_api_standin import READ_ONLY, REPOSITORY, TOKEN, StandIn
 
 CHECK: dict[str, Any] = {
     "name": "lockstep",
@@ -66,7 +66,7 @@ def test_what_is_no_object_is_refused(body: bytes) -> None:
 
 
 def test_the_stand_in_answers_by_the_schema_the_token_and_the_pull_request() -> None:
-    with github() as server:
+    with StandIn() as server:
         server.pull("change", number=7)
 
         def post(path: str, value: object, token: str = TOKEN) -> int:

@@ -46,10 +46,10 @@ def test_a_stage_runs_as_its_own_module_and_depends_on_no_source_folder(stage: s
 def test_the_folders_of_kinds_are_those_that_this_test_expects() -> None:
     folders = {name: {dep for dep in stage["deps"] if "." not in dep} for name, stage in STAGES.items()}
     code = {name: {dep for dep in found if dep.startswith(("checks", "stages"))} for name, found in folders.items()}
-    kinds = {"stages/loaders", "stages/training/methods", "checks/rules"}
+    kinds = {"stages/loaders", "stages/training/methods", "checks/rules", "checks/scorers"}
     assert {name: found for name, found in code.items() if found} == {
-        "fetch": {"stages/sources/schemes"}, "prepare": kinds, "validate": kinds, "train": {"stages/training/methods"},
-        "evaluate": {"checks/scorers"}, "gate": {"checks/gates", "checks/scorers"},
+        "fetch": {"stages/sources/schemes"}, "prepare": kinds, "validate": kinds, "train": {"stages/training/methods", "checks/scorers"},
+        "evaluate": {"checks/scorers"}, "suites": {"checks/suites", "stages/judges", "stages/sources/schemes"}, "gate": {"checks/gates", "checks/scorers"},
     }  # fmt: skip
 
 

@@ -1,7 +1,8 @@
 """One kind, one file: a source, a loader, a rule and a training method that are added, and nothing else is edited.
 
-Once as files dropped into a copy of this repository, once as a package that is installed. The method is DPO by TRL, so
-that the seam is one that a method with other columns and another trainer fits.
+Once as files dropped into a copy of this repository, once as a package that is installed. The method is written anew
+over TRL's DPOTrainer and not taken from Lockstep's own, so that the seam is one that a method with other columns and
+another trainer fits.
 """
 
 import json
@@ -86,10 +87,10 @@ from typing import Annotated, Literal
 from pydantic import Field
 from checks.training import Train
 
-class Dpo(Train):
+class Liking(Train):
     columns = ("prompt", "reference", "rejected")
     reported = ("rewards/margins",)
-    method: Literal["dpo"]
+    method: Literal["liking"]
     beta: Annotated[float, Field(gt=0)] = 0.1
 
     def trainer(self, job):
@@ -121,17 +122,17 @@ PLACES = {
     "stages/sources/schemes/copy.py": SOURCE,
     "stages/loaders/pairs.py": LOADER,
     "checks/rules/drop_same_answers.py": RULE,
-    "stages/training/methods/dpo.py": METHOD,
+    "stages/training/methods/liking.py": METHOD,
 }
 ENTRY_POINTS = {
     "lockstep.sources": {"copy": "acme_kinds.copied:Copied"},
     "lockstep.loaders": {"pairs": "acme_kinds.pairs"},
     "lockstep.rules": {"drop-same-answers": "acme_kinds.same"},
-    "lockstep.methods": {"dpo": "acme_kinds.dpo:Dpo"},
+    "lockstep.methods": {"liking": "acme_kinds.liking:Liking"},
 }
 PACKAGE = {
     "acme_kinds/__init__.py": "", "acme_kinds/copied.py": SOURCE, "acme_kinds/pairs.py": LOADER,
-    "acme_kinds/same.py": RULE, "acme_kinds/dpo.py": METHOD,
+    "acme_kinds/same.py": RULE, "acme_kinds/liking.py": METHOD,
 }  # fmt: skip
 
 
@@ -152,7 +153,8 @@ def _make(root: Path, base: Path, document: dict[str, Any]) -> None:
         "loader": {"kind": "pairs", "instruction": "Name the service."},
         "rules": ["drop-same-answers", "drop-duplicates"],
     }
-    document["train"] |= {"method": "dpo", "beta": 0.3, "max_steps": 3, "epochs": None, "precision": "fp32"}
+    document["train"] |= {"method": "liking", "beta": 0.3, "max_steps": 3, "epochs": None, "precision": "fp32"}
+    document["validate"]["preferences"] = {"max_length_bias": 0.5, "max_auc": 0.75}
     repository.write_params(root, document)
 
 
@@ -176,7 +178,9 @@ def _through(root: Path, site: Path | None = None) -> None:
     rows = files.read_jsonl(root / layout.SPLITS / "train.jsonl", Row)
     assert all(row.extra["rejected"] != row.reference for row in rows)
     names = {each.name for each in files.read_json(root / layout.DATA_REPORT, DataReport).expectations}
-    assert {f"{split}: every row has rejected" for split in layout.SPLIT_NAMES} <= names
+    assert {f"{split}: every row has rejected" for split in layout.SPLIT_NAMES} | {
+        "pairs: the two answers differ"
+    } <= names
     trained = files.read_json(root / layout.TRAIN_REPORT, TrainReport)
     assert (trained.steps, trained.adapter) == (3, digest.of_tree(root / layout.ADAPTER).digest)
     assert list(trained.figures) == ["rewards/margins"]
@@ -215,13 +219,13 @@ def test_a_package_adds_kinds_and_the_reports_name_the_digest_of_its_code(
         layout.FETCH_REPORT: (FetchReport, {"lockstep.sources:copy"}),
         layout.PREPARE_REPORT: (
             PrepareReport,
-            {"lockstep.loaders:pairs", "lockstep.rules:drop-same-answers", "lockstep.methods:dpo"},
+            {"lockstep.loaders:pairs", "lockstep.rules:drop-same-answers", "lockstep.methods:liking"},
         ),
         layout.DATA_REPORT: (
             DataReport,
-            {"lockstep.loaders:pairs", "lockstep.rules:drop-same-answers", "lockstep.methods:dpo"},
+            {"lockstep.loaders:pairs", "lockstep.rules:drop-same-answers", "lockstep.methods:liking"},
         ),
-        layout.TRAIN_REPORT: (TrainReport, {"lockstep.methods:dpo"}),
+        layout.TRAIN_REPORT: (TrainReport, {"lockstep.methods:liking"}),
     }
     digests = set()
     for path, (model, names) in used.items():
@@ -233,7 +237,7 @@ def test_a_package_adds_kinds_and_the_reports_name_the_digest_of_its_code(
 
 
 BROKEN = {
-    "lockstep.rules": ("from checks.drafts import Rule\nclass R(Rule):\n    name = 'extra'\n    does = 'nothing'\n", "does not define exactly one of mend, drop and among"),
+    "lockstep.rules": ("from checks.drafts import Rule\nclass R(Rule):\n    name = 'extra'\n    does = 'nothing'\n", "does not define exactly one of fix, drop and among"),
     "lockstep.loaders": ("from checks.drafts import Loader\nclass L(Loader):\n    kind: str\n", "does not define load"),
     "lockstep.methods": ("from typing import Literal\nfrom checks.training import Train\nclass M(Train):\n    columns = ('group',)\n    method: Literal['extra']\n    def trainer(self, job): ...\n", "needs a column 'group', which is a field of every row"),
 }  # fmt: skip
@@ -265,9 +269,11 @@ def test_the_method_is_sft_unless_params_yaml_names_another(document: dict) -> N
     document["train"].pop("method", None)
     assert as_params(document).train.method == "sft"
     schema = params_file.schema()["properties"]["train"]
-    assert list(schema["discriminator"]["mapping"]) == ["sft"]
-    document["train"]["method"] = "dpo"
-    with pytest.raises(ParamsRefused, match=r"train\.method: unknown training method 'dpo'; one of: sft"):
+    assert list(schema["discriminator"]["mapping"]) == ["dpo", "grpo", "kto", "orpo", "sft"]
+    document["train"]["method"] = "dpi"
+    with pytest.raises(
+        ParamsRefused, match=r"train\.method: unknown training method 'dpi'; one of: dpo, grpo, kto, orpo, sft"
+    ):
         as_params(document)
 
 

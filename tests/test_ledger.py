@@ -12,7 +12,7 @@ from checks import layout, pointer
 from checks.errors import EvidenceRefused, ParamsRefused, PromotionRefused, RemoteRefused
 from release.ledger import Change, Ledger, Person, compose, disagreements, missing, tags_for, untagged
 from tests import ledger_tree as tree
-from tests.git_service import serving
+from tests.git_service import Service
 from tests.ledger_tree import PROMOTE, at, git, promote, refs
 
 nobodys_configuration, work, remote, service, laptop = (
@@ -34,9 +34,9 @@ def snapshot(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("way", ["file", "http"])
 def test_a_move_is_one_commit_with_its_tags_at_the_remote(work: Path, remote: Path, way: str) -> None:
-    with serving(remote.parent) as running:
+    with Service(remote.parent) as running:
         if way == "http":
-            git(work, "remote", "set-url", "origin", running.url("origin.git"))
+            git(work, "remote", "set-url", "origin", running.address("origin.git"))
         before = refs(remote)["refs/heads/main"]
         made = promote(work, "staging", "A")
         assert refs(remote)["refs/heads/main"] == made
@@ -163,7 +163,7 @@ def test_a_proposal_is_a_commit_on_a_branch_of_its_own(work: Path, remote: Path)
     assert (
         ledger.propose(tip, wanted, "lockstep/staging-1") == made
     )  # a run that was killed before it asked for a review
-    with pytest.raises(RemoteRefused, match="is there already, with another change; merge or close its pull request"):
+    with pytest.raises(RemoteRefused, match="already exists with another change; merge or close its pull request"):
         ledger.propose(tip, tree.change(ledger, tip, "staging", "B"), "lockstep/staging-1")
     git(remote, "update-ref", "refs/heads/main", made)
     move = ledger.moves(ledger.tip(), "staging")[0]
@@ -271,7 +271,7 @@ def test_no_repository_and_no_branch_refuse(work: Path, tmp_path: Path) -> None:
     (tmp_path / "plain").mkdir()
     with pytest.raises(EvidenceRefused, match="not a git repository"):
         Ledger.open(tmp_path / "plain", PROMOTE)
-    with pytest.raises(ParamsRefused, match=r"promote.branch: a..b: is no name of a branch"):
+    with pytest.raises(ParamsRefused, match=r"promote.branch: a..b: is not a valid branch name"):
         Ledger.open(work, PROMOTE.model_copy(update={"branch": "a..b"}))
     with pytest.raises(EvidenceRefused, match="live of origin: there is no such branch; make it"):
         Ledger.open(work, PROMOTE.model_copy(update={"branch": "live"})).tip()
@@ -439,7 +439,7 @@ def test_no_move_waits_for_a_tag_and_a_foreign_one_is_reported(
     assert git(home, "rev-parse", "main") == commit
     told += ledger.untagged
     assert len(told) >= 1
-    assert all(line.startswith("tag router") and "is not made" in line for line in told)
+    assert all(line.startswith("tag router") and "was not created" in line for line in told)
     found = {each.removeprefix("refs/tags/") for each in refs(home) if "tags" in each}
     # Where git does not say which tag was in the way, no tag is made; `lockstep reconcile --fix` makes what it can.
     assert {"router@v0.1.0", "router#staging#1", tag} <= found

@@ -14,7 +14,7 @@ from release.ledger import Ledger, disagreements
 from tests import ledger_tree as tree
 from tests.conftest import REPOSITORY
 from tests.effort import EXHAUSTIVE, moments
-from tests.git_service import Service, serving
+from tests.git_service import Service
 from tests.ledger_tree import PROMOTE, at, git, promote, refs
 
 pytestmark = pytest.mark.slow
@@ -57,8 +57,7 @@ def races(work: Path, remote: Path, count: int) -> None:
         assert f"{winner} <{winner.lower()}@example.org> committed {made[0][:7]}" in str(lost[0])
         assert f"staging runs v0.{number + 1}.0 (sha256:" in str(lost[0])
         assert refs(remote)["refs/heads/main"] == made[0]
-    ledger = Ledger.open(work, PROMOTE)
-    tip = ledger.tip()
+    ledger, tip = tree.opened(work)
     moves = ledger.moves(tip, "staging")
     assert [move.number for move in moves] == [*range(count, 0, -1)]
     assert len(ledger.tags()) == 2 * count
@@ -66,26 +65,16 @@ def races(work: Path, remote: Path, count: int) -> None:
     print(wins)
 
 
-def test_of_two_at_once_one_wins_and_the_other_is_told_who(work: Path, remote: Path) -> None:
-    races(work, remote, 20)
-
-
-def test_of_two_at_once_by_http_one_wins_and_the_other_is_told_who(work: Path, remote: Path, service: Service) -> None:
-    races(work, remote, 4)
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("way", ["file", "http"])
-def test_of_two_at_once_one_wins_every_time(work: Path, remote: Path, way: str) -> None:
-    with serving(remote.parent) as running:
+def test_of_two_at_once_one_wins_and_the_other_is_told_who(work: Path, remote: Path, way: str) -> None:
+    with Service(remote.parent) as running:
         if way == "http":
-            git(work, "remote", "set-url", "origin", running.url("origin.git"))
+            git(work, "remote", "set-url", "origin", running.address("origin.git"))
         races(work, remote, 200 if EXHAUSTIVE else 20)
 
 
 def test_a_branch_that_moved_for_another_reason_says_so_too(work: Path, remote: Path) -> None:
-    ledger = Ledger.open(work, PROMOTE)
-    tip = ledger.tip()
+    ledger, tip = tree.opened(work)
     wanted = tree.change(ledger, tip, "staging", "A")
     other = tree.clone(work.parent / "other", str(remote), "Bob\x1b[31m")
     tree.keep(other, "Fix \x1b[2Jthe readme", env={"GIT_AUTHOR_NAME": "Bob \x1b[31m"})
@@ -116,7 +105,7 @@ def test_without_a_remote_the_branch_is_the_ledger_and_the_files_follow(laptop: 
 def test_without_a_remote_an_edited_pointer_refuses_before_anything_moves(laptop: Path) -> None:
     made = promote(laptop, "staging", "A")
     (laptop / at("staging")).write_text("mine")
-    with pytest.raises(PromotionRefused, match="files that this moves are edited there"):
+    with pytest.raises(PromotionRefused, match="has edits of files that the move changes"):
         promote(laptop, "staging", "B")
     assert refs(laptop)["refs/heads/main"] == made
     assert (laptop / at("staging")).read_text() == "mine"
@@ -209,8 +198,7 @@ def kill_everywhere(root: Path, ledger_at: Path, stride: int) -> None:
             old = refs(ledger_at)
             assert write(root, f"{point} {when}", point, when) == -9
             now = refs(ledger_at)
-            ledger = Ledger.open(root, PROMOTE)
-            tip = ledger.tip()
+            ledger, tip = tree.opened(root)
             moves = ledger.moves(tip, "staging")
             if now != old:
                 assert len(set(now) - set(old)) == 2, "the branch moved, and both tags came with it"
@@ -223,24 +211,19 @@ def kill_everywhere(root: Path, ledger_at: Path, stride: int) -> None:
                 number += 1
 
 
-def test_killed_at_calls_of_git_the_remote_is_old_or_new(work: Path, remote: Path) -> None:
-    kill_everywhere(work, remote, 11)
+STRIDES = [11, 1 if EXHAUSTIVE else 2]  # the second: at every call, or at every other one
 
 
-def test_killed_at_calls_of_git_a_laptop_is_old_or_new(laptop: Path) -> None:
-    kill_everywhere(laptop, laptop, 11)
+@pytest.mark.parametrize("stride", STRIDES)
+def test_killed_at_calls_of_git_the_remote_is_old_or_new(work: Path, remote: Path, stride: int) -> None:
+    kill_everywhere(work, remote, stride)
+
+
+@pytest.mark.parametrize("stride", STRIDES)
+def test_killed_at_calls_of_git_a_laptop_is_old_or_new(laptop: Path, stride: int) -> None:
+    kill_everywhere(laptop, laptop, stride)
     assert git(laptop, "status", "--porcelain") == "" or write(laptop, "last") == 0
     assert git(laptop, "status", "--porcelain") == ""
-
-
-@pytest.mark.slow
-def test_killed_all_along_the_remote_is_old_or_new(work: Path, remote: Path) -> None:
-    kill_everywhere(work, remote, 1 if EXHAUSTIVE else 2)
-
-
-@pytest.mark.slow
-def test_killed_all_along_a_laptop_is_old_or_new(laptop: Path) -> None:
-    kill_everywhere(laptop, laptop, 1 if EXHAUSTIVE else 2)
 
 
 def test_a_killed_run_leaves_nothing_in_the_clone_but_objects(work: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from checks.errors import Outrun, Refusal, RemoteRefused
 from release.ledger import Change, Ledger
 from tests import ledger_tree as tree
-from tests.git_service import Fault, Service, hook, serving
+from tests.git_service import Fault, Service, hook
 from tests.ledger_tree import PROMOTE, git, promote, refs
 
 pytestmark = pytest.mark.slow
@@ -31,8 +31,8 @@ def refused(root: Path, label: str = "A", deadline: float = 60) -> Refusal:
 
 
 def test_a_remote_that_asks_who_it_is_refuses_at_once_and_a_helper_answers(work: Path, remote: Path) -> None:
-    with serving(remote.parent, "ada:hunter2") as running:
-        git(work, "remote", "set-url", "origin", running.url("origin.git"))
+    with Service(remote.parent, "ada:hunter2") as running:
+        git(work, "remote", "set-url", "origin", running.address("origin.git"))
         started = time.monotonic()
         assert "could not read Username" in str(refused(work))
         assert time.monotonic() - started < 10
@@ -46,8 +46,8 @@ def test_a_remote_that_asks_who_it_is_refuses_at_once_and_a_helper_answers(work:
 
 
 def test_a_password_in_the_address_of_a_remote_is_in_no_message(work: Path, remote: Path) -> None:
-    with serving(remote.parent, "ada:hunter2") as running:
-        git(work, "remote", "set-url", "origin", running.url("origin.git", "ada:hunter2"))
+    with Service(remote.parent, "ada:hunter2") as running:
+        git(work, "remote", "set-url", "origin", running.address("origin.git", "ada:hunter2"))
         promote(work, "staging", "A")
         running.fault = "fail"
         refusals = [refused(work, "B")]
@@ -73,8 +73,8 @@ def test_a_password_asked_for_by_ssh_opens_no_window(
     window.chmod(0o755)
     monkeypatch.setenv("SSH_ASKPASS", str(window))
     git(work, "config", "core.askPass", str(window))
-    with serving(work.parent / "remotes", "ada:hunter2") as running:
-        git(work, "remote", "set-url", "origin", running.url("origin.git"))
+    with Service(work.parent / "remotes", "ada:hunter2") as running:
+        git(work, "remote", "set-url", "origin", running.address("origin.git"))
         refused(work)
     assert not asked.exists()
 
@@ -116,9 +116,9 @@ def test_a_lock_that_a_killed_push_left_at_the_remote_refuses_and_is_named(work:
 
 
 def test_a_remote_that_takes_no_pushes_refuses(work: Path, remote: Path) -> None:
-    with serving(remote.parent) as running:
+    with Service(remote.parent) as running:
         git(remote, "config", "http.receivepack", "false")
-        git(work, "remote", "set-url", "origin", running.url("origin.git"))
+        git(work, "remote", "set-url", "origin", running.address("origin.git"))
         before = refs(remote)
         refusal = refused(work)
     assert isinstance(refusal, RemoteRefused)

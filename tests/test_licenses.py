@@ -14,7 +14,7 @@ from checks.gates.license import LicenseGate
 from checks.judging import judge
 from checks.params import Params
 from checks.verdict import Finding
-from tests import evidence_tree
+from tests import evidence_tree, spoil
 from tests.conftest import REPOSITORY, as_params, scaled_down
 
 OPEN = ["Apache-2.0", "MIT", "CC-BY-SA-3.0", "CC-BY-SA-4.0", "llama3.1", "gemma", "CC-BY-NC-4.0", "CC-BY-ND-4.0", "mrl"]
@@ -144,17 +144,11 @@ def test_a_pass_states_the_three_licences_and_their_duties(ground: Evidence, par
     [
         ({"base": same(None)}, ["params.yaml: base.license: no licence is stated"]),
         ({"base": same(None, "MIT")}, ["no licence is stated", "base.license is null, but the base declares 'MIT'"]),
-        (
-            {"data": same("Proprietary")},
-            ["'Proprietary' is not in the table of docs/reference/licenses.md; what is your own is"],
-        ),
+        ({"data": same("Proprietary")}, ["'Proprietary' is not in the table of docs/reference/licenses.md; what is your own is"]),
         ({"data": same(licenses.OWN, "proprietary")}, ["is LicenseRef-Own, but the data declares 'proprietary'"]),
         ({"data": same(licenses.OWN)}, ["data: LicenseRef-Own is not allowed"]),
         ({"base": same("llama3.1"), "adapter": licenses.OWN}, ["under llama3.1, the adapter is LicenseRef-Own"]),
-        (
-            {"data": same("MIT License")},
-            ["'MIT License' is not in the table of docs/reference/licenses.md, which has MIT"],
-        ),
+        ({"data": same("MIT License")}, ["'MIT License' is not in the table of docs/reference/licenses.md, which has MIT"]),
         ({"adapter": "mine"}, ["gates.may_ship.adapter: 'mine' is not in the table"]),
         ({"allow": ["MIT"]}, ["base: Apache-2.0 is not allowed (allowed: MIT)", "adapter: Apache-2.0 is not allowed"]),
         ({"base": same("llama3.1")}, ["base: llama3.1 wants derivatives under llama3.1, the adapter is Apache-2.0"]),
@@ -170,17 +164,14 @@ def test_a_pass_states_the_three_licences_and_their_duties(ground: Evidence, par
         ({"base": same("MIT", "apache-2.0")}, ["base.license is MIT, but the base declares 'apache-2.0'"]),
         ({"base": same("MIT", "mit, cc-by-nc-4.0")}, ["but the base declares 'mit, cc-by-nc-4.0'"]),
         ({"base": same("MIT", "Proprietary")}, ["but the base declares 'Proprietary'"]),
-        (
-            {"base": ("Apache-2.0", "MIT", None)},
-            ["reports/fetch.json: base was fetched when params.yaml: base.license was MIT, it is Apache-2.0"],
-        ),
+        ({"base": ("Apache-2.0", "MIT", None)}, ["reports/fetch.json: base was fetched when params.yaml: base.license was MIT, it is Apache-2.0"]),
         ({"data": ("MIT", None, None)}, ["data.license was null, it is MIT: run `./lockstep run fetch`"]),
         (
             {"base": same(None), "data": same("CC-BY-NC-4.0", "mit"), "allow": ["MIT"], "adapter": "none"},
             ["no licence is stated", "'none' is not in the table", "declares 'mit'", "not allowed", "commercial use"],
         ),
     ],
-)
+)  # fmt: skip
 def test_each_problem_fails_the_gate_and_all_are_listed(
     ground: Evidence, params: Params, case: dict[str, Any], words: list[str]
 ) -> None:
@@ -190,10 +181,6 @@ def test_each_problem_fails_the_gate_and_all_are_listed(
         assert word in finding.reason
 
 
-def _remove(path: Path) -> None:
-    path.unlink()
-
-
 def _restate(path: Path) -> None:
     report = files.read_json(path, FetchReport)
     files.write_json(path, report.model_copy(update={"base": report.base.model_copy(update={"declared": "gemma"})}))
@@ -201,11 +188,9 @@ def _restate(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("change", "word"),
-    [(_remove, "no evidence: "), (_restate, "base.license is Apache-2.0, but the base declares")],
+    [(spoil.remove(), "no evidence: "), (_restate, "base.license is Apache-2.0, but the base declares")],
 )
-def test_the_verdict_asks_the_gate(
-    tmp_path: Path, document: dict[str, Any], change: Callable[[Path], None], word: str
-) -> None:
+def test_the_verdict_asks_the_gate(tmp_path: Path, document: dict, change: Callable[[Path], None], word: str) -> None:
     gate = {"kind": "license", "allow": ["Apache-2.0", "MIT"], "adapter": "Apache-2.0", "commercial": True}
     document["gates"] = {"may_ship": gate}
     params = as_params(document)

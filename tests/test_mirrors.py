@@ -107,7 +107,7 @@ GONE: dict[str, tuple[Tamper, str]] = {
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.slow if name == "the manifest's bytes" else ()) for name in GONE]
 )
-def test_an_image_that_is_not_there_whole_is_drift_that_git_cannot_mend(
+def test_an_image_that_is_not_there_whole_is_drift_that_git_cannot_fix(
     served: tuple[Registry, World], name: str
 ) -> None:
     service, world = served
@@ -169,8 +169,8 @@ def test_a_registry_that_is_not_there_is_unreachable_and_not_drift(
 def test_a_registry_that_hangs_is_unreachable_in_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "DEADLINE", 1.0)
     started = time.monotonic()
-    with mlflow_service.standin("hang") as running:
-        host = running.uri.removeprefix("http://")
+    with mlflow_service.FaultyServer("hang") as running:
+        host = running.url.removeprefix("http://")
         its = world.new.model_copy(update={"image": f"{host}/team/router@{world.new.digest}"})
         (found,) = registry.check(world.root, [Image(its, None, "x")], False)
     assert (found.severity, found.mirror) == ("unreachable", "no answer within 1 s")
@@ -296,13 +296,13 @@ def test_a_server_that_goes_wrong_holds_no_promotion_up(
 ) -> None:
     monkeypatch.setattr(update, "DEADLINE", 4.0)
     started = time.monotonic()
-    with mlflow_service.standin(fault) as running:
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", running.uri.replace("http://", "http://ada:hunter2@"))
+    with mlflow_service.FaultyServer(fault) as running:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", running.url.replace("http://", "http://ada:hunter2@"))
         said = follow(world)
     assert time.monotonic() - started < 5.5
     assert said
     for line in said:
-        assert line.startswith(f"MLflow at {running.uri}")
+        assert line.startswith(f"MLflow at {running.url}")
         assert line.endswith("`lockstep reconcile --fix` fixes it")
         assert line.isprintable()
         assert "hunter2" not in line

@@ -153,7 +153,7 @@ def _matches(finding: Finding, line: str) -> bool:
 
 
 @pytest.mark.parametrize("name", TAMPERS)
-def test_what_was_changed_by_hand_is_found_told_and_mended(store: Store, client: Any, name: str) -> None:
+def test_what_was_changed_by_hand_is_found_reported_and_fixed(store: Store, client: Any, name: str) -> None:
     tamper, lines = TAMPERS[name]
     asked = both()
     asked = asked.model_copy(update={"aliases": {**asked.aliases, "canary": None}})
@@ -289,16 +289,16 @@ def quietly(uri: str, asked: Wanted, seconds: float) -> None:
 )
 def test_a_server_that_goes_wrong_is_said_so_in_time(fault: Fault, seconds: float, words: str) -> None:
     started = time.monotonic()
-    with service.standin(fault) as running, pytest.raises(MirrorUnavailable) as caught:
-        ask(running.uri, both(), seconds)
+    with service.FaultyServer(fault) as running, pytest.raises(MirrorUnavailable) as caught:
+        ask(running.url, both(), seconds)
     assert words in str(caught.value)
     assert str(caught.value).isprintable()
     assert time.monotonic() - started < seconds + 1
 
 
 def test_a_server_that_says_that_it_did_is_looked_at_again() -> None:
-    with service.standin("lie") as running:
-        (found,) = ask(running.uri, both())
+    with service.FaultyServer("lie") as running:
+        (found,) = ask(running.url, both())
     assert not found.fixed
 
 
@@ -310,8 +310,8 @@ def test_a_server_that_is_not_there_is_said_so_without_its_password() -> None:
 
 def test_no_argument_of_the_process_holds_the_address() -> None:
     lines: list[str] = []
-    with service.standin("hang") as running:
-        uri = running.uri.replace("http://", "http://ada:hunter2@")
+    with service.FaultyServer("hang") as running:
+        uri = running.url.replace("http://", "http://ada:hunter2@")
         asking = threading.Thread(target=quietly, args=(uri, both(), 3))
         asking.start()
         while not running.asked:
@@ -342,15 +342,15 @@ def test_logins_are_those_of_mlflow(
         monkeypatch.delenv(f"MLFLOW_TRACKING_{name}", raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    with service.standin("lie") as running:
-        assert Server(running.uri.replace("http://", f"http://{login}")).read("router") is None
+    with service.FaultyServer("lie") as running:
+        assert Server(running.url.replace("http://", f"http://{login}")).read("router") is None
         assert running.asked == [("registered-models/get", sent)]
 
 
 # SQLite files
 
 
-def test_comparing_makes_no_store_and_mending_does(tmp_path: Path) -> None:
+def test_comparing_makes_no_store_and_fixing_does(tmp_path: Path) -> None:
     path = tmp_path / "new" / "mlflow.db"
     asked = both()
     (found,) = ask(f"sqlite:///{path}", asked, fix=False)
@@ -396,8 +396,8 @@ def test_without_mlflow_a_file_is_not_asked_and_a_server_is(
         MirrorUnavailable, match=r"needs MLflow, which is not installed here \(pip install 'lockstep\[pipeline\]'\)"
     ):
         Database(f"sqlite:///{tmp_path / 'mlflow.db'}").read("router")
-    with service.standin("lie") as running:
-        assert Server(running.uri).read("router") is None
+    with service.FaultyServer("lie") as running:
+        assert Server(running.url).read("router") is None
 
 
 def test_what_is_no_release_is_left_alone(store: Store, client: Any) -> None:

@@ -175,7 +175,7 @@ def test_keep_leaves_only_what_is_needed_where_all_is_this_tools_own(layout: Lay
 
 def test_a_folder_that_holds_other_things_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
-    with pytest.raises(BuildRefused, match="is not empty and is no OCI layout"), Layout(tmp_path).held():
+    with pytest.raises(BuildRefused, match="is not empty and is not an OCI layout"), Layout(tmp_path).held():
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 

@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from hypothesis import strategies as st
 from checks.errors import EvidenceRefused
 from release.image import tar
 from release.image.tar import Link, Member, Tar
+from tests import spoil
 
 SHARD = "models/name-0123456789ab/model.safetensors"
 
@@ -113,24 +113,6 @@ def test_a_file_of_more_than_8_gib_says_its_size_in_an_extended_header(tmp_path:
         assert str(size).encode() in listed
 
 
-def _swapped(path: Path) -> None:
-    path.write_bytes(b"W" * path.stat().st_size)
-
-
-def _shortened(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-1])
-
-
-def _linked(path: Path) -> None:
-    path.rename(path.with_suffix(".real"))
-    path.symlink_to(path.with_suffix(".real"))
-
-
-def _piped(path: Path) -> None:
-    path.unlink()
-    os.mkfifo(path)
-
-
 def _foldered(path: Path) -> None:
     path.unlink()
     path.mkdir()
@@ -139,17 +121,18 @@ def _foldered(path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "word"),
     [
-        (_swapped, "is not the file that the verdict is about"),
-        (_shortened, "ends 1 bytes early"),
-        (Path.unlink, "No such file"),
-        (_linked, "symbolic link"),
-        (_piped, "not a regular file"),
+        (spoil.flip(), "is not the file that the verdict is about"),
+        (spoil.cut(), "ends 1 bytes early"),
+        (spoil.remove(), "No such file"),
+        (spoil.link(), "symbolic link"),
+        (spoil.pipe(), "not a regular file"),
         (_foldered, "Is a directory"),
     ],
+    ids=["a bit", "cut", "gone", "a link", "a pipe", "a folder"],
 )
 @pytest.mark.parametrize("size", [700, 3 * tar.BLOCK])
 def test_a_file_that_is_not_what_it_must_be_ends_the_layer_before_its_last_block(
-    tmp_path: Path, damage: Callable[[Path], None], word: str, size: int
+    tmp_path: Path, damage: spoil.Spoil, word: str, size: int
 ) -> None:
     member = _member(tmp_path, SHARD, b"w" * size)
     blob = Tar([member])
@@ -176,6 +159,6 @@ def test_a_file_that_changes_between_two_readings_is_caught(tmp_path: Path) -> N
     member = _member(tmp_path, SHARD, b"w" * 1000)
     blob = Tar([member])
     list(blob.blocks())
-    _swapped(member.path)
+    spoil.flip()(member.path)
     with pytest.raises(EvidenceRefused, match="is not the file"):
         list(blob.blocks())

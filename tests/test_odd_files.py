@@ -33,11 +33,11 @@ def test_reports_rows_and_parameters_that_are_no_files(tmp_path: Path, make: Cal
     report, rows, params = tmp_path / "train.json", tmp_path / "test.jsonl", tmp_path / layout.PARAMS
     for path in (report, rows, params):
         make(path)
-    with pytest.raises(EvidenceRefused, match=r"train.json: is no file"):
+    with pytest.raises(EvidenceRefused, match=r"train.json: is not a regular file"):
         files.read_json(report, TrainReport)
-    with pytest.raises(EvidenceRefused, match=r"test.jsonl: is no file"):
+    with pytest.raises(EvidenceRefused, match=r"test.jsonl: is not a regular file"):
         files.read_jsonl(rows, Row)
-    with pytest.raises(ParamsRefused, match=r"params.yaml: is no file"):
+    with pytest.raises(ParamsRefused, match=r"params.yaml: is not a regular file"):
         params_file.load(params)
 
 
@@ -47,13 +47,13 @@ def test_an_image_folder_with_no_file_in_it(tmp_path: Path, name: str, make: Cal
     (tmp_path / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
     (tmp_path / name).unlink(missing_ok=True)
     make(tmp_path / name)
-    with pytest.raises(RegistryRefused, match=f"{name}: is no file"):
+    with pytest.raises(RegistryRefused, match=f"{name}: is not a regular file"):
         Layout(tmp_path).document(f"sha256:{1:064}")
 
 
 def test_a_blob_that_is_a_pipe(tmp_path: Path) -> None:
     _pipe(tmp_path / "blobs" / "sha256" / f"{1:064}")
-    with pytest.raises(RegistryRefused, match="is no file"):
+    with pytest.raises(RegistryRefused, match="is not a regular file"):
         list(Layout(tmp_path).blob(f"sha256:{1:064}", 3))
 
 

@@ -15,7 +15,7 @@ from checks import digest, layout
 from checks.errors import MachineRefused
 from release import runtimes
 from release.overlay import deployed, edits, kustomize, objects, overlays, shipped, sources
-from tests import kubernetes_tools, programs
+from tests import kubernetes_tools, programs, spoil
 from tests.conftest import REPOSITORY
 from tests.overlay_sample import (
     IMAGE,
@@ -39,7 +39,6 @@ pytestmark = pytest.mark.slow
 
 EVIL = f"evil.example/x@{OTHER}"
 KIND = {"deployment": "Deployment", "kserve": "InferenceService"}
-POD = {"deployment": "/spec/template/spec", "kserve": "/spec/predictor"}
 
 
 @pytest.fixture
@@ -50,59 +49,40 @@ def tree(tmp_path: Path) -> Path:
     return found
 
 
-def gaps(tree: Path, wanted: Files | None = None) -> list[str]:
+def failures(tree: Path, wanted: Files | None = None) -> list[str]:
     """What is said before a move of staging to a release, which is a baked server unless another is given."""
-    return edits.gaps("staging", lying(tree), wanted or rendered(), ("staging", "production"))
+    return edits.failures("staging", lying(tree), wanted or rendered(), ("staging", "production"))
 
 
-def patched(value: dict[str, Any]) -> Callable[[Path], None]:
+def patched(value: dict[str, Any]) -> spoil.Spoil:
     """A patch of the Deployment, merged."""
     text = yaml.safe_dump({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "server"}} | value)
     return lambda tree: edit(tree, "staging", lambda found: found["patches"].append({"patch": text}))
 
 
-def own(**fields: Any) -> Callable[[Path], None]:
+def own(**fields: Any) -> spoil.Spoil:
     return lambda tree: edit(tree, "staging", lambda value: value.update(fields))
 
 
-def operations(*ops: dict[str, Any], kind: str = "Deployment") -> Callable[[Path], None]:
+def operations(*ops: dict[str, Any], kind: str = "Deployment") -> spoil.Spoil:
     patch = {"target": {"kind": kind}, "patch": yaml.safe_dump(list(ops))}
     return lambda tree: edit(tree, "staging", lambda value: value["patches"].append(patch))
 
 
-def merge(pod: dict[str, Any], **more: Any) -> Callable[[Path], None]:
+def merge(pod: dict[str, Any], **more: Any) -> spoil.Spoil:
     return patched({"metadata": {"name": "server"} | more, "spec": {"template": {"spec": pod}}})
 
 
-def server(**fields: Any) -> Callable[[Path], None]:
+def server(**fields: Any) -> spoil.Spoil:
     return merge({"containers": [{"name": "server"} | fields]})
 
 
-def write(
-    name: str, text: str, then: Callable[[Path], object] = lambda _: None, **fields: Any
-) -> Callable[[Path], None]:
+def write(name: str, text: str, then: Callable[[Path], object] = lambda _: None, **fields: Any) -> spoil.Spoil:
     def do(tree: Path) -> None:
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         (tree / name).write_text(text)
         own(**fields)(tree)
         then(tree)
-
-    return do
-
-
-def replace(name: str, old: str, new: str) -> Callable[[Path], None]:
-    def do(tree: Path) -> None:
-        text = (tree / name).read_text()
-        assert old in text
-        (tree / name).write_text(text.replace(old, new, 1))
-
-    return do
-
-
-def link(name: str, target: str) -> Callable[[Path], None]:
-    def do(tree: Path) -> None:
-        (tree / name).unlink(missing_ok=True)
-        (tree / name).symlink_to(target)
 
     return do
 
@@ -116,17 +96,17 @@ def workload(kind: str, name: str = "other") -> dict[str, Any]:
     }  # fmt: skip
 
 
-def beside(value: dict[str, Any]) -> Callable[[Path], None]:
+def beside(value: dict[str, Any]) -> spoil.Spoil:
     """One more object, in a file of the environment."""
     return write("staging/more.yaml", yaml.safe_dump(value), resources=[OWN_RELEASE, "more.yaml"])
 
 
-def an(api: str, kind: str, spec: dict[str, Any] | None = None, **metadata: Any) -> Callable[[Path], None]:
+def an(api: str, kind: str, spec: dict[str, Any] | None = None, **metadata: Any) -> spoil.Spoil:
     """One more object of a kind."""
     return beside({"apiVersion": api, "kind": kind, "metadata": {"name": "x"} | metadata, "spec": spec or {}})
 
 
-def both(*changes: Callable[[Path], None]) -> Callable[[Path], None]:
+def both(*changes: spoil.Spoil) -> spoil.Spoil:
     def do(tree: Path) -> None:
         for change in changes:
             change(tree)
@@ -134,7 +114,7 @@ def both(*changes: Callable[[Path], None]) -> Callable[[Path], None]:
     return do
 
 
-def appended(text: str) -> Callable[[Path], None]:
+def appended(text: str) -> spoil.Spoil:
     """Text after what people wrote in the environment's own file, as it lies in git."""
 
     def do(tree: Path) -> None:
@@ -144,7 +124,7 @@ def appended(text: str) -> Callable[[Path], None]:
     return do
 
 
-def with_named_server(change: Callable[[Path], None]) -> Callable[[Path], None]:
+def with_named_server(change: spoil.Spoil) -> spoil.Spoil:
     """The same where people still name a server, as for weights alone; ``edits`` must not need it to be absent."""
 
     def do(tree: Path) -> None:
@@ -154,28 +134,28 @@ def with_named_server(change: Callable[[Path], None]) -> Callable[[Path], None]:
     return do
 
 
-def component(name: str, **fields: Any) -> Callable[[Path], None]:
+def component(name: str, **fields: Any) -> spoil.Spoil:
     """One more of people's components, which the environment names."""
     text = yaml.safe_dump({"apiVersion": "kustomize.config.k8s.io/v1alpha1", "kind": "Component"} | fields)
     return write(f"components/{name}/kustomization.yaml", text, components=[f"../components/{name}"])
 
 
-def merge_spec(**spec: Any) -> Callable[[Path], None]:
+def merge_spec(**spec: Any) -> spoil.Spoil:
     return patched({"spec": spec})
 
 
-def removed(api: str, kind: str) -> Callable[[Path], None]:
+def removed(api: str, kind: str) -> spoil.Spoil:
     """An object of the base taken away."""
     text = yaml.safe_dump({"apiVersion": api, "kind": kind, "metadata": {"name": "server"}, "$patch": "delete"})
     return lambda tree: edit(tree, "staging", lambda value: value["patches"].append({"patch": text}))
 
 
-def kserve(*ops: dict[str, Any]) -> Callable[[Path], None]:
+def kserve(*ops: dict[str, Any]) -> spoil.Spoil:
     patch = {"target": {"kind": "InferenceService"}, "patch": yaml.safe_dump(list(ops))}
     return own(resources=["release/kserve"], patches=[patch])
 
 
-def sidecar(**fields: Any) -> Callable[[Path], None]:
+def sidecar(**fields: Any) -> spoil.Spoil:
     return merge({"containers": [{"name": "proxy", "image": EVIL} | fields]})
 
 
@@ -287,7 +267,7 @@ OWN_RELEASE = "release/deployment"
 
 # What is done, what is said before a move, what ``reconcile`` says where a cluster has it (None: it does not build, or
 # nothing is said).
-TAMPERS: list[tuple[Callable[[Path], None], str, str | None]] = [
+TAMPERS: list[tuple[spoil.Spoil, str, str | None]] = [
     (own(images=[{"name": "registry.example/team/router", "newTag": "latest"}]), "images: only lockstep.invalid/server", "server.image: is "),
     (own(images=[{"name": "registry.example/team/router", "newName": "evil.example/x", "digest": OTHER}]), "images: only", "server.image: is "),
     (own(Images=[{"name": "registry.example/team/router", "newTag": "latest"}]), "Images: an environment may not use it", "server.image: is "),
@@ -326,7 +306,7 @@ TAMPERS: list[tuple[Callable[[Path], None], str, str | None]] = [
     (own(resources=["../production"]), "'../production': name a folder", None),
     (own(resources=["release/deployment", "release/kserve"]), "resources: name one of", None),
     (own(resources=["../base"]), "resources: name one of", "annotations.lockstep/model: is None"),
-    (own(resources=[]), "resources: name one of", "staging: one Deployment or InferenceService is to run the release, there is none"),
+    (own(resources=[]), "resources: name one of", "staging: there must be exactly one Deployment or InferenceService, found none"),
     (own(resources=["release/deployment", "../../../elsewhere"]), "'../../../elsewhere': name a folder", None),
     (own(components=["../../../elsewhere"]), "'../../../elsewhere': name a folder", None),
     (own(patches=[{"path": "patch.txt"}]), "'patch.txt': name a .yaml file", None),
@@ -342,14 +322,14 @@ TAMPERS: list[tuple[Callable[[Path], None], str, str | None]] = [
     (own(openapi={"path": "x"}), "openapi: an environment may not use it", None),
     (write("staging/more/kustomization.yaml", "resources: [https://evil.example]\n", resources=[OWN_RELEASE, "more"]), "more/kustomization.yaml: 'https:", None),
     (write("staging/p.yaml", yaml.safe_dump([{"op": "replace", "path": f"{CONTAINERS}/0/image", "value": EVIL}]), patches=[{"path": "p.yaml", "target": {"kind": "Deployment"}}]), "server.image: is 'evil", "server.image: is "),
-    (replace("base/deployment.yaml", "- name: server", "- name: server\n          command: [sh]"), "server.command: is ", "server.command"),
-    (replace("base/deployment.yaml", "image: lockstep.invalid/server", "image: evil.example/x"), "base/deployment.yaml: image: 'evil.example/x'", None),
-    (both(replace("components/gpu/kustomization.yaml", "op: add", "op: move"), own(components=["../components/gpu"])), "kustomize build: Error", None),
-    (link("staging/kustomization.yaml", "../production/kustomization.yaml"), "staging/kustomization.yaml: is not a regular file", None),
-    (link("staging/extra", "../production"), "staging/extra: is not a regular file", None),
+    (spoil.replace("base/deployment.yaml", "- name: server", "- name: server\n          command: [sh]"), "server.command: is ", "server.command"),
+    (spoil.replace("base/deployment.yaml", "image: lockstep.invalid/server", "image: evil.example/x"), "base/deployment.yaml: image: 'evil.example/x'", None),
+    (both(spoil.replace("components/gpu/kustomization.yaml", "op: add", "op: move"), own(components=["../components/gpu"])), "kustomize build: Error", None),
+    (spoil.link("staging/kustomization.yaml", "../production/kustomization.yaml"), "staging/kustomization.yaml: is not a regular file", None),
+    (spoil.link("staging/extra", "../production"), "staging/extra: is not a regular file", None),
     (lambda tree: (tree / "staging" / "kustomization.yaml").unlink(), "staging/kustomization.yaml: is missing", None),
     (lambda tree: put(tree, {OWN: b"\xff"}), "kustomization.yaml: is not one plain YAML", None),
-    (lambda tree: put(tree, {OWN: b"[]"}), "kustomization.yaml: is no mapping", None),
+    (lambda tree: put(tree, {OWN: b"[]"}), "kustomization.yaml: is not a mapping", None),
     # Files that are read whatever they are called.
     (write("staging/swap", SWAP, patches=[{"path": "swap"}]), "'swap': name a .yaml file", "server.image: is "),
     (write("staging/.yaml", SWAP, patches=[{"path": ".yaml"}]), "'.yaml': name a .yaml file", "server.image: is "),
@@ -363,7 +343,7 @@ TAMPERS: list[tuple[Callable[[Path], None], str, str | None]] = [
     # A second server.
     (write("staging/again/kustomization.yaml", AGAIN, resources=[OWN_RELEASE, "again"]), "'../../base': name a folder", "one Deployment or InferenceService"),
     (write("staging/again/kustomization.yaml", "namePrefix: a-\nresources: [../release/deployment]\n", resources=[OWN_RELEASE, "again"]), "'../release/deployment': name a folder", "one Deployment or InferenceService"),
-    (beside(workload("Deployment")), "there is Deployment other, Deployment server", "Deployment other: has the labels"),
+    (beside(workload("Deployment")), "found Deployment other, Deployment server", "Deployment other: has the labels"),
     (beside(workload("StatefulSet")), "StatefulSet other: an environment brings no StatefulSet", "StatefulSet other: has the labels"),
     (own(labels=[{"pairs": {LABEL: "x"}, "includeTemplates": True}]), "labels: app.kubernetes.io/name is 'x'", None),
     (own(labels=[{"pairs": {"image": "x"}, "fields": [{"path": "spec/template/spec/containers", "kind": "Deployment", "create": True}]}]), "labels: write includeSelectors, includeTemplates, pairs", None),
@@ -375,14 +355,14 @@ TAMPERS: list[tuple[Callable[[Path], None], str, str | None]] = [
     (operations({"op": "replace", "path": "x/spec/ports/0", "value": {"port": 80}}, kind="Service"), "Service server: spec.ports: .*: leads elsewhere", "Service server: leads elsewhere"),
     (write("staging/s.yaml", yaml.safe_dump(ELSEWHERE), resources=[OWN_RELEASE, "s.yaml"]), "Service more: spec.ports: .*: leads elsewhere", "Service more: leads elsewhere"),
     (write("staging/s.yaml", yaml.safe_dump(SLICE), resources=[OWN_RELEASE, "s.yaml"]), "an environment brings no EndpointSlice", "EndpointSlice x: is written by nobody"),
-    (replace("base/service.yaml", "targetPort: http", "targetPort: 9"), "Service server: spec.ports: .*: leads elsewhere", "Service server: leads elsewhere"),
-    (replace("base/service.yaml", "    app.kubernetes.io/name: server\n  ports", "    app: x\n  ports"), "Service server: spec.selector: .*: does not select", "Service server: does not select"),
+    (spoil.replace("base/service.yaml", "targetPort: http", "targetPort: 9"), "Service server: spec.ports: .*: leads elsewhere", "Service server: leads elsewhere"),
+    (spoil.replace("base/service.yaml", "    app.kubernetes.io/name: server\n  ports", "    app: x\n  ports"), "Service server: spec.selector: .*: does not select", "Service server: does not select"),
     (sidecar(ports=[{"name": "http", "containerPort": 9}]), "containers.proxy: is ", "container proxy: has the server's port"),
     # What runs in the server, or answers for it.
     (server(lifecycle={"postStart": {"exec": {"command": ["x"]}}}), "server.lifecycle.postStart: is ", "server.lifecycle: is "),
     (operations({"op": "add", "path": f"{CONTAINERS}/0/lifecycle/postStart", "value": {"exec": {"command": ["x"]}}}), "server.lifecycle.postStart: is ", "server.lifecycle: is "),
-    (server(livenessProbe={"exec": {"command": ["x"]}}), "server.livenessProbe.exec: is ", "server.livenessProbe: asks"),
-    (server(readinessProbe={"httpGet": {"port": 9}}), "server.readinessProbe.httpGet.port: is 9", "server.readinessProbe: asks"),
+    (server(livenessProbe={"exec": {"command": ["x"]}}), "server.livenessProbe.exec: is ", "server.livenessProbe: differs"),
+    (server(readinessProbe={"httpGet": {"port": 9}}), "server.readinessProbe.httpGet.port: is 9", "server.readinessProbe: differs"),
     (server(workingDir="/tmp/x"), "server.workingDir: is ", "server.workingDir: is '/tmp/x'"),
     (server(ports=[{"containerPort": 8080, "name": "x"}]), "server.ports: is ", "server.ports: http is another"),
     (operations({"op": "replace", "path": f"{CONTAINERS}/0/name", "value": "x"}), "containers.server: is missing", "has no container server"),
@@ -412,12 +392,12 @@ TAMPERS: list[tuple[Callable[[Path], None], str, str | None]] = [
     (with_named_server(component("more", patches=[{"patch": SWAP.replace(EVIL, PLACEHOLDER)}])), "server.image: is 'evil", "server.image: is 'evil.example/x@"),
     (with_named_server(component("more", replacements=[{"source": {"kind": "Deployment", "fieldPath": "metadata.name"}, "targets": [{"select": {"kind": "Deployment"}, "fieldPaths": [CONTAINERS[1:].replace("/", ".") + ".0.image"]}]}])), "server.image: is 'server'", "server.image: is 'server'"),
     (with_named_server(sidecar(image=f"{PLACEHOLDER}@{IMAGE}")), "containers.proxy: is ", None),
-    (with_named_server(replace("base/deployment.yaml", "- name: server", f"- name: first\n          image: {PLACEHOLDER}\n        - name: server")), "containers.first: is ", None),
-    (with_named_server(replace("base/deployment.yaml", "containers:", f"initContainers: [{{name: server, image: {PLACEHOLDER}}}]\n      containers:")), "initContainers: is ", None),
-    (replace("base/deployment.yaml", "apiVersion: apps/v1", "apiVersion: other.example/v1"), "kustomize build: Error", None),
-    (replace("base/deployment.yaml", "apiVersion: apps/v1\nkind: Deployment", "apiVersion: ''\nkind: [Deployment]"), "kustomize build: Error", None),
+    (with_named_server(spoil.replace("base/deployment.yaml", "- name: server", f"- name: first\n          image: {PLACEHOLDER}\n        - name: server")), "containers.first: is ", None),
+    (with_named_server(spoil.replace("base/deployment.yaml", "containers:", f"initContainers: [{{name: server, image: {PLACEHOLDER}}}]\n      containers:")), "initContainers: is ", None),
+    (spoil.replace("base/deployment.yaml", "apiVersion: apps/v1", "apiVersion: other.example/v1"), "kustomize build: Error", None),
+    (spoil.replace("base/deployment.yaml", "apiVersion: apps/v1\nkind: Deployment", "apiVersion: ''\nkind: [Deployment]"), "kustomize build: Error", None),
     (component("more", images=[NAMED]), "more/kustomization.yaml: images: the environment's own kustomization.yaml", None),
-    (replace("base/kustomization.yaml", "resources:", f"images: [{{name: {PLACEHOLDER}, newName: evil.example/x, digest: '{OTHER}'}}]\nresources:"), "base/kustomization.yaml: images: the environment's own", None),
+    (spoil.replace("base/kustomization.yaml", "resources:", f"images: [{{name: {PLACEHOLDER}, newName: evil.example/x, digest: '{OTHER}'}}]\nresources:"), "base/kustomization.yaml: images: the environment's own", None),
     (own(images=[{"name": PLACEHOLDER, "digest": OTHER}]), "images: only", None),
     (own(images=[NAMED | {"newName": ""}]), "images: only", None),
     (own(images=[NAMED | {"newName": ["x"]}]), "images: only", None),
@@ -433,14 +413,14 @@ TAMPERS: list[tuple[Callable[[Path], None], str, str | None]] = [
     # What leaves a cluster as it is.
     (patched({"spec": {"paused": True}}), "spec.paused: is True", "is paused: its pods follow no move"),
     (operations({"op": "add", "path": "/spec/paused", "value": True}), "spec.paused: is True", "is paused: its pods follow no move"),
-    (replace("base/deployment.yaml", "replicas: 1", "replicas: 1\n  paused: true"), "spec.paused: is True", "is paused: its pods follow no move"),
+    (spoil.replace("base/deployment.yaml", "replicas: 1", "replicas: 1\n  paused: true"), "spec.paused: is True", "is paused: its pods follow no move"),
     *((merge({}, annotations={key: value}), f"{key}: a tool would leave the object as it is", None) for key, value in HOLDING),
     (own(commonAnnotations=dict([HOLDING[0]])), f"Service server: metadata.annotations: {HOLDING[0][0]}: a tool would", None),
     (operations({"op": "add", "path": "/metadata/annotations/" + HOLDING[0][0].replace("/", "~1"), "value": HOLDING[0][1]}), "annotations: argocd.argoproj.io/hook: a tool would", None),
     # The component that copies.
-    (both(replace("components/kserve/copied/kustomization.yaml", "fieldPath: metadata.annotations", "fieldPath: metadata.name"), own(resources=["release/kserve"])), "annotations: lockstep/model is None", None),
-    (both(replace("components/kserve/kustomization.yaml", "value: kserve-container", "value: other"), own(resources=["release/kserve"])), "containers.kserve-container: is missing", None),
-    (both(replace("components/kserve/kustomization.yaml", "$patch: delete", "$patch: replace"), own(resources=["release/kserve"])), "to run the release, there is", None),
+    (both(spoil.replace("components/kserve/copied/kustomization.yaml", "fieldPath: metadata.annotations", "fieldPath: metadata.name"), own(resources=["release/kserve"])), "annotations: lockstep/model is None", None),
+    (both(spoil.replace("components/kserve/kustomization.yaml", "value: kserve-container", "value: other"), own(resources=["release/kserve"])), "containers.kserve-container: is missing", None),
+    (both(spoil.replace("components/kserve/kustomization.yaml", "$patch: delete", "$patch: replace"), own(resources=["release/kserve"])), "exactly one Deployment or InferenceService, found", None),
     # Another environment's place in the cluster.
     (own(namespace="model-production"), "namespace: 'model-production' is the namespace of production too", None),
     (own(namespace="kube-system"), "namespace: 'kube-system': name one", None),
@@ -482,7 +462,7 @@ TAMPERS: list[tuple[Callable[[Path], None], str, str | None]] = [
     (operations({"op": "replace", "path": "/spec/podSelector", "value": {"matchLabels": {"a": "b"}}}, kind="NetworkPolicy"), "no NetworkPolicy closes its way out", None),
     (removed("networking.k8s.io/v1", "NetworkPolicy"), "no NetworkPolicy closes its way out", None),
     (removed("v1", "Service"), "no Service leads to it", None),
-    (removed("apps/v1", "Deployment"), "is to run the release, there is none", "there is none"),
+    (removed("apps/v1", "Deployment"), "there must be exactly one Deployment or InferenceService, found none", "found none"),
     *((operations({"op": "add", "path": f"/spec/{key}", "value": value}, kind="Service"), f"Service server: spec.{key}: leads elsewhere", None) for key, value in (("externalIPs", ["10.0.0.1"]), ("publishNotReadyAddresses", True))),
     (sidecar(ports=[{"containerPort": 8080}]), "containers.proxy: is", None),
     (merge({"containers": [{"name": "proxy", "image": f"proxy.example/p@{IMAGE}"}]}), "containers.proxy: is", None),
@@ -497,19 +477,19 @@ TAMPERS: list[tuple[Callable[[Path], None], str, str | None]] = [
 
 @pytest.mark.parametrize(("tamper", "of_files", "of_objects"), TAMPERS)
 def test_what_only_a_promotion_may_say_is_refused_and_seen_in_a_cluster(
-    tree: Path, tamper: Callable[[Path], None], of_files: str, of_objects: str | None
+    tree: Path, tamper: spoil.Spoil, of_files: str, of_objects: str | None
 ) -> None:
     tamper(tree)
     programs.require("kustomize")
-    found = gaps(tree)
-    assert any(re.search(of_files, gap) for gap in found), found
-    assert all("\n" not in gap for gap in found)
+    found = failures(tree)
+    assert any(re.search(of_files, failure) for failure in found), found
+    assert all("\n" not in failure for failure in found)
     if of_objects is not None:
-        said = deployed.gaps(kubernetes_tools.build(tree / "staging"), "staging", rendered())
-        assert any(re.search(of_objects, gap) for gap in said), said
+        said = deployed.failures(kubernetes_tools.build(tree / "staging"), "staging", rendered())
+        assert any(re.search(of_objects, failure) for failure in said), said
 
 
-FREE: list[Callable[[Path], None]] = [
+FREE: list[spoil.Spoil] = [
     own(namespace="other", namePrefix="a-", nameSuffix="-b"),
     own(labels=[{"pairs": {"team": "routing"}, "includeSelectors": True}]),
     own(components=["../components/gpu"]),
@@ -535,16 +515,16 @@ FREE: list[Callable[[Path], None]] = [
     write("staging/notes", "image: evil"),
     operations({"op": "replace", "path": f"{CONTAINERS}/0/startupProbe/failureThreshold", "value": 720}),
     write("staging/policy.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\ndata: {image: x@y}\n".replace("image", "picture"), resources=[OWN_RELEASE, "policy.yaml"]),
-    replace("base/deployment.yaml", "memory: 8Gi", "memory: 80Gi"),
+    spoil.replace("base/deployment.yaml", "memory: 8Gi", "memory: 80Gi"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("change", FREE)
-def test_what_is_the_environments_own_is_no_gap(tree: Path, change: Callable[[Path], None]) -> None:
+def test_what_is_the_environments_own_is_no_gap(tree: Path, change: spoil.Spoil) -> None:
     programs.require("kustomize")
     change(tree)
-    assert gaps(tree) == []
-    assert deployed.gaps(kubernetes_tools.build(tree / "staging"), "staging", rendered()) == []
+    assert failures(tree) == []
+    assert deployed.failures(kubernetes_tools.build(tree / "staging"), "staging", rendered()) == []
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -553,38 +533,38 @@ def test_lists_of_an_inference_service_are_not_replaced_unseen(tree: Path, kind:
     value = other | {"spec": {"predictor": {"containers": [{"name": "x", "image": EVIL}]}}}
     pin(tree, "staging", resources=["release/kserve"], patches=[{"patch": yaml.safe_dump(value)}])
     items = kubernetes_tools.build(tree / "staging")
-    assert any("containers.kserve-container: is missing" in gap for gap in gaps(tree))
-    assert deployed.gaps(items, "staging", rendered()) == ["InferenceService server: has no container server"]
+    assert any("containers.kserve-container: is missing" in failure for failure in failures(tree))
+    assert deployed.failures(items, "staging", rendered()) == ["InferenceService server: has no container server"]
 
 
 def test_weights_that_come_alone_run_in_the_server_that_the_environment_names_and_in_no_other(tree: Path) -> None:
     alone = rendered(shape="weights")
-    (gap,) = gaps(tree, alone)
-    assert gap.endswith("name their server as lockstep.invalid/server, by digest")
+    (failure,) = failures(tree, alone)
+    assert failure.endswith("name their server as lockstep.invalid/server, by digest")
     pin(tree, "staging")
-    assert gaps(tree, alone) == []
+    assert failures(tree, alone) == []
     put(tree, alone)
     (item,) = [each for each in kubernetes_tools.build(tree / "staging") if each["kind"] == "Deployment"]
     assert _first(item)["image"] == f"{SERVER}@{OTHER}"
-    replace("base/deployment.yaml", "image: lockstep.invalid/server", f"image: {EVIL}")(tree)
-    (gap,) = gaps(tree, alone)
-    assert "base/deployment.yaml: image: 'evil.example/x@" in gap
-    replace("base/deployment.yaml", f"image: {EVIL}", "image: lockstep.invalid/server")(tree)
+    spoil.replace("base/deployment.yaml", "image: lockstep.invalid/server", f"image: {EVIL}")(tree)
+    (failure,) = failures(tree, alone)
+    assert "base/deployment.yaml: image: 'evil.example/x@" in failure
+    spoil.replace("base/deployment.yaml", f"image: {EVIL}", "image: lockstep.invalid/server")(tree)
     server(image=EVIL)(tree)
-    (gap,) = gaps(tree, alone)
-    assert re.search("server.image: is 'evil.example/x@.*', the release says 'registry.example/servers", gap)
+    (failure,) = failures(tree, alone)
+    assert re.search("server.image: is 'evil.example/x@.*', the release says 'registry.example/servers", failure)
 
 
 @pytest.mark.parametrize("shape", ["baked", "weights"])
 def test_an_image_in_a_folder_of_one_machine_is_checked_as_one_in_a_registry(tree: Path, shape: str) -> None:
     there = pointer(image=f"oci:.lockstep/image@{IMAGE}")
     wanted = overlays.checked("staging", there, image(shape=shape), load("tgi"), serve())
-    check = functools.partial(edits.gaps, "staging", wanted=wanted, pulled=False)
+    check = functools.partial(edits.failures, "staging", wanted=wanted, pulled=False)
     assert check(found=lying(tree)) == []
     programs.require("kustomize")
     server(livenessProbe={"exec": {"command": ["sh"]}})(tree)
-    (gap,) = check(found=lying(tree))
-    assert gap.endswith("server.livenessProbe.exec: is {'command': ['sh']}, the release has none")
+    (failure,) = check(found=lying(tree))
+    assert failure.endswith("server.livenessProbe.exec: is {'command': ['sh']}, the release has none")
 
 
 # What is shipped.
@@ -608,40 +588,39 @@ def test_what_is_known_without_a_build_builds_to_the_release(
     pin(tree, "staging", namespace="other", resources=[f"release/{kind}"], components=components)
     with monkeypatch.context() as context:
         context.setattr(kustomize, "PROGRAM", "no-such-program")
-        assert gaps(tree, wanted) == []
+        assert failures(tree, wanted) == []
     read = sources.read("staging", lying(tree) | wanted)
     programs.require("kustomize")
     built = kustomize.build(read.files, layout.ENVIRONMENTS / "staging")
     assert not isinstance(built, str)
     patch = yaml.safe_load(wanted[layout.ENVIRONMENTS / "staging" / overlays.SERVER])
-    assert objects.gaps(built, patch, "other", f"{SERVER}@{OTHER}") == []
+    assert objects.failures(built, patch, "other", f"{SERVER}@{OTHER}") == []
 
 
-UNKNOWN: list[Callable[[Path], None]] = [
+UNKNOWN: list[spoil.Spoil] = [
     own(namePrefix="a-"),
     own(patches=[{"target": {"kind": "Deployment", "name": "server"}, "patch": "- {op: replace, path: /spec/replicas, value: 0}"}]),
     own(patches=[{"target": {"kind": "Deployment", "name": "server"}, "patch": "- {op: replace, path: /spec/paused, value: 1}"}]),
-    replace("base/deployment.yaml", "memory: 8Gi", "memory: 80Gi"),
-    replace("components/gpu/kustomization.yaml", 'value: "1"', 'value: "2"'),
+    spoil.replace("base/deployment.yaml", "memory: 8Gi", "memory: 80Gi"),
+    spoil.replace("components/gpu/kustomization.yaml", 'value: "1"', 'value: "2"'),
     component("more"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("change", UNKNOWN)
 def test_other_files_need_kustomize_and_say_how_to_get_it(
-    tree: Path, change: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+    tree: Path, change: spoil.Spoil, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own(components=["../components/gpu"])(tree)
     change(tree)
     monkeypatch.setattr(kustomize, "PROGRAM", "no-such-program")
     with pytest.raises(MachineRefused, match=r"not installed, and the files of .*staging are not .*ships; install"):
-        gaps(tree)
+        failures(tree)
 
 
 # Before kustomize starts.
 
-REMOTE = "- {op: add, path: /metadata/labels/a, value: b}"
-REACHES: list[tuple[Callable[[Path], None], str]] = [
+REACHES: list[tuple[spoil.Spoil, str]] = [
     (write("staging/github.com/evil/x/kustomization.yaml", "resources: []\n", resources=[OWN_RELEASE, "github.com/evil/x"]), "'github.com/evil/x': name a folder"),
     (write("staging/x.git/kustomization.yaml", "resources: []\n", resources=[OWN_RELEASE, "x.git"]), "'x.git': name a folder"),
     (own(components=["git@evil.example:x/y"]), "'git@evil.example:x/y': name a folder"),
@@ -661,18 +640,18 @@ REACHES: list[tuple[Callable[[Path], None], str]] = [
     (component("more", components=["../gpu", "../gpu"]), "named a second time"),
     (both(*(write(f"staging/a{n}/kustomization.yaml", f"resources: [../a{n + 1}]\n") for n in range(300)), own(resources=[OWN_RELEASE, "a0"])), "keep below 100 files"),
     (write("staging/large", "x" * (1 << 20), configMapGenerator=[{"name": "x", "files": ["large"]}]), "keep below .* 1048576 bytes"),
-    (link("staging/secret.yaml", "/etc/passwd"), "staging/secret.yaml: is not a regular file"),
+    (spoil.link("staging/secret.yaml", "/etc/passwd"), "staging/secret.yaml: is not a regular file"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("change", "message"), REACHES)
 def test_what_kustomize_would_fetch_or_follow_is_refused_before_it_starts(
-    tree: Path, change: Callable[[Path], None], message: str, monkeypatch: pytest.MonkeyPatch
+    tree: Path, change: spoil.Spoil, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     change(tree)
     monkeypatch.setattr(kustomize, "PROGRAM", "no-such-program")
-    found = gaps(tree)
-    assert any(re.search(message, gap) for gap in found), found
+    found = failures(tree)
+    assert any(re.search(message, failure) for failure in found), found
 
 
 def test_a_build_is_bounded_and_finds_neither_programs_nor_settings(
@@ -693,7 +672,7 @@ def test_a_build_is_bounded_and_finds_neither_programs_nor_settings(
     ]
     assert re.fullmatch(r"(\S*/lockstep-\S*/home)\|\1\|http://127.0.0.1:9\|2\n", told.read_text())
     assert build("echo 'Error: no' >&2; exit 1") == "kustomize build: Error: no"
-    assert build("echo '- a'") == "builds to what is no object"
+    assert build("echo '- a'") == "builds to something that is not an object"
     assert str(build("echo 'a: !!x 1'")).startswith("builds to ")
     monkeypatch.setattr(kustomize, "_LARGEST", 3)
     assert build("echo aaaa") == "builds to 5 bytes: keep below 3"
@@ -729,7 +708,7 @@ DRIFT: list[tuple[Callable[[dict[str, Any]], object], str]] = [
     (lambda item: item["metadata"]["annotations"].pop("lockstep/model"), "annotations.lockstep/model: is None"),
     (lambda item: item["metadata"].pop("annotations"), "annotations.lockstep/model: is None"),
     (lambda item: item["metadata"].pop("labels"), ""),
-    (lambda item: item.update(kind="Rollout"), "there is none"),
+    (lambda item: item.update(kind="Rollout"), "found none"),
     (lambda item: item.pop("spec"), "has no container server"),
     (lambda item: item["spec"].update(paused=False), ""),
 ]  # fmt: skip
@@ -743,8 +722,8 @@ def test_what_drifted_in_a_cluster_is_named(
     items = promoted("staging", "tgi", "baked", kind)
     (item,) = [each for each in items if each["kind"] == KIND[kind]]
     change(item)
-    found = deployed.gaps(items, "staging", rendered())
-    assert any(re.search(message, gap) for gap in found) if message else not found, found
+    found = deployed.failures(items, "staging", rendered())
+    assert any(re.search(message, failure) for failure in found) if message else not found, found
 
 
 def test_a_deployment_that_is_paused_follows_no_move_whoever_made_it() -> None:
@@ -753,11 +732,11 @@ def test_a_deployment_that_is_paused_follows_no_move_whoever_made_it() -> None:
     owner["metadata"]["uid"] = "1"
     of_it = [{"uid": "1", "controller": True}]
     made = {"kind": "Deployment", "metadata": {"name": "p", "ownerReferences": of_it}, "spec": {"paused": True}}
-    assert deployed.gaps([*items, made], "staging", rendered()) == [
+    assert deployed.failures([*items, made], "staging", rendered()) == [
         "InferenceService server: Deployment p is paused: its pods follow no move"
     ]
     made["spec"] = {}
-    assert deployed.gaps([*items, made], "staging", rendered()) == []
+    assert deployed.failures([*items, made], "staging", rendered()) == []
 
 
 @pytest.mark.parametrize(
@@ -776,17 +755,17 @@ def test_the_server_of_weights_that_come_alone_is_pinned_and_started_as_its_runt
     items = promoted("staging", "vllm", "weights", "deployment")
     (item,) = [each for each in items if each["kind"] == "Deployment"]
     _first(item).update(change)
-    found = deployed.gaps(items, "staging", rendered("staging", "vllm", "weights"))
-    assert any(re.search(message, gap) for gap in found), found
+    found = deployed.failures(items, "staging", rendered("staging", "vllm", "weights"))
+    assert any(re.search(message, failure) for failure in found), found
 
 
 def test_a_server_where_nothing_was_promoted_and_a_second_one_are_gaps() -> None:
     items = promoted("staging", "tgi", "baked", "deployment")
-    assert deployed.gaps(items, "staging", overlays.nothing("staging")) == [
+    assert deployed.failures(items, "staging", overlays.nothing("staging")) == [
         "Deployment server: by git staging runs nothing in a cluster"
     ]
     (item,) = [each for each in items if each["kind"] == "Deployment"]
     second = copy.deepcopy(item) | {"metadata": item["metadata"] | {"name": "second"}}
-    assert deployed.gaps([*items, second], "staging", rendered()) == [
-        "staging: one Deployment or InferenceService is to run the release, there is Deployment server, Deployment second"
+    assert deployed.failures([*items, second], "staging", rendered()) == [
+        "staging: there must be exactly one Deployment or InferenceService, found Deployment server, Deployment second"
     ]

@@ -17,7 +17,7 @@ from checks.errors import EvidenceRefused, ParamsRefused, Refusal
 from release import runtimes
 from release.overlay import deployed, overlays
 from tests import kubernetes_tools
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, read_yaml
 from tests.overlay_sample import (
     COMMIT,
     EVIDENCE,
@@ -78,7 +78,7 @@ def test_every_environment_with_every_runtime_builds_what_kubernetes_takes_and_w
     for item in items:
         assert item["metadata"]["namespace"] == f"model-{environment}"
         kubernetes_tools.validate(item, version)
-    assert deployed.gaps(items, environment, rendered(environment, runtime, shape)) == []
+    assert deployed.failures(items, environment, rendered(environment, runtime, shape)) == []
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -184,7 +184,7 @@ def test_a_gpu_is_one_component_more(kind: str) -> None:
     ]
     for item in items:
         kubernetes_tools.validate(item, kubernetes_tools.VERSIONS[0])
-    assert deployed.gaps(items, "production", rendered("production")) == []
+    assert deployed.failures(items, "production", rendered("production")) == []
 
 
 @pytest.mark.parametrize("components", [[], ["../components/gpu"]])
@@ -195,7 +195,7 @@ def test_an_environment_that_nothing_was_promoted_to_builds_and_is_empty(
     put(tree, overlays.nothing("staging"))
     pin(tree, "staging", resources=[f"release/{kind}"], components=components)
     assert kubernetes_tools.build(tree / "staging") == []
-    assert deployed.gaps([], "staging", overlays.nothing("staging")) == []
+    assert deployed.failures([], "staging", overlays.nothing("staging")) == []
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
@@ -291,7 +291,7 @@ def test_what_is_not_about_one_release_is_not_rendered(changed: dict[str, Any], 
 def test_a_server_is_no_root_where_its_runtime_names_another_user(user: str | None, expected: dict[str, Any]) -> None:
     runtime = load("tgi").model_copy(update={"user": user})
     files = overlays.render("staging", pointer(), image(), runtime, serve())
-    pod = yaml.safe_load(files[layout.ENVIRONMENTS / "staging" / overlays.SERVER])["spec"]["template"]["spec"]
+    pod = read_yaml(files[layout.ENVIRONMENTS / "staging" / overlays.SERVER])["spec"]["template"]["spec"]
     assert pod.get("securityContext", {}) == expected
 
 
@@ -307,8 +307,8 @@ def test_text_stays_in_its_field_whatever_it_is(text: str) -> None:
     hostile = pointer().model_copy(update={"version": text, "evidence": text})
     runtime = load("vllm").model_copy(update={"command": (text,), "environment": {"A": text}})
     files = overlays.render("staging", hostile, image("vllm", "weights"), runtime, serve())
-    patch = yaml.safe_load(files[layout.ENVIRONMENTS / "staging" / overlays.SERVER])
-    sound = yaml.safe_load(rendered("staging", "vllm", "weights")[layout.ENVIRONMENTS / "staging" / overlays.SERVER])
+    patch = read_yaml(files[layout.ENVIRONMENTS / "staging" / overlays.SERVER])
+    sound = read_yaml(rendered("staging", "vllm", "weights")[layout.ENVIRONMENTS / "staging" / overlays.SERVER])
     (server,) = patch["spec"]["template"]["spec"]["containers"]
     (expected,) = sound["spec"]["template"]["spec"]["containers"]
     literal = text.replace("$(", "$$(")
@@ -326,7 +326,7 @@ def test_text_stays_in_its_field_whatever_it_is(text: str) -> None:
 def test_text_that_looks_like_a_number_is_written_as_text(text: str) -> None:
     runtime = load("vllm").model_copy(update={"command": (text,)})
     files = overlays.render("staging", pointer(), image("vllm", "weights"), runtime, serve())
-    patch = yaml.safe_load(files[layout.ENVIRONMENTS / "staging" / overlays.SERVER])
+    patch = read_yaml(files[layout.ENVIRONMENTS / "staging" / overlays.SERVER])
     assert patch["spec"]["template"]["spec"]["containers"][0]["args"] == [text]
 
 
@@ -391,8 +391,8 @@ TAMPERS: list[tuple[Callable[[dict[Path, bytes | None]], object], str]] = [
     (_edited(DEPLOYMENT, "patches:", "images: [{name: x}]\npatches:"), "deployment/kustomization.yaml: line "),
     (_edited(KSERVE, "../deployment", "../../../production/release/deployment"), "kserve/kustomization.yaml: line "),
     (lambda files: files.update({PATCH: files[PATCH] + b"\n"}), "server.yaml: has [0-9]+ lines, a promotion writes"),  # type: ignore[operator]
-    (lambda files: files.update({PATCH: files[PATCH].rstrip()}), "server.yaml: ends otherwise"),  # type: ignore[union-attr]
-    (lambda files: files.update({PATCH: files[PATCH].replace(b"\n", b"\r\n")}), "server.yaml: (line 1|ends otherwise)"),  # type: ignore[union-attr]
+    (lambda files: files.update({PATCH: files[PATCH].rstrip()}), "server.yaml: has another end"),  # type: ignore[union-attr]
+    (lambda files: files.update({PATCH: files[PATCH].replace(b"\n", b"\r\n")}), "server.yaml: (line 1|has another end)"),  # type: ignore[union-attr]
     (lambda files: files.update({PATCH: b""}), "server.yaml: has 0 lines"),
     (lambda files: files.update({PATCH: None}), "server.yaml: is not a regular file"),
     (lambda files: files.pop(PATCH), "server.yaml: is missing"),
@@ -414,10 +414,10 @@ def test_an_overlay_that_was_tampered_with_is_a_gap_that_is_named(
     wanted = rendered()
     found: dict[Path, bytes | None] = dict(wanted)
     tamper(found)
-    gaps = overlays.check("staging", found, wanted)
-    assert gaps
-    assert any(re.search(message, gap) for gap in gaps), gaps
-    assert all("\n" not in gap for gap in gaps)
+    failures = overlays.check("staging", found, wanted)
+    assert failures
+    assert any(re.search(message, failure) for failure in failures), failures
+    assert all("\n" not in failure for failure in failures)
 
 
 def test_what_people_wrote_beside_it_is_no_gap() -> None:

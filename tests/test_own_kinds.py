@@ -61,14 +61,69 @@ class FirstWord(ScorerKind):
     def score(self, prediction: str, reference: str) -> float:
         return float(prediction.split()[:1] == reference.split()[:1])
 '''
+SPACED = '''"""spaced: a log with a line for each sample: its name, the model, and a number."""
+
+from typing import Literal
+
+from checks import digest
+from checks.suite_kind import LogSuite
+from checks.suite_report import Scored
+
+
+class Spaced(LogSuite):
+    """Lines of sample, model and number, parted by spaces."""
+
+    kind: Literal["spaced"]
+
+    @property
+    def evidence(self):
+        return "external"
+
+    def convert(self, log):
+        for line in log.read_text().splitlines():
+            name, model, value = line.split(" ")
+            yield Scored(
+                sample=name, sample_sha=digest.of_json(name), model=model, metric="points", value=float(value), group=name,
+                slice="all",
+            )
+'''
+LENGTH = '''"""length: a judge that likes short answers."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from checks.judge_kind import JudgeKind
+from checks.suite_report import Judgement
+
+
+class Length(JudgeKind):
+    """1 for an answer of at most so many letters."""
+
+    kind: Literal["length"]
+    letters: Annotated[int, Field(ge=1)]
+
+    @property
+    def evidence(self):
+        return "judge"
+
+    def judge(self, asked, scale, material):
+        for each in asked:
+            value = scale.high if len(each.answer) <= self.letters else scale.low
+            yield Judgement(sample=each.row.id, answer_sha=each.sha, value=value, judge="a ruler", prompt_sha=None)
+'''
 ENTRY_POINTS = {
     "lockstep.gates": {"short-answers": "acme_kinds.short_answers"},
     "lockstep.scorers": {"first-word": "acme_kinds.first_word:FirstWord"},
+    "lockstep.suites": {"spaced": "acme_kinds.spaced"},
+    "lockstep.judges": {"length": "acme_kinds.length"},
 }
 PACKAGE = {
     "acme_kinds/__init__.py": "",
     "acme_kinds/short_answers.py": SHORT_ANSWERS,
     "acme_kinds/first_word.py": FIRST_WORD,
+    "acme_kinds/spaced.py": SPACED,
+    "acme_kinds/length.py": LENGTH,
     "acme_kinds/wrong.py": SHORT_ANSWERS.replace("    kind: ", "    reads = 'minds'\n    kind: "),
 }
 # All that a kind is asked for: parameters and their schema, directions, the verdict.
@@ -110,6 +165,61 @@ print(json.dumps({
     "plugins": {name: plugin.model_dump() for name, plugin in verdict.plugins.items()},
 }))
 """
+# A suite of each kind: the stage, the gates, and a log that is about another model.
+SUITES = """
+import json
+from pathlib import Path
+from checks import digest, files, layout, params_file
+from checks.errors import EvidenceRefused
+from checks.suite_report import SuitesReport
+from stages.suites import suites
+from tests import evidence_tree
+from tests.conftest import as_params, scaled_down
+from tests.pipeline_repository import write_params
+root = Path("suites")
+root.mkdir()
+document = scaled_down()
+document["gates"] = {"sound": {"kind": "data"}}
+evidence_tree.build(root, as_params(document))
+def pinned(model):
+    log = root / "spaced.log"
+    log.write_text("".join(f"s{i} {model} {i % 10}\\n" for i in range(50)))
+    return {"uri": "spaced.log", "sha256": digest.of_file(log).sha256[7:], "license": None}
+scale = {"low": 0.0, "high": 9.0}
+document["suites"] = {
+    "points": {"kind": "spaced", "metrics": {"points": scale}, "noise": 0.0, "samples": 50,
+               "logs": {"candidate": pinned(digest.of_tree(root / layout.MERGED).digest)}},
+    "short": {"kind": "judged", "metrics": {"short": scale}, "noise": 0.0, "models": ["candidate"], "max_unparsed": 0.0,
+              "judge": {"kind": "length", "letters": 4}},
+}
+bound = {"at_least": 0.1, "confidence": 0.95, "resolution": 0.3}
+document["gates"] = {
+    name: {"kind": "threshold", "suite": name, "metric": name, **bound} for name in document["suites"]
+}
+write_params(root, document)
+params = params_file.load(root / "params.yaml")
+said = suites(params, root)
+verdict = evidence_tree.judged(root, params)
+report = files.read_json(root / layout.SUITES_REPORT, SuitesReport)
+document["suites"]["points"]["logs"]["candidate"] = pinned("sha256:" + "9" * 64)
+try:
+    suites(as_params(document), root)
+except EvidenceRefused as refused:
+    refusal = str(refused)
+print(json.dumps({
+    "schema": [name for name in ("Spaced", "Length") if name in params_file.schema()["$defs"]],
+    "said": said,
+    "findings": {f.gate: [f.status, f.value, f.evidence] for f in verdict.findings},
+    "plugins": {name: plugin.distribution for name, plugin in report.plugins.items()},
+    "refusal": refusal.partition(", the candidate is")[0],
+}))
+"""
+SUITES_SAID = {
+    "schema": ["Spaced", "Length"],
+    "said": "points: points 4.500 on 50 samples, external; short: short 4.950 on 40 samples, judge",
+    "findings": {"points": ["pass", 0.5, "witnessed"], "short": ["pass", 0.55, "witnessed"]},
+    "refusal": "params.yaml: suites.points.logs.candidate: is about model sha256:999999999999…",
+}
 FINDING = ["pass", "the longest answer has 1 words, at most 3 may be"]
 
 
@@ -139,8 +249,8 @@ def run(site: Path, installed: Path, judged: dict[str, Any]) -> Path:
     return Path(shutil.copytree(installed.parent / "work", site.parent / "work"))
 
 
-def _built(site: Path, repository: Path = REPOSITORY) -> dict[str, Any]:
-    done = plugin_package.python(site, BUILD, repository=repository, cwd=site.parent)
+def _built(site: Path, repository: Path = REPOSITORY, code: str = BUILD) -> dict[str, Any]:
+    done = plugin_package.python(site, code, repository=repository, cwd=site.parent)
     assert done.returncode == 0, done.stderr
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer
@@ -174,6 +284,12 @@ def test_an_installed_package_adds_a_gate_and_a_scorer_and_the_verdict_names_its
     assert "gates.brief.words" in output
 
 
+def test_an_installed_package_adds_a_suite_and_a_judge_and_the_report_names_its_code(site: Path) -> None:
+    said = _built(site, code=SUITES)
+    assert said.pop("plugins") == {"lockstep.suites:spaced": "acme-kinds", "lockstep.judges:length": "acme-kinds"}
+    assert said == SUITES_SAID
+
+
 def test_a_kind_is_one_file_in_the_folder_of_kinds(tmp_path: Path) -> None:
     copy = tmp_path / "lockstep"
     for part in ("checks", "release", "stages", "tests"):
@@ -182,6 +298,8 @@ def test_a_kind_is_one_file_in_the_folder_of_kinds(tmp_path: Path) -> None:
         shutil.copy(REPOSITORY / part, copy)
     (copy / "checks" / "gates" / "short_answers.py").write_text(SHORT_ANSWERS)
     (copy / "checks" / "scorers" / "first_word.py").write_text(FIRST_WORD)
+    (copy / "checks" / "suites" / "spaced.py").write_text(SPACED)
+    (copy / "stages" / "judges" / "length.py").write_text(LENGTH)
     site = tmp_path / "site"
     site.mkdir()
     built = _built(site, copy)
@@ -194,6 +312,7 @@ def test_a_kind_is_one_file_in_the_folder_of_kinds(tmp_path: Path) -> None:
     code, output = _lockstep(site, "gate", "--explain", "brief", repository=copy)
     assert code == 0, output
     assert "has every answer at most 3 words?" in output
+    assert _built(site, copy, SUITES) == SUITES_SAID | {"plugins": {}}
     (tmp_path / "work" / "params.yaml").write_text("gates: {x: {kind: nothing}}")
     code, output = _lockstep(site, "gate", repository=copy)
     assert "license, budget, short-answers" in output
@@ -273,7 +392,7 @@ BROKEN = {
     ),
     "a scorer as a gate": (
         "lockstep.gates", "first-word", "acme_kinds.first_word:FirstWord",
-        "is no class below checks.gate_kind.GateKind, and no module that defines one",
+        "is not a class below checks.gate_kind.GateKind, and no module that defines one",
         "repair bad-kinds, or uninstall it",
     ),
 }  # fmt: skip

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from checks import params_file
 from checks.errors import ParamsRefused
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, read_yaml, written
 
 TEXT = (REPOSITORY / "params.yaml").read_text()
 
@@ -150,7 +149,7 @@ FAULTS = {
     "a tag": ("epochs: 2", "epochs: !!bool x", "a tag: write the value plainly"),
     "a date out of the calendar": ("epochs: 2", "epochs: 2001-99-99", "not YAML: month must be in 1..12"),
     "a number without end": ("epochs: 2", f"epochs: {'9' * 5000}", "not YAML"),
-    "a key that is a list": ("epochs: 2", "? [a]\n  : 2", "a key that is no text"),
+    "a key that is a list": ("epochs: 2", "? [a]\n  : 2", "a key that is not text"),
     "half a character": (
         "instruction: Name",
         'instruction: "\\ud800" # Name',
@@ -165,22 +164,22 @@ FAULTS = {
     "a gate on the time of training": (
         "    artifact_mb: 300\n",
         "    artifact_mb: 300\n    train_minutes: 60\n",
-        r"gates.fits_the_budget.train_minutes: is no parameter any more; move it to the section train_budget",
+        r"gates.fits_the_budget.train_minutes: is no longer a parameter; move it to the section train_budget",
     ),
     "a gate on money": (
         "    artifact_mb: 300\n",
         "    artifact_mb: 300\n    cost: 1\n    hourly_price: 2\n",
-        r"gates.fits_the_budget.cost: is no parameter any more; move it to the section train_budget",
+        r"gates.fits_the_budget.cost: is no longer a parameter; move it to the section train_budget",
     ),
     "a gate on the time of answers": (
         "    artifact_mb: 300\n",
         "    artifact_mb: 300\n    latency_p95_seconds: 30\n",
-        r"gates.fits_the_budget.latency_p95_seconds: is no parameter any more; remove it: no gate asks the latency",
+        r"gates.fits_the_budget.latency_p95_seconds: is no longer a parameter; remove it: no gate asks the latency",
     ),
     "a bound on the time of whatever machine verifies": (
         "    margin: 0.01\n",
         "    margin: 0.01\n    p95_seconds: 5\n",
-        r"serve.verify.p95_seconds: is no parameter any more; remove it: `lockstep verify` measures and shows",
+        r"serve.verify.p95_seconds: is no longer a parameter; remove it: `lockstep verify` measures and shows",
     ),
     "a cost without a price": (
         "  gpu_hours: 1\n",
@@ -331,19 +330,19 @@ def _paths(value: Any, path: tuple = ()) -> list[tuple]:
     return [path, *(p for key, child in value.items() for p in _paths(child, (*path, key)))]
 
 
-_PATHS = [path for path in _paths(yaml.safe_load(TEXT)) if path]
+_PATHS = [path for path in _paths(read_yaml(TEXT)) if path]
 
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(path=st.sampled_from(_PATHS), value=_values)
 def test_any_value_anywhere_is_read_or_refused_and_never_a_traceback(path: tuple, value: Any) -> None:
-    document = yaml.safe_load(TEXT)
+    document = read_yaml(TEXT)
     place = document
     for key in path[:-1]:
         place = place[key]
     place[path[-1]] = value
     with contextlib.suppress(ParamsRefused):
-        assert params_file.parse(yaml.safe_dump(document)).gates
+        assert params_file.parse(written(document)).gates
 
 
 @settings(max_examples=100, deadline=None)

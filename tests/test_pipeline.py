@@ -15,7 +15,7 @@ from checks.verdict import Verdict
 from tests import pipeline_repository as repository
 from tests.conftest import REPOSITORY
 
-ALL = ["fetch", "prepare", "validate", "train", "merge", "evaluate", "probe", "gate"]
+ALL = ["fetch", "prepare", "validate", "train", "merge", "evaluate", "suites", "probe", "gate"]
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def test_a_changed_learning_rate_reruns_from_train_onward_and_diffs_show_it(fini
     document = _params(finished)
     document["train"]["learning_rate"] = 0.05
     repository.write_params(finished, document)
-    assert repository.repro(finished) == ["train", "merge", "evaluate", "probe", "gate"]
+    assert repository.repro(finished) == ["train", "merge", "evaluate", "suites", "probe", "gate"]
     repository.commit(finished, "another learning rate")
 
     parameters = json.loads(repository.dvc(finished, "params", "diff", "--json", "HEAD~1", "HEAD").stdout)
@@ -132,7 +132,7 @@ def test_an_experiment_with_another_rank_runs_and_leaves_the_chain_whole(finishe
     repository.commit(finished, "before the experiment")
     done = repository.dvc(finished, "exp", "run", "-S", "train.lora.r=8")
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    assert repository.ran(done) == ["train", "merge", "evaluate", "probe", "gate"]
+    assert repository.ran(done) == ["train", "merge", "evaluate", "suites", "probe", "gate"]
     assert json.loads((finished / "models/adapter/adapter_config.json").read_text())["r"] == 8
     verdict = files.read_json(finished / layout.VERDICT, Verdict)
     assert not any("different bytes" in f.reason for f in verdict.findings)

@@ -128,14 +128,14 @@ REFUSED = {
     ),
     "another class": (
         "green", "acme:Green", "class Green: name = 'green'",
-        "is no class below house.base.Colour, and no module that defines one", _REPAIR,
+        "is not a class below house.base.Colour, and no module that defines one", _REPAIR,
     ),
     "a class that lacks a method": (
         "green", "acme:Green", "from house.base import Colour\nclass Green(Colour): name = 'green'",
         "does not define mix", _REPAIR,
     ),
     "a name that is none": (
-        "Green!", "acme", GREEN, "is no name of a kind: use at most 60 lower-case letters, digits, - and _", _REPAIR,
+        "Green!", "acme", GREEN, "is not a valid name of a kind: use at most 60 lower-case letters, digits, - and _", _REPAIR,
     ),
     "another name than its own": ("lime", "acme", GREEN, "calls itself 'green'", _REPAIR),
 }  # fmt: skip

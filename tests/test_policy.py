@@ -15,15 +15,19 @@ from hypothesis import strategies as st
 from checks import gates, policy
 from checks.compared import PairedGate
 from checks.drafts import Loader
-from checks.gate_kind import GateKind
+from checks.gate_kind import GateKind, ScoreGate
+from checks.judge_kind import JudgeKind
 from checks.params import Params
 from checks.policy import Policy
+from checks.preferences import Judged, Pairs
 from checks.scorer_kind import ScorerKind
 from checks.scorers.edit_similarity import EditSimilarity
 from checks.scorers.json_valid import JsonValid
 from checks.sections import Agreement, Section, directions
-from checks.training import Train
+from checks.suite_kind import LogSuite, SuiteKind
+from checks.training import NoDropout, Train
 from tests.conftest import REPOSITORY
+from tests.training_tree import METHODS
 
 DEFAULT: dict[str, Any] = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
 OLD_TEST, NEW_TEST = ("sha256:" + digit * 64 for digit in "12")
@@ -45,13 +49,31 @@ GATES: dict[str, dict[str, Any]] = {
     "budget": {"kind": "budget", "parameters_millions": 200, "artifact_mb": 600},
 }  # fmt: skip
 
+_LOG = {"uri": "logs/candidate.json", "sha256": "1" * 64, "license": "MIT"}
+_SUITE = {"metrics": {"match": {"low": 0.0, "high": 1.0}}, "noise": 0.01}
+_OPENAI = {
+    "kind": "openai", "url_from": "JUDGE_URL", "key_from": "JUDGE_KEY", "model": "m", "prompt": "$answer", "value": "(1)",
+    "seed": 1, "max_tokens": 9,
+}  # fmt: skip
+SUITES: dict[str, dict[str, Any]] = {
+    "tool": {**_SUITE, "kind": "external", "source": "external", "samples": 100, "logs": {"candidate": {**_LOG}}},
+    "general": {**_SUITE, "kind": "inspect", "samples": 100, "logs": {"candidate": {**_LOG}}, "group": "g", "slice": "s"},
+    "asked": {**_SUITE, "kind": "judged", "models": ["candidate"], "max_unparsed": 0.02, "judge": _OPENAI},
+    "labels": {
+        **_SUITE, "kind": "judged", "models": ["candidate"], "max_unparsed": 0.02,
+        "judge": {"kind": "recorded", "source": "human", "log": {**_LOG}},
+    },
+}  # fmt: skip
+
 
 def _document() -> dict[str, Any]:
-    """params.yaml with one gate of every kind and two scorers."""
+    """params.yaml with one gate and one suite of every kind and two scorers."""
     document = copy.deepcopy(DEFAULT)
+    document["suites"] = copy.deepcopy(SUITES)
     document["gates"] = copy.deepcopy(GATES)
     document["evaluate"]["scorers"] = [{"kind": "exact-match"}, {"kind": "token-f1"}]
     document["validate"]["min_rows"]["test"] = 1000  # enough for every threshold here
+    document["validate"]["preferences"] = {"max_length_bias": 0.15, "max_auc": 0.75}
     document["train_budget"] = {"train_minutes": 30, "gpu_hours": 1, "cost": 3, "hourly_price": 2.5}
     document["promote"]["environments"]["production"] |= {
         "soak_hours": 24, "approvals": 1, "runtimes": ["tgi"], "verified": ["container"],
@@ -110,6 +132,8 @@ DIRECTIONS: list[tuple[str, Any, Any]] = [
     ("train_budget.cost", 5, 1),
     ("train_budget.hourly_price", 1, 5),
     ("validate.min_rows.train", 1000, 2000),
+    ("validate.preferences.max_length_bias", 0.2, 0.1),
+    ("validate.preferences.max_auc", 0.8, 0.7),
     ("validate.min_rows.valid", 50, 120),
     ("validate.min_rows.test", 900, 1100),
     ("validate.max_prompt_tokens", 100, 90),
@@ -117,6 +141,8 @@ DIRECTIONS: list[tuple[str, Any, Any]] = [
     ("validate.labels.max_distinct", 30, 10),
     ("validate.labels.min_share", 0.0, 0.02),
     ("validate.labels.max_share", 0.5, 0.09),
+    ("suites.tool.noise", 0.0, 0.1),
+    ("suites.asked.max_unparsed", 0.1, 0.0),
     ("merge.parity.prompts", 64, 256),
     ("merge.parity.max_logprob_diff", 0.6, 0.4),
     ("merge.parity.min_top1", 0.9, 0.99),
@@ -167,6 +193,12 @@ INCOMPARABLE: list[tuple[str, Any]] = [
     ("gates.seen.shingle", 6),
     ("gates.license.adapter", "MIT"),
     ("gates.license.allow", ["MIT", "BSD-3-Clause"]),
+    ("suites.tool.samples", 101),
+    ("suites.tool.logs", {"candidate": {**_LOG, "sha256": "2" * 64}}),
+    ("suites.general.slice", "other"),
+    ("suites.asked.judge.model", "other"),
+    ("suites.asked.models", ["candidate", "base"]),
+    ("suites.labels.judge.log.sha256", "2" * 64),
     ("evaluate.max_new_tokens", 16),
     ("evaluate.precision", "fp32"),
     ("evaluate.base_prompt.labels", False),
@@ -323,7 +355,10 @@ def _full() -> list[Params]:
     table["train"]["quantization"] = {"kind": "nf4", "double": True}
     regex = _document()
     regex["evaluate"]["scorers"].append({"kind": "regex", "pattern": "a+"})
-    return [Params.model_validate(each) for each in (_document(), table, messages, regex)]
+    taught = [_document() for _ in METHODS]
+    for document, method in zip(taught, METHODS.values(), strict=True):
+        document["train"] |= method
+    return [Params.model_validate(each) for each in (_document(), table, messages, regex, *taught)]
 
 
 Path_ = tuple[str | int, ...]
@@ -400,7 +435,10 @@ def test_the_walk_reaches_every_section_that_params_yaml_is_made_of() -> None:
         known.add(each := pending.pop())
         pending += each.__subclasses__()
     kindred = {EditSimilarity, JsonValid}  # have no field but their kind
-    bases = {Agreement, GateKind, Loader, PairedGate, ScorerKind, Train}
+    bases = {
+        Agreement, GateKind, Judged, JudgeKind, Loader, LogSuite, NoDropout, PairedGate, Pairs, ScoreGate, ScorerKind,
+        SuiteKind, Train,
+    }  # fmt: skip
     ours = {each for each in known if each.__module__.startswith(("checks.", "stages."))}
     assert ours - reached == bases | kindred
 

@@ -8,14 +8,14 @@ import time
 import pytest
 
 from release.serving import progress
-from release.serving.probes import asked
+from release.serving.probes import context
 from release.serving.progress import Progress
 
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "SECONDS", 0.1)
-    monkeypatch.setattr(asked, "_TICK", 0.05)
+    monkeypatch.setattr(context, "_TICK", 0.05)
 
 
 def test_a_phase_without_a_terminal_prints_how_far_it_is_and_how_fast(capsys: pytest.CaptureFixture[str]) -> None:
@@ -33,7 +33,7 @@ def test_a_phase_without_a_terminal_prints_how_far_it_is_and_how_fast(capsys: py
 
 
 def test_a_server_that_keeps_still_does_not_make_the_lines_stop(capsys: pytest.CaptureFixture[str]) -> None:
-    assert asked.together(2, [0.0, 0.5], lambda seconds: time.sleep(seconds), "test rows", "row") == [None, None]
+    assert context.together(2, [0.0, 0.5], lambda seconds: time.sleep(seconds), "test rows", "row") == [None, None]
     lines = capsys.readouterr().err.splitlines()
     assert sum(line.startswith("test rows: 1 of 2 rows") for line in lines) >= 2
 
@@ -81,9 +81,9 @@ def test_results_come_in_the_order_of_the_items_whichever_is_answered_first() ->
         time.sleep(0.02 * (7 - number))
         return number
 
-    assert asked.together(4, range(7), ask, "x") == list(range(7))
+    assert context.together(4, range(7), ask, "x") == list(range(7))
 
 
 def test_a_bug_in_asking_is_raised_and_not_hidden() -> None:
     with pytest.raises(ZeroDivisionError):
-        asked.together(2, [1, 0], lambda n: 1 // n, "x")
+        context.together(2, [1, 0], lambda n: 1 // n, "x")

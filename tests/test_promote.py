@@ -133,9 +133,9 @@ def test_again_it_writes_the_files_that_were_edited(root: Path) -> None:
     path.write_text(text + "namePrefix: evil-\n")
     (path.parent / "extra.yaml").write_text("kind: Secret\n")
     keep(root, "by hand")
-    mended = move(root, "staging")
-    assert mended.done == "mended"
-    assert len(mended.notes) == 3
+    fixed = move(root, "staging")
+    assert fixed.done == "repaired"
+    assert len(fixed.notes) == 3
     assert path.read_text() == text
     assert not (path.parent / "extra.yaml").exists()
     assert runs(root, "staging") == moved.after
@@ -266,7 +266,7 @@ def test_a_base_that_is_gone_is_taken_as_it_was_signed(root: Path) -> None:
     shutil.rmtree(root / tree.BASE)
     found = move(root, "staging", dry_run=True)
     assert verb.refusal(found) is None
-    assert any("cannot be asked" in check.note for check in found.checks if check.about == "layers")
+    assert any("cannot be reached" in check.note for check in found.checks if check.about == "layers")
 
 
 def test_weights_alone_are_promoted_where_people_name_their_server(tmp_path: Path) -> None:

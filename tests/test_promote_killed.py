@@ -21,7 +21,7 @@ from release.verbs import rollback as rollbacks
 from tests import ledger_tree
 from tests import promotion_tree as tree
 from tests.effort import EXHAUSTIVE, moments
-from tests.faulty_proxy import FaultyProxy, faulty
+from tests.faulty_proxy import FaultyProxy
 from tests.ledger_tree import git, refs
 from tests.promotion_tree import move
 from tests.registry_service import Registry, registry
@@ -40,15 +40,13 @@ exit $code
 """
 
 
-def promoting(root: Path) -> object:
-    return move(root, "production")
-
-
-def rolling_back(root: Path) -> object:
-    return rollbacks.rollback(root, "staging", rollbacks.Options(why="answers in French"))
-
-
-VERBS: dict[str, tuple[Verb, str]] = {"promote": (promoting, "production"), "rollback": (rolling_back, "staging")}
+VERBS: dict[str, tuple[Verb, str]] = {
+    "promote": (lambda root: move(root, "production"), "production"),
+    "rollback": (
+        lambda root: rollbacks.rollback(root, "staging", rollbacks.Options(why="answers in French")),
+        "staging",
+    ),
+}
 
 
 def world(folder: Path, push: str | None = None) -> Path:
@@ -189,7 +187,7 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
 @contextmanager
 def killing(upstream: Registry, monkeypatch: pytest.MonkeyPatch) -> Iterator[Killing]:
     monkeypatch.setattr("tests.faulty_proxy.FaultyProxy", Killing)
-    with faulty(upstream.host) as proxy:
+    with FaultyProxy(upstream.host) as proxy:
         assert isinstance(proxy, Killing)
         yield proxy
 

@@ -20,7 +20,7 @@ from release.verbs import approve as verb
 from release.verbs import quarantine as quarantines
 from release.verbs import rollback as rollbacks
 from release.verbs import sign as sign_verb
-from tests import git_service, ledger_tree, programs
+from tests import git_service, ledger_tree, programs, spoil
 from tests import promotion_tree as tree
 from tests.build_tree import BaseLayout
 from tests.effort import EXHAUSTIVE
@@ -79,75 +79,45 @@ def rule(root: Path, environment: str = "production", **change: Any) -> None:
 # Environments
 
 
-def edit(path: Path, change: Callable[[str], str]) -> Tamper:
-    def tamper(root: Path) -> None:
-        (root / path).write_text(change((root / path).read_text()))
-
-    return tamper
-
-
-def write(path: Path, text: str) -> Tamper:
-    def tamper(root: Path) -> None:
-        (root / path).write_text(text)
-
-    return tamper
-
-
-def remove(path: Path) -> Tamper:
-    return lambda root: (root / path).unlink()
-
-
-def link(path: Path) -> Tamper:
-    def tamper(root: Path) -> None:
-        (root / path).unlink(missing_ok=True)
-        (root / path).symlink_to("../../../params.yaml")
-
-    return tamper
-
-
 ENVIRONMENTS: dict[str, tuple[Tamper, str]] = {
     "a file of the release is edited": (
-        edit(STAGING / overlays.DEPLOYMENT, lambda text: text.replace("[]", "[evil.yaml]")),
+        spoil.edit(STAGING / overlays.DEPLOYMENT, lambda text: text.replace("[]", "[evil.yaml]")),
         "staging/release/deployment/kustomization.yaml: line 4 is 'resources: [evil.yaml]', a promotion writes",
     ),
-    "a file of the release more": (
-        write(STAGING / "release/deployment/evil.yaml", "kind: Pod\n"), "evil.yaml: no promotion writes it"
-    ),
-    "a file of the release less": (remove(STAGING / overlays.KSERVE), "kserve/kustomization.yaml: is missing"),
-    "a link in the release": (link(STAGING / overlays.SERVER), "server.yaml at"),
-    "evidence of something else": (write(STAGING / layout.EVIDENCE, "{}"), "the pointer names sha256:"),
-    "no evidence": (remove(STAGING / layout.EVIDENCE), "evidence.json: is missing"),
-    "another version in the pointer": (
-        edit(STAGING / layout.POINTER, lambda text: text.replace("v0.1.0", "v9.0.0")), "server.yaml: line 2 is"
-    ),
+    "a file of the release more": (spoil.write(STAGING / "release/deployment/evil.yaml", "kind: Pod\n"), "evil.yaml: no promotion writes it"),
+    "a file of the release less": (spoil.remove(STAGING / overlays.KSERVE), "kserve/kustomization.yaml: is missing"),
+    "a link in the release": (spoil.link(STAGING / overlays.SERVER, "../../../params.yaml"), "server.yaml at"),
+    "evidence of something else": (spoil.write(STAGING / layout.EVIDENCE, "{}"), "the pointer names sha256:"),
+    "no evidence": (spoil.remove(STAGING / layout.EVIDENCE), "evidence.json: is missing"),
+    "another version in the pointer": (spoil.edit(STAGING / layout.POINTER, lambda text: text.replace("v0.1.0", "v9.0.0")), "server.yaml: line 2 is"),
     "another place in the pointer": (
-        edit(STAGING / layout.POINTER, lambda text: text.replace("oci:.lockstep/image", "oci:.lockstep/other")),
-        "is no OCI layout",
+        spoil.edit(STAGING / layout.POINTER, lambda text: text.replace("oci:.lockstep/image", "oci:.lockstep/other")),
+        "is not an OCI layout",
     ),
     "another image in the pointer": (
-        edit(STAGING / layout.POINTER, lambda text: f"{text.partition('@')[0]}@{OTHER}\nevidence: {OTHER}\n"),
-        "is absent, or is no manifest",
+        spoil.edit(STAGING / layout.POINTER, lambda text: f"{text.partition('@')[0]}@{OTHER}\nevidence: {OTHER}\n"),
+        "is absent, or is not a manifest",
     ),
-    "a pointer that is none": (write(STAGING / layout.POINTER, "image: evil\n"), "is not the lines model, commit"),
-    "a pointer that is a link": (link(STAGING / layout.POINTER), "pointer.yaml at"),
+    "a pointer that is none": (spoil.write(STAGING / layout.POINTER, "image: evil\n"), "is not the lines model, commit"),
+    "a pointer that is a link": (spoil.link(STAGING / layout.POINTER, "../../../params.yaml"), "pointer.yaml at"),
     "an image named by people": (
-        edit(PRODUCTION / "kustomization.yaml", lambda text: f"{text}images:\n  - {{name: server, newName: evil}}\n"),
+        spoil.edit(PRODUCTION / "kustomization.yaml", lambda text: f"{text}images:\n  - {{name: server, newName: evil}}\n"),
         "production/kustomization.yaml: images: only lockstep.invalid/server may be given, by digest",
     ),
     "a command in a patch": (
-        edit(PRODUCTION / "kustomization.yaml", lambda text: text.replace("/spec/replicas", "/spec/template/spec/containers/0/command")),
+        spoil.edit(PRODUCTION / "kustomization.yaml", lambda text: text.replace("/spec/replicas", "/spec/template/spec/containers/0/command")),
         "kustomize build: Error: replace operation does not apply",
     ),
     "a resource from elsewhere": (
-        edit(PRODUCTION / "kustomization.yaml", lambda text: text.replace("  - release/deployment", "  - release/deployment\n  - https://evil.example/x.yaml")),
+        spoil.edit(PRODUCTION / "kustomization.yaml", lambda text: text.replace("  - release/deployment", "  - release/deployment\n  - https://evil.example/x.yaml")),
         "'https://evil.example/x.yaml': name a folder with a kustomization",
     ),
     "an image in what environments share": (
-        edit(layout.ENVIRONMENTS / "base/deployment.yaml", lambda text: text.replace("lockstep.invalid/server", "evil.example/x")),
+        spoil.edit(layout.ENVIRONMENTS / "base/deployment.yaml", lambda text: text.replace("lockstep.invalid/server", "evil.example/x")),
         "base/deployment.yaml: image: 'evil.example/x': the base names",
     ),
-    "no kustomization": (remove(PRODUCTION / "kustomization.yaml"), "production/kustomization.yaml: is missing"),
-    "a link among the environments": (link(PRODUCTION / "link.yaml"), "link.yaml at"),
+    "no kustomization": (spoil.remove(PRODUCTION / "kustomization.yaml"), "production/kustomization.yaml: is missing"),
+    "a link among the environments": (spoil.link(PRODUCTION / "link.yaml", "../../../params.yaml"), "link.yaml at"),
 }  # fmt: skip
 
 
@@ -172,7 +142,7 @@ def test_a_tampered_environment_takes_no_new_release_until_it_is_written_again(r
     keep(root, "by hand")
     tree.next_model(root, 12)
     refused(root, f"`lockstep promote staging --image {present}` writes it again", "staging")
-    assert move(root, "staging", image=present).done == "mended"
+    assert move(root, "staging", image=present).done == "repaired"
     assert move(root, "staging").done == "moved"
 
 
@@ -262,7 +232,7 @@ def test_what_is_in_quarantine_is_not_promoted_inside_another_image(root: Path) 
 def test_a_quarantine_that_cannot_be_read_holds_everything_back(root: Path, text: str) -> None:
     held(root)
     quarantines.release(root, "v0.2.0", "the French was a joke")
-    write(layout.QUARANTINE, text)(root)
+    (root / layout.QUARANTINE).write_text(text)
     keep(root, "by hand")
     refused(root, "quarantine.yaml at")
 
@@ -292,11 +262,6 @@ def put(root: Path, **files: bytes) -> None:
     keep(root, "approvals")
 
 
-def forged(root: Path) -> bytes:
-    """By one who signed something: here the release."""
-    return (root / STAGING / layout.EVIDENCE).read_bytes()
-
-
 def unknown(root: Path) -> bytes:
     text = statement.approve("production", _staged(root).digest, "yes")
     return dsse.sign(text, PAYLOAD, keys.load(key(root, "mallory")))
@@ -304,12 +269,12 @@ def unknown(root: Path) -> bytes:
 
 APPROVALS: dict[str, tuple[Callable[[Path], bytes], str]] = {
     "the same person twice": (lambda root: says(root, "bob", why="yes again"), "bob approved already"),
-    "who signed the release": (lambda root: says(root, "ada"), "ada signed the release, and does not approve it as well"),
-    "of another image": (lambda root: says(root, "cara", image=OTHER), "is of another image"),
+    "who signed the release": (lambda root: says(root, "ada"), "ada signed the release and so cannot approve it"),
+    "of another image": (lambda root: says(root, "cara", image=OTHER), "is about another image"),
     "for another environment": (lambda root: says(root, "cara", "staging"), "is for 'staging', not 'production'"),
     "by a key that nobody knows": (unknown, "that is unknown here"),
-    "a release as an approval": (forged, "predicateType is 'urn:lockstep:release:v1', not urn:lockstep:approval:v1"),
-    "no envelope": (lambda _: b"yes", "is no JSON"),
+    "a release as an approval": (lambda root: (root / STAGING / layout.EVIDENCE).read_bytes(), "predicateType is 'urn:lockstep:release:v1', not urn:lockstep:approval:v1"),
+    "no envelope": (lambda _: b"yes", "is not JSON"),
 }  # fmt: skip
 
 
@@ -326,7 +291,7 @@ def test_two_people_approve_and_it_is_promoted(root: Path) -> None:
     rule(root, approvals=2)
     refused(root, "it has 0 of 2 approvals")
     first = verb.approve(root, "production", key(root, "bob"), "looked at the answers")
-    assert (first.done, first.signer, first.asked) == ("approved", "bob", 2)
+    assert (first.done, first.signer, first.required) == ("approved", "bob", 2)
     again = verb.approve(root, "production", key(root, "bob"), "looked at the answers")
     assert (again.done, again.commit) == ("already", first.commit)
     refused(root, "it has 1 of 2 (bob) approvals")
@@ -351,10 +316,10 @@ def test_an_approval_counts_for_one_move(root: Path) -> None:
     rollbacks.rollback(root, "staging", rollbacks.Options(why="a try"))
     quarantines.release(root, "v0.2.0", "it was a try", key(root, "cara"))
     put(root, bob=old)
-    refused(root, "was spent on an earlier move: approve again, and say why anew")
+    refused(root, "was used up by an earlier move: approve again, with a new reason")
     put(root, bob=says(root, "bob", why="yes"))
-    refused(root, "was spent on an earlier move")
-    with pytest.raises(PromotionRefused, match="on an approval that says the same; say why anew"):
+    refused(root, "was used up by an earlier move")
+    with pytest.raises(PromotionRefused, match="with an approval for the same reason; give a new reason"):
         verb.approve(root, "production", key(root, "bob"), "yes")
     verb.approve(root, "production", key(root, "bob"), "yes, once more")
     assert move(root, "production").after == first
@@ -386,14 +351,15 @@ def test_a_tag_that_is_taken_does_not_stop_the_move(fresh: Path, tag: str) -> No
     done = move(fresh, "staging", version="v1.0.0")
     assert done.done == "moved"
     assert len(done.tags) == 1
-    assert [note.split(": ")[:2] for note in done.notes if note.startswith("tag")] == [[f"tag {tag}", "is not made"]]
+    assert [note.split(": ")[:2] for note in done.notes if note.startswith("tag")] == [
+        [f"tag {tag}", "was not created"]
+    ]
 
 
 def test_a_version_that_somebody_took_is_left_to_them(fresh: Path) -> None:
     git(fresh, "tag", "-a", "azure-cli-router@v3.0.0", "-m", "mine", "HEAD")
     moved = move(fresh, "staging").after
-    assert moved is not None
-    assert moved.version == "v3.1.0"
+    assert (moved and moved.version) == "v3.1.0"
 
 
 def test_without_a_person_nothing_moves(root: Path) -> None:
@@ -403,7 +369,7 @@ def test_without_a_person_nothing_moves(root: Path) -> None:
 
 def test_files_that_are_edited_in_the_work_tree_are_not_lost(root: Path) -> None:
     (root / PRODUCTION / overlays.SERVER).write_text("mine\n")
-    refused(root, "files that this moves are edited there")
+    refused(root, "has edits of files that the move changes")
     assert (root / PRODUCTION / overlays.SERVER).read_text() == "mine\n"
 
 
@@ -437,8 +403,8 @@ def test_a_clone_without_history_promotes_nothing(root: Path, remote: Path) -> N
     ("fault", "cause"), [("fail", "500"), ("cut", "nothing was moved"), ("lie", "said that it took"), ("lost", "")]
 )
 def test_a_remote_that_fails_or_lies_refuses_or_has_moved(root: Path, remote: Path, fault: Any, cause: str) -> None:
-    with git_service.serving(remote.parent) as service:
-        git(root, "remote", "set-url", "origin", service.url("origin.git"))
+    with git_service.Service(remote.parent) as service:
+        git(root, "remote", "set-url", "origin", service.address("origin.git"))
         before = refs(remote)
         if fault == "fail":
             service.fault = fault
@@ -458,8 +424,8 @@ def test_a_remote_that_does_not_answer_refuses_before_the_deadline(
     root: Path, remote: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Ledger.open.__func__, "__defaults__", (2.0,))  # type: ignore[attr-defined]
-    with git_service.serving(remote.parent) as service:
-        git(root, "remote", "set-url", "origin", service.url("origin.git"))
+    with git_service.Service(remote.parent) as service:
+        git(root, "remote", "set-url", "origin", service.address("origin.git"))
         service.fault = "hang"
         began = time.monotonic()
         with pytest.raises(RemoteRefused, match="no answer before the deadline"):

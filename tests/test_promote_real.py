@@ -58,7 +58,7 @@ def test_on_a_laptop_a_model_is_released_and_rolled_back_by_the_command(tiny_bas
     assert "v0.1.0" in lockstep(root, "promote", "staging").output
     refused = CliRunner().invoke(main, ["-C", str(root), "promote", "production"], catch_exceptions=False)
     assert refused.exit_code == PromotionRefused.exit_code
-    assert "it was not verified as it will serve: it ran as a process, not in a container" in refused.output
+    assert "it was not verified the way it will be served: it ran as a process, not in a container" in refused.output
     tree.rewrite(root, layout.PARAMS, _takes_a_process)  # the one line of README
     assert "v0.1.0" in lockstep(root, "promote", "production").output
     assert "not verified as it serves: it ran as a process" in lockstep(root, "status").output

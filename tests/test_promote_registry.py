@@ -19,9 +19,9 @@ from release.adapters.registry.client import Repository
 from release.adapters.retries import Patience
 from release.overlay import overlays
 from release.verbs import rollback as rollbacks
-from tests import kubernetes_tools, ledger_tree
+from tests import kubernetes_tools, ledger_tree, spoil
 from tests import promotion_tree as tree
-from tests.faulty_proxy import Fault, FaultyProxy, faulty
+from tests.faulty_proxy import Fault, FaultyProxy
 from tests.ledger_tree import git, keep, refs
 from tests.promotion_tree import Release, move
 from tests.registry_service import Registry, registry
@@ -57,7 +57,7 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
 
 @pytest.fixture(scope="module")
 def proxy(upstream: Registry) -> Iterator[FaultyProxy]:
-    with faulty(upstream.host) as running:
+    with FaultyProxy(upstream.host) as running:
         yield running
 
 
@@ -114,8 +114,7 @@ def test_an_image_of_a_registry_goes_through_the_environments_and_back(world: Wo
     move(world.root, "production")
     back = rollbacks.rollback(world.root, "production", rollbacks.Options(why="answers in French"))
     assert back.after == first
-    assert back.held is not None
-    assert back.held.image == released.digest
+    assert (back.held and back.held.image) == released.digest
 
 
 def test_what_a_cluster_runs_is_the_image_by_digest(world: World, tmp_path: Path) -> None:
@@ -150,8 +149,7 @@ def test_a_tag_that_was_moved_changes_nothing(world: World) -> None:
         json.dumps(other).encode(), "application/vnd.oci.image.manifest.v1+json", world.release.report.model[7:19]
     )
     moved = move(world.root, "staging").after
-    assert moved is not None
-    assert moved.digest == world.release.digest
+    assert (moved and moved.digest) == world.release.digest
 
 
 # The registry's storage
@@ -169,23 +167,13 @@ def of_layer(change: Callable[[Path], object]) -> Callable[[World], None]:
     return tamper
 
 
-def cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-1])
-
-
-def flip(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[600] ^= 1
-    path.write_bytes(content)
-
-
 def of_config(world: World) -> None:
     manifest = json.loads(data(world, world.release.digest).read_bytes())
-    flip(data(world, manifest["config"]["digest"]))
+    spoil.flip(at=600)(data(world, manifest["config"]["digest"]))
 
 
 def of_manifest(world: World) -> None:
-    flip(data(world, world.release.digest))
+    spoil.flip(at=600)(data(world, world.release.digest))
 
 
 def no_evidence(world: World) -> None:
@@ -195,8 +183,8 @@ def no_evidence(world: World) -> None:
 
 
 STORED: dict[str, tuple[Callable[[World], None], str]] = {
-    "a layer is gone": (of_layer(lambda path: path.unlink()), "is not there, or not whole; push the image again"),
-    "a layer is cut": (of_layer(cut), "is not there, or not whole; push the image again"),
+    "a layer is gone": (of_layer(spoil.remove()), "is missing or incomplete; push the image again"),
+    "a layer is cut": (of_layer(spoil.cut()), "is missing or incomplete; push the image again"),
     "the config is another": (of_config, "holds"),
     "the manifest is another": (of_manifest, "reading sha256:"),
     "the evidence is gone": (no_evidence, "no signed statement holds or is there"),
@@ -212,7 +200,7 @@ def test_a_registry_that_lost_or_changed_something_promotes_nothing(world: World
 
 def test_a_layer_of_other_bytes_under_the_same_digest_is_found_where_it_is_read(world: World) -> None:
     """Whoever pulls it finds it, and so does a promotion without the weights; nobody can be made to run it."""
-    of_layer(flip)(world)
+    of_layer(spoil.flip(at=600))(world)
     shutil.rmtree(world.root / layout.MERGED)
     refused(world, "as sha256:", RegistryRefused)
 
@@ -227,20 +215,11 @@ FAULTS: dict[str, tuple[Fault, str]] = {
     "cut": (Fault("GET .*/manifests/", "reset reply", at=5, times=99), "reading sha256"),
     "another manifest": (Fault("GET .*/manifests/", "flipped reply", times=99), "reading sha256"),
     "another blob": (Fault("GET .*/blobs/", "flipped reply", times=99), "holds"),
-    "another type": (
-        Fault("GET .*/manifests/", "headers", headers={"Content-Type": "text/html"}, times=99),
-        "text/html",
-    ),
-    "a blob of another size": (
-        Fault("HEAD .*/blobs/", "headers", headers={"Content-Length": "1"}, times=99),
-        "not whole",
-    ),
-    "no list of what is attached": (
-        Fault("GET .*/(referrers|manifests/sha256-)", "status", 500, times=99),
-        "belongs to",
-    ),
+    "another type": (Fault("GET .*/manifests/", "headers", headers={"Content-Type": "text/html"}, times=99), "text/html"),
+    "a blob of another size": (Fault("HEAD .*/blobs/", "headers", headers={"Content-Length": "1"}, times=99), "incomplete"),
+    "no list of what is attached": (Fault("GET .*/(referrers|manifests/sha256-)", "status", 500, times=99), "belongs to"),
     "a list that is none": (Fault("GET .*/referrers/", "status", 200, body=b"<html>", times=99), "belongs to"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", FAULTS)

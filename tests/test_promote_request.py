@@ -11,7 +11,7 @@ from checks.errors import PromotionRefused, RemoteRefused
 from release.promotion import context
 from tests import ledger_tree
 from tests import promotion_tree as tree
-from tests.github_api_standin import TOKEN, StandIn, github
+from tests.github_api_standin import TOKEN, StandIn
 from tests.ledger_tree import git, refs
 from tests.promotion_tree import move
 
@@ -41,7 +41,7 @@ def remote(root: Path) -> Path:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
-    with github("team/router") as running:
+    with StandIn("team/router") as running:
         monkeypatch.setenv("GITHUB_API_URL", running.url)
         monkeypatch.setenv("GITHUB_REPOSITORY", "team/router")
         monkeypatch.setenv("GITHUB_TOKEN", TOKEN)

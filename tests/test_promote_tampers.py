@@ -26,7 +26,7 @@ from release.promotion import context
 from release.promotion import record as promotion_record
 from release.record import lock_check
 from release.verbs import keys as key_verbs
-from tests import build_tree, signing_tree
+from tests import build_tree, signing_tree, spoil
 from tests import promotion_tree as tree
 from tests.ledger_tree import git, keep, refs
 from tests.promotion_tree import about, attach_to, envelope, key, move, remade, rewrite, unsigned
@@ -203,47 +203,33 @@ STATEMENTS: dict[str, tuple[Tamper, str]] = {
     "by a key that nobody knows": (by("mallory"), "that is unknown here"),
     "by one who may only approve": (by("bob"), "is signed by bob, who may approve and not release"),
     "the payload was replaced": (enveloped(payload), "its signature is not by ada over this payload"),
-    "the signature was taken away": (
-        enveloped(lambda _, plain: plain.update(signatures=[])), "has 0 signatures, it takes exactly one"
-    ),
-    "it was signed twice": (
-        enveloped(lambda _, plain: plain.update(signatures=plain["signatures"] * 2)), "has 2 signatures"
-    ),
-    "the envelope says another type": (
-        enveloped(lambda _, plain: plain.update(payloadType="text/plain")), "payloadType is 'text/plain'"
-    ),
-    "it is an approval": (
-        saying(lambda _, plain: plain.update(predicateType="urn:lockstep:approval:v1")), "predicateType is 'urn:lock"
-    ),
+    "the signature was taken away": (enveloped(lambda _, plain: plain.update(signatures=[])), "has 0 signatures, it takes exactly one"),
+    "it was signed twice": (enveloped(lambda _, plain: plain.update(signatures=plain["signatures"] * 2)), "has 2 signatures"),
+    "the envelope says another type": (enveloped(lambda _, plain: plain.update(payloadType="text/plain")), "payloadType is 'text/plain'"),
+    "it is an approval": (saying(lambda _, plain: plain.update(predicateType="urn:lockstep:approval:v1")), "predicateType is 'urn:lock"),
     "of another image": (saying(lambda _, plain: about(plain, OTHER)), f"is about the image {OTHER}, not"),
     "subjects and predicate differ": (
         saying(lambda _, plain: plain["subject"][0]["digest"].update(sha256="9" * 64)), "the subjects are not the image"
     ),
-    "of another model": (saying(other_model), "models/merged than was signed"),
+    "of another model": (saying(other_model), "models/merged than the signed one"),
     "of another verdict": (saying(verdict), "reports/verdict.json at"),
     "reports of two verdicts": (saying(release("serving", "verdict", to=OTHER)), "the reports are about another verdict"),
-    "of another policy": (saying(release("policy", to=OTHER)), "is of another policy than was signed"),
+    "of another policy": (saying(release("policy", to=OTHER)), "is about another policy than the signed one"),
     "of other parameters": (saying(release("materials", "params", to=OTHER)), "params.yaml at"),
     "of another lock": (saying(release("materials", "lock", to=OTHER)), "dvc.lock at"),
-    "of another adapter": (saying(release("materials", "adapter", to=OTHER)), "of another models/adapter than"),
-    "of another base": (saying(release("materials", "base", to=OTHER)), "of another models/base than was signed"),
-    "of other rows": (saying(release("materials", "raw", to=OTHER)), "of another data/raw than was signed"),
-    "of another split": (
-        saying(release("materials", "splits", "test", to=OTHER)), "of another data/splits/test.jsonl than was signed"
-    ),
-    "of another report": (
-        saying(release("materials", "reports", "reports/train.json", to=OTHER)), "reports/train.json at"
-    ),
+    "of another adapter": (saying(release("materials", "adapter", to=OTHER)), "about another models/adapter than"),
+    "of another base": (saying(release("materials", "base", to=OTHER)), "about another models/base than the signed one"),
+    "of other rows": (saying(release("materials", "raw", to=OTHER)), "about another data/raw than the signed one"),
+    "of another split": (saying(release("materials", "splits", "test", to=OTHER)), "about another data/splits/test.jsonl than the signed one"),
+    "of another report": (saying(release("materials", "reports", "reports/train.json", to=OTHER)), "reports/train.json at"),
     "of other probes": (saying(release("materials", "probes", to=OTHER)), "data/probes.json: is not what was signed"),
     "of a later commit": (saying(later), "annotation org.opencontainers.image.revision is"),
     "of a commit without the record": (saying(bare), "params.yaml at"),
     "of a commit that is not merged": (saying(unmerged), "of its record is not in the history of main"),
     "of a commit that is nowhere": (saying(nowhere), "commit 111111111111 of its record is not in the history of main"),
-    "another shard in the report": (saying(swapped), "is of another list of files than was signed"),
+    "another shard in the report": (saying(swapped), "lists other files than the signed ones"),
     "another path": (saying(release("image", "path", to="/models/x-123456789abc")), "its weights are at /models/x-1234"),
-    "put elsewhere": (
-        saying(release("image", "place", to="registry.example/team/router")), "was built and verified in registry.example"
-    ),
+    "put elsewhere": (saying(release("image", "place", to="registry.example/team/router")), "was built and verified in registry.example"),
     "of another runtime": (saying(release("image", "runtime", to="vllm")), "a build gives"),
     "of another base image": (saying(release("image", "base", "layers", to=1)), "are not 1 of its base and then those"),
     "served and failed": (saying(failed), "the serving report did not pass (parity)"),
@@ -253,9 +239,7 @@ STATEMENTS: dict[str, tuple[Tamper, str]] = {
     "served of another model": (saying(served(model=OTHER)), "about another model than the image"),
     "served in a way that does not count": (saying(served(how="url")), "verified as a url; staging takes container"),
     "served by a runtime that does not count": (saying(served(runtime="llamafile")), "it was served by llamafile; stag"),
-    "a check left out": (
-        saying(lambda _, plain: plain["predicate"]["serving"]["checks"].pop()), "every check is made once"
-    ),
+    "a check left out": (saying(lambda _, plain: plain["predicate"]["serving"]["checks"].pop()), "every check is made once"),
 }  # fmt: skip
 
 
@@ -284,8 +268,7 @@ def test_of_two_that_hold_the_one_that_agrees_is_taken(root: Path) -> None:
     right = envelope(root, unsigned(root))
     attach_to(root, image, right)
     moved = move(root, "staging").after
-    assert moved is not None
-    assert moved.evidence == digest.of_bytes(right)
+    assert (moved and moved.evidence) == digest.of_bytes(right)
 
 
 # The image
@@ -353,7 +336,7 @@ def labelled(_: Layout, __: Plain, config: Plain) -> None:
 
 
 IMAGES: dict[str, tuple[Callable[[Layout, Plain, Plain], object], str]] = {
-    "a layer on top": (over, "1 layers lie on those of the weights, and may hide them"),
+    "a layer on top": (over, "1 layers come after those of the weights and may hide them"),
     "a layer less": (lambda _, manifest, __: manifest["layers"].pop(), "layers are not 2 of its base and then those"),
     "a shard swapped": (of_another_shard, "layers are not 2 of its base and then those of the weights"),
     "two shards in another order": (
@@ -365,18 +348,14 @@ IMAGES: dict[str, tuple[Callable[[Layout, Plain, Plain], object], str]] = {
     "another user": (setting(User="0"), 'config User is "0", a build gives'),
     "another directory": (setting(WorkingDir="/evil"), 'config WorkingDir is "/evil", a build gives'),
     "a volume over the weights": (setting(Volumes={"/models": {}}), "config Volumes"),
-    "other words about a layer": (
-        lambda _, manifest, __: manifest["layers"][2]["annotations"].update({"lockstep.layer": "x"}), "list of layers is"
-    ),
+    "other words about a layer": (lambda _, manifest, __: manifest["layers"][2]["annotations"].update({"lockstep.layer": "x"}), "list of layers is"),
     "a variable more": (preloaded, "LD_PRELOAD=/evil.so"),
     "a label of another model": (labelled, "config Labels is"),
     "an annotation of another model": (
         lambda _, manifest, __: manifest["annotations"].update({"lockstep.model": OTHER}), "annotation lockstep.model is"
     ),
     "for another machine": (lambda _, __, config: config.update(architecture="arm64"), 'config architecture is "arm64"'),
-    "other layers unpacked": (
-        lambda _, __, config: config["rootfs"]["diff_ids"].reverse(), "config rootfs is"
-    ),
+    "other layers unpacked": (lambda _, __, config: config["rootfs"]["diff_ids"].reverse(), "config rootfs is"),
 }  # fmt: skip
 
 
@@ -442,23 +421,17 @@ def stored(change: Callable[[Path], object], number: int = 2) -> Tamper:
     return tamper
 
 
-def flip(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[600] ^= 1
-    path.write_bytes(data)
-
-
 PLACES: dict[str, tuple[Tamper, str]] = {
     "the evidence of another image": (replayed, "is about the image sha256"),
     "a tag that leads to another image": (retagged, "no signed statement holds or is there"),
     "an index of images": (indexed, "is no image but an index"),
     "the same image elsewhere": (elsewhere, "was built and verified in oci:.lockstep/image; promote it from there"),
-    "no such image": (lambda _: f"oci:{layout.IMAGE}@{OTHER}", "is absent, or is no manifest"),
-    "no such folder": (lambda _: f"oci:nowhere@{OTHER}", "is no OCI layout"),
-    "a shard is gone": (stored(Path.unlink), "is not there, or not whole"),
-    "a shard is cut": (stored(lambda path: path.write_bytes(path.read_bytes()[:-1])), "is not there, or not whole"),
-    "a shard is another": (stored(flip), "is not there, or not whole"),
-    "a layer of the base is another": (stored(lambda path: path.write_bytes(b"x" * path.stat().st_size), 0), "not whole"),
+    "no such image": (lambda _: f"oci:{layout.IMAGE}@{OTHER}", "is absent, or is not a manifest"),
+    "no such folder": (lambda _: f"oci:nowhere@{OTHER}", "is not an OCI layout"),
+    "a shard is gone": (stored(spoil.remove()), "is missing or incomplete"),
+    "a shard is cut": (stored(spoil.cut()), "is missing or incomplete"),
+    "a shard is another": (stored(spoil.flip(at=600)), "is missing or incomplete"),
+    "a layer of the base is another": (stored(lambda path: path.write_bytes(b"x" * path.stat().st_size), 0), "incomplete"),
 }  # fmt: skip
 
 
@@ -484,14 +457,6 @@ def appended(path: Path, text: str) -> Tamper:
     return tamper
 
 
-def shard(root: Path) -> None:
-    flip(root / layout.MERGED / "model-00002-of-00003.safetensors")
-
-
-def emptied(root: Path) -> None:
-    (root / layout.LOCK).write_text("{}\n")
-
-
 def another_verdict(root: Path) -> None:
     """The record of the next model, which nobody has built."""
     build_tree.weigh(root, build_tree.shards(seed=5))
@@ -510,7 +475,7 @@ def approving(root: Path) -> None:
     path.write_text(f"- policy: {OTHER}\n  by: mallory\n  why: trust me\n")
 
 
-RECORDS: dict[str, tuple[Tamper, str]] = {
+RECORDS: dict[str, tuple[spoil.Spoil, str]] = {
     "a verdict that says pass": (edited(layout.VERDICT, findings=[]), "the verdict is void"),
     "a verdict that says fail": (edited(layout.VERDICT, status="fail"), "the verdict is void"),
     "a verdict of another model": (another_verdict, "reports/verdict.json: is not what was signed"),
@@ -518,9 +483,9 @@ RECORDS: dict[str, tuple[Tamper, str]] = {
     "other predictions": (appended(layout.PREDICTIONS / "candidate.jsonl", "\n"), "data/predictions/candidate.jsonl"),
     "another test split": (appended(layout.SPLITS / "test.jsonl", "\n"), "data/splits/test.jsonl"),
     "other probes": (edited(layout.PROBES, device="gpu"), "data/probes.json"),
-    "a shard with one bit more": (shard, "is not the file that the verdict is about"),
+    "a shard with one bit more": (spoil.flip(layout.MERGED / "model-00002-of-00003.safetensors", at=600), "is not the file that the verdict is about"),
     "a file among the weights": (appended(layout.MERGED / "evil.py", "x"), "evil.py: is not of the model"),
-    "another dvc.lock": (emptied, "dvc.lock: no record of this pipeline: it has no stages"),
+    "another dvc.lock": (spoil.write(layout.LOCK, "{}\n"), "dvc.lock: no record of this pipeline: it has no stages"),
     "a gate that asks for less": (lowered, "the gates are not those of the verdict"),
     "a policy that approves itself": (approving, "the gates are not those of the verdict"),
 }  # fmt: skip
@@ -563,7 +528,7 @@ def test_a_key_that_was_taken_from_its_owner_signs_nothing(root: Path) -> None:
     refused(root, "that is unknown here")
     (root / layout.SIGNERS).unlink()
     keep(root, "nobody signs")
-    refused(root, "main:release/policy/signers.yaml: is not there, so nobody may sign")
+    refused(root, "main:release/policy/signers.yaml: is missing, so nobody may sign")
     (root / layout.SIGNERS).write_text(text)
     assert "merge the branch that adds it here into main" in refused(root, "so nobody may sign").todo
 

@@ -35,7 +35,7 @@ def test_fine_tuning_really_lifts_exact_match_above_the_fairly_prompted_base(tmp
     git(tmp_path, "init", "--quiet")
     references.write(Records(tmp_path))
     shutil.copy(REPOSITORY / layout.NOISE, tmp_path / layout.NOISE)  # measured on this very base
-    for stage in ("fetch", "prepare", "validate", "train", "merge", "evaluate", "gate"):
+    for stage in ("fetch", "prepare", "validate", "train", "merge", "evaluate", "suites", "gate"):
         done = subprocess.run(
             [sys.executable, "-m", f"stages.{stage}"],
             cwd=tmp_path, env=environment(PYTHONPATH=str(REPOSITORY)), capture_output=True, text=True, check=False,

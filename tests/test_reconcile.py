@@ -42,10 +42,10 @@ def told(found: Reconciled) -> set[tuple[str, str, bool]]:
     return {(finding.where, finding.what, finding.fixed) for finding in found.findings}
 
 
-def test_mirrors_are_mended_from_git_and_git_stays_as_it_is(world: World, database: Path) -> None:
+def test_mirrors_are_fixed_from_git_and_git_stays_as_it_is(world: World, database: Path) -> None:
     found = reconcile(world.root)
     assert told(found) == {("MLflow", f"registered model {NAME}", False)}
-    assert found.not_asked in (
+    assert found.skipped in (
         ("cluster: kubectl is not installed here",),
         ("cluster: kubectl has no current context",),
     )
@@ -53,9 +53,9 @@ def test_mirrors_are_mended_from_git_and_git_stays_as_it_is(world: World, databa
     assert isinstance(refused, Drifted)
     assert str(refused) == "mirrors of main: 1 drifted from git; `lockstep reconcile --fix`"
     before = ledger_tree.refs(world.root)
-    mended = reconcile(world.root, fix=True)
-    assert told(mended) == {("MLflow", f"registered model {NAME}", True)}
-    assert refusal(mended) is None
+    after = reconcile(world.root, fix=True)
+    assert told(after) == {("MLflow", f"registered model {NAME}", True)}
+    assert refusal(after) is None
     assert refusal(reconcile(world.root)) is None
     assert environment_tables.reconciled(reconcile(world.root)).splitlines()[0] == "git and its mirrors agree"
     assert ledger_tree.refs(world.root) == before
@@ -65,14 +65,14 @@ def test_mirrors_are_mended_from_git_and_git_stays_as_it_is(world: World, databa
 def test_a_fresh_clone_has_no_store_and_is_not_told_that_it_drifted(world: World, database: Path) -> None:
     database.unlink()
     found = reconcile(world.root)
-    assert found.not_asked[0] == f"MLflow: sqlite:///{database} is not here; --fix makes it"
+    assert found.skipped[0] == f"MLflow: sqlite:///{database} does not exist; --fix creates it"
     assert refusal(found) is None
     assert not database.exists()
     assert told(reconcile(world.root, fix=True)) == {("MLflow", f"registered model {NAME}", True)}
     assert database.exists()
 
 
-def test_everything_that_was_changed_is_found_in_one_go_and_what_can_be_is_mended(world: World, database: Path) -> None:
+def test_everything_that_was_changed_is_found_in_one_go_and_what_can_be_is_fixed(world: World, database: Path) -> None:
     reconcile(world.root, fix=True)
     client = mlflow_service.client(f"sqlite:///{database}")
     client.set_registered_model_alias(NAME, "champion", client.get_model_version_by_alias(NAME, "staging").version)
@@ -92,11 +92,11 @@ def test_everything_that_was_changed_is_found_in_one_go_and_what_can_be_is_mende
     shown = environment_tables.reconciled(found)
     for word in ("alias champion", "→ --fix: set it", "→ restore it from git's history, or promote again"):
         assert word in shown
-    mended = reconcile(world.root, fix=True)
-    assert {(where, what) for where, what, fixed in told(mended) if not fixed} == {
+    after = reconcile(world.root, fix=True)
+    assert {(where, what) for where, what, fixed in told(after) if not fixed} == {
         ("environments", "production: release")
     }
-    assert str(refusal(mended)) == "mirrors of main: 1 drifted from git; do what is said beside each"
+    assert str(refusal(after)) == "mirrors of main: 1 drifted from git; follow the fix beside each"
     assert told(reconcile(world.root)) == {("environments", "production: release", False)}
     assert client.get_model_version_by_alias(NAME, "champion").tags["lockstep.version"] == "v0.1.0"
 
@@ -166,7 +166,7 @@ def test_what_cannot_be_asked_is_no_agreement(world: World, monkeypatch: pytest.
     assert [(each.where, each.severity) for each in found.findings] == [
         ("MLflow", "unreachable"), ("registry", "unreachable"),
     ]  # fmt: skip
-    assert str(refusal(found)) == "mirrors of main: 2 could not be asked; do what is said beside each"
+    assert str(refusal(found)) == "mirrors of main: 2 could not be reached; follow the fix beside each"
     assert "hunter2" not in found.model_dump_json()
 
 
@@ -189,7 +189,7 @@ def test_a_quarantine_that_says_other_than_its_history_is_drift(world: World) ->
     keep(world.root, "by hand")
     (found,) = [finding for finding in reconcile(world.root).findings if finding.what == "quarantine"]
     assert (found.where, found.severity, found.fix) == ("environments", "drift", "")
-    assert "is still held back (bad), and not there: commit" in found.mirror
+    assert "is still in quarantine (bad), but missing from the file: commit" in found.mirror
 
 
 def test_the_answer_is_plain_json(world: World, database: Path) -> None:

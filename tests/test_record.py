@@ -7,15 +7,14 @@ import shutil
 from pathlib import Path
 
 import pytest
-import yaml
 
 from checks import layout
 from checks.errors import EvidenceRefused, Outrun, ParamsRefused, RemoteRefused
 from release.record import committed
 from release.record.records import Records, WorkTree
-from release.verbs.land import land
+from release.verbs.record import commit_record
 from tests import build_tree, git_service, ledger_tree, report_tree
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, read_yaml
 from tests.pipeline_repository import git
 
 BRANCH = "pull-request"
@@ -40,7 +39,7 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _named(root: Path) -> list[Path]:
-    stages = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"].values()
+    stages = read_yaml((REPOSITORY / "dvc.yaml").read_text())["stages"].values()
     outs = [out for stage in stages for kind in ("outs", "metrics", "plots") for out in stage.get(kind, [])]
     return [
         root / name for out in outs if isinstance(out, dict) for name, said in out.items() if said.get("cache") is False
@@ -69,11 +68,11 @@ def test_the_record_and_nothing_else_is_one_commit_on_the_branch(work: Path) -> 
     (work / "notes.txt").write_text("not part of any record")
     (work / "staged.txt").write_text("nor is what somebody is about to commit")
     git(work, "add", "staged.txt")
-    landed = land(work, BRANCH, "main")
-    assert (landed.judged, landed.status, landed.branch) == (proposed, "pass", BRANCH)
-    assert tip(work) == head(work) == landed.commit != proposed
-    assert git(work, "rev-list", "--parents", "--max-count=1", landed.commit).split() == [landed.commit, proposed]
-    changed = set(git(work, "diff", "--name-only", proposed, landed.commit).splitlines())
+    made = commit_record(work, BRANCH, "main")
+    assert (made.judged, made.status, made.branch) == (proposed, "pass", BRANCH)
+    assert tip(work) == head(work) == made.commit != proposed
+    assert git(work, "rev-list", "--parents", "--max-count=1", made.commit).split() == [made.commit, proposed]
+    changed = set(git(work, "diff", "--name-only", proposed, made.commit).splitlines())
     assert {"dvc.lock", "reports/verdict.json", "reports/references.json"} <= changed
     assert all(name == "dvc.lock" or name.startswith("reports/") for name in changed)
     assert git(work, "status", "--porcelain") == "A  staged.txt\n?? notes.txt\n"
@@ -81,25 +80,25 @@ def test_the_record_and_nothing_else_is_one_commit_on_the_branch(work: Path) -> 
 
 
 def test_again_it_changes_nothing(work: Path) -> None:
-    first = land(work, BRANCH, "main")
-    again = land(work, BRANCH, "main")
+    first = commit_record(work, BRANCH, "main")
+    again = commit_record(work, BRANCH, "main")
     assert (again.commit, again.judged, tip(work)) == (first.commit, first.commit, first.commit)
 
 
 def test_the_same_job_once_more_takes_the_commit_that_is_there(work: Path) -> None:
     proposed = tip(work)
-    first = land(work, BRANCH, "main")
+    first = commit_record(work, BRANCH, "main")
     git(work, "reset", "--quiet", "--soft", proposed)
     git(work, "reset", "--quiet")
-    again = land(work, BRANCH, "main")
+    again = commit_record(work, BRANCH, "main")
     assert (again.judged, again.commit) == (proposed, first.commit)
     assert head(work) == tip(work) == first.commit
 
 
 def test_without_a_branch_it_is_committed_here_alone(work: Path) -> None:
     proposed = tip(work)
-    landed = land(work, target="main")
-    assert head(work) == landed.commit != proposed
+    made = commit_record(work, target="main")
+    assert head(work) == made.commit != proposed
     assert tip(work) == proposed
     assert git(work, "status", "--porcelain") == ""
 
@@ -114,29 +113,29 @@ def test_a_branch_that_moved_keeps_what_it_has(work: Path) -> None:
     with pytest.raises(
         Outrun, match=f"is at {moved[:12]}, and this is the record of {proposed[:12]}: nothing was pushed"
     ):
-        land(work, BRANCH, "main")
+        commit_record(work, BRANCH, "main")
     assert (tip(work), head(work)) == (moved, proposed)
     git(work.parent / "origin.git", "update-ref", "-d", f"refs/heads/{BRANCH}")
     with pytest.raises(Outrun, match="is gone"):
-        land(work, BRANCH, "main")
+        commit_record(work, BRANCH, "main")
 
 
 def test_a_remote_that_refuses_or_lies_is_told_and_nothing_changes_here(work: Path) -> None:
     proposed = tip(work)
     git_service.hook(work.parent / "origin.git", "pre-receive", "echo the branch is protected; exit 1")
     with pytest.raises(RemoteRefused, match="the branch is protected: nothing was pushed"):
-        land(work, BRANCH, "main")
+        commit_record(work, BRANCH, "main")
     assert (tip(work), head(work)) == (proposed, proposed)
     git(work, "remote", "set-url", "origin", str(work.parent / "nowhere.git"))
     with pytest.raises(RemoteRefused, match="git ls-remote origin"):
-        land(work, BRANCH, "main")
+        commit_record(work, BRANCH, "main")
     assert head(work) == proposed
 
 
 @pytest.mark.parametrize("name", ["", "-f", "a..b", "with space", "refs/heads/../x", "x\ny", "--upload-pack=evil"])
 def test_what_is_no_branch_is_refused(work: Path, name: str) -> None:
-    with pytest.raises((ParamsRefused, Outrun), match=r"is no name of a branch|is gone"):
-        land(work, name, "main")
+    with pytest.raises((ParamsRefused, Outrun), match=r"is not a valid branch name|is gone"):
+        commit_record(work, name, "main")
 
 
 def test_no_record_without_a_verdict_of_these_parameters(work: Path) -> None:
@@ -145,14 +144,14 @@ def test_no_record_without_a_verdict_of_these_parameters(work: Path) -> None:
     with pytest.raises(
         EvidenceRefused, match=r"there is no verdict to record: the verdict is void: params.yaml: train"
     ):
-        land(work, BRANCH, "main")
+        commit_record(work, BRANCH, "main")
     (work / "params.yaml").write_text(text + "\n# a remark that is not committed\n")
     with pytest.raises(EvidenceRefused, match=r"params.yaml: is not what HEAD has, and a stage reads it"):
-        land(work, BRANCH, "main")
+        commit_record(work, BRANCH, "main")
     (work / "params.yaml").write_text(text)
     report_tree.bad_data(work)
     with pytest.raises(EvidenceRefused, match="validate refused the data"):
-        land(work, BRANCH, "main")
+        commit_record(work, BRANCH, "main")
 
 
 @pytest.mark.parametrize(("name", "folder"), build_tree.OVERLOOKED)
@@ -160,7 +159,7 @@ def test_a_record_of_code_that_git_never_had_is_none(work: Path, name: str, fold
     build_tree.ran_also(work, name, folder)
     git(work, "commit", "--quiet", "-m", "a stage reads one module more", "dvc.yaml")
     with pytest.raises(EvidenceRefused, match=f"{name}: is not what HEAD has, and a stage reads it"):
-        land(work, BRANCH, "main")
+        commit_record(work, BRANCH, "main")
     git(work, "commit", "--quiet", "-am", "the record by hand")
     missing = committed.missing(Records(work), head(work))
     assert missing is not None
@@ -169,7 +168,7 @@ def test_a_record_of_code_that_git_never_had_is_none(work: Path, name: str, fold
 
 def test_without_a_commit_there_is_nothing_to_record(tmp_path: Path) -> None:
     with pytest.raises(EvidenceRefused, match="git has no commit here"):
-        land(tmp_path)
+        commit_record(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -177,9 +176,12 @@ def test_without_a_commit_there_is_nothing_to_record(tmp_path: Path) -> None:
     [
         ("stages: [fetch]", "dvc.yaml: no record of this pipeline: it has no stages"),
         ("- just a list", "dvc.yaml: no record of this pipeline: it has no stages"),
-        ("stages: {fetch: {outs: [{../outside.json: {cache: false}}]}}", "../outside.json: is no file here"),
-        ("stages: {fetch: {outs: [{reports/absent.json: {cache: false}}]}}", "reports/absent.json: is no file here"),
-        ("stages: {fetch: {outs: [{link.json: {cache: false}}]}}", "link.json: is no file here"),
+        ("stages: {fetch: {outs: [{../outside.json: {cache: false}}]}}", "../outside.json: is not a regular file here"),
+        (
+            "stages: {fetch: {outs: [{reports/absent.json: {cache: false}}]}}",
+            "reports/absent.json: is not a regular file here",
+        ),
+        ("stages: {fetch: {outs: [{link.json: {cache: false}}]}}", "link.json: is not a regular file here"),
     ],
 )
 def test_a_pipeline_that_names_no_files_of_this_repository_has_no_record(

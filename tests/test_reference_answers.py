@@ -139,10 +139,7 @@ def test_a_candidate_that_is_mains_model_is_asked_once_and_neither_wins_nor_lose
     assert answers_of(root, "main") == answers_of(root, "candidate")
     assert generated(root) == 2
     assert not any("main" in sentence for sentence in report.summary)
-    assert (
-        f"\n- Main's model (`{use.merged}`): same-model: it is this very model.\n"
-        in (root / layout.SUMMARY).read_text()
-    )
+    assert f"\n- Main's model (`{use.merged}`): same-model: it is this model.\n" in (root / layout.SUMMARY).read_text()
 
 
 @pytest.mark.slow
@@ -260,7 +257,7 @@ def test_within_a_run_of_the_pipeline_main_and_production_are_compared_with(tmp_
     document["train"]["learning_rate"] = 0.05
     repository.write_params(root, document)
     references.write(Records(root))
-    assert repository.repro(root) == ["train", "merge", "evaluate", "probe", "gate"]
+    assert repository.repro(root) == ["train", "merge", "evaluate", "suites", "probe", "gate"]
     second = files.read_json(root / layout.EVALUATION, EvaluationReport)
     assert {name: use.how for name, use in second.references.items()} == {"main": "stored", "champion": "stored"}
     assert second.models["main"].metrics == first.models["candidate"].metrics

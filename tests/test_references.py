@@ -250,7 +250,7 @@ def test_without_an_environment_called_production_there_is_no_champion_to_be_nam
 
 def test_without_gates_that_name_one_git_is_not_needed(tmp_path: Path) -> None:
     name(tmp_path, "base")
-    assert references.write(Records(tmp_path)).report.absent == {"main": "this is no git repository"}
+    assert references.write(Records(tmp_path)).report.absent == {"main": "this is not a git repository"}
     assert references.current(Records(tmp_path)) == []
 
 
@@ -459,7 +459,7 @@ def test_a_shallow_clone_refuses_and_says_how_to_deepen_it(clone: Path, tmp_path
 def test_a_copy_without_git_an_unknown_target_and_unrelated_histories_refuse(clone: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(clone, copy, ignore=shutil.ignore_patterns(".git"))
-    with pytest.raises(EvidenceRefused, match="is no git repository, and gates compare with main and champion"):
+    with pytest.raises(EvidenceRefused, match="is not a git repository, and gates compare with main and champion"):
         references.write(Records(copy))
     for target in ("origin/no-such-branch", "--all", "a..b", ""):
         with pytest.raises(EvidenceRefused, match="git knows no such commit"):

@@ -239,7 +239,7 @@ def test_other_serve_settings_after_a_promotion_build_and_production_is_shown(tm
     assert not references.write(Records(root)).changed
     shown = CliRunner().invoke(main, ["-C", str(root), "references"])
     assert f"champion  model {model[7:19]} of commit" in shown.output, shown.output
-    assert "this record's own model; it was compared with what stood before: none" in shown.output
+    assert "this record's own model; it was compared with the one before it: none" in shown.output
 
 
 def test_another_gate_keeps_what_the_model_was_compared_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

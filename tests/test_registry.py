@@ -15,7 +15,7 @@ from release.adapters.registry import limits
 from release.adapters.registry.client import Repository
 from release.adapters.registry.types import CONFIG, LAYER, MANIFEST, Blob, Store
 from release.adapters.retries import Patience, retry_after
-from tests.faulty_proxy import faulty
+from tests.faulty_proxy import FaultyProxy
 from tests.registry_service import Registry, certificate, registry
 
 QUICK = Patience(tries=5, in_all=20, first=0.01, longest=0.05, on_request=2)
@@ -103,7 +103,7 @@ def test_a_large_blob_is_read_once(store: Repository) -> None:
 
 def test_a_blob_that_is_there_is_not_sent_again(plain: Registry, store: Repository) -> None:
     data = noise(3 << 20, 3)
-    with faulty(plain.host) as proxy:
+    with FaultyProxy(plain.host) as proxy:
         through, told = Repository(proxy.host, store.repository, push=True, patience=QUICK), list[int]()
         through.add(Bytes(data), digest_of(data), ignore)
         sent = sum(proxy.received.values())
@@ -164,7 +164,7 @@ def test_many_layers_at_once_share_one_client(store: Repository) -> None:
 def test_a_blob_is_mounted_from_another_repository_without_being_sent(plain: Registry, store: Repository) -> None:
     data = noise(2 << 20, 20)
     store.add(Bytes(data), None, ignore)
-    with faulty(plain.host) as proxy:
+    with FaultyProxy(plain.host) as proxy:
         source = Repository(proxy.host, store.repository, patience=QUICK)
         target = Repository(proxy.host, f"{store.repository}-b", push=True, patience=QUICK)
         assert target.borrow(digest_of(data), len(data), source)
@@ -340,7 +340,7 @@ def test_other_registries_have_no_known_limit(host: str) -> None:
 @pytest.mark.parametrize("size", [1, 5 << 20])
 def test_a_blob_is_sent_in_one_request_without_a_range(plain: Registry, store: Repository, size: int) -> None:
     """GHCR takes 4 MiB of a request with a Content-Range, and ECR the first such request alone."""
-    with faulty(plain.host) as proxy:
+    with FaultyProxy(plain.host) as proxy:
         through = Repository(proxy.host, store.repository, push=True, patience=QUICK)
         through.add(Bytes(noise(size, 50)), None, ignore)
         sent = [line.partition(" ")[0] for line in proxy.asked if "/uploads/" in line]

@@ -8,8 +8,9 @@ import stat
 import subprocess
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ from release.adapters.registry import auth
 from release.adapters.registry.auth import Challenge, challenge
 from release.adapters.registry.client import Repository
 from release.adapters.registry.types import MANIFEST
-from tests.faulty_proxy import Fault, faulty
+from tests.faulty_proxy import Fault, FaultyProxy
 from tests.registry_service import (
     IDENTITY,
     PASSWORD,
@@ -29,7 +30,6 @@ from tests.registry_service import (
     docker_config,
     htpasswd,
     registry,
-    token_server,
 )
 from tests.test_registry import QUICK, Bytes, digest_of, ignore, manifest_of, noise, read
 
@@ -46,7 +46,7 @@ def basic(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
 
 @pytest.fixture(scope="module")
 def tokens(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TokenServer]:
-    with token_server(tmp_path_factory.mktemp("tokens")) as server:
+    with TokenServer(tmp_path_factory.mktemp("tokens")) as server:
         yield server
 
 
@@ -57,12 +57,17 @@ def bearer(tmp_path_factory: pytest.TempPathFactory, tokens: TokenServer) -> Ite
 
 
 @pytest.fixture(autouse=True)
-def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "no-config"))
+def docker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """The folder of Docker's configuration, where no login is stored yet. Helpers are looked for in its ``bin``."""
     if "tokens" in request.fixturenames:
         server: TokenServer = request.getfixturevalue("tokens")
         server.asked.clear()
         server.allowed, server.life, server.valid, server.field = {"pull", "push"}, 300, 300, "token"
+    folder = tmp_path / "docker"
+    (folder / "bin").mkdir(parents=True)
+    monkeypatch.setenv("DOCKER_CONFIG", str(folder))
+    monkeypatch.setenv("PATH", f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    return folder
 
 
 @pytest.fixture(autouse=True)
@@ -90,6 +95,11 @@ def _refusal(work: object) -> Refusal:
     return refused.value
 
 
+def _asked(host: str) -> Refusal:
+    """The refusal of the smallest question to a registry."""
+    return _refusal(lambda: Repository(host, "a/b", patience=QUICK).has(digest_of(b""), 0))
+
+
 def _round_trip(host: str, seed: int) -> Repository:
     store, data = Repository(host, "a/model", push=True, patience=QUICK), noise(2_500_000, seed)
     layer = store.add(Bytes(data), None, ignore)
@@ -98,50 +108,52 @@ def _round_trip(host: str, seed: int) -> Repository:
     return store
 
 
-def test_a_stored_password_opens_a_registry(basic: Registry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("DOCKER_CONFIG", str(docker_config(tmp_path / "docker", basic.host)))
-    _round_trip(basic.host, 1)
+def _skopeo(docker: Path, host: str) -> None:
+    """`skopeo login` needs no daemon, and writes the file that `docker login` writes."""
+    command = ["skopeo", "login", "--tls-verify=false", f"--compat-auth-file={docker / 'config.json'}", "-u", USER]
+    subprocess.run([*command, "--password-stdin", host], input=PASSWORD.encode(), check=True, capture_output=True)
 
 
-def test_a_stored_password_and_tls_together(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _helper(docker: Path, script: str) -> None:
+    path = docker / "bin" / "docker-credential-tests"
+    path.write_text(f"#!{sys.executable}\n{script}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+
+def _helped(docker: Path, host: str, config: object) -> None:
+    """A credential helper that tells the password to who asks for ``host``, and a configuration that names it."""
+    answer = json.dumps({"ServerURL": host, "Username": USER, "Secret": PASSWORD})
+    _helper(docker, f"import sys\nassert sys.stdin.read() == {host!r}\nprint({answer!r})")
+    (docker / "config.json").write_text(json.dumps(config))
+
+
+STORED: dict[str, Callable[[Path, str], object]] = {
+    "a password": docker_config,
+    "a login of the engine": _skopeo,
+    "credsStore": lambda docker, host: _helped(docker, host, {"credsStore": "tests"}),
+    "credHelpers": lambda docker, host: _helped(docker, host, {"credHelpers": {host: "tests"}}),
+}
+
+
+@pytest.mark.parametrize("stored", STORED)
+def test_a_stored_login_opens_a_registry(basic: Registry, docker: Path, stored: str) -> None:
+    STORED[stored](docker, basic.host)
+    _round_trip(basic.host, list(STORED).index(stored))
+
+
+def test_a_stored_password_and_tls_together(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, docker: Path) -> None:
     made = certificate(tmp_path / "tls")
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(made.ca))
     with registry(tmp_path / "r", tls=made, auth=htpasswd(tmp_path / "auth")) as running:
-        monkeypatch.setenv("DOCKER_CONFIG", str(docker_config(tmp_path / "docker", running.host)))
+        docker_config(docker, running.host)
         _round_trip(running.host, 2)
-
-
-def test_the_engine_s_own_login_is_understood(basic: Registry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """`skopeo login` writes the file here: it needs no daemon, and writes what `docker login` does."""
-    file = tmp_path / "docker/config.json"
-    file.parent.mkdir()
-    subprocess.run(
-        [
-            "skopeo",
-            "login",
-            "--tls-verify=false",
-            "--compat-auth-file",
-            file,
-            "-u",
-            USER,
-            "--password-stdin",
-            basic.host,
-        ],
-        input=PASSWORD.encode(),
-        check=True,
-        capture_output=True,
-    )
-    monkeypatch.setenv("DOCKER_CONFIG", str(file.parent))
-    _round_trip(basic.host, 3)
 
 
 @pytest.mark.parametrize("work", ["add", "has", "document", "put", "blob", "borrow"])
 @pytest.mark.parametrize("stored", ["nothing", "another password"])
-def test_without_the_right_login_everything_is_refused(
-    basic: Registry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, work: str, stored: str
-) -> None:
+def test_without_the_right_login_everything_is_refused(basic: Registry, docker: Path, work: str, stored: str) -> None:
     if stored != "nothing":
-        monkeypatch.setenv("DOCKER_CONFIG", str(docker_config(tmp_path / "d", basic.host, password=PASSWORD + "x")))
+        docker_config(docker, basic.host, password=PASSWORD + "x")
     store, digest = Repository(basic.host, "a/model", push=True, patience=QUICK), digest_of(b"x")
     calls = {
         "add": lambda: store.add(Bytes(b"x"), None, ignore),
@@ -159,26 +171,6 @@ def test_without_the_right_login_everything_is_refused(
     assert "401" in refused.what
 
 
-def _helper(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
-    folder.mkdir(exist_ok=True)
-    path = folder / "docker-credential-tests"
-    path.write_text(f"#!{sys.executable}\n{script}\n")
-    path.chmod(path.stat().st_mode | stat.S_IXUSR)
-    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
-
-
-@pytest.mark.parametrize("key", ["credsStore", "credHelpers"])
-def test_a_credential_helper_is_asked(
-    basic: Registry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, key: str
-) -> None:
-    answer = json.dumps({"ServerURL": basic.host, "Username": USER, "Secret": PASSWORD})
-    _helper(tmp_path / "bin", monkeypatch, f"import sys\nassert sys.stdin.read() == {basic.host!r}\nprint({answer!r})")
-    value = "tests" if key == "credsStore" else {basic.host: "tests"}
-    (tmp_path / "config.json").write_text(json.dumps({key: value}))
-    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
-    _round_trip(basic.host, 4)
-
-
 @pytest.mark.parametrize(
     ("script", "says"),
     [
@@ -189,15 +181,14 @@ def test_a_credential_helper_is_asked(
     ],
 )
 def test_a_broken_credential_helper_is_refused_without_what_it_printed(
-    basic: Registry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: str | None, says: str
+    basic: Registry, docker: Path, script: str | None, says: str
 ) -> None:
     if script:
-        _helper(tmp_path / "bin", monkeypatch, script)
-    (tmp_path / "config.json").write_text(json.dumps({"credsStore": "tests" if script else "absent"}))
-    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
-    refused = _refusal(lambda: Repository(basic.host, "a/b", patience=QUICK).has(digest_of(b""), 0))
+        _helper(docker, script)
+    (docker / "config.json").write_text(json.dumps({"credsStore": "tests" if script else "absent"}))
+    refused = _asked(basic.host)
     assert says in refused.what
-    assert str(tmp_path / "config.json") in refused.what
+    assert str(docker / "config.json") in refused.what
 
 
 @pytest.mark.parametrize(
@@ -211,22 +202,18 @@ def test_a_broken_credential_helper_is_refused_without_what_it_printed(
         '{"credsStore": 7}',
     ],
 )
-def test_a_broken_configuration_is_refused_without_its_contents(
-    basic: Registry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str
-) -> None:
-    (tmp_path / "config.json").write_text(text.replace("HOST", basic.host))
-    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
-    refused = _refusal(lambda: Repository(basic.host, "a/b", patience=QUICK).has(digest_of(b""), 0))
+def test_a_broken_configuration_is_refused_without_its_contents(basic: Registry, docker: Path, text: str) -> None:
+    (docker / "config.json").write_text(text.replace("HOST", basic.host))
+    refused = _asked(basic.host)
     assert isinstance(refused, RegistryRefused)
-    assert str(tmp_path / "config.json") in refused.what
+    assert str(docker / "config.json") in refused.what
     assert "docker login" in refused.todo
 
 
-def test_docker_hub_has_its_own_api_host_and_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_docker_hub_has_its_own_api_host_and_key(docker: Path) -> None:
     from release.adapters.registry import addresses
 
-    docker_config(tmp_path, "https://index.docker.io/v1/")
-    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    docker_config(docker, "https://index.docker.io/v1/")
     found = auth.login("docker.io")
     assert found is not None
     assert (found.username, found.password) == (USER, PASSWORD)
@@ -235,51 +222,38 @@ def test_docker_hub_has_its_own_api_host_and_key(monkeypatch: pytest.MonkeyPatch
     assert auth.login("example.org") is None
 
 
-def test_tokens_are_asked_for_by_scope_and_kept(
-    bearer: Registry, tokens: TokenServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("DOCKER_CONFIG", str(docker_config(tmp_path / "d", bearer.host)))
+def test_tokens_are_asked_for_by_scope_and_kept(bearer: Registry, tokens: TokenServer, docker: Path) -> None:
+    docker_config(docker, bearer.host)
     store = _round_trip(bearer.host, 10)
-    assert tokens.asked == [
-        ("GET", ("repository:a/model:pull,push",)),
-        ("GET", ("repository:a/model:pull",)),
-    ]
+    assert tokens.asked == [("GET", ("repository:a/model:pull,push",)), ("GET", ("repository:a/model:pull",))]
     data = noise(2_500_000, 10)
     other = Repository(bearer.host, "a/other", push=True, patience=QUICK)
     assert other.borrow(digest_of(data), len(data), store)
     assert tokens.asked[2] == ("GET", ("repository:a/model:pull", "repository:a/other:pull,push"))
 
 
-def test_an_identity_token_is_exchanged(
-    bearer: Registry, tokens: TokenServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("DOCKER_CONFIG", str(docker_config(tmp_path / "d", bearer.host, identity=IDENTITY)))
-    tokens.field = "access_token"
-    _round_trip(bearer.host, 11)
-    assert {method for method, _ in tokens.asked} == {"POST"}
+Asked = list[tuple[str, tuple[str, ...]]]
 
 
-def test_a_token_that_runs_out_is_renewed(
-    bearer: Registry, tokens: TokenServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("DOCKER_CONFIG", str(docker_config(tmp_path / "d", bearer.host)))
-    tokens.life = 0.001  # so that it is never kept
-    _round_trip(bearer.host, 12)
-    assert len(tokens.asked) > 5
+@pytest.mark.parametrize(
+    ("seed", "settings", "identity", "expected"),
+    [
+        pytest.param(11, {"field": "access_token"}, IDENTITY, lambda asked: {method for method, _ in asked} == {"POST"}, id="an identity token is exchanged"),
+        pytest.param(12, {"life": 0.001}, "", lambda asked: len(asked) > 5, id="a token that is never kept is renewed"),
+        pytest.param(13, {"life": 10**400}, "", lambda asked: len(asked) == 2, id="a life that no clock counts to is a long one"),
+    ],
+)  # fmt: skip
+def test_a_token_of_any_life_or_form_opens_a_registry(
+    bearer: Registry, tokens: TokenServer, docker: Path, seed: int, settings: dict[str, Any], identity: str, expected: Callable[[Asked], bool]
+) -> None:  # fmt: skip
+    docker_config(docker, bearer.host, identity=identity)
+    vars(tokens).update(settings)
+    _round_trip(bearer.host, seed)
+    assert expected(tokens.asked), tokens.asked
 
 
-def test_a_life_that_no_clock_counts_to_is_a_long_one(
-    bearer: Registry, tokens: TokenServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("DOCKER_CONFIG", str(docker_config(tmp_path / "d", bearer.host)))
-    tokens.life = 10**400
-    _round_trip(bearer.host, 13)
-
-
-def test_a_token_that_is_refused_is_renewed_once(
-    bearer: Registry, tokens: TokenServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("DOCKER_CONFIG", str(docker_config(tmp_path / "d", bearer.host)))
+def test_a_token_that_is_refused_is_renewed_once(bearer: Registry, tokens: TokenServer, docker: Path) -> None:
+    docker_config(docker, bearer.host)
     tokens.valid = -100  # run out before it is used, whatever the server says of its life
     store = Repository(bearer.host, "a/model", patience=QUICK)
     refused = _refusal(lambda: store.document("v1"))
@@ -290,12 +264,12 @@ def test_a_token_that_is_refused_is_renewed_once(
 
 
 def test_a_token_refused_in_the_middle_of_an_upload_is_renewed_and_the_blob_is_sent_again(
-    bearer: Registry, tokens: TokenServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    bearer: Registry, tokens: TokenServer, docker: Path
 ) -> None:
     challenge_of = f'Bearer realm="{tokens.realm}",service="registry"'
     fault = Fault("PATCH", "status", 401, {"WWW-Authenticate": challenge_of})
-    with faulty(bearer.host, fault) as proxy:
-        monkeypatch.setenv("DOCKER_CONFIG", str(docker_config(tmp_path / "d", proxy.host)))
+    with FaultyProxy(bearer.host, fault) as proxy:
+        docker_config(docker, proxy.host)
         store, data = Repository(proxy.host, "a/model", push=True, patience=QUICK), noise(3_500_000, 13)
         assert read(store, store.add(Bytes(data), None, ignore), len(data)) == data
         # At first, after the 401, and because this registry lets only who may delete cancel an upload.
@@ -304,10 +278,8 @@ def test_a_token_refused_in_the_middle_of_an_upload_is_renewed_and_the_blob_is_s
         assert sum(line.startswith("POST") for line in proxy.asked) == 2
 
 
-def test_a_right_that_the_account_lacks_is_refused(
-    bearer: Registry, tokens: TokenServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("DOCKER_CONFIG", str(docker_config(tmp_path / "d", bearer.host)))
+def test_a_right_that_the_account_lacks_is_refused(bearer: Registry, tokens: TokenServer, docker: Path) -> None:
+    docker_config(docker, bearer.host)
     tokens.allowed = {"pull"}
     store = Repository(bearer.host, "a/readonly", push=True, patience=QUICK)
     refused = _refusal(lambda: store.add(Bytes(b"x"), None, ignore))
@@ -316,12 +288,10 @@ def test_a_right_that_the_account_lacks_is_refused(
 
 
 @pytest.mark.parametrize("stored", ["nothing", "another password"])
-def test_a_token_server_that_refuses_is_named(
-    bearer: Registry, tokens: TokenServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stored: str
-) -> None:
+def test_a_token_server_that_refuses_is_named(bearer: Registry, tokens: TokenServer, docker: Path, stored: str) -> None:
     if stored != "nothing":
-        monkeypatch.setenv("DOCKER_CONFIG", str(docker_config(tmp_path / "d", bearer.host, password=PASSWORD + "x")))
-    refused = _refusal(lambda: Repository(bearer.host, "a/b", patience=QUICK).has(digest_of(b""), 0))
+        docker_config(docker, bearer.host, password=PASSWORD + "x")
+    refused = _asked(bearer.host)
     assert "the token server 127.0.0.1:" in refused.what
     assert "401 UNAUTHORIZED: incorrect username or password" in refused.what
     assert "docker login" in refused.todo
@@ -330,83 +300,65 @@ def test_a_token_server_that_refuses_is_named(
 @pytest.mark.parametrize(
     "realm", ["http://192.0.2.1/token", "file:///etc/passwd", "/token", "http://127.0.0.1@192.0.2.1/", "https://u:p@h/"]
 )
-def test_a_token_server_in_the_clear_gets_nothing(
-    basic: Registry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, realm: str
-) -> None:
-    with faulty(
-        basic.host, Fault("GET", "status", 401, {"WWW-Authenticate": f'Bearer realm="{realm}"'}, times=-1)
-    ) as proxy:
-        monkeypatch.setenv("DOCKER_CONFIG", str(docker_config(tmp_path / "d", proxy.host)))
+def test_a_token_server_in_the_clear_gets_nothing(basic: Registry, docker: Path, realm: str) -> None:
+    fault = Fault("GET", "status", 401, {"WWW-Authenticate": f'Bearer realm="{realm}"'}, times=-1)
+    with FaultyProxy(basic.host, fault) as proxy:
+        docker_config(docker, proxy.host)
         refused = _refusal(lambda: Repository(proxy.host, "a/b", patience=QUICK).document("v1"))
         assert "which is no https" in refused.what
 
 
 @pytest.mark.parametrize(
     "body",
-    [
-        b"",
-        b"[]",
-        b"{}",
-        b'{"token": 7}',
-        b'{"token": ""}',
-        b'{"token": "a\\r\\nX-Evil: 1"}',
-        b"[" * 100_000,
-        b"x" * 9_000_000,
-    ],
-)
-def test_a_token_server_that_gives_no_token_is_refused(
-    basic: Registry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, body: bytes
-) -> None:
-    with faulty(basic.host) as proxy:
+    [b"", b"[]", b"{}", b'{"token": 7}', b'{"token": ""}', b'{"token": "a\\r\\nX-Evil: 1"}', b"[" * 100_000, b"x" * 9_000_000],
+    ids=["nothing", "a list", "no token", "a number", "an empty token", "a line break", "too deep", "too large"],
+)  # fmt: skip
+def test_a_token_server_that_gives_no_token_is_refused(basic: Registry, docker: Path, body: bytes) -> None:
+    with FaultyProxy(basic.host) as proxy:
         realm = f"http://{proxy.host}/token"
         proxy.faults = [
             Fault("GET /token", "status", 200, body=body, times=-1),
             Fault("GET", "status", 401, {"WWW-Authenticate": f'Bearer realm="{realm}"'}, times=-1),
         ]
-        monkeypatch.setenv("DOCKER_CONFIG", str(docker_config(tmp_path / "d", proxy.host)))
+        docker_config(docker, proxy.host)
         refused = _refusal(lambda: Repository(proxy.host, "a/b", patience=QUICK).document("v1"))
         assert "the token server" in refused.what
 
 
-def test_a_login_goes_to_no_other_host(basic: Registry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_login_goes_to_no_other_host(basic: Registry, docker: Path) -> None:
     """Neither with a redirect of a download, nor with an upload that is sent elsewhere, not even to another port."""
     data = noise(2_500_000, 20)
-    with faulty(basic.host) as proxy, faulty(basic.host) as other:
-        monkeypatch.setenv("DOCKER_CONFIG", str(docker_config(tmp_path / "d", proxy.host)))
+    with FaultyProxy(basic.host) as proxy, FaultyProxy(basic.host) as other:
+        docker_config(docker, proxy.host)
         store = Repository(proxy.host, "a/model", push=True, patience=QUICK)
         layer = store.add(Bytes(data), None, ignore)
         elsewhere = f"http://{other.host}/v2/a/model/blobs/{layer}"
         proxy.faults = [Fault("GET .*blobs/sha256", "status", 307, {"Location": elsewhere}, times=-1)]
         _refusal(lambda: read(store, layer, len(data)))
-        proxy.faults = [
-            Fault("POST", "status", 202, {"Location": f"http://{other.host}/v2/a/model/blobs/uploads/x"}, times=-1)
-        ]
+        elsewhere = f"http://{other.host}/v2/a/model/blobs/uploads/x"
+        proxy.faults = [Fault("POST", "status", 202, {"Location": elsewhere}, times=-1)]
         _refusal(lambda: store.add(Bytes(b"new"), None, ignore))
         assert {line.split()[0] for line in other.asked} >= {"GET", "PATCH"}
         assert [headers for headers in other.seen_headers if "Authorization" in headers] == []
         assert [headers for headers in proxy.seen_headers[1:] if "Authorization" not in headers] == []
 
 
-def test_secrets_that_a_registry_sends_back_are_not_shown(
-    basic: Registry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    echo = json.dumps(
-        {"errors": [{"code": "DENIED", "message": f"no {PASSWORD} with Basic {BASIC}: https://u:pw@h/x?sig=1"}]}
-    ).encode()
-    with faulty(basic.host, Fault("POST", "status", 403, body=echo)) as proxy:
-        monkeypatch.setenv("DOCKER_CONFIG", str(docker_config(tmp_path / "d", proxy.host)))
-        refused = _refusal(
-            lambda: Repository(proxy.host, "a/b", push=True, patience=QUICK).add(Bytes(b"x"), None, ignore)
-        )
+def test_secrets_that_a_registry_sends_back_are_not_shown(basic: Registry, docker: Path) -> None:
+    message = f"no {PASSWORD} with Basic {BASIC}: https://u:pw@h/x?sig=1"
+    echo = json.dumps({"errors": [{"code": "DENIED", "message": message}]}).encode()
+    with FaultyProxy(basic.host, Fault("POST", "status", 403, body=echo)) as proxy:
+        docker_config(docker, proxy.host)
+        store = Repository(proxy.host, "a/b", push=True, patience=QUICK)
+        refused = _refusal(lambda: store.add(Bytes(b"x"), None, ignore))
         assert "403 DENIED: no *** with Basic ***: https://h/x" in refused.what
 
 
 def test_a_login_is_never_in_the_clear_to_a_proxy_of_the_environment(
-    basic: Registry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    basic: Registry, docker: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """This machine is spoken to in plain http, and so never through another."""
-    monkeypatch.setenv("DOCKER_CONFIG", str(docker_config(tmp_path / "d", basic.host)))
-    with faulty(basic.host) as proxy:
+    docker_config(docker, basic.host)
+    with FaultyProxy(basic.host) as proxy:
         for name in ("http_proxy", "https_proxy", "all_proxy"):
             monkeypatch.setenv(name, f"http://{proxy.host}")
         monkeypatch.setenv("no_proxy", "")
@@ -417,18 +369,17 @@ def test_a_login_is_never_in_the_clear_to_a_proxy_of_the_environment(
 def test_other_hosts_are_asked_through_the_proxy_of_the_environment(
     basic: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with faulty(basic.host) as proxy:
+    with FaultyProxy(basic.host) as proxy:
         monkeypatch.setenv("https_proxy", f"http://{proxy.host}")
         monkeypatch.delenv("no_proxy", raising=False)
         monkeypatch.delenv("NO_PROXY", raising=False)
-        refused = _refusal(lambda: Repository("registry.invalid", "a/b", patience=QUICK).has(digest_of(b""), 0))
-        assert "registry.invalid through the proxy of the environment" in refused.what
+        assert "registry.invalid through the proxy of the environment" in _asked("registry.invalid").what
 
 
 def test_netrc_is_not_read(basic: Registry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "netrc").write_text(f"machine 127.0.0.1 login {USER} password {PASSWORD}\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    assert "401" in _refusal(lambda: Repository(basic.host, "a/b", patience=QUICK).has(digest_of(b""), 0)).what
+    assert "401" in _asked(basic.host).what
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,7 @@
 import os
 import re
 import shutil
-import threading
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,6 +22,7 @@ from release.verbs import report as renderer
 from release.verbs.report import Options, Report, report
 from tests import evidence_tree, report_tree
 from tests.conftest import as_params
+from tests.http_standin import Handler, StandIn
 from tests.pipeline_repository import git, write_params
 from tests.test_report_text import LINKED, NASTY, RENDERER, Seen, gfm
 
@@ -180,8 +179,11 @@ def test_only_a_pass_that_holds_passes(name: str, made: dict[str, Report]) -> No
         ("bad-data", ["Data refused: 1 of 2 expectations fail", "no verdict"]),
         ("refused", ["❌ **train refused**: the loss is not finite at step 12"]),
         ("refused-estimate", ["❌ **Estimate refused**: ", "train_budget", "train_minutes 40"]),
-        ("not-landed", ["Pass, and the record is not on the branch", "does not have, as judged", "`dvc.lock`"]),
-        ("recorded", ["Pass as recorded, not asked again here"]),
+        (
+            "not-landed",
+            ["Pass, and the record is not on the branch", "lacks these files as they were judged", "`dvc.lock`"],
+        ),
+        ("recorded", ["Pass as recorded, not judged again here"]),
     ],
 )
 def test_the_first_line_says_what_was_decided_and_why(name: str, words: list[str], made: dict[str, Report]) -> None:
@@ -211,6 +213,16 @@ def test_a_passing_policy_of_its_own_does_not_count_and_says_what_would(tmp_path
     assert "release/policy/approved.yaml" in policy
 
 
+def test_a_reward_that_gates_ask_is_named_with_them_and_figures_beside_the_loss(tmp_path: Path) -> None:
+    def edit(root: Path) -> None:
+        report_tree.trained(root, figures={"rewards/margins": 0.0761}, optimised_for=("exact-match",))
+
+    report_tree.pull_request(tmp_path / "pr", edit=edit)
+    training = next(part.markdown for part in report(tmp_path / "pr", FOR).parts if part.name == "training")
+    assert "**Training raised the score of `exact-match`**, which these gates ask: `routes_well`, `" in training
+    assert "At the end: `rewards/margins` 0.0761." in training
+
+
 def _main_is_gone(at: Path) -> None:
     """Neither main's answers nor its weights could be had."""
     path = at / layout.EVALUATION
@@ -232,7 +244,7 @@ def _main_is_gone(at: Path) -> None:
             "✅ **Pass**: all 5 gates hold; ▼ -0.175 [",
             "merge it only if a model that is worse than main",
         ),
-        (None, 180, None, "✅ **Pass**: all 5 gates hold; main has no model to compare with yet.", "merge it. "),
+        (None, 180, None, "✅ **Pass**: all 5 gates hold; main has no model yet.", "merge it. "),
         (
             160,
             180,
@@ -290,7 +302,14 @@ def _nasty_record(root: Path) -> None:
             for name, model in evaluation.models.items()
         }
         files.write_json(path, evaluation.model_copy(update={"models": models, "summary": ("@octocat closes #12",)}))
-        report_tree.trained(at, device="</details><h1>@octocat", mlflow_run="`|#12", versions={})
+        report_tree.trained(
+            at,
+            device="</details><h1>@octocat",
+            mlflow_run="`|#12",
+            versions={},
+            figures={"</details>@octocat": 1.0},
+            optimised_for=("`|#12",),
+        )
         confusion = "\n".join(f'"{a}","b"' for a in ("@octocat", "a|b", "</td>", "``", "https://evil.example"))
         (at / layout.CONFUSION).write_text(f"reference,predicted\n{confusion}\n")
 
@@ -357,7 +376,7 @@ def test_the_comment_never_exceeds_what_github_takes(tmp_path: Path) -> None:
         cut = report(root, FOR._replace(limit=limit))
         assert renderer.size(cut.markdown) <= limit
         assert cut.left_out
-        assert "Left out, for want of room: " in cut.markdown
+        assert "Left out because of the size limit: " in cut.markdown
         assert cut.markdown.startswith(whole.markdown[:60])
         assert Seen(RENDERER.render(cut.markdown)).open == []
 
@@ -423,7 +442,7 @@ def test_a_target_that_git_does_not_know_is_refused(passing: Path) -> None:
     ["javascript:alert(1)", "https://a.b/x)y", "https://a.b/`", "https://user:secret@a.b/", "http://a b", "//a.b"],
 )
 def test_an_address_that_could_break_out_is_refused_without_its_login(passing: Path, url: str) -> None:
-    with pytest.raises(EvidenceRefused, match="is no address") as refused:
+    with pytest.raises(EvidenceRefused, match="is not a valid address") as refused:
         report(passing, FOR._replace(links=(("Artifacts", url),)))
     assert "secret" not in str(refused.value)
 
@@ -435,26 +454,19 @@ def test_links_are_given_by_the_workflow(passing: Path) -> None:
     assert "Artifacts https://host.example/runs/1" in terminal.text(found.whole)
 
 
-class _Assets(BaseHTTPRequestHandler):
+class _Assets(Handler):
     """Where a workflow published its plots: one is there, one is a page that asks for a login, one is not there."""
 
     def do_GET(self) -> None:
         answers = {"confusion.png": (200, "image/png"), "scores.png": (200, "text/html")}
         status, kind = answers.get(self.path.rpartition("/")[2], (404, "text/plain"))
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        """Quiet."""
+        self.reply(status, b"", {"Content-Type": kind})
 
 
 def test_a_plot_is_shown_only_where_everybody_can_see_it(passing: Path) -> None:
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Assets) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        base = f"http://127.0.0.1:{server.server_address[1]}/assets"
+    with StandIn(_Assets) as server:
+        base = f"{server.url}/assets"
         shown = report(passing, FOR._replace(assets=base)).markdown
-        server.shutdown()
     gone = report(passing, FOR._replace(assets=base)).markdown
     assert re.findall(r"!\[.*", shown) == [f"![confusion]({base}/reports/plots/confusion.png)"]
     assert "![" not in gone
@@ -485,9 +497,9 @@ def test_weights_that_main_holds_back_are_not_said_to_be_ready_to_merge(tmp_path
     report_tree.commit(tmp_path, "held back")
     git(tmp_path, "switch", "--quiet", "-")
     said = report(tmp_path, FOR).markdown
-    assert (
-        "**Held back: `v1.1.0` had these weights, and is in quarantine**: `answers *French*`. No promotion" in said
-    ), said
+    assert "**Held back: `v1.1.0` had these weights, and is in quarantine**: `answers *French*`. They cannot" in said, (
+        said
+    )
     assert "`lockstep quarantine --release v1.1.0 --why TEXT`" in said
     assert "merge it" not in said
 

@@ -73,11 +73,11 @@ def test_an_estimate_over_the_budget_is_called_by_its_name(root: Path) -> None:
     )
     found = report(root, FOR)
     assert first(found) == "❌ **Estimate refused**: over the budget before training: train_minutes, 40 exceeds 25"
-    assert "lockstep estimate" in found.markdown.partition("Do it again on your machine")[2]
+    assert "lockstep estimate" in found.markdown.partition("Reproduce it on your machine")[2]
 
 
 def test_all_further_problems_are_listed(root: Path) -> None:
-    leave(root, "fetch", SourceRefused("one", "mend them", tuple(f"problem {i}" for i in range(25))))
+    leave(root, "fetch", SourceRefused("one", "fix them", tuple(f"problem {i}" for i in range(25))))
     text = terminal.text(report(root, FOR).whole)
     assert "  - problem 0\n" in text
     assert "  - …and 5 more\n" in text
@@ -126,7 +126,7 @@ def test_data_of_an_earlier_run_is_not_shown_beside_a_refusal_of_new_data(root: 
 def test_bad_data_is_told_by_its_rows_whoever_refused_it(root: Path) -> None:
     report_tree.bad_data(root)
     for stage in ("validate", "estimate"):
-        leave(root, stage, DataRefused("an expectation fails", "mend the data"))
+        leave(root, stage, DataRefused("an expectation fails", "fix the data"))
         assert first(report(root, FOR)).startswith("❌ **Data refused: 1 of 2 expectations fail.**")
 
 
@@ -162,28 +162,20 @@ def test_a_file_that_is_no_refusal_says_nothing(root: Path, change: dict[str, An
     assert (found.state, found.passes) == ("void", False)
 
 
-def _nothing(path: Path) -> None:
-    path.write_bytes(b"")
+NO_FILES: dict[str, Callable[[Path], object]] = {
+    "nothing": lambda path: path.write_bytes(b""),
+    "no text": lambda path: path.write_bytes(b"\xff\xfe{"),
+    "a folder": Path.mkdir,
+    "a device": lambda path: path.symlink_to("/dev/zero"),
+}
 
 
-def _binary(path: Path) -> None:
-    path.write_bytes(b"\xff\xfe{")
-
-
-def _folder(path: Path) -> None:
-    path.mkdir()
-
-
-def _link(path: Path) -> None:
-    path.symlink_to("/dev/zero")
-
-
-@pytest.mark.parametrize("put", [_nothing, _binary, _folder, _link])
-def test_what_is_no_file_of_ours_is_neither_read_nor_a_traceback(root: Path, put: Callable[[Path], None]) -> None:
+@pytest.mark.parametrize("what", NO_FILES)
+def test_what_is_no_file_of_ours_is_neither_read_nor_a_traceback(root: Path, what: str) -> None:
     (root / layout.STATE).mkdir(exist_ok=True)
-    put(root / layout.REFUSAL)
+    NO_FILES[what](root / layout.REFUSAL)
     assert report(root, FOR).state == "void"
-    if put is _folder:
+    if what == "a folder":
         with pytest.raises(MachineRefused, match="remove it by hand"):
             dvc.python(root, ["-c", ""], "nothing")
 
@@ -249,8 +241,9 @@ def test_a_run_that_breaks_off_without_a_word_is_told_too(root: Path) -> None:
     assert first(report(root, FOR)) == "❌ **run refused**: dvc repro ended with 255"
 
 
+@pytest.mark.slow
 def test_lockstep_run_leaves_why_fetch_refused_and_takes_it_back_when_it_succeeds(
-    tmp_path: Path, tiny_base: Path, document: dict[str, Any]
+    tmp_path: Path, tiny_base: Path, document: dict
 ) -> None:
     """By the real command, through DVC."""
     root = tmp_path / "work"

@@ -248,13 +248,13 @@ def cut(root: Path, releases: tuple[Release, ...]) -> None:
 
 def test_an_image_that_is_gone_is_not_gone_back_to(root: Path, releases: tuple[Release, ...]) -> None:
     cut(root, releases)
-    assert isinstance(refused(root, "is not there, or not whole; push the image again"), RegistryRefused)
+    assert isinstance(refused(root, "is missing or incomplete; push the image again"), RegistryRefused)
     assert back(root, check_image=False).done == "moved"
 
 
 def test_an_image_that_a_build_dropped_is_named(tmp_path: Path, root: Path) -> None:
     shutil.rmtree(root / layout.IMAGE)
-    refused(root, "is no OCI layout")
+    refused(root, "is not an OCI layout")
 
 
 def test_images_that_environments_run_are_kept_by_later_builds(root: Path, releases: tuple[Release, ...]) -> None:
@@ -267,7 +267,7 @@ def test_a_signer_who_left_signs_for_nothing_old_either(root: Path) -> None:
     text = (root / layout.SIGNERS).read_text()
     (root / layout.SIGNERS).write_text(text[text.index("- name: bob") :])
     keep(root, "ada has left")
-    refused(root, "that is unknown here; go --to another release, or sign this one again in a checkout of")
+    refused(root, "that is unknown here; choose another release with --to, or sign this one again in a checkout of")
 
 
 def test_a_release_that_was_signed_again_is_gone_back_to(root: Path, releases: tuple[Release, ...]) -> None:
@@ -414,7 +414,7 @@ def test_a_pointer_that_was_taken_away_or_broken_by_hand_is_emptied(first: Path,
         path.write_text(text)
     keep(first, "by hand")
     done = back(first, to="none")
-    assert (done.done, done.held) == ("mended" if text is None else "moved", None)
+    assert (done.done, done.held) == ("repaired" if text is None else "moved", None)
     assert {path.name for path in files(first)} == {"kustomization.yaml", "server.yaml"}
     assert [line for line in status(first).contradictions if line.startswith("production")] == []
 
@@ -451,7 +451,7 @@ def test_what_ran_is_held_back_by_any_of_its_names(first: Path, made_first: tupl
     with pytest.raises(PromotionRefused, match="an entry without a reason"):
         quarantines.add(first, "v0.1.0", " ")
     with pytest.raises(
-        EvidenceRefused, match=r"v9\.9\.9: is no version that ran, and no digest; name it by its digest"
+        EvidenceRefused, match=r"v9\.9\.9: is neither a version that ran nor a digest; name it by its digest"
     ):
         quarantines.add(first, "v9.9.9", BAD)
 
@@ -485,7 +485,7 @@ def test_the_command_holds_back_and_releases(first: Path) -> None:
     assert (code, output.count("runs it: `lockstep rollback")) == (0, 2)
     assert run()[1].startswith("v0.1.0  ")
     assert run("v0.1.0")[0] == run("--why", "x")[0] == run("v0.1.0", "--release", "v0.1.0", "--why", "x")[0] == 2
-    assert run("--release", "v0.1.0", "--why", "a joke") == (0, "nothing is held back\n")
+    assert run("--release", "v0.1.0", "--why", "a joke") == (0, "the quarantine is empty\n")
     assert run(f"sha256:{'9' * 64}", "--why", BAD)[1].startswith("-  999999999999  answers in French")
 
 
@@ -540,5 +540,5 @@ def test_a_drill_without_a_remote_is_one_too(root: Path, tmp_path: Path, monkeyp
 
 def test_a_drill_tells_what_a_rollback_would_be_refused_for(root: Path, releases: tuple[Release, ...]) -> None:
     cut(root, releases)
-    with pytest.raises(RegistryRefused, match="is not there, or not whole"):
+    with pytest.raises(RegistryRefused, match="is missing or incomplete"):
         drills.drill(root, "production")

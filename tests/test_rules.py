@@ -1,4 +1,4 @@
-"""Named rules: what each mends or drops, and that params.yaml knows exactly these."""
+"""Named rules: what each fixes or drops, and that params.yaml knows exactly these."""
 
 from dataclasses import replace
 
@@ -43,7 +43,7 @@ DROPPED = {
 def test_params_know_exactly_the_rules_there_are() -> None:
     in_schema = params_file.schema()["$defs"]["Prepare"]["properties"]["rules"]["items"]["enum"]
     assert set(in_schema) == set(rules.RULES.kinds) == set(RULES)
-    assert all((rule.mend, rule.drop, rule.among).count(None) == 2 and rule.does for rule in RULES.values())
+    assert all((rule.fix, rule.drop, rule.among).count(None) == 2 and rule.does for rule in RULES.values())
 
 
 def test_every_rule_on_one_row_has_an_example_here() -> None:
@@ -51,7 +51,7 @@ def test_every_rule_on_one_row_has_an_example_here() -> None:
 
 
 @pytest.mark.parametrize("name", MENDED)
-def test_a_mending_rule_mends_counts_and_is_done_after_one_pass(name: str) -> None:
+def test_a_fixing_rule_fixes_counts_and_is_done_after_one_pass(name: str) -> None:
     before, after = MENDED[name]
     kept, hit = drafts.apply(RULES[name], [_draft(before), _draft("Fine.")])
     assert [draft.prompt for draft in kept] == [after, "Fine."]
@@ -77,7 +77,7 @@ def test_the_words_of_the_longest_prompt_are_a_parameter(document: dict) -> None
 
 def test_what_was_dropped_is_told_by_rule_the_largest_first() -> None:
     counts = [
-        RuleCount(rule="trim-ends", kind="mend", rows=9),
+        RuleCount(rule="trim-ends", kind="fix", rows=9),
         RuleCount(rule="drop-empty-prompt", kind="drop", rows=1),
         RuleCount(rule="drop-long-prompt", kind="drop", rows=0),
         RuleCount(rule="drop-duplicates", kind="drop", rows=1200),
@@ -129,7 +129,7 @@ def test_of_duplicates_the_same_one_stays_in_any_order(prompts: list[str]) -> No
 def test_every_rule_conserves_rows_whatever_the_text(prompts: list[str], name: str) -> None:
     made = [_draft(prompt, source=f"f:{i}") for i, prompt in enumerate(prompts)]
     kept, hit = drafts.apply(RULES[name], made)
-    if RULES[name].kind == "mend":
+    if RULES[name].kind == "fix":
         assert len(kept) == len(made)
         assert drafts.apply(RULES[name], kept)[1] == []
     else:

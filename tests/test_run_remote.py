@@ -39,5 +39,5 @@ def test_a_machine_that_dies_after_training_costs_no_training(tiny_base: Path, t
     shutil.copytree(first / layout.REPORTS, second / layout.REPORTS, dirs_exist_ok=True)
     adapter = (first / layout.ADAPTER / "adapter_model.safetensors").read_bytes()
     shutil.rmtree(first)
-    assert run(second) == ["merge", "evaluate", "probe", "gate"]
+    assert run(second) == ["merge", "evaluate", "suites", "probe", "gate"]
     assert (second / layout.ADAPTER / "adapter_model.safetensors").read_bytes() == adapter

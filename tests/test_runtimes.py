@@ -95,13 +95,13 @@ def test_vllm_on_a_processor_does_not_take_nine_tenths_of_the_machines_memory() 
 
 
 def test_an_unknown_runtime_is_refused() -> None:
-    with pytest.raises(ParamsRefused, match="'tgi2' is no runtime; use one of tgi, transformers, vllm"):
+    with pytest.raises(ParamsRefused, match="'tgi2' is not a runtime; use one of tgi, transformers, vllm"):
         runtimes.load("tgi2")
 
 
 @pytest.mark.parametrize("name", ["../tgi", "tgi.yaml", "", "recipes"])
 def test_a_runtimes_name_is_no_path(name: str) -> None:
-    with pytest.raises(ParamsRefused, match="is no runtime"):
+    with pytest.raises(ParamsRefused, match="is not a runtime"):
         runtimes.load(name)
 
 
@@ -183,7 +183,7 @@ UNFIT: dict[str, tuple[dict[str, Any], str]] = {
     "a kind of layer that is newer": (LLAMA | {"layer_types": ["chunked_attention"], "num_hidden_layers": 1}, "layer_types"),
     "a window that is no number": (LLAMA | {"sliding_window": "all", "num_hidden_layers": 1}, "no numbers"),
     "attention both ways": (LLAMA | {"use_bidirectional_attention": True}, "use_bidirectional_attention True: tgi does not know"),
-    "no heads": ({"hidden_size": 3072}, "does not tell the size"),
+    "no heads": ({"hidden_size": 3072}, "does not give the size"),
 }  # fmt: skip
 
 

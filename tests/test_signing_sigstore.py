@@ -208,7 +208,7 @@ def test_the_right_name_in_a_certificate_of_ones_own_is_no_identity(standin: Sta
 
 
 def test_without_the_network_nothing_is_taken_on_trust() -> None:
-    with pytest.raises(MachineRefused, match="Sigstore cannot be asked"):
+    with pytest.raises(MachineRefused, match="Sigstore cannot be used"):
         trust.verify(_bundle(), (CI,), "release", "evidence")
 
 
@@ -244,7 +244,7 @@ def test_a_job_whose_identity_cannot_be_had_signs_nothing_and_shows_no_token(
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
     monkeypatch.setenv("ACTIONS_ID_TOKEN_REQUEST_URL", "http://127.0.0.1:9/token?x=1")
     monkeypatch.setenv("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "secret-request-token")
-    with pytest.raises(MachineRefused, match="Sigstore cannot be asked") as caught:
+    with pytest.raises(MachineRefused, match="Sigstore cannot be used") as caught:
         sigstore.sign([STATEMENT])
     assert "secret-request-token" not in str(caught.value) + caplog.text
 

@@ -23,7 +23,7 @@ from checks.params import Source
 from stages import sources
 from stages.sources.declared import license_of
 from tests.conftest import REPOSITORY
-from tests.web import Web, serving
+from tests.web import Web
 
 pytestmark = pytest.mark.slow
 
@@ -45,7 +45,7 @@ def downloads(root: Path) -> list[str]:
 
 @pytest.fixture
 def web() -> Iterator[Web]:
-    with serving() as server:
+    with Web() as server:
         yield server
 
 
@@ -96,7 +96,7 @@ def test_an_unpinned_source_refuses_and_prints_the_hash_to_pin(tmp_path: Path) -
         ("dataset/tickets.jsonl", r"did you mean datasets\?"),
         ("datasets/tickets.jsonl/", None),
         ("datasets/tickets.jsonl/rows", r"did you mean tickets\.jsonl\?"),
-        ("elsewhere", "bring it there, or mend the path"),
+        ("elsewhere", "bring it there, or fix the path"),
         ("link", r"did you mean tickets\.jsonl\?"),
     ],
 )

@@ -56,6 +56,23 @@ def rewrite_at_the_same_times(path: Path, data: bytes) -> None:
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
+def test_a_log_of_a_suite_is_held_to_its_pin_too(document: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").write_bytes(ROWS)
+    log = {"uri": "log.jsonl", "sha256": document["data"]["sha256"], "license": None}
+    document["suites"] = {
+        "chat": {
+            "kind": "external", "source": "human", "metrics": {"liked": {"low": 0.0, "high": 1.0}}, "noise": 0.0,
+            "samples": 1, "logs": {"candidate": log},
+        }
+    }  # fmt: skip
+    assert look(document, tmp_path).endswith("data as pinned, suites.chat.logs.candidate as pinned")
+    (tmp_path / "log.jsonl").write_bytes(b"{}\n")
+    with pytest.raises(
+        SourceRefused, match=r"suites\.chat\.logs\.candidate\.sha256: [0-9a-f]{64} is pinned, but log\.jsonl"
+    ):
+        look(document, tmp_path)
+
+
 def test_sources_that_are_as_pinned_are_hashed_once(
     document: dict[str, Any], tmp_path: Path, hashed: list[str]
 ) -> None:

@@ -77,7 +77,8 @@ def test_a_means_test_is_its_bound_turned_round(
     end = interval.low if side == "above" else interval.high
     assume(abs(end - bound) > 1e-9)  # nearer than this, rounding decides
     clears = end > bound if side == "above" else end < bound
-    assert (stats.mean_test(scores, groups, bound, side) <= 1 - confidence) == clears
+    mean = stats.Mean.of(scores, groups)
+    assert ((mean.p_above(bound) if side == "above" else mean.p_below(bound)) <= 1 - confidence) == clears
 
 
 def test_a_means_test_of_single_rows_is_the_exact_binomial_test() -> None:
@@ -86,13 +87,11 @@ def test_a_means_test_of_single_rows_is_the_exact_binomial_test() -> None:
     scores = [1.0] * 70 + [0.0] * 30
     above = binomtest(70, 100, 0.6, alternative="greater").pvalue
     below = binomtest(70, 100, 0.8, alternative="less").pvalue
-    assert stats.mean_test(scores, alone(100), 0.6, "above") == pytest.approx(above, abs=1e-12)
-    assert stats.mean_test(scores, alone(100), 0.8, "below") == pytest.approx(below, abs=1e-12)
-    assert stats.mean_test(scores, alone(100), 0.7001, "above") > 0.5
-    assert (stats.mean_test(scores, alone(100), 0.0, "above"), stats.mean_test(scores, alone(100), 1.0, "above")) == (
-        0,
-        1,
-    )
+    mean = stats.Mean.of(scores, alone(100))
+    assert mean.p_above(0.6) == pytest.approx(above, abs=1e-12)
+    assert mean.p_below(0.8) == pytest.approx(below, abs=1e-12)
+    assert mean.p_above(0.7001) > 0.5
+    assert (mean.p_above(0.0), mean.p_above(1.0)) == (0, 1)
 
 
 @given(SCORES, st.integers(1, 4))
@@ -101,7 +100,7 @@ def test_arrays_and_numbered_groups_say_what_lists_and_names_do(scores: list[flo
     other = [1 - score for score in scores]
     array, array_two = np.array(scores), np.array(other)
     assert stats.mean_interval(scores, names, 0.95) == stats.mean_interval(array, codes, 0.95)
-    assert stats.mean_test(scores, names, 0.4, "above") == stats.mean_test(array, codes, 0.4, "above")
+    assert stats.Mean.of(scores, names).p_above(0.4) == stats.Mean.of(array, codes).p_above(0.4)
     assert stats.paired_interval(scores, other, names, 0.95) == stats.paired_interval(array, array_two, codes, 0.95)
 
 

@@ -54,7 +54,7 @@ def test_an_environment_that_runs_nothing_says_so(tmp_path: Path) -> None:
     assert environment_tables.status(found).splitlines()[0] == "staging     runs nothing"
     following = found.environments[0].next
     assert following is not None
-    assert (following.source, following.version, following.waits) == ("the record here", None, ())
+    assert (following.source, following.version, following.waits) == ("the record in the work tree", None, ())
     (root / layout.IMAGE_REPORT).unlink()
     following = of(root, "staging").next
     assert following is not None

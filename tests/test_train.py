@@ -290,7 +290,7 @@ _ASK = "{% if add_generation_prompt %}<|im_start|>assistant\nOTHERWISE{% endif %
         (_layers, "train.lora.layers: 3 is more than the model's 2; set it to 2 or less"),
         (_long_row, "row 00000000000000ff: [0-9]+ tokens would be cut at train.max_length 128"),
         (_template(_TURN + _ASK.replace("OTHERWISE", "")), "no end of turn is learned"),
-        (_template(_TURN.replace("END", "<|im_end|>") + _ASK), "renders the prompt otherwise"),
+        (_template(_TURN.replace("END", "<|im_end|>") + _ASK), "renders the prompt differently"),
         (_no_template, "has no chat template"),
     ],
 )

@@ -197,7 +197,7 @@ def test_weights_that_do_not_load_fail_at_the_start_with_the_end_of_the_log(run:
         (Options(runtime="transformers", gpus="all"), "to a container"),
         (Options(), "weights and no server"),
         (Options(runtime="tgi"), "in its image alone"),
-        (Options(runtime="nonesuch"), "is no runtime"),
+        (Options(runtime="nonesuch"), "is not a runtime"),
         (Options(image="localhost/x@sha256:" + "0" * 64, runtime="transformers"), "not the image"),
         (Options(image="localhost/x:tag", runtime="transformers"), "not the image"),
         (Options(url="ftp://x"), "no address"),

@@ -52,7 +52,7 @@ def test_without_one_server_that_is_named_nothing_is_started(run: Path) -> None:
     with pytest.raises(ServingRefused, match="the environments name 2 servers"):
         verify(run, Options())
     for server in ("registry.example/tgi:3", "a b@sha256:" + "d" * 64, f"sha256:{'d' * 64}"):
-        with pytest.raises(ServingRefused, match="is no server's image by digest"):
+        with pytest.raises(ServingRefused, match="is not a server image with a digest"):
             verify(run, Options(server=server))
     with pytest.raises(ServingRefused, match="is for weights alone, in a container"):
         verify(run, Options(runtime="transformers", server=f"{overlay_sample.SERVER}@{overlay_sample.OTHER}"))

@@ -1,10 +1,7 @@
 """What `lockstep verify` holds itself to before it starts anything: no torch, no server."""
 
-import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,7 +15,7 @@ from release.image.layout import Layout
 from release.serving import weights
 from release.serving.expected import expected
 from release.verbs.build import Options, build
-from tests import build_tree, evidence_tree
+from tests import build_tree, evidence_tree, spoil
 from tests.conftest import scaled_down
 
 
@@ -75,19 +72,6 @@ def test_weights_and_base_need_not_lie_here(run: Path) -> None:
     assert expected(run, image=True).image is not None
 
 
-def _edit(path: Path, change: Callable[[Any], object]) -> Callable[[Path], None]:
-    def edit(root: Path) -> None:
-        value = json.loads((root / path).read_text())
-        change(value)
-        (root / path).write_text(json.dumps(value))
-
-    return edit
-
-
-def _remove(path: Path) -> Callable[[Path], None]:
-    return lambda root: (root / path).unlink()
-
-
 def _swap_rows(root: Path) -> None:
     path = root / layout.PREDICTIONS / "candidate.jsonl"
     rows = files.read_jsonl(path, Prediction)
@@ -95,25 +79,43 @@ def _swap_rows(root: Path) -> None:
 
 
 OTHER = "sha256:" + "0" * 64
-TAMPERS: list[tuple[str, Callable[[Path], None], str]] = [
-    ("no probes", _remove(layout.PROBES), "probes.json"),
-    ("probes of another model", _edit(layout.PROBES, lambda v: v.update(merged=OTHER)), "digest of the merged model"),
-    ("probes beside another base", _edit(layout.PROBES, lambda v: v.update(base=OTHER)), "digest of the base"),
-    ("probes of other rows", _edit(layout.PROBES, lambda v: v.update(valid=OTHER)), "digest of the valid split"),
-    ("probes asked otherwise", _edit(layout.PROBES, lambda v: v.update(precision="fp16")), "other settings"),
-    ("no probe in the probes", _edit(layout.PROBES, lambda v: v.update(probes=[])), "probes"),
-    ("no image", _remove(layout.IMAGE_REPORT), "image.json"),
-    ("an image of another model", _edit(layout.IMAGE_REPORT, lambda v: v.update(model=OTHER)), "digest of the model"),
-    ("an image by another verdict", _edit(layout.IMAGE_REPORT, lambda v: v.update(verdict=OTHER)), "of the verdict"),
+TAMPERS: list[tuple[str, spoil.Spoil, str]] = [
+    ("no probes", spoil.remove(layout.PROBES), "probes.json"),
+    (
+        "probes of another model",
+        spoil.edit_json(layout.PROBES, lambda v: v.update(merged=OTHER)),
+        "digest of the merged model",
+    ),
+    (
+        "probes beside another base",
+        spoil.edit_json(layout.PROBES, lambda v: v.update(base=OTHER)),
+        "digest of the base",
+    ),
+    (
+        "probes of other rows",
+        spoil.edit_json(layout.PROBES, lambda v: v.update(valid=OTHER)),
+        "digest of the valid split",
+    ),
+    ("probes asked otherwise", spoil.edit_json(layout.PROBES, lambda v: v.update(precision="fp16")), "other settings"),
+    ("no probe in the probes", spoil.edit_json(layout.PROBES, lambda v: v.update(probes=[])), "probes"),
+    ("no image", spoil.remove(layout.IMAGE_REPORT), "image.json"),
+    (
+        "an image of another model",
+        spoil.edit_json(layout.IMAGE_REPORT, lambda v: v.update(model=OTHER)),
+        "digest of the model",
+    ),
+    (
+        "an image by another verdict",
+        spoil.edit_json(layout.IMAGE_REPORT, lambda v: v.update(verdict=OTHER)),
+        "of the verdict",
+    ),
     ("answers in another order", _swap_rows, "candidate.jsonl"),
-    ("no verdict", _remove(layout.VERDICT), "verdict.json"),
+    ("no verdict", spoil.remove(layout.VERDICT), "verdict.json"),
 ]
 
 
 @pytest.mark.parametrize(("what", "tamper", "word"), TAMPERS, ids=[what for what, _, _ in TAMPERS])
-def test_evidence_about_anything_else_is_refused(
-    what: str, tamper: Callable[[Path], None], word: str, run: Path
-) -> None:
+def test_evidence_about_anything_else_is_refused(what: str, tamper: spoil.Spoil, word: str, run: Path) -> None:
     tamper(run)
     if what.startswith("probes"):  # with a lock that agrees
         evidence_tree.recorded(run)

@@ -20,7 +20,7 @@ from checks import layout
 from checks.pointer import Pointer
 from tests import programs, workflow_repository
 from tests.act_service import Run
-from tests.github_api_standin import ACTIONS, github
+from tests.github_api_standin import ACTIONS, StandIn
 from tests.pipeline_repository import git
 from tests.registry_service import registry
 from tests.workflow_repository import Pull, Team
@@ -28,14 +28,14 @@ from tests.workflow_repository import Pull, Team
 pytestmark = pytest.mark.slow
 
 PASS = "✅ **Pass**"
-TRAIN_ONWARD = ["train", "merge", "evaluate", "probe", "gate"]
+TRAIN_ONWARD = ["train", "merge", "evaluate", "suites", "probe", "gate"]
 
 
 @pytest.fixture(scope="module")
 def team(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
     """A repository in which nothing has been run yet."""
     folder = tmp_path_factory.mktemp("journey")
-    with github() as hub, contextlib.ExitStack() as stack:
+    with StandIn() as hub, contextlib.ExitStack() as stack:
         there = shutil.which("docker-registry") is not None  # without one, everything up to the merge is still tested
         image = f"{stack.enter_context(registry(folder / 'registry')).host}/team/router" if there else ""
         yield workflow_repository.make(folder / "team", tiny_base, workflow_repository.document(), hub, image)
@@ -110,7 +110,8 @@ def test_the_machine_that_verified_signed_that_by_an_identity_of_its_own(team: T
     verify, release = released.jobs["verify"], released.jobs["release"]
     assert (verify.conclusion, release.conclusion) == ("success", "success"), released.text
     assert (
-        "serving: pass by transformers as a process, verified by verifier; not verified as it will serve" in release.log
+        "serving: pass by transformers as a process, verified by verifier; not verified the way it will be served"
+        in release.log
     )
     assert "signed by ci" in release.log
     pointer = Pointer.model_validate(yaml.safe_load(team.show("main", f"{layout.ENVIRONMENTS}/staging/pointer.yaml")))

@@ -10,13 +10,13 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal, NamedTuple
 
 import jsonschema  # type: ignore[import-untyped]
 
 from checks.serving import Probe
 from release.serving.server import Ended
+from tests import http_standin
 
 # What TGI's document says of a chat request, as far as it is used. Its server ignores keys that it does not know, so
 # the stand-in is stricter: a key that is not here is an error of the client.
@@ -88,19 +88,15 @@ class Faults:
     never_starts: bool = False  # 503 for ever
 
 
-class _Web(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 128
-
-
-class StandIn:
-    """A server in a thread of this process; it is a ``release.serving.server.Server`` too."""
+class StandIn(http_standin.StandIn):
+    """A server in threads of this process; it is a ``release.serving.server.Server`` too."""
 
     how: Literal["container", "process", "url"] = "container"
     isolated: bool | None = True
     sealed: bool | None = True
 
     def __init__(self, probes: tuple[Probe, ...], rows: dict[str, str], model: str, longest: int) -> None:
+        super().__init__(_Handler)
         self.model, self.longest, self.faults = model, longest, Faults()
         self.probes = {probe.messages[-1].content: probe for probe in probes}
         self.rows = rows  # last message to answer
@@ -108,11 +104,9 @@ class StandIn:
         self.bodies: list[dict[str, Any]] = []
         self.streaming: set[Any] = set()  # the connections that a stream was sent on
         self.streaming_at_end = 0
-        self.open, self.dead, self.draining, self.cutting = True, False, False, False
+        self.dead, self.draining, self.cutting = False, False, False
         self.lock = threading.Lock()
-        self.web = _Web(("127.0.0.1", 0), _handler(self))
-        threading.Thread(target=self.web.serve_forever, args=(0.01,), daemon=True).start()
-        self.url = f"http://127.0.0.1:{self.web.server_address[1]}"
+        self.start()
 
     def gone(self) -> str | None:
         return "exit code 137: Killed \x1b[31mfor memory\x1b[0m" if self.dead else None
@@ -133,10 +127,8 @@ class StandIn:
 
     def close(self) -> None:
         self.dead = True
-        if self.open:
-            self.open = False
-            self.web.shutdown()
-            self.web.server_close()
+        if not self.ending.is_set():
+            self.stop()
 
     prefill = 0.0  # seconds between the headers of a stream and its first token
 
@@ -144,21 +136,18 @@ class StandIn:
 
     schema = CHAT_REQUEST
 
-    def get(self, path: str) -> tuple[int, str, Any]:
+    def get(self, path: str) -> tuple[int, Any]:
         if path == "/info":
-            return 200, "json", {"model_id": self.faults.model or self.model, "max_total_tokens": self.longest}
+            return 200, {"model_id": self.faults.model or self.model, "max_total_tokens": self.longest}
         if path == "/metrics" and not self.faults.without_metrics:
             count = 1 if self.faults.frozen else self.counted
-            return (
-                200,
-                "text",
-                (
-                    "# TYPE tgi_request_count counter\n"
-                    f'tgi_request_count{{le="a}} 9"}} {count}\n'
-                    f"tgi_request_success {count}\ntgi_queue_size NaN\nnonsense\n"
-                ),
+            metrics = (
+                "# TYPE tgi_request_count counter\n"
+                f'tgi_request_count{{le="a}} 9"}} {count}\n'
+                f"tgi_request_success {count}\ntgi_queue_size NaN\nnonsense\n"
             )
-        return 404, "text", ""
+            return 200, metrics
+        return 404, ""
 
     def tokenized(self, probe: Probe) -> Any:
         ids = [*([1] if self.faults.extra_prompt_token else []), *probe.prompt_tokens]
@@ -174,8 +163,8 @@ class StandIn:
     def too_long(self) -> tuple[int, Any]:
         return 422, {"error": f"`inputs` must have less than {self.longest} tokens", "error_type": "validation"}
 
-    def malformed(self) -> tuple[int, str, Any]:
-        return 400, "text", "Failed to parse the request body as JSON: EOF while parsing a list"
+    def malformed(self) -> tuple[int, Any]:
+        return 400, "Failed to parse the request body as JSON: EOF while parsing a list"
 
     def logprob(self, told: Told, body: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002 - vLLM looks
         return {"token": told.text, "logprob": told.logprob, "top_logprobs": []}
@@ -255,106 +244,94 @@ class StandIn:
         return {"prompt_tokens": prompt, "completion_tokens": len(told), "total_tokens": prompt + len(told)}
 
 
-def _handler(server: StandIn) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True
+class _Handler(http_standin.Handler):
+    server: StandIn
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
 
-        def do_GET(self) -> None:
-            if server.dead:
+    def do_GET(self) -> None:
+        if self.server.dead:
+            self.close_connection = True
+        else:
+            self.reply(*self.server.get(self.path))
+
+    def do_POST(self) -> None:
+        raw = self.body()
+        server, faults = self.server, self.server.faults
+        if server.draining or server.dead:
+            self.close_connection = True
+            return
+        with server.lock:
+            server.asked += 1
+            server.flying += 1
+            number, flying = server.asked, server.flying
+            server.most_flying = max(server.most_flying, flying)
+        try:
+            if faults.dies_after is not None and number > faults.dies_after:
+                server.dead = True
                 self.close_connection = True
+            elif faults.hangs_after is not None and number > faults.hangs_after:
+                while not server.dead:
+                    time.sleep(0.05)
+            elif faults.garbage_after is not None and number > faults.garbage_after:
+                self.reply(200, "\x00\x1b[2J{]" * 100)
+            elif flying > faults.most_at_once:
+                self.reply(500, server.error("CUDA out of memory"))
             else:
-                self._say(*server.get(self.path))
+                self._answer(raw)
+        finally:
+            with server.lock:
+                server.flying -= 1
 
-        def do_POST(self) -> None:
-            raw = self.rfile.read(int(self.headers["Content-Length"]))
-            faults = server.faults
-            if server.draining or server.dead:
+    def _answer(self, raw: bytes) -> None:
+        server, faults = self.server, self.server.faults
+        try:
+            body = json.loads(raw)
+        except ValueError:
+            if faults.takes_anything:
+                body = {"messages": [{"role": "user", "content": "?"}]}
+            else:
+                self.reply(*server.malformed())
+                return
+        jsonschema.validate(body, server.schema if self.path != server.tokenize_path else {"type": "object"})
+        server.bodies.append(body)
+        last = body["messages"][-1]["content"]
+        if faults.never_starts:
+            self.reply(503, server.error("loading"))
+        elif faults.refused is not None and faults.refused in last:
+            self.reply(429, server.error("Model is overloaded"))
+        elif self.path == server.tokenize_path:
+            self.reply(200, server.tokenized(server.probes[last]))
+        elif server.unknown(body) and not faults.takes_anything:
+            self.reply(404, server.error("no such model"))
+        elif len(last.split()) >= server.longest and not faults.takes_anything:
+            status, refusal = server.too_long()
+            if faults.traceback:
+                refusal = {"error": "Traceback (most recent call last): secrets"}
+            self.reply(status, "<html>\nno" if faults.html else refusal)
+        else:
+            time.sleep(faults.seconds)
+            server.counted += 1
+            if body.get("stream"):
+                self._stream(body)
+            else:
+                self.reply(200, server.chat(body))
+
+    def _stream(self, body: dict[str, Any]) -> None:
+        server = self.server
+        server.streaming.add(self.client_address)
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        time.sleep(server.prefill)
+        # A vLLM whose engine has not seen a request when SIGTERM comes ends it without a token.
+        chunks = [server.role()] if server.prefill and server.draining else server.chunks(body)
+        for chunk in (*chunks, None):
+            if server.cutting:
                 self.close_connection = True
                 return
-            with server.lock:
-                server.asked += 1
-                server.flying += 1
-                number, flying = server.asked, server.flying
-                server.most_flying = max(server.most_flying, flying)
-            try:
-                if faults.dies_after is not None and number > faults.dies_after:
-                    server.dead = True
-                    self.close_connection = True
-                elif faults.hangs_after is not None and number > faults.hangs_after:
-                    while not server.dead:
-                        time.sleep(0.05)
-                elif faults.garbage_after is not None and number > faults.garbage_after:
-                    self._say(200, "text", "\x00\x1b[2J{]" * 100)
-                elif flying > faults.most_at_once:
-                    self._say(500, "json", server.error("CUDA out of memory"))
-                else:
-                    self._answer(raw)
-            finally:
-                with server.lock:
-                    server.flying -= 1
-
-        def _answer(self, raw: bytes) -> None:
-            faults = server.faults
-            try:
-                body = json.loads(raw)
-            except ValueError:
-                if faults.takes_anything:
-                    body = {"messages": [{"role": "user", "content": "?"}]}
-                else:
-                    self._say(*server.malformed())
-                    return
-            jsonschema.validate(body, server.schema if self.path != server.tokenize_path else {"type": "object"})
-            server.bodies.append(body)
-            last = body["messages"][-1]["content"]
-            if faults.never_starts:
-                self._say(503, "json", server.error("loading"))
-            elif faults.refused is not None and faults.refused in last:
-                self._say(429, "json", server.error("Model is overloaded"))
-            elif self.path == server.tokenize_path:
-                self._say(200, "json", server.tokenized(server.probes[last]))
-            elif server.unknown(body) and not faults.takes_anything:
-                self._say(404, "json", server.error("no such model"))
-            elif len(last.split()) >= server.longest and not faults.takes_anything:
-                status, refusal = server.too_long()
-                if faults.traceback:
-                    refusal = {"error": "Traceback (most recent call last): secrets"}
-                self._say(status, "text" if faults.html else "json", "<html>\nno" if faults.html else refusal)
-            else:
-                time.sleep(faults.seconds)
-                server.counted += 1
-                if body.get("stream"):
-                    self._stream(body)
-                else:
-                    self._say(200, "json", server.chat(body))
-
-        def _stream(self, body: dict[str, Any]) -> None:
-            server.streaming.add(self.client_address)
-            self.send_response(200)
-            self.send_header("Content-Type", "text/event-stream")
-            self.send_header("Transfer-Encoding", "chunked")
-            self.end_headers()
-            time.sleep(server.prefill)
-            # A vLLM whose engine has not seen a request when SIGTERM comes ends it without a token.
-            chunks = [server.role()] if server.prefill and server.draining else server.chunks(body)
-            for chunk in (*chunks, None):
-                if server.cutting:
-                    self.close_connection = True
-                    return
-                line = b"data: [DONE]\n\n" if chunk is None else f"data: {json.dumps(chunk)}\n\n".encode()
-                self.wfile.write(b"%x\r\n%s\r\n" % (len(line), line))
-                time.sleep(0.002)
-            self.wfile.write(b"0\r\n\r\n")
-
-        def _say(self, status: int, kind: str, value: Any) -> None:
-            body = json.dumps(value).encode() if kind == "json" else value.encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json" if kind == "json" else "text/plain")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            """Nothing: pytest shows what matters."""
-
-    return Handler
+            line = b"data: [DONE]\n\n" if chunk is None else f"data: {json.dumps(chunk)}\n\n".encode()
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(line), line))
+            time.sleep(0.002)
+        self.wfile.write(b"0\r\n\r\n")

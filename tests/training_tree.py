@@ -13,8 +13,21 @@ from checks.training import Job, Train
 SERVICES = ("queue", "table", "disk", "vault")
 
 
-def make(root: Path, base: Path) -> Path:
-    """Lay it out below ``root``."""
+BOUNDS = {"max_length_bias": 0.5, "max_auc": 1.0}
+# Parameters of each method but sft, beside those that all methods have.
+METHODS: dict[str, dict[str, Any]] = {
+    "dpo": {"method": "dpo", "beta": 0.1, "loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 0.2]},
+    "grpo": {
+        "method": "grpo", "reward": {"kind": "token-f1"}, "num_generations": 2, "max_completion_length": 8,
+        "temperature": 1.0, "beta": 0.0,
+    },
+    "kto": {"method": "kto", "beta": 0.1, "desirable_weight": 1.0, "undesirable_weight": 1.0},
+    "orpo": {"method": "orpo", "beta": 0.1},
+}  # fmt: skip
+
+
+def make(root: Path, base: Path, preferences: bool = False) -> Path:
+    """Lay it out below ``root``; with ``preferences`` rows have the further columns of every method."""
     shutil.copytree(base, root / layout.BASE)
     number = 0
     for name, count in zip(layout.SPLIT_NAMES, (24, 6, 6), strict=True):
@@ -22,6 +35,10 @@ def make(root: Path, base: Path) -> Path:
         for _ in range(count):
             service = SERVICES[number % len(SERVICES)]
             rows.append(row(number, f"{'show ' * (1 + number % 3)}the {service}", service))
+            if preferences:
+                other, liked = SERVICES[(number + 1) % len(SERVICES)], number % 8 < 4
+                more = {"rejected": other, "completion": service if liked else other, "label": liked}
+                rows[-1] = rows[-1].model_copy(update={"extra": more})
             number += 1
         files.write_jsonl(root / layout.SPLITS / f"{name}.jsonl", rows)
     seal(root)

@@ -75,7 +75,7 @@ def predictions(merged: Path, rows: list[Row], params: Params) -> list[Predictio
     """What it answers to the rows, offline."""
     from stages import probe as stage
 
-    answers, _ = stage._asked(merged, "fp32", rows, params.evaluate.max_new_tokens, 128, "test", long=0)
+    answers, _ = stage._answers(merged, "fp32", rows, params.evaluate.max_new_tokens, 128, "test", long=0)
     scorer = ExactMatch(kind="exact-match")
     return [
         evidence_tree.predict(row, scoring.score(scorer, answer.text, row.reference) == 1).model_copy(
@@ -91,7 +91,7 @@ def probes(root: Path, base: Path, merged: Path, verdict: Verdict, params: Param
 
     valid = files.read_jsonl(root / layout.SPLITS / "valid.jsonl", Row)
     (ours, ends), (theirs, _) = (
-        stage._asked(folder, "fp32", valid, NEW_TOKENS, 128, "probes") for folder in (merged, base)
+        stage._answers(folder, "fp32", valid, NEW_TOKENS, 128, "probes") for folder in (merged, base)
     )
     files.write_json(
         root / layout.PROBES,

@@ -36,23 +36,21 @@ class VllmStandIn(StandIn):
     tokenize_path = "/tokenize"
     prefill = 0.04
 
-    def get(self, path: str) -> tuple[int, str, Any]:
+    def get(self, path: str) -> tuple[int, Any]:
         if path == "/v1/models":
             root = self.faults.model or self.model
-            return 200, "json", {"object": "list", "data": [{"id": self.name, "root": root, "max_model_len": 64}]}
+            return 200, {"object": "list", "data": [{"id": self.name, "root": root, "max_model_len": 64}]}
         if path == "/metrics" and not self.faults.without_metrics:
             count = 1 if self.faults.frozen else self.counted
-            return (
-                200,
-                "text",
-                (
-                    f'vllm:request_success_total{{finished_reason="stop",model_name="{self.name}"}} {count}.0\n'
-                    f'vllm:request_success_total{{finished_reason="length",model_name="{self.name}"}} 0.0\n'
-                    f'vllm:generation_tokens_total{{model_name="{self.name}"}} {count * 3}.0\n'
-                    f'vllm:e2e_request_latency_seconds_count{{model_name="{self.name}"}} {count}.0\n'
-                ),
+            model = f'model_name="{self.name}"'
+            metrics = (
+                f'vllm:request_success_total{{finished_reason="stop",{model}}} {count}.0\n'
+                f'vllm:request_success_total{{finished_reason="length",{model}}} 0.0\n'
+                f"vllm:generation_tokens_total{{{model}}} {count * 3}.0\n"
+                f"vllm:e2e_request_latency_seconds_count{{{model}}} {count}.0\n"
             )
-        return 404, "json", self.error("Not Found")
+            return 200, metrics
+        return 404, self.error("Not Found")
 
     def tokenized(self, probe: Probe) -> Any:
         ids = [*([1] if self.faults.extra_prompt_token else []), *probe.prompt_tokens]
@@ -64,8 +62,8 @@ class VllmStandIn(StandIn):
     def too_long(self) -> tuple[int, Any]:
         return 400, self.error(f"This model's maximum context length is {self.longest} tokens")
 
-    def malformed(self) -> tuple[int, str, Any]:
-        return 422, "json", self.error("JSON decode error")
+    def malformed(self) -> tuple[int, Any]:
+        return 422, self.error("JSON decode error")
 
     def logprob(self, told: Told, body: dict[str, Any]) -> dict[str, Any]:
         by_id = body.get("return_tokens_as_token_ids")

@@ -3,21 +3,18 @@
 import hashlib
 import json
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
+
+from tests.http_standin import Handler, StandIn
 
 COMMIT = "c0ffee" * 6 + "c0ff"
 
 
-class Web(ThreadingHTTPServer):
+class Web(StandIn):
     """Serves ``content`` (path to bytes); what it was asked for is in ``asked`` as (path, Range or None)."""
 
-    daemon_threads = True
-
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(_Handler)
         self.content: dict[str, bytes] = {}
         self.repositories: dict[str, dict[str, bytes]] = {}  # "models/org/name" to its files
         self.unlisted: set[str] = set()  # files that a repository names and does not list
@@ -29,9 +26,9 @@ class Web(ThreadingHTTPServer):
         self.announce_size = True
         self.healed = threading.Event()
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
+    def stop(self) -> None:
+        self.heal()
+        super().stop()
 
     def heal(self) -> None:
         self.cut_after = self.stall_after = None
@@ -60,47 +57,23 @@ class Web(ThreadingHTTPServer):
                 return files.get(path.removeprefix(f"/{place}/resolve/{COMMIT}/"))
         return None
 
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A reader that was killed is no error here."""
-
-
-@contextmanager
-def serving() -> Iterator[Web]:
-    server = Web()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.heal()
-        server.shutdown()
-        server.server_close()
-
 
 def _etag(body: bytes) -> str:
     return hashlib.sha1(body).hexdigest()
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Handler):
     server: Web
     protocol_version = "HTTP/1.1"
 
-    def do_HEAD(self) -> None:
-        self._answer(body_too=False)
-
-    def do_GET(self) -> None:
-        self._answer(body_too=True)
-
-    def _answer(self, *, body_too: bool) -> None:
-        web, wanted = self.server, self.headers.get("Range")
+    def serve(self) -> None:
+        web, wanted, body_too = self.server, self.headers.get("Range"), self.command == "GET"
         path = unquote(urlsplit(self.path).path)
         body = web.find(path)
         if body_too:
             web.asked.append((path, wanted))
         if body is None:
-            self.send_response(404)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
+            self.reply(404)
             return
         total, start, end = len(body), 0, len(body)
         if wanted and web.ranges == "yes":
@@ -123,6 +96,8 @@ class _Handler(BaseHTTPRequestHandler):
         if body_too:
             self._send(body[start:end])
 
+    do_HEAD = do_GET = serve
+
     def _send(self, body: bytes) -> None:
         web = self.server
         for at in range(0, len(body), 1 << 16):
@@ -134,6 +109,3 @@ class _Handler(BaseHTTPRequestHandler):
             piece = body[at : at + (1 << 16)]
             self.wfile.write(piece)
             web.sent += len(piece)
-
-    def log_message(self, *_: object) -> None:
-        """Quiet."""

@@ -27,17 +27,21 @@ class _Figure(NamedTuple):
 
 
 class BudgetGate(GateKind):
-    """How large the model may be; a bound that is not written is not asked.
+    """Limits on the size of the model; a bound that is not written does not apply.
 
-    Every figure follows from digests. What a clock measured decides no verdict: see ``checks.params.TrainBudget``.
+    Both figures follow from digests. Times decide no verdict: see ``checks.params.TrainBudget``.
     """
 
     reads: ClassVar[Reads] = "no rows"
     rank: ClassVar[int] = 90
 
     kind: Literal["budget"]
-    parameters_millions: Annotated[Bound, stricter("lower")] = None
-    artifact_mb: Annotated[Bound, Field(description="the merged directory, 10^6 bytes"), stricter("lower")] = None
+    parameters_millions: Annotated[
+        Bound, Field(description="most parameters of the model, in millions"), stricter("lower")
+    ] = None
+    artifact_mb: Annotated[
+        Bound, Field(description="largest size of the merged directory, in 10^6 bytes"), stricter("lower")
+    ] = None
 
     @model_validator(mode="after")
     def _asks_something(self) -> Self:

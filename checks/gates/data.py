@@ -36,6 +36,6 @@ class DataGate(GateKind):
             "did every expectation on the splits hold, as validate saw these very splits?",
             "by rule: one expectation that fails is enough",
             "one expectation that fails" if finding.status == "pass"
-            else "rows mended or dropped by a rule of prepare.rules, or another bound in validate",
+            else "rows fixed or dropped by a rule of prepare.rules, or another bound in validate",
             f"{layout.DATA_REPORT}, {layout.DATA_DOCS}/index.html",
         )  # fmt: skip

@@ -44,11 +44,12 @@ class ImprovesGate(PairedGate):
         from checks import planning
         from checks.paired import compare
 
-        against = compared.settled(case.name, self, case.evidence)
+        against = compared.settled(case, self)
         if isinstance(against, Finding):
             return against
-        ours, theirs = (case.sample.scores(model, self.metric) for model in ("candidate", against.model))
-        found = compare(ours, theirs, case.sample.groups, self.margin, self.confidence)
+        sample = case.sample.of(self.suite)
+        ours, theirs = (sample.scores(model, self.metric) for model in ("candidate", against.model))
+        found = compare(ours, theirs, sample.groups, self.margin, self.confidence)
         detectable = planning.detectable_gain(found.pairs, self.margin, 1 - self.confidence)
 
         def decide(p_holm: float, _: float | None) -> Finding:
@@ -62,7 +63,9 @@ class ImprovesGate(PairedGate):
                 rows_needed=needed.rows if needed else None, groups_needed=needed.groups if needed else None,
             )  # fmt: skip
 
-        return Test(found.p, None, decide, (self.kind, self.metric, self.margin, self.confidence, against.which))
+        return Test(
+            found.p, None, decide, (self.kind, self.suite, self.metric, self.margin, self.confidence, against.which)
+        )
 
     def _decided(self, shown: str, found: "Comparison", p: float) -> "tuple[Status, str, Needed | None]":
         from checks import planning
@@ -82,7 +85,7 @@ class ImprovesGate(PairedGate):
         """The gain that is asked for, and the margin that these rows clear."""
         by = f"by more than {self.margin:g}" if self.margin else "at all"
         asks = (
-            f"on the same test rows, is {self.metric} better than that of {self.against} {by}, shown with "
+            f"on the same {self.asked_of}, is {self.metric} better than that of {self.against} {by}, shown with "
             f"{self.confidence:.0%} confidence?"
         )
         refuted = f"the true difference is {self.margin:g} or less"

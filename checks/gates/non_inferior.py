@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
+from pydantic import Field
+
 from checks import compared
 from checks.compared import Against, PairedGate
 from checks.gate_kind import Case, CheckResult, Confidence, Explained, Metric, Test, figure, held_back, small
@@ -21,7 +23,7 @@ class NonInferiorGate(PairedGate):
     kind: Literal["non_inferior"]
     metric: Metric
     against: Against
-    margin: Annotated[Fraction, stricter("lower")]
+    margin: Annotated[Fraction, Field(description="the loss of the mean that must be ruled out"), stricter("lower")]
     confidence: Confidence
 
     def check(self, case: Case) -> CheckResult:
@@ -29,11 +31,12 @@ class NonInferiorGate(PairedGate):
         from checks import planning
         from checks.paired import compare
 
-        against = compared.settled(case.name, self, case.evidence)
+        against = compared.settled(case, self)
         if isinstance(against, Finding):
             return against
-        ours, theirs = (case.sample.scores(model, self.metric) for model in ("candidate", against.model))
-        found = compare(ours, theirs, case.sample.groups, -self.margin, self.confidence)
+        sample = case.sample.of(self.suite)
+        ours, theirs = (sample.scores(model, self.metric) for model in ("candidate", against.model))
+        found = compare(ours, theirs, sample.groups, -self.margin, self.confidence)
         detectable = planning.detectable_loss([found.pairs], 1 - self.confidence)
 
         def decide(p_holm: float, worse_holm: float | None) -> Finding:
@@ -48,7 +51,7 @@ class NonInferiorGate(PairedGate):
                 rows_needed=needed.rows if needed else None, groups_needed=needed.groups if needed else None,
             )  # fmt: skip
 
-        claim = (self.kind, self.metric, -self.margin, self.confidence, against.which)
+        claim = (self.kind, self.suite, self.metric, -self.margin, self.confidence, against.which)
         return Test(found.p, found.p_worse, decide, claim)
 
     def _decided(

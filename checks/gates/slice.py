@@ -32,7 +32,9 @@ class SliceGate(PairedGate):
     kind: Literal["slice"]
     metric: Metric
     against: Against
-    margin: Annotated[Fraction, stricter("lower")]
+    margin: Annotated[
+        Fraction, Field(description="the loss of a slice's mean that must be ruled out"), stricter("lower")
+    ]
     confidence: Confidence
     min_rows: Annotated[
         int,
@@ -47,17 +49,18 @@ class SliceGate(PairedGate):
         from checks import multiple, planning
         from checks.paired import compare
 
-        against = compared.settled(case.name, self, case.evidence)
+        against = compared.settled(case, self)
         if isinstance(against, Finding):
             return against
+        sample = case.sample.of(self.suite)
         named = against.shown
-        ours, theirs = case.sample.scores("candidate", self.metric), case.sample.scores(against.model, self.metric)
-        sizes = Counter(case.sample.slices)
-        labels = np.array([s if sizes[s] >= self.min_rows else SMALL for s in case.sample.slices], dtype=object)
+        ours, theirs = sample.scores("candidate", self.metric), sample.scores(against.model, self.metric)
+        sizes = Counter(sample.slices)
+        labels = np.array([s if sizes[s] >= self.min_rows else SMALL for s in sample.slices], dtype=object)
         found: dict[str, Comparison] = {}
         for label in sorted(set(labels)):
             rows = labels == label
-            _, groups = np.unique(case.sample.groups[rows], return_inverse=True)
+            _, groups = np.unique(sample.groups[rows], return_inverse=True)
             found[label] = compare(ours[rows], theirs[rows], groups, -self.margin, self.confidence)
         corrected = dict(zip(found, multiple.holm([c.p_worse for c in found.values()]), strict=True))
         beyond = [label for label, c in found.items() if c.effect < -self.margin]
@@ -105,7 +108,7 @@ class SliceGate(PairedGate):
                 rows_needed=needed.rows if needed else None, groups_needed=needed.groups if needed else None,
             )  # fmt: skip
 
-        claim = (self.kind, self.metric, self.margin, self.confidence, self.min_rows, against.which)
+        claim = (self.kind, self.suite, self.metric, self.margin, self.confidence, self.min_rows, against.which)
         return Test(p, p_worse, decide, claim)
 
     def explain(self, place: str, finding: Finding, verdict: Verdict) -> Explained:

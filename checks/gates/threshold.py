@@ -12,14 +12,13 @@ from checks.gate_kind import (
     Case,
     Confidence,
     Explained,
-    GateKind,
     Metric,
+    ScoreGate,
     Test,
     explain_rows,
     explain_test,
     figure,
     held_back,
-    not_scored,
     small,
 )
 from checks.sections import stricter
@@ -30,15 +29,15 @@ if TYPE_CHECKING:
     from checks.planning import Needed
 
 
-class ThresholdGate(GateKind):
+class ThresholdGate(ScoreGate):
     """The interval's bound, not the point, must clear ``at_least`` (or stay under ``at_most``)."""
 
     rank: ClassVar[int] = 10
 
     kind: Literal["threshold"]
     metric: Metric
-    at_least: Annotated[float | None, stricter("higher")] = None
-    at_most: Annotated[float | None, stricter("lower")] = None
+    at_least: Annotated[float | None, Field(description="the mean must be at least this"), stricter("higher")] = None
+    at_most: Annotated[float | None, Field(description="the mean must be at most this"), stricter("lower")] = None
     confidence: Confidence
     resolution: Annotated[
         float,
@@ -64,11 +63,16 @@ class ThresholdGate(GateKind):
         return math.ceil(z * z / (4 * self.resolution**2))
 
     def impossible(self, name: str, params: "Params") -> str | None:
-        """The metric must be scored, and the test split must have rows enough for ``resolution``."""
-        rows = params.validate_.min_rows.test
-        if problem := not_scored(name, self.metric, params):
+        """The metric must be scored, and there must be rows enough for ``resolution``."""
+        if problem := super().impossible(name, params):
             return problem
-        if rows < self.rows_needed:
+        if self.suite is not None and (rows := params.suites[self.suite].size(params)) < self.rows_needed:
+            return (
+                f"gates.{name}.resolution: {rows} samples of suite {self.suite} cannot give ±{self.resolution:g}|"
+                f"widen it: {self.rows_needed} samples would"
+            )
+        rows = params.validate_.min_rows.test
+        if self.suite is None and rows < self.rows_needed:
             return (
                 f"validate.min_rows.test: {rows} rows cannot give gate {name!r} its resolution of "
                 f"{self.resolution:g}|raise it to {self.rows_needed}, or widen gates.{name}.resolution"
@@ -79,7 +83,8 @@ class ThresholdGate(GateKind):
         """Pass when the bound clears and the rows resolve ``resolution``; fail when the point does not clear."""
         from checks import mean_planning, stats
 
-        mean = stats.Mean.of(case.sample.scores("candidate", self.metric), case.sample.groups)
+        sample = case.sample.of(self.suite)
+        mean = stats.Mean.of(sample.scores("candidate", self.metric), sample.groups)
         upward = self.at_least is not None
         bound = self.at_least if self.at_least is not None else self.at_most
         assert bound is not None  # the parameters hold exactly one of the two
@@ -140,10 +145,10 @@ class ThresholdGate(GateKind):
             field, wanted, refuted, end, way = "at_most", f"at most {self.at_most:g}", "above", finding.high, "down to"
         bound = self.at_least if self.at_least is not None else self.at_most
         return Explained(
-            f"is the mean {self.metric} over the test rows {wanted}, shown with {self.confidence:.0%} confidence by "
-            f"rows enough to know it to ±{self.resolution:g} ({self.rows_needed} independent ones)?",
+            f"is the mean {self.metric} over the {self.asked_of} {wanted}, shown with {self.confidence:.0%} confidence "
+            f"by rows enough to know it to ±{self.resolution:g} ({self.rows_needed} independent ones)?",
             explain_test(finding, verdict, self.confidence, f"the true mean is {refuted} {bound:g}"),
             "evidence, which is missing" if end is None
             else f"{explain_rows(finding)}these rows clear {place}.{field} {way} {end:.4g} {ALONE}",
-            f"{layout.SUMMARY}, {layout.PREDICTIONS}/candidate.jsonl",
+            self.answers_at if self.suite else f"{layout.SUMMARY}, {self.answers_at}/candidate.jsonl",
         )  # fmt: skip

@@ -11,6 +11,6 @@ class CollapseWhiteSpace(Rule):
     name = "collapse-white-space"
     does = "make runs of white space in prompts one space, trim references"
 
-    def mend(self, draft: Draft) -> Draft:
+    def fix(self, draft: Draft) -> Draft:
         """The draft without the defect."""
         return replace(draft, prompt=" ".join(draft.prompt.split()), reference=draft.reference.strip())

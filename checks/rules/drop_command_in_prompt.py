@@ -10,7 +10,7 @@ class DropCommandInPrompt(Rule):
     """Drops prompts that spell out the ``az`` command that is asked for."""
 
     name = "drop-command-in-prompt"
-    does = "the prompt spells out the command that is asked for"
+    does = "the prompt contains the requested command"
 
     def drop(self, draft: Draft) -> bool:
         """Whether the draft has the defect."""

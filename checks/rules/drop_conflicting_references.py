@@ -10,7 +10,7 @@ class DropConflictingReferences(Rule):
     """Drops all rows of a request that has different answers."""
 
     name = "drop-conflicting-references"
-    does = "the same request has different answers: all go"
+    does = "the same request has different answers: all are dropped"
 
     def among(self, drafts: Sequence[Draft]) -> list[bool]:
         """Whether each draft has the defect, beside the others."""

@@ -10,7 +10,7 @@ class DropDuplicates(Rule):
     """Drops all rows but one with the same request and the same answer."""
 
     name = "drop-duplicates"
-    does = "the same request and answer: one stays"
+    does = "the same request and answer: one is kept"
 
     def among(self, drafts: Sequence[Draft]) -> list[bool]:
         """Whether each draft has the defect, beside the others."""

@@ -7,7 +7,7 @@ class DropEmptyPrompt(Rule):
     """Drops rows that ask nothing."""
 
     name = "drop-empty-prompt"
-    does = "nothing is asked"
+    does = "the prompt is empty"
 
     def drop(self, draft: Draft) -> bool:
         """Whether the draft has the defect."""

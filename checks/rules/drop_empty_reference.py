@@ -7,7 +7,7 @@ class DropEmptyReference(Rule):
     """Drops rows that answer nothing."""
 
     name = "drop-empty-reference"
-    does = "nothing is answered"
+    does = "the reference is empty"
 
     def drop(self, draft: Draft) -> bool:
         """Whether the draft has the defect."""

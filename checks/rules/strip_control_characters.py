@@ -14,6 +14,6 @@ class StripControlCharacters(Rule):
     name = "strip-control-characters"
     does = "remove control and invisible characters"
 
-    def mend(self, draft: Draft) -> Draft:
+    def fix(self, draft: Draft) -> Draft:
         """The draft without the defect."""
         return replace(draft, prompt=_CONTROL.sub("", draft.prompt), reference=_CONTROL.sub("", draft.reference))

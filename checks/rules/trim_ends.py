@@ -11,6 +11,6 @@ class TrimEnds(Rule):
     name = "trim-ends"
     does = "trim white space around prompts and references, keep it inside"
 
-    def mend(self, draft: Draft) -> Draft:
+    def fix(self, draft: Draft) -> Draft:
         """The draft without the defect."""
         return replace(draft, prompt=draft.prompt.strip(), reference=draft.reference.strip())

@@ -20,4 +20,4 @@ KINDS: plugins.Registry[type[ScorerKind]] = plugins.collect(
 if TYPE_CHECKING:
     Scorer = ScorerKind
 else:
-    Scorer = Annotated[Union[tuple(KINDS.kinds.values())], Field(discriminator="kind")]  # noqa: UP007
+    Scorer = Annotated[Union[tuple(KINDS.kinds.values())], Field(discriminator="kind")]  # noqa: UP007 - of a tuple

@@ -1,12 +1,14 @@
 """regex: the whole prediction matches a pattern."""
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
 
 from checks.errors import ParamsRefused
 from checks.scorer_kind import ScorerKind
 
-# How long one pattern may search one prediction. An honest pattern needs microseconds, so the limit
-# decides nothing but whether a hopeless one is refused.
+# Time limit of one pattern on one prediction. A normal pattern needs microseconds, so the limit only refuses patterns
+# that would practically never end.
 REGEX_SECONDS = 2.0
 
 
@@ -16,7 +18,7 @@ class Regex(ScorerKind):
     rank: ClassVar[int] = 50
 
     kind: Literal["regex"]
-    pattern: str
+    pattern: Annotated[str, Field(description="regular expression that the whole prediction must match")]
 
     def score(self, prediction: str, reference: str) -> float:
         """1 for a match, else 0; by the ``regex`` package, because it has a time limit."""
@@ -27,7 +29,7 @@ class Regex(ScorerKind):
             pattern = regex.compile(self.pattern)
         except (regex.error, RecursionError, OverflowError) as error:
             raise ParamsRefused(
-                f"evaluate.scorers: {self.pattern!r} is not a regular expression: {error}", "mend the pattern"
+                f"evaluate.scorers: {self.pattern!r} is not a regular expression: {error}", "fix the pattern"
             ) from error
         try:
             return float(pattern.fullmatch(prediction, timeout=REGEX_SECONDS) is not None)

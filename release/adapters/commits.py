@@ -4,7 +4,6 @@ Names are resolved to full hashes first and every later question is about hashes
 name is taken for an option, and none moves between two questions.
 """
 
-import os
 import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -13,8 +12,8 @@ from typing import NamedTuple
 
 from checks.errors import EvidenceRefused
 from checks.text import redact
-from release.adapters import git
 from release.adapters.git import Git
+from release.adapters.git import has_repository as has_repository
 
 # Where releases are made, the first that exists: what pull requests are held against.
 _TARGETS = (
@@ -36,11 +35,6 @@ class _Ref(NamedTuple):
     object: str
     kind: str
     link: str
-
-
-def has_repository(root: Path) -> bool:
-    """Whether ``root`` lies in a git work tree."""
-    return git.has_repository(root)
 
 
 def resolve(root: Path, name: str) -> str | None:
@@ -195,9 +189,8 @@ def uncommitted(root: Path, commit: str, paths: Sequence[Path]) -> list[Path]:
 
     git's index is not asked: it can be told to overlook a change.
     """
-    listed = _read(root, "ls-tree", "-z", commit, "--", *(path.as_posix() for path in paths))
-    entries = (line.partition("\t") for line in listed.decode().split("\0") if line)
-    blobs = {name: fields.split(" ")[2] for fields, _, name in entries if not fields.startswith("120000 ")}
+    entries = _git(root).entries(commit, "--", *(path.as_posix() for path in paths))
+    blobs = {name: entry.name for name, entry in entries.items() if entry.regular}
     there = [path for path in paths if (root / path).is_file() and not (root / path).is_symlink()]
     hashed = _read(root, "hash-object", "--no-filters", "--", *(path.as_posix() for path in there)).decode().split()
     here = dict(zip(there, hashed, strict=True)) if there else {}
@@ -206,8 +199,7 @@ def uncommitted(root: Path, commit: str, paths: Sequence[Path]) -> list[Path]:
 
 def below(root: Path, commit: str, folder: Path) -> list[Path]:
     """The files of ``commit`` below ``folder``, all relative to ``root``."""
-    listed = _read(root, "ls-tree", "-r", "-z", "--name-only", commit, "--", f"{folder.as_posix()}/")
-    return [Path(os.fsdecode(name)) for name in listed.split(b"\0") if name]
+    return [Path(name) for name in _git(root).entries("-r", commit, "--", f"{folder.as_posix()}/")]
 
 
 def same(root: Path, commit: str, paths: tuple[str, ...]) -> bool:
@@ -217,29 +209,21 @@ def same(root: Path, commit: str, paths: tuple[str, ...]) -> bool:
 
 def read(root: Path, commit: str, path: Path) -> bytes | None:
     """The bytes of ``path``, relative to ``root``, in ``commit``; None when it holds no such file."""
-    # ls-tree tells a file that is not there from a commit that is not there; `git show` does not.
-    listed = _read(root, "ls-tree", "-z", commit, "--", path.as_posix()).decode()
-    if not listed:
-        return None
-    mode, kind, blob = listed.partition("\t")[0].split(" ")
-    if kind != "blob" or mode == "120000":
+    found = read_many(root, commit, [path])
+    if path not in found:
         raise EvidenceRefused(f"{path} at {commit[:12]}: is not a regular file", "replace it with one, and commit that")
-    return _read(root, "cat-file", "blob", blob)
+    return found[path]
 
 
 def read_many(root: Path, commit: str, paths: Sequence[Path]) -> dict[Path, bytes | None]:
     """As ``read`` for many paths, by two processes of git. A path that is no regular file is left out."""
     if not paths:
         return {}
-    listed = _read(root, "ls-tree", "-z", commit, "--", *(path.as_posix() for path in paths)).decode()
-    entries = {}
-    for line in filter(None, listed.split("\0")):
-        fields, _, name = line.partition("\t")
-        entries[name] = fields.split(" ")
-    blobs = {name: blob for name, (mode, kind, blob) in entries.items() if kind == "blob" and mode != "120000"}
-    objects = _git(root).objects(list(blobs.values()))
-    found = {path: objects[blobs[path.as_posix()]] for path in paths if path.as_posix() in blobs}
-    return found | {path: None for path in paths if path.as_posix() not in entries}
+    # ls-tree tells a file that is not there from a commit that is not there; `git show` does not.
+    entries = _git(root).entries(commit, "--", *(path.as_posix() for path in paths))
+    objects = _git(root).objects([entry.name for entry in entries.values() if entry.regular])
+    found = {path: entries.get(path.as_posix()) for path in paths}
+    return {path: entry and objects[entry.name] for path, entry in found.items() if entry is None or entry.regular}
 
 
 def _read(root: Path, *args: str) -> bytes:

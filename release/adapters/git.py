@@ -3,21 +3,26 @@
 Hooks of this clone (``pre-push``, ``reference-transaction``) are not run: what is pushed is not the work tree that
 they judge, and whoever pushes could leave them out. The remote's hooks and rules decide, and their words are shown.
 Nothing opens a terminal or a window to ask for a password; credential helpers, SSH agents and GIT_ASKPASS work.
+
+All of ``release`` asks git through here. The stages use GitPython, for what decides nothing: where the work tree lies,
+and the commit that a run of MLflow is tagged with. Releases are decided on what is read here, and there GitPython 3.2
+fails open, each time without an error: its processes take over GIT_DIR, as a hook of another repository sets it;
+``Repo`` opens a bare repository that lies in the work tree as files; ``Git`` of a folder that is gone asks that of the
+current directory; ``cat-file --batch`` that is killed gives the part of the object that came. It also reads no SHA-256
+repository, and at a deadline ends git by SIGKILL, which leaves its lock files.
 """
 
 import os
 import re
-import signal
 import subprocess
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from checks import disk
 from checks.errors import EvidenceRefused, MachineRefused
 from checks.text import redact
-from release.adapters import git_login
+from release.adapters import git_login, process
 
 # A caller's own repository must not leak in: lockstep may run inside a hook. Of git's --local-env-vars all but those
 # that carry configuration, by which CI hands over credentials; and what opens windows.
@@ -41,6 +46,7 @@ _CONFIG = (
     "i18n.commitEncoding=UTF-8", "i18n.logOutputEncoding=UTF-8", "push.recurseSubmodules=no",
     "core.filesRefLockTimeout=5000",
 )  # fmt: skip
+REGULAR = ("100644", "100755")  # modes of files that are no links
 _OF_REMOTE = re.compile(r"^remote:.*$", re.MULTILINE)  # what the other machine says of itself
 
 
@@ -67,6 +73,19 @@ def has_repository(root: Path) -> bool:
     return any((folder / ".git").exists() for folder in (root.resolve(), *root.resolve().parents))
 
 
+class Entry(NamedTuple):
+    """What a tree holds at a path. ``name`` is the hash of the object."""
+
+    mode: str
+    kind: str
+    name: str
+
+    @property
+    def regular(self) -> bool:
+        """Whether it is a file, and no link."""
+        return self.mode in REGULAR
+
+
 class Git(NamedTuple):
     """git in one repository. ``deadline`` is in seconds, for one call; None where nothing is asked of a remote."""
 
@@ -77,33 +96,21 @@ class Git(NamedTuple):
         """Run it in ``root``, or ``at``, with ``given`` on standard input.
 
         Raises MachineRefused when there is no git, or a disk of this machine is full.
-
-        It has a process group of its own, which is ended with it: a transport's helpers do not outlive the deadline.
         """
         folder = at or self.root
         # Files of a work tree may look like a bare repository, which git would ask before the one that holds them.
         bare = f"safe.bareRepository={'explicit' if has_repository(folder) else 'all'}"
         command = ["git", *(part for value in (*_CONFIG, bare) for part in ("-c", value)), *args]
-        pipe = subprocess.PIPE
         try:
-            process = subprocess.Popen(
-                command, cwd=folder, env=_environment(env or {}), stdin=pipe, stdout=pipe, stderr=pipe,
-                start_new_session=True,
-            )  # fmt: skip
+            done = process.run(command, given, self.deadline, cwd=folder, env=_environment(env or {}))
         except OSError as error:
             raise MachineRefused(f"git: {error.strerror}", "install git") from error
-        try:
-            out, err = process.communicate(given, self.deadline)
         except subprocess.TimeoutExpired:
-            _end(process)
             return Said(None, b"", "")
-        except BaseException:  # an interrupt by the user did not reach it
-            _end(process)
-            raise
-        text = err.decode(errors="replace")
-        if process.returncode and disk.said(_OF_REMOTE.sub("", text)):
+        text = done.stderr.decode(errors="replace")
+        if done.returncode and disk.said(_OF_REMOTE.sub("", text)):
             raise disk.refusal(f"git {args[0]}", [folder, self._home(folder)])
-        return Said(process.returncode, out, text)
+        return Said(done.returncode, done.stdout, text)
 
     def _home(self, folder: Path) -> Path:
         """The folder of the repository's objects: with a work tree apart it may lie on another disk."""
@@ -140,6 +147,12 @@ class Git(NamedTuple):
         said = self.run("config", *([f"--type={kind}"] if kind else []), "--get", name)
         return said.out.decode(errors="replace").rstrip("\n") if said.code == 0 else None
 
+    def entries(self, *args: str) -> dict[str, Entry]:
+        """What ``git ls-tree`` lists, by path."""
+        lines = self.ask("ls-tree", "-z", *args).decode(errors="surrogateescape").split("\0")
+        pairs = (line.partition("\t")[::2] for line in lines if line)
+        return {path: Entry(*fields.split(" ")) for fields, path in pairs}
+
     def objects(self, hashes: Sequence[str]) -> dict[str, bytes]:
         """The contents of many objects, by one process. Raises EvidenceRefused when one is not here."""
         wanted = list(dict.fromkeys(hashes))
@@ -173,16 +186,6 @@ def _unmended(verb: str, said: Said) -> EvidenceRefused:
     return EvidenceRefused(
         f"git {verb}: {said.why()}", "fix the repository (a clone with its whole history), then again"
     )
-
-
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    """SIGTERM first: git then takes its lock files away."""
-    for ending in (signal.SIGTERM, signal.SIGKILL):
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, ending)
-        with suppress(subprocess.TimeoutExpired):
-            process.communicate(timeout=2)
-            return
 
 
 def _environment(extra: Mapping[str, str]) -> dict[str, str]:

@@ -14,7 +14,9 @@ from typing import Any, Literal, NamedTuple
 from urllib.parse import quote, urlsplit
 
 import requests
+from pydantic import AliasChoices, AliasPath, BaseModel, Field, PositiveInt, ValidationError
 
+from checks import files
 from checks.errors import RemoteRefused
 from checks.text import redact
 from release.adapters import http
@@ -43,14 +45,24 @@ class Place(NamedTuple):
     run: str | None  # the address of this workflow run
 
 
-class Comment(NamedTuple):
-    """``place``: from 1, in the order that GitHub lists them."""
+class _Event(BaseModel):
+    """Which pull request an event is about: its own, or the one that was commented on as an issue."""
+
+    number: PositiveInt | None = Field(
+        None,
+        validation_alias=AliasChoices(AliasPath("pull_request", "number"), "number", AliasPath("issue", "number")),
+    )
+    commit: str = Field("", validation_alias=AliasPath("pull_request", "head", "sha"))
+
+
+class Comment(BaseModel, frozen=True):
+    """``author`` is empty when the account is gone. ``place``: from 1, in the order that GitHub lists them."""
 
     id: int
-    author: str
-    body: str
-    url: str
-    place: int
+    author: http.Text = Field("", validation_alias=AliasPath("user", "login"))
+    body: http.Text = ""
+    url: http.Text = Field("", validation_alias="html_url")
+    place: int = 0
 
 
 class Forbidden(RequestError):  # noqa: N818 - GitHub calls it so
@@ -72,20 +84,15 @@ def place(environment: Mapping[str, str] | None = None) -> Place:
     if not _REPOSITORY.fullmatch(repository):
         raise RemoteRefused(f"GITHUB_REPOSITORY: {redact(repository, 80)!r} is no OWNER/NAME", "set it")
     event = _event(env.get("GITHUB_EVENT_PATH"))
-    pull = event.get("pull_request")
-    pull = pull if isinstance(pull, dict) else {}
-    issue = event.get("issue")
-    number = pull.get("number") or event.get("number") or (issue.get("number") if isinstance(issue, dict) else None)
+    number, commit = event.number, event.commit or env.get("GITHUB_SHA", "")
     if number is None and (found := re.fullmatch(r"refs/pull/(\d{1,10})/(?:merge|head)", env.get("GITHUB_REF", ""))):
         number = int(found[1])
-    head = pull.get("head")
-    commit = (head.get("sha") if isinstance(head, dict) else None) or env.get("GITHUB_SHA")
     run, server = env.get("GITHUB_RUN_ID", ""), (env.get("GITHUB_SERVER_URL") or "https://github.com").rstrip("/")
     return Place(
         api,
         repository,
-        number if isinstance(number, int) and not isinstance(number, bool) and number > 0 else None,
-        commit if isinstance(commit, str) and _COMMIT.fullmatch(commit) else None,
+        number,
+        commit if _COMMIT.fullmatch(commit) else None,
         f"{server}/{repository}/actions/runs/{run}" if run.isascii() and run.isdigit() else None,
     )
 
@@ -241,23 +248,19 @@ def refused(where: Place, trouble: RequestError) -> RemoteRefused:
     return RemoteRefused(f"GitHub at {host}: {trouble.what}", todo)
 
 
-def _event(path: str | None) -> dict[str, Any]:
-    """The event that started the workflow; none where no file is named. Raises RemoteRefused for no JSON."""
-    if not path:
-        return {}
+def _event(path: str | None) -> _Event:
+    """The event that started the workflow; an empty one where no file is named. Raises RemoteRefused for no event."""
     try:
-        value = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise RemoteRefused("GITHUB_EVENT_PATH: names no JSON file", "unset it, or name the event's file") from error
-    return value if isinstance(value, dict) else {}
+        return _Event.model_validate_json(Path(path).read_bytes() if path else b"{}")
+    except (OSError, ValidationError) as error:
+        raise RemoteRefused("GITHUB_EVENT_PATH: names no event", "unset it, or name the event's file") from error
 
 
 def _comment(value: Any, at: int) -> Comment:
-    if not isinstance(value, dict) or not isinstance(value.get("id"), int):
-        raise RequestError("answers with a comment that has no id")
-    user = value.get("user")  # null when the account is gone
-    author = user.get("login") if isinstance(user, dict) else None
-    return Comment(value["id"], str(author or ""), str(value.get("body") or ""), _text(value, "html_url"), at)
+    try:
+        return Comment.model_validate(value).model_copy(update={"place": at})
+    except ValidationError as error:
+        raise RequestError(f"answers with a comment of another shape: {files.first(error)}") from None
 
 
 def _said(answer: Any) -> str:

@@ -1,14 +1,18 @@
 """What clients of REST APIs share: a token in one header, answers of bounded size, failures in few words."""
 
 import ssl
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 import requests
 import urllib3.exceptions
+from pydantic import BaseModel, BeforeValidator, ValidationError
 
 from checks.text import redact
 
 _LONGEST = 200  # characters of the system's words
+M = TypeVar("M", bound=BaseModel)
+# Of an answer: what is null is empty, and some servers give numbers.
+Text = Annotated[str, BeforeValidator(lambda value: "" if value is None else str(value))]
 
 
 class Bearer(requests.auth.AuthBase):
@@ -34,6 +38,14 @@ def body(response: requests.Response, largest: int) -> bytes:
         if len(data) > largest:
             raise TooLarge(f"answers with more than {largest:,} bytes")
     return bytes(data)
+
+
+def parsed(kind: type[M], data: bytes) -> M | None:
+    """An answer as a ``kind``; None when it is no such JSON."""
+    try:
+        return kind.model_validate_json(data)
+    except ValidationError:
+        return None
 
 
 def links(error: BaseException) -> list[BaseException]:

@@ -1,6 +1,6 @@
-"""The command ``lockstep``: parses, calls one function, echoes one result. Nothing else prints or exits.
+"""The command ``lockstep``: parses arguments, calls one function, prints its result. Only this package prints or exits.
 
-Heavy imports live in the commands, so that ``lockstep --help`` is instant.
+Heavy imports live inside the commands, so that ``lockstep --help`` is fast.
 """
 
 import io
@@ -25,16 +25,16 @@ from release.cli import cost, environments, evidence, image, pipeline, pull_requ
     "root",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     default=Path(),
-    help="The repository, when it is not the current directory.",
+    help="Folder of the repository. Default: the current directory.",
 )
 @click.pass_context
 def main(context: click.Context, root: Path) -> None:
-    """Releases of fine-tuned language models: promoted when every gate passes, or not at all.
+    """Train, evaluate, package and release fine-tuned language models. A model is released only if every gate passes.
 
     Exit codes are listed in docs/reference/exit-codes.md.
     """
     context.obj = root
-    for stream in (sys.stdout, sys.stderr):  # a terminal of few letters shows codes for the others
+    for stream in (sys.stdout, sys.stderr):  # characters that the terminal's encoding lacks are printed as escapes
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 

@@ -1,4 +1,4 @@
-"""What every command shares: how a refusal ends it, how JSON is written."""
+"""Shared by all commands: turning refusals into exit codes, and writing JSON."""
 
 import functools
 import json
@@ -16,7 +16,10 @@ P = ParamSpec("P")
 
 
 def refusing(command: Callable[P, None]) -> Callable[P, None]:
-    """Turn a Refusal and a full disk into lines on standard error and an exit code, and an interrupt into 130."""
+    """Decorate a command: a Refusal or a full disk is printed to standard error and exits with its code.
+
+    An interrupt (Ctrl-C) exits with 130.
+    """
 
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -47,5 +50,5 @@ def _end(refusal: "Refusal") -> NoReturn:
 
 
 def to_json(value: object) -> str:
-    """A value as JSON for a person or a program."""
+    """A value as indented JSON; non-ASCII text is kept."""
     return json.dumps(value, indent=2, ensure_ascii=False)

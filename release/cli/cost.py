@@ -1,4 +1,4 @@
-"""The command estimate: what training will cost."""
+"""The command estimate: predicts what a training will cost."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,23 +9,26 @@ from release.cli.common import refusing, to_json
 from release.cli.tables import one_line
 
 if TYPE_CHECKING:
-    from release.cost.estimate import Asked, Estimate, Range
+    from release.cost.estimate import BudgetBound, Estimate, Range
 
 _COLOURS = {"within": "green", "may exceed": "yellow", "likely exceeds": "yellow", "exceeds": "red"}
 _NAMES = {"train_minutes": "minutes of training", "gpu_hours": "GPU hours", "cost": "cost"}
 
 
 @click.command()
-@click.option("--target", metavar="REF", help="The branch that this one is held against; else origin's default.")
-@click.option("--device", metavar="NAME", help="Part of the name of the GPU that will train; else the last record's.")
-@click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
+@click.option("--target", metavar="REF", help="The target branch. Default: origin's default branch.")
+@click.option(
+    "--device", metavar="NAME", help="Part of the training GPU's name. Default: the device of the last record."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.pass_obj
 @refusing
 def estimate(root: Path, target: str | None, device: str | None, as_json: bool) -> None:
-    """Say what training will cost, before it runs: a range, scaled from the last training that git has a record of.
+    """Estimate the time and cost of the next training.
 
-    Asked after `lockstep run validate`. Exits with 10 when even the low end of the range is above a bound of
-    train_budget, here or on the target branch; with 0 when nothing was recorded to scale from.
+    The estimate is a range, scaled from the last training recorded in git. Run `lockstep run validate` first. Exits
+    with 10 if even the low end of the range is above a bound of train_budget, in the work tree or on the target
+    branch. Exits with 0 if there is no record to scale from.
     """
     from release.cost import estimate as verb
     from release.record import refusals
@@ -38,17 +41,17 @@ def estimate(root: Path, target: str | None, device: str | None, as_json: bool) 
 
 
 def _shown(found: "Estimate") -> str:
-    """The figures beside their bounds, then what they were scaled from."""
+    """A table of the estimates and their bounds, then the record and factors that they were scaled from."""
     from checks.cost import shown
 
     lines = [click.style(found.headline, bold=True)]
     rows = [_bounded(bound) for bound in found.bounds]
-    asked = {bound.metric for bound in found.bounds}
+    with_bound = {bound.metric for bound in found.bounds}
     figures = {"train_minutes": found.minutes, "gpu_hours": found.gpu_hours, "cost": found.cost}
     rows += [
         (_NAMES[name], _range(figure), "no bound", "")
         for name, figure in figures.items()
-        if figure is not None and name not in asked
+        if figure is not None and name not in with_bound
     ]
     widths = [max((len(row[i]) for row in rows), default=0) for i in range(3)]
     for what, figure, bound, status in rows:
@@ -65,7 +68,7 @@ def _shown(found: "Estimate") -> str:
     return "\n".join([*lines, *(f"note: {one_line(note)}" for note in found.notes)])
 
 
-def _bounded(bound: "Asked") -> tuple[str, str, str, str]:
+def _bounded(bound: "BudgetBound") -> tuple[str, str, str, str]:
     figure = _range(bound.estimate) if bound.estimate else "no estimate"
     return _NAMES[bound.metric], figure, f"at most {bound.at_most:,.6g} ({bound.policy})", bound.status
 
@@ -77,7 +80,7 @@ def _range(figure: "Range") -> str:
 
 
 def _off(below: float, above: float) -> str:
-    """How far a factor may be off."""
+    """The uncertainty of a factor."""
     if below == above:
         return "" if below == 1 else f"x/÷ {below:.3g}"
     return f"÷ {below:.3g}, x {above:.3g}"

@@ -1,4 +1,4 @@
-"""Answers about environments as lines for a person: moves, the quarantine, status, history, mirrors. Prints nothing."""
+"""Renders results about environments as text: moves, quarantine, status, history, mirrors. Prints nothing."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 DONE = {
     "moved": "runs {after} now",
     "already": "runs {after} already",
-    "mended": "runs {after}, and its files were written again",
+    "repaired": "runs {after}, and its files were written again",
     "proposed": "would run {after}: a pull request waits",
     "planned": "would run {after}",
 }
 
 
 def moved(done: "Promoted | RolledBack") -> str:
-    """What was asked, a line each, what changed, and what became of it."""
+    """One line for each check, the diff of a dry run, and the result."""
     lines = []
     for check in done.checks:
         status = "fail" if check.failures else "unavailable" if check.skipped else "pass"
@@ -37,7 +37,8 @@ def moved(done: "Promoted | RolledBack") -> str:
         lines += [f"  {mark} {check.about}: {note}" if note else f"  {mark} {check.about}" for note in notes]
     if done.done == "planned" and done.diff:
         lines += ["", done.diff.rstrip(), ""]
-    nothing = "nothing that is known" if hasattr(done, "url") else "nothing"  # a rollback may empty an environment
+    # A promotion without ``after`` could not decide it; a rollback without it empties the environment.
+    nothing = "an unknown release" if hasattr(done, "url") else "nothing"
     after = done.after.version if done.after else nothing
     before = f", it ran {done.before.version}" if done.before and done.done == "moved" else ""
     lines.append(click.style(f"{done.environment} {DONE[done.done].replace('{after}', after)}{before}", bold=True))
@@ -49,19 +50,19 @@ def moved(done: "Promoted | RolledBack") -> str:
 
 
 def held(entries: "Entries") -> list[str]:
-    """The quarantine, an entry a line."""
+    """The quarantine, one line for each entry."""
     return [f"{e.version or '-'}  {short(e.image)}  {one_line(e.why)} ({one_line(e.by)})" for e in entries] or [
-        "nothing is held back"
+        "the quarantine is empty"
     ]
 
 
 def status(found: "Status") -> str:
-    """What each environment runs and what would be next; a contradiction is a line that begins with "!"."""
+    """What each environment runs, and what would be promoted next. A line with "!" is a contradiction."""
     width, lines = max(len(state.environment) for state in found.environments), list[str]()
     for state in found.environments:
         runs, about = state.runs, list[str]()
         if runs is None:
-            about.append("runs nothing" + (", or what cannot be read" if state.drift else ""))
+            about.append("runs nothing" + (", or its pointer cannot be read" if state.drift else ""))
         else:
             its, who = runs.pointer, f"by {runs.by} ({runs.kind}: {runs.why})"
             about.append(f"{its.version}  since {runs.since:%Y-%m-%d %H:%M} UTC  {who}")
@@ -79,7 +80,7 @@ def status(found: "Status") -> str:
 
 
 def history(found: "History") -> str:
-    """The moves of each environment, newest first."""
+    """The moves of each environment, newest first. A line with "!" says what is wrong with a move."""
     lines = []
     for name, moves in found.environments.items():
         if not moves:
@@ -97,14 +98,14 @@ def history(found: "History") -> str:
 
 
 def reconciled(found: "Reconciled") -> str:
-    """What differs between git and its mirrors, and what to do."""
+    """The differences between git and its mirrors, each with its fix."""
     lines = []
     for finding in found.findings:
         then = "fixed" if finding.fixed else f"--fix: {finding.fix}" if finding.fix else finding.todo
         lines.append(f"{finding.severity:<11}  {finding.where}: {finding.what}")
         lines += [f"{'':<13}git: {finding.git}"] if finding.git else []
-        lines += [f"{'':<13}there: {finding.mirror}", f"{'':<13}→ {then}"]
-    return _joined([*(lines or ["git and its mirrors agree"]), *(f"not asked    {line}" for line in found.not_asked)])
+        lines += [f"{'':<13}mirror: {finding.mirror}", f"{'':<13}→ {then}"]
+    return _joined([*(lines or ["git and its mirrors agree"]), *(f"skipped      {line}" for line in found.skipped)])
 
 
 def _joined(lines: Iterable[str]) -> str:

@@ -11,25 +11,36 @@ from release.cli.common import refusing, to_json
 if TYPE_CHECKING:
     from typing import Literal
 
-TARGET = click.option("--target", metavar="REF", help="The branch with rules and signers; else origin's default.")
-JSON = click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
+TARGET = click.option(
+    "--target", metavar="REF", help="The branch whose rules and signers count. Default: origin's default branch."
+)
+JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 KEY = click.option(
-    "--key", metavar="FILE", type=click.Path(path_type=Path), help="The private key; else .lockstep/keys/lockstep.key."
+    "--key",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="The private key. Default: .lockstep/keys/lockstep.key.",
 )
 
 
 @click.command()
 @click.argument("environment")
 @click.option(
-    "--image", metavar="IMAGE", help="HOST/NAME@sha256:…; else what the environment before runs, or what was built."
+    "--image",
+    metavar="IMAGE",
+    help="The image, as HOST/NAME@sha256:…. Default: what the previous environment runs, else the built image.",
 )
-@click.option("--why", metavar="TEXT", help="For the history; else the subject of the record's commit.")
-@click.option("--version", metavar="vX.Y.Z", help="Another version than the next one.")
+@click.option("--why", metavar="TEXT", help="The reason, for the history. Default: the subject of the record's commit.")
+@click.option("--version", metavar="vX.Y.Z", help="The version of the release. Default: the next one.")
 @click.option(
-    "--bump", type=click.Choice(["major", "minor"]), default="minor", show_default=True, help="For a new model."
+    "--bump",
+    type=click.Choice(["major", "minor"]),
+    default="minor",
+    show_default=True,
+    help="Which part of the version a new model increases.",
 )
-@click.option("--dry-run", is_flag=True, help="Ask everything, show the change, write nothing.")
-@click.option("--pr", is_flag=True, help="Propose the commit in a pull request instead of pushing it.")
+@click.option("--dry-run", is_flag=True, help="Run all checks and show the change, but write nothing.")
+@click.option("--pr", is_flag=True, help="Open a pull request with the commit instead of pushing it.")
 @TARGET
 @JSON
 @click.pass_obj
@@ -46,10 +57,11 @@ def promote(
     target: str | None,
     as_json: bool,
 ) -> None:
-    """Move ENVIRONMENT to an image by one commit, when nothing at all is lacking; else list what is.
+    """Move ENVIRONMENT to an image by one commit.
 
-    Layers, evidence, signatures, record, policy, soak, approvals and quarantine are all asked anew; the verdict is
-    judged again before the first environment, and later where the policy became stricter.
+    If a check fails, nothing moves, and all failures are listed. Checks layers, evidence, signatures, record,
+    policy, soak time, approvals and quarantine. The verdict is judged again before the first environment, and
+    before later ones if the policy became stricter.
     """
     from release.verbs import promote as verb
 
@@ -65,14 +77,14 @@ def promote(
 
 @click.command()
 @click.argument("environment")
-@click.option("--why", required=True, metavar="TEXT", help="What was wrong: for the history and the quarantine.")
+@click.option("--why", required=True, metavar="TEXT", help="What was wrong, for the history and the quarantine.")
 @click.option(
     "--to",
     metavar="RELEASE",
-    help="A version, digest or image that ran there, or none: run nothing. Default: the last other good one.",
+    help="A version, digest or image that ran there; `none` empties the environment. Default: the last good release.",
 )
-@click.option("--ask", is_flag=True, help="Start the old image, too, and ask it something.")
-@click.option("--dry-run", is_flag=True, help="Ask everything, show the change, write nothing.")
+@click.option("--ask", is_flag=True, help="Also start the old image and send it a request.")
+@click.option("--dry-run", is_flag=True, help="Run all checks and show the change, but write nothing.")
 @TARGET
 @JSON
 @click.pass_obj
@@ -80,7 +92,10 @@ def promote(
 def rollback(
     root: Path, environment: str, why: str, to: str | None, ask: bool, dry_run: bool, target: str | None, as_json: bool
 ) -> None:
-    """Move ENVIRONMENT back to a release that ran there, or to nothing (--to none), and quarantine what it ran."""
+    """Move ENVIRONMENT back to an earlier release.
+
+    The release that it ran is put into quarantine. --to none empties the environment.
+    """
     from release.verbs import rollback as verb
 
     done = verb.rollback(root, environment, verb.Options(why=why, to=to, ask=ask, dry_run=dry_run, target=target))
@@ -91,8 +106,8 @@ def rollback(
 
 @click.command()
 @click.argument("environment")
-@click.option("--why", required=True, metavar="TEXT", help="What was looked at.")
-@click.option("--image", metavar="IMAGE", help="Another image than the one that would be promoted.")
+@click.option("--why", required=True, metavar="TEXT", help="What you looked at.")
+@click.option("--image", metavar="IMAGE", help="The image. Default: the one that `lockstep promote` would take.")
 @KEY
 @TARGET
 @JSON
@@ -101,7 +116,7 @@ def rollback(
 def approve(
     root: Path, environment: str, why: str, image: str | None, key: Path | None, target: str | None, as_json: bool
 ) -> None:
-    """Sign that an image may move to ENVIRONMENT."""
+    """Approve an image for ENVIRONMENT. The approval is signed and committed."""
     from release.evidence import keys
     from release.verbs import approve as verb
 
@@ -109,13 +124,13 @@ def approve(
     if as_json:
         click.echo(to_json(done.model_dump(mode="json")))
     else:
-        click.echo(f"{environment}: {done.image} is approved by {done.signer}; {done.asked} asked for")
+        click.echo(f"{environment}: {done.image} is approved by {done.signer}; approvals needed: {done.required}")
 
 
 @click.command()
 @click.argument("name", required=False)
-@click.option("--release", metavar="RELEASE", help="Let this version, image or model move again.")
-@click.option("--why", metavar="TEXT", help="What is wrong with it, or why it may move again.")
+@click.option("--release", metavar="RELEASE", help="Remove this version, image or model from quarantine.")
+@click.option("--why", metavar="TEXT", help="What is wrong with it, or why it may be promoted again.")
 @KEY
 @TARGET
 @JSON
@@ -130,16 +145,17 @@ def quarantine(
     target: str | None,
     as_json: bool,
 ) -> None:
-    """List what no promotion moves anywhere; add NAME (a version, or the digest of an image or model); or release one.
+    """List the releases in quarantine, add NAME, or remove one.
 
-    A release is signed where an environment asks for approvals, by one who may approve.
+    No promotion may deploy a release in quarantine. NAME is a version, or the digest of an image or model. If any
+    environment requires approvals, only a signer with the role `approve` can remove an entry.
     """
     from release.verbs import quarantine as verb
 
     if name is not None and release is not None:
-        raise click.UsageError("NAME is held back and --release lets one go: give one of them")
+        raise click.UsageError("NAME adds to the quarantine and --release removes from it: give one of them")
     if (name is None and release is None) != (why is None):
-        raise click.UsageError("NAME or --release goes together with --why")
+        raise click.UsageError("NAME and --release need --why, and --why needs one of them")
     notes = list[str]()
     if name is not None and why is not None:
         added = verb.add(root, name, why, target)
@@ -162,7 +178,10 @@ def quarantine(
 @click.pass_obj
 @refusing
 def drill(root: Path, environment: str, target: str | None, as_json: bool) -> None:
-    """Roll ENVIRONMENT back and forth in a scratch clone, and print the seconds. Nothing real moves."""
+    """Rehearse a rollback of ENVIRONMENT in a scratch clone.
+
+    Prints the seconds of each step. Changes nothing outside the clone.
+    """
     from release.verbs import drill as verb
 
     done = verb.drill(root, environment, target)
@@ -180,9 +199,10 @@ def drill(root: Path, environment: str, target: str | None, as_json: bool) -> No
 @click.pass_obj
 @refusing
 def status(root: Path, as_json: bool) -> None:
-    """Say what runs where, since when, by which verdict, and what would be next.
+    """Print what each environment runs.
 
-    Ends with 19 where git contradicts itself, or an environment runs what is held back.
+    Also since when, by which verdict, and what would be promoted next. Exits with 19 if git contradicts itself or
+    an environment runs a quarantined release.
     """
     from release.verbs import status as verb
 
@@ -194,12 +214,15 @@ def status(root: Path, as_json: bool) -> None:
 
 @click.command()
 @click.argument("environment", required=False)
-@click.option("--on", metavar="DATE", help="What ran then: 2026-03-14, or 2026-03-14T09:30 (UTC).")
+@click.option("--on", metavar="DATE", help="Show what ran on 2026-03-14, or at 2026-03-14T09:30 (UTC).")
 @JSON
 @click.pass_obj
 @refusing
 def history(root: Path, environment: str | None, on: str | None, as_json: bool) -> None:
-    """List every move: who, when, from, to, why; of ENVIRONMENT, or of all."""
+    """List every move of ENVIRONMENT, or of all environments.
+
+    Each with who moved it, when, from which release to which, and why.
+    """
     from release.verbs import history as verb
 
     found = verb.history(root, environment, on)
@@ -207,12 +230,15 @@ def history(root: Path, environment: str | None, on: str | None, as_json: bool) 
 
 
 @click.command()
-@click.option("--fix", is_flag=True, help="Write mirrors again from git; git is never written from a mirror.")
+@click.option("--fix", is_flag=True, help="Update the mirrors from git. Git is never changed from a mirror.")
 @JSON
 @click.pass_obj
 @refusing
 def reconcile(root: Path, fix: bool, as_json: bool) -> None:
-    """Compare git with MLflow, tags, registries, overlays and, where it can be reached, the cluster."""
+    """Compare git with its mirrors, and with --fix update them.
+
+    Mirrors are MLflow, tags, registries, overlays and, if it can be reached, the cluster.
+    """
     from release.verbs import reconcile as verb
 
     found = verb.reconcile(root, fix)

@@ -1,4 +1,4 @@
-"""Commands about who signed what: keys, sign, evidence."""
+"""Commands about signatures: keys, sign, evidence."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 @click.group()
 def keys() -> None:
-    """Keys to sign releases and approvals with."""
+    """Manage signing keys."""
 
 
 @keys.command("new")
-@click.option("--name", required=True, metavar="NAME", help="Of the signer, as release/policy/signers.yaml has it.")
+@click.option("--name", required=True, metavar="NAME", help="The signer's name in release/policy/signers.yaml.")
 @click.option(
     "--may",
     "roles",
@@ -26,64 +26,75 @@ def keys() -> None:
     multiple=True,
     default=("verify", "release"),
     show_default=True,
-    help="What the key may sign; may be given several times.",
+    help="What the key may sign. Can be repeated.",
 )
 @click.option(
     "--output",
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="The private key; else .lockstep/keys/lockstep.key.",
+    help="Where to write the private key. Default: .lockstep/keys/lockstep.key.",
 )
-@click.option("--add", is_flag=True, help="Add it to release/policy/signers.yaml here; it counts on the target branch.")
+@click.option(
+    "--add",
+    is_flag=True,
+    help="Add the signer to release/policy/signers.yaml. It counts once that is on the target branch.",
+)
 @click.pass_obj
 @refusing
 def new(root: Path, name: str, roles: "tuple[Role, ...]", output: Path | None, add: bool) -> None:
-    """Make a key; encrypted when LOCKSTEP_KEY_PASSWORD is set."""
+    """Create a signing key. It is encrypted if LOCKSTEP_KEY_PASSWORD is set."""
     from release.verbs import keys as verb
 
     made = verb.new(root, name, roles, output)
     click.echo(f"private   {made.private}\npublic    {made.public}")
     if add:
         path = verb.add_signer(root, name, roles, made.public)
-        click.echo(f"{path} names it: commit that, and its owners approve it")
+        click.echo(f"{path} has the signer: commit it; code owners approve the change")
     else:
-        click.echo(f"\nto let it sign, code owners add to release/policy/signers.yaml:\n{made.entry}")
+        click.echo(f"\nto let it sign, code owners add this to release/policy/signers.yaml:\n{made.entry}")
 
 
 @click.command()
 @click.option(
-    "--key", metavar="FILE", type=click.Path(path_type=Path), help="The private key; else .lockstep/keys/lockstep.key."
+    "--key",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="The private key. Default: .lockstep/keys/lockstep.key.",
 )
-@click.option("--keyless", is_flag=True, help="By the identity of this job, which Sigstore certifies.")
+@click.option("--keyless", is_flag=True, help="Sign with the identity of this CI job, certified by Sigstore.")
 @click.option("--json", "as_json", is_flag=True, help="Print the statement as JSON.")
 @click.pass_obj
 @refusing
 def sign(root: Path, key: Path | None, keyless: bool, as_json: bool) -> None:
-    """Sign what was built and verified, and attach it to the image: statement, weights' signature, bill of materials.
+    """Sign the built and verified image.
 
-    Prints the evidence's digest. Signing again adds nothing.
+    Attaches the signed statement, the signature of the weights and the bill of materials to it. Prints the digest
+    of the evidence. Signing the same release again changes nothing.
     """
     from release.verbs import sign as verb
 
     if key is not None and keyless:
-        raise click.UsageError("--key and --keyless are two signers: name one")
+        raise click.UsageError("--key and --keyless exclude each other: give one of them")
     signed = verb.of_built(root, key, keyless=keyless)
     click.echo(to_json(signed.statement.model_dump(mode="json")) if as_json else signed.evidence)
 
 
 @click.group()
 def evidence() -> None:
-    """The signed evidence of a release."""
+    """Inspect the signed evidence of a release."""
 
 
 @evidence.command("show")
 @click.argument("image")
-@click.option("--target", metavar="REF", help="The branch whose signers count; else origin's default.")
-@click.option("--json", "as_json", is_flag=True, help="Print the walk as JSON.")
+@click.option("--target", metavar="REF", help="The branch whose signers count. Default: origin's default branch.")
+@click.option("--json", "as_json", is_flag=True, help="Print the provenance as JSON.")
 @click.pass_obj
 @refusing
 def show(root: Path, image: str, target: str | None, as_json: bool) -> None:
-    """Walk from IMAGE (HOST/NAME@sha256:…, oci:FOLDER@sha256:…, or the digest alone) to the rows it was trained on."""
+    """Trace IMAGE back to the rows it was trained on, and say of each step how it was checked.
+
+    IMAGE is HOST/NAME@sha256:…, oci:FOLDER@sha256:… or a digest alone.
+    """
     from release.verbs import evidence as verb
 
     walk = verb.show(root, image, target)

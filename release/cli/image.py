@@ -9,15 +9,20 @@ from release.cli.common import refusing, to_json
 
 
 @click.command()
-@click.option("--push", metavar="IMAGE", help="Send it to a registry, as HOST/NAME[:TAG], instead of a folder.")
+@click.option("--push", metavar="IMAGE", help="Push the image to a registry, as HOST/NAME[:TAG], not to a folder.")
 @click.option(
-    "--output", metavar="FOLDER", type=click.Path(path_type=Path), help="The OCI layout to write; else .lockstep/image."
+    "--output",
+    metavar="FOLDER",
+    type=click.Path(path_type=Path),
+    help="The OCI layout to write. Default: .lockstep/image.",
 )
-@click.option("--runtime", metavar="NAME", help="Another runtime than serve.runtime.")
+@click.option("--runtime", metavar="NAME", help="The runtime. Default: serve.runtime.")
 @click.option(
-    "--base", metavar="IMAGE", help="Another base than serve.base: HOST/NAME[:TAG]@sha256:… or oci:FOLDER@sha256:…"
+    "--base",
+    metavar="IMAGE",
+    help="The base image, HOST/NAME[:TAG]@sha256:… or oci:FOLDER@sha256:…. Default: serve.base.",
 )
-@click.option("--dry-run", is_flag=True, help="Print the plan, with sizes, and write nothing.")
+@click.option("--dry-run", is_flag=True, help="Print what would be built, with sizes, and write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print reports/image.json, or the plan, as JSON.")
 @click.pass_obj
 @refusing
@@ -30,15 +35,15 @@ def build(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Add the merged weights to a serving image, if the verdict is `pass` and is about these weights.
+    """Build the serving image with the merged weights.
 
-    Needs no Docker. Prints the image's digest and nothing else; what it is made of is in reports/image.json. The same
-    record gives the same digest on every machine.
+    The verdict must be `pass` and about these weights. Needs no Docker. Prints only the image's digest;
+    reports/image.json lists its parts. The same record gives the same digest on every machine.
     """
     from release.verbs import build as verb
 
     if push is not None and output is not None:
-        raise click.UsageError("--push and --output are two places: name one")
+        raise click.UsageError("--push and --output exclude each other: give one of them")
     options = verb.Options(push=push, output=output, runtime=runtime, base=base)
     if dry_run:
         plan = verb.plan(root, options)
@@ -50,27 +55,31 @@ def build(
 
 @click.command()
 @click.option(
-    "--image", metavar="IMAGE", help="The built image in a registry, HOST/NAME@sha256:…; else where it was built to."
+    "--image",
+    metavar="IMAGE",
+    help="The built image in a registry, HOST/NAME@sha256:…. Default: where `lockstep build` put it.",
 )
-@click.option("--url", metavar="URL", help="Ask a server that runs already.")
+@click.option("--url", metavar="URL", help="Check a server that is already running.")
 @click.option(
     "--runtime",
     metavar="NAME",
-    help="Serve the image's weights with this runtime in a process, without Docker; with --url, which server that is.",
+    help="Serve the weights with this runtime in a process, without Docker. With --url: the runtime of that server.",
 )
-@click.option("--gpus", metavar="WHICH", help="GPUs for the container: all, or their numbers with commas.")
+@click.option("--gpus", metavar="WHICH", help="GPUs for the container: `all`, or numbers separated by commas.")
 @click.option(
     "--server",
     metavar="IMAGE",
-    help="For weights without a server: the server's image NAME@sha256:…; else the one that the environments name.",
+    help="For an image without a server: the server image, NAME@sha256:…. Default: the one that the environments name.",
 )
 @click.option(
     "--key",
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="The private key that signs the report; else .lockstep/keys/lockstep.key, where it is there.",
+    help="The private key that signs the report. Default: .lockstep/keys/lockstep.key, if it exists.",
 )
-@click.option("--keyless", is_flag=True, help="Sign the report by the identity of this job, which Sigstore certifies.")
+@click.option(
+    "--keyless", is_flag=True, help="Sign the report with the identity of this CI job, certified by Sigstore."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print reports/serving.json.")
 @click.pass_obj
 @refusing
@@ -85,16 +94,17 @@ def verify(
     keyless: bool,
     as_json: bool,
 ) -> None:
-    """Start the image, ask it, and hold it to the offline model; exits with 14 when it is another or fails.
+    """Start the image and compare it with the evaluated model.
 
-    Writes reports/serving.json, whatever is found, and signs it. Everything that was started is ended and removed.
+    Exits with 14 if a check fails. Writes and signs reports/serving.json, whatever the result. Stops and removes
+    everything that it started.
     """
     from checks.text import escape
     from release.evidence import verification
     from release.verbs import verify as verb
 
     if key is not None and keyless:
-        raise click.UsageError("--key and --keyless are two signers: name one")
+        raise click.UsageError("--key and --keyless exclude each other: give one of them")
     signer, why = verification.verifier(root, key, keyless=keyless)
     if signer is None:
         click.echo(escape(f"the report will not be signed, and `lockstep sign` will refuse it: {why}"), err=True)

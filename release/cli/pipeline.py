@@ -12,17 +12,15 @@ from release.cli.common import refusing, to_json
 
 @click.command()
 @click.argument("targets", nargs=-1, metavar="[STAGE]...")
-@click.option("--force", is_flag=True, help="Run the stages even when nothing changed.")
-@click.option(
-    "--remote", is_flag=True, help="Take what was made before from the DVC remote, and put there what is made."
-)
+@click.option("--force", is_flag=True, help="Run the stages even if nothing changed.")
+@click.option("--remote", is_flag=True, help="Fetch existing outputs from the DVC remote, and push new ones to it.")
 @click.pass_obj
 @refusing
 def run(root: Path, targets: tuple[str, ...], force: bool, remote: bool) -> None:
-    """Run the pipeline (all of it, or up to STAGE) and say where to look.
+    """Run the pipeline, or the part up to STAGE.
 
-    Only what changed is run; a local source that is no longer what params.yaml pins is refused first. Exits as
-    `lockstep gate` does when the pipeline reaches its verdict.
+    Runs only the stages that changed. Refuses first if a local source differs from its pin in params.yaml. When the
+    pipeline reaches a verdict, the exit code is that of `lockstep gate`.
     """
     from checks.held import refusal as verdict_refusal
     from release.record import refusals
@@ -43,19 +41,21 @@ def run(root: Path, targets: tuple[str, ...], force: bool, remote: bool) -> None
 
 
 @click.command()
-@click.option("--policy-from", metavar="REF", help="Judge under the policy of this commit too: the target branch's.")
-@click.option("--explain", metavar="NAME", help="Say what this gate asks, what was found and what would change it.")
-@click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
+@click.option(
+    "--policy-from", metavar="REF", help="Also judge under the policy of this commit, such as the target branch."
+)
+@click.option("--explain", metavar="NAME", help="Explain one gate: its condition, its finding, what would change it.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.pass_obj
 @refusing
 def gate(root: Path, policy_from: str | None, explain: str | None, as_json: bool) -> None:
-    """Print the verdict if it still holds, and exit by it: 0 pass, 10 fail, 11 inconclusive, 8 void.
+    """Print the verdict if it still holds. Exit codes: 0 pass, 10 fail, 11 inconclusive, 8 void.
 
-    Hashes again everything that was judged, weights included, looks up earlier models in git again, and asks every
-    gate again. With --explain it exits with 0 whatever the gate says.
+    Hashes everything that was judged again, weights included, looks up the reference models in git again, and
+    evaluates every gate again. With --explain the exit code is 0 whatever the gate says.
     """
     if policy_from is not None and explain is not None:
-        raise click.UsageError("--policy-from and --explain are two questions: ask one at a time")
+        raise click.UsageError("--policy-from and --explain exclude each other: give one of them")
     if explain is not None:
         _explain(root, explain, as_json)
     elif policy_from is not None:
@@ -75,9 +75,10 @@ def gate(root: Path, policy_from: str | None, explain: str | None, as_json: bool
 @click.pass_obj
 @refusing
 def calibrate(root: Path, as_json: bool) -> None:
-    """Measure how far evaluations of the unchanged model differ: no gate's margin may be below that noise.
+    """Measure how far evaluations of one unchanged model differ.
 
-    Evaluates the merged model again in other orders and batches, and writes reports/noise.json.
+    No gate's margin may be below this noise. Evaluates the merged model again in other orders and batch sizes, and
+    writes reports/noise.json.
     """
     from checks import layout
     from release.verbs import calibrate as verb
@@ -92,18 +93,19 @@ def calibrate(root: Path, as_json: bool) -> None:
         click.echo(f"  {how}: {tables.figures(run.metrics)}, {run.changed} rows changed")
     floor = tables.figures(report.floor)
     click.echo(f"noise on {report.rows} rows ({report.device}): {floor}; a margin below it is refused")
-    click.echo(f"{layout.NOISE} is written: commit it, and run `lockstep run`")
+    click.echo(f"wrote {layout.NOISE}: commit it, and run `lockstep run`")
 
 
 @click.command()
-@click.option("--target", metavar="REF", help="The branch that this one is held against; else origin's default.")
+@click.option("--target", metavar="REF", help="The target branch. Default: origin's default branch.")
 @click.option("--json", "as_json", is_flag=True, help="Print reports/references.json.")
 @click.pass_obj
 @refusing
 def references(root: Path, target: str | None, as_json: bool) -> None:
-    """Say which earlier models this one is compared with, as git names them, and record it in reports/references.json.
+    """Find the earlier models that this one is compared with.
 
-    `lockstep run` does this first. A verdict is void once git names other models.
+    Writes reports/references.json. `lockstep run` does this first. A verdict is void once git names other reference
+    models.
     """
     from release.record import references as verb
     from release.record.records import Records
@@ -117,10 +119,10 @@ def references(root: Path, target: str | None, as_json: bool) -> None:
         then = written.report.found.get(name)
         if (then.merged if then else None) != reference.merged:
             what = f"model {then.merged.removeprefix('sha256:')[:12]}" if then else "none"
-            click.echo(f"{'':<10}which is this record's own model; it was compared with what stood before: {what}")
+            click.echo(f"{'':<10}which is this record's own model; it was compared with the one before it: {what}")
     for name, why in written.now.absent.items():
         click.echo(f"{name:<10}none: {why}")
-    click.echo(f"held against {written.target}; {tables.recorded(written.changed)}")
+    click.echo(f"target branch {written.target}; {tables.recorded(written.changed)}")
 
 
 @click.command()
@@ -140,22 +142,23 @@ def schema(root: Path, write: bool) -> None:
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
-@click.option("--registry", metavar="HOST", help="Also ask this container registry.")
-@click.option("--github", is_flag=True, help="Look at the repository on GitHub instead of this machine.")
+@click.option("--registry", metavar="HOST", help="Also check the login to this container registry.")
+@click.option("--github", is_flag=True, help="Check the settings of the repository on GitHub instead of this machine.")
 @click.pass_obj
 @refusing
 def doctor(root: Path, as_json: bool, registry: str | None, github: bool) -> None:
-    """Say what this machine has and lacks for each stage and verb, and the command that fixes it.
+    """Check what this machine lacks, and print the fixes.
 
-    Exits with 9 when the pipeline cannot run here; what only some verbs need is listed, and no error. With --github:
-    what the workflows need of the repository's settings, asked with GITHUB_TOKEN or the login of gh; what the token
-    may not see is unknown, which is no error, and not ready.
+    Checks what each stage and command needs. Exits with 9 if the pipeline cannot run here. What only some commands
+    need is listed, but is no error. With --github it checks the repository settings that the workflows need, with
+    GITHUB_TOKEN or the login of gh. Settings that the token may not read are listed as unknown: no error, but not
+    ready either.
     """
     from checks.errors import MachineRefused
     from release import doctor as verb
 
     if github and registry is not None:
-        raise click.UsageError("--registry and --github are two questions: ask one at a time")
+        raise click.UsageError("--registry and --github exclude each other: give one of them")
     found = verb.on_github(root) if github else verb.doctor(root, registry)
     missing, unknown = ([each.name for each in found if each.status == status] for status in ("missing", "unknown"))
     if as_json:
@@ -165,10 +168,10 @@ def doctor(root: Path, as_json: bool, registry: str | None, github: bool) -> Non
         for check in found:
             click.secho(f"{check.status:<9}", fg=tables.COLOURS[check.status], nl=False)
             click.echo(f"{check.name:<{width}}{check.found}  [{', '.join(check.needed_by)}]")
-            if check.mend:
-                click.echo(f"{'':<{9 + width}}→ {check.mend}")
+            if check.fix:
+                click.echo(f"{'':<{9 + width}}→ {check.fix}")
         if unknown:
-            click.echo(f"not known to be ready: {len(unknown)} of {len(found)} could not be seen")
+            click.echo(f"not known to be ready: {len(unknown)} of {len(found)} settings could not be read")
         elif github and not missing:
             click.echo("ready for a pull request")
     if missing:
@@ -198,7 +201,7 @@ def _judge_from(root: Path, ref: str, as_json: bool) -> None:
 
 
 def _places(root: Path) -> list[tuple[str, str]]:
-    """Where a person looks after a run."""
+    """Where to find the results of a run: pairs of a label and a place."""
     from checks import layout, params_file
 
     mlflow = Path(os.path.relpath(Path(sys.executable).parent / "mlflow"))

@@ -7,32 +7,33 @@ import click
 from release.cli import terminal
 from release.cli.common import refusing, to_json
 
-TARGET = click.option(
-    "--target", metavar="REF", help="The branch that this one is held against; else origin's default."
-)
-ASSETS = click.option("--assets", metavar="URL", help="Where reports/plots was published, by the same paths.")
+TARGET = click.option("--target", metavar="REF", help="The target branch. Default: origin's default branch.")
+ASSETS = click.option("--assets", metavar="URL", help="Where reports/plots is published, under the same file names.")
 LINKS = click.option(
-    "--link", "links", metavar="LABEL=URL", multiple=True, help="Another place to look; may be repeated."
+    "--link", "links", metavar="LABEL=URL", multiple=True, help="A link to add to the comment. Can be repeated."
 )
-NUMBER = click.option("--number", type=int, help="The pull request's; else as the workflow says.")
-JSON = click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
+NUMBER = click.option(
+    "--number", type=int, help="Number of the pull request. Default: taken from the workflow's event."
+)
+JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
 
 @click.command()
 @TARGET
-@click.option("--push", metavar="BRANCH", help="Put the commit on this branch of origin, if it is still at HEAD.")
+@click.option("--push", metavar="BRANCH", help="Push the commit to this branch of origin, if that is still at HEAD.")
 @JSON
 @click.pass_obj
 @refusing
 def record(root: Path, target: str | None, push: str | None, as_json: bool) -> None:
-    """Commit the record of a run, dvc.lock and what git keeps of reports/, and nothing else; print the commit.
+    """Commit the record of a run, and print the commit.
 
-    Whatever the verdict: a rejection is recorded too. Exits with 8 where there is none, with 16 when the branch moved.
+    The commit contains dvc.lock and reports/ and nothing else. The record is committed whatever the verdict. Exits
+    with 8 if there is no record, with 16 if the branch moved.
     """
-    from release.verbs import land as verb
+    from release.verbs import record as verb
 
-    landed = verb.land(root, push, target)
-    click.echo(to_json(landed.model_dump(mode="json")) if as_json else landed.commit)
+    made = verb.commit_record(root, push, target)
+    click.echo(to_json(made.model_dump(mode="json")) if as_json else made.commit)
 
 
 @click.command()
@@ -40,7 +41,7 @@ def record(root: Path, target: str | None, push: str | None, as_json: bool) -> N
 @ASSETS
 @LINKS
 @NUMBER
-@click.option("--text", is_flag=True, help="As plain text.")
+@click.option("--text", is_flag=True, help="Print plain text instead of Markdown.")
 @JSON
 @click.pass_obj
 @refusing
@@ -53,9 +54,10 @@ def report(
     text: bool,
     as_json: bool,
 ) -> None:
-    """Print the comment of a pull request as Markdown: verdict, metrics, what changed, how to reproduce it.
+    """Print the pull request's comment as Markdown.
 
-    Exits with 0 whatever the verdict: `lockstep gate` enforces it.
+    It has the verdict, metrics, changes and how to reproduce it. Exits with 0 whatever the verdict; `lockstep gate`
+    enforces it.
     """
     from release.verbs import report as verb
 
@@ -74,12 +76,12 @@ def report(
 @LINKS
 @NUMBER
 @click.option(
-    "--commit", metavar="SHA", help="The commit to put the check on, such as HEAD; else as the workflow says."
+    "--commit", metavar="SHA", help="The commit that gets the check, such as HEAD. Default: taken from the workflow."
 )
-@click.option("--author", metavar="NAME", help="Who the token writes as; else it is asked.")
-@click.option("--title", default="lockstep", show_default=True, help="Tells this comment from others of its kind.")
-@click.option("--check", default="lockstep", show_default=True, help="Name of the check; none: set none.")
-@click.option("--no-cml", is_flag=True, help="Post by GitHub's API even where the command cml is installed.")
+@click.option("--author", metavar="NAME", help="The account that the token belongs to. Default: GitHub's API says.")
+@click.option("--title", default="lockstep", show_default=True, help="Distinguishes this comment from similar ones.")
+@click.option("--check", default="lockstep", show_default=True, help="Name of the check; `none` sets no check.")
+@click.option("--no-cml", is_flag=True, help="Post through GitHub's API even if the command cml is installed.")
 @JSON
 @click.pass_obj
 @refusing
@@ -96,9 +98,10 @@ def comment(
     no_cml: bool,
     as_json: bool,
 ) -> None:
-    """Post the report on the pull request, or update it, and set the check by the verdict.
+    """Post or update the pull request's comment and check.
 
-    Reads GITHUB_TOKEN, GITHUB_REPOSITORY and GITHUB_API_URL. Exits with 0 when it is posted, whatever the verdict.
+    The check follows from the verdict. Reads GITHUB_TOKEN, GITHUB_REPOSITORY and GITHUB_API_URL. Exits with 0 once
+    it is posted, whatever the verdict.
     """
     from release.adapters import commits
     from release.verbs import comment as verb
@@ -124,7 +127,7 @@ def comment(
 
 
 def _pairs(links: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
-    """Labels and addresses. Raises UsageError for what is no such pair."""
+    """Split each LABEL=URL into its parts. Raises UsageError for anything else."""
     found = []
     for link in links:
         label, equals, url = link.partition("=")

@@ -1,4 +1,4 @@
-"""How answers are shown to a person: lines and tables of what verbs return. Prints nothing itself."""
+"""Renders the results of verbs as text: lines and tables. Prints nothing itself."""
 
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from release.verbs.build import Plan
     from release.verbs.evidence import Walk
 
-LONGEST = 140  # of a passing gate's reason in the table
+LONGEST = 140  # characters of a passing gate's reason in the table
 MARKS = {"pass": "✓", "fail": "✗", "inconclusive": "?", "unavailable": "-"}
 COLOURS = {
     "pass": "green",
@@ -28,12 +28,12 @@ COLOURS = {
 
 CHECKED = {
     "store": "checked in the store", "here": "checked here", "commit": "checked in the commit",
-    "follows": "follows from what was checked", "signed": "as it was signed",
+    "follows": "follows from what was checked", "signed": "only signed",
 }  # fmt: skip
 
 
 def verdict(found: "Verdict") -> str:
-    """The findings, a line each, under the verdict."""
+    """The verdict, then one line for each finding."""
     head = f"verdict: {found.status}"
     if found.model:
         head += f"   model {found.model.removeprefix('sha256:')[:12]}"
@@ -47,7 +47,7 @@ def verdict(found: "Verdict") -> str:
 
 
 def _shown(finding: "Finding") -> str:
-    """The reason on one printable line; that of a pass is cut, --explain has it whole."""
+    """The reason on one line. The reason of a pass is shortened; --explain prints all of it."""
     reason = one_line(finding.reason)
     if finding.status != "pass" or len(reason) <= LONGEST:
         return reason
@@ -55,7 +55,7 @@ def _shown(finding: "Finding") -> str:
 
 
 def policy(judgement: "PolicyJudgement") -> str:
-    """What happened to the policy, the verdict under each, every change, and what may be done."""
+    """The verdict under both policies, every change of the policy, and how to approve it."""
     from checks import layout
 
     target = f"{judgement.ref} ({judgement.commit[:12]})"
@@ -80,17 +80,19 @@ def policy(judgement: "PolicyJudgement") -> str:
 
 
 def figures(values: dict[str, float]) -> str:
+    """Each metric with its value."""
     return ", ".join(f"{metric} {value:.4f}" for metric, value in values.items())
 
 
 def recorded(changed: bool) -> str:
+    """Whether reports/references.json was written or was up to date."""
     from checks import layout
 
-    return f"{layout.REFERENCES} {'is written' if changed else 'says so already'}"
+    return f"{layout.REFERENCES} {'was written' if changed else 'is up to date'}"
 
 
 def plan(found: "Plan") -> str:
-    """What `lockstep build` would do, a line for each blob."""
+    """What `lockstep build` would do, one line for each blob."""
     base = f"{found.base.name} ({found.base.platform})" if found.base else "none: the weights alone, as a volume"
     lines = [
         f"model     {short(found.model)} at {found.path}",
@@ -110,7 +112,7 @@ def plan(found: "Plan") -> str:
 
 
 def serving(report: "ServingReport") -> str:
-    """What a server was seen to do: a line for each check, then how fast it answered."""
+    """One line for each check of a served model, then its latency."""
     head = f"serving: {report.status}   model {short(report.model)}, {report.runtime} as a {report.how}"
     lines = [
         click.style(head + (f" of {report.server}" if report.server else ""), fg=COLOURS[report.status], bold=True)
@@ -128,7 +130,7 @@ def serving(report: "ServingReport") -> str:
 
 
 def size(count: int) -> str:
-    """Bytes for a person, in decimal units."""
+    """A number of bytes in decimal units, such as 1.5 MB."""
     value, units = float(count), ["B", "kB", "MB", "GB", "TB"]
     while value >= 1000 and len(units) > 1:
         value, units = value / 1000, units[1:]
@@ -136,7 +138,7 @@ def size(count: int) -> str:
 
 
 def walk(found: "Walk") -> str:
-    """The way from an image to its rows, a line for each step."""
+    """The provenance of an image down to its training rows, one line for each step."""
     width = max(len(step.what) for step in found.steps)
     lines = [found.image, f"signed by {found.signer}, evidence {found.evidence}", ""]
     lines += [
@@ -147,10 +149,10 @@ def walk(found: "Walk") -> str:
 
 
 def short(digest: str) -> str:
-    """The first letters of a digest."""
+    """The first 12 hex digits of a digest."""
     return digest.removeprefix("sha256:")[:12]
 
 
 def one_line(text: str) -> str:
-    """Untrusted text on one printable line."""
+    """Untrusted text on one line, with unprintable characters escaped."""
     return escape(" ".join(text.split()))

@@ -1,7 +1,7 @@
-"""Shows the comment of a pull request in a terminal: its Markdown without the marks, tables as columns.
+"""Renders the comment of a pull request as plain text: no Markdown marks, tables as columns.
 
-It reads only the Markdown that release/review/comment.md.jinja writes: headings, paragraphs, lists, tables, fences,
-``<details>``, bold, links and code spans. Untrusted text is in code spans there, on one line and without a pipe.
+It handles only the Markdown that release/review/comment.md.jinja writes: headings, paragraphs, lists, tables, fences,
+``<details>``, bold, links and code spans. There, untrusted text is in code spans on one line, without a pipe.
 """
 
 import re
@@ -34,7 +34,7 @@ def text(markdown: str) -> str:
 
 
 def _unmarked(found: re.Match[str]) -> str:
-    """Without its marks."""
+    """The text of a match of ``_INLINE`` without its Markdown marks."""
     if found["url"] is not None:
         return f"{found['label']} {found['url']}"
     code = found["code"] or ""
@@ -42,12 +42,12 @@ def _unmarked(found: re.Match[str]) -> str:
 
 
 def _cells(line: str) -> list[str]:
-    """The cells of a table's row; text in code spans is shown without the marks."""
+    """The cells of a table row; code spans lose their backticks."""
     return [_INLINE.sub(_unmarked, cell) for cell in line.removeprefix("| ").removesuffix(" |").split(" | ")]
 
 
 def _table(rows: list[list[str]]) -> Iterator[str]:
-    """Columns as wide as their widest cell; the second row says which are set to the right."""
+    """Lines of aligned columns; the second row of the Markdown says which are right-aligned."""
     header, marks, *others = rows
     widths = [max(len(row[i]) for row in (header, *others)) for i in range(len(header))]
     for row in (header, ["-" * min(width, 40) for width in widths], *others):

@@ -1,8 +1,8 @@
-"""estimate: what the training that params.yaml asks for will cost, against the budget, before a GPU is used.
+"""estimate: predicts the time and cost of a training before it runs, and compares them with the budget.
 
-It is scaled, as ``checks.cost`` says, from the last training on the same device that git has a record of. Only a
-training that cannot keep within the section train_budget is refused, of the work tree and of the target branch. What a
-training took in the end is shown in the comment and decides nothing.
+The prediction is scaled (``checks.cost``) from the last recorded training on the same device. A training is refused
+only if even the low end of its estimate exceeds a bound of ``train_budget``, in the work tree or on the target branch.
+The actual time is shown in the comment and decides nothing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,16 +32,16 @@ _METRICS = ("train_minutes", "gpu_hours", "cost")  # the bounds of a TrainBudget
 Status = Literal["within", "may exceed", "likely exceeds", "exceeds", "not estimated"]
 
 
-# Figures between bounds, and steps of the scaling: objects with the names of their parts in JSON.
+# In JSON these are objects with named parts.
 Range = Annotated[Span, PlainSerializer(Span._asdict)]
 Factor = Annotated[Step, PlainSerializer(Step._asdict)]
 
 
-class Asked(Record):
-    """One bound of a train_budget; ``policy`` is the params.yaml that it is in.
+class BudgetBound(Record):
+    """One bound of a train_budget; ``policy`` names the params.yaml that sets it.
 
-    ``exceeds``: even the low end is above it. ``likely exceeds``: the middle is. ``may exceed``: the high end is.
-    ``fits``: how much of this training would be within it, as a share; None where no training would.
+    ``status`` says which part of the estimate is above the bound: ``exceeds`` the low end, ``likely exceeds`` the
+    middle, ``may exceed`` the high end. ``fits``: the share of this training that the bound allows; None if none.
     """
 
     policy: str
@@ -53,7 +53,7 @@ class Asked(Record):
 
 
 class Basis(Record):
-    """The training that was scaled from."""
+    """The recorded training that the estimate is scaled from; ``seconds`` is its duration."""
 
     ref: str
     commit: str
@@ -66,7 +66,7 @@ class Basis(Record):
 
 
 class Estimate(Record):
-    """``headline`` says it in a line; a figure is None where there is no estimate of it."""
+    """The estimate; ``headline`` sums it up in one line. A figure without an estimate is None."""
 
     status: Literal["estimated", "nothing to train", "no estimate"]
     headline: str
@@ -74,18 +74,18 @@ class Estimate(Record):
     gpu_hours: Range | None = None
     cost: Range | None = None
     hourly_price: float | None = None
-    bounds: tuple[Asked, ...] = ()
+    bounds: tuple[BudgetBound, ...] = ()
     basis: Basis | None = None
     notes: tuple[str, ...] = ()
 
 
 def estimate(root: Path, ref: str | None = None, device: str | None = None) -> Estimate:
-    """Estimate the training that lies ahead below ``root``, where validate has run.
+    """Estimate the next training below ``root``, after the stage validate has run.
 
-    Held against the budget here and that of ``ref``, or of the branch that ``commits.target`` finds. ``device``: part
-    of the name of the one that will train; None: that of the last record. Raises ParamsRefused for params.yaml,
-    DataRefused when validate refused the data, EvidenceRefused when its report cannot be read, is about other splits,
-    or git knows no ``ref``, MachineRefused when there is no git.
+    The estimate is compared with the budget of the work tree and that of ``ref`` (default: ``commits.target``).
+    ``device``: part of the training device's name (default: the device of the last record). Raises ParamsRefused for
+    an invalid params.yaml, DataRefused if validate refused the data, EvidenceRefused if its report cannot be read or
+    is about other splits or if git does not know ``ref``, MachineRefused if git is missing.
     """
     records = Records(root)
     tree, params = records.work_tree, records.work_tree.params
@@ -113,17 +113,17 @@ def estimate(root: Path, ref: str | None = None, device: str | None = None) -> E
 
 
 def refusal(found: Estimate) -> VerdictFailed | None:
-    """What an estimate raises whose low end is above a bound; None for any other."""
+    """The refusal for an estimate whose low end is above a bound; None for any other estimate."""
     over = [bound for bound in found.bounds if bound.status == "exceeds"]
     if not over:
         return None
-    first, *others = map(told, over)
+    first, *others = map(bound_line, over)
     todo = f"{_less(over)}, or let code owners raise the bound on the target branch"
     return VerdictFailed(f"over the budget before training: {first}", todo, tuple(others))
 
 
-def told(bound: Asked) -> str:
-    """A bound and its estimate, for a person."""
+def bound_line(bound: BudgetBound) -> str:
+    """A bound and its estimate on one line."""
     where = f"{bound.policy}: train_budget.{bound.metric}"
     if bound.estimate is None:
         return f"{where} at most {bound.at_most:,.6g}, {bound.status}"
@@ -134,9 +134,9 @@ def told(bound: Asked) -> str:
 def after_the_fact(
     records: Records, params: Params, ref: str, commit: str, report: TrainReport, took: TrainMeasured
 ) -> Seconds | None:
-    """What would have been estimated of the training of ``report`` and ``took``, from the record at ``commit``.
+    """The estimate that the record at ``commit`` would have given for the finished training ``report``, ``took``.
 
-    None where there is nothing to scale from, nothing was trained since, or what lies here does not say enough.
+    None if nothing was trained since that record, or if either record lacks the figures to scale from.
     """
     try:
         recorded = training_record.read(records.at(commit), ref)
@@ -148,15 +148,15 @@ def after_the_fact(
         return None
 
 
-def _less(over: Sequence[Asked]) -> str:
-    """What would bring the middle of the estimates within their bounds."""
+def _less(over: Sequence[BudgetBound]) -> str:
+    """How to bring the middle of the estimates within their bounds."""
     share = min((bound.fits or 0 for bound in over), default=0)
     less = f"train {share:.0%} of it" if share >= 0.01 else "train far less"
     return f"{less} (train.epochs or max_steps, train.lora.layers, rows, a smaller base)"
 
 
 def _hold(root: Path, data: DataReport) -> None:
-    """The splits that lie here are those that validate passed."""
+    """Check that the splits on disk are those that validate passed."""
     report, again = layout.DATA_REPORT, "run `lockstep run validate`"
     if not data.success:
         raise DataRefused(f"{report}: an expectation on the splits fails", "fix the data: nothing is trained")
@@ -169,7 +169,7 @@ def _hold(root: Path, data: DataReport) -> None:
 
 
 def _places(root: Path, ref: str | None) -> dict[str, str]:
-    """Names and commits of the records to scale from, the target branch's first."""
+    """Refs and commits whose records can be scaled from; the target branch comes first."""
     if not commits.has_repository(root):
         if ref is not None:
             raise EvidenceRefused(f"{ref}: there is no git repository here", "run it in a clone")
@@ -181,7 +181,7 @@ def _places(root: Path, ref: str | None) -> dict[str, str]:
 
 
 def _record(records: Records, name: str, commit: str, device: str | None) -> Recorded:
-    """The record at ``commit``, or the last one up to it that was made on ``device``."""
+    """The record at ``commit``; with ``device``, the latest record up to it of a training on that device."""
     if device is None:
         return training_record.read(records.at(commit), name)
     for earlier in commits.touching(records.root, commit, layout.TRAIN_MEASURED):
@@ -194,8 +194,8 @@ def _record(records: Records, name: str, commit: str, device: str | None) -> Rec
 
 def _bounds(
     records: Records, params: Params, places: Mapping[str, str]
-) -> tuple[tuple[Asked, ...], dict[str, float], tuple[str, ...]]:
-    """What both policies ask, each bound once; the price by policy; and what must be known of them."""
+) -> tuple[tuple[BudgetBound, ...], dict[str, float], tuple[str, ...]]:
+    """The bounds of both policies without duplicates, the hourly price by policy, and notes."""
     budgets = {layout.PARAMS.as_posix(): params.train_budget}
     notes: tuple[str, ...] = ()
     name, commit = next(iter(places.items()), ("", ""))
@@ -203,23 +203,23 @@ def _bounds(
         where = f"{name}:{layout.PARAMS}"
         try:
             if records.at(commit).data(layout.PARAMS) is None:
-                notes = (f"{where}: is not there: only the budget here is held",)
+                notes = (f"{where}: missing; only the budget of the work tree applies",)
             else:
                 budgets[where] = records.at(commit).params(where).train_budget
         except ParamsRefused:
-            notes = (f"{where}: this version cannot read it: only the budget here is held",)
-    asked: dict[tuple[object, ...], Asked] = {}
+            notes = (f"{where}: this version cannot read it; only the budget of the work tree applies",)
+    found: dict[tuple[object, ...], BudgetBound] = {}
     for policy, budget in budgets.items():
         for metric in _METRICS:
             if (bound := getattr(budget, metric)) is not None:
                 key = (metric, bound, budget.hourly_price if metric == "cost" else None)
-                asked.setdefault(key, Asked(policy=policy, metric=metric, at_most=bound))
+                found.setdefault(key, BudgetBound(policy=policy, metric=metric, at_most=bound))
     prices = {policy: budget.hourly_price for policy, budget in budgets.items() if budget.hourly_price}
-    return tuple(asked.values()), prices, notes
+    return tuple(found.values()), prices, notes
 
 
 def _is_trained(tree: WorkTree, data: DataReport, base: str) -> bool:
-    """Whether DVC would take the training from its record."""
+    """Whether the training is already recorded for these inputs, so that DVC would not run it."""
     try:
         report = tree.report(layout.TRAIN_REPORT, TrainReport)
     except EvidenceRefused:
@@ -228,7 +228,11 @@ def _is_trained(tree: WorkTree, data: DataReport, base: str) -> bool:
 
 
 def _estimated(
-    recorded: Recorded, seconds: Seconds, bounds: tuple[Asked, ...], prices: Mapping[str, float], notes: tuple[str, ...]
+    recorded: Recorded,
+    seconds: Seconds,
+    bounds: tuple[BudgetBound, ...],
+    prices: Mapping[str, float],
+    notes: tuple[str, ...],
 ) -> Estimate:
     report, measured = recorded.report, recorded.measured
     cpu = measured.device.startswith("cpu")
@@ -237,16 +241,16 @@ def _estimated(
     if cpu and any(each.metric == "gpu_hours" for each in bounds):
         notes = (*notes, "gpu_hours is 0 on a CPU, where the record was made: there is no estimate for a GPU")
     if not seconds.answers_known:
-        notes = (*notes, "hours and cost are of training alone: the record does not say how fast answers come")
-    asked = tuple(
-        _asked(each, minutes, seconds.train, seconds)
+        notes = (*notes, "hours and cost cover training alone: the record has no speed of the evaluation")
+    compared = tuple(
+        _compared(each, minutes, seconds.train, seconds)
         if each.metric == "train_minutes"
-        else _asked(
+        else _compared(
             each, on_gpu if each.metric == "gpu_hours" else hours.times(prices[each.policy]), seconds.device, seconds
         )
         for each in bounds
     )
-    notes = (*notes, *(f"{told(each)}: {_less((each,))}" for each in asked if each.status == "likely exceeds"))
+    notes = (*notes, *(f"{bound_line(each)}: {_less((each,))}" for each in compared if each.status == "likely exceeds"))
     price = prices.get(layout.PARAMS.as_posix()) or next((prices[b.policy] for b in bounds if b.metric == "cost"), None)
     return Estimate(
         status="estimated",
@@ -255,7 +259,7 @@ def _estimated(
         gpu_hours=on_gpu,
         cost=hours.times(price) if price else None,
         hourly_price=price,
-        bounds=asked,
+        bounds=compared,
         basis=Basis(
             ref=recorded.ref, commit=recorded.commit, device=measured.device, seconds=measured.seconds,
             rows=report.rows, epochs=report.epochs, tokens=report.tokens, factors=seconds.factors,
@@ -264,8 +268,8 @@ def _estimated(
     )  # fmt: skip
 
 
-def _asked(bound: Asked, span: Span, whole: Span, seconds: Seconds) -> Asked:
-    """A bound against its estimate. ``whole``: the same in seconds; what is not training no shorter one saves."""
+def _compared(bound: BudgetBound, span: Span, whole: Span, seconds: Seconds) -> BudgetBound:
+    """The bound with its estimate and status. ``whole``: the estimated seconds; only its training part can shrink."""
     train, answers = seconds.train.middle, whole.middle - seconds.train.middle
     left = whole.middle * bound.at_most / span.middle - answers if span.middle > 0 else whole.middle
     fits = left / train if train > 0 else 0

@@ -1,4 +1,4 @@
-"""What is known of a training on a GPU that has no record: the fastest published rate, from throughput.yaml."""
+"""A lower bound on the training time on a GPU without a record, from published rates (throughput.yaml)."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -16,7 +16,7 @@ _TABLE = Path(__file__).with_suffix(".yaml")
 
 
 class Rate(Record):
-    """``device``: part of the GPU's name. ``source``: who measured it, and where that is published."""
+    """A published training rate. ``device``: part of the GPU's name. ``source``: the publication."""
 
     device: str
     operations_per_second: float
@@ -24,14 +24,18 @@ class Rate(Record):
 
 
 def known() -> tuple[Rate, ...]:
+    """All rates of throughput.yaml."""
     return tuple(Rate.model_validate(each) for each in plain_yaml.load(_TABLE.read_text(encoding="utf-8")))
 
 
 def fastest(records: Records, ahead: Ahead, train: Train, device: str, places: Mapping[str, str]) -> str:
-    """A sentence about the training ``ahead`` on ``device``; the tokens of a row come from a record of any device."""
+    """One sentence: the minutes of the training ``ahead`` on ``device`` at the fastest published rate.
+
+    The number of tokens per row comes from a record of any device.
+    """
     rate = next((each for each in known() if each.device.lower() in device.lower()), None)
     if rate is None:
-        return f"nobody's figure for {device} is known to {_TABLE.name}"
+        return f"{_TABLE.name} has no published rate for {device}"
     for name, commit in places.items():
         with suppress(Unscalable):
             recorded = training_record.read(records.at(commit), name)
@@ -40,5 +44,5 @@ def fastest(records: Records, ahead: Ahead, train: Train, device: str, places: M
                 longer = new.row_bytes / old.row_bytes if new.row_bytes and old.row_bytes else 1
                 tokens = recorded.report.tokens * new.row_passes / old.row_passes * longer
                 minutes = cost.shown(tokens * new.flops_per_token / rate.operations_per_second / 60)
-                return f"{minutes} min on {device} at the fastest published rate, in truth longer: {rate.source}"
-    return f"no record says how many tokens a row has, to ask the published rate of {device} for"
+                return f"at least {minutes} min on {device}, by the fastest published rate: {rate.source}"
+    return f"the published rate of {device} cannot be used: no record says how many tokens a row has"

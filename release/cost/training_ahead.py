@@ -1,4 +1,4 @@
-"""The training that the work tree asks for, beside a recorded one: the seconds that it should take."""
+"""Scales the duration of a recorded training to the training that the work tree asks for."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -13,11 +13,15 @@ from release.cost.training_record import Recorded, Unscalable
 
 
 class Ahead(NamedTuple):
-    """What decides the cost here, beside the parameters. ``adapter`` and ``parameters`` (the base's) where known."""
+    """What decides the cost of the next training, beside ``params.yaml``.
+
+    ``train`` is the digest of the train split, ``base`` the digest of the base model. ``parameters`` (of the base) and
+    ``adapter`` (trainable parameters) are None where unknown.
+    """
 
     rows: int
     epochs: float
-    train: str | None  # digest of the split
+    train: str | None
     base: str
     test_rows: int
     parameters: int | None = None
@@ -25,7 +29,7 @@ class Ahead(NamedTuple):
 
 
 class Seconds(NamedTuple):
-    """Of the training, and of training and the candidate's answers together: what a device is paid for."""
+    """Estimated seconds: ``train`` of the training alone, ``device`` of training and evaluation together."""
 
     train: Span
     device: Span
@@ -40,7 +44,7 @@ def planned(params: Train, data: DataReport, base: str) -> Ahead:
 
 
 def done(report: TrainReport, test_rows: int) -> Ahead:
-    """The training that was done, as it might have been planned."""
+    """The finished training of ``report``, in the form of a planned one."""
     parameters = report.total_parameters - report.trainable_parameters
     return Ahead(
         report.rows, report.epochs, report.splits.get("train"), report.base, test_rows, parameters,
@@ -49,7 +53,7 @@ def done(report: TrainReport, test_rows: int) -> Ahead:
 
 
 def seconds(root: Path, ahead: Ahead, train: Train, recorded: Recorded) -> Seconds:
-    """How long ``ahead`` takes with the parameters ``train``. Raises Unscalable where that cannot be said."""
+    """Estimate the duration of ``ahead`` with the parameters ``train``. Raises Unscalable if that is impossible."""
     old, new = pair(root, ahead, train, recorded)
     same_base = ahead.base == recorded.report.base
     same_rows = ahead.train == recorded.report.splits.get("train")
@@ -63,13 +67,15 @@ def seconds(root: Path, ahead: Ahead, train: Train, recorded: Recorded) -> Secon
 
 
 def pair(root: Path, ahead: Ahead, train: Train, recorded: Recorded) -> tuple[Training, Training]:
-    """Both trainings in the same measure: parameters in the layers where those are known, else all of them.
+    """The recorded and the next training with parameters counted alike: those in the layers if known, else all.
 
-    Raises Unscalable where this one cannot be measured so.
+    Raises Unscalable if the next training cannot be counted the same way.
     """
     report, before, lora = recorded.report, recorded.train, train.lora
-    there = here = report.total_parameters - report.trainable_parameters
-    layers_there = layers = None
+    if train.method != before.method:
+        raise Unscalable(f"train.method is {train.method}, and the record is of a training with {before.method}")
+    old_parameters = new_parameters = report.total_parameters - report.trainable_parameters
+    old_layers = new_layers = None
     try:
         known: Weights | None = tensors.read(root / layout.BASE)
         unknown = ""
@@ -77,27 +83,27 @@ def pair(root: Path, ahead: Ahead, train: Train, recorded: Recorded) -> tuple[Tr
         known, unknown = None, refused.what
     if ahead.base == report.base:
         if known:
-            there = here = known.inner
-            layers_there = layers = known.layers
+            old_parameters = new_parameters = known.inner
+            old_layers = new_layers = known.layers
         elif lora.layers != before.lora.layers and not train.gradient_checkpointing:
             raise Unscalable(f"{unknown}, and train.lora.layers is not what was recorded")
     else:
-        here, layers = (known.total, known.layers) if known else (ahead.parameters or 0, None)
-        if not here:
+        new_parameters, new_layers = (known.total, known.layers) if known else (ahead.parameters or 0, None)
+        if not new_parameters:
             raise Unscalable(f"{unknown or 'models/base has no parameters'}, and the base is not what was recorded")
     adapter = ahead.adapter
-    if adapter is None:  # of the same matrices, an adapter grows with its rank
+    if adapter is None:  # on the same matrices, the size of an adapter is proportional to its rank
         adapter = known.adapter(lora) if known else report.trainable_parameters * lora.r // before.lora.r
-    for what, value in (("rows", ahead.rows), ("epochs", ahead.epochs), ("parameters", here)):
+    for what, value in (("rows", ahead.rows), ("epochs", ahead.epochs), ("parameters", new_parameters)):
         if value <= 0:
             raise Unscalable(f"the training here has no {what}")
-    old = _training(report.rows, report.epochs, before, there, layers_there, report.trainable_parameters)
-    new = _training(ahead.rows, ahead.epochs, train, here, layers, adapter)
+    old = _training(report.rows, report.epochs, before, old_parameters, old_layers, report.trainable_parameters)
+    new = _training(ahead.rows, ahead.epochs, train, new_parameters, new_layers, adapter)
     return old._replace(row_bytes=recorded.row_bytes), new._replace(row_bytes=_row_bytes(root))
 
 
 def _training(rows: int, epochs: float, train: Train, parameters: int, layers: int | None, adapter: int) -> Training:
-    """``layers``: how many the base has; None where that is not known, and so not what share gradients pass through."""
+    """``layers``: the base's number of layers; if None, the share that gradients pass through is unknown too."""
     share = 1.0 if train.lora.layers is None else None
     if share is None and layers:
         share = min(1.0, cost.bounded(train.lora.layers or 0) / layers)
@@ -109,7 +115,7 @@ def _training(rows: int, epochs: float, train: Train, parameters: int, layers: i
 
 
 def _row_bytes(root: Path) -> float | None:
-    """Bytes of a row of the splits that lie here."""
+    """Mean bytes per row of the splits on disk; None if they cannot be read."""
     size = lines = 0
     try:
         for name in layout.SPLIT_NAMES:

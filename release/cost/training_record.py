@@ -1,4 +1,4 @@
-"""What a commit's record says of its training: how long it took, and with which parameters."""
+"""Reads the training from the record of a commit: its duration and its parameters."""
 
 import hashlib
 from pathlib import Path
@@ -17,10 +17,10 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class Recorded(NamedTuple):
-    """``train`` are the parameters that it ran with.
+    """A recorded training; ``train`` are its parameters.
 
-    ``answers_per_second`` is None where nothing was generated, ``row_bytes`` (of a row in the splits) where the lock
-    does not say.
+    ``answers_per_second`` of the evaluation is None if nothing was generated. ``row_bytes``, the mean bytes per row of
+    the splits, is None if dvc.lock does not give it.
     """
 
     ref: str
@@ -33,18 +33,18 @@ class Recorded(NamedTuple):
 
 
 class _Out(BaseModel):
-    """An output of a stage in dvc.lock, as far as it is looked at."""
+    """The fields that are read of a stage's output in dvc.lock."""
 
     path: str
     size: int = 0
 
 
 class Unscalable(Exception):  # noqa: N818 - no error: there is no estimate then
-    """Nothing can be scaled from here; the text is a sentence that says why."""
+    """No estimate can be scaled from this record; the message says why."""
 
 
 def read(there: Commit, ref: str) -> Recorded:
-    """The record of training in a commit, which ``ref`` names. Raises Unscalable where it has none."""
+    """The training record of the commit that ``ref`` names. Raises Unscalable if it has none."""
     at = f"{ref} ({there.name[:12]})"
     try:
         return _read(there, ref, at)
@@ -65,10 +65,10 @@ def _read(there: Commit, ref: str, at: str) -> Recorded:
         what = "is not there" if took is None else f"is about another training than {layout.TRAIN_REPORT}"
         raise Unscalable(f"{at}: {layout.TRAIN_MEASURED} {what}")
     stages = there.lock(f"{at}: {layout.LOCK}")
-    if ran := stages.get("train"):  # params.yaml may have changed since the training, the lock has not
+    if ran := stages.get("train"):  # params.yaml may have changed since the training; dvc.lock has its parameters
         found = hashlib.md5(text, usedforsecurity=False).hexdigest()  # as DVC names files
         if dict(pipeline_lock.files(ran)).get(layout.TRAIN_REPORT.as_posix(), found) != found:
-            raise Unscalable(f"{at}: {layout.TRAIN_REPORT} is not what its {layout.LOCK} says of train")
+            raise Unscalable(f"{at}: {layout.TRAIN_REPORT} does not match train in its {layout.LOCK}")
         train = methods.read(pipeline_lock.parameters(ran).get("train"))
     elif there.data(layout.PARAMS):
         train = there.params(f"{ref}:{layout.PARAMS}").train
@@ -77,9 +77,9 @@ def _read(there: Commit, ref: str, at: str) -> Recorded:
     base = report.total_parameters - report.trainable_parameters
     for name, value in {"rows": report.rows, "epochs": report.epochs, "total_parameters": base}.items():
         if not _is_measure(value):
-            raise Unscalable(f"{at}: {layout.TRAIN_REPORT}: {name} is no measure to scale from")
+            raise Unscalable(f"{at}: {layout.TRAIN_REPORT}: {name} cannot be scaled from")
     if not _is_measure(took.seconds):
-        raise Unscalable(f"{at}: {layout.TRAIN_MEASURED}: seconds is no measure to scale from")
+        raise Unscalable(f"{at}: {layout.TRAIN_MEASURED}: seconds cannot be scaled from")
     outs = TypeAdapter(list[_Out]).validate_python(stages.get("prepare", {}).get("outs", []))
     prepared = _perhaps(there, layout.PREPARE_REPORT, PrepareReport)
     size = sum(out.size for out in outs if out.path == layout.SPLITS.as_posix())
@@ -89,7 +89,7 @@ def _read(there: Commit, ref: str, at: str) -> Recorded:
 
 
 def _answers(there: Commit) -> float | None:
-    """Rows a second that the candidate answered there."""
+    """Rows per second that the candidate answered in this commit's evaluation."""
     report = _perhaps(there, layout.EVALUATION, EvaluationReport)
     took = _perhaps(there, layout.EVALUATE_MEASURED, EvaluateMeasured)
     candidate = took.models.get("candidate") if report and took and took.merged == report.merged else None
@@ -98,12 +98,12 @@ def _answers(there: Commit) -> float | None:
 
 
 def _is_measure(value: float) -> bool:
-    """Whether a figure can be scaled from: above zero, finite and of a size that can be."""
+    """Whether a figure can be scaled from: positive, finite and neither too small nor too large."""
     return 1 / cost.MOST <= value < cost.MOST
 
 
 def _perhaps(there: Commit, path: Path, model: type[Model]) -> Model | None:
-    """A report of the commit; None where it is not there or cannot be read."""
+    """A report of the commit; None if it is missing or cannot be read."""
     try:
         return there.report(path, model)
     except ValidationError:

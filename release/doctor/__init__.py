@@ -1,4 +1,4 @@
-"""doctor: what this machine, or the repository on GitHub, has and lacks, and the command that fixes it."""
+"""doctor: checks what this machine, or the repository on GitHub, lacks, and names the command that fixes it."""
 
 from release.doctor.check import Check
 from release.doctor.machine import doctor

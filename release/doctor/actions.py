@@ -1,4 +1,4 @@
-"""What the workflows want of GitHub Actions: whether it runs, with which rights, for whom, and where."""
+"""Checks of GitHub Actions: whether it runs, with which permissions, for whom, and on which runners."""
 
 import re
 from pathlib import Path
@@ -15,7 +15,7 @@ _HOOK = "whether it has the hook that holds forks is not shown: docs/how-to/runn
 
 
 def _allowed(case: Case) -> str:
-    """Actions is on, and lets the actions run that the workflows here use."""
+    """Actions is enabled and allows the actions that the workflows use."""
     found, fix = case.github.one(answers.PERMISSIONS), f"{_API} -F enabled=true -f allowed_actions=all"
     want(found.enabled, "switched off", fix)
     if found.allowed_actions is None:
@@ -36,7 +36,7 @@ def _allowed(case: Case) -> str:
 
 
 def _used(root: Path) -> set[str]:
-    """OWNER/NAME of every action from elsewhere that the workflows here use."""
+    """OWNER/NAME of every external action that the workflows use."""
     files = [path for folder in ("workflows", "actions") for path in (root / ".github" / folder).rglob("*.y*ml")]
     try:
         texts = [path.read_text(encoding="utf-8", errors="replace") for path in files if path.is_file()]
@@ -46,16 +46,16 @@ def _used(root: Path) -> set[str]:
 
 
 def _token(case: Case) -> str:
-    """What a workflow may do that asks for nothing."""
+    """The default permissions of a workflow."""
     found = case.github.one(answers.WORKFLOW_TOKEN)
     fix = f"{_API}/workflow -f default_workflow_permissions=read -F can_approve_pull_request_reviews=false"
-    want(found.default_workflow_permissions == "read", "may write wherever a workflow asks for nothing", fix)
+    want(found.default_workflow_permissions == "read", "may write unless a workflow declares permissions", fix)
     want(not found.can_approve_pull_request_reviews, "may approve pull requests", fix)
-    return "reads, unless a job asks for more"
+    return "read-only, unless a job declares more"
 
 
 def _forks(case: Case) -> str:
-    """Whose pull requests start a workflow without a maintainer."""
+    """Whose pull requests start a workflow without a maintainer's approval."""
     if case.about.private:
         found = case.github.one(answers.PRIVATE_FORKS)
         if not found.run_workflows_from_fork_pull_requests:
@@ -72,7 +72,7 @@ def _forks(case: Case) -> str:
 
 
 def _runner(case: Case) -> str:
-    """A runner with the labels of the GPU jobs is online: in this repository, else in its organization."""
+    """A runner with the labels of the GPU jobs is online in this repository or its organization."""
     offline: list[str] = []
     shared = [answers.SHARED_RUNNERS] if case.about.owner == "Organization" else []
     for endpoint in (answers.RUNNERS, *shared):

@@ -1,7 +1,6 @@
-"""The endpoints of GitHub that ``doctor --github`` asks, with a model of each answer: https://docs.github.com/rest.
+"""The GitHub endpoints of ``doctor --github``, with a model of each answer: https://docs.github.com/rest.
 
-A model has only the fields that are looked at. Where a field without a default is not in the answer, the setting is
-unknown: nothing is assumed of it.
+A model has only the fields that are used. If a field without a default is missing in an answer, the setting is unknown.
 """
 
 from typing import Any
@@ -18,7 +17,7 @@ class Answer(BaseModel):
 
 
 class Named(Answer):
-    """A secret (its value is never shown), a variable, the label of a runner, or a branch or tag that may deploy."""
+    """A secret (without its value), a variable, a runner's label, or a branch or tag that may deploy."""
 
     name: str
     value: str = ""
@@ -74,7 +73,7 @@ class Environment(Answer):
 
 
 class Reviewers(Answer):
-    """Of the protection rule ``required_reviewers``: each has an account or a team as its ``reviewer``."""
+    """Of the protection rule ``required_reviewers``: each entry has an account or a team as its ``reviewer``."""
 
     reviewers: list[dict[str, Any]]
 
@@ -100,7 +99,7 @@ class RequiredCheck(Answer):
 
 
 class RequiredChecks(Answer):
-    """As a rule has them, or as the older protection of a branch does. So have PullRequests."""
+    """Of a rule, or of the older branch protection; so is PullRequests."""
 
     checks: list[RequiredCheck] = Field(validation_alias=AliasChoices("required_status_checks", "checks"))
     strict: bool = Field(validation_alias=AliasChoices("strict_required_status_checks_policy", "strict"))
@@ -116,7 +115,7 @@ class Branch(Answer):
 
 
 class Protection(Answer):
-    """The older protection of a branch."""
+    """The older branch protection."""
 
     required_status_checks: RequiredChecks | None = None
     required_pull_request_reviews: PullRequests | None = None
@@ -132,7 +131,7 @@ class Actor(Answer):
 
 
 class Ruleset(Answer):
-    """The list of rulesets leaves out rules, names and actors."""
+    """The list of rulesets omits rules, names and actors."""
 
     id: int
     target: str = ""

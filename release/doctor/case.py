@@ -1,4 +1,4 @@
-"""The repository that the tables of ``doctor --github`` ask about, with the answers that several rows need."""
+"""The repository that the tables of ``doctor --github`` check, with answers that several rows need."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -14,9 +14,9 @@ IMAGE = "LOCKSTEP_IMAGE"
 
 
 class Target:
-    """The files of the target branch, as git has it here; those of the folder where git has no commit yet.
+    """The files of the target branch in this clone; those of the folder if git has no commit yet.
 
-    ``name`` is the branch's. Raises Refusal where git does not know which one it is.
+    ``name`` is the branch's. Raises Refusal if git does not know which branch it is.
     """
 
     def __init__(self, root: Path) -> None:
@@ -24,7 +24,7 @@ class Target:
         self.name, self._commit = commits.target(root) if commits.has_repository(root) else ("this folder", None)
 
     def read(self, path: Path) -> bytes | None:
-        """A file's bytes; None when there is none. Raises Refusal for what is no regular file."""
+        """A file's bytes; None if there is none. Raises Refusal for anything but a regular file."""
         if self._commit is not None:
             return commits.read(self.root, self._commit, path)
         file = self.root / path
@@ -35,7 +35,7 @@ class Target:
 
 
 class Case(NamedTuple):
-    """``public``: the repository is on github.com."""
+    """The repository. ``public``: it is on github.com."""
 
     github: Session
     about: Repository
@@ -51,7 +51,7 @@ class Case(NamedTuple):
         return self.github.repository.partition("/")[0]
 
     def secrets(self, name: str) -> set[str]:
-        """The repository's own secrets; those that its organization shares too, where ``name`` may be one."""
+        """The repository's own secrets, and those that its organization shares, if ``name`` may be one of them."""
         return set(self._named(answers.SECRETS, answers.SHARED_SECRETS, name))
 
     def variable(self, name: str) -> str:
@@ -68,18 +68,18 @@ class Case(NamedTuple):
         return {each.name.lower(): each for each in self.github.every(answers.ENVIRONMENTS)}
 
     def secrets_of(self, environment: str) -> set[str]:
-        """The secrets of one environment; none where there is no such environment."""
+        """The secrets of one environment; empty if there is no such environment."""
         if environment not in self.environments():
             return set()
         return {each.name.upper() for each in self.github.every(answers.ENVIRONMENT_SECRETS, environment)}
 
     def deploying(self, environment: str) -> list[str]:
-        """What may deploy to an environment: names of branches, and of tags with `tag ` before them."""
+        """What may deploy to an environment: names of branches, and of tags as ``tag NAME``."""
         found = self.github.every(answers.DEPLOYING, environment)
         return [("tag " if each.type == "tag" else "") + each.name for each in found]
 
     def image(self) -> reference.Reference | None:
-        """What the variable of the image names; None when it is not set, or names no image."""
+        """The image that the variable names; None if it is not set or not a valid reference."""
         try:
             return reference.parse(value) if (value := self.variable(IMAGE)) else None
         except BuildRefused:

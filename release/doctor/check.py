@@ -1,4 +1,4 @@
-"""A finding of ``doctor``, and how a table of questions becomes a list of findings."""
+"""A finding of ``doctor``, and how a table of checks becomes a list of findings."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, Literal, NamedTuple, TypeVar
@@ -11,16 +11,16 @@ Status = Literal["ok", "missing", "optional", "unknown"]
 
 
 class Check(NamedTuple):
-    """One finding. ``missing``: what needs it cannot run, or is not safe; ``optional``: only some verbs need it.
+    """One finding. ``missing``: what needs it cannot run or is not safe; ``optional``: only some verbs need it.
 
-    ``unknown``: it could not be seen, which is never ``ok``. ``mend``: the command that fixes it.
+    ``unknown``: it could not be read, which never counts as ``ok``. ``fix``: the command that fixes it.
     """
 
     name: str
     status: Status
     found: str
     needed_by: tuple[str, ...]
-    mend: str = ""
+    fix: str = ""
 
 
 class Finding(Exception):  # noqa: N818 - ends one question, and is no error
@@ -35,7 +35,7 @@ class Finding(Exception):  # noqa: N818 - ends one question, and is no error
 
 
 class Unseen(Finding):
-    """Something is ``unknown``: GitHub does not show it to this token, or does not answer. ``said``: its own words."""
+    """Something is ``unknown``: GitHub hides it from this token or does not answer. ``said``: GitHub's message."""
 
     status = "unknown"
 
@@ -45,7 +45,7 @@ class Unseen(Finding):
 
 
 class Wanted(NamedTuple, Generic[About]):
-    """One row of a table. ``look`` returns what is in order. It raises Finding or Refusal for what is not."""
+    """One row of a table. ``look`` returns what is in order, and raises Finding or Refusal otherwise."""
 
     name: str
     needed_by: tuple[str, ...]
@@ -53,7 +53,7 @@ class Wanted(NamedTuple, Generic[About]):
 
 
 def want(fine: Fine | None, found: str, fix: str) -> Fine:
-    """``fine`` itself. Raises Finding where it is false, empty or None."""
+    """Return ``fine``. Raises Finding if it is false, empty or None."""
     if not fine:
         raise Finding(found, fix)
     return fine

@@ -1,6 +1,6 @@
-"""Asks GitHub's REST API for the settings of one repository. An answer is read whole, or the setting is unknown.
+"""Reads the settings of one repository from GitHub's REST API. An incomplete answer makes a setting unknown.
 
-Each path is requested once. No request lasts longer than ``DEADLINE``; after one without an answer no more are made.
+Each path is requested once. A request has the time limit ``DEADLINE``; after one without an answer no more are made.
 """
 
 import os
@@ -16,6 +16,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from checks.errors import RemoteRefused
 from checks.text import redact
 from release.adapters import github
+from release.adapters.git import Git
 from release.adapters.github import Forbidden, GitHub, Place
 from release.adapters.retries import Patience, RequestError
 from release.doctor.check import Unseen
@@ -31,9 +32,9 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class Endpoint(NamedTuple, Generic[Model]):
-    """``path``: below ``repos/OWNER/NAME``, or from / on. ``permission``: what a token needs to see the answer.
+    """``path``: below ``repos/OWNER/NAME``, or from / on. ``permission``: what a token needs to read it.
 
-    ``key``: where the objects of a list lie that GitHub counts; empty for a list without a count.
+    ``key``: the key of the list in a counted answer; empty for a list without a count.
     """
 
     path: str
@@ -43,7 +44,7 @@ class Endpoint(NamedTuple, Generic[Model]):
 
 
 class Session:
-    """One repository's settings, as the token may see them."""
+    """One repository's settings, as far as the token may read them."""
 
     def __init__(self, where: Place, token: str, deadline: float = DEADLINE) -> None:
         self._client = GitHub(where, token, _PATIENCE)
@@ -65,13 +66,13 @@ class Session:
         return parsed(endpoint.model, self._read(path, endpoint.permission, many=False), path)
 
     def every(self, endpoint: Endpoint[Model], *names: object) -> list[Model]:
-        """All objects of the list at ``endpoint``, from all pages. Raises Unseen when some are not shown."""
+        """All objects of the list at ``endpoint``, from all pages. Raises Unseen if some are hidden."""
         path, key = _filled(endpoint.path, names), endpoint.key
         found: list[Model] = []
         for page in range(1, _PAGES + 1):
             answer = self._read(f"{path}?per_page={_PAGE}&page={page}", endpoint.permission, many=not key)
-            here = parsed(list[endpoint.model], answer.get(key) if key else answer, path)  # type: ignore[name-defined]
-            found += here
+            here = parsed(list[Any], answer.get(key) if key else answer, path)
+            found += [parsed(endpoint.model, each, path) for each in here]
             whole = len(found) >= parsed(int, answer.get("total_count"), path) if key else len(here) < _PAGE
             if whole:
                 return found
@@ -105,7 +106,7 @@ class Session:
 
 
 def parsed(kind: type[T], value: object, path: str) -> T:
-    """``value`` as a ``kind``. Raises Unseen for an answer that is not as GitHub documents it."""
+    """``value`` as a ``kind``. Raises Unseen if the answer differs from GitHub's documentation."""
     try:
         return TypeAdapter(kind).validate_python(value, strict=True)
     except ValidationError:
@@ -117,22 +118,23 @@ def odd(path: str) -> Unseen:
 
 
 def needs(permission: str) -> tuple[str, str]:
-    """What is unknown to a token without ``permission``, and what to do."""
+    """Why a token without ``permission`` cannot read a setting, and what to do."""
     fix = f"ask as an administrator (gh auth login), or GITHUB_TOKEN=… of a fine-grained token with {permission}"
     return f"needs a token with {permission}", fix
 
 
 def shown(name: object) -> str:
-    """A name that GitHub gave, on one short printable line."""
+    """A name from GitHub on one short printable line."""
     return redact(str(name), 80)
 
 
 def place(root: Path) -> Place:
-    """GITHUB_REPOSITORY, else what the remote origin names. Raises RemoteRefused where neither is one of GitHub's."""
+    """GITHUB_REPOSITORY, else the remote origin. Raises RemoteRefused if neither is on GitHub."""
     env = {name: os.environ.get(name, "") for name in ("GITHUB_API_URL", "GITHUB_SERVER_URL")}
     name = os.environ.get("GITHUB_REPOSITORY")
     if not name:
-        address = ask(["git", "-C", str(root), "remote", "get-url", "origin"]) or ""
+        said = Git(root, DEADLINE).run("remote", "get-url", "--", "origin")
+        address = said.out.decode(errors="replace").rstrip("\n") if said.code == 0 else ""
         name = github.repository_of(address, env["GITHUB_SERVER_URL"] or _SERVER)
     if name is None:
         what = "the remote origin is on another host than GITHUB_SERVER_URL" if address else "there is no remote origin"
@@ -142,13 +144,13 @@ def place(root: Path) -> Place:
 
 
 def on_github_com(where: Place) -> bool:
-    """Whether it is GitHub's own server: an enterprise server has apps of other numbers, and another issuer."""
+    """Whether it is github.com: an enterprise server has other app numbers and another issuer."""
     server = os.environ.get("GITHUB_SERVER_URL") or _SERVER
     return github.host_of(server) == "github.com" and not urlsplit(where.api).path
 
 
 def token(where: Place) -> str | None:
-    """GITHUB_TOKEN, else the one that gh has for this very host; None where there is none."""
+    """GITHUB_TOKEN, else the token that gh has for this host; None if there is none."""
     if (given := os.environ.get("GITHUB_TOKEN")) or not shutil.which("gh"):
         return given or None
     return ask(["gh", "auth", "token", "--hostname", github.host_of(where.api).removeprefix("api.")], 10) or None

@@ -1,4 +1,4 @@
-"""What this machine has and lacks for each stage and verb."""
+"""Checks what this machine has and lacks for each stage and verb."""
 
 import json
 import os
@@ -16,6 +16,7 @@ from packaging.requirements import Requirement
 
 from checks import layout, params_file
 from checks.errors import Refusal
+from release.adapters import commits
 from release.doctor.check import Check
 from release.doctor.command import DEADLINE, ask
 from release.overlay import kustomize
@@ -26,7 +27,7 @@ DISK_GB = 5  # environment, base model, merged model and DVC's copies at the def
 
 
 def doctor(root: Path, registry: str | None = None) -> list[Check]:
-    """Look at everything; never raises for what is missing, since that is the answer."""
+    """Run all checks. Missing things are findings, so nothing is raised for them."""
     return [
         _python(),
         _git(root),
@@ -51,10 +52,13 @@ def _python() -> Check:
 def _git(root: Path) -> Check:
     if not shutil.which("git"):
         return Check("git", "missing", "no git on the path", STAGES, "install git")
-    inside = ask(["git", "-C", str(root), "rev-parse", "--short", "HEAD"])
-    if inside is None:
+    try:
+        head = commits.resolve(root, "HEAD") if commits.has_repository(root) else None
+    except Refusal as refusal:
+        return Check("git", "missing", refusal.what, STAGES, refusal.todo)
+    if head is None:
         return Check("git", "missing", "not a repository with a commit", STAGES, "git init && git add . && git commit")
-    return Check("git", "ok", f"at {inside}", STAGES)
+    return Check("git", "ok", f"at {head[:7]}", STAGES)
 
 
 def _params(root: Path) -> Check:
@@ -66,7 +70,7 @@ def _params(root: Path) -> Check:
 
 
 def _packages() -> Iterator[Check]:
-    """One check for all packages of the extra ``pipeline``, listing what is absent or out of range."""
+    """One check for all packages of the extra ``pipeline``, listing those that are missing or out of range."""
     wrong = []
     for text in metadata.requires("lockstep") or []:
         requirement = Requirement(text)
@@ -80,12 +84,12 @@ def _packages() -> Iterator[Check]:
         if not requirement.specifier.contains(version, prereleases=True):
             wrong.append(f"{requirement.name} {version} is not {requirement.specifier}")
     status: Literal["ok", "missing"] = "missing" if wrong else "ok"
-    mend = "pip install -c constraints.txt -e '.[pipeline]'" if wrong else ""
-    yield Check("packages", status, ", ".join(wrong) or "all of the extra pipeline", STAGES, mend)
+    fix = "pip install -c constraints.txt -e '.[pipeline]'" if wrong else ""
+    yield Check("packages", status, ", ".join(wrong) or "all of the extra pipeline", STAGES, fix)
 
 
 def _torch() -> Check:
-    """Ask torch in a process of its own: the release tool never imports it."""
+    """Query torch in a separate process, because the release tool never imports it."""
     probe = (
         "import torch, json; g = torch.cuda.is_available(); print(json.dumps([torch.__version__, "
         "torch.cuda.get_device_name() if g else None, torch.get_num_threads()]))"
@@ -172,7 +176,7 @@ def _registry(host: str | None) -> Check:
 
 
 def _http(url: str) -> str:
-    """Status of a GET as text, or the reason that there is none."""
+    """The status of a GET as text, or the reason why there is none."""
     try:
         with urlopen(url, timeout=DEADLINE) as answer:  # noqa: S310 - the scheme is http or https, checked by the callers
             return str(answer.status)

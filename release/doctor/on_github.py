@@ -1,6 +1,6 @@
-"""What the repository on GitHub has and lacks for its workflows: tables of what is wanted, and one walk over them.
+"""Checks the repository's settings on GitHub that its workflows need: tables of checks.
 
-What the token may not see is ``unknown``, never ``ok``: where one line is unknown, nobody says that it is ready.
+What the token may not read is ``unknown``, never ``ok``. With one unknown line the repository is not reported as ready.
 """
 
 from pathlib import Path
@@ -19,8 +19,10 @@ _ALL = (
 
 
 def on_github(root: Path, deadline: float = DEADLINE) -> list[Check]:
-    """Look at everything; never raises for what is missing or hidden, since that is the answer. ``deadline``: seconds
-    for one request."""
+    """Run all checks. Missing or hidden settings are findings, so nothing is raised for them.
+
+    ``deadline``: seconds for one request.
+    """
     try:
         target = Target(root)
     except Refusal as refusal:
@@ -34,15 +36,15 @@ def on_github(root: Path, deadline: float = DEADLINE) -> list[Check]:
             unknown = "needs a token: there is no GITHUB_TOKEN and no login of gh"
             return [Check("repository", "unknown", unknown, _EVERY, fix), *local]
         with Session(where, token, deadline) as session:
-            first, *others = _asked(session, target, github.on_github_com(where))
+            first, *others = _checks(session, target, github.on_github_com(where))
     except RemoteRefused as refused:
         return [Check("repository", "missing", refused.what, _EVERY, refused.todo), *local]
     found = [first, *local, *others]
-    return [each._replace(found=each.found.replace(token, "…"), mend=each.mend.replace(token, "…")) for each in found]
+    return [each._replace(found=each.found.replace(token, "…"), fix=each.fix.replace(token, "…")) for each in found]
 
 
-def _asked(session: Session, target: Target, public: bool) -> list[Check]:
-    """The repository's row, then those of all tables, in the order in which a new repository is set up."""
+def _checks(session: Session, target: Target, public: bool) -> list[Check]:
+    """The checks of the repository, then of all tables, in the order in which a new repository is set up."""
     try:
         case = Case(session, session.one(answers.REPOSITORY), target, public)
     except Unseen as unseen:

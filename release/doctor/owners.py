@@ -1,6 +1,6 @@
-"""CODEOWNERS: the files that decide about releases have an owner, and GitHub finds that the owner is somebody.
+"""Checks CODEOWNERS: the files that decide about releases have an owner, and GitHub accepts every owner.
 
-Which pattern matches a file is said by the package ``codeowners``; GitHub has no endpoint for it.
+The package ``codeowners`` decides which pattern matches a file; GitHub has no endpoint for it.
 """
 
 from pathlib import Path
@@ -15,7 +15,7 @@ from release.doctor.github import shown
 
 PLACES = (Path(".github/CODEOWNERS"), Path("CODEOWNERS"), Path("docs/CODEOWNERS"))  # the first that is there counts
 PLACEHOLDER = "@your-organization/"
-# One file of each place that decides what a verdict means, who may release, and what runs.
+# One file of each place that decides about verdicts, about who may release, or about what runs.
 GUARDED = (
     "checks/gates/__init__.py",
     "dvc.yaml",
@@ -32,14 +32,14 @@ _SED = "sed -i 's|@your-organization/model-owners|@OWNER/TEAM|' .github/CODEOWNE
 
 
 def parse(text: str) -> CodeOwners:
-    """The owners of files, without comments, which may name people too. Raises ValueError for an open [."""
+    """The owners of files, without comments, which may name people too. Raises ValueError for an unclosed [."""
     return CodeOwners("\n".join(line.partition("#")[0] for line in text.splitlines()))
 
 
 def _owners(case: Case) -> str:
-    """The files that decide about releases have an owner, and GitHub finds no fault with one.
+    """The files that decide about releases have owners, and GitHub reports no error for any of them.
 
-    GitHub passes over an owner who does not exist, or may not write: nobody is asked for a review then.
+    GitHub ignores an owner who does not exist or has no write access: then nobody is asked for a review.
     """
     texts = ((path, data) for path in PLACES if (data := case.target.read(path)) is not None)
     fix = "git restore .github/CODEOWNERS, commit, push"
@@ -49,7 +49,7 @@ def _owners(case: Case) -> str:
     except ValueError as error:
         raise Finding(f"{path}: {shown(error)}", "write it without [, which GitHub does not take") from None
     left = any(name.startswith(PLACEHOLDER) for _, _, names, *_ in rules.paths for _, name in names)
-    want(not left, f"{path}: the owner is still the placeholder, so nobody is asked", _SED)
+    want(not left, f"{path}: the owner is still the placeholder, so nobody reviews", _SED)
     owners = {file: [name for _, name in rules.of(file)] for file in GUARDED}
     bare = [file for file, names in owners.items() if not names]
     want(not bare, f"{path}: nobody owns {', '.join(bare)}", "give them an owner there, commit, push")

@@ -1,7 +1,7 @@
-"""What the workflows want of the default branch's protection and of tags: rulesets, which every reader may see, or the
-older protection of a branch, which administrators may.
+"""Checks of the protection of the default branch and of tags.
 
-Each question is answered by the rulesets, else by the protection. Where that could not be seen, the answer is unknown.
+They use rulesets, which every reader may see, else the older branch protection, which administrators may see. If
+neither can be read, the result is unknown.
 """
 
 from functools import partial
@@ -21,7 +21,7 @@ _OF_RELEASES = {"refs/tags/*@v*", "refs/tags/*#*"}  # as Lockstep writes them
 
 
 def _required(case: Case) -> str:
-    """The rulesets' check, else that of the older protection. The last one that is too lax is named."""
+    """The required check of the rulesets, else of the older protection. If all are too lax, the last one is named."""
     found = _lax(case, _parameters(case, "required_status_checks", RequiredChecks))
     if not found and (older := _protection(case)) and older.required_status_checks:
         found = _lax(case, [older.required_status_checks])
@@ -31,7 +31,7 @@ def _required(case: Case) -> str:
 
 
 def _lax(case: Case, required: list[RequiredChecks]) -> list[str]:
-    """What is wrong with each required check of our name; an empty text where nothing is."""
+    """What is wrong with each required check of our name; an empty text if nothing is."""
     found = []
     for app, strict in (
         (check.app, each.strict) for each in required for check in each.checks if check.context == CHECK
@@ -41,7 +41,7 @@ def _lax(case: Case, required: list[RequiredChecks]) -> list[str]:
         elif case.public and app != ACTIONS:
             found.append(f"`{CHECK}` is bound to the app {app}, and GitHub Actions is {ACTIONS}")
         else:
-            found.append("" if strict else "a branch that is not up to date may be merged: what lands was not judged")
+            found.append("" if strict else "a branch that is not up to date can be merged: the result was not judged")
     return found
 
 
@@ -59,7 +59,7 @@ def _rebase(case: Case) -> str:
     if case.about.allow_rebase_merge is None:
         raise Unseen(*needs("Administration: read"))
     fix = "gh repo edit --enable-rebase-merge=false"
-    want(not case.about.allow_rebase_merge, "rebase merges put commits on the branch that nobody judged", fix)
+    want(not case.about.allow_rebase_merge, "rebase merges add commits to the branch that nobody judged", fix)
     return "no rebase merges in this repository"
 
 
@@ -70,10 +70,10 @@ def _forbidden(rule: str, older: str, what: str, case: Case) -> str:
 
 
 def _bypass(case: Case) -> str:
-    """Who moves an environment commits to the branch itself, so somebody must be let past the rules: few."""
+    """Whoever moves environments commits to the branch directly, so someone must bypass the rules: few accounts."""
     numbers = {each.ruleset_id for each in _rules(case) if each.type in ("pull_request", "required_status_checks")}
     if not numbers:
-        older = want(_protection(case), "no rule stands in the way, so everybody passes", _RULESET)
+        older = want(_protection(case), "no rule applies, so anybody can push", _RULESET)
         if older.admins is None:
             raise Unseen(*needs("Administration: read"))
         want(not older.admins, "the branch's protection stops everybody, promotions too", _RULESET)
@@ -87,7 +87,7 @@ def _bypass(case: Case) -> str:
 
 
 def _passing(case: Case, number: int | None) -> list[str]:
-    """Who always passes one ruleset."""
+    """Who always bypasses one ruleset."""
     if number is None:
         raise Unseen("a rule names no ruleset", "look at it in the repository's settings")
     actors = case.github.one(answers.RULESET_ACTORS, number).bypass_actors
@@ -104,7 +104,7 @@ def _passing(case: Case, number: int | None) -> list[str]:
 
 
 def _tags(case: Case) -> str:
-    """Who makes tags in the names of releases. No move waits for one; `gto` and people read them."""
+    """Who creates tags with the names of releases. No move waits for a tag; `gto` and people read them."""
     names = set[str]()
     for each in case.github.every(answers.RULESETS):
         if (each.target, each.enforcement) == ("tag", "active"):
@@ -128,7 +128,7 @@ def _parameters(case: Case, kind: str, model: type[Model]) -> list[Model]:
 
 
 def _protection(case: Case) -> Protection | None:
-    """The older protection of the default branch; None where it has none. Raises Unseen where that is unknown."""
+    """The older protection of the default branch; None if it has none. Raises Unseen if it cannot be read."""
     if case.github.one(answers.BRANCH, case.branch).protected is False:
         return None
     try:

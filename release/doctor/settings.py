@@ -1,4 +1,4 @@
-"""What the workflows want of secrets by name, variables, and the environments that jobs run in."""
+"""Checks of secrets (by name), variables, and the environments of jobs."""
 
 from functools import partial
 
@@ -41,12 +41,12 @@ def _environment(name: str, case: Case) -> str:
     branches, reviewers = case.deploying(name), _reviewers(found)
     listed = ", ".join(map(shown, branches[:5])) or "none"
     want(branches == [case.branch], f"deploys from {listed}, not from {alone}", fix)
-    want(name != "production" or reviewers, f"deploys from {case.branch}, and nobody reviews it", fix)
+    want(name != "production" or reviewers, f"deploys from {case.branch} without a reviewer", fix)
     return f"deploys from {alone}" + (f", reviewed by {', '.join(reviewers[:6])}" if reviewers else "")
 
 
 def _reviewers(environment: answers.Environment) -> list[str]:
-    """Who must agree before a job deploys there."""
+    """Who must approve before a job deploys to an environment."""
     rules = [rule for rule in environment.protection_rules if rule.get("type") == "required_reviewers"]
     found = [each for rule in rules for each in parsed(answers.Reviewers, rule, "environments").reviewers]
     people = [parsed(dict[str, object], each.get("reviewer") or {}, "environments") for each in found]
@@ -54,21 +54,21 @@ def _reviewers(environment: answers.Environment) -> list[str]:
 
 
 def _secret(name: str, source: str, needing: tuple[str, ...], case: Case) -> str:
-    """A secret that jobs of the environments ``needing`` read: the repository's own, or one of each of them."""
+    """A secret that jobs of the environments ``needing`` read: the repository's, or one of each environment."""
     if name in case.secrets(name):
         return "is set"
     return _in_each(case, name, source, needing)
 
 
 def _guarded(name: str, needing: tuple[str, ...], case: Case) -> str:
-    """A secret that only jobs of the environments ``needing`` may read, and not the workflow of any branch."""
+    """A secret that only jobs of the environments ``needing`` may read, and not workflows of any branch."""
     try:
         loose = name in case.secrets(name)
     except Unseen:
         loose = False  # the rows of other secrets say so
     fix = f"gh secret delete {name}{'' if loose else f' --env {PIPELINE}'}"
     loose = loose or name in case.secrets_of(PIPELINE)
-    want(not loose, f"{name} lies where the workflow of any branch reads it", fix)
+    want(not loose, f"{name} can be read by the workflow of any branch", fix)
     return _in_each(case, name, "", needing)
 
 
@@ -83,14 +83,14 @@ def _in_each(case: Case, name: str, source: str, needing: tuple[str, ...]) -> st
 def _image(case: Case) -> str:
     fix = f"gh variable set {IMAGE} --body {_OWN_REGISTRY}/{shown(case.github.repository.lower())}"
     want(case.variable(IMAGE), "is not set", fix)
-    found = want(case.image(), "is no HOST/NAME", fix)
+    found = want(case.image(), "is not HOST/NAME", fix)
     plain = found.host is not None and found.tag is None and found.digest is None
-    want(plain, "is no HOST/NAME: a tag, a digest or a folder is not for it", fix)
+    want(plain, "is not HOST/NAME: a tag, a digest or a folder is not for it", fix)
     return shown(f"{found.host}/{found.name}")
 
 
 def _is_own(case: Case, image: Reference) -> bool:
-    """Whether the image is at GitHub, below the name of the repository's owner: a workflow's token logs in there."""
+    """Whether the image is in GitHub's registry under the repository's owner: a workflow's token can log in there."""
     return image.host == _OWN_REGISTRY and image.name.partition("/")[0] == case.owner.lower()
 
 

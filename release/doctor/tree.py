@@ -1,4 +1,4 @@
-"""What the workflows want of the files on the target branch: the workflows, a DVC remote, who may sign."""
+"""Checks of files on the target branch: workflows, the DVC remote, signers."""
 
 import configparser
 from functools import partial
@@ -27,7 +27,7 @@ def _workflows(target: Target) -> str:
 
 
 def remote(target: Target) -> tuple[str, str]:
-    """Name and address of the default DVC remote, as the repository has it for everybody. Raises Finding, Refusal."""
+    """Name and address of the default DVC remote in the committed configuration. Raises Finding, Refusal."""
     where, data = f"{_DVC} on {target.name}", target.read(_DVC)
     config = configparser.ConfigParser(interpolation=None, strict=False)
     try:
@@ -47,14 +47,14 @@ def _remote(target: Target) -> str:
 
 
 class Serving(NamedTuple):
-    """``server``: the image that weights are served in, None: none is named; ``strict``: production asks for it."""
+    """``server``: the image that serves the weights, None if none is named; ``strict``: production requires it."""
 
     server: str | None
     strict: bool
 
 
 def serving(target: Target) -> Serving:
-    """What the target branch says of it: ``serve.base``, else the one server that its environments name for weights."""
+    """The server on the target branch: ``serve.base``, else the one server that its environments name."""
     try:
         text = target.read(layout.PARAMS)
         params = params_file.parse(text.decode()) if text is not None else None
@@ -71,7 +71,7 @@ def serving(target: Target) -> Serving:
 
 
 def _signer(name: str, role: Role, what: str, case: Case) -> str:
-    """The workflow of this repository that signs may do so."""
+    """This repository's workflow that signs is among the signers."""
     file = f"{role}.yml"
     identity = f"https://github.com/{shown(case.about.full_name)}/.github/workflows/{file}@refs/heads/{case.branch}"
     fix = f"add to {layout.SIGNERS}: {{name: {name}, may: [{role}], identity: {identity}, issuer: {_ISSUER}}}"

@@ -1,1 +1,1 @@
-"""Evidence of releases: what is signed, by whom, and where it hangs beside its image."""
+"""Evidence of releases: what is signed, by whom, and how it is attached to the image."""

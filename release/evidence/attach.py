@@ -1,6 +1,6 @@
-"""Artifacts beside an image: manifests whose subject is the image (OCI image specification 1.1, artifacts guidance).
+"""Artifacts attached to an image: manifests whose subject is the image (OCI image specification 1.1).
 
-Nothing here is trusted: whoever may push may attach. What comes back is bytes to verify.
+Nothing found here is trusted, because anyone who may push may attach. Callers verify the bytes.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,22 +19,22 @@ _MOST = 100  # artifacts of one type that are read of one image
 
 
 class Artifact(NamedTuple):
-    """An artifact's manifest, by digest, and the bytes of its only layer."""
+    """An attached artifact: its manifest's digest, and the bytes of its only layer."""
 
     digest: str
     data: bytes
 
 
 def subject(store: Store, image: str) -> Descriptor:
-    """The image with digest ``image``, as manifests name it. Raises RegistryRefused when it is not there."""
+    """The descriptor of the image with digest ``image``. Raises RegistryRefused if it is missing."""
     document = store.document(image)
     return Descriptor(media_type=document.media_type, digest=image, size=len(document.data))
 
 
 def attach(store: Store, to: Descriptor, artifact_type: str, data: bytes, title: str) -> str:
-    """Attach ``data`` to an image; return the artifact's digest. The same data is attached once.
+    """Attach ``data`` to an image and return the artifact's digest. The same data is attached only once.
 
-    A layout must be held. Raises as the store does.
+    A store in a folder must be locked (``Layout.held``). Raises as the store does.
     """
     if not store.has(_NOTHING_DIGEST, len(_NOTHING)):
         store.add(Bytes(_NOTHING), _NOTHING_DIGEST, lambda _: None)
@@ -60,11 +60,11 @@ def attach(store: Store, to: Descriptor, artifact_type: str, data: bytes, title:
 
 
 def attached(
-    store: Store, image: str, artifact_type: str, largest: int, passed_over: Callable[[str], object]
+    store: Store, image: str, artifact_type: str, largest: int, report: Callable[[str], object]
 ) -> Iterator[Artifact]:
-    """The artifacts of a type that belong to ``image``; those that do not, or are too large, are told why.
+    """The artifacts of one type attached to ``image``. The reason why one is ignored is passed to ``report``.
 
-    Raises EvidenceRefused for more than are read; RegistryRefused as the store does when it does not answer.
+    Raises EvidenceRefused if there are more than the limit, and as the store does if it does not answer.
     """
     found = [one for one in store.referrers(image) if (one.model_extra or {}).get("artifactType") == artifact_type]
     if len(found) > _MOST:
@@ -77,10 +77,10 @@ def attached(
         manifest = documents.read(store.document(one.digest), where)
         layers = manifest.layers if isinstance(manifest, Manifest) else ()
         if not isinstance(manifest, Manifest) or manifest.subject is None or manifest.subject.digest != image:
-            passed_over(f"{where}: is not attached to {image}")
+            report(f"{where}: is not attached to {image}")
         elif len(layers) != 1 or layers[0].media_type != artifact_type:
-            passed_over(f"{where}: is no artifact with one layer of {artifact_type}")
+            report(f"{where}: is not an artifact with one layer of {artifact_type}")
         elif layers[0].size > largest:
-            passed_over(f"{where}: has {layers[0].size:,} bytes, at most {largest:,} are read")
+            report(f"{where}: has {layers[0].size:,} bytes, at most {largest:,} are read")
         else:
             yield Artifact(one.digest, b"".join(store.blob(layers[0].digest, layers[0].size)))

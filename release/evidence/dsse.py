@@ -1,6 +1,6 @@
-"""DSSE envelopes, signed by keys on disk (https://github.com/secure-systems-lab/dsse, protocol 1.0.2).
+"""DSSE envelopes signed by keys on disk (https://github.com/secure-systems-lab/dsse, protocol 1.0.2).
 
-The signature is checked over the bytes of the payload before anything in it is read.
+The signature over the payload's bytes is checked before anything in the payload is read.
 """
 
 import base64
@@ -22,33 +22,33 @@ _AGAIN = "sign it again with a key of release/policy/signers.yaml"
 
 
 class Verified(NamedTuple):
-    """Bytes that a signer signed, and its name."""
+    """A verified payload, and the name of its signer."""
 
     payload: bytes
     signer: str
 
 
 def sign(payload: bytes, payload_type: str, key: CryptoSigner) -> bytes:
-    """The envelope of ``payload`` with one signature, as canonical JSON."""
+    """An envelope of ``payload`` with one signature, as canonical JSON."""
     envelope = Envelope(payload, payload_type, {})
     envelope.sign(key)
     return strict.write(envelope.to_dict())
 
 
 def verify(data: bytes, signers: Signers, role: Role, where: str = "the envelope") -> Verified:
-    """The payload of an envelope that one of ``signers`` signed who may act as ``role``.
+    """The payload of an envelope signed by one of ``signers`` with the role ``role``.
 
-    Raises EvidenceRefused when it is anything else: too large, ambiguous, not of an in-toto statement, signed by
-    nobody, by an unknown key, by several, by a signer without the role, or over another payload.
+    Raises EvidenceRefused if the envelope is too large, ambiguous or not an in-toto statement, or if its signature is
+    missing, not unique, invalid, or by an unknown key or a signer without the role.
     """
     return verify_plain(strict.read(data, where, LARGEST), signers, role, where)
 
 
 def verify_plain(plain: dict[str, Any], signers: Signers, role: Role, where: str) -> Verified:
-    """As ``verify``, of an envelope that was read already."""
+    """As ``verify``, for an envelope that is already parsed."""
     if plain.keys() != _FIELDS:
         odd = sorted(plain.keys() ^ _FIELDS)
-        raise EvidenceRefused(f"{where}: is no DSSE envelope ({', '.join(map(repr, odd))[:200]})", _AGAIN)
+        raise EvidenceRefused(f"{where}: is not a DSSE envelope ({', '.join(map(repr, odd))[:200]})", _AGAIN)
     if plain["payloadType"] != PAYLOAD:
         raise EvidenceRefused(f"{where}: payloadType is {str(plain['payloadType'])[:80]!r}, not {PAYLOAD}", _AGAIN)
     payload = _decoded(plain["payload"], f"{where}: payload")
@@ -59,7 +59,7 @@ def verify_plain(plain: dict[str, Any], signers: Signers, role: Role, where: str
 
 
 def allowed(signer: Signer, role: Role, where: str) -> str:
-    """The signer's name. Raises EvidenceRefused when it may not act as ``role``."""
+    """The signer's name. Raises EvidenceRefused if the signer does not have the role."""
     if role not in signer.may:
         may = ", ".join(signer.may)
         raise EvidenceRefused(
@@ -69,7 +69,7 @@ def allowed(signer: Signer, role: Role, where: str) -> str:
 
 
 def _signature(found: Any, where: str) -> tuple[str, bytes]:
-    """The only signature: its key's id, empty where it has none, and its bytes."""
+    """The only signature: its key id, empty if it has none, and its bytes."""
     if not isinstance(found, list) or len(found) != 1:
         count = len(found) if isinstance(found, list) else "no list of"
         raise EvidenceRefused(f"{where}: has {count} signatures, it takes exactly one", _AGAIN)
@@ -78,29 +78,29 @@ def _signature(found: Any, where: str) -> tuple[str, bytes]:
         raise EvidenceRefused(f"{where}: its signature is not one of sig and keyid", _AGAIN)
     keyid = entry.get("keyid") or ""
     if not isinstance(keyid, str):
-        raise EvidenceRefused(f"{where}: its keyid is no text", _AGAIN)
+        raise EvidenceRefused(f"{where}: its keyid is not text", _AGAIN)
     return keyid, _decoded(entry["sig"], f"{where}: signature")
 
 
 def _signer(pae: bytes, keyid: str, signature: bytes, signers: Signers, where: str) -> Signer:
-    """Who made the signature. The keyid only chooses whom to ask: it is not signed itself."""
-    asked = {name: key for name, key in keys.known(signers).items() if keyid in ("", key.keyid)}
-    if not asked:
+    """The signer whose key made the signature. The key id only selects keys to try: it is not signed."""
+    tried = {name: key for name, key in keys.known(signers).items() if keyid in ("", key.keyid)}
+    if not tried:
         what = f"key {keyid[:12]!r}" if keyid else "a key, and no signer has one,"
         raise EvidenceRefused(f"{where}: is signed by {what} that is unknown here", _AGAIN)
     for signer in signers:
-        if key := asked.get(signer.name):
+        if key := tried.get(signer.name):
             try:
                 key.verify_signature(Signature(key.keyid, signature.hex()), pae)
             except UnverifiedSignatureError:
                 continue
             return signer
-    names = ", ".join(asked)
+    names = ", ".join(tried)
     raise EvidenceRefused(f"{where}: its signature is not by {names} over this payload", _AGAIN)
 
 
 def _decoded(text: Any, where: str) -> bytes:
-    """Base64 in its one form: the standard alphabet, padded, nothing between."""
+    """Base64 in its strict form: standard alphabet, padded, no other characters."""
     try:
         data = base64.b64decode(text, validate=True) if isinstance(text, str) else None
     except (binascii.Error, ValueError):

@@ -1,7 +1,7 @@
-"""Keys on disk: ECDSA P-256, private ones as PKCS #8 in PEM, public ones as SubjectPublicKeyInfo, as cosign reads them.
+"""Signing keys on disk: ECDSA P-256, as cosign reads them (PKCS #8 PEM and SubjectPublicKeyInfo PEM).
 
-One algorithm only: there is nothing to downgrade to. A private key never leaves this module but to sign; its password
-comes by the environment, never by an argument, and no message has a part of either.
+There is one algorithm only, so nothing can be downgraded. A private key is used for signing only and never leaves this
+module. Its password comes from the environment, never from an argument; no message contains any part of either.
 """
 
 import contextlib
@@ -26,15 +26,15 @@ _MAKE = "name a key that `lockstep keys new` made"
 
 
 def generate() -> CryptoSigner:
-    """A new key."""
+    """Generate a private key."""
     return CryptoSigner.generate_ecdsa()
 
 
 def write_new(key: CryptoSigner, private: Path, public: Path) -> None:
-    """Write both halves to files that are not there yet; the private one is for its owner alone, mode 0600.
+    """Write both halves to new files; the private one has mode 0600.
 
-    Encrypted under the password of the environment, where there is one. Raises MachineRefused when a file is there, or
-    cannot be written; then neither is left.
+    It is encrypted if the environment has a password. Raises MachineRefused if a file exists or cannot be written; then
+    neither file is left.
     """
     password = _password()
     encryption = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
@@ -49,8 +49,8 @@ def write_new(key: CryptoSigner, private: Path, public: Path) -> None:
 def load(path: Path) -> CryptoSigner:
     """The private key in ``path``.
 
-    Raises EvidenceRefused when it is absent, open to others, no P-256 key, or encrypted otherwise than the environment
-    says.
+    Raises EvidenceRefused if it is missing, readable by others, not a P-256 key, or if its encryption does not match
+    the environment's password.
     """
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -68,20 +68,20 @@ def load(path: Path) -> CryptoSigner:
         problem = f"is not encrypted, and {PASSWORD} is set" if password else f"is encrypted, and {PASSWORD} is not set"
         raise EvidenceRefused(f"{path}: {problem}", f"set {PASSWORD} to the key's password, if it has one") from None
     except (ValueError, UnsupportedAlgorithm):
-        what = "is no private key, or has another password" if password else "is no private key in PEM"
+        what = "is not a private key, or has another password" if password else "is not a private key in PEM"
         raise EvidenceRefused(f"{path}: {what}", _MAKE) from None
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
-        raise EvidenceRefused(f"{path}: is no ECDSA key on the curve P-256", _MAKE)
+        raise EvidenceRefused(f"{path}: is not an ECDSA key on the curve P-256", _MAKE)
     return CryptoSigner(key)
 
 
 def public(text: str, where: str) -> SSlibKey:
-    """A public key in PEM. Raises EvidenceRefused when it is none, or of another kind than this tool signs with."""
+    """A public key from PEM. Raises EvidenceRefused if it is invalid or of another algorithm."""
     todo = "write the public half of an ECDSA P-256 key: `lockstep keys new` prints it"
     try:
         key = serialization.load_pem_public_key(text.encode())
     except (ValueError, UnsupportedAlgorithm):
-        raise EvidenceRefused(f"{where}: is no public key in PEM", todo) from None
+        raise EvidenceRefused(f"{where}: is not a public key in PEM", todo) from None
     if not isinstance(key, ec.EllipticCurvePublicKey):
         size = f" of {key.key_size} bits" if hasattr(key, "key_size") else ""
         kind = type(key).__name__.removesuffix("PublicKey").lstrip("_")
@@ -92,9 +92,9 @@ def public(text: str, where: str) -> SSlibKey:
 
 
 def known(signers: Signers) -> dict[str, SSlibKey]:
-    """The keys of all signers that have one, by name.
+    """The public keys of all signers that have one, by name.
 
-    Raises EvidenceRefused when one cannot be used, or two names have the same key: an approval would count twice.
+    Raises EvidenceRefused if one is invalid, or if two names have the same key: its approval would count twice.
     """
     found: dict[str, SSlibKey] = {}
     names: dict[str, str] = {}
@@ -112,7 +112,7 @@ def known(signers: Signers) -> dict[str, SSlibKey]:
 
 
 def pem(key: SSlibKey) -> str:
-    """The public key in PEM, in one form whatever form it was read in."""
+    """The public key as PEM, in one form whatever form it was read from."""
     text: str = key.keyval["public"]
     return text
 
@@ -123,11 +123,11 @@ def _password() -> bytes | None:
 
 @contextlib.contextmanager
 def _created(path: Path, data: bytes, mode: int) -> Iterator[None]:
-    """A file that was not there; it goes again when the block fails."""
+    """Create a file that must not exist; it is removed if the block fails."""
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
     except FileExistsError:
-        raise MachineRefused(f"{path}: is there already", "name another file: no key is ever overwritten") from None
+        raise MachineRefused(f"{path}: already exists", "name another file: no key is ever overwritten") from None
     except OSError as error:
         raise MachineRefused(f"{path}: {error.strerror or error}", "name a file that can be written") from error
     try:
@@ -140,5 +140,5 @@ def _created(path: Path, data: bytes, mode: int) -> Iterator[None]:
     except BaseException as error:
         path.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise MachineRefused(f"{path}: {error.strerror or error}", "make room there") from error
+            raise MachineRefused(f"{path}: {error.strerror or error}", "free some disk space") from error
         raise

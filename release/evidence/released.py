@@ -1,4 +1,4 @@
-"""The signed statements of an image's release, found beside it: those that hold, and why the others do not."""
+"""Finds the signed statements attached to an image: the valid ones, and why each other does not count."""
 
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ TYPES = (ENVELOPE, sigstore.BUNDLE)  # signed by a key; by an identity
 
 
 class Released(NamedTuple):
-    """A statement that holds. ``envelope`` are the bytes that were signed around it, ``digest`` is theirs."""
+    """A valid statement. ``envelope``: the bytes of its signed envelope; ``digest``: their digest."""
 
     envelope: bytes
     digest: str
@@ -23,16 +23,16 @@ class Released(NamedTuple):
 
 
 class Search(NamedTuple):
-    """What was found beside an image. ``others`` says of each artifact that does not count why it does not."""
+    """What is attached to an image. ``others``: why each artifact that does not count does not."""
 
     found: tuple[Released, ...]
     others: tuple[str, ...]
 
 
 def check(data: bytes, image: str, known: Signers, where: str = "the evidence") -> Released:
-    """The release that ``data`` states, signed by one of ``known`` who may, about the image with digest ``image``.
+    """The release that ``data`` states, signed by one of ``known`` for the image with digest ``image``.
 
-    Raises EvidenceRefused when it does not hold or is about another image; MachineRefused as ``trust.verify``.
+    Raises EvidenceRefused if it is invalid or about another image, MachineRefused as ``trust.verify``.
     """
     verified = trust.verify(data, known, "release", where)
     stated = statement.parse(verified.payload, where)
@@ -45,7 +45,7 @@ def check(data: bytes, image: str, known: Signers, where: str = "the evidence") 
 
 
 def search(store: Store, image: str, known: Signers) -> Search:
-    """All statements beside an image. Whoever may push may attach, so what does not hold is passed over, and told.
+    """All statements attached to an image. Invalid ones are skipped and reported: anyone who may push may attach.
 
     Raises RegistryRefused as the store does.
     """
@@ -62,9 +62,9 @@ def search(store: Store, image: str, known: Signers) -> Search:
 
 
 def find(store: Store, image: str, known: Signers, evidence: str | None = None) -> Released:
-    """The only statement that holds of an image, or the one whose envelope has the digest ``evidence``.
+    """The only valid statement of an image, or the one whose envelope has the digest ``evidence``.
 
-    Raises EvidenceRefused, saying why each other does not count, when there is none or more than one.
+    Raises EvidenceRefused if there is none or more than one, with the reason why each other does not count.
     """
     found, others = search(store, image, known)
     fitting = [one for one in found if evidence in (None, one.digest)]

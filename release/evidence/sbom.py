@@ -1,7 +1,7 @@
-"""The bill of materials of a release: CycloneDX 1.6, with a model card (ECMA-424).
+"""The bill of materials of a release: CycloneDX 1.6 with a model card (ECMA-424).
 
-Made of the same evidence it is the same bytes on every machine: its serial number follows from the image, its time is
-that of the record's commit. The library writes all but the model card, which it does not know.
+The same evidence gives the same bytes on every machine: the serial number is derived from the image, and the time is
+that of the record's commit. The library writes everything except the model card, which it does not support.
 """
 
 import json
@@ -34,9 +34,9 @@ _MODEL = "model"
 
 
 def make(held: HeldVerdict, image: ImageReport, created: datetime) -> bytes:
-    """The bill of materials of ``image``; ``created`` is when its record was committed.
+    """The bill of materials of ``image``; ``created`` is the time of its record's commit.
 
-    Raises EvidenceRefused when a report that it is made of is missing.
+    Raises EvidenceRefused if a report that it needs is missing.
     """
     reports = held.evidence.reports
     if reports.fetch is None or reports.parity is None or reports.evaluation is None:
@@ -55,7 +55,7 @@ def make(held: HeldVerdict, image: ImageReport, created: datetime) -> bytes:
 
 
 def _model(held: HeldVerdict, image: ImageReport) -> Component:
-    """The merged model with its files, and the base and adapter that it came from."""
+    """The merged model with its files, and the base and adapter that it was made of."""
     reports, params = held.evidence.reports, held.params
     assert reports.parity is not None
     assert reports.fetch is not None
@@ -118,10 +118,10 @@ def _container(image: ImageReport) -> Iterator[Component]:
 
 
 def _card(held: HeldVerdict, evaluation: EvaluationReport) -> dict[str, Any]:
-    """The model card: how it was trained, on what, and how well it does, with confidence intervals."""
+    """The model card: how and on what it was trained, and its scores with confidence intervals."""
     result = evaluation.models.get("candidate")
     if result is None:
-        raise EvidenceRefused(f"{layout.EVALUATION}: says nothing of the candidate", "run `./lockstep run evaluate`")
+        raise EvidenceRefused(f"{layout.EVALUATION}: has no candidate", "run `./lockstep run evaluate`")
     metrics = [_metric(name, interval, None) for name, interval in sorted(result.metrics.items())]
     for part, found in sorted(result.slices.items()):
         metrics += [_metric(name, interval, part) for name, interval in sorted(found.items())]
@@ -158,5 +158,5 @@ def _tree(digest: str) -> Property:
 
 
 def _license(name: str | None) -> list[License]:
-    """By its SPDX identifier or expression where it has one, else by its name."""
+    """A licence by its SPDX identifier or expression if it has one, else by its name."""
     return [] if name is None else [LicenseFactory().make_from_string(name)]

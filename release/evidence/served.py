@@ -1,8 +1,7 @@
-"""How what was verified differs from what will serve, and who verified it.
+"""How the verification of a release differs from the way it will be served, and who verified it.
 
-What serves is the image itself where it has a server in it; where it holds weights alone it is the server that the
-environment names. A verification in anything else (another runtime, a process, a URL, another server) says less about
-what will serve.
+The server is the image itself if it contains one; for weights alone it is the server image that the environment names.
+A verification in anything else (another runtime, a process, a URL, another server) proves less.
 """
 
 from collections.abc import Mapping
@@ -20,14 +19,14 @@ AGAIN = "run `lockstep verify`, then `lockstep sign`"
 
 
 def how(release: Release, environment: str, files: Mapping[Path, bytes]) -> Served:
-    """What a pointer says: ``as-served``, or in what it was verified otherwise."""
+    """What the pointer records: ``as-served``, or how the verification differed."""
     return release.serving.how if now(release, environment, files) else "as-served"
 
 
 def otherwise(image: ImageReport, serving: ServingReport, named: str | None) -> list[str]:
-    """How what was verified differs from what will serve; nothing where it does not.
+    """How the verification differs from the way it will be served; empty if it does not.
 
-    ``named``: the server that the environment names for weights which come alone, NAME@sha256:….
+    ``named``: the server image that the environment names for weights alone, NAME@sha256:….
     """
     found = []
     if serving.how != "container":
@@ -42,14 +41,14 @@ def otherwise(image: ImageReport, serving: ServingReport, named: str | None) -> 
 
 
 def now(release: Release, environment: str, files: Mapping[Path, bytes]) -> list[str]:
-    """``otherwise``, of what the environment names as its ``files`` are."""
+    """``otherwise``, for the server that the environment's ``files`` name."""
     return otherwise(release.image, release.serving, named_server.named(environment, files))
 
 
 def verifier(release: Release, known: Signers, *, offline: bool = False) -> str:
-    """Who verified. Raises EvidenceRefused when nobody who may signed that, MachineRefused as ``trust.verify``."""
+    """Who verified. Raises EvidenceRefused if no verifier signed the report, MachineRefused as ``trust.verify``."""
     if release.verification is None:
-        raise EvidenceRefused("the serving report is not signed by whoever verified", AGAIN)
+        raise EvidenceRefused("the serving report is not signed by a verifier", AGAIN)
     where = "the signed verification"
     return verification.check(release.verification.encode(), release.serving, known, where, offline=offline)
 

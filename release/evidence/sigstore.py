@@ -1,7 +1,7 @@
-"""Sigstore keyless: the identity that a machine proves by OpenID Connect signs, with no key that could be lost.
+"""Keyless signatures through Sigstore: a CI job's OpenID Connect identity signs, and there is no key to lose.
 
-The package is asked for only where an identity signs or is to be trusted. Everything that fails refuses: no network,
-no identity, no entry in the transparency log.
+The sigstore package is needed only if an identity signs or is trusted. Any failure refuses: no network, no identity, no
+entry in the transparency log.
 """
 
 import contextlib
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from checks.errors import EvidenceRefused, MachineRefused, Refusal
 from checks.signers import Role, Signer, Signers
 from checks.statement import PAYLOAD
+from checks.text import escape
 from release.evidence import dsse, strict
 from release.evidence.dsse import Verified, allowed
 
@@ -27,7 +28,7 @@ _ONLINE = "try again with the network; or sign with a key: --key"
 
 
 def identity() -> str:
-    """The token by which this machine proves who it is. Raises MachineRefused when it has none."""
+    """The OpenID Connect token of this machine. Raises MachineRefused if it has none."""
     _require()
     from sigstore.oidc import detect_credential
 
@@ -42,9 +43,9 @@ def identity() -> str:
 
 
 def sign(payloads: list[bytes]) -> list[bytes]:
-    """A bundle for each in-toto statement, signed by the identity of this machine (GitHub Actions: id-token: write).
+    """A bundle for each in-toto statement, signed by this machine's identity (GitHub Actions: id-token: write).
 
-    Raises MachineRefused when there is no such identity, or Sigstore cannot be reached.
+    Raises MachineRefused if there is no identity or Sigstore cannot be reached.
     """
     _require()
     from sigstore.models import ClientTrustConfig
@@ -59,10 +60,10 @@ def sign(payloads: list[bytes]) -> list[bytes]:
 
 
 def verify(data: bytes, signers: Signers, role: Role, where: str, *, offline: bool = False) -> Verified:
-    """The payload of a bundle that an identity of ``signers`` signed which may act as ``role``.
+    """The payload of a bundle signed by an identity of ``signers`` with the role ``role``.
 
-    Certificate chain, transparency log, signature and identity are checked by the package.
-    ``offline``: with the roots of trust as they were last fetched. Raises EvidenceRefused or MachineRefused.
+    The sigstore package checks the certificate chain, the transparency log, the signature and the identity.
+    ``offline``: use the trust roots that were fetched last. Raises EvidenceRefused or MachineRefused.
     """
     strict.read(data, where, dsse.LARGEST)
     identities = [signer for signer in signers if signer.identity and signer.issuer]
@@ -77,8 +78,8 @@ def verify(data: bytes, signers: Signers, role: Role, where: str, *, offline: bo
     try:
         bundle = Bundle.from_json(data)
     except (Error, ValueError) as error:
-        raise EvidenceRefused(f"{where}: is no Sigstore bundle: {_line(error)}", todo) from error
-    # Who it claims to be comes first: strangers' bundles are refused without the network.
+        raise EvidenceRefused(f"{where}: is not a Sigstore bundle: {_line(error)}", todo) from error
+    # The claimed identity is compared first, so that bundles of strangers are refused without the network.
     claimed = [one for one in identities if _names(bundle, one)]
     if not claimed:
         names = ", ".join(signer.name for signer in identities)
@@ -96,10 +97,10 @@ def verify(data: bytes, signers: Signers, role: Role, where: str, *, offline: bo
 
 
 def _policy(signer: Signer) -> "AllOf":
-    """Identity and issuer; for a workflow of GitHub also the repository and the branch whose code the job ran.
+    """The identity and issuer to require; for a GitHub workflow also the repository and branch whose code ran.
 
-    A reusable workflow's identity is that of its file, whoever calls it: any repository that may read the file, and any
-    branch of its own. Such a caller's job checks out the caller's code. The certificate names the caller apart.
+    A reusable workflow has the identity of its file whoever calls it, from any repository or branch that can read the
+    file, and the job checks out the caller's code. The certificate names the caller separately.
     """
     from sigstore.verify.policy import AllOf, Identity, OIDCSourceRepositoryRef, OIDCSourceRepositoryURI
 
@@ -111,7 +112,7 @@ def _policy(signer: Signer) -> "AllOf":
 
 
 def _names(bundle: "Bundle", signer: Signer) -> bool:
-    """Whether the bundle's certificate, which is not checked yet, names this identity."""
+    """Whether the bundle's certificate, which is not verified yet, names this identity."""
     from cryptography.x509 import ExtensionNotFound
     from sigstore.errors import VerificationError
 
@@ -125,7 +126,7 @@ def _names(bundle: "Bundle", signer: Signer) -> bool:
 def _statement(payload: bytes) -> "Statement":
     """A statement of exactly these bytes.
 
-    The package's own model knows no digest but those of files, and would refuse that of a directory
+    The package's own model accepts only file digests, and would refuse the digest of a directory
     (github.com/sigstore/sigstore-python, issue 1018).
     """
     from sigstore.dsse import Statement
@@ -146,16 +147,15 @@ def _require() -> None:
 
 @contextlib.contextmanager
 def _refusing(where: str) -> Iterator[None]:
-    """Whatever Sigstore's package, its roots of trust and the network raise, as a refusal without secrets."""
+    """Turn any error of the sigstore package, its trust roots or the network into a refusal without secrets."""
     try:
         yield
     except Refusal:
         raise
     except Exception as error:  # noqa: BLE001 - its clients raise exceptions of private classes; all of them refuse
         # The error's name only: its text may hold a token.
-        raise MachineRefused(f"{where}: Sigstore cannot be asked ({type(error).__name__})", _ONLINE) from None
+        raise MachineRefused(f"{where}: Sigstore cannot be used ({type(error).__name__})", _ONLINE) from None
 
 
 def _line(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return "".join(c for c in text if c.isprintable())[:200] or type(error).__name__
+    return escape(" ".join(str(error).split()))[:200] or type(error).__name__

@@ -1,6 +1,6 @@
-"""The statement of one release, made of evidence that was held to its verdict; verifications and approvals.
+"""The in-toto statements: of a release, of a verification, of an approval and of a removal from quarantine.
 
-Made of the same evidence it is the same bytes on every machine.
+The same evidence gives the same bytes on every machine.
 """
 
 import json
@@ -39,7 +39,7 @@ from release.evidence import dsse, strict
 MODEL = layout.MERGED.as_posix()  # the weights' name among the subjects
 TEMPLATE = "chat_template.jinja"
 TOKENIZER_CONFIG = "tokenizer_config.json"
-# What transformers reads to make a tokenizer; the chat template is named apart.
+# The files that transformers reads for a tokenizer; the chat template has its own digest.
 TOKENIZER = frozenset(
     (
         "added_tokens.json", "merges.txt", "sentencepiece.bpe.model", "special_tokens_map.json", "spiece.model",
@@ -59,10 +59,9 @@ _S = TypeVar("_S", Statement, Verification, Approval, QuarantineRelease)
 def make(root: Path, held: HeldVerdict, image: ImageReport, serving: ServingReport, verified: str, sbom: str) -> bytes:
     """The statement of the release of ``image``, whose bill of materials has the digest ``sbom``.
 
-    ``verified`` is the signed verification whose report ``serving`` is.
-
-    Files are hashed as they lie below ``root``; directories are as the evidence has them that ``held`` held. Raises
-    EvidenceRefused when something is not there, or the parts are about different things.
+    ``verified`` is the signed verification of the report ``serving``. Files below ``root`` are hashed; the digests of
+    directories come from ``held``, which checked them. Raises EvidenceRefused if a file is missing or the parts are
+    about different things.
     """
     judged = held.evidence.judged
     parity = held.evidence.reports.parity
@@ -96,12 +95,12 @@ def make(root: Path, held: HeldVerdict, image: ImageReport, serving: ServingRepo
 
 
 def parse(payload: bytes, where: str = "the statement") -> Statement:
-    """Read a release's statement, whose signature was checked. Raises EvidenceRefused when it is anything else."""
+    """Parse a release's statement whose signature was checked. Raises EvidenceRefused if it is invalid."""
     return _parse(payload, where, Statement)
 
 
 def verification(report: ServingReport, file: str) -> bytes:
-    """The statement that a server was seen to do what ``report`` says, whose file has the digest ``file``."""
+    """The statement of a verification: ``report``, whose file has the digest ``file``."""
     subjects = [
         Subject(name=layout.SERVING_REPORT.as_posix(), digest={"sha256": file.removeprefix("sha256:")}),
         Subject(name=MODEL, digest={TREE: report.model.removeprefix("sha256:")}),
@@ -112,7 +111,7 @@ def verification(report: ServingReport, file: str) -> bytes:
 
 
 def parse_verification(payload: bytes, where: str = "the verification") -> Verification:
-    """Read a verification, whose signature was checked. Raises EvidenceRefused when it is anything else."""
+    """Parse a verification whose signature was checked. Raises EvidenceRefused if it is invalid."""
     return _parse(payload, where, Verification)
 
 
@@ -127,18 +126,18 @@ def approve(environment: str, image: str, why: str) -> bytes:
 
 
 def parse_approval(payload: bytes, environment: str, image: str, where: str = "the approval") -> Approval:
-    """Read an approval, whose signature was checked; it must be of this image, for this environment."""
+    """Parse an approval whose signature was checked. It must be of this image and environment."""
     found = _parse(payload, where, Approval)
     todo = "let it be approved again: `lockstep approve`"
     if found.subject[0].digest != {"sha256": image.removeprefix("sha256:")}:
-        raise EvidenceRefused(f"{where}: is of another image", todo)
+        raise EvidenceRefused(f"{where}: is about another image", todo)
     if found.predicate.environment != environment:
         raise EvidenceRefused(f"{where}: is for {found.predicate.environment!r}, not {environment!r}", todo)
     return found
 
 
 def free(images: Iterable[str], parent: str, why: str) -> bytes:
-    """The statement that ``images`` (digests) are in quarantine no longer, from the commit after ``parent`` on."""
+    """The statement that ``images`` (digests) leave the quarantine with the commit after ``parent``."""
     subjects = tuple(Subject(name="image", digest={"sha256": each.removeprefix("sha256:")}) for each in sorted(images))
     try:
         return write(QuarantineRelease(subject=subjects, predicate=Freed(parent=parent, why=why)))
@@ -147,7 +146,7 @@ def free(images: Iterable[str], parent: str, why: str) -> bytes:
 
 
 def parse_free(payload: bytes, images: Iterable[str], parent: str, where: str) -> QuarantineRelease:
-    """Read a quarantine release, whose signature was checked; it must be of these images, made on this commit."""
+    """Parse a removal from quarantine whose signature was checked. It must be of these images, on this commit."""
     found = _parse(payload, where, QuarantineRelease)
     wanted = [{"sha256": each.removeprefix("sha256:")} for each in sorted(images)]
     if [subject.digest for subject in found.subject] != wanted or found.predicate.parent != parent:
@@ -156,7 +155,7 @@ def parse_free(payload: bytes, images: Iterable[str], parent: str, where: str) -
 
 
 def tokenizer(parity: ParityReport) -> str:
-    """The tree digest of the files that make the tokenizer. Raises EvidenceRefused when there is none."""
+    """The tree digest of the tokenizer's files. Raises EvidenceRefused if there are none."""
     found = {name: FileDigest(file.sha256, file.size) for name, file in parity.files.items() if name in TOKENIZER}
     if not found:
         raise EvidenceRefused(
@@ -166,14 +165,14 @@ def tokenizer(parity: ParityReport) -> str:
 
 
 def write(statement: BaseModel) -> bytes:
-    """The one form of a statement."""
+    """The canonical bytes of a statement."""
     return strict.write(statement.model_dump(mode="json", by_alias=True))
 
 
 def _parse(payload: bytes, where: str, kind: type[_S]) -> _S:
     said, wanted = strict.read_canonical(payload, where, dsse.LARGEST).get("predicateType"), _PREDICATES[kind]
     if said != wanted:
-        raise EvidenceRefused(f"{where}: predicateType is {str(said)[:80]!r}, not {wanted}", "sign what is asked for")
+        raise EvidenceRefused(f"{where}: predicateType is {str(said)[:80]!r}, not {wanted}", "sign the right statement")
     try:
         return kind.model_validate_json(payload)
     except ValidationError as error:
@@ -183,12 +182,12 @@ def _parse(payload: bytes, where: str, kind: type[_S]) -> _S:
 def _judged(judged: dict[str, str], path: Path) -> str:
     found = judged.get(path.as_posix())
     if found is None:
-        raise EvidenceRefused(f"{layout.VERDICT}: does not say which {path} it is about", _REPRO)
+        raise EvidenceRefused(f"{layout.VERDICT}: does not name its {path}", _REPRO)
     return found
 
 
 def _template(root: Path, parity: ParityReport) -> str | None:
-    """The digest of the chat template's text: a file of its own, or a field of the tokenizer's configuration."""
+    """The digest of the chat template's text: a file, or a field of the tokenizer's configuration."""
     if TEMPLATE in parity.files:
         return parity.files[TEMPLATE].sha256
     if TOKENIZER_CONFIG not in parity.files:

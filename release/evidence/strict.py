@@ -1,4 +1,4 @@
-"""JSON that has one meaning only: two readers of the same bytes see the same value, or both refuse it."""
+"""Strict JSON: any two readers of the same bytes see the same value, or both refuse it."""
 
 import json
 from typing import Any, NoReturn
@@ -9,32 +9,32 @@ _TODO = "sign the release again, or restore the file from git's history"
 
 
 def write(value: Any) -> bytes:
-    """The one form of a value: keys sorted, no spaces, UTF-8."""
+    """The canonical form of a value: sorted keys, no spaces, UTF-8."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
 def read(data: bytes, where: str, largest: int) -> dict[str, Any]:
-    """The JSON object in ``data``; ``where`` is what messages call it.
+    """The JSON object in ``data``; ``where`` names it in messages.
 
-    Raises EvidenceRefused when it has more than ``largest`` bytes, is no object in UTF-8, or writes a key twice.
+    Raises EvidenceRefused if it has more than ``largest`` bytes, is not an object in UTF-8, or repeats a key.
     """
     if len(data) > largest:
         raise EvidenceRefused(f"{where}: has {len(data):,} bytes, at most {largest:,} are read", _TODO)
     try:
         # From text, not bytes: json would guess UTF-16 and UTF-32 as well.
         found = json.loads(data.decode(), object_pairs_hook=_once, parse_constant=_no_number)
-        write(found)  # half a surrogate pair is no text
+        write(found)  # half a surrogate pair is not text
     except _TwiceError as error:
         raise EvidenceRefused(f"{where}: writes the key {error.args[0]!r} twice", _TODO) from error
     except (ValueError, RecursionError) as error:
-        raise EvidenceRefused(f"{where}: is no JSON", _TODO) from error
+        raise EvidenceRefused(f"{where}: is not JSON", _TODO) from error
     if not isinstance(found, dict):
-        raise EvidenceRefused(f"{where}: is no JSON object", _TODO)
+        raise EvidenceRefused(f"{where}: is not a JSON object", _TODO)
     return found
 
 
 def read_canonical(data: bytes, where: str, largest: int) -> dict[str, Any]:
-    """As ``read``; refuses every form but the one that ``write`` gives."""
+    """As ``read``, but refuses any form except that of ``write``."""
     found = read(data, where, largest)
     if write(found) != data:
         raise EvidenceRefused(f"{where}: is not in canonical form", _TODO)
@@ -42,7 +42,7 @@ def read_canonical(data: bytes, where: str, largest: int) -> dict[str, Any]:
 
 
 class _TwiceError(ValueError):
-    """A key that is written twice in one object."""
+    """A key occurs twice in one object."""
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Who is trusted, and what they signed: by a key on disk or by an identity that Sigstore certifies."""
+"""Whose signatures are trusted, by key or by Sigstore identity, and verification of what they signed."""
 
 from pathlib import Path
 
@@ -13,10 +13,10 @@ from release.evidence.dsse import Verified
 
 
 def known(root: Path, target: str | None = None, branch: str | None = None) -> Signers:
-    """The signers of release/policy/signers.yaml on the target branch, as ``commits.target`` finds it.
+    """The signers in release/policy/signers.yaml on the target branch (``commits.target``).
 
-    ``branch``: its name, where ``target`` is its commit. The file in the work tree counts only where git has no commit
-    yet: whoever proposes a release must not choose who may sign it. Raises EvidenceRefused when there is none.
+    ``branch``: its name, if ``target`` is its commit. The file in the work tree counts only if git has no commit yet:
+    whoever proposes a release must not choose who may sign it. Raises EvidenceRefused if there is no valid file.
     """
     todo = f"add a signer to {layout.SIGNERS} (`lockstep keys new` prints the entry), and commit it there"
     if commits.has_repository(root) and (found := commits.target(root, target))[1]:
@@ -31,7 +31,7 @@ def known(root: Path, target: str | None = None, branch: str | None = None) -> S
         path = root / layout.SIGNERS
         data = path.read_bytes() if path.is_file() and not path.is_symlink() else None
     if data is None:
-        raise EvidenceRefused(f"{where}: is not there, so nobody may sign", todo)
+        raise EvidenceRefused(f"{where}: is missing, so nobody may sign", todo)
     try:
         return signers.parse(data.decode(), where)
     except UnicodeDecodeError as error:
@@ -39,7 +39,7 @@ def known(root: Path, target: str | None = None, branch: str | None = None) -> S
 
 
 def owner(key: CryptoSigner, known: Signers, role: Role) -> str:
-    """The name of a private key's owner. Raises EvidenceRefused when no signer has the key, or it may not do this."""
+    """The name of a private key's owner. Raises EvidenceRefused if the key is unknown or its owner lacks the role."""
     for name, public in keys.known(known).items():
         if public.keyid == key.public_key.keyid:
             return dsse.allowed(next(one for one in known if one.name == name), role, "this key")
@@ -50,18 +50,17 @@ def owner(key: CryptoSigner, known: Signers, role: Role) -> str:
 
 
 def verify(data: bytes, known: Signers, role: Role, where: str, *, offline: bool = False) -> Verified:
-    """What was signed, and by whom of ``known``, who may act as ``role``.
+    """The signed payload and its signer, one of ``known`` with the role ``role``.
 
-    ``data`` is a DSSE envelope, or a Sigstore bundle with one: signed by a key, or by an identity. Raises
-    EvidenceRefused when it does not hold, MachineRefused when Sigstore cannot be asked about it. ``offline`` asks it by
-    the roots of trust that were fetched last.
+    ``data`` is a DSSE envelope, or a Sigstore bundle with one. Raises EvidenceRefused if it is not valid,
+    MachineRefused if Sigstore cannot be used. ``offline``: use the trust roots that were fetched last.
     """
     plain = strict.read(data, where, dsse.LARGEST)
     if "mediaType" not in plain:
         return dsse.verify_plain(plain, known, role, where)
     material, envelope = plain.get("verificationMaterial"), plain.get("dsseEnvelope")
     if plain["mediaType"] != sigstore.BUNDLE or not isinstance(material, dict) or not isinstance(envelope, dict):
-        raise EvidenceRefused(f"{where}: is no bundle {sigstore.BUNDLE} with an envelope", "sign it again")
+        raise EvidenceRefused(f"{where}: is not a bundle {sigstore.BUNDLE} with an envelope", "sign it again")
     if "publicKey" in material:
         return dsse.verify_plain(envelope, known, role, where)
     return sigstore.verify(data, known, role, where, offline=offline)

@@ -1,8 +1,8 @@
-"""The signed verification: what `lockstep verify` saw of a model, signed on the machine that saw it.
+"""The signed verification: the report of `lockstep verify`, signed on the machine that ran it.
 
-It lies beside the report, as reports/serving.intoto.json. `lockstep sign` puts it into the release's statement as it
-is, and `lockstep promote` checks it again. So whoever signs a release cannot write the serving report by hand, unless
-release/policy/signers.yaml lets the same key or identity verify too.
+It is stored as reports/serving.intoto.json. `lockstep sign` includes it unchanged in the release's statement, and
+`lockstep promote` checks it again. So whoever signs releases cannot invent a serving report, unless
+release/policy/signers.yaml gives the same key or identity the role `verify` too.
 """
 
 from pathlib import Path
@@ -21,17 +21,17 @@ _AGAIN = "run `lockstep verify` with a key or an identity that may verify (docs/
 
 
 class Verifier(NamedTuple):
-    """Who signs a verification: a key, or with None the identity of this machine. ``known``: who may, on the target."""
+    """Who signs a verification: a key, or for None the identity of this CI job. ``known``: the target's signers."""
 
     key: CryptoSigner | None
     known: Signers
 
 
 def verifier(root: Path, key: Path | None = None, *, keyless: bool = False) -> tuple[Verifier | None, str]:
-    """Who will sign what is verified, found before anything is started; None and why, where nobody will.
+    """Find who will sign the verification, before anything starts; None and the reason if nobody will.
 
-    ``key`` is by default that of `lockstep keys new`, where it is there and may verify. Raises EvidenceRefused when
-    the key or identity that was asked for may not verify, MachineRefused when this machine has no identity.
+    ``key`` is by default that of `lockstep keys new`, if it exists and may verify. Raises EvidenceRefused if the given
+    key or identity may not verify, MachineRefused if this machine has no identity.
     """
     if keyless:
         known = trust.known(root)
@@ -55,9 +55,9 @@ def verifier(root: Path, key: Path | None = None, *, keyless: bool = False) -> t
 
 
 def write(root: Path, report: ServingReport, by: Verifier) -> str:
-    """Sign the report that lies in ``root``, write reports/serving.intoto.json, and return the signer's name.
+    """Sign the report in ``root``, write reports/serving.intoto.json, and return the signer's name.
 
-    Raises EvidenceRefused when the identity may not verify, MachineRefused when Sigstore cannot be reached.
+    Raises EvidenceRefused if the identity may not verify, MachineRefused if Sigstore cannot be reached.
     """
     payload = statement.verification(report, digest.of_file(root / layout.SERVING_REPORT).sha256)
     data = sigstore.sign([payload])[0] if by.key is None else dsse.sign(payload, PAYLOAD, by.key)
@@ -68,15 +68,15 @@ def write(root: Path, report: ServingReport, by: Verifier) -> str:
 
 
 def read(root: Path, report: ServingReport, known: Signers) -> str:
-    """The signed verification of the report that lies in ``root``, as text for the release's statement.
+    """The signed verification of the report in ``root``, as text for the release's statement.
 
-    Raises EvidenceRefused when it is missing, is about another report, or nobody who may verify signed it.
+    Raises EvidenceRefused if it is missing, about another report, or not signed by a verifier.
     """
     where, path = str(layout.SERVING_STATEMENT), root / layout.SERVING_STATEMENT
     try:
         data = path.read_bytes()
     except OSError as error:
-        what = f"{layout.SERVING_REPORT}: is not signed by whoever verified: {where}: {error.strerror or error}"
+        what = f"{layout.SERVING_REPORT}: is not signed by a verifier: {where}: {error.strerror or error}"
         raise EvidenceRefused(what, _AGAIN) from error
     _, stated = _signed(data, report, known, where)
     if (found := digest.of_file(root / layout.SERVING_REPORT).sha256) != stated.file:
@@ -85,9 +85,9 @@ def read(root: Path, report: ServingReport, known: Signers) -> str:
 
 
 def check(data: bytes, report: ServingReport, known: Signers, where: str, *, offline: bool = False) -> str:
-    """The name of who verified: one of ``known`` who may, and signed exactly ``report``. ``offline``: see ``trust``.
+    """The name of the verifier, one of ``known``, who signed exactly ``report``. ``offline``: see ``trust``.
 
-    Raises EvidenceRefused when nobody did, MachineRefused as ``trust.verify``.
+    Raises EvidenceRefused if there is none, MachineRefused as ``trust.verify``.
     """
     return _signed(data, report, known, where, offline=offline)[0]
 

@@ -1,8 +1,8 @@
-"""The weights' signature in the format of OpenSSF model signing 1.0, as `model_signing verify` reads it.
+"""The signature of the weights in the format of OpenSSF model signing 1.0, which `model_signing verify` reads.
 
-A Sigstore bundle around a DSSE envelope around an in-toto statement that names every file by its digest
-(github.com/sigstore/model-transparency). The digests are those that the merge wrote and the verdict holds: the weights
-are not read again, and neither the package nor what it needs is asked.
+It is a Sigstore bundle with a DSSE envelope of an in-toto statement that lists every file by digest
+(github.com/sigstore/model-transparency). The digests come from the merge and are in the verdict, so the weights are not
+read again. The model-signing package is not needed.
 """
 
 import hashlib
@@ -22,14 +22,14 @@ _IGNORED = (".git", ".gitattributes", ".github", ".gitignore")  # what the packa
 
 
 def of_image(image: ImageReport) -> dict[str, str]:
-    """The files that an image carries: path below the model's folder to digest."""
+    """The files of the model in an image: path below the model's folder to digest."""
     return {path: value for layer in image.layers for path, value in layer.files.items()}
 
 
 def payload(files: Mapping[str, str], name: str) -> bytes:
-    """The statement that the model ``name`` is these files: path below its folder to digest.
+    """The statement that the model ``name`` consists of these files: path below its folder to digest.
 
-    Raises EvidenceRefused when a file's name is one that verifiers leave out: it would not be signed.
+    Raises EvidenceRefused if verifiers would ignore a file because of its name, so that it would not be signed.
     """
     ordered = sorted(files, key=PurePosixPath)
     for path in ordered:
@@ -56,7 +56,7 @@ def payload(files: Mapping[str, str], name: str) -> bytes:
 
 
 def sign(statement: bytes, key: CryptoSigner) -> bytes:
-    """The bundle of ``statement``, signed by a key on disk."""
+    """A bundle of ``statement``, signed by a key on disk."""
     envelope = strict.read(dsse.sign(statement, PAYLOAD, key), "the envelope", dsse.LARGEST)
     for signature in envelope["signatures"]:
         signature["keyid"] = ""  # the bundle's hint says it
@@ -70,9 +70,9 @@ def sign(statement: bytes, key: CryptoSigner) -> bytes:
 
 
 def verify(data: bytes, statement: bytes, signers: Signers) -> str:
-    """Who signed ``statement``, which ``payload`` made of the files as they are; one who may sign releases.
+    """The signer of ``statement`` (from ``payload``), who must have the role `release`.
 
-    Raises EvidenceRefused when nobody did: the signature does not hold, or is over other files.
+    Raises EvidenceRefused if the signature is invalid or about other files.
     """
     where = "the weights' signature"
     found = trust.verify(data, signers, "release", where)

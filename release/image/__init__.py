@@ -1,1 +1,1 @@
-"""Images as data: references, descriptors, layers, and the two places that hold them (a folder, a registry)."""
+"""OCI images as data: base image, layers, config and manifest, and the stores that hold them."""

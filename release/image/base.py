@@ -1,4 +1,4 @@
-"""The image that weights are added to: found by its digest, for one platform, read and never unpacked."""
+"""The base image of a build: found by digest, for one platform; read and never unpacked."""
 
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ _CONFIGS = (CONFIG, "application/vnd.docker.container.image.v1+json")
 
 
 class _Part(BaseModel):
-    """A part of an image's config whose other fields are passed through unread."""
+    """A part of an image's config; fields that are not named here are copied unchanged."""
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
 
@@ -42,7 +42,7 @@ class _Config(_Part):
 
 
 class Base(NamedTuple):
-    """A base image: what the report says of it, its layers in OCI's media types, its config as JSON values."""
+    """A base image: its entry for the report, its layers with OCI media types, its config as JSON values."""
 
     image: BaseImage
     reference: Reference
@@ -51,10 +51,10 @@ class Base(NamedTuple):
 
 
 def resolve(store: Store, reference: Reference, platform: str, name: str) -> Base:
-    """Read the base image for ``platform`` (such as linux/amd64); ``name`` is how params.yaml calls it.
+    """Read the base image for ``platform`` (such as linux/amd64); ``name`` is its name in params.yaml.
 
-    Raises BuildRefused when it is not pinned, is not for this platform, or has layers that cannot be passed on;
-    RegistryRefused when it cannot be had or is malformed.
+    Raises BuildRefused if it is not pinned, is for another platform, or has layers that cannot be copied;
+    RegistryRefused if it is unavailable or malformed.
     """
     if reference.digest is None:
         raise _unpinned(store, reference, name)
@@ -92,7 +92,7 @@ def resolve(store: Store, reference: Reference, platform: str, name: str) -> Bas
 
 
 def _unpinned(store: Store, reference: Reference, name: str) -> Refusal:
-    """A tag moves: say what it means now, to be written down."""
+    """The refusal of a tag, with the digest that it has now."""
     tag = reference.tag or ("latest" if reference.host else None)
     digest = store.document(tag or "").digest
     pinned = str(reference._replace(tag=tag, digest=digest))
@@ -116,7 +116,7 @@ def _choose(index: Index, platform: str, name: str) -> Entry:
 
 
 def _same(found: Platform, wanted: str) -> bool:
-    """Whether a platform is the wanted one; a variant counts where it is asked for."""
+    """Whether a platform is the requested one; the variant counts only if one is requested."""
     parts = str(found).split("/")
     return parts[: len(wanted.split("/"))] == wanted.split("/")
 
@@ -124,7 +124,7 @@ def _same(found: Platform, wanted: str) -> bool:
 def _config(store: Store, manifest: Manifest, name: str) -> tuple[_Config, dict[str, Any]]:
     described = manifest.config
     if described.media_type not in _CONFIGS:
-        raise BuildRefused(f"{name}: is no container image, but {described.media_type!r}", "pin a container image")
+        raise BuildRefused(f"{name}: is not a container image but {described.media_type!r}", "pin a container image")
     if described.size > documents.LARGEST_CONFIG:
         raise RegistryRefused(f"{name}: its config has {described.size} bytes", "pin another image")
     plain = documents.parse(b"".join(store.blob(described.digest, described.size)), f"{name}: config")

@@ -1,6 +1,6 @@
-"""The config and the manifest of an image: what the base says, and what the weights add (OCI image specification 1.1).
+"""The config and manifest of an image: those of the base plus the weights (OCI image specification 1.1).
 
-Pure: values in, bytes out. Nothing of the machine, the user or the hour is in them.
+Pure functions. The result does not depend on the machine, the user or the time.
 """
 
 import posixpath
@@ -26,7 +26,7 @@ LAYER_NAMES = ("lockstep.layer", f"{OCI}title")
 
 
 class About(NamedTuple):
-    """What an image is about: the model's digest, the folder of its weights, the commit of its record and its time."""
+    """The model's digest, the folder of its weights, and the commit of its record with its time."""
 
     model: str
     path: str
@@ -36,7 +36,7 @@ class About(NamedTuple):
 
 
 class Added(NamedTuple):
-    """One layer of the weights: uncompressed, so that its digest is its diff_id."""
+    """One layer of the weights. It is uncompressed, so its digest is also its diff_id."""
 
     digest: str
     size: int
@@ -44,12 +44,12 @@ class Added(NamedTuple):
 
 
 def version(model: str) -> str:
-    """What people call a model: the first 12 hex digits of its digest."""
+    """The short name of a model: the first 12 hex digits of its digest."""
     return model.removeprefix("sha256:")[:12]
 
 
 def annotations(about: About, params: Params, runtime: Runtime, base: Base | None) -> dict[str, str]:
-    """Labels of the config and annotations of the manifest: OCI's own keys, and three of this tool."""
+    """Labels of the config and annotations of the manifest: OCI's keys, and three of this tool."""
     found = {
         f"{OCI}title": params.serve.name,
         f"{OCI}version": version(about.model),
@@ -57,7 +57,7 @@ def annotations(about: About, params: Params, runtime: Runtime, base: Base | Non
         f"{OCI}created": _time(about.created),
         f"{OCI}source": params.serve.source,
         f"{OCI}licenses": spdx(params),
-        # The name of a local folder would make the image another one in another folder.
+        # The name of a local folder would make the image's digest depend on it.
         f"{OCI}base.name": str(base.reference._replace(digest=None)) if base and base.reference.host else None,
         f"{OCI}base.digest": base.image.manifest if base else None,
         "lockstep.model": about.model,
@@ -68,7 +68,7 @@ def annotations(about: About, params: Params, runtime: Runtime, base: Base | Non
 
 
 def spdx(params: Params) -> str | None:
-    """An SPDX licence expression of base and adapter; None when neither is stated.
+    """The SPDX licence expression of base and adapter; None if neither has one.
 
     Names without an SPDX identifier are written LicenseRef-NAME (SPDX specification 2.3, annex D).
     """
@@ -79,9 +79,9 @@ def spdx(params: Params) -> str | None:
 
 def config(about: About, runtime: Runtime, filled: Filled, base: Base | None, added: Sequence[Added],
            labels: dict[str, str]) -> bytes:  # fmt: skip
-    """The image's config: the base's, passed through, with this server's settings and these layers.
+    """The image's config: the base's, with this server's settings and these layers.
 
-    Raises BuildRefused when the base puts a volume over the weights.
+    Raises BuildRefused if a volume of the base would hide the weights.
     """
     document = _base_config(base) if base else _bare(runtime)
     settings = dict(document.get("config") or {})
@@ -108,7 +108,7 @@ def manifest(
     configured: Descriptor, base: Base | None, added: Sequence[Added], labels: dict[str, str],
     named: str = LAYER_NAMES[0],
 ) -> bytes:  # fmt: skip
-    """The image's manifest: the base's layers, then these. ``named`` is the annotation of what a layer holds."""
+    """The image's manifest: the base's layers, then these. ``named`` is the annotation key for a layer's content."""
     below = [layer.plain() for layer in base.layers] if base else []
     ours = [
         {"mediaType": LAYER, "digest": found, "size": size, "annotations": {named: title}}
@@ -131,12 +131,12 @@ def described(config: bytes) -> Descriptor:
 
 
 def _bare(runtime: Runtime) -> dict[str, Any]:
-    """A config without a base: a volume of weights, which nothing is started from."""
+    """A config without a base: a volume of weights, which is not started."""
     return dict(zip(("os", "architecture", "variant"), runtime.platform.split("/"), strict=False))
 
 
 def _base_config(base: Base) -> dict[str, Any]:
-    """The base's config with a history that accounts for its layers: some readers refuse one that does not."""
+    """The base's config with a history for all its layers: some readers refuse an incomplete one."""
     history = base.config.get("history") or []
     filled = [step for step in history if not (isinstance(step, dict) and step.get("empty_layer"))]
     if len(filled) != len(base.layers):
@@ -145,7 +145,7 @@ def _base_config(base: Base) -> dict[str, Any]:
 
 
 def _server(runtime: Runtime, filled: Filled, settings: dict[str, Any]) -> dict[str, Any]:
-    """What starts the server. Docker drops a base's command where an entrypoint is set, and so does this."""
+    """How the server starts. As in Docker, a base's command is dropped if an entrypoint is set."""
     found: dict[str, Any] = {
         "Env": _environment(settings.get("Env") or [], filled.environment),
         "ExposedPorts": {f"{runtime.port}/tcp": {}},
@@ -161,7 +161,7 @@ def _server(runtime: Runtime, filled: Filled, settings: dict[str, Any]) -> dict[
 
 
 def _environment(theirs: Sequence[str], ours: dict[str, str]) -> list[str]:
-    """The base's variables in their order, ours in place of those of the same name, the rest of ours sorted."""
+    """The base's variables in their order, replaced by ours of the same name; the rest of ours follows, sorted."""
     names = [entry.partition("=")[0] for entry in theirs]
     kept = [f"{name}={ours[name]}" if name in ours else entry for name, entry in zip(names, theirs, strict=True)]
     return [*kept, *(f"{name}={value}" for name, value in sorted(ours.items()) if name not in names)]
@@ -185,5 +185,5 @@ def _identifier(name: str) -> str:
 
 
 def _time(moment: datetime) -> str:
-    """RFC 3339, UTC, whole seconds."""
+    """The time as RFC 3339 in UTC, in whole seconds."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,56 +1,56 @@
-"""Which files were hashed on this machine, and what stood for their bytes then."""
+"""Remembers which files were hashed on this machine, so that unchanged files are not hashed again."""
 
 import contextlib
 import json
 import stat
 import threading
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from checks import files
 
 State = list[int]  # inode, time of the last change of the file or its metadata in ns, size in bytes
 
 
-class Known:
-    """Paths to the state of their inodes, kept in ``path``; None: nothing is kept, so nothing is known.
-
-    Every write to a file changes its state; so does a new file in its place. Damaged or unreadable, the memory is
-    empty.
-    """
+class Memory:
+    """A JSON object stored in ``path``; None: nothing is stored. A damaged or unreadable store is empty."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._lock = threading.Lock()
 
-    def has(self, file: Path) -> bool:
-        """Whether ``file`` is in the state that was noted."""
-        now = state(file)
-        return now is not None and self._read().get(str(file.absolute())) == now
-
-    def note(self, file: Path, then: State | None) -> None:
-        """Keep that ``file`` was hashed in the state ``then``. Files that are gone are forgotten.
-
-        Where it cannot be written, the file is hashed again the next time.
-        """
-        if self._path is None:
-            return
-        with self._lock, contextlib.suppress(OSError):
-            kept = {name: value for name, value in self._read().items() if Path(name).exists()}
-            # In ASCII: paths are any bytes.
-            files.write_text(self._path, json.dumps(kept | {str(file.absolute()): then}, indent=1) + "\n")
-
-    def _read(self) -> dict[str, State]:
-        if self._path is None:
-            return {}
+    def _read(self) -> dict[str, Any]:
         try:
-            found = json.loads(self._path.read_bytes())
+            found = json.loads(self._path.read_bytes()) if self._path else {}
         except (OSError, ValueError, RecursionError):
             return {}
         return found if isinstance(found, dict) else {}
 
+    def _write(self, value: Mapping[str, Any]) -> None:
+        """A value that cannot be stored is computed again the next time."""
+        if self._path is not None:
+            with contextlib.suppress(OSError):
+                files.write_text(self._path, json.dumps(value, indent=1) + "\n")  # in ASCII: paths are any bytes
+
+
+class Known(Memory):
+    """Paths with the state of their inodes, which every write to a file and every replacement changes."""
+
+    def has(self, file: Path) -> bool:
+        """Whether ``file`` still has the recorded state."""
+        now = state(file)
+        return now is not None and self._read().get(str(file.absolute())) == now
+
+    def note(self, file: Path, then: State | None) -> None:
+        """Record that ``file`` was hashed in the state ``then``. Deleted files are forgotten."""
+        with self._lock, contextlib.suppress(OSError):
+            kept = {name: value for name, value in self._read().items() if Path(name).exists()}
+            self._write(kept | {str(file.absolute()): then})
+
 
 def state(file: Path) -> State | None:
-    """What stands for a file's bytes; None when there is no regular file."""
+    """The state of a file that changes with its bytes; None if it is not a regular file."""
     try:
         found = file.lstat()
     except OSError:

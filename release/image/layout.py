@@ -1,8 +1,8 @@
-"""A Store in a folder: the OCI image layout (OCI image specification 1.1, image-layout.md).
+"""A Store in a folder: an OCI image layout (OCI image specification 1.1, image-layout.md).
 
-Whoever reads the folder sees the old index or the new one, and every blob that an index names is whole: a blob gets
-its name when all its bytes are on the disk, the index its name after that. One builder at a time holds the folder;
-a second one waits, and the system lets go of it when the first is killed.
+A reader sees the old or the new index, and every blob that an index names is complete: a blob gets its name when all
+its bytes are on disk, and the index is replaced after that. One builder at a time has the lock; a second one waits. The
+system releases the lock if the builder is killed.
 """
 
 import contextlib
@@ -31,9 +31,9 @@ _BLOCK = 1 << 20
 
 
 class Layout:
-    """The images in ``folder``, which is made when it is first held; write to it only while it is.
+    """The images in ``folder``, which is created by the first ``held``; write only within ``held``.
 
-    ``memory`` is where ``known.Known`` keeps which blobs were hashed; None: ``has`` hashes whatever it is asked for.
+    ``memory``: where ``known.Known`` remembers hashed blobs; None: ``has`` hashes every blob.
     """
 
     def __init__(self, folder: Path, memory: Path | None = None) -> None:
@@ -47,9 +47,9 @@ class Layout:
     def has(self, digest: str, size: int) -> bool:
         """Whether the blob is there with this size, and had this digest when it was last changed.
 
-        Its bytes are hashed once; from then on its inode, size and time of change stand for them, so that a rebuild
-        reads nothing. Every write to a file changes these. What they do not show (a bad disk, an administrator who
-        sets the clock back) is found by whoever reads the image: ``blob`` and every registry and engine hash again.
+        Its bytes are hashed once. After that its inode, size and change time stand for them, so that a rebuild reads
+        nothing. Every write changes these. What they do not show (a failing disk, a clock set back by an administrator)
+        is found by every reader of the image, because ``blob``, registries and engines hash again.
         """
         path = self._path(digest)
         before = state(path)
@@ -66,7 +66,7 @@ class Layout:
         return True
 
     def add(self, blob: Blob, digest: str | None, seen: Seen) -> str:
-        """Write the blob beside the others and name it by its digest when it is whole and on the disk."""
+        """Write the blob to a temporary file, and name it by its digest once it is complete and on disk."""
         partial = self.folder / f"{_PARTIAL}{secrets.token_hex(8)}"
         hasher, size = hashlib.sha256(), 0
         try:
@@ -93,11 +93,11 @@ class Layout:
         return found
 
     def blob(self, digest: str, size: int) -> Iterator[bytes]:
-        """The blob's bytes; the last block is given when digest and size are found right."""
+        """The blob's bytes; the last block is given only if digest and size are right."""
         path = self._path(digest)
         hasher, left = hashlib.sha256(), size
         if path.exists() and not path.is_file():  # a pipe would keep a reader waiting
-            raise _damaged(path, "is no file")
+            raise _damaged(path, "is not a regular file")
         try:
             with path.open("rb", buffering=0) as stream:
                 if os.fstat(stream.fileno()).st_size != size:
@@ -110,16 +110,16 @@ class Layout:
         except OSError as error:
             raise _damaged(path, error.strerror or str(error)) from error
         if left or f"sha256:{hasher.hexdigest()}" != digest:
-            raise _damaged(path, "holds other bytes than its name says")
+            raise _damaged(path, "has other bytes than its name says")
         if size:
             yield block
 
     def borrow(self, digest: str, size: int, source: Store) -> bool:  # noqa: ARG002 - as Store has it
-        """Never: a copy that was hashed is safer than a second name of a file that others may write to."""
+        """Always False: a hashed copy is safer than a link to a file that others can change."""
         return False
 
     def document(self, reference: str) -> Document:
-        """The manifest or index by digest; by tag; or, for an empty reference, the only one that is there."""
+        """The manifest or index by digest, by tag, or for an empty reference the only one."""
         index = self._index()
         if reference.startswith("sha256:"):
             found = {reference}
@@ -128,19 +128,17 @@ class Layout:
             found = {entry.digest for entry in named if reference or not self._attached(entry)}
         if len(found) != 1:
             wanted = f"tag {reference!r}" if reference else "its only image"
-            raise RegistryRefused(
-                f"{self.name}: {len(found)} images are there for {wanted}", "name one that is there by its digest"
-            )
+            raise RegistryRefused(f"{self.name}: {len(found)} images match {wanted}", "name one by its digest")
         (digest,) = found
         path = self._path(digest)
         there = state(path)
         if there is None or there[2] > documents.LARGEST:
-            raise _damaged(path, "is absent, or is no manifest")
+            raise _damaged(path, "is absent, or is not a manifest")
         data = b"".join(self.blob(digest, there[2]))
         return Document(data, documents.guess(data, str(path)), digest)
 
     def put(self, data: bytes, media_type: str, tag: str | None) -> str:
-        """Store a manifest; then the index names it. What had the tag before is there by its digest until ``keep``."""
+        """Store a manifest and add it to the index. A manifest that had the tag stays, by digest, until ``keep``."""
         digest = self.add(Bytes(data), None, lambda _: None)
         index = self._index()
         entry = Entry(
@@ -166,16 +164,17 @@ class Layout:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Make the folder a layout, and be its only builder until the block ends; what killed builders left goes.
+        """Create the layout and lock it until the block ends; leftovers of killed builders are deleted.
 
-        Raises BuildRefused when the folder holds other things, RegistryRefused when it cannot be written.
+        Raises BuildRefused if the folder has other contents, RegistryRefused if it cannot be written.
         """
         mark = self.folder / "oci-layout"
         try:
-            # The mark comes first and is looked for last: who finds another builder's blobs finds its mark as well.
+            # The mark is written first and checked last, so that a builder who finds blobs finds their mark as well.
             if self.folder.exists() and any(self.folder.iterdir()) and not mark.exists():
                 raise BuildRefused(
-                    f"{self.folder}: is not empty and is no OCI layout", "name a folder that is new, empty, or a layout"
+                    f"{self.folder}: is not empty and is not an OCI layout",
+                    "name a folder that is new, empty, or a layout",
                 )
             self.folder.mkdir(parents=True, exist_ok=True)
             handle = os.open(mark, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
@@ -197,10 +196,10 @@ class Layout:
             os.close(handle)
 
     def keep(self, *digests: str) -> None:
-        """Drop the other images that this tool made here, with what was attached to them and belonged to them alone.
+        """Delete the other images that this tool made here, with artifacts attached only to them.
 
-        Images of others stay, and what is attached to these. Where there are none of others, every blob that no
-        manifest names goes too. What cannot be read is left alone. Call it while the folder is held.
+        Images of others stay, with what is attached to them. If there are none, unreferenced blobs are deleted too.
+        Anything that cannot be read is left alone. Call it within ``held``.
         """
         index = self._index()
         manifests = {entry.digest: self._manifest(entry) for entry in index.manifests}
@@ -230,11 +229,11 @@ class Layout:
         return self._blobs / digest.removeprefix("sha256:")
 
     def _index(self) -> Index:
-        """The folder's index; an empty one where a folder that is a layout has none yet."""
+        """The folder's index; empty if a layout has none yet."""
         mark, path = self.folder / "oci-layout", self.folder / "index.json"
         for file in (mark, path):
             if file.exists() and not file.is_file():
-                raise RegistryRefused(f"{file}: is no file", "remove the folder")
+                raise RegistryRefused(f"{file}: is not a regular file", "remove the folder")
         try:
             version = json.loads(mark.read_bytes())
             if not isinstance(version, dict) or version.get("imageLayoutVersion") != "1.0.0":
@@ -243,14 +242,14 @@ class Layout:
         except FileNotFoundError as error:
             if error.filename == str(mark):
                 todo = "name the folder that holds the file oci-layout"
-                raise RegistryRefused(f"{self.folder}: is no OCI layout", todo) from error
+                raise RegistryRefused(f"{self.folder}: is not an OCI layout", todo) from error
             return Index(schema_version=2, manifests=())
         except OSError as error:
             raise RegistryRefused(f"{error.filename}: {error.strerror}", "make it readable") from error
         except ValidationError as error:
             raise RegistryRefused(f"{path}: {files.first(error)}", "remove the folder") from error
         except (ValueError, RecursionError) as error:
-            raise RegistryRefused(f"{mark}: is no JSON", "remove the folder") from error
+            raise RegistryRefused(f"{mark}: is not JSON", "remove the folder") from error
 
     def _write_index(self, index: Index, entries: list[Entry]) -> None:
         value = index.model_dump(mode="json", by_alias=True, exclude_none=True)
@@ -264,7 +263,7 @@ class Layout:
             raise _unwritable(self.folder, error) from error
 
     def _manifest(self, entry: Entry) -> Manifest | None:
-        """The manifest of an index entry; None when it is an index or cannot be read."""
+        """The manifest of an index entry; None if it is an index or cannot be read."""
         try:
             found = documents.read(self.document(entry.digest), self.name)
         except Refusal:
@@ -272,12 +271,12 @@ class Layout:
         return found if isinstance(found, Manifest) else None
 
     def _attached(self, entry: Entry) -> bool:
-        """Whether it is an artifact of an image, and no image itself."""
+        """Whether it is an artifact attached to an image, not an image."""
         manifest = self._manifest(entry)
         return manifest is not None and manifest.subject is not None
 
     def _reached(self, entry: Entry) -> set[str] | None:
-        """Every blob that an index entry needs, itself too; None when that cannot be read."""
+        """Every blob that an index entry needs, itself included; None if that cannot be read."""
         try:
             found = documents.read(self.document(entry.digest), self.name)
         except Refusal:
@@ -317,4 +316,4 @@ def _damaged(path: Path, what: str) -> RegistryRefused:
 
 
 def _unwritable(folder: Path, error: OSError) -> RegistryRefused:
-    return RegistryRefused(f"{folder}: {error.strerror or error}", "make room there, or make it writable")
+    return RegistryRefused(f"{folder}: {error.strerror or error}", "free some space there, or make it writable")

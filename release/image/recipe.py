@@ -1,4 +1,4 @@
-"""What an image is made of: a verdict that passes, held to these bytes, and all else that decides the image.
+"""Everything that decides an image: a passing verdict about these bytes, the base, the runtime and the target.
 
 Nothing is written here, and no weights are read.
 """
@@ -28,13 +28,13 @@ from release.runtimes import Runtime, fit
 MOST_LAYERS = 127  # of one image that Docker's overlay file system takes
 KNOWN = layout.STATE / "blobs.json"  # which blobs of layouts were hashed here: release/image/known.py
 
-# What a commit must hold, so that it can be named as the record of the model.
+# The files that a commit must have to be named as the record of the model.
 _RECORD = (layout.PARAMS, layout.PIPELINE, layout.LOCK, layout.VERDICT)
 _CONFIG = "config.json"
 
 
 class Options(NamedTuple):
-    """Where the image goes (a registry's HOST/NAME[:TAG], or the folder of an OCI layout), and what else it is of."""
+    """The target (HOST/NAME[:TAG] in a registry, or the folder of an OCI layout), and replacements for params.yaml."""
 
     push: str | None = None
     output: Path | None = None
@@ -43,7 +43,7 @@ class Options(NamedTuple):
 
 
 class Recipe(NamedTuple):
-    """All that decides the image, and where it goes: to ``target``, which reports name as ``place``.
+    """Everything that decides the image. It is sent to ``target``, which reports call ``place``.
 
     ``source`` is the store of the base.
     """
@@ -60,9 +60,10 @@ class Recipe(NamedTuple):
 
 
 def write_down(root: Path, held: HeldVerdict, ran: Collection[Path], options: Options) -> Recipe:
-    """Find all that the image is made of. Raises as ``build.build`` does.
+    """Find everything that the image is made of. Raises as ``build.build``.
 
-    ``held`` is a verdict that passes; ``ran`` are the modules that its stages ran: the image's commit must hold them.
+    ``held``: the verdict, which passes; ``ran``: the modules that its stages ran, which the image's commit must
+    contain.
     """
     params, parity, model = held.params, held.evidence.reports.parity, held.verdict.model
     if parity is None or model is None:
@@ -92,7 +93,7 @@ def write_down(root: Path, held: HeldVerdict, ran: Collection[Path], options: Op
 
 
 def _about(root: Path, model: str, home: str, needed: Collection[Path]) -> About:
-    """The commit that holds the record of the model. It must be there whole, or nobody else can find it."""
+    """The commit with the complete record of the model. The record must be committed, or nobody else can find it."""
     head = commits.resolve(root, "HEAD") if commits.has_repository(root) else None
     if head is None:
         raise EvidenceRefused(
@@ -104,10 +105,10 @@ def _about(root: Path, model: str, home: str, needed: Collection[Path]) -> About
             "git fetch --unshallow (in GitHub Actions: fetch-depth: 0)",
         )
     if absent := commits.uncommitted(root, head, sorted({*_RECORD, *needed})):
-        others = tuple(f"{path}: is not committed as it is here" for path in absent[1:])
+        others = tuple(f"{path}: is not committed in its current state" for path in absent[1:])
         raise EvidenceRefused(
-            f"{absent[0]}: is not committed as it is here", "commit the record, then build: the image names its commit",
-            others,
+            f"{absent[0]}: is not committed in its current state",
+            "commit the record, then build: the image names its commit", others,
         )  # fmt: skip
     commit = commits.last_touching(root, head, _RECORD)
     assert commit is not None  # all of them are in HEAD
@@ -116,7 +117,7 @@ def _about(root: Path, model: str, home: str, needed: Collection[Path]) -> About
 
 
 def _target(root: Path, options: Options, version: str) -> tuple[Store, str, str]:
-    """Where the image goes, what reports call that place, and the tag."""
+    """The target, its name in reports, and the tag."""
     if options.push is None:
         folder = root / layout.IMAGE if options.output is None else options.output
         inside = folder.resolve().is_relative_to(root.resolve())
@@ -126,7 +127,9 @@ def _target(root: Path, options: Options, version: str) -> tuple[Store, str, str
         raise BuildRefused("an image goes to a registry or to a folder", "give one of --push and --output")
     named = reference.parse(options.push)
     if named.host is None or named.digest is not None:
-        raise BuildRefused(f"{options.push!r}: is no place in a registry", "write it as HOST/NAME or HOST/NAME:TAG")
+        raise BuildRefused(
+            f"{options.push!r}: is not HOST/NAME of a registry", "write it as HOST/NAME or HOST/NAME:TAG"
+        )
     return stores.open_store(named, root, push=True), f"{named.host}/{named.name}", named.tag or version
 
 
@@ -139,7 +142,7 @@ def _base(root: Path, name: str | None, runtime: Runtime) -> tuple[Base | None, 
 
 
 def _serves(root: Path, described: dict[str, FileDigest], runtime: Runtime, longest: int) -> None:
-    """A server that computes another function than the one that was evaluated is not given the weights."""
+    """Refuse a runtime that would compute another function than the evaluated one."""
     path = root / layout.MERGED / _CONFIG
     if _CONFIG not in described:
         raise BuildRefused(f"{path}: is not of the model, and servers read it", "run `./lockstep run merge`")
@@ -151,8 +154,8 @@ def _serves(root: Path, described: dict[str, FileDigest], runtime: Runtime, long
     except OSError as error:
         raise EvidenceRefused(f"{path}: {error.strerror or error}", "make it readable") from error
     except (ValueError, RecursionError) as error:
-        raise BuildRefused(f"{path}: is no JSON", "run `./lockstep run merge`") from error
+        raise BuildRefused(f"{path}: is not JSON", "run `./lockstep run merge`") from error
     if not isinstance(config, dict):
-        raise BuildRefused(f"{path}: is no JSON object", "run `./lockstep run merge`")
+        raise BuildRefused(f"{path}: is not a JSON object", "run `./lockstep run merge`")
     if why := fit.unfit(runtime, config, longest):
         raise BuildRefused(f"{path}: {why}", "choose another serve.runtime")

@@ -1,4 +1,4 @@
-"""The store that a reference names: a folder, or a registry."""
+"""Opens the store that a reference names: a folder or a registry."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from release.image.layout import Layout
 
 
 def open_store(reference: Reference, root: Path, *, push: bool = False) -> Store:
-    """Open the place of an image; a relative folder is below ``root``. Nothing is asked of it yet.
+    """Open the store of an image, without contacting it; a relative folder is below ``root``.
 
     ``push``: it will be written to.
     """

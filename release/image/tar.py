@@ -1,9 +1,9 @@
-"""A layer as a tar that is never held: its size is known before a byte is read, its bytes from any offset.
+"""Layers as streamed tar files: the size is known before a byte is read, and reading can start at any offset.
 
-The format is POSIX.1-2001 pax (IEEE Std 1003.1, "pax Interchange Format"): ustar headers, and an extended header
-where a name is long or not ASCII or a file is 8 GiB or more. Written here and not by a library, so that no version
-of Python changes a layer's digest. All that could differ between machines is fixed: owner 0, no names, time 0, mode
-0644 of files, 0755 of folders, 0777 of links.
+The format is POSIX.1-2001 pax (IEEE Std 1003.1, "pax Interchange Format"): ustar headers, and an extended header if a
+name is long or not ASCII or a file has 8 GiB or more. It is written here and not by a library, so that no Python
+version changes a layer's digest. Everything that could differ between machines is fixed: owner 0, no names, time 0,
+mode 0644 of files, 0755 of folders, 0777 of links.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ _TODO = "run `./lockstep run` to make it again, and change nothing while `lockst
 
 
 class Member(NamedTuple):
-    """One file of a layer: its path there, where it lies, and which bytes it must be (``sha256:<hex>``)."""
+    """One file of a layer: its path in the layer, the file on disk, and its digest (``sha256:<hex>``)."""
 
     name: str
     path: Path
@@ -33,14 +33,14 @@ class Member(NamedTuple):
 
 
 class Link(NamedTuple):
-    """A symbolic link of a layer: its path there, and what it points at, relative to its own folder."""
+    """A symbolic link of a layer: its path, and its target relative to its own folder."""
 
     name: str
     target: str
 
 
 class _Part(NamedTuple):
-    """Bytes at one place of the tar: given, or of a member."""
+    """Bytes at one place of the tar: a header, or the content of a member."""
 
     data: bytes
     member: Member | None
@@ -48,9 +48,9 @@ class _Part(NamedTuple):
 
 
 class Tar:
-    """A Blob: the members as given, each behind the folders above it, then the link, then two blocks of zeros.
+    """A Blob: the members as given, each after the folders above it, then the link, then two zero blocks.
 
-    Every member is hashed while it is read, and its last block is not given before its digest is found right.
+    Every member is hashed while it is read; its last block is given only if its digest is right.
     """
 
     def __init__(self, members: Sequence[Member], link: Link | None = None) -> None:
@@ -58,7 +58,7 @@ class Tar:
         self.size = sum(part.size for part in self._parts)
 
     def blocks(self) -> Iterator[bytes]:
-        """All bytes. Raises EvidenceRefused when a member is gone, is a link, or is not the bytes that it must be."""
+        """All bytes. Raises EvidenceRefused if a member is missing, is a link, or has another digest."""
         for part in self._parts:
             if part.member is None:
                 yield part.data
@@ -67,9 +67,9 @@ class Tar:
 
 
 def differs(blocks: Iterable[bytes], members: Sequence[Member], link: Link | None = None) -> str:
-    """How bytes that come from elsewhere differ from the layer of these members, whose files are not read; "" if not.
+    """How bytes from elsewhere differ from the layer of these members, without reading their files; "" if they do not.
 
-    Nothing of it is unpacked. ``blocks`` is read to its end, unless it differs.
+    Nothing is unpacked. ``blocks`` is read to its end unless it differs.
     """
     source, held = iter(blocks), b""
     for part in _parts(members, link):
@@ -115,7 +115,7 @@ def _given(data: bytes) -> _Part:
 
 
 def _header(name: str, size: int, *, kind: bytes = b"0", mode: int = 0o644, target: str = "") -> bytes:
-    """The header of one entry, behind an extended one where ustar's fields do not hold it."""
+    """The header of one entry, preceded by an extended one if ustar's fields are too small."""
     records = {
         "path": name.encode() if _is_long(name) else None,
         "linkpath": target.encode() if _is_long(target) else None,
@@ -133,12 +133,12 @@ def _is_long(name: str) -> bool:
 
 
 def _short(name: str) -> bytes:
-    """What is left of a name in ustar's field: readers of pax take the extended header's."""
+    """The part of a name that fits ustar's field; pax readers use the extended header."""
     return name.encode("ascii", "replace")[:_NAME]
 
 
 def _record(key: bytes, value: bytes) -> bytes:
-    """``<length> <key>=<value>\\n``, where the length counts its own digits."""
+    """``<length> <key>=<value>\\n``; the length includes its own digits."""
     bare = len(key) + len(value) + 3
     length = bare + len(str(bare))
     if len(str(length)) > len(str(bare)):
@@ -147,7 +147,7 @@ def _record(key: bytes, value: bytes) -> bytes:
 
 
 def _ustar(name: bytes, size: int, kind: bytes, mode: int, target: bytes = b"") -> bytes:
-    """One block of 512 bytes."""
+    """One header block of 512 bytes."""
     before = b"".join(
         (name.ljust(_NAME, b"\0"), b"%07o\0" % mode, b"%07o\0" % 0, b"%07o\0" % 0, b"%011o\0" % size, b"%011o\0" % 0)
     )
@@ -158,15 +158,17 @@ def _ustar(name: bytes, size: int, kind: bytes, mode: int, target: bytes = b"") 
 
 
 def _read(member: Member) -> Iterator[bytes]:
-    """A file's bytes, which must have the member's digest."""
+    """A file's bytes, checked against the member's digest."""
     hasher = hashlib.sha256()
     left = member.size
     try:
-        # A pipe of that name must not hang, and a link is not the file.
+        # Do not hang on a pipe, and do not follow a link.
         handle = os.open(member.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(handle, "rb", buffering=0) as stream:
             if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-                raise EvidenceRefused(f"{member.path}: not a regular file", "replace it with the file it stands for")
+                raise EvidenceRefused(
+                    f"{member.path}: not a regular file", "replace it with the file that it points to"
+                )
             while left:
                 block = stream.read(min(BLOCK, left))
                 if not block:

@@ -1,4 +1,4 @@
-"""Blobs to a store, several at once: what is there already is left alone, the first failure ends the rest."""
+"""Copies blobs to a store, several at once: existing blobs are skipped, and the first failure ends the rest."""
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -18,7 +18,7 @@ class _Stopped(Exception):  # noqa: N818 - no error: another blob failed
 
 
 class Borrowed:
-    """A Blob that another store holds. Each reading is checked there against its digest."""
+    """A Blob in another store, which checks its digest at each reading."""
 
     def __init__(self, store: Store, digest: str, size: int) -> None:
         self._store = store
@@ -31,7 +31,7 @@ class Borrowed:
 
 
 def copy(source: Store, target: Store, digest: str, size: int) -> Job:
-    """Bring one blob from store to store: mounted where they are one registry, else streamed."""
+    """Copy one blob between stores: mounted within one registry, else streamed."""
 
     def job(seen: Callable[[int], object]) -> None:
         if target.borrow(digest, size, source):
@@ -43,9 +43,9 @@ def copy(source: Store, target: Store, digest: str, size: int) -> Job:
 
 
 def run(jobs: Iterable[Job], total: int, name: str) -> None:
-    """Run all jobs, ``WORKERS`` at a time, under one bar of ``total`` bytes.
+    """Run all jobs, ``WORKERS`` at a time, with one progress bar of ``total`` bytes.
 
-    The first failure, or an interrupt, ends the others at their next block and is raised.
+    The first failure or interrupt ends the others at their next block, and is raised.
     """
     stop, lock = threading.Event(), threading.Lock()
     with tqdm(total=total, desc=name, unit="B", unit_scale=True, disable=None) as bar:

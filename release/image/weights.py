@@ -1,23 +1,21 @@
 """The merged model as layers: one tar for each shard, one for all other files.
 
-In the image the files lie in /models/NAME, and the last layer adds a link to that folder, /models/NAME-VERSION, that
-servers are given: it names the model by its digest, and a shard that two models share is one layer in both.
+In the image the files are in /models/NAME. The last layer adds a link to that folder, /models/NAME-VERSION, which the
+server is given. So the path names the model by digest, and two models that share a shard share its layer.
 
-A layer's content follows from its files' digests, which the verdict names. So a layer that a store has already is not
-read again: ``Cache`` remembers which digest it came out with.
+A layer's bytes follow from its files' digests, which the verdict names. ``Cache`` remembers the resulting digest, so a
+layer that the store already has is not read again.
 """
 
-import contextlib
-import json
 import re
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from checks import digest, files
+from checks import digest
 from checks.digest import FileDigest
 from checks.errors import BuildRefused, EvidenceRefused
+from release.image.known import Memory
 from release.image.tar import Link, Member, Tar
 
 SHARD = ".safetensors"
@@ -27,7 +25,7 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 class Layer(NamedTuple):
-    """Members of one tar. ``title`` is what people call it, ``key`` a digest of all that decides its bytes."""
+    """Members of one tar. ``title``: its readable name; ``key``: a digest of everything that decides its bytes."""
 
     title: str
     members: tuple[Member, ...]
@@ -42,21 +40,21 @@ class Layer(NamedTuple):
 
 
 def place(name: str, model: str) -> str:
-    """The path of a model in its image: what servers are given, and say of themselves."""
+    """The path of a model in its image, which servers are given and report."""
     return f"/models/{name}-{model.removeprefix('sha256:')[:_VERSION]}"
 
 
 def behind(path: str) -> str:
-    """The folder that ``path``, as ``place`` gives it, links to: that of every version of the model."""
+    """The folder that ``path`` (of ``place``) links to, which is the same for every version."""
     return path[: -(_VERSION + 1)]
 
 
 def layers(folder: Path, described: Mapping[str, FileDigest], model: str, name: str) -> tuple[Layer, ...]:
     """The layers of ``model`` (its digest), in order.
 
-    ``described`` is what the verdict's evidence says of every file, by path below ``folder``. Contents are held to it
-    when they are read; here names, sizes and kinds of files are. Raises EvidenceRefused when ``described`` is not of
-    the model, or other files lie there; BuildRefused when a name cannot be in an image.
+    ``described``: what the verdict's evidence says of every file, by path below ``folder``. Names, sizes and types are
+    checked here, contents when they are read. Raises EvidenceRefused if ``described`` is not of the model or the folder
+    has other files, BuildRefused for a name that an image cannot have.
     """
     found = arranged(folder, described, model, name)
     _holds(folder, described)
@@ -64,7 +62,7 @@ def layers(folder: Path, described: Mapping[str, FileDigest], model: str, name: 
 
 
 def arranged(folder: Path, described: Mapping[str, FileDigest], model: str, name: str) -> tuple[Layer, ...]:
-    """As ``layers``, whether or not any of it lies in ``folder``."""
+    """As ``layers``, without looking at ``folder``."""
     if digest.of_manifest(described) != model:
         raise EvidenceRefused("the parity report's files are not the model that the verdict is about", _TODO)
     for member in described:
@@ -92,7 +90,7 @@ def _layer(folder: Path, home: str, paths: list[str], described: Mapping[str, Fi
 
 
 def _holds(folder: Path, described: Mapping[str, FileDigest]) -> None:
-    """The folder must hold these files with these sizes, and nothing else; links are refused."""
+    """Check that the folder has exactly these files with these sizes; links are refused."""
     if folder.is_symlink() or not folder.is_dir():
         raise EvidenceRefused(f"{folder}: not a directory", _TODO)
     found = {}
@@ -108,7 +106,7 @@ def _holds(folder: Path, described: Mapping[str, FileDigest]) -> None:
     except OSError as error:
         raise EvidenceRefused(f"{folder}: {error.strerror or error}", "make it readable") from error
     problems = [
-        *(f"{folder / path}: is not here" for path in sorted(described.keys() - found.keys())),
+        *(f"{folder / path}: is missing" for path in sorted(described.keys() - found.keys())),
         *(f"{folder / path}: is not of the model" for path in sorted(found.keys() - described.keys())),
         *(
             f"{folder / path}: has {found[path]} bytes, the verdict is about {described[path].size}"
@@ -121,7 +119,7 @@ def _holds(folder: Path, described: Mapping[str, FileDigest]) -> None:
 
 
 def _fits(path: str) -> None:
-    """A path stays inside its folder, and means the same file wherever the image is unpacked."""
+    """Check that a path stays inside its folder and means the same file on every system."""
     parts = path.split("/")
     # A name that begins with .wh. deletes a file of a lower layer (OCI image specification, layer.md).
     bad = any(part in ("", ".", "..") or part.startswith(".wh.") for part in parts)
@@ -129,20 +127,16 @@ def _fits(path: str) -> None:
         raise BuildRefused(f"{path!r}: cannot be the name of a file in an image", "rename it in the merge stage")
 
 
-class Cache:
-    """Layers' digests by all that decides their bytes, in one file; damaged or unreadable it is empty.
+class Cache(Memory):
+    """Digests of layers, by everything that decides their bytes, in one file; empty if damaged or unreadable.
 
-    A digest from here is used only where the store has a blob of that digest and the layer's size. A forged entry
-    can thus put another blob of the same size into an image; what finds it is `lockstep verify`, which asks the
-    image itself, and `lockstep promote`, which recomputes. Whoever can forge it can change this code as well.
+    A cached digest is used only if the store has a blob with that digest and the layer's size. So a forged entry could
+    put another blob of the same size into an image. `lockstep verify` finds that because it runs the image, and
+    `lockstep promote` because it computes the digests again. Whoever can forge the cache can change this code as well.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._lock = threading.Lock()
-
     def get(self, layer: Layer) -> str | None:
-        """The layer's digest, if it is known."""
+        """The layer's digest, if known."""
         entry = self._read().get(layer.key)
         match entry:
             case [str(found), int(size)] if size == layer.size and _DIGEST.fullmatch(found):
@@ -150,13 +144,6 @@ class Cache:
         return None
 
     def put(self, layer: Layer, found: str) -> None:
-        """Keep the layer's digest; where it cannot be written, the layer is read again the next time."""
-        with self._lock, contextlib.suppress(OSError):
-            files.write_json(self._path, self._read() | {layer.key: [found, layer.size]})
-
-    def _read(self) -> dict[str, object]:
-        try:
-            found = json.loads(self._path.read_bytes())
-        except (OSError, ValueError, RecursionError):
-            return {}
-        return found if isinstance(found, dict) else {}
+        """Store the layer's digest; if that fails, the layer is read again the next time."""
+        with self._lock:
+            self._write(self._read() | {layer.key: [found, layer.size]})

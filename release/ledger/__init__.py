@@ -1,14 +1,14 @@
-"""The ledger: what environments run, read from git and moved in git. Git is the only database.
+"""The ledger: reads and changes what environments run. Git is the only database.
 
-The environments lie below release/environments on one branch, of this repository or of another (params.yaml, promote).
+The environments are below release/environments on one branch, of this repository or another (params.yaml, promote).
 
     ledger = Ledger.open(root, params.promote)
-    tip = ledger.tip()                                  # asks the remote; a commit hash
-    ledger.pointer(tip, "production")                   # Pointer, or None when it runs nothing
+    tip = ledger.tip()                                  # fetches from the remote; a commit hash
+    ledger.pointer(tip, "production")                   # Pointer, or None if it runs nothing
     ledger.quarantine(tip).entries                      # checks.quarantine.Entries, by the history of the file
     ledger.moves(tip, "production")                     # (Move, …), newest first
     ledger.since(tip, "staging")                        # datetime, conservative, or None
-    ledger.read(tip, path), ledger.files(tip, folder)   # out of the commit, never the work tree
+    ledger.read(tip, path), ledger.files(tip, folder)   # from the commit, never the work tree
 
     moves = naming(move for name in environments for move in ledger.moves(tip, name))
     version = next_version(name, ledger.tags(), moves, model, image_digest)
@@ -18,19 +18,19 @@ The environments lie below release/environments on one branch, of this repositor
         compose("production", number, "promote", before, after, why),
         tags_for(name, ledger.tags(), moves, "production", after),
     )
-    made = ledger.commit(tip, change)                   # the branch and its tags, or a refusal and nothing
+    made = ledger.commit(tip, change)                   # moves the branch and creates its tags, or refuses
 
     ledger.propose(tip, change, branch)                 # the commit alone, on a new branch, for a pull request
 
-``commit`` is a compare-and-swap from ``tip``: everything that was read is read of ``tip``, so that a move is decided on
-what it replaces. Whoever comes second is told who was first (Outrun). To run a verb again after it succeeded, compare
-``ledger.pointer(tip, environment)`` with what is wanted: equal means it is so already (then ``ledger.settle(tip)``).
+``commit`` is a compare-and-swap from ``tip``: everything is read at ``tip``, so a move is decided on the state that it
+replaces. If somebody else moved the branch first, it raises Outrun, which names them. When a verb is run again after it
+succeeded, ``ledger.pointer(tip, environment)`` already equals the requested pointer (then ``ledger.settle(tip)``).
 
-``disagreements`` says where the tags differ from the moves, and ``Change({}, "", missing(…))`` makes those that lack.
+``disagreements`` says where the tags differ from the moves, and ``Change({}, "", missing(…))`` creates missing tags.
 
-Refusals: RemoteRefused (the remote does not answer, refuses, lies, or its history was rewritten), Outrun,
-EvidenceRefused (what is read cannot be believed), PromotionRefused (what is asked for cannot be written),
-ParamsRefused, MachineRefused.
+Refusals: RemoteRefused (the remote does not answer, refuses, gives wrong answers, or its history was rewritten),
+Outrun, EvidenceRefused (what was read is invalid), PromotionRefused (the change cannot be written), ParamsRefused,
+MachineRefused.
 """
 
 from release.ledger.held import Counts, Held, Release

@@ -1,12 +1,12 @@
-"""What is in quarantine, by the history of the branch: every entry that was ever added, and was not released since.
+"""The quarantine by the branch's history: every entry that was ever added and not released since.
 
-The file release/environments/quarantine.yaml says what is held back, and anybody who may push can write it. So the file
-alone never frees anything. An entry counts from the commit that added it, whoever made that commit, in whichever branch
-that was merged. Only a release ends that: a commit with the message that `lockstep quarantine --release` writes, on the
-parent that the message names, which takes out the entries that it names and changes nothing else in the file. What was
-removed or changed in another way (by hand, by `git revert`, with the whole file) is still held, and is reported.
+release/environments/quarantine.yaml lists the quarantine, but anyone who may push can edit it, so the file alone never
+releases anything. An entry counts from the commit that added it, whoever made it and on whichever merged branch. Only a
+release removes it: a commit with the message of `lockstep quarantine --release`, on the parent that the message names,
+that removes the named entries and changes nothing else in the file. An entry that was removed or changed in any other
+way (by hand, by `git revert`, with the whole file) still counts, and is reported.
 
-Whoever may push can forge such a message, as any commit. Where that matters the release is signed: ``counts`` decides.
+Anyone who may push can forge such a message. Where that matters the release is signed: ``counts`` decides.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,13 +15,13 @@ from typing import NamedTuple
 from checks import quarantine
 from checks.errors import EvidenceRefused
 from checks.quarantine import Entries, Entry
-from release.adapters.git import Git
+from release.adapters.git import REGULAR, Git
 from release.ledger import message
-from release.ledger.walk import NOTHING, REGULAR, Blob, Commit, Walk, author
+from release.ledger.walk import NOTHING, Blob, Commit, Walk, author
 
 
 class Release(NamedTuple):
-    """A release from quarantine that Lockstep made, as its commit says. ``signed``: what somebody signed, or None."""
+    """A release from quarantine, from its commit. ``signed``: a signed statement, or None."""
 
     entries: Entries
     commit: str
@@ -35,8 +35,9 @@ Counts = Callable[[Release], str]  # why a release does not count; empty when it
 
 
 class Held(NamedTuple):
-    """``entries`` are in quarantine, whatever the file says now. ``gone``: those of them that the file does not have as
-    they are, each with what became of it. ``unreadable``: why the file as it is now cannot be read; None when it can.
+    """``entries``: the quarantine, whatever the file says. ``gone``: entries that the file lacks or changes, and why.
+
+    ``unreadable``: why the current file cannot be read; None if it can.
     """
 
     entries: Entries
@@ -45,9 +46,9 @@ class Held(NamedTuple):
 
 
 def history(git: Git, walked: Walk, path: str, shown: str, counts: Counts | None) -> Held:
-    """What is held back after all of ``walked``. ``path`` is the file's from the top, ``shown`` its name in messages.
+    """The quarantine after all commits of ``walked``. ``path``: of the file; ``shown``: its name in messages.
 
-    One process, however many commits there are. ``counts`` None: every release that Lockstep made counts.
+    Runs one process for any number of commits. ``counts`` None: every release made by Lockstep counts.
     """
     order = [name for landed, brought in walked.landings for name in (*brought, landed)]
     touching = [name for name in order if path in walked.commits[name].gave]
@@ -91,7 +92,7 @@ def history(git: Git, walked: Walk, path: str, shown: str, counts: Counts | None
 
 
 class _Files:
-    """The contents of the file at each commit, read once each."""
+    """The contents of the file at each commit, each read once."""
 
     def __init__(self, objects: Mapping[str, bytes], shown: str) -> None:
         self._objects = objects
@@ -117,7 +118,7 @@ def _both(commit: Commit, path: str) -> tuple[Blob, Blob]:
 def _release(
     name: str, commit: Commit, body: bytes, out: Entries, was: Entries, now: Entries, by: str
 ) -> Release | None:
-    """The release that Lockstep made by this commit; None when it made none."""
+    """The release that this commit made; None if it made none."""
     said = message.read_release(body.decode(errors="replace"))
     if said is None or commit.parents != (said.parent,):
         return None

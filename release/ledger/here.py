@@ -1,8 +1,8 @@
-"""The ledger of a laptop: a clone without any remote, whose own branch is what environments run.
+"""The ledger of a clone without a remote: its own branch says what environments run.
 
-``git update-ref`` moves the branch and makes the tags, under the same conditions as a push. Then the files of each work
-tree that has the branch checked out follow, as in a fast-forward; one in which these files are edited refuses before
-anything moves. Killed in between, the branch is the truth, and the next move first brings the work tree after it.
+``git update-ref`` moves the branch and creates the tags, under the same conditions as a push. Then work trees that have
+the branch checked out are updated, as in a fast-forward. A work tree with edits of these files refuses before anything
+moves. After a kill in between, the branch is right, and the next move updates the work trees first.
 """
 
 import time
@@ -27,11 +27,12 @@ def move(where: Place, wanted: Wanted, environments: Sequence[str]) -> tuple[str
             if (now := place.look(where).tip) != wanted.tip:
                 raise outrun(where, wanted.tip, now, environments)
             raise PromotionRefused(
-                f"{folder}: files that this moves are edited there: {said.why()}", "commit or restore them, then again"
+                f"{folder}: has edits of files that the move changes: {said.why()}",
+                "commit or restore them, then again",
             )
     said, lost = _update(where, wanted), tuple[str, ...]()
     if said.code != 0 and wanted.tags and place.look(where).tip == wanted.tip:  # the branch waits for no tag
-        lost = tuple(f"tag {name.removeprefix('refs/tags/')}: is not made: {said.why()}" for name in wanted.tags)
+        lost = tuple(f"tag {name.removeprefix('refs/tags/')}: was not created: {said.why()}" for name in wanted.tags)
         said = _update(where, wanted._replace(tags={}))
     now = place.look(where).tip
     if now not in (wanted.tip, wanted.made):
@@ -51,9 +52,9 @@ def _update(where: Place, wanted: Wanted) -> Said:
 
 
 def _forward(where: Place, folder: Path, old: str, new: str, *options: str) -> Said:
-    """Bring index and files of a work tree from one commit to another, those that differ and are as in the first.
+    """Update index and files of a work tree from one commit to another: those that differ and are unmodified.
 
-    Where it cannot be, nothing changes. It is tried again while another git holds the index.
+    If that is impossible nothing changes. Retries while another git process holds the index.
     """
     where.git.run("update-index", "-q", "--refresh", at=folder)
     for attempt in range(_TRIES):
@@ -65,15 +66,15 @@ def _forward(where: Place, folder: Path, old: str, new: str, *options: str) -> S
 
 
 def _words(line: str) -> list[str]:
-    """One command of ``git update-ref --stdin -z``: its words end with NUL, but the first two are one."""
+    """One command of ``git update-ref --stdin -z``: its words end with NUL, except that the first two are one."""
     verb, *rest = line.split(" ")
     return [f"{verb} {rest[0]}", *rest[1:]] if rest else [verb]
 
 
 def follow(where: Place, tip: str) -> None:
-    """Bring work trees after the last move, when a run was killed before it could. No change where they have it.
+    """Update work trees after a move that was killed in between; no change if they are up to date.
 
-    Only files that are exactly as before the move change.
+    Only files that are exactly as before the move are changed.
     """
     git = where.git
     commits = git.objects([tip])

@@ -10,17 +10,18 @@ Lockstep-From: sha256:…
 Lockstep-To: sha256:…
 Lockstep-Evidence: sha256:…
 
-A move that empties an environment says ``none`` in To and Evidence. A release from quarantine has trailers of its own:
+A move that empties an environment has ``none`` in To and Evidence. A release from quarantine has its own trailers:
 
 Lockstep-Release: sha256:…      (the image of an entry; a line for each)
 Lockstep-Parent: 98f0e61f…      (the commit that it was made on)
 Lockstep-Signed: eyJwYXls…      (a signed statement that says so, in Base64; where somebody signed it)
 
-The parent makes a release count once: the same message on another commit, as after `git cherry-pick`, frees nothing.
+Because of the parent a release counts once: the same message on another commit, as after `git cherry-pick`, has no
+effect.
 
-``why`` is folded into one line of a paragraph of its own, so that no words of it are trailers: these are the last
-paragraph that begins with Lockstep-Move. Whoever may push can still write any message by hand. So trailers tell what
-was meant; what happened is what the pointers say, and a message that differs from them is not believed.
+``why`` is written on one line in its own paragraph, so that it cannot be read as a trailer: trailers are the last
+paragraph that begins with Lockstep-Move. Anyone who may push can still write any message by hand. So trailers only say
+what was intended. The pointers decide what happened, and a message that contradicts them is ignored.
 """
 
 import base64
@@ -130,7 +131,7 @@ def differs(trailers: Mapping[str, str], environment: str, before: Pointer | Non
 def _reason(what: str, why: str) -> str:
     reason = redact(why, _LONGEST)
     if not reason:
-        raise PromotionRefused(f"{what} without a reason", "say why: the ledger is what people read later")
+        raise PromotionRefused(f"{what} without a reason", "give the reason: the history shows it")
     return reason
 
 

@@ -1,17 +1,18 @@
-"""The history of the environments: every move, who made it, when and why, from the commits of the branch alone.
+"""The history of the environments: every move, who made it, when and why, from the branch's commits alone.
 
-Nothing hides in a side branch. Every commit in the history that changes a pointer is a move, whichever way it came in.
-They are told in the order in which the branch came to have them: along its first parents, and at each merge the moves
-that it brought, as of the merge. Which of them the branch itself had then is told apart (``Move.ran``): nobody ran what
-a side branch put there and took back. (Where the branch was merged into a copy of itself, as by `git pull`, the moves
-of the other side count as of that merge as well: later than they were, never earlier.) A merge that leaves the pointer
-other than the last of these moves did is a move itself. So what ran at a time is what the last move before it says, and
-the number of moves never shrinks while the branch only grows.
+Every commit in the history that changes a pointer is a move, on whatever branch it was made, so a side branch can hide
+nothing. Moves are ordered as the branch received them: along its first parents, and at each merge the moves that it
+brought, dated by the merge. ``Move.ran`` marks the moves that the branch itself had: a move that a side branch made and
+reverted never ran. (If the branch was merged into a copy of itself, as by `git pull`, the other side's moves also count
+from that merge: later than in fact, never earlier.) A merge that leaves another pointer than the last of these moves is
+a move itself. So the last move before a time says what ran then, and the number of moves never shrinks while the branch
+only grows.
 
-Times are committer dates, which whoever may push can write. A move is dated by the commit that landed it, but never
-before a commit that it follows. A date in the future, or none that git can read, is not believed: then what is known is
-that it came after its ancestors. What remains: between its parent's date and now, the author of a push may choose. The
-tags' dates are no better. Who may push to the branch is what guards a soak time.
+Times are committer dates, which anyone who may push can choose. A move has the date of the commit that brought it to
+the branch, but never one before that of a commit it follows. A date that lies in the future or cannot be read is
+ignored; then it is only known that the move came after its ancestors. So the author of a push can choose any time
+between the parent's date and now. The dates of tags are no better. A soak time is only as safe as the permission to
+push.
 """
 
 import time
@@ -22,10 +23,10 @@ from typing import NamedTuple
 from checks import pointer
 from checks.errors import EvidenceRefused
 from checks.pointer import Pointer
-from release.adapters.git import Git
+from release.adapters.git import REGULAR, Git
 from release.ledger import message
 from release.ledger.types import Kind, Move
-from release.ledger.walk import NOTHING, REGULAR, Blob, Commit, Walk, author
+from release.ledger.walk import NOTHING, Blob, Commit, Walk, author
 
 SKEW = 300  # seconds that clocks may differ
 _FUTURE = "which is in the future"
@@ -33,7 +34,7 @@ _UNDATED = "has no date that can be read"  # git takes such a commit, and no bra
 
 
 class _Step(NamedTuple):
-    """A move, before its commit and its pointers are read."""
+    """A move, before its commit and pointers are read."""
 
     commit: str
     landed: str
@@ -45,10 +46,7 @@ class _Step(NamedTuple):
 
 
 def history(git: Git, walked: Walk, paths: Mapping[str, str]) -> dict[str, tuple[Move, ...]]:
-    """All moves, the first first, of each environment; ``paths`` are their pointers', from the top.
-
-    One process, however many there are.
-    """
+    """All moves of each environment, oldest first; ``paths`` are their pointers'. Runs one process."""
     steps = {name: list(_steps(walked, path)) for name, path in paths.items()}
     every = [step for some in steps.values() for step in some]
     blobs = {blob.name for step in every for blob in (step.before, step.after) if blob.mode in REGULAR}
@@ -63,9 +61,9 @@ def history(git: Git, walked: Walk, paths: Mapping[str, str]) -> dict[str, tuple
 
 
 def naming(moves: Iterable[Move]) -> list[Move]:
-    """The moves as versions and tags count them: all keep their numbers, and what never ran names nothing.
+    """The moves as versions and tags count them: all keep their numbers, and moves that never ran name nothing.
 
-    Else whoever proposes a change takes versions by a pointer that the same proposal takes back.
+    Otherwise a proposal could reserve versions with a pointer that it takes back.
     """
     return [move._replace(before=None, after=move.after if move.ran else None) for move in moves]
 
@@ -73,20 +71,20 @@ def naming(moves: Iterable[Move]) -> list[Move]:
 def _steps(walked: Walk, path: str) -> Iterator[_Step]:
     commits = walked.commits
     latest = int(time.time()) + SKEW
-    told = own = NOTHING  # by the moves so far; on the branch itself
+    so_far = own = NOTHING  # by the moves so far; on the branch itself
     at = 0  # the latest date so far that is believed
     for name, brought in walked.landings:
         own = commits[name].gave.get(path, own)
         at = max([at, *_believed((commits[other] for other in brought), latest)])
         steps = [(other, commits[other].gave[path]) for other in brought if path in commits[other].gave]
-        if (steps[-1][1] if steps else told) != own:
+        if (steps[-1][1] if steps else so_far) != own:
             steps.append((name, own))
         doubt = _doubt(name, commits[name].date, at, latest) if steps else ""
         at = max([at, *_believed([commits[name]], latest)])
         for commit, blob in steps:
-            if blob != told:
-                yield _Step(commit, name, at, doubt, told, blob, blob == own)
-                told = blob
+            if blob != so_far:
+                yield _Step(commit, name, at, doubt, so_far, blob, blob == own)
+                so_far = blob
 
 
 def _believed(commits: Iterable[Commit], latest: int) -> Iterator[int]:
@@ -105,7 +103,7 @@ def _doubt(commit: str, date: int | None, follows: int, latest: int) -> str:
 
 
 def unknown(move: Move) -> str:
-    """What there is to do when not even the day of a move is known; empty when it is, at least as what it follows."""
+    """The fix if not even the day of a move is known; empty otherwise."""
     again = "move the environment again"
     if move.doubt.endswith(_UNDATED):
         return again
@@ -117,7 +115,7 @@ def unknown(move: Move) -> str:
 
 
 def shown(seconds: int) -> str:
-    """A commit's date for a person, in UTC."""
+    """A commit's date in UTC, for a message."""
     return f"{_time(seconds):%Y-%m-%d %H:%M} UTC"
 
 
@@ -148,7 +146,7 @@ def _move(
 def _pointer(
     blob: Blob, path: str, commit: str, objects: Mapping[str, bytes], known: dict[Blob, Pointer | str]
 ) -> Pointer | str | None:
-    """The pointer; None when there is none; what is wrong when it is none that can be read."""
+    """The pointer, None if there is none, or the reason why it cannot be read."""
     if blob == NOTHING:
         return None
     if blob not in known:

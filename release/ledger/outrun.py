@@ -1,4 +1,4 @@
-"""Who moved the ledger's branch first, for the refusal of whoever came second."""
+"""Describes who moved the ledger's branch first, for the refusal of the second."""
 
 from collections.abc import Sequence
 
@@ -17,8 +17,8 @@ def outrun(where: Place, tip: str, now: str | None, environments: Sequence[str])
     form = "--format=%an <%ae> committed %h: %s"
     who = redact(where.git.line("log", "--max-count=1", "--no-show-signature", form, now, f"^{tip}"))
     runs = [_runs(where, name, tip, now) for name in environments]
-    told = "; ".join([who or f"it is at {now[:12]}", *filter(None, runs)])
-    return Outrun(f"{where.shown} was moved by somebody else first: {told}", todo)
+    happened = "; ".join([who or f"it is at {now[:12]}", *filter(None, runs)])
+    return Outrun(f"{where.shown} was moved by somebody else first: {happened}", todo)
 
 
 def _runs(where: Place, environment: str, tip: str, now: str) -> str:

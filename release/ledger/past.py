@@ -1,4 +1,4 @@
-"""What git says of releases, for what mirrors it: pointers, and the evidence that lies beside them."""
+"""Released pointers and their evidence from git, for the mirrors."""
 
 import base64
 import binascii
@@ -22,7 +22,7 @@ _TODO = "restore it from git's history: only a promotion or a rollback writes it
 
 
 class Envelope(NamedTuple):
-    """A signed statement as it lies in git, which names it by its digest: whose signature it has was asked before."""
+    """A signed statement in git, which names it by digest. Its signature was checked when it was committed."""
 
     data: bytes
     statement: Statement
@@ -32,12 +32,12 @@ Released = Mapping[str, tuple[Pointer, Envelope | None]]  # by image: its last p
 
 
 def path(environment: str) -> Path:
-    """Where the evidence of what an environment runs lies."""
+    """The path of the evidence of what an environment runs."""
     return layout.ENVIRONMENTS / environment / layout.EVIDENCE
 
 
 def envelope(data: bytes | None, pointer: Pointer, where: str) -> Envelope:
-    """The evidence that a pointer names. Raises EvidenceRefused when ``data`` is anything else."""
+    """The evidence that a pointer names. Raises EvidenceRefused if ``data`` is anything else."""
     if data is None:
         raise EvidenceRefused(f"{where}: is missing", _TODO)
     if (found := digest.of_bytes(data)) != pointer.evidence:
@@ -49,18 +49,18 @@ def envelope(data: bytes | None, pointer: Pointer, where: str) -> Envelope:
     except ValidationError as error:
         raise EvidenceRefused(f"{where}: {files.first(error)}", "read it with the version that signed it") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, binascii.Error) as error:
-        raise EvidenceRefused(f"{where}: is no envelope of a statement", _TODO) from error
+        raise EvidenceRefused(f"{where}: is not an envelope of a statement", _TODO) from error
 
 
 def releases(ledger: Ledger, tip: str, environments: Iterable[str]) -> Released:
-    """Every image that ever ran, each with its last pointer; None where its evidence cannot be read."""
+    """Every image that ever ran, with its last pointer and its evidence; None if the evidence cannot be read."""
     last: dict[str, Move] = {}
     for move in sorted((move for name in environments for move in ledger.moves(tip, name)), key=lambda each: each.at):
         if move.after is not None and move.ran:
             last[move.after.image] = move
-    asked = [(move.commit, path(move.environment)) for move in last.values()]
+    names = [(move.commit, path(move.environment)) for move in last.values()]
     found: dict[str, tuple[Pointer, Envelope | None]] = {}
-    for (image, move), data in zip(last.items(), ledger.gather(asked), strict=True):
+    for (image, move), data in zip(last.items(), ledger.gather(names), strict=True):
         assert move.after is not None
         try:
             found[image] = move.after, envelope(data, move.after, str(path(move.environment)))
@@ -70,7 +70,7 @@ def releases(ledger: Ledger, tip: str, environments: Iterable[str]) -> Released:
 
 
 def runs(root: Path, commits: Sequence[str], deadline: float) -> Mapping[str, str]:
-    """MLflow's ids of training runs, by the commit whose record names them. A commit that is not here is left out."""
+    """MLflow's ids of training runs, by the commit whose record names them. Unknown commits are left out."""
     git = Git(root, deadline)
     wanted = list(dict.fromkeys(commits))
     found: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""Where the ledger is: a branch of a remote, or of this clone where there is none; what it and the tags are now."""
+"""Where the ledger is: a branch of a remote, or of this clone without a remote; and how its state is read."""
 
 import hashlib
 import re
@@ -18,7 +18,7 @@ _HASH = re.compile(r"^[0-9a-f]{40}$")
 
 
 class Place(NamedTuple):
-    """``remote`` is a name or an address that git knows; None: the branch of this clone is the ledger."""
+    """``remote``: a name or address that git knows; None: the branch of this clone is the ledger."""
 
     git: Git
     branch: str
@@ -27,32 +27,32 @@ class Place(NamedTuple):
 
     @property
     def shown(self) -> str:
-        """What messages call it."""
+        """Its name in messages."""
         return f"{self.branch} of {redact(self.remote)}" if self.remote else self.branch
 
     @property
     def ref(self) -> str:
-        """The branch, in full, where it lives."""
+        """The full name of the branch, where it is."""
         return f"refs/heads/{self.branch}"
 
     @property
     def seen(self) -> str:
-        """Where the tip that was seen last is kept: a ref of Lockstep's own, so that it is not collected."""
+        """The ref that keeps the last known tip, so that git does not delete the commit."""
         name = hashlib.sha256(f"{self.remote or ''}\0{self.branch}".encode()).hexdigest()[:16]
         return f"refs/lockstep/{name}/tip"
 
 
 class Look(NamedTuple):
-    """What the ledger was when it was asked. ``tip`` None: there is no such branch."""
+    """The state of the ledger when it was read. ``tip`` None: there is no such branch."""
 
     tip: str | None
     tags: dict[str, TagRef]
 
 
 class Wanted(NamedTuple):
-    """A compare-and-swap: the branch from ``tip`` to ``made``, and tags (full name to object) that are not there yet.
+    """A compare-and-swap: the branch from ``tip`` to ``made``, and new tags (full name to object).
 
-    Where ``made`` is ``tip``, only tags are made.
+    If ``made`` is ``tip``, only tags are created.
     """
 
     tip: str
@@ -66,7 +66,7 @@ class Wanted(NamedTuple):
 
 
 def find(root: Path, promote: Promote, deadline: float) -> Place:
-    """The place that ``promote`` names. Raises as ``Ledger.open`` says."""
+    """The place that ``promote`` names. Raises as ``Ledger.open``."""
     git = Git(root, deadline)
     said = git.run("rev-parse", "--show-object-format", "--show-prefix")
     if said.code != 0:
@@ -80,7 +80,7 @@ def find(root: Path, promote: Promote, deadline: float) -> Place:
         raise EvidenceRefused(f"{redact(prefix)}: the name of a folder has a line break", "rename the folder")
     if git.run("check-ref-format", f"refs/heads/{promote.branch}").code != 0:
         raise ParamsRefused(
-            f"promote.branch: {promote.branch}: is no name of a branch", "git check-ref-format has the rules"
+            f"promote.branch: {promote.branch}: is not a valid branch name", "git check-ref-format has the rules"
         )
     if promote.repository is not None:
         return Place(git, promote.branch, _address(promote.repository), "")
@@ -90,19 +90,19 @@ def find(root: Path, promote: Promote, deadline: float) -> Place:
 def _address(text: str) -> str:
     todo = "write https://HOST/PATH, ssh://…, HOST:PATH or a path; passwords go into git's credential helper"
     if not text.isprintable() or text.startswith("-") or "::" in text:
-        raise ParamsRefused("promote.repository: is no address of a git repository", todo)
+        raise ParamsRefused("promote.repository: is not an address of a git repository", todo)
     try:
         parts = urlsplit(text)
         secret = parts.password is not None or (parts.scheme in ("http", "https") and parts.username is not None)
     except ValueError as error:
-        raise ParamsRefused("promote.repository: is no address of a git repository", todo) from error
+        raise ParamsRefused("promote.repository: is not an address of a git repository", todo) from error
     if secret:
         raise ParamsRefused("promote.repository: holds a password or a token", todo)
     return text
 
 
 def _remote(git: Git, branch: str) -> str | None:
-    """The upstream remote of the branch, else origin, else none if there is no remote at all."""
+    """The upstream remote of the branch, else origin; None if there is no remote at all."""
     said = git.run("config", "-z", "--get-regexp", r"^(branch|remote)\.")
     lines = said.out.decode(errors="surrogateescape").split("\0") if said.code == 0 else []
     values = dict(line.partition("\n")[::2] for line in lines if line)
@@ -128,7 +128,7 @@ def _remote(git: Git, branch: str) -> str | None:
 
 
 def look(place: Place) -> Look:
-    """Ask where the branch and the tags are now. Raises RemoteRefused when the remote does not say."""
+    """Read the state of branch and tags. Raises RemoteRefused if the remote does not answer."""
     if place.remote is None:
         out = place.git.ask(
             "for-each-ref",
@@ -144,10 +144,10 @@ def look(place: Place) -> Look:
 
 
 def still(place: Place) -> Look:
-    """``look``, at one moment: a move in between would show its tags and not its commit.
+    """``look`` at one moment: a move in between would show its tags but not its commit.
 
-    git reads names one after another, so it is asked again until two answers agree. Raises RemoteRefused as ``look``,
-    and when they never do.
+    git reads names one after another, so the state is read until two readings agree. Raises RemoteRefused as ``look``,
+    and if they never do.
     """
     seen = look(place)
     for _ in range(_LOOKS):
@@ -159,7 +159,7 @@ def still(place: Place) -> Look:
 
 
 def unreachable(place: Place, said: Said) -> RemoteRefused:
-    """What a remote that cannot be asked raises."""
+    """The refusal for a remote that cannot be reached."""
     todo = "see that the remote is up and that git has credentials for it"
     return RemoteRefused(f"{place.shown}: {said.why()}", f"{todo}: git ls-remote {redact(place.remote or '.')}")
 
@@ -179,9 +179,9 @@ def _look(out: bytes, branch: str) -> Look:
 
 
 def bring(place: Place, tip: str) -> None:
-    """Have ``tip`` here with its history, and remember it. No branch, no tag and no file of the user is touched.
+    """Fetch ``tip`` with its history, and remember it. Branches, tags and files of the user stay unchanged.
 
-    Raises RemoteRefused when the remote does not give it, or no longer has what was seen there before.
+    Raises RemoteRefused if the remote does not send it, or no longer has a commit that it had before.
     """
     if place.remote is None:
         return
@@ -213,7 +213,7 @@ def bring(place: Place, tip: str) -> None:
 
 
 def never_was(place: Place) -> None:
-    """Raise RemoteRefused when the branch, which is not there, was seen before."""
+    """Raise RemoteRefused if the branch, which is missing, was seen before."""
     known = place.git.line("for-each-ref", "--format=%(objectname)", place.seen) if place.remote else ""
     if known:
         raise RemoteRefused(
@@ -223,7 +223,7 @@ def never_was(place: Place) -> None:
 
 
 def _refuse_older(place: Place, tip: str, known: str) -> None:
-    """An older tip than was seen before: another process saw more since this one looked, or it was taken back."""
+    """Refuse a tip older than one seen before: another process has newer data, or the branch was reset."""
     if look(place).tip == tip:
         raise RemoteRefused(
             f"{place.shown}: was {known[:12]} and is {tip[:12]}, which is older: commits were taken from it",
@@ -232,5 +232,5 @@ def _refuse_older(place: Place, tip: str, known: str) -> None:
 
 
 def _has(git: Git, commit: str) -> bool:
-    """Whether the commit is here: in a partial clone, without asking its remote."""
+    """Whether the commit is in this clone; a partial clone does not fetch it."""
     return git.run("cat-file", "-e", f"{commit}^{{commit}}", env={"GIT_NO_LAZY_FETCH": "1"}).code == 0

@@ -1,9 +1,9 @@
-"""The push that moves the branch of a remote and makes its tags, in one transaction, and the look at what came of it.
+"""Pushes a move: the branch and its tags in one transaction, then reads the remote to see what happened.
 
 ``git push --atomic`` with leases is a compare-and-swap: the branch from exactly the tip that was read, the tags from
-nothing. A remote that has no transactions refuses it. Whatever git then says, the remote is looked at again, and what
-it shows is what is reported: a push whose answer was lost has happened when the branch contains the commit, and one
-that was called done has not when it does not.
+nothing. A remote without transactions refuses it. Whatever git reports, the remote is read again and its state decides:
+a push whose answer was lost has succeeded if the branch contains the commit, and one that was reported as done has
+failed if it does not.
 """
 
 import time
@@ -18,15 +18,16 @@ from release.ledger.place import Place, Wanted
 from release.ledger.types import taken
 
 _TRIES = 6  # while another push holds the remote's locks
-# What a remote says of a push that met another one, and of little else.
+# Messages of a remote that nearly always mean that two pushes met.
 _BUSY = ("failed to update ref", "cannot lock ref", "failed to lock", "incorrect old value")
-# What git says when the connection ends after something was sent.
+# Messages of git when the connection ends after data was sent.
 _CUT = ("RPC failed", "hung up", "disconnect", "early EOF", "Broken pipe", "Connection reset")
 
 
 def move(where: Place, wanted: Wanted, environments: Sequence[str]) -> tuple[str, ...]:
-    """Move the remote's branch and make its tags, or raise as ``Ledger.commit`` says. Returns the tags that were not
-    made, a line each.
+    """Move the remote's branch and create its tags. Returns the tags that failed, one line each.
+
+    Raises as ``Ledger.commit``.
     """
     said, taken = _pushed(where, wanted, environments)
     if said is None:
@@ -34,7 +35,9 @@ def move(where: Place, wanted: Wanted, environments: Sequence[str]) -> tuple[str
     cut = not taken and (said.code is None or any(word in said.err for word in _CUT))
     if cut or not wanted.tags:
         todo = (
-            "run it again: it finds out if it arrived after all" if cut else "do what the remote asks for, then again"
+            "run it again: it finds out if it arrived after all"
+            if cut
+            else "do what the remote requires, then run it again"
         )
         raise RemoteRefused(f"{where.shown}: {_words(said)}: nothing was moved", todo)
     why = "somebody else made it meanwhile" if taken else _words(said)
@@ -45,7 +48,7 @@ def move(where: Place, wanted: Wanted, environments: Sequence[str]) -> tuple[str
 
 
 def _pushed(where: Place, wanted: Wanted, environments: Sequence[str]) -> tuple[Said | None, tuple[str, ...]]:
-    """None when the remote has it; else what git said, and the tags whose names are taken there."""
+    """None if the remote has the commit; else git's message, and the tags whose names are taken."""
     assert where.remote is not None
     expected = {where.ref: wanted.tip} if wanted.moves else {}
     expected |= dict.fromkeys(wanted.tags, "")
@@ -67,7 +70,7 @@ def _pushed(where: Place, wanted: Wanted, environments: Sequence[str]) -> tuple[
 
 
 def _arrived(where: Place, wanted: Wanted, said: Said, environments: Sequence[str]) -> tuple[str, ...] | None:
-    """None when the remote has what was wanted; when it is as it was, and said so, the tags whose names are taken."""
+    """None if the remote has what was pushed; if it is unchanged, the tags whose names are taken."""
     try:
         now = place.look(where)
         if now.tip is not None:
@@ -94,7 +97,7 @@ def _arrived(where: Place, wanted: Wanted, said: Said, environments: Sequence[st
 
 
 def propose(where: Place, made: str, branch: str) -> str:
-    """Make a new branch of the remote at ``made``. One that is there and says the same is taken as it is."""
+    """Create a new branch of the remote at ``made``. An existing branch with the same change is accepted."""
     assert where.remote is not None
     its, git = where._replace(branch=branch), where.git
     said = git.run(
@@ -103,21 +106,23 @@ def propose(where: Place, made: str, branch: str) -> str:
     )  # fmt: skip
     now = place.look(its).tip
     if now is None:
-        raise RemoteRefused(f"{its.shown}: was not made: {_words(said)}", "do what the remote asks for, then again")
+        raise RemoteRefused(
+            f"{its.shown}: was not created: {_words(said)}", "do what the remote requires, then run it again"
+        )
     if now != made:
         place.bring(its, now)
         same = [git.line("show", "--no-patch", "--format=%T %P", "--no-show-signature", each) for each in (now, made)]
         if same[0] != same[1]:
             todo = f"merge or close its pull request, then: git push {redact(where.remote)} :{its.ref}"
-            raise RemoteRefused(f"{its.shown}: is there already, with another change", todo)
+            raise RemoteRefused(f"{its.shown}: already exists with another change", todo)
     return now
 
 
 def _words(said: Said) -> str:
-    """Why the remote did not take it: its own words, and the one that git has for it."""
+    """Why the remote refused: its own message, and git's."""
     words = said.why()
     if said.code is None:
         return words
     lines = [line.split("\t") for line in said.out.decode(errors="replace").splitlines() if line.startswith("!")]
-    told = [fields[-1] for fields in lines if "atomic" not in fields[-1]] or [fields[-1] for fields in lines] or [""]
-    return redact(f"{words} {told[0]}") if told[0] not in words else words
+    reasons = [fields[-1] for fields in lines if "atomic" not in fields[-1]] or [fields[-1] for fields in lines] or [""]
+    return redact(f"{words} {reasons[0]}") if reasons[0] not in words else words

@@ -1,4 +1,4 @@
-"""The ledger as the verbs see it."""
+"""The ledger's interface for the verbs."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -19,9 +19,9 @@ DEADLINE = 60.0  # seconds for one call of git, those that ask a remote included
 
 
 class Ledger:
-    """The environments, as the branch that holds them says. Make one with ``open``.
+    """The environments on the branch that holds them. Create one with ``open``.
 
-    ``shown`` is what messages call it. ``untagged`` are the tags that the last ``commit`` could not make, a line each.
+    ``shown``: its name in messages. ``untagged``: tags that the last ``commit`` could not create, one line each.
     """
 
     def __init__(self, where: Place, promote: Promote) -> None:
@@ -35,18 +35,18 @@ class Ledger:
 
     @classmethod
     def open(cls, root: Path, promote: Promote, deadline: float = DEADLINE) -> Self:
-        """The ledger that ``promote`` names, seen from the clone in ``root``. Asks no remote yet.
+        """The ledger that ``promote`` names, for the clone in ``root``. Contacts no remote yet.
 
-        Raises EvidenceRefused when ``root`` is no git repository, or it is not known which remote holds the branch;
-        ParamsRefused when the address in params.yaml is none, or holds a password; MachineRefused without git.
+        Raises EvidenceRefused if ``root`` is not a git repository or it is unclear which remote has the branch,
+        ParamsRefused if the address in params.yaml is invalid or contains a password, MachineRefused without git.
         """
         return cls(place.find(root, promote, deadline), promote)
 
     def tip(self) -> str:
-        """The branch's commit as it is now, brought here with its history.
+        """Fetch the branch's current commit with its history, and return it.
 
-        Raises RemoteRefused when the remote does not answer within the deadline, or has taken back what was seen there
-        before; EvidenceRefused when there is no such branch.
+        Raises RemoteRefused if the remote does not answer in time or has reset what was there before, EvidenceRefused
+        if there is no such branch.
         """
         if (tip := self.begun()) is None:
             where = self._place
@@ -55,7 +55,7 @@ class Ledger:
         return tip
 
     def begun(self) -> str | None:
-        """As ``tip``, but None where there is no such branch and none was seen: nothing was ever promoted there."""
+        """As ``tip``, but None if there is no such branch and there never was: nothing was promoted yet."""
         seen = place.still(self._place)
         if seen.tip is None:
             place.never_was(self._place)
@@ -65,57 +65,57 @@ class Ledger:
         return seen.tip
 
     def tags(self) -> Tags:
-        """The ledger's tags as they were at the last ``tip``, which is asked if it was not yet."""
+        """The ledger's tags as of the last ``tip``, which is fetched if it was not yet."""
         if self._tags is None:
             self.tip()
         assert self._tags is not None
         return self._tags
 
     def read(self, commit: str, path: Path) -> bytes | None:
-        """The file at ``path``, relative to the root, in ``commit``; None when there is none.
+        """The file at ``path`` in ``commit``; None if there is none.
 
-        Raises EvidenceRefused when it, or a folder on the way, is a link or anything else.
+        Raises EvidenceRefused if it, or a folder above it, is a link or anything else.
         """
         return trees.read(self._place.git, commit, self._place.prefix + path.as_posix())
 
     def files(self, commit: str, folder: Path) -> dict[Path, bytes]:
-        """Every file below ``folder`` in ``commit``, by its path from the root. Raises as ``read``."""
+        """Every file below ``folder`` in ``commit``, by its path. Raises as ``read``."""
         prefix = self._place.prefix
         found = trees.files(self._place.git, commit, prefix + folder.as_posix())
         return {Path(name.removeprefix(prefix)): data for name, data in found.items()}
 
     def regular(self, commit: str, folder: Path) -> dict[Path, bytes]:
-        """The regular files below ``folder`` in ``commit``, which may be COMMIT^1; what is none is passed over."""
+        """The regular files below ``folder`` in ``commit``, which may be COMMIT^1; anything else is ignored."""
         prefix = self._place.prefix
         found = trees.regular(self._place.git, commit, prefix + folder.as_posix())
         return {Path(name.removeprefix(prefix)): data for name, data in found.items()}
 
     def gather(self, wanted: Sequence[tuple[str, Path]]) -> list[bytes | None]:
-        """Files out of many commits, by two processes; None where there is none. A link is read as what it holds:
-        for what is known by its digest.
+        """Files from many commits, read by two processes; None if missing. A link is read as its text.
+
+        For files that are identified by digest.
         """
         prefix = self._place.prefix
         return self._place.git.named([f"{commit}:{prefix}{path.as_posix()}" for commit, path in wanted])
 
     def pointer(self, commit: str, environment: str) -> Pointer | None:
-        """What the environment runs, as of ``commit``. Raises EvidenceRefused when it cannot be read."""
+        """What the environment runs, as of ``commit``. Raises EvidenceRefused if it cannot be read."""
         path = layout.ENVIRONMENTS / self._known(environment) / layout.POINTER
         text = self.read(commit, path)
         return None if text is None else pointer.parse(text, f"{path} at {commit[:12]}")
 
     def quarantine(self, commit: str, counts: Counts | None = None) -> Held:
-        """What no promotion may move, as of ``commit``: by the history of the file, so that only a release frees.
+        """The quarantine as of ``commit``, by the history of its file (``release.ledger.held``).
 
-        ``release.ledger.held`` says how. ``counts`` says of a release why it does not count; None: each one does.
-        Raises EvidenceRefused when the history is cut short.
+        ``counts`` says of a release why it does not count; None: all count. Raises EvidenceRefused for a shallow clone.
         """
         path = f"{self._place.prefix}{layout.QUARANTINE}"
         return held.history(self._place.git, self._walk(commit), path, str(layout.QUARANTINE), counts)
 
     def moves(self, commit: str, environment: str) -> tuple[Move, ...]:
-        """Every move of the environment up to ``commit``, newest first; ``release.ledger.moves`` says what counts.
+        """Every move of the environment up to ``commit``, newest first (``release.ledger.moves``).
 
-        The history of all environments is read at once, and kept. Raises EvidenceRefused when it is cut short.
+        The history of all environments is read at once and kept. Raises EvidenceRefused for a shallow clone.
         """
         name = self._known(environment)
         if commit not in self._moves:
@@ -123,10 +123,10 @@ class Ledger:
         return self._moves[commit][name][::-1]
 
     def since(self, commit: str, environment: str) -> datetime | None:
-        """When the present pointer came to the environment, UTC; None when it runs nothing.
+        """When the environment's current pointer was deployed (UTC); None if it runs nothing.
 
-        The latest of the dates of the commit that landed it and of all that it follows. Raises EvidenceRefused when
-        that commit is dated in the future or not at all, or the pointer cannot be read.
+        It is the latest date of the commit that deployed it and of all its ancestors. Raises EvidenceRefused if that
+        commit has a future date or none, or if the pointer cannot be read.
         """
         made = self.moves(commit, environment)
         if self.pointer(commit, environment) is None or not made:
@@ -136,36 +136,35 @@ class Ledger:
         return made[0].at
 
     def commit(self, tip: str, change: Change) -> str:
-        """Make one commit of ``change`` on ``tip``, and move the branch to it, together with the tags.
+        """Make one commit of ``change`` on ``tip``, and move the branch to it together with the tags.
 
-        Returns its hash; ``tip`` itself, with the tags made, when the files are so already. ``release.ledger.write``
-        says how. A tag whose name is taken, or that the remote refuses, is left out: see ``untagged``. Raises Outrun
-        when the branch is no longer at ``tip``; RemoteRefused when the remote refuses, fails, or does not show what it
-        took; PromotionRefused when git knows nobody to commit as.
+        Returns its hash; if the files are unchanged, creates only the tags and returns ``tip``. See
+        ``release.ledger.write``. A tag whose name is taken or that the remote refuses is skipped (``untagged``). Raises
+        Outrun if the branch is no longer at ``tip``; RemoteRefused if the remote refuses, fails, or does not show what
+        it accepted; PromotionRefused if git does not know who commits.
         """
         made, self.untagged = write.commit(self._place, tip, change, self._environments)
         self._tags = None
         return made
 
     def propose(self, tip: str, change: Change, branch: str) -> str:
-        """Push one commit of ``change`` on ``tip`` to a new ``branch``, for a pull request; its tags are not made.
+        """Push one commit of ``change`` on ``tip`` to a new ``branch`` for a pull request, without its tags.
 
-        Returns its hash; ``tip`` itself when the files are so already. A branch that is there with the same change is
-        taken as it is. Raises as ``commit``.
+        Returns its hash; ``tip`` if the files are unchanged. An existing branch with the same change is accepted.
+        Raises as ``commit``.
         """
         return write.propose(self._place, tip, change, branch)
 
     def settle(self, tip: str) -> None:
-        """Where the branch of this clone is the ledger: finish what a killed run left, once ``tip`` is its move.
+        """For a ledger in this clone: finish a move that was killed, once ``tip`` is that move.
 
-        Files of a work tree that has the branch checked out, and that are as they were before the move, follow it.
-        With a remote there is nothing to finish.
+        Updates unmodified files of work trees that have the branch checked out. With a remote there is nothing to do.
         """
         if self._place.remote is None:
             here.follow(self._place, tip)
 
     def _pointers(self) -> dict[str, str]:
-        """Where the pointer of each environment lies, from the top."""
+        """The path of each environment's pointer."""
         return {
             name: f"{self._place.prefix}{layout.ENVIRONMENTS}/{name}/{layout.POINTER}" for name in self._environments
         }

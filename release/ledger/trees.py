@@ -1,87 +1,79 @@
-"""Trees of git: a file or a folder read out of a commit, and a tree with some files changed. Objects only.
+"""Git trees: reads files and folders of a commit, and creates a tree with some files changed. Objects only.
 
-New trees are made from the bottom up with ``git mktree``: there is no index, so a run that is killed leaves nothing but
-objects that nobody names, which git collects.
+New trees are built bottom-up with ``git mktree``. There is no index, so a killed run leaves only unreferenced objects,
+which git deletes.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 from checks.errors import EvidenceRefused, PromotionRefused
 from checks.text import redact
-from release.adapters.git import Git
-
-_LINK, _REGULAR = "120000", ("100644", "100755")
-
-
-class _Entry(NamedTuple):
-    mode: str
-    kind: str
-    name: str  # hash
+from release.adapters.git import Entry, Git
 
 
 def read(git: Git, commit: str, path: str) -> bytes | None:
-    """The bytes of ``path``, from the top; None when there is nothing. Raises EvidenceRefused when it is no file."""
+    """The bytes of ``path``; None if there is nothing. Raises EvidenceRefused if it is not a regular file."""
     entry = _find(git, commit, path)
     if entry is None:
         return None
-    if entry.mode not in _REGULAR:
+    if not entry.regular:
         raise _irregular(path, commit)
     return git.objects([entry.name])[entry.name]
 
 
 def files(git: Git, commit: str, folder: str) -> dict[str, bytes]:
-    """Every file below ``folder``, by its path from the top. Raises EvidenceRefused when one is none."""
+    """Every file below ``folder``, by path. Raises EvidenceRefused if something is not a regular file."""
     entry = _find(git, commit, folder)
     if entry is None:
         return {}
     if entry.kind != "tree":
         raise _irregular(folder, commit)
-    entries = _list(git, entry.name, "-r")
+    entries = git.entries("-r", "--full-tree", entry.name)
     for path, each in entries.items():
-        if each.mode not in _REGULAR:
+        if not each.regular:
             raise _irregular(f"{folder}/{path}", commit)
     objects = git.objects([each.name for each in entries.values()])
     return {f"{folder}/{path}": objects[each.name] for path, each in entries.items()}
 
 
 def regular(git: Git, commit: str, folder: str) -> dict[str, bytes]:
-    """The regular files below ``folder``, by path from the top: of the past, where nobody can mend what is none.
+    """The regular files below ``folder``, by path; for past commits, in which nobody can fix anything else.
 
-    Nothing where there is no such folder, or no such commit.
+    Empty if there is no such folder or commit.
     """
-    asked = f"{commit}:{folder}\n".encode(errors="surrogateescape")
-    kind, _, name = git.line("cat-file", "--batch-check=%(objecttype) %(objectname)", given=asked).partition(" ")
+    queries = f"{commit}:{folder}\n".encode(errors="surrogateescape")
+    kind, _, name = git.line("cat-file", "--batch-check=%(objecttype) %(objectname)", given=queries).partition(" ")
     if kind != "tree":
         return {}
-    entries = {path: each.name for path, each in _list(git, name, "-r").items() if each.mode in _REGULAR}
+    listed = git.entries("-r", "--full-tree", name)
+    entries = {path: each.name for path, each in listed.items() if each.regular}
     objects = git.objects(list(entries.values()))
     return {f"{folder}/{path}": objects[blob] for path, blob in entries.items()}
 
 
 def changed(git: Git, tip: str, changes: Mapping[str, bytes | None]) -> str:
-    """The tree of ``tip`` with these files written, or taken away where None; paths are from the top.
+    """The tree of ``tip`` with these files written, or deleted for None.
 
-    Raises PromotionRefused when a path leaves the repository, or goes through a link or a file.
+    Raises PromotionRefused if a path leaves the repository or goes through a link or a file.
     """
     blobs: dict[tuple[str, ...], str | None] = {}
     for path, data in changes.items():
         parts = tuple(path.split("/"))
         if any(part in ("", ".", "..") or part.lower() == ".git" or "\0" in part for part in parts):
-            raise PromotionRefused(f"{redact(path)}: is no path in a repository", "name a file below the root")
+            raise PromotionRefused(f"{redact(path)}: is not a path in a repository", "name a file below the root")
         blobs[parts] = None if data is None else git.line("hash-object", "-w", "--stdin", given=data)
     return _tree(git, git.line("rev-parse", f"{tip}^{{tree}}"), blobs, "") or git.line("mktree", given=b"")
 
 
 def _tree(git: Git, base: str | None, blobs: Mapping[tuple[str, ...], str | None], at: str) -> str | None:
-    """A tree like ``base`` with ``blobs`` in it; None when nothing is left."""
-    entries = _list(git, base) if base else {}
+    """The tree ``base`` with ``blobs`` in it; None if it is empty."""
+    entries = git.entries("--full-tree", base) if base else {}
     for name in dict.fromkeys(parts[0] for parts in blobs):
         below = {parts[1:]: blob for parts, blob in blobs.items() if parts[0] == name}
         old, path = entries.get(name), at + name
         if () in below:
-            if len(below) > 1 or (old and old.mode not in _REGULAR):
+            if len(below) > 1 or (old and not old.regular):
                 raise PromotionRefused(f"{redact(path)}: is not a regular file", "put one there, and commit that")
             made, mode, kind = below[()], old.mode if old else "100644", "blob"
         else:
@@ -89,7 +81,7 @@ def _tree(git: Git, base: str | None, blobs: Mapping[tuple[str, ...], str | None
                 raise PromotionRefused(f"{redact(path)}: is not a folder", "put one there, and commit that")
             made, mode, kind = _tree(git, old.name if old else None, below, f"{path}/"), "040000", "tree"
         if made:
-            entries[name] = _Entry(mode, kind, made)
+            entries[name] = Entry(mode, kind, made)
         else:
             entries.pop(name, None)
     if not entries:
@@ -98,32 +90,21 @@ def _tree(git: Git, base: str | None, blobs: Mapping[tuple[str, ...], str | None
     return git.line("mktree", "-z", "--missing", given="".join(lines).encode(errors="surrogateescape"))
 
 
-def _find(git: Git, commit: str, path: str) -> _Entry | None:
-    """The entry at ``path``; None when there is none. Raises EvidenceRefused when a folder on the way is a link."""
+def _find(git: Git, commit: str, path: str) -> Entry | None:
+    """The entry at ``path``; None if there is none. Raises EvidenceRefused if a folder above it is a link."""
     parts = Path(path).parts
     if not parts or path.startswith("/") or ".." in parts:
-        raise EvidenceRefused(f"{redact(path)}: is no path in a repository", "name a file below the root")
+        raise EvidenceRefused(f"{redact(path)}: is not a path in a repository", "name a file below the root")
     ways = ["/".join(parts[: count + 1]) for count in range(len(parts))]
     # cat-file resolves no links: a link on the way is a blob, and what lies behind it is missing.
-    asked = "".join(f"{commit}:{way}\n" for way in ways[:-1]).encode(errors="surrogateescape")
-    out = git.ask("cat-file", "--batch-check=%(objecttype)", given=asked).decode() if asked else ""
+    queries = "".join(f"{commit}:{way}\n" for way in ways[:-1]).encode(errors="surrogateescape")
+    out = git.ask("cat-file", "--batch-check=%(objecttype)", given=queries).decode() if queries else ""
     for way, kind in zip(ways[:-1], out.splitlines(), strict=True):
         if kind.endswith(" missing"):
             return None
         if kind != "tree":
             raise _irregular(way, commit)
-    return _list(git, commit, "--", ways[-1]).get(ways[-1])
-
-
-def _list(git: Git, tree: str, *args: str) -> dict[str, _Entry]:
-    options = [arg for arg in args if arg == "-r"]
-    out = git.ask("ls-tree", "-z", "--full-tree", *options, tree, *(arg for arg in args if arg not in options))
-    entries = {}
-    for line in out.decode(errors="surrogateescape").split("\0"):
-        fields, _, name = line.partition("\t")
-        if name:
-            entries[name] = _Entry(*fields.split(" "))
-    return entries
+    return git.entries("--full-tree", commit, "--", ways[-1]).get(ways[-1])
 
 
 def _irregular(path: str, commit: str) -> EvidenceRefused:

@@ -1,4 +1,4 @@
-"""The words of the ledger: a move that was made, and a change that is asked for."""
+"""The ledger's types: moves, changes, tags and people."""
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -7,8 +7,8 @@ from typing import Literal, NamedTuple
 
 from checks.pointer import Pointer
 
-# "other": no verb of Lockstep made it: a hand, a merge that settled a conflict, a commit that says one thing and does
-# another.
+# "other": not made by a verb of Lockstep, but by hand, by a merge that resolved a conflict, or by a commit that
+# contradicts its message.
 Kind = Literal["promote", "rollback", "other"]
 
 
@@ -31,14 +31,14 @@ class Move(NamedTuple):
 
 
 class Person(NamedTuple):
-    """An author, other than git's configured one."""
+    """An author, if it is not git's configured one."""
 
     name: str
     email: str
 
 
 class Tag(NamedTuple):
-    """An annotated tag. ``commit`` None: the commit that is being made."""
+    """An annotated tag. ``commit`` None: the commit that is being created."""
 
     name: str
     message: str
@@ -46,7 +46,7 @@ class Tag(NamedTuple):
 
 
 class Change(NamedTuple):
-    """Files below the root, None to take one away, with the commit's message and tags: they arrive together."""
+    """Files to write (None: delete), with the commit's message and tags. They are committed together."""
 
     files: Mapping[Path, bytes | None]
     message: str
@@ -55,7 +55,7 @@ class Change(NamedTuple):
 
 
 class TagRef(NamedTuple):
-    """A tag of the ledger. ``commit`` is what it leads to."""
+    """An existing tag of the ledger. ``commit``: what it points to."""
 
     commit: str
     annotated: bool
@@ -65,5 +65,5 @@ Tags = Mapping[str, TagRef]
 
 
 def taken(tag: str, names: Iterable[str]) -> str | None:
-    """The tag that has this name; or whose name git cannot keep beside it: the one is a folder of the other."""
+    """The existing tag that prevents this name: the same, or one that git cannot store beside it (``a``, ``a/b``)."""
     return next((each for each in names if f"{each}/".startswith(f"{tag}/") or tag.startswith(f"{each}/")), None)

@@ -1,12 +1,12 @@
 """Versions and assignments as annotated tags in GTO's grammar, which `gto show` and `gto history` read.
 
-``router@v1.4.0`` registers a version; it lies on a commit that moved an environment to it, the first unless somebody
-chose another. ``router#production#7`` lies on the same commit and says that the seventh move of production went to it.
-(Not on the commit that the pointer names: two images of one model would share it, and GTO then reads nothing at all.)
-``router#production!#8`` says that the eighth move took it away, and that production runs nothing.
+``router@v1.4.0`` registers a version. It is on a commit that moved an environment to it, the first unless someone chose
+another. ``router#production#7`` is on the same commit: the seventh move of production went to that version. (It is not
+on the commit that the pointer names: two images of one model would share that commit, and GTO then reads nothing.)
+``router#production!#8``: the eighth move emptied production.
 
-Tags mirror the pointers' history. One that says otherwise is reported, never believed: anybody who may push can make
-one. No move waits for a tag: where somebody else has taken its name, the move is made without it.
+Tags mirror the pointers' history. A tag that disagrees is reported and ignored, because anyone who may push can create
+one. A move never waits for a tag: if its name is taken, the move is made without it.
 """
 
 import re
@@ -20,7 +20,7 @@ from release.ledger.types import Move, Tag, TagRef, Tags, taken
 FIRST = "v0.1.0"
 _ABSURD = 10**8
 _FOREIGN = "is foreign, no move made it"
-# GTO's own, of the tags that Lockstep writes: no prereleases, no folders before a name.
+# GTO's grammar, as far as Lockstep writes it: no prereleases, no folders before a name.
 _NAME = r"[a-zA-Z0-9](?:[a-zA-Z0-9/_-]*[a-zA-Z0-9])?"
 _VERSION = re.compile(rf"^({_NAME})@(v(?:0|[1-9]\d{{0,8}})(?:\.(?:0|[1-9]\d{{0,8}})){{2}})$", re.ASCII)
 _MOVE = re.compile(rf"^({_NAME})#({_NAME})(!?)#([1-9]\d{{0,8}})$", re.ASCII)
@@ -43,7 +43,7 @@ class Assigned(NamedTuple):
 
 
 def parse(tag: str) -> Registered | Assigned | None:
-    """What a tag's name says; None when it is none of these."""
+    """What a tag's name says; None if it has none of these forms."""
     if found := _VERSION.match(tag):
         return Registered(found[1], found[2])
     if found := _MOVE.match(tag):
@@ -54,10 +54,10 @@ def parse(tag: str) -> Registered | Assigned | None:
 def next_version(
     name: str, tags: Tags, moves: Iterable[Move], model: str, image: str, part: Literal["major", "minor"] = "minor"
 ) -> str:
-    """The version of this image (a digest) of this model.
+    """The version for this image (a digest) of this model.
 
-    That of the move that brought the image before; else above every version that the moves and the tags know: the
-    next patch for a model that is known, in another image, and the next ``part`` for another model.
+    If a move deployed the image before, its version. Otherwise above every version in moves and tags: the next patch
+    for another image of a known model, the next ``part`` for a new model.
     """
     known = [pointer for move in moves for pointer in (move.before, move.after) if pointer]
     for pointer in known:
@@ -66,7 +66,7 @@ def next_version(
     taken = [pointer.version for pointer in known]
     taken += [said.version for tag in tags if isinstance(said := parse(tag), Registered) and said.name == name]
     numbers = [tuple(map(int, version[1:].split("."))) for version in taken]
-    # Anybody who may push can make a tag: one that leaves no number above it does not count.
+    # Anyone who may push can create a tag, so a version with no larger number after it is ignored.
     numbers = [parts for parts in numbers if max(parts) < _ABSURD]
     if not numbers:
         return FIRST
@@ -79,22 +79,22 @@ def next_version(
 def tags_for(
     name: str, tags: Tags, moves: Sequence[Move], environment: str, pointer: Pointer | None
 ) -> tuple[Tag, ...]:
-    """The tags of the next move of an environment, to ``pointer`` (None: to nothing), but for names that are taken.
+    """The tags of the next move of an environment to ``pointer`` (None: to nothing), except names that are taken.
 
-    ``moves`` are those of all environments. ``untagged`` says which names are taken.
+    ``moves`` are those of all environments. ``untagged`` lists the names that are taken.
     """
     return tuple(tag for tag, why in _next(name, tags, moves, environment, pointer) if not why)
 
 
 def untagged(name: str, tags: Tags, moves: Sequence[Move], environment: str, pointer: Pointer | None) -> list[str]:
-    """One line for each tag that the next move should make and cannot, since its name is taken or is none."""
+    """One line for each tag that the next move cannot create, because its name is taken or invalid."""
     return [f"tag {tag.name}: is not made: {why}" for tag, why in _next(name, tags, moves, environment, pointer) if why]
 
 
 def _next(
     name: str, tags: Tags, moves: Sequence[Move], environment: str, pointer: Pointer | None
 ) -> Iterator[tuple[Tag, str]]:
-    """The tags of the next move, each with why it cannot be made; empty where it can."""
+    """The tags of the next move, each with the reason why it cannot be created; empty if it can."""
     number = 1 + sum(move.environment == environment for move in moves)
     if pointer is None:
         if last := _last(moves, environment, number):
@@ -110,31 +110,31 @@ def _next(
 
 def _unless(tag: Tag, tags: Tags) -> tuple[Tag, str]:
     if parse(tag.name) is None:
-        return tag, "it is no name that GTO reads: begin and end names with a letter or a digit"
+        return tag, "it is not a name that GTO reads: begin and end names with a letter or a digit"
     if other := taken(tag.name, tags):
         return tag, f"tag {other} is on commit {tags[other].commit[:12]}, and no move made it"
     return tag, ""
 
 
 def _registered(name: str, tags: Tags, moves: Iterable[Move], pointer: Pointer) -> str | None:
-    """The commit of a version: where its tag is, if that is one that moved an environment to it, else the first such.
+    """The commit of a version: its tag's, if that moved an environment to it, else the first commit that did.
 
-    None: none did yet.
+    None if none did yet.
     """
     there, made = tags.get(f"{name}@{pointer.version}"), _made(moves).get(pointer.version, [])
     return there.commit if there and there.commit in made else next(iter(made), None)
 
 
 def _last(moves: Iterable[Move], environment: str, number: int) -> Pointer | None:
-    """What the environment ran right before its move ``number``."""
+    """What the environment ran before its move ``number``."""
     ran = [move for move in moves if move.environment == environment and move.number < number and move.ran]
     return max(ran, key=lambda move: move.number).after if ran else None
 
 
 def missing(name: str, tags: Tags, moves: Sequence[Move]) -> tuple[Tag, ...]:
-    """The tags that these moves should have and have not: after a merged pull request, or a tag taken away.
+    """The tags that these moves should have but lack, as after a merged pull request or a deleted tag.
 
-    A name that is taken is none of them: ``disagreements`` says so.
+    Names that are taken are not included: ``disagreements`` reports them.
     """
     return tuple(tag for tag in _wanted(name, tags, moves) if not _unless(tag, tags)[1])
 
@@ -172,7 +172,7 @@ def _says(name: str, pointer: Pointer, environment: str = "") -> str:
 
 
 def _made(moves: Iterable[Move]) -> Mapping[str, list[str]]:
-    """The commits that moved an environment to each version, the first first."""
+    """The commits that moved an environment to each version, oldest first."""
     made: defaultdict[str, list[str]] = defaultdict(list)
     for move in sorted(moves, key=lambda each: each.at):
         if move.after:
@@ -181,7 +181,7 @@ def _made(moves: Iterable[Move]) -> Mapping[str, list[str]]:
 
 
 def disagreements(name: str, tags: Tags, moves: Sequence[Move]) -> list[str]:
-    """One line for each tag of this model that says other than the moves (of all environments), or is missing."""
+    """One line for each tag of this model that contradicts the moves (of all environments) or is missing."""
     made = _made(moves)
     by_number = {(move.environment, move.number): move for move in moves}
     lines = []

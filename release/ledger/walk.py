@@ -1,6 +1,6 @@
-"""The commits of the branch, each with what it did to a few files, in the order in which the branch came to have them.
+"""The commits of the branch with their changes to a few files, in the order in which the branch received them.
 
-One call of git, however many files and commits there are. What is made of it: ``moves`` and ``held``.
+One git process for any number of files and commits. ``moves`` and ``held`` use it.
 """
 
 import re
@@ -12,13 +12,12 @@ from checks.text import redact
 from release.adapters.git import Git
 
 ABSENT = "0" * 40
-REGULAR = ("100644", "100755")
 _DATE = re.compile(r"[0-9]{1,18}")
 _PERSON = re.compile(rb"^author (.*) -?\d+ [+-]\d{4}$", re.MULTILINE)
 
 
 class Blob(NamedTuple):
-    """What lies at a path; ``NOTHING`` when nothing does."""
+    """What is at a path; ``NOTHING`` if nothing is."""
 
     mode: str
     name: str
@@ -28,8 +27,9 @@ NOTHING = Blob("000000", ABSENT)
 
 
 class Commit(NamedTuple):
-    """Of the history: seconds since the epoch (None: no date that can be read), and against its first parent the blobs
-    that it gave to paths, and those that were there before.
+    """A commit. ``date``: seconds since the epoch, None if it cannot be read.
+
+    Compared with its first parent: ``gave`` are the blobs that it wrote, ``had`` those that were there before, by path.
     """
 
     parents: tuple[str, ...]
@@ -39,8 +39,9 @@ class Commit(NamedTuple):
 
 
 class Walk(NamedTuple):
-    """``landings``: each commit of the branch itself, the first first, with what it brought from other branches,
-    parents first.
+    """The history. ``landings``: each commit of the branch's own history, oldest first, with what it merged.
+
+    The merged commits are in order, parents first.
     """
 
     commits: Mapping[str, Commit]
@@ -48,20 +49,20 @@ class Walk(NamedTuple):
 
 
 def walk(git: Git, tip: str, paths: Iterable[str]) -> Walk:
-    """Every commit up to ``tip``; ``paths`` are from the top. Raises EvidenceRefused when the history is cut short."""
+    """Every commit up to ``tip``, with its changes to ``paths``. Raises EvidenceRefused for a shallow clone."""
     commits = _commits(git, tip, tuple(paths))
     _refuse_shallow(git, commits)
     return Walk(commits, tuple(_landings(commits, tip)))
 
 
 def author(head: bytes) -> str:
-    """Who wrote a commit, by the head of its object: a name and an address, which whoever may push can write."""
+    """The author in a commit object: a name and address, which anyone who may push can write."""
     found = _PERSON.search(head)
     return redact(found[1].decode(errors="replace") if found else "", 200)
 
 
 def _commits(git: Git, tip: str, paths: tuple[str, ...]) -> dict[str, Commit]:
-    """Children before parents."""
+    """The commits, children before parents."""
     out = git.ask(
         "log", "-z", "--topo-order", "--full-history", "--sparse", "--diff-merges=first-parent", "--raw", "--no-abbrev",
         "--no-renames", "--no-relative", "--no-show-signature", "--no-color", "--no-notes", "--format=%H,%P,%ct", tip,

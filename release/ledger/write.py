@@ -1,12 +1,11 @@
-"""One commit, and one push that moves the branch and makes the tags, or nothing.
+"""Writes a move: one commit, and one push that moves the branch and creates the tags, or does nothing.
 
-The commit is made of objects alone: no index, no work tree, no branch and no tag of this clone is written. Then
-``push`` asks the remote to move its branch from exactly ``tip`` to the commit, and to make tags that must not be there
-yet, as one transaction; without a remote ``here`` does it in this clone. A run that is killed at any point leaves the
-ledger as it was, or as it was to be; what it leaves beside it are objects that nobody names.
+The commit is built from git objects: no index, work tree, branch or tag of this clone is touched. ``push`` then asks
+the remote to move its branch from exactly ``tip`` and to create the tags, in one transaction; without a remote ``here``
+does the same in this clone. A run killed at any point leaves the ledger as before or as intended, and at most
+unreferenced objects.
 
-Commits are signed when git is configured so (``commit.gpgSign``). Tags are not: each names a commit, and counts for
-nothing by itself.
+Commits are signed if git is configured to (``commit.gpgSign``). Tags are not: a tag proves nothing.
 """
 
 from collections.abc import Sequence
@@ -20,8 +19,9 @@ from release.ledger.types import Change, Tag
 
 
 def commit(where: Place, tip: str, change: Change, environments: Sequence[str]) -> tuple[str, tuple[str, ...]]:
-    """As ``Ledger.commit``; ``environments`` are those whose moves an Outrun tells of. Also returns the tags that were
-    not made, a line each.
+    """As ``Ledger.commit``. Also returns the tags that failed, one line each.
+
+    ``environments``: those whose moves an Outrun reports.
     """
     ident = _identity(where.git)
     if where.remote is None:
@@ -54,10 +54,10 @@ def _identity(git: Git) -> str:
 
 
 def commit_of(git: Git, tip: str, change: Change, prefix: str = "") -> str:
-    """The commit as an object, which no ref names; ``tip`` when it would change nothing.
+    """The commit as an unreferenced object; ``tip`` if it would change nothing.
 
-    ``prefix`` is where the change's paths lie in the repository. Raises PromotionRefused when git does not know who
-    commits, cannot sign, or a path is none.
+    ``prefix``: the folder of the change's paths in the repository. Raises PromotionRefused if git does not know who
+    commits or cannot sign, or if a path is invalid.
     """
     _identity(git)
     return _made(git, tip, change, prefix)
@@ -78,8 +78,8 @@ def _made(git: Git, tip: str, change: Change, prefix: str) -> str:
 
 
 def _tag(git: Git, tag: Tag, made: str, ident: str) -> str:
-    """An annotated tag as an object, which no ref of this clone names."""
+    """An annotated tag as an unreferenced object."""
     if git.run("check-ref-format", f"refs/tags/{tag.name}").code != 0:
-        raise PromotionRefused(f"{redact(tag.name)}: is no name of a tag", "git check-ref-format has the rules")
+        raise PromotionRefused(f"{redact(tag.name)}: is not a valid tag name", "git check-ref-format has the rules")
     head = f"object {tag.commit or made}\ntype commit\ntag {tag.name}\ntagger {ident}\n\n"
     return git.line("mktag", given=f"{head}{tag.message.rstrip()}\n".encode(errors="surrogateescape"))

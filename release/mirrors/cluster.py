@@ -1,6 +1,6 @@
-"""A cluster as a mirror: its objects, asked for by kubectl, held to what a promotion wrote. Never written to.
+"""A cluster as a mirror: compares its objects, read by kubectl, with what a promotion wrote. Never writes to it.
 
-Argo CD or Flux brings git into a cluster; where they differ, one of them is stopped, or somebody was there by hand.
+Argo CD or Flux applies git to a cluster. A difference means that it is stopped, or that someone changed the cluster.
 """
 
 import json
@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from checks.text import redact
+from release.adapters import process
 from release.mirrors.desired import Desired
 from release.mirrors.types import Finding, MirrorUnavailable
 from release.overlay import deployed
@@ -23,7 +24,7 @@ _UNKNOWN = "the server doesn't have a resource type"
 
 
 class Cluster(NamedTuple):
-    """What kubectl speaks to. ``context`` is its name in kubectl's configuration."""
+    """The cluster of kubectl's context ``context``."""
 
     context: str
     kubectl: str  # the program
@@ -35,14 +36,14 @@ def current() -> Cluster | str:
     if kubectl is None:
         return "kubectl is not installed here"
     try:
-        context = _asked([kubectl, "config", "current-context"]).strip()
+        context = _output([kubectl, "config", "current-context"]).strip()
     except MirrorUnavailable:
         context = ""
     return Cluster(context, kubectl) if context else "kubectl has no current context"
 
 
 def check(cluster: Cluster, desired: Desired) -> list[Finding]:
-    """How the objects of one environment differ from what its commit says."""
+    """How the objects of one environment differ from its commit."""
     name, shown = desired.environment, f"cluster {redact(cluster.context, 60)}"
     if desired.files is None:
         return []  # what it should be is not known: that is a finding about git already
@@ -50,7 +51,7 @@ def check(cluster: Cluster, desired: Desired) -> list[Finding]:
         if desired.namespace is None:
             raise MirrorUnavailable(f"{name}/kustomization.yaml names no namespace to look in")
         objects = _objects(cluster, desired.namespace)
-        gaps = deployed.gaps(objects, name, desired.files)
+        failures = deployed.failures(objects, name, desired.files)
     except MirrorUnavailable as silent:
         return [Finding(
             where="cluster", what=name, git=_says(desired), mirror=f"{shown}: {silent}", severity="unreachable",
@@ -58,16 +59,16 @@ def check(cluster: Cluster, desired: Desired) -> list[Finding]:
         )]  # fmt: skip
     todo = "see what Argo CD or Flux says of it, and who changed it"
     return [
-        Finding(where="cluster", what=name, git=_says(desired), mirror=redact(gap), severity="drift", todo=todo)
-        for gap in gaps
+        Finding(where="cluster", what=name, git=_says(desired), mirror=redact(failure), severity="drift", todo=todo)
+        for failure in failures
     ]
 
 
 def _objects(cluster: Cluster, namespace: str) -> list[Mapping[str, Any]]:
-    """What runs in a namespace, and the Services that lead to it. A cluster without KServe has none of its objects."""
+    """The workloads of a namespace and the Services that select them. Without KServe there are none of its objects."""
     kubectl = [cluster.kubectl, f"--context={cluster.context}", f"--request-timeout={DEADLINE - 1:g}s", "get"]
     # A namespace that is not there and one that is empty look the same to a list: one is another cluster.
-    _asked([*kubectl, "namespace", namespace, "--output=name"])
+    _output([*kubectl, "namespace", namespace, "--output=name"])
     found = _listed(kubectl, ",".join(_EVERYWHERE), namespace)
     try:
         return found + _listed(kubectl, _KSERVE, namespace)
@@ -78,17 +79,17 @@ def _objects(cluster: Cluster, namespace: str) -> list[Mapping[str, Any]]:
 
 
 def _listed(kubectl: Sequence[str], kinds: str, namespace: str) -> list[Mapping[str, Any]]:
-    text = _asked([*kubectl, kinds, f"--namespace={namespace}", "--output=json"])
+    text = _output([*kubectl, kinds, f"--namespace={namespace}", "--output=json"])
     try:
         return [item for item in json.loads(text)["items"] if isinstance(item, dict)]
     except (ValueError, KeyError, TypeError, RecursionError):
         raise MirrorUnavailable(f"kubectl get {kinds} gives no list") from None
 
 
-def _asked(command: Sequence[str]) -> str:
-    """What a command prints. Raises MirrorUnavailable when it fails, or takes longer than the deadline."""
+def _output(command: Sequence[str]) -> str:
+    """The output of a command. Raises MirrorUnavailable if it fails or exceeds the time limit."""
     try:
-        done = subprocess.run(command, capture_output=True, timeout=DEADLINE, check=False, stdin=subprocess.DEVNULL)
+        done = process.run(command, deadline=DEADLINE)
     except subprocess.TimeoutExpired:
         raise MirrorUnavailable(f"no answer within {DEADLINE:g} s") from None
     except OSError as error:

@@ -1,7 +1,7 @@
-"""MLflow's model registry held to git: which versions, tags and aliases it should have, and those that it has.
+"""Compares MLflow's model registry with git: versions, tags and aliases.
 
-A version there belongs to a release by its source, which is the image by digest, and by its run; neither can be changed
-once it is made. Its tags and the aliases can be changed by anybody, and are what is held to git.
+A version belongs to a release by its source (the image by digest) and its run, which cannot be changed once created.
+Its tags and the aliases can be changed by anyone, so these are compared.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,7 +18,7 @@ _LISTED = 200  # characters of a tag's value that are compared in words
 
 
 class Release(Record):
-    """One released version. ``run``: MLflow's id of the training run, where git names one."""
+    """One released version. ``run``: MLflow's id of the training run, if git names one."""
 
     version: str
     source: str
@@ -27,9 +27,9 @@ class Release(Record):
 
 
 class Wanted(Record):
-    """What git says. ``aliases``: each to the source of its version, None for nothing.
+    """What git says. ``aliases``: alias to the source of its version, None for none.
 
-    ``whole``: these are all versions ever released, so that any other that says it is one does not tell the truth.
+    ``whole``: these are all versions ever released, so any other version that claims to be one is wrong.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Wanted(Record):
 
 
 class Held(NamedTuple):
-    """One version as the mirror has it."""
+    """One version in the registry."""
 
     number: str
     source: str
@@ -48,17 +48,17 @@ class Held(NamedTuple):
 
 
 class Model(NamedTuple):
-    """The registered model as the mirror has it: versions with the lowest number first, aliases to numbers."""
+    """The registered model: versions, lowest number first, and aliases to version numbers."""
 
     versions: tuple[Held, ...]
     aliases: Mapping[str, str]
 
 
 class Store(Protocol):
-    """A model registry. Every method raises MirrorUnavailable when it does not answer, or refuses."""
+    """A model registry. Every method raises MirrorUnavailable if it refuses or does not answer."""
 
     def read(self, name: str) -> Model | None:
-        """The model with all its versions; None when there is no such model."""
+        """The model with all its versions; None if there is no such model."""
         ...
 
     def has_run(self, run: str) -> bool: ...
@@ -66,7 +66,7 @@ class Store(Protocol):
     def make_model(self, name: str) -> None: ...
 
     def make_version(self, name: str, source: str, run: str | None, tags: Mapping[str, str]) -> str:
-        """Make a version, with its tags; return its number."""
+        """Create a version with its tags; return its number."""
         ...
 
     def tag(self, name: str, number: str, key: str, value: str) -> None: ...
@@ -79,25 +79,25 @@ class Store(Protocol):
 
 
 def order(number: str) -> tuple[int, str]:
-    """By which versions are sorted: their numbers, as text of any length."""
+    """The sort key of versions: numbers as text of any length."""
     return len(number), number
 
 
 def agree(store: Store, wanted: Wanted, fix: bool) -> list[Finding]:
-    """Where the store says other than ``wanted``; with ``fix`` it is mended, and looked at again.
+    """Where the store differs from ``wanted``; with ``fix`` it is corrected and read again.
 
-    What is called fixed is what the store no longer says otherwise, not what it was told. Raises MirrorUnavailable.
+    A difference counts as fixed only if the second reading confirms it. Raises MirrorUnavailable.
     """
     found = differences(store.read(wanted.name), wanted)
     if not fix or not found:
         return found
-    mend(store, wanted)
+    repair(store, wanted)
     left = {finding.what for finding in differences(store.read(wanted.name), wanted)}
     return [finding.model_copy(update={"fixed": finding.what not in left}) for finding in found]
 
 
 def differences(model: Model | None, wanted: Wanted) -> list[Finding]:
-    """Where ``model`` is not as ``wanted`` says. Pure."""
+    """Where ``model`` differs from ``wanted``. Pure function."""
     if model is None:
         if not wanted.releases:
             return []
@@ -107,8 +107,8 @@ def differences(model: Model | None, wanted: Wanted) -> list[Finding]:
     return [*_versions(model, wanted), *_claims(model, wanted), *_aliases(model, wanted)]
 
 
-def mend(store: Store, wanted: Wanted) -> None:
-    """Make the store say what ``wanted`` says. What is right already is left alone. Raises MirrorUnavailable."""
+def repair(store: Store, wanted: Wanted) -> None:
+    """Write ``wanted`` to the store; what is right is left alone. Raises MirrorUnavailable."""
     name = wanted.name
     model = store.read(name)
     if model is None:
@@ -170,7 +170,7 @@ def _aliases(model: Model, wanted: Wanted) -> Iterator[Finding]:
 
 
 def _points(model: Model, wanted: Wanted, alias: str, source: str | None) -> bool:
-    """Whether the alias is where it should be: at any version that is the release."""
+    """Whether the alias points to a version of the release."""
     number = model.aliases.get(alias)
     if number is None or source is None:
         return number is None and source is None
@@ -179,7 +179,7 @@ def _points(model: Model, wanted: Wanted, alias: str, source: str | None) -> boo
 
 
 def _mirror(model: Model, release: Release) -> Held | None:
-    """The version that mirrors a release: the first, where somebody made more of them."""
+    """The version of a release: the first, if there are several."""
     return next((held for held in model.versions if _is(held, release)), None)
 
 
@@ -188,7 +188,7 @@ def _is(held: Held, release: Release) -> bool:
 
 
 def _claiming(model: Model, wanted: Wanted) -> list[Held]:
-    """Versions with tags of a release that are none."""
+    """Versions with tags of a release that are not releases."""
     if not wanted.whole:
         return []
     known: dict[str, list[Release]] = {}

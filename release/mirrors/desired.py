@@ -1,10 +1,10 @@
-"""What environments should be, by the commit that holds them; and where that commit contradicts itself.
+"""The state that environments should have, from the commit that holds them, and contradictions within that commit.
 
-Everything is read of git: this is what `status` calls drift, and what the mirrors outside git are held to.
+Only git is read: `status` reports the contradictions, and mirrors are compared with the state.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,7 +25,7 @@ _NAMESPACE = re.compile(
 
 
 class Desired(NamedTuple):
-    """``files`` are those that a promotion writes for a cluster; None where they cannot be computed."""
+    """``files``: those that a promotion writes for a cluster; None if they cannot be computed."""
 
     environment: str
     pointer: Pointer | None
@@ -35,18 +35,24 @@ class Desired(NamedTuple):
     findings: tuple[Finding, ...]
 
 
-def read(records: Records, ledger: Ledger, tip: str, environments: Iterable[str]) -> dict[str, Desired]:
-    """The environments at ``tip``. ``records`` are those of their models."""
+def read(root: Path) -> tuple[Records, Ledger, str, dict[str, Desired]]:
+    """The records of the clone, its ledger, the tip of that, and the environments at the tip.
+
+    Raises RemoteRefused when the remote does not answer, EvidenceRefused when the history cannot be believed.
+    """
+    records = Records(root)
+    promote = records.work_tree.params.promote
+    ledger = Ledger.open(root, promote)
+    tip, names = ledger.tip(), promote.ordered
     try:
-        found = ledger.files(tip, layout.ENVIRONMENTS)
+        files = ledger.files(tip, layout.ENVIRONMENTS)
     except EvidenceRefused as refused:
-        return {name: _unreadable(name, "files", refused) for name in environments}
-    names = tuple(environments)
-    return {name: _environment(name, found, records, names) for name in names}
+        return records, ledger, tip, {name: _unreadable(name, "files", refused) for name in names}
+    return records, ledger, tip, {name: _environment(name, files, records, names) for name in names}
 
 
 def drift(environment: str, what: str, git: str, mirror: str) -> Finding:
-    """A finding about what lies in git itself, where a promotion alone writes."""
+    """A finding about files in git that only a promotion may write."""
     return Finding(
         where="environments", what=f"{environment}: {what}", git=git, mirror=mirror, severity="drift", todo=_AGAIN
     )
@@ -60,8 +66,10 @@ def _environment(name: str, found: Mapping[Path, bytes], records: Records, names
     if text is None:
         wanted = overlays.nothing(name)
         there = any(home / overlays.FOLDER in path.parents for path in found)
-        gaps = [drift(name, "release", "nothing runs", gap) for gap in overlays.check(name, found, wanted) if there]
-        return Desired(name, None, None, wanted, spaced, tuple(gaps))
+        failures = [
+            drift(name, "release", "nothing runs", failure) for failure in overlays.check(name, found, wanted) if there
+        ]
+        return Desired(name, None, None, wanted, spaced, tuple(failures))
     try:
         its = pointer.parse(text, str(home / layout.POINTER))
     except EvidenceRefused as refused:
@@ -77,18 +85,23 @@ def _environment(name: str, found: Mapping[Path, bytes], records: Records, names
         wanted = overlays.render(*made_of)
     except Refusal as refused:
         return Desired(name, its, envelope, None, spaced, (drift(name, "release", "is a release", refused.what),))
-    gaps = [drift(name, "release", "as a promotion writes it", gap) for gap in overlays.check(name, found, wanted)]
-    gaps += _overlay(name, found, overlays.checked(*made_of), names, pulled=overlays.unreachable(its) is None)
-    return Desired(name, its, envelope, wanted, spaced, tuple(gaps))
+    failures = [
+        drift(name, "release", "as a promotion writes it", failure) for failure in overlays.check(name, found, wanted)
+    ]
+    failures += _overlay(name, found, overlays.checked(*made_of), names, pulled=overlays.unreachable(its) is None)
+    return Desired(name, its, envelope, wanted, spaced, tuple(failures))
 
 
 def _overlay(
     name: str, found: Mapping[Path, bytes], wanted: Mapping[Path, bytes], names: tuple[str, ...], *, pulled: bool
 ) -> list[Finding]:
-    """Where what people wrote changes the release; without kustomize that may not be known."""
+    """Where files written by people change the release; this may be unknown without kustomize."""
     said = "leaves the release as it is"
     try:
-        return [drift(name, "overlay", said, gap) for gap in edits.gaps(name, found, wanted, names, pulled=pulled)]
+        return [
+            drift(name, "overlay", said, failure)
+            for failure in edits.failures(name, found, wanted, names, pulled=pulled)
+        ]
     except MachineRefused as refused:
         return [Finding(
             where="environments", what=f"{name}: overlay", git=said, mirror=refused.what, severity="unreachable",

@@ -1,4 +1,4 @@
-"""MLflow's model registry by its own client: SQLite files, databases, and whatever else MLflow has a word for.
+"""MLflow's model registry through its own client: SQLite files, databases, and other stores of MLflow.
 
 Only the worker imports this: MLflow takes seconds to load, and a database may never answer.
 """
@@ -25,7 +25,7 @@ _SETTINGS = {
 
 
 class Database:
-    """The registry behind a URI. A SQLite file that is not there is empty, and made by the first that is written."""
+    """The registry behind a URI. A missing SQLite file counts as empty and is created by the first write."""
 
     def __init__(self, uri: str) -> None:
         self._uri = uri
@@ -116,7 +116,7 @@ def _mlflow_exception() -> type[Any]:
 
 @contextmanager
 def _saying(uri: str) -> Iterator[None]:
-    """Errors of the store as MirrorUnavailable, without the URI, which may hold a password."""
+    """Turn errors of the store into MirrorUnavailable, without the URI, which may contain a password."""
     try:
         yield
     except MirrorUnavailable:
@@ -138,7 +138,7 @@ def _file(uri: str) -> Path | None:
 
 
 def _make(path: Path) -> None:
-    """A store with its tables, under its name when it is whole: MLflow makes them in many steps, and may be ended."""
+    """Create a store with its tables, and rename it when complete: MLflow needs many steps and may be killed."""
     from mlflow import MlflowClient
 
     path.parent.mkdir(parents=True, exist_ok=True)

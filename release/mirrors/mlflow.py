@@ -1,16 +1,14 @@
 """MLflow as a mirror: a model version for each release, its lineage as tags, an alias for each environment.
 
-Servers are asked by MLflow's REST API, so that a release tool without MLflow can tell a server what it did; a SQLite
-file or a database by MLflow's own client. Both in a process of its own, which is ended at a deadline.
+Servers are reached through MLflow's REST API, so that a release tool without MLflow can update them; SQLite files and
+databases through MLflow's client. Both run in a process of their own, which is killed at a deadline.
 """
 
 import os
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -21,6 +19,7 @@ import release
 from checks.params import Params
 from checks.pointer import Pointer
 from checks.statement import Statement
+from release.adapters import process
 from release.mirrors.compare import PREFIX, VERSION, Release, Wanted
 from release.mirrors.types import Finding, MirrorUnavailable
 from release.mirrors.worker import Done, Job
@@ -33,7 +32,7 @@ _SQLITE = "sqlite:///"
 
 
 class Address(NamedTuple):
-    """A store. ``shown`` is without user, password, query and fragment."""
+    """A store. ``shown`` has no user, password, query or fragment."""
 
     uri: str
     shown: str
@@ -51,13 +50,13 @@ def address(root: Path, params: Params) -> Address:
 
 
 def absent(where: Address) -> bool:
-    """Whether it is a SQLite file that is not here, as in a clone in which nothing was run: it mirrors nothing."""
+    """Whether it is a SQLite file that does not exist, as in a clone in which nothing was run: it mirrors nothing."""
     path = where.uri.removeprefix(_SQLITE)
     return path != where.uri and ":memory:" not in path and not Path(path).exists()
 
 
 def version(pointer: Pointer, statement: Statement | None, run: str | None) -> Release:
-    """The version that mirrors what ``pointer`` names. Without its statement, its lineage is not compared."""
+    """The version that mirrors what ``pointer`` names. Without its statement, the lineage is not compared."""
     tags = {VERSION: pointer.version, f"{PREFIX}image": pointer.digest}
     tags |= {f"{PREFIX}{name}": getattr(pointer, name) for name in _OF_THE_POINTER}
     if statement is not None:
@@ -68,9 +67,9 @@ def version(pointer: Pointer, statement: Statement | None, run: str | None) -> R
 
 
 def source(image: str) -> str:
-    """An image as MLflow takes it for the place of a model: a URI. KServe writes images as oci:// too.
+    """An image as a URI, which MLflow accepts as the source of a model. KServe writes images as oci:// too.
 
-    A folder is written from the root, as MLflow wants paths; one that is relative to the repository has a host, none.
+    A folder is written as an absolute path, as MLflow requires; a folder relative to the repository has no host.
     """
     if not image.startswith("oci:"):
         return f"oci://{image}"
@@ -79,7 +78,7 @@ def source(image: str) -> str:
 
 
 def aliases(runs: Mapping[str, Pointer | None]) -> dict[str, str | None]:
-    """The aliases of environments: each its name, and of production also ``champion``."""
+    """The aliases of environments: their names, and for production also ``champion``."""
     found = {name: None if pointer is None else source(pointer.image) for name, pointer in runs.items()}
     return found | ({CHAMPION: found[PRODUCTION]} if PRODUCTION in found else {})
 
@@ -87,44 +86,23 @@ def aliases(runs: Mapping[str, Pointer | None]) -> dict[str, str | None]:
 def ask(where: Address, wanted: Wanted, fix: bool, seconds: float) -> list[Finding]:
     """How the store differs from ``wanted``; with ``fix`` it is corrected.
 
-    Raises MirrorUnavailable after ``seconds`` at the latest.
-
-    Ended while it mends, it leaves less to be mended.
+    Raises MirrorUnavailable after ``seconds`` at the latest. If it is killed while fixing, a later run fixes the rest.
     """
     job = Job(uri=where.uri, wanted=wanted, fix=fix).model_dump_json().encode()
     # From the folder of this package: the repository may have other modules of its name.
     home = Path(release.__file__).parent.parent
     try:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "release.mirrors.worker"], cwd=home, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL, start_new_session=True,
-        )  # fmt: skip
+        ran = process.run([sys.executable, "-m", "release.mirrors.worker"], job, seconds, cwd=home)
+        done = Done.model_validate_json(ran.stdout)
     except OSError as error:
         raise MirrorUnavailable(f"cannot be asked: {error.strerror}") from error
-    try:
-        out, _ = process.communicate(job, seconds)
     except subprocess.TimeoutExpired:
         raise MirrorUnavailable(f"no answer within {seconds:g} s") from None
-    finally:
-        _end(process)
-    try:
-        done = Done.model_validate_json(out)
     except ValidationError:
-        raise MirrorUnavailable(f"the process that asks it ended with {process.returncode}") from None
+        raise MirrorUnavailable(f"the process that asks it ended with {ran.returncode}") from None
     if done.trouble:
         raise MirrorUnavailable(done.trouble)
     return list(done.findings)
-
-
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    """SIGTERM first: the worker then takes away what it has half made."""
-    for ending in (signal.SIGTERM, signal.SIGKILL):
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, ending)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(0.5)
-            return
-    process.wait()
 
 
 def _public(uri: str) -> str:

@@ -1,6 +1,6 @@
-"""Images, and the evidence beside them, where the pointers say that they are: by digest, so no tag plays a part.
+"""Checks that images and their evidence are in the registries that the pointers name, by digest.
 
-An image that is gone cannot be made from git. Its evidence can be attached again: the same signed bytes lie in git.
+A missing image cannot be made from git. Its evidence can be attached again, because git has the signed bytes.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ _T = TypeVar("_T")
 
 
 class Image(NamedTuple):
-    """A release that must still be there. ``why``: such as "staging runs it"."""
+    """A release that must still exist. ``why``: such as "staging runs it"."""
 
     pointer: Pointer
     envelope: Envelope | None
@@ -39,7 +39,7 @@ class Image(NamedTuple):
 
 
 def check(root: Path, images: Iterable[Image], fix: bool) -> list[Finding]:
-    """What is not where the pointers say it is. ``fix`` attaches evidence that is gone."""
+    """What is missing where the pointers say it is. ``fix`` attaches missing evidence again."""
     return [finding for image in images for finding in _image(root, image, fix)]
 
 
@@ -51,11 +51,11 @@ def _image(root: Path, image: Image, fix: bool) -> list[Finding]:
         if where.host is None and not (root / where.name).is_dir():
             raise MirrorUnavailable(f"{where.name} is not on this machine")
         store = stores.open_store(where, root)
-        gaps = _within(DEADLINE, lambda: _gaps(store, its.digest))
-        if gaps:
+        failures = _within(DEADLINE, lambda: _failures(store, its.digest))
+        if failures:
             git = f"{its.image}: {image.why}"
             todo = "push it again (`lockstep build --push`), or restore the registry"
-            return [_drift(what, git, gap, todo=todo) for gap in gaps]
+            return [_drift(what, git, failure, todo=todo) for failure in failures]
         return _evidence(root, store, where, image, fix)
     except (MirrorUnavailable, BuildRefused) as trouble:
         return [Finding(
@@ -64,8 +64,8 @@ def _image(root: Path, image: Image, fix: bool) -> list[Finding]:
         )]  # fmt: skip
 
 
-def _gaps(store: Store, image: str) -> list[str]:
-    """What of an image is not there. Raises MirrorUnavailable when the store does not answer."""
+def _failures(store: Store, image: str) -> list[str]:
+    """What of an image is missing. Raises MirrorUnavailable if the store does not answer."""
     try:
         manifest = documents.read(store.document(image), f"{store.name}@{image}")
         if not isinstance(manifest, Manifest):
@@ -97,7 +97,7 @@ def _evidence(root: Path, store: Store, where: Reference, image: Image, fix: boo
 
 
 def _attached(store: Store, its: Pointer) -> bool:
-    """Whether the very evidence that the pointer names is among what is attached."""
+    """Whether the evidence that the pointer names is attached."""
     try:
         return any(
             digest.of_bytes(one.data) == its.evidence
@@ -118,7 +118,7 @@ def _attach(store: Store, image: str, envelope: bytes) -> None:
 
 
 def _answers(store: Store) -> None:
-    """Raises MirrorUnavailable when the store does not answer that it lacks a blob that nobody has."""
+    """Raise MirrorUnavailable if the store does not report a blob that nobody has as missing."""
     try:
         store.has(_NOTHING, 1)
     except RegistryRefused as refused:
@@ -126,7 +126,7 @@ def _answers(store: Store) -> None:
 
 
 def _within(seconds: float, ask: Callable[[], _T]) -> _T:
-    """What ``ask`` returns or raises. When it takes longer, raises MirrorUnavailable and leaves the thread behind."""
+    """The result of ``ask``. Raises MirrorUnavailable if it takes too long, and abandons the thread."""
     done: list[_T] = []
     raised: list[BaseException] = []
 

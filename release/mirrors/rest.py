@@ -3,16 +3,17 @@
 Source: https://mlflow.org/docs/latest/api_reference/rest-api.html, the endpoints below api/2.0/mlflow.
 """
 
-import json
 import os
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import requests
+from pydantic import BaseModel
 
 from checks.text import redact
 from release.adapters import http
+from release.adapters.http import Text
 from release.mirrors.compare import Held, Model, order
 from release.mirrors.types import MirrorUnavailable
 
@@ -20,6 +21,38 @@ _TIMES = (5, 30)  # seconds to connect, and between two reads; the caller ends w
 _LARGEST = 64 << 20  # bytes of one answer
 _PAGE, _PAGES = 1000, 100
 _ABSENT = "RESOURCE_DOES_NOT_EXIST"
+
+
+class _Tag(BaseModel):
+    key: Text
+    value: Text = ""
+
+
+class _Version(BaseModel):
+    version: Text
+    source: Text = ""
+    run_id: Text = ""
+    tags: list[_Tag] = []
+
+
+class _Alias(BaseModel):
+    alias: Text
+    version: Text
+
+
+class _Model(BaseModel):
+    aliases: list[_Alias] = []
+
+
+class _Answer(BaseModel):
+    """What is read of any answer; empty where it is an answer to something else."""
+
+    error_code: Text = ""
+    message: Text = ""
+    registered_model: _Model | None = None
+    model_version: _Version | None = None
+    model_versions: list[_Version] = []
+    next_page_token: Text = ""
 
 
 class Server:
@@ -41,10 +74,9 @@ class Server:
         found = self._ask("GET", "registered-models/get", {"name": name}, absent=True)
         if found is None:
             return None
-        aliases = {
-            _text(each, "alias"): _text(each, "version")
-            for each in _list(_object(found, "registered_model"), "aliases")
-        }
+        if found.registered_model is None:
+            raise MirrorUnavailable("answers without registered_model")
+        aliases = {each.alias: each.version for each in found.registered_model.aliases}
         return Model(tuple(sorted(self._versions(name), key=lambda held: order(held.number))), aliases)
 
     def has_run(self, run: str) -> bool:
@@ -57,7 +89,9 @@ class Server:
         asked: dict[str, Any] = {"name": name, "source": source}
         asked["tags"] = [{"key": key, "value": value} for key, value in tags.items()]
         made = self._ask("POST", "model-versions/create", asked | ({"run_id": run} if run else {}))
-        return _text(_object(made or {}, "model_version"), "version")
+        if not made or not made.model_version:
+            raise MirrorUnavailable("answers without model_version")
+        return made.model_version.version
 
     def tag(self, name: str, number: str, key: str, value: str) -> None:
         self._ask("POST", "model-versions/set-tag", {"name": name, "version": number, "key": key, "value": value})
@@ -75,16 +109,16 @@ class Server:
         asked: dict[str, Any] = {"filter": f"name='{name}'", "max_results": _PAGE}
         versions = list[Held]()
         for _ in range(_PAGES):
-            page = self._ask("GET", "model-versions/search", asked) or {}
-            for each in _list(page, "model_versions"):
-                tags = {_text(tag, "key"): _text(tag, "value") for tag in _list(each, "tags")}
-                versions.append(Held(_text(each, "version"), _text(each, "source"), _text(each, "run_id"), tags))
-            if not (token := _text(page, "next_page_token")):
+            page = self._ask("GET", "model-versions/search", asked) or _Answer()
+            for each in page.model_versions:
+                tags = {tag.key: tag.value for tag in each.tags}
+                versions.append(Held(each.version, each.source, each.run_id, tags))
+            if not page.next_page_token:
                 return versions
-            asked["page_token"] = token
+            asked["page_token"] = page.next_page_token
         raise MirrorUnavailable(f"lists more than {_PAGE * _PAGES:,} versions")
 
-    def _ask(self, method: str, path: str, value: Mapping[str, Any], absent: bool = False) -> dict[str, Any] | None:
+    def _ask(self, method: str, path: str, value: Mapping[str, Any], absent: bool = False) -> _Answer | None:
         """The answer; None where there is no such thing and ``absent``."""
         sent: dict[str, Any] = {"params": value} if method == "GET" else {"json": value}
         try:
@@ -96,18 +130,15 @@ class Server:
             raise MirrorUnavailable(str(error)) from None
         except (requests.RequestException, OSError, ValueError) as error:
             raise MirrorUnavailable(http.reason(error, _TIMES)) from None
-        try:
-            answer = json.loads(data)
-        except (ValueError, RecursionError):
-            answer = None
-        if status == 200 and isinstance(answer, dict):
+        answer = http.parsed(_Answer, data)
+        if status == 200 and answer:
             return answer
         if status == 200:
-            raise MirrorUnavailable(f"{path}: answers with no JSON object")
-        said = answer if isinstance(answer, dict) else {}
-        if absent and status == 404 and said.get("error_code") == _ABSENT:
+            raise MirrorUnavailable(f"{path}: answers with no JSON object of MLflow's")
+        if absent and status == 404 and answer and answer.error_code == _ABSENT:
             return None
-        raise MirrorUnavailable(redact(f"{path}: {status} {said.get('message') or response.reason or ''}", 300))
+        said = answer.message if answer else ""
+        raise MirrorUnavailable(redact(f"{path}: {status} {said or response.reason or ''}", 300))
 
 
 def _login(name: str, password: str) -> "requests.auth.AuthBase | None":
@@ -117,23 +148,3 @@ def _login(name: str, password: str) -> "requests.auth.AuthBase | None":
     name = name or os.environ.get("MLFLOW_TRACKING_USERNAME", "")
     password = password or os.environ.get("MLFLOW_TRACKING_PASSWORD", "")
     return requests.auth.HTTPBasicAuth(name.encode(), password.encode()) if name else None
-
-
-def _object(value: Mapping[str, Any], key: str) -> dict[str, Any]:
-    found = value.get(key)
-    if not isinstance(found, dict):
-        raise MirrorUnavailable(f"answers without {key}")
-    return found
-
-
-def _list(value: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
-    found = value.get(key, [])
-    if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
-        raise MirrorUnavailable(f"answers with something else than a list as {key}")
-    return found
-
-
-def _text(value: Mapping[str, Any], key: str) -> str:
-    """A text; empty where there is none. Numbers of versions are texts in some answers and numbers in others."""
-    found = value.get(key)
-    return "" if found is None else str(found)

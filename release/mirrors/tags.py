@@ -1,4 +1,4 @@
-"""Tags in GTO's grammar as a mirror of the moves. The only mirror that lies in git, and is made by a push to it."""
+"""Tags in GTO's grammar as a mirror of the moves: the only mirror in git, written by a push."""
 
 from checks.errors import Refusal
 from release.ledger import Change, Ledger, Move, disagreements, missing, naming
@@ -8,21 +8,21 @@ _MISSING = ": is missing"
 
 
 def check(ledger: Ledger, tip: str, name: str, environments: tuple[str, ...], fix: bool) -> list[Finding]:
-    """Where the tags say other than the moves. ``fix`` makes those that lack; one that is wrong is never taken away."""
+    """Where the tags disagree with the moves. ``fix`` creates missing tags; a wrong tag is never deleted."""
     found = _differences(ledger, tip, name, environments)
-    lacking = missing(name, ledger.tags(), _moves(ledger, tip, environments))
-    if not fix or not lacking:
+    absent = missing(name, ledger.tags(), _moves(ledger, tip, environments))
+    if not fix or not absent:
         return found
     try:
-        ledger.commit(tip, Change({}, "", lacking))
+        ledger.commit(tip, Change({}, "", absent))
     except Refusal as refused:
         return [*found, Finding(
-            where="tags", what="making tags", git=f"{len(lacking)} are missing", mirror=refused.what,
+            where="tags", what="making tags", git=f"{len(absent)} are missing", mirror=refused.what,
             severity="unreachable", todo=refused.todo,
         )]  # fmt: skip
     if ledger.untagged:
         found = [*found, Finding(
-            where="tags", what="making tags", git=f"{len(lacking)} are missing", mirror="; ".join(ledger.untagged),
+            where="tags", what="making tags", git=f"{len(absent)} are missing", mirror="; ".join(ledger.untagged),
             severity="unreachable", todo="do what the remote asks for, then run it again",
         )]  # fmt: skip
     left = {finding.what for finding in _differences(ledger, ledger.tip(), name, environments)}

@@ -1,4 +1,4 @@
-"""What comparing git with what mirrors it gives."""
+"""The results of comparing git with its mirrors."""
 
 from typing import Literal
 
@@ -8,11 +8,11 @@ Where = Literal["environments", "tags", "MLflow", "registry", "cluster"]
 
 
 class Finding(Record):
-    """One thing that a mirror does not say as git says it, or that could not be asked.
+    """One difference between a mirror and git, or a mirror that could not be reached.
 
-    ``drift``: it says something else. ``unreachable``: whether it does is not known. ``fix`` is what `reconcile --fix`
-    does about it, ``todo`` what a person does where it can do nothing; one of them is empty. ``fixed``: that was done,
-    and the mirror was seen to agree afterwards.
+    ``drift``: they differ. ``unreachable``: that is unknown. ``fix``: what `reconcile --fix` does about it; ``todo``:
+    what a person does if it can do nothing; one of them is empty. ``fixed``: it was fixed, and a second reading
+    confirmed it.
     """
 
     where: Where
@@ -26,4 +26,4 @@ class Finding(Record):
 
 
 class MirrorUnavailable(Exception):  # noqa: N818 - whether it is an error is for whoever asked
-    """A mirror that does not answer, or answers nothing that can be read. Its text is fit for a person."""
+    """A mirror that does not answer, or whose answer cannot be read. The message can be shown to people."""

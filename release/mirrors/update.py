@@ -19,10 +19,9 @@ DEADLINE = 10.0  # seconds that a promotion waits for mirrors: it has happened a
 def update_mirrors(
     root: Path, params: Params, environment: str, pointer: Pointer | None, statement: Statement | None
 ) -> list[str]:
-    """Tell the mirrors what ``environment`` runs now (``pointer`` None: nothing); a line for each thing that could not
-    follow.
+    """Tell the mirrors what ``environment`` runs now (``pointer`` None: nothing). Returns failures, one line each.
 
-    A mirror that cannot be reached is such a line, after ``DEADLINE`` at the latest.
+    An unreachable mirror is a failure after ``DEADLINE`` seconds at the latest.
     """
 
     from release.mirrors import compare, mlflow

@@ -1,6 +1,6 @@
-"""How what the environments run was verified: as it serves or otherwise, and whether a signer of today vouches for it.
+"""How the releases in the environments were verified, and whether a current signer signed for it.
 
-Read of git alone, for `lockstep status`.
+Reads git alone, for `lockstep status`.
 """
 
 from collections.abc import Iterator, Mapping
@@ -20,27 +20,27 @@ from release.mirrors.types import Finding
 
 
 class Verified(NamedTuple):
-    """``otherwise``: how it was verified otherwise than it serves. ``findings``: what of that the policy forbids."""
+    """``otherwise``: how the verification differs from how it is served. ``findings``: what the policy forbids."""
 
     otherwise: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
 
 
 def look(root: Path, ledger: Ledger, tip: str, promote: Promote, found: Mapping[str, Desired]) -> dict[str, Verified]:
-    """Of each environment as it is at ``tip``; nothing where it runs nothing, or what cannot be read."""
+    """The verification of each environment at ``tip``; empty if it runs nothing or cannot be read."""
     try:
         files = ledger.files(tip, layout.ENVIRONMENTS)
         known = trust.known(root)
     except EvidenceRefused:  # a finding of another check
         return dict.fromkeys(found, Verified())
-    told = {}
+    verified = {}
     for name, each in found.items():
         release = each.envelope.statement.predicate if each.envelope else None
         lines = served.now(release, name, files) if release else []
         strict = promote.environments[name].served_as_verified
         findings = [desired.drift(name, "verification", "of what serves", line) for line in lines if strict]
-        told[name] = Verified(tuple(lines), (*findings, *(_signed(name, release, known) if release else ())))
-    return told
+        verified[name] = Verified(tuple(lines), (*findings, *(_signed(name, release, known) if release else ())))
+    return verified
 
 
 def _signed(name: str, release: Release, known: Signers) -> Iterator[Finding]:

@@ -1,6 +1,7 @@
-"""The process that speaks to MLflow, so that a store that hangs, or takes seconds to load, can be ended at a deadline.
+"""The process that talks to MLflow, so that a store that hangs or loads slowly can be killed at a deadline.
 
-A job comes on standard input, as JSON: the URI is in no argument list. What was found goes to standard output.
+A job comes as JSON on standard input: the URI is not in the arguments, which others can see. The result goes to
+standard output.
 """
 
 import os
@@ -13,7 +14,7 @@ from release.mirrors.types import Finding, MirrorUnavailable
 
 
 class Job(Record):
-    """What is to be compared, where."""
+    """What to compare, and where."""
 
     uri: str
     wanted: Wanted
@@ -21,14 +22,14 @@ class Job(Record):
 
 
 class Done(Record):
-    """What was found; ``trouble`` when the store could not be asked, or no more."""
+    """The result; ``trouble`` if the store could not be reached or failed."""
 
     findings: tuple[Finding, ...]
     trouble: str = ""
 
 
 def do(job: Job) -> Done:
-    """Compare, and mend where that is asked for."""
+    """Compare, and fix if the job asks for it."""
     try:
         return Done(findings=tuple(agree(_opened(job.uri), job.wanted, job.fix)))
     except MirrorUnavailable as silent:

@@ -1,1 +1,1 @@
-"""What an environment may say: the files that a promotion writes, and what people may add beside them."""
+"""Kustomize overlays of environments: the files that a promotion writes, and checks of the files that people add."""

@@ -1,4 +1,4 @@
-"""What people may give a field that the release leaves to them: each rule says what is wrong, or None. Pure."""
+"""Rules for the fields that people may change. Each returns what is wrong with a value, or None. Pure functions."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -12,7 +12,7 @@ Rule = Callable[[Any], str | None]
 # change it: `argocd.argoproj.io/hook: Skip`, `kustomize.toolkit.fluxcd.io/reconcile: disabled`, `keel.sh/policy`.
 _TOOLS = ("argoproj.io", "fluxcd.io", "helm.sh", "kserve.io", "config.k8s.io", "config.kubernetes.io", "keel.sh")
 _ORDER = "argocd.argoproj.io/sync-wave"  # when an object is applied, not whether
-# Prefixes that nothing reads to change a pod. Others can: `instrumentation.opentelemetry.io/inject-python: "true"`
+# Prefixes that no tool uses to change a pod. Others do: `instrumentation.opentelemetry.io/inject-python: "true"`
 # puts code into the server, `sidecar.istio.io/inject` a container beside it.
 _HARMLESS = ("app.kubernetes.io", "prometheus.io", "cluster-autoscaler.kubernetes.io", "karpenter.sh")
 
@@ -20,16 +20,16 @@ _PERCENT = re.compile(r"[0-9]{1,3}%")
 
 
 def anything(_: Any) -> None:
-    """The field is theirs."""
+    """Any value."""
 
 
 def kind(*types: type) -> Rule:
-    """A value of one of these types; what is in it is theirs."""
+    """A rule that accepts any value of one of these types."""
     return lambda value: None if type(value) in types else f"is {shown(value)}, of another type"
 
 
 def one_of(*values: Any) -> Rule:
-    """One of these values, and no other that is equal to it: 1 is not True."""
+    """One of these values, of the same type: 1 does not count as True."""
     return lambda value: (
         None
         if any(type(value) is type(each) and value == each for each in values)
@@ -38,18 +38,18 @@ def one_of(*values: Any) -> Rule:
 
 
 def between(least: int, most: int) -> Rule:
-    """A whole number. The bounds keep a rollout from waiting for ever."""
+    """A whole number within bounds, so that a rollout ends."""
     return lambda value: (
         None if type(value) is int and least <= value <= most else f"is {shown(value)}, allowed: {least} to {most}"
     )
 
 
 def keys(needed: Mapping[str, str], *, server: bool) -> Rule:
-    """Labels or annotations that have ``needed``. ``server``: they are of the server or its pods."""
+    """Labels or annotations that include ``needed``. ``server``: they are of the server or its pods."""
 
     def rule(value: Any) -> str | None:
         if not isinstance(value, dict) or not all(isinstance(each, str) for each in value.values()):
-            return f"is {shown(value)}, which is no mapping of texts"
+            return f"is {shown(value)}, which is not a mapping of texts"
         wrong = [key for key, each in needed.items() if value.get(key) != each]
         if wrong:
             return f"{wrong[0]} is {shown(value.get(wrong[0]))}, the release says {needed[wrong[0]]!r}"
@@ -67,7 +67,7 @@ def keys(needed: Mapping[str, str], *, server: bool) -> Rule:
 
 
 def rolls(value: Any) -> str | None:
-    """A strategy by which new pods take the place of old ones."""
+    """A strategy that replaces old pods by new ones."""
     if value == {"type": "Recreate"}:
         return None
     if isinstance(value, dict) and value.keys() == {"type", "rollingUpdate"} and value["type"] == "RollingUpdate":
@@ -88,6 +88,6 @@ def _is_below(prefix: str, domains: tuple[str, ...]) -> bool:
 
 
 def shown(value: Any) -> str:
-    """A value in a message: one line, cut."""
+    """A value for a message: on one line, shortened."""
     text = ascii(value)
     return text if len(text) <= 120 else f"{text[:119]}…"

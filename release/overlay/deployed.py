@@ -1,8 +1,9 @@
-"""Whether a cluster runs what a promotion wrote: its objects, or those of `kustomize build`, held to it. Pure.
+"""Compares the objects of a cluster, or of `kustomize build`, with what a promotion wrote. Pure functions.
 
-People edit an overlay, and anybody a cluster; ``overlays.check`` sees neither. What the release says (image,
- annotations, command, paths, user, grace) must come out as it was written. What it does not speak of (replicas,
-resources, labels, a proxy beside the server) is the environment's own, but for ways into the server and around it.
+``overlays.check`` sees neither edits of an overlay nor changes in a cluster. Everything that the release sets (image,
+annotations, command, paths, user, grace period) must be present unchanged. Everything else (replicas, resources,
+labels, a proxy beside the server) is up to the environment, except what gives other access to the server or bypasses
+it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,17 +16,17 @@ from checks import layout
 from release.overlay.overlays import CONTAINER, LABEL, PLACEHOLDER, PREFIX, SERVER
 
 _KSERVE_CONTAINER = "kserve-container"  # what KServe asks the first container to be called
-# What decides what is served beside the image; a release that does not speak of it leaves it to the image.
+# Fields beside the image that decide what is served; if the release does not set one, the image decides.
 _DECIDING = ("command", "args", "env", "envFrom")
 _SHM = {"name": "shm", "mountPath": "/dev/shm"}  # noqa: S108 - where the base mounts it in the pod: no file of this machine
 _SHARED = ("hostPID", "hostIPC", "hostNetwork", "shareProcessNamespace", "workerSpec", "model")  # of a pod
 _KEYS = ("name", "mountPath")  # by which an element of a list is the same one
 
 
-def gaps(objects: Sequence[Mapping[str, Any]], environment: str, wanted: Mapping[Path, bytes]) -> list[str]:
-    """How ``objects`` differ from ``wanted``, what ``overlays.render`` or ``overlays.nothing`` gives; one line a gap.
+def failures(objects: Sequence[Mapping[str, Any]], environment: str, wanted: Mapping[Path, bytes]) -> list[str]:
+    """How ``objects`` differ from ``wanted`` (of ``overlays.render`` or ``overlays.nothing``), one line each.
 
-    ``objects`` are plain values of one environment, with whatever else lies in its namespace.
+    ``objects`` are plain values of one environment, possibly with unrelated objects of its namespace.
     """
     patch = yaml.safe_load(wanted[layout.ENVIRONMENTS / environment / SERVER])
     servers = [item for item in objects if _is_server(item)]
@@ -36,25 +37,25 @@ def gaps(objects: Sequence[Mapping[str, Any]], environment: str, wanted: Mapping
         return [f"{_called(item)}: by git {environment} runs nothing in a cluster" for item in found]
     if len(found) != 1:
         there = ", ".join(map(_called, found)) or "none"
-        return [f"{environment}: one Deployment or InferenceService is to run the release, there is {there}"]
+        return [f"{environment}: there must be exactly one Deployment or InferenceService, found {there}"]
     where, pod = _called(found[0]), _pod(found[0])
     intended = dict(patch["spec"]["template"]["spec"])
     (server,) = intended.pop("containers")
     container = _server(pod)
     if container is None:
         return [f"{where}: has no container {CONTAINER}"]
-    told = patch["metadata"]["annotations"]
+    annotations = patch["metadata"]["annotations"]
     return [
         f"{where}: {problem}"
         for problem in (
-            *_differences(told, _at(found[0], "metadata", "annotations"), "annotations"),
+            *_differences(annotations, _at(found[0], "metadata", "annotations"), "annotations"),
             *_differences(intended, pod, "pod"),
             *_differences({key: value for key, value in server.items() if key != "name"}, container, "server"),
             *_image(server, container),
             *_deciding(server, container),
             *_mounts(server, container),
             *_volumes(intended, pod),
-            *_asked(server, container),
+            *_probes(server, container),
             *_beside(container, pod),
             *_around(found[0], objects),
             *_paused(found[0], objects),
@@ -63,11 +64,11 @@ def gaps(objects: Sequence[Mapping[str, Any]], environment: str, wanted: Mapping
 
 
 def _is_server(item: Mapping[str, Any]) -> bool:
-    """By its annotations, or by the label of the base: taking one of them away hides nothing."""
+    """Whether an object is the server, by annotations or by the base's label: removing one of them hides nothing."""
     if item.get("kind") not in ("Deployment", "InferenceService"):
         return False
-    told, labels = _at(item, "metadata", "annotations"), _at(item, "metadata", "labels")
-    return any(str(key).startswith(PREFIX) for key in told) or labels.get(LABEL) == CONTAINER
+    annotations, labels = _at(item, "metadata", "annotations"), _at(item, "metadata", "labels")
+    return any(str(key).startswith(PREFIX) for key in annotations) or labels.get(LABEL) == CONTAINER
 
 
 def _pod(item: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -83,7 +84,7 @@ def _server(pod: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def _image(server: Mapping[str, Any], container: Mapping[str, Any]) -> Iterator[str]:
-    """Where the release mounts weights, the environment names the server that they run in: by digest."""
+    """For weights alone the environment names the server image, which must have a digest."""
     image = str(container.get("image"))
     if "image" in server:
         return  # compared already
@@ -94,7 +95,7 @@ def _image(server: Mapping[str, Any], container: Mapping[str, Any]) -> Iterator[
 
 
 def _deciding(server: Mapping[str, Any], container: Mapping[str, Any]) -> Iterator[str]:
-    """Nothing but the release says what is started, and by which settings."""
+    """Command, arguments and variables must be those of the release."""
     for key in _DECIDING:
         here = container.get(key)
         if key == "env" and "env" in server:
@@ -109,7 +110,7 @@ def _deciding(server: Mapping[str, Any], container: Mapping[str, Any]) -> Iterat
 
 
 def _mounts(server: Mapping[str, Any], container: Mapping[str, Any]) -> Iterator[str]:
-    """Nothing else is mounted in the server: over its weights, or its code."""
+    """Nothing else may be mounted in the server, over its weights or its code."""
     ours = [_SHM, *server["volumeMounts"]]
     for each in _dicts(container, "volumeMounts"):
         said = {key: value for key, value in each.items() if value not in (False, "Disabled", "None")}  # defaults
@@ -128,8 +129,8 @@ def _volumes(intended: Mapping[str, Any], pod: Mapping[str, Any]) -> Iterator[st
             yield f"pod.volumes.{each['name']}: is more than the release says"
 
 
-def _asked(server: Mapping[str, Any], container: Mapping[str, Any]) -> Iterator[str]:
-    """What is run in the server beside its command, and what answers for it."""
+def _probes(server: Mapping[str, Any], container: Mapping[str, Any]) -> Iterator[str]:
+    """Commands that run in the server beside its own, its ports, and the probes that decide about it."""
     if container.get("lifecycle") != server["lifecycle"]:
         yield f"server.lifecycle: is {container.get('lifecycle')!r}"
     for key in ("workingDir", "terminationMessagePath"):
@@ -139,7 +140,7 @@ def _asked(server: Mapping[str, Any], container: Mapping[str, Any]) -> Iterator[
         probe = _at(container, key)
         here = {name: value for name, value in _at(probe, "httpGet").items() if (name, value) != ("scheme", "HTTP")}
         if here != server[key]["httpGet"] | {"port": "http"} or {"exec", "grpc", "tcpSocket"} & probe.keys():
-            yield f"server.{key}: asks otherwise than the release says"
+            yield f"server.{key}: differs from the release"
     if [each for each in _dicts(container, "ports") if each.get("name") == "http" and "hostPort" not in each] != [
         each for each in _dicts(container, "ports") if each.get("containerPort") == server["ports"][0]["containerPort"]
     ]:
@@ -147,7 +148,7 @@ def _asked(server: Mapping[str, Any], container: Mapping[str, Any]) -> Iterator[
 
 
 def _beside(container: Mapping[str, Any], pod: Mapping[str, Any]) -> Iterator[str]:
-    """A container beside the server shares nothing with it but the network, and does not answer in its place."""
+    """A container beside the server may share only the network, and must not answer in its place."""
     yield from (f"pod.{key}: is {pod[key]!r}" for key in _SHARED if pod.get(key))
     rooms = {each.get("name") for each in _dicts(container, "volumeMounts")}
     listed = [each for key in ("containers", "initContainers", "ephemeralContainers") for each in _dicts(pod, key)]
@@ -164,9 +165,11 @@ def _beside(container: Mapping[str, Any], pod: Mapping[str, Any]) -> Iterator[st
 
 
 def _around(server: Mapping[str, Any], objects: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """What takes the server's requests to something else, as far as it is among ``objects``."""
+    """Objects that send the server's requests elsewhere, as far as they are among ``objects``."""
     yield from (
-        f"spec.{key}: stands before the server" for key in ("transformer", "explainer") if _at(server, "spec", key)
+        f"spec.{key}: redirects the server's requests"
+        for key in ("transformer", "explainer")
+        if _at(server, "spec", key)
     )
     labels = _labels(server)
     services = [item for item in objects if item.get("kind") == "Service"]
@@ -201,14 +204,14 @@ def _around(server: Mapping[str, Any], objects: Sequence[Mapping[str, Any]]) -> 
 
 
 def _paused(server: Mapping[str, Any], objects: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """A Deployment that is paused says what git says, and its pods run what ran before."""
+    """A paused Deployment matches git, but its pods still run the earlier release."""
     for item in _with_what_is_made_of(server, objects):
         if item.get("kind") == "Deployment" and _at(item, "spec").get("paused"):
             yield f"{'' if item is server else f'{_called(item)} '}is paused: its pods follow no move"
 
 
 def _labels(item: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Of the pods that an object makes, or is."""
+    """The labels of the pods that an object creates, or of the pod itself."""
     if item.get("kind") == "InferenceService":
         return {**_at(item, "metadata", "labels"), **_at(item, "spec", "predictor", "labels")}
     if item.get("kind") == "Pod":
@@ -223,7 +226,7 @@ def _selects(service: Mapping[str, Any], labels: Mapping[str, Any]) -> bool:
 
 
 def _with_what_is_made_of(server: Mapping[str, Any], objects: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The server and all that a cluster made of it, of that, and so on: down to its pods."""
+    """The server and everything that the cluster created from it, directly or not, down to its pods."""
     ours, pending = [server], [server]
     while pending:
         owner = pending.pop()
@@ -234,7 +237,7 @@ def _with_what_is_made_of(server: Mapping[str, Any], objects: Sequence[Mapping[s
 
 
 def _made_of(item: Mapping[str, Any], owner: Mapping[str, Any]) -> bool:
-    """Whether a cluster made it of ``owner``: as KServe a Deployment of an InferenceService."""
+    """Whether the cluster created an object from ``owner``, as KServe creates a Deployment of an InferenceService."""
     uid = _at(owner, "metadata").get("uid")
     owners = _dicts(_at(item, "metadata"), "ownerReferences")
     return uid is not None and any(each.get("uid") == uid and each.get("controller") is True for each in owners)
@@ -246,7 +249,7 @@ def _dicts(value: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
 
 
 def _differences(wanted: Any, found: Any, where: str) -> Iterator[str]:
-    """Where ``found`` lacks what ``wanted`` says; more than that is no difference."""
+    """Where ``found`` lacks or changes a value of ``wanted``; additional values are ignored."""
     if isinstance(wanted, dict):
         here = found if isinstance(found, Mapping) else {}
         for key, value in wanted.items():
@@ -265,7 +268,7 @@ def _differences(wanted: Any, found: Any, where: str) -> Iterator[str]:
 
 
 def _at(item: Mapping[str, Any], *path: str) -> Mapping[str, Any]:
-    """The mapping at ``path``; an empty one where there is none."""
+    """The mapping at ``path``; empty if there is none."""
     for key in path:
         value = item.get(key)
         if not isinstance(value, Mapping):

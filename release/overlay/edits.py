@@ -1,12 +1,12 @@
-"""Whether what people wrote in an environment leaves the release as it is: the objects that `kustomize build` makes.
+"""Checks that files written by people do not change the release, by comparing the objects that `kustomize build` makes.
 
-A promotion writes an environment's folder ``release``. Its ``kustomization.yaml``, the base and the components are
-people's. Their files are composed with the release that is to run there, built, and every object is compared with
-what the release and the shipped base say (``server``, ``objects``). People may change what is listed there, and nothing
-else.
+A promotion writes an environment's folder ``release``. People write its ``kustomization.yaml``, the base and the
+components. These files are built together with the release that is to run, and every object is compared with what the
+release and the shipped base say (``server``, ``objects``). People may change only what is listed there.
 
-Two parts need no build. ``sources`` refuses, before kustomize starts, what it would fetch or run. ``shipped`` knows the
-files that Lockstep ships, which are tested with every runtime: with them no kustomize has to be installed.
+Two parts need no build. ``sources`` refuses, before kustomize starts, anything that kustomize would fetch or run.
+``shipped`` knows the files that Lockstep ships, which are tested with every runtime; for them kustomize need not be
+installed.
 """
 
 import re
@@ -24,7 +24,7 @@ from release.overlay.sources import OWN
 _NAMESPACE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
-def gaps(
+def failures(
     environment: str,
     found: Mapping[Path, bytes | None],
     wanted: Mapping[Path, bytes],
@@ -32,18 +32,17 @@ def gaps(
     *,
     pulled: bool = True,
 ) -> list[str]:
-    """How the objects of ``environment`` differ from what the release in ``wanted`` may run as; one line for each.
+    """How the objects of ``environment`` differ from what the release in ``wanted`` may run as, one line each.
 
-    ``found`` is all that lies at one commit below release/environments, by path in the repository; None is whatever is
-    no regular file. ``wanted`` is what ``overlays.checked`` gives. ``others`` are the environments that must have
-    another namespace. ``pulled``: a cluster can pull the image, so weights that come alone need a server.
-
-    Raises MachineRefused when kustomize is needed and is not installed, or the disk is full.
+    ``found``: all files of one commit below release/environments, by path in the repository; None for anything but a
+    regular file. ``wanted``: of ``overlays.checked``. ``others``: environments that must have another namespace.
+    ``pulled``: a cluster can pull the image, so an image with weights alone needs a server. Raises MachineRefused if
+    kustomize is needed and not installed, or the disk is full.
     """
     home = layout.ENVIRONMENTS / environment
     read = sources.read(environment, {**_theirs(home, found), **wanted})
-    if read.gaps:
-        return list(read.gaps)
+    if read.failures:
+        return list(read.failures)
     listed = list(_namespace(environment, read.own, found, others))
     patch = yaml.safe_load(wanted[home / SERVER])
     image = next((f"{each['newName']}@{each['digest']}" for each in read.own.get("images") or ()), None)
@@ -56,23 +55,23 @@ def gaps(
     built = kustomize.build(read.files, home)
     if isinstance(built, str):
         return [f"{home}: {built}"]
-    return [f"{home}: {gap}" for gap in objects.gaps(built, patch, str(read.own["namespace"]), image)]
+    return [f"{home}: {failure}" for failure in objects.failures(built, patch, str(read.own["namespace"]), image)]
 
 
 def theirs(environment: str, found: Mapping[Path, bytes | None]) -> dict[Path, bytes | None]:
-    """Every file that people wrote and that can change what ``environment`` runs: its own, and the shared ones."""
+    """Every file written by people that can change what ``environment`` runs: its own and the shared ones."""
     home = layout.ENVIRONMENTS / environment
     return {path: data for path, data in _theirs(home, found).items() if sources.belongs(path, home)}
 
 
 def _theirs(home: Path, found: Mapping[Path, bytes | None]) -> dict[Path, bytes | None]:
-    """``found`` without what a move writes, which is compared elsewhere: ``overlays.check``, the pointer, approvals."""
+    """``found`` without what a move writes (``overlays.check`` compares that), pointers and approvals."""
     written = (home / "release", home / layout.POINTER, home / layout.EVIDENCE, home / layout.APPROVED)
     return {path: data for path, data in found.items() if not any(path.is_relative_to(each) for each in written)}
 
 
 def _is_alone(patch: Any) -> bool:
-    """Whether the release brings weights and no server."""
+    """Whether the release is an image with weights and no server."""
     (container,) = patch["spec"]["template"]["spec"]["containers"]
     return "image" not in container
 
@@ -80,7 +79,7 @@ def _is_alone(patch: Any) -> bool:
 def _namespace(
     environment: str, own: Mapping[str, Any], found: Mapping[Path, bytes | None], others: Iterable[str]
 ) -> Iterable[str]:
-    """Each environment has a namespace of its own: in a shared one they would replace each other's objects."""
+    """Each environment needs a namespace of its own: in a shared one they would replace each other's objects."""
     where, name = layout.ENVIRONMENTS / environment / OWN, own.get("namespace")
     if not isinstance(name, str) or not _NAMESPACE.fullmatch(name) or name.startswith("kube-"):
         yield f"{where}: namespace: {str(name)[:80]!r}: name one that is this environment's own"
@@ -91,7 +90,7 @@ def _namespace(
 
 
 def _namespace_of(environment: str, found: Mapping[Path, bytes | None]) -> str | None:
-    """As its own file says it; None where that cannot be read, which is for that environment's own move to refuse."""
+    """The namespace in its own file; None if that cannot be read, which that environment's own move reports."""
     try:
         own = plain_yaml.load((found.get(layout.ENVIRONMENTS / environment / OWN) or b"").decode())
     except (yaml.YAMLError, ValueError):

@@ -1,4 +1,4 @@
-"""`kustomize build` of files out of git: in a folder of its own, without a network, within bounds."""
+"""Runs `kustomize build` on files from git: in a temporary folder, without a network, within limits."""
 
 import os
 import shutil
@@ -23,9 +23,9 @@ _NOWHERE = "http://127.0.0.1:9"
 
 
 def build(files: Mapping[Path, bytes], folder: Path) -> list[dict[str, Any]] | str:
-    """The objects that ``folder`` among ``files`` builds to, or why it does not build.
+    """The objects that ``folder`` among ``files`` builds to, or the reason why it does not build.
 
-    Raises MachineRefused when kustomize is not installed, or the files cannot be written.
+    Raises MachineRefused if kustomize is not installed or the files cannot be written.
     """
     program = shutil.which(PROGRAM)
     if program is None:
@@ -65,11 +65,11 @@ def _built(program: str, scratch: Path, files: Mapping[Path, bytes], folder: Pat
 
 
 def _objects(data: bytes) -> list[dict[str, Any]] | str:
-    """kustomize writes one object a document; the line between them is in no text, where lines are indented."""
+    """Split kustomize's output into objects. The separator cannot occur inside a text, whose lines are indented."""
     try:
         found = [plain_yaml.load(text) for text in data.decode().split("\n---\n") if text.strip()]
     except (yaml.YAMLError, ValueError) as error:
         return f"builds to what is not plain YAML: {redact(str(error), 200)}"
     if not all(isinstance(each, dict) for each in found):
-        return "builds to what is no object"
+        return "builds to something that is not an object"
     return found

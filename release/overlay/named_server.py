@@ -1,4 +1,4 @@
-"""The server that an environment runs weights in which come alone: the one that its kustomization names. Pure."""
+"""The server image that an environment's kustomization names for weights alone. Pure functions."""
 
 import re
 from collections.abc import Mapping
@@ -14,9 +14,9 @@ SERVER = re.compile(r"[^\s@]{1,400}@sha256:[0-9a-f]{64}")  # as the serving repo
 
 
 def named(environment: str, found: Mapping[Path, bytes | None]) -> str | None:
-    """NAME@sha256:… of ``images:`` in the environment's own kustomization.yaml; None where it names none, or not so.
+    """NAME@sha256:… from ``images:`` in the environment's kustomization.yaml; None if it names none in this form.
 
-    ``found`` as for ``edits.gaps``, which reports whatever is wrong with the file.
+    ``found`` as for ``edits.failures``, which reports what is wrong with the file.
     """
     try:
         value = plain_yaml.load((found.get(layout.ENVIRONMENTS / environment / _OWN) or b"").decode())
@@ -32,7 +32,7 @@ def named(environment: str, found: Mapping[Path, bytes | None]) -> str | None:
 
 
 def of_all(root: Path) -> tuple[str, ...]:
-    """The servers that the environments below ``root`` name, as they lie there, each once."""
+    """The server images that the environments below ``root`` name, without duplicates."""
     folders = sorted(path for path in (root / layout.ENVIRONMENTS).glob("*") if (path / _OWN).is_file())
     files = {layout.ENVIRONMENTS / folder.name / _OWN: (folder / _OWN).read_bytes() for folder in folders}
     names = (named(folder.name, files) for folder in folders)

@@ -1,8 +1,8 @@
-"""All objects of an environment: one server as the release says, and beside it only kinds that leave it alone. Pure.
+"""Checks all objects of an environment: one server as the release says, and otherwise only kinds that do not affect it.
 
-An object that can change the server, start something in its place or take its requests has no place in the same
-folder: admission webhooks and policies, other workloads, jobs, roles, routes, Endpoints. They are not listed one by
-one. What is not in ``_BESIDE`` is refused, so a kind that is not known here is refused too.
+Objects that can change the server, start something in its place or take its requests are not allowed: admission
+webhooks and policies, other workloads, jobs, roles, routes, Endpoints. Only kinds in ``_BESIDE`` are accepted, so an
+unknown kind is refused. Pure functions.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,24 +21,24 @@ _SERVICE = {
 }  # fmt: skip
 
 
-def gaps(
+def failures(
     objects: Sequence[Mapping[str, Any]], patch: Mapping[str, Any], namespace: str, image: str | None
 ) -> list[str]:
-    """What is wrong with ``objects``, all that an environment builds to; one line for each.
+    """What is wrong with ``objects``, everything that an environment builds to; one line each.
 
-    ``patch`` is the release (release/deployment/server.yaml). ``namespace`` and ``image`` are what the environment
-    names: ``image`` runs where weights come alone.
+    ``patch`` is the release (release/deployment/server.yaml). ``namespace`` and ``image`` are those that the
+    environment names; ``image`` is the server of weights alone.
     """
     servers = [item for item in objects if _is_server(item)]
     if len(servers) != 1:
         there = ", ".join(map(_called, servers)) or "none"
-        return [f"one Deployment or InferenceService is to run the release, there is {there}"]
+        return [f"there must be exactly one Deployment or InferenceService, found {there}"]
     (item,) = servers
-    found = [f"{_called(each)}: {gap}" for each in objects for gap in _of_any(each, namespace)]
-    found += [f"{_called(item)}: {gap}" for gap in server.gaps(item, patch, image)]
+    found = [f"{_called(each)}: {failure}" for each in objects for failure in _of_any(each, namespace)]
+    found += [f"{_called(item)}: {failure}" for failure in server.failures(item, patch, image)]
     for each in objects:
         if rule := _BESIDE.get(_kind(each)):
-            found += [f"{_called(each)}: {gap}" for gap in rule(each, item)]
+            found += [f"{_called(each)}: {failure}" for failure in rule(each, item)]
     return [*found, *_missing(objects, item)]
 
 
@@ -47,7 +47,7 @@ def _is_server(item: Mapping[str, Any]) -> bool:
 
 
 def _of_any(item: Mapping[str, Any], namespace: str) -> Iterator[str]:
-    """What holds for every object."""
+    """Rules for every object."""
     if not _is_server(item) and _kind(item) not in _BESIDE:
         kind = _kind(item)[1]
         yield f"an environment brings no {kind}: keep it in a folder of its own (docs/reference/environment-files.md)"
@@ -64,7 +64,7 @@ def _of_any(item: Mapping[str, Any], namespace: str) -> Iterator[str]:
 
 
 def _missing(objects: Sequence[Mapping[str, Any]], item: Mapping[str, Any]) -> Iterator[str]:
-    """What the base brings and no patch may remove. KServe makes its own Service."""
+    """Objects of the base that no patch may remove. KServe creates its own Service."""
     policies = [each for each in objects if _kind(each) == ("networking.k8s.io", "NetworkPolicy")]
     policies = [each for each in policies if _selects(_spec(each).get("podSelector"), item)]
     if not any("Egress" in (_spec(each).get("policyTypes") or ()) for each in policies):
@@ -94,7 +94,7 @@ def _service(service: Mapping[str, Any], item: Mapping[str, Any]) -> Iterator[st
 
 
 def _network(policy: Mapping[str, Any], item: Mapping[str, Any]) -> Iterator[str]:
-    """Policies add up: any of them may let more requests in, none may open the way out."""
+    """Network policies add up: any of them may allow more requests in; none may open the way out."""
     spec = _spec(policy)
     if spec.get("egress") and _selects(spec.get("podSelector"), item):
         yield f"spec.egress: {shown(spec['egress'])}: a server sends nothing: its weights are in an image"
@@ -118,11 +118,11 @@ def _scaler(scaler: Mapping[str, Any], item: Mapping[str, Any]) -> Iterator[str]
 
 
 def _data(_: Mapping[str, Any], __: Mapping[str, Any]) -> Iterator[str]:
-    """Nothing mounts or reads it in the server, whose volumes and variables are the release's."""
+    """Always accepted: the server neither mounts nor reads these, since the release sets its volumes and variables."""
     yield from ()
 
 
-# By API group and kind, with what each is held to.
+# The allowed kinds by API group and name, each with its check.
 _BESIDE: dict[tuple[str, str], Callable[[Mapping[str, Any], Mapping[str, Any]], Iterator[str]]] = {
     ("", "Service"): _service,
     ("networking.k8s.io", "NetworkPolicy"): _network,
@@ -133,7 +133,7 @@ _BESIDE: dict[tuple[str, str], Callable[[Mapping[str, Any], Mapping[str, Any]], 
     ("", "Secret"): _data,
     ("external-secrets.io", "ExternalSecret"): _data,
     ("bitnami.com", "SealedSecret"): _data,
-    # What is measured of the server, and who is called.
+    # Monitoring and alerts.
     ("monitoring.coreos.com", "ServiceMonitor"): _data,
     ("monitoring.coreos.com", "PodMonitor"): _data,
     ("monitoring.coreos.com", "PrometheusRule"): _data,
@@ -141,7 +141,7 @@ _BESIDE: dict[tuple[str, str], Callable[[Mapping[str, Any], Mapping[str, Any]], 
 
 
 def _selects(selector: object, item: Mapping[str, Any]) -> bool:
-    """Whether a selector of labels finds the server's pods; expressions are not read, and find nothing."""
+    """Whether a label selector matches the server's pods. Expressions are not evaluated and match nothing."""
     if not isinstance(selector, dict) or not selector.keys() <= {"matchLabels"}:
         return False
     wanted = selector.get("matchLabels", {})

@@ -1,12 +1,12 @@
-"""What a promotion writes for a cluster: the files of an environment's folder ``release`` (kustomize). Pure.
+"""The files that a promotion writes for a cluster: an environment's folder ``release`` (kustomize). Pure functions.
 
-The base (release/environments/base) is one model server as people want it run; these files add what changes with a
-release: the image by digest, what it is, and the facts of its runtime (port, health, writable paths, user, drain). So
-the facts move with the image, or not at all, and what people wrote is never written to.
+The base (release/environments/base) is a model server as people want it run. These files add what changes with a
+release: the image by digest, its annotations, and its runtime's settings (port, health, writable paths, user, drain).
+So the settings always move with the image, and files written by people are never changed. See
 docs/reference/environment-files.md.
 
-An environment always has the same files. Where there is nothing that a cluster could run (no promotion yet, or an image
-in a folder of one machine) they bring no resources, so that the environment builds and is empty.
+An environment always has the same set of files. If there is nothing that a cluster could run (no promotion yet, or an
+image in a folder of one machine) they contain no resources, so the environment builds to nothing.
 """
 
 import math
@@ -30,7 +30,7 @@ FOLDER = Path("release")  # in an environment's folder: what a promotion writes,
 DEPLOYMENT = FOLDER / "deployment" / "kustomization.yaml"
 SERVER = FOLDER / "deployment" / "server.yaml"  # the patch
 KSERVE = FOLDER / "kserve" / "kustomization.yaml"
-# Folders beside the environments: no environment can have their names.
+# Folders beside the environments, whose names no environment can have.
 SHARED = ("base", "components")
 
 # A key of an annotation needs a prefix where a tool writes it, and a prefix is a DNS name (Kubernetes documentation,
@@ -42,7 +42,7 @@ CONTAINER = "server"
 LABEL = "app.kubernetes.io/name"  # by it, and the container's name as its value, the base's objects find the server
 WEIGHTS = "weights"  # the volume, where they come alone
 
-# Seconds between the order to end and SIGTERM: routers and proxies stop sending requests in that time.
+# Seconds before SIGTERM in which routers and proxies stop sending requests.
 PRE_STOP = 10
 SPARE = 15  # seconds of grace beyond the drain
 
@@ -54,9 +54,9 @@ _USER = re.compile(r"([0-9]{1,9})(?::([0-9]{1,9}))?")
 def render(environment: str, pointer: Pointer, built: ImageReport, runtime: Runtime, serve: Serve) -> dict[Path, bytes]:
     """The files that a move of ``environment`` to ``pointer`` writes beside the pointer, by path in the repository.
 
-    ``built`` is what the pointer's evidence says of the image, ``runtime`` the image's, ``serve`` of the params.yaml
-    that made it. The same arguments give the same bytes. Raises EvidenceRefused when they are not about one release,
-    ParamsRefused when the environment's name is taken or the runtime cannot be run in a cluster.
+    ``built``: the image report in the pointer's evidence; ``runtime``: the image's; ``serve``: of the params.yaml that
+    made it. The same arguments give the same bytes. Raises EvidenceRefused if they are not about one release,
+    ParamsRefused if the environment's name is reserved or the runtime cannot run in a cluster.
     """
     _agree(pointer, built, runtime, serve)
     if why := unreachable(pointer):
@@ -67,9 +67,9 @@ def render(environment: str, pointer: Pointer, built: ImageReport, runtime: Runt
 def checked(
     environment: str, pointer: Pointer, built: ImageReport, runtime: Runtime, serve: Serve
 ) -> dict[Path, bytes]:
-    """The files that people's are checked with (``release.overlay.edits``): as ``render``, with the same arguments.
+    """The files that people's files are built with (``release.overlay.edits``); arguments as for ``render``.
 
-    Where no cluster can pull the image, they are those of one in a registry, so that mistakes are seen at once.
+    If no cluster can pull the image, they are those of an image in a registry, so that mistakes show early.
     """
     if not unreachable(pointer):
         return render(environment, pointer, built, runtime, serve)
@@ -88,12 +88,12 @@ def _release(
     else:
         container |= _mounting(runtime, serve, built.path, container["volumeMounts"])
         pod["volumes"].append({"name": WEIGHTS, "image": {"reference": str(where), "pullPolicy": "IfNotPresent"}})
-    told = annotations(pointer)
+    marks = annotations(pointer)
     patch = {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": {"name": CONTAINER, "annotations": told},
-        "spec": {"template": {"metadata": {"annotations": dict(told)}, "spec": pod | {"containers": [container]}}},
+        "metadata": {"name": CONTAINER, "annotations": marks},
+        "spec": {"template": {"metadata": {"annotations": dict(marks)}, "spec": pod | {"containers": [container]}}},
     }
     return _files(
         environment,
@@ -106,41 +106,41 @@ def _release(
 
 
 def unreachable(pointer: Pointer) -> str | None:
-    """Why no cluster can run the image; None where one can."""
+    """Why no cluster can pull the image; None if one can."""
     if _reference(pointer).host is None:
         return f"{pointer.version} lies in a folder of one machine: no cluster can pull it"
     return None
 
 
 def nothing(environment: str, why: str = _NEVER) -> dict[Path, bytes]:
-    """The same files where a cluster has nothing to run."""
+    """The same set of files for an environment that runs nothing."""
     empty = _kustomization(resources=[])
     return _files(environment, {DEPLOYMENT: empty, SERVER: f"{_HEADER}# {why}\n".encode(), KSERVE: empty})
 
 
 def annotations(pointer: Pointer) -> dict[str, str]:
-    """What a running pod says of itself: where to look it up in git."""
+    """The annotations of a running pod that say where git describes it."""
     return {f"{PREFIX}{name}": getattr(pointer, name) for name in ("model", "version", "commit", "evidence")}
 
 
 def check(environment: str, found: Mapping[Path, bytes | None], wanted: Mapping[Path, bytes]) -> list[str]:
-    """How the files of ``environment`` differ from ``wanted``, what ``render`` or ``nothing`` gives; one line a gap.
+    """How the files of ``environment`` differ from ``wanted`` (of ``render`` or ``nothing``), one line each.
 
-    ``found`` is all that lies at one commit below the environment's folder, by path in the repository; None is whatever
-    is no regular file: a link, another repository.
+    ``found``: all files of one commit below the environment's folder, by path in the repository; None for anything but
+    a regular file, such as a link or a submodule.
     """
     folder = layout.ENVIRONMENTS / environment / FOLDER
-    gaps = []
+    failures = []
     for path in sorted({path for path in found if path == folder or folder in path.parents} | set(wanted)):
         if path not in wanted:
-            gaps.append(f"{path}: no promotion writes it")
+            failures.append(f"{path}: no promotion writes it")
         elif path not in found:
-            gaps.append(f"{path}: is missing")
+            failures.append(f"{path}: is missing")
         elif (data := found[path]) is None:
-            gaps.append(f"{path}: is not a regular file")
+            failures.append(f"{path}: is not a regular file")
         elif data != wanted[path]:
-            gaps.append(f"{path}: {_difference(data, wanted[path])}")
-    return gaps
+            failures.append(f"{path}: {_difference(data, wanted[path])}")
+    return failures
 
 
 def _agree(pointer: Pointer, built: ImageReport, runtime: Runtime, serve: Serve) -> None:
@@ -152,15 +152,17 @@ def _agree(pointer: Pointer, built: ImageReport, runtime: Runtime, serve: Serve)
         "runtime": (runtime.name, built.runtime),
         "path of the weights": (path, built.path),
     }
-    gaps = [f"{name}: {here}, its evidence says {there!r}" for name, (here, there) in pairs.items() if here != there]
-    if gaps:
+    failures = [
+        f"{name}: {here}, its evidence says {there!r}" for name, (here, there) in pairs.items() if here != there
+    ]
+    if failures:
         raise EvidenceRefused(
-            f"{pointer.version}: {gaps[0]}", "promote with the evidence of this image", tuple(gaps[1:])
+            f"{pointer.version}: {failures[0]}", "promote with the evidence of this image", tuple(failures[1:])
         )
 
 
 def _reference(pointer: Pointer) -> Reference:
-    """The image by digest alone: beside one a tag decides nothing, and misleads."""
+    """The image by digest alone: beside a digest, a tag has no effect and can mislead."""
     try:
         found = reference.parse(pointer.image)
     except BuildRefused as refused:
@@ -169,12 +171,12 @@ def _reference(pointer: Pointer) -> Reference:
 
 
 def rooms_of(runtime: Runtime) -> dict[str, str]:
-    """The runtime's writable paths by the names of their volumes."""
+    """The runtime's writable paths, by the names of their volumes."""
     return {re.sub(r"[^a-z0-9]+", "-", path.lower()).strip("-"): path for path in runtime.writable}
 
 
 def _of_runtime(runtime: Runtime, serve: Serve) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What a runtime says of its pod, and of its container; the base has the rest."""
+    """The runtime's settings of the pod and of its container; the base has the rest."""
     rooms = rooms_of(runtime)
     if len(rooms) < len(runtime.writable) or {"", "shm", WEIGHTS} & rooms.keys():
         raise ParamsRefused(
@@ -201,7 +203,7 @@ def _of_runtime(runtime: Runtime, serve: Serve) -> tuple[dict[str, Any], dict[st
 
 
 def _user(runtime: Runtime) -> dict[str, Any]:
-    """Who the server runs as; nothing where the image decides, or it is root."""
+    """The security settings of the server's user; empty if the image decides it."""
     if runtime.user is None:
         return {}
     found = _USER.fullmatch(runtime.user)
@@ -216,7 +218,7 @@ def _user(runtime: Runtime) -> dict[str, Any]:
 
 
 def _mounting(runtime: Runtime, serve: Serve, path: str, mounts: list[dict[str, Any]]) -> dict[str, Any]:
-    """What starts the runtime's own server on weights that are mounted where a server with them baked in has them."""
+    """The command and settings that start the runtime's own server image on mounted weights."""
     filled = runtimes.fill(runtime, serve, path)
     home = path.split("/")[1]
     found: dict[str, Any] = {
@@ -232,14 +234,14 @@ def _mounting(runtime: Runtime, serve: Serve, path: str, mounts: list[dict[str, 
 
 
 def _literal(text: str) -> str:
-    """Kubernetes replaces $(NAME) in commands and variables; $$( is how it writes $(."""
+    """Escape $( as $$(: Kubernetes replaces $(NAME) in commands and variables."""
     return text.replace("$(", "$$(")
 
 
 def _files(environment: str, files: dict[Path, bytes]) -> dict[Path, bytes]:
     if environment in SHARED:
         raise ParamsRefused(
-            f"promote.environments: {environment!r} is a folder that environments share", "call it otherwise"
+            f"promote.environments: {environment!r} is a folder that environments share", "choose another name"
         )
     return {layout.ENVIRONMENTS / environment / path: data for path, data in files.items()}
 
@@ -253,12 +255,12 @@ def _yaml(value: dict[str, Any]) -> bytes:
 
 
 def _difference(found: bytes, wanted: bytes) -> str:
-    """The first line that differs, as far as it can be shown."""
+    """The first line that differs, shortened."""
     here, there = found.splitlines(), wanted.splitlines()
     for number, (one, other) in enumerate(zip(here, there, strict=False), 1):
         if one != other:
             return f"line {number} is {_shown(one)}, a promotion writes {_shown(other)}"
-    return f"has {len(here)} lines, a promotion writes {len(there)}" if len(here) != len(there) else "ends otherwise"
+    return f"has {len(here)} lines, a promotion writes {len(there)}" if len(here) != len(there) else "has another end"
 
 
 def _shown(line: bytes) -> str:

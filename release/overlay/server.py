@@ -1,8 +1,8 @@
-"""The server as it must come out of a build: the shipped base with the release in it. Pure.
+"""The server as a build must produce it: the shipped base with the release in it. Pure functions.
 
-``gaps`` compares a Deployment or InferenceService with it, field by field. Fields in ``_POD`` and the tables of the two
-kinds are people's, each by its rule. Every other field is the release's: one that is missing, differs, or was added is
-a gap, so a field of a later Kubernetes is refused until it is listed here.
+``failures`` compares a Deployment or InferenceService with it, field by field. People may change the fields in ``_POD``
+and in the tables of the two kinds, each within its rule. Every other field is the release's: one that is missing,
+different or additional is a failure. So a field of a later Kubernetes is refused until it is listed here.
 """
 
 from collections.abc import Iterator, Mapping
@@ -50,10 +50,10 @@ _PATIENCE: dict[str, Rule] = {
 }
 
 
-def gaps(item: Mapping[str, Any], patch: Mapping[str, Any], image: str | None) -> Iterator[str]:
+def failures(item: Mapping[str, Any], patch: Mapping[str, Any], image: str | None) -> Iterator[str]:
     """How a Deployment or InferenceService differs from the release in ``patch`` (release/deployment/server.yaml).
 
-    ``image`` is the server that the environment names for weights that come alone.
+    ``image`` is the server image that the environment names for weights alone.
     """
     wanted, free = (_deployment if item.get("kind") == "Deployment" else _inference_service)(patch, image)
     yield from _differences(wanted, item, "", free)
@@ -61,7 +61,7 @@ def gaps(item: Mapping[str, Any], patch: Mapping[str, Any], image: str | None) -
 
 
 def labels(item: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Those of its pods, by which Services find them."""
+    """The labels of its pods, by which Services select them."""
     path = ("predictor",) if item.get("kind") == "InferenceService" else ("template", "metadata")
     found: Any = item.get("spec")
     for key in (*path, "labels"):
@@ -71,19 +71,19 @@ def labels(item: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _deployment(patch: Mapping[str, Any], image: str | None) -> tuple[dict[str, Any], dict[str, Rule]]:
     pod, rules = _pod(patch, image, CONTAINER)
-    told = patch["metadata"]["annotations"]
+    annotations = patch["metadata"]["annotations"]
     wanted = {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": {"name": CONTAINER, "labels": dict(SELECTED), "annotations": told},
+        "metadata": {"name": CONTAINER, "labels": dict(SELECTED), "annotations": annotations},
         "spec": {
             "strategy": {},
             "selector": {"matchLabels": dict(SELECTED)},
-            "template": {"metadata": {"labels": dict(SELECTED), "annotations": told}, "spec": pod},
+            "template": {"metadata": {"labels": dict(SELECTED), "annotations": annotations}, "spec": pod},
         },
     }
     return wanted, {
-        **_metadata("metadata", told),
+        **_metadata("metadata", annotations),
         "metadata.name": kind(str),
         "metadata.namespace": anything,  # ``objects`` compares it
         "spec.replicas": between(1, 1000),
@@ -93,28 +93,28 @@ def _deployment(patch: Mapping[str, Any], image: str | None) -> tuple[dict[str, 
         "spec.paused": one_of(False),
         "spec.strategy": rolls,
         "spec.selector.matchLabels": keys(SELECTED, server=True),
-        **_metadata("spec.template.metadata", told),
+        **_metadata("spec.template.metadata", annotations),
         **{f"spec.template.spec.{path}": rule for path, rule in rules.items()},
     }
 
 
 def _inference_service(patch: Mapping[str, Any], image: str | None) -> tuple[dict[str, Any], dict[str, Rule]]:
     pod, rules = _pod(patch, image, KSERVE_CONTAINER)
-    told = patch["metadata"]["annotations"]
+    annotations = patch["metadata"]["annotations"]
     mode = {"serving.kserve.io/deploymentMode": "Standard"}
-    predictor = {"labels": dict(SELECTED), "annotations": told, "deploymentStrategy": {}, **pod}
+    predictor = {"labels": dict(SELECTED), "annotations": annotations, "deploymentStrategy": {}, **pod}
     wanted = {
         "apiVersion": "serving.kserve.io/v1beta1",
         "kind": "InferenceService",
-        "metadata": {"name": CONTAINER, "labels": dict(SELECTED), "annotations": {**told, **mode}},
+        "metadata": {"name": CONTAINER, "labels": dict(SELECTED), "annotations": {**annotations, **mode}},
         "spec": {"predictor": predictor},
     }
     return wanted, {
-        **_metadata("metadata", {**told, **mode}),
+        **_metadata("metadata", {**annotations, **mode}),
         "metadata.name": kind(str),
         "metadata.namespace": anything,
         "spec.predictor.labels": keys(SELECTED, server=True),
-        "spec.predictor.annotations": keys(told, server=True),
+        "spec.predictor.annotations": keys(annotations, server=True),
         "spec.predictor.minReplicas": between(1, 1000),
         "spec.predictor.maxReplicas": between(1, 1000),
         "spec.predictor.scaleTarget": between(1, 1 << 30),
@@ -124,12 +124,12 @@ def _inference_service(patch: Mapping[str, Any], image: str | None) -> tuple[dic
     }
 
 
-def _metadata(where: str, told: Mapping[str, str]) -> dict[str, Rule]:
-    return {f"{where}.labels": keys(SELECTED, server=True), f"{where}.annotations": keys(told, server=True)}
+def _metadata(where: str, annotations: Mapping[str, str]) -> dict[str, Rule]:
+    return {f"{where}.labels": keys(SELECTED, server=True), f"{where}.annotations": keys(annotations, server=True)}
 
 
 def _pod(patch: Mapping[str, Any], image: str | None, name: str) -> tuple[dict[str, Any], dict[str, Rule]]:
-    """The base's pod with the release's in it, and what people may change; ``name`` is the container's."""
+    """The pod of the base with the release in it, and the fields that people may change; ``name``: of the container."""
     release = patch["spec"]["template"]["spec"]
     (ours,) = release["containers"]
     container = {
@@ -159,7 +159,7 @@ def _pod(patch: Mapping[str, Any], image: str | None, name: str) -> tuple[dict[s
 
 
 def _differences(wanted: Any, found: Any, at: str, free: Mapping[str, Rule]) -> Iterator[str]:
-    """Each field where ``found`` is not as ``wanted`` says, nor as the rule for it in ``free`` allows."""
+    """Each field where ``found`` differs from ``wanted`` and that no rule in ``free`` allows."""
     if at in free and found is not _ABSENT:
         if problem := free[at](found):
             yield f"{at}: {problem}"
@@ -179,13 +179,13 @@ def _differences(wanted: Any, found: Any, at: str, free: Mapping[str, Rule]) -> 
 
 
 def _by(key: str, listed: list[Any]) -> dict[str, Any] | None:
-    """The entries of a list by the field that tells them apart; None where it does not."""
+    """The entries of a list by the field that identifies them; None if one lacks it."""
     found = {each[key]: each for each in listed if isinstance(each, dict) and isinstance(each.get(key), str)}
     return found if len(found) == len(listed) else None
 
 
 def _waits(item: Mapping[str, Any]) -> Iterator[str]:
-    """Probes that pass so late that no rollout ends."""
+    """Probes with delays so long that a rollout would never end."""
     spec = item.get("spec")
     pod = spec if isinstance(spec, dict) else {}
     for key in ("predictor",) if item.get("kind") == "InferenceService" else ("template", "spec"):

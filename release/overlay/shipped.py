@@ -1,8 +1,7 @@
-"""The files of release/environments that Lockstep ships: what they build to is tested, so they need no build.
+"""The files of release/environments that Lockstep ships. What they build to is tested, so they need no build.
 
 The base and the components are known by their digests. An environment's own kustomization may differ from the shipped
-one in what its comments offer: the namespace, the number of replicas, the variant, the GPU, the server of weights that
-come alone.
+one in what its comments offer: namespace, number of replicas, variant, GPU, and the server image for weights alone.
 """
 
 from typing import Any
@@ -35,7 +34,7 @@ _SERVER = {"kind": "Deployment", "name": CONTAINER}
 
 
 def knows(environment: str, read: Sources) -> bool:
-    """Whether all that ``environment`` reaches is shipped, or says what the shipped files offer to say."""
+    """Whether ``environment`` uses only shipped files, and its kustomization says only what they offer."""
     home = layout.ENVIRONMENTS / environment
     shared = {
         path.relative_to(layout.ENVIRONMENTS).as_posix(): data
@@ -46,7 +45,7 @@ def knows(environment: str, read: Sources) -> bool:
 
 
 def _is_offered(own: dict[str, Any]) -> bool:
-    """``sources`` has checked the form of ``images``, and ``gaps`` the namespace."""
+    """Whether the kustomization uses only what the comments offer; ``sources`` and ``failures`` check the values."""
     free = {key: value for key, value in own.items() if key not in ("namespace", "images")}
     resources, components, patches = (free.pop(key, None) for key in ("resources", "components", "patches"))
     return (

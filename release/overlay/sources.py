@@ -1,8 +1,8 @@
-"""The files that `kustomize build` reads for one environment; what would make it do more than read is refused before.
+"""Collects the files that `kustomize build` reads for one environment, and refuses anything that does more than read.
 
-kustomize fetches what looks like an address, follows links, and runs generators and transformers. So here every file
-that an environment reaches is found by name in one commit of git, each folder once, and a kustomization may use only
-fields that bring nothing from elsewhere. Files that nothing reaches are not given to kustomize.
+kustomize downloads whatever looks like an address, follows links, and runs generators and transformers. So every file
+that an environment uses is looked up by name in one commit of git, each folder once, and a kustomization may use only
+fields that fetch and run nothing. kustomize gets no other files.
 """
 
 import posixpath
@@ -28,7 +28,7 @@ _FIELDS = {
     "images", "replicas", "labels", "commonLabels", "commonAnnotations", "configMapGenerator", "secretGenerator",
     "generatorOptions", "sortOptions", "buildMetadata",
 }  # fmt: skip
-# Keys of an entry, spelled so: kustomize reads Path as path.
+# Keys of an entry in exactly this spelling, because kustomize reads Path as path.
 _ENTRIES = {
     "patches": {"path", "patch", "target"},
     "labels": {"pairs", "includeSelectors", "includeTemplates"},
@@ -37,29 +37,29 @@ _ENTRIES = {
     "configMapGenerator": {"name", "namespace", "behavior", "files", "literals", "envs", "options"},
     "secretGenerator": {"name", "namespace", "behavior", "files", "literals", "envs", "options", "type"},
 }
-# No dot in the name of a folder: kustomize takes github.com/x/y for an address, even where that folder is there.
+# No dot in the name of a folder: kustomize reads github.com/x/y as an address, even if such a folder exists.
 _NAME = "[A-Za-z0-9][A-Za-z0-9_-]*"
 _ENTRY = re.compile(rf"(\.\./)*({_NAME}/)*(?P<last>{_NAME}|[A-Za-z0-9][A-Za-z0-9._-]*)")
 _IMAGE = {"newName": re.compile(r"[^\s@]+"), "digest": re.compile(r"sha256:[0-9a-f]{64}")}
 
 
 class Sources(NamedTuple):
-    """``files`` are all that kustomize may read, ``own`` is the environment's kustomization as plain values."""
+    """``files``: all that kustomize may read. ``own``: the environment's kustomization as plain values."""
 
     files: dict[Path, bytes]
     own: dict[str, Any]
-    gaps: tuple[str, ...]
+    failures: tuple[str, ...]
 
 
 def belongs(path: Path, home: Path) -> bool:
-    """Whether a file is of the environment at ``home`` or shared by all, a file between the folders included."""
+    """Whether a file is of the environment at ``home`` or shared by all, including a file in a folder between them."""
     return path.parent == layout.ENVIRONMENTS or any(
         path.is_relative_to(each) for each in (home, *(layout.ENVIRONMENTS / name for name in SHARED))
     )
 
 
 def read(environment: str, found: Mapping[Path, bytes | None]) -> Sources:
-    """All that ``environment`` reaches. ``found`` has the release that is to run in place of the one that runs."""
+    """Collect the files that ``environment`` uses. ``found`` has the release that is to run, not the current one."""
     home = layout.ENVIRONMENTS / environment
     walk = _Walk(home, found)
     listed = list(_names(home, found))
@@ -73,7 +73,7 @@ def read(environment: str, found: Mapping[Path, bytes | None]) -> Sources:
 
 
 def _names(home: Path, found: Mapping[Path, bytes | None]) -> Iterator[str]:
-    """Files that change what a tool reads without being named by anything."""
+    """Files that change what a tool reads although nothing names them."""
     for path in sorted(path for path in found if belongs(path, home)):
         if found[path] is None:
             yield f"{path}: is not a regular file"
@@ -84,7 +84,7 @@ def _names(home: Path, found: Mapping[Path, bytes | None]) -> Iterator[str]:
 
 
 class _Walk:
-    """What was reached so far. Each folder and each object is reached once, or a few files would make millions."""
+    """The files found so far. Each folder and object is visited once, or a few files could expand to millions."""
 
     def __init__(self, home: Path, found: Mapping[Path, bytes | None]) -> None:
         self.home, self.found = home, found
@@ -92,18 +92,18 @@ class _Walk:
         self.own: dict[str, Any] = {}
 
     def kustomization(self, path: Path) -> Iterator[str]:
-        """What is wrong with the kustomization at ``path``, and with all that it names."""
+        """What is wrong with the kustomization at ``path`` and everything that it names."""
         if len(self.files) > _MOST:
-            return  # that is a gap already
+            return  # that is reported already
         value, problem = self._plain(path)
         if problem:
             yield f"{path}: {problem}"
         elif not isinstance(value, dict):
-            yield f"{path}: is no mapping"
+            yield f"{path}: is not a mapping"
         else:
             if path == self.home / OWN:
                 self.own = value
-            yield from (f"{path}: {gap}" for gap in _of_fields(path, value, own=path == self.home / OWN))
+            yield from (f"{path}: {failure}" for failure in _of_fields(path, value, own=path == self.home / OWN))
             yield from self._named(path, value)
 
     def _named(self, path: Path, value: dict[str, Any]) -> Iterator[str]:
@@ -136,7 +136,7 @@ class _Walk:
                     yield from self._file(path, str(entry).rpartition("=")[2], plain=False)
 
     def _is_the_releases(self, path: Path, target: Path) -> bool:
-        """Whether ``target`` is a part that the release brings and the kustomization at ``path`` is not its own."""
+        """Whether ``target`` belongs to the release, and the kustomization at ``path`` is not the release's own."""
         entry = Path(posixpath.relpath(target, self.home)).as_posix()
         if path == self.home / OWN and entry in RELEASES:
             return False
@@ -146,7 +146,7 @@ class _Walk:
         )
 
     def _target(self, path: Path, entry: object) -> Path | None:
-        """What the kustomization at ``path`` names: a YAML file or a folder with a kustomization; None for all else."""
+        """The YAML file or folder that the kustomization at ``path`` names; None if it is neither."""
         target = self._inside(path, entry)
         if target is None:
             return None
@@ -175,7 +175,7 @@ class _Walk:
             self.files[target] = self.found[target] or b""
 
     def _plain(self, path: Path) -> tuple[Any, str | None]:
-        """The value of a file, or what is wrong with it. It is one that kustomize may read from now on."""
+        """The value of a file that kustomize may read, or what is wrong with it."""
         data = self.found.get(path)
         if data is None:
             return None, "is not a regular file"
@@ -187,7 +187,7 @@ class _Walk:
 
 
 def _of_fields(path: Path, value: dict[str, Any], *, own: bool) -> Iterator[str]:
-    """What is wrong with the fields of a kustomization. ``own``: it is the environment's, not one that it names."""
+    """What is wrong with the fields of a kustomization. ``own``: it is the environment's own."""
     if own and len([entry for entry in _listed(value, "resources") if entry in RELEASES]) != 1:
         yield f"resources: name one of {' and '.join(RELEASES)}"
     allowed = _FIELDS | {"replacements"} if _COMPONENTS in path.parents else _FIELDS
@@ -218,7 +218,7 @@ def _names_a_server(entry: Any) -> bool:
 
 
 def _images(value: Any) -> list[Any]:
-    """The images of a workload's containers."""
+    """The container images of a workload."""
     for key in ("spec", "template", "spec"):
         value = value.get(key) if isinstance(value, dict) else None
     listed = _listed(value, "containers") if isinstance(value, dict) else []
@@ -226,7 +226,7 @@ def _images(value: Any) -> list[Any]:
 
 
 def _listed(value: dict[str, Any], key: str) -> list[Any]:
-    """The list at ``key``; what is no list is left to kustomize, which refuses it."""
+    """The list at ``key``; kustomize refuses anything else there."""
     found = value.get(key)
     return found if isinstance(found, list) else []
 

@@ -1,1 +1,1 @@
-"""What moving an environment needs: what can be lacking, asked all of it; then the change that is one commit."""
+"""Promotion: the checks that must pass before an environment moves, and the commit that moves it."""

@@ -1,12 +1,14 @@
-"""Approvals: one person's signed word that an image may run in an environment, beside the environment's pointer.
+"""Approvals: signed statements by which one person allows an image to run in an environment.
 
-They lie in git, <environment>/approvals/<image>/<signer>.json, so that the history of an environment has who said yes.
-One counts for one move: whoever adds it again after a rollback, as it was, has not asked anybody. It is known by what
-it states, since one statement can be signed in more than one form. So who approves the same image again says why anew.
+They are files in git, <environment>/approvals/<image>/<signer>.json, so the history of an environment shows who
+approved what.
 
-A move that a side branch made and took back spends it, too. Git cannot tell such a move from one that ran before
-somebody merged the branch into a copy of itself, and that must not give back what was spent. Whoever merges the first
-costs the approvers another word; nobody gains one.
+An approval counts for one move only. Committing the same file again after a rollback does not renew it: to approve an
+image again, sign a new approval with a new reason. Approvals are compared by what they state, because one statement can
+be signed in more than one form.
+
+A move that a side branch made and reverted uses up its approvals too. Git cannot distinguish it from a move that was
+deployed before the branch was merged into a copy of itself. This can cost an extra approval, and never gains one.
 """
 
 from collections.abc import Iterator
@@ -22,15 +24,15 @@ from release.promotion.context import PromotionContext
 from release.promotion.environment import EnvironmentState, folder
 
 
-class Said(NamedTuple):
-    """An approval that holds: who signed it, and the bytes that were signed."""
+class SignedApproval(NamedTuple):
+    """A valid approval: who signed it, and the signed payload."""
 
     signer: str
     payload: bytes
 
 
 def place(environment: str, image: str) -> Path:
-    """The folder of the approvals of the image with this digest."""
+    """The folder with the approvals of the image ``digest`` in an environment."""
     return folder(environment) / layout.APPROVED / image.removeprefix("sha256:")
 
 
@@ -43,14 +45,14 @@ def enough(
     releaser: str,
     result: CheckResult,
 ) -> None:
-    """As many different signers as the environment asks for must have approved, and whoever signed the release is none.
+    """Check that enough different signers approved. Whoever signed the release does not count as one.
 
-    Those that do not count are told.
+    Approvals that do not count are reported, with the reason.
     """
     if not rule.approvals:
-        result.note = "none is asked for"
+        result.note = "none required"
         return
-    used = spent(context, environment, image)
+    used = used_up(context, environment, image)
     people, others = set[str](), list[str]()
     for path in sorted(path for path in present.files if path.parent == place(environment, image)):
         try:
@@ -59,9 +61,9 @@ def enough(
             others.append(refused.what)
             continue
         if said.payload in used:
-            others.append(f"{path}: was spent on an earlier move: approve again, and say why anew")
+            others.append(f"{path}: was used up by an earlier move: approve again, with a new reason")
         elif said.signer == releaser:
-            others.append(f"{path}: {said.signer} signed the release, and does not approve it as well")
+            others.append(f"{path}: {said.signer} signed the release and so cannot approve it")
         elif said.signer in people:
             others.append(f"{path}: {said.signer} approved already")
         else:
@@ -74,17 +76,18 @@ def enough(
             result.fail(other, "it does not count")
 
 
-def read(context: PromotionContext, environment: str, image: str, data: bytes, where: str) -> Said:
-    """An approval of this image for this environment. Raises EvidenceRefused when it is none by a signer who may."""
+def read(context: PromotionContext, environment: str, image: str, data: bytes, where: str) -> SignedApproval:
+    """Read an approval of this image for this environment. Raises EvidenceRefused unless an approver signed it."""
     found = trust.verify(data, context.signers, "approve", where)
     statement.parse_approval(found.payload, environment, image, where)
-    return Said(found.signer, found.payload)
+    return SignedApproval(found.signer, found.payload)
 
 
-def spent(context: PromotionContext, environment: str, image: str) -> set[bytes]:
-    """What approvals of this image stated that lay there when an earlier move brought the environment to it.
+def used_up(context: PromotionContext, environment: str, image: str) -> set[bytes]:
+    """The payloads of approvals of this image that are used up.
 
-    Before it or after it: a move by hand may take them away in the same commit, or in the merge.
+    An approval is used up once a commit that moved the environment to the image contains it. The parents of that commit
+    are read as well: a move by hand may delete the approvals in the same commit, or in the merge.
     """
     moves = [
         move for move in context.ledger.moves(context.tip, environment) if move.after and move.after.digest == image
@@ -94,7 +97,7 @@ def spent(context: PromotionContext, environment: str, image: str) -> set[bytes]
     return {said.payload for commit in commits for said in _at(context, environment, image, commit)}
 
 
-def _at(context: PromotionContext, environment: str, image: str, commit: str) -> Iterator[Said]:
+def _at(context: PromotionContext, environment: str, image: str, commit: str) -> Iterator[SignedApproval]:
     for path, data in context.ledger.regular(commit, place(environment, image)).items():
         try:
             yield read(context, environment, image, data, str(path))

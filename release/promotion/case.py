@@ -1,6 +1,7 @@
-"""The checks of a promotion: a list of functions over one case, whose parts are found once and kept.
+"""The checks of a promotion, as functions over one ``Case`` that finds each part once and keeps it.
 
-``CHECKS`` has the order. A check whose part another one failed to find is skipped: the other one has the failure.
+``CHECKS`` lists them in order. A check is skipped if a part that it needs was not found; the check that failed to find
+the part has the failure.
 """
 
 import functools
@@ -28,7 +29,7 @@ _T = TypeVar("_T")
 
 
 class Move(NamedTuple):
-    """What is to be moved: ``image`` by digest, to ``environment``, which asks for ``rule``."""
+    """The requested move: ``image`` (by digest) to ``environment``, whose rules are ``rule``."""
 
     environment: str
     rule: Environment
@@ -39,15 +40,15 @@ class Move(NamedTuple):
 
     @property
     def digest(self) -> str:
-        """The image's."""
+        """The digest of the image."""
         assert self.image.digest is not None
         return self.image.digest
 
 
 class Found(NamedTuple):
-    """What the checks found. ``after`` and ``change`` are there where nothing that they need is lacking.
+    """The results of all checks. ``after`` and ``change`` are None unless everything that they need was found.
 
-    ``others``: what lies beside the image and does not count.
+    ``others``: evidence beside the image that does not count, one line each.
     """
 
     checks: tuple[Check, ...]
@@ -59,7 +60,7 @@ class Found(NamedTuple):
 
 
 class Case:
-    """One image and one environment. Parts are found at their first use; one that is not found stays unavailable."""
+    """One image and one environment. Each part is found at first use; a part that was not found stays unavailable."""
 
     def __init__(self, where: PromotionContext, move: Move) -> None:
         self.where, self.move = where, move
@@ -69,39 +70,39 @@ class Case:
 
     @functools.cached_property
     def store(self) -> Store:
-        """Where the image lies."""
+        """The store that holds the image."""
         return image.open_place(self.where.root, self.move.image)
 
     @functools.cached_property
     def image(self) -> StoredImage:
-        """The image, whole. Raises as ``image.there``."""
-        return self._once("there is no image to ask", lambda: image.there(self.store, self.move.digest))
+        """The complete image. Raises as ``image.there``."""
+        return self._once("the image was not found", lambda: image.there(self.store, self.move.digest))
 
     @functools.cached_property
     def released(self) -> Released:
-        """The statement that the move is decided on. Raises EvidenceRefused when none holds."""
+        """The signed statement that the move relies on. Raises EvidenceRefused if none is valid."""
         return self._once("no statement holds", self._released)
 
     @property
     def release(self) -> Release:
-        """What the statement says. Raises as ``released``."""
+        """The content of that statement. Raises as ``released``."""
         return self.released.statement.predicate
 
     @functools.cached_property
     def recorded(self) -> Recorded:
-        """The record that the statement names. Raises as ``record.find``."""
+        """The record in the commit that the statement names. Raises as ``record.find``."""
         release = self.release
         return self._once("the record does not hold", lambda: record.find(self.where, release))
 
     @functools.cached_property
     def after(self) -> Pointer:
-        """The pointer that the move writes. Raises PromotionRefused for a version that cannot be."""
+        """The pointer that the move will write. Raises PromotionRefused for an invalid version."""
         self.recorded  # noqa: B018 - no pointer to a record that does not hold
-        return self._once("there is no version to move to", self._after)
+        return self._once("no version could be chosen", self._after)
 
     @functools.cached_property
     def change(self) -> Change:
-        """What the move commits. Raises as ``after``."""
+        """The files that the move will commit. Raises as ``after``."""
         why = self.move.why or context.subject(self.where.root, self.release.commit)
         return change.move(self.where, self.move.environment, "promote", self.present, self.after, self.released, why)
 
@@ -110,13 +111,13 @@ class Case:
         return part in self.__dict__
 
     def served(self, release: Release, result: CheckResult) -> None:
-        """The image must have been verified in a way that counts there, and lie where it was."""
+        """Check the verification, and that the image is stored where it was verified."""
         move = self.move
         served.served(release, self.where.signers, move.rule, move.environment, self.present.files, result)
         requirements.in_place(release.image, str(move.image._replace(digest=None)), result)
 
     def _once(self, why: str, find: Callable[[], _T]) -> _T:
-        """What ``find`` finds. After a refusal the part is unavailable, and ``why`` says so."""
+        """The result of ``find``. After a refusal the part is unavailable, and the reason is ``why``."""
         if why in self.missing:
             raise Unavailable(why)
         try:
@@ -128,7 +129,7 @@ class Case:
     def _released(self) -> Released:
         self.image  # noqa: B018 - no statement without its image
         search = released.search(self.store, self.move.digest, self.where.signers)
-        # Bundles of the weights' signature have the type that bundles of statements have.
+        # The weights' signature has the same media type as a signed statement; it is not a failed statement.
         search = search._replace(others=tuple(other for other in search.others if weights.PREDICATE not in other))
         if not search.found:
             first = f": {search.others[0]}" if search.others else " or is there"
@@ -140,7 +141,10 @@ class Case:
         return self._chosen(search)
 
     def _chosen(self, search: Search) -> Released:
-        """Of several that hold: the one that the environment before was moved on, else the first that agrees."""
+        """The statement to rely on: the one that moved the previous environment, else one that matches the record.
+
+        If none matches, the first; the checks then report what is wrong with it.
+        """
         where, rule = self.where, self.move.rule
         before = where.ledger.pointer(where.tip, rule.after) if rule.after else None
         ordered = sorted(search.found, key=lambda one: (before is None or one.digest != before.evidence, one.digest))
@@ -246,13 +250,18 @@ CHECKS: dict[About, Callable[[Case, CheckResult], None]] = {
 }
 
 
-def ask(where: PromotionContext, move: Move) -> Found:
-    """Run every check. Raises MachineRefused and RemoteRefused alone; whatever else refuses is a gap."""
-    case, asked = Case(where, move), Checklist()
+def run_checks(where: PromotionContext, move: Move) -> Found:
+    """Run every check. Raises only MachineRefused and RemoteRefused; any other refusal is recorded as a failure."""
+    case, checklist = Case(where, move), Checklist()
     for about, check in CHECKS.items():
-        with asked.run(about) as result:
+        with checklist.run(about) as result:
             check(case, result)
     found = case.__dict__
     return Found(
-        tuple(asked.checks), case.present, found.get("released"), found.get("after"), found.get("change"), case.others
+        tuple(checklist.checks),
+        case.present,
+        found.get("released"),
+        found.get("after"),
+        found.get("change"),
+        case.others,
     )

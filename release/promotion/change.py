@@ -1,4 +1,4 @@
-"""The change that moves an environment: one commit with the pointer, its evidence, and what a cluster is to run."""
+"""The commit that moves an environment: the pointer, its evidence, and the files for the cluster."""
 
 import difflib
 from collections.abc import Mapping
@@ -24,10 +24,10 @@ from release.promotion.environment import EnvironmentState, folder, rendered
 def point(
     context: PromotionContext, image: str, released: Released, version: str | None, part: Literal["major", "minor"]
 ) -> Pointer:
-    """The pointer to ``image`` (a reference by digest), called ``version`` or the next one.
+    """The pointer to ``image`` (a reference with digest), with the given or the next ``version``.
 
-    Raises PromotionRefused when the version is another image's, or the image has another one; or the place has a name
-    that a pointer cannot hold.
+    Raises PromotionRefused if the version belongs to another image, if the image already has another version, or if a
+    name in the reference cannot be written into a pointer.
     """
     release, moves = released.statement.predicate, context.moves()
     digest = release.image.image
@@ -52,9 +52,9 @@ def move(
     context: PromotionContext, environment: str, kind: Literal["promote", "rollback"], present: EnvironmentState,
     after: Pointer, released: Released, why: str, entries: Entries | None = None,
 ) -> Change:  # fmt: skip
-    """The change of ``environment`` to ``after``. ``entries``: the quarantine from now on; None: as it is.
+    """The commit that moves ``environment`` to ``after``. ``entries``: the new quarantine; None leaves it unchanged.
 
-    Raises PromotionRefused when ``why`` says nothing, ParamsRefused, EvidenceRefused.
+    Raises PromotionRefused if ``why`` is empty, ParamsRefused or EvidenceRefused if the files cannot be rendered.
     """
     return _change(
         context,
@@ -69,7 +69,7 @@ def move(
 
 
 def empty(context: PromotionContext, environment: str, present: EnvironmentState, why: str, entries: Entries) -> Change:
-    """The change of ``environment`` to nothing: its files are as before the first promotion. Raises as ``move``."""
+    """The commit that empties ``environment``, as before its first promotion. Raises as ``move``."""
     home, wanted = folder(environment), overlays.nothing(environment)
     ours = (home / overlays.FOLDER, home / layout.APPROVED)
     gone = [
@@ -82,7 +82,7 @@ def empty(context: PromotionContext, environment: str, present: EnvironmentState
 
 
 def untagged(context: PromotionContext, environment: str, after: Pointer | None) -> list[str]:
-    """The tags that the next move, to ``after``, cannot make; a line each."""
+    """The tags that a move to ``after`` cannot create, one line each with the reason."""
     return untagged_of(context.name, context.ledger.tags(), context.moves(), environment, after)
 
 
@@ -101,7 +101,10 @@ def _change(
 def written(
     context: PromotionContext, environment: str, present: EnvironmentState, after: Pointer, released: Released
 ) -> dict[Path, bytes | None]:
-    """Every file that a move to ``after`` writes, None where it takes one away: what was there is replaced whole."""
+    """Every file that a move to ``after`` writes, by path; None deletes the file.
+
+    Files of an earlier release are replaced as a whole.
+    """
     home = folder(environment)
     wanted = rendered(context.records, environment, after, released.statement.predicate.image)
     kept = approvals.place(environment, after.digest)
@@ -120,7 +123,7 @@ def written(
 
 
 def diff(before: Mapping[Path, bytes], after: Mapping[Path, bytes | None]) -> str:
-    """What a change does, as people read it; evidence is one line."""
+    """A readable diff of a change; evidence is shortened to one line."""
     lines = list[str]()
     for path, data in sorted(after.items()):
         old = before.get(path)

@@ -1,4 +1,4 @@
-"""Everything that can be lacking is asked, and every gap is told: nothing stops at the first."""
+"""Runs every promotion check and collects all failures; no failure stops the checks after it."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -10,31 +10,31 @@ from checks.rows import Record
 from checks.serving import Seconds
 
 About = Literal[
-    "environment",  # its folder is as the last move left it
-    "previous",  # the environment before runs this image, and has for long enough
-    "image",  # it is in its place, whole
-    "evidence",  # a signed statement about exactly this image holds
-    "quarantine",  # neither the image nor the weights are held back
-    "record",  # git has what was signed for in the history of the target branch, and its verdict passes
-    "verdict",  # it holds in this checkout too, where the first environment is moved
-    "policy",  # the verdict answers the target's policy, or one that the target lets it pass under
-    "weights",  # the layers are made of the files of the model
+    "environment",  # its files are unchanged since the last move
+    "previous",  # the previous environment has run this image for the soak time
+    "image",  # the store has every part of it
+    "evidence",  # a valid signed statement is about exactly this image
+    "quarantine",  # neither the image nor the weights are in quarantine
+    "record",  # the signed record is in the target branch's history, and its verdict passes
+    "verdict",  # it holds in this checkout too (first environment only)
+    "policy",  # the verdict is under the target's policy, or one that the target accepts
+    "weights",  # the layers contain the model's files
     "layers",  # the image is the base, these layers and this runtime, and nothing else
-    "serving",  # it was verified, by a runtime and in a way that count here
-    "edits",  # with what people wrote, the environment builds to the release and nothing else
-    "approvals",  # enough people said yes
-    "version",  # it can be called so
+    "serving",  # it was verified with a runtime and in a way that this environment accepts
+    "edits",  # with the files that people wrote, the environment still builds to the release
+    "approvals",  # enough people approved
+    "version",  # the version is valid and free
 ]
-# These end a move whatever else is lacking: this machine or a remote could not be asked.
+# These end the move at once: this machine or a remote failed, so that the checks cannot run.
 _ENDING = (MachineRefused, RemoteRefused, Outrun)
 
 
 class Unavailable(Exception):  # noqa: N818 - no error: another check has it
-    """What a check needs was not found, so that it cannot be asked; its text says what is not there."""
+    """A part that a check needs was not found, so the check is skipped; the message names the part."""
 
 
 class Failure(Record):
-    """What is lacking, and what to do. ``unanswered``: a registry could not say."""
+    """One failure and its fix. ``unanswered``: a registry did not answer, so nothing is known to be wrong."""
 
     what: str
     todo: str
@@ -42,12 +42,12 @@ class Failure(Record):
 
     @property
     def line(self) -> str:
-        """Both, for a person."""
+        """The failure and its fix on one line."""
         return f"{self.what}; {self.todo}" if self.todo else self.what
 
 
 class Check(Record):
-    """One thing that was asked. It holds when nothing is lacking, unless it was not asked: ``note`` then says why."""
+    """The result of one check. It passes without failures, unless it was skipped; ``note`` then says why."""
 
     about: About
     failures: tuple[Failure, ...]
@@ -57,7 +57,7 @@ class Check(Record):
 
 
 class CheckResult:
-    """The result to one question, while it is found."""
+    """Collects the result of one check while it runs."""
 
     def __init__(self) -> None:
         self.failures: list[Failure] = []
@@ -65,19 +65,19 @@ class CheckResult:
         self.skipped = False
 
     def fail(self, what: str, todo: str) -> None:
-        """Note a gap."""
+        """Record a failure."""
         self.failures.append(Failure(what=what, todo=todo))
 
 
 class Checklist:
-    """The answers so far."""
+    """The results of all checks so far."""
 
     def __init__(self) -> None:
         self.checks: list[Check] = []
 
     @contextmanager
     def run(self, about: About) -> Iterator[CheckResult]:
-        """Ask one thing. A Refusal inside is a gap with all its lines, unless it means that nothing can be asked."""
+        """Run one check. A Refusal inside becomes failures, unless it is one of those that end the whole move."""
         result, began = CheckResult(), time.perf_counter()
         try:
             yield result
@@ -98,14 +98,14 @@ class Checklist:
 
 
 def refusal(moving: str, checks: Sequence[Check]) -> Refusal | None:
-    """What stands against a move, every gap of it; None when nothing does. ``moving`` is what does not happen.
+    """The refusal with all failures; None if there are none. ``moving`` names the move that does not happen.
 
-    RegistryRefused when all that is lacking is a registry's result, else PromotionRefused.
+    It is RegistryRefused if every failure is a registry that did not answer, else PromotionRefused.
     """
-    gaps = [gap for check in checks for gap in check.failures]
-    if not gaps:
+    failures = [failure for check in checks for failure in check.failures]
+    if not failures:
         skipped = [check.about for check in checks if check.skipped]
-        assert not skipped, f"nothing is lacking, and {skipped} was not asked"
+        assert not skipped, f"no check failed, but {skipped} was skipped"
         return None
-    kind = RegistryRefused if all(gap.unanswered for gap in gaps) else PromotionRefused
-    return kind(f"{moving}: {gaps[0].what}", gaps[0].todo, tuple(gap.line for gap in gaps[1:]))
+    kind = RegistryRefused if all(failure.unanswered for failure in failures) else PromotionRefused
+    return kind(f"{moving}: {failures[0].what}", failures[0].todo, tuple(failure.line for failure in failures[1:]))

@@ -1,6 +1,6 @@
-"""What the layers of an image hold: recomputed from the model's files where they lie here, else read in the store.
+"""Checks the layers of an image: recomputed from the model's files if they are here, else read from the store.
 
-Every byte is hashed twice in one reading: as part of its file, and as part of its layer.
+Every byte is read once and hashed twice: as part of its file and as part of its layer.
 """
 
 import hashlib
@@ -25,9 +25,9 @@ _TODO = "run `lockstep build`, verify and sign that"
 
 
 def held(root: Path, store: Store, release: Release, recorded: Recorded, result: CheckResult) -> None:
-    """The layers that were signed must be those that the model's files give, byte for byte.
+    """Check that the signed layers contain exactly the model's files.
 
-    Raises EvidenceRefused when files here are not the model's, RegistryRefused when the store holds other bytes.
+    Raises EvidenceRefused if files here differ from the model's, RegistryRefused if the store holds other bytes.
     """
     report, folder, name = release.image, root / layout.MERGED, recorded.params.serve.name
     here = folder.is_dir() and _is_of(root, release)
@@ -47,20 +47,20 @@ def held(root: Path, store: Store, release: Release, recorded: Recorded, result:
             for layer, signed in zip(planned, report.layers, strict=True)
         ]
         for layer, signed, job in zip(planned, report.layers, jobs, strict=True):
-            if gap := job.result():
-                result.fail(f"layer {signed.digest} is not of {layer.title}: {gap}", _TODO)
+            if failure := job.result():
+                result.fail(f"layer {signed.digest} is not of {layer.title}: {failure}", _TODO)
     result.note = f"{total:,} bytes {'hashed here' if here else f'read from {store.name}'}"
 
 
 def _is_of(root: Path, release: Release) -> bool:
-    """Whether what lies here is meant to be this model: a checkout may be of the next. What it is, is hashed."""
+    """Whether models/merged is meant to be this model: a checkout may have the next one. The bytes are hashed later."""
     path = root / layout.PARITY_REPORT
     signed = release.materials.reports.get(layout.PARITY_REPORT.as_posix())
     return path.is_file() and digest.of_file(path).sha256 == signed
 
 
 def _of_files(planned: Planned, signed: Layer, bar: "tqdm[Never]") -> str:
-    """Why the files of a layer do not give the signed one; "" when they do."""
+    """Why the files of a layer do not give the signed layer; "" if they do."""
     hasher = hashlib.sha256()
     for block in _told(planned.tar.blocks(), bar):
         hasher.update(block)
@@ -69,7 +69,7 @@ def _of_files(planned: Planned, signed: Layer, bar: "tqdm[Never]") -> str:
 
 
 def _of_store(store: Store, planned: Planned, signed: Layer, bar: "tqdm[Never]") -> str:
-    """Why the layer in the store is not of these files; "" when it is."""
+    """Why the layer in the store does not contain these files; "" if it does."""
     if signed.size != planned.size:
         return f"it has {signed.size:,} bytes, its files give {planned.size:,}"
     blocks = _told(store.blob(signed.digest, signed.size), bar)

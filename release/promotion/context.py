@@ -1,8 +1,8 @@
-"""Where a move is decided: rules and signers of the target branch's tip, and the ledger that holds the environments.
+"""The context of a move: rules and signers from the tip of the target branch, and the ledger with the environments.
 
-Neither the work tree nor a pull request is asked: whoever proposes a release chooses neither who may sign it nor what
-an environment asks for. Only the sections that decide a move are read, so that no mistake in another one stops a
-rollback.
+The work tree and the pull request are never read: whoever proposes a release chooses neither who may sign it nor what
+an environment requires. Only the sections of params.yaml that decide a move are read, so that a mistake elsewhere
+cannot stop a rollback.
 """
 
 from pathlib import Path
@@ -31,8 +31,10 @@ class _Rules(BaseModel):
 
 
 class PromotionContext(NamedTuple):
-    """``target``: the branch of this repository that rules and signers are of, ``trunk`` its commit. ``serve``: what it
-    has images made of. ``tip``: of the ledger; what is decided is decided of it.
+    """Everything that decides a move.
+
+    ``target``: the branch of this repository that rules and signers come from; ``trunk``: its commit. ``serve``: how
+    its images are built. ``tip``: the commit of the ledger that all decisions are based on.
     """
 
     records: Records
@@ -46,16 +48,16 @@ class PromotionContext(NamedTuple):
 
     @property
     def root(self) -> Path:
-        """Of the clone."""
+        """The folder of the clone."""
         return self.records.root
 
     @property
     def name(self) -> str:
-        """Of the model, in tags."""
+        """The name of the model in tags."""
         return self.serve.name
 
     def rule(self, environment: str) -> Environment:
-        """What the environment asks for. Raises EvidenceRefused when there is no such environment."""
+        """The rules of the environment. Raises EvidenceRefused if there is no such environment."""
         if environment not in self.promote.environments:
             raise EvidenceRefused(
                 f"environment {environment[:60]!r}: {layout.PARAMS} of {self.target} names no such one",
@@ -64,29 +66,29 @@ class PromotionContext(NamedTuple):
         return self.promote.environments[environment]
 
     def moves(self) -> list[Move]:
-        """Those of all environments, as versions and tags count them."""
+        """The moves of all environments, which versions and tags are numbered by."""
         return naming(move for name in self.promote.ordered for move in self.ledger.moves(self.tip, name))
 
     def runs(self, environment: str) -> Pointer | None:
-        """What an environment runs, by its last move; None also where its pointer cannot be read."""
+        """What an environment runs after its last move; None also if its pointer cannot be read."""
         moves = self.ledger.moves(self.tip, environment)
         return moves[0].after if moves else None
 
     def made(self, change: Change) -> tuple[str, ...]:
-        """The names of the tags of ``change`` that the last commit made, or would make."""
+        """The names of the tags of ``change`` that the last commit created, or would create."""
         lost = {line.split(": ")[0] for line in self.ledger.untagged}
         return tuple(tag.name for tag in change.tags if f"tag {tag.name}" not in lost)
 
-    def lacking_tags(self) -> tuple[Tag, ...]:
-        """Tags that moves should have and have not, as after a merged pull request."""
+    def missing_tags(self) -> tuple[Tag, ...]:
+        """Tags that belong to past moves but do not exist, as after a merged pull request."""
         return missing(self.name, self.ledger.tags(), self.moves())
 
 
 def find(root: Path, target: str | None = None) -> PromotionContext:
-    """The context of the clone in ``root``; ``target`` is the branch, else as ``commits.target`` finds it.
+    """The context of the clone in ``root``. ``target`` is the branch; default: ``commits.target``.
 
-    Its tip is asked of its remote. Raises EvidenceRefused when there is no such branch, nobody may sign, or the clone
-    has no history; ParamsRefused when the rules cannot be read; RemoteRefused, MachineRefused.
+    Fetches the tip from the remote. Raises EvidenceRefused if there is no such branch, nobody may sign or the clone is
+    shallow, ParamsRefused if the rules cannot be read, RemoteRefused or MachineRefused if the remote or git fails.
     """
     seen = commits.target(root, target)
     if commits.is_shallow(root):
@@ -112,7 +114,7 @@ def find(root: Path, target: str | None = None) -> PromotionContext:
 
 
 def whoami(root: Path) -> str:
-    """Who moves, as git has it: a name and an address. Raises PromotionRefused when git knows nobody."""
+    """The name and address that git commits with. Raises PromotionRefused if git has none."""
     said = Git(root, DEADLINE).run("-c", "user.useConfigOnly=true", "var", "GIT_AUTHOR_IDENT")
     if said.code != 0:
         raise PromotionRefused(
@@ -128,12 +130,12 @@ def subject(root: Path, commit: str) -> str:
 
 
 def _branch(root: Path, name: str) -> str:
-    """The branch that a name stands for: origin/HEAD is a link to one."""
+    """The branch that a name stands for; origin/HEAD is resolved to the branch that it points to."""
     git = Git(root, DEADLINE)
     if name == "HEAD":
         name = git.found("symbolic-ref", "--quiet", name) or name
     for ref in (name,) if name.startswith("refs/") else (f"refs/remotes/{name}", f"refs/heads/{name}"):
-        # Here git guesses at no name: rev-parse would take a branch that is called refs/remotes/main for the other.
+        # for-each-ref takes the full name; rev-parse might pick a local branch that is called refs/remotes/main.
         links = dict(line.split(" ") for line in git.line("for-each-ref", _REFS, ref).split("\n") if line)
         full = links[ref] or ref if ref in links else ""
         if full.startswith("refs/heads/"):
@@ -144,7 +146,7 @@ def _branch(root: Path, name: str) -> str:
             found = max((one for one in remotes if short.startswith(f"{one}/")), key=len, default="")
             if found:
                 return short.removeprefix(f"{found}/")
-    raise EvidenceRefused(f"{redact(name, 100)}: is no branch", "name the target branch, such as main")
+    raise EvidenceRefused(f"{redact(name, 100)}: is not a branch", "name the target branch, such as main")
 
 
 def _rules(records: Records, commit: str, branch: str) -> _Rules:

@@ -1,4 +1,4 @@
-"""Which image is meant, where nobody names one."""
+"""Chooses the image to promote or approve when none is named."""
 
 from checks import files, layout
 from checks.errors import EvidenceRefused, PromotionRefused
@@ -10,9 +10,9 @@ from release.promotion.context import PromotionContext
 
 
 def find(where: PromotionContext, rule: Environment, named: str | None) -> Reference:
-    """``named``, else what the environment before runs, else what `lockstep build` reported; by digest, without a tag.
+    """The image, by digest and without a tag: ``named``, else what the previous environment runs, else what was built.
 
-    Raises PromotionRefused or EvidenceRefused when there is none, BuildRefused when it is no reference.
+    Raises PromotionRefused or EvidenceRefused if there is none, BuildRefused if ``named`` is not a valid reference.
     """
     if named is None and rule.after is not None:
         before = where.ledger.pointer(where.tip, rule.after)

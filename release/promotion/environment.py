@@ -1,4 +1,4 @@
-"""An environment as one commit of the ledger has it, and whether anybody changed it since it was moved."""
+"""The state of an environment in one commit of the ledger, and whether it was changed after its last move."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,18 +25,18 @@ class EnvironmentState(NamedTuple):
 
 
 def folder(environment: str) -> Path:
-    """Where it lies."""
+    """The folder of the environment."""
     return layout.ENVIRONMENTS / environment
 
 
 def look(context: PromotionContext, environment: str) -> EnvironmentState:
-    """As the tip has it. Raises EvidenceRefused when the pointer cannot be read, or something is a link."""
+    """The state at the tip. Raises EvidenceRefused if the pointer cannot be read or a file is a symbolic link."""
     pointer = context.ledger.pointer(context.tip, environment)
     return EnvironmentState(pointer, context.ledger.files(context.tip, layout.ENVIRONMENTS))
 
 
 def rendered(records: Records, environment: str, pointer: Pointer, built: ImageReport) -> dict[Path, bytes]:
-    """The files that a move to ``pointer`` writes for a cluster. Raises as ``render``, and as ``Commit.serve``."""
+    """The files that a move to ``pointer`` writes for a cluster. Raises as ``render`` and ``Commit.serve``."""
     serve = records.at(pointer.commit).serve
     return overlays.render(environment, pointer, built, runtimes.load(built.runtime), serve)
 
@@ -47,7 +47,7 @@ def _checked(context: PromotionContext, environment: str, pointer: Pointer, buil
 
 
 def intact(context: PromotionContext, environment: str, present: EnvironmentState, result: CheckResult) -> None:
-    """What a promotion wrote there must be as it wrote it: nobody builds on a tampered environment."""
+    """Check that the files written by the last promotion are unchanged. Nothing is built on a changed environment."""
     if present.pointer is None:
         if not any(folder(environment) / overlays.FOLDER in path.parents for path in present.files):
             return  # a new environment
@@ -57,8 +57,8 @@ def intact(context: PromotionContext, environment: str, present: EnvironmentStat
         todo = f"`lockstep promote {environment} --image {present.pointer.image}` writes it again"
         built = stated(present, environment).predicate.image
         wanted = rendered(context.records, environment, present.pointer, built)
-    for gap in overlays.check(environment, present.files, wanted):
-        result.fail(gap, todo)
+    for failure in overlays.check(environment, present.files, wanted):
+        result.fail(failure, todo)
 
 
 def unedited(
@@ -69,13 +69,13 @@ def unedited(
     built: ImageReport,
     result: CheckResult,
 ) -> None:
-    """What people wrote there must leave the release as it is, or another thing runs than the pointer says.
+    """Check that files written by people do not change the release that the pointer names.
 
-    Raises MachineRefused when kustomize is needed for that and is not installed.
+    Raises MachineRefused if this needs kustomize and it is not installed.
     """
     wanted, pulled = _checked(context, environment, after, built), overlays.unreachable(after) is None
-    for gap in edits.gaps(environment, present.files, wanted, context.promote.ordered, pulled=pulled):
-        result.fail(gap, "change that file as docs/reference/environment-files.md says, and commit that")
+    for failure in edits.failures(environment, present.files, wanted, context.promote.ordered, pulled=pulled):
+        result.fail(failure, "change that file as docs/reference/environment-files.md says, and commit that")
 
 
 def unedited_since(
@@ -87,14 +87,14 @@ def unedited_since(
     last: str | None,
     result: CheckResult,
 ) -> None:
-    """As ``unedited``, for a rollback, which another environment cannot stop and a missing program seldom.
+    """As ``unedited``, for a rollback, which should not fail because of another environment or a missing program.
 
-    Where kustomize is needed and is not installed, the files must be those that the move in the commit ``last`` had,
-    since that move built them. Whether another environment has the same namespace is not asked.
+    If kustomize is needed but not installed, the files must be those of the last move (commit ``last``), which were
+    built then. Whether another environment uses the same namespace is not checked.
     """
     wanted = _checked(context, environment, after, built)
     try:
-        gaps = edits.gaps(environment, present.files, wanted, pulled=overlays.unreachable(after) is None)
+        failures = edits.failures(environment, present.files, wanted, pulled=overlays.unreachable(after) is None)
     except MachineRefused as refused:
         before = context.ledger.files(last, layout.ENVIRONMENTS) if last else {}
         if edits.theirs(environment, before) != edits.theirs(environment, present.files):
@@ -103,14 +103,14 @@ def unedited_since(
             ) from refused
         result.note = "kustomize is not installed: the files are those that the last move built"
         return
-    for gap in gaps:
-        result.fail(gap, "change that file as docs/reference/environment-files.md says, and commit that")
+    for failure in failures:
+        result.fail(failure, "change that file as docs/reference/environment-files.md says, and commit that")
 
 
 def stated(present: EnvironmentState, environment: str) -> Statement:
-    """The statement that the pointer names by digest. Whether its signer still counts is not asked.
+    """The statement whose digest the pointer names. Whether its signer may still sign is not checked.
 
-    Raises EvidenceRefused when it is not there, or another one.
+    Raises EvidenceRefused if it is missing or has another digest.
     """
     assert present.pointer is not None
     where = past.path(environment)

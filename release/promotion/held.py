@@ -1,8 +1,8 @@
-"""What is in quarantine by the rules of the target branch: which releases from it count.
+"""The quarantine under the rules of the target branch: which removals from it are valid.
 
-A release is a commit of Lockstep's own form. Where an environment asks for approvals it must also be signed by one who
-may approve: else whoever may push could run again what was found bad, without any of the people who are asked about
-what is new.
+A removal is a commit in Lockstep's own form. If any environment requires approvals, it must also be signed by someone
+who may approve. Otherwise anyone who may push could deploy a release that was found bad, without the approval that a
+new release needs.
 """
 
 from contextlib import suppress
@@ -18,14 +18,14 @@ from release.promotion.context import PromotionContext
 
 
 def read(context: PromotionContext) -> Held:
-    """What is held back as of the tip."""
+    """The quarantine as of the tip."""
     return context.ledger.quarantine(context.tip, counts(context.promote, context.signers))
 
 
 def here(root: Path, ledger: Ledger, tip: str, promote: Promote) -> Held:
-    """The same, by the rules in the work tree and the signers of the target branch as git here has it.
+    """The quarantine by the rules in the work tree and the target branch's signers as this clone has them.
 
-    For verbs that look and decide nothing.
+    For commands that only report and decide nothing.
     """
     from release.evidence import trust
 
@@ -37,19 +37,19 @@ def here(root: Path, ledger: Ledger, tip: str, promote: Promote) -> Held:
 
 
 def asking(promote: Promote) -> str | None:
-    """The first environment that asks for approvals; None when none does."""
+    """The first environment that requires approvals; None if none does."""
     return next((name for name, rule in promote.environments.items() if rule.approvals), None)
 
 
 def counts(promote: Promote, signers: Signers) -> Counts:
-    """Says why a release does not count."""
+    """A function that says why a removal from quarantine is not valid; "" if it is."""
     name = asking(promote)
 
     def why_not(release: Release) -> str:
         if name is None:
             return ""
         if release.signed is None:
-            return f"nobody signed it, and {name} asks for approvals"
+            return f"it is not signed, and {name} requires approvals"
         from release.evidence import statement, trust
 
         where = f"the release in commit {release.commit[:12]}"
@@ -65,17 +65,23 @@ def counts(promote: Promote, signers: Signers) -> Counts:
 
 
 def contradictions(held: Held) -> list[tuple[str, str]]:
-    """Where the file says other than its history: what is wrong, and what is to be done about it."""
+    """Where the quarantine file disagrees with its history: pairs of the problem and the fix."""
     if held.unreadable:
         return [(held.unreadable.what, held.unreadable.todo)]
     return [
-        (f"{layout.QUARANTINE}: {entry.shown} is still held back ({entry.why}), and not there: {became}", todo(entry))
+        (
+            (
+                f"{layout.QUARANTINE}: {entry.shown} is still in quarantine ({entry.why}), "
+                f"but missing from the file: {became}"
+            ),
+            todo(entry),
+        )
         for entry, became in held.gone
     ]
 
 
 def todo(entry: Entry) -> str:
-    """What to do about an entry that is gone."""
+    """What to do about an entry that was deleted by hand."""
     return (
         f"restore it: `lockstep quarantine {entry.name} --why …`; "
         f"or free it: `lockstep quarantine --release {entry.name} --why …`"

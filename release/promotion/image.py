@@ -1,7 +1,7 @@
-"""The image in its place: composed again of what was signed, and held to its digest.
+"""Checks an image in its store: composes it again from the signed parts, and compares the digests.
 
-A build is a function of the record, the runtime and the base, so the same config and manifest come out, and an image
-that anybody changed is another one. What is in the layers is ``contents``'s.
+A build is a function of the record, the runtime and the base. So composing again gives the same config and manifest,
+and an image that anyone changed has another digest. ``contents`` checks what is in the layers.
 """
 
 import json
@@ -46,19 +46,19 @@ class StoredImage(NamedTuple):
 
 
 def open_place(root: Path, named: Reference) -> Store:
-    """The store of an image. Of a folder every blob is hashed: what a build remembers of it is a file like others."""
+    """The store of an image. In a folder every blob is hashed: what a build remembers of blobs can be changed."""
     return stores.open_store(named, root)
 
 
 def there(store: Store, image: str) -> StoredImage:
-    """The image with the digest ``image``: config read, and every blob of it there, whole.
+    """The image with the digest ``image``: its config is read, and every blob must be in the store, complete.
 
-    Raises RegistryRefused when it is not, EvidenceRefused when it is no image.
+    Raises RegistryRefused if a part is missing, EvidenceRefused if it is not an image.
     """
     where = f"{store.name}@{image}"
     found = documents.read(store.document(image), where)
     if not isinstance(found, Manifest):
-        raise EvidenceRefused(f"{where}: is no image but an index", "name the image of one platform")
+        raise EvidenceRefused(f"{where}: is an index, not an image", "name the image of one platform")
     blobs = {layer.digest: layer.size for layer in found.layers}
     lost, total = list[str](), sum(blobs.values())
     with (
@@ -71,8 +71,8 @@ def there(store: Store, image: str) -> StoredImage:
             bar.update(size)
             lost += [] if is_there else [blob]
     if lost:
-        others = tuple(f"{where}: layer {blob} is not there, or not whole" for blob in lost[1:])
-        raise RegistryRefused(f"{where}: layer {lost[0]} is not there, or not whole", "push the image again", others)
+        others = tuple(f"{where}: layer {blob} is missing or incomplete" for blob in lost[1:])
+        raise RegistryRefused(f"{where}: layer {lost[0]} is missing or incomplete", "push the image again", others)
     if found.config.size > documents.LARGEST_CONFIG:
         raise RegistryRefused(f"{where}: its config has {found.config.size:,} bytes", "build the image again")
     data = b"".join(store.blob(found.config.digest, found.config.size))
@@ -80,7 +80,7 @@ def there(store: Store, image: str) -> StoredImage:
 
 
 def composed(root: Path, found: StoredImage, release: Release, recorded: Recorded, result: CheckResult) -> None:
-    """The image must be exactly the base, the layers of the weights, and what this runtime is started with."""
+    """Check that the image is exactly the base, the layers of the weights and the configuration of this runtime."""
     report = release.image
     layers = [(layer.digest, layer.size) for layer in found.manifest.layers]
     wanted = [(layer.digest, layer.size) for layer in report.layers]
@@ -88,19 +88,19 @@ def composed(root: Path, found: StoredImage, release: Release, recorded: Recorde
     if layers[below : below + len(wanted)] != wanted or len(layers) < below + len(wanted):
         result.fail(f"its {len(layers)} layers are not {below} of its base and then those of the weights", _TODO)
     elif over := layers[below + len(wanted) :]:
-        result.fail(f"{len(over)} layers lie on those of the weights, and may hide them: {over[0][0]}", _TODO)
+        result.fail(f"{len(over)} layers come after those of the weights and may hide them: {over[0][0]}", _TODO)
     if result.failures:
         return
     base = _base(root, found, report, result)
     if base and [(layer.digest, layer.size) for layer in base.layers] != layers[:below]:
         result.fail(f"its lowest {below} layers are not those of {base.image.name}", _TODO)
         return
-    for gap in _differences(root, found, release, recorded, base):
-        result.fail(gap, _TODO)
+    for failure in _differences(root, found, release, recorded, base):
+        result.fail(failure, _TODO)
 
 
 def _base(root: Path, found: StoredImage, report: ImageReport, result: CheckResult) -> Base | None:
-    """The base as its own place has it; where that cannot be asked, what the image has of it, which is signed."""
+    """The base image from its registry; if that cannot be reached, the signed layer digests in the image are used."""
     if report.base is None:
         return None
     named = reference.parse(report.base.name)
@@ -108,7 +108,7 @@ def _base(root: Path, found: StoredImage, report: ImageReport, result: CheckResu
     try:
         real = bases.resolve(hasty, named, report.base.platform, report.base.name)
     except (RegistryRefused, BuildRefused):
-        result.note = f"{report.base.name} cannot be asked: its layers are taken as they were signed"
+        result.note = f"{report.base.name} cannot be reached: the signed layer digests are used"
     else:
         result.note = f"on {report.base.name}"
         return real
@@ -122,7 +122,7 @@ def _base(root: Path, found: StoredImage, report: ImageReport, result: CheckResu
 def _differences(
     root: Path, found: StoredImage, release: Release, recorded: Recorded, base: Base | None
 ) -> Iterator[str]:
-    """How the image differs from the one that a build would make now; nothing when it is that one."""
+    """How the image differs from what a build would make; empty if it is the same."""
     report, params = release.image, recorded.params
     runtime = runtimes.load(report.runtime)
     filled = runtimes.fill(runtime, params.serve, report.path)
@@ -144,11 +144,11 @@ def _differences(
         found_here, wanted = _apart(one.get(key), other.get(key))
         yield f"{key} is {_shown(found_here)}, a build gives {_shown(wanted)}"
     if not different:
-        yield f"its manifest is written otherwise: a build gives {digest.of_bytes(manifest)}"
+        yield f"its manifest differs: a build gives {digest.of_bytes(manifest)}"
 
 
 def _fields(config: dict[str, Any], manifest: dict[str, Any]) -> dict[str, Any]:
-    """What can differ in an image, by a name for people."""
+    """The parts of an image that can differ, by a readable name."""
     settings, labels = config.get("config"), manifest.get("annotations")
     return {
         **{f"config {key}": value for key, value in config.items() if key != "config"},
@@ -159,7 +159,7 @@ def _fields(config: dict[str, Any], manifest: dict[str, Any]) -> dict[str, Any]:
 
 
 def _apart(one: Any, other: Any) -> tuple[Any, Any]:
-    """Of two lists what only one of them has, where that is not only their order."""
+    """The items of only one of two lists, if they differ in more than order."""
     if isinstance(one, list) and isinstance(other, list):
         found = [each for each in one if each not in other], [each for each in other if each not in one]
         return found if any(found) else (one, other)

@@ -1,7 +1,7 @@
-"""A move as a pull request: its commit on a branch of its own, and GitHub asked to show it to people.
+"""A move as a pull request: pushes its commit to a branch, and opens the pull request through GitHub's API.
 
-The token comes by the environment (GITHUB_TOKEN) and is shown nowhere. Without one, or where the ledger is on another
-host, the branch is pushed and the address to open a pull request at is given.
+The token comes from GITHUB_TOKEN and is never printed. Without a token, or if the ledger is on another host, the branch
+is pushed and the address for opening a pull request is returned.
 """
 
 import os
@@ -21,10 +21,11 @@ _NAME = re.compile(r"[A-Za-z0-9._-]{1,100}/[A-Za-z0-9._-]{1,100}")
 
 
 def propose(where: PromotionContext, environment: str, after: Pointer, change: Change) -> tuple[str, str | None]:
-    """Push the commit to ``lockstep/ENVIRONMENT-VERSION``, and open a pull request; its commit and address.
+    """Push the commit to ``lockstep/ENVIRONMENT-VERSION`` and open a pull request. Returns the commit and an address.
 
-    The address is where one can be opened when nobody may be asked here, None where the host is not GitHub. A request
-    that is open already is taken. Raises RemoteRefused when GitHub refuses or does not answer: the branch is there.
+    A pull request that is already open is used. Without access to the API the address is where a person can open one;
+    it is None if the host is not GitHub. Raises RemoteRefused if GitHub refuses or does not answer; the branch exists
+    then.
     """
     branch = f"lockstep/{environment}-{after.version}"
     commit = where.ledger.propose(where.tip, change, branch)
@@ -36,17 +37,17 @@ def propose(where: PromotionContext, environment: str, after: Pointer, change: C
         server = os.environ.get("GITHUB_SERVER_URL", _SERVER).rstrip("/")
         return commit, f"{server}/{name}/compare/{quote(where.promote.branch)}...{quote(branch)}?expand=1"
     title, _, body = change.message.partition("\n\n")
-    asked = github.GitHub(github.place({**os.environ, "GITHUB_REPOSITORY": name}), token)
+    client = github.GitHub(github.place({**os.environ, "GITHUB_REPOSITORY": name}), token)
     try:
-        return commit, asked.open(title, branch, where.promote.branch, body)
+        return commit, client.open(title, branch, where.promote.branch, body)
     except RequestError as trouble:
-        refused = github.refused(asked.where, trouble)
-        todo = "give GITHUB_TOKEN the permission pull-requests: write, or open it by hand: the branch is there"
+        refused = github.refused(client.where, trouble)
+        todo = "give GITHUB_TOKEN the permission pull-requests: write, or open it by hand: the branch is pushed"
         raise RemoteRefused(f"{refused.what}: opens no pull request", todo) from None
 
 
 def _repository(where: PromotionContext) -> str | None:
-    """OWNER/NAME on GitHub, by the environment or by the ledger's address; None where neither says."""
+    """OWNER/NAME on GitHub, from the environment or the ledger's address; None if neither gives it."""
     named = os.environ.get("GITHUB_REPOSITORY") if where.promote.repository is None else None
     if named is None:
         address = where.promote.repository or _remote(where)

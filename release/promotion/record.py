@@ -1,4 +1,4 @@
-"""The record of a model: what git has in the commit that a signed statement names, and what lies in this checkout."""
+"""Checks the record of a model: in the commit that the signed statement names, and in this checkout."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -26,22 +26,22 @@ from release.record import lock_check, pipeline_lock, target_policy
 from release.record.pipeline_lock import Stages
 from release.record.records import Commit
 
-# Not in the image: reports name it, and the verdict holds those. The weights are asked apart.
+# Not in the image. Reports name these digests, and the verdict covers the reports; the weights are checked separately.
 TRUSTED = (layout.BASE, layout.ADAPTER, layout.RAW, layout.MERGED)
 _R = TypeVar("_R", Verdict, ParityReport)
 
 
 class Recorded(NamedTuple):
-    """What decides the image, as the commit has it."""
+    """The parts of the commit's record that decide the image."""
 
     params: Params
     files: Mapping[str, FileDigest]  # of the model
 
 
 def find(context: PromotionContext, release: Release) -> Recorded:
-    """The record, held to the statement in every digest. Its verdict is ``pass``, and about this model.
+    """Read the record and compare every digest with the statement. Its verdict must be ``pass`` and about this model.
 
-    Raises EvidenceRefused with every mismatch, ParamsRefused.
+    Raises EvidenceRefused with every mismatch, or ParamsRefused.
     """
     commit, made = release.commit, release.materials
     if not commits.is_ancestor(context.root, commit, context.trunk):
@@ -78,7 +78,7 @@ def find(context: PromotionContext, release: Release) -> Recorded:
 
 
 def _whole(found: Mapping[Path, bytes | None], commit: str, said: Mapping[str, Any]) -> Stages:
-    """The stages of dvc.lock, held to dvc.yaml there: a thinned one would name no code to look for."""
+    """The stages of dvc.lock, checked against dvc.yaml: a lock with stages removed would hide the code that ran."""
     at = f"at {commit[:12]}"
     pipeline, lock = (
         pipeline_lock.stages(found[path] or b"", f"{path} {at}") for path in (layout.PIPELINE, layout.LOCK)
@@ -92,7 +92,7 @@ def _whole(found: Mapping[Path, bytes | None], commit: str, said: Mapping[str, A
 
 
 def _has_its_code(context: PromotionContext, commit: str, lock: Stages) -> None:
-    """The commit must hold every module that the stages ran, as they ran it: else nobody could have reviewed it."""
+    """Check that the commit contains every module that the stages ran, unchanged: only then could it be reviewed."""
     ran = lock_check.modules(lock)
     folders = {path: commits.below(context.root, commit, path) for path, md5 in ran.items() if md5.endswith(".dir")}
     files = [path for path in ran if path not in folders] + [path for inside in folders.values() for path in inside]
@@ -112,7 +112,7 @@ def _has_its_code(context: PromotionContext, commit: str, lock: Stages) -> None:
 
 
 def _contradictions(release: Release, verdict: Verdict, described: Mapping[str, FileDigest]) -> Iterator[str]:
-    """Where the verdict and the report of the merge are about other bytes than the statement."""
+    """Where the verdict or the merge report is about other bytes than the statement."""
     made, model, at = release.materials, release.image.model, release.commit[:12]
     judged = {path.as_posix(): value for path, value in (
         (layout.BASE, made.base), (layout.RAW, made.raw), (layout.ADAPTER, made.adapter), (layout.MERGED, model),
@@ -120,19 +120,19 @@ def _contradictions(release: Release, verdict: Verdict, described: Mapping[str, 
     )}  # fmt: skip
     for path, value in (judged | made.reports).items():
         if verdict.judged.get(path) != value:
-            yield f"{layout.VERDICT} at {at}: is of another {path} than was signed"
+            yield f"{layout.VERDICT} at {at}: is about another {path} than the signed one"
     if verdict.model != model:
-        yield f"{layout.VERDICT} at {at}: is of another model than was signed"
+        yield f"{layout.VERDICT} at {at}: is about another model than the signed one"
     if verdict.policy != release.policy:
-        yield f"{layout.VERDICT} at {at}: is of another policy than was signed"
+        yield f"{layout.VERDICT} at {at}: is about another policy than the signed one"
     if digest.of_manifest(described) != model:
-        yield f"{layout.PARITY_REPORT} at {at}: is of another model than was signed"
+        yield f"{layout.PARITY_REPORT} at {at}: is about another model than the signed one"
     if {name: file.sha256 for name, file in described.items()} != weights.of_image(release.image):
-        yield f"{layout.PARITY_REPORT} at {at}: is of another list of files than was signed"
+        yield f"{layout.PARITY_REPORT} at {at}: lists other files than the signed ones"
 
 
 def holds_here(context: PromotionContext, release: Release, result: CheckResult) -> None:
-    """The verdict must hold in this checkout and under the target's policy, and be the one that was signed for."""
+    """Check that the verdict holds in this checkout and under the target's policy, and is the signed one."""
     judgement = target_policy.judge_from(context.records, context.trunk, TRUSTED)
     if refused := target_policy.refusal(judgement):
         raise refused
@@ -154,11 +154,11 @@ def holds_here(context: PromotionContext, release: Release, result: CheckResult)
 def policy(
     context: PromotionContext, release: Release, recorded: Recorded, result: CheckResult, judged: bool = False
 ) -> None:
-    """The policy that the verdict answers must be the target's, or one that the target lets this verdict pass under.
+    """Check that the verdict's policy is the target's, or one under which the target accepts this verdict.
 
-    All of it counts: scorers, bounds of data and merge, and what a server is held to too. One that asks for more than
-    the target's is as good, and so are other inputs (base, data, serving image) that the target branch itself once had.
-    The section promote is asked of the target anyway. ``judged``: the verdict was held to the target's policy here.
+    The whole policy counts: scorers, bounds on data and merge, and the bounds of `lockstep verify`. A stricter policy
+    is accepted, and so are other inputs (base, data, serving image) that the target branch once had. The section
+    promote is always read from the target. ``judged``: the verdict was already judged under the target's policy.
     """
     theirs = context.records.at(context.trunk).params(f"{context.target}:{layout.PARAMS}")
     weaker = [change for change in _compared(theirs, recorded.params) if change.needs_approval]
@@ -178,7 +178,7 @@ def policy(
         )
         return
     if judged:
-        result.note = "asked with the verdict"
+        result.note = "checked with the verdict"
     else:
         holds_here(context, release, result)
 
@@ -190,7 +190,7 @@ def _compared(old: Params, new: Params) -> list[Change]:
 
 
 def _target_had(context: PromotionContext, params: str) -> bool:
-    """Whether the target branch itself, and not only a branch merged to it, had params.yaml with this digest."""
+    """Whether params.yaml with this digest was on the target branch itself, not only on a branch merged into it."""
     places = [f"{commit}:./{layout.PARAMS}" for commit in commits.touching(context.root, context.trunk, layout.PARAMS)]
     held = Git(context.root, DEADLINE).named(places)
     return any(data is not None and digest.of_bytes(data) == params for data in held)

@@ -1,6 +1,8 @@
-"""What can be lacking, one function a thing; ``image``, ``contents``, ``record``, ``served``, ``approvals`` have more.
+"""Promotion checks that need one function each. ``image``, ``contents``, ``record``, ``served`` and ``approvals`` have
+the rest.
 
-Each notes its gaps in an CheckResult, and reads of the target branch, of the ledger's tip and of what was signed alone.
+Each check records its failures in a CheckResult. It reads only the target branch, the ledger's tip and signed
+statements.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -16,9 +18,9 @@ from release.promotion.context import PromotionContext
 
 
 def previous(context: PromotionContext, rule: Environment, image: str, result: CheckResult) -> None:
-    """The environment before must run this very image, whole, and for long enough.
+    """Check that the previous environment runs this very image, unchanged, for at least the soak time.
 
-    Since when is what git can say: ``release.ledger.moves`` says what of it is believed.
+    ``release.ledger.moves`` decides since when it runs.
     """
     name = rule.after
     if name is None:
@@ -35,12 +37,12 @@ def previous(context: PromotionContext, rule: Environment, image: str, result: C
         result.fail(f"{name}: {last.problem}", f"move {name} by `lockstep promote` or `lockstep rollback`")
     since = context.ledger.since(context.tip, name)
     assert since is not None  # it runs something
-    ran, asked = datetime.now(UTC) - since, timedelta(hours=rule.soak_hours)
+    ran, needed = datetime.now(UTC) - since, timedelta(hours=rule.soak_hours)
     result.note = f"{name} runs it since {since:%Y-%m-%d %H:%M} UTC"
     if last.kind == "other":
         result.note += f", moved there by hand: commit {last.commit[:12]} by {last.by}"
-    if ran < asked:
-        until = since + asked
+    if ran < needed:
+        until = since + needed
         result.fail(
             f"{name} runs it for {max(0.0, ran / timedelta(hours=1)):.1f} of {rule.soak_hours:g} hours",
             f"wait until {until:%Y-%m-%d %H:%M} UTC",
@@ -48,9 +50,9 @@ def previous(context: PromotionContext, rule: Environment, image: str, result: C
 
 
 def held_back(context: PromotionContext, digest: str, model: str | None, result: CheckResult) -> None:
-    """Neither the image nor the weights, in whatever image, may be in quarantine, by the history of its file.
+    """Check that neither the image nor its weights, in any image, are in quarantine.
 
-    Where the file says other than its history nothing moves: somebody took out what no release had freed.
+    If the quarantine file disagrees with its history, nothing moves: someone deleted an entry by hand.
     """
     known = held.read(context)
     for what, todo in held.contradictions(known):
@@ -58,7 +60,7 @@ def held_back(context: PromotionContext, digest: str, model: str | None, result:
     entries = known.entries
     found = quarantine.find(entries, digest, model or "")
     if found is None:
-        result.note = f"{len(entries)} are held back, not this one" if entries else "nothing is held back"
+        result.note = f"{len(entries)} in quarantine, not this one" if entries else "the quarantine is empty"
         return
     what = f"the image {digest}" if found.image == digest else f"the model {model}, in another image"
     result.fail(
@@ -68,7 +70,7 @@ def held_back(context: PromotionContext, digest: str, model: str | None, result:
 
 
 def based(context: PromotionContext, image: ImageReport, result: CheckResult) -> None:
-    """The image must be made on what the target branch says: its base decides what runs before any weights do."""
+    """Check that the image's base is the one that the target branch names: the base's code runs before the weights."""
     made, wanted = image.base.name if image.base else None, context.serve.base
     if made != wanted:
         result.fail(
@@ -78,7 +80,7 @@ def based(context: PromotionContext, image: ImageReport, result: CheckResult) ->
 
 
 def in_place(image: ImageReport, place: str, result: CheckResult) -> None:
-    """The image must be where the signed report says that it was put: a copy elsewhere may go, or be of others."""
+    """Check that the image is stored where the signed report says. Others may change or delete a copy elsewhere."""
     if place != image.place:
         result.fail(
             f"it is promoted from {place}, and was built and verified in {image.place}", "promote it from there"

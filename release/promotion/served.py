@@ -1,9 +1,9 @@
-"""Whether a release was verified as it will serve, and by whom.
+"""Checks how a release was verified, and by whom.
 
-What serves is the image itself where it has a server in it; where it holds weights alone it is the server that the
-environment names. A verification in anything else (another runtime, a process, a URL, another server) says less about
-what will serve. An environment refuses it unless its policy takes it; its pointer, `lockstep status` and the pull
-request's comment name it.
+The server of an image is the image itself if it contains one. For an image with weights alone it is the server image
+that the environment names. A verification in anything else (another runtime, a process, a URL, another server) proves
+less. An environment refuses it unless its policy accepts it; then the pointer, `lockstep status` and the pull request's
+comment say so.
 """
 
 from collections.abc import Mapping
@@ -27,12 +27,13 @@ def served(
     files: Mapping[Path, bytes],
     result: CheckResult,
 ) -> None:
-    """The report must be of this image, signed by who verified, passed, and had in a way that this environment accepts.
+    """Check the verification: it is of this image, signed by a verifier, passed, and of a kind accepted here.
 
-    That it is about the image's model and verdict is held by the statement's own form. ``files``: of the environments.
+    The form of the statement ensures that it is about the image's model and verdict. ``files``: those of the
+    environments.
     """
     image, serving = release.image, release.serving
-    # A server that ran already does not say its image: environments that take "url" take that.
+    # A running server does not report its image; an environment that accepts "url" accepts this.
     if serving.image is None and serving.how != "url":
         result.fail("the serving report is of a folder of weights, not of an image", AGAIN)
     elif serving.image not in (None, image.image):
@@ -60,9 +61,11 @@ def served(
         )
     result.note = f"{serving.status} by {serving.runtime} as a {serving.how}{by}"
     if differences := served_as.now(release, environment, files):
-        result.note += f"; not verified as it will serve: {'; '.join(differences)}"
+        result.note += f"; not verified the way it will be served: {'; '.join(differences)}"
         for difference in differences if rule.served_as_verified else ():
-            result.fail(f"it was not verified as it will serve: {difference}", _as_it_serves(image, environment))
+            result.fail(
+                f"it was not verified the way it will be served: {difference}", _as_it_serves(image, environment)
+            )
 
 
 def _as_it_serves(image: ImageReport, environment: str) -> str:

@@ -1,6 +1,6 @@
-"""Which files make the record that git keeps, and whether a commit holds them as they are here.
+"""Which files make the record in git, and whether a commit contains them as they are here.
 
-A check on a commit that lacks them would speak of another model.
+A check on a commit without them would be about another model.
 """
 
 from pathlib import Path
@@ -16,7 +16,7 @@ _CODE = ("stages", "checks")  # the lock names their digests
 
 
 class Missing(NamedTuple):
-    """What ``commit`` does not have of this record: ``paths``, or what cannot be told, for ``why``."""
+    """What ``commit`` lacks of this record: ``paths``, or the reason ``why`` that cannot be determined."""
 
     commit: str
     paths: tuple[str, ...] = ()
@@ -24,7 +24,7 @@ class Missing(NamedTuple):
 
 
 def missing(records: Records, commit: str) -> Missing | None:
-    """What ``commit``, a full hash, does not have of the work tree's record and its inputs; None: it has all."""
+    """What ``commit``, a full hash, lacks of the work tree's record and its inputs; None if nothing."""
     root = records.root
     if not commits.has_repository(root) or commits.resolve(root, commit) != commit:
         return Missing(commit, why="git does not know it here")
@@ -41,9 +41,9 @@ def missing(records: Records, commit: str) -> Missing | None:
 
 
 def record_files(tree: WorkTree) -> list[Path]:
-    """The files that make the record: dvc.lock, outputs that dvc.yaml leaves to git, references, noise, and measures.
+    """The files of the record: dvc.lock, outputs that dvc.yaml leaves to git, references, noise and measurements.
 
-    Raises EvidenceRefused when one is not here, or dvc.yaml cannot be read.
+    Raises EvidenceRefused if one is missing or dvc.yaml cannot be read.
     """
     root = tree.root
     kept = pipeline_lock.left_to_git(tree.pipeline)
@@ -52,5 +52,5 @@ def record_files(tree: WorkTree) -> list[Path]:
     kept |= {path for path in measured if (root / path).exists()}
     for path in sorted(kept):
         if path.is_absolute() or ".." in path.parts or (root / path).is_symlink() or not (root / path).is_file():
-            raise EvidenceRefused(f"{path}: is no file here, and the record needs it", "run `lockstep run`")
+            raise EvidenceRefused(f"{path}: is not a regular file here, and the record needs it", "run `lockstep run`")
     return sorted(kept)

@@ -1,9 +1,9 @@
-"""earlier_models: the models that git names as released before.
+"""earlier_models: the reference models that git names.
 
 ``main`` is the model recorded where this branch left the target branch. ``champion`` is the model that production runs
-as of the target branch's tip, or of the branch that holds the environments: what its pointer names, and where the
-pointer was deleted, what ran last. Both are functions of commits alone: neither the work tree nor the record in it is
-read, so that every verb gets the same answer and no pull request chooses what it is compared with.
+as of the target branch's tip (or that of the branch with the environments): what its pointer names, or what ran last if
+the pointer was deleted. Both depend on commits alone. Neither the work tree nor its record is read, so every verb gets
+the same answer, and no pull request can choose what it is compared with.
 """
 
 from collections.abc import Iterable, Iterator
@@ -39,21 +39,21 @@ class Place(NamedTuple):
 
 
 class _Stood(NamedTuple):
-    """A model that stood as main's or production's; ``model`` None: none was recorded in that commit."""
+    """A model that was main's or production's; ``model`` None: that commit has no record of one."""
 
     model: str | None
     commit: str
 
 
 class _Ran(NamedTuple):
-    """What production ran, and what messages call the pointer."""
+    """What production ran, and the name of the pointer in messages."""
 
     pointer: pointers.Pointer
     at: str
 
 
 class _Production(NamedTuple):
-    """``runs`` is None where there is no pointer now. ``moves``: the latest first."""
+    """Production; ``runs`` is None without a current pointer. ``moves``: newest first."""
 
     runs: _Ran | None
     moves: tuple[Move, ...]
@@ -72,7 +72,7 @@ class _Models(BaseModel):
 
 
 class _Record(BaseModel):
-    """What is read of reports/evaluation.json there; what another version of Lockstep wrote beside it is ignored."""
+    """The fields that are read of reports/evaluation.json; other fields, of any version of Lockstep, are ignored."""
 
     schema_version: Literal[1]
     merged: Digest
@@ -83,7 +83,7 @@ class _Record(BaseModel):
 
 
 def place(root: Path, target: str, tip: str) -> Place:
-    """Where HEAD left ``target``, whose commit is ``tip``. Raises EvidenceRefused when they share no history."""
+    """Where HEAD left ``target``, whose commit is ``tip``. Raises EvidenceRefused if they share no history."""
     head = commits.resolve(root, "HEAD")
     base = commits.merge_base(root, head, tip) if head else None
     if base is None:
@@ -92,14 +92,14 @@ def place(root: Path, target: str, tip: str) -> Place:
 
 
 def now(records: Records, where: Place, name: Earlier) -> Reference | str:
-    """The earlier model ``name``, or why there is none yet. Raises EvidenceRefused and RemoteRefused."""
+    """The reference model ``name``, or why there is none yet. Raises EvidenceRefused and RemoteRefused."""
     return _main(records, where) if name == "main" else _champion(records, where)
 
 
 def replaced(records: Records, where: Place, name: Earlier, model: str) -> Iterator[str | None]:
-    """The models that ``model`` was compared with, as git has it, when it became main's or production's.
+    """The models that ``model`` was compared with, from git, when it became main's or production's.
 
-    None: there was none. For ``main`` also what the model before was compared with: a branch that is merged by
+    None: there was none. For ``main`` this includes what the model before it was compared with: a branch merged by
     fast-forward brings every record that was made on it.
     """
     stood = _mains(records, where) if name == "main" else _champions(records, where)
@@ -110,13 +110,13 @@ def replaced(records: Records, where: Place, name: Earlier, model: str) -> Itera
 
 
 def record(records: Records, commit: str) -> Reference | None:
-    """What the evaluation recorded in ``commit`` says of its candidate; None when nothing is recorded there."""
+    """The candidate of the evaluation recorded in ``commit``; None if there is no record."""
     try:
         found = records.at(commit).report(layout.EVALUATION, _Record)
     except ValidationError as error:
         raise EvidenceRefused(
             f"{layout.EVALUATION} at {commit[:12]}: {files.first(error)}",
-            "on the target branch, restore it from a commit where it is whole; without it there is no earlier model",
+            "restore it on the target branch from an earlier commit; without it there is no reference model",
         ) from error
     if found is None:
         return None
@@ -142,7 +142,7 @@ def _main(records: Records, where: Place) -> Reference | str:
 
 
 def _mains(records: Records, where: Place) -> Iterator[_Stood]:
-    """The models recorded on the target branch up to the base, the latest first."""
+    """The models recorded on the target branch up to the base, newest first."""
     for commit in commits.touching(records.root, where.base, layout.EVALUATION):
         try:
             found = record(records, commit)
@@ -152,7 +152,7 @@ def _mains(records: Records, where: Place) -> Iterator[_Stood]:
 
 
 def _mains_then(records: Records, commit: str) -> Iterator[str | None]:
-    """What the record in ``commit`` was compared with as main; nothing where it does not say."""
+    """What the record in ``commit`` was compared with as main; empty if it does not say."""
     try:
         then = records.at(commit).report(layout.REFERENCES, ReferencesReport)
     except ValidationError:
@@ -172,19 +172,19 @@ def _champion(records: Records, where: Place) -> Reference | str:
 
 
 def _champions(records: Records, where: Place) -> Iterator[_Stood]:
-    """The models that production ran, the latest first."""
+    """The models that production ran, newest first."""
     return (_Stood(each.pointer.model, each.pointer.commit) for each in _ran(_production(records, where).moves))
 
 
 def _ran(moves: Iterable[Move]) -> Iterator[_Ran]:
-    """Every pointer that the branch itself had: one that was deleted since still ran, one of a side branch did not."""
+    """Every pointer on the branch's first-parent history. A deleted pointer counts, a side branch's does not."""
     return (_Ran(move.after, f"{PRODUCTION} at {move.commit[:12]}") for move in moves if move.after and move.ran)
 
 
 def _production(records: Records, where: Place) -> _Production:
-    """Production as of the target's tip, or of the tip of the branch that holds the environments.
+    """Production as of the tip of the target, or of the branch that holds the environments.
 
-    Raises EvidenceRefused when its pointer cannot be read, RemoteRefused when that branch cannot be asked for.
+    Raises EvidenceRefused if its pointer cannot be read, RemoteRefused if that branch cannot be fetched.
     """
     root, rules = records.root, _rules(records, where)
     if rules is None or _is_here(root, where, rules):
@@ -194,7 +194,7 @@ def _production(records: Records, where: Place) -> _Production:
         text, shown = records.at(where.tip).data(PRODUCTION), f"{PRODUCTION} at {where.tip[:12]}"
         return _Production(None if text is None else _Ran(pointers.parse(text, shown), shown), moves)
     ledger = Ledger.open(root, rules)
-    # A branch of this repository may not be made yet; another repository that lacks it is a mistake.
+    # A branch of this repository may not exist yet; in another repository a missing branch is a mistake.
     tip = ledger.begun() if rules.repository is None else ledger.tip()
     if tip is None:
         return _Production(None, ())
@@ -204,7 +204,7 @@ def _production(records: Records, where: Place) -> _Production:
 
 
 def _rules(records: Records, where: Place) -> Promote | None:
-    """What the target says of its environments; None where this version cannot read it: then nothing is promoted."""
+    """The target's environments; None if this version cannot read them, which means that nothing is promoted."""
     try:
         rules = records.at(where.tip).sections(_Rules, f"{where.target}:{layout.PARAMS}", "fix it").promote
     except ParamsRefused:
@@ -216,7 +216,7 @@ def _rules(records: Records, where: Place) -> Promote | None:
 
 
 def _is_here(root: Path, where: Place, rules: Promote) -> bool:
-    """Whether the environments lie on the target branch itself."""
+    """Whether the environments are on the target branch itself."""
     tracked = commits.resolve(root, f"refs/remotes/{where.target}") is not None
     branch = where.target.partition("/")[2] if tracked else where.target
     return rules.repository is None and (
@@ -225,7 +225,7 @@ def _is_here(root: Path, where: Place, rules: Promote) -> bool:
 
 
 def _of_pointer(records: Records, where: Place, ran: _Ran) -> Reference:
-    """The record that a pointer names; it must be in the target's history, and about the pointer's model."""
+    """The record that a pointer names. It must be in the target's history, and about the pointer's model."""
     todo = "restore the pointer from git's history, or promote again"
     named, at = ran
     if not commits.is_ancestor(records.root, named.commit, where.tip):
@@ -243,7 +243,7 @@ def _of_pointer(records: Records, where: Place, ran: _Ran) -> Reference:
 
 
 def _replaced(stood: Iterable[_Stood], model: str) -> Iterator[_Stood | None]:
-    """What stood before each unbroken run of ``model``, the latest first; None: nothing did."""
+    """What came before each unbroken run of ``model``, newest first; None: nothing."""
     inside = False
     for each in stood:
         if inside and each.model != model:

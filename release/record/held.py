@@ -1,4 +1,4 @@
-"""Whether the verdict of the work tree still holds: its evidence is hashed again, and every gate is asked again."""
+"""Whether the verdict of the work tree still holds: hashes its evidence and evaluates every gate again."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -14,14 +14,15 @@ _AGAIN = "install the package, or run `./lockstep dvc repro --force --single-ite
 
 
 def hold(records: Records, target: str | None = None, trusting: Collection[Path] = ()) -> HeldVerdict:
-    """Return the verdict of the work tree, and what it is about, if it still holds.
+    """Return the verdict of the work tree and its evidence, if the verdict still holds.
 
-    Everything that the verdict judged is hashed again, weights included; dvc.lock must say that every stage ran with
-    these parameters, modules and reports; the earlier models are looked up in git again, and every gate of
-    params.yaml is asked again. ``target`` is the branch that this one is held against; None: as ``commits.target``
-    finds it. Judged paths in ``trusting`` are not hashed here: the caller does, or needs only what the reports say of
-    them. Raises EvidenceRefused, listing every mismatch, when the verdict is void: something it judged differs or
-    is gone, a package that a kind came from has other code or is gone, or the gates now answer otherwise.
+    Hashes again everything that the verdict judged, weights included. dvc.lock must say that every stage ran with these
+    parameters, modules and reports. The reference models are looked up in git, and every gate of params.yaml is
+    evaluated again. ``target`` is the target branch (default: ``commits.target``). Paths in ``trusting`` are not
+    hashed: the caller does so, or needs only what the reports say of them.
+
+    Raises EvidenceRefused with every mismatch if the verdict is void: something judged differs or is missing, a package
+    of a kind was changed or removed, or the gates give another result.
     """
     tree = records.work_tree
     try:
@@ -45,7 +46,7 @@ def hold(records: Records, target: str | None = None, trusting: Collection[Path]
     if again != stored and not differences:
         before = {finding.gate: finding for finding in stored.findings}
         differences = [
-            f"gate {finding.gate}: answers {finding.status} ({finding.reason}), not as {layout.VERDICT} says"
+            f"gate {finding.gate}: is now {finding.status} ({finding.reason}), unlike in {layout.VERDICT}"
             for finding in again.findings
             if before.get(finding.gate) != finding
         ] or [f"{layout.VERDICT}: is not what the gates make of the evidence"]
@@ -57,7 +58,7 @@ def hold(records: Records, target: str | None = None, trusting: Collection[Path]
 
 
 def _packages(tree: WorkTree) -> list[str]:
-    """Where the installed packages are not those of the verdict here; nothing when it cannot be read."""
+    """Packages that differ from those in the verdict; empty if the verdict cannot be read."""
     try:
         return plugins.differences(tree.report(layout.VERDICT, Verdict).plugins)
     except EvidenceRefused:

@@ -1,4 +1,4 @@
-"""Whether dvc.lock is a record of what lies here: of this pipeline, these parameters, this code, these reports."""
+"""Checks dvc.lock against this pipeline, these parameters, this code and these reports."""
 
 import hashlib
 import json
@@ -18,11 +18,10 @@ _NO_CODE = "__pycache__"  # as .dvcignore has it
 
 
 def differences(tree: WorkTree, stages: Collection[str] = ()) -> list[str]:
-    """One line for each thing that dvc.lock does not say as dvc.yaml asks it, and for each parameter, module or report
-    that a stage did not run with as it is now; of ``stages`` alone, where some are named.
+    """One line for each difference between dvc.lock and dvc.yaml, the parameters, modules and reports.
 
-    Outputs that DVC caches are held by the verdict's own digests, but for the probes, which it does not judge. Raises
-    ParamsRefused when params.yaml cannot be read.
+    Of the stages ``stages`` only, if given. Outputs in DVC's cache are checked by the verdict's own digests, except the
+    probes, which the verdict does not judge. Raises ParamsRefused if params.yaml cannot be read.
     """
     said = tree.document
     try:
@@ -37,7 +36,7 @@ def differences(tree: WorkTree, stages: Collection[str] = ()) -> list[str]:
 
 
 def otherwise(said: Mapping[str, Any], lock: Stages) -> Iterator[str]:
-    """One line for each parameter of ``said`` (params.yaml) that is not what a stage ran with, by the lock."""
+    """One line for each parameter of ``said`` (params.yaml) that a stage did not run with, by the lock."""
     for name, ran in lock.items():
         for key, value in pipeline_lock.parameters(ran).items():
             if _at(said, str(key)) != value:
@@ -45,16 +44,16 @@ def otherwise(said: Mapping[str, Any], lock: Stages) -> Iterator[str]:
 
 
 def modules(lock: Stages) -> dict[Path, str]:
-    """The modules that the stages ran, and the MD5 of each, by a dvc.lock.
+    """The modules that the stages ran, with their MD5, from a dvc.lock.
 
-    Folders of modules are among them; ``folder_md5`` says what the MD5 of a folder is.
+    Includes folders of modules; see ``folder_md5`` for their MD5.
     """
     named = dict(each for ran in lock.values() for each in pipeline_lock.files(ran))
     return {Path(path): md5 for path, md5 in sorted(named.items()) if path.endswith(_MODULE) or _is_folder(path, md5)}
 
 
 def module_files(tree: WorkTree) -> list[Path]:
-    """The modules that the stages ran, by dvc.lock, each folder of modules as the files that lie in it here."""
+    """The modules that the stages ran, from dvc.lock; folders are expanded to the files in them here."""
     found = []
     for path, md5 in modules(tree.lock).items():
         is_here = _is_folder(path.as_posix(), md5) and ".." not in path.parts
@@ -63,7 +62,7 @@ def module_files(tree: WorkTree) -> list[Path]:
 
 
 def folder_md5(contents: Mapping[str, bytes]) -> str:
-    """The MD5 by which DVC names a folder: of the JSON list of its files, each with its MD5, in order of their paths.
+    """DVC's MD5 of a folder: that of the JSON list of its files with their MD5, sorted by path.
 
     ``contents``: path below the folder to content.
     """
@@ -76,7 +75,7 @@ def folder_md5(contents: Mapping[str, bytes]) -> str:
 
 
 def md5_of(data: bytes) -> str:
-    """The MD5 by which DVC names a file."""
+    """DVC's MD5 of a file."""
     return hashlib.md5(data, usedforsecurity=False).hexdigest()
 
 
@@ -85,7 +84,7 @@ def _only(found: Stages, stages: Collection[str]) -> Stages:
 
 
 def _changed(root: Path, stage: str, ran: Mapping[str, Any]) -> list[str]:
-    """Modules, reports and probes that are not what the stage read and wrote."""
+    """Modules, reports and probes that differ from what the stage read and wrote."""
     found = []
     for path, expected in pipeline_lock.files(ran):
         if not path.endswith(_MODULE) and not path.startswith((f"{layout.REPORTS}/", layout.PROBES.as_posix(), *_CODE)):
@@ -107,18 +106,18 @@ def _changed(root: Path, stage: str, ran: Mapping[str, Any]) -> list[str]:
 
 
 def _is_folder(path: str, md5: str) -> bool:
-    """Whether a dependency is a folder of modules, as the stages that discover kinds have them."""
+    """Whether a dependency is a folder of modules, as for stages that discover kinds."""
     return md5.endswith(".dir") and path.startswith(_CODE)
 
 
 def _below(folder: Path) -> list[str]:
-    """The files in a folder of modules, by their paths below it."""
+    """The files in a folder of modules, by path below it."""
     found = (path.relative_to(folder) for path in folder.rglob("*") if not path.is_dir())
     return sorted(path.as_posix() for path in found if _NO_CODE not in path.parts)
 
 
 def _at(document: Any, path: str) -> Any:
-    """The value at a dotted path; None where there is none."""
+    """The value at a dotted path; None if there is none."""
     for part in path.split("."):
         document = document.get(part) if isinstance(document, dict) else None
     return document

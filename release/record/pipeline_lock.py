@@ -1,7 +1,7 @@
-"""What dvc.lock must say of a dvc.yaml: every stage with its command, all dependencies, outputs and parameters.
+"""Checks that dvc.lock has every stage of dvc.yaml with its command, dependencies, outputs and parameters.
 
-DVC decides by both files what to run again. Here they are compared without it, so that a lock that was edited by hand
-is found: one that leaves out a dependency would name no code, and then no code would be looked for.
+DVC decides from both files what to run. Here they are compared without DVC, to detect a lock that was edited by hand:
+one without a dependency would name no code, so that no code would be checked.
 """
 
 import re
@@ -25,8 +25,9 @@ READS = {
     "train": ("train",),
     "merge": ("merge",),
     "evaluate": ("evaluate",),
+    "suites": ("suites",),
     "probe": ("serve.probes", "serve.dtype", "serve.max_input_tokens"),
-    "gate": ("gates", "evaluate.scorers", "base.license", "data.license"),
+    "gate": ("gates", "suites", "evaluate.scorers", "base.license", "data.license"),
 }
 _PARAMS = layout.PARAMS.as_posix()
 _OUTS = ("outs", "metrics", "plots")  # in dvc.yaml; the lock has one list
@@ -44,7 +45,7 @@ class _Stage(NamedTuple):
 
 
 def stages(data: bytes, where: str) -> Stages:
-    """The stages of a dvc.yaml or a dvc.lock. Raises EvidenceRefused when it holds none."""
+    """The stages of a dvc.yaml or dvc.lock. Raises EvidenceRefused if it has none."""
     try:
         found = plain_yaml.load(data.decode())
     except (ValueError, yaml.YAMLError) as error:
@@ -57,10 +58,10 @@ def stages(data: bytes, where: str) -> Stages:
 
 
 def incomplete(pipeline: Stages, lock: Stages, reads: Mapping[str, Collection[str]] = READS) -> list[str]:
-    """One line for each thing that dvc.yaml asks and dvc.lock does not say, or says otherwise, or says beyond it.
+    """One line for each thing that dvc.lock lacks, changes or adds, compared with dvc.yaml.
 
-    ``reads``: the keys of params.yaml that the stages of every Lockstep pipeline read at least. What a key's value is,
-    and what a file's content is, is not asked here.
+    ``reads``: the keys of params.yaml that the stages of every Lockstep pipeline read. The values of keys and the
+    contents of files are not compared here.
     """
     found = [f"{layout.PIPELINE}: has no stage {name}" for name in reads if name not in pipeline]
     found += [
@@ -70,7 +71,7 @@ def incomplete(pipeline: Stages, lock: Stages, reads: Mapping[str, Collection[st
     ]
     for name, said in pipeline.items():
         if way := _way(said):
-            found.append(f"{layout.PIPELINE}: {name}: {way} cannot be held to {layout.LOCK}: write the stage out")
+            found.append(f"{layout.PIPELINE}: {name}: {way} cannot be compared with {layout.LOCK}: write the stage out")
             continue
         stage = _stage(said)
         found += [
@@ -86,31 +87,31 @@ def incomplete(pipeline: Stages, lock: Stages, reads: Mapping[str, Collection[st
 
 
 def left_to_git(pipeline: Stages) -> set[Path]:
-    """The outputs that DVC does not cache (``cache: false``), so that git keeps them. Raises EvidenceRefused."""
+    """The outputs that DVC does not cache (``cache: false``), so that git has them. Raises EvidenceRefused."""
     found = set()
     for name, stage in pipeline.items():
         for entry in (each for kind in _OUTS for each in _list(stage.get(kind))):
             if not isinstance(entry, str | dict):
-                raise EvidenceRefused(f"{layout.PIPELINE}: {name}: is no pipeline", "restore it from git")
+                raise EvidenceRefused(f"{layout.PIPELINE}: {name}: is not a pipeline", "restore it from git")
             options = entry.items() if isinstance(entry, dict) else ()
             found |= {Path(str(path)) for path, said in options if _mapping(said).get("cache") is False}
     return found
 
 
 def parameters(ran: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What a stage in the lock read of params.yaml: key to value."""
+    """The keys and values of params.yaml that a stage in the lock read."""
     return _mapping(_mapping(ran.get("params")).get(_PARAMS))
 
 
 def files(ran: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The path and the MD5 of each dependency and output of a stage in the lock."""
+    """Path and MD5 of each dependency and output of a stage in the lock."""
     for kind in ("deps", "outs"):
         for entry in _list(ran.get(kind)):
             yield str(_mapping(entry).get("path", "")), str(_mapping(entry).get("md5"))
 
 
 def _unlike(name: str, stage: _Stage, ran: Mapping[str, Any]) -> Iterator[str]:
-    """Where the lock's record of a stage is not what dvc.yaml asks."""
+    """Where the lock's entry of a stage differs from dvc.yaml."""
     if ran.get("cmd") != stage.cmd:
         yield f"{layout.LOCK}: {name} ran {_short(ran.get('cmd'))}, not {_short(stage.cmd)}"
     for kind, wanted in (("deps", stage.deps), ("outs", stage.outs)):
@@ -134,7 +135,7 @@ def _unlike(name: str, stage: _Stage, ran: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _contradictions(lock: Stages) -> Iterator[str]:
-    """A file must be one content, for the stage that wrote it and for all that read it."""
+    """A file must have the same content for the stage that wrote it and for all that read it."""
     seen: dict[str, tuple[str, str]] = {}
     for name, ran in lock.items():
         for path, md5 in files(ran):
@@ -144,7 +145,7 @@ def _contradictions(lock: Stages) -> Iterator[str]:
 
 
 def _way(said: Mapping[str, Any]) -> str | None:
-    """What keeps a stage of dvc.yaml from being compared as it stands."""
+    """Why a stage of dvc.yaml cannot be compared as it is written."""
     if way := next((way for way in _OTHER_WAYS if way in said), None):
         return way
     return "${…}" if "${" in repr({key: value for key, value in said.items() if key != "desc"}) else None

@@ -1,7 +1,7 @@
-"""The record of the work tree, and those of commits. Each file is read and parsed once, and then handed on.
+"""The record of the work tree, and those of commits. Each file is read and parsed once and then passed on.
 
-A command makes one ``Records`` and passes it down. What a stage writes meanwhile is not seen: after the pipeline ran,
-make another one.
+A command creates one ``Records`` and passes it down. It does not see what a stage writes later: after a run of the
+pipeline, create a new one.
 """
 
 import functools
@@ -30,7 +30,7 @@ class _Served(BaseModel):
 
 
 class WorkTree:
-    """The record as it lies below ``root``. A property raises its refusal each time that it is asked."""
+    """The record below ``root``. A property that refuses does so at each access."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -43,7 +43,7 @@ class WorkTree:
 
     @property
     def document(self) -> Mapping[str, Any]:
-        """The plain values of params.yaml, as DVC records them. Raises ParamsRefused when it is no YAML mapping."""
+        """The plain values of params.yaml, as DVC records them. Raises ParamsRefused if it is not a YAML mapping."""
         return self._parsed.value
 
     @functools.cached_property
@@ -53,12 +53,12 @@ class WorkTree:
 
     @functools.cached_property
     def pipeline(self) -> Stages:
-        """The stages of dvc.yaml. Raises EvidenceRefused when it is missing or no pipeline."""
+        """The stages of dvc.yaml. Raises EvidenceRefused if it is missing or invalid."""
         return pipeline_lock.stages(self._bytes(layout.PIPELINE), str(layout.PIPELINE))
 
     @functools.cached_property
     def lock(self) -> Stages:
-        """The stages of dvc.lock. Raises EvidenceRefused when it is missing or no lock."""
+        """The stages of dvc.lock. Raises EvidenceRefused if it is missing or invalid."""
         return pipeline_lock.stages(self._bytes(layout.LOCK), str(layout.LOCK))
 
     def report(self, path: Path, model: type[M]) -> M:
@@ -70,7 +70,7 @@ class WorkTree:
         return found
 
     def evidence(self, scorers: str) -> Evidence:
-        """What the verdict is about; ``scorers`` is the digest of the scorers. Reports are those of ``report``."""
+        """The evidence of the verdict; ``scorers`` is the digest of the scorers. Raises as ``report``."""
         if scorers not in self._evidence:
             self._evidence[scorers] = chain.gather(self.root, scorers, self.report)
         return self._evidence[scorers]
@@ -95,17 +95,17 @@ class Commit:
         self._lock: Stages | None = None
 
     def data(self, path: Path) -> bytes | None:
-        """The bytes of ``path``; None when the commit holds no such file. Raises EvidenceRefused when it is a link."""
+        """The bytes of ``path``; None if the commit has no such file. Raises EvidenceRefused for a link."""
         if path not in self._read:
             self._read[path] = commits.read(self.root, self.name, path)
         return self._read[path]
 
     def bring(self, paths: Sequence[Path]) -> None:
-        """Read many files by two processes of git, for ``data``."""
+        """Read many files at once with two git processes, for ``data``."""
         self._read |= commits.read_many(self.root, self.name, [path for path in paths if path not in self._read])
 
     def document(self, called: str) -> Mapping[str, Any]:
-        """The plain values of params.yaml; refusals call it ``called``. Raises ParamsRefused, also without it."""
+        """The plain values of params.yaml, named ``called`` in refusals. Raises ParamsRefused, also if missing."""
         if self._parsed is None:
             text = self.data(layout.PARAMS)
             if text is None:
@@ -125,9 +125,9 @@ class Commit:
         return self._params
 
     def sections(self, kind: type[M], called: str, todo: str) -> M:
-        """The sections of params.yaml that ``kind`` has; the others may be of another version, or wrong.
+        """The sections of params.yaml that ``kind`` has; the others may be invalid or of another version.
 
-        ``todo`` is what mends them. Raises ParamsRefused when they are anything else, EvidenceRefused for a link.
+        ``todo``: how to fix them. Raises ParamsRefused if they are invalid, EvidenceRefused for a link.
         """
         try:
             return kind.model_validate(self.document(called))
@@ -138,19 +138,19 @@ class Commit:
 
     @functools.cached_property
     def serve(self) -> Serve:
-        """How the model of this record is served. Raises as ``sections``, or EvidenceRefused without the commit."""
+        """The section serve of this record. Raises as ``sections``, or EvidenceRefused if the commit is missing."""
         todo = "fetch the commit that made the model, and use the version that wrote it"
         return self.sections(_Served, f"{layout.PARAMS} at {self.name[:12]}", todo).serve
 
     def lock(self, called: str) -> Stages:
-        """The stages of dvc.lock; none when there is no such file. Raises EvidenceRefused when it is no lock."""
+        """The stages of dvc.lock; empty if there is no such file. Raises EvidenceRefused if it is invalid."""
         if self._lock is None:
             data = self.data(layout.LOCK)
             self._lock = {} if data is None else pipeline_lock.stages(data, called)
         return self._lock
 
     def report(self, path: Path, model: type[M]) -> M | None:
-        """The report at ``path``; None when there is none. Raises ValidationError when it is no ``model``."""
+        """The report at ``path``; None if there is none. Raises ValidationError if it is not a valid ``model``."""
         if (path, model) not in self._models:
             text = self.data(path)
             self._models[path, model] = None if text is None else model.model_validate_json(text)

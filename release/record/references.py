@@ -1,7 +1,7 @@
-"""references: the earlier models that this one is compared with, recorded in reports/references.json.
+"""references: finds the reference models, and records them in reports/references.json.
 
-``earlier_models`` says what git names. Here that is written, and what was written is held to git: a record
-stays valid while git still names the same models, and after its own model was merged or promoted.
+``earlier_models`` finds them in git. This module writes them and checks what was written: a record stays valid while
+git names the same models, and after its own model was merged or promoted.
 """
 
 import contextlib
@@ -24,10 +24,10 @@ _MAKING = ("fetch", "prepare", "validate", "train", "merge")  # the stages that 
 
 
 class Written(NamedTuple):
-    """What ``write`` found. ``report`` is what the file says, ``now`` what git names at this moment.
+    """The result of ``write``. ``report``: the content of the file; ``now``: what git names at this moment.
 
-    They differ after the record's own model was merged or promoted: ``report`` then says what it replaced. ``target``
-    is the branch that this one was held against.
+    They differ after the record's own model was merged or promoted: ``report`` then names what it replaced. ``target``
+    is the target branch.
     """
 
     report: ReferencesReport
@@ -37,17 +37,17 @@ class Written(NamedTuple):
 
 
 class _Own(BaseModel):
-    """What is read of this work tree's own evaluation."""
+    """The fields that are read of this work tree's own evaluation."""
 
     merged: Digest
 
 
 def write(records: Records, target: str | None = None) -> Written:
-    """Write reports/references.json, unless what it says holds.
+    """Write reports/references.json, unless its content still holds.
 
-    A record whose model was merged or promoted since is kept while the pipeline would make no other model; another one
-    is compared with what git names now. ``target`` is the branch to compare with; None: as
-    ``commits.target`` finds it. Raises as ``resolve`` does.
+    A record whose model was merged or promoted is kept while the pipeline would make no other model. A new model is
+    compared with what git names now. ``target`` is the target branch (default: ``commits.target``). Raises as
+    ``resolve``.
     """
     name, place, report = _resolved(records, target)
     stored = _stored(records)
@@ -62,7 +62,7 @@ def write(records: Records, target: str | None = None) -> Written:
 
 
 def current(records: Records, target: str | None = None) -> list[str]:
-    """One line for each place where reports/references.json does not hold."""
+    """One line for each difference between reports/references.json and git."""
     try:
         stored = records.work_tree.report(layout.REFERENCES, ReferencesReport)
         _, place, report = _resolved(records, target)
@@ -72,27 +72,26 @@ def current(records: Records, target: str | None = None) -> list[str]:
 
 
 def resolve(records: Records, target: str | None = None) -> tuple[str, ReferencesReport]:
-    """The target branch's name, and the earlier models that git names: main, and the champion where a gate names it.
+    """The target branch's name, and the reference models from git: main, and the champion if a gate names it.
 
-    The gates are those of params.yaml here and of the target's, since both judge. Raises EvidenceRefused when git
-    cannot say (no repository, a shallow clone, no common history, an unknown target), or when a pointer or a record is
-    there and cannot be believed; RemoteRefused when the environments lie on another branch or in another repository
-    that does not answer.
+    The gates of params.yaml here and on the target count, because both judge. Raises EvidenceRefused if git cannot tell
+    (no repository, a shallow clone, no common history, an unknown target) or if a pointer or record is invalid;
+    RemoteRefused if the environments are on another branch or in another repository that does not answer.
     """
     name, _, report = _resolved(records, target)
     return name, report
 
 
 def _resolved(records: Records, target: str | None) -> tuple[str, Place | None, ReferencesReport]:
-    """As ``resolve``, with where this work tree stands; None before the first commit and without git."""
+    """As ``resolve``, with the place of this work tree; None before the first commit and without git."""
     root = records.root
     if not commits.has_repository(root):
         if named := _named(records, None):
             raise EvidenceRefused(
-                f"{root}: is no git repository, and gates compare with {' and '.join(named)}",
+                f"{root}: is not a git repository, and gates compare with {' and '.join(named)}",
                 "clone the repository; a copy of its files has no history",
             )
-        return "HEAD", None, ReferencesReport(found={}, absent={"main": "this is no git repository"})
+        return "HEAD", None, ReferencesReport(found={}, absent={"main": "this is not a git repository"})
     name, tip = commits.target(root, target)
     wanted = [each for each in EARLIER if each == "main" or each in _named(records, tip)]
     if tip is None:
@@ -110,18 +109,18 @@ def _resolved(records: Records, target: str | None) -> tuple[str, Place | None, 
 
 
 def _named(records: Records, tip: str | None) -> tuple[Earlier, ...]:
-    """The earlier models that a gate names: under this policy or, since both judge, under the target branch's."""
+    """The reference models that a gate names, in this policy or the target branch's."""
     named = {getattr(gate, "against", None) for gate in records.work_tree.params.gates.values()}
     if tip is not None:
         with contextlib.suppress(ParamsRefused, AttributeError, KeyError, TypeError):
-            # A policy that cannot be read is refused where it judges.
+            # A policy that cannot be read is refused later, when it judges.
             theirs = records.at(tip).document(f"{layout.PARAMS} at {tip[:12]}")
             named |= {gate.get("against") for gate in theirs["gates"].values()}
     return tuple(name for name in EARLIER if name in named)
 
 
 def _stored(records: Records) -> ReferencesReport | None:
-    """What is written already; None when it is absent or nothing that this version can read."""
+    """The written report; None if it is missing or this version cannot read it."""
     try:
         return records.work_tree.report(layout.REFERENCES, ReferencesReport)
     except EvidenceRefused:
@@ -129,7 +128,7 @@ def _stored(records: Records) -> ReferencesReport | None:
 
 
 def _own(records: Records) -> str | None:
-    """The model that the record in this work tree is about, also one of another version; None where it is not said."""
+    """The model of the record in this work tree, also one of another version; None if there is no record."""
     try:
         return records.work_tree.report(layout.EVALUATION, _Own).merged
     except EvidenceRefused:
@@ -137,14 +136,14 @@ def _own(records: Records) -> str | None:
 
 
 def _makes_another(records: Records) -> bool:
-    """Whether the pipeline would make another model: a changed gate, scorer or server makes none."""
+    """Whether the pipeline would make another model. A changed gate, scorer or server does not."""
     return bool(lock_check.differences(records.work_tree, _MAKING))
 
 
 def _differences(records: Records, stored: ReferencesReport, now: ReferencesReport, place: Place | None) -> list[str]:
-    """One line for each earlier model of which ``stored`` does not hold.
+    """One line for each reference model for which ``stored`` does not hold.
 
-    ``place``: where to look for what the record's own model replaced, when git names that model now; None: nowhere.
+    ``place``: where to look for what the record's own model replaced, if git names that model now; None: nowhere.
     """
     todo = "run `lockstep run`"
     lines = []
@@ -163,16 +162,16 @@ def _differences(records: Records, stored: ReferencesReport, now: ReferencesRepo
 
 
 def _same(old: Reference | None, new: Reference | None) -> bool:
-    """Whether both are the same record, of whatever commit."""
+    """Whether both are the same record, in whatever commit."""
     if old is None or new is None:
         return old is new
     return old.model_copy(update={"commit": new.commit}) == new
 
 
 def _was_replaced(records: Records, place: Place, name: Earlier, old: Reference | None, new: Reference | None) -> bool:
-    """Whether git names the record's own model now, and ``old`` is what stood there when it came.
+    """Whether git names the record's own model now, and ``old`` is what it replaced.
 
-    A model is not compared with itself because it was merged or promoted.
+    A model is not compared with itself after it was merged or promoted.
     """
     own = _own(records)
     if new is None or new.merged != own:

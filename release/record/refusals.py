@@ -1,4 +1,4 @@
-"""Which refusal the report speaks of: that of a command about this very commit and params.yaml."""
+"""Records the refusal of a command, so that the report can quote it if it is about this commit and params.yaml."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,9 +13,9 @@ from release.adapters.dvc import StageRefused
 
 @contextmanager
 def recorded(root: Path, verb: str) -> Iterator[None]:
-    """Leave word of what refuses in the block, as ``checks.refused`` has it; take it away when the block ends well.
+    """Record a refusal of the block (``checks.refused``), and delete the record if the block succeeds.
 
-    Only ``verb``'s own is taken away: an estimate that passes does not undo a training that refused.
+    Only a record of the same ``verb`` is deleted: an estimate that passes does not hide a training that refused.
     """
     commit, params = _commit(root), refused.params(root)  # of before: both may move while it works
     try:
@@ -31,7 +31,7 @@ def recorded(root: Path, verb: str) -> Iterator[None]:
 
 
 def current(root: Path, commit: str | None) -> Refused | None:
-    """The last refusal, if it is about ``commit`` and params.yaml as it is now."""
+    """The last refusal, if it is about ``commit`` and the current params.yaml."""
     last = refused.read(root)
     return last if last and (last.commit, last.params) == (commit, refused.params(root)) else None
 

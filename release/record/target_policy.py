@@ -1,8 +1,8 @@
-"""gate --policy-from: the work tree's evidence under another commit's policy too, so that none judges itself alone.
+"""gate --policy-from: judges the work tree's evidence under another commit's policy too.
 
-A pass counts when the gates, the scorers and the test set of that commit give one as well, or when code owners have
-approved the new policy: release/policy/approved.yaml, which only they may change, lists its digest. What no gate can
-judge, such as another base model or serving image, always needs that approval.
+A pass counts only if the gates, scorers and test set of that commit give one as well, or if code owners approved the
+new policy: release/policy/approved.yaml, which only they may change, lists its digest. What no gate can judge, such as
+another base model or serving image, always needs that approval.
 """
 
 import dataclasses
@@ -39,7 +39,7 @@ _UNKEPT = "failed to load directory"  # what DVC says where a directory's list o
 
 
 class Approval(Record):
-    """One entry of approved.yaml: a policy that code owners accept, whatever it was compared with."""
+    """An entry of approved.yaml: a policy that code owners accept, whatever it was compared with."""
 
     policy: Digest
     by: Annotated[str, Field(pattern=r"\S")]
@@ -47,10 +47,10 @@ class Approval(Record):
 
 
 class PolicyJudgement(Record):
-    """The evidence under the work tree's policy and under that of ``commit``; ``status`` is what counts.
+    """The verdicts under the work tree's policy and that of ``commit``; ``status`` is the one that counts.
 
-    ``policy`` is the digest that an approval of the work tree's policy names. ``target`` is None where the policy of
-    ``commit`` cannot be read by this version.
+    ``policy`` is the digest that an approval of the work tree's policy names. ``target`` is None if this version cannot
+    read the policy of ``commit``.
     """
 
     ref: str
@@ -74,16 +74,16 @@ class _Splits(BaseModel):
 
 
 class _Prepared(BaseModel):
-    """What is needed of a reports/prepare.json that another version of Lockstep may have written."""
+    """The fields that are read of a reports/prepare.json, which another version of Lockstep may have written."""
 
     schema_version: Literal[1]
     splits: _Splits
 
 
 class _Theirs(NamedTuple):
-    """What a commit says of its policy: the parameters and the test split, each None with a change that says why.
+    """The policy of a commit: parameters and test split, each None with a change that says why.
 
-    The test split is None without such a change where no run was ever recorded.
+    The test split is None without such a change if no run was ever recorded.
     """
 
     params: Params | None
@@ -94,8 +94,8 @@ class _Theirs(NamedTuple):
 def judge_from(records: Records, ref: str, trusting: Collection[Path] = ()) -> PolicyJudgement:
     """Judge the evidence of the work tree under its own policy and under that of ``ref``.
 
-    ``trusting`` is ``held.hold``'s. Raises EvidenceRefused when the verdict is void (as ``held.hold``), when
-    git has no ``ref`` or no params.yaml in it, and when the approvals cannot be read.
+    ``trusting`` as for ``held.hold``. Raises EvidenceRefused if the verdict is void (as ``held.hold``), if git has no
+    ``ref`` or no params.yaml in it, or if the approvals cannot be read.
     """
     root, commit = records.root, commits.target(records.root, ref)[1]
     assert commit is not None  # a name that is given and unknown is refused
@@ -123,7 +123,7 @@ def judge_from(records: Records, ref: str, trusting: Collection[Path] = ()) -> P
 
 
 def refusal(judgement: PolicyJudgement) -> Refusal | None:
-    """What a judgement other than ``pass`` raises; None for ``pass``."""
+    """The refusal for a judgement other than ``pass``; None for ``pass``."""
     if judgement.status == "pass":
         return None
     if judgement.own.status != "pass":
@@ -136,9 +136,9 @@ def refusal(judgement: PolicyJudgement) -> Refusal | None:
 
 
 def approvals(root: Path) -> Sequence[Approval]:
-    """The entries of release/policy/approved.yaml; none when there is no such file.
+    """The entries of release/policy/approved.yaml; empty if there is no such file.
 
-    Raises EvidenceRefused when it is anything but a list of entries {policy, by, why}.
+    Raises EvidenceRefused if it is not a list of entries {policy, by, why}.
     """
     todo = "write a list of entries, each with policy (sha256:…), by and why"
     try:
@@ -194,7 +194,7 @@ def _unreadable(theirs: _Theirs, path: Path) -> bool:
 def _judged_as(
     root: Path, ref: str, commit: str, held: HeldVerdict, theirs: Params, test: Digest | None
 ) -> tuple[Verdict, list[str]]:
-    """The verdict that the evidence would get under the gates and scorers of ``theirs``, on its test set."""
+    """The verdict of the evidence under the gates and scorers of ``theirs``, on its test set."""
     evidence, notes = held.evidence, list[str]()
     why = ""  # gates cannot be asked
     askable: tuple[Reads, ...] = ("no rows", "rows", "answers")  # the gates that can be asked, by what they read
@@ -208,9 +208,9 @@ def _judged_as(
                 why = f"{missing} of the {len(brought)} test rows of {ref} were not answered here"
                 askable = ("no rows", "rows")
         notes.append(why or f"under the policy of {ref}, its own {len(evidence.test)} test rows are judged")
-    asked = {name: its for name, its in theirs.gates.items() if its.reads in askable}
+    judged = {name: its for name, its in theirs.gates.items() if its.reads in askable}
     scored = held.params.evaluate.model_copy(update={"scorers": theirs.evaluate.scorers})
-    verdict = judging.judge(held.params.model_copy(update={"gates": asked, "evaluate": scored}), evidence)
+    verdict = judging.judge(held.params.model_copy(update={"gates": judged, "evaluate": scored}), evidence)
     found = {finding.gate: finding for finding in verdict.findings}
     findings = tuple(
         found.get(name) or Finding(gate=name, kind=its.kind, status="inconclusive", reason=why)
@@ -223,7 +223,7 @@ def _judged_as(
 def _decided(
     ref: str, own: Verdict, target: Verdict | None, changes: Sequence[Change], approval: Approval | None
 ) -> tuple[Status, str]:
-    """What counts, and why."""
+    """The status that counts, and why."""
     in_need = [change for change in changes if change.needs_approval]
     unjudged = [change.path for change in in_need if not change.is_judged]
     if own.status != "pass":
@@ -231,7 +231,7 @@ def _decided(
     if in_need and approval:
         return "pass", f"approved by {' '.join(approval.by.split())}"
     if target is None:
-        return "inconclusive", f"that of {ref} cannot be asked"
+        return "inconclusive", f"that of {ref} cannot be judged"
     if target.status != "pass":
         return target.status, f"{target.status} under that of {ref}"
     if unjudged:
@@ -242,7 +242,7 @@ def _decided(
 
 
 def _headline(ref: str, changes: Sequence[Change], why: str) -> str:
-    """The first line of a comment: what happened to the policy, then what counts."""
+    """The first line of a comment: what changed in the policy, then the status that counts."""
     in_need = [change for change in changes if change.needs_approval]
     if not changes:
         return f"policy as in {ref}: {why}"
@@ -257,7 +257,7 @@ def _more(changes: Sequence[Change]) -> str:
 
 
 def _rows_at(root: Path, commit: str, wanted: Digest) -> tuple[Row, ...] | str:
-    """The test split of ``commit``, from DVC's cache or remote; why not, when it cannot be had."""
+    """The test split of ``commit``, from DVC's cache or remote; or why it is not available."""
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / _TEST.name
         place = (commits.prefix(root) / _TEST).as_posix()
@@ -281,10 +281,10 @@ def _rows_at(root: Path, commit: str, wanted: Digest) -> tuple[Row, ...] | str:
 
 
 def _restricted(evidence: Evidence, rows: tuple[Row, ...]) -> tuple[Evidence, int]:
-    """The evidence on ``rows`` alone, in their order, groups and slices; and how many of them were not answered.
+    """The evidence on ``rows`` alone, in their order, groups and slices; and the number of them without an answer.
 
-    A row is the same when its id, its messages and its reference are. Where one is missing, only the rows change:
-    what training has seen of them can still be asked.
+    Rows are the same if id, messages and reference are. If one is missing, only the rows change: it can still be
+    checked what training has seen of them.
     """
     here = {row.id: (row.messages, row.reference) for row in evidence.test}
     missing = sum(here.get(row.id) != (row.messages, row.reference) for row in rows)
@@ -296,7 +296,7 @@ def _restricted(evidence: Evidence, rows: tuple[Row, ...]) -> tuple[Evidence, in
 
 
 def _of(rows: tuple[Row, ...], answers: tuple[Prediction, ...]) -> tuple[Prediction, ...]:
-    """The answers to ``rows``; none where one is missing."""
+    """The answers to ``rows``; empty if one is missing."""
     given = {answer.id: answer for answer in answers}
     if not all(row.id in given for row in rows):
         return ()

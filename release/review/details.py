@@ -1,4 +1,4 @@
-"""What else a reviewer asks for: parameters that differ, rows that are newly wrong or right, and offending rows."""
+"""Details for a reviewer: changed parameters, rows that changed between wrong and right, and offending rows."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -14,7 +14,7 @@ Pair = tuple[Prediction, Prediction]  # of the candidate and of the other model,
 
 
 class Parameter(NamedTuple):
-    """A parameter that differs; None where one side has none. ``judged``: it is a change that needs approval."""
+    """A parameter that differs; a side that lacks it is None. ``judged``: the change needs approval."""
 
     path: str
     judged: bool
@@ -23,7 +23,10 @@ class Parameter(NamedTuple):
 
 
 class Flips(NamedTuple):
-    """Rows that only the other model, or only the candidate, has right, of ``rows``; None: its predictions are gone."""
+    """Of ``rows``, those that only the other model or only the candidate answers rightly.
+
+    None: the other model's predictions are missing.
+    """
 
     name: str
     rows: int | None
@@ -32,7 +35,7 @@ class Flips(NamedTuple):
 
 
 def parameters(facts: Facts) -> list[Parameter] | None:
-    """params.yaml against the target's, each value that differs; None where one of them cannot be read."""
+    """Each value that differs between params.yaml and the target's; None if one of them cannot be read."""
     here, there = facts.document, facts.target.document
     if here is None or there is None:
         return None
@@ -56,7 +59,7 @@ def _leaves(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
 
 
 def flips(facts: Facts) -> list[Flips]:
-    """Against main, production and the base, where they were evaluated and are other models."""
+    """Flips against main, production and the base, if they were evaluated and are other models."""
     evaluation = facts.evaluation
     if evaluation is None or facts.evidence is None:
         return []
@@ -78,11 +81,11 @@ def flipped(name: str, ours: Any, theirs: Any) -> Flips:
 
 
 def columns(expectation: Expectation) -> list[str]:
-    """Which columns of the offending rows are shown: those that validate names, else the first five."""
+    """The columns shown of offending rows: those that validate names, else the first five."""
     names = list(dict.fromkeys(name for each in expectation.rows for name in each))
     return [name for name in _COLUMNS if name in names] or names[:5]
 
 
 def shown(value: Any) -> str:
-    """Text as it is, all else as JSON."""
+    """Text unchanged, anything else as JSON."""
     return value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False, default=str)

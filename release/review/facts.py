@@ -1,7 +1,8 @@
-"""What a comment is about: the record as `lockstep gate` holds it, and the target branch's to set beside it.
+"""The facts of a comment: the record, checked as `lockstep gate` checks it, and the target branch's record.
 
-Weights need not be here: what the reports say of them stands in for them, and the comment says so. Splits, predictions
-and probes must be, or the gates cannot be asked again: the verdict is then shown as recorded, and does not count.
+The weights need not be present; then the reports' digests stand in for them, and the comment says so. Splits,
+predictions and probes are needed to evaluate the gates again. Without them the recorded verdict is shown, but does not
+count.
 """
 
 import contextlib
@@ -38,7 +39,7 @@ M = TypeVar("M", bound=BaseModel)
 
 
 class Target(NamedTuple):
-    """The branch that this one is held against; what its commit lacks, or says in another version's way, is None."""
+    """The target branch. What its commit lacks, or has in a format that this version cannot read, is None."""
 
     ref: str
     commit: str | None
@@ -51,12 +52,13 @@ class Target(NamedTuple):
 
 @dataclass(frozen=True)
 class Facts:
-    """``held``: every gate was asked again. ``recorded``: what that needs is not all here. ``void``: it does not hold.
+    """Everything that a comment is about. ``status`` of the record:
 
-    ``bad-data``: validate refused these splits, so that there is no verdict. ``refusal`` says why there is none.
-    ``refused``: the command that should have made it refused, about this very commit. ``missing`` are the paths that
-    were not here. ``changes`` are those of the policy. ``not_in_commit``: what the judged commit lacks of this record.
-    ``training`` and ``answering`` are what was measured of the training and the evaluation that ``evidence`` is about.
+    ``held``: every gate was evaluated again. ``recorded``: something for that is missing here. ``void``: the verdict
+    does not hold. ``bad-data``: validate refused these splits, so there is no verdict. ``refused``: the command that
+    should have made the verdict refused, for this commit. ``refusal`` says why there is no verdict. ``missing``: paths
+    that are not here. ``changes``: of the policy. ``not_in_commit``: parts of the record that the judged commit lacks.
+    ``training`` and ``answering``: measurements of the training and evaluation that ``evidence`` is about.
     """
 
     state: State
@@ -79,34 +81,34 @@ class Facts:
 
     @property
     def status(self) -> Status | None:
-        """What was decided: under the target's policy too, where it was asked; None where nothing holds."""
+        """The verdict, under the target's policy too if that was judged; None if no verdict holds."""
         if self.judgement is not None:
             return self.judgement.status
         return self.verdict.status if self.verdict is not None else None
 
     @property
     def evaluation(self) -> EvaluationReport | None:
-        """The report of the evaluation, where it is known to be about this candidate."""
+        """The evaluation report, if it is about this candidate."""
         found = self.evidence.reports.evaluation if self.evidence and self.state in ("held", "recorded") else None
         return found if found and "candidate" in found.models else None
 
     @property
     def weakened(self) -> set[str]:
-        """Gates that the pull request removes or makes ask for less."""
+        """Gates that the pull request removes or makes less strict."""
         weaker = [change.path for change in self.changes if change.kind in ("weaker", "removed")]
         return {path.split(".")[1] for path in weaker if path.startswith("gates.")}
 
     @property
     def held_back(self) -> Entry | None:
-        """The entry of the target's quarantine that holds the judged weights back."""
+        """The entry of the target's quarantine that contains the judged weights."""
         model = self.verdict.model if self.verdict is not None else None
         return None if model is None else quarantine.find(self.target.quarantine, "", model)
 
 
 def gather(records: Records, ref: str | None) -> Facts:
-    """The facts of the work tree beside those of ``ref``, or of the branch that ``commits.target`` finds.
+    """The facts of the work tree and of ``ref`` (default: ``commits.target``).
 
-    Raises EvidenceRefused when git has no such branch, MachineRefused when there is no git.
+    Raises EvidenceRefused if git has no such branch, MachineRefused without git.
     """
     root, in_git = records.root, commits.has_repository(records.root)
     target = _target(records, ref)
@@ -146,7 +148,7 @@ def _judged(
 ) -> Facts:
     root = records.root
     stored = records.work_tree.report(layout.VERDICT, Verdict)
-    # What DVC caches may be elsewhere; what git keeps may not.
+    # Files that DVC caches may be missing here; files in git may not.
     cached = (name for name in stored.judged if not name.startswith(f"{layout.REPORTS}/"))
     missing = [name for name in cached if not (root / name).exists()]
     lock = lock_check.differences(records.work_tree)
@@ -181,7 +183,7 @@ def _judged(
 def _hold_what_is_here(
     records: Records, target: Target, stored: Verdict, lock: list[str], missing: set[str], params: Params
 ) -> None:
-    """``held.hold`` without the gates. Raises EvidenceRefused when something that is here is not what was judged."""
+    """``held.hold`` without the gates. Raises EvidenceRefused if a file that is here is not what was judged."""
     here = {name: value for name, value in stored.judged.items() if name not in missing}
     differences = chain.compare(records.root, here)
     if stored.policy != gates.policy_digest(params.gates):
@@ -195,12 +197,12 @@ def _hold_what_is_here(
 
 
 def _are_about(data: DataReport, prepare: PrepareReport) -> bool:
-    """Whether the data report is about the splits that prepare made last: else it is an old one."""
+    """Whether the data report is about the splits that prepare made last, and not outdated."""
     return data.splits == {name: split.sha256 for name, split in prepare.splits.items()}
 
 
 def _changes(records: Records, target: Target, params: Params, prepare: PrepareReport | None) -> tuple[Change, ...]:
-    """Changes of policy as git has them; none where the target's cannot be read."""
+    """Changes of policy between the commits; empty if the target's cannot be read."""
     if target.document is None or target.commit is None:
         return ()
     try:
@@ -238,7 +240,7 @@ def _target(records: Records, ref: str | None) -> Target:
 
 
 def _quarantine(there: Commit, name: str) -> Entries:
-    """What is held back; nothing where it cannot be read, since promotions ask anew."""
+    """The quarantine; empty if it cannot be read, because promotions read it again."""
     try:
         text = there.data(layout.QUARANTINE)
         return () if text is None else quarantine.parse(text, f"{name}:{layout.QUARANTINE}")
@@ -247,7 +249,7 @@ def _quarantine(there: Commit, name: str) -> Entries:
 
 
 def _runs(there: Commit, document: object) -> dict[str, Pointer]:
-    """What each environment of ``document`` runs, where its pointer can be read: `lockstep status` reports others."""
+    """What each environment of ``document`` runs, if its pointer can be read; `lockstep status` reports the others."""
     promote = document.get("promote") if isinstance(document, dict) else None
     names = promote.get("environments") if isinstance(promote, dict) else None
     found = {}

@@ -1,4 +1,4 @@
-"""The candidate's scores beside those of main, production, the base and the baselines, and slice by slice."""
+"""The candidate's scores beside those of main, production, the base and the baselines, overall and by slice."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,9 +10,9 @@ from release.review.facts import EARLIER, Facts
 
 
 class Score(NamedTuple):
-    """A model's score, and the candidate's ``difference`` to it on the same rows; else ``note`` says why there is none.
+    """A model's score, and the candidate's ``difference`` to it on the same rows; else ``note`` says why not.
 
-    ``how`` is ReferenceUse's. ``of_gate``: the difference as a gate found it, where the predictions are not here.
+    ``how`` is ReferenceUse's. ``of_gate``: a gate found the difference, because the predictions are missing here.
     """
 
     name: str
@@ -24,7 +24,7 @@ class Score(NamedTuple):
 
 
 class Slice(NamedTuple):
-    """A slice's score, beside that of another model by the point alone, which decides nothing."""
+    """A slice's score beside another model's. It compares points without intervals and decides nothing."""
 
     name: str
     figure: Interval
@@ -32,7 +32,7 @@ class Slice(NamedTuple):
 
 
 def compared(facts: Facts) -> dict[str, list[Score]]:
-    """For each scorer the other models' scores; empty without an evaluation."""
+    """The other models' scores for each scorer; empty without an evaluation."""
     found = facts.evaluation
     if found is None:
         return {}
@@ -43,13 +43,13 @@ def compared(facts: Facts) -> dict[str, list[Score]]:
 
 
 def against(facts: Facts) -> list[Score]:
-    """Main and production by the first scorer, as far as they are known; empty without an evaluation."""
+    """Main and production by the first scorer, if known; empty without an evaluation."""
     found, first = facts.evaluation, next(iter(compared(facts).values()), [])
     return [score for score in first if found and score.name in found.references]
 
 
 def uncompared(facts: Facts) -> str:
-    """Why this model was not compared with main's row by row; empty where it was, or main has no other model."""
+    """Why the candidate was not compared with main row by row; empty if it was, or if main has no other model."""
     main = next((score for score in against(facts) if score.name == "main"), None)
     if main is None:
         return "the evaluation does not name it"
@@ -59,7 +59,7 @@ def uncompared(facts: Facts) -> str:
 
 
 def slices(facts: Facts) -> tuple[str, list[Slice]]:
-    """The slices, the largest first, and the first reference that has them, by the first scorer."""
+    """The slices by size, and the first reference that has them, by the first scorer."""
     found = facts.evaluation
     if found is None:
         return "", []
@@ -73,7 +73,7 @@ def slices(facts: Facts) -> tuple[str, list[Slice]]:
 
 
 def paired(ours: Sequence[Prediction], theirs: Sequence[Prediction], scorer: str, confidence: float) -> Interval | None:
-    """The mean difference on the same rows; None where they are not the same rows, or lack the score."""
+    """The mean difference on the same rows; None if the rows differ or lack the score."""
     if not ours or [each.id for each in ours] != [each.id for each in theirs]:
         return None
     if any(scorer not in each.scores for each in (*ours, *theirs)):
@@ -102,12 +102,12 @@ def _score(facts: Facts, found: EvaluationReport, name: str, scorer: str) -> Sco
     answers = facts.evidence.answers if facts.evidence else {}
     difference = paired(answers.get("candidate", ()), answers.get(name, ()), scorer, found.confidence)
     of_gate = None if difference else _of_gate(facts, name, scorer)
-    return Score(name, how, theirs, difference, of_gate, "predictions are not here")
+    return Score(name, how, theirs, difference, of_gate, "predictions are missing here")
 
 
 def _of_gate(facts: Facts, name: str, scorer: str) -> Interval | None:
     for each in facts.verdict.findings if facts.verdict else ():
-        is_it = (each.against, each.metric, each.slice) == (name, scorer, None)
+        is_it = (each.against, each.metric, each.slice, each.suite) == (name, scorer, None, None)
         if is_it and each.value is not None and each.low is not None and each.high is not None:
             return Interval(value=each.value, low=each.low, high=each.high, n=each.n or 0)
     return None

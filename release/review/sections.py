@@ -1,8 +1,8 @@
-"""The comment's sections, from the template comment.md.jinja, in which every value is escaped by default.
+"""The comment's sections, rendered from comment.md.jinja with automatic escaping.
 
-``{{ value }}`` there writes a whole number with commas, and a text as a code span (``text.cell``); a fraction or None
-is an error. What is written otherwise goes through one of the filters below, each of which escapes or checks. So no
-text of a row, a model or a branch becomes markup because the template forgot to escape it.
+In the template ``{{ value }}`` writes a whole number with thousands separators and text as a code span (``text.cell``);
+fractions and None are errors. Everything else goes through one of the filters below, which escape or check. So text of
+a row, a model or a branch cannot become markup because the template forgot to escape it.
 """
 
 import functools
@@ -21,7 +21,7 @@ from release.review import details, metrics, training, verdicts
 from release.review.facts import Facts
 from release.review.text import cell, prose, visible
 
-# In the comment's order; of two sections the one with the lower number is left out first where there is no room.
+# In the comment's order. If there is no room, the section with the lower number is left out first.
 _KEEP = {
     "verdict": 100, "metrics": 95, "gates": 90, "policy": 92, "parameters": 80, "flips": 50, "slices": 30, "data": 60,
     "training": 40, "cost": 55, "places": 45, "reproduce": 70, "digests": 35,
@@ -41,9 +41,9 @@ class Section(NamedTuple):
 def sections(
     records: Records, facts: Facts, links: Sequence[tuple[str, str]], images: Mapping[str, str], number: int | None
 ) -> list[Section]:
-    """Every section that has something to say. Raises EvidenceRefused for a link that cannot be written.
+    """Every section that is not empty. Raises EvidenceRefused for a link that cannot be written safely.
 
-    ``links``: labels and addresses. ``images``: of plots that were seen to answer. ``number``: the pull request's.
+    ``links``: labels and addresses. ``images``: plots whose address was checked. ``number``: of the pull request.
     """
     uncompared = metrics.uncompared(facts)
     values = {
@@ -54,7 +54,7 @@ def sections(
         "parameters": details.parameters(facts), "flips": details.flips(facts),
         "columns": details.columns, "shown": details.shown, "short": chain.short, "losses": training.loss(records.root),
         "sparkline": training.sparkline, "confusions": training.confusions(records.root),
-        "cost": training.cost(facts, records),
+        "cost": training.cost(facts, records), "figures": training.figures(facts), **training.rewards(facts),
     }  # fmt: skip
     keep = _KEEP_BAD_DATA | _KEEP | _KEEP_BAD_DATA if facts.state == "bad-data" else _KEEP
     keep = keep if values["parameters"] else keep | {"parameters": 20}
@@ -63,12 +63,12 @@ def sections(
 
 
 def left_out(names: Sequence[str]) -> Section:
-    """What stands in the place of sections that there is no room for."""
+    """The note that replaces sections for which there is no room."""
     return Section("left-out", render("left_out_section", {"names": names}), 0)
 
 
 def render(macro: str, values: Mapping[str, Any]) -> str:
-    """What a macro of the template writes, without a blank line around it."""
+    """The text of a macro of the template, without surrounding blank lines."""
     text = getattr(template().make_module(dict(values)), macro)()
     return re.sub(r"\n{3,}", "\n\n", text).strip()
 
@@ -90,12 +90,12 @@ def template() -> Template:
 
 
 def _safe(write: Callable[..., str]) -> Callable[..., Markup]:
-    """``write``, whose text Jinja then takes as it is."""
+    """``write``, marked so that Jinja does not escape its text again."""
     return lambda *args: Markup(write(*args))  # noqa: S704  # what ``write`` is for
 
 
 def _written(value: object) -> str:
-    """What ``{{ value }}`` writes."""
+    """The text of ``{{ value }}``."""
     if isinstance(value, Markup):
         return value
     if isinstance(value, str | Path):
@@ -106,31 +106,33 @@ def _written(value: object) -> str:
 
 
 def _paragraph(text: str) -> str:
-    """Some lines of the template as one."""
+    """Several lines of the template joined into one."""
     if not isinstance(text, Markup):
         raise TypeError("only what is escaped already makes a paragraph")
     return f"{' '.join(text.split())}\n\n"
 
 
 def _bare(text: str) -> str:
-    """A digest or a hash in a block of code."""
+    """A digest or hash for a code block."""
     if _BARE.fullmatch(text):
         return text
-    raise ValueError(f"{text!r}: is no digest")
+    raise ValueError(f"{text!r}: is not a digest")
 
 
 def address(url: str) -> str:
-    """``url`` if it can be put into Markdown as it is. Raises EvidenceRefused."""
+    """``url``, if it can be written into Markdown unchanged. Raises EvidenceRefused otherwise."""
     if len(url) <= 500 and _URL.fullmatch(url):
         return url
     raise EvidenceRefused(
-        f"{visible(url.rpartition('@')[2], 80)}: is no address for a comment",
+        f"{visible(url.rpartition('@')[2], 80)}: is not a valid address in a comment",
         "give one that starts with https://, without a login, a space or a bracket",
     )
 
 
 def _label(text: str) -> str:
-    """The text of a link. Raises EvidenceRefused for other letters than those of a name."""
+    """The text of a link. Raises EvidenceRefused for characters outside those of a name."""
     if _LABEL.fullmatch(text):
         return text
-    raise EvidenceRefused(f"{text!r}: is no label for a link", "write letters, digits, spaces, dots and hyphens")
+    raise EvidenceRefused(
+        f"{text!r}: is not a valid label of a link", "write letters, digits, spaces, dots and hyphens"
+    )

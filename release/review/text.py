@@ -1,9 +1,9 @@
-"""Untrusted text in a comment: nothing but text comes out, whatever a row, a model or a branch says.
+"""Makes untrusted text safe in a comment, so that text of a row, a model or a branch has no effect.
 
-GitHub renders Markdown first and then looks through the text for mentions, issue numbers, hashes and emoji, entities
-decoded: escaping a character stops Markdown and none of the rest. All of it leaves code alone, so that is where
-untrusted text goes: a code span, on one line, without the one character (a pipe) that ends a table's cell before code
-is looked for. Sources: https://github.github.com/gfm/ (§4.10 tables, §6.3 code spans, §6.9 autolinks).
+GitHub renders Markdown first and then searches the text, with entities decoded, for mentions, issue numbers, hashes and
+emoji. Escaping a character stops only Markdown. Nothing is searched in code, so untrusted text is written as a code
+span, on one line, without pipes (a pipe ends a table cell before code is recognised). Sources:
+https://github.github.com/gfm/ (§4.10 tables, §6.3 code spans, §6.9 autolinks).
 """
 
 import re
@@ -26,7 +26,7 @@ _LOADED = re.compile(
 
 
 def visible(text: str, longest: int = LONGEST) -> str:
-    """``text`` on one line: white space as spaces, what is invisible or turns the line around as U+FFFD; cut."""
+    """``text`` on one line and shortened; invisible or direction-changing characters become U+FFFD."""
     shown, marks = list[str](), 0
     for character in text[: longest * 8]:
         kind = unicodedata.category(character)
@@ -43,7 +43,7 @@ def visible(text: str, longest: int = LONGEST) -> str:
 
 
 def cell(text: str, longest: int = LONGEST) -> str:
-    """Untrusted text as Markdown that renders as this text in a code span, in a table or anywhere in a line."""
+    """Untrusted text as Markdown that renders as the same text in a code span, in a table or a line."""
     shown = visible(text, longest).replace("|", _PIPE)
     if not shown:
         return EMPTY
@@ -53,7 +53,7 @@ def cell(text: str, longest: int = LONGEST) -> str:
 
 
 def prose(text: str, longest: int = LONGEST * 4) -> str:
-    """A sentence that may quote untrusted text: as it is where nothing in it could mean anything, else as ``cell``."""
+    """A sentence that may quote untrusted text: unchanged if nothing in it is special in Markdown, else as ``cell``."""
     shown = visible(text, longest)
     if shown and _PLAIN.fullmatch(shown) and not _LOADED.search(shown):
         return shown

@@ -1,4 +1,4 @@
-"""How training went and what it cost: the loss as a line of bars, the worst confusions, time and money."""
+"""How training went and what it cost: loss curve, most frequent confusions, time and money."""
 
 import csv
 import math
@@ -18,7 +18,7 @@ _WIDTH = 32
 
 
 def loss(root: Path) -> list[float]:
-    """The logged losses of reports/loss.csv; none where it cannot be read."""
+    """The logged losses of reports/loss.csv; empty if it cannot be read."""
     try:
         values = [float(each["loss"]) for each in _lines(root / layout.LOSS_CURVE)]
     except (OSError, ValueError, KeyError, TypeError, csv.Error):
@@ -26,8 +26,23 @@ def loss(root: Path) -> list[float]:
     return [value for value in values if math.isfinite(value)]
 
 
+def figures(facts: Facts) -> list[tuple[str, float]]:
+    """What the training method measured besides the loss, at the end."""
+    train = facts.evidence.reports.train if facts.evidence else None
+    return list(train.figures.items()) if train else []
+
+
+def rewards(facts: Facts) -> dict[str, list[str]]:
+    """The scorers whose scores were the reward of training (rewards), and the gates that ask them (rewarding)."""
+    train = facts.evidence.reports.train if facts.evidence else None
+    scorers = list(train.optimised_for) if train else []
+    gates = facts.params.gates if facts.params else {}
+    asked = [name for name, gate in gates.items() if getattr(gate, "metric", None) in scorers]
+    return {"rewards": scorers, "rewarding": asked}
+
+
 def confusions(root: Path) -> list[tuple[tuple[str, str], int]]:
-    """How often which answer was given for which reference, where they differ; the most frequent first."""
+    """How often each wrong answer was given for each reference, the most frequent first."""
     try:
         pairs = [(str(each["reference"]), str(each["predicted"])) for each in _lines(root / layout.CONFUSION)]
     except (OSError, ValueError, KeyError, csv.Error):
@@ -41,7 +56,10 @@ def _lines(path: Path) -> list[dict[str, str]]:
 
 
 def sparkline(values: Sequence[float]) -> str:
-    """``values`` as bars on a logarithmic scale where all are above 0; means of equal parts where there are many."""
+    """``values`` as a line of bars, on a logarithmic scale if all are positive.
+
+    Long series are averaged in equal parts.
+    """
     if not values:
         return ""
     width = min(_WIDTH, len(values))
@@ -54,9 +72,9 @@ def sparkline(values: Sequence[float]) -> str:
 
 
 def cost(facts: Facts, records: Records) -> list[tuple[str, str]]:
-    """Time as measured, and money by train_budget's price, each beside its estimate and its bound. Decides nothing.
+    """Measured time, and money by train_budget's price, each with its estimate and bound. Decides nothing.
 
-    Each line is a sentence of figures, and the device's name where the sentence ends with it. Without measures: none.
+    Each line is a sentence of figures, ending with the device's name if it has one. Empty without measurements.
     """
     took, before, target = facts.training, facts.target.training, facts.target
     train = facts.evidence.reports.train if facts.evidence else None
@@ -97,7 +115,7 @@ def _time(seconds: float) -> str:
 
 
 def _times(span: Span) -> str:
-    """A range in the unit of its middle: 3.9 min (2.6 to 5.8)."""
+    """A range in the unit of its middle, such as 3.9 min (2.6 to 5.8)."""
     each, unit = _unit(span.middle)
     return _span(span.times(1 / each), ",.1f", unit)
 

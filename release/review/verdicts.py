@@ -1,4 +1,4 @@
-"""Which outcome a comment reports, its title, and the gates that decided."""
+"""The outcome that a comment reports, its title, and the gates that decided."""
 
 from typing import Literal
 
@@ -11,7 +11,7 @@ _LONGEST = 160  # characters of a reason in a title
 
 
 def outcome(facts: Facts, uncompared: str) -> Outcome:
-    """What the first line says. ``policy``: the gates pass, and only the target's policy decides against it.
+    """The outcome of the first line. ``policy``: the gates pass, and only the target's policy decides against it.
 
     ``uncompared``: why the model was not compared with main's, see ``metrics``.
     """
@@ -27,7 +27,7 @@ def outcome(facts: Facts, uncompared: str) -> Outcome:
 
 
 def title(facts: Facts, uncompared: str) -> str:
-    """The verdict in a few words: a check's title, which is no Markdown."""
+    """The verdict in a few words, for the title of a check, which is not Markdown."""
     match outcome(facts, uncompared):
         case "refused" if facts.refused:
             return f"{who(facts)} refused: {visible(facts.refused.what, _LONGEST)}"
@@ -37,7 +37,7 @@ def title(facts: Facts, uncompared: str) -> str:
         case "void":
             return "void: the verdict is not about what lies here"
         case "recorded":
-            return f"{facts.status} as recorded, not asked again here"
+            return f"{facts.status} as recorded, not judged again here"
         case "not-landed":
             return "pass, and the record is not on the branch: run again"
         case "uncompared":
@@ -47,7 +47,7 @@ def title(facts: Facts, uncompared: str) -> str:
 
 
 def who(facts: Facts) -> str:
-    """The stage that refused; a verb is written with a capital."""
+    """The stage that refused; the name of a verb is capitalised."""
     stage = facts.refused.stage if facts.refused else ""
     return stage.capitalize() if stage == "estimate" else stage
 

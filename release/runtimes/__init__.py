@@ -1,9 +1,8 @@
-"""Serving runtimes as data: each file ``<name>.yaml`` of this folder says how one server is started and asked.
+"""Serving runtimes as data: each file ``<name>.yaml`` of this folder says how a server is started and queried.
 
-Adding a runtime is adding a file: docs/reference/runtimes.md. In ``environment``, ``entrypoint``, ``command`` and
-``model_field`` these words in braces are replaced, and nothing else is read as a placeholder: {model} (the weights'
-folder where the server sees it), {name}, {host} (to listen on), {port}, {dtype} (by ``dtypes``), {max_input_tokens},
-{max_total_tokens}, {max_concurrent_requests}.
+To add a runtime, add a file: docs/reference/runtimes.md. In ``environment``, ``entrypoint``, ``command`` and
+``model_field`` these placeholders are replaced: {model} (the weights' folder as the server sees it), {name}, {host} (to
+listen on), {port}, {dtype} (by ``dtypes``), {max_input_tokens}, {max_total_tokens}, {max_concurrent_requests}.
 """
 
 import re
@@ -28,21 +27,21 @@ Dialect = Literal["tgi", "vllm", "openai"]
 
 
 class Identity(Section):
-    """Where the server says what it serves: a GET of ``path``, the value at ``field``, dots for depth, 0 for a list."""
+    """Where the server names its model: GET ``path``, then the value at ``field`` (dots for depth, 0 for an index)."""
 
     path: str
     field: str
 
 
 class Metrics(Section):
-    """Prometheus metrics at ``path``; each counter of ``counters`` must grow by asking."""
+    """Prometheus metrics at ``path``; every counter of ``counters`` must grow with requests."""
 
     path: str
     counters: Strings
 
 
 class Errors(Section):
-    """Status codes that are right for wrong requests; null where this server cannot tell: ``cannot`` says why."""
+    """Expected status codes for wrong requests; null if this server cannot be checked: ``cannot`` says why."""
 
     too_long: Annotated[tuple[int, ...] | None, Field(strict=False)]
     malformed: Annotated[tuple[int, ...] | None, Field(strict=False)]
@@ -50,20 +49,20 @@ class Errors(Section):
 
 
 class Drain(Section):
-    """How the server ends: seconds it takes at most by its own settings, exit codes that mean it ended well."""
+    """How the server stops: its own limit in seconds, and the exit codes of a clean stop."""
 
     seconds: Annotated[float | None, Field(ge=0, description="null: as long as the requests in flight take")]
     exit_codes: Annotated[tuple[int, ...], Field(strict=False)]
 
 
 class Runtime(Section):
-    """One server. What it cannot do is named in ``cannot``, with the reason: a check, or ``errors.`` and a field of it.
+    """One server. ``cannot`` names what it does not support, with reasons: a check, or ``errors.`` and a field of it.
 
-    A check ``read-only`` there means that it is run on a root file system that can be written. ``rope`` names the kinds
-    of rotary embedding that it computes as transformers does, each with the values that it takes for granted; ``heads``
-    the sizes of an attention head that it serves; ``windows`` the model types whose layers it lets attend to a sliding
-    window, each with n where every n-th layer sees everything, 0 where none does. null: all of them. ``unknown`` names
-    keys of config.json that are newer than it, with the value that it takes for granted.
+    A check ``read-only`` in ``cannot`` means that the root file system is writable. ``rope``: kinds of rotary embedding
+    that it computes as transformers does, each with the values that it assumes. ``heads``: supported sizes of an
+    attention head. ``windows``: model types with sliding windows, each with n if every n-th layer has full attention, 0
+    if none has. null: no restriction. ``unknown``: keys of config.json that are newer than this server, each with the
+    value that it assumes.
     """
 
     name: Name
@@ -96,14 +95,14 @@ class Runtime(Section):
 
     @model_validator(mode="after")
     def _says_why(self) -> Self:
-        """Whatever is left out has a reason, and reasons are for things there are."""
+        """Check that everything left out has a reason, and every reason is for something that exists."""
         errors = {f"errors.{name}": getattr(self.errors, name) for name in Errors.model_fields}
-        told = {"identity": self.identity, "metrics": self.metrics, **errors}
-        if silent := [name for name, value in told.items() if value is None and not self.cannot.get(name)]:
+        given = {"identity": self.identity, "metrics": self.metrics, **errors}
+        if silent := [name for name, value in given.items() if value is None and not self.cannot.get(name)]:
             raise ValueError(f"cannot: gives no reason for {', '.join(silent)}")
         if stray := sorted(set(self.cannot) - set(get_args(CheckName)) - set(errors)):
             raise ValueError(f"cannot: {', '.join(stray)}: there is no such check")
-        if denied := [name for name, value in told.items() if value is not None and name in self.cannot]:
+        if denied := [name for name, value in given.items() if value is not None and name in self.cannot]:
             raise ValueError(f"cannot: {', '.join(denied)}: the file says how")
         return self
 
@@ -118,14 +117,14 @@ class Filled(Section):
 
 
 def names() -> list[str]:
-    """Every runtime there is."""
+    """The names of all runtimes."""
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
 def load(name: str) -> Runtime:
-    """Read one runtime. Raises ParamsRefused when there is none of that name, or its file says something impossible."""
+    """Read one runtime. Raises ParamsRefused if there is none of that name or its file is invalid."""
     if name not in names():
-        raise ParamsRefused(f"serve.runtime: {name!r} is no runtime", f"use one of {', '.join(names())}")
+        raise ParamsRefused(f"serve.runtime: {name!r} is not a runtime", f"use one of {', '.join(names())}")
     path = FOLDER / f"{name}.yaml"
     try:
         runtime = Runtime.model_validate(plain_yaml.load(path.read_text(encoding="utf-8")))
@@ -139,9 +138,9 @@ def load(name: str) -> Runtime:
 
 
 def fill(runtime: Runtime, serve: Serve, path: str, host: str = "0.0.0.0") -> Filled:  # noqa: S104 - in a container
-    """Replace the placeholders; ``path`` is the weights' folder where the server sees it, ``host`` where it listens.
+    """Replace the placeholders; ``path``: the weights' folder as the server sees it, ``host``: where it listens.
 
-    Raises ParamsRefused when the server does not compute in ``serve.dtype``.
+    Raises ParamsRefused if the server does not support ``serve.dtype``.
     """
     if serve.dtype not in runtime.dtypes:
         raise ParamsRefused(
@@ -159,7 +158,7 @@ def fill(runtime: Runtime, serve: Serve, path: str, host: str = "0.0.0.0") -> Fi
     }
 
     def filled(text: str) -> str:
-        """In one pass: a value that looks like a placeholder stays as it is."""
+        """Replace in one pass, so that a value that looks like a placeholder is kept."""
         return _WORD.sub(lambda found: words[found[1]], text)
 
     return Filled(

@@ -1,4 +1,4 @@
-"""Whether a runtime computes a model as transformers does, as far as the model's config.json tells."""
+"""Whether a runtime computes a model as transformers does, as far as the model's config.json shows."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,10 +9,10 @@ _FULL, _SLIDING = "full_attention", "sliding_attention"
 
 
 def unfit(runtime: Runtime, config: Mapping[str, Any], longest: int | None = None) -> str | None:
-    """Why ``runtime`` would serve another function than the one that was evaluated, in one line; None: nothing known.
+    """Why ``runtime`` would compute another function than the evaluated one, in one line; None if nothing is known.
 
-    ``config`` is the merged model's config.json, in both spellings or either. ``longest`` bounds the tokens of prompt
-    and answer that are served; None: nothing does.
+    ``config``: the merged model's config.json, in either or both spellings. ``longest``: the most tokens of prompt and
+    answer together; None: no limit.
     """
     return (
         _rope(runtime, config)
@@ -34,8 +34,8 @@ def _rope(runtime: Runtime, config: Mapping[str, Any]) -> str | None:
         return f"rope_type {kind!r:.40}: {runtime.name} computes it in another way, or not at all; it does {known}"
     for key, fixed in runtime.rope[kind].items():
         if (value := found.get(key)) is not None and value != fixed:
-            told = "ignores it" if fixed is None else f"takes {fixed} for granted"
-            return f"{kind} with {key} {value!r:.40}: {runtime.name} {told}"
+            does = "ignores it" if fixed is None else f"takes {fixed} for granted"
+            return f"{kind} with {key} {value!r:.40}: {runtime.name} {does}"
     return None
 
 
@@ -46,7 +46,7 @@ def _heads(runtime: Runtime, config: Mapping[str, Any]) -> str | None:
     if size is None:
         width, number = config.get("hidden_size"), config.get("num_attention_heads")
         if not isinstance(width, int) or not isinstance(number, int) or number < 1:
-            return "config.json does not tell the size of an attention head"
+            return "config.json does not give the size of an attention head"
         size = width // number
     if size not in runtime.heads:
         sizes = ", ".join(map(str, runtime.heads))
@@ -55,7 +55,7 @@ def _heads(runtime: Runtime, config: Mapping[str, Any]) -> str | None:
 
 
 def _windows(runtime: Runtime, config: Mapping[str, Any], longest: int | None) -> str | None:
-    """Layers that attend to the last tokens alone: ``layer_types`` says which, or older keys."""
+    """Layers with a sliding window, from ``layer_types`` or older keys."""
     if runtime.windows is None:
         return None
     kind, window, number = config.get("model_type"), config.get("sliding_window"), config.get("num_hidden_layers")
@@ -84,7 +84,7 @@ def _windows(runtime: Runtime, config: Mapping[str, Any], longest: int | None) -
 
 
 def _newer(runtime: Runtime, config: Mapping[str, Any]) -> str | None:
-    """Keys that the server's release does not know, where they say anything else than what it does."""
+    """Keys that the server's release does not know, if their value differs from what it assumes."""
     for key, fixed in runtime.unknown.items():
         if (value := config.get(key)) is not None and value != fixed:
             return f"{key} {value!r:.40}: {runtime.name} does not know it, and takes {fixed} for granted"

@@ -1,1 +1,1 @@
-"""Servers that are started, asked and ended: containers, processes, and those that run already."""
+"""Runs a server of a model and checks its answers against the offline model (`lockstep verify`)."""

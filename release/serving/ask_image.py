@@ -1,4 +1,4 @@
-"""Whether an old image still answers: it is started as it was verified to start, and asked one thing."""
+"""Checks that an old image still answers: starts it the way it was verified, and sends one request."""
 
 import shutil
 import tempfile
@@ -26,10 +26,10 @@ _PASSING = (408, 425, 429)  # refusals of now, not of the request
 
 
 def ask(root: Path, store: Store, named: Reference, release: Release) -> str:
-    """Start the image, in Docker or where it is weights alone as a process, and wait for one answer; how long it took.
+    """Start the image (in Docker, or for weights alone as a process), wait for one answer, and return the seconds.
 
-    Nothing that was started stays. Raises ServingRefused when it does not start or answer in time, MachineRefused when
-    this machine cannot start it.
+    Everything that was started is removed. Raises ServingRefused if it does not start or answer in time, MachineRefused
+    if this machine cannot start it.
     """
     report, serve = release.image, Records(root).at(release.commit).serve
     runtime = runtimes.load(report.runtime)
@@ -45,7 +45,9 @@ def _answers(client: Client, runtime: Runtime, model: str) -> bool:
         dialects.chat(client, dialects.SPEECHES[runtime.dialect], model, _QUESTION, 1)
     except NoAnswer as error:
         if error.status is not None and 400 <= error.status < 500 and error.status not in _PASSING:
-            raise ServingRefused(f"the server refuses a right request: {error}", "roll back to another") from error
+            raise ServingRefused(
+                f"the server refuses a right request: {error}", "roll back to another release"
+            ) from error
         return False
     return True
 

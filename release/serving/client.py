@@ -1,4 +1,4 @@
-"""Asking a server over HTTP, with a deadline on everything; what it replies is data that nobody vouches for."""
+"""An HTTP client for servers under test: everything has a time limit, and replies are not trusted."""
 
 import json
 import threading
@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import requests
 from urllib3.exceptions import HTTPError
 
+from checks.text import escape
 from release.adapters.http import reason
 
 ANSWER_SECONDS = 300.0  # for one reply, all of it: sixteen may wait for one another on a small machine
@@ -19,7 +20,7 @@ _BLOCK = 1 << 16
 
 
 class NoAnswer(Exception):  # noqa: N818 - an observation about the server, which a check turns into its reason
-    """The server gave no reply that can be used. ``lost``: nothing more can be expected of it; ``status``: of HTTP."""
+    """The server gave no usable reply. ``lost``: it will give none any more; ``status``: of HTTP."""
 
     def __init__(self, reason: str, lost: bool = False, status: int | None = None) -> None:
         super().__init__(reason)
@@ -28,21 +29,21 @@ class NoAnswer(Exception):  # noqa: N818 - an observation about the server, whic
 
 
 class Reply(NamedTuple):
-    """A whole reply; ``seconds`` from sending the request to its last byte."""
+    """A complete reply; ``seconds`` from sending the request to its last byte."""
 
     status: int
     body: bytes
     seconds: float
 
     def json(self) -> Any:
-        """The body as JSON. Raises NoAnswer when it is none."""
+        """The body as JSON. Raises NoAnswer if it is not JSON."""
         try:
             return json.loads(self.body)
         except (ValueError, RecursionError) as error:
             raise NoAnswer(f"replied with {shown(self.body)}, which is not JSON") from error
 
     def good(self) -> "Reply":
-        """Itself, when the status is 200; raises NoAnswer otherwise."""
+        """The reply itself, if its status is 200. Raises NoAnswer otherwise."""
         if self.status != 200:
             raise NoAnswer(f"HTTP {self.status}: {shown(self.body)}", status=self.status)
         return self
@@ -51,7 +52,7 @@ class Reply(NamedTuple):
 class Client:
     """One server. Every thread has a connection of its own. ``deadline``: seconds for one reply.
 
-    ``direct``: leave proxies, netrc and the like aside, as is right for a server that was started here.
+    ``direct``: ignore proxies, netrc and the like, for a server that was started here.
     """
 
     def __init__(self, url: str, deadline: float = ANSWER_SECONDS, direct: bool = True) -> None:
@@ -61,24 +62,24 @@ class Client:
         self._lock = threading.Lock()
 
     def get(self, path: str) -> Reply:
-        """GET ``path``. Raises NoAnswer when no whole reply came in time."""
+        """GET ``path``. Raises NoAnswer if no complete reply comes in time."""
         return self._whole("GET", path, None)
 
     def post(self, path: str, body: Any) -> Reply:
-        """POST ``body`` as JSON; raises as ``get`` does."""
+        """POST ``body`` as JSON. Raises as ``get``."""
         return self.post_bytes(path, json.dumps(body).encode())
 
     def post_bytes(self, path: str, data: bytes) -> Reply:
-        """POST bytes that are said to be JSON; raises as ``get`` does."""
+        """POST bytes with the content type JSON, even if they are not. Raises as ``get``."""
         return self._whole("POST", path, data)
 
     def events(self, path: str, body: Any) -> Iterator[bytes]:
-        """POST ``body``; yield the data of each server-sent event.
+        """POST ``body`` and yield the data of each server-sent event.
 
-        Lines as the HTML standard's section on server-sent events has them; only ``data`` fields matter here. Raises
-        NoAnswer as ``get`` does, and for another status.
+        Lines are split as in the HTML standard's section on server-sent events; only ``data`` fields are used. Raises
+        NoAnswer as ``get``, and for a status other than 200.
         """
-        with self._asked("POST", path, json.dumps(body).encode()) as (response, blocks):
+        with self._exchange("POST", path, json.dumps(body).encode()) as (response, blocks):
             if response.status_code != 200:
                 whole = Reply(response.status_code, b"".join(blocks), 0.0)
                 whole.good()
@@ -90,7 +91,7 @@ class Client:
                         yield line[5:].strip()
 
     def close(self) -> None:
-        """Drop every connection. What is asked afterwards opens new ones."""
+        """Close every connection. Later requests open new ones."""
         with self._lock:
             for session in self._sessions:
                 session.close()
@@ -107,11 +108,13 @@ class Client:
 
     def _whole(self, method: str, path: str, data: bytes | None) -> Reply:
         began = time.monotonic()
-        with self._asked(method, path, data) as (response, blocks):
+        with self._exchange(method, path, data) as (response, blocks):
             return Reply(response.status_code, b"".join(blocks), time.monotonic() - began)
 
     @contextmanager
-    def _asked(self, method: str, path: str, data: bytes | None) -> Iterator[tuple[requests.Response, Iterator[bytes]]]:
+    def _exchange(
+        self, method: str, path: str, data: bytes | None
+    ) -> Iterator[tuple[requests.Response, Iterator[bytes]]]:
         until = time.monotonic() + self.deadline
         headers = {"Content-Type": "application/json"} if data is not None else {}
         times = (min(CONNECT_SECONDS, self.deadline), self.deadline)
@@ -129,20 +132,19 @@ class Client:
 
 
 def _blocks(response: requests.Response, until: float, deadline: float) -> Iterator[bytes]:
-    """The body as it comes. A server that trickles does not outlast the deadline, nor one that never ends memory."""
+    """The body in blocks, limited in time and size."""
     total = 0
     while block := response.raw.read1(_BLOCK, decode_content=False):
         total += len(block)
         if total > LARGEST:
             raise NoAnswer(f"a reply of more than {LARGEST >> 20} MiB")
         if time.monotonic() > until:
-            raise NoAnswer(f"no whole reply within {deadline:g} s", lost=True)
+            raise NoAnswer(f"no complete reply within {deadline:g} s", lost=True)
         yield block
 
 
 def shown(text: bytes | str, longest: int = 80) -> str:
-    """Words of the server for a person: printable, short, quoted."""
+    """Text of the server for a message: printable, shortened, in quotes."""
     plain = text.decode(errors="replace") if isinstance(text, bytes) else text
     cut = plain[: longest + 1]
-    visible = "".join(c if c.isprintable() else "·" for c in cut[:longest])
-    return f"“{visible}{'…' if len(cut) > longest else ''}”"
+    return f"“{escape(cut[:longest])}{'…' if len(cut) > longest else ''}”"

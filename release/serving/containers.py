@@ -1,9 +1,10 @@
-"""Starts an image in a container as it ships: its own command, environment and user; nothing is added to it.
+"""Starts an image in a container as it ships, with its own command, environment and user.
 
-Weights that come alone are mounted in their server's image, read-only, which is started as a cluster starts it.
-What is taken away: the way out (an internal network), writing to the root file system (room in memory at the paths that
-the runtime names), every capability, and new privileges. On Linux the server is reached at the container's own address.
-Where that cannot be (Docker Desktop, a rootless engine) its port is published on 127.0.0.1, and ``isolated`` is None.
+Weights alone are mounted read-only in their server's image, which is started as a cluster starts it.
+
+The container has no way out (an internal network), a read-only root file system (with memory at the paths that the
+runtime names), no capabilities and no new privileges. On Linux the server is reached at the container's own address.
+Elsewhere (Docker Desktop, a rootless engine) its port is published on 127.0.0.1, and ``isolated`` is None.
 """
 
 import contextlib
@@ -15,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from checks.errors import MachineRefused, ServingRefused
+from checks.text import redact
 from release.runtimes import Filled, Runtime
 from release.serving import owners
 from release.serving.progress import Progress
@@ -28,7 +30,7 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 class Mounted(NamedTuple):
-    """Weights that come alone: ``folder`` here, ``path`` in the container, and how their server is started."""
+    """Weights alone: ``folder`` on this machine, ``path`` in the container, and how their server is started."""
 
     folder: Path
     path: str
@@ -36,7 +38,7 @@ class Mounted(NamedTuple):
 
 
 class Container:
-    """A Server in a container of its own network; see ``release.serving.server``."""
+    """A Server in a container with a network of its own; see ``release.serving.server``."""
 
     how: Literal["container"] = "container"
 
@@ -48,12 +50,12 @@ class Container:
         self._container: Any = None
 
     def gone(self) -> str | None:
-        """None while it runs; else its exit code and why, as far as its log says."""
+        """None while it runs; else its exit code and the reason from its log."""
         code = self._code()
         return None if code is None else ending(code, self.log())
 
     def log(self) -> bytes:
-        """Its last lines."""
+        """The end of its log."""
         from docker.errors import DockerException
 
         if self._container is None:
@@ -64,7 +66,7 @@ class Container:
             return b""
 
     def terminate(self, deadline: float) -> Ended | None:
-        """SIGTERM, then wait; None when it still ran after ``deadline`` seconds."""
+        """Send SIGTERM and wait; None if it still runs after ``deadline`` seconds."""
         from docker.errors import APIError
 
         began = time.monotonic()
@@ -77,7 +79,7 @@ class Container:
         return Ended(code, time.monotonic() - began)
 
     def close(self) -> None:
-        """Remove the container, its volumes and its network. Raises MachineRefused when the engine does not do it."""
+        """Remove the container, its volumes and its network. Raises MachineRefused if the engine fails."""
         self._container = None
         _remove(self._engine, self.name)
 
@@ -101,10 +103,10 @@ def start(
 ) -> Container:
     """Start ``image`` and return at once; ``server.wait_until`` waits for it.
 
-    ``image`` is NAME@sha256:… (pulled unless it is there) or an image's id; ``model`` the weights' folder in it;
-    ``gpus`` is ``all``, or devices by number or UUID, by commas; ``mounted`` are weights that are not in it. Raises
-    ServingRefused when the image cannot be had or started, or carries no server; MachineRefused when no engine answers.
-    Nothing stays behind then.
+    ``image``: NAME@sha256:… (pulled if missing) or an image's id; ``model``: the weights' folder in it; ``gpus``:
+    ``all``, or numbers or UUIDs separated by commas; ``mounted``: weights that are not in the image. Raises
+    ServingRefused if the image is not available, does not start or has no server, MachineRefused if no engine answers.
+    Then everything is removed.
     """
     from docker.errors import DockerException
 
@@ -125,9 +127,9 @@ def start(
 
 
 def connect(timeout: float = 120) -> Any:
-    """A client of the Docker Engine that the environment names, which may be silent for ``timeout`` seconds.
+    """A client of the Docker Engine, with a time limit of ``timeout`` seconds per reply.
 
-    Raises MachineRefused when none answers.
+    Raises MachineRefused if none answers.
     """
     import docker
     from docker.errors import DockerException
@@ -141,7 +143,7 @@ def connect(timeout: float = 120) -> Any:
 
 
 def remove_leftovers(engine: Any) -> int:
-    """Remove what runs that were killed left in the engine; return how many runs."""
+    """Remove what killed runs left in the engine; return the number of runs."""
     from docker.errors import DockerException
 
     try:
@@ -157,7 +159,7 @@ def remove_leftovers(engine: Any) -> int:
 
 
 def _image(engine: Any, image: str, *, started: bool) -> Any:
-    """The image, pulled if need be, that has a command; any where one is ``started`` that is not the image's."""
+    """The image, pulled if needed. It must have a command, unless ``started`` says how to start it."""
     from docker.errors import DockerException, ImageNotFound
 
     if "sha256:" not in image:
@@ -186,7 +188,7 @@ def _image(engine: Any, image: str, *, started: bool) -> Any:
 
 
 def _watch(events: Any, bar: Any) -> None:
-    """Move the bar by what is downloaded of each layer. Raises DockerException when the engine tells of an error."""
+    """Update the bar with the bytes downloaded. Raises DockerException if the engine reports an error."""
     from docker.errors import DockerException
 
     seen: dict[str, int] = {}
@@ -235,7 +237,7 @@ def _run(
 
 
 def _started(runtime: Runtime, mounted: Mounted) -> dict[str, Any]:
-    """How a cluster starts a server on weights that are mounted (release/overlay), in the engine's words."""
+    """How a cluster starts a server on mounted weights (release/overlay), as options of the engine."""
     filled = mounted.filled
     return {
         "volumes": {str(mounted.folder.resolve()): {"bind": mounted.path, "mode": "ro"}},
@@ -247,7 +249,7 @@ def _started(runtime: Runtime, mounted: Mounted) -> dict[str, Any]:
 
 
 def _address(server: Container, port: int, near: bool) -> str:
-    """Where it listens. Raises ServingRefused when the container ended already: then it has no address."""
+    """Where it listens. Raises ServingRefused if the container already ended and has no address."""
     container = server._container
     container.reload()
     settings = container.attrs["NetworkSettings"]
@@ -263,7 +265,7 @@ def _address(server: Container, port: int, near: bool) -> str:
 
 
 def _is_near(engine: Any) -> bool:
-    """Whether its containers are reached at their own addresses. Raises MachineRefused for another machine's engine."""
+    """Whether containers are reachable at their own addresses. Raises MachineRefused for another machine's engine."""
     info, url = engine.info(), urlsplit(engine.api.base_url)
     unix = url.scheme in ("http+docker", "http+unix")
     if not unix and url.hostname not in _LOOPBACK and url.scheme != "npipe":
@@ -295,17 +297,16 @@ def _remove(engine: Any, name: str) -> None:
 
 
 def _labels(kept: Any) -> dict[str, str]:
-    """Of a container or a network."""
+    """The labels of a container or network."""
     found = kept.attrs.get("Labels") or (kept.attrs.get("Config") or {}).get("Labels") or {}
     return dict(found)
 
 
 def no_engine(error: Exception) -> MachineRefused:
-    """What is raised when the engine cannot be asked."""
+    """The refusal if the engine cannot be reached."""
     return MachineRefused(f"no Docker Engine answers: {line(error)}", "start Docker, or set DOCKER_HOST")
 
 
 def line(error: Exception) -> str:
-    """What an error of the engine says, on one printable line."""
-    text = str(getattr(error, "explanation", None) or error)
-    return "".join(c if c.isprintable() else " " for c in text)[:300].strip() or type(error).__name__
+    """An error of the engine on one printable line."""
+    return redact(str(getattr(error, "explanation", None) or error), 300) or type(error).__name__

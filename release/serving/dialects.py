@@ -1,8 +1,8 @@
-"""How a server is asked, by ``Runtime.dialect``.
+"""Requests and replies in each ``Runtime.dialect``.
 
-All three speak OpenAI's chat completions. Beyond that: ``tgi`` (its OpenAPI document) tells log-probabilities by a
-token's text and tokenizes a chat at /chat_tokenize; ``vllm`` tells token ids when asked to, and tokenizes at
-/tokenize; ``openai`` promises neither. TGI ignores ``logit_bias``, which the others heed.
+All three are OpenAI's chat completions. In addition, ``tgi`` (its OpenAPI document) returns log-probabilities by token
+text and tokenizes a chat at /chat_tokenize; ``vllm`` returns token ids on request and tokenizes at /tokenize;
+``openai`` has neither. TGI ignores ``logit_bias``; the others apply it.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -22,7 +22,7 @@ Part = TypeVar("Part", bound=BaseModel)
 
 
 class Token(NamedTuple):
-    """One generated token as the server tells it: by id, or by text. ``logprob`` in nats."""
+    """One generated token from the server, by id or by text. ``logprob`` in nats."""
 
     id: int | None
     text: str | None
@@ -30,9 +30,9 @@ class Token(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """One whole answer; None for what the server does not tell.
+    """One complete answer; None for what the server does not return.
 
-    ``finish`` is "length" when the limit on new tokens ended it, and anything else when the model did.
+    ``finish`` is "length" if the limit on new tokens ended it, anything else if the model did.
     """
 
     text: str
@@ -43,7 +43,7 @@ class Answer(NamedTuple):
 
 
 class Streamed(NamedTuple):
-    """One answer that came as a stream. Seconds from sending the request; ``first`` to the first text, if any came."""
+    """One streamed answer. Seconds count from sending the request; ``first``: to the first text, if any came."""
 
     text: str
     tokens: int
@@ -52,7 +52,7 @@ class Streamed(NamedTuple):
 
 
 class _Loose(BaseModel):
-    """A part of a reply: keys that are not read may be there."""
+    """A part of a reply; unknown keys are allowed."""
 
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
 
@@ -111,7 +111,7 @@ class _VllmTokens(_Loose):
 
 @dataclass(frozen=True)
 class Speech:
-    """What one dialect adds. ``logprobs``: fields that ask for log-probabilities, None where there are none."""
+    """What one dialect adds. ``logprobs``: fields that request log-probabilities, None if unsupported."""
 
     logprobs: dict[str, Any] | None
     token: Callable[[_Logprob], Token]
@@ -122,15 +122,15 @@ class Speech:
 def chat(
     client: Client, speech: Speech, model: str, messages: Sequence[Message], limit: int, ends: Sequence[int] = ()
 ) -> Answer:
-    """Ask for the greedy answer of at most ``limit`` tokens, whole, without the tokens ``ends``. Raises NoAnswer."""
+    """Request the greedy answer of at most ``limit`` tokens, without the tokens ``ends``. Raises NoAnswer."""
     reply = client.post(CHAT, request(model, messages, limit, ends) | (speech.logprobs or {})).good()
     said = _read(_Chat, reply.body)
     choice, usage = said.choices[0], said.usage
-    told = choice.logprobs.content if choice.logprobs and speech.logprobs else None
+    tokens = choice.logprobs.content if choice.logprobs and speech.logprobs else None
     return Answer(
         text=choice.message.content or "",
         finish=choice.finish_reason,
-        tokens=None if told is None else tuple(map(speech.token, told)),
+        tokens=None if tokens is None else tuple(map(speech.token, tokens)),
         prompt_tokens=usage.prompt_tokens if usage else None,
         new_tokens=usage.completion_tokens if usage else None,
     )
@@ -144,9 +144,9 @@ def stream(
     ends: Sequence[int] = (),
     spoke: Callable[[], object] = lambda: None,
 ) -> Streamed:
-    """Ask for the same as a stream; ``spoke`` is called at its first text.
+    """Request the same as a stream; ``spoke`` is called at its first text.
 
-    Raises NoAnswer, also when the stream ends before the answer does.
+    Raises NoAnswer, also if the stream ends before the answer does.
     """
     began = monotonic()
     body = request(model, messages, limit, ends) | {"stream": True, "stream_options": {"include_usage": True}}
@@ -175,17 +175,17 @@ def stream(
 
 
 def request(model: str, messages: Sequence[Message], limit: int, ends: Sequence[int] = ()) -> dict[str, Any]:
-    """A request for a greedy answer, in which none of the tokens ``ends`` may come.
+    """A request for a greedy answer, in which the tokens ``ends`` may not occur.
 
-    TGI samples unless the temperature is there and zero. A bias of -100 is the lowest that OpenAI's API has;
-    transformers serve takes floats alone.
+    TGI samples unless the temperature is present and zero. A bias of -100 is the lowest in OpenAI's API; transformers
+    serve accepts only floats.
     """
     body = {"model": model, "messages": _plain(messages), "max_tokens": limit, "temperature": 0}
     return body | ({"logit_bias": {str(token): -100.0 for token in ends}} if ends else {})
 
 
 def tokenize(client: Client, speech: Speech, model: str, messages: Sequence[Message]) -> tuple[int, ...] | None:
-    """Token ids that the server makes of a chat; None where this dialect has no word for it. Raises NoAnswer."""
+    """The token ids of a chat from the server; None if the dialect does not offer them. Raises NoAnswer."""
     return None if speech.tokenize is None else speech.tokenize(client, model, _plain(messages))
 
 
@@ -199,16 +199,16 @@ def _vllm_tokens(client: Client, model: str, messages: list[dict[str, str]]) -> 
     return tuple(_read(_VllmTokens, client.post("/tokenize", body).good().body).tokens)
 
 
-def _by_text(told: _Logprob) -> Token:
-    return Token(None, told.token, told.logprob)
+def _by_text(token: _Logprob) -> Token:
+    return Token(None, token.token, token.logprob)
 
 
-def _by_id(told: _Logprob) -> Token:
-    """vLLM writes ``token_id:<id>`` for a token's text when ``return_tokens_as_token_ids`` asks it to."""
-    number = told.token.removeprefix("token_id:")
-    if number == told.token or not (number.isascii() and number.isdigit()):
-        raise NoAnswer(f"told a token as {shown(told.token)}, not as token_id:<id>")
-    return Token(int(number), None, told.logprob)
+def _by_id(token: _Logprob) -> Token:
+    """vLLM writes ``token_id:<id>`` as a token's text if ``return_tokens_as_token_ids`` is set."""
+    number = token.token.removeprefix("token_id:")
+    if number == token.token or not (number.isascii() and number.isdigit()):
+        raise NoAnswer(f"returned a token as {shown(token.token)}, not as token_id:<id>")
+    return Token(int(number), None, token.logprob)
 
 
 def _plain(messages: Iterable[Message]) -> list[dict[str, str]]:

@@ -1,4 +1,4 @@
-"""Asks a server every check in order, so that whatever happens there is an answer to each."""
+"""Runs every check of a server in order, so that each has a result whatever happens."""
 
 from collections.abc import Callable
 from typing import get_args
@@ -6,18 +6,18 @@ from typing import get_args
 from checks.serving import CheckName, ServingCheck
 from release.serving import logs
 from release.serving.client import NoAnswer
-from release.serving.probes import answers, life, load, score, told
-from release.serving.probes.asked import Asked, failed
+from release.serving.probes import answers, endpoints, life, load, score
+from release.serving.probes.context import ProbeContext, failed
 
-# In the order of asking; what is known of how it runs needs no asking.
-CHECKS: dict[CheckName, Callable[[Asked], ServingCheck]] = {
-    "identity": told.identity,
+# The order in which the server is checked. Checks of how it was started send no request.
+CHECKS: dict[CheckName, Callable[[ProbeContext], ServingCheck]] = {
+    "identity": endpoints.identity,
     "template": answers.template,
     "parity": answers.parity,
     "adapter": answers.adapter,
     "score": score.score,
-    "errors": told.errors,
-    "metrics": told.metrics,
+    "errors": endpoints.errors,
+    "metrics": endpoints.metrics,
     "latency": load.latency,
     "egress": life.egress,
     "read-only": life.read_only,
@@ -25,12 +25,12 @@ CHECKS: dict[CheckName, Callable[[Asked], ServingCheck]] = {
 }
 
 
-def examine(asked: Asked, began: float) -> tuple[ServingCheck, ...]:
-    """Every check, once. ``began``: when the server was started, by time.monotonic.
+def examine(context: ProbeContext, began: float) -> tuple[ServingCheck, ...]:
+    """Run every check once. ``began``: when the server was started, by time.monotonic.
 
-    A server that is lost fails the check that lost it, with the end of its log, and every check after that.
+    If the server is lost, the check that lost it fails with the end of the log, and so does every later check.
     """
-    done = [life.start(asked, began)]
+    done = [life.start(context, began)]
     if done[0].status != "pass":
         return nothing(done[0])
     gone = False
@@ -40,23 +40,23 @@ def examine(asked: Asked, began: float) -> tuple[ServingCheck, ...]:
             continue
         try:
             # A server may close a connection that was idle meanwhile, in the very moment in which it is used again.
-            asked.client.close()
-            done.append(check(asked))
+            context.client.close()
+            done.append(check(context))
         except NoAnswer as reason:
-            gone = reason.lost or asked.server.gone() is not None
-            done.append(failed(name, f"{reason}{_last(asked) if gone else ''}"))
+            gone = reason.lost or context.server.gone() is not None
+            done.append(failed(name, f"{reason}{_last(context) if gone else ''}"))
     return tuple(done)
 
 
 def nothing(start: ServingCheck) -> tuple[ServingCheck, ...]:
-    """All checks of a server that never answered."""
+    """The results for a server that never answered."""
     rest = (name for name in get_args(CheckName) if name != "start")
     return (start, *(failed(name, "not asked: the server never answered") for name in rest))
 
 
-def _last(asked: Asked) -> str:
-    """What the server left behind: its exit code, and what its log says."""
-    if state := asked.server.gone():
+def _last(context: ProbeContext) -> str:
+    """The server's exit code, or what its log says."""
+    if state := context.server.gone():
         return f"; it ended: {state}"
-    log = asked.server.log()
+    log = context.server.log()
     return logs.why(log) if log else ""

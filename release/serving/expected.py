@@ -1,4 +1,4 @@
-"""What a server is held to: the verdict, the offline answers and the image, held to one another first."""
+"""The evidence that a server is compared with: verdict, offline answers and image, checked against one another."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,15 +13,15 @@ from checks.serving import ImageReport, ProbeReport
 from release.record.held import hold
 from release.record.records import Records
 
-# The server has the weights, and how they were made is in the reports. What a process serves from here is hashed.
+# Not hashed: the server has its own weights, and reports cover how they were made. A process's weights are hashed.
 _ELSEWHERE = (layout.BASE, layout.RAW, layout.ADAPTER, layout.MERGED)
 _AGAIN = "run `./lockstep run`, then ask again"
 
 
 class Expected(NamedTuple):
-    """Evidence that holds. ``offline`` are the merged model's predictions of ``rows``, in their order.
+    """Checked evidence. ``offline``: the merged model's predictions of ``rows``, in their order.
 
-    ``path`` is the folder of the weights in the image; ``image`` is None where nothing was built yet.
+    ``path``: the folder of the weights in the image; ``image``: None if nothing was built yet.
     """
 
     params: Params
@@ -36,10 +36,10 @@ class Expected(NamedTuple):
 
 
 def expected(root: Path, image: bool) -> Expected:
-    """Read the evidence in ``root``; ``image``: there must be one.
+    """Read the evidence in ``root``; ``image``: there must be a built image.
 
-    Raises as ``held.hold`` does, the verdict's own refusal when it is not ``pass``, and EvidenceRefused when probes
-    or image are missing, or about another model.
+    Raises as ``held.hold``, the verdict's own refusal if it is not ``pass``, and EvidenceRefused if probes or image are
+    missing or about another model.
     """
     held = hold(Records(root), trusting=_ELSEWHERE)
     if refusal := verdict_refusal(held.verdict):
@@ -53,7 +53,7 @@ def expected(root: Path, image: bool) -> Expected:
     _same(layout.PROBES, "the base", probes.base, judged[layout.BASE.as_posix()])
     _same(layout.PROBES, "the valid split", probes.valid, judged[(layout.SPLITS / "valid.jsonl").as_posix()])
     if probes.max_new_tokens != held.params.serve.probes.max_new_tokens or probes.precision != held.params.serve.dtype:
-        raise EvidenceRefused(f"{layout.PROBES}: asked with other settings than serve.probes and serve.dtype", _AGAIN)
+        raise EvidenceRefused(f"{layout.PROBES}: made with other settings than serve.probes and serve.dtype", _AGAIN)
     rows, offline = held.evidence.test, held.evidence.answers["candidate"]
     if not rows or [row.id for row in rows] != [one.id for one in offline]:
         raise EvidenceRefused(f"{layout.PREDICTIONS}/candidate.jsonl: does not answer the test rows, in order", _AGAIN)

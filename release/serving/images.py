@@ -1,4 +1,4 @@
-"""Gives the Docker Engine an image out of an OCI layout, for as long as it is needed; no registry takes part."""
+"""Loads an image from an OCI layout into the Docker Engine, for as long as it is needed, without a registry."""
 
 import contextlib
 import json
@@ -20,11 +20,11 @@ _LOADING = 3600  # seconds that the engine may be silent: it unpacks before it a
 
 @contextmanager
 def loaded(store: Store, digest: str) -> Iterator[str]:
-    """The image's id in the engine; the image is forgotten at the end, unless the engine had it before.
+    """The image's id in the engine; the image is removed at the end, unless the engine had it before.
 
-    What the engine holds is what ``digest`` says: every blob is hashed on its way, and the id that the engine computes
-    is compared. Raises RegistryRefused when the layout lacks the image or holds other bytes, EvidenceRefused when
-    ``digest`` is no image, ServingRefused when the engine does not take it, MachineRefused when there is no engine.
+    Every blob is hashed on its way, and the id that the engine computes is compared. Raises RegistryRefused if the
+    layout lacks the image or has other bytes, EvidenceRefused if ``digest`` is not an image, ServingRefused if the
+    engine does not accept it, MachineRefused if there is no engine.
     """
     from docker.errors import DockerException
 
@@ -72,7 +72,7 @@ def _known(engine: Any, ids: tuple[str, ...]) -> str | None:
 
 
 def _archive(store: Store, manifest: Manifest, document: Document, bar: Any) -> Iterator[bytes]:
-    """A tar that is a layout of this one image, and Docker's older archive too: its classic store reads that."""
+    """A tar that is both a layout of this one image and Docker's older archive, which its classic store reads."""
     named = {"mediaType": document.media_type, "digest": document.digest, "size": len(document.data)}
     old = {
         "Config": _path(manifest.config.digest),

@@ -1,13 +1,15 @@
-"""Reading a server's log: its last lines, and the lines that say why it failed.
+"""Reads a server's log: its last lines, and the lines that say why it failed.
 
-A server's last words are often a wrapper's ("see root cause above"), so the exceptions are looked for in all of the log
-that is kept. Python's tracebacks, vLLM's and uvicorn's prefixes, TGI's lines of JSON, and what command lines and Rust
-print on an error are known.
+The last lines are often a wrapper's ("see root cause above"), so exceptions are searched in the whole log that is kept.
+Known formats: Python tracebacks, the prefixes of vLLM and uvicorn, TGI's JSON lines, and errors of command-line tools
+and Rust.
 """
 
 import json
 import re
 from collections.abc import Iterator
+
+from checks.text import escape
 
 KEPT = 4 << 20  # bytes of the end of a log that are read
 _WIDTH = 300  # characters of a line
@@ -24,12 +26,12 @@ _ERROR = re.compile(r"(?:[\w.-]+: )?(?:[Ee]rror|fatal): \S|.*\bpanicked at |Kill
 
 
 def tail(log: bytes, lines: int) -> str:
-    """The last lines of a log: printable, without colours and empty lines, none longer than a person reads."""
+    """The last lines of a log: printable, without colours and empty lines, shortened."""
     return "\n".join(map(_short, _lines(log)[-lines:]))
 
 
 def causes(log: bytes) -> tuple[str, ...]:
-    """The last exceptions or errors that a log tells, at most three, in its order and each once; none found: empty."""
+    """The last exceptions or errors in a log: at most three, in order, each once; empty if there are none."""
     found: dict[str, None] = {}
     errors: dict[str, None] = {}
     rows = list(_records(log))
@@ -51,7 +53,7 @@ def causes(log: bytes) -> tuple[str, ...]:
 
 
 def why(log: bytes, lines: int = 5) -> str:
-    """Causes, or where none is found the last lines, as the end of a sentence."""
+    """The causes, or else the last lines, as the end of a sentence."""
     if found := causes(log):
         return f"; its log says: {' / '.join(found)}"
     if last := tail(log, lines).splitlines():
@@ -60,7 +62,7 @@ def why(log: bytes, lines: int = 5) -> str:
 
 
 def _again(found: dict[str, None], text: str) -> None:
-    """Put ``text`` last, once."""
+    """Append ``text`` and remove it elsewhere."""
     found.pop(text, None)
     found[text] = None
 
@@ -71,13 +73,13 @@ def _lines(log: bytes) -> list[str]:
 
 
 def _records(log: bytes) -> Iterator[tuple[str | None, str]]:
-    """Each line's level, where it says one, and its message, in the lines that it has."""
+    """The level (if any) and message of each line."""
     for line in _lines(log):
         level, message = None, line
         if line.startswith("{"):
             try:
-                told = json.loads(line)
-                level, message = told.get("level"), (told.get("fields") or {}).get("message") or line
+                record = json.loads(line)
+                level, message = record.get("level"), (record.get("fields") or {}).get("message") or line
             except (ValueError, AttributeError, RecursionError):
                 pass
         for part in str(message).splitlines():
@@ -89,4 +91,4 @@ def _records(log: bytes) -> Iterator[tuple[str | None, str]]:
 
 
 def _short(line: str) -> str:
-    return "".join(c if c.isprintable() else "·" for c in line[:_WIDTH])
+    return escape(line[:_WIDTH])

@@ -1,4 +1,4 @@
-"""Which process started a server, so that what killed runs left behind is found and removed, and nothing else."""
+"""Identifies the process that started a server, so that leftovers of killed runs, and nothing else, are removed."""
 
 import os
 import socket
@@ -7,13 +7,13 @@ from pathlib import Path
 
 
 def of(pid: int) -> str:
-    """A process by host, name space, number and start, which no other process ever shares. Empty: it is gone."""
+    """A process by host, name space, number and start time, which is unique. Empty if it does not exist."""
     started = _started(pid)
     return f"{socket.gethostname()} {_space()} {pid} {started}" if started else ""
 
 
 def lives(owner: str) -> bool:
-    """Whether the process still runs. Of a process elsewhere, or of words that are none, it is taken for granted."""
+    """Whether the process still runs. For a process on another host, or an unreadable name, True is assumed."""
     host, space, pid, started = [*owner.split(" ", 3), "", "", "", ""][:4]
     if (host, space) != (socket.gethostname(), _space()) or not pid.isdecimal():
         return True
@@ -21,7 +21,7 @@ def lives(owner: str) -> bool:
 
 
 def _started(pid: int) -> str:
-    """When it started: in ticks of this boot where there is /proc, by ``ps`` elsewhere. Empty for none or a zombie."""
+    """Its start time: in ticks of this boot from /proc, else from ``ps``. Empty if it does not exist or is a zombie."""
     try:
         if Path("/proc/self/stat").exists():
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -34,7 +34,7 @@ def _started(pid: int) -> str:
 
 
 def _space() -> str:
-    """Where process numbers count: a container has its own."""
+    """The name space of process numbers: each container has its own."""
     try:
         return str(Path("/proc/self/ns/pid").readlink()) or "-"
     except OSError:

@@ -1,7 +1,7 @@
-"""Starts a server of a folder of weights as a process, from the packages of this interpreter's environment.
+"""Starts a server of a folder of weights as a process, with the packages of this Python environment.
 
-It listens on 127.0.0.1, sees none of this environment's variables but PATH and LANG, and writes below a folder of its
-own. Nothing keeps it from the network or the file system: ``isolated`` and ``sealed`` are None.
+It listens on 127.0.0.1, sees no environment variables but PATH and LANG, and writes below a folder of its own. Its
+network and file system are not restricted: ``isolated`` and ``sealed`` are None.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ _PAUSE = 0.05
 
 
 class Process:
-    """A Server in a process of its own session; see ``release.serving.server``."""
+    """A Server in a process with a session of its own; see ``release.serving.server``."""
 
     how: Literal["process"] = "process"
     isolated: bool | None = None
@@ -45,7 +45,7 @@ class Process:
         self._process, self._folder = process, folder
 
     def gone(self) -> str | None:
-        """None while it runs; else its exit code and why, as far as its log says."""
+        """None while it runs; else its exit code and the reason from its log."""
         return None if self._process.poll() is None else ending(_code(self._process), self.log())
 
     def log(self) -> bytes:
@@ -58,7 +58,7 @@ class Process:
             return b""
 
     def terminate(self, deadline: float) -> Ended | None:
-        """SIGTERM, then wait; None when it still ran after ``deadline`` seconds."""
+        """Send SIGTERM and wait; None if it still runs after ``deadline`` seconds."""
         began = time.monotonic()
         self._process.terminate()
         while self._process.poll() is None:
@@ -68,7 +68,7 @@ class Process:
         return Ended(_code(self._process), time.monotonic() - began)
 
     def close(self) -> None:
-        """Kill it and whatever it started, and remove its folder."""
+        """Kill it and its children, and remove its folder."""
         if self._process.poll() is None:
             _kill(self._process.pid)
             self._process.wait()
@@ -78,12 +78,12 @@ class Process:
 def start(runtime: Runtime, serve: Serve, folder: Path) -> Process:
     """Serve the weights in ``folder`` and return at once; ``server.wait_until`` waits for it.
 
-    Raises MachineRefused when the server is not installed here, ServingRefused when the runtime is no process or the
-    folder no folder.
+    Raises MachineRefused if the server is not installed, ServingRefused if the runtime cannot run as a process or the
+    folder does not exist.
     """
     remove_leftovers()
     if not folder.is_dir():
-        raise ServingRefused(f"{folder}: is no folder of weights", "run `./lockstep run`, or name another")
+        raise ServingRefused(f"{folder}: is not a folder of weights", "run `./lockstep run`, or name another")
     program = _program(runtime)
     port = _free_port()
     model = str(folder.resolve())
@@ -116,10 +116,10 @@ def start(runtime: Runtime, serve: Serve, folder: Path) -> Process:
 
 
 def private(runtime: Runtime, environment: dict[str, str], home: Path) -> dict[str, str]:
-    """The environment of a process that writes below ``home`` alone.
+    """The environment of a process that writes only below ``home``.
 
-    In a container the writable paths belong to the container; here others can write there, or guess the name of what a
-    server compiles and loads. So a variable that names a path below one of them names one below ``home``.
+    In a container the writable paths belong to the container. Here others could write there, or guess the name of code
+    that a server compiles and loads. So a variable with a path below one of them gets a path below ``home``.
     """
     found = dict(environment)
     for name, value in environment.items():
@@ -131,7 +131,7 @@ def private(runtime: Runtime, environment: dict[str, str], home: Path) -> dict[s
 
 
 def remove_leftovers() -> int:
-    """End the servers, and remove the folders, that this user's runs left when they were killed; return how many."""
+    """End the servers and remove the folders of this user's killed runs; return their number."""
     count = 0
     for home in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         with contextlib.suppress(OSError):  # gone meanwhile, or another user's
@@ -146,7 +146,7 @@ def remove_leftovers() -> int:
 
 
 def _program(runtime: Runtime) -> Path:
-    """The runtime's command in this environment. Raises as ``start`` does."""
+    """The runtime's command in this environment. Raises as ``start``."""
     if runtime.package is None or not runtime.entrypoint:
         raise ServingRefused(f"{runtime.name}: runs in its image alone", "verify the image, or use another runtime")
     missing = _missing(Requirement(runtime.package))
@@ -158,7 +158,7 @@ def _program(runtime: Runtime) -> Path:
 
 
 def _missing(wanted: Requirement) -> list[str]:
-    """What of a package and its extras is absent here."""
+    """The missing parts of a package and its extras."""
     try:
         needed = [Requirement(text) for text in metadata.requires(wanted.name) or []]
     except metadata.PackageNotFoundError:
@@ -180,12 +180,12 @@ def _free_port() -> int:
 
 
 def _kill(pid: int) -> None:
-    """The process and its session's group."""
+    """Kill the process and its session's group."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
 
 
 def _code(process: "subprocess.Popen[bytes]") -> int:
-    """An exit code as a shell and Docker give it: 128 and the signal for a process that a signal ended."""
+    """An exit code as a shell and Docker report it: 128 plus the signal that ended the process."""
     code = process.returncode
     return 128 - code if code < 0 else code

@@ -1,4 +1,4 @@
-"""How far a phase is, on standard error: a bar on a terminal, a plain line every few seconds in a log."""
+"""Progress of a phase on standard error: a bar on a terminal, a line every few seconds in a log."""
 
 import sys
 import time
@@ -13,8 +13,8 @@ SECONDS = 12.0  # between two lines
 class Progress:
     """The progress of one phase, as a context manager.
 
-    ``total``: how many ``unit`` there are, None where that is not known; bytes are counted in ``B``. Without a terminal
-    the first line comes after SECONDS, so a short phase prints nothing; one that printed a line prints its end too.
+    ``total``: the number of ``unit``, None if unknown; bytes have the unit ``B``. Without a terminal the first line
+    comes after SECONDS, so a short phase prints nothing; a phase that printed a line also prints its end.
     """
 
     def __init__(self, label: str, total: int | None = None, unit: str = "") -> None:
@@ -34,13 +34,13 @@ class Progress:
             self._line("done")
 
     def update(self, count: int = 1) -> None:
-        """Count ``count`` more."""
+        """Add ``count``."""
         self._done += count
         self._bar.update(count)
         self.tick()
 
     def tick(self) -> None:
-        """Show that it still runs; may be called as often as one likes."""
+        """Show that it still runs; can be called at any rate."""
         if not self._bar.disable:
             if not self._total:
                 self._bar.refresh()

@@ -1,4 +1,4 @@
-"""A server that runs already, somewhere: it is asked, and never ended."""
+"""A server that is already running elsewhere. It gets requests and is never stopped."""
 
 from typing import Literal
 from urllib.parse import urlsplit
@@ -18,25 +18,25 @@ class Running:
         self.url, self.model = url, model
 
     def gone(self) -> str | None:
-        """Not known from here: it is taken to run."""
+        """Always None: its state is unknown."""
         return None
 
     def log(self) -> bytes:
-        """None that can be read from here."""
+        """Always empty: its log cannot be read from here."""
         return b""
 
     def terminate(self, deadline: float) -> Ended | None:  # noqa: ARG002 - the protocol's
-        """It is not ours to end."""
+        """Always None: it is not stopped from here."""
         return None
 
     def close(self) -> None:
-        """Leaves it as it is."""
+        """Does nothing."""
 
 
 def attach(url: str, model: str) -> Running:
-    """The server at ``url`` (http or https; a path is kept), which serves ``model``, the folder as it sees it.
+    """The server at ``url`` (http or https; a path is kept) that serves ``model``, the folder as it sees it.
 
-    Raises ServingRefused when the URL is none, or holds a password: it would end up in reports.
+    Raises ServingRefused if the URL is invalid or contains a password, which would end up in reports.
     """
     try:
         parts = urlsplit(url)
@@ -44,7 +44,7 @@ def attach(url: str, model: str) -> Running:
     except ValueError:
         valid = False
     if not valid or parts.query or parts.fragment:
-        raise ServingRefused(f"{url!r:.200}: is no address of a server", "write it as http://HOST:PORT")
+        raise ServingRefused(f"{url!r:.200}: is not an address of a server", "write it as http://HOST:PORT")
     if "@" in parts.netloc:
         raise ServingRefused(f"{parts.scheme}://…@{parts.hostname}: holds a password", "write it without one")
     return Running(url.rstrip("/"), model)

@@ -1,4 +1,4 @@
-"""What `lockstep verify` needs of a running server, however it was started."""
+"""The interface of a running server for `lockstep verify`, however it was started."""
 
 import signal
 import threading
@@ -17,17 +17,16 @@ _PAUSE = 0.2
 
 
 class Ended(NamedTuple):
-    """How a server ended: its exit code, and the seconds from SIGTERM to the end."""
+    """How a server ended: its exit code, and the seconds since SIGTERM."""
 
     code: int
     seconds: float
 
 
 class Server(Protocol):
-    """One server of one model. ``url`` has no final slash; ``model`` is the folder it serves from.
+    """One server of one model. ``url`` has no final slash; ``model`` is the folder that it serves.
 
-    ``isolated``: it was started without a way out (None: not known). ``sealed``: on a root file system that cannot be
-    written (None: not known).
+    ``isolated``: it has no way out of its network. ``sealed``: its root file system is read-only. None: unknown.
     """
 
     url: str
@@ -41,26 +40,26 @@ class Server(Protocol):
         ...
 
     def gone(self) -> str | None:
-        """None while it runs; else its exit code and why, as far as its log says."""
+        """None while it runs; else its exit code and the reason from its log."""
         ...
 
     def log(self) -> bytes:
-        """Its log, or the last megabytes of it; empty where it has none that can be read."""
+        """The last megabytes of its log; empty if it cannot be read."""
         ...
 
     def terminate(self, deadline: float) -> Ended | None:
-        """SIGTERM, then wait. None when it still ran after ``deadline`` seconds, or cannot be ended from here."""
+        """Send SIGTERM and wait. None if it still runs after ``deadline`` seconds, or cannot be stopped from here."""
         ...
 
     def close(self) -> None:
-        """End it now and leave nothing: no container, network, process or folder. May be called twice."""
+        """Stop it and remove its container, network, process and folder. Can be called twice."""
         ...
 
 
 def wait_until(server: Server, ready: Callable[[], bool], deadline: float) -> float:
-    """Ask ``ready`` until it says yes; return the seconds that took.
+    """Wait until ``ready`` is true; return the seconds.
 
-    Raises ServingRefused, with the last lines of the log, as soon as the server is gone or ``deadline`` seconds passed.
+    Raises ServingRefused with the last lines of the log when the server has ended or after ``deadline`` seconds.
     """
     began = time.monotonic()
     with Progress("the server starts") as bar:
@@ -87,16 +86,16 @@ def last(server: Server) -> tuple[str, ...]:
 
 
 def ending(code: int, log: bytes) -> str:
-    """How ``Server.gone`` says it, on one line."""
+    """The result of ``Server.gone`` on one line."""
     return f"exit code {code}{logs.why(log)}"
 
 
 @contextmanager
 def unwinding() -> Iterator[None]:
-    """SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt, so that whatever was started is closed. In the main thread.
+    """Make SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt in the main thread, so that everything is closed.
 
-    Only the first of them does: a job's runner sends several, and a second one must not break the closing. What this
-    process was started to ignore (SIGHUP under nohup) stays ignored.
+    Only the first signal does: CI runners send several, and a second one must not interrupt the closing. Signals that
+    this process ignores (SIGHUP under nohup) stay ignored.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

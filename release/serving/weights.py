@@ -1,4 +1,4 @@
-"""The weights of an image, taken out of its layers: what a process serves where there is no Docker."""
+"""Extracts the weights from an image's layers, for a server process where there is no Docker."""
 
 import io
 import tarfile
@@ -20,11 +20,10 @@ _AGAIN = "run `lockstep build` again"
 
 
 def unpack(store: Store, report: ImageReport, home: Path) -> Path:
-    """Write the weights' files below ``home`` at the path that they have in the image; return that folder.
+    """Write the weights' files below ``home`` at their path in the image; return that folder.
 
-    Files are written only by the names that the report gives them. Raises RegistryRefused when the store lacks the
-    image or holds other bytes, EvidenceRefused when the image is not what the report says, or the files are not the
-    model.
+    Only file names from the report are used. Raises RegistryRefused if the store lacks the image or has other bytes,
+    EvidenceRefused if the image differs from the report or the files are not the model.
     """
     manifest = documents.read(store.document(report.image), store.name)
     if not isinstance(manifest, Manifest):
@@ -43,14 +42,16 @@ def unpack(store: Store, report: ImageReport, home: Path) -> Path:
                     raise EvidenceRefused(f"{store.name}: the image has no layer {layer.digest}", _AGAIN)
                 found |= _unpack(_Stream(store.blob(layer.digest, layer.size), bar), layer, report.path, folder)
     except OSError as error:
-        raise MachineRefused(f"{folder}: {error.strerror or error}", "make room there, or make it writable") from error
+        raise MachineRefused(
+            f"{folder}: {error.strerror or error}", "free some space there, or make it writable"
+        ) from error
     if digest.of_manifest(found) != report.model:
         raise EvidenceRefused(f"{store.name}: the files in {report.image} are not the model {report.model}", _AGAIN)
     return folder
 
 
 def _unpack(stream: "_Stream", layer: Layer, path: str, folder: Path) -> dict[str, FileDigest]:
-    """The files of one layer, each held to the digest that the report gives it."""
+    """The files of one layer, each checked against the digest in the report."""
     wanted = {f"{oci.behind(path).lstrip('/')}/{name}": name for name in layer.files}
     found: dict[str, FileDigest] = {}
     try:
@@ -69,7 +70,7 @@ def _unpack(stream: "_Stream", layer: Layer, path: str, folder: Path) -> dict[st
                         out.write(block)
                 found[name] = digest.of_file(target)
     except tarfile.TarError as error:
-        raise RegistryRefused(f"layer {layer.digest}: is no tar: {error}", _AGAIN) from error
+        raise RegistryRefused(f"layer {layer.digest}: is not a tar: {error}", _AGAIN) from error
     stream.drain()
     if wrong := [name for name in layer.files if name not in found or found[name].sha256 != layer.files[name]]:
         raise EvidenceRefused(f"layer {layer.digest}: {wrong[0]} is not the file of the report", _AGAIN)
@@ -77,13 +78,13 @@ def _unpack(stream: "_Stream", layer: Layer, path: str, folder: Path) -> dict[st
 
 
 class _Stream(io.RawIOBase):
-    """Blocks as a file that is read once; ``bar`` is moved by bytes."""
+    """Blocks as a file that is read once; ``bar`` counts the bytes."""
 
     def __init__(self, blocks: Iterator[bytes], bar: Progress) -> None:
         self._blocks, self._rest, self._bar = blocks, b"", bar
 
     def read(self, size: int = -1) -> bytes:
-        """At most ``size`` bytes (all for a negative one); fewer only at the end."""
+        """At most ``size`` bytes (all if negative); fewer only at the end."""
         parts, left = [], size
         while left:
             block = self._rest or next(self._blocks, b"")
@@ -97,6 +98,6 @@ class _Stream(io.RawIOBase):
         return data
 
     def drain(self) -> None:
-        """Read the rest: the last block tells whether the blob was whole."""
+        """Read the rest: the last block verifies the blob."""
         while self.read(_BLOCK):
             pass

@@ -1,1 +1,1 @@
-"""One verb of the command line in one file: it loads, asks a domain package, and returns a result."""
+"""The verbs of the command line, one file each. A verb loads the record, calls a domain package, returns a result."""

@@ -1,6 +1,6 @@
-"""approve: one person's signed word that an image may run in an environment, added to the ledger beside its pointer.
+"""approve: signs that an image may run in an environment, and adds the approval to the ledger.
 
-It says nothing of the image but that this person wants it there: what can be checked, `lockstep promote` checks.
+An approval is a person's consent and proves nothing about the image; `lockstep promote` runs the checks.
 """
 
 from pathlib import Path
@@ -18,24 +18,24 @@ from release.verbs import sign
 
 
 class Approved(Record):
-    """``already``: this person's approval was there. ``asked``: how many the environment asks for."""
+    """``done`` is ``already`` if this person's approval existed. ``required``: approvals that the environment needs."""
 
     environment: str
     image: Digest
     done: Literal["approved", "already"]
     signer: str
-    asked: Count
+    required: Count
     commit: str  # of the ledger
 
 
 def approve(
     root: Path, name: str, key: Path, why: str, image: str | None = None, target: str | None = None
 ) -> Approved:
-    """Sign with ``key`` that ``image`` may run in the environment ``name``, and commit that.
+    """Sign with ``key`` that ``image`` may run in the environment ``name``, and commit the approval.
 
-    ``image`` is by default what `lockstep promote` would take. Raises EvidenceRefused when the key is none, or its
-    owner may not approve; PromotionRefused when the image is in quarantine, or the approval would not count; Outrun,
-    RemoteRefused.
+    ``image`` is by default what `lockstep promote` would take. Raises EvidenceRefused if the key is invalid or its
+    owner may not approve, PromotionRefused if the image is in quarantine or the approval would not count, Outrun or
+    RemoteRefused if the push fails.
     """
     where = context.find(root, target)
     rule = where.rule(name)
@@ -49,22 +49,26 @@ def approve(
     data = sign.approve(root, key, name, digest, why, where.trunk)
     said = approvals.read(where, name, digest, data, "the approval")
     path = approvals.place(name, digest) / f"{said.signer}.json"
-    there = environment.look(where, name).files.get(path)
-    spent = approvals.spent(where, name, digest)
+    existing = environment.look(where, name).files.get(path)
+    used_up = approvals.used_up(where, name, digest)
     done: Literal["approved", "already"] = "approved"
     commit = where.tip
-    if there is not None and _counts(where, name, digest, there, str(path), spent):
+    if existing is not None and _counts(where, name, digest, existing, str(path), used_up):
         done = "already"
-    elif said.payload in spent:
-        raise PromotionRefused(f"{name} was moved to {digest} on an approval that says the same", "say why anew: --why")
+    elif said.payload in used_up:
+        raise PromotionRefused(
+            f"{name} was already moved to {digest} with an approval for the same reason", "give a new reason: --why"
+        )
     else:
         message = f"approve {digest[:19]} for {name}\n\n{redact(why, 500)}\n"
         commit = where.ledger.commit(where.tip, Change({path: data}, message))
-    return Approved(environment=name, image=digest, done=done, signer=said.signer, asked=rule.approvals, commit=commit)
+    return Approved(
+        environment=name, image=digest, done=done, signer=said.signer, required=rule.approvals, commit=commit
+    )
 
 
-def _counts(where: context.PromotionContext, name: str, digest: str, data: bytes, at: str, spent: set[bytes]) -> bool:
+def _counts(where: context.PromotionContext, name: str, digest: str, data: bytes, at: str, used_up: set[bytes]) -> bool:
     try:
-        return approvals.read(where, name, digest, data, at).payload not in spent
+        return approvals.read(where, name, digest, data, at).payload not in used_up
     except EvidenceRefused:
         return False

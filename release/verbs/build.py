@@ -1,7 +1,7 @@
-"""build: add the merged weights to a serving image, if the verdict is `pass` and is about these bytes.
+"""build: adds the merged weights to a serving image, if the verdict is `pass` and is about these bytes.
 
-No daemon, no copy: each layer is read once, hashed and stored on the way, and what the store has already is not read
-at all. The same record gives the same digest on every machine.
+It needs no Docker daemon and makes no copies: each layer is read once, hashed and stored in the same pass. Layers that
+the store already has are not read. The same record gives the same digest on every machine.
 """
 
 import contextlib
@@ -31,13 +31,13 @@ from release.record.records import Records
 
 __all__ = ["Options", "Plan", "PlannedBlob", "build", "plan"]
 
-# Not in the image, and named by reports whose digests the verdict holds.
+# Not in the image; reports name these digests, and the verdict covers the reports.
 _NOT_SHIPPED = (layout.BASE, layout.ADAPTER, layout.RAW)
 _KEPT = 2  # images of one environment that stay in a layout; where the ledger does not answer, all do
 
 
 class PlannedBlob(Record):
-    """One blob of the image. ``digest`` is None where it is not known before its files are read."""
+    """One blob of the image. ``digest`` is None if it is known only after its files are read."""
 
     kind: Literal["base", "weights", "config", "manifest"]
     title: str
@@ -63,7 +63,7 @@ class Plan(Record):
 
 
 def write_down(root: Path, options: Options) -> Recipe:
-    """Hold the verdict and its record, and find all that the image is made of. Raises as ``build`` does."""
+    """Check the verdict and its record, and find every part of the image. Raises as ``build``."""
     records = Records(root)
     held = hold(records, trusting=(*_NOT_SHIPPED, layout.MERGED))
     if refused := verdict_refusal(held.verdict):
@@ -72,7 +72,10 @@ def write_down(root: Path, options: Options) -> Recipe:
 
 
 def plan(root: Path, options: Options) -> Plan:
-    """Say what ``build`` would do, and write nothing. Raises as ``build`` does, but for bytes that it does not read."""
+    """Say what ``build`` would do, without writing anything.
+
+    Raises as ``build``, except for faults in bytes that it does not read.
+    """
     recipe = write_down(root, options)
     cache = weights.Cache(root / layout.LAYERS)
     there = {layer.key: _there(recipe.target, cache, layer) for layer in recipe.layers}
@@ -116,10 +119,10 @@ def plan(root: Path, options: Options) -> Plan:
 def build(root: Path, options: Options) -> ImageReport:
     """Build the image, store it, and write reports/image.json.
 
-    Raises EvidenceRefused when the verdict is void, is about other bytes, or is not committed; VerdictFailed or
-    VerdictInconclusive when it is not ``pass``; BuildRefused when the base is not pinned or does not fit, or the image
-    would break a limit; RegistryRefused when a store does not take or give a blob. The tag is set last: after any
-    failure, and when killed at any time, it is what it was.
+    Raises EvidenceRefused if the verdict is void, about other bytes or not committed; VerdictFailed or
+    VerdictInconclusive if it is not ``pass``; BuildRefused if the base is not pinned or does not fit, or if the image
+    would exceed a limit; RegistryRefused if a store does not accept or deliver a blob. The tag is set last: after a
+    failure or a kill it is unchanged.
     """
     recipe = write_down(root, options)
     cache = weights.Cache(root / layout.LAYERS)
@@ -145,7 +148,7 @@ def build(root: Path, options: Options) -> ImageReport:
 
 
 def _needed(root: Path, promote: Promote) -> list[str] | None:
-    """The images that environments run, and those that they would be rolled back to; None where that is not known."""
+    """The images that environments run and those that a rollback would return to; None if that is unknown."""
     try:
         ledger = Ledger.open(root, promote)
         tip, found = ledger.tip(), list[str]()
@@ -158,13 +161,13 @@ def _needed(root: Path, promote: Promote) -> list[str] | None:
 
 
 def _there(target: Store, cache: weights.Cache, layer: weights.Layer) -> str | None:
-    """The layer's digest, when it is known and the target has it."""
+    """The digest of the layer, if it is known and the target store has the layer."""
     found = cache.get(layer)
     return found if found and target.has(found, layer.size) else None
 
 
 def _send(recipe: Recipe, cache: weights.Cache) -> list[Added]:
-    """Store every layer that the target lacks; return those of the weights in order."""
+    """Store every layer that the target does not have. Returns the layers of the weights, in order."""
     target, jobs, total = recipe.target, [], 0
     found = {layer.key: _there(target, cache, layer) for layer in recipe.layers}
 
@@ -195,7 +198,7 @@ def _added(layer: weights.Layer, found: str) -> Added:
 
 
 def _documents(recipe: Recipe, added: list[Added]) -> tuple[bytes, bytes]:
-    """Config and manifest of the image with these layers."""
+    """The config and manifest of the image with these layers."""
     params, runtime, base = recipe.params, recipe.runtime, recipe.base
     labels = image.annotations(recipe.about, params, runtime, base)
     filled = runtimes.fill(runtime, params.serve, recipe.about.path)

@@ -1,4 +1,4 @@
-"""calibrate: how far evaluations of the unchanged merged model differ, measured and written down."""
+"""calibrate: measures how far evaluations of the unchanged merged model differ."""
 
 from pathlib import Path
 
@@ -8,9 +8,9 @@ from release.adapters import dvc
 
 
 def calibrate(root: Path) -> NoiseReport:
-    """Run ``python -m stages.calibrate`` in ``root`` and read reports/noise.json, which it writes.
+    """Run ``python -m stages.calibrate`` in ``root`` and read the reports/noise.json that it writes.
 
-    Raises StageRefused with the stage's exit code, or MachineRefused when it cannot run or breaks off.
+    Raises StageRefused with the stage's exit code, or MachineRefused if it cannot run or is interrupted.
     """
     dvc.python(root, ["-m", "stages.calibrate"], "calibrate")
     return files.read_json(root / layout.NOISE, NoiseReport)

@@ -1,8 +1,9 @@
-"""comment: post the report on its pull request, or update the one that is there, and set the check.
+"""comment: posts the report on its pull request, or updates it, and sets the check.
 
-The comment is CML's: a watermark names it, so that either tool finds what the other wrote. CML posts it where the
-runner has it and it would do the right thing: it reads one page of comments and does not ask whose they are, so from
-page two, or beside another author's look-alike, the REST client posts. Source: https://cml.dev/doc/ref/comment.
+The comment has CML's format: a watermark identifies it, so either tool finds a comment that the other wrote. CML posts
+if it is installed and would do the right thing. CML reads one page of comments and ignores their author. So the REST
+client posts if the comment is on page two or another author wrote a look-alike. Source:
+https://cml.dev/doc/ref/comment.
 """
 
 import os
@@ -17,7 +18,7 @@ from urllib.parse import urlsplit
 from checks.errors import RemoteRefused
 from checks.rows import Record
 from checks.verdict import Status
-from release.adapters import github
+from release.adapters import github, process
 from release.adapters.github import Comment, Conclusion, Forbidden, GitHub, Place
 from release.adapters.retries import Patience, RequestError
 from release.review.facts import State
@@ -43,9 +44,11 @@ _KEPT = (
 
 
 class Options(NamedTuple):
-    """``report`` says what is posted. ``number`` and ``commit``: the pull request and the commit that the check is put
-    on; None: as the workflow's environment says. ``title`` names the comment among others, ``check`` the check; None:
-    set none. ``author``: who the token writes as; None: ask, and where a token may not ask, GitHub Actions.
+    """What is posted, and where.
+
+    ``report``: options of the report. ``number``: the pull request; ``commit``: the commit that gets the check; None:
+    from the workflow's environment. ``title`` distinguishes the comment from others; ``check`` names the check, None
+    sets none. ``author``: the account of the token; None: ask GitHub, or GitHub Actions if the token may not ask.
     """
 
     report: renderer.Options = renderer.Options()
@@ -59,7 +62,7 @@ class Options(NamedTuple):
 
 
 class Posted(Record):
-    """``check`` is how the check was set, ``conclusion`` what it says. ``notes`` tell what did not go as usual."""
+    """``check``: how the check was set; ``conclusion``: its value. ``notes``: what went unusually, one line each."""
 
     state: State
     status: Status | None
@@ -73,15 +76,17 @@ class Posted(Record):
 
 
 def comment(root: Path, options: Options | None = None) -> Posted:
-    """Post the report below ``root``, whatever its verdict.
+    """Post the report of ``root``, whatever its verdict.
 
-    The check says ``success`` for a pass that holds, on a commit that has its record byte for byte; ``failure`` for all
-    else: GitHub lets a required check through that is neutral. Raises RemoteRefused when GitHub does not answer, or
-    refuses; and as ``report.report`` does.
+    The check is ``success`` only for a pass that still holds, on a commit with its record byte for byte. Otherwise it
+    is ``failure``: GitHub accepts a neutral result for a required check. Raises RemoteRefused if GitHub refuses or does
+    not answer, and as ``report.report``.
     """
     options = options or Options()
     if not _TITLE.fullmatch(options.title):
-        raise RemoteRefused(f"{options.title!r}: is no name for a comment", "write letters, digits, spaces, . _ -")
+        raise RemoteRefused(
+            f"{options.title!r}: is not a valid title of a comment", "write letters, digits, spaces, . _ -"
+        )
     where = github.place()
     number = options.number or options.report.number or where.number
     commit = options.commit or where.commit
@@ -109,14 +114,14 @@ def comment(root: Path, options: Options | None = None) -> Posted:
 
 
 def watermark(title: str, commit: str | None) -> str:
-    """CML's line."""
+    """The line by which CML finds its comment."""
     return f'![](https://cml.dev/watermark.png#{commit or ""} "CML watermark {title}")'
 
 
 def is_marked(body: str, title: str) -> bool:
-    """Whether a comment's last line is the watermark of ``title``, of whatever commit.
+    """Whether the last line of a comment is the watermark of ``title``, for any commit.
 
-    Its last line: a quotation of another comment, or untrusted text in one, is no watermark.
+    Only the last line counts: a quotation or untrusted text may contain a watermark elsewhere.
     """
     last = body.rstrip().rpartition("\n")[2].strip()
     pattern = rf'!\[\]\(https://cml\.dev/watermark\.png#[0-9a-f]* "CML watermark {re.escape(title)}"\)'
@@ -126,7 +131,7 @@ def is_marked(body: str, title: str) -> bool:
 def _posted(
     client: GitHub, number: int, found: Report, commit: str | None, options: Options, notes: list[str]
 ) -> tuple[Comment, bool, Literal["rest", "cml"]]:
-    """The comment as it is on GitHub, whether it is new, and who posted it."""
+    """The comment on GitHub, whether it is new, and which tool posted it."""
     author = options.author or client.login() or ACTIONS
     body = f"{found.markdown}\n{watermark(options.title, commit)}"
     ours, others, count = _look(client, number, options.title, author)
@@ -139,7 +144,7 @@ def _posted(
         if _server(client.where) is None:
             notes.append("cml: does not speak to this API address; posted by REST")
         elif others or not first_page:
-            notes.append("cml: would miss this comment, or take another's for it; posted by REST")
+            notes.append("cml: would not find this comment, or update someone else's; posted by REST")
         elif commit is None or "_" in options.title:
             notes.append("cml: would write another watermark (without a commit, or with _ escaped); posted by REST")
         elif why := _by_cml(program, client.where, number, found.markdown, commit, options.title):
@@ -148,7 +153,7 @@ def _posted(
             now = _look(client, number, options.title, author)[0]
             if now is not None and _same(now.body, body):
                 return now, ours is None, "cml"
-            notes.append("cml: ended well, and the comment is not there as it should be; posted by REST")
+            notes.append("cml: succeeded, but the comment is missing or different; posted by REST")
             ours = now
     return (*_by_rest(client, number, body, ours, options.title, author), "rest")
 
@@ -171,7 +176,7 @@ def _by_rest(
 
 
 def _look(client: GitHub, number: int, title: str, author: str) -> tuple[Comment | None, int, int]:
-    """The comment that is ours, how many others wear its watermark, and how many comments there are."""
+    """Our comment, the number of others with its watermark, and the number of all comments."""
     ours: Comment | None = None
     others = count = 0
     for each in client.comments(number):
@@ -186,12 +191,15 @@ def _look(client: GitHub, number: int, title: str, author: str) -> tuple[Comment
 
 
 def _same(one: str, two: str) -> bool:
-    """GitHub keeps a body as it was sent, but for line ends and the white space around it."""
+    """Whether two bodies are the same for GitHub, which changes line ends and surrounding white space only."""
     return one.replace("\r\n", "\n").split() == two.replace("\r\n", "\n").split()
 
 
 def _by_cml(program: str, where: Place, number: int, markdown: str, commit: str, title: str) -> str | None:
-    """Let CML post it; None when it ended well, else why not. Its HOME is its own: it edits git's configuration."""
+    """Let CML post the comment; returns None on success, else the reason.
+
+    CML gets a HOME of its own, because it edits git's configuration.
+    """
     with tempfile.TemporaryDirectory(prefix="lockstep-cml-") as home:
         body = Path(home) / "report.md"
         body.write_text(markdown, encoding="utf-8")
@@ -208,7 +216,7 @@ def _by_cml(program: str, where: Place, number: int, markdown: str, commit: str,
             "ITERATIVE_DO_NOT_TRACK": "1",
         }
         try:
-            done = subprocess.run(command, cwd=home, env=env, capture_output=True, timeout=_CML_SECONDS, check=False)
+            done = process.run(command, deadline=_CML_SECONDS, cwd=home, env=env)
         except subprocess.TimeoutExpired:
             return f"did not end within {_CML_SECONDS} s"
         except OSError as error:
@@ -217,7 +225,7 @@ def _by_cml(program: str, where: Place, number: int, markdown: str, commit: str,
 
 
 def _server(where: Place) -> str | None:
-    """The address that CML makes this API's address of; None where it would make another."""
+    """The server address that CML would derive from this API's address; None if that would be another API."""
     parts = urlsplit(where.api)
     if parts.scheme != "https":
         return None

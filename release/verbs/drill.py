@@ -1,8 +1,8 @@
-"""drill: exercise a rollback end to end where nothing is real but the images, and say how long each step takes.
+"""drill: rehearses a rollback end to end in a scratch clone, and measures each step.
 
-A scratch clone with a scratch remote is made of the ledger as it is now. There the environment is rolled back, its
-release is let out of quarantine, and it is moved forward again, as on the day when it matters: the images are asked for
-in their real place, by reading alone. Nothing of it stays.
+It clones the ledger as it is, with a scratch remote. There it rolls the environment back, removes the release from
+quarantine and moves the environment forward again, as in an emergency. Only the images are real; they are only read.
+The clone is deleted afterwards.
 """
 
 import tempfile
@@ -29,7 +29,7 @@ _T = TypeVar("_T")
 
 
 class Step(Record):
-    """One step, and how long it took."""
+    """One step and its duration in seconds."""
 
     what: str
     seconds: Seconds
@@ -46,10 +46,7 @@ class Drill(Record):
 
 
 def drill(root: Path, name: str, target: str | None = None) -> Drill:
-    """Roll the environment ``name`` back and forward in a scratch clone.
-
-    Raises as ``rollback`` does, for the reason for which a rollback would be refused now.
-    """
+    """Roll the environment ``name`` back and forward in a scratch clone. Raises whatever ``rollback`` would raise."""
     began, steps = time.perf_counter(), list[Step]()
 
     def timed(what: str, do: Callable[[], _T]) -> _T:
@@ -85,7 +82,7 @@ def _back(there: PromotionContext, name: str) -> RolledBack:
 
 
 def _scratch(where: PromotionContext, folder: Path) -> PromotionContext:
-    """The same context, whose ledger is a clone and a bare remote in ``folder``, both of the tip as it is."""
+    """The same context on a clone and a bare remote in ``folder``, both at the current tip."""
     git, branch = Git(where.root, DEADLINE), where.promote.branch
     source = git.line("rev-parse", "--path-format=absolute", "--git-common-dir")
     remote, clone = folder / "remote.git", folder / "clone"
@@ -106,7 +103,7 @@ def _scratch(where: PromotionContext, folder: Path) -> PromotionContext:
 
 
 def _now(there: PromotionContext, name: str, wanted: Pointer | None) -> PromotionContext:
-    """The context after a move, which the scratch remote must show."""
+    """The context after a move; checks that the scratch remote has the move."""
     tip = there.ledger.tip()
     if (found := there.ledger.pointer(tip, name)) != wanted:
         shown = found.version if found else "nothing"

@@ -1,6 +1,6 @@
-"""evidence: walk from an image back to the rows that its weights were trained on, along what was signed.
+"""evidence: traces an image back to the rows that its weights were trained on, along signed statements.
 
-Every step says by which digest, and whether that was checked now or is taken from the signed statement.
+Every step has a digest, and says whether it was checked or is only signed.
 """
 
 import contextlib
@@ -29,17 +29,17 @@ from release.evidence.statement import TEMPLATE, tokenizer
 from release.image import stores
 
 How = Literal[
-    "store",  # its bytes came from the image's store, and have this digest
-    "here",  # it lies on this machine, and has this digest
-    "commit",  # it is in the commit that the statement names, and has this digest
-    "follows",  # computed from something that was checked
-    "signed",  # as the signed statement says; it is not here
+    "store",  # the bytes are in the image's store and have this digest
+    "here",  # the file is on this machine and has this digest
+    "commit",  # the file is in the commit that the statement names and has this digest
+    "follows",  # named by something that was checked
+    "signed",  # only the signed statement says so
 ]
 _R = TypeVar("_R", bound=Report)
 
 
 class Step(Record):
-    """One thing on the way. ``note`` is for a person; ``digest`` is None where another hash than SHA-256 is in it."""
+    """One step. ``note`` is for a person; ``digest`` is None if the thing is named by another hash than SHA-256."""
 
     what: str
     digest: Digest | None
@@ -48,7 +48,7 @@ class Step(Record):
 
 
 class Walk(Record):
-    """The way from an image to its rows. ``evidence`` is the digest of the signed statement's envelope."""
+    """The steps from an image to its rows. ``evidence`` is the digest of the signed statement's envelope."""
 
     image: str
     evidence: Digest
@@ -58,7 +58,7 @@ class Walk(Record):
 
 
 class _Place(NamedTuple):
-    """Where an image is, and which evidence its environment names."""
+    """Where an image is stored, and which evidence its environment names."""
 
     store: Store
     image: str
@@ -66,10 +66,10 @@ class _Place(NamedTuple):
 
 
 def show(root: Path, image: str, target: str | None = None) -> Walk:
-    """Walk back from ``image``: HOST/NAME@DIGEST, oci:FOLDER@DIGEST, or the digest alone of one that runs or was built.
+    """Trace ``image`` back: HOST/NAME@DIGEST, oci:FOLDER@DIGEST, or the digest of an image that runs or was built.
 
-    ``target`` is the branch whose signers count. Raises EvidenceRefused when no statement about it holds, or the
-    statement contradicts what it names; RegistryRefused when the image is not there; BuildRefused for no reference.
+    ``target`` is the branch whose signers count. Raises EvidenceRefused if no valid statement about it exists or the
+    statement contradicts what it names, RegistryRefused if the image is missing, BuildRefused for an invalid reference.
     """
     place = _place(root, image)
     attach.subject(place.store, place.image)  # an image that is not there is another matter than one without evidence
@@ -92,7 +92,7 @@ def _place(root: Path, text: str) -> _Place:
     found = reference.parse(f"{reference.LAYOUT}{layout.IMAGE}@{text}")
     for path in sorted((root / layout.ENVIRONMENTS).glob(f"*/{layout.POINTER}")):
         if not path.is_file():
-            raise EvidenceRefused(f"{path.relative_to(root)}: is no file", "restore it from git")
+            raise EvidenceRefused(f"{path.relative_to(root)}: is not a regular file", "restore it from git")
         here = pointer.parse(path.read_bytes(), str(path.relative_to(root)))
         if here.digest == text:
             return _Place(stores.open_store(reference.parse(here.image), root), text, here.evidence)
@@ -100,7 +100,7 @@ def _place(root: Path, text: str) -> _Place:
 
 
 def _image(place: _Place, found: Released) -> Iterator[Step]:
-    """The image and its layers, as the store has them."""
+    """The image and its layers, read from the store."""
     report, where = found.statement.predicate.image, f"{place.store.name}@{place.image}"
     manifest = documents.read(place.store.document(place.image), where)
     layers = [layer.digest for layer in manifest.layers] if isinstance(manifest, Manifest) else []
@@ -122,7 +122,7 @@ def _image(place: _Place, found: Released) -> Iterator[Step]:
 
 
 def _attached(place: _Place, found: Released, known: Signers) -> Iterator[Step]:
-    """The weights' signature and the bill of materials: whether they are there, and hold."""
+    """The signature of the weights and the bill of materials, if they are attached and valid."""
     release = found.statement.predicate
     listed = weights.of_image(release.image)
     statement = weights.payload(listed, found.statement.subject[0].name)
@@ -139,7 +139,7 @@ def _attached(place: _Place, found: Released, known: Signers) -> Iterator[Step]:
 
 
 class _Made:
-    """How the weights were made, by the statement, by the commit that it names, and by what lies here."""
+    """How the weights were made: from the statement, the commit that it names, and the files on this machine."""
 
     def __init__(self, root: Path, statement: Statement, known: Signers) -> None:
         self._root, self._known = root, known
@@ -150,7 +150,7 @@ class _Made:
         self._commit = commit if here else None
 
     def steps(self) -> Iterator[Step]:
-        """From the weights to the rows, then what decided."""
+        """The steps from the weights to the rows, then the verdict and its reports."""
         made, release = self._materials, self._release
         parity = self._report(layout.PARITY_REPORT, ParityReport)
         train = self._report(layout.TRAIN_REPORT, TrainReport)
@@ -160,12 +160,12 @@ class _Made:
         yield self._folder("weights", layout.MERGED, release.image.model, _files(parity), parity is not None)
         yield self._folder("adapter", layout.ADAPTER, made.adapter, _trained(train), train is not None)
         yield self._folder("base", layout.BASE, made.base, fetch.base.uri if fetch else "", fetch is not None)
-        told: How = "follows" if parity else "signed"
-        yield Step(what="tokenizer", digest=made.tokenizer, checked=told, note="among the weights' files")
+        how: How = "follows" if parity else "signed"
+        yield Step(what="tokenizer", digest=made.tokenizer, checked=how, note="among the weights' files")
         if made.chat_template:
             apart = parity.files.get(TEMPLATE) if parity else None
-            told = "follows" if apart and apart.sha256 == made.chat_template else "signed"
-            yield Step(what="chat template", digest=made.chat_template, checked=told, note="among the weights' files")
+            how = "follows" if apart and apart.sha256 == made.chat_template else "signed"
+            yield Step(what="chat template", digest=made.chat_template, checked=how, note="among the weights' files")
         for name, value in made.splits.items():
             rows = f"{prepare.splits[name].rows} rows" if prepare and name in prepare.splits else "rows"
             yield self._file(f"{name} split", layout.SPLITS / f"{name}.jsonl", value, rows)
@@ -188,28 +188,28 @@ class _Made:
         yield Step(what="serving", digest=None, checked="signed", note=note)
 
     def _verified(self) -> str:
-        """Who verified, for the note."""
+        """Who verified the served model, for the note."""
         if self._release.verification is None:
-            return "not signed by whoever verified"
+            return "not signed by a verifier"
         data, where = self._release.verification.encode(), "the signed verification"
         try:
             return f"verified by {verification.check(data, self._release.serving, self._known, where)}"
         except (EvidenceRefused, MachineRefused) as refused:
-            return f"and nobody who may verify today signed that: {refused.what}"
+            return f"and no current verifier signed that: {refused.what}"
 
-    def _folder(self, what: str, path: Path, value: str, note: str, told: bool) -> Step:
-        """A directory: hashed where it lies here; ``told`` when a report that was checked names it."""
+    def _folder(self, what: str, path: Path, value: str, note: str, named: bool) -> Step:
+        """A directory. It is hashed if it is here; ``named`` says that a checked report names its digest."""
         if (self._root / path).is_dir():
             with tqdm(desc=str(path), unit="B", unit_scale=True, disable=None, leave=False) as bar:
                 if digest.of_tree(self._root / path, bar.update).digest == value:
                     return Step(what=what, digest=value, checked="here", note=note)
-        return Step(what=what, digest=value, checked="follows" if told else "signed", note=note)
+        return Step(what=what, digest=value, checked="follows" if named else "signed", note=note)
 
     def _file(self, what: str, path: Path, value: str, note: str) -> Step:
         return Step(what=what, digest=value, checked=self._read(path, value)[0], note=note)
 
     def _read(self, path: Path, value: str) -> tuple[How, bytes | None]:
-        """The file with this digest, from here or from the commit; EvidenceRefused when the commit has another."""
+        """The file with this digest, from disk or the commit. Raises EvidenceRefused if the commit has other bytes."""
         here = self._root / path
         if here.is_file() and digest.of_file(here).sha256 == value:
             return "here", here.read_bytes()
@@ -223,7 +223,7 @@ class _Made:
         return "commit", data
 
     def _report(self, path: Path, kind: type[_R]) -> _R | None:
-        """A report that has the digest of the statement; None where it is neither here nor in the commit."""
+        """A report with the digest in the statement; None if it is neither on disk nor in the commit."""
         value = self._materials.reports.get(path.as_posix())
         data = self._read(path, value)[1] if value else None
         if data is None:
@@ -237,7 +237,7 @@ class _Made:
         self, parity: ParityReport | None, train: TrainReport | None, fetch: FetchReport | None,
         prepare: PrepareReport | None,
     ) -> None:  # fmt: skip
-        """The reports must say of each other's bytes what the statement says of them."""
+        """Check that the reports and the statement agree on every digest."""
         made, image = self._materials, self._release.image
         said: list[tuple[str, object, object]] = []
         if parity:
@@ -280,5 +280,5 @@ def _rows(prepare: PrepareReport, report: str) -> Iterator[Step]:
     yield Step(what="rows", digest=report, checked="follows", note=note)
     for rule in prepare.rules:
         if rule.rows:
-            verb = "dropped" if rule.kind == "drop" else "mended"
+            verb = "dropped" if rule.kind == "drop" else "fixed"
             yield Step(what="rule", digest=report, checked="follows", note=f"{rule.rule} {verb} {rule.rows}")

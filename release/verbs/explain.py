@@ -1,4 +1,4 @@
-"""gate --explain: what one gate asks, what was found and what would change it, for a reader who did not write it."""
+"""gate --explain: explains one gate to a reader who did not write it."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from release.record.records import Records
 
 
 class Explanation(NamedTuple):
-    """Five lines for a reader, in order."""
+    """The lines of the explanation, in order."""
 
     asks: str
     found: str
@@ -23,9 +23,9 @@ class Explanation(NamedTuple):
 
 
 def explain(root: Path, name: str) -> Explanation:
-    """Explain gate ``name`` of the verdict in ``root``, which must hold: raises as ``release.record.held.hold`` does.
+    """Explain the gate ``name`` of the verdict in ``root``. Raises as ``release.record.held.hold``.
 
-    Raises EvidenceRefused for a name that no gate has, listing those there are.
+    Raises EvidenceRefused for an unknown name, with the list of gates.
     """
     held = hold(Records(root))
     gate = held.params.gates.get(name)
@@ -35,7 +35,7 @@ def explain(root: Path, name: str) -> Explanation:
 
 
 def of(name: str, gate: Gate, verdict: Verdict) -> Explanation:
-    """Explain ``gate``, which is called ``name``, by its finding in ``verdict``."""
+    """Explain ``gate``, called ``name``, from its finding in ``verdict``."""
     finding = next(finding for finding in verdict.findings if finding.gate == name)
     said = gate.explain(f"gates.{name}", finding, verdict)
     look = f"{said.look}; {layout.VERDICT}; docs/reference/gates.md"
@@ -43,7 +43,7 @@ def of(name: str, gate: Gate, verdict: Verdict) -> Explanation:
 
 
 def _found(finding: Finding) -> str:
-    """The figures of a test; else the reason, which has them."""
+    """The figures of a test; for other gates the reason, which contains them."""
     if finding.p is None:
         return f"{finding.status}: {finding.reason}"
     sign = "+" if finding.against else ""
@@ -52,7 +52,9 @@ def _found(finding: Finding) -> str:
     where = f" in slice {finding.slice!r}" if finding.slice else ""
     flips = f", {finding.gained} gained and {finding.lost} lost" if finding.gained is not None else ""
     sees = "no difference" if finding.detectable is None else f"a difference of {finding.detectable:.4f}"
+    worth = f" (witnessed, by suite {finding.suite})" if finding.evidence else ""
     return (
-        f"{finding.status}: {finding.metric}{against}{where} {shown}, on {finding.n} rows{flips}; p {finding.p:.3g}, "
-        f"after Holm's correction {finding.p_holm:.3g}; with at least 80 % power it sees {sees} {ALONE}"
+        f"{finding.status}: {finding.metric}{against}{where} {shown}{worth}, on {finding.n} rows{flips}; "
+        f"p {finding.p:.3g}, after Holm's correction {finding.p_holm:.3g}; with at least 80 % power it sees {sees} "
+        f"{ALONE}"
     )

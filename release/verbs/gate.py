@@ -1,4 +1,4 @@
-"""gate: hold the verdict to the evidence that it is about, and the evidence to the gates, once more."""
+"""gate: checks the verdict against its evidence again, and evaluates the gates again."""
 
 from pathlib import Path
 
@@ -8,5 +8,5 @@ from release.record.records import Records
 
 
 def gate(root: Path) -> Verdict:
-    """Return the verdict in ``root`` if it still holds; raise as ``release.record.held.hold`` does."""
+    """Return the verdict in ``root`` if it still holds. Raises as ``release.record.held.hold``."""
     return held.hold(Records(root)).verdict

@@ -1,7 +1,7 @@
-"""history: every move of the environments, and what ran at a time, from git alone.
+"""history: every move of the environments, and what ran at a given time, from git alone.
 
-A move is dated as the ledger dates it (release/ledger/moves.py): by the commit that landed it, in UTC. What a move
-brought ran from then until the next one. A time without a zone is in UTC, and so is a date.
+The time of a move is that of the commit that brought it to the branch (release/ledger/moves.py), in UTC. A release runs
+from its move until the next one. A date or a time without a zone is read as UTC.
 """
 
 import re
@@ -21,7 +21,7 @@ _SHAPE = "write it as 2026-03-14, or 2026-03-14T15:09+01:00 (UTC where it names 
 
 
 class Ran(Record):
-    """One move, and until when what it brought ran; None: it still does. ``after`` None: nothing ran."""
+    """One move. Its release ran until ``until`` (None: it still runs). ``after`` None: the environment was emptied."""
 
     environment: str
     number: int
@@ -41,7 +41,7 @@ class Ran(Record):
 class History(Record):
     """The moves of each environment, newest first, as of the commit ``tip`` of ``branch``.
 
-    With ``on``, as it was asked for, those whose release ran then; an environment without one ran nothing yet.
+    With ``on``: only those whose release ran then. An environment without moves ran nothing yet.
     """
 
     branch: str
@@ -51,23 +51,23 @@ class History(Record):
 
 
 class Span(NamedTuple):
-    """A time, or all of a day: from ``start`` up to ``end``, which is not in it unless it is the start."""
+    """A time or a whole day, from ``start`` up to ``end``. ``end`` is excluded, unless it equals ``start``."""
 
     start: datetime
     end: datetime
 
     def meets(self, at: datetime, until: datetime | None) -> bool:
-        """Whether what ran from ``at`` up to ``until`` ran in it."""
+        """Whether a release that ran from ``at`` until ``until`` ran within this span."""
         if self.start == self.end:
             return at <= self.start and (until is None or self.start < until)
         return at < self.end and (until is None or until > self.start or at >= self.start)
 
 
 def history(root: Path, environment: str | None = None, on: str | None = None) -> History:
-    """The moves of all environments, or of one; with ``on`` (a date, or a date and time) what ran then.
+    """The moves of one or all environments; with ``on`` (a date, or a date and time) what ran then.
 
-    Raises EvidenceRefused when there is no such environment, ``on`` is no time or has not come yet, or the history is
-    cut short; RemoteRefused when the remote does not answer.
+    Raises EvidenceRefused if there is no such environment, ``on`` is not a time or lies in the future, or the clone is
+    shallow; RemoteRefused if the remote does not answer.
     """
     span = None if on is None else moment(on)
     promote = params_file.load(root / layout.PARAMS).promote
@@ -81,7 +81,7 @@ def history(root: Path, environment: str | None = None, on: str | None = None) -
 
 
 def moment(text: str, now: datetime | None = None) -> Span:
-    """The time that ``text`` names. A date alone is the whole day, in UTC. Raises EvidenceRefused when it is none."""
+    """The time that ``text`` names; a date is the whole day in UTC. Raises EvidenceRefused if it is neither."""
     shown = escape(text[:60])
     try:
         if _DATE.fullmatch(text):
@@ -94,16 +94,16 @@ def moment(text: str, now: datetime | None = None) -> Span:
         else:
             raise ValueError
     except (ValueError, OverflowError) as error:
-        raise EvidenceRefused(f"{shown!r}: is no date and no time", _SHAPE) from error
+        raise EvidenceRefused(f"{shown!r}: is neither a date nor a time", _SHAPE) from error
     if span.start > (now or datetime.now(UTC)):
         raise EvidenceRefused(
-            f"{shown}: has not come yet, in UTC", "ask about the past; `lockstep status` says what is"
+            f"{shown}: has not come yet, in UTC", "choose a time in the past; `lockstep status` shows the present"
         )
     return span
 
 
 def _ran(moves: tuple[Move, ...]) -> tuple[Ran, ...]:
-    """Newest first, each with the time of the one after it."""
+    """The moves, newest first, each with the time of the move after it."""
     ends = (None, *(move.at for move in moves))
     return tuple(
         Ran(

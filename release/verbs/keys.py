@@ -1,4 +1,4 @@
-"""keys: make a key to sign releases and approvals with, and let its owner sign."""
+"""keys: creates a key for signing, and adds its owner to the signers."""
 
 import contextlib
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from release.evidence import keys
 
 
 class New(NamedTuple):
-    """Where a new key's halves are, and the entry of release/policy/signers.yaml that lets its owner sign."""
+    """The files of a new key pair, and the entry of release/policy/signers.yaml for its owner."""
 
     private: Path
     public: Path
@@ -20,17 +20,17 @@ class New(NamedTuple):
 
 
 def new(root: Path, name: str, roles: Sequence[Role], output: Path | None = None) -> New:
-    """Make a key in ``output`` (default: ``KEY`` below ``root``), and its public half beside it with the suffix .pub.
+    """Create a private key in ``output`` (default: ``KEY`` below ``root``), with the public key beside it as .pub.
 
-    Encrypted when LOCKSTEP_KEY_PASSWORD is set. Raises MachineRefused when a file is there, or would lie where git
-    takes it in; EvidenceRefused when ``name`` is no name.
+    The private key is encrypted if LOCKSTEP_KEY_PASSWORD is set. Raises MachineRefused if a file exists or git would
+    add the key, EvidenceRefused for an invalid ``name``.
     """
     private = root / keys.KEY if output is None else output
     if private.is_dir():
         raise MachineRefused(f"{private}: is a folder", "name the file of the private key, such as lockstep.key")
     public = private.with_suffix(".pub")
     if public == private:
-        raise MachineRefused(f"{private}: is the name of a public half", "name it otherwise, such as lockstep.key")
+        raise MachineRefused(f"{private}: is the name of a public half", "choose another name, such as lockstep.key")
     place, home = private.resolve(), root.resolve()  # the folder that git ignores may be a link to one that it does not
     if place.is_relative_to(home) and not place.is_relative_to(home / layout.STATE):
         raise MachineRefused(f"{private}: git would take this key in", f"keep it below {layout.STATE}/, or elsewhere")
@@ -41,10 +41,11 @@ def new(root: Path, name: str, roles: Sequence[Role], output: Path | None = None
 
 
 def add_signer(root: Path, name: str, roles: Sequence[Role], public: Path | None = None) -> Path:
-    """Add the owner of a public key to release/policy/signers.yaml in the work tree; return its path below ``root``.
+    """Add the owner of a public key to release/policy/signers.yaml in the work tree. Returns its path below ``root``.
 
-    It counts once it is on the target branch. ``public`` is by default the half of ``KEY``. Raises EvidenceRefused
-    when the file or the key is none, or the name or key is there already; MachineRefused when it cannot be written.
+    The signer counts once the file is on the target branch. ``public`` is by default the public half of ``KEY``. Raises
+    EvidenceRefused if the file or key is invalid or the name or key is already listed, MachineRefused if the file
+    cannot be written.
     """
     source = public or root / keys.KEY.with_suffix(".pub")
     try:
@@ -54,7 +55,7 @@ def add_signer(root: Path, name: str, roles: Sequence[Role], public: Path | None
         raise EvidenceRefused(f"{source}: {why}", "make a key with `lockstep keys new`") from error
     path = root / layout.SIGNERS
     if any(part.is_symlink() for part in (path, *(root / folder for folder in layout.SIGNERS.parents[:-1]))):
-        raise EvidenceRefused(f"{layout.SIGNERS}: is a link, or lies below one", "replace it with what it points at")
+        raise EvidenceRefused(f"{layout.SIGNERS}: is a symbolic link or below one", "replace it with what it points at")
     text = ""
     with contextlib.suppress(FileNotFoundError):
         text = path.read_text(encoding="utf-8")
@@ -71,11 +72,13 @@ def add_signer(root: Path, name: str, roles: Sequence[Role], public: Path | None
 
 
 def _entry(name: str, roles: Sequence[Role], pem: str) -> str:
-    """The entry as YAML. Raises EvidenceRefused when it is none."""
+    """The entry as YAML. Raises EvidenceRefused if it is invalid."""
     body = "".join(f"    {line}\n" for line in pem.strip().splitlines())
     text = f"- name: {plain_yaml.dump(name).partition(chr(10))[0]}\n"
     text += f"  may: [{', '.join(roles)}]\n  key: |\n{body}"
     found: tuple[Signer, ...] = signers.parse(text, "the new entry")
     if [signer.name for signer in found] != [name]:
-        raise EvidenceRefused(f"{name[:100]!r}: is no name", "use letters, digits, dots, dashes, underscores and @")
+        raise EvidenceRefused(
+            f"{name[:100]!r}: is not a valid name", "use letters, digits, dots, dashes, underscores and @"
+        )
     return text

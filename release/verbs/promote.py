@@ -1,8 +1,7 @@
-"""promote: move an environment to an image by one commit when nothing is lacking; else say all that is.
+"""promote: moves an environment to an image by one commit if every check passes, else lists all failures.
 
-Nothing is believed: the verdict, the layers, the image and the overlay are computed again, every signature is checked,
-and who may sign, and what an environment asks for, is read on the target branch. The threat
-model is in docs/explanation/threat-model.md.
+The verdict, the layers, the image and the overlay are computed again, and every signature is checked. Who may sign and
+what an environment requires is read from the target branch. Threat model: docs/explanation/threat-model.md.
 """
 
 import time
@@ -29,10 +28,10 @@ from release.promotion.environment import EnvironmentState
 class Options(NamedTuple):
     """What is promoted, and how.
 
-    ``image``: HOST/NAME@sha256:… or oci:FOLDER@sha256:…; None: what the environment before runs, or for the first one
-    what `lockstep build` reported. ``why``: for the ledger; None: the subject of the record's commit. ``version``:
-    None: the next one, by ``bump``. ``dry_run``: ask everything and write nothing. ``pr``: propose the commit in a pull
-    request. ``target``: the branch with rules and signers; None: as ``commits.target`` finds it.
+    ``image``: HOST/NAME@sha256:… or oci:FOLDER@sha256:…; None: what the previous environment runs, for the first one
+    what `lockstep build` reported. ``why``: the reason for the ledger; None: the subject of the record's commit.
+    ``version``: None: the next one, by ``bump``. ``dry_run``: run all checks and write nothing. ``pr``: open a pull
+    request with the commit. ``target``: the branch with rules and signers; None: ``commits.target``.
     """
 
     image: str | None = None
@@ -45,14 +44,14 @@ class Options(NamedTuple):
 
 
 class Promoted(Record):
-    """What became of it. ``notes``: what does not count and was passed over, what could not follow, a line each.
+    """The result. ``notes``: what was ignored and why, and mirrors or tags that failed, one line each.
 
-    ``done``: ``moved``; ``already``: it runs that, and at most tags were missing; ``mended``: it runs that, and its
-    files were written again; ``proposed``: the commit waits in a pull request at ``url``; ``planned``: a dry run.
+    ``done``: ``moved``; ``already``: it ran the image, at most tags were missing; ``repaired``: it ran the image, and
+    changed files were restored; ``proposed``: the commit is in the pull request at ``url``; ``planned``: a dry run.
     """
 
     environment: str
-    done: Literal["moved", "already", "mended", "proposed", "planned"]
+    done: Literal["moved", "already", "repaired", "proposed", "planned"]
     before: Pointer | None
     after: Pointer | None  # None: what it would be is not known, for what is lacking
     commit: str | None  # of the ledger
@@ -65,11 +64,11 @@ class Promoted(Record):
 
 
 def promote(root: Path, name: str, options: Options | None = None) -> Promoted:
-    """Move the environment ``name``, or with ``dry_run`` say what would happen (then ask ``refusal``).
+    """Move the environment ``name``. With ``dry_run`` say what would happen; ``refusal`` then has the failures.
 
-    Raises PromotionRefused with every gap when anything is lacking, RegistryRefused when only a registry's result is;
-    EvidenceRefused and ParamsRefused when there are no rules to go by; Outrun when somebody else moved the branch
-    first; RemoteRefused, MachineRefused. The environment is then what it was.
+    Raises PromotionRefused with every failure, RegistryRefused if only a registry did not answer, EvidenceRefused or
+    ParamsRefused if the rules cannot be read, Outrun if the branch moved meanwhile, RemoteRefused, MachineRefused.
+    After any of them the environment is unchanged.
     """
     options, began = options or Options(), time.perf_counter()
     where = context.find(root, options.target)
@@ -78,7 +77,7 @@ def promote(root: Path, name: str, options: Options | None = None) -> Promoted:
         where.ledger.settle(where.tip)
     if (runs := _runs(where, name)) and runs.image == str(image):
         return _again(where, name, options, began)
-    found = case.ask(where, Move(name, where.rule(name), image, options.why, options.version, options.bump))
+    found = case.run_checks(where, Move(name, where.rule(name), image, options.why, options.version, options.bump))
     made = found.change or Change({}, "")
     local = overlays.unreachable(found.after) if found.after else None
     untagged = change.untagged(where, name, found.after) if found.change else []
@@ -109,24 +108,24 @@ def promote(root: Path, name: str, options: Options | None = None) -> Promoted:
 
 
 def refusal(promoted: Promoted) -> Refusal | None:
-    """What a dry run found lacking; None when nothing is."""
+    """The refusal with the failures of a dry run; None if there are none."""
     to = f" to {promoted.after.version}" if promoted.after else ""
     return checklist.refusal(f"{promoted.environment} is not moved{to}", promoted.checks)
 
 
 def _again(where: PromotionContext, name: str, options: Options, began: float) -> Promoted:
-    """What runs already stays. Its files are written again where they were changed, and tags made that lack."""
+    """The environment already runs the image: restore release files that were changed, and create missing tags."""
     present, result = environment.look(where, name), CheckResult()
     runs = present.pointer
     assert runs is not None
     statement = environment.stated(present, name)
     holds = _holds(where, name, present, runs)
     environment.intact(where, name, present, result)
-    made = Change({}, "", where.lacking_tags())
+    made = Change({}, "", where.missing_tags())
     if result.failures:
         message = f"Write {name} again\n\n{runs.version}, as `lockstep promote` writes it.\n"
         made = made._replace(files=change.written(where, name, present, runs, holds), message=message)
-    commit, notes = where.tip, [gap.what for gap in result.failures]
+    commit, notes = where.tip, [failure.what for failure in result.failures]
     if not options.dry_run:
         commit = where.ledger.commit(where.tip, made)
         notes += [
@@ -134,26 +133,26 @@ def _again(where: PromotionContext, name: str, options: Options, began: float) -
             *update.after_move(where.records, where.target, where.trunk, name, runs, statement),
         ]
     return Promoted(
-        environment=name, done="planned" if options.dry_run else "mended" if result.failures else "already",
+        environment=name, done="planned" if options.dry_run else "repaired" if result.failures else "already",
         before=runs, after=runs, commit=commit, tags=where.made(made), checks=(), notes=tuple(notes), url=None,
         diff=change.diff(present.files, made.files), seconds=time.perf_counter() - began,
     )  # fmt: skip
 
 
 def _holds(where: PromotionContext, name: str, present: EnvironmentState, runs: Pointer) -> Released:
-    """The evidence that the pointer names, signed by one who may sign today: else nobody says that this may run."""
+    """Check that someone who may sign today signed the evidence that the pointer names."""
     envelope = present.files[environment.folder(name) / layout.EVIDENCE]
     try:
         return released.check(envelope, runs.digest, where.signers, f"the evidence of {name}")
     except EvidenceRefused as refused:
         raise EvidenceRefused(
-            f"{name} runs {runs.image}, and nobody who may stands for it: {refused.what}",
+            f"{name} runs {runs.image}, and no current signer signed its evidence: {refused.what}",
             f"see who moved it (`lockstep history {name}`), then `lockstep rollback {name}`, or promote another image",
         ) from refused
 
 
 def _runs(where: PromotionContext, name: str) -> Pointer | None:
-    """What it runs; None also where its pointer cannot be read, which is asked about later."""
+    """What the environment runs; None also if its pointer cannot be read, which a later check reports."""
     try:
         return where.ledger.pointer(where.tip, name)
     except EvidenceRefused:

@@ -1,4 +1,4 @@
-"""quarantine: what no promotion may move anywhere; an entry added, or released, by name, one commit each."""
+"""quarantine: lists, adds and removes releases that no promotion may move, one commit each."""
 
 import re
 from pathlib import Path
@@ -22,9 +22,9 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 class Added(Record):
-    """What is held back now: ``entry``, by the commit of the ledger. ``already``: it was, and its entry is there.
+    """The new ``entry``, and the commit of the ledger that added it. ``already``: it was in quarantine before.
 
-    ``runs``: the environments that run it, which this does not change.
+    ``runs``: environments that run it; they are not changed.
     """
 
     entry: Entry
@@ -35,7 +35,7 @@ class Added(Record):
 
 
 class Freed(Record):
-    """What is held back no longer, by which commit of the ledger, and what still is. ``signed``: a person signed it."""
+    """The entries that a commit of the ledger removed, and those left. ``signed``: a person signed the removal."""
 
     entries: tuple[Entry, ...]
     commit: str
@@ -44,25 +44,25 @@ class Freed(Record):
 
 
 def held(root: Path, target: str | None = None) -> Entries:
-    """What is held back now, by the history of the file.
+    """The current quarantine, by the history of its file.
 
-    Raises EvidenceRefused when the file cannot be read or the clone is shallow, RemoteRefused.
+    Raises EvidenceRefused if the file cannot be read or the clone is shallow, or RemoteRefused.
     """
     return _readable(context.find(root, target)).entries
 
 
 def add(root: Path, name: str, why: str, target: str | None = None) -> Added:
-    """Hold back what is called ``name``: a version, or the digest of an image or a model, with its place or without.
+    """Add ``name`` to the quarantine: a version, or the digest of an image or a model, with or without its registry.
 
-    Of a release that ran, or that `lockstep build` made here, image and weights are held. Of any other digest git does
-    not say what it is: it is held as an image and as a model. Raises EvidenceRefused when ``name`` is neither a version
-    that ran nor a digest, PromotionRefused without a reason; Outrun, RemoteRefused.
+    For a release that ran or was built here, both image and weights are added. For any other digest git cannot tell
+    which it is: it is added as an image and as a model. Raises EvidenceRefused if ``name`` is neither a version that
+    ran nor a digest, PromotionRefused without a reason, Outrun, RemoteRefused.
     """
     where = context.find(root, target)
     where.ledger.settle(where.tip)
     reason = redact(why, _LONGEST)
     if not reason:
-        raise PromotionRefused("an entry without a reason", "say what is wrong with it: --why")
+        raise PromotionRefused("an entry without a reason", "give the reason: --why")
     before = _readable(where)
     image, model, version = _named(where, name)
     made = Entry(image=image, model=model, version=version, by=context.whoami(where.root), why=reason)
@@ -80,22 +80,22 @@ def add(root: Path, name: str, why: str, target: str | None = None) -> Added:
 
 
 def release(root: Path, name: str, why: str, key: Path | None = None, target: str | None = None) -> Freed:
-    """Let what is called ``name`` run again: an image (a digest, or with its place), a model's digest, or a version.
+    """Remove ``name`` from the quarantine: an image, a model's digest or a version.
 
-    It is signed with ``key``, else with that of `lockstep keys new` where its owner may approve. Raises EvidenceRefused
-    when nothing of that name is held back, or a key is needed and there is none that may; PromotionRefused without a
-    reason; Outrun, RemoteRefused.
+    The removal is signed with ``key``, else with the key of `lockstep keys new` if its owner may approve. Raises
+    EvidenceRefused if nothing of that name is in quarantine, or if a signature is needed and no key may give it;
+    PromotionRefused without a reason; Outrun, RemoteRefused.
     """
     where = context.find(root, target)
     return free(where, name, why, key or _key(where))
 
 
 def free(where: PromotionContext, name: str, why: str, key: Path | None = None) -> Freed:
-    """As ``release``, of a context; without a key nobody signs it."""
+    """As ``release``, in a given context; without a key the removal is not signed."""
     where.ledger.settle(where.tip)
     reason = redact(why, _LONGEST)
     if not reason:
-        raise PromotionRefused("a release without a reason", "say why it may run again: --why")
+        raise PromotionRefused("a release without a reason", "give the reason why it may run again: --why")
     before = _readable(where)
     left = quarantine.release(before.entries, name.rpartition("@")[2])
     freed = tuple(entry for entry in before.entries if entry not in left)
@@ -114,7 +114,7 @@ def free(where: PromotionContext, name: str, why: str, key: Path | None = None) 
 
 
 def _key(where: PromotionContext) -> Path | None:
-    """The key of `lockstep keys new`, where its owner may approve; else None, where no environment asks for more."""
+    """The key of `lockstep keys new` if its owner may approve; else None, if no environment requires approvals."""
     default, asking = where.root / keys.KEY, quarantined.asking(where.promote)
     try:
         if default.is_file():
@@ -125,7 +125,7 @@ def _key(where: PromotionContext) -> Path | None:
             raise
     if asking:
         raise EvidenceRefused(
-            f"{asking} asks for approvals, so one who may approve signs a release from quarantine", "name a key: --key"
+            f"{asking} requires approvals, so an approver must sign a removal from quarantine", "name a key: --key"
         )
     return None
 
@@ -138,7 +138,7 @@ def _readable(where: PromotionContext) -> Held:
 
 
 def _named(where: PromotionContext, name: str) -> tuple[str, str | None, str | None]:
-    """Image, model and version of what is called ``name``, as far as git and the report of a build here know them."""
+    """Image, model and version of ``name``, as far as git and the build report here know them."""
     digest = name.rpartition("@")[2]
     for move in (move for each in where.promote.ordered for move in where.ledger.moves(where.tip, each)):
         if (its := move.after) and move.ran and digest in (its.digest, its.model, its.version):
@@ -151,6 +151,6 @@ def _named(where: PromotionContext, name: str) -> tuple[str, str | None, str | N
         return built.image, built.model, None
     if not _DIGEST.fullmatch(digest):
         raise EvidenceRefused(
-            f"{redact(name, 100)}: is no version that ran, and no digest", "name it by its digest: sha256:…"
+            f"{redact(name, 100)}: is neither a version that ran nor a digest", "name it by its digest: sha256:…"
         )
     return digest, digest, None

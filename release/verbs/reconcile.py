@@ -1,7 +1,7 @@
-"""reconcile: git against everything that mirrors it, and mirrors written again from git, never the other way.
+"""reconcile: compares git with everything that mirrors it; with ``fix`` updates the mirrors from git, never git.
 
-What is compared: environments and tags in git, MLflow's registered model, images and evidence in their registry, and
-the cluster, where kubectl has one. A mirror that cannot be queried is reported, and makes the command fail.
+Compared are environments and tags in git, MLflow's registered model, images and evidence in their registry, and the
+cluster, if kubectl has one. A mirror that cannot be queried makes the command fail.
 """
 
 from collections.abc import Mapping
@@ -19,72 +19,68 @@ from release.mirrors.desired import Desired
 from release.mirrors.registry import Image
 from release.mirrors.types import Finding, MirrorUnavailable
 from release.promotion import held as quarantined
-from release.record.records import Records
 
 _MLFLOW = 120.0  # seconds: a new store is made, or a thousand versions
 
 
 class Reconciled(Record):
-    """What was found, by the commit ``tip`` of ``branch``. ``not_asked`` are mirrors that are not set up here."""
+    """The findings as of the commit ``tip`` of ``branch``. ``skipped``: mirrors that are not set up here, and why."""
 
     branch: str
     tip: str
     findings: tuple[Finding, ...]
-    not_asked: tuple[str, ...]
+    skipped: tuple[str, ...]
 
     @property
     def left(self) -> tuple[Finding, ...]:
-        """What is not mended."""
+        """The findings that were not fixed."""
         return tuple(finding for finding in self.findings if not finding.fixed)
 
 
 def reconcile(root: Path, fix: bool = False) -> Reconciled:
-    """Compare git with its mirrors; with ``fix`` write again what can be written from git.
+    """Compare git with its mirrors; with ``fix`` update the mirrors from git.
 
-    Raises RemoteRefused when the remote of git itself does not answer, EvidenceRefused when its history cannot be
-    believed; what is wrong with a mirror is a finding.
+    Raises RemoteRefused if git's own remote does not answer, EvidenceRefused if its history is not valid. What is wrong
+    with a mirror is a finding.
     """
-    records = Records(root)
+    records, ledger, tip, found = desired.read(root)
     params = records.work_tree.params
     names = params.promote.ordered
-    ledger = Ledger.open(root, params.promote)
-    tip = ledger.tip()
-    found = desired.read(records, ledger, tip, names)
     findings = [finding for each in found.values() for finding in each.findings]
     held = quarantined.here(root, ledger, tip, params.promote)
     findings += [
         Finding(
-            where="environments", what="quarantine", git="what no release freed is held back", mirror=what,
+            where="environments", what="quarantine", git="entries that were not released", mirror=what,
             severity="drift", todo=todo,
         )
         for what, todo in quarantined.contradictions(held)
     ]  # fmt: skip
     findings += tags.check(ledger, tip, params.serve.name, names, fix)
     known = past.releases(ledger, tip, names)
-    not_asked, store = [], mlflow.address(root, params)
+    skipped, store = [], mlflow.address(root, params)
     if mlflow.absent(store) and not fix:
-        not_asked.append(f"MLflow: {store.shown} is not here; --fix makes it")
+        skipped.append(f"MLflow: {store.shown} does not exist; --fix creates it")
     else:
         findings += _mlflow(root, params, store, known, found, fix)
     findings += registry.check(root, _images(ledger, tip, known, found, held.entries), fix)
     where = cluster.current()
     if isinstance(where, str):
-        not_asked.append(f"cluster: {where}")
+        skipped.append(f"cluster: {where}")
     else:
         findings += [finding for each in found.values() for finding in cluster.check(where, each)]
-    return Reconciled(branch=ledger.shown, tip=tip, findings=tuple(findings), not_asked=tuple(not_asked))
+    return Reconciled(branch=ledger.shown, tip=tip, findings=tuple(findings), skipped=tuple(skipped))
 
 
 def refusal(found: Reconciled) -> Refusal | None:
-    """What a caller is refused for: anything that is not mended, and anything that was not answered."""
+    """The refusal if a finding was not fixed or a mirror did not answer; None otherwise."""
     left = found.left
     if not left:
         return None
     drift = sum(finding.severity == "drift" for finding in left)
     silent = len(left) - drift
     parts = [f"{drift} drifted from git"] if drift else []
-    parts += [f"{silent} could not be asked"] if silent else []
-    todo = "`lockstep reconcile --fix`" if any(finding.fix for finding in left) else "do what is said beside each"
+    parts += [f"{silent} could not be reached"] if silent else []
+    todo = "`lockstep reconcile --fix`" if any(finding.fix for finding in left) else "follow the fix beside each"
     return Drifted(f"mirrors of {found.branch}: {', '.join(parts)}", todo)
 
 
@@ -96,7 +92,7 @@ def _mlflow(
         mlflow.version(pointer, envelope.statement if envelope else None, runs.get(pointer.commit))
         for pointer, envelope in known.values()
     ]
-    # Where a pointer cannot be read, nothing says where its alias should be: it is left alone.
+    # If a pointer cannot be read, the right place of its alias is unknown, so it is left alone.
     here = {name: each.pointer for name, each in found.items() if each.pointer or not each.findings}
     wanted = compare.Wanted(name=params.serve.name, releases=tuple(releases), aliases=mlflow.aliases(here), whole=True)
     try:
@@ -109,7 +105,7 @@ def _mlflow(
 
 
 def _images(ledger: Ledger, tip: str, known: Released, found: Mapping[str, Desired], held: Entries) -> list[Image]:
-    """What runs, and what a rollback would go back to: the last other image that is not held back."""
+    """The images that run, and for each environment the one that a rollback would return to."""
     images = [Image(each.pointer, each.envelope, f"{name} runs it") for name, each in found.items() if each.pointer]
     for name, each in found.items():
         earlier = [

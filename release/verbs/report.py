@@ -1,7 +1,7 @@
-"""report: the pull request's comment, as Markdown that GitHub renders.
+"""report: the pull request's comment, as GitHub-flavoured Markdown.
 
-First what was decided and why, then what to do, then everything that a reviewer would ask for; digests last. It never
-exceeds what GitHub takes: whole sections are left out, the least needed first, and the comment names them.
+The verdict and its reason come first, then what to do, then the details for a reviewer, and digests last. If the
+comment would exceed GitHub's limit, whole sections are left out, the least important first, and the comment says which.
 """
 
 import dataclasses
@@ -28,11 +28,11 @@ _SECONDS = 10  # for a plot to answer
 
 
 class Options(NamedTuple):
-    """``target``: the branch that this one is held against; None: as ``commits.target`` finds it.
+    """``target``: the target branch; None: ``commits.target``.
 
-    ``assets``: the address below which ``reports/plots`` was published, by the same paths. ``links``: more places to
-    look, as labels and addresses. ``number``: the pull request's. ``commit``: the full hash of the commit that is to
-    pass: it must hold the record; None: nothing is said of any. ``limit``: characters of the Markdown.
+    ``assets``: the address under which ``reports/plots`` is published, with the same file names. ``links``: further
+    links, as labels and addresses. ``number``: of the pull request. ``commit``: full hash of the commit that must
+    contain the record for the check to pass; None: no check is made. ``limit``: characters of the Markdown.
     """
 
     target: str | None = None
@@ -51,10 +51,10 @@ class Part(Record):
 
 
 class Report(Record):
-    """``status`` is what was decided, None where nothing holds.
+    """``status``: the verdict; None if no verdict holds.
 
-    ``passes`` is what a check says: held, a pass, and in the commit that was named. ``whole`` is the Markdown without a
-    limit, ``markdown`` what GitHub takes of it: ``parts`` without those ``left_out``.
+    ``passes``: the value of the check: the verdict holds, is a pass, and is in the named commit. ``whole``: the full
+    Markdown; ``markdown``: what fits GitHub's limit, that is ``parts`` without ``left_out``.
     """
 
     state: State
@@ -68,10 +68,9 @@ class Report(Record):
 
 
 def report(root: Path, options: Options | None = None) -> Report:
-    """Render the record below ``root``. A verdict that does not hold is reported as void, and is no refusal.
+    """Render the record below ``root``. A verdict that does not hold is reported as void, which is no refusal.
 
-    Raises EvidenceRefused for a target that git does not know and an address that cannot be linked, MachineRefused
-    when there is no git.
+    Raises EvidenceRefused for an unknown target or an address that cannot be linked, MachineRefused without git.
     """
     options = options or Options()
     images = _published(options.assets) if options.assets else {}
@@ -97,12 +96,12 @@ def report(root: Path, options: Options | None = None) -> Report:
 
 
 def size(text: str) -> int:
-    """Characters as GitHub counts them at most: UTF-16 code units."""
+    """The length as GitHub counts it at most: in UTF-16 code units."""
     return len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
 def _fitting(every: Sequence[Section], room: int) -> list[Section]:
-    """The sections that fit, in their order; the verdict always does."""
+    """The sections that fit, in order; the verdict is always among them."""
     kept = list(every)
     for each in sorted(every, key=lambda section: section.keep)[:-1]:
         if sum(size(one.markdown) + 2 for one in kept) <= room:
@@ -112,7 +111,7 @@ def _fitting(every: Sequence[Section], room: int) -> list[Section]:
 
 
 def _published(assets: str) -> dict[str, str]:
-    """The plots that answer to anybody with a picture, as GitHub's image proxy asks: never a broken one."""
+    """The plots whose address serves a picture to an anonymous request, as GitHub's image proxy sends it."""
     base = sections.address(assets).rstrip("/")
     paths = [(layout.PLOTS / f"{name}.png").as_posix() for name in _PLOTS]
     with ThreadPoolExecutor(len(paths)) as pool:

@@ -1,11 +1,11 @@
-"""rollback: move an environment back to an image that ran there, by one commit, and hold back the one it leaves.
+"""rollback: moves an environment back to an image that ran there, by one commit, and quarantines the one it leaves.
 
-It needs a clone and the image's place, nothing else: no weights, no verdict, no data. What made the old release fit to
-run was asked when it was promoted; now it is asked that its image is still there, whole, that a signer of today stands
-for it, and that what people wrote in the environment leaves it as it is. Where that needs kustomize and it is not
-installed, files that are still those of the last move count.
+It needs only a clone and the image's registry: no weights, verdict or data. The old release passed all checks when it
+was promoted. The rollback checks that its image is complete, that a current signer signed it, and that files written by
+people do not change it. If the last check needs kustomize and it is not installed, files that are unchanged since the
+last move are accepted.
 
-``--to none`` empties the environment: it runs nothing, as before its first promotion. That waits for no image.
+``--to none`` empties the environment, as before its first promotion. That needs no image.
 """
 
 import time
@@ -41,10 +41,10 @@ _LONGEST = 500  # characters of a reason, as the quarantine keeps it
 class Options(NamedTuple):
     """What is rolled back, and how.
 
-    ``why``: for the ledger and the quarantine. ``to``: a release that ran there, by version, digest or image; "none":
-    the environment is emptied; None: the last other one that is not held back. ``check_image``: ask whether it is whole
-    in its place. ``ask``: start it, too, and ask it something. ``dry_run``: ask everything and write nothing.
-    ``target``: as for ``promote``.
+    ``why``: the reason, for the ledger and the quarantine. ``to``: a release that ran there, by version, digest or
+    image; "none" empties the environment; None: the last other release that is not in quarantine. ``check_image``:
+    check that the image is complete in its store. ``ask``: also start it and send it a request. ``dry_run``: run all
+    checks and write nothing. ``target``: as for ``promote``.
     """
 
     why: str
@@ -56,12 +56,14 @@ class Options(NamedTuple):
 
 
 class RolledBack(Record):
-    """What became of it. ``held``: what is in quarantine for it. ``already``: it runs that. ``mended``: it ran nothing,
-    and files of a release that lay there were taken away.
+    """The result. ``held``: the new quarantine entry.
+
+    ``done``: ``moved``; ``already``: it ran that release before; ``repaired``: it ran nothing, and leftover files of a
+    release were deleted; ``planned``: a dry run.
     """
 
     environment: str
-    done: Literal["moved", "already", "mended", "planned"]
+    done: Literal["moved", "already", "repaired", "planned"]
     before: Pointer | None  # None: nothing ran, or what ran cannot be read
     after: Pointer | None  # None: nothing runs
     held: Entry | None
@@ -74,22 +76,22 @@ class RolledBack(Record):
 
 
 class NothingElse(PromotionRefused):
-    """There is no release to go back to; an environment can still be emptied."""
+    """There is no release to go back to. The environment can still be emptied."""
 
 
 class _Goal(NamedTuple):
-    """Where to go back to, and the move that brought it there."""
+    """The release to go back to, and the move that deployed it first."""
 
     pointer: Pointer
     move: Move
 
 
 def rollback(root: Path, name: str, options: Options) -> RolledBack:
-    """Move the environment ``name`` back. With ``dry_run`` say what would happen (then ask ``refusal``).
+    """Move the environment ``name`` back. With ``dry_run`` say what would happen; ``refusal`` then has the failures.
 
-    Raises PromotionRefused with every gap when there is nothing to go back to, or it cannot run; RegistryRefused when
-    only its registry's result is lacking; EvidenceRefused, ParamsRefused, Outrun, RemoteRefused, MachineRefused. The
-    environment is then what it was.
+    Raises PromotionRefused with every failure if there is nothing to go back to or it cannot run, RegistryRefused if
+    only a registry did not answer, EvidenceRefused, ParamsRefused, Outrun, RemoteRefused, MachineRefused. After any of
+    them the environment is unchanged.
     """
     where = context.find(root, options.target)
     done = move(where, name, options)
@@ -104,20 +106,20 @@ def rollback(root: Path, name: str, options: Options) -> RolledBack:
 
 
 def refusal(rolled: RolledBack) -> Refusal | None:
-    """What a dry run found lacking; None when nothing is."""
+    """The refusal with the failures of a dry run; None if there are none."""
     to = rolled.after.version if rolled.after else "nothing"
     return checklist.refusal(f"{rolled.environment} is not rolled back to {to}", rolled.checks)
 
 
 def move(where: PromotionContext, name: str, options: Options) -> RolledBack:
-    """As ``rollback``, of a context; no mirror is told."""
+    """As ``rollback``, in a given context; mirrors are not updated."""
     began = time.perf_counter()
     where.rule(name)
     if not options.dry_run:
         where.ledger.settle(where.tip)
     why = redact(options.why, _LONGEST)
     if not why:
-        raise PromotionRefused("a rollback without a reason", "say what is wrong with what runs: --why")
+        raise PromotionRefused("a rollback without a reason", "give the reason: --why")
     present, notes = _present(where, name)
     known = quarantined.read(where)
     if known.unreadable:
@@ -171,15 +173,15 @@ def _emptied(
     notes: list[str],
     began: float,
 ) -> tuple[RolledBack, Change]:
-    """The environment is as before its first promotion; what it ran is held back. Nothing is asked: nothing runs."""
+    """Empty the environment as before its first promotion, and quarantine what it ran. Nothing will run: no checks."""
     bad = _entry(where, present.pointer, None, why)
     made = change.empty(where, name, present, why, entries if bad is None else quarantine.add(entries, bad))
-    done: Literal["planned", "already", "mended"] = "planned"
+    done: Literal["planned", "already", "repaired"] = "planned"
     if environment.folder(name) / layout.POINTER in present.files:
         notes = [*notes, *_also(where, name, bad), *change.untagged(where, name, None)]
     else:
         left = any(present.files.get(path) not in (None, data) for path, data in made.files.items())
-        done = "mended" if left else "already"
+        done = "repaired" if left else "already"
         made = made._replace(message=f"Write {name} again\n\nIt runs nothing: {why}\n", tags=())
     rolled = RolledBack(
         environment=name, done=done, before=present.pointer, after=None, held=bad, commit=None,
@@ -190,7 +192,7 @@ def _emptied(
 
 
 def _also(where: PromotionContext, name: str, bad: Entry | None) -> list[str]:
-    """Other environments that run what is held back from now on."""
+    """Other environments that run what is now in quarantine."""
     others = [other for other in where.promote.ordered if bad and other != name]
     return [
         f"{other} runs {bad.version} too"
@@ -200,7 +202,7 @@ def _also(where: PromotionContext, name: str, bad: Entry | None) -> list[str]:
 
 
 def _present(where: PromotionContext, name: str) -> tuple[EnvironmentState, list[str]]:
-    """What runs. A pointer that cannot be read is what a rollback is for."""
+    """What the environment runs; a pointer that cannot be read is no error, because a rollback replaces it."""
     try:
         return environment.look(where, name), []
     except EvidenceRefused as refused:
@@ -208,7 +210,7 @@ def _present(where: PromotionContext, name: str) -> tuple[EnvironmentState, list
 
 
 def _line(where: PromotionContext, name: str) -> list[Move]:
-    """The moves that ran, the last first: none that a side branch made and took back changed what the branch has."""
+    """The moves on the branch's own history, newest first. Moves that a side branch made and reverted are left out."""
     found: list[Move] = []
     for made in reversed(where.ledger.moves(where.tip, name)):
         if made.ran and (not found or made.after is None or made.after != found[-1].after):
@@ -217,7 +219,7 @@ def _line(where: PromotionContext, name: str) -> list[Move]:
 
 
 def _ran(moves: Iterable[Move]) -> list[_Goal]:
-    """Everything that they moved to, each with the first of them that did."""
+    """Every release that the moves deployed, each with its first move."""
     found: dict[str, _Goal] = {}
     for made in moves:
         if made.after:
@@ -226,10 +228,10 @@ def _ran(moves: Iterable[Move]) -> list[_Goal]:
 
 
 def _last(where: PromotionContext, name: str, present: EnvironmentState, entries: Entries, why: str) -> _Goal:
-    """The last that ran before and is not held back. A second rollback is one that is named.
+    """The previous release that is not in quarantine. To go back twice, name the release.
 
-    What a hand moved there is gone back to by name alone: no promotion asked anything of it. Whoever runs the same
-    again, as after a crash, must not go back twice.
+    A release that was deployed by a manual commit must be named, because it never passed the checks. Running the same
+    command again, as after a crash, does not go back a second time.
     """
     moves = _line(where, name)
     if not moves:
@@ -253,7 +255,7 @@ def _last(where: PromotionContext, name: str, present: EnvironmentState, entries
     others = [goal for goal in _ran(made for made in moves if made.kind != "other") if goal.pointer.digest != here]
     free = [goal for goal in others if quarantine.find(entries, goal.pointer.digest, goal.pointer.model) is None]
     if not free:
-        which = "all that ran there is in quarantine" if others else "nothing else ran there"
+        which = "every release that ran there is in quarantine" if others else "nothing else ran there"
         if hand := next((goal for goal in every if goal.pointer not in {other.pointer for other in others}), None):
             which += f", but for what was moved by hand, such as {hand.pointer.version}, by {hand.move.by}"
         todo = f"`lockstep promote {name}` another{', or name one: --to' if hand else ''}; to run nothing instead: "
@@ -273,7 +275,7 @@ def _named(where: PromotionContext, name: str, to: str) -> _Goal:
 
 
 def _entry(where: PromotionContext, bad: Pointer | None, good: Pointer | None, why: str) -> Entry | None:
-    """What is held back from now on. Where the good image has the same weights, they are not what is wrong."""
+    """The new quarantine entry. If the good image has the same weights, only the image is quarantined."""
     if bad is None:
         return None
     model = None if good and bad.model == good.model else bad.model
@@ -297,14 +299,14 @@ def _ask(
         if entry := quarantine.find(before, after.digest, after.model):
             result.fail(
                 f"{after.version} is in quarantine, by {entry.by}: {entry.why}",
-                f"`lockstep quarantine --release {entry.name} --why …`, or go --to another",
+                f"`lockstep quarantine --release {entry.name} --why …`, or choose another with --to",
             )
     with ran.run("image") as result:
         if options.check_image:
             there = image.there(store, after.digest)
             result.note = f"{len(there.manifest.layers)} layers in {store.name}"
         else:
-            result.note = "not asked for"
+            result.note = "not requested"
     with ran.run("evidence") as result:
         found = _evidence(where, name, goal, store, result)
         after = after.model_copy(update={"evidence": found.digest})
@@ -332,15 +334,16 @@ def _last_move(where: PromotionContext, name: str) -> str | None:
 
 
 def _evidence(where: PromotionContext, name: str, goal: _Goal, store: Store, result: CheckResult) -> Released:
-    """The statement that it was moved on, signed by one who may sign today; else another one beside the image.
+    """The statement that it was promoted on, if a current signer signed it; else another valid one beside the image.
 
-    A key that was taken from its owner counts no more, for what it signed before too: that is why it was taken.
+    A signer who was removed no longer counts, for old signatures too.
     """
     pointer, path = goal.pointer, past.path(name)
     data = where.ledger.read(goal.move.commit, path)
     if data is None or digest.of_bytes(data) != pointer.evidence:
         raise EvidenceRefused(
-            f"{path} at {goal.move.commit[:12]}: is not what the pointer there names", "go --to another release"
+            f"{path} at {goal.move.commit[:12]}: is not what the pointer there names",
+            "choose another release with --to",
         )
     try:
         found = released.check(data, pointer.digest, where.signers, f"the evidence of {pointer.version}")
@@ -351,7 +354,7 @@ def _evidence(where: PromotionContext, name: str, goal: _Goal, store: Store, res
         result.note = f"{found.digest}, signed by {found.signer}"
     if not _is_of(found, pointer):
         raise EvidenceRefused(
-            f"the evidence of {pointer.version} is about another model or commit", "go --to another release"
+            f"the evidence of {pointer.version} is about another model or commit", "choose another release with --to"
         )
     return found
 
@@ -365,7 +368,8 @@ def _signed_since(where: PromotionContext, store: Store, pointer: Pointer, refus
     if not fitting:
         raise EvidenceRefused(
             refused.what,
-            f"go --to another release, or sign this one again in a checkout of {pointer.commit[:12]}: `lockstep sign`",
+            "choose another release with --to, or sign this one again in a checkout of "
+            f"{pointer.commit[:12]}: `lockstep sign`",
         )
     return fitting[0]
 

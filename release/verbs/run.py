@@ -1,4 +1,4 @@
-"""run: the pipeline through DVC, to a verdict."""
+"""run: runs the pipeline through DVC, up to a verdict."""
 
 from pathlib import Path
 
@@ -9,18 +9,18 @@ from release.record.records import Records
 
 
 def run(root: Path, targets: tuple[str, ...], force: bool, remote: bool = False) -> None:
-    """Hold local sources to their pins, ask git which earlier models there are, then run ``dvc repro``.
+    """Check local sources against their pins, find the reference models in git, then run ``dvc repro``.
 
-    It runs what changed, or with ``force`` everything. DVC tracks params.yaml and not the local files that it names:
-    an edited one would be passed over without a word. One that is absent is left to fetch, if that has to run.
+    Runs what changed; with ``force`` everything. DVC tracks params.yaml but not the local files that it names, so an
+    edited source would go unnoticed. A missing source is left to the stage fetch, if that has to run.
 
-    ``remote``: outputs that dvc.lock names are taken from the DVC remote first, and what was made here is put there,
-    also when a later stage refuses. Where no remote is set there is nothing to share, and nothing is.
+    ``remote``: fetch the outputs in dvc.lock from the DVC remote first, and push new outputs, also after a stage
+    refuses. Without a configured remote nothing is shared.
 
-    What runs may make another model than the one that the references were kept for: then it is compared again.
+    If the run makes another model than the references were found for, it is compared again.
 
-    Raises StageRefused with the stage's exit code, MachineRefused when DVC itself cannot run, EvidenceRefused when git
-    cannot say which models were released before, RemoteRefused when the DVC remote does not take what was made.
+    Raises StageRefused with the stage's exit code, MachineRefused if DVC itself cannot run, EvidenceRefused if git
+    cannot say which models were released, RemoteRefused if the push to the DVC remote fails.
     """
     dvc.python(root, ["-m", "stages.sources.still_pinned"], "the look at local sources")
     references.write(Records(root))

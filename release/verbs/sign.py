@@ -1,4 +1,4 @@
-"""sign: say under a signature what an image is and where it came from, and attach that to the image."""
+"""sign: signs what an image is and where it came from, and attaches the signatures to the image."""
 
 import contextlib
 from collections.abc import Iterable
@@ -28,16 +28,16 @@ from release.record.held import hold
 from release.record.records import Records
 
 WEIGHTS = sigstore.BUNDLE  # the type of the weights' signature as an artifact
-# Named by digest in what the verdict holds; the image's layers are of the weights, and the store has those.
+# The verdict covers their digests; the weights are in the image's layers, which the store has.
 _NOT_NEEDED = (layout.BASE, layout.ADAPTER, layout.RAW, layout.MERGED)
-# What the commit that the image names must hold as it lies here.
+# Files that the image's commit must have in the same state as here.
 _RECORD = (layout.PARAMS, layout.PIPELINE, layout.LOCK, layout.VERDICT)
 _R = TypeVar("_R", ImageReport, ServingReport)
 _VERIFY = "run `lockstep build`, then `lockstep verify`"
 
 
 class Signed(NamedTuple):
-    """A signed release. ``added`` are the digests of the artifacts that were attached now: none the second time."""
+    """A signed release. ``added``: digests of the newly attached artifacts; empty the second time."""
 
     statement: Statement
     signer: str
@@ -57,13 +57,13 @@ class _Made(NamedTuple):
 def sign(
     root: Path, store: Store, key: Path | None = None, *, keyless: bool = False, target: str | None = None
 ) -> Signed:
-    """Sign the release whose image is in ``store``: by ``key``, or by the identity of this machine.
+    """Sign the release whose image is in ``store``, with ``key`` or the identity of this CI job.
 
-    Signed and attached are the statement, the weights' signature and the bill of materials; what is there already from
-    the same signer is left as it is. ``target`` is the branch whose signers count. Raises EvidenceRefused when the
-    verdict is void, a report is missing, failed or about something else, nobody who may verify signed the serving
-    report, or the signer may not sign releases; VerdictFailed or VerdictInconclusive; RegistryRefused when the image is
-    not in the store, or it takes nothing; MachineRefused.
+    Signs and attaches the statement, the signature of the weights and the bill of materials. What the same signer
+    attached before is left unchanged. ``target`` is the branch whose signers count. Raises EvidenceRefused if the
+    verdict is void, if a report is missing, failed or about something else, if no verifier signed the serving report,
+    or if the signer may not sign releases; VerdictFailed or VerdictInconclusive; RegistryRefused if the image is
+    missing or the store accepts nothing; MachineRefused.
     """
     if (key is None) != keyless:
         raise EvidenceRefused("a release is signed by a key or by an identity", "give one of --key and --keyless")
@@ -86,14 +86,14 @@ def sign(
 
 
 def of_built(root: Path, key: Path | None = None, *, keyless: bool = False, target: str | None = None) -> Signed:
-    """``sign`` what `lockstep build` made, where it put it; ``key`` is by default that of `lockstep keys new`."""
+    """``sign`` the image that `lockstep build` made; ``key`` is by default that of `lockstep keys new`."""
     image = _report(root, layout.IMAGE_REPORT, ImageReport)
     store = stores.open_store(reference.parse(f"{image.place}@{image.image}"), root, push=True)
     return sign(root, store, None if keyless else key or root / KEY, keyless=keyless, target=target)
 
 
 def evidence(root: Path, target: str | None = None) -> tuple[HeldVerdict, ImageReport, ServingReport]:
-    """What a release is signed for, held to its verdict: everything but the weights is hashed again.
+    """Collect what a release is signed for. Everything but the weights is hashed again and compared with the verdict.
 
     Raises EvidenceRefused, VerdictFailed or VerdictInconclusive.
     """
@@ -111,7 +111,7 @@ def evidence(root: Path, target: str | None = None) -> tuple[HeldVerdict, ImageR
             (layout.SERVING_REPORT, "the model", serving.model, held.verdict.model),
             (layout.SERVING_REPORT, "the verdict", serving.verdict, verdict),
             (layout.SERVING_REPORT, "the probes", serving.probes, probes),
-            # None: weights that were served without an image; environments say whether that counts.
+            # None: the weights were served without an image; the environments decide whether to accept that.
             (layout.SERVING_REPORT, "the image", serving.image or image.image, image.image),
         )
         if found != wanted
@@ -127,19 +127,19 @@ def evidence(root: Path, target: str | None = None) -> tuple[HeldVerdict, ImageR
         problems.append(f"{layout.IMAGE_REPORT}: is made on {base or 'no base'}, {said}")
     head = commits.resolve(root, "HEAD") if commits.has_repository(root) else None
     if head is None or not commits.is_ancestor(root, image.commit, head):
-        problems.append(f"{layout.IMAGE_REPORT}: commit {image.commit[:12]} is not in the history here")
+        problems.append(f"{layout.IMAGE_REPORT}: commit {image.commit[:12]} is not in this clone's history")
     else:
         absent = commits.uncommitted(root, image.commit, _RECORD)
-        problems += [f"{path}: is not in commit {image.commit[:12]} as it is here" for path in absent]
+        problems += [f"{path}: differs from commit {image.commit[:12]}" for path in absent]
     if problems:
         raise EvidenceRefused(problems[0], _VERIFY, tuple(problems[1:]))
     return held, image, serving
 
 
 def approve(root: Path, key: Path, environment: str, image: str, why: str, target: str | None = None) -> bytes:
-    """The signed word of the owner of ``key`` that the image with digest ``image`` may run in ``environment``.
+    """Sign with ``key`` that the image with digest ``image`` may run in ``environment``.
 
-    Raises EvidenceRefused when the key is none, or its owner may not approve.
+    Raises EvidenceRefused if the key is invalid or its owner may not approve.
     """
     signer = keys.load(key)
     trust.owner(signer, trust.known(root, target), "approve")
@@ -147,28 +147,28 @@ def approve(root: Path, key: Path, environment: str, image: str, why: str, targe
 
 
 def approved(data: bytes, known: Signers, environment: str, image: str) -> str:
-    """Who approved, by an envelope of ``approve``. Raises EvidenceRefused when nobody did who may."""
+    """Who signed an envelope of ``approve``. Raises EvidenceRefused if no approver did."""
     found = trust.verify(data, known, "approve", "the approval")
     statement.parse_approval(found.payload, environment, image)
     return found.signer
 
 
 def free(root: Path, key: Path, images: Iterable[str], parent: str, why: str, target: str | None = None) -> bytes:
-    """The signed word of the owner of ``key`` that ``images`` leave the quarantine by the commit after ``parent``.
+    """Sign with ``key`` that ``images`` leave the quarantine by the commit after ``parent``.
 
-    Raises EvidenceRefused when the key is none, or its owner may not approve.
+    Raises EvidenceRefused if the key is invalid or its owner may not approve.
     """
     may_approve(root, key, target)
     return dsse.sign(statement.free(images, parent, why), PAYLOAD, keys.load(key))
 
 
 def may_approve(root: Path, key: Path, target: str | None = None) -> str:
-    """The name of the owner of ``key``. Raises EvidenceRefused when the key is none, or its owner may not approve."""
+    """The name of the owner of ``key``. Raises EvidenceRefused if the key is invalid or its owner may not approve."""
     return trust.owner(keys.load(key), trust.known(root, target), "approve")
 
 
 def _holds(store: Store, subject: Descriptor, image: ImageReport) -> None:
-    """The image in the store must end with exactly the layers of the report."""
+    """Check that the image in the store ends with exactly the layers of the report."""
     where = f"{store.name}@{image.image}"
     found = documents.read(store.document(subject.digest), where)
     layers = [(layer.digest, layer.size) for layer in found.layers] if isinstance(found, Manifest) else []
@@ -179,7 +179,7 @@ def _holds(store: Store, subject: Descriptor, image: ImageReport) -> None:
 
 
 def _attach(store: Store, to: Descriptor, made: _Made, signer: CryptoSigner | None, known: Signers) -> Signed:
-    """Attach what is not there yet, the statement last: who finds it finds the rest."""
+    """Attach what is missing. The statement comes last, so that whoever finds it finds the rest."""
     ours = known
     if signer:
         name = trust.owner(signer, known, "release")
@@ -202,7 +202,7 @@ def _attach(store: Store, to: Descriptor, made: _Made, signer: CryptoSigner | No
 
 
 def _already(store: Store, to: Descriptor, made: _Made, ours: Signers) -> dict[bytes, bytes]:
-    """What is attached already by the same signer: what it states, and the bytes as they are there."""
+    """What the same signer attached before: the attached bytes by what they state."""
     there = {one.payload: one.envelope for one in released.search(store, to.digest, ours).found}
     for one in attach.attached(store, to.digest, WEIGHTS, dsse.LARGEST, lambda _: None):
         with contextlib.suppress(EvidenceRefused):

@@ -1,8 +1,7 @@
-"""status: what runs where, since when, by whom, whether git contradicts itself about it, and what would be next.
+"""status: what runs in each environment, since when and by whom, what contradicts, and what could be promoted next.
 
-Where something contradicts, the command ends with an exit code of its own.
-
-Asks git alone, so that it answers at once: `lockstep reconcile` asks the mirrors outside git.
+A contradiction ends the command with an exit code of its own. Only git is read, so that it answers at once; `lockstep
+reconcile` checks the mirrors outside git.
 """
 
 from collections.abc import Mapping
@@ -21,7 +20,7 @@ from checks.rows import Record
 from checks.serving import ImageReport
 from checks.verdict import Verdict
 from release.evidence import trust
-from release.ledger import Kind, Ledger, Move, past
+from release.ledger import Kind, Move, past
 from release.mirrors import desired, tags, verified
 from release.mirrors.desired import Desired
 from release.mirrors.types import Finding
@@ -34,9 +33,10 @@ _LARGEST = 4 << 20  # bytes of a report here
 
 
 class Runs(Record):
-    """What an environment runs. ``verdict`` is what the record of its commit says: a status, or why there is none.
+    """What an environment runs. ``verdict``: the status in its commit's record, or why there is none.
 
-    ``quarantined`` says why it is held back, where it is; ``otherwise`` how it was verified otherwise than it serves.
+    ``quarantined``: why it is in quarantine, if it is. ``otherwise``: how its verification differs from how it is
+    served.
     """
 
     pointer: Pointer
@@ -52,7 +52,7 @@ class Runs(Record):
 
 
 class Next(Record):
-    """What could be promoted: from the environment before, or from the record that lies here. ``waits``: for what."""
+    """What could be promoted next, from the previous environment or the work tree's record. ``waits``: for what."""
 
     version: str | None
     model: str
@@ -62,7 +62,7 @@ class Next(Record):
 
 
 class State(Record):
-    """One environment; ``runs`` None: nothing."""
+    """One environment; ``runs`` is None if it runs nothing."""
 
     environment: str
     runs: Runs | None
@@ -71,7 +71,7 @@ class State(Record):
 
     @property
     def wrong(self) -> list[str]:
-        """What contradicts, a line each."""
+        """The contradictions, one line each."""
         its = self.runs
         held = [f"in quarantine: {its.quarantined}"] if its and its.quarantined is not None else []
         doubt = [its.doubt] if its and its.doubt else []
@@ -81,8 +81,8 @@ class State(Record):
 class Status(Record):
     """All environments as of the commit ``tip`` of ``branch``.
 
-    ``tags``: those that say other than the moves. ``quarantine``: where its file says other than its history.
-    ``contradictions``: all that is wrong, a line each: of the environments, of the quarantine, of the tags.
+    ``tags``: those that contradict the moves. ``quarantine``: where the file contradicts its history.
+    ``contradictions``: all that is wrong with environments, quarantine and tags, one line each.
     """
 
     branch: str
@@ -96,14 +96,11 @@ class Status(Record):
 def status(root: Path) -> Status:
     """What the environments run.
 
-    Raises RemoteRefused when the remote does not answer, EvidenceRefused when the history cannot be believed.
+    Raises RemoteRefused if the remote does not answer, EvidenceRefused if the history is not valid.
     """
-    records = Records(root)
+    records, ledger, tip, found = desired.read(root)
     params = records.work_tree.params
     names = params.promote.ordered
-    ledger = Ledger.open(root, params.promote)
-    tip = ledger.tip()
-    found = desired.read(records, ledger, tip, names)
     known = quarantined.here(root, ledger, tip, params.promote)
     held = known.entries
     moves = {name: ledger.moves(tip, name) for name in names}
@@ -129,12 +126,14 @@ def status(root: Path) -> Status:
 
 
 def refusal(found: Status) -> Refusal | None:
-    """What a caller is refused for: any contradiction."""
+    """The refusal if there is any contradiction; None otherwise."""
     if not found.contradictions:
         return None
     count = len(found.contradictions)
     what = f"{found.branch}: {count} contradiction{'s' * (count != 1)}, the first: {found.contradictions[0]}"
-    return Contradicted(what, "docs/reference/promotion.md says what each means; `lockstep history` who made it")
+    return Contradicted(
+        what, "see docs/reference/promotion.md for what each means, and `lockstep history` for who caused it"
+    )
 
 
 def _runs(
@@ -155,7 +154,7 @@ def _runs(
 
 
 def _signed(root: Path, found: Mapping[str, Desired]) -> dict[str, list[Finding]]:
-    """Evidence that no signer of the target branch stands for today, as git here has them; no network is asked."""
+    """Evidence that no current signer of the target branch, as this clone has it, signed. Uses no network."""
     findings: dict[str, list[Finding]] = {name: [] for name in found}
     its = {name: each for name, each in found.items() if each.pointer and each.envelope}
     try:
@@ -176,7 +175,7 @@ def _signed(root: Path, found: Mapping[str, Desired]) -> dict[str, list[Finding]
 
 
 def _last(name: str, moves: tuple[Move, ...]) -> list[Finding]:
-    """What is not believed of the last move: it decides what runs."""
+    """What is wrong with the last move, which decides what runs."""
     if not moves or not moves[0].problem or moves[0].after is None:
         return []  # a pointer that cannot be read is a finding already
     return [desired.drift(name, f"move {moves[0].number}", "what its commit did", moves[0].problem)]
@@ -219,7 +218,7 @@ def _soak(rules: Environment, before: Runs) -> list[str]:
     if not rules.soak_hours:
         return []
     if before.doubt:
-        return [f"since when {rules.after} runs it is in doubt"]
+        return [f"it is unclear since when {rules.after} runs it"]
     ends = before.since + timedelta(hours=rules.soak_hours)
     return [f"soaks in {rules.after} until {ends:%Y-%m-%d %H:%M} UTC"] if ends > datetime.now(UTC) else []
 
@@ -234,7 +233,7 @@ def _held(held: quarantine.Entries, image: str, model: str) -> list[str]:
 
 
 def _of_the_record(records: Records, here: Runs | None, held: quarantine.Entries) -> Next | None:
-    """The model whose record lies in the work tree, where it passed and is not what runs. Nothing is hashed again."""
+    """The model recorded in the work tree, if it passed and is not what runs. Nothing is hashed again."""
     verdict = _here(records, layout.VERDICT, Verdict)
     if verdict is None or verdict.model is None or verdict.status != "pass":
         return None
@@ -243,11 +242,13 @@ def _of_the_record(records: Records, here: Runs | None, held: quarantine.Entries
     if here is not None and here.pointer.model == verdict.model and image in (None, here.pointer.digest):
         return None
     waits = [*(["`lockstep build`"] if image is None else []), *_held(held, image or "", verdict.model)]
-    return Next(version=None, model=verdict.model, image=image, source="the record here", waits=tuple(waits))
+    return Next(
+        version=None, model=verdict.model, image=image, source="the record in the work tree", waits=tuple(waits)
+    )
 
 
 def _here(records: Records, path: Path, kind: type[_R]) -> _R | None:
-    """A report in the work tree; None where there is none that can be read: it decides nothing here."""
+    """A report in the work tree; None if it is missing or cannot be read, since it decides nothing here."""
     try:
         return records.work_tree.report(path, kind)
     except EvidenceRefused:

@@ -1,7 +1,7 @@
-"""verify: ask a server questions and hold it to the offline model.
+"""verify: sends requests to a server and compares its answers with those of the offline model.
 
-The image runs in a container, as it ships; or its weights are served by a process of this environment; or a server
-that runs already is asked by its URL. What was seen is written to reports/serving.json, whatever it was.
+The image runs in a container, as it ships; or a process of this machine serves its weights; or a running server is
+checked at its URL. The result is written to reports/serving.json, whatever it is.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ from release.serving import containers, examine, images, processes, running, wei
 from release.serving.client import Client
 from release.serving.containers import Mounted
 from release.serving.expected import Expected, expected
-from release.serving.probes.asked import Asked, failed
+from release.serving.probes.context import ProbeContext, failed
 from release.serving.progress import Progress
 from release.serving.server import Server, unwinding
 
@@ -41,11 +41,11 @@ class Options(NamedTuple):
     """What is verified, and how.
 
     ``image``: the built image in a registry, HOST/NAME[:TAG]@sha256:…; None: where `lockstep build` put it. ``url``:
-    ask a server that runs already. ``runtime``: with a URL, which server that is (None: as the image was built, or
-    serve.runtime); without one, serve the image's weights with it in a process, not in Docker, and where nothing was
-    built, those of models/merged. ``gpus``: for the container, ``all`` or devices by commas. ``server``: the image
-    NAME@sha256:… of a server to run weights in that come alone; None: the one that the environments here name.
-    ``signer``: who signs what was seen (``verification.verifier``); None: nobody, and no release can be made of it.
+    check a running server. ``runtime``: with a URL, the runtime of that server (None: as the image was built, or
+    serve.runtime); without one, serve the weights with it in a process instead of Docker (if nothing was built, those
+    of models/merged). ``gpus``: for the container, ``all`` or devices separated by commas. ``server``: the server image
+    NAME@sha256:… for an image with weights alone; None: the one that the environments name. ``signer``: signs the
+    report (``verification.verifier``); None: it is not signed, and cannot be released.
     """
 
     image: str | None = None
@@ -57,14 +57,16 @@ class Options(NamedTuple):
 
     @property
     def how(self) -> Literal["container", "process", "url"]:
-        """How the server is had."""
+        """How the server is run: ``container``, ``process`` or ``url``."""
         if self.url is not None:
             return "url"
         return "container" if self.runtime is None else "process"
 
 
 class _Subject(NamedTuple):
-    """A server that was started, how it is asked, and which image it is of."""
+    """A started server with its runtime. ``image``: digest of the image that it runs or whose weights it serves, if
+    known.
+    """
 
     server: Server
     runtime: Runtime
@@ -72,13 +74,12 @@ class _Subject(NamedTuple):
 
 
 def verify(root: Path, options: Options) -> ServingReport:
-    """Start the server, ask every check, write reports/serving.json and return it; ``refusal`` tells what it means.
+    """Start the server, run every check, write reports/serving.json and return it; ``refusal`` says whether it passed.
 
-    Signed, it has reports/serving.intoto.json beside it.
-
-    Nothing that was started stays. Raises as ``gate.hold`` does, EvidenceRefused when probes or image are missing or
-    about another model, ServingRefused when options contradict each other, MachineRefused when this machine lacks
-    what the way to run it needs; then nothing is written, and an earlier report is gone if the evidence held.
+    With a signer, writes reports/serving.intoto.json too. Everything that was started is stopped and removed. Raises as
+    ``held.hold``; EvidenceRefused if probes or image are missing or about another model, ServingRefused if options
+    contradict each other, MachineRefused if this machine lacks what is needed. Then nothing is written; if the evidence
+    held, an earlier report is deleted.
     """
     if options.url is not None and options.image is not None:
         raise ServingRefused("an image and a URL are two ways to verify", "name one of them")
@@ -104,10 +105,10 @@ def _verify(root: Path, options: Options) -> ServingReport:
     try:
         with _served(root, held, runtime, options, server) as subject:
             image = subject.image
-            asked = _asked(held, subject)
-            with closing(asked.client):
-                checks = examine.examine(asked, began)
-            load = asked.load
+            context = _context(held, subject)
+            with closing(context.client):
+                checks = examine.examine(context, began)
+            load = context.load
     except _NotStarted as reason:
         checks = examine.nothing(failed("start", str(reason), None, held.params.serve.verify.start_seconds))
     return ServingReport(
@@ -127,7 +128,7 @@ def _verify(root: Path, options: Options) -> ServingReport:
 
 
 def refusal(report: ServingReport) -> Refusal | None:
-    """What a report other than ``pass`` raises, with every check that failed; None for ``pass``."""
+    """The refusal with every failed check; None for ``pass``."""
     if report.status == "pass":
         return None
     lines = [f"{check.name}: {check.reason}" for check in report.checks if check.status == "fail"]
@@ -140,14 +141,14 @@ def refusal(report: ServingReport) -> Refusal | None:
 
 
 class _NotStarted(Exception):  # noqa: N818 - a result, which is recorded
-    """The server could not be started: its fault, and so a check that failed."""
+    """The server could not be started. That is the server's fault, and so a failed check."""
 
     def __init__(self, reason: ServingRefused) -> None:
         super().__init__(" / ".join((reason.what, *reason.others[-5:])))
 
 
 def _runtime(held: Expected, options: Options) -> Runtime:
-    """The server that is started or asked; refused here when it cannot be, before anything is."""
+    """The runtime of the server. Raises before anything is started if it cannot be used."""
     built = held.image.runtime if held.image else held.params.serve.runtime
     runtime = runtimes.load(options.runtime or built)
     if options.how == "url":
@@ -162,9 +163,9 @@ def _runtime(held: Expected, options: Options) -> Runtime:
 
 
 def _server(root: Path, held: Expected, options: Options) -> str | None:
-    """The server's own image, NAME@sha256:…, where weights are verified that come alone; None where nothing needs one.
+    """The server image, NAME@sha256:…, for an image with weights alone; None if none is needed.
 
-    Raises ServingRefused when it is not known, or is named for nothing.
+    Raises ServingRefused if it is needed and unknown, or named and not needed.
     """
     alone = options.how == "container" and held.image is not None and held.image.base is None
     if not alone:
@@ -172,7 +173,7 @@ def _server(root: Path, held: Expected, options: Options) -> str | None:
             raise ServingRefused("a server's image is for weights alone, in a container", "leave --server out")
         return None
     if options.server is not None and not servers.SERVER.fullmatch(options.server):
-        raise ServingRefused(f"{options.server[:100]!r}: is no server's image by digest", "write NAME@sha256:…")
+        raise ServingRefused(f"{options.server[:100]!r}: is not a server image with a digest", "write NAME@sha256:…")
     named = servers.of_all(root) if options.server is None else (options.server,)
     if len(named) != 1:
         what = f"the environments name {len(named)} servers for them" if named else "no environment names one"
@@ -187,7 +188,7 @@ def _server(root: Path, held: Expected, options: Options) -> str | None:
 def _served(
     root: Path, held: Expected, runtime: Runtime, options: Options, server_image: str | None
 ) -> Iterator[_Subject]:
-    """The server, started or found; ended and cleaned up afterwards. Raises _NotStarted when it does not start."""
+    """The server, started or found. It is stopped and removed afterwards. Raises _NotStarted if it does not start."""
     if options.url is not None:
         yield _Subject(running.attach(options.url, held.path), runtime, None)
     elif options.how == "process":
@@ -213,7 +214,7 @@ def _served(
 def _container(
     root: Path, held: Expected, runtime: Runtime, options: Options, server: str | None
 ) -> Iterator[tuple[str, Mounted | None]]:
-    """What the Docker Engine is to run: the image; or a server's, with weights that come alone mounted in it."""
+    """What the Docker Engine runs: the image; or for weights alone the server image with the weights mounted."""
     assert held.image is not None
     if server is None:
         with _image(root, held.image, options) as name:
@@ -225,7 +226,7 @@ def _container(
 
 @contextmanager
 def _keeping_log(root: Path, server: Server) -> Iterator[None]:
-    """Write the server's log to LOG, whatever happens: what it wrote is gone with it."""
+    """Write the server's log to LOG, also after a failure."""
     try:
         yield
     finally:
@@ -237,7 +238,7 @@ def _keeping_log(root: Path, server: Server) -> Iterator[None]:
 
 @contextmanager
 def _image(root: Path, report: ImageReport, options: Options) -> Iterator[str]:
-    """What the Docker Engine is to run: a name in a registry, or the image of the layout, put into the engine."""
+    """The image for the Docker Engine: a name in a registry, or the image of the layout, loaded into the engine."""
     if name := options.image or _pushed(report):
         _is_built(name, report)
         yield name
@@ -248,7 +249,7 @@ def _image(root: Path, report: ImageReport, options: Options) -> Iterator[str]:
 
 @contextmanager
 def _weights(root: Path, held: Expected, options: Options) -> Iterator[tuple[Path, str | None]]:
-    """A folder of the weights, and the image that they came out of; it is gone afterwards if it was made here."""
+    """A folder of the weights, and the image that they came from. A folder made here is deleted afterwards."""
     if held.image is None:
         folder = root / layout.MERGED
         with Progress(f"hash {layout.MERGED}", unit="B") as bar:
@@ -274,7 +275,7 @@ def _weights(root: Path, held: Expected, options: Options) -> Iterator[tuple[Pat
 
 
 def _pushed(report: ImageReport) -> str | None:
-    """The image's name in the registry that it was pushed to; None where it lies in an OCI layout."""
+    """The image's name in the registry that it was pushed to; None if it is in an OCI layout."""
     return None if report.place.startswith(reference.LAYOUT) else f"{report.place}@{report.image}"
 
 
@@ -297,9 +298,9 @@ def _layout(root: Path, report: ImageReport) -> Layout:
     return Layout(root / layout.IMAGE)
 
 
-def _asked(held: Expected, subject: _Subject) -> Asked:
+def _context(held: Expected, subject: _Subject) -> ProbeContext:
     params, server = held.params, subject.server
-    return Asked(
+    return ProbeContext(
         client=Client(server.url, direct=server.how != "url"),
         server=server,
         runtime=subject.runtime,
@@ -314,7 +315,7 @@ def _asked(held: Expected, subject: _Subject) -> Asked:
 
 
 def _device(options: Options) -> str:
-    """What is known of what it ran on."""
+    """The device that it ran on, as far as it is known."""
     if options.how == "url":
         return "not known"
     return f"GPU {options.gpus}" if options.gpus else f"CPU, {platform.machine()}"

@@ -3,10 +3,14 @@
 In:  train and test rows. Out: an answer per test row. Both are deterministic.
 
 * ``majority``: the commonest answer of train, always.
+* ``nearest``: the answer to the most similar request of train, by cosine over TF-IDF of words and pairs of words in the
+  last user message. Among rows with the same system message where train has some, else among all; of several that are
+  as similar, the first.
 * ``naive-bayes``: multinomial Naive Bayes over TF-IDF of words and pairs of words in the last user message,
   additive smoothing 0.1.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,9 +29,7 @@ def answer(kind: str, train: Sequence[Row], test: Sequence[Row]) -> list[str]:
         raise EvaluationRefused(
             "data/splits/train.jsonl: has no rows to fit a baseline on", "run `./lockstep run prepare`"
         )
-    if kind == "majority":
-        return _majority(train, test)
-    return _naive_bayes(train, test)
+    return {"majority": _majority, "nearest": _nearest, "naive-bayes": _naive_bayes}[kind](train, test)
 
 
 def _majority(train: Sequence[Row], test: Sequence[Row]) -> list[str]:
@@ -37,18 +39,41 @@ def _majority(train: Sequence[Row], test: Sequence[Row]) -> list[str]:
     return [str(found) for found in model.predict([[0]] * len(test))]
 
 
-def _naive_bayes(train: Sequence[Row], test: Sequence[Row]) -> list[str]:
+def _nearest(train: Sequence[Row], test: Sequence[Row]) -> list[str]:
+    vectorizer, words = _words("nearest", train)
+    of_system = defaultdict[str, list[int]](list)
+    for place, row in enumerate(train):
+        of_system[_system(row)].append(place)
+    asked, everywhere, answers = vectorizer.transform([row.prompt for row in test]), range(len(train)), list[str]()
+    for row, vector in zip(test, asked, strict=True):
+        places = of_system.get(_system(row), everywhere)
+        similar = (words[list(places)] @ vector.T).toarray()[:, 0]
+        answers.append(train[places[int(similar.argmax())]].reference)
+    return answers
+
+
+def _system(row: Row) -> str:
+    return "".join(message.content for message in row.messages if message.role == "system")
+
+
+def _words(kind: str, train: Sequence[Row]) -> tuple[Any, Any]:
+    """A vectorizer of words and pairs of words, and the prompts of train by it: (rows, terms), each of length 1."""
     from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.naive_bayes import MultinomialNB
 
     vectorizer: Any = TfidfVectorizer(ngram_range=(1, 2))
-    references = [row.reference for row in train]
     try:
-        words = vectorizer.fit_transform([row.prompt for row in train])
+        return vectorizer, vectorizer.fit_transform([row.prompt for row in train])
     except ValueError as error:  # every prompt is punctuation, or stop words
         raise EvaluationRefused(
-            f"naive-bayes: the prompts of train hold no words: {error}", "take it out of evaluate.baselines"
+            f"{kind}: the prompts of train hold no words: {error}", "take it out of evaluate.baselines"
         ) from error
+
+
+def _naive_bayes(train: Sequence[Row], test: Sequence[Row]) -> list[str]:
+    from sklearn.naive_bayes import MultinomialNB
+
+    vectorizer, words = _words("naive-bayes", train)
+    references = [row.reference for row in train]
     table = len(set(references)) * words.shape[1]
     if table > _MAX_TABLE:
         raise EvaluationRefused(

@@ -1,1 +1,1 @@
-"""Raw data to drafts of rows: one file for each kind of loader. What a loader is: ``checks.drafts``."""
+"""Loaders: raw data to drafts of rows, one file for each kind. The interface is in ``checks.drafts``."""

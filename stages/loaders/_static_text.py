@@ -1,7 +1,7 @@
-"""What text a Python file assigns to ``name['…']``, told from its syntax tree without running it.
+"""The text that a Python file assigns to ``name['…']``, found in its syntax tree without running it.
 
-Statements are followed in the order they are written: both arms of an ``if``, a loop over literals once per
-literal, any other loop once. A value that the file alone does not say is the placeholder ``{expression}``.
+Statements are followed in order: both branches of an ``if``, a loop over literals once for each literal, any other loop
+once. A value that the file alone does not determine becomes the placeholder ``{expression}``.
 """
 
 import ast
@@ -24,9 +24,10 @@ def texts_under(tree: ast.Module, name: str) -> Iterator[tuple[int, str]]:
 
 
 def line_of(source: Sequence[str], start: int, offset: int) -> int:
-    r"""The line of a file on which line ``offset`` of a string stands that starts on line ``start`` (from 1).
+    """The line of the file with line ``offset`` of a string that starts on line ``start`` (from 1).
 
-    A line of the file that ends in one backslash goes on in the next; a written ``\n`` starts a new one.
+    A line of the file that ends in one backslash continues in the next; a written ``\\n`` starts a new line of the
+    string.
     """
     for line in range(start, len(source) + 1):
         text = source[line - 1].replace("\\\\", "")
@@ -75,7 +76,7 @@ def _is_under(target: ast.expr, name: str) -> bool:
 
 
 def _text(node: ast.expr, scope: Scope) -> str | None:
-    """The string that ``node`` is, or None when it is none or the file does not say."""
+    """The string value of ``node``; None if it is not a string or the file does not determine it."""
     if isinstance(node, ast.Constant):
         return node.value if isinstance(node.value, str) else None
     if isinstance(node, ast.Name):
@@ -105,7 +106,7 @@ def _or_placeholder(node: ast.expr, scope: Scope) -> str:
 
 
 def _formatted(template: str, call: ast.Call, scope: Scope) -> str:
-    """``template.format(…)`` with the arguments that are known; the others stay as they are written."""
+    """``template.format(…)`` with the known arguments; the others remain placeholders."""
     known: dict[str, str | None] = {str(i): _text(value, scope) for i, value in enumerate(call.args)}
     known |= {keyword.arg: _text(keyword.value, scope) for keyword in call.keywords if keyword.arg}
     unnamed, parts = 0, []

@@ -34,17 +34,23 @@ Found = tuple[str, dict[str, Any]]  # path:line (Parquet: path:row), and the row
 
 
 class Columns(Section):
-    """Names of columns in a table; ``messages``, or ``prompt`` and ``reference``."""
+    """Names of the table's columns: either ``messages``, or ``prompt`` and ``reference``."""
 
-    prompt: str | None = None
-    reference: str | None = None
-    messages: str | None = None
-    id: str | None = None
-    slice: str | None = None
-    group: str | None = None
+    prompt: Annotated[str | None, Field(description="column with the prompt")] = None
+    reference: Annotated[str | None, Field(description="column with the expected answer")] = None
+    messages: Annotated[
+        str | None, Field(description="column with a chat; its last assistant turn is the reference")
+    ] = None
+    id: Annotated[str | None, Field(description="column with a unique id; without it ids are digests of the rows")] = (
+        None
+    )
+    slice: Annotated[str | None, Field(description="column by whose values results are reported and judged")] = None
+    group: Annotated[
+        str | None, Field(description="column whose equal values are kept in one split, such as one customer")
+    ] = None
     extra: Annotated[
         dict[Name, str] | None,
-        Field(description="further columns that train.method needs, by the name that the method has for them"),
+        Field(description="further columns that train.method needs: the method's name to the table's name"),
     ] = None
 
     @model_validator(mode="after")
@@ -58,7 +64,7 @@ class Columns(Section):
 
 
 class Table(Loader):
-    """A team's own rows: JSONL, Parquet or CSV."""
+    """Your own rows from JSONL, Parquet or CSV files."""
 
     kind: Literal["table"]
     files: Annotated[str, Field(description="glob below the data source, for example **/*.jsonl", min_length=1)]
@@ -96,7 +102,7 @@ def load(loader: Table, folder: Path) -> list[Draft]:
         more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
         raise DataRefused(
             f"{bad[0]}{more}",
-            "mend the data source, or prepare.loader in params.yaml where it names the wrong column",
+            "fix the data source, or prepare.loader in params.yaml where it names the wrong column",
             tuple(bad[1 : _SHOWN + 1]),
         )
     return drafts
@@ -142,7 +148,7 @@ def _jsonl(path: Path, name: str) -> Iterator[Found]:
 
 
 def _lines(stream: BinaryIO, name: str) -> Iterator[bytes]:
-    """The lines of a file, each up to LARGEST; of a longer one nothing is kept but its length."""
+    """The lines of a file, each up to LARGEST; of a longer line only its length is kept."""
     number = 0
     while line := stream.readline(LARGEST + 1):
         number += 1
@@ -231,7 +237,7 @@ def _parquet(path: Path, name: str) -> Iterator[Found]:
 
 
 def _hold_groups(metadata: Any, name: str) -> None:
-    """Refuse a group of rows that says itself that its rows are too large, before any of it is read."""
+    """Refuse a row group whose metadata says that its rows are too large, before any of it is read."""
     first = 1
     for index in range(metadata.num_row_groups):
         group = metadata.row_group(index)
@@ -241,7 +247,7 @@ def _hold_groups(metadata: Any, name: str) -> None:
 
 
 def _size(batch: Any) -> int:
-    """Bytes of a batch of Arrow. A dictionary, which many rows share, is written out."""
+    """Bytes of an Arrow batch, with dictionaries expanded."""
     columns = (each.dictionary_decode() if hasattr(each, "dictionary_decode") else each for each in batch.columns)
     return sum(each.nbytes for each in columns)
 
@@ -277,7 +283,7 @@ def _cell(row: dict[str, Any], column: str | None) -> Any:
 
 
 def _plain(value: Any, column: str) -> JsonValue:
-    """A cell of a further column as it is: text, a number, or lists and mappings of these. NaN is null."""
+    """A cell of a further column: text, a number, or lists and mappings of these. NaN becomes null."""
     if isinstance(value, float) and value != value:
         return None
     try:
@@ -291,7 +297,7 @@ def _text(row: dict[str, Any], column: str | None) -> str:
 
 
 def _as_text(value: Any, where: str) -> str:
-    """Null (and a float that is no number, as pandas writes null) is empty text; anything but text is refused."""
+    """A cell as text; null (and NaN, as pandas writes null) becomes empty text. Anything else is refused."""
     if value is None or (isinstance(value, float) and value != value):  # NaN differs from itself
         return ""
     if not isinstance(value, str):

@@ -1,1 +1,1 @@
-"""What validate expects of the splits, and how it counts their tokens."""
+"""The expectations of validate, and how tokens are counted."""

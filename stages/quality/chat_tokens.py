@@ -16,24 +16,24 @@ _SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cl
 
 
 class Lengths(NamedTuple):
-    """Tokens of one row; together they are what is trained on, but for white space that the template ends with."""
+    """Token counts of one row. Their sum is what training sees, except for white space at the end of the template."""
 
     prompt: int  # up to where the answer starts
     reference: int  # the answer and the token that ends it: what generation has to reach
 
 
 def counter(base: Path) -> Callable[[Sequence[Row]], list[Lengths]]:
-    """A function from rows to lengths. Raises EvidenceRefused when ``base`` lacks a tokenizer or a chat template."""
+    """A function from rows to lengths. Raises EvidenceRefused if ``base`` lacks a tokenizer or a chat template."""
     template = _template(base)
     encode = _encoder(base)
 
     def count(rows: Sequence[Row]) -> list[Lengths]:
-        asked = encode([_render(template, row, row.messages, True) for row in rows])
+        prompts = encode([_render(template, row, row.messages, True) for row in rows])
         answers = [(*row.messages, Message(role="assistant", content=row.reference)) for row in rows]
         whole = encode(
             [_render(template, row, turns, False).rstrip() for row, turns in zip(rows, answers, strict=True)]
         )
-        return [Lengths(a, max(0, w - a)) for a, w in zip(asked, whole, strict=True)]
+        return [Lengths(a, max(0, w - a)) for a, w in zip(prompts, whole, strict=True)]
 
     return count
 
@@ -88,7 +88,7 @@ def _template(base: Path) -> Callable[..., str]:
     try:
         compiled = environment.from_string(text)
     except TemplateError as error:
-        raise EvidenceRefused(f"{base}: its chat template is malformed: {error}", "mend the base model") from error
+        raise EvidenceRefused(f"{base}: its chat template is malformed: {error}", "fix the base model") from error
     return lambda messages, start: compiled.render(messages=messages, add_generation_prompt=start, **texts)
 
 

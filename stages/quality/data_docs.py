@@ -1,8 +1,8 @@
-"""Makes the HTML pages of Great Expectations the same bytes for the same data, whenever and wherever they are built.
+"""Makes Great Expectations' HTML pages reproducible: the same data gives the same bytes at any time and place.
 
-Great Expectations writes three things into each page that differ from run to run: the time of the run, the time of
-building, and random identifiers of HTML elements. DVC hashes the pages, so each of them would change dvc.lock.
-The pages also load a picture from a server of its makers, with the time in the address: they get the copy beside them.
+Great Expectations writes three varying things into each page: the time of the run, the time of building, and random
+identifiers of HTML elements. DVC hashes the pages, so each run would change dvc.lock. The pages also load a picture
+from its makers' server, with the time in the address; they get a local copy instead.
 """
 
 import os
@@ -21,7 +21,7 @@ _LOGO = re.compile(r"https://[a-z0-9.-]+/(logo-long\.png)\?d=[0-9TZ.]+")
 
 
 def make_reproducible(docs: Path, since: datetime) -> None:
-    """Rewrite every page below ``docs``. A time stamp in the data stays, unless it lies between ``since`` and now."""
+    """Rewrite every page below ``docs``. Of time stamps, only those between ``since`` and now are replaced."""
     until = datetime.now(UTC)
 
     def stamp(match: re.Match[str]) -> str:

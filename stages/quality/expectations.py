@@ -1,7 +1,7 @@
 """The Great Expectations suites over the splits, how they are run, and their Data Docs.
 
-A frame is a list of rows of one kind: ``where`` and ``id`` say which one, the other columns are what is
-expected of. validate works out the columns; what is expected of them is said here, and checked by Great Expectations.
+A frame is a list of rows of one kind: ``where`` and ``id`` identify a row, the other columns are checked. ``validate``
+computes the columns; this module states the expectations, and Great Expectations checks them.
 """
 
 import os
@@ -36,12 +36,12 @@ Suite = dict[str, Expected]  # by what is expected, in words
 def suites(
     bounds: Validate, config: Prepare, report: PrepareReport, defects: Sequence[str], needed: Sequence[str] = ()
 ) -> dict[str, Suite]:
-    """Frame to suite.
+    """The suite of each frame.
 
-    ``defects`` are columns of the frame of all splits that must be null, ``needed`` the further columns of a split that
-    must not, since train.method learns from them.
+    ``defects``: columns of the frame of all splits that must be null. ``needed``: further columns that every row of a
+    split must have, because train.method learns from them.
     """
-    gxe = _gx().expectations
+    gxe = great_expectations().expectations
     found = {name: _of_split(name, bounds, config, report, needed) for name in layout.SPLIT_NAMES}
     apart = "run `./lockstep run prepare`, which keeps such rows in one split"
     found[ALL] = {
@@ -72,7 +72,7 @@ def suites(
 
 
 def _of_split(name: str, bounds: Validate, config: Prepare, report: PrepareReport, needed: Sequence[str]) -> Suite:
-    gxe = _gx().expectations
+    gxe = great_expectations().expectations
     least: int = getattr(bounds.min_rows, name)
     share = "lower prepare.splits" if name == "train" else f"raise prepare.splits.{name}"
     return {
@@ -96,7 +96,7 @@ def _of_split(name: str, bounds: Validate, config: Prepare, report: PrepareRepor
         ),
         "turns alternate and end with the user": Expected(
             gxe.ExpectColumnValuesToMatchRegex(column="roles", regex="^(?:system )?(?:user assistant )*user$"),
-            "mend the turns in the data source: system or none, then user and assistant in turn",
+            "fix the turns in the data source: system or none, then user and assistant in turn",
         ),
         f"prompts have at most {bounds.max_prompt_tokens} tokens": Expected(
             gxe.ExpectColumnValuesToBeBetween(column="prompt_tokens", min_value=1, max_value=bounds.max_prompt_tokens),
@@ -115,7 +115,7 @@ def _of_split(name: str, bounds: Validate, config: Prepare, report: PrepareRepor
         **{
             f"every row has {column}": Expected(
                 gxe.ExpectColumnValuesToNotBeNull(column=column),
-                "mend or remove these rows in the data source: train.method learns from this column",
+                "fix or remove these rows in the data source: train.method learns from this column",
             )
             for column in needed
         },
@@ -123,7 +123,7 @@ def _of_split(name: str, bounds: Validate, config: Prepare, report: PrepareRepor
 
 
 def _of_labels(bounds: Labels) -> Suite:
-    gxe = _gx().expectations
+    gxe = great_expectations().expectations
     low, high = bounds.min_share, bounds.max_share
     free = "or set validate.labels to null for free text"
     return {
@@ -144,14 +144,14 @@ def _of_labels(bounds: Labels) -> Suite:
 
 
 def _by_rules(config: Prepare, *names: str) -> str:
-    """What to do about a defect that these rules mend or drop: one of them left out, or followed by what brings it."""
+    """How to fix a defect that these rules fix or drop: one of them is missing, or a later rule causes it again."""
     if lacking := [name for name in names if name not in config.rules]:
-        return f"add {' and '.join(lacking)} to prepare.rules, or mend these rows in the data source"
+        return f"add {' and '.join(lacking)} to prepare.rules, or fix these rows in the data source"
     return f"move {' and '.join(names)} to the end of prepare.rules: a rule after it brings the defect back"
 
 
 def _fewer_words(config: Prepare) -> str:
-    """How drop-long-prompt can leave shorter prompts."""
+    """How to set drop-long-prompt so that it leaves only shorter prompts."""
     longest = f"prepare.max_prompt_words, now {config.max_prompt_words}"
     if "drop-long-prompt" in config.rules:
         return f"lower {longest}: drop-long-prompt counts the words of the last question, and no rule counts tokens"
@@ -162,7 +162,7 @@ def _fewer_words(config: Prepare) -> str:
 
 def run(found: Mapping[str, Suite], frames: Mapping[str, Frame], docs: Path) -> list[Expectation]:
     """Check every suite against its frame, build Data Docs in ``docs``, and return the outcomes in order."""
-    gx = _gx()
+    gx = great_expectations()
     import pandas as pd
 
     started = datetime.now(UTC)
@@ -241,7 +241,7 @@ def _outcome(name: str, result: Any, unit: str) -> Expectation:
     )
 
 
-def _gx() -> Any:
+def great_expectations() -> Any:
     """Great Expectations, with its usage statistics off."""
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
     import great_expectations

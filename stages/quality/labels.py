@@ -1,4 +1,4 @@
-"""The labels of the splits: the frame that is looked at, and its faults told label by label."""
+"""The labels of the splits: the frame that is checked, and the faults of each label."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +11,7 @@ from stages.quality.expectations import SHOWN, Frame
 
 
 def frame(rows: Mapping[str, Sequence[Row]]) -> Frame:
-    """One entry per split and label, whether the split has the label or not."""
+    """One entry for each split and label, whether or not the split has the label."""
     counts = {name: Counter(row.reference for row in of_split) for name, of_split in rows.items()}
     return [
         {
@@ -28,8 +28,8 @@ def frame(rows: Mapping[str, Sequence[Row]]) -> Frame:
     ]
 
 
-def told(outcome: Expectation, found: Frame) -> str:
-    """Which labels are at fault and where, then the labels that may be one; nothing where no label is at fault."""
+def describe(outcome: Expectation, found: Frame) -> str:
+    """The labels at fault and where, then labels that may be spellings of one; empty if no label is at fault."""
     if any("rows" in row for row in outcome.rows):
         missing = list(_missing(found))
         faults = _some(missing, len(missing))
@@ -63,7 +63,7 @@ def _missing(found: Frame) -> Iterator[str]:
 
 
 def _alike(labels: Sequence[str]) -> Iterator[str]:
-    """Pairs of labels that somebody may have meant as one."""
+    """Pairs of labels that may be meant as one."""
     same: defaultdict[str, list[str]] = defaultdict(list)
     for label in labels:
         same[" ".join(label.casefold().split())].append(label)

@@ -1,1 +1,1 @@
-"""What a person reads after an evaluation: a page and plots."""
+"""Reports of an evaluation for people: a page and plots."""

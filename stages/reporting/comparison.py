@@ -18,7 +18,7 @@ _INK, _ZERO = "#333333", "#9aa4b0"
 
 
 def draw(folder: Path, verdict: Verdict) -> None:
-    """Write the picture below ``folder``; without a paired finding it says so."""
+    """Write the picture below ``folder``; without a paired finding it says that there is none."""
     paired = [f for f in verdict.findings if f.against is not None and f.value is not None]
     with plots.style():
         plots.save(_figure(paired) if paired else _nothing(), folder / "differences")

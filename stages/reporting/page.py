@@ -1,7 +1,8 @@
-"""The evaluation as a page for a person: who wins, by how much, where it fails.
+"""The report of an evaluation for people: which model wins, by how much, and where it fails.
 
-In:  an EvaluationReport and the predictions it is about. Out: sentences, and a page in Markdown.
-Texts of rows and models are untrusted: nothing in them becomes markup, a link, or a command to a terminal.
+In:  an EvaluationReport and its predictions. Out: sentences, and a page in Markdown.
+
+Text of rows and models is untrusted: it cannot become markup, a link, or a terminal command.
 """
 
 import html
@@ -68,7 +69,7 @@ def render(report: EvaluationReport, candidate: Sequence[Prediction], plots: Seq
 
 
 def plain(text: str, longest: int = _LONGEST) -> str:
-    """Untrusted text as inert inline HTML on one line, safe in a Markdown table; long text is cut."""
+    """Untrusted text as inert inline HTML on one line, safe in a Markdown table; long text is shortened."""
     inert = _inert(text, longest)
     return f"<code>{inert}</code>" if inert else "*(empty)*"
 
@@ -121,7 +122,7 @@ def _inert(text: str, longest: int) -> str:
 
 
 def _visible(character: str) -> str:
-    """White space as a space; what a terminal or a reader's eye would be misled by as a replacement character."""
+    """White space as a space; characters that mislead a terminal or a reader as U+FFFD."""
     if character.isspace():
         return " "
     return "\N{REPLACEMENT CHARACTER}" if unicodedata.category(character)[0] == "C" else character

@@ -99,14 +99,14 @@ def _confusion(pairs: Sequence[tuple[str, str]]) -> "Figure":
 
 
 def short(name: str) -> str:
-    """A label on one printable line, cut where it is long."""
+    """A label on one printable line, shortened if long."""
     one_line = " ".join("".join(c if c.isprintable() else " " for c in name).split()) or "(empty)"
     return one_line if len(one_line) <= _LONGEST_NAME else f"{one_line[: _LONGEST_NAME - 1]}…"
 
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Matplotlib as every picture here is drawn."""
+    """The style of all pictures."""
     import matplotlib as mpl
 
     settings: Any = {
@@ -122,7 +122,7 @@ def style() -> Iterator[None]:
 
 
 def save(figure: "Figure", path: Path) -> None:
-    """Write ``figure`` as PNG and SVG beside one another; ``path`` has no suffix."""
+    """Write ``figure`` as PNG and SVG; ``path`` has no suffix."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     FigureCanvasAgg(figure)

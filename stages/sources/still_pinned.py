@@ -1,12 +1,10 @@
-"""Hold local sources to their pins, without fetching: DVC tracks the pin in params.yaml, and not the file.
+"""Compares local sources with their pins, without fetching. DVC tracks the pin in params.yaml but not the file.
 
-In: ``base`` and ``data`` of params.yaml, those that are local. One that is absent is left to fetch: its outputs may
-have come from the DVC remote.
-Out: nothing but ``.lockstep/sources.json``, so that nothing is hashed again while it lies there unchanged::
-
-    {"schema_version": 1, "sha256": {"sha256:<of paths, sizes, times, inodes>": "sha256:<of the bytes>"}}
-
-Run: ``python -m stages.sources.still_pinned``, which `lockstep run` does before it starts DVC. It speaks as fetch.
+In:  ``base``, ``data`` and the files of ``suites`` in params.yaml, if they are local. A missing one is left to its
+ stage: the outputs may come from the DVC remote.
+Out: only ``.lockstep/sources.json``, so that an unchanged source is not hashed again:
+ {"schema_version": 1, "sha256": {"sha256:<of paths, sizes, times, inodes>": "sha256:<of the bytes>"}}
+Run: ``python -m stages.sources.still_pinned``; `lockstep run` does so before it starts DVC. Refusals name fetch.
 """
 
 import os
@@ -35,7 +33,7 @@ class _Memo(Record):
 
 
 class _Stamp(NamedTuple):
-    """What can be told without reading: the digest of it, and the latest change, in nanoseconds since 1970."""
+    """The digest of what can be known without reading, and the time of the latest change in nanoseconds since 1970."""
 
     digest: str
     changed: int
@@ -44,6 +42,8 @@ class _Stamp(NamedTuple):
 def still_pinned(params: Params, root: Path) -> str:
     """Compare local sources with their pins; raises SourceRefused as fetch does."""
     pinned = {"base": params.base, "data": params.data}
+    for name, suite in params.suites.items():
+        pinned |= {f"suites.{name}.{key}": source for key, source in suite.sources.items()}
     known, current = _read(root), dict[str, str]()
     found: dict[str, str | None] = {}
     for section, source in pinned.items():
@@ -62,7 +62,7 @@ def still_pinned(params: Params, root: Path) -> str:
 
 
 def _sha256(path: Path, section: str, known: dict[str, str], current: dict[str, str]) -> str:
-    """The digest of a source, by its stamp in ``known`` or of its bytes; put into ``current`` where that will hold."""
+    """The digest of a source, from ``known`` by its stamp, else of its bytes; added to ``current`` if reusable."""
     started = time.time_ns()
     try:
         stamp = _stamp(path)
@@ -75,16 +75,16 @@ def _sha256(path: Path, section: str, known: dict[str, str], current: dict[str, 
 
 
 def _stamp(path: Path) -> _Stamp:
-    """Of a file or folder and everything below it; raises OSError."""
+    """The stamp of a file or folder with everything below it; raises OSError."""
     seen = [(each, each.lstat()) for each in (path, *sorted(path.rglob("*")))]
-    told = [
+    states = [
         (os.fspath(each), s.st_mode, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino, s.st_dev) for each, s in seen
     ]
-    return _Stamp(digest.of_bytes(ascii(told).encode()), max(s.st_ctime_ns for _, s in seen))
+    return _Stamp(digest.of_bytes(ascii(states).encode()), max(s.st_ctime_ns for _, s in seen))
 
 
 def _read(root: Path) -> dict[str, str]:
-    """What was remembered; nothing where it is damaged or of another version."""
+    """The stored digests; empty if damaged or of another version."""
     try:
         return files.read_json(root / MEMO, _Memo).sha256
     except EvidenceRefused:

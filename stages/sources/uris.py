@@ -24,7 +24,7 @@ def split(uri: str) -> tuple[str | None, str]:
 
 
 def is_broken(uri: str) -> bool:
-    """Whether something in it ends a line, or is not text."""
+    """Whether it contains a line end or is not valid text."""
     return _BREAKS.search(uri) is not None
 
 
@@ -34,7 +34,7 @@ def is_safe(name: str) -> bool:
 
 
 def redact(uri: str) -> str:
-    """``uri`` without user, password, query values (but harmless ones) and, for HTTP, fragment."""
+    """``uri`` without user, password, query values (except harmless ones) and, for HTTP, fragment."""
     if "::" in uri and "://" in uri:  # a chain of fsspec, refused by ``parse``
         return "::".join(redact(part) for part in uri.split("::"))
     match = _SCHEME.fullmatch(uri)
@@ -50,7 +50,7 @@ def redact(uri: str) -> str:
 
 
 def reason(error: BaseException, uri: str) -> str:
-    """An error of a library as one line, without the secrets of ``uri``."""
+    """An error of a library on one line, without the secrets of ``uri``."""
     while isinstance(error, FileNotFoundError) and error.__cause__ is not None:
         error = error.__cause__  # fsspec calls every failure of HTTP "not found"
     text = _URL.sub(lambda url: redact(url[0]), " ".join(str(error).split()))

@@ -25,7 +25,7 @@ _BATCH = 1000  # metrics that MLflow takes at once
 
 
 class Run:
-    """An MLflow run that is going on."""
+    """An active MLflow run."""
 
     def __init__(self, store: Store, run_id: str) -> None:
         self.id = run_id
@@ -37,7 +37,7 @@ class Run:
         self._lost_at: float | None = None
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        """Log numbers at a step; kept and sent later when the store does not answer."""
+        """Log numbers at a step; they are kept and sent later if the store does not answer."""
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
@@ -45,7 +45,7 @@ class Run:
         self._send()
 
     def replay(self, points: Iterable[tuple[int, Mapping[str, float]]]) -> None:
-        """Log the points of an earlier part of the training, each a step and its numbers, in few calls."""
+        """Log the points of an earlier part of the training (steps with numbers) in few calls."""
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
@@ -53,7 +53,7 @@ class Run:
         self._send()
 
     def tag(self, name: str, value: str) -> None:
-        """Set a tag, likewise."""
+        """Set a tag; it is kept and sent later if the store does not answer."""
         self._tags[name] = value
         self._send()
 
@@ -120,7 +120,7 @@ def annotate(
 ) -> str:
     """Log metrics and tags at the newest run with this adapter's digest, or at a new run; return the run's id.
 
-    Raises MachineRefused when the store cannot be reached or does not take them.
+    Raises MachineRefused if the store cannot be reached or refuses.
     """
     store = opened(params, root)
     with refusing(store.uri), deadline():
@@ -145,7 +145,7 @@ def annotate(
 
 
 def revision(root: Path) -> tuple[str | None, bool]:
-    """The commit that is checked out at ``root`` and whether tracked files differ; None outside git."""
+    """The checked-out commit at ``root``, and whether tracked files differ; None outside git."""
     try:
         import git
 

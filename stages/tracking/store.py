@@ -32,7 +32,7 @@ class Store(NamedTuple):
 
 
 def address(params: Params, root: Path) -> str:
-    """The store's URI: the environment's, else the parameters'; a relative SQLite path made absolute."""
+    """The store's URI: from the environment, else the parameters; a relative SQLite path is made absolute."""
     uri = os.environ.get("MLFLOW_TRACKING_URI") or params.tracking.uri
     path = uri.removeprefix("sqlite:///")
     if path == uri or not path or path.startswith(("/", ":memory:")):
@@ -53,7 +53,7 @@ def public(uri: str) -> str:
 
 
 def opened(params: Params, root: Path) -> Store:
-    """Open the store and the experiment of params.yaml. Raises MachineRefused when that is impossible."""
+    """Open the store and the experiment of params.yaml. Raises MachineRefused if that fails."""
     uri = address(params, root)
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # a stage calls nobody that it was not told to
     _probe(uri)
@@ -76,7 +76,7 @@ def opened(params: Params, root: Path) -> Store:
 
 
 def _probe(uri: str) -> None:
-    """Refuse a database that does not answer: MLflow itself would try again for minutes."""
+    """Refuse a database that does not answer; MLflow itself would retry for minutes."""
     with refusing(uri):
         parts = urlsplit(uri)
         kind = parts.scheme.partition("+")[0]
@@ -92,7 +92,7 @@ def _probe(uri: str) -> None:
 
 @contextmanager
 def deadline() -> Iterator[None]:
-    """Few and short tries, unless the environment says otherwise: MLflow's own defaults wait for many minutes."""
+    """Few, short retries, unless the environment sets others: MLflow's defaults wait for many minutes."""
     added = [name for name in _DEADLINE if name not in os.environ]
     os.environ.update({name: _DEADLINE[name] for name in added})
     try:
@@ -104,7 +104,7 @@ def deadline() -> Iterator[None]:
 
 @contextmanager
 def refusing(uri: str) -> Iterator[None]:
-    """Errors of the store as MachineRefused, without the URI's secrets."""
+    """Turn errors of the store into MachineRefused, without the URI's secrets."""
     try:
         yield
     except Refusal:

@@ -1,1 +1,1 @@
-"""Training with TRL and PEFT: what all methods share. ``methods`` holds one file for each method."""
+"""Training with TRL and PEFT: the parts that all methods share. ``methods`` has one file for each method."""

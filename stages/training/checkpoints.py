@@ -1,8 +1,9 @@
-"""Checkpoints of a training that may be killed: whole or none, of this very training or of none.
+"""Checkpoints of a training that may be killed. Each is complete, and belongs to exactly one training.
 
-``.lockstep/checkpoints/<key>/step-N`` holds what the trainer saved at step N and, written last, a manifest with the
-digest of each file; the folder takes its name when it is whole. ``<key>`` is the digest of all that determines the
-training, so that no other training goes on from it. The newest one alone is kept, here and on the DVC remote.
+``.lockstep/checkpoints/<key>/step-N`` has what the trainer saved at step N and a manifest, written last, with the
+digest of each file; the folder gets this name when it is complete. ``<key>`` is the digest of everything that
+determines the training, so that no other training resumes from it. Only the newest checkpoint is kept, here and on the
+DVC remote.
 """
 
 import math
@@ -32,7 +33,7 @@ FOLDER = layout.STATE / "checkpoints"
 _MINUTES = 5.0
 Known = TypeVar("Known")
 
-# All that is ever read of a checkpoint. Other names are not: among them would be weights of a whole model.
+# The only files of a checkpoint that are read; others could be the weights of a whole model.
 Name = Literal[
     "adapter_config.json",
     "adapter_model.safetensors",
@@ -55,7 +56,7 @@ class Kept(Record):
 
 
 class Manifest(Record):
-    """A whole checkpoint: of which training, at which step, which files."""
+    """A complete checkpoint: its training, step and files."""
 
     schema_version: Literal[1] = 1
     key: Digest
@@ -70,12 +71,12 @@ class Manifest(Record):
 
     @property
     def folder(self) -> str:
-        """Its folder's name on a remote: two checkpoints of one step never write over each other."""
+        """The folder's name on a remote; two checkpoints of one step never have the same."""
         return f"step-{self.step}-{digest.of_json(self.model_dump(mode='json'))[7:23]}"
 
 
 class Found(NamedTuple, Generic[Known]):
-    """A whole checkpoint, in a folder of this machine; ``where`` says where it lay, ``known`` what was read in it."""
+    """A complete checkpoint in a local folder; ``where`` says where it was found, ``known`` is its content."""
 
     folder: Path
     step: int
@@ -84,7 +85,7 @@ class Found(NamedTuple, Generic[Known]):
 
 
 class Store:
-    """The checkpoints of one training. Nothing of it raises: what fails is said in a line, and costs no training."""
+    """The checkpoints of one training. No method raises: a failure is printed on one line, and training continues."""
 
     def __init__(self, home: Path, key: str, scratch: Path, remote: Remote | None) -> None:
         self.scratch = scratch  # on the file system of ``home``; gone when the training ends
@@ -93,10 +94,10 @@ class Store:
         self._upload = Upload(say)
 
     def newest(self, read: Callable[[Path, int], Known]) -> Found[Known] | None:
-        """The newest whole checkpoint, of this machine or else of the remote, as a folder of this machine.
+        """The newest complete checkpoint, from this machine or the remote, in a local folder.
 
-        ``read`` is told the folder and the step, and raises EvidenceRefused when the training cannot go on from it.
-        What is passed over is said, and removed where it lies here.
+        ``read`` gets the folder and the step, and raises EvidenceRefused if training cannot resume from it. Checkpoints
+        that are skipped are reported, and deleted if they are local.
         """
         for where, manifest, folder in sorted(self._candidates(), key=lambda c: (-c[1].step, c[0] == THERE)):
             try:
@@ -109,10 +110,7 @@ class Store:
         return None
 
     def keep(self, folder: Path, step: int, progress: str) -> None:
-        """Take what the trainer saved in ``folder``, with the JSON of what it does not know.
-
-        Whole under its name here, then uploaded beside the training.
-        """
+        """Store what the trainer saved in ``folder``, with ``progress`` as JSON; upload it while training continues."""
         try:
             (folder / PROGRESS).write_text(progress)
             for path in folder.iterdir():
@@ -133,7 +131,7 @@ class Store:
                 shutil.rmtree(other, ignore_errors=True)
 
     def remove(self) -> None:
-        """Remove them all, here and on the remote: the training is done."""
+        """Delete all checkpoints, here and on the remote, after training is done."""
         if self.remote is not None:
             if self._upload.ended():
                 try:
@@ -185,7 +183,7 @@ class Store:
 
 
 def minutes() -> float:
-    """Minutes between two checkpoints, of the environment; raise ParamsRefused when they are no number of minutes."""
+    """Minutes between checkpoints, from the environment; raises ParamsRefused if that is not a valid number."""
     text = os.environ.get(MINUTES) or str(_MINUTES)
     try:
         value = float(text)
@@ -193,21 +191,21 @@ def minutes() -> float:
         value = math.nan
     if not 0 <= value < math.inf:
         raise ParamsRefused(
-            f"{MINUTES}: {text!r} is no number of minutes", "set it to 5, say, or to 0 for no checkpoints"
+            f"{MINUTES}: {text!r} is not a number of minutes", "set it to 5, say, or to 0 for no checkpoints"
         )
     return value
 
 
 def key(of: Mapping[str, Any], modules: tuple[Path, ...]) -> str:
-    """The digest of all that determines a training: values, and the bytes of the modules that train."""
+    """The digest of everything that determines a training: values, and the bytes of the modules that train."""
     return digest.of_json({**of, "modules": {path.name: digest.of_file(path).sha256 for path in modules}})
 
 
 @contextmanager
 def opened(root: Path, key: str, kept: bool) -> Iterator[Store]:
-    """The checkpoints of the training ``key``, those on the DVC remote too where LOCKSTEP_REMOTE says so.
+    """The checkpoints of the training ``key``, also those on the DVC remote if LOCKSTEP_REMOTE is set.
 
-    Unless they are ``kept``, there are none. Raises MachineRefused when this machine cannot hold them.
+    Without ``kept`` there are none. Raises MachineRefused if they cannot be stored on this machine.
     """
     if not kept:
         with tempfile.TemporaryDirectory() as scratch:
@@ -233,7 +231,7 @@ def opened(root: Path, key: str, kept: bool) -> Iterator[Store]:
 
 
 def say(line: str) -> None:
-    """One line on standard error, above the progress bar."""
+    """Print one line to standard error, above the progress bar."""
     tqdm.write(f"train: {line}", file=sys.stderr)
 
 
@@ -243,7 +241,7 @@ def _digests(folder: Path) -> dict[Any, Kept]:
 
 
 def _refuse_other_bytes(folder: Path, manifest: Manifest) -> None:
-    """Raise EvidenceRefused unless each file is there with the bytes that the manifest names."""
+    """Raise EvidenceRefused unless every file exists with the bytes in the manifest."""
     for name, kept in manifest.files.items():
         found = digest.of_file(folder / name)
         if (found.sha256, found.size) != (kept.sha256, kept.size):

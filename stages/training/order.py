@@ -1,4 +1,4 @@
-"""The order of the rows in an epoch, so that a training in two parts sees them as one in one part does."""
+"""The order of rows in an epoch, so that a resumed training sees the same order as an uninterrupted one."""
 
 from collections.abc import Iterator
 
@@ -7,10 +7,10 @@ from torch.utils.data import Sampler
 
 
 class Order(Sampler[int]):
-    """The order of the rows in an epoch, and the state of the generator that it was drawn from.
+    """The order of rows in an epoch, and the generator state that it was drawn from.
 
-    A resumed trainer skips the rows of the epoch that it has seen, but draws their order anew, from a generator that
-    stands elsewhere: with ``again`` the order is that of the state.
+    A resumed trainer skips the rows of the epoch that it has seen, but draws their order again from a generator in
+    another state. After ``again`` the order is drawn from the given state.
     """
 
     def __init__(self, sampler: Sampler[int]) -> None:

@@ -1,7 +1,7 @@
-"""The DVC remote as a place for checkpoints: beside its cache, through DVC's own file system object.
+"""The DVC remote as a place for checkpoints, beside its cache, through DVC's file system object.
 
-So any kind of remote works, with the credentials that DVC has for it. Nothing is listed, since not every kind can
-list: a manifest, which takes its name last, says which folder holds the checkpoint.
+So any kind of remote works, with DVC's credentials. Nothing is listed, because not every kind of remote can list: a
+manifest, which is written last, names the folder with the checkpoint.
 """
 
 import os
@@ -33,7 +33,7 @@ class Whole(Protocol):
 
 
 class Remote:
-    """A folder on the DVC remote. Every failure of it, of whatever kind of remote, is a RemoteRefused."""
+    """A folder on the DVC remote. Any failure is raised as RemoteRefused."""
 
     def __init__(self, name: str, fs: Any, path: str) -> None:
         self.name = name
@@ -61,7 +61,7 @@ class Remote:
             return cls(name, fs, fs.join(path, *folder.split("/")))
 
     def manifest(self, target: Path) -> bool:
-        """Bring the manifest to ``target``; whether there is one."""
+        """Download the manifest to ``target``; returns whether there is one."""
         with _refusing():
             try:
                 self._fs.get_file(self._fs.join(self._path, _MANIFEST), str(target))
@@ -70,13 +70,13 @@ class Remote:
         return True
 
     def fetch(self, folder: str, names: Iterable[str], target: Path) -> None:
-        """Bring files of a checkpoint into the folder ``target``."""
+        """Download files of a checkpoint into the folder ``target``."""
         with _refusing():
             for name in names:
                 self._fs.get_file(self._fs.join(self._path, folder, name), str(target / name))
 
     def put(self, source: Path, whole: Whole, stopped: Callable[[], bool]) -> None:
-        """Upload a checkpoint's files, then the manifest; give up when ``stopped``."""
+        """Upload a checkpoint's files, then the manifest; stop early if ``stopped``."""
         with _refusing():
             self._fs.makedirs(self._fs.join(self._path, whole.folder))
             for name in whole.files:
@@ -87,7 +87,7 @@ class Remote:
             self._old, self.newest = self.newest, whole.folder
 
     def drop(self) -> None:
-        """Remove what the last upload replaced. A kind of remote that can remove nothing (HTTP) is asked once."""
+        """Delete what the last upload replaced. A remote that cannot delete (HTTP) is tried only once."""
         old, self._old = self._old, None
         if self._removes and old not in (None, self.newest):
             self._removes = False
@@ -96,7 +96,7 @@ class Remote:
             self._removes = True
 
     def remove(self) -> None:
-        """Remove the whole folder, what killed uploads left of it too."""
+        """Delete the whole folder, with leftovers of killed uploads."""
         manifest = self._fs.join(self._path, _MANIFEST)
         with _refusing():
             if self._fs.exists(self._path):
@@ -116,16 +116,16 @@ class Upload:
 
     @property
     def busy(self) -> bool:
-        """Whether an upload is going on."""
+        """Whether an upload is running."""
         return self._thread is not None and self._thread.is_alive()
 
     @property
     def folder(self) -> Path | None:
-        """The folder that is being uploaded, which must stay."""
+        """The folder that is being uploaded, which must not be deleted."""
         return self._folder if self.busy else None
 
     def start(self, remote: Remote, folder: Path, whole: Whole) -> None:
-        """Begin to upload; what fails is said in one line."""
+        """Start an upload; a failure is printed on one line."""
 
         def work() -> None:
             try:
@@ -143,7 +143,7 @@ class Upload:
         self._thread.start()
 
     def ended(self) -> bool:
-        """Stop after the file that is on its way; whether that has ended, within two minutes."""
+        """Stop after the current file; returns whether the upload ended within two minutes."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join(_PATIENCE)
@@ -152,7 +152,7 @@ class Upload:
 
 @contextmanager
 def _refusing() -> Iterator[None]:
-    """Any error of any kind of remote, or of a DVC that is not installed, as RemoteRefused on one line."""
+    """Turn any error of a remote, or of a missing DVC, into RemoteRefused on one line."""
     try:
         yield
     except Exception as error:

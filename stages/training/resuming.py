@@ -1,7 +1,7 @@
-"""Going on from a checkpoint: what the trainer saves and loads, by the clock, and read safely.
+"""Resuming from a checkpoint: when the trainer saves one, and how it is read safely.
 
-The trainer of transformers saves adapter, optimizer, schedule, random states and its own state. Beside them lies
-``progress.json``: what it does not know, so that a training in two parts ends as one in one part does.
+The trainer of transformers saves adapter, optimizer, schedule, random states and its own state. ``progress.json``
+beside them has what it does not save, so that a resumed training gives the same result as an uninterrupted one.
 """
 
 import base64
@@ -34,7 +34,7 @@ _UNREADABLE = (
 
 
 class Progress(BaseModel):
-    """What the trainer's own checkpoint does not hold."""
+    """What the trainer's own checkpoint does not contain."""
 
     # A norm may be infinite: fp16 skips such a step.
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, ser_json_inf_nan="constants")
@@ -46,9 +46,9 @@ class Progress(BaseModel):
 
 
 class Keeper(TrainerCallback):
-    """Has a checkpoint taken when ``minutes`` have gone by, and gives it to the store; and keeps the time.
+    """Triggers a checkpoint every ``minutes`` and passes it to the store; also measures the time.
 
-    At a point of the loss curve, that is ten steps later at most: a mean over steps is not cut in two.
+    A checkpoint is taken at a point of the loss curve, at most ten steps later, so that no mean over steps is split.
     """
 
     def __init__(self, store: Store, minutes: float, trainer: Steady, recorder: Recorder, run: str) -> None:
@@ -58,7 +58,7 @@ class Keeper(TrainerCallback):
         self._start = self._last = time.monotonic()
 
     def resume(self) -> Found[Progress] | None:
-        """Set the trainer to go on from the newest checkpoint that it can go on from; None: from the beginning."""
+        """Prepare the trainer to resume from the newest usable checkpoint; None: start from the beginning."""
         found = self._store.newest(lambda folder, step: progress(folder, step, self._trainer))
         if found is not None:
             self._earlier = found.known.seconds
@@ -69,21 +69,21 @@ class Keeper(TrainerCallback):
 
     @property
     def seconds(self) -> float:
-        """Of the whole training so far, the parts before this one included."""
+        """The duration of the training so far, earlier parts included."""
         return self._earlier + time.monotonic() - self._start
 
     def on_train_begin(self, _args: Any, _state: Any, _control: Any, **_kwargs: Any) -> None:
-        """The clock starts."""
+        """Start the clock."""
         self._start = self._last = time.monotonic()
 
     def on_step_end(self, _args: Any, state: TrainerState, control: Any, **_kwargs: Any) -> None:
-        """Ask for a checkpoint, unless the training ends here."""
+        """Request a checkpoint, unless training ends here."""
         due = self._every and time.monotonic() - self._last >= self._every
         if due and control.should_log and state.global_step < state.max_steps:
             control.should_save = True
 
     def on_save(self, args: Any, state: TrainerState, _control: Any, **_kwargs: Any) -> None:
-        """Complete what the trainer saved, and keep it."""
+        """Add the missing parts to what the trainer saved, and store it."""
         folder = saved(args, state)
         if folder.is_dir():  # else the disk did not take it
             known = Progress(
@@ -101,12 +101,12 @@ class Keeper(TrainerCallback):
 
 
 def progress(folder: Path, step: int, trainer: Steady) -> Progress:
-    """What a checkpoint knows, if the trainer can go on from it at ``step``.
+    """The progress in a checkpoint, if the trainer can resume from it at ``step``.
 
-    Reads all that the trainer will read, so that it does not fail there. Raises EvidenceRefused when a file is not what
-    it should be. Nothing is unpickled freely: transformers 5 (5.24, trainer.py: _load_rng_state,
-    _load_optimizer_and_scheduler, _load_scaler) passes ``weights_only=True`` to each ``torch.load``, as is done here,
-    and the adapter is safetensors; its pickled twins are no names of a checkpoint.
+    Reads everything that the trainer will read, so that it does not fail later. Raises EvidenceRefused if a file is
+    invalid. Nothing is unpickled without restrictions: transformers 5 (5.24, trainer.py: _load_rng_state,
+    _load_optimizer_and_scheduler, _load_scaler) passes ``weights_only=True`` to each ``torch.load``, and so does this
+    function. The adapter is safetensors; files with pickled forms of it are not part of a checkpoint.
     """
     name = PROGRESS
     try:

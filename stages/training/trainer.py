@@ -1,6 +1,6 @@
-"""What the trainers of all methods share: the adapter, the settings, the loss curve, and checkpoints of the adapter.
+"""The parts that trainers of all methods share: adapter, settings, loss curve, and checkpoints of the adapter.
 
-A method (``checks.training``) makes its trainer of ``Steady`` and a trainer of TRL.
+A method (``checks.training``) builds its trainer from ``Steady`` and a trainer of TRL.
 """
 
 import json
@@ -33,17 +33,16 @@ _LOG_POINTS = 20  # of the loss curve, at least
 
 
 class Steady(Base):
-    """A trainer that stops at the first loss that is not finite, and can go on from a checkpoint to the same bytes.
+    """A trainer that stops at the first loss that is not finite, and can resume to the same bytes.
 
-    What it saves for a checkpoint is the adapter, not the base. Name it before TRL's class:
-    ``class Trainer(Steady, DPOTrainer)``.
+    A checkpoint has the adapter, not the base. Name this class before TRL's: ``class Trainer(Steady, DPOTrainer)``.
     """
 
     order: Order | None = None  # of the rows, once it trains
     resumed_order: torch.Tensor | None = None  # the state that the first epoch's order is drawn from
 
     def create_model_card(self, *_args: Any, **_kwargs: Any) -> None:
-        """None: nobody reads a checkpoint's, and it would look for services on the network."""
+        """Does nothing: a checkpoint needs no model card, and writing one would use the network."""
 
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Order:
         self.order = Order(super()._get_train_sampler(*args, **kwargs))
@@ -55,7 +54,7 @@ class Steady(Base):
         self.model.save_pretrained(output_dir, state_dict=state_dict, save_embedding_layers=False)
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
-        """As the superclass does it; when the disk does not take it, there is none, and training goes on."""
+        """As the superclass; if the disk is full there is no checkpoint, and training continues."""
         try:
             super()._save_checkpoint(*args, **kwargs)
         except (OSError, RuntimeError, SafetensorError) as error:
@@ -64,7 +63,7 @@ class Steady(Base):
             say(f"the checkpoint of step {self.state.global_step} is not kept: {reason}")
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """One micro-batch, as the superclass does it; raise TrainingRefused when its loss is not finite."""
+        """One micro-batch, as the superclass; raises TrainingRefused if its loss is not finite."""
         loss: torch.Tensor = super().training_step(*args, **kwargs)
         if not math.isfinite(loss):
             raise TrainingRefused(
@@ -75,27 +74,31 @@ class Steady(Base):
 
 
 class Recorder(TrainerCallback):
-    """Keeps the points of the loss curve (a step, and its metrics), and tells ``log`` each of them.
+    """Records the points of the loss curve (a step with its metrics), and passes each to ``log``.
 
-    ``reported``: what the method logs besides the loss, and is kept too.
+    ``reported``: what the method logs besides the loss, which is recorded too.
     """
 
     def __init__(self, log: Callable[[dict[str, float], int], None], reported: Sequence[str] = ()) -> None:
         self.points: list[tuple[int, dict[str, float]]] = []
         self._log, self._reported = log, tuple(reported)
 
-    @property
-    def curve(self) -> list[tuple[int, float, float]]:
-        """Step, loss, learning rate."""
-        return [(step, values["loss"], values["learning_rate"]) for step, values in self.points]
+    def curve(self) -> str:
+        """The points as CSV: step, loss, learning rate, and what the method reports of each."""
+        names = [name for name in self._reported if any(name in values for _, values in self.points)]
+        lines = [
+            [str(step), *(f"{values[n]:.6g}" if n in values else "" for n in ("loss", "learning_rate", *names))]
+            for step, values in self.points
+        ]
+        return "".join(f"{','.join(line)}\n" for line in (["step", "loss", "learning_rate", *names], *lines))
 
     def on_step_end(self, _args: Any, state: Any, control: Any, **_kwargs: Any) -> None:
-        """The last step is a point of the curve too."""
+        """Make the last step a point of the curve."""
         if state.global_step >= state.max_steps:
             control.should_log = True
 
     def on_log(self, _args: Any, state: Any, _control: Any, logs: dict[str, float], **_kwargs: Any) -> None:
-        """Take a point; other logs, such as the run's summary, are not on the curve."""
+        """Record a point; other logs, such as the run's summary, are ignored."""
         if "loss" in logs:
             names = ("loss", "learning_rate", "grad_norm", *self._reported)
             values: dict[str, float] = {name: logs[name] for name in names if name in logs}
@@ -103,11 +106,11 @@ class Recorder(TrainerCallback):
             self._log(values, state.global_step)
 
     def final_loss(self) -> float:
-        """Mean of the last tenth of the points, one at least."""
+        """The mean loss of the last tenth of the points, at least one."""
         return self._mean([values["loss"] for _, values in self.points])
 
     def figures(self) -> dict[str, float]:
-        """The same mean of what the method reports, of the points that have it."""
+        """The same mean of what the method reports, over the points that have it."""
         found = {name: [values[name] for _, values in self.points if name in values] for name in self._reported}
         return {name: self._mean(values) for name, values in found.items() if values}
 
@@ -118,7 +121,7 @@ class Recorder(TrainerCallback):
 
 
 class Progress(ProgressCallback):
-    """The progress bar alone, with the loss in it: no dictionaries on standard output."""
+    """Only the progress bar, with the loss: nothing on standard output."""
 
     def on_log(self, _args: Any, _state: Any, _control: Any, logs: Any = None, **_kwargs: Any) -> None:
         """Show the newest loss."""
@@ -127,12 +130,12 @@ class Progress(ProgressCallback):
 
 
 def saved(args: Any, state: TrainerState) -> Path:
-    """Where the trainer saves a checkpoint of this step."""
+    """The folder of the trainer's checkpoint of this step."""
     return Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
 
 
 def settings(train: Train, rows: int, output: str) -> dict[str, Any]:
-    """Arguments of transformers' trainer, for every method; each that has another default there is set."""
+    """Arguments of transformers' trainer for every method; each one whose default differs there is set."""
     warm = train.schedule != "constant" or not train.warmup_ratio
     return dict(  # noqa: C408 - named as transformers names them
         output_dir=output,
@@ -168,9 +171,10 @@ def settings(train: Train, rows: int, output: str) -> dict[str, Any]:
 
 
 def lora_config(lora: Lora, model: PreTrainedModel) -> LoraConfig:
-    """PEFT's config with every target named.
+    """PEFT's configuration with every target module named.
 
-    Raises TrainingRefused when a target matches no linear layer, or the head, or when ``layers`` exceeds the model's.
+    Raises TrainingRefused if a target matches no linear layer or the head, or if ``layers`` exceeds the model's number
+    of layers.
     """
     count = int(model.config.get_text_config().num_hidden_layers)
     if lora.layers is not None and lora.layers > count:
@@ -216,9 +220,9 @@ def in_float32(model: PeftModel) -> None:
 
 
 def save(model: PeftModel, folder: Path) -> None:
-    """Write the adapter's config and weights, always the same bytes for the same adapter, and nothing else.
+    """Write only the adapter's config and weights. The same adapter gives the same bytes.
 
-    Raises TrainingRefused when a weight is not finite.
+    Raises TrainingRefused if a weight is not finite.
     """
     for name, weight in model.named_parameters():
         if weight.requires_grad and not bool(torch.isfinite(weight).all()):

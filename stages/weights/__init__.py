@@ -1,1 +1,1 @@
-"""Weights on disk: formats, the base model's directory, LoRA, and agreement of two models."""
+"""Weights on disk: formats, the base model's directory, LoRA, and the agreement of two models."""

@@ -1,4 +1,4 @@
-"""A directory of the Hugging Face layout, reduced to what later stages read, and refused where it is unsafe."""
+"""Copies a model directory in Hugging Face layout: only the files that later stages read, and refuses unsafe ones."""
 
 import json
 import shutil
@@ -19,15 +19,15 @@ _INDEX, _SINGLE = "model.safetensors.index.json", "model.safetensors"
 
 
 def has_weights(folder: Path) -> bool:
-    """Whether the folder holds safetensors under the names that loaders look for."""
+    """Whether the folder has safetensors files under the names that loaders use."""
     return (folder / _INDEX).is_file() or (folder / _SINGLE).is_file()
 
 
 def copy(source: Path, target: Path, name: str) -> None:
-    """Copy the model in ``source`` into the empty folder ``target``; ``name`` is what refusals call it.
+    """Copy the model in ``source`` into the empty folder ``target``; ``name`` is its name in refusals.
 
-    Raises SourceRefused for weights that are not safetensors, a shard that the index names and that is absent,
-    code of its own (``auto_map``), and an absent configuration, tokenizer or chat template.
+    Raises SourceRefused for weights that are not safetensors, a missing shard of the index, custom code (``auto_map``),
+    or a missing configuration, tokenizer or chat template.
     """
     place = f"{layout.PARAMS}: base.uri: {name}"
     weights = _weights(source, place)
@@ -66,7 +66,7 @@ def _weights(source: Path, place: str) -> set[str]:
     pickles = sorted(p.name for p in source.iterdir() if p.suffix in _PICKLES)
     if pickles:
         raise SourceRefused(
-            f"{place}: holds its weights as pickle ({pickles[0]}), which runs code when it is read",
+            f"{place}: has its weights as pickle ({pickles[0]}), which runs code when it is read",
             "use a revision with safetensors, or convert it: model.save_pretrained(folder)",
         )
     raise SourceRefused(

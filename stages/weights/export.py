@@ -1,12 +1,12 @@
-"""The merged directory's config and tokenizer, spelled so that servers of both generations read the same model.
+"""Writes the merged directory's config and tokenizer so that old and new servers read the same model.
 
-transformers 5 writes ``rope_parameters``, ``dtype``, ``chat_template.jinja`` and tokenizer classes of its own. Releases
-before it, and Text Generation Inference, which ships 4.51 and reads these files by itself, look for ``rope_theta``,
-``rope_scaling``, ``torch_dtype``, ``chat_template`` in tokenizer_config.json and the old classes, and where one is
-absent they take a default without a word. So the old spelling is written beside the new one. RoPE in the old spelling
-alone stays so, since transformers 5 reads it.
+transformers 5 writes ``rope_parameters``, ``dtype``, ``chat_template.jinja`` and its own tokenizer classes. Earlier
+releases, and Text Generation Inference, which contains 4.51 and also reads these files itself, expect ``rope_theta``,
+``rope_scaling``, ``torch_dtype``, ``chat_template`` in tokenizer_config.json and the old classes, and silently use a
+default if one is missing. So the old form is written beside the new one. RoPE in the old form alone is kept, because
+transformers 5 reads it.
 
-What is left alone: RoPE per kind of layer other than Gemma 3's, since transformers 4.51 has no such family and says so.
+Not changed: RoPE by kind of layer, except Gemma 3's, because transformers 4.51 refuses such models anyway.
 """
 
 import json
@@ -33,10 +33,10 @@ _PHI3 = ("short_factor", "long_factor")  # beside `type`; 4.51 refuses any other
 
 
 def spell_both(folder: Path) -> None:
-    """Add the old spelling to config.json and tokenizer_config.json of the model directory ``folder``.
+    """Add the old form to config.json and tokenizer_config.json of the model directory ``folder``.
 
-    The same files give the same bytes, and a second call changes nothing. Raises MergeRefused where a file is
-    unreadable, where both spellings are there and disagree, and where no old spelling says the same.
+    The same files give the same bytes, and a second call changes nothing. Raises MergeRefused if a file cannot be read,
+    if both forms are present and disagree, or if the old form cannot express the setting.
     """
     path = folder / CONFIG
     _replace(path, config(_mapping(path)))
@@ -51,7 +51,7 @@ def spell_both(folder: Path) -> None:
 
 
 def config(value: dict[str, Any], place: str = CONFIG) -> dict[str, Any]:
-    """The config with both spellings of dtype and RoPE, in its ``text_config`` too; refusals call it ``place``."""
+    """The config with both forms of dtype and RoPE, in its ``text_config`` too; ``place`` is its name in refusals."""
     result = dict(value)
     if isinstance(text := value.get("text_config"), dict):
         result["text_config"] = config(text, f"{place}: text_config")
@@ -73,7 +73,7 @@ def config(value: dict[str, Any], place: str = CONFIG) -> dict[str, Any]:
 def tokenizer_config(value: dict[str, Any], template: str | None, tokenizer: dict[str, Any] | None) -> dict[str, Any]:
     """The tokenizer's config with a class, special tokens and chat template that both generations read.
 
-    ``template`` is the text of chat_template.jinja and ``tokenizer`` what tokenizer.json says, None where there is no
+    ``template``: the text of chat_template.jinja; ``tokenizer``: the content of tokenizer.json; None if there is no
     such file.
     """
     result = dict(value)
@@ -110,7 +110,7 @@ def tokenizer_config(value: dict[str, Any], template: str | None, tokenizer: dic
 
 
 def _ends(value: dict[str, Any], tokenizer: dict[str, Any]) -> dict[str, bool]:
-    """Whether ``tokenizer`` puts bos before a text and eos after it, which is all that the old classes can."""
+    """Whether ``tokenizer`` puts bos before a text and eos after it, the only options of the old classes."""
     before: list[str] = []
     after: list[str] = []
     try:
@@ -140,7 +140,7 @@ def _ends(value: dict[str, Any], tokenizer: dict[str, Any]) -> dict[str, bool]:
 
 
 def _old_rope(value: dict[str, Any], rope: dict[str, Any], place: str) -> dict[str, Any]:
-    """The keys that say what ``rope``, which holds for every layer, says."""
+    """The old keys for ``rope``, which applies to every layer."""
     old: dict[str, Any] = {}
     for key in ("rope_theta", "partial_rotary_factor"):
         if (number := rope.get(key)) is not None:
@@ -163,7 +163,7 @@ def _old_rope(value: dict[str, Any], rope: dict[str, Any], place: str) -> dict[s
 
 
 def _old_yarn(value: dict[str, Any], place: str) -> dict[str, Any]:
-    """YaRN in the old spelling alone, which the two generations read alike only when both lengths are there."""
+    """YaRN in the old form, which both generations read alike only if both lengths are given."""
     rope = value.get("rope_scaling")
     # In Phi-3's first configs "yarn" is the name of longrope, in every version.
     if not isinstance(rope, dict) or value.get("model_type") == "phi3" or _scaling(value, rope)["rope_type"] != "yarn":
@@ -173,7 +173,7 @@ def _old_yarn(value: dict[str, Any], place: str) -> dict[str, Any]:
 
 
 def _old_rope_of_gemma3(value: dict[str, Any], rope: dict[str, Any], place: str) -> dict[str, Any]:
-    """Gemma 3's two kinds of layer: the old spelling scales the full ones alone."""
+    """Gemma 3's two kinds of layer: the old form scales only the full ones."""
     full, sliding = _completed(value, rope.get("full_attention") or {}), rope.get("sliding_attention") or {}
     if _scaling(value, sliding) != {"rope_type": "default"}:
         raise MergeRefused(f"{place}: rope_parameters.sliding_attention is scaled, which older servers cannot", _AGREE)
@@ -185,7 +185,7 @@ def _old_rope_of_gemma3(value: dict[str, Any], rope: dict[str, Any], place: str)
 
 
 def _completed(value: dict[str, Any], rope: dict[str, Any]) -> dict[str, Any]:
-    """``rope`` with the length that the model was trained for written out, where its kind of scaling asks for it."""
+    """``rope`` with the model's training length written out, if its kind of scaling needs it."""
     scaling = _scaling(value, rope)
     return rope | {_ORIGINAL: scaling[_ORIGINAL]} if scaling["rope_type"] in _WITH_ORIGINAL else rope
 
@@ -197,7 +197,7 @@ def _scaling_of_phi3(scaling: dict[str, Any], place: str) -> dict[str, Any]:
 
 
 def _scaling(value: dict[str, Any], rope: dict[str, Any]) -> dict[str, Any]:
-    """What ``rope`` says of scaling, as both generations name it, its defaults written out."""
+    """The scaling in ``rope`` as both generations name it, with its defaults written out."""
     apart = ("rope_theta", "partial_rotary_factor", "type", "rope_type")
     kind = rope.get("rope_type") or rope.get("type") or "default"
     found = {"rope_type": kind} | {k: v for k, v in rope.items() if k not in apart and v is not None}
@@ -207,11 +207,11 @@ def _scaling(value: dict[str, Any], rope: dict[str, Any]) -> dict[str, Any]:
 
 
 def _context_of_yarn(value: dict[str, Any], scaling: dict[str, Any], place: str) -> dict[str, Any]:
-    """The context length of which transformers 4.51 makes YaRN's factor.
+    """The context length from which transformers 4.51 computes YaRN's factor.
 
-    It reads factor as max_position_embeddings / original_max_position_embeddings and ignores the one that is
-    written; transformers 5 and TGI take the one that is written. They agree where the context is the extended one,
-    so a context that still is the original one is extended, as the factor says.
+    It computes max_position_embeddings / original_max_position_embeddings and ignores the given factor; transformers 5
+    and TGI use the given one. They agree if the context is the extended one, so an original context is extended by the
+    factor.
     """
     context, original = value.get("max_position_embeddings"), scaling[_ORIGINAL]
     factor = scaling.get("factor")
@@ -232,7 +232,7 @@ def _context_of_yarn(value: dict[str, Any], scaling: dict[str, Any], place: str)
 
 
 def _agreed(place: str, value: dict[str, Any], new: str, old: str) -> Any:
-    """What either key says; None where neither says anything."""
+    """The value of either key; None if neither is present."""
     first = value.get(new)
     return value.get(old) if first is None else _same(place, new, first, old, value.get(old))
 
@@ -248,7 +248,7 @@ def _disagreement(place: str, new: str, first: Any, old: str, second: Any) -> Me
 
 
 def _replace(path: Path, value: dict[str, Any]) -> None:
-    """Write ``value`` unless it is there already. Infinity, which some configs hold, stays: Python reads it."""
+    """Write ``value`` unless it is there already. Infinity, which some configs contain, is kept: Python reads it."""
     if not path.exists() or _mapping(path) != value:
         files.write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 

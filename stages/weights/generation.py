@@ -1,8 +1,8 @@
-"""The merged directory's generation_config.json: nothing in it changes which token is chosen.
+"""Reduces the merged directory's generation_config.json to settings that do not change which token is chosen.
 
-What is evaluated is the likeliest token at each place. A base may name penalties on repetition, suppressed or forced
-tokens, temperatures or lengths here, which transformers serve and vLLM apply to requests that do not name them; TGI
-reads the ids of end tokens alone. So only what does not touch the choice is kept.
+The evaluation takes the most likely token at each position. A base's file may set penalties on repetition, suppressed
+or forced tokens, temperatures or lengths, which transformers serve and vLLM apply to requests that do not set them; TGI
+reads only the ids of end tokens. So only settings that do not affect the choice are kept.
 """
 
 import json
@@ -19,10 +19,10 @@ _KEPT = (*_IDS, "_from_model_config", "output_attentions", "output_hidden_states
 
 
 def neutralise(folder: Path) -> tuple[str, ...]:
-    """Leave only what changes no answer in generation_config.json of the model directory ``folder``.
+    """Remove from generation_config.json of the model directory ``folder`` everything that can change an answer.
 
-    Returns the keys that were taken out. Where there is no such file, one is written with the ids of config.json, since
-    servers would read the other keys there too. Raises MergeRefused when a file cannot be read.
+    Returns the removed keys. If there is no such file, one is written with the ids of config.json, because servers
+    would otherwise read the other keys there too. Raises MergeRefused if a file cannot be read.
     """
     path = folder / GENERATION
     before = _mapping(path if path.exists() else folder / _CONFIG)

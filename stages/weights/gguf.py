@@ -1,8 +1,8 @@
-"""A GGUF file to the directory that every later stage reads: safetensors, tokenizer, chat template.
+"""Converts a GGUF file to the directory that every later stage reads: safetensors, tokenizer, chat template.
 
-transformers reads the file. Its quantised blocks are unpacked to float32 and rounded once to bfloat16, so that
-the weights are those of ``gguf.dequantize`` up to that rounding; llama.cpp's order of the rows of q and k is
-undone. The same file gives the same bytes, with the same versions of transformers and safetensors.
+transformers reads the file. Quantised blocks are unpacked to float32 and rounded once to bfloat16, so the weights are
+those of ``gguf.dequantize`` up to that rounding. llama.cpp's order of the rows of q and k is reversed. The same file
+gives the same bytes, with the same versions of transformers and safetensors.
 """
 
 import json
@@ -32,10 +32,10 @@ def is_gguf(path: Path) -> bool:
 
 
 def convert(source: Path, target: Path, name: str) -> None:
-    """Write ``source`` as a model directory into ``target``; ``name`` is what refusals call it.
+    """Write ``source`` as a model directory into ``target``; ``name`` is its name in refusals.
 
-    Needs memory for the model in float32. Raises SourceRefused when transformers cannot read the file, weights
-    stay packed, or there is no chat template; MachineRefused when transformers or its needs are absent.
+    Needs memory for the model in float32. Raises SourceRefused if transformers cannot read the file, weights stay
+    packed, or there is no chat template; MachineRefused if transformers or its dependencies are missing.
     """
     try:
         import torch
@@ -81,7 +81,7 @@ def convert(source: Path, target: Path, name: str) -> None:
 
 
 def refuse_packed(weights: "dict[str, torch.Tensor]", place: str) -> None:
-    """Raise SourceRefused when a weight is still in quantised blocks, which are bytes, not numbers."""
+    """Raise SourceRefused if a weight is still in quantised blocks (bytes, not numbers)."""
     packed = [name for name, weight in weights.items() if not weight.is_floating_point()]
     if packed:
         raise SourceRefused(
@@ -91,6 +91,6 @@ def refuse_packed(weights: "dict[str, torch.Tensor]", place: str) -> None:
 
 
 def _forget(path: Path, keys: tuple[str, ...]) -> None:
-    """Drop what only tells where the file lay on this machine."""
+    """Remove keys that only say where the file was on this machine."""
     value = json.loads(path.read_text(encoding="utf-8"))
     files.write_json(path, {key: kept for key, kept in value.items() if key not in keys})

@@ -1,9 +1,9 @@
-"""A LoRA adapter as PEFT saves it, read as the deltas that it adds to the base's weights.
+"""Reads a LoRA adapter saved by PEFT as the deltas that it adds to the base's weights.
 
-W' = W + scale · B · A, with scale = alpha / r, or alpha / √r with rank-stabilised LoRA
-(Hu et al., arXiv 2106.09685; Kalajdzievski, arXiv 2312.03732). DoRA (Liu et al., arXiv 2402.09353) gives each row of
-that the length m that it learned: W' = m (W + scale · B · A) / |W + scale · B · A|. An adapter that does anything else
-is refused by the name of its setting: what is not known here is not guessed at.
+W' = W + scale · B · A, with scale = alpha / r, or alpha / √r with rank-stabilised LoRA (Hu et al., arXiv 2106.09685;
+Kalajdzievski, arXiv 2312.03732). DoRA (Liu et al., arXiv 2402.09353) gives each row of that the length m that it
+learned: W' = m (W + scale · B · A) / |W + scale · B · A|. An adapter with any other setting is refused by the setting's
+name; nothing is guessed.
 """
 
 import json
@@ -52,7 +52,7 @@ class Delta(NamedTuple):
 
 
 class Adapter(NamedTuple):
-    """The open adapter, and its delta for each weight of the base that it changes."""
+    """An open adapter, and its delta for each weight of the base that it changes."""
 
     weights: Checkpoint
     deltas: Mapping[str, Delta]
@@ -60,11 +60,11 @@ class Adapter(NamedTuple):
 
 @contextmanager
 def opened(folder: Path, base: Mapping[str, Tensor], tied_rows: int | None) -> Iterator[Adapter]:
-    """Open the adapter in ``folder`` and fit it to ``base``, the tensors of the base model.
+    """Open the adapter in ``folder`` and match it to ``base``, the tensors of the base model.
 
-    ``tied_rows`` is the size of the vocabulary when input and output embeddings are one tensor, else None.
-    Raises MergeRefused when the adapter is more than LoRA on linear layers, when one of its tensors
-    fits no weight of the base, and when a shape or rank contradicts the base or the adapter's config.
+    ``tied_rows``: the size of the vocabulary if input and output embeddings are one tensor, else None. Raises
+    MergeRefused if the adapter is more than LoRA on linear layers, if one of its tensors matches no weight of the base,
+    or if a shape or rank contradicts the base or the adapter's config.
     """
     config = _config(folder / CONFIG)
     with shards.opened(folder, WEIGHTS) as weights:
@@ -147,7 +147,7 @@ def _fitted(
 
 
 def _of_pattern(patterns: Mapping[str, Any] | None, module: str, default: Any) -> Any:
-    """The first pattern that matches the end of the module's name wins, as in PEFT's ``get_pattern_key``."""
+    """The value of the first pattern that matches the end of the module's name, as in PEFT's ``get_pattern_key``."""
     for pattern, value in (patterns or {}).items():
         if re.match(rf"(.*\.)?({pattern})$", module):
             return value
@@ -155,10 +155,10 @@ def _of_pattern(patterns: Mapping[str, Any] | None, module: str, default: Any) -
 
 
 def merged_rows(weight: torch.Tensor, delta: Delta, adapter: Checkpoint) -> Iterator[torch.Tensor]:
-    """Yield W', some rows at a time, computed in float32 (float64 for a float64 W), in W's dtype.
+    """Yield W', a few rows at a time, computed in float32 (float64 for a float64 W), in W's dtype.
 
-    ``weight`` is ``[out, in]``. What is yielded holds until the next is asked for.
-    Raises MergeRefused when a merged value is not finite.
+    ``weight`` is ``[out, in]``. A yielded array is valid until the next one. Raises MergeRefused if a merged value is
+    not finite.
     """
     dtype = torch.promote_types(weight.dtype, torch.float32)
     a, b = adapter.read(delta.a).to(dtype), adapter.read(delta.b).to(dtype)

@@ -1,11 +1,10 @@
-"""Parity: does the merged model say what base + adapter said, token by token, on real prompts?
+"""Parity: compares the merged model with base + adapter, token by token, on real prompts.
 
-The base is the one that was merged into: dequantised where training quantised it, unless ``merge.base`` is original.
-How far the merged model is from base + adapter in 4 bits is measured beside it.
+The base is the one that was merged into: dequantised if training quantised it, unless ``merge.base`` is original.
+The distance of the merged model to base + adapter in 4 bits is measured too.
 
-All models are given the same prompts with their reference answers (teacher forcing), one model
-after the other, in the base's own dtype; the log-probability of every reference token, its end of
-turn included, is compared.
+All models get the same prompts with their reference answers (teacher forcing), one model after the other, in the
+base's dtype. The log-probabilities of every reference token, end of turn included, are compared.
 """
 
 import gc
@@ -35,7 +34,7 @@ class Agreement(NamedTuple):
 
 
 class Example(NamedTuple):
-    """Token ids of prompt and answer together, and where the answer starts."""
+    """Token ids of prompt and answer together, and the start of the answer."""
 
     ids: list[int]
     start: int
@@ -55,7 +54,7 @@ def compare(
 
     ``trained`` is the quantised base that the adapter was trained on, ``dequantise`` whether that is what it was merged
     into. The second value compares the model in 4 bits with ``merged``; None without ``trained``. Raises MergeRefused
-    when a model lacks a weight or computes a value that is not finite.
+    if a model lacks a weight or computes a value that is not finite.
     """
     if trained:
         nf4.library()
@@ -89,10 +88,10 @@ def _agreement(one: Scores, other: Scores) -> Agreement:
 
 
 def noise(merged: Path, rows: Sequence[Row]) -> float:
-    """Largest difference of a reference token's log-probability, in nats, between two batchings of one model.
+    """The largest difference of a reference token's log-probability, in nats, between two batchings of one model.
 
-    The measurement of ``compare`` with nothing changed but which prompts share a batch, and so how they are padded
-    and in which order numbers are added. Raises MergeRefused as ``compare`` does.
+    The same measurement as ``compare``, with only the assignment of prompts to batches changed, and so the padding and
+    the order in which numbers are added. Raises MergeRefused as ``compare``.
     """
     from transformers import AutoTokenizer
 
@@ -126,7 +125,7 @@ def encode(tokenizer: Any, row: Row) -> Example:
 def _scored(
     load: Callable[[], torch.nn.Module], examples: Sequence[Example], pad: int, bar: "tqdm[Any]", batch: int = _BATCH
 ) -> Scores:
-    """Log-probabilities (float64) and most likely tokens at the answers' positions, in the examples' order."""
+    """Log-probabilities (float64) and most likely tokens at the answers' positions, in the order of the examples."""
     model = load()
     logprobs, tops = [], []
     with torch.inference_mode():

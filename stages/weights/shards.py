@@ -1,9 +1,9 @@
-"""Safetensors checkpoints: read without loading, planned into shards, written as a stream.
+"""Safetensors checkpoints: read by memory mapping, planned into shards, written as a stream.
 
-A file is 8 bytes (little-endian length N), N bytes of JSON (tensor name to dtype, shape and
-``data_offsets`` in the data part, and ``__metadata__``) padded with spaces to a multiple of 8, then
-the tensors without gaps (https://github.com/huggingface/safetensors#format). Reading maps the file,
-so a tensor costs page cache, not memory; writing takes a tensor piece by piece.
+A file is 8 bytes (little-endian length N), N bytes of JSON (tensor name to dtype, shape and ``data_offsets`` in the
+data part, and ``__metadata__``) padded with spaces to a multiple of 8, then the tensors without gaps
+(https://github.com/huggingface/safetensors#format). Reading maps the file, so a tensor uses page cache instead of
+memory; writing takes a tensor piece by piece.
 """
 
 import json
@@ -26,7 +26,7 @@ _FRAME = 64  # the length field, braces, metadata and padding
 
 
 class Tensor(NamedTuple):
-    """A tensor by its description: name, safetensors dtype (``BF16``), shape, size in bytes."""
+    """A tensor's description: name, safetensors dtype (``BF16``), shape, size in bytes."""
 
     name: str
     dtype: str
@@ -42,7 +42,7 @@ class Shard(NamedTuple):
 
 
 class Checkpoint:
-    """The tensors of a directory with ``model.safetensors`` or an index, each read when asked for."""
+    """The tensors of a directory with ``model.safetensors`` or an index; each is read on request."""
 
     def __init__(self, files: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         self._files = files  # tensor name to its open file
@@ -57,8 +57,7 @@ class Checkpoint:
 def opened(folder: Path, single: str = SINGLE) -> Iterator[Checkpoint]:
     """Open every safetensors file of ``folder``.
 
-    Raises EvidenceRefused when a file is absent, truncated or not safetensors, or when the index
-    and the files name different tensors.
+    Raises EvidenceRefused if a file is missing, truncated or not safetensors, or if the index and the files disagree.
     """
     with ExitStack() as stack:
         files: dict[str, Any] = {}
@@ -89,10 +88,10 @@ def opened(folder: Path, single: str = SINGLE) -> Iterator[Checkpoint]:
 
 
 def plan(tensors: Iterable[Tensor], limit: int) -> tuple[Shard, ...]:
-    """Tensors into shards of at most ``limit`` bytes, header included; a larger tensor gets its own.
+    """Distribute tensors over shards of at most ``limit`` bytes, header included; a larger tensor gets its own shard.
 
-    Names are in natural order (layer 2 before layer 10), so that layers which training left alone
-    fall into shards that stay the same. Within a shard the wider dtypes come first: every tensor is aligned.
+    Names are in natural order (layer 2 before layer 10), so that shards of layers that training did not change stay the
+    same. Within a shard wider dtypes come first, so that every tensor is aligned.
     """
     groups: list[list[Tensor]] = []
     room = 0
@@ -114,7 +113,7 @@ def plan(tensors: Iterable[Tensor], limit: int) -> tuple[Shard, ...]:
 
 
 def write(path: Path, tensors: Sequence[Tensor], pieces: Callable[[Tensor], Iterable[torch.Tensor]]) -> None:
-    """Write one file; ``pieces`` gives each tensor's data in order, in as many parts as it likes."""
+    """Write one file; ``pieces`` gives each tensor's data in order, in any number of parts."""
     with path.open("wb", buffering=0) as stream:
         _put(stream.fileno(), _header(tensors))
         for tensor in tensors:
@@ -162,7 +161,7 @@ def _header(tensors: Sequence[Tensor]) -> bytes:
 
 
 def _put(descriptor: int, data: bytes | memoryview) -> None:
-    """Write all of ``data``: one call writes 2 GiB at most."""
+    """Write all of ``data``; one system call writes at most 2 GiB."""
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]

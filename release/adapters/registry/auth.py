@@ -16,7 +16,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
+from pydantic import BaseModel
+
 from checks.errors import RegistryRefused
+from release.adapters import http
 from release.adapters.registry import addresses
 from release.adapters.retries import RequestError
 
@@ -44,6 +47,14 @@ class Login:
     def basic(self) -> str:
         """The value of an Authorization header."""
         return "Basic " + base64.b64encode(f"{self.username}:{self.password}".encode()).decode()
+
+
+class _Token(BaseModel):
+    """What a token server replies."""
+
+    token: str | None = None
+    access_token: str | None = None
+    expires_in: int | float | None = None
 
 
 class Challenge(NamedTuple):
@@ -196,15 +207,11 @@ class Authorization:
         except RequestError as trouble:
             trouble.what = f"the token server {shown}: {trouble.what}"
             raise
-        try:
-            reply = json.loads(body)
-            token = reply.get("token") or reply.get("access_token")
-            life = reply.get("expires_in", _LIFE)
-        except (ValueError, AttributeError, RecursionError):
-            token, life = None, _LIFE
-        if not isinstance(token, str) or not _TOKEN.fullmatch(token):
+        reply = http.parsed(_Token, body) or _Token()
+        token, life = reply.token or reply.access_token or "", reply.expires_in or 0
+        if not _TOKEN.fullmatch(token):
             raise RequestError(f"the token server {shown} gives no token", todo=_ASK)
-        return token, float(min(life, _LONGEST)) if isinstance(life, int | float) and life > 0 else _LIFE
+        return token, float(min(life, _LONGEST)) if life > 0 else _LIFE
 
     def _request(self, asked: Challenge, scopes: tuple[str, ...], stored: Login | None) -> bytes:
         service = {"service": asked.service} if asked.service else {}

@@ -1,17 +1,18 @@
 """HTTP to one registry: its address, TLS, logins, redirects, deadlines, retries, and what its errors say."""
 
-import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any, Protocol
 from urllib.parse import urljoin
 
 import requests
+from pydantic import BaseModel, Field
 from requests.adapters import HTTPAdapter
 from requests.utils import get_environ_proxies, select_proxy
 
 from checks.text import redact
+from release.adapters import http
 from release.adapters.registry import addresses, tls
 from release.adapters.registry.auth import Authorization
 from release.adapters.registry.replies import CONNECT, FAILURES, READ, Answer, NoTLS, failed, whole
@@ -29,6 +30,17 @@ class Sized(Protocol):
 
     def __len__(self) -> int: ...
     def __iter__(self) -> Iterator[Any]: ...
+
+
+class _Error(BaseModel):
+    code: str = ""
+    message: str = ""
+
+
+class _Errors(BaseModel):
+    """What a registry says of a request that failed."""
+
+    errors: list[_Error] = Field(min_length=1)
 
 
 class Transport:
@@ -116,12 +128,12 @@ class Transport:
 
     def trouble(self, response: requests.Response) -> RequestError:
         """What a reply says that was not asked for. Reads the rest of it."""
-        status, code, message = response.status_code, "", response.reason or ""
-        try:
-            error = json.loads(whole(response).data)["errors"][0]
-            code, message = str(error.get("code", "")), str(error.get("message", "")) or message
-        except (RequestError, ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
-            pass  # not every proxy speaks as a registry does: the status says enough
+        status, found = response.status_code, None
+        with suppress(RequestError):
+            found = http.parsed(_Errors, whole(response).data)
+        # Not every proxy speaks as a registry does: the status says enough.
+        error = found.errors[0] if found else _Error()
+        code, message = error.code, error.message or response.reason or ""
         said = self.auth.redacted(f"{status} {code}: {message}" if code else f"{status} {message}")
         return RequestError(
             redact(said, _LONGEST),

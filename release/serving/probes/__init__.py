@@ -1,1 +1,1 @@
-"""The checks of `lockstep verify`: each asks one server, and says pass, fail or unavailable with its reason."""
+"""The checks of `lockstep verify`. Each queries one server and returns pass, fail or unavailable, with a reason."""

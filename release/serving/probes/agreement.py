@@ -1,9 +1,9 @@
-"""Whether a served answer is the offline one: token by token, or by text where no token is told.
+"""Whether a served answer matches the offline one: token by token, or by text if the server returns no tokens.
 
-Greedy decoding takes the likeliest token. Arithmetic differs between servers, so two right answers may part where the
-two best tokens were nearly tied, and nowhere else; from there on they answer different prompts, and the comparison
-ends. White space at the ends of an answer counts for no scorer, and some servers strip it: it counts for nothing here
-either, nor does a character that the limit on tokens cut in two.
+Greedy decoding takes the most likely token. Servers differ in arithmetic, so two correct answers may diverge where the
+two best tokens were nearly tied, and nowhere else. After that they continue different prompts, so the comparison ends.
+White space at the ends is ignored (no scorer counts it, and some servers strip it), and so is a character that the
+token limit cut in two.
 """
 
 from collections.abc import Sequence
@@ -19,9 +19,10 @@ CUT = "\N{REPLACEMENT CHARACTER}"
 
 
 class Agreement(NamedTuple):
-    """``complaint``: what is wrong, None when nothing is. ``compared``: tokens found the same.
+    """``complaint``: what is wrong, or None. ``compared``: number of tokens found equal.
 
-    ``largest``: difference in log-probability among them, nats. ``parted``: at a near tie, where the comparison ended.
+    ``largest``: largest difference in log-probability among them, in nats. ``parted``: the answers diverged at a near
+    tie.
     """
 
     complaint: str | None
@@ -31,23 +32,23 @@ class Agreement(NamedTuple):
 
 
 def tidy(text: str) -> str:
-    """An answer without what does not count."""
+    """An answer without the parts that are ignored."""
     return text.strip().rstrip(CUT).rstrip()
 
 
-def by_tokens(probe: Probe, answer: Answer, told: Sequence[Token], settings: Verify) -> Agreement:
-    """Hold the tokens that a server told to the probe's own."""
+def by_tokens(probe: Probe, answer: Answer, served: Sequence[Token], settings: Verify) -> Agreement:
+    """Compare the served tokens with the probe's."""
     largest, offset = 0.0, 0
     for place, token in enumerate(probe.tokens):
         last = place + 1 == len(probe.tokens)
-        if place >= len(told):
+        if place >= len(served):
             if answer.finish == "length":
                 return Agreement(_at(probe, place, "was cut off by its server"), place, largest, False)
             if not (last and probe.ended):  # some servers leave out the token that ended the answer
                 return _part(probe, place, "the end", largest, settings)
             break
-        here = told[place]
-        ended = place + 1 == len(told) and answer.finish != "length"
+        here = served[place]
+        ended = place + 1 == len(served) and answer.finish != "length"
         if not _same(token, here, last and probe.ended, ended, answer.text[offset:]):
             other = f"token {here.id}" if here.text is None else shown(here.text)
             return _part(probe, place, other, largest, settings)
@@ -61,16 +62,16 @@ def by_tokens(probe: Probe, answer: Answer, told: Sequence[Token], settings: Ver
             return Agreement(_at(probe, place, what), place, largest, False)
         offset += len(token.text)
     count = len(probe.tokens)
-    if len(told) > count:
+    if len(served) > count:
         return Agreement(_at(probe, count, "goes on where the offline answer ends"), count, largest, False)
     if tidy(answer.text) != tidy(probe.text):
         what = f"has the offline tokens, and the text {shown(answer.text)}, not {shown(probe.text)}"
         return Agreement(_at(probe, count, what), count, largest, False)
-    return Agreement(None, min(count, len(told)), largest, False)
+    return Agreement(None, min(count, len(served)), largest, False)
 
 
 def by_text(probe: Probe, text: str, settings: Verify) -> Agreement:
-    """Hold a text to the probe's: equal, or parting first inside a token that was nearly tied."""
+    """Compare a text with the probe's: equal, or diverging first inside a token that was nearly tied."""
     if tidy(text) == tidy(probe.text):
         return Agreement(None, len(probe.tokens), 0.0, False)
     offline, served = probe.text.lstrip(), text.lstrip()
@@ -91,19 +92,19 @@ def by_text(probe: Probe, text: str, settings: Verify) -> Agreement:
     return found
 
 
-def _same(token: ProbeToken, told: Token, ends: bool, told_ends: bool, rest: str) -> bool:
-    """Whether they are one token. Without ids, by text: a special token's own text is not in the answer."""
-    if told.id is not None:
-        return told.id == token.id
+def _same(token: ProbeToken, served: Token, ends: bool, served_ends: bool, rest: str) -> bool:
+    """Whether two tokens are equal. Without ids by text; the text of a special token is not in the answer."""
+    if served.id is not None:
+        return served.id == token.id
     if ends:
-        return told_ends
-    if token.text or not told.text:
-        return token.text == told.text
-    return not rest.startswith(told.text)
+        return served_ends
+    if token.text or not served.text:
+        return token.text == served.text
+    return not rest.startswith(served.text)
 
 
 def _part(probe: Probe, place: int, other: str, largest: float, settings: Verify) -> Agreement:
-    """They part at ``place``: right where the two best tokens were nearly tied."""
+    """The answers diverge at ``place``: right if the two best tokens were nearly tied."""
     token = probe.tokens[place]
     if token.lead <= settings.near_tie:
         return Agreement(None, place, largest, True)
@@ -121,7 +122,7 @@ def _at(probe: Probe, place: int, what: str) -> str:
 
 
 def _token_at(probe: Probe, index: int) -> int | None:
-    """The token that spells character ``index`` of the answer; past its end the one that ended it, None without one."""
+    """The token with character ``index`` of the answer; past the end the token that ended it, or None."""
     end = 0
     for place, token in enumerate(probe.tokens):
         end += len(token.text)

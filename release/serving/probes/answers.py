@@ -1,4 +1,4 @@
-"""template, parity, adapter: the answers to the probes, one at a time, held to the offline model's."""
+"""template, parity, adapter: compare the answers to the probes, one at a time, with the offline model's."""
 
 import math
 from collections.abc import Sequence
@@ -10,17 +10,17 @@ from release.serving import dialects
 from release.serving.client import NoAnswer, shown
 from release.serving.dialects import Answer
 from release.serving.probes import agreement
-from release.serving.probes.asked import Asked, answered, failed, passed, some, together, unavailable
+from release.serving.probes.context import ProbeContext, answered, failed, passed, some, together, unavailable
 
 
-def template(asked: Asked) -> ServingCheck:
-    """The server makes the offline token ids of every probe's chat; where it cannot say, as many."""
-    probes = asked.probes.probes
-    if asked.speech.tokenize is None:
-        return _counts(asked)
+def template(context: ProbeContext) -> ServingCheck:
+    """The server's token ids of every probe's chat are the offline ones; without ids, their number."""
+    probes = context.probes.probes
+    if context.speech.tokenize is None:
+        return _counts(context)
 
     def ask(probe: Probe) -> tuple[int, ...] | None:
-        return dialects.tokenize(asked.client, asked.speech, asked.model, probe.messages)
+        return dialects.tokenize(context.client, context.speech, context.model, probe.messages)
 
     wrong = []
     for probe, ids in zip(probes, answered(together(1, probes, ask, "chat template", "prompt")), strict=True):
@@ -36,65 +36,65 @@ def template(asked: Asked) -> ServingCheck:
     return passed("template", f"the token ids of {len(probes)} chats are the offline ones")
 
 
-def _counts(asked: Asked) -> ServingCheck:
+def _counts(context: ProbeContext) -> ServingCheck:
     wrong, counted = [], 0
-    for probe, answer in zip(asked.probes.probes, asked.answers, strict=True):
+    for probe, answer in zip(context.probes.probes, context.answers, strict=True):
         if answer.prompt_tokens is None:
             continue
         counted += 1
         if answer.prompt_tokens != len(probe.prompt_tokens):
             wrong.append(f"probe {probe.id}: {answer.prompt_tokens} tokens, {len(probe.prompt_tokens)} offline")
-    why = asked.runtime.cannot.get("template", "this server does not tell the token ids of a chat")
+    why = context.runtime.cannot.get("template", "this server does not return the token ids of a chat")
     if wrong:
         return failed("template", f"another number of tokens in a chat: {some(wrong)}")
-    if counted < len(asked.probes.probes):
+    if counted < len(context.probes.probes):
         return unavailable("template", f"{why}, nor how many there are")
     return passed("template", f"{counted} chats have as many tokens as offline; only the number was compared: {why}")
 
 
 class _Compared(NamedTuple):
-    """``wrong``: what is, None when nothing is; ``said``: what was compared; ``value``: the check's figure."""
+    """``wrong``: what is wrong, or None; ``said``: what was compared; ``value``: the check's figure."""
 
     wrong: str | None
     said: str
     value: float | None
 
 
-def parity(asked: Asked) -> ServingCheck:
-    """The server answers every probe as the offline model does, and goes on as it does where nothing may end an answer.
+def parity(context: ProbeContext) -> ServingCheck:
+    """The server answers every probe as the offline model does, also when no token may end the answer.
 
-    The latter since answers may be short. A penalty on repetition shows in a long answer, and in no log-probability:
-    servers report them as they were before the penalty.
+    The second part is needed because answers may be short. A penalty on repetition shows only in a long answer, and not
+    in log-probabilities, which servers report as they were before the penalty.
     """
-    settings, long = asked.serve.verify, asked.long_probes
-    bound = None if asked.speech.logprobs is None else settings.max_logprob_diff
-    short = _compared(asked, asked.probes.probes, asked.answers, settings)
+    settings, long = context.serve.verify, context.long_probes
+    bound = None if context.speech.logprobs is None else settings.max_logprob_diff
+    short = _compared(context, context.probes.probes, context.answers, settings)
     if short.wrong:
         return failed("parity", short.wrong, short.value, bound)
     if not long:
-        why = "none is among the probes" if asked.speech.biased else "this server heeds no logit_bias"
+        why = "none is among the probes" if context.speech.biased else "this server heeds no logit_bias"
         return passed("parity", f"{short.said}; no long answer was compared: {why}", short.value, bound)
     try:
-        answers = answered(together(1, long, asked.long, "long answers", "prompt"))
+        answers = answered(together(1, long, context.long, "long answers", "prompt"))
     except NoAnswer as reason:
-        if asked.server.how != "url" or reason.status not in (400, 422):
+        if context.server.how != "url" or reason.status not in (400, 422):
             raise
         return passed("parity", f"{short.said}; no long answer was compared: {reason}", short.value, bound)
     # By the choice of tokens alone: where the end is likeliest, the others' log-probabilities are far from exact.
-    found = _compared(asked, long, answers, settings.model_copy(update={"max_logprob_diff": math.inf}))
+    found = _compared(context, long, answers, settings.model_copy(update={"max_logprob_diff": math.inf}))
     if found.wrong:
         return failed("parity", f"where nothing ends an answer, {found.wrong}", short.value, bound)
-    asked.unended |= {probe.id: answer.text for probe, answer in zip(long, answers, strict=True)}
+    context.unended |= {probe.id: answer.text for probe, answer in zip(long, answers, strict=True)}
     return passed("parity", f"{short.said}; where nothing ends an answer, {found.said}", short.value, bound)
 
 
-def _compared(asked: Asked, probes: Sequence[Probe], answers: Sequence[Answer], settings: Verify) -> _Compared:
-    if asked.speech.logprobs is None:
-        return _by_text(asked, probes, answers, settings)
+def _compared(context: ProbeContext, probes: Sequence[Probe], answers: Sequence[Answer], settings: Verify) -> _Compared:
+    if context.speech.logprobs is None:
+        return _by_text(context, probes, answers, settings)
     found = []
     for probe, answer in zip(probes, answers, strict=True):
         if answer.tokens is None:
-            wrong = f"probe {probe.id}: answered without the log-probabilities that it was asked for"
+            wrong = f"probe {probe.id}: answered without the requested log-probabilities"
             return _Compared(wrong, "", None)
         found.append(agreement.by_tokens(probe, answer, answer.tokens, settings))
     largest = max(one.largest for one in found)
@@ -110,7 +110,7 @@ def _compared(asked: Asked, probes: Sequence[Probe], answers: Sequence[Answer], 
     return _Compared(None, said, largest)
 
 
-def _by_text(asked: Asked, probes: Sequence[Probe], answers: Sequence[Answer], settings: Verify) -> _Compared:
+def _by_text(context: ProbeContext, probes: Sequence[Probe], answers: Sequence[Answer], settings: Verify) -> _Compared:
     pairs = list(zip(probes, answers, strict=True))
     found = [agreement.by_text(probe, answer.text, settings) for probe, answer in pairs]
     equal = sum(agreement.tidy(probe.text) == agreement.tidy(answer.text) for probe, answer in pairs)
@@ -119,28 +119,31 @@ def _by_text(asked: Asked, probes: Sequence[Probe], answers: Sequence[Answer], s
         return _Compared(some(complaints), "", share)
     if not sum(one.compared for one in found):
         return _Compared("every answer parted at its first token: nothing could be compared", "", share)
-    why = asked.runtime.cannot.get("parity", "this server tells no log-probabilities")
+    why = context.runtime.cannot.get("parity", "this server returns no log-probabilities")
     said = f"{equal} of {len(pairs)} texts are the offline ones, the others part at a near tie; by text: {why}"
     return _Compared(None, said, share)
 
 
-def adapter(asked: Asked) -> ServingCheck:
+def adapter(context: ProbeContext) -> ServingCheck:
     """Where the tuned and the untuned model answer differently, the server answers as the tuned one."""
     telling, tuned, base = 0, 0, []
-    for probe, answer in zip(asked.probes.probes, asked.answers, strict=True):
+    for probe, answer in zip(context.probes.probes, context.answers, strict=True):
         text, untuned = agreement.tidy(answer.text), agreement.tidy(probe.base_text)
         if agreement.tidy(probe.text) == untuned:
             continue
         telling += 1
         tuned += text == agreement.tidy(probe.text)
-        if text == untuned and agreement.by_text(probe, answer.text, asked.serve.verify).complaint:
+        if text == untuned and agreement.by_text(probe, answer.text, context.serve.verify).complaint:
             base.append(f"probe {probe.id}: {shown(answer.text)}")
     if not telling:
-        return failed("adapter", "cannot be told: the base answers every probe as the merged model does")
+        return failed("adapter", "not decidable: the base answers every probe as the merged model does")
     share = tuned / telling
     if base:
         return failed("adapter", f"{len(base)} of {telling} answers are the untuned base's: {some(base)}", share)
     if not tuned:
         return failed("adapter", f"none of {telling} answers is the merged model's where the base's differs", share)
-    said = f"of {telling} answers that the base gives otherwise, {tuned} are the merged model's and none is the base's"
+    said = (
+        f"of {telling} probes with another answer of the base, {tuned} answers are the merged model's and none is the "
+        "base's"
+    )
     return passed("adapter", said, share)

@@ -1,4 +1,4 @@
-"""start, egress, read-only, drain: how a server begins, what is around it, and how it ends."""
+"""start, egress, read-only, drain: how a server starts, how it is isolated, and how it stops."""
 
 import itertools
 import threading
@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from checks.serving import Probe, ServingCheck
 from release.serving import dialects, logs
 from release.serving.client import Client, NoAnswer
-from release.serving.probes.asked import Asked, answered, failed, passed, some, together, unavailable
+from release.serving.probes.context import ProbeContext, answered, failed, passed, some, together, unavailable
 from release.serving.progress import Progress
 
 IN_FLIGHT = 8  # streams that run while the server is told to end
@@ -18,82 +18,83 @@ _TICK = 1.0
 _PASSING = (408, 425, 429)  # refusals of now, not of the request
 
 
-def start(asked: Asked, began: float) -> ServingCheck:
-    """A first answer within serve.verify.start_seconds of ``began`` (time.monotonic); a dead server fails at once.
+def start(context: ProbeContext, began: float) -> ServingCheck:
+    """The first answer comes within serve.verify.start_seconds of ``began`` (time.monotonic).
 
-    A generation, since some servers call themselves healthy before they can answer.
+    It must be a generation, because some servers report themselves healthy before they can answer. A server that ends,
+    or that refuses a correct request, fails at once.
     """
-    limit = asked.serve.verify.start_seconds
-    reason = "it was not asked in time"
-    messages = asked.probes.probes[0].messages
+    limit = context.serve.verify.start_seconds
+    reason = "no request was sent in time"
+    messages = context.probes.probes[0].messages
     with Progress("start") as bar:
         while (left := began + limit - time.monotonic()) > 0:
-            if gone := asked.server.gone():
+            if gone := context.server.gone():
                 return failed("start", f"ended before it answered: {gone}", None, limit)
-            client = Client(asked.server.url, min(left, asked.client.deadline), asked.client.direct)
+            client = Client(context.server.url, min(left, context.client.deadline), context.client.direct)
             try:
-                dialects.chat(client, asked.speech, asked.model, messages, 1)
+                dialects.chat(client, context.speech, context.model, messages, 1)
                 seconds = round(time.monotonic() - began, 3)
-                if gone := asked.server.gone():
-                    return failed("start", f"another server answers at {asked.server.url}, and it ended: {gone}")
+                if gone := context.server.gone():
+                    return failed("start", f"another server answers at {context.server.url}, and it ended: {gone}")
                 return passed("start", f"first answer after {seconds:.1f} s", seconds, limit)
             except NoAnswer as error:
                 reason = str(error)
                 if error.status is not None and 400 <= error.status < 500 and error.status not in _PASSING:
-                    return failed("start", f"refuses a right request: {reason}", None, limit)
+                    return failed("start", f"refuses a correct request: {reason}", None, limit)
             finally:
                 client.close()
             bar.tick()
             time.sleep(min(_PAUSE, max(0.0, began + limit - time.monotonic())))
     return failed(
         "start",
-        f"no answer within {limit:g} s: {reason}{logs.why(log) if (log := asked.server.log()) else ''}",
+        f"no answer within {limit:g} s: {reason}{logs.why(log) if (log := context.server.log()) else ''}",
         None,
         limit,
     )
 
 
-def egress(asked: Asked) -> ServingCheck:
-    """It answered without a way out."""
-    if asked.server.isolated is None:
-        return unavailable("egress", f"not known of a server that runs as a {asked.server.how}")
-    if not asked.server.isolated:
+def egress(context: ProbeContext) -> ServingCheck:
+    """The server answered on a network without a way out."""
+    if context.server.isolated is None:
+        return unavailable("egress", f"not known of a server that runs as a {context.server.how}")
+    if not context.server.isolated:
         return failed("egress", "it was started with a way out")
     return passed("egress", "it was started without a way out, and answered")
 
 
-def read_only(asked: Asked) -> ServingCheck:
-    """It answered on a root file system that cannot be written."""
-    if asked.server.sealed is None:
-        return unavailable("read-only", f"not known of a server that runs as a {asked.server.how}")
-    if not asked.server.sealed and "read-only" in asked.runtime.cannot:
-        return unavailable("read-only", asked.runtime.cannot["read-only"])
-    if not asked.server.sealed:
+def read_only(context: ProbeContext) -> ServingCheck:
+    """The server answered on a read-only root file system."""
+    if context.server.sealed is None:
+        return unavailable("read-only", f"not known of a server that runs as a {context.server.how}")
+    if not context.server.sealed and "read-only" in context.runtime.cannot:
+        return unavailable("read-only", context.runtime.cannot["read-only"])
+    if not context.server.sealed:
         return failed("read-only", "its root file system can be written")
     return passed("read-only", "its root file system cannot be written, and it answered")
 
 
-def drain(asked: Asked) -> ServingCheck:
-    """SIGTERM while streams run: each that has produced text comes whole, and the process ends in time.
+def drain(context: ProbeContext) -> ServingCheck:
+    """SIGTERM during streams: each that has produced text is completed, and the process ends in time.
 
-    In a cluster a server gets no request for the ten seconds before its SIGTERM (``preStop`` of the Deployment). So no
-    stream is started any more here, and the signal is sent once each stream has produced text or ended. A request that
-    a server took milliseconds before is not asked for: a correct vLLM drops it, since its engine has not seen it yet.
+    In a cluster a server gets no requests for ten seconds before SIGTERM (``preStop`` of the Deployment). So no stream
+    is started here any more, and the signal is sent once each stream has produced text or ended. A request accepted
+    milliseconds before is not tested: a correct vLLM drops it, because its engine has not seen it yet.
     """
-    if asked.server.how == "url":
+    if context.server.how == "url":
         return unavailable("drain", "a server that was not started here cannot be ended from here")
-    limit, codes = asked.serve.verify.drain_seconds, asked.runtime.drain.exit_codes
+    limit, codes = context.serve.verify.drain_seconds, context.runtime.drain.exit_codes
     for _ in range(ROUNDS):
-        burst = _Burst(asked)
+        burst = _Burst(context)
         burst.wait_for_text()
         if burst.running or burst.wrong:
             break
     if wrong := burst.wrong:
         return failed("drain", f"{len(wrong)} of {len(burst.streams)} streams failed before SIGTERM: {some(wrong)}")
     if not burst.running:
-        return failed("drain", "no stream still ran when all had text: it cannot be told", None, limit)
+        return failed("drain", "no stream still ran when all had text: not decidable", None, limit)
     began = time.monotonic()
-    (ended,) = answered(together(1, [limit], asked.server.terminate, "drain", ""))
+    (ended,) = answered(together(1, [limit], context.server.terminate, "drain", ""))
     signalled = max(began, time.monotonic() - ended.seconds) if ended else began
     hung = burst.end()
     if ended is None:
@@ -104,30 +105,32 @@ def drain(asked: Asked) -> ServingCheck:
         return failed("drain", f"{len(wrong)} of {len(burst.streams)} streams were cut: {some(wrong)}", None, limit)
     across = sum(stream.ended is not None and stream.ended > signalled for stream in burst.streams)
     if not across:
-        return failed("drain", "no stream was in flight at SIGTERM: it cannot be told", None, limit)
-    if _answers(asked):
+        return failed("drain", "no stream was in flight at SIGTERM: not decidable", None, limit)
+    if _answers(context):
         return failed(
-            "drain", f"something still answers at {asked.server.url} after it ended: another server", None, limit
+            "drain", f"something still answers at {context.server.url} after it ended: another server", None, limit
         )
     seconds = round(ended.seconds, 3)
     if ended.code not in codes:
         return failed("drain", f"exit code {ended.code} where {' or '.join(map(str, codes))} is right", seconds, limit)
     if seconds > limit:
         return failed("drain", f"ended {seconds:.1f} s after SIGTERM, over {limit:g} s", seconds, limit)
-    said = f"{across} streams in flight at SIGTERM came whole; ended after {seconds:.1f} s with exit code {ended.code}"
+    said = (
+        f"{across} streams in flight at SIGTERM were completed; ended after {seconds:.1f} s with exit code {ended.code}"
+    )
     return passed("drain", said, seconds, limit)
 
 
-def _answers(asked: Asked) -> bool:
+def _answers(context: ProbeContext) -> bool:
     try:
-        asked.client.get(asked.runtime.health)
+        context.client.get(context.runtime.health)
     except NoAnswer:
         return False
     return True
 
 
 class _Stream:
-    """One stream. ``spoke``: it has produced text. ``ended``: when, by time.monotonic. ``wrong``: what is, if it is."""
+    """One stream. ``spoke``: it has produced text. ``ended``: when (time.monotonic). ``wrong``: the fault, or None."""
 
     def __init__(self, probe: Probe) -> None:
         self.probe = probe
@@ -137,14 +140,14 @@ class _Stream:
 
 
 class _Burst:
-    """Streams of the longest answers, all at once, by threads with a connection each."""
+    """Streams of the longest answers, all at once, each with a thread and connection of its own."""
 
-    def __init__(self, asked: Asked) -> None:
-        self.asked = asked
-        number = min(IN_FLIGHT, asked.serve.max_concurrent_requests)
+    def __init__(self, context: ProbeContext) -> None:
+        self.context = context
+        number = min(IN_FLIGHT, context.serve.max_concurrent_requests)
         # Answers that nothing ends run longest; else the longest of the others.
-        self._long = bool(asked.long_probes)
-        probes = asked.long_probes or sorted(asked.probes.probes, key=lambda probe: -len(probe.tokens))[:number]
+        self._long = bool(context.long_probes)
+        probes = context.long_probes or sorted(context.probes.probes, key=lambda probe: -len(probe.tokens))[:number]
         self.streams = [_Stream(probe) for probe in itertools.islice(itertools.cycle(probes), number)]
         self._changed = threading.Condition()
         self._threads = [threading.Thread(target=self._run, args=(stream,), daemon=True) for stream in self.streams]
@@ -153,30 +156,30 @@ class _Burst:
 
     @property
     def running(self) -> int:
-        """How many have produced text and have not ended."""
+        """The number of streams that have produced text and have not ended."""
         return sum(stream.spoke and stream.ended is None for stream in self.streams)
 
     @property
     def wrong(self) -> list[str]:
-        """What is wrong with each that ended and did not come whole."""
+        """What is wrong with each stream that ended incomplete."""
         return [stream.wrong for stream in self.streams if stream.wrong]
 
     def wait_for_text(self) -> None:
-        """Until each has produced text or ended; every one ends by the client's deadline."""
+        """Wait until each stream has produced text or ended; all end by the client's deadline."""
         with Progress("streams") as bar, self._changed:
             while not all(stream.spoke or stream.ended is not None for stream in self.streams):
                 self._changed.wait(_TICK)
                 bar.tick()
 
     def end(self) -> int:
-        """Wait for what is in flight; returns how many streams never ended."""
-        until = time.monotonic() + self.asked.client.deadline
+        """Wait for the streams in flight; return how many never ended."""
+        until = time.monotonic() + self.context.client.deadline
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))
         return sum(thread.is_alive() for thread in self._threads)
 
     def _run(self, stream: _Stream) -> None:
-        probe, asked = stream.probe, self.asked
+        probe, context = stream.probe, self.context
 
         def spoke() -> None:
             with self._changed:
@@ -186,12 +189,12 @@ class _Burst:
         wrong: str | None = "it was not asked"
         try:
             if self._long:
-                text = self._stream(probe, len(probe.tokens), asked.probes.ends, spoke)
-                known = asked.unended.get(probe.id)
+                text = self._stream(probe, len(probe.tokens), context.probes.ends, spoke)
+                known = context.unended.get(probe.id)
             else:
-                text = self._stream(probe, asked.probes.max_new_tokens, (), spoke)
-                known = asked.streamed.get(probe.id)
-            wrong = asked.unlike(probe, text, *filter(None, [known]))
+                text = self._stream(probe, context.probes.max_new_tokens, (), spoke)
+                known = context.streamed.get(probe.id)
+            wrong = context.unlike(probe, text, *filter(None, [known]))
         except NoAnswer as error:
             wrong = f"probe {probe.id}: {error}"
         finally:
@@ -200,4 +203,4 @@ class _Burst:
                 self._changed.notify_all()
 
     def _stream(self, probe: Probe, limit: int, ends: Sequence[int], spoke: Callable[[], None]) -> str:
-        return dialects.stream(self.asked.client, self.asked.model, probe.messages, limit, ends, spoke).text
+        return dialects.stream(self.context.client, self.context.model, probe.messages, limit, ends, spoke).text

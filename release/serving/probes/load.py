@@ -8,23 +8,23 @@ from collections.abc import Sequence
 from checks.serving import Load, Probe, ServingCheck
 from release.serving.client import NoAnswer
 from release.serving.dialects import Streamed
-from release.serving.probes.asked import Asked, failed, passed, some, together
+from release.serving.probes.context import ProbeContext, failed, passed, some, together
 
 LEVELS = (1, 4, 16)  # requests in flight
 REQUESTS = 32  # at each level, or every probe once where there are more
 
 
-def latency(asked: Asked) -> ServingCheck:
-    """Streams the probes' answers at each level, and fails where a stream is lost, cut or says otherwise.
+def latency(context: ProbeContext) -> ServingCheck:
+    """Stream the probes' answers at each level; a lost, incomplete or different stream fails.
 
-    The times are recorded and decide nothing, since they are of whatever machine this is. Leaves what it measured in
-    ``asked.load``, and each probe's text in ``asked.streamed``.
+    The times are recorded and decide nothing, because they depend on the machine. Sets ``context.load`` and
+    ``context.streamed``.
     """
-    probes = asked.probes.probes
+    probes = context.probes.probes
     items = [probes[n % len(probes)] for n in range(max(REQUESTS, len(probes)))]
 
     def ask(probe: Probe) -> Streamed:
-        return asked.stream(probe.messages)
+        return context.stream(probe.messages)
 
     levels: list[Load] = []
     for level in LEVELS:
@@ -35,12 +35,12 @@ def latency(asked: Asked) -> ServingCheck:
         if lost := [str(result) for result in results if isinstance(result, NoAnswer)]:
             return failed("latency", f"{len(lost)} of {len(items)} requests failed at {level} at a time: {some(lost)}")
         if level == 1:
-            said = zip(items, whole, itertools.cycle(asked.answers), strict=False)
-            if other := list(filter(None, (asked.unlike(p, s.text, a.text) for p, s, a in said))):
-                return failed("latency", f"a stream says otherwise than a whole answer: {some(other)}")
-            asked.streamed |= {p.id: s.text for p, s in zip(items, whole, strict=True)}
+            said = zip(items, whole, itertools.cycle(context.answers), strict=False)
+            if other := list(filter(None, (context.unlike(p, s.text, a.text) for p, s, a in said))):
+                return failed("latency", f"a stream differs from the whole answer: {some(other)}")
+            context.streamed |= {p.id: s.text for p, s in zip(items, whole, strict=True)}
         levels.append(_load(level, whole, wall))
-        asked.load = tuple(levels)
+        context.load = tuple(levels)
     alone, most = levels[0], levels[-1]
     figures = (
         f"p50 {alone.p50:.3f} s and p95 {alone.p95:.3f} s one at a time, p95 {most.p95:.3f} s at "

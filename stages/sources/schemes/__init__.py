@@ -1,1 +1,1 @@
-"""Kinds of source: one file each. What a kind is: ``stages.sources.location``."""
+"""Kinds of source, one file each. The interface is in ``stages.sources.location``."""

@@ -1,4 +1,4 @@
-"""``file:///path``, or a path relative to the repository's root: a file or a folder of this machine."""
+"""``file:///path``, or a path relative to the repository's root: a file or folder on this machine."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ from stages.sources.location import Location, refused
 
 @dataclass(frozen=True)
 class Local(Location):
-    """A file or folder of this machine."""
+    """A file or folder on this machine."""
 
     kind = "file"
     path: Path
@@ -36,5 +36,5 @@ class Local(Location):
         return self.path
 
     def download(self, work: Path, field: str) -> tuple[Path, bool]:
-        """Never asked: the bytes are used where they are."""
+        """Never called: the bytes are used where they are."""
         raise NotImplementedError(f"{field}: {self.path} is not copied to {work}")

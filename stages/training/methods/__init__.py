@@ -1,1 +1,1 @@
-"""Training methods: one file each. What a method is: ``checks.training``."""
+"""Training methods, one file each. The interface is in ``checks.training``."""

@@ -1,7 +1,7 @@
 """Supervised fine-tuning with TRL and PEFT: parameters, columns, data and trainer.
 
-Loss is the mean negative log-likelihood of the answer's tokens, end of turn included; the prompt
-is not learned. The base's weights stay as they are, in the precision of training; LoRA's are float32.
+The loss is the mean negative log-likelihood of the answer's tokens, end of turn included; prompt tokens have no loss.
+The base's weights are frozen, in the precision of training; LoRA's weights are float32.
 """
 
 from collections.abc import Sequence
@@ -46,22 +46,22 @@ class Sft(Train):
 
 @cache
 def trainer_class() -> Any:
-    """The class of the trainer, made when torch is needed."""
+    """The trainer's class, created here because it needs torch."""
     from torch import nn
     from trl import SFTTrainer
 
     from stages.training.trainer import Steady
 
     class Trainer(Steady, SFTTrainer):
-        """SFTTrainer that on a CPU scores the answers only."""
+        """SFTTrainer that computes logits only at answer positions on a CPU."""
 
         def compute_loss(
             self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
         ) -> Any:
-            """Mean loss per answer token.
+            """The mean loss per answer token.
 
-            TRL's own skips the prompt's positions on a GPU alone; elsewhere it projects every position onto the
-            vocabulary. Here the model projects the positions whose next token is an answer's in some row.
+            TRL skips the prompt's positions only on a GPU; elsewhere it projects every position onto the vocabulary.
+            Here the model projects only positions whose next token belongs to an answer in some row.
             """
             labels = inputs["labels"]
             if labels.device.type == "cuda" or self.aux_loss_enabled or return_outputs:
@@ -97,10 +97,10 @@ def dataset(rows: Sequence[Row]) -> Any:
 
 
 def refuse_unfit(prepared: Any, tokenizer: Any, stops: frozenset[int], max_length: int) -> None:
-    """Refuse rows that would be cut, or learned from another prompt than the one at inference, or without an end.
+    """Refuse rows that would be truncated, have another prompt than at inference, or have no end token.
 
-    ``prepared`` has ``id``, ``prompt``, ``input_ids`` and ``labels`` (-100 where nothing is learned); ``stops`` are the
-    token ids that end a turn. Raises TrainingRefused with the first such row.
+    ``prepared`` has ``id``, ``prompt``, ``input_ids`` and ``labels`` (-100 at positions without loss); ``stops`` are
+    the token ids that end a turn. Raises TrainingRefused with the first such row.
     """
     prompts = tokenizer.apply_chat_template(list(prepared["prompt"]), add_generation_prompt=True, return_dict=False)
     for row, prompt in zip(prepared, prompts, strict=True):
@@ -112,11 +112,11 @@ def refuse_unfit(prepared: Any, tokenizer: Any, stops: frozenset[int], max_lengt
             )
         if ids[: len(prompt)] != prompt or labels != [-100] * len(prompt) + ids[len(prompt) :]:
             raise TrainingRefused(
-                f"row {row['id']}: the chat template renders the prompt otherwise when the answer follows",
+                f"row {row['id']}: the chat template renders the prompt differently when the answer follows",
                 "use a template that renders the prompt alike with and without its answer",
             )
         if not stops & set(labels):
             raise TrainingRefused(
                 f"row {row['id']}: no end of turn is learned, so the model would not stop",
-                "mend the chat template or eos_token_id of the base, so that an assistant's turn ends in an end token",
+                "fix the chat template or eos_token_id of the base, so that an assistant's turn ends in an end token",
             )

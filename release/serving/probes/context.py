@@ -1,4 +1,4 @@
-"""What every check is given: the server, how it is asked, and what is expected of it."""
+"""The context of a check: the server, how requests are sent, and what is expected."""
 
 import queue
 import threading
@@ -11,6 +11,7 @@ from checks.release_params import Serve
 from checks.rows import Message, Prediction, Row
 from checks.scorers import Scorer
 from checks.serving import CheckName, Load, Probe, ProbeReport, ServingCheck
+from checks.text import escape
 from release.runtimes import Runtime
 from release.serving import dialects
 from release.serving.client import Client, NoAnswer
@@ -27,12 +28,12 @@ _TICK = 1.0  # seconds between two looks at the clock while answers are awaited
 
 
 @dataclass
-class Asked:
-    """One server and its expectations. ``offline`` are the merged model's predictions of ``rows``, in their order.
+class ProbeContext:
+    """One server and its expectations. ``offline``: the merged model's predictions of ``rows``, in their order.
 
-    ``model`` is what a request calls the model; ``limit`` bounds the new tokens of an answer to a row. ``load`` and
-    ``streamed`` (the streamed answer to each probe by its id) are filled in by the check of latency, ``unended`` (the
-    answer that nothing ends, by the probe's id) by the check of parity.
+    ``model``: the model's name in requests; ``limit``: most new tokens of an answer to a row. The latency check sets
+    ``load`` and ``streamed`` (streamed answers by probe id); the parity check sets ``unended`` (answers without an end,
+    by probe id).
     """
 
     client: Client
@@ -51,7 +52,7 @@ class Asked:
 
     @property
     def long_probes(self) -> tuple[Probe, ...]:
-        """Probes with an answer that nothing ends, as far as this server can be asked for one."""
+        """Probes for answers that no token may end, if this server supports that."""
         return tuple(probe.without_end() for probe in self.probes.probes if probe.unended and self.speech.biased)
 
     @property
@@ -61,7 +62,7 @@ class Asked:
 
     @cached_property
     def answers(self) -> tuple[Answer, ...]:
-        """The server's answers to the probes, asked one after the other. Raises NoAnswer."""
+        """The server's answers to the probes, requested one at a time. Raises NoAnswer."""
         return answered(together(1, self.probes.probes, self.probe, "probes", "prompt"))
 
     def probe(self, probe: Probe) -> Answer:
@@ -73,11 +74,11 @@ class Asked:
         return self.chat(probe.messages, len(probe.tokens), self.probes.ends)
 
     def chat(self, messages: Sequence[Message], limit: int, ends: Sequence[int] = ()) -> Answer:
-        """One whole answer. Raises NoAnswer."""
+        """One complete answer. Raises NoAnswer."""
         return dialects.chat(self.client, self.speech, self.model, messages, limit, ends)
 
     def unlike(self, probe: Probe, text: str, *known: str) -> str | None:
-        """What is wrong with a streamed text: it is none of ``known``, nor what the offline model would say."""
+        """What is wrong with a streamed text, or None: it must be among ``known`` or what the offline model says."""
         if agreement.tidy(text) in map(agreement.tidy, known):
             return None
         return agreement.by_text(probe, text, self.serve.verify).complaint
@@ -90,10 +91,10 @@ class Asked:
 def together(
     concurrency: int, items: Sequence[Item], ask: Callable[[Item], Result], label: str, unit: str = "request"
 ) -> list[Result | NoAnswer]:
-    """Ask about every item, ``concurrency`` at a time; results in the order of the items.
+    """Call ``ask`` for every item, ``concurrency`` at a time; results in the order of the items.
 
-    Raises NoAnswer when the server is lost. Whatever is raised here, an interrupt too, is raised at once: nobody waits
-    for requests in flight. Their threads are daemons; they end when the server is stopped, or with this process.
+    Raises NoAnswer if the server is lost. Any exception, an interrupt too, is raised at once without waiting for
+    requests in flight. Their threads are daemons, and end when the server is stopped or with this process.
     """
     todo: queue.SimpleQueue[int] = queue.SimpleQueue()
     done: queue.SimpleQueue[tuple[int, Result | Exception]] = queue.SimpleQueue()
@@ -133,7 +134,7 @@ def together(
 
 
 def answered(results: Sequence[Result | NoAnswer]) -> tuple[Result, ...]:
-    """The results, when each is one. Raises the first NoAnswer."""
+    """The results if none is a NoAnswer. Raises the first NoAnswer."""
     found: list[Result] = []
     for result in results:
         if isinstance(result, NoAnswer):
@@ -143,17 +144,17 @@ def answered(results: Sequence[Result | NoAnswer]) -> tuple[Result, ...]:
 
 
 def passed(name: CheckName, reason: str, value: float | None = None, bound: float | None = None) -> ServingCheck:
-    """The answer was right."""
+    """A check that passed."""
     return ServingCheck(name=name, status="pass", reason=_plain(reason), value=value, bound=bound)
 
 
 def failed(name: CheckName, reason: str, value: float | None = None, bound: float | None = None) -> ServingCheck:
-    """The answer was wrong, or there was none."""
+    """A check that failed."""
     return ServingCheck(name=name, status="fail", reason=_plain(reason), value=value, bound=bound)
 
 
 def unavailable(name: CheckName, reason: str) -> ServingCheck:
-    """This server, or this way to run it, cannot answer."""
+    """A check that this server, or this way to run it, does not support."""
     return ServingCheck(name=name, status="unavailable", reason=reason)
 
 
@@ -164,6 +165,5 @@ def some(complaints: Sequence[str]) -> str:
 
 
 def _plain(reason: str) -> str:
-    """A reason may quote a server or its log: on one line, printable, and no longer than a person reads."""
-    cut = reason[:_LONGEST]
-    return "".join(c if c.isprintable() else "·" for c in cut) + ("…" if len(reason) > _LONGEST else "")
+    """A reason, which may quote a server or its log, on one printable line of limited length."""
+    return escape(reason[:_LONGEST]) + ("…" if len(reason) > _LONGEST else "")

@@ -1,7 +1,8 @@
-"""record: put the record of a run (dvc.lock and the reports that git keeps) onto its branch, as one commit.
+"""record: commits the record of a run (dvc.lock and the reports in git) to its branch, as one commit.
 
-The commit is made of objects and pushed from exactly the commit that was judged: a branch that moved meanwhile keeps
-what it has, and the run of its new commit records that one. Nothing else of the work tree is committed.
+The commit is built from git objects on top of the judged commit, and pushed only if the branch is still there. If the
+branch moved, nothing is pushed; the run of the new commit records its own result. Nothing else of the work tree is
+committed.
 """
 
 import re
@@ -25,8 +26,8 @@ _PIPELINE = Path("dvc.yaml")
 _HASH = re.compile(r"[0-9a-f]{40}", re.ASCII)
 
 
-class Landed(Record):
-    """``commit`` holds the record's ``files``, on top of ``judged``; it is ``judged`` where git had them already."""
+class CommittedRecord(Record):
+    """``commit`` contains the record's ``files`` on top of ``judged``; it equals ``judged`` if git already had them."""
 
     judged: str
     commit: str
@@ -35,12 +36,12 @@ class Landed(Record):
     branch: str | None  # of the remote, where it was pushed
 
 
-def land(root: Path, branch: str | None = None, target: str | None = None) -> Landed:
-    """Commit the record on HEAD; with ``branch``, push it there first, if that branch is still at HEAD.
+def commit_record(root: Path, branch: str | None = None, target: str | None = None) -> CommittedRecord:
+    """Commit the record on HEAD; with ``branch``, push it there, if that branch is still at HEAD.
 
-    ``target`` is the branch that this one is held against; None: as ``commits.target`` finds it. Raises EvidenceRefused
-    when what lies here is no record of HEAD's parameters and code, Outrun when the branch moved, RemoteRefused when the
-    remote refuses or does not answer, PromotionRefused when git does not know who commits.
+    ``target`` is the target branch; default: ``commits.target``. Raises EvidenceRefused if the work tree has no record
+    of HEAD's parameters and code, Outrun if the branch moved, RemoteRefused if the remote refuses or does not answer,
+    PromotionRefused if git does not know who commits.
     """
     git = Git(root, DEADLINE)
     head = commits.resolve(root, "HEAD") if commits.has_repository(root) else None
@@ -62,14 +63,14 @@ def land(root: Path, branch: str | None = None, target: str | None = None) -> La
     if made != head:
         git.ask("update-ref", "-m", "lockstep record", "HEAD", made, head)
         git.ask("reset", "--quiet", "--", *(path.as_posix() for path in kept))  # the index of these files alone
-    return Landed(
+    return CommittedRecord(
         judged=head, commit=made, status=found.verdict.status, files=tuple(path.as_posix() for path in kept),
         branch=branch,
     )  # fmt: skip
 
 
 def _not_committed(git: Git) -> str | None:
-    """What stages read and is not as in HEAD: the first such path, printable."""
+    """The first path, printable, that stages read and that differs from HEAD; None if there is none."""
     inputs = (layout.PARAMS.as_posix(), _PIPELINE.as_posix(), "stages", "checks")
     out = git.ask("status", "--porcelain", "-z", "--untracked-files=no", "--", *inputs).decode(errors="replace")
     first = out.partition("\0")[0]
@@ -77,7 +78,7 @@ def _not_committed(git: Git) -> str | None:
 
 
 def _never_committed(records: Records, head: str) -> str | None:
-    """The first module that the stages ran and git does not have in ``head``: one that was never added, or ignored."""
+    """The first module that the stages ran and that is not in ``head``, because it is ignored or was never added."""
     ran = lock_check.module_files(records.work_tree)
     absent = commits.uncommitted(records.root, head, ran)
     return redact(absent[0].as_posix(), 100) if absent else None
@@ -89,14 +90,14 @@ def _message(verdict: Verdict, head: str) -> str:
 
 
 def _push(git: Git, branch: str, head: str, made: str) -> str:
-    """Move the remote's branch from ``head`` to ``made``; the commit that is there then.
+    """Move the remote branch from ``head`` to ``made``. Returns the commit that the branch then has.
 
-    A branch that is there already, at a commit on ``head`` with the same record, is taken: the run was repeated.
+    If the branch already has a commit on ``head`` with the same record, that commit is used: the run was repeated.
     """
     ref = f"refs/heads/{branch}"
     shown = f"{redact(branch, 100)} of {_REMOTE}"
     if git.run("check-ref-format", ref).code != 0:
-        raise ParamsRefused(f"{redact(branch, 100)!r}: is no name of a branch", "name the pull request's branch")
+        raise ParamsRefused(f"{redact(branch, 100)!r}: is not a valid branch name", "name the pull request's branch")
     now = _look(git, ref, shown)
     if now == head and made != head:
         said = git.run(
@@ -105,7 +106,9 @@ def _push(git: Git, branch: str, head: str, made: str) -> str:
         )  # fmt: skip
         now = _look(git, ref, shown)
         if now == head:  # what git said counts for nothing beside what the remote shows
-            raise RemoteRefused(f"{shown}: {said.why()}: nothing was pushed", "do what the remote asks for, then again")
+            raise RemoteRefused(
+                f"{shown}: {said.why()}: nothing was pushed", "do what the remote requires, then run it again"
+            )
     if now == made:
         return made
     if now is not None and _has(git, now, ref) and _same(git, now, made):
@@ -129,7 +132,7 @@ def _look(git: Git, ref: str, shown: str) -> str | None:
 
 
 def _has(git: Git, commit: str, ref: str) -> bool:
-    """Whether the commit is here, once it was asked for."""
+    """Whether the commit is in this clone, after fetching it."""
     git.run("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--refmap=", "--", _REMOTE, ref)
     return git.run("cat-file", "-e", f"{commit}^{{commit}}").code == 0
 

@@ -1,0 +1,33 @@
+"""Judgements held to the answers that they are about."""
+
+from collections.abc import Mapping, Sequence
+
+from checks import digest
+from checks.rows import Prediction
+from checks.suite_report import Judgement, Role
+
+
+def answer_sha(answer: str) -> str:
+    """The digest of an answer's text, as the model gave it."""
+    return digest.of_bytes(answer.encode())
+
+
+def problem(judgements: Sequence[Judgement], answers: Mapping[Role, Sequence[Prediction]]) -> str | None:
+    """The first judgement that is about another answer than those here, or that is a second one; None: all hold."""
+    given: dict[str, dict[str, str]] = {}
+    for role, found in answers.items():
+        for answer in found:
+            given.setdefault(answer.id, {}).setdefault(answer_sha(answer.prediction), role)
+    seen = set[tuple[str, str]]()
+    for number, judgement in enumerate(judgements, 1):
+        here = given.get(judgement.sample)
+        if here is None:
+            return f"{number}: row {judgement.sample!r} is no row of the test split"
+        if judgement.answer_sha not in here:
+            sha, whose = next(iter(here.items()))
+            told = f"the judged answer is {judgement.answer_sha[:19]}…, the {whose}'s is {sha[:19]}…"
+            return f"{number}: row {judgement.sample!r}: {told}"
+        if (judgement.sample, judgement.answer_sha) in seen:
+            return f"{number}: row {judgement.sample!r}: this answer is judged already"
+        seen.add((judgement.sample, judgement.answer_sha))
+    return None

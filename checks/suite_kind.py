@@ -1,0 +1,171 @@
+"""What a suite is: samples beside the test rows, with scores that this pipeline does not compute.
+
+A kind is one file of ``checks/suites``, or of a package of a user (entry points ``lockstep.suites``). It defines one
+class below ``SuiteKind``: its fields are its parameters, ``sources`` are the pinned files that it reads, ``scored``
+makes scores of them. A kind that reads logs of other tools is a class below ``LogSuite`` and defines ``convert`` alone.
+
+The stage suites brings the files, holds the scores (``checks.suite_lines``) and writes them. Gates read what it wrote.
+"""
+
+import abc
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Self
+
+from pydantic import Field, model_validator
+
+from checks.rows import Prediction, Row
+from checks.sections import Positive, Section, Source, stricter
+from checks.suite_report import Judgement, Metric, Role, Scored, SourceClass
+
+if TYPE_CHECKING:  # parameters have suites, so ``checks.params`` imports this module
+    from checks.params import Params
+
+
+class Scale(Section):
+    """The values that a metric can have, both ends among them; a value outside is refused.
+
+    Gates count a value as its share of the scale: ``low`` is 0, ``high`` is 1.
+    """
+
+    low: float
+    high: float
+
+    @model_validator(mode="after")
+    def _has_a_length(self) -> Self:
+        if self.low >= self.high:
+            raise ValueError(f"low {self.low:g} is not below high {self.high:g}|swap or widen them")
+        return self
+
+
+class Log(Source):
+    """A pinned file with scores or judgements."""
+
+    license: Annotated[
+        str | None, Field(min_length=1, description="SPDX identifier; null: not known. It is recorded; no gate asks it")
+    ]
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a kind makes scores of. ``files`` are its pinned files, verified, by the names of ``sources``.
+
+    ``models`` has the tree digest of each model that there is, ``answers`` their answers to the test ``rows``, in
+    order.
+    """
+
+    name: str
+    root: Path
+    files: Mapping[str, Path]
+    models: Mapping[Role, str]
+    rows: Sequence[Row]
+    answers: Mapping[Role, Sequence[Prediction]]
+
+
+@dataclass(frozen=True)
+class Made:
+    """Scores of each model; and, where answers were judged, the judgements and how many answers have no value."""
+
+    scored: Mapping[Role, Sequence[Scored]]
+    judgements: Sequence[Judgement] = ()
+    unparsed: Mapping[Role, int] = field(default_factory=dict)
+
+
+class SuiteKind(Section, abc.ABC):
+    """The parameters of a suite in params.yaml, and how its scores are made.
+
+    ``noise`` is a share of the scale: by how much the mean of one unchanged model differed between runs of the suite.
+    No margin of a gate may be below it.
+    """
+
+    kind: str
+    metrics: Annotated[dict[Metric, Scale], Field(min_length=1, description="what gates may name, with its scale")]
+    noise: Annotated[
+        float,
+        Field(ge=0, lt=1, description="by how much the mean of one unchanged model differs between runs"),
+        stricter("higher"),  # no margin may be below it
+    ]
+
+    @property
+    @abc.abstractmethod
+    def evidence(self) -> SourceClass:
+        """What the scores rest on."""
+
+    @property
+    def sources(self) -> Mapping[str, Source]:
+        """The pinned files that ``scored`` reads, by name; refusals call one ``suites.NAME.<its name>``."""
+        return {}
+
+    @property
+    @abc.abstractmethod
+    def scores_of(self) -> Sequence[Role]:
+        """The models that it has scores of, where there are such models."""
+
+    @property
+    def judged_by(self) -> str | None:
+        """The kind of its judge; None: it has none."""
+        return None
+
+    @property
+    def of_test_rows(self) -> bool:
+        """Whether its samples are the rows of the test split."""
+        return False
+
+    @property
+    def declared_size(self) -> int | None:
+        """How many samples it must have; None: params.yaml does not say."""
+        return None
+
+    @abc.abstractmethod
+    def size(self, params: "Params") -> int:
+        """How many samples it has at least."""
+
+    @abc.abstractmethod
+    def scored(self, material: Material) -> Made:
+        """Make the scores. Raises EvidenceRefused when a file is about something else, EvaluationRefused otherwise."""
+
+
+class LogSuite(SuiteKind, abc.ABC):
+    """A suite that another tool ran: a pinned log for each model."""
+
+    samples: Annotated[Positive, Field(description="how many samples it has, no more and no fewer")]
+    logs: Annotated[
+        dict[Role, Log], Field(min_length=1, description="the log of each model: candidate, base, main or champion")
+    ]
+
+    @model_validator(mode="after")
+    def _about_the_candidate(self) -> Self:
+        if "candidate" not in self.logs:
+            raise ValueError("logs: has none of the candidate|add it")
+        return self
+
+    @property
+    def sources(self) -> Mapping[str, Source]:
+        """The logs."""
+        return {f"logs.{role}": source for role, source in self.logs.items()}
+
+    @property
+    def scores_of(self) -> Sequence[Role]:
+        """The models with a log."""
+        return tuple(self.logs)
+
+    @property
+    def declared_size(self) -> int:
+        """No more and no fewer."""
+        return self.samples
+
+    def size(self, params: "Params") -> int:
+        """As it is declared."""
+        del params
+        return self.samples
+
+    def scored(self, material: Material) -> Made:
+        """Convert each log; metrics that params.yaml does not name are left out."""
+        from checks.suite_lines import read
+
+        return Made({role: read(self, material.name, role, material.files[f"logs.{role}"]) for role in self.logs})
+
+    @abc.abstractmethod
+    def convert(self, log: Path) -> Iterable[Scored]:
+        """The scores in a log. Raises ValueError, with what is wrong in a few words, when it is no log of this kind."""

@@ -1,0 +1,80 @@
+"""Scores of a suite, held to what params.yaml says of it: by the stage that writes them, and by gates that read them.
+
+Two models can be compared when they were asked the same samples, each once.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from checks import files, layout
+from checks.errors import EvidenceRefused
+from checks.suite_report import Role, Scored
+
+if TYPE_CHECKING:
+    from checks.suite_kind import LogSuite, Scale
+
+_SHOWN = 3  # samples that a refusal names
+
+
+def read(suite: "LogSuite", name: str, role: Role, log: Path) -> list[Scored]:
+    """The scores of the declared metrics in one log. Raises EvidenceRefused in one line for a log that is none."""
+    try:
+        return [line for line in suite.convert(log) if line.metric in suite.metrics]
+    except ValidationError as error:
+        why = files.first(error)
+    except (ValueError, OSError) as error:
+        why = str(error)
+    except EvidenceRefused as refused:
+        why = refused.what.removeprefix(f"{log}:").strip()
+    raise EvidenceRefused(
+        f"{layout.PARAMS}: suites.{name}.logs.{role}: {' '.join(why.split())}",
+        f"pin a log of kind {suite.kind}: docs/how-to/suites.md",
+    )
+
+
+def problem(
+    scored: Mapping[Role, Sequence[Scored]], metrics: Mapping[str, "Scale"], samples: int | None
+) -> tuple[Role, str] | None:
+    """The first thing that is wrong with scores, and of which model; None: nothing is.
+
+    Every model must have each metric of the same samples as the candidate, each once, asked in the same words, in the
+    same group and slice; every value must lie on its scale. ``samples``: how many there must be, where that is
+    declared.
+    """
+    wanted = _about(scored.get("candidate", ()), next(iter(metrics)))
+    if not wanted:
+        return "candidate", f"has no sample that {next(iter(metrics))} scores"
+    if samples is not None and len(wanted) != samples:
+        return "candidate", f"has {len(wanted)} samples, and the suite has {samples}"
+    for role, lines in scored.items():
+        for metric, scale in metrics.items():
+            mine = [line for line in lines if line.metric == metric]
+            if twice := [sample for sample, count in Counter(line.sample for line in mine).items() if count > 1]:
+                return role, f"{_named(twice)} scored more than once by {metric}"
+            found = _about(mine, metric)
+            if missing := sorted(wanted.keys() - found.keys()):
+                return role, f"{_named(missing)} not scored by {metric}"
+            if more := sorted(found.keys() - wanted.keys()):
+                return role, f"{_named(more)} scored by {metric}, and not a sample of the candidate's"
+            if other := [sample for sample, about in found.items() if about != wanted[sample]]:
+                return role, f"{_named(other)} not what the candidate was asked (sample_sha, group or slice)"
+            for line in mine:
+                if not scale.low <= line.value <= scale.high:  # NaN fails this, too
+                    outside = f"is not from {scale.low:g} to {scale.high:g}"
+                    return role, f"sample {line.sample!r}: {metric} {line.value:g} {outside}"
+    return None
+
+
+def _about(lines: Sequence[Scored], metric: str) -> dict[str, tuple[str, str, str]]:
+    return {line.sample: (line.sample_sha, line.group, line.slice) for line in lines if line.metric == metric}
+
+
+def _named(samples: Sequence[str]) -> str:
+    """How a refusal begins about some samples."""
+    shown = ", ".join(repr(sample[:80]) for sample in samples[:_SHOWN])
+    more = f" and {len(samples) - _SHOWN} more" if len(samples) > _SHOWN else ""
+    return f"sample {shown} is" if len(samples) == 1 else f"samples {shown}{more} are"

@@ -1,0 +1,94 @@
+"""Files of suites: neutral lines of scores, judgements of answers, and the report that binds both by digest.
+
+``data/suites/NAME.jsonl`` has one ``SuiteLine`` for each model, metric and sample. ``data/judgements/NAME.jsonl`` has
+one ``Judgement`` for each answer that was judged. ``reports/suites.json`` is the ``SuitesReport``. Gates read these
+files and compute none of the scores again: docs/explanation/evidence.md#recomputed-or-witnessed.
+"""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from checks.evidence import Count, StageReport
+from checks.identity import Digest
+from checks.rows import Record, Sparse
+from checks.sections import Name
+
+# What a score rests on: a pure function, a judge (a model), people, or another tool's word.
+SourceClass = Literal["pure", "judge", "human", "external"]
+Role = Literal["candidate", "base", "main", "champion"]
+SampleId = Annotated[str, Field(min_length=1, max_length=500)]
+Metric = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:/-]{0,59}$")]
+Word = Annotated[str, Field(min_length=1, max_length=200)]
+Who = Annotated[str, Field(pattern=r"^[\w.:@/+-][\w .:@/+-]{0,149}$")]  # a finding has it in its reason
+
+
+class Scored(Record):
+    """One model's score of one sample by one metric: a line that any tool can write (kind ``external``).
+
+    ``model`` is the digest of the model's directory, as `lockstep` prints it. ``sample_sha`` is the digest of what was
+    asked and of the reference, so that two models were asked the same. ``group`` is the cluster that the sample is in.
+    """
+
+    sample: SampleId
+    sample_sha: Digest
+    model: Digest
+    metric: Metric
+    value: float
+    group: Word
+    slice: Word
+
+
+class SuiteLine(Scored):
+    """A score with where it comes from: ``source_digest`` is of the log, or of the file of judgements."""
+
+    source: SourceClass
+    source_digest: Digest
+
+
+class Judgement(Record):
+    """What a judge said of one answer to one test row; None: nothing that is a value.
+
+    ``answer_sha`` is the digest of the answer's text, as the model gave it. ``judge`` says who judged, ``prompt_sha``
+    is the digest of what the judge was told to do (None: nothing is on record), ``response`` is what it said.
+    """
+
+    sample: SampleId
+    answer_sha: Digest
+    value: float | None
+    judge: Who
+    prompt_sha: Digest | None
+    response: str = ""
+
+
+class Pinned(Record):
+    """A file that a suite was made of."""
+
+    uri: str
+    sha256: Digest
+    license: str | None
+
+
+class SuiteResult(Sparse):
+    """One suite: what was asked, of which models, and the digests of the files that say what came of it."""
+
+    sparse: ClassVar[frozenset[str]] = frozenset({"judgements", "judges", "answers", "unparsed"})
+
+    kind: str
+    asked: Digest  # of the suite's section in params.yaml, canonical JSON
+    source: SourceClass
+    lines: Digest  # of data/suites/NAME.jsonl
+    samples: Count
+    models: dict[Role, Digest]  # trees
+    means: dict[Role, dict[Metric, float]]  # in the metric's own scale
+    files: dict[str, Pinned]
+    judgements: Digest | None = None  # of data/judgements/NAME.jsonl
+    judges: tuple[Who, ...] = ()
+    answers: dict[Role, Digest] = Field(default_factory=dict)  # the files of predictions that were judged
+    unparsed: dict[Role, Count] = Field(default_factory=dict)  # answers without a value
+
+
+class SuitesReport(StageReport):
+    """All suites of params.yaml."""
+
+    suites: dict[Name, SuiteResult]

@@ -1,0 +1,77 @@
+"""The samples of a suite as the gates see them. The scores are read and never computed again: they are witnessed.
+
+Before a gate gets them they are held once more to params.yaml, to the models, and to the answers that were judged.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from checks import digest, judgements, layout
+from checks.chain import Evidence
+from checks.gate_kind import NoEvidence, gap
+from checks.suite_kind import SuiteKind
+from checks.suite_lines import problem
+from checks.suite_report import Role, SuiteLine
+
+_TODO = "run `./lockstep run suites`"
+
+
+class SuiteSample:
+    """Scores are arrays of shape (samples,), shares of the metric's scale in [0, 1], in the order of the file.
+
+    Where the samples are test rows, those of the evidence count, in its order: under the policy of another commit these
+    may be fewer.
+    """
+
+    def __init__(self, name: str, asked: Mapping[str, SuiteKind], evidence: Evidence) -> None:
+        """``asked`` is the section suites. Raises NoEvidence when there are no such scores, or they are of another."""
+        if missing := gap(evidence, (layout.SUITES_REPORT, layout.PARITY_REPORT)):
+            raise NoEvidence(missing)
+        assert evidence.reports.suites is not None  # else it is a gap
+        suite, result = asked.get(name), evidence.reports.suites.suites.get(name)
+        if suite is None or result is None:
+            raise NoEvidence(f"no evidence: {layout.SUITES_REPORT if suite else layout.PARAMS} has no suite {name}")
+        if result.asked != digest.of_json(suite.model_dump(mode="json")):
+            raise NoEvidence(f"{layout.SUITES_REPORT}: is about another section suites.{name}; {_TODO}")
+        path = layout.SUITES / f"{name}.jsonl"
+        if missing := gap(evidence, (path, *((layout.JUDGEMENTS / path.name,) if result.judgements else ()))):
+            raise NoEvidence(missing)
+        lines: dict[Role, list[SuiteLine]] = {
+            role: [line for line in evidence.suites[name] if line.model == model]
+            for role, model in result.models.items()
+        }
+        if wrong := problem(lines, suite.metrics, suite.declared_size):
+            raise NoEvidence(f"{path}: {wrong[0]}: {wrong[1]}; {_TODO}")
+        samples = {line.sample: (line.group, line.slice) for line in lines["candidate"]}
+        if suite.of_test_rows:
+            _hold_judgements(name, evidence, tuple(lines))
+            if gone := [row.id for row in evidence.test if row.id not in samples]:
+                raise NoEvidence(f"{path}: has no score of test row {gone[0]}; {_TODO}")
+            samples = {row.id: (row.group, row.slice) for row in evidence.test}
+        codes: dict[str, int] = {}
+        self.groups = np.array([codes.setdefault(group, len(codes)) for group, _ in samples.values()], dtype=np.intp)
+        self.slices = tuple(each for _, each in samples.values())
+        self._name, self._metrics, self._samples = name, suite.metrics, tuple(samples)
+        self._values: dict[tuple[str, str, str], float] = {
+            (role, line.metric, line.sample): line.value for role, found in lines.items() for line in found
+        }
+        self._roles: set[str] = set(lines)
+
+    def scores(self, model: str, metric: str) -> NDArray[np.float64]:
+        """Scores of ``model`` by ``metric``. Raises NoEvidence where there are none."""
+        if model not in self._roles:
+            raise NoEvidence(f"no evidence: suite {self._name} has no scores of {model}")
+        scale = self._metrics[metric]
+        values = np.array([self._values[model, metric, sample] for sample in self._samples])
+        return (values - scale.low) / (scale.high - scale.low)
+
+
+def _hold_judgements(name: str, evidence: Evidence, roles: tuple[Role, ...]) -> None:
+    """Hold judgements to the answers that are here, word for word."""
+    answers = {role: evidence.answers[role] for role in roles if role in evidence.answers}
+    rows = {row.id for row in evidence.test}
+    said = [each for each in evidence.judgements.get(name, ()) if each.sample in rows]
+    if wrong := judgements.problem(said, answers):
+        raise NoEvidence(f"{layout.JUDGEMENTS}/{name}.jsonl:{wrong}; {_TODO}")

@@ -1,0 +1,115 @@
+"""judged: what a judge says of the models' answers to the test rows.
+
+The judgements are recorded in ``data/judgements/NAME.jsonl``, each with the digest of the answer that it judges. An
+answer without a value counts against the candidate: as the lowest value if it is the candidate's, else as the highest.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from checks import digest, judgements, layout
+from checks.errors import EvidenceRefused
+from checks.judge_kind import Asked, JudgeKind
+from checks.judges import JUDGES
+from checks.kinds import OneOf
+from checks.sections import Share, Source, stricter
+from checks.suite_kind import Made, Material, SuiteKind
+from checks.suite_report import Role, Scored, SourceClass
+
+if TYPE_CHECKING:
+    from checks.params import Params
+    from checks.rows import Prediction, Row
+
+
+class Judged(SuiteKind):
+    """What a judge says of the answers of ``models`` to the test rows, as its one metric."""
+
+    kind: Literal["judged"]
+    judge: Annotated[JudgeKind, OneOf(JUDGES.kinds, "kind")]
+    models: Annotated[tuple[Role, ...], Field(strict=False, description="whose answers are judged")]
+    max_unparsed: Annotated[
+        Share, Field(description="share of a model's answers that may be without a value"), stricter("lower")
+    ]
+
+    @model_validator(mode="after")
+    def _one_metric_of_the_candidate(self) -> Self:
+        if "candidate" not in self.models or len(set(self.models)) < len(self.models):
+            raise ValueError("models: must name the candidate, and each model once|name candidate, and base or main")
+        if len(self.metrics) != 1:
+            raise ValueError(f"metrics: has {len(self.metrics)}, and a judge gives one value|name one")
+        return self
+
+    @property
+    def evidence(self) -> SourceClass:
+        """The judge's."""
+        return self.judge.evidence
+
+    @property
+    def sources(self) -> Mapping[str, Source]:
+        """The judge's."""
+        return {f"judge.{name}": source for name, source in self.judge.sources.items()}
+
+    @property
+    def scores_of(self) -> Sequence[Role]:
+        """The models that are judged."""
+        return self.models
+
+    @property
+    def judged_by(self) -> str:
+        """The kind of ``judge``."""
+        return self.judge.kind
+
+    @property
+    def of_test_rows(self) -> bool:
+        """They are."""
+        return True
+
+    def size(self, params: "Params") -> int:
+        """As many as the test split must have."""
+        return params.validate_.min_rows.test
+
+    def scored(self, material: Material) -> Made:
+        """Ask the judge, and hold what it says to the answers."""
+        ((metric, scale),) = self.metrics.items()
+        answers = {role: material.answers[role] for role in self.models if role in material.answers}
+        said = tuple(self.judge.judge(_asked(material.rows, answers), scale, material))
+        where = f"{layout.PARAMS}: suites.{material.name}.judge"
+        if wrong := judgements.problem(said, answers):
+            raise EvidenceRefused(f"{where}: judgement {wrong}", "let it judge the answers of this evaluation")
+        values = {(each.sample, each.answer_sha): each.value for each in said if each.value is not None}
+        scored, unparsed = dict[Role, list[Scored]](), dict[Role, int]()
+        for role, found in answers.items():
+            worst = scale.low if role == "candidate" else scale.high
+            known = [values.get((answer.id, judgements.answer_sha(answer.prediction))) for answer in found]
+            unparsed[role] = known.count(None)
+            if unparsed[role] > self.max_unparsed * len(found):
+                raise EvidenceRefused(
+                    f"{where}: {unparsed[role]} of {len(found)} answers of {role} have no value, at most "
+                    f"{self.max_unparsed:.1%} may",
+                    f"see what it said in {layout.JUDGED}, or judge the rest",
+                )
+            scored[role] = [
+                Scored(
+                    sample=row.id, sample_sha=_sha(row), model=material.models[role], metric=metric,
+                    value=worst if value is None else value, group=row.group, slice=row.slice,
+                )
+                for row, value in zip(material.rows, known, strict=True)
+            ]  # fmt: skip
+        return Made(scored, said, unparsed)
+
+
+def _asked(rows: "Sequence[Row]", answers: "Mapping[Role, Sequence[Prediction]]") -> list[Asked]:
+    """Each answer once, whichever models gave it."""
+    found = dict[tuple[str, str], Asked]()
+    for given in answers.values():
+        for row, answer in zip(rows, given, strict=True):
+            sha = judgements.answer_sha(answer.prediction)
+            found.setdefault((row.id, sha), Asked(row, answer.prediction, sha))
+    return list(found.values())
+
+
+def _sha(row: "Row") -> str:
+    """Of what was asked and of the reference."""
+    return digest.of_json([[message.model_dump() for message in row.messages], row.reference])

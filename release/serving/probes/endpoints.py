@@ -1,0 +1,125 @@
+"""identity, metrics, errors: what a server reports about itself, and how it answers wrong requests."""
+
+import json
+import re
+import time
+from pathlib import PurePosixPath
+from typing import Any
+
+from checks.rows import Message
+from checks.serving import ServingCheck
+from release.serving import dialects
+from release.serving.client import NoAnswer, Reply, shown
+from release.serving.probes import agreement
+from release.serving.probes.context import ProbeContext, failed, passed, some, unavailable
+
+METRIC_SECONDS = 10.0  # that counters may lag behind the answers
+_SAMPLE = re.compile(r"^([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{.*\})?[ \t]+(\S+)", re.MULTILINE)
+
+
+def identity(context: ProbeContext) -> ServingCheck:
+    """The server reports the folder that it was given, whose name has the model's digest."""
+    where = context.runtime.identity
+    if where is None:
+        return unavailable("identity", context.runtime.cannot["identity"])
+    value = context.client.get(where.path).good().json()
+    for part in where.field.split("."):
+        if isinstance(value, list) and part.isdigit() and int(part) < len(value):
+            value = value[int(part)]
+        elif isinstance(value, dict) and part in value:
+            value = value[part]
+        else:
+            return failed("identity", f"{where.path} has no {where.field}")
+    said = f"{where.path} says that {where.field} is"
+    if value != context.server.model:
+        name = value if isinstance(value, str) else json.dumps(value)
+        return failed("identity", f"{said} {shown(name, 200)}, not {context.server.model}")
+    return passed("identity", f"{said} the folder that it was given, {PurePosixPath(context.server.model).name}")
+
+
+def metrics(context: ProbeContext) -> ServingCheck:
+    """Every counter that the runtime names grows with requests."""
+    exposed = context.runtime.metrics
+    if exposed is None:
+        return unavailable("metrics", context.runtime.cannot["metrics"])
+
+    def read() -> dict[str, float]:
+        return samples(context.client.get(exposed.path).good().body)
+
+    before = read()
+    for probe in context.probes.probes[:2]:
+        context.chat(probe.messages, context.probes.max_new_tokens)
+    until = time.monotonic() + METRIC_SECONDS
+    while True:
+        after = read()
+        still = [name for name in exposed.counters if not after.get(name, 0.0) > before.get(name, 0.0)]
+        if not still or time.monotonic() > until:
+            break
+        time.sleep(0.2)
+    if still:
+        absent = [name for name in still if name not in after]
+        why = (
+            f"{', '.join(absent)} not at {exposed.path}" if absent else f"{', '.join(still)} did not grow with requests"
+        )
+        return failed("metrics", why)
+    return passed("metrics", f"{', '.join(exposed.counters)} at {exposed.path} grew with requests")
+
+
+def samples(body: bytes) -> dict[str, float]:
+    """Samples of Prometheus' text format by name, summed over labels; NaN and invalid numbers are left out."""
+    found: dict[str, float] = {}
+    for name, value in _SAMPLE.findall(body.decode(errors="replace")):
+        try:
+            number = float(value)
+        except ValueError:
+            continue
+        if number == number:
+            found[name] = found.get(name, 0.0) + number
+    return found
+
+
+def errors(context: ProbeContext) -> ServingCheck:
+    """Wrong requests get the runtime's status codes and a reason, and the next correct request its answer."""
+    probe, right = context.probes.probes[0], context.runtime.errors
+    message = Message(role="user", content=" ".join(["a"] * (context.serve.max_total_tokens + 1)))
+    ordinary = dialects.request(context.model, probe.messages, context.probes.max_new_tokens)
+    requests: dict[str, tuple[Any, tuple[int, ...] | None]] = {
+        "too_long": (dialects.request(context.model, [message], 1), right.too_long),
+        "malformed": (b'{"messages": [', right.malformed),
+        "unknown_model": (ordinary | {"model": "lockstep-asks-for-a-model-that-is-not-there"}, right.unknown_model),
+    }
+    wrong, seen, unchecked = [], [], []
+    for name, (body, codes) in requests.items():
+        words = name.replace("_", " ")
+        if codes is None:
+            unchecked.append(f"{words}: {context.runtime.cannot[f'errors.{name}']}")
+            continue
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        reply = context.client.post_bytes(dialects.CHAT, data)
+        if complaint := _unfit(reply, codes):
+            wrong.append(f"{words}: {complaint}")
+        else:
+            seen.append(f"{words} {reply.status}")
+    again = context.chat(probe.messages, context.probes.max_new_tokens).text
+    if agreement.tidy(again) != agreement.tidy(context.answers[0].text):
+        wrong.append(f"answers probe {probe.id} differently after wrong requests:  {shown(again)}")
+    if wrong:
+        return failed("errors", some(wrong))
+    if not seen:
+        return unavailable("errors", "; ".join(unchecked))
+    return passed("errors", "; ".join([f"refused: {', '.join(seen)}", *(f"not asked: {one}" for one in unchecked)]))
+
+
+def _unfit(reply: Reply, codes: tuple[int, ...]) -> str | None:
+    """What is wrong with a refusal: another status, no reason, or internals of the server."""
+    if reply.status not in codes:
+        return f"HTTP {reply.status} where {' or '.join(map(str, codes))} is right: {shown(reply.body)}"
+    text = reply.body.decode(errors="replace").strip()
+    if not text or "Traceback (most recent call last)" in text:
+        return f"HTTP {reply.status} without a reason a client can use: {shown(text)}"
+    try:
+        reply.json()
+    except NoAnswer:
+        if text.startswith("<") or len(text.splitlines()) > 1:
+            return f"HTTP {reply.status} and neither JSON nor one line of text: {shown(text)}"
+    return None

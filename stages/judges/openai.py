@@ -1,0 +1,160 @@
+"""openai: a model behind an endpoint that speaks OpenAI's chat completions, asked about one answer at a time.
+
+Its temperature is 0 and its seed is fixed, yet a server may answer otherwise another time: this is witnessed evidence.
+Replies are kept below ``.lockstep/judged`` by the digest of all that was asked, so that an unchanged answer is judged
+once. That is no evidence: who can write in that folder can write the judgements too.
+"""
+
+import os
+import string
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field, field_validator
+
+from checks import digest, files, layout
+from checks.errors import EvaluationRefused, EvidenceRefused
+from checks.judge_kind import Asked, JudgeKind
+from checks.rows import Record
+from checks.sections import Positive
+from checks.suite_kind import Material, Scale
+from checks.suite_report import Judgement, SourceClass
+
+if TYPE_CHECKING:
+    import requests
+
+_TIMES = (10, 300)  # seconds to connect, and between two reads
+_WAITS = (1, 5, 20)  # seconds before another try, where the server is busy
+_SECONDS = 2.0  # for the expression to search one reply
+_BUSY = (429, 500, 502, 503, 504)
+_BLANKS = {"prompt", "answer", "reference"}
+Variable = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$", description="name of an environment variable")]
+
+
+class _Reply(Record):
+    """One reply that is kept; ``content`` is the digest of its other fields."""
+
+    content: str
+    asked: str
+    text: str
+
+
+class OpenAI(JudgeKind):
+    """A model behind an endpoint of OpenAI's form, asked about one answer at a time."""
+
+    kind: Literal["openai"]
+    url_from: Annotated[Variable, Field(description="environment variable with the address, such as http://HOST/v1")]
+    key_from: Annotated[Variable | None, Field(description="environment variable with the key; null: none")] = None
+    model: Annotated[str, Field(pattern=r"^[\w.:@/+-]{1,100}$", description="as the endpoint calls it")]
+    prompt: Annotated[
+        str, Field(description="what it is told: $prompt, $answer and $reference stand for the row's texts")
+    ]
+    value: Annotated[str, Field(description="regular expression; its one group is the value in the reply")]
+    seed: Annotated[int, Field(ge=0)]
+    max_tokens: Positive
+
+    @property
+    def evidence(self) -> SourceClass:
+        """A model's word."""
+        return "judge"
+
+    @field_validator("prompt")
+    @classmethod
+    def _has_the_answer(cls, prompt: str) -> str:
+        template = string.Template(prompt)
+        if not template.is_valid() or "answer" not in template.get_identifiers():
+            raise ValueError("prompt: does not hold $answer|write $answer where the answer goes, and $$ for a dollar")
+        if unknown := sorted(set(template.get_identifiers()) - _BLANKS):
+            raise ValueError(f"prompt: ${unknown[0]} is unknown|use $prompt, $answer, $reference, and $$ for a dollar")
+        return prompt
+
+    @field_validator("value")
+    @classmethod
+    def _has_one_group(cls, value: str) -> str:
+        import regex
+
+        try:
+            groups = regex.compile(value).groups
+        except regex.error as error:
+            raise ValueError(f"value: {value!r} is no regular expression ({error})|correct it") from error
+        if groups != 1:
+            raise ValueError(f"value: {value!r} has {groups} groups|write one, around the number")
+        return value
+
+    def judge(self, asked: Sequence[Asked], scale: Scale, material: Material) -> Iterator[Judgement]:
+        """Ask about each answer, unless it was asked before."""
+        import requests
+
+        start = f"{layout.PARAMS}: suites.{material.name}.judge"
+        prompt_sha = digest.of_bytes(self.prompt.encode())
+        with requests.Session() as session:
+            for each in asked:
+                text = self._reply(session, start, material.root, self._body(each))
+                yield Judgement(
+                    sample=each.row.id, answer_sha=each.sha, value=self._value(text, scale),
+                    judge=f"openai:{self.model}", prompt_sha=prompt_sha, response=text,
+                )  # fmt: skip
+
+    def _body(self, asked: Asked) -> dict[str, Any]:
+        """The request. What the texts hold is never taken for a blank."""
+        texts = {"prompt": asked.row.prompt, "answer": asked.answer, "reference": asked.row.reference}
+        told = string.Template(self.prompt).substitute(texts)
+        return {
+            "model": self.model, "messages": [{"role": "user", "content": told}], "temperature": 0, "seed": self.seed,
+            "max_tokens": self.max_tokens,
+        }  # fmt: skip
+
+    def _value(self, text: str, scale: Scale) -> float | None:
+        """The last value in a reply; None where there is none on the scale."""
+        import regex
+
+        try:
+            value = float(regex.findall(self.value, text, timeout=_SECONDS)[-1])
+        except (IndexError, ValueError, TimeoutError):
+            return None
+        return value if scale.low <= value <= scale.high else None
+
+    def _reply(self, session: "requests.Session", start: str, root: Path, body: dict[str, Any]) -> str:
+        asked = digest.of_json(body)
+        place = root / layout.JUDGED / f"{asked.removeprefix('sha256:')}.json"
+        try:
+            kept = files.read_json(place, _Reply)
+            if (kept.asked, kept.content) == (asked, digest.of_json([asked, kept.text])):
+                return kept.text
+        except EvidenceRefused:  # not asked yet, or damaged
+            pass
+        text = self._ask(session, start, body)
+        files.write_json(place, _Reply(content=digest.of_json([asked, text]), asked=asked, text=text))
+        return text
+
+    def _ask(self, session: "requests.Session", start: str, body: dict[str, Any]) -> str:
+        """The text of one reply. Raises EvaluationRefused; no message holds the address or the key."""
+        import requests
+
+        todo = f"start the judge, set {self.url_from}, and run `./lockstep run` again: it goes on where it stopped"
+        url = os.environ.get(self.url_from)
+        if not url:
+            raise EvaluationRefused(f"{start}.url_from: {self.url_from} is not set", todo)
+        key = os.environ.get(self.key_from, "") if self.key_from else ""
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        why = ""
+        for wait in (*_WAITS, None):
+            try:
+                reply = session.post(
+                    f"{url.rstrip('/')}/chat/completions", json=body, headers=headers, timeout=_TIMES,
+                    allow_redirects=False,
+                )  # fmt: skip
+                if reply.status_code == 200:
+                    return str(reply.json()["choices"][0]["message"]["content"] or "")
+                why = f"answers {reply.status_code}"
+                if reply.status_code not in _BUSY:
+                    break
+            except (requests.ConnectionError, requests.Timeout) as error:
+                why = type(error).__name__
+            except (requests.RequestException, ValueError, KeyError, IndexError, TypeError) as error:
+                raise EvaluationRefused(f"{start}: gives no chat completion ({type(error).__name__})", todo) from error
+            if wait is not None:
+                time.sleep(wait)
+        raise EvaluationRefused(f"{start}: {self.model}: {why}", todo)

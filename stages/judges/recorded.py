@@ -1,0 +1,54 @@
+"""recorded: judgements that somebody made before, in a pinned file: people's labels, or another program's.
+
+A line is a ``Judgement`` of ``checks.suite_report``::
+
+    {"sample": "002d7ae27cff7c01", "answer_sha": "sha256:…", "value": 1.0, "judge": "ada", "prompt_sha": null}
+
+``sample`` is the id of the test row, ``answer_sha`` the SHA-256 of the text of ``prediction`` in data/predictions.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from checks import files, layout
+from checks.errors import EvidenceRefused
+from checks.judge_kind import Asked, JudgeKind
+from checks.sections import Source
+from checks.suite_kind import Log, Material, Scale
+from checks.suite_report import Judgement, SourceClass
+
+
+class Recorded(JudgeKind):
+    """Judgements that were made before, by people or by another program."""
+
+    kind: Literal["recorded"]
+    source: Annotated[SourceClass, Field(description="who judged")]
+    log: Log
+
+    @property
+    def evidence(self) -> SourceClass:
+        """As it is declared."""
+        return self.source
+
+    @property
+    def sources(self) -> Mapping[str, Source]:
+        """The file."""
+        return {"log": self.log}
+
+    def judge(self, asked: Sequence[Asked], scale: Scale, material: Material) -> Iterable[Judgement]:
+        """Read them. Raises EvidenceRefused for a line that is none, or whose value is not on the scale."""
+        del asked
+        start = f"{layout.PARAMS}: suites.{material.name}.judge.log"
+        path = material.files["judge.log"]
+        try:
+            found = files.read_jsonl(path, Judgement)
+        except EvidenceRefused as refused:
+            what = refused.what.removeprefix(f"{path}:").strip()
+            raise EvidenceRefused(f"{start}: {what}", "pin a file of judgements: docs/how-to/suites.md") from refused
+        for number, each in enumerate(found, 1):
+            if each.value is not None and not scale.low <= each.value <= scale.high:
+                outside = f"is not from {scale.low:g} to {scale.high:g}"
+                raise EvidenceRefused(f"{start}: {number}: {each.value:g} {outside}", "correct the scale, or the value")
+        return found

@@ -1,0 +1,170 @@
+"""What validate expects of preference data: frames of pairs and of judged answers, and their suites.
+
+Three things let a method learn something else than which answer is better. Pairs that contradict themselves cancel
+out. Where the better answer is mostly the longer one, length is learned. Where the words of an answer alone tell
+better from worse, whatever was asked, these words are learned: Naive Bayes over words, cross-validated with each
+group in one fold, measures that.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from checks import layout
+from checks.params import Preferences
+from checks.preferences import COMPLETION, LABEL, REJECTED, liked, reversed_pairs, same, text
+from checks.rows import Row
+from stages.quality.expectations import Expected, Frame, Suite, great_expectations
+
+PAIRS, JUDGED, BIAS = "pairs", "judged answers", "bias"
+_MOST = 5000  # answers that Naive Bayes sees
+_FOLDS = 5
+
+Splits = Mapping[str, Sequence[Row]]
+
+
+def frames(rows: Splits, columns: Sequence[str], count: Any) -> dict[str, Frame]:
+    """Frames for the columns that the method needs; none for a method that needs neither pairs nor judged answers."""
+    places = [f"{layout.SPLITS}/{name}.jsonl:{line}" for name in rows for line in range(1, len(rows[name]) + 1)]
+    together = [row for of_split in rows.values() for row in of_split]
+    found: dict[str, Frame] = {}
+    bias: dict[str, Any] = {"where": layout.SPLITS.as_posix(), "id": "all splits"}
+    if REJECTED in columns:
+        found[PAIRS] = _pairs(places, together, count)
+        found[BIAS] = [bias | _bias_of_pairs(together, found[PAIRS])]
+    if COMPLETION in columns:
+        found[JUDGED] = _judged(places, together, count)
+        labelled = [(text(row, COMPLETION), liked(row.extra.get(LABEL)), row.group) for row in together]
+        answers = [(answer, label, group) for answer, label, group in labelled if answer and label is not None]
+        labels = [liked(row.extra.get(LABEL)) for row in rows["train"]]
+        told = {"told_by_words": told_by_words(answers), "liked": labels.count(True), "disliked": labels.count(False)}
+        found[BIAS] = [bias | (found[BIAS][0] if BIAS in found else {}) | told]
+    return found
+
+
+def suites(columns: Sequence[str], bounds: Preferences | None, longest: int) -> dict[str, Suite]:
+    """Frame to suite, for the same columns; ``longest``: validate.max_reference_tokens."""
+    if bounds is None:
+        return {}
+    gxe = great_expectations().expectations
+    found: dict[str, Suite] = {}
+    mend = "mend or remove these rows in the data source"
+
+    def answers(column: str) -> Suite:
+        return {
+            f"{column} is text": Expected(gxe.ExpectColumnValuesToNotBeNull(column=column), mend),
+            f"{column} has at most {longest} tokens": Expected(
+                gxe.ExpectColumnValuesToBeBetween(column="tokens", min_value=1, max_value=longest),
+                f"raise validate.max_reference_tokens, which bounds every answer, or {mend}",
+            ),
+        }
+
+    bias: Suite = {
+        f"words alone tell better from worse answers by an AUC of at most {bounds.max_auc:g}": Expected(
+            gxe.ExpectColumnValuesToBeBetween(column="told_by_words", max_value=bounds.max_auc),
+            "bring worse answers that are right for other prompts, so that no word is always wrong, or raise "
+            f"validate.preferences.max_auc ({bounds.max_auc:g})",
+        )
+    }
+    if REJECTED in columns:
+        found[PAIRS] = {
+            **answers(REJECTED),
+            "the two answers differ": Expected(gxe.ExpectColumnValuesToBeNull(column="same_as_reference"), mend),
+            "no pair is there in both orders": Expected(gxe.ExpectColumnValuesToBeNull(column="other_order_of"), mend),
+        }
+        low, high = 0.5 - bounds.max_length_bias, 0.5 + bounds.max_length_bias
+        bias[f"the better answer is the longer one in {low:g} to {high:g} of the pairs"] = Expected(
+            gxe.ExpectColumnValuesToBeBetween(column="longer", min_value=low, max_value=high),
+            "bring pairs whose worse answer is the longer one (or the shorter one), or raise "
+            f"validate.preferences.max_length_bias ({bounds.max_length_bias:g})",
+        )
+    if COMPLETION in columns:
+        found[JUDGED] = {
+            **answers(COMPLETION),
+            "label is true or false": Expected(gxe.ExpectColumnValuesToNotBeNull(column=LABEL), mend),
+            "no answer that people disliked is the reference": Expected(
+                gxe.ExpectColumnValuesToBeNull(column="disliked_reference"), mend
+            ),
+        }
+        for label in ("liked", "disliked"):
+            bias[f"train has answers that people {label}"] = Expected(
+                gxe.ExpectColumnValuesToBeBetween(column=label, min_value=1),
+                f"bring answers that people {label}: those of one kind alone teach nothing",
+            )
+    return found | {BIAS: bias} if found else {}
+
+
+def told_by_words(answers: Sequence[tuple[str, bool, str]]) -> float | None:
+    """Area under the ROC curve by which words tell better from worse; None where there are too few to say.
+
+    ``answers`` are text, whether it is a better one, and the group of its row.
+    """
+    step = -(-len(answers) // _MOST) or 1
+    texts, better, groups = zip(*answers[::step], strict=True) if answers else ((), (), ())
+    if len(set(groups)) < _FOLDS or len(set(better)) < 2:
+        return None
+    from sklearn.feature_extraction.text import CountVectorizer
+    from sklearn.metrics import roc_auc_score
+    from sklearn.model_selection import GroupKFold, cross_val_predict
+    from sklearn.naive_bayes import MultinomialNB
+    from sklearn.pipeline import make_pipeline
+
+    words = CountVectorizer(analyzer=str.split, binary=True)
+    model = make_pipeline(words, MultinomialNB(fit_prior=False))
+    by = {"groups": groups, "cv": GroupKFold(_FOLDS), "method": "predict_log_proba"}
+    found = cross_val_predict(model, list(texts), list(better), **by)
+    # Rounded, so that another machine's sums give the same value and words that say nothing are ties.
+    return round(float(roc_auc_score(better, [round(of[1] - of[0], 9) for of in found])), 3)
+
+
+def _pairs(places: Sequence[str], rows: Sequence[Row], count: Any) -> Frame:
+    turned = reversed_pairs(rows)
+    found = []
+    for place, (row, tokens) in enumerate(zip(rows, _tokens(rows, REJECTED, count), strict=True)):
+        worse = text(row, REJECTED)
+        alike = worse is not None and same(worse, row.reference)
+        found.append(
+            {
+                "where": places[place],
+                "id": row.id,
+                REJECTED: worse,
+                "tokens": tokens,
+                "same_as_reference": worse if alike else None,
+                "other_order_of": places[turned[place]] if place in turned else None,
+            }
+        )
+    return found
+
+
+def _judged(places: Sequence[str], rows: Sequence[Row], count: Any) -> Frame:
+    found = []
+    for place, row, tokens in zip(places, rows, _tokens(rows, COMPLETION, count), strict=True):
+        answer, label = text(row, COMPLETION), liked(row.extra.get(LABEL))
+        wrong = answer is not None and label is False and same(answer, row.reference)
+        found.append(
+            {
+                "where": place,
+                "id": row.id,
+                COMPLETION: answer,
+                "tokens": tokens,
+                LABEL: None if label is None else str(label).lower(),
+                "disliked_reference": answer if wrong else None,
+            }
+        )
+    return found
+
+
+def _tokens(rows: Sequence[Row], column: str, count: Any) -> list[int | None]:
+    """Tokens of the answer in ``column`` and of the end of its turn; None where there is no text."""
+    answers = [text(row, column) for row in rows]
+    found = count(
+        [row.model_copy(update={"reference": answer or "-"}) for row, answer in zip(rows, answers, strict=True)]
+    )
+    return [tokens.reference if answer else None for tokens, answer in zip(found, answers, strict=True)]
+
+
+def _bias_of_pairs(rows: Sequence[Row], found: Frame) -> dict[str, float | None]:
+    pairs = [(row, entry[REJECTED]) for row, entry in zip(rows, found, strict=True) if entry[REJECTED]]
+    longer = [(len(row.reference) > len(worse)) + 0.5 * (len(row.reference) == len(worse)) for row, worse in pairs]
+    answers = [each for row, worse in pairs for each in ((row.reference, True, row.group), (worse, False, row.group))]
+    share = round(sum(longer) / len(longer), 3) if longer else None
+    return {"longer": share, "told_by_words": told_by_words(answers)}

@@ -1,0 +1,186 @@
+"""Suites: scores that other tools, judges or people gave, as neutral lines that the gates read.
+
+In:  params ``suites``; the pinned files that they name; reports/parity.json, reports/evaluation.json and
+     reports/references.json, which say by digest which models there are; data/splits/test.jsonl and data/predictions,
+     which judges see.
+Out: data/suites/NAME.jsonl, a line for each model, metric and sample:
+       {"sample": "q1", "sample_sha": "sha256:…", "model": "sha256:…", "metric": "accuracy", "value": 1.0,
+        "group": "q1", "slice": "all", "source": "external", "source_digest": "sha256:…"}
+     data/judgements/NAME.jsonl, where a suite has a judge, a line for each answer that was judged,
+     reports/suites.json (digests of these files, of what was asked and of which models).
+Run: python -m stages.suites
+"""
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import fmean
+
+from checks import digest, files, layout
+from checks.errors import EvidenceRefused, SourceRefused
+from checks.evidence import EvaluationReport, ParityReport, ReferencesReport
+from checks.judges import JUDGES
+from checks.params import Params
+from checks.rows import Prediction, Row
+from checks.suite_kind import Made, Material, SuiteKind
+from checks.suite_lines import problem
+from checks.suite_report import Pinned, Role, SuiteLine, SuiteResult, SuitesReport
+from checks.suites import SUITES
+from stages import entry, sources
+from stages.sources import archive, uris
+
+_ABOUT = "One file for each suite of params.yaml that has any. docs/how-to/suites.md says what is in it.\n"
+
+
+def suites(params: Params, root: Path) -> str:
+    """Make the lines of every suite, then write them all; a refusal writes nothing."""
+    made = {}
+    if params.suites:
+        models = _models(root)
+        rows, answers = _answers(root, models)
+        for name, suite in params.suites.items():
+            with _files(name, suite, root) as paths:
+                material = Material(name, root, paths, models, rows, answers)
+                made[name] = _held(name, suite, suite.scored(material), models)
+    with files.replacing_folder(root / layout.JUDGEMENTS) as folder:
+        files.write_text(folder / "README.txt", _ABOUT)
+        for name, found in made.items():
+            if found.judgements:
+                files.write_jsonl(folder / f"{name}.jsonl", found.judgements)
+    with files.replacing_folder(root / layout.SUITES) as folder:
+        files.write_text(folder / "README.txt", _ABOUT)
+        results = {name: _written(folder, root, name, params.suites[name], found) for name, found in made.items()}
+    plugins = SUITES.plugins(suite.kind for suite in params.suites.values())
+    plugins |= JUDGES.plugins(suite.judged_by for suite in params.suites.values() if suite.judged_by)
+    files.write_json(root / layout.SUITES_REPORT, SuitesReport(suites=results, plugins=plugins))
+    return "; ".join(f"{name}: {_line(result)}" for name, result in results.items()) or "none in params.yaml"
+
+
+def _models(root: Path) -> dict[Role, str]:
+    """The tree digest of each model that a suite can have scores of."""
+    parity = files.read_json(root / layout.PARITY_REPORT, ParityReport)
+    earlier = files.read_json(root / layout.REFERENCES, ReferencesReport)
+    return {
+        "candidate": parity.merged,
+        "base": parity.base,
+        **{name: found.merged for name, found in earlier.found.items()},
+    }
+
+
+def _answers(root: Path, models: Mapping[Role, str]) -> tuple[list[Row], dict[Role, list[Prediction]]]:
+    """The test rows, and what each model of the evaluation answered to them, held to the evaluation's digests."""
+    report = files.read_json(root / layout.EVALUATION, EvaluationReport)
+    test = layout.SPLITS / "test.jsonl"
+    wanted = {test: report.test}
+    asked = {role: layout.PREDICTIONS / f"{role}.jsonl" for role in models if role in report.models}
+    wanted |= {path: report.models[role].predictions for role, path in asked.items()}
+    for path, expected in wanted.items():
+        if digest.of_file(root / path).sha256 != expected:
+            raise EvidenceRefused(f"{path}: is not what {layout.EVALUATION} is about", "run `./lockstep run evaluate`")
+    rows = files.read_jsonl(root / test, Row)
+    answers = {role: files.read_jsonl(root / path, Prediction) for role, path in asked.items()}
+    if wrong := [role for role, found in answers.items() if [a.id for a in found] != [row.id for row in rows]]:
+        raise EvidenceRefused(f"{asked[wrong[0]]}: is of other rows than {test}", "run `./lockstep run evaluate`")
+    return rows, answers
+
+
+@contextmanager
+def _files(name: str, suite: SuiteKind, root: Path) -> Iterator[dict[str, Path]]:
+    """Copies of the pinned files of a suite, verified: what is hashed is what is read."""
+    with tempfile.TemporaryDirectory() as scratch:
+        found = {}
+        for number, (key, source) in enumerate(suite.sources.items()):
+            section = f"suites.{name}.{key}"
+            with sources.alone(root):
+                verified = sources.bring(source, section, root)
+            place = Path(scratch) / str(number)
+            if verified.inside is not None:
+                place.mkdir()
+                place = archive.extract(verified.path, verified.inside, place)
+            elif verified.path.is_file():
+                shutil.copyfile(verified.path, place)
+                if digest.of_file(place).sha256 != f"sha256:{verified.sha256}":
+                    raise SourceRefused(f"{layout.PARAMS}: {section}.uri: changed while it was read", "run again")
+            if not place.is_file():
+                shown = uris.redact(source.uri)
+                raise SourceRefused(f"{layout.PARAMS}: {section}.uri: {shown} is no file", "name the file itself")
+            found[key] = place
+        yield found
+
+
+def _held(name: str, suite: SuiteKind, made: Made, models: Mapping[Role, str]) -> Made:
+    """The scores, if they are about the models that they are called after, and can be compared."""
+
+    def at(role: Role) -> str:
+        return f"{layout.PARAMS}: suites.{name}{'.logs.' if f'logs.{role}' in suite.sources else ': '}{role}"
+
+    for role, lines in made.scored.items():
+        if role not in models:
+            raise EvidenceRefused(f"{at(role)}: git names no {role} that a gate compares with", "remove it")
+        if other := next((line for line in lines if line.model != models[role]), None):
+            raise EvidenceRefused(
+                f"{at(role)}: is about model {other.model[:19]}…, the {role} is {models[role]}",
+                f"run the suite on that model{' in models/merged' if role == 'candidate' else ''}, and pin that log",
+            )
+    if wrong := problem(made.scored, suite.metrics, suite.declared_size):
+        role, what = wrong
+        raise EvidenceRefused(
+            f"{at(role)}: {what}", "run the suite on the same samples for every model, and pin those logs"
+        )
+    return made
+
+
+def _written(folder: Path, root: Path, name: str, suite: SuiteKind, made: Made) -> SuiteResult:
+    """Write the lines of one suite. A model with two names, such as a candidate that is main, is written once."""
+    judged = digest.of_file(root / layout.JUDGEMENTS / f"{name}.jsonl").sha256 if made.judgements else None
+    pins = {
+        key: Pinned(uri=uris.redact(source.uri), sha256=f"sha256:{source.sha256}", license=source.license)
+        for key, source in suite.sources.items()
+    }
+    lines, seen = list[SuiteLine](), set[str]()
+    for role, scored in made.scored.items():
+        log = pins.get(f"logs.{role}")
+        source_digest = judged or (
+            log.sha256 if log else digest.of_json({key: pin.sha256 for key, pin in pins.items()})
+        )
+        if scored[0].model not in seen:
+            seen.add(scored[0].model)
+            lines += [
+                SuiteLine(**line.model_dump(), source=suite.evidence, source_digest=source_digest) for line in scored
+            ]
+    path = folder / f"{name}.jsonl"
+    files.write_jsonl(path, lines)
+    return SuiteResult(
+        kind=suite.kind,
+        asked=digest.of_json(suite.model_dump(mode="json")),
+        source=suite.evidence,
+        lines=digest.of_file(path).sha256,
+        samples=len({line.sample for line in made.scored["candidate"]}),
+        models={role: scored[0].model for role, scored in made.scored.items()},
+        means={
+            role: {
+                metric: round(fmean(line.value for line in scored if line.metric == metric), 6)
+                for metric in suite.metrics
+            }
+            for role, scored in made.scored.items()
+        },
+        files=pins,
+        judgements=judged,
+        judges=tuple(sorted({each.judge for each in made.judgements})),
+        answers={
+            role: digest.of_file(root / layout.PREDICTIONS / f"{role}.jsonl").sha256
+            for role in (made.scored if suite.of_test_rows else ())
+        },
+        unparsed={role: count for role, count in made.unparsed.items() if count},
+    )
+
+
+def _line(result: SuiteResult) -> str:
+    ours = ", ".join(f"{metric} {mean:.3f}" for metric, mean in result.means["candidate"].items())
+    return f"{ours} on {result.samples} samples, {result.source}"
+
+
+if __name__ == "__main__":
+    entry.run("suites", suites)

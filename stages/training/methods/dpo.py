@@ -1,0 +1,88 @@
+"""Direct preference optimisation (Rafailov et al., 2023) with TRL's DPOTrainer: parameters, columns, data and trainer.
+
+A row is a pair: ``reference`` is the better answer, the column ``rejected`` the worse one. The loss compares how much
+likelier the model makes each than the reference model does, which is the base with the adapter switched off: no second
+model is loaded. ``rewards/...`` are these log-ratios times beta. Watch ``logps/chosen``: where it falls while the
+margins rise, the model unlearns both answers.
+"""
+
+from functools import cache
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from checks.preferences import Pairs
+from checks.training import Job
+
+Loss = Literal["sigmoid", "ipo", "hinge", "apo_zero", "apo_down", "sft"]
+
+
+class Dpo(Pairs):
+    """Direct preference optimisation with LoRA, from pairs."""
+
+    reported = (
+        "rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies", "logps/chosen", "logps/rejected",
+    )  # fmt: skip
+
+    method: Literal["dpo"]
+    beta: Annotated[float, Field(gt=0, description="how much is lost by leaving the base; ipo has another scale")]
+    loss_type: Annotated[
+        tuple[Loss, ...],
+        Field(strict=False, min_length=1, description="losses that are added: sft is that of the better answer alone"),
+    ]
+    loss_weights: Annotated[
+        tuple[Annotated[float, Field(gt=0)], ...] | None,
+        Field(strict=False, description="one number for each loss; null: each counts once"),
+    ]
+
+    @model_validator(mode="after")
+    def _losses_agree(self) -> Self:
+        if len(set(self.loss_type)) < len(self.loss_type) or self.loss_type == ("sft",):
+            raise ValueError(
+                f"loss_type is {', '.join(self.loss_type)}|name each loss once, and another one beside sft"
+            )
+        if self.loss_weights is not None and len(self.loss_weights) != len(self.loss_type):
+            raise ValueError(
+                f"loss_weights has {len(self.loss_weights)} numbers for {len(self.loss_type)} losses in loss_type|"
+                "write one number for each loss, or null"
+            )
+        return self
+
+    def trainer(self, job: Job) -> Any:
+        """TRL's trainer over pairs. Raises TrainingRefused for a row that cannot be learned."""
+        from trl import DPOConfig
+
+        from stages.training import preferences
+
+        trainer = trainer_class()(
+            model=job.model,
+            args=DPOConfig(
+                **preferences.settings(job),
+                beta=self.beta,
+                loss_type=list(self.loss_type),
+                loss_weights=None if self.loss_weights is None else list(self.loss_weights),
+                max_length=None,  # nothing is cut or left out: ``refuse_unfit`` sees every row
+            ),
+            train_dataset=preferences.pairs(job.rows),
+            eval_dataset=preferences.pairs(job.valid) if job.valid else None,
+            processing_class=job.tokenizer,
+            peft_config=job.adapter,
+            callbacks=list(job.callbacks),
+        )
+        for rows, prepared in ((job.rows, trainer.train_dataset), (job.valid, trainer.eval_dataset)):
+            if prepared is not None:
+                preferences.refuse_unfit(job, preferences.learned_pairs(rows, prepared), self.max_length)
+        return trainer
+
+
+@cache
+def trainer_class() -> Any:
+    """The class of the trainer, made when torch is needed."""
+    from trl import DPOTrainer
+
+    from stages.training.trainer import Steady
+
+    class Trainer(Steady, DPOTrainer):
+        """DPOTrainer that is steady."""
+
+    return Trainer

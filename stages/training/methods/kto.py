@@ -1,0 +1,101 @@
+"""Kahneman-Tversky optimisation (Ethayarajh et al., 2024) with TRL's KTOTrainer: parameters, columns, data and trainer.
+
+A row is a prompt, an answer in the column ``completion`` and whether somebody liked it in the column ``label``; no
+answer has a counterpart. ``reference`` is the right answer, which evaluation asks for and training does not read. The
+reference model is the base with the adapter switched off. ``kl`` is the estimate of how far the model has left it.
+"""
+
+import random
+from collections.abc import Sequence
+from functools import cache
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from checks.preferences import COMPLETION, LABEL, Judged, liked
+from checks.rows import Row
+from checks.training import Job
+
+
+class Kto(Judged):
+    """Kahneman-Tversky optimisation with LoRA, from answers that somebody liked or not."""
+
+    reported = ("rewards/chosen", "rewards/rejected", "rewards/margins", "logps/chosen", "logps/rejected", "kl")
+
+    method: Literal["kto"]
+    beta: Annotated[float, Field(gt=0, description="how much is lost by leaving the base")]
+    desirable_weight: Annotated[float, Field(gt=0, description="of answers whose label is true")]
+    undesirable_weight: Annotated[
+        float,
+        Field(
+            gt=0, description="of answers whose label is false; weight times rows should be about that of the others"
+        ),
+    ]
+
+    @model_validator(mode="after")
+    def _a_batch_has_two(self) -> Self:
+        if self.batch_size < 2:
+            raise ValueError(
+                "batch_size is 1, and train.method 'kto' compares each answer with another one of its batch|"
+                "set train.batch_size to 2 or more"
+            )
+        return self
+
+    def trainer(self, job: Job) -> Any:
+        """TRL's trainer over judged answers. Raises TrainingRefused for a row that cannot be learned."""
+        from trl import KTOConfig
+
+        from stages.training import preferences
+
+        # TRL pairs each answer with its neighbour's prompt beforehand, so the order of the rows is fixed here.
+        rows = random.Random(self.seed).sample(job.rows, len(job.rows))  # noqa: S311 - an order, no secret
+        trainer = trainer_class()(
+            model=job.model,
+            args=KTOConfig(
+                **{**job.settings, "train_sampling_strategy": "sequential"},
+                beta=self.beta,
+                desirable_weight=self.desirable_weight,
+                undesirable_weight=self.undesirable_weight,
+                max_length=None,  # nothing is cut or left out: ``refuse_unfit`` sees every row
+            ),
+            train_dataset=dataset(rows),
+            eval_dataset=dataset(job.valid) if job.valid else None,
+            processing_class=job.tokenizer,
+            peft_config=job.adapter,
+            callbacks=list(job.callbacks),
+        )
+        for of_split, prepared in ((rows, trainer.train_dataset), (job.valid, trainer.eval_dataset)):
+            if prepared is not None:
+                preferences.refuse_unfit(job, preferences.learned_answers(of_split, prepared), self.max_length)
+        return trainer
+
+
+def dataset(rows: Sequence[Row]) -> Any:
+    """Rows as TRL's conversational prompt, completion and label: a Dataset of the library datasets."""
+    from datasets import Dataset
+
+    from stages.training import preferences
+
+    return Dataset.from_list(
+        [
+            {
+                "prompt": preferences.turns(row),
+                "completion": preferences.answer(row.extra[COMPLETION]),
+                "label": liked(row.extra[LABEL]),
+            }
+            for row in rows
+        ]
+    )
+
+
+@cache
+def trainer_class() -> Any:
+    """The class of the trainer, made when torch is needed."""
+    from trl import KTOTrainer
+
+    from stages.training.trainer import Steady
+
+    class Trainer(Steady, KTOTrainer):
+        """KTOTrainer that is steady."""
+
+    return Trainer

@@ -1,0 +1,90 @@
+"""What the methods that learn from preferences share: rows as TRL takes them, and a look at what TRL made of them."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from checks.errors import TrainingRefused
+from checks.preferences import COMPLETION, REJECTED, address
+from checks.rows import Row
+from checks.training import Job
+
+
+class Learned(NamedTuple):
+    """One answer as the trainer will see it: token ids of the prompt and of the answer. ``name``: its column."""
+
+    row: Row
+    name: str
+    prompt: Sequence[int]
+    answer: Sequence[int]
+
+
+def settings(job: Job) -> dict[str, Any]:
+    """The settings of transformers with rows in a random order: such rows have no one length to group by."""
+    return {**job.settings, "train_sampling_strategy": "random"}
+
+
+def turns(row: Row) -> list[dict[str, str]]:
+    """The prompt as TRL's conversation."""
+    return [message.model_dump() for message in row.messages]
+
+
+def answer(text: Any) -> list[dict[str, str]]:
+    """An answer as TRL's conversation."""
+    return [{"role": "assistant", "content": text}]
+
+
+def pairs(rows: Sequence[Row]) -> Any:
+    """Pairs as TRL's conversational prompt, chosen and rejected: a Dataset of the library datasets."""
+    from datasets import Dataset
+
+    return Dataset.from_list(
+        [
+            {"prompt": turns(row), "chosen": answer(row.reference), "rejected": answer(row.extra[REJECTED])}
+            for row in rows
+        ]
+    )
+
+
+def learned_pairs(rows: Sequence[Row], prepared: Any) -> Iterable[Learned]:
+    """The two answers of each row of a dataset that TRL tokenised; ``prepared`` has one row for each of ``rows``."""
+    for row, each in zip(rows, prepared, strict=True):
+        yield Learned(row, "reference", each["prompt_ids"], each["chosen_ids"])
+        yield Learned(row, REJECTED, each["prompt_ids"], each["rejected_ids"])
+
+
+def learned_answers(rows: Sequence[Row], prepared: Any) -> Iterable[Learned]:
+    """The judged answer of each row, likewise."""
+    for row, each in zip(rows, prepared, strict=True):
+        yield Learned(row, COMPLETION, each["prompt_ids"], each["completion_ids"])
+
+
+def refuse_unfit(job: Job, learned: Iterable[Learned], max_length: int) -> None:
+    """Refuse answers that would be cut, or follow another prompt than the one at inference, or have no end.
+
+    Raises TrainingRefused with the first such row.
+    """
+    for each in learned:
+        at = f"{address(each.row)}: {each.name}"
+        tokens = len(each.prompt) + len(each.answer)
+        if tokens > max_length:
+            raise TrainingRefused(
+                f"{at}: {tokens} tokens with its prompt, above train.max_length {max_length}",
+                "raise train.max_length, or lower validate.max_prompt_tokens and validate.max_reference_tokens so that "
+                "validate finds such rows",
+            )
+        if list(each.prompt) != prompt(job, each.row):
+            raise TrainingRefused(
+                f"{at}: the chat template renders the prompt otherwise when the answer follows",
+                "use a template that renders the prompt alike with and without its answer",
+            )
+        if not job.stops & set(each.answer):
+            raise TrainingRefused(
+                f"{at}: no end of turn is learned, so the model would not stop",
+                "mend the chat template or eos_token_id of the base, so that an assistant's turn ends in an end token",
+            )
+
+
+def prompt(job: Job, row: Row) -> list[int]:
+    """The prompt's token ids at inference."""
+    ids: list[int] = job.tokenizer.apply_chat_template(turns(row), add_generation_prompt=True, return_dict=False)
+    return ids
