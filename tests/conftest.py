@@ -35,7 +35,8 @@ _WORDS = "queue table disk vault image key list show create delete the a of all 
 
 # Files that take a minute or more: first, so that no worker ends with one of them while the other has nothing to do.
 _LONGEST = (
-    "test_workflow_pull_request", "test_verify", "test_promote_killed", "test_pipeline", "test_mirrors_mlflow",
+    "test_workflow_pull_request", "test_verify", "test_promote_killed", "test_pipeline", "test_real_model",
+    "test_reference_answers", "test_mirrors_mlflow",
     "test_promote_real", "test_ledger_atomic", "test_promote_ledger", "test_fetch", "test_export", "test_containers",
     "test_calibrate", "test_processes", "test_mirrors", "test_checkpoints", "test_train",
 )  # fmt: skip

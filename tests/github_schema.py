@@ -65,13 +65,9 @@ _LIMITS: dict[str, list[Limit]] = {
         ("output.title: can't be blank", lambda value: "output" not in value or value["output"]["title"] != ""),
         ("output: is longer than 65535", lambda value: all(len(part) <= 65_535 for part in _output(value))),
     ],
-    "POST statuses": [
-        ("description: is longer than 140", lambda value: len(value.get("description") or "") <= 140),
-    ],
-    "POST pulls": [
-        ("title: is missing, and no issue is named", lambda value: bool(value.get("title")) or "issue" in value),
-    ],
-}
+    "POST statuses": [("description: is longer than 140", lambda value: len(value.get("description") or "") <= 140)],
+    "POST pulls": [("title: is missing, and no issue is named", lambda value: bool(value.get("title")) or "issue" in value)],
+}  # fmt: skip
 
 
 def _output(value: dict[str, Any]) -> list[str]:

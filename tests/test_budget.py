@@ -104,9 +104,7 @@ MISSED = {layout.TRAIN_REPORT: {"parameters_millions"}, layout.PARITY_REPORT: {"
 
 
 @pytest.mark.parametrize("gone", MISSED, ids=str)
-def test_the_verdict_asks_the_gate_and_misses_what_is_gone(
-    tmp_path: Path, document: dict[str, Any], gone: Path
-) -> None:
+def test_the_verdict_asks_the_gate_and_misses_what_is_gone(tmp_path: Path, document: dict, gone: Path) -> None:
     document["gates"] = {"affordable": {"kind": "budget", **ALL}}
     params = as_params(document)
     evidence_tree.build(tmp_path, params)
@@ -121,7 +119,7 @@ def test_the_verdict_asks_the_gate_and_misses_what_is_gone(
     assert {bound for bound in ALL if f"{bound}: no evidence: " in reason} == MISSED[gone]
 
 
-def test_a_larger_artifact_in_the_record_fails_the_verdict(tmp_path: Path, document: dict[str, Any]) -> None:
+def test_a_larger_artifact_in_the_record_fails_the_verdict(tmp_path: Path, document: dict) -> None:
     document["gates"] = {"affordable": {"kind": "budget", "artifact_mb": 1.0}}
     params = as_params(document)
     evidence_tree.build(tmp_path, params)

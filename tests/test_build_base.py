@@ -100,12 +100,8 @@ BASES: dict[str, tuple[Callable[[BaseLayout], dict[str, Any]], str]] = {
     "index without the platform": (lambda b: b.index(_arm(b)), "has no linux/amd64, it has linux/arm64"),
     "index of several": (_two, "has several images for linux/amd64"),
     "empty index": (lambda b: b.index(), "has no linux/amd64, it has no platforms"),
-    "foreign layers": (
-        lambda b: b.image(media_type="application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"), "cannot be passed on",
-    ),
-    "restricted layers": (
-        lambda b: b.image(media_type="application/vnd.oci.image.layer.nondistributable.v1.tar"), "cannot be passed on",
-    ),
+    "foreign layers": (lambda b: b.image(media_type="application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"), "cannot be passed on"),
+    "restricted layers": (lambda b: b.image(media_type="application/vnd.oci.image.layer.nondistributable.v1.tar"), "cannot be passed on"),
     "unknown layers": (lambda b: b.image(media_type="application/x-encrypted"), "cannot be passed on"),
     "volume over the weights": (lambda b: b.image(settings={"Volumes": {"/models/": {}}}), "declares a volume at /models"),
     "volume over everything": (lambda b: b.image(settings={"Volumes": {"/x/../": {}}}), "declares a volume at /x"),

@@ -127,8 +127,7 @@ def test_the_base_is_mounted_within_a_registry_and_copied_into_it_once(
     sent = _sent(root, monkeypatch)
     mounted = build(root, Options(base=f"{name}@{entry['digest']}", push=f"{registry.host}/other"))
     assert len(sent) == len(report.layers) + 1  # the weights and the config: no layer of the base
-    assert mounted.base is not None
-    assert mounted.base.manifest == entry["digest"]
+    assert (mounted.base and mounted.base.manifest) == entry["digest"]
     assert _pulled(registry, f"other@{mounted.image}", tmp_path / "other").files == image.files
     labels = _pulled(registry, f"other@{mounted.image}", tmp_path / "again").config["config"]["Labels"]
     assert labels["org.opencontainers.image.base.name"] == name

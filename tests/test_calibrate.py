@@ -168,7 +168,6 @@ def test_the_report_names_what_was_evaluated(done: Done) -> None:
     assert report.device == answers.device()
 
 
-@pytest.mark.slow
 def test_again_gives_the_same_bytes_and_asks_the_model_not_the_cache(done: Done) -> None:
     root, params, *_ = done
     before = (root / layout.NOISE).read_bytes()
@@ -271,7 +270,6 @@ def test_a_measurement_that_is_killed_is_no_report(tmp_path: Path) -> None:
         verb.calibrate(tmp_path)
 
 
-@pytest.mark.slow
 def test_killed_half_way_it_leaves_the_report_of_before(tmp_path: Path, tiny_base: Path) -> None:
     checkout(tmp_path, tiny_base)
     files.write_text(tmp_path / layout.NOISE, "of before")

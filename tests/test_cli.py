@@ -105,6 +105,7 @@ def test_calibrate_without_an_evaluation_passes_on_what_the_stage_refused(tmp_pa
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_terminal_of_few_letters_is_shown_codes(tmp_path: Path) -> None:
     said = subprocess.run(
         [sys.executable, "-m", "release.cli", "-C", str(tmp_path), "doctor"],

@@ -176,9 +176,7 @@ PATHS = [layout.TRAIN_REPORT, layout.EVALUATION, layout.SPLITS / "train.jsonl", 
 
 
 @pytest.mark.parametrize("gone", PATHS, ids=str)
-def test_the_verdict_asks_the_gate_and_misses_what_is_gone(
-    tmp_path: Path, document: dict[str, Any], gone: Path
-) -> None:
+def test_the_verdict_asks_the_gate_and_misses_what_is_gone(tmp_path: Path, document: dict, gone: Path) -> None:
     document["gates"] = {
         "test_is_unseen": {
             "kind": "contamination", "ngram": 4, "max_ngram_share": 0.0, "shingle": 5, "similarity": 0.9,

@@ -242,6 +242,14 @@ def _epochs(root: Path, count: float) -> None:
     _change(root, lambda value: value["train"].update(epochs=count))
 
 
+def _on_main(root: Path, message: str, epochs: float | None = 4) -> None:
+    """Main has the record that lies here; the branch trains for so many epochs."""
+    report_tree.commit(root, message)
+    git(root, "branch", "--force", "main", "HEAD")
+    if epochs:
+        _epochs(root, epochs)
+
+
 def _lockstep(root: Path, *args: str) -> tuple[int, str]:
     result = CliRunner().invoke(main, ["-C", str(root), "estimate", *args])
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
@@ -292,11 +300,9 @@ def test_another_method_takes_another_time_and_is_not_scaled_to(root: Path) -> N
 def test_what_ran_is_what_the_lock_says_not_what_params_yaml_says_since(root: Path) -> None:
     """A commit that changes params.yaml before anything was trained with it."""
     _epochs(root, 64)
-    report_tree.commit(root, "many epochs, not trained yet")
-    git(root, "branch", "--force", "main", "HEAD")
+    _on_main(root, "many epochs, not trained yet", None)
     found = estimate(root)
-    assert found.minutes is not None
-    assert found.minutes.middle == pytest.approx(32 * SECONDS / 60)
+    assert (found.minutes and found.minutes.middle) == pytest.approx(32 * SECONDS / 60)
 
 
 def test_even_the_low_end_above_a_bound_is_refused_by_name_with_what_to_do(root: Path) -> None:
@@ -373,8 +379,7 @@ def test_where_the_target_has_no_record_that_of_head_is_taken(root: Path) -> Non
     git(root, "switch", "--quiet", "--force", "pull-request")
     _epochs(root, 4)
     found = estimate(root, "main")
-    assert found.basis is not None
-    assert found.basis.ref == "HEAD"
+    assert (found.basis and found.basis.ref) == "HEAD"
 
 
 def _report(root: Path, **change: Any) -> None:
@@ -386,23 +391,14 @@ def _report(root: Path, **change: Any) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"seconds": 0},
-        {"seconds": -1},
-        {"seconds": 1e300},
-        {"seconds": float("nan")},
-        {"seconds": 1e-320},
-        {"epochs": 0},
-        {"rows": 0},
-        {"rows": 10**30},
-        {"total_parameters": 1},
-        {"device": None},
+        *({"seconds": value} for value in (0, -1, 1e300, float("nan"), 1e-320)),
+        *({"epochs": 0}, {"rows": 0}, {"rows": 10**30}, {"total_parameters": 1}, {"device": None}),
     ],
+    ids=lambda change: "{} {}".format(*next(iter(change.items()))),
 )
 def test_a_record_that_measures_nothing_is_not_scaled_from(root: Path, change: dict[str, Any]) -> None:
     _report(root, **change)
-    report_tree.commit(root, "a strange record")
-    git(root, "branch", "--force", "main", "HEAD")
-    _epochs(root, 4)
+    _on_main(root, "a strange record")
     found = estimate(root, "main")
     assert (found.status, found.headline) == ("no estimate", NO_HISTORY)
     assert "main (" in found.notes[0]
@@ -414,30 +410,23 @@ def test_a_report_that_is_not_the_locks_is_not_scaled_from(root: Path) -> None:
     lock = yaml.safe_load(path.read_text())
     lock["stages"]["train"]["outs"] = [{"path": layout.TRAIN_REPORT.as_posix(), "md5": "0" * 32}]
     path.write_text(written(lock))
-    report_tree.commit(root, "another training's report")
-    git(root, "branch", "--force", "main", "HEAD")
-    _epochs(root, 4)
+    _on_main(root, "another training's report")
     assert "does not match train in its dvc.lock" in estimate(root, "main").notes[0]
 
 
 def test_where_nobody_knows_how_fast_answers_come_training_alone_is_counted(root: Path) -> None:
     path = root / layout.EVALUATE_MEASURED
     path.write_text(path.read_text().replace("20.0", "0.0"))
-    report_tree.commit(root, "no speed")
-    git(root, "branch", "--force", "main", "HEAD")
-    _epochs(root, 4)
+    _on_main(root, "no speed")
     found = estimate(root)
-    assert found.gpu_hours is not None
-    assert found.gpu_hours.middle == pytest.approx(2 * SECONDS / 3600)
+    assert (found.gpu_hours and found.gpu_hours.middle) == pytest.approx(2 * SECONDS / 3600)
     assert any("cover training alone" in note for note in found.notes)
 
 
 def test_with_a_device_the_last_record_of_such_a_one_is_taken(root: Path) -> None:
     _report(root, device="cpu (2 threads)", seconds=9000.0)
     evidence_tree.recorded(root)
-    report_tree.commit(root, "on a CPU")
-    git(root, "branch", "--force", "main", "HEAD")
-    _epochs(root, 4)
+    _on_main(root, "on a CPU")
     found = estimate(root, device="h100")
     assert found.basis is not None
     assert found.minutes is not None
@@ -457,9 +446,7 @@ def test_a_device_without_a_record_has_no_estimate_and_the_published_rate_is_tol
 ) -> None:
     _report(root, device="cpu (2 threads)", tokens=10**12)
     evidence_tree.recorded(root)
-    report_tree.commit(root, "on a CPU")
-    git(root, "branch", "--force", "main", "HEAD")
-    _epochs(root, 400)
+    _on_main(root, "on a CPU", 400)
     code, told = _lockstep(root, "--device", device)
     assert (code, told.splitlines()[0]) == (0, NO_HISTORY)
     assert says in told
@@ -474,8 +461,7 @@ def test_every_rate_of_the_table_names_its_source() -> None:
 def test_hours_on_a_cpu_are_no_gpu_hours_and_it_says_so(root: Path) -> None:
     _report(root, device="cpu (2 threads)")
     evidence_tree.recorded(root)
-    report_tree.commit(root, "on a CPU")
-    git(root, "branch", "--force", "main", "HEAD")
+    _on_main(root, "on a CPU", None)
 
     def asked(value: dict[str, Any]) -> None:
         value["train"]["epochs"] = 4
@@ -483,8 +469,7 @@ def test_hours_on_a_cpu_are_no_gpu_hours_and_it_says_so(root: Path) -> None:
 
     _change(root, asked)
     found = estimate(root)
-    assert found.gpu_hours is not None
-    assert found.gpu_hours.high == 0
+    assert (found.gpu_hours and found.gpu_hours.high) == 0
     assert any("gpu_hours is 0 on a CPU" in note for note in found.notes)
     assert refusal(found) is None
 
@@ -553,8 +538,7 @@ def test_a_target_that_git_does_not_know_is_refused(root: Path) -> None:
 def test_a_target_whose_policy_cannot_be_read_is_named(root: Path) -> None:
     _epochs(root, 4)
     (root / layout.PARAMS).write_text((root / layout.PARAMS).read_text() + "later: true\n")
-    report_tree.commit(root, "of a later version")
-    git(root, "branch", "--force", "main", "HEAD")
+    _on_main(root, "of a later version", None)
     _change(root, lambda value: value.pop("later"))
     assert "main:params.yaml: this version cannot read it" in " ".join(estimate(root, "main").notes)
 
@@ -582,13 +566,11 @@ def test_rows_that_were_added_lengthen_it(root: Path) -> None:
     size = sum(path.stat().st_size for path in (root / layout.SPLITS).iterdir())
     lock["stages"]["prepare"]["outs"] = [{"path": layout.SPLITS.as_posix(), "md5": "0.dir", "size": size}]
     (root / layout.LOCK).write_text(written(lock))
-    report_tree.commit(root, "with sizes")
-    git(root, "branch", "--force", "main", "HEAD")
+    _on_main(root, "with sizes", None)
     path = root / layout.SPLITS / "train.jsonl"
     files.write_jsonl(path, evidence_tree.rows("train", 180))
     data = json.loads((root / layout.DATA_REPORT).read_text())
     data["rows"]["train"], data["splits"]["train"] = 180, digest.of_file(path).sha256
     (root / layout.DATA_REPORT).write_text(json.dumps(data))
     found = estimate(root)
-    assert found.minutes is not None
-    assert found.minutes.middle == pytest.approx(3 * SECONDS / 60, rel=0.02)
+    assert (found.minutes and found.minutes.middle) == pytest.approx(3 * SECONDS / 60, rel=0.02)

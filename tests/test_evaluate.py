@@ -211,16 +211,12 @@ Break = Callable[[Path], object]
         (lambda root: (root / layout.SPLITS / "test.jsonl").unlink(), EvidenceRefused, "test.jsonl: not a regular"),
         (lambda root: (root / layout.SPLITS / "train.jsonl").unlink(), EvidenceRefused, "train.jsonl: No such file"),
         (lambda root: (root / layout.PARITY_REPORT).unlink(), EvidenceRefused, "parity.json: No such file"),
-        (
-            lambda root: (root / layout.REFERENCES).unlink(),
-            EvidenceRefused,
-            "references.json: No such .* `lockstep run`",
-        ),
+        (lambda root: (root / layout.REFERENCES).unlink(), EvidenceRefused, "references.json: No such .* `lockstep run`"),
         (lambda root: write_parity(root, digest.of_bytes(b"x")), EvidenceRefused, "parity.json is about"),
         (lambda root: (root / layout.SPLITS / "test.jsonl").write_text(""), EvaluationRefused, "has no rows"),
         (lambda root: (root / layout.SPLITS / "test.jsonl").write_text("{}\n"), EvidenceRefused, "test.jsonl:1: id"),
     ],
-)
+)  # fmt: skip
 def test_missing_or_foreign_evidence_refuses_before_any_model_runs(
     tmp_path: Path, tiny_base: Path, params: Params, spoil: Break, error: type[Refusal], problem: str
 ) -> None:
@@ -240,9 +236,7 @@ def test_a_prompt_without_room_for_an_answer_refuses_and_names_the_row(
         stage.evaluate(params, tmp_path)
 
 
-def test_an_impossible_pattern_refuses_before_any_model_runs(
-    tmp_path: Path, tiny_base: Path, document: dict[str, Any]
-) -> None:
+def test_an_impossible_pattern_refuses_before_any_model_runs(tmp_path: Path, tiny_base: Path, document: dict) -> None:
     lay_out(tmp_path, tiny_base, split(1000, 12), split(0, 8))
     document["evaluate"]["scorers"].append({"kind": "regex", "pattern": "("})
     with pytest.raises(ParamsRefused, match="is not a regular expression"):

@@ -22,15 +22,10 @@ GATES: dict[str, dict[str, Any]] = {
     "beats": {"kind": "improves", "metric": "exact-match", "against": "base", "margin": 0.0, "confidence": 0.95},
     "keeps": {"kind": "non_inferior", "metric": "exact-match", "against": "base", "margin": 0.2, "confidence": 0.95},
     "first": {"kind": "non_inferior", "metric": "exact-match", "against": "champion", "margin": 0.2, "confidence": 0.95},
-    "slices": {
-        "kind": "slice", "metric": "exact-match", "against": "base", "margin": 0.3, "confidence": 0.95, "min_rows": 10,
-    },
+    "slices": {"kind": "slice", "metric": "exact-match", "against": "base", "margin": 0.3, "confidence": 0.95, "min_rows": 10},
     "data": {"kind": "data"},
     "parity": {"kind": "parity", "max_logprob_diff": 0.25, "min_top1": 0.97},
-    "unseen": {
-        "kind": "contamination", "ngram": 13, "max_ngram_share": 0.01, "shingle": 5, "similarity": 0.8,
-        "max_near_duplicate_share": 0.02,
-    },
+    "unseen": {"kind": "contamination", "ngram": 13, "max_ngram_share": 0.01, "shingle": 5, "similarity": 0.8, "max_near_duplicate_share": 0.02},
     "license": {"kind": "license", "allow": ["MIT", "Apache-2.0"], "adapter": "Apache-2.0", "commercial": True},
     "budget": {"kind": "budget", "artifact_mb": 600, "parameters_millions": 200},
 }  # fmt: skip

@@ -38,12 +38,9 @@ def rope(kind: str = "default", theta: float = 1e6, **scaling: Any) -> dict[str,
         (rope("llama3", **LLAMA3), {"rope_theta": 1e6, "rope_scaling": {"rope_type": "llama3"} | LLAMA3}),
         (rope("yarn", **YARN), {"rope_theta": 1e6, "rope_scaling": {"rope_type": "yarn"} | YARN}),
         (rope("yarn", **YARN, mscale=None), {"rope_theta": 1e6, "rope_scaling": {"rope_type": "yarn"} | YARN}),
-        (
-            {"type": "linear", "factor": 2.0, "rope_theta": 5e5},
-            {"rope_theta": 5e5, "rope_scaling": {"rope_type": "linear", "factor": 2.0}},
-        ),
+        ({"type": "linear", "factor": 2.0, "rope_theta": 5e5}, {"rope_theta": 5e5, "rope_scaling": {"rope_type": "linear", "factor": 2.0}}),
     ],
-)
+)  # fmt: skip
 def test_the_old_spelling_of_rope_is_added_and_nothing_else_changes(new: dict, old: dict) -> None:
     before = {"model_type": "llama", "rope_parameters": new, "max_position_embeddings": 256, "hidden_size": 32}
     after = export.config(before)

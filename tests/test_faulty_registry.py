@@ -87,15 +87,12 @@ ENDS_WELL = {
     "an upload that is forgotten: 404": [Fault("PATCH", "status", 404)],
     "a hiccup: 416": [Fault("PATCH", "status", 416)],
     "a hiccup: 400, without reading": [Fault("PATCH", "early status", 400, times=2)],
-    "the bytes break, and the reply to the end is lost": [
-        Fault("PATCH", "reset request", at=225_000),
-        Fault("PUT .*uploads", "lost reply", 502),
-    ],
+    "the bytes break, and the reply to the end is lost": [Fault("PATCH", "reset request", at=225_000), Fault("PUT .*uploads", "lost reply", 502)],
     "a Range that stays behind": [Fault("PATCH", "headers", headers={"Range": "0-262143"})],
     "no Range": [Fault("PATCH", "headers", headers={"Range": ""}, times=-1)],
     "a Range that runs ahead": [Fault("PATCH", "headers", headers={"Range": "0-99999999"})],
     "a smallest chunk": [Fault("POST", "headers", headers={"OCI-Chunk-Min-Length": "500000"}, times=-1)],
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ENDS_WELL)
@@ -131,31 +128,19 @@ REFUSED = {
         [Fault("PUT .*manifests", "headers", headers={"Docker-Content-Digest": digest_of(b"lie")}, times=-1)],
         "where sha256:.* was sent; ask who runs",
     ),
-    "a manifest that comes back changed": (
-        [Fault("GET .*manifests", "flipped reply", times=-1)],
-        "gives bytes with the digest",
-    ),
+    "a manifest that comes back changed": ([Fault("GET .*manifests", "flipped reply", times=-1)], "gives bytes with the digest"),
     "a manifest that comes back cut": ([Fault("GET .*manifests", "short reply", at=40, times=-1)], "broke off"),
-    "a manifest flipped on its way": (
-        [Fault("PUT .*manifests", "flipped request", times=-1)],
-        "MANIFEST_INVALID|DIGEST_INVALID",
-    ),
+    "a manifest flipped on its way": ([Fault("PUT .*manifests", "flipped request", times=-1)], "MANIFEST_INVALID|DIGEST_INVALID"),
     "an upload sent elsewhere in the clear": (
         [Fault("POST", "headers", headers={"Location": "http://192.0.2.1/upload"}, times=-1)],
         r"sends us on to 192\.0\.2\.1, which is no https",
     ),
-    "an upload sent to nowhere": (
-        [Fault("POST", "headers", headers={"Location": ""}, times=-1)],
-        "sends us on to nowhere",
-    ),
+    "an upload sent to nowhere": ([Fault("POST", "headers", headers={"Location": ""}, times=-1)], "sends us on to nowhere"),
     "an upload sent to another protocol": (
         [Fault("POST", "headers", headers={"Location": "file:///etc/passwd"}, times=-1)],
         "sends us on to nowhere",
     ),
-    "redirects without end": (
-        [Fault("GET .*manifests", "status", 307, {"Location": "/v2/f/model/manifests/x"}, times=-1)],
-        "redirects more",
-    ),
+    "redirects without end": ([Fault("GET .*manifests", "status", 307, {"Location": "/v2/f/model/manifests/x"}, times=-1)], "redirects more"),
     "no registry at all": ([Fault("GET", "status", 404, times=-1)], "404 TESTED"),
     "errors that are no text": (
         [
@@ -169,7 +154,7 @@ REFUSED = {
         ],
         r"400 \[2J : x{100}",
     ),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -75,8 +75,7 @@ def test_every_move_says_who_when_from_to_why_and_by_which_evidence(moved: Path)
     back = found.environments["production"][1]
     assert (back.number, back.kind, back.by, back.why) == (3, "rollback", "Ada <ada@example.org>", "answers in French")
     assert (back.before, back.after) == (B, A)
-    assert back.after is not None
-    assert back.after.evidence == A.evidence
+    assert (back.after and back.after.evidence) == A.evidence
     assert (back.at, back.until) == (datetime(2026, 3, 14, 12, tzinfo=UTC), datetime(2026, 3, 15, tzinfo=UTC))
     assert back.commit == git(moved, "rev-parse", "HEAD^")
     assert found.environments["production"][0].until is None

@@ -88,6 +88,7 @@ def test_graded_losses_that_were_not_seen_count_too(margin: float) -> None:
     assert passed / runs <= most(runs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("layout", "figures"),
     [

@@ -49,8 +49,7 @@ def test_a_move_is_one_commit_with_its_tags_at_the_remote(work: Path, remote: Pa
         ledger = Ledger.open(work, PROMOTE)
         assert ledger.tip() == made
         found = ledger.pointer(made, "staging")
-        assert found is not None
-        assert found.version == "v0.1.0"
+        assert (found and found.version) == "v0.1.0"
         assert ledger.pointer(made, "production") is None
 
 
@@ -127,8 +126,7 @@ def test_environments_may_live_in_another_repository(work: Path, remote: Path, t
 
 
 def test_several_files_go_in_one_commit_and_an_empty_folder_goes_too(work: Path, remote: Path) -> None:
-    ledger = Ledger.open(work, PROMOTE)
-    tip = ledger.tip()
+    ledger, tip = tree.opened(work)
     folder = layout.ENVIRONMENTS / "staging"
     files = {folder / "a b.yaml": b"x\0\xff", folder / "déjà" / "vu": "ü".encode(), layout.QUARANTINE: b"[]\n"}
     made = ledger.commit(tip, Change(files, "several"))
@@ -319,8 +317,7 @@ def test_a_shallow_clone_refuses_to_tell_the_history_and_names_the_command(work:
         promote(work, "staging", label)
     git(work.parent, "clone", "--quiet", "--depth=1", remote.as_uri(), "shallow")
     shallow = work.parent / "shallow"
-    ledger = Ledger.open(shallow, PROMOTE)
-    tip = ledger.tip()
+    ledger, tip = tree.opened(shallow)
     assert ledger.pointer(tip, "staging")
     with pytest.raises(EvidenceRefused, match=r"the clone is shallow: .*; git fetch --unshallow"):
         ledger.moves(tip, "staging")
@@ -349,8 +346,7 @@ def test_gto_reads_that_an_environment_was_emptied(work: Path, remote: Path, mon
     at_second(1)
     promote(work, "production", "A")
     at_second(2)
-    ledger = Ledger.open(work, PROMOTE)
-    tip = ledger.tip()
+    ledger, tip = tree.opened(work)
     moves = [move for name in PROMOTE.environments for move in ledger.moves(tip, name)]
     message = compose("production", 2, "rollback", ledger.pointer(tip, "production"), None, "answers in French")
     tags = tags_for("router", ledger.tags(), moves, "production", None)
@@ -425,8 +421,7 @@ def test_no_move_waits_for_a_tag_and_a_foreign_one_is_reported(
         git(work, "fetch", "--quiet", "--tags", "origin")
         git(work, "remote", "remove", "origin")
     home = work if alone else remote
-    ledger = Ledger.open(work, PROMOTE)
-    tip = ledger.tip()
+    ledger, tip = tree.opened(work)
     after = tree.target("B", "1" * 40, "v0.2.0")
     if not late:
         squat(home, tag)
@@ -470,8 +465,7 @@ def test_a_remote_that_takes_no_tags_is_moved_without_them(work: Path, remote: P
     hook = remote / "hooks" / "update"
     hook.write_text(f"#!/bin/sh\ncase $1 in refs/tags/{named}) echo 'tags are for owners' >&2; exit 1;; esac\n")
     hook.chmod(0o755)
-    ledger = Ledger.open(work, PROMOTE)
-    tip = ledger.tip()
+    ledger, tip = tree.opened(work)
     made = ledger.commit(tip, tree.change(ledger, tip, "staging", "A"))
     assert refs(remote) == {"refs/heads/main": made}
     assert len(ledger.untagged) == 2
@@ -481,8 +475,7 @@ def test_a_remote_that_takes_no_tags_is_moved_without_them(work: Path, remote: P
 def test_a_number_above_what_is_taken_is_the_next_version(work: Path, remote: Path) -> None:
     promote(work, "staging", "A")
     git(remote, "tag", "-f", "router@v9.0.0", "main^")
-    ledger = Ledger.open(work, PROMOTE)
-    tip = ledger.tip()
+    ledger, tip = tree.opened(work)
     wanted = tree.change(ledger, tip, "staging", "B")
     assert [tag.name for tag in wanted.tags] == ["router@v9.1.0", "router#staging#2"]
     assert len(disagreements("router", ledger.tags(), ledger.moves(tip, "staging"))) == 2
@@ -495,8 +488,7 @@ def test_tags_that_were_taken_away_are_made_again_without_a_commit(work: Path, r
     for name in before:
         if "tags" in name:
             git(remote, "tag", "-d", name.removeprefix("refs/tags/"))
-    ledger = Ledger.open(work, PROMOTE)
-    tip = ledger.tip()
+    ledger, tip = tree.opened(work)
     moves = [move for name in PROMOTE.environments for move in ledger.moves(tip, name)]
     assert len(disagreements("router", ledger.tags(), moves)) == 5
     assert ledger.commit(tip, Change({}, "", missing("router", ledger.tags(), moves))) == tip

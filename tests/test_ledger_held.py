@@ -32,8 +32,7 @@ def put(root: Path, *entries: Entry, message: str = "by hand") -> str:
 
 def release(root: Path, *entries: Entry, left: Entries = (), signed: bytes | None = None) -> str:
     """As Lockstep releases."""
-    ledger = Ledger.open(root, PROMOTE)
-    tip = ledger.tip()
+    ledger, tip = tree.opened(root)
     message = compose_release([each.image for each in entries], "v0", tip, "a joke", signed)
     return ledger.commit(tip, Change({PATH: quarantine.write(left)}, message))
 

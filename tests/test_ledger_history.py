@@ -71,8 +71,7 @@ def since(root: Path) -> float:
 
 def test_a_move_says_who_when_from_to_and_why(laptop: Path) -> None:
     promote(laptop, "staging", "A")
-    ledger = Ledger.open(laptop, PROMOTE)
-    tip = ledger.tip()
+    ledger, tip = tree.opened(laptop)
     wanted = tree.change(ledger, tip, "staging", "B", "fewer\nwrong\tanswers  on rare services")
     made = ledger.commit(tip, wanted)
     first, last = told(laptop)

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -52,8 +53,7 @@ def test_a_password_in_the_address_of_a_remote_is_in_no_message(work: Path, remo
         running.fault = "fail"
         refusals = [refused(work, "B")]
         running.fault = ""
-        ledger = Ledger.open(work, PROMOTE)
-        tip = ledger.tip()
+        ledger, tip = tree.opened(work)
         wanted = tree.change(ledger, tip, "staging", "B")
         running.fault = "fail"
         with pytest.raises(RemoteRefused) as found:
@@ -82,20 +82,24 @@ def test_a_password_asked_for_by_ssh_opens_no_window(
 # Refusals of the remote
 
 
-def test_the_words_of_a_hook_that_refuses_are_shown(work: Path, remote: Path) -> None:
-    hook(remote, "pre-receive", "printf 'GH006: production is \\033[31mprotected\\nask Eve\\n' >&2; exit 1")
+GH006 = "printf 'GH006: production is \\033[31mprotected\\nask Eve\\n' >&2; exit 1"
+REFUSING: dict[str, tuple[Callable[[Path], object], str]] = {
+    "by a hook": (lambda remote: hook(remote, "pre-receive", GH006), "GH006: production is [31mprotected ask Eve [remote rejected] (pre-receive hook declined)"),
+    "for want of transactions": (lambda remote: git(remote, "config", "receive.advertiseAtomic", "false"), "the receiving end does not support --atomic push"),
+    "for a lock of a killed push": (lambda remote: (remote / "refs" / "heads" / "main.lock").touch(), "cannot lock ref 'refs/heads/main'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("why", REFUSING)
+def test_a_remote_that_refuses_a_push_is_quoted_and_nothing_moves(work: Path, remote: Path, why: str) -> None:
+    make, says = REFUSING[why]
+    make(remote)
     before = refs(remote)
     refusal = refused(work)
     assert isinstance(refusal, RemoteRefused)
-    assert "GH006: production is [31mprotected ask Eve [remote rejected] (pre-receive hook declined)" in str(refusal)
-    assert "nothing was moved; do what the remote asks for" in str(refusal)
-    assert refs(remote) == before
-
-
-def test_a_remote_without_transactions_refuses(work: Path, remote: Path) -> None:
-    git(remote, "config", "receive.advertiseAtomic", "false")
-    before = refs(remote)
-    assert "the receiving end does not support --atomic push" in str(refused(work))
+    assert says in str(refusal)
+    if why == "by a hook":
+        assert "nothing was moved; do what the remote asks for" in str(refusal)
     assert refs(remote) == before
 
 
@@ -103,16 +107,6 @@ def test_a_remote_without_transactions_refuses(work: Path, remote: Path) -> None
 def test_a_read_only_remote_refuses(work: Path, remote: Path) -> None:
     subprocess.run(["chmod", "-R", "a-w", str(remote)], check=True)
     assert isinstance(refused(work), RemoteRefused)
-
-
-@pytest.mark.slow
-def test_a_lock_that_a_killed_push_left_at_the_remote_refuses_and_is_named(work: Path, remote: Path) -> None:
-    (remote / "refs" / "heads" / "main.lock").touch()
-    before = refs(remote)
-    refusal = refused(work)
-    assert isinstance(refusal, RemoteRefused)
-    assert "cannot lock ref 'refs/heads/main'" in str(refusal)
-    assert refs(remote) == before
 
 
 def test_a_remote_that_takes_no_pushes_refuses(work: Path, remote: Path) -> None:
@@ -136,8 +130,7 @@ def test_a_remote_that_is_gone_refuses(work: Path, remote: Path) -> None:
 
 @pytest.mark.parametrize("fault", ["hang", "fail", "cut", "lie"])
 def test_a_push_that_fails_is_reported_as_what_it_is(work: Path, remote: Path, service: Service, fault: Fault) -> None:
-    ledger = Ledger.open(work, PROMOTE, deadline=2)
-    tip = ledger.tip()
+    ledger, tip = tree.opened(work, deadline=2)
     wanted = tree.change(ledger, tip, "staging", "A")
     before, started = refs(remote), time.monotonic()
     service.fault = fault
@@ -170,8 +163,7 @@ def test_a_push_whose_answer_is_lost_and_a_remote_that_then_fails_is_not_known_a
     assert "whether main of origin was moved is not known" in str(refusal)
     assert "run it again when the remote answers" in str(refusal)
     service.fault = ""
-    ledger = Ledger.open(work, PROMOTE)
-    tip = ledger.tip()
+    ledger, tip = tree.opened(work)
     assert tip == refs(remote)["refs/heads/main"]
     assert [move.number for move in ledger.moves(tip, "staging")] == [1]
 
@@ -179,8 +171,7 @@ def test_a_push_whose_answer_is_lost_and_a_remote_that_then_fails_is_not_known_a
 def test_a_push_that_arrives_after_the_deadline_is_found_by_the_next_run(
     work: Path, remote: Path, service: Service
 ) -> None:
-    ledger = Ledger.open(work, PROMOTE, deadline=2)
-    tip = ledger.tip()
+    ledger, tip = tree.opened(work, deadline=2)
     wanted = tree.change(ledger, tip, "staging", "A")
     service.fault, service.slow = "slow", 4.0
     with pytest.raises(
@@ -261,8 +252,7 @@ def test_a_tag_called_like_what_was_seen_last_is_not_taken_for_it(work: Path, re
 
 def test_a_branch_that_is_rewritten_during_a_move_refuses(work: Path, remote: Path) -> None:
     promote(work, "staging", "A")
-    ledger = Ledger.open(work, PROMOTE)
-    tip = ledger.tip()
+    ledger, tip = tree.opened(work)
     wanted = Change({Path("x"): b"x"}, "x")
     git(remote, "update-ref", "refs/heads/main", f"{tip}^")
     with pytest.raises(RemoteRefused, match="commits were taken from it"):

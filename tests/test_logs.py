@@ -52,16 +52,13 @@ CASES = {
         b"usage: vllm serve [-h]\nvllm: error: unrecognized arguments: --x\n",
         ("vllm: error: unrecognized arguments: --x",),
     ),
-    "a panic": (
-        b"thread 'main' panicked at src/main.rs:3:5\nnote: run with x\n",
-        ("thread 'main' panicked at src/main.rs:3:5",),
-    ),
+    "a panic": (b"thread 'main' panicked at src/main.rs:3:5\nnote: run with x\n", ("thread 'main' panicked at src/main.rs:3:5",)),
     "the same twice": (b"OSError: a\nOSError: a\n", ("OSError: a",)),
     "the last three": (b"".join(b"OSError: %d\n" % n for n in range(9)), ("OSError: 6", "OSError: 7", "OSError: 8")),
     "colours": (b"\x1b[31mOSError: \x1b[1mred\x1b[0m\n", ("OSError: red",)),
     "nothing that failed": (b'INFO: Started\nlistening\n{]\n{}\n{"fields": 1}\n', ()),
     "nothing": (b"", ()),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("case", CASES)

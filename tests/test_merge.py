@@ -369,10 +369,7 @@ def _dora(change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[Path
         (_config(peft_type="IA3"), "peft_type is 'IA3'"),
         (_config(r=0), "r is 0"),
         (_config(r=3), r"down_proj\.weight: base \[32, 64\] and rank 3 against adapter A \[4, 64\], B \[32, 4\]"),
-        (
-            _tensors(lambda w: w.update({_FIRST: w[_FIRST][:, :8].clone()})),
-            r"q_proj\.weight: base \[32, 32\] and rank 4",
-        ),
+        (_tensors(lambda w: w.update({_FIRST: w[_FIRST][:, :8].clone()})), r"q_proj\.weight: base \[32, 32\] and rank 4"),
         (_tensors(lambda w: w.pop(_FIRST)), "1 tensors fit no weight of the base: .*q_proj.lora_B"),
         (
             _tensors(lambda w: [w.update({k.replace("layers", "blocks"): w.pop(k)}) for k in list(w)]),
@@ -388,7 +385,7 @@ def _dora(change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[Path
         (lambda _, adapter: (adapter / "adapter_config.json").write_text("{"), "not an adapter's config"),
         (lambda _, adapter: (adapter / "adapter_config.json").unlink(), "not an adapter's config"),
     ],
-)
+)  # fmt: skip
 def test_an_adapter_that_is_not_lora_of_this_base_refuses_by_name(
     root: Path, document: dict, spoil: Callable[[Path, Path], object], says: str
 ) -> None:

@@ -37,7 +37,7 @@ def tracking(tmp_path_factory: pytest.TempPathFactory, tables: Path) -> Iterator
         yield uri, folder / "mlflow.db"
 
 
-@pytest.fixture(params=["sqlite", pytest.param("server", marks=pytest.mark.slow)])
+@pytest.fixture(params=["sqlite", "server"])
 def place(request: pytest.FixtureRequest, tmp_path: Path, tables: Path) -> tuple[str, Path]:
     """A store's URI, and the file behind it."""
     if request.param == "server":
@@ -235,7 +235,6 @@ def versions_like_the_first(path: Path, name: str, sources: list[str]) -> None:
     connection.close()
 
 
-@pytest.mark.slow
 def test_a_thousand_versions_are_compared_at_once(store: Store, place: tuple[str, Path]) -> None:
     releases = [
         A.model_copy(update={"version": f"v0.{n}.0", "source": f"{A.source[:-4]}{n:04}", "run": None})
@@ -361,7 +360,6 @@ def test_comparing_makes_no_store_and_fixing_does(tmp_path: Path) -> None:
     assert ask(f"sqlite:///{path}", asked) == []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("seconds", [0.5, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0] if EXHAUSTIVE else [2.0, 3.5])
 def test_a_store_is_made_whole_or_not_at_all(tmp_path: Path, seconds: float) -> None:
     path, asked = tmp_path / "mlflow.db", both()

@@ -190,12 +190,9 @@ def test_a_folder_that_holds_other_things_is_left_alone(tmp_path: Path) -> None:
         ("index.json", ""),
         ("index.json", "[]"),
         ("index.json", '{"schemaVersion": 1, "manifests": []}'),
-        (
-            "index.json",
-            '{"schemaVersion": 2, "manifests": [{"digest": "../../etc/passwd", "mediaType": "x", "size": 1}]}',
-        ),
+        ("index.json", '{"schemaVersion": 2, "manifests": [{"digest": "../../etc/passwd", "mediaType": "x", "size": 1}]}'),
     ],
-)
+)  # fmt: skip
 def test_a_malformed_layout_is_refused_in_one_line_and_left_alone(layout: Layout, name: str, text: str) -> None:
     (layout.folder / name).write_text(text)
     other = Layout(layout.folder)

@@ -263,6 +263,7 @@ def _lockstep(site: Path, *arguments: str, repository: Path = REPOSITORY) -> tup
     return done.returncode, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_an_installed_package_adds_a_gate_and_a_scorer_and_the_verdict_names_its_code(
     site: Path, run: Path, judged: dict[str, Any]
 ) -> None:

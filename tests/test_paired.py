@@ -87,6 +87,7 @@ def _all_and_none(n: int) -> list[tuple[Scores, Scores]]:
     return [(every, none), (none, every)]
 
 
+@pytest.mark.slow
 def test_no_clustering_of_extreme_scores_is_a_malfunction() -> None:
     random = np.random.default_rng(9)
     for case in range(300):

@@ -23,19 +23,11 @@ FAULTS = {
     "a misspelt key": ("alpha: 32", "alhpa: 32", r"train.lora.alhpa: unknown key; did you mean alpha"),
     "an unknown section": ("tracking:", "trackign:", r"trackign: unknown key"),
     "a missing key": ("  max_grad_norm: 1.0\n", "", r"train.max_grad_norm: missing"),
-    "a key twice": (
-        "  precision: bf16\n\nmerge",
-        "  precision: bf16\n  precision: fp32\n\nmerge",
-        "precision is written twice",
-    ),
+    "a key twice": ("  precision: bf16\n\nmerge", "  precision: bf16\n  precision: fp32\n\nmerge", "precision is written twice"),
     "not a number": ("learning_rate: 0.004", "learning_rate: .nan", "train.learning_rate: nan"),
     "out of range": ("dropout: 0.0", "dropout: 1.0", "train.lora.dropout: 1.0"),
     "an unknown precision": ("precision: bf16\n\nmerge", "precision: int3\n\nmerge", "train.precision: 'int3'"),
-    "an unknown loader": (
-        "kind: azure-cli",
-        "kind: azurecli",
-        r"prepare.loader.kind: unknown loader 'azurecli'; one of: azure-cli, table",
-    ),
+    "an unknown loader": ("kind: azure-cli", "kind: azurecli", r"prepare.loader.kind: unknown loader 'azurecli'; one of: azure-cli, table"),
     "an unknown rule": ("- drop-duplicates", "- drop-duplicats", "drop-duplicats"),
     "an unknown scorer": (
         "- kind: exact-match",
@@ -75,26 +67,10 @@ FAULTS = {
     "no longest prompt": ("  max_prompt_words: 45", "  #", "prepare.max_prompt_words: missing"),
     "nothing to train on": ("valid: 0.06", "valid: 0.9", "leave rows to train on"),
     "rows that would be cut": ("max_length: 128", "max_length: 64", "train.max_length: 64 would cut"),
-    "answers that cannot be reached": (
-        "max_new_tokens: 8",
-        "max_new_tokens: 2",
-        "evaluate.max_new_tokens: 2 cannot reach",
-    ),
-    "a server without room for an answer": (
-        "max_total_tokens: 1280",
-        "max_total_tokens: 1024",
-        "serve: max_total_tokens: 1024 leaves no room",
-    ),
-    "a server without room for the probes' answers": (
-        "max_total_tokens: 1280",
-        "max_total_tokens: 1040",
-        "answers of 24 are asked for",
-    ),
-    "a server without room for the prompts": (
-        "max_input_tokens: 1024",
-        "max_input_tokens: 64",
-        "serve.max_input_tokens: 64 is below prompts",
-    ),
+    "answers that cannot be reached": ("max_new_tokens: 8", "max_new_tokens: 2", "evaluate.max_new_tokens: 2 cannot reach"),
+    "a server without room for an answer": ("max_total_tokens: 1280", "max_total_tokens: 1024", "serve: max_total_tokens: 1024 leaves no room"),
+    "a server without room for the probes' answers": ("max_total_tokens: 1280", "max_total_tokens: 1040", "answers of 24 are asked for"),
+    "a server without room for the prompts": ("max_input_tokens: 1024", "max_input_tokens: 64", "serve.max_input_tokens: 64 is below prompts"),
     "a name that is no folder": ("name: azure-cli-router", "name: ../router", "serve.name: '../router'"),
     "an environment after one that there is not": (
         "      after: staging\n",
@@ -106,16 +82,8 @@ FAULTS = {
         "    staging:\n      after: production",
         "leads to no first environment",
     ),
-    "an environment of the name of a shared folder": (
-        "    staging:\n",
-        "    base:\n",
-        "environments.base: is a folder that environments share",
-    ),
-    "an environment that no tag can name": (
-        "    staging:\n",
-        "    staging-:\n",
-        "environments.staging-: cannot be in a tag",
-    ),
+    "an environment of the name of a shared folder": ("    staging:\n", "    base:\n", "environments.base: is a folder that environments share"),
+    "an environment that no tag can name": ("    staging:\n", "    staging-:\n", "environments.staging-: cannot be in a tag"),
     "an environment that soaks in none": (
         "      after: null\n      soak_hours: 0",
         "      after: null\n      soak_hours: 4",
@@ -132,16 +100,8 @@ FAULTS = {
         "confidence: 0.9999999999999999\n    resolution",
         "cannot give gate 'routes_well' its resolution",
     ),
-    "a gate on nothing scored": (
-        "metric: exact-match",
-        "metric: bleu",
-        "gates.routes_well.metric: 'bleu' is not scored",
-    ),
-    "a gate with two bounds": (
-        "at_least: 0.6",
-        "at_least: 0.6\n    at_most: 0.9",
-        "exactly one of at_least and at_most",
-    ),
+    "a gate on nothing scored": ("metric: exact-match", "metric: bleu", "gates.routes_well.metric: 'bleu' is not scored"),
+    "a gate with two bounds": ("at_least: 0.6", "at_least: 0.6\n    at_most: 0.9", "exactly one of at_least and at_most"),
     "a gate without a bound": ("    at_least: 0.6\n", "", "exactly one of at_least and at_most"),
     "a bound that is no number": ("at_least: 0.6", "at_least: .nan", "gates.routes_well.at_least: nan"),
     "a bound without end": ("max_logprob_diff: 0.4", "max_logprob_diff: .inf", "max_logprob_diff: inf"),
@@ -150,17 +110,9 @@ FAULTS = {
     "a date out of the calendar": ("epochs: 2", "epochs: 2001-99-99", "not YAML: month must be in 1..12"),
     "a number without end": ("epochs: 2", f"epochs: {'9' * 5000}", "not YAML"),
     "a key that is a list": ("epochs: 2", "? [a]\n  : 2", "a key that is not text"),
-    "half a character": (
-        "instruction: Name",
-        'instruction: "\\ud800" # Name',
-        "surrogates not allowed|invalid Unicode character",
-    ),
+    "half a character": ("instruction: Name", 'instruction: "\\ud800" # Name', "surrogates not allowed|invalid Unicode character"),
     "a gate against nothing evaluated": ("against: base", "against: oracle", "gates.beats_the_base.against: 'oracle'"),
-    "a budget that asks nothing": (
-        "    parameters_millions: 150\n    artifact_mb: 300\n",
-        "",
-        "asks nothing",
-    ),
+    "a budget that asks nothing": ("    parameters_millions: 150\n    artifact_mb: 300\n", "", "asks nothing"),
     "a gate on the time of training": (
         "    artifact_mb: 300\n",
         "    artifact_mb: 300\n    train_minutes: 60\n",
@@ -186,19 +138,11 @@ FAULTS = {
         "  gpu_hours: 1\n  cost: 5\n",
         r"train_budget: cost: cannot be estimated without hourly_price; write hourly_price too",
     ),
-    "a confidence that is a coin's": (
-        "confidence: 0.95\n    resolution",
-        "confidence: 0.5\n    resolution",
-        "gates.routes_well.confidence: 0.5",
-    ),
-    "an unknown gate": (
-        "kind: parity",
-        "kind: vibes",
-        r"gates.merge_is_faithful.kind: unknown kind of gate 'vibes'; one of: threshold, .*, budget$",
-    ),
+    "a confidence that is a coin's": ("confidence: 0.95\n    resolution", "confidence: 0.5\n    resolution", "gates.routes_well.confidence: 0.5"),
+    "an unknown gate": ("kind: parity", "kind: vibes", r"gates.merge_is_faithful.kind: unknown kind of gate 'vibes'; one of: threshold, .*, budget$"),
     "broken YAML": ("targets: [", "targets: [[", r"params.yaml:\d+: not YAML"),
     "a tab": ("  seed: 17\n  lora", "\tseed: 17\n  lora", r"params.yaml:\d+: not YAML"),
-}
+}  # fmt: skip
 
 
 def test_the_file_of_the_repository_reads_well() -> None:
@@ -234,24 +178,16 @@ def test_the_line_is_the_line_of_the_value() -> None:
 # What is wrong, and the line that names it as it then stands in the file.
 LINES = {
     "rows for a gate": ("test: 385", "test: 100", "test: 100"),
-    "a gate against nothing evaluated": (
-        "against: champion",
-        "against: oracle",
-        "against: oracle",
-    ),
+    "a gate against nothing evaluated": ("against: champion", "against: oracle", "against: oracle"),
     "a length": ("max_length: 128", "max_length: 64", "max_length: 64"),
-    "a key that only the message of its section names": (
-        "max_total_tokens: 1280",
-        "max_total_tokens: 1024",
-        "max_total_tokens: 1024",
-    ),
+    "a key that only the message of its section names": ("max_total_tokens: 1280", "max_total_tokens: 1024", "max_total_tokens: 1024"),
     "a name below a section": ("after: staging", "after: canary", "after: canary"),
     "a key without a colon after it": ("max_steps: null", "max_steps: 10", "epochs: 2"),
     "a key that is not there, in its section": ("  max_grad_norm: 1.0\n", "", "train:"),
     "a bound that is not there, in its gate": ("    at_least: 0.6\n", "", "routes_well:"),
     "an unknown key": ("  shard_mb: 2000", "  shard_mb: 2000\n  shards:\n    mb: 2000", "shards:"),
     "an unknown scorer": ("- kind: exact-match", "- pattern: x\n      kind: accuracy", "kind: accuracy"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("fault", LINES)

@@ -140,7 +140,7 @@ def test_an_experiment_with_another_rank_runs_and_leaves_the_chain_whole(finishe
 
 @pytest.mark.slow
 def test_bad_data_stops_the_run_before_training_and_leaves_its_report(
-    tmp_path: Path, tiny_base: Path, document: dict[str, Any]
+    tmp_path: Path, tiny_base: Path, document: dict
 ) -> None:
     rows = repository.table()
     lopsided = [row | {"reference": "vm"} if row["reference"] == "acr" else row for row in rows]
@@ -160,7 +160,7 @@ def test_bad_data_stops_the_run_before_training_and_leaves_its_report(
 
 
 def test_a_bad_parameter_is_refused_by_the_first_stage_with_its_own_code(
-    tmp_path: Path, tiny_base: Path, document: dict[str, Any]
+    tmp_path: Path, tiny_base: Path, document: dict
 ) -> None:
     from click.testing import CliRunner
 

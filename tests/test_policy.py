@@ -36,15 +36,10 @@ GATES: dict[str, dict[str, Any]] = {
     "few_errors": {"kind": "threshold", "metric": "token-f1", "at_most": 0.9, "confidence": 0.95, "resolution": 0.05},
     "beats": {"kind": "improves", "metric": "exact-match", "against": "base", "margin": 0.02, "confidence": 0.95},
     "keeps": {"kind": "non_inferior", "metric": "exact-match", "against": "main", "margin": 0.02, "confidence": 0.95},
-    "slices": {
-        "kind": "slice", "metric": "exact-match", "against": "base", "margin": 0.1, "confidence": 0.95, "min_rows": 30,
-    },
+    "slices": {"kind": "slice", "metric": "exact-match", "against": "base", "margin": 0.1, "confidence": 0.95, "min_rows": 30},
     "data": {"kind": "data"},
     "parity": {"kind": "parity", "max_logprob_diff": 0.25, "min_top1": 0.97},
-    "seen": {
-        "kind": "contamination", "ngram": 13, "max_ngram_share": 0.01, "shingle": 5, "similarity": 0.8,
-        "max_near_duplicate_share": 0.01,
-    },
+    "seen": {"kind": "contamination", "ngram": 13, "max_ngram_share": 0.01, "shingle": 5, "similarity": 0.8, "max_near_duplicate_share": 0.01},
     "license": {"kind": "license", "allow": ["MIT", "Apache-2.0"], "adapter": "Apache-2.0", "commercial": True},
     "budget": {"kind": "budget", "parameters_millions": 200, "artifact_mb": 600},
 }  # fmt: skip

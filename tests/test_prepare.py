@@ -364,12 +364,7 @@ MALFORMED: dict[str, tuple[str, bytes | str, dict[str, str], str]] = {
         PAIR,
         r"^r\.jsonl:2: column 'reference': 3 is not text: write it as text, \"3\"; fix",
     ),
-    "no such column": (
-        "r.jsonl",
-        _lines([{"prompt": "a"}]),
-        PAIR,
-        r"^r\.jsonl:1: has no column 'reference'; it has pro",
-    ),
+    "no such column": ("r.jsonl", _lines([{"prompt": "a"}]), PAIR, r"^r\.jsonl:1: has no column 'reference'; it has pro"),
     "no id column": ("r.jsonl", _lines([GOOD]), {**PAIR, "id": "key"}, r"^r\.jsonl:1: has no column 'key'"),
     "a null id": ("r.jsonl", _lines([{**GOOD, "key": None}]), {**PAIR, "id": "key"}, r":1: column 'key': is null"),
     "an id twice": (
@@ -389,12 +384,7 @@ MALFORMED: dict[str, tuple[str, bytes | str, dict[str, str], str]] = {
         r"^r\.csv:1: has one column, 'prompt;reference': semicolons seem to part its cells, and CSV means commas",
     ),
     "tabs": ("r.csv", "prompt\treference\na\tb\n", PAIR, r"^r\.csv:1: .*: tabs seem to part its cells, and CSV means"),
-    "no text at all": (
-        "r.jsonl",
-        _lines([{**GOOD, "prompt": ["a"]}]),
-        PAIR,
-        r"^r\.jsonl:1: .*: \['a'\] is not text; fix",
-    ),
+    "no text at all": ("r.jsonl", _lines([{**GOOD, "prompt": ["a"]}]), PAIR, r"^r\.jsonl:1: .*: \['a'\] is not text; fix"),
     "a yes": ("r.jsonl", _lines([{**GOOD, "reference": True}]), PAIR, r"True is not text: write it as text, \"true\";"),
     "a column twice": ("r.csv", "prompt,prompt\na,b\n", PAIR, r"^r\.csv:1: a column is named twice"),
     "Latin-1 cells": ("r.csv", b"prompt,reference\na,b\n\xe4,b\n", PAIR, r"^r\.csv:3: is not UTF-8 at byte 0"),
@@ -402,21 +392,11 @@ MALFORMED: dict[str, tuple[str, bytes | str, dict[str, str], str]] = {
     "a format unknown": ("r.xlsx", b"x", PAIR, r"^r\.xlsx: \.xlsx is not a known format; use one of \.csv, \.jsonl"),
     "no suffix": ("rows", b"x", PAIR, r"^rows: no suffix is not a known format"),
     "turns as text": ("r.jsonl", _lines([{"m": "hello"}]), {"messages": "m"}, r":1: column 'm': 'hello' is not a list"),
-    "turns as a number": (
-        "r.jsonl",
-        _lines([{"m": 3}]),
-        {"messages": "m"},
-        r":1: column 'm': 3 is not a list of turns",
-    ),
+    "turns as a number": ("r.jsonl", _lines([{"m": 3}]), {"messages": "m"}, r":1: column 'm': 3 is not a list of turns"),
     "no turns": ("r.jsonl", _lines([{"m": []}]), {"messages": "m"}, r":1: column 'm': roles \[\] are not"),
     "no answer": ("r.jsonl", _lines([{"m": CHAT[:1]}]), {"messages": "m"}, r":1: column 'm': roles \['user'\] are not"),
     "two questions": ("r.jsonl", _lines([{"m": [CHAT[0], *CHAT]}]), {"messages": "m"}, r"roles \['user', 'user', 'ass"),
-    "an unknown role": (
-        "r.jsonl",
-        _lines([{"m": [{"role": "tool", "content": "x"}, *CHAT]}]),
-        {"messages": "m"},
-        r":1: column 'm': roles \['tool'",
-    ),
+    "an unknown role": ("r.jsonl", _lines([{"m": [{"role": "tool", "content": "x"}, *CHAT]}]), {"messages": "m"}, r":1: column 'm': roles \['tool'"),
     "a turn that is a number": (
         "r.jsonl",
         _lines([{"m": [CHAT[0], {"role": "assistant", "content": 3}]}]),
@@ -429,7 +409,7 @@ MALFORMED: dict[str, tuple[str, bytes | str, dict[str, str], str]] = {
         {"messages": "m"},
         r":1: column 'm': a turn has tool_calls beside role and content",
     ),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("fault", MALFORMED)

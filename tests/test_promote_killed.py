@@ -4,6 +4,7 @@ SIGKILL comes before and after calls of git (a shim counts them), and when a req
 counts those).
 """
 
+import hashlib
 import os
 import shutil
 import signal
@@ -42,11 +43,8 @@ exit $code
 
 VERBS: dict[str, tuple[Verb, str]] = {
     "promote": (lambda root: move(root, "production"), "production"),
-    "rollback": (
-        lambda root: rollbacks.rollback(root, "staging", rollbacks.Options(why="answers in French")),
-        "staging",
-    ),
-}
+    "rollback": (lambda root: rollbacks.rollback(root, "staging", rollbacks.Options(why="answers in French")), "staging"),
+}  # fmt: skip
 
 
 def world(folder: Path, push: str | None = None) -> Path:
@@ -128,28 +126,50 @@ def consistent(folder: Path, name: str, before: dict[str, str]) -> bool:
     return moved
 
 
+def left_by_kill(folder: Path) -> str:
+    """The digest of all that lies below ``folder``, wherever that is; of git's index what it lists, not when and where."""
+    found, home = hashlib.sha256(), os.fsencode(folder)
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder)
+        if name.parts[0] in ("shim", "count"):
+            continue
+        if path.is_symlink():
+            data = bytes(path.readlink())
+        elif name.match(".git/index"):
+            data = git(path.parent.parent, "ls-files", "--stage").encode()
+        else:
+            data = path.read_bytes() if path.is_file() and not name.match(".git/index.lock") else b""
+        found.update(repr((name, path.lstat().st_mode, data.replace(home, b"."))).encode())
+    return found.hexdigest()
+
+
 def kill_around_git(source: Path, scratch: Path, name: str) -> int:
-    """Kill around every call, as ``moments`` says; how many points that were."""
+    """Kill around every call, as ``moments`` says; how many points that were.
+
+    What a kill left decides all that comes after it: points that left the same bytes are looked at once.
+    """
     verb, of = VERBS[name]
     first = tree.copy(source, scratch / "first")
     assert shimmed(first, verb) == 0
-    calls, points, moved = int((first / "count").read_text()), 0, set[bool]()
+    calls, points, moved, seen = int((first / "count").read_text()), 0, set[bool](), set[str]()
     wanted = environment.look(context.find(first / "work"), of).pointer
     for point in range(1, calls + 1):
         for when in moments(point):
             folder = tree.copy(source, scratch / f"{point}{when}")
             before = refs(ledger_of(folder))
             assert shimmed(folder, verb, point, when) == -9
-            moved.add(consistent(folder, of, before))
-            verb(folder / "work")
-            assert consistent(folder, of, before)
-            found = environment.look(context.find(folder / "work"), of).pointer
-            assert (found and found.digest) == (wanted and wanted.digest)
-            assert git(folder / "work", "status", "--porcelain", "--", "release") == ""
+            if (left := left_by_kill(folder)) not in seen:
+                seen.add(left)
+                moved.add(consistent(folder, of, before))
+                verb(folder / "work")
+                assert consistent(folder, of, before)
+                found = environment.look(context.find(folder / "work"), of).pointer
+                assert (found and found.digest) == (wanted and wanted.digest)
+                assert git(folder / "work", "status", "--porcelain", "--", "release") == ""
             shutil.rmtree(folder)
             points += 1
     assert moved == {True, False}
-    print(f"{name}: {calls} calls of git, killed at {points} points")
+    print(f"{name}: {calls} calls of git, killed at {points} points, which left {len(seen)} states")
     return points
 
 

@@ -114,7 +114,6 @@ def test_an_alias_follows_a_rollback(world: World, database: Path) -> None:
     assert all(each.fixed for each in found.findings)
 
 
-@pytest.mark.slow
 def test_the_image_that_a_rollback_would_go_to_is_looked_for_as_well(world: World, database: Path) -> None:
     move(world.root, "production", world.releases[1])
     reconcile(world.root, fix=True)
@@ -126,7 +125,6 @@ def test_the_image_that_a_rollback_would_go_to_is_looked_for_as_well(world: Worl
     assert reconcile(world.root).findings == (), "nothing goes back to what is held back"
 
 
-@pytest.mark.slow
 def test_an_environment_that_was_emptied_loses_its_aliases(world: World, database: Path) -> None:
     reconcile(world.root, fix=True)
     git(world.root, "rm", "--quiet", "-r", str(PRODUCTION / layout.POINTER), str(PRODUCTION / "release"))
@@ -138,7 +136,6 @@ def test_an_environment_that_was_emptied_loses_its_aliases(world: World, databas
     }  # fmt: skip
 
 
-@pytest.mark.slow
 def test_a_pointer_that_cannot_be_read_moves_no_alias(world: World, database: Path) -> None:
     reconcile(world.root, fix=True)
     edit(world.root, PRODUCTION / layout.POINTER, "model: ", "modell: ")
@@ -148,7 +145,6 @@ def test_a_pointer_that_cannot_be_read_moves_no_alias(world: World, database: Pa
     assert client.get_model_version_by_alias(NAME, "champion").tags["lockstep.version"] == "v0.1.0"
 
 
-@pytest.mark.slow
 def test_a_version_whose_evidence_is_gone_from_git_is_compared_by_its_pointer(world: World, database: Path) -> None:
     reconcile(world.root, fix=True)
     its = world.old.model_copy(update={"evidence": ledger_tree.sha("lost")})

@@ -142,7 +142,6 @@ def test_a_candidate_that_is_mains_model_is_asked_once_and_neither_wins_nor_lose
     assert f"\n- Main's model (`{use.merged}`): same-model: it is this model.\n" in (root / layout.SUMMARY).read_text()
 
 
-@pytest.mark.slow
 def test_on_another_test_split_mains_weights_answer_the_new_rows_once(root: Path) -> None:
     another_model(root)
     files.write_jsonl(root / layout.SPLITS / "test.jsonl", split(500, 8))
@@ -159,7 +158,6 @@ def test_on_another_test_split_mains_weights_answer_the_new_rows_once(root: Path
     assert generated(root) == 3
 
 
-@pytest.mark.slow
 def test_edited_answers_on_the_remote_are_not_used(root: Path) -> None:
     spoil(root, "data/predictions/candidate.jsonl")
     another_model(root)
@@ -170,7 +168,6 @@ def test_edited_answers_on_the_remote_are_not_used(root: Path) -> None:
     assert answers_of(root, "main") == before
 
 
-@pytest.mark.slow
 def test_edited_answers_and_weights_leave_nothing_to_compare_with(root: Path) -> None:
     spoil(root, "data/predictions/candidate.jsonl")
     spoil(root, "models/merged/config.json")
@@ -207,7 +204,6 @@ def test_an_earlier_model_that_cannot_be_asked_these_rows_is_unavailable_and_sto
     assert list(report.models) == ["candidate", "base", "majority", "naive-bayes"]
 
 
-@pytest.mark.slow
 def test_the_record_of_a_repository_in_a_folder_of_another_is_found(tmp_path: Path, params: Params) -> None:
     root = tmp_path / "réposit ory"
     rows = split(0, 12)
@@ -231,7 +227,6 @@ def test_the_record_of_a_repository_in_a_folder_of_another_is_found(tmp_path: Pa
     assert (had.use.how, had.answered) == ("stored", said)
 
 
-@pytest.mark.slow
 def test_within_a_run_of_the_pipeline_main_and_production_are_compared_with(tmp_path: Path, tiny_base: Path) -> None:
     root = tmp_path / "clone"
     root.mkdir()

@@ -92,7 +92,8 @@ def clone(tmp_path: Path) -> Path:
 
 
 def branch(root: Path) -> None:
-    """A pull request's branch with a change of its own."""
+    """Push main, and begin a pull request's branch with a change of its own."""
+    push(root)
     repository.git(root, "checkout", "--quiet", "-b", "change")
     with (root / "params.yaml").open("a") as stream:
         stream.write("# a change\n")
@@ -117,7 +118,6 @@ def found(root: Path, target: str | None = None) -> dict[str, tuple[str, str]]:
 
 def test_main_is_the_record_where_the_branch_left_the_target_and_not_what_came_later(clone: Path) -> None:
     base = keep(clone)
-    push(clone)
     branch(clone)
     move_on(clone, B)
     assert found(clone) == {"main": (A, base)}
@@ -129,7 +129,6 @@ def test_the_champion_is_what_the_targets_pointer_names_and_the_pull_requests_ow
     record(clone, B)
     second = keep(clone)
     promote(clone, A, first)
-    push(clone)
     branch(clone)
     promote(clone, B, second)
     (clone / references.PRODUCTION).write_text("nonsense")
@@ -141,7 +140,6 @@ def test_a_pointer_that_was_taken_away_still_names_what_ran_last(clone: Path) ->
     promote(clone, A, first)
     (clone / references.PRODUCTION).unlink()
     keep(clone)
-    push(clone)
     branch(clone)
     assert found(clone)["champion"] == (A, first)
 
@@ -176,7 +174,6 @@ def test_a_remote_without_a_known_default_branch_is_no_leave_to_compare_with_one
 def test_no_champion_and_no_record_yet_are_stated(clone: Path) -> None:
     (clone / layout.EVALUATION).unlink()
     keep(clone)
-    push(clone)
     branch(clone)
     written = references.write(Records(clone))
     assert written.target == "origin/main"
@@ -202,7 +199,6 @@ def _environments(root: Path, **change: Any) -> None:
     document["promote"] |= change
     repository.write_params(root, document)
     keep(root, "environments")
-    push(root)
 
 
 @pytest.mark.parametrize("where", ["another repository", "another branch"])
@@ -256,7 +252,6 @@ def test_without_gates_that_name_one_git_is_not_needed(tmp_path: Path) -> None:
 
 def test_main_is_always_named_and_so_is_a_champion_that_only_the_targets_policy_names(clone: Path) -> None:
     promote(clone, A, keep(clone))
-    push(clone)
     branch(clone)
     name(clone, "base")
     assert set(found(clone)) == {"main", "champion"}
@@ -268,7 +263,6 @@ def test_main_is_always_named_and_so_is_a_champion_that_only_the_targets_policy_
 def test_a_moved_champion_makes_the_references_stale(clone: Path) -> None:
     first = keep(clone)
     promote(clone, A, first)
-    push(clone)
     branch(clone)
     references.write(Records(clone))
     keep(clone)
@@ -315,7 +309,6 @@ def test_a_merged_base_with_another_record_makes_the_references_stale(clone: Pat
 def test_after_the_merge_the_verdict_still_stands_against_what_was_there_before(clone: Path, how: str) -> None:
     first = keep(clone)
     promote(clone, A, first)
-    push(clone)
     branch(clone)
     record(clone, B)
     before = found(clone)
@@ -339,7 +332,6 @@ def test_after_the_merge_the_verdict_still_stands_against_what_was_there_before(
 def test_the_first_record_of_a_repository_stands_after_its_merge(clone: Path) -> None:
     (clone / layout.EVALUATION).unlink()
     keep(clone)
-    push(clone)
     branch(clone)
     record(clone, B)
     references.write(Records(clone))
@@ -353,7 +345,6 @@ def test_the_first_record_of_a_repository_stands_after_its_merge(clone: Path) ->
 def test_a_record_of_an_older_version_is_read_for_what_it_names(clone: Path) -> None:
     record(clone, B, seconds=3, models={"candidate": {"predictions": C}, "base": None})
     keep(clone)
-    push(clone)
     branch(clone)
     assert found(clone)["main"][0] == B
 
@@ -402,6 +393,18 @@ def unreadable(root: Path) -> None:
     keep(root)
 
 
+def without_record(root: Path) -> None:
+    (root / layout.EVALUATION).unlink()
+    promote(root, A, keep(root))
+
+
+def linked(root: Path) -> None:
+    place = root / references.PRODUCTION
+    place.parent.mkdir(parents=True)
+    place.symlink_to("/etc/hostname")
+    keep(root)
+
+
 @pytest.mark.parametrize(
     ("spoil", "problem"),
     [
@@ -412,38 +415,19 @@ def unreadable(root: Path) -> None:
         (lambda root: promote(root, "[", ""), "pointer.yaml at [0-9a-f]{12}: model: String should match"),
         (lambda root: kept_record(root, merged="x"), "evaluation.json at [0-9a-f]{12}: merged"),
         (lambda root: kept_record(root, schema_version=2), "at [0-9a-f]{12}: schema_version"),
-        (lambda root: unreadable(root), "evaluation.json at [0-9a-f]{12}: Invalid JSON"),
+        (unreadable, "evaluation.json at [0-9a-f]{12}: Invalid JSON"),
+        (without_record, r"has no reports/evaluation\.json"),
+        (linked, "is not a regular file"),
     ],
 )
 def test_a_pointer_or_record_that_cannot_be_believed_refuses(
     clone: Path, spoil: Callable[[Path], object], problem: str
 ) -> None:
     spoil(clone)
-    push(clone)
     branch(clone)
     with pytest.raises(EvidenceRefused, match=problem):
         references.write(Records(clone))
     assert not (clone / layout.REFERENCES).exists()
-
-
-def test_a_pointer_to_a_commit_without_a_record_refuses(clone: Path) -> None:
-    (clone / layout.EVALUATION).unlink()
-    promote(clone, A, keep(clone))
-    push(clone)
-    branch(clone)
-    with pytest.raises(EvidenceRefused, match=r"has no reports/evaluation\.json"):
-        references.write(Records(clone))
-
-
-def test_a_pointer_that_is_a_link_refuses(clone: Path) -> None:
-    place = clone / references.PRODUCTION
-    place.parent.mkdir(parents=True)
-    place.symlink_to("/etc/hostname")
-    keep(clone)
-    push(clone)
-    branch(clone)
-    with pytest.raises(EvidenceRefused, match="is not a regular file"):
-        references.write(Records(clone))
 
 
 def test_a_shallow_clone_refuses_and_says_how_to_deepen_it(clone: Path, tmp_path: Path) -> None:
@@ -489,7 +473,6 @@ def test_another_target_can_be_named(clone: Path) -> None:
     repository.git(clone, "branch", "release", "main")
     record(clone, B)
     keep(clone)
-    push(clone)
     branch(clone)
     record(clone, C)
     assert found(clone)["main"][0] == B
@@ -514,16 +497,7 @@ def test_a_pointer_is_its_five_fields_and_nothing_else() -> None:
     found = pointer.parse(text.encode(), "p")
     assert (found.model, found.digest) == (A, B)
     assert pointer.write(found).decode() == text
-    for bad in (
-        "",
-        "- 1",
-        text + "other: x\n",
-        text.replace("v0.1.0", "0.1"),
-        text.replace("registry", "-registry"),
-        text.replace("a" * 40, "main"),
-        "\0",
-        "a: [",
-        "model: 2020-13-45",
-    ):
+    others = (text + "other: x\n", text.replace("v0.1.0", "0.1"), text.replace("registry", "-registry"))
+    for bad in (*others, text.replace("a" * 40, "main"), "", "- 1", "\0", "a: [", "model: 2020-13-45"):
         with pytest.raises(EvidenceRefused, match=r"^p: [^\n]+$"):
             pointer.parse(bad.encode(), "p")

@@ -171,10 +171,7 @@ def test_only_a_pass_that_holds_passes(name: str, made: dict[str, Report]) -> No
         ("pass", ["Pass", "all 7 gates hold"]),
         ("fail", ["Fail", "`routes_well`", "exact-match 0.500"]),
         ("inconclusive", ["Inconclusive", "`keeps_up_with_main`"]),
-        (
-            "weakened",
-            ["Fail", "`routes_well` under the policy of", "Weakens 3 gates: judged under `main`'s policy too"],
-        ),
+        ("weakened", ["Fail", "`routes_well` under the policy of", "Weakens 3 gates: judged under `main`'s policy too"]),
         ("void", ["Void", "data/predictions/candidate.jsonl"]),
         ("bad-data", ["Data refused: 1 of 2 expectations fail", "no verdict"]),
         ("refused", ["❌ **train refused**: the loss is not finite at step 12"]),
@@ -185,7 +182,7 @@ def test_only_a_pass_that_holds_passes(name: str, made: dict[str, Report]) -> No
         ),
         ("recorded", ["Pass as recorded, not judged again here"]),
     ],
-)
+)  # fmt: skip
 def test_the_first_line_says_what_was_decided_and_why(name: str, words: list[str], made: dict[str, Report]) -> None:
     first = made[name].markdown.partition("\n")[0]
     assert [word for word in words if word not in first] == []
@@ -237,23 +234,11 @@ def _main_is_gone(at: Path) -> None:
     ("before", "right", "edit", "first", "todo"),
     [
         (160, 180, None, "✅ **Pass**: all 5 gates hold; ▲ +0.100 [", "merge it. "),
-        (
-            180,
-            145,
-            None,
-            "✅ **Pass**: all 5 gates hold; ▼ -0.175 [",
-            "merge it only if a model that is worse than main",
-        ),
+        (180, 145, None, "✅ **Pass**: all 5 gates hold; ▼ -0.175 [", "merge it only if a model that is worse than main"),
         (None, 180, None, "✅ **Pass**: all 5 gates hold; main has no model yet.", "merge it. "),
-        (
-            160,
-            180,
-            _main_is_gone,
-            "⚠️ **Pass, not compared with main**: all 5 gates hold",
-            "compare it first: `./lockstep dvc push`",
-        ),
+        (160, 180, _main_is_gone, "⚠️ **Pass, not compared with main**: all 5 gates hold", "compare it first: `./lockstep dvc push`"),
     ],
-)
+)  # fmt: skip
 def test_main_is_compared_row_by_row_though_no_gate_names_it(
     tmp_path: Path, before: int | None, right: int, edit: report_tree.Edit | None, first: str, todo: str
 ) -> None:
@@ -482,8 +467,7 @@ def test_predictions_of_other_rows_are_not_compared() -> None:
     assert paired(ours, ours, "other", 0.95) is None
     assert paired([], [], "exact-match", 0.95) is None
     same = paired(ours, [Prediction.model_validate(each.model_dump()) for each in ours], "exact-match", 0.95)
-    assert same is not None
-    assert same.value == 0
+    assert (same and same.value) == 0
 
 
 def test_weights_that_main_holds_back_are_not_said_to_be_ready_to_merge(tmp_path: Path) -> None:

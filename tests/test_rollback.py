@@ -533,8 +533,7 @@ def test_a_drill_without_a_remote_is_one_too(root: Path, tmp_path: Path, monkeyp
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
     before = refs(root)
     to = drills.drill(root, "staging").to
-    assert to is not None
-    assert to.version == "v0.2.0"
+    assert (to and to.version) == "v0.2.0"
     assert refs(root) == before
 
 

@@ -563,11 +563,7 @@ UNSIGNED: list[tuple[str, Callable[[Path], object], str]] = [
     ("an image report of another model", _change(layout.IMAGE_REPORT, model=OTHER), "about the model"),
     ("an image report of another verdict", _change(layout.IMAGE_REPORT, verdict=OTHER), "about the verdict"),
     ("an image report of another commit", _change(layout.IMAGE_REPORT, commit="0" * 40), "not in this clone"),
-    (
-        "an image report of other layers",
-        spoil.edit_json(layout.IMAGE_REPORT, lambda v: v["layers"][0].update(digest=OTHER)),
-        "has other layers",
-    ),
+    ("an image report of other layers", spoil.edit_json(layout.IMAGE_REPORT, lambda v: v["layers"][0].update(digest=OTHER)), "has other layers"),
     (
         "an image report of other files",
         spoil.edit_json(
@@ -583,7 +579,7 @@ UNSIGNED: list[tuple[str, Callable[[Path], object], str]] = [
     ("a key that may only approve", _approver_only, "may verify, approve and not release"),
     ("a signer that nobody committed", _signers_not_committed, "this key is not in"),
     ("no signers", _no_signers, "nobody may sign"),
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("what", "tamper", "cause"), UNSIGNED, ids=[what for what, _, _ in UNSIGNED])

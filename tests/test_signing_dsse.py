@@ -109,18 +109,10 @@ TAMPERS: list[tuple[str, bytes, str]] = [
     ("payloadType in other case", _bytes(_set(payloadType=PAYLOAD.upper())), "payloadType is"),
     ("payloadType missing", _bytes(lambda plain: plain.pop("payloadType")), "'payloadType'"),
     ("signed as another type", json.dumps(_signed(kind="text/plain")).encode(), "payloadType is 'text/plain'"),
-    (
-        "another type, called a statement",
-        json.dumps(_signed(kind="text/plain") | {"payloadType": PAYLOAD}).encode(),
-        "not by ada over this payload",
-    ),
+    ("another type, called a statement", json.dumps(_signed(kind="text/plain") | {"payloadType": PAYLOAD}).encode(), "not by ada over this payload"),
     ("a field too many", _bytes(_set(threshold=0)), "'threshold'"),
     ("base64 with garbage", _bytes(_set(payload="!" + _signed()["payload"])), "payload: is not base64"),
-    (
-        "base64 with line breaks",
-        _bytes(_set(payload=_signed()["payload"][:8] + "\n" + _signed()["payload"][8:])),
-        "base64",
-    ),
+    ("base64 with line breaks", _bytes(_set(payload=_signed()["payload"][:8] + "\n" + _signed()["payload"][8:])), "base64"),
     ("base64 without padding", _bytes(_set(payload=_encoded(b"{}  ").rstrip("="))), "payload: is not base64"),
     ("base64 with stray bits", _bytes(_set(payload="e31=")), "payload: is not base64"),
     ("base64 of URLs", _bytes(_signature(sig="-_" + SIG[2:])), "signature: is not base64"),
@@ -141,7 +133,7 @@ TAMPERS: list[tuple[str, bytes, str]] = [
     ("nested without end", b'{"payload":' * 50_000, "is not JSON"),
     ("not a number", GOOD.replace(b'"signatures"', b'"x":NaN,"signatures"'), "is not JSON"),
     ("nothing", b"", "is not JSON"),
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("what", "data", "cause"), TAMPERS, ids=[what for what, _, _ in TAMPERS])

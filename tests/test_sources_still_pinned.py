@@ -19,7 +19,7 @@ ROWS = b'{"a": 1}\n'
 
 
 @pytest.fixture
-def document(document: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
+def document(document: dict, tmp_path: Path) -> dict[str, Any]:
     """Parameters of a local folder and a local file, changed long enough ago to be remembered."""
     (tmp_path / "model/more").mkdir(parents=True)
     (tmp_path / "model/weights").write_bytes(b"weights")
@@ -56,26 +56,7 @@ def rewrite_at_the_same_times(path: Path, data: bytes) -> None:
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
-def test_a_log_of_a_suite_is_held_to_its_pin_too(document: dict[str, Any], tmp_path: Path) -> None:
-    (tmp_path / "log.jsonl").write_bytes(ROWS)
-    log = {"uri": "log.jsonl", "sha256": document["data"]["sha256"], "license": None}
-    document["suites"] = {
-        "chat": {
-            "kind": "external", "source": "human", "metrics": {"liked": {"low": 0.0, "high": 1.0}}, "noise": 0.0,
-            "samples": 1, "logs": {"candidate": log},
-        }
-    }  # fmt: skip
-    assert look(document, tmp_path).endswith("data as pinned, suites.chat.logs.candidate as pinned")
-    (tmp_path / "log.jsonl").write_bytes(b"{}\n")
-    with pytest.raises(
-        SourceRefused, match=r"suites\.chat\.logs\.candidate\.sha256: [0-9a-f]{64} is pinned, but log\.jsonl"
-    ):
-        look(document, tmp_path)
-
-
-def test_sources_that_are_as_pinned_are_hashed_once(
-    document: dict[str, Any], tmp_path: Path, hashed: list[str]
-) -> None:
+def test_sources_that_are_as_pinned_are_hashed_once(document: dict, tmp_path: Path, hashed: list[str]) -> None:
     assert look(document, tmp_path) == "local sources: base as pinned, data as pinned"
     assert look(document, tmp_path) == "local sources: base as pinned, data as pinned"
     assert hashed == ["model", "rows.jsonl"]
@@ -94,7 +75,7 @@ def test_sources_that_are_as_pinned_are_hashed_once(
     ids=["longer", "same size and mtime", "below a folder", "a file more", "a file less", "a file renamed"],
 )
 def test_an_edited_source_is_refused_in_the_words_of_fetch(
-    document: dict[str, Any], tmp_path: Path, hashed: list[str], section: str, edit: Callable[[Path], object]
+    document: dict, tmp_path: Path, hashed: list[str], section: str, edit: Callable[[Path], object]
 ) -> None:
     look(document, tmp_path)
     edit(tmp_path)
@@ -106,9 +87,7 @@ def test_an_edited_source_is_refused_in_the_words_of_fetch(
     assert f"params.yaml: {section}.sha256: {document[section]['sha256']} is pinned, but" in str(refusal.value)
 
 
-def test_an_edit_that_is_pinned_and_an_edit_taken_back_pass(
-    document: dict[str, Any], tmp_path: Path, hashed: list[str]
-) -> None:
+def test_an_edit_that_is_pinned_and_an_edit_taken_back_pass(document: dict, tmp_path: Path, hashed: list[str]) -> None:
     look(document, tmp_path)
     (tmp_path / "rows.jsonl").write_bytes(b"other")
     old = document["data"]["sha256"]
@@ -119,9 +98,7 @@ def test_an_edit_that_is_pinned_and_an_edit_taken_back_pass(
     assert "data as pinned" in look(document, tmp_path)
 
 
-def test_what_was_remembered_is_a_digest_and_no_permission(
-    document: dict[str, Any], tmp_path: Path, hashed: list[str]
-) -> None:
+def test_what_was_remembered_is_a_digest_and_no_permission(document: dict, tmp_path: Path, hashed: list[str]) -> None:
     look(document, tmp_path)
     document["data"]["sha256"] = "0" * 64
     with pytest.raises(SourceRefused, match=f"{'0' * 64} is pinned, but rows.jsonl is "):
@@ -132,7 +109,7 @@ def test_what_was_remembered_is_a_digest_and_no_permission(
         look(document, tmp_path)
 
 
-def test_a_refusal_does_not_forget_what_was_hashed(document: dict[str, Any], tmp_path: Path, hashed: list[str]) -> None:
+def test_a_refusal_does_not_forget_what_was_hashed(document: dict, tmp_path: Path, hashed: list[str]) -> None:
     (tmp_path / "rows.jsonl").write_bytes(b"other")
     for _ in range(2):
         with pytest.raises(SourceRefused):
@@ -141,7 +118,7 @@ def test_a_refusal_does_not_forget_what_was_hashed(document: dict[str, Any], tmp
 
 
 def test_what_changed_just_now_is_hashed_again(
-    document: dict[str, Any], tmp_path: Path, hashed: list[str], monkeypatch: pytest.MonkeyPatch
+    document: dict, tmp_path: Path, hashed: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two changes within one tick of the file system's clock look the same."""
     monkeypatch.setattr(still_pinned, "SETTLED", 3600 * 10**9)
@@ -151,7 +128,7 @@ def test_what_changed_just_now_is_hashed_again(
 
 
 def test_what_changes_while_it_is_hashed_is_hashed_again(
-    document: dict[str, Any], tmp_path: Path, hashed: list[str], monkeypatch: pytest.MonkeyPatch
+    document: dict, tmp_path: Path, hashed: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counted = sources.measure
 
@@ -180,7 +157,7 @@ def test_what_changes_while_it_is_hashed_is_hashed_again(
     ids=["no JSON", "another shape", "another version", "no digests", "gone", "a folder", "no place for it"],
 )
 def test_a_damaged_memo_is_as_none(
-    document: dict[str, Any], tmp_path: Path, hashed: list[str], damage: Callable[[Path], object]
+    document: dict, tmp_path: Path, hashed: list[str], damage: Callable[[Path], object]
 ) -> None:
     look(document, tmp_path)
     damage(tmp_path / still_pinned.MEMO)
@@ -188,7 +165,7 @@ def test_a_damaged_memo_is_as_none(
     assert hashed == ["model", "rows.jsonl"] * 2
 
 
-def test_only_what_is_local_now_is_remembered(document: dict[str, Any], tmp_path: Path, hashed: list[str]) -> None:
+def test_only_what_is_local_now_is_remembered(document: dict, tmp_path: Path, hashed: list[str]) -> None:
     look(document, tmp_path)
     (tmp_path / "rows.jsonl").rename(tmp_path / "other.jsonl")
     document["data"]["uri"] = (tmp_path / "other.jsonl").as_uri()
@@ -197,7 +174,7 @@ def test_only_what_is_local_now_is_remembered(document: dict[str, Any], tmp_path
 
 
 @pytest.mark.parametrize("way", ["never there", "a link to nothing", "no folder"])
-def test_a_source_that_is_absent_is_left_to_fetch(document: dict[str, Any], tmp_path: Path, way: str) -> None:
+def test_a_source_that_is_absent_is_left_to_fetch(document: dict, tmp_path: Path, way: str) -> None:
     (tmp_path / "rows.jsonl").unlink()
     if way == "a link to nothing":
         (tmp_path / "rows.jsonl").symlink_to("nowhere")
@@ -206,7 +183,7 @@ def test_a_source_that_is_absent_is_left_to_fetch(document: dict[str, Any], tmp_
     assert look(document, tmp_path) == "local sources: base as pinned, data not here"
 
 
-def test_sources_that_are_downloaded_are_left_to_fetch(document: dict[str, Any], tmp_path: Path) -> None:
+def test_sources_that_are_downloaded_are_left_to_fetch(document: dict, tmp_path: Path) -> None:
     document["base"]["uri"], document["data"]["uri"] = "https://host/model", "hf://datasets/org/name@main"
     assert look(document, tmp_path) == "local sources: none"
     assert not (tmp_path / layout.STATE).exists()
@@ -214,7 +191,7 @@ def test_sources_that_are_downloaded_are_left_to_fetch(document: dict[str, Any],
 
 @pytest.mark.parametrize("fault", ["a pipe", "a loop", "a link inside", "empty", "no permission"])
 def test_a_source_that_cannot_be_read_is_refused(
-    document: dict[str, Any], tmp_path: Path, hashed: list[str], fault: str, monkeypatch: pytest.MonkeyPatch
+    document: dict, tmp_path: Path, hashed: list[str], fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     look(document, tmp_path)
     rows, model = tmp_path / "rows.jsonl", tmp_path / "model"

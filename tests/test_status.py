@@ -92,11 +92,9 @@ def test_next_says_what_it_waits_for(world: World, rules: dict[str, object], wai
 def test_what_is_in_quarantine_is_shown_where_it_runs_and_where_it_would_go(world: World) -> None:
     hold(world.root, world.new, "answers in French")
     runs = of(world.root, "staging").runs
-    assert runs is not None
-    assert runs.quarantined == "answers in French"
+    assert (runs and runs.quarantined) == "answers in French"
     following = of(world.root, "production").next
-    assert following is not None
-    assert following.waits == ("in quarantine: answers in French",)
+    assert (following and following.waits) == ("in quarantine: answers in French",)
     assert any(
         "in quarantine: answers in French" in line
         for line in environment_tables.status(status(world.root)).splitlines()

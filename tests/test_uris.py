@@ -65,10 +65,7 @@ def test_a_malformed_uri_is_refused_on_one_line(uri: str, problem: str) -> None:
 @pytest.mark.parametrize(
     ("uri", "shown"),
     [
-        (
-            "https://me:pass@host:8/a/b?X-Amz-Signature=abc&versionId=7#part",
-            "https://host:8/a/b?X-Amz-Signature=***&versionId=7",
-        ),
+        ("https://me:pass@host:8/a/b?X-Amz-Signature=abc&versionId=7#part", "https://host:8/a/b?X-Amz-Signature=***&versionId=7"),
         ("https://host/a?opaque", "https://host/a?***"),
         ("https://host/a?token=x=y&", "https://host/a?token=***&"),
         ("s3://key:secret@bucket/a#1", "s3://bucket/a#1"),
@@ -77,7 +74,7 @@ def test_a_malformed_uri_is_refused_on_one_line(uri: str, problem: str) -> None:
         ("pypi://a==1/b", "pypi://a==1/b"),
         ("/a/b?c", "/a/b?c"),
     ],
-)
+)  # fmt: skip
 def test_secrets_are_not_shown(uri: str, shown: str) -> None:
     assert uris.redact(uri) == shown
 

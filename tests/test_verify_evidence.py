@@ -81,37 +81,17 @@ def _swap_rows(root: Path) -> None:
 OTHER = "sha256:" + "0" * 64
 TAMPERS: list[tuple[str, spoil.Spoil, str]] = [
     ("no probes", spoil.remove(layout.PROBES), "probes.json"),
-    (
-        "probes of another model",
-        spoil.edit_json(layout.PROBES, lambda v: v.update(merged=OTHER)),
-        "digest of the merged model",
-    ),
-    (
-        "probes beside another base",
-        spoil.edit_json(layout.PROBES, lambda v: v.update(base=OTHER)),
-        "digest of the base",
-    ),
-    (
-        "probes of other rows",
-        spoil.edit_json(layout.PROBES, lambda v: v.update(valid=OTHER)),
-        "digest of the valid split",
-    ),
+    ("probes of another model", spoil.edit_json(layout.PROBES, lambda v: v.update(merged=OTHER)), "digest of the merged model"),
+    ("probes beside another base", spoil.edit_json(layout.PROBES, lambda v: v.update(base=OTHER)), "digest of the base"),
+    ("probes of other rows", spoil.edit_json(layout.PROBES, lambda v: v.update(valid=OTHER)), "digest of the valid split"),
     ("probes asked otherwise", spoil.edit_json(layout.PROBES, lambda v: v.update(precision="fp16")), "other settings"),
     ("no probe in the probes", spoil.edit_json(layout.PROBES, lambda v: v.update(probes=[])), "probes"),
     ("no image", spoil.remove(layout.IMAGE_REPORT), "image.json"),
-    (
-        "an image of another model",
-        spoil.edit_json(layout.IMAGE_REPORT, lambda v: v.update(model=OTHER)),
-        "digest of the model",
-    ),
-    (
-        "an image by another verdict",
-        spoil.edit_json(layout.IMAGE_REPORT, lambda v: v.update(verdict=OTHER)),
-        "of the verdict",
-    ),
+    ("an image of another model", spoil.edit_json(layout.IMAGE_REPORT, lambda v: v.update(model=OTHER)), "digest of the model"),
+    ("an image by another verdict", spoil.edit_json(layout.IMAGE_REPORT, lambda v: v.update(verdict=OTHER)), "of the verdict"),
     ("answers in another order", _swap_rows, "candidate.jsonl"),
     ("no verdict", spoil.remove(layout.VERDICT), "verdict.json"),
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("what", "tamper", "word"), TAMPERS, ids=[what for what, _, _ in TAMPERS])

@@ -44,7 +44,7 @@ def move(where: Place, wanted: Wanted, environments: Sequence[str]) -> tuple[str
     lost = taken or tuple(wanted.tags)
     left = wanted._replace(tags={name: value for name, value in wanted.tags.items() if name not in lost})
     others = move(where, left, environments) if left.moves or left.tags else ()
-    return (*(f"tag {name.removeprefix('refs/tags/')}: is not made: {why}" for name in lost), *others)
+    return (*(f"tag {name.removeprefix('refs/tags/')}: was not created: {why}" for name in lost), *others)
 
 
 def _pushed(where: Place, wanted: Wanted, environments: Sequence[str]) -> tuple[Said | None, tuple[str, ...]]:

@@ -88,7 +88,8 @@ def tags_for(
 
 def untagged(name: str, tags: Tags, moves: Sequence[Move], environment: str, pointer: Pointer | None) -> list[str]:
     """One line for each tag that the next move cannot create, because its name is taken or invalid."""
-    return [f"tag {tag.name}: is not made: {why}" for tag, why in _next(name, tags, moves, environment, pointer) if why]
+    found = _next(name, tags, moves, environment, pointer)
+    return [f"tag {tag.name}: was not created: {why}" for tag, why in found if why]
 
 
 def _next(

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from urllib.parse import urljoin
 
 import requests
-from pydantic import BaseModel, Field
+from pydantic import AliasPath, BaseModel, Field
 from requests.adapters import HTTPAdapter
 from requests.utils import get_environ_proxies, select_proxy
 
@@ -33,14 +33,10 @@ class Sized(Protocol):
 
 
 class _Error(BaseModel):
-    code: str = ""
-    message: str = ""
+    """What a registry says first of a request that failed."""
 
-
-class _Errors(BaseModel):
-    """What a registry says of a request that failed."""
-
-    errors: list[_Error] = Field(min_length=1)
+    code: str = Field("", validation_alias=AliasPath("errors", 0, "code"))
+    message: str = Field("", validation_alias=AliasPath("errors", 0, "message"))
 
 
 class Transport:
@@ -128,11 +124,9 @@ class Transport:
 
     def trouble(self, response: requests.Response) -> RequestError:
         """What a reply says that was not asked for. Reads the rest of it."""
-        status, found = response.status_code, None
-        with suppress(RequestError):
-            found = http.parsed(_Errors, whole(response).data)
-        # Not every proxy speaks as a registry does: the status says enough.
-        error = found.errors[0] if found else _Error()
+        status, error = response.status_code, _Error()
+        with suppress(RequestError):  # not every proxy speaks as a registry does: the status says enough
+            error = http.parsed(_Error, whole(response).data) or error
         code, message = error.code, error.message or response.reason or ""
         said = self.auth.redacted(f"{status} {code}: {message}" if code else f"{status} {message}")
         return RequestError(
