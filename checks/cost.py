@@ -27,6 +27,7 @@ _OTHER_BASE = 2.0  # together with the former: 3
 _UNKNOWN_SHARE = 1.35
 _TEXT, _UNKNOWN_TEXT = 1.25, 1.5
 _PRECISION_CPU, _PRECISION_GPU = 2.0, 3.0
+_QUANTISED, _DORA = 1.5, 2.0  # weights made whole for each product; rows measured in each
 
 
 class Training(NamedTuple):
@@ -45,6 +46,8 @@ class Training(NamedTuple):
     checkpointing: bool
     precision: str
     row_bytes: float | None
+    quantised: bool = False
+    dora: bool = False
 
     @property
     def row_passes(self) -> float:
@@ -130,6 +133,10 @@ def steps(old: Training, new: Training, same_base: bool, same_rows: bool, device
         )
     if (old.precision == "fp32") != (new.precision == "fp32"):
         found.append(_precision(new.precision == "fp32", device.startswith("cpu")))
+    if old.quantised != new.quantised:
+        found.append(_step(f"a base in 4 bits {'here' if new.quantised else 'there'} alone", 1, _QUANTISED))
+    if old.dora != new.dora:
+        found.append(_step(f"DoRA {'here' if new.dora else 'there'} alone", 1, _DORA))
     return (*found, _step("the machine and its load", 1, _ALWAYS))
 
 

@@ -134,6 +134,34 @@ class Seal(Report):
     splits: dict[str, Digest]
 
 
+class Quantised(Record):
+    """How the linear weights of the base were quantised for training, and the digest of what came out."""
+
+    kind: Literal["nf4"]
+    double: bool
+    block: Count  # weights that share a scale
+    precision: Literal["bf16", "fp32"]  # what was quantised, and what the products are computed in
+    bitsandbytes: str  # its version
+    weights: Digest  # canonical JSON of QuantisedBase.tensors
+
+
+class QuantisedBase(Report):
+    """``quantization.json`` of an adapter that was trained on a quantised base: exactly what it was trained on.
+
+    ``tensors``: the name of each quantised weight, and the digest of its codes and scales.
+    """
+
+    base: Digest  # what was quantised
+    quantised: Quantised
+    tensors: Annotated[dict[str, Digest], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _weights_are_the_tensors(self) -> Self:
+        if self.quantised.weights != digest.of_json(self.tensors):
+            raise ValueError("quantised.weights is not the digest of tensors")
+        return self
+
+
 class TrainReport(StageReport):
     """The result of training, and its adapter.
 
@@ -142,7 +170,7 @@ class TrainReport(StageReport):
     the reward, so that a gate which asks the same scorer asks what training raised.
     """
 
-    sparse: ClassVar[frozenset[str]] = frozenset({"plugins", "figures", "optimised_for"})
+    sparse: ClassVar[frozenset[str]] = frozenset({"plugins", "figures", "optimised_for", "quantised"})
 
     adapter: Digest
     base: Digest
@@ -157,6 +185,7 @@ class TrainReport(StageReport):
     tokens: Count | None = None  # that went through the model: input ids of rows in every epoch, no padding
     figures: dict[str, float] = Field(default_factory=dict)  # means of the last logged values
     optimised_for: tuple[str, ...] = ()
+    quantised: Quantised | None = None  # None: the base was trained on as it is
 
 
 class TrainMeasured(Report):
@@ -181,8 +210,22 @@ class MergedFile(Record):
     size: Count
 
 
-class ParityReport(Report):
-    """The merged directory, and its agreement with base + adapter on real prompts."""
+class Distance(Record):
+    """How far the merged model is from the 4-bit model that was trained, on the same positions. No bound holds it."""
+
+    max_logprob_diff: Annotated[float, Field(ge=0)]  # nats
+    mean_logprob_diff: Annotated[float, Field(ge=0)]
+    top1: Annotated[float, Field(ge=0, le=1)]
+
+
+class ParityReport(Report, Sparse):
+    """The merged directory, and its agreement with base + adapter on real prompts.
+
+    Where the base was quantised for training, ``merged_into`` says which base that is, and ``quantised`` how far the
+    merged model is from the quantised one.
+    """
+
+    sparse: ClassVar[frozenset[str]] = frozenset({"merged_into", "quantised"})
 
     base: Digest
     adapter: Digest
@@ -193,6 +236,8 @@ class ParityReport(Report):
     max_logprob_diff: Annotated[float, Field(ge=0)]  # nats
     mean_logprob_diff: Annotated[float, Field(ge=0)]
     top1: Annotated[float, Field(ge=0, le=1)]  # share of positions with the same most likely token
+    merged_into: Literal["trained", "original"] | None = None
+    quantised: Distance | None = None
 
 
 class Interval(Record):

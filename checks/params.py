@@ -16,6 +16,7 @@ from checks.scorers import Scorer
 from checks.sections import Agreement, Bound, Fraction, Name, Positive, Section, stricter
 from checks.sections import Source as Source
 from checks.suites import Suite
+from checks.training import MergedInto
 
 RuleName = Annotated[str, NameOf(RULES.kinds)]  # a file of checks/rules says what each does
 
@@ -162,6 +163,7 @@ class Merge(Section):
     """Base and adapter to the directory that ships."""
 
     shard_mb: Annotated[int, Field(ge=1, description="largest shard in megabytes (10^6 bytes)")]
+    base: MergedInto
     parity: MergeParity
 
 

@@ -33,6 +33,7 @@ EXEMPT: Mapping[str, str] = {
     "train": "It is what a pull request proposes. The gates judge the model that comes of it.",
     "prepare.seed": "It decides which rows are test rows. The test set is policy itself, by its digest.",
     "prepare.splits": "They decide how many rows are test rows. The test set is policy itself, by its digest.",
+    "merge.base": "It decides what the adapter is added to. The gates judge the model that comes of it.",
     "merge.shard_mb": "It sets the sizes of the weight files.",
     "evaluate.batch_tokens": "It sets speed and memory use of the evaluation. No margin may be below its noise.",
     "tracking": "It says where MLflow stores logs. Nothing reads them.",

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from checks.rows import Row
 from checks.scorer_kind import ScorerKind
@@ -45,11 +45,59 @@ class Lora(Section):
 
     r: Annotated[Positive, Field(description="rank: more can learn more, and makes the adapter larger")]
     alpha: Annotated[Positive, Field(description="the adapter's output is scaled by alpha / r; often 2 r")]
+    variant: Annotated[
+        Literal["lora", "rslora", "dora"],
+        Field(
+            description="rslora scales by alpha / √r (Kalajdzievski, 2023); dora learns each row's length separately "
+            "(Liu et al., 2024)"
+        ),
+    ] = "lora"
+    init: Annotated[
+        Literal["default", "gaussian", "orthogonal"],
+        Field(description="first values of A and B; default: A by Kaiming's rule, B zero"),
+    ] = "default"
     dropout: Annotated[float, Field(ge=0, lt=1, description="dropout probability of the adapter's input; 0: none")]
     targets: Annotated[
         Literal["all-linear"] | Strings, Field(description="modules to adapt: their names, or all-linear for all")
     ]
     layers: Annotated[int | None, Field(ge=1, description="adapt only the last layers, this many; null: all layers")]
+
+    @field_validator("init", mode="before")
+    @classmethod
+    def _keeps_the_base(cls, value: Any) -> Any:
+        if isinstance(value, str) and value.startswith(("pissa", "olora")):
+            raise ValueError(
+                f"{value} starts by taking the largest directions out of the base's weights, so the adapter would fit "
+                "no base that is pinned|use default, gaussian or orthogonal"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _rank_can_be_halved(self) -> Self:
+        if self.init == "orthogonal" and self.r % 2:
+            raise ValueError(f"r: {self.r} is odd, and init orthogonal needs an even rank|use {self.r + 1}")
+        return self
+
+
+class Quantization(Section):
+    """QLoRA (Dettmers et al., 2023): the base's linear layers, but for the head, have 4 bits while the adapter learns.
+
+    Needs the extra ``qlora``. What ships has the base's precision: see ``merge.base``.
+    """
+
+    kind: Annotated[Literal["nf4"], Field(description="the sixteen values that a weight can have")]
+    double: Annotated[bool, Field(description="quantise the scale of each block of 64 weights too: 0.4 bits less")]
+
+
+# Of the section merge: here, where DVC sees its default change.
+MergedInto = Annotated[
+    Literal["trained", "original"],
+    Field(
+        default="trained",
+        description="where the base was quantised for training: merge into its dequantised weights, which the adapter "
+        "was trained on, or into the original ones",
+    ),
+]
 
 
 class Train(Section):
@@ -93,12 +141,33 @@ class Train(Section):
     precision: Annotated[
         Literal["bf16", "fp16", "fp32"], Field(description="number format of the base's weights and of arithmetic")
     ]
+    quantization: Annotated[Quantization | None, Field(description="null: the base as `precision` says")] = None
+    optimizer: Annotated[
+        Literal["adamw_torch", "adamw_8bit", "paged_adamw_8bit"],
+        Field(description="the 8-bit ones keep AdamW's moments in 8 bits, and need the extra qlora"),
+    ] = "adamw_torch"
+    neftune_alpha: Annotated[
+        float | None, Field(gt=0, description="noise on the embeddings while it trains (Jain et al., 2023); null: none")
+    ] = None
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
         if (self.epochs is None) == (self.max_steps is None):
             raise ValueError("epochs and max_steps must be one number and one null|set exactly one of them")
         return self
+
+    @model_validator(mode="after")
+    def _quantised_base_fits(self) -> Self:
+        if self.quantization and self.precision == "fp16":
+            raise ValueError("precision: fp16 is not offered with a 4-bit base|use bf16 or fp32")
+        if self.quantization and self.lora.init == "orthogonal":
+            raise ValueError("lora.init: orthogonal cannot start beside 4-bit weights|use default or gaussian")
+        return self
+
+    @property
+    def needs_bitsandbytes(self) -> bool:
+        """Whether it needs the extra ``qlora``."""
+        return self.quantization is not None or self.optimizer != "adamw_torch"
 
     @abstractmethod
     def trainer(self, job: Job) -> Any:

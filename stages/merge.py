@@ -14,7 +14,6 @@ import fnmatch
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +21,12 @@ from tqdm import tqdm
 
 from checks import digest, files, layout
 from checks.errors import EvidenceRefused, MachineRefused, MergeRefused
-from checks.evidence import MergedFile, ParityReport
+from checks.evidence import Distance, MergedFile, ParityReport, QuantisedBase
 from checks.params import Params
 from checks.rows import Row
 from stages import entry
-from stages.weights import export, generation
+from stages.weights import export, generation, nf4
+from stages.weights.threads import one_thread
 
 _SPARE_BYTES = 50_000_000  # room for tokenizer and config, and to leave the disk usable
 # What a serving runtime reads beside the weights, and what the licence asks to pass on.
@@ -40,7 +40,8 @@ def merge(params: Params, root: Path) -> str:
     """Merge the adapter into the base, and compare the logits of the result with those of base + adapter.
 
     Raises MergeRefused if the adapter does not fit or the two differ by more than ``merge.parity`` allows,
-    EvidenceRefused if an input cannot be read, MachineRefused if the disk is too small.
+    EvidenceRefused if an input cannot be read, MachineRefused if the disk is too small, or if the
+    adapter was trained on a quantised base and bitsandbytes is not installed.
     """
     base, adapter, merged = root / layout.BASE, root / layout.ADAPTER, root / layout.MERGED
     (root / layout.PARITY_REPORT).unlink(missing_ok=True)
@@ -50,16 +51,25 @@ def merge(params: Params, root: Path) -> str:
             raise MergeRefused(
                 f"{layout.SPLITS / 'valid.jsonl'}: no rows to compare on", "run `./lockstep run prepare`"
             )
-        names = merge_weights(base, adapter, work, params.merge.shard_mb * 10**6)
+        identity = digest.of_tree(base).digest
+        trained = nf4.of_adapter(adapter, identity)
+        dequantised = trained if params.merge.base == "trained" else None
+        names = merge_weights(base, adapter, work, params.merge.shard_mb * 10**6, dequantised)
         copy_companions(base, work)
         export.spell_both(work)
         left_out = generation.neutralise(work)
-        report = _held_to_parity(params, root, work, prompts)
+        report = _held_to_parity(params, root, work, prompts, identity, trained)
     size = sum(file.size for file in report.files.values())
     return (
         f"{layout.MERGED}: {size / 1e6:.0f} MB in {len(names)} {'shard' if len(names) == 1 else 'shards'}, "
         f"{report.merged[:19]}, largest difference {report.max_logprob_diff:.3f} nats over {report.positions} tokens, "
         f"top-1 agreement {report.top1:.1%}"
+        + (
+            f"; into the {report.merged_into} base, {report.quantised.max_logprob_diff:.3f} nats and "
+            f"{report.quantised.top1:.1%} from the model in 4 bits"
+            if report.quantised
+            else ""
+        )
         + (
             f"; {generation.GENERATION} without {', '.join(left_out)}, which evaluate does not apply"
             if left_out
@@ -68,14 +78,22 @@ def merge(params: Params, root: Path) -> str:
     )
 
 
-def merge_weights(base: Path, adapter: Path, out: Path, limit: int) -> list[str]:
+def merge_weights(
+    base: Path, adapter: Path, out: Path, limit: int, dequantised: QuantisedBase | None = None
+) -> list[str]:
     """Write the merged weights into the directory ``out``, in files of at most ``limit`` bytes; return their names.
 
-    Raises MergeRefused, EvidenceRefused or MachineRefused as ``merge``.
+    ``dequantised`` names the base's weights that are quantised and dequantised first. Raises MergeRefused,
+    EvidenceRefused or MachineRefused as ``merge``.
     """
     from stages.weights import lora, shards
 
     with shards.opened(base) as weights, lora.opened(adapter, weights.tensors, _tied_rows(base)) as change:
+        if dequantised and (absent := sorted(dequantised.tensors.keys() - weights.tensors.keys())):
+            raise MergeRefused(
+                f"{layout.ADAPTER / nf4.NAME}: {len(absent)} tensors are not in the base: {absent[0]}",
+                "run `./lockstep run train`",
+            )
         plan = shards.plan(weights.tensors.values(), limit)
         total = sum(tensor.nbytes for tensor in weights.tensors.values())
         if (free := shutil.disk_usage(out).free) < total + _SPARE_BYTES:
@@ -83,10 +101,13 @@ def merge_weights(base: Path, adapter: Path, out: Path, limit: int) -> list[str]
                 f"{out.parent}: {free / 1e6:.0f} MB free, {(total + _SPARE_BYTES) / 1e6:.0f} MB needed to merge",
                 "free space on this disk, for example with `./lockstep dvc gc --workspace`",
             )
-        with _one_thread(), tqdm(total=total, unit="B", unit_scale=True, desc="merge") as bar:
+        # Rows that fit the cache are done before a second thread is awake; waiting for it costs most.
+        with one_thread(), tqdm(total=total, unit="B", unit_scale=True, desc="merge") as bar:
 
             def pieces(tensor: shards.Tensor) -> Iterator[Any]:
                 weight = weights.read(tensor.name)
+                if dequantised:
+                    weight = nf4.dequantised(tensor.name, weight, dequantised)
                 if delta := change.deltas.get(tensor.name):
                     yield from lora.merged_rows(weight, delta, change.weights)
                 else:
@@ -110,28 +131,18 @@ def copy_companions(base: Path, out: Path) -> None:
             shutil.copyfile(path, out / path.name)
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Use one thread: blocks in the cache are done before a second thread starts, which waits on a busy machine."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _held_to_parity(params: Params, root: Path, work: Path, prompts: list[Row]) -> ParityReport:
+def _held_to_parity(
+    params: Params, root: Path, work: Path, prompts: list[Row], identity: str, trained: QuantisedBase | None
+) -> ParityReport:
     """Write the parity report; raise MergeRefused if the bounds of ``merge.parity`` are exceeded."""
     from stages.weights import parity  # transformers: not needed to merge
 
     base, adapter, bounds = root / layout.BASE, root / layout.ADAPTER, params.merge.parity
-    agreement = parity.compare(base, adapter, work, prompts)
+    into = params.merge.base
+    agreement, distance = parity.compare(base, adapter, work, prompts, trained, into == "trained")
     tree = digest.of_tree(work)
     report = ParityReport(
-        base=digest.of_tree(base).digest,
+        base=identity,
         adapter=digest.of_tree(adapter).digest,
         merged=tree.digest,
         files={name: MergedFile(sha256=file.sha256, size=file.size) for name, file in tree.files.items()},
@@ -140,6 +151,13 @@ def _held_to_parity(params: Params, root: Path, work: Path, prompts: list[Row]) 
         max_logprob_diff=agreement.max_logprob_diff,
         mean_logprob_diff=agreement.mean_logprob_diff,
         top1=agreement.top1,
+        merged_into=into if trained else None,
+        quantised=distance
+        and Distance(
+            max_logprob_diff=distance.max_logprob_diff,
+            mean_logprob_diff=distance.mean_logprob_diff,
+            top1=distance.top1,
+        ),
     )
     files.write_json(root / layout.PARITY_REPORT, report)
     if report.max_logprob_diff > bounds.max_logprob_diff or report.top1 < bounds.min_top1:

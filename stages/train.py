@@ -1,7 +1,8 @@
 """train: LoRA fine-tuning of the base on the sealed splits, with the method of ``train.method``, logged to MLflow.
 
 In:  data/splits/{train,valid}.jsonl, data/validated.json (the seal), models/base, params ``train``.
-Out: models/adapter (adapter_config.json, adapter_model.safetensors), reports/train.json,
+Out: models/adapter (adapter_config.json, adapter_model.safetensors; quantization.json if the base was quantised),
+     reports/train.json,
      reports/loss.csv (step,loss,learning_rate, and what the method reports),
      reports/measured/train.json (seconds, device, MLflow's run).
 Run: python -m stages.train
@@ -20,7 +21,7 @@ from typing import Any
 
 from checks import digest, files, layout, scorers, scoring
 from checks.errors import EvidenceRefused, MachineRefused, TrainingRefused
-from checks.evidence import Seal, TrainMeasured, TrainReport
+from checks.evidence import QuantisedBase, Seal, TrainMeasured, TrainReport
 from checks.methods import METHODS
 from checks.params import Params
 from checks.rows import Row
@@ -28,21 +29,25 @@ from checks.training import Job
 from stages import entry, tracking
 from stages.training import checkpoints
 from stages.training.checkpoints import say
+from stages.weights import nf4
 
 _LIBRARIES = ("torch", "transformers", "trl", "peft")
 _BELOW = ("accelerate", "datasets", "numpy", "safetensors", "tokenizers")  # no checkpoint outlives another version
 _SHARED = ("checkpoints", "order", "preferences", "resuming", "trainer")
-_MODULES = ("train.py", *(f"training/{name}.py" for name in _SHARED))
+_MODULES = ("train.py", *(f"training/{name}.py" for name in _SHARED), "weights/nf4.py")
 
 
 def train(params: Params, root: Path) -> str:
     """Fine-tune; write the adapter, its report and the loss curve.
 
     Raises EvidenceRefused if the splits are not the sealed ones, TrainingRefused if the parameters do not fit the model
-    or the data or a loss is not finite, MachineRefused if the device or MLflow's store is missing, ParamsRefused if
-    LOCKSTEP_CHECKPOINT_MINUTES is not a valid number.
+    or the data or a loss is not finite, MachineRefused if the device, MLflow's store, or
+    bitsandbytes where it is needed is missing, ParamsRefused if LOCKSTEP_CHECKPOINT_MINUTES is not a valid number.
     """
     minutes = checkpoints.minutes()
+    if params.train.needs_bitsandbytes:
+        nf4.hold_installed("train.quantization" if params.train.quantization else "train.optimizer")
+        nf4.library()
     for stale in (layout.TRAIN_REPORT, layout.TRAIN_MEASURED, layout.LOSS_CURVE):
         (root / stale).unlink(missing_ok=True)
     with files.replacing_folder(root / layout.ADAPTER) as folder:
@@ -63,7 +68,9 @@ def train(params: Params, root: Path) -> str:
         quiet = warnings.catch_warnings(action="ignore", category=FutureWarning)  # for TRL, not for the reader
         key = _key(params, base, seal, device)
         with tracking.run(params, root, data) as run, checkpoints.opened(root, key, minutes > 0) as store, quiet:
-            trainer, recorder = _trainer(params, root / layout.BASE, rows, valid, run, str(store.scratch))
+            trainer, recorder, quantised = _trainer(
+                params, root / layout.BASE, base, rows, valid, run, str(store.scratch)
+            )
             trainable, total = trainer.model.get_nb_trainable_parameters()
             say(_settings(params, len(rows), trainer.model, device))
             keeper = resuming.Keeper(store, minutes, trainer, recorder, run.id)
@@ -81,6 +88,8 @@ def train(params: Params, root: Path) -> str:
             seconds = keeper.seconds
             valid_loss = _valid_loss(trainer, run) if trainer.eval_dataset is not None else None
             save(trainer.model, folder)
+            if quantised:
+                files.write_json(folder / nf4.NAME, quantised)
             adapter = digest.of_tree(folder).digest
             run.tag(tracking.ADAPTER_TAG, adapter)
     files.write_text(root / layout.LOSS_CURVE, recorder.curve())
@@ -94,10 +103,11 @@ def train(params: Params, root: Path) -> str:
         trainable_parameters=trainable,
         total_parameters=total,
         final_loss=recorder.final_loss(),
-        versions={name: importlib.metadata.version(name) for name in _LIBRARIES},
+        versions=_versions(params, _LIBRARIES),
         tokens=trainer.state.num_input_tokens_seen or None,
         figures=recorder.figures(),
         optimised_for=tuple(scorer.kind for scorer in params.train.rewards()),
+        quantised=quantised.quantised if quantised else None,
         plugins=METHODS.plugins([params.train.method])
         | scorers.KINDS.plugins(scorer.kind for scorer in params.train.rewards()),
     )
@@ -141,13 +151,18 @@ def _key(params: Params, base: str, seal: Seal, device: str) -> str:
         "splits": seal.splits,
         "train": params.train.model_dump(mode="json"),
         "device": f"{device} on {platform.machine()}",
-        "versions": {name: importlib.metadata.version(name) for name in (*_LIBRARIES, *_BELOW)},
+        "versions": _versions(params, (*_LIBRARIES, *_BELOW)),
         "rewards": scoring.digest_of(params.train.rewards()),
         "plugins": {name: used.sha256 for name, used in METHODS.plugins([params.train.method]).items()},
     }
     kinds = [type(kind) for kind in (params.train, *params.train.rewards())]
     used = (Path(str(sys.modules[kind.__module__].__file__)) for kind in kinds)
     return checkpoints.key(values, (*(here / name for name in _MODULES), *used))
+
+
+def _versions(params: Params, names: tuple[str, ...]) -> dict[str, str]:
+    used = (*names, "bitsandbytes") if params.train.needs_bitsandbytes else names
+    return {name: importlib.metadata.version(name) for name in used}
 
 
 def _device(precision: str) -> str:
@@ -174,21 +189,29 @@ def _device(precision: str) -> str:
 
 
 def _trainer(
-    params: Params, base: Path, rows: list[Row], valid: list[Row], run: tracking.Run, scratch: str
-) -> tuple[Any, Any]:
-    """A trainer whose data and parameters fit the model, and the recorder of its loss curve."""
+    params: Params, base: Path, identity: str, rows: list[Row], valid: list[Row], run: tracking.Run, scratch: str
+) -> tuple[Any, Any, QuantisedBase | None]:
+    """A trainer whose data and parameters fit the model, the recorder of its loss curve, and what was quantised.
+
+    ``identity`` is the digest of ``base``.
+    """
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.trainer_callback import ProgressCallback
     from transformers.utils import logging
 
-    from stages.training.trainer import DTYPES, Progress, Recorder, lora_config, settings
+    from stages.training.trainer import DTYPES, Progress, Recorder, in_float32, lora_config, settings
 
+    quantization, precision = params.train.quantization, params.train.precision
     logging.set_verbosity_error()
     try:
         tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
-        model, loading = AutoModelForCausalLM.from_pretrained(
-            base, dtype=DTYPES[params.train.precision], local_files_only=True, output_loading_info=True
+        model, loading = (
+            nf4.load(base, quantization, precision)
+            if quantization
+            else AutoModelForCausalLM.from_pretrained(
+                base, dtype=DTYPES[precision], local_files_only=True, output_loading_info=True
+            )
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
@@ -201,6 +224,7 @@ def _trainer(
         )
     if tokenizer.chat_template is None:
         raise TrainingRefused(f"{layout.BASE}: has no chat template", "use an instruction-tuned base")
+    quantised = nf4.described(model, quantization, precision, identity) if quantization else None
     recorder = Recorder(run.metrics, params.train.reported)
     ends = model.generation_config.eos_token_id
     job = Job(
@@ -214,22 +238,26 @@ def _trainer(
         stops=frozenset({tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}),
     )
     trainer = params.train.trainer(job)
+    if quantised:
+        in_float32(trainer.model)
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(Progress())
-    return trainer, recorder
+    return trainer, recorder, quantised
 
 
 def _settings(params: Params, rows: int, model: Any, device: str) -> str:
     """The settings of the training, on one line."""
     train, lora = params.train, params.train.lora
     trainable, total = model.get_nb_trainable_parameters()
+    base = f" on a base in 4 bits ({train.quantization.kind})" if train.quantization else ""
+    variant = {"lora": "LoRA", "rslora": "rsLoRA", "dora": "DoRA"}[lora.variant]
     parts = (
         f"{rows} rows, {train.steps(rows)} steps of {train.batch_size * train.gradient_accumulation}",
-        f"LoRA r={lora.r} alpha={lora.alpha} on {', '.join(sorted(model.peft_config['default'].target_modules))}",
+        f"{variant} r={lora.r} alpha={lora.alpha} on {', '.join(sorted(model.peft_config['default'].target_modules))}",
         "all layers" if lora.layers is None else f"last {lora.layers} layers",
         f"{trainable / 1e6:.2f} of {total / 1e6:.1f} M parameters",
         f"learning rate {train.learning_rate:g} {train.schedule}",
-        f"{train.precision} on {device}, seed {train.seed}",
+        f"{train.precision} on {device}{base}, seed {train.seed}",
     )
     return "; ".join(parts)
 

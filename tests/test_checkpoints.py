@@ -427,20 +427,26 @@ def _weights(trainer: Any) -> dict[str, Any]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("method", "stops", "accumulation"),
+    ("method", "stops", "settings", "lora"),
     [
-        ("sft", (2,), 1), ("sft", (7, 8), 1), ("sft", (6,), 1), ("sft", (4,), 2),
-        ("dpo", (7, 8), 1), ("dpo", (6,), 1), ("dpo", (4,), 2), ("kto", (7,), 1), ("orpo", (7,), 1),
-        ("grpo", (7,), 2), ("grpo", (6,), 2),
+        ("sft", (2,), {}, {}), ("sft", (7, 8), {}, {}), ("sft", (6,), {}, {}), ("sft", (4,), {"gradient_accumulation": 2}, {}),
+        ("sft", (3,), {"neftune_alpha": 5.0}, {"variant": "dora", "init": "gaussian"}),
+        ("sft", (3,), {"optimizer": "adamw_8bit"}, {"r": 128, "targets": ["down_proj"]}),  # fewer stay in 32 bits
+        ("sft", (7,), {"optimizer": "paged_adamw_8bit"}, {"r": 128, "targets": ["down_proj"]}),
+        ("sft", (3,), {"quantization": {"kind": "nf4", "double": True}}, {"variant": "rslora"}),
+        ("dpo", (7, 8), {}, {}), ("dpo", (6,), {}, {}), ("dpo", (4,), {"gradient_accumulation": 2}, {}),
+        ("kto", (7,), {}, {}), ("orpo", (7,), {}, {}),
+        ("grpo", (7,), {"gradient_accumulation": 2}, {}), ("grpo", (6,), {"gradient_accumulation": 2}, {}),
     ],
 )  # fmt: skip
 def test_a_training_in_parts_is_the_training_in_one_part(
-    tmp_path: Path, tiny_base: Path, method: str, stops: tuple[int, ...], accumulation: int
+    tmp_path: Path, tiny_base: Path, method: str, stops: tuple[int, ...], settings: dict, lora: dict
 ) -> None:
     """Within an epoch, twice within one, between two, and with micro-batches; dropout, order and answers are random."""
     root = training_tree.make(tmp_path, tiny_base, preferences=method != "sft")
     document = _document(10, method)
-    document["train"]["gradient_accumulation"] = accumulation
+    document["train"] |= {"gradient_accumulation": 1} | settings
+    document["train"]["lora"] |= lora
     with checkpoints.opened(root, KEY, kept=True) as home:
         trainer, _, recorder = _parts(root, document, home)
         before = _weights(trainer)

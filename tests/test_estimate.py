@@ -86,6 +86,15 @@ def test_precision_counts_on_a_gpu_and_is_uncertain_on_a_cpu() -> None:
     assert _times(PLAIN._replace(precision="fp16")).middle == 1
 
 
+def test_weights_in_4_bits_and_dora_widen_the_range_when_one_training_alone_has_them() -> None:
+    quantised, dora = PLAIN._replace(quantised=True), PLAIN._replace(dora=True)
+    for new, old in ((quantised, PLAIN), (PLAIN, quantised)):
+        assert _times(new, old) == pytest.approx((1 / (1.5 * WIDTH), 1, 1.5 * WIDTH))
+    for new, old in ((dora, PLAIN), (PLAIN, dora)):
+        assert _times(new, old) == pytest.approx((1 / (2 * WIDTH), 1, 2 * WIDTH))
+    assert _times(dora, dora) == _times(quantised, quantised) == _times(PLAIN)
+
+
 @pytest.mark.parametrize(
     "new",
     [

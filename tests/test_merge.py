@@ -47,6 +47,9 @@ def make_adapter(folder: Path, base: Path, **settings: Any) -> Path:
     torch.manual_seed(12)
     chosen = {"r": 4, "lora_alpha": 8, "target_modules": LINEAR, "init_lora_weights": False} | settings
     model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), LoraConfig(task_type="CAUSAL_LM", **chosen))
+    for name, weight in model.named_parameters():
+        if "lora_magnitude" in name:  # else it undoes what was added
+            weight.data *= 1 + 0.2 * torch.rand_like(weight)
     model.save_pretrained(folder, save_embedding_layers=False)
     # as training leaves it: the settings of a plain start
     config = json.loads((folder / "adapter_config.json").read_text()) | {"init_lora_weights": True}
@@ -104,6 +107,8 @@ def root(tmp_path: Path, base: Path, adapter: Path) -> Path:
     [
         {},
         {"use_rslora": True},
+        {"use_dora": True},
+        {"use_dora": True, "use_rslora": True, "rank_pattern": {"q_proj": 2}},
         {"rank_pattern": {"q_proj": 2, r"layers\.1\.mlp\..*": 6}, "alpha_pattern": {"o_proj": 3, r"1\.self_attn\.v_proj": 5}},
         {"use_rslora": True, "rank_pattern": {"down_proj": 2}, "layers_to_transform": [1], "target_modules": ["down_proj"]},
     ],
@@ -135,7 +140,7 @@ def test_merged_weights_equal_those_of_peft(
             unit = 2.0 ** (exponent - 8)  # bfloat16 keeps 8 bits of the significand
         allowed = torch.maximum(unit, 1e-6 * expected.abs().max().float())
         assert ((value.float() - expected.float()).abs() <= allowed).all(), name
-    assert changed == len(load_file(adapter / "adapter_model.safetensors")) / 2
+    assert changed == sum(".lora_A." in name for name in load_file(adapter / "adapter_model.safetensors"))
 
 
 def test_transformers_loads_the_merged_directory_and_it_says_what_peft_says(root: Path, document: dict) -> None:
@@ -329,12 +334,30 @@ def _base_config(**changes: Any) -> Callable[[Path, Path], None]:
 
 
 _FIRST = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
+_MAGNITUDE = "base_model.model.model.layers.0.self_attn.q_proj.lora_magnitude_vector"
+
+
+def _dora(change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[Path, Path], None]:
+    def spoil(base: Path, adapter: Path) -> None:
+        make_adapter(adapter, base, use_dora=True)
+        _tensors(change)(base, adapter)
+
+    return spoil
 
 
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
-        (_config(use_dora=True), "use_dora is true"),
+        (_config(use_dora=True), r"28 tensors fit no weight of the base: "),
+        (
+            _tensors(lambda w: w.update({_MAGNITUDE: torch.ones(32)})),
+            r"3 tensors fit no weight of the base: .*lora_magnitude_vector",
+        ),
+        (_dora(lambda w: w.pop(_MAGNITUDE)), "2 tensors fit no weight of the base: .*q_proj.lora_A"),
+        (
+            _dora(lambda w: w.update({_MAGNITUDE: torch.ones(8)})),
+            r"q_proj\.weight: base \[32, 32\] against adapter's lengths \[8\]",
+        ),
         (_config(modules_to_save=["lm_head"]), 'modules_to_save is ."lm_head".'),
         (_config(bias="all"), "bias is 'all'"),
         (_config(lora_bias=True), "lora_bias is true"),
@@ -363,7 +386,7 @@ _FIRST = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
         (lambda _, adapter: (adapter / "adapter_config.json").unlink(), "not an adapter's config"),
     ],
 )  # fmt: skip
-def test_an_adapter_that_is_not_plain_lora_of_this_base_refuses_by_name(
+def test_an_adapter_that_is_not_lora_of_this_base_refuses_by_name(
     root: Path, document: dict, spoil: Callable[[Path, Path], object], says: str
 ) -> None:
     spoil(root / layout.BASE, root / layout.ADAPTER)

@@ -36,6 +36,31 @@ FAULTS = {
     ),
     "a scorer without a kind": ("- kind: exact-match", "- pattern: x", "evaluate.scorers.0.kind: missing"),
     "a hash that is none": ("sha256: bcc", "sha256: xcc", "base.sha256"),
+    "a start that changes the base": (
+        "dropout: 0.0",
+        "dropout: 0.0\n    init: pissa_niter_4",
+        "train.lora.init: pissa_niter_4 starts by taking the largest directions out of the base",
+    ),
+    "an orthogonal start of odd rank": (
+        "r: 16",
+        "r: 15\n    init: orthogonal",
+        "train.lora: r: 15 is odd, and init orthogonal needs an even rank; use 16",
+    ),
+    "an orthogonal start beside 4 bits": (
+        "  seed: 17\n  lora:",
+        "  seed: 17\n  quantization: {kind: nf4, double: true}\n  lora:\n    init: orthogonal",
+        "train: lora.init: orthogonal cannot start beside 4-bit weights",
+    ),
+    "fp16 beside 4 bits": (
+        "  precision: bf16\n\nmerge",
+        "  precision: fp16\n  quantization: {kind: nf4, double: true}\n\nmerge",
+        "train: precision: fp16 is not offered with a 4-bit base",
+    ),
+    "4 bits of an unknown kind": (
+        "  seed: 17\n  lora:",
+        "  seed: 17\n  quantization: {kind: int4, double: true}\n  lora:",
+        "train.quantization.kind: 'int4'",
+    ),
     "both lengths": ("max_steps: null", "max_steps: 10", "set exactly one"),
     "no length": ("epochs: 2", "epochs: null", "set exactly one"),
     "a longest prompt without words": ("max_prompt_words: 45", "max_prompt_words: 0", "prepare.max_prompt_words: 0"),

@@ -346,6 +346,7 @@ def _full() -> list[Params]:
     table["prepare"]["loader"] = {"kind": "table", "files": "*.csv", "columns": columns, "instruction": "Route."}
     messages = copy.deepcopy(table)
     messages["prepare"]["loader"]["columns"] = {"messages": "a"}
+    table["train"]["quantization"] = {"kind": "nf4", "double": True}
     regex = _document()
     regex["evaluate"]["scorers"].append({"kind": "regex", "pattern": "a+"})
     taught = [_document() for _ in METHODS]

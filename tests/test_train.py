@@ -135,6 +135,39 @@ def test_a_run_leaves_adapter_report_curve_and_an_mlflow_run_that_names_them(roo
     assert set(logged) == {"training", "evaluation"}
 
 
+@pytest.mark.parametrize(
+    ("lora", "settings", "peft", "arguments"),
+    [
+        ({}, {}, {"use_rslora": False, "use_dora": False, "init_lora_weights": True}, {"optim": "adamw_torch", "neftune_noise_alpha": None}),
+        ({"variant": "rslora", "init": "gaussian"}, {"neftune_alpha": 5.0}, {"use_rslora": True, "use_dora": False, "init_lora_weights": "gaussian"}, {"neftune_noise_alpha": 5.0}),
+        ({"variant": "dora", "init": "orthogonal"}, {"optimizer": "adamw_8bit"}, {"use_rslora": False, "use_dora": True, "init_lora_weights": "orthogonal"}, {"optim": "adamw_8bit"}),
+    ],
+)  # fmt: skip
+def test_the_variant_its_start_and_the_optimizer_reach_peft_and_transformers(
+    root: Path, document: dict, lora: dict, settings: dict, peft: dict, arguments: dict
+) -> None:
+    document["train"] |= settings
+    document["train"]["lora"] |= lora
+    trainer = _prepared(root, document)
+    config = trainer.model.peft_config["default"]
+    assert {name: getattr(config, name) for name in peft} == peft
+    assert {name: getattr(trainer.args, name) for name in arguments} == arguments
+
+
+def test_noise_on_the_embeddings_changes_what_is_learned_and_dora_merges(root: Path, document: dict) -> None:
+    from stages.merge import merge
+
+    document["train"]["lora"] |= {"variant": "dora", "init": "gaussian"}
+    found = []
+    for alpha in (None, 5.0):
+        document["train"]["neftune_alpha"] = alpha
+        train(as_params(document), root)
+        found.append(digest.of_tree(root / layout.ADAPTER).digest)
+    assert found[0] != found[1]
+    document["merge"]["parity"] |= {"max_logprob_diff": 1e-3, "min_top1": 1.0}
+    merge(as_params(document), root)
+
+
 def test_the_curve_of_a_long_training_has_twenty_points_at_least(document: dict) -> None:
     from stages.training.trainer import settings as arguments
 

@@ -50,11 +50,15 @@ def trainer(settings: Train, root: Path, scratch: Path, callbacks: Sequence[Any]
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from stages.training import trainer as shared
+    from stages.weights import nf4
 
     rows = files.read_jsonl(root / layout.SPLITS / "train.jsonl", Row)
-    model = AutoModelForCausalLM.from_pretrained(root / layout.BASE, dtype=shared.DTYPES[settings.precision])
+    if settings.quantization:
+        model = nf4.load(root / layout.BASE, settings.quantization, settings.precision)[0]
+    else:
+        model = AutoModelForCausalLM.from_pretrained(root / layout.BASE, dtype=shared.DTYPES[settings.precision])
     tokenizer = AutoTokenizer.from_pretrained(root / layout.BASE)
-    return settings.trainer(
+    made = settings.trainer(
         Job(
             model=model,
             tokenizer=tokenizer,
@@ -66,6 +70,9 @@ def trainer(settings: Train, root: Path, scratch: Path, callbacks: Sequence[Any]
             stops=frozenset({tokenizer.eos_token_id}),
         )
     )
+    if settings.quantization:
+        shared.in_float32(made.model)
+    return made
 
 
 def row(number: int, prompt: str, reference: str) -> Row:

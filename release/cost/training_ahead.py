@@ -108,7 +108,10 @@ def _training(rows: int, epochs: float, train: Train, parameters: int, layers: i
     if share is None and layers:
         share = min(1.0, cost.bounded(train.lora.layers or 0) / layers)
     checkpointing = train.gradient_checkpointing
-    return Training(rows, epochs, train.batch_size, parameters, share, adapter, checkpointing, train.precision, None)
+    return Training(
+        rows, epochs, train.batch_size, parameters, share, adapter, checkpointing, train.precision, None,
+        quantised=train.quantization is not None, dora=train.lora.variant == "dora",
+    )  # fmt: skip
 
 
 def _row_bytes(root: Path) -> float | None:

@@ -135,9 +135,12 @@ def _adapter(path: Path, _step: int, trainer: Steady) -> None:
 
 
 def _optimizer(path: Path, _step: int, trainer: Steady) -> None:
-    state = _loaded(path)["state"].values()
+    state = list(_loaded(path)["state"].values())
+    names = ("exp_avg", "exp_avg_sq")
+    if trainer.args.optim != "adamw_torch":  # bitsandbytes keeps its moments below a key of its own
+        state, names = [moments["__bnb_optimizer_quant_state__"] for moments in state], ("state1", "state2")
     shapes = sorted(tuple(weight.shape) for weight in trainer.model.parameters() if weight.requires_grad)
-    for name in ("exp_avg", "exp_avg_sq"):
+    for name in names:
         if sorted(tuple(moments[name].shape) for moments in state) != shapes:
             raise ValueError("other weights than this adapter's")
 

@@ -155,7 +155,8 @@ def settings(train: Train, rows: int, output: str) -> dict[str, Any]:
         use_cpu=not torch.cuda.is_available(),
         bf16=train.precision == "bf16",
         fp16=train.precision == "fp16",
-        optim="adamw_torch",
+        optim=train.optimizer,
+        neftune_noise_alpha=train.neftune_alpha,
         train_sampling_strategy="group_by_length",
         logging_steps=max(1, min(_LOG_STEPS, train.steps(rows) // _LOG_POINTS)),
         logging_nan_inf_filter=False,
@@ -199,10 +200,23 @@ def lora_config(lora: Lora, model: PreTrainedModel) -> LoraConfig:
         r=lora.r,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
+        use_rslora=lora.variant == "rslora",
+        use_dora=lora.variant == "dora",
+        init_lora_weights=True if lora.init == "default" else lora.init,
         target_modules=targets,
         layers_to_transform=None if lora.layers is None else list(range(count - lora.layers, count)),
         task_type="CAUSAL_LM",
     )
+
+
+def in_float32(model: PeftModel) -> None:
+    """Train the adapter in float32, as on any other base: on a quantised one TRL casts it to bf16.
+
+    In bf16 a step smaller than 1/256 of a weight is lost in rounding.
+    """
+    for weight in model.parameters():
+        if weight.requires_grad:
+            weight.data = weight.data.float()
 
 
 def save(model: PeftModel, folder: Path) -> None:

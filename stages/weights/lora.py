@@ -1,8 +1,9 @@
 """Reads a LoRA adapter saved by PEFT as the deltas that it adds to the base's weights.
 
 W' = W + scale · B · A, with scale = alpha / r, or alpha / √r with rank-stabilised LoRA (Hu et al., arXiv 2106.09685;
-Kalajdzievski, arXiv 2312.03732). An adapter with any other setting is refused by the setting's name; nothing is
-guessed.
+Kalajdzievski, arXiv 2312.03732). DoRA (Liu et al., arXiv 2402.09353) gives each row of that the length m that it
+learned: W' = m (W + scale · B · A) / |W + scale · B · A|. An adapter with any other setting is refused by the setting's
+name; nothing is guessed.
 """
 
 import json
@@ -21,27 +22,33 @@ from stages.weights.shards import Checkpoint, Tensor
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
-_RETRAIN = "train an adapter of plain LoRA on linear layers: `./lockstep run train`"
-_KEY = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
+_RETRAIN = "train an adapter of LoRA or DoRA on linear layers: `./lockstep run train`"
+_KEY = re.compile(
+    r"base_model\.model\.(?P<module>.+)\.(?:lora_(?P<side>[AB])\.weight|lora_(?P<length>magnitude)_vector(?:\.weight)?)"
+)
 _CACHED = 1_000_000  # bytes of rows that are merged at a time: they stay in the processor's cache
 _FLOATS = ("F64", "F32", "F16", "BF16")
-# Settings that leave the formula above as it is, whatever they hold.
+# Settings that leave the formulas above as they are, whatever they hold, or choose among them.
 _HARMLESS = frozenset(
     (
         *("peft_type", "peft_version", "task_type", "auto_mapping", "base_model_name_or_path", "revision"),
         *("r", "rank_pattern", "lora_alpha", "alpha_pattern", "use_rslora", "lora_dropout", "init_lora_weights"),
         *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "ensure_weight_tying"),
-        *("inference_mode", "megatron_core", "qalora_group_size", "bias"),
+        *("inference_mode", "megatron_core", "qalora_group_size", "bias", "use_dora"),
     )
 )
 
 
 class Delta(NamedTuple):
-    """What is added to one weight: the adapter's names of A ``[r, in]`` and B ``[out, r]``, and the scale."""
+    """What is added to one weight: names of A ``[r, in]`` and B ``[out, r]`` in the adapter, and the scale.
+
+    ``length`` is the name of DoRA's m ``[out]``, None for plain LoRA.
+    """
 
     a: str
     b: str
     scale: float
+    length: str | None
 
 
 class Adapter(NamedTuple):
@@ -95,8 +102,11 @@ def _fitted(
     sides: dict[str, dict[str, str]] = {}
     for name in tensors:
         if match := _KEY.fullmatch(name):
-            sides.setdefault(match["module"], {})[match["side"]] = name
-    paired = {module: names for module, names in sides.items() if len(names) == 2 and f"{module}.weight" in base}
+            sides.setdefault(match["module"], {})[match["side"] or match["length"]] = name
+    expected = {"A", "B", "magnitude"} if config.get("use_dora") else {"A", "B"}
+    paired = {
+        module: names for module, names in sides.items() if names.keys() == expected and f"{module}.weight" in base
+    }
     used = {name for names in paired.values() for name in names.values()}
     if left := sorted(tensors.keys() - used):
         shown = ", ".join(left[:5]) + (f" and {len(left) - 5} more" if len(left) > 5 else "")
@@ -117,6 +127,12 @@ def _fitted(
                 f"A {list(a.shape)}, B {list(b.shape)}",
                 "the adapter is of another base: `./lockstep run train`",
             )
+        length = names.get("magnitude")
+        if length is not None and tensors[length].shape != (weight.shape[0],):
+            raise MergeRefused(
+                f"{weight.name}: base {list(weight.shape)} against adapter's lengths {list(tensors[length].shape)}",
+                "the adapter is of another base: `./lockstep run train`",
+            )
         if weight.dtype not in _FLOATS:
             raise MergeRefused(f"{weight.name}: the base holds {weight.dtype}", "merge into an unquantised base")
         if weight.shape[0] == tied_rows:
@@ -125,7 +141,7 @@ def _fitted(
                 "leave lm_head and the embeddings out of train.lora.targets",
             )
         deltas[weight.name] = Delta(
-            names["A"], names["B"], alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+            names["A"], names["B"], alpha / (math.sqrt(rank) if config.get("use_rslora") else rank), length
         )
     return deltas
 
@@ -139,13 +155,14 @@ def _of_pattern(patterns: Mapping[str, Any] | None, module: str, default: Any) -
 
 
 def merged_rows(weight: torch.Tensor, delta: Delta, adapter: Checkpoint) -> Iterator[torch.Tensor]:
-    """Yield W + scale · B · A, a few rows at a time, computed in float32 (float64 for a float64 W), in W's dtype.
+    """Yield W', a few rows at a time, computed in float32 (float64 for a float64 W), in W's dtype.
 
     ``weight`` is ``[out, in]``. A yielded array is valid until the next one. Raises MergeRefused if a merged value is
     not finite.
     """
     dtype = torch.promote_types(weight.dtype, torch.float32)
     a, b = adapter.read(delta.a).to(dtype), adapter.read(delta.b).to(dtype)
+    lengths = None if delta.length is None else adapter.read(delta.length).to(dtype)[:, None]
     rows = max(1, _CACHED // (weight.shape[1] * dtype.itemsize))
     wide, narrow = (
         torch.empty(rows, weight.shape[1], dtype=dtype),
@@ -154,6 +171,8 @@ def merged_rows(weight: torch.Tensor, delta: Delta, adapter: Checkpoint) -> Iter
     for start in range(0, weight.shape[0], rows):
         count = min(rows, weight.shape[0] - start)
         exact = wide[:count].copy_(weight[start : start + count]).addmm_(b[start : start + count], a, alpha=delta.scale)
+        if lengths is not None:
+            exact.mul_(lengths[start : start + count] / exact.norm(dim=1, keepdim=True))
         merged = narrow[:count].copy_(exact)
         if not math.isfinite(merged.sum(dtype=dtype)):  # one value that is not finite makes the sum so
             name = delta.a.removesuffix(".lora_A.weight")

@@ -1,6 +1,9 @@
 """Parity: compares the merged model with base + adapter, token by token, on real prompts.
 
-Both models get the same prompts with their reference answers (teacher forcing), one model after the other, in the
+The base is the one that was merged into: dequantised if training quantised it, unless ``merge.base`` is original.
+The distance of the merged model to base + adapter in 4 bits is measured too.
+
+All models get the same prompts with their reference answers (teacher forcing), one model after the other, in the
 base's dtype. The log-probabilities of every reference token, end of turn included, are compared.
 """
 
@@ -13,7 +16,9 @@ import torch
 from tqdm import tqdm
 
 from checks.errors import MergeRefused
+from checks.evidence import QuantisedBase
 from checks.rows import Row
+from stages.weights import nf4
 
 _BATCH = 8
 _OTHER_BATCHES = (1, 3, 32)
@@ -35,26 +40,50 @@ class Example(NamedTuple):
     start: int
 
 
-def compare(base: Path, adapter: Path, merged: Path, rows: Sequence[Row]) -> Agreement:
+class Scores(NamedTuple):
+    """At each position: the reference token's log-probability, and the most likely token."""
+
+    logprobs: torch.Tensor
+    top: torch.Tensor
+
+
+def compare(
+    base: Path, adapter: Path, merged: Path, rows: Sequence[Row], trained: QuantisedBase | None, dequantise: bool
+) -> tuple[Agreement, Agreement | None]:
     """Compare base + adapter, unmerged as PEFT runs it, with the model in ``merged`` on ``rows``.
 
-    Raises MergeRefused if a model lacks a weight or computes a value that is not finite.
+    ``trained`` is the quantised base that the adapter was trained on, ``dequantise`` whether that is what it was merged
+    into. The second value compares the model in 4 bits with ``merged``; None without ``trained``. Raises MergeRefused
+    if a model lacks a weight or computes a value that is not finite.
     """
+    if trained:
+        nf4.library()
     from transformers import AutoTokenizer
+
+    def unmerged() -> torch.nn.Module:
+        return _with_adapter(_dequantised(base, trained) if trained and dequantise else _loaded(base), adapter)
 
     tokenizer = AutoTokenizer.from_pretrained(base)
     examples = [encode(tokenizer, row) for row in rows]
     pad = _pad(tokenizer)
-    with tqdm(total=2 * len(examples), unit="prompt", desc="parity") as bar:
-        before, before_top = _scored(lambda: _with_adapter(base, adapter), examples, pad, bar)
-        after, after_top = _scored(lambda: _loaded(merged), examples, pad, bar)
-    difference = (before - after).abs()
+    with tqdm(total=(3 if trained else 2) * len(examples), unit="prompt", desc="parity") as bar:
+        before = _scored(unmerged, examples, pad, bar)
+        after = _scored(lambda: _loaded(merged), examples, pad, bar)
+        agreement = _agreement(before, after)
+        if not trained:
+            return agreement, None
+        in_4_bits = _scored(lambda: _with_adapter(_quantised(base, trained), adapter), examples, pad, bar)
+    return agreement, _agreement(in_4_bits, after)
+
+
+def _agreement(one: Scores, other: Scores) -> Agreement:
+    difference = (one.logprobs - other.logprobs).abs()
     _hold_finite(difference)
     return Agreement(
         positions=len(difference),
         max_logprob_diff=float(difference.max()),
         mean_logprob_diff=float(difference.mean()),
-        top1=float((before_top == after_top).double().mean()),
+        top1=float((one.top == other.top).double().mean()),
     )
 
 
@@ -70,7 +99,7 @@ def noise(merged: Path, rows: Sequence[Row]) -> float:
     examples = [encode(tokenizer, row) for row in rows]
     sizes = (_BATCH, *_OTHER_BATCHES)
     with tqdm(total=len(sizes) * len(examples), unit="prompt", desc="log-probabilities") as bar:
-        found = [_scored(lambda: model, examples, _pad(tokenizer), bar, size)[0] for size in sizes]
+        found = [_scored(lambda: model, examples, _pad(tokenizer), bar, size).logprobs for size in sizes]
     together = torch.stack(found)
     _hold_finite(together)
     return float((together.max(0).values - together.min(0).values).max())
@@ -95,7 +124,7 @@ def encode(tokenizer: Any, row: Row) -> Example:
 
 def _scored(
     load: Callable[[], torch.nn.Module], examples: Sequence[Example], pad: int, bar: "tqdm[Any]", batch: int = _BATCH
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> Scores:
     """Log-probabilities (float64) and most likely tokens at the answers' positions, in the order of the examples."""
     model = load()
     logprobs, tops = [], []
@@ -105,7 +134,7 @@ def _scored(
             tops.append(logits.argmax(-1))
     del model
     gc.collect()  # the second model loads into the first one's memory
-    return torch.cat(logprobs).cpu(), torch.cat(tops).cpu()
+    return Scores(torch.cat(logprobs).cpu(), torch.cat(tops).cpu())
 
 
 def _batches(
@@ -154,8 +183,21 @@ def _loaded(folder: Path) -> torch.nn.Module:
     return loaded
 
 
-def _with_adapter(base: Path, adapter: Path) -> torch.nn.Module:
+def _dequantised(base: Path, trained: QuantisedBase) -> torch.nn.Module:
+    model = _loaded(base)
+    for name in trained.tensors:
+        weight = model.get_parameter(name).data
+        weight.copy_(nf4.dequantised(name, weight, trained))
+    return model
+
+
+def _quantised(base: Path, trained: QuantisedBase) -> torch.nn.Module:
+    model: torch.nn.Module = nf4.load(base, trained.quantised, trained.quantised.precision)[0]
+    return model.eval()
+
+
+def _with_adapter(base: torch.nn.Module, adapter: Path) -> torch.nn.Module:
     from peft import PeftModel
 
-    model: torch.nn.Module = PeftModel.from_pretrained(_loaded(base), str(adapter), local_files_only=True)
+    model: torch.nn.Module = PeftModel.from_pretrained(base, str(adapter), local_files_only=True)
     return model.eval()
