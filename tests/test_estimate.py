@@ -294,7 +294,7 @@ def test_another_method_takes_another_time_and_is_not_scaled_to(root: Path) -> N
     _change(root, orpo)
     found = estimate(root)
     assert (found.status, found.minutes) == ("no estimate", None)
-    assert "train.method is orpo, and what was recorded is a training by sft" in found.notes
+    assert "train.method is orpo, and the record is of a training with sft" in found.notes
 
 
 def test_what_ran_is_what_the_lock_says_not_what_params_yaml_says_since(root: Path) -> None:

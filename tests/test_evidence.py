@@ -262,7 +262,7 @@ def test_the_walk_says_who_verified_and_whether_that_still_counts(run: Path) -> 
 def test_signers_are_those_of_the_target_branch(run: Path) -> None:
     subprocess.run(["git", "checkout", "--quiet", "-b", "feature"], cwd=run, check=True)
     subprocess.run(["git", "branch", "--force", "main", "HEAD~1"], cwd=run, check=True)
-    with pytest.raises(EvidenceRefused, match=r"main:release/policy/signers\.yaml: is not there"):
+    with pytest.raises(EvidenceRefused, match=r"main:release/policy/signers\.yaml: is missing"):
         _walk(run)
     assert show(run, image_of(run).image, "feature").signer == "ada"
 

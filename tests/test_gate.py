@@ -385,7 +385,7 @@ LOCKS: dict[str, tuple[Callable[[Path], object], str]] = {
         _rewrite("dvc.yaml", lambda stages: stages["train"].update(foreach=["a"])),
         "dvc.yaml: train: foreach cannot be compared with dvc.lock",
     ),
-    "a pipeline with a template": (_rewrite("dvc.yaml", lambda stages: stages["train"].update(cmd="${run}")), "dvc.yaml: train: ${…} cannot be held"),
+    "a pipeline with a template": (_rewrite("dvc.yaml", lambda stages: stages["train"].update(cmd="${run}")), "dvc.yaml: train: ${…} cannot be compared"),
     "no pipeline": (spoil.remove("dvc.yaml"), "dvc.yaml: no record of this pipeline"),
     "a pipeline that is no YAML": (lambda root: (root / "dvc.yaml").write_text("{"), "dvc.yaml: no record of this pipeline"),
 }  # fmt: skip

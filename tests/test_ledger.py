@@ -234,9 +234,9 @@ def test_a_repository_that_runs_lockstep_in_a_hook_does_not_leak_in(
     [
         ("https://ada:hunter2@example.org/x", "holds a password"),
         ("https://ghp_token@example.org/x", "holds a password"),
-        ("-oProxyCommand=x", "no address"),
-        ("ext::sh -c x", "no address"),
-        ("a\nb", "no address"),
+        ("-oProxyCommand=x", "is not an address"),
+        ("ext::sh -c x", "is not an address"),
+        ("a\nb", "is not an address"),
     ],
 )
 def test_an_address_that_is_a_secret_or_a_command_refuses(work: Path, address: str, problem: str) -> None:

@@ -336,7 +336,7 @@ def test_a_server_that_runs_already_is_asked_and_left_alone() -> None:
     "url", ["", "host:80", "ftp://host", "http://", "http://[::1", "http://h:99999", "http://h?a=b"]
 )
 def test_what_is_no_address_is_refused(url: str) -> None:
-    with pytest.raises(ServingRefused, match="is no address"):
+    with pytest.raises(ServingRefused, match="is not an address"):
         running.attach(url, "/m")
 
 
