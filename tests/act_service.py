@@ -194,7 +194,6 @@ class Act:
             "HF_HUB_OFFLINE": "1",
             "OMP_NUM_THREADS": "1",
             "PIP_NO_INDEX": "1",
-            "PYTHONDONTWRITEBYTECODE": "1",
             "http_proxy": dead,
             "https_proxy": dead,
             "no_proxy": "127.0.0.1,localhost",
