@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from checks import preferences
+from checks.baselines import Baseline
 from checks.drafts import Loader
 from checks.gates import Gate
 from checks.kinds import NameOf, OneOf
@@ -192,7 +193,7 @@ class Evaluate(Section):
     ]
     base_prompt: BasePrompt
     baselines: Annotated[
-        tuple[Literal["majority", "nearest", "naive-bayes"], ...],
+        tuple[Baseline, ...],
         Field(strict=False, description="cheap models for comparison, trained on the train split"),
         stricter("more"),
     ]

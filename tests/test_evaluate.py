@@ -5,13 +5,15 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from checks import digest, files, layout, scoring
+from checks.baselines import NAMES as BASELINES
+from checks.baselines import Baseline
 from checks.errors import EvaluationRefused, EvidenceRefused, ParamsRefused, Refusal
 from checks.evidence import EvaluateMeasured, EvaluationReport, Interval, ParityReport, ReferencesReport
 from checks.params import BasePrompt, Params
@@ -347,13 +349,20 @@ def predicted(score: list[float]) -> list[Prediction]:
     ]  # fmt: skip
 
 
-def said(ours: list[float], theirs: list[float]) -> str:
-    found = {"candidate": predicted(ours), "naive-bayes": predicted(theirs)}
+def said(ours: list[float], theirs: list[float], other: str = "naive-bayes") -> str:
+    found = {"candidate": predicted(ours), other: predicted(theirs)}
     spans = {
         name: {"exact-match": Interval(value=sum(s) / len(s), low=0, high=1, n=len(s))}
-        for name, s in (("candidate", ours), ("naive-bayes", theirs))
+        for name, s in (("candidate", ours), (other, theirs))
     }
     return page.summary(found, spans, 0.95)[0]
+
+
+def test_every_baseline_has_a_name_on_the_page() -> None:
+    for name in get_args(Baseline):
+        sentence = said([0.0] * 100, [1.0] * 100, name)
+        assert BASELINES[name].lower() in sentence.lower()
+        assert sentence.endswith("The fine-tuned model does not earn its cost.")
 
 
 def test_the_first_sentence_says_win_loss_or_neither() -> None:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from checks import chain, layout
+from checks import baselines, chain, layout
 from checks.errors import EvidenceRefused
 from release.record.records import Records
 from release.review import details, metrics, training, verdicts
@@ -86,6 +86,8 @@ def template() -> Template:
         "interval": lambda found, how: f"{found.value:{how}} [{found.low:{how}}, {found.high:{how}}]",
     }  # fmt: skip
     made.filters = {name: made.filters[name] for name in kept} | {name: _safe(each) for name, each in ours.items()}
+    models: dict[str, str] = {"main": "main", "champion": "production", "base": "base model"}
+    made.globals["NAMES"] = models | {str(name): said for name, said in baselines.NAMES.items()}
     return made.get_template("comment.md.jinja")
 
 

@@ -9,18 +9,16 @@ import html
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 
-from checks import stats
+from checks import baselines, stats
 from checks.evidence import EvaluationReport, Interval
 from checks.rows import Prediction
 
-NAMES = {
+NAMES: dict[str, str] = {
     "candidate": "the fine-tuned model",
     "base": "the base model",
     "main": "main's model",
     "champion": "production's model",
-    "majority": "the majority class",
-    "naive-bayes": "Naive Bayes",
-}
+} | {str(name): said if said[0].isupper() else f"the {said}" for name, said in baselines.NAMES.items()}
 
 _MISTAKES = 10
 _LONGEST = 160
@@ -53,7 +51,7 @@ def summary(
             said = f"The fine-tuned model beats {NAMES[name]}{best}: {both}, {by} ({which})."
         elif gap.high < 0:
             said = f"{_capital(NAMES[name])} beats the fine-tuned model: {both}, {by} ({which})."
-            said += " The fine-tuned model does not earn its cost." if name in ("majority", "naive-bayes") else ""
+            said += " The fine-tuned model does not earn its cost." if name in baselines.NAMES else ""
         else:
             said = (
                 f"The fine-tuned model does not beat {NAMES[name]}{best}: {both}, {by}, too little to tell them apart "
