@@ -200,7 +200,7 @@ def test_weights_that_do_not_load_fail_at_the_start_with_the_end_of_the_log(run:
         (Options(runtime="nonesuch"), "is not a runtime"),
         (Options(image="localhost/x@sha256:" + "0" * 64, runtime="transformers"), "not the image"),
         (Options(image="localhost/x:tag", runtime="transformers"), "not the image"),
-        (Options(url="ftp://x"), "no address"),
+        (Options(url="ftp://x"), "is not an address"),
     ],
 )
 def test_what_cannot_be_verified_is_refused_and_starts_nothing(options: Options, word: str, run: Path) -> None:
