@@ -152,7 +152,7 @@ def _hidden(root: Path) -> None:
     ("spoil", "lacks"),
     [
         (_uncommitted, "`dvc.lock`, `reports/"),
-        (_other_parameters, "as judged: `params.yaml`"),
+        (_other_parameters, "as they were judged: `params.yaml`"),
         (_own_approval, f"`{layout.APPROVALS}`"),
         (_link, "`reports/verdict.json`"),
         (_hidden, "`dvc.lock`"),

@@ -443,7 +443,7 @@ def test_no_reason_forges_a_trailer(why: str) -> None:
 
 @pytest.mark.parametrize("why", ["", " ", "\n\t", "\x00\x1b"])
 def test_a_move_without_a_reason_refuses(why: str) -> None:
-    with pytest.raises(PromotionRefused, match="say why"):
+    with pytest.raises(PromotionRefused, match="a move without a reason; give the reason"):
         compose("staging", 1, "promote", None, A, why)
 
 

@@ -99,7 +99,7 @@ def test_a_remote_that_refuses_a_push_is_quoted_and_nothing_moves(work: Path, re
     assert isinstance(refusal, RemoteRefused)
     assert says in str(refusal)
     if why == "by a hook":
-        assert "nothing was moved; do what the remote asks for" in str(refusal)
+        assert "nothing was moved; do what the remote requires" in str(refusal)
     assert refs(remote) == before
 
 
