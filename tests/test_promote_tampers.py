@@ -424,7 +424,7 @@ def stored(change: Callable[[Path], object], number: int = 2) -> Tamper:
 PLACES: dict[str, tuple[Tamper, str]] = {
     "the evidence of another image": (replayed, "is about the image sha256"),
     "a tag that leads to another image": (retagged, "no signed statement holds or is there"),
-    "an index of images": (indexed, "is no image but an index"),
+    "an index of images": (indexed, "is an index, not an image"),
     "the same image elsewhere": (elsewhere, "was built and verified in oci:.lockstep/image; promote it from there"),
     "no such image": (lambda _: f"oci:{layout.IMAGE}@{OTHER}", "is absent, or is not a manifest"),
     "no such folder": (lambda _: f"oci:nowhere@{OTHER}", "is not an OCI layout"),
