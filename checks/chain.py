@@ -4,7 +4,7 @@ Every report has the digests of what it was made from. They are compared with on
 that evidence about other bytes cannot be judged.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -77,6 +77,15 @@ class Evidence:
     judged: dict[str, str]
     suites: dict[str, tuple[SuiteLine, ...]] = field(default_factory=dict)
     judgements: dict[str, tuple[Judgement, ...]] = field(default_factory=dict)
+
+
+class NoEvidence(Exception):  # noqa: N818 - what a gate says, not a malfunction
+    """Evidence that a gate needs is not available; the message says why. The gate fails with it."""
+
+
+def gap(evidence: Evidence, paths: Iterable[Path]) -> str | None:
+    """Why the first of ``paths`` could not be read; None if all were."""
+    return next((f"no evidence: {evidence.gaps[p.as_posix()]}" for p in paths if p.as_posix() in evidence.gaps), None)
 
 
 class Reader(Protocol):

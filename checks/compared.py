@@ -9,13 +9,10 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, NamedTuple, get_args
 from pydantic import Field
 
 from checks import layout
-from checks.chain import Evidence
+from checks.chain import Evidence, gap
 from checks.evidence import Earlier, ReferenceUse
-from checks.gate_kind import ALONE, Case, Explained, ScoreGate, explain_rows, explain_test, failed, gap
+from checks.gate_kind import ALONE, Case, Explained, GateParams, ScoreGate, explain_rows, explain_test, failed
 from checks.verdict import Finding, Verdict
-
-if TYPE_CHECKING:
-    from checks.params import Params
 
 # Models that were released before: named by git, not by this evaluation.
 EARLIER: tuple[Earlier, ...] = get_args(Earlier)
@@ -46,7 +43,7 @@ class PairedGate(ScoreGate, abc.ABC):
         margin: float
         confidence: float
 
-    def impossible(self, name: str, params: "Params") -> str | None:
+    def impossible(self, name: str, params: GateParams) -> str | None:
         """The metric must be among the scorers, and the reference must be evaluated."""
         if problem := super().impossible(name, params):
             return problem

@@ -2,24 +2,23 @@
 
 The file has everything that Lockstep knows of the kind: its parameters with the direction in which each is stricter
 (``sections.stricter``), its decision (``check``) and its explanation (``explain``). ``checks.params`` imports the
-kinds, so a kind imports ``checks.params``, and modules that import it, only under TYPE_CHECKING or in ``check``.
+kinds, so no kind imports ``checks.params``: what it may read of the parameters is ``GateParams``.
 """
 
 import abc
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Protocol
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from checks import layout
 from checks.chain import Evidence
 from checks.sections import Name, Section, stricter
+from checks.suite_kind import SuiteKind
 from checks.verdict import Finding, Verdict
 
-if TYPE_CHECKING:  # parameters have gates, so ``checks.params`` imports this module; a sample needs numpy
-    from checks.params import Params
+if TYPE_CHECKING:  # a sample needs numpy
     from checks.sample import Sample
 
 Metric = Annotated[str, Field(description="one of evaluate.scorers, or of the suite's metrics")]
@@ -29,21 +28,67 @@ Reads = Literal["no rows", "rows", "answers"]
 ALONE = "(before Holm's correction)"
 
 
-class NoEvidence(Exception):  # noqa: N818 - what a gate says, not a malfunction
-    """Evidence that a gate needs is not available; the message says why. The gate fails with it."""
+class Licensed(Protocol):
+    """A source with its licence; None: not known."""
+
+    @property
+    def license(self) -> str | None: ...
+
+
+class DecisionParams(Protocol):
+    """The parameters that a gate may read when it decides.
+
+    The stage gate tracks these alone (dvc.yaml). If a kind read another parameter, DVC would not notice a change of it,
+    and the verdict would be void.
+    """
+
+    @property
+    def base(self) -> Licensed: ...
+    @property
+    def data(self) -> Licensed: ...
+    @property
+    def suites(self) -> Mapping[str, SuiteKind]: ...
+
+
+class _Scorer(Protocol):
+    @property
+    def kind(self) -> str: ...
+
+
+class _Evaluate(Protocol):
+    @property
+    def scorers(self) -> Sequence[_Scorer]: ...
+    @property
+    def baselines(self) -> Sequence[str]: ...
+
+
+class _Rows(Protocol):
+    @property
+    def test(self) -> int: ...
+
+
+class _Validate(Protocol):
+    @property
+    def min_rows(self) -> _Rows: ...
+
+
+class GateParams(DecisionParams, Protocol):
+    """The parameters that say whether a gate can ever be decided: ``checks.params.Params`` has them and more."""
+
+    @property
+    def evaluate(self) -> _Evaluate: ...
+    @property
+    def validate_(self) -> _Validate: ...
 
 
 @dataclass(frozen=True)
 class Case:
     """The input of a gate's decision. ``name``: the gate's name in params.yaml; ``sample``: the scores of the test
     rows.
-
-    Of ``params`` the stage gate tracks only ``gates``, ``evaluate.scorers``, ``suites`` and the two licences
-    (dvc.yaml). If a kind read another parameter, DVC would not notice a change of it, and the verdict would be void.
     """
 
     name: str
-    params: "Params"
+    params: DecisionParams
     evidence: Evidence
     sample: "Sample"
 
@@ -99,7 +144,7 @@ class GateKind(Section, abc.ABC):
     def explain(self, place: str, finding: Finding, verdict: Verdict) -> Explained:
         """Explain ``finding``, the gate's own in ``verdict``. ``place``: the gate's path in params.yaml."""
 
-    def impossible(self, name: str, params: "Params") -> str | None:
+    def impossible(self, name: str, params: GateParams) -> str | None:
         """Why the gate called ``name`` can never be decided with ``params``, as "path: problem|fix"; None if it can."""
         del name, params
         return None
@@ -134,7 +179,7 @@ class ScoreGate(GateKind, abc.ABC):
         """The folder or file with what each sample got, for a person who looks."""
         return layout.PREDICTIONS.as_posix() if self.suite is None else f"{layout.SUITES}/{self.suite}.jsonl"
 
-    def impossible(self, name: str, params: "Params") -> str | None:
+    def impossible(self, name: str, params: GateParams) -> str | None:
         """The metric must be scored."""
         if self.suite is None:
             return not_scored(name, self.metric, params)
@@ -154,12 +199,7 @@ def failed(name: str, gate: GateKind, reason: str) -> Finding:
     return Finding(gate=name, kind=gate.kind, status="fail", reason=reason)
 
 
-def gap(evidence: Evidence, paths: Iterable[Path]) -> str | None:
-    """Why the first of ``paths`` could not be read; None if all were."""
-    return next((f"no evidence: {evidence.gaps[p.as_posix()]}" for p in paths if p.as_posix() in evidence.gaps), None)
-
-
-def not_scored(name: str, metric: str, params: "Params") -> str | None:
+def not_scored(name: str, metric: str, params: GateParams) -> str | None:
     """For ``GateKind.impossible``: why ``metric`` of the gate ``name`` is not scored; None if it is."""
     scored = [scorer.kind for scorer in params.evaluate.scorers]
     if metric in scored:

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from checks.rows import Row
 from checks.sections import Section, Source
-from checks.suite_kind import Material, Scale
-from checks.suite_report import Judgement, SourceClass
+from checks.suite_kind import Material
+from checks.suite_report import Judgement, Scale, SourceClass
 
 
 class Asked(NamedTuple):

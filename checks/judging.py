@@ -7,8 +7,8 @@ evidence is about. Gates with tests are decided together, after Holm's correctio
 from collections.abc import Mapping
 
 from checks import gates, multiple, scorers
-from checks.chain import MAKING, Evidence
-from checks.gate_kind import Case, CheckResult, NoEvidence, ScoreGate, Test, failed, gap
+from checks.chain import MAKING, Evidence, NoEvidence, gap
+from checks.gate_kind import Case, CheckResult, ScoreGate, Test, failed
 from checks.gates import Gate
 from checks.params import Params
 from checks.sample import Sample

@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from checks import layout, scoring
-from checks.chain import Evidence
-from checks.gate_kind import NoEvidence, gap
+from checks.chain import Evidence, NoEvidence, gap
 from checks.rows import Prediction
 from checks.scorers import Scorer
 from checks.suite_kind import SuiteKind

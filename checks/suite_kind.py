@@ -11,32 +11,15 @@ import abc
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from checks import files, layout
+from checks.errors import EvidenceRefused
 from checks.rows import Prediction, Row
 from checks.sections import Positive, Section, Source, stricter
-from checks.suite_report import Judgement, Metric, Role, Scored, SourceClass
-
-if TYPE_CHECKING:  # parameters have suites, so ``checks.params`` imports this module
-    from checks.params import Params
-
-
-class Scale(Section):
-    """The values that a metric can have, both ends among them; a value outside is refused.
-
-    Gates count a value as its share of the scale: ``low`` is 0, ``high`` is 1.
-    """
-
-    low: float
-    high: float
-
-    @model_validator(mode="after")
-    def _has_a_length(self) -> Self:
-        if self.low >= self.high:
-            raise ValueError(f"low {self.low:g} is not below high {self.high:g}|swap or widen them")
-        return self
+from checks.suite_report import Judgement, Metric, Role, Scale, Scored, SourceClass
 
 
 class Log(Source):
@@ -118,8 +101,8 @@ class SuiteKind(Section, abc.ABC):
         return None
 
     @abc.abstractmethod
-    def size(self, params: "Params") -> int:
-        """How many samples it has at least."""
+    def size(self, test_rows: int) -> int:
+        """How many samples it has at least, where the test split has at least ``test_rows``."""
 
     @abc.abstractmethod
     def scored(self, material: Material) -> Made:
@@ -155,16 +138,29 @@ class LogSuite(SuiteKind, abc.ABC):
         """No more and no fewer."""
         return self.samples
 
-    def size(self, params: "Params") -> int:
+    def size(self, test_rows: int) -> int:
         """As it is declared."""
-        del params
+        del test_rows
         return self.samples
 
     def scored(self, material: Material) -> Made:
         """Convert each log; metrics that params.yaml does not name are left out."""
-        from checks.suite_lines import read
+        return Made({role: self._read(material.name, role, material.files[f"logs.{role}"]) for role in self.logs})
 
-        return Made({role: read(self, material.name, role, material.files[f"logs.{role}"]) for role in self.logs})
+    def _read(self, name: str, role: Role, log: Path) -> list[Scored]:
+        """The scores of the declared metrics in one log. Raises EvidenceRefused in one line for a log that is none."""
+        try:
+            return [line for line in self.convert(log) if line.metric in self.metrics]
+        except ValidationError as error:
+            why = files.first(error)
+        except (ValueError, OSError) as error:
+            why = str(error)
+        except EvidenceRefused as refused:
+            why = refused.what.removeprefix(f"{log}:").strip()
+        raise EvidenceRefused(
+            f"{layout.PARAMS}: suites.{name}.logs.{role}: {' '.join(why.split())}",
+            f"pin a log of kind {self.kind}: docs/how-to/suites.md",
+        )
 
     @abc.abstractmethod
     def convert(self, log: Path) -> Iterable[Scored]:

@@ -5,39 +5,14 @@ Two models can be compared when they were asked the same samples, each once.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
-
-from checks import files, layout
-from checks.errors import EvidenceRefused
-from checks.suite_report import Role, Scored
-
-if TYPE_CHECKING:
-    from checks.suite_kind import LogSuite, Scale
+from checks.suite_report import Role, Scale, Scored
 
 _SHOWN = 3  # samples that a refusal names
 
 
-def read(suite: "LogSuite", name: str, role: Role, log: Path) -> list[Scored]:
-    """The scores of the declared metrics in one log. Raises EvidenceRefused in one line for a log that is none."""
-    try:
-        return [line for line in suite.convert(log) if line.metric in suite.metrics]
-    except ValidationError as error:
-        why = files.first(error)
-    except (ValueError, OSError) as error:
-        why = str(error)
-    except EvidenceRefused as refused:
-        why = refused.what.removeprefix(f"{log}:").strip()
-    raise EvidenceRefused(
-        f"{layout.PARAMS}: suites.{name}.logs.{role}: {' '.join(why.split())}",
-        f"pin a log of kind {suite.kind}: docs/how-to/suites.md",
-    )
-
-
 def problem(
-    scored: Mapping[Role, Sequence[Scored]], metrics: Mapping[str, "Scale"], samples: int | None
+    scored: Mapping[Role, Sequence[Scored]], metrics: Mapping[str, Scale], samples: int | None
 ) -> tuple[Role, str] | None:
     """The first thing that is wrong with scores, and of which model; None: nothing is.
 

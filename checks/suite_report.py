@@ -5,14 +5,14 @@ one ``Judgement`` for each answer that was judged. ``reports/suites.json`` is th
 files and compute none of the scores again: docs/explanation/evidence.md#recomputed-or-witnessed.
 """
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from checks.evidence import Count, StageReport
 from checks.identity import Digest
 from checks.rows import Record, Sparse
-from checks.sections import Name
+from checks.sections import Name, Section
 
 # What a score rests on: a pure function, a judge (a model), people, or another tool's word.
 SourceClass = Literal["pure", "judge", "human", "external"]
@@ -21,6 +21,22 @@ SampleId = Annotated[str, Field(min_length=1, max_length=500)]
 Metric = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:/-]{0,59}$")]
 Word = Annotated[str, Field(min_length=1, max_length=200)]
 Who = Annotated[str, Field(pattern=r"^[\w.:@/+-][\w .:@/+-]{0,149}$")]  # a finding has it in its reason
+
+
+class Scale(Section):
+    """The values that a metric can have, both ends among them; a value outside is refused.
+
+    Gates count a value as its share of the scale: ``low`` is 0, ``high`` is 1.
+    """
+
+    low: float
+    high: float
+
+    @model_validator(mode="after")
+    def _has_a_length(self) -> Self:
+        if self.low >= self.high:
+            raise ValueError(f"low {self.low:g} is not below high {self.high:g}|swap or widen them")
+        return self
 
 
 class Scored(Record):

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from checks import digest, judgements, layout
-from checks.chain import Evidence
-from checks.gate_kind import NoEvidence, gap
+from checks.chain import Evidence, NoEvidence, gap
 from checks.suite_kind import SuiteKind
 from checks.suite_lines import problem
 from checks.suite_report import Role, SuiteLine

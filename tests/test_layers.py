@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -57,10 +58,9 @@ def _package(module: str) -> str:
     return ".".join(parts[:2]) if parts[0] == "release" else parts[0]
 
 
-@pytest.fixture(scope="module")
-def imports() -> dict[str, set[str]]:
-    """The modules of checks and release, and which of them each imports: at the top, or in a function."""
-    files = [path for layer in ("checks", "release") for path in (REPOSITORY / layer).rglob("*.py")]
+def _imported(types: bool) -> dict[str, set[str]]:
+    """The modules of all layers, and which of them each imports: at the top, in a function, or for ``types`` alone."""
+    files = [path for layer in FORBIDDEN for path in (REPOSITORY / layer).rglob("*.py")]
     paths = {
         ".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__"): path for path in files
     }
@@ -68,7 +68,7 @@ def imports() -> dict[str, set[str]]:
     for module, path in paths.items():
         tree = ast.parse(path.read_text())
         for node in ast.walk(tree):
-            if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            if not types and isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
                 node.body = []
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom) and node.module:
@@ -78,6 +78,16 @@ def imports() -> dict[str, set[str]]:
                     if target in paths and target != module:
                         found[module].add(target)
     return found
+
+
+@pytest.fixture(scope="module")
+def imports() -> dict[str, set[str]]:
+    """The imports that run, of checks and release."""
+    return {module: targets for module, targets in _imported(types=False).items() if not module.startswith("stages")}
+
+
+def test_no_files_import_each_other_in_a_circle_not_even_for_types() -> None:
+    graphlib.TopologicalSorter(_imported(types=True)).prepare()  # raises CycleError, which names the files
 
 
 def test_each_package_imports_only_packages_of_lower_layers(imports: dict[str, set[str]]) -> None:

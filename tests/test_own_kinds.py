@@ -18,7 +18,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from checks import layout
-from checks.gate_kind import Case, Explained, GateKind, NoEvidence
+from checks.chain import NoEvidence
+from checks.gate_kind import Case, Explained, GateKind
 from checks.sections import stricter
 from checks.verdict import Finding, Verdict
 

@@ -12,8 +12,8 @@ from typing import Annotated, ClassVar, Literal, NamedTuple, Self
 from pydantic import Field, model_validator
 
 from checks import layout
-from checks.chain import Evidence
-from checks.gate_kind import Case, Explained, GateKind, Reads, gap
+from checks.chain import Evidence, gap
+from checks.gate_kind import Case, Explained, GateKind, Reads
 from checks.sections import Bound, stricter
 from checks.verdict import Finding, Verdict
 

@@ -6,7 +6,8 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from checks import layout
-from checks.gate_kind import Case, Explained, GateKind, Reads, failed, gap
+from checks.chain import gap
+from checks.gate_kind import Case, Explained, GateKind, Reads, failed
 from checks.rows import Row
 from checks.sections import Share, stricter
 from checks.verdict import Finding, Verdict

@@ -11,8 +11,9 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from checks import layout, licenses
+from checks.chain import gap
 from checks.evidence import Fetched
-from checks.gate_kind import Case, Explained, GateKind, Reads, failed, gap
+from checks.gate_kind import Case, Explained, GateKind, Reads, failed
 from checks.licenses import License
 from checks.sections import Strings, stricter
 from checks.verdict import Finding, Verdict

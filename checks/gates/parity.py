@@ -3,7 +3,8 @@
 from typing import ClassVar, Literal
 
 from checks import layout
-from checks.gate_kind import Case, Explained, GateKind, Reads, failed, gap
+from checks.chain import gap
+from checks.gate_kind import Case, Explained, GateKind, Reads, failed
 from checks.sections import Agreement
 from checks.verdict import Finding, Verdict
 

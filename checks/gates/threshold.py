@@ -12,6 +12,7 @@ from checks.gate_kind import (
     Case,
     Confidence,
     Explained,
+    GateParams,
     Metric,
     ScoreGate,
     Test,
@@ -25,7 +26,6 @@ from checks.sections import stricter
 from checks.verdict import Finding, Status, Verdict
 
 if TYPE_CHECKING:
-    from checks.params import Params
     from checks.planning import Needed
 
 
@@ -62,11 +62,14 @@ class ThresholdGate(ScoreGate):
         z = NormalDist().inv_cdf((1 - self.confidence) / 2)
         return math.ceil(z * z / (4 * self.resolution**2))
 
-    def impossible(self, name: str, params: "Params") -> str | None:
+    def impossible(self, name: str, params: GateParams) -> str | None:
         """The metric must be scored, and there must be rows enough for ``resolution``."""
         if problem := super().impossible(name, params):
             return problem
-        if self.suite is not None and (rows := params.suites[self.suite].size(params)) < self.rows_needed:
+        if (
+            self.suite is not None
+            and (rows := params.suites[self.suite].size(params.validate_.min_rows.test)) < self.rows_needed
+        ):
             return (
                 f"gates.{name}.resolution: {rows} samples of suite {self.suite} cannot give ±{self.resolution:g}|"
                 f"widen it: {self.rows_needed} samples would"

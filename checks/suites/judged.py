@@ -19,7 +19,6 @@ from checks.suite_kind import Made, Material, SuiteKind
 from checks.suite_report import Role, Scored, SourceClass
 
 if TYPE_CHECKING:
-    from checks.params import Params
     from checks.rows import Prediction, Row
 
 
@@ -66,9 +65,9 @@ class Judged(SuiteKind):
         """They are."""
         return True
 
-    def size(self, params: "Params") -> int:
+    def size(self, test_rows: int) -> int:
         """As many as the test split must have."""
-        return params.validate_.min_rows.test
+        return test_rows
 
     def scored(self, material: Material) -> Made:
         """Ask the judge, and hold what it says to the answers."""

@@ -19,8 +19,8 @@ from checks.errors import EvaluationRefused, EvidenceRefused
 from checks.judge_kind import Asked, JudgeKind
 from checks.rows import Record
 from checks.sections import Positive
-from checks.suite_kind import Material, Scale
-from checks.suite_report import Judgement, SourceClass
+from checks.suite_kind import Material
+from checks.suite_report import Judgement, Scale, SourceClass
 
 if TYPE_CHECKING:
     import requests

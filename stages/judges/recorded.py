@@ -16,8 +16,8 @@ from checks import files, layout
 from checks.errors import EvidenceRefused
 from checks.judge_kind import Asked, JudgeKind
 from checks.sections import Source
-from checks.suite_kind import Log, Material, Scale
-from checks.suite_report import Judgement, SourceClass
+from checks.suite_kind import Log, Material
+from checks.suite_report import Judgement, Scale, SourceClass
 
 
 class Recorded(JudgeKind):
