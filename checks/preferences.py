@@ -119,6 +119,6 @@ def _refuse(faults: Iterator[str]) -> None:
         more = f" (and {len(others)} more)" if others else ""
         raise TrainingRefused(
             f"{first}{more}",
-            "mend or remove these rows in the data source, and run `./lockstep run validate`",
+            "fix or remove these rows in the data source, and run `./lockstep run validate`",
             others[:_SHOWN],
         )

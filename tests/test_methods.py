@@ -130,7 +130,7 @@ AT = r"row 000000000000000{} \(x:1\): "
 EARLY = [
     ("dpo", _extra(3, rejected="  Vault. "), AT.format(3) + "reference and rejected are the same answer, so nothing is learned;"),
     ("orpo", _extra(3, rejected="VAULT"), AT.format(3) + "reference and rejected are the same answer"),
-    ("dpo", lambda _, row: {"extra": {"rejected": row.reference}}, r"reference and rejected are the same answer, so nothing is learned \(and 23 more\); mend or remove these rows"),
+    ("dpo", lambda _, row: {"extra": {"rejected": row.reference}}, r"reference and rejected are the same answer, so nothing is learned \(and 23 more\); fix or remove these rows"),
     ("dpo", _extra(2, rejected=" "), AT.format(2) + "has no text in column 'rejected'"),
     ("orpo", _extra(2, rejected=None), AT.format(2) + "has no text in column 'rejected'"),
     ("dpo", _turned, AT.format(5) + "is the pair of " + AT.format(4)[:-2] + " in the other order"),

@@ -28,7 +28,7 @@ KINDS = plugins.collect(GROUP, sys.modules[__name__], _kind_in, plugins.tag, lam
 if TYPE_CHECKING:
     Gate = GateKind
 else:
-    Gate = Annotated[Union[tuple(KINDS.kinds.values())], Field(discriminator="kind")]  # noqa: UP007
+    Gate = Annotated[Union[tuple(KINDS.kinds.values())], Field(discriminator="kind")]  # noqa: UP007 - of a tuple
 
 
 def policy_digest(gates: Mapping[str, Gate]) -> str:

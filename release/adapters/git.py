@@ -121,7 +121,7 @@ class Git(NamedTuple):
         """What it prints. Raises EvidenceRefused when it fails."""
         said = self.run(*args, given=given, env=env)
         if said.code != 0:
-            raise _unmended(args[0], said)
+            raise _refused(args[0], said)
         return said.out
 
     def line(self, *args: str, given: bytes = b"", env: Mapping[str, str] | None = None) -> str:
@@ -136,7 +136,7 @@ class Git(NamedTuple):
         """The one line that it prints; None when it ends with 1, its way to say no. Raises as ``says``."""
         said = self.run(*args, env=env)
         if said.code not in (0, 1):
-            raise _unmended(args[0], said)
+            raise _refused(args[0], said)
         return None if said.code else said.out.decode(errors="surrogateescape").rstrip("\n")
 
     def config(self, name: str, *, kind: str = "") -> str | None:
@@ -178,7 +178,7 @@ class Git(NamedTuple):
         return [objects[each] if each else None for each in hashes]
 
 
-def _unmended(verb: str, said: Said) -> EvidenceRefused:
+def _refused(verb: str, said: Said) -> EvidenceRefused:
     return EvidenceRefused(
         f"git {verb}: {said.why()}", "fix the repository (a clone with its whole history), then again"
     )

@@ -5,8 +5,8 @@ Out: per prompt the new tokens and the seconds they took.
 
 * The tokens with which all prompts begin are computed once. Identical prompts are answered once.
 * Prompts of like length share a batch, padded on the left. A row that has ended leaves its batch.
-* On a CPU each batch is computed by one thread, and several batches at a time: threads that compute one tensor together
-  wait for one another at every operation, and many operations are too small to be shared.
+* On a CPU several batches are computed at a time, and share the threads: threads that compute one tensor together wait
+  for one another at every operation, and many operations are too small to be shared.
 
 A batch holds the same rows whatever thread takes it and when, so that a busy machine changes no answer.
 """

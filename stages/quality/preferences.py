@@ -47,14 +47,14 @@ def suites(columns: Sequence[str], bounds: Preferences | None, longest: int) -> 
         return {}
     gxe = great_expectations().expectations
     found: dict[str, Suite] = {}
-    mend = "mend or remove these rows in the data source"
+    todo = "fix or remove these rows in the data source"
 
     def answers(column: str) -> Suite:
         return {
-            f"{column} is text": Expected(gxe.ExpectColumnValuesToNotBeNull(column=column), mend),
+            f"{column} is text": Expected(gxe.ExpectColumnValuesToNotBeNull(column=column), todo),
             f"{column} has at most {longest} tokens": Expected(
                 gxe.ExpectColumnValuesToBeBetween(column="tokens", min_value=1, max_value=longest),
-                f"raise validate.max_reference_tokens, which bounds every answer, or {mend}",
+                f"raise validate.max_reference_tokens, which bounds every answer, or {todo}",
             ),
         }
 
@@ -68,8 +68,8 @@ def suites(columns: Sequence[str], bounds: Preferences | None, longest: int) -> 
     if REJECTED in columns:
         found[PAIRS] = {
             **answers(REJECTED),
-            "the two answers differ": Expected(gxe.ExpectColumnValuesToBeNull(column="same_as_reference"), mend),
-            "no pair is there in both orders": Expected(gxe.ExpectColumnValuesToBeNull(column="other_order_of"), mend),
+            "the two answers differ": Expected(gxe.ExpectColumnValuesToBeNull(column="same_as_reference"), todo),
+            "no pair is there in both orders": Expected(gxe.ExpectColumnValuesToBeNull(column="other_order_of"), todo),
         }
         low, high = 0.5 - bounds.max_length_bias, 0.5 + bounds.max_length_bias
         bias[f"the better answer is the longer one in {low:g} to {high:g} of the pairs"] = Expected(
@@ -80,9 +80,9 @@ def suites(columns: Sequence[str], bounds: Preferences | None, longest: int) -> 
     if COMPLETION in columns:
         found[JUDGED] = {
             **answers(COMPLETION),
-            "label is true or false": Expected(gxe.ExpectColumnValuesToNotBeNull(column=LABEL), mend),
+            "label is true or false": Expected(gxe.ExpectColumnValuesToNotBeNull(column=LABEL), todo),
             "no answer that people disliked is the reference": Expected(
-                gxe.ExpectColumnValuesToBeNull(column="disliked_reference"), mend
+                gxe.ExpectColumnValuesToBeNull(column="disliked_reference"), todo
             ),
         }
         for label in ("liked", "disliked"):
