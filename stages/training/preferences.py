@@ -80,7 +80,7 @@ def refuse_unfit(job: Job, learned: Iterable[Learned], max_length: int) -> None:
         if not job.stops & set(each.answer):
             raise TrainingRefused(
                 f"{at}: no end of turn is learned, so the model would not stop",
-                "correct the chat template or eos_token_id of the base, so that an assistant's turn ends in an end token",
+                "correct the chat template or eos_token_id of the base: an assistant's turn must end in an end token",
             )
 
 
