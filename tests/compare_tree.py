@@ -9,7 +9,7 @@ from checks.evidence import EvaluationReport, FetchReport, Interval, TrainMeasur
 from checks.rows import Prediction
 from checks.suite_report import SuiteLine, SuiteResult, SuitesReport
 from tests import report_tree
-from tests.pipeline_repository import write_params
+from tests.pipeline_repository import git, write_params
 
 SUITE = {"kind": "external", "metrics": {"match": {"low": 1.0, "high": 5.0}}, "noise": 0.0}
 _MADE = f"sha256:{'5' * 64}"
@@ -94,7 +94,7 @@ def showy(root: Path) -> None:
     suite(root, {f"sample {n}": 1.0 + n % 5 for n in range(40)})
     trained(root, tokens=1_203_551, seconds=228.3, device="cpu (2 threads)")
     report_tree.commit(root, "the earlier record")
-    report_tree.git(root, "tag", "before")
+    git(root, "tag", "before")
     keep(root)
     value = report_tree.document() | {"suites": {"general": SUITE}}
     value["train"]["learning_rate"] = 0.002

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from checks import layout
-from checks.errors import EvidenceRefused
+from checks.errors import EvidenceRefused, ParamsRefused
 from checks.pointer import Pointer
 from checks.text import redact
 from release.adapters import commits
@@ -45,7 +45,13 @@ def find(records: Records, name: str) -> Named:
     if not commits.has_repository(root):
         raise EvidenceRefused(f"{root}: is not a git repository, and {_shown(name)} is to be found in one", "clone it")
     commit = None if parse(name) else commits.resolve(root, name)
-    if not _is_of_ledger(records, name):
+    try:
+        is_of_ledger = _is_of_ledger(records, name)
+    except ParamsRefused:
+        if commit is None:
+            raise
+        is_of_ledger = False  # git's own names work while params.yaml is being written
+    if not is_of_ledger:
         if commit is None:
             raise _unknown(name)
         return Named(name, commit)

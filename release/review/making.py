@@ -33,9 +33,10 @@ def _of_data(fetch: FetchReport | None, prepare: PrepareReport | None) -> dict[s
     if fetch is not None:
         found |= {"base model": _source(fetch.base), "raw data": _source(fetch.data)}
     if prepare is not None:
-        found["rows"] = {
+        rows: dict[str, str | None] = {
             "read": f"{prepare.input_rows:,}", "kept": f"{prepare.kept_rows:,}", "dropped": f"{prepare.dropped_rows:,}",
-        } | {f"{rule.kind} {rule.rule}": f"{rule.rows:,}" for rule in prepare.rules if rule.rows}  # fmt: skip
+        }  # fmt: skip
+        found["rows"] = rows | {f"{rule.kind} {rule.rule}": f"{rule.rows:,}" for rule in prepare.rules if rule.rows}
         for name, split in prepare.splits.items():
             found[f"{name} split"] = {
                 "rows": f"{split.rows:,}", "groups": f"{split.groups:,}", "digest": split.sha256

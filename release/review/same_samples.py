@@ -1,47 +1,53 @@
 """Metrics of the suites of two records on the samples that both models were asked."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
+from pydantic import ValidationError
+
+from checks.suite_kind import Scale
 from checks.suite_report import SuiteLine, SuiteResult
 from release.review import pairs
 from release.review.comparison import Metric
 from release.review.pairs import Difference
-from release.review.sides import CANDIDATE, Side, at
-
-
-class _Scale(NamedTuple):
-    low: float
-    high: float
+from release.review.sides import Side, at
 
 
 def metrics(a: Side, b: Side, confidence: float) -> Iterator[Metric]:
+    """Every metric of every suite; ``note`` says why its samples are not paired, or how many have no partner."""
     old, new = (side.suites.suites if side.suites else {} for side in (a, b))
     for suite in dict.fromkeys((*new, *old)):
         one, two = old.get(suite), new.get(suite)
-        before, after = (each.means.get(CANDIDATE, {}) if each else {} for each in (one, two))
-        note = f"{'A' if one is None else 'B'} has no such suite" if one is None or two is None else ""
-        lines: list[list[SuiteLine]] = []
-        if one is not None and two is not None and not (note := _asked_otherwise(a, b, suite, one, two)):
-            had = [side.suite_lines(suite) for side in (a, b)]
-            lines = [each for each in had if each is not None]
-            note = "" if len(lines) == 2 else "its samples cannot be had"
+        before, after = (each.means.get("candidate") or {} if each else {} for each in (one, two))
+        if one is None or two is None:
+            note = f"{'A' if one is None else 'B'} has no such suite"
+        else:
+            note = _asked_otherwise(a, b, suite, one, two)
+        mine, theirs = (None, None) if note else (a.suite_lines(suite), b.suite_lines(suite))
         for metric in dict.fromkeys((*after, *before)):
-            scales = [_scale(side, suite, metric) for side in (a, b)]
-            why, found = note, None
-            if not why and (scales[0] is None or scales[0] != scales[1]):
-                why = "its scales differ"
-            elif not why and scales[0] is not None:
-                found, why = _of_samples(*lines, metric, scales[0], confidence)
+            found, said = None, note
+            if not said:
+                found, said = _of_samples(
+                    mine, theirs, metric, _scale(a, suite, metric), _scale(b, suite, metric), confidence
+                )
             yield Metric(
-                suite=suite, name=metric, a=before.get(metric), b=after.get(metric), difference=found, note=why
+                suite=suite, name=metric, a=before.get(metric), b=after.get(metric), difference=found, note=said
             )
 
 
 def _of_samples(
-    old: Sequence[SuiteLine], new: Sequence[SuiteLine], metric: str, scale: _Scale, confidence: float
+    old: Sequence[SuiteLine] | None,
+    new: Sequence[SuiteLine] | None,
+    metric: str,
+    scale: Scale | None,
+    other: Scale | None,
+    confidence: float,
 ) -> tuple[Difference | None, str]:
     """The difference on samples that both have, in the metric's own scale; and what is to be said of it."""
+    if old is None or new is None:
+        return None, "its samples cannot be had"
+    if scale is None or scale != other:
+        return None, "its scales differ"
     mine, theirs = ([line for line in side if line.metric == metric] for side in (old, new))
     one, two = pairs.pair_samples(mine, theirs)
     span = scale.high - scale.low
@@ -71,8 +77,8 @@ def _unpinned(value: Any) -> Any:
     return {key: _unpinned(each) for key, each in value.items() if not (isinstance(each, Mapping) and "sha256" in each)}
 
 
-def _scale(side: Side, suite: str, metric: str) -> _Scale | None:
-    found = at(side.document, "suites", suite, "metrics", metric)
-    low, high = at(found, "low"), at(found, "high")
-    is_scale = all(isinstance(each, int | float) and not isinstance(each, bool) for each in (low, high)) and low < high
-    return _Scale(float(low), float(high)) if is_scale else None
+def _scale(side: Side, suite: str, metric: str) -> Scale | None:
+    try:
+        return Scale.model_validate(at(side.document, "suites", suite, "metrics", metric))
+    except ValidationError:
+        return None

@@ -151,7 +151,7 @@ class Side:
         except ValidationError as error:
             self._note(f"{path} cannot be read by this version: {files.first(error)}")
         except EvidenceRefused as refused:
-            self._note(refused.what.removeprefix(f"{self._records.root.as_posix()}/"))
+            self._note(refused.what)
         return None
 
     def _lines(self, path: Path, model: type[M], wanted: str) -> list[M] | None:
@@ -177,7 +177,7 @@ class Side:
                     return None
                 return files.read_jsonl(brought, model)
         except EvidenceRefused as refused:
-            self._note(refused.what.removeprefix(f"{root.as_posix()}/"))
+            self._note(refused.what)
             return None
 
     def _not_had(self, path: Path, why: str) -> str:
@@ -189,7 +189,8 @@ class Side:
         )
 
     def _note(self, what: str) -> None:
-        self.notes.append(f"{self.letter}: {what}")
+        line = " ".join(what.replace(f"{self._records.root.as_posix()}/", "").split())
+        self.notes.append(f"{self.letter}: {line}")
 
 
 def _near(root: Path, path: Path) -> Sequence[Path]:
