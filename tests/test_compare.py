@@ -295,6 +295,14 @@ def test_what_cannot_be_paired_is_said_and_the_rest_is_shown(
     assert found.b.commit is None
 
 
+def test_a_note_reads_the_same_in_the_folder_itself(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _no_answers(root)
+    outside = compare(root, "main").notes
+    monkeypatch.chdir(root)
+    assert compare(Path(), "main").notes == outside
+    assert "`./lockstep dvc pull data/predictions`" in outside[0]
+
+
 @pytest.mark.slow
 def test_answers_of_a_commit_that_cannot_be_had_are_said_in_one_line_with_the_command(root: Path) -> None:
     shutil.rmtree(root / layout.PREDICTIONS)

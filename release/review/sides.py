@@ -189,7 +189,7 @@ class Side:
         )
 
     def _note(self, what: str) -> None:
-        line = " ".join(what.replace(f"{self._records.root.as_posix()}/", "").split())
+        line = " ".join(what.removeprefix(f"{self._records.root.as_posix()}/").split())
         self.notes.append(f"{self.letter}: {line}")
 
 
