@@ -1,5 +1,6 @@
 """DVC, and the stages that it runs, as processes of this interpreter."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -9,7 +10,10 @@ from pathlib import Path
 from checks import refused
 from checks.errors import MachineRefused, Refusal
 from checks.refused import Refused
+from checks.text import redact
+from release.adapters import commits
 
+_ERROR, _BUG = "ERROR: ", "unexpected error - "  # how DVC begins a line; its word for most failures of a remote
 REMOTE = "LOCKSTEP_REMOTE"  # set for stages that may keep something on the DVC remote while they work
 
 
@@ -39,6 +43,33 @@ def dvc(root: Path, *arguments: str) -> int:
     return subprocess.run(
         [sys.executable, "-m", "dvc", *arguments], cwd=root, env=environment(), check=False
     ).returncode
+
+
+def get(root: Path, commit: str, path: Path, to: Path) -> str | None:
+    """Copy an output as it was in ``commit``, from DVC's cache or a remote, to ``to``; None, or why it cannot be had.
+
+    The work tree, its outputs and git's index stay as they are.
+    """
+    if importlib.util.find_spec("dvc") is None:
+        return "DVC is not installed: pip install -c constraints.txt -e '.[dvc]'"
+    wanted = from_top(root, path).as_posix()
+    command = [sys.executable, "-m", "dvc", "get", ".", wanted, "--rev", commit, "--out", str(to.resolve())]
+    try:
+        done = subprocess.run(
+            command, cwd=root, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False
+        )
+    except OSError as error:
+        raise MachineRefused(f"{sys.executable}: {error.strerror}", "make the virtual environment again") from error
+    if done.returncode == 0:
+        return None
+    said = [line for line in done.stderr.decode(errors="replace").splitlines() if line.strip()]
+    errors = [line.removeprefix(_ERROR).removeprefix(_BUG) for line in said if line.startswith(_ERROR)]
+    return redact(next(iter(errors or said[-1:]), f"it ended with {done.returncode}"), 160)
+
+
+def from_top(root: Path, path: Path) -> Path:
+    """``path``, relative to ``root``, as DVC names it in a past commit: from the top of the repository."""
+    return commits.prefix(root) / path
 
 
 def python(root: Path, arguments: list[str], name: str, more: Mapping[str, str] | None = None) -> None:

@@ -4,12 +4,13 @@ Heavy imports live inside the commands, so that ``lockstep --help`` is fast.
 """
 
 import io
+import os
 import sys
 from pathlib import Path
 
 import click
 
-from release.cli import cost, environments, evidence, image, pipeline, pull_request
+from release.cli import compare, cost, environments, evidence, image, pipeline, pull_request
 
 
 @click.group(
@@ -34,6 +35,8 @@ def main(context: click.Context, root: Path) -> None:
     Exit codes are listed in docs/reference/exit-codes.md.
     """
     context.obj = root
+    if os.environ.get("NO_COLOR"):  # https://no-color.org
+        context.color = False
     for stream in (sys.stdout, sys.stderr):  # characters that the terminal's encoding lacks are printed as escapes
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -43,6 +46,7 @@ for command in (
     pipeline.run,
     cost.estimate,
     pipeline.gate,
+    compare.compare,
     pull_request.record,
     pull_request.report,
     pull_request.comment,

@@ -1,1 +1,1 @@
-"""The pull request's comment: facts, then sections (pure functions), then Markdown or text."""
+"""The pull request's comment: facts, then sections (pure functions), then Markdown or text. Two records compared."""

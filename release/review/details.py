@@ -39,15 +39,17 @@ def parameters(facts: Facts) -> list[Parameter] | None:
     here, there = facts.document, facts.target.document
     if here is None or there is None:
         return None
-    ours, theirs = dict(_leaves(here)), dict(_leaves(there))
     judged = tuple(f"{change.path}." for change in facts.changes if change.needs_approval)
-    found = []
+    return [Parameter(path, f"{path}.".startswith(judged), old, new) for path, old, new in differing(there, here)]
+
+
+def differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[tuple[str, str | None, str | None]]:
+    """Path, old and new value of each value that differs; a side that lacks it is None."""
+    theirs, ours = dict(_leaves(before)), dict(_leaves(after))
     for path in dict.fromkeys((*theirs, *ours)):
         old, new = theirs.get(path, _ABSENT), ours.get(path, _ABSENT)
         if old != new or type(old) is not type(new):
-            written = (None if each is _ABSENT else shown(each) for each in (old, new))
-            found.append(Parameter(path, f"{path}.".startswith(judged), *written))
-    return found
+            yield path, None if old is _ABSENT else shown(old), None if new is _ABSENT else shown(new)
 
 
 def _leaves(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -1,0 +1,131 @@
+"""Which record a person means: the work tree, a commit, branch or tag of git, or a release of the ledger.
+
+Releases are named as the ledger names them: an environment (what it runs now), a version, the digest of an image, or a
+tag that a move created (``router@v1.4.0``). Such a tag is on the commit of the move. The record of the model is in the
+commit that the pointer names, and that is the one meant here.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from checks import layout
+from checks.errors import EvidenceRefused, ParamsRefused
+from checks.pointer import Pointer
+from checks.text import redact
+from release.adapters import commits
+from release.ledger import Ledger
+from release.ledger.versions import Assigned, Registered, parse
+from release.record.records import Records
+
+WORK_TREE = "."
+_VERSION = re.compile(r"v\d+\.\d+\.\d+", re.ASCII)
+_IMAGE = re.compile(r"(?:\S+@)?(sha256:[0-9a-f]{64})", re.ASCII)
+_SHOWN = 6  # releases that a refusal lists
+
+
+class Named(NamedTuple):
+    """A record. ``commit``: its full hash; None: the work tree. ``release``: what the ledger knows it as."""
+
+    name: str
+    commit: str | None
+    release: Pointer | None = None
+
+
+def find(records: Records, name: str) -> Named:
+    """The record that ``name`` means.
+
+    Raises EvidenceRefused if neither git nor the ledger knows it, if they know different commits by it, or if its
+    commit is not in this clone; RemoteRefused if the ledger is needed and its remote does not answer; ParamsRefused if
+    the ledger is needed and params.yaml cannot be read; MachineRefused without git.
+    """
+    if name == WORK_TREE:
+        return Named(name, None)
+    root = records.root
+    if not commits.has_repository(root):
+        raise EvidenceRefused(f"{root}: is not a git repository, and {_shown(name)} is to be found in one", "clone it")
+    commit = None if parse(name) else commits.resolve(root, name)
+    try:
+        is_of_ledger = _is_of_ledger(records, name)
+    except ParamsRefused:
+        if commit is None:
+            raise
+        is_of_ledger = False  # git's own names work while params.yaml is being written
+    if not is_of_ledger:
+        if commit is None:
+            raise _unknown(name)
+        return Named(name, commit)
+    found, known = _released(records, name)
+    if found is None:
+        if commit is None:
+            raise _unknown(name, known)
+        return Named(name, commit)
+    if commit is not None and commit != found.commit:
+        raise EvidenceRefused(
+            f"{_shown(name)}: git knows commit {commit[:12]} by it, and the ledger a release of {found.commit[:12]}",
+            f"name the one in full (refs/heads/…, refs/tags/…), or the other by its image: {found.digest}",
+        )
+    if commits.resolve(root, found.commit) != found.commit:
+        raise EvidenceRefused(
+            f"{_shown(name)}: commit {found.commit[:12]}, whose record made it, is not in this clone",
+            "git fetch the branch that it was merged to",
+        )
+    return Named(name, found.commit, found)
+
+
+def _is_of_ledger(records: Records, name: str) -> bool:
+    """Whether the ledger is to be asked. It may be in another repository, so it is not where git alone can tell."""
+    if parse(name) or _VERSION.fullmatch(name) or _IMAGE.fullmatch(name):
+        return True
+    if not (records.root / layout.PARAMS).exists():
+        return False
+    promote = records.work_tree.document.get("promote")
+    environments = promote.get("environments") if isinstance(promote, Mapping) else None
+    return isinstance(environments, Mapping) and name in environments
+
+
+def _released(records: Records, name: str) -> tuple[Pointer | None, list[Pointer]]:
+    """The release that the ledger knows as ``name``, and all that it knows, the latest first."""
+    params = records.work_tree.params
+    promote, tag, image = params.promote, parse(name), _IMAGE.fullmatch(name)
+    ledger = Ledger.open(records.root, promote)
+    tip = ledger.begun()
+    if tip is None:
+        return None, []
+    if name in promote.environments and (runs := ledger.pointer(tip, name)):
+        return runs, []
+    moves = [move for environment in promote.environments for move in ledger.moves(tip, environment) if move.ran]
+    moves.sort(key=lambda move: move.at, reverse=True)
+    known, found = dict[str, Pointer](), list[Pointer]()
+    for move in moves:
+        if (its := move.after) is None:
+            continue
+        known.setdefault(its.digest, its)
+        if isinstance(tag, Assigned):
+            of = (params.serve.name, move.environment, move.number)
+            fits = of == (tag.name, tag.environment, tag.number)
+        elif isinstance(tag, Registered):
+            fits = (tag.name, its.version) == (params.serve.name, tag.version)
+        else:
+            fits = its.digest == image[1] if image else its.version == name
+        if fits:
+            found.append(its)
+    if len({its.model for its in found}) > 1:
+        raise EvidenceRefused(
+            f"{_shown(name)}: the ledger knows releases of {len({its.model for its in found})} models by it",
+            f"name one by its image: {', '.join(dict.fromkeys(its.digest for its in found))}",
+        )
+    return next(iter(found), None), list(known.values())
+
+
+def _unknown(name: str, known: list[Pointer] | None = None) -> EvidenceRefused:
+    todo = "name a commit, branch or tag, an environment, or a release of `lockstep history`"
+    if known:
+        todo += f", such as {', '.join(dict.fromkeys(its.version for its in known[:_SHOWN]))}"
+    elif not known and known is not None:
+        todo = "nothing was promoted yet: name a commit, branch or tag"
+    return EvidenceRefused(f"{_shown(name)}: neither git nor the ledger knows such a record here", todo)
+
+
+def _shown(name: str) -> str:
+    return redact(name, 100)

@@ -1,0 +1,128 @@
+"""The comparison of two records as values, for the terminal, JSON and the page.
+
+A is the earlier side and B the later: a difference is B minus A, and a parameter goes from A's value to B's. Nothing in
+it decides anything.
+"""
+
+from typing import Literal
+
+from checks.evidence import Count, Interval
+from checks.identity import Digest
+from checks.rows import Record
+from checks.verdict import Status
+from release.review.pairs import Difference
+
+Right = Literal["A", "B", "both", "neither", "A closer", "B closer", "unknown"]
+# What a reader looks for first: what was lost, what was gained, then the rest.
+ORDER: tuple[Right, ...] = ("A", "B", "A closer", "B closer", "neither", "both", "unknown")
+
+
+class SideFacts(Record):
+    """Which record a side is. ``commit`` None: the work tree. ``version``, ``image``: as the ledger knows it."""
+
+    name: str
+    commit: str | None
+    version: str | None
+    image: str | None
+    model: Digest | None
+    test: Digest | None
+    rows: Count | None
+    verdict: Status | None
+    device: str | None
+
+
+class Rows(Record):
+    """Test rows that both answered, that one alone has, and that have one id and another prompt or reference."""
+
+    both: Count
+    only_a: Count
+    only_b: Count
+    other: Count
+
+
+class Metric(Record):
+    """A metric of one suite, or of the test rows (``suite`` None), and ``note``: why its rows are not paired.
+
+    ``a`` and ``b`` are the means that each record has, of all its own rows; of suites they have no interval.
+    """
+
+    suite: str | None
+    name: str
+    a: Interval | float | None
+    b: Interval | float | None
+    difference: Difference | None
+    note: str
+
+
+class Slice(Record):
+    """A slice of the test rows that both answered, by one metric."""
+
+    metric: str
+    name: str
+    a: float
+    b: float
+    difference: Difference
+
+
+class Cost(Record):
+    """What a training took, or the size of what came of it."""
+
+    what: str
+    unit: str
+    a: float | None
+    b: float | None
+
+
+class Changed(Record):
+    """A value that differs; a side that lacks it is None."""
+
+    what: str
+    a: str | None
+    b: str | None
+
+
+class Answer(Record):
+    """A row that A and B answer differently. ``right``: who is right by the first metric whose rows are paired.
+
+    ``closer``: neither score is 1, and that one is higher.
+    """
+
+    id: str
+    slice: str
+    prompt: str
+    reference: str
+    a: str
+    b: str
+    score_a: float | None
+    score_b: float | None
+    right: Right
+
+
+class Comparison(Record):
+    """``rows`` None: no row was paired, for the reason in ``notes``. ``same``: data that do not differ.
+
+    ``tally``: who is right, of all rows that are answered differently; ``answers`` may be a selection of them.
+    """
+
+    schema_version: Literal[1] = 1
+    headline: str
+    a: SideFacts
+    b: SideFacts
+    confidence: float
+    rows: Rows | None
+    metrics: tuple[Metric, ...]
+    slices: tuple[Slice, ...]
+    parameters: tuple[Changed, ...]
+    data: tuple[Changed, ...]
+    same: tuple[str, ...]
+    cost: tuple[Cost, ...]
+    tally: dict[Right, Count]
+    answers: tuple[Answer, ...]
+    notes: tuple[str, ...]
+
+
+def verdict(found: Difference, confidence: float) -> Literal["better", "worse", ""]:
+    """Whether B is shown to be better or worse than A, the other differences beside it counted; empty: neither."""
+    if found.p_holm > 1 - confidence:
+        return ""
+    return "better" if found.value > 0 else "worse"

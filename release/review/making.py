@@ -1,0 +1,71 @@
+"""How two models were made: what differs of their sources and splits, and what training took."""
+
+from collections.abc import Iterator
+
+from checks.evidence import Fetched, FetchReport, PrepareReport
+from release.review.comparison import Changed, Cost
+from release.review.sides import Side
+
+_RECORDED = "recorded"  # of one side alone
+
+
+def data(a: Side, b: Side) -> tuple[tuple[Changed, ...], tuple[str, ...]]:
+    """What differs of the sources and splits, and the names of what does not."""
+    found, same = list[Changed](), list[str]()
+    sides = [_of_data(side.fetch, side.prepare) for side in (a, b)]
+    for part in dict.fromkeys((*sides[1], *sides[0])):
+        old, new = (side.get(part) for side in sides)
+        if old is None or new is None:
+            found.append(Changed(what=part, a=_RECORDED if old else None, b=_RECORDED if new else None))
+            continue
+        lines = [
+            Changed(what=f"{part}: {what}", a=old.get(what), b=new.get(what))
+            for what in dict.fromkeys((*new, *old))
+            if old.get(what) != new.get(what)
+        ]
+        found += lines
+        same += [part] if not lines else []
+    return tuple(found), tuple(same)
+
+
+def _of_data(fetch: FetchReport | None, prepare: PrepareReport | None) -> dict[str, dict[str, str | None]]:
+    found = dict[str, dict[str, str | None]]()
+    if fetch is not None:
+        found |= {"base model": _source(fetch.base), "raw data": _source(fetch.data)}
+    if prepare is not None:
+        rows: dict[str, str | None] = {
+            "read": f"{prepare.input_rows:,}", "kept": f"{prepare.kept_rows:,}", "dropped": f"{prepare.dropped_rows:,}",
+        }  # fmt: skip
+        found["rows"] = rows | {f"{rule.kind} {rule.rule}": f"{rule.rows:,}" for rule in prepare.rules if rule.rows}
+        for name, split in prepare.splits.items():
+            found[f"{name} split"] = {
+                "rows": f"{split.rows:,}", "groups": f"{split.groups:,}", "digest": split.sha256
+            }  # fmt: skip
+    return found
+
+
+def _source(found: Fetched) -> dict[str, str | None]:
+    return {
+        "address": found.uri, "digest": found.digest, "bytes": f"{found.size:,}", "files": f"{found.files:,}",
+        "licence": found.license, "declared licence": found.declared,
+    }  # fmt: skip
+
+
+def costs(a: Side, b: Side, notes: list[str]) -> Iterator[Cost]:
+    for what, unit, field in (
+        ("training tokens", "tokens", "tokens"), ("training rows", "rows", "rows"), ("steps", "steps", "steps"),
+        ("epochs", "epochs", "epochs"), ("trained parameters", "parameters", "trainable_parameters"),
+        ("all parameters", "parameters", "total_parameters"),
+    ):  # fmt: skip
+        one, two = (getattr(side.train, field) if side.train else None for side in (a, b))
+        if one is not None or two is not None:
+            yield Cost(what=what, unit=unit, a=one, b=two)
+    sizes = [sum(file.size for file in side.parity.files.values()) if side.parity else None for side in (a, b)]
+    if sizes != [None, None]:
+        yield Cost(what="weights", unit="bytes", a=sizes[0], b=sizes[1])
+    if a.took is None or b.took is None:
+        return
+    if a.took.device == b.took.device:
+        yield Cost(what=f"training time on {a.took.device}", unit="seconds", a=a.took.seconds, b=b.took.seconds)
+    else:
+        notes.append(f"training times are not compared: A on {a.took.device}, B on {b.took.device}")

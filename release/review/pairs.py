@@ -1,0 +1,101 @@
+"""Two models on the rows that both answered: which rows these are, and how far the models differ on them.
+
+The statistics are those of the gates (``checks.paired``) at margin 0, from both sides. Nothing here decides anything.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from checks import multiple
+from checks.evidence import Count
+from checks.rows import Prediction, Record
+from checks.suite_report import SuiteLine
+
+
+class Pairs(NamedTuple):
+    """Answers to the same rows, in the order of the new side, and how many rows have no partner.
+
+    ``groups``: the group of each row, from 0. ``other``: rows with the same id and another prompt or reference.
+    """
+
+    old: list[Prediction]
+    new: list[Prediction]
+    groups: NDArray[np.intp]
+    only_old: int
+    only_new: int
+    other: int
+
+
+class Difference(Record):
+    """The mean of new - old over ``n`` rows with its two-sided interval; on how many rows new is better, and worse.
+
+    ``p``: two-sided, twice the smaller of the two one-sided p-values; ``p_holm``: the same, corrected by Holm's method
+    over the differences that are shown together. ``method``: the test.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: Count
+    wins: Count
+    losses: Count
+    p: float
+    p_holm: float
+    method: str
+
+
+def pair(old: Sequence[Prediction], new: Sequence[Prediction]) -> Pairs:
+    """Match rows by id, which is the digest of the row's content. Prompt and reference must be the same, too."""
+    before = {each.id: each for each in old}
+    shared = [(before[each.id], each) for each in new if each.id in before]
+    same = [(one, two) for one, two in shared if (one.prompt, one.reference) == (two.prompt, two.reference)]
+    ours, theirs = [two for _, two in same], [one for one, _ in same]
+    groups = together([each.group for each in theirs], [each.group for each in ours])
+    return Pairs(theirs, ours, groups, len(old) - len(shared), len(new) - len(shared), len(shared) - len(same))
+
+
+def pair_samples(old: Sequence[SuiteLine], new: Sequence[SuiteLine]) -> tuple[list[SuiteLine], list[SuiteLine]]:
+    """The scores by one metric of the samples that both have, asked in the same words."""
+    before = {(each.sample, each.sample_sha): each for each in old}
+    shared = [each for each in new if (each.sample, each.sample_sha) in before]
+    return [before[each.sample, each.sample_sha] for each in shared], shared
+
+
+def together(one: Sequence[str], two: Sequence[str]) -> NDArray[np.intp]:
+    """The group of each row, from 0: rows that either side has in one group are in one group."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    if not one:
+        return np.zeros(0, np.intp)
+    left, right = (np.unique(np.asarray(each), return_inverse=True)[1] for each in (one, two))
+    right = right + left.max() + 1
+    edges = coo_array((np.ones(len(left)), (left, right)), shape=(right.max() + 1, right.max() + 1))
+    codes: NDArray[np.intp] = np.unique(connected_components(edges, directed=False)[1][left], return_inverse=True)[1]
+    return codes
+
+
+def difference(
+    old: Sequence[float], new: Sequence[float], groups: NDArray[np.intp], confidence: float
+) -> Difference | None:
+    """How far ``new`` differs from ``old`` on the same rows; None for no rows, or for scores outside [0, 1]."""
+    from checks.paired import compare
+
+    one, two = np.asarray(old, np.float64), np.asarray(new, np.float64)
+    if not len(one) or not all(each.min() >= 0 and each.max() <= 1 for each in (one, two)):
+        return None
+    found = compare(two, one, groups, 0.0, (1 + confidence) / 2)  # each bound alone; both together: ``confidence``
+    p = min(1.0, 2 * min(found.p, found.p_worse))
+    return Difference(
+        value=found.effect, low=found.low, high=found.high, n=found.n, wins=int((two > one).sum()),
+        losses=int((two < one).sum()), p=p, p_holm=p, method=found.method,
+    )  # fmt: skip
+
+
+def corrected(found: Sequence[Difference | None]) -> list[Difference | None]:
+    """The differences with ``p_holm`` over all of them."""
+    adjusted = iter(multiple.holm([each.p for each in found if each]))
+    return [each and each.model_copy(update={"p_holm": next(adjusted)}) for each in found]

@@ -1,0 +1,117 @@
+"""Metrics, slices and answers of two records on the test rows that both models answered."""
+
+from collections.abc import Iterator, Sequence
+
+from checks import layout, scorers
+from checks.rows import Prediction
+from release.review import pairs
+from release.review.comparison import ORDER, Answer, Metric, Right, Slice
+from release.review.pairs import Difference, Pairs
+from release.review.sides import Side, at
+
+
+def paired_rows(a: Side, b: Side, notes: list[str]) -> Pairs | None:
+    """The rows that both answered; None if there are none, and then ``notes`` says why."""
+    one, two = a.evaluation, b.evaluation
+    for side in (a, b):
+        if side.evaluation is not None and side.candidate is None:
+            notes.append(f"{side.letter}: its evaluation has no candidate")
+        elif side.evaluation is None and not any(str(layout.EVALUATION) in note for note in side.notes):
+            notes.append(f"{side.letter}: {side.where} has no evaluation")
+    if one is None or two is None:
+        return None
+    if one.prompt_format != two.prompt_format:
+        notes.append("A and B were asked in another prompt format: chat template or generation settings differ")
+    if one.test != two.test:
+        notes.append("the test sets differ: only rows that both have are paired, and the means are of each one's own")
+    old, new = a.answers, b.answers  # both are looked for, so that all that is missing is said at once
+    if old is None or new is None:
+        return None
+    found = pairs.pair(old, new)
+    if not found.new:
+        notes.append("no row is in both test sets: nothing is paired")
+        return None
+    return found
+
+
+def metrics(a: Side, b: Side, paired: Pairs | None, confidence: float) -> Iterator[Metric]:
+    old, new = (side.candidate.metrics if side.candidate else {} for side in (a, b))
+    for name in dict.fromkeys((*new, *old)):
+        found, note = None, ""
+        if name not in old or name not in new:
+            note = f"{'A' if name not in old else 'B'} has no such metric"
+        elif paired is None:
+            note = "no rows are paired"
+        elif not (note := _scored_otherwise(a, b, name)):
+            found = _difference(paired, range(len(paired.new)), name, confidence)
+            note = "" if found else "the answers have no such score"
+        yield Metric(suite=None, name=name, a=old.get(name), b=new.get(name), difference=found, note=note)
+
+
+def _difference(paired: Pairs, rows: Sequence[int], metric: str, confidence: float) -> Difference | None:
+    import numpy as np
+
+    one, two = ([side[row].scores.get(metric) for row in rows] for side in (paired.old, paired.new))
+    if any(score is None for score in (*one, *two)):
+        return None
+    groups = np.unique(paired.groups[list(rows)], return_inverse=True)[1]
+    return pairs.difference([s for s in one if s is not None], [s for s in two if s is not None], groups, confidence)
+
+
+def _scored_otherwise(a: Side, b: Side, metric: str) -> str:
+    """Why scores of the two sides by ``metric`` are not of one kind; empty: they are."""
+    assert a.evaluation is not None
+    assert b.evaluation is not None
+    if a.evaluation.scorers == b.evaluation.scorers:
+        return ""
+    one, two = (at(side.document, "evaluate", "scorers") for side in (a, b))
+    if one == two or metric not in scorers.KINDS.kinds or metric in scorers.KINDS.outside:
+        return "scored by code of another package, which may differ"
+    lists = (each if isinstance(each, list) else [] for each in (one, two))
+    ours, theirs = ([each for each in listed if at(each, "kind") == metric] for listed in lists)
+    return "" if ours and ours == theirs else "scored with other settings"
+
+
+def slices(paired: Pairs, metric: str, confidence: float) -> list[Slice]:
+    rows = dict[str, list[int]]()
+    for number, each in enumerate(paired.new):
+        rows.setdefault(each.slice, []).append(number)
+    named = sorted(rows, key=lambda name: (-len(rows[name]), name))
+    found = pairs.corrected([_difference(paired, rows[name], metric, confidence) for name in named])
+    return [
+        Slice(
+            metric=metric, name=name, a=_mean(paired.old, rows[name], metric), b=_mean(paired.new, rows[name], metric),
+            difference=difference,
+        )
+        for name, difference in zip(named, found, strict=True)
+        if difference
+    ]  # fmt: skip
+
+
+def _mean(side: Sequence[Prediction], rows: Sequence[int], metric: str) -> float:
+    return float(sum(side[row].scores[metric] for row in rows) / len(rows))
+
+
+def answers(paired: Pairs, metric: str | None) -> list[Answer]:
+    found = []
+    for one, two in zip(paired.old, paired.new, strict=True):
+        if one.prediction.strip() == two.prediction.strip():
+            continue
+        scores = (one.scores[metric], two.scores[metric]) if metric else (None, None)
+        found.append(
+            Answer(
+                id=two.id, slice=two.slice, prompt=two.prompt, reference=two.reference, a=one.prediction,
+                b=two.prediction, score_a=scores[0], score_b=scores[1], right=_right(*scores),
+            )
+        )  # fmt: skip
+    return sorted(found, key=lambda each: (ORDER.index(each.right), each.slice, each.id))
+
+
+def _right(a: float | None, b: float | None) -> Right:
+    if a is None or b is None:
+        return "unknown"
+    if a == b:
+        return "both" if a == 1 else "neither"
+    if a > b:
+        return "A" if a == 1 else "A closer"
+    return "B" if b == 1 else "B closer"

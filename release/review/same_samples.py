@@ -1,0 +1,84 @@
+"""Metrics of the suites of two records on the samples that both models were asked."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from checks.suite_kind import Scale
+from checks.suite_report import SuiteLine, SuiteResult
+from release.review import pairs
+from release.review.comparison import Metric
+from release.review.pairs import Difference
+from release.review.sides import Side, at
+
+
+def metrics(a: Side, b: Side, confidence: float) -> Iterator[Metric]:
+    """Every metric of every suite; ``note`` says why its samples are not paired, or how many have no partner."""
+    old, new = (side.suites.suites if side.suites else {} for side in (a, b))
+    for suite in dict.fromkeys((*new, *old)):
+        one, two = old.get(suite), new.get(suite)
+        before, after = (each.means.get("candidate") or {} if each else {} for each in (one, two))
+        if one is None or two is None:
+            note = f"{'A' if one is None else 'B'} has no such suite"
+        else:
+            note = _asked_otherwise(a, b, suite, one, two)
+        mine, theirs = (None, None) if note else (a.suite_lines(suite), b.suite_lines(suite))
+        for metric in dict.fromkeys((*after, *before)):
+            found, said = None, note
+            if not said:
+                found, said = _of_samples(
+                    mine, theirs, metric, _scale(a, suite, metric), _scale(b, suite, metric), confidence
+                )
+            yield Metric(
+                suite=suite, name=metric, a=before.get(metric), b=after.get(metric), difference=found, note=said
+            )
+
+
+def _of_samples(
+    old: Sequence[SuiteLine] | None,
+    new: Sequence[SuiteLine] | None,
+    metric: str,
+    scale: Scale | None,
+    other: Scale | None,
+    confidence: float,
+) -> tuple[Difference | None, str]:
+    """The difference on samples that both have, in the metric's own scale; and what is to be said of it."""
+    if old is None or new is None:
+        return None, "its samples cannot be had"
+    if scale is None or scale != other:
+        return None, "its scales differ"
+    mine, theirs = ([line for line in side if line.metric == metric] for side in (old, new))
+    one, two = pairs.pair_samples(mine, theirs)
+    span = scale.high - scale.low
+    found = pairs.difference(
+        [(line.value - scale.low) / span for line in one], [(line.value - scale.low) / span for line in two],
+        pairs.together([line.group for line in one], [line.group for line in two]), confidence,
+    )  # fmt: skip
+    if found is None:
+        return None, "no sample is in both" if not two else "a value is outside its scale"
+    alone = [f"{len(side) - len(two)} samples only in {name}" for name, side in (("A", mine), ("B", theirs))]
+    said = "; ".join(text for text in alone if not text.startswith("0 "))
+    return found.model_copy(update={name: getattr(found, name) * span for name in ("value", "low", "high")}), said
+
+
+def _asked_otherwise(a: Side, b: Side, suite: str, one: SuiteResult, two: SuiteResult) -> str:
+    """Why scores of the two sides in ``suite`` are not of one kind; empty: they are."""
+    if (one.kind, one.source) != (two.kind, two.source):
+        return "another kind of suite"
+    judges = [_unpinned(at(side.document, "suites", suite, "judge")) for side in (a, b)]
+    return "another judge" if one.judges != two.judges or judges[0] != judges[1] else ""
+
+
+def _unpinned(value: Any) -> Any:
+    """``value`` without its pinned files, which differ from model to model."""
+    if not isinstance(value, Mapping):
+        return value
+    return {key: _unpinned(each) for key, each in value.items() if not (isinstance(each, Mapping) and "sha256" in each)}
+
+
+def _scale(side: Side, suite: str, metric: str) -> Scale | None:
+    try:
+        return Scale.model_validate(at(side.document, "suites", suite, "metrics", metric))
+    except ValidationError:
+        return None

@@ -1,0 +1,75 @@
+"""Compares two records in all that both have."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from release.review import details, making, pairs, same_rows, same_samples
+from release.review.comparison import ORDER, Changed, Comparison, Metric, Rows, SideFacts, verdict
+from release.review.sides import Side
+
+_CONFIDENCE = 0.95  # where no evaluation says one
+
+
+def compare(a: Side, b: Side) -> Comparison:
+    """Compare two records in all that both have."""
+    notes = list[str]()
+    evaluation = b.evaluation or a.evaluation
+    confidence = evaluation.confidence if evaluation else _CONFIDENCE
+    paired = same_rows.paired_rows(a, b, notes)
+    metrics = [*same_rows.metrics(a, b, paired, confidence), *same_samples.metrics(a, b, confidence)]
+    differences = pairs.corrected([each.difference for each in metrics])
+    metrics = [each.model_copy(update={"difference": d}) for each, d in zip(metrics, differences, strict=True)]
+    shown = [each.name for each in metrics if each.suite is None and each.difference]
+    changed = (
+        list(details.differing(a.document, b.document)) if a.document is not None and b.document is not None else []
+    )
+    data, same = making.data(a, b)
+    costs = tuple(making.costs(a, b, notes))
+    facts = _facts(a), _facts(b)
+    answers = tuple(same_rows.answers(paired, next(iter(shown), None))) if paired else ()
+    tally = Counter(each.right for each in answers)
+    for side in (a, b):
+        if side.outdated:
+            more = f" (and {len(side.outdated) - 1} more)" if len(side.outdated) > 1 else ""
+            notes.append(
+                f"{side.letter}: its reports are of an earlier run than its parameters: {side.outdated[0]}{more}"
+            )
+    return Comparison(
+        headline=_headline(*facts, metrics, confidence), a=facts[0], b=facts[1], confidence=confidence,
+        rows=paired and Rows(
+            both=len(paired.new), only_a=paired.only_old, only_b=paired.only_new, other=paired.other
+        ),
+        metrics=tuple(metrics),
+        slices=tuple(each for name in shown if paired for each in same_rows.slices(paired, name, confidence)),
+        parameters=tuple(Changed(what=what, a=old, b=new) for what, old, new in changed),
+        data=data, same=same, cost=costs,
+        tally={right: tally[right] for right in ORDER if tally[right]}, answers=answers,
+        notes=tuple(dict.fromkeys((*notes, *a.notes, *b.notes))),
+    )  # fmt: skip
+
+
+def _facts(side: Side) -> SideFacts:
+    named, evaluation = side.named, side.evaluation
+    return SideFacts(
+        name=named.name, commit=named.commit, version=named.release.version if named.release else None,
+        image=named.release.image if named.release else None, model=evaluation.merged if evaluation else None,
+        test=evaluation.test if evaluation else None, rows=evaluation.rows if evaluation else None,
+        verdict=side.verdict, device=side.took.device if side.took else None,
+    )  # fmt: skip
+
+
+def _headline(a: SideFacts, b: SideFacts, metrics: Sequence[Metric], confidence: float) -> str:
+    if a.model is not None and a.model == b.model:
+        return "A and B are the same model"
+    first = next((each for each in metrics if each.difference), None)
+    if first is None or first.difference is None:
+        missing = [name for name, side in (("A", a), ("B", b)) if side.model is None]
+        why = f"{' and '.join(missing)} {'have' if len(missing) > 1 else 'has'} no evaluation" if missing else ""
+        return f"A and B are not compared row by row{f': {why}' if why else ''}"
+    found = first.difference
+    said = {"better": "B is better than A", "worse": "B is worse than A", "": "A and B cannot be told apart"}
+    by, rows = (first.name, "rows") if first.suite is None else (f"{first.suite}: {first.name}", "samples")
+    return (
+        f"{said[verdict(found, confidence)]} by {by}: {found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}] on the "
+        f"same {found.n} {rows}, p {found.p_holm:.2g}"
+    )

@@ -1,0 +1,205 @@
+"""One side of a comparison: what the record of a commit or of the work tree says, and its model's answers.
+
+What a record lacks, or has in a format that this version cannot read, is None. ``notes`` says so in one line each.
+
+Answers are outputs of DVC. They are taken from ``data/predictions`` if a file there has the digest in the record, else
+from DVC's cache or a remote, as of the commit. A file with another digest is not used.
+"""
+
+import functools
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from checks import digest, files, layout
+from checks.errors import EvidenceRefused, ParamsRefused
+from checks.evidence import (
+    EvaluationReport,
+    FetchReport,
+    ModelResult,
+    ParityReport,
+    PrepareReport,
+    TrainMeasured,
+    TrainReport,
+)
+from checks.identity import Digest
+from checks.rows import Prediction
+from checks.suite_report import SuiteLine, SuitesReport
+from checks.verdict import Status
+from release.adapters import dvc
+from release.record import lock_check
+from release.record.named import Named
+from release.record.records import Records
+
+M = TypeVar("M", bound=BaseModel)
+CANDIDATE = "candidate"
+
+
+class _Verdict(BaseModel):
+    """The fields that are read of reports/verdict.json, of any version of Lockstep."""
+
+    status: Status
+    model: Digest | None = None
+
+
+class Side:
+    """The record that ``named`` means, called ``letter`` in notes. Reports are read at their first use."""
+
+    def __init__(self, records: Records, named: Named, letter: str) -> None:
+        self.named, self.letter = named, letter
+        self.notes: list[str] = []
+        self._records = records
+        self._commit = None if named.commit is None else records.at(named.commit)
+
+    @property
+    def where(self) -> str:
+        """The commit, for messages."""
+        return "the work tree" if self.named.commit is None else f"commit {self.named.commit[:12]}"
+
+    @functools.cached_property
+    def document(self) -> Mapping[str, Any] | None:
+        """The plain values of params.yaml."""
+        try:
+            if self._commit is None:
+                return self._records.work_tree.document
+            if self._commit.data(layout.PARAMS) is None:
+                return None
+            return self._commit.document(f"{layout.PARAMS} at {self._commit.name[:12]}")
+        except (ParamsRefused, EvidenceRefused) as refused:
+            self._note(refused.what)
+            return None
+
+    @functools.cached_property
+    def evaluation(self) -> EvaluationReport | None:
+        """The evaluation of its model."""
+        return self._report(layout.EVALUATION, EvaluationReport)
+
+    @functools.cached_property
+    def fetch(self) -> FetchReport | None:
+        """Its base model and raw data."""
+        return self._report(layout.FETCH_REPORT, FetchReport)
+
+    @functools.cached_property
+    def prepare(self) -> PrepareReport | None:
+        """Its splits."""
+        return self._report(layout.PREPARE_REPORT, PrepareReport)
+
+    @functools.cached_property
+    def train(self) -> TrainReport | None:
+        """Its training."""
+        return self._report(layout.TRAIN_REPORT, TrainReport)
+
+    @functools.cached_property
+    def took(self) -> TrainMeasured | None:
+        """What was measured of that training."""
+        found = self._report(layout.TRAIN_MEASURED, TrainMeasured)
+        return found if found and self.train and found.adapter == self.train.adapter else None
+
+    @functools.cached_property
+    def parity(self) -> ParityReport | None:
+        """The files of its model."""
+        return self._report(layout.PARITY_REPORT, ParityReport)
+
+    @functools.cached_property
+    def suites(self) -> SuitesReport | None:
+        """Its suites."""
+        return self._report(layout.SUITES_REPORT, SuitesReport)
+
+    @functools.cached_property
+    def verdict(self) -> Status | None:
+        """The recorded verdict, which is not checked here."""
+        found = self._report(layout.VERDICT, _Verdict)
+        return found.status if found and self.evaluation and found.model == self.evaluation.merged else None
+
+    @property
+    def candidate(self) -> ModelResult | None:
+        """The evaluation of the model itself."""
+        return self.evaluation.models.get(CANDIDATE) if self.evaluation else None
+
+    @functools.cached_property
+    def outdated(self) -> list[str]:
+        """Parameters that are not those which the recorded run had, one line each."""
+        try:
+            lock = self._records.work_tree.lock if self._commit is None else self._commit.lock(str(layout.LOCK))
+        except EvidenceRefused:
+            return []
+        return list(dict.fromkeys(lock_check.otherwise(self.document, lock))) if self.document is not None else []
+
+    @functools.cached_property
+    def answers(self) -> list[Prediction] | None:
+        """The answers of its model to its test rows."""
+        if self.candidate is None:
+            return None
+        return self._lines(layout.PREDICTIONS / f"{CANDIDATE}.jsonl", Prediction, self.candidate.predictions)
+
+    def suite_lines(self, name: str) -> list[SuiteLine] | None:
+        """Its model's scores in a suite."""
+        suite = self.suites.suites.get(name) if self.suites else None
+        if suite is None or CANDIDATE not in suite.models:
+            return None
+        found = self._lines(layout.SUITES / f"{name}.jsonl", SuiteLine, suite.lines)
+        return None if found is None else [line for line in found if line.model == suite.models[CANDIDATE]]
+
+    def _report(self, path: Path, model: type[M]) -> M | None:
+        try:
+            if self._commit is not None:
+                return self._commit.report(path, model)
+            return self._records.work_tree.report(path, model) if (self._records.root / path).exists() else None
+        except ValidationError as error:
+            self._note(f"{path} cannot be read by this version: {files.first(error)}")
+        except EvidenceRefused as refused:
+            self._note(refused.what)
+        return None
+
+    def _lines(self, path: Path, model: type[M], wanted: str) -> list[M] | None:
+        """The lines of an output with the digest ``wanted``."""
+        root = self._records.root
+        try:
+            for here in _near(root, path):
+                if digest.of_file(here).sha256 == wanted:
+                    return files.read_jsonl(here, model)
+            if self._commit is None:
+                is_here = (root / path).exists()
+                what = f"{path} is not what the reports are about" if is_here else f"{path} is not here"
+                todo = "`./lockstep run`" if is_here else f"`./lockstep dvc pull {path.parent}` fetches it"
+                self._note(f"{what}; {todo}")
+                return None
+            with tempfile.TemporaryDirectory(prefix="lockstep-") as folder:
+                brought = Path(folder) / path.name
+                if why := dvc.get(root, self._commit.name, path, brought):
+                    self._note(self._not_had(path, why))
+                    return None
+                if digest.of_file(brought).sha256 != wanted:
+                    self._note(f"{path} of {self.where} is not what its record names: it is not used")
+                    return None
+                return files.read_jsonl(brought, model)
+        except EvidenceRefused as refused:
+            self._note(refused.what)
+            return None
+
+    def _not_had(self, path: Path, why: str) -> str:
+        assert self._commit is not None
+        wanted = dvc.from_top(self._records.root, path)
+        return (
+            f"{path} of {self.where} is not here, and DVC cannot fetch it ({why}); push it where it was made "
+            f"(`./lockstep dvc push`), then `./lockstep dvc get . {wanted} --rev {self._commit.name[:12]}`"
+        )
+
+    def _note(self, what: str) -> None:
+        line = " ".join(what.removeprefix(f"{self._records.root.as_posix()}/").split())
+        self.notes.append(f"{self.letter}: {line}")
+
+
+def _near(root: Path, path: Path) -> Sequence[Path]:
+    """Files of the work tree that may be this output: an earlier model's answers are kept beside the candidate's."""
+    return [each for each in sorted((root / path.parent).glob("*.jsonl")) if each.is_file()]
+
+
+def at(value: Any, *keys: str) -> Any:
+    """What is below these keys; None if there is nothing."""
+    for key in keys:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
