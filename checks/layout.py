@@ -1,5 +1,6 @@
 """Every path that stages and the release tool share, relative to the repository's root."""
 
+import os
 from pathlib import Path
 
 PARAMS = Path("params.yaml")
@@ -40,6 +41,9 @@ SUITES_REPORT = REPORTS / "suites.json"  # which scores those are, by digest
 REFERENCES = REPORTS / "references.json"  # which earlier models git names
 NOISE = REPORTS / "noise.json"  # `lockstep calibrate`
 VERDICT = REPORTS / "verdict.json"
+SWEEP_REPORT = REPORTS / "sweep.json"  # `lockstep sweep`: no evidence
+SWEEP_TABLE = REPORTS / "sweep.md"
+SWEEP_PLOTS = REPORTS / "sweep"
 IMAGE_REPORT = REPORTS / "image.json"  # `lockstep build`
 SERVING_REPORT = REPORTS / "serving.json"  # `lockstep verify`
 SERVING_STATEMENT = REPORTS / "serving.intoto.json"  # the same command signs that it saw this report's facts
@@ -54,7 +58,8 @@ APPROVALS = Path("release/policy/approved.yaml")  # policy digests that code own
 SIGNERS = Path("release/policy/signers.yaml")  # who may sign releases, verifications and approvals
 
 # Private to one machine: ignored by git and by DVC.
-STATE = Path(".lockstep")
+# An experiment of a sweep trains in a copy of the repository, and keeps its checkpoints in the one that it is of.
+STATE = Path(os.environ.get("LOCKSTEP_STATE", ".lockstep"))
 DOWNLOADS = STATE / "downloads"
 ANSWERS = STATE / "answers"  # generated texts by the digest of all that decides them
 JUDGED = STATE / "judged"  # replies of judges by the digest of all that was asked

@@ -72,15 +72,19 @@ def from_top(root: Path, path: Path) -> Path:
     return commits.prefix(root) / path
 
 
-def python(root: Path, arguments: list[str], name: str, more: Mapping[str, str] | None = None) -> None:
+def python(
+    root: Path, arguments: list[str], name: str, more: Mapping[str, str] | None = None, aside: bool = False
+) -> None:
     """Run this interpreter with ``arguments`` in ``root``; refusals call it ``name``. Raises as ``run`` does.
 
-    ``more`` is added to its environment.
+    ``more`` is added to its environment. ``aside``: what it prints goes to standard error, so that the caller can print
+    JSON alone.
     """
     refused.forget(root)
     try:
         env = environment() | dict(more or {})
-        code = subprocess.run([sys.executable, *arguments], cwd=root, env=env, check=False).returncode
+        out = sys.stderr if aside else None
+        code = subprocess.run([sys.executable, *arguments], cwd=root, env=env, stdout=out, check=False).returncode
     except OSError as error:
         raise MachineRefused(f"{sys.executable}: {error.strerror}", "make the virtual environment again") from error
     if code and (word := refused.read(root)):

@@ -65,6 +65,7 @@ for command in (
     environments.reconcile,
     pipeline.doctor,
     pipeline.calibrate,
+    pipeline.sweep,
     pipeline.references,
     pipeline.schema,
 ):

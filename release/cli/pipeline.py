@@ -1,4 +1,4 @@
-"""Commands about a model: run, gate, calibrate, references, schema, doctor."""
+"""Commands about a model: run, gate, calibrate, sweep, references, schema, doctor."""
 
 import os
 import sys
@@ -94,6 +94,40 @@ def calibrate(root: Path, as_json: bool) -> None:
     floor = tables.figures(report.floor)
     click.echo(f"noise on {report.rows} rows ({report.device}): {floor}; a margin below it is refused")
     click.echo(f"wrote {layout.NOISE}: commit it, and run `lockstep run`")
+
+
+@click.command()
+@click.argument("specs", nargs=-1, required=True, metavar="PARAMETER=VALUE,VALUE...")
+@click.option("--seed", "seeds", type=int, multiple=True, help="Train each combination with this seed too; repeat it.")
+@click.option("--most", type=click.IntRange(min=1), default=20, show_default=True, help="Refuse more trainings.")
+@click.option("--apply", "applied", is_flag=True, help="Write the best values into params.yaml.")
+@click.option("--json", "as_json", is_flag=True, help="Print reports/sweep.json.")
+@click.pass_obj
+@refusing
+def sweep(root: Path, specs: tuple[str, ...], seeds: tuple[int, ...], most: int, applied: bool, as_json: bool) -> None:
+    """Train with each combination of values, and compare the models on the valid split.
+
+    For example: lockstep sweep train.lora.r=8,16 train.learning_rate=0.002,0.004 --seed 17 --seed 18
+
+    Trains one after the other, as experiments of DVC. Run the same sweep again to go on after an interruption. Never
+    asks the test split, so the gates' figures of the chosen model are honest. Writes reports/sweep.json, a table in
+    reports/sweep.md and plots in reports/sweep.
+    """
+    from checks import layout
+    from release.verbs import sweep as verb
+
+    report = verb.sweep(root, specs, seeds, most)
+    values, _ = report.by_values()[0]
+    if applied:
+        verb.apply(root, values)
+    if as_json:
+        click.echo(to_json(report.model_dump(mode="json")))
+        return
+    click.echo((root / layout.SWEEP_TABLE).read_text(encoding="utf-8"))
+    if applied:
+        click.echo(f"wrote the best into {layout.PARAMS}: ./lockstep run")
+    else:
+        click.echo("to take the best: the same command with --apply, or edit params.yaml")
 
 
 @click.command()

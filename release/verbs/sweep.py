@@ -1,0 +1,27 @@
+"""sweep: trains with each combination of given values, and compares the models on the valid split."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from checks import files, layout, sweeps
+from checks.sweeps import SweepReport, Values
+from release.adapters import dvc
+
+
+def sweep(root: Path, specs: Sequence[str], seeds: Sequence[int], most: int) -> SweepReport:
+    """Run ``python -m stages.sweep`` in ``root``, after the stages up to validate, and read its report.
+
+    Raises as ``dvc.python`` does, and ParamsRefused for values that cannot be tried, before anything runs.
+    """
+    sweeps.asked(specs)
+    dvc.python(root, ["-m", "stages.sources.still_pinned"], "the look at local sources", aside=True)
+    dvc.python(root, ["-m", "dvc", "repro", "validate"], "dvc repro", aside=True)
+    seeded = [f"--seed={seed}" for seed in seeds]
+    dvc.python(root, ["-m", "stages.sweep", f"--most={most}", *seeded, "--", *specs], "sweep", aside=True)
+    return files.read_json(root / layout.SWEEP_REPORT, SweepReport)
+
+
+def apply(root: Path, values: Values) -> None:
+    """Write ``values`` into params.yaml. Comments and order stay. Raises ParamsRefused as ``sweeps.written``."""
+    path = root / layout.PARAMS
+    files.write_text(path, sweeps.written(path.read_text(encoding="utf-8"), values))

@@ -1,0 +1,165 @@
+"""Sweeps: real trainings of a tiny model as DVC's experiments, chosen by the valid split; params.yaml keeps its comments."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from checks import files, layout, params_file, sweeps
+from checks.errors import MachineRefused, ParamsRefused
+from checks.evidence import Interval
+from checks.sweeps import SweepReport, SweptRun
+from stages.sweep import sweep, table
+from tests import pipeline_repository as repository
+from tests.conftest import REPOSITORY
+
+PARAMS = (REPOSITORY / layout.PARAMS).read_text()
+
+
+@pytest.mark.parametrize(
+    ("specs", "expected"),
+    [
+        (["train.lora.r=4,8"], {"train.lora.r": [4, 8]}),
+        (["train.learning_rate=1e-3", "train.schedule=cosine,linear"], {"train.learning_rate": [0.001], "train.schedule": ["cosine", "linear"]}),
+        (["train.lora.targets=[q_proj],[q_proj, v_proj]"], {"train.lora.targets": [["q_proj"], ["q_proj", "v_proj"]]}),
+    ],
+)  # fmt: skip
+def test_values_are_read_as_yaml(specs: list[str], expected: dict[str, list[Any]]) -> None:
+    assert sweeps.asked(specs) == expected
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("train.lora.r", "is no parameter of train with its values; write it as train.lora.r=8,16"),
+        ("evaluate.max_new_tokens=4,8", "is no parameter of train"),
+        ("train.seed=1,2", "a seed is no value to choose; give seeds with --seed"),
+        ("train.lora.r=8,8", "names a parameter or a value twice"),
+        ("train.lora.r=", "or no value"),
+        ("train.lora.r=]", "its values are no YAML"),
+    ],
+)
+def test_what_is_no_list_of_values_is_refused(spec: str, message: str) -> None:
+    with pytest.raises(ParamsRefused) as refused:
+        sweeps.asked([spec])
+    assert message in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"train.lora.r": 0}, "train.lora.r=0: train.lora.r: 0; "),
+        ({"train.lora.rank": 4}, "train.lora.rank=4: train.lora.rank: unknown key; did you mean"),
+        ({"train.max_length": 64}, "train.max_length=64: train.max_length: 64 would cut rows"),
+    ],
+)
+def test_values_that_params_yaml_could_not_have_are_refused_before_training(values: dict, message: str) -> None:
+    with pytest.raises(ParamsRefused) as refused:
+        sweeps.hold(params_file.read_text(PARAMS, "params.yaml"), values)
+    assert message in str(refused.value)
+
+
+def test_the_chosen_values_change_their_lines_alone() -> None:
+    values: sweeps.Values = {
+        "train.lora.r": 4,
+        "train.learning_rate": 0.001,
+        "train.lora.targets": ["q_proj", "v_proj"],
+        "train.epochs": 9,
+    }
+    changed = sweeps.written(PARAMS, values)
+    train = params_file.parse(changed).train
+    assert (train.lora.r, train.learning_rate, train.lora.targets, train.epochs) == (
+        4,
+        0.001,
+        ("q_proj", "v_proj"),
+        9,
+    )
+    before, after = PARAMS.splitlines(), changed.splitlines()
+    assert len(before) == len(after)
+    assert sum(one != other for one, other in zip(before, after, strict=True)) == len(values)
+    with pytest.raises(ParamsRefused, match=r"does not write train\.neftune_alpha; add it by hand, as 5"):
+        sweeps.written(PARAMS, {"train.neftune_alpha": 5})
+
+
+def _run(rank: int, seed: int, score: float | None, seconds: float = 1.0) -> SweptRun:
+    scores = {} if score is None else {"exact-match": Interval(value=score, low=score - 0.1, high=score + 0.1, n=100)}
+    return SweptRun(
+        values={"train.lora.r": rank}, seed=seed, scores=scores, seconds=seconds, experiment=f"sweep-{rank}-{seed}",
+        trainable_parameters=rank * 1000, refused=None if scores else "step 3: the loss is nan",
+    )  # fmt: skip
+
+
+def test_the_best_mean_over_seeds_comes_first_and_refused_trainings_are_named() -> None:
+    runs = (_run(4, 1, 0.5), _run(4, 2, 0.7), _run(8, 1, 0.65), _run(16, 1, None))
+    report = SweepReport(valid=f"sha256:{'1' * 64}", rows=100, scorer="exact-match", confidence=0.95, runs=runs)
+    assert [(values["train.lora.r"], report.mean(each)) for values, each in report.by_values()] == [(8, 0.65), (4, 0.6)]
+    assert report.spread(runs[:2]) == pytest.approx(0.1414, abs=1e-4)
+    lines = table(report).splitlines()
+    assert "| train.lora.r=8 | 0.01 | 0.650 [0.550, 0.750] | 1 |  | 1 |" in lines
+    assert "| train.lora.r=4 | 0.00 | 0.600 | 2 | 0.141 | 1 |" in lines
+    assert "* train.lora.r=16, seed 1: refused: step 3: the loss is nan" in lines
+
+
+def _sweep(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "release.cli", "sweep", *arguments], cwd=root, env=repository.environment(),
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def test_a_path_in_which_dvc_runs_no_experiment_is_refused_at_once(tmp_path: Path) -> None:
+    params = params_file.parse(PARAMS)
+    with pytest.raises(MachineRefused, match="é: DVC runs no experiment below such a name; clone to a path in ASCII"):
+        sweep(params, tmp_path / "é", ["train.lora.r=2,4"], [], 20)
+
+
+@pytest.mark.slow
+def test_a_sweep_trains_each_value_once_and_asks_no_test_row(tmp_path: Path, tiny_base: Path) -> None:
+    from tests.conftest import scaled_down
+
+    root = tmp_path / "a reposit ory"
+    repository.make(root, tiny_base, scaled_down(), repository.table())
+    text = (root / layout.PARAMS).read_text() + "# a comment at the end\n"
+    (root / layout.PARAMS).write_text(text)
+    (root / layout.TRAIN_MEASURED).parent.mkdir(parents=True)
+    shutil.copy(REPOSITORY / layout.TRAIN_MEASURED, root / layout.TRAIN_MEASURED)
+    repository.commit(root, "a comment, and the measurement of an earlier training")
+
+    done = _sweep(root, "train.lora.r=2,4", "--seed", "5", "--json")
+    assert done.returncode == 0, done.stderr[-4000:]
+    report = files.read_json(root / layout.SWEEP_REPORT, SweepReport)
+    assert json.loads(done.stdout) == report.model_dump(mode="json")
+    assert [(run.values, run.seed, run.refused) for run in report.runs] == [
+        ({"train.lora.r": r}, 5, None) for r in (2, 4)
+    ]
+    assert report.runs[0].merged != report.runs[1].merged
+    assert all(0 <= run.scores["exact-match"].value <= 1 and run.seconds for run in report.runs)
+    assert {path.name for path in (root / layout.SWEEP_PLOTS).iterdir()} == {
+        f"{name}.{kind}" for name in ("scores", "seconds") for kind in ("png", "svg")
+    }
+    assert not (root / layout.PREDICTIONS).exists()
+    assert (root / layout.PARAMS).read_text() == text
+    assert repository.git(root, "status", "--porcelain", "--", "params.yaml") == ""
+
+    import mlflow
+
+    client = mlflow.MlflowClient(f"sqlite:///{root / '.lockstep' / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name(yaml.safe_load(text)["tracking"]["experiment"])
+    logged = {run.info.run_id: run.data.metrics for run in client.search_runs([experiment.experiment_id])}
+    for run in report.runs:
+        assert logged[run.mlflow_run]["valid.exact-match"] == pytest.approx(run.scores["exact-match"].value)
+
+    shutil.rmtree(root / layout.SWEEP_PLOTS)
+    again = _sweep(root, "train.lora.r=2,4", "--seed", "5", "--apply")
+    assert again.returncode == 0, again.stderr[-4000:]
+    assert "trained before, as experiment sweep-" in again.stderr
+    assert "Running stage" not in again.stdout
+    best = report.by_values()[0][0]["train.lora.r"]
+    assert params_file.load(root / layout.PARAMS).train.lora.r == best
+    assert (root / layout.PARAMS).read_text().endswith("# a comment at the end\n")
