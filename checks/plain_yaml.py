@@ -57,14 +57,19 @@ def read(text: str) -> tuple[yaml.Node | None, Any]:
     are refused, because PyYAML and kustomize resolve them differently.
     """
     try:
-        for event in yaml.parse(text, Loader=_Loader):
-            if isinstance(event, yaml.AliasEvent):
-                raise _marked("an alias: write the value out", event)
-            if getattr(event, "tag", None) is not None:
-                raise _marked("a tag: write the value plainly", event)
-        node = yaml.compose(text, Loader=_Loader)
-        _check_keys(node)
-        value = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+        if "*" in text or "!" in text:  # no alias and no tag is written without one of these
+            for event in yaml.parse(text, Loader=_Loader):
+                if isinstance(event, yaml.AliasEvent):
+                    raise _marked("an alias: write the value out", event)
+                if getattr(event, "tag", None) is not None:
+                    raise _marked("a tag: write the value plainly", event)
+        loader = _Loader(text)
+        try:
+            node = loader.get_single_node()
+            _check_keys(node)
+            value = None if node is None else loader.construct_document(node)
+        finally:
+            loader.dispose()
         json.dumps(value, ensure_ascii=False, default=str).encode()  # half a surrogate pair is not text
     except yaml.YAMLError:
         raise

@@ -3,9 +3,9 @@
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn, cast
 
 import click
 
@@ -16,17 +16,20 @@ from checks.params import Params
 Stage = Callable[[Params, Path], str]
 
 
-def run(name: str, stage: Stage) -> None:
+def run(name: str, stage: Stage, unneeded: Iterable[str] = ()) -> None:
     """Run ``stage(params, root)`` in the current directory, the repository's root, and exit with its outcome.
 
     The stage returns one line that says what it did. A Refusal is printed to standard error, written to
-    ``.lockstep/refusal.json`` for `lockstep run`, and sets the exit code.
+    ``.lockstep/refusal.json`` for `lockstep run`, and sets the exit code. ``unneeded``: libraries that
+    others load where they are installed, for a second of every run, and that this run has no use for.
     """
     root = Path()
     warnings.simplefilter("ignore", FutureWarning)  # of libraries to their own callers, not to this command's user
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # torch reads this when it is loaded. Threads that spin while they wait make training much slower on a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for library in unneeded:
+        cast(dict[str, Any], sys.modules).setdefault(library, None)  # to Python, one that is not installed
     params = refused.params(root)  # of now: it may be edited while the stage works
     try:
         refused.forget(root)

@@ -184,4 +184,4 @@ def _tied_rows(base: Path) -> int | None:
 
 
 if __name__ == "__main__":
-    entry.run("merge", merge)
+    entry.run("merge", merge, unneeded=() if (layout.ADAPTER / nf4.NAME).exists() else ("bitsandbytes",))

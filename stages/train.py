@@ -19,7 +19,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from checks import digest, files, layout, scorers, scoring
+from checks import digest, files, imports, layout, scorers, scoring
 from checks.errors import EvidenceRefused, MachineRefused, TrainingRefused
 from checks.evidence import QuantisedBase, Seal, TrainMeasured, TrainReport
 from checks.methods import METHODS
@@ -58,8 +58,9 @@ def train(params: Params, root: Path) -> str:
             raise TrainingRefused(f"{layout.SPLITS / 'train.jsonl'}: holds no rows", "run `./lockstep run prepare`")
         params.train.refuse_rows(rows, valid)
         device = _device(params.train.precision)
-        from stages.training import resuming  # torch and transformers: when the cheap refusals are past
-        from stages.training.trainer import save
+        with imports.uncollected():  # torch and transformers: when the cheap refusals are past
+            from stages.training import resuming
+            from stages.training.trainer import save
 
         data = {
             "training": (layout.SPLITS / "train.jsonl", seal.splits["train"]),
@@ -237,7 +238,8 @@ def _trainer(
         callbacks=[recorder],
         stops=frozenset({tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}),
     )
-    trainer = params.train.trainer(job)
+    with imports.uncollected():  # TRL; the model stays to the end
+        trainer = params.train.trainer(job)
     if quantised:
         in_float32(trainer.model)
     trainer.remove_callback(ProgressCallback)

@@ -37,7 +37,7 @@ _WORDS = "queue table disk vault image key list show create delete the a of all 
 _LONGEST = (
     "test_workflow_pull_request", "test_verify", "test_promote_killed", "test_pipeline", "test_real_model",
     "test_reference_answers", "test_mirrors_mlflow",
-    "test_promote_real", "test_ledger_atomic", "test_promote_ledger", "test_fetch", "test_export", "test_containers",
+    "test_promote_real", "test_run_remote", "test_promote_ledger", "test_fetch", "test_export", "test_containers",
     "test_calibrate", "test_processes", "test_mirrors", "test_checkpoints", "test_train",
 )  # fmt: skip
 
@@ -177,6 +177,11 @@ def as_params(document: dict) -> Params:
 def written(document: dict) -> str:
     """Plain values as the text of a params.yaml, no value twice by an alias."""
     return str(yaml.dump(json.loads(json.dumps(document)), Dumper=_DUMPER, sort_keys=False))
+
+
+def dumped(value: Any) -> str:
+    """A YAML text as of ``yaml.safe_dump``, six times as fast."""
+    return str(yaml.dump(value, Dumper=_DUMPER))
 
 
 def read_yaml(text: str | bytes) -> Any:

@@ -3,6 +3,7 @@
 Everything is real: the record, the image (in a layout, or pushed), its signed evidence, the overlays, the ledger's moves.
 """
 
+import functools
 import shutil
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -133,10 +134,15 @@ def edit(root: Path, path: Path, old: str, new: str) -> None:
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> World:
     """Two releases in layouts. Copy it before anything is changed."""
+    return _made(tmp_path_factory.getbasetemp())
+
+
+@functools.cache  # each file that takes the fixture has one of its own
+def _made(home: Path) -> World:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in ledger_tree.CLEAN.items():
             patch.setenv(name, value)
-        return running(make(tmp_path_factory.mktemp("made") / "root"))
+        return running(make(home / "made" / "root"))
 
 
 def running(root: Path, push: str | None = None) -> World:

@@ -1,5 +1,6 @@
 """MLflow for tests: a store with its tables, a real tracking server, and a stand-in that hangs, lies or fails."""
 
+import functools
 import os
 import shutil
 import signal
@@ -26,7 +27,13 @@ _QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTIO
 @pytest.fixture(scope="session")
 def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty store with its tables: making them takes seconds."""
-    path = tmp_path_factory.mktemp("tables") / "mlflow.db"
+    return _tables(tmp_path_factory.getbasetemp())
+
+
+@functools.cache  # each file that takes the fixture has one of its own
+def _tables(home: Path) -> Path:
+    path = home / "tables" / "mlflow.db"
+    path.parent.mkdir()
     client(f"sqlite:///{path}").search_registered_models()
     return path
 

@@ -8,8 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from checks import layout
 from checks.pointer import Pointer
 from checks.release_params import Serve
@@ -17,7 +15,7 @@ from checks.serving import BaseImage, ImageReport, Layer
 from release import runtimes
 from release.overlay import overlays
 from tests import kubernetes_tools
-from tests.conftest import REPOSITORY, as_params, scaled_down
+from tests.conftest import REPOSITORY, as_params, dumped, read_yaml, scaled_down
 
 MODEL, IMAGE, EVIDENCE, OTHER = (f"sha256:{digit * 64}" for digit in "abce")
 COMMIT = "98f0e61f0a1c4f3f6f0e3f9c2d9c1b7a5e4d3c2b"
@@ -68,9 +66,9 @@ def put(tree: Path, files: Files) -> None:
 def edit(tree: Path, environment: str, change: Callable[[dict[str, Any]], object]) -> None:
     """Change what people wrote: the environment's own kustomization, as plain values."""
     path = tree / environment / "kustomization.yaml"
-    own = yaml.safe_load(path.read_text())
+    own = read_yaml(path.read_text())
     change(own)
-    path.write_text(yaml.safe_dump(own))
+    path.write_text(dumped(own))
 
 
 def pin(tree: Path, environment: str, **changes: Any) -> None:

@@ -3,6 +3,7 @@
 The serving report is written by hand (``signing_tree.served``): no server is asked here.
 """
 
+import functools
 import json
 import shutil
 from collections.abc import Callable
@@ -192,10 +193,16 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
 Trio = tuple[Path, tuple[Release, Release, Release]]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def trio(tmp_path_factory: pytest.TempPathFactory) -> Trio:
     """A laptop on which three releases went to staging, each but the last to production. Take ``root``, a copy."""
-    root, releases = tmp_path_factory.mktemp("trio") / "work", []
+    return _trio(tmp_path_factory.getbasetemp())
+
+
+@functools.cache  # each file that takes the fixture has one of its own
+def _trio(home: Path) -> Trio:
+    root, releases = home / "trio" / "work", list[Release]()
+    root.parent.mkdir()
     with pytest.MonkeyPatch.context() as patch:
         leave_alone(patch)
         for number in range(3):

@@ -371,6 +371,7 @@ def test_gto_reads_that_an_environment_was_emptied(work: Path, remote: Path, mon
     assert "refs/tags/router#production#3" in refs(remote)
 
 
+@pytest.mark.slow
 def test_gto_reads_the_tags(work: Path, remote: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     moves = [("staging", "A"), ("production", "A"), ("staging", "B"), ("production", "B"), ("production", "A")]
     for second, (environment, label) in enumerate(moves):

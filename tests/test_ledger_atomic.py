@@ -1,9 +1,6 @@
 """The ledger is old or new, never between: two at once, a run killed at any call of git, a clone without a remote."""
 
-import os
 import shutil
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,9 +9,9 @@ import pytest
 from checks.errors import Outrun, PromotionRefused, Refusal
 from release.ledger import Ledger, disagreements
 from tests import ledger_tree as tree
-from tests.conftest import REPOSITORY
 from tests.effort import EXHAUSTIVE, moments
 from tests.git_service import Service
+from tests.killed import shimmed
 from tests.ledger_tree import PROMOTE, at, git, promote, refs
 
 pytestmark = pytest.mark.slow
@@ -155,37 +152,10 @@ def test_without_a_remote_one_of_two_wins(laptop: Path) -> None:
 
 # Killed
 
-WRITER = """
-import sys
-from pathlib import Path
-from tests import ledger_tree
-print(ledger_tree.promote(Path(sys.argv[1]), "staging", sys.argv[2]))
-"""
-# Counts the calls of git of one run, and kills the writer before or after the one that is asked for.
-SHIM = """#!/bin/sh
-n=$(($(cat "$COUNT" 2>/dev/null || echo 0) + 1)); echo $n > "$COUNT"
-if [ "$n" = "$KILL" ] && [ "$WHEN" = before ]; then kill -9 $PPID; exit 1; fi
-"{git}" "$@"; code=$?
-if [ "$n" = "$KILL" ] && [ "$WHEN" = after ]; then kill -9 $PPID; fi
-exit $code
-"""
 
-
-def write(root: Path, label: str, kill: int = 0, when: str = "", **env: str) -> int:
+def write(root: Path, label: str, kill: int = 0, when: str = "") -> int:
     """Move staging in a process of its own; its exit code."""
-    shim = root.parent / "shim" / "git"
-    shim.parent.mkdir(exist_ok=True)
-    if not shim.exists():
-        shim.write_text(SHIM.replace("{git}", shutil.which("git") or ""))
-        shim.chmod(0o755)
-    count = root.parent / "count"
-    count.unlink(missing_ok=True)
-    env = {"PATH": f"{shim.parent}:{os.environ['PATH']}", "COUNT": str(count), "KILL": str(kill), "WHEN": when, **env}
-    command = [sys.executable, "-c", WRITER, str(root), label]
-    return subprocess.run(
-        command, cwd=REPOSITORY, env={**os.environ, **env, "PYTHONPATH": str(REPOSITORY)}, check=False,
-        capture_output=True,
-    ).returncode  # fmt: skip
+    return shimmed(root.parent, lambda: promote(root, "staging", label), kill, when)
 
 
 def kill_everywhere(root: Path, ledger_at: Path, stride: int) -> None:

@@ -92,6 +92,7 @@ def test_every_path_that_a_process_may_write_to_lies_below_its_own_folder(name: 
     assert {"HOME", "TMPDIR"} <= set(found)
 
 
+@pytest.mark.slow
 def test_caches_that_nothing_names_lie_below_its_own_folder_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, serve: Serve
 ) -> None:

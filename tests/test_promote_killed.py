@@ -4,6 +4,7 @@ SIGKILL comes before and after calls of git (a shim counts them), and when a req
 counts those).
 """
 
+import functools
 import hashlib
 import os
 import shutil
@@ -22,6 +23,7 @@ from tests import ledger_tree
 from tests import promotion_tree as tree
 from tests.effort import EXHAUSTIVE, moments
 from tests.faulty_proxy import FaultyProxy
+from tests.killed import shimmed
 from tests.ledger_tree import git, refs
 from tests.promotion_tree import move
 from tests.registry_service import Registry, registry
@@ -30,14 +32,6 @@ pytestmark = pytest.mark.slow
 
 alone = tree.alone
 Verb = Callable[[Path], object]
-# As of ledger_tree's, for a verb that calls git from several modules.
-SHIM = """#!/bin/sh
-n=$(($(cat "$COUNT" 2>/dev/null || echo 0) + 1)); echo $n > "$COUNT"
-if [ "$n" = "$KILL" ] && [ "$WHEN" = before ]; then kill -9 $PPID; exit 1; fi
-"{git}" "$@"; code=$?
-if [ "$n" = "$KILL" ] && [ "$WHEN" = after ]; then kill -9 $PPID; fi
-exit $code
-"""
 
 
 VERBS: dict[str, tuple[Verb, str]] = {
@@ -69,38 +63,6 @@ def laptop(team: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(team / "work", folder / "work", symlinks=True)
     git(folder / "work", "remote", "remove", "origin")
     return folder
-
-
-def forked(do: Callable[[], object]) -> int:
-    """Do it in a process of its own: 0 when it ends well, -9 when it is killed."""
-    child = os.fork()
-    if child:
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    code = 1
-    try:
-        signal.alarm(120)
-        do()
-        code = 0
-    finally:
-        os._exit(code)
-
-
-def shimmed(folder: Path, verb: Verb, kill: int = 0, when: str = "") -> int:
-    """The verb, killed around its ``kill``-th call of git; how it ended."""
-
-    def do() -> None:
-        os.environ.update(
-            PATH=f"{folder / 'shim'}:{os.environ['PATH']}", COUNT=str(folder / "count"), KILL=str(kill), WHEN=when
-        )
-        verb(folder / "work")
-
-    (folder / "count").unlink(missing_ok=True)
-    shim = folder / "shim" / "git"
-    if not shim.exists():
-        shim.parent.mkdir()
-        shim.write_text(SHIM.replace("{git}", shutil.which("git") or ""))
-        shim.chmod(0o755)
-    return forked(do)
 
 
 def ledger_of(folder: Path) -> Path:
@@ -149,14 +111,14 @@ def kill_around_git(source: Path, scratch: Path, name: str) -> int:
     """
     verb, of = VERBS[name]
     first = tree.copy(source, scratch / "first")
-    assert shimmed(first, verb) == 0
+    assert shimmed(first, lambda: verb(first / "work")) == 0
     calls, points, moved, seen = int((first / "count").read_text()), 0, set[bool](), set[str]()
     wanted = environment.look(context.find(first / "work"), of).pointer
     for point in range(1, calls + 1):
         for when in moments(point):
             folder = tree.copy(source, scratch / f"{point}{when}")
             before = refs(ledger_of(folder))
-            assert shimmed(folder, verb, point, when) == -9
+            assert shimmed(folder, functools.partial(verb, folder / "work"), point, when) == -9
             if (left := left_by_kill(folder)) not in seen:
                 seen.add(left)
                 moved.add(consistent(folder, of, before))

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from checks import imports
 from checks.text import redact
 from release.mirrors.compare import Held, Model, order
 from release.mirrors.types import MirrorUnavailable
@@ -101,9 +102,10 @@ class Database:
     def _asking(self) -> Iterator[Any]:
         with _saying(self._uri):
             if self._client is None:
-                from mlflow import MlflowClient
+                with imports.uncollected():
+                    from mlflow import MlflowClient
 
-                self._client = MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
+                    self._client = MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
             yield self._client
 
 
@@ -139,7 +141,8 @@ def _file(uri: str) -> Path | None:
 
 def _make(path: Path) -> None:
     """Create a store with its tables, and rename it when complete: MLflow needs many steps and may be killed."""
-    from mlflow import MlflowClient
+    with imports.uncollected():
+        from mlflow import MlflowClient
 
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")

@@ -10,9 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from checks import layout
+from checks import layout, plain_yaml
 from release.overlay.overlays import CONTAINER, LABEL, PLACEHOLDER, PREFIX, SERVER
 
 _KSERVE_CONTAINER = "kserve-container"  # what KServe asks the first container to be called
@@ -28,7 +26,7 @@ def failures(objects: Sequence[Mapping[str, Any]], environment: str, wanted: Map
 
     ``objects`` are plain values of one environment, possibly with unrelated objects of its namespace.
     """
-    patch = yaml.safe_load(wanted[layout.ENVIRONMENTS / environment / SERVER])
+    patch = plain_yaml.load(wanted[layout.ENVIRONMENTS / environment / SERVER].decode())
     servers = [item for item in objects if _is_server(item)]
     found = [item for item in servers if not any(_made_of(item, each) for each in servers)]
     if patch is None:

@@ -44,7 +44,7 @@ def failures(
     if read.failures:
         return list(read.failures)
     listed = list(_namespace(environment, read.own, found, others))
-    patch = yaml.safe_load(wanted[home / SERVER])
+    patch = plain_yaml.load(wanted[home / SERVER].decode())
     image = next((f"{each['newName']}@{each['digest']}" for each in read.own.get("images") or ()), None)
     if image is None and not pulled:
         image = PLACEHOLDER

@@ -27,6 +27,7 @@ from safetensors import SafetensorError
 from tqdm import tqdm
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
+from checks import imports
 from checks.errors import EvaluationRefused
 
 _TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -53,7 +54,8 @@ def load(folder: Path, precision: str) -> tuple[Any, Any]:
 
     Raises EvaluationRefused when the directory holds no causal language model that generates from a key-value cache.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    with imports.uncollected():
+        from transformers import AutoModelForCausalLM, AutoTokenizer
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:

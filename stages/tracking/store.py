@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from checks import layout
+from checks import imports, layout
 from checks.errors import MachineRefused, Refusal
 from checks.params import Params
 
@@ -57,12 +57,14 @@ def opened(params: Params, root: Path) -> Store:
     uri = address(params, root)
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # a stage calls nobody that it was not told to
     _probe(uri)
-    from mlflow import MlflowClient
+    with imports.uncollected():
+        from mlflow import MlflowClient
 
     for name in ("alembic", "mlflow"):
         logging.getLogger(name).setLevel(logging.ERROR)
     with refusing(uri), deadline():
-        client = MlflowClient(tracking_uri=uri)
+        with imports.uncollected():  # it imports what reaches this kind of store
+            client = MlflowClient(tracking_uri=uri)
         name = params.tracking.experiment
         if (known := client.get_experiment_by_name(name)) is not None:
             if known.lifecycle_stage == "deleted":

@@ -8,6 +8,7 @@ base's dtype. The log-probabilities of every reference token, end of turn includ
 """
 
 import gc
+import importlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from tqdm import tqdm
 
+from checks import imports
 from checks.errors import MergeRefused
 from checks.evidence import QuantisedBase
 from checks.rows import Row
@@ -58,7 +60,9 @@ def compare(
     """
     if trained:
         nf4.library()
-    from transformers import AutoTokenizer
+    with imports.uncollected():
+        importlib.import_module("peft")
+        from transformers import AutoTokenizer
 
     def unmerged() -> torch.nn.Module:
         return _with_adapter(_dequantised(base, trained) if trained and dequantise else _loaded(base), adapter)
@@ -168,8 +172,9 @@ def _hold_finite(values: torch.Tensor) -> None:
 
 
 def _loaded(folder: Path) -> torch.nn.Module:
-    from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
+    with imports.uncollected():
+        from transformers import AutoModelForCausalLM
+        from transformers.utils import logging
 
     logging.set_verbosity_error()
     model, loading = AutoModelForCausalLM.from_pretrained(
