@@ -2,10 +2,11 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from checks import preferences
 from checks.baselines import Baseline
+from checks.chat_templates import TEMPLATES
 from checks.drafts import Loader
 from checks.gates import Gate
 from checks.kinds import NameOf, OneOf
@@ -20,6 +21,31 @@ from checks.suites import Suite
 from checks.training import MergedInto
 
 RuleName = Annotated[str, NameOf(RULES.kinds)]  # a file of checks/rules says what each does
+
+
+TemplateName = Annotated[str, NameOf(TEMPLATES.kinds)]  # a file of checks/chat_templates
+
+
+class TemplateFile(Section):
+    """A chat template in a file of this repository, in Jinja."""
+
+    file: Annotated[str, Field(min_length=1, description="path from the repository's root")]
+    sha256: Annotated[str | None, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the file")]
+
+
+ChatTemplate = Annotated[
+    Annotated[TemplateName, Tag("by name")] | Annotated[TemplateFile, Tag("by file")],
+    Discriminator(lambda value: "by file" if isinstance(value, dict | TemplateFile) else "by name"),
+]
+
+
+class Base(Source):
+    """The base model: its source, the digest that pins it, its licence, and how a chat becomes its prompt."""
+
+    chat_template: Annotated[
+        ChatTemplate | None,
+        Field(description="null: the model's own; or the name of a file of checks/chat_templates; or a file"),
+    ] = None
 
 
 class NearDuplicates(Section):
@@ -219,7 +245,7 @@ class Tracking(Section):
 class Params(Section):
     """All of params.yaml."""
 
-    base: Source
+    base: Base
     data: Source
     prepare: Prepare
     validate_: Annotated[Validate, Field(alias="validate")]
