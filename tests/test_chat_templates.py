@@ -15,7 +15,15 @@ from stages.fetch import fetch
 from stages.sources import still_pinned
 from tests.conftest import CHAT_TEMPLATE, as_params
 
-MARKS = ("<|im_start|>", "<|im_end|>", "<start_of_turn>", "<end_of_turn>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
+MARKS = (
+    "<|im_start|>",
+    "<|im_end|>",
+    "<start_of_turn>",
+    "<end_of_turn>",
+    "<|start_header_id|>",
+    "<|end_header_id|>",
+    "<|eot_id|>",
+)
 CHAT = [
     {"role": "system", "content": "be brief"},
     {"role": "user", "content": "list the disks"},

@@ -16,6 +16,4 @@ def _name(template: type[ChatTemplate]) -> str:
     return template.name
 
 
-TEMPLATES = plugins.collect(
-    "lockstep.chat_templates", sys.modules[__name__], plugins.subclass_of(ChatTemplate), _name
-)
+TEMPLATES = plugins.collect("lockstep.chat_templates", sys.modules[__name__], plugins.subclass_of(ChatTemplate), _name)

@@ -173,9 +173,7 @@ def _mapping(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise SourceRefused(
-            f"{layout.PARAMS}: base.uri: {path.name}: is not JSON", "export the model again"
-        ) from error
+        raise SourceRefused(f"{layout.PARAMS}: base.uri: {path.name}: is not JSON", "export the model again") from error
     if not isinstance(value, dict):
         raise SourceRefused(f"{layout.PARAMS}: base.uri: {path.name}: is not a JSON object", "export the model again")
     return value
