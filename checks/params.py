@@ -233,13 +233,23 @@ class Evaluate(Section):
 
 
 class Tracking(Section):
-    """Where MLflow stores runs. It has no effect on results."""
+    """Where MLflow stores runs, and who else gets their curves. It has no effect on results."""
 
     uri: Annotated[
         str,
         Field(min_length=1, description="address of the store; the variable MLFLOW_TRACKING_URI takes precedence"),
     ]
     experiment: Annotated[str, Field(min_length=1, description="name of the experiment")]
+    also: Annotated[
+        tuple[Literal["tensorboard", "wandb"], ...],
+        Field(strict=False, description="trackers beside MLflow, which get the curves of training; each is an extra"),
+    ] = ()
+
+    @model_validator(mode="after")
+    def _each_tracker_once(self) -> Self:
+        if len(set(self.also)) < len(self.also):
+            raise ValueError(f"also: {', '.join(self.also)} has one twice|name each tracker once")
+        return self
 
 
 class Params(Section):

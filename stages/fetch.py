@@ -20,6 +20,7 @@ from checks.evidence import Fetched, FetchReport
 from checks.params import Params, Source
 from stages import entry, sources
 from stages.sources import Verified, archive, declared, parsing, uris
+from stages.tracking import others
 from stages.weights import base_model, chat_template, gguf
 
 
@@ -39,6 +40,7 @@ def _fetch(params: Params, root: Path) -> str:
     outs = {"base": root / layout.BASE, "data": root / layout.RAW}
     for section, source in pinned.items():
         _refuse_overlap(source, section, root)
+    others.hold_installed(params)  # training would refuse, after the downloads
     template = chat_template.text_of(params.base, root)
     (root / layout.FETCH_REPORT).unlink(missing_ok=True)
     for out in outs.values():

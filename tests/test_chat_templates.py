@@ -133,7 +133,9 @@ def test_chatml_begins_with_no_second_start_token_where_that_token_begins_turns(
 def test_a_file_takes_the_place_of_the_models_own_template_wherever_that_was(document: dict, tmp_path: Path) -> None:
     settings = tmp_path / "model/tokenizer_config.json"
     settings.write_text(json.dumps(json.loads(settings.read_text()) | {"chat_template": CHAT_TEMPLATE}))
-    (tmp_path / "model/generation_config.json").write_text('{"eos_token_id": [2, 0], "temperature": 0.5}')
+    (tmp_path / "model/generation_config.json").write_text(
+        '{"_from_model_config": true, "eos_token_id": [2, 0], "temperature": 0.5}'
+    )
     document["base"]["sha256"] = pin(tmp_path / "model")
     own = fetched(document, tmp_path)
     report = files.read_json(tmp_path / layout.FETCH_REPORT, FetchReport)

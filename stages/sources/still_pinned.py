@@ -1,7 +1,7 @@
 """Compares local sources with their pins, without fetching. DVC tracks the pin in params.yaml but not the file.
 
-In:  ``base`` with its chat template, ``data`` and the files of ``suites`` in params.yaml, if they are local. A missing one is left to its
- stage: the outputs may come from the DVC remote.
+In:  ``base`` with the file of its chat template, ``data`` and the files of ``suites`` in params.yaml, if they are
+ local. A missing source is left to its stage: the outputs may come from the DVC remote.
 Out: only ``.lockstep/sources.json``, so that an unchanged source is not hashed again:
  {"schema_version": 1, "sha256": {"sha256:<of paths, sizes, times, inodes>": "sha256:<of the bytes>"}}
 Run: ``python -m stages.sources.still_pinned``; `lockstep run` does so before it starts DVC. Refusals name fetch.

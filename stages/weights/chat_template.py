@@ -17,6 +17,7 @@ FIELD = "base.chat_template"
 _PLACE = f"{layout.PARAMS}: {FIELD}"
 _SETTINGS, _SPECIAL, _OLD = "tokenizer_config.json", "special_tokens_map.json", "chat_template.json"
 _GENERATION, _CONFIG = "generation_config.json", "config.json"
+_DERIVED = "_from_model_config"  # with it, transformers may take config.json's ids instead
 _IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 _ANSWER = "answer"
 _QUESTION = [{"role": "user", "content": "question"}]
@@ -68,7 +69,7 @@ def give(folder: Path, base: Base, text: bytes) -> None:
         files.write_json(folder / _SPECIAL, special | {"eos_token": tokenizer.convert_ids_to_tokens(end)})
     generation = folder / _GENERATION
     known = _mapping(generation if generation.exists() else folder / _CONFIG)
-    kept = known if generation.exists() else {key: known[key] for key in _IDS if key in known}
+    kept = {key: value for key, value in known.items() if key != _DERIVED} if generation.exists() else _ids(known)
     before = kept.get("eos_token_id")
     ends = [end, *(before if isinstance(before, list) else [before] if before is not None else [])]
     files.write_json(generation, kept | {"eos_token_id": list(dict.fromkeys(ends))})
@@ -85,6 +86,10 @@ def digest_in(folder: Path) -> str | None:
         if isinstance(found, str):
             return digest.of_bytes(found.encode())
     return None
+
+
+def _ids(config: dict[str, Any]) -> dict[str, Any]:
+    return {key: config[key] for key in _IDS if key in config}
 
 
 def _read(chosen: TemplateFile, root: Path) -> bytes:
