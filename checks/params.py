@@ -33,17 +33,18 @@ class TemplateFile(Section):
     sha256: Annotated[str | None, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the file")]
 
 
-ChatTemplate = Annotated[
-    Annotated[TemplateName, Tag("by name")] | Annotated[TemplateFile, Tag("by file")],
-    Discriminator(lambda value: "by file" if isinstance(value, dict | TemplateFile) else "by name"),
-]
+def _how(value: object) -> str:
+    return "none" if value is None else "by file" if isinstance(value, dict | TemplateFile) else "by name"
 
 
 class Base(Source):
     """The base model: its source, the digest that pins it, its licence, and how a chat becomes its prompt."""
 
     chat_template: Annotated[
-        ChatTemplate | None,
+        Annotated[TemplateName, Tag("by name")]
+        | Annotated[TemplateFile, Tag("by file")]
+        | Annotated[None, Tag("none")],
+        Discriminator(_how),
         Field(description="null: the model's own; or the name of a file of checks/chat_templates; or a file"),
     ] = None
 
