@@ -184,8 +184,8 @@ def _kinds(node: Schema, heading: str, prefix: str = "", without: Collection[str
 
 def _choices(node: Schema) -> list[Schema]:
     """What may stand there, if there are several forms; those of a section with kinds are none of these."""
-    found: list[Schema] = node.get("anyOf", [] if "discriminator" in node else node.get("oneOf", []))
-    return found
+    several = "anyOf" if "anyOf" in node or "discriminator" in node else "oneOf"
+    return list(node.get(several, ()))
 
 
 def _value(node: Schema) -> str:
