@@ -138,7 +138,7 @@ def _keys(node: Schema, prefix: str) -> Iterator[str]:
 
 def _below(node: Schema, key: str) -> tuple[Schema | None, str]:
     """The section that a key holds, or that each of its names holds, and what stands before the keys of that."""
-    for each in (node, *map(_resolved, node.get("anyOf", ()))):
+    for each in (node, *map(_resolved, _choices(node))):
         if "properties" in each:
             return each, f"{key}."
         more = each.get("additionalProperties")
@@ -182,11 +182,17 @@ def _kinds(node: Schema, heading: str, prefix: str = "", without: Collection[str
                 yield from _kinds(kinds, f"### `{name}`, kind `{{kind}}`", f"{name}.")
 
 
+def _choices(node: Schema) -> list[Schema]:
+    """What may stand there, if there are several forms; those of a section with kinds are none of these."""
+    several = "anyOf" if "anyOf" in node or "discriminator" in node else "oneOf"
+    return list(node.get(several, ()))
+
+
 def _value(node: Schema) -> str:
     """What may stand there, in words."""
     node = _resolved(node)
-    if "anyOf" in node:
-        return " or ".join(_value(each) for each in node["anyOf"])
+    if choices := _choices(node):
+        return " or ".join(_value(each) for each in choices)
     if "oneOf" in node:
         return f"a section with `kind`: {_names(node['discriminator']['mapping'])}"
     if "const" in node:

@@ -54,6 +54,7 @@ class Fetched(Record):
     digest: Digest  # of the output directory
     license: str | None  # as params.yaml states it
     declared: str | None  # what the source says of itself, as it spells it; None when it says nothing
+    chat_template: Digest | None = None  # of its text; of a base alone
 
 
 class FetchReport(StageReport):

@@ -2,10 +2,11 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from checks import preferences
 from checks.baselines import Baseline
+from checks.chat_templates import TEMPLATES
 from checks.drafts import Loader
 from checks.gates import Gate
 from checks.kinds import NameOf, OneOf
@@ -20,6 +21,32 @@ from checks.suites import Suite
 from checks.training import MergedInto
 
 RuleName = Annotated[str, NameOf(RULES.kinds)]  # a file of checks/rules says what each does
+
+
+TemplateName = Annotated[str, NameOf(TEMPLATES.kinds)]  # a file of checks/chat_templates
+
+
+class TemplateFile(Section):
+    """A chat template in a file of this repository, in Jinja."""
+
+    file: Annotated[str, Field(min_length=1, description="path from the repository's root")]
+    sha256: Annotated[str | None, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the file")]
+
+
+def _how(value: object) -> str:
+    return "none" if value is None else "by file" if isinstance(value, dict | TemplateFile) else "by name"
+
+
+class Base(Source):
+    """The base model: its source, the digest that pins it, its licence, and how a chat becomes its prompt."""
+
+    chat_template: Annotated[
+        Annotated[TemplateName, Tag("by name")]
+        | Annotated[TemplateFile, Tag("by file")]
+        | Annotated[None, Tag("none")],
+        Discriminator(_how),
+        Field(description="null: the model's own; or the name of a file of checks/chat_templates; or a file"),
+    ] = None
 
 
 class NearDuplicates(Section):
@@ -207,19 +234,29 @@ class Evaluate(Section):
 
 
 class Tracking(Section):
-    """Where MLflow stores runs. It has no effect on results."""
+    """Where MLflow stores runs, and who else gets their curves. It has no effect on results."""
 
     uri: Annotated[
         str,
         Field(min_length=1, description="address of the store; the variable MLFLOW_TRACKING_URI takes precedence"),
     ]
     experiment: Annotated[str, Field(min_length=1, description="name of the experiment")]
+    also: Annotated[
+        tuple[Literal["tensorboard", "wandb"], ...],
+        Field(strict=False, description="trackers beside MLflow, which get the curves of training; each is an extra"),
+    ] = ()
+
+    @model_validator(mode="after")
+    def _each_tracker_once(self) -> Self:
+        if len(set(self.also)) < len(self.also):
+            raise ValueError(f"also: {', '.join(self.also)} has one twice|name each tracker once")
+        return self
 
 
 class Params(Section):
     """All of params.yaml."""
 
-    base: Source
+    base: Base
     data: Source
     prepare: Prepare
     validate_: Annotated[Validate, Field(alias="validate")]

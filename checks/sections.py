@@ -56,13 +56,19 @@ class Source(Section):
     """A source, the digest that pins it, and its licence."""
 
     uri: Annotated[
-        str, Field(min_length=1, description="address: pypi://, hf://, s3://, gs://, https:// or a local path")
+        str,
+        Field(
+            min_length=1,
+            description="address: pypi://, hf://, s3://, gs://, https:// or a local path; join:// and the addresses of "
+            "a file's parts",
+        ),
     ]
     sha256: Annotated[
         str | None,
         Field(
             pattern=r"^[0-9a-f]{64}$",
-            description="SHA-256 of the file the URI names (for pypi:// the wheel), or of the directory's manifest",
+            description="SHA-256 of the file the URI names (for pypi:// the wheel, for join:// the joined file), or of "
+            "the directory's manifest",
         ),
     ]
     license: Annotated[

@@ -1,7 +1,7 @@
 """fetch: downloads the pinned base model and raw data, and refuses any other bytes.
 
 In: ``base`` and ``data`` of params.yaml, each a ``uri`` (``stages/sources/schemes`` has a file for each form) and a
-``sha256`` (``stages.sources`` says what it pins).
+``sha256`` (``stages.sources`` says what it pins); ``base.chat_template``, which the base then has in place of its own.
 Out: ``models/base/`` (safetensors, configuration, tokenizer, chat template), ``data/raw/``, ``reports/fetch.json``.
 Run: ``python -m stages.fetch``
 
@@ -14,12 +14,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from checks import digest, files, layout
+from checks.chat_templates import TEMPLATES
 from checks.errors import MachineRefused, SourceRefused
 from checks.evidence import Fetched, FetchReport
 from checks.params import Params, Source
 from stages import entry, sources
 from stages.sources import Verified, archive, declared, parsing, uris
-from stages.weights import base_model, gguf
+from stages.tracking import others
+from stages.weights import base_model, chat_template, gguf
 
 
 def fetch(params: Params, root: Path) -> str:
@@ -38,6 +40,8 @@ def _fetch(params: Params, root: Path) -> str:
     outs = {"base": root / layout.BASE, "data": root / layout.RAW}
     for section, source in pinned.items():
         _refuse_overlap(source, section, root)
+    others.hold_installed(params)  # training would refuse, after the downloads
+    template = chat_template.text_of(params.base, root)
     (root / layout.FETCH_REPORT).unlink(missing_ok=True)
     for out in outs.values():
         _remove(out)
@@ -47,6 +51,12 @@ def _fetch(params: Params, root: Path) -> str:
             section: _staged(verified[section], section, out, {"base": _base, "data": _data}[section])
             for section, out in outs.items()
         }
+        made = _staging(outs["base"])
+        if template is None:
+            chat_template.refuse_none(made, verified["base"].inside or verified["base"].name)
+        else:
+            chat_template.give(made, params.base, template)
+            trees["base"] = digest.of_tree(made)
         for out in outs.values():
             _staging(out).rename(out)
     finally:
@@ -61,11 +71,15 @@ def _fetch(params: Params, root: Path) -> str:
             digest=tree.digest,
             license=pinned[section].license,
             declared=declared.license_of(verified[section]),
+            chat_template=chat_template.digest_in(outs[section]) if section == "base" else None,
         )
         for section, tree in trees.items()
     }
     used = [parsing.parse(source.uri, f"{section}.uri", root).kind for section, source in pinned.items()]
-    report = FetchReport(base=fetched["base"], data=fetched["data"], plugins=parsing.kinds().plugins(used))
+    plugins = parsing.kinds().plugins(used)
+    if isinstance(params.base.chat_template, str):
+        plugins |= TEMPLATES.plugins([params.base.chat_template])
+    report = FetchReport(base=fetched["base"], data=fetched["data"], plugins=plugins)
     files.write_json(root / layout.FETCH_REPORT, report)
     said = (f"{section} {_summary(tree)}" for section, tree in trees.items())
     return "; ".join((*said, *_declarations(fetched)))

@@ -233,7 +233,7 @@ def _trainer(
         tokenizer=tokenizer,
         rows=rows,
         valid=valid,
-        settings=settings(params.train, len(rows), scratch),
+        settings=settings(params.train, len(rows), scratch) | run.trainer,
         adapter=lora_config(params.train.lora, model),
         callbacks=[recorder],
         stops=frozenset({tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}),

@@ -204,7 +204,6 @@ def test_only_what_later_stages_read_is_copied(document: dict, tmp_path: Path, m
         (spoil.write("config.json", '{"auto_map": {"AutoModel": "code.Model"}}'), "runs code of its own"),
         (spoil.write("tokenizer_config.json", '{"auto_map": {}}'), "runs code of its own"),
         (spoil.remove("tokenizer.json"), "holds no tokenizer"),
-        (spoil.remove("chat_template.jinja"), "has no chat template; use the model's instruct variant"),
         (spoil.write("model.safetensors.index.json", '{"weight_map": {"a": "b.safetensors"}}'), "b.safetensors, which is absent"),
         (spoil.write("model.safetensors.index.json", '{"weight_map": {"a": "../b.safetensors"}}'), "no usable weight_map"),
         (spoil.write("model.safetensors.index.json", "{}"), "no usable weight_map"),
@@ -348,10 +347,12 @@ def test_gguf_becomes_dense_safetensors_with_tokenizer_and_template(
     assert digest.of_tree(base).digest == first
 
 
-def test_gguf_without_a_chat_template_is_refused(tmp_path: Path, tiny_base: Path) -> None:
+def test_gguf_without_a_chat_template_is_refused(document: dict, tmp_path: Path, tiny_base: Path) -> None:
     write_gguf(tiny_base, tmp_path / "tiny.gguf", None)
-    with pytest.raises(SourceRefused, match="holds no chat template; use the model's instruct or chat variant"):
-        gguf.convert(tmp_path / "tiny.gguf", tmp_path, "tiny.gguf")
+    document["base"] |= {"uri": "tiny.gguf", "sha256": sha256((tmp_path / "tiny.gguf").read_bytes())}
+    with pytest.raises(SourceRefused, match=r"tiny.gguf: has no chat template; .* to chatml or plain"):
+        run(document, tmp_path)
+    assert outputs(tmp_path) == []
 
 
 def test_a_machine_without_transformers_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

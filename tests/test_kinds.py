@@ -237,6 +237,7 @@ def test_a_package_adds_kinds_and_the_reports_name_the_digest_of_its_code(
 
 
 BROKEN = {
+    "lockstep.chat_templates": ("from checks.chat_template_kind import ChatTemplate\nclass T(ChatTemplate):\n    name = 'extra'\n", "does not set tokens, text"),
     "lockstep.rules": ("from checks.drafts import Rule\nclass R(Rule):\n    name = 'extra'\n    does = 'nothing'\n", "does not define exactly one of fix, drop and among"),
     "lockstep.loaders": ("from checks.drafts import Loader\nclass L(Loader):\n    kind: str\n", "does not define load"),
     "lockstep.methods": ("from typing import Literal\nfrom checks.training import Train\nclass M(Train):\n    columns = ('group',)\n    method: Literal['extra']\n    def trainer(self, job): ...\n", "needs a column 'group', which is a field of every row"),

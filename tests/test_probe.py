@@ -189,15 +189,23 @@ def test_special_tokens_spell_nothing(tiny_base: Path) -> None:
     assert token_by_token.pieces(tokenizer, [tokenizer.eos_token_id]) == [""]
 
 
-def test_a_tokenizer_that_changes_what_it_said_is_refused() -> None:
+def test_text_that_a_later_token_changes_belongs_to_that_token() -> None:
     from transformers import PreTrainedTokenizerFast
 
     raw = Tokenizer(models.WordLevel({"a": 0, "b": 1, "[UNK]": 2}, unk_token="[UNK]"))
     raw.pre_tokenizer = pre_tokenizers.Whitespace()
     raw.decoder = decoders.Sequence([decoders.Fuse(), decoders.Replace("a b", "c"), decoders.Replace("ab", "c")])
     wrapped = PreTrainedTokenizerFast(tokenizer_object=raw, unk_token="[UNK]")
-    with pytest.raises(EvaluationRefused, match="never looks ahead"):
-        token_by_token.pieces(wrapped, [0, 1])
+    assert token_by_token.pieces(wrapped, [0, 1]) == ["", "c"]
+
+
+def test_a_byte_that_fits_no_character_changes_the_bytes_before_it() -> None:
+    from transformers import PreTrainedTokenizerFast
+
+    raw = Tokenizer(models.BPE({"a": 0, "<0x0A>": 1, "<0xF0>": 2}, [], byte_fallback=True))
+    raw.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    pieces = token_by_token.pieces(PreTrainedTokenizerFast(tokenizer_object=raw), [0, 1, 2])
+    assert pieces == ["a", "", "\N{REPLACEMENT CHARACTER}" * 2]
 
 
 def test_the_report_reads_as_json_of_the_documented_shape(root: Path, params: Params) -> None:

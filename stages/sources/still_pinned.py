@@ -1,7 +1,7 @@
 """Compares local sources with their pins, without fetching. DVC tracks the pin in params.yaml but not the file.
 
-In:  ``base``, ``data`` and the files of ``suites`` in params.yaml, if they are local. A missing one is left to its
- stage: the outputs may come from the DVC remote.
+In:  ``base`` with the file of its chat template, ``data`` and the files of ``suites`` in params.yaml, if they are
+ local. A missing source is left to its stage: the outputs may come from the DVC remote.
 Out: only ``.lockstep/sources.json``, so that an unchanged source is not hashed again:
  {"schema_version": 1, "sha256": {"sha256:<of paths, sizes, times, inodes>": "sha256:<of the bytes>"}}
 Run: ``python -m stages.sources.still_pinned``; `lockstep run` does so before it starts DVC. Refusals name fetch.
@@ -20,6 +20,7 @@ from checks.params import Params
 from checks.rows import Record
 from stages import entry, sources
 from stages.sources import parsing
+from stages.weights import chat_template
 
 MEMO = layout.STATE / "sources.json"
 # Nanoseconds. What changed less than this before it was hashed is not remembered: it could change once more within
@@ -41,6 +42,7 @@ class _Stamp(NamedTuple):
 
 def still_pinned(params: Params, root: Path) -> str:
     """Compare local sources with their pins; raises SourceRefused as fetch does."""
+    chat_template.text_of(params.base, root)
     pinned = {"base": params.base, "data": params.data}
     for name, suite in params.suites.items():
         pinned |= {f"suites.{name}.{key}": source for key, source in suite.sources.items()}

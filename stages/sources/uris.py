@@ -38,6 +38,8 @@ def redact(uri: str) -> str:
     if "::" in uri and "://" in uri:  # a chain of fsspec, refused by ``parse``
         return "::".join(redact(part) for part in uri.split("::"))
     match = _SCHEME.fullmatch(uri)
+    if match is not None and match[1].lower() == "join":  # several URIs
+        return " ".join([f"{match[1]}://", *map(redact, match[2].split())])
     if match is None or match[1].lower() in ("pypi", "hf", "file"):
         return uri
     scheme, rest = match[1], match[2]

@@ -14,6 +14,7 @@ from typing import Any
 
 from checks.errors import Refusal
 from checks.params import Params
+from stages.tracking import others
 from stages.tracking.store import Store, address, deadline, opened, public, refusing
 
 __all__ = ["ADAPTER_TAG", "Run", "address", "annotate", "public", "revision", "run"]
@@ -30,6 +31,7 @@ class Run:
     def __init__(self, store: Store, run_id: str) -> None:
         self.id = run_id
         self.uri = public(store.uri)
+        self.trainer: dict[str, Any] = {}  # arguments of transformers' trainer for the trackers of ``tracking.also``
         self.unsent = 0  # metrics and tags that the store did not take, once the run has ended
         self._store = store
         self._pending: list[Any] = []
@@ -94,8 +96,9 @@ def run(params: Params, root: Path, data: Mapping[str, tuple[Path, str]]) -> Ite
 
     ``data`` maps a context (``training``, ``evaluation``) to a file below ``root`` and its digest. The run ends
     FINISHED, or FAILED with the refusal when the block raises, or KILLED on an interrupt.
-    Raises MachineRefused when the store cannot be reached or does not take the run.
+    Raises MachineRefused when the store, or a tracker of ``tracking.also``, cannot be reached or does not take the run.
     """
+    others.hold_installed(params)
     store = opened(params, root)
     commit, dirty = revision(root)
     tags = {"lockstep.stage": "train", "lockstep.git.dirty": str(dirty).lower()}
@@ -106,7 +109,8 @@ def run(params: Params, root: Path, data: Mapping[str, tuple[Path, str]]) -> Ite
         _describe(store.client, run_id, params, data)
     current = Run(store, run_id)
     try:
-        yield current
+        with others.opened(params, root, run_id) as current.trainer:
+            yield current
     except BaseException as error:
         if isinstance(error, Refusal):
             current.tag("lockstep.refusal", str(error)[:5000])

@@ -42,6 +42,8 @@ def address(params: Params, root: Path) -> str:
 
 def public(uri: str) -> str:
     """The URI without user, password, query and fragment."""
+    if uri.startswith("join://"):
+        return " ".join(["join://", *map(public, uri.removeprefix("join://").split())])
     if uri.startswith(("hf://", "pypi://")):
         return uri  # there, what follows an @ is a revision
     bare = re.split(r"[?#]", re.sub(r"^([^:/]+://)[^/]*@", r"\1", uri), maxsplit=1)[0]

@@ -27,7 +27,7 @@ def copy(source: Path, target: Path, name: str) -> None:
     """Copy the model in ``source`` into the empty folder ``target``; ``name`` is its name in refusals.
 
     Raises SourceRefused for weights that are not safetensors, a missing shard of the index, custom code (``auto_map``),
-    or a missing configuration, tokenizer or chat template.
+    or a missing configuration or tokenizer.
     """
     place = f"{layout.PARAMS}: base.uri: {name}"
     weights = _weights(source, place)
@@ -39,11 +39,6 @@ def copy(source: Path, target: Path, name: str) -> None:
         )
     if not any(next(source.glob(pattern), None) for pattern in _TOKENIZERS):
         raise SourceRefused(f"{place}: holds no tokenizer", "add tokenizer.json beside config.json, and pin it again")
-    if not (settings.get("chat_template") or next(source.glob("chat_template.*"), None)):
-        raise SourceRefused(
-            f"{place}: has no chat template",
-            "use the model's instruct variant, or add chat_template.jinja beside config.json and pin it again",
-        )
     chosen = weights | {p.name for pattern in _KEPT for p in source.glob(pattern) if p.is_file()}
     chosen = {file for file in chosen if not file.endswith((*_PICKLES, ".py"))}
     with progress.of_bytes("copy base", sum((source / file).stat().st_size for file in chosen)) as bar:

@@ -1,4 +1,4 @@
-"""Converts a GGUF file to the directory that every later stage reads: safetensors, tokenizer, chat template.
+"""Converts a GGUF file to the directory that every later stage reads: safetensors, tokenizer, chat template if any.
 
 transformers reads the file. Quantised blocks are unpacked to float32 and rounded once to bfloat16, so the weights are
 those of ``gguf.dequantize`` up to that rounding. llama.cpp's order of the rows of q and k is reversed. The same file
@@ -34,8 +34,8 @@ def is_gguf(path: Path) -> bool:
 def convert(source: Path, target: Path, name: str) -> None:
     """Write ``source`` as a model directory into ``target``; ``name`` is its name in refusals.
 
-    Needs memory for the model in float32. Raises SourceRefused if transformers cannot read the file, weights stay
-    packed, or there is no chat template; MachineRefused if transformers or its dependencies are missing.
+    Needs memory for the model in float32. Raises SourceRefused if transformers cannot read the file or weights stay
+    packed; MachineRefused if transformers or its dependencies are missing.
     """
     try:
         import torch
@@ -66,8 +66,6 @@ def convert(source: Path, target: Path, name: str) -> None:
             raise SourceRefused(
                 f"{place}: transformers cannot read this GGUF: {what}", "use the model's safetensors instead"
             ) from error
-    if tokenizer.chat_template is None:
-        raise SourceRefused(f"{place}: holds no chat template", "use the model's instruct or chat variant")
     refuse_packed(model.state_dict(), place)
     model.hf_quantizer, model.is_quantized = None, False  # save_pretrained refuses what it takes for quantised
     if hasattr(model.config, "quantization_config"):

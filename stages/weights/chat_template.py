@@ -1,0 +1,184 @@
+"""Gives a base a chat template: the text, and the token that ends an answer, wherever trainers and servers look for it.
+
+The merged model has these files too, so what is trained, evaluated and served is asked in one way.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from checks import digest, files, layout
+from checks.chat_templates import TEMPLATES
+from checks.errors import SourceRefused
+from checks.params import Base, TemplateFile
+
+NAME = "chat_template.jinja"
+FIELD = "base.chat_template"
+_PLACE = f"{layout.PARAMS}: {FIELD}"
+_SETTINGS, _SPECIAL, _OLD = "tokenizer_config.json", "special_tokens_map.json", "chat_template.json"
+_GENERATION, _CONFIG = "generation_config.json", "config.json"
+_DERIVED = "_from_model_config"  # with it, transformers may take config.json's ids instead
+_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+_ANSWER = "answer"
+_QUESTION = [{"role": "user", "content": "question"}]
+
+
+def text_of(base: Base, root: Path) -> bytes | None:
+    """The template that params.yaml gives the base; None if it keeps its own.
+
+    Raises SourceRefused if the file cannot be read or does not have the pinned bytes.
+    """
+    chosen = base.chat_template
+    if isinstance(chosen, TemplateFile):
+        return _read(chosen, root)
+    return TEMPLATES.kinds[chosen].text.encode() if chosen else None
+
+
+def refuse_none(folder: Path, name: str) -> None:
+    """Raise SourceRefused if the model in ``folder`` has no chat template; ``name`` is its name in refusals."""
+    if digest_in(folder) is None:
+        raise SourceRefused(
+            f"{layout.PARAMS}: base.uri: {name}: has no chat template",
+            f"use the model's instruct variant, or set {FIELD} to {_or(_fitting(_tokenizer(folder)))}",
+        )
+
+
+def give(folder: Path, base: Base, text: bytes) -> None:
+    """Write ``text`` as the only chat template of the model in ``folder``, and the token that ends an answer.
+
+    The model keeps the end tokens that it had. Raises SourceRefused if the template cannot be rendered, needs tokens
+    that the tokenizer lacks, or ends no answer in a token.
+    """
+    tokenizer = _tokenizer(folder)
+    template = text.decode()
+    if isinstance(base.chat_template, str):
+        wanted = TEMPLATES.kinds[base.chat_template].tokens
+        if missing := [token for token in wanted if not _is_one(tokenizer, token)]:
+            raise SourceRefused(
+                f"{_PLACE}: {base.chat_template} needs {', '.join(missing)}, which the model's tokenizer does not have",
+                f"use {_or(_fitting(tokenizer))}",
+            )
+    end = _end_token(tokenizer, template)
+    (folder / NAME).write_bytes(text)
+    (folder / _OLD).unlink(missing_ok=True)
+    settings = _mapping(folder / _SETTINGS)
+    settings.pop("chat_template", None)
+    files.write_json(folder / _SETTINGS, settings | {"eos_token": tokenizer.convert_ids_to_tokens(end)})
+    if (folder / _SPECIAL).exists():
+        special = _mapping(folder / _SPECIAL)
+        files.write_json(folder / _SPECIAL, special | {"eos_token": tokenizer.convert_ids_to_tokens(end)})
+    generation = folder / _GENERATION
+    known = _mapping(generation if generation.exists() else folder / _CONFIG)
+    kept = {key: value for key, value in known.items() if key != _DERIVED} if generation.exists() else _ids(known)
+    before = kept.get("eos_token_id")
+    ends = [end, *(before if isinstance(before, list) else [before] if before is not None else [])]
+    files.write_json(generation, kept | {"eos_token_id": list(dict.fromkeys(ends))})
+
+
+def digest_in(folder: Path) -> str | None:
+    """The digest of the text of the template of the model in ``folder``; None if there is none."""
+    if (folder / NAME).is_file():
+        return digest.of_file(folder / NAME).sha256
+    for name in (_SETTINGS, _OLD):
+        found = _mapping(folder / name).get("chat_template")
+        if isinstance(found, list):  # several, by name
+            found = next((one.get("template") for one in found if one.get("name") == "default"), None)
+        if isinstance(found, str):
+            return digest.of_bytes(found.encode())
+    return None
+
+
+def _ids(config: dict[str, Any]) -> dict[str, Any]:
+    return {key: config[key] for key in _IDS if key in config}
+
+
+def _read(chosen: TemplateFile, root: Path) -> bytes:
+    if not digest.is_name(chosen.file):
+        raise SourceRefused(
+            f"{_PLACE}.file: {chosen.file!r} is not in this repository",
+            "write its path from the repository's root, without . or .. in it",
+        )
+    try:
+        text = (root / chosen.file).read_bytes()
+        text.decode()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "is not UTF-8"
+        raise SourceRefused(f"{_PLACE}.file: {chosen.file}: {reason}", "name a text file in Jinja") from error
+    found = digest.of_bytes(text).removeprefix("sha256:")
+    if chosen.sha256 is None:
+        raise SourceRefused(f"{_PLACE}.sha256: {chosen.file} is not pinned", f"pin it: sha256: {found}")
+    if chosen.sha256 != found:
+        raise SourceRefused(
+            f"{_PLACE}.sha256: {chosen.sha256} is pinned, but {chosen.file} is {found}",
+            f"restore it, or only if the new text is right pin sha256: {found}",
+        )
+    return text
+
+
+def _tokenizer(folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # a damaged tokenizer fails anywhere in the readers
+        what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise SourceRefused(
+            f"{layout.PARAMS}: base.uri: transformers cannot read the tokenizer: {what}", "export the model again"
+        ) from error
+
+
+def _end_token(tokenizer: Any, template: str) -> int:
+    """The id of the token that ends an answer: the first one after its text."""
+    whole = [*_QUESTION, {"role": "assistant", "content": _ANSWER}]
+    prompt = _rendered(tokenizer, template, _QUESTION, True)
+    _, found, after = _rendered(tokenizer, template, whole, False).removeprefix(prompt).rpartition(_ANSWER)
+    ids = tokenizer.encode(after.strip(), add_special_tokens=False)
+    if not found or not ids or ids[0] not in tokenizer.added_tokens_decoder:
+        shown = repr(after.strip()[:40]) if found else "no answer"
+        raise SourceRefused(
+            f"{_PLACE}: no token of the model ends an answer: the template writes {shown} there",
+            f"end an assistant's turn in a special token that the tokenizer has, or use {_or(_fitting(tokenizer))}",
+        )
+    return int(ids[0])
+
+
+def _rendered(tokenizer: Any, template: str, turns: list[dict[str, str]], start: bool) -> str:
+    from jinja2 import TemplateError
+
+    try:
+        return str(
+            tokenizer.apply_chat_template(turns, chat_template=template, add_generation_prompt=start, tokenize=False)
+        )
+    except (TemplateError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
+        what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise SourceRefused(f"{_PLACE}: cannot be rendered: {what}", "fix the template") from error
+
+
+def _fitting(tokenizer: Any) -> list[str]:
+    """The named templates whose tokens the tokenizer has."""
+    return [
+        name
+        for name, kind in TEMPLATES.kinds.items()
+        if all(_is_one(tokenizer, token) for token in (*kind.tokens, *([] if kind.tokens else [tokenizer.eos_token])))
+    ]
+
+
+def _is_one(tokenizer: Any, token: str | None) -> bool:
+    return bool(token) and len(tokenizer.encode(token, add_special_tokens=False)) == 1
+
+
+def _or(names: list[str]) -> str:
+    return " or ".join([*names, "a file of your own"])
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    """A JSON object; empty if there is no such file."""
+    if not path.exists():
+        return {}
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise SourceRefused(f"{layout.PARAMS}: base.uri: {path.name}: is not JSON", "export the model again") from error
+    if not isinstance(value, dict):
+        raise SourceRefused(f"{layout.PARAMS}: base.uri: {path.name}: is not a JSON object", "export the model again")
+    return value
