@@ -18,6 +18,7 @@ from torch import nn
 from transformers import PreTrainedModel, TrainerCallback, TrainerState
 from transformers import Trainer as Base
 from transformers.trainer_callback import ProgressCallback
+from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from checks import files, layout
@@ -36,16 +37,27 @@ class Steady(Base):
     """A trainer that stops at the first loss that is not finite, and can resume to the same bytes.
 
     A checkpoint has the adapter, not the base. Name this class before TRL's: ``class Trainer(Steady, DPOTrainer)``.
+
+    It uses one GPU, however many are visible; several ranks have one each.
     """
 
     order: Order | None = None  # of the rows, once it trains
     resumed_order: torch.Tensor | None = None  # the state that the first epoch's order is drawn from
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        arguments = kwargs["args"]
+        arguments._n_gpu = min(1, arguments.n_gpu)
+        super().__init__(*args, **kwargs)
+
     def create_model_card(self, *_args: Any, **_kwargs: Any) -> None:
         """Does nothing: a checkpoint needs no model card, and writing one would use the network."""
 
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Order:
-        self.order = Order(super()._get_train_sampler(*args, **kwargs))
+        sampler = super()._get_train_sampler(*args, **kwargs)
+        if isinstance(sampler, LengthGroupedSampler):
+            sampler.batch_size *= self.args.world_size  # the rows of one step, on all ranks
+        shared = of_first if self.args.world_size > 1 else None
+        self.order = Order(sampler, shared, self.args.process_index == 0)
         if self.resumed_order is not None:
             self.order.again(self.resumed_order)
         return self.order
@@ -58,9 +70,11 @@ class Steady(Base):
         try:
             super()._save_checkpoint(*args, **kwargs)
         except (OSError, RuntimeError, SafetensorError) as error:
-            shutil.rmtree(saved(self.args, self.state), ignore_errors=True)
+            if self.args.should_save:
+                shutil.rmtree(saved(self.args, self.state), ignore_errors=True)
             reason = str(error).strip().splitlines()[0]
             say(f"the checkpoint of step {self.state.global_step} is not kept: {reason}")
+        self.accelerator.wait_for_everyone()  # each rank adds its random state
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """One micro-batch, as the superclass; raises TrainingRefused if its loss is not finite."""
@@ -129,6 +143,13 @@ class Progress(ProgressCallback):
             self.training_bar.set_postfix(loss=f"{logs['loss']:.3f}")
 
 
+def of_first(value: Any) -> Any:
+    """The ``value`` that rank 0 hands over; every rank must ask at the same time. Of one process its own."""
+    from accelerate.utils import broadcast_object_list
+
+    return broadcast_object_list([value])[0]
+
+
 def saved(args: Any, state: TrainerState) -> Path:
     """The folder of the trainer's checkpoint of this step."""
     return Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
@@ -152,6 +173,8 @@ def settings(train: Train, rows: int, output: str) -> dict[str, Any]:
         per_device_eval_batch_size=train.batch_size,
         gradient_accumulation_steps=train.gradient_accumulation,
         gradient_checkpointing=train.gradient_checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False},
+        ddp_find_unused_parameters=False,
         use_cpu=not torch.cuda.is_available(),
         bf16=train.precision == "bf16",
         fp16=train.precision == "fp16",
