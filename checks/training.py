@@ -153,10 +153,12 @@ class Train(Section):
     ] = None
 
     devices: Annotated[
-        Positive,
+        int,
         Field(
+            ge=1,
+            le=64,
             description="processes on one machine, each with its own GPU; on a CPU they share its threads. A step has "
-            "devices x batch_size x gradient_accumulation rows"
+            "devices x batch_size x gradient_accumulation rows",
         ),
     ] = 1
     shard: Annotated[

@@ -141,7 +141,7 @@ def _fit(
     Raises the refusals of ``train``.
     """
     from stages.training import ranks, resuming  # torch and transformers: when the cheap refusals are past
-    from stages.training.trainer import save
+    from stages.training.trainer import gathered, save
 
     with warnings.catch_warnings(action="ignore", category=FutureWarning):  # for TRL, not for the reader
         trainer, recorder, quantised = _trainer(
@@ -164,8 +164,9 @@ def _fit(
         trainer.train(resume_from_checkpoint=str(resumed.folder) if resumed else None)
         seconds = keeper.seconds
         valid_loss = _valid_loss(trainer, run) if trainer.eval_dataset is not None else None
+        state = gathered(trainer)
         if run is not None:
-            save(trainer.model, work.adapter)
+            save(trainer.model, work.adapter, state)
         if run is not None and quantised:
             files.write_json(work.adapter / nf4.NAME, quantised)
     return ranks.Fitted(
@@ -199,7 +200,8 @@ def _fit_on_rank(work: "Work", index: int) -> "Fitted":
     if index:
         return _fit(params, work, rows, valid, None, None)
     run = tracking.joined(params, work.root, work.run)
-    store = checkpoints.joined(work.root, work.key, work.minutes > 0, work.scratch, work.ranks)
+    sharded = params.train.shard is not None
+    store = checkpoints.joined(work.root, work.key, work.minutes > 0, work.scratch, work.ranks, sharded)
     fitted = _fit(params, work, rows, valid, run, store)
     run.send_rest()
     return fitted.model_copy(update={"unsent": run.unsent})
@@ -279,6 +281,8 @@ def _device(train: Train, quiet: bool = False) -> tuple[str, int]:
         raise MachineRefused(
             "train.precision: fp16 needs a GPU, and there is none", "set train.precision to bf16 or fp32"
         )
+    if train.shard:  # accelerate would train without it, and say nothing
+        raise MachineRefused(f"train.shard: {train.shard} needs GPUs, and there is none", "set train.shard to null")
     threads = max(1, torch.get_num_threads() // train.devices)
     return f"cpu ({threads} threads){several}", threads
 
@@ -302,7 +306,7 @@ def _trainer(
     try:
         tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
         model, loading = (
-            nf4.load(base, quantization, precision)
+            nf4.load(base, quantization, precision, sharded=params.train.shard is not None)
             if quantization
             else AutoModelForCausalLM.from_pretrained(
                 base, dtype=DTYPES[precision], local_files_only=True, output_loading_info=True

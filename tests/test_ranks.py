@@ -129,7 +129,7 @@ def test_ranks_refuse_alike_and_it_is_raised_once(root: Path, capfd: pytest.Capt
     training_tree.seal(root)
     document = _document()
     document["tracking"] |= {"experiment": "refused"}
-    with pytest.raises(TrainingRefused, match="row 00000000000000ff: [0-9]+ tokens would be cut at train.max_length"):
+    with pytest.raises(TrainingRefused, match=r"row 00000000000000ff: [0-9]+ tokens would be cut at train.max_length"):
         train(as_params(document), root)
     assert "would be cut" not in capfd.readouterr().err  # what prints it is the stage's entry
     client = MlflowClient(tracking_uri=store)

@@ -48,6 +48,7 @@ _NAMES: frozenset[str] = frozenset(get_args(Name))
 _OPTIONAL = {"scaler.pt"}  # of fp16 alone
 _OfRank = Annotated[str, Field(pattern=r"^rng_state_[0-9]{1,4}\.pth$")]
 _RANDOM = "rng_state.pth"  # of one process
+_Sharded = Literal["optimizer.bin", "pytorch_model_fsdp.bin"]  # in place of optimizer.pt, where the base is divided
 
 
 class Kept(Record):
@@ -58,17 +59,21 @@ class Kept(Record):
 
 
 class Manifest(Record):
-    """A complete checkpoint: its training, step and files. ``ranks``: the number of processes that train."""
+    """A complete checkpoint: its training, step and files.
+
+    ``ranks``: the number of processes that train; ``sharded``: whether the base is divided among them.
+    """
 
     schema_version: Literal[1] = 1
     key: Digest
     step: Annotated[int, Field(ge=1)]
     ranks: Annotated[int, Field(ge=1)] = 1
-    files: dict[Name | _OfRank, Kept]
+    sharded: bool = False
+    files: dict[Name | _OfRank | _Sharded, Kept]
 
     @model_validator(mode="after")
     def _nothing_is_missing(self) -> Self:
-        if missing := sorted(_names(self.ranks) - _OPTIONAL - self.files.keys()):
+        if missing := sorted(_names(self.ranks, self.sharded) - _OPTIONAL - self.files.keys()):
             raise ValueError(f"names no {missing[0]}")
         return self
 
@@ -90,10 +95,12 @@ class Found(NamedTuple, Generic[Known]):
 class Store:
     """The checkpoints of one training. No method raises: a failure is printed on one line, and training continues."""
 
-    def __init__(self, home: Path, key: str, scratch: Path, remote: Remote | None, ranks: int = 1) -> None:
+    def __init__(
+        self, home: Path, key: str, scratch: Path, remote: Remote | None, ranks: int = 1, sharded: bool = False
+    ) -> None:
         self.scratch = scratch  # on the file system of ``home``; gone when the training ends
         self.remote = remote
-        self._home, self._key, self._ranks = home, key, ranks
+        self._home, self._key, self._ranks, self._sharded = home, key, ranks, sharded
         self._upload = Upload(say)
 
     def newest(self, read: Callable[[Path, int], Known]) -> Found[Known] | None:
@@ -117,9 +124,11 @@ class Store:
         try:
             (folder / PROGRESS).write_text(progress)
             for path in folder.iterdir():
-                if path.name not in _names(self._ranks):
+                if path.name not in _names(self._ranks, self._sharded):
                     path.unlink()
-            manifest = Manifest(key=self._key, step=step, ranks=self._ranks, files=_digests(folder))
+            manifest = Manifest(
+                key=self._key, step=step, ranks=self._ranks, sharded=self._sharded, files=_digests(folder)
+            )
             files.write_json(folder / MANIFEST, manifest)
             target = self._home / f"step-{step}"
             shutil.rmtree(target, ignore_errors=True)
@@ -164,7 +173,7 @@ class Store:
 
     def _of_this_training(self, path: Path) -> Manifest:
         manifest = files.read_json(path, Manifest)
-        if (manifest.key, manifest.ranks) != (self._key, self._ranks):
+        if (manifest.key, manifest.ranks, manifest.sharded) != (self._key, self._ranks, self._sharded):
             raise EvidenceRefused(f"{MANIFEST} is of another training", "start from the beginning")
         return manifest
 
@@ -228,12 +237,12 @@ def opened(root: Path, key: str, kept: bool) -> Iterator[Store]:
         yield Store(home, key, Path(room.name), _remote(root, home))
 
 
-def joined(root: Path, key: str, kept: bool, scratch: Path, ranks: int) -> Store:
+def joined(root: Path, key: str, kept: bool, scratch: Path, ranks: int, sharded: bool) -> Store:
     """The store that another process has ``opened``, for rank 0 of so many, with the same ``scratch``."""
     if not kept:
-        return Store(scratch / "none", key, scratch, None, ranks)
+        return Store(scratch / "none", key, scratch, None, ranks, sharded)
     home = _home(root, key)
-    return Store(home, key, scratch, _remote(root, home), ranks)
+    return Store(home, key, scratch, _remote(root, home), ranks, sharded)
 
 
 def of_ranks(ranks: int) -> list[str]:
@@ -241,8 +250,9 @@ def of_ranks(ranks: int) -> list[str]:
     return [f"rng_state_{rank}.pth" for rank in range(ranks)]
 
 
-def _names(ranks: int) -> set[str]:
-    return set(_NAMES) if ranks == 1 else (_NAMES - {_RANDOM}).union(of_ranks(ranks))
+def _names(ranks: int, sharded: bool) -> frozenset[str]:
+    names = _NAMES if ranks == 1 else (_NAMES - {_RANDOM}).union(of_ranks(ranks))
+    return (names - {"optimizer.pt"}).union(get_args(_Sharded)) if sharded else names
 
 
 def _home(root: Path, key: str) -> Path:

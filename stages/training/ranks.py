@@ -112,7 +112,7 @@ def launch(module: str, work: Work, folder: Path) -> Fitted:
         max_restarts=0,
         shutdown_timeout=_PATIENCE,
         # Rank 0 speaks for all.
-        logs_specs=DefaultLogsSpecs(str(folder / "logs"), {rank: Std.ALL for rank in range(1, work.ranks)}),
+        logs_specs=DefaultLogsSpecs(str(folder / "logs"), dict.fromkeys(range(1, work.ranks), Std.ALL)),
     )
     handlers = {number: signal.getsignal(number) for number in _SIGNALS}
     try:
@@ -145,7 +145,7 @@ def work(folder: Path, fit: Callable[[Work, int], Fitted]) -> NoReturn:
     except Refusal as refusal:
         code = refusal.exit_code
         _leave(folder, index, type(refusal).__name__, refusal.what, refusal.todo, refusal.others)
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - the stage raises it
         code = 1
         _leave(folder, index, None, traceback.format_exc())
     sys.stdout.flush()
@@ -153,7 +153,9 @@ def work(folder: Path, fit: Callable[[Work, int], Fitted]) -> NoReturn:
     os._exit(code)  # at once: threads of libraries would wait for ranks that are gone
 
 
-def _leave(folder: Path, index: int, refusal: str | None, what: str, todo: str = "", others: tuple[str, ...] = ()) -> None:
+def _leave(
+    folder: Path, index: int, refusal: str | None, what: str, todo: str = "", others: tuple[str, ...] = ()
+) -> None:
     ended = _Ended(at=time.time(), refusal=refusal, what=what, todo=todo, others=others)
     files.write_text(folder / _ENDED.format(index), ended.model_dump_json())
 

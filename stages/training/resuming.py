@@ -116,7 +116,8 @@ def progress(folder: Path, step: int, trainer: Steady) -> Progress:
             torch.Generator().set_state(_generator(known.order))
         if not all(at <= step and {"loss", "learning_rate"} <= values.keys() for at, values in known.points):
             raise ValueError("a point of the curve is none")
-        for name, read in _READERS.items():
+        sharded = trainer.is_fsdp_enabled
+        for name, read in (_READERS | _SHARDED if sharded else _READERS | _WHOLE).items():
             read(folder / name, step, trainer)
     except _UNREADABLE as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -132,6 +133,12 @@ def _adapter(path: Path, _step: int, trainer: Steady) -> None:
     found = {name: (weight.shape, weight.dtype) for name, weight in load_file(path).items()}
     expected = get_peft_model_state_dict(trainer.model, save_embedding_layers=False)
     if found != {name: (weight.shape, weight.dtype) for name, weight in expected.items()}:
+        raise ValueError("other weights than this adapter's")
+
+
+def _trained(path: Path, _step: int, trainer: Steady) -> None:
+    found = sorted(tuple(weight.shape) for weight in _loaded(path).values())
+    if found != sorted(tuple(weight.shape) for weight in trainer.model.parameters() if weight.requires_grad):
         raise ValueError("other weights than this adapter's")
 
 
@@ -185,9 +192,10 @@ def _loaded(path: Path) -> Any:
 
 _READERS = {
     "adapter_model.safetensors": _adapter,
-    "optimizer.pt": _optimizer,
     "scheduler.pt": _schedule,
     "rng_state.pth": _random,
     "scaler.pt": _scaler,
     "trainer_state.json": _state,
 }
+_WHOLE = {"optimizer.pt": _optimizer}
+_SHARDED = {"optimizer.bin": _optimizer, "pytorch_model_fsdp.bin": _trained}

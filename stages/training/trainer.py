@@ -31,6 +31,16 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _LOG_STEPS = 10  # between two points of the loss curve, at most
 _LOG_POINTS = 20  # of the loss curve, at least
+_SHARDS = {
+    "fsdp": True,
+    "fsdp_config": {
+        "version": 2,
+        "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
+        "reshard_after_forward": True,
+        "state_dict_type": "FULL_STATE_DICT",
+        "cpu_ram_efficient_loading": True,
+    },
+}
 
 
 class Steady(Base):
@@ -45,8 +55,8 @@ class Steady(Base):
     resumed_order: torch.Tensor | None = None  # the state that the first epoch's order is drawn from
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        arguments = kwargs["args"]
-        arguments._n_gpu = min(1, arguments.n_gpu)
+        if (arguments := kwargs.get("args")) is not None:
+            arguments._n_gpu = min(1, arguments.n_gpu)
         super().__init__(*args, **kwargs)
 
     def create_model_card(self, *_args: Any, **_kwargs: Any) -> None:
@@ -62,7 +72,16 @@ class Steady(Base):
             self.order.again(self.resumed_order)
         return self.order
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """As the superclass, but of a base that is divided among ranks no more than the adapter is put together."""
+        if self.is_fsdp_enabled:
+            self._save(output_dir, gathered(self))
+        else:
+            super().save_model(output_dir, _internal_call)
+
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        if not self.args.should_save:
+            return
         self.model.save_pretrained(output_dir, state_dict=state_dict, save_embedding_layers=False)
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
@@ -145,9 +164,19 @@ class Progress(ProgressCallback):
 
 def of_first(value: Any) -> Any:
     """The ``value`` that rank 0 hands over; every rank must ask at the same time. Of one process its own."""
-    from accelerate.utils import broadcast_object_list
+    from accelerate.utils import broadcast_object_list  # type: ignore[import-untyped]
 
     return broadcast_object_list([value])[0]
+
+
+def gathered(trainer: Steady) -> dict[str, Any] | None:
+    """The trained weights on rank 0 where the base is divided among ranks, else None; every rank must ask."""
+    if not trainer.is_fsdp_enabled:
+        return None
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
+    return get_model_state_dict(trainer.model, options=options)
 
 
 def saved(args: Any, state: TrainerState) -> Path:
@@ -158,7 +187,7 @@ def saved(args: Any, state: TrainerState) -> Path:
 def settings(train: Train, rows: int, output: str) -> dict[str, Any]:
     """Arguments of transformers' trainer for every method; each one whose default differs there is set."""
     warm = train.schedule != "constant" or not train.warmup_ratio
-    return dict(  # noqa: C408 - named as transformers names them
+    return dict(
         output_dir=output,
         seed=train.seed,
         data_seed=train.seed,
@@ -190,6 +219,7 @@ def settings(train: Train, rows: int, output: str) -> dict[str, Any]:
         disable_tqdm=False,
         dataloader_pin_memory=torch.cuda.is_available(),
         log_level="error",
+        **(_SHARDS if train.shard else {}),
     )
 
 
@@ -242,16 +272,17 @@ def in_float32(model: PeftModel) -> None:
             weight.data = weight.data.float()
 
 
-def save(model: PeftModel, folder: Path) -> None:
+def save(model: PeftModel, folder: Path, state: dict[str, Any] | None = None) -> None:
     """Write only the adapter's config and weights. The same adapter gives the same bytes.
 
+    ``state``: the trained weights, where the model has only parts of them: see ``gathered``.
     Raises TrainingRefused if a weight is not finite.
     """
-    for name, weight in model.named_parameters():
-        if weight.requires_grad and not bool(torch.isfinite(weight).all()):
+    for name, weight in model.named_parameters() if state is None else state.items():
+        if (state is not None or weight.requires_grad) and not bool(torch.isfinite(weight).all()):
             raise TrainingRefused(f"after training, {name} is not finite", "lower train.learning_rate")
     with tempfile.TemporaryDirectory() as scratch:  # PEFT adds a model card
-        model.save_pretrained(scratch, save_embedding_layers=False)
+        model.save_pretrained(scratch, state_dict=state, save_embedding_layers=False)
         config = json.loads((Path(scratch) / _CONFIG).read_text())
         config["target_modules"] = sorted(config["target_modules"])  # a set in PEFT, in another order each time
         config["base_model_name_or_path"] = layout.BASE.as_posix()  # not where it lies on this machine
