@@ -27,6 +27,7 @@ _OTHER_BASE = 2.0  # together with the former: 3
 _UNKNOWN_SHARE = 1.35
 _TEXT, _UNKNOWN_TEXT = 1.25, 1.5
 _PRECISION_CPU, _PRECISION_GPU = 2.0, 3.0
+_OTHER_DEVICES = 1.5  # they wait for one another at each step
 _QUANTISED, _DORA = 1.5, 2.0  # weights made whole for each product; rows measured in each
 
 
@@ -48,6 +49,7 @@ class Training(NamedTuple):
     row_bytes: float | None
     quantised: bool = False
     dora: bool = False
+    devices: int = 1
 
     @property
     def row_passes(self) -> float:
@@ -137,6 +139,9 @@ def steps(old: Training, new: Training, same_base: bool, same_rows: bool, device
         found.append(_step(f"a base in 4 bits {'here' if new.quantised else 'there'} alone", 1, _QUANTISED))
     if old.dora != new.dora:
         found.append(_step(f"DoRA {'here' if new.dora else 'there'} alone", 1, _DORA))
+    if old.devices != new.devices:
+        why = f"devices: {new.devices}, recorded {old.devices}"
+        found.append(_step(why, old.devices / new.devices, _OTHER_DEVICES))
     return (*found, _step("the machine and its load", 1, _ALWAYS))
 
 

@@ -171,7 +171,9 @@ class TrainReport(StageReport):
     the reward, so that a gate which asks the same scorer asks what training raised.
     """
 
-    sparse: ClassVar[frozenset[str]] = frozenset({"plugins", "figures", "optimised_for", "quantised"})
+    sparse: ClassVar[frozenset[str]] = frozenset(
+        {"plugins", "figures", "optimised_for", "quantised", "devices", "batch", "shard"}
+    )
 
     adapter: Digest
     base: Digest
@@ -187,6 +189,9 @@ class TrainReport(StageReport):
     figures: dict[str, float] = Field(default_factory=dict)  # means of the last logged values
     optimised_for: tuple[str, ...] = ()
     quantised: Quantised | None = None  # None: the base was trained on as it is
+    devices: Count | None = None  # processes that trained; None: one
+    batch: Count | None = None  # rows of a step on all of them together; None: as train.batch_size says
+    shard: Literal["fsdp2"] | None = None  # None: each had the whole base
 
 
 class TrainMeasured(Report):

@@ -111,6 +111,8 @@ class Train(Section):
     columns: ClassVar[tuple[str, ...]] = ("prompt", "reference")
     # What the trainer logs besides loss, learning rate and norm of the gradient, and the report and MLflow take.
     reported: ClassVar[tuple[str, ...]] = ()
+    # Why the method cannot divide the base among devices (``shard``), where it cannot.
+    unshardable: ClassVar[str] = ""
 
     method: Annotated[str, Field(description="the training method, a file of stages/training/methods")]
     seed: Annotated[int, Field(ge=0, description="of the adapter's first weights, the order of rows, and dropout")]
@@ -128,7 +130,7 @@ class Train(Section):
     max_grad_norm: Annotated[float, Field(gt=0, description="gradients are scaled down to this norm")]
     epochs: Annotated[float | None, Field(gt=0, description="passes over the train split; null: see max_steps")]
     max_steps: Annotated[int | None, Field(ge=1, description="optimiser steps; null: see epochs")]
-    batch_size: Annotated[Positive, Field(description="rows per forward pass")]
+    batch_size: Annotated[Positive, Field(description="rows per forward pass, on each device")]
     gradient_accumulation: Annotated[
         Positive, Field(description="batches per optimiser step: larger steps without more memory")
     ]
@@ -150,6 +152,23 @@ class Train(Section):
         float | None, Field(gt=0, description="noise on the embeddings while it trains (Jain et al., 2023); null: none")
     ] = None
 
+    devices: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=64,
+            description="processes on one machine, each with its own GPU; on a CPU they share its threads. A step has "
+            "devices x batch_size x gradient_accumulation rows",
+        ),
+    ] = 1
+    shard: Annotated[
+        Literal["fsdp2"] | None,
+        Field(
+            description="null: each device holds the whole base; fsdp2: the base is divided among them, for one that "
+            "does not fit one device"
+        ),
+    ] = None
+
     @model_validator(mode="after")
     def _one_length(self) -> Self:
         if (self.epochs is None) == (self.max_steps is None):
@@ -162,6 +181,16 @@ class Train(Section):
             raise ValueError("precision: fp16 is not offered with a 4-bit base|use bf16 or fp32")
         if self.quantization and self.lora.init == "orthogonal":
             raise ValueError("lora.init: orthogonal cannot start beside 4-bit weights|use default or gaussian")
+        return self
+
+    @model_validator(mode="after")
+    def _sharding_fits(self) -> Self:
+        if self.shard and self.devices == 1:
+            raise ValueError(f"shard: {self.shard} divides the base among devices, and devices is 1|use null")
+        if self.shard and self.optimizer != "adamw_torch":
+            raise ValueError(f"shard: {self.shard} is not offered with optimizer {self.optimizer}|use adamw_torch")
+        if self.shard and self.unshardable:
+            raise ValueError(f"shard: train.method {self.method!r} cannot use it: {self.unshardable}|use null")
         return self
 
     @property
@@ -194,7 +223,7 @@ class Train(Section):
 
     def steps_of_epoch(self, rows: int) -> int:
         """The number of optimiser steps of one pass over ``rows`` rows; an incomplete last batch counts."""
-        return max(1, math.ceil(math.ceil(rows / self.batch_size) / self.gradient_accumulation))
+        return max(1, math.ceil(math.ceil(rows / (self.batch_size * self.devices)) / self.gradient_accumulation))
 
 
 class NoDropout(Train):

@@ -95,6 +95,10 @@ def test_weights_in_4_bits_and_dora_widen_the_range_when_one_training_alone_has_
     assert _times(dora, dora) == _times(quantised, quantised) == _times(PLAIN)
 
 
+def test_devices_divide_the_time_and_widen_the_range() -> None:
+    assert _times(PLAIN._replace(devices=4)) == pytest.approx((0.25 / (1.5 * WIDTH), 0.25, 0.25 * 1.5 * WIDTH))
+
+
 @pytest.mark.parametrize(
     "new",
     [
@@ -118,6 +122,7 @@ def test_no_size_overflows(new: Training) -> None:
         ({"epochs": None, "max_steps": 50, "batch_size": 16}, 800, 1.0),
         ({"epochs": None, "max_steps": 50, "batch_size": 16}, 10, 50.0),  # a batch is the whole split
         ({"epochs": None, "max_steps": 50, "batch_size": 4, "gradient_accumulation": 4}, 800, 1.0),
+        ({"epochs": None, "max_steps": 50, "batch_size": 4, "devices": 4}, 800, 1.0),
         ({"epochs": None, "max_steps": 10**400}, 1000, cost.MOST / 63),
         (
             {"epochs": None, "max_steps": 50, "batch_size": 16, **METHODS["grpo"]},

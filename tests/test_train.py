@@ -21,7 +21,7 @@ from stages import tracking
 from stages.train import train
 from stages.training import checkpoints
 from tests import training_tree
-from tests.conftest import REPOSITORY, as_params
+from tests.conftest import REPOSITORY, as_params, scaled_down
 
 pytestmark = pytest.mark.slow
 
@@ -238,17 +238,41 @@ def test_fp16_without_a_gpu_refuses(root: Path, document: dict, monkeypatch: pyt
         train(as_params(document), root)
 
 
-def test_several_gpus_or_one_without_bf16_refuse(root: Path, document: dict, monkeypatch: pytest.MonkeyPatch) -> None:
-    document["train"]["precision"] = "bf16"
+def test_more_devices_than_gpus_or_one_without_bf16_refuse(
+    root: Path, document: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    with pytest.raises(MachineRefused, match="CUDA_VISIBLE_DEVICES=0"):
-        train(as_params(document), root)
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    document["train"] |= {"devices": 3, "precision": "bf16"}
+    with pytest.raises(MachineRefused, match=r"train\.devices: 3, and 2 GPUs are visible; set it to 2 or less"):
+        train(as_params(document), root)
+    document["train"]["devices"] = 2
     monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda: False)
     monkeypatch.setattr("torch.cuda.get_device_name", lambda: "an old one")
     with pytest.raises(MachineRefused, match="an old one has no bf16"):
         train(as_params(document), root)
+
+
+def test_one_device_of_several_gpus_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from stages.train import _device
+
+    for name, value in (
+        ("device_count", 2),
+        ("is_available", True),
+        ("is_bf16_supported", True),
+        ("get_device_name", "it"),
+    ):
+        monkeypatch.setattr(f"torch.cuda.{name}", lambda value=value: value)
+    monkeypatch.setattr("torch.use_deterministic_algorithms", lambda *_, **__: None)
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "as it is")
+    document = scaled_down()
+    assert _device(as_params(document).train)[0] == "cuda (it)"
+    assert capsys.readouterr().err == "train: 2 GPUs are visible, and train.devices is 1: the first trains\n"
+    document["train"]["devices"] = 2
+    assert _device(as_params(document).train)[0] == "cuda (it), 2 ranks"
+    assert capsys.readouterr().err == ""
 
 
 def _targets(*names: str) -> Callable[[dict, Path], None]:

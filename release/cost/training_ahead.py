@@ -29,7 +29,10 @@ class Ahead(NamedTuple):
 
 
 class Seconds(NamedTuple):
-    """Estimated seconds: ``train`` of the training alone, ``device`` of training and evaluation together."""
+    """Estimated seconds: ``train`` of the training alone, ``device`` of training and evaluation together.
+
+    ``device`` counts each device of a training on several.
+    """
 
     train: Span
     device: Span
@@ -59,11 +62,12 @@ def seconds(root: Path, ahead: Ahead, train: Train, recorded: Recorded) -> Secon
     same_rows = ahead.train == recorded.report.splits.get("train")
     factors = cost.steps(old, new, same_base, same_rows, recorded.measured.device)
     training = cost.scaled(recorded.measured.seconds, factors)
+    on_devices = training.times(train.devices)
     if recorded.answers_per_second is None:
-        return Seconds(training, training, factors, False)
+        return Seconds(training, on_devices, factors, False)
     ratio = cost.bounded(new.parameters) / cost.bounded(old.parameters)
     answers = cost.answering(ahead.test_rows, recorded.answers_per_second, ratio, same_base)
-    return Seconds(training, training + answers, factors, True)
+    return Seconds(training, on_devices + answers, factors, True)
 
 
 def pair(root: Path, ahead: Ahead, train: Train, recorded: Recorded) -> tuple[Training, Training]:
@@ -110,7 +114,7 @@ def _training(rows: int, epochs: float, train: Train, parameters: int, layers: i
     checkpointing = train.gradient_checkpointing
     return Training(
         rows, epochs, train.batch_size, parameters, share, adapter, checkpointing, train.precision, None,
-        quantised=train.quantization is not None, dora=train.lora.variant == "dora",
+        quantised=train.quantization is not None, dora=train.lora.variant == "dora", devices=train.devices,
     )  # fmt: skip
 
 

@@ -89,7 +89,7 @@ def cost(facts: Facts, records: Records) -> list[tuple[str, str]]:
     lines = [(f"{''.join(parts)}, {train.steps:,} steps over {train.rows:,} rows on", took.device)]
     evaluation = facts.evaluation
     speed = facts.answering.models.get("candidate") if facts.answering else None
-    seconds = took.seconds
+    seconds = took.seconds * (train.devices or 1)
     if evaluation and speed and speed.examples_per_second:
         answering = evaluation.rows / speed.examples_per_second
         seconds += answering

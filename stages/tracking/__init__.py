@@ -17,7 +17,7 @@ from checks.params import Params
 from stages.tracking import others
 from stages.tracking.store import Store, address, deadline, opened, public, refusing
 
-__all__ = ["ADAPTER_TAG", "Run", "address", "annotate", "public", "revision", "run"]
+__all__ = ["ADAPTER_TAG", "Run", "address", "annotate", "joined", "public", "revision", "run"]
 
 ADAPTER_TAG = "lockstep.adapter"
 _COMMIT_TAG = "mlflow.source.git.commit"
@@ -61,10 +61,14 @@ class Run:
 
     def end(self, status: str) -> None:
         """Send what is left and end the run: FINISHED, FAILED or KILLED."""
+        self.send_rest()
+        self._try(self._store.client.set_terminated, status)
+
+    def send_rest(self) -> None:
+        """Send what is left, and count in ``unsent`` what the store does not take."""
         self._lost_at = None
         self._send()
         self.unsent = len(self._pending) + len(self._tags)
-        self._try(self._store.client.set_terminated, status)
 
     def _send(self) -> None:
         from mlflow.entities import RunTag
@@ -117,6 +121,11 @@ def run(params: Params, root: Path, data: Mapping[str, tuple[Path, str]]) -> Ite
         current.end("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise
     current.end("FINISHED")
+
+
+def joined(params: Params, root: Path, run_id: str) -> Run:
+    """The run that another process began and will end. Raises MachineRefused when the store cannot be reached."""
+    return Run(opened(params, root), run_id)
 
 
 def annotate(

@@ -46,6 +46,9 @@ Name = Literal[
 ]
 _NAMES: frozenset[str] = frozenset(get_args(Name))
 _OPTIONAL = {"scaler.pt"}  # of fp16 alone
+_OfRank = Annotated[str, Field(pattern=r"^rng_state_[0-9]{1,4}\.pth$")]
+_RANDOM = "rng_state.pth"  # of one process
+_Sharded = Literal["optimizer.bin", "pytorch_model_fsdp.bin"]  # in place of optimizer.pt, where the base is divided
 
 
 class Kept(Record):
@@ -56,16 +59,21 @@ class Kept(Record):
 
 
 class Manifest(Record):
-    """A complete checkpoint: its training, step and files."""
+    """A complete checkpoint: its training, step and files.
+
+    ``ranks``: the number of processes that train; ``sharded``: whether the base is divided among them.
+    """
 
     schema_version: Literal[1] = 1
     key: Digest
     step: Annotated[int, Field(ge=1)]
-    files: dict[Name, Kept]
+    ranks: Annotated[int, Field(ge=1)] = 1
+    sharded: bool = False
+    files: dict[Name | _OfRank | _Sharded, Kept]
 
     @model_validator(mode="after")
     def _nothing_is_missing(self) -> Self:
-        if missing := sorted(_NAMES - _OPTIONAL - self.files.keys()):
+        if missing := sorted(_names(self.ranks, self.sharded) - _OPTIONAL - self.files.keys()):
             raise ValueError(f"names no {missing[0]}")
         return self
 
@@ -87,10 +95,12 @@ class Found(NamedTuple, Generic[Known]):
 class Store:
     """The checkpoints of one training. No method raises: a failure is printed on one line, and training continues."""
 
-    def __init__(self, home: Path, key: str, scratch: Path, remote: Remote | None) -> None:
+    def __init__(
+        self, home: Path, key: str, scratch: Path, remote: Remote | None, ranks: int = 1, sharded: bool = False
+    ) -> None:
         self.scratch = scratch  # on the file system of ``home``; gone when the training ends
         self.remote = remote
-        self._home, self._key = home, key
+        self._home, self._key, self._ranks, self._sharded = home, key, ranks, sharded
         self._upload = Upload(say)
 
     def newest(self, read: Callable[[Path, int], Known]) -> Found[Known] | None:
@@ -114,9 +124,11 @@ class Store:
         try:
             (folder / PROGRESS).write_text(progress)
             for path in folder.iterdir():
-                if path.name not in _NAMES:
+                if path.name not in _names(self._ranks, self._sharded):
                     path.unlink()
-            manifest = Manifest(key=self._key, step=step, files=_digests(folder))
+            manifest = Manifest(
+                key=self._key, step=step, ranks=self._ranks, sharded=self._sharded, files=_digests(folder)
+            )
             files.write_json(folder / MANIFEST, manifest)
             target = self._home / f"step-{step}"
             shutil.rmtree(target, ignore_errors=True)
@@ -161,7 +173,7 @@ class Store:
 
     def _of_this_training(self, path: Path) -> Manifest:
         manifest = files.read_json(path, Manifest)
-        if manifest.key != self._key:
+        if (manifest.key, manifest.ranks, manifest.sharded) != (self._key, self._ranks, self._sharded):
             raise EvidenceRefused(f"{MANIFEST} is of another training", "start from the beginning")
         return manifest
 
@@ -211,7 +223,7 @@ def opened(root: Path, key: str, kept: bool) -> Iterator[Store]:
         with tempfile.TemporaryDirectory() as scratch:
             yield Store(Path(scratch) / "none", key, Path(scratch), None)
         return
-    home = root / FOLDER / key.removeprefix("sha256:")
+    home = _home(root, key)
     try:
         home.mkdir(parents=True, exist_ok=True)
         for litter in home.glob(".*"):  # of a killed training
@@ -221,13 +233,38 @@ def opened(root: Path, key: str, kept: bool) -> Iterator[Store]:
         raise MachineRefused(
             f"{home}: {error.strerror or error}", f"make {FOLDER} a folder that can be written, or set {MINUTES}=0"
         ) from error
+    with room:
+        yield Store(home, key, Path(room.name), _remote(root, home))
+
+
+def joined(root: Path, key: str, kept: bool, scratch: Path, ranks: int, sharded: bool) -> Store:
+    """The store that another process has ``opened``, for rank 0 of so many, with the same ``scratch``."""
+    if not kept:
+        return Store(scratch / "none", key, scratch, None, ranks, sharded)
+    home = _home(root, key)
+    return Store(home, key, scratch, _remote(root, home), ranks, sharded)
+
+
+def of_ranks(ranks: int) -> list[str]:
+    """The names of the files with the random states of so many ranks."""
+    return [f"rng_state_{rank}.pth" for rank in range(ranks)]
+
+
+def _names(ranks: int, sharded: bool) -> frozenset[str]:
+    names = _NAMES if ranks == 1 else (_NAMES - {_RANDOM}).union(of_ranks(ranks))
+    return (names - {"optimizer.pt"}).union(get_args(_Sharded)) if sharded else names
+
+
+def _home(root: Path, key: str) -> Path:
+    return root / FOLDER / key.removeprefix("sha256:")
+
+
+def _remote(root: Path, home: Path) -> Remote | None:
     try:
-        remote = Remote.of(root, f"lockstep/checkpoints/{home.name}")
+        return Remote.of(root, f"lockstep/checkpoints/{home.name}")
     except RemoteRefused as refusal:
         say(f"no checkpoint is taken from the remote or kept there: {refusal.what}")
-        remote = None
-    with room:
-        yield Store(home, key, Path(room.name), remote)
+        return None
 
 
 def say(line: str) -> None:

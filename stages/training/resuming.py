@@ -23,8 +23,8 @@ from transformers.trainer_pt_utils import safe_globals
 
 from checks import files
 from checks.errors import EvidenceRefused
-from stages.training.checkpoints import PROGRESS, Found, Store
-from stages.training.trainer import Recorder, Steady, saved
+from stages.training.checkpoints import PROGRESS, Found, Store, of_ranks
+from stages.training.trainer import Recorder, Steady, of_first, saved
 
 # What reading damaged or foreign bytes raises, by the documentation of the readers or as seen.
 _UNREADABLE = (
@@ -49,9 +49,10 @@ class Keeper(TrainerCallback):
     """Triggers a checkpoint every ``minutes`` and passes it to the store; also measures the time.
 
     A checkpoint is taken at a point of the loss curve, at most ten steps later, so that no mean over steps is split.
+    On several ranks the clock and the store are those of rank 0; the others have ``store`` None.
     """
 
-    def __init__(self, store: Store, minutes: float, trainer: Steady, recorder: Recorder, run: str) -> None:
+    def __init__(self, store: Store | None, minutes: float, trainer: Steady, recorder: Recorder, run: str) -> None:
         self._store, self._trainer, self._recorder, self._run = store, trainer, recorder, run
         self._every = minutes * 60
         self._earlier = 0.0
@@ -59,7 +60,8 @@ class Keeper(TrainerCallback):
 
     def resume(self) -> Found[Progress] | None:
         """Prepare the trainer to resume from the newest usable checkpoint; None: start from the beginning."""
-        found = self._store.newest(lambda folder, step: progress(folder, step, self._trainer))
+        found = self._store.newest(lambda folder, step: progress(folder, step, self._trainer)) if self._store else None
+        found = of_first(found)
         if found is not None:
             self._earlier = found.known.seconds
             self._recorder.points += found.known.points
@@ -78,14 +80,13 @@ class Keeper(TrainerCallback):
 
     def on_step_end(self, _args: Any, state: TrainerState, control: Any, **_kwargs: Any) -> None:
         """Request a checkpoint, unless training ends here."""
-        due = self._every and time.monotonic() - self._last >= self._every
-        if due and control.should_log and state.global_step < state.max_steps:
-            control.should_save = True
+        if self._every and control.should_log and state.global_step < state.max_steps:
+            control.should_save = of_first(time.monotonic() - self._last >= self._every)
 
     def on_save(self, args: Any, state: TrainerState, _control: Any, **_kwargs: Any) -> None:
         """Add the missing parts to what the trainer saved, and store it."""
         folder = saved(args, state)
-        if folder.is_dir():  # else the disk did not take it
+        if self._store is not None and folder.is_dir():  # else the disk did not take it
             known = Progress(
                 run=self._run, seconds=self.seconds, order=self._order(state), points=self._recorder.points
             )
@@ -115,7 +116,8 @@ def progress(folder: Path, step: int, trainer: Steady) -> Progress:
             torch.Generator().set_state(_generator(known.order))
         if not all(at <= step and {"loss", "learning_rate"} <= values.keys() for at, values in known.points):
             raise ValueError("a point of the curve is none")
-        for name, read in _READERS.items():
+        sharded = trainer.is_fsdp_enabled
+        for name, read in (_READERS | _SHARDED if sharded else _READERS | _WHOLE).items():
             read(folder / name, step, trainer)
     except _UNREADABLE as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -131,6 +133,12 @@ def _adapter(path: Path, _step: int, trainer: Steady) -> None:
     found = {name: (weight.shape, weight.dtype) for name, weight in load_file(path).items()}
     expected = get_peft_model_state_dict(trainer.model, save_embedding_layers=False)
     if found != {name: (weight.shape, weight.dtype) for name, weight in expected.items()}:
+        raise ValueError("other weights than this adapter's")
+
+
+def _trained(path: Path, _step: int, trainer: Steady) -> None:
+    found = sorted(tuple(weight.shape) for weight in _loaded(path).values())
+    if found != sorted(tuple(weight.shape) for weight in trainer.model.parameters() if weight.requires_grad):
         raise ValueError("other weights than this adapter's")
 
 
@@ -150,14 +158,17 @@ def _schedule(path: Path, step: int, _trainer: Steady) -> None:
         raise ValueError("of another step")
 
 
-def _random(path: Path, _step: int, _trainer: Steady) -> None:
-    with safe_globals():  # names NumPy's arrays as harmless, nothing more
-        state = _loaded(path)
-    random.Random().setstate(state["python"])  # noqa: S311 - tried out, not used
-    np.random.RandomState().set_state(state["numpy"])
-    torch.Generator().set_state(state["cpu"])
-    if torch.cuda.is_available():
-        torch.Generator("cuda").set_state(state["cuda"])
+def _random(path: Path, _step: int, trainer: Steady) -> None:
+    ranks = trainer.args.world_size
+    for each in [path] if ranks == 1 else [path.with_name(name) for name in of_ranks(ranks)]:
+        with safe_globals():  # names NumPy's arrays as harmless, nothing more
+            state = _loaded(each)
+        random.Random().setstate(state["python"])  # noqa: S311 - tried out, not used
+        np.random.RandomState().set_state(state["numpy"])
+        torch.Generator().set_state(state["cpu"])
+        if torch.cuda.is_available():
+            for on_gpu in [state["cuda"]] if ranks == 1 else state["cuda"]:
+                torch.Generator("cuda").set_state(on_gpu)
 
 
 def _state(path: Path, step: int, _trainer: Steady) -> None:
@@ -181,9 +192,10 @@ def _loaded(path: Path) -> Any:
 
 _READERS = {
     "adapter_model.safetensors": _adapter,
-    "optimizer.pt": _optimizer,
     "scheduler.pt": _schedule,
     "rng_state.pth": _random,
     "scaler.pt": _scaler,
     "trainer_state.json": _state,
 }
+_WHOLE = {"optimizer.pt": _optimizer}
+_SHARDED = {"optimizer.bin": _optimizer, "pytorch_model_fsdp.bin": _trained}

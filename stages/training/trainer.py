@@ -18,6 +18,7 @@ from torch import nn
 from transformers import PreTrainedModel, TrainerCallback, TrainerState
 from transformers import Trainer as Base
 from transformers.trainer_callback import ProgressCallback
+from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from checks import files, layout
@@ -30,27 +31,57 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _LOG_STEPS = 10  # between two points of the loss curve, at most
 _LOG_POINTS = 20  # of the loss curve, at least
+_SHARDS = {
+    "fsdp": True,
+    "fsdp_config": {
+        "version": 2,
+        "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
+        "reshard_after_forward": True,
+        "state_dict_type": "FULL_STATE_DICT",
+        "cpu_ram_efficient_loading": True,
+    },
+}
 
 
 class Steady(Base):
     """A trainer that stops at the first loss that is not finite, and can resume to the same bytes.
 
     A checkpoint has the adapter, not the base. Name this class before TRL's: ``class Trainer(Steady, DPOTrainer)``.
+
+    It uses one GPU, however many are visible; several ranks have one each.
     """
 
     order: Order | None = None  # of the rows, once it trains
     resumed_order: torch.Tensor | None = None  # the state that the first epoch's order is drawn from
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if (arguments := kwargs.get("args")) is not None:
+            arguments._n_gpu = min(1, arguments.n_gpu)
+        super().__init__(*args, **kwargs)
+
     def create_model_card(self, *_args: Any, **_kwargs: Any) -> None:
         """Does nothing: a checkpoint needs no model card, and writing one would use the network."""
 
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Order:
-        self.order = Order(super()._get_train_sampler(*args, **kwargs))
+        sampler = super()._get_train_sampler(*args, **kwargs)
+        if isinstance(sampler, LengthGroupedSampler):
+            sampler.batch_size *= self.args.world_size  # the rows of one step, on all ranks
+        shared = of_first if self.args.world_size > 1 else None
+        self.order = Order(sampler, shared, self.args.process_index == 0)
         if self.resumed_order is not None:
             self.order.again(self.resumed_order)
         return self.order
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """As the superclass, but of a base that is divided among ranks no more than the adapter is put together."""
+        if self.is_fsdp_enabled:
+            self._save(output_dir, gathered(self))
+        else:
+            super().save_model(output_dir, _internal_call)
+
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        if not self.args.should_save:
+            return
         self.model.save_pretrained(output_dir, state_dict=state_dict, save_embedding_layers=False)
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
@@ -58,9 +89,11 @@ class Steady(Base):
         try:
             super()._save_checkpoint(*args, **kwargs)
         except (OSError, RuntimeError, SafetensorError) as error:
-            shutil.rmtree(saved(self.args, self.state), ignore_errors=True)
+            if self.args.should_save:
+                shutil.rmtree(saved(self.args, self.state), ignore_errors=True)
             reason = str(error).strip().splitlines()[0]
             say(f"the checkpoint of step {self.state.global_step} is not kept: {reason}")
+        self.accelerator.wait_for_everyone()  # each rank adds its random state
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """One micro-batch, as the superclass; raises TrainingRefused if its loss is not finite."""
@@ -129,6 +162,23 @@ class Progress(ProgressCallback):
             self.training_bar.set_postfix(loss=f"{logs['loss']:.3f}")
 
 
+def of_first(value: Any) -> Any:
+    """The ``value`` that rank 0 hands over; every rank must ask at the same time. Of one process its own."""
+    from accelerate.utils import broadcast_object_list  # type: ignore[import-untyped]
+
+    return broadcast_object_list([value])[0]
+
+
+def gathered(trainer: Steady) -> dict[str, Any] | None:
+    """The trained weights on rank 0 where the base is divided among ranks, else None; every rank must ask."""
+    if not trainer.is_fsdp_enabled:
+        return None
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
+    return get_model_state_dict(trainer.model, options=options)
+
+
 def saved(args: Any, state: TrainerState) -> Path:
     """The folder of the trainer's checkpoint of this step."""
     return Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
@@ -137,7 +187,7 @@ def saved(args: Any, state: TrainerState) -> Path:
 def settings(train: Train, rows: int, output: str) -> dict[str, Any]:
     """Arguments of transformers' trainer for every method; each one whose default differs there is set."""
     warm = train.schedule != "constant" or not train.warmup_ratio
-    return dict(  # noqa: C408 - named as transformers names them
+    return dict(
         output_dir=output,
         seed=train.seed,
         data_seed=train.seed,
@@ -152,6 +202,8 @@ def settings(train: Train, rows: int, output: str) -> dict[str, Any]:
         per_device_eval_batch_size=train.batch_size,
         gradient_accumulation_steps=train.gradient_accumulation,
         gradient_checkpointing=train.gradient_checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False},
+        ddp_find_unused_parameters=False,
         use_cpu=not torch.cuda.is_available(),
         bf16=train.precision == "bf16",
         fp16=train.precision == "fp16",
@@ -167,6 +219,7 @@ def settings(train: Train, rows: int, output: str) -> dict[str, Any]:
         disable_tqdm=False,
         dataloader_pin_memory=torch.cuda.is_available(),
         log_level="error",
+        **(_SHARDS if train.shard else {}),
     )
 
 
@@ -219,16 +272,17 @@ def in_float32(model: PeftModel) -> None:
             weight.data = weight.data.float()
 
 
-def save(model: PeftModel, folder: Path) -> None:
+def save(model: PeftModel, folder: Path, state: dict[str, Any] | None = None) -> None:
     """Write only the adapter's config and weights. The same adapter gives the same bytes.
 
+    ``state``: the trained weights, where the model has only parts of them: see ``gathered``.
     Raises TrainingRefused if a weight is not finite.
     """
-    for name, weight in model.named_parameters():
-        if weight.requires_grad and not bool(torch.isfinite(weight).all()):
+    for name, weight in model.named_parameters() if state is None else state.items():
+        if (state is not None or weight.requires_grad) and not bool(torch.isfinite(weight).all()):
             raise TrainingRefused(f"after training, {name} is not finite", "lower train.learning_rate")
     with tempfile.TemporaryDirectory() as scratch:  # PEFT adds a model card
-        model.save_pretrained(scratch, save_embedding_layers=False)
+        model.save_pretrained(scratch, state_dict=state, save_embedding_layers=False)
         config = json.loads((Path(scratch) / _CONFIG).read_text())
         config["target_modules"] = sorted(config["target_modules"])  # a set in PEFT, in another order each time
         config["base_model_name_or_path"] = layout.BASE.as_posix()  # not where it lies on this machine

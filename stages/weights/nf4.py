@@ -59,7 +59,9 @@ def library() -> Any:
             sys.modules["kernels"] = kernels
 
 
-def load(base: Path, quantization: Quantization | Quantised, precision: str) -> tuple[Any, dict[str, Any]]:
+def load(
+    base: Path, quantization: Quantization | Quantised, precision: str, sharded: bool = False
+) -> tuple[Any, dict[str, Any]]:
     """The model in ``base`` with its linear weights quantised, and what transformers says of loading it.
 
     It computes on every machine as in training. On a CPU with AVX512-BF16 bitsandbytes would otherwise pack the weights
@@ -73,6 +75,8 @@ def load(base: Path, quantization: Quantization | Quantised, precision: str) -> 
         bnb_4bit_quant_type=quantization.kind,
         bnb_4bit_use_double_quant=quantization.double,
         bnb_4bit_compute_dtype=_dtype(precision),
+        # Codes as numbers of this type: the same bytes, which FSDP divides among ranks as it does other weights.
+        **({"bnb_4bit_quant_storage": _dtype(precision)} if sharded else {}),
     )
     with one_thread():
         model, loading = AutoModelForCausalLM.from_pretrained(

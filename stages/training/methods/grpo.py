@@ -30,6 +30,8 @@ class Grpo(NoDropout):
         "entropy", "kl",
     )  # fmt: skip
 
+    unshardable = "answers end at different tokens on each device, and a divided base needs all devices at each token"
+
     method: Literal["grpo"]
     reward: Annotated[Scorer, Field(description="the scorer whose score of an answer is its reward")]
     num_generations: Annotated[int, Field(ge=2, description="answers to a prompt; batch_size is a multiple of it")]
@@ -54,7 +56,7 @@ class Grpo(NoDropout):
     @property
     def prompts_of_step(self) -> int:
         """Prompts that one optimiser step sees."""
-        return self.batch_size * self.gradient_accumulation // self.num_generations
+        return self.devices * self.batch_size * self.gradient_accumulation // self.num_generations
 
     def steps_of_epoch(self, rows: int) -> int:
         """Optimiser steps of one pass over the rows; prompts that fill no step are left out of it."""

@@ -75,7 +75,10 @@ def trainer_class() -> Any:
             ).logits
             targets = labels[:, columns + 1]
             total = nn.functional.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="sum")
-            return total / ((targets != -100).sum() if num_items_in_batch is None else num_items_in_batch)
+            if num_items_in_batch is None:
+                return total / (targets != -100).sum()
+            # The number is that of all ranks, and their gradients are averaged, not added.
+            return total * self.accelerator.num_processes / num_items_in_batch
 
     return Trainer
 

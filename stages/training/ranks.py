@@ -1,0 +1,199 @@
+"""Several processes of one training on one machine (ranks), started by the agent behind `torchrun`, in this process.
+
+The stage checks its inputs, opens MLflow's run and the checkpoints, and writes the reports; it computes nothing. Each
+rank reads ``work.json`` from a folder that all share, and trains on its part of every batch. Rank 0 alone writes: the
+adapter, checkpoints, points of the curve, and ``fitted.json``. A rank that refuses or fails leaves the reason in
+``ended-RANK.json``; then the agent ends the others, and the stage raises it once.
+"""
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+import uuid
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pydantic import BaseModel, ConfigDict
+
+from checks import errors, files
+from checks.errors import EvidenceRefused, MachineRefused, Refusal
+from checks.evidence import Quantised
+from checks.identity import Digest
+
+_WORK, _FITTED, _ENDED = "work.json", "fitted.json", "ended-{}.json"
+_PATIENCE = 5  # seconds for a rank that was told to end
+_WATCH = 0.5  # seconds between two looks at whether the stage still lives
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)  # that the agent passes on
+
+
+class _Handed(BaseModel):
+    """What one process hands another."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
+
+
+class Work(_Handed):
+    """What a rank is told; paths are absolute. ``params``: all of params.yaml, as JSON. ``threads``: of each rank.
+
+    ``base``: the digest of the base. ``run``: MLflow's id. ``key``, ``minutes``, ``scratch``: of the checkpoints.
+    ``adapter``: the folder to fill. ``device``: its description. ``parent``: the stage's process.
+    """
+
+    root: Path
+    params: str
+    base: Digest
+    run: str
+    key: Digest
+    minutes: float
+    scratch: Path
+    adapter: Path
+    device: str
+    ranks: int
+    threads: int
+    parent: int
+
+
+class Fitted(_Handed):
+    """The result of a training whose adapter is written. ``unsent``: points and tags that MLflow did not take."""
+
+    steps: int
+    epochs: float
+    trainable: int
+    total: int
+    final_loss: float
+    valid_loss: float | None
+    curve: str
+    figures: dict[str, float]
+    tokens: int | None
+    seconds: float
+    resumed_at: int | None
+    quantised: Quantised | None
+    unsent: int = 0
+
+
+class _Ended(_Handed):
+    """Why a rank ended. ``refusal``: the name of its class; None for a fault, whose traceback is ``what``."""
+
+    at: float  # seconds since the epoch
+    refusal: str | None
+    what: str
+    todo: str = ""
+    others: tuple[str, ...] = ()
+
+
+def launch(module: str, work: Work, folder: Path) -> Fitted:
+    """Run ``python -m module FOLDER`` once for each rank, until all are done.
+
+    Raises the refusal of the first rank that refused; MachineRefused if a rank was killed; RuntimeError with the
+    traceback of the first rank that failed otherwise.
+    """
+    from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException, Std
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith("torch.distributed.elastic"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # what it says is said below, in one line
+    files.write_json(folder / _WORK, work)
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=work.ranks,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        local_addr="localhost",
+        max_restarts=0,
+        shutdown_timeout=_PATIENCE,
+        # Rank 0 speaks for all.
+        logs_specs=DefaultLogsSpecs(str(folder / "logs"), dict.fromkeys(range(1, work.ranks), Std.ALL)),
+    )
+    handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+    try:
+        elastic_launch(config, sys.executable)("-m", module, str(folder))
+    except ChildFailedError as error:
+        _raise(folder, {rank: failure.exitcode for rank, failure in error.failures.items()}, work)
+    except SignalException as error:
+        _restore(handlers)
+        if error.sigval == signal.SIGINT:
+            raise KeyboardInterrupt from None
+        os.kill(os.getpid(), error.sigval)
+        raise
+    finally:
+        _restore(handlers)
+    return files.read_json(folder / _FITTED, Fitted)
+
+
+def work(folder: Path, fit: Callable[[Work, int], Fitted]) -> NoReturn:
+    """Be one rank: do what the folder says, and leave there how it ended. ``fit`` gets the work and the rank."""
+    index = int(os.environ["RANK"])
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # the stage says that it was interrupted
+    warnings.simplefilter("ignore", FutureWarning)
+    told = files.read_json(folder / _WORK, Work)
+    threading.Thread(target=_end_with, args=[told.parent], daemon=True).start()
+    code = 0
+    try:
+        fitted = fit(told, index)
+        if index == 0:
+            files.write_text(folder / _FITTED, fitted.model_dump_json())
+    except Refusal as refusal:
+        code = refusal.exit_code
+        _leave(folder, index, type(refusal).__name__, refusal.what, refusal.todo, refusal.others)
+    except BaseException:  # noqa: BLE001 - the stage raises it
+        code = 1
+        _leave(folder, index, None, traceback.format_exc())
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # at once: threads of libraries would wait for ranks that are gone
+
+
+def _leave(
+    folder: Path, index: int, refusal: str | None, what: str, todo: str = "", others: tuple[str, ...] = ()
+) -> None:
+    ended = _Ended(at=time.time(), refusal=refusal, what=what, todo=todo, others=others)
+    files.write_text(folder / _ENDED.format(index), ended.model_dump_json())
+
+
+def _end_with(parent: int) -> None:
+    """End this process when the stage is gone: a stage that was killed could not end its ranks."""
+    while os.getppid() == parent:
+        time.sleep(_WATCH)
+    os._exit(1)
+
+
+def _raise(folder: Path, codes: dict[int, int], work: Work) -> NoReturn:
+    """Raise what ended the training; ``codes``: exit codes of the ranks that ended by themselves."""
+    found = {}
+    for rank in range(work.ranks):
+        try:
+            found[rank] = files.read_json(folder / _ENDED.format(rank), _Ended)
+        except EvidenceRefused:
+            continue
+    for _, ended in sorted(found.items()):
+        if ended.refusal:
+            kind: Any = getattr(errors, ended.refusal)
+            raise kind(ended.what, ended.todo, ended.others)
+    for rank, code in sorted(codes.items()):
+        if code < 0:
+            sys.stderr.write("\n")  # after the progress bar that rank 0 left
+            goes_on = "it goes on from the last checkpoint" if work.minutes else "it starts from the beginning"
+            raise MachineRefused(
+                f"rank {rank} of {work.ranks} was ended by {signal.Signals(-code).name}, and the training with it",
+                f"run the same command again: {goes_on}; a machine that is out of memory ends processes so",
+            )
+    if found:
+        first = min(found, key=lambda rank: found[rank].at)
+        raise RuntimeError(f"rank {first} of {work.ranks} failed:\n{found[first].what}")
+    raise RuntimeError(f"ranks ended with {codes}, and left no reason")
+
+
+def _restore(handlers: dict[signal.Signals, Any]) -> None:
+    if threading.current_thread() is threading.main_thread():
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

@@ -1,0 +1,151 @@
+"""Training on several ranks, as two real processes on a CPU: what one process would learn, and one end for all."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from checks import digest, files, layout
+from checks.errors import MachineRefused, ParamsRefused, TrainingRefused
+from checks.evidence import TrainMeasured, TrainReport
+from checks.rows import Row
+from stages.train import train
+from stages.training import checkpoints
+from tests import training_tree
+from tests.conftest import REPOSITORY, as_params, scaled_down, written
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One MLflow store for all tests here: making its tables takes seconds."""
+    return f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}"
+
+
+@pytest.fixture
+def root(tmp_path: Path, tiny_base: Path, store: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository's root with the tiny base and sealed splits of 24, 6 and 6 rows."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    return training_tree.make(tmp_path / "root", tiny_base)
+
+
+def _document(**changes: Any) -> dict:
+    document = scaled_down()
+    document["train"] |= {"devices": 2, "batch_size": 4, "max_steps": 3} | changes
+    return document
+
+
+def _curve(root: Path, store: str) -> list[float]:
+    """Loss and norm of the gradient at each step of the last training."""
+    from mlflow import MlflowClient
+
+    client, run = MlflowClient(tracking_uri=store), files.read_json(root / layout.TRAIN_MEASURED, TrainMeasured)
+    found = [client.get_metric_history(run.mlflow_run, name) for name in ("loss", "grad_norm")]
+    return [point.value for history in found for point in sorted(history, key=lambda point: point.step)]
+
+
+@pytest.mark.slow
+def test_two_ranks_learn_what_one_process_learns_from_twice_the_batch(root: Path, store: str) -> None:
+    found = []
+    for ranks, batch in ((1, 8), (2, 4)):
+        train(as_params(_document(devices=ranks, batch_size=batch)), root)
+        found.append(_curve(root, store))
+        report = files.read_json(root / layout.TRAIN_REPORT, TrainReport)
+        assert (report.devices, report.batch) == ((None, None) if ranks == 1 else (2, 8))
+        assert report.tokens
+    assert len(found[0]) == 6
+    assert found[1] == pytest.approx(found[0], rel=1e-4)
+    assert files.read_json(root / layout.TRAIN_MEASURED, TrainMeasured).device.endswith("2 ranks")
+
+
+def _started(root: Path, document: dict) -> "subprocess.Popen[str]":
+    (root / layout.PARAMS).write_text(written(document))
+    return subprocess.Popen(
+        [sys.executable, "-m", "stages.train"],
+        cwd=root, env=os.environ | {checkpoints.MINUTES: "0.0001"},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+def _ranks(process: "subprocess.Popen[str]") -> dict[int, int]:
+    """Pids of a training's ranks, by their number."""
+    found = {}
+    for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
+        values = dict(line.partition("=")[::2] for line in Path(f"/proc/{pid}/environ").read_text().split("\0"))
+        found[int(values["RANK"])] = int(pid)
+    return found
+
+
+def _until(true: Callable[[], object], seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the ranks in Linux's /proc")
+def test_a_killed_rank_ends_all_and_the_next_run_goes_on_to_the_same_bytes(root: Path) -> None:
+    document = _document(max_steps=12)
+    document["train"]["lora"]["dropout"] = 0.1  # each rank draws its own
+    process = _started(root, document)
+    _until(lambda: process.poll() is not None or any((root / checkpoints.FOLDER).glob("*/step-*/manifest.json")))
+    ranks = _ranks(process)
+    os.kill(ranks[1], signal.SIGKILL)
+    said = process.communicate(timeout=60)[0]
+    assert process.returncode == MachineRefused.exit_code, said
+    assert said.splitlines()[-1].startswith("train: rank 1 of 2 was ended by SIGKILL, and the training with it; run")
+    assert said.count("SIGKILL") == 1
+    assert "Traceback" not in said
+    assert not any(Path(f"/proc/{pid}").exists() for pid in ranks.values())
+    assert not (root / layout.ADAPTER).exists()
+
+    again = _started(root, document)
+    said = again.communicate(timeout=120)[0]
+    assert again.returncode == 0, said
+    resumed = files.read_json(root / layout.TRAIN_MEASURED, TrainMeasured).resumed_at
+    assert resumed in range(1, 12)
+    assert said.count(f"train: goes on at step {resumed} of 12, from this machine") == 1
+    assert not list((root / checkpoints.FOLDER).iterdir())
+    through, curve = digest.of_tree(root / layout.ADAPTER), (root / layout.LOSS_CURVE).read_text()
+
+    train(as_params(document), root)
+    assert files.read_json(root / layout.TRAIN_MEASURED, TrainMeasured).resumed_at is None
+    assert (digest.of_tree(root / layout.ADAPTER), (root / layout.LOSS_CURVE).read_text()) == (through, curve)
+
+
+@pytest.mark.slow
+def test_ranks_refuse_alike_and_it_is_raised_once(root: Path, capfd: pytest.CaptureFixture[str], store: str) -> None:
+    from mlflow import MlflowClient
+
+    path = root / layout.SPLITS / "train.jsonl"
+    files.write_jsonl(path, [*files.read_jsonl(path, Row), training_tree.row(255, "show the queue " * 60, "queue")])
+    training_tree.seal(root)
+    document = _document()
+    document["tracking"] |= {"experiment": "refused"}
+    with pytest.raises(TrainingRefused, match=r"row 00000000000000ff: [0-9]+ tokens would be cut at train.max_length"):
+        train(as_params(document), root)
+    assert "would be cut" not in capfd.readouterr().err  # what prints it is the stage's entry
+    client = MlflowClient(tracking_uri=store)
+    (run,) = client.search_runs([client.get_experiment_by_name("refused").experiment_id])
+    assert (run.info.status, "would be cut" in run.data.tags["lockstep.refusal"]) == ("FAILED", True)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"devices": 0}, "train.devices"),
+        ({"devices": 1, "shard": "fsdp2"}, "shard: fsdp2 divides the base among devices, and devices is 1; use null"),
+        ({"shard": "fsdp2", "optimizer": "adamw_8bit"}, "shard: fsdp2 is not offered with optimizer adamw_8bit"),
+        ({"shard": "fsdp2"} | training_tree.METHODS["grpo"], "train.method 'grpo' cannot use it: answers end at"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_as_params_yaml_is_read(change: dict, says: str) -> None:
+    with pytest.raises(ParamsRefused, match=says):
+        as_params(_document(**change))
