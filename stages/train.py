@@ -1,5 +1,7 @@
 """train: LoRA fine-tuning of the base on the sealed splits, with the method of ``train.method``, logged to MLflow.
 
+With ``train.steps`` several methods train one adapter, one after the other (``stages.training.chain``).
+
 In:  data/splits/{train,valid}.jsonl, data/validated.json (the seal), models/base, params ``train``.
 Out: models/adapter (adapter_config.json, adapter_model.safetensors; quantization.json if the base was quantised),
      reports/train.json,
@@ -12,14 +14,18 @@ from a checkpoint.
 """
 
 import importlib.metadata
+import math
 import os
 import platform
 import sys
+import tempfile
 import warnings
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from checks import digest, files, layout, scorers, scoring
+from checks import digest, files, layout, scorers, scoring, steps
 from checks.errors import EvidenceRefused, MachineRefused, TrainingRefused
 from checks.evidence import QuantisedBase, Seal, TrainMeasured, TrainReport
 from checks.methods import METHODS
@@ -27,13 +33,13 @@ from checks.params import Params
 from checks.rows import Row
 from checks.training import Job
 from stages import entry, tracking
-from stages.training import checkpoints
+from stages.training import chain, checkpoints
 from stages.training.checkpoints import say
 from stages.weights import nf4
 
 _LIBRARIES = ("torch", "transformers", "trl", "peft")
 _BELOW = ("accelerate", "datasets", "numpy", "safetensors", "tokenizers")  # no checkpoint outlives another version
-_SHARED = ("checkpoints", "order", "preferences", "resuming", "trainer")
+_SHARED = ("chain", "checkpoints", "order", "preferences", "resuming", "trainer")
 _MODULES = ("train.py", *(f"training/{name}.py" for name in _SHARED), "weights/nf4.py")
 
 
@@ -45,9 +51,11 @@ def train(params: Params, root: Path) -> str:
     bitsandbytes where it is needed is missing, ParamsRefused if LOCKSTEP_CHECKPOINT_MINUTES is not a valid number.
     """
     minutes = checkpoints.minutes()
-    if params.train.needs_bitsandbytes:
-        nf4.hold_installed("train.quantization" if params.train.quantization else "train.optimizer")
-        nf4.library()
+    alone = chain.alone(params)
+    for part in alone:
+        if part.train.needs_bitsandbytes:
+            nf4.hold_installed("train.quantization" if part.train.quantization else "train.optimizer")
+            nf4.library()
     for stale in (layout.TRAIN_REPORT, layout.TRAIN_MEASURED, layout.LOSS_CURVE):
         (root / stale).unlink(missing_ok=True)
     with files.replacing_folder(root / layout.ADAPTER) as folder:
@@ -56,74 +64,130 @@ def train(params: Params, root: Path) -> str:
         rows, valid = (files.read_jsonl(root / layout.SPLITS / f"{name}.jsonl", Row) for name in ("train", "valid"))
         if not rows:
             raise TrainingRefused(f"{layout.SPLITS / 'train.jsonl'}: holds no rows", "run `./lockstep run prepare`")
-        params.train.refuse_rows(rows, valid)
-        device = _device(params.train.precision)
-        from stages.training import resuming  # torch and transformers: when the cheap refusals are past
-        from stages.training.trainer import save
-
+        parts = list(zip(alone, chain.given(params, rows, valid, seal), strict=True))
+        device = _device(alone[0].train.precision)
         data = {
             "training": (layout.SPLITS / "train.jsonl", seal.splits["train"]),
             "evaluation": (layout.SPLITS / "valid.jsonl", seal.splits["valid"]),
         }
         quiet = warnings.catch_warnings(action="ignore", category=FutureWarning)  # for TRL, not for the reader
-        key = _key(params, base, seal, device)
-        with tracking.run(params, root, data) as run, checkpoints.opened(root, key, minutes > 0) as store, quiet:
-            trainer, recorder, quantised = _trainer(
-                params, root / layout.BASE, base, rows, valid, run, str(store.scratch)
+        with tracking.run(params, root, data) as run, quiet:
+            trained = chain.fit_all(
+                root,
+                parts,
+                run,
+                minutes > 0,
+                folder,
+                key=lambda part, its, start: _key(part, base, its.data, device, start),
+                fit=partial(_fit, root=root, base=base, minutes=minutes, device=device),
+                check=lambda part, its: _check(part, root / layout.BASE, base, its, run),
             )
-            trainable, total = trainer.model.get_nb_trainable_parameters()
-            say(_settings(params, len(rows), trainer.model, device))
-            keeper = resuming.Keeper(store, minutes, trainer, recorder, run.id)
-            trainer.add_callback(keeper)
-            resumed = keeper.resume()
-            if minutes:
-                also = f" and on the DVC remote {store.remote.name}" if store.remote else ""
-                say(f"a checkpoint every {minutes:g} minutes, in {checkpoints.FOLDER}{also}")
-            if resumed:
-                say(f"goes on at step {resumed.step} of {params.train.steps(len(rows))}, from {resumed.where}")
-                run.replay(resumed.known.points)
-                run.tag("lockstep.resumed_at", str(resumed.step))
-                run.tag("lockstep.resumed_from", resumed.known.run)
-            trainer.train(resume_from_checkpoint=str(resumed.folder) if resumed else None)
-            seconds = keeper.seconds
-            valid_loss = _valid_loss(trainer, run) if trainer.eval_dataset is not None else None
-            save(trainer.model, folder)
-            if quantised:
-                files.write_json(folder / nf4.NAME, quantised)
-            adapter = digest.of_tree(folder).digest
-            run.tag(tracking.ADAPTER_TAG, adapter)
-    files.write_text(root / layout.LOSS_CURVE, recorder.curve())
+            run.tag(tracking.ADAPTER_TAG, trained.fitted[-1].adapter)
+    *_, last = fitted = trained.fitted
+    files.write_text(root / layout.LOSS_CURVE, chain.curve(alone, fitted))
+    rewards = {scorer.kind: scorer for part in alone for scorer in part.train.rewards()}
     report = TrainReport(
-        adapter=adapter,
+        adapter=last.adapter,
         base=base,
         splits=seal.splits,
         rows=len(rows),
-        steps=trainer.state.global_step,
-        epochs=round(trainer.state.epoch, 6),
-        trainable_parameters=trainable,
-        total_parameters=total,
-        final_loss=recorder.final_loss(),
-        versions=_versions(params, _LIBRARIES),
-        tokens=trainer.state.num_input_tokens_seen or None,
-        figures=recorder.figures(),
-        optimised_for=tuple(scorer.kind for scorer in params.train.rewards()),
-        quantised=quantised.quantised if quantised else None,
-        plugins=METHODS.plugins([params.train.method])
-        | scorers.KINDS.plugins(scorer.kind for scorer in params.train.rewards()),
+        steps=sum(each.steps for each in fitted),
+        epochs=chain.epochs(fitted, len(rows)),
+        trainable_parameters=last.trainable,
+        total_parameters=last.total,
+        final_loss=last.final_loss,
+        versions=_versions(alone, _LIBRARIES),
+        tokens=sum(each.tokens or 0 for each in fitted) or None,
+        figures=last.figures,
+        optimised_for=tuple(rewards),
+        quantised=last.quantised,
+        chain=tuple(each.reported() for each in fitted) if len(fitted) > 1 else (),
+        plugins=METHODS.plugins(steps.names(params.training)) | scorers.KINDS.plugins(rewards),
     )
+    seconds = math.fsum(each.seconds for each in fitted)
     measured = TrainMeasured(
-        adapter=adapter, git_commit=tracking.revision(root)[0], mlflow_run=run.id, seconds=round(seconds, 3),
-        device=device, resumed_at=resumed.step if resumed else None,
+        adapter=last.adapter, git_commit=tracking.revision(root)[0], mlflow_run=run.id, seconds=round(seconds, 3),
+        device=device, resumed_at=trained.resumed_at,
+        chain=tuple(each.measured() for each in fitted) if len(fitted) > 1 else (),
     )  # fmt: skip
     files.write_json(root / layout.TRAIN_MEASURED, measured)
     files.write_json(root / layout.TRAIN_REPORT, report)
-    store.remove()
+    for store in trained.stores:
+        store.remove()
     kept = f", {run.unsent} points not taken by MLflow at {run.uri}" if run.unsent else ""
-    held_out = "" if valid_loss is None else f", on valid {valid_loss:.3f}"
+    held_out = "" if last.valid_loss is None else f", on valid {last.valid_loss:.3f}"
+    methods = f", {', then '.join(steps.names(params.training))}" if len(fitted) > 1 else ""
     return (
-        f"{layout.ADAPTER}: {adapter[:19]}, {report.steps} steps in {seconds:.0f} s, "
+        f"{layout.ADAPTER}: {last.adapter[:19]}{methods}, {report.steps} steps in {seconds:.0f} s, "
         f"final loss {report.final_loss:.3f}{held_out}{kept}"
     )
+
+
+def _fit(
+    params: Params,
+    its: chain.Given,
+    run: tracking.Run,
+    store: checkpoints.Store,
+    folder: Path,
+    start: chain.Start,
+    *,
+    root: Path,
+    base: str,
+    minutes: float,
+    device: str,
+) -> chain.Fitted:
+    """Train one step, and write its adapter. Raises the refusals of ``train``."""
+    from stages.training import resuming  # torch and transformers: when the cheap refusals are past
+    from stages.training.trainer import save
+
+    trainer, recorder, quantised = _trainer(
+        params, root / layout.BASE, base, its.rows, its.valid, run, str(store.scratch), start.folder
+    )
+    trainable, total = chain.counted(trainer.model)
+    say(_settings(params, len(its.rows), trainer.model, device))
+    keeper = resuming.Keeper(store, minutes, trainer, recorder, run.id)
+    trainer.add_callback(keeper)
+    resumed = keeper.resume()
+    if minutes:
+        also = f" and on the DVC remote {store.remote.name}" if store.remote else ""
+        say(f"a checkpoint every {minutes:g} minutes, in {checkpoints.FOLDER}{also}")
+    if resumed:
+        say(f"goes on at step {resumed.step} of {params.train.steps(len(its.rows))}, from {resumed.where}")
+        run.replay(resumed.known.points)
+        run.tag("lockstep.resumed_at", str(resumed.step))
+        run.tag("lockstep.resumed_from", resumed.known.run)
+    trainer.train(resume_from_checkpoint=str(resumed.folder) if resumed else None)
+    seconds = keeper.seconds
+    valid_loss = _valid_loss(trainer, run) if trainer.eval_dataset is not None else None
+    save(trainer.model, folder)
+    if quantised:
+        files.write_json(folder / nf4.NAME, quantised)
+    return chain.Fitted(
+        method=params.train.method,
+        started_from=start.adapter,
+        adapter=digest.of_tree(folder).digest,
+        data=its.data,
+        rows=len(its.rows),
+        steps=trainer.state.global_step,
+        epochs=round(trainer.state.epoch, 6),
+        trainable=trainable,
+        total=total,
+        final_loss=recorder.final_loss(),
+        valid_loss=valid_loss,
+        points=recorder.points,
+        figures=recorder.figures(),
+        tokens=trainer.state.num_input_tokens_seen or None,
+        seconds=seconds,
+        resumed_at=resumed.step if resumed else None,
+        quantised=quantised.quantised if quantised else None,
+        run=run.id,
+    )
+
+
+def _check(params: Params, base: Path, identity: str, its: chain.Given, run: tracking.Run) -> None:
+    """Make the trainer of a later step, with a new adapter, so that whatever its method refuses is refused now."""
+    with tempfile.TemporaryDirectory() as scratch:
+        _trainer(params, base, identity, its.rows, its.valid, run, scratch)
 
 
 def sealed(root: Path) -> Seal:
@@ -143,15 +207,16 @@ def sealed(root: Path) -> Seal:
     return seal
 
 
-def _key(params: Params, base: str, seal: Seal, device: str) -> str:
-    """The digest of everything that determines the adapter, which identifies this training's checkpoints."""
+def _key(params: Params, base: str, data: Mapping[str, str], device: str, start: str | None) -> str:
+    """The digest of everything that determines the adapter of a step, which identifies its checkpoints."""
     here = Path(__file__).parent
     values = {
         "base": base,
-        "splits": seal.splits,
+        "splits": data,
+        "started_from": start,
         "train": params.train.model_dump(mode="json"),
         "device": f"{device} on {platform.machine()}",
-        "versions": _versions(params, (*_LIBRARIES, *_BELOW)),
+        "versions": _versions([params], (*_LIBRARIES, *_BELOW)),
         "rewards": scoring.digest_of(params.train.rewards()),
         "plugins": {name: used.sha256 for name, used in METHODS.plugins([params.train.method]).items()},
     }
@@ -160,8 +225,8 @@ def _key(params: Params, base: str, seal: Seal, device: str) -> str:
     return checkpoints.key(values, (*(here / name for name in _MODULES), *used))
 
 
-def _versions(params: Params, names: tuple[str, ...]) -> dict[str, str]:
-    used = (*names, "bitsandbytes") if params.train.needs_bitsandbytes else names
+def _versions(parts: Sequence[Params], names: tuple[str, ...]) -> dict[str, str]:
+    used = (*names, "bitsandbytes") if any(part.train.needs_bitsandbytes for part in parts) else names
     return {name: importlib.metadata.version(name) for name in used}
 
 
@@ -189,12 +254,20 @@ def _device(precision: str) -> str:
 
 
 def _trainer(
-    params: Params, base: Path, identity: str, rows: list[Row], valid: list[Row], run: tracking.Run, scratch: str
+    params: Params,
+    base: Path,
+    identity: str,
+    rows: list[Row],
+    valid: list[Row],
+    run: tracking.Run,
+    scratch: str,
+    start: Path | None = None,
 ) -> tuple[Any, Any, QuantisedBase | None]:
     """A trainer whose data and parameters fit the model, the recorder of its loss curve, and what was quantised.
 
-    ``identity`` is the digest of ``base``.
+    ``identity`` is the digest of ``base``; ``start`` the adapter that training goes on from.
     """
+    from peft import PeftModel
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.trainer_callback import ProgressCallback
@@ -225,6 +298,14 @@ def _trainer(
     if tokenizer.chat_template is None:
         raise TrainingRefused(f"{layout.BASE}: has no chat template", "use an instruction-tuned base")
     quantised = nf4.described(model, quantization, precision, identity) if quantization else None
+    adapter = None if start else lora_config(params.train.lora, model)
+    if start:
+        if quantised and files.read_json(start / nf4.NAME, QuantisedBase) != quantised:
+            raise MachineRefused(
+                "the base is quantised to other codes here than where the step before was trained",
+                f"go on where that step was trained, or delete {checkpoints.FOLDER} and train all steps here",
+            )
+        model = PeftModel.from_pretrained(model, start, is_trainable=True)
     recorder = Recorder(run.metrics, params.train.reported)
     ends = model.generation_config.eos_token_id
     job = Job(
@@ -233,7 +314,7 @@ def _trainer(
         rows=rows,
         valid=valid,
         settings=settings(params.train, len(rows), scratch),
-        adapter=lora_config(params.train.lora, model),
+        adapter=adapter,
         callbacks=[recorder],
         stops=frozenset({tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}),
     )
@@ -248,7 +329,7 @@ def _trainer(
 def _settings(params: Params, rows: int, model: Any, device: str) -> str:
     """The settings of the training, on one line."""
     train, lora = params.train, params.train.lora
-    trainable, total = model.get_nb_trainable_parameters()
+    trainable, total = chain.counted(model)
     base = f" on a base in 4 bits ({train.quantization.kind})" if train.quantization else ""
     variant = {"lora": "LoRA", "rslora": "rsLoRA", "dora": "DoRA"}[lora.variant]
     parts = (

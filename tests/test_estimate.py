@@ -13,7 +13,7 @@ import yaml
 from click.testing import CliRunner
 from safetensors.numpy import save_file
 
-from checks import cost, digest, files, layout, methods, refused, tensors
+from checks import cost, digest, files, layout, refused, steps, tensors
 from checks.cost import Span, Training
 from checks.errors import DataRefused, EvidenceRefused, Refusal
 from checks.evidence import TrainMeasured
@@ -128,7 +128,7 @@ def test_no_size_overflows(new: Training) -> None:
 )
 def test_epochs_are_counted_as_the_trainer_counts_them(change: dict[str, Any], rows: int, expected: float) -> None:
     document = yaml.safe_load((REPOSITORY / layout.PARAMS).read_text())["train"] | change
-    assert cost.epochs(methods.read(document), rows) == pytest.approx(expected)
+    assert cost.epochs(steps.of(steps.read(document))[0], rows) == pytest.approx(expected)
 
 
 def _llama(folder: Path, layers: int = 4, width: int = 8) -> None:

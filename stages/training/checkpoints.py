@@ -39,13 +39,15 @@ Name = Literal[
     "adapter_model.safetensors",
     "optimizer.pt",
     "progress.json",
+    "quantization.json",
     "rng_state.pth",
     "scaler.pt",
     "scheduler.pt",
     "trainer_state.json",
 ]
 _NAMES: frozenset[str] = frozenset(get_args(Name))
-_OPTIONAL = {"scaler.pt"}  # of fp16 alone
+_OPTIONAL = {"quantization.json", "scaler.pt"}  # of a quantised base; of fp16 alone
+_FINISHED = {"adapter_config.json", "adapter_model.safetensors", "progress.json"}
 
 
 class Kept(Record):
@@ -56,16 +58,20 @@ class Kept(Record):
 
 
 class Manifest(Record):
-    """A complete checkpoint: its training, step and files."""
+    """A complete checkpoint: its training, step and files.
+
+    ``finished``: it is what a step of several left (``stages.training.chain``), and no trainer goes on from it.
+    """
 
     schema_version: Literal[1] = 1
     key: Digest
     step: Annotated[int, Field(ge=1)]
     files: dict[Name, Kept]
+    finished: bool = False
 
     @model_validator(mode="after")
     def _nothing_is_missing(self) -> Self:
-        if missing := sorted(_NAMES - _OPTIONAL - self.files.keys()):
+        if missing := sorted((_FINISHED if self.finished else _NAMES - _OPTIONAL) - self.files.keys()):
             raise ValueError(f"names no {missing[0]}")
         return self
 
@@ -109,14 +115,14 @@ class Store:
                 self._pass_over(where, refusal.what, folder)
         return None
 
-    def keep(self, folder: Path, step: int, progress: str) -> None:
+    def keep(self, folder: Path, step: int, progress: str, finished: bool = False) -> None:
         """Store what the trainer saved in ``folder``, with ``progress`` as JSON; upload it while training continues."""
         try:
             (folder / PROGRESS).write_text(progress)
             for path in folder.iterdir():
                 if path.name not in _NAMES:
                     path.unlink()
-            manifest = Manifest(key=self._key, step=step, files=_digests(folder))
+            manifest = Manifest(key=self._key, step=step, files=_digests(folder), finished=finished)
             files.write_json(folder / MANIFEST, manifest)
             target = self._home / f"step-{step}"
             shutil.rmtree(target, ignore_errors=True)
