@@ -114,7 +114,8 @@ def train(params: Params, root: Path) -> str:
     files.write_json(root / layout.TRAIN_REPORT, report)
     for store in trained.stores:
         store.remove()
-    kept = f", {run.unsent} points not taken by MLflow at {run.uri}" if run.unsent else ""
+    unsent = sum(each.unsent for each in {run, *trained.runs})
+    kept = f", {unsent} points not taken by MLflow at {run.uri}" if unsent else ""
     held_out = "" if last.valid_loss is None else f", on valid {last.valid_loss:.3f}"
     methods = f", {', then '.join(steps.names(params.training))}" if len(fitted) > 1 else ""
     return (

@@ -490,6 +490,26 @@ def test_without_the_weights_another_depth_has_no_estimate(root: Path) -> None:
     assert "models/base" in found.notes[0]
 
 
+def test_a_training_in_steps_has_no_estimate_and_none_is_scaled_from_it(root: Path) -> None:
+    def in_steps(value: dict[str, Any]) -> None:
+        value["train"] |= {"method": ["sft", "sft"], "steps": [{"method": "sft"}, {"method": "sft", "seed": 1}]}
+
+    def at_once(value: dict[str, Any]) -> None:
+        del value["train"]["steps"]
+        value["train"]["method"] = "sft"
+
+    why = "trains in 2 steps, and the time of steps is not estimated"
+    _change(root, in_steps)
+    found = estimate(root)
+    assert (found.status, found.headline) == ("no estimate", f"no estimate: params.yaml {why}")
+    evidence_tree.recorded(root)
+    _on_main(root, "in steps", None)
+    _change(root, at_once)
+    found = estimate(root)
+    assert found.status == "no estimate"
+    assert why in found.notes[0]
+
+
 def test_another_base_is_scaled_by_its_size(root: Path) -> None:
     _llama(root / layout.BASE)
     path = root / layout.FETCH_REPORT

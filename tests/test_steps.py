@@ -374,13 +374,20 @@ def test_a_killed_training_goes_on_in_its_step_and_ends_in_the_bytes_of_one_that
 
 
 @pytest.mark.slow
-def test_a_finished_step_of_other_bytes_is_trained_again(
+def test_a_finished_step_is_used_by_another_second_step_and_not_if_its_bytes_are_others(
     tmp_path: Path, tiny_base: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     document = _document("sft", "dpo", steps=(FIRST, SECOND))
     root = _make(tmp_path / "killed", tiny_base)
     place = root / checkpoints.FOLDER
     _kill_at(root, document, lambda: len(_trainings(place, f"*/step-*/{MANIFEST}")) == 3)
+    other_second = json.loads(json.dumps(document))
+    other_second["train"]["steps"][1] |= {"learning_rate": 0.001, "max_steps": 2}
+    shutil.copytree(root, tmp_path / "changed")
+    capsys.readouterr()
+    train(as_params(other_second), tmp_path / "changed")
+    assert "train: step 1 of 2, sft on 24 rows is done: " in capsys.readouterr().err
+
     (finished,) = [p for p in place.glob(f"*/step-*/{MANIFEST}") if json.loads(p.read_text())["finished"]]
     adapter, manifest = finished.parent / "adapter_model.safetensors", json.loads(finished.read_text())
     other = next(path for path in place.glob("*/step-*/adapter_model.safetensors") if path != adapter)
@@ -450,13 +457,18 @@ def _repository(root: Path, base: Path, spoil: Callable[[int, dict], dict] | Non
 
 
 @pytest.mark.slow
-def test_answers_and_pairs_of_one_table_go_through_dvc_to_a_verdict_about_the_last_adapter(
-    tmp_path: Path, tiny_base: Path
+def test_answers_and_pairs_of_one_table_go_through_the_pipeline_to_a_verdict_about_the_last_adapter(
+    tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from stages.evaluate import evaluate
+    from stages.gate import gate
+
     root = tmp_path / "repository"
     document = _repository(root, tiny_base)
-    ran = repository.repro(root, "gate")
-    assert {"prepare", "validate", "train", "merge", "evaluate", "gate"} <= set(ran)
+    assert repository.repro(root, "validate") == ["fetch", "prepare", "validate"]
+    monkeypatch.chdir(root)
+    for stage in (train, merge, evaluate, gate):
+        stage(as_params(document), root)
     data = files.read_json(root / layout.DATA_REPORT, DataReport)
     names = {each.name: each for each in data.expectations}
     assert names["train: a row has rejected"].success
@@ -472,10 +484,14 @@ def test_answers_and_pairs_of_one_table_go_through_dvc_to_a_verdict_about_the_la
     assert trained.adapter == trained.chain[-1].adapter == parity.adapter == verdict.judged["models/adapter"]
     assert evaluation.merged == verdict.model == parity.merged
     assert not any("different bytes" in each.reason or "no evidence" in each.reason for each in verdict.findings)
-    # Another learning rate of a step does not make the data anew.
+    # Another learning rate of a step does not make the data anew; another method does.
     document["train"]["steps"][1]["learning_rate"] = 0.001
     repository.write_params(root, document)
-    assert repository.repro(root, "train") == ["train"]
+    assert repository.repro(root, "validate") == []
+    document["train"]["method"][1] = "orpo"
+    document["train"]["steps"][1] = METHODS["orpo"] | {"max_steps": 4}
+    repository.write_params(root, document)
+    assert repository.repro(root, "validate") == ["prepare", "validate"]
 
 
 @pytest.mark.slow
@@ -484,7 +500,10 @@ def test_answers_and_pairs_of_one_table_go_through_dvc_to_a_verdict_about_the_la
     [
         (lambda n, row: row | ({"worse": row["reference"]} if n == 40 else {}), "pairs: the two answers differ: 1 of"),
         (lambda n, row: row | ({"worse": " "} if n == 40 else {}), "pairs: rejected is text: 1 of"),
-        (lambda _, row: row | {"worse": None}, "train: a row has rejected: 0: .*bring rows with this column"),
+        (
+            lambda _, row: row | {"worse": None},
+            "train: a row has rejected: 0; bring rows with this column: a step of train.steps learns",
+        ),
     ],
 )
 def test_validate_refuses_what_a_later_step_cannot_learn_from(
@@ -502,3 +521,13 @@ def test_validate_refuses_what_a_later_step_cannot_learn_from(
         stage(params, root)
     with pytest.raises(DataRefused, match=says):
         validate(params, root)
+
+
+def test_an_answer_without_a_pair_is_dropped_beside_the_pair_of_the_same_request_and_answer() -> None:
+    from checks import drafts, rules
+
+    columns: list[dict[str, Any]] = [{"rejected": None}, {"rejected": "disk"}, {"rejected": "vault"}, {}]
+    made = [drafts.Draft((), "Show it.", "vm", "vm", "all", f"f:{n}", extra=extra) for n, extra in enumerate(columns)]
+    made.append(drafts.Draft((), "Show it.", "disk", "disk", "all", "f:4", extra={"rejected": None}))
+    kept, _ = drafts.apply(rules.RULES.kinds["drop-duplicates"](as_params(scaled_down()).prepare), made)
+    assert [draft.source for draft in kept] == ["f:1", "f:2", "f:4"]

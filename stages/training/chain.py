@@ -40,9 +40,13 @@ class Given(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """What came of each step, the checkpoints to remove, and the step, counted over all, where this process went on."""
+    """What came of each step, with its run and the checkpoints to remove.
+
+    ``resumed_at``: the step, counted over all, at which this process went on; None if it began.
+    """
 
     fitted: list["Fitted"]
+    runs: list[tracking.Run]
     stores: list[Store]
     resumed_at: int | None
 
@@ -179,9 +183,7 @@ def fit_all(
                     resumed_at = before + one.resumed_at
                 trains = True
                 if not last and kept:
-                    copy = finished.scratch / "finished"
-                    shutil.copytree(target, copy)
-                    finished.keep(copy, one.steps, one.model_dump_json(), finished=True)
+                    _keep(finished, target, one)
             if several:
                 run.tag(tracking.STEP_ADAPTER_TAG, one.adapter)
             fitted.append(one)
@@ -189,7 +191,7 @@ def fit_all(
             _release()
         if several and resumed_at is not None:
             parent.tag("lockstep.resumed_at", str(resumed_at))
-    return Trained(fitted, stores, resumed_at)
+    return Trained(fitted, runs, stores, resumed_at)
 
 
 def read(folder: Path, step: int) -> Fitted:
@@ -199,6 +201,17 @@ def read(folder: Path, step: int) -> Fitted:
     if (adapter, step) != (found.adapter, found.steps):
         raise EvidenceRefused(f"step {step}: is not of the adapter {found.adapter[:19]}", "start from the beginning")
     return found
+
+
+def _keep(store: Store, adapter: Path, one: Fitted) -> None:
+    """Keep a finished step; where the disk does not take it, training goes on."""
+    copy = store.scratch / "finished"
+    try:
+        shutil.copytree(adapter, copy)
+    except OSError as error:
+        say(f"the finished step {one.method} is not kept: {error}")
+        return
+    store.keep(copy, one.steps, one.model_dump_json(), finished=True)
 
 
 def curve(parts: Sequence[Params], fitted: Sequence[Fitted]) -> str:
