@@ -179,7 +179,7 @@ def _problem(text: str, place: tuple[str | int, ...] = ()) -> InitErrorDetails:
     return InitErrorDetails(type="value_error", loc=place, input=None, ctx={"error": ValueError(text)})
 
 
-def _as_written() -> type[Section]:
+def _as_written() -> Any:
     """The section as it is written, for the JSON schema: shared keys beside a list of steps."""
     methods: Any = Literal[tuple(METHODS.kinds)]
     step: Any = create_model(
@@ -197,7 +197,7 @@ def _as_written() -> type[Section]:
     described = Steps.model_fields["method"].description
     return create_model(
         "Steps",
-        __base__=Section,
+        __config__=ConfigDict(extra="forbid"),
         __doc__=Steps.__doc__,
         method=(tuple[str, ...], Field(min_length=2, description=described)),
         steps=(tuple[step, ...], Field(min_length=2, description="the steps, in order")),
