@@ -15,18 +15,20 @@ from typing import Any
 import pytest
 
 from checks import digest, files, layout
-from checks.errors import DataRefused, EvidenceRefused, ParamsRefused, TrainingRefused
-from checks.evidence import DataReport, EvaluationReport, ParityReport, TrainMeasured, TrainReport
+from checks.errors import DataRefused, EvidenceRefused, MachineRefused, ParamsRefused, TrainingRefused
+from checks.evidence import DataReport, EvaluationReport, ParityReport, QuantisedBase, TrainMeasured, TrainReport
 from checks.params import Params
 from checks.rows import Row
 from checks.steps import of
 from checks.verdict import Verdict
+from release.review import training
 from stages import tracking
 from stages.merge import merge
-from stages.train import train
-from stages.training import checkpoints
+from stages.train import _trainer, train
+from stages.training import chain, checkpoints
 from stages.training.checkpoints import HERE, MANIFEST, THERE
 from stages.training.remote import SWITCH
+from stages.weights import nf4
 from tests import pipeline_repository as repository
 from tests import training_tree
 from tests.conftest import REPOSITORY, as_params, scaled_down, written
@@ -201,6 +203,8 @@ def test_the_second_step_goes_on_from_the_adapter_of_the_first_and_all_is_record
     assert [(point["step"], point["chain"]) for point in points] == [
         (str(n), "1 sft" if n <= 4 else f"2 {second}") for n in range(1, 9)
     ]
+    assert training.loss(root) == [float(point["loss"]) for point in points[4:]]  # what the comment draws
+
     client = MlflowClient()
     parent = client.get_run(measured.mlflow_run)
     assert parent.data.tags[tracking.ADAPTER_TAG] == report.adapter
@@ -244,6 +248,24 @@ def test_any_order_of_methods_trains_twice_to_the_same_bytes_and_merges(
     assert (parity.adapter, parity.merged_into) == (found[0].adapter, "trained" if "quantization" in shared else None)
 
 
+@pytest.mark.slow
+def test_a_step_does_not_go_on_beside_other_codes_of_a_4_bit_base(root: Path) -> None:
+    document = _document("sft", "dpo", quantization={"kind": "nf4", "double": True}, precision="bf16")
+    first, _ = chain.alone(as_params(document))
+    train(first, root)
+    path = root / layout.ADAPTER / nf4.NAME
+    trained = files.read_json(path, QuantisedBase)
+    tensors = dict.fromkeys(trained.tensors, digest.of_bytes(b"of another machine"))
+    other = trained.quantised.model_copy(update={"weights": digest.of_json(tensors)})
+    files.write_json(path, trained.model_copy(update={"tensors": tensors, "quantised": other}))
+    base, rows = root / layout.BASE, files.read_jsonl(root / layout.SPLITS / "train.jsonl", Row)
+    with (
+        tracking.run(first, root, {}) as run,
+        pytest.raises(MachineRefused, match="the base is quantised to other codes here than where the step before"),
+    ):
+        _trainer(first, base, trained.base, rows, [], run, str(root / "scratch"), root / layout.ADAPTER)
+
+
 def _runs(document: dict) -> list[Any]:
     from mlflow import MlflowClient
 
@@ -252,6 +274,7 @@ def _runs(document: dict) -> list[Any]:
     return list(client.search_runs([experiment.experiment_id]))
 
 
+@pytest.mark.slow
 def test_what_stops_a_later_step_stops_before_the_first_one_trains(root: Path) -> None:
     _change(root, lambda number, row: row.extra | ({"rejected": "disk " * 80} if number == 5 else {}))
     document = _document("sft", "dpo", max_length=110)
@@ -412,7 +435,7 @@ A, B, C = (digest.of_bytes(letter) for letter in (b"a", b"b", b"c"))
 
 
 @pytest.mark.parametrize(
-    ("chain", "says"),
+    ("steps", "says"),
     [
         ([(A, None), (B, C)], "step 2 started from"),
         ([(A, C), (B, A)], "step 1 started from"),
@@ -422,18 +445,18 @@ A, B, C = (digest.of_bytes(letter) for letter in (b"a", b"b", b"c"))
     ],
 )
 def test_a_report_whose_steps_do_not_go_on_from_each_other_is_refused(
-    tmp_path: Path, chain: list[tuple[str, str | None]], says: str | None
+    tmp_path: Path, steps: list[tuple[str, str | None]], says: str | None
 ) -> None:
     step = {"method": "sft", "data": {"train": C}, "rows": 1, "steps": 1, "epochs": 1.0, "final_loss": 1.0}
     report = {
         "adapter": B, "base": C, "splits": {}, "rows": 1, "steps": 2, "epochs": 1.0, "trainable_parameters": 1,
         "total_parameters": 2, "final_loss": 1.0, "versions": {},
-        "chain": [step | {"adapter": adapter, "started_from": start} for adapter, start in chain],
+        "chain": [step | {"adapter": adapter, "started_from": start} for adapter, start in steps],
     }  # fmt: skip
     path = tmp_path / "train.json"
     path.write_text(json.dumps(report))
     if says is None:
-        assert len(files.read_json(path, TrainReport).chain) == len(chain)
+        assert len(files.read_json(path, TrainReport).chain) == len(steps)
     else:
         with pytest.raises(EvidenceRefused, match=says):
             files.read_json(path, TrainReport)
