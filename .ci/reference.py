@@ -118,6 +118,14 @@ def _section(node: Schema, prefix: str) -> Iterator[str]:
         yield from _table("key", "value", "meaning")
         yield from _keys({"properties": shared, "required": list(shared)}, prefix)
         yield from _kinds(node, f"### {tag} `{{kind}}`", prefix, shared)
+    elif "oneOf" in node:  # the section in one of several forms, the first of which has kinds
+        first, *others = map(_resolved, node["oneOf"])
+        yield from _section(first, prefix)
+        shared = _shared(first).keys() | _resolved(first["oneOf"][0])["properties"].keys() - {"method"}
+        for each in others:
+            yield f"\n### {prefix.rstrip('.')} in {each['title'].lower()}\n"
+            own = {name: value for name, value in each["properties"].items() if name not in shared}
+            yield from _section(each | {"properties": own}, prefix)
     if "properties" in node:
         yield from _table("key", "value", "meaning")
         yield from _keys(node, prefix)

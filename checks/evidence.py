@@ -163,16 +163,38 @@ class QuantisedBase(Report):
         return self
 
 
+class TrainedStep(Sparse):
+    """One step of a training in several steps. ``data``: digests of the rows that it learned from, by split."""
+
+    sparse: ClassVar[frozenset[str]] = frozenset({"figures", "batch"})
+
+    method: str
+    started_from: Digest | None  # the adapter of the step before; None: a new adapter
+    adapter: Digest
+    data: dict[str, Digest]
+    rows: Count
+    steps: Count  # of the optimiser
+    batch: Count | None = None  # rows of an optimiser step on several devices together, as in the report
+    epochs: float
+    final_loss: float
+    tokens: Count | None = None
+    figures: dict[str, float] = Field(default_factory=dict)
+
+
 class TrainReport(StageReport):
     """The result of training, and its adapter.
 
 
     ``figures``: what the training method measured besides the loss. ``optimised_for``: the scorers whose scores were
     the reward, so that a gate which asks the same scorer asks what training raised.
+
+    ``chain`` has the steps of a training in several: each names the adapter that it started from, and the last one's
+    adapter is the result. ``steps`` and ``tokens`` are then those of all, ``epochs`` is how often a row was seen on
+    average, ``final_loss``, ``figures`` and ``batch`` are the last step's.
     """
 
     sparse: ClassVar[frozenset[str]] = frozenset(
-        {"plugins", "figures", "optimised_for", "quantised", "devices", "batch", "shard"}
+        {"plugins", "figures", "optimised_for", "quantised", "devices", "batch", "shard", "chain"}
     )
 
     adapter: Digest
@@ -192,14 +214,37 @@ class TrainReport(StageReport):
     devices: Count | None = None  # processes that trained; None: one
     batch: Count | None = None  # rows of a step on all of them together; None: as train.batch_size says
     shard: Literal["fsdp2"] | None = None  # None: each had the whole base
+    chain: tuple[TrainedStep, ...] = ()  # empty: one step
+
+    @model_validator(mode="after")
+    def _each_goes_on_from_the_one_before(self) -> Self:
+        before = None
+        for number, step in enumerate(self.chain, 1):
+            if step.started_from != before:
+                raise ValueError(f"step {number} started from {step.started_from}, the one before made {before}")
+            before = step.adapter
+        if self.chain and before != self.adapter:
+            raise ValueError(f"the last step made {before}, and the adapter is {self.adapter}")
+        return self
 
 
-class TrainMeasured(Report):
+class MeasuredStep(Record):
+    """What differs between two runs of one step; ``resumed_at`` is a step of its own optimiser."""
+
+    adapter: Digest
+    mlflow_run: str
+    seconds: Annotated[float, Field(ge=0)]
+    resumed_at: Count | None = None
+
+
+class TrainMeasured(Report, Sparse):
     """What differs between two runs of one training: duration, device, and name of the run.
 
     It is recorded in git and shown. It is no output of DVC, no digest covers it and no gate reads it, so the same data
     and parameters give the same ``dvc.lock`` and the same verdict on a busy machine.
     """
+
+    sparse: ClassVar[frozenset[str]] = frozenset({"chain"})
 
     adapter: Digest  # which training this is about
     git_commit: str | None
@@ -207,6 +252,7 @@ class TrainMeasured(Report):
     seconds: Annotated[float, Field(ge=0)]  # of the whole training, the parts before an interruption included
     device: str
     resumed_at: Count | None = None  # the step of the checkpoint from which this run went on; None: it ran through
+    chain: tuple[MeasuredStep, ...] = ()  # as in the report
 
 
 class MergedFile(Record):

@@ -8,8 +8,6 @@ parameters.
 from importlib import import_module
 from typing import Annotated, get_args
 
-from pydantic import TypeAdapter
-
 from checks import plugins
 from checks.kinds import OneOf
 from checks.rows import Row
@@ -32,9 +30,3 @@ METHODS: plugins.Registry[type[Train]] = plugins.collect(
     _name,
 )
 AnyTrain = Annotated[Train, OneOf(METHODS.kinds, "method")]
-_READER: TypeAdapter[Train] = TypeAdapter(AnyTrain)
-
-
-def read(section: object) -> Train:
-    """The section train of a params.yaml, or of a record of one. Raises ValidationError."""
-    return _READER.validate_python(section)

@@ -4,21 +4,20 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from checks import preferences
+from checks import preferences, steps
 from checks.baselines import Baseline
 from checks.chat_templates import TEMPLATES
 from checks.drafts import Loader
 from checks.gates import Gate
 from checks.kinds import NameOf, OneOf
 from checks.loaders import LOADERS
-from checks.methods import AnyTrain
 from checks.release_params import Promote, Serve
 from checks.rules import RULES
 from checks.scorers import Scorer
 from checks.sections import Agreement, Bound, Fraction, Name, Positive, Section, stricter
 from checks.sections import Source as Source
 from checks.suites import Suite
-from checks.training import MergedInto
+from checks.training import MergedInto, Train
 
 RuleName = Annotated[str, NameOf(RULES.kinds)]  # a file of checks/rules says what each does
 
@@ -260,7 +259,7 @@ class Params(Section):
     data: Source
     prepare: Prepare
     validate_: Annotated[Validate, Field(alias="validate")]
-    train: AnyTrain
+    training: Annotated[steps.Training, Field(alias="train")]
     train_budget: TrainBudget = TrainBudget()
     merge: Merge
     evaluate: Evaluate
@@ -272,17 +271,24 @@ class Params(Section):
     promote: Promote
     gates: Annotated[dict[Name, Gate], Field(min_length=1)]
 
+    @property
+    def train(self) -> Train:
+        """The section train of a training that has one step. What can be in several reads ``training``."""
+        if isinstance(self.training, steps.Steps):
+            raise TypeError(f"there are {len(self.training.steps)} steps")
+        return self.training
+
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
         rows, room = self.validate_, self.validate_.max_prompt_tokens + self.validate_.max_reference_tokens
-        if self.train.max_length < room:
+        if (longest := min(step.max_length for step in steps.of(self.training))) < room:
             raise ValueError(
-                f"train.max_length: {self.train.max_length} would cut rows that validate lets through (up to {room} "
+                f"train.max_length: {longest} would cut rows that validate lets through (up to {room} "
                 f"tokens)|raise it to {room}, or lower validate.max_prompt_tokens or validate.max_reference_tokens"
             )
-        if rows.preferences is None and (learned := preferences.learned(self.train.columns)):
+        if rows.preferences is None and (learned := preferences.learned(steps.columns(self.training))):
             raise ValueError(
-                f"validate.preferences: is not written, and train.method {self.train.method!r} learns from "
+                f"validate.preferences: is not written, and train.method {steps.named(self.training)} learns from "
                 f"{' and '.join(learned)}|write validate.preferences: {{max_length_bias: 0.15, max_auc: 0.75}}"
             )
         if self.evaluate.max_new_tokens < rows.max_reference_tokens:

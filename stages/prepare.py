@@ -10,7 +10,7 @@ parameters: same bytes.
 from collections.abc import Sequence
 from pathlib import Path
 
-from checks import digest, drafts, files, layout, rules, splits
+from checks import digest, drafts, files, layout, rules, splits, steps
 from checks.drafts import Draft
 from checks.errors import DataRefused
 from checks.evidence import PrepareReport, RuleCount, Split
@@ -54,7 +54,7 @@ def prepare(params: Params, root: Path) -> str:
         splits=written,
         plugins=LOADERS.plugins([config.loader.kind])
         | rules.RULES.plugins(config.rules)
-        | METHODS.plugins([params.train.method]),
+        | METHODS.plugins(steps.names(params.training)),
     )
     files.write_json(root / layout.PREPARE_REPORT, report)
     shares = ", ".join(f"{name} {one.rows:,}" for name, one in written.items())
@@ -79,11 +79,12 @@ def clean(config: Config, loaded: Sequence[Draft]) -> tuple[list[Draft], list[Ru
 
 def _refuse_without_columns(params: Params, loaded: Sequence[Draft]) -> None:
     """Refuse a column that train.method needs and no row has; validate finds single rows without it."""
-    absent = [name for name in params.train.extra() if loaded and not any(name in draft.extra for draft in loaded)]
+    needed = steps.columns(params.training)
+    absent = [name for name in needed if loaded and not any(name in draft.extra for draft in loaded)]
     if absent:
         raise DataRefused(
             f"prepare.loader: gives no column {' or '.join(map(repr, absent))}, which train.method "
-            f"{params.train.method!r} needs",
+            f"{steps.named(params.training)} needs",
             "name it in prepare.loader.columns.extra, use a loader that gives it, or another train.method",
         )
 

@@ -1,5 +1,7 @@
 """train: LoRA fine-tuning of the base on the sealed splits, with the method of ``train.method``, logged to MLflow.
 
+With ``train.steps`` several methods train one adapter, one after the other (``stages.training.chain``).
+
 In:  data/splits/{train,valid}.jsonl, data/validated.json (the seal), models/base, params ``train``.
 Out: models/adapter (adapter_config.json, adapter_model.safetensors; quantization.json if the base was quantised),
      reports/train.json,
@@ -12,14 +14,19 @@ from a checkpoint.
 """
 
 import importlib.metadata
+import math
 import os
 import platform
 import sys
+import tempfile
 import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import Any
 
-from checks import digest, files, imports, layout, params_file, scorers, scoring
+from checks import digest, files, imports, layout, params_file, scorers, scoring, steps
 from checks.errors import EvidenceRefused, MachineRefused, TrainingRefused
 from checks.evidence import QuantisedBase, Seal, TrainMeasured, TrainReport
 from checks.methods import METHODS
@@ -27,16 +34,14 @@ from checks.params import Params
 from checks.rows import Row
 from checks.training import Job, Train
 from stages import entry, tracking
-from stages.training import checkpoints
+from stages.tracking import others
+from stages.training import chain, checkpoints, ranks
 from stages.training.checkpoints import say
 from stages.weights import nf4
 
-if TYPE_CHECKING:
-    from stages.training.ranks import Fitted, Work
-
 _LIBRARIES = ("torch", "transformers", "trl", "peft")
 _BELOW = ("accelerate", "datasets", "numpy", "safetensors", "tokenizers")  # no checkpoint outlives another version
-_SHARED = ("checkpoints", "order", "preferences", "ranks", "resuming", "trainer")
+_SHARED = ("chain", "checkpoints", "order", "preferences", "ranks", "resuming", "trainer")
 _MODULES = ("train.py", *(f"training/{name}.py" for name in _SHARED), "weights/nf4.py")
 
 
@@ -48,9 +53,11 @@ def train(params: Params, root: Path) -> str:
     bitsandbytes where it is needed is missing, ParamsRefused if LOCKSTEP_CHECKPOINT_MINUTES is not a valid number.
     """
     minutes = checkpoints.minutes()
-    if params.train.needs_bitsandbytes:
-        nf4.hold_installed("train.quantization" if params.train.quantization else "train.optimizer")
-        nf4.library()
+    alone = chain.alone(params)
+    for part in alone:
+        if part.train.needs_bitsandbytes:
+            nf4.hold_installed("train.quantization" if part.train.quantization else "train.optimizer")
+            nf4.library()
     for stale in (layout.TRAIN_REPORT, layout.TRAIN_MEASURED, layout.LOSS_CURVE):
         (root / stale).unlink(missing_ok=True)
     with files.replacing_folder(root / layout.ADAPTER) as folder:
@@ -59,106 +66,159 @@ def train(params: Params, root: Path) -> str:
         rows, valid = _rows(root)
         if not rows:
             raise TrainingRefused(f"{layout.SPLITS / 'train.jsonl'}: holds no rows", "run `./lockstep run prepare`")
-        params.train.refuse_rows(rows, valid)
-        device, threads = _device(params.train)
-        from stages.training import ranks
+        parts = list(zip(alone, chain.given(params, rows, valid, seal), strict=True))
+        device, threads = _device(alone[0].train)  # which all steps share
+
+        def work(
+            part: Params,
+            its: chain.Given,
+            run: tracking.Run,
+            scratch: Path,
+            adapter: Path,
+            start: chain.Start,
+            key: str | None,
+        ) -> ranks.Work:
+            return ranks.Work(
+                root=root.resolve(),
+                params=part.model_dump_json(by_alias=True),
+                columns=steps.in_some_rows(params.training),
+                data=its.data,
+                start=start.folder.resolve() if start.folder else None,
+                started_from=start.adapter,
+                base=base,
+                run=run.id,
+                key=key,
+                minutes=minutes,
+                scratch=scratch.resolve(),
+                adapter=adapter.resolve(),
+                device=device,
+                ranks=part.train.devices,
+                threads=threads,
+                parent=os.getpid(),
+            )
+
+        def fit(
+            part: Params,
+            its: chain.Given,
+            run: tracking.Run,
+            store: checkpoints.Store,
+            adapter: Path,
+            start: chain.Start,
+        ) -> chain.Fitted:
+            told = work(part, its, run, store.scratch, adapter, start, store.key)
+            if told.ranks > 1:
+                ranks.launch("stages.train", told, store.scratch)
+                return ranks.fitted(store.scratch)
+            fitted = _fit(part, told, its, run, store)
+            assert fitted is not None
+            return fitted
+
+        def check(part: Params, its: chain.Given) -> None:
+            with tempfile.TemporaryDirectory() as scratch:
+                folder = Path(scratch)
+                told = work(part, its, run, folder, folder, chain.Start(), None)
+                if told.ranks == 1:
+                    _check(part, told, its)
+                else:
+                    ranks.launch("stages.train", told, folder)
 
         data = {
             "training": (layout.SPLITS / "train.jsonl", seal.splits["train"]),
             "evaluation": (layout.SPLITS / "valid.jsonl", seal.splits["valid"]),
         }
-        key = _key(params, base, seal, device)
-        with tracking.run(params, root, data) as run, checkpoints.opened(root, key, minutes > 0) as store:
-            work = ranks.Work(
-                root=root.resolve(),
-                params=params.model_dump_json(by_alias=True),
-                base=base,
-                run=run.id,
-                key=key,
-                minutes=minutes,
-                scratch=store.scratch.resolve(),
-                adapter=folder.resolve(),
-                device=device,
-                ranks=params.train.devices,
-                threads=threads,
-                parent=os.getpid(),
+        quiet = warnings.catch_warnings(action="ignore", category=FutureWarning)  # for TRL, not for the reader
+        with tracking.run(params, root, data) as run, quiet:
+            trained = chain.fit_all(
+                root,
+                parts,
+                run,
+                minutes > 0,
+                folder,
+                key=lambda part, its, start: _key(part, base, its.data, device, start),
+                fit=fit,
+                check=check,
             )
-            if work.ranks == 1:
-                fitted = _fit(params, work, rows, valid, run, store)
-            else:
-                fitted = ranks.launch("stages.train", work, store.scratch)
-            adapter = digest.of_tree(folder).digest
-            run.tag(tracking.ADAPTER_TAG, adapter)
-    files.write_text(root / layout.LOSS_CURVE, fitted.curve)
-    several = work.ranks > 1
+            run.tag(tracking.ADAPTER_TAG, trained.fitted[-1].adapter)
+    *_, last = fitted = trained.fitted
+    devices = alone[0].train.devices
+    files.write_text(root / layout.LOSS_CURVE, chain.curve(alone, fitted))
+    rewards = {scorer.kind: scorer for part in alone for scorer in part.train.rewards()}
     report = TrainReport(
-        adapter=adapter,
+        adapter=last.adapter,
         base=base,
         splits=seal.splits,
         rows=len(rows),
-        steps=fitted.steps,
-        epochs=fitted.epochs,
-        trainable_parameters=fitted.trainable,
-        total_parameters=fitted.total,
-        final_loss=fitted.final_loss,
-        versions=_versions(params, _LIBRARIES),
-        tokens=fitted.tokens,
-        figures=fitted.figures,
-        optimised_for=tuple(scorer.kind for scorer in params.train.rewards()),
-        quantised=fitted.quantised,
-        devices=work.ranks if several else None,
-        batch=_batch(params) if several else None,
-        shard=params.train.shard,
-        plugins=METHODS.plugins([params.train.method])
-        | scorers.KINDS.plugins(scorer.kind for scorer in params.train.rewards()),
+        steps=sum(each.steps for each in fitted),
+        epochs=chain.epochs(fitted, len(rows)),
+        trainable_parameters=last.trainable,
+        total_parameters=last.total,
+        final_loss=last.final_loss,
+        versions=_versions(alone, _LIBRARIES),
+        tokens=sum(each.tokens or 0 for each in fitted) or None,
+        figures=last.figures,
+        optimised_for=tuple(rewards),
+        quantised=last.quantised,
+        devices=devices if devices > 1 else None,
+        batch=last.batch,
+        shard=alone[0].train.shard,
+        chain=tuple(each.reported() for each in fitted) if len(fitted) > 1 else (),
+        plugins=METHODS.plugins(steps.names(params.training)) | scorers.KINDS.plugins(rewards),
     )
+    seconds = math.fsum(each.seconds for each in fitted)
     measured = TrainMeasured(
-        adapter=adapter, git_commit=tracking.revision(root)[0], mlflow_run=run.id, seconds=round(fitted.seconds, 3),
-        device=device, resumed_at=fitted.resumed_at,
+        adapter=last.adapter, git_commit=tracking.revision(root)[0], mlflow_run=run.id, seconds=round(seconds, 3),
+        device=device, resumed_at=trained.resumed_at,
+        chain=tuple(each.measured() for each in fitted) if len(fitted) > 1 else (),
     )  # fmt: skip
     files.write_json(root / layout.TRAIN_MEASURED, measured)
     files.write_json(root / layout.TRAIN_REPORT, report)
-    store.remove()
-    unsent = run.unsent + fitted.unsent
+    for store in trained.stores:
+        store.remove()
+    unsent = sum(each.unsent for each in {run, *trained.runs}) + sum(each.unsent for each in fitted)
     kept = f", {unsent} points not taken by MLflow at {run.uri}" if unsent else ""
-    held_out = "" if fitted.valid_loss is None else f", on valid {fitted.valid_loss:.3f}"
+    held_out = "" if last.valid_loss is None else f", on valid {last.valid_loss:.3f}"
+    methods = f", {', then '.join(steps.names(params.training))}" if len(fitted) > 1 else ""
     return (
-        f"{layout.ADAPTER}: {adapter[:19]}, {report.steps} steps in {fitted.seconds:.0f} s, "
+        f"{layout.ADAPTER}: {last.adapter[:19]}{methods}, {report.steps} steps in {seconds:.0f} s, "
         f"final loss {report.final_loss:.3f}{held_out}{kept}"
     )
 
 
 def _fit(
-    params: Params,
-    work: "Work",
-    rows: list[Row],
-    valid: list[Row],
-    run: tracking.Run | None,
-    store: checkpoints.Store | None,
-) -> "Fitted":
-    """Train, and write the adapter. On several ranks each does this; those without ``run`` and ``store`` write nothing.
+    params: Params, work: ranks.Work, its: chain.Given, run: tracking.Run | None, store: checkpoints.Store | None
+) -> chain.Fitted | None:
+    """Train one step, and write its adapter. Raises the refusals of ``train``.
 
-    Raises the refusals of ``train``.
+    On several ranks each does this. Those without ``run`` and ``store`` write nothing, and return None.
     """
     with imports.uncollected():  # torch and transformers: when the cheap refusals are past
-        from stages.training import ranks, resuming
+        from stages.training import resuming
         from stages.training.trainer import gathered, save
 
-    with warnings.catch_warnings(action="ignore", category=FutureWarning):  # for TRL, not for the reader
+    with ExitStack() as stack:
+        trackers = stack.enter_context(others.opened(params, work.root, run.id)) if run else {}
         trainer, recorder, quantised = _trainer(
-            params, work.root / layout.BASE, work.base, rows, valid, run, str(work.scratch)
+            params,
+            work.root / layout.BASE,
+            work.base,
+            its.rows,
+            its.valid,
+            run,
+            str(work.scratch),
+            work.start,
+            trackers,
         )
-        trainable, total = trainer.model.get_nb_trainable_parameters()
+        trainable, total = chain.counted(trainer.model)
         keeper = resuming.Keeper(store, work.minutes, trainer, recorder, work.run)
         trainer.add_callback(keeper)
         if run is not None and store is not None:
-            say(_settings(params, len(rows), trainer.model, work.device))
+            say(_settings(params, len(its.rows), trainer.model, work.device))
             if work.minutes:
                 also = f" and on the DVC remote {store.remote.name}" if store.remote else ""
                 say(f"a checkpoint every {work.minutes:g} minutes, in {checkpoints.FOLDER}{also}")
         resumed = keeper.resume()
         if resumed and run is not None:
-            say(f"goes on at step {resumed.step} of {params.train.steps(len(rows))}, from {resumed.where}")
+            say(f"goes on at step {resumed.step} of {params.train.steps(len(its.rows))}, from {resumed.where}")
             run.replay(resumed.known.points)
             run.tag("lockstep.resumed_at", str(resumed.step))
             run.tag("lockstep.resumed_from", resumed.known.run)
@@ -166,28 +226,41 @@ def _fit(
         seconds = keeper.seconds
         valid_loss = _valid_loss(trainer, run) if trainer.eval_dataset is not None else None
         state = gathered(trainer)
-        if run is not None:
-            save(trainer.model, work.adapter, state)
-        if run is not None and quantised:
+        if run is None:
+            return None
+        save(trainer.model, work.adapter, state)
+        if quantised:
             files.write_json(work.adapter / nf4.NAME, quantised)
-    return ranks.Fitted(
+    return chain.Fitted(
+        method=params.train.method,
+        started_from=work.started_from,
+        adapter=digest.of_tree(work.adapter).digest,
+        data=its.data,
+        rows=len(its.rows),
         steps=trainer.state.global_step,
+        batch=_batch(params) if work.ranks > 1 else None,
         epochs=round(trainer.state.epoch, 6),
         trainable=trainable,
         total=total,
         final_loss=recorder.final_loss(),
         valid_loss=valid_loss,
-        curve=recorder.curve(),
+        points=recorder.points,
         figures=recorder.figures(),
         tokens=trainer.state.num_input_tokens_seen or None,
         seconds=seconds,
         resumed_at=resumed.step if resumed else None,
         quantised=quantised.quantised if quantised else None,
+        run=work.run,
     )
 
 
-def _fit_on_rank(work: "Work", index: int) -> "Fitted":
-    """The part of rank ``index`` in a training on several."""
+def _check(params: Params, work: ranks.Work, its: chain.Given) -> None:
+    """Make the trainer of a later step, with a new adapter, so that whatever its method refuses is refused now."""
+    _trainer(params, work.root / layout.BASE, work.base, its.rows, its.valid, None, str(work.scratch))
+
+
+def _fit_on_rank(work: ranks.Work, index: int) -> chain.Fitted | None:
+    """The part of rank ``index`` in a step on several."""
     import torch
 
     params = params_file.parse(work.params)
@@ -197,15 +270,19 @@ def _fit_on_rank(work: "Work", index: int) -> "Fitted":
         torch.cuda.set_device(index)
     if params.train.needs_bitsandbytes:
         nf4.library()
-    rows, valid = _rows(work.root)
+    rows, valid = (steps.rows_of(params.train, work.columns, split) for split in _rows(work.root))
+    its = chain.Given(rows, valid, work.data)
+    if work.key is None:
+        _check(params, work, its)
+        return None
     if index:
-        return _fit(params, work, rows, valid, None, None)
+        return _fit(params, work, its, None, None)
     run = tracking.joined(params, work.root, work.run)
     sharded = params.train.shard is not None
     store = checkpoints.joined(work.root, work.key, work.minutes > 0, work.scratch, work.ranks, sharded)
-    fitted = _fit(params, work, rows, valid, run, store)
+    fitted = _fit(params, work, its, run, store)
     run.send_rest()
-    return fitted.model_copy(update={"unsent": run.unsent})
+    return fitted and fitted.model_copy(update={"unsent": run.unsent})
 
 
 def _rows(root: Path) -> tuple[list[Row], list[Row]]:
@@ -231,15 +308,16 @@ def sealed(root: Path) -> Seal:
     return seal
 
 
-def _key(params: Params, base: str, seal: Seal, device: str) -> str:
-    """The digest of everything that determines the adapter, which identifies this training's checkpoints."""
+def _key(params: Params, base: str, data: Mapping[str, str], device: str, start: str | None) -> str:
+    """The digest of everything that determines the adapter of a step, which identifies its checkpoints."""
     here = Path(__file__).parent
     values = {
         "base": base,
-        "splits": seal.splits,
+        "splits": data,
+        "started_from": start,
         "train": params.train.model_dump(mode="json"),
         "device": f"{device} on {platform.machine()}",
-        "versions": _versions(params, (*_LIBRARIES, *_BELOW)),
+        "versions": _versions([params], (*_LIBRARIES, *_BELOW)),
         "rewards": scoring.digest_of(params.train.rewards()),
         "plugins": {name: used.sha256 for name, used in METHODS.plugins([params.train.method]).items()},
     }
@@ -248,8 +326,8 @@ def _key(params: Params, base: str, seal: Seal, device: str) -> str:
     return checkpoints.key(values, (*(here / name for name in _MODULES), *used))
 
 
-def _versions(params: Params, names: tuple[str, ...]) -> dict[str, str]:
-    used = (*names, "bitsandbytes") if params.train.needs_bitsandbytes else names
+def _versions(parts: Sequence[Params], names: tuple[str, ...]) -> dict[str, str]:
+    used = (*names, "bitsandbytes") if any(part.train.needs_bitsandbytes for part in parts) else names
     return {name: importlib.metadata.version(name) for name in used}
 
 
@@ -289,12 +367,22 @@ def _device(train: Train, quiet: bool = False) -> tuple[str, int]:
 
 
 def _trainer(
-    params: Params, base: Path, identity: str, rows: list[Row], valid: list[Row], run: tracking.Run | None, scratch: str
+    params: Params,
+    base: Path,
+    identity: str,
+    rows: list[Row],
+    valid: list[Row],
+    run: tracking.Run | None,
+    scratch: str,
+    start: Path | None = None,
+    trackers: Mapping[str, Any] = MappingProxyType({}),
 ) -> tuple[Any, Any, QuantisedBase | None]:
     """A trainer whose data and parameters fit the model, the recorder of its loss curve, and what was quantised.
 
-    ``identity`` is the digest of ``base``.
+    ``identity`` is the digest of ``base``; ``start`` the adapter that training goes on from; ``trackers`` the arguments
+    of those beside MLflow.
     """
+    from peft import PeftModel
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.trainer_callback import ProgressCallback
@@ -325,6 +413,14 @@ def _trainer(
     if tokenizer.chat_template is None:
         raise TrainingRefused(f"{layout.BASE}: has no chat template", "use an instruction-tuned base")
     quantised = nf4.described(model, quantization, precision, identity) if quantization else None
+    adapter = None if start else lora_config(params.train.lora, model)
+    if start:
+        if quantised and files.read_json(start / nf4.NAME, QuantisedBase) != quantised:
+            raise MachineRefused(
+                "the base is quantised to other codes here than where the step before was trained",
+                f"go on where that step was trained, or delete {checkpoints.FOLDER} and train all steps here",
+            )
+        model = PeftModel.from_pretrained(model, start, is_trainable=True)
     recorder = Recorder(run.metrics if run else lambda *_: None, params.train.reported)
     ends = model.generation_config.eos_token_id
     job = Job(
@@ -332,12 +428,12 @@ def _trainer(
         tokenizer=tokenizer,
         rows=rows,
         valid=valid,
-        settings=settings(params.train, len(rows), scratch) | run.trainer,
-        adapter=lora_config(params.train.lora, model),
+        settings=settings(params.train, len(rows), scratch) | dict(trackers),
+        adapter=adapter,
         callbacks=[recorder],
         stops=frozenset({tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}),
     )
-    with imports.uncollected():  # TRL; the model stays to the end
+    with imports.uncollected():  # TRL; ``chain`` lets go of the model between steps
         trainer = params.train.trainer(job)
     if quantised:
         in_float32(trainer.model)
@@ -349,7 +445,7 @@ def _trainer(
 def _settings(params: Params, rows: int, model: Any, device: str) -> str:
     """The settings of the training, on one line."""
     train, lora = params.train, params.train.lora
-    trainable, total = model.get_nb_trainable_parameters()
+    trainable, total = chain.counted(model)
     base = f" on a base in 4 bits ({train.quantization.kind})" if train.quantization else ""
     variant = {"lora": "LoRA", "rslora": "rsLoRA", "dora": "DoRA"}[lora.variant]
     parts = (
@@ -379,7 +475,5 @@ def _valid_loss(trainer: Any, run: tracking.Run | None) -> float:
 
 if __name__ == "__main__":
     if sys.argv[1:]:  # one of several processes, started by stages/training/ranks.py
-        from stages.training import ranks
-
         ranks.work(Path(sys.argv[1]), _fit_on_rank)
     entry.run("train", train)

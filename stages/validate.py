@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from checks import digest, drafts, files, layout, rules, similar, splits
+from checks import digest, drafts, files, layout, rules, similar, splits, steps
 from checks.drafts import Draft, Rule
 from checks.errors import DataRefused, EvidenceRefused
 from checks.evidence import DataReport, Expectation, PrepareReport, Seal
@@ -47,12 +47,12 @@ def validate(params: Params, root: Path) -> str:
     digests = _as_prepared(root, report)
     rows = {name: files.read_jsonl(_file(root, name), Row) for name in layout.SPLIT_NAMES}
     defects = _defects(params.prepare)
-    needed = params.train.extra()
+    needed, some = steps.columns(params.training), steps.in_some_rows(params.training)
     count = chat_tokens.counter(root / layout.BASE)
     frames = _frames(rows, report, count, defects, params.prepare.near_duplicates, needed)
     judged = learned(needed)
-    frames |= preferences.frames(rows, judged, count)
-    suites = expectations.suites(params.validate_, params.prepare, report, list(defects), needed)
+    frames |= preferences.frames(rows, judged, count, some)
+    suites = expectations.suites(params.validate_, params.prepare, report, list(defects), needed, some)
     suites |= preferences.suites(judged, params.validate_.preferences, params.validate_.max_reference_tokens)
     outcomes = expectations.run(suites, frames, root / layout.DATA_DOCS)
     failed = [outcome for outcome in outcomes if not outcome.success]
@@ -66,7 +66,7 @@ def validate(params: Params, root: Path) -> str:
             expectations=tuple(outcomes),
             plugins=LOADERS.plugins([params.prepare.loader.kind])
             | rules.RULES.plugins(defects)
-            | METHODS.plugins([params.train.method]),
+            | METHODS.plugins(steps.names(params.training)),
         ),
     )
     if failed:

@@ -13,7 +13,7 @@ import yaml
 from click.testing import CliRunner
 from safetensors.numpy import save_file
 
-from checks import cost, digest, files, layout, methods, refused, tensors
+from checks import cost, digest, files, layout, refused, steps, tensors
 from checks.cost import Span, Training
 from checks.errors import DataRefused, EvidenceRefused, Refusal
 from checks.evidence import TrainMeasured
@@ -133,7 +133,7 @@ def test_no_size_overflows(new: Training) -> None:
 )
 def test_epochs_are_counted_as_the_trainer_counts_them(change: dict[str, Any], rows: int, expected: float) -> None:
     document = yaml.safe_load((REPOSITORY / layout.PARAMS).read_text())["train"] | change
-    assert cost.epochs(methods.read(document), rows) == pytest.approx(expected)
+    assert cost.epochs(steps.of(steps.read(document))[0], rows) == pytest.approx(expected)
 
 
 def _llama(folder: Path, layers: int = 4, width: int = 8) -> None:
@@ -493,6 +493,26 @@ def test_without_the_weights_another_depth_has_no_estimate(root: Path) -> None:
     found = estimate(root)
     assert found.status == "no estimate"
     assert "models/base" in found.notes[0]
+
+
+def test_a_training_in_steps_has_no_estimate_and_none_is_scaled_from_it(root: Path) -> None:
+    def in_steps(value: dict[str, Any]) -> None:
+        value["train"] |= {"method": ["sft", "sft"], "steps": [{"method": "sft"}, {"method": "sft", "seed": 1}]}
+
+    def at_once(value: dict[str, Any]) -> None:
+        del value["train"]["steps"]
+        value["train"]["method"] = "sft"
+
+    why = "trains in 2 steps, and the time of steps is not estimated"
+    _change(root, in_steps)
+    found = estimate(root)
+    assert (found.status, found.headline) == ("no estimate", f"no estimate: params.yaml {why}")
+    evidence_tree.recorded(root)
+    _on_main(root, "in steps", None)
+    _change(root, at_once)
+    found = estimate(root)
+    assert found.status == "no estimate"
+    assert why in found.notes[0]
 
 
 def test_another_base_is_scaled_by_its_size(root: Path) -> None:

@@ -269,7 +269,7 @@ def test_params_yaml_is_read_without_any_library_of_the_pipeline() -> None:
 def test_the_method_is_sft_unless_params_yaml_names_another(document: dict) -> None:
     document["train"].pop("method", None)
     assert as_params(document).train.method == "sft"
-    schema = params_file.schema()["properties"]["train"]
+    schema = params_file.schema()["properties"]["train"]["oneOf"][0]
     assert list(schema["discriminator"]["mapping"]) == ["dpo", "grpo", "kto", "orpo", "sft"]
     document["train"]["method"] = "dpi"
     with pytest.raises(

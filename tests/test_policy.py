@@ -353,7 +353,9 @@ def _full() -> list[Params]:
     taught = [_document() for _ in METHODS]
     for document, method in zip(taught, METHODS.values(), strict=True):
         document["train"] |= method
-    return [Params.model_validate(each) for each in (_document(), table, messages, regex, *taught)]
+    steps = _document()
+    steps["train"] |= {"method": ["sft", "dpo"], "steps": [{"method": "sft"}, METHODS["dpo"]]}
+    return [Params.model_validate(each) for each in (_document(), table, messages, regex, *taught, steps)]
 
 
 Path_ = tuple[str | int, ...]
@@ -395,7 +397,8 @@ def _other(value: Any) -> Any:
 
 
 def _written(path: Path_) -> str:
-    return ".".join(str(part) for part in path).removesuffix("_").replace("validate_.", "validate.")
+    first, *rest = (str(part).removesuffix("_") for part in path)
+    return ".".join(["train" if first == "training" else first, *rest])
 
 
 @pytest.mark.filterwarnings("ignore:Pydantic serializer")  # of values that are no value of their field

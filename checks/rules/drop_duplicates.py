@@ -1,4 +1,7 @@
-"""Drops all rows but one with the same request and the same answer."""
+"""Drops all rows but one with the same request and the same answer.
+
+Rows that differ in further columns are kept, but for a row without any beside one that has some.
+"""
 
 from collections.abc import Sequence
 
@@ -19,7 +22,16 @@ class DropDuplicates(Rule):
         keys = [(*draft.asked, draft.reference, _extra(draft)) for draft in drafts]
         for key, rank in zip(keys, ranked, strict=True):
             best[key] = min(rank, best.get(key, rank))
-        return [best[key] != rank for key, rank in zip(keys, ranked, strict=True)]
+        richer = {(*draft.asked, draft.reference) for draft in drafts if not _lacks_extra(draft)}
+        return [
+            best[key] != rank or (_lacks_extra(draft) and (*draft.asked, draft.reference) in richer)
+            for draft, key, rank in zip(drafts, keys, ranked, strict=True)
+        ]
+
+
+def _lacks_extra(draft: Draft) -> bool:
+    """Whether each further column is null."""
+    return all(value is None for value in draft.extra.values())
 
 
 def _extra(draft: Draft) -> str:

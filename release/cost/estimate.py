@@ -96,19 +96,22 @@ def estimate(root: Path, ref: str | None = None, device: str | None = None) -> E
     bounds, prices, notes = _bounds(records, params, places)
     if _is_trained(tree, data, base):
         return Estimate(status="nothing to train", headline=NOTHING, notes=notes)
-    ahead = training_ahead.planned(params.train, data, base)
+    without = ("without an estimate no training is refused",) if bounds else ()
+    try:
+        train = training_record.one_step(params.training, layout.PARAMS.as_posix())
+    except Unscalable as unscalable:
+        headline = f"no estimate: {unscalable}"
+        return Estimate(status="no estimate", headline=headline, bounds=bounds, notes=(*without, *notes))
+    ahead = training_ahead.planned(train, data, base)
     why: list[str] = []
     for name, commit in places.items():
         try:
             recorded = _record(records, name, commit, device)
-            return _estimated(
-                recorded, training_ahead.seconds(root, ahead, params.train, recorded), bounds, prices, notes
-            )
+            return _estimated(recorded, training_ahead.seconds(root, ahead, train, recorded), bounds, prices, notes)
         except Unscalable as unscalable:
             why.append(str(unscalable))
     if device:
-        why.append(throughput.fastest(records, ahead, params.train, device, places))
-    without = ("without an estimate no training is refused",) if bounds else ()
+        why.append(throughput.fastest(records, ahead, train, device, places))
     return Estimate(status="no estimate", headline=NO_HISTORY, bounds=bounds, notes=(*why, *without, *notes))
 
 
@@ -143,7 +146,8 @@ def after_the_fact(
         test_rows = records.work_tree.report(layout.DATA_REPORT, DataReport).rows.get("test", 0)
         if (recorded.report, recorded.measured) == (report, took):
             return None
-        return training_ahead.seconds(records.root, training_ahead.done(report, test_rows), params.train, recorded)
+        train = training_record.one_step(params.training, layout.PARAMS.as_posix())
+        return training_ahead.seconds(records.root, training_ahead.done(report, test_rows), train, recorded)
     except (EvidenceRefused, Unscalable):
         return None
 

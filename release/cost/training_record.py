@@ -6,7 +6,7 @@ from typing import NamedTuple, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from checks import cost, files, layout, methods
+from checks import cost, files, layout, steps
 from checks.errors import EvidenceRefused, ParamsRefused
 from checks.evidence import EvaluateMeasured, EvaluationReport, PrepareReport, TrainMeasured, TrainReport
 from checks.training import Train
@@ -56,6 +56,13 @@ def read(there: Commit, ref: str) -> Recorded:
         raise Unscalable(f"{at}: its record cannot be read") from None
 
 
+def one_step(training: Train | steps.Steps, where: str) -> Train:
+    """The parameters of a training in one step. Raises Unscalable for one in several."""
+    if isinstance(training, steps.Steps):
+        raise Unscalable(f"{where} trains in {len(training.steps)} steps, and the time of steps is not estimated")
+    return training
+
+
 def _read(there: Commit, ref: str, at: str) -> Recorded:
     text, report = there.data(layout.TRAIN_REPORT), there.report(layout.TRAIN_REPORT, TrainReport)
     if text is None or report is None:
@@ -69,9 +76,9 @@ def _read(there: Commit, ref: str, at: str) -> Recorded:
         found = hashlib.md5(text, usedforsecurity=False).hexdigest()  # as DVC names files
         if dict(pipeline_lock.files(ran)).get(layout.TRAIN_REPORT.as_posix(), found) != found:
             raise Unscalable(f"{at}: {layout.TRAIN_REPORT} does not match train in its {layout.LOCK}")
-        train = methods.read(pipeline_lock.parameters(ran).get("train"))
+        train = one_step(steps.read(pipeline_lock.parameters(ran).get("train")), f"the record of {at}")
     elif there.data(layout.PARAMS):
-        train = there.params(f"{ref}:{layout.PARAMS}").train
+        train = one_step(there.params(f"{ref}:{layout.PARAMS}").training, f"the record of {at}")
     else:
         raise Unscalable(f"{at} has neither {layout.LOCK} nor {layout.PARAMS}")
     base = report.total_parameters - report.trainable_parameters

@@ -18,9 +18,11 @@ _WIDTH = 32
 
 
 def loss(root: Path) -> list[float]:
-    """The logged losses of reports/loss.csv; empty if it cannot be read."""
+    """The logged losses of reports/loss.csv, of several steps those of the last; empty if it cannot be read."""
     try:
-        values = [float(each["loss"]) for each in _lines(root / layout.LOSS_CURVE)]
+        lines = _lines(root / layout.LOSS_CURVE)
+        last = lines[-1].get("chain") if lines else None  # the losses of two methods cannot be compared
+        values = [float(each["loss"]) for each in lines if each.get("chain") == last]
     except (OSError, ValueError, KeyError, TypeError, csv.Error):
         return []
     return [value for value in values if math.isfinite(value)]

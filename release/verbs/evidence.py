@@ -272,7 +272,10 @@ def _files(parity: ParityReport | None) -> str:
 
 
 def _trained(train: TrainReport | None) -> str:
-    return f"{train.rows} rows, {train.steps} steps" if train else ""
+    if train is None:
+        return ""
+    methods = f", {', then '.join(step.method for step in train.chain)}" if train.chain else ""
+    return f"{train.rows} rows, {train.steps} steps{methods}"
 
 
 def _rows(prepare: PrepareReport, report: str) -> Iterator[Step]:

@@ -34,15 +34,21 @@ Suite = dict[str, Expected]  # by what is expected, in words
 
 
 def suites(
-    bounds: Validate, config: Prepare, report: PrepareReport, defects: Sequence[str], needed: Sequence[str] = ()
+    bounds: Validate,
+    config: Prepare,
+    report: PrepareReport,
+    defects: Sequence[str],
+    needed: Sequence[str] = (),
+    some: Sequence[str] = (),
 ) -> dict[str, Suite]:
     """The suite of each frame.
 
     ``defects``: columns of the frame of all splits that must be null. ``needed``: further columns that every row of a
-    split must have, because train.method learns from them.
+    split must have, because train.method learns from them; but for ``some``, which the rows of one step have
+    and those of another do not.
     """
     gxe = great_expectations().expectations
-    found = {name: _of_split(name, bounds, config, report, needed) for name in layout.SPLIT_NAMES}
+    found = {name: _of_split(name, bounds, config, report, needed, some) for name in layout.SPLIT_NAMES}
     apart = "run `./lockstep run prepare`, which keeps such rows in one split"
     found[ALL] = {
         "ids are unique": Expected(
@@ -71,7 +77,9 @@ def suites(
     return found
 
 
-def _of_split(name: str, bounds: Validate, config: Prepare, report: PrepareReport, needed: Sequence[str]) -> Suite:
+def _of_split(
+    name: str, bounds: Validate, config: Prepare, report: PrepareReport, needed: Sequence[str], some: Sequence[str]
+) -> Suite:
     gxe = great_expectations().expectations
     least: int = getattr(bounds.min_rows, name)
     share = "lower prepare.splits" if name == "train" else f"raise prepare.splits.{name}"
@@ -118,6 +126,15 @@ def _of_split(name: str, bounds: Validate, config: Prepare, report: PrepareRepor
                 "fix or remove these rows in the data source: train.method learns from this column",
             )
             for column in needed
+            if column not in some
+        },
+        **{
+            f"a row has {column}": Expected(
+                gxe.ExpectColumnUniqueValueCountToBeBetween(column=column, min_value=1),
+                "bring rows with this column: a step of train.steps learns from them alone",
+            )
+            for column in some
+            if name == "train"
         },
     }
 

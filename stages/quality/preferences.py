@@ -22,16 +22,19 @@ _FOLDS = 5
 Splits = Mapping[str, Sequence[Row]]
 
 
-def frames(rows: Splits, columns: Sequence[str], count: Any) -> dict[str, Frame]:
-    """Frames for the columns that the method needs; none for a method that needs neither pairs nor judged answers."""
-    places = [f"{layout.SPLITS}/{name}.jsonl:{line}" for name in rows for line in range(1, len(rows[name]) + 1)]
-    together = [row for of_split in rows.values() for row in of_split]
+def frames(rows: Splits, columns: Sequence[str], count: Any, some: Sequence[str] = ()) -> dict[str, Frame]:
+    """Frames for the columns that the method needs; none for a method that needs neither pairs nor judged answers.
+
+    ``some``: columns that only the rows of one step have (``checks.steps``).
+    """
     found: dict[str, Frame] = {}
     bias: dict[str, Any] = {"where": layout.SPLITS.as_posix(), "id": "all splits"}
     if REJECTED in columns:
+        places, together = _with(rows, [REJECTED], some)
         found[PAIRS] = _pairs(places, together, count)
         found[BIAS] = [bias | _bias_of_pairs(together, found[PAIRS])]
     if COMPLETION in columns:
+        places, together = _with(rows, [COMPLETION, LABEL], some)
         found[JUDGED] = _judged(places, together, count)
         labelled = [(text(row, COMPLETION), liked(row.extra.get(LABEL)), row.group) for row in together]
         answers = [(answer, label, group) for answer, label, group in labelled if answer and label is not None]
@@ -114,6 +117,18 @@ def told_by_words(answers: Sequence[tuple[str, bool, str]]) -> float | None:
     found = cross_val_predict(model, list(texts), list(better), **by)
     # Rounded, so that another machine's sums give the same value and words that say nothing are ties.
     return round(float(roc_auc_score(better, [round(of[1] - of[0], 9) for of in found])), 3)
+
+
+def _with(rows: Splits, columns: Sequence[str], some: Sequence[str]) -> tuple[list[str], list[Row]]:
+    """Place and row of those that have one of the columns; of all, if every row must have them."""
+    needed = [column for column in columns if column in some]
+    found = [
+        (f"{layout.SPLITS}/{name}.jsonl:{line}", row)
+        for name, of_split in rows.items()
+        for line, row in enumerate(of_split, 1)
+        if not needed or any(row.extra.get(column) is not None for column in needed)
+    ]
+    return [place for place, _ in found], [row for _, row in found]
 
 
 def _pairs(places: Sequence[str], rows: Sequence[Row], count: Any) -> Frame:

@@ -17,9 +17,11 @@ from checks.params import Params
 from stages.tracking import others
 from stages.tracking.store import Store, address, deadline, opened, public, refusing
 
-__all__ = ["ADAPTER_TAG", "Run", "address", "annotate", "joined", "public", "revision", "run"]
+__all__ = ["ADAPTER_TAG", "STEP_ADAPTER_TAG", "Run", "address", "annotate", "joined", "public", "revision", "run"]
 
 ADAPTER_TAG = "lockstep.adapter"
+STEP_ADAPTER_TAG = "lockstep.step_adapter"  # of a run below another: a step of a training in several
+_PARENT_TAG = "mlflow.parentRunId"
 _COMMIT_TAG = "mlflow.source.git.commit"
 _PAUSE = 60.0  # seconds before a lost store is tried again
 _BATCH = 1000  # metrics that MLflow takes at once
@@ -31,7 +33,6 @@ class Run:
     def __init__(self, store: Store, run_id: str) -> None:
         self.id = run_id
         self.uri = public(store.uri)
-        self.trainer: dict[str, Any] = {}  # arguments of transformers' trainer for the trackers of ``tracking.also``
         self.unsent = 0  # metrics and tags that the store did not take, once the run has ended
         self._store = store
         self._pending: list[Any] = []
@@ -95,12 +96,14 @@ class Run:
 
 
 @contextmanager
-def run(params: Params, root: Path, data: Mapping[str, tuple[Path, str]]) -> Iterator[Run]:
+def run(params: Params, root: Path, data: Mapping[str, tuple[Path, str]], parent: Run | None = None) -> Iterator[Run]:
     """A run of the experiment ``tracking.experiment``, with parameters, git commit and data sets logged.
 
-    ``data`` maps a context (``training``, ``evaluation``) to a file below ``root`` and its digest. The run ends
+    ``data`` maps a context (``training``, ``evaluation``) to a file below ``root`` and its digest. MLflow shows the run
+    below its ``parent``. The run ends
     FINISHED, or FAILED with the refusal when the block raises, or KILLED on an interrupt.
-    Raises MachineRefused when the store, or a tracker of ``tracking.also``, cannot be reached or does not take the run.
+    Raises MachineRefused when the store cannot be reached or does not take the run, or a tracker of ``tracking.also``
+    is not installed; who trains opens those (``others.opened``).
     """
     others.hold_installed(params)
     store = opened(params, root)
@@ -108,13 +111,14 @@ def run(params: Params, root: Path, data: Mapping[str, tuple[Path, str]]) -> Ite
     tags = {"lockstep.stage": "train", "lockstep.git.dirty": str(dirty).lower()}
     if commit:
         tags[_COMMIT_TAG] = commit
+    if parent:
+        tags[_PARENT_TAG] = parent.id
     with refusing(store.uri), deadline():
         run_id = store.client.create_run(store.experiment, tags=tags).info.run_id
         _describe(store.client, run_id, params, data)
     current = Run(store, run_id)
     try:
-        with others.opened(params, root, run_id) as current.trainer:
-            yield current
+        yield current
     except BaseException as error:
         if isinstance(error, Refusal):
             current.tag("lockstep.refusal", str(error)[:5000])
@@ -176,7 +180,7 @@ def _describe(client: Any, run_id: str, params: Params, data: Mapping[str, tuple
     from mlflow.data.meta_dataset import MetaDataset
     from mlflow.entities import DatasetInput, InputTag, Param
 
-    values = dict(_flat("train", params.train.model_dump(mode="json")))
+    values = dict(_flat("train", params.training.model_dump(mode="json")))
     for name, source in (("base", params.base), ("data", params.data)):
         values |= {f"{name}.uri": public(source.uri), f"{name}.sha256": source.sha256}
     client.log_batch(run_id, params=[Param(key, str(value)[:6000]) for key, value in values.items()])

@@ -39,13 +39,15 @@ Name = Literal[
     "adapter_model.safetensors",
     "optimizer.pt",
     "progress.json",
+    "quantization.json",
     "rng_state.pth",
     "scaler.pt",
     "scheduler.pt",
     "trainer_state.json",
 ]
 _NAMES: frozenset[str] = frozenset(get_args(Name))
-_OPTIONAL = {"scaler.pt"}  # of fp16 alone
+_OPTIONAL = {"quantization.json", "scaler.pt"}  # of a quantised base; of fp16 alone
+_FINISHED = frozenset({"adapter_config.json", "adapter_model.safetensors", "progress.json"})
 _OfRank = Annotated[str, Field(pattern=r"^rng_state_[0-9]{1,4}\.pth$")]
 _RANDOM = "rng_state.pth"  # of one process
 _Sharded = Literal["optimizer.bin", "pytorch_model_fsdp.bin"]  # in place of optimizer.pt, where the base is divided
@@ -62,6 +64,7 @@ class Manifest(Record):
     """A complete checkpoint: its training, step and files.
 
     ``ranks``: the number of processes that train; ``sharded``: whether the base is divided among them.
+    ``finished``: it is what a step of several left (``stages.training.chain``), and no trainer goes on from it.
     """
 
     schema_version: Literal[1] = 1
@@ -70,10 +73,12 @@ class Manifest(Record):
     ranks: Annotated[int, Field(ge=1)] = 1
     sharded: bool = False
     files: dict[Name | _OfRank | _Sharded, Kept]
+    finished: bool = False
 
     @model_validator(mode="after")
     def _nothing_is_missing(self) -> Self:
-        if missing := sorted(_names(self.ranks, self.sharded) - _OPTIONAL - self.files.keys()):
+        needed = _FINISHED if self.finished else _names(self.ranks, self.sharded) - _OPTIONAL
+        if missing := sorted(needed - self.files.keys()):
             raise ValueError(f"names no {missing[0]}")
         return self
 
@@ -100,7 +105,8 @@ class Store:
     ) -> None:
         self.scratch = scratch  # on the file system of ``home``; gone when the training ends
         self.remote = remote
-        self._home, self._key, self._ranks, self._sharded = home, key, ranks, sharded
+        self.key = key
+        self._home, self._ranks, self._sharded = home, ranks, sharded
         self._upload = Upload(say)
 
     def newest(self, read: Callable[[Path, int], Known]) -> Found[Known] | None:
@@ -119,7 +125,7 @@ class Store:
                 self._pass_over(where, refusal.what, folder)
         return None
 
-    def keep(self, folder: Path, step: int, progress: str) -> None:
+    def keep(self, folder: Path, step: int, progress: str, finished: bool = False) -> None:
         """Store what the trainer saved in ``folder``, with ``progress`` as JSON; upload it while training continues."""
         try:
             (folder / PROGRESS).write_text(progress)
@@ -127,8 +133,9 @@ class Store:
                 if path.name not in _names(self._ranks, self._sharded):
                     path.unlink()
             manifest = Manifest(
-                key=self._key, step=step, ranks=self._ranks, sharded=self._sharded, files=_digests(folder)
-            )
+                key=self.key, step=step, ranks=self._ranks, sharded=self._sharded, files=_digests(folder),
+                finished=finished,
+            )  # fmt: skip
             files.write_json(folder / MANIFEST, manifest)
             target = self._home / f"step-{step}"
             shutil.rmtree(target, ignore_errors=True)
@@ -173,7 +180,7 @@ class Store:
 
     def _of_this_training(self, path: Path) -> Manifest:
         manifest = files.read_json(path, Manifest)
-        if (manifest.key, manifest.ranks, manifest.sharded) != (self._key, self._ranks, self._sharded):
+        if (manifest.key, manifest.ranks, manifest.sharded) != (self.key, self._ranks, self._sharded):
             raise EvidenceRefused(f"{MANIFEST} is of another training", "start from the beginning")
         return manifest
 

@@ -23,8 +23,8 @@ from pydantic import BaseModel, ConfigDict
 
 from checks import errors, files
 from checks.errors import EvidenceRefused, MachineRefused, Refusal
-from checks.evidence import Quantised
 from checks.identity import Digest
+from stages.training.chain import Fitted
 
 _WORK, _FITTED, _ENDED = "work.json", "fitted.json", "ended-{}.json"
 _PATIENCE = 5  # seconds for a rank that was told to end
@@ -39,17 +39,25 @@ class _Handed(BaseModel):
 
 
 class Work(_Handed):
-    """What a rank is told; paths are absolute. ``params``: all of params.yaml, as JSON. ``threads``: of each rank.
+    """What a rank is told; paths are absolute.
 
-    ``base``: the digest of the base. ``run``: MLflow's id. ``key``, ``minutes``, ``scratch``: of the checkpoints.
-    ``adapter``: the folder to fill. ``device``: its description. ``parent``: the stage's process.
+    ``params``: all of params.yaml, as JSON, with one step as the whole training. ``columns``: those that tell which
+    rows are of the step (``steps.in_some_rows``), ``data`` the rows' digests by split. ``start``: the folder of the
+    adapter that the step goes on from, and ``started_from`` its digest; None: a new adapter. ``base``: the digest of
+    the base. ``run``: MLflow's id. ``key``, ``minutes``, ``scratch``: of the checkpoints. ``key`` is None where nothing
+    is trained: the trainer is only made, with what its method refuses. ``adapter``: the folder to fill. ``device``: its
+    description. ``threads``: of each rank. ``parent``: the stage's process.
     """
 
     root: Path
     params: str
+    columns: tuple[str, ...]
+    data: dict[str, Digest]
+    start: Path | None
+    started_from: Digest | None
     base: Digest
     run: str
-    key: Digest
+    key: Digest | None
     minutes: float
     scratch: Path
     adapter: Path
@@ -57,24 +65,6 @@ class Work(_Handed):
     ranks: int
     threads: int
     parent: int
-
-
-class Fitted(_Handed):
-    """The result of a training whose adapter is written. ``unsent``: points and tags that MLflow did not take."""
-
-    steps: int
-    epochs: float
-    trainable: int
-    total: int
-    final_loss: float
-    valid_loss: float | None
-    curve: str
-    figures: dict[str, float]
-    tokens: int | None
-    seconds: float
-    resumed_at: int | None
-    quantised: Quantised | None
-    unsent: int = 0
 
 
 class _Ended(_Handed):
@@ -87,8 +77,8 @@ class _Ended(_Handed):
     others: tuple[str, ...] = ()
 
 
-def launch(module: str, work: Work, folder: Path) -> Fitted:
-    """Run ``python -m module FOLDER`` once for each rank, until all are done.
+def launch(module: str, work: Work, folder: Path) -> None:
+    """Run ``python -m module FOLDER`` once for each rank, until all are done; ``fitted`` then has the result.
 
     Raises the refusal of the first rank that refused; MachineRefused if a rank was killed; RuntimeError with the
     traceback of the first rank that failed otherwise.
@@ -127,10 +117,14 @@ def launch(module: str, work: Work, folder: Path) -> Fitted:
         raise
     finally:
         _restore(handlers)
+
+
+def fitted(folder: Path) -> Fitted:
+    """What the ranks that were launched in ``folder`` left."""
     return files.read_json(folder / _FITTED, Fitted)
 
 
-def work(folder: Path, fit: Callable[[Work, int], Fitted]) -> NoReturn:
+def work(folder: Path, fit: Callable[[Work, int], Fitted | None]) -> NoReturn:
     """Be one rank: do what the folder says, and leave there how it ended. ``fit`` gets the work and the rank."""
     index = int(os.environ["RANK"])
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # the stage says that it was interrupted
@@ -139,9 +133,9 @@ def work(folder: Path, fit: Callable[[Work, int], Fitted]) -> NoReturn:
     threading.Thread(target=_end_with, args=[told.parent], daemon=True).start()
     code = 0
     try:
-        fitted = fit(told, index)
-        if index == 0:
-            files.write_text(folder / _FITTED, fitted.model_dump_json())
+        found = fit(told, index)
+        if found and index == 0:
+            files.write_text(folder / _FITTED, found.model_dump_json())
     except Refusal as refusal:
         code = refusal.exit_code
         _leave(folder, index, type(refusal).__name__, refusal.what, refusal.todo, refusal.others)

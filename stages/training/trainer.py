@@ -29,6 +29,7 @@ from stages.training.order import Order
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_ADAPTER = ["default"]  # what is trained; TRL compares it with a frozen copy of an earlier step's
 _LOG_STEPS = 10  # between two points of the loss curve, at most
 _LOG_POINTS = 20  # of the loss curve, at least
 _SHARDS = {
@@ -82,7 +83,9 @@ class Steady(Base):
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         if not self.args.should_save:
             return
-        self.model.save_pretrained(output_dir, state_dict=state_dict, save_embedding_layers=False)
+        self.model.save_pretrained(
+            output_dir, state_dict=state_dict, save_embedding_layers=False, selected_adapters=_ADAPTER
+        )
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         """As the superclass; if the disk is full there is no checkpoint, and training continues."""
@@ -115,15 +118,6 @@ class Recorder(TrainerCallback):
     def __init__(self, log: Callable[[dict[str, float], int], None], reported: Sequence[str] = ()) -> None:
         self.points: list[tuple[int, dict[str, float]]] = []
         self._log, self._reported = log, tuple(reported)
-
-    def curve(self) -> str:
-        """The points as CSV: step, loss, learning rate, and what the method reports of each."""
-        names = [name for name in self._reported if any(name in values for _, values in self.points)]
-        lines = [
-            [str(step), *(f"{values[n]:.6g}" if n in values else "" for n in ("loss", "learning_rate", *names))]
-            for step, values in self.points
-        ]
-        return "".join(f"{','.join(line)}\n" for line in (["step", "loss", "learning_rate", *names], *lines))
 
     def on_step_end(self, _args: Any, state: Any, control: Any, **_kwargs: Any) -> None:
         """Make the last step a point of the curve."""
@@ -282,7 +276,7 @@ def save(model: PeftModel, folder: Path, state: dict[str, Any] | None = None) ->
         if (state is not None or weight.requires_grad) and not bool(torch.isfinite(weight).all()):
             raise TrainingRefused(f"after training, {name} is not finite", "lower train.learning_rate")
     with tempfile.TemporaryDirectory() as scratch:  # PEFT adds a model card
-        model.save_pretrained(scratch, state_dict=state, save_embedding_layers=False)
+        model.save_pretrained(scratch, state_dict=state, save_embedding_layers=False, selected_adapters=_ADAPTER)
         config = json.loads((Path(scratch) / _CONFIG).read_text())
         config["target_modules"] = sorted(config["target_modules"])  # a set in PEFT, in another order each time
         config["base_model_name_or_path"] = layout.BASE.as_posix()  # not where it lies on this machine

@@ -1,0 +1,279 @@
+"""A training in steps: the order, what each step hands to the next, and what is recorded of all together.
+
+Each step loads the base anew and goes on from the adapter of the step before, so that a step that runs on after another
+one and a step that another process resumes start from the same bytes. The models of two steps are never in memory at
+once. A finished step is kept like a checkpoint until the training ends: its adapter, by digest, and its figures.
+
+Before the first step trains, the trainers of all later steps are made once, and with them what their methods refuse.
+
+Each step is fitted in this process, or by ranks of its own (``stages.training.ranks``); all of this is of the stage's.
+"""
+
+import gc
+import math
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel, ConfigDict
+
+from checks import digest, files, layout, steps
+from checks.errors import EvidenceRefused, TrainingRefused
+from checks.evidence import MeasuredStep, Quantised, Seal, TrainedStep
+from checks.identity import Digest
+from checks.params import Params
+from checks.rows import Row
+from stages import tracking
+from stages.training import checkpoints
+from stages.training.checkpoints import MANIFEST, PROGRESS, Store, say
+
+_CONTEXTS = {"train": "training", "valid": "evaluation"}  # MLflow's words for a split
+
+
+class Given(NamedTuple):
+    """The rows that a step learns from and is evaluated on, and their digests by split."""
+
+    rows: list[Row]
+    valid: list[Row]
+    data: dict[str, Digest]
+
+
+class Trained(NamedTuple):
+    """What came of each step, with its run and the checkpoints to remove.
+
+    ``resumed_at``: the step, counted over all, at which this process went on; None if it began.
+    """
+
+    fitted: list["Fitted"]
+    runs: list[tracking.Run]
+    stores: list[Store]
+    resumed_at: int | None
+
+
+class Fitted(BaseModel):
+    """What came of one step; kept when it is finished, so that no resumed training does it again.
+
+    ``unsent``: points and tags that MLflow did not take from a rank.
+    """
+
+    # A norm may be infinite: fp16 skips such a step.
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
+
+    method: str
+    started_from: Digest | None
+    adapter: Digest
+    data: dict[str, Digest]
+    rows: int
+    steps: int
+    batch: int | None  # rows of a step on several devices together; None: on one
+    epochs: float
+    trainable: int
+    total: int
+    final_loss: float
+    valid_loss: float | None
+    points: list[tuple[int, dict[str, float]]]  # of the loss curve
+    figures: dict[str, float]
+    tokens: int | None
+    seconds: float
+    resumed_at: int | None
+    quantised: Quantised | None
+    run: str  # MLflow's id
+    unsent: int = 0
+
+    def reported(self) -> TrainedStep:
+        """What ``reports/train.json`` has of it."""
+        return TrainedStep.model_validate(self.model_dump(include=set(TrainedStep.model_fields)))
+
+    def measured(self) -> MeasuredStep:
+        """What ``reports/measured/train.json`` has of it."""
+        return MeasuredStep(
+            adapter=self.adapter, mlflow_run=self.run, seconds=round(self.seconds, 3), resumed_at=self.resumed_at
+        )
+
+
+class Start(NamedTuple):
+    """The adapter that a step goes on from: its folder and digest. None: a new one."""
+
+    folder: Path | None = None
+    adapter: Digest | None = None
+
+
+Key = Callable[[Params, Given, Digest | None], str]  # of a step that starts from this adapter
+Fit = Callable[[Params, Given, tracking.Run, Store, Path, Start], Fitted]  # into a folder
+
+
+def alone(params: Params) -> list[Params]:
+    """The parameters of each step, as if it were the whole training."""
+    return [params.model_copy(update={"training": step}) for step in steps.of(params.training)]
+
+
+def given(params: Params, rows: Sequence[Row], valid: Sequence[Row], seal: Seal) -> list[Given]:
+    """What each step learns from. Raises TrainingRefused for rows that it cannot learn from, or if it has none."""
+    some = steps.in_some_rows(params.training)
+    found = []
+    for number, step in enumerate(steps.of(params.training), 1):
+        its = {name: steps.rows_of(step, some, of_split) for name, of_split in (("train", rows), ("valid", valid))}
+        if not its["train"]:
+            raise TrainingRefused(
+                f"{layout.SPLITS / 'train.jsonl'}: no row is for step {number}, {step.method}: each has null in "
+                f"{' and '.join(step.extra())}",
+                "bring rows with these columns, or remove the step from train.steps",
+            )
+        step.refuse_rows(its["train"], its["valid"])
+        whole = {"train": len(rows), "valid": len(valid)}
+        data = {name: seal.splits[name] if len(its[name]) == whole[name] else _digest(its[name]) for name in its}
+        found.append(Given(its["train"], its["valid"], data))
+    return found
+
+
+def described(its: Given) -> dict[str, tuple[Path, Digest]]:
+    """The data of a step, as ``tracking.run`` takes it."""
+    return {_CONTEXTS[name]: (layout.SPLITS / f"{name}.jsonl", found) for name, found in its.data.items()}
+
+
+def fit_all(
+    root: Path,
+    parts: Sequence[tuple[Params, Given]],
+    parent: tracking.Run,
+    kept: bool,
+    folder: Path,
+    key: Key,
+    fit: Fit,
+    check: Callable[[Params, Given], None],
+) -> Trained:
+    """Train all steps, the last one into ``folder``.
+
+    ``check`` raises what would stop a step; it is called for later steps before the first one trains.
+    """
+    fitted: list[Fitted] = []
+    stores: list[Store] = []
+    resumed_at, trains = None, False
+    with ExitStack() as stack:
+        several = len(parts) > 1
+        runs = [  # all before the first step: a store that is lost later costs no training
+            stack.enter_context(tracking.run(part, root, described(its), parent)) if several else parent
+            for part, its in parts
+        ]
+        adapters = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        start = Start()
+        for number, ((part, its), run) in enumerate(zip(parts, runs, strict=True), 1):
+            last, before = number == len(parts), sum(each.steps for each in fitted)
+            target = folder if last else adapters / str(number)
+            target.mkdir(exist_ok=True)
+            name = key(part, its, start.adapter)
+            store = stack.enter_context(checkpoints.opened(root, name, kept))
+            stores.append(store)
+            found = None
+            if not last:
+                finished = stack.enter_context(checkpoints.opened(root, checkpoints.key({"finished": name}, ()), kept))
+                stores.append(finished)
+                found = finished.newest(read)
+            if found:
+                for path in _adapter(found.folder):
+                    shutil.copyfile(path, target / path.name)
+                one = found.known.model_copy(update={"run": run.id, "unsent": 0})
+                resumed_at = before + one.steps
+                say(f"{_step(number, parts)} is done: {one.adapter[:19]}, from {found.where}")
+                run.replay(one.points)
+                run.tag("lockstep.resumed_from", found.known.run)
+            else:
+                if several:
+                    say(_step(number, parts))
+                for later in () if trains else parts[number:]:
+                    check(*later)
+                    _release()
+                one = fit(part, its, run, store, target, start)
+                if not trains and one.resumed_at is not None:
+                    resumed_at = before + one.resumed_at
+                trains = True
+                if not last and kept:
+                    _keep(finished, target, one)
+            if several:
+                run.tag(tracking.STEP_ADAPTER_TAG, one.adapter)
+            fitted.append(one)
+            start = Start(target, one.adapter)
+            if several:
+                _release()
+        if several and resumed_at is not None:
+            parent.tag("lockstep.resumed_at", str(resumed_at))
+    return Trained(fitted, runs, stores, resumed_at)
+
+
+def read(folder: Path, step: int) -> Fitted:
+    """What a finished step left. Raises EvidenceRefused if its adapter is not the one that it names."""
+    found = files.read_json(folder / PROGRESS, Fitted)
+    adapter = digest.of_manifest({path.name: digest.of_file(path) for path in _adapter(folder)})
+    if (adapter, step) != (found.adapter, found.steps):
+        raise EvidenceRefused(f"step {step}: is not of the adapter {found.adapter[:19]}", "start from the beginning")
+    return found
+
+
+def _keep(store: Store, adapter: Path, one: Fitted) -> None:
+    """Keep a finished step; where the disk does not take it, training goes on."""
+    copy = store.scratch / "finished"
+    try:
+        shutil.copytree(adapter, copy)
+    except OSError as error:
+        say(f"the finished step {one.method} is not kept: {error}")
+        return
+    store.keep(copy, one.steps, one.model_dump_json(), finished=True)
+
+
+def curve(parts: Sequence[Params], fitted: Sequence[Fitted]) -> str:
+    """The loss curve of all steps as CSV: step, loss, learning rate, and what the methods report of each.
+
+    In several steps the column ``chain`` says which one a point is of, and ``step`` counts on from one to the next.
+    """
+    several = len(fitted) > 1
+    reported = dict.fromkeys(name for part in parts for name in part.train.reported)
+    points = [values for each in fitted for _, values in each.points]
+    names = [name for name in reported if any(name in values for values in points)]
+    lines = [["step", "loss", "learning_rate", *(["chain"] if several else []), *names]]
+    before = 0
+    for number, each in enumerate(fitted, 1):
+        for step, values in each.points:
+            first, *rest = (f"{values[n]:.6g}" if n in values else "" for n in ("loss", "learning_rate", *names))
+            of = [f"{number} {each.method}"] if several else []
+            lines.append([str(before + step), first, rest[0], *of, *rest[1:]])
+        before += each.steps
+    return "".join(f"{','.join(line)}\n" for line in lines)
+
+
+def epochs(fitted: Sequence[Fitted], rows: int) -> float:
+    """How often a row of the train split was seen, on average over all ``rows``."""
+    return round(math.fsum(each.epochs * each.rows / rows for each in fitted), 6)
+
+
+def counted(model: Any) -> tuple[int, int]:
+    """Trainable parameters and all, without the frozen copy of an adapter that TRL compares with."""
+    trainable, total = model.get_nb_trainable_parameters()
+    copies = sum(weight.numel() for name, weight in model.named_parameters() if ".ref." in name)
+    return trainable, total - copies
+
+
+def _step(number: int, parts: Sequence[tuple[Params, Given]]) -> str:
+    part, its = parts[number - 1]
+    return f"step {number} of {len(parts)}, {part.train.method} on {len(its.rows)} rows"
+
+
+def _adapter(folder: Path) -> Iterator[Path]:
+    """The files of an adapter, without those that a checkpoint has beside them."""
+    return (path for path in sorted(folder.iterdir()) if path.name not in (MANIFEST, PROGRESS))
+
+
+def _digest(rows: Sequence[Row]) -> Digest:
+    """The digest of rows as lines of JSON, as a split has them."""
+    return digest.of_bytes(b"".join(row.model_dump_json().encode() + b"\n" for row in rows))
+
+
+def _release() -> None:
+    """Let go of a model that is not used any more: trainers and their callbacks name one another."""
+    import torch
+
+    gc.unfreeze()  # ``imports.uncollected`` froze the first model with the libraries
+    gc.collect()
+    gc.freeze()
+    torch.cuda.empty_cache()

@@ -1,0 +1,574 @@
+"""Training in steps: one adapter goes through several methods, and each step goes on from the one before."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from checks import digest, files, layout
+from checks.errors import DataRefused, EvidenceRefused, MachineRefused, ParamsRefused, TrainingRefused
+from checks.evidence import DataReport, EvaluationReport, ParityReport, QuantisedBase, TrainMeasured, TrainReport
+from checks.params import Params
+from checks.rows import Row
+from checks.steps import of
+from checks.verdict import Verdict
+from release.review import training
+from stages import tracking
+from stages.merge import merge
+from stages.train import _trainer, train
+from stages.training import chain, checkpoints
+from stages.training.checkpoints import HERE, MANIFEST, THERE
+from stages.training.remote import SWITCH
+from stages.weights import nf4
+from tests import pipeline_repository as repository
+from tests import training_tree
+from tests.conftest import REPOSITORY, as_params, scaled_down, written
+from tests.training_tree import METHODS
+
+FIRST, SECOND = 12, 40  # optimiser steps of the two steps
+FILES = ["adapter_config.json", "adapter_model.safetensors"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """One MLflow store for all tests here: making its tables takes seconds."""
+    uri = f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", uri)
+        yield uri
+
+
+@pytest.fixture
+def root(tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository's root whose rows all have an answer; two of three are a pair too."""
+    monkeypatch.setenv(checkpoints.MINUTES, "0")
+    return _make(tmp_path / "root", tiny_base)
+
+
+def _make(root: Path, base: Path) -> Path:
+    training_tree.make(root, base, preferences=True)
+    _change(root, lambda number, row: row.extra if number % 3 else row.extra | {"rejected": None})
+    return root
+
+
+def _change(root: Path, extra: Callable[[int, Row], dict[str, Any]]) -> None:
+    for name in layout.SPLIT_NAMES:
+        path = root / layout.SPLITS / f"{name}.jsonl"
+        rows = [row.model_copy(update={"extra": extra(n, row)}) for n, row in enumerate(files.read_jsonl(path, Row))]
+        files.write_jsonl(path, rows)
+    training_tree.seal(root)
+
+
+def _document(*methods: str, steps: tuple[int, ...] = (4, 4), **shared: Any) -> dict:
+    """Plain parameters of a training in steps of so many optimiser steps."""
+    document = scaled_down()
+    document["train"] |= {"method": list(methods), "max_steps": None, "learning_rate": 0.02} | shared
+    document["train"]["steps"] = [
+        METHODS.get(method, {"method": method}) | {"max_steps": count}
+        for method, count in zip(methods, steps, strict=True)
+    ]
+    document["validate"]["preferences"] = training_tree.BOUNDS
+    return document
+
+
+def _alone(document: dict) -> Params:
+    """The parameters of the first step as the whole training."""
+    (first, *_), shared = document["train"]["steps"], document["train"]
+    rest = {key: value for key, value in shared.items() if key not in ("method", "steps")}
+    return as_params(document | {"train": rest | first})
+
+
+def _report(root: Path) -> TrainReport:
+    return files.read_json(root / layout.TRAIN_REPORT, TrainReport)
+
+
+# --- parameters ---
+
+
+def test_a_step_has_what_all_share_and_what_it_writes_itself() -> None:
+    document = _document("sft", "dpo", seed=3)
+    document["train"]["steps"][1] |= {"learning_rate": 0.001, "batch_size": 2, "seed": 5}
+    params = as_params(document)
+    first, second = of(params.training)
+    assert (first.method, first.learning_rate, first.batch_size, first.seed) == ("sft", 0.02, 4, 3)
+    assert (second.method, second.learning_rate, second.batch_size, second.seed) == ("dpo", 0.001, 2, 5)
+    assert first.lora == second.lora
+    with pytest.raises(TypeError, match="there are 2 steps"):
+        _ = params.train
+
+
+def _written_so(**train: Any) -> Callable[[dict], None]:
+    return lambda document: document["train"].update(train)
+
+
+def _step(number: int, **keys: Any) -> Callable[[dict], None]:
+    return lambda document: document["train"]["steps"][number].update(keys)
+
+
+def _without(*path: Any) -> Callable[[dict], None]:
+    def spoil(document: dict) -> None:
+        *above, last = path
+        place = document["train"]
+        for key in above:
+            place = place[key]
+        del place[last]
+
+    return spoil
+
+
+LISTED = r"write method: \[sft, dpo\]: prepare and validate depend on this line"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (_without("method"), rf"^params.yaml:\d+: train: method: is not written, and the steps are \[sft, dpo\]; {LISTED}$"),
+        (_written_so(method="sft"), rf"train: method: is 'sft', and the steps are \[sft, dpo\]; {LISTED}"),
+        (_written_so(method=["dpo", "sft"]), rf"train: method: is \['dpo', 'sft'\], and the steps are \[sft, dpo\]; {LISTED}"),
+        (_without("steps"), r"steps: is not a list of two steps or more; write steps: \[\{method: sft\}, \{method: dpo, \.\.\.\}\], or"),
+        (_written_so(steps=[{"method": "sft"}], method=["sft"]), "steps: is not a list of two steps or more; "),
+        (_written_so(steps={"sft": {}, "dpo": {}}), "steps: is not a list of two steps or more; "),
+        (_without("steps", 1, "method"), r"train\.steps\.1\.method: missing"),
+        (_without("steps", 1, "beta"), r"train\.steps\.1\.beta: missing"),
+        (_step(1, beat=1), r"train\.steps\.1\.beat: unknown key; did you mean beta\?"),
+        (_step(1, beta="x"), r"train\.steps\.1\.beta: 'x'; input should be a valid number"),
+        (_step(0, beta=0.1), r"train\.steps\.0\.beta: unknown key"),
+        (_written_so(beta=0.1), r"train: beta: is a parameter of dpo and grpo and kto and orpo, not of every method; move it into that step"),
+        (_written_so(learning_rate="x"), r"^params.yaml:\d+: train\.learning_rate: 'x'; input should be a valid number$"),
+        (_written_so(sed=1), r"train\.sed: unknown key; did you mean seed\?"),
+        (_without("seed"), r"train\.steps\.0\.seed: missing"),
+        (_step(1, lora={}), r"train\.steps\.1\.lora: all steps train one adapter on one base; move it beside train\.steps"),
+        (_step(1, precision="bf16"), r"train\.steps\.1\.precision: all steps train one adapter on one base"),
+        (_step(1, devices=2), r"train\.steps\.1\.devices: all steps train on as many devices; move it beside train\.steps"),
+        (_written_so(devices=2, shard="fsdp2"), r"^params.yaml:\d+: train\.shard: fsdp2 is not offered with train\.steps: it was never tried; use null$"),
+        (_step(0, shard="fsdp2"), r"train\.steps\.0\.shard: fsdp2 is not offered with train\.steps"),
+        (_step(1, epochs=1), r"train\.steps\.1: epochs and max_steps must be one number and one null"),
+        (_step(1, max_length=16), r"train\.max_length: 16 would cut rows"),
+        (lambda document: document["train"]["lora"].update(dropout=0.1), r"train\.steps\.1: lora\.dropout is 0\.1, and train\.method 'dpo' trains without"),
+        (lambda document: document["validate"].pop("preferences"), r"validate\.preferences: is not written, and train\.method 'sft' and 'dpo' learns from rejected"),
+    ],
+)  # fmt: skip
+def test_steps_that_do_not_fit_are_refused_at_their_place(spoil: Callable[[dict], None], says: str) -> None:
+    document = _document("sft", "dpo")
+    spoil(document)
+    with pytest.raises(ParamsRefused, match=says) as caught:
+        as_params(document)
+    assert not caught.value.others or "seed" in says  # each fault once; a shared key is missing in each step
+
+
+def test_an_unknown_method_of_a_step_is_refused() -> None:
+    document = _document("sft", "dpo")
+    document["train"]["method"][1] = document["train"]["steps"][1]["method"] = "dpi"
+    with pytest.raises(ParamsRefused, match=r"train\.steps\.1\.method: unknown training method 'dpi'; one of: dpo"):
+        as_params(document)
+
+
+# --- training ---
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("second", ["dpo", "grpo"])
+def test_the_second_step_goes_on_from_the_adapter_of_the_first_and_all_is_recorded(root: Path, second: str) -> None:
+    from mlflow import MlflowClient
+
+    document = _document("sft", second)
+    train(_alone(document), root)
+    first = _report(root)
+    assert first.chain == ()
+    assert "chain" not in (root / layout.TRAIN_MEASURED).read_text()
+    line = train(as_params(document), root)
+    assert f", sft, then {second}, 8 steps in " in line
+
+    report, measured = _report(root), files.read_json(root / layout.TRAIN_MEASURED, TrainMeasured)
+    sft, then = report.chain
+    # The first step is the training that its parameters alone make; the base was never changed.
+    assert (sft.adapter, sft.started_from, sft.steps, sft.rows) == (first.adapter, None, 4, 24)
+    assert sft.data == {name: first.splits[name] for name in ("train", "valid")}
+    assert (then.started_from, then.adapter) == (first.adapter, report.adapter)
+    assert then.adapter == digest.of_tree(root / layout.ADAPTER).digest != first.adapter
+    assert (then.method, then.rows) == (second, 16 if second == "dpo" else 24)
+    assert (then.data == sft.data) == (second == "grpo")  # dpo has the pairs alone
+    assert (report.steps, report.figures, report.final_loss) == (8, then.figures, then.final_loss)
+    assert report.optimised_for == (("edit-similarity",) if second == "grpo" else ())
+    assert report.total_parameters == first.total_parameters  # without TRL's copy of the first adapter
+    assert sorted(path.name for path in (root / layout.ADAPTER).iterdir()) == FILES
+
+    points = list(csv.DictReader((root / layout.LOSS_CURVE).read_text().splitlines()))
+    assert [(point["step"], point["chain"]) for point in points] == [
+        (str(n), "1 sft" if n <= 4 else f"2 {second}") for n in range(1, 9)
+    ]
+    assert training.loss(root) == [float(point["loss"]) for point in points[4:]]  # what the comment draws
+
+    client = MlflowClient()
+    parent = client.get_run(measured.mlflow_run)
+    assert parent.data.tags[tracking.ADAPTER_TAG] == report.adapter
+    for step, its in zip(report.chain, measured.chain, strict=True):
+        run = client.get_run(its.mlflow_run)
+        assert run.data.tags["mlflow.parentRunId"] == measured.mlflow_run
+        assert (run.info.status, run.data.tags[tracking.STEP_ADAPTER_TAG]) == ("FINISHED", step.adapter)
+        assert run.data.params["train.method"] == step.method
+        (logged,) = [i.dataset for i in run.inputs.dataset_inputs if i.tags[0].value == "training"]
+        assert step.data["train"] in logged.source
+        assert len(client.get_metric_history(its.mlflow_run, "loss")) == 4
+
+    merge(as_params(document), root)
+    assert files.read_json(root / layout.PARITY_REPORT, ParityReport).adapter == report.adapter
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("methods", "shared", "lora"),
+    [
+        (("sft", "kto", "orpo"), {}, {}),
+        (("dpo", "sft"), {"gradient_checkpointing": True}, {"variant": "dora"}),
+        (("sft", "dpo"), {"quantization": {"kind": "nf4", "double": True}, "precision": "bf16"}, {}),
+        (("dpo", "grpo", "dpo"), {"neftune_alpha": 5.0}, {"variant": "rslora", "init": "orthogonal"}),
+    ],
+)
+def test_any_order_of_methods_trains_twice_to_the_same_bytes_and_merges(
+    root: Path, methods: tuple[str, ...], shared: dict, lora: dict
+) -> None:
+    document = _document(*methods, steps=(2,) * len(methods), **shared)
+    document["train"]["lora"] |= lora
+    document["merge"]["parity"]["max_logprob_diff"] = 2.0  # bf16
+    found = []
+    for _ in range(2):
+        train(as_params(document), root)
+        found.append(_report(root))
+    assert found[0] == found[1]
+    assert len({step.adapter for step in found[0].chain}) == len(methods)
+    merge(as_params(document), root)
+    parity = files.read_json(root / layout.PARITY_REPORT, ParityReport)
+    assert (parity.adapter, parity.merged_into) == (found[0].adapter, "trained" if "quantization" in shared else None)
+
+
+@pytest.mark.slow
+def test_a_step_does_not_go_on_beside_other_codes_of_a_4_bit_base(root: Path) -> None:
+    document = _document("sft", "dpo", quantization={"kind": "nf4", "double": True}, precision="bf16")
+    first, _ = chain.alone(as_params(document))
+    train(first, root)
+    path = root / layout.ADAPTER / nf4.NAME
+    trained = files.read_json(path, QuantisedBase)
+    tensors = dict.fromkeys(trained.tensors, digest.of_bytes(b"of another machine"))
+    other = trained.quantised.model_copy(update={"weights": digest.of_json(tensors)})
+    files.write_json(path, trained.model_copy(update={"tensors": tensors, "quantised": other}))
+    base, rows = root / layout.BASE, files.read_jsonl(root / layout.SPLITS / "train.jsonl", Row)
+    with (
+        tracking.run(first, root, {}) as run,
+        pytest.raises(MachineRefused, match="the base is quantised to other codes here than where the step before"),
+    ):
+        _trainer(first, base, trained.base, rows, [], run, str(root / "scratch"), root / layout.ADAPTER)
+
+
+def _runs(document: dict) -> list[Any]:
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    experiment = client.get_experiment_by_name(document["tracking"]["experiment"])
+    return list(client.search_runs([experiment.experiment_id]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [1, 2])
+def test_what_stops_a_later_step_stops_before_the_first_one_trains(
+    root: Path, devices: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    _change(root, lambda number, row: row.extra | ({"rejected": "disk " * 80} if number == 5 else {}))
+    document = _document("sft", "dpo", max_length=110, devices=devices)
+    document["tracking"]["experiment"] = f"late on {devices}"
+    with pytest.raises(TrainingRefused, match=r"row 0000000000000005 .*: rejected: \d+ tokens with its prompt, above"):
+        train(as_params(document), root)
+    runs = _runs(document)
+    assert (len(runs), {run.info.status for run in runs}) == (3, {"FAILED"})
+    assert not any(run.data.metrics for run in runs)
+    assert not (root / layout.ADAPTER).exists()
+
+
+@pytest.mark.parametrize(
+    ("extra", "says"),
+    [
+        (lambda n, row: row.extra | ({"rejected": row.reference} if n == 4 else {}), r"row 0000000000000004 \(x:1\): reference and rejected are the same answer"),
+        (lambda n, row: row.extra | ({"rejected": " "} if n == 4 else {}), r"row 0000000000000004 \(x:1\): has no text in column 'rejected'"),
+        (lambda _, row: row.extra | {"rejected": None}, r"data/splits/train\.jsonl: no row is for step 2, dpo: each has null in rejected; bring rows"),
+    ],
+)  # fmt: skip
+def test_rows_that_a_later_step_cannot_learn_from_are_refused_before_the_base_is_loaded(
+    root: Path, extra: Callable[[int, Row], dict[str, Any]], says: str
+) -> None:
+    _change(root, extra)
+    shutil.rmtree(root / layout.BASE)
+    files.write_text(root / layout.BASE / "config.json", "none")
+    with pytest.raises(TrainingRefused, match=says):
+        train(as_params(_document("sft", "dpo")), root)
+
+
+# --- a training that is killed ---
+
+
+class Straight:
+    """A training that ran through, and what it left."""
+
+    def __init__(self, root: Path, document: dict) -> None:
+        train(as_params(document), root)
+        self.adapter = digest.of_tree(root / layout.ADAPTER)
+        self.curve = (root / layout.LOSS_CURVE).read_text()
+        self.report = _report(root)
+
+
+def _kill_at(root: Path, document: dict, reached: Callable[[], bool]) -> str:
+    """Train in another process, and kill it when ``reached``; what it said."""
+    (root / layout.PARAMS).write_text(written(document))
+    log = root / "log"
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "stages.train"],
+            cwd=root,
+            env=os.environ | {"PYTHONPATH": str(REPOSITORY), checkpoints.MINUTES: "0.0001"},
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+        )
+    end = time.monotonic() + 300
+    try:
+        while process.poll() is None and not reached():
+            assert time.monotonic() < end
+            time.sleep(0.005)
+    finally:
+        ranks = psutil.Process(process.pid).children() if process.poll() is None else []
+        process.kill()
+        process.wait()
+    assert process.returncode == -signal.SIGKILL, log.read_text()
+    assert not psutil.wait_procs(ranks, timeout=30)[1]
+    return log.read_text()
+
+
+def _trainings(place: Path, manifests: str) -> set[str]:
+    """The folders below ``place`` that have a whole checkpoint: of the first step, of it finished, of the second."""
+    return {path.relative_to(place).parts[0] for path in place.glob(manifests)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("second", "step", "where", "devices"),
+    [("dpo", 2, HERE, 1), ("grpo", 2, THERE, 1), ("dpo", 1, HERE, 1), ("dpo", 2, HERE, 2), ("grpo", 1, THERE, 2)],
+)
+def test_a_killed_training_goes_on_in_its_step_and_ends_in_the_bytes_of_one_that_ran_through(
+    tmp_path: Path,
+    tiny_base: Path,
+    second: str,
+    step: int,
+    where: str,
+    devices: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    from mlflow import MlflowClient
+
+    document = _document("sft", second, steps=(FIRST, SECOND), devices=devices)
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    straight = Straight(_make(tmp_path / "straight", tiny_base), document)
+    root = _make(tmp_path / "killed", tiny_base)
+    place, manifests = root / checkpoints.FOLDER, f"*/step-*/{MANIFEST}"
+    if where == THERE:
+        monkeypatch.setenv(SWITCH, "1")
+        (root / ".dvc").mkdir()
+        (root / ".dvc" / "config").write_text("[core]\n    remote = team\n['remote \"team\"']\n    url = there\n")
+        place, manifests = root / ".dvc" / "there" / "lockstep" / "checkpoints", f"*/{MANIFEST}"
+    _kill_at(root, document, lambda: len(_trainings(place, manifests)) == 2 * step - 1)
+    if where == THERE:
+        shutil.rmtree(root / layout.STATE)
+    capfd.readouterr()
+    train(as_params(document), root)
+
+    said = capfd.readouterr().err
+    measured = files.read_json(root / layout.TRAIN_MEASURED, TrainMeasured)
+    at = measured.chain[step - 1].resumed_at
+    assert at is not None
+    assert 0 < at < (SECOND if step == 2 else FIRST)
+    assert measured.resumed_at == at + (FIRST if step == 2 else 0)
+    done = f"train: step 1 of 2, sft on 24 rows is done: {straight.report.chain[0].adapter[:19]}, from {where}\n"
+    assert (done in said) == (step == 2)
+    assert (f"goes on at step {at} of {FIRST}, " in said) == (step == 1)
+    assert (root / layout.LOSS_CURVE).read_text() == straight.curve
+    assert digest.of_tree(root / layout.ADAPTER) == straight.adapter
+    assert _report(root) == straight.report
+    batch = None if devices == 1 else 8
+    assert (straight.report.devices, straight.report.batch) == (batch and 2, batch)
+    assert [its.batch for its in straight.report.chain] == [batch, batch]
+    client = MlflowClient()
+    assert client.get_run(measured.mlflow_run).data.tags["lockstep.resumed_at"] == str(measured.resumed_at)
+    for its, count in zip(measured.chain, (FIRST, SECOND), strict=True):  # one whole tree of runs
+        assert client.get_run(its.mlflow_run).data.tags["mlflow.parentRunId"] == measured.mlflow_run
+        assert max(point.step for point in client.get_metric_history(its.mlflow_run, "loss")) == count
+    assert not list((root / checkpoints.FOLDER).iterdir())
+    assert where == HERE or not list(place.iterdir())
+
+
+@pytest.mark.slow
+def test_a_finished_step_is_used_by_another_second_step_and_not_if_its_bytes_are_others(
+    tmp_path: Path, tiny_base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = _document("sft", "dpo", steps=(FIRST, SECOND))
+    root = _make(tmp_path / "killed", tiny_base)
+    place = root / checkpoints.FOLDER
+    _kill_at(root, document, lambda: len(_trainings(place, f"*/step-*/{MANIFEST}")) == 3)
+    other_second = json.loads(json.dumps(document))
+    other_second["train"]["steps"][1] |= {"learning_rate": 0.001, "max_steps": 2}
+    shutil.copytree(root, tmp_path / "changed")
+    capsys.readouterr()
+    train(as_params(other_second), tmp_path / "changed")
+    assert "train: step 1 of 2, sft on 24 rows is done: " in capsys.readouterr().err
+
+    (finished,) = [p for p in place.glob(f"*/step-*/{MANIFEST}") if json.loads(p.read_text())["finished"]]
+    adapter, manifest = finished.parent / "adapter_model.safetensors", json.loads(finished.read_text())
+    other = next(path for path in place.glob("*/step-*/adapter_model.safetensors") if path != adapter)
+    shutil.copyfile(other, adapter)  # as whole as any, and named by the manifest
+    found = digest.of_file(adapter)
+    manifest["files"][adapter.name] = {"sha256": found.sha256, "size": found.size}
+    finished.write_text(json.dumps(manifest))
+    capsys.readouterr()
+    train(as_params(document), root)
+    assert (
+        "train: a checkpoint of this machine is passed over: step 12: is not of the adapter sha256:"
+        in capsys.readouterr().err
+    )
+    straight = Straight(_make(tmp_path / "straight", tiny_base), document)
+    assert _report(root) == straight.report
+
+
+# --- evidence ---
+
+
+A, B, C = (digest.of_bytes(letter) for letter in (b"a", b"b", b"c"))
+
+
+@pytest.mark.parametrize(
+    ("steps", "says"),
+    [
+        ([(A, None), (B, C)], "step 2 started from"),
+        ([(A, C), (B, A)], "step 1 started from"),
+        ([(A, None), (C, A)], "the last step made"),
+        ([(A, None), (B, A)], None),
+        ([], None),
+    ],
+)
+def test_a_report_whose_steps_do_not_go_on_from_each_other_is_refused(
+    tmp_path: Path, steps: list[tuple[str, str | None]], says: str | None
+) -> None:
+    step = {"method": "sft", "data": {"train": C}, "rows": 1, "steps": 1, "epochs": 1.0, "final_loss": 1.0}
+    report = {
+        "adapter": B, "base": C, "splits": {}, "rows": 1, "steps": 2, "epochs": 1.0, "trainable_parameters": 1,
+        "total_parameters": 2, "final_loss": 1.0, "versions": {},
+        "chain": [step | {"adapter": adapter, "started_from": start} for adapter, start in steps],
+    }  # fmt: skip
+    path = tmp_path / "train.json"
+    path.write_text(json.dumps(report))
+    if says is None:
+        assert len(files.read_json(path, TrainReport).chain) == len(steps)
+    else:
+        with pytest.raises(EvidenceRefused, match=says):
+            files.read_json(path, TrainReport)
+
+
+def _repository(root: Path, base: Path, spoil: Callable[[int, dict], dict] | None = None) -> dict:
+    """A repository whose table has an answer in each row, and a worse one in every other; its parameters."""
+    services = sorted(repository.SERVICES)
+    rows: list[dict[str, Any]] = [
+        row | {"worse": None if n % 2 else services[(services.index(row["reference"]) + 1) % 4]}
+        for n, row in enumerate(repository.table())
+    ]
+    document = _document("sft", "dpo")
+    document["validate"]["min_rows"] = {"train": 20, "valid": 4, "test": 16}
+    changed = [spoil(n, row) if spoil else row for n, row in enumerate(rows)]
+    repository.make(root, base, document, changed)
+    document["prepare"]["loader"]["columns"]["extra"] = {"rejected": "worse"}
+    document["validate"]["preferences"] = {"max_length_bias": 0.5, "max_auc": 0.75}
+    repository.write_params(root, document)
+    return document
+
+
+@pytest.mark.slow
+def test_answers_and_pairs_of_one_table_go_through_the_pipeline_to_a_verdict_about_the_last_adapter(
+    tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stages.evaluate import evaluate
+    from stages.gate import gate
+
+    root = tmp_path / "repository"
+    document = _repository(root, tiny_base)
+    assert repository.repro(root, "validate") == ["fetch", "prepare", "validate"]
+    monkeypatch.chdir(root)
+    for stage in (train, merge, evaluate, gate):
+        stage(as_params(document), root)
+    data = files.read_json(root / layout.DATA_REPORT, DataReport)
+    names = {each.name: each for each in data.expectations}
+    assert names["train: a row has rejected"].success
+    assert "train: every row has rejected" not in names
+    pairs = sum(
+        row.extra["rejected"] is not None for row in files.read_jsonl(root / layout.SPLITS / "train.jsonl", Row)
+    )
+    trained = _report(root)
+    parity = files.read_json(root / layout.PARITY_REPORT, ParityReport)
+    evaluation = files.read_json(root / layout.EVALUATION, EvaluationReport)
+    verdict = files.read_json(root / layout.VERDICT, Verdict)
+    assert [(step.method, step.rows) for step in trained.chain] == [("sft", data.rows["train"]), ("dpo", pairs)]
+    assert trained.adapter == trained.chain[-1].adapter == parity.adapter == verdict.judged["models/adapter"]
+    assert evaluation.merged == verdict.model == parity.merged
+    assert not any("different bytes" in each.reason or "no evidence" in each.reason for each in verdict.findings)
+    # Another learning rate of a step does not make the data anew; another method does.
+    document["train"]["steps"][1]["learning_rate"] = 0.001
+    repository.write_params(root, document)
+    assert repository.repro(root, "validate") == []
+    document["train"]["method"][1] = "orpo"
+    document["train"]["steps"][1] = METHODS["orpo"] | {"max_steps": 4}
+    repository.write_params(root, document)
+    assert repository.repro(root, "validate") == ["prepare", "validate"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda n, row: row | ({"worse": row["reference"]} if n == 40 else {}), "pairs: the two answers differ: 1 of"),
+        (lambda n, row: row | ({"worse": " "} if n == 40 else {}), "pairs: rejected is text: 1 of"),
+        (
+            lambda _, row: row | {"worse": None},
+            "train: a row has rejected: 0; bring rows with this column: a step of train.steps learns",
+        ),
+    ],
+)
+def test_validate_refuses_what_a_later_step_cannot_learn_from(
+    tmp_path: Path, tiny_base: Path, spoil: Callable[[int, dict], dict], says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stages.fetch import fetch
+    from stages.prepare import prepare
+    from stages.validate import validate
+
+    root = tmp_path / "repository"
+    document = _repository(root, tiny_base, spoil)
+    monkeypatch.chdir(root)
+    params = as_params(document)
+    for stage in (fetch, prepare):
+        stage(params, root)
+    with pytest.raises(DataRefused, match=says):
+        validate(params, root)
+
+
+def test_an_answer_without_a_pair_is_dropped_beside_the_pair_of_the_same_request_and_answer() -> None:
+    from checks import drafts, rules
+
+    columns: list[dict[str, Any]] = [{"rejected": None}, {"rejected": "disk"}, {"rejected": "vault"}, {}]
+    made = [drafts.Draft((), "Show it.", "vm", "vm", "all", f"f:{n}", extra=extra) for n, extra in enumerate(columns)]
+    made.append(drafts.Draft((), "Show it.", "disk", "disk", "all", "f:4", extra={"rejected": None}))
+    kept, _ = drafts.apply(rules.RULES.kinds["drop-duplicates"](as_params(scaled_down()).prepare), made)
+    assert [draft.source for draft in kept] == ["f:1", "f:2", "f:4"]
