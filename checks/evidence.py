@@ -188,6 +188,20 @@ class TrainReport(StageReport):
     quantised: Quantised | None = None  # None: the base was trained on as it is
 
 
+class TrainMemory(Record):
+    """Memory of a training in bytes: of the process on a CPU, of what PyTorch allocates on a GPU.
+
+    ``rows`` sequences of ``tokens`` are the largest batch, padding included.
+    """
+
+    predicted: Count | None  # before the first step; None: the base does not say its sizes
+    peak: Count | None  # the largest that was measured; None: this system does not tell
+    total: Count | None  # of the device
+    rows: Count
+    tokens: Count
+    logits: Count  # bytes of the logits that were held at once
+
+
 class TrainMeasured(Report):
     """What differs between two runs of one training: duration, device, and name of the run.
 
@@ -201,6 +215,9 @@ class TrainMeasured(Report):
     seconds: Annotated[float, Field(ge=0)]  # of the whole training, the parts before an interruption included
     device: str
     resumed_at: Count | None = None  # the step of the checkpoint from which this run went on; None: it ran through
+    memory: TrainMemory | None = None
+    tokens_per_second: float | None = None  # without padding
+    flop_utilisation: float | None = None  # of the device's peak (checks.devices); None: that is not known
 
 
 class MergedFile(Record):

@@ -109,6 +109,8 @@ class Train(Section):
 
     # Columns of a row that the method needs. Those that not every row has come from the loader, in ``Row.extra``.
     columns: ClassVar[tuple[str, ...]] = ("prompt", "reference")
+    # Sequences of a row that one forward pass with gradients takes: 2 for pairs.
+    sequences: ClassVar[int] = 1
     # What the trainer logs besides loss, learning rate and norm of the gradient, and the report and MLflow take.
     reported: ClassVar[tuple[str, ...]] = ()
 
@@ -148,6 +150,13 @@ class Train(Section):
     ] = "adamw_torch"
     neftune_alpha: Annotated[
         float | None, Field(gt=0, description="noise on the embeddings while it trains (Jain et al., 2023); null: none")
+    ] = None
+
+    max_memory_gb: Annotated[
+        float | None,
+        Field(
+            gt=0, description="refuse a training that is predicted to need more (10^9 bytes); null: the device's own"
+        ),
     ] = None
 
     @model_validator(mode="after")

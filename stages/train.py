@@ -4,7 +4,7 @@ In:  data/splits/{train,valid}.jsonl, data/validated.json (the seal), models/bas
 Out: models/adapter (adapter_config.json, adapter_model.safetensors; quantization.json if the base was quantised),
      reports/train.json,
      reports/loss.csv (step,loss,learning_rate, and what the method reports),
-     reports/measured/train.json (seconds, device, MLflow's run).
+     reports/measured/train.json (seconds, memory, device, MLflow's run).
 Run: python -m stages.train
 
 The same parameters, data, base and machine give the same bytes of the adapter, also if training is killed and resumes
@@ -41,8 +41,9 @@ def train(params: Params, root: Path) -> str:
     """Fine-tune; write the adapter, its report and the loss curve.
 
     Raises EvidenceRefused if the splits are not the sealed ones, TrainingRefused if the parameters do not fit the model
-    or the data or a loss is not finite, MachineRefused if the device, MLflow's store, or
-    bitsandbytes where it is needed is missing, ParamsRefused if LOCKSTEP_CHECKPOINT_MINUTES is not a valid number.
+    or the data, a loss is not finite or it needs more than train.max_memory_gb, MachineRefused if the device, memory,
+    MLflow's store, or bitsandbytes where it is needed is missing, ParamsRefused if LOCKSTEP_CHECKPOINT_MINUTES is not
+    a valid number.
     """
     minutes = checkpoints.minutes()
     if params.train.needs_bitsandbytes:
@@ -58,9 +59,10 @@ def train(params: Params, root: Path) -> str:
             raise TrainingRefused(f"{layout.SPLITS / 'train.jsonl'}: holds no rows", "run `./lockstep run prepare`")
         params.train.refuse_rows(rows, valid)
         device = _device(params.train.precision)
-        from stages.training import resuming  # torch and transformers: when the cheap refusals are past
+        from stages.training import memory, resuming  # torch and transformers: when the cheap refusals are past
         from stages.training.trainer import save
 
+        memory.hold_weights(params.train, root)
         data = {
             "training": (layout.SPLITS / "train.jsonl", seal.splits["train"]),
             "evaluation": (layout.SPLITS / "valid.jsonl", seal.splits["valid"]),
@@ -73,6 +75,7 @@ def train(params: Params, root: Path) -> str:
             )
             trainable, total = trainer.model.get_nb_trainable_parameters()
             say(_settings(params, len(rows), trainer.model, device))
+            look = memory.hold(trainer, params.train, root)
             keeper = resuming.Keeper(store, minutes, trainer, recorder, run.id)
             trainer.add_callback(keeper)
             resumed = keeper.resume()
@@ -85,7 +88,7 @@ def train(params: Params, root: Path) -> str:
                 run.tag("lockstep.resumed_at", str(resumed.step))
                 run.tag("lockstep.resumed_from", resumed.known.run)
             trainer.train(resume_from_checkpoint=str(resumed.folder) if resumed else None)
-            seconds = keeper.seconds
+            seconds, took = keeper.seconds, memory.measured(look)
             valid_loss = _valid_loss(trainer, run) if trainer.eval_dataset is not None else None
             save(trainer.model, folder)
             if quantised:
@@ -114,6 +117,7 @@ def train(params: Params, root: Path) -> str:
     measured = TrainMeasured(
         adapter=adapter, git_commit=tracking.revision(root)[0], mlflow_run=run.id, seconds=round(seconds, 3),
         device=device, resumed_at=resumed.step if resumed else None,
+        memory=took, **memory.speed(params.train, report, seconds, device, root),
     )  # fmt: skip
     files.write_json(root / layout.TRAIN_MEASURED, measured)
     files.write_json(root / layout.TRAIN_REPORT, report)
@@ -122,7 +126,7 @@ def train(params: Params, root: Path) -> str:
     held_out = "" if valid_loss is None else f", on valid {valid_loss:.3f}"
     return (
         f"{layout.ADAPTER}: {adapter[:19]}, {report.steps} steps in {seconds:.0f} s, "
-        f"final loss {report.final_loss:.3f}{held_out}{kept}"
+        f"final loss {report.final_loss:.3f}{held_out}{memory.said(took)}{kept}"
     )
 
 
@@ -149,7 +153,7 @@ def _key(params: Params, base: str, seal: Seal, device: str) -> str:
     values = {
         "base": base,
         "splits": seal.splits,
-        "train": params.train.model_dump(mode="json"),
+        "train": params.train.model_dump(mode="json", exclude={"max_memory_gb"}),
         "device": f"{device} on {platform.machine()}",
         "versions": _versions(params, (*_LIBRARIES, *_BELOW)),
         "rewards": scoring.digest_of(params.train.rewards()),
