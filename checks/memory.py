@@ -85,7 +85,7 @@ class Foretold(NamedTuple):
         share = train.batch_size / old.batch_size
         width = 4 if train.precision == "fp32" else 2
         outer = of.total - of.inner  # embeddings and head are not quantised
-        weights = width * of.total
+        weights: float = width * of.total
         if train.quantization:
             weights = _NF4 * of.inner + width * (of.total if self.cpu else outer)
         state = (16 if train.optimizer == "adamw_torch" else 10) * of.adapter
@@ -169,10 +169,11 @@ def fitting(foretold: Foretold, most: int) -> list[str]:
     if single:
         return single
     alone = _batch(old, 1)
-    for change in (checkpointing, checkpointing | nf4):
+    changes: list[dict[str, Any]] = [checkpointing, checkpointing | nf4]
+    for change in changes:
         if both := [*_as_it_is(foretold, change, most), *_smaller(foretold, change, most)]:
             return both[:1]
-    for change in (checkpointing | alone, checkpointing, checkpointing | alone | nf4, checkpointing | nf4):
+    for change in (*({**each, **alone} for each in changes), *changes):
         if found := [*_shorter(foretold, change, most)]:
             return found
     return []

@@ -260,12 +260,14 @@ def test_what_is_counted_without_data_is_what_autograd_keeps(root: Path, change:
     assert model.training is training
     assert all(torch.equal(each, before[name]) for name, each in model.named_parameters())
     ids = torch.ones((4, 40), dtype=torch.long)
+    mask = torch.ones_like(ids)
+    mask[1, -1] = 0  # as in most batches: without padding transformers leaves the mask out
     model.train()
     with (
         trainer.accelerator.autocast(),
         torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
     ):
-        out = model(input_ids=ids, attention_mask=torch.ones_like(ids), logits_to_keep=1, use_cache=False)
+        out = model(input_ids=ids, attention_mask=mask, logits_to_keep=1, use_cache=False)
         size = sum(found.values())
         del out
     assert count == pytest.approx(size, rel=0.05)
@@ -273,7 +275,8 @@ def test_what_is_counted_without_data_is_what_autograd_keeps(root: Path, change:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("method", "rows", "tokens"), [("sft", 4, None), ("dpo", 8, None), ("kto", 4, None), ("grpo", 4, 128)]
+    ("method", "rows", "tokens"),
+    [("sft", 4, None), ("dpo", 8, None), ("kto", 4, None), ("grpo", 4, 128), ("orpo", 8, None)],
 )
 def test_a_training_records_what_it_was_predicted_to_take_and_what_it_took(
     root: Path, method: str, rows: int, tokens: int | None
@@ -311,11 +314,14 @@ def test_a_training_that_does_not_fit_is_refused_before_its_first_step(
 ) -> None:
     import transformers
 
-    loaded = []
+    loaded: list[Any] = []
     real = transformers.AutoTokenizer.from_pretrained
-    monkeypatch.setattr(
-        transformers.AutoTokenizer, "from_pretrained", lambda *a, **k: loaded.append(a) or real(*a, **k)
-    )
+
+    def load(*args: Any, **more: Any) -> Any:
+        loaded.append(args)
+        return real(*args, **more)
+
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", load)
     monkeypatch.setattr(transformers.Trainer, "create_optimizer", lambda *_: pytest.fail("it makes an optimizer"))
     value = _document(max_memory_gb=gigabytes, batch_size=24, lora=_document()["train"]["lora"] | {"layers": None})
     with pytest.raises(TrainingRefused, match=says):
