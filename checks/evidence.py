@@ -162,6 +162,13 @@ class QuantisedBase(Report):
         return self
 
 
+class Stopping(Record):
+    """Early stopping: the adapter has the weights of ``best_step``. ``losses``: steps with their loss on valid."""
+
+    best_step: Count
+    losses: tuple[tuple[Count, float], ...]
+
+
 class TrainReport(StageReport):
     """The result of training, and its adapter.
 
@@ -170,7 +177,7 @@ class TrainReport(StageReport):
     the reward, so that a gate which asks the same scorer asks what training raised.
     """
 
-    sparse: ClassVar[frozenset[str]] = frozenset({"plugins", "figures", "optimised_for", "quantised"})
+    sparse: ClassVar[frozenset[str]] = frozenset({"plugins", "figures", "optimised_for", "quantised", "stopping"})
 
     adapter: Digest
     base: Digest
@@ -186,6 +193,7 @@ class TrainReport(StageReport):
     figures: dict[str, float] = Field(default_factory=dict)  # means of the last logged values
     optimised_for: tuple[str, ...] = ()
     quantised: Quantised | None = None  # None: the base was trained on as it is
+    stopping: Stopping | None = None  # None: the adapter has the last step's weights
 
 
 class TrainMemory(Record):

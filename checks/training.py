@@ -89,6 +89,13 @@ class Quantization(Section):
     double: Annotated[bool, Field(description="quantise the scale of each block of 64 weights too: 0.4 bits less")]
 
 
+class EarlyStopping(Section):
+    """Stop where the loss on the valid split no longer falls, and keep the weights of the lowest loss."""
+
+    patience: Annotated[Positive, Field(description="evaluations in a row without a lower loss, after which it stops")]
+    per_epoch: Annotated[Positive, Field(description="evaluations in a pass over the train split, evenly spread")]
+
+
 # Of the section merge: here, where DVC sees its default change.
 MergedInto = Annotated[
     Literal["trained", "original"],
@@ -152,6 +159,9 @@ class Train(Section):
         float | None, Field(gt=0, description="noise on the embeddings while it trains (Jain et al., 2023); null: none")
     ] = None
 
+    early_stopping: Annotated[
+        EarlyStopping | None, Field(description="null: train to the end, and keep the last weights")
+    ] = None
     max_memory_gb: Annotated[
         float | None,
         Field(

@@ -33,7 +33,7 @@ from stages.weights import nf4
 
 _LIBRARIES = ("torch", "transformers", "trl", "peft")
 _BELOW = ("accelerate", "datasets", "numpy", "safetensors", "tokenizers")  # no checkpoint outlives another version
-_SHARED = ("checkpoints", "order", "preferences", "resuming", "trainer")
+_SHARED = ("checkpoints", "order", "preferences", "resuming", "stopping", "trainer")
 _MODULES = ("train.py", *(f"training/{name}.py" for name in _SHARED), "weights/nf4.py")
 
 
@@ -59,7 +59,11 @@ def train(params: Params, root: Path) -> str:
             raise TrainingRefused(f"{layout.SPLITS / 'train.jsonl'}: holds no rows", "run `./lockstep run prepare`")
         params.train.refuse_rows(rows, valid)
         device = _device(params.train.precision)
-        from stages.training import memory, resuming  # torch and transformers: when the cheap refusals are past
+        from stages.training import (
+            memory,
+            resuming,
+            stopping,
+        )  # torch and transformers: when the cheap refusals are past
         from stages.training.trainer import save
 
         memory.hold_weights(params.train, root)
@@ -76,6 +80,7 @@ def train(params: Params, root: Path) -> str:
             trainable, total = trainer.model.get_nb_trainable_parameters()
             say(_settings(params, len(rows), trainer.model, device))
             look = memory.hold(trainer, params.train, root)
+            stopper = stopping.attach(trainer, params.train, len(rows), run.metrics)
             keeper = resuming.Keeper(store, minutes, trainer, recorder, run.id)
             trainer.add_callback(keeper)
             resumed = keeper.resume()
@@ -85,10 +90,12 @@ def train(params: Params, root: Path) -> str:
             if resumed:
                 say(f"goes on at step {resumed.step} of {params.train.steps(len(rows))}, from {resumed.where}")
                 run.replay(resumed.known.points)
+                run.replay((step, {"valid_loss": loss}) for step, loss in resumed.known.valid)
                 run.tag("lockstep.resumed_at", str(resumed.step))
                 run.tag("lockstep.resumed_from", resumed.known.run)
             trainer.train(resume_from_checkpoint=str(resumed.folder) if resumed else None)
             seconds, took = keeper.seconds, memory.measured(look)
+            stopped = stopper.restore(trainer.model) if stopper else None
             valid_loss = _valid_loss(trainer, run) if trainer.eval_dataset is not None else None
             save(trainer.model, folder)
             if quantised:
@@ -111,6 +118,7 @@ def train(params: Params, root: Path) -> str:
         figures=recorder.figures(),
         optimised_for=tuple(scorer.kind for scorer in params.train.rewards()),
         quantised=quantised.quantised if quantised else None,
+        stopping=stopped,
         plugins=METHODS.plugins([params.train.method])
         | scorers.KINDS.plugins(scorer.kind for scorer in params.train.rewards()),
     )
@@ -124,6 +132,7 @@ def train(params: Params, root: Path) -> str:
     store.remove()
     kept = f", {run.unsent} points not taken by MLflow at {run.uri}" if run.unsent else ""
     held_out = "" if valid_loss is None else f", on valid {valid_loss:.3f}"
+    held_out += f" (weights of step {stopped.best_step})" if stopped else ""
     return (
         f"{layout.ADAPTER}: {adapter[:19]}, {report.steps} steps in {seconds:.0f} s, "
         f"final loss {report.final_loss:.3f}{held_out}{memory.said(took)}{kept}"

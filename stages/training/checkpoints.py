@@ -37,6 +37,7 @@ Known = TypeVar("Known")
 Name = Literal[
     "adapter_config.json",
     "adapter_model.safetensors",
+    "best.safetensors",
     "optimizer.pt",
     "progress.json",
     "rng_state.pth",
@@ -45,7 +46,7 @@ Name = Literal[
     "trainer_state.json",
 ]
 _NAMES: frozenset[str] = frozenset(get_args(Name))
-_OPTIONAL = {"scaler.pt"}  # of fp16 alone
+_OPTIONAL = {"best.safetensors", "scaler.pt"}  # of early stopping and of fp16 alone
 
 
 class Kept(Record):

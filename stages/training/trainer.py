@@ -25,6 +25,7 @@ from checks.errors import TrainingRefused
 from checks.training import Lora, Train
 from stages.training.checkpoints import say
 from stages.training.order import Order
+from stages.training.stopping import Stopper
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -39,6 +40,7 @@ class Steady(Base):
     """
 
     order: Order | None = None  # of the rows, once it trains
+    stopper: Stopper | None = None  # with early stopping
     resumed_order: torch.Tensor | None = None  # the state that the first epoch's order is drawn from
 
     def create_model_card(self, *_args: Any, **_kwargs: Any) -> None:
