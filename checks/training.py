@@ -128,8 +128,12 @@ class Train(Section):
         float, Field(gt=0, lt=1, description="the largest learning rate, reached after the warm-up")
     ]
     schedule: Annotated[
-        Literal["cosine", "linear", "constant"], Field(description="how the learning rate changes after the warm-up")
+        Literal["cosine", "cosine_with_min_lr", "linear", "constant"],
+        Field(description="how the learning rate changes after the warm-up"),
     ]
+    min_learning_rate: Annotated[
+        float | None, Field(gt=0, description="where schedule cosine_with_min_lr ends; null for the other ones")
+    ] = None
     warmup_ratio: Annotated[
         float, Field(ge=0, lt=1, description="share of the steps in which the learning rate rises from 0")
     ]
@@ -173,6 +177,21 @@ class Train(Section):
     def _one_length(self) -> Self:
         if (self.epochs is None) == (self.max_steps is None):
             raise ValueError("epochs and max_steps must be one number and one null|set exactly one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _schedule_has_its_end(self) -> Self:
+        lowest = self.min_learning_rate
+        if (self.schedule == "cosine_with_min_lr") != (lowest is not None):
+            raise ValueError(
+                f"schedule is {self.schedule} and min_learning_rate is {'null' if lowest is None else lowest}|"
+                "write min_learning_rate with schedule: cosine_with_min_lr, and with no other one"
+            )
+        if lowest is not None and lowest >= self.learning_rate:
+            raise ValueError(
+                f"min_learning_rate: {lowest:g} is not below learning_rate {self.learning_rate:g}|"
+                f"set it to {self.learning_rate / 10:g}, say"
+            )
         return self
 
     @model_validator(mode="after")

@@ -145,6 +145,7 @@ def settings(train: Train, rows: int, output: str) -> dict[str, Any]:
         data_seed=train.seed,
         learning_rate=train.learning_rate,
         lr_scheduler_type=train.schedule if warm else "constant_with_warmup",
+        lr_scheduler_kwargs={} if train.min_learning_rate is None else {"min_lr": train.min_learning_rate},
         warmup_steps=train.warmup_ratio,  # below 1 it is a share
         weight_decay=train.weight_decay,
         max_grad_norm=train.max_grad_norm,
