@@ -347,6 +347,7 @@ def _full() -> list[Params]:
     messages = copy.deepcopy(table)
     messages["prepare"]["loader"]["columns"] = {"messages": "a"}
     table["train"]["quantization"] = {"kind": "nf4", "double": True}
+    table["train"]["early_stopping"] = {"patience": 3, "per_epoch": 2}
     regex = _document()
     regex["evaluate"]["scorers"].append({"kind": "regex", "pattern": "a+"})
     taught = [_document() for _ in METHODS]
