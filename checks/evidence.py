@@ -163,10 +163,17 @@ class QuantisedBase(Report):
         return self
 
 
+class Stopping(Record):
+    """Early stopping: the adapter has the weights of ``best_step``. ``losses``: steps with their loss on valid."""
+
+    best_step: Count
+    losses: tuple[tuple[Count, float], ...]
+
+
 class TrainedStep(Sparse):
     """One step of a training in several steps. ``data``: digests of the rows that it learned from, by split."""
 
-    sparse: ClassVar[frozenset[str]] = frozenset({"figures", "batch"})
+    sparse: ClassVar[frozenset[str]] = frozenset({"figures", "batch", "stopping"})
 
     method: str
     started_from: Digest | None  # the adapter of the step before; None: a new adapter
@@ -179,6 +186,7 @@ class TrainedStep(Sparse):
     final_loss: float
     tokens: Count | None = None
     figures: dict[str, float] = Field(default_factory=dict)
+    stopping: Stopping | None = None
 
 
 class TrainReport(StageReport):
@@ -190,11 +198,11 @@ class TrainReport(StageReport):
 
     ``chain`` has the steps of a training in several: each names the adapter that it started from, and the last one's
     adapter is the result. ``steps`` and ``tokens`` are then those of all, ``epochs`` is how often a row was seen on
-    average, ``final_loss``, ``figures`` and ``batch`` are the last step's.
+    average, ``final_loss``, ``figures``, ``batch`` and ``stopping`` are the last step's.
     """
 
     sparse: ClassVar[frozenset[str]] = frozenset(
-        {"plugins", "figures", "optimised_for", "quantised", "devices", "batch", "shard", "chain"}
+        {"plugins", "figures", "optimised_for", "quantised", "devices", "batch", "shard", "stopping", "chain"}
     )
 
     adapter: Digest
@@ -214,6 +222,7 @@ class TrainReport(StageReport):
     devices: Count | None = None  # processes that trained; None: one
     batch: Count | None = None  # rows of a step on all of them together; None: as train.batch_size says
     shard: Literal["fsdp2"] | None = None  # None: each had the whole base
+    stopping: Stopping | None = None  # None: the adapter has the last step's weights
     chain: tuple[TrainedStep, ...] = ()  # empty: one step
 
     @model_validator(mode="after")
@@ -228,6 +237,20 @@ class TrainReport(StageReport):
         return self
 
 
+class TrainMemory(Record):
+    """Memory of a training in bytes: of the process on a CPU, of what PyTorch allocates on a GPU.
+
+    ``rows`` sequences of ``tokens`` are the largest batch, padding included. On several devices each number is of one.
+    """
+
+    predicted: Count | None  # before the first step; None: the base does not say its sizes
+    peak: Count | None  # the largest that was measured; None: this system does not tell
+    total: Count | None  # of the device
+    rows: Count
+    tokens: Count
+    logits: Count  # bytes of the logits that were held at once
+
+
 class MeasuredStep(Record):
     """What differs between two runs of one step; ``resumed_at`` is a step of its own optimiser."""
 
@@ -235,6 +258,7 @@ class MeasuredStep(Record):
     mlflow_run: str
     seconds: Annotated[float, Field(ge=0)]
     resumed_at: Count | None = None
+    memory: TrainMemory | None = None
 
 
 class TrainMeasured(Report, Sparse):
@@ -252,6 +276,9 @@ class TrainMeasured(Report, Sparse):
     seconds: Annotated[float, Field(ge=0)]  # of the whole training, the parts before an interruption included
     device: str
     resumed_at: Count | None = None  # the step of the checkpoint from which this run went on; None: it ran through
+    memory: TrainMemory | None = None  # of the step that took most
+    tokens_per_second: float | None = None  # without padding, on all devices together
+    flop_utilisation: float | None = None  # of the devices' peak (checks.devices); None: that is not known
     chain: tuple[MeasuredStep, ...] = ()  # as in the report
 
 

@@ -60,6 +60,7 @@ class Pairs(NoDropout):
     """Parameters of a method that learns from pairs."""
 
     columns = ("prompt", "reference", REJECTED)
+    sequences = 2
 
     def refuse_rows(self, rows: Sequence[Row], valid: Sequence[Row]) -> None:
         """Raise TrainingRefused for a pair without a worse answer, of two equal answers, or in both orders."""

@@ -89,6 +89,13 @@ class Quantization(Section):
     double: Annotated[bool, Field(description="quantise the scale of each block of 64 weights too: 0.4 bits less")]
 
 
+class EarlyStopping(Section):
+    """Stop where the loss on the valid split no longer falls, and keep the weights of the lowest loss."""
+
+    patience: Annotated[Positive, Field(description="evaluations in a row without a lower loss, after which it stops")]
+    per_epoch: Annotated[Positive, Field(description="evaluations in a pass over the train split, evenly spread")]
+
+
 # Of the section merge: here, where DVC sees its default change.
 MergedInto = Annotated[
     Literal["trained", "original"],
@@ -109,6 +116,8 @@ class Train(Section):
 
     # Columns of a row that the method needs. Those that not every row has come from the loader, in ``Row.extra``.
     columns: ClassVar[tuple[str, ...]] = ("prompt", "reference")
+    # Sequences of a row that one forward pass with gradients takes: 2 for pairs.
+    sequences: ClassVar[int] = 1
     # What the trainer logs besides loss, learning rate and norm of the gradient, and the report and MLflow take.
     reported: ClassVar[tuple[str, ...]] = ()
     # Why the method cannot divide the base among devices (``shard``), where it cannot.
@@ -121,8 +130,12 @@ class Train(Section):
         float, Field(gt=0, lt=1, description="the largest learning rate, reached after the warm-up")
     ]
     schedule: Annotated[
-        Literal["cosine", "linear", "constant"], Field(description="how the learning rate changes after the warm-up")
+        Literal["cosine", "cosine_with_min_lr", "linear", "constant"],
+        Field(description="how the learning rate changes after the warm-up"),
     ]
+    min_learning_rate: Annotated[
+        float | None, Field(gt=0, description="where schedule cosine_with_min_lr ends; null for the other ones")
+    ] = None
     warmup_ratio: Annotated[
         float, Field(ge=0, lt=1, description="share of the steps in which the learning rate rises from 0")
     ]
@@ -168,11 +181,37 @@ class Train(Section):
             "does not fit one device"
         ),
     ] = None
+    early_stopping: Annotated[
+        EarlyStopping | None, Field(description="null: train to the end, and keep the last weights")
+    ] = None
+    max_memory_gb: Annotated[
+        float | None,
+        Field(
+            gt=0,
+            description="refuse a training that is predicted to need more on a device (10^9 bytes); null: the device's "
+            "own",
+        ),
+    ] = None
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
         if (self.epochs is None) == (self.max_steps is None):
             raise ValueError("epochs and max_steps must be one number and one null|set exactly one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _schedule_has_its_end(self) -> Self:
+        lowest = self.min_learning_rate
+        if (self.schedule == "cosine_with_min_lr") != (lowest is not None):
+            raise ValueError(
+                f"schedule is {self.schedule} and min_learning_rate is {'null' if lowest is None else lowest}|"
+                "write min_learning_rate with schedule: cosine_with_min_lr, and with no other one"
+            )
+        if lowest is not None and lowest >= self.learning_rate:
+            raise ValueError(
+                f"min_learning_rate: {lowest:g} is not below learning_rate {self.learning_rate:g}|"
+                f"set it to {self.learning_rate / 10:g}, say"
+            )
         return self
 
     @model_validator(mode="after")
@@ -189,6 +228,8 @@ class Train(Section):
             raise ValueError(f"shard: {self.shard} divides the base among devices, and devices is 1|use null")
         if self.shard and self.optimizer != "adamw_torch":
             raise ValueError(f"shard: {self.shard} is not offered with optimizer {self.optimizer}|use adamw_torch")
+        if self.shard and self.early_stopping:
+            raise ValueError(f"shard: {self.shard} is not offered with early_stopping|use null for one of them")
         if self.shard and self.unshardable:
             raise ValueError(f"shard: train.method {self.method!r} cannot use it: {self.unshardable}|use null")
         return self

@@ -6,7 +6,7 @@ In:  data/splits/{train,valid}.jsonl, data/validated.json (the seal), models/bas
 Out: models/adapter (adapter_config.json, adapter_model.safetensors; quantization.json if the base was quantised),
      reports/train.json,
      reports/loss.csv (step,loss,learning_rate, and what the method reports),
-     reports/measured/train.json (seconds, device, MLflow's run).
+     reports/measured/train.json (seconds, memory, device, MLflow's run).
 Run: python -m stages.train
 
 The same parameters, data, base and machine give the same bytes of the adapter, also if training is killed and resumes
@@ -41,7 +41,7 @@ from stages.weights import nf4
 
 _LIBRARIES = ("torch", "transformers", "trl", "peft")
 _BELOW = ("accelerate", "datasets", "numpy", "safetensors", "tokenizers")  # no checkpoint outlives another version
-_SHARED = ("chain", "checkpoints", "order", "preferences", "ranks", "resuming", "trainer")
+_SHARED = ("chain", "checkpoints", "order", "preferences", "ranks", "resuming", "stopping", "trainer")
 _MODULES = ("train.py", *(f"training/{name}.py" for name in _SHARED), "weights/nf4.py")
 
 
@@ -49,8 +49,9 @@ def train(params: Params, root: Path) -> str:
     """Fine-tune; write the adapter, its report and the loss curve.
 
     Raises EvidenceRefused if the splits are not the sealed ones, TrainingRefused if the parameters do not fit the model
-    or the data or a loss is not finite, MachineRefused if the device, MLflow's store, or
-    bitsandbytes where it is needed is missing, ParamsRefused if LOCKSTEP_CHECKPOINT_MINUTES is not a valid number.
+    or the data, a loss is not finite or it needs more than train.max_memory_gb, MachineRefused if the device, memory,
+    MLflow's store, or bitsandbytes where it is needed is missing, ParamsRefused if LOCKSTEP_CHECKPOINT_MINUTES is not
+    a valid number.
     """
     minutes = checkpoints.minutes()
     alone = chain.alone(params)
@@ -122,6 +123,10 @@ def train(params: Params, root: Path) -> str:
                 else:
                     ranks.launch("stages.train", told, folder)
 
+        with imports.uncollected():  # torch: when the cheap refusals are past
+            from stages.training import memory
+        for part in alone:
+            memory.hold_weights(part.train, root)
         data = {
             "training": (layout.SPLITS / "train.jsonl", seal.splits["train"]),
             "evaluation": (layout.SPLITS / "valid.jsonl", seal.splits["valid"]),
@@ -158,6 +163,7 @@ def train(params: Params, root: Path) -> str:
         figures=last.figures,
         optimised_for=tuple(rewards),
         quantised=last.quantised,
+        stopping=last.stopping,
         devices=devices if devices > 1 else None,
         batch=last.batch,
         shard=alone[0].train.shard,
@@ -165,9 +171,11 @@ def train(params: Params, root: Path) -> str:
         plugins=METHODS.plugins(steps.names(params.training)) | scorers.KINDS.plugins(rewards),
     )
     seconds = math.fsum(each.seconds for each in fitted)
+    took = max((each.memory for each in fitted), key=lambda memory: memory.peak or memory.predicted or 0)
     measured = TrainMeasured(
         adapter=last.adapter, git_commit=tracking.revision(root)[0], mlflow_run=run.id, seconds=round(seconds, 3),
         device=device, resumed_at=trained.resumed_at,
+        memory=took, **memory.speed(alone[-1].train, report, seconds, device, root),
         chain=tuple(each.measured() for each in fitted) if len(fitted) > 1 else (),
     )  # fmt: skip
     files.write_json(root / layout.TRAIN_MEASURED, measured)
@@ -177,10 +185,11 @@ def train(params: Params, root: Path) -> str:
     unsent = sum(each.unsent for each in {run, *trained.runs}) + sum(each.unsent for each in fitted)
     kept = f", {unsent} points not taken by MLflow at {run.uri}" if unsent else ""
     held_out = "" if last.valid_loss is None else f", on valid {last.valid_loss:.3f}"
+    held_out += f" (weights of step {last.stopping.best_step})" if last.stopping else ""
     methods = f", {', then '.join(steps.names(params.training))}" if len(fitted) > 1 else ""
     return (
         f"{layout.ADAPTER}: {last.adapter[:19]}{methods}, {report.steps} steps in {seconds:.0f} s, "
-        f"final loss {report.final_loss:.3f}{held_out}{kept}"
+        f"final loss {report.final_loss:.3f}{held_out}{memory.said(took)}{kept}"
     )
 
 
@@ -192,7 +201,7 @@ def _fit(
     On several ranks each does this. Those without ``run`` and ``store`` write nothing, and return None.
     """
     with imports.uncollected():  # torch and transformers: when the cheap refusals are past
-        from stages.training import resuming
+        from stages.training import memory, resuming, stopping
         from stages.training.trainer import gathered, save
 
     with ExitStack() as stack:
@@ -209,6 +218,8 @@ def _fit(
             trackers,
         )
         trainable, total = chain.counted(trainer.model)
+        look = memory.hold(trainer, params.train, work.root)
+        stopper = stopping.attach(trainer, params.train, len(its.rows), run.metrics if run else lambda *_: None)
         keeper = resuming.Keeper(store, work.minutes, trainer, recorder, work.run)
         trainer.add_callback(keeper)
         if run is not None and store is not None:
@@ -220,10 +231,12 @@ def _fit(
         if resumed and run is not None:
             say(f"goes on at step {resumed.step} of {params.train.steps(len(its.rows))}, from {resumed.where}")
             run.replay(resumed.known.points)
+            run.replay((step, {"valid_loss": loss}) for step, loss in resumed.known.valid)
             run.tag("lockstep.resumed_at", str(resumed.step))
             run.tag("lockstep.resumed_from", resumed.known.run)
         trainer.train(resume_from_checkpoint=str(resumed.folder) if resumed else None)
-        seconds = keeper.seconds
+        seconds, took = keeper.seconds, memory.measured(look)
+        stopped = stopper.restore(trainer.model) if stopper else None
         valid_loss = _valid_loss(trainer, run) if trainer.eval_dataset is not None else None
         state = gathered(trainer)
         if run is None:
@@ -250,13 +263,19 @@ def _fit(
         seconds=seconds,
         resumed_at=resumed.step if resumed else None,
         quantised=quantised.quantised if quantised else None,
+        stopping=stopped,
+        memory=took,
         run=work.run,
     )
 
 
 def _check(params: Params, work: ranks.Work, its: chain.Given) -> None:
     """Make the trainer of a later step, with a new adapter, so that whatever its method refuses is refused now."""
-    _trainer(params, work.root / layout.BASE, work.base, its.rows, its.valid, None, str(work.scratch))
+    from stages.training import memory, stopping
+
+    trainer, _, _ = _trainer(params, work.root / layout.BASE, work.base, its.rows, its.valid, None, str(work.scratch))
+    memory.hold(trainer, params.train, work.root)
+    stopping.attach(trainer, params.train, len(its.rows), lambda *_: None)
 
 
 def _fit_on_rank(work: ranks.Work, index: int) -> chain.Fitted | None:
@@ -315,7 +334,7 @@ def _key(params: Params, base: str, data: Mapping[str, str], device: str, start:
         "base": base,
         "splits": data,
         "started_from": start,
-        "train": params.train.model_dump(mode="json"),
+        "train": params.train.model_dump(mode="json", exclude={"max_memory_gb"}),
         "device": f"{device} on {platform.machine()}",
         "versions": _versions([params], (*_LIBRARIES, *_BELOW)),
         "rewards": scoring.digest_of(params.train.rewards()),

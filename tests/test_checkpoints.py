@@ -406,7 +406,7 @@ def _parts(root: Path, document: dict, home: Store, stop: int | None = None) -> 
     """Trainer, keeper of a checkpoint at each step, and recorder, as the stage has them; stops before step ``stop``."""
     from transformers import TrainerCallback
 
-    from stages.training import resuming
+    from stages.training import resuming, stopping
     from stages.training.trainer import Recorder
 
     class Stop(TrainerCallback):
@@ -415,7 +415,9 @@ def _parts(root: Path, document: dict, home: Store, stop: int | None = None) -> 
                 raise _StoppedError
 
     recorder = Recorder(lambda *_: None)
-    trainer = training_tree.trainer(as_params(document).train, root, home.scratch, [recorder, Stop()])
+    settings = as_params(document).train
+    trainer = training_tree.trainer(settings, root, home.scratch, [recorder, Stop()])
+    stopping.attach(trainer, settings, len(trainer.train_dataset), lambda *_: None)
     keeper = resuming.Keeper(home, 1e-9, trainer, recorder, "0123")
     trainer.add_callback(keeper)
     return trainer, keeper, recorder
@@ -434,6 +436,9 @@ def _weights(trainer: Any) -> dict[str, Any]:
         ("sft", (3,), {"optimizer": "adamw_8bit"}, {"r": 128, "targets": ["down_proj"]}),  # fewer stay in 32 bits
         ("sft", (7,), {"optimizer": "paged_adamw_8bit"}, {"r": 128, "targets": ["down_proj"]}),
         ("sft", (3,), {"quantization": {"kind": "nf4", "double": True}}, {"variant": "rslora"}),
+        ("sft", (3, 8), {"early_stopping": {"patience": 9, "per_epoch": 3}}, {}),
+        ("sft", (2,), {"early_stopping": {"patience": 1, "per_epoch": 6}, "learning_rate": 0.5, "schedule": "constant"}, {}),
+        ("dpo", (7,), {"early_stopping": {"patience": 9, "per_epoch": 3}}, {}),
         ("dpo", (7, 8), {}, {}), ("dpo", (6,), {}, {}), ("dpo", (4,), {"gradient_accumulation": 2}, {}),
         ("kto", (7,), {}, {}), ("orpo", (7,), {}, {}),
         ("grpo", (7,), {"gradient_accumulation": 2}, {}), ("grpo", (6,), {"gradient_accumulation": 2}, {}),
@@ -452,6 +457,7 @@ def test_a_training_in_parts_is_the_training_in_one_part(
         before = _weights(trainer)
         trainer.train()
         assert any((trainer.model.get_parameter(name) != weight).any() for name, weight in before.items())
+        stopped = trainer.stopper.restore(trainer.model) if trainer.stopper else None
         whole, points, tokens = _weights(trainer), recorder.points, trainer.state.num_input_tokens_seen
         home.remove()
     for stop in stops:
@@ -468,6 +474,7 @@ def test_a_training_in_parts_is_the_training_in_one_part(
         trainer.train(resume_from_checkpoint=str(found.folder))
     assert recorder.points == points
     assert trainer.state.num_input_tokens_seen == tokens
+    assert (trainer.stopper.restore(trainer.model) if trainer.stopper else None) == stopped
     again = _weights(trainer)
     assert whole.keys() == again.keys()
     assert all((again[name] == weight).all() for name, weight in whole.items())
@@ -546,6 +553,7 @@ def _json(**values: Any) -> Callable[[Path], None]:
         ("trainer_state.json", _json(unheard_of=1), "trainer_state.json: "),
         ("progress.json", _json(points=[[9, {"loss": 1.0, "learning_rate": 1.0}]]), "progress.json: a point"),
         ("progress.json", _json(order="AAAA"), "progress.json: "),
+        ("progress.json", _json(valid=[[1, 0.5]]), "best.safetensors: best weights without losses"),
         ("progress.json", _json(seconds=-1.0), "progress.json: seconds"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,10 +14,10 @@ import yaml
 from click.testing import CliRunner
 from safetensors.numpy import save_file
 
-from checks import cost, digest, files, layout, refused, steps, tensors
+from checks import cost, digest, files, layout, memory, refused, steps, tensors
 from checks.cost import Span, Training
 from checks.errors import DataRefused, EvidenceRefused, Refusal
-from checks.evidence import TrainMeasured
+from checks.evidence import TrainMeasured, TrainMemory
 from release.cli import main
 from release.cost import throughput
 from release.cost.estimate import NO_HISTORY, NOTHING, Estimate, estimate, refusal
@@ -526,6 +527,77 @@ def test_another_base_is_scaled_by_its_size(root: Path) -> None:
     n, a = 1208, 4 * 4 * (16 + 24)
     assert found.minutes.middle == pytest.approx(SECONDS / 60 * (4 * n + 6 * a) / (4 * 1 + 6 * 1))
     assert found.minutes.high / found.minutes.middle == pytest.approx(3)
+
+
+def _measured_memory(root: Path, total: int | None = 10**9) -> None:
+    """The record has memory, twice what the formula says of it, and the base its widths."""
+    _llama(root / layout.BASE)
+    (root / layout.BASE / "config.json").write_text('{"hidden_size": 8, "intermediate_size": 16}')
+    (section,) = steps.of(steps.read(_document()["train"]))
+    sizes = memory.sizes(root / layout.BASE, section)
+    assert sizes is not None
+    old = memory.Foretold(section, sizes, memory.Batch(4, 1000, 4000), False)
+    found = TrainMemory(predicted=1, peak=2 * old.peak(), total=total, rows=4, tokens=1000, logits=4000)
+    _report(root, memory=found.model_dump())
+    evidence_tree.recorded(root)
+
+
+@pytest.mark.parametrize(
+    ("change", "total", "code", "says"),
+    [  # activations: 1,000 tokens x 4 layers x 704 bytes a row, twice, and 15 %
+        ({"seed": 3}, 10**9, 0, "memory: 0.03 GB, at most 95% of the 1.00 GB of cuda (NVIDIA H100): fits"),
+        ({"seed": 3}, None, 0, "memory: 0.03 GB: no limit known"),
+        (
+            {"batch_size": 1024},
+            10**9,
+            9,
+            "training needs 6.63 GB of memory, above 95% of the 1.00 GB of cuda (NVIDIA H100); set train.batch_size: 128 ",
+        ),
+        (
+            {"batch_size": 1024, "max_memory_gb": 0.5},
+            10**9,
+            5,
+            "above train.max_memory_gb 0.5; set train.batch_size: 64 ",
+        ),
+        (
+            {"batch_size": 512, "gradient_checkpointing": True},
+            10**9,
+            9,
+            "0.98 GB of memory, above 95% of the 1.00 GB of cuda (NVIDIA H100); set train.batch_size: 256 ",
+        ),
+    ],
+)
+def test_memory_is_scaled_from_the_record_and_held_against_what_it_ran_on(
+    root: Path, change: dict[str, Any], total: int | None, code: int, says: str
+) -> None:
+    _measured_memory(root, total=total)
+    _on_main(root, "with memory", None)
+    _change(root, lambda value: value["train"].update(change))
+    found, told = _lockstep(root)
+    assert says in told
+    assert found == code
+
+
+def test_of_other_rows_the_bounds_are_known_alone_and_refuse_nothing(root: Path) -> None:
+    _measured_memory(root)
+    data = json.loads((root / layout.DATA_REPORT).read_text())
+    path = root / layout.SPLITS / "train.jsonl"
+    path.write_text(path.read_text() * 2)
+    data["splits"]["train"] = digest.of_file(path).sha256
+    _on_main(root, "with memory", None)
+    (root / layout.DATA_REPORT).write_text(json.dumps(data))
+    _change(root, lambda value: value["train"].update(batch_size=10**7))
+    code, told = _lockstep(root)
+    assert re.search(r"memory: 0.00 GB to [\d,]+ GB, at most 95% of the 1.00 GB .*: may not fit", told)
+    assert code == 0
+
+
+def test_without_a_record_the_limit_of_the_parameter_holds(root: Path) -> None:
+    _measured_memory(root)
+    shutil.rmtree(root / ".git")
+    _change(root, lambda value: value["train"].update(max_memory_gb=0.5))
+    code, told = _lockstep(root)
+    assert (code, "above train.max_memory_gb 0.5; take a smaller base" in told) == (5, True)
 
 
 @pytest.mark.parametrize(("epochs", "code"), [(1e300, 10), (1e-300, 0)])

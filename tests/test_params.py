@@ -61,6 +61,27 @@ FAULTS = {
         "  seed: 17\n  quantization: {kind: int4, double: true}\n  lora:",
         "train.quantization.kind: 'int4'",
     ),
+    "an end of a schedule that has none": (
+        "schedule: cosine",
+        "schedule: cosine\n  min_learning_rate: 0.0001",
+        "schedule is cosine and min_learning_rate is 0.0001; write min_learning_rate with",
+    ),
+    "a schedule without its end": (
+        "schedule: cosine",
+        "schedule: cosine_with_min_lr",
+        "schedule is cosine_with_min_lr and min_learning_rate is null",
+    ),
+    "a schedule that would rise": (
+        "schedule: cosine",
+        "schedule: cosine_with_min_lr\n  min_learning_rate: 0.004",
+        "min_learning_rate: 0.004 is not below learning_rate 0.004; set it to 0.0004",
+    ),
+    "no memory": ("max_length: 128", "max_length: 128\n  max_memory_gb: 0", "train.max_memory_gb: 0"),
+    "no patience": (
+        "max_length: 128",
+        "max_length: 128\n  early_stopping: {patience: 0, per_epoch: 1}",
+        "train.early_stopping.patience: 0",
+    ),
     "both lengths": ("max_steps: null", "max_steps: 10", "set exactly one"),
     "no length": ("epochs: 2", "epochs: null", "set exactly one"),
     "a longest prompt without words": ("max_prompt_words: 45", "max_prompt_words: 0", "prepare.max_prompt_words: 0"),

@@ -348,6 +348,7 @@ def _full() -> list[Params]:
     messages["prepare"]["loader"]["columns"] = {"messages": "a"}
     table["train"]["quantization"] = {"kind": "nf4", "double": True}
     table["base"]["chat_template"] = {"file": "chat.jinja", "sha256": "0" * 64}
+    table["train"]["early_stopping"] = {"patience": 3, "per_epoch": 2}
     regex = _document()
     regex["evaluate"]["scorers"].append({"kind": "regex", "pattern": "a+"})
     taught = [_document() for _ in METHODS]

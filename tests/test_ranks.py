@@ -52,13 +52,21 @@ def _curve(root: Path, store: str) -> list[float]:
 
 @pytest.mark.slow
 def test_two_ranks_learn_what_one_process_learns_from_twice_the_batch(root: Path, store: str) -> None:
-    found = []
+    found, losses = [], []
     for ranks, batch in ((1, 8), (2, 4)):
-        train(as_params(_document(devices=ranks, batch_size=batch)), root)
+        stopping = {"patience": 9, "per_epoch": 3}
+        train(as_params(_document(devices=ranks, batch_size=batch, early_stopping=stopping)), root)
         found.append(_curve(root, store))
         report = files.read_json(root / layout.TRAIN_REPORT, TrainReport)
         assert (report.devices, report.batch) == ((None, None) if ranks == 1 else (2, 8))
         assert report.tokens
+        assert report.stopping
+        losses.append([loss for _, loss in report.stopping.losses])
+        took = files.read_json(root / layout.TRAIN_MEASURED, TrainMeasured).memory
+        assert took
+        assert took.predicted
+    assert len(losses[0]) == 3
+    assert losses[1] == pytest.approx(losses[0], rel=5e-3)  # a mean over batches, which are others
     assert len(found[0]) == 6
     assert found[1] == pytest.approx(found[0], rel=1e-4)
     assert files.read_json(root / layout.TRAIN_MEASURED, TrainMeasured).device.endswith("2 ranks")
@@ -92,7 +100,7 @@ def _until(true: Callable[[], object], seconds: float = 120) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the ranks in Linux's /proc")
 def test_a_killed_rank_ends_all_and_the_next_run_goes_on_to_the_same_bytes(root: Path) -> None:
-    document = _document(max_steps=12)
+    document = _document(max_steps=12, early_stopping={"patience": 99, "per_epoch": 3})
     document["train"]["lora"]["dropout"] = 0.1  # each rank draws its own
     process = _started(root, document)
     _until(lambda: process.poll() is not None or any((root / checkpoints.FOLDER).glob("*/step-*/manifest.json")))
@@ -143,6 +151,10 @@ def test_ranks_refuse_alike_and_it_is_raised_once(root: Path, capfd: pytest.Capt
         ({"devices": 0}, "train.devices"),
         ({"devices": 1, "shard": "fsdp2"}, "shard: fsdp2 divides the base among devices, and devices is 1; use null"),
         ({"shard": "fsdp2", "optimizer": "adamw_8bit"}, "shard: fsdp2 is not offered with optimizer adamw_8bit"),
+        (
+            {"shard": "fsdp2", "early_stopping": {"patience": 1, "per_epoch": 1}},
+            "shard: fsdp2 is not offered with early_st",
+        ),
         ({"shard": "fsdp2"} | training_tree.METHODS["grpo"], "train.method 'grpo' cannot use it: answers end at"),
     ],
 )

@@ -179,6 +179,31 @@ def test_the_curve_of_a_long_training_has_twenty_points_at_least(document: dict)
         assert settings.steps(rows) // every >= min(20, settings.steps(rows))
 
 
+@pytest.mark.parametrize(
+    ("schedule", "change", "rates"),
+    [  # after 0, 5, 10, 55 and 100 of 100 steps
+        ("constant", {}, (0.0, 0.005, 0.01, 0.01, 0.01)),
+        ("constant", {"warmup_ratio": 0.0}, (0.01, 0.01, 0.01, 0.01, 0.01)),
+        ("linear", {}, (0.0, 0.005, 0.01, 0.005, 0.0)),
+        ("cosine", {}, (0.0, 0.005, 0.01, 0.005, 0.0)),
+        ("cosine_with_min_lr", {"min_learning_rate": 0.001}, (0.0, 0.005, 0.01, 0.0055, 0.001)),
+    ],
+)
+def test_the_learning_rate_follows_the_schedule(
+    root: Path, document: dict, schedule: str, change: dict[str, Any], rates: tuple[float, ...]
+) -> None:
+    document["train"] |= {"schedule": schedule, "learning_rate": 0.01, "warmup_ratio": 0.1} | change
+    trainer = _prepared(root, document)
+    trainer.create_optimizer()
+    scheduler = trainer.create_scheduler(100, trainer.optimizer)
+    found = []
+    for _ in range(101):
+        found.append(scheduler.get_last_lr()[0])
+        trainer.optimizer.step()
+        scheduler.step()
+    assert [found[step] for step in (0, 5, 10, 55, 100)] == pytest.approx(rates, abs=1e-9)
+
+
 def test_two_runs_with_one_seed_give_the_same_bytes_and_another_seed_does_not(
     root: Path, document: dict, store: str
 ) -> None:

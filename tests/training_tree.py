@@ -53,6 +53,7 @@ def trainer(settings: Train, root: Path, scratch: Path, callbacks: Sequence[Any]
     from stages.weights import nf4
 
     rows = files.read_jsonl(root / layout.SPLITS / "train.jsonl", Row)
+    valid = files.read_jsonl(root / layout.SPLITS / "valid.jsonl", Row) if settings.early_stopping else ()
     if settings.quantization:
         model = nf4.load(root / layout.BASE, settings.quantization, settings.precision)[0]
     else:
@@ -63,7 +64,7 @@ def trainer(settings: Train, root: Path, scratch: Path, callbacks: Sequence[Any]
             model=model,
             tokenizer=tokenizer,
             rows=rows,
-            valid=(),
+            valid=valid,
             settings=shared.settings(settings, len(rows), str(scratch)),
             adapter=shared.lora_config(settings.lora, model),
             callbacks=callbacks,

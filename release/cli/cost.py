@@ -10,8 +10,10 @@ from release.cli.tables import one_line
 
 if TYPE_CHECKING:
     from release.cost.estimate import BudgetBound, Estimate, Range
+    from release.cost.memory_ahead import MemoryAhead
 
 _COLOURS = {"within": "green", "may exceed": "yellow", "likely exceeds": "yellow", "exceeds": "red"}
+_COLOURS |= {"fits": "green", "may not fit": "yellow", "does not fit": "red"}
 _NAMES = {"train_minutes": "minutes of training", "gpu_hours": "GPU hours", "cost": "cost"}
 
 
@@ -24,11 +26,12 @@ _NAMES = {"train_minutes": "minutes of training", "gpu_hours": "GPU hours", "cos
 @click.pass_obj
 @refusing
 def estimate(root: Path, target: str | None, device: str | None, as_json: bool) -> None:
-    """Estimate the time and cost of the next training.
+    """Estimate the time, cost and memory of the next training.
 
     The estimate is a range, scaled from the last training recorded in git. Run `lockstep run validate` first. Exits
     with 10 if even the low end of the range is above a bound of train_budget, in the work tree or on the target
-    branch. Exits with 0 if there is no record to scale from.
+    branch. Exits with 5 if the training needs more memory than train.max_memory_gb, and with 9 if it needs more than
+    the device of the record has. Exits with 0 if there is no record to scale from.
     """
     from release.cost import estimate as verb
     from release.record import refusals
@@ -57,6 +60,8 @@ def _shown(found: "Estimate") -> str:
     for what, figure, bound, status in rows:
         line = f"  {what:<{widths[0]}}  {figure:<{widths[1]}}  {bound:<{widths[2]}}"
         lines.append(f"{line}  {click.style(status, fg=_COLOURS.get(status))}".rstrip() if status else line.rstrip())
+    if found.memory:
+        lines.append(_memory(found.memory))
     if basis := found.basis:
         tokens = "" if basis.tokens is None else f", {basis.tokens:,} tokens"
         lines.append(
@@ -66,6 +71,15 @@ def _shown(found: "Estimate") -> str:
         for factor in basis.factors:
             lines.append(f"  x {shown(factor.times):<8}{_off(factor.below, factor.above):<15}{one_line(factor.why)}")
     return "\n".join([*lines, *(f"note: {one_line(note)}" for note in found.notes)])
+
+
+def _memory(needs: "MemoryAhead") -> str:
+    from checks.memory import gigabytes
+
+    span = gigabytes(needs.high) if needs.low == needs.high else f"{gigabytes(needs.low)} to {gigabytes(needs.high)}"
+    limit = f", at most {one_line(needs.limited_by)}" if needs.limited_by else ""
+    status = click.style(needs.status, fg=_COLOURS.get(needs.status))
+    return f"memory: {span}{limit}: {status}"
 
 
 def _bounded(bound: "BudgetBound") -> tuple[str, str, str, str]:

@@ -14,12 +14,13 @@ from pydantic import PlainSerializer
 
 from checks import cost, digest, layout
 from checks.cost import Span, Step
-from checks.errors import DataRefused, EvidenceRefused, ParamsRefused, VerdictFailed
+from checks.errors import DataRefused, EvidenceRefused, ParamsRefused, Refusal, VerdictFailed
 from checks.evidence import Count, DataReport, FetchReport, TrainMeasured, TrainReport
 from checks.params import Params
 from checks.rows import Record
 from release.adapters import commits
-from release.cost import throughput, training_ahead, training_record
+from release.cost import memory_ahead, throughput, training_ahead, training_record
+from release.cost.memory_ahead import MemoryAhead
 from release.cost.training_ahead import Seconds
 from release.cost.training_record import Recorded, Unscalable
 from release.record import lock_check
@@ -76,6 +77,7 @@ class Estimate(Record):
     hourly_price: float | None = None
     bounds: tuple[BudgetBound, ...] = ()
     basis: Basis | None = None
+    memory: MemoryAhead | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -107,19 +109,24 @@ def estimate(root: Path, ref: str | None = None, device: str | None = None) -> E
     for name, commit in places.items():
         try:
             recorded = _record(records, name, commit, device)
-            return _estimated(recorded, training_ahead.seconds(root, ahead, train, recorded), bounds, prices, notes)
+            seconds = training_ahead.seconds(root, ahead, train, recorded)
+            needs = memory_ahead.predicted(root, params, data, base, recorded)
+            return _estimated(recorded, seconds, bounds, prices, notes).model_copy(update={"memory": needs})
         except Unscalable as unscalable:
             why.append(str(unscalable))
     if device:
         why.append(throughput.fastest(records, ahead, train, device, places))
-    return Estimate(status="no estimate", headline=NO_HISTORY, bounds=bounds, notes=(*why, *without, *notes))
+    needs = memory_ahead.predicted(root, params, data, base, None)
+    return Estimate(
+        status="no estimate", headline=NO_HISTORY, bounds=bounds, memory=needs, notes=(*why, *without, *notes)
+    )
 
 
-def refusal(found: Estimate) -> VerdictFailed | None:
-    """The refusal for an estimate whose low end is above a bound; None for any other estimate."""
+def refusal(found: Estimate) -> Refusal | None:
+    """The refusal for an estimate whose low end is above a bound, or that does not fit; None for any other estimate."""
     over = [bound for bound in found.bounds if bound.status == "exceeds"]
     if not over:
-        return None
+        return found.memory.refusal() if found.memory else None
     first, *others = map(bound_line, over)
     todo = f"{_less(over)}, or let code owners raise the bound on the target branch"
     return VerdictFailed(f"over the budget before training: {first}", todo, tuple(others))

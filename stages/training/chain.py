@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict
 
 from checks import digest, files, layout, steps
 from checks.errors import EvidenceRefused, TrainingRefused
-from checks.evidence import MeasuredStep, Quantised, Seal, TrainedStep
+from checks.evidence import MeasuredStep, Quantised, Seal, Stopping, TrainedStep, TrainMemory
 from checks.identity import Digest
 from checks.params import Params
 from checks.rows import Row
@@ -80,6 +80,8 @@ class Fitted(BaseModel):
     seconds: float
     resumed_at: int | None
     quantised: Quantised | None
+    stopping: Stopping | None
+    memory: TrainMemory
     run: str  # MLflow's id
     unsent: int = 0
 
@@ -90,8 +92,9 @@ class Fitted(BaseModel):
     def measured(self) -> MeasuredStep:
         """What ``reports/measured/train.json`` has of it."""
         return MeasuredStep(
-            adapter=self.adapter, mlflow_run=self.run, seconds=round(self.seconds, 3), resumed_at=self.resumed_at
-        )
+            adapter=self.adapter, mlflow_run=self.run, seconds=round(self.seconds, 3), resumed_at=self.resumed_at,
+            memory=self.memory,
+        )  # fmt: skip
 
 
 class Start(NamedTuple):
@@ -178,6 +181,10 @@ def fit_all(
                 resumed_at = before + one.steps
                 say(f"{_step(number, parts)} is done: {one.adapter[:19]}, from {found.where}")
                 run.replay(one.points)
+                losses = one.stopping.losses if one.stopping else ()
+                run.replay((step, {"valid_loss": loss}) for step, loss in losses)
+                if one.valid_loss is not None:
+                    run.metrics({"valid_loss": one.valid_loss}, one.steps)
                 run.tag("lockstep.resumed_from", found.known.run)
             else:
                 if several:

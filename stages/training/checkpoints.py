@@ -37,6 +37,7 @@ Known = TypeVar("Known")
 Name = Literal[
     "adapter_config.json",
     "adapter_model.safetensors",
+    "best.safetensors",
     "optimizer.pt",
     "progress.json",
     "quantization.json",
@@ -46,7 +47,7 @@ Name = Literal[
     "trainer_state.json",
 ]
 _NAMES: frozenset[str] = frozenset(get_args(Name))
-_OPTIONAL = {"quantization.json", "scaler.pt"}  # of a quantised base; of fp16 alone
+_OPTIONAL = {"best.safetensors", "quantization.json", "scaler.pt"}  # early stopping; a quantised base; fp16
 _FINISHED = frozenset({"adapter_config.json", "adapter_model.safetensors", "progress.json"})
 _OfRank = Annotated[str, Field(pattern=r"^rng_state_[0-9]{1,4}\.pth$")]
 _RANDOM = "rng_state.pth"  # of one process

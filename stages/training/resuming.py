@@ -23,6 +23,7 @@ from transformers.trainer_pt_utils import safe_globals
 
 from checks import files
 from checks.errors import EvidenceRefused
+from stages.training import stopping
 from stages.training.checkpoints import PROGRESS, Found, Store, of_ranks
 from stages.training.trainer import Recorder, Steady, of_first, saved
 
@@ -43,6 +44,7 @@ class Progress(BaseModel):
     seconds: float = Field(ge=0, allow_inf_nan=False)  # of training so far
     order: str | None  # base64 of the generator's state that the running epoch's order came from; None between epochs
     points: list[tuple[int, dict[str, float]]]  # of the loss curve so far
+    valid: list[tuple[int, float]] = []  # losses on the valid split so far, with early stopping
 
 
 class Keeper(TrainerCallback):
@@ -67,6 +69,8 @@ class Keeper(TrainerCallback):
             self._recorder.points += found.known.points
             order = found.known.order
             self._trainer.resumed_order = None if order is None else _generator(order)
+            if self._trainer.stopper:
+                self._trainer.stopper.load(found.known.valid, found.folder)
         return found
 
     @property
@@ -83,13 +87,17 @@ class Keeper(TrainerCallback):
         if self._every and control.should_log and state.global_step < state.max_steps:
             control.should_save = of_first(time.monotonic() - self._last >= self._every)
 
-    def on_save(self, args: Any, state: TrainerState, _control: Any, **_kwargs: Any) -> None:
-        """Add the missing parts to what the trainer saved, and store it."""
-        folder = saved(args, state)
-        if self._store is not None and folder.is_dir():  # else the disk did not take it
+    def on_save(self, args: Any, state: TrainerState, control: Any, **_kwargs: Any) -> None:
+        """Add the missing parts to what the trainer saved, and store it; not where training stops early."""
+        folder, stopper = saved(args, state), self._trainer.stopper
+        # No folder: the disk did not take it.
+        if self._store is not None and folder.is_dir() and not control.should_training_stop:
+            if stopper:
+                stopper.save(folder)
             known = Progress(
-                run=self._run, seconds=self.seconds, order=self._order(state), points=self._recorder.points
-            )
+                run=self._run, seconds=self.seconds, order=self._order(state), points=self._recorder.points,
+                valid=stopper.losses if stopper else [],
+            )  # fmt: skip
             self._store.keep(folder, state.global_step, known.model_dump_json())
         self._last = time.monotonic()
 
@@ -119,6 +127,8 @@ def progress(folder: Path, step: int, trainer: Steady) -> Progress:
         sharded = trainer.is_fsdp_enabled
         for name, read in (_READERS | _SHARDED if sharded else _READERS | _WHOLE).items():
             read(folder / name, step, trainer)
+        name = stopping.BEST
+        stopping.refuse_other(folder / name, known.valid, step, trainer)
     except _UNREADABLE as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise EvidenceRefused(f"step {step}: {name}: {reason[:200]}", "start from the beginning") from error

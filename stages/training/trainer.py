@@ -26,6 +26,7 @@ from checks.errors import TrainingRefused
 from checks.training import Lora, Train
 from stages.training.checkpoints import say
 from stages.training.order import Order
+from stages.training.stopping import Stopper
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -53,6 +54,7 @@ class Steady(Base):
     """
 
     order: Order | None = None  # of the rows, once it trains
+    stopper: Stopper | None = None  # with early stopping
     resumed_order: torch.Tensor | None = None  # the state that the first epoch's order is drawn from
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -187,6 +189,7 @@ def settings(train: Train, rows: int, output: str) -> dict[str, Any]:
         data_seed=train.seed,
         learning_rate=train.learning_rate,
         lr_scheduler_type=train.schedule if warm else "constant_with_warmup",
+        lr_scheduler_kwargs={} if train.min_learning_rate is None else {"min_lr": train.min_learning_rate},
         warmup_steps=train.warmup_ratio,  # below 1 it is a share
         weight_decay=train.weight_decay,
         max_grad_norm=train.max_grad_norm,
