@@ -33,7 +33,7 @@ GATE = {
 }  # fmt: skip
 
 
-def _texts(count: int) -> list[dict[str, str]]:
+def texts(count: int) -> list[dict[str, str]]:
     """Texts of words that the tiny tokenizer has as one token, so that even random weights beat the bytes' entropy."""
     draw = random.Random(3)
     return [{"id": f"t{i}", "text": " ".join(draw.choices(_WORDS.split(), k=40))} for i in range(count)]
@@ -95,7 +95,7 @@ def tree(tmp_path: Path, document: dict, tiny_base: Path) -> Tree:
     }  # fmt: skip
     document["gates"] = {"remembers": dict(GATE)}
     made = Tree(tmp_path, document)
-    made.pin(_texts(24))
+    made.pin(texts(24))
     evidence_tree.build(tmp_path, made.params())
     for folder, by in ((layout.BASE, 0.0), (layout.MERGED, 0.02)):
         before = digest.of_tree(tmp_path / folder).digest
@@ -127,19 +127,19 @@ def _directly(folder: Path, text: str) -> float:
 
 
 def test_a_loss_is_that_of_every_token_also_of_a_text_longer_than_the_model_reads(tiny_base: Path) -> None:
-    texts = ["queue table of a disk", "Ünlike ✓", "all the keys of my vault " * 40]
-    found = loss.nats(tiny_base, "fp32", texts, "tiny")
-    assert found == pytest.approx([_directly(tiny_base, text) for text in texts], rel=1e-5)
+    read = ["queue table of a disk", "Ünlike ✓", "all the keys of my vault " * 40]
+    found = loss.nats(tiny_base, "fp32", read, "tiny")
+    assert found == pytest.approx([_directly(tiny_base, text) for text in read], rel=1e-5)
 
 
 def test_a_loss_is_the_same_in_any_company_and_with_any_number_of_threads(tiny_base: Path) -> None:
     import torch
 
-    texts, threads = [each["text"] for each in _texts(6)], torch.get_num_threads()
-    found = loss.nats(tiny_base, "bf16", texts, "tiny")
+    read, threads = [each["text"] for each in texts(6)], torch.get_num_threads()
+    found = loss.nats(tiny_base, "bf16", read, "tiny")
     try:
         torch.set_num_threads(4)
-        assert loss.nats(tiny_base, "bf16", texts[::-1], "tiny") == found[::-1]
+        assert loss.nats(tiny_base, "bf16", read[::-1], "tiny") == found[::-1]
     finally:
         torch.set_num_threads(threads)
 
@@ -149,7 +149,7 @@ def test_each_model_reads_each_text_once_and_the_lines_say_how_well(tree: Tree) 
     result = files.read_json(tree.root / layout.SUITES_REPORT, SuitesReport).suites["english"]
     merged, base = (digest.of_tree(tree.root / folder).digest for folder in (layout.MERGED, layout.BASE))
     assert [line.model for line in lines] == [merged] * 24 + [base] * 24
-    for line, text in zip(lines, _texts(24) * 2, strict=True):
+    for line, text in zip(lines, texts(24) * 2, strict=True):
         folder = tree.root / (layout.MERGED if line.model == merged else layout.BASE)
         if line.sample in ("t0", "t7"):
             bits = _directly(folder, text["text"]) / math.log(2)
@@ -306,9 +306,8 @@ def test_the_gate_decides_by_its_bounds(case: str) -> None:
 
 
 def test_no_more_than_the_level_pass_at_the_allowance_as_the_benchmark_says() -> None:
-    rate = forgetting.rate("few lose much", 24, 1, loss=0.2, allowance=0.2, runs=300, seed=5)
-    assert 0.02 <= rate["pass"] <= 0.09
-    assert rate["pass"] < rate["t"]
+    rate = forgetting.rate("some lose more", 24, 1, loss=0.2, allowance=0.2, runs=300, seed=5)
+    assert 0.02 <= rate["pass"] <= min(0.08, rate["t"])
 
 
 def test_the_default_asks_the_texts_that_are_here() -> None:
