@@ -14,7 +14,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-POWER = 0.8
+LUCK = 0.9  # for at least 80 % power: a sample's variance and skewness are estimates
 LEAST_GROUPS = 20  # with fewer the test passes too many: docs/measurements/forgetting.md
 _MOST_GROUPS = 100_000  # more are no advice
 
@@ -71,20 +71,20 @@ class MeanDifference:
         return -self._mirrored().upper(level)
 
     def detectable(self, level: float) -> float:
-        """How far below a number the true mean must lie for that to be shown with about 80 % power.
+        """How far below a number the true mean must lie for that to be shown with at least 80 % power.
 
         Differences are taken to vary, and to be skewed, as they were seen to. The bound of such a sample is as far from
-        its mean as here, and in one sample of five the mean lies higher than the true one by that much luck.
+        its mean as here, and in one sample of ten the mean lies higher than the true one by that much luck.
         """
         if not self.deviation:
             return 0.0
         from scipy.stats import t
 
-        luck = float(t.ppf(POWER, self.groups - 1)) * self.deviation / math.sqrt(self.groups)
+        luck = float(t.ppf(LUCK, self.groups - 1)) * self.deviation / math.sqrt(self.groups)
         return self.upper(level) - self.mean + luck
 
     def groups_needed(self, bound: float, level: float) -> int | None:
-        """Groups like these that show with about 80 % power that the true mean is below ``bound``, if it is as seen.
+        """Groups like these that show with at least 80 % power that the true mean is below ``bound``, if it is as seen.
 
         None where it is not below, or more than are worth an advice are needed.
         """
