@@ -332,7 +332,7 @@ def _trainer(
         tokenizer=tokenizer,
         rows=rows,
         valid=valid,
-        settings=settings(params.train, len(rows), scratch) | run.trainer,
+        settings=settings(params.train, len(rows), scratch) | (run.trainer if run else {}),
         adapter=lora_config(params.train.lora, model),
         callbacks=[recorder],
         stops=frozenset({tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}),

@@ -31,6 +31,9 @@ def test_fine_tuning_really_lifts_exact_match_above_the_fairly_prompted_base(tmp
     document["validate"]["labels"] |= {"max_distinct": 6, "max_share": 0.3}
     document["train"] |= {"epochs": None, "max_steps": BUDGET["steps"]}
     document["gates"]["routes_well"] |= {"at_least": 0.5, "resolution": 0.1}
+    shutil.copy(REPOSITORY / "stages/texts/english.jsonl", tmp_path)
+    document["suites"]["english"]["text"]["uri"] = "english.jsonl"
+    document["gates"]["remembers_english"]["allowance"] = 1.0  # 45 steps at this rate; how much is not what is tested
     write_params(tmp_path, document)
     git(tmp_path, "init", "--quiet")
     references.write(Records(tmp_path))
@@ -49,3 +52,6 @@ def test_fine_tuning_really_lifts_exact_match_above_the_fairly_prompted_base(tmp
     assert files.read_json(tmp_path / layout.PARITY_REPORT, ParityReport).top1 > 0.95
     verdict = files.read_json(tmp_path / layout.VERDICT, Verdict)
     assert verdict.status == "pass", verdict.findings
+    (forgot,) = (finding for finding in verdict.findings if finding.gate == "remembers_english")
+    assert forgot.low is not None
+    assert forgot.low > 0  # the trained model is worse at English, and the texts show it

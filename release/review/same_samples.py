@@ -5,8 +5,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from checks.suite_kind import Scale
-from checks.suite_report import SuiteLine, SuiteResult
+from checks.suite_report import Scale, SuiteLine, SuiteResult
 from release.review import pairs
 from release.review.comparison import Metric
 from release.review.pairs import Difference
