@@ -25,10 +25,10 @@ from checks.scorers.json_valid import JsonValid
 from checks.sections import Agreement, Section, directions
 from checks.suite_kind import LogSuite, ScaledSuite, SuiteKind
 from checks.training import NoDropout, Train
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, ROUTER
 from tests.training_tree import METHODS
 
-DEFAULT: dict[str, Any] = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
+DEFAULT: dict[str, Any] = yaml.safe_load(ROUTER.read_text())
 OLD_TEST, NEW_TEST = ("sha256:" + digit * 64 for digit in "12")
 GATES: dict[str, dict[str, Any]] = {
     "routes": {"kind": "threshold", "metric": "exact-match", "at_least": 0.6, "confidence": 0.95, "resolution": 0.05},
@@ -69,7 +69,7 @@ SUITES: dict[str, dict[str, Any]] = {
 
 
 def _document() -> dict[str, Any]:
-    """params.yaml with one gate and one suite of every kind and two scorers."""
+    """The configuration service-router with one gate and one suite of every kind and two scorers."""
     document = copy.deepcopy(DEFAULT)
     document["suites"] = copy.deepcopy(SUITES)
     document["gates"] = copy.deepcopy(GATES)
