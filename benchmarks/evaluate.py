@@ -6,10 +6,11 @@ Out: a Markdown table. Each side is a process of its own that loads the model on
      precision, threads and number of new tokens, and both end at the tokenizer's end of turn. First the harness
      tries its batch sizes, then its best and ours take turns. A run is timed from messages (ours) or rendered
      prompts (the harness) to texts: tokenisation and decoding are inside, loading is outside.
-Run: python -m benchmarks.evaluate --model models/merged [--prompts plain,labels,shots] [--rows 200]
+Run: python -m benchmarks.evaluate --model models/merged [--prompts plain,shots,labels] [--rows 200]
 
-Prompts: ``plain`` as the candidate is asked, ``labels`` with the list of labels in the system message, ``shots`` with
-ten examples besides, as the base is asked. They differ in how long a prefix all rows share.
+Prompts: ``plain`` as the candidate is asked, ``shots`` with three examples, as the base is asked, ``labels`` with the
+list of labels in the system message (docs/configurations/service-router.yaml). They differ in how long a prefix all
+rows share.
 """
 
 import argparse
@@ -35,8 +36,8 @@ BATCH_SIZES = ("1", "8", "16", "32", "64", "auto")
 TRIAL_ROWS = 128  # on which the harness' batch sizes are tried
 PROMPTS = {
     "plain": BasePrompt(labels=False, shots=0),
+    "shots": BasePrompt(labels=False, shots=3),
     "labels": BasePrompt(labels=True, shots=0),
-    "shots": BasePrompt(labels=True, shots=10),
 }
 OURS = """
 import json, sys, time
@@ -135,7 +136,7 @@ def main() -> None:
     if {"plain", "shots"} <= took.keys():
         ours, harness = (took["plain"][side] + took["shots"][side] for side in (0, 1))
         print(
-            f"\nAll that the stage asks, a candidate plainly and its base with labels and ten shots: {ours:.1f} s, the "
+            f"\nAll that the stage asks, a candidate plainly and its base with three shots: {ours:.1f} s, the "
             f"harness {harness:.1f} s, {harness / ours:.2f} times as long."
         )
 
@@ -189,10 +190,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--splits", type=Path, default=Path("data/splits"))
     parser.add_argument("--rows", type=int, default=None)
-    parser.add_argument("--prompts", type=lambda text: text.split(","), default=list(PROMPTS))
-    parser.add_argument("--new", type=int, default=8)
+    parser.add_argument("--prompts", type=lambda text: text.split(","), default=["plain", "shots"])
+    parser.add_argument("--new", type=int, default=20)
     parser.add_argument("--precision", choices=("bf16", "fp16", "fp32"), default="bf16")
-    parser.add_argument("--batch-tokens", type=int, default=2048)
+    parser.add_argument("--batch-tokens", type=int, default=4096)
     parser.add_argument("--batch-sizes", type=lambda text: text.split(","), default=list(BATCH_SIZES))
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--lm-eval-python", default=sys.executable)

@@ -12,6 +12,7 @@ from checks import layout
 from checks.chain import Evidence, gap
 from checks.evidence import Earlier, ReferenceUse
 from checks.gate_kind import ALONE, Case, Explained, GateParams, ScoreGate, explain_rows, explain_test, failed
+from checks.suite_kind import ScaledSuite
 from checks.verdict import Finding, Verdict
 
 # Models that were released before: named by git, not by this evaluation.
@@ -105,15 +106,17 @@ class PairedGate(ScoreGate, abc.ABC):
 
 def settled(case: Case, gate: PairedGate) -> Finding | Compared:
     """The model to compare with; or the finding if there is none, or if the margin is below the noise."""
-    found = _reference(case.name, gate, case.evidence)
+    found = reference(case.name, gate, case.evidence)
     if isinstance(found, Compared) and gate.margin > 0:
         noisy = _noise(case.name, gate, case.evidence) if gate.suite is None else _declared_noise(case, gate)
         return noisy or found
     return found
 
 
-def _reference(name: str, gate: PairedGate, evidence: Evidence) -> Finding | Compared:
-    """``main`` stands in for a champion while production runs nothing."""
+def reference(name: str, gate: PairedGate, evidence: Evidence) -> Finding | Compared:
+    """The model to compare with; or the finding if there is none. ``main`` stands in for a champion while production
+    runs nothing.
+    """
     if gate.against not in EARLIER:
         return Compared(gate.against, gate.against, gate.against)
     if missing := gap(evidence, (layout.REFERENCES, layout.EVALUATION)):
@@ -152,7 +155,7 @@ def _use(evidence: Evidence, model: str) -> ReferenceUse | None:
 def _declared_noise(case: Case, gate: PairedGate) -> Finding | None:
     """As ``_noise``, by what params.yaml says of the suite: `lockstep calibrate` does not run it."""
     suite = case.params.suites.get(gate.suite or "")
-    if suite is None or gate.margin >= suite.noise:
+    if not isinstance(suite, ScaledSuite) or gate.margin >= suite.noise:
         return None
     return failed(
         case.name, gate,

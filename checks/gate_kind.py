@@ -157,6 +157,8 @@ class ScoreGate(GateKind, abc.ABC):
     its policy has the same digest as before there were suites.
     """
 
+    unscaled: ClassVar[bool] = False  # whether it asks metrics that have no scale, of which less is better
+
     if TYPE_CHECKING:
         metric: str
 
@@ -187,9 +189,15 @@ class ScoreGate(GateKind, abc.ABC):
         if suite is None:
             known = f"use one of {', '.join(params.suites)}" if params.suites else "there is none: add it to suites"
             return f"gates.{name}.suite: {self.suite!r} is no suite|{known}"
-        if self.metric not in suite.metrics:
+        if self.metric not in suite.scales:
             return (
-                f"gates.{name}.metric: suite {self.suite} has no {self.metric!r}|use one of {', '.join(suite.metrics)}"
+                f"gates.{name}.metric: suite {self.suite} has no {self.metric!r}|use one of {', '.join(suite.scales)}"
+            )
+        if (suite.scales[self.metric] is None) != self.unscaled:
+            has, other = ("a", "non_inferior") if self.unscaled else ("no", "remembers")
+            return (
+                f"gates.{name}.metric: {self.metric} of suite {self.suite} has {has} scale, and kind {self.kind} asks "
+                f"others|use kind {other}"
             )
         return None
 

@@ -2,13 +2,14 @@
 
 A kind is one file of ``checks/suites``, or of a package of a user (entry points ``lockstep.suites``). It defines one
 class below ``SuiteKind``: its fields are its parameters, ``sources`` are the pinned files that it reads, ``scored``
-makes scores of them. A kind that reads logs of other tools is a class below ``LogSuite`` and defines ``convert`` alone.
+makes scores of them. A kind whose metrics have a top and a bottom is a class below ``ScaledSuite``. A kind that reads
+logs of other tools is a class below ``LogSuite`` and defines ``convert`` alone.
 
 The stage suites brings the files, holds the scores (``checks.suite_lines``) and writes them. Gates read what it wrote.
 """
 
 import abc
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Self
@@ -30,12 +31,16 @@ class Log(Source):
     ]
 
 
+# A model's role, texts, and the precision of its weights, to the nats that the model needs for each text.
+Nats = Callable[[Role, Sequence[str], str], Sequence[float]]
+
+
 @dataclass(frozen=True)
 class Material:
     """What a kind makes scores of. ``files`` are its pinned files, verified, by the names of ``sources``.
 
     ``models`` has the tree digest of each model that there is, ``answers`` their answers to the test ``rows``, in
-    order.
+    order; ``nats`` asks one of the models how likely texts are.
     """
 
     name: str
@@ -44,31 +49,31 @@ class Material:
     models: Mapping[Role, str]
     rows: Sequence[Row]
     answers: Mapping[Role, Sequence[Prediction]]
+    nats: Nats
 
 
 @dataclass(frozen=True)
 class Made:
-    """Scores of each model; and, where answers were judged, the judgements and how many answers have no value."""
+    """Scores of each model; and, where answers were judged, the judgements and how many answers have no value.
+
+    ``chance``: the mean of a model that knows nothing of the language, where the kind can say it.
+    """
 
     scored: Mapping[Role, Sequence[Scored]]
     judgements: Sequence[Judgement] = ()
     unparsed: Mapping[Role, int] = field(default_factory=dict)
+    chance: float | None = None
 
 
 class SuiteKind(Section, abc.ABC):
-    """The parameters of a suite in params.yaml, and how its scores are made.
-
-    ``noise`` is a share of the scale: by how much the mean of one unchanged model differed between runs of the suite.
-    No margin of a gate may be below it.
-    """
+    """The parameters of a suite in params.yaml, and how its scores are made."""
 
     kind: str
-    metrics: Annotated[dict[Metric, Scale], Field(min_length=1, description="what gates may name, with its scale")]
-    noise: Annotated[
-        float,
-        Field(ge=0, lt=1, description="by how much the mean of one unchanged model differs between runs"),
-        stricter("higher"),  # no margin may be below it
-    ]
+
+    @property
+    @abc.abstractmethod
+    def scales(self) -> Mapping[str, Scale | None]:
+        """What gates may name, with its scale. None: any number from 0 up, and less is better."""
 
     @property
     @abc.abstractmethod
@@ -109,7 +114,27 @@ class SuiteKind(Section, abc.ABC):
         """Make the scores. Raises EvidenceRefused when a file is about something else, EvaluationRefused otherwise."""
 
 
-class LogSuite(SuiteKind, abc.ABC):
+class ScaledSuite(SuiteKind, abc.ABC):
+    """A suite whose metrics have scales.
+
+    ``noise`` is a share of the scale: by how much the mean of one unchanged model differed between runs of the suite.
+    No margin of a gate may be below it.
+    """
+
+    metrics: Annotated[dict[Metric, Scale], Field(min_length=1, description="what gates may name, with its scale")]
+    noise: Annotated[
+        float,
+        Field(ge=0, lt=1, description="by how much the mean of one unchanged model differs between runs"),
+        stricter("higher"),  # no margin may be below it
+    ]
+
+    @property
+    def scales(self) -> Mapping[str, Scale | None]:
+        """Those of ``metrics``."""
+        return self.metrics
+
+
+class LogSuite(ScaledSuite, abc.ABC):
     """A suite that another tool ran: a pinned log for each model."""
 
     samples: Annotated[Positive, Field(description="how many samples it has, no more and no fewer")]

@@ -3,6 +3,7 @@
 Two models can be compared when they were asked the same samples, each once.
 """
 
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -12,7 +13,7 @@ _SHOWN = 3  # samples that a refusal names
 
 
 def problem(
-    scored: Mapping[Role, Sequence[Scored]], metrics: Mapping[str, Scale], samples: int | None
+    scored: Mapping[Role, Sequence[Scored]], scales: Mapping[str, Scale | None], samples: int | None
 ) -> tuple[Role, str] | None:
     """The first thing that is wrong with scores, and of which model; None: nothing is.
 
@@ -20,13 +21,14 @@ def problem(
     same group and slice; every value must lie on its scale. ``samples``: how many there must be, where that is
     declared.
     """
-    wanted = _about(scored.get("candidate", ()), next(iter(metrics)))
+    wanted = _about(scored.get("candidate", ()), next(iter(scales)))
     if not wanted:
-        return "candidate", f"has no sample that {next(iter(metrics))} scores"
+        return "candidate", f"has no sample that {next(iter(scales))} scores"
     if samples is not None and len(wanted) != samples:
         return "candidate", f"has {len(wanted)} samples, and the suite has {samples}"
     for role, lines in scored.items():
-        for metric, scale in metrics.items():
+        for metric, scale in scales.items():
+            low, high = (scale.low, scale.high) if scale else (0.0, sys.float_info.max)
             mine = [line for line in lines if line.metric == metric]
             if twice := [sample for sample, count in Counter(line.sample for line in mine).items() if count > 1]:
                 return role, f"{_named(twice)} scored more than once by {metric}"
@@ -38,8 +40,8 @@ def problem(
             if other := [sample for sample, about in found.items() if about != wanted[sample]]:
                 return role, f"{_named(other)} not what the candidate was asked (sample_sha, group or slice)"
             for line in mine:
-                if not scale.low <= line.value <= scale.high:  # NaN fails this, too
-                    outside = f"is not from {scale.low:g} to {scale.high:g}"
+                if not low <= line.value <= high:  # NaN fails this, too
+                    outside = f"is not from {low:g} to {high:g}"
                     return role, f"sample {line.sample!r}: {metric} {line.value:g} {outside}"
     return None
 

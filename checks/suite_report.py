@@ -88,7 +88,7 @@ class Pinned(Record):
 class SuiteResult(Sparse):
     """One suite: what was asked, of which models, and the digests of the files that say what came of it."""
 
-    sparse: ClassVar[frozenset[str]] = frozenset({"judgements", "judges", "answers", "unparsed"})
+    sparse: ClassVar[frozenset[str]] = frozenset({"judgements", "judges", "answers", "unparsed", "chance"})
 
     kind: str
     asked: Digest  # of the suite's section in params.yaml, canonical JSON
@@ -102,6 +102,7 @@ class SuiteResult(Sparse):
     judges: tuple[Who, ...] = ()
     answers: dict[Role, Digest] = Field(default_factory=dict)  # the files of predictions that were judged
     unparsed: dict[Role, Count] = Field(default_factory=dict)  # answers without a value
+    chance: float | None = None  # the mean of a model that knows nothing
 
 
 class SuitesReport(StageReport):

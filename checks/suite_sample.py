@@ -20,6 +20,7 @@ _TODO = "run `./lockstep run suites`"
 class SuiteSample:
     """Scores are arrays of shape (samples,), shares of the metric's scale in [0, 1], in the order of the file.
 
+    A metric without a scale has its own numbers instead. ``chance`` is the mean of a model that knows nothing, or None.
     Where the samples are test rows, those of the evidence count, in its order: under the policy of another commit these
     may be fewer.
     """
@@ -41,7 +42,7 @@ class SuiteSample:
             role: [line for line in evidence.suites[name] if line.model == model]
             for role, model in result.models.items()
         }
-        if wrong := problem(lines, suite.metrics, suite.declared_size):
+        if wrong := problem(lines, suite.scales, suite.declared_size):
             raise NoEvidence(f"{path}: {wrong[0]}: {wrong[1]}; {_TODO}")
         samples = {line.sample: (line.group, line.slice) for line in lines["candidate"]}
         if suite.of_test_rows:
@@ -52,7 +53,8 @@ class SuiteSample:
         codes: dict[str, int] = {}
         self.groups = np.array([codes.setdefault(group, len(codes)) for group, _ in samples.values()], dtype=np.intp)
         self.slices = tuple(each for _, each in samples.values())
-        self._name, self._metrics, self._samples = name, suite.metrics, tuple(samples)
+        self.chance = result.chance
+        self._name, self._scales, self._samples = name, suite.scales, tuple(samples)
         self._values: dict[tuple[str, str, str], float] = {
             (role, line.metric, line.sample): line.value for role, found in lines.items() for line in found
         }
@@ -62,9 +64,9 @@ class SuiteSample:
         """Scores of ``model`` by ``metric``. Raises NoEvidence where there are none."""
         if model not in self._roles:
             raise NoEvidence(f"no evidence: suite {self._name} has no scores of {model}")
-        scale = self._metrics[metric]
+        scale = self._scales[metric]
         values = np.array([self._values[model, metric, sample] for sample in self._samples])
-        return (values - scale.low) / (scale.high - scale.low)
+        return values if scale is None else (values - scale.low) / (scale.high - scale.low)
 
 
 def _hold_judgements(name: str, evidence: Evidence, roles: tuple[Role, ...]) -> None:

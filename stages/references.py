@@ -92,7 +92,7 @@ def have(
 
 
 def _recorded(root: Path, name: str, reference: Reference, rows: Sequence[Row]) -> Answered:
-    with _brought(root, name, reference.commit, _ANSWERS) as path:
+    with brought(root, name, reference.commit, _ANSWERS) as path:
         if digest.of_file(path).sha256 != reference.predictions:
             raise EvidenceRefused(f"{_ANSWERS} is not what the record names", _REMEDY)
         found = files.read_jsonl(path, Prediction)
@@ -105,7 +105,7 @@ def _evaluated(root: Path, settings: Evaluate, name: str, reference: Reference, 
     conversations = [row.messages for row in rows]
     if (known := answers.known(root, settings, reference.merged, rows, conversations)) is not None:
         return known
-    with _brought(root, name, reference.commit, layout.MERGED) as folder:
+    with brought(root, name, reference.commit, layout.MERGED) as folder:
         with progress.of_bytes(f"hash {name}") as bar:
             found = digest.of_tree(folder, bar.update).digest
         if found != reference.merged:
@@ -114,7 +114,7 @@ def _evaluated(root: Path, settings: Evaluate, name: str, reference: Reference, 
 
 
 @contextmanager
-def _brought(root: Path, name: str, commit: str, path: Path) -> Iterator[Path]:
+def brought(root: Path, name: str, commit: str, path: Path) -> Iterator[Path]:
     """A temporary copy of an output as it was in ``commit``."""
     home = root / layout.STATE / "references" / name
     shutil.rmtree(home, ignore_errors=True)  # of a killed run

@@ -1,8 +1,8 @@
-"""Suites: scores that other tools, judges or people gave, as neutral lines that the gates read.
+"""Suites: scores that are not of answers to the test rows, or that others gave, as neutral lines that the gates read.
 
 In:  params ``suites``; the pinned files that they name; reports/parity.json, reports/evaluation.json and
      reports/references.json, which say by digest which models there are; data/splits/test.jsonl and data/predictions,
-     which judges see.
+     which judges see; models/merged and models/base, which read the texts of kind ``loss``.
 Out: data/suites/NAME.jsonl, a line for each model, metric and sample:
        {"sample": "q1", "sample_sha": "sha256:…", "model": "sha256:…", "metric": "accuracy", "value": 1.0,
         "group": "q1", "slice": "all", "source": "external", "source_digest": "sha256:…"}
@@ -13,8 +13,9 @@ Run: python -m stages.suites
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 
@@ -28,7 +29,7 @@ from checks.suite_kind import Made, Material, SuiteKind
 from checks.suite_lines import problem
 from checks.suite_report import Pinned, Role, SuiteLine, SuiteResult, SuitesReport
 from checks.suites import SUITES
-from stages import entry, sources
+from stages import entry, progress, references, sources
 from stages.sources import archive, uris
 
 _ABOUT = "One file for each suite of params.yaml that has any. docs/how-to/suites.md says what is in it.\n"
@@ -38,11 +39,13 @@ def suites(params: Params, root: Path) -> str:
     """Make the lines of every suite, then write them all; a refusal writes nothing."""
     made = {}
     if params.suites:
-        models = _models(root)
+        earlier = files.read_json(root / layout.REFERENCES, ReferencesReport)
+        models = _models(root, earlier)
         rows, answers = _answers(root, models)
         for name, suite in params.suites.items():
+            nats = partial(_nats, root, models, earlier, {})
             with _files(name, suite, root) as paths:
-                material = Material(name, root, paths, models, rows, answers)
+                material = Material(name, root, paths, models, rows, answers, nats)
                 made[name] = _held(name, suite, suite.scored(material), models)
     with files.replacing_folder(root / layout.JUDGEMENTS) as folder:
         files.write_text(folder / "README.txt", _ABOUT)
@@ -58,10 +61,9 @@ def suites(params: Params, root: Path) -> str:
     return "; ".join(f"{name}: {_line(result)}" for name, result in results.items()) or "none in params.yaml"
 
 
-def _models(root: Path) -> dict[Role, str]:
+def _models(root: Path, earlier: ReferencesReport) -> dict[Role, str]:
     """The tree digest of each model that a suite can have scores of."""
     parity = files.read_json(root / layout.PARITY_REPORT, ParityReport)
-    earlier = files.read_json(root / layout.REFERENCES, ReferencesReport)
     return {
         "candidate": parity.merged,
         "base": parity.base,
@@ -84,6 +86,37 @@ def _answers(root: Path, models: Mapping[Role, str]) -> tuple[list[Row], dict[Ro
     if wrong := [role for role, found in answers.items() if [a.id for a in found] != [row.id for row in rows]]:
         raise EvidenceRefused(f"{asked[wrong[0]]}: is of other rows than {test}", "run `./lockstep run evaluate`")
     return rows, answers
+
+
+def _nats(
+    root: Path, models: Mapping[Role, str], earlier: ReferencesReport, known: dict[str, list[float]], role: Role,
+    texts: Sequence[str], precision: str,
+) -> list[float]:  # fmt: skip
+    """Nats of each text by the model of ``role``, once it has its digest. ``known``: those of this suite by digest."""
+    from stages.inference import loss
+
+    if models[role] not in known:
+        with _weights(root, earlier, role) as folder:
+            with progress.of_bytes(f"hash {role}") as bar:
+                found = digest.of_tree(folder, bar.update).digest
+            if found != models[role]:
+                raise EvidenceRefused(
+                    f"{folder}: is {found[:19]}…, the {role} is {models[role][:19]}…", "run `./lockstep run merge`"
+                )
+            known[found] = loss.nats(folder, precision, texts, role)
+    return known[models[role]]
+
+
+@contextmanager
+def _weights(root: Path, earlier: ReferencesReport, role: Role) -> Iterator[Path]:
+    """The model's directory; that of an earlier model as DVC has it."""
+    if role == "candidate":
+        yield root / layout.MERGED
+    elif role == "base":
+        yield root / layout.BASE
+    else:
+        with references.brought(root, role, earlier.found[role].commit, layout.MERGED) as folder:
+            yield folder
 
 
 @contextmanager
@@ -124,7 +157,7 @@ def _held(name: str, suite: SuiteKind, made: Made, models: Mapping[Role, str]) -
                 f"{at(role)}: is about model {other.model[:19]}…, the {role} is {models[role]}",
                 f"run the suite on that model{' in models/merged' if role == 'candidate' else ''}, and pin that log",
             )
-    if wrong := problem(made.scored, suite.metrics, suite.declared_size):
+    if wrong := problem(made.scored, suite.scales, suite.declared_size):
         role, what = wrong
         raise EvidenceRefused(
             f"{at(role)}: {what}", "run the suite on the same samples for every model, and pin those logs"
@@ -162,7 +195,7 @@ def _written(folder: Path, root: Path, name: str, suite: SuiteKind, made: Made) 
         means={
             role: {
                 metric: round(fmean(line.value for line in scored if line.metric == metric), 6)
-                for metric in suite.metrics
+                for metric in suite.scales
             }
             for role, scored in made.scored.items()
         },
@@ -174,6 +207,7 @@ def _written(folder: Path, root: Path, name: str, suite: SuiteKind, made: Made) 
             for role in (made.scored if suite.of_test_rows else ())
         },
         unparsed={role: count for role, count in made.unparsed.items() if count},
+        chance=made.chance,
     )
 
 

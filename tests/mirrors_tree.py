@@ -26,7 +26,7 @@ from tests import build_tree, ledger_tree, overlay_sample, signing_tree
 from tests.conftest import REPOSITORY, scaled_down, written
 from tests.ledger_tree import git, keep
 
-NAME = "azure-cli-router"  # serve.name of the repository's params.yaml
+NAME = "azure-cli-router"  # serve.name of the tests' parameters
 
 
 class World(NamedTuple):

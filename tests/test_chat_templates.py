@@ -218,7 +218,10 @@ def test_an_edited_file_is_refused_before_dvc_starts(document: dict, tmp_path: P
     [
         ("chatlm", "base.chat_template: 'chatlm'; input should be 'chatml', 'gemma', 'llama3' or 'plain'"),
         (3, "base.chat_template: 3; input should be 'chatml', 'gemma', 'llama3' or 'plain'"),
-        ({"file": "a", "sha": None, "sha256": None}, "base.chat_template.sha: unknown key; did you mean sha256?"),
+        (
+            {"file": "a", "sha_256": None, "sha256": None},
+            "base.chat_template.sha_256: unknown key; did you mean sha256?",
+        ),
         ({"file": "a"}, "base.chat_template.sha256: missing; add it"),
     ],
 )

@@ -383,6 +383,20 @@ def test_samples_of_suites_are_paired_in_the_scale_of_the_metric(root: Path) -> 
     assert found.note == "5 samples only in A; 5 samples only in B"
 
 
+def test_of_a_loss_less_is_better_and_it_has_no_scale(root: Path) -> None:
+    write_params(root, report_tree.document())
+    compare_tree.suite(root, {f"s{n}": 1.0 + n % 3 for n in range(60)}, kind="loss")
+    report_tree.commit(root, "earlier")
+    compare_tree.keep(root)
+    compare_tree.suite(root, {f"s{n}": 2.0 + n % 3 + n % 4 / 100 for n in range(60)}, kind="loss")
+    found = next(each for each in compare(root, "HEAD").metrics if each.suite == "general")
+    assert found.difference is not None
+    assert (found.difference.wins, found.difference.losses) == (0, 60)
+    assert found.difference.value == pytest.approx(1.015)
+    assert 1.0 < found.difference.low < 1.015 < found.difference.high < 1.03
+    assert found.difference.p < 1e-6
+
+
 @pytest.mark.parametrize(
     ("result", "said"),
     [({"source": "human"}, "another kind of suite"), ({"judges": ("someone",)}, "another judge")],

@@ -274,6 +274,21 @@ def test_without_labels_and_examples_the_base_is_asked_what_the_candidate_is() -
     assert asked == [row.messages for row in test]
 
 
+def test_system_messages_that_differ_stand_in_their_own_questions_so_that_all_prompts_begin_alike() -> None:
+    train = [row(i, LABELS[i % 4], system=f"Name it. Team: {i % 3}") for i in range(9)]
+    test = [row(20, "vm", system="Name it. Team: 1"), row(21, "vm", system="Name it. Team: 2")]
+    one, two = prompts.for_base(test, train, BasePrompt(labels=False, shots=2))
+    assert [message.role for message in one] == [*["user", "assistant"] * 2, "user"]
+    assert one[:-1] == two[:-1]
+    assert one[0].content == f"Name it. Team: 0\n{train[0].prompt}"
+    assert [asked[-1].content for asked in (one, two)] == [
+        f"Name it. Team: {team}\n{each.prompt}" for team, each in zip((1, 2), test, strict=True)
+    ]
+    told = prompts.for_base(test, train, BasePrompt(labels=True, shots=2))[0][0]
+    assert (told.role, told.content.partition(":")[0]) == ("system", "Answer with one of these labels and nothing else")
+    assert prompts.for_base(test, train, BasePrompt(labels=False, shots=0)) == [each.messages for each in test]
+
+
 def test_labels_for_free_text_and_more_examples_than_rows_refuse() -> None:
     free = [row(i, f"answer {i}") for i in range(80)]
     with pytest.raises(EvaluationRefused, match=r"80 distinct answers in 80 rows .*; set it to false"):

@@ -28,6 +28,16 @@ GATES: dict[str, dict[str, Any]] = {
     "unseen": {"kind": "contamination", "ngram": 13, "max_ngram_share": 0.01, "shingle": 5, "similarity": 0.8, "max_near_duplicate_share": 0.02},
     "license": {"kind": "license", "allow": ["MIT", "Apache-2.0"], "adapter": "Apache-2.0", "commercial": True},
     "budget": {"kind": "budget", "artifact_mb": 600, "parameters_millions": 200},
+    "remembers": {
+        "kind": "remembers", "suite": "english", "metric": "bits-per-byte", "against": "base", "allowance": 0.2,
+        "confidence": 0.95,
+    },
+}  # fmt: skip
+SUITES = {
+    "english": {
+        "kind": "loss", "text": {"uri": "texts.jsonl", "sha256": "0" * 64, "license": None}, "precision": "bf16",
+        "models": ["candidate", "base"],
+    }
 }  # fmt: skip
 # What the question must say of each gate: its own numbers.
 NUMBERS: dict[str, tuple[str, ...]] = {
@@ -42,6 +52,7 @@ NUMBERS: dict[str, tuple[str, ...]] = {
     "unseen": ("13 words", "1.0%", "2.0%", "5-character", "0.8"),
     "license": ("Apache-2.0", "commercially", "MIT"),
     "budget": ("artifact_mb 600", "parameters_millions 200"),
+    "remembers": ("samples of suite english", "less than 0.2 bits per byte", "base", "95%"),
 }
 
 
@@ -59,7 +70,7 @@ def _explained(gate: Gate, finding: Finding) -> explain.Explanation:
 @pytest.fixture
 def run(tmp_path: Path, document: dict) -> Path:
     """A repository with one gate of every kind, judged."""
-    document["gates"] = GATES
+    document |= {"gates": GATES, "suites": SUITES}
     write_params(tmp_path, document)
     params = as_params(document)
     evidence_tree.build(tmp_path, params, 200, 180)
@@ -99,7 +110,7 @@ def test_the_table_of_this_test_has_every_kind() -> None:
 @pytest.mark.parametrize("status", ["pass", "fail", "inconclusive"])
 @pytest.mark.parametrize("name", GATES)
 def test_a_finding_without_figures_is_explained_too(document: dict, name: str, status: str) -> None:
-    document["gates"] = GATES
+    document |= {"gates": GATES, "suites": SUITES}
     gate = as_params(document).gates[name]
     lines = _explained(gate, _finding(gate, status=status))
     assert lines.found == f"{status}: what was found"
@@ -107,7 +118,7 @@ def test_a_finding_without_figures_is_explained_too(document: dict, name: str, s
 
 
 def test_what_would_pass_is_said_with_the_field_that_says_it(document: dict) -> None:
-    document["gates"] = GATES
+    document |= {"gates": GATES, "suites": SUITES}
     asked = as_params(document).gates
     figures: dict[str, Any] = {
         "metric": "exact-match", "value": 0.05, "low": 0.01, "high": 0.09, "bound": 0.0, "p": 0.01, "p_holm": 0.02,

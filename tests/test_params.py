@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from checks import params_file
 from checks.errors import ParamsRefused
-from tests.conftest import REPOSITORY, read_yaml, written
+from tests.conftest import REPOSITORY, ROUTER, read_yaml, written
 
-TEXT = (REPOSITORY / "params.yaml").read_text()
+TEXT = ROUTER.read_text()
 
 FAULTS = {
     "a word for a number": ("r: 16", "r: sixteen", r"params.yaml:\d+: train.lora.r: 'sixteen'"),
@@ -167,7 +167,7 @@ FAULTS = {
 
 
 def test_the_file_of_the_repository_reads_well() -> None:
-    assert params_file.parse(TEXT).gates
+    assert params_file.load(REPOSITORY / "params.yaml").gates
 
 
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "docs" / "configurations").glob("*.yaml")), ids=lambda p: p.stem)

@@ -23,12 +23,12 @@ from checks.preferences import Judged, Pairs
 from checks.scorer_kind import ScorerKind
 from checks.scorers.json_valid import JsonValid
 from checks.sections import Agreement, Section, directions
-from checks.suite_kind import LogSuite, SuiteKind
+from checks.suite_kind import LogSuite, ScaledSuite, SuiteKind
 from checks.training import NoDropout, Train
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, ROUTER
 from tests.training_tree import METHODS
 
-DEFAULT: dict[str, Any] = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
+DEFAULT: dict[str, Any] = yaml.safe_load(ROUTER.read_text())
 OLD_TEST, NEW_TEST = ("sha256:" + digit * 64 for digit in "12")
 GATES: dict[str, dict[str, Any]] = {
     "routes": {"kind": "threshold", "metric": "exact-match", "at_least": 0.6, "confidence": 0.95, "resolution": 0.05},
@@ -41,6 +41,10 @@ GATES: dict[str, dict[str, Any]] = {
     "seen": {"kind": "contamination", "ngram": 13, "max_ngram_share": 0.01, "shingle": 5, "similarity": 0.8, "max_near_duplicate_share": 0.01},
     "license": {"kind": "license", "allow": ["MIT", "Apache-2.0"], "adapter": "Apache-2.0", "commercial": True},
     "budget": {"kind": "budget", "parameters_millions": 200, "artifact_mb": 600},
+    "remembers": {
+        "kind": "remembers", "suite": "texts", "metric": "bits-per-byte", "against": "base", "allowance": 0.1,
+        "confidence": 0.95,
+    },
 }  # fmt: skip
 
 _LOG = {"uri": "logs/candidate.json", "sha256": "1" * 64, "license": "MIT"}
@@ -57,11 +61,15 @@ SUITES: dict[str, dict[str, Any]] = {
         **_SUITE, "kind": "judged", "models": ["candidate"], "max_unparsed": 0.02,
         "judge": {"kind": "recorded", "source": "human", "log": {**_LOG}},
     },
+    **{
+        name: {"kind": "loss", "text": {**_LOG}, "precision": "bf16", "models": ["candidate", "base", "main"]}
+        for name in ("texts", "more_texts")
+    },
 }  # fmt: skip
 
 
 def _document() -> dict[str, Any]:
-    """params.yaml with one gate and one suite of every kind and two scorers."""
+    """The configuration service-router with one gate and one suite of every kind and two scorers."""
     document = copy.deepcopy(DEFAULT)
     document["suites"] = copy.deepcopy(SUITES)
     document["gates"] = copy.deepcopy(GATES)
@@ -121,6 +129,8 @@ DIRECTIONS: list[tuple[str, Any, Any]] = [
     ("gates.license.commercial", False, None),
     ("gates.budget.parameters_millions", 300, 100),
     ("gates.budget.artifact_mb", 700, 500),
+    ("gates.remembers.allowance", 0.2, 0.05),
+    ("gates.remembers.confidence", 0.9, 0.99),
     ("train_budget.train_minutes", 60, 20),
     ("train_budget.gpu_hours", 2, 0.5),
     ("train_budget.cost", 5, 1),
@@ -193,6 +203,11 @@ INCOMPARABLE: list[tuple[str, Any]] = [
     ("suites.asked.judge.model", "other"),
     ("suites.asked.models", ["candidate", "base"]),
     ("suites.labels.judge.log.sha256", "2" * 64),
+    ("suites.texts.text.sha256", "2" * 64),
+    ("suites.texts.precision", "fp32"),
+    ("suites.texts.models", ["candidate", "base"]),
+    ("gates.remembers.against", "main"),
+    ("gates.remembers.suite", "more_texts"),
     ("evaluate.max_new_tokens", 16),
     ("evaluate.precision", "fp32"),
     ("evaluate.base_prompt.labels", False),
@@ -436,7 +451,7 @@ def test_the_walk_reaches_every_section_that_params_yaml_is_made_of() -> None:
     kindred = {JsonValid}  # has no field but its kind
     bases = {
         Agreement, GateKind, Judged, JudgeKind, Loader, LogSuite, NoDropout, PairedGate, Pairs, ScoreGate, ScorerKind,
-        SuiteKind, Train,
+        ScaledSuite, SuiteKind, Train,
     }  # fmt: skip
     ours = {each for each in known if each.__module__.startswith(("checks.", "stages."))}
     assert ours - reached == bases | kindred
@@ -522,6 +537,7 @@ def test_the_tables_of_this_test_name_every_field_with_a_direction() -> None:
     wanted -= {f"gates.{name}.kind" for name in GATES}
     # the second threshold is here for its at_most
     wanted -= {f"gates.few_errors.{field}" for field in ("metric", "confidence", "resolution")}
+    wanted.remove("gates.remembers.metric")  # there is one
     assert wanted <= named
     fields = {path.rpartition(".")[2] for path, *_ in DIRECTIONS}
     ways = [each for section in _sections() for each in directions(section).items()]

@@ -1,5 +1,6 @@
 """How evaluate has the answers of an earlier model: real git, real DVC with a folder for a remote, tiny models."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from checks import digest, files, layout
 from checks.evidence import EvaluationReport, Reference, ReferencesReport, ReferenceUse
 from checks.params import Params
 from checks.rows import Prediction, Row
+from checks.suite_report import SuitesReport
 from checks.verdict import Verdict
 from release.record import references
 from release.record.records import Records
@@ -19,6 +21,7 @@ from stages.inference.answers import Answered
 from tests import pipeline_repository as repository
 from tests.conftest import as_params, scaled_down
 from tests.test_evaluate import lay_out, row, split, write_parity
+from tests.test_forgetting import texts
 
 pytestmark = pytest.mark.slow
 
@@ -250,9 +253,24 @@ def test_within_a_run_of_the_pipeline_main_and_production_are_compared_with(tmp_
 
     repository.git(root, "checkout", "--quiet", "-b", "change")
     document["train"]["learning_rate"] = 0.05
+    read = root / "sources" / "texts.jsonl"
+    files.write_text(read, "".join(json.dumps(each) + "\n" for each in texts(24)))
+    document["suites"]["words"] = {
+        "kind": "loss", "precision": "fp32", "models": ["candidate", "base", "main"],
+        "text": {"uri": "sources/texts.jsonl", "sha256": digest.of_file(read).sha256[7:], "license": None},
+    }  # fmt: skip
+    document["gates"]["remembers"] = {
+        "kind": "remembers", "suite": "words", "metric": "bits-per-byte", "against": "main", "allowance": 5.0,
+        "confidence": 0.95,
+    }  # fmt: skip
     repository.write_params(root, document)
     references.write(Records(root))
     assert repository.repro(root) == ["train", "merge", "evaluate", "suites", "probe", "gate"]
+    scored = files.read_json(root / layout.SUITES_REPORT, SuitesReport).suites["words"]
+    assert scored.models["main"] == first.merged  # whose weights DVC had
+    assert len(set(scored.models.values())) == 3
+    findings = files.read_json(root / layout.VERDICT, Verdict).findings
+    assert [(f.against, f.n) for f in findings if f.gate == "remembers"] == [("main", 24)]
     second = files.read_json(root / layout.EVALUATION, EvaluationReport)
     assert {name: use.how for name, use in second.references.items()} == {"main": "stored", "champion": "stored"}
     assert second.models["main"].metrics == first.models["candidate"].metrics

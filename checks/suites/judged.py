@@ -15,14 +15,14 @@ from checks.judge_kind import Asked, JudgeKind
 from checks.judges import JUDGES
 from checks.kinds import OneOf
 from checks.sections import Share, Source, stricter
-from checks.suite_kind import Made, Material, SuiteKind
+from checks.suite_kind import Made, Material, ScaledSuite
 from checks.suite_report import Role, Scored, SourceClass
 
 if TYPE_CHECKING:
     from checks.rows import Prediction, Row
 
 
-class Judged(SuiteKind):
+class Judged(ScaledSuite):
     """What a judge says of the answers of ``models`` to the test rows, as its one metric."""
 
     kind: Literal["judged"]

@@ -95,6 +95,19 @@ def difference(
     )  # fmt: skip
 
 
+def unbounded(old: Sequence[float], new: Sequence[float], groups: NDArray[np.intp], confidence: float) -> Difference:
+    """As ``difference``, for a measure without bounds of which less is better, such as bits per byte."""
+    from checks.paired_mean import MeanDifference
+
+    one, two = np.asarray(old, np.float64), np.asarray(new, np.float64)
+    found, each = MeanDifference.of(two - one, groups), (1 - confidence) / 2
+    p = min(1.0, 2 * min(found.p_at_least(0.0), found.p_at_most(0.0)))
+    return Difference(
+        value=found.mean, low=found.lower(each), high=found.upper(each), n=found.n, wins=int((two < one).sum()),
+        losses=int((two > one).sum()), p=p, p_holm=p, method="t test, with and without Hall's transformation",
+    )  # fmt: skip
+
+
 def corrected(found: Sequence[Difference | None]) -> list[Difference | None]:
     """The differences with ``p_holm`` over all of them."""
     adjusted = iter(multiple.holm([each.p for each in found if each]))

@@ -5,8 +5,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from checks.suite_kind import Scale
-from checks.suite_report import SuiteLine, SuiteResult
+from checks.suite_kind import ScaledSuite
+from checks.suite_report import Scale, SuiteLine, SuiteResult
+from checks.suites import SUITES
 from release.review import pairs
 from release.review.comparison import Metric
 from release.review.pairs import Difference
@@ -23,13 +24,14 @@ def metrics(a: Side, b: Side, confidence: float) -> Iterator[Metric]:
             note = f"{'A' if one is None else 'B'} has no such suite"
         else:
             note = _asked_otherwise(a, b, suite, one, two)
+        kind = SUITES.kinds.get(two.kind) if two else None
+        bounded = kind is None or issubclass(kind, ScaledSuite)
         mine, theirs = (None, None) if note else (a.suite_lines(suite), b.suite_lines(suite))
         for metric in dict.fromkeys((*after, *before)):
             found, said = None, note
             if not said:
-                found, said = _of_samples(
-                    mine, theirs, metric, _scale(a, suite, metric), _scale(b, suite, metric), confidence
-                )
+                scales = (_scale(a, suite, metric), _scale(b, suite, metric)) if bounded else None
+                found, said = _of_samples(mine, theirs, metric, scales, confidence)
             yield Metric(
                 suite=suite, name=metric, a=before.get(metric), b=after.get(metric), difference=found, note=said
             )
@@ -39,26 +41,32 @@ def _of_samples(
     old: Sequence[SuiteLine] | None,
     new: Sequence[SuiteLine] | None,
     metric: str,
-    scale: Scale | None,
-    other: Scale | None,
+    scales: tuple[Scale | None, Scale | None] | None,
     confidence: float,
 ) -> tuple[Difference | None, str]:
-    """The difference on samples that both have, in the metric's own scale; and what is to be said of it."""
+    """The difference on samples that both have, in the metric's own scale; and what is to be said of it.
+
+    ``scales``: of both sides; None: the metric is a loss, which has none, and less is better.
+    """
     if old is None or new is None:
         return None, "its samples cannot be had"
-    if scale is None or scale != other:
-        return None, "its scales differ"
     mine, theirs = ([line for line in side if line.metric == metric] for side in (old, new))
     one, two = pairs.pair_samples(mine, theirs)
-    span = scale.high - scale.low
-    found = pairs.difference(
-        [(line.value - scale.low) / span for line in one], [(line.value - scale.low) / span for line in two],
-        pairs.together([line.group for line in one], [line.group for line in two]), confidence,
-    )  # fmt: skip
-    if found is None:
-        return None, "no sample is in both" if not two else "a value is outside its scale"
+    if not two:
+        return None, "no sample is in both"
+    groups = pairs.together([line.group for line in one], [line.group for line in two])
+    before, after = ([line.value for line in side] for side in (one, two))
     alone = [f"{len(side) - len(two)} samples only in {name}" for name, side in (("A", mine), ("B", theirs))]
     said = "; ".join(text for text in alone if not text.startswith("0 "))
+    if scales is None:
+        return pairs.unbounded(before, after, groups, confidence), said
+    scale, other = scales
+    if scale is None or scale != other:
+        return None, "its scales differ"
+    low, span = scale.low, scale.high - scale.low
+    found = pairs.difference([(v - low) / span for v in before], [(v - low) / span for v in after], groups, confidence)
+    if found is None:
+        return None, "a value is outside its scale"
     return found.model_copy(update={name: getattr(found, name) * span for name in ("value", "low", "high")}), said
 
 

@@ -1,7 +1,9 @@
 """How each model is asked: rows to messages, messages to tokens through the chat template.
 
 The candidate gets a row's messages as they are. The untuned base is told what the candidate learnt from
-training, so that the comparison is fair: the list of labels in its system message, and worked examples.
+training, so that the comparison is fair: the list of labels in its system message, and worked examples. Where system
+messages differ from row to row and there are examples, each stands at the head of its row's question instead: an
+example without its own would show only half of the task, and the examples, with which all prompts begin, are read once.
 
 In:  rows of the splits, a tokenizer, ``evaluate.base_prompt``.
 Out: token ids per row.
@@ -50,7 +52,11 @@ def for_base(rows: Sequence[Row], train: Sequence[Row], settings: BasePrompt) ->
         raise EvaluationRefused(
             f"evaluate.base_prompt.shots: {settings.shots} examples, and train has {len(train)} rows", "ask for fewer"
         )
-    shown = tuple(turn for row in examples(train, settings.shots) for turn in _example(row))
+    shots = examples(train, settings.shots)
+    if shots and len({_system(row) for row in (*rows, *shots)}) > 1:
+        shown = tuple(turn for row in shots for turn in (*_in_question(row), _answer(row)))
+        return [_with(_in_question(row), told, shown) for row in rows]
+    shown = tuple(turn for row in shots for turn in (*_talk(row), _answer(row)))
     return [_with(row.messages, told, shown) for row in rows]
 
 
@@ -96,9 +102,23 @@ def tokens(
     return found
 
 
-def _example(row: Row) -> tuple[Message, ...]:
-    turns = tuple(message for message in row.messages if message.role != "system")
-    return (*turns, Message(role="assistant", content=row.reference))
+def _system(row: Row) -> str:
+    return "\n".join(message.content for message in row.messages if message.role == "system")
+
+
+def _talk(row: Row) -> tuple[Message, ...]:
+    return tuple(message for message in row.messages if message.role != "system")
+
+
+def _in_question(row: Row) -> tuple[Message, ...]:
+    """The row's turns without a system message: the first question begins with its text."""
+    question, *rest = _talk(row)
+    text = "\n".join(part for part in (_system(row), question.content) if part)
+    return (question.model_copy(update={"content": text}), *rest)
+
+
+def _answer(row: Row) -> Message:
+    return Message(role="assistant", content=row.reference)
 
 
 def _with(messages: tuple[Message, ...], told: str, shown: tuple[Message, ...]) -> tuple[Message, ...]:

@@ -19,7 +19,8 @@ _INK, _ZERO = "#333333", "#9aa4b0"
 
 def draw(folder: Path, verdict: Verdict) -> None:
     """Write the picture below ``folder``; without a paired finding it says that there is none."""
-    paired = [f for f in verdict.findings if f.against is not None and f.value is not None]
+    # Of scores alone: a loss in bits per byte has another scale, and less of it is better.
+    paired = [f for f in verdict.findings if f.against is not None and f.value is not None and f.gained is not None]
     with plots.style():
         plots.save(_figure(paired) if paired else _nothing(), folder / "differences")
 

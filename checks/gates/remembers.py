@@ -1,0 +1,114 @@
+"""remembers: the candidate has not forgotten more than it may of what a reference knew, in bits per byte of a text."""
+
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from checks import compared
+from checks.compared import PairedGate
+from checks.gate_kind import (
+    ALONE,
+    Case,
+    CheckResult,
+    Confidence,
+    Explained,
+    Test,
+    explain_test,
+    failed,
+    figure,
+    held_back,
+    small,
+)
+from checks.sections import Name, stricter
+from checks.verdict import Finding, Status, Verdict
+
+if TYPE_CHECKING:
+    from checks.paired_mean import MeanDifference
+
+
+class RemembersGate(PairedGate):
+    """On the texts of a suite of kind ``loss``, worse than a reference by less than ``allowance`` bits per byte."""
+
+    rank: ClassVar[int] = 45
+    unscaled: ClassVar[bool] = True
+
+    kind: Literal["remembers"]
+    suite: Annotated[Name, Field(description="a suite of kind loss")]
+    metric: Literal["bits-per-byte"]
+    against: Annotated[Literal["base", "main", "champion"], Field(description="base, main or champion")]
+    allowance: Annotated[
+        float, Field(gt=0, description="bits per byte: the mean loss that must be ruled out"), stricter("lower")
+    ]
+    confidence: Confidence
+
+    def check(self, case: Case) -> CheckResult:
+        """Pass when a loss of ``allowance`` is refuted; fail when a larger one is shown."""
+        from checks.paired_mean import LEAST_GROUPS, MeanDifference
+        from checks.suite_sample import SuiteSample
+
+        against = compared.reference(case.name, self, case.evidence)
+        if isinstance(against, Finding):
+            return against
+        sample = case.sample.of(self.suite)
+        ours, theirs = (sample.scores(model, self.metric) for model in ("candidate", against.model))
+        found, level = MeanDifference.of(ours - theirs, sample.groups), 1 - self.confidence
+        if found.groups < LEAST_GROUPS:
+            return Finding(
+                gate=case.name, kind=self.kind, status="inconclusive", metric=self.metric, against=against.model,
+                reason=f"{found.groups} groups of texts are too few for the test: it needs {LEAST_GROUPS}",
+            )  # fmt: skip
+        knows = MeanDifference.of(theirs, sample.groups)
+        if isinstance(sample, SuiteSample) and sample.chance is not None and knows.upper(level) >= sample.chance:
+            return failed(
+                case.name, self,
+                f"{against.shown} itself needs {knows.mean:.3f} bits per byte, no fewer than the {sample.chance:.3f} "
+                f"of how often each byte comes: suite {self.suite} cannot show what was forgotten; use texts in a "
+                f"language that {against.shown} knows",
+            )  # fmt: skip
+        worse = int((ours > theirs).sum())
+        means = f"{knows.mean:.3f} to {knows.mean + found.mean:.3f}, {worse} of {found.n} texts worse"
+
+        def decide(p_holm: float, beyond_holm: float | None) -> Finding:
+            assert beyond_holm is not None  # the kind gives a p_worse
+            status, reason, needed = self._decided(against.shown, means, found, p_holm, beyond_holm)
+            return Finding(
+                gate=case.name, kind=self.kind, status=status, reason=reason, metric=self.metric,
+                against=against.model, method=f"t test, skewness removed, {found.groups} groups",
+                value=figure(found.mean), low=figure(found.lower(level)), high=figure(found.upper(level)),
+                bound=self.allowance, p=small(p), p_holm=small(p_holm), n=found.n,
+                detectable=figure(found.detectable(level)),
+                rows_needed=needed and -(-needed * found.n // found.groups), groups_needed=needed,
+            )  # fmt: skip
+
+        p = found.p_at_least(self.allowance)
+        claim = (self.kind, self.suite, self.metric, self.allowance, self.confidence, against.which)
+        return Test(p, found.p_at_most(self.allowance), decide, claim)
+
+    def _decided(
+        self, shown: str, means: str, found: "MeanDifference", p: float, beyond: float
+    ) -> tuple[Status, str, int | None]:
+        level = 1 - self.confidence
+        said = f"{self.metric} {found.mean:+.3f} against {shown} ({means}; "
+        if p <= level:
+            bound = f"upper {self.confidence:.0%} bound {found.upper(level):+.3f}, p {p:.2g}"
+            return "pass", f"{said}{bound}): a loss of {self.allowance:g} is ruled out", None
+        if beyond <= level:
+            bound = f"lower {self.confidence:.0%} bound {found.lower(level):+.3f}, p {beyond:.2g}"
+            return "fail", f"{said}{bound}): it forgot more than {self.allowance:g}", None
+        needed = found.groups_needed(self.allowance, held_back(level, found.p_at_least(self.allowance), p))
+        more = f"; about {needed} groups like these would, were the true loss as seen" if needed else ""
+        bound = f"upper {self.confidence:.0%} bound {found.upper(level):+.3f}, p {p:.2g}"
+        return "inconclusive", f"{said}{bound}): a loss of {self.allowance:g} is not ruled out{more}", needed
+
+    def explain(self, place: str, finding: Finding, verdict: Verdict) -> Explained:
+        """The loss that is ruled out, and the allowance that these texts clear."""
+        more = f"about {finding.groups_needed} groups of texts would tell {ALONE}; " if finding.groups_needed else ""
+        return Explained(
+            f"on the {self.asked_of}, does the candidate need less than {self.allowance:g} bits per byte more than "
+            f"{self.against}, shown with {self.confidence:.0%} confidence?",
+            explain_test(finding, verdict, self.confidence, f"the true loss is {self.allowance:g} or more"),
+            self.not_asked(finding) if finding.high is None
+            else f"{more}these texts clear {place}.allowance above {max(finding.high, 0.0):.4g} {ALONE}; a lower "
+            "train.learning_rate forgets less",
+            self.answers_at,
+        )  # fmt: skip

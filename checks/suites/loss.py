@@ -1,0 +1,117 @@
+"""loss: how well each model predicts pinned texts, in bits per byte.
+
+A text is a line of the pinned file. ``group`` is the cluster that it lies in; without it, the text is its own::
+
+    {"id": "tides", "text": "Twice a day, on most coasts, the sea …", "group": "science", "slice": "all"}
+
+Bits per byte is minus the log-likelihood of the text, base 2, over its length in UTF-8: a measure that does not depend
+on the tokenizer (Gao and others, 2020, https://arxiv.org/abs/2101.00027, section 3.1). Less is better.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from checks import digest, files, layout
+from checks.errors import EvidenceRefused
+from checks.rows import Record
+from checks.sections import Source
+from checks.suite_kind import Log, Made, Material, SuiteKind
+from checks.suite_report import Role, SampleId, Scored, SourceClass, Word
+
+METRIC = "bits-per-byte"
+
+
+class Piece(Record):
+    """A line of the pinned file."""
+
+    id: SampleId
+    text: Annotated[str, Field(min_length=1)]
+    group: Word | None = None
+    slice: Word = "all"
+
+
+class Loss(SuiteKind):
+    """How well each of ``models`` predicts pinned texts, as the one metric ``bits-per-byte``: less is better."""
+
+    kind: Literal["loss"]
+    text: Annotated[Log, Field(description="JSON lines with id and text, and group and slice where there are any")]
+    precision: Annotated[Literal["bf16", "fp16", "fp32"], Field(description="number format of the models")]
+    models: Annotated[
+        tuple[Role, ...],
+        Field(strict=False, description="which models read it; the weights of main or champion come from a DVC remote"),
+    ]
+
+    @model_validator(mode="after")
+    def _of_the_candidate(self) -> Self:
+        if "candidate" not in self.models or len(set(self.models)) < len(self.models):
+            raise ValueError("models: must name the candidate, and each model once|name candidate, and base or main")
+        return self
+
+    @property
+    def scales(self) -> Mapping[str, None]:
+        """A loss has no top."""
+        return {METRIC: None}
+
+    @property
+    def evidence(self) -> SourceClass:
+        """A function of model and text."""
+        return "pure"
+
+    @property
+    def sources(self) -> Mapping[str, Source]:
+        """The texts."""
+        return {"text": self.text}
+
+    @property
+    def scores_of(self) -> Sequence[Role]:
+        """The models that read them."""
+        return self.models
+
+    def size(self, test_rows: int) -> int:
+        """Only the file knows."""
+        del test_rows
+        return 1
+
+    def scored(self, material: Material) -> Made:
+        """Let each model read the texts."""
+        pieces = _pieces(material.name, material.files["text"])
+        texts = [piece.text for piece in pieces]
+        return Made(
+            {
+                role: [
+                    Scored(
+                        sample=piece.id, sample_sha=digest.of_json(piece.text), model=material.models[role],
+                        metric=METRIC, value=round(nats / math.log(2) / len(piece.text.encode()), 6),
+                        group=piece.group or piece.id[:200], slice=piece.slice,
+                    )
+                    for piece, nats in zip(pieces, material.nats(role, texts, self.precision), strict=True)
+                ]
+                for role in self.models if role in material.models
+            },
+            chance=round(_entropy("".join(texts).encode()), 6),
+        )  # fmt: skip
+
+
+def _pieces(name: str, path: Path) -> list[Piece]:
+    where = f"{layout.PARAMS}: suites.{name}.text"
+    try:
+        pieces = files.read_jsonl(path, Piece)
+    except EvidenceRefused as refused:
+        what = refused.what.removeprefix(f"{path}:").strip()
+        raise EvidenceRefused(f"{where}: {what}", "pin JSON lines with id and text: docs/how-to/suites.md") from refused
+    if twice := [each for each, count in Counter(piece.id for piece in pieces).items() if count > 1]:
+        raise EvidenceRefused(f"{where}: two pieces are called {twice[0]!r}", "give each its own id")
+    if not pieces:
+        raise EvidenceRefused(f"{where}: has no lines", "pin a file with texts")
+    return pieces
+
+
+def _entropy(text: bytes) -> float:
+    """Bits for each byte of ``text`` when nothing is known but how often each value comes in it."""
+    counts = Counter(text).values()
+    return -sum(count / len(text) * math.log2(count / len(text)) for count in counts)
