@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import click
 from pydantic import JsonValue
 
-from checks import digest, files, layout, params_file, refused, scoring, stats, sweeps
+from checks import digest, files, layout, params_file, refused, scoring, stats, steps, sweeps
 from checks.errors import EvidenceRefused, MachineRefused, ParamsRefused, TrainingRefused
 from checks.evidence import Interval, Seal, TrainMeasured, TrainReport
 from checks.params import Params
@@ -49,6 +49,11 @@ def sweep(params: Params, root: Path, specs: Sequence[str], seeds: Sequence[int]
     """
     if not str(root.resolve()).isascii():  # its configuration of a copy is written in ASCII
         raise MachineRefused(f"{root.resolve()}: DVC runs no experiment below such a name", "clone to a path in ASCII")
+    if isinstance(params.training, steps.Steps):
+        raise ParamsRefused(
+            f"{layout.PARAMS}: train.steps: a sweep trains with one method",
+            "sweep the step that you ask about as the whole of the section train, without steps",
+        )
     tried = sweeps.asked(specs)
     parsed = params_file.read(root / layout.PARAMS)
     combinations = sweeps.combinations(tried)

@@ -1,5 +1,6 @@
 """The default base model and data, really brought from the package index, really fine-tuned on a small budget."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path

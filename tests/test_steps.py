@@ -24,6 +24,7 @@ from checks.verdict import Verdict
 from release.review import training
 from stages import tracking
 from stages.merge import merge
+from stages.sweep import sweep
 from stages.train import _trainer, train
 from stages.training import chain, checkpoints
 from stages.training.checkpoints import HERE, MANIFEST, THERE
@@ -170,6 +171,13 @@ def test_an_unknown_method_of_a_step_is_refused() -> None:
     document["train"]["method"][1] = document["train"]["steps"][1]["method"] = "dpi"
     with pytest.raises(ParamsRefused, match=r"train\.steps\.1\.method: unknown training method 'dpi'; one of: dpo"):
         as_params(document)
+
+
+def test_a_sweep_of_steps_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        ParamsRefused, match=r"^params\.yaml: train\.steps: a sweep trains with one method; sweep the step"
+    ):
+        sweep(as_params(_document("sft", "dpo")), tmp_path, ["train.lora.r=4,8"], [17], 9)
 
 
 # --- training ---
@@ -364,7 +372,7 @@ def _trainings(place: Path, manifests: str) -> set[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("second", "step", "where", "devices"),
-    [("dpo", 2, HERE, 1), ("grpo", 2, THERE, 1), ("dpo", 1, HERE, 1), ("dpo", 2, HERE, 2), ("grpo", 1, THERE, 2)],
+    [("dpo", 2, HERE, 1), ("grpo", 2, THERE, 1), ("dpo", 1, HERE, 1), ("dpo", 2, HERE, 2)],
 )
 def test_a_killed_training_goes_on_in_its_step_and_ends_in_the_bytes_of_one_that_ran_through(
     tmp_path: Path,
