@@ -125,6 +125,10 @@ def train(params: Params, root: Path) -> str:
 
         with imports.uncollected():  # torch: when the cheap refusals are past
             from stages.training import memory
+
+            # Here, where no frame has a model: bitsandbytes keeps the frames of its first import.
+            if alone[0].train.devices == 1:
+                importlib.import_module("stages.training.resuming")
         for part in alone:
             memory.hold_weights(part.train, root)
         data = {

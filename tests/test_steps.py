@@ -1,6 +1,7 @@
 """Training in steps: one adapter goes through several methods, and each step goes on from the one before."""
 
 import csv
+import gc
 import json
 import os
 import shutil
@@ -234,6 +235,15 @@ def test_the_second_step_goes_on_from_the_adapter_of_the_first_and_all_is_record
     assert files.read_json(root / layout.PARITY_REPORT, ParityReport).adapter == report.adapter
 
 
+def _models() -> int:
+    """How many models with an adapter are in memory."""
+    from peft import PeftModel
+
+    gc.unfreeze()
+    gc.collect()
+    return sum(isinstance(each, PeftModel) for each in gc.get_objects())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("methods", "shared", "lora"),
@@ -250,10 +260,11 @@ def test_any_order_of_methods_trains_twice_to_the_same_bytes_and_merges(
     document = _document(*methods, steps=(2,) * len(methods), **shared)
     document["train"]["lora"] |= lora
     document["merge"]["parity"]["max_logprob_diff"] = 2.0  # bf16
-    found = []
+    found, models = [], _models()
     for _ in range(2):
         train(as_params(document), root)
         found.append(_report(root))
+    assert _models() == models  # of no step
     assert found[0] == found[1]
     assert len({step.adapter for step in found[0].chain}) == len(methods)
     merge(as_params(document), root)
