@@ -47,6 +47,7 @@ class Sft(Train):
 @cache
 def trainer_class() -> Any:
     """The trainer's class, created here because it needs torch."""
+    import torch
     from torch import nn
     from trl import SFTTrainer
 
@@ -79,6 +80,16 @@ def trainer_class() -> Any:
                 return total / (targets != -100).sum()
             # The number is that of all ranks, and their gradients are averaged, not added.
             return total * self.accelerator.num_processes / num_items_in_batch
+
+        def prediction_step(
+            self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
+        ) -> Any:
+            """The loss of a batch alone: the superclass asks for all logits, which take more memory than training."""
+            if not prediction_loss_only:
+                return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+            with torch.no_grad():
+                loss = self.compute_loss(model, self._prepare_inputs(inputs))
+            return loss.detach(), None, None
 
     return Trainer
 
