@@ -299,6 +299,7 @@ def test_a_kind_is_one_file_in_the_folder_of_kinds(tmp_path: Path) -> None:
         shutil.copytree(REPOSITORY / part, copy / part, ignore=shutil.ignore_patterns("__pycache__"))
     for part in ("params.yaml", "dvc.yaml"):
         shutil.copy(REPOSITORY / part, copy)
+    shutil.copytree(REPOSITORY / "docs" / "configurations", copy / "docs" / "configurations")
     (copy / "checks" / "gates" / "short_answers.py").write_text(SHORT_ANSWERS)
     (copy / "checks" / "scorers" / "first_word.py").write_text(FIRST_WORD)
     (copy / "checks" / "suites" / "spaced.py").write_text(SPACED)
