@@ -87,7 +87,7 @@ def evidence(asked: Params, differences: Values, groups: NDArray[np.intp]) -> Ev
 
 
 def finding(differences: Values, groups: NDArray[np.intp], allowance: float, asked: Params | None = None) -> Finding:
-    """What the gate finds of texts whose loss is larger by ``differences``."""
+    """The gate's finding where the loss of each text grew by ``differences``."""
     asked = asked or params(allowance)
     (found,) = judging.judge(asked, evidence(asked, differences, groups)).findings
     return found
@@ -117,7 +117,7 @@ def rate(shape: str, groups: int, texts: int, loss: float, allowance: float, run
 
 
 def bca(shape: str, groups: int, runs: int, seed: int) -> float:
-    """Share of releases at the allowance whose upper BCa bound lies below it."""
+    """Of releases whose true loss is the allowance: the share whose upper BCa bound is below it, so that they pass."""
     from scipy.stats import bootstrap
 
     random, passed = np.random.default_rng([seed, groups, list(SHAPES).index(shape)]), 0
@@ -149,11 +149,11 @@ def power(runs: int, seed: int) -> Iterator[str]:
             random = np.random.default_rng([seed, groups])
             said = [finding(*drawn(shape, groups, 1, 0.0, random), ALLOWANCE).detectable or 0.0 for _ in range(200)]
             by, detectable = 0.05, float(np.median(said))
-            half, told = (
+            power, power_there = (
                 rate(shape, groups, 1, ALLOWANCE - less, ALLOWANCE, runs // 4, seed)["pass"]
                 for less in (by, detectable)
             )
-            yield f"| {shape} | {groups} | {by} | {half:.1%} | {detectable:.3f} | {told:.1%} |"
+            yield f"| {shape} | {groups} | {by} | {power:.1%} | {detectable:.3f} | {power_there:.1%} |"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -113,9 +113,9 @@ def written(text: str, values: Mapping[str, JsonValue]) -> str:
 
     Raises ParamsRefused when a parameter is not in the text.
     """
-    places = []
+    places, whole = [], yaml.compose(text, Loader=yaml.SafeLoader)
     for path, value in values.items():
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        node = whole
         for part in path.split("."):
             below = node.value if isinstance(node, yaml.MappingNode) else []
             node = next((value for key, value in below if key.value == part), None)

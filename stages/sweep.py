@@ -23,7 +23,7 @@ import click
 from pydantic import JsonValue
 
 from checks import digest, files, layout, params_file, refused, scoring, stats, steps, sweeps
-from checks.errors import EvidenceRefused, MachineRefused, ParamsRefused, TrainingRefused
+from checks.errors import EvidenceRefused, MachineRefused, MergeRefused, ParamsRefused, TrainingRefused
 from checks.evidence import Interval, Seal, TrainMeasured, TrainReport
 from checks.params import Params
 from checks.rows import Row
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 VALID = layout.SPLITS / "valid.jsonl"
 _POINTS = "#1f5fa8"
+_OF_VALUES = (TrainingRefused.exit_code, MergeRefused.exit_code)  # other refusals would meet any values: the sweep ends
 
 
 def sweep(params: Params, root: Path, specs: Sequence[str], seeds: Sequence[int], most: int) -> str:
@@ -105,9 +106,11 @@ def _run(
         refused.forget(root)
         code = _dvc(params, root, "exp", "run", "--temp", "--name", name, *_overrides(changes), "merge")
         if code:
-            if word := refused.read(root):
+            word = refused.read(root)
+            if word and word.exit_code in _OF_VALUES:
                 return SweptRun(values=dict(values), seed=seed, experiment=name, refused=word.what)
-            raise MachineRefused(f"dvc exp run ended with {code}", "read what it printed; run the same sweep to go on")
+            why = f"stage {word.stage} refused: {word.what}" if word else f"dvc exp run ended with {code}"
+            raise MachineRefused(why, "fix what it says, and run the same sweep again to go on")
         if (commit := _commit(root, name)) is None:
             raise MachineRefused(f"dvc kept no experiment {name}", "run the same sweep again")
     else:

@@ -167,6 +167,12 @@ def _default() -> str:
     return json.dumps(read_yaml(ROUTER.read_text()))
 
 
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The address of one MLflow store for all tests of a file: making its tables takes seconds."""
+    return f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}"
+
+
 @pytest.fixture
 def document() -> dict:
     """Plain values that fit the tiny model; change them, then give them to ``as_params``."""

@@ -21,12 +21,6 @@ from tests import training_tree
 from tests.conftest import REPOSITORY, as_params, scaled_down, written
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """One MLflow store for all tests here: making its tables takes seconds."""
-    return f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}"
-
-
 @pytest.fixture
 def root(tmp_path: Path, tiny_base: Path, store: str, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A repository's root with the tiny base and sealed splits of 24, 6 and 6 rows."""

@@ -19,12 +19,6 @@ FALLS = {"learning_rate": 0.01}
 RISES = {"learning_rate": 0.3, "schedule": "constant"}  # with valid rows whose answers are never taught
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """One MLflow store for all tests here."""
-    return f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}"
-
-
 @pytest.fixture
 def root(tmp_path: Path, tiny_base: Path, store: str, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A repository's root with the tiny base and sealed splits of 24, 6 and 6 rows: six steps are an epoch."""

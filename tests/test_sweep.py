@@ -4,15 +4,19 @@ import json
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from checks import files, layout, params_file, sweeps
+import stages.sweep
+from checks import files, layout, params_file, refused, sweeps
 from checks.errors import MachineRefused, ParamsRefused
-from checks.evidence import Interval
+from checks.evidence import Interval, Seal
+from checks.params import Params
+from checks.refused import Refused
 from checks.sweeps import SweepReport, SweptRun
 from stages.sweep import sweep, table
 from tests import pipeline_repository as repository
@@ -117,6 +121,35 @@ def test_a_path_in_which_dvc_runs_no_experiment_is_refused_at_once(tmp_path: Pat
     params = params_file.parse(PARAMS)
     with pytest.raises(MachineRefused, match="é: DVC runs no experiment below such a name; clone to a path in ASCII"):
         sweep(params, tmp_path / "é", ["train.lora.r=2,4"], [], 20)
+
+
+@pytest.mark.parametrize(
+    ("code", "named"), [(5, "step 3: the loss is nan"), (6, "step 3: the loss is nan"), (4, None), (9, None)]
+)
+def test_only_what_depends_on_the_values_is_a_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, named: str | None
+) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / layout.PARAMS).write_text(PARAMS)
+    repository.git(root, "init", "--quiet")
+    repository.commit(root, "start")
+    word = Refused(stage="train", exit_code=code, what="step 3: the loss is nan", todo="lower it")
+
+    def refuses(_params: Params, where: Path, *_arguments: str) -> int:
+        refused.write(where, word)
+        return 255
+
+    monkeypatch.setattr(stages.sweep, "_dvc", refuses)
+    parsed = params_file.read(root / layout.PARAMS)
+    run = partial(
+        stages.sweep._run, params_file.check(parsed), root, parsed, {"train.lora.r": 4}, 5, Seal(splits={}), []
+    )
+    if named:
+        assert run().refused == named
+    else:
+        with pytest.raises(MachineRefused, match="stage train refused: step 3: the loss is nan; fix what it says"):
+            run()
 
 
 @pytest.mark.slow
