@@ -15,6 +15,7 @@ from checks.evidence import (
     DataReport,
     EvaluationReport,
     FetchReport,
+    LooksReport,
     NoiseReport,
     ParityReport,
     PrepareReport,
@@ -41,7 +42,7 @@ MAKING = (
     layout.METRICS,
     layout.REFERENCES,
 )
-_REPORT_FILES = (*MAKING, layout.NOISE)
+_REPORT_FILES = (*MAKING, layout.LOOKS, layout.NOISE)
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class Reports:
     evaluation: EvaluationReport | None
     references: ReferencesReport | None
     noise: NoiseReport | None
+    looks: LooksReport | None = None
     suites: SuitesReport | None = None
 
 
@@ -122,6 +124,7 @@ def gather(root: Path, scorers: str, reader: Reader | None = None) -> Evidence:
         evaluation=read(layout.EVALUATION, EvaluationReport),
         references=read(layout.REFERENCES, ReferencesReport),
         noise=read(layout.NOISE, NoiseReport),
+        looks=read(layout.LOOKS, LooksReport),
         suites=read(layout.SUITES_REPORT, SuitesReport),
     )
     fetch, train, parity, evaluation = reports.fetch, reports.train, reports.parity, reports.evaluation

@@ -11,7 +11,7 @@ from pydantic import Field
 from checks import layout
 from checks.chain import Evidence, gap
 from checks.evidence import Earlier, ReferenceUse
-from checks.gate_kind import ALONE, Case, Explained, GateParams, ScoreGate, explain_rows, explain_test, failed
+from checks.gate_kind import ALONE, Case, Explained, GateParams, ScoreGate, explain_rows, explain_test, failed, percent
 from checks.suite_kind import ScaledSuite
 from checks.verdict import Finding, Verdict
 
@@ -42,7 +42,6 @@ class PairedGate(ScoreGate, abc.ABC):
     if TYPE_CHECKING:  # each kind has these parameters, in its own order and with its own bounds
         against: str
         margin: float
-        confidence: float
 
     def impossible(self, name: str, params: GateParams) -> str | None:
         """The metric must be among the scorers, and the reference must be evaluated."""
@@ -81,7 +80,7 @@ class PairedGate(ScoreGate, abc.ABC):
         """Explain a gate that rules out a loss; ``where`` begins its question, and is empty for all rows together."""
         asks = (
             f"{where}on the same {self.asked_of}, is {self.metric} not lower than that of {self.against} by "
-            f"{self.margin:g} or more, shown with {self.confidence:.0%} confidence?"
+            f"{self.margin:g} or more, shown with {percent(self.confidence)} confidence?"
         )
         refuted = f"the true loss{' of some slice' if where else ''} is {self.margin:g} or more"
         return self.explained(asks, refuted, self._loss_cleared(place, finding), finding, verdict)

@@ -133,6 +133,11 @@ class GateKind(Section, abc.ABC):
 
     kind: str
 
+    @property
+    def shares(self) -> int:
+        """Among how many models the error of every test on the test rows is divided; see ``gates.decided_at``."""
+        return 1
+
     @abc.abstractmethod
     def check(self, case: Case) -> CheckResult:
         """Decide. Raises NoEvidence if the evidence lacks what the gate needs; the gate then fails with that reason.
@@ -161,6 +166,7 @@ class ScoreGate(GateKind, abc.ABC):
 
     if TYPE_CHECKING:
         metric: str
+        confidence: float
 
     suite: Annotated[Name | None, Field(description="one of suites; null: the test rows")] = None
 
@@ -220,6 +226,11 @@ def not_scored(name: str, metric: str, params: GateParams) -> str | None:
 def figure(value: float) -> float:
     """A rounded figure, so that the last digits of another machine do not change the finding."""
     return round(value, 6)
+
+
+def percent(confidence: float) -> str:
+    """A confidence as it is shown: 95%, 99.75%."""
+    return f"{100 * confidence:.5g}%"
 
 
 def small(p: float) -> float:

@@ -23,10 +23,11 @@ def judge(params: Params, evidence: Evidence) -> Verdict:
     It records the code of every kind and scorer from users' packages. Raises MachineRefused if that cannot be hashed.
     """
     sample = Sample(evidence, params.evaluate.scorers, params.suites)
-    found = _decided({name: _answer(name, gate, params, evidence, sample) for name, gate in params.gates.items()})
+    asked = gates.decided_at(params.gates)
+    found = _decided({name: _answer(name, gate, params, evidence, sample) for name, gate in asked.items()})
     findings = tuple(
         _said(gate, _own(name, gate, finding), evidence)
-        for (name, gate), finding in zip(params.gates.items(), found, strict=True)
+        for (name, gate), finding in zip(asked.items(), found, strict=True)
     )
     used = gates.KINDS.plugins(gate.kind for gate in params.gates.values())
     used |= scorers.KINDS.plugins(scorer.kind for scorer in params.evaluate.scorers)

@@ -39,6 +39,7 @@ SUMMARY = REPORTS / "evaluation.md"
 PLOTS = REPORTS / "plots"  # PNG and SVG
 SUITES_REPORT = REPORTS / "suites.json"  # which scores those are, by digest
 REFERENCES = REPORTS / "references.json"  # which earlier models git names
+LOOKS = REPORTS / "looks.json"  # which models each test split has judged
 NOISE = REPORTS / "noise.json"  # `lockstep calibrate`
 VERDICT = REPORTS / "verdict.json"
 SWEEP_REPORT = REPORTS / "sweep.json"  # `lockstep sweep`: no evidence

@@ -8,7 +8,7 @@ from checks import preferences, steps
 from checks.baselines import Baseline
 from checks.chat_templates import TEMPLATES
 from checks.drafts import Loader
-from checks.gates import Gate
+from checks.gates import Gate, decided_at
 from checks.kinds import NameOf, OneOf
 from checks.loaders import LOADERS
 from checks.release_params import Promote, Serve
@@ -308,7 +308,7 @@ class Params(Section):
                 f"serve.max_total_tokens: leaves {answer} tokens for an answer, and answers of {longest} are asked for|"
                 f"raise it to {self.serve.max_input_tokens + longest} or more"
             )
-        for name, gate in self.gates.items():
+        for name, gate in decided_at(self.gates).items():
             if problem := gate.impossible(name, self):
                 raise ValueError(problem)
         return self

@@ -17,6 +17,7 @@ from checks.evidence import (
     Fetched,
     FetchReport,
     Interval,
+    LooksReport,
     MergedFile,
     ModelResult,
     NoiseReport,
@@ -154,6 +155,7 @@ def build(root: Path, params: Params, test_rows: int = 40, right: int = 36, **ch
     named = {getattr(gate, "against", None) for gate in params.gates.values()}
     absent = {name: "nothing runs yet" for name in EARLIER if name == "main" or name in named}
     files.write_json(root / layout.REFERENCES, ReferencesReport(found={}, absent=absent))
+    files.write_json(root / layout.LOOKS, LooksReport(models={}))
     test = split_rows["test"]
     evaluated(root, params, [predict(row, i < right) for i, row in enumerate(test)])
     if (root / layout.PARAMS).is_file():

@@ -17,6 +17,7 @@ from checks.gate_kind import (
     explain_rows,
     figure,
     held_back,
+    percent,
     small,
 )
 from checks.sections import stricter
@@ -72,7 +73,8 @@ class ImprovesGate(PairedGate):
 
         by = f" by more than {self.margin:g}" if self.margin else ""
         level = 1 - self.confidence
-        said = f"{self.metric} {found.effect:+.3f} against {shown} (lower {self.confidence:.0%} bound {found.low:+.3f}"
+        bound = f"lower {percent(self.confidence)} bound {found.low:+.3f}"
+        said = f"{self.metric} {found.effect:+.3f} against {shown} ({bound}"
         if p <= level:
             return "pass", f"{said}, p {p:.2g}): better{by}", None
         if found.effect <= self.margin:
@@ -86,7 +88,7 @@ class ImprovesGate(PairedGate):
         by = f"by more than {self.margin:g}" if self.margin else "at all"
         asks = (
             f"on the same {self.asked_of}, is {self.metric} better than that of {self.against} {by}, shown with "
-            f"{self.confidence:.0%} confidence?"
+            f"{percent(self.confidence)} confidence?"
         )
         refuted = f"the true difference is {self.margin:g} or less"
         return self.explained(asks, refuted, self._cleared(place, finding), finding, verdict)

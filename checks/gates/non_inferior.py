@@ -6,7 +6,7 @@ from pydantic import Field
 
 from checks import compared
 from checks.compared import Against, PairedGate
-from checks.gate_kind import Case, CheckResult, Confidence, Explained, Metric, Test, figure, held_back, small
+from checks.gate_kind import Case, CheckResult, Confidence, Explained, Metric, Test, figure, held_back, percent, small
 from checks.sections import Fraction, stricter
 from checks.verdict import Finding, Status, Verdict
 
@@ -62,9 +62,9 @@ class NonInferiorGate(PairedGate):
         level = 1 - self.confidence
         against = f"{self.metric} {found.effect:+.3f} against {shown}"
         if worse <= level and found.effect < -self.margin:
-            high = f"upper {self.confidence:.0%} bound {found.high:+.3f}"
+            high = f"upper {percent(self.confidence)} bound {found.high:+.3f}"
             return "fail", f"{against} ({high}, p {worse:.2g}): worse, by more than {self.margin:g}", None
-        said = f"{against} (lower {self.confidence:.0%} bound {found.low:+.3f}, p {p:.2g})"
+        said = f"{against} (lower {percent(self.confidence)} bound {found.low:+.3f}, p {p:.2g})"
         if p <= level:
             return "pass", f"{said}: not worse by {self.margin:g}", None
         at = held_back(level, found.p, p)

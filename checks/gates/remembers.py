@@ -17,6 +17,7 @@ from checks.gate_kind import (
     failed,
     figure,
     held_back,
+    percent,
     small,
 )
 from checks.sections import Name, stricter
@@ -90,14 +91,14 @@ class RemembersGate(PairedGate):
         level = 1 - self.confidence
         said = f"{self.metric} {found.mean:+.3f} against {shown} ({means}; "
         if p <= level:
-            bound = f"upper {self.confidence:.0%} bound {found.upper(level):+.3f}, p {p:.2g}"
+            bound = f"upper {percent(self.confidence)} bound {found.upper(level):+.3f}, p {p:.2g}"
             return "pass", f"{said}{bound}): a loss of {self.allowance:g} is ruled out", None
         if beyond <= level:
-            bound = f"lower {self.confidence:.0%} bound {found.lower(level):+.3f}, p {beyond:.2g}"
+            bound = f"lower {percent(self.confidence)} bound {found.lower(level):+.3f}, p {beyond:.2g}"
             return "fail", f"{said}{bound}): it forgot more than {self.allowance:g}", None
         needed = found.groups_needed(self.allowance, held_back(level, found.p_at_least(self.allowance), p))
         more = f"; about {needed} groups like these would, were the true loss as seen" if needed else ""
-        bound = f"upper {self.confidence:.0%} bound {found.upper(level):+.3f}, p {p:.2g}"
+        bound = f"upper {percent(self.confidence)} bound {found.upper(level):+.3f}, p {p:.2g}"
         return "inconclusive", f"{said}{bound}): a loss of {self.allowance:g} is not ruled out{more}", needed
 
     def explain(self, place: str, finding: Finding, verdict: Verdict) -> Explained:
@@ -105,7 +106,7 @@ class RemembersGate(PairedGate):
         more = f"about {finding.groups_needed} groups of texts would tell {ALONE}; " if finding.groups_needed else ""
         return Explained(
             f"on the {self.asked_of}, does the candidate need less than {self.allowance:g} bits per byte more than "
-            f"{self.against}, shown with {self.confidence:.0%} confidence?",
+            f"{self.against}, shown with {percent(self.confidence)} confidence?",
             explain_test(finding, verdict, self.confidence, f"the true loss is {self.allowance:g} or more"),
             self.not_asked(finding) if finding.high is None
             else f"{more}these texts clear {place}.allowance above {max(finding.high, 0.0):.4g} {ALONE}; a lower "

@@ -20,6 +20,7 @@ from checks.gate_kind import (
     explain_test,
     figure,
     held_back,
+    percent,
     small,
 )
 from checks.sections import stricter
@@ -99,7 +100,7 @@ class ThresholdGate(ScoreGate):
         ours, least = (mean, bound) if upward else (mean_planning.mirrored(mean), 1 - bound)
         wanted = f"at {'least' if upward else 'most'} {bound:g}"
         side, limit = ("lower", interval.low) if upward else ("upper", interval.high)
-        end = f"{side} {self.confidence:.0%} bound {limit:.3f}"
+        end = f"{side} {percent(self.confidence)} bound {limit:.3f}"
         distance = interval.value - bound if upward else bound - interval.value
         detectable = mean_planning.detectable(ours, least, level)
         method = "exact binomial test" if mean.exact else "binomial test at the effective size"
@@ -148,8 +149,8 @@ class ThresholdGate(ScoreGate):
             field, wanted, refuted, end, way = "at_most", f"at most {self.at_most:g}", "above", finding.high, "down to"
         bound = self.at_least if self.at_least is not None else self.at_most
         return Explained(
-            f"is the mean {self.metric} over the {self.asked_of} {wanted}, shown with {self.confidence:.0%} confidence "
-            f"by rows enough to know it to ±{self.resolution:g} ({self.rows_needed} independent ones)?",
+            f"is the mean {self.metric} over the {self.asked_of} {wanted}, shown with {percent(self.confidence)} "
+            f"confidence by rows enough to know it to ±{self.resolution:g} ({self.rows_needed} independent ones)?",
             explain_test(finding, verdict, self.confidence, f"the true mean is {refuted} {bound:g}"),
             "evidence, which is missing" if end is None
             else f"{explain_rows(finding)}these rows clear {place}.{field} {way} {end:.4g} {ALONE}",

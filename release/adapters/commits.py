@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from checks.errors import EvidenceRefused
 from checks.text import redact
-from release.adapters.git import Git
+from release.adapters.git import REGULAR, Git
 from release.adapters.git import has_repository as has_repository
 
 # Where releases are made, the first that exists: what pull requests are held against.
@@ -163,6 +163,23 @@ def is_ancestor(root: Path, old: str, new: str) -> bool:
 def touching(root: Path, tip: str, path: Path) -> list[str]:
     """The commits up to ``tip``, the latest first, that changed ``path`` on the branch itself."""
     return _read(root, "log", "--first-parent", "--format=%H", tip, "--", path.as_posix()).decode().split()
+
+
+def versions(root: Path, path: Path, *revisions: str) -> list[bytes]:
+    """Every content that the file ``path`` had in the history of ``revisions``, such as ``--all``, each once."""
+    listed = _git(root).line(
+        "log", "--raw", "--no-abbrev", "--no-renames", "--full-history", "-m", "--format=", *revisions, "--",
+        path.as_posix(),
+    )  # fmt: skip
+    hashes = {name for line in listed.splitlines() for mode, name in _sides(line) if mode in REGULAR}
+    return list(_git(root).objects(sorted(hashes)).values())
+
+
+def _sides(line: str) -> list[tuple[str, str]]:
+    """Mode and object before and after a change, from a line of ``git log --raw``."""
+    modes, _, rest = line.removeprefix(":").partition(" ")
+    after, old, new, *_ = rest.split(" ")
+    return [(modes, old), (after, new)]
 
 
 def last_touching(root: Path, tip: str, paths: Sequence[Path]) -> str | None:

@@ -41,13 +41,13 @@ def missing(records: Records, commit: str) -> Missing | None:
 
 
 def record_files(tree: WorkTree) -> list[Path]:
-    """The files of the record: dvc.lock, outputs that dvc.yaml leaves to git, references, noise and measurements.
+    """The files of the record: dvc.lock, outputs that dvc.yaml leaves to git, what git said, noise and measurements.
 
     Raises EvidenceRefused if one is missing or dvc.yaml cannot be read.
     """
     root = tree.root
     kept = pipeline_lock.left_to_git(tree.pipeline)
-    kept |= {Path(layout.LOCK), layout.REFERENCES}
+    kept |= {Path(layout.LOCK), layout.REFERENCES, layout.LOOKS}
     measured = (layout.NOISE, layout.TRAIN_MEASURED, layout.EVALUATE_MEASURED)
     kept |= {path for path in measured if (root / path).exists()}
     for path in sorted(kept):

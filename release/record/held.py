@@ -7,7 +7,7 @@ from checks import chain, gates, judging, layout, plugins, scoring
 from checks.errors import EvidenceRefused, ParamsRefused
 from checks.held import HeldVerdict
 from checks.verdict import Verdict
-from release.record import lock_check, references
+from release.record import lock_check, looks, references
 from release.record.records import Records, WorkTree
 
 _AGAIN = "install the package, or run `./lockstep dvc repro --force --single-item evaluate gate`, then ask again"
@@ -40,7 +40,7 @@ def hold(records: Records, target: str | None = None, trusting: Collection[Path]
         differences.append(f"{layout.PARAMS}: the gates are not those of the verdict")
     differences += (packages := plugins.differences(stored.plugins))
     differences += lock_check.differences(tree)
-    differences += references.current(records, target)
+    differences += references.current(records, target) + looks.current(records)
     evidence = tree.evidence(scoring.digest_of(params.evaluate.scorers))
     again = judging.judge(params, evidence)
     if again != stored and not differences:

@@ -15,6 +15,7 @@ from release.record.records import WorkTree
 _MODULE = ".py"
 _CODE = ("checks/", "stages/")  # a folder below one of them that a stage depends on holds modules
 _NO_CODE = "__pycache__"  # as .dvcignore has it
+_MAKING = ("fetch", "prepare", "validate", "train", "merge")  # the stages that decide the model
 
 
 def differences(tree: WorkTree, stages: Collection[str] = ()) -> list[str]:
@@ -33,6 +34,11 @@ def differences(tree: WorkTree, stages: Collection[str] = ()) -> list[str]:
     for name, ran in lock.items():
         found += _changed(tree.root, name, ran)
     return list(dict.fromkeys(found))
+
+
+def makes_another_model(tree: WorkTree) -> bool:
+    """Whether the pipeline would make another model than the record's. A changed gate, scorer or server does not."""
+    return bool(differences(tree, _MAKING))
 
 
 def otherwise(said: Mapping[str, Any], lock: Stages) -> Iterator[str]:

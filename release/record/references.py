@@ -20,7 +20,6 @@ from release.record.earlier_models import Place
 from release.record.records import Records
 
 PRODUCTION = earlier_models.PRODUCTION
-_MAKING = ("fetch", "prepare", "validate", "train", "merge")  # the stages that decide the model
 
 
 class Written(NamedTuple):
@@ -53,7 +52,11 @@ def write(records: Records, target: str | None = None) -> Written:
     stored = _stored(records)
     if stored is not None:
         lines = _differences(records, stored, report, None)
-        if lines and not _differences(records, stored, report, place) and not _makes_another(records):
+        if (
+            lines
+            and not _differences(records, stored, report, place)
+            and not lock_check.makes_another_model(records.work_tree)
+        ):
             lines = []
         if not lines:
             return Written(stored, report, name, changed=False)
@@ -133,11 +136,6 @@ def _own(records: Records) -> str | None:
         return records.work_tree.report(layout.EVALUATION, _Own).merged
     except EvidenceRefused:
         return None
-
-
-def _makes_another(records: Records) -> bool:
-    """Whether the pipeline would make another model. A changed gate, scorer or server does not."""
-    return bool(lock_check.differences(records.work_tree, _MAKING))
 
 
 def _differences(records: Records, stored: ReferencesReport, now: ReferencesReport, place: Place | None) -> list[str]:

@@ -25,7 +25,7 @@ from checks.quarantine import Entries, Entry
 from checks.refused import Refused
 from checks.verdict import Status, Verdict
 from release.adapters import commits
-from release.record import lock_check, references, refusals, target_policy
+from release.record import lock_check, looks, references, refusals, target_policy
 from release.record.committed import Missing
 from release.record.held import hold
 from release.record.records import Commit, Records
@@ -191,6 +191,7 @@ def _hold_what_is_here(
     differences += plugins.differences(stored.plugins)
     differences += [text for text in lock if text.partition(": ")[0] not in missing]
     differences += references.current(records, None if target.commit is None else target.ref)
+    differences += looks.current(records)
     if differences:
         first, *others = differences
         raise EvidenceRefused(f"the verdict is void: {first}", "run `./lockstep run`, then ask again", tuple(others))

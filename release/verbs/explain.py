@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from checks import layout
+from checks import gates, layout
 from checks.errors import EvidenceRefused
 from checks.gate_kind import ALONE
 from checks.gates import Gate
@@ -28,7 +28,7 @@ def explain(root: Path, name: str) -> Explanation:
     Raises EvidenceRefused for an unknown name, with the list of gates.
     """
     held = hold(Records(root))
-    gate = held.params.gates.get(name)
+    gate = gates.decided_at(held.params.gates).get(name)
     if gate is None:
         raise EvidenceRefused(f"no gate is called {name!r}", f"name one of {', '.join(held.params.gates)}")
     return of(name, gate, held.verdict)

@@ -4,12 +4,12 @@ from pathlib import Path
 
 from checks.errors import RemoteRefused
 from release.adapters import dvc
-from release.record import references
+from release.record import looks, references
 from release.record.records import Records
 
 
 def run(root: Path, targets: tuple[str, ...], force: bool, remote: bool = False) -> None:
-    """Check local sources against their pins, find the reference models in git, then run ``dvc repro``.
+    """Check local sources against their pins, find the reference models and the looks in git, then run ``dvc repro``.
 
     Runs what changed; with ``force`` everything. DVC tracks params.yaml but not the local files that it names, so an
     edited source would go unnoticed. A missing source is left to the stage fetch, if that has to run.
@@ -23,14 +23,14 @@ def run(root: Path, targets: tuple[str, ...], force: bool, remote: bool = False)
     cannot say which models were released, RemoteRefused if the push to the DVC remote fails.
     """
     dvc.python(root, ["-m", "stages.sources.still_pinned"], "the look at local sources")
-    references.write(Records(root))
+    _ask_git(root)
     shared = remote and dvc.has_remote(root)
     if shared:  # what the remote lacks or does not give is made again: its lines say so, and the push asks it once more
         dvc.dvc(root, "pull", "--allow-missing", *(["--with-deps"] if targets else []), "--", *targets)
     arguments = ["-m", "dvc", "repro", *(["--force"] if force else []), "--", *targets]
     try:
         dvc.python(root, arguments, "dvc repro", {dvc.REMOTE: "1"} if shared else {})
-        if references.write(Records(root)).changed:
+        if _ask_git(root):
             dvc.python(root, ["-m", "dvc", "repro", "--", *targets], "dvc repro", {dvc.REMOTE: "1"} if shared else {})
     except dvc.StageRefused:
         if shared:
@@ -40,3 +40,10 @@ def run(root: Path, targets: tuple[str, ...], force: bool, remote: bool = False)
         raise RemoteRefused(
             f"dvc push ended with {code}", "read its lines above; when the remote takes it: dvc push, then go on"
         )
+
+
+def _ask_git(root: Path) -> bool:
+    """Write which models git names and which each test split has judged; whether one of the two files changed."""
+    records = Records(root)
+    named, judged = references.write(records).changed, looks.write(records)
+    return named or judged

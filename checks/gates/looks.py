@@ -1,0 +1,74 @@
+"""looks: how many models one test split has judged, and the error that this costs each test.
+
+Whoever tries twenty equal models on the same rows and releases the one that passes has a false pass in one try of four
+or so. So the error of every test on the test rows is divided among ``most`` models (Bonferroni's correction: alpha
+spending in equal shares), and models beyond ``most`` are not decided.
+"""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from checks import layout
+from checks.chain import gap
+from checks.gate_kind import Case, Explained, GateKind, Reads, failed
+from checks.verdict import Finding, Verdict
+
+_REFRESH = "take a new test split: fresh rows, or another prepare.seed"
+_SOON = 3  # models left when a finding begins to say what to do
+
+
+class LooksGate(GateKind):
+    """No more than ``most`` models are judged on one test split. Each gate's error is divided among them."""
+
+    reads: ClassVar[Reads] = "no rows"
+    rank: ClassVar[int] = 75
+
+    kind: Literal["looks"]
+    most: Annotated[
+        int,
+        Field(
+            ge=1, le=1000, description="models that one test split may judge; each gets that share of a gate's error"
+        ),
+    ]  # no direction: more models, and a smaller share for each
+
+    @property
+    def shares(self) -> int:
+        """Among how many models the error is divided."""
+        return self.most
+
+    def check(self, case: Case) -> Finding:
+        """Pass while this model is among the first ``most``; inconclusive beyond.
+
+        The models judged before are those of reports/looks.json with another digest: the same model may be judged
+        again. A report that lists fewer models than git has is refused before (``release.record.looks``).
+        """
+        if missing := gap(case.evidence, (layout.LOOKS, layout.PARITY_REPORT, layout.EVALUATION)):
+            return failed(case.name, self, missing)
+        reports = case.evidence.reports
+        looks, parity, evaluation = reports.looks, reports.parity, reports.evaluation
+        assert looks is not None
+        assert parity is not None
+        assert evaluation is not None  # else they are gaps
+        number = 1 + len(set(looks.models.get(evaluation.test, ())) - {parity.merged})
+        left = self.most - number
+        said = f"model {number} of {self.most} that this test split may judge"
+        if left < 0:
+            said += f": it is used up; {_REFRESH}"
+        elif left <= _SOON:
+            said += f", {left} left; then {_REFRESH}"
+        return Finding(
+            gate=case.name, kind=self.kind, status="pass" if left >= 0 else "inconclusive", reason=said,
+            value=number, bound=self.most,
+        )  # fmt: skip
+
+    def explain(self, place: str, finding: Finding, verdict: Verdict) -> Explained:
+        """How models are counted, and what a larger number would cost."""
+        del finding, verdict
+        return Explained(
+            f"is this one of the first {self.most} models that are judged on this test split?",
+            f"by counting the models whose evaluation on it is recorded in git; every test on the test rows is decided "
+            f"at 1/{self.most} of the error that its confidence allows",
+            f"a new test split, or a larger {place}.most: each model then gets a smaller share of the error",
+            layout.LOOKS.as_posix(),
+        )

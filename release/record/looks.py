@@ -1,0 +1,122 @@
+"""looks: which models each test split has judged, from git and this work tree, in reports/looks.json.
+
+A model counts as judged once its evaluation is recorded. All branches count that git has here, merged or not, because
+a model that was tried and dropped is a try too. What was never committed is known only while this file remembers it.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import BaseModel, ValidationError
+
+from checks import files, layout
+from checks.errors import EvidenceRefused
+from checks.evidence import LooksReport
+from checks.identity import Digest
+from release.adapters import commits
+from release.record import lock_check
+from release.record.records import Records
+
+_TODO = "run `lockstep run`"
+Models = Mapping[str, frozenset[str]]  # by test split
+
+
+class Look(NamedTuple):
+    """A model that a test split judged."""
+
+    test: str
+    model: str
+
+
+class _Evaluation(BaseModel):
+    """The fields that are read of a reports/evaluation.json, of any version of Lockstep."""
+
+    merged: Digest
+    test: Digest
+
+
+def write(records: Records) -> bool:
+    """Write reports/looks.json, unless it holds; whether it changed.
+
+    It holds for a model that is on the target branch already: what others tried afterwards does not count against it.
+    For any other model every branch counts. The record's own model is added once another one is about to replace it.
+    Raises EvidenceRefused if git or a report here cannot be read.
+    """
+    stored, own = _stored(records), _own(records)
+    replaced = lock_check.makes_another_model(records.work_tree)
+    if stored is not None and own is not None and not replaced and not current(records) and _merged(records, own):
+        return False
+    looks = _recorded(records.root, "--all", "HEAD") | _listed(stored)
+    if own is not None:
+        looks = looks | {own} if replaced else looks - {own}
+    report = LooksReport(models={test: tuple(sorted(models)) for test, models in sorted(_by_test(looks).items())})
+    if report == stored:
+        return False
+    files.write_json(records.root / layout.LOOKS, report)
+    return True
+
+
+def current(records: Records) -> list[str]:
+    """A line if reports/looks.json is missing, or lacks a model that the history of HEAD has for this test split."""
+    stored, own = _stored(records), _own(records)
+    if stored is None:
+        return [f"{layout.LOOKS}: is missing or cannot be read; {_TODO}"]
+    if own is None:
+        return []
+    known = {look.model for look in _recorded(records.root, "HEAD") if look.test == own.test}
+    missing = known - {own.model} - set(stored.models.get(own.test, ()))
+    if not missing:
+        return []
+    named = ", ".join(f"{model[:19]}…" for model in sorted(missing)[:3])
+    return [f"{layout.LOOKS}: lacks {len(missing)} of the models that this test split judged ({named}); {_TODO}"]
+
+
+def _merged(records: Records, own: Look) -> bool:
+    """Whether the target branch has the record of this model."""
+    tip = commits.target(records.root)[1]
+    return tip is not None and own in _recorded(records.root, tip)
+
+
+def _recorded(root: Path, *revisions: str) -> frozenset[Look]:
+    """The evaluations in the history of ``revisions``. Records that no version wrote are left out."""
+    if not commits.has_repository(root) or commits.resolve(root, "HEAD") is None:
+        return frozenset()
+    return frozenset(filter(None, map(_look, commits.versions(root, layout.EVALUATION, *revisions))))
+
+
+def _look(text: bytes) -> Look | None:
+    try:
+        found = _Evaluation.model_validate_json(text)
+    except ValidationError:
+        return None
+    return Look(found.test, found.merged)
+
+
+def _own(records: Records) -> Look | None:
+    """What the record in this work tree is about; None if there is none."""
+    try:
+        found = records.work_tree.report(layout.EVALUATION, _Evaluation)
+    except EvidenceRefused:
+        return None
+    return Look(found.test, found.merged)
+
+
+def _stored(records: Records) -> LooksReport | None:
+    try:
+        return records.work_tree.report(layout.LOOKS, LooksReport)
+    except EvidenceRefused:
+        return None
+
+
+def _listed(report: LooksReport | None) -> frozenset[Look]:
+    return frozenset(
+        Look(test, model) for test, models in (report.models if report else {}).items() for model in models
+    )
+
+
+def _by_test(looks: Iterable[Look]) -> Models:
+    found: dict[str, frozenset[str]] = {}
+    for test, model in looks:
+        found[test] = found.get(test, frozenset()) | {model}
+    return found
