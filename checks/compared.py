@@ -17,8 +17,9 @@ from checks.verdict import Finding, Verdict
 
 # Models that were released before: named by git, not by this evaluation.
 EARLIER: tuple[Earlier, ...] = get_args(Earlier)
+RELEASED: tuple[Earlier, ...] = ("champion", "best")  # main stands in for them until production runs something
 
-Against = Annotated[str, Field(description="base, main, champion, or one of evaluate.baselines")]
+Against = Annotated[str, Field(description="base, main, champion, best, or one of evaluate.baselines")]
 
 
 class Compared(NamedTuple):
@@ -113,15 +114,16 @@ def settled(case: Case, gate: PairedGate) -> Finding | Compared:
 
 
 def reference(name: str, gate: PairedGate, evidence: Evidence) -> Finding | Compared:
-    """The model to compare with; or the finding if there is none. ``main`` stands in for a champion while production
-    runs nothing.
+    """The model to compare with. Until production runs something, ``main`` stands in for a released one.
+
+    If there is no model to compare with, the finding that says so.
     """
     if gate.against not in EARLIER:
         return Compared(gate.against, gate.against, gate.against)
     if missing := gap(evidence, (layout.REFERENCES, layout.EVALUATION)):
         return failed(name, gate, missing)
     why = list[str]()
-    for model in (gate.against, "main") if gate.against == "champion" else (gate.against,):
+    for model in (gate.against, "main") if gate.against in RELEASED else (gate.against,):
         use = _use(evidence, model)
         if use is None:
             return failed(name, gate, f"no evidence: {layout.REFERENCES} names no {model}; run `lockstep run`")

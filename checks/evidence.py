@@ -24,7 +24,7 @@ def _named(path: str) -> str:
 
 
 TreePath = Annotated[str, AfterValidator(_named)]  # relative, as a manifest has it
-Earlier = Literal["main", "champion"]  # models released before, named by git
+Earlier = Literal["main", "champion", "best"]  # models released before, named by git
 
 
 class Report(Record):
@@ -365,7 +365,7 @@ class Reference(Record):
 class ReferencesReport(Report):
     """The reference models, as git named them; ``absent`` says why there is none yet.
 
-    ``lockstep references`` writes it. ``main``, and ``champion`` if a gate names it, are in exactly one of the two.
+    ``lockstep references`` writes it. ``main``, and what else a gate names, are in exactly one of the two.
     """
 
     found: dict[Earlier, Reference]
@@ -419,7 +419,7 @@ class EvaluationReport(Report):
     base_prompt: Digest  # of the messages that the base was asked
     confidence: float
     references: dict[Earlier, ReferenceUse]
-    models: dict[ModelName, ModelResult]  # "candidate", "base", then "main", "champion" where had, then the baselines
+    models: dict[ModelName, ModelResult]  # "candidate", "base", then the earlier models where had, then the baselines
     summary: tuple[str, ...]  # sentences for a person
 
 

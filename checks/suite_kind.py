@@ -139,7 +139,8 @@ class LogSuite(ScaledSuite, abc.ABC):
 
     samples: Annotated[Positive, Field(description="how many samples it has, no more and no fewer")]
     logs: Annotated[
-        dict[Role, Log], Field(min_length=1, description="the log of each model: candidate, base, main or champion")
+        dict[Role, Log],
+        Field(min_length=1, description="the log of each model: candidate, base, main, champion or best"),
     ]
 
     @model_validator(mode="after")

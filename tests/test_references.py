@@ -22,7 +22,7 @@ from tests.conftest import scaled_down
 
 pytestmark = pytest.mark.slow
 
-A, B, C = (digest.of_bytes(name.encode()) for name in "ABC")
+A, B, C, D = (digest.of_bytes(name.encode()) for name in "ABCD")
 
 
 def name(root: Path, *against: str) -> None:
@@ -133,6 +133,65 @@ def test_the_champion_is_what_the_targets_pointer_names_and_the_pull_requests_ow
     promote(clone, B, second)
     (clone / references.PRODUCTION).write_text("nonsense")
     assert found(clone)["champion"] == (A, first)
+
+
+def scored(root: Path, model: str, score: float | None) -> str:
+    """Record ``model`` on main with this score, and promote it; the commit of the record."""
+    metrics = {} if score is None else {"exact-match": {"value": score}}
+    record(root, model, models={"candidate": {"predictions": model, "metrics": metrics}})
+    commit = keep(root, f"record {model}")
+    promote(root, model, commit)
+    return commit
+
+
+def held_back(root: Path, model: str) -> None:
+    entry = {"image": B, "model": model, "version": "v0.1.0", "by": "Ada <ada@example.org>", "why": "wrong in French"}
+    files.write_text(root / layout.QUARANTINE, yaml.safe_dump([entry]))
+    keep(root, "quarantine")
+
+
+@pytest.mark.parametrize(
+    ("scores", "held", "best"),
+    [
+        ((0.5, 0.7, 0.6), None, 1),
+        ((0.5, 0.6, 0.7), None, 2),
+        ((0.6, 0.6, 0.5), None, 1),  # of equal ones the newest
+        ((0.5, 0.7, 0.6), 1, 2),
+        ((0.5, None, 0.4), None, 0),  # a record without a score is passed over
+    ],
+)
+def test_the_best_is_the_release_with_the_highest_score_that_is_not_held_back(
+    clone: Path, scores: tuple[float | None, ...], held: int | None, best: int
+) -> None:
+    name(clone, "best")
+    released = [(model, scored(clone, model, score)) for model, score in zip((A, B, D), scores, strict=True)]
+    if held is not None:
+        held_back(clone, released[held][0])
+    branch(clone)
+    assert found(clone)["best"] == released[best]
+
+
+def test_the_best_is_absent_until_something_was_promoted_and_stands_after_the_next_best_is_released(
+    clone: Path,
+) -> None:
+    name(clone, "best")
+    keep(clone)
+    branch(clone)
+    assert "nothing has been promoted" in references.write(Records(clone)).report.absent["best"]
+    repository.git(clone, "checkout", "--quiet", "main")
+    first = scored(clone, A, 0.5)
+    push(clone)
+    repository.git(clone, "checkout", "--quiet", "-b", "better")
+    metrics = {"exact-match": {"value": 0.8}}
+    record(clone, B, models={"candidate": {"predictions": B, "metrics": metrics}})
+    assert found(clone)["best"] == (A, first)
+    second = keep(clone)
+    repository.git(clone, "checkout", "--quiet", "main")
+    repository.git(clone, "merge", "--quiet", "--ff-only", "better")
+    promote(clone, B, second)
+    push(clone)
+    assert references.current(Records(clone)) == []  # git names B now, and the record says what B replaced
+    assert found(clone)["best"] == (A, first)
 
 
 def test_a_pointer_that_was_taken_away_still_names_what_ran_last(clone: Path) -> None:

@@ -43,7 +43,7 @@ class Loss(SuiteKind):
     precision: Annotated[Literal["bf16", "fp16", "fp32"], Field(description="number format of the models")]
     models: Annotated[
         tuple[Role, ...],
-        Field(strict=False, description="which models read it; the weights of main or champion come from a DVC remote"),
+        Field(strict=False, description="which models read it; the weights of earlier models come from a DVC remote"),
     ]
 
     @model_validator(mode="after")

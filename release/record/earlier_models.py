@@ -2,7 +2,8 @@
 
 ``main`` is the model recorded where this branch left the target branch. ``champion`` is the model that production runs
 as of the target branch's tip (or that of the branch with the environments): what its pointer names, or what ran last if
-the pointer was deleted. Both depend on commits alone. Neither the work tree nor its record is read, so every verb gets
+the pointer was deleted. ``best`` is the release with the highest recorded score of all that production ran, without
+those in quarantine. All three depend on commits alone. Neither the work tree nor its record is read, so every verb gets
 the same answer, and no pull request can choose what it is compared with.
 """
 
@@ -17,9 +18,10 @@ from checks import pointer as pointers
 from checks.errors import EvidenceRefused, ParamsRefused
 from checks.evidence import Earlier, Reference, ReferencesReport
 from checks.identity import Digest
+from checks.quarantine import Entries
 from checks.release_params import Promote
 from release.adapters import commits
-from release.ledger import Ledger, Move
+from release.ledger import Ledger, Move, held
 from release.ledger.moves import history
 from release.ledger.walk import walk
 from release.record.records import Records
@@ -53,14 +55,20 @@ class _Ran(NamedTuple):
 
 
 class _Production(NamedTuple):
-    """Production; ``runs`` is None without a current pointer. ``moves``: newest first."""
+    """Production; ``runs`` is None without a current pointer. ``moves``: newest first. ``held``: the quarantine."""
 
     runs: _Ran | None
     moves: tuple[Move, ...]
+    held: Entries = ()
+
+
+class _Mean(BaseModel):
+    value: float
 
 
 class _Result(BaseModel):
     predictions: Digest
+    metrics: dict[str, _Mean] = {}
 
 
 class _Rules(BaseModel):
@@ -93,7 +101,9 @@ def place(root: Path, target: str, tip: str) -> Place:
 
 def now(records: Records, where: Place, name: Earlier) -> Reference | str:
     """The reference model ``name``, or why there is none yet. Raises EvidenceRefused and RemoteRefused."""
-    return _main(records, where) if name == "main" else _champion(records, where)
+    if name == "main":
+        return _main(records, where)
+    return _champion(records, where) if name == "champion" else _best(records, where)
 
 
 def replaced(records: Records, where: Place, name: Earlier, model: str) -> Iterator[str | None]:
@@ -102,6 +112,9 @@ def replaced(records: Records, where: Place, name: Earlier, model: str) -> Itera
     None: there was none. For ``main`` this includes what the model before it was compared with: a branch merged by
     fast-forward brings every record that was made on it.
     """
+    if name == "best":
+        yield from _bests_before(records, where, model)
+        return
     stood = _mains(records, where) if name == "main" else _champions(records, where)
     for before in _replaced(stood, model):
         yield before.model if before else None
@@ -176,6 +189,44 @@ def _champions(records: Records, where: Place) -> Iterator[_Stood]:
     return (_Stood(each.pointer.model, each.pointer.commit) for each in _ran(_production(records, where).moves))
 
 
+def _best(records: Records, where: Place) -> Reference | str:
+    """The release with the highest score; of equal ones the newest."""
+    return _highest(records, _releases(_production(records, where))) or _NOTHING_PROMOTED
+
+
+def _bests_before(records: Records, where: Place, model: str) -> Iterator[str | None]:
+    """The best releases at the times when ``model`` was promoted; None: there was none."""
+    releases = _releases(_production(records, where))
+    for number, each in enumerate(releases):
+        before = releases[number + 1 :]
+        if each.model == model and (not before or before[0].model != model):
+            found = _highest(records, before)
+            yield found.merged if found else None
+
+
+def _releases(production: _Production) -> list[_Stood]:
+    """What production ran, newest first, without models in quarantine."""
+    held = {entry.model for entry in production.held}
+    ran = [*([production.runs] if production.runs else []), *_ran(production.moves)]
+    return [_Stood(each.pointer.model, each.pointer.commit) for each in ran if each.pointer.model not in held]
+
+
+def _highest(records: Records, releases: Iterable[_Stood]) -> Reference | None:
+    """The release with the highest score in its own record, by the first scorer of the newest one."""
+    best: tuple[float, str] | None = None
+    metric = None
+    for each in releases:
+        try:
+            found = records.at(each.commit).report(layout.EVALUATION, _Record)
+        except (ValidationError, EvidenceRefused):
+            continue  # of a version that recorded otherwise
+        scores = found.models.candidate.metrics if found and found.merged == each.model else {}
+        metric = metric or next(iter(scores), None)
+        if metric in scores and (best is None or scores[metric].value > best[0]):
+            best = scores[metric].value, each.commit
+    return record(records, best[1]) if best else None
+
+
 def _ran(moves: Iterable[Move]) -> Iterator[_Ran]:
     """Every pointer on the branch's first-parent history. A deleted pointer counts, a side branch's does not."""
     return (_Ran(move.after, f"{PRODUCTION} at {move.commit[:12]}") for move in moves if move.after and move.ran)
@@ -192,7 +243,9 @@ def _production(records: Records, where: Place) -> _Production:
         git = records.git
         moves = history(git, walk(git, where.tip, [path]), {_ENVIRONMENT: path})[_ENVIRONMENT][::-1]
         text, shown = records.at(where.tip).data(PRODUCTION), f"{PRODUCTION} at {where.tip[:12]}"
-        return _Production(None if text is None else _Ran(pointers.parse(text, shown), shown), moves)
+        listed = f"{commits.prefix(root).as_posix()}/{layout.QUARANTINE}".removeprefix("./")
+        kept = held.history(git, walk(git, where.tip, [listed]), listed, str(layout.QUARANTINE), None).entries
+        return _Production(None if text is None else _Ran(pointers.parse(text, shown), shown), moves, kept)
     ledger = Ledger.open(root, rules)
     # A branch of this repository may not exist yet; in another repository a missing branch is a mistake.
     tip = ledger.begun() if rules.repository is None else ledger.tip()
@@ -200,7 +253,9 @@ def _production(records: Records, where: Place) -> _Production:
         return _Production(None, ())
     runs = ledger.pointer(tip, _ENVIRONMENT)
     shown = f"{PRODUCTION} of {ledger.shown} at {tip[:12]}"
-    return _Production(None if runs is None else _Ran(runs, shown), ledger.moves(tip, _ENVIRONMENT))
+    return _Production(
+        None if runs is None else _Ran(runs, shown), ledger.moves(tip, _ENVIRONMENT), ledger.quarantine(tip).entries
+    )
 
 
 def _rules(records: Records, where: Place) -> Promote | None:

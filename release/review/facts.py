@@ -31,7 +31,7 @@ from release.record.held import hold
 from release.record.records import Commit, Records
 from release.record.target_policy import PolicyJudgement
 
-EARLIER = ("main", "champion", "base")  # models that the candidate is compared with, in the comment's order
+EARLIER = ("main", "champion", "best", "base")  # models that the candidate is compared with, in the comment's order
 State = Literal["held", "recorded", "void", "bad-data", "refused"]
 _DATA = ("fetch", "prepare", "validate")
 _HEAVY = (layout.BASE, layout.RAW, layout.ADAPTER, layout.MERGED)

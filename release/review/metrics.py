@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from checks import stats
+from checks.compared import RELEASED
 from checks.evidence import EvaluationReport, Interval
 from checks.rows import Prediction
 from release.review.facts import EARLIER, Facts
@@ -92,7 +93,7 @@ def _score(facts: Facts, found: EvaluationReport, name: str, scorer: str) -> Sco
     how = use.how if use else "evaluated"
     if use and how in ("absent", "unavailable"):
         main = found.references.get("main")
-        stands = name == "champion" and how == "absent" and main is not None and main.merged is not None
+        stands = name in RELEASED and how == "absent" and main is not None and main.merged is not None
         return Score(name, how, note=f"{use.note}{'; main stands in for it' if stands else ''}")
     if name not in found.models:
         return Score(name, how, note="no gate compares with it")

@@ -86,7 +86,7 @@ def template() -> Template:
         "interval": lambda found, how: f"{found.value:{how}} [{found.low:{how}}, {found.high:{how}}]",
     }  # fmt: skip
     made.filters = {name: made.filters[name] for name in kept} | {name: _safe(each) for name, each in ours.items()}
-    models: dict[str, str] = {"main": "main", "champion": "production", "base": "base model"}
+    models: dict[str, str] = {"main": "main", "champion": "production", "best": "best release", "base": "base model"}
     made.globals["NAMES"] = models | {str(name): said for name, said in baselines.NAMES.items()}
     return made.get_template("comment.md.jinja")
 

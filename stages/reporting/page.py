@@ -18,6 +18,7 @@ NAMES: dict[str, str] = {
     "base": "the base model",
     "main": "main's model",
     "champion": "production's model",
+    "best": "the best release",
 } | {str(name): said if said[0].isupper() else f"the {said}" for name, said in baselines.NAMES.items()}
 
 _MISTAKES = 10
