@@ -22,7 +22,9 @@ if TYPE_CHECKING:  # a sample needs numpy
     from checks.sample import Sample
 
 Metric = Annotated[str, Field(description="one of evaluate.scorers, or of the suite's metrics")]
-Confidence = Annotated[float, Field(gt=0.5, lt=1, description="of a one-sided bound"), stricter("higher")]
+# Floors of every policy, the first one too: below them a gate asks nothing.
+Confidence = Annotated[float, Field(ge=0.8, lt=1, description="of a one-sided bound"), stricter("higher")]
+Loss = Annotated[float, Field(gt=0, le=0.5)]
 Reads = Literal["no rows", "rows", "answers"]
 
 ALONE = "(before Holm's correction)"

@@ -17,8 +17,8 @@ from tests.conftest import as_params
 from tests.pipeline_repository import write_params
 
 GATES: dict[str, dict[str, Any]] = {
-    "routes": {"kind": "threshold", "metric": "exact-match", "at_least": 0.7, "confidence": 0.95, "resolution": 0.3},
-    "errs_little": {"kind": "threshold", "metric": "exact-match", "at_most": 0.999, "confidence": 0.95, "resolution": 0.3},
+    "routes": {"kind": "threshold", "metric": "exact-match", "at_least": 0.7, "confidence": 0.95, "resolution": 0.4},
+    "errs_little": {"kind": "threshold", "metric": "exact-match", "at_most": 0.999, "confidence": 0.95, "resolution": 0.4},
     "beats": {"kind": "improves", "metric": "exact-match", "against": "base", "margin": 0.0, "confidence": 0.95},
     "keeps": {"kind": "non_inferior", "metric": "exact-match", "against": "base", "margin": 0.2, "confidence": 0.95},
     "first": {"kind": "non_inferior", "metric": "exact-match", "against": "champion", "margin": 0.2, "confidence": 0.95},
@@ -28,6 +28,7 @@ GATES: dict[str, dict[str, Any]] = {
     "unseen": {"kind": "contamination", "ngram": 13, "max_ngram_share": 0.01, "shingle": 5, "similarity": 0.8, "max_near_duplicate_share": 0.02},
     "license": {"kind": "license", "allow": ["MIT", "Apache-2.0"], "adapter": "Apache-2.0", "commercial": True},
     "budget": {"kind": "budget", "artifact_mb": 600, "parameters_millions": 200},
+    "fresh": {"kind": "looks", "most": 20},
     "remembers": {
         "kind": "remembers", "suite": "english", "metric": "bits-per-byte", "against": "base", "allowance": 0.2,
         "confidence": 0.95,
@@ -41,9 +42,9 @@ SUITES = {
 }  # fmt: skip
 # What the question must say of each gate: its own numbers.
 NUMBERS: dict[str, tuple[str, ...]] = {
-    "routes": ("at least 0.7", "95%", "±0.3", "exact-match"),
+    "routes": ("at least 0.7", "99.75%", "±0.4", "exact-match"),
     "errs_little": ("at most 0.999",),
-    "beats": ("better than that of base at all", "95%"),
+    "beats": ("better than that of base at all", "99.75%"),
     "keeps": ("not lower than that of base by 0.2 or more",),
     "first": ("champion",),
     "slices": ("under 10 rows", "0.3", "base"),
@@ -52,6 +53,7 @@ NUMBERS: dict[str, tuple[str, ...]] = {
     "unseen": ("13 words", "1.0%", "2.0%", "5-character", "0.8"),
     "license": ("Apache-2.0", "commercially", "MIT"),
     "budget": ("artifact_mb 600", "parameters_millions 200"),
+    "fresh": ("one of the first 20 models",),
     "remembers": ("samples of suite english", "less than 0.2 bits per byte", "base", "95%"),
 }
 

@@ -201,10 +201,12 @@ def _uses(root: Path, **uses: ReferenceUse) -> None:
 
 NOTHING_RUNS = ReferenceUse(how="absent", merged=None, note="nothing runs yet")
 SEVENS = f"sha256:{'7' * 64}"
-STAND_IN = "against main, which stands in for champion (nothing runs yet)"
+STAND_IN = "against main, which stands in for"
 
 
-@pytest.mark.parametrize("kind", [NON_INFERIOR, SLICE])
+@pytest.mark.parametrize(
+    ("kind", "released"), [(NON_INFERIOR, "champion"), (NON_INFERIOR, "best"), (SLICE, "champion")]
+)
 @pytest.mark.parametrize(
     ("main", "lost", "status", "word"),
     [
@@ -216,10 +218,17 @@ STAND_IN = "against main, which stands in for champion (nothing runs yet)"
         (None, 75, "fail", "names no main; run `lockstep run`"),
     ],
 )
-def test_main_stands_in_for_a_champion_while_production_runs_nothing(
-    tmp_path: Path, document: dict, kind: dict, main: ReferenceUse | None, lost: int, status: str, word: str
+def test_main_stands_in_for_a_release_while_production_runs_nothing(
+    tmp_path: Path,
+    document: dict,
+    kind: dict,
+    released: str,
+    main: ReferenceUse | None,
+    lost: int,
+    status: str,
+    word: str,
 ) -> None:
-    params = _asked(document, keeps_up=kind | {"against": "champion"})
+    params = _asked(document, keeps_up=kind | {"against": released})
     _earlier(tmp_path, params, "main", 6, lost)
     if main is not None and main.how == "same-model":
         evaluation = files.read_json(tmp_path / layout.EVALUATION, EvaluationReport)
@@ -227,9 +236,10 @@ def test_main_stands_in_for_a_champion_while_production_runs_nothing(
         models = evaluation.models | {"main": evaluation.models["candidate"]}
         _edit(tmp_path / layout.EVALUATION, EvaluationReport, models=models)
         main = main.model_copy(update={"merged": evaluation.merged})
-    _uses(tmp_path, champion=NOTHING_RUNS, **({} if main is None else {"main": main}))
+    _uses(tmp_path, **{released: NOTHING_RUNS}, **({} if main is None else {"main": main}))
     finding = _judged(tmp_path, params).findings[0]
     assert (finding.status, word in finding.reason) == (status, True), finding.reason
+    assert STAND_IN not in word or f"{STAND_IN} {released} (nothing runs yet)" in finding.reason
     if finding.value is not None:
         assert finding.against == "main"
 
@@ -237,7 +247,9 @@ def test_main_stands_in_for_a_champion_while_production_runs_nothing(
 def test_the_default_gates_fail_a_loss_of_25_points_against_main_before_anything_runs(
     tmp_path: Path, document: dict
 ) -> None:
-    paired = {name: gate for name, gate in document["gates"].items() if gate.get("against") in ("main", "champion")}
+    paired = {
+        name: gate for name, gate in document["gates"].items() if gate.get("against") in ("main", "champion", "best")
+    }
     params = _asked(document, **paired)
     _earlier(tmp_path, params, "main", 0, 75)
     main = ReferenceUse(how="evaluated", merged=SEVENS, note="asked")

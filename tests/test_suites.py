@@ -525,7 +525,7 @@ def inspected(run: Run) -> Run:
             "suite": "chat",
             "metric": "match",
             "at_least": 0.1,
-            "confidence": 0.6,
+            "confidence": 0.8,
             "resolution": 0.4,
         }
     }

@@ -6,8 +6,20 @@ from pydantic import Field
 
 from checks import compared
 from checks.compared import Against, PairedGate
-from checks.gate_kind import Case, CheckResult, Confidence, Explained, Metric, Test, figure, held_back, percent, small
-from checks.sections import Fraction, stricter
+from checks.gate_kind import (
+    Case,
+    CheckResult,
+    Confidence,
+    Explained,
+    Loss,
+    Metric,
+    Test,
+    figure,
+    held_back,
+    percent,
+    small,
+)
+from checks.sections import stricter
 from checks.verdict import Finding, Status, Verdict
 
 if TYPE_CHECKING:
@@ -23,7 +35,7 @@ class NonInferiorGate(PairedGate):
     kind: Literal["non_inferior"]
     metric: Metric
     against: Against
-    margin: Annotated[Fraction, Field(description="the loss of the mean that must be ruled out"), stricter("lower")]
+    margin: Annotated[Loss, Field(description="the loss of the mean that must be ruled out"), stricter("lower")]
     confidence: Confidence
 
     def check(self, case: Case) -> CheckResult:

@@ -13,8 +13,8 @@ from pydantic import Field
 
 from checks import compared
 from checks.compared import Against, PairedGate
-from checks.gate_kind import Case, CheckResult, Confidence, Explained, Metric, Test, figure, held_back, small
-from checks.sections import Fraction, stricter
+from checks.gate_kind import Case, CheckResult, Confidence, Explained, Loss, Metric, Test, figure, held_back, small
+from checks.sections import stricter
 from checks.verdict import Finding, Status, Verdict
 
 if TYPE_CHECKING:
@@ -32,9 +32,7 @@ class SliceGate(PairedGate):
     kind: Literal["slice"]
     metric: Metric
     against: Against
-    margin: Annotated[
-        Fraction, Field(description="the loss of a slice's mean that must be ruled out"), stricter("lower")
-    ]
+    margin: Annotated[Loss, Field(description="the loss of a slice's mean that must be ruled out"), stricter("lower")]
     confidence: Confidence
     min_rows: Annotated[
         int,

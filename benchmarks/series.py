@@ -1,0 +1,152 @@
+"""Does a series of honest releases keep what each release promises? Simulated through the gates' own test.
+
+    python -m benchmarks.series [--runs 1000] [--seed 20261126]
+
+Prints Markdown tables. Looks: how often a model that is no better (or that loses the whole margin) passes at least once
+when so many equal models are tried on one test split, with and without a gate of kind `looks`. Creep: twenty proposals
+of which each truly loses a little against the release before; what is lost in the end, with a gate against the champion
+alone and with one against the best release too. Seeds: how often a recipe that is no better passes, because its one
+training had luck.
+
+Rows come alone and are right or wrong. Two models differ on one row in ten.
+"""
+
+import argparse
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from checks.gates import decided_at
+from checks.gates.improves import ImprovesGate
+from checks.gates.looks import LooksGate
+from checks.gates.non_inferior import NonInferiorGate
+from checks.paired import compare
+
+Scores = NDArray[np.float64]
+CONFIDENCE, MARGIN, BUDGET, MOST = 0.95, 0.05, 0.10, 20
+RIGHT, DIFFER = 0.7, 0.10
+RELEASES = 20
+LOOKS = (1, 5, 20, 50)
+
+
+def level(kind: str, most: int) -> tuple[float, float]:
+    """The margin and the confidence that a gate of ``kind`` decides with, where ``most`` models may be judged."""
+    gate: ImprovesGate | NonInferiorGate = (
+        ImprovesGate(kind="improves", metric="m", against="main", margin=0.0, confidence=CONFIDENCE)
+        if kind == "improves"
+        else NonInferiorGate(kind="non_inferior", metric="m", against="main", margin=MARGIN, confidence=CONFIDENCE)
+    )
+    asked = decided_at({"asked": gate, "fresh": LooksGate(kind="looks", most=most)})["asked"]
+    assert isinstance(asked, (ImprovesGate, NonInferiorGate))
+    return (0.0 if kind == "improves" else -MARGIN), asked.confidence
+
+
+def passes(ours: Scores, theirs: Scores, margin: float, confidence: float) -> bool:
+    """Whether the gate's test refutes a difference of ``margin`` or less."""
+    return compare(ours, theirs, np.arange(len(ours)), margin, confidence).p <= 1 - confidence
+
+
+def right(random: np.random.Generator, rows: int) -> Scores:
+    """The scores of a model that is right on RIGHT of the rows."""
+    return (random.random(rows) < RIGHT).astype(np.float64)
+
+
+def moved(random: np.random.Generator, scores: Scores, loss: float, differ: float = DIFFER) -> Scores:
+    """The scores of a model whose true mean is ``loss`` below, and that differs on ``differ`` of the rows."""
+    mean = scores.mean()
+    lost, gained = (differ + loss) / 2 / mean, (differ - loss) / 2 / (1 - mean)
+    draws = random.random(len(scores))
+    return np.where(scores == 1, draws >= lost, draws < gained).astype(np.float64)
+
+
+def looks(runs: int, rows: int, random: np.random.Generator) -> Iterator[str]:
+    """One row of the table for each kind: the share of series in which one of the first k models passes."""
+    for kind, loss, said in (
+        ("improves", 0.0, "`improves`, all equal to main"),
+        ("non_inferior", MARGIN, f"`non_inferior`, all {MARGIN:.0%} worse, its margin"),
+        ("improves", -0.04, "`improves`, one model that is 4 points better"),
+    ):
+        for most in (1, MOST):
+            margin, confidence = level(kind, most)
+            counts = LOOKS if loss >= 0 else (1,)
+            passed = np.zeros(len(LOOKS))
+            for _ in tqdm(range(runs), desc=f"{kind} {most}", leave=False):
+                main = right(random, rows)
+                first = next(
+                    (
+                        number
+                        for number in range(1, max(counts) + 1)
+                        if (most == 1 or number <= most) and passes(moved(random, main, loss), main, margin, confidence)
+                    ),
+                    None,
+                )
+                passed += [first is not None and k in counts and first <= k for k in LOOKS]
+            shown = [f"{n / runs:.1%}" if k in counts else "" for k, n in zip(LOOKS, passed, strict=True)]
+            how = "each alone" if most == 1 else f"`looks`, most {most}"
+            yield f"| {said} | {rows} | {how} | {' | '.join(shown)} |"
+
+
+def creep(runs: int, rows: int, random: np.random.Generator) -> Iterator[str]:
+    """One row for each true loss: what RELEASES proposals lose in all, and how many of them are released."""
+    for loss in (0.0, 0.01, 0.02):
+        for anchored in (False, True):
+            lost, released = np.zeros(runs), np.zeros(runs)
+            for run in tqdm(range(runs), desc=f"creep {loss} {anchored}", leave=False):
+                champion = best = right(random, rows)
+                for _ in range(RELEASES):
+                    proposed = moved(random, champion, loss)
+                    if not passes(proposed, champion, -MARGIN, CONFIDENCE):
+                        continue
+                    if anchored and not passes(proposed, best, -BUDGET, CONFIDENCE):
+                        continue
+                    champion, released[run] = proposed, released[run] + 1
+                    best = champion if champion.mean() > best.mean() else best
+                lost[run] = loss * released[run]
+            gates = f"champion {MARGIN:g}" + (f" and best {BUDGET:g}" if anchored else "")
+            worst = np.quantile(lost, 0.95)
+            yield (
+                f"| {100 * loss:g} | {rows} | {gates} | {released.mean():.1f} | {100 * lost.mean():.1f} | "
+                f"{100 * worst:.1f} |"
+            )
+
+
+def seeds(runs: int, random: np.random.Generator) -> Iterator[str]:
+    """One row for each spread: how often a recipe that is no better passes `improves` through one training."""
+    for rows in (445, 1048, 10_000):
+        shares = []
+        for spread in (0.0, 0.01, 0.02):
+            passed = 0
+            for _ in tqdm(range(runs), desc=f"seeds {rows} {spread}", leave=False):
+                main = right(random, rows)
+                luck = float(np.clip(random.normal(0, spread * 2**0.5), -0.08, 0.08))  # of both trainings
+                passed += passes(moved(random, main, -luck), main, 0.0, CONFIDENCE)
+            shares.append(f"{passed / runs:.1%}")
+        yield f"| {rows} | {' | '.join(shares)} |"
+
+
+def main() -> None:
+    """Print all tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=1000, help="simulated series of each case")
+    parser.add_argument("--seed", type=int, default=20261126, help="of all random numbers")
+    given = parser.parse_args()
+    random = np.random.default_rng(given.seed)
+    print(f"Seed {given.seed}, {given.runs} runs, confidence {CONFIDENCE:.0%}.\n\n## Looks\n")
+    print(f"| models tried | rows | decided | {' | '.join(f'{k} tried' for k in LOOKS)} |")
+    print(("| --- | ---: | --- | " + "---: | " * len(LOOKS)).rstrip())
+    for rows in (445, 1048):
+        print("\n".join(looks(given.runs, rows, random)), flush=True)
+    print(
+        "\n## Creep\n\n| true loss of each, points | rows | gates, with margin | released of 20 | lost | lost, 95 % |"
+    )
+    print("| ---: | ---: | --- | ---: | ---: | ---: |")
+    for rows in (445, 1048):
+        print("\n".join(creep(given.runs // 2, rows, random)), flush=True)
+    print("\n## Seeds\n\n| rows | no spread | spread 1 point | 2 points |\n| ---: | ---: | ---: | ---: |")
+    print("\n".join(seeds(given.runs, random)))
+
+
+if __name__ == "__main__":
+    main()
