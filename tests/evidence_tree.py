@@ -40,6 +40,8 @@ from checks.rows import Message, Prediction, Row
 from checks.sample import Sample
 from checks.suite_report import SuitesReport
 from checks.verdict import Finding, Verdict
+from release.record import looks
+from release.record.records import Records
 from tests.conftest import REPOSITORY, as_params, read_yaml, scaled_down, written
 from tests.pipeline_repository import git
 
@@ -163,7 +165,9 @@ def build(root: Path, params: Params, test_rows: int = 40, right: int = 36, **ch
 
 
 def judged(root: Path, params: Params) -> Verdict:
-    """Write the verdict that the gates give, and the lock of a run that gave it."""
+    """Write which models the test split judged, the verdict that the gates give, and the lock of a run that gave it."""
+    if (root / layout.PARAMS).is_file():
+        looks.write(Records(root))
     verdict = judging.judge(params, chain.gather(root, scoring.digest_of(params.evaluate.scorers)))
     files.write_json(root / layout.VERDICT, verdict)
     if (root / layout.PARAMS).is_file():

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from checks import digest, layout
-from release.record import references
+from release.record import looks, references
 from release.record.records import Records
 from tests.conftest import REPOSITORY, written
 
@@ -72,6 +72,7 @@ def make(root: Path, base: Path, document: dict[str, Any], rows: list[dict[str, 
     (root / layout.REPORTS).mkdir(exist_ok=True)
     shutil.copy(REPOSITORY / layout.NOISE, root / layout.NOISE)
     references.write(Records(root))
+    looks.write(Records(root))
     commit(root, "start")
 
 

@@ -82,9 +82,11 @@ def test_references_says_which_earlier_models_git_names_and_records_them_once(tm
     assert output.splitlines() == [
         "main      none: no model was recorded where this branch left the target branch",
         "champion  none: nothing has been promoted to production yet",
-        "target branch main; reports/references.json was written",
+        "target branch main; reports/references.json was written; reports/looks.json was written",
     ]
-    assert _lockstep("-C", str(tmp_path), "references")[1].endswith("reports/references.json is up to date\n")
+    assert _lockstep("-C", str(tmp_path), "references")[1].endswith(
+        "json is up to date; reports/looks.json is up to date\n"
+    )
     code, output = _lockstep("-C", str(tmp_path), "references", "--json", "--target", "main")
     assert code == 0
     assert json.loads(output) == json.loads((tmp_path / "reports/references.json").read_text())

@@ -136,15 +136,18 @@ def sweep(root: Path, specs: tuple[str, ...], seeds: tuple[int, ...], most: int,
 @click.pass_obj
 @refusing
 def references(root: Path, target: str | None, as_json: bool) -> None:
-    """Find the earlier models that this one is compared with.
+    """Find the earlier models that this one is compared with, and those that each test split judged.
 
-    Writes reports/references.json. `lockstep run` does this first. A verdict is void once git names other reference
-    models.
+    Writes reports/references.json and reports/looks.json. `lockstep run` does this first. A verdict is void once git
+    names other reference models.
     """
+    from checks import layout
+    from release.record import looks
     from release.record import references as verb
     from release.record.records import Records
 
     written = verb.write(Records(root), target)
+    counted = looks.write(Records(root))
     if as_json:
         click.echo(to_json(written.report.model_dump(mode="json")))
         return
@@ -156,7 +159,10 @@ def references(root: Path, target: str | None, as_json: bool) -> None:
             click.echo(f"{'':<10}which is this record's own model; it was compared with the one before it: {what}")
     for name, why in written.now.absent.items():
         click.echo(f"{name:<10}none: {why}")
-    click.echo(f"target branch {written.target}; {tables.recorded(written.changed)}")
+    click.echo(
+        f"target branch {written.target}; {tables.recorded(layout.REFERENCES, written.changed)}; "
+        f"{tables.recorded(layout.LOOKS, counted)}"
+    )
 
 
 @click.command()

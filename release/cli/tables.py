@@ -1,5 +1,6 @@
 """Renders the results of verbs as text: lines and tables. Prints nothing itself."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -84,11 +85,9 @@ def figures(values: dict[str, float]) -> str:
     return ", ".join(f"{metric} {value:.4f}" for metric, value in values.items())
 
 
-def recorded(changed: bool) -> str:
-    """Whether reports/references.json was written or was up to date."""
-    from checks import layout
-
-    return f"{layout.REFERENCES} {'was written' if changed else 'is up to date'}"
+def recorded(path: Path, changed: bool) -> str:
+    """Whether the report at ``path`` was written or was up to date."""
+    return f"{path} {'was written' if changed else 'is up to date'}"
 
 
 def plan(found: "Plan") -> str:

@@ -37,10 +37,18 @@ def compared(facts: Facts) -> dict[str, list[Score]]:
     found = facts.evaluation
     if found is None:
         return {}
-    names = dict.fromkeys((*EARLIER, *(name for name in found.models if name != "candidate")))
+    others = (name for name in found.models if name != "candidate")
+    names = [name for name in dict.fromkeys((*EARLIER, *others)) if name != "best" or _is_another(found)]
     return {
         scorer: [_score(facts, found, name, scorer) for name in names] for scorer in found.models["candidate"].metrics
     }
+
+
+def _is_another(found: EvaluationReport) -> bool:
+    """Whether the best release is a model of its own: neither main's nor production's."""
+    best = found.references.get("best")
+    others = (found.references.get("main"), found.references.get("champion"))
+    return best is not None and best.merged is not None and best.merged not in [use.merged for use in others if use]
 
 
 def against(facts: Facts) -> list[Score]:
