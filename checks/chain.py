@@ -24,10 +24,10 @@ from checks.evidence import (
     TrainReport,
 )
 from checks.rows import Prediction, Row
-from checks.suite_report import Judgement, SuiteLine, SuitesReport
+from checks.suite_report import Judgement, SuiteAnswer, SuiteLine, SuitesReport
 
 R = TypeVar("R", bound=Report)
-L = TypeVar("L", Row, Prediction, SuiteLine, Judgement)
+L = TypeVar("L", Row, Prediction, SuiteLine, SuiteAnswer, Judgement)
 Named = tuple[str, str | None]  # who names it, the digest it is given
 
 _SPLIT_FILES = {name: layout.SPLITS / f"{name}.jsonl" for name in layout.SPLIT_NAMES}
@@ -67,7 +67,7 @@ class Evidence:
 
     ``breaks``: every place where two parts have different digests. ``judged``: each path with the digest that the
     evidence is about. ``answers``: each model's predictions, in test order.
-    ``suites`` and ``judgements``: the lines of each suite, scored outside this pipeline.
+    ``suites``, ``given`` and ``judgements``: the lines of each suite, what models answered to it, and what judges said.
     """
 
     reports: Reports
@@ -79,6 +79,7 @@ class Evidence:
     judged: dict[str, str]
     suites: dict[str, tuple[SuiteLine, ...]] = field(default_factory=dict)
     judgements: dict[str, tuple[Judgement, ...]] = field(default_factory=dict)
+    given: dict[str, tuple[SuiteAnswer, ...]] = field(default_factory=dict)
 
 
 class NoEvidence(Exception):  # noqa: N818 - what a gate says, not a malfunction
@@ -134,8 +135,10 @@ def gather(root: Path, scorers: str, reader: Reader | None = None) -> Evidence:
     answer_files = {name: layout.PREDICTIONS / f"{name}.jsonl" for name in models}
     suites = reports.suites.suites if reports.suites else {}
     line_files = {name: layout.SUITES / f"{name}.jsonl" for name in suites}
+    given_files = {name: layout.suite_answers(name) for name, suite in suites.items() if suite.given}
     judgement_files = {name: layout.JUDGEMENTS / f"{name}.jsonl" for name, suite in suites.items() if suite.judgements}
-    of_suites = (*line_files.values(), *judgement_files.values(), *((layout.SUITES_REPORT,) if suites else ()))
+    made = (line_files, given_files, judgement_files)
+    of_suites = (*(path for each in made for path in each.values()), *((layout.SUITES_REPORT,) if suites else ()))
     for path in (*_REPORT_FILES, *_SPLIT_FILES.values(), *answer_files.values(), *of_suites):
         try:
             judged[path.as_posix()] = digest.of_file(root / path).sha256
@@ -164,6 +167,7 @@ def gather(root: Path, scorers: str, reader: Reader | None = None) -> Evidence:
         reports, train_rows, test_rows, answers, gaps, tuple(breaks), dict(sorted(judged.items())),
         {name: lines(path, SuiteLine) for name, path in line_files.items()},
         {name: lines(path, Judgement) for name, path in judgement_files.items()},
+        {name: lines(path, SuiteAnswer) for name, path in given_files.items()},
     )  # fmt: skip
 
 
@@ -233,9 +237,12 @@ def _suite_pairs(reports: Reports, judged: dict[str, str]) -> Iterator[tuple[str
     known: dict[str, str] = {"candidate": parity.merged, "base": parity.base} if parity else {}
     known |= {name: found.merged for name, found in references.found.items()} if references else {}
     for name, suite in reports.suites.suites.items() if reports.suites else ():
-        for folder, said in ((layout.SUITES, suite.lines), (layout.JUDGEMENTS, suite.judgements)):
-            file = (folder / f"{name}.jsonl").as_posix()
-            yield f"suite {name}", (file, judged.get(file)), ("suites", said)
+        for path, said in (
+            (layout.SUITES / f"{name}.jsonl", suite.lines),
+            (layout.suite_answers(name), suite.given),
+            (layout.JUDGEMENTS / f"{name}.jsonl", suite.judgements),
+        ):
+            yield f"suite {name}", (path.as_posix(), judged.get(path.as_posix())), ("suites", said)
         for role, model in suite.models.items():
             who = "merge" if role in ("candidate", "base") else layout.REFERENCES.as_posix()
             about = known.get(role, "") if parity and references else None  # a model that nothing names is another one

@@ -12,7 +12,7 @@ from checks import layout
 from checks.chain import Evidence, gap
 from checks.evidence import Earlier, ReferenceUse
 from checks.gate_kind import ALONE, Case, Explained, GateParams, ScoreGate, explain_rows, explain_test, failed, percent
-from checks.suite_kind import ScaledSuite
+from checks.suite_kind import BoundedSuite
 from checks.verdict import Finding, Verdict
 
 # Models that were released before: named by git, not by this evaluation.
@@ -139,6 +139,30 @@ def reference(name: str, gate: PairedGate, evidence: Evidence) -> Finding | Comp
     )  # fmt: skip
 
 
+def uninformed(case: Case, gate: PairedGate, against: Compared) -> Finding | None:
+    """The finding for a reference that is not shown to know what the suite asks; None where it does.
+
+    Such a suite cannot show what the candidate forgot, and every candidate would pass.
+    """
+    from checks import stats
+    from checks.suite_sample import SuiteSample
+
+    sample = case.sample.of(gate.suite)
+    chance = sample.chance(gate.metric) if isinstance(sample, SuiteSample) else None
+    if chance is None:
+        return None
+    knows = stats.Mean.of(sample.scores(against.model, gate.metric), sample.groups)
+    interval = stats.interval_of(knows, gate.confidence, sided=1)
+    if knows.value > chance and knows.p_above(chance) <= 1 - gate.confidence:
+        return None
+    return failed(
+        case.name, gate,
+        f"{against.shown} itself has {gate.metric} {interval.value:.3f} (lower {gate.confidence:.0%} bound "
+        f"{interval.low:.3f}), not above the {chance:.3f} of a model that knows nothing: suite {gate.suite} cannot "
+        f"show what was lost; ask what {against.shown} can answer",
+    )  # fmt: skip
+
+
 def _same(name: str, gate: PairedGate, shown: str) -> Finding:
     """The finding for a reference that is the candidate itself: there is nothing to estimate."""
     return Finding(
@@ -156,7 +180,7 @@ def _use(evidence: Evidence, model: str) -> ReferenceUse | None:
 def _declared_noise(case: Case, gate: PairedGate) -> Finding | None:
     """As ``_noise``, by what params.yaml says of the suite: `lockstep calibrate` does not run it."""
     suite = case.params.suites.get(gate.suite or "")
-    if not isinstance(suite, ScaledSuite) or gate.margin >= suite.noise:
+    if not isinstance(suite, BoundedSuite) or gate.margin >= suite.noise:
         return None
     return failed(
         case.name, gate,

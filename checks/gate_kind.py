@@ -160,8 +160,8 @@ class GateKind(Section, abc.ABC):
 class ScoreGate(GateKind, abc.ABC):
     """A kind that asks about scores: of the test rows, or of the samples of a suite, where ``suite`` names one.
 
-    Scores of a suite are witnessed: no gate computes them again. A gate without ``suite`` does not mention it, so that
-    its policy has the same digest as before there were suites.
+    Most suites are witnessed: no gate computes their scores again (``SuiteKind.recomputed``). A gate without ``suite``
+    does not mention it, so that its policy has the same digest as before there were suites.
     """
 
     unscaled: ClassVar[bool] = False  # whether it asks metrics that have no scale, of which less is better

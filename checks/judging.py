@@ -26,11 +26,12 @@ def judge(params: Params, evidence: Evidence) -> Verdict:
     asked = gates.decided_at(params.gates)
     found = _decided({name: _answer(name, gate, params, evidence, sample) for name, gate in asked.items()})
     findings = tuple(
-        _said(gate, _own(name, gate, finding), evidence)
+        _said(params, gate, _own(name, gate, finding), evidence)
         for (name, gate), finding in zip(asked.items(), found, strict=True)
     )
     used = gates.KINDS.plugins(gate.kind for gate in params.gates.values())
     used |= scorers.KINDS.plugins(scorer.kind for scorer in params.evaluate.scorers)
+    used |= scorers.KINDS.plugins(kind for suite in params.suites.values() for kind in suite.scored_by)
     return Verdict(
         status=combine(findings),
         model=evidence.reports.parity.merged if evidence.reports.parity else None,
@@ -61,11 +62,13 @@ def _own(name: str, gate: Gate, finding: Finding) -> Finding:
     return failed(name, gate, f"its kind answered as gate {finding.gate!r} of kind {finding.kind!r}: repair the kind")
 
 
-def _said(gate: Gate, finding: Finding, evidence: Evidence) -> Finding:
-    """The finding with what its scores are worth: those of a suite are somebody's word."""
+def _said(params: Params, gate: Gate, finding: Finding, evidence: Evidence) -> Finding:
+    """The finding with what its scores are worth: those of a suite are somebody's word, unless gates score it again."""
     if not isinstance(gate, ScoreGate) or gate.suite is None:
         return finding
     suite, report = gate.suite, evidence.reports.suites
+    if suite in params.suites and params.suites[suite].recomputed:
+        return finding.model_copy(update={"suite": suite, "reason": f"{finding.reason} (suite {suite})"})
     known = report.suites.get(suite) if report else None
     names = known.judges if known else ()
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""

@@ -69,3 +69,8 @@ LAYERS = STATE / "layers.json"  # digests of layers by the digest of the file in
 REFUSAL = STATE / "refusal.json"  # the last refusal: checks/refused.py
 
 SPLIT_NAMES = ("train", "valid", "test")
+
+
+def suite_answers(name: str) -> Path:
+    """What models answered to the samples of a suite."""
+    return SUITES / f"{name}.answers.jsonl"

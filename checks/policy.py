@@ -230,8 +230,10 @@ def _change(path: str, old: JsonValue, new: JsonValue, kind: ChangeKind, text: s
 def _plain(value: Any) -> JsonValue:
     if isinstance(value, Mapping):
         return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, tuple):
+        return [_plain(each) for each in value]
     plain: JsonValue = value.model_dump(mode="json") if isinstance(value, Section) else value
-    return list(plain) if isinstance(plain, tuple) else plain
+    return plain
 
 
 def _shown(value: JsonValue) -> str:

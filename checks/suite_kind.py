@@ -2,8 +2,9 @@
 
 A kind is one file of ``checks/suites``, or of a package of a user (entry points ``lockstep.suites``). It defines one
 class below ``SuiteKind``: its fields are its parameters, ``sources`` are the pinned files that it reads, ``scored``
-makes scores of them. A kind whose metrics have a top and a bottom is a class below ``ScaledSuite``. A kind that reads
-logs of other tools is a class below ``LogSuite`` and defines ``convert`` alone.
+makes scores of them. A kind whose metrics have a top and a bottom is a class below ``BoundedSuite``, and below
+``ScaledSuite`` where params.yaml says which. A kind that reads logs of other tools is a class below ``LogSuite`` and
+defines ``convert`` alone.
 
 The stage suites brings the files, holds the scores (``checks.suite_lines``) and writes them. Gates read what it wrote.
 """
@@ -20,7 +21,7 @@ from checks import files, layout
 from checks.errors import EvidenceRefused
 from checks.rows import Prediction, Row
 from checks.sections import Positive, Section, Source, stricter
-from checks.suite_report import Judgement, Metric, Role, Scale, Scored, SourceClass
+from checks.suite_report import Judgement, Metric, Role, Scale, Scored, SourceClass, SuiteAnswer
 
 
 class Log(Source):
@@ -33,6 +34,8 @@ class Log(Source):
 
 # A model's role, texts, and the precision of its weights, to the nats that the model needs for each text.
 Nats = Callable[[Role, Sequence[str], str], Sequence[float]]
+# A model's role, rows, and the most tokens of an answer, to the model's answers, as the test rows are answered.
+Ask = Callable[[Role, Sequence[Row], int], Sequence[str]]
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Material:
     """What a kind makes scores of. ``files`` are its pinned files, verified, by the names of ``sources``.
 
     ``models`` has the tree digest of each model that there is, ``answers`` their answers to the test ``rows``, in
-    order; ``nats`` asks one of the models how likely texts are.
+    order; ``nats`` asks one of the models how likely texts are, ``ask`` has it answer other rows.
     """
 
     name: str
@@ -50,6 +53,7 @@ class Material:
     rows: Sequence[Row]
     answers: Mapping[Role, Sequence[Prediction]]
     nats: Nats
+    ask: Ask
 
 
 @dataclass(frozen=True)
@@ -57,12 +61,14 @@ class Made:
     """Scores of each model; and, where answers were judged, the judgements and how many answers have no value.
 
     ``chance``: the mean of a model that knows nothing of the language, where the kind can say it.
+    ``given``: what each model answered to the suite's samples, where gates score the answers again.
     """
 
     scored: Mapping[Role, Sequence[Scored]]
     judgements: Sequence[Judgement] = ()
     unparsed: Mapping[Role, int] = field(default_factory=dict)
     chance: float | None = None
+    given: Mapping[Role, Sequence[SuiteAnswer]] = field(default_factory=dict)
 
 
 class SuiteKind(Section, abc.ABC):
@@ -96,9 +102,33 @@ class SuiteKind(Section, abc.ABC):
         return None
 
     @property
+    def scored_by(self) -> Sequence[str]:
+        """The kinds of its scorers."""
+        return ()
+
+    @property
     def of_test_rows(self) -> bool:
         """Whether its samples are the rows of the test split."""
         return False
+
+    @property
+    def recomputed(self) -> bool:
+        """Whether gates score its answers again, by ``score``; else its scores are witnessed."""
+        return False
+
+    def score(self, metric: str, answer: str, reference: str) -> float:
+        """The score of an answer by ``metric``, for a kind that is ``recomputed``. Raises ParamsRefused as a scorer."""
+        raise NotImplementedError
+
+    @property
+    def served_tokens(self) -> int | None:
+        """Most tokens of an answer, where `lockstep verify` asks the server, too; None: it does not."""
+        return None
+
+    def chance_of(self, metric: str, references: Sequence[str]) -> float | None:
+        """The mean, as a share, of a model that knows nothing; None: it is not known. For a ``recomputed`` kind."""
+        del metric, references
+        return None
 
     @property
     def declared_size(self) -> int | None:
@@ -114,19 +144,24 @@ class SuiteKind(Section, abc.ABC):
         """Make the scores. Raises EvidenceRefused when a file is about something else, EvaluationRefused otherwise."""
 
 
-class ScaledSuite(SuiteKind, abc.ABC):
+class BoundedSuite(SuiteKind, abc.ABC):
     """A suite whose metrics have scales.
 
     ``noise`` is a share of the scale: by how much the mean of one unchanged model differed between runs of the suite.
     No margin of a gate may be below it.
     """
 
-    metrics: Annotated[dict[Metric, Scale], Field(min_length=1, description="what gates may name, with its scale")]
     noise: Annotated[
         float,
         Field(ge=0, lt=1, description="by how much the mean of one unchanged model differs between runs"),
         stricter("higher"),  # no margin may be below it
     ]
+
+
+class ScaledSuite(BoundedSuite, abc.ABC):
+    """A suite whose metrics and their scales are in params.yaml."""
+
+    metrics: Annotated[dict[Metric, Scale], Field(min_length=1, description="what gates may name, with its scale")]
 
     @property
     def scales(self) -> Mapping[str, Scale | None]:

@@ -1,17 +1,20 @@
-"""Files of suites: neutral lines of scores, judgements of answers, and the report that binds both by digest.
+"""Files of suites: neutral lines of scores, answers, judgements of answers, and the report that binds all by digest.
 
-``data/suites/NAME.jsonl`` has one ``SuiteLine`` for each model, metric and sample. ``data/judgements/NAME.jsonl`` has
+``data/suites/NAME.jsonl`` has one ``SuiteLine`` for each model, metric and sample. ``data/suites/NAME.answers.jsonl``
+has one ``SuiteAnswer`` for each model and sample of a suite that models answered. ``data/judgements/NAME.jsonl`` has
 one ``Judgement`` for each answer that was judged. ``reports/suites.json`` is the ``SuitesReport``. Gates read these
-files and compute none of the scores again: docs/explanation/evidence.md#recomputed-or-witnessed.
+files. They score answers again, and no other sample: docs/explanation/evidence.md#recomputed-or-witnessed.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from checks import digest
 from checks.evidence import Count, StageReport
 from checks.identity import Digest
-from checks.rows import Record, Sparse
+from checks.rows import Message, Record, Sparse
 from checks.sections import Name, Section
 
 # What a score rests on: a pure function, a judge (a model), people, or another tool's word.
@@ -21,6 +24,11 @@ SampleId = Annotated[str, Field(min_length=1, max_length=500)]
 Metric = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:/-]{0,59}$")]
 Word = Annotated[str, Field(min_length=1, max_length=200)]
 Who = Annotated[str, Field(pattern=r"^[\w.:@/+-][\w .:@/+-]{0,149}$")]  # a finding has it in its reason
+
+
+def asked_sha(messages: Sequence[Message], reference: str) -> str:
+    """The ``sample_sha`` of a chat and its reference."""
+    return digest.of_json([[message.model_dump() for message in messages], reference])
 
 
 class Scale(Section):
@@ -62,6 +70,21 @@ class SuiteLine(Scored):
     source_digest: Digest
 
 
+class SuiteAnswer(Record):
+    """One model's answer to one sample. Without a reference it is empty."""
+
+    sample: SampleId
+    model: Digest
+    messages: Annotated[tuple[Message, ...], Field(min_length=1)]
+    reference: str
+    answer: str
+
+    @property
+    def sample_sha(self) -> str:
+        """Of what was asked and of the reference."""
+        return asked_sha(self.messages, self.reference)
+
+
 class Judgement(Record):
     """What a judge said of one answer to one test row; None: nothing that is a value.
 
@@ -88,7 +111,7 @@ class Pinned(Record):
 class SuiteResult(Sparse):
     """One suite: what was asked, of which models, and the digests of the files that say what came of it."""
 
-    sparse: ClassVar[frozenset[str]] = frozenset({"judgements", "judges", "answers", "unparsed", "chance"})
+    sparse: ClassVar[frozenset[str]] = frozenset({"given", "judgements", "judges", "answers", "unparsed", "chance"})
 
     kind: str
     asked: Digest  # of the suite's section in params.yaml, canonical JSON
@@ -98,6 +121,7 @@ class SuiteResult(Sparse):
     models: dict[Role, Digest]  # trees
     means: dict[Role, dict[Metric, float]]  # in the metric's own scale
     files: dict[str, Pinned]
+    given: Digest | None = None  # of data/suites/NAME.answers.jsonl
     judgements: Digest | None = None  # of data/judgements/NAME.jsonl
     judges: tuple[Who, ...] = ()
     answers: dict[Role, Digest] = Field(default_factory=dict)  # the files of predictions that were judged

@@ -1,6 +1,7 @@
-"""The samples of a suite as the gates see them. The scores are read and never computed again: they are witnessed.
+"""The samples of a suite as the gates see them.
 
-Before a gate gets them they are held once more to params.yaml, to the models, and to the answers that were judged.
+Answers to questions (kind ``rows``) are scored again. All other scores are read and never computed again: they are
+witnessed. Before a gate gets them they are held once more to params.yaml, to the models, and to the answers.
 """
 
 from collections.abc import Mapping
@@ -20,7 +21,7 @@ _TODO = "run `./lockstep run suites`"
 class SuiteSample:
     """Scores are arrays of shape (samples,), shares of the metric's scale in [0, 1], in the order of the file.
 
-    A metric without a scale has its own numbers instead. ``chance`` is the mean of a model that knows nothing, or None.
+    A metric without a scale has its own numbers instead.
     Where the samples are test rows, those of the evidence count, in its order: under the policy of another commit these
     may be fewer.
     """
@@ -36,7 +37,8 @@ class SuiteSample:
         if result.asked != digest.of_json(suite.model_dump(mode="json")):
             raise NoEvidence(f"{layout.SUITES_REPORT}: is about another section suites.{name}; {_TODO}")
         path = layout.SUITES / f"{name}.jsonl"
-        if missing := gap(evidence, (path, *((layout.JUDGEMENTS / path.name,) if result.judgements else ()))):
+        others = (layout.JUDGEMENTS / path.name, result.judgements), (layout.suite_answers(name), result.given)
+        if missing := gap(evidence, (path, *(other for other, made in others if made))):
             raise NoEvidence(missing)
         lines: dict[Role, list[SuiteLine]] = {
             role: [line for line in evidence.suites[name] if line.model == model]
@@ -45,6 +47,7 @@ class SuiteSample:
         if wrong := problem(lines, suite.scales, suite.declared_size):
             raise NoEvidence(f"{path}: {wrong[0]}: {wrong[1]}; {_TODO}")
         samples = {line.sample: (line.group, line.slice) for line in lines["candidate"]}
+        references = _scored_again(name, suite, evidence) if suite.recomputed else {}
         if suite.of_test_rows:
             _hold_judgements(name, evidence, tuple(lines))
             if gone := [row.id for row in evidence.test if row.id not in samples]:
@@ -53,7 +56,7 @@ class SuiteSample:
         codes: dict[str, int] = {}
         self.groups = np.array([codes.setdefault(group, len(codes)) for group, _ in samples.values()], dtype=np.intp)
         self.slices = tuple(each for _, each in samples.values())
-        self.chance = result.chance
+        self._suite, self._measured_chance, self._references = suite, result.chance, tuple(references.values())
         self._name, self._scales, self._samples = name, suite.scales, tuple(samples)
         self._values: dict[tuple[str, str, str], float] = {
             (role, line.metric, line.sample): line.value for role, found in lines.items() for line in found
@@ -68,6 +71,10 @@ class SuiteSample:
         values = np.array([self._values[model, metric, sample] for sample in self._samples])
         return values if scale is None else (values - scale.low) / (scale.high - scale.low)
 
+    def chance(self, metric: str) -> float | None:
+        """The mean of a model that knows nothing, where it is known."""
+        return self._suite.chance_of(metric, self._references) if self._references else self._measured_chance
+
 
 def _hold_judgements(name: str, evidence: Evidence, roles: tuple[Role, ...]) -> None:
     """Hold judgements to the answers that are here, word for word."""
@@ -76,3 +83,20 @@ def _hold_judgements(name: str, evidence: Evidence, roles: tuple[Role, ...]) -> 
     said = [each for each in evidence.judgements.get(name, ()) if each.sample in rows]
     if wrong := judgements.problem(said, answers):
         raise NoEvidence(f"{layout.JUDGEMENTS}/{name}.jsonl:{wrong}; {_TODO}")
+
+
+def _scored_again(name: str, suite: SuiteKind, evidence: Evidence) -> dict[str, str]:
+    """The reference of each sample, once every line has the score that its answer gets here."""
+    path = layout.suite_answers(name)
+    given = {(answer.model, answer.sample): answer for answer in evidence.given.get(name, ())}
+    for number, line in enumerate(evidence.suites[name], 1):
+        answer = given.get((line.model, line.sample))
+        if answer is None or answer.sample_sha != line.sample_sha:
+            raise NoEvidence(f"{path}: has no answer of {line.model[:19]}… to sample {line.sample!r} as asked; {_TODO}")
+        score = suite.score(line.metric, answer.answer, answer.reference)
+        if abs(score - line.value) > 1e-9:
+            raise NoEvidence(
+                f"{layout.SUITES}/{name}.jsonl:{number}: claims {line.metric} {line.value:g}, scored again it is "
+                f"{score:g}"
+            )
+    return {answer.sample: answer.reference for answer in given.values()}

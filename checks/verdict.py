@@ -28,8 +28,8 @@ class Finding(Sparse):
     power; None where these rows see none. ``rows_needed`` is the number of rows like these with which this gate alone
     would pass with at least 80 % power when it does not with these. Where rows come in groups they must lie in new
     groups of the same structure, ``groups_needed`` in all.
-    ``evidence`` is ``witnessed`` where the scores are those of ``suite``: somebody else gave them, and no gate computed
-    them again. All other evidence is recomputed, and its findings mention neither.
+    ``suite`` has the samples; None: the test rows. ``evidence`` is ``witnessed`` where somebody else gave the scores of
+    the suite, and no gate computed them again. All other evidence is recomputed, and its findings do not mention it.
     """
 
     sparse: ClassVar[frozenset[str]] = frozenset({"suite", "evidence"})

@@ -2,10 +2,13 @@
 
 In:  params ``suites``; the pinned files that they name; reports/parity.json, reports/evaluation.json and
      reports/references.json, which say by digest which models there are; data/splits/test.jsonl and data/predictions,
-     which judges see; models/merged and models/base, which read the texts of kind ``loss``.
+     which judges see; models/merged and models/base, which read the texts of kind ``loss`` and answer the questions of
+     kind ``rows``, with params ``evaluate.batch_tokens`` and ``evaluate.precision``.
 Out: data/suites/NAME.jsonl, a line for each model, metric and sample:
        {"sample": "q1", "sample_sha": "sha256:…", "model": "sha256:…", "metric": "accuracy", "value": 1.0,
         "group": "q1", "slice": "all", "source": "external", "source_digest": "sha256:…"}
+     data/suites/NAME.answers.jsonl, where models answered, a line for each model and sample:
+       {"sample": "q1", "model": "sha256:…", "messages": […], "reference": "Paris", "answer": "It is Paris."}
      data/judgements/NAME.jsonl, where a suite has a judge, a line for each answer that was judged,
      reports/suites.json (digests of these files, of what was asked and of which models).
 Run: python -m stages.suites
@@ -20,16 +23,18 @@ from pathlib import Path
 from statistics import fmean
 
 from checks import digest, files, layout
-from checks.errors import EvidenceRefused, SourceRefused
+from checks.errors import EvaluationRefused, EvidenceRefused, SourceRefused
 from checks.evidence import EvaluationReport, ParityReport, ReferencesReport
 from checks.judges import JUDGES
-from checks.params import Params
+from checks.params import Evaluate, Params
 from checks.rows import Prediction, Row
+from checks.scorers import KINDS as SCORERS
 from checks.suite_kind import Made, Material, SuiteKind
 from checks.suite_lines import problem
 from checks.suite_report import Pinned, Role, SuiteLine, SuiteResult, SuitesReport
 from checks.suites import SUITES
 from stages import entry, progress, references, sources
+from stages.inference import answers
 from stages.sources import archive, uris
 
 _ABOUT = "One file for each suite of params.yaml that has any. docs/how-to/suites.md says what is in it.\n"
@@ -41,11 +46,12 @@ def suites(params: Params, root: Path) -> str:
     if params.suites:
         earlier = files.read_json(root / layout.REFERENCES, ReferencesReport)
         models = _models(root, earlier)
-        rows, answers = _answers(root, models)
+        rows, predictions = _answers(root, models)
         for name, suite in params.suites.items():
             nats = partial(_nats, root, models, earlier, {})
+            ask = partial(_asked, root, params.evaluate, models, earlier, name)
             with _files(name, suite, root) as paths:
-                material = Material(name, root, paths, models, rows, answers, nats)
+                material = Material(name, root, paths, models, rows, predictions, nats, ask)
                 made[name] = _held(name, suite, suite.scored(material), models)
     with files.replacing_folder(root / layout.JUDGEMENTS) as folder:
         files.write_text(folder / "README.txt", _ABOUT)
@@ -57,6 +63,7 @@ def suites(params: Params, root: Path) -> str:
         results = {name: _written(folder, root, name, params.suites[name], found) for name, found in made.items()}
     plugins = SUITES.plugins(suite.kind for suite in params.suites.values())
     plugins |= JUDGES.plugins(suite.judged_by for suite in params.suites.values() if suite.judged_by)
+    plugins |= SCORERS.plugins(kind for suite in params.suites.values() for kind in suite.scored_by)
     files.write_json(root / layout.SUITES_REPORT, SuitesReport(suites=results, plugins=plugins))
     return "; ".join(f"{name}: {_line(result)}" for name, result in results.items()) or "none in params.yaml"
 
@@ -82,10 +89,10 @@ def _answers(root: Path, models: Mapping[Role, str]) -> tuple[list[Row], dict[Ro
         if digest.of_file(root / path).sha256 != expected:
             raise EvidenceRefused(f"{path}: is not what {layout.EVALUATION} is about", "run `./lockstep run evaluate`")
     rows = files.read_jsonl(root / test, Row)
-    answers = {role: files.read_jsonl(root / path, Prediction) for role, path in asked.items()}
-    if wrong := [role for role, found in answers.items() if [a.id for a in found] != [row.id for row in rows]]:
+    given = {role: files.read_jsonl(root / path, Prediction) for role, path in asked.items()}
+    if wrong := [role for role, found in given.items() if [a.id for a in found] != [row.id for row in rows]]:
         raise EvidenceRefused(f"{asked[wrong[0]]}: is of other rows than {test}", "run `./lockstep run evaluate`")
-    return rows, answers
+    return rows, given
 
 
 def _nats(
@@ -96,15 +103,45 @@ def _nats(
     from stages.inference import loss
 
     if models[role] not in known:
-        with _weights(root, earlier, role) as folder:
-            with progress.of_bytes(f"hash {role}") as bar:
-                found = digest.of_tree(folder, bar.update).digest
-            if found != models[role]:
-                raise EvidenceRefused(
-                    f"{folder}: is {found[:19]}…, the {role} is {models[role][:19]}…", "run `./lockstep run merge`"
-                )
-            known[found] = loss.nats(folder, precision, texts, role)
+        with _verified(root, models, earlier, role) as folder:
+            known[models[role]] = loss.nats(folder, precision, texts, role)
     return known[models[role]]
+
+
+def _asked(
+    root: Path, evaluate: Evaluate, models: Mapping[Role, str], earlier: ReferencesReport, suite: str, role: Role,
+    rows: Sequence[Row], max_new_tokens: int,
+) -> Sequence[str]:  # fmt: skip
+    """What the model of ``role`` answers to ``rows`` of a suite: of before, where it answered the same before."""
+    settings = evaluate.model_copy(update={"max_new_tokens": max_new_tokens})
+    conversations = [row.messages for row in rows]
+    if (known := answers.known(root, settings, models[role], rows, conversations)) is not None:
+        return known.texts
+    where = f"suites.{suite}.file"
+    try:
+        with _verified(root, models, earlier, role) as folder:
+            return answers.ask(
+                root, settings, folder, models[role], rows, conversations, f"{role}, {suite}", Path(where)
+            ).texts
+    except EvaluationRefused as refused:
+        if not refused.what.startswith(f"{where}:"):
+            raise
+        raise EvaluationRefused(
+            f"{layout.PARAMS}: {refused.what}", f"shorten or drop that row, or lower suites.{suite}.max_new_tokens"
+        ) from refused
+
+
+@contextmanager
+def _verified(root: Path, models: Mapping[Role, str], earlier: ReferencesReport, role: Role) -> Iterator[Path]:
+    """The model's directory, once it has its digest."""
+    with _weights(root, earlier, role) as folder:
+        with progress.of_bytes(f"hash {role}") as bar:
+            found = digest.of_tree(folder, bar.update).digest
+        if found != models[role]:
+            raise EvidenceRefused(
+                f"{folder}: is {found[:19]}…, the {role} is {models[role][:19]}…", "run `./lockstep run merge`"
+            )
+        yield folder
 
 
 @contextmanager
@@ -185,6 +222,11 @@ def _written(folder: Path, root: Path, name: str, suite: SuiteKind, made: Made) 
             ]
     path = folder / f"{name}.jsonl"
     files.write_jsonl(path, lines)
+    given = {answer.model: found for found in made.given.values() for answer in found[:1]}
+    if given:
+        files.write_jsonl(
+            folder / layout.suite_answers(name).name, [each for found in given.values() for each in found]
+        )
     return SuiteResult(
         kind=suite.kind,
         asked=digest.of_json(suite.model_dump(mode="json")),
@@ -200,6 +242,7 @@ def _written(folder: Path, root: Path, name: str, suite: SuiteKind, made: Made) 
             for role, scored in made.scored.items()
         },
         files=pins,
+        given=digest.of_file(folder / layout.suite_answers(name).name).sha256 if given else None,
         judgements=judged,
         judges=tuple(sorted({each.judge for each in made.judgements})),
         answers={

@@ -14,7 +14,6 @@ import pytest
 from benchmarks import forgetting
 from checks import digest, files, layout
 from checks.errors import EvaluationRefused, EvidenceRefused, ParamsRefused, Refusal
-from checks.evidence import MergedFile, ParityReport
 from checks.paired_mean import LEAST_GROUPS, MeanDifference
 from checks.params import Params
 from checks.suite_report import SuiteLine, SuitesReport
@@ -23,7 +22,7 @@ from checks.verdict import Finding
 from release.verbs import explain
 from stages.inference import loss
 from stages.suites import suites
-from tests import evidence_tree
+from tests import evidence_tree, model_tree
 from tests.conftest import _WORDS, REPOSITORY, as_params, read_yaml
 from tests.pipeline_repository import write_params
 
@@ -37,26 +36,6 @@ def texts(count: int) -> list[dict[str, str]]:
     """Texts of words that the tiny tokenizer has as one token, so that even random weights beat the bytes' entropy."""
     draw = random.Random(3)
     return [{"id": f"t{i}", "text": " ".join(draw.choices(_WORDS.split(), k=40))} for i in range(count)]
-
-
-def _changed(folder: Path, by: float) -> None:
-    """Add noise of size ``by`` to the last layer of a model."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    model = AutoModelForCausalLM.from_pretrained(folder)
-    torch.manual_seed(1)
-    with torch.no_grad():
-        model.lm_head.weight += by * torch.randn_like(model.lm_head.weight)
-    for path in folder.glob("model*"):
-        path.unlink()
-    model.save_pretrained(folder)
-
-
-def _renamed(root: Path, before: str, after: str) -> None:
-    """Let all reports be about the model with digest ``after``."""
-    for path in (root / layout.REPORTS).rglob("*.json"):
-        path.write_text(path.read_text().replace(before, after))
 
 
 class Tree:
@@ -96,17 +75,7 @@ def tree(tmp_path: Path, document: dict, tiny_base: Path) -> Tree:
     document["gates"] = {"remembers": dict(GATE)}
     made = Tree(tmp_path, document)
     made.pin(texts(24))
-    evidence_tree.build(tmp_path, made.params())
-    for folder, by in ((layout.BASE, 0.0), (layout.MERGED, 0.02)):
-        before = digest.of_tree(tmp_path / folder).digest
-        shutil.rmtree(tmp_path / folder)
-        shutil.copytree(tiny_base, tmp_path / folder)
-        _changed(tmp_path / folder, by)
-        _renamed(tmp_path, before, digest.of_tree(tmp_path / folder).digest)
-    merged = digest.of_tree(tmp_path / layout.MERGED).files
-    parity = files.read_json(tmp_path / layout.PARITY_REPORT, ParityReport)
-    listed = {name: MergedFile(sha256=each.sha256, size=each.size) for name, each in merged.items()}
-    files.write_json(tmp_path / layout.PARITY_REPORT, parity.model_copy(update={"files": listed}))
+    model_tree.build(tmp_path, made.params(), tiny_base, 0.02)
     return made
 
 
@@ -208,13 +177,13 @@ def test_texts_that_are_none_are_refused_in_one_line(case: str, tree: Tree) -> N
 
 
 def _other_weights(tree: Tree) -> None:
-    _changed(tree.root / layout.MERGED, 0.5)
+    model_tree.change(tree.root / layout.MERGED, 0.5)
 
 
 def _not_finite(tree: Tree) -> None:
     before = digest.of_tree(tree.root / layout.MERGED).digest
-    _changed(tree.root / layout.MERGED, math.nan)
-    _renamed(tree.root, before, digest.of_tree(tree.root / layout.MERGED).digest)
+    model_tree.change(tree.root / layout.MERGED, math.nan)
+    model_tree.rename(tree.root, before, digest.of_tree(tree.root / layout.MERGED).digest)
 
 
 MODELS: dict[str, tuple[Callable[[Tree], None], type[Refusal], str]] = {

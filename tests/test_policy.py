@@ -23,7 +23,7 @@ from checks.preferences import Judged, Pairs
 from checks.scorer_kind import ScorerKind
 from checks.scorers.json_valid import JsonValid
 from checks.sections import Agreement, Section, directions
-from checks.suite_kind import LogSuite, ScaledSuite, SuiteKind
+from checks.suite_kind import BoundedSuite, LogSuite, ScaledSuite, SuiteKind
 from checks.training import NoDropout, Train
 from tests.conftest import REPOSITORY, ROUTER
 from tests.training_tree import METHODS
@@ -61,6 +61,11 @@ SUITES: dict[str, dict[str, Any]] = {
     "labels": {
         **_SUITE, "kind": "judged", "models": ["candidate"], "max_unparsed": 0.02,
         "judge": {"kind": "recorded", "source": "human", "log": {**_LOG}},
+    },
+    "chat": {
+        "kind": "rows", "file": {**_LOG}, "columns": {"slice": "label"}, "instruction": "Be short.", "samples": 100,
+        "scorers": [{"kind": "contains", "separator": "|"}], "max_new_tokens": 8, "models": ["candidate"], "noise": 0.01,
+        "chance": 0.1, "served": True,
     },
     **{
         name: {"kind": "loss", "text": {**_LOG}, "precision": "bf16", "models": ["candidate", "base", "main"]}
@@ -148,6 +153,7 @@ DIRECTIONS: list[tuple[str, Any, Any]] = [
     ("validate.labels.max_share", 0.5, 0.09),
     ("suites.tool.noise", 0.0, 0.1),
     ("suites.asked.max_unparsed", 0.1, 0.0),
+    ("suites.chat.noise", 0.0, 0.1),
     ("merge.parity.prompts", 64, 256),
     ("merge.parity.max_logprob_diff", 0.6, 0.4),
     ("merge.parity.min_top1", 0.9, 0.99),
@@ -206,6 +212,15 @@ INCOMPARABLE: list[tuple[str, Any]] = [
     ("suites.labels.judge.log.sha256", "2" * 64),
     ("suites.texts.text.sha256", "2" * 64),
     ("suites.texts.precision", "fp32"),
+    ("suites.chat.file.sha256", "2" * 64),
+    ("suites.chat.columns.slice", "other"),
+    ("suites.chat.instruction", None),
+    ("suites.chat.samples", 101),
+    ("suites.chat.chance", 0.2),
+    ("suites.chat.scorers", [{"kind": "contains"}]),
+    ("suites.chat.max_new_tokens", 16),
+    ("suites.chat.models", ["candidate", "base"]),
+    ("suites.chat.served", False),
     ("suites.texts.models", ["candidate", "base"]),
     ("gates.fresh.most", 30),
     ("gates.remembers.against", "main"),
@@ -452,7 +467,7 @@ def test_the_walk_reaches_every_section_that_params_yaml_is_made_of() -> None:
         pending += each.__subclasses__()
     kindred = {JsonValid}  # has no field but its kind
     bases = {
-        Agreement, GateKind, Judged, JudgeKind, Loader, LogSuite, NoDropout, PairedGate, Pairs, ScoreGate, ScorerKind,
+        Agreement, BoundedSuite, GateKind, Judged, JudgeKind, Loader, LogSuite, NoDropout, PairedGate, Pairs, ScoreGate, ScorerKind,
         ScaledSuite, SuiteKind, Train,
     }  # fmt: skip
     ours = {each for each in known if each.__module__.startswith(("checks.", "stages."))}

@@ -10,6 +10,7 @@ from checks import scorers, scoring
 from checks.errors import ParamsRefused
 from checks.scorers import Scorer
 from checks.scorers import regex as regex_scorer
+from checks.scorers.contains import Contains
 from checks.scorers.edit_similarity import EditSimilarity
 from checks.scorers.exact_match import ExactMatch
 from checks.scorers.json_valid import JsonValid
@@ -17,6 +18,7 @@ from checks.scorers.regex import Regex
 from checks.scorers.token_f1 import TokenF1
 
 EXACT, F1, EDIT = ExactMatch(kind="exact-match"), TokenF1(kind="token-f1"), EditSimilarity(kind="edit-similarity")
+HAS, ANY = Contains(kind="contains"), Contains(kind="contains", separator="|")
 JSON, WORD = JsonValid(kind="json-valid"), Regex(kind="regex", pattern=r"az( \w+)+")
 TEXT = st.text(max_size=60)
 
@@ -34,6 +36,14 @@ TEXT = st.text(max_size=60)
         (EDIT, "kitten", "sitting", 1 - 3 / 7),
         (EDIT, "", "", 1.0),
         (EDIT, "naïve ☁", "naïve ☁", 1.0),
+        (HAS, "The capital of France is PARIS.", "Paris", 1.0),
+        (HAS, "Parisians live there.", "Paris", 0.0),
+        (HAS, "in South\n America", "south america", 1.0),
+        (HAS, "C++ is one", "c++", 1.0),
+        (HAS, "anything", "", 0.0),
+        (HAS, "seven days", "7|seven", 0.0),
+        (ANY, "A week has seven days", "7|seven", 1.0),
+        (ANY, "A week has 77 days", "7|seven", 0.0),
         (JSON, ' {"a": [1, 2.5e3, null]} ', "anything", 1.0),
         (JSON, "9" * 5000, "", 1.0),
         (JSON, "{'a': 1}", "", 0.0),
@@ -49,12 +59,12 @@ def test_a_scorer_means_what_its_name_says(scorer: Scorer, prediction: str, refe
 
 
 def test_the_tests_here_know_every_scorer() -> None:
-    assert {type(scorer) for scorer in (EXACT, F1, EDIT, JSON, WORD)} == set(scorers.KINDS.kinds.values())
+    assert {type(scorer) for scorer in (EXACT, F1, EDIT, HAS, JSON, WORD)} == set(scorers.KINDS.kinds.values())
 
 
 @given(TEXT, TEXT)
 def test_every_score_lies_between_0_and_1(prediction: str, reference: str) -> None:
-    for scorer in (EXACT, F1, EDIT, JSON, WORD):
+    for scorer in (EXACT, F1, EDIT, HAS, JSON, WORD):
         assert 0 <= scoring.score(scorer, prediction, reference) <= 1
 
 

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import pytest
 
@@ -12,14 +12,17 @@ from checks.params import Params
 from checks.release_params import Serve
 from checks.rows import Message, Prediction, Row
 from checks.scorers.exact_match import ExactMatch
+from checks.scorers.token_f1 import TokenF1
 from checks.serving import CheckName, Probe, ProbeReport, ProbeToken, ServingCheck, combine
+from checks.suite_report import SuiteAnswer
 from release import runtimes
 from release.runtimes import Runtime
 from release.serving import examine
 from release.serving.client import Client
-from release.serving.probes import life, load
+from release.serving.probes import life, load, score
 from release.serving.probes.context import ProbeContext
 from release.serving.probes.endpoints import samples
+from release.serving.served import Served
 from tests.tgi_standin import StandIn, Told
 from tests.vllm_standin import OpenAiStandIn, VllmStandIn
 
@@ -70,10 +73,10 @@ ROWS = tuple(
 
 def offline(row: Row, right: bool) -> Prediction:
     text = row.reference if right else "sql"
-    score = scoring.score(ExactMatch(kind="exact-match"), text, row.reference)
+    value = scoring.score(ExactMatch(kind="exact-match"), text, row.reference)
     return Prediction(
-        id=row.id, prompt=row.prompt, prediction=text, reference=row.reference, score=score,
-        scores={"exact-match": score}, group=row.group, slice=row.slice,
+        id=row.id, prompt=row.prompt, prediction=text, reference=row.reference, score=value,
+        scores={"exact-match": value}, group=row.group, slice=row.slice,
     )  # fmt: skip
 
 
@@ -379,3 +382,37 @@ def test_a_percentile_is_a_value_that_was_seen() -> None:
     assert load.percentile(values, 0.5) == 10
     assert load.percentile(values, 0.95) == 19
     assert load.percentile([3.0], 0.95) == 3
+
+
+SUITE: dict[str, tuple[Callable[[int], str], Literal["pass", "fail"], str]] = {
+    "the same": (lambda n: OFFLINE[n].prediction, "pass", "token-f1 0.8000 served and 0.8000 offline on 20 rows of suite chat, 0 texts differ"),
+    "other words": (lambda n: f"{OFFLINE[n].prediction}.", "pass", "on 20 rows of suite chat, 20 texts differ"),
+    "better offline": (lambda n: ROWS[n].reference, "fail", "0.8000 served and 1.0000 offline on 20 rows of suite chat, 4 texts differ: 0.2000 apart where 0.01 is allowed"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", SUITE)
+def test_the_questions_of_a_suite_are_asked_too(case: str, params: Params) -> None:
+    offline, status, said = SUITE[case]
+    answers = [
+        SuiteAnswer(sample=row.id, model=DIGEST, messages=row.messages, reference=row.reference, answer=offline(n))
+        for n, row in enumerate(ROWS)
+    ]
+    f1 = TokenF1(kind="token-f1")
+    suite = Served("chat", "token-f1", answers, lambda answer, reference: scoring.score(f1, answer, reference), 8)
+    with talking(params) as (context, _):
+        context.suites = (suite,)
+        found = score.score(context)
+    assert (found.status, said in found.reason) == (status, True), found.reason
+    assert found.reason.startswith("exact-match 0.8000 served and 0.8000 offline on 20 rows, 0 texts differ; ")
+    assert found.bound == 0.01
+
+
+def test_a_question_of_a_suite_without_an_answer_fails(params: Params) -> None:
+    long = (Message(role="user", content="row " * 200),)
+    answer = SuiteAnswer(sample="long", model=DIGEST, messages=long, reference="", answer="")
+    with talking(params) as (context, _):
+        context.suites = (Served("chat", "contains", [answer], lambda *_: 0.0, 8),)
+        found = score.score(context)
+    assert found.status == "fail"
+    assert "1 of 1 rows of suite chat not answered: row long: " in found.reason

@@ -46,6 +46,8 @@ class NonInferiorGate(PairedGate):
         against = compared.settled(case, self)
         if isinstance(against, Finding):
             return against
+        if finding := compared.uninformed(case, self, against):
+            return finding
         sample = case.sample.of(self.suite)
         ours, theirs = (sample.scores(model, self.metric) for model in ("candidate", against.model))
         found = compare(ours, theirs, sample.groups, -self.margin, self.confidence)

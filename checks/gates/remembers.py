@@ -59,10 +59,11 @@ class RemembersGate(PairedGate):
                 reason=f"{found.groups} groups of texts are too few for the test: it needs {LEAST_GROUPS}",
             )  # fmt: skip
         knows = MeanDifference.of(theirs, sample.groups)
-        if isinstance(sample, SuiteSample) and sample.chance is not None and knows.upper(level) >= sample.chance:
+        chance = sample.chance(self.metric) if isinstance(sample, SuiteSample) else None
+        if chance is not None and knows.upper(level) >= chance:
             return failed(
                 case.name, self,
-                f"{against.shown} itself needs {knows.mean:.3f} bits per byte, no fewer than the {sample.chance:.3f} "
+                f"{against.shown} itself needs {knows.mean:.3f} bits per byte, no fewer than the {chance:.3f} "
                 f"of how often each byte comes: suite {self.suite} cannot show what was forgotten; use texts in a "
                 f"language that {against.shown} knows",
             )  # fmt: skip

@@ -50,6 +50,8 @@ class SliceGate(PairedGate):
         against = compared.settled(case, self)
         if isinstance(against, Finding):
             return against
+        if finding := compared.uninformed(case, self, against):
+            return finding
         sample = case.sample.of(self.suite)
         named = against.shown
         ours, theirs = sample.scores("candidate", self.metric), sample.scores(against.model, self.metric)

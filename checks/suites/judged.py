@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from checks import digest, judgements, layout
+from checks import judgements, layout
 from checks.errors import EvidenceRefused
 from checks.judge_kind import Asked, JudgeKind
 from checks.judges import JUDGES
 from checks.kinds import OneOf
 from checks.sections import Share, Source, stricter
 from checks.suite_kind import Made, Material, ScaledSuite
-from checks.suite_report import Role, Scored, SourceClass
+from checks.suite_report import Role, Scored, SourceClass, asked_sha
 
 if TYPE_CHECKING:
     from checks.rows import Prediction, Row
@@ -91,8 +91,8 @@ class Judged(ScaledSuite):
                 )
             scored[role] = [
                 Scored(
-                    sample=row.id, sample_sha=_sha(row), model=material.models[role], metric=metric,
-                    value=worst if value is None else value, group=row.group, slice=row.slice,
+                    sample=row.id, sample_sha=asked_sha(row.messages, row.reference), model=material.models[role],
+                    metric=metric, value=worst if value is None else value, group=row.group, slice=row.slice,
                 )
                 for row, value in zip(material.rows, known, strict=True)
             ]  # fmt: skip
@@ -107,8 +107,3 @@ def _asked(rows: "Sequence[Row]", answers: "Mapping[Role, Sequence[Prediction]]"
             sha = judgements.answer_sha(answer.prediction)
             found.setdefault((row.id, sha), Asked(row, answer.prediction, sha))
     return list(found.values())
-
-
-def _sha(row: "Row") -> str:
-    """Of what was asked and of the reference."""
-    return digest.of_json([[message.model_dump() for message in row.messages], row.reference])

@@ -25,7 +25,7 @@ READS = {
     "train": ("train",),
     "merge": ("merge",),
     "evaluate": ("evaluate",),
-    "suites": ("suites",),
+    "suites": ("suites", "evaluate.batch_tokens", "evaluate.precision"),
     "probe": ("serve.probes", "serve.dtype", "serve.max_input_tokens"),
     "gate": ("gates", "suites", "evaluate.scorers", "base.license", "data.license"),
 }

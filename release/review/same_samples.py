@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from checks.suite_kind import ScaledSuite
+from checks.suite_kind import BoundedSuite, ScaledSuite
 from checks.suite_report import Scale, SuiteLine, SuiteResult
 from checks.suites import SUITES
 from release.review import pairs
@@ -25,7 +25,7 @@ def metrics(a: Side, b: Side, confidence: float) -> Iterator[Metric]:
         else:
             note = _asked_otherwise(a, b, suite, one, two)
         kind = SUITES.kinds.get(two.kind) if two else None
-        bounded = kind is None or issubclass(kind, ScaledSuite)
+        bounded = kind is None or issubclass(kind, BoundedSuite)
         mine, theirs = (None, None) if note else (a.suite_lines(suite), b.suite_lines(suite))
         for metric in dict.fromkeys((*after, *before)):
             found, said = None, note
@@ -86,6 +86,9 @@ def _unpinned(value: Any) -> Any:
 
 
 def _scale(side: Side, suite: str, metric: str) -> Scale | None:
+    kind = SUITES.kinds.get(str(at(side.document, "suites", suite, "kind")))
+    if kind is not None and not issubclass(kind, ScaledSuite):
+        return Scale(low=0.0, high=1.0)  # a share, by a scorer
     try:
         return Scale.model_validate(at(side.document, "suites", suite, "metrics", metric))
     except ValidationError:

@@ -12,6 +12,7 @@ from checks.rows import Prediction, Row
 from checks.serving import ImageReport, ProbeReport
 from release.record.held import hold
 from release.record.records import Records
+from release.serving.served import Served, served
 
 # Not hashed: the server has its own weights, and reports cover how they were made. A process's weights are hashed.
 _ELSEWHERE = (layout.BASE, layout.RAW, layout.ADAPTER, layout.MERGED)
@@ -19,7 +20,8 @@ _AGAIN = "run `./lockstep run`, then ask again"
 
 
 class Expected(NamedTuple):
-    """Checked evidence. ``offline``: the merged model's predictions of ``rows``, in their order.
+    """Checked evidence. ``offline``: the merged model's predictions of ``rows``, in their order. ``suites``: what the
+    server is asked beside the test rows.
 
     ``path``: the folder of the weights in the image; ``image``: None if nothing was built yet.
     """
@@ -33,6 +35,7 @@ class Expected(NamedTuple):
     offline: Sequence[Prediction]
     image: ImageReport | None
     path: str
+    suites: Sequence[Served] = ()
 
 
 def expected(root: Path, image: bool) -> Expected:
@@ -68,6 +71,7 @@ def expected(root: Path, image: bool) -> Expected:
         offline=offline,
         image=report,
         path=report.path if report else f"/models/{held.params.serve.name}-{model.removeprefix('sha256:')[:12]}",
+        suites=served(held.params.suites, held.evidence, model),
     )
 
 

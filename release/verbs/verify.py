@@ -311,6 +311,7 @@ def _context(held: Expected, subject: _Subject) -> ProbeContext:
         offline=held.offline,
         scorer=params.evaluate.scorers[0],
         limit=params.evaluate.max_new_tokens,
+        suites=held.suites,
     )
 
 

@@ -85,11 +85,13 @@ def ask(
     rows: Sequence[Row],
     conversations: Sequence[Sequence[Message]],
     label: str,
+    where: Path = _TEST,
 ) -> Answered:
     """Answers to ``conversations``, one for each of ``rows``: those of before when nothing that decides them differs.
 
     ``folder``: the model's directory. ``model``: its digest, which the caller has just taken. ``label`` names the
-    model on the progress bar. Answers of before come with the latencies and the speed of then.
+    model on the progress bar, ``where`` the rows in a refusal. Answers of before come with the latencies and the speed
+    of then.
 
     Raises EvaluationRefused when the model does not load, or cannot be asked a row.
     """
@@ -100,7 +102,7 @@ def ask(
     from stages.inference import generate
 
     loaded, tokenizer = generate.load(folder, settings.precision)
-    found = answer(loaded, tokenizer, settings, rows, conversations, label)
+    found = answer(loaded, tokenizer, settings, rows, conversations, label, where)
     del loaded
     gc.collect()  # the next model loads into this one's memory
     keep(root, key, found)
@@ -121,13 +123,14 @@ def answer(
     rows: Sequence[Row],
     conversations: Sequence[Sequence[Message]],
     label: str,
+    where: Path = _TEST,
 ) -> Answered:
     """Answers of a loaded model, past the cache. Raises EvaluationRefused when it cannot be asked a row."""
     from stages.inference import generate
 
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     room = None if positions is None else positions - settings.max_new_tokens
-    asked = prompts.tokens(tokenizer, conversations, rows, room, _TEST)
+    asked = prompts.tokens(tokenizer, conversations, rows, room, where)
     started = time.perf_counter()
     ends = generate.end_tokens(model, tokenizer)
     found = generate.generate(model, asked, ends, settings.max_new_tokens, settings.batch_tokens, label)

@@ -18,6 +18,7 @@ from release.serving.client import Client, NoAnswer
 from release.serving.dialects import Answer, Speech, Streamed
 from release.serving.probes import agreement
 from release.serving.progress import Progress
+from release.serving.served import Served
 from release.serving.server import Server
 
 Item = TypeVar("Item")
@@ -31,9 +32,9 @@ _TICK = 1.0  # seconds between two looks at the clock while answers are awaited
 class ProbeContext:
     """One server and its expectations. ``offline``: the merged model's predictions of ``rows``, in their order.
 
-    ``model``: the model's name in requests; ``limit``: most new tokens of an answer to a row. The latency check sets
-    ``load`` and ``streamed`` (streamed answers by probe id); the parity check sets ``unended`` (answers without an end,
-    by probe id).
+    ``model``: the model's name in requests; ``limit``: most new tokens of an answer to a row; ``suites``: what is asked
+    beside the rows. The latency check sets ``load`` and ``streamed`` (streamed answers by probe id); the parity check
+    sets ``unended`` (answers without an end, by probe id).
     """
 
     client: Client
@@ -46,6 +47,7 @@ class ProbeContext:
     offline: Sequence[Prediction]
     scorer: Scorer
     limit: int
+    suites: Sequence[Served] = ()
     load: tuple[Load, ...] = ()
     streamed: dict[str, str] = field(default_factory=dict)
     unended: dict[str, str] = field(default_factory=dict)

@@ -1,38 +1,84 @@
-"""score: sends the test rows to the server and scores the answers as the stage evaluate did."""
+"""score: sends the test rows, and the questions of served suites, to the server and scores the answers as offline."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from checks import scoring
-from checks.rows import Row
+from checks.rows import Message
 from checks.serving import ServingCheck
 from release.serving.client import NoAnswer
 from release.serving.dialects import Answer
 from release.serving.probes.context import ProbeContext, failed, passed, some, together
 
 
+class _Question(NamedTuple):
+    """A row or sample, and what the merged model answered offline."""
+
+    id: str
+    messages: Sequence[Message]
+    reference: str
+    offline: str
+
+
+class _Compared(NamedTuple):
+    """What is said of one set of questions; ``apart``: of the means, None if a question was not answered."""
+
+    said: str
+    apart: float | None
+
+
 def score(context: ProbeContext) -> ServingCheck:
-    """The mean of the first scorer over every test row is within serve.verify.margin of the offline one."""
+    """Each mean, by the first scorer of the rows or the suite, is within serve.verify.margin of the offline one."""
+    rows = [
+        _Question(row.id, row.messages, row.reference, found.prediction)
+        for row, found in zip(context.rows, context.offline, strict=True)
+    ]
 
-    def ask(row: Row) -> Answer:
-        return context.chat(row.messages, context.limit)
+    def of_rows(answer: str, reference: str) -> float:
+        return scoring.score(context.scorer, answer, reference)
 
-    at_once = min(context.runtime.concurrency, context.serve.max_concurrent_requests)
-    answers = together(at_once, context.rows, ask, "test rows", "row")
+    compared = [_compare(context, rows, context.scorer.kind, of_rows, context.limit, "test rows")]
+    for suite in context.suites:
+        asked = [_Question(each.sample, each.messages, each.reference, each.answer) for each in suite.answers]
+        compared.append(_compare(context, asked, suite.metric, suite.score, suite.limit, f"suite {suite.name}"))
+    margin, said = context.serve.verify.margin, "; ".join(each.said for each in compared)
+    apart = [each.apart for each in compared if each.apart is not None]
+    if len(apart) < len(compared):
+        return failed("score", said)
+    if (worst := max(apart)) > margin + 1e-9:
+        return failed("score", f"{said}: {worst:.4f} apart where {margin:g} is allowed", worst, margin)
+    return passed("score", said, worst, margin)
+
+
+def _compare(
+    context: ProbeContext,
+    questions: Sequence[_Question],
+    metric: str,
+    scored: Callable[[str, str], float],
+    limit: int,
+    what: str,
+) -> _Compared:
+    """Ask the questions and compare the means."""
+
+    def ask(question: _Question) -> Answer:
+        return context.chat(question.messages, limit)
+
+    at_once, count = min(context.runtime.concurrency, context.serve.max_concurrent_requests), len(questions)
+    answers = together(at_once, questions, ask, what, "row")
     unanswered, texts = [], []
-    for row, answer in zip(context.rows, answers, strict=True):
+    for question, answer in zip(questions, answers, strict=True):
         if isinstance(answer, NoAnswer):
-            unanswered.append(f"row {row.id}: {answer}")
+            unanswered.append(f"row {question.id}: {answer}")
         else:
             texts.append(answer.text)
+    of = "" if what == "test rows" else f" of {what}"
     if unanswered:
-        return failed("score", f"{len(unanswered)} of {len(context.rows)} rows not answered: {some(unanswered)}")
-    served = sum(scoring.score(context.scorer, t, r.reference) for t, r in zip(texts, context.rows, strict=True))
-    offline = sum(prediction.score for prediction in context.offline)
-    count, margin = len(context.rows), context.serve.verify.margin
-    difference = abs(served - offline) / count
-    differ = sum(t.strip() != p.prediction.strip() for t, p in zip(texts, context.offline, strict=True))
+        return _Compared(f"{len(unanswered)} of {count} rows{of} not answered: {some(unanswered)}", None)
+    served = sum(scored(text, q.reference) for text, q in zip(texts, questions, strict=True))
+    offline = sum(scored(q.offline, q.reference) for q in questions)
+    differ = sum(text.strip() != q.offline.strip() for text, q in zip(texts, questions, strict=True))
     said = (
-        f"{context.scorer.kind} {served / count:.4f} served and {offline / count:.4f} offline on {count} rows, "
+        f"{metric} {served / count:.4f} served and {offline / count:.4f} offline on {count} rows{of}, "
         f"{differ} texts differ"
     )
-    if difference > margin + 1e-9:
-        return failed("score", f"{said}: {difference:.4f} apart where {margin:g} is allowed", difference, margin)
-    return passed("score", said, difference, margin)
+    return _Compared(said, abs(served - offline) / count)

@@ -1,0 +1,225 @@
+"""rows: questions of a pinned file, which each model answers as it answers the test rows, by Lockstep's own scorers.
+
+A line of the file is a JSON object. It has ``prompt``, or ``messages`` that end with a user's; and ``id``,
+``reference``, ``group`` and ``slice`` where there are any. ``columns`` says where a file calls them otherwise::
+
+    {"id": "capital", "prompt": "What is the capital of France?", "reference": "Paris", "slice": "places"}
+
+Every model is asked the same: no model gets examples or a list of labels. The answers are evidence, and gates score
+them again.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, JsonValue, RootModel, TypeAdapter, ValidationError, model_validator
+
+from checks import digest, files, layout, scoring
+from checks.errors import EvidenceRefused
+from checks.rows import Message, Row
+from checks.scorers import Scorer
+from checks.sections import Positive, Section, Share, Source
+from checks.suite_kind import BoundedSuite, Log, Made, Material
+from checks.suite_report import Role, Scale, Scored, SourceClass, SuiteAnswer, asked_sha
+
+_MESSAGES = TypeAdapter(Annotated[tuple[Message, ...], Field(min_length=1)])
+_SCALE = Scale(low=0.0, high=1.0)
+
+
+class Columns(Section):
+    """The keys of a line. A key that is named here must be in every line.
+
+    Without a name, the field's own name is the key, and a line may lack it: then the id is the first 16 digits of a
+    digest of prompt and reference, the reference is empty, the group is the line itself, and the slice is ``all``.
+    """
+
+    id: Annotated[str | None, Field(description="key of the sample's name")] = None
+    prompt: Annotated[str | None, Field(description="key of the question")] = None
+    messages: Annotated[str | None, Field(description="key of a chat, in place of the question")] = None
+    reference: Annotated[str | None, Field(description="key of the expected answer")] = None
+    group: Annotated[str | None, Field(description="key of the cluster")] = None
+    slice: Annotated[str | None, Field(description="key of the part of the domain")] = None
+
+
+class Rows(BoundedSuite):
+    """Questions that each of ``models`` answers. A metric is called after its scorer."""
+
+    kind: Literal["rows"]
+    file: Annotated[Log, Field(description="JSON lines with prompt or messages, and more where there is more")]
+    columns: Annotated[Columns, Field(description="what the file calls its keys")] = Columns()
+    instruction: Annotated[str | None, Field(description="the system message for rows without one")] = None
+    samples: Annotated[Positive, Field(description="how many rows it has, no more and no fewer")]
+    scorers: Annotated[tuple[Scorer, ...], Field(strict=False, min_length=1, description="how answers are scored")]
+    max_new_tokens: Annotated[Positive, Field(description="most tokens of an answer")]
+    models: Annotated[
+        tuple[Role, ...],
+        Field(strict=False, description="which models answer; the weights of main or champion come from a DVC remote"),
+    ]
+    chance: Annotated[
+        Share | None,
+        Field(description="mean of a model that knows nothing; null: of one that always gives the commonest reference"),
+    ] = None
+    served: Annotated[bool, Field(description="whether `lockstep verify` asks the server, too")] = False
+
+    @model_validator(mode="after")
+    def _of_the_candidate_each_once(self) -> Self:
+        if "candidate" not in self.models or len(set(self.models)) < len(self.models):
+            raise ValueError("models: must name the candidate, and each model once|name candidate, and base or main")
+        if len(set(self.scored_by)) < len(self.scorers):
+            raise ValueError(f"scorers: {', '.join(self.scored_by)} has one twice|name each scorer once")
+        return self
+
+    @property
+    def scales(self) -> Mapping[str, Scale]:
+        """Each scorer gives a share."""
+        return {scorer.kind: _SCALE for scorer in self.scorers}
+
+    @property
+    def evidence(self) -> SourceClass:
+        """A function of the answer and the reference."""
+        return "pure"
+
+    @property
+    def recomputed(self) -> bool:
+        """By the same scorers."""
+        return True
+
+    @property
+    def scored_by(self) -> Sequence[str]:
+        """The kinds of ``scorers``."""
+        return tuple(scorer.kind for scorer in self.scorers)
+
+    @property
+    def sources(self) -> Mapping[str, Source]:
+        """The rows."""
+        return {"file": self.file}
+
+    @property
+    def scores_of(self) -> Sequence[Role]:
+        """The models that answer."""
+        return self.models
+
+    @property
+    def declared_size(self) -> int:
+        """No more and no fewer."""
+        return self.samples
+
+    def size(self, test_rows: int) -> int:
+        """As it is declared."""
+        del test_rows
+        return self.samples
+
+    @property
+    def served_tokens(self) -> int | None:
+        """As of the models offline, if it is ``served``."""
+        return self.max_new_tokens if self.served else None
+
+    def score(self, metric: str, answer: str, reference: str) -> float:
+        """By the scorer of that name. Raises ParamsRefused as it does."""
+        return scoring.score(next(each for each in self.scorers if each.kind == metric), answer, reference)
+
+    def chance_of(self, metric: str, references: Sequence[str]) -> float | None:
+        """As declared; else the mean of the commonest reference as the answer to every row.
+
+        None where no row has a reference: what a model must know then depends on nothing that is here.
+        """
+        if self.chance is not None:
+            return self.chance
+        ((commonest, _),) = Counter(references).most_common(1)
+        if not any(references):
+            return None
+        return fmean(self.score(metric, commonest, reference) for reference in references)
+
+    def scored(self, material: Material) -> Made:
+        """Let each model answer, and score the answers."""
+        rows = _rows(self, material.name, material.files["file"])
+        if len(rows) != self.samples:
+            raise EvidenceRefused(
+                f"{layout.PARAMS}: suites.{material.name}.file: has {len(rows)} rows, and samples is {self.samples}",
+                "set samples to what the file has",
+            )
+        scored, given = dict[Role, list[Scored]](), dict[Role, list[SuiteAnswer]]()
+        for role in (role for role in self.models if role in material.models):
+            model = material.models[role]
+            answers = material.ask(role, rows, self.max_new_tokens)
+            given[role] = [
+                SuiteAnswer(sample=row.id, model=model, messages=row.messages, reference=row.reference, answer=answer)
+                for row, answer in zip(rows, answers, strict=True)
+            ]
+            scored[role] = [
+                Scored(
+                    sample=row.id, sample_sha=asked_sha(row.messages, row.reference), model=model, metric=metric,
+                    value=self.score(metric, answer, row.reference), group=row.group, slice=row.slice,
+                )
+                for metric in self.scales for row, answer in zip(rows, answers, strict=True)
+            ]  # fmt: skip
+        return Made(scored, given=given)
+
+
+class _Line(RootModel[dict[str, JsonValue]]):
+    """Any JSON object."""
+
+
+def _rows(suite: Rows, name: str, path: Path) -> list[Row]:
+    """The rows of the pinned file. Raises EvidenceRefused with the line that is none."""
+    where = f"{layout.PARAMS}: suites.{name}.file"
+    todo = "pin JSON lines with prompt, or name the file's keys in columns: docs/how-to/suites.md"
+    try:
+        lines = files.read_jsonl(path, _Line)
+    except EvidenceRefused as refused:
+        raise EvidenceRefused(f"{where}: {refused.what.removeprefix(f'{path}:').strip()}", todo) from refused
+    found = []
+    for number, line in enumerate(lines, 1):
+        try:
+            found.append(_row(suite, line.root, number))
+        except (ValueError, TypeError) as error:
+            what = files.first(error) if isinstance(error, ValidationError) else str(error)
+            raise EvidenceRefused(f"{where}: {number}: {what}", todo) from error
+    if twice := [each for each, count in Counter(row.id for row in found).items() if count > 1]:
+        raise EvidenceRefused(f"{where}: two rows are called {twice[0][:80]!r}", "give each its own id")
+    return found
+
+
+def _row(suite: Rows, line: Mapping[str, JsonValue], number: int) -> Row:
+    """One row. Raises ValueError, of which ValidationError is one, with what is wrong with it."""
+    named = suite.columns.model_dump()
+    if missing := [key for key in named.values() if key is not None and line.get(key) is None]:
+        raise ValueError(f"has no {missing[0]!r}")
+    value = {field: line.get(key or field) for field, key in named.items()}
+    for field, other in (("prompt", "messages"), ("messages", "prompt")):
+        if named[field] is not None and named[other] is None:
+            value[other] = None  # what the file calls so is something else
+    messages = tuple(_messages(suite, value["prompt"], value["messages"]))
+    if messages[-1].role != "user" or not messages[-1].content.strip():
+        raise ValueError("does not end with a question of a user")
+    reference = _text("reference", value["reference"]) or ""
+    identity = _text("id", value["id"]) or digest.of_json(asked_sha(messages, reference)).removeprefix("sha256:")[:16]
+    return Row(
+        id=identity, messages=messages, reference=reference, group=_text("group", value["group"]) or identity[:200],
+        slice=_text("slice", value["slice"]) or "all", source=f"line:{number}",
+    )  # fmt: skip
+
+
+def _messages(suite: Rows, prompt: JsonValue, messages: Any) -> Iterator[Message]:
+    if (prompt is None) == (messages is None):
+        raise ValueError("has both prompt and messages" if prompt is not None else "has neither prompt nor messages")
+    chat = (
+        _MESSAGES.validate_python(messages)
+        if prompt is None
+        else (Message(role="user", content=_text("prompt", prompt)),)
+    )
+    if suite.instruction is not None and chat[0].role != "system":
+        yield Message(role="system", content=suite.instruction)
+    yield from chat
+
+
+def _text(field: str, value: JsonValue) -> str:
+    """Text; numbers and booleans as JSON has them. Empty: there is none."""
+    if value is None:
+        return ""
+    if isinstance(value, dict | list):
+        raise ValueError(f"{field} is no text")
+    return value if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,40 @@
+"""Suites that a server is asked, with what the merged model answered offline."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from checks import layout
+from checks.chain import Evidence
+from checks.errors import EvidenceRefused
+from checks.suite_kind import SuiteKind
+from checks.suite_report import SuiteAnswer
+
+
+class Served(NamedTuple):
+    """``answers``: the merged model's, offline. ``score``: of an answer and a reference, by ``metric``. ``limit``: most
+    tokens of an answer.
+    """
+
+    name: str
+    metric: str
+    answers: Sequence[SuiteAnswer]
+    score: Callable[[str, str], float]
+    limit: int
+
+
+def served(suites: Mapping[str, SuiteKind], evidence: Evidence, model: str) -> tuple[Served, ...]:
+    """The suites that a server is asked, by their first metric. Raises EvidenceRefused without answers."""
+    found = []
+    for name, suite in suites.items():
+        if (limit := suite.served_tokens) is None:
+            continue
+        answers = [each for each in evidence.given.get(name, ()) if each.model == model]
+        if not answers:
+            raise EvidenceRefused(f"{layout.suite_answers(name)}: has no answers of {model}", "run `./lockstep run`")
+        metric = next(iter(suite.scales))
+        found.append(Served(name, metric, answers, _scorer(suite, metric), limit))
+    return tuple(found)
+
+
+def _scorer(suite: SuiteKind, metric: str) -> Callable[[str, str], float]:
+    return lambda answer, reference: suite.score(metric, answer, reference)
