@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from checks import digest
-from checks.rows import Prediction
+from checks.rows import Prediction, Row
 from checks.suite_report import Judgement, Role
 
 
@@ -12,22 +12,30 @@ def answer_sha(answer: str) -> str:
     return digest.of_bytes(answer.encode())
 
 
+def asked_sha(row: Row) -> str:
+    """The digest of what a row asks, and of its reference."""
+    return digest.of_json([[message.model_dump() for message in row.messages], row.reference])
+
+
 def problem(judgements: Sequence[Judgement], answers: Mapping[Role, Sequence[Prediction]]) -> str | None:
     """The first judgement that is about another answer than those here, or that is a second one; None: all hold."""
     given: dict[str, dict[str, str]] = {}
     for role, found in answers.items():
         for answer in found:
             given.setdefault(answer.id, {}).setdefault(answer_sha(answer.prediction), role)
-    seen = set[tuple[str, str]]()
+    seen = set[tuple[str, ...]]()
     for number, judgement in enumerate(judgements, 1):
         here = given.get(judgement.sample)
         if here is None:
             return f"{number}: row {judgement.sample!r} is no row of the test split"
-        if judgement.answer_sha not in here:
+        shas = [sha for sha in (judgement.answer_sha, judgement.other_sha) if sha is not None]
+        if strange := [sha for sha in shas if sha not in here]:
             sha, whose = next(iter(here.items()))
-            told = f"the judged answer is {judgement.answer_sha[:19]}…, the {whose}'s is {sha[:19]}…"
+            told = f"the judged answer is {strange[0][:19]}…, the {whose}'s is {sha[:19]}…"
             return f"{number}: row {judgement.sample!r}: {told}"
-        if (judgement.sample, judgement.answer_sha) in seen:
+        # Several people may compare two answers; one answer has one judgement.
+        once = (judgement.sample, *shas, *([judgement.judge] if judgement.other_sha else ()))
+        if once in seen:
             return f"{number}: row {judgement.sample!r}: this answer is judged already"
-        seen.add((judgement.sample, judgement.answer_sha))
+        seen.add(once)
     return None

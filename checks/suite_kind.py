@@ -12,7 +12,7 @@ import abc
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, NamedTuple, Self
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -20,7 +20,14 @@ from checks import files, layout
 from checks.errors import EvidenceRefused
 from checks.rows import Prediction, Row
 from checks.sections import Positive, Section, Source, stricter
-from checks.suite_report import Judgement, Metric, Role, Scale, Scored, SourceClass
+from checks.suite_report import Compared, Judgement, Metric, Role, Scale, Scored, SourceClass, SuiteResult
+
+
+class Draw(NamedTuple):
+    """How rows are drawn for people: see ``checks.comparisons``."""
+
+    seed: int
+    rows: int
 
 
 class Log(Source):
@@ -40,7 +47,8 @@ class Material:
     """What a kind makes scores of. ``files`` are its pinned files, verified, by the names of ``sources``.
 
     ``models`` has the tree digest of each model that there is, ``answers`` their answers to the test ``rows``, in
-    order; ``nats`` asks one of the models how likely texts are.
+    order; ``nats`` asks one of the models how likely texts are. ``earlier`` has the suites of main's last record, and
+    ``earlier_commit`` says which that is.
     """
 
     name: str
@@ -50,6 +58,8 @@ class Material:
     rows: Sequence[Row]
     answers: Mapping[Role, Sequence[Prediction]]
     nats: Nats
+    earlier: Mapping[str, SuiteResult] = field(default_factory=dict)
+    earlier_commit: str | None = None
 
 
 @dataclass(frozen=True)
@@ -63,6 +73,7 @@ class Made:
     judgements: Sequence[Judgement] = ()
     unparsed: Mapping[Role, int] = field(default_factory=dict)
     chance: float | None = None
+    compared: Compared | None = None
 
 
 class SuiteKind(Section, abc.ABC):
@@ -99,6 +110,14 @@ class SuiteKind(Section, abc.ABC):
     def of_test_rows(self) -> bool:
         """Whether its samples are the rows of the test split."""
         return False
+
+    @property
+    def draw(self) -> Draw | None:
+        """The rows on which people compare two models' answers: gates then ask the metric ``human`` alone.
+
+        None: people compare none.
+        """
+        return None
 
     @property
     def declared_size(self) -> int | None:

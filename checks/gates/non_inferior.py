@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field
 
 from checks import compared
-from checks.compared import Against, PairedGate
+from checks.assisted_gate import AssistedGate
+from checks.compared import Against
 from checks.gate_kind import Case, CheckResult, Confidence, Explained, Metric, Test, figure, held_back, small
 from checks.sections import Fraction, stricter
+from checks.suite_report import HUMAN
 from checks.verdict import Finding, Status, Verdict
 
 if TYPE_CHECKING:
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
     from checks.planning import Needed
 
 
-class NonInferiorGate(PairedGate):
+class NonInferiorGate(AssistedGate):
     """Not worse than a reference on the same rows by ``margin`` or more."""
 
     rank: ClassVar[int] = 30
@@ -34,6 +36,8 @@ class NonInferiorGate(PairedGate):
         against = compared.settled(case, self)
         if isinstance(against, Finding):
             return against
+        if self.asks(case):
+            return self.people(case, against)
         sample = case.sample.of(self.suite)
         ours, theirs = (sample.scores(model, self.metric) for model in ("candidate", against.model))
         found = compare(ours, theirs, sample.groups, -self.margin, self.confidence)
@@ -82,4 +86,6 @@ class NonInferiorGate(PairedGate):
 
     def explain(self, place: str, finding: Finding, verdict: Verdict) -> Explained:
         """The loss that is ruled out, and the margin that these rows clear."""
+        if self.metric == HUMAN:
+            return self.explain_people(place, finding, verdict)
         return self.explain_loss("", place, finding, verdict)

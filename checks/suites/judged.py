@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from checks import digest, judgements, layout
+from checks import judgements, layout
 from checks.errors import EvidenceRefused
 from checks.judge_kind import Asked, JudgeKind
 from checks.judges import JUDGES
@@ -36,6 +36,8 @@ class Judged(ScaledSuite):
     def _one_metric_of_the_candidate(self) -> Self:
         if "candidate" not in self.models or len(set(self.models)) < len(self.models):
             raise ValueError("models: must name the candidate, and each model once|name candidate, and base or main")
+        if self.judge.compares:
+            raise ValueError("judge: compares two answers|use kind pairwise, or show it one answer: $answer")
         if len(self.metrics) != 1:
             raise ValueError(f"metrics: has {len(self.metrics)}, and a judge gives one value|name one")
         return self
@@ -91,7 +93,7 @@ class Judged(ScaledSuite):
                 )
             scored[role] = [
                 Scored(
-                    sample=row.id, sample_sha=_sha(row), model=material.models[role], metric=metric,
+                    sample=row.id, sample_sha=judgements.asked_sha(row), model=material.models[role], metric=metric,
                     value=worst if value is None else value, group=row.group, slice=row.slice,
                 )
                 for row, value in zip(material.rows, known, strict=True)
@@ -107,8 +109,3 @@ def _asked(rows: "Sequence[Row]", answers: "Mapping[Role, Sequence[Prediction]]"
             sha = judgements.answer_sha(answer.prediction)
             found.setdefault((row.id, sha), Asked(row, answer.prediction, sha))
     return list(found.values())
-
-
-def _sha(row: "Row") -> str:
-    """Of what was asked and of the reference."""
-    return digest.of_json([[message.model_dump() for message in row.messages], row.reference])
