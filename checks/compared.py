@@ -10,14 +10,13 @@ from pydantic import Field
 
 from checks import layout
 from checks.chain import Evidence, gap
-from checks.evidence import Earlier, ReferenceUse
+from checks.evidence import RELEASED, Earlier, ReferenceUse
 from checks.gate_kind import ALONE, Case, Explained, GateParams, ScoreGate, explain_rows, explain_test, failed, percent
 from checks.suite_kind import BoundedSuite
 from checks.verdict import Finding, Verdict
 
 # Models that were released before: named by git, not by this evaluation.
 EARLIER: tuple[Earlier, ...] = get_args(Earlier)
-RELEASED: tuple[Earlier, ...] = ("champion", "best")  # main stands in for them until production runs something
 
 Against = Annotated[str, Field(description="base, main, champion, best, or one of evaluate.baselines")]
 

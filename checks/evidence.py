@@ -25,6 +25,7 @@ def _named(path: str) -> str:
 
 TreePath = Annotated[str, AfterValidator(_named)]  # relative, as a manifest has it
 Earlier = Literal["main", "champion", "best"]  # models released before, named by git
+RELEASED: tuple[Earlier, ...] = ("champion", "best")  # main stands in for them until production runs something
 
 
 class Report(Record):

@@ -16,12 +16,13 @@ from checks import layout
 from checks.chain import Evidence
 from checks.sections import Name, Section, stricter
 from checks.suite_kind import SuiteKind
+from checks.suite_report import HUMAN
 from checks.verdict import Finding, Verdict
 
 if TYPE_CHECKING:  # a sample needs numpy
     from checks.sample import Sample
 
-Metric = Annotated[str, Field(description="one of evaluate.scorers, or of the suite's metrics")]
+Metric = Annotated[str, Field(description="one of evaluate.scorers, or of the suite's metrics; human: people's labels")]
 # Floors of every policy, the first one too: below them a gate asks nothing.
 Confidence = Annotated[float, Field(ge=0.8, lt=1, description="of a one-sided bound"), stricter("higher")]
 Loss = Annotated[float, Field(gt=0, le=0.5)]
@@ -165,6 +166,7 @@ class ScoreGate(GateKind, abc.ABC):
     """
 
     unscaled: ClassVar[bool] = False  # whether it asks metrics that have no scale, of which less is better
+    asks_people: ClassVar[bool] = False  # whether it can ask people's comparisons of two models
 
     if TYPE_CHECKING:
         metric: str
@@ -175,8 +177,9 @@ class ScoreGate(GateKind, abc.ABC):
     @model_serializer(mode="wrap")
     def _without_no_suite(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
         said: dict[str, Any] = plain(self)
-        if self.suite is None:
-            said.pop("suite", None)
+        for name in ("suite", "assisted_by"):
+            if said.get(name) is None:
+                said.pop(name, None)
         return said
 
     @property
@@ -197,6 +200,8 @@ class ScoreGate(GateKind, abc.ABC):
         if suite is None:
             known = f"use one of {', '.join(params.suites)}" if params.suites else "there is none: add it to suites"
             return f"gates.{name}.suite: {self.suite!r} is no suite|{known}"
+        if suite.draw is not None or suite.evidence == "judge":
+            return self._not_people(name, suite)
         if self.metric not in suite.scales:
             return (
                 f"gates.{name}.metric: suite {self.suite} has no {self.metric!r}|use one of {', '.join(suite.scales)}"
@@ -208,6 +213,18 @@ class ScoreGate(GateKind, abc.ABC):
                 f"others|use kind {other}"
             )
         return None
+
+    def _not_people(self, name: str, suite: SuiteKind) -> str | None:
+        """Why this gate cannot ask a suite that a judge or people answer; None: it asks people."""
+        if suite.draw is not None and self.metric == HUMAN:
+            if self.asks_people:
+                return None
+            return f"gates.{name}.kind: {self.kind} asks no comparisons by people|use kind improves or non_inferior"
+        return (
+            f"gates.{name}.metric: {self.metric} of suite {self.suite} is the mean of a judge, and a judge that likes "
+            "long answers passes a worse model|ask people, and let the judge assist: a suite of kind pairwise, metric: "
+            f"{HUMAN}, assisted_by: judge"
+        )
 
 
 def failed(name: str, gate: GateKind, reason: str) -> Finding:

@@ -16,11 +16,16 @@ from checks.suite_report import Judgement, Scale, SourceClass
 
 
 class Asked(NamedTuple):
-    """An answer to a test row; ``sha`` is its digest, which the judgement must name."""
+    """An answer to a test row; ``sha`` is its digest, which the judgement must name.
+
+    Where two answers are compared, ``answer`` is the one that is shown first, and ``other`` the second.
+    """
 
     row: Row
     answer: str
     sha: str
+    other: str | None = None
+    other_sha: str | None = None
 
 
 class JudgeKind(Section, abc.ABC):
@@ -32,6 +37,11 @@ class JudgeKind(Section, abc.ABC):
     @abc.abstractmethod
     def evidence(self) -> SourceClass:
         """What its judgements rest on."""
+
+    @property
+    def compares(self) -> bool:
+        """Whether it compares two answers; else it says what one answer is worth."""
+        return False
 
     @property
     def sources(self) -> Mapping[str, Source]:

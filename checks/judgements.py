@@ -18,16 +18,19 @@ def problem(judgements: Sequence[Judgement], answers: Mapping[Role, Sequence[Pre
     for role, found in answers.items():
         for answer in found:
             given.setdefault(answer.id, {}).setdefault(answer_sha(answer.prediction), role)
-    seen = set[tuple[str, str]]()
+    seen = set[tuple[str, ...]]()
     for number, judgement in enumerate(judgements, 1):
         here = given.get(judgement.sample)
         if here is None:
             return f"{number}: row {judgement.sample!r} is no row of the test split"
-        if judgement.answer_sha not in here:
+        shas = [sha for sha in (judgement.answer_sha, judgement.other_sha) if sha is not None]
+        if strange := [sha for sha in shas if sha not in here]:
             sha, whose = next(iter(here.items()))
-            told = f"the judged answer is {judgement.answer_sha[:19]}…, the {whose}'s is {sha[:19]}…"
+            told = f"the judged answer is {strange[0][:19]}…, the {whose}'s is {sha[:19]}…"
             return f"{number}: row {judgement.sample!r}: {told}"
-        if (judgement.sample, judgement.answer_sha) in seen:
+        # Several people may compare two answers; one answer has one judgement.
+        once = (judgement.sample, *shas, *([judgement.judge] if judgement.other_sha else ()))
+        if once in seen:
             return f"{number}: row {judgement.sample!r}: this answer is judged already"
-        seen.add((judgement.sample, judgement.answer_sha))
+        seen.add(once)
     return None

@@ -12,6 +12,7 @@ from checks.gate_kind import Case, CheckResult, ScoreGate, Test, failed
 from checks.gates import Gate
 from checks.params import Params
 from checks.sample import Sample
+from checks.suite_report import HUMAN
 from checks.verdict import Finding, Verdict, combine
 
 _NAMED = 3  # judges that a finding names
@@ -73,7 +74,8 @@ def _said(params: Params, gate: Gate, finding: Finding, evidence: Evidence) -> F
     names = known.judges if known else ()
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     who = f" by {', '.join(names[:_NAMED])}{more}" if names else ""
-    whose = f": {known.source}{who}" if known else ""
+    source = HUMAN if known and known.compared else known.source if known else ""
+    whose = f": {source}{who}" if known else ""
     return finding.model_copy(
         update={
             "suite": suite,

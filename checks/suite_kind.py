@@ -13,7 +13,7 @@ import abc
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, NamedTuple, Self
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -21,7 +21,24 @@ from checks import files, layout
 from checks.errors import EvidenceRefused
 from checks.rows import Prediction, Row
 from checks.sections import Positive, Section, Source, stricter
-from checks.suite_report import Judgement, Metric, Role, Scale, Scored, SourceClass, SuiteAnswer
+from checks.suite_report import (
+    Compared,
+    Judgement,
+    Metric,
+    Role,
+    Scale,
+    Scored,
+    SourceClass,
+    SuiteAnswer,
+    SuiteResult,
+)
+
+
+class Draw(NamedTuple):
+    """How rows are drawn for people: see ``checks.comparisons``."""
+
+    seed: int
+    rows: int
 
 
 class Log(Source):
@@ -43,7 +60,8 @@ class Material:
     """What a kind makes scores of. ``files`` are its pinned files, verified, by the names of ``sources``.
 
     ``models`` has the tree digest of each model that there is, ``answers`` their answers to the test ``rows``, in
-    order; ``nats`` asks one of the models how likely texts are, ``ask`` has it answer other rows.
+    order; ``nats`` asks one of the models how likely texts are, ``ask`` has it answer other rows. ``earlier`` has the
+    suites of main's last record, and ``earlier_commit`` says which that is.
     """
 
     name: str
@@ -54,6 +72,8 @@ class Material:
     answers: Mapping[Role, Sequence[Prediction]]
     nats: Nats
     ask: Ask
+    earlier: Mapping[str, SuiteResult] = field(default_factory=dict)
+    earlier_commit: str | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +89,7 @@ class Made:
     unparsed: Mapping[Role, int] = field(default_factory=dict)
     chance: float | None = None
     given: Mapping[Role, Sequence[SuiteAnswer]] = field(default_factory=dict)
+    compared: Compared | None = None
 
 
 class SuiteKind(Section, abc.ABC):
@@ -128,6 +149,14 @@ class SuiteKind(Section, abc.ABC):
     def chance_of(self, metric: str, references: Sequence[str]) -> float | None:
         """The mean, as a share, of a model that knows nothing; None: it is not known. For a ``recomputed`` kind."""
         del metric, references
+        return None
+
+    @property
+    def draw(self) -> Draw | None:
+        """The rows on which people compare two models' answers: gates then ask the metric ``human`` alone.
+
+        None: people compare none.
+        """
         return None
 
     @property

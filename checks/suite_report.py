@@ -20,6 +20,7 @@ from checks.sections import Name, Section
 # What a score rests on: a pure function, a judge (a model), people, or another tool's word.
 SourceClass = Literal["pure", "judge", "human", "external"]
 Role = Literal["candidate", "base", "main", "champion", "best"]
+HUMAN = "human"  # the metric of gates that ask people which of two answers is better
 SampleId = Annotated[str, Field(min_length=1, max_length=500)]
 Metric = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:/-]{0,59}$")]
 Word = Annotated[str, Field(min_length=1, max_length=200)]
@@ -85,15 +86,21 @@ class SuiteAnswer(Record):
         return asked_sha(self.messages, self.reference)
 
 
-class Judgement(Record):
+class Judgement(Sparse):
     """What a judge said of one answer to one test row; None: nothing that is a value.
 
     ``answer_sha`` is the digest of the answer's text, as the model gave it. ``judge`` says who judged, ``prompt_sha``
     is the digest of what the judge was told to do (None: nothing is on record), ``response`` is what it said.
+    Where two answers were compared, ``answer_sha`` is the one that was shown first, on the left, and ``other_sha`` the
+    other; the value is 1 where the first is better, 0 where the other is, 0.5 for a tie. ``by``: people or a model.
     """
+
+    sparse: ClassVar[frozenset[str]] = frozenset({"other_sha", "by"})
 
     sample: SampleId
     answer_sha: Digest
+    other_sha: Digest | None = None
+    by: Literal["human", "judge"] | None = None
     value: float | None
     judge: Who
     prompt_sha: Digest | None
@@ -108,10 +115,50 @@ class Pinned(Record):
     license: str | None
 
 
+class Anchored(Sparse):
+    """What the judge said of the anchor: pairs of answers with people's labels that stay the same.
+
+    ``agrees`` has a digit for each pair, in the file's order: 1 where judge and people say the same, else 0. ``before``
+    has those of the record at ``commit``, where the anchor was the same.
+    """
+
+    sparse: ClassVar[frozenset[str]] = frozenset({"before", "commit"})
+
+    anchor: Digest
+    agrees: Annotated[str, Field(pattern=r"^[01]+$")]
+    flips: Count
+    unparsed: Count
+    before: Annotated[str, Field(pattern=r"^[01]+$")] | None = None
+    commit: Annotated[str, Field(pattern=r"^[0-9a-f]{40,64}$")] | None = None
+
+
+class Compared(Sparse):
+    """Comparisons of two models' answers: counts of rows, and what they say of the people and of the judge.
+
+    ``differ``: rows whose answers differ, which the judge was asked about. ``drawn``: rows that people label;
+    ``labelled``: those of them with a label, or with equal answers, which are a tie. ``flips``: rows where the judge
+    says another thing when the answers change places. ``alpha``: Krippendorff's, of rows that several people labelled.
+    """
+
+    sparse: ClassVar[frozenset[str]] = frozenset({"alpha", "anchor"})
+
+    against: Role
+    differ: Count
+    drawn: Count
+    labelled: Count
+    flips: Count
+    unparsed: Count
+    several: Count  # rows that several people labelled
+    alpha: float | None = None
+    anchor: Anchored | None = None
+
+
 class SuiteResult(Sparse):
     """One suite: what was asked, of which models, and the digests of the files that say what came of it."""
 
-    sparse: ClassVar[frozenset[str]] = frozenset({"given", "judgements", "judges", "answers", "unparsed", "chance"})
+    sparse: ClassVar[frozenset[str]] = frozenset(
+        {"given", "judgements", "judges", "answers", "unparsed", "chance", "compared"}
+    )
 
     kind: str
     asked: Digest  # of the suite's section in params.yaml, canonical JSON
@@ -127,6 +174,7 @@ class SuiteResult(Sparse):
     answers: dict[Role, Digest] = Field(default_factory=dict)  # the files of predictions that were judged
     unparsed: dict[Role, Count] = Field(default_factory=dict)  # answers without a value
     chance: float | None = None  # the mean of a model that knows nothing
+    compared: Compared | None = None  # of kind pairwise
 
 
 class SuitesReport(StageReport):

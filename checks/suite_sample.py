@@ -9,13 +9,27 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from checks import digest, judgements, layout
+from checks import comparisons, digest, judgements, layout
 from checks.chain import Evidence, NoEvidence, gap
+from checks.comparisons import Comparisons
 from checks.suite_kind import SuiteKind
 from checks.suite_lines import problem
-from checks.suite_report import Role, SuiteLine
+from checks.suite_report import Role, SuiteLine, SuiteResult
 
 _TODO = "run `./lockstep run suites`"
+
+
+def checked(name: str, asked: Mapping[str, SuiteKind], evidence: Evidence) -> tuple[SuiteKind, SuiteResult]:
+    """A suite of the section suites, and what is recorded of it. Raises NoEvidence where that is of another one."""
+    if missing := gap(evidence, (layout.SUITES_REPORT, layout.PARITY_REPORT)):
+        raise NoEvidence(missing)
+    assert evidence.reports.suites is not None  # else it is a gap
+    suite, result = asked.get(name), evidence.reports.suites.suites.get(name)
+    if suite is None or result is None:
+        raise NoEvidence(f"no evidence: {layout.SUITES_REPORT if suite else layout.PARAMS} has no suite {name}")
+    if result.asked != digest.of_json(suite.model_dump(mode="json")):
+        raise NoEvidence(f"{layout.SUITES_REPORT}: is about another section suites.{name}; {_TODO}")
+    return suite, result
 
 
 class SuiteSample:
@@ -28,14 +42,7 @@ class SuiteSample:
 
     def __init__(self, name: str, asked: Mapping[str, SuiteKind], evidence: Evidence) -> None:
         """``asked`` is the section suites. Raises NoEvidence when there are no such scores, or they are of another."""
-        if missing := gap(evidence, (layout.SUITES_REPORT, layout.PARITY_REPORT)):
-            raise NoEvidence(missing)
-        assert evidence.reports.suites is not None  # else it is a gap
-        suite, result = asked.get(name), evidence.reports.suites.suites.get(name)
-        if suite is None or result is None:
-            raise NoEvidence(f"no evidence: {layout.SUITES_REPORT if suite else layout.PARAMS} has no suite {name}")
-        if result.asked != digest.of_json(suite.model_dump(mode="json")):
-            raise NoEvidence(f"{layout.SUITES_REPORT}: is about another section suites.{name}; {_TODO}")
+        suite, result = checked(name, asked, evidence)
         path = layout.SUITES / f"{name}.jsonl"
         others = (layout.JUDGEMENTS / path.name, result.judgements), (layout.suite_answers(name), result.given)
         if missing := gap(evidence, (path, *(other for other, made in others if made))):
@@ -62,6 +69,18 @@ class SuiteSample:
             (role, line.metric, line.sample): line.value for role, found in lines.items() for line in found
         }
         self._roles: set[str] = set(lines)
+        self._evidence, self._draw = evidence, suite.draw
+
+    def compared(self, model: str) -> Comparisons:
+        """People's and the judge's comparisons of the candidate's answers with those of ``model``."""
+        if model not in self._roles or self._draw is None:
+            raise NoEvidence(f"no evidence: suite {self._name} compares no answers with those of {model}")
+        ours, theirs = (
+            {each.id: judgements.answer_sha(each.prediction) for each in self._evidence.answers[role]}
+            for role in ("candidate", model)
+        )
+        said = self._evidence.judgements.get(self._name, ())
+        return comparisons.of(self._evidence.test, ours, theirs, said, self._draw)
 
     def scores(self, model: str, metric: str) -> NDArray[np.float64]:
         """Scores of ``model`` by ``metric``. Raises NoEvidence where there are none."""

@@ -132,6 +132,18 @@ def brought(root: Path, name: str, commit: str, path: Path) -> Iterator[Path]:
         shutil.rmtree(home, ignore_errors=True)
 
 
+def committed(root: Path, commit: str, path: Path) -> bytes | None:
+    """A file that git itself has, as it was in ``commit``; None where it is not there."""
+    with suppress(ImportError, OSError, ValueError, KeyError, EvidenceRefused):  # GitPython does not import without git
+        import git
+
+        with suppress(git.GitError), git.Repo(root, search_parent_directories=True) as repository:
+            blob = repository.commit(commit).tree / (_below_git(root) / path).as_posix()
+            data: bytes = blob.data_stream.read()
+            return data
+    return None
+
+
 def _below_git(root: Path) -> Path:
     """The folder of ``root`` in its git repository: for a past commit, DVC expects paths from the top."""
     with suppress(ImportError, OSError, ValueError):  # GitPython does not import without git

@@ -17,10 +17,12 @@ Run: python -m stages.suites
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from statistics import fmean
+
+from pydantic import ValidationError
 
 from checks import digest, files, layout
 from checks.errors import EvaluationRefused, EvidenceRefused, SourceRefused
@@ -47,11 +49,12 @@ def suites(params: Params, root: Path) -> str:
         earlier = files.read_json(root / layout.REFERENCES, ReferencesReport)
         models = _models(root, earlier)
         rows, predictions = _answers(root, models)
+        last = _last(root, earlier)
         for name, suite in params.suites.items():
             nats = partial(_nats, root, models, earlier, {})
             ask = partial(_asked, root, params.evaluate, models, earlier, name)
             with _files(name, suite, root) as paths:
-                material = Material(name, root, paths, models, rows, predictions, nats, ask)
+                material = Material(name, root, paths, models, rows, predictions, nats, ask, *last)
                 made[name] = _held(name, suite, suite.scored(material), models)
     with files.replacing_folder(root / layout.JUDGEMENTS) as folder:
         files.write_text(folder / "README.txt", _ABOUT)
@@ -93,6 +96,15 @@ def _answers(root: Path, models: Mapping[Role, str]) -> tuple[list[Row], dict[Ro
     if wrong := [role for role, found in given.items() if [a.id for a in found] != [row.id for row in rows]]:
         raise EvidenceRefused(f"{asked[wrong[0]]}: is of other rows than {test}", "run `./lockstep run evaluate`")
     return rows, given
+
+
+def _last(root: Path, earlier: ReferencesReport) -> tuple[Mapping[str, SuiteResult], str | None]:
+    """The suites of main's last record, as git has them, and its commit; none where this version cannot read them."""
+    if (main := earlier.found.get("main")) is not None:
+        with suppress(ValidationError):
+            found = references.committed(root, main.commit, layout.SUITES_REPORT) or b""
+            return SuitesReport.model_validate_json(found).suites, main.commit
+    return {}, None
 
 
 def _nats(
@@ -251,6 +263,7 @@ def _written(folder: Path, root: Path, name: str, suite: SuiteKind, made: Made) 
         },
         unparsed={role: count for role, count in made.unparsed.items() if count},
         chance=made.chance,
+        compared=made.compared,
     )
 
 

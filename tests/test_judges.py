@@ -92,14 +92,6 @@ def asked(tmp_path: Path, document: dict) -> dict[str, Any]:
             },
         }
     }  # fmt: skip
-    document["gates"] = {
-        "is_right": {
-            "kind": "threshold", "suite": "right", "metric": "right", "at_least": 0.6, "confidence": 0.95, "resolution": 0.3,
-        },
-        "is_more_right": {
-            "kind": "improves", "suite": "right", "metric": "right", "against": "base", "margin": 0.0, "confidence": 0.95,
-        },
-    }  # fmt: skip
     return document
 
 
@@ -132,9 +124,8 @@ def test_each_answer_is_judged_once_and_the_judgement_says_who_judged_what(
         assert body["messages"][0]["content"].startswith("Question: test request ")
         assert body["messages"][0]["content"].endswith("It costs $1.")
     assert set(endpoint.keys) == {None}
-    verdict = evidence_tree.judged(tmp_path, params)
-    assert verdict.status == "pass"
-    assert all("(witnessed: judge by openai:judge-1, suite right)" in f.reason for f in verdict.findings)
+    result = files.read_json(tmp_path / layout.SUITES_REPORT, SuitesReport).suites["right"]
+    assert (result.source, result.judges) == ("judge", ("openai:judge-1",))
 
 
 def test_an_answer_that_did_not_change_is_not_judged_again(tmp_path: Path, asked: dict, endpoint: Endpoint) -> None:
@@ -152,15 +143,6 @@ def test_an_answer_that_did_not_change_is_not_judged_again(tmp_path: Path, asked
     asked["suites"]["right"]["judge"]["seed"] = 8
     suites(as_params(asked), tmp_path)
     assert len(endpoint.asked) == 2 * before + 2
-
-
-def test_gates_ask_no_judge(tmp_path: Path, asked: dict, endpoint: Endpoint) -> None:
-    params = as_params(asked)
-    suites(params, tmp_path)
-    before = len(endpoint.asked)
-    endpoint.reply = lambda _: "Score: 0"
-    assert evidence_tree.judged(tmp_path, params).status == "pass"
-    assert len(endpoint.asked) == before
 
 
 def test_what_an_answer_says_is_no_blank_of_the_prompt(tmp_path: Path, asked: dict, endpoint: Endpoint) -> None:
@@ -261,8 +243,12 @@ def test_what_was_judged_before_the_judge_went_down_is_not_asked_again(
 
 
 IMPOSSIBLE = {
-    "no answer": ("prompt", "Is $prompt good?", r"does not hold \$answer; write \$answer where"),
-    "an unknown blank": ("prompt", "$answer $question", r"\$question is unknown; use \$prompt, \$answer, \$reference"),
+    "no answer": ("prompt", "Is $prompt good?", r"does not hold \$answer, or else \$left and \$right; write where"),
+    "an unknown blank": (
+        "prompt",
+        "$answer $question",
+        r"\$question is unknown; use \$answer, \$left, \$prompt, \$reference, \$right",
+    ),
     "a bare dollar": ("prompt", "$answer costs $ 1", r"does not hold \$answer"),
     "no expression": ("value", "(", r"is no regular expression"),
     "no group": ("value", "[01]", r"has 0 groups; write one, around the number"),

@@ -194,9 +194,7 @@ document["suites"] = {
               "judge": {"kind": "length", "letters": 4}},
 }
 bound = {"at_least": 0.1, "confidence": 0.95, "resolution": 0.3}
-document["gates"] = {
-    name: {"kind": "threshold", "suite": name, "metric": name, **bound} for name in document["suites"]
-}
+document["gates"] = {"points": {"kind": "threshold", "suite": "points", "metric": "points", **bound}}  # none asks a judge
 write_params(root, document)
 params = params_file.load(root / "params.yaml")
 said = suites(params, root)
@@ -218,7 +216,7 @@ print(json.dumps({
 SUITES_SAID = {
     "schema": ["Spaced", "Length"],
     "said": "points: points 4.500 on 50 samples, external; short: short 4.950 on 40 samples, judge",
-    "findings": {"points": ["pass", 0.5, "witnessed"], "short": ["pass", 0.55, "witnessed"]},
+    "findings": {"points": ["pass", 0.5, "witnessed"]},
     "refusal": "params.yaml: suites.points.logs.candidate: is about model sha256:999999999999…",
 }
 FINDING = ["pass", "the longest answer has 1 words, at most 3 may be"]

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field
 
 from checks import compared
-from checks.compared import Against, PairedGate
+from checks.assisted_gate import AssistedGate
+from checks.compared import Against
 from checks.gate_kind import (
     ALONE,
     Case,
@@ -21,6 +22,7 @@ from checks.gate_kind import (
     small,
 )
 from checks.sections import stricter
+from checks.suite_report import HUMAN
 from checks.verdict import Finding, Status, Verdict
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from checks.planning import Needed
 
 
-class ImprovesGate(PairedGate):
+class ImprovesGate(AssistedGate):
     """Better than a reference on the same rows, by more than ``margin``."""
 
     rank: ClassVar[int] = 20
@@ -48,6 +50,8 @@ class ImprovesGate(PairedGate):
         against = compared.settled(case, self)
         if isinstance(against, Finding):
             return against
+        if self.asks(case):
+            return self.people(case, against)
         sample = case.sample.of(self.suite)
         ours, theirs = (sample.scores(model, self.metric) for model in ("candidate", against.model))
         found = compare(ours, theirs, sample.groups, self.margin, self.confidence)
@@ -85,6 +89,8 @@ class ImprovesGate(PairedGate):
 
     def explain(self, place: str, finding: Finding, verdict: Verdict) -> Explained:
         """The gain that is asked for, and the margin that these rows clear."""
+        if self.metric == HUMAN:
+            return self.explain_people(place, finding, verdict)
         by = f"by more than {self.margin:g}" if self.margin else "at all"
         asks = (
             f"on the same {self.asked_of}, is {self.metric} better than that of {self.against} {by}, shown with "

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field
 
 from checks import compared
-from checks.compared import Against, PairedGate
+from checks.assisted_gate import AssistedGate
+from checks.compared import Against
 from checks.gate_kind import (
     Case,
     CheckResult,
@@ -20,6 +21,7 @@ from checks.gate_kind import (
     small,
 )
 from checks.sections import stricter
+from checks.suite_report import HUMAN
 from checks.verdict import Finding, Status, Verdict
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from checks.planning import Needed
 
 
-class NonInferiorGate(PairedGate):
+class NonInferiorGate(AssistedGate):
     """Not worse than a reference on the same rows by ``margin`` or more."""
 
     rank: ClassVar[int] = 30
@@ -46,6 +48,8 @@ class NonInferiorGate(PairedGate):
         against = compared.settled(case, self)
         if isinstance(against, Finding):
             return against
+        if self.asks(case):
+            return self.people(case, against)
         if finding := compared.uninformed(case, self, against):
             return finding
         sample = case.sample.of(self.suite)
@@ -96,4 +100,6 @@ class NonInferiorGate(PairedGate):
 
     def explain(self, place: str, finding: Finding, verdict: Verdict) -> Explained:
         """The loss that is ruled out, and the margin that these rows clear."""
+        if self.metric == HUMAN:
+            return self.explain_people(place, finding, verdict)
         return self.explain_loss("", place, finding, verdict)

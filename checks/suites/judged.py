@@ -36,6 +36,8 @@ class Judged(ScaledSuite):
     def _one_metric_of_the_candidate(self) -> Self:
         if "candidate" not in self.models or len(set(self.models)) < len(self.models):
             raise ValueError("models: must name the candidate, and each model once|name candidate, and base or main")
+        if self.judge.compares:
+            raise ValueError("judge: compares two answers|use kind pairwise, or show it one answer: $answer")
         if len(self.metrics) != 1:
             raise ValueError(f"metrics: has {len(self.metrics)}, and a judge gives one value|name one")
         return self

@@ -56,7 +56,7 @@ class Rows(BoundedSuite):
     max_new_tokens: Annotated[Positive, Field(description="most tokens of an answer")]
     models: Annotated[
         tuple[Role, ...],
-        Field(strict=False, description="which models answer; the weights of main or champion come from a DVC remote"),
+        Field(strict=False, description="which models answer; the weights of earlier models come from a DVC remote"),
     ]
     chance: Annotated[
         Share | None,

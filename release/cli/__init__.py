@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from release.cli import compare, cost, environments, evidence, image, pipeline, pull_request
+from release.cli import compare, cost, environments, evidence, image, label, pipeline, pull_request
 
 
 @click.group(
@@ -47,6 +47,7 @@ for command in (
     cost.estimate,
     pipeline.gate,
     compare.compare,
+    label.label,
     pull_request.record,
     pull_request.report,
     pull_request.comment,

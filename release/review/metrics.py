@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from checks import stats
-from checks.compared import RELEASED
-from checks.evidence import EvaluationReport, Interval
+from checks.evidence import RELEASED, EvaluationReport, Interval
 from checks.rows import Prediction
 from release.review.facts import EARLIER, Facts
 

@@ -37,19 +37,27 @@ def write(path: Path, found: Comparison) -> None:
 
 def render(found: Comparison) -> str:
     """The page."""
-    style, script = (Markup(_own(name)) for name in ("page.css", "page.js"))  # noqa: S704  # our own files
+    return template("comparison.html.jinja").render(
+        found=found, answers=found.answers[:_ANSWERS], verdict=comparison.verdict, **own("page.css", "page.js")
+    )
+
+
+def own(style_file: str, script_file: str) -> dict[str, Any]:
+    """``style``, ``script`` and ``policy`` of a template: our own files, and a policy that allows no other."""
+    style, script = (
+        Markup(resources.files("release.review").joinpath(name).read_text(encoding="utf-8"))  # noqa: S704  # our own files
+        for name in (style_file, script_file)
+    )
     policy = (
         f"default-src 'none'; base-uri 'none'; form-action 'none'; style-src {_digest(style)}; "
         f"script-src {_digest(script)}"
     )
-    return template().render(
-        found=found, answers=found.answers[:_ANSWERS], style=style, script=script, policy=policy,
-        verdict=comparison.verdict,
-    )  # fmt: skip
+    return {"style": style, "script": script, "policy": policy}
 
 
 @functools.cache
-def template() -> Template:
+def template(name: str) -> Template:
+    """A template of this package."""
     made = Environment(
         loader=PackageLoader("release.review", ""), autoescape=True, finalize=_written, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
@@ -60,7 +68,7 @@ def template() -> Template:
         "short": lambda text: text.removeprefix("sha256:")[:12],
     }  # fmt: skip
     made.filters = {name: made.filters[name] for name in kept} | ours
-    return made.get_template("comparison.html.jinja")
+    return made.get_template(name)
 
 
 def _written(value: object) -> str:
@@ -94,10 +102,6 @@ def _whole(value: float | None) -> str:
     if value is None:
         return "–"
     return f"{value:,.0f}" if value == int(value) else f"{value:,.4g}"
-
-
-def _own(name: str) -> str:
-    return resources.files("release.review").joinpath(name).read_text(encoding="utf-8")
 
 
 def _digest(text: str) -> str:

@@ -1,0 +1,257 @@
+"""pairwise: which of two models' answers to a test row is better, as people say of some rows and a judge of all.
+
+Gates ask people's labels (metric ``human``), alone or assisted by the judge, and never the judge's mean: a judge that
+likes long answers lets a worse model pass (docs/measurements/judges.md). ``lockstep label`` draws the rows and makes
+the page that people label on. All comparisons are recorded in ``data/judgements/NAME.jsonl``, each with the digests of
+both answers. The lines of the suite have the metric ``judge``, or ``differs`` where there is no judge: figures to read.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from checks import digest, files, judgements, labels, layout
+from checks.errors import EvidenceRefused
+from checks.evidence import RELEASED
+from checks.judge_kind import Asked, JudgeKind
+from checks.judges import JUDGES
+from checks.kinds import OneOf
+from checks.labels import Verdict
+from checks.rows import Message, Row
+from checks.sections import Share, Source, stricter
+from checks.suite_kind import Draw, Log, Made, Material, SuiteKind
+from checks.suite_report import Anchored, Compared, Judgement, Role, Scale, Scored, SourceClass, asked_sha
+
+if TYPE_CHECKING:
+    from checks.comparisons import Comparisons
+
+_SCALE = Scale(low=0.0, high=1.0)
+
+
+class Pairwise(SuiteKind):
+    """Which of the answers of the candidate and of ``against`` is better: people say so of ``rows`` rows."""
+
+    kind: Literal["pairwise"]
+    question: Annotated[str, Field(min_length=1, description="what people are asked about two answers")]
+    against: Annotated[
+        Literal["base", "main", "champion", "best"], Field(description="whose answers are compared with ours")
+    ]
+    rows: Annotated[
+        int, Field(ge=100, description="test rows that people label, drawn at random; equal answers are a tie"),
+        stricter("higher"),
+    ]  # fmt: skip
+    seed: Annotated[int, Field(ge=0, description="of the draw")]
+    labels: Annotated[Log | None, Field(description="people's labels, from `lockstep label`; null: none yet")]
+    judge: Annotated[
+        Annotated[JudgeKind, OneOf(JUDGES.kinds, "kind")] | None,
+        Field(description="compares all answers that differ; null: people alone"),
+    ] = None
+    anchor: Annotated[
+        Log | None, Field(description="pairs of answers with people's label that the judge answers at each release")
+    ] = None
+    max_unparsed: Annotated[
+        Share, Field(description="share of comparisons that the judge may leave without a verdict"), stricter("lower")
+    ] = 0.02
+
+    @model_validator(mode="after")
+    def _judge_compares(self) -> Self:
+        if self.judge is not None and not self.judge.compares:
+            raise ValueError("judge: says what one answer is worth|show it both: $left and $right in its prompt")
+        if self.anchor is not None and self.judge is None:
+            raise ValueError("anchor: there is no judge to answer it|add judge, or remove anchor")
+        return self
+
+    @property
+    def scales(self) -> Mapping[str, Scale]:
+        """Figures to read; no gate asks them."""
+        return {"judge" if self.judge else "differs": _SCALE}
+
+    @property
+    def evidence(self) -> SourceClass:
+        """That of the lines."""
+        return "judge" if self.judge else "pure"
+
+    @property
+    def sources(self) -> Mapping[str, Source]:
+        """The labels, the anchor, and the judge's files."""
+        own = {name: source for name, source in (("labels", self.labels), ("anchor", self.anchor)) if source}
+        return own | {f"judge.{name}": source for name, source in (self.judge.sources if self.judge else {}).items()}
+
+    @property
+    def scores_of(self) -> Sequence[Role]:
+        """The two models."""
+        return "candidate", self.against
+
+    @property
+    def judged_by(self) -> str | None:
+        """The kind of ``judge``."""
+        return self.judge.kind if self.judge else None
+
+    @property
+    def of_test_rows(self) -> bool:
+        """They are."""
+        return True
+
+    @property
+    def draw(self) -> Draw:
+        """As it is declared."""
+        return Draw(self.seed, self.rows)
+
+    def other(self, answered: Collection[str]) -> Role | None:
+        """The model that the candidate is compared with; None: it has no answers.
+
+        As for gates, main stands in for a champion until something runs in production.
+        """
+        stands_in: tuple[Role, ...] = (self.against, "main") if self.against in RELEASED else (self.against,)
+        return next((role for role in stands_in if role in answered), None)
+
+    def size(self, test_rows: int) -> int:
+        """As many as the test split must have."""
+        return test_rows
+
+    def scored(self, material: Material) -> Made:
+        """Take the labels that are about these answers, and ask the judge about all answers that differ."""
+        from checks import comparisons
+
+        role = self.other(material.answers)
+        ours, theirs = (
+            {each.id: each.prediction for each in material.answers[model or "candidate"]}
+            for model in ("candidate", role)
+        )
+        our_shas, their_shas = (
+            {row: judgements.answer_sha(text) for row, text in texts.items()} for texts in (ours, theirs)
+        )
+        people = list(self._people(material, our_shas, their_shas))
+        asked = [each for row in material.rows for each in _both_orders(row, ours[row.id], theirs[row.id])]
+        anchor = self._anchor(material)
+        verdicts = self._ask([*asked, *(each for pair, _ in anchor for each in pair)], material)
+        said = [*people, *verdicts[: len(asked)]]
+        if wrong := judgements.problem(said, material.answers):
+            raise EvidenceRefused(f"{self._at(material)}.judge: judgement {wrong}", "let it compare these answers")
+        found = comparisons.of(material.rows, our_shas, their_shas, said, self.draw)
+        self._hold(material, found.unparsed, found.differ, "comparisons")
+        several = comparisons.several(people)
+        return Made(
+            self._figures(material, role, found, [ours[row.id] != theirs[row.id] for row in material.rows]),
+            said,
+            compared=Compared(
+                against=role or self.against, differ=found.differ, drawn=found.drawn,
+                labelled=found.drawn - len(found.missing), flips=found.flips, unparsed=found.unparsed,
+                several=len(several), alpha=_rounded(comparisons.alpha(several)),
+                anchor=self._anchored(material, anchor, verdicts[len(asked) :]),
+            ),
+        )  # fmt: skip
+
+    def _figures(
+        self, material: Material, role: Role | None, found: "Comparisons", differ: Sequence[bool]
+    ) -> dict[Role, list[Scored]]:
+        """The lines: the judge's mean of each model, or the share of answers that differ."""
+        (metric,) = self.scales
+        models: list[tuple[Role, int]] = [("candidate", 1), *([(role, -1)] if role else [])]
+        return {
+            model: [
+                Scored(
+                    sample=row.id, sample_sha=asked_sha(row.messages, row.reference), model=material.models[model], metric=metric,
+                    value=(1 + sign * float(found.judge[at])) / 2 if self.judge else float(differ[at]), group=row.group,
+                    slice=row.slice,
+                )
+                for at, row in enumerate(material.rows)
+            ]
+            for model, sign in models
+        }  # fmt: skip
+
+    def _at(self, material: Material) -> str:
+        return f"{layout.PARAMS}: suites.{material.name}"
+
+    def _people(self, material: Material, ours: Mapping[str, str], theirs: Mapping[str, str]) -> Iterator[Judgement]:
+        """The labels that are about these answers. Those of earlier answers stay in the file, and count for nothing."""
+        if self.labels is None:
+            return
+        for label in labels.read(material.files["labels"], f"{self._at(material)}.labels"):
+            if {label.left_sha, label.right_sha} == {ours.get(label.row), theirs.get(label.row)}:
+                yield label.judgement
+
+    def _ask(self, asked: Sequence[Asked], material: Material) -> list[Judgement]:
+        """A judgement for each of ``asked``, in order; one without a value where the judge gave none."""
+        if self.judge is None:
+            return []
+        given = {
+            (each.sample, each.answer_sha, each.other_sha): each for each in self.judge.judge(asked, _SCALE, material)
+        }
+        found = []
+        for each in asked:
+            if (said := given.get((each.row.id, each.sha, each.other_sha))) is None:
+                what = f"{self._at(material)}.judge: compares no answers to row {each.row.id!r}"
+                raise EvidenceRefused(what, "repair the judge: it must return one judgement for each question")
+            found.append(said.model_copy(update={"by": "judge"}))
+        return found
+
+    def _hold(self, material: Material, unparsed: int, of: int, what: str) -> None:
+        if unparsed > self.max_unparsed * of:
+            raise EvidenceRefused(
+                f"{self._at(material)}.judge: {unparsed} of {of} {what} have no verdict, at most "
+                f"{self.max_unparsed:.1%} may",
+                f"see what it said in {layout.JUDGED}, and correct its prompt or its value",
+            )
+
+    def _anchor(self, material: Material) -> list[tuple[list[Asked], Verdict]]:
+        """The questions of each line of the anchor, and people's label."""
+        if self.anchor is None:
+            return []
+        path, where = material.files["anchor"], f"{self._at(material)}.anchor"
+        try:
+            lines = files.read_jsonl(path, labels.Anchor)
+        except EvidenceRefused as refused:
+            what = refused.what.removeprefix(f"{path}:").strip()
+            raise EvidenceRefused(f"{where}: {what}", "pin lines with id, prompt, left, right and label") from refused
+        found = []
+        for number, line in enumerate(lines, 1):
+            row = Row(
+                id=f"anchor {number}", messages=(Message(role="user", content=line.prompt),), reference=line.reference,
+                group="anchor", slice="anchor", source="",
+            )  # fmt: skip
+            if not (pair := _both_orders(row, line.left, line.right)):
+                raise EvidenceRefused(f"{where}: {number}: both answers are the same", "remove the line")
+            found.append((pair, line.label))
+        if not found:
+            raise EvidenceRefused(f"{where}: has no lines", "pin some 200 pairs of answers with people's label")
+        return found
+
+    def _anchored(
+        self, material: Material, anchor: Sequence[tuple[Sequence[Asked], Verdict]], said: Sequence[Judgement]
+    ) -> Anchored | None:
+        """How often the judge agrees with people on the anchor, now and in main's last record."""
+        if not anchor:
+            return None
+        agrees, flips, unparsed = "", 0, 0
+        for number, (_, label) in enumerate(anchor):
+            first, second = (each.value for each in said[2 * number : 2 * number + 2])
+            if first is None or second is None:
+                unparsed += 1
+                verdict = None
+            else:
+                flips += first != 1 - second
+                verdict = first if first == 1 - second else 0.5
+            agrees += "1" if verdict == labels.VALUES[label] else "0"
+        self._hold(material, unparsed, len(anchor), "pairs of the anchor")
+        sha = digest.of_file(material.files["anchor"]).sha256
+        last = material.earlier.get(material.name)
+        before = last.compared.anchor if last and last.compared else None
+        same = before if before and before.anchor == sha else None
+        return Anchored(
+            anchor=sha, agrees=agrees, flips=flips, unparsed=unparsed, before=same.agrees if same else None,
+            commit=material.earlier_commit if same else None,
+        )  # fmt: skip
+
+
+def _both_orders(row: Row, one: str, two: str) -> list[Asked]:
+    """The two questions about two answers; none where they are equal."""
+    if one == two:
+        return []
+    first, second = judgements.answer_sha(one), judgements.answer_sha(two)
+    return [Asked(row, one, first, two, second), Asked(row, two, second, one, first)]
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 6)

@@ -1,0 +1,104 @@
+"""What people are asked to label: blind tasks, and the page that shows them one after the other.
+
+A task names two answers by digest and not whose they are; a hash decides which one is on the left. The page is one file
+that loads nothing from elsewhere. It can be sent, and works offline and on a phone.
+"""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from markupsafe import Markup
+
+from checks import comparisons, digest, judgements
+from checks.identity import Digest
+from checks.labels import Anchor, Label, Verdict
+from checks.rows import Message, Prediction, Record, Row
+from checks.suites.pairwise import Pairwise
+from release.review import page
+
+
+class Task(Record):
+    """Two answers to one row. Also what Label Studio takes as the data of a task."""
+
+    row: str
+    messages: tuple[Message, ...]
+    reference: str
+    left: str
+    right: str
+    left_sha: Digest
+    right_sha: Digest
+
+
+class Asked(NamedTuple):
+    """The tasks of one person, and how many rows are drawn, labelled by somebody, and to be labelled by two."""
+
+    tasks: tuple[Task, ...]
+    drawn: int
+    labelled: int
+    doubled: int
+
+
+def asked(
+    suite: Pairwise, rows: Sequence[Row], ours: Sequence[Prediction], theirs: Sequence[Prediction],
+    labels: Iterable[Label], annotator: str,
+) -> Asked:  # fmt: skip
+    """What ``annotator`` labels: rows that nobody labelled, and those of a tenth of all that one other person did."""
+    done: dict[tuple[str, frozenset[str]], set[str]] = defaultdict(set)
+    for label in labels:
+        done[label.once[:2]].add(label.annotator)
+    texts = {row.id: (one.prediction, two.prediction) for row, one, two in zip(rows, ours, theirs, strict=True)}
+    drawn = comparisons.drawn(rows, suite.draw)
+    differ = [row for row in drawn if texts[row.id][0] != texts[row.id][1]]
+    twice = comparisons.doubled(differ, suite.seed)
+    tasks, labelled = list[Task](), len(drawn) - len(differ)
+    for row in differ:
+        by = done[row.id, frozenset(map(judgements.answer_sha, texts[row.id]))]
+        labelled += bool(by)
+        if annotator not in by and len(by) < (2 if row.id in twice else 1):
+            tasks.append(_task(suite.seed, row, *texts[row.id]))
+    return Asked(tuple(tasks), len(drawn), labelled, len(twice))
+
+
+def _task(seed: int, row: Row, one: str, two: str) -> Task:
+    shas = {judgements.answer_sha(text): text for text in (one, two)}
+    first = comparisons.left(seed, row.id, *shas)
+    (second,) = set(shas) - {first}
+    return Task(
+        row=row.id, messages=row.messages, reference=row.reference, left=shas[first], right=shas[second],
+        left_sha=first, right_sha=second,
+    )  # fmt: skip
+
+
+def render(name: str, question: str, annotator: str, tasks: Sequence[Task]) -> str:
+    """The page."""
+    plain = {
+        "suite": name, "annotator": annotator, "question": question, "tasks": [task.model_dump() for task in tasks],
+    }  # fmt: skip
+    plain["key"] = digest.of_json(plain)
+    # No text of a row can end the element that holds it.
+    data = json.dumps(plain, ensure_ascii=False).replace("<", "\\u003c")
+    return page.template("label.html.jinja").render(
+        name=name, question=question, data=Markup(data),  # noqa: S704  # no markup can begin without a <
+        **page.own("label.css", "label.js"),
+    )  # fmt: skip
+
+
+def anchor(
+    rows: Sequence[Row], ours: Mapping[str, str], theirs: Mapping[str, str], labels: Iterable[Label]
+) -> list[Anchor]:
+    """The labelled pairs with their texts, for a judge to answer from now on. The most frequent label counts."""
+    votes: dict[str, Counter[Verdict]] = defaultdict(Counter)
+    for label in labels:
+        our_sha, their_sha = (judgements.answer_sha(texts.get(label.row, "")) for texts in (ours, theirs))
+        if {label.left_sha, label.right_sha} == {our_sha, their_sha}:
+            turned: Mapping[Verdict, Verdict] = {"left": "right", "right": "left", "tie": "tie"}
+            votes[label.row][label.label if label.left_sha == our_sha else turned[label.label]] += 1
+    return [
+        Anchor(
+            id=row.id, prompt=row.prompt, reference=row.reference, left=ours[row.id], right=theirs[row.id],
+            label=votes[row.id].most_common(1)[0][0],
+        )
+        for row in rows if row.id in votes
+    ]  # fmt: skip

@@ -1,0 +1,141 @@
+"""label: tasks and a page for a person who says which of two answers is better, and what comes of it.
+
+Reads params.yaml, the test split and the answers of the evaluation. Writes below ``.lockstep/label``, and the labels
+into the file that params.yaml pins, or ``labels/SUITE.jsonl``.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import TypeAdapter, ValidationError
+
+from checks import comparisons, digest, files, judgements, labels, layout, params_file
+from checks.errors import EvidenceRefused, ParamsRefused
+from checks.evidence import EvaluationReport
+from checks.labels import Label
+from checks.rows import Prediction, Row
+from checks.suite_report import Who
+from checks.suites.pairwise import Pairwise
+from release.review import labelling
+
+PLACE = layout.STATE / "label"
+
+
+class Written(NamedTuple):
+    """The files for one person, and what there is to label."""
+
+    page: Path
+    tasks: Path
+    asked: labelling.Asked
+
+
+class Imported(NamedTuple):
+    """The file of labels, its digest to pin, what came in, and how far the people agree."""
+
+    path: Path
+    sha256: str
+    added: int
+    replaced: int
+    other: int  # labels of answers that these models do not give
+    several: int  # rows that several people labelled
+    alpha: float | None
+
+
+class _Rows(NamedTuple):
+    suite: Pairwise
+    rows: list[Row]
+    ours: list[Prediction]
+    theirs: list[Prediction]
+    labels: list[Label]
+    path: Path
+
+    def about(self, found: Sequence[Label]) -> list[Label]:
+        """Those of ``found`` that are about answers that the models give."""
+        sha = judgements.answer_sha
+        pairs = {
+            row.id: {sha(one.prediction), sha(two.prediction)}
+            for row, one, two in zip(self.rows, self.ours, self.theirs, strict=True)
+        }
+        return [label for label in found if {label.left_sha, label.right_sha} == pairs.get(label.row)]
+
+
+def tasks(root: Path, name: str, annotator: str) -> Written:
+    """Write the tasks of ``annotator``, and the page. Raises as ``_read``, and EvidenceRefused for a name that is none."""
+    try:
+        TypeAdapter(Who).validate_python(annotator)
+    except ValidationError as error:
+        what = f"--annotator {annotator!r}: {files.first(error)}"
+        raise EvidenceRefused(what, "use letters, digits, spaces and . : @ / + - _") from error
+    found = _read(root, name)
+    asked = labelling.asked(found.suite, found.rows, found.ours, found.theirs, found.labels, annotator)
+    place = root / PLACE / f"{name}-{annotator}".replace("/", "_")
+    page, data = place.with_name(f"{place.name}.html"), place.with_name(f"{place.name}.json")
+    files.write_text(page, labelling.render(name, found.suite.question, annotator, asked.tasks))
+    files.write_json(data, [{"data": _plain(found.suite.question, task)} for task in asked.tasks])
+    return Written(page, data, asked)
+
+
+def take_in(root: Path, name: str, source: Path) -> Imported:
+    """Add the labels in ``source``. One that the same person gives again for the same answers replaces the earlier."""
+    found = _read(root, name)
+    new = labels.imported(source)
+    labels.refuse_doubles(new, str(source))
+    if strange := [label.row for label in new if label.row not in {row.id for row in found.rows}]:
+        what = f"{source}: row {strange[0]!r} is no row of the test split"
+        raise EvidenceRefused(what, f"label what `lockstep label {name}` wrote")
+    before = {label.once: label for label in found.labels}
+    kept = {**before, **{label.once: label for label in new}}
+    files.write_jsonl(root / found.path, kept.values())
+    several = comparisons.several([label.judgement for label in found.about(list(kept.values()))])
+    return Imported(
+        path=found.path, sha256=digest.of_file(root / found.path).sha256.removeprefix("sha256:"),
+        added=len(kept) - len(before), replaced=len(new) - (len(kept) - len(before)),
+        other=len(new) - len(found.about(new)), several=len(several), alpha=comparisons.alpha(several),
+    )  # fmt: skip
+
+
+def anchor(root: Path, name: str, target: Path) -> tuple[int, str]:
+    """Write the labelled pairs, texts included, as an anchor; their number, and the digest to pin."""
+    found = _read(root, name)
+    ours, theirs = ({each.id: each.prediction for each in answers} for answers in (found.ours, found.theirs))
+    lines = labelling.anchor(found.rows, ours, theirs, found.labels)
+    if not lines:
+        raise EvidenceRefused(f"{found.path}: has no label of these answers", f"run `lockstep label {name}` first")
+    files.write_jsonl(target, lines)
+    return len(lines), digest.of_file(target).sha256.removeprefix("sha256:")
+
+
+def _read(root: Path, name: str) -> _Rows:
+    """What there is to label. Raises ParamsRefused for no such suite, EvidenceRefused for answers that are gone."""
+    suites = params_file.load(root / layout.PARAMS).suites
+    suite = suites.get(name)
+    if not isinstance(suite, Pairwise):
+        known = [each for each, kind in suites.items() if isinstance(kind, Pairwise)]
+        fix = f"name one of {', '.join(known)}" if known else "add one: docs/how-to/labels.md"
+        raise ParamsRefused(f"{layout.PARAMS}: {name!r} is no suite of kind pairwise", fix)
+    report = files.read_json(root / layout.EVALUATION, EvaluationReport)
+    if (role := suite.other(report.models)) is None:
+        what = f"{layout.EVALUATION}: there are no answers of {suite.against} to compare with"
+        raise EvidenceRefused(what, f"set suites.{name}.against to base, or label once there is a {suite.against}")
+    test = layout.SPLITS / "test.jsonl"
+    answers = {each: layout.PREDICTIONS / f"{each}.jsonl" for each in ("candidate", role)}
+    wanted = {test: report.test, **{path: report.models[each].predictions for each, path in answers.items()}}
+    for path, sha in wanted.items():
+        if digest.of_file(root / path).sha256 != sha:
+            raise EvidenceRefused(f"{path}: is not what {layout.EVALUATION} is about", "run `./lockstep run evaluate`")
+    path = Path(suite.labels.uri if suite.labels else f"labels/{name}.jsonl")
+    if "://" in str(suite.labels.uri if suite.labels else "") or path.is_absolute():
+        what = f"{layout.PARAMS}: suites.{name}.labels.uri: is no path in this repository"
+        raise ParamsRefused(what, f"pin labels/{name}.jsonl, with the labels that are there")
+    known_labels = labels.read(root / path, str(path)) if (root / path).exists() else []
+    ours, theirs = (files.read_jsonl(root / each, Prediction) for each in answers.values())
+    return _Rows(suite, files.read_jsonl(root / test, Row), ours, theirs, known_labels, path)
+
+
+def _plain(question: str, task: labelling.Task) -> dict[str, str]:
+    """A task with its messages as one text, as Label Studio shows it."""
+    return {
+        "question": question, "prompt": "\n\n".join(message.content for message in task.messages),
+        **task.model_dump(exclude={"messages"}),
+    }  # fmt: skip
