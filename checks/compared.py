@@ -105,7 +105,7 @@ class PairedGate(ScoreGate, abc.ABC):
 
 
 def settled(case: Case, gate: PairedGate) -> Finding | Compared:
-    """The model to compare with; or the finding if there is none, or if the margin is below the noise."""
+    """The model to compare with. If there is none, or if the margin is below the noise, the gate's finding."""
     found = reference(case.name, gate, case.evidence)
     if isinstance(found, Compared) and gate.margin > 0:
         noisy = _noise(case.name, gate, case.evidence) if gate.suite is None else _declared_noise(case, gate)
@@ -114,8 +114,9 @@ def settled(case: Case, gate: PairedGate) -> Finding | Compared:
 
 
 def reference(name: str, gate: PairedGate, evidence: Evidence) -> Finding | Compared:
-    """The model to compare with; or the finding if there is none. ``main`` stands in for a champion while production
-    runs nothing.
+    """The model to compare with. If there is none, the gate's finding.
+
+    ``main`` stands in for a champion while production runs nothing.
     """
     if gate.against not in EARLIER:
         return Compared(gate.against, gate.against, gate.against)

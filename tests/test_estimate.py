@@ -18,6 +18,7 @@ from checks import cost, digest, files, layout, memory, refused, steps, tensors
 from checks.cost import Span, Training
 from checks.errors import DataRefused, EvidenceRefused, Refusal
 from checks.evidence import TrainMeasured, TrainMemory
+from checks.training import Full, Train
 from release.cli import main
 from release.cost import throughput
 from release.cost.estimate import NO_HISTORY, NOTHING, Estimate, estimate, refusal
@@ -153,11 +154,18 @@ def _llama(folder: Path, layers: int = 4, width: int = 8) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
 
 
+def _own(train: Train, layers: int | None) -> Train:
+    return train.model_copy(update={"lora": None, "full": Full(layers=layers)})
+
+
 def test_sizes_are_read_from_headers(tmp_path: Path) -> None:
     _llama(tmp_path)
     found = tensors.read(tmp_path)
     assert (found.total, found.inner, found.layers) == (4 * (64 + 128 + 8) + 400 + 8, 4 * 200, 4)
-    lora = as_params(scaled_down()).train.lora
+    train = as_params(scaled_down()).train
+    assert (found.trained(_own(train, None)), found.trained(_own(train, 3))) == (found.total, 3 * 200)
+    lora = train.lora
+    assert lora is not None
     assert found.adapter(lora.model_copy(update={"r": 2, "targets": ("q_proj",), "layers": 3})) == 2 * 3 * 16
     assert found.adapter(lora.model_copy(update={"r": 2, "targets": "all-linear", "layers": None})) == 2 * 4 * 40
     assert found.adapter(lora.model_copy(update={"r": 1, "targets": ("self_attn.q_proj",), "layers": 99})) == 4 * 16
@@ -170,7 +178,9 @@ def test_sizes_are_those_that_peft_counts(tiny_base: Path) -> None:
 
     from stages.training.trainer import lora_config
 
-    lora = as_params(scaled_down()).train.lora.model_copy(update={"layers": 1})
+    lora = as_params(scaled_down()).train.lora
+    assert lora is not None
+    lora = lora.model_copy(update={"layers": 1})
     model = AutoModelForCausalLM.from_pretrained(tiny_base)
     trainable, total = get_peft_model(model, lora_config(lora, model)).get_nb_trainable_parameters()
     found = tensors.read(tiny_base)
@@ -487,6 +497,20 @@ def test_fewer_layers_are_cheaper_by_what_is_not_passed_back(root: Path) -> None
     assert found.minutes is not None
     n, a = 4 * 200, 4 * (16 + 24)  # rank 4 on the last layer's q_proj and up_proj
     assert found.minutes.middle == pytest.approx(SECONDS / 60 * (2 * n * 1.25 + 6 * a) / (4 * n + 6 * 1))
+
+
+def test_full_fine_tuning_is_scaled_from_an_adapters_training_if_the_weights_are_there(root: Path) -> None:
+    _change(root, lambda value: value["train"].update(lora=None, full={"layers": None}))
+    found = estimate(root)
+    assert found.status == "no estimate"
+    assert found.notes[0].endswith("and the record is of a training with train.lora")
+    _llama(root / layout.BASE)
+    _change(root, lambda value: value["train"].update(lora=None, full={"layers": 1}))
+    found = estimate(root)
+    assert found.minutes is not None
+    n, own = 4 * 200, 200
+    assert found.minutes.middle == pytest.approx(SECONDS / 60 * (2 * n * 1.25 + 2 * own) / (4 * n + 6 * 1))
+    assert found.minutes.high == pytest.approx(2 * WIDTH * found.minutes.middle)
 
 
 def test_without_the_weights_another_depth_has_no_estimate(root: Path) -> None:

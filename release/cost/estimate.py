@@ -163,7 +163,7 @@ def _less(over: Sequence[BudgetBound]) -> str:
     """How to bring the middle of the estimates within their bounds."""
     share = min((bound.fits or 0 for bound in over), default=0)
     less = f"train {share:.0%} of it" if share >= 0.01 else "train far less"
-    return f"{less} (train.epochs or max_steps, train.lora.layers, rows, a smaller base)"
+    return f"{less} (train.epochs or max_steps, fewer layers of train.lora or train.full, rows, a smaller base)"
 
 
 def _hold(root: Path, data: DataReport) -> None:

@@ -16,7 +16,7 @@ class Ahead(NamedTuple):
     """What decides the cost of the next training, beside ``params.yaml``.
 
     ``train`` is the digest of the train split, ``base`` the digest of the base model. ``parameters`` (of the base) and
-    ``adapter`` (trainable parameters) are None where unknown.
+    ``trained`` (those that learn) are None where unknown.
     """
 
     rows: int
@@ -25,7 +25,7 @@ class Ahead(NamedTuple):
     base: str
     test_rows: int
     parameters: int | None = None
-    adapter: int | None = None
+    trained: int | None = None
 
 
 class Seconds(NamedTuple):
@@ -48,9 +48,8 @@ def planned(params: Train, data: DataReport, base: str) -> Ahead:
 
 def done(report: TrainReport, test_rows: int) -> Ahead:
     """The finished training of ``report``, in the form of a planned one."""
-    parameters = report.total_parameters - report.trainable_parameters
     return Ahead(
-        report.rows, report.epochs, report.splits.get("train"), report.base, test_rows, parameters,
+        report.rows, report.epochs, report.splits.get("train"), report.base, test_rows, report.base_parameters,
         report.trainable_parameters,
     )  # fmt: skip
 
@@ -75,10 +74,10 @@ def pair(root: Path, ahead: Ahead, train: Train, recorded: Recorded) -> tuple[Tr
 
     Raises Unscalable if the next training cannot be counted the same way.
     """
-    report, before, lora = recorded.report, recorded.train, train.lora
+    report, before = recorded.report, recorded.train
     if train.method != before.method:
         raise Unscalable(f"train.method is {train.method}, and the record is of a training with {before.method}")
-    old_parameters = new_parameters = report.total_parameters - report.trainable_parameters
+    old_parameters = new_parameters = report.base_parameters
     old_layers = new_layers = None
     try:
         known: Weights | None = tensors.read(root / layout.BASE)
@@ -89,32 +88,43 @@ def pair(root: Path, ahead: Ahead, train: Train, recorded: Recorded) -> tuple[Tr
         if known:
             old_parameters = new_parameters = known.inner
             old_layers = new_layers = known.layers
-        elif lora.layers != before.lora.layers and not train.gradient_checkpointing:
-            raise Unscalable(f"{unknown}, and train.lora.layers is not what was recorded")
+        elif train.layers != before.layers and not train.gradient_checkpointing:
+            raise Unscalable(f"{unknown}, and {_kind(train)}.layers is not what was recorded")
     else:
         new_parameters, new_layers = (known.total, known.layers) if known else (ahead.parameters or 0, None)
         if not new_parameters:
             raise Unscalable(f"{unknown or 'models/base has no parameters'}, and the base is not what was recorded")
-    adapter = ahead.adapter
-    if adapter is None:  # on the same matrices, the size of an adapter is proportional to its rank
-        adapter = known.adapter(lora) if known else report.trainable_parameters * lora.r // before.lora.r
+    trained = ahead.trained
+    if trained is None:
+        if known:
+            trained = known.trained(train)
+        elif _kind(train) != _kind(before):
+            raise Unscalable(f"{unknown}, and the record is of a training with {_kind(before)}")
+        else:  # on the same matrices, the size of an adapter is proportional to its rank
+            ranks = (train.lora.r, before.lora.r) if train.lora and before.lora else (1, 1)
+            trained = report.trainable_parameters * ranks[0] // ranks[1]
     for what, value in (("rows", ahead.rows), ("epochs", ahead.epochs), ("parameters", new_parameters)):
         if value <= 0:
             raise Unscalable(f"the training here has no {what}")
     old = _training(report.rows, report.epochs, before, old_parameters, old_layers, report.trainable_parameters)
-    new = _training(ahead.rows, ahead.epochs, train, new_parameters, new_layers, adapter)
+    new = _training(ahead.rows, ahead.epochs, train, new_parameters, new_layers, trained)
     return old._replace(row_bytes=recorded.row_bytes), new._replace(row_bytes=_row_bytes(root))
 
 
-def _training(rows: int, epochs: float, train: Train, parameters: int, layers: int | None, adapter: int) -> Training:
+def _kind(train: Train) -> str:
+    return "train.lora" if train.lora else "train.full"
+
+
+def _training(rows: int, epochs: float, train: Train, parameters: int, layers: int | None, trained: int) -> Training:
     """``layers``: the base's number of layers; if None, the share that gradients pass through is unknown too."""
-    share = 1.0 if train.lora.layers is None else None
+    share = 1.0 if train.layers is None else None
     if share is None and layers:
-        share = min(1.0, cost.bounded(train.lora.layers or 0) / layers)
-    checkpointing = train.gradient_checkpointing
+        share = min(1.0, cost.bounded(train.layers or 0) / layers)
+    checkpointing, lora = train.gradient_checkpointing, train.lora
     return Training(
-        rows, epochs, train.batch_size, parameters, share, adapter, checkpointing, train.precision, None,
-        quantised=train.quantization is not None, dora=train.lora.variant == "dora", devices=train.devices,
+        rows, epochs, train.batch_size, parameters, share, trained if lora else 0, checkpointing, train.precision, None,
+        quantised=train.quantization is not None, dora=lora is not None and lora.variant == "dora",
+        devices=train.devices, own=0 if lora else trained,
     )  # fmt: skip
 
 

@@ -81,8 +81,8 @@ def _read(there: Commit, ref: str, at: str) -> Recorded:
         train = one_step(there.params(f"{ref}:{layout.PARAMS}").training, f"the record of {at}")
     else:
         raise Unscalable(f"{at} has neither {layout.LOCK} nor {layout.PARAMS}")
-    base = report.total_parameters - report.trainable_parameters
-    for name, value in {"rows": report.rows, "epochs": report.epochs, "total_parameters": base}.items():
+    parameters = report.base_parameters
+    for name, value in {"rows": report.rows, "epochs": report.epochs, "total_parameters": parameters}.items():
         if not _is_measure(value):
             raise Unscalable(f"{at}: {layout.TRAIN_REPORT}: {name} cannot be scaled from")
     if not _is_measure(took.seconds):

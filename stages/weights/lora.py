@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -52,10 +53,14 @@ class Delta(NamedTuple):
 
 
 class Adapter(NamedTuple):
-    """An open adapter, and its delta for each weight of the base that it changes."""
+    """An open adapter, and its delta for each weight of the base that it changes.
+
+    ``whole``: by the name in the base, the tensors of the adapter that take the place of one.
+    """
 
     weights: Checkpoint
     deltas: Mapping[str, Delta]
+    whole: Mapping[str, str] = MappingProxyType({})
 
 
 @contextmanager
