@@ -149,6 +149,11 @@ def _misplaced(value: dict[str, Any]) -> Iterator[InitErrorDetails]:
             yield _problem(
                 f"{keys['shard']} is not offered with train.steps: it was never tried|use null", (*place, "shard")
             )
+        if isinstance(lora := keys.get("lora"), dict) and lora.get("modules_to_save"):
+            yield _problem(
+                "is not offered with train.steps: a later step would start from it in the base's precision|use []",
+                (*place, "lora", "modules_to_save"),
+            )
         if keys.get("full"):
             yield _problem("is not offered with train.steps: each hands an adapter on|use lora", (*place, "full"))
     for key in value.keys() - _SHARED.keys() - {"method", "steps"}:

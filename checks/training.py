@@ -62,6 +62,13 @@ class Lora(Section):
         Literal["all-linear"] | Strings, Field(description="modules to adapt: their names, or all-linear for all")
     ]
     layers: Annotated[int | None, Field(ge=1, description="adapt only the last layers, this many; null: all layers")]
+    modules_to_save: Annotated[
+        Strings,
+        Field(
+            description="embeddings or head, by name, that learn whole beside the adapter, as tokens need which the "
+            "base never learned; empty: none"
+        ),
+    ] = ()
 
     @field_validator("init", mode="before")
     @classmethod
@@ -258,6 +265,10 @@ class Train(Section):
             raise ValueError(f"shard: {self.shard} divides the base among devices, and devices is 1|use null")
         if self.shard and self.optimizer != "adamw_torch":
             raise ValueError(f"shard: {self.shard} is not offered with optimizer {self.optimizer}|use adamw_torch")
+        if self.shard and self.lora and self.lora.modules_to_save:
+            raise ValueError(
+                f"shard: {self.shard} is not offered with lora.modules_to_save, it was never tried|use null"
+            )
         if self.shard and self.early_stopping:
             raise ValueError(f"shard: {self.shard} is not offered with early_stopping|use null for one of them")
         if self.shard and self.unshardable:

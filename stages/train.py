@@ -464,7 +464,7 @@ def _trainer(
     )
     with imports.uncollected():  # TRL; ``chain`` lets go of the model between steps
         trainer = params.train.trainer(job)
-    if quantised:
+    if quantised or (params.train.lora and params.train.lora.modules_to_save):
         in_float32(trainer.model)
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(Progress())
@@ -480,7 +480,8 @@ def _settings(params: Params, rows: int, model: Any, device: str) -> str:
     if lora:
         targets = ", ".join(sorted(model.peft_config["default"].target_modules))
         variant = {"lora": "LoRA", "rslora": "rsLoRA", "dora": "DoRA"}[lora.variant]
-        kind = f"{variant} r={lora.r} alpha={lora.alpha} on {targets}"
+        also = f" and all of {', '.join(lora.modules_to_save)}" if lora.modules_to_save else ""
+        kind = f"{variant} r={lora.r} alpha={lora.alpha} on {targets}{also}"
     parts = (
         f"{rows} rows, {train.steps(rows)} steps of {_batch(params)}",
         kind,

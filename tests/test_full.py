@@ -44,14 +44,16 @@ def root(tmp_path: Path, tiny_base: Path) -> Path:
     return training_tree.make(tmp_path, tiny_base)
 
 
-def _weights(folder: Path) -> dict[str, torch.Tensor]:
+def weights_in(folder: Path) -> dict[str, torch.Tensor]:
+    """Every tensor of a directory."""
     found: dict[str, torch.Tensor] = {}
     for path in sorted(folder.glob("*.safetensors")):
         found |= load_file(path)
     return found
 
 
-def _in_bf16(base: Path) -> None:
+def in_bf16(base: Path) -> None:
+    """Round the base."""
     for path in base.glob("*.safetensors"):
         save_file(
             {name: weight.bfloat16() for name, weight in load_file(path).items()}, path, metadata={"format": "pt"}
@@ -66,12 +68,12 @@ def test_what_learned_takes_the_place_of_the_bases_weights_and_nothing_else_chan
     root: Path, layers: int | None, precision: str
 ) -> None:
     if precision == "bf16":
-        _in_bf16(root / layout.BASE)
+        in_bf16(root / layout.BASE)
     value = document(layers, precision=precision)
     value["merge"]["parity"] |= {"max_logprob_diff": 0.1 if precision == "bf16" else 1e-5, "min_top1": 0.9}
     params = as_params(value)
     train(params, root)
-    before, own = _weights(root / layout.BASE), _weights(root / layout.ADAPTER)
+    before, own = weights_in(root / layout.BASE), weights_in(root / layout.ADAPTER)
     assert [path.name for path in (root / layout.ADAPTER).iterdir()] == [whole.WEIGHTS]
     assert own.keys() == {name for name in before if layers is None or name.startswith("model.layers.1.")}
     assert {weight.dtype for weight in own.values()} == {torch.float32}
@@ -84,7 +86,7 @@ def test_what_learned_takes_the_place_of_the_bases_weights_and_nothing_else_chan
     assert (report.full, report.total_parameters, report.base_parameters) == (True, size, size)
 
     line = merge(params, root)
-    merged = _weights(root / layout.MERGED)
+    merged = weights_in(root / layout.MERGED)
     assert merged.keys() == before.keys()
     for name, weight in merged.items():
         assert torch.equal(weight, own[name].to(before[name].dtype) if name in own else before[name]), name
@@ -144,26 +146,26 @@ def test_settings_that_do_not_go_with_it_are_refused(spoil: Callable[[dict], obj
         params_file.parse(written(value))
 
 
-def _tied(base: Path, *, twice: bool) -> None:
+def tie(base: Path, *, twice: bool = False) -> None:
+    """Make the head of the base its embeddings; ``twice``: the file has them under both names."""
     config = json.loads((base / "config.json").read_text()) | {"tie_word_embeddings": True}
     (base / "config.json").write_text(json.dumps(config))
-    weights = _weights(base)
-    for path in [*base.glob("*.safetensors"), base / "model.safetensors.index.json"]:
+    weights = weights_in(base)
+    for path in base.glob("model*"):
         path.unlink()
-    head = weights.pop("lm_head.weight")
+    weights.pop("lm_head.weight", None)
     weights |= {"lm_head.weight": weights["model.embed_tokens.weight"].clone()} if twice else {}
-    assert head.shape == weights["model.embed_tokens.weight"].shape
     save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
 
 
 def test_embeddings_that_are_the_head_too_are_trained_and_merged_as_one_weight(root: Path) -> None:
-    _tied(root / layout.BASE, twice=False)
+    tie(root / layout.BASE)
     value = document()
     value["merge"]["parity"] |= {"max_logprob_diff": 1e-5, "min_top1": 1.0}
     train(as_params(value), root)
     merge(as_params(value), root)
-    own, merged = _weights(root / layout.ADAPTER), _weights(root / layout.MERGED)
-    assert own.keys() == merged.keys() == _weights(root / layout.BASE).keys()
+    own, merged = weights_in(root / layout.ADAPTER), weights_in(root / layout.MERGED)
+    assert own.keys() == merged.keys() == weights_in(root / layout.BASE).keys()
     assert all(torch.equal(weight, own[name]) for name, weight in merged.items())
 
 
@@ -171,7 +173,7 @@ def test_embeddings_that_are_the_head_too_are_trained_and_merged_as_one_weight(r
     ("spoil", "layers", "says"),
     [
         (
-            lambda base: _tied(base, twice=True),
+            lambda base: tie(base, twice=True),
             None,
             "has .*embed_tokens.weight and lm_head.weight, which are one weight",
         ),
@@ -211,7 +213,7 @@ def test_weights_that_do_not_fit_the_base_are_not_merged(
 ) -> None:
     folder = root / layout.ADAPTER
     folder.mkdir()
-    own = {name: weight for name, weight in _weights(root / layout.BASE).items() if name == "model.norm.weight"}
+    own = {name: weight for name, weight in weights_in(root / layout.BASE).items() if name == "model.norm.weight"}
     save_file(own, folder / whole.WEIGHTS)
     spoil(folder / whole.WEIGHTS)
     with pytest.raises(error, match=says):

@@ -74,7 +74,7 @@ def trainer(settings: Train, root: Path, scratch: Path, callbacks: Sequence[Any]
             stops=frozenset({tokenizer.eos_token_id}),
         )
     )
-    if settings.quantization:
+    if settings.quantization or (settings.lora and settings.lora.modules_to_save):
         shared.in_float32(made.model)
     return made
 

@@ -239,8 +239,8 @@ def settings(train: Train, rows: int, output: str) -> dict[str, Any]:
 def lora_config(lora: Lora, model: PreTrainedModel) -> LoraConfig:
     """PEFT's configuration with every target module named.
 
-    Raises TrainingRefused if a target matches no linear layer or the head, or if ``layers`` exceeds the model's number
-    of layers.
+    Raises TrainingRefused if a target matches no linear layer or the head, if ``layers`` exceeds the model's number of
+    layers, or if ``modules_to_save`` has more than embeddings and head.
     """
     count = int(model.config.get_text_config().num_hidden_layers)
     if lora.layers is not None and lora.layers > count:
@@ -263,6 +263,7 @@ def lora_config(lora: Lora, model: PreTrainedModel) -> LoraConfig:
     if not targets:
         raise TrainingRefused("train.lora.targets: names no module", "use all-linear, or names of linear layers")
     return LoraConfig(
+        **_learning_whole(lora, model),
         r=lora.r,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
@@ -275,8 +276,25 @@ def lora_config(lora: Lora, model: PreTrainedModel) -> LoraConfig:
     )
 
 
+def _learning_whole(lora: Lora, model: PreTrainedModel) -> dict[str, Any]:
+    """PEFT's settings of the modules that learn whole. Where head and embeddings are one weight, they stay one."""
+    if not lora.modules_to_save:
+        return {}
+    ends = (model.get_input_embeddings(), model.get_output_embeddings())
+    allowed = {name for name, module in model.named_modules() if any(module is end for end in ends)}
+    for name in lora.modules_to_save:
+        if not any(each == name or each.endswith(f".{name}") for each in allowed):
+            raise TrainingRefused(
+                f"train.lora.modules_to_save: {name!r} is neither the embeddings nor the head",
+                f"use some of {', '.join(sorted(each.rpartition('.')[2] for each in allowed))}, or train.full",
+            )
+    tied = ends[1] is not None and ends[0].weight is ends[1].weight
+    return {"modules_to_save": sorted(set(lora.modules_to_save)), "ensure_weight_tying": tied}
+
+
 def in_float32(model: PeftModel) -> None:
-    """Train the adapter in float32, as on any other base: on a quantised one TRL casts it to bf16.
+    """Train in float32 whatever learns: on a quantised base TRL casts the adapter to bf16, and modules that learn whole
+    have the base's precision.
 
     In bf16 a step smaller than 1/256 of a weight is lost in rounding.
     """
@@ -300,7 +318,8 @@ def save(model: PreTrainedModel | PeftModel, folder: Path, state: dict[str, Any]
     with tempfile.TemporaryDirectory() as scratch:  # PEFT adds a model card
         model.save_pretrained(scratch, state_dict=state, save_embedding_layers=False, selected_adapters=_ADAPTER)
         config = json.loads((Path(scratch) / _CONFIG).read_text())
-        config["target_modules"] = sorted(config["target_modules"])  # a set in PEFT, in another order each time
+        for name in ("target_modules", "modules_to_save"):  # sets in PEFT, in another order each time
+            config[name] = config[name] and sorted(config[name])
         config["base_model_name_or_path"] = layout.BASE.as_posix()  # not where it lies on this machine
         files.write_json(folder / _CONFIG, config)
         shutil.copyfile(Path(scratch) / _WEIGHTS, folder / _WEIGHTS)
