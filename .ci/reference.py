@@ -116,7 +116,7 @@ def _section(node: Schema, prefix: str) -> Iterator[str]:
         shared = _shared(node)
         yield f"\nEvery {tag} has these keys:\n"
         yield from _table("key", "value", "meaning")
-        yield from _keys({"properties": shared, "required": list(shared)}, prefix)
+        yield from _keys({"properties": shared, "required": _resolved(node["oneOf"][0])["required"]}, prefix)
         yield from _kinds(node, f"### {tag} `{{kind}}`", prefix, shared)
     elif "oneOf" in node:  # the section in one of several forms, the first of which has kinds
         first, *others = map(_resolved, node["oneOf"])
@@ -167,12 +167,12 @@ def _with_kinds(node: Schema, prefix: str) -> Iterator[tuple[str, Schema]]:
 
 
 def _shared(node: Schema) -> Schema:
-    """The keys that are required and the same in every kind."""
+    """The keys that are the same in every kind."""
     first, *others = map(_resolved, node["oneOf"])
     return {
         name: value
         for name, value in first["properties"].items()
-        if all(each["properties"].get(name) == value and name in each["required"] for each in (first, *others))
+        if all(each["properties"].get(name) == value for each in others)
     }
 
 

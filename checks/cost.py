@@ -9,7 +9,8 @@ back. What remains for a token, with A parameters in the adapter and b the share
     2 N (1 + b) + 6 A
 
 Gradient checkpointing computes the forward pass once more, and TRL then asks for gradients of the inputs, so that
-everything is passed back through: 2 N (1 + 1 + 1) + 6 A.
+everything is passed back through: 2 N (1 + 1 + 1) + 6 A. Where T of the base's own parameters are trained instead of an
+adapter, 2 T takes the place of 6 A.
 """
 
 import math
@@ -29,13 +30,15 @@ _TEXT, _UNKNOWN_TEXT = 1.25, 1.5
 _PRECISION_CPU, _PRECISION_GPU = 2.0, 3.0
 _OTHER_DEVICES = 1.5  # they wait for one another at each step
 _QUANTISED, _DORA = 1.5, 2.0  # weights made whole for each product; rows measured in each
+_OWN = 2.0  # the optimiser's step takes time too, which goes by steps and not by tokens
 
 
 class Training(NamedTuple):
     """The quantities that determine how long a training takes.
 
     ``parameters``: those that every token is multiplied with; ``passed_back``: the share of them that gradients pass
-    through (None: unknown); ``adapter``: LoRA's parameters. ``row_bytes``: mean size of a row in bytes of JSON.
+    through (None: unknown); ``adapter``: LoRA's parameters; ``own``: those of the base's own that are trained.
+    ``row_bytes``: mean size of a row in bytes of JSON.
     """
 
     rows: int
@@ -50,6 +53,7 @@ class Training(NamedTuple):
     quantised: bool = False
     dora: bool = False
     devices: int = 1
+    own: int = 0
 
     @property
     def row_passes(self) -> float:
@@ -60,7 +64,8 @@ class Training(NamedTuple):
     def flops_per_token(self) -> float:
         """Floating-point operations per token."""
         back = 1.0 if self.checkpointing else _UNKNOWN if self.passed_back is None else self.passed_back
-        return 2 * bounded(self.parameters) * (1 + back + self.checkpointing) + 6 * bounded(self.adapter)
+        forward = 2 * bounded(self.parameters)
+        return forward * (1 + back + self.checkpointing) + 6 * bounded(self.adapter) + 2 * bounded(self.own)
 
 
 class Step(NamedTuple):
@@ -139,6 +144,8 @@ def steps(old: Training, new: Training, same_base: bool, same_rows: bool, device
         found.append(_step(f"a base in 4 bits {'here' if new.quantised else 'there'} alone", 1, _QUANTISED))
     if old.dora != new.dora:
         found.append(_step(f"DoRA {'here' if new.dora else 'there'} alone", 1, _DORA))
+    if bool(old.own) != bool(new.own):
+        found.append(_step(f"full fine-tuning {'here' if new.own else 'there'} alone", 1, _OWN))
     if old.devices != new.devices:
         why = f"devices: {new.devices}, recorded {old.devices}"
         found.append(_step(why, old.devices / new.devices, _OTHER_DEVICES))

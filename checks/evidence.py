@@ -203,7 +203,7 @@ class TrainReport(StageReport):
     """
 
     sparse: ClassVar[frozenset[str]] = frozenset(
-        {"plugins", "figures", "optimised_for", "quantised", "devices", "batch", "shard", "stopping", "chain"}
+        {"plugins", "figures", "optimised_for", "quantised", "devices", "batch", "shard", "stopping", "chain", "full"}
     )
 
     adapter: Digest
@@ -225,6 +225,12 @@ class TrainReport(StageReport):
     shard: Literal["fsdp2"] | None = None  # None: each had the whole base
     stopping: Stopping | None = None  # None: the adapter has the last step's weights
     chain: tuple[TrainedStep, ...] = ()  # empty: one step
+    full: bool = False  # the weights that learned are the base's own, and what is named adapter has all of them
+
+    @property
+    def base_parameters(self) -> int:
+        """Of the base, and of the merged model: an adapter is counted beside the base, and merged into it."""
+        return self.total_parameters - (0 if self.full else self.trainable_parameters)
 
     @model_validator(mode="after")
     def _each_goes_on_from_the_one_before(self) -> Self:

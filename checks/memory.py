@@ -9,7 +9,9 @@ The peak comes where the backward pass begins. Held in memory are then, in bytes
   each block of 64 (Dettmers et al. 2023, arXiv:2305.14314, section 3). On a CPU the file that they were read from stays
   mapped beside them.
   A base that is divided among devices (``shard``) has its part on each, and one layer at a time whole.
-* T: the adapter's parameters: value, gradient and AdamW's two moments in float32. Moments in 8 bits leave 10.
+* T: the parameters that learn: value, gradient and AdamW's two moments in float32. Moments in 8 bits leave 10. They are
+  the adapter's, or with ``full`` the base's own, which are then not among the weights; in 16 bits each has a copy of 2
+  bytes for arithmetic.
 * activations: what autograd keeps for the backward pass, padding included. ``stages.training.memory`` counts it. Where
   no model is loaded it is taken as 24 h + 10 i for a token and layer that gradients pass through, in 16 bits, with h
   the hidden and i the intermediate size. This fits Llamas. With gradient checkpointing each layer keeps its input
@@ -40,7 +42,10 @@ _LEAST = 4  # rows are not cut to less than a fourth: nobody would want that
 
 
 class Sizes(NamedTuple):
-    """The sizes of a base and its adapter: numbers of parameters (``inner``: in the layers), layers, and widths."""
+    """The sizes of a base: numbers of parameters, layers, and widths.
+
+    ``inner``: parameters in the layers. ``adapter``: those that learn, the base's own with full fine-tuning.
+    """
 
     total: int
     inner: int
@@ -87,6 +92,8 @@ class Foretold(NamedTuple):
         width = 4 if train.precision == "fp32" else 2
         outer = of.total - of.inner  # embeddings and head are not quantised
         weights: float = width * of.total
+        if train.full and width == 4:  # among what learns
+            weights -= width * of.adapter
         if train.quantization:
             weights = _NF4 * of.inner + width * (of.total if self.cpu else outer)
         if train.shard:
@@ -121,7 +128,7 @@ def sizes(base: Path, train: Train) -> Sizes | None:
     except (EvidenceRefused, ValidationError):
         return None
     hidden, intermediate = widths.hidden_size, widths.intermediate_size
-    return Sizes(found.total, found.inner, found.adapter(train.lora), found.layers, hidden, intermediate)
+    return Sizes(found.total, found.inner, found.trained(train), found.layers, hidden, intermediate)
 
 
 def passed(train: Train, layers: int) -> int:
@@ -129,7 +136,7 @@ def passed(train: Train, layers: int) -> int:
 
     With gradient checkpointing it is all of them, because TRL asks for the gradients of the embeddings.
     """
-    return layers if train.gradient_checkpointing or train.lora.layers is None else min(layers, train.lora.layers)
+    return layers if train.gradient_checkpointing or train.layers is None else min(layers, train.layers)
 
 
 def limit(total: int | None, device: str, train: Train) -> Limit | None:

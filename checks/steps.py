@@ -47,7 +47,7 @@ class Steps(Section):
     """Several methods on one adapter, one after the other.
 
     Beside ``steps`` stands what all steps share. A step has the keys of its method, and may write a shared one anew.
-    ``lora``, ``precision``, ``quantization`` and ``devices`` are shared by all; ``shard`` is not offered.
+    ``lora``, ``precision``, ``quantization`` and ``devices`` are shared by all; ``shard`` and ``full`` are not offered.
     """
 
     method: Annotated[
@@ -59,7 +59,7 @@ class Steps(Section):
     @model_validator(mode="before")
     @classmethod
     def _with_shared(cls, value: Any) -> Any:
-        """Give each step what all share. Raises ValidationError whose places are those of the file."""
+        """Give each step the keys beside ``steps``. Raises ValidationError whose places are those of the file."""
         if not isinstance(value, dict):
             return value
         steps = value.get("steps")
@@ -149,6 +149,13 @@ def _misplaced(value: dict[str, Any]) -> Iterator[InitErrorDetails]:
             yield _problem(
                 f"{keys['shard']} is not offered with train.steps: it was never tried|use null", (*place, "shard")
             )
+        if isinstance(lora := keys.get("lora"), dict) and lora.get("modules_to_save"):
+            yield _problem(
+                "is not offered with train.steps: a later step would start from it in the base's precision|use []",
+                (*place, "lora", "modules_to_save"),
+            )
+        if keys.get("full"):
+            yield _problem("is not offered with train.steps: each hands an adapter on|use lora", (*place, "full"))
     for key in value.keys() - _SHARED.keys() - {"method", "steps"}:
         if of_methods := sorted(name for name, method in METHODS.kinds.items() if key in method.model_fields):
             yield _problem(
@@ -202,6 +209,7 @@ def _as_written() -> Any:
     shared: dict[str, Any] = {
         name: (field.annotation, field)
         if name in _OF_ALL
+        # mypy takes an annotation that is held in a variable for a plain object.
         else (field.annotation | None, Field(default=None, description=field.description))  # type: ignore[operator]
         for name, field in _SHARED.items()
     }

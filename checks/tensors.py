@@ -8,12 +8,12 @@ shape and place (https://huggingface.co/docs/safetensors). Layers are recognised
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from checks.errors import EvidenceRefused
-from checks.training import Lora
+from checks.training import Lora, Train
 
 _LONGEST = 100_000_000  # bytes of a header, as the library itself allows
 _INDEX, _SINGLE = "model.safetensors.index.json", "model.safetensors"
@@ -30,45 +30,70 @@ class Matrix(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """The number of all parameters, of those in the ``layers`` layers, and the matrices that LoRA can adapt."""
+    """The number of all parameters, of those in the ``layers`` layers, and the matrices that LoRA can adapt.
+
+    ``each``: the number of parameters in each layer. ``outer``: those of each module outside the layers, by its name.
+    """
 
     total: int
     inner: int
     layers: int
     matrices: tuple[Matrix, ...]
+    each: tuple[int, ...]
+    outer: Mapping[str, int]
+
+    def trained(self, train: Train) -> int:
+        """The number of parameters that learn: the adapter's, or the base's own."""
+        if train.lora:
+            return self.adapter(train.lora)
+        return self.total if train.layers is None else sum(self.each[-train.layers :])
 
     def adapter(self, lora: Lora) -> int:
-        """The number of LoRA's parameters: rank times both sides of each adapted matrix."""
+        """LoRA's parameters: rank times both sides of each adapted matrix; and modules that learn whole."""
         first = 0 if lora.layers is None else max(0, self.layers - lora.layers)
         adapted = (
             matrix.sides
             for matrix in self.matrices
             if matrix.layer >= first
-            and (
-                lora.targets == "all-linear"
-                or any(matrix.module == name or matrix.module.endswith(f".{name}") for name in lora.targets)
-            )
+            and (lora.targets == "all-linear" or any(_is_of(matrix.module, name) for name in lora.targets))
         )
-        return lora.r * sum(adapted)
+        whole = {module for module in self.outer for name in lora.modules_to_save if _is_of(module, name)}
+        if lora.modules_to_save and not whole and self.outer:  # a head that the file has as embeddings
+            whole = {max(self.outer, key=lambda module: self.outer[module])}
+        return lora.r * sum(adapted) + sum(self.outer[module] for module in whole)
 
 
 def read(folder: Path) -> Weights:
     """The sizes of the model in ``folder``; raises EvidenceRefused if there is none or a header is invalid."""
-    total, inner, layers, matrices = 0, 0, set[int](), list[Matrix]()
+    total, layers, matrices, outer = 0, dict[int, int](), list[Matrix](), dict[str, int]()
     for path in _files(folder):
         for name, shape in _shapes(path):
             count = math.prod(shape)
             total += count
             if found := _LAYER.search(name):
                 layer = int(found[1])
-                inner += count
-                layers.add(layer)
+                layers[layer] = layers.get(layer, 0) + count
                 if len(shape) == 2:
                     matrices.append(Matrix(layer, found[2].removesuffix(".weight"), sum(shape)))
+            else:
+                outer[name.removesuffix(".weight")] = count
     if not total:
         raise EvidenceRefused(f"{folder}: its weights have no parameters", _TODO)
     # Where no layer is known by its name, the whole is taken for them.
-    return Weights(total, inner or total, max(layers) + 1 if layers else 1, tuple(matrices))
+    number = max(layers) + 1 if layers else 1
+    each = tuple(layers.get(layer, 0) for layer in range(number)) if layers else (total,)
+    return Weights(total, sum(layers.values()) or total, number, tuple(matrices), each, outer)
+
+
+def _is_of(module: str, name: str) -> bool:
+    """Whether params.yaml means the module by this name."""
+    return module == name or module.endswith(f".{name}")
+
+
+def names(folder: Path) -> dict[str, int | None]:
+    """The name of each tensor of the model in ``folder``, with its layer if it is in one; raises as ``read``."""
+    found = (name for path in _files(folder) for name, _ in _shapes(path))
+    return {name: int(match[1]) if (match := _LAYER.search(name)) else None for name in found}
 
 
 def _files(folder: Path) -> list[Path]:

@@ -27,7 +27,8 @@ OF_EVERY_ROW = frozenset({"prompt", "reference"})  # columns that rows have what
 class Job:
     """The inputs of a trainer. ``settings``: arguments of transformers' trainer, from the section train.
 
-    ``model``: the base; ``adapter``: PEFT's configuration; ``stops``: the token ids that end a turn.
+    ``model``: the base; ``adapter``: PEFT's configuration, None where the base's own weights are trained or the model
+    has its adapter; ``stops``: the token ids that end a turn.
     """
 
     model: Any
@@ -61,6 +62,13 @@ class Lora(Section):
         Literal["all-linear"] | Strings, Field(description="modules to adapt: their names, or all-linear for all")
     ]
     layers: Annotated[int | None, Field(ge=1, description="adapt only the last layers, this many; null: all layers")]
+    modules_to_save: Annotated[
+        Strings,
+        Field(
+            description="embeddings or head, by name, that learn whole beside the adapter, as tokens need which the "
+            "base never learned; empty: none"
+        ),
+    ] = ()
 
     @field_validator("init", mode="before")
     @classmethod
@@ -77,6 +85,15 @@ class Lora(Section):
         if self.init == "orthogonal" and self.r % 2:
             raise ValueError(f"r: {self.r} is odd, and init orthogonal needs an even rank|use {self.r + 1}")
         return self
+
+
+class Full(Section):
+    """Full fine-tuning: the base's own weights learn, in float32, and there is no adapter."""
+
+    layers: Annotated[
+        int | None,
+        Field(ge=1, description="train the last layers alone, this many; null: all weights, embeddings and head too"),
+    ]
 
 
 class Quantization(Section):
@@ -122,10 +139,14 @@ class Train(Section):
     reported: ClassVar[tuple[str, ...]] = ()
     # Why the method cannot divide the base among devices (``shard``), where it cannot.
     unshardable: ClassVar[str] = ""
+    # Whether it can train the base's own weights (``full``). Not if it compares the model with the base, which is the
+    # model with its adapter switched off.
+    without_adapter: ClassVar[bool] = False
 
     method: Annotated[str, Field(description="the training method, a file of stages/training/methods")]
     seed: Annotated[int, Field(ge=0, description="of the adapter's first weights, the order of rows, and dropout")]
-    lora: Lora
+    lora: Annotated[Lora | None, Field(description="an adapter on the frozen base; null: see full")] = None
+    full: Annotated[Full | None, Field(description="the base's own weights, without an adapter; null: see lora")] = None
     learning_rate: Annotated[
         float, Field(gt=0, lt=1, description="the largest learning rate, reached after the warm-up")
     ]
@@ -215,10 +236,26 @@ class Train(Section):
         return self
 
     @model_validator(mode="after")
+    def _one_kind_of_weights(self) -> Self:
+        if (self.lora is None) == (self.full is None):
+            what = "neither lora nor full is" if self.lora is None else "lora and full are both"
+            raise ValueError(f"{what} written|write lora for an adapter, or full for the base's own weights")
+        if self.full and not self.without_adapter:
+            raise ValueError(
+                f"full: train.method {self.method!r} needs an adapter: the model with its adapter switched off is what "
+                "it compares with|use lora, or train.method sft"
+            )
+        if self.full and self.quantization:
+            raise ValueError("full: weights in 4 bits cannot be trained|remove quantization, or use lora")
+        if self.full and self.shard:
+            raise ValueError(f"full: shard {self.shard} is not offered with it, it was never tried|use null, or lora")
+        return self
+
+    @model_validator(mode="after")
     def _quantised_base_fits(self) -> Self:
         if self.quantization and self.precision == "fp16":
             raise ValueError("precision: fp16 is not offered with a 4-bit base|use bf16 or fp32")
-        if self.quantization and self.lora.init == "orthogonal":
+        if self.quantization and self.lora and self.lora.init == "orthogonal":
             raise ValueError("lora.init: orthogonal cannot start beside 4-bit weights|use default or gaussian")
         return self
 
@@ -228,11 +265,20 @@ class Train(Section):
             raise ValueError(f"shard: {self.shard} divides the base among devices, and devices is 1|use null")
         if self.shard and self.optimizer != "adamw_torch":
             raise ValueError(f"shard: {self.shard} is not offered with optimizer {self.optimizer}|use adamw_torch")
+        if self.shard and self.lora and self.lora.modules_to_save:
+            raise ValueError(
+                f"shard: {self.shard} is not offered with lora.modules_to_save, it was never tried|use null"
+            )
         if self.shard and self.early_stopping:
             raise ValueError(f"shard: {self.shard} is not offered with early_stopping|use null for one of them")
         if self.shard and self.unshardable:
             raise ValueError(f"shard: train.method {self.method!r} cannot use it: {self.unshardable}|use null")
         return self
+
+    @property
+    def layers(self) -> int | None:
+        """How many of the last layers learn; None: all of them."""
+        return self.lora.layers if self.lora else self.full.layers if self.full else None
 
     @property
     def needs_bitsandbytes(self) -> bool:
@@ -272,7 +318,7 @@ class NoDropout(Train):
 
     @model_validator(mode="after")
     def _without_dropout(self) -> Self:
-        if self.lora.dropout:
+        if self.lora and self.lora.dropout:
             raise ValueError(
                 f"lora.dropout is {self.lora.dropout:g}, and train.method {self.method!r} trains without dropout|"
                 "set train.lora.dropout to 0.0"

@@ -1,4 +1,4 @@
-"""merge: base and adapter to the directory that ships, shard by shard.
+"""merge: base and adapter, or the base's own trained weights, to the directory that ships, shard by shard.
 
 In:  models/base, models/adapter, data/splits/valid.jsonl (prompts for parity), params ``merge``.
 Out: models/merged (safetensors files of at most ``merge.shard_mb``; config and tokenizer that servers on
@@ -6,14 +6,15 @@ Out: models/merged (safetensors files of at most ``merge.shard_mb``; config and 
 Run: python -m stages.merge
 
 Memory use is a few megabytes whatever the model's size: the base is memory-mapped and the shards are streamed.
-Everything is written to a temporary folder, which becomes models/merged only if the merged model agrees with base +
-adapter on real prompts. A killed merge leaves no models/merged.
+Everything is written to a temporary folder, which becomes models/merged only if the merged model agrees with the model
+that was trained, base + adapter or the trained weights, on real prompts. A killed merge leaves no models/merged.
 """
 
 import fnmatch
 import json
 import shutil
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ _COMPANIONS = (
 
 
 def merge(params: Params, root: Path) -> str:
-    """Merge the adapter into the base, and compare the logits of the result with those of base + adapter.
+    """Merge what was trained into the base, and compare the logits of the result with those of the trained model.
 
     Raises MergeRefused if the adapter does not fit or the two differ by more than ``merge.parity`` allows,
     EvidenceRefused if an input cannot be read, MachineRefused if the disk is too small, or if the
@@ -86,9 +87,15 @@ def merge_weights(
     ``dequantised`` names the base's weights that are quantised and dequantised first. Raises MergeRefused,
     EvidenceRefused or MachineRefused as ``merge``.
     """
-    from stages.weights import lora, shards
+    from stages.weights import lora, shards, whole
 
-    with shards.opened(base) as weights, lora.opened(adapter, weights.tensors, _tied_rows(base)) as change:
+    with shards.opened(base) as weights, ExitStack() as stack:
+        tied_rows = _tied_rows(base)
+        if (adapter / whole.WEIGHTS).exists():
+            trained = stack.enter_context(whole.opened(adapter, weights.tensors))
+            change = lora.Adapter(trained, {}, {name: name for name in trained.tensors})
+        else:
+            change = stack.enter_context(lora.opened(adapter, weights.tensors, tied_rows))
         if dequantised and (absent := sorted(dequantised.tensors.keys() - weights.tensors.keys())):
             raise MergeRefused(
                 f"{layout.ADAPTER / nf4.NAME}: {len(absent)} tensors are not in the base: {absent[0]}",
@@ -108,7 +115,9 @@ def merge_weights(
                 weight = weights.read(tensor.name)
                 if dequantised:
                     weight = nf4.dequantised(tensor.name, weight, dequantised)
-                if delta := change.deltas.get(tensor.name):
+                if name := change.whole.get(tensor.name):
+                    yield from whole.rounded(tensor.name, change.weights.read(name), weight.dtype)
+                elif delta := change.deltas.get(tensor.name):
                     yield from lora.merged_rows(weight, delta, change.weights)
                 else:
                     yield weight

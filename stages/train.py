@@ -1,9 +1,11 @@
-"""train: LoRA fine-tuning of the base on the sealed splits, with the method of ``train.method``, logged to MLflow.
+"""train: fine-tuning of the base on the sealed splits, with the method of ``train.method``, logged to MLflow.
 
-With ``train.steps`` several methods train one adapter, one after the other (``stages.training.chain``).
+An adapter learns (``train.lora``), or the base's own weights (``train.full``). With ``train.steps`` several methods
+train one adapter, one after the other (``stages.training.chain``).
 
 In:  data/splits/{train,valid}.jsonl, data/validated.json (the seal), models/base, params ``train``.
-Out: models/adapter (adapter_config.json, adapter_model.safetensors; quantization.json if the base was quantised),
+Out: models/adapter (adapter_config.json, adapter_model.safetensors; quantization.json if the base was quantised; or
+     trained_weights.safetensors alone, the base's own weights that learned),
      reports/train.json,
      reports/loss.csv (step,loss,learning_rate, and what the method reports),
      reports/measured/train.json (seconds, memory, device, MLflow's run).
@@ -41,7 +43,7 @@ from stages.weights import nf4
 
 _LIBRARIES = ("torch", "transformers", "trl", "peft")
 _BELOW = ("accelerate", "datasets", "numpy", "safetensors", "tokenizers")  # no checkpoint outlives another version
-_SHARED = ("chain", "checkpoints", "order", "preferences", "ranks", "resuming", "stopping", "trainer")
+_SHARED = ("chain", "checkpoints", "order", "own_weights", "preferences", "ranks", "resuming", "stopping", "trainer")
 _MODULES = ("train.py", *(f"training/{name}.py" for name in _SHARED), "weights/nf4.py")
 
 
@@ -172,6 +174,7 @@ def train(params: Params, root: Path) -> str:
         batch=last.batch,
         shard=alone[0].train.shard,
         chain=tuple(each.reported() for each in fitted) if len(fitted) > 1 else (),
+        full=alone[0].train.full is not None,
         plugins=METHODS.plugins(steps.names(params.training)) | scorers.KINDS.plugins(rewards),
     )
     seconds = math.fsum(each.seconds for each in fitted)
@@ -411,6 +414,7 @@ def _trainer(
     from transformers.trainer_callback import ProgressCallback
     from transformers.utils import logging
 
+    from stages.training import own_weights
     from stages.training.trainer import DTYPES, Progress, Recorder, in_float32, lora_config, settings
 
     quantization, precision = params.train.quantization, params.train.precision
@@ -436,7 +440,9 @@ def _trainer(
     if tokenizer.chat_template is None:
         raise TrainingRefused(f"{layout.BASE}: has no chat template", "use an instruction-tuned base")
     quantised = nf4.described(model, quantization, precision, identity) if quantization else None
-    adapter = None if start else lora_config(params.train.lora, model)
+    adapter = lora_config(params.train.lora, model) if params.train.lora and not start else None
+    if params.train.full:
+        own_weights.choose(model, params.train.full, base)
     if start:
         if quantised and files.read_json(start / nf4.NAME, QuantisedBase) != quantised:
             raise MachineRefused(
@@ -458,7 +464,7 @@ def _trainer(
     )
     with imports.uncollected():  # TRL; ``chain`` lets go of the model between steps
         trainer = params.train.trainer(job)
-    if quantised:
+    if quantised or (params.train.lora and params.train.lora.modules_to_save):
         in_float32(trainer.model)
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(Progress())
@@ -470,11 +476,16 @@ def _settings(params: Params, rows: int, model: Any, device: str) -> str:
     train, lora = params.train, params.train.lora
     trainable, total = chain.counted(model)
     base = f" on a base in 4 bits ({train.quantization.kind})" if train.quantization else ""
-    variant = {"lora": "LoRA", "rslora": "rsLoRA", "dora": "DoRA"}[lora.variant]
+    kind = "full fine-tuning"
+    if lora:
+        targets = ", ".join(sorted(model.peft_config["default"].target_modules))
+        variant = {"lora": "LoRA", "rslora": "rsLoRA", "dora": "DoRA"}[lora.variant]
+        also = f" and all of {', '.join(lora.modules_to_save)}" if lora.modules_to_save else ""
+        kind = f"{variant} r={lora.r} alpha={lora.alpha} on {targets}{also}"
     parts = (
         f"{rows} rows, {train.steps(rows)} steps of {_batch(params)}",
-        f"{variant} r={lora.r} alpha={lora.alpha} on {', '.join(sorted(model.peft_config['default'].target_modules))}",
-        "all layers" if lora.layers is None else f"last {lora.layers} layers",
+        kind,
+        "all layers" if train.layers is None else f"last {train.layers} layers",
         f"{trainable / 1e6:.2f} of {total / 1e6:.1f} M parameters",
         f"learning rate {train.learning_rate:g} {train.schedule}",
         f"{train.precision} on {device}{base}, seed {train.seed}",

@@ -432,11 +432,13 @@ def _weights(trainer: Any) -> dict[str, Any]:
     ("method", "stops", "settings", "lora"),
     [
         ("sft", (2,), {}, {}), ("sft", (7, 8), {}, {}), ("sft", (6,), {}, {}), ("sft", (4,), {"gradient_accumulation": 2}, {}),
+        ("sft", (7,), {"precision": "bf16"}, {"modules_to_save": ["embed_tokens", "lm_head"]}),
         ("sft", (3,), {"neftune_alpha": 5.0}, {"variant": "dora", "init": "gaussian"}),
         ("sft", (3,), {"optimizer": "adamw_8bit"}, {"r": 128, "targets": ["down_proj"]}),  # fewer stay in 32 bits
         ("sft", (7,), {"optimizer": "paged_adamw_8bit"}, {"r": 128, "targets": ["down_proj"]}),
         ("sft", (3,), {"quantization": {"kind": "nf4", "double": True}}, {"variant": "rslora"}),
         ("sft", (3, 8), {"early_stopping": {"patience": 9, "per_epoch": 3}}, {}),
+        ("sft", (3, 7), {"lora": None, "full": {"layers": 1}, "optimizer": "adamw_8bit"}, {}),
         ("sft", (2,), {"early_stopping": {"patience": 1, "per_epoch": 6}, "learning_rate": 0.5, "schedule": "constant"}, {}),
         ("dpo", (7,), {"early_stopping": {"patience": 9, "per_epoch": 3}}, {}),
         ("dpo", (7, 8), {}, {}), ("dpo", (6,), {}, {}), ("dpo", (4,), {"gradient_accumulation": 2}, {}),
@@ -451,7 +453,7 @@ def test_a_training_in_parts_is_the_training_in_one_part(
     root = training_tree.make(tmp_path, tiny_base, preferences=method != "sft")
     document = _document(10, method)
     document["train"] |= {"gradient_accumulation": 1} | settings
-    document["train"]["lora"] |= lora
+    document["train"]["lora"] = (document["train"]["lora"] or {}) | lora or None
     with checkpoints.opened(root, KEY, kept=True) as home:
         trainer, _, recorder = _parts(root, document, home)
         before = _weights(trainer)
@@ -624,8 +626,12 @@ def test_a_checkpoint_waits_for_its_minutes_and_for_a_point_of_the_curve(tmp_pat
 
 
 def _killed(root: Path, place: Path, checkpoint: str, method: str = "sft") -> None:
-    """Train in another process, and kill it when a checkpoint is whole: ``checkpoint`` is its manifest below ``place``."""
     (root / layout.PARAMS).write_text(written(_document(method=method)))
+    killed(root, place, checkpoint)
+
+
+def killed(root: Path, place: Path, checkpoint: str) -> None:
+    """Train in another process, and kill it when a checkpoint is whole: ``checkpoint`` is its manifest below ``place``."""
     process = subprocess.Popen(
         [sys.executable, "-m", "stages.train"],
         cwd=root,

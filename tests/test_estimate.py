@@ -17,7 +17,8 @@ from safetensors.numpy import save_file
 from checks import cost, digest, files, layout, memory, refused, steps, tensors
 from checks.cost import Span, Training
 from checks.errors import DataRefused, EvidenceRefused, Refusal
-from checks.evidence import TrainMeasured, TrainMemory
+from checks.evidence import MeasuredStep, TrainedStep, TrainMeasured, TrainMemory, TrainReport
+from checks.training import Full, Train
 from release.cli import main
 from release.cost import throughput
 from release.cost.estimate import NO_HISTORY, NOTHING, Estimate, estimate, refusal
@@ -153,11 +154,18 @@ def _llama(folder: Path, layers: int = 4, width: int = 8) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
 
 
+def _own(train: Train, layers: int | None) -> Train:
+    return train.model_copy(update={"lora": None, "full": Full(layers=layers)})
+
+
 def test_sizes_are_read_from_headers(tmp_path: Path) -> None:
     _llama(tmp_path)
     found = tensors.read(tmp_path)
     assert (found.total, found.inner, found.layers) == (4 * (64 + 128 + 8) + 400 + 8, 4 * 200, 4)
-    lora = as_params(scaled_down()).train.lora
+    train = as_params(scaled_down()).train
+    assert (found.trained(_own(train, None)), found.trained(_own(train, 3))) == (found.total, 3 * 200)
+    lora = train.lora
+    assert lora is not None
     assert found.adapter(lora.model_copy(update={"r": 2, "targets": ("q_proj",), "layers": 3})) == 2 * 3 * 16
     assert found.adapter(lora.model_copy(update={"r": 2, "targets": "all-linear", "layers": None})) == 2 * 4 * 40
     assert found.adapter(lora.model_copy(update={"r": 1, "targets": ("self_attn.q_proj",), "layers": 99})) == 4 * 16
@@ -170,7 +178,9 @@ def test_sizes_are_those_that_peft_counts(tiny_base: Path) -> None:
 
     from stages.training.trainer import lora_config
 
-    lora = as_params(scaled_down()).train.lora.model_copy(update={"layers": 1})
+    lora = as_params(scaled_down()).train.lora
+    assert lora is not None
+    lora = lora.model_copy(update={"layers": 1})
     model = AutoModelForCausalLM.from_pretrained(tiny_base)
     trainable, total = get_peft_model(model, lora_config(lora, model)).get_nb_trainable_parameters()
     found = tensors.read(tiny_base)
@@ -489,6 +499,20 @@ def test_fewer_layers_are_cheaper_by_what_is_not_passed_back(root: Path) -> None
     assert found.minutes.middle == pytest.approx(SECONDS / 60 * (2 * n * 1.25 + 6 * a) / (4 * n + 6 * 1))
 
 
+def test_full_fine_tuning_is_scaled_from_an_adapters_training_if_the_weights_are_there(root: Path) -> None:
+    _change(root, lambda value: value["train"].update(lora=None, full={"layers": None}))
+    found = estimate(root)
+    assert found.status == "no estimate"
+    assert found.notes[0].endswith("and the record is of a training with train.lora")
+    _llama(root / layout.BASE)
+    _change(root, lambda value: value["train"].update(lora=None, full={"layers": 1}))
+    found = estimate(root)
+    assert found.minutes is not None
+    n, own = 4 * 200, 200
+    assert found.minutes.middle == pytest.approx(SECONDS / 60 * (2 * n * 1.25 + 2 * own) / (4 * n + 6 * 1))
+    assert found.minutes.high == pytest.approx(2 * WIDTH * found.minutes.middle)
+
+
 def test_without_the_weights_another_depth_has_no_estimate(root: Path) -> None:
     _change(root, lambda value: value["train"]["lora"].update(layers=1))
     found = estimate(root)
@@ -496,24 +520,62 @@ def test_without_the_weights_another_depth_has_no_estimate(root: Path) -> None:
     assert "models/base" in found.notes[0]
 
 
-def test_a_training_in_steps_has_no_estimate_and_none_is_scaled_from_it(root: Path) -> None:
-    def in_steps(value: dict[str, Any]) -> None:
-        value["train"] |= {"method": ["sft", "sft"], "steps": [{"method": "sft"}, {"method": "sft", "seed": 1}]}
+def _in_steps(value: dict[str, Any]) -> None:
+    value["train"] |= {"method": ["sft", "sft"], "steps": [{"method": "sft"}, {"method": "sft", "epochs": 4}]}
 
-    def at_once(value: dict[str, Any]) -> None:
-        del value["train"]["steps"]
-        value["train"]["method"] = "sft"
 
-    why = "trains in 2 steps, and the time of steps is not estimated"
-    _change(root, in_steps)
+def _at_once(value: dict[str, Any]) -> None:
+    value["train"].pop("steps")
+    value["train"]["method"] = "sft"
+
+
+def test_each_step_is_scaled_from_a_recorded_training_of_its_method(root: Path) -> None:
+    """From one of two epochs first: two and four epochs are three times as long. Then from the steps themselves."""
+    _change(root, _in_steps)
     found = estimate(root)
-    assert (found.status, found.headline) == ("no estimate", f"no estimate: params.yaml {why}")
+    assert (found.status, found.basis is not None) == ("estimated", True)
+    assert found.minutes is not None
+    assert found.minutes.middle == pytest.approx(3 * SECONDS / 60)
+    assert found.minutes.low == pytest.approx(found.minutes.middle / WIDTH)
+    assert "step 2, sft: rows x epochs: " in _lockstep(root)[1]
+
+    report = files.read_json(root / layout.TRAIN_REPORT, TrainReport)
+    one = {"method": "sft", "data": report.splits, "rows": report.rows, "steps": 10, "final_loss": 1.0, "tokens": 500}
+    first = TrainedStep(started_from=None, adapter="sha256:" + "0" * 64, epochs=2.0, **one)
+    second = TrainedStep(started_from=first.adapter, adapter=report.adapter, epochs=4.0, **one)
+    took = [MeasuredStep(adapter=each.adapter, mlflow_run="0", seconds=s) for each, s in ((first, 100), (second, 700))]
+    files.write_json(root / layout.TRAIN_REPORT, report.model_copy(update={"chain": (first, second)}))
     evidence_tree.recorded(root)
-    _on_main(root, "in steps", None)
-    _change(root, at_once)
+    _on_main(root, "in steps, without their times", None)
+    _change(root, lambda value: value["train"]["steps"][0].update(epochs=1))
     found = estimate(root)
     assert found.status == "no estimate"
-    assert why in found.notes[0]
+    assert "its reports do not say what each of its 2 steps took" in found.notes[0]
+
+    path = root / layout.TRAIN_MEASURED
+    files.write_json(path, files.read_json(path, TrainMeasured).model_copy(update={"chain": tuple(took)}))
+    _change(root, lambda value: value["train"]["steps"][0].update(epochs=2))
+    evidence_tree.recorded(root)
+    _on_main(root, "in steps", None)
+    _change(root, lambda value: value["train"]["steps"][0].update(epochs=4))
+    found = estimate(root)
+    assert found.minutes is not None
+    assert found.minutes.middle == pytest.approx((2 * 100 + 700) / 60)
+    _change(root, _at_once)  # with the epochs that both steps share
+    found = estimate(root)
+    assert found.minutes is not None
+    assert found.minutes.middle == pytest.approx(100 / 60)
+
+
+def test_a_step_whose_method_was_never_recorded_has_no_estimate(root: Path) -> None:
+    def with_orpo(value: dict[str, Any]) -> None:
+        value["train"] |= {"method": ["sft", "orpo"], "steps": [{"method": "sft"}, {"method": "orpo", "beta": 0.1}]}
+        value["validate"]["preferences"] = {"max_length_bias": 0.15, "max_auc": 0.75}
+
+    _change(root, with_orpo)
+    found = estimate(root)
+    assert found.status == "no estimate"
+    assert found.notes[0] == "train.method is orpo, and the record is of a training with sft"
 
 
 def test_another_base_is_scaled_by_its_size(root: Path) -> None:

@@ -23,9 +23,9 @@ LLAMA_8B = Sizes(8_030_261_248, 6_979_588_096, 41_943_040, 32, 4096, 14336)
 
 def _train(**change: Any) -> Train:
     value = scaled_down()
-    lora = {"layers": None} | change.pop("lora", {})
+    lora = change.pop("lora", {})
     value["train"] |= {"precision": "bf16", "batch_size": 16} | change
-    value["train"]["lora"] |= lora
+    value["train"]["lora"] = lora if lora is None else value["train"]["lora"] | {"layers": None} | lora
     return as_params(value).train
 
 
@@ -71,6 +71,22 @@ def test_weights_and_moments_take_what_their_formats_say(change: dict[str, Any],
     plain = 2 * LLAMA_8B.total + 16 * LLAMA_8B.adapter
     found = Foretold(_train(**change), LLAMA_8B, Batch(0, 0, 0), cpu).peak()
     assert found - plain == pytest.approx(bytes_more, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("change", "bytes_each"),
+    [({}, 2 + 16), ({"precision": "fp32"}, 16), ({"optimizer": "adamw_8bit"}, 2 + 10)],
+)
+def test_a_base_whose_own_weights_learn_takes_their_moments_and_a_copy_in_16_bits(
+    change: dict[str, Any], bytes_each: int
+) -> None:
+    own = LLAMA_8B._replace(adapter=LLAMA_8B.total)
+    section = _train(lora=None, full={"layers": None}, **change)
+    found = Foretold(section, own, Batch(0, 0, 0), False)
+    assert found.peak() == bytes_each * LLAMA_8B.total
+    least = memory.refusal(found, Limit(76 * GB, "95% of a card", False))
+    assert least is not None
+    assert least.todo.startswith("take a smaller base or a larger device")
 
 
 @pytest.mark.parametrize(
@@ -225,6 +241,7 @@ def root(tmp_path: Path, tiny_base: Path, store: str, monkeypatch: pytest.Monkey
         {"lora": {"dropout": 0.5}},
         {"gradient_checkpointing": True},
         {"quantization": {"kind": "nf4", "double": True}},
+        {"lora": None, "full": {"layers": 1}},
     ],
     ids=str,
 )
@@ -234,8 +251,8 @@ def test_what_is_counted_without_data_is_what_autograd_keeps(root: Path, change:
     from stages.training import memory as counted
 
     value = _document()
-    value["train"]["lora"] |= {"layers": None} | change.pop("lora", {})
-    value["train"] |= change
+    value["train"]["lora"] |= {"layers": None} | (change.pop("lora", {}) or {})
+    value["train"] |= change | ({"lora": None} if "full" in change else {})
     trainer = training_tree.trainer(as_params(value).train, root, root / "scratch")
     model = trainer.model
     weights = {each.untyped_storage().data_ptr() for each in (*model.parameters(), *model.buffers())}

@@ -358,7 +358,6 @@ def _dora(change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[Path
             _dora(lambda w: w.update({_MAGNITUDE: torch.ones(8)})),
             r"q_proj\.weight: base \[32, 32\] against adapter's lengths \[8\]",
         ),
-        (_config(modules_to_save=["lm_head"]), 'modules_to_save is ."lm_head".'),
         (_config(bias="all"), "bias is 'all'"),
         (_config(lora_bias=True), "lora_bias is true"),
         (_config(trainable_token_indices=[5]), "trainable_token_indices is"),

@@ -51,6 +51,11 @@ FAULTS = {
         "  seed: 17\n  quantization: {kind: nf4, double: true}\n  lora:\n    init: orthogonal",
         "train: lora.init: orthogonal cannot start beside 4-bit weights",
     ),
+    "an adapter and full fine-tuning": (
+        "  seed: 17\n  lora:",
+        "  seed: 17\n  full: {layers: null}\n  lora:",
+        "train: lora and full are both written; write lora for an adapter, or full for the base's own weights",
+    ),
     "fp16 beside 4 bits": (
         "  precision: bf16\n\nmerge",
         "  precision: fp16\n  quantization: {kind: nf4, double: true}\n\nmerge",

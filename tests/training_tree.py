@@ -49,6 +49,7 @@ def trainer(settings: Train, root: Path, scratch: Path, callbacks: Sequence[Any]
     """The trainer of the method that ``settings`` are of, on the rows of the root's train split."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    from stages.training import own_weights
     from stages.training import trainer as shared
     from stages.weights import nf4
 
@@ -58,6 +59,8 @@ def trainer(settings: Train, root: Path, scratch: Path, callbacks: Sequence[Any]
         model = nf4.load(root / layout.BASE, settings.quantization, settings.precision)[0]
     else:
         model = AutoModelForCausalLM.from_pretrained(root / layout.BASE, dtype=shared.DTYPES[settings.precision])
+    if settings.full:
+        own_weights.choose(model, settings.full, root / layout.BASE)
     tokenizer = AutoTokenizer.from_pretrained(root / layout.BASE)
     made = settings.trainer(
         Job(
@@ -66,12 +69,12 @@ def trainer(settings: Train, root: Path, scratch: Path, callbacks: Sequence[Any]
             rows=rows,
             valid=valid,
             settings=shared.settings(settings, len(rows), str(scratch)),
-            adapter=shared.lora_config(settings.lora, model),
+            adapter=shared.lora_config(settings.lora, model) if settings.lora else None,
             callbacks=callbacks,
             stops=frozenset({tokenizer.eos_token_id}),
         )
     )
-    if settings.quantization:
+    if settings.quantization or (settings.lora and settings.lora.modules_to_save):
         shared.in_float32(made.model)
     return made
 

@@ -100,10 +100,10 @@ def _measured(value: float) -> float:
 
 
 def _parameters(evidence: Evidence) -> float:
-    """Of the merged model: PEFT's total holds the adapter beside the base, and merging adds it into the base."""
+    """Of the merged model."""
     train = evidence.reports.train
     assert train is not None  # else it is a gap
-    return _measured((train.total_parameters - train.trainable_parameters) / 1e6)
+    return _measured(train.base_parameters / 1e6)
 
 
 def _artifact(evidence: Evidence) -> float:

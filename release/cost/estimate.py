@@ -99,23 +99,18 @@ def estimate(root: Path, ref: str | None = None, device: str | None = None) -> E
     if _is_trained(tree, data, base):
         return Estimate(status="nothing to train", headline=NOTHING, notes=notes)
     without = ("without an estimate no training is refused",) if bounds else ()
-    try:
-        train = training_record.one_step(params.training, layout.PARAMS.as_posix())
-    except Unscalable as unscalable:
-        headline = f"no estimate: {unscalable}"
-        return Estimate(status="no estimate", headline=headline, bounds=bounds, notes=(*without, *notes))
-    ahead = training_ahead.planned(train, data, base)
+    ahead = training_ahead.planned(root, params.training, data, base)
     why: list[str] = []
     for name, commit in places.items():
         try:
             recorded = _record(records, name, commit, device)
-            seconds = training_ahead.seconds(root, ahead, train, recorded)
+            seconds = training_ahead.seconds(root, ahead, recorded)
             needs = memory_ahead.predicted(root, params, data, base, recorded)
             return _estimated(recorded, seconds, bounds, prices, notes).model_copy(update={"memory": needs})
         except Unscalable as unscalable:
             why.append(str(unscalable))
     if device:
-        why.append(throughput.fastest(records, ahead, train, device, places))
+        why.append(throughput.fastest(records, ahead, device, places))
     needs = memory_ahead.predicted(root, params, data, base, None)
     return Estimate(
         status="no estimate", headline=NO_HISTORY, bounds=bounds, memory=needs, notes=(*why, *without, *notes)
@@ -153,8 +148,8 @@ def after_the_fact(
         test_rows = records.work_tree.report(layout.DATA_REPORT, DataReport).rows.get("test", 0)
         if (recorded.report, recorded.measured) == (report, took):
             return None
-        train = training_record.one_step(params.training, layout.PARAMS.as_posix())
-        return training_ahead.seconds(records.root, training_ahead.done(report, test_rows), train, recorded)
+        ahead = training_ahead.done(report, params.training, test_rows)
+        return training_ahead.seconds(records.root, ahead, recorded)
     except (EvidenceRefused, Unscalable):
         return None
 
@@ -163,7 +158,7 @@ def _less(over: Sequence[BudgetBound]) -> str:
     """How to bring the middle of the estimates within their bounds."""
     share = min((bound.fits or 0 for bound in over), default=0)
     less = f"train {share:.0%} of it" if share >= 0.01 else "train far less"
-    return f"{less} (train.epochs or max_steps, train.lora.layers, rows, a smaller base)"
+    return f"{less} (train.epochs or max_steps, fewer layers of train.lora or train.full, rows, a smaller base)"
 
 
 def _hold(root: Path, data: DataReport) -> None:

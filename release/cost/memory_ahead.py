@@ -7,7 +7,7 @@ validate say how long they can be at most, and a training is refused only if its
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from checks import layout, memory
+from checks import layout, memory, steps
 from checks.errors import MachineRefused, Refusal, TrainingRefused
 from checks.evidence import Count, DataReport
 from checks.memory import Batch, Foretold
@@ -43,9 +43,21 @@ class _Bounds(NamedTuple):
 def predicted(root: Path, params: Params, data: DataReport, base: str, recorded: Recorded | None) -> MemoryAhead | None:
     """The memory of the training that params.yaml asks for; None where models/base does not say its sizes.
 
-    ``base``: its digest. ``recorded``: a training on the same device, whose total memory is then the limit, together
-    with train.max_memory_gb. Without one it is predicted as on a CPU.
+    Of a training in steps it is that of the step that needs most. ``base``: its digest. ``recorded``: a training on
+    the same device, whose total memory is then the limit, together with train.max_memory_gb. Without one it is
+    predicted as on a CPU.
     """
+    found = [
+        _of_step(
+            root, params.model_copy(update={"training": step}), data, base,
+            recorded.like(step.method, number) if recorded else None,
+        )
+        for number, step in enumerate(steps.of(params.training))
+    ]  # fmt: skip
+    return max((each for each in found if each), key=lambda each: each.low, default=None)
+
+
+def _of_step(root: Path, params: Params, data: DataReport, base: str, recorded: Recorded | None) -> MemoryAhead | None:
     bounds = _foretold(root, params, data, base, recorded)
     if bounds is None:
         return None

@@ -1,12 +1,11 @@
 """A lower bound on the training time on a GPU without a record, from published rates (throughput.yaml)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from checks import cost, plain_yaml
 from checks.rows import Record
-from checks.training import Train
 from release.cost import training_ahead, training_record
 from release.cost.training_ahead import Ahead
 from release.cost.training_record import Unscalable
@@ -28,8 +27,8 @@ def known() -> tuple[Rate, ...]:
     return tuple(Rate.model_validate(each) for each in plain_yaml.load(_TABLE.read_text(encoding="utf-8")))
 
 
-def fastest(records: Records, ahead: Ahead, train: Train, device: str, places: Mapping[str, str]) -> str:
-    """One sentence: the minutes of the training ``ahead`` on ``device`` at the fastest published rate.
+def fastest(records: Records, ahead: Sequence[Ahead], device: str, places: Mapping[str, str]) -> str:
+    """One sentence: the minutes of the steps ``ahead`` on ``device`` at the fastest published rate.
 
     The number of tokens per row comes from a record of any device.
     """
@@ -39,10 +38,15 @@ def fastest(records: Records, ahead: Ahead, train: Train, device: str, places: M
     for name, commit in places.items():
         with suppress(Unscalable):
             recorded = training_record.read(records.at(commit), name)
-            old, new = training_ahead.pair(records.root, ahead, train, recorded)
-            if recorded.report.tokens is not None:
+            operations = 0.0
+            for number, one in enumerate(ahead):
+                like = recorded.like(one.params.method, number)
+                old, new = training_ahead.pair(records.root, one, like)
+                if like.report.tokens is None:
+                    break
                 longer = new.row_bytes / old.row_bytes if new.row_bytes and old.row_bytes else 1
-                tokens = recorded.report.tokens * new.row_passes / old.row_passes * longer
-                minutes = cost.shown(tokens * new.flops_per_token / rate.operations_per_second / 60)
+                operations += like.report.tokens * new.row_passes / old.row_passes * longer * new.flops_per_token
+            else:
+                minutes = cost.shown(operations / rate.operations_per_second / 60)
                 return f"at least {minutes} min on {device}, by the fastest published rate: {rate.source}"
     return f"the published rate of {device} cannot be used: no record says how many tokens a row has"

@@ -1,31 +1,35 @@
 """Scales the duration of a recorded training to the training that the work tree asks for."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from checks import cost, layout, tensors
+from checks import cost, files, layout, steps, tensors
 from checks.cost import Span, Step, Training
 from checks.errors import EvidenceRefused
 from checks.evidence import DataReport, TrainReport
+from checks.rows import Row
+from checks.steps import Steps
 from checks.tensors import Weights
 from checks.training import Train
 from release.cost.training_record import Recorded, Unscalable
 
 
 class Ahead(NamedTuple):
-    """What decides the cost of the next training, beside ``params.yaml``.
+    """What decides the cost of one step of the next training; most trainings have one.
 
-    ``train`` is the digest of the train split, ``base`` the digest of the base model. ``parameters`` (of the base) and
-    ``adapter`` (trainable parameters) are None where unknown.
+    ``params`` are the step's parameters. ``train`` is the digest of the train split, ``base`` the digest of the base
+    model. ``parameters`` (of the base) and ``trained`` (those that learn) are None where unknown.
     """
 
+    params: Train
     rows: int
     epochs: float
     train: str | None
     base: str
     test_rows: int
     parameters: int | None = None
-    adapter: int | None = None
+    trained: int | None = None
 
 
 class Seconds(NamedTuple):
@@ -40,45 +44,64 @@ class Seconds(NamedTuple):
     answers_known: bool
 
 
-def planned(params: Train, data: DataReport, base: str) -> Ahead:
-    """The training that params.yaml asks for, on the splits that validate saw."""
-    rows = data.rows.get("train", 0)
-    return Ahead(rows, cost.epochs(params, rows), data.splits.get("train"), base, data.rows.get("test", 0))
+def planned(root: Path, training: Train | Steps, data: DataReport, base: str) -> list[Ahead]:
+    """The steps of the training that params.yaml asks for, on the splits that validate saw.
 
-
-def done(report: TrainReport, test_rows: int) -> Ahead:
-    """The finished training of ``report``, in the form of a planned one."""
-    parameters = report.total_parameters - report.trainable_parameters
-    return Ahead(
-        report.rows, report.epochs, report.splits.get("train"), report.base, test_rows, parameters,
-        report.trainable_parameters,
-    )  # fmt: skip
-
-
-def seconds(root: Path, ahead: Ahead, train: Train, recorded: Recorded) -> Seconds:
-    """Estimate the duration of ``ahead`` with the parameters ``train``. Raises Unscalable if that is impossible."""
-    old, new = pair(root, ahead, train, recorded)
-    same_base = ahead.base == recorded.report.base
-    same_rows = ahead.train == recorded.report.splits.get("train")
-    factors = cost.steps(old, new, same_base, same_rows, recorded.measured.device)
-    training = cost.scaled(recorded.measured.seconds, factors)
-    on_devices = training.times(train.devices)
-    if recorded.answers_per_second is None:
-        return Seconds(training, on_devices, factors, False)
-    ratio = cost.bounded(new.parameters) / cost.bounded(old.parameters)
-    answers = cost.answering(ahead.test_rows, recorded.answers_per_second, ratio, same_base)
-    return Seconds(training, on_devices + answers, factors, True)
-
-
-def pair(root: Path, ahead: Ahead, train: Train, recorded: Recorded) -> tuple[Training, Training]:
-    """The recorded and the next training with parameters counted alike: those in the layers if known, else all.
-
-    Raises Unscalable if the next training cannot be counted the same way.
+    Raises EvidenceRefused if the train split cannot be read, where some of its rows are of one step alone.
     """
-    report, before, lora = recorded.report, recorded.train, train.lora
+    some, path = steps.in_some_rows(training), root / layout.SPLITS / "train.jsonl"
+    split = files.read_jsonl(path, Row) if some else []
+    found = []
+    for params in steps.of(training):
+        rows = len(steps.rows_of(params, some, split)) if some else data.rows.get("train", 0)
+        epochs = cost.epochs(params, rows)
+        found.append(Ahead(params, rows, epochs, data.splits.get("train"), base, data.rows.get("test", 0)))
+    return found
+
+
+def done(report: TrainReport, training: Train | Steps, test_rows: int) -> list[Ahead]:
+    """The steps of the finished training of ``report``, in the form of planned ones."""
+    return [
+        Ahead(
+            params, its.rows, its.epochs, report.splits.get("train"), report.base, test_rows, report.base_parameters,
+            report.trainable_parameters,
+        )
+        for params, its in zip(steps.of(training), report.chain or (report,), strict=False)
+    ]  # fmt: skip
+
+
+def seconds(root: Path, ahead: Sequence[Ahead], recorded: Recorded) -> Seconds:
+    """Estimate the duration of all steps ``ahead``: each is scaled from the recorded one with the same method.
+
+    Raises Unscalable if that is impossible.
+    """
+    spans, factors = list[Span](), list[Step]()
+    for number, one in enumerate(ahead):
+        like = recorded.like(one.params.method, number)
+        old, new = pair(root, one, like)
+        same_base = one.base == like.report.base
+        its = cost.steps(old, new, same_base, one.train == like.report.splits.get("train"), like.measured.device)
+        spans.append(cost.scaled(like.measured.seconds, its))
+        name = f"step {number + 1}, {one.params.method}: " if len(ahead) > 1 else ""
+        factors += [factor._replace(why=f"{name}{factor.why}") for factor in its]
+    training = sum(spans[1:], spans[0])
+    on_devices = training.times(one.params.devices)
+    if recorded.answers_per_second is None:
+        return Seconds(training, on_devices, tuple(factors), False)
+    ratio = cost.bounded(new.parameters) / cost.bounded(old.parameters)
+    answers = cost.answering(one.test_rows, recorded.answers_per_second, ratio, same_base)
+    return Seconds(training, on_devices + answers, tuple(factors), True)
+
+
+def pair(root: Path, ahead: Ahead, recorded: Recorded) -> tuple[Training, Training]:
+    """The recorded and the next step with parameters counted alike: those in the layers if known, else all.
+
+    Raises Unscalable if the next one cannot be counted the same way.
+    """
+    report, before, train = recorded.report, recorded.train, ahead.params
     if train.method != before.method:
         raise Unscalable(f"train.method is {train.method}, and the record is of a training with {before.method}")
-    old_parameters = new_parameters = report.total_parameters - report.trainable_parameters
+    old_parameters = new_parameters = report.base_parameters
     old_layers = new_layers = None
     try:
         known: Weights | None = tensors.read(root / layout.BASE)
@@ -89,32 +112,43 @@ def pair(root: Path, ahead: Ahead, train: Train, recorded: Recorded) -> tuple[Tr
         if known:
             old_parameters = new_parameters = known.inner
             old_layers = new_layers = known.layers
-        elif lora.layers != before.lora.layers and not train.gradient_checkpointing:
-            raise Unscalable(f"{unknown}, and train.lora.layers is not what was recorded")
+        elif train.layers != before.layers and not train.gradient_checkpointing:
+            raise Unscalable(f"{unknown}, and {_kind(train)}.layers is not what was recorded")
     else:
         new_parameters, new_layers = (known.total, known.layers) if known else (ahead.parameters or 0, None)
         if not new_parameters:
             raise Unscalable(f"{unknown or 'models/base has no parameters'}, and the base is not what was recorded")
-    adapter = ahead.adapter
-    if adapter is None:  # on the same matrices, the size of an adapter is proportional to its rank
-        adapter = known.adapter(lora) if known else report.trainable_parameters * lora.r // before.lora.r
+    trained = ahead.trained
+    if trained is None:
+        if known:
+            trained = known.trained(train)
+        elif _kind(train) != _kind(before):
+            raise Unscalable(f"{unknown}, and the record is of a training with {_kind(before)}")
+        else:  # on the same matrices, the size of an adapter is proportional to its rank
+            ranks = (train.lora.r, before.lora.r) if train.lora and before.lora else (1, 1)
+            trained = report.trainable_parameters * ranks[0] // ranks[1]
     for what, value in (("rows", ahead.rows), ("epochs", ahead.epochs), ("parameters", new_parameters)):
         if value <= 0:
             raise Unscalable(f"the training here has no {what}")
     old = _training(report.rows, report.epochs, before, old_parameters, old_layers, report.trainable_parameters)
-    new = _training(ahead.rows, ahead.epochs, train, new_parameters, new_layers, adapter)
+    new = _training(ahead.rows, ahead.epochs, train, new_parameters, new_layers, trained)
     return old._replace(row_bytes=recorded.row_bytes), new._replace(row_bytes=_row_bytes(root))
 
 
-def _training(rows: int, epochs: float, train: Train, parameters: int, layers: int | None, adapter: int) -> Training:
+def _kind(train: Train) -> str:
+    return "train.lora" if train.lora else "train.full"
+
+
+def _training(rows: int, epochs: float, train: Train, parameters: int, layers: int | None, trained: int) -> Training:
     """``layers``: the base's number of layers; if None, the share that gradients pass through is unknown too."""
-    share = 1.0 if train.lora.layers is None else None
+    share = 1.0 if train.layers is None else None
     if share is None and layers:
-        share = min(1.0, cost.bounded(train.lora.layers or 0) / layers)
-    checkpointing = train.gradient_checkpointing
+        share = min(1.0, cost.bounded(train.layers or 0) / layers)
+    checkpointing, lora = train.gradient_checkpointing, train.lora
     return Training(
-        rows, epochs, train.batch_size, parameters, share, adapter, checkpointing, train.precision, None,
-        quantised=train.quantization is not None, dora=train.lora.variant == "dora", devices=train.devices,
+        rows, epochs, train.batch_size, parameters, share, trained if lora else 0, checkpointing, train.precision, None,
+        quantised=train.quantization is not None, dora=lora is not None and lora.variant == "dora",
+        devices=train.devices, own=0 if lora else trained,
     )  # fmt: skip
 
 

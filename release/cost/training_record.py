@@ -17,7 +17,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class Recorded(NamedTuple):
-    """A recorded training; ``train`` are its parameters.
+    """A recorded training; ``steps`` has the parameters of each of its steps.
 
     ``answers_per_second`` of the evaluation is None if nothing was generated. ``row_bytes``, the mean bytes per row of
     the splits, is None if dvc.lock does not give it.
@@ -27,9 +27,29 @@ class Recorded(NamedTuple):
     commit: str
     report: TrainReport
     measured: TrainMeasured
-    train: Train
+    steps: tuple[Train, ...]
     answers_per_second: float | None
     row_bytes: float | None
+
+    @property
+    def train(self) -> Train:
+        """The parameters of the only step, or of the last one."""
+        return self.steps[-1]
+
+    def like(self, method: str, number: int) -> "Recorded":
+        """One of its steps as if that were the whole training: one with this method, if possible in this place."""
+        found = [at for at, step in enumerate(self.steps) if step.method == method]
+        at = number if number in found else (found or [0])[0]
+        if not self.report.chain:
+            return self
+        its, took = self.report.chain[at], self.measured.chain[at]
+        report = {"rows": its.rows, "epochs": its.epochs, "steps": its.steps, "tokens": its.tokens, "chain": ()}
+        measured = {"seconds": took.seconds, "memory": took.memory, "chain": ()}
+        return self._replace(
+            report=self.report.model_copy(update=report),
+            measured=self.measured.model_copy(update=measured),
+            steps=(self.steps[at],),
+        )
 
 
 class _Out(BaseModel):
@@ -56,13 +76,6 @@ def read(there: Commit, ref: str) -> Recorded:
         raise Unscalable(f"{at}: its record cannot be read") from None
 
 
-def one_step(training: Train | steps.Steps, where: str) -> Train:
-    """The parameters of a training in one step. Raises Unscalable for one in several."""
-    if isinstance(training, steps.Steps):
-        raise Unscalable(f"{where} trains in {len(training.steps)} steps, and the time of steps is not estimated")
-    return training
-
-
 def _read(there: Commit, ref: str, at: str) -> Recorded:
     text, report = there.data(layout.TRAIN_REPORT), there.report(layout.TRAIN_REPORT, TrainReport)
     if text is None or report is None:
@@ -76,23 +89,28 @@ def _read(there: Commit, ref: str, at: str) -> Recorded:
         found = hashlib.md5(text, usedforsecurity=False).hexdigest()  # as DVC names files
         if dict(pipeline_lock.files(ran)).get(layout.TRAIN_REPORT.as_posix(), found) != found:
             raise Unscalable(f"{at}: {layout.TRAIN_REPORT} does not match train in its {layout.LOCK}")
-        train = one_step(steps.read(pipeline_lock.parameters(ran).get("train")), f"the record of {at}")
+        training = steps.read(pipeline_lock.parameters(ran).get("train"))
     elif there.data(layout.PARAMS):
-        train = one_step(there.params(f"{ref}:{layout.PARAMS}").training, f"the record of {at}")
+        training = there.params(f"{ref}:{layout.PARAMS}").training
     else:
         raise Unscalable(f"{at} has neither {layout.LOCK} nor {layout.PARAMS}")
-    base = report.total_parameters - report.trainable_parameters
-    for name, value in {"rows": report.rows, "epochs": report.epochs, "total_parameters": base}.items():
-        if not _is_measure(value):
-            raise Unscalable(f"{at}: {layout.TRAIN_REPORT}: {name} cannot be scaled from")
-    if not _is_measure(took.seconds):
+    parts = steps.of(training)
+    counts = {len(report.chain), len(took.chain)}
+    if counts != ({len(parts)} if isinstance(training, steps.Steps) else {0}):
+        raise Unscalable(f"{at}: its reports do not say what each of its {len(parts)} steps took")
+    parameters = report.base_parameters
+    for one in (report, *report.chain):
+        for name, value in {"rows": one.rows, "epochs": one.epochs, "total_parameters": parameters}.items():
+            if not _is_measure(value):
+                raise Unscalable(f"{at}: {layout.TRAIN_REPORT}: {name} cannot be scaled from")
+    if not all(_is_measure(each.seconds) for each in (took, *took.chain)):
         raise Unscalable(f"{at}: {layout.TRAIN_MEASURED}: seconds cannot be scaled from")
     outs = TypeAdapter(list[_Out]).validate_python(stages.get("prepare", {}).get("outs", []))
     prepared = _perhaps(there, layout.PREPARE_REPORT, PrepareReport)
     size = sum(out.size for out in outs if out.path == layout.SPLITS.as_posix())
     rows = prepared.kept_rows if prepared else 0
     row_bytes = size / rows if _is_measure(size) and _is_measure(rows) else None
-    return Recorded(ref, there.name, report, took, train, _answers(there), row_bytes)
+    return Recorded(ref, there.name, report, took, parts, _answers(there), row_bytes)
 
 
 def _answers(there: Commit) -> float | None:

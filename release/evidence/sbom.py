@@ -60,6 +60,8 @@ def _model(held: HeldVerdict, image: ImageReport) -> Component:
     assert reports.parity is not None
     assert reports.fetch is not None
     fetched = reports.fetch.base
+    full = reports.train is not None and reports.train.full
+    made = f"{'trained weights' if full else 'LoRA adapter'} {reports.parity.adapter}, merged into the base"
     base = Component(
         name=fetched.uri, type=ComponentType.MACHINE_LEARNING_MODEL, bom_ref="base",
         hashes=[_hash(fetched.sha256)], licenses=_license(fetched.license), properties=[_tree(fetched.digest)],
@@ -75,7 +77,7 @@ def _model(held: HeldVerdict, image: ImageReport) -> Component:
         name=params.serve.name, version=image.model.removeprefix("sha256:")[:12], bom_ref=_MODEL,
         type=ComponentType.MACHINE_LEARNING_MODEL, components=files,
         licenses=_license(images.spdx(params)),
-        pedigree=Pedigree(ancestors=[base], notes=f"LoRA adapter {reports.parity.adapter}, merged into the base"),
+        pedigree=Pedigree(ancestors=[base], notes=made),
         properties=[
             _tree(image.model),
             Property(name="lockstep:adapter", value=reports.parity.adapter),

@@ -256,6 +256,9 @@ def epochs(fitted: Sequence[Fitted], rows: int) -> float:
 
 def counted(model: Any) -> tuple[int, int]:
     """Trainable parameters and all, without the frozen copy of an adapter that TRL compares with."""
+    if not hasattr(model, "get_nb_trainable_parameters"):  # no adapter
+        weights = list(model.parameters())
+        return sum(each.numel() for each in weights if each.requires_grad), sum(each.numel() for each in weights)
     trainable, total = model.get_nb_trainable_parameters()
     copies = sum(weight.numel() for name, weight in model.named_parameters() if ".ref." in name)
     return trainable, total - copies

@@ -44,11 +44,14 @@ Name = Literal[
     "rng_state.pth",
     "scaler.pt",
     "scheduler.pt",
+    "trained_weights.safetensors",
     "trainer_state.json",
 ]
 _NAMES: frozenset[str] = frozenset(get_args(Name))
+_ADAPTER = {"adapter_config.json", "adapter_model.safetensors"}
+_OWN = {"trained_weights.safetensors"}  # in place of an adapter, the base's own weights
 _OPTIONAL = {"best.safetensors", "quantization.json", "scaler.pt"}  # early stopping; a quantised base; fp16
-_FINISHED = frozenset({"adapter_config.json", "adapter_model.safetensors", "progress.json"})
+_FINISHED = frozenset({*_ADAPTER, "progress.json"})
 _OfRank = Annotated[str, Field(pattern=r"^rng_state_[0-9]{1,4}\.pth$")]
 _RANDOM = "rng_state.pth"  # of one process
 _Sharded = Literal["optimizer.bin", "pytorch_model_fsdp.bin"]  # in place of optimizer.pt, where the base is divided
@@ -79,6 +82,7 @@ class Manifest(Record):
     @model_validator(mode="after")
     def _nothing_is_missing(self) -> Self:
         needed = _FINISHED if self.finished else _names(self.ranks, self.sharded) - _OPTIONAL
+        needed -= _ADAPTER if self.files.keys() & _OWN else _OWN
         if missing := sorted(needed - self.files.keys()):
             raise ValueError(f"names no {missing[0]}")
         return self

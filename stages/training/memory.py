@@ -55,6 +55,8 @@ def hold(trainer: Any, train: Train, root: Path) -> Look:
         return Look(batch, None, total)
     tokens = batch.rows * batch.tokens * memory.passed(train, sizes.layers)
     counted = kept(trainer, batch)
+    if counted is not None and train.full:
+        counted -= _copies(trainer.model, train)
     foretold = Foretold(
         train, sizes, batch, not torch.cuda.is_available(), None if counted is None else counted / max(1, tokens)
     )
@@ -93,6 +95,12 @@ def kept(trainer: Any, batch: Batch) -> int | None:
     return size
 
 
+def _copies(model: torch.nn.Module, train: Train) -> int:
+    """Bytes of the copies in 16 bits of linear weights that learn: the formula counts them with the weights."""
+    linear = {id(each.weight): each.weight for each in model.modules() if isinstance(each, torch.nn.Linear)}
+    return 0 if train.precision == "fp32" else 2 * sum(w.numel() for w in linear.values() if w.requires_grad)
+
+
 def measured(look: Look) -> TrainMemory:
     """The prediction and the peak until now."""
     return TrainMemory(
@@ -118,11 +126,11 @@ def speed(train: Train, report: TrainReport, seconds: float, device: str, root: 
         weights = tensors.read(root / layout.BASE)
     except EvidenceRefused:
         return {"tokens_per_second": per_second, "flop_utilisation": None}
-    layers = train.lora.layers
+    layers, trained = train.layers, report.trainable_parameters
     share = 1.0 if layers is None else min(1.0, layers / weights.layers)
     training = cost.Training(
-        report.rows, report.epochs, train.batch_size, weights.inner, share, report.trainable_parameters, False,
-        train.precision, None,
+        report.rows, report.epochs, train.batch_size, weights.inner, share, trained if train.lora else 0, False,
+        train.precision, None, own=0 if train.lora else trained,
     )  # fmt: skip
     each = None if per_second is None else per_second / train.devices
     used = devices.utilisation(each, training.flops_per_token, device, train.precision)

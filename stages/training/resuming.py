@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from peft import get_peft_model_state_dict
+from peft import PeftModel, get_peft_model_state_dict
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -26,6 +26,7 @@ from checks.errors import EvidenceRefused
 from stages.training import stopping
 from stages.training.checkpoints import PROGRESS, Found, Store, of_ranks
 from stages.training.trainer import Recorder, Steady, of_first, saved
+from stages.weights import whole
 
 # What reading damaged or foreign bytes raises, by the documentation of the readers or as seen.
 _UNREADABLE = (
@@ -125,7 +126,8 @@ def progress(folder: Path, step: int, trainer: Steady) -> Progress:
         if not all(at <= step and {"loss", "learning_rate"} <= values.keys() for at, values in known.points):
             raise ValueError("a point of the curve is none")
         sharded = trainer.is_fsdp_enabled
-        for name, read in (_READERS | _SHARDED if sharded else _READERS | _WHOLE).items():
+        weights = _OF_ADAPTER if isinstance(trainer.model, PeftModel) else _OF_BASE
+        for name, read in (weights | _READERS | (_SHARDED if sharded else _WHOLE)).items():
             read(folder / name, step, trainer)
         name = stopping.BEST
         stopping.refuse_other(folder / name, known.valid, step, trainer)
@@ -144,6 +146,10 @@ def _adapter(path: Path, _step: int, trainer: Steady) -> None:
     expected = get_peft_model_state_dict(trainer.model, save_embedding_layers=False)
     if found != {name: (weight.shape, weight.dtype) for name, weight in expected.items()}:
         raise ValueError("other weights than this adapter's")
+
+
+def _own(path: Path, _step: int, trainer: Steady) -> None:
+    stopping.refuse_foreign(load_file(path), trainer.model)
 
 
 def _trained(path: Path, _step: int, trainer: Steady) -> None:
@@ -200,8 +206,9 @@ def _loaded(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
+_OF_ADAPTER = {"adapter_model.safetensors": _adapter}
+_OF_BASE = {whole.WEIGHTS: _own}
 _READERS = {
-    "adapter_model.safetensors": _adapter,
     "scheduler.pt": _schedule,
     "rng_state.pth": _random,
     "scaler.pt": _scaler,

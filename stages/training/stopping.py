@@ -7,7 +7,7 @@ does, with the same bytes.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -113,9 +113,14 @@ def refuse_other(path: Path, losses: list[tuple[int, float]], step: int, trainer
     if not all(0 < at <= step and math.isfinite(loss) for at, loss in losses):
         raise ValueError("a loss on valid is none")
     if losses:
-        found = {name: (weight.shape, weight.dtype) for name, weight in load_file(path).items()}
-        if found != {name: (weight.shape, weight.dtype) for name, weight in trained(trainer.model).items()}:
-            raise ValueError("other weights than this adapter's")
+        refuse_foreign(load_file(path), trainer.model)
+
+
+def refuse_foreign(weights: Mapping[str, torch.Tensor], model: nn.Module) -> None:
+    """Raise ValueError unless the weights have the names and forms of those that are trained."""
+    found = {name: (weight.shape, weight.dtype) for name, weight in weights.items()}
+    if found != {name: (weight.shape, weight.dtype) for name, weight in trained(model).items()}:
+        raise ValueError("other weights than this adapter's")
 
 
 def trained(model: nn.Module) -> dict[str, nn.Parameter]:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel
 from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PreTrainedModel, TrainerCallback, TrainerState
 from transformers import Trainer as Base
@@ -26,7 +27,8 @@ from checks.errors import TrainingRefused
 from checks.training import Lora, Train
 from stages.training.checkpoints import say
 from stages.training.order import Order
-from stages.training.stopping import Stopper
+from stages.training.stopping import Stopper, trained
+from stages.weights import whole
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -48,7 +50,8 @@ _SHARDS = {
 class Steady(Base):
     """A trainer that stops at the first loss that is not finite, and can resume to the same bytes.
 
-    A checkpoint has the adapter, not the base. Name this class before TRL's: ``class Trainer(Steady, DPOTrainer)``.
+    A checkpoint has what is trained, not the rest of the base. Name this class before TRL's:
+    ``class Trainer(Steady, DPOTrainer)``.
 
     It uses one GPU, however many are visible; several ranks have one each.
     """
@@ -85,9 +88,22 @@ class Steady(Base):
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         if not self.args.should_save:
             return
-        self.model.save_pretrained(
-            output_dir, state_dict=state_dict, save_embedding_layers=False, selected_adapters=_ADAPTER
-        )
+        if isinstance(self.model, PeftModel):
+            self.model.save_pretrained(
+                output_dir, state_dict=state_dict, save_embedding_layers=False, selected_adapters=_ADAPTER
+            )
+        else:
+            _write_own(self.model, Path(str(output_dir)))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """As the superclass, and the base's own weights, which it would not find."""
+        if isinstance(self.model, PeftModel):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return
+        weights = trained(self.model)
+        with torch.no_grad():
+            for name, value in load_file(Path(resume_from_checkpoint) / whole.WEIGHTS).items():
+                weights[name].copy_(value)
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         """As the superclass; if the disk is full there is no checkpoint, and training continues."""
@@ -223,8 +239,8 @@ def settings(train: Train, rows: int, output: str) -> dict[str, Any]:
 def lora_config(lora: Lora, model: PreTrainedModel) -> LoraConfig:
     """PEFT's configuration with every target module named.
 
-    Raises TrainingRefused if a target matches no linear layer or the head, or if ``layers`` exceeds the model's number
-    of layers.
+    Raises TrainingRefused if a target matches no linear layer or the head, if ``layers`` exceeds the model's number of
+    layers, or if ``modules_to_save`` has more than embeddings and head.
     """
     count = int(model.config.get_text_config().num_hidden_layers)
     if lora.layers is not None and lora.layers > count:
@@ -247,6 +263,7 @@ def lora_config(lora: Lora, model: PreTrainedModel) -> LoraConfig:
     if not targets:
         raise TrainingRefused("train.lora.targets: names no module", "use all-linear, or names of linear layers")
     return LoraConfig(
+        **_learning_whole(lora, model),
         r=lora.r,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
@@ -259,8 +276,25 @@ def lora_config(lora: Lora, model: PreTrainedModel) -> LoraConfig:
     )
 
 
+def _learning_whole(lora: Lora, model: PreTrainedModel) -> dict[str, Any]:
+    """PEFT's settings of the modules that learn whole. Where head and embeddings are one weight, they stay one."""
+    if not lora.modules_to_save:
+        return {}
+    ends = (model.get_input_embeddings(), model.get_output_embeddings())
+    allowed = {name for name, module in model.named_modules() if any(module is end for end in ends)}
+    for name in lora.modules_to_save:
+        if not any(each == name or each.endswith(f".{name}") for each in allowed):
+            raise TrainingRefused(
+                f"train.lora.modules_to_save: {name!r} is neither the embeddings nor the head",
+                f"use some of {', '.join(sorted(each.rpartition('.')[2] for each in allowed))}, or train.full",
+            )
+    tied = ends[1] is not None and ends[0].weight is ends[1].weight
+    return {"modules_to_save": sorted(set(lora.modules_to_save)), "ensure_weight_tying": tied}
+
+
 def in_float32(model: PeftModel) -> None:
-    """Train the adapter in float32, as on any other base: on a quantised one TRL casts it to bf16.
+    """Train in float32 whatever learns: on a quantised base TRL casts the adapter to bf16, and modules that learn whole
+    have the base's precision.
 
     In bf16 a step smaller than 1/256 of a weight is lost in rounding.
     """
@@ -269,8 +303,8 @@ def in_float32(model: PeftModel) -> None:
             weight.data = weight.data.float()
 
 
-def save(model: PeftModel, folder: Path, state: dict[str, Any] | None = None) -> None:
-    """Write only the adapter's config and weights. The same adapter gives the same bytes.
+def save(model: PreTrainedModel | PeftModel, folder: Path, state: dict[str, Any] | None = None) -> None:
+    """Write only the adapter's config and weights, or the base's own that learned. The same ones give the same bytes.
 
     ``state``: the trained weights, where the model has only parts of them: see ``gathered``.
     Raises TrainingRefused if a weight is not finite.
@@ -278,10 +312,21 @@ def save(model: PeftModel, folder: Path, state: dict[str, Any] | None = None) ->
     for name, weight in model.named_parameters() if state is None else state.items():
         if (state is not None or weight.requires_grad) and not bool(torch.isfinite(weight).all()):
             raise TrainingRefused(f"after training, {name} is not finite", "lower train.learning_rate")
+    if not isinstance(model, PeftModel):
+        _write_own(model, folder)
+        return
     with tempfile.TemporaryDirectory() as scratch:  # PEFT adds a model card
         model.save_pretrained(scratch, state_dict=state, save_embedding_layers=False, selected_adapters=_ADAPTER)
         config = json.loads((Path(scratch) / _CONFIG).read_text())
-        config["target_modules"] = sorted(config["target_modules"])  # a set in PEFT, in another order each time
+        for name in ("target_modules", "modules_to_save"):  # sets in PEFT, in another order each time
+            config[name] = config[name] and sorted(config[name])
         config["base_model_name_or_path"] = layout.BASE.as_posix()  # not where it lies on this machine
         files.write_json(folder / _CONFIG, config)
         shutil.copyfile(Path(scratch) / _WEIGHTS, folder / _WEIGHTS)
+
+
+def _write_own(model: nn.Module, folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    save_file(
+        {name: weight.detach().cpu().contiguous() for name, weight in trained(model).items()}, folder / whole.WEIGHTS
+    )

@@ -2,8 +2,8 @@
 
 W' = W + scale · B · A, with scale = alpha / r, or alpha / √r with rank-stabilised LoRA (Hu et al., arXiv 2106.09685;
 Kalajdzievski, arXiv 2312.03732). DoRA (Liu et al., arXiv 2402.09353) gives each row of that the length m that it
-learned: W' = m (W + scale · B · A) / |W + scale · B · A|. An adapter with any other setting is refused by the setting's
-name; nothing is guessed.
+learned: W' = m (W + scale · B · A) / |W + scale · B · A|. Modules that learned whole (``modules_to_save``) take the
+place of the base's. An adapter with any other setting is refused by the setting's name; nothing is guessed.
 """
 
 import json
@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -26,6 +27,7 @@ _RETRAIN = "train an adapter of LoRA or DoRA on linear layers: `./lockstep run t
 _KEY = re.compile(
     r"base_model\.model\.(?P<module>.+)\.(?:lora_(?P<side>[AB])\.weight|lora_(?P<length>magnitude)_vector(?:\.weight)?)"
 )
+_WHOLE = re.compile(r"base_model\.model\.(?P<weight>(?!.*\.lora_).+\.weight)")
 _CACHED = 1_000_000  # bytes of rows that are merged at a time: they stay in the processor's cache
 _FLOATS = ("F64", "F32", "F16", "BF16")
 # Settings that leave the formulas above as they are, whatever they hold, or choose among them.
@@ -34,7 +36,7 @@ _HARMLESS = frozenset(
         *("peft_type", "peft_version", "task_type", "auto_mapping", "base_model_name_or_path", "revision"),
         *("r", "rank_pattern", "lora_alpha", "alpha_pattern", "use_rslora", "lora_dropout", "init_lora_weights"),
         *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "ensure_weight_tying"),
-        *("inference_mode", "megatron_core", "qalora_group_size", "bias", "use_dora"),
+        *("inference_mode", "megatron_core", "qalora_group_size", "bias", "use_dora", "modules_to_save"),
     )
 )
 
@@ -52,10 +54,14 @@ class Delta(NamedTuple):
 
 
 class Adapter(NamedTuple):
-    """An open adapter, and its delta for each weight of the base that it changes."""
+    """An open adapter, and its delta for each weight of the base that it changes.
+
+    ``whole``: by the name in the base, the tensors of the adapter that take the place of one.
+    """
 
     weights: Checkpoint
     deltas: Mapping[str, Delta]
+    whole: Mapping[str, str] = MappingProxyType({})
 
 
 @contextmanager
@@ -68,7 +74,9 @@ def opened(folder: Path, base: Mapping[str, Tensor], tied_rows: int | None) -> I
     """
     config = _config(folder / CONFIG)
     with shards.opened(folder, WEIGHTS) as weights:
-        yield Adapter(weights, _fitted(folder, config, weights.tensors, base, tied_rows))
+        whole, twins = _learned_whole(folder, config, weights, base, tied_rows)
+        rest = {name: each for name, each in weights.tensors.items() if name not in {*whole.values(), *twins}}
+        yield Adapter(weights, _fitted(folder, config, rest, base, tied_rows), whole)
 
 
 def _config(path: Path) -> dict[str, Any]:
@@ -90,6 +98,38 @@ def _config(path: Path) -> dict[str, Any]:
     if not isinstance(r, int) or not isinstance(alpha, int | float) or isinstance(r, bool) or r < 1:
         raise MergeRefused(f"{path}: r is {r!r} and lora_alpha {alpha!r}", "run `./lockstep run train`")
     return config
+
+
+def _learned_whole(
+    folder: Path, config: Mapping[str, Any], weights: Checkpoint, base: Mapping[str, Tensor], tied_rows: int | None
+) -> tuple[dict[str, str], list[str]]:
+    """The tensors that take the place of one of the base, and those that say again what one of them says.
+
+    PEFT saves a head that is tied to the embeddings beside them; the base has it once.
+    """
+    if not config.get("modules_to_save"):
+        return {}, []
+    found = {match["weight"]: name for name in weights.tensors if (match := _WHOLE.fullmatch(name))}
+    whole = {weight: name for weight, name in found.items() if weight in base}
+    tied = [name for name in found.values() if weights.tensors[name].shape[0] == tied_rows]
+    if tied and not config.get("ensure_weight_tying"):
+        raise MergeRefused(
+            f"{folder / CONFIG}: ensure_weight_tying is off, and the base's head is tied to its embeddings: one "
+            "learned apart from the other",
+            _RETRAIN,
+        )
+    for weight, name in sorted(whole.items()):
+        if base[weight].shape != weights.tensors[name].shape:
+            raise MergeRefused(
+                f"{weight}: base {list(base[weight].shape)} against adapter {list(weights.tensors[name].shape)}",
+                "the adapter is of another base: `./lockstep run train`",
+            )
+    twins = [
+        name
+        for name in sorted(set(tied).difference(whole.values()))
+        if any(torch.equal(weights.read(name), weights.read(each)) for each in whole.values())
+    ]
+    return whole, twins
 
 
 def _fitted(

@@ -1,6 +1,7 @@
 """Parity: compares the merged model with base + adapter, token by token, on real prompts.
 
-The base is the one that was merged into: dequantised if training quantised it, unless ``merge.base`` is original.
+The base is the one that was merged into: dequantised if training quantised it, unless ``merge.base`` is original. After
+full fine-tuning the base with its trained weights stands for base + adapter, and computes as in training.
 The distance of the merged model to base + adapter in 4 bits is measured too.
 
 All models get the same prompts with their reference answers (teacher forcing), one model after the other, in the
@@ -14,13 +15,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from safetensors.torch import load_file
 from tqdm import tqdm
 
 from checks import imports
 from checks.errors import MergeRefused
 from checks.evidence import QuantisedBase
 from checks.rows import Row
-from stages.weights import nf4
+from stages.weights import nf4, whole
 
 _BATCH = 8
 _OTHER_BATCHES = (1, 3, 32)
@@ -202,6 +204,9 @@ def _quantised(base: Path, trained: QuantisedBase) -> torch.nn.Module:
 
 
 def _with_adapter(base: torch.nn.Module, adapter: Path) -> torch.nn.Module:
+    if (adapter / whole.WEIGHTS).exists():
+        whole.put(base, load_file(adapter / whole.WEIGHTS))
+        return base
     from peft import PeftModel
 
     model: torch.nn.Module = PeftModel.from_pretrained(base, str(adapter), local_files_only=True)

@@ -1,7 +1,8 @@
 """Supervised fine-tuning with TRL and PEFT: parameters, columns, data and trainer.
 
 The loss is the mean negative log-likelihood of the answer's tokens, end of turn included; prompt tokens have no loss.
-The base's weights are frozen, in the precision of training; LoRA's weights are float32.
+The weights that learn are float32: LoRA's, or with ``full`` the base's own. All others are frozen, in the precision of
+training.
 """
 
 from collections.abc import Sequence
@@ -14,9 +15,10 @@ from checks.training import Job, Train
 
 
 class Sft(Train):
-    """Supervised fine-tuning with LoRA."""
+    """Supervised fine-tuning, with LoRA or of the base's own weights."""
 
     columns = ("prompt", "reference")
+    without_adapter = True
 
     method: Literal["sft"] = "sft"
 
