@@ -1,4 +1,4 @@
-"""What can be seen in an answer without a label: refusals, repetition. The gateway counts it, `lockstep watch` compares.
+"""What an answer shows without a label: refusals, repetition. The gateway counts them, `lockstep watch` compares.
 
 Both are rules of thumb: a share that changes between two windows is worth a look, its level is no measurement.
 """

@@ -11,7 +11,7 @@ import json
 import re
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -157,10 +157,8 @@ class Gateway:
     async def _passed(self, request: web.Request, exchange: Exchange, began: float) -> web.StreamResponse:
         body = await self._admitted(request)
         exchange.size = len(body)
-        try:
+        with suppress(ValueError, RecursionError):  # the server says what it thinks of another body
             exchange.body = json.loads(body)
-        except (ValueError, RecursionError):
-            pass  # the server says what it thinks of it
         async with self._sent(request, body, exchange.request_id, exchange) as sent:
             headers = _back(sent, exchange.request_id)
             if sent.reply.content_type == "text/event-stream":
@@ -197,7 +195,7 @@ class Gateway:
             return
         scheme, _, key = request.headers.get("Authorization", "").partition(" ")
         found = hashlib.sha256(key.strip().encode()).hexdigest()
-        if scheme.lower() != "bearer" or not any([hmac.compare_digest(found, each) for each in keys]):
+        if scheme.lower() != "bearer" or not sum(hmac.compare_digest(found, each) for each in keys):
             raise _Refused(401, "invalid_api_key", "an API key is needed: Authorization: Bearer KEY")
 
     @asynccontextmanager
@@ -212,9 +210,7 @@ class Gateway:
         finally:
             self._count(sent.server, sent.release, -1)
 
-    async def _send(
-        self, request: web.Request, body: bytes, request_id: str, exchange: Exchange | None
-    ) -> _Sent:
+    async def _send(self, request: web.Request, body: bytes, request_id: str, exchange: Exchange | None) -> _Sent:
         """Send a request. It is sent again only where no server can have begun to answer it.
 
         That is so where none took the connection, or where one that lay open had been closed meanwhile.

@@ -58,7 +58,8 @@ class Metrics:
         """The metrics in Prometheus' text format."""
         from prometheus_client import generate_latest
 
-        return generate_latest(self.registry)
+        found: bytes = generate_latest(self.registry)
+        return found
 
     def entered(self, release: str | None, number: int) -> None:
         """``number``: 1 as a request is sent to a server, -1 as it ends."""

@@ -1,4 +1,4 @@
-"""Makes the row that is stored of a request: OpenAI's fields become those of ``checks.captures``, and texts are redacted.
+"""Makes the row that is stored of a request: OpenAI's fields become those of ``checks.captures``, texts are redacted.
 
 It runs in the thread that writes, after the answer has gone.
 """

@@ -1,8 +1,8 @@
 """Stores captured requests: a bounded queue, a thread that writes, files of an hour, and their way to an object store.
 
 ``offer`` never waits and never fails. What does not fit in the queue, cannot be made a row or cannot be written is
-dropped and counted. Files are written in a local folder always. Where the captures belong to a URL, another thread moves
-files there once they are complete; while it cannot, they stay, up to MOST_SPOOLED bytes.
+dropped and counted. Files are always written in a local folder. Where the captures belong to a URL, another thread
+moves files there once they are complete; while it cannot, they stay, up to MOST_SPOOLED bytes.
 """
 
 import fcntl

@@ -1,7 +1,7 @@
 """The servers behind the gateway: found by name, asked what they serve, and used once they have generated.
 
-A name may have several addresses, as a headless Service of Kubernetes has one for each ready pod. Each is a server of its
-own with a release of its own, so while one release replaces another the header still says which of them answered.
+A name may have several addresses, as a headless Service of Kubernetes has one for each ready pod. Each is a server with
+a release of its own, so while one release replaces another the header still says which of them answered.
 """
 
 import asyncio
