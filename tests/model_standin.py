@@ -75,8 +75,14 @@ class _Handler(Handler):
 
     def do_POST(self) -> None:
         raw = self.body()
+        if self.server.ending.is_set():  # a connection that outlives the server
+            self._reset()
+            return
         self.server.seen.append(("POST", self.path, {name.lower(): value for name, value in self.headers.items()}))
         self.server.bodies.append(raw)
+        if self.headers.get("Content-Type") != "application/json":  # as FastAPI
+            self.reply(422, ERROR)
+            return
         try:
             body = json.loads(raw)
             prompt = body["messages"][-1]["content"] if "messages" in body else body["prompt"]

@@ -166,8 +166,8 @@ LIMITS = {
     "a double slash": ("POST", "//v1/chat/completions", b"{}", {}, 404, "not_found"),
     "another method": ("GET", CHAT, b"", {}, 405, "method_not_allowed"),
     "too large": ("POST", CHAT, b"x" * 5001, {}, 413, "request_too_large"),
-    "no JSON: the server says so": ("POST", CHAT, b"{", {}, 400, None),
-    "too late": ("POST", CHAT, json.dumps(body(1, "stall")).encode(), {}, 504, "timeout"),
+    "no JSON: the server says so": ("POST", CHAT, b"{", JSON, 400, None),
+    "too late": ("POST", CHAT, json.dumps(body(1, "stall")).encode(), JSON, 504, "timeout"),
 }
 
 

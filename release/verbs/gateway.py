@@ -138,9 +138,9 @@ def _buckets(option: str, text: str | None, default: tuple[float, ...]) -> tuple
 def _has_file_system(url: str) -> None:
     """Refuse before anything starts if fsspec, or its package for this kind of store, is missing."""
     try:
-        from fsspec.core import url_to_fs
+        from fsspec import get_filesystem_class
 
-        url_to_fs(url)
+        get_filesystem_class(url.partition("://")[0])
     except ImportError as error:
         kind = url.partition("://")[0].replace("gcs", "gs")
         extra = f"gateway,{kind}" if kind in ("s3", "gs") else "gateway"

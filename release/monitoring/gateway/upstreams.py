@@ -111,10 +111,10 @@ class Upstreams:
         """The answer as a mapping; empty if the server refuses."""
         import aiohttp
 
-        async with self._session.request(
-            method, server.base + path, json=body, headers={"Host": server.host},
-            timeout=aiohttp.ClientTimeout(total=_PATIENCE),
-        ) as reply:  # fmt: skip
+        headers = {"Host": server.host} | ({} if body is None else {"Content-Type": "application/json"})
+        patience = aiohttp.ClientTimeout(total=_PATIENCE)
+        url = server.base + path
+        async with self._session.request(method, url, json=body, headers=headers, timeout=patience) as reply:
             value = await reply.json(content_type=None) if reply.status == 200 else None
             return value if isinstance(value, dict) else {}
 
