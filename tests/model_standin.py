@@ -7,7 +7,7 @@ import json
 import socket
 import struct
 import threading
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from tests.http_standin import Handler, StandIn
 
@@ -29,8 +29,8 @@ ERROR = b'{"error": {"message": "out of memory", "type": "server_error", "param"
 def whole(number: int) -> bytes:
     """The answer to a prompt as one."""
     message = {"role": "assistant", "content": text(number)}
-    choice = {"index": 0, "message": message, "finish_reason": "stop"}
-    usage = {"prompt_tokens": number % 97 + 1, "completion_tokens": 3 + number % 5}
+    choice: dict[str, object] = {"index": 0, "message": message, "finish_reason": "stop"}
+    usage: dict[str, object] = {"prompt_tokens": number % 97 + 1, "completion_tokens": 3 + number % 5}
     return json.dumps(
         {"id": f"c{number}", "model": "standin", "choices": [choice], "usage": usage}, ensure_ascii=False
     ).encode()
@@ -40,7 +40,9 @@ def stream(number: int) -> bytes:
     """The answer to a prompt as a stream of events."""
     deltas: list[dict[str, str]] = [{"role": "assistant"}]
     deltas += [{"content": f"{word} "} for word in text(number).split()]
-    chunks = [{"choices": [{"index": 0, "delta": each, "finish_reason": None}]} for each in deltas]
+    chunks: list[dict[str, Any]] = [
+        {"choices": [{"index": 0, "delta": each, "finish_reason": None}]} for each in deltas
+    ]
     chunks += [{"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}]
     lines = [json.dumps({"id": f"c{number}", "model": "standin"} | chunk, ensure_ascii=False) for chunk in chunks]
     return "".join(f"data: {line}\n\n" for line in (*lines, "[DONE]")).encode()

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -83,7 +83,7 @@ async def ask(client: aiohttp.ClientSession, url: str, number: int, fault: str, 
     return Got(number, fault, streamed, status, data, ended, headers)
 
 
-def ask_all(url: str, asked: list[tuple[int, str, bool]], at_once: int = 24) -> list[Got]:
+def ask_all(url: str, asked: Sequence[tuple[int, str, bool]], at_once: int = 24) -> list[Got]:
     async def go() -> list[Got]:
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=at_once)) as client:
             return await asyncio.gather(*(ask(client, url, *each) for each in asked))
@@ -325,6 +325,19 @@ def test_it_is_ready_once_the_server_has_generated_and_follows_the_release_behin
             assert reply.headers["Lockstep-Release"] == "ba9876543210"
 
 
+def test_each_server_of_several_says_its_own_release_and_one_that_ended_is_passed_by(tmp_path: Path) -> None:
+    with ModelStandIn("a" * 12) as one, running(one.url, tmp_path, (other := ModelStandIn("b" * 12)).url) as found:
+        other.start()
+        until = time.monotonic() + 30
+        while {
+            each.headers["lockstep-release"] for each in ask_all(found.url, [(n, "slow", False) for n in range(8)])
+        } != {"a" * 12, "b" * 12}:
+            assert time.monotonic() < until
+        other.stop()
+        got = ask_all(found.url, [(number, "none", number % 2 == 0) for number in range(60)])
+        assert {(each.status, each.headers["lockstep-release"]) for each in got} == {(200, "a" * 12)}
+
+
 class OtherPort(ModelStandIn):
     """A stand-in on the port of an earlier one."""
 
@@ -377,9 +390,9 @@ def test_before_a_real_server_answers_are_its_own_and_rows_say_who_answered(tiny
 
 
 REFUSED = {
-    "an address": (["ftp://x"], 14, "UPSTREAM: ftp://x: is no address of a server"),
+    "an address": (["ftp://x"], 14, "URL: 'ftp://x' is no address of a server"),
     "a port": (["http://x:99999"], 14, "is no address"),
-    "a login": (["http://u:secret@x"], 14, "UPSTREAM: x: is no"),
+    "a login": (["http://u:secret@x"], 14, "URL: 'x' is no"),
     "a release": (["http://x", "--release", "latest"], 14, "'latest' is no digest"),
     "an environment": (["http://x", "--environment", "a/b"], 14, "'a/b'"),
     "buckets": (["http://x", "--buckets", "2,1"], 14, "--buckets: '2,1'"),

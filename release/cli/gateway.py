@@ -12,7 +12,7 @@ _PORT = click.IntRange(1, 65535)
 
 
 @click.command()
-@click.argument("upstream", metavar="URL")
+@click.argument("upstreams", metavar="URL...", nargs=-1, required=True)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at; 0.0.0.0 in a container.")
 @click.option("--port", type=_PORT, default=8080, show_default=True, help="Port for clients.")
 @click.option(
@@ -58,7 +58,7 @@ _PORT = click.IntRange(1, 65535)
 @click.pass_obj
 @refusing
 def gateway(root: Path, /, **options: Any) -> None:
-    """Run a gateway before the OpenAI-compatible server at URL.
+    """Run a gateway before the OpenAI-compatible servers at each URL.
 
     Passes chat, completions and the list of models on, byte for byte. Adds a request id and the release that answered
     to each answer. Counts requests for Prometheus. Stores a redacted sample, if --captures is given. Ends on SIGTERM

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from checks.errors import MachineRefused, ServingRefused
 from release.monitoring.gateway.settings import SECONDS, TOKEN_SECONDS, Settings
@@ -24,7 +24,7 @@ class Options(NamedTuple):
     ``token_buckets``: numbers separated by commas.
     """
 
-    upstream: str
+    upstreams: tuple[str, ...]
     host: str
     port: int
     metrics_port: int
@@ -59,18 +59,11 @@ def gateway(root: Path, options: Options, say: Callable[[str], None]) -> None:
 
 
 def _settings(root: Path, options: Options) -> Settings:
-    url = urlsplit(options.upstream)
-    if url.scheme not in ("http", "https") or not _is_address(url) or url.username or url.query or url.fragment:
-        raise ServingRefused(
-            f"UPSTREAM: {options.upstream.rpartition('@')[2]}: is no address of a server",
-            "write it as http://HOST:PORT",
-        )
     if not _ENVIRONMENT.fullmatch(options.environment):
         raise ServingRefused(f"--environment: {options.environment!r}", "use letters, digits, dots and hyphens")
     given = options._asdict()
-    path = url.path.rstrip("/").removesuffix("/v1")  # as clients of OpenAI write it
     given |= {
-        "upstream": f"{url.scheme}://{url.netloc}{path}",
+        "upstreams": tuple(map(_upstream, options.upstreams)),
         "release": None if options.release is None else _release(options.release),
         "spool": root / _SPOOL if options.captures and "://" in options.captures else root,
         "keys": None if options.keys is None else _keys(options.keys),
@@ -81,11 +74,17 @@ def _settings(root: Path, options: Options) -> Settings:
     return Settings(**given)
 
 
-def _is_address(url: SplitResult) -> bool:
+def _upstream(text: str) -> str:
+    url = urlsplit(text)
     try:
-        return bool(url.hostname) and url.port != 0
-    except ValueError:  # no number, or above 65535
-        return False
+        is_one = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+    except ValueError:  # a port that is no number, or above 65535
+        is_one = False
+    if not is_one or url.username or url.query or url.fragment:
+        raise ServingRefused(
+            f"URL: {text.rpartition('@')[2]!r} is no address of a server", "write it as http://HOST:PORT"
+        )
+    return f"{url.scheme}://{url.netloc}{url.path.rstrip('/').removesuffix('/v1')}"  # /v1: as clients write it
 
 
 def _release(text: str) -> str:

@@ -1,7 +1,6 @@
 """Runs a gateway until SIGTERM or SIGINT: then it takes no more connections, ends what it has, and closes its files."""
 
 import asyncio
-import os
 import signal
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
@@ -32,7 +31,7 @@ async def _serve(settings: Settings, say: Callable[[str], None]) -> None:
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(app.session())
-        upstreams = Upstreams(session, settings.upstream, settings.release)
+        upstreams = Upstreams(session, settings.upstreams, settings.release)
         gateway = Gateway(settings, session, upstreams, metrics, store)
         if store:
             stack.push_async_callback(asyncio.to_thread, store.stop, _FLUSH)
@@ -41,7 +40,7 @@ async def _serve(settings: Settings, say: Callable[[str], None]) -> None:
         await _listen(stack, gateway.private(), settings.host, settings.metrics_port, 1.0)
         await _listen(stack, gateway.public(), settings.host, settings.port, settings.drain)
         say(
-            f"gateway: http://{settings.host}:{settings.port}/v1 before {settings.upstream}, process {os.getpid()}; "
+            f"gateway: http://{settings.host}:{settings.port}/v1 before {', '.join(settings.upstreams)}; "
             f"metrics at http://{settings.host}:{settings.metrics_port}/metrics"
         )
         stopping = asyncio.create_task(ended.wait())

@@ -30,7 +30,7 @@ TOKEN_SECONDS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5,
 
 
 class Settings(NamedTuple):
-    """``upstream``: address of the server, without /v1. Each address that its name has is a server of its own.
+    """``upstreams``: URLs of servers, without /v1. Each address that a name has is a server of its own.
 
     ``release``: of a server that does not say what it serves. ``captures``: a folder, or a URL of fsspec such as
     s3://bucket/captures; None: nothing is stored. ``spool``: the folder where files lie until they are at that URL.
@@ -39,7 +39,7 @@ class Settings(NamedTuple):
     ``keys``: SHA-256 of each API key; None: anyone may ask. ``labels``: valid answers, to count.
     """
 
-    upstream: str
+    upstreams: tuple[str, ...]
     host: str = "127.0.0.1"
     port: int = 8080
     metrics_port: int = 9464

@@ -7,9 +7,10 @@ a release of its own, so while one release replaces another the header still say
 import asyncio
 import re
 import socket
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession
@@ -33,10 +34,10 @@ class Server:
 
 
 class Upstreams:
-    """The servers at ``url``; ``release`` is that of a server which does not say what it serves."""
+    """The servers at ``urls``; ``release`` is that of a server which does not say what it serves."""
 
-    def __init__(self, session: "ClientSession", url: str, release: str | None) -> None:
-        self._session, self._parts, self._default = session, urlsplit(url), release
+    def __init__(self, session: "ClientSession", urls: Iterable[str], release: str | None) -> None:
+        self._session, self._urls, self._default = session, [urlsplit(url) for url in urls], release
         self.servers: dict[str, Server] = {}
         self.generated = False  # some server has, at some time
 
@@ -54,24 +55,17 @@ class Upstreams:
 
     async def look(self) -> None:
         """Look once: find addresses, forget those that are gone, ask those that are new or were not asked lately."""
-        try:
-            bases = await self._bases()
-        except OSError:
-            return  # a name server that does not answer takes no server away
-        self.servers = {base: self.servers.get(base) or Server(base, self._parts.netloc) for base in bases}
+        found: dict[str, Server] = {}
+        for url in self._urls:
+            try:
+                bases = await _bases(url)
+            except OSError:  # a name server that does not answer takes no server away
+                bases = [base for base, server in self.servers.items() if server.host == url.netloc]
+            found |= {base: self.servers.get(base) or Server(base, url.netloc) for base in bases}
+        self.servers = found
         now = asyncio.get_running_loop().time()
         due = [each for each in self.servers.values() if not each.ready or now - each.asked > _AGAIN]
         await asyncio.gather(*(self._ask(server) for server in due))
-
-    async def _bases(self) -> list[str]:
-        parts = self._parts
-        path = parts.path.rstrip("/")
-        if parts.scheme == "https":  # its certificate is for the name
-            return [f"https://{parts.netloc}{path}"]
-        loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(parts.hostname, parts.port or 80, type=socket.SOCK_STREAM)
-        hosts = dict.fromkeys(f"[{each[4][0]}]" if each[0] == socket.AF_INET6 else str(each[4][0]) for each in found)
-        return [f"http://{host}:{parts.port or 80}{path}" for host in hosts]
 
     async def _ask(self, server: Server) -> None:
         """Ask what a server serves, and have it generate a token if it has not yet."""
@@ -117,6 +111,17 @@ class Upstreams:
         async with self._session.request(method, url, json=body, headers=headers, timeout=patience) as reply:
             value = await reply.json(content_type=None) if reply.status == 200 else None
             return value if isinstance(value, dict) else {}
+
+
+async def _bases(url: SplitResult) -> list[str]:
+    """The URL with each address that its name has. Raises OSError."""
+    path = url.path.rstrip("/")
+    if url.scheme == "https":  # its certificate is for the name
+        return [f"https://{url.netloc}{path}"]
+    port = url.port or 80
+    found = await asyncio.get_running_loop().getaddrinfo(url.hostname, port, type=socket.SOCK_STREAM)
+    hosts = dict.fromkeys(f"[{each[4][0]}]" if each[0] == socket.AF_INET6 else str(each[4][0]) for each in found)
+    return [f"http://{host}:{port}{path}" for host in hosts]
 
 
 def _released(word: Any) -> str | None:
