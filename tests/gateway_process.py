@@ -55,7 +55,7 @@ class GatewayProcess:
 @contextlib.contextmanager
 def running(upstream: str, folder: Path, *options: str, ready: bool = True) -> Iterator[GatewayProcess]:
     """A gateway before ``upstream``, in ``folder``."""
-    port, metrics_port = _free(), _free()
+    port, metrics_port = unused_port(), unused_port()
     log = folder / "gateway.log"
     command = [sys.executable, "-m", "release.cli", "-C", str(folder), "gateway", upstream]
     command += ["--port", str(port), "--metrics-port", str(metrics_port), *options]
@@ -70,7 +70,8 @@ def running(upstream: str, folder: Path, *options: str, ready: bool = True) -> I
         process.wait()
 
 
-def _free() -> int:
+def unused_port() -> int:
+    """A port of loopback that nobody listens at."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])

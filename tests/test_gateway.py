@@ -1,6 +1,5 @@
 """The gateway as a process before a stand-in that breaks, and before a real server of a tiny model."""
 
-import asyncio
 import contextlib
 import json
 import signal
@@ -9,12 +8,10 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import aiohttp
 import pytest
 import requests
 
@@ -24,7 +21,8 @@ from release.serving import processes, server
 from tests import tuned
 from tests.conftest import as_params
 from tests.gateway_process import GatewayProcess, running
-from tests.model_standin import ERROR, FAULTS, RELEASE, ModelStandIn, stream, text, whole
+from tests.gateway_requests import CHAT, Got, ask_all, body, mixed, wrong
+from tests.model_standin import RELEASE, ModelStandIn, text, whole
 from tests.test_containers import healthy
 from tests.test_full_disk import full, small
 
@@ -32,7 +30,6 @@ __all__ = ["small"]
 pytest.importorskip("prometheus_client", reason="pip install 'lockstep[gateway]'")
 pytestmark = pytest.mark.slow
 
-CHAT = "/v1/chat/completions"
 JSON = {"Content-Type": "application/json"}
 
 
@@ -49,63 +46,10 @@ def gateway(model: ModelStandIn, tmp_path_factory: pytest.TempPathFactory) -> It
         yield found
 
 
-def body(number: int, fault: str = "none", **more: Any) -> dict[str, Any]:
-    return {"messages": [{"role": "user", "content": f"{number} {fault}"}], **more}
-
-
 def rows(folder: Path) -> list[captures.Capture]:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     assert all(path.name.endswith((captures.CLOSED, captures.OPEN)) for path in files), files
     return [row for path in files for row in captures.parse(path.read_bytes(), path.name)]
-
-
-class Got(NamedTuple):
-    """What a client got: ``whole`` is False where the answer broke off."""
-
-    number: int
-    fault: str
-    streamed: bool
-    status: int
-    data: bytes
-    whole: bool
-    headers: dict[str, str]
-
-
-async def ask(client: aiohttp.ClientSession, url: str, number: int, fault: str, streamed: bool) -> Got:
-    data, status, ended, headers = b"", 0, False, {}
-    sent = body(number, fault, stream=True) if streamed else body(number, fault)
-    with contextlib.suppress(aiohttp.ClientPayloadError, aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-        async with client.post(url + CHAT, json=sent, headers={"X-Request-Id": f"r{number}"}) as reply:
-            status, headers = reply.status, {name.lower(): value for name, value in reply.headers.items()}
-            async for piece in reply.content.iter_any():
-                data += piece
-            ended = True
-    return Got(number, fault, streamed, status, data, ended, headers)
-
-
-def ask_all(url: str, asked: Sequence[tuple[int, str, bool]], at_once: int = 24) -> list[Got]:
-    async def go() -> list[Got]:
-        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=at_once)) as client:
-            return await asyncio.gather(*(ask(client, url, *each) for each in asked))
-
-    return asyncio.run(go())
-
-
-def wrong(got: Got) -> str | None:
-    """What is wrong with an answer; None if it is the one that its request must get."""
-    expected = stream(got.number) if got.streamed else whole(got.number)
-    if got.headers.get("x-request-id") != f"r{got.number}" or got.headers.get("lockstep-release") != RELEASE:
-        return "headers"
-    if got.fault in ("none", "slow", "close"):
-        return None if (got.status, got.data, got.whole) == (200, expected, True) else "answer"
-    if got.fault == "error":
-        return None if (got.status, got.data, got.whole) == (500, ERROR, True) else "error"
-    if got.streamed and got.fault != "reset":
-        return None if got.status == 200 and not got.whole and expected.startswith(got.data) else "stream"
-    code = json.loads(got.data)["error"]["code"]
-    return (
-        None if (got.status, code) == ((504, "timeout") if got.fault == "stall" else (502, "upstream_error")) else code
-    )
 
 
 @pytest.mark.parametrize("kept", ["folder", "full disk", "collector down"])
@@ -113,11 +57,7 @@ def test_among_thousands_of_requests_with_faults_no_answer_is_lost_or_mixed_up(
     kept: str, model: ModelStandIn, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     place = request.getfixturevalue("small") if kept == "full disk" else tmp_path
-    asked = [
-        (number, FAULTS[number % 11] if number % 11 < len(FAULTS) else "none", number % 2 == 0)
-        for number in range(2000)
-    ]
-    asked = [(n, "none" if fault == "stall" and n % 10 else fault, streamed) for n, fault, streamed in asked]
+    asked = mixed(2000)
     where = "ftp://127.0.0.1:1/captures" if kept == "collector down" else str(place / "captures")
     with contextlib.ExitStack() as stack:
         found = stack.enter_context(running(model.url, tmp_path, "--captures", where, "--deadline", "6"))
