@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from release.cli import compare, cost, environments, evidence, image, label, pipeline, pull_request
+from release.cli import compare, cost, environments, evidence, gateway, image, label, pipeline, pull_request
 
 
 @click.group(
@@ -64,6 +64,7 @@ for command in (
     environments.status,
     environments.history,
     environments.reconcile,
+    gateway.gateway,
     pipeline.doctor,
     pipeline.calibrate,
     pipeline.sweep,
