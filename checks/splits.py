@@ -7,10 +7,10 @@ are taken in the order of their hashes.
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain, pairwise
+from itertools import pairwise
 from typing import NamedTuple
 
-from checks import similar
+from checks import near_duplicates
 from checks.params import NearDuplicates
 from checks.rows import Message
 
@@ -43,8 +43,8 @@ def groups(items: Sequence[Item], near: NearDuplicates) -> dict[str, str]:
     A group is named by its smallest id. Ids must be unique.
     """
     ordered = sorted(items, key=lambda item: item.id)  # so that the smallest index is the smallest id
-    pairs = similar.similar_pairs([item.text for item in ordered], near.shingle, near.similarity)
-    roots = similar.components(len(ordered), chain(pairs, _named_alike(ordered)))
+    texts = [item.text for item in ordered]
+    roots = near_duplicates.groups(texts, near.shingle, near.similarity, _named_alike(ordered))
     return {item.id: ordered[root].id for item, root in zip(ordered, roots, strict=True)}
 
 
@@ -93,7 +93,8 @@ def _nearest(pool: Sequence[str], size: Mapping[str, int], wanted: float) -> lis
         if size[group] <= left:
             taken.append(group)
             left -= size[group]
-    rest = [group for group in pool if group not in set(taken)]
+    held = set(taken)
+    rest = [group for group in pool if group not in held]
     best = min(rest, key=lambda group: abs(size[group] - left), default=None)  # the first of equals
     if best is not None and abs(size[best] - left) < left:
         taken.append(best)

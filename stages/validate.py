@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from checks import digest, drafts, files, layout, rules, similar, splits, steps
+from checks import digest, drafts, files, layout, near_duplicates, rules, splits, steps
 from checks.drafts import Draft, Rule
 from checks.errors import DataRefused, EvidenceRefused
 from checks.evidence import DataReport, Expectation, PrepareReport, Seal
@@ -164,7 +164,7 @@ def _all_frame(rows: Splits, entries: Frame, defects: Defects, near: NearDuplica
         if together[earlier][0] != name:
             twins[index] = earlier
     texts = [splits.request(row.messages) for _, row in together]
-    roots = similar.components(len(texts), similar.similar_pairs(texts, near.shingle, near.similarity))
+    roots = near_duplicates.groups(texts, near.shingle, near.similarity)
     close = {index: root for index, root in enumerate(roots) if together[root][0] != together[index][0]}
     frame = []
     for index, (name, row) in enumerate(together):

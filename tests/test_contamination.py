@@ -1,4 +1,4 @@
-"""Test rows that training has seen: shared runs of words, near-duplicates across the splits, and the gate over both."""
+"""Test rows that training has seen: shared runs of words, and the gate over these and near-duplicates."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from checks import chain, contamination, layout, scoring, similar
+from checks import chain, contamination, layout, scoring
 from checks.chain import Evidence
 from checks.gates.contamination import ContaminationGate
 from checks.judging import judge
@@ -55,25 +55,6 @@ def test_shared_runs_are_those_that_comparing_all_pairs_finds(test: list[str], t
 
     every = {i: [j for j, other in enumerate(train) if runs(text) & runs(other)] for i, text in enumerate(test)}
     assert list(contamination.first_seen(test, train, length)) == [(i, found[0]) for i, found in every.items() if found]
-
-
-# --- near-duplicates -----------------------------------------------------------------------------------------------
-
-
-@given(requests, requests, st.integers(1, 4), st.floats(0.05, 1.0))
-def test_near_duplicates_are_those_that_comparing_all_pairs_finds(
-    test: list[str], train: list[str], size: int, similarity: float
-) -> None:
-    def alike(one: str, other: str) -> bool:
-        return similar.jaccard(similar.shingles(one, size), similar.shingles(other, size)) >= similarity - 1e-9
-
-    every = {i: [j for j, other in enumerate(train) if alike(text, other)] for i, text in enumerate(test)}
-    found = list(similar.first_alike(test, train, size, similarity))
-    assert found == [(i, js[0]) for i, js in every.items() if js]
-
-
-def test_equal_requests_are_found_however_often_they_are_repeated() -> None:
-    assert list(similar.first_alike(["a b c"] * 3, ["x y", "A b c."] * 2, 2, 1.0)) == [(0, 1), (1, 1), (2, 1)]
 
 
 # --- the gate ----------------------------------------------------------------------------------------------------

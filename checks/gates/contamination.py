@@ -47,7 +47,7 @@ class ContaminationGate(GateKind):
         The reports of train and evaluate are asked for too: they name, by digest, the splits that were trained on and
         tested, and the chain holds the files against them.
         """
-        from checks import contamination, similar
+        from checks import contamination, near_duplicates
         from checks.splits import request
 
         splits = (layout.SPLITS / "train.jsonl", layout.SPLITS / "test.jsonl")
@@ -59,7 +59,7 @@ class ContaminationGate(GateKind):
                 return failed(case.name, self, f"no evidence: {path} has no rows")
         asked, learned = [request(row.messages) for row in test], [request(row.messages) for row in train]
         runs = list(contamination.first_seen(asked, learned, self.ngram))
-        near = list(similar.first_alike(asked, learned, self.shingle, self.similarity))
+        near = list(near_duplicates.first_alike(asked, learned, self.shingle, self.similarity))
         answers = (
             ("ngram_share", runs, self.max_ngram_share, f"share {self.ngram} words in a row with a train row"),
             (
