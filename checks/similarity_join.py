@@ -9,7 +9,7 @@ sets differ in at least as many shingles as in bits.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,11 +45,8 @@ class Join:
         self._bound = similarity - _SLACK
         self._share = self._bound / (1 + self._bound)  # of the sizes of two similar sets, what they have in common
         self._sketch = np.zeros((_WORDS, len(texts)), np.uint64)
-        parts = [self._rare(*part) for part in self._sets.chunks()]
-        keys, found, sizes, left = (
-            np.concatenate([part[kind] for part in parts]) if parts else np.zeros(0, np.int32) for kind in range(4)
-        )
-        del parts
+        columns = [list(column) for column in zip(*(self._rare(*part) for part in self._sets.chunks()), strict=True)]
+        keys, found, sizes, left = (_taken(column) for column in columns or [[]] * 4)
         order = np.argsort(sizes, kind="stable").astype(np.int32)
         order = order[np.argsort(keys[order], kind="stable")]
         keys = keys[order]
@@ -160,6 +157,13 @@ class Join:
             shared = ((matrix[:, 1:] == matrix[:, :-1]) & (matrix[:, 1:] != self._sets.blank)).sum(axis=1)
             found[pairs] = shared / (both[pairs] - shared) >= self._bound
         return found
+
+
+def _taken(parts: list[NDArray[Any]]) -> NDArray[Any]:
+    """The parts as one array; they are let go of, so that only one column is in memory twice."""
+    whole = np.concatenate([*parts, np.zeros(0, parts[0].dtype if parts else np.int32)])
+    parts.clear()
+    return whole
 
 
 def _ranges(start: Ints, counts: Ints) -> Ints:

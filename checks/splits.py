@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 from checks import near_duplicates
 from checks.params import NearDuplicates
-from checks.rows import Message
 
 MAX_LABELS = 100  # more distinct references than this, or fewer than five rows each, are free text
 
@@ -21,14 +20,9 @@ class Item(NamedTuple):
     """What the split needs to know of a row."""
 
     id: str
-    text: str  # what near-duplicates are judged by: ``request``
+    text: str  # what near-duplicates are judged by: ``rows.request``
     stratum: str
     group: str | None = None  # a group that the row's owner named
-
-
-def request(messages: Iterable[Message]) -> str:
-    """The request: all turns except the system's, which many rows share."""
-    return "\n".join(message.content for message in messages if message.role != "system")
 
 
 def strata(references: Sequence[str], slices: Sequence[str]) -> Sequence[str]:

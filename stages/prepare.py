@@ -19,7 +19,7 @@ from checks.loaders import LOADERS
 from checks.methods import METHODS
 from checks.params import Params
 from checks.params import Prepare as Config
-from checks.rows import Row
+from checks.rows import Row, request
 from stages import entry
 
 _EXAMPLES = 5
@@ -123,7 +123,7 @@ def split(config: Config, kept: Sequence[Draft]) -> dict[str, list[Placed]]:
             )
     strata = splits.strata([draft.reference for draft in kept], [draft.slice for draft in kept])
     items = [
-        splits.Item(row_id, splits.request(draft.messages), stratum, draft.group)
+        splits.Item(row_id, request(draft.messages), stratum, draft.group)
         for row_id, draft, stratum in zip(ids, kept, strata, strict=True)
     ]
     group_of = splits.groups(items, config.near_duplicates)

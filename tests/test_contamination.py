@@ -13,7 +13,7 @@ from checks import chain, contamination, layout, scoring
 from checks.chain import Evidence
 from checks.gates.contamination import ContaminationGate
 from checks.judging import judge
-from checks.rows import Message, Row
+from checks.rows import Learned, Message, Row
 from checks.verdict import Finding
 from tests import evidence_tree
 from tests.conftest import as_params, scaled_down
@@ -97,9 +97,8 @@ def asked(ground: Evidence, test: Sequence[str], train: Sequence[str], **bounds:
         "ngram": 8, "max_ngram_share": 0.25, "shingle": 5, "similarity": 0.8, "max_near_duplicate_share": 0.0, **bounds,
     }  # fmt: skip
     gate = ContaminationGate(kind="contamination", **settings)
-    return evidence_tree.asked(
-        "test_is_unseen", gate, replace(ground, test=rows("test", test), train=rows("train", train))
-    )
+    learned = tuple(Learned(text, f"train.py:{number}") for number, text in enumerate(train))
+    return evidence_tree.asked("test_is_unseen", gate, replace(ground, test=rows("test", test), train=learned))
 
 
 def test_splits_that_share_only_the_system_message_pass(ground: Evidence) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from checks import similar, splits
 from checks.params import NearDuplicates
-from checks.rows import Message
+from checks.rows import Message, request
 from tests import similarity_definition
 
 NEAR = NearDuplicates(shingle=3, similarity=0.5)
@@ -130,4 +130,4 @@ def test_a_request_is_every_turn_but_the_systems() -> None:
         Message(role="assistant", content="yes?"),
         Message(role="user", content="list vms"),
     )
-    assert splits.request(chat) == "hi\nyes?\nlist vms"
+    assert request(chat) == "hi\nyes?\nlist vms"

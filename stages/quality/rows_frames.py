@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 from pydantic import JsonValue
 
-from checks import drafts, layout, near_duplicates, splits
+from checks import drafts, layout, near_duplicates
 from checks.drafts import Draft, Rule
 from checks.evidence import PrepareReport
 from checks.params import NearDuplicates
-from checks.rows import Row
+from checks.rows import Row, request
 from stages import progress
 from stages.quality.chat_tokens import Lengths
 from stages.quality.expectations import COUNTED, ROW, Columns, Frame
@@ -62,7 +62,7 @@ def read(
             for column, value in values.items():
                 found.columns[column].append(value)
             found.references.append(row.reference)
-            found.requests.append(splits.request(row.messages))
+            found.requests.append(request(row.messages))
             for defect, rule in defects.items():
                 found.defects[defect].append(_shown(draft) if rule.finds(draft) else None)
         if whole:
