@@ -4,7 +4,7 @@ Every report has the digests of what it was made from. They are compared with on
 that evidence about other bytes cannot be judged.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -23,11 +23,12 @@ from checks.evidence import (
     Report,
     TrainReport,
 )
-from checks.rows import Prediction, Row
+from checks.rows import Learned, Prediction, Row, request
 from checks.suite_report import Judgement, SuiteAnswer, SuiteLine, SuitesReport
 
 R = TypeVar("R", bound=Report)
 L = TypeVar("L", Row, Prediction, SuiteLine, SuiteAnswer, Judgement)
+K = TypeVar("K")
 Named = tuple[str, str | None]  # who names it, the digest it is given
 
 _SPLIT_FILES = {name: layout.SPLITS / f"{name}.jsonl" for name in layout.SPLIT_NAMES}
@@ -71,7 +72,7 @@ class Evidence:
     """
 
     reports: Reports
-    train: tuple[Row, ...]
+    train: tuple[Learned, ...]
     test: tuple[Row, ...]
     answers: dict[str, tuple[Prediction, ...]]
     gaps: dict[str, str]
@@ -151,14 +152,18 @@ def gather(root: Path, scorers: str, reader: Reader | None = None) -> Evidence:
     if parity:
         judged[layout.MERGED.as_posix()] = parity.merged
 
-    def lines(path: Path, model: type[L]) -> tuple[L, ...]:
+    def kept(path: Path, model: type[L], part: Callable[[L], K]) -> tuple[K, ...]:
         try:
-            return tuple(files.read_jsonl(root / path, model))
+            return tuple(map(part, files.each_of_jsonl(root / path, model)))
         except EvidenceRefused as refusal:
             gaps.setdefault(path.as_posix(), said(refusal))
             return ()
 
-    train_rows, test_rows = lines(_SPLIT_FILES["train"], Row), lines(_SPLIT_FILES["test"], Row)
+    def lines(path: Path, model: type[L]) -> tuple[L, ...]:
+        return kept(path, model, lambda line: line)
+
+    train_rows = kept(_SPLIT_FILES["train"], Row, lambda row: Learned(request(row.messages), row.source))
+    test_rows = lines(_SPLIT_FILES["test"], Row)
     answers = {name: lines(path, Prediction) for name, path in answer_files.items()}
     breaks = [*_breaks(reports, judged, scorers), *_reference_breaks(reports), *_model_breaks(reports)]
     for name, found in answers.items():

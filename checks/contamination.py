@@ -23,14 +23,16 @@ def first_seen(texts: Sequence[str], train: Sequence[str], length: int) -> Itera
     A shorter text counts as a whole: it matches only a training text with exactly the same words. Being contained in a
     longer text means nothing for a short one: "list all disks" is part of many other requests.
     """
-    seen: dict[tuple[str, ...], int] = {}
+    wanted: dict[tuple[str, ...], list[int]] = {}  # of the texts, which are fewer, and takes less memory than of train
+    for position, text in enumerate(texts):
+        for run in _runs(words(text), length):
+            wanted.setdefault(run, []).append(position)
+    first: dict[int, int] = {}
     for number, text in enumerate(train):
         for run in _runs(words(text), length):
-            seen.setdefault(run, number)
-    for position, text in enumerate(texts):
-        found = [seen[run] for run in _runs(words(text), length) if run in seen]
-        if found:
-            yield position, min(found)
+            for position in wanted.pop(run, ()):  # once it is found, a later number is no news
+                first.setdefault(position, number)
+    yield from sorted(first.items())
 
 
 def _runs(of: tuple[str, ...], length: int) -> Iterator[tuple[str, ...]]:

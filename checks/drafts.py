@@ -9,7 +9,7 @@ params.yaml without them.
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Literal, Protocol
 
@@ -45,14 +45,21 @@ class Draft:
     @property
     def content(self) -> str:
         """16 hex digits of the digest of messages, reference and further columns."""
-        messages = [[message.role, message.content] for message in self.messages]
+        messages = [*([message.role, message.content] for message in self.before), ["user", self.prompt]]
         said = {"messages": messages, "reference": self.reference} | ({"extra": dict(self.extra)} if self.extra else {})
         return digest.of_json(said).removeprefix("sha256:")[:16]
 
     @property
     def asked(self) -> tuple[str, ...]:
         """The normalised prompt, equal for drafts with the same request."""
-        return tuple(f"{message.role}: {normalised(message.content)}" for message in self.messages)
+        before = (f"{message.role}: {normalised(message.content)}" for message in self.before)
+        return (*before, f"user: {normalised(self.prompt)}")
+
+    def rewritten(self, prompt: str, reference: str) -> "Draft":
+        """The draft with this prompt and reference: itself if they are its own, as most are."""
+        if (prompt, reference) == (self.prompt, self.reference):
+            return self
+        return replace(self, prompt=prompt, reference=reference)
 
 
 class Numbers(Protocol):
@@ -88,7 +95,7 @@ class Rule:
     def finds(self, draft: Draft) -> bool:
         """Whether the draft has the defect; False for a rule that needs all drafts."""
         if self.fix:
-            return self.fix(draft) != draft
+            return (fixed := self.fix(draft)) is not draft and fixed != draft
         return self.drop is not None and self.drop(draft)
 
 
@@ -121,7 +128,7 @@ def apply(rule: Rule, drafts: Sequence[Draft]) -> tuple[list[Draft], list[Draft]
     """The remaining drafts, and the drafts that the rule fixed or dropped, as they were before."""
     if rule.fix:
         fixed = [rule.fix(draft) for draft in drafts]
-        return fixed, [old for old, new in zip(drafts, fixed, strict=True) if old != new]
+        return fixed, [old for old, new in zip(drafts, fixed, strict=True) if old is not new and old != new]
     goes = rule.among(drafts) if rule.among else [rule.finds(draft) for draft in drafts]
     kept = [draft for draft, gone in zip(drafts, goes, strict=True) if not gone]
     return kept, [draft for draft, gone in zip(drafts, goes, strict=True) if gone]

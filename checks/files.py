@@ -117,7 +117,11 @@ def write_jsonl(path: Path, rows: Iterable[BaseModel]) -> int:
 
 def read_jsonl(path: Path, model: type[Model]) -> list[Model]:
     """Read all rows; raise EvidenceRefused with the line that is malformed or too long."""
-    rows = []
+    return list(each_of_jsonl(path, model))
+
+
+def each_of_jsonl(path: Path, model: type[Model]) -> Iterator[Model]:
+    """Read row by row, as ``read_jsonl``: a million rows at once take gigabytes."""
     _is_no_device(path)
     try:
         with path.open("rb") as stream:
@@ -126,14 +130,14 @@ def read_jsonl(path: Path, model: type[Model]) -> list[Model]:
                     what = f"{path}:{number}: a line of more than {LONGEST} bytes"
                     raise EvidenceRefused(what, "run `./lockstep run` to make the file again")
                 try:
-                    rows.append(model.model_validate_json(line))
+                    row = model.model_validate_json(line)
                 except ValidationError as error:
                     raise EvidenceRefused(
                         f"{path}:{number}: {first(error)}", "run `./lockstep run` to make the file again"
                     ) from error
+                yield row
     except OSError as error:
         raise EvidenceRefused(f"{path}: {error.strerror or error}", "run `./lockstep run` to make it") from error
-    return rows
 
 
 def first(error: ValidationError) -> str:

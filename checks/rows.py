@@ -1,6 +1,7 @@
 """One row of a split, and one prediction: the data that stages exchange as JSON lines."""
 
-from typing import Annotated, Any, ClassVar, Literal
+from collections.abc import Iterable
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, SerializerFunctionWrapHandler, model_serializer
 
@@ -31,6 +32,11 @@ class Message(Record):
     content: str
 
 
+def request(messages: Iterable[Message]) -> str:
+    """The request: all turns except the system's, which many rows share."""
+    return "\n".join(message.content for message in messages if message.role != "system")
+
+
 class Row(Sparse):
     """One example. ``messages`` is the prompt, without the answer; ``reference`` is the answer.
 
@@ -54,6 +60,13 @@ class Row(Sparse):
     def prompt(self) -> str:
         """The last user message."""
         return next((m.content for m in reversed(self.messages) if m.role == "user"), self.messages[-1].content)
+
+
+class Learned(NamedTuple):
+    """What is kept of a train row for a verdict: a million whole rows take gigabytes."""
+
+    request: str
+    source: str
 
 
 class Prediction(Record):

@@ -7,12 +7,11 @@ are taken in the order of their hashes.
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain, pairwise
+from itertools import pairwise
 from typing import NamedTuple
 
-from checks import similar
+from checks import near_duplicates
 from checks.params import NearDuplicates
-from checks.rows import Message
 
 MAX_LABELS = 100  # more distinct references than this, or fewer than five rows each, are free text
 
@@ -21,14 +20,9 @@ class Item(NamedTuple):
     """What the split needs to know of a row."""
 
     id: str
-    text: str  # what near-duplicates are judged by: ``request``
+    text: str  # what near-duplicates are judged by: ``rows.request``
     stratum: str
     group: str | None = None  # a group that the row's owner named
-
-
-def request(messages: Iterable[Message]) -> str:
-    """The request: all turns except the system's, which many rows share."""
-    return "\n".join(message.content for message in messages if message.role != "system")
 
 
 def strata(references: Sequence[str], slices: Sequence[str]) -> Sequence[str]:
@@ -43,8 +37,8 @@ def groups(items: Sequence[Item], near: NearDuplicates) -> dict[str, str]:
     A group is named by its smallest id. Ids must be unique.
     """
     ordered = sorted(items, key=lambda item: item.id)  # so that the smallest index is the smallest id
-    pairs = similar.similar_pairs([item.text for item in ordered], near.shingle, near.similarity)
-    roots = similar.components(len(ordered), chain(pairs, _named_alike(ordered)))
+    texts = [item.text for item in ordered]
+    roots = near_duplicates.groups(texts, near.shingle, near.similarity, _named_alike(ordered))
     return {item.id: ordered[root].id for item, root in zip(ordered, roots, strict=True)}
 
 
@@ -93,7 +87,8 @@ def _nearest(pool: Sequence[str], size: Mapping[str, int], wanted: float) -> lis
         if size[group] <= left:
             taken.append(group)
             left -= size[group]
-    rest = [group for group in pool if group not in set(taken)]
+    held = set(taken)
+    rest = [group for group in pool if group not in held]
     best = min(rest, key=lambda group: abs(size[group] - left), default=None)  # the first of equals
     if best is not None and abs(size[best] - left) < left:
         taken.append(best)

@@ -9,6 +9,7 @@ parameters: same bytes.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from checks import digest, drafts, files, layout, rules, splits, steps
 from checks.drafts import Draft
@@ -18,7 +19,7 @@ from checks.loaders import LOADERS
 from checks.methods import METHODS
 from checks.params import Params
 from checks.params import Prepare as Config
-from checks.rows import Row
+from checks.rows import Row, request
 from stages import entry
 
 _EXAMPLES = 5
@@ -41,7 +42,7 @@ def prepare(params: Params, root: Path) -> str:
     if empty:
         raise DataRefused(
             f"{layout.SPLITS}: {' and '.join(empty)} would be empty: {len(loaded):,} rows in, {len(kept):,} kept, "
-            f"{len({row.group for rows in placed.values() for row in rows}):,} groups ({rules.dropped(counts)})",
+            f"{len({each.group for rows in placed.values() for each in rows}):,} groups ({rules.dropped(counts)})",
             "add data, drop less in prepare.rules, or raise prepare.splits or prepare.near_duplicates.similarity",
         )
     written = {name: _write(root / layout.SPLITS / f"{name}.jsonl", placed[name]) for name in layout.SPLIT_NAMES}
@@ -89,8 +90,29 @@ def _refuse_without_columns(params: Params, loaded: Sequence[Draft]) -> None:
         )
 
 
-def split(config: Config, kept: Sequence[Draft]) -> dict[str, list[Row]]:
-    """The rows of each split, ordered by id. Raises DataRefused if two rows have the same id."""
+class Placed(NamedTuple):
+    """A draft that is kept, in its split."""
+
+    id: str
+    group: str
+    draft: Draft
+
+    @property
+    def row(self) -> Row:
+        """The row that is written: it takes more memory than the draft, so only one is made at a time."""
+        return Row(
+            id=self.id,
+            messages=self.draft.messages,
+            reference=self.draft.reference,
+            group=self.group,
+            slice=self.draft.slice,
+            source=self.draft.source,
+            extra=dict(self.draft.extra),
+        )
+
+
+def split(config: Config, kept: Sequence[Draft]) -> dict[str, list[Placed]]:
+    """The drafts of each split, ordered by id. Raises DataRefused if two have the same id."""
     ids = [draft.id if draft.id is not None else draft.content for draft in kept]
     first: dict[str, Draft] = {}
     for row_id, draft in zip(ids, kept, strict=True):
@@ -101,30 +123,21 @@ def split(config: Config, kept: Sequence[Draft]) -> dict[str, list[Row]]:
             )
     strata = splits.strata([draft.reference for draft in kept], [draft.slice for draft in kept])
     items = [
-        splits.Item(row_id, splits.request(draft.messages), stratum, draft.group)
+        splits.Item(row_id, request(draft.messages), stratum, draft.group)
         for row_id, draft, stratum in zip(ids, kept, strata, strict=True)
     ]
     group_of = splits.groups(items, config.near_duplicates)
     shares = {"test": config.splits.test, "valid": config.splits.valid}
     place = splits.assign(items, group_of, shares, config.seed)
-    placed: dict[str, list[Row]] = {name: [] for name in layout.SPLIT_NAMES}
+    placed: dict[str, list[Placed]] = {name: [] for name in layout.SPLIT_NAMES}
     for row_id, draft in sorted(zip(ids, kept, strict=True), key=lambda pair: pair[0]):
-        row = Row(
-            id=row_id,
-            messages=draft.messages,
-            reference=draft.reference,
-            group=group_of[row_id],
-            slice=draft.slice,
-            source=draft.source,
-            extra=dict(draft.extra),
-        )
-        placed[place[row_id] or "train"].append(row)
+        placed[place[row_id] or "train"].append(Placed(row_id, group_of[row_id], draft))
     return placed
 
 
-def _write(path: Path, rows: Sequence[Row]) -> Split:
-    files.write_jsonl(path, rows)
-    return Split(rows=len(rows), groups=len({row.group for row in rows}), sha256=digest.of_file(path).sha256)
+def _write(path: Path, placed: Sequence[Placed]) -> Split:
+    files.write_jsonl(path, (each.row for each in placed))
+    return Split(rows=len(placed), groups=len({each.group for each in placed}), sha256=digest.of_file(path).sha256)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,11 @@
-"""Progress bars on standard error, counted in bytes."""
+"""Progress bars on standard error."""
 
-from typing import Never
+from collections.abc import Iterable
+from typing import Never, TypeVar
 
 from tqdm import tqdm
+
+T = TypeVar("T")
 
 
 def of_bytes(what: str, total: int | None = None, done: int = 0) -> "tqdm[Never]":
@@ -11,3 +14,8 @@ def of_bytes(what: str, total: int | None = None, done: int = 0) -> "tqdm[Never]
     It appears after one second, so that short work shows no bar.
     """
     return tqdm(desc=what, total=total, initial=done, unit="B", unit_scale=True, mininterval=1, delay=1, leave=False)
+
+
+def of_rows(what: str, rows: Iterable[T], total: int | None = None) -> "tqdm[T]":
+    """``rows`` with a progress bar, which appears after a second too."""
+    return tqdm(rows, desc=what, total=total, unit=" rows", unit_scale=True, mininterval=1, delay=1, leave=False)

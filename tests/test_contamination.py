@@ -1,4 +1,4 @@
-"""Test rows that training has seen: shared runs of words, near-duplicates across the splits, and the gate over both."""
+"""Test rows that training has seen: shared runs of words, and the gate over these and near-duplicates."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from checks import chain, contamination, layout, scoring, similar
+from checks import chain, contamination, layout, scoring
 from checks.chain import Evidence
 from checks.gates.contamination import ContaminationGate
 from checks.judging import judge
-from checks.rows import Message, Row
+from checks.rows import Learned, Message, Row
 from checks.verdict import Finding
 from tests import evidence_tree
 from tests.conftest import as_params, scaled_down
@@ -57,25 +57,6 @@ def test_shared_runs_are_those_that_comparing_all_pairs_finds(test: list[str], t
     assert list(contamination.first_seen(test, train, length)) == [(i, found[0]) for i, found in every.items() if found]
 
 
-# --- near-duplicates -----------------------------------------------------------------------------------------------
-
-
-@given(requests, requests, st.integers(1, 4), st.floats(0.05, 1.0))
-def test_near_duplicates_are_those_that_comparing_all_pairs_finds(
-    test: list[str], train: list[str], size: int, similarity: float
-) -> None:
-    def alike(one: str, other: str) -> bool:
-        return similar.jaccard(similar.shingles(one, size), similar.shingles(other, size)) >= similarity - 1e-9
-
-    every = {i: [j for j, other in enumerate(train) if alike(text, other)] for i, text in enumerate(test)}
-    found = list(similar.first_alike(test, train, size, similarity))
-    assert found == [(i, js[0]) for i, js in every.items() if js]
-
-
-def test_equal_requests_are_found_however_often_they_are_repeated() -> None:
-    assert list(similar.first_alike(["a b c"] * 3, ["x y", "A b c."] * 2, 2, 1.0)) == [(0, 1), (1, 1), (2, 1)]
-
-
 # --- the gate ----------------------------------------------------------------------------------------------------
 
 
@@ -116,9 +97,8 @@ def asked(ground: Evidence, test: Sequence[str], train: Sequence[str], **bounds:
         "ngram": 8, "max_ngram_share": 0.25, "shingle": 5, "similarity": 0.8, "max_near_duplicate_share": 0.0, **bounds,
     }  # fmt: skip
     gate = ContaminationGate(kind="contamination", **settings)
-    return evidence_tree.asked(
-        "test_is_unseen", gate, replace(ground, test=rows("test", test), train=rows("train", train))
-    )
+    learned = tuple(Learned(text, f"train.py:{number}") for number, text in enumerate(train))
+    return evidence_tree.asked("test_is_unseen", gate, replace(ground, test=rows("test", test), train=learned))
 
 
 def test_splits_that_share_only_the_system_message_pass(ground: Evidence) -> None:

@@ -532,7 +532,7 @@ def test_rows_are_conserved_and_groups_are_whole_for_any_rows_and_rules(
     drafts = [Draft((), p, r, r, "all", f"f:{i}", id=str(i)) for i, (p, r) in enumerate(pairs)]
     kept, counts = clean(config, drafts)
     assert len(drafts) == len(kept) + sum(count.rows for count in counts if count.kind == "drop")
-    placed = split(config, kept)
+    placed = {name: [each.row for each in of_split] for name, of_split in split(config, kept).items()}
     assert sorted(row.id for rows in placed.values() for row in rows) == sorted(str(draft.id) for draft in kept)
     homes: dict[str, set[str]] = {}
     for name, rows in placed.items():

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from checks import similar, splits
 from checks.params import NearDuplicates
-from checks.rows import Message
+from checks.rows import Message, request
+from tests import similarity_definition
 
 NEAR = NearDuplicates(shingle=3, similarity=0.5)
 SHARES = {"test": 0.25, "valid": 0.1}
@@ -34,22 +35,8 @@ def items(draw: st.DrawFn) -> list[splits.Item]:
     ]
 
 
-@given(texts, st.integers(1, 6), st.floats(0.05, 1.0))
-def test_the_join_finds_exactly_what_comparing_all_pairs_finds(
-    prompts: list[str], size: int, similarity: float
-) -> None:
-    found = [similar.shingles(prompt, size) for prompt in prompts]
-    every = (
-        (i, j)
-        for i in range(len(prompts))
-        for j in range(i + 1, len(prompts))
-        if similar.jaccard(found[i], found[j]) >= similarity - 1e-9
-    )
-    joined = similar.components(len(prompts), similar.similar_pairs(prompts, size, similarity))
-    assert joined == similar.components(len(prompts), every)
-
-
 @given(items())
+@settings(deadline=None)  # the first example loads scipy
 def test_no_group_and_no_near_duplicate_crosses_a_split_and_no_row_is_lost(rows: list[splits.Item]) -> None:
     group_of = splits.groups(rows, NEAR)
     placed = splits.assign(rows, group_of, SHARES, seed=1)
@@ -60,12 +47,13 @@ def test_no_group_and_no_near_duplicate_crosses_a_split_and_no_row_is_lost(rows:
     assert all(len(home) == 1 for home in homes.values())
     for one in rows:
         for other in rows:
-            pair = similar.shingles(one.text, NEAR.shingle), similar.shingles(other.text, NEAR.shingle)
-            if similar.jaccard(*pair) >= NEAR.similarity or (one.group is not None and one.group == other.group):
+            pair = similarity_definition.shingles(one.text, 3), similarity_definition.shingles(other.text, 3)
+            if similarity_definition.alike(*pair, 0.5) or (one.group is not None and one.group == other.group):
                 assert placed[one.id] == placed[other.id]
 
 
 @given(items(), st.randoms(use_true_random=False), st.integers(0, 5))
+@settings(max_examples=40, deadline=None)
 def test_the_order_of_the_rows_changes_nothing(rows: list[splits.Item], random: Random, seed: int) -> None:
     shuffled = list(rows)
     random.shuffle(shuffled)
@@ -130,13 +118,6 @@ def test_case_width_white_space_and_final_punctuation_do_not_make_another_reques
     assert similar.normalised("?") == "?"
 
 
-def test_thousands_of_rows_of_one_pattern_are_joined_in_seconds() -> None:
-    verbs = ["Create", "Delete", "List all", "Show details of", "Update", "Restart", "Export"]
-    prompts = [f"{verbs[i % 7]} the resource {i * 2654435761 % 99991} in group {i % 251}" for i in range(4000)]
-    pairs = list(similar.similar_pairs([*prompts, prompts[5] + "x"], 5, 0.8))
-    assert (5, 4000) in pairs
-
-
 def test_few_references_are_strata_and_free_text_is_split_by_slice() -> None:
     assert splits.strata(["vm", "sql"] * 10, ["a"] * 20) == ["vm", "sql"] * 10
     assert splits.strata([f"az {i}" for i in range(20)], ["a", "b"] * 10) == ["a", "b"] * 10
@@ -149,4 +130,4 @@ def test_a_request_is_every_turn_but_the_systems() -> None:
         Message(role="assistant", content="yes?"),
         Message(role="user", content="list vms"),
     )
-    assert splits.request(chat) == "hi\nyes?\nlist vms"
+    assert request(chat) == "hi\nyes?\nlist vms"

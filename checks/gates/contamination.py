@@ -8,7 +8,7 @@ from pydantic import Field
 from checks import layout
 from checks.chain import gap
 from checks.gate_kind import Case, Explained, GateKind, Reads, failed
-from checks.rows import Row
+from checks.rows import Learned, Row, request
 from checks.sections import Share, stricter
 from checks.verdict import Finding, Verdict
 
@@ -47,8 +47,7 @@ class ContaminationGate(GateKind):
         The reports of train and evaluate are asked for too: they name, by digest, the splits that were trained on and
         tested, and the chain holds the files against them.
         """
-        from checks import contamination, similar
-        from checks.splits import request
+        from checks import contamination, near_duplicates
 
         splits = (layout.SPLITS / "train.jsonl", layout.SPLITS / "test.jsonl")
         if missing := gap(case.evidence, (layout.TRAIN_REPORT, layout.EVALUATION, *splits)):
@@ -57,9 +56,9 @@ class ContaminationGate(GateKind):
         for path, rows in zip(splits, (train, test), strict=True):
             if not rows:
                 return failed(case.name, self, f"no evidence: {path} has no rows")
-        asked, learned = [request(row.messages) for row in test], [request(row.messages) for row in train]
+        asked, learned = [request(row.messages) for row in test], [row.request for row in train]
         runs = list(contamination.first_seen(asked, learned, self.ngram))
-        near = list(similar.first_alike(asked, learned, self.shingle, self.similarity))
+        near = list(near_duplicates.first_alike(asked, learned, self.shingle, self.similarity))
         answers = (
             ("ngram_share", runs, self.max_ngram_share, f"share {self.ngram} words in a row with a train row"),
             (
@@ -98,7 +97,7 @@ class ContaminationGate(GateKind):
         )
 
 
-def _examples(pairs: Pairs, test: Sequence[Row], train: Sequence[Row]) -> str:
+def _examples(pairs: Pairs, test: Sequence[Row], train: Sequence[Learned]) -> str:
     shown = [f"{test[i].id} ({test[i].source}) as {train[j].source}" for i, j in pairs[:_SHOWN]]
     more = len(pairs) - len(shown)
     return ", ".join(shown) + (f" and {more} more" if more else "")

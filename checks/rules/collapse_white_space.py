@@ -1,7 +1,5 @@
 """Makes each run of white space in a prompt one space, and trims references."""
 
-from dataclasses import replace
-
 from checks.drafts import Draft, Rule
 
 
@@ -13,4 +11,4 @@ class CollapseWhiteSpace(Rule):
 
     def fix(self, draft: Draft) -> Draft:
         """The draft without the defect."""
-        return replace(draft, prompt=" ".join(draft.prompt.split()), reference=draft.reference.strip())
+        return draft.rewritten(" ".join(draft.prompt.split()), draft.reference.strip())

@@ -15,6 +15,7 @@ class DropConflictingReferences(Rule):
     def among(self, drafts: Sequence[Draft]) -> list[bool]:
         """Whether each draft has the defect, beside the others."""
         answers: defaultdict[tuple[str, ...], set[str]] = defaultdict(set)
-        for draft in drafts:
-            answers[draft.asked].add(draft.reference)
-        return [len(answers[draft.asked]) > 1 for draft in drafts]
+        asked = [draft.asked for draft in drafts]
+        for key, draft in zip(asked, drafts, strict=True):
+            answers[key].add(draft.reference)
+        return [len(answers[key]) > 1 for key in asked]

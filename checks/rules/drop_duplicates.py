@@ -3,6 +3,7 @@
 Rows that differ in further columns are kept, but for a row without any beside one that has some.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 
 from checks import digest
@@ -17,16 +18,26 @@ class DropDuplicates(Rule):
 
     def among(self, drafts: Sequence[Draft]) -> list[bool]:
         """Whether each draft has the defect, beside the others."""
-        best: dict[tuple[str, ...], tuple[str | int, ...]] = {}
-        ranked = [(d.content, d.slice, d.group or "", d.id or "", d.source, i) for i, d in enumerate(drafts)]
         keys = [(*draft.asked, draft.reference, _extra(draft)) for draft in drafts]
-        for key, rank in zip(keys, ranked, strict=True):
-            best[key] = min(rank, best.get(key, rank))
-        richer = {(*draft.asked, draft.reference) for draft in drafts if not _lacks_extra(draft)}
+        alike: defaultdict[tuple[str, ...], list[int]] = defaultdict(list)
+        for index, key in enumerate(keys):
+            alike[key].append(index)
+        goes = [False] * len(drafts)
+        for several in alike.values():
+            if len(several) > 1:
+                best = min(several, key=lambda index: (*_rank(drafts[index]), index))
+                for index in several:
+                    goes[index] = index != best
+        richer = {key[:-1] for key, draft in zip(keys, drafts, strict=True) if not _lacks_extra(draft)}
         return [
-            best[key] != rank or (_lacks_extra(draft) and (*draft.asked, draft.reference) in richer)
-            for draft, key, rank in zip(drafts, keys, ranked, strict=True)
+            gone or (_lacks_extra(draft) and key[:-1] in richer)
+            for gone, draft, key in zip(goes, drafts, keys, strict=True)
         ]
+
+
+def _rank(draft: Draft) -> tuple[str, ...]:
+    """Which of equal drafts is kept: the first by content, then by where it is from."""
+    return draft.content, draft.slice, draft.group or "", draft.id or "", draft.source
 
 
 def _lacks_extra(draft: Draft) -> bool:

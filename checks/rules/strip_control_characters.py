@@ -1,7 +1,6 @@
 """Removes control and invisible characters from prompts and references."""
 
 import re
-from dataclasses import replace
 
 from checks.drafts import Draft, Rule
 
@@ -16,4 +15,4 @@ class StripControlCharacters(Rule):
 
     def fix(self, draft: Draft) -> Draft:
         """The draft without the defect."""
-        return replace(draft, prompt=_CONTROL.sub("", draft.prompt), reference=_CONTROL.sub("", draft.reference))
+        return draft.rewritten(_CONTROL.sub("", draft.prompt), _CONTROL.sub("", draft.reference))

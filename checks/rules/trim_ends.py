@@ -1,7 +1,5 @@
 """Trims white space around prompts and references, and keeps it inside."""
 
-from dataclasses import replace
-
 from checks.drafts import Draft, Rule
 
 
@@ -13,4 +11,4 @@ class TrimEnds(Rule):
 
     def fix(self, draft: Draft) -> Draft:
         """The draft without the defect."""
-        return replace(draft, prompt=draft.prompt.strip(), reference=draft.reference.strip())
+        return draft.rewritten(draft.prompt.strip(), draft.reference.strip())

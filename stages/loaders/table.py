@@ -84,13 +84,14 @@ def load(loader: Table, folder: Path) -> list[Draft]:
     """All rows of the files that match ``loader.files``, ordered by path and line; raise DataRefused as above."""
     drafts: list[Draft] = []
     bad: list[str] = []
+    system = Message(role="system", content=loader.instruction) if loader.instruction else None  # of all rows
     for path in _matching(loader.files, folder):
         name = path.relative_to(folder).as_posix()
         before = len(drafts) + len(bad)
         try:
             for source, row in _READERS[path.suffix.lower()](path, name):
                 try:
-                    drafts.append(_draft(loader, source, row))
+                    drafts.append(_draft(loader, system, source, row))
                 except _Bad as reason:
                     bad.append(f"{source}: {reason}")
         except _Bad as reason:  # the rest of the file cannot be read
@@ -255,14 +256,14 @@ def _size(batch: Any) -> int:
 _READERS = {".jsonl": _jsonl, ".ndjson": _jsonl, ".csv": _csv, ".parquet": _parquet}
 
 
-def _draft(loader: Table, source: str, row: dict[str, Any]) -> Draft:
+def _draft(loader: Table, system: Message | None, source: str, row: dict[str, Any]) -> Draft:
     columns = loader.columns
     if columns.messages is not None:
         before, prompt, reference = _turns(_cell(row, columns.messages), columns.messages)
     else:
         before, prompt, reference = (), _text(row, columns.prompt), _text(row, columns.reference)
-    if loader.instruction and not (before and before[0].role == "system"):
-        before = (Message(role="system", content=loader.instruction), *before)
+    if system is not None and not (before and before[0].role == "system"):
+        before = (system, *before)
     return Draft(
         before=before,
         prompt=prompt,

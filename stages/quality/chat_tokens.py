@@ -5,7 +5,10 @@ template is rendered as transformers renders it; a base without ``tokenizer.json
 """
 
 import json
+import os
+import re
 from collections.abc import Callable, Sequence
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,12 +31,11 @@ def counter(base: Path) -> Callable[[Sequence[Row]], list[Lengths]]:
     encode = _encoder(base)
 
     def count(rows: Sequence[Row]) -> list[Lengths]:
-        prompts = encode([_render(template, row, row.messages, True) for row in rows])
+        prompts = [_render(template, row, row.messages, True) for row in rows]
         answers = [(*row.messages, Message(role="assistant", content=row.reference)) for row in rows]
-        whole = encode(
-            [_render(template, row, turns, False).rstrip() for row, turns in zip(rows, answers, strict=True)]
-        )
-        return [Lengths(a, max(0, w - a)) for a, w in zip(prompts, whole, strict=True)]
+        whole = [_render(template, row, turns, False).rstrip() for row, turns in zip(rows, answers, strict=True)]
+        lengths = encode([*prompts, *whole])
+        return [Lengths(a, max(0, w - a)) for a, w in zip(lengths, lengths[len(rows) :], strict=False)]
 
     return count
 
@@ -50,7 +52,9 @@ def _encoder(base: Path) -> Callable[[list[str]], list[int]]:
             ) from error
         fast.no_truncation()
         fast.no_padding()
-        return lambda texts: [len(found.ids) for found in fast.encode_batch_fast(texts, add_special_tokens=False)]
+        apart = _apart(fast)
+        os.environ["TOKENIZERS_PARALLELISM"] = "true"  # validate starts no process afterwards
+        return lambda texts: _lengths(fast, apart, texts)
     from transformers import AutoTokenizer
 
     try:
@@ -58,6 +62,30 @@ def _encoder(base: Path) -> Callable[[list[str]], list[int]]:
     except (OSError, ValueError) as error:
         raise EvidenceRefused(f"{base}: holds no tokenizer", "run `./lockstep run fetch` to make it again") from error
     return lambda texts: [len(slow.encode(text, add_special_tokens=False)) for text in texts]
+
+
+def _apart(tokenizer: Any) -> re.Pattern[str] | None:
+    """Finds the tokens that the tokenizer takes out of a text before anything else; None if that is not so simple."""
+    tokens = tokenizer.get_added_tokens_decoder().values()
+    if any(token.normalized or token.lstrip or token.rstrip or token.single_word for token in tokens):
+        return None
+    longest_first = sorted((token.content for token in tokens), key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
+
+
+def _lengths(tokenizer: Any, apart: re.Pattern[str] | None, texts: list[str]) -> list[int]:
+    """Tokens of each text. What stands from one token of ``apart`` up to the next is encoded once, however often.
+
+    A prompt and the same prompt with its answer have most of their parts in common.
+    """
+    parts = []
+    for text in texts:
+        cuts = [0, *(found.start() for found in apart.finditer(text) if found.start()), None] if apart else [0, None]
+        parts.append([text[start:stop] for start, stop in pairwise(cuts)])
+    each = list(dict.fromkeys(chain.from_iterable(parts)))
+    encoded = tokenizer.encode_batch_fast(each, add_special_tokens=False)
+    length = {part: len(one.ids) for part, one in zip(each, encoded, strict=True)}
+    return [sum(length[part] for part in of_text) for of_text in parts]
 
 
 def _template(base: Path) -> Callable[..., str]:

@@ -16,6 +16,7 @@ from checks.params import Labels, Prepare, Validate
 from stages.quality import data_docs
 
 Frame = list[dict[str, Any]]
+Columns = dict[str, list[Any]]  # a frame by its columns: a dictionary for each of a million rows takes too much memory
 SHOWN = 5  # offending rows of an expectation
 ROW = ("where", "id", "prompt", "reference", "group", "slice", "source")  # columns of a row as it is in the file
 COUNTED = ("roles", "asked", "prompt_tokens", "reference_tokens")  # and what validate adds
@@ -177,7 +178,7 @@ def _fewer_words(config: Prepare) -> str:
     )
 
 
-def run(found: Mapping[str, Suite], frames: Mapping[str, Frame], docs: Path) -> list[Expectation]:
+def run(found: Mapping[str, Suite], frames: Mapping[str, Frame | Columns], docs: Path) -> list[Expectation]:
     """Check every suite against its frame, build Data Docs in ``docs``, and return the outcomes in order."""
     gx = great_expectations()
     import pandas as pd
@@ -226,7 +227,9 @@ def run(found: Mapping[str, Suite], frames: Mapping[str, Frame], docs: Path) -> 
     return outcomes
 
 
-def _columns(frame: Frame) -> dict[str, list[Any]]:
+def _columns(frame: Frame | Columns) -> Columns:
+    if isinstance(frame, dict):
+        return frame
     names = list(frame[0]) if frame else [*ROW, *COUNTED]
     return {name: [row[name] for row in frame] for name in names}
 

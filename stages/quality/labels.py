@@ -6,13 +6,12 @@ from itertools import combinations
 
 from checks import layout
 from checks.evidence import Expectation
-from checks.rows import Row
 from stages.quality.expectations import SHOWN, Frame
 
 
-def frame(rows: Mapping[str, Sequence[Row]]) -> Frame:
+def frame(references: Mapping[str, Sequence[str]]) -> Frame:
     """One entry for each split and label, whether or not the split has the label."""
-    counts = {name: Counter(row.reference for row in of_split) for name, of_split in rows.items()}
+    counts = {name: Counter(of_split) for name, of_split in references.items()}
     return [
         {
             "where": f"{layout.SPLITS}/{name}.jsonl",

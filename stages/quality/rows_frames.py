@@ -1,0 +1,137 @@
+"""The frames of the splits' rows: one for each split, one of all rows together, and one that counts them."""
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import NamedTuple
+
+from pydantic import JsonValue
+
+from checks import drafts, layout, near_duplicates
+from checks.drafts import Draft, Rule
+from checks.evidence import PrepareReport
+from checks.params import NearDuplicates
+from checks.rows import Row, request
+from stages import progress
+from stages.quality.chat_tokens import Lengths
+from stages.quality.expectations import COUNTED, ROW, Columns, Frame
+
+_BATCH = 4096  # rows whose tokens are counted at once
+
+
+class Read(NamedTuple):
+    """What one split holds. Rows are let go of while they are read, but for ``rows`` of preferences."""
+
+    columns: Columns
+    references: list[str]
+    requests: list[str]  # what near-duplicates are judged by
+    defects: Columns  # by rule; None for a row without the defect
+    rows: list[Row]
+
+
+def read(
+    name: str,
+    rows: Iterable[Row],
+    count: Callable[[Sequence[Row]], list[Lengths]],
+    defects: Mapping[str, Rule],
+    needed: Sequence[str],
+    whole: bool,
+) -> Read:
+    """The rows of one split as columns, with their tokens and defects; ``whole``: keep the rows too."""
+    found = Read({column: [] for column in (*ROW, *COUNTED, *needed)}, [], [], {rule: [] for rule in defects}, [])
+    line = 0
+    for batch in _batches(progress.of_rows(f"read {name}", rows)):
+        for row, tokens in zip(batch, count(batch), strict=True):
+            line += 1
+            draft = drafts.draft_of(row)
+            values = {
+                "where": f"{layout.SPLITS}/{name}.jsonl:{line}",
+                "id": row.id,
+                "prompt": row.prompt if row.prompt.strip() else None,
+                "reference": row.reference if row.reference.strip() else None,
+                "group": row.group,
+                "slice": row.slice,
+                "source": row.source,
+                "roles": " ".join(message.role for message in row.messages),
+                "asked": "\n".join(draft.asked),
+                "prompt_tokens": tokens.prompt,
+                "reference_tokens": tokens.reference,
+                **{column: _written(row.extra.get(column)) for column in needed},
+            }
+            for column, value in values.items():
+                found.columns[column].append(value)
+            found.references.append(row.reference)
+            found.requests.append(request(row.messages))
+            for defect, rule in defects.items():
+                found.defects[defect].append(_shown(draft) if rule.finds(draft) else None)
+        if whole:
+            found.rows.extend(batch)
+    return found
+
+
+def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    of_rows = iter(rows)
+    while batch := list(islice(of_rows, _BATCH)):
+        yield batch
+
+
+def _written(value: JsonValue) -> str | None:
+    """A further column as text; None if it is empty."""
+    text = value if isinstance(value, str) else json.dumps(value)
+    return None if value is None or not text.strip() else text
+
+
+def _shown(draft: Draft) -> str:
+    return f"{draft.prompt!r} → {draft.reference!r}"
+
+
+def together(read: Mapping[str, Read], near: NearDuplicates) -> Columns:
+    """One entry for each row of any split; a column is null if there is nothing to object to."""
+    home = [name for name, of_split in read.items() for _ in of_split.references]
+    where, ids, asked, groups = (
+        [value for of_split in read.values() for value in of_split.columns[column]]
+        for column in ("where", "id", "asked", "group")
+    )
+    same: dict[str, int] = {}
+    homes: defaultdict[str, set[str]] = defaultdict(set)
+    for index, (name, group) in enumerate(zip(home, groups, strict=True)):
+        homes[group].add(name)
+        same.setdefault(asked[index], index)
+    first = [same[each] for each in asked]
+    texts = [text for of_split in read.values() for text in of_split.requests]
+    roots = near_duplicates.groups(texts, near.shingle, near.similarity)
+    return {
+        "where": where,
+        "id": ids,
+        **{
+            column: [None if home[other] == name else where[other] for name, other in zip(home, others, strict=True)]
+            for column, others in (("same_prompt_as", first), ("near_duplicate_of", roots))
+        },
+        "group_also_in": [
+            ", ".join(sorted(homes[group] - {name})) or None for name, group in zip(home, groups, strict=True)
+        ],
+        **{
+            defect: [value for of_split in read.values() for value in of_split.defects[defect]]
+            for defect in next(iter(read.values())).defects
+        },
+    }
+
+
+def conservation(read: Mapping[str, Read], report: PrepareReport) -> Frame:
+    """Numbers of rows and groups as counted here, and as prepare reported them."""
+    rows = {name: len(of_split.references) for name, of_split in read.items()}
+    dropped = sum(rule.rows for rule in report.rules if rule.kind == "drop")
+    counted = {
+        "input rows": (sum(rows.values()) + dropped, report.input_rows),
+        "kept rows": (sum(rows.values()), report.kept_rows),
+        **{f"{name} rows": (rows[name], report.splits[name].rows) for name in read},
+        **{
+            f"{name} groups": (len(set(of_split.columns["group"])), report.splits[name].groups)
+            for name, of_split in read.items()
+        },
+    }
+    return [
+        {"where": str(layout.PREPARE_REPORT), "id": what, "counted": one, "reported": other}
+        for what, (one, other) in counted.items()
+    ]
