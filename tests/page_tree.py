@@ -3,15 +3,19 @@
 v0.1.0 ran in production, v0.2.0 runs there, v0.3.0 was rolled back in staging and is in quarantine.
 """
 
+import functools
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from checks import files, layout
 from checks.rows import Prediction, Row
 from release.verbs.rollback import Options, rollback
 from tests import build_tree, evidence_tree, promotion_tree
-from tests.conftest import as_params, read_yaml, written
+from tests.conftest import REPOSITORY, as_params, read_yaml, written
 from tests.ledger_tree import keep
 from tests.test_verify_evidence import probed
 
@@ -20,9 +24,24 @@ WHY = "better on <b>rare</b> services; see https://tracker.example/77"
 BAD = "answers in French: « créer »"
 
 
+def ledger() -> Path:
+    """The clone, made once. Read-only by custom."""
+    return Path(_made().name) / "work"
+
+
+@functools.cache
+def _made() -> tempfile.TemporaryDirectory[str]:
+    folder = tempfile.TemporaryDirectory()
+    with pytest.MonkeyPatch.context() as patch:
+        promotion_tree.leave_alone(patch)
+        make(Path(folder.name) / "work")
+    return folder
+
+
 def make(root: Path) -> None:
     """Lay out the clone below ``root``, with one environment after the other moved."""
     root.mkdir(parents=True)
+    shutil.copytree(REPOSITORY / "docs" / "cards", root / "docs" / "cards")
     promotion_tree.prepare(root)
     plain = read_yaml((root / layout.PARAMS).read_text())
     for number, (right, seed) in enumerate(((33, 10), (36, 11), (30, 12))):

@@ -26,13 +26,9 @@ alone = tree.alone
 
 
 @pytest.fixture(scope="module")
-def ledger(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def ledger() -> Path:
     """The clone with the releases. Read-only by custom."""
-    root = tmp_path_factory.mktemp("page") / "work"
-    with pytest.MonkeyPatch.context() as patch:
-        tree.leave_alone(patch)
-        page_tree.make(root)
-    return root
+    return page_tree.ledger()
 
 
 @pytest.fixture(scope="module")

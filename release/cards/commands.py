@@ -58,6 +58,7 @@ def checks(pointer: Pointer, before: str | None) -> tuple[str, ...]:
     ]
     if before is not None:
         lines.append(f"lockstep compare {before} {pointer.version}  # the figures of this page")
+    lines.append(f"lockstep card {pointer.version} --out cards  # the model card, the dataset card and a report")
     return tuple(lines)
 
 

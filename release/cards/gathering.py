@@ -69,7 +69,7 @@ def gather(root: Path, name: str | None) -> Site:
         quarantined.here(root, ledger, tip, params.promote).entries, _signers(root), {},
     )  # fmt: skip
     pages, left_out = list[ReleasePage](), list[LeftOut]()
-    for release in found.releases if name is None else _named(found, name):
+    for release in found.releases if name is None else (released.named(found.releases, moves, name),):
         try:
             pages.append(_page(found, release, params.serve.name))
         except Refusal as refused:
@@ -90,26 +90,6 @@ def _signers(root: Path) -> Signers | str:
         return trust.known(root)
     except EvidenceRefused as refused:
         return refused.what
-
-
-def _named(found: _Ledger, name: str) -> list[Released]:
-    """The release that ``name`` means."""
-    if name in found.moves:
-        moves = found.moves[name]
-        runs = moves[0].after.image if moves and moves[0].after else None
-        its = [each for each in found.releases if each.pointer.image == runs]
-        why = f"{name} runs nothing"
-    else:
-        its = [
-            each for each in found.releases if name in (each.pointer.version, each.pointer.digest, each.pointer.image)
-        ]
-        why = f"{name[:100]!r} is no release that ran"
-    if not its:
-        known = ", ".join(dict.fromkeys(each.pointer.version for each in found.releases)) or "none yet"
-        raise EvidenceRefused(
-            why, f"name an environment ({', '.join(found.moves)}), or a release of `lockstep history`: {known}"
-        )
-    return its
 
 
 def file(found: Sequence[Released], release: Released) -> str:

@@ -4,7 +4,7 @@ What a page says of a release comes from files of that commit, and the signed st
 file that is another one refuses.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,6 +50,38 @@ def every(ledger: Ledger, tip: str, environments: tuple[str, ...]) -> tuple[Rele
         for image, (its, envelope) in known.items()
     ]
     return tuple(sorted(found, key=lambda each: (each.first.at, each.first.number), reverse=True))
+
+
+def find(records: Records, ledger: Ledger, name: str) -> Released:
+    """The release that ``name`` means: an environment, a version, or the digest of an image.
+
+    Raises EvidenceRefused if there is none, or more than one.
+    """
+    tip, names = ledger.tip(), records.work_tree.params.promote.ordered
+    moves = {each: ran(ledger.moves(tip, each)) for each in names}
+    return named(every(ledger, tip, names), moves, name)
+
+
+def named(releases: Sequence[Released], moves: Mapping[str, Sequence[Ran]], name: str) -> Released:
+    """The one of ``releases`` that ``name`` means. ``moves``: of each environment, newest first. Raises as ``find``."""
+    if name in moves:
+        last = moves[name][0].after if moves[name] else None
+        its = [each for each in releases if last and each.pointer.image == last.image]
+        why = f"{name} runs nothing"
+    else:
+        its = [each for each in releases if name in (each.pointer.version, each.pointer.digest, each.pointer.image)]
+        why = f"{name[:100]!r} is no release that ran"
+    if not its:
+        known = ", ".join(dict.fromkeys(each.pointer.version for each in releases)) or "none yet"
+        raise EvidenceRefused(
+            why, f"name an environment ({', '.join(moves)}), or a release of `lockstep history`: {known}"
+        )
+    if len(its) > 1:
+        raise EvidenceRefused(
+            f"{name}: {len(its)} images have this version",
+            f"name one: {', '.join(each.pointer.digest for each in its)}",
+        )
+    return its[0]
 
 
 def stated(records: Records, release: Released) -> Release:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from release.cli import compare, cost, environments, evidence, image, page, pipeline, pull_request
+from release.cli import card, compare, cost, environments, evidence, image, page, pipeline, pull_request
 
 
 @click.group(
@@ -64,6 +64,7 @@ for command in (
     environments.history,
     environments.reconcile,
     page.page,
+    card.card,
     pipeline.doctor,
     pipeline.calibrate,
     pipeline.sweep,
