@@ -14,7 +14,7 @@ from markdown_it import MarkdownIt
 from tests.conftest import REPOSITORY
 
 DOCS = REPOSITORY / "docs"
-PAGES = sorted(DOCS.rglob("*.md"))
+PAGES = sorted(set(DOCS.rglob("*.md")) - set((DOCS / "cards").rglob("*.md")))  # prose of cards is no page
 SITE = REPOSITORY / ".ci" / "mkdocs.yml"
 PATH = re.compile(r"\bdocs/[\w./-]*\.(?:md|json|yaml|svg|css)\b")
 SECTION = re.compile(PATH.pattern + r"#([\w-]+)")

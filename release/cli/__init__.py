@@ -10,7 +10,19 @@ from pathlib import Path
 
 import click
 
-from release.cli import compare, cost, environments, evidence, gateway, image, label, pipeline, pull_request
+from release.cli import (
+    card,
+    compare,
+    cost,
+    environments,
+    evidence,
+    gateway,
+    image,
+    label,
+    page,
+    pipeline,
+    pull_request,
+)
 
 
 @click.group(
@@ -65,6 +77,8 @@ for command in (
     environments.history,
     environments.reconcile,
     gateway.gateway,
+    page.page,
+    card.card,
     pipeline.doctor,
     pipeline.calibrate,
     pipeline.sweep,

@@ -43,9 +43,10 @@ def compare(root: Path, a: str, b: str, search: str | None, page: Path | None, a
 
     found = verb.compare(root, a, b, search)
     if page is not None:
+        from release.pages import html
         from release.review import page as pages
 
-        pages.write(page, found)
+        html.write(page, pages.render(found))
     if as_json:
         click.echo(to_json(found.model_dump(mode="json")))
     elif page is not None:

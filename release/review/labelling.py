@@ -16,7 +16,7 @@ from checks.identity import Digest
 from checks.labels import Anchor, Label, Verdict
 from checks.rows import Message, Prediction, Record, Row
 from checks.suites.pairwise import Pairwise
-from release.review import page
+from release.pages import html
 
 
 class Task(Record):
@@ -79,9 +79,9 @@ def render(name: str, question: str, annotator: str, tasks: Sequence[Task]) -> s
     plain["key"] = digest.of_json(plain)
     # No text of a row can end the element that holds it.
     data = json.dumps(plain, ensure_ascii=False).replace("<", "\\u003c")
-    return page.template("label.html.jinja").render(
+    return html.render(
+        "release.review", "label.html.jinja", "label.css", "label.js",
         name=name, question=question, data=Markup(data),  # noqa: S704  # no markup can begin without a <
-        **page.own("label.css", "label.js"),
     )  # fmt: skip
 
 

@@ -68,4 +68,4 @@ def costs(a: Side, b: Side, notes: list[str]) -> Iterator[Cost]:
     if a.took.device == b.took.device:
         yield Cost(what=f"training time on {a.took.device}", unit="seconds", a=a.took.seconds, b=b.took.seconds)
     else:
-        notes.append(f"training times are not compared: A on {a.took.device}, B on {b.took.device}")
+        notes.append(f"training times are not compared: {a.letter} on {a.took.device}, {b.letter} on {b.took.device}")

@@ -1,108 +1,13 @@
-"""A comparison as one page of HTML: nothing is loaded from elsewhere, so that it can be sent, kept and read offline.
+"""A comparison as one page of HTML: see ``release.pages.html``."""
 
-As in the comment's template (``sections``), a value is escaped however the template writes it: ``{{ value }}`` takes
-text and whole numbers alone. The page's policy allows its own script and style, by digest, and nothing else: text of a
-row or a model that escaped all of this could neither run nor load anything.
-"""
-
-import base64
-import functools
-import hashlib
-import re
-from importlib import resources
-from pathlib import Path
-from typing import Any
-
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
-from markupsafe import Markup
-from markupsafe import escape as to_html
-
-from checks import files
-from checks.errors import MachineRefused
-from checks.text import escape
+from release.pages import html
 from release.review import comparison
 from release.review.comparison import Comparison
-
-_ANSWERS = 2000  # cards that a browser on a phone still scrolls
-_LONGEST = 4000  # characters of one text
-
-
-def write(path: Path, found: Comparison) -> None:
-    """Write the page. Raises MachineRefused if ``path`` cannot be written."""
-    try:
-        files.write_text(path, render(found))
-    except OSError as error:
-        raise MachineRefused(f"{path}: {error.strerror}", "name a file in a folder that you may write") from error
 
 
 def render(found: Comparison) -> str:
     """The page."""
-    return template("comparison.html.jinja").render(
-        found=found, answers=found.answers[:_ANSWERS], verdict=comparison.verdict, **own("page.css", "page.js")
-    )
-
-
-def own(style_file: str, script_file: str) -> dict[str, Any]:
-    """``style``, ``script`` and ``policy`` of a template: our own files, and a policy that allows no other."""
-    style, script = (
-        Markup(resources.files("release.review").joinpath(name).read_text(encoding="utf-8"))  # noqa: S704  # our own files
-        for name in (style_file, script_file)
-    )
-    policy = (
-        f"default-src 'none'; base-uri 'none'; form-action 'none'; style-src {_digest(style)}; "
-        f"script-src {_digest(script)}"
-    )
-    return {"style": style, "script": script, "policy": policy}
-
-
-@functools.cache
-def template(name: str) -> Template:
-    """A template of this package."""
-    made = Environment(
-        loader=PackageLoader("release.review", ""), autoescape=True, finalize=_written, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
+    return html.render(
+        "release.review", "comparison.html.jinja", found=found, answers=found.answers[: html.ANSWERS],
+        verdict=comparison.verdict,
     )  # fmt: skip
-    kept = ("length", "list", "selectattr", "sum", "map", "unique")  # none of them makes text
-    ours: dict[str, Any] = {
-        "number": lambda value, how: format(float(value), how), "whole": _whole, "text": _text, "value": _value,
-        "short": lambda text: text.removeprefix("sha256:")[:12],
-    }  # fmt: skip
-    made.filters = {name: made.filters[name] for name in kept} | ours
-    return made.get_template(name)
-
-
-def _written(value: object) -> str:
-    """The text of ``{{ value }}``, which Jinja escapes then."""
-    if isinstance(value, Markup):
-        return value
-    if isinstance(value, str):
-        return escape(value)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return f"{value:,}"
-    raise TypeError(f"{value!r}: the template does not say how to write it")
-
-
-def _text(value: str) -> Markup:
-    """A prompt or an answer: its lines stay, and it is cut if it is very long."""
-    lines = "\n".join(map(escape, value[:_LONGEST].splitlines()))
-    more = len(value) - _LONGEST
-    return Markup("{}{}").format(to_html(lines), f" … {more:,} characters more, in --json" if more > 0 else "")
-
-
-def _value(value: str | None) -> Markup:
-    """A parameter or a digest."""
-    if value is None:
-        return Markup('<span class="none">none</span>')
-    if re.fullmatch("sha256:[0-9a-f]{64}", value):
-        return Markup('<code title="{}">{}</code>').format(value, value[: len("sha256:") + 12])
-    return Markup("<code>{}</code>").format(escape(value if len(value) <= _LONGEST else f"{value[:_LONGEST]}…"))
-
-
-def _whole(value: float | None) -> str:
-    if value is None:
-        return "–"
-    return f"{value:,.0f}" if value == int(value) else f"{value:,.4g}"
-
-
-def _digest(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

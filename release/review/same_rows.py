@@ -21,7 +21,8 @@ def paired_rows(a: Side, b: Side, notes: list[str]) -> Pairs | None:
     if one is None or two is None:
         return None
     if one.prompt_format != two.prompt_format:
-        notes.append("A and B were asked in another prompt format: chat template or generation settings differ")
+        both = f"{a.letter} and {b.letter}"
+        notes.append(f"{both} were asked in another prompt format: chat template or generation settings differ")
     if one.test != two.test:
         notes.append("the test sets differ: only rows that both have are paired, and the means are of each one's own")
     old, new = a.answers, b.answers  # both are looked for, so that all that is missing is said at once
@@ -39,16 +40,17 @@ def metrics(a: Side, b: Side, paired: Pairs | None, confidence: float) -> Iterat
     for name in dict.fromkeys((*new, *old)):
         found, note = None, ""
         if name not in old or name not in new:
-            note = f"{'A' if name not in old else 'B'} has no such metric"
+            note = f"{(a if name not in old else b).letter} has no such metric"
         elif paired is None:
             note = "no rows are paired"
         elif not (note := _scored_otherwise(a, b, name)):
-            found = _difference(paired, range(len(paired.new)), name, confidence)
+            found = difference(paired, range(len(paired.new)), name, confidence)
             note = "" if found else "the answers have no such score"
         yield Metric(suite=None, name=name, a=old.get(name), b=new.get(name), difference=found, note=note)
 
 
-def _difference(paired: Pairs, rows: Sequence[int], metric: str, confidence: float) -> Difference | None:
+def difference(paired: Pairs, rows: Sequence[int], metric: str, confidence: float) -> Difference | None:
+    """How far the two sides differ on these rows by ``metric``; None if an answer has no such score."""
     import numpy as np
 
     one, two = ([side[row].scores.get(metric) for row in rows] for side in (paired.old, paired.new))
@@ -77,14 +79,14 @@ def slices(paired: Pairs, metric: str, confidence: float) -> list[Slice]:
     for number, each in enumerate(paired.new):
         rows.setdefault(each.slice, []).append(number)
     named = sorted(rows, key=lambda name: (-len(rows[name]), name))
-    found = pairs.corrected([_difference(paired, rows[name], metric, confidence) for name in named])
+    found = pairs.corrected([difference(paired, rows[name], metric, confidence) for name in named])
     return [
         Slice(
             metric=metric, name=name, a=_mean(paired.old, rows[name], metric), b=_mean(paired.new, rows[name], metric),
-            difference=difference,
+            difference=far,
         )
-        for name, difference in zip(named, found, strict=True)
-        if difference
+        for name, far in zip(named, found, strict=True)
+        if far
     ]  # fmt: skip
 
 

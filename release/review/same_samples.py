@@ -21,7 +21,7 @@ def metrics(a: Side, b: Side, confidence: float) -> Iterator[Metric]:
         one, two = old.get(suite), new.get(suite)
         before, after = (each.means.get("candidate") or {} if each else {} for each in (one, two))
         if one is None or two is None:
-            note = f"{'A' if one is None else 'B'} has no such suite"
+            note = f"{(a if one is None else b).letter} has no such suite"
         else:
             note = _asked_otherwise(a, b, suite, one, two)
         kind = SUITES.kinds.get(two.kind) if two else None
@@ -31,13 +31,14 @@ def metrics(a: Side, b: Side, confidence: float) -> Iterator[Metric]:
             found, said = None, note
             if not said:
                 scales = (_scale(a, suite, metric), _scale(b, suite, metric)) if bounded else None
-                found, said = _of_samples(mine, theirs, metric, scales, confidence)
+                found, said = _of_samples((a.letter, b.letter), mine, theirs, metric, scales, confidence)
             yield Metric(
                 suite=suite, name=metric, a=before.get(metric), b=after.get(metric), difference=found, note=said
             )
 
 
 def _of_samples(
+    letters: tuple[str, str],
     old: Sequence[SuiteLine] | None,
     new: Sequence[SuiteLine] | None,
     metric: str,
@@ -56,7 +57,9 @@ def _of_samples(
         return None, "no sample is in both"
     groups = pairs.together([line.group for line in one], [line.group for line in two])
     before, after = ([line.value for line in side] for side in (one, two))
-    alone = [f"{len(side) - len(two)} samples only in {name}" for name, side in (("A", mine), ("B", theirs))]
+    alone = [
+        f"{len(side) - len(two)} samples only in {name}" for name, side in zip(letters, (mine, theirs), strict=True)
+    ]
     said = "; ".join(text for text in alone if not text.startswith("0 "))
     if scales is None:
         return pairs.unbounded(before, after, groups, confidence), said

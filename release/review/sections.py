@@ -73,10 +73,15 @@ def render(macro: str, values: Mapping[str, Any]) -> str:
     return re.sub(r"\n{3,}", "\n\n", text).strip()
 
 
-@functools.cache
 def template() -> Template:
+    return environment("release.review").get_template("comment.md.jinja")
+
+
+@functools.cache
+def environment(package: str) -> Environment:
+    """What renders the Markdown templates of ``package``: values are written as the docstring above says."""
     made = Environment(
-        loader=PackageLoader("release.review", ""), autoescape=True, finalize=_safe(_written),
+        loader=PackageLoader(package, ""), autoescape=True, finalize=_safe(_written),
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     kept = ("length", "list", "min", "selectattr", "rejectattr", "sort")  # none of them makes text
@@ -88,7 +93,7 @@ def template() -> Template:
     made.filters = {name: made.filters[name] for name in kept} | {name: _safe(each) for name, each in ours.items()}
     models: dict[str, str] = {"main": "main", "champion": "production", "best": "best release", "base": "base model"}
     made.globals["NAMES"] = models | {str(name): said for name, said in baselines.NAMES.items()}
-    return made.get_template("comment.md.jinja")
+    return made
 
 
 def _safe(write: Callable[..., str]) -> Callable[..., Markup]:

@@ -1,7 +1,7 @@
 """Compares two records in all that both have."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from release.review import details, making, pairs, same_rows, same_samples
 from release.review.comparison import ORDER, Changed, Comparison, Metric, Rows, SideFacts, verdict
@@ -35,7 +35,8 @@ def compare(a: Side, b: Side) -> Comparison:
                 f"{side.letter}: its reports are of an earlier run than its parameters: {side.outdated[0]}{more}"
             )
     return Comparison(
-        headline=_headline(*facts, metrics, confidence), a=facts[0], b=facts[1], confidence=confidence,
+        headline=_headline({a.letter: facts[0], b.letter: facts[1]}, metrics, confidence), a=facts[0], b=facts[1],
+        confidence=confidence,
         rows=paired and Rows(
             both=len(paired.new), only_a=paired.only_old, only_b=paired.only_new, other=paired.other
         ),
@@ -58,18 +59,23 @@ def _facts(side: Side) -> SideFacts:
     )  # fmt: skip
 
 
-def _headline(a: SideFacts, b: SideFacts, metrics: Sequence[Metric], confidence: float) -> str:
+def _headline(sides: Mapping[str, SideFacts], metrics: Sequence[Metric], confidence: float) -> str:
+    """One sentence about the first metric whose rows are paired; ``sides``: the earlier and the later, by letter."""
+    (one, a), (two, b) = sides.items()
     if a.model is not None and a.model == b.model:
-        return "A and B are the same model"
+        return f"{one} and {two} are the same model"
     first = next((each for each in metrics if each.difference), None)
     if first is None or first.difference is None:
-        missing = [name for name, side in (("A", a), ("B", b)) if side.model is None]
+        missing = [name for name, side in sides.items() if side.model is None]
         why = f"{' and '.join(missing)} {'have' if len(missing) > 1 else 'has'} no evaluation" if missing else ""
-        return f"A and B are not compared row by row{f': {why}' if why else ''}"
+        return f"{one} and {two} are not compared row by row{f': {why}' if why else ''}"
     found = first.difference
-    said = {"better": "B is better than A", "worse": "B is worse than A", "": "A and B cannot be told apart"}
+    said = {
+        "better": f"{two} is better than {one}", "worse": f"{two} is worse than {one}",
+        "": f"{one} and {two} cannot be told apart",
+    }[verdict(found, confidence)]  # fmt: skip
     by, rows = (first.name, "rows") if first.suite is None else (f"{first.suite}: {first.name}", "samples")
     return (
-        f"{said[verdict(found, confidence)]} by {by}: {found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}] on the "
-        f"same {found.n} {rows}, p {found.p_holm:.2g}"
+        f"{said} by {by}: {found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}] on the same {found.n} {rows}, "
+        f"p {found.p_holm:.2g}"
     )

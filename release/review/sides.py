@@ -46,7 +46,7 @@ class _Verdict(BaseModel):
 
 
 class Side:
-    """The record that ``named`` means, called ``letter`` in notes. Reports are read at their first use."""
+    """The record that ``named`` means, called ``letter`` (A, or a version) in notes. Each report is read once."""
 
     def __init__(self, records: Records, named: Named, letter: str) -> None:
         self.named, self.letter = named, letter
@@ -131,9 +131,14 @@ class Side:
     @functools.cached_property
     def answers(self) -> list[Prediction] | None:
         """The answers of its model to its test rows."""
-        if self.candidate is None:
+        return self.answers_of(CANDIDATE)
+
+    def answers_of(self, model: str) -> list[Prediction] | None:
+        """The answers of another model of its evaluation, such as a baseline, to the same rows."""
+        found = self.evaluation.models.get(model) if self.evaluation else None
+        if found is None:
             return None
-        return self._lines(layout.PREDICTIONS / f"{CANDIDATE}.jsonl", Prediction, self.candidate.predictions)
+        return self._lines(layout.PREDICTIONS / f"{model}.jsonl", Prediction, found.predictions)
 
     def suite_lines(self, name: str) -> list[SuiteLine] | None:
         """Its model's scores in a suite."""

@@ -11,31 +11,13 @@ from typing import NamedTuple
 
 from checks import layout, params_file
 from checks.errors import EvidenceRefused
-from checks.pointer import Pointer
 from checks.rows import Record
 from checks.text import escape
-from release.ledger import Kind, Ledger, Move
+from release.ledger import Ledger
+from release.ledger.ran import Ran, ran
 
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 _SHAPE = "write it as 2026-03-14, or 2026-03-14T15:09+01:00 (UTC where it names no zone)"
-
-
-class Ran(Record):
-    """One move. Its release ran until ``until`` (None: it still runs). ``after`` None: the environment was emptied."""
-
-    environment: str
-    number: int
-    kind: Kind
-    at: datetime
-    until: datetime | None
-    by: str
-    why: str
-    before: Pointer | None
-    after: Pointer | None
-    commit: str
-    landed: str
-    problem: str
-    doubt: str
 
 
 class History(Record):
@@ -74,9 +56,9 @@ def history(root: Path, environment: str | None = None, on: str | None = None) -
     ledger = Ledger.open(root, promote)
     tip = ledger.tip()
     names = promote.ordered if environment is None else (environment,)
-    found = {name: _ran(ledger.moves(tip, name)) for name in names}
+    found = {name: ran(ledger.moves(tip, name)) for name in names}
     if span is not None:
-        found = {name: tuple(ran for ran in all_ if span.meets(ran.at, ran.until)) for name, all_ in found.items()}
+        found = {name: tuple(each for each in all_ if span.meets(each.at, each.until)) for name, all_ in found.items()}
     return History(branch=ledger.shown, tip=tip, on=on, environments=found)
 
 
@@ -100,16 +82,3 @@ def moment(text: str, now: datetime | None = None) -> Span:
             f"{shown}: has not come yet, in UTC", "choose a time in the past; `lockstep status` shows the present"
         )
     return span
-
-
-def _ran(moves: tuple[Move, ...]) -> tuple[Ran, ...]:
-    """The moves, newest first, each with the time of the move after it."""
-    ends = (None, *(move.at for move in moves))
-    return tuple(
-        Ran(
-            environment=move.environment, number=move.number, kind=move.kind, at=move.at, until=until, by=move.by,
-            why=move.why, before=move.before, after=move.after, commit=move.commit, landed=move.landed,
-            problem=move.problem, doubt=move.doubt,
-        )
-        for move, until in zip(moves, ends, strict=False)
-    )  # fmt: skip

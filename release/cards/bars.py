@@ -1,0 +1,56 @@
+"""Where the figures of a gate lie on a line: its bound, the value, and the interval of the value."""
+
+from typing import NamedTuple
+
+from checks.verdict import Finding
+from release.review.pairs import Difference
+
+_ROOM = 0.06  # of the line, left free at both ends
+
+
+class Bar(NamedTuple):
+    """Places from 0 to 100. ``low`` and ``high``: the ends of what is drawn to the left and right of ``value``.
+
+    ``passes``: from where to where a value passes; None where that is not known. ``said``: the same in words.
+    """
+
+    value: float
+    low: float
+    high: float
+    bound: float
+    passes: tuple[float, float] | None
+    said: str
+
+
+def of_gate(found: Finding) -> Bar | None:
+    """The bar of a gate's finding; None for a kind without figures, or where they are missing."""
+    if found.value is None or found.bound is None:
+        return None
+    has_interval = found.low is not None and found.high is not None
+    # A figure without an interval, such as a size, is drawn from zero.
+    low, high = (found.low, found.high) if has_interval else sorted((0.0, found.value))
+    assert low is not None
+    assert high is not None
+    said = f"{found.value:.4g}, from {low:.4g} to {high:.4g}" if has_interval else f"{found.value:.4g}"
+    return _bar(found.value, low, high, found.bound, f"{said}, limit {found.bound:.4g}", found.status == "pass")
+
+
+def of_difference(found: Difference) -> Bar:
+    """The bar of a difference, beside no difference."""
+    said = f"{found.value:+.3f}, from {found.low:+.3f} to {found.high:+.3f}"
+    return _bar(found.value, found.low, found.high, 0.0, said, False)
+
+
+def _bar(value: float, low: float, high: float, bound: float, said: str, passed: bool) -> Bar:
+    ends = [value, low, high, bound]
+    left, right = min(ends), max(ends)
+    room = (right - left or abs(right) or 1.0) * _ROOM / (1 - 2 * _ROOM)
+    left, span = left - room, right - left + 2 * room
+
+    def place(at: float) -> float:
+        return 100 * (at - left) / span
+
+    passes = None
+    if passed and value != bound:
+        passes = (place(bound), 100.0) if value > bound else (0.0, place(bound))
+    return Bar(place(value), place(low), place(high), place(bound), passes, said)

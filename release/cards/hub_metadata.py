@@ -1,0 +1,126 @@
+"""The metadata of cards, as the Hugging Face Hub reads them: huggingface_hub's own classes write and check it.
+
+The extra ``hub`` has huggingface_hub; it is imported where it is used, so that commands start fast.
+"""
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from checks.errors import EvidenceRefused, MachineRefused
+from checks.evidence import Interval
+from release.cards.card_facts import CardFacts
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult
+
+_TASK = "text-generation"
+_HUB = re.compile(r"hf://(datasets/)?([A-Za-z0-9._-]+/[A-Za-z0-9._-]+)@")
+# Identifiers that the hub knows besides SPDX's own in small letters; any other licence is "other", with its name.
+# https://huggingface.co/docs/hub/repositories-licenses
+_LICENSES = frozenset(
+    (
+        "afl-3.0", "apache-2.0", "artistic-2.0", "bsd-2-clause", "bsd-3-clause", "bsl-1.0", "cc-by-3.0", "cc-by-4.0",
+        "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc-by-sa-3.0", "cc-by-sa-4.0", "cc0-1.0", "cdla-permissive-2.0",
+        "ecl-2.0", "epl-2.0", "gemma", "isc", "llama2", "llama3", "llama3.1", "llama3.2", "llama3.3", "mit", "mpl-2.0",
+        "ms-pl", "odbl", "openrail", "pddl", "postgresql", "unlicense", "zlib",
+    )
+)  # fmt: skip
+_OTHERWISE = {  # SPDX's names, in small letters, that the hub spells otherwise
+    "agpl-3.0-only": "agpl-3.0", "agpl-3.0-or-later": "agpl-3.0", "gpl-2.0-only": "gpl-2.0", "gpl-3.0-only": "gpl-3.0",
+    "gpl-3.0-or-later": "gpl-3.0", "lgpl-2.1-only": "lgpl-2.1", "lgpl-3.0-only": "lgpl-3.0", "odbl-1.0": "odbl",
+}  # fmt: skip
+
+
+def model(facts: CardFacts, body: str) -> str:
+    """The model card: metadata with a ``model-index``, then ``body``. Raises as ``_checked``."""
+    hub = _hub()
+    base, data = (_HUB.match(each.uri) for each in (facts.fetch.base, facts.fetch.data))
+    front = {**facts.model_prose.front}
+    tags = ["lora", "lockstep", *(tag for tag in _listed(front.pop("tags", [])) if tag not in ("lora", "lockstep"))]
+    found = hub.ModelCardData(
+        model_name=facts.name, library_name="transformers", pipeline_tag=_TASK, tags=tags,
+        base_model=base[2] if base else None, datasets=[data[2]] if data else None,
+        eval_results=_results(facts), **license_of(facts.license), **front,
+    )  # fmt: skip
+    return _checked(hub.ModelCard, f"---\n{found.to_yaml()}\n---\n{body}\n")
+
+
+def dataset(facts: CardFacts, body: str) -> str:
+    """The dataset card: metadata, then ``body``. Raises as ``_checked``."""
+    hub = _hub()
+    rows = facts.prepare.kept_rows
+    configs = [
+        {"config_name": "default", "data_files": [
+            {"split": "validation" if name == "valid" else name, "path": f"{name}.jsonl"}
+            for name in facts.prepare.splits
+        ]}
+    ]  # fmt: skip
+    front = {"pretty_name": f"Data of {facts.name}", **facts.data_prose.front}
+    found = hub.DatasetCardData(
+        task_categories=[_TASK], size_categories=[_size(rows)], configs=configs,
+        **license_of(facts.fetch.data.license), **front,
+    )  # fmt: skip
+    return _checked(hub.DatasetCard, f"---\n{found.to_yaml()}\n---\n{body}\n")
+
+
+def _results(facts: CardFacts) -> "list[EvalResult]":
+    """The candidate's means on the test split, each with its interval."""
+    evaluation = facts.evaluation
+    return [
+        _hub().EvalResult(
+            task_type=_TASK, dataset_type=f"{facts.name}-test", dataset_name=f"test split of {facts.name}",
+            dataset_split="test", dataset_revision=evaluation.test, metric_type=name, metric_name=name,
+            metric_value=_round(interval.value), metric_args=_arguments(interval, evaluation.confidence),
+        )
+        for name, interval in evaluation.models["candidate"].metrics.items()
+    ]  # fmt: skip
+
+
+def _arguments(interval: Interval, confidence: float) -> dict[str, Any]:
+    return {
+        "confidence": confidence, "low": _round(interval.low), "high": _round(interval.high), "rows": interval.n
+    }  # fmt: skip
+
+
+def _round(value: float) -> float:
+    return round(value, 6)
+
+
+def license_of(name: str | None) -> dict[str, str]:
+    """A licence, which SPDX names so, in the metadata of a card; empty for None."""
+    if name is None:
+        return {}
+    low = name.lower()
+    known = _OTHERWISE.get(low, low)
+    if known in _LICENSES or low in _OTHERWISE:
+        return {"license": known}
+    return {"license": "other", "license_name": re.sub(r"[^a-z0-9.]+", "-", low).strip("-")}
+
+
+def _size(rows: int) -> str:
+    """The hub's class of size."""
+    ends = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+    return next((name for end, name in ends if rows < end), "n>1M")
+
+
+def _listed(value: object) -> list[str]:
+    return [str(each) for each in (value if isinstance(value, list) else [value])]
+
+
+def _checked(kind: Any, content: str) -> str:
+    """``content``, if huggingface_hub reads in it what was written. Raises EvidenceRefused otherwise."""
+    try:
+        kind(content)
+    except (ValueError, TypeError, KeyError) as error:
+        raise EvidenceRefused(
+            f"the card: {str(error).splitlines()[0]}", "fix the front matter of docs/cards"
+        ) from error
+    return content
+
+
+def _hub() -> Any:
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise MachineRefused("huggingface_hub is not installed", "pip install 'lockstep[hub]'") from error
+    return huggingface_hub

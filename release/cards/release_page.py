@@ -1,0 +1,105 @@
+"""What the page of a release says, as values, for JSON and the template."""
+
+from datetime import datetime
+from typing import Literal
+
+from checks.evidence import Interval
+from checks.identity import Digest
+from checks.pointer import Pointer
+from checks.policy import Change
+from checks.rows import Record
+from checks.serving import ImageReport, ServingReport
+from checks.verdict import Verdict
+from release.ledger import Kind
+from release.ledger.ran import Ran
+from release.review.comparison import Comparison, Cost
+from release.review.pairs import Difference
+
+
+class Home(Record):
+    """An environment that runs the release, since when, and who moved it."""
+
+    environment: str
+    since: datetime
+    by: str
+    why: str
+    kind: Kind
+    doubt: str
+
+
+class Against(Record):
+    """The release's score by its first metric beside another model's, and the difference on the same rows.
+
+    ``note``: why there is no difference.
+    """
+
+    what: str
+    metric: str
+    ours: Interval | float | None
+    theirs: Interval | float | None
+    difference: Difference | None
+    note: str
+
+
+class Part(Record):
+    """A part of the evidence, by digest, and what ties it to the part before."""
+
+    what: str
+    digest: Digest | None
+    says: str
+
+
+class ReleasePage(Record):
+    """One release. ``before``: the version of the release before, which ``comparison`` calls A; None: it is the first.
+
+    ``signer`` None: no current signer signed it, for the reason ``unsigned``. ``policy`` None: the first release has
+    none to differ from, or ``notes`` say why it is not known. ``tries``, ``checks`` and ``rollbacks`` are lines for a
+    shell.
+    """
+
+    schema_version: Literal[1] = 1
+    name: str
+    version: str
+    file: str
+    pointer: Pointer
+    homes: tuple[Home, ...]
+    quarantined: str | None
+    verdict: Verdict
+    signer: str | None
+    unsigned: str
+    headline: str
+    confidence: float
+    against: tuple[Against, ...]
+    before: str | None
+    comparison: Comparison | None
+    policy: tuple[Change, ...] | None
+    cost: tuple[Cost, ...]
+    image: ImageReport
+    serving: ServingReport
+    tries: tuple[str, ...]
+    parts: tuple[Part, ...]
+    checks: tuple[str, ...]
+    moves: tuple[Ran, ...]
+    rollbacks: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+class LeftOut(Record):
+    """A release without a page, and why."""
+
+    version: str
+    image: str
+    why: str
+
+
+class Site(Record):
+    """The pages of a ledger at the commit ``tip`` of ``branch``. ``alone``: one page, without an index."""
+
+    schema_version: Literal[1] = 1
+    name: str
+    branch: str
+    tip: str
+    alone: bool
+    environments: dict[str, str | None]  # to the version that runs
+    pages: tuple[ReleasePage, ...]
+    left_out: tuple[LeftOut, ...]

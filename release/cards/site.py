@@ -1,0 +1,33 @@
+"""Renders the pages of releases and their index, and writes them."""
+
+from pathlib import Path
+
+from release.cards import bars
+from release.cards.release_page import ReleasePage, Site
+from release.pages import html
+from release.review import comparison
+
+INDEX = "index.html"
+
+
+def release(page: ReleasePage, site: Site) -> str:
+    """The page of one release."""
+    found = page.comparison
+    return html.render(
+        "release.cards", "release.html.jinja", page=page, found=found, bars=bars, verdict=comparison.verdict,
+        answers=found.answers[: html.ANSWERS] if found else (), site=site,
+    )  # fmt: skip
+
+
+def index(site: Site) -> str:
+    """The list of the releases of ``site``."""
+    return html.render("release.cards", "index.html.jinja", site=site)
+
+
+def write(folder: Path, site: Site) -> list[Path]:
+    """Write every page, and the index first; their paths. Raises MachineRefused if one cannot be written."""
+    written = {} if site.alone else {INDEX: index(site)}
+    written |= {page.file: release(page, site) for page in site.pages}
+    for name, text in written.items():
+        html.write(folder / name, text)
+    return [folder / name for name in written]

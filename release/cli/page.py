@@ -1,0 +1,42 @@
+"""The command page: the pages of releases."""
+
+from pathlib import Path
+
+import click
+
+from release.cli.common import refusing, to_json
+from release.cli.tables import one_line
+
+
+@click.command()
+@click.argument("name", metavar="[ENVIRONMENT|VERSION]", required=False)
+@click.option(
+    "--out",
+    "folder",
+    metavar="DIR",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The folder for the pages, which is made. Pages of the same name are replaced.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print what the pages say as JSON.")
+@click.pass_obj
+@refusing
+def page(root: Path, name: str | None, folder: Path, as_json: bool) -> None:
+    """Write a page of HTML for each release, and an index.
+
+    A page says what a release is, where it runs, how it does beside other models, what changed, how to try and to
+    verify it, and how to roll it back. What it says comes from files that the signed statement of the release names
+    by digest. Nothing is loaded from elsewhere: a page can be sent, kept and read offline. With ENVIRONMENT, VERSION or
+    the digest of an image: the page of this release alone. A release whose evidence does not hold gets no page, and the
+    index says why; asked for by name it refuses with 8.
+    """
+    from release.verbs import page as verb
+
+    made = verb.page(root, folder, name)
+    if as_json:
+        click.echo(to_json(made.site.model_dump(mode="json")))
+        return
+    for path in made.files:
+        click.echo(one_line(str(path)))
+    for each in made.site.left_out:
+        click.echo(f"note: no page of {one_line(each.version)}: {one_line(each.why)}", err=True)

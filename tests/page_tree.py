@@ -1,0 +1,100 @@
+"""A ledger whose pages have something of everything, with texts as people and attackers write them. No torch.
+
+v0.1.0 ran in production, v0.2.0 runs there, v0.3.0 was rolled back in staging and is in quarantine.
+"""
+
+import functools
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from checks import files, layout
+from checks.rows import Prediction, Row
+from release.verbs.rollback import Options, rollback
+from tests import build_tree, evidence_tree, promotion_tree
+from tests.conftest import REPOSITORY, as_params, read_yaml, written
+from tests.ledger_tree import keep
+from tests.test_verify_evidence import probed
+
+ATTACK = "</code></pre><script>alert('{}')</script>\x1b[31m\u202e"
+WHY = "better on <b>rare</b> services; see https://tracker.example/77"
+BAD = "answers in French: « créer »"
+
+
+def ledger() -> Path:
+    """The clone, made once. Read-only by custom."""
+    return Path(_made().name) / "work"
+
+
+@functools.cache
+def _made() -> tempfile.TemporaryDirectory[str]:
+    folder = tempfile.TemporaryDirectory()
+    with pytest.MonkeyPatch.context() as patch:
+        promotion_tree.leave_alone(patch)
+        make(Path(folder.name) / "work")
+    return folder
+
+
+def make(root: Path) -> None:
+    """Lay out the clone below ``root``, with one environment after the other moved."""
+    root.mkdir(parents=True)
+    shutil.copytree(REPOSITORY / "docs" / "cards", root / "docs" / "cards")
+    promotion_tree.prepare(root)
+    plain = read_yaml((root / layout.PARAMS).read_text())
+    for number, (right, seed) in enumerate(((33, 10), (36, 11), (30, 12))):
+        _change(plain, number)
+        _record(root, plain, right, seed)
+        promotion_tree.release(root)
+        promotion_tree.move(root, "staging", why=WHY)
+        if number < 2:
+            promotion_tree.move(root, "production", why=WHY)
+    rollback(root, "staging", Options(why=BAD))
+
+
+def _change(plain: dict[str, Any], number: int) -> None:
+    """What the release ``number`` changes of params.yaml."""
+    plain["gates"]["earns_its_cost"] = {
+        "kind": "improves", "metric": "exact-match", "against": "naive-bayes", "margin": 0.0, "confidence": 0.95,
+    }  # fmt: skip
+    if number == 1:
+        plain["train"]["lora"]["r"] = 16
+        plain["train"]["learning_rate"] = 0.002
+        plain["gates"]["routes_well"]["at_least"] = 0.3
+        plain["evaluate"]["max_new_tokens"] = 24
+    if number == 2:
+        plain["gates"]["routes_well"]["at_least"] = 0.2
+
+
+def _record(root: Path, plain: dict[str, Any], right: int, seed: int) -> None:
+    """Commit the record of a run that answers ``right`` of 40 rows; its answers stay beside those of the next."""
+    (root / layout.PARAMS).write_text(written(plain))
+    params = as_params(plain)
+    kept = root / layout.STATE / "kept"
+    if (root / layout.PREDICTIONS).exists():
+        shutil.copytree(root / layout.PREDICTIONS, kept, dirs_exist_ok=True)
+    for folder in ("data", "models", "reports"):
+        shutil.rmtree(root / folder)
+    evidence_tree.build(root, params)
+    build_tree.weigh(root, build_tree.shards(seed=seed))
+    test = files.read_jsonl(root / layout.SPLITS / "test.jsonl", Row)
+    answers = [_worded(evidence_tree.predict(row, (n * 7 + seed) % 40 < right), n) for n, row in enumerate(test)]
+    cheap = {
+        "naive-bayes": [evidence_tree.predict(row, n % 2 == 0) for n, row in enumerate(test)],
+        "majority": [evidence_tree.predict(row, n % 4 == 0) for n, row in enumerate(test)],
+    }
+    evidence_tree.evaluated(root, params, answers, **cheap)
+    evidence_tree.judged(root, params)
+    probed(root, params)
+    for path in kept.glob("*-[0-9]*.jsonl"):
+        shutil.copy(path, root / layout.PREDICTIONS)
+    for name in ("candidate", *cheap):
+        shutil.copy(root / layout.PREDICTIONS / f"{name}.jsonl", root / layout.PREDICTIONS / f"{name}-{seed}.jsonl")
+    keep(root, f"a record of {right}")
+
+
+def _worded(each: Prediction, number: int) -> Prediction:
+    """The answer; a wrong one is what an attacker would have a model answer."""
+    return each if each.score else each.model_copy(update={"prediction": ATTACK.format(number)})

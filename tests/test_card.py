@@ -1,0 +1,160 @@
+"""card: the model card, the dataset card and the write-up, and what refuses."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from huggingface_hub import DatasetCard, ModelCard
+
+from checks import digest, files, layout
+from checks.errors import EvidenceRefused
+from checks.evidence import EvaluationReport
+from release.cards import card_facts, hub_metadata, writing
+from release.cli import main
+from release.verbs.card import card
+from tests import page_tree
+from tests import promotion_tree as tree
+
+pytestmark = pytest.mark.slow  # three releases are made
+
+alone = tree.alone
+PROSE = "# Words\n\n## Intended use\n\nA test.\n\n## Limits\n\nMany.\n"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tree.copy(page_tree.ledger(), tmp_path / "work")
+
+
+def edit(root: Path, path: Path, text: str | None) -> None:
+    (root / path).unlink()
+    if text is not None:
+        (root / path).write_text(text)
+
+
+def test_the_hubs_own_classes_read_what_the_record_says(root: Path) -> None:
+    model, data, _ = card(root, root / writing.FOLDER)
+    report = files.read_json(root / layout.EVALUATION, EvaluationReport)
+    found = ModelCard.load(model)
+    (result,) = found.data.eval_results or []
+    mean = report.models["candidate"].metrics["exact-match"]
+    assert (result.metric_type, result.metric_value, result.dataset_revision) == (
+        "exact-match",
+        mean.value,
+        report.test,
+    )
+    assert result.metric_args == {"confidence": 0.95, "low": mean.low, "high": mean.high, "rows": 40}
+    assert (found.data.license, found.data.language, found.data.library_name) == ("apache-2.0", "en", "transformers")
+    assert found.data.tags == ["lora", "lockstep", "azure-cli"]
+    assert f"0.750 [{mean.low:.3f}, {mean.high:.3f}]" in found.text
+    others = DatasetCard.load(data).data
+    assert (others.license, others.size_categories) == ("mit", ["n<1K"])
+    assert others.configs[0]["data_files"][1] == {"split": "validation", "path": "valid.jsonl"}
+
+
+def test_every_card_names_its_files_of_the_record_by_digest(root: Path) -> None:
+    for made in card(root, root / writing.FOLDER):
+        text = made.read_text()
+        for path in (layout.EVALUATION, layout.TRAIN_REPORT, layout.PREPARE_REPORT, layout.VERDICT):
+            assert f"| `{path}` | `{digest.of_file(root / path).sha256}` |" in text
+
+
+def test_a_release_has_the_cards_of_its_own_record(root: Path, tmp_path: Path) -> None:
+    for name, value in (("v0.1.0", 33 / 40), ("production", 36 / 40)):
+        model, _, report = card(root, tmp_path / name, name)
+        assert (ModelCard.load(model).data.eval_results or [])[0].metric_value == value
+        assert "oci:.lockstep/image@sha256:" in report.read_text()
+    with pytest.raises(EvidenceRefused, match="is no release that ran"):
+        card(root, tmp_path / "none", "v8.0.0")
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "why"),
+    [
+        (card_facts.MODEL, None, r"docs/cards/model\.md: is missing: a card needs words of a person"),
+        (card_facts.MODEL, "## Intended use\n\nYes.\n", "has no section `## Limits` with text"),
+        (card_facts.MODEL, "## Intended use\n\n## Limits\n\nMany.\n", "has no section `## Intended use` with text"),
+        (card_facts.DATA, PROSE, "has no section `## Where it comes from` with text"),
+        (
+            card_facts.MODEL,
+            f"---\nlicense: mit\nmodel-index: []\n---\n{PROSE}",
+            "its front matter has license, model-index",
+        ),
+        (card_facts.MODEL, f"---\n- a\n---\n{PROSE}", "its front matter has no mapping"),
+        (card_facts.MODEL, f"---\nlanguage: &a [*a]\n---\n{PROSE}", r"docs/cards/model\.md: "),
+        (card_facts.MODEL, f"---\ntags: {{}}\nlanguage: [en\n---\n{PROSE}", r"docs/cards/model\.md: "),
+    ],
+)
+def test_prose_that_lacks_or_contradicts_is_refused(root: Path, path: Path, text: str | None, why: str) -> None:
+    edit(root, path, text)
+    with pytest.raises(EvidenceRefused, match=why):
+        card(root, root / writing.FOLDER)
+    assert not (root / writing.FOLDER).exists()
+
+
+def _newer_prose(root: Path) -> None:
+    edit(root, card_facts.MODEL, PROSE)
+
+
+def _edited_by_hand(root: Path) -> None:
+    path = root / writing.FOLDER / writing.MODEL
+    path.write_text(path.read_text().replace("value: 0.75", "value: 0.95"))
+
+
+def _removed(root: Path) -> None:
+    (root / writing.FOLDER / writing.MODEL).unlink()
+
+
+@pytest.mark.parametrize("change", [_newer_prose, _edited_by_hand, _removed])
+def test_a_card_that_the_record_does_not_make_is_refused(root: Path, change: Callable[[Path], None]) -> None:
+    card(root, root / writing.FOLDER)
+    card(root, root / writing.FOLDER, check=True)
+    change(root)
+    with pytest.raises(EvidenceRefused, match=r"reports/cards/model\.md: is (older|missing)") as refused:
+        card(root, root / writing.FOLDER, check=True)
+    assert "lockstep card" in str(refused.value)
+
+
+def test_a_record_whose_verdict_is_void_makes_no_card(root: Path) -> None:
+    report = files.read_json(root / layout.EVALUATION, EvaluationReport)
+    files.write_json(root / layout.EVALUATION, report.model_copy(update={"summary": ("Better than all.",)}))
+    with pytest.raises(EvidenceRefused, match="the verdict is void"):
+        card(root, root / writing.FOLDER)
+
+
+def test_names_of_slices_are_text(root: Path) -> None:
+    facts = card_facts.gather(root, None)
+    candidate = facts.evaluation.models["candidate"]
+    slices = {"a|b<script>alert(1)</script> @team": candidate.metrics}
+    models = facts.evaluation.models | {"candidate": candidate.model_copy(update={"slices": slices})}
+    made = writing.render(facts._replace(evaluation=facts.evaluation.model_copy(update={"models": models})))
+    assert "| `a│b<script>alert(1)</script> @team` | 40 |" in made[writing.MODEL]
+
+
+@pytest.mark.parametrize(
+    ("spdx", "wanted"),
+    [
+        ("Apache-2.0", {"license": "apache-2.0"}),
+        ("GPL-3.0-or-later", {"license": "gpl-3.0"}),
+        ("Apache-2.0 AND MIT", {"license": "other", "license_name": "apache-2.0-and-mit"}),
+        ("LicenseRef-Own", {"license": "other", "license_name": "licenseref-own"}),
+        (None, {}),
+    ],
+)
+def test_licences_are_named_as_the_hub_names_them(spdx: str | None, wanted: dict[str, str]) -> None:
+    assert hub_metadata.license_of(spdx) == wanted
+
+
+def test_the_command_says_what_it_wrote_and_what_is_stale(root: Path) -> None:
+    run = CliRunner()
+    done = run.invoke(main, ["-C", str(root), "card", "--json"])
+    names = [f"reports/cards/{name}" for name in ("model.md", "data.md", "REPORT.md")]
+    assert json.loads(done.output) == {"files": names, "checked": False}
+    done = run.invoke(main, ["-C", str(root), "card", "--check"])
+    assert (done.exit_code, done.output.splitlines()) == (0, [f"{name}: is current" for name in names])
+    _edited_by_hand(root)
+    done = run.invoke(main, ["-C", str(root), "card", "--check"])
+    assert done.exit_code == EvidenceRefused.exit_code
+    assert "is older than its record or its prose, or was changed by hand" in done.output
