@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from release.cli import card, compare, cost, environments, evidence, image, page, pipeline, pull_request
+from release.cli import card, compare, cost, environments, evidence, image, page, pipeline, publish, pull_request
 
 
 @click.group(
@@ -65,6 +65,7 @@ for command in (
     environments.reconcile,
     page.page,
     card.card,
+    publish.publish,
     pipeline.doctor,
     pipeline.calibrate,
     pipeline.sweep,
