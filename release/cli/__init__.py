@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from release.cli import card, compare, cost, environments, evidence, image, page, pipeline, publish, pull_request
+from release.cli import card, compare, cost, data, environments, evidence, image, page, pipeline, publish, pull_request
 
 
 @click.group(
@@ -47,6 +47,7 @@ for command in (
     cost.estimate,
     pipeline.gate,
     compare.compare,
+    data.data,
     pull_request.record,
     pull_request.report,
     pull_request.comment,
