@@ -214,10 +214,7 @@ def _write(root: Path, report: EvaluationReport, candidate: Sequence[Prediction]
     files.write_text(root / layout.CONFUSION, text.getvalue())
     with files.replacing_folder(root / layout.PLOTS) as folder:
         plots.draw(folder, report, pairs)
-    pictures = sorted(
-        path.relative_to(root / layout.REPORTS).as_posix() for path in (root / layout.PLOTS).glob("*.png")
-    )
-    files.write_text(root / layout.SUMMARY, page.render(report, candidate, pictures))
+    files.write_text(root / layout.SUMMARY, page.render(report, candidate))
     files.write_json(root / layout.METRICS, metrics(report))
     files.write_json(root / layout.EVALUATION, report)
 

@@ -72,6 +72,11 @@ def gather(root: Path, name: str | None) -> CardFacts:
         held.hold(records, trusting=_HEAVY)
         return _facts(records, None)
     release = released.find(records, Ledger.open(root, records.work_tree.params.promote), name)
+    return of_release(records, release)
+
+
+def of_release(records: Records, release: Released) -> CardFacts:
+    """The facts of a release. Raises EvidenceRefused if its evidence does not hold, or if prose is missing."""
     released.stated(records, release)
     return _facts(records, release)
 

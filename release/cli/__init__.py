@@ -14,6 +14,7 @@ from release.cli import (
     card,
     compare,
     cost,
+    data,
     environments,
     evidence,
     gateway,
@@ -21,6 +22,7 @@ from release.cli import (
     label,
     page,
     pipeline,
+    publish,
     pull_request,
 )
 
@@ -60,6 +62,7 @@ for command in (
     pipeline.gate,
     compare.compare,
     label.label,
+    data.data,
     pull_request.record,
     pull_request.report,
     pull_request.comment,
@@ -79,6 +82,7 @@ for command in (
     gateway.gateway,
     page.page,
     card.card,
+    publish.publish,
     pipeline.doctor,
     pipeline.calibrate,
     pipeline.sweep,

@@ -251,7 +251,7 @@ def _places(root: Path) -> list[tuple[str, str]]:
         ("verdict", f"{root / layout.VERDICT}   (again: lockstep gate)"),
         ("evaluation", str(root / layout.SUMMARY)),
         ("plots", f"{root / layout.PLOTS}, {root / layout.COMPARISON}"),
-        ("Data Docs", str(root / layout.DATA_DOCS / "index.html")),
+        ("data", "lockstep data --html data.html"),
         ("MLflow", where),
         ("model", str(root / layout.MERGED)),
     ]

@@ -9,7 +9,7 @@ import html
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 
-from checks import baselines, stats
+from checks import baselines, layout, stats
 from checks.evidence import EvaluationReport, Interval
 from checks.rows import Prediction
 
@@ -62,9 +62,9 @@ def summary(
     return tuple(sentences) or (f"The fine-tuned model scores {_figure(ours)} ({scorer}, {ours.n} rows).",)
 
 
-def render(report: EvaluationReport, candidate: Sequence[Prediction], plots: Sequence[str]) -> str:
-    """The page. ``plots``: paths of pictures, relative to the page."""
-    return "\n".join(_lines(report, candidate, plots)) + "\n"
+def render(report: EvaluationReport, candidate: Sequence[Prediction]) -> str:
+    """The page."""
+    return "\n".join(_lines(report, candidate)) + "\n"
 
 
 def plain(text: str, longest: int = _LONGEST) -> str:
@@ -73,7 +73,7 @@ def plain(text: str, longest: int = _LONGEST) -> str:
     return f"<code>{inert}</code>" if inert else "*(empty)*"
 
 
-def _lines(report: EvaluationReport, candidate: Sequence[Prediction], plots: Sequence[str]) -> Iterator[str]:
+def _lines(report: EvaluationReport, candidate: Sequence[Prediction]) -> Iterator[str]:
     first, *others = report.summary
     yield first
     yield ""
@@ -107,9 +107,8 @@ def _lines(report: EvaluationReport, candidate: Sequence[Prediction], plots: Seq
     for p in wrong[:_MISTAKES]:
         texts = (plain(text) for text in (p.id, p.prompt, p.prediction, p.reference))
         yield f"| {' | '.join(texts)} | {p.score:.3g} |"
-    if plots:
-        yield "\n## Plots\n"
-        yield from (f"![{path.rpartition('/')[2].partition('.')[0]}]({path})" for path in plots)
+    # git has this page and not the plots: links to them would be broken where it is read.
+    yield f"\nPlots: `./lockstep dvc pull {layout.PLOTS}` brings them to `{layout.PLOTS}`."
     yield f"\nThe weights judged here: `{report.merged}`. The test split: `{report.test}`."
 
 

@@ -1,0 +1,54 @@
+"""The command data: what was checked of the data, as text, JSON, or a page."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from release.cli.common import refusing, to_json
+from release.cli.tables import one_line
+
+if TYPE_CHECKING:
+    from release.cards.data_page import DataPage
+
+
+@click.command()
+@click.argument("record", default=".")
+@click.option("--html", "file", metavar="FILE", type=click.Path(path_type=Path), help="Write a page of it to FILE.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.pass_obj
+@refusing
+def data(root: Path, record: str, file: Path | None, as_json: bool) -> None:
+    """Show what was checked of the data, what failed, and what was dropped.
+
+    RECORD is a commit, branch or tag, an environment, a version, or `.` for the work tree. Shows the same results as
+    Great Expectations' Data Docs; the page loads nothing, so it works without a network. Exits with 0 whatever it
+    finds, and with 8 if the record has no results for these splits.
+    """
+    from release.cards import data_page
+    from release.verbs import data as verb
+
+    found = verb.data(root, record)
+    if file is not None:
+        from release.pages import html
+
+        html.write(file, data_page.render(found))
+    if as_json:
+        click.echo(to_json(found.model_dump(mode="json")))
+    elif file is not None:
+        click.echo(f"{one_line(found.headline)}\n{one_line(str(file))}")
+    else:
+        click.echo("\n".join(_text(found)))
+
+
+def _text(found: "DataPage") -> Iterator[str]:
+    yield click.style(found.headline, fg="red" if found.failed else "green", bold=True)
+    for each in found.failed:
+        yield f"  ✗ {one_line(each.name)}: {each.unexpected:,} rows; observed {one_line(each.observed)}"
+    for name, split in found.prepare.splits.items():
+        yield f"  {name:<6}{split.rows:>8,} rows in {split.groups:,} groups"
+    yield f"  {found.prepare.input_rows:,} rows were read, {found.prepare.dropped_rows:,} dropped:"
+    for rule in found.prepare.rules:
+        if rule.rows:
+            yield f"    {rule.kind:<5}{rule.rows:>8,}  {rule.rule}"

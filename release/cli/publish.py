@@ -1,0 +1,37 @@
+"""The command publish: a promoted release on the Hugging Face Hub."""
+
+from pathlib import Path
+
+import click
+
+from release.cli.common import refusing, to_json
+from release.cli.tables import one_line
+
+
+@click.command()
+@click.argument("repository", metavar="hf://ORGANISATION/NAME")
+@click.argument("name", metavar="[ENVIRONMENT|VERSION]", required=False)
+@click.option("--dry-run", is_flag=True, help="List the files. Needs no token and asks no hub.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.pass_obj
+@refusing
+def publish(root: Path, repository: str, name: str | None, dry_run: bool, as_json: bool) -> None:
+    """Publish a promoted release on the Hugging Face Hub.
+
+    One commit has the merged weights, the adapter, the cards and the signed statement, and nothing else; a tag has the
+    version. Default: what the last environment runs. Only a release that was promoted, that is not in quarantine and
+    that a current signer signed. The repository must exist, so that you decide who sees it. A version that was
+    published is not changed. The token is HF_TOKEN or that of `hf auth login`.
+    """
+    from release.verbs import publish as verb
+
+    found = verb.publish(root, repository, name, dry_run=dry_run)
+    if as_json:
+        click.echo(to_json(found.model_dump(mode="json")))
+        return
+    for path, size in found.files.items():
+        click.echo(f"{size:>14,}  {one_line(path)}")
+    for path in found.removed:
+        click.echo(f"{'removed':>14}  {one_line(path)}")
+    done = {"published": "published", "already": "was published already", "planned": "would be published"}[found.done]
+    click.echo(f"{found.version} {done} as {found.repository}{f' at {found.commit}' if found.commit else ''}")
