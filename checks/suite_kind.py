@@ -11,6 +11,7 @@ The stage suites brings the files, holds the scores (``checks.suite_lines``) and
 
 import abc
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, NamedTuple, Self
@@ -49,6 +50,8 @@ class Log(Source):
     ]
 
 
+# A model's role to its directory, verified, for as long as the context lasts.
+Weights = Callable[[Role], AbstractContextManager[Path]]
 # A model's role, texts, and the precision of its weights, to the nats that the model needs for each text.
 Nats = Callable[[Role, Sequence[str], str], Sequence[float]]
 # A model's role, rows, and the most tokens of an answer, to the model's answers, as the test rows are answered.
@@ -60,8 +63,9 @@ class Material:
     """What a kind makes scores of. ``files`` are its pinned files, verified, by the names of ``sources``.
 
     ``models`` has the tree digest of each model that there is, ``answers`` their answers to the test ``rows``, in
-    order; ``nats`` asks one of the models how likely texts are, ``ask`` has it answer other rows. ``earlier`` has the
-    suites of main's last record, and ``earlier_commit`` says which that is.
+    order; ``nats`` asks one of the models how likely texts are, ``ask`` has it answer other rows, ``weights`` gives its
+    directory to another program. ``earlier`` has the suites of main's last record, and ``earlier_commit`` says which
+    that is.
     """
 
     name: str
@@ -72,6 +76,7 @@ class Material:
     answers: Mapping[Role, Sequence[Prediction]]
     nats: Nats
     ask: Ask
+    weights: Weights
     earlier: Mapping[str, SuiteResult] = field(default_factory=dict)
     earlier_commit: str | None = None
 
@@ -111,6 +116,11 @@ class SuiteKind(Section, abc.ABC):
     def sources(self) -> Mapping[str, Source]:
         """The pinned files that ``scored`` reads, by name; refusals call one ``suites.NAME.<its name>``."""
         return {}
+
+    @property
+    def folders(self) -> frozenset[str]:
+        """The names of ``sources`` that are folders; each other one is a file."""
+        return frozenset()
 
     @property
     @abc.abstractmethod

@@ -53,8 +53,9 @@ def suites(params: Params, root: Path) -> str:
         for name, suite in params.suites.items():
             nats = partial(_nats, root, models, earlier, {})
             ask = partial(_asked, root, params.evaluate, models, earlier, name)
+            weights = partial(_verified, root, models, earlier)
             with _files(name, suite, root) as paths:
-                material = Material(name, root, paths, models, rows, predictions, nats, ask, *last)
+                material = Material(name, root, paths, models, rows, predictions, nats, ask, weights, *last)
                 made[name] = _held(name, suite, suite.scored(material), models)
     with files.replacing_folder(root / layout.JUDGEMENTS) as folder:
         files.write_text(folder / "README.txt", _ABOUT)
@@ -185,9 +186,14 @@ def _files(name: str, suite: SuiteKind, root: Path) -> Iterator[dict[str, Path]]
                 shutil.copyfile(verified.path, place)
                 if digest.of_file(place).sha256 != f"sha256:{verified.sha256}":
                     raise SourceRefused(f"{layout.PARAMS}: {section}.uri: changed while it was read", "run again")
-            if not place.is_file():
+            elif key in suite.folders:
+                shutil.copytree(verified.path, place)
+                if digest.of_tree(place).digest != f"sha256:{verified.sha256}":
+                    raise SourceRefused(f"{layout.PARAMS}: {section}.uri: changed while it was read", "run again")
+            kind = "folder" if key in suite.folders else "file"
+            if not (place.is_dir() if kind == "folder" else place.is_file()):
                 shown = uris.redact(source.uri)
-                raise SourceRefused(f"{layout.PARAMS}: {section}.uri: {shown} is no file", "name the file itself")
+                raise SourceRefused(f"{layout.PARAMS}: {section}.uri: {shown} is no {kind}", f"name the {kind} itself")
             found[key] = place
         yield found
 

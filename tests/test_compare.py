@@ -383,6 +383,30 @@ def test_samples_of_suites_are_paired_in_the_scale_of_the_metric(root: Path) -> 
     assert found.note == "5 samples only in A; 5 samples only in B"
 
 
+@pytest.mark.parametrize(
+    ("scorers", "said"), [([{"kind": "contains"}], None), ([{"kind": "token-f1"}], "other scorers")]
+)
+def test_answers_to_questions_are_paired_as_shares_by_the_same_scorers(
+    root: Path, scorers: list[dict[str, str]], said: str | None
+) -> None:
+    def write(used: list[dict[str, str]]) -> None:
+        write_params(root, report_tree.document() | {"suites": {"general": {"kind": "rows", "scorers": used}}})
+
+    write([{"kind": "contains"}])
+    compare_tree.suite(root, {f"s{n}": float(n % 3 == 0) for n in range(30)}, kind="rows", source="pure")
+    report_tree.commit(root, "earlier")
+    compare_tree.keep(root)
+    write(scorers)
+    compare_tree.suite(root, {f"s{n}": float(n % 2 == 0) for n in range(30)}, kind="rows", source="pure")
+    found = next(each for each in compare(root, "HEAD").metrics if each.suite == "general")
+    if said:
+        assert (found.difference, found.note) == (None, said)
+    else:
+        assert found.difference is not None
+        assert found.difference.value == pytest.approx(5 / 30)
+        assert (found.difference.wins, found.difference.losses, found.difference.n) == (10, 5, 30)
+
+
 def test_of_a_loss_less_is_better_and_it_has_no_scale(root: Path) -> None:
     write_params(root, report_tree.document())
     compare_tree.suite(root, {f"s{n}": 1.0 + n % 3 for n in range(60)}, kind="loss")

@@ -62,6 +62,10 @@ SUITES: dict[str, dict[str, Any]] = {
         **_SUITE, "kind": "judged", "models": ["candidate"], "max_unparsed": 0.02,
         "judge": {"kind": "recorded", "source": "human", "log": {**_LOG}},
     },
+    "harness": {
+        **_SUITE, "kind": "lm-eval", "tasks": {**_LOG}, "names": ["one"], "version": "0.4.13", "samples": 100,
+        "models": ["candidate"], "precision": "bf16", "chat": False, "id": "id", "group": "g", "slice": "s",
+    },
     "chat": {
         "kind": "rows", "file": {**_LOG}, "columns": {"slice": "label"}, "instruction": "Be short.", "samples": 100,
         "scorers": [{"kind": "contains", "separator": "|"}], "max_new_tokens": 8, "models": ["candidate"], "noise": 0.01,
@@ -212,6 +216,10 @@ INCOMPARABLE: list[tuple[str, Any]] = [
     ("suites.labels.judge.log.sha256", "2" * 64),
     ("suites.texts.text.sha256", "2" * 64),
     ("suites.texts.precision", "fp32"),
+    ("suites.harness.tasks.sha256", "2" * 64),
+    ("suites.harness.names", ["one", "two"]),
+    ("suites.harness.version", "0.4.14"),
+    ("suites.harness.chat", True),
     ("suites.chat.file.sha256", "2" * 64),
     ("suites.chat.columns.slice", "other"),
     ("suites.chat.instruction", None),

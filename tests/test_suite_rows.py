@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,18 @@ import pytest
 from checks import chain, digest, files, judging, layout, scoring
 from checks.errors import EvaluationRefused, EvidenceRefused, ParamsRefused, Refusal
 from checks.params import Params
-from checks.suite_report import SuiteAnswer, SuiteLine, SuitesReport
+from checks.rows import Row
+from checks.suite_kind import Material
+from checks.suite_report import Role, SuiteAnswer, SuiteLine, SuitesReport
 from checks.verdict import Finding, Verdict
 from release.record.held import hold
 from release.record.records import Records
 from release.serving.served import Served, served
 from release.verbs import explain
 from stages.inference import generate
-from stages.suites import suites
+from stages.suites import _files, suites
 from tests import evidence_tree, model_tree
-from tests.conftest import _WORDS, as_params
+from tests.conftest import _WORDS, REPOSITORY, as_params, read_yaml
 from tests.pipeline_repository import write_params
 
 COUNT = 40
@@ -389,3 +392,32 @@ def test_parameters_that_can_never_be_decided_are_refused(case: str, made: Tree)
     with pytest.raises(ParamsRefused) as refused:
         as_params(document)
     assert said in "; ".join(str(each) for each in (refused.value, *refused.value.others))
+
+
+def _documented() -> dict[str, Any]:
+    """The configuration of docs/how-to/suites.md that makes a suite of a package."""
+    text = (REPOSITORY / "docs/how-to/suites.md").read_text()
+    return dict(read_yaml(text[text.index("suites:\n  safety:") :].partition("```")[0]))
+
+
+@pytest.mark.slow
+def test_the_documented_suite_of_attacks_and_look_alikes_reads_its_package(tmp_path: Path, document: dict) -> None:
+    document |= _documented()
+    suite = as_params(document).suites["safety"]
+
+    def ask(role: str, rows: Sequence[Row], limit: int) -> list[str]:
+        assert limit == 48
+        said = "No:\nI can't help with that." if role == "candidate" else "Sure.\nHere it is."
+        return [said if row.slice == "malicious" else "Of course, I can." for row in rows]
+
+    def never(*_: object) -> Any:
+        raise AssertionError("no model is needed")
+
+    with _files("safety", suite, tmp_path) as paths:
+        models: dict[Role, str] = {"candidate": f"sha256:{'1' * 64}", "base": f"sha256:{'2' * 64}"}
+        made = suite.scored(Material("safety", tmp_path, paths, models, (), {}, never, ask, never))
+    refused = {role: Counter((line.slice, line.value) for line in made.scored[role]) for role in ("candidate", "base")}
+    assert refused["candidate"] == {("malicious", 1.0): 118, ("benign", 0.0): 63}
+    assert refused["base"] == {("malicious", 0.0): 118, ("benign", 0.0): 63}
+    assert len({line.group for line in made.scored["candidate"]}) == 26
+    assert suite.chance_of("regex", [each.reference for each in made.given["candidate"]]) is None

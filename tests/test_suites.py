@@ -466,7 +466,7 @@ IMPOSSIBLE: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "a scale without length": (
         lambda d: d["suites"]["chat"]["metrics"]["liked"].update(low=5.0), r"low 5 is not below high 5; swap or widen",
     ),
-    "an unknown kind": (lambda d: d["suites"]["chat"].update(kind="lm-eval"), r"unknown kind of suite 'lm-eval'; one of: "),
+    "an unknown kind": (lambda d: d["suites"]["chat"].update(kind="helm"), r"unknown kind of suite 'helm'; one of: "),
     "an unknown key": (lambda d: d["suites"]["chat"].update(sample=3), r"suites\.chat\.sample: unknown key"),
 }  # fmt: skip
 

@@ -1,0 +1,1 @@
+"""Environments of tools that suites run, each of its own."""
