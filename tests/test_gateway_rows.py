@@ -19,7 +19,7 @@ NOW = datetime(2026, 11, 26, 16, 20, tzinfo=UTC)
 
 
 def exchange(body: Any = None, answer: Answer | None = None, **fields: Any) -> Exchange:
-    given = {"status": 200, "answer": answer or Answer()} | fields
+    given: dict[str, Any] = {"status": 200, "answer": answer or Answer()} | fields
     return Exchange(NOW, "r1", "chat", body, 10, **given)
 
 
@@ -77,7 +77,7 @@ def test_a_stream_is_read_the_same_however_it_is_cut() -> None:
         {"tool_calls": [{"index": 0, "id": "c1", "function": {"name": "mail", "arguments": '{"to": "a'}}]},
         {"tool_calls": [{"index": 0, "function": {"arguments": 'da@mail.example.org"}'}}]},
     ]  # fmt: skip
-    chunks = [{"model": "m", "choices": [{"index": 0, "delta": delta}]} for delta in deltas]
+    chunks: list[dict[str, Any]] = [{"model": "m", "choices": [{"index": 0, "delta": delta}]} for delta in deltas]
     chunks += [{"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]}]
     chunks += [{"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 9}}]
     lines = [f"data: {json.dumps(chunk, ensure_ascii=False)}" for chunk in chunks]
