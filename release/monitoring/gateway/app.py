@@ -7,11 +7,10 @@ that breaks off on its way is broken for the client too, and never looks complet
 import asyncio
 import hashlib
 import hmac
-import json
 import re
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -156,9 +155,7 @@ class Gateway:
 
     async def _passed(self, request: web.Request, exchange: Exchange, began: float) -> web.StreamResponse:
         body = await self._admitted(request)
-        exchange.size = len(body)
-        with suppress(ValueError, RecursionError):  # the server says what it thinks of another body
-            exchange.body = json.loads(body)
+        exchange.body = body
         async with self._sent(request, body, exchange.request_id, exchange) as sent:
             headers = _back(sent, exchange.request_id)
             if sent.reply.content_type == "text/event-stream":
@@ -211,9 +208,10 @@ class Gateway:
             self._count(sent.server, sent.release, -1)
 
     async def _send(self, request: web.Request, body: bytes, request_id: str, exchange: Exchange | None) -> _Sent:
-        """Send a request. It is sent again only where no server can have begun to answer it.
+        """Send a request. It is sent again, at most twice, only before the client got anything.
 
-        That is so where none took the connection, or where one that lay open had been closed meanwhile.
+        That is where no server took the connection, or where one that had been used before broke off: as a rule the
+        server had closed it while it lay open.
         """
         dropped = _HOP | {ID.lower()} | ({"authorization"} if self._settings.keys is not None else set())
         headers = [(name, value) for name, value in request.headers.items() if name.lower() not in dropped]
