@@ -1,7 +1,16 @@
 """What Prometheus is told of the requests. All metrics have the labels environment and release."""
 
-import threading
 from typing import Any
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
 
 from checks import signals
 from release.monitoring.gateway.rows import Exchange
@@ -17,23 +26,13 @@ _LABELS = ("environment", "release")
 
 
 class Metrics:
-    """Counts requests. Not for several threads, but for ``dropped`` and ``stored``."""
+    """Counts requests. The library's own metrics may be used by several threads."""
 
     def __init__(self, settings: Settings) -> None:
-        from prometheus_client import (
-            CollectorRegistry,
-            Counter,
-            Gauge,
-            Histogram,
-            ProcessCollector,
-            disable_created_metrics,
-        )
-
         disable_created_metrics()
         self.registry = CollectorRegistry()
         self._environment, self._known = settings.environment, settings.labels
         self.release = settings.release or UNKNOWN  # the latest: of rows, and of requests that reach no server
-        self._lock = threading.Lock()
         ProcessCollector(registry=self.registry)
 
         def make(kind: Any, name: str, text: str, *labels: str, **more: Any) -> Any:
@@ -56,8 +55,6 @@ class Metrics:
 
     def text(self) -> bytes:
         """The metrics in Prometheus' text format."""
-        from prometheus_client import generate_latest
-
         found: bytes = generate_latest(self.registry)
         return found
 
@@ -71,13 +68,11 @@ class Metrics:
 
     def dropped(self, number: int) -> None:
         """Rows were not stored."""
-        with self._lock:
-            self._dropped.labels(self._environment, self.release).inc(number)
+        self._dropped.labels(self._environment, self.release).inc(number)
 
     def stored(self, number: int) -> None:
         """Rows were stored."""
-        with self._lock:
-            self._stored.labels(self._environment, self.release).inc(number)
+        self._stored.labels(self._environment, self.release).inc(number)
 
     def ended(self, exchange: Exchange) -> None:
         """Count a request that ended."""
