@@ -244,7 +244,11 @@ def test_what_was_judged_before_the_judge_went_down_is_not_asked_again(
 
 IMPOSSIBLE = {
     "no answer": ("prompt", "Is $prompt good?", r"does not hold \$answer, or else \$left and \$right; write where"),
-    "an unknown blank": ("prompt", "$answer $question", r"\$question is unknown; use \$answer, \$left, \$prompt, \$reference, \$right"),
+    "an unknown blank": (
+        "prompt",
+        "$answer $question",
+        r"\$question is unknown; use \$answer, \$left, \$prompt, \$reference, \$right",
+    ),
     "a bare dollar": ("prompt", "$answer costs $ 1", r"does not hold \$answer"),
     "no expression": ("value", "(", r"is no regular expression"),
     "no group": ("value", "[01]", r"has 0 groups; write one, around the number"),

@@ -1,7 +1,7 @@
 """Two answers to one row, compared by people and by a judge: a real server, the stage, and the gates that ask people."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,7 @@ class Case:
 
 
 @pytest.fixture
-def case(tmp_path: Path, document: dict, endpoint: Endpoint) -> Iterator[Case]:  # noqa: F811 - the fixture
+def case(tmp_path: Path, document: dict, endpoint: Endpoint) -> Case:  # noqa: F811 - the fixture
     document["gates"] = {"sound": {"kind": "data"}}
     evidence_tree.build(tmp_path, as_params(document), test_rows=ROWS)
     endpoint.reply = _better
@@ -115,7 +115,7 @@ def case(tmp_path: Path, document: dict, endpoint: Endpoint) -> Iterator[Case]: 
     }  # fmt: skip
     found = Case(tmp_path, document)
     found.answer(12, 1)
-    yield found
+    return found
 
 
 def _better(text: str) -> str:
@@ -239,7 +239,8 @@ def test_verdicts_that_cannot_be_read_are_counted_and_bounded(case: Case, endpoi
 def test_what_questions_cost_is_counted_before_the_first_one(case: Case, endpoint: Endpoint) -> None:  # noqa: F811
     case.suite["judge"]["cost"] = {"input": 1000.0, "output": 0.0, "at_most": 1.0}
     with pytest.raises(
-        EvaluationRefused, match=r"chat\.judge\.cost\.at_most: 52 questions of \d,\d{3} tokens.*could cost \d\.\d\d, and 1 is allowed; none was"
+        EvaluationRefused,
+        match=r"chat\.judge\.cost\.at_most: 52 questions of \d,\d{3} tokens.*could cost \d\.\d\d, and 1 is allowed; none was",
     ):
         case.judged()
     assert not endpoint.asked
@@ -436,7 +437,9 @@ def test_an_anchor_that_is_none_is_refused(anchored: Case, how: str) -> None:
 
 def test_a_gate_of_a_judge_without_an_anchor_is_refused(case: Case) -> None:
     case.document["gates"]["judge_is_sound"] = dict(SOUND)
-    with pytest.raises(ParamsRefused, match=r"gates\.judge_is_sound\.suite: 'chat' has no judge with an anchor; name a suite"):
+    with pytest.raises(
+        ParamsRefused, match=r"gates\.judge_is_sound\.suite: 'chat' has no judge with an anchor; name a suite"
+    ):
         case.params()
 
 
