@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,14 @@ from checks.rows import Prediction, Row
 from checks.suite_kind import Draw
 from checks.suite_report import Judgement, SuiteLine, SuiteResult, SuitesReport
 from checks.verdict import Finding, Verdict
+from release import runtimes
+from release.serving import processes, server
 from release.verbs import explain
 from stages.suites import suites
 from tests import evidence_tree
-from tests.conftest import as_params
+from tests.conftest import as_params, scaled_down
 from tests.pipeline_repository import git, write_params
+from tests.test_containers import healthy
 from tests.test_judges import Endpoint, endpoint  # noqa: F401 - a fixture
 
 ROWS = 200
@@ -462,3 +466,28 @@ def test_the_side_of_an_answer_does_not_tell_whose_it_is() -> None:
     rows: list[Row] = evidence_tree.rows("test", 400)
     lefts = sum(comparisons.left(3, row.id, "sha256:a", "sha256:b") == "sha256:a" for row in rows)
     assert 160 < lefts < 240
+
+
+# --- a real server ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_real_server_is_asked_and_a_model_that_cannot_judge_is_no_evidence(
+    case: Case, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`transformers serve` with a tiny model of random weights: its replies are kept, and none has a verdict."""
+    document = scaled_down()
+    document["serve"] |= {"dtype": "fp32"}
+    case.suite["judge"] |= {"model": str(tiny_base.resolve()), "max_tokens": 4, "value": "Verdict: (left|right|tie)"}
+    with closing(processes.start(runtimes.load("transformers"), as_params(document).serve, tiny_base)) as started:
+        server.wait_until(started, lambda: healthy(started), 120)
+        monkeypatch.setenv("JUDGE_URL", f"{started.url}/v1")
+        with pytest.raises(EvidenceRefused, match=r"chat\.judge: 26 of 26 comparisons have no verdict"):
+            case.judged()
+        case.suite["judge"] |= {"value": "(?s)^.*()$"}  # nothing, which is no verdict either
+        case.suite["max_unparsed"] = 1.0
+        found = case.finding()
+    assert found.status == "pass", found.reason
+    assert case.result.compared is not None
+    assert case.result.compared.unparsed == 26
+    assert len(list((case.root / layout.JUDGED).iterdir())) == 52
