@@ -74,6 +74,8 @@ def _asked_otherwise(a: Side, b: Side, suite: str, one: SuiteResult, two: SuiteR
     """Why scores of the two sides in ``suite`` are not of one kind; empty: they are."""
     if (one.kind, one.source) != (two.kind, two.source):
         return "another kind of suite"
+    if two.compared is not None:
+        return f"it compares answers with those of {two.compared.against}: see its gates"
     judges = [_unpinned(at(side.document, "suites", suite, "judge")) for side in (a, b)]
     return "another judge" if one.judges != two.judges or judges[0] != judges[1] else ""
 
