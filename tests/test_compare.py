@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from checks import layout, pointer
 from checks.errors import EvidenceRefused, ParamsRefused, Refusal
 from checks.rows import Prediction
+from checks.suite_report import Compared
 from release.cli import main
 from release.record import named
 from release.record.records import Records
