@@ -96,7 +96,20 @@ class Release:
         )  # fmt: skip
         self.shas = [answer_sha(text) for text in ANSWERS]
         self.answers = {
-            text: [Prediction.model_construct(id=row.id, prediction=text) for row in self.rows] for text in ANSWERS
+            text: [
+                Prediction(
+                    id=row.id,
+                    prompt="",
+                    prediction=text,
+                    reference="",
+                    score=0.0,
+                    scores={},
+                    group=row.group,
+                    slice="all",
+                )
+                for row in self.rows
+            ]
+            for text in ANSWERS
         }
         self.judgements: dict[tuple[str, str, float, bool], Judgement] = {}
         self.evidence = _evidence(asked, self.rows)

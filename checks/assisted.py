@@ -48,10 +48,11 @@ class Assisted:
     freedom: float
 
     @classmethod
-    def of(cls, people: Values, judge: Values, groups: NDArray[np.intp]) -> Self:
+    def of(cls, people: Values, judge: Values, groups: NDArray[np.intp], further: float = 1.0) -> Self:
         """Of differences in [-1, 1], shape (rows,); ``people`` is NaN where nobody labelled. ``groups`` are from 0.
 
-        ValueError for fewer than two labelled groups.
+        ``further``: groups more that differ; with 0 it is the estimate of the paper. ValueError for fewer than two
+        labelled groups.
         """
         known = ~np.isnan(people)
         labelled, others = _Part(people[known], judge[known], groups[known]), _Part(judge[~known], None, groups[~known])
@@ -59,7 +60,7 @@ class Assisted:
             raise ValueError(f"{labelled.groups} labelled groups of rows: need 2")
         n, rest = labelled.n, others.n
         spread = _Part(judge, None, groups).squares() * len(judge)  # of the judge on one row
-        weight, more = 0.0, (labelled.typical / n) ** 2
+        weight, more = 0.0, further * (labelled.typical / n) ** 2
         if rest and spread > 0:
             weight = min(max((labelled.covariance() - more) / (spread * (1 / n + 1 / rest)), 0.0), 1.0)
         residual = labelled.minus(weight)

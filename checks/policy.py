@@ -43,7 +43,7 @@ EXEMPT: Mapping[str, str] = {
 # if the target branch once had these: `lockstep promote` asks that.
 INPUTS = ("base", "data", "prepare", "train_budget", "serve")
 # Which file is read belongs to one model; what a suite asks of such files does not.
-_LOG = re.compile(r"suites\.[^.]+\.(logs|judge\.log)\b")
+_LOG = re.compile(r"suites\.[^.]+\.(logs|judge\.log|labels)\b")
 _NO_INPUTS = ("base.license", "data.license", "serve.probes", "serve.verify")  # below one, and must hold
 
 

@@ -119,12 +119,14 @@ class Anchored(Sparse):
     """What the judge said of the anchor: pairs of answers with people's labels that stay the same.
 
     ``agrees`` has a digit for each pair, in the file's order: 1 where judge and people say the same, else 0. ``before``
-    has those of the record at ``commit``, where the anchor was the same.
+    has those of the record at ``commit``, where the anchor and the judge's section in params.yaml (``judge``) were the
+    same.
     """
 
     sparse: ClassVar[frozenset[str]] = frozenset({"before", "commit"})
 
     anchor: Digest
+    judge: Digest
     agrees: Annotated[str, Field(pattern=r"^[01]+$")]
     flips: Count
     unparsed: Count

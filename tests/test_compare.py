@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from checks import layout, pointer
 from checks.errors import EvidenceRefused, ParamsRefused, Refusal
 from checks.rows import Prediction
+from checks.suite_report import Compared
 from release.cli import main
 from release.record import named
 from release.record.records import Records
@@ -423,7 +424,14 @@ def test_of_a_loss_less_is_better_and_it_has_no_scale(root: Path) -> None:
 
 @pytest.mark.parametrize(
     ("result", "said"),
-    [({"source": "human"}, "another kind of suite"), ({"judges": ("someone",)}, "another judge")],
+    [
+        ({"source": "human"}, "another kind of suite"),
+        ({"judges": ("someone",)}, "another judge"),
+        (
+            {"compared": Compared(against="base", differ=1, drawn=1, labelled=1, flips=0, unparsed=0, several=0)},
+            "it compares answers with those of base: see its gates",
+        ),
+    ],
 )
 def test_suites_of_another_kind_or_judge_are_not_paired(root: Path, result: dict[str, Any], said: str) -> None:
     _suites(root, **result)

@@ -1,7 +1,8 @@
 """Two answers to one row, compared by people and by a judge: a real server, the stage, and the gates that ask people."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,14 @@ from checks.rows import Prediction, Row
 from checks.suite_kind import Draw
 from checks.suite_report import Judgement, SuiteLine, SuiteResult, SuitesReport
 from checks.verdict import Finding, Verdict
+from release import runtimes
+from release.serving import processes, server
 from release.verbs import explain
 from stages.suites import suites
 from tests import evidence_tree
-from tests.conftest import as_params
+from tests.conftest import as_params, scaled_down
 from tests.pipeline_repository import git, write_params
+from tests.test_containers import healthy
 from tests.test_judges import Endpoint, endpoint  # noqa: F401 - a fixture
 
 ROWS = 200
@@ -93,7 +97,7 @@ class Case:
 
 
 @pytest.fixture
-def case(tmp_path: Path, document: dict, endpoint: Endpoint) -> Iterator[Case]:  # noqa: F811 - the fixture
+def case(tmp_path: Path, document: dict, endpoint: Endpoint) -> Case:  # noqa: F811 - the fixture
     document["gates"] = {"sound": {"kind": "data"}}
     evidence_tree.build(tmp_path, as_params(document), test_rows=ROWS)
     endpoint.reply = _better
@@ -115,7 +119,7 @@ def case(tmp_path: Path, document: dict, endpoint: Endpoint) -> Iterator[Case]: 
     }  # fmt: skip
     found = Case(tmp_path, document)
     found.answer(12, 1)
-    yield found
+    return found
 
 
 def _better(text: str) -> str:
@@ -418,6 +422,8 @@ def test_a_judge_that_changed_since_the_last_record_is_seen(anchored: Case, endp
     assert compared is not None
     assert compared.anchor is not None
     assert compared.anchor.before == "1" * 60
+    anchored.suite["judge"]["seed"] = 8  # another judge, openly: its answers are not held to those of the one before
+    assert _sound(anchored).status == "pass"
 
 
 BAD_ANCHORS: dict[str, tuple[dict[str, Any], str]] = {
@@ -462,3 +468,28 @@ def test_the_side_of_an_answer_does_not_tell_whose_it_is() -> None:
     rows: list[Row] = evidence_tree.rows("test", 400)
     lefts = sum(comparisons.left(3, row.id, "sha256:a", "sha256:b") == "sha256:a" for row in rows)
     assert 160 < lefts < 240
+
+
+# --- a real server ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_real_server_is_asked_and_a_model_that_cannot_judge_is_no_evidence(
+    case: Case, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`transformers serve` with a tiny model of random weights: its replies are kept, and none has a verdict."""
+    document = scaled_down()
+    document["serve"] |= {"dtype": "fp32"}
+    case.suite["judge"] |= {"model": str(tiny_base.resolve()), "max_tokens": 4, "value": "Verdict: (left|right|tie)"}
+    with closing(processes.start(runtimes.load("transformers"), as_params(document).serve, tiny_base)) as started:
+        server.wait_until(started, lambda: healthy(started), 120)
+        monkeypatch.setenv("JUDGE_URL", f"{started.url}/v1")
+        with pytest.raises(EvidenceRefused, match=r"chat\.judge: 26 of 26 comparisons have no verdict"):
+            case.judged()
+        case.suite["judge"] |= {"value": "(?s)^.*()$"}  # nothing, which is no verdict either
+        case.suite["max_unparsed"] = 1.0
+        found = case.finding()
+    assert found.status == "pass", found.reason
+    assert case.result.compared is not None
+    assert case.result.compared.unparsed == 26
+    assert len(list((case.root / layout.JUDGED).iterdir())) == 52

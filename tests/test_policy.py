@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from checks import gates, policy
+from checks.assisted_gate import AssistedGate
 from checks.compared import PairedGate
 from checks.drafts import Loader
 from checks.gate_kind import GateKind, ScoreGate
@@ -46,6 +47,7 @@ GATES: dict[str, dict[str, Any]] = {
         "kind": "remembers", "suite": "texts", "metric": "bits-per-byte", "against": "base", "allowance": 0.1,
         "confidence": 0.95,
     },
+    "sound": {"kind": "judge", "suite": "compared", "min_agreement": 0.8, "max_flips": 0.05, "confidence": 0.95},
 }  # fmt: skip
 
 _LOG = {"uri": "logs/candidate.json", "sha256": "1" * 64, "license": "MIT"}
@@ -74,6 +76,14 @@ SUITES: dict[str, dict[str, Any]] = {
     **{
         name: {"kind": "loss", "text": {**_LOG}, "precision": "bf16", "models": ["candidate", "base", "main"]}
         for name in ("texts", "more_texts")
+    },
+    **{
+        name: {
+            "kind": "pairwise", "question": "Which?", "against": "base", "rows": 200, "seed": 1, "labels": {**_LOG},
+            "judge": _OPENAI | {"prompt": "$left $right", "cost": {"input": 1.0, "output": 1.0, "at_most": 9.0}},
+            "anchor": {**_LOG}, "max_unparsed": 0.02,
+        }
+        for name in ("compared", "more_compared")
     },
 }  # fmt: skip
 
@@ -141,6 +151,11 @@ DIRECTIONS: list[tuple[str, Any, Any]] = [
     ("gates.budget.artifact_mb", 700, 500),
     ("gates.remembers.allowance", 0.2, 0.05),
     ("gates.remembers.confidence", 0.9, 0.99),
+    ("gates.sound.min_agreement", 0.7, 0.9),
+    ("gates.sound.max_flips", 0.1, 0.01),
+    ("gates.sound.confidence", 0.9, 0.99),
+    ("suites.compared.rows", 150, 300),
+    ("suites.compared.max_unparsed", 0.1, 0.0),
     ("train_budget.train_minutes", 60, 20),
     ("train_budget.gpu_hours", 2, 0.5),
     ("train_budget.cost", 5, 1),
@@ -233,6 +248,12 @@ INCOMPARABLE: list[tuple[str, Any]] = [
     ("gates.fresh.most", 30),
     ("gates.remembers.against", "main"),
     ("gates.remembers.suite", "more_texts"),
+    ("gates.sound.suite", "more_compared"),
+    ("suites.compared.labels.sha256", "2" * 64),
+    ("suites.compared.anchor.sha256", "2" * 64),
+    ("suites.compared.question", "What?"),
+    ("suites.compared.seed", 2),
+    ("suites.compared.judge.cost.at_most", 10.0),
     ("evaluate.max_new_tokens", 16),
     ("evaluate.precision", "fp32"),
     ("evaluate.base_prompt.labels", False),
@@ -475,7 +496,7 @@ def test_the_walk_reaches_every_section_that_params_yaml_is_made_of() -> None:
         pending += each.__subclasses__()
     kindred = {JsonValid}  # has no field but its kind
     bases = {
-        Agreement, BoundedSuite, GateKind, Judged, JudgeKind, Loader, LogSuite, NoDropout, PairedGate, Pairs, ScoreGate, ScorerKind,
+        Agreement, AssistedGate, BoundedSuite, GateKind, Judged, JudgeKind, Loader, LogSuite, NoDropout, PairedGate, Pairs, ScoreGate, ScorerKind,
         ScaledSuite, SuiteKind, Train,
     }  # fmt: skip
     ours = {each for each in known if each.__module__.startswith(("checks.", "stages."))}

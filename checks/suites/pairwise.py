@@ -235,13 +235,14 @@ class Pairwise(SuiteKind):
                 verdict = first if first == 1 - second else 0.5
             agrees += "1" if verdict == labels.VALUES[label] else "0"
         self._hold(material, unparsed, len(anchor), "pairs of the anchor")
-        sha = digest.of_file(material.files["anchor"]).sha256
+        assert self.judge is not None  # else there is no anchor
+        sha, judge = digest.of_file(material.files["anchor"]).sha256, digest.of_json(self.judge.model_dump(mode="json"))
         last = material.earlier.get(material.name)
         before = last.compared.anchor if last and last.compared else None
-        same = before if before and before.anchor == sha else None
+        same = before if before and (before.anchor, before.judge) == (sha, judge) else None
         return Anchored(
-            anchor=sha, agrees=agrees, flips=flips, unparsed=unparsed, before=same.agrees if same else None,
-            commit=material.earlier_commit if same else None,
+            anchor=sha, judge=judge, agrees=agrees, flips=flips, unparsed=unparsed,
+            before=same.agrees if same else None, commit=material.earlier_commit if same else None,
         )  # fmt: skip
 
 

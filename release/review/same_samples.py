@@ -80,6 +80,8 @@ def _asked_otherwise(a: Side, b: Side, suite: str, one: SuiteResult, two: SuiteR
     scorers = [at(side.document, "suites", suite, "scorers") for side in (a, b)]
     if scorers[0] != scorers[1]:
         return "other scorers"
+    if two.compared is not None:
+        return f"it compares answers with those of {two.compared.against}: see its gates"
     judges = [_unpinned(at(side.document, "suites", suite, "judge")) for side in (a, b)]
     return "another judge" if one.judges != two.judges or judges[0] != judges[1] else ""
 

@@ -61,7 +61,7 @@ class _Rows(NamedTuple):
 
 
 def tasks(root: Path, name: str, annotator: str) -> Written:
-    """Write the tasks of ``annotator``, and the page. Raises as ``_read``, and EvidenceRefused for a name that is none."""
+    """Write the tasks of ``annotator``, and the page. Raises EvidenceRefused for a name that is none; as ``_read``."""
     try:
         TypeAdapter(Who).validate_python(annotator)
     except ValidationError as error:
