@@ -90,10 +90,14 @@ def _is_of(module: str, name: str) -> bool:
     return module == name or module.endswith(f".{name}")
 
 
-def names(folder: Path) -> dict[str, int | None]:
-    """The name of each tensor of the model in ``folder``, with its layer if it is in one; raises as ``read``."""
-    found = (name for path in _files(folder) for name, _ in _shapes(path))
-    return {name: int(match[1]) if (match := _LAYER.search(name)) else None for name in found}
+def names(folder: Path) -> frozenset[str]:
+    """The names of the tensors of the model in ``folder``; raises as ``read``."""
+    return frozenset(name for path in _files(folder) for name, _ in _shapes(path))
+
+
+def layer_of(name: str) -> int | None:
+    """The layer that a tensor of this name is in; None: it is in none."""
+    return int(found[1]) if (found := _LAYER.search(name)) else None
 
 
 def _files(folder: Path) -> list[Path]:

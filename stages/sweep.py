@@ -33,6 +33,7 @@ from stages.inference import answers
 from stages.reporting import plots
 
 if TYPE_CHECKING:
+    from git import Repo
     from matplotlib.axes import Axes
 
 VALID = layout.SPLITS / "valid.jsonl"
@@ -73,18 +74,21 @@ def sweep(params: Params, root: Path, specs: Sequence[str], seeds: Sequence[int]
     where = tracking.public(tracking.address(params, root))
     click.echo(f"sweep: {len(every)} trainings, one after the other; runs at {where}", err=True)
     runs: list[SweptRun] = []
-    for number, (values, seed) in enumerate(every, 1):
-        said = ", ".join(f"{path.removeprefix('train.')} {value}" for path, value in values.items())
-        click.echo(f"sweep: {number} of {len(every)}: {said}, seed {seed}", err=True)
-        runs.append(_run(params, root, parsed, values, seed, seal, valid))
-        report = SweepReport(
-            valid=seal.splits["valid"],
-            rows=len(valid),
-            scorer=params.evaluate.scorers[0].kind,
-            confidence=params.evaluate.confidence,
-            runs=tuple(runs),
-        )
-        files.write_json(root / layout.SWEEP_REPORT, report)
+    import git
+
+    with git.Repo(root) as repository:
+        for number, (values, seed) in enumerate(every, 1):
+            said = ", ".join(f"{path.removeprefix('train.')} {value}" for path, value in values.items())
+            click.echo(f"sweep: {number} of {len(every)}: {said}, seed {seed}", err=True)
+            runs.append(_run(params, root, repository, parsed, values, seed, seal, valid))
+            report = SweepReport(
+                valid=seal.splits["valid"],
+                rows=len(valid),
+                scorer=params.evaluate.scorers[0].kind,
+                confidence=params.evaluate.confidence,
+                runs=tuple(runs),
+            )
+            files.write_json(root / layout.SWEEP_REPORT, report)
     ranked = report.by_values()
     if not ranked:
         raise TrainingRefused(f"all {len(runs)} trainings were refused: {runs[-1].refused}", "try other values")
@@ -96,13 +100,13 @@ def sweep(params: Params, root: Path, specs: Sequence[str], seeds: Sequence[int]
 
 
 def _run(
-    params: Params, root: Path, parsed: params_file.Parsed, values: Mapping[str, JsonValue], seed: int, seal: Seal,
-    valid: Sequence[Row],
+    params: Params, root: Path, repository: "Repo", parsed: params_file.Parsed, values: Mapping[str, JsonValue],
+    seed: int, seal: Seal, valid: Sequence[Row],
 ) -> SweptRun:  # fmt: skip
     about = {"values": dict(values), "seed": seed, "params": parsed.value, "commit": tracking.revision(root)[0]}
     name = f"sweep-{digest.of_json(about).removeprefix('sha256:')[:12]}"
     changes = {**values, "train.seed": seed}
-    if (commit := _commit(root, name)) is None:
+    if (commit := _commit(repository, name)) is None:
         refused.forget(root)
         code = _dvc(params, root, "exp", "run", "--temp", "--name", name, *_overrides(changes), "merge")
         if code:
@@ -111,13 +115,13 @@ def _run(
                 return SweptRun(values=dict(values), seed=seed, experiment=name, refused=word.what)
             why = f"stage {word.stage} refused: {word.what}" if word else f"dvc exp run ended with {code}"
             raise MachineRefused(why, "fix what it says, and run the same sweep again to go on")
-        if (commit := _commit(root, name)) is None:
+        if (commit := _commit(repository, name)) is None:
             raise MachineRefused(f"dvc kept no experiment {name}", "run the same sweep again")
     else:
         click.echo(f"sweep: trained before, as experiment {name}", err=True)
-    report = TrainReport.model_validate_json(_shown(root, commit, layout.TRAIN_REPORT) or "")
+    report = TrainReport.model_validate_json(_shown(repository, commit, layout.TRAIN_REPORT) or "")
     # Not in the experiment before the first record of a training is in git.
-    noted = _shown(root, commit, layout.TRAIN_MEASURED)
+    noted = _shown(repository, commit, layout.TRAIN_MEASURED)
     measured = TrainMeasured.model_validate_json(noted) if noted else None
     if measured and measured.adapter != report.adapter:
         measured = None
@@ -177,25 +181,19 @@ def _dvc(params: Params, root: Path, *arguments: str) -> int:
     return subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=root, env=environment, check=False).returncode
 
 
-def _commit(root: Path, name: str) -> str | None:
+def _commit(repository: "Repo", name: str) -> str | None:
     """The commit of the experiment called ``name``; None: there is none."""
-    import git
-
-    with git.Repo(root) as repository:
-        refs: str = repository.git.for_each_ref("refs/exps", format="%(objectname) %(refname)")
+    refs: str = repository.git.for_each_ref("refs/exps", format="%(objectname) %(refname)")
     return next((ref.split()[0] for ref in refs.splitlines() if ref.endswith(f"/{name}")), None)
 
 
-def _shown(root: Path, commit: str, path: Path) -> str | None:
+def _shown(repository: "Repo", commit: str, path: Path) -> str | None:
     """The text of ``path`` in ``commit``; None: it is not there."""
-    import git
-
-    with git.Repo(root) as repository:
-        try:
-            blob = repository.commit(commit).tree / path.as_posix()
-        except KeyError:
-            return None
-        return str(blob.data_stream.read(), "utf-8")
+    try:
+        blob = repository.commit(commit).tree / path.as_posix()
+    except KeyError:
+        return None
+    return str(blob.data_stream.read(), "utf-8")
 
 
 def _named(values: Mapping[str, JsonValue]) -> str:

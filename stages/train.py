@@ -20,7 +20,6 @@ import math
 import os
 import platform
 import sys
-import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -39,11 +38,14 @@ from stages import entry, tracking
 from stages.tracking import others
 from stages.training import chain, checkpoints, ranks
 from stages.training.checkpoints import say
+from stages.training.fitter import Fitter
 from stages.weights import nf4
 
 _LIBRARIES = ("torch", "transformers", "trl", "peft")
 _BELOW = ("accelerate", "datasets", "numpy", "safetensors", "tokenizers")  # no checkpoint outlives another version
-_SHARED = ("chain", "checkpoints", "order", "own_weights", "preferences", "ranks", "resuming", "stopping", "trainer")
+_SHARED = (
+    "chain", "checkpoints", "fitter", "order", "own_weights", "preferences", "ranks", "resuming", "stopping", "trainer",
+)  # fmt: skip
 _MODULES = ("train.py", *(f"training/{name}.py" for name in _SHARED), "weights/nf4.py")
 
 
@@ -72,59 +74,6 @@ def train(params: Params, root: Path) -> str:
         parts = list(zip(alone, chain.given(params, rows, valid, seal), strict=True))
         device, threads = _device(alone[0].train)  # which all steps share
 
-        def work(
-            part: Params,
-            its: chain.Given,
-            run: tracking.Run,
-            scratch: Path,
-            adapter: Path,
-            start: chain.Start,
-            key: str | None,
-        ) -> ranks.Work:
-            return ranks.Work(
-                root=root.resolve(),
-                params=part.model_dump_json(by_alias=True),
-                columns=steps.in_some_rows(params.training),
-                data=its.data,
-                start=start.folder.resolve() if start.folder else None,
-                started_from=start.adapter,
-                base=base,
-                run=run.id,
-                key=key,
-                minutes=minutes,
-                scratch=scratch.resolve(),
-                adapter=adapter.resolve(),
-                device=device,
-                ranks=part.train.devices,
-                threads=threads,
-                parent=os.getpid(),
-            )
-
-        def fit(
-            part: Params,
-            its: chain.Given,
-            run: tracking.Run,
-            store: checkpoints.Store,
-            adapter: Path,
-            start: chain.Start,
-        ) -> chain.Fitted:
-            told = work(part, its, run, store.scratch, adapter, start, store.key)
-            if told.ranks > 1:
-                ranks.launch("stages.train", told, store.scratch)
-                return ranks.fitted(store.scratch)
-            fitted = _fit(part, told, its, run, store)
-            assert fitted is not None
-            return fitted
-
-        def check(part: Params, its: chain.Given) -> None:
-            with tempfile.TemporaryDirectory() as scratch:
-                folder = Path(scratch)
-                told = work(part, its, run, folder, folder, chain.Start(), None)
-                if told.ranks == 1:
-                    _check(part, told, its)
-                else:
-                    ranks.launch("stages.train", told, folder)
-
         with imports.uncollected():  # torch: when the cheap refusals are past
             from stages.training import memory
 
@@ -139,6 +88,7 @@ def train(params: Params, root: Path) -> str:
         }
         quiet = warnings.catch_warnings(action="ignore", category=FutureWarning)  # for TRL, not for the reader
         with tracking.run(params, root, data) as run, quiet:
+            fitter = Fitter(params, root, base, run, minutes, device, threads, here=_fit, check_here=_check)
             trained = chain.fit_all(
                 root,
                 parts,
@@ -146,8 +96,8 @@ def train(params: Params, root: Path) -> str:
                 minutes > 0,
                 folder,
                 key=lambda part, its, start: _key(part, base, its.data, device, start),
-                fit=fit,
-                check=check,
+                fit=fitter.fit,
+                check=fitter.check,
             )
             run.tag(tracking.ADAPTER_TAG, trained.fitted[-1].adapter)
     *_, last = fitted = trained.fitted

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from checks import digest, files, layout, params_file
 from checks.errors import EvidenceRefused, MergeRefused, ParamsRefused, TrainingRefused
 from checks.evidence import ParityReport, TrainMeasured, TrainReport
+from checks.training import Full
 from stages.merge import merge
 from stages.train import train
 from stages.training import checkpoints
@@ -219,3 +220,19 @@ def test_weights_that_do_not_fit_the_base_are_not_merged(
     with pytest.raises(error, match=says):
         merge(as_params(document()), root)
     assert not (root / layout.MERGED).exists()
+
+
+def test_a_weight_that_the_files_of_the_base_name_otherwise_is_not_left_out_in_silence(root: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    from stages.training.own_weights import choose
+
+    base = root / layout.BASE
+    model = AutoModelForCausalLM.from_pretrained(base)
+    weights = weights_in(base)
+    for path in base.glob("model*"):
+        path.unlink()
+    weights["model.layers.1.mlp.gate_up.weight"] = weights.pop("model.layers.1.mlp.up_proj.weight")
+    save_file(weights, base / "model.safetensors")
+    with pytest.raises(TrainingRefused, match=r"does not name model\.layers\.1\.mlp\.up_proj\.weight; use train\.lora"):
+        choose(model, Full(layers=1), base)

@@ -275,7 +275,7 @@ def test_an_absent_file_and_a_folder_are_refused(tmp_path: Path) -> None:
 
 def test_parameters_are_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
-        params_file.parse(TEXT).train.lora.r = 8  # type: ignore[misc]  # mypy objects, as it should
+        params_file.parse(TEXT).train.seed = 8  # type: ignore[misc]  # mypy objects, as it should
 
 
 def test_the_schema_for_editors_is_current() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from git import Repo
 
 import stages.sweep
 from checks import files, layout, params_file, refused, sweeps
@@ -78,6 +79,7 @@ def test_the_chosen_values_change_their_lines_alone() -> None:
     }
     changed = sweeps.written(PARAMS, values)
     train = params_file.parse(changed).train
+    assert train.lora is not None
     assert (train.lora.r, train.learning_rate, train.lora.targets, train.epochs) == (
         4,
         0.001,
@@ -143,7 +145,15 @@ def test_only_what_depends_on_the_values_is_a_result(
     monkeypatch.setattr(stages.sweep, "_dvc", refuses)
     parsed = params_file.read(root / layout.PARAMS)
     run = partial(
-        stages.sweep._run, params_file.check(parsed), root, parsed, {"train.lora.r": 4}, 5, Seal(splits={}), []
+        stages.sweep._run,
+        params_file.check(parsed),
+        root,
+        Repo(root),
+        parsed,
+        {"train.lora.r": 4},
+        5,
+        Seal(splits={}),
+        [],
     )
     if named:
         assert run().refused == named
@@ -194,5 +204,7 @@ def test_a_sweep_trains_each_value_once_and_asks_no_test_row(tmp_path: Path, tin
     assert "trained before, as experiment sweep-" in again.stderr
     assert "Running stage" not in again.stdout
     best = report.by_values()[0][0]["train.lora.r"]
-    assert params_file.load(root / layout.PARAMS).train.lora.r == best
+    lora = params_file.load(root / layout.PARAMS).train.lora
+    assert lora is not None
+    assert lora.r == best
     assert (root / layout.PARAMS).read_text().endswith("# a comment at the end\n")

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from checks import cost, files, layout, steps, tensors
 from checks.cost import Span, Step, Training
 from checks.errors import EvidenceRefused
-from checks.evidence import DataReport, TrainReport
+from checks.evidence import DataReport, TrainedStep, TrainReport
 from checks.rows import Row
 from checks.steps import Steps
 from checks.tensors import Weights
@@ -61,12 +61,13 @@ def planned(root: Path, training: Train | Steps, data: DataReport, base: str) ->
 
 def done(report: TrainReport, training: Train | Steps, test_rows: int) -> list[Ahead]:
     """The steps of the finished training of ``report``, in the form of planned ones."""
+    parts: Sequence[TrainReport | TrainedStep] = report.chain or (report,)
     return [
         Ahead(
             params, its.rows, its.epochs, report.splits.get("train"), report.base, test_rows, report.base_parameters,
             report.trainable_parameters,
         )
-        for params, its in zip(steps.of(training), report.chain or (report,), strict=False)
+        for params, its in zip(steps.of(training), parts, strict=False)
     ]  # fmt: skip
 
 

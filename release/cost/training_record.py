@@ -8,7 +8,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from checks import cost, files, layout, steps
 from checks.errors import EvidenceRefused, ParamsRefused
-from checks.evidence import EvaluateMeasured, EvaluationReport, PrepareReport, TrainMeasured, TrainReport
+from checks.evidence import EvaluateMeasured, EvaluationReport, PrepareReport, TrainedStep, TrainMeasured, TrainReport
 from checks.training import Train
 from release.record import pipeline_lock
 from release.record.records import Commit
@@ -99,11 +99,12 @@ def _read(there: Commit, ref: str, at: str) -> Recorded:
     if counts != ({len(parts)} if isinstance(training, steps.Steps) else {0}):
         raise Unscalable(f"{at}: its reports do not say what each of its {len(parts)} steps took")
     parameters = report.base_parameters
-    for one in (report, *report.chain):
+    reported: list[TrainReport | TrainedStep] = [report, *report.chain]
+    for one in reported:
         for name, value in {"rows": one.rows, "epochs": one.epochs, "total_parameters": parameters}.items():
             if not _is_measure(value):
                 raise Unscalable(f"{at}: {layout.TRAIN_REPORT}: {name} cannot be scaled from")
-    if not all(_is_measure(each.seconds) for each in (took, *took.chain)):
+    if not all(map(_is_measure, [took.seconds, *(each.seconds for each in took.chain)])):
         raise Unscalable(f"{at}: {layout.TRAIN_MEASURED}: seconds cannot be scaled from")
     outs = TypeAdapter(list[_Out]).validate_python(stages.get("prepare", {}).get("outs", []))
     prepared = _perhaps(there, layout.PREPARE_REPORT, PrepareReport)

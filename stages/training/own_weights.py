@@ -29,12 +29,13 @@ def choose(model: PreTrainedModel, full: Full, base: Path) -> None:
     for name, weight in model.named_parameters(remove_duplicate=False):
         names.setdefault(id(weight), []).append(name)
     for name, weight in model.named_parameters():
-        layer = stored.get(name)
+        layer = tensors.layer_of(name)
         weight.requires_grad = full.layers is None or (layer is not None and layer >= first)
         if not weight.requires_grad:
             continue
-        if len(found := [each for each in names[id(weight)] if each in stored]) != 1 or found[0] != name:
-            twice = f"has {' and '.join(found)}, which are one weight" if found else f"does not name {name}"
+        found = [each for each in names[id(weight)] if each in stored]
+        if found != [name]:
+            twice = f"has {' and '.join(found)}, which are one weight" if len(found) > 1 else f"does not name {name}"
             raise TrainingRefused(f"train.full: the file of the base {twice}", _LORA)
         weight.data = weight.data.float()
     if not any(weight.requires_grad for weight in model.parameters()):

@@ -1,0 +1,91 @@
+"""Fits the steps of a training: in this process on one device, by ranks (``stages.training.ranks``) on several."""
+
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from checks import steps
+from checks.params import Params
+from stages import tracking
+from stages.training import chain, checkpoints, ranks
+
+Here = Callable[[Params, ranks.Work, chain.Given, tracking.Run, checkpoints.Store], chain.Fitted | None]
+
+
+@dataclass(frozen=True)
+class Fitter:
+    """What all steps share.
+
+    ``params``: all of params.yaml. ``base``: its digest. ``run``: of the whole training. ``minutes``: between two
+    checkpoints. ``device``: its description; ``threads``: of each rank. ``here`` fits a step in this process, and
+    ``check_here`` makes its trainer, so that what its method refuses is refused.
+    """
+
+    params: Params
+    root: Path
+    base: str
+    run: tracking.Run
+    minutes: float
+    device: str
+    threads: int
+    here: Here
+    check_here: Callable[[Params, ranks.Work, chain.Given], None]
+
+    def fit(
+        self,
+        part: Params,
+        its: chain.Given,
+        run: tracking.Run,
+        store: checkpoints.Store,
+        adapter: Path,
+        start: chain.Start,
+    ) -> chain.Fitted:
+        """Train one step, ``part``, and write its adapter. Raises as the stage."""
+        told = self._work(part, its, run, store.scratch, adapter, start, store.key)
+        if told.ranks > 1:
+            ranks.launch("stages.train", told, store.scratch)
+            return ranks.fitted(store.scratch)
+        fitted = self.here(part, told, its, run, store)
+        assert fitted is not None
+        return fitted
+
+    def check(self, part: Params, its: chain.Given) -> None:
+        """Raise what would stop a later step."""
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch)
+            told = self._work(part, its, self.run, folder, folder, chain.Start(), None)
+            if told.ranks == 1:
+                self.check_here(part, told, its)
+            else:
+                ranks.launch("stages.train", told, folder)
+
+    def _work(
+        self,
+        part: Params,
+        its: chain.Given,
+        run: tracking.Run,
+        scratch: Path,
+        adapter: Path,
+        start: chain.Start,
+        key: str | None,
+    ) -> ranks.Work:
+        return ranks.Work(
+            root=self.root.resolve(),
+            params=part.model_dump_json(by_alias=True),
+            columns=steps.in_some_rows(self.params.training),
+            data=its.data,
+            start=start.folder.resolve() if start.folder else None,
+            started_from=start.adapter,
+            base=self.base,
+            run=run.id,
+            key=key,
+            minutes=self.minutes,
+            scratch=scratch.resolve(),
+            adapter=adapter.resolve(),
+            device=self.device,
+            ranks=part.train.devices,
+            threads=self.threads,
+            parent=os.getpid(),
+        )
