@@ -23,6 +23,7 @@ from checks.drafts import Draft, Loader
 from checks.errors import DataRefused
 from checks.rows import Message
 from checks.sections import Name, Section
+from checks.text import escape
 
 LARGEST = 1 << 20  # bytes of a line or Parquet row, characters of a CSV cell
 _BATCH = 256  # rows of a Parquet file that are read at once
@@ -100,6 +101,7 @@ def load(loader: Table, folder: Path) -> list[Draft]:
             bad.append(f"{name}: holds no row")
     bad.extend(_repeated_ids(drafts))
     if bad:
+        bad = [escape(line) for line in bad]  # names of columns and messages of readers are as the file has them
         more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
         raise DataRefused(
             f"{bad[0]}{more}",
