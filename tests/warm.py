@@ -38,7 +38,8 @@ LIBRARIES = (
     "datasets", "mlflow.store.tracking.sqlalchemy_store", "great_expectations",
 )  # fmt: skip
 ONCE = (
-    "CUDA", "HF_", "HOME", "LANG", "LC_", "LD_", "MKL", "MLFLOW", "OMP", "PYTHON", "TORCH", "TRANSFORMERS", "TZ", "XDG",
+    "CUDA", "HF_", "HOME", "LANG", "LC_", "LD_", "MKL", "MLFLOW_CONFIGURE_LOGGING", "MLFLOW_DISABLE_TELEMETRY", "OMP",
+    "PYTHON", "TORCH", "TRANSFORMERS", "TZ", "XDG",
 )  # fmt: skip
 PATHS = "PYTHONPATH"  # read again for each: it leads to this project's modules
 # What a stage sets before it loads the libraries: stages.entry, stages.tracking.store, stages.quality.expectations.
