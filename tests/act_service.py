@@ -27,7 +27,7 @@ from typing import Any, Literal, NamedTuple
 
 import yaml
 
-from tests import sigstore_of_jobs
+from tests import sigstore_of_jobs, warm
 from tests.conftest import REPOSITORY
 
 ACTIONS = REPOSITORY / "tests" / "actions"
@@ -86,7 +86,9 @@ class Act:
     variables: dict[str, str] = field(default_factory=dict)
     secrets: dict[str, str] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
+    loaded: bool = False  # jobs run stages in an interpreter that has torch loaded
     runs: int = 0
+    _server: subprocess.Popen[bytes] | None = None
 
     def run(
         self,
@@ -163,6 +165,8 @@ class Act:
         """
         folder = self.folder / "venv"
         if folder.exists():
+            if self._server and self._server.poll() is not None:  # killed with the machine
+                self._server = warm.start(folder / "bin" / "python", self._machine())
             return folder
         venv.create(folder, symlinks=True)
         (packages,) = folder.glob("lib/python3.*/site-packages")
@@ -171,6 +175,9 @@ class Act:
         for program in Path(sys.executable).parent.iterdir():
             if not (folder / "bin" / program.name).exists():
                 (folder / "bin" / program.name).symlink_to(program)
+        if self.loaded:
+            (folder / "bin" / "python").unlink()
+            self._server = warm.start(folder / "bin" / "python", self._machine())
         wanted = hashlib.sha256()
         for name in ("pyproject.toml", "constraints.txt"):
             wanted.update((REPOSITORY / name).read_bytes())
@@ -178,13 +185,13 @@ class Act:
         (folder / "-".join([".lockstep", *sorted(extras)])).write_text(wanted.hexdigest())
         return folder
 
-    def _watched(self, command: list[str], watch: Callable[[Line], object]) -> list[tuple[float, Line]]:
-        """Act's lines with the seconds at which they came. Raises AssertionError for what is no such line."""
+    def _machine(self) -> dict[str, str]:
+        """The environment that act, and so every job, is started with."""
         home = self.folder / "home"
         home.mkdir(exist_ok=True)
         (self.folder / "tmp").mkdir(exist_ok=True)
         dead = "http://127.0.0.1:9"
-        environment = {
+        return {
             "HOME": str(home),
             "TMPDIR": str(self.folder / "tmp"),
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
@@ -197,13 +204,16 @@ class Act:
             "http_proxy": dead,
             "https_proxy": dead,
             "no_proxy": "127.0.0.1,localhost",
-        }
+        } | {name: value for name, value in os.environ.items() if name == "LD_PRELOAD"}
+
+    def _watched(self, command: list[str], watch: Callable[[Line], object]) -> list[tuple[float, Line]]:
+        """Act's lines with the seconds at which they came. Raises AssertionError for what is no such line."""
         process = subprocess.Popen(
             command,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
-            env=environment,
+            env=self._machine(),
             text=True,
             errors="replace",
             start_new_session=True,

@@ -1,5 +1,7 @@
 """Shared parts of the tests: a tiny random Llama with a real tokenizer, and parameters that fit it."""
 
+import contextlib
+import ctypes
 import functools
 import gc
 import json
@@ -19,6 +21,12 @@ from tests import programs
 # Two workers on two cores: more threads would wait for one another. Read when torch is loaded, here and in stages.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Nor are files forced to the disk: SQLite does it a thousand times to make the tables of one MLflow store. Processes that
+# the tests start inherit this; pytest itself is one in its workers.
+with contextlib.suppress(OSError):
+    ctypes.CDLL(_NO_SYNC := "libeatmydata.so")  # of Debian's package; the tests run without it too, and wait more
+    os.environ.setdefault("LD_PRELOAD", _NO_SYNC)
+
 # The tests start some thousand Python processes: each would compile every module of ours where bytecode may not be kept.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
@@ -37,10 +45,11 @@ _WORDS = "queue table disk vault image key list show create delete the a of all 
 
 # Files that take a minute or more: first, so that no worker ends with one of them while the other has nothing to do.
 _LONGEST = (
-    "test_workflow_pull_request", "test_verify", "test_promote_killed", "test_pipeline", "test_real_model",
-    "test_reference_answers", "test_mirrors_mlflow",
+    "test_workflow_pull_request", "test_steps", "test_promote_killed", "test_verify", "test_real_model",
+    "test_pipeline", "test_reference_answers", "test_verify_alone", "test_mirrors_mlflow", "test_ranks",
     "test_promote_real", "test_run_remote", "test_promote_ledger", "test_fetch", "test_export", "test_containers",
     "test_calibrate", "test_processes", "test_mirrors", "test_checkpoints", "test_train",
+    "test_sweep", "test_methods", "test_kinds", "test_quantised", "test_trackers", "test_references_in_time",
 )  # fmt: skip
 
 
@@ -57,7 +66,7 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_test_cuts_the_power() -> Iterator[None]:
-    """Files are not forced to the disk: what a process wrote outlives it, even when it is killed."""
+    """Files are not forced to the disk, also without libeatmydata: what a process wrote outlives it, even when it is killed."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda _handle: None)
         yield

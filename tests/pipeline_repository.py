@@ -13,6 +13,7 @@ from typing import Any
 from checks import digest, layout
 from release.record import looks, references
 from release.record.records import Records
+from tests import warm
 from tests.conftest import REPOSITORY, written
 
 SERVICES = {
@@ -100,10 +101,18 @@ def environment(**more: str) -> dict[str, str]:
     return kept | {"PATH": path, "HF_HUB_OFFLINE": "1", "PYTHONDONTWRITEBYTECODE": "1"} | more
 
 
+def interpreter() -> str:
+    """What a process with ``environment()`` runs stages with: it has torch loaded."""
+    return str(warm.python(environment()))
+
+
 def dvc(root: Path, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
     """Run DVC; the caller looks at the return code."""
-    command = [sys.executable, "-m", "dvc", *args]
-    return subprocess.run(command, cwd=root, env=environment(**env), capture_output=True, text=True, check=False)
+    python = interpreter() if args[0] in ("exp", "repro") else sys.executable
+    given = environment(**env)
+    given["PATH"] = os.pathsep.join([str(Path(python).parent), given["PATH"]])
+    command = [python, "-m", "dvc", *args]
+    return subprocess.run(command, cwd=root, env=given, capture_output=True, text=True, check=False)
 
 
 def repro(root: Path, *args: str, **env: str) -> list[str]:

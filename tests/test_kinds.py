@@ -161,9 +161,9 @@ def _make(root: Path, base: Path, document: dict[str, Any]) -> None:
 def _run(root: Path, stage: str, site: Path | None = None) -> "subprocess.CompletedProcess[str]":
     """Run a stage in the copy at ``root``, with the packages in ``site``."""
     path = os.pathsep.join(str(folder) for folder in (root, site) if folder)
-    environment = os.environ | {"PYTHONPATH": path, "MLFLOW_TRACKING_URI": f"sqlite:///{root}/mlflow.db"}
+    environment = repository.environment(PYTHONPATH=path, MLFLOW_TRACKING_URI=f"sqlite:///{root}/mlflow.db")
     return subprocess.run(
-        [sys.executable, "-m", f"stages.{stage}"],
+        [repository.interpreter(), "-m", f"stages.{stage}"],
         cwd=root, env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
 

@@ -5,11 +5,12 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from checks.errors import Outrun, Refusal, RemoteRefused
-from release.ledger import Change, Ledger
+from release.ledger import Change, Ledger, push
 from tests import ledger_tree as tree
 from tests.git_service import Fault, Service, hook
 from tests.ledger_tree import PROMOTE, git, promote, refs
@@ -91,7 +92,11 @@ REFUSING: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("why", REFUSING)
-def test_a_remote_that_refuses_a_push_is_quoted_and_nothing_moves(work: Path, remote: Path, why: str) -> None:
+def test_a_remote_that_refuses_a_push_is_quoted_and_nothing_moves(
+    work: Path, remote: Path, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(push, "time", SimpleNamespace(sleep=waits.append))
     make, says = REFUSING[why]
     make(remote)
     before = refs(remote)
@@ -101,6 +106,7 @@ def test_a_remote_that_refuses_a_push_is_quoted_and_nothing_moves(work: Path, re
     if why == "by a hook":
         assert "nothing was moved; do what the remote requires" in str(refusal)
     assert refs(remote) == before
+    assert (sum(waits) > 6) == (why == "for a lock of a killed push")  # seconds: another push may be about to end
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")

@@ -3,7 +3,6 @@
 import math
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -256,7 +255,7 @@ def test_pairs_go_through_every_stage_to_a_verdict_whose_digests_form_one_chain(
     repository.write_params(root, document)
     for stage in ("fetch", "prepare", "validate", "train", "merge", "evaluate", "probe", "gate"):
         done = subprocess.run(
-            [sys.executable, "-m", f"stages.{stage}"],
+            [repository.interpreter(), "-m", f"stages.{stage}"],
             cwd=root, env=repository.environment(PYTHONPATH=str(root)), capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr

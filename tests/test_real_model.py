@@ -2,7 +2,6 @@
 
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from checks.verdict import Verdict
 from release.record import references
 from release.record.records import Records
 from tests.conftest import REPOSITORY
-from tests.pipeline_repository import environment, git, write_params
+from tests.pipeline_repository import environment, git, interpreter, write_params
 
 BUDGET = {
     "prepare": {"services": 6, "rows_per_service": 150},
@@ -40,7 +39,7 @@ def test_fine_tuning_really_lifts_exact_match_above_the_fairly_prompted_base(tmp
     references.write(Records(tmp_path))
     for stage in ("fetch", "prepare", "validate", "train", "merge", "evaluate", "suites", "gate"):
         done = subprocess.run(
-            [sys.executable, "-m", f"stages.{stage}"],
+            [interpreter(), "-m", f"stages.{stage}"],
             cwd=tmp_path, env=environment(PYTHONPATH=str(REPOSITORY)), capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, f"{stage}: {done.stderr[-3000:]}"

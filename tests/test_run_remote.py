@@ -3,7 +3,6 @@
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 def run(root: Path, *args: str) -> list[str]:
     """The stages that ran, to a verdict whatever it is: the tiny model is no good."""
-    command = [sys.executable, "-m", "release.cli", "run", "--remote", *args]
+    command = [repository.interpreter(), "-m", "release.cli", "run", "--remote", *args]
     env = repository.environment(PYTHONPATH=str(root))
     done = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, check=False)
     assert done.returncode in (0, 10), done.stdout[-2000:] + done.stderr[-4000:]

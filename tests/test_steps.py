@@ -1,6 +1,7 @@
 """Training in steps: one adapter goes through several methods, and each step goes on from the one before."""
 
 import csv
+import functools
 import gc
 import json
 import os
@@ -241,7 +242,9 @@ def _models() -> int:
 
     gc.unfreeze()
     gc.collect()
-    return sum(isinstance(each, PeftModel) for each in gc.get_objects())
+    found = sum(isinstance(each, PeftModel) for each in gc.get_objects())
+    gc.freeze()  # as it was: later collections look at none of the libraries
+    return found
 
 
 @pytest.mark.slow
@@ -346,6 +349,18 @@ class Straight:
         self.report = _report(root)
 
 
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Callable[..., Straight]:
+    """Such a training of ``sft`` and a second method: one for all tests that compare with it."""
+
+    @functools.cache
+    def trained(second: str = "dpo", devices: int = 1) -> Straight:
+        document = _document("sft", second, steps=(FIRST, SECOND), devices=devices)
+        return Straight(_make(tmp_path_factory.mktemp("straight"), tiny_base), document)
+
+    return trained
+
+
 def _kill_at(root: Path, document: dict, reached: Callable[[], bool]) -> str:
     """Train in another process, and kill it when ``reached``; what it said."""
     (root / layout.PARAMS).write_text(written(document))
@@ -392,6 +407,7 @@ def test_a_killed_training_goes_on_in_its_step_and_ends_in_the_bytes_of_one_that
     step: int,
     where: str,
     devices: int,
+    straight: Callable[..., Straight],
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
@@ -399,7 +415,7 @@ def test_a_killed_training_goes_on_in_its_step_and_ends_in_the_bytes_of_one_that
 
     document = _document("sft", second, steps=(FIRST, SECOND), devices=devices)
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
-    straight = Straight(_make(tmp_path / "straight", tiny_base), document)
+    through = straight(second, devices)
     root = _make(tmp_path / "killed", tiny_base)
     place, manifests = root / checkpoints.FOLDER, f"*/step-*/{MANIFEST}"
     if where == THERE:
@@ -419,15 +435,15 @@ def test_a_killed_training_goes_on_in_its_step_and_ends_in_the_bytes_of_one_that
     assert at is not None
     assert 0 < at < (SECOND if step == 2 else FIRST)
     assert measured.resumed_at == at + (FIRST if step == 2 else 0)
-    done = f"train: step 1 of 2, sft on 24 rows is done: {straight.report.chain[0].adapter[:19]}, from {where}\n"
+    done = f"train: step 1 of 2, sft on 24 rows is done: {through.report.chain[0].adapter[:19]}, from {where}\n"
     assert (done in said) == (step == 2)
     assert (f"goes on at step {at} of {FIRST}, " in said) == (step == 1)
-    assert (root / layout.LOSS_CURVE).read_text() == straight.curve
-    assert digest.of_tree(root / layout.ADAPTER) == straight.adapter
-    assert _report(root) == straight.report
+    assert (root / layout.LOSS_CURVE).read_text() == through.curve
+    assert digest.of_tree(root / layout.ADAPTER) == through.adapter
+    assert _report(root) == through.report
     batch = None if devices == 1 else 8
-    assert (straight.report.devices, straight.report.batch) == (batch and 2, batch)
-    assert [its.batch for its in straight.report.chain] == [batch, batch]
+    assert (through.report.devices, through.report.batch) == (batch and 2, batch)
+    assert [its.batch for its in through.report.chain] == [batch, batch]
     client = MlflowClient()
     assert client.get_run(measured.mlflow_run).data.tags["lockstep.resumed_at"] == str(measured.resumed_at)
     for its, count in zip(measured.chain, (FIRST, SECOND), strict=True):  # one whole tree of runs
@@ -439,7 +455,7 @@ def test_a_killed_training_goes_on_in_its_step_and_ends_in_the_bytes_of_one_that
 
 @pytest.mark.slow
 def test_a_finished_step_is_used_by_another_second_step_and_not_if_its_bytes_are_others(
-    tmp_path: Path, tiny_base: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, tiny_base: Path, straight: Callable[..., Straight], capsys: pytest.CaptureFixture[str]
 ) -> None:
     document = _document("sft", "dpo", steps=(FIRST, SECOND))
     root = _make(tmp_path / "killed", tiny_base)
@@ -465,8 +481,7 @@ def test_a_finished_step_is_used_by_another_second_step_and_not_if_its_bytes_are
         "train: a checkpoint of this machine is passed over: step 12: is not of the adapter sha256:"
         in capsys.readouterr().err
     )
-    straight = Straight(_make(tmp_path / "straight", tiny_base), document)
-    assert _report(root) == straight.report
+    assert _report(root) == straight().report
 
 
 # --- evidence ---

@@ -3,7 +3,6 @@
 import json
 import shutil
 import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -114,7 +113,7 @@ def test_the_best_mean_over_seeds_comes_first_and_refused_trainings_are_named() 
 
 def _sweep(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "release.cli", "sweep", *arguments], cwd=root, env=repository.environment(),
+        [repository.interpreter(), "-m", "release.cli", "sweep", *arguments], cwd=root, env=repository.environment(),
         capture_output=True, text=True, check=False,
     )  # fmt: skip
 

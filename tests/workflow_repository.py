@@ -190,7 +190,7 @@ def make(folder: Path, base: Path, document: dict[str, Any], hub: StandIn, image
     pipeline_repository.commit(work, "A team's repository")
     git(work, "push", "--quiet", "--set-upstream", "origin", "main")
     git(work, "remote", "set-head", "origin", "main")
-    act = Act(folder / "act", origin, hub.url, hub.repository)
+    act = Act(folder / "act", origin, hub.url, hub.repository, loaded=True)
     act.secrets = {"GITHUB_TOKEN": TOKEN, "DVC_CONFIG_LOCAL": _remote(str(store))}
     act.variables = {"LOCKSTEP_IMAGE": image, "LOCKSTEP_VERIFY_RUNTIME": "transformers"}
     act.variables["LOCKSTEP_REGISTRY"] = image.partition("/")[0]

@@ -1,0 +1,73 @@
+"""What stands in for ``python`` in tests of the pipeline: a stage cannot tell, but for the libraries that are loaded."""
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import pipeline_repository as repository
+
+pytestmark = pytest.mark.slow
+
+STAGE = """
+import json, os, sys, time
+if sys.argv[1:] == ["wait"]:
+    print(os.getpid(), flush=True)
+    time.sleep(600)
+mask = os.umask(0)
+told = [sys.argv[1:], os.getcwd(), os.environ.get("MARK"), mask, sys.stdin.read(), sys.executable, sys.path[0], __name__]
+print(json.dumps([told, [os.getpid(), "torch" in sys.modules]]))
+print("an error", file=sys.stderr)
+sys.exit(7)
+"""
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "stages").mkdir()
+    (tmp_path / "stages" / "merge.py").write_text(STAGE)
+    return tmp_path
+
+
+def start(root: Path, *words: str, mask: int = -1, **more: str) -> "subprocess.Popen[str]":
+    command = [repository.interpreter(), "-m", "stages.merge", *words]
+    return subprocess.Popen(
+        command, cwd=root, env=repository.environment(**more), umask=mask, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("once", [{}, {"OMP_NUM_THREADS": "3"}], ids=["forked", "new"])
+def test_a_stage_has_arguments_folder_environment_streams_and_exit_code(root: Path, once: dict[str, str]) -> None:
+    process = start(root, "a", "b c", mask=0o27, MARK="é", **once)
+    out, err = process.communicate("from outside")
+    told, (pid, loaded) = json.loads(out)
+    assert told == [["a", "b c"], str(root), "é", 0o27, "from outside", repository.interpreter(), str(root), "__main__"]
+    assert (process.returncode, err) == (7, "an error\n")
+    assert loaded == (not once)
+    assert (pid == process.pid) == bool(once)
+    assert os.getpid() != pid
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_signal_ends_the_stage_and_what_stands_for_it(root: Path, number: signal.Signals) -> None:
+    process = start(root, "wait")
+    assert process.stdout is not None
+    stage = int(process.stdout.readline())
+    ended = os.pidfd_open(stage)
+    process.send_signal(number)
+    assert process.wait(60) == -number
+    assert select.select([ended], [], [], 60)[0] == [ended]
+    os.close(ended)
+
+
+def test_all_else_is_a_new_interpreter_of_this_environment(root: Path) -> None:
+    command = [repository.interpreter(), "-c", "import sys; print(sys.executable, 'torch' in sys.modules); import yaml"]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [repository.interpreter(), "False"]
+    assert sys.executable != repository.interpreter()

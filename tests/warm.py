@@ -1,0 +1,181 @@
+"""A virtual environment whose ``python`` forks the stages that need torch from a process that has loaded it.
+
+A stage on a tiny model spends most of its time on importing torch and what is built on it. ``python(environment)`` makes
+the virtual environment. Its ``python`` is the process that others start, wait for and kill. If it is told to run one of
+``STAGES``, that runs in a forked process, with the same arguments, environment, folder, standard streams and umask. That
+process imports this project's modules itself. Signals are passed on to it, it is killed when the first process is, and
+the first one ends as it ends.
+
+``python`` is a new interpreter as usual for all else, and where the environment differs from the one given in a variable
+that is read once, when an interpreter starts or a library is loaded.
+
+Forked processes have one seed of hashes. So tests that compare bytes made by several processes start new ones.
+"""
+
+import atexit
+import contextlib
+import functools
+import gc
+import importlib
+import json
+import os
+import runpy
+import select
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+STAGES = tuple(f"stages.{name}" for name in ("validate", "train", "merge", "evaluate", "probe"))
+LIBRARIES = (
+    "torch", "transformers.models.llama.modeling_llama", "transformers.trainer", "peft", "trl.trainer.sft_trainer",
+    "datasets", "mlflow.store.tracking.sqlalchemy_store", "great_expectations",
+)  # fmt: skip
+ONCE = (
+    "CUDA", "HF_", "HOME", "LANG", "LC_", "LD_", "MKL", "MLFLOW_CONFIGURE_LOGGING", "MLFLOW_DISABLE_TELEMETRY", "OMP",
+    "PYTHON", "TORCH", "TRANSFORMERS", "TZ", "XDG",
+)  # fmt: skip
+PATHS = "PYTHONPATH"  # read again for each: it leads to this project's modules
+# What a stage sets before it loads the libraries: stages.entry, stages.tracking.store, stages.quality.expectations.
+SET = {"OMP_WAIT_POLICY": "PASSIVE", "MLFLOW_DISABLE_TELEMETRY": "true", "GX_ANALYTICS_ENABLED": "false"}
+BASE = Path(sys.executable).resolve()  # without a virtual environment
+_PROGRAM = """#!{interpreter} -IS
+import os, sys
+if sys.argv[1:2] == ["-m"] and len(sys.argv) > 2 and sys.argv[2] in {stages!r}:
+    import array, json, signal, socket, struct
+    server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        server.connect({address!r})
+    except OSError:
+        answer = b""
+    else:
+        for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+            signal.signal(number, lambda number, _: server.send(bytes([number])))
+        os.umask(mask := os.umask(0))
+        told = json.dumps([sys.argv[2:], dict(os.environ), os.getcwd(), mask]).encode()
+        server.sendmsg([b"."], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0, 1, 2]))])
+        server.sendall(struct.pack("i", len(told)) + told)
+        answer = server.recv(4)
+    if answer:
+        (code,) = struct.unpack("i", answer)
+        if code < 0:
+            if -code != signal.SIGKILL:
+                signal.signal(-code, signal.SIG_DFL)
+            os.kill(os.getpid(), -code)
+        os._exit(code)
+os.execv({base!r}, [{program!r}, *sys.argv[1:]])
+"""
+
+
+def python(environment: Mapping[str, str]) -> Path:
+    """The program, for processes with this environment. It stands for this interpreter."""
+    return _environment(frozenset(_once(environment).items()))
+
+
+def _once(environment: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in environment.items() if name.startswith(ONCE) and name != PATHS}
+
+
+@functools.cache
+def _environment(once: frozenset[tuple[str, str]]) -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="warm-"))
+    atexit.register(shutil.rmtree, folder)
+    (folder / "pyvenv.cfg").write_text(f"home = {BASE.parent}\ninclude-system-site-packages = false\n")
+    (folder / "lib").symlink_to(Path(sys.prefix) / "lib")
+    (folder / "bin").mkdir()
+    start(folder / "bin" / "python", dict(once))
+    return folder / "bin" / "python"
+
+
+def start(program: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Make ``python`` of a virtual environment, and start what it forks from, until the tests end."""
+    address = str(program.with_name("socket"))
+    values = {"interpreter": sys.executable, "base": str(BASE), "program": str(program), "address": address}
+    program.write_text(_PROGRAM.format(stages=STAGES, **values))
+    program.chmod(0o755)
+    server = subprocess.Popen(
+        [program, __file__, address],
+        env=_once(environment) | {"PATH": os.environ["PATH"]},
+        cwd=program.parent, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )  # fmt: skip
+    atexit.register(server.wait)
+    atexit.register(server.kill)
+    assert server.stdout is not None
+    assert server.stdout.readline() == b"loaded\n"
+    return server
+
+
+def _serve(address: str) -> None:
+    """Load the libraries, and fork a process for each program that asks. Returns in the one that is to run its module."""
+    once = _once(os.environ)
+    os.environ.update(SET)
+    for name in LIBRARIES:
+        importlib.import_module(name)
+    assert threading.active_count() == 1
+    gc.collect()
+    gc.freeze()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
+        Path(address).unlink(missing_ok=True)
+        listening.bind(address)
+        listening.listen()
+        print("loaded", flush=True)
+        while True:
+            if 0 in _readable(0, listening.fileno()):  # whoever started this has ended
+                sys.exit()
+            asking, _ = listening.accept()
+            if os.fork() == 0:
+                break
+            asking.close()
+            with contextlib.suppress(ChildProcessError):
+                while os.waitpid(-1, os.WNOHANG)[0]:
+                    pass
+    with asking:
+        _, streams, _, _ = socket.recv_fds(asking, 1, 3)
+        with asking.makefile("rb") as stream:
+            (size,) = struct.unpack("i", stream.read(4))
+            arguments, environment, folder, mask = json.loads(stream.read(size))
+        if _once(environment) != once:
+            os._exit(0)
+        if pid := os.fork():
+            _watch(asking, pid, streams)
+    for number, handle in enumerate(streams):
+        os.dup2(handle, number)
+        os.close(handle)
+    os.setpgid(0, 0)
+    os.umask(mask)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    tempfile.tempdir = None
+    importlib.import_module("numpy").random.seed()
+    sys.argv = ["-m", *arguments[1:]]
+    sys.path[:1] = [folder, *filter(None, environment.get(PATHS, "").split(os.pathsep))]
+    runpy._run_module_as_main(arguments[0])  # type: ignore[attr-defined] # what ``python -m`` calls
+
+
+def _readable(*handles: int) -> list[int]:
+    return select.select(handles, [], [])[0]
+
+
+def _watch(asking: socket.socket, pid: int, streams: list[int]) -> None:
+    """Pass on signals to ``pid``, and how it ends to the program; kill it when the program or the server has ended."""
+    for handle in streams:
+        os.close(handle)
+    ended = os.pidfd_open(pid)
+    while ended not in (ready := _readable(0, asking.fileno(), ended)):
+        for number in (asking.recv(64) if asking.fileno() in ready else b"") or [signal.SIGKILL]:
+            os.kill(pid, number)
+    with contextlib.suppress(OSError):
+        asking.sendall(struct.pack("i", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])))
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    _serve(sys.argv[1])
