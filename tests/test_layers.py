@@ -45,7 +45,7 @@ LAYERS = (
     {"release.adapters", "release.runtimes"},
     {"release.image", "release.ledger"},
     {"release.overlay", "release.record"},
-    {"release.cost", "release.evidence", "release.serving"},
+    {"release.cost", "release.evidence", "release.monitoring", "release.serving"},
     {"release.doctor", "release.mirrors", "release.promotion", "release.review"},
     {"release.verbs"},
     {"release.cli"},

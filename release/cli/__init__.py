@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from release.cli import compare, cost, environments, evidence, image, pipeline, pull_request
+from release.cli import compare, cost, environments, evidence, image, monitor, pipeline, pull_request
 
 
 @click.group(
@@ -63,6 +63,8 @@ for command in (
     environments.status,
     environments.history,
     environments.reconcile,
+    monitor.watch,
+    monitor.feedback,
     pipeline.doctor,
     pipeline.calibrate,
     pipeline.sweep,
