@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from release.cli import compare, cost, environments, evidence, image, monitor, pipeline, pull_request
+from release.cli import compare, cost, environments, evidence, gateway, image, monitor, pipeline, pull_request
 
 
 @click.group(
@@ -63,8 +63,12 @@ for command in (
     environments.status,
     environments.history,
     environments.reconcile,
+<<<<<<< HEAD
     monitor.watch,
     monitor.feedback,
+=======
+    gateway.gateway,
+>>>>>>> gateway
     pipeline.doctor,
     pipeline.calibrate,
     pipeline.sweep,

@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from checks import layout, plain_yaml
-from release.overlay import kustomize, objects, shipped, sources
+from release.overlay import gateway, kustomize, objects, shipped, sources
 from release.overlay.overlays import PLACEHOLDER, SERVER
 from release.overlay.sources import OWN
 
@@ -45,7 +45,9 @@ def failures(
         return list(read.failures)
     listed = list(_namespace(environment, read.own, found, others))
     patch = plain_yaml.load(wanted[home / SERVER].decode())
-    image = next((f"{each['newName']}@{each['digest']}" for each in read.own.get("images") or ()), None)
+    listed += [f"{home / OWN}: {failure}" for failure in gateway.settings(environment, read.own)]
+    named = [each for each in read.own.get("images") or () if each["name"] == PLACEHOLDER]
+    image = next((f"{each['newName']}@{each['digest']}" for each in named), None)
     if image is None and not pulled:
         image = PLACEHOLDER
     if _is_alone(patch) and image is None:
@@ -55,7 +57,8 @@ def failures(
     built = kustomize.build(read.files, home)
     if isinstance(built, str):
         return [f"{home}: {built}"]
-    return [f"{home}: {failure}" for failure in objects.failures(built, patch, str(read.own["namespace"]), image)]
+    namespace, before = str(read.own["namespace"]), gateway.image(read.own)
+    return [f"{home}: {failure}" for failure in objects.failures(built, patch, namespace, image, before)]
 
 
 def theirs(environment: str, found: Mapping[Path, bytes | None]) -> dict[Path, bytes | None]:

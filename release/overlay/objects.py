@@ -8,7 +8,7 @@ unknown kind is refused. Pure functions.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from release.overlay import server
+from release.overlay import gateway, server
 from release.overlay.allowed import keys, shown
 from release.overlay.overlays import LABEL
 from release.overlay.server import SELECTED
@@ -22,33 +22,54 @@ _SERVICE = {
 
 
 def failures(
-    objects: Sequence[Mapping[str, Any]], patch: Mapping[str, Any], namespace: str, image: str | None
+    objects: Sequence[Mapping[str, Any]],
+    patch: Mapping[str, Any],
+    namespace: str,
+    image: str | None,
+    gateway_image: str | None = None,
 ) -> list[str]:
     """What is wrong with ``objects``, everything that an environment builds to; one line each.
 
-    ``patch`` is the release (release/deployment/server.yaml). ``namespace`` and ``image`` are those that the
+    ``patch`` is the release (release/deployment/server.yaml). ``namespace`` and the images are those that the
     environment names; ``image`` is the server of weights alone.
     """
     servers = [item for item in objects if _is_server(item)]
+    before = next((item for item in objects if gateway.is_one(item)), None)
     if len(servers) != 1:
         there = ", ".join(map(_called, servers)) or "none"
         return [f"there must be exactly one Deployment or InferenceService, found {there}"]
     (item,) = servers
     found = [f"{_called(each)}: {failure}" for each in objects for failure in _of_any(each, namespace)]
     found += [f"{_called(item)}: {failure}" for failure in server.failures(item, patch, image)]
+    if before is not None:
+        found += [f"{_called(before)}: {failure}" for failure in gateway.failures(before, gateway_image)]
     for each in objects:
         if rule := _BESIDE.get(_kind(each)):
-            found += [f"{_called(each)}: {failure}" for failure in rule(each, item)]
+            about = before if before is not None and _is_about_the_gateway(each) else item
+            found += [f"{_called(each)}: {failure}" for failure in rule(each, about)]
     return [*found, *_missing(objects, item)]
 
 
 def _is_server(item: Mapping[str, Any]) -> bool:
-    return _kind(item) in (("apps", "Deployment"), ("serving.kserve.io", "InferenceService"))
+    workload = _kind(item) in (("apps", "Deployment"), ("serving.kserve.io", "InferenceService"))
+    return workload and not gateway.is_one(item)
+
+
+def _is_about_the_gateway(item: Mapping[str, Any]) -> bool:
+    """Whether a Service, a budget or a scaler names the gateway, and not the server."""
+    spec = _spec(item)
+    selector, target = spec.get("selector"), spec.get("scaleTargetRef")
+    if isinstance(target, dict):
+        return target.get("name") == gateway.NAME
+    if isinstance(selector, dict):
+        labels = selector.get("matchLabels", selector)
+        return isinstance(labels, dict) and labels.get(LABEL) == gateway.NAME
+    return False
 
 
 def _of_any(item: Mapping[str, Any], namespace: str) -> Iterator[str]:
     """Rules for every object."""
-    if not _is_server(item) and _kind(item) not in _BESIDE:
+    if not _is_server(item) and not gateway.is_one(item) and _kind(item) not in _BESIDE:
         kind = _kind(item)[1]
         yield f"an environment brings no {kind}: keep it in a folder of its own (docs/reference/environment-files.md)"
         return
@@ -59,7 +80,12 @@ def _of_any(item: Mapping[str, Any], namespace: str) -> Iterator[str]:
     if more := sorted(metadata.keys() - _METADATA):
         yield f"metadata: {more[0]}: only {', '.join(sorted(_METADATA))} are allowed"
     for key in ("labels", "annotations"):
-        if not _is_server(item) and metadata.get(key) and (problem := keys({}, server=False)(metadata[key])):
+        if (
+            not _is_server(item)
+            and not gateway.is_one(item)
+            and metadata.get(key)
+            and (problem := keys({}, server=False)(metadata[key]))
+        ):
             yield f"metadata.{key}: {problem}"
 
 
@@ -122,6 +148,11 @@ def _data(_: Mapping[str, Any], __: Mapping[str, Any]) -> Iterator[str]:
     yield from ()
 
 
+def _config(config: Mapping[str, Any], _: Mapping[str, Any]) -> Iterator[str]:
+    """Always accepted, but for the gateway's: it reads its variables."""
+    yield from gateway.variables(config)
+
+
 # The allowed kinds by API group and name, each with its check.
 _BESIDE: dict[tuple[str, str], Callable[[Mapping[str, Any], Mapping[str, Any]], Iterator[str]]] = {
     ("", "Service"): _service,
@@ -129,7 +160,7 @@ _BESIDE: dict[tuple[str, str], Callable[[Mapping[str, Any], Mapping[str, Any]], 
     ("policy", "PodDisruptionBudget"): _disruption,
     ("autoscaling", "HorizontalPodAutoscaler"): _scaler,
     # For imagePullSecrets, and whatever people keep beside a server.
-    ("", "ConfigMap"): _data,
+    ("", "ConfigMap"): _config,
     ("", "Secret"): _data,
     ("external-secrets.io", "ExternalSecret"): _data,
     ("bitnami.com", "SealedSecret"): _data,

@@ -1,6 +1,6 @@
 """The server as a build must produce it: the shipped base with the release in it. Pure functions.
 
-``failures`` compares a Deployment or InferenceService with it, field by field. People may change the fields in ``_POD``
+``failures`` compares a Deployment or InferenceService with it, field by field. People may change the fields in ``POD``
 and in the tables of the two kinds, each within its rule. Every other field is the release's: one that is missing,
 different or additional is a failure. So a field of a later Kubernetes is refused until it is listed here.
 """
@@ -31,7 +31,7 @@ _BASE_CONTAINER: dict[str, Any] = {
 _PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
 
 # What people may say of a pod: where it runs and with how much, who pulls its image, how patient probes are.
-_POD: dict[str, Rule] = {
+POD: dict[str, Rule] = {
     **dict.fromkeys(("nodeSelector", "affinity"), kind(dict)),
     **dict.fromkeys(("tolerations", "topologySpreadConstraints", "imagePullSecrets", "resourceClaims"), kind(list)),
     **dict.fromkeys(("priorityClassName", "runtimeClassName", "schedulerName"), kind(str)),
@@ -40,8 +40,8 @@ _POD: dict[str, Rule] = {
     "securityContext.supplementalGroups": kind(list),
     "securityContext.runAsNonRoot": one_of(True),
 }
-_CONTAINER: dict[str, Rule] = {"resources": kind(dict), "imagePullPolicy": one_of("IfNotPresent", "Always")}
-_PATIENCE: dict[str, Rule] = {
+CONTAINER_RULES: dict[str, Rule] = {"resources": kind(dict), "imagePullPolicy": one_of("IfNotPresent", "Always")}
+PATIENCE: dict[str, Rule] = {
     "initialDelaySeconds": between(0, _HOURS),
     "periodSeconds": between(1, 3600),
     "timeoutSeconds": between(1, 3600),
@@ -56,7 +56,7 @@ def failures(item: Mapping[str, Any], patch: Mapping[str, Any], image: str | Non
     ``image`` is the server image that the environment names for weights alone.
     """
     wanted, free = (_deployment if item.get("kind") == "Deployment" else _inference_service)(patch, image)
-    yield from _differences(wanted, item, "", free)
+    yield from differences(wanted, item, "", free)
     yield from _waits(item)
 
 
@@ -145,9 +145,9 @@ def _pod(patch: Mapping[str, Any], image: str | None, name: str) -> tuple[dict[s
         for each in release["volumes"]
     ]
     rules = {
-        **_POD,
-        **{f"containers.{name}.{key}": rule for key, rule in _CONTAINER.items()},
-        **{f"containers.{name}.{probe}.{key}": rule for probe in _PROBES for key, rule in _PATIENCE.items()},
+        **POD,
+        **{f"containers.{name}.{key}": rule for key, rule in CONTAINER_RULES.items()},
+        **{f"containers.{name}.{probe}.{key}": rule for probe in _PROBES for key, rule in PATIENCE.items()},
         **{
             f"volumes.{each['name']}.emptyDir.sizeLimit": kind(str, int)
             for each in volumes
@@ -158,7 +158,7 @@ def _pod(patch: Mapping[str, Any], image: str | None, name: str) -> tuple[dict[s
     return {**release, **_BASE_POD, "securityContext": security, "volumes": volumes, "containers": [container]}, rules
 
 
-def _differences(wanted: Any, found: Any, at: str, free: Mapping[str, Rule]) -> Iterator[str]:
+def differences(wanted: Any, found: Any, at: str, free: Mapping[str, Rule]) -> Iterator[str]:
     """Each field where ``found`` differs from ``wanted`` and that no rule in ``free`` allows."""
     if at in free and found is not _ABSENT:
         if problem := free[at](found):
@@ -166,13 +166,13 @@ def _differences(wanted: Any, found: Any, at: str, free: Mapping[str, Rule]) -> 
     elif isinstance(wanted, dict) and isinstance(found, Mapping):
         for key in dict.fromkeys((*wanted, *found)):
             below = f"{at}.{key}".lstrip(".")
-            yield from _differences(wanted.get(key, _ABSENT), found.get(key, _ABSENT), below, free)
+            yield from differences(wanted.get(key, _ABSENT), found.get(key, _ABSENT), below, free)
     elif isinstance(wanted, list) and isinstance(found, list) and (key := _KEYED.get(at.rpartition(".")[2])):
         listed = _by(key, found)
         if listed is None:
             yield f"{at}: two entries have the same {key}, or one has none"
         else:
-            yield from _differences(_by(key, wanted), listed, at, free)
+            yield from differences(_by(key, wanted), listed, at, free)
     elif type(wanted) is not type(found) or wanted != found:
         said = "has none" if wanted is _ABSENT else f"says {shown(wanted)}"
         yield f"{at}: is {'missing' if found is _ABSENT else shown(found)}, the release {said}"

@@ -1,7 +1,7 @@
 """The files of release/environments that Lockstep ships. What they build to is tested, so they need no build.
 
 The base and the components are known by their digests. An environment's own kustomization may differ from the shipped
-one in what its comments offer: namespace, number of replicas, variant, GPU, and the server image for weights alone.
+one in what its comments offer: namespace, number of replicas, variant, GPU, the gateway with its settings, and images.
 """
 
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from checks import digest, layout, plain_yaml
+from release.overlay import gateway
 from release.overlay.overlays import CONTAINER, FOLDER
 from release.overlay.sources import OWN, RELEASES, Sources
 
@@ -21,6 +22,12 @@ DIGESTS = {
         "base/kustomization.yaml": "e09deb08942b341ab78021cfbb270634e1b4815c059213c2da6ebc0b1bcf6ad9",
         "base/network.yaml": "87871b355dc2cbd5d83eed51903f29120a5fd9f4de399e37b7ccb8a97cccc7ed",
         "base/service.yaml": "752fc6fb2b914ff96c53ed61c236903baec1285228a64712d4acd257fbe79bd1",
+        "components/gateway/deployment.yaml": "9e076bb30c7e3b38eaa94352f9be97e42eec1bbc47c09102948b5f71331f5b94",
+        "components/gateway/disruption.yaml": "7dd642a48e8ba8e8f64f41daff83e2cf8f00a28d986307f9bb9e0ecaf603e6d7",
+        "components/gateway/kustomization.yaml": "2c7f58a8522df2f0980164586ba52f69a753346bafbf1090bf9634ea2872fa36",
+        "components/gateway/network.yaml": "27c812a435f9fca562ce1f344b0015eb718f1aa4609276a5915d475d75a463df",
+        "components/gateway/pods.yaml": "41d43d76f053088262aa12c93b931b04745f1eb653171f07dc0e2745128776c2",
+        "components/gateway/service.yaml": "40a3b9b1b05846d5c3fdc45bdc801b7210a4765c084b2c60f53af0a6d014dcb9",
         "components/gpu/kustomization.yaml": "e0b4d260f37fdf6fed5ee233aba45881d0248032716667f7439141360805e736",
         "components/kserve/copied/inferenceservice.yaml":
             "d984f955879283abf79bbc5f4c80ec4c2c1e45e3c76afac9e1142e0fdac7abbe",
@@ -48,10 +55,12 @@ def _is_offered(own: dict[str, Any]) -> bool:
     """Whether the kustomization uses only what the comments offer; ``sources`` and ``failures`` check the values."""
     free = {key: value for key, value in own.items() if key not in ("namespace", "images")}
     resources, components, patches = (free.pop(key, None) for key in ("resources", "components", "patches"))
+    generated = free.pop("configMapGenerator", None)
     return (
         free == {"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization"}
         and resources in [[each] for each in RELEASES]
-        and components in (None, [], [_GPU])
+        and components in (None, [], [_GPU], [gateway.COMPONENT], [_GPU, gateway.COMPONENT])
+        and (generated is None or gateway.is_offered(generated))
         and (patches in (None, []) or (isinstance(patches, list) and len(patches) == 1 and _sets_replicas(patches[0])))
     )
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from checks import layout, plain_yaml
+from release.overlay import gateway
 from release.overlay.overlays import DEPLOYMENT, FOLDER, KSERVE, PLACEHOLDER, SHARED
 
 OWN = "kustomization.yaml"  # kustomize takes two more names; one of each folder is enough
@@ -195,13 +196,14 @@ def _of_fields(path: Path, value: dict[str, Any], *, own: bool) -> Iterator[str]
     for key, keys in _ENTRIES.items():
         if any(not isinstance(entry, dict) or not entry.keys() <= keys for entry in _listed(value, key)):
             yield f"{key}: write {', '.join(sorted(keys))}, and nothing else"
-    if not isinstance(value.get("images", []), list) or len(_listed(value, "images")) > 1:
-        yield "images: write a list of one"
+    names = [str(entry.get("name")) if isinstance(entry, dict) else "" for entry in _listed(value, "images")]
+    if not isinstance(value.get("images", []), list) or len(set(names)) < len(names):
+        yield "images: write a list with one entry for each image"
     for entry in _listed(value, "images"):
-        if not _names_a_server(entry):
-            yield f"images: only {PLACEHOLDER} may be given, by digest and with a newName"
+        if not _names_an_image(entry):
+            yield f"images: only {PLACEHOLDER} and {gateway.PLACEHOLDER} may be given, by digest and with a newName"
         elif not own:
-            yield f"images: the environment's own {OWN} names the server, and no other file does"
+            yield f"images: the environment's own {OWN} names the images, and no other file does"
     for entry in _listed(value, "patches"):
         if isinstance(entry, dict) and isinstance(entry.get("patch"), str):
             try:
@@ -210,9 +212,11 @@ def _of_fields(path: Path, value: dict[str, Any], *, own: bool) -> Iterator[str]
                 yield f"patches: a patch is not one plain YAML document: {_first(error)}"
 
 
-def _names_a_server(entry: Any) -> bool:
+def _names_an_image(entry: Any) -> bool:
     """``images`` of an environment can be left from before, or be for later: a release with its server ignores it."""
-    if not isinstance(entry, dict) or entry.keys() != {"name"} | _IMAGE.keys() or entry["name"] != PLACEHOLDER:
+    if not isinstance(entry, dict) or entry.keys() != {"name"} | _IMAGE.keys():
+        return False
+    if entry["name"] not in (PLACEHOLDER, gateway.PLACEHOLDER):
         return False
     return all(isinstance(entry[key], str) and form.fullmatch(entry[key]) for key, form in _IMAGE.items())
 

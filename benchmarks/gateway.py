@@ -1,0 +1,187 @@
+"""`lockstep gateway` against LiteLLM's proxy, before the same server; and many requests with faults.
+
+In:  nothing. The server is a stand-in that answers after 5 ms, or streams 20 tokens 5 ms apart. Needs
+     `pip install 'lockstep[gateway]'`; with --litellm, the command of a LiteLLM (its own environment: it pins much).
+Out: a Markdown table: milliseconds of CPU for each request of the proxy's process, and requests a second, 16 at a time.
+     Every side takes its turn in each round, the server alone too, and the best round counts: the machine may be busy.
+     The gateway stores every request, redacted. Then how many requests with faults of the server got what they must.
+Run: python -m benchmarks.gateway [--requests 2000] [--rounds 3] [--litellm FILE] [--faults 10000]
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import aiohttp
+import requests
+from aiohttp import web
+
+from tests.gateway_process import running, unused_port
+from tests.gateway_requests import CHAT, ask_all, mixed, wrong
+from tests.model_standin import ModelStandIn
+
+AT_ONCE = 16
+PROMPT = {"role": "user", "content": "create a resource group in west europe and mail ada@mail.example.org"}
+_KEY = "sk-benchmark"
+_WHOLE = json.dumps(
+    {
+        "id": "c", "object": "chat.completion", "created": 1, "model": "m",
+        "choices": [
+            {"index": 0, "message": {"role": "assistant", "content": "az group create"}, "finish_reason": "stop"},
+        ],
+        "usage": {"prompt_tokens": 11, "completion_tokens": 4, "total_tokens": 15},
+    }
+).encode()  # fmt: skip
+
+
+class Side(NamedTuple):
+    """A way to the server. ``pid``: the process whose CPU is counted."""
+
+    name: str
+    url: str
+    pid: int
+    model: str = "m"
+
+
+def main() -> None:
+    """Parse arguments, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--requests", type=int, default=2000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--litellm", type=Path)
+    parser.add_argument("--faults", type=int, default=10000)
+    parser.add_argument("--serve", type=int, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.serve:
+        _serve(given.serve)
+        return
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        sides = list(_sides(stack, Path(folder), given.litellm))
+        for streamed in (False, True):
+            number = given.requests // 10 if streamed else given.requests
+            kind = "streams of 20 tokens" if streamed else "whole answers"
+            print(f"\n| {kind} | CPU ms a request | requests/s |\n|---|---|---|")
+            rounds = [[_measured(side, number, streamed) for side in sides] for _ in range(given.rounds)]
+            for at, side in enumerate(sides):
+                cpu, rate = min(each[at][0] for each in rounds), max(each[at][1] for each in rounds)
+                print(f"| {side.name} | {cpu:.2f} | {rate:.0f} |")
+    if given.faults:
+        _faults(given.faults)
+
+
+def _sides(stack: contextlib.ExitStack, folder: Path, litellm: Path | None) -> Iterator[Side]:
+    port = unused_port()
+    server = stack.enter_context(_process([sys.executable, "-m", "benchmarks.gateway", "--serve", str(port)]))
+    url = f"http://127.0.0.1:{port}"
+    _until(f"{url}/v1/models")
+    yield Side("the server alone", url, server.pid)
+    gateway = stack.enter_context(running(url, folder, "--captures", "captures"))
+    yield Side("lockstep gateway", gateway.url, gateway.process.pid)
+    if litellm:
+        config = folder / "litellm.yaml"
+        settings = {"model": "openai/m", "api_base": f"{url}/v1", "api_key": "none"}
+        config.write_text(json.dumps({"model_list": [{"model_name": "m", "litellm_params": settings}]}))
+        port = unused_port()
+        command = [str(litellm), "--config", str(config), "--host", "127.0.0.1", "--port", str(port)]
+        proxy = stack.enter_context(_process(command, LITELLM_MASTER_KEY=_KEY, LITELLM_TELEMETRY="False"))
+        _until(f"http://127.0.0.1:{port}/health/liveliness")
+        yield Side("LiteLLM's proxy", f"http://127.0.0.1:{port}", proxy.pid)
+
+
+def _measured(side: Side, number: int, streamed: bool) -> tuple[float, float]:
+    """Milliseconds of CPU for each request, and requests a second."""
+    asyncio.run(_ask(side, AT_ONCE, streamed))  # warm
+    cpu, began = _cpu(side.pid), time.monotonic()
+    asyncio.run(_ask(side, number, streamed))
+    return (_cpu(side.pid) - cpu) / number * 1e3, number / (time.monotonic() - began)
+
+
+async def _ask(side: Side, number: int, streamed: bool) -> None:
+    body = {"model": side.model, "messages": [PROMPT], "stream": streamed}
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=AT_ONCE)) as client:
+
+        async def one() -> None:
+            headers = {"Authorization": f"Bearer {_KEY}"}
+            async with client.post(side.url + CHAT, json=body, headers=headers) as reply:
+                data = await reply.read()
+                assert reply.status == 200, (side.name, data[:300])
+
+        await asyncio.gather(*(one() for _ in range(number)))
+
+
+def _faults(number: int) -> None:
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        model = stack.enter_context(ModelStandIn())
+        gateway = stack.enter_context(running(model.url, folder, "--captures", "captures", "--deadline", "10"))
+        got = ask_all(gateway.url, mixed(number))
+        dropped = gateway.total("lockstep_gateway_captures_dropped_total")
+    faults = Counter(each.fault for each in got)
+    bad = Counter((each.fault, problem) for each in got if (problem := wrong(each)))
+    print(f"\n{number} requests, faults {dict(faults)}: wrong {dict(bad)}, captures dropped {dropped:.0f}")
+
+
+@contextlib.contextmanager
+def _process(command: list[str], **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, env=os.environ | environment, **quiet) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def _until(url: str) -> None:
+    until = time.monotonic() + 180
+    while time.monotonic() < until:
+        with contextlib.suppress(requests.RequestException):
+            if requests.get(url, timeout=9).status_code == 200:
+                return
+        time.sleep(0.2)
+    raise SystemExit(f"{url} does not answer")
+
+
+def _cpu(pid: int) -> float:
+    """Seconds of CPU that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _serve(port: int) -> None:
+    """The stand-in of a server, in a process of its own."""
+
+    async def chat(request: web.Request) -> web.StreamResponse:
+        if not (await request.json()).get("stream"):
+            await asyncio.sleep(0.005)
+            return web.Response(body=_WHOLE, content_type="application/json")
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        for number in range(21):
+            delta, finish = ({"content": f"w{number} "}, None) if number < 20 else ({}, "stop")
+            chunk = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+            chunk |= {"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
+            await response.write(f"data: {json.dumps(chunk)}\n\n".encode())
+            await asyncio.sleep(0.005)
+        await response.write(b"data: [DONE]\n\n")
+        return response
+
+    async def models(_: web.Request) -> web.Response:
+        return web.json_response({"data": [{"id": "m", "root": "/models/m-0123456789ab"}]})
+
+    app = web.Application()
+    app.add_routes([web.post(CHAT, chat), web.get("/v1/models", models)])
+    web.run_app(app, host="127.0.0.1", port=port, access_log=None, print=None)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""Reads OpenAI's answers beside their way to the client: whole ones, and streams event by event. Nothing is changed.
+
+What cannot be read is left out, never an error: an answer is the client's, and not the gateway's to judge.
+"""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+MOST_TEXT = 2 << 20  # characters that are kept of an answer
+_MOST_EVENT = 1 << 20  # bytes of an event of a stream
+
+
+@dataclass
+class Choice:
+    """One of an answer's choices."""
+
+    text: list[str] = field(default_factory=list)
+    reasoning: list[str] = field(default_factory=list)
+    calls: list[Any] = field(default_factory=list)
+    finish: str | None = None
+
+
+@dataclass
+class Answer:
+    """What was read of an answer. ``pieces``: events of a stream that had text, which is about the number of tokens.
+
+    ``complete``: a whole answer was read, or a stream came to its end. ``cut``: it was too long to be kept.
+    """
+
+    model: str | None = None
+    choices: dict[int, Choice] = field(default_factory=dict)
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    pieces: int = 0
+    failed: bool = False
+    complete: bool = False
+    cut: bool = False
+    size: int = 0
+
+    @property
+    def text(self) -> str:
+        """The text of the first choice."""
+        return "".join(self.choices[0].text) if 0 in self.choices else ""
+
+    @property
+    def finish(self) -> str | None:
+        """Why the first choice ended."""
+        return self.choices[0].finish if 0 in self.choices else None
+
+    def add(self, value: Any) -> bool:
+        """Add a whole answer, or an event of a stream; return whether it has text."""
+        if not isinstance(value, dict):
+            return False
+        if isinstance(value.get("model"), str):
+            self.model = value["model"]
+        self.failed = self.failed or bool(value.get("error"))
+        usage = value.get("usage")
+        if isinstance(usage, dict):
+            self.input_tokens = _count(usage.get("prompt_tokens"), self.input_tokens)
+            self.output_tokens = _count(usage.get("completion_tokens"), self.output_tokens)
+        listed = value.get("choices")
+        spoke = [self._choice(each) for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
+        self.pieces += any(spoke)
+        return any(spoke)
+
+    def _choice(self, value: dict[str, Any]) -> bool:
+        index = value.get("index", 0)
+        if not isinstance(index, int) or not 0 <= index < 128:
+            return False
+        choice = self.choices.setdefault(index, Choice())
+        if isinstance(value.get("finish_reason"), str):
+            choice.finish = value["finish_reason"]
+        said = next((value[key] for key in ("message", "delta") if isinstance(value.get(key), dict)), value)
+        text = said.get("content") if said is not value else said.get("text")
+        reasoning = said.get("reasoning_content") or said.get("reasoning")
+        for part, kept in ((text, choice.text), (reasoning, choice.reasoning)):
+            if isinstance(part, str) and part and self._fits(len(part)):
+                kept.append(part)
+        calls = said.get("tool_calls")
+        if isinstance(calls, list) and self._fits(len(json.dumps(calls)) if calls else 0):
+            choice.calls += calls
+        return bool(text or reasoning or calls)
+
+    def _fits(self, size: int) -> bool:
+        self.size += size
+        self.cut = self.cut or self.size > MOST_TEXT
+        return not self.cut
+
+
+class Events:
+    """Reads a stream of server-sent events in the pieces in which it comes."""
+
+    def __init__(self, answer: Answer) -> None:
+        self.answer = answer
+        self._rest = b""
+
+    def feed(self, data: bytes) -> int:
+        """Read the next bytes; return how many events with text ended in them."""
+        lines = (self._rest + data).split(b"\n")
+        self._rest = lines.pop()
+        if len(self._rest) > _MOST_EVENT:
+            self._rest, self.answer.cut = b"", True
+        return sum(self._line(line) for line in lines)
+
+    def _line(self, line: bytes) -> bool:
+        if not line.startswith(b"data:"):
+            return False
+        data = line[5:].strip()
+        if data == b"[DONE]":
+            self.answer.complete = True
+            return False
+        try:
+            return self.answer.add(json.loads(data))
+        except (ValueError, RecursionError):
+            return False
+
+
+def whole(data: bytes) -> Answer:
+    """Read an answer that is no stream."""
+    answer = Answer()
+    try:
+        answer.add(json.loads(data))
+        answer.complete = True
+    except (ValueError, RecursionError):
+        pass
+    return answer
+
+
+def _count(value: Any, default: int | None) -> int | None:
+    return value if isinstance(value, int) and value >= 0 else default

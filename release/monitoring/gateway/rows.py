@@ -1,0 +1,141 @@
+"""Makes the row that is stored of a request: OpenAI's fields become those of ``checks.captures``, texts are redacted.
+
+It runs in the thread that writes, after the answer has gone.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+from checks import captures, detectors
+from release.monitoring.gateway.answers import Answer, Choice
+
+_ROLES = 40  # characters
+
+
+@dataclass
+class Exchange:
+    """One request and what became of it. ``body``: the request as JSON; None if it is none.
+
+    ``size``: bytes of the request. ``error``: what kept the answer from being complete.
+    """
+
+    time: datetime
+    request_id: str
+    operation: Literal["chat", "text_completion"]
+    body: Any = None
+    size: int = 0
+    release: str | None = None
+    status: int = 0
+    error: str | None = None
+    answer: Answer = field(default_factory=Answer)
+    seconds: float = 0.0
+    first: float | None = None
+
+
+def sampled(request_id: str, share: float) -> bool:
+    """Whether a request is stored: by its id, so that two releases that get the same requests store the same ones."""
+    return int.from_bytes(hashlib.sha256(request_id.encode()).digest()[:8], "big") < share * 2**64
+
+
+def row(exchange: Exchange, environment: str, share: float) -> captures.Capture:
+    """The row to store. Texts, and all that tools were called with, are redacted."""
+    found: Counter[str] = Counter()
+    return captures.Capture(
+        time=exchange.time,
+        operation=exchange.operation,
+        model=exchange.answer.model,
+        input_messages=tuple(_prompt(exchange.body, found)),
+        output_messages=tuple(
+            _output(choice, found, broken=exchange.error is not None)
+            for _, choice in sorted(exchange.answer.choices.items())
+        ),
+        input_tokens=exchange.answer.input_tokens,
+        output_tokens=exchange.answer.output_tokens,
+        status=exchange.status,
+        error=exchange.error,
+        request_id=exchange.request_id,
+        release=exchange.release,
+        environment=environment,
+        seconds=exchange.seconds,
+        seconds_to_first_token=exchange.first,
+        redactions=dict(found),
+        sampled_share=share,
+    )
+
+
+def _prompt(body: Any, found: Counter[str]) -> Iterator[captures.InputMessage]:
+    if not isinstance(body, dict):
+        return
+    prompts = body.get("prompt")
+    for prompt in prompts if isinstance(prompts, list) else [prompts]:
+        if isinstance(prompt, str):
+            yield captures.InputMessage(role="user", parts=(_text("text", prompt, found),))
+    listed = body.get("messages")
+    for message in listed if isinstance(listed, list) else []:
+        if isinstance(message, dict):
+            role = str(message.get("role") or "unknown")[:_ROLES]
+            yield captures.InputMessage(role=role, parts=tuple(_parts(message, role, found)))
+
+
+def _parts(message: dict[str, Any], role: str, found: Counter[str]) -> Iterator[captures.Part]:
+    content = message.get("content")
+    if role == "tool":
+        call = message.get("tool_call_id")
+        response = _plain(content, found)
+        yield captures.Part(type="tool_call_response", id=call if isinstance(call, str) else None, response=response)
+        return
+    for part in content if isinstance(content, list) else [content]:
+        if isinstance(part, str):
+            yield _text("text", part, found)
+        elif isinstance(part, dict):
+            kind = str(part.get("type") or "unknown")[:_ROLES]
+            text = part.get("text")
+            yield _text(kind, text, found) if isinstance(text, str) else captures.Part(type=kind)
+    yield from _calls(message.get("tool_calls"), found)
+
+
+def _output(choice: Choice, found: Counter[str], *, broken: bool) -> captures.OutputMessage:
+    parts = [_text(kind, "".join(each), found) for kind, each in (("reasoning", choice.reasoning),) if each]
+    parts += [_text("text", "".join(choice.text), found)] if choice.text else []
+    finish = choice.finish or ("error" if broken else "unknown")
+    return captures.OutputMessage(
+        role="assistant", parts=(*parts, *_calls(choice.calls, found)), finish_reason=finish[:_ROLES]
+    )
+
+
+def _calls(calls: Any, found: Counter[str]) -> Iterator[captures.Part]:
+    """Calls of tools. Those of a stream come in pieces, which belong together by their index."""
+    joined: dict[Any, dict[str, str]] = {}
+    for number, call in enumerate(calls if isinstance(calls, list) else []):
+        if not isinstance(call, dict):
+            continue
+        function = call.get("function")
+        entry = joined.setdefault(call.get("index", f"whole {number}"), {"id": "", "name": "", "arguments": ""})
+        said = {"id": call.get("id"), **(function if isinstance(function, dict) else {})}
+        for key in entry:
+            if isinstance(said.get(key), str):
+                entry[key] += said[key]
+    for entry in joined.values():
+        arguments = _plain(entry["arguments"], found)
+        yield captures.Part(type="tool_call", id=entry["id"] or None, name=entry["name"] or None, arguments=arguments)
+
+
+def _text(kind: str, text: str, found: Counter[str]) -> captures.Part:
+    return captures.Part(type=kind, content=_plain(text, found))
+
+
+def _plain(value: Any, found: Counter[str]) -> Any:
+    """A value of JSON with all its texts redacted, keys too."""
+    if isinstance(value, str):
+        text, counts = detectors.redact(value.encode(errors="replace").decode())  # half a surrogate pair is no UTF-8
+        found.update(counts)
+        return text
+    if isinstance(value, list):
+        return [_plain(each, found) for each in value]
+    if isinstance(value, dict):
+        return {_plain(key, found): _plain(each, found) for key, each in value.items()}
+    return value

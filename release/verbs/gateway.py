@@ -1,0 +1,152 @@
+"""gateway: stands before a model's server, passes requests on, and stores a redacted sample of them."""
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from checks.errors import MachineRefused, ServingRefused
+from release.monitoring.gateway.settings import SECONDS, TOKEN_SECONDS, Settings
+
+_SPOOL = Path(".lockstep") / "captures"
+_DIGEST = re.compile(r"(?:sha256:)?([0-9a-f]{12})(?:[0-9a-f]{52})?")
+_ENVIRONMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+# As sha256sum prints it: a digest, and the name of whoever has the key.
+_KEY = re.compile(r"([0-9a-f]{64})(?:\s.*)?")
+_LARGEST = 1 << 20  # bytes of a file of keys or labels
+
+
+class Options(NamedTuple):
+    """As ``settings.Settings``, but for what is read here.
+
+    ``release``: a digest, or its first 12 digits. ``keys``, ``labels``: files with one on each line. ``buckets``,
+    ``token_buckets``: numbers separated by commas.
+    """
+
+    upstreams: tuple[str, ...]
+    host: str
+    port: int
+    metrics_port: int
+    environment: str
+    release: str | None
+    captures: str | None
+    sample: float
+    max_body: int
+    max_concurrent: int
+    deadline: float
+    drain: float
+    keys: Path | None
+    labels: Path | None
+    buckets: str | None
+    token_buckets: str | None
+
+
+def gateway(root: Path, options: Options, say: Callable[[str], None]) -> None:
+    """Serve until SIGTERM or SIGINT; ``say`` gets a line now and then.
+
+    Raises ServingRefused for options that cannot be, MachineRefused if a package is missing, a port is taken or the
+    captures cannot be written.
+    """
+    settings = _settings(root, options)
+    try:
+        from release.monitoring.gateway import run
+    except ModuleNotFoundError as error:
+        raise _without(error.name) from error
+    if settings.captures and "://" in settings.captures:
+        _has_file_system(settings.captures)
+    run.run(settings, say)
+
+
+def _settings(root: Path, options: Options) -> Settings:
+    if not _ENVIRONMENT.fullmatch(options.environment):
+        raise ServingRefused(f"--environment: {options.environment!r}", "use letters, digits, dots and hyphens")
+    given = options._asdict()
+    given |= {
+        "upstreams": tuple(map(_upstream, options.upstreams)),
+        "release": None if options.release is None else _release(options.release),
+        "spool": root / _SPOOL if options.captures and "://" in options.captures else root,
+        "keys": None if options.keys is None else _keys(options.keys),
+        "labels": frozenset(_lines(options.labels, "--labels") if options.labels else ()),
+        "seconds": _buckets("--buckets", given.pop("buckets"), SECONDS),
+        "token_seconds": _buckets("--token-buckets", given.pop("token_buckets"), TOKEN_SECONDS),
+    }
+    return Settings(**given)
+
+
+def _upstream(text: str) -> str:
+    url = urlsplit(text)
+    try:
+        is_one = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+    except ValueError:  # a port that is no number, or above 65535
+        is_one = False
+    if not is_one or url.username or url.query or url.fragment:
+        raise ServingRefused(
+            f"URL: {text.rpartition('@')[2]!r} is no address of a server", "write it as http://HOST:PORT"
+        )
+    return f"{url.scheme}://{url.netloc}{url.path.rstrip('/').removesuffix('/v1')}"  # /v1: as clients write it
+
+
+def _release(text: str) -> str:
+    found = _DIGEST.fullmatch(text)
+    if found is None:
+        raise ServingRefused(f"--release: {text!r} is no digest", "write the model's digest, or its first 12 digits")
+    return found[1]
+
+
+def _keys(path: Path) -> tuple[str, ...]:
+    """The digests in a file of keys. A file without any is refused: it would lock everybody out."""
+    todo = 'write one line for each key: printf %s "$KEY" | sha256sum'
+    found = []
+    for number, line in enumerate(_lines(path, "--keys"), 1):
+        match = _KEY.fullmatch(line)
+        if match is None:
+            raise ServingRefused(f"{path}:{number}: does not begin with a SHA-256", todo)
+        found.append(match[1])
+    if not found:
+        raise ServingRefused(f"{path}: has no key", todo)
+    return tuple(found)
+
+
+def _lines(path: Path, option: str) -> Sequence[str]:
+    """The lines of a file that are not empty."""
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(_LARGEST + 1)
+        if len(data) > _LARGEST:
+            raise ServingRefused(f"{option}: {path}: has more than {_LARGEST} bytes", "name another file")
+        return [line.strip() for line in data.decode().splitlines() if line.strip()]
+    except OSError as error:
+        raise ServingRefused(f"{option}: {path}: {error.strerror or error}", "name another file") from error
+    except UnicodeDecodeError as error:
+        raise ServingRefused(f"{option}: {path}: is not UTF-8", "name another file") from error
+
+
+def _buckets(option: str, text: str | None, default: tuple[float, ...]) -> tuple[float, ...]:
+    if text is None:
+        return default
+    try:
+        found = tuple(float(word) for word in text.split(","))
+    except ValueError:
+        found = ()
+    if not found or list(found) != sorted(set(found)) or not 0 < found[0] <= found[-1] < float("inf"):
+        raise ServingRefused(f"{option}: {text!r}", "write rising numbers of seconds, as 0.1,0.5,2")
+    return found
+
+
+def _has_file_system(url: str) -> None:
+    """Refuse before anything starts if fsspec, or its package for this kind of store, is missing."""
+    try:
+        from fsspec import get_filesystem_class
+
+        get_filesystem_class(url.partition("://")[0])
+    except ImportError as error:
+        kind = url.partition("://")[0].replace("gcs", "gs")
+        extra = f"gateway,{kind}" if kind in ("s3", "gs") else "gateway"
+        raise MachineRefused(f"{kind}://: a package is missing", f"pip install 'lockstep[{extra}]'") from error
+    except ValueError as error:
+        raise ServingRefused(f"--captures: {url}: no such kind of store", "name a folder, s3://… or gs://…") from error
+
+
+def _without(name: Any) -> MachineRefused:
+    return MachineRefused(f"the package {name} is not installed", "pip install 'lockstep[gateway]'")
