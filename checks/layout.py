@@ -47,6 +47,7 @@ SWEEP_PLOTS = REPORTS / "sweep"
 IMAGE_REPORT = REPORTS / "image.json"  # `lockstep build`
 SERVING_REPORT = REPORTS / "serving.json"  # `lockstep verify`
 SERVING_STATEMENT = REPORTS / "serving.intoto.json"  # the same command signs that it saw this report's facts
+MONITORING = REPORTS / "monitoring"  # `lockstep monitor rules`: a folder for each environment
 WATCH = REPORTS / "watch"  # `lockstep watch`: ENV.json and ENV.svg
 
 # Desired state and policy: changed by `lockstep promote` and by code owners.

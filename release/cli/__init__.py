@@ -63,12 +63,10 @@ for command in (
     environments.status,
     environments.history,
     environments.reconcile,
-<<<<<<< HEAD
+    gateway.gateway,
     monitor.watch,
     monitor.feedback,
-=======
-    gateway.gateway,
->>>>>>> gateway
+    monitor.monitor,
     pipeline.doctor,
     pipeline.calibrate,
     pipeline.sweep,

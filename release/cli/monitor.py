@@ -1,4 +1,4 @@
-"""Commands about a running model: watch, feedback."""
+"""Commands about a running model: watch, feedback, monitor."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,6 +57,28 @@ def feedback(root: Path, file: Path, captures: str | None) -> None:
 
     found = verb.feedback(root, file, captures)
     click.echo(f"stored {found.labels:,} labels of {found.requests:,} requests: {one_line(found.name)}")
+
+
+@click.group()
+def monitor() -> None:
+    """Write what monitors an environment, as files."""
+
+
+@monitor.command()
+@click.argument("environment", metavar="ENV")
+@click.option("--output", metavar="FOLDER", type=click.Path(path_type=Path), help="Default: reports/monitoring/ENV.")
+@click.pass_obj
+@refusing
+def rules(root: Path, environment: str, output: Path | None) -> None:
+    """Write Prometheus rules, their tests and a Grafana dashboard of ENV from the section monitor.
+
+    The files are rules.yaml (recording rules, burn-rate alerts of the objectives, alerts on metrics that are missing),
+    rules_test.yaml (run `promtool test rules` on it) and dashboard.json. Write them again after a change of monitor.
+    """
+    from release.verbs import monitor as verb
+
+    for path in verb.write_rules(root, environment, output):
+        click.echo(f"wrote {one_line(str(path))}")
 
 
 def _shown(report: "WatchReport") -> Iterator[str]:
