@@ -52,7 +52,7 @@ def serving_image() -> str:
     torch = metadata.version("torch")
     if not torch.endswith("+cpu"):
         programs.missing("docker", f"torch {torch} here is no build for CPUs: the base would be gigabytes")
-    python = _python_image(client)
+    python = python_image(client)
     parts = [path.read_bytes() for path in sorted(RECIPE.iterdir())]
     tag = f"lockstep-tests/serve:{_hash(python, torch, *parts)}"
     with _lock("serve"):
@@ -63,7 +63,7 @@ def serving_image() -> str:
 
 def plain_image() -> str:
     """Tag of a Debian with Python alone: for containers that are no model server."""
-    return _python_image(docker_engine())
+    return python_image(docker_engine())
 
 
 def baked(base: str, dockerfile: str, context: Path | None = None) -> str:
@@ -108,7 +108,7 @@ def layout(image: str, folder: Path) -> Path:
     return folder
 
 
-def _python_image(client: Any) -> str:
+def python_image(client: Any) -> str:
     """Debian with this Python below /usr/local, where its public images have it too."""
     tag = f"lockstep-tests/python:{_hash(sys.version, *_DEBIAN, _PATH)}"
     with _lock("python"):
@@ -152,7 +152,7 @@ def _import(root: Path, tag: str) -> None:
 
 def _build_recipe(tag: str, python: str, torch: str) -> None:
     """The recipe as a user builds it, with this machine's settings of pip as secrets and its wheels as a folder."""
-    settings = _pip_settings()
+    settings = pip_settings()
     with tempfile.TemporaryDirectory(prefix="lockstep-recipe-") as home:
         wheels, conf = Path(home) / "wheels", Path(home) / "pip.conf"
         wheels.mkdir()
@@ -173,7 +173,7 @@ def _build_recipe(tag: str, python: str, torch: str) -> None:
         )
 
 
-def _pip_settings() -> dict[str, str]:
+def pip_settings() -> dict[str, str]:
     """What pip is told on this machine, without its files of constraints."""
     command = [sys.executable, "-m", "pip", "config", "list"]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()

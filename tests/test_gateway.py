@@ -326,6 +326,7 @@ def test_before_a_real_server_answers_are_its_own_and_rows_say_who_answered(tiny
     assert whole_row.answer == streamed.answer == passed.json()["choices"][0]["message"]["content"]
     assert whole_row.prompt == "list disk of [email]"
     assert whole_row.redactions == {"email": 1}
+    assert (whole_row.error, streamed.error) == (None, None)
     assert whole_row.output_tokens == passed.json()["usage"]["completion_tokens"]
 
 

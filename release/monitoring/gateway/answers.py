@@ -25,7 +25,7 @@ class Choice:
 class Answer:
     """What was read of an answer. ``pieces``: events of a stream that had text, which is about the number of tokens.
 
-    ``complete``: a whole answer was read, or a stream came to its end. ``cut``: it was too long to be kept.
+    ``done``: a whole answer was read, or a stream said that it ended. ``cut``: it was too long to be kept.
     """
 
     model: str | None = None
@@ -34,7 +34,7 @@ class Answer:
     output_tokens: int | None = None
     pieces: int = 0
     failed: bool = False
-    complete: bool = False
+    done: bool = False
     cut: bool = False
     size: int = 0
 
@@ -47,6 +47,11 @@ class Answer:
     def finish(self) -> str | None:
         """Why the first choice ended."""
         return self.choices[0].finish if 0 in self.choices else None
+
+    @property
+    def complete(self) -> bool:
+        """Whether it came to its end; not every server ends a stream with [DONE]."""
+        return self.done or (bool(self.choices) and all(each.finish for each in self.choices.values()))
 
     def add(self, value: Any) -> bool:
         """Add a whole answer, or an event of a stream; return whether it has text."""
@@ -108,7 +113,7 @@ class Events:
             return False
         data = line[5:].strip()
         if data == b"[DONE]":
-            self.answer.complete = True
+            self.answer.done = True
             return False
         try:
             return self.answer.add(json.loads(data))
@@ -121,7 +126,7 @@ def whole(data: bytes) -> Answer:
     answer = Answer()
     try:
         answer.add(json.loads(data))
-        answer.complete = True
+        answer.done = True
     except (ValueError, RecursionError):
         pass
     return answer

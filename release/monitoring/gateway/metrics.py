@@ -1,6 +1,5 @@
 """What Prometheus is told of the requests. All metrics have the labels environment and release."""
 
-import threading
 from typing import Any
 
 from checks import signals
@@ -17,7 +16,7 @@ _LABELS = ("environment", "release")
 
 
 class Metrics:
-    """Counts requests. Not for several threads, but for ``dropped`` and ``stored``."""
+    """Counts requests. The library's own metrics may be used by several threads."""
 
     def __init__(self, settings: Settings) -> None:
         from prometheus_client import (
@@ -33,7 +32,6 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._environment, self._known = settings.environment, settings.labels
         self.release = settings.release or UNKNOWN  # the latest: of rows, and of requests that reach no server
-        self._lock = threading.Lock()
         ProcessCollector(registry=self.registry)
 
         def make(kind: Any, name: str, text: str, *labels: str, **more: Any) -> Any:
@@ -71,13 +69,11 @@ class Metrics:
 
     def dropped(self, number: int) -> None:
         """Rows were not stored."""
-        with self._lock:
-            self._dropped.labels(self._environment, self.release).inc(number)
+        self._dropped.labels(self._environment, self.release).inc(number)
 
     def stored(self, number: int) -> None:
         """Rows were stored."""
-        with self._lock:
-            self._stored.labels(self._environment, self.release).inc(number)
+        self._stored.labels(self._environment, self.release).inc(number)
 
     def ended(self, exchange: Exchange) -> None:
         """Count a request that ended."""

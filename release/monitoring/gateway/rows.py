@@ -4,6 +4,7 @@ It runs in the thread that writes, after the answer has gone.
 """
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,22 +19,23 @@ _ROLES = 40  # characters
 
 @dataclass
 class Exchange:
-    """One request and what became of it. ``body``: the request as JSON; None if it is none.
-
-    ``size``: bytes of the request. ``error``: what kept the answer from being complete.
-    """
+    """One request and what became of it. ``body``: the request as it came; ``error``: why no whole answer was given."""
 
     time: datetime
     request_id: str
     operation: Literal["chat", "text_completion"]
-    body: Any = None
-    size: int = 0
+    body: bytes = b""
     release: str | None = None
     status: int = 0
     error: str | None = None
     answer: Answer = field(default_factory=Answer)
     seconds: float = 0.0
     first: float | None = None
+
+    @property
+    def size(self) -> int:
+        """What it takes in a queue: bytes of the request and characters of the answer."""
+        return len(self.body) + self.answer.size
 
 
 def sampled(request_id: str, share: float) -> bool:
@@ -67,7 +69,11 @@ def row(exchange: Exchange, environment: str, share: float) -> captures.Capture:
     )
 
 
-def _prompt(body: Any, found: Counter[str]) -> Iterator[captures.InputMessage]:
+def _prompt(data: bytes, found: Counter[str]) -> Iterator[captures.InputMessage]:
+    try:
+        body = json.loads(data)
+    except (ValueError, RecursionError):
+        return
     if not isinstance(body, dict):
         return
     prompts = body.get("prompt")

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, suppress
 from aiohttp import web
 
 from checks.errors import MachineRefused
-from release.monitoring.gateway import app
+from release.monitoring.gateway import forward
 from release.monitoring.gateway.app import Gateway
 from release.monitoring.gateway.metrics import Metrics
 from release.monitoring.gateway.settings import Settings
@@ -30,7 +30,7 @@ async def _serve(settings: Settings, say: Callable[[str], None]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
     async with AsyncExitStack() as stack:
-        session = await stack.enter_async_context(app.session())
+        session = await stack.enter_async_context(forward.session())
         upstreams = Upstreams(session, settings.upstreams, settings.release)
         gateway = Gateway(settings, session, upstreams, metrics, store)
         if store:

@@ -64,7 +64,7 @@ class Store:
 
     def offer(self, exchange: Exchange) -> None:
         """Queue a request that ended. Never waits, never raises."""
-        size = exchange.size + exchange.answer.size
+        size = exchange.size
         with self._lock:
             if self._bytes + size > MOST_QUEUED or exchange.answer.cut or self._ending.is_set():
                 size = -1
@@ -102,7 +102,7 @@ class Store:
     def _take(self) -> list[Exchange]:
         with self._lock:
             batch = [self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))]
-            self._bytes -= sum(each.size + each.answer.size for each in batch)
+            self._bytes -= sum(each.size for each in batch)
         return batch
 
     def _write(self, batch: list[Exchange]) -> None:

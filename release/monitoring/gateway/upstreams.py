@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 EVERY = 5.0  # seconds between two looks at the addresses, and between two tries of a server that does not answer
 _AGAIN = 15.0  # seconds after which a server is asked again what it serves
-_PATIENCE = 60.0  # seconds for one generation of one token
+_PATIENCE = {"GET": 10.0, "POST": 60.0}  # seconds to say what is served, and to generate one token
 _RELEASE = re.compile(r".*-([0-9a-f]{12})/?")  # the folder of weights: /models/NAME-VERSION
 
 
@@ -106,7 +106,7 @@ class Upstreams:
         import aiohttp
 
         headers = {"Host": server.host} | ({} if body is None else {"Content-Type": "application/json"})
-        patience = aiohttp.ClientTimeout(total=_PATIENCE)
+        patience = aiohttp.ClientTimeout(total=_PATIENCE[method])
         url = server.base + path
         async with self._session.request(method, url, json=body, headers=headers, timeout=patience) as reply:
             value = await reply.json(content_type=None) if reply.status == 200 else None
