@@ -49,6 +49,7 @@ def _promtool(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]
     return subprocess.run(["promtool", *arguments], cwd=folder, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MONITORS)
 @pytest.mark.parametrize("environment", ["production", "staging"])
 def test_promtool_accepts_the_rules_and_their_tests_hold(tmp_path: Path, name: str, environment: str) -> None:
@@ -60,6 +61,7 @@ def test_promtool_accepts_the_rules_and_their_tests_hold(tmp_path: Path, name: s
     assert ({"production", "staging"} - {environment}).pop() not in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("old", "new"),
     [
@@ -125,7 +127,17 @@ def scraped() -> Iterator[Any]:
 
     def request(status: int = 200, error: str | None = None, finish: str = "stop") -> None:
         answer = Answer(choices={0: Choice(text=["az vm list"], finish=finish)}, input_tokens=5, output_tokens=3)
-        found = Exchange(datetime.now(UTC), "r", "chat", None, 0, "a" * 12, status, error, answer, 0.2, 0.1)
+        found = Exchange(
+            datetime.now(UTC),
+            "r",
+            "chat",
+            release="a" * 12,
+            status=status,
+            error=error,
+            answer=answer,
+            seconds=0.2,
+            first=0.1,
+        )
         metrics.entered(found.release, 1)
         metrics.ended(found)
         metrics.between(found.release, 0.02)
