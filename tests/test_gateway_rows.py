@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +16,7 @@ from release.monitoring.gateway import store
 from release.monitoring.gateway.answers import Answer, Events, whole
 from release.monitoring.gateway.rows import Exchange, row, sampled
 from release.monitoring.gateway.store import Store
+from tests.conftest import REPOSITORY
 
 NOW = datetime(2026, 11, 26, 16, 20, tzinfo=UTC)
 
@@ -234,9 +237,17 @@ def test_files_are_moved_once_they_are_complete_and_stay_while_the_store_is_down
     assert "cannot be moved" in found.said[0]
     assert found.rows() == 1
     there.unlink()
-    while found.rows():
+    while list(found.folder.rglob("*.jsonl")):
         assert time.monotonic() < until
     found.store.offer(exchange())
     found.store.stop(20)
     assert (found.rows(there), found.rows(), found.dropped, len(found.said)) == (2, 0, 0, 1)
     shutil.rmtree(there)
+
+
+@pytest.mark.parametrize("package", ["aiohttp", "prometheus_client"])
+def test_a_package_that_is_missing_is_named_with_the_extra_that_has_it(package: str) -> None:
+    script = f"import sys; sys.modules[{package!r}] = None; from release.cli import main; main(['gateway', 'http://x'])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=REPOSITORY)
+    said = f"lockstep: the package {package} is not installed; pip install 'lockstep[gateway]'"
+    assert (done.returncode, done.stderr.strip()) == (9, said)

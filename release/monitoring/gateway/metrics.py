@@ -2,6 +2,16 @@
 
 from typing import Any
 
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+
 from checks import signals
 from release.monitoring.gateway.rows import Exchange
 from release.monitoring.gateway.settings import Settings
@@ -19,15 +29,6 @@ class Metrics:
     """Counts requests. The library's own metrics may be used by several threads."""
 
     def __init__(self, settings: Settings) -> None:
-        from prometheus_client import (
-            CollectorRegistry,
-            Counter,
-            Gauge,
-            Histogram,
-            ProcessCollector,
-            disable_created_metrics,
-        )
-
         disable_created_metrics()
         self.registry = CollectorRegistry()
         self._environment, self._known = settings.environment, settings.labels
@@ -54,8 +55,6 @@ class Metrics:
 
     def text(self) -> bytes:
         """The metrics in Prometheus' text format."""
-        from prometheus_client import generate_latest
-
         found: bytes = generate_latest(self.registry)
         return found
 
