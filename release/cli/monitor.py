@@ -101,4 +101,5 @@ def _shown(report: "WatchReport") -> Iterator[str]:
 
 
 def _sees(each: "WatchFinding") -> str:
-    return f"would see a share {each.detectable:.3g} below {'the objective' if each.kind == 'objective' else 'before'}"
+    against = "below the objective" if each.kind == "objective" else "below that before release"
+    return f"a share {each.detectable:.3g} {against} would be seen with 80% power"
