@@ -48,6 +48,8 @@ SWEEP_PLOTS = REPORTS / "sweep"
 IMAGE_REPORT = REPORTS / "image.json"  # `lockstep build`
 SERVING_REPORT = REPORTS / "serving.json"  # `lockstep verify`
 SERVING_STATEMENT = REPORTS / "serving.intoto.json"  # the same command signs that it saw this report's facts
+MONITORING = REPORTS / "monitoring"  # `lockstep monitor rules`: a folder for each environment
+WATCH = REPORTS / "watch"  # `lockstep watch`: ENV.json and ENV.svg
 
 # Desired state and policy: changed by `lockstep promote` and by code owners.
 ENVIRONMENTS = Path("release/environments")
@@ -66,6 +68,7 @@ ANSWERS = STATE / "answers"  # generated texts by the digest of all that decides
 JUDGED = STATE / "judged"  # replies of judges by the digest of all that was asked
 IMAGE = STATE / "image"  # the OCI layout that `lockstep build` writes unless it pushes
 LAYERS = STATE / "layers.json"  # digests of layers by the digest of the file in them
+CAPTURES = STATE / "captures"  # requests that a gateway on this machine captured, by environment
 REFUSAL = STATE / "refusal.json"  # the last refusal: checks/refused.py
 
 SPLIT_NAMES = ("train", "valid", "test")

@@ -11,6 +11,7 @@ from checks.drafts import Loader
 from checks.gates import Gate, decided_at
 from checks.kinds import NameOf, OneOf
 from checks.loaders import LOADERS
+from checks.monitor import Monitor
 from checks.release_params import Promote, Serve
 from checks.rules import RULES
 from checks.scorers import Scorer
@@ -269,6 +270,7 @@ class Params(Section):
     tracking: Tracking
     serve: Serve
     promote: Promote
+    monitor: Monitor = Monitor()
     gates: Annotated[dict[Name, Gate], Field(min_length=1)]
 
     @property

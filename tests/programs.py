@@ -23,6 +23,8 @@ PACKAGES = {
     "kustomize": "kustomize",
     "openssl": "openssl",
     "oras": "oras",
+    "prometheus": "prometheus",
+    "promtool": "prometheus",
     "skopeo": "skopeo",
 }
 _MISSING = "missing program "

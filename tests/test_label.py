@@ -1,7 +1,5 @@
 """`lockstep label`: blind tasks, a page that a browser labels by keyboard, and what it takes in."""
 
-import base64
-import hashlib
 import json
 import re
 from collections.abc import Callable
@@ -17,9 +15,9 @@ from checks.labels import Label
 from checks.rows import Message
 from release.cli import main
 from release.review import labelling, page
-from tests import evidence_tree, programs
+from tests import browser, evidence_tree, programs
+from tests.browser import WIDTHS, Parsed
 from tests.pipeline_repository import write_params
-from tests.test_compare_page import WIDTHS, Parsed, _browse, _luminance
 from tests.test_judges import Endpoint, endpoint  # noqa: F401 - a fixture
 from tests.test_pairwise import Case, case  # noqa: F401 - a fixture
 from tests.test_report_picture import colours
@@ -223,18 +221,7 @@ def _page(tasks: int) -> tuple[str, list[labelling.Task]]:
 
 def _as_a_person(html: str, width: int, folder: Path) -> dict[str, Any]:
     """What the page saves and says, in a frame of this width."""
-    allowed = base64.b64encode(hashlib.sha256(PERSON.encode()).digest()).decode()
-    told = html.replace("script-src ", f"script-src &#39;sha256-{allowed}&#39; ", 1)
-    (folder / "labelled.html").write_text(told.replace("</body>", f"<script>{PERSON}</script></body>"))
-    report = "<script>onload = () => { document.title = frames[0].document.title }</script>"
-    outer = folder / "outer.html"
-    outer.write_text(
-        f'<!doctype html><iframe src="labelled.html" style="border:0;width:{width}px;height:900px"></iframe>{report}'
-    )
-    dumped = _browse(folder, "--allow-file-access-from-files", "--dump-dom", outer.as_uri())
-    found = re.search(r"<title>(%7B.*?)</title>", dumped)
-    assert found, dumped[-2000:]
-    said: dict[str, Any] = json.loads(unquote(found[1]))
+    said: dict[str, Any] = json.loads(unquote(browser.told(html, PERSON, width, folder)))
     return said
 
 
@@ -253,12 +240,8 @@ def test_a_browser_labels_by_keyboard_and_what_it_saves_are_labels(where: str, t
     assert {label.annotator for label in labels} == {"ada"}
     assert said["seen"] == ["1 of 5 labelled", "All 5 labelled. Save, and send the file back."]
     assert said["wide"] <= WIDTHS[where], "a line is wider than the screen"
-    picture, frame = tmp_path / f"label-{where}.png", tmp_path / "frame.html"
-    (tmp_path / "page.html").write_text(html)
-    frame.write_text(
-        f'<!doctype html><body style="margin:0"><iframe src="page.html" style="border:0;width:{WIDTHS[where]}px;height:900px">'
-    )
-    _browse(tmp_path, f"--window-size={max(WIDTHS[where], 500)},900", f"--screenshot={picture}", frame.as_uri())
+    picture = tmp_path / f"label-{where}.png"
+    browser.picture(html, WIDTHS[where], "light", picture, 900)
     assert colours(picture) > 3, "nothing is to be seen"
 
 
@@ -286,11 +269,7 @@ def test_no_text_of_a_row_is_markup_and_nothing_is_loaded_from_elsewhere() -> No
     assert parsed.every("html") == [{"lang": "en"}]
 
 
-@pytest.mark.parametrize("mode", [0, 1], ids=["light", "dark"])
-def test_every_colour_of_text_has_contrast_on_every_ground(mode: int) -> None:
-    block = re.findall(r":root \{(.*?)\}", STYLE, re.DOTALL)[mode]
-    named = dict(re.findall(r"--([a-z]+): (#[0-9a-f]{6})", block))
-    for text in ("ink", "quiet", "link"):
-        for ground in ("ground", "card"):
-            light, dark = sorted((_luminance(named[text]), _luminance(named[ground])), reverse=True)
-            assert (light + 0.05) / (dark + 0.05) >= 4.5, (text, ground)
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", browser.MODES)
+def test_axe_finds_nothing_serious(mode: str, tmp_path: Path) -> None:
+    assert list(browser.serious(_page(3)[0], mode, tmp_path)) == []

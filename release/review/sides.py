@@ -7,14 +7,13 @@ from DVC's cache or a remote, as of the commit. A file with another digest is no
 """
 
 import functools
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from checks import digest, files, layout
+from checks import files, layout
 from checks.errors import EvidenceRefused, ParamsRefused
 from checks.evidence import (
     EvaluationReport,
@@ -29,8 +28,7 @@ from checks.identity import Digest
 from checks.rows import Prediction
 from checks.suite_report import SuiteLine, SuitesReport
 from checks.verdict import Status
-from release.adapters import dvc
-from release.record import lock_check
+from release.record import lock_check, outputs
 from release.record.named import Named
 from release.record.records import Records
 
@@ -161,46 +159,18 @@ class Side:
 
     def _lines(self, path: Path, model: type[M], wanted: str) -> list[M] | None:
         """The lines of an output with the digest ``wanted``."""
-        root = self._records.root
         try:
-            for here in _near(root, path):
-                if digest.of_file(here).sha256 == wanted:
-                    return files.read_jsonl(here, model)
-            if self._commit is None:
-                is_here = (root / path).exists()
-                what = f"{path} is not what the reports are about" if is_here else f"{path} is not here"
-                todo = "`./lockstep run`" if is_here else f"`./lockstep dvc pull {path.parent}` fetches it"
-                self._note(f"{what}; {todo}")
-                return None
-            with tempfile.TemporaryDirectory(prefix="lockstep-") as folder:
-                brought = Path(folder) / path.name
-                if why := dvc.get(root, self._commit.name, path, brought):
-                    self._note(self._not_had(path, why))
-                    return None
-                if digest.of_file(brought).sha256 != wanted:
-                    self._note(f"{path} of {self.where} is not what its record names: it is not used")
-                    return None
-                return files.read_jsonl(brought, model)
+            found = outputs.lines(self._records.root, self.named.commit, path, model, wanted)
         except EvidenceRefused as refused:
-            self._note(refused.what)
+            found = refused.what
+        if isinstance(found, str):
+            self._note(found)
             return None
-
-    def _not_had(self, path: Path, why: str) -> str:
-        assert self._commit is not None
-        wanted = dvc.from_top(self._records.root, path)
-        return (
-            f"{path} of {self.where} is not here, and DVC cannot fetch it ({why}); push it where it was made "
-            f"(`./lockstep dvc push`), then `./lockstep dvc get . {wanted} --rev {self._commit.name[:12]}`"
-        )
+        return found
 
     def _note(self, what: str) -> None:
         line = " ".join(what.removeprefix(f"{self._records.root.as_posix()}/").split())
         self.notes.append(f"{self.letter}: {line}")
-
-
-def _near(root: Path, path: Path) -> Sequence[Path]:
-    """Files of the work tree that may be this output: an earlier model's answers are kept beside the candidate's."""
-    return [each for each in sorted((root / path.parent).glob("*.jsonl")) if each.is_file()]
 
 
 def at(value: Any, *keys: str) -> Any:

@@ -1,0 +1,97 @@
+"""The section monitor of params.yaml: what production is held to, and how often `lockstep watch` may err.
+
+It decides nothing about a model: no stage, gate or promotion reads it, and it is in no digest.
+"""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from checks.sections import Fraction, Positive, Section, Share, Strings
+
+DAYS_A_YEAR = 365.25
+
+
+class Within(Section):
+    """A share of requests that must not take longer than so many seconds."""
+
+    seconds: Annotated[float, Field(gt=0, description="most seconds; for alerts, use a bucket of the gateway")]
+    share: Annotated[Fraction, Field(description="share of the requests that must be as fast")]
+
+
+class Objectives(Section):
+    """Objectives of the service; one that is null is not checked."""
+
+    availability: Annotated[
+        Fraction | None,
+        Field(description="share of requests with a whole answer; a server error, 429 or broken answer counts against"),
+    ] = 0.99
+    latency: Annotated[Within | None, Field(description="from the request to the end of its answer")] = Within(
+        seconds=10.0, share=0.95
+    )
+    first_token: Annotated[
+        Within | None, Field(description="from the request to the first token of a stream; null: not checked")
+    ] = None
+    whole_answers: Annotated[
+        Fraction | None, Field(description="share of answers that were not cut off at the most tokens of an answer")
+    ] = 0.95
+
+
+class Drift(Section):
+    """The changes that a window must be able to show before it may say that nothing changed.
+
+    They are no thresholds: an alarm is raised by a p-value alone.
+    """
+
+    auc: Annotated[
+        float,
+        Field(
+            gt=0,
+            lt=0.5,
+            description="area under the ROC curve above 0.5 that must be detectable; a share s of requests that are "
+            "wholly unlike the reference gives s / 2",
+        ),
+    ] = 0.1
+    w: Annotated[
+        float,
+        Field(
+            gt=0,
+            lt=1,
+            description="Cohen's w that must be detectable: 0.3 is about a label whose share goes from 10 to 20 %",
+        ),
+    ] = 0.3
+
+
+class Cost(Section):
+    """What the environment's devices cost."""
+
+    devices: Annotated[Positive, Field(description="devices that the environment holds")] = 1
+    hourly_price: Annotated[float, Field(gt=0, description="price of one device for an hour")]
+
+
+class Monitor(Section):
+    """What `lockstep watch` and the generated alerts ask of a running model."""
+
+    window_days: Annotated[
+        Positive, Field(le=366, description="days of a window; windows start on Mondays where it is 7")
+    ] = 7
+    false_alarms_a_year: Annotated[
+        float, Field(gt=0, description="most windows a year that fail by chance although nothing changed")
+    ] = 1.0
+    confidence: Annotated[float, Field(gt=0.5, lt=1, description="of a pass, and of each bound in the report")] = 0.95
+    objectives: Objectives = Objectives()
+    drift: Drift = Drift()
+    margin: Annotated[
+        Share,
+        Field(description="largest loss against the evaluation before release: labels, refusals, repetition, quality"),
+    ] = 0.05
+    labels: Annotated[
+        Strings | None,
+        Field(description="the valid answers; null: the references of the train split if validate.labels is set"),
+    ] = None
+    cost: Annotated[Cost | None, Field(description="null: no cost is reported")] = None
+
+    @property
+    def alpha(self) -> float:
+        """The level of a window: ``false_alarms_a_year`` over windows a year."""
+        return min(0.5, self.false_alarms_a_year * self.window_days / DAYS_A_YEAR)

@@ -1,0 +1,105 @@
+"""Commands about a running model: watch, feedback, monitor."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from release.cli.common import refusing, to_json
+from release.cli.tables import one_line
+
+if TYPE_CHECKING:
+    from checks.watch_report import WatchFinding, WatchReport
+
+_COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
+_CAPTURES = "Folder or address (s3://…) of the gateway's captures. Default: .lockstep/captures."
+
+
+@click.command()
+@click.argument("environment", metavar="ENV")
+@click.option("--from", "since", metavar="TIME", help="Start of the window: 2026-03-14 or 2026-03-14T15:09+01:00.")
+@click.option("--to", "until", metavar="TIME", help="End of the window, which is not part of it.")
+@click.option("--captures", metavar="FOLDER", help=_CAPTURES)
+@click.option("--json", "as_json", is_flag=True, help="Print reports/watch/ENV.json.")
+@click.pass_obj
+@refusing
+def watch(
+    root: Path, environment: str, since: str | None, until: str | None, captures: str | None, as_json: bool
+) -> None:
+    """Judge a window of captured traffic of ENV: the last whole one (monitor.window_days), or from --from to --to.
+
+    Compares the requests to the release that ENV runs with its training data and with its answers before release:
+    objectives, drift of prompts and answers, refusals and other signals, quality where labels came. By chance alone, at
+    most monitor.false_alarms_a_year windows a year fail. Writes reports/watch/ENV.json and a picture of it. Exit codes:
+    0 pass, 10 fail, 11 inconclusive (too few requests to tell).
+    """
+    from release.verbs import watch as verb
+
+    report = verb.watch(root, environment, verb.Options(since, until, captures))
+    click.echo(to_json(report.model_dump(mode="json")) if as_json else "\n".join(_shown(report)))
+    if refusal := verb.refusal(report):
+        raise refusal
+
+
+@click.command()
+@click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
+@click.option("--captures", metavar="FOLDER", help=_CAPTURES)
+@click.pass_obj
+@refusing
+def feedback(root: Path, file: Path, captures: str | None) -> None:
+    """Store what the answers to captured requests should have been, for `lockstep watch`.
+
+    FILE has a JSON object a line: {"request_id": "…", "label": "…"}. The id is the gateway's, from the header
+    X-Request-Id of the answer.
+    """
+    from release.verbs import feedback as verb
+
+    found = verb.feedback(root, file, captures)
+    click.echo(f"stored {found.labels:,} labels of {found.requests:,} requests: {one_line(found.name)}")
+
+
+@click.group()
+def monitor() -> None:
+    """Write what monitors an environment, as files."""
+
+
+@monitor.command()
+@click.argument("environment", metavar="ENV")
+@click.option("--output", metavar="FOLDER", type=click.Path(path_type=Path), help="Default: reports/monitoring/ENV.")
+@click.pass_obj
+@refusing
+def rules(root: Path, environment: str, output: Path | None) -> None:
+    """Write Prometheus rules, their tests and a Grafana dashboard of ENV from the section monitor.
+
+    The files are rules.yaml (recording rules, burn-rate alerts of the objectives, alerts on metrics that are missing),
+    rules_test.yaml (run `promtool test rules` on it) and dashboard.json. Write them again after a change of monitor.
+    """
+    from release.verbs import monitor as verb
+
+    for path in verb.write_rules(root, environment, output):
+        click.echo(f"wrote {one_line(str(path))}")
+
+
+def _shown(report: "WatchReport") -> Iterator[str]:
+    when = f"{report.since:%Y-%m-%d %H:%M} to {report.until:%Y-%m-%d %H:%M} UTC"
+    title = f"{report.environment} {report.version}: {report.status}"
+    yield click.style(one_line(title), bold=True, fg=_COLOURS[report.status])
+    yield f"{when}, {report.requests:,} requests, {report.prompts:,} different prompts, {report.labelled:,} labels"
+    width = max((len(each.name) for each in report.findings), default=0)
+    for each in report.findings:
+        status = click.style(f"{each.status:<12}", fg=_COLOURS[each.status])
+        yield f"  {each.name:<{width}}  {status}  {one_line(each.reason)}"
+        if each.detectable is not None and each.kind in ("objective", "quality"):
+            yield f"  {'':<{width}}  {'':<12}  {_sees(each)}"
+    if costs := report.costs:
+        figure = f"{'about ' if costs.estimated else ''}{costs.per_1000_requests:,.4g}"
+        yield f"  cost: {figure} per 1,000 requests ({costs.device_hours:,.4g} device hours)"
+    for note in report.notes:
+        yield f"note: {one_line(note)}"
+    yield f"at most {report.alpha:.2%} of such windows fail by chance; bounds are one-sided at {report.confidence:.0%}"
+
+
+def _sees(each: "WatchFinding") -> str:
+    against = "below the objective" if each.kind == "objective" else "below that before release"
+    return f"a share {each.detectable:.3g} {against} would be seen with 80% power"

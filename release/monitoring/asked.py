@@ -1,0 +1,62 @@
+"""Questions about a window, each with its p-value, and the findings that they become after Holm's correction."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from checks.gate_kind import figure, small
+from checks.monitor import Monitor
+from checks.multiple import holm
+from checks.watch_report import Kind, WatchFinding
+
+
+class Levels(NamedTuple):
+    """``alpha``: of an alarm, over all questions of a window. ``passing``: of a pass, and of each bound."""
+
+    alpha: float
+    passing: float
+
+    @property
+    def confidence(self) -> float:
+        """Of a pass, and of each bound."""
+        return 1 - self.passing
+
+
+class Asked(NamedTuple):
+    """A question. ``finding`` is what it becomes without an alarm, ``alarm`` the reason with one."""
+
+    finding: WatchFinding
+    alarm: str
+
+
+def levels(monitor: Monitor) -> Levels:
+    """The levels that ``monitor`` asks for."""
+    return Levels(monitor.alpha, 1 - monitor.confidence)
+
+
+def untested(name: str, kind: Kind, reason: str) -> Asked:
+    """A question that this window cannot answer."""
+    return Asked(WatchFinding(name=name, kind=kind, status="inconclusive", reason=reason), "")
+
+
+def findings(asked: Sequence[Asked], alpha: float) -> tuple[WatchFinding, ...]:
+    """The findings: an alarm at ``alpha`` or less, after Holm's correction over all questions, fails."""
+    tested = [each.finding for each in asked if each.finding.p_alarm is not None]
+    corrected = iter(holm([each.p_alarm for each in tested if each.p_alarm is not None]))
+    found = list[WatchFinding]()
+    for finding, alarm in asked:
+        if finding.p_alarm is None:
+            found.append(finding)
+            continue
+        p = next(corrected)
+        update: dict[str, object] = {"p_holm": small(p), "p_alarm": small(finding.p_alarm)}
+        if p <= alpha:
+            update |= {"status": "fail", "reason": f"{alarm} (p {p:.2g})", "rows_needed": None}
+        found.append(finding.model_copy(update=update))
+    return tuple(_rounded(finding) for finding in found)
+
+
+def _rounded(finding: WatchFinding) -> WatchFinding:
+    """Its figures without the digits that another machine might give otherwise."""
+    names = ("value", "low", "high", "reference", "detectable", "p_pass")
+    values = {name: getattr(finding, name) for name in names}
+    return finding.model_copy(update={name: figure(value) for name, value in values.items() if value is not None})

@@ -1,0 +1,91 @@
+"""A Grafana dashboard of an environment as JSON: objectives, speed, traffic, signals; releases as annotations."""
+
+from typing import Any
+
+from checks.monitor import Monitor
+from release.monitoring import queries
+from release.monitoring.queries import WINDOW, metric
+
+_SPAN = "$__rate_interval"
+_SOURCE = {"type": "prometheus", "uid": "${datasource}"}
+
+
+def dashboard(environment: str, monitor: Monitor) -> dict[str, Any]:
+    """The dashboard, for `POST /api/dashboards/db` or a folder that Grafana watches. Raises as ``objectives``."""
+    panels = [
+        _panel(f"{each.says}, of which {each.budget:.3g} may be", "percentunit", {each.name: each.ratio})
+        for each in queries.objectives(environment, monitor.objectives)
+    ]
+
+    def quantiles(name: str) -> dict[str, str]:
+        summed = f"sum by (le, release) (rate({metric(f'{name}_bucket', environment)}[{WINDOW}]))"
+        return {f"p{share} {{{{release}}}}": f"histogram_quantile(0.{share}, {summed})" for share in (50, 95, 99)}
+
+    def rate(name: str, by: str) -> dict[str, str]:
+        return {f"{{{{{by}}}}}": f"sum by ({by}) (rate({metric(name, environment)}[{WINDOW}]))"}
+
+    answers = f"sum by (release) (rate({metric('answer_characters_count', environment)}[{WINDOW}]))"
+
+    def share(name: str) -> dict[str, str]:
+        return {"{{release}}": f"sum by (release) (rate({metric(name, environment)}[{WINDOW}])) / {answers}"}
+
+    panels += [
+        _panel("requests by code", "reqps", rate("requests_total", "code")),
+        _panel("requests by release", "reqps", rate("requests_total", "release")),
+        _panel("answers by reason of their end", "reqps", rate("requests_total", "finish_reason")),
+        _panel("seconds of a request", "s", quantiles("request_seconds")),
+        _panel("seconds to the first token", "s", quantiles("time_to_first_token_seconds")),
+        _panel("seconds between tokens", "s", quantiles("inter_token_seconds")),
+        _panel("tokens", "short", rate("tokens_total", "direction")),
+        _panel(
+            "requests in flight", "short", {"{{release}}": f"sum by (release) ({metric('in_flight', environment)})"}
+        ),
+        _panel("share of refusals", "percentunit", share("refusals_total")),
+        _panel("share of answers that repeat themselves", "percentunit", share("repetitive_total")),
+        _panel("dropped captures", "short", rate("captures_dropped_total", "release")),
+    ]
+    seen = metric("requests_total", environment)
+    begins = f"sum by (release) ({seen}) unless sum by (release) ({seen} offset 10m)"
+    return {
+        "uid": f"lockstep-{environment}"[:40],
+        "title": f"Lockstep: {environment}",
+        "tags": ["lockstep"],
+        "timezone": "utc",
+        "editable": False,
+        "refresh": "1m",
+        "schemaVersion": 39,
+        "time": {"from": "now-24h", "to": "now"},
+        "templating": {"list": [{"name": "datasource", "type": "datasource", "query": "prometheus"}]},
+        "annotations": {
+            "list": [
+                {
+                    "name": "releases", "enable": True, "datasource": _SOURCE, "iconColor": "blue", "step": "60s",
+                    "expr": begins, "titleFormat": "release {{release}}", "tagKeys": "release",
+                }
+            ]
+        },
+        "panels": [panel | _place(number) for number, panel in enumerate(panels)],
+    }  # fmt: skip
+
+
+def expressions(made: dict[str, Any], span: str) -> list[str]:
+    """Every query of a dashboard, with ``span`` for Grafana's own variable."""
+    found = [target["expr"] for panel in made["panels"] for target in panel["targets"]]
+    return [each.replace(_SPAN, span) for each in (*found, *(a["expr"] for a in made["annotations"]["list"]))]
+
+
+def _panel(title: str, unit: str, targets: dict[str, str]) -> dict[str, Any]:
+    return {
+        "type": "timeseries",
+        "title": title,
+        "datasource": _SOURCE,
+        "fieldConfig": {"defaults": {"unit": unit, "min": 0}, "overrides": []},
+        "targets": [
+            {"refId": chr(ord("A") + number), "legendFormat": legend, "expr": expr.replace(WINDOW, _SPAN)}
+            for number, (legend, expr) in enumerate(targets.items())
+        ],
+    }
+
+
+def _place(number: int) -> dict[str, Any]:
+    return {"id": number + 1, "gridPos": {"x": 12 * (number % 2), "y": 8 * (number // 2), "w": 12, "h": 8}}

@@ -1,0 +1,80 @@
+"""What Prometheus is asked of a gateway: the shares of requests that miss an objective, by environment.
+
+Rules, their tests and dashboards use the same expressions. ``WINDOW`` in one is a span of time such as 5m.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from checks import layout
+from checks.errors import ParamsRefused
+from checks.monitor import Objectives
+from release.monitoring.gateway.settings import SECONDS
+
+WINDOW = "WINDOW"
+_METRIC = "lockstep_gateway_"
+
+
+class Objective(NamedTuple):
+    """An objective: ``bad`` requests among ``all`` of them, as expressions per second, and the budget for them.
+
+    ``histogram``: the one with a bucket of ``seconds``, without which ``bad`` is empty; None: requests are counted.
+    """
+
+    name: str
+    says: str
+    budget: float
+    bad: str
+    all: str
+    histogram: str | None = None
+    seconds: float = 0.0
+
+    @property
+    def ratio(self) -> str:
+        """The share of bad requests; 0 where there is none among some."""
+        return f"({self.bad} or 0 * {self.all}) / ({self.all} > 0)"
+
+
+def metric(name: str, environment: str, *more: str) -> str:
+    """A series of the gateway before ``environment``."""
+    labels = ",".join((f'environment="{environment}"', *more))
+    return f"{_METRIC}{name}{{{labels}}}"
+
+
+def bucket(histogram: str, environment: str, seconds: float) -> str:
+    """The requests that took at most so long. Prometheus 2 keeps a bound as it was sent, 3 writes 10 as 10.0."""
+    return metric(f"{histogram}_bucket", environment, f'le=~"{seconds:g}([.]0)?"')
+
+
+def objectives(environment: str, wanted: Objectives) -> Iterator[Objective]:
+    """Every objective that is set. Raises ParamsRefused for seconds that no bucket of the gateway ends at."""
+    counted = _rate(metric("requests_total", environment, 'code!="499"'))
+    if wanted.availability is not None:
+        failed = metric("requests_total", environment, 'code=~"5..|429"')
+        broken = metric("requests_total", environment, 'code=~"2.."', 'finish_reason="error"')
+        bad = f"sum by (environment) (rate({failed}[{WINDOW}]) or rate({broken}[{WINDOW}]))"
+        yield Objective("availability", "requests without a whole answer", 1 - wanted.availability, bad, counted)
+    for name, histogram, field in (
+        ("latency", "request_seconds", "latency"),
+        ("first_token", "time_to_first_token_seconds", "first_token"),
+    ):
+        if (within := getattr(wanted, field)) is None:
+            continue
+        if within.seconds not in SECONDS:
+            raise ParamsRefused(
+                f"{layout.PARAMS}: monitor.objectives.{field}.seconds: {within.seconds:g} is no bucket of the gateway, "
+                "so no rule can count it",
+                f"use one of {', '.join(f'{each:g}' for each in SECONDS)}",
+            )
+        all_ = _rate(metric(f"{histogram}_count", environment))
+        bad = f"({all_} - {_rate(bucket(histogram, environment, within.seconds))})"
+        says = f"requests slower than {within.seconds:g} s"
+        yield Objective(name, says, 1 - within.share, bad, all_, histogram, within.seconds)
+    if wanted.whole_answers is not None:
+        cut = _rate(metric("requests_total", environment, 'finish_reason="length"'))
+        answered = _rate(metric("requests_total", environment, 'code=~"2.."'))
+        yield Objective("whole_answers", "answers that are cut off", 1 - wanted.whole_answers, cut, answered)
+
+
+def _rate(series: str) -> str:
+    return f"sum by (environment) (rate({series}[{WINDOW}]))"

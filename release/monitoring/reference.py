@@ -1,0 +1,88 @@
+"""What a window is compared with: the pinned rows of a release, and its own answers before it was served."""
+
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from checks import files, layout, scoring
+from checks.detectors import redact
+from checks.errors import EvidenceRefused
+from checks.evidence import EvaluationReport, PrepareReport
+from checks.identity import Digest
+from checks.params import Params
+from checks.pointer import Pointer
+from checks.rows import Prediction, Row
+from checks.scorers import Scorer
+from release.monitoring.answers import Answered, Reference
+from release.record import outputs
+from release.record.records import Commit, Records
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class Found(NamedTuple):
+    """The reference, and the digest of each file that it was read from.
+
+    ``scorer``: by which its answers were scored; None: it is not the one that params.yaml names now.
+    """
+
+    reference: Reference
+    digests: dict[str, Digest]
+    scorer: Scorer | None
+
+
+def read(records: Records, release: Pointer, params: Params) -> Found:
+    """The reference of ``release``, by the record that made it. Raises EvidenceRefused if a part cannot be had."""
+    commit = records.at(release.commit)
+    prepared = _report(commit, layout.PREPARE_REPORT, PrepareReport)
+    evaluated = _report(commit, layout.EVALUATION, EvaluationReport)
+    if evaluated.merged != release.model:
+        raise EvidenceRefused(
+            f"{layout.EVALUATION} at {release.commit[:12]}: is about {evaluated.merged[:19]}…, and the environment "
+            f"runs {release.model[:19]}…",
+            "restore the pointer from git's history, or promote again",
+        )
+    digests = {(layout.SPLITS / f"{name}.jsonl").as_posix(): split.sha256 for name, split in prepared.splits.items()}
+    answers_at = layout.PREDICTIONS / "candidate.jsonl"
+    rows = {name: _lines(records, commit, layout.SPLITS / f"{name}.jsonl", Row, digests) for name in layout.SPLIT_NAMES}
+    digests[answers_at.as_posix()] = evaluated.models["candidate"].predictions
+    answers = _lines(records, commit, answers_at, Prediction, digests)
+    prompts = {row.id: _prompt(row) for split in rows.values() for row in split}
+    labels = params.monitor.labels
+    if labels is None and params.validate_.labels is not None:
+        labels = tuple({row.reference.strip() for row in rows["train"]})
+    reference = Reference(
+        prompts=list(prompts.items()),
+        answers=[
+            Answered(each.id, prompts.get(each.id, each.prompt), redact(each.prediction)[0], each.group, each.score)
+            for each in answers
+        ],
+        labels=None if labels is None else frozenset(labels),
+    )
+    scorers = params.evaluate.scorers
+    return Found(reference, digests, scorers[0] if scoring.digest_of(scorers) == evaluated.scorers else None)
+
+
+def _report(commit: Commit, path: Path, model: type[M]) -> M:
+    try:
+        found = commit.report(path, model)
+    except ValidationError as error:
+        todo = "use the version of Lockstep that wrote it, or promote a release of this one"
+        raise EvidenceRefused(f"{path} at {commit.name[:12]}: {files.first(error)}", todo) from error
+    if found is None:
+        raise EvidenceRefused(f"{path} at {commit.name[:12]}: is not there", "fetch the commit that made the release")
+    return found
+
+
+def _lines(records: Records, commit: Commit, path: Path, model: type[M], digests: dict[str, Digest]) -> list[M]:
+    found = outputs.lines(records.root, commit.name, path, model, digests[path.as_posix()])
+    if isinstance(found, str):
+        what, _, todo = found.partition("; ")
+        raise EvidenceRefused(what, todo or "push it again where it was made: `./lockstep dvc push`")
+    return found
+
+
+def _prompt(row: Row) -> str:
+    """All that the model is told, as a gateway captures it: redacted, or its marks alone would tell both apart."""
+    return redact("\n".join(message.content for message in row.messages))[0]

@@ -1,0 +1,100 @@
+"""The folder with captured requests and the labels that came for them: on this machine, or at an address of fsspec."""
+
+import json
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError
+
+from checks import captures, digest, files
+from checks.captures import Capture
+from checks.errors import EvidenceRefused, MachineRefused
+from checks.rows import Record
+from checks.text import redact
+
+_FEEDBACK = "feedback"
+_LARGEST = 1 << 30  # bytes of one file
+
+
+class Label(Record):
+    """What somebody says that the answer to a request should have been."""
+
+    request_id: captures.Name
+    label: Annotated[str, Field(max_length=1_000_000)]
+
+
+class Store:
+    """The folder at ``address``: a path, or an address such as s3://bucket/captures."""
+
+    def __init__(self, address: str) -> None:
+        self.shown = redact(address)
+        self._files: Any = None
+        self._top = address
+        if "://" in address:
+            try:
+                from fsspec.core import url_to_fs
+
+                self._files, self._top = url_to_fs(address)
+            except (ImportError, ValueError) as error:
+                todo = "install what reads it (the extra s3 or gs), or copy the captures to a folder"
+                raise MachineRefused(f"{self.shown}: {redact(str(error))}", todo) from error
+
+    def requests(self, environment: str, since: datetime, until: datetime) -> Iterator[Capture]:
+        """The captured requests that arrived from ``since`` on and before ``until``. Raises EvidenceRefused."""
+        for name in self._names(environment):
+            if not captures.may_hold(name, since, until):
+                continue
+            for row in captures.parse(self._read(name), redact(name)):
+                if row.environment == environment and since <= row.time < until:
+                    yield row
+
+    def labels(self) -> Iterator[Label]:
+        """Every label that was given. Raises EvidenceRefused."""
+        for name in self._names(_FEEDBACK):
+            yield from parse(self._read(name), redact(name))
+
+    def add(self, labels: list[Label]) -> str:
+        """Store ``labels``; the same ones again change nothing. Returns the name of their file."""
+        data = "".join(f"{json.dumps(label.model_dump(), ensure_ascii=False)}\n" for label in labels)
+        name = f"{_FEEDBACK}/{digest.of_bytes(data.encode()).removeprefix('sha256:')[:32]}.jsonl"
+        if self._files is None:
+            files.write_text(Path(self._top) / name, data)
+        else:
+            self._files.makedirs(f"{self._top}/{_FEEDBACK}", exist_ok=True)
+            self._files.pipe_file(f"{self._top}/{name}", data.encode())
+        return name
+
+    def _names(self, folder: str) -> list[str]:
+        """All files below ``folder``, sorted."""
+        if self._files is None:
+            below = Path(self._top) / folder
+            return sorted(path.as_posix() for path in below.rglob("*") if path.is_file())
+        try:
+            return sorted(self._files.find(f"{self._top}/{folder}"))
+        except FileNotFoundError:
+            return []
+        except Exception as error:
+            raise EvidenceRefused(f"{self.shown}: {redact(str(error))}", "make it readable from here") from error
+
+    def _read(self, name: str) -> bytes:
+        try:
+            if self._files is not None:
+                data: bytes = self._files.cat_file(name)
+                return data
+            if (size := Path(name).stat().st_size) > _LARGEST:
+                raise EvidenceRefused(f"{name}: {size} bytes are no file of a gateway", "move it out of the captures")
+            return Path(name).read_bytes()
+        except OSError as error:
+            raise EvidenceRefused(f"{redact(name)}: {error.strerror or error}", "make it readable") from error
+
+
+def parse(data: bytes, where: str) -> Iterator[Label]:
+    """The labels in JSON lines. Raises EvidenceRefused with the line that is none."""
+    for number, line in enumerate(data.splitlines(), 1):
+        try:
+            yield Label.model_validate_json(line)
+        except ValidationError as error:
+            todo = 'write each line as {"request_id": "…", "label": "…"}'
+            raise EvidenceRefused(f"{where}:{number}: {files.first(error)}", todo) from error

@@ -1,0 +1,124 @@
+"""watch: judges one window of an environment's captured traffic against the release that it runs.
+
+Objectives, drift of prompts and answers, proxies of quality, quality where labels came, cost. It reads captures and the
+release's record; it changes nothing but its own report.
+"""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from checks import files, layout
+from checks.errors import EvidenceRefused, ParamsRefused, Refusal, VerdictFailed, VerdictInconclusive
+from checks.monitor import Cost
+from checks.params import Params
+from checks.pointer import Pointer
+from checks.verdict import Status
+from checks.watch_report import Costs, WatchFinding, WatchReport
+from release.ledger import Ledger
+from release.monitoring import answers, asked, picture, reference, service, window
+from release.monitoring.store import Store
+from release.monitoring.window import Span, Traffic
+from release.record.records import Records
+from release.verbs.history import moment
+
+
+class Options(NamedTuple):
+    """``since`` and ``until``: a date or a time, see `lockstep history`; None: the last whole window.
+
+    ``captures``: the gateway's folder or address; None: that of this machine.
+    """
+
+    since: str | None = None
+    until: str | None = None
+    captures: str | None = None
+
+
+def watch(root: Path, environment: str, options: Options | None = None, now: datetime | None = None) -> WatchReport:
+    """Judge the window and write reports/watch/ENV.json and ENV.svg. ``refusal`` says how a verdict ends.
+
+    Raises ParamsRefused if there is no such environment, EvidenceRefused if it runs nothing, no request to its release
+    was captured, or the reference cannot be had; MachineRefused without scikit-learn; RemoteRefused.
+    """
+    options = options or Options()
+    records = Records(root)
+    params = records.work_tree.params
+    span = _span(options, params, now or datetime.now(UTC))
+    release = _runs(root, params, environment)
+    traffic = window.read(Store(options.captures or str(root / layout.CAPTURES)), environment, span, release.model)
+    found = reference.read(records, release, params)
+    levels, monitor = asked.levels(params.monitor), params.monitor
+    served = window.answered(traffic, found.scorer)
+    questions = [
+        *service.questions(traffic.requests, monitor.objectives, levels),
+        *answers.questions(served, found.reference, monitor, levels),
+    ]
+    findings = asked.findings(questions, levels.alpha)
+    notes = list(traffic.notes)
+    if traffic.labels and found.scorer is None:
+        notes.append("labels are not used: evaluate.scorers are not those that the release was evaluated with")
+    report = WatchReport(
+        environment=environment, since=span.since, until=span.until, version=release.version, model=release.model,
+        commit=release.commit, status=_status(findings), alpha=round(levels.alpha, 6), confidence=monitor.confidence,
+        traffic=traffic.digest, reference=found.digests, requests=len(traffic.requests),
+        prompts=len({each.prompt for each in served}), labelled=len(traffic.labels), findings=findings,
+        costs=_costs(traffic, span, monitor.cost), notes=tuple(notes),
+    )  # fmt: skip
+    files.write_json(root / layout.WATCH / f"{environment}.json", report)
+    files.write_text(root / layout.WATCH / f"{environment}.svg", picture.draw(report))
+    return report
+
+
+def refusal(report: WatchReport) -> Refusal | None:
+    """The refusal for a window that does not pass; None for ``pass``."""
+    if report.status == "pass":
+        return None
+    names = ", ".join(each.name for each in report.findings if each.status == report.status)
+    what, where = f"{report.environment}: {report.status}: {names}", layout.WATCH / f"{report.environment}.json"
+    if report.status == "fail":
+        todo = f"read the reasons in {where}; `lockstep rollback` goes back, `lockstep compare` shows what changed"
+        return VerdictFailed(what, todo)
+    return VerdictInconclusive(what, f"read in {where} how many rows would do; a longer window has more")
+
+
+def _span(options: Options, params: Params, now: datetime) -> Span:
+    if options.since is None and options.until is None:
+        return window.last_whole(now, params.monitor.window_days)
+    if options.since is None or options.until is None:
+        raise EvidenceRefused("--from and --to: one is missing", "give both, or none for the last whole window")
+    span = Span(moment(options.since, now).start, moment(options.until, now).start)
+    if span.since >= span.until:
+        raise EvidenceRefused(f"--to {options.until}: is not after --from {options.since}", "swap them")
+    return span
+
+
+def _runs(root: Path, params: Params, environment: str) -> Pointer:
+    if environment not in params.promote.environments:
+        raise ParamsRefused(
+            f"{layout.PARAMS}: promote.environments has no {environment!r}",
+            f"use one of {', '.join(params.promote.ordered)}",
+        )
+    ledger = Ledger.open(root, params.promote)
+    tip = ledger.begun()
+    release = None if tip is None else ledger.pointer(tip, environment)
+    if release is None:
+        raise EvidenceRefused(f"{environment}: runs no release", f"`lockstep promote {environment}` moves it to one")
+    return release
+
+
+def _status(findings: tuple[WatchFinding, ...]) -> Status:
+    """As of a verdict: fail before inconclusive before pass."""
+    found = {finding.status for finding in findings}
+    return "fail" if "fail" in found else "inconclusive" if "inconclusive" in found else "pass"
+
+
+def _costs(traffic: Traffic, span: Span, cost: Cost | None) -> Costs | None:
+    """Every captured row stands for 1 / sampled_share requests."""
+    if cost is None:
+        return None
+    requests = sum(1 / each.sampled_share for each in traffic.requests)
+    hours = (span.until - span.since).total_seconds() / 3600 * cost.devices
+    return Costs(
+        per_1000_requests=round(1000 * hours * cost.hourly_price / requests, 6), requests=round(requests, 1),
+        device_hours=round(hours, 3), estimated=any(each.sampled_share < 1 for each in traffic.requests),
+    )  # fmt: skip

@@ -1,0 +1,218 @@
+"""`lockstep monitor rules`: promtool checks and tests the rules, and a real Prometheus answers every query."""
+
+import json
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from click.testing import CliRunner
+
+from checks.monitor import Monitor
+from release.cli import main
+from release.monitoring import dashboard, rules
+from tests.conftest import REPOSITORY, read_yaml
+from tests.http_standin import Handler, StandIn
+from tests.mlflow_service import free_port
+from tests.pipeline_repository import write_params
+from tests.programs import require
+
+ALL = {
+    "availability": 0.999, "latency": {"seconds": 1.5, "share": 0.95}, "first_token": {"seconds": 0.5, "share": 0.9},
+    "whole_answers": 0.95,
+}  # fmt: skip
+NONE = dict.fromkeys(ALL)
+MONITORS = {"default": {}, "all": {"objectives": ALL}, "none": {"objectives": NONE}}
+
+
+def _made(tmp_path: Path, monitor: dict[str, Any], environment: str = "production") -> Path:
+    root, folder = tmp_path / "root", tmp_path / "rules"
+    root.mkdir(exist_ok=True)
+    write_params(root, read_yaml((REPOSITORY / "params.yaml").read_text()) | {"monitor": monitor})
+    done = CliRunner().invoke(main, ["-C", str(root), "monitor", "rules", environment, "--output", str(folder)])
+    assert done.exit_code == 0, done.output
+    assert [line.rpartition("/")[2] for line in done.output.splitlines()] == [
+        "rules.yaml",
+        "rules_test.yaml",
+        "dashboard.json",
+    ]
+    return folder
+
+
+def _promtool(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    require("promtool")
+    return subprocess.run(["promtool", *arguments], cwd=folder, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MONITORS)
+@pytest.mark.parametrize("environment", ["production", "staging"])
+def test_promtool_accepts_the_rules_and_their_tests_hold(tmp_path: Path, name: str, environment: str) -> None:
+    folder = _made(tmp_path, MONITORS[name], environment)
+    for command in (("check", "rules", "rules.yaml"), ("test", "rules", "rules_test.yaml")):
+        done = _promtool(folder, *command)
+        assert done.returncode == 0, done.stdout + done.stderr
+    text = (folder / "rules.yaml").read_text() + (folder / "dashboard.json").read_text()
+    assert ({"production", "staging"} - {environment}).pop() not in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("requests_total", "request_total"),
+        ("request_seconds_bucket", "request_seconds_buckets"),
+        ("time_to_first_token_seconds_count", "first_token_seconds_count"),
+        ("captures_dropped_total", "captures_drop_total"),
+        ("> 0.0144", "> 0.144"),
+        ("> 0.006", "> 0.0006"),
+        ('code=~"5..|429"', 'code=~"4.."'),
+        ('code=~"2..",finish_reason="error"', 'code=~"3..",finish_reason="error"'),
+        ('code!="499"', 'code!="418"'),
+        ('finish_reason="length"', 'finish_reason="max"'),
+        ('le=~"1.5', 'le=~"2'),
+    ],
+)
+def test_a_rule_that_is_changed_by_hand_fails_its_test(tmp_path: Path, old: str, new: str) -> None:
+    folder = _made(tmp_path, MONITORS["all"])
+    text = (folder / "rules.yaml").read_text()
+    assert old in text
+    (folder / "rules.yaml").write_text(text.replace(old, new))
+    assert _promtool(folder, "check", "rules", "rules.yaml").returncode == 0  # a check sees none of them
+    assert _promtool(folder, "test", "rules", "rules_test.yaml").returncode != 0
+
+
+@pytest.mark.parametrize(
+    ("objectives", "said"),
+    [
+        ({"latency": {"seconds": 9.3, "share": 0.9}}, "monitor.objectives.latency.seconds: 9.3 is no bucket of the gateway.*; use one of 0.05, "),
+        ({"whole_answers": 0.5}, "answers that are cut off may be 50%, and no alert can be about that.*; allow less than 16.7%"),
+    ],
+)  # fmt: skip
+def test_an_objective_that_cannot_be_a_rule_is_refused(tmp_path: Path, objectives: dict[str, Any], said: str) -> None:
+    write_params(
+        tmp_path, read_yaml((REPOSITORY / "params.yaml").read_text()) | {"monitor": {"objectives": objectives}}
+    )
+    for arguments, wanted in (
+        (("production",), said),
+        (("nowhere",), "promote.environments has no 'nowhere'; use one of staging"),
+    ):
+        done = CliRunner().invoke(main, ["-C", str(tmp_path), "monitor", "rules", *arguments])
+        assert (done.exit_code, len(done.stderr.splitlines()), done.stdout) == (2, 1, ""), done.output
+        assert re.search(wanted, done.stderr), done.stderr
+    assert not (tmp_path / "reports").exists()
+
+
+class _Scraped(Handler):
+    def do_GET(self) -> None:
+        server: Any = self.server
+        self.reply(200, server.metrics.text(), {"Content-Type": "text/plain; version=0.0.4"})
+
+
+@pytest.fixture
+def scraped() -> Iterator[Any]:
+    """The gateway's own metrics, of requests of each kind."""
+    pytest.importorskip("prometheus_client", reason="pip install 'lockstep[gateway]'")
+    from release.monitoring.gateway.answers import Answer, Choice
+    from release.monitoring.gateway.metrics import Metrics
+    from release.monitoring.gateway.rows import Exchange
+    from release.monitoring.gateway.settings import Settings
+
+    metrics = Metrics(Settings(("http://127.0.0.1:1",), environment="production", release="a" * 12))
+
+    def request(status: int = 200, error: str | None = None, finish: str = "stop") -> None:
+        answer = Answer(choices={0: Choice(text=["az vm list"], finish=finish)}, input_tokens=5, output_tokens=3)
+        found = Exchange(
+            datetime.now(UTC),
+            "r",
+            "chat",
+            release="a" * 12,
+            status=status,
+            error=error,
+            answer=answer,
+            seconds=0.2,
+            first=0.1,
+        )
+        metrics.entered(found.release, 1)
+        metrics.ended(found)
+        metrics.between(found.release, 0.02)
+        metrics.entered(found.release, -1)
+
+    class Serving(StandIn):
+        pass
+
+    server: Any = Serving(_Scraped)
+    server.metrics, server.request = metrics, request
+    with server:
+        yield server
+
+
+@pytest.mark.slow
+def test_a_real_prometheus_loads_the_rules_and_answers_every_query_of_the_dashboard(
+    tmp_path: Path, scraped: Any
+) -> None:
+    require("prometheus")
+    folder = _made(tmp_path, MONITORS["all"])
+    text = (folder / "rules.yaml").read_text()
+    (folder / "rules.yaml").write_text(text.replace("[5m]", "[10s]"))  # a shorter window, so that a test need not wait
+    (folder / "prometheus.yaml").write_text(
+        "global: {scrape_interval: 500ms, evaluation_interval: 500ms}\nrule_files: [rules.yaml]\n"
+        f"scrape_configs: [{{job_name: gateway, static_configs: [{{targets: ['{scraped.host}']}}]}}]\n"
+    )
+    port = free_port()
+    url = f"http://127.0.0.1:{port}/api/v1"
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            ["prometheus", f"--config.file={folder}/prometheus.yaml", f"--storage.tsdb.path={folder}/data",
+             f"--web.listen-address=127.0.0.1:{port}"], stdout=log, stderr=log,
+        )  # fmt: skip
+    try:
+        queries = dashboard.expressions(json.loads((folder / "dashboard.json").read_text()), "10s")
+        recorded = [f"lockstep:{name}:error_ratio_rate5m" for name in ALL]
+        deadline, unanswered = time.monotonic() + 120, [*queries, *recorded]
+        while unanswered and time.monotonic() < deadline:
+            scraped.request()
+            scraped.request(finish="length")
+            scraped.request(500, "http_500")
+            time.sleep(0.4)
+            unanswered = [each for each in unanswered if not _asked(url, each)]
+        assert unanswered == [], (folder / "log").read_text()[-2000:]
+        share = {
+            each["metric"]["__name__"]: float(each["value"][1])
+            for each in _asked(url, '{__name__=~"lockstep:.*_rate5m"}')
+        }
+        assert share["lockstep:availability:error_ratio_rate5m"] == pytest.approx(1 / 3, abs=0.12)
+        assert share["lockstep:whole_answers:error_ratio_rate5m"] == pytest.approx(1 / 2, abs=0.15)
+        assert share["lockstep:latency:error_ratio_rate5m"] == 0
+        loaded = requests.get(f"{url}/rules", timeout=10).json()["data"]["groups"]
+        assert {rule["health"] for group in loaded for rule in group["rules"]} == {"ok"}
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def _asked(url: str, expression: str) -> list[Any]:
+    try:
+        reply = requests.get(f"{url}/query", params={"query": expression}, timeout=10)
+    except requests.ConnectionError:
+        return []
+    if reply.status_code == 503:  # it is still starting
+        return []
+    assert reply.status_code == 200, f"{expression}: {reply.text}"
+    found: list[Any] = reply.json()["data"]["result"]
+    return found
+
+
+def test_every_metric_that_a_rule_or_a_panel_names_is_one_of_the_gateways(scraped: Any) -> None:
+    scraped.request()
+    monitor = Monitor.model_validate({"objectives": ALL})
+    text = json.dumps([rules.rules("production", monitor), dashboard.dashboard("production", monitor)])
+    named = set(re.findall(r"lockstep_gateway_[a-z_]+", text))
+    there = set(re.findall(r"^(lockstep_gateway_[a-z_]+)", scraped.metrics.text().decode(), re.MULTILINE))
+    assert named <= there
+    assert len(named) >= 12

@@ -1,0 +1,384 @@
+"""`lockstep watch`: real captures of a gateway's format, in a real git repository whose production runs a release."""
+
+import json
+import random
+import re
+import shutil
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from checks import files, layout, policy
+from checks.captures import Capture, InputMessage, OutputMessage, Part
+from checks.evidence import EvaluationReport
+from checks.rows import Prediction, Row
+from checks.watch_report import WatchReport
+from release.cli import main
+from release.monitoring import window
+from tests import ledger_tree, report_tree
+from tests.conftest import as_params
+from tests.pipeline_repository import write_params
+
+nobodys_configuration = ledger_tree.nobodys_configuration
+SINCE = datetime(2026, 3, 2, tzinfo=UTC)  # a Monday
+WINDOW = ("--from", "2026-03-02", "--to", "2026-03-09")
+MONITOR: dict[str, Any] = {
+    "labels": ["vm", "storage", "network", "acr", "sql"], "margin": 0.1, "drift": {"auc": 0.2, "w": 0.5},
+    "objectives": {"availability": 0.9, "latency": {"seconds": 2.0, "share": 0.9}, "whole_answers": 0.9},
+}  # fmt: skip
+Edit = Callable[[list[dict[str, Any]]], object]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("watch") / "pr"
+    report_tree.pull_request(root)
+    return root
+
+
+@pytest.fixture
+def root(made: Path, tmp_path: Path) -> Path:
+    """A copy, with the parameters of this test and a week of traffic as before release."""
+    shutil.copytree(made, tmp_path / "pr")
+    root = tmp_path / "pr"
+    set_monitor(root)
+    capture(root)
+    return root
+
+
+def set_monitor(root: Path, **change: Any) -> None:
+    write_params(root, report_tree.document() | {"monitor": MONITOR | change})
+
+
+def release(root: Path) -> str:
+    """The model that production runs."""
+    found = re.search(
+        r"^model: sha256:([0-9a-f]{12})", (root / "release/environments/production/pointer.yaml").read_text()
+    )
+    assert found
+    return found[1]
+
+
+def requests(root: Path) -> list[dict[str, Any]]:
+    """A request for each of 240 pinned rows; three of four answers are right, as production's model answered before."""
+    rows = [row for name in layout.SPLIT_NAMES for row in files.read_jsonl(root / layout.SPLITS / f"{name}.jsonl", Row)]
+    chance = random.Random(5)
+    return [
+        {
+            "time": SINCE + timedelta(minutes=40 * number), "prompt": row.prompt, "system": row.messages[0].content,
+            "answer": row.reference if chance.random() < 0.75 else "sql", "status": 200, "seconds": 0.3 + 0.001 * number,
+            "finish": "stop", "id": f"request-{number}", "release": release(root), "share": 1.0,
+        }
+        for number, row in enumerate(chance.sample(rows, 240))
+    ]  # fmt: skip
+
+
+def capture(root: Path, edit: Edit | None = None, name: str = "10-a-1.jsonl") -> None:
+    """Write them as the gateway does."""
+    said = requests(root)
+    if edit:
+        edit(said)
+    shutil.rmtree(root / layout.CAPTURES, ignore_errors=True)
+    for each in said:
+        row = Capture(
+            time=each["time"], operation="chat", status=each["status"], request_id=each["id"], release=each["release"],
+            input_messages=(_message(InputMessage, "system", each["system"]), _message(InputMessage, "user", each["prompt"])),
+            output_messages=(_message(OutputMessage, "assistant", each["answer"], finish_reason=each["finish"]),)
+            if each["status"] < 400 else (),
+            error=None if each["status"] < 400 else str(each["status"]), environment="production",
+            seconds=each["seconds"], redactions={}, sampled_share=each["share"],
+        )  # fmt: skip
+        path = root / layout.CAPTURES / "production" / f"{each['time']:%Y-%m-%d}" / f"{each['time']:%H}-{name}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as stream:
+            stream.write(row.model_dump_json().encode() + b"\n")
+
+
+def _message(kind: type[Any], role: str, text: str, **more: str) -> Any:
+    return kind(role=role, parts=(Part(type="text", content=text),), **more)
+
+
+def lockstep(root: Path, *arguments: str) -> Result:
+    done = CliRunner().invoke(main, ["-C", str(root), *arguments])
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done
+
+
+def statuses(root: Path) -> dict[str, str]:
+    return {
+        each.name: each.status for each in files.read_json(root / "reports/watch/production.json", WatchReport).findings
+    }
+
+
+def test_a_window_as_before_release_passes_and_leaves_a_report_and_a_picture_without_any_text(root: Path) -> None:
+    done = lockstep(root, "watch", "production", *WINDOW)
+    assert (done.exit_code, done.stderr) == (0, ""), done.output
+    report = files.read_json(root / "reports/watch/production.json", WatchReport)
+    assert set(statuses(root)) == {
+        "availability", "latency", "whole answers", "prompts", "labels", "valid labels", "length", "no refusals", "no repetition",
+    }  # fmt: skip
+    assert (report.status, report.requests, report.prompts, report.version) == ("pass", 240, 240, "v0.1.0")
+    assert report.alpha == pytest.approx(7 / 365.25, abs=1e-6)
+    for each in report.findings:
+        assert each.low is not None, each
+        assert each.high is not None, each
+        assert each.detectable is not None, each
+        assert each.p_holm is not None, each
+    text = (root / "reports/watch/production.json").read_text() + (root / "reports/watch/production.svg").read_text()
+    assert "request 1" not in text
+    picture = ET.fromstring((root / "reports/watch/production.svg").read_text())
+    assert sum(each.tag.endswith("}g") for each in picture.iter()) == len(report.findings)
+    assert json.loads(lockstep(root, "watch", "production", *WINDOW, "--json").stdout) == json.loads(
+        (root / "reports/watch/production.json").read_text()
+    )
+
+
+def test_the_same_traffic_in_other_files_gives_the_same_bytes(root: Path) -> None:
+    lockstep(root, "watch", "production", *WINDOW)
+    before = (root / "reports/watch/production.json").read_bytes()
+    capture(root, lambda said: said.reverse(), name="10-z-9.jsonl")
+    capture_again = (root / "reports/watch/production.json").read_bytes()
+    lockstep(root, "watch", "production", *WINDOW)
+    assert (root / "reports/watch/production.json").read_bytes() == before == capture_again
+
+
+def _other_prompts(said: list[dict[str, Any]]) -> None:
+    for number, each in enumerate(said[:120]):
+        each["prompt"] = f"How do I bake bread with {number} grams of flour and sugar?"
+
+
+def _one_label(said: list[dict[str, Any]]) -> None:
+    for each in said[::2]:
+        each["answer"] = "vm"
+
+
+def _no_labels(said: list[dict[str, Any]]) -> None:
+    for each in said[::3]:
+        each["answer"] = "a disk"
+
+
+def _refusals(said: list[dict[str, Any]]) -> None:
+    for each in said[::2]:
+        each["answer"] = "I'm sorry, but I can't help with that."
+
+
+def _loops(said: list[dict[str, Any]]) -> None:
+    for each in said[::2]:
+        each["answer"] = "az vm list and so " * 20
+
+
+def _slow(said: list[dict[str, Any]]) -> None:
+    for each in said[::3]:
+        each["seconds"] = 9.0
+
+
+def _failing(said: list[dict[str, Any]]) -> None:
+    for number, each in enumerate(said):
+        each["status"] = (500, 200, 429, 200)[number % 4]
+
+
+def _an_outage(said: list[dict[str, Any]]) -> None:
+    """A fifth of the requests, all in one minute, is one cluster: it cannot show that the service is bad as a rule."""
+    for each in said[:48]:
+        each["status"], each["time"] = 500, SINCE
+
+
+def _clients_mistakes(said: list[dict[str, Any]]) -> None:
+    for number, each in enumerate(said):
+        each["status"] = (422, 200, 499, 200)[number % 4]
+
+
+def _cut_off(said: list[dict[str, Any]]) -> None:
+    for each in said[::2]:
+        each["finish"] = "length"
+
+
+def _few(said: list[dict[str, Any]]) -> None:
+    del said[12:]
+
+
+def _one_prompt(said: list[dict[str, Any]]) -> None:
+    for each in said:
+        each["prompt"] = said[0]["prompt"]
+
+
+@pytest.mark.parametrize(
+    ("edit", "code", "expected"),
+    [
+        (_other_prompts, 10, {"prompts": "fail", "labels": "pass", "latency": "pass"}),
+        (_one_label, 10, {"labels": "fail", "prompts": "pass", "valid labels": "pass"}),
+        (_no_labels, 10, {"valid labels": "fail", "no refusals": "pass"}),
+        (_refusals, 10, {"no refusals": "fail", "length": "fail", "no repetition": "pass"}),
+        (_loops, 10, {"no repetition": "fail", "length": "fail", "no refusals": "pass"}),
+        (_slow, 10, {"latency": "fail", "availability": "pass"}),
+        (_failing, 10, {"availability": "fail", "latency": "pass"}),
+        (_an_outage, 11, {"availability": "inconclusive"}),
+        (_clients_mistakes, 0, {"availability": "pass"}),
+        (_cut_off, 10, {"whole answers": "fail", "availability": "pass"}),
+        (_few, 11, {"availability": "inconclusive", "prompts": "inconclusive", "labels": "inconclusive"}),
+        (_one_prompt, 11, {"prompts": "inconclusive", "no refusals": "inconclusive", "availability": "pass"}),
+    ],
+)
+def test_what_changed_is_what_fails(root: Path, edit: Edit, code: int, expected: dict[str, str]) -> None:
+    capture(root, edit)
+    done = lockstep(root, "watch", "production", *WINDOW)
+    found = statuses(root)
+    assert {name: found[name] for name in expected} == expected, done.output
+    assert done.exit_code == code, done.output
+    failing = [name for name, status in found.items() if status == "fail"]
+    assert all(name in done.stderr for name in failing)
+    assert len(done.stderr.splitlines()) == (code != 0)
+
+
+def test_labels_that_come_later_are_joined_and_a_fall_of_quality_fails(root: Path) -> None:
+    said = [{"request_id": f"request-{number}", "label": "vm"} for number in range(0, 240, 2)]
+    given = root / "labels.jsonl"
+    given.write_text("".join(f"{json.dumps(each)}\n" for each in said))
+    for _ in range(2):  # the same file again changes nothing
+        done = lockstep(root, "feedback", str(given))
+        assert (done.exit_code, done.stdout[:35]) == (0, "stored 120 labels of 120 requests: "), done.output
+    # Two labels of one request name neither.
+    given.write_text(json.dumps({"request_id": "request-0", "label": "acr"}) + "\n")
+    lockstep(root, "feedback", str(given))
+    done = lockstep(root, "watch", "production", *WINDOW)
+    assert done.exit_code == 10, done.output
+    report = files.read_json(root / "reports/watch/production.json", WatchReport)
+    quality = next(each for each in report.findings if each.name == "quality")
+    assert (quality.status, quality.n, quality.reference) == ("fail", 119, 0.75)  # 150 of 200 before release
+    assert report.labelled == 119
+    assert "1 labels are left out: two for one request" in done.stdout
+
+
+def test_free_text_has_no_labels_and_its_answers_are_compared_as_texts(root: Path) -> None:
+    value = report_tree.document() | {"monitor": MONITOR | {"labels": None}}
+    value["validate"]["labels"] = None
+    write_params(root, value)
+    capture(root, lambda said: [each.update(answer=f"{each['answer']} please wait a moment") for each in said])
+    lockstep(root, "watch", "production", *WINDOW)
+    found = statuses(root)
+    assert (found["answers"], "labels" in found, "valid labels" in found) == ("fail", False, False)
+
+
+def test_cost_is_of_the_devices_and_of_all_requests_that_a_sample_stands_for(root: Path) -> None:
+    assert "cost" not in lockstep(root, "watch", "production", *WINDOW).stdout
+    set_monitor(root, cost={"devices": 2, "hourly_price": 1.5})
+    capture(root, lambda said: [each.update(share=0.5) for each in said])
+    done = lockstep(root, "watch", "production", *WINDOW)
+    assert f"cost: about {1000 * 168 * 2 * 1.5 / 480:,.4g} per 1,000 requests (336 device hours)" in done.stdout
+
+
+def test_requests_to_another_release_are_left_out_and_reported(root: Path) -> None:
+    capture(root, lambda said: [each.update(release="0" * 12, status=500) for each in said[:60]])
+    done = lockstep(root, "watch", "production", *WINDOW)
+    assert "note: 60 requests to another release are left out: 000000000000" in done.stdout
+    assert statuses(root)["availability"] == "pass"
+
+
+def _broken_line(root: Path) -> None:
+    path = next((root / layout.CAPTURES / "production").rglob("*.jsonl"))
+    path.write_bytes(path.read_bytes() + b'{"time": 1}\n')
+
+
+def _no_split(root: Path) -> None:
+    (root / layout.SPLITS / "train.jsonl").unlink()
+
+
+def _changed_split(root: Path) -> None:
+    path = root / layout.SPLITS / "train.jsonl"
+    path.write_text(path.read_text().replace("request", "question"))
+
+
+def _nothing(root: Path) -> None:
+    pass
+
+
+def _no_captures(root: Path) -> None:
+    shutil.rmtree(root / layout.CAPTURES)
+
+
+def _other_release(root: Path) -> None:
+    capture(root, lambda said: [each.update(release="0" * 12) for each in said])
+
+
+@pytest.mark.parametrize(
+    ("change", "arguments", "code", "said"),
+    [
+        (_nothing, ("nowhere",), 2, "params.yaml: promote.environments has no 'nowhere'; use one of staging, production"),
+        (_nothing, ("staging",), 8, "staging: runs no release; `lockstep promote staging`"),
+        (_nothing, ("production", "--from", "2026-03-02"), 8, "--from and --to: one is missing; give both"),
+        (_nothing, ("production", "--from", "2026-03-09", "--to", "2026-03-02"), 8, "is not after --from 2026-03-09; swap"),
+        (_nothing, ("production", "--from", "March", "--to", "2026-03-02"), 8, "'March': is neither a date nor a time"),
+        (_nothing, ("production",), 8, "no request to release .* of production from .*; name the gateway's folder"),
+        (_no_captures, ("production", *WINDOW), 8, "no request to release"),
+        (_other_release, ("production", *WINDOW), 8, "there are 240 requests to another release are left out: 0000"),
+        (_broken_line, ("production", *WINDOW), 8, r"jsonl:\d+: .*; move the file out of the captures"),
+        (_no_split, ("production", *WINDOW), 8, "data/splits/train.jsonl of commit .* is not here, and DVC cannot"),
+        (_changed_split, ("production", *WINDOW), 8, "data/splits/train.jsonl of commit .* is not here, and DVC cannot"),
+        (_nothing, ("production", "--captures", "nosuch://bucket/x"), 9, "nosuch.*; install what reads it"),
+    ],
+)  # fmt: skip
+def test_what_is_refused_is_one_line_with_its_code(
+    root: Path, change: Callable[[Path], object], arguments: tuple[str, ...], code: int, said: str
+) -> None:
+    change(root)
+    done = lockstep(root, "watch", *arguments)
+    assert (done.exit_code, done.stdout) == (code, ""), done.output
+    assert len(done.stderr.splitlines()) == 1
+    assert re.search(said, done.stderr), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "has no label; write a line"),
+        (
+            '{"request_id": "a", "label": "vm"}\n{"request_id": "a"}\n',
+            r"labels.jsonl:2: label: Field required; write each",
+        ),
+        ("vm\n", r"labels.jsonl:1: Invalid JSON"),
+        ('{"request_id": "../../x y", "label": "vm"}\n', r"labels.jsonl:1: request_id"),
+    ],
+)
+def test_labels_that_are_none_are_refused_and_nothing_is_stored(root: Path, text: str, said: str) -> None:
+    (root / "labels.jsonl").write_text(text)
+    done = lockstep(root, "feedback", str(root / "labels.jsonl"))
+    assert done.exit_code == 8, done.output
+    assert re.search(said, done.stderr), done.stderr
+    assert not (root / layout.CAPTURES / "feedback").exists()
+
+
+@pytest.mark.parametrize(
+    ("now", "days", "since"),
+    [
+        (datetime(2026, 3, 11, 15, tzinfo=UTC), 7, SINCE),
+        (datetime(2026, 3, 9, tzinfo=UTC), 7, SINCE),
+        (datetime(2026, 3, 8, 23, 59, tzinfo=UTC), 7, SINCE - timedelta(days=7)),
+        (datetime(2026, 3, 9, 1, tzinfo=UTC), 1, datetime(2026, 3, 8, tzinfo=UTC)),
+    ],
+)
+def test_the_last_whole_window_begins_on_a_monday_and_has_ended(now: datetime, days: int, since: datetime) -> None:
+    assert window.last_whole(now, days) == (since, since + timedelta(days=days))
+
+
+def test_captures_elsewhere_are_read_through_fsspec(root: Path) -> None:
+    pytest.importorskip("fsspec")
+    moved = root.parent / "elsewhere"
+    shutil.move(root / layout.CAPTURES, moved)
+    done = lockstep(root, "watch", "production", *WINDOW, "--captures", f"file://{moved}")
+    assert done.exit_code == 0, done.output
+
+
+def test_the_section_is_in_no_policy_and_the_answers_of_a_release_are_those_of_its_own_record(root: Path) -> None:
+    plain, other = (as_params(report_tree.document() | {"monitor": each}) for each in ({}, MONITOR))
+    assert policy.of(plain, None).digest == policy.of(other, None).digest
+    assert policy.changes(policy.of(plain, None), policy.of(other, None)) == ()
+    lockstep(root, "watch", "production", *WINDOW)
+    report = files.read_json(root / "reports/watch/production.json", WatchReport)
+    here = files.read_json(root / layout.EVALUATION, EvaluationReport)
+    assert report.reference["data/predictions/candidate.jsonl"] != here.models["candidate"].predictions
+    assert len(files.read_jsonl(root / layout.PREDICTIONS / "champion.jsonl", Prediction)) == 200
