@@ -33,12 +33,25 @@ GATES: dict[str, dict[str, Any]] = {
         "kind": "remembers", "suite": "english", "metric": "bits-per-byte", "against": "base", "allowance": 0.2,
         "confidence": 0.95,
     },
+    "sound": {"kind": "judge", "suite": "chat", "min_agreement": 0.8, "max_flips": 0.05, "confidence": 0.95},
+    "liked": {
+        "kind": "improves", "suite": "chat", "metric": "human", "assisted_by": "judge", "against": "base", "margin": 0.0,
+        "confidence": 0.95,
+    },
 }  # fmt: skip
+_PINNED = {"uri": "texts.jsonl", "sha256": "0" * 64, "license": None}
 SUITES = {
     "english": {
         "kind": "loss", "text": {"uri": "texts.jsonl", "sha256": "0" * 64, "license": None}, "precision": "bf16",
         "models": ["candidate", "base"],
-    }
+    },
+    "chat": {
+        "kind": "pairwise", "question": "Which?", "against": "base", "rows": 100, "seed": 1, "labels": None, "anchor": _PINNED,
+        "judge": {
+            "kind": "openai", "url_from": "JUDGE", "model": "m", "prompt": "$left $right", "value": "(left|right|tie)",
+            "seed": 1, "max_tokens": 9,
+        },
+    },
 }  # fmt: skip
 # What the question must say of each gate: its own numbers.
 NUMBERS: dict[str, tuple[str, ...]] = {
@@ -54,6 +67,8 @@ NUMBERS: dict[str, tuple[str, ...]] = {
     "license": ("Apache-2.0", "commercially", "MIT"),
     "budget": ("artifact_mb 600", "parameters_millions 200"),
     "fresh": ("one of the first 20 models",),
+    "sound": ("judge of suite chat", "80%", "95%", "5%"),
+    "liked": ("do people, as the judge assists them, prefer", "base", "more than 0 of all rows", "95%"),
     "remembers": ("samples of suite english", "less than 0.2 bits per byte", "base", "95%"),
 }
 
