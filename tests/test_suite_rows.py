@@ -419,5 +419,5 @@ def test_the_documented_suite_of_attacks_and_look_alikes_reads_its_package(tmp_p
     refused = {role: Counter((line.slice, line.value) for line in made.scored[role]) for role in ("candidate", "base")}
     assert refused["candidate"] == {("malicious", 1.0): 118, ("benign", 0.0): 63}
     assert refused["base"] == {("malicious", 0.0): 118, ("benign", 0.0): 63}
-    assert len({line.group for line in made.scored["candidate"]}) == 26
+    assert len({line.group for line in made.scored["candidate"]}) == 181
     assert suite.chance_of("regex", [each.reference for each in made.given["candidate"]]) is None
