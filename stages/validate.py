@@ -51,7 +51,8 @@ def validate(params: Params, root: Path) -> str:
     counts = {name: len(of_split.references) for name, of_split in read.items()}
     frames: dict[str, Frame | Columns] = {name: of_split.columns for name, of_split in read.items()}
     frames[ALL] = rows_frames.together(read, params.prepare.near_duplicates)
-    frames[LABELS] = labels.frame({name: of_split.references for name, of_split in read.items()})
+    of_labels = labels.frame({name: of_split.references for name, of_split in read.items()})
+    frames[LABELS] = of_labels
     frames["conservation"] = rows_frames.conservation(read, report)
     frames |= preferences.frames({name: of_split.rows for name, of_split in read.items()}, judged, count, some)
     del read
@@ -73,7 +74,7 @@ def validate(params: Params, root: Path) -> str:
     )
     if failed:
         todos = {f"{frame}: {words}": each.todo for frame, suite in suites.items() for words, each in suite.items()}
-        (first, todo), *others = [(_line(outcome, frames[LABELS]), todos[outcome.name]) for outcome in failed]
+        (first, todo), *others = [(_line(outcome, of_labels), todos[outcome.name]) for outcome in failed]
         raise DataRefused(
             f"{len(failed)} of {len(outcomes)} expectations failed: {first}",
             f"{todo}; see {layout.DATA_REPORT} and {layout.DATA_DOCS}/index.html",

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,7 +14,9 @@ import pytest
 from checks.errors import DataRefused
 from stages.loaders import table
 
-ROWS = [{"prompt": f"naïve “request” {n}, or more\n", "reference": f"vm {n % 3}", "n": n} for n in range(12)]
+ROWS: list[dict[str, Any]] = [
+    {"prompt": f"naïve “request” {n}, or more\n", "reference": f"vm {n % 3}", "n": n} for n in range(12)
+]
 HUGE = 50 << 20  # characters of a cell
 FILES = 1000  # of each format
 PIECES = (
