@@ -19,7 +19,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from checks import cost, digest, files, layout
+from checks import cost, digest, files, layout, steps
 from checks.evidence import Seal, TrainMeasured, TrainReport
 from checks.rows import Message, Row
 from release.cost import training_ahead
@@ -62,7 +62,7 @@ def main() -> None:
         lines = []
         for what, change in tqdm(CHANGES.items(), file=sys.stderr, disable=None):
             folder, after = _run(home, change)
-            found = training_ahead.seconds(folder, _ahead(after), after.train, recorded)
+            found = training_ahead.seconds(folder, [_ahead(after)], recorded)
             low, middle, high = found.train
             took = after.measured.seconds
             lines.append(
@@ -95,13 +95,14 @@ def _run(home: Path, change: dict[str, Any]) -> tuple[Path, Recorded]:
     measured = files.read_json(root / layout.TRAIN_MEASURED, TrainMeasured)
     splits = [(root / layout.SPLITS / f"{name}.jsonl").read_bytes() for name in layout.SPLIT_NAMES]
     row_bytes = sum(map(len, splits)) / sum(text.count(b"\n") for text in splits)
-    return root, Recorded("main", "0" * 40, report, measured, params.train, None, row_bytes)
+    return root, Recorded("main", "0" * 40, report, measured, tuple(steps.of(params.train)), None, row_bytes)
 
 
 def _ahead(after: Recorded) -> Ahead:
     """As it would have been planned: nothing of what the training measured."""
     rows = after.report.rows
-    return Ahead(rows, cost.epochs(after.train, rows), after.report.splits["train"], after.report.base, 0)
+    epochs = cost.epochs(after.train, rows)
+    return Ahead(after.train, rows, epochs, after.report.splits["train"], after.report.base, 0)
 
 
 def _row(split: str, number: int, words: int) -> Row:
