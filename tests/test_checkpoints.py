@@ -27,7 +27,7 @@ from tests.conftest import REPOSITORY, as_params, scaled_down, written
 from tests.http_standin import Handler, StandIn
 
 KEY = digest.of_bytes(b"a training")
-NAMES = sorted(checkpoints._NAMES - checkpoints._OPTIONAL)
+NAMES = sorted(checkpoints._NAMES - checkpoints._OPTIONAL - checkpoints._OWN)
 
 
 @pytest.fixture

@@ -418,7 +418,9 @@ def _full() -> list[Params]:
         document["train"] |= method
     steps = _document()
     steps["train"] |= {"method": ["sft", "dpo"], "steps": [{"method": "sft"}, METHODS["dpo"]]}
-    return [Params.model_validate(each) for each in (_document(), table, messages, regex, *taught, steps)]
+    whole = _document()
+    whole["train"] |= {"lora": None, "full": {"layers": 2}}
+    return [Params.model_validate(each) for each in (_document(), table, messages, regex, *taught, steps, whole)]
 
 
 Path_ = tuple[str | int, ...]
