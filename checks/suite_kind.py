@@ -208,10 +208,45 @@ class ScaledSuite(BoundedSuite, abc.ABC):
         return self.metrics
 
 
-class LogSuite(ScaledSuite, abc.ABC):
-    """A suite that another tool ran: a pinned log for each model."""
+class AskedSuite(SuiteKind, abc.ABC):
+    """A suite that the stage asks ``models`` itself."""
+
+    models: Annotated[
+        tuple[Role, ...],
+        Field(strict=False, description="which models it asks; the weights of earlier models come from a DVC remote"),
+    ]
+
+    @model_validator(mode="after")
+    def _of_the_candidate_each_once(self) -> Self:
+        if "candidate" not in self.models or len(set(self.models)) < len(self.models):
+            raise ValueError("models: must name the candidate, and each model once|name candidate, and base or main")
+        return self
+
+    @property
+    def scores_of(self) -> Sequence[Role]:
+        """The models that it asks."""
+        return self.models
+
+
+class SizedSuite(SuiteKind, abc.ABC):
+    """A suite that says how many samples it has."""
 
     samples: Annotated[Positive, Field(description="how many samples it has, no more and no fewer")]
+
+    @property
+    def declared_size(self) -> int:
+        """No more and no fewer."""
+        return self.samples
+
+    def size(self, test_rows: int) -> int:
+        """As it is declared."""
+        del test_rows
+        return self.samples
+
+
+class LogSuite(ScaledSuite, SizedSuite, abc.ABC):
+    """A suite that another tool ran: a pinned log for each model."""
+
     logs: Annotated[
         dict[Role, Log],
         Field(min_length=1, description="the log of each model: candidate, base, main, champion or best"),
@@ -232,16 +267,6 @@ class LogSuite(ScaledSuite, abc.ABC):
     def scores_of(self) -> Sequence[Role]:
         """The models with a log."""
         return tuple(self.logs)
-
-    @property
-    def declared_size(self) -> int:
-        """No more and no fewer."""
-        return self.samples
-
-    def size(self, test_rows: int) -> int:
-        """As it is declared."""
-        del test_rows
-        return self.samples
 
     def scored(self, material: Material) -> Made:
         """Convert each log; metrics that params.yaml does not name are left out."""

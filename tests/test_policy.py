@@ -24,7 +24,7 @@ from checks.preferences import Judged, Pairs
 from checks.scorer_kind import ScorerKind
 from checks.scorers.json_valid import JsonValid
 from checks.sections import Agreement, Section, directions
-from checks.suite_kind import BoundedSuite, LogSuite, ScaledSuite, SuiteKind
+from checks.suite_kind import AskedSuite, BoundedSuite, LogSuite, ScaledSuite, SizedSuite, SuiteKind
 from checks.training import NoDropout, Train
 from tests.conftest import REPOSITORY, ROUTER
 from tests.training_tree import METHODS
@@ -499,8 +499,8 @@ def test_the_walk_reaches_every_section_that_params_yaml_is_made_of() -> None:
         pending += each.__subclasses__()
     kindred = {JsonValid}  # has no field but its kind
     bases = {
-        Agreement, AssistedGate, BoundedSuite, GateKind, Judged, JudgeKind, Loader, LogSuite, NoDropout, PairedGate, Pairs, ScoreGate, ScorerKind,
-        ScaledSuite, SuiteKind, Train,
+        Agreement, AskedSuite, AssistedGate, BoundedSuite, GateKind, Judged, JudgeKind, Loader, LogSuite, NoDropout, PairedGate, Pairs, ScoreGate, ScorerKind,
+        ScaledSuite, SizedSuite, SuiteKind, Train,
     }  # fmt: skip
     ours = {each for each in known if each.__module__.startswith(("checks.", "stages."))}
     assert ours - reached == bases | kindred

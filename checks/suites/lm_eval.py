@@ -13,17 +13,17 @@ import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError
 
 from checks import digest, files, layout
 from checks.errors import EvaluationRefused, EvidenceRefused, MachineRefused
-from checks.sections import Positive, Source, Strings
-from checks.suite_kind import Log, Made, Material, ScaledSuite
-from checks.suite_report import Role, Scored, SourceClass
+from checks.sections import Source, Strings
+from checks.suite_kind import AskedSuite, Log, Made, Material, ScaledSuite, SizedSuite
+from checks.suite_report import Scored, SourceClass
 from checks.text import redact
 
 PYTHON = "LOCKSTEP_LM_EVAL"
@@ -32,29 +32,18 @@ _DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 
 
-class LmEval(ScaledSuite):
+class LmEval(ScaledSuite, AskedSuite, SizedSuite):
     """Tasks of lm-evaluation-harness. ``id``, ``group`` and ``slice`` are keys of a task's documents."""
 
     kind: Literal["lm-eval"]
     tasks: Annotated[Log, Field(description="folder with the tasks' YAML and data")]
     names: Annotated[Strings, Field(min_length=1, description="tasks to run; no groups of tasks")]
     version: Annotated[str, Field(pattern=r"^[0-9][0-9a-z.]*$", description="version of the package lm-eval")]
-    samples: Annotated[Positive, Field(description="how many samples all tasks have, no more and no fewer")]
-    models: Annotated[
-        tuple[Role, ...],
-        Field(strict=False, description="which models it asks; the weights of main or champion come from a DVC remote"),
-    ]
     precision: Annotated[Literal["bf16", "fp16", "fp32"], Field(description="number format of the models")]
     chat: Annotated[bool, Field(description="whether prompts go through the chat template")]
     id: Annotated[str | None, Field(description="null: a document's position")] = None
     group: Annotated[str | None, Field(description="null: each sample is its own group")] = None
     slice: Annotated[str | None, Field(description="null: the task's name")] = None
-
-    @model_validator(mode="after")
-    def _of_the_candidate(self) -> Self:
-        if "candidate" not in self.models or len(set(self.models)) < len(self.models):
-            raise ValueError("models: must name the candidate, and each model once|name candidate, and base or main")
-        return self
 
     @property
     def evidence(self) -> SourceClass:
@@ -70,21 +59,6 @@ class LmEval(ScaledSuite):
     def folders(self) -> frozenset[str]:
         """The tasks."""
         return frozenset({"tasks"})
-
-    @property
-    def scores_of(self) -> Sequence[Role]:
-        """The models that it asks."""
-        return self.models
-
-    @property
-    def declared_size(self) -> int:
-        """No more and no fewer."""
-        return self.samples
-
-    def size(self, test_rows: int) -> int:
-        """As it is declared."""
-        del test_rows
-        return self.samples
 
     def scored(self, material: Material) -> Made:
         """Run the harness on each model, a model with two names once."""

@@ -10,18 +10,18 @@ on the tokenizer (Gao and others, 2020, https://arxiv.org/abs/2101.00027, sectio
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from checks import digest, files, layout
 from checks.errors import EvidenceRefused
 from checks.rows import Record
 from checks.sections import Source
-from checks.suite_kind import Log, Made, Material, SuiteKind
-from checks.suite_report import Role, SampleId, Scored, SourceClass, Word
+from checks.suite_kind import AskedSuite, Log, Made, Material
+from checks.suite_report import SampleId, Scored, SourceClass, Word
 
 METRIC = "bits-per-byte"
 
@@ -35,22 +35,12 @@ class Piece(Record):
     slice: Word = "all"
 
 
-class Loss(SuiteKind):
+class Loss(AskedSuite):
     """How well each of ``models`` predicts pinned texts, as the one metric ``bits-per-byte``: less is better."""
 
     kind: Literal["loss"]
     text: Annotated[Log, Field(description="JSON lines with id and text, and group and slice where there are any")]
     precision: Annotated[Literal["bf16", "fp16", "fp32"], Field(description="number format of the models")]
-    models: Annotated[
-        tuple[Role, ...],
-        Field(strict=False, description="which models read it; the weights of earlier models come from a DVC remote"),
-    ]
-
-    @model_validator(mode="after")
-    def _of_the_candidate(self) -> Self:
-        if "candidate" not in self.models or len(set(self.models)) < len(self.models):
-            raise ValueError("models: must name the candidate, and each model once|name candidate, and base or main")
-        return self
 
     @property
     def scales(self) -> Mapping[str, None]:
@@ -66,11 +56,6 @@ class Loss(SuiteKind):
     def sources(self) -> Mapping[str, Source]:
         """The texts."""
         return {"text": self.text}
-
-    @property
-    def scores_of(self) -> Sequence[Role]:
-        """The models that read them."""
-        return self.models
 
     def size(self, test_rows: int) -> int:
         """Only the file knows."""

@@ -22,7 +22,7 @@ from checks.errors import EvidenceRefused
 from checks.rows import Message, Row
 from checks.scorers import Scorer
 from checks.sections import Positive, Section, Share, Source
-from checks.suite_kind import BoundedSuite, Log, Made, Material
+from checks.suite_kind import AskedSuite, BoundedSuite, Log, Made, Material, SizedSuite
 from checks.suite_report import Role, Scale, Scored, SourceClass, SuiteAnswer, asked_sha
 
 _MESSAGES = TypeAdapter(Annotated[tuple[Message, ...], Field(min_length=1)])
@@ -44,20 +44,15 @@ class Columns(Section):
     slice: Annotated[str | None, Field(description="key of the part of the domain")] = None
 
 
-class Rows(BoundedSuite):
+class Rows(BoundedSuite, AskedSuite, SizedSuite):
     """Questions that each of ``models`` answers. A metric is called after its scorer."""
 
     kind: Literal["rows"]
     file: Annotated[Log, Field(description="JSON lines with prompt or messages, and more where there is more")]
     columns: Annotated[Columns, Field(description="what the file calls its keys")] = Columns()
     instruction: Annotated[str | None, Field(description="the system message for rows without one")] = None
-    samples: Annotated[Positive, Field(description="how many rows it has, no more and no fewer")]
     scorers: Annotated[tuple[Scorer, ...], Field(strict=False, min_length=1, description="how answers are scored")]
     max_new_tokens: Annotated[Positive, Field(description="most tokens of an answer")]
-    models: Annotated[
-        tuple[Role, ...],
-        Field(strict=False, description="which models answer; the weights of earlier models come from a DVC remote"),
-    ]
     chance: Annotated[
         Share | None,
         Field(description="mean of a model that knows nothing; null: of one that always gives the commonest reference"),
@@ -65,9 +60,7 @@ class Rows(BoundedSuite):
     served: Annotated[bool, Field(description="whether `lockstep verify` asks the server, too")] = False
 
     @model_validator(mode="after")
-    def _of_the_candidate_each_once(self) -> Self:
-        if "candidate" not in self.models or len(set(self.models)) < len(self.models):
-            raise ValueError("models: must name the candidate, and each model once|name candidate, and base or main")
+    def _each_scorer_once(self) -> Self:
         if len(set(self.scored_by)) < len(self.scorers):
             raise ValueError(f"scorers: {', '.join(self.scored_by)} has one twice|name each scorer once")
         return self
@@ -96,21 +89,6 @@ class Rows(BoundedSuite):
     def sources(self) -> Mapping[str, Source]:
         """The rows."""
         return {"file": self.file}
-
-    @property
-    def scores_of(self) -> Sequence[Role]:
-        """The models that answer."""
-        return self.models
-
-    @property
-    def declared_size(self) -> int:
-        """No more and no fewer."""
-        return self.samples
-
-    def size(self, test_rows: int) -> int:
-        """As it is declared."""
-        del test_rows
-        return self.samples
 
     @property
     def served_tokens(self) -> int | None:
