@@ -18,19 +18,21 @@ from release.review import labelling, page
 from tests import browser, evidence_tree, programs
 from tests.browser import WIDTHS, Parsed
 from tests.pipeline_repository import write_params
-from tests.test_judges import Endpoint, endpoint  # noqa: F401 - a fixture
-from tests.test_pairwise import Case, case  # noqa: F401 - a fixture
+from tests.test_judges import Endpoint, endpoint
+from tests.test_pairwise import Case, case
 from tests.test_report_picture import colours
+
+__all__ = ["case", "endpoint"]  # fixtures
 
 STYLE = Path(page.__file__).with_name("label.css").read_text()
 
 
-def _label(case: Case, *arguments: str) -> Result:  # noqa: F811 - the fixture
+def _label(case: Case, *arguments: str) -> Result:
     write_params(case.root, case.document)
     return CliRunner().invoke(main, ["-C", str(case.root), "label", *arguments])
 
 
-def _said(case: Case, *arguments: str) -> dict[str, Any]:  # noqa: F811
+def _said(case: Case, *arguments: str) -> dict[str, Any]:
     done = _label(case, *arguments, "--json")
     assert done.exit_code == 0, done.output
     found: dict[str, Any] = json.loads(done.stdout)
@@ -38,7 +40,7 @@ def _said(case: Case, *arguments: str) -> dict[str, Any]:  # noqa: F811
 
 
 @pytest.fixture
-def fresh(case: Case) -> Case:  # noqa: F811
+def fresh(case: Case) -> Case:
     """Nobody has labelled yet."""
     case.suite["labels"] = None
     (case.root / "labels.jsonl").unlink()
@@ -139,7 +141,7 @@ def test_a_file_that_has_no_labels_is_refused_and_changes_nothing(fresh: Case, t
     assert not (fresh.root / "labels").exists()
 
 
-def _other_answers(case: Case) -> None:  # noqa: F811
+def _other_answers(case: Case) -> None:
     (case.root / layout.PREDICTIONS / "candidate.jsonl").write_text("")
 
 
@@ -171,7 +173,7 @@ def test_what_cannot_be_labelled_is_refused_in_one_line(fresh: Case, how: str) -
     assert len(done.output.splitlines()) == 1
 
 
-def test_labelled_pairs_become_an_anchor_that_the_judge_answers(case: Case, endpoint: Endpoint, tmp_path: Path) -> None:  # noqa: F811
+def test_labelled_pairs_become_an_anchor_that_the_judge_answers(case: Case, endpoint: Endpoint, tmp_path: Path) -> None:
     target = case.root / "anchor.jsonl"
     said = _said(case, "chat", "--anchor", str(target))
     assert said["pairs"] == 13

@@ -34,12 +34,9 @@ def document(*modules: str, **settings: Any) -> dict:
     return value
 
 
-@pytest.fixture(scope="module", autouse=True)
-def store(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """One MLflow store for all tests here: making its tables takes seconds."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}")
-        yield
+@pytest.fixture(autouse=True)
+def _tracked(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
 
 
 @pytest.fixture

@@ -24,7 +24,9 @@ from tests import evidence_tree
 from tests.conftest import as_params, scaled_down
 from tests.pipeline_repository import git, write_params
 from tests.test_containers import healthy
-from tests.test_judges import Endpoint, endpoint  # noqa: F401 - a fixture
+from tests.test_judges import Endpoint, endpoint
+
+__all__ = ["endpoint"]  # fixtures
 
 ROWS = 200
 PROMPT = "Request: $prompt\nRight: $reference\nLeft: $left\nRight one: $right\nWhich is better? Say left, right or tie."
@@ -97,7 +99,7 @@ class Case:
 
 
 @pytest.fixture
-def case(tmp_path: Path, document: dict, endpoint: Endpoint) -> Case:  # noqa: F811 - the fixture
+def case(tmp_path: Path, document: dict, endpoint: Endpoint) -> Case:
     document["gates"] = {"sound": {"kind": "data"}}
     evidence_tree.build(tmp_path, as_params(document), test_rows=ROWS)
     endpoint.reply = _better
@@ -127,7 +129,7 @@ def _better(text: str) -> str:
     return "left" if lines["Left"] == lines["Right"] else "right" if lines["Right one"] == lines["Right"] else "tie"
 
 
-def test_people_decide_the_judge_assists_and_all_is_recorded(case: Case, endpoint: Endpoint) -> None:  # noqa: F811
+def test_people_decide_the_judge_assists_and_all_is_recorded(case: Case, endpoint: Endpoint) -> None:
     found = case.finding()
     assert found.status == "pass", found.reason
     assert (found.value, found.n, found.gained, found.lost, found.suite) == (0.110, 100, 12, 1, "chat")
@@ -146,7 +148,7 @@ def test_people_decide_the_judge_assists_and_all_is_recorded(case: Case, endpoin
     assert len(lines) == 2 * ROWS
 
 
-def test_an_answer_that_did_not_change_is_not_compared_again(case: Case, endpoint: Endpoint) -> None:  # noqa: F811
+def test_an_answer_that_did_not_change_is_not_compared_again(case: Case, endpoint: Endpoint) -> None:
     case.judged()
     endpoint.reply = lambda _: "tie"
     case.judged()
@@ -220,7 +222,7 @@ def test_labels_live_on_while_the_answers_do(case: Case) -> None:
     assert "people labelled 99 of the 100 rows" in found.reason
 
 
-def test_a_judge_that_says_another_thing_in_the_other_order_is_taken_for_a_tie(case: Case, endpoint: Endpoint) -> None:  # noqa: F811
+def test_a_judge_that_says_another_thing_in_the_other_order_is_taken_for_a_tie(case: Case, endpoint: Endpoint) -> None:
     endpoint.reply = lambda _: "left"
     found = case.finding()
     assert case.result.compared is not None
@@ -229,7 +231,7 @@ def test_a_judge_that_says_another_thing_in_the_other_order_is_taken_for_a_tie(c
     assert found.status == "pass"
 
 
-def test_verdicts_that_cannot_be_read_are_counted_and_bounded(case: Case, endpoint: Endpoint) -> None:  # noqa: F811
+def test_verdicts_that_cannot_be_read_are_counted_and_bounded(case: Case, endpoint: Endpoint) -> None:
     endpoint.reply = lambda text: "I cannot say" if "Left: sql" in text else _better(text)
     case.suite["max_unparsed"] = 1.0
     case.judged()
@@ -240,7 +242,7 @@ def test_verdicts_that_cannot_be_read_are_counted_and_bounded(case: Case, endpoi
         case.judged()
 
 
-def test_what_questions_cost_is_counted_before_the_first_one(case: Case, endpoint: Endpoint) -> None:  # noqa: F811
+def test_what_questions_cost_is_counted_before_the_first_one(case: Case, endpoint: Endpoint) -> None:
     case.suite["judge"]["cost"] = {"input": 1000.0, "output": 0.0, "at_most": 1.0}
     with pytest.raises(
         EvaluationRefused,
@@ -388,7 +390,7 @@ JUDGES: dict[str, tuple[Callable[[str], str], str, str]] = {
 
 
 @pytest.mark.parametrize("how", JUDGES)
-def test_a_judge_is_held_to_people_on_the_anchor(anchored: Case, endpoint: Endpoint, how: str) -> None:  # noqa: F811
+def test_a_judge_is_held_to_people_on_the_anchor(anchored: Case, endpoint: Endpoint, how: str) -> None:
     endpoint.reply, status, line = JUDGES[how]
     found = _sound(anchored)
     assert (found.status, found.evidence, found.suite, found.n) == (status, "witnessed", "chat", 60)
@@ -398,7 +400,7 @@ def test_a_judge_is_held_to_people_on_the_anchor(anchored: Case, endpoint: Endpo
     assert "agree with people on 80%" in explain.explain(anchored.root, "judge_is_sound").asks
 
 
-def test_a_judge_that_changed_since_the_last_record_is_seen(anchored: Case, endpoint: Endpoint) -> None:  # noqa: F811
+def test_a_judge_that_changed_since_the_last_record_is_seen(anchored: Case, endpoint: Endpoint) -> None:
     """Main's record is in git; the judge behind the same name answers eight pairs otherwise since then."""
     anchored.document["gates"]["judge_is_sound"]["min_agreement"] = 0.7
     assert _sound(anchored).status == "pass"

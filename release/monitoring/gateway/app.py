@@ -120,7 +120,7 @@ class Gateway:
             self._metrics.ended(exchange)
             if self._store and sampled(exchange.request_id, self._settings.sample):
                 self._store.offer(exchange)
-        except Exception:  # noqa: BLE001
+        except Exception:  # noqa: BLE001 - nothing of it may reach the client
             self._metrics.dropped(1)
 
     async def _passed(self, request: web.Request, exchange: Exchange, began: float) -> web.StreamResponse:
