@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from checks import files, layout, quarantine, refused
+from checks import digest, files, layout, quarantine, refused
 from checks.errors import EvidenceRefused, Refusal, TrainingRefused, VerdictFailed
-from checks.evidence import EvaluationReport, ReferenceUse
+from checks.evidence import EvaluationReport, ParityReport, ReferenceUse
 from checks.rows import Prediction
+from checks.suite_report import SuiteResult, SuitesReport
 from checks.verdict import Verdict
 from release.cli import terminal
 from release.record import references
@@ -218,6 +219,25 @@ def test_a_reward_that_gates_ask_is_named_with_them_and_figures_beside_the_loss(
     training = next(part.markdown for part in report(tmp_path / "pr", FOR).parts if part.name == "training")
     assert "**Training raised the score of `exact-match`**, which these gates ask: `routes_well`, `" in training
     assert "At the end: `rewards/margins` 0.0761." in training
+
+
+def test_a_suite_is_shown_whether_or_not_a_gate_asks_it(tmp_path: Path) -> None:
+    def edit(root: Path) -> None:
+        parity = files.read_json(root / layout.PARITY_REPORT, ParityReport)
+        files.write_text(root / layout.SUITES / "english.jsonl", "")
+        found = SuiteResult(
+            kind="loss", asked=digest.of_json({}), source="pure", samples=0, files={},
+            lines=digest.of_file(root / layout.SUITES / "english.jsonl").sha256,
+            models={"candidate": parity.merged, "base": parity.base},
+            means={"candidate": {"bits-per-byte": 1.1286}, "base": {"bits-per-byte": 1.0984}},
+        )  # fmt: skip
+        files.write_json(root / layout.SUITES_REPORT, SuitesReport(suites={"english": found}))
+
+    report_tree.pull_request(tmp_path / "pr", edit=edit)
+    found = report(tmp_path / "pr", FOR)
+    metrics = next(part.markdown for part in found.parts if part.name == "metrics")
+    assert "| `english`: `bits-per-byte` | 1.129 | base model 1.098 |" in metrics
+    assert len(gfm(metrics).split("<table>")) == 3
 
 
 def _main_is_gone(at: Path) -> None:

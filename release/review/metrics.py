@@ -31,6 +31,15 @@ class Slice(NamedTuple):
     difference: float | None
 
 
+class SuiteScore(NamedTuple):
+    """The mean of a suite's metric, in its own scale: of the candidate, and of other models by role."""
+
+    suite: str
+    metric: str
+    own: float
+    others: tuple[tuple[str, float], ...]
+
+
 def compared(facts: Facts) -> dict[str, list[Score]]:
     """The other models' scores for each scorer; empty without an evaluation."""
     found = facts.evaluation
@@ -64,6 +73,19 @@ def uncompared(facts: Facts) -> str:
     if main.how == "unavailable":
         return main.note
     return "" if main.how in ("absent", "same-model") or main.difference else "its answers are of other rows"
+
+
+def suites(facts: Facts) -> list[SuiteScore]:
+    """What each suite gave, whether or not a gate asks it. Comparisons by people have no mean: their gates say it."""
+    report = facts.evidence.reports.suites if facts.evidence else None
+    return [
+        SuiteScore(
+            name, metric, own,
+            tuple((role, its[metric]) for role, its in found.means.items() if role != "candidate" and metric in its),
+        )
+        for name, found in (report.suites.items() if report else ()) if found.compared is None
+        for metric, own in found.means.get("candidate", {}).items()
+    ]  # fmt: skip
 
 
 def slices(facts: Facts) -> tuple[str, list[Slice]]:

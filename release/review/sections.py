@@ -50,7 +50,7 @@ def sections(
         "facts": facts, "links": links, "images": images, "number": number, "layout": layout,
         "outcome": verdicts.outcome(facts, uncompared), "who": verdicts.who(facts), "failing": verdicts.failing(facts),
         "evaluation": facts.evaluation, "compared": metrics.compared(facts), "against": metrics.against(facts),
-        "uncompared": uncompared, "slices": metrics.slices(facts),
+        "uncompared": uncompared, "slices": metrics.slices(facts), "suites": metrics.suites(facts),
         "parameters": details.parameters(facts), "flips": details.flips(facts),
         "columns": details.columns, "shown": details.shown, "short": chain.short, "losses": training.loss(records.root),
         "sparkline": training.sparkline, "confusions": training.confusions(records.root),
