@@ -129,12 +129,13 @@ def _problem(name: str, root: yaml.Node | None, detail: Any) -> tuple[str, str]:
     if kind in _TAGGED:
         loc = (*loc, detail["ctx"]["discriminator"].strip("'"))
     place, where = _Place(root, root.start_mark.line + 1 if root else 1), []
+    around = place
     for number, part in enumerate(loc, 1):
         below = _below(place, part)
         if below is None and not (number == len(loc) and kind in _UNWRITTEN):
             continue  # the tag of a union: in pydantic's path, not in the file's
         where.append(str(part))
-        place = below or place
+        around, place = place, below or place
     path = ".".join(where)
     if kind == "value_error":
         text, _, todo = str(detail["ctx"]["error"]).partition("|")
@@ -144,7 +145,7 @@ def _problem(name: str, root: yaml.Node | None, detail: Any) -> tuple[str, str]:
     if kind == "extra_forbidden":
         if moved := _MOVED.get(str(loc[-1])):
             return f"{start}: is no longer a parameter", moved
-        near = _nearest(loc)
+        near = _nearest(str(loc[-1]), around)
         return f"{start}: unknown key", f"did you mean {near}?" if near else "remove it"
     if kind in _UNWRITTEN:
         return f"{start}: missing", "add it, as the documentation of params.yaml shows"
@@ -179,9 +180,13 @@ def _below(place: _Place, part: str | int) -> _Place | None:
     return found
 
 
-def _nearest(loc: tuple[str | int, ...]) -> str | None:
-    names = {n for section in _sections() for n in (f.alias or k for k, f in section.model_fields.items())}
-    close = difflib.get_close_matches(str(loc[-1]), sorted(names), n=1)
+def _nearest(key: str, around: _Place) -> str | None:
+    """The known key most like ``key``, of the sections that have the most keys of the mapping ``around`` it."""
+    fields = [{field.alias or name for name, field in each.model_fields.items()} for each in _sections()]
+    written = {each.value for each, _ in around.node.value} if isinstance(around.node, yaml.MappingNode) else set()
+    most = max(len(each & written) for each in fields)
+    names = set().union(*(each for each in fields if len(each & written) == most))
+    close = difflib.get_close_matches(key, sorted(names), n=1)
     return close[0] if close else None
 
 

@@ -20,6 +20,11 @@ TEXT = ROUTER.read_text()
 FAULTS = {
     "a word for a number": ("r: 16", "r: sixteen", r"params.yaml:\d+: train.lora.r: 'sixteen'"),
     "a fraction for an integer": ("batch_size: 16", "batch_size: 16.5", r"train.batch_size: 16.5"),
+    "a key of another section": (
+        "  batch_tokens:",
+        "  batch_size: 8\n  batch_tokens:",
+        r"evaluate.batch_size: unknown key; did you mean batch_tokens\?",
+    ),
     "a misspelt key": ("alpha: 32", "alhpa: 32", r"train.lora.alhpa: unknown key; did you mean alpha"),
     "an unknown section": ("tracking:", "trackign:", r"trackign: unknown key"),
     "a missing key": ("  max_grad_norm: 1.0\n", "", r"train.max_grad_norm: missing"),
