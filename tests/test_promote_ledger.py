@@ -102,7 +102,7 @@ ENVIRONMENTS: dict[str, tuple[Tamper, str]] = {
     "a pointer that is a link": (spoil.link(STAGING / layout.POINTER, "../../../params.yaml"), "pointer.yaml at"),
     "an image named by people": (
         spoil.edit(PRODUCTION / "kustomization.yaml", lambda text: f"{text}images:\n  - {{name: server, newName: evil}}\n"),
-        "production/kustomization.yaml: images: only lockstep.invalid/server may be given, by digest",
+        "production/kustomization.yaml: images: only lockstep.invalid/server and lockstep.invalid/gateway may be given, by digest",
     ),
     "a command in a patch": (
         spoil.edit(PRODUCTION / "kustomization.yaml", lambda text: text.replace("/spec/replicas", "/spec/template/spec/containers/0/command")),

@@ -500,7 +500,7 @@ def test_an_overlay_that_people_made_speak_of_the_image_is_told(root: Path) -> N
     path = root / layout.ENVIRONMENTS / "production" / "kustomization.yaml"
     path.write_text(path.read_text() + "images:\n  - {name: x, newName: evil}\n")
     keep(root, "by hand")
-    refused(root, "images: only lockstep.invalid/server may be given, by digest")
+    refused(root, "images: only lockstep.invalid/server and lockstep.invalid/gateway may be given, by digest")
 
 
 @pytest.mark.parametrize("name", ["v9.9.9", f"sha256:{'9' * 64}", "\x1b[31mred"])

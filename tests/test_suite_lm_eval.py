@@ -35,7 +35,7 @@ SUITE: dict[str, Any] = {
     "id": "id", "slice": "topic",
 }  # fmt: skip
 GATE = {
-    "kind": "threshold", "suite": "colours", "metric": "acc", "at_least": 0.01, "confidence": 0.6, "resolution": 0.45,
+    "kind": "threshold", "suite": "colours", "metric": "acc", "at_least": 0.01, "confidence": 0.8, "resolution": 0.45,
 }  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from tests import build_tree, evidence_tree
 from tests.conftest import scaled_down
 
 STEPS, WIDE, VALID = 300, 16, 8
-NEW_TOKENS = 12
+NEW_TOKENS = 32  # a stream lasts long enough to be in flight when a busy machine ends the server
 
 
 Asked = tuple[Sequence[Message], str]  # what is asked, and the answer
