@@ -183,6 +183,12 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
+def tracked(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings are logged to the file's store."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+
+
+@pytest.fixture
 def document() -> dict:
     """Plain values that fit the tiny model; change them, then give them to ``as_params``."""
     return scaled_down()

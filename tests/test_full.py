@@ -21,7 +21,7 @@ from tests import training_tree
 from tests.conftest import as_params, scaled_down, written
 from tests.test_checkpoints import killed
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("tracked")]
 
 
 def document(layers: int | None = None, **settings: Any) -> dict:
@@ -30,11 +30,6 @@ def document(layers: int | None = None, **settings: Any) -> dict:
     del value["train"]["lora"]
     value["train"] |= {"full": {"layers": layers}, "learning_rate": 0.002, "max_steps": 4, "epochs": None} | settings
     return value
-
-
-@pytest.fixture(autouse=True)
-def _tracked(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from tests import training_tree
 from tests.conftest import as_params, scaled_down, written
 from tests.test_full import in_bf16, tie, weights_in
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("tracked")]
 
 EMBEDDINGS, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 PREFIX = "base_model.model."
@@ -32,11 +32,6 @@ def document(*modules: str, **settings: Any) -> dict:
     value["train"]["lora"] |= {"modules_to_save": list(modules)}
     value["merge"]["parity"] |= {"max_logprob_diff": 0.05 if value["train"]["precision"] == "bf16" else 1e-4}
     return value
-
-
-@pytest.fixture(autouse=True)
-def _tracked(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
 
 
 @pytest.fixture
