@@ -45,7 +45,7 @@ _WHOLE = json.dumps(
 
 
 class Side(NamedTuple):
-    """A way to the server. ``pid``: the process whose CPU is counted."""
+    """The server alone, or a proxy before it. ``pid``: the process whose CPU is counted."""
 
     name: str
     url: str

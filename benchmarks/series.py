@@ -54,7 +54,7 @@ def right(random: np.random.Generator, rows: int) -> Scores:
 
 
 def moved(random: np.random.Generator, scores: Scores, loss: float, differ: float = DIFFER) -> Scores:
-    """The scores of a model whose true mean is ``loss`` below, and that differs on ``differ`` of the rows."""
+    """The scores of another model: its true mean is lower by ``loss``, and a share ``differ`` of the rows differs."""
     mean = scores.mean()
     lost, gained = (differ + loss) / 2 / mean, (differ - loss) / 2 / (1 - mean)
     draws = random.random(len(scores))
