@@ -12,6 +12,7 @@ from checks.errors import MachineRefused, Refusal
 from checks.refused import Refused
 from checks.text import redact
 from release.adapters import commits
+from release.adapters.children import ended_with_this_process
 
 _ERROR, _BUG = "ERROR: ", "unexpected error - "  # how DVC begins a line; its word for most failures of a remote
 REMOTE = "LOCKSTEP_REMOTE"  # set for stages that may keep something on the DVC remote while they work
@@ -40,9 +41,10 @@ def has_remote(root: Path) -> bool:
 
 def dvc(root: Path, *arguments: str) -> int:
     """Run DVC in ``root`` with its output shown; its exit code."""
-    return subprocess.run(
-        [sys.executable, "-m", "dvc", *arguments], cwd=root, env=environment(), check=False
-    ).returncode
+    with ended_with_this_process():
+        return subprocess.run(
+            [sys.executable, "-m", "dvc", *arguments], cwd=root, env=environment(), check=False
+        ).returncode
 
 
 def get(root: Path, commit: str, path: Path, to: Path) -> str | None:
@@ -84,7 +86,8 @@ def python(
     try:
         env = environment() | dict(more or {})
         out = sys.stderr if aside else None
-        code = subprocess.run([sys.executable, *arguments], cwd=root, env=env, stdout=out, check=False).returncode
+        with ended_with_this_process():
+            code = subprocess.run([sys.executable, *arguments], cwd=root, env=env, stdout=out, check=False).returncode
     except OSError as error:
         raise MachineRefused(f"{sys.executable}: {error.strerror}", "make the virtual environment again") from error
     if code and (word := refused.read(root)):

@@ -1,0 +1,51 @@
+"""SIGTERM to `lockstep run` alone ends what DVC started for it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+_PIPELINE = "stages:\n  train:\n    cmd: echo $$ > pid; exec sleep 300\n    outs: [pid]\n"
+_PROGRAM = "import sys; from pathlib import Path; from release.adapters import dvc; {call}"
+_CALLS = {
+    "a pipeline": "dvc.python(Path(), ['-m', 'dvc', 'repro', '--quiet'], 'dvc repro')",
+    "a command of DVC": "dvc.dvc(Path(), 'repro', '--quiet')",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("call", _CALLS.values(), ids=_CALLS)
+def test_a_run_that_is_terminated_leaves_no_stage_behind(call: str, tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "--quiet"], cwd=tmp_path, check=True)
+    (tmp_path / "dvc.yaml").write_text(_PIPELINE)
+    repository = str(Path(__file__).parents[1])
+    running = subprocess.Popen(
+        [sys.executable, "-c", _PROGRAM.format(call=call)],
+        cwd=tmp_path, env=os.environ | {"PYTHONPATH": repository}, start_new_session=True,
+    )  # fmt: skip
+    pid = tmp_path / "pid"
+    until(lambda: pid.exists() and pid.read_text().strip() != "")
+    stage = int(pid.read_text())
+    os.kill(running.pid, signal.SIGTERM)
+    assert running.wait(30) == 128 + signal.SIGTERM
+    until(lambda: not alive(stage))
+
+
+def alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
