@@ -36,6 +36,7 @@ class Draft:
     id: str | None = None  # the owner's
     group: str | None = None  # the owner's
     extra: Mapping[str, JsonValue] = field(default_factory=dict, hash=False)  # further columns, for a training method
+    origin: str = ""  # the source's name in data.sources; empty for data.uri
 
     @property
     def messages(self) -> tuple[Message, ...]:
@@ -100,7 +101,10 @@ class Rule:
 
 
 class Loader(Section):
-    """The section ``prepare.loader``, which reads raw data. A subclass has the field ``kind: Literal["its-name"]``."""
+    """The section ``prepare.loader``, or ``loader`` of a source in data.sources: it reads raw data.
+
+    A subclass has the field ``kind: Literal["its-name"]``.
+    """
 
     # Rules whose defects validate looks for in the rows of this loader, whatever prepare.rules names.
     defects: ClassVar[tuple[str, ...]] = ()
@@ -129,7 +133,11 @@ def apply(rule: Rule, drafts: Sequence[Draft]) -> tuple[list[Draft], list[Draft]
     if rule.fix:
         fixed = [rule.fix(draft) for draft in drafts]
         return fixed, [old for old, new in zip(drafts, fixed, strict=True) if old is not new and old != new]
-    goes = rule.among(drafts) if rule.among else [rule.finds(draft) for draft in drafts]
+    return parted(drafts, rule.among(drafts) if rule.among else [rule.finds(draft) for draft in drafts])
+
+
+def parted(drafts: Sequence[Draft], goes: Sequence[bool]) -> tuple[list[Draft], list[Draft]]:
+    """The drafts that stay, and those that go."""
     kept = [draft for draft, gone in zip(drafts, goes, strict=True) if not gone]
     return kept, [draft for draft, gone in zip(drafts, goes, strict=True) if gone]
 
@@ -139,5 +147,5 @@ def draft_of(row: Row) -> Draft:
     last = max((i for i, m in enumerate(row.messages) if m.role == "user"), default=len(row.messages) - 1)
     return Draft(
         row.messages[:last], row.messages[last].content, row.reference, row.reference, row.slice, row.source,
-        extra=row.extra,
+        extra=row.extra, origin=row.origin,
     )  # fmt: skip

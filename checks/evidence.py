@@ -25,6 +25,7 @@ def _named(path: str) -> str:
 
 TreePath = Annotated[str, AfterValidator(_named)]  # relative, as a manifest has it
 Earlier = Literal["main", "champion", "best"]  # models released before, named by git
+MAIN = "main"  # the source that data.uri names, where several are told apart
 RELEASED: tuple[Earlier, ...] = ("champion", "best")  # main stands in for them until production runs something
 
 
@@ -59,10 +60,22 @@ class Fetched(Record):
 
 
 class FetchReport(StageReport):
-    """What fetch downloaded."""
+    """What fetch downloaded.
+
+    ``data``: what data.uri names; its digest and files are those of data/raw, with all further sources. ``sources``:
+    these by name.
+    """
+
+    sparse: ClassVar[frozenset[str]] = frozenset({"plugins", "sources"})
 
     base: Fetched
     data: Fetched
+    sources: dict[str, Fetched] = Field(default_factory=dict)
+
+    @property
+    def all_data(self) -> dict[str, Fetched]:
+        """What was fetched of each source of rows, by its name; that of data.uri first."""
+        return {MAIN: self.data, **self.sources}
 
 
 class RuleCount(Record):
@@ -82,8 +95,20 @@ class Split(Record):
     sha256: Digest
 
 
+class SourceRows(Record):
+    """Rows of one of several sources: as they were read, and as they are in the splits."""
+
+    read: Count
+    splits: dict[str, Count]
+
+
 class PrepareReport(StageReport):
-    """Accounting of rows: every input row was kept, or dropped by a named rule."""
+    """Accounting of rows: every input row was kept, or dropped by a named rule.
+
+    ``sources``: the rows of each, if there are several; ``main`` is the one of data.uri.
+    """
+
+    sparse: ClassVar[frozenset[str]] = frozenset({"plugins", "sources"})
 
     raw: Digest  # of data/raw
     input_rows: Count
@@ -91,6 +116,7 @@ class PrepareReport(StageReport):
     dropped_rows: Count
     rules: tuple[RuleCount, ...]
     splits: dict[str, Split]
+    sources: dict[str, SourceRows] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _rows_are_conserved(self) -> Self:

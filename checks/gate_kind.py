@@ -38,6 +38,13 @@ class Licensed(Protocol):
     def license(self) -> str | None: ...
 
 
+class Sources(Protocol):
+    """Every source of rows by its place in params.yaml."""
+
+    @property
+    def pinned(self) -> Mapping[str, Licensed]: ...
+
+
 class DecisionParams(Protocol):
     """The parameters that a gate may read when it decides.
 
@@ -48,7 +55,7 @@ class DecisionParams(Protocol):
     @property
     def base(self) -> Licensed: ...
     @property
-    def data(self) -> Licensed: ...
+    def data(self) -> Sources: ...
     @property
     def suites(self) -> Mapping[str, SuiteKind]: ...
 

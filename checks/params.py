@@ -7,21 +7,18 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from checks import preferences, steps
 from checks.baselines import Baseline
 from checks.chat_templates import TEMPLATES
+from checks.data_sources import Data, RuleName
 from checks.drafts import Loader
 from checks.gates import Gate, decided_at
 from checks.kinds import NameOf, OneOf
 from checks.loaders import LOADERS
 from checks.monitor import Monitor
 from checks.release_params import Promote, Serve
-from checks.rules import RULES
 from checks.scorers import Scorer
 from checks.sections import Agreement, Bound, Fraction, Name, Positive, Section, stricter
 from checks.sections import Source as Source
 from checks.suites import Suite
 from checks.training import MergedInto, Train
-
-RuleName = Annotated[str, NameOf(RULES.kinds)]  # a file of checks/rules says what each does
-
 
 TemplateName = Annotated[str, NameOf(TEMPLATES.kinds)]  # a file of checks/chat_templates
 
@@ -257,7 +254,7 @@ class Params(Section):
     """All of params.yaml."""
 
     base: Base
-    data: Source
+    data: Data
     prepare: Prepare
     validate_: Annotated[Validate, Field(alias="validate")]
     training: Annotated[steps.Training, Field(alias="train")]

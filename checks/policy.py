@@ -25,6 +25,7 @@ TEST = (layout.SPLITS / "test.jsonl").as_posix()  # the path of a change of test
 SCORERS = "evaluate.scorers"
 ENVIRONMENTS = "promote.environments"
 SUITES = "suites"
+SOURCES = "data.sources"
 
 ChangeKind = Literal["weaker", "removed", "changed", "stronger", "added", "renamed"]
 
@@ -46,6 +47,7 @@ INPUTS = ("base", "data", "prepare", "train_budget", "serve")
 # Which file is read belongs to one model; what a suite asks of such files does not.
 _LOG = re.compile(r"suites\.[^.]+\.(logs|judge\.log|labels)\b")
 _NO_INPUTS = ("base.license", "data.license", "serve.probes", "serve.verify")  # below one, and must hold
+_LICENSE = re.compile(r"data\.sources\.[^.]+\.license")  # as data.license
 
 
 class Change(Record):
@@ -65,7 +67,8 @@ class Change(Record):
     @property
     def is_input(self) -> bool:
         """Whether it is about the inputs of a model or image, not about conditions on them."""
-        return (_below(self.path, INPUTS) and not _below(self.path, _NO_INPUTS)) or bool(_LOG.match(self.path))
+        must_hold = _below(self.path, _NO_INPUTS) or _LICENSE.fullmatch(self.path) is not None
+        return (_below(self.path, INPUTS) and not must_hold) or bool(_LOG.match(self.path))
 
     @property
     def is_judged(self) -> bool:
@@ -189,7 +192,7 @@ def _fields(path: str, old: Section, new: Section) -> Iterator[Change]:
             yield from _gates(one, two)
         elif where == SCORERS:
             yield from _scorers(one, two)
-        elif where == ENVIRONMENTS:
+        elif where == ENVIRONMENTS or (where == SOURCES and one and two):
             yield from _named(where, one, two, "changed")
         elif isinstance(one, Section) and isinstance(two, Section):
             yield from _fields(where, one, two)

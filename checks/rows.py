@@ -43,10 +43,11 @@ class Row(Sparse):
     ``id``: 16 hex digits of the content's digest, unique in a data set. ``group``: rows of one group
     are near-duplicates and stay in one split. ``slice``: the part of the domain that metrics are
     broken down by. ``source``: where the row came from, ``path:line`` below the raw data. ``extra``: further columns
-    that a training method needs, such as the answer that people liked less.
+    that a training method needs, such as the answer that people liked less. ``origin``: the source's name in
+    data.sources; empty for that of data.uri.
     """
 
-    sparse: ClassVar[frozenset[str]] = frozenset({"extra"})
+    sparse: ClassVar[frozenset[str]] = frozenset({"extra", "origin"})
 
     id: Annotated[str, Field(min_length=1)]
     messages: Annotated[tuple[Message, ...], Field(min_length=1)]
@@ -55,11 +56,18 @@ class Row(Sparse):
     slice: Annotated[str, Field(min_length=1)]
     source: str
     extra: dict[str, JsonValue] = Field(default_factory=dict)
+    origin: str = ""
 
     @property
     def prompt(self) -> str:
         """The last user message."""
         return next((m.content for m in reversed(self.messages) if m.role == "user"), self.messages[-1].content)
+
+
+def of_tested_sources(train: Iterable[Row], test: Iterable[Row]) -> list[Row]:
+    """The train rows of sources that have test rows: a source for training alone is another task."""
+    tested = {row.origin for row in test}
+    return [row for row in train if row.origin in tested]
 
 
 class Learned(NamedTuple):

@@ -31,7 +31,7 @@ from checks.evidence import (
     Speed,
 )
 from checks.params import Params
-from checks.rows import Prediction, Row
+from checks.rows import Prediction, Row, of_tested_sources
 from stages import entry, progress, references, tracking
 from stages.inference import answers, baselines, prompts
 from stages.inference.answers import Answered
@@ -62,6 +62,7 @@ def evaluate(params: Params, root: Path) -> str:
     )
     earlier = _earlier(root)
     train, test = (files.read_jsonl(root / path, Row) for path in (_TRAIN, _TEST))
+    train = of_tested_sources(train, test)
     check_rows(test)
     for scorer in settings.scorers:
         scoring.score(scorer, "", "")  # an impossible pattern refuses here, before the long work

@@ -1,8 +1,10 @@
 """fetch: downloads the pinned base model and raw data, and refuses any other bytes.
 
-In: ``base`` and ``data`` of params.yaml, each a ``uri`` (``stages/sources/schemes`` has a file for each form) and a
-``sha256`` (``stages.sources`` says what it pins); ``base.chat_template``, which the base then has in place of its own.
+In: ``base`` and ``data`` with its ``sources`` of params.yaml, each a ``uri`` (``stages/sources/schemes`` has a file for
+each form) and a ``sha256`` (``stages.sources`` says what it pins); ``base.chat_template``, which the base then has in
+place of its own.
 Out: ``models/base/`` (safetensors, configuration, tokenizer, chat template), ``data/raw/``, ``reports/fetch.json``.
+ With ``data.sources``, data/raw has a folder for each source: ``main`` for that of data.uri, and one of each name.
 Run: ``python -m stages.fetch``
 
 The outputs of an earlier run are deleted first. The new ones appear at the end, the report last: after a refusal there
@@ -10,13 +12,13 @@ are none, and no output is ever incomplete.
 """
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from checks import digest, files, layout
 from checks.chat_templates import TEMPLATES
 from checks.errors import MachineRefused, SourceRefused
-from checks.evidence import Fetched, FetchReport
+from checks.evidence import MAIN, Fetched, FetchReport
 from checks.params import Params, Source
 from stages import entry, sources
 from stages.sources import Verified, archive, declared, parsing, uris
@@ -25,7 +27,7 @@ from stages.weights import base_model, chat_template, gguf
 
 
 def fetch(params: Params, root: Path) -> str:
-    """Fetch both sources and write the report. Raises SourceRefused or MachineRefused."""
+    """Fetch all sources and write the report. Raises SourceRefused or MachineRefused."""
     try:
         with sources.alone(root):
             return _fetch(params, root)
@@ -36,8 +38,9 @@ def fetch(params: Params, root: Path) -> str:
 
 
 def _fetch(params: Params, root: Path) -> str:
-    pinned = {"base": params.base, "data": params.data}
+    pinned: dict[str, Source] = {"base": params.base, **params.data.pinned}
     outs = {"base": root / layout.BASE, "data": root / layout.RAW}
+    folders = {"data": MAIN, **{f"data.sources.{name}": name for name in params.data.sources or {}}}
     for section, source in pinned.items():
         _refuse_overlap(source, section, root)
     others.hold_installed(params)  # training would refuse, after the downloads
@@ -47,10 +50,11 @@ def _fetch(params: Params, root: Path) -> str:
         _remove(out)
     verified = {section: sources.bring(source, section, root) for section, source in pinned.items()}
     try:
-        trees = {
-            section: _staged(verified[section], section, out, {"base": _base, "data": _data}[section])
-            for section, out in outs.items()
-        }
+        trees = {"base": _staged(verified["base"], "base", outs["base"], _base)}
+        if len(folders) == 1:
+            trees["data"] = _staged(verified["data"], "data", outs["data"], _data)
+        else:
+            trees |= _several(verified, folders, outs["data"])
         made = _staging(outs["base"])
         if template is None:
             chat_template.refuse_none(made, verified["base"].inside or verified["base"].name)
@@ -71,7 +75,7 @@ def _fetch(params: Params, root: Path) -> str:
             digest=tree.digest,
             license=pinned[section].license,
             declared=declared.license_of(verified[section]),
-            chat_template=chat_template.digest_in(outs[section]) if section == "base" else None,
+            chat_template=chat_template.digest_in(outs["base"]) if section == "base" else None,
         )
         for section, tree in trees.items()
     }
@@ -79,7 +83,8 @@ def _fetch(params: Params, root: Path) -> str:
     plugins = parsing.kinds().plugins(used)
     if isinstance(params.base.chat_template, str):
         plugins |= TEMPLATES.plugins([params.base.chat_template])
-    report = FetchReport(base=fetched["base"], data=fetched["data"], plugins=plugins)
+    further = {name: fetched[section] for section, name in folders.items() if section != "data"}
+    report = FetchReport(base=fetched["base"], data=fetched["data"], sources=further, plugins=plugins)
     files.write_json(root / layout.FETCH_REPORT, report)
     said = (f"{section} {_summary(tree)}" for section, tree in trees.items())
     return "; ".join((*said, *_declarations(fetched)))
@@ -128,6 +133,16 @@ def _data(source: Verified, material: Path, target: Path) -> None:
     for name in names:
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(material / name, target / name)
+
+
+def _several(verified: Mapping[str, Verified], folders: Mapping[str, str], out: Path) -> dict[str, digest.Tree]:
+    """Create data/raw from several sources, each in its folder; return the tree of all as ``data``, others by place."""
+    staging, trees = _staging(out), {}
+    _remove(staging)
+    for section, name in folders.items():
+        trees[section] = _staged(verified[section], section, staging / name, _data)
+        _staging(staging / name).rename(staging / name)
+    return trees | {"data": digest.of_tree(staging)}
 
 
 def _staged(source: Verified, section: str, out: Path, make: Callable[[Verified, Path, Path], None]) -> digest.Tree:

@@ -1,20 +1,22 @@
 """prepare: turns raw data into train, valid and test splits; named rules fix or drop every defect, and count it.
 
-In: data/raw, ``prepare`` and ``train.method`` of params.yaml. Out: data/splits/{train,valid,test}.jsonl
+In: data/raw, ``data``, ``prepare`` and ``train.method`` of params.yaml. Out: data/splits/{train,valid,test}.jsonl
 (``checks.rows.Row``, ordered by id) and reports/prepare.json (``checks.evidence.PrepareReport``). Same raw data, same
 parameters: same bytes.
 
     python -m stages.prepare
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-from checks import digest, drafts, files, layout, rules, splits, steps
+from checks import data_sources, digest, drafts, files, layout, mixture, rules, splits, steps
+from checks.data_sources import Part
 from checks.drafts import Draft
 from checks.errors import DataRefused
-from checks.evidence import PrepareReport, RuleCount, Split
+from checks.evidence import MAIN, PrepareReport, RuleCount, SourceRows, Split
 from checks.loaders import LOADERS
 from checks.methods import METHODS
 from checks.params import Params
@@ -28,32 +30,40 @@ _EXAMPLES = 5
 def prepare(params: Params, root: Path) -> str:
     """Write the splits and the report.
 
-    Raises DataRefused if rows cannot be read, a split is empty, or train.method needs a column that the loader does not
-    give.
+    Raises DataRefused if rows cannot be read, a split or a source is empty, train.method needs a column that the loader
+    does not give, or a source has too few rows for its share.
     """
     config = params.prepare
     raw = root / layout.RAW
     tree = digest.of_tree(raw)
-    loaded = config.loader.load(raw)
+    parts = data_sources.parts(params.data, config.loader)
+    loaded = [draft for part in parts for draft in mixture.load(part, raw)]
     _refuse_without_columns(params, loaded)
-    kept, counts = clean(config, loaded)
-    placed = split(config, kept)
+    placed, counts = mixed(config, loaded, parts)
+    kept = sum(map(len, placed.values()))
     empty = [name for name in layout.SPLIT_NAMES if not placed[name]]
     if empty:
         raise DataRefused(
-            f"{layout.SPLITS}: {' and '.join(empty)} would be empty: {len(loaded):,} rows in, {len(kept):,} kept, "
+            f"{layout.SPLITS}: {' and '.join(empty)} would be empty: {len(loaded):,} rows in, {kept:,} kept, "
             f"{len({each.group for rows in placed.values() for each in rows}):,} groups ({rules.dropped(counts)})",
             "add data, drop less in prepare.rules, or raise prepare.splits or prepare.near_duplicates.similarity",
         )
+    of_sources = _of_sources(parts, loaded, placed)
+    read = {name: rows.read for name, rows in of_sources.items()}
+    lost = list(mixture.lost(parts, read, {name: sum(rows.splits.values()) for name, rows in of_sources.items()}))
+    if lost:
+        (what, todo), *others = lost
+        raise DataRefused(f"{what} ({rules.dropped(counts)})", todo, tuple(f"{one}; {two}" for one, two in others))
     written = {name: _write(root / layout.SPLITS / f"{name}.jsonl", placed[name]) for name in layout.SPLIT_NAMES}
     report = PrepareReport(
         raw=tree.digest,
         input_rows=len(loaded),
-        kept_rows=len(kept),
-        dropped_rows=len(loaded) - len(kept),
+        kept_rows=kept,
+        dropped_rows=len(loaded) - kept,
         rules=tuple(counts),
         splits=written,
-        plugins=LOADERS.plugins([config.loader.kind])
+        sources=of_sources,
+        plugins=LOADERS.plugins([part.loader.kind for part in parts])
         | rules.RULES.plugins(config.rules)
         | METHODS.plugins(steps.names(params.training)),
     )
@@ -62,20 +72,84 @@ def prepare(params: Params, root: Path) -> str:
     return f"{report.input_rows:,} rows in, {report.kept_rows:,} kept ({shares}), {rules.dropped(counts)}"
 
 
-def clean(config: Config, loaded: Sequence[Draft]) -> tuple[list[Draft], list[RuleCount]]:
+def mixed(
+    config: Config, loaded: Sequence[Draft], parts: Sequence[Part]
+) -> tuple[dict[str, "list[Placed]"], list[RuleCount]]:
+    """The drafts of each split, ordered by id, and what each rule did. Raises DataRefused as ``prepare``."""
+    only_train = {part.origin for part in parts if part.only_train}
+    kept, counts = clean(
+        config, [draft for draft in loaded if draft.origin not in only_train],
+        [part for part in parts if not part.only_train],
+    )  # fmt: skip
+    placed = split(config, kept)
+    if only_train:
+        taught = [draft for draft in loaded if draft.origin in only_train]
+        taught, more = clean(config, taught, [part for part in parts if part.only_train])
+        held_out = [each.draft for name in ("valid", "test") for each in placed[name]]
+        goes = mixture.resembling(taught, kept, held_out, config.near_duplicates)
+        taught, gone = drafts.parted(taught, goes)
+        counts = [*_summed([*counts, *more]), _counted(mixture.RESEMBLES, "drop", gone)]
+        placed["train"] = _taught(config, taught, placed)
+    if shares := {part.origin: part.share for part in parts if part.share is not None}:
+        chosen = [mixture.Chosen(each.id, each.draft.origin) for each in placed["train"]]
+        beyond = mixture.beyond_shares(chosen, shares, config.seed)
+        gone = [each.draft for each in placed["train"] if each.id in beyond]
+        placed["train"] = [each for each in placed["train"] if each.id not in beyond]
+        counts = [*counts, _counted(mixture.SHARE, "drop", gone)]
+    return placed, counts
+
+
+def clean(config: Config, loaded: Sequence[Draft], parts: Sequence[Part] = ()) -> tuple[list[Draft], list[RuleCount]]:
     """The remaining drafts, and what each rule did, in the order in which the rules ran.
 
-    A loader's own rules come first and last: help that it could not read, and rows beyond its parameters' limits.
+    A loader's own rules come first and last: help that it could not read, and rows beyond its parameters' limits. They
+    see the rows of its source alone. ``parts``: the sources of the drafts; none: all are of data.uri.
     """
     known = rules.of(config)
+    parts = parts or (Part("", Path(), config.loader, frozenset(), False, None),)
+    order = [
+        *((rule, {part.origin}) for part in parts for rule in part.loader.rules_before()),
+        *((known[name], {part.origin for part in parts if name not in part.skips}) for name in config.rules),
+        *((rule, {part.origin}) for part in parts for rule in part.loader.rules_after(config.seed)),
+    ]
     kept, counts = list(loaded), []
-    for rule in (
-        *config.loader.rules_before(), *(known[name] for name in config.rules), *config.loader.rules_after(config.seed),
-    ):  # fmt: skip
-        kept, hit = drafts.apply(rule, kept)
-        examples = tuple(draft.source for draft in hit[:_EXAMPLES])
-        counts.append(RuleCount(rule=rule.name, kind=rule.kind, rows=len(hit), examples=examples))
-    return kept, counts
+    for rule, origins in order:
+        others, those = drafts.parted(kept, [draft.origin in origins for draft in kept])
+        those, hit = drafts.apply(rule, those)
+        kept = [*others, *those]
+        counts.append(_counted(rule.name, rule.kind, hit))
+    return kept, _summed(counts)
+
+
+def _counted(rule: str, kind: Literal["fix", "drop"], hit: Sequence[Draft]) -> RuleCount:
+    return RuleCount(rule=rule, kind=kind, rows=len(hit), examples=tuple(draft.source for draft in hit[:_EXAMPLES]))
+
+
+def _summed(counts: Iterable[RuleCount]) -> list[RuleCount]:
+    """One count for each rule: two sources may have loaders with the same rules of their own."""
+    found: dict[str, RuleCount] = {}
+    for count in counts:
+        if (first := found.get(count.rule)) is not None:
+            examples = (*first.examples, *count.examples)[:_EXAMPLES]
+            count = RuleCount(rule=count.rule, kind=count.kind, rows=first.rows + count.rows, examples=examples)
+        found[count.rule] = count
+    return list(found.values())
+
+
+def _of_sources(
+    parts: Sequence[Part], loaded: Sequence[Draft], placed: Mapping[str, Sequence["Placed"]]
+) -> dict[str, SourceRows]:
+    """The rows of each source; empty if there is one."""
+    if len(parts) == 1:
+        return {}
+    read = Counter(draft.origin for draft in loaded)
+    kept = {name: Counter(each.draft.origin for each in of_split) for name, of_split in placed.items()}
+    return {
+        part.origin or MAIN: SourceRows(
+            read=read[part.origin], splits={name: counted[part.origin] for name, counted in kept.items()}
+        )
+        for part in parts
+    }
 
 
 def _refuse_without_columns(params: Params, loaded: Sequence[Draft]) -> None:
@@ -108,31 +182,60 @@ class Placed(NamedTuple):
             slice=self.draft.slice,
             source=self.draft.source,
             extra=dict(self.draft.extra),
+            origin=self.draft.origin,
         )
 
 
 def split(config: Config, kept: Sequence[Draft]) -> dict[str, list[Placed]]:
     """The drafts of each split, ordered by id. Raises DataRefused if two have the same id."""
-    ids = [draft.id if draft.id is not None else draft.content for draft in kept]
-    first: dict[str, Draft] = {}
-    for row_id, draft in zip(ids, kept, strict=True):
-        if first.setdefault(row_id, draft) is not draft:
-            raise DataRefused(
-                f"{draft.source}: same request and reference as {first[row_id].source}",
-                "add drop-duplicates to prepare.rules",
-            )
-    strata = splits.strata([draft.reference for draft in kept], [draft.slice for draft in kept])
-    items = [
-        splits.Item(row_id, request(draft.messages), stratum, draft.group)
-        for row_id, draft, stratum in zip(ids, kept, strata, strict=True)
-    ]
+    items = _items(kept, splits.strata([draft.reference for draft in kept], [draft.slice for draft in kept]))
     group_of = splits.groups(items, config.near_duplicates)
     shares = {"test": config.splits.test, "valid": config.splits.valid}
     place = splits.assign(items, group_of, shares, config.seed)
     placed: dict[str, list[Placed]] = {name: [] for name in layout.SPLIT_NAMES}
-    for row_id, draft in sorted(zip(ids, kept, strict=True), key=lambda pair: pair[0]):
-        placed[place[row_id] or "train"].append(Placed(row_id, group_of[row_id], draft))
+    for each in _placed(items, kept, group_of):
+        placed[place[each.id] or "train"].append(each)
     return placed
+
+
+def _taught(config: Config, rows: Sequence[Draft], others: Mapping[str, Sequence[Placed]]) -> list[Placed]:
+    """The train rows together with ``rows``, which are for training alone, ordered by id."""
+    items = _items(rows, [draft.slice for draft in rows])
+    taken = {each.id: each.draft.source for of_split in others.values() for each in of_split}
+    for item, draft in zip(items, rows, strict=True):
+        if item.id in taken:
+            raise _same_id(draft, taken[item.id])
+    added = _placed(items, rows, splits.groups(items, config.near_duplicates))
+    return sorted([*others["train"], *added], key=lambda each: each.id)
+
+
+def _items(kept: Sequence[Draft], strata: Sequence[str]) -> list[splits.Item]:
+    """What the split needs to know of each draft. Raises DataRefused if two have the same id."""
+    ids = [draft.id if draft.id is not None else draft.content for draft in kept]
+    first: dict[str, Draft] = {}
+    for row_id, draft in zip(ids, kept, strict=True):
+        if first.setdefault(row_id, draft) is not draft:
+            raise _same_id(draft, first[row_id].source)
+    return [
+        splits.Item(row_id, request(draft.messages), stratum, draft.group)
+        for row_id, draft, stratum in zip(ids, kept, strata, strict=True)
+    ]
+
+
+def _same_id(draft: Draft, other: str) -> DataRefused:
+    if draft.id is None:
+        return DataRefused(
+            f"{draft.source}: same request and reference as {other}", "add drop-duplicates to prepare.rules"
+        )
+    return DataRefused(
+        f"{draft.source}: id {draft.id!r} is taken by {other}",
+        "name another column of ids, or none: then ids are digests of the rows",
+    )
+
+
+def _placed(items: Sequence[splits.Item], kept: Sequence[Draft], group_of: Mapping[str, str]) -> list[Placed]:
+    together = sorted(zip(items, kept, strict=True), key=lambda pair: pair[0].id)
+    return [Placed(item.id, group_of[item.id], draft) for item, draft in together]
 
 
 def _write(path: Path, placed: Sequence[Placed]) -> Split:

@@ -1,7 +1,7 @@
 """validate: checks the splits against a suite of expectations. Nothing is trained on data that fails.
 
-In:  data/splits, reports/prepare.json, models/base (its tokenizer and chat template), ``validate``, ``prepare``
- and ``train.method`` of params.yaml.
+In:  data/splits, reports/prepare.json, models/base (its tokenizer and chat template), ``data``, ``validate``,
+ ``prepare`` and ``train.method`` of params.yaml.
 Out: reports/data.json (``checks.evidence.DataReport``), Data Docs as HTML in data/data_docs, and, only if every
  expectation held, data/validated.json (``checks.evidence.Seal``).
 Run: python -m stages.validate
@@ -11,7 +11,8 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from checks import digest, files, layout, rules, steps
+from checks import data_sources, digest, files, layout, rules, steps
+from checks.data_sources import Part
 from checks.drafts import Rule
 from checks.errors import DataRefused, EvidenceRefused
 from checks.evidence import DataReport, Expectation, PrepareReport, Seal
@@ -40,18 +41,23 @@ def validate(params: Params, root: Path) -> str:
     shutil.rmtree(root / layout.DATA_DOCS, ignore_errors=True)
     report = files.read_json(root / layout.PREPARE_REPORT, PrepareReport)
     digests = _as_prepared(root, report)
-    defects = _defects(params.prepare)
+    parts = data_sources.parts(params.data, params.prepare.loader)
+    wanted = _wanted(params.prepare, parts)
+    defects = _defects(params.prepare, parts, wanted)
     needed, some = steps.columns(params.training), steps.in_some_rows(params.training)
     judged = learned(needed)
     count = chat_tokens.counter(root / layout.BASE)
     read = {
-        name: rows_frames.read(name, files.each_of_jsonl(_file(root, name), Row), count, defects, needed, bool(judged))
+        name: rows_frames.read(
+            name, files.each_of_jsonl(_file(root, name), Row), count, defects, wanted, needed, bool(judged)
+        )
         for name in layout.SPLIT_NAMES
     }
     counts = {name: len(of_split.references) for name, of_split in read.items()}
     frames: dict[str, Frame | Columns] = {name: of_split.columns for name, of_split in read.items()}
     frames[ALL] = rows_frames.together(read, params.prepare.near_duplicates)
-    of_labels = labels.frame({name: of_split.references for name, of_split in read.items()})
+    only_train = {part.origin for part in parts if part.only_train}
+    of_labels = labels.frame({name: of_split.answers(only_train) for name, of_split in read.items()})
     frames[LABELS] = of_labels
     frames["conservation"] = rows_frames.conservation(read, report)
     frames |= preferences.frames({name: of_split.rows for name, of_split in read.items()}, judged, count, some)
@@ -67,7 +73,7 @@ def validate(params: Params, root: Path) -> str:
             splits=digests,
             rows=counts,
             expectations=tuple(outcomes),
-            plugins=LOADERS.plugins([params.prepare.loader.kind])
+            plugins=LOADERS.plugins([part.loader.kind for part in parts])
             | rules.RULES.plugins(defects)
             | METHODS.plugins(steps.names(params.training)),
         ),
@@ -109,11 +115,17 @@ def _as_prepared(root: Path, report: PrepareReport) -> dict[str, str]:
     return found
 
 
-def _defects(config: Prepare) -> Defects:
-    """Rules whose defect a finished row would show: those of prepare.rules, and those that always apply."""
+def _wanted(config: Prepare, parts: Sequence[Part]) -> dict[str, frozenset[str]]:
+    """By source: the rules that apply to its rows, of prepare.rules, of its loader, and those that always apply."""
+    return {part.origin: frozenset((*config.rules, *_ALWAYS, *part.loader.defects)) - part.skips for part in parts}
+
+
+def _defects(config: Prepare, parts: Sequence[Part], wanted: Mapping[str, frozenset[str]]) -> Defects:
+    """Those rules of any source whose defect a finished row would show."""
     known = rules.of(config)
-    names = dict.fromkeys((*config.rules, *_ALWAYS, *config.loader.defects))
-    return {name: known[name] for name in names if known[name].in_rows and known[name].among is None}
+    names = dict.fromkeys((*config.rules, *_ALWAYS, *(name for part in parts for name in part.loader.defects)))
+    some = frozenset().union(*wanted.values())
+    return {name: known[name] for name in names if name in some and known[name].in_rows and known[name].among is None}
 
 
 def _line(outcome: Expectation, of_labels: Frame) -> str:

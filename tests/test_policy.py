@@ -23,7 +23,7 @@ from checks.policy import Policy
 from checks.preferences import Judged, Pairs
 from checks.scorer_kind import ScorerKind
 from checks.scorers.json_valid import JsonValid
-from checks.sections import Agreement, Section, directions
+from checks.sections import Agreement, Section, Source, directions
 from checks.suite_kind import AskedSuite, BoundedSuite, LogSuite, ScaledSuite, SizedSuite, SuiteKind
 from checks.training import NoDropout, Train
 from tests.conftest import REPOSITORY, ROUTER
@@ -420,7 +420,38 @@ def _full() -> list[Params]:
     steps["train"] |= {"method": ["sft", "dpo"], "steps": [{"method": "sft"}, METHODS["dpo"]]}
     whole = _document()
     whole["train"] |= {"lora": None, "full": {"layers": 2}}
-    return [Params.model_validate(each) for each in (_document(), table, messages, regex, *taught, steps, whole)]
+    several = _document()
+    several["data"]["sources"] = {"old": _further()}
+    return [
+        Params.model_validate(each) for each in (_document(), table, messages, regex, *taught, steps, whole, several)
+    ]
+
+
+def _further() -> dict[str, Any]:
+    """A further source of rows."""
+    loader = {"kind": "table", "files": "*", "columns": {"prompt": "a", "reference": "b"}}
+    return {"uri": "rows", "sha256": None, "license": "MIT", "loader": loader, "splits": ["train"], "share": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("change", "path", "is_input"),
+    [
+        (lambda sources: sources.update(new=_further()), "data.sources.new", True),
+        (lambda sources: sources.pop("older"), "data.sources.older", True),
+        (lambda sources: sources["old"].update(share=0.2), "data.sources.old.share", True),
+        (lambda sources: sources["old"].update(splits=None), "data.sources.old.splits", True),
+        (lambda sources: sources["old"].update(license="Apache-2.0"), "data.sources.old.license", False),
+    ],
+)
+def test_a_source_of_rows_that_comes_goes_or_changes_needs_approval(
+    change: Callable[[Any], Any], path: str, is_input: bool
+) -> None:
+    before, after = _document(), _document()
+    for each in (before, after):
+        each["data"]["sources"] = {"old": _further(), "older": _further()}
+    change(after["data"]["sources"])
+    (found,) = policy.changes(_policy(before), _policy(after))
+    assert (found.path, found.needs_approval, found.is_input) == (path, True, is_input)
 
 
 Path_ = tuple[str | int, ...]
@@ -500,7 +531,7 @@ def test_the_walk_reaches_every_section_that_params_yaml_is_made_of() -> None:
     kindred = {JsonValid}  # has no field but its kind
     bases = {
         Agreement, AskedSuite, AssistedGate, BoundedSuite, GateKind, Judged, JudgeKind, Loader, LogSuite, NoDropout, PairedGate, Pairs, ScoreGate, ScorerKind,
-        ScaledSuite, SizedSuite, SuiteKind, Train,
+        ScaledSuite, SizedSuite, Source, SuiteKind, Train,
     }  # fmt: skip
     ours = {each for each in known if each.__module__.startswith(("checks.", "stages."))}
     assert ours - reached == bases | kindred

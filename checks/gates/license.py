@@ -1,4 +1,4 @@
-"""license: base, data and adapter may be shipped together, by the table in ``checks.licenses``
+"""license: base, all data and adapter may be shipped together, by the table in ``checks.licenses``
 (docs/reference/licenses.md).
 
 Whether a model's weights derive from the data they were trained on is disputed. This gate takes the cautious reading,
@@ -12,7 +12,7 @@ from pydantic import Field
 
 from checks import layout, licenses
 from checks.chain import gap
-from checks.evidence import Fetched
+from checks.evidence import Fetched, FetchReport
 from checks.gate_kind import Case, Explained, GateKind, Reads, failed
 from checks.licenses import License
 from checks.sections import Strings, stricter
@@ -33,18 +33,18 @@ class LicenseGate(GateKind):
     commercial: Annotated[bool, Field(description="whether the model is used commercially"), stricter("higher")]
 
     def check(self, case: Case) -> Finding:
-        """Pass when all three licences are known, allowed and compatible, and the sources do not say otherwise."""
+        """Pass when all licences are known, allowed and compatible, and the sources do not say otherwise."""
         if missing := gap(case.evidence, [layout.FETCH_REPORT]):
             return failed(case.name, self, missing)
         report = case.evidence.reports.fetch
         assert report is not None  # else it is a gap
-        stated = {"base": case.params.base.license, "data": case.params.data.license, "adapter": self.adapter}
+        sources = {"base": case.params.base, **case.params.data.pinned}
+        stated = {part: source.license for part, source in sources.items()} | {"adapter": self.adapter}
         rows = {part: licenses.find(value) if value else None for part, value in stated.items()}
         known = {part: row for part, row in rows.items() if row}
         problems = [
             *(problem for part, row in rows.items() if not row for problem in _unknown(case.name, part, stated[part])),
-            *_source_problems("base", stated["base"], report.base),
-            *_source_problems("data", stated["data"], report.data),
+            *(problem for part in sources for problem in _source_problems(part, stated[part], _fetched(report, part))),
             *_not_allowed(known, self.allow),
             *_not_compatible(known, commercial=self.commercial),
         ]
@@ -82,9 +82,17 @@ def _unknown(name: str, part: str, stated: str | None) -> Iterator[str]:
         )
 
 
-def _source_problems(part: str, stated: str | None, fetched: Fetched) -> Iterator[str]:
+def _fetched(report: FetchReport, part: str) -> Fetched | None:
+    """What was fetched of a source at its place in params.yaml; None if nothing was."""
+    return {"base": report.base, "data": report.data}.get(part) or report.sources.get(part.rpartition(".")[2])
+
+
+def _source_problems(part: str, stated: str | None, fetched: Fetched | None) -> Iterator[str]:
     """Where the fetched source is about another statement, or speaks against it."""
     place = f"{layout.PARAMS}: {part}.license"
+    if fetched is None:
+        yield f"{layout.FETCH_REPORT}: {part} was not fetched: run `./lockstep run fetch`"
+        return
     if fetched.license != stated:
         yield (
             f"{layout.FETCH_REPORT}: {part} was fetched when {place} was {fetched.license or 'null'}, "
@@ -111,7 +119,7 @@ def _not_compatible(known: dict[str, License], *, commercial: bool) -> Iterator[
             yield f"{part}: {row.name} does not permit commercial use"
         if part == "adapter":
             continue
-        reading = ", if weights derive from their data, which is disputed" if part == "data" else ""
+        reading = "" if part == "base" else ", if weights derive from their data, which is disputed"
         if row.derivatives == ():
             yield f"{part}: {row.name} permits no derivative to be shared{reading}"
         elif adapter and row.derivatives is not None and adapter.name not in row.derivatives:

@@ -22,12 +22,16 @@ _TODO = "run `./lockstep run validate`, or name a commit that has the record"
 
 
 class DataPage(Record):
-    """The data of the record ``name``; ``commit`` None: the work tree. ``source`` None: fetch's report is missing."""
+    """The data of the record ``name``; ``commit`` None: the work tree. ``source`` None: fetch's report is missing.
+
+    ``sources``: those beside the one of data.uri.
+    """
 
     schema_version: Literal[1] = 1
     name: str
     commit: str | None
     source: Fetched | None
+    sources: dict[str, Fetched]
     prepare: PrepareReport
     report: DataReport
 
@@ -59,8 +63,8 @@ def gather(root: Path, name: str) -> DataPage:
     if report.splits != {split: its.sha256 for split, its in side.prepare.splits.items()}:
         raise EvidenceRefused(f"{layout.DATA_REPORT}: is about other splits than {layout.PREPARE_REPORT}", _TODO)
     return DataPage(
-        name=name, commit=found.commit, source=side.fetch.data if side.fetch else None, prepare=side.prepare,
-        report=report,
+        name=name, commit=found.commit, source=side.fetch.data if side.fetch else None,
+        sources=side.fetch.sources if side.fetch else {}, prepare=side.prepare, report=report,
     )  # fmt: skip
 
 

@@ -34,12 +34,13 @@ _OTHERWISE = {  # SPDX's names, in small letters, that the hub spells otherwise
 def model(facts: CardFacts, body: str) -> str:
     """The model card: metadata with a ``model-index``, then ``body``. Raises as ``_checked``."""
     hub = _hub()
-    base, data = (_HUB.match(each.uri) for each in (facts.fetch.base, facts.fetch.data))
+    base = _HUB.match(facts.fetch.base.uri)
+    data = [found[2] for each in facts.fetch.all_data.values() if (found := _HUB.match(each.uri))]
     front = {**facts.model_prose.front}
     tags = ["lora", "lockstep", *(tag for tag in _listed(front.pop("tags", [])) if tag not in ("lora", "lockstep"))]
     found = hub.ModelCardData(
         model_name=facts.name, library_name="transformers", pipeline_tag=_TASK, tags=tags,
-        base_model=base[2] if base else None, datasets=[data[2]] if data else None,
+        base_model=base[2] if base else None, datasets=data or None,
         eval_results=_results(facts), **license_of(facts.license), **front,
     )  # fmt: skip
     return _checked(hub.ModelCard, f"---\n{found.to_yaml()}\n---\n{body}\n")
@@ -58,7 +59,7 @@ def dataset(facts: CardFacts, body: str) -> str:
     front = {"pretty_name": f"Data of {facts.name}", **facts.data_prose.front}
     found = hub.DatasetCardData(
         task_categories=[_TASK], size_categories=[_size(rows)], configs=configs,
-        **license_of(facts.fetch.data.license), **front,
+        **license_of_all([each.license for each in facts.fetch.all_data.values()]), **front,
     )  # fmt: skip
     return _checked(hub.DatasetCard, f"---\n{found.to_yaml()}\n---\n{body}\n")
 
@@ -95,6 +96,19 @@ def license_of(name: str | None) -> dict[str, str]:
     if known in _LICENSES or low in _OTHERWISE:
         return {"license": known}
     return {"license": "other", "license_name": re.sub(r"[^a-z0-9.]+", "-", low).strip("-")}
+
+
+def license_of_all(names: list[str | None]) -> dict[str, Any]:
+    """The licences of all sources in the metadata of a card: one, or a list of them; empty if one is not stated."""
+    if None in names:
+        return {}
+    found = [license_of(name) for name in dict.fromkeys(names)]
+    if len(found) == 1:
+        return dict(found[0])
+    shown = [each.get("license_name", each["license"]) for each in found]
+    if any("license_name" in each for each in found):
+        return {"license": "other", "license_name": "-and-".join(shown)}
+    return {"license": shown}
 
 
 def _size(rows: int) -> str:

@@ -48,6 +48,9 @@ def _text(found: "DataPage") -> Iterator[str]:
         yield f"  ✗ {one_line(each.name)}: {each.unexpected:,} rows; observed {one_line(each.observed)}"
     for name, split in found.prepare.splits.items():
         yield f"  {name:<6}{split.rows:>8,} rows in {split.groups:,} groups"
+    for source, rows in found.prepare.sources.items():
+        counts = ", ".join(f"{split} {count:,}" for split, count in rows.splits.items())
+        yield f"  {source}: {rows.read:,} rows were read; {counts}"
     yield f"  {found.prepare.input_rows:,} rows were read, {found.prepare.dropped_rows:,} dropped:"
     for rule in found.prepare.rules:
         if rule.rows:

@@ -21,7 +21,7 @@ from cyclonedx.output.json import JsonV1Dot6
 from checks import layout
 from checks.chain import Reports
 from checks.errors import EvidenceRefused
-from checks.evidence import EvaluationReport, Interval
+from checks.evidence import MAIN, EvaluationReport, Interval
 from checks.held import HeldVerdict
 from checks.serving import ImageReport
 from release.evidence import strict
@@ -89,25 +89,34 @@ def _model(held: HeldVerdict, image: ImageReport) -> Component:
 
 
 def _data(reports: Reports) -> list[Component]:
-    """The raw data, and each split of it."""
+    """The raw data of each source, and each split of it."""
     assert reports.fetch is not None
-    fetched = reports.fetch.data
-    raw = Component(
-        name=fetched.uri, type=ComponentType.DATA, bom_ref="data", hashes=[_hash(fetched.sha256)],
-        licenses=_license(fetched.license), properties=[_tree(fetched.digest)],
-    )  # fmt: skip
+    sources = reports.fetch.all_data
+    raw = [
+        Component(
+            name=fetched.uri, type=ComponentType.DATA, bom_ref=_data_ref(name),
+            hashes=[_hash(fetched.sha256)], licenses=_license(fetched.license), properties=[_tree(fetched.digest)],
+        )
+        for name, fetched in sources.items()
+    ]  # fmt: skip
     splits = reports.prepare.splits if reports.prepare else {}
+    named = dict.fromkeys(fetched.license for fetched in sources.values())
+    both = None if None in named else " AND ".join(filter(None, named))
     return [
-        raw,
+        *raw,
         *(
             Component(
                 name=(layout.SPLITS / f"{name}.jsonl").as_posix(), type=ComponentType.DATA, bom_ref=f"split:{name}",
-                hashes=[_hash(split.sha256)], licenses=_license(fetched.license),
+                hashes=[_hash(split.sha256)], licenses=_license(both),
                 properties=[Property(name="lockstep:rows", value=str(split.rows))],
             )
             for name, split in splits.items()
         ),
     ]  # fmt: skip
+
+
+def _data_ref(source: str) -> str:
+    return "data" if source == MAIN else f"data:{source}"
 
 
 def _container(image: ImageReport) -> Iterator[Component]:
@@ -121,6 +130,8 @@ def _container(image: ImageReport) -> Iterator[Component]:
 
 def _card(held: HeldVerdict, evaluation: EvaluationReport) -> dict[str, Any]:
     """The model card: how and on what it was trained, and its scores with confidence intervals."""
+    fetch = held.evidence.reports.fetch
+    assert fetch is not None
     result = evaluation.models.get("candidate")
     if result is None:
         raise EvidenceRefused(f"{layout.EVALUATION}: has no candidate", "run `./lockstep run evaluate`")
@@ -131,7 +142,7 @@ def _card(held: HeldVerdict, evaluation: EvaluationReport) -> dict[str, Any]:
         "modelParameters": {
             "approach": {"type": "supervised"},
             "task": "text-generation",
-            "datasets": [{"ref": "data"}],
+            "datasets": [{"ref": _data_ref(name)} for name in fetch.all_data],
         },
         "quantitativeAnalysis": {"performanceMetrics": metrics},
         "properties": [

@@ -12,7 +12,7 @@ from checks.evidence import EvaluationReport, PrepareReport
 from checks.identity import Digest
 from checks.params import Params
 from checks.pointer import Pointer
-from checks.rows import Prediction, Row
+from checks.rows import Prediction, Row, of_tested_sources
 from checks.scorers import Scorer
 from release.monitoring.answers import Answered, Reference
 from release.record import outputs
@@ -46,6 +46,7 @@ def read(records: Records, release: Pointer, params: Params) -> Found:
     digests = {(layout.SPLITS / f"{name}.jsonl").as_posix(): split.sha256 for name, split in prepared.splits.items()}
     answers_at = layout.PREDICTIONS / "candidate.jsonl"
     rows = {name: _lines(records, commit, layout.SPLITS / f"{name}.jsonl", Row, digests) for name in layout.SPLIT_NAMES}
+    rows["train"] = of_tested_sources(rows["train"], rows["test"])
     digests[answers_at.as_posix()] = evaluated.models["candidate"].predictions
     answers = _lines(records, commit, answers_at, Prediction, digests)
     prompts = {row.id: _prompt(row) for split in rows.values() for row in split}

@@ -20,14 +20,14 @@ Stages = Mapping[str, Mapping[str, Any]]
 # it to dvc.yaml.
 READS = {
     "fetch": ("base", "data"),
-    "prepare": ("prepare", "train.method"),
-    "validate": ("validate", "prepare", "train.method"),
+    "prepare": ("data", "prepare", "train.method"),
+    "validate": ("data", "validate", "prepare", "train.method"),
     "train": ("train",),
     "merge": ("merge",),
     "evaluate": ("evaluate",),
     "suites": ("suites", "evaluate.batch_tokens", "evaluate.precision"),
     "probe": ("serve.probes", "serve.dtype", "serve.max_input_tokens"),
-    "gate": ("gates", "suites", "evaluate.scorers", "base.license", "data.license"),
+    "gate": ("gates", "suites", "evaluate.scorers", "base.license", "data"),
 }
 _PARAMS = layout.PARAMS.as_posix()
 _OUTS = ("outs", "metrics", "plots")  # in dvc.yaml; the lock has one list

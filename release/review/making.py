@@ -32,11 +32,15 @@ def _of_data(fetch: FetchReport | None, prepare: PrepareReport | None) -> dict[s
     found = dict[str, dict[str, str | None]]()
     if fetch is not None:
         found |= {"base model": _source(fetch.base), "raw data": _source(fetch.data)}
+        found |= {f"source {name}": _source(source) for name, source in fetch.sources.items()}
     if prepare is not None:
         rows: dict[str, str | None] = {
             "read": f"{prepare.input_rows:,}", "kept": f"{prepare.kept_rows:,}", "dropped": f"{prepare.dropped_rows:,}",
         }  # fmt: skip
         found["rows"] = rows | {f"{rule.kind} {rule.rule}": f"{rule.rows:,}" for rule in prepare.rules if rule.rows}
+        for name, of_source in prepare.sources.items():
+            counts = {"read": of_source.read, **of_source.splits}
+            found[f"rows of {name}"] = {what: f"{count:,}" for what, count in counts.items()}
         for name, split in prepare.splits.items():
             found[f"{name} split"] = {
                 "rows": f"{split.rows:,}", "groups": f"{split.groups:,}", "digest": split.sha256

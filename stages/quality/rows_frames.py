@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -28,6 +28,11 @@ class Read(NamedTuple):
     requests: list[str]  # what near-duplicates are judged by
     defects: Columns  # by rule; None for a row without the defect
     rows: list[Row]
+    origins: list[str]
+
+    def answers(self, without: Container[str]) -> list[str]:
+        """The references of the rows that are not of these sources."""
+        return [answer for answer, of in zip(self.references, self.origins, strict=True) if of not in without]
 
 
 def read(
@@ -35,11 +40,16 @@ def read(
     rows: Iterable[Row],
     count: Callable[[Sequence[Row]], list[Lengths]],
     defects: Mapping[str, Rule],
+    wanted: Mapping[str, frozenset[str]],
     needed: Sequence[str],
     whole: bool,
 ) -> Read:
-    """The rows of one split as columns, with their tokens and defects; ``whole``: keep the rows too."""
-    found = Read({column: [] for column in (*ROW, *COUNTED, *needed)}, [], [], {rule: [] for rule in defects}, [])
+    """The rows of one split as columns, with their tokens and defects; ``whole``: keep the rows too.
+
+    ``wanted``: by source, the rules whose defects its rows must not have.
+    """
+    columns: Columns = {column: [] for column in (*ROW, *COUNTED, *needed)}
+    found = Read(columns, [], [], {rule: [] for rule in defects}, [], [])
     line = 0
     for batch in _batches(progress.of_rows(f"read {name}", rows)):
         for row, tokens in zip(batch, count(batch), strict=True):
@@ -63,8 +73,10 @@ def read(
                 found.columns[column].append(value)
             found.references.append(row.reference)
             found.requests.append(request(row.messages))
+            found.origins.append(row.origin)
             for defect, rule in defects.items():
-                found.defects[defect].append(_shown(draft) if rule.finds(draft) else None)
+                is_found = defect in wanted[row.origin] and rule.finds(draft)
+                found.defects[defect].append(_shown(draft) if is_found else None)
         if whole:
             found.rows.extend(batch)
     return found

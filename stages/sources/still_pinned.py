@@ -1,7 +1,7 @@
 """Compares local sources with their pins, without fetching. DVC tracks the pin in params.yaml but not the file.
 
-In:  ``base`` with the file of its chat template, ``data`` and the files of ``suites`` in params.yaml, if they are
- local. A missing source is left to its stage: the outputs may come from the DVC remote.
+In:  ``base`` with the file of its chat template, ``data`` with its ``sources``, and the files of ``suites`` in
+ params.yaml, if they are local. A missing source is left to its stage: the outputs may come from the DVC remote.
 Out: only ``.lockstep/sources.json``, so that an unchanged source is not hashed again:
  {"schema_version": 1, "sha256": {"sha256:<of paths, sizes, times, inodes>": "sha256:<of the bytes>"}}
 Run: ``python -m stages.sources.still_pinned``; `lockstep run` does so before it starts DVC. Refusals name fetch.
@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 from checks import digest, files, layout
 from checks.errors import EvidenceRefused
 from checks.identity import Digest
-from checks.params import Params
+from checks.params import Params, Source
 from checks.rows import Record
 from stages import entry, sources
 from stages.sources import parsing
@@ -43,7 +43,7 @@ class _Stamp(NamedTuple):
 def still_pinned(params: Params, root: Path) -> str:
     """Compare local sources with their pins; raises SourceRefused as fetch does."""
     chat_template.text_of(params.base, root)
-    pinned = {"base": params.base, "data": params.data}
+    pinned: dict[str, Source] = {"base": params.base, **params.data.pinned}
     for name, suite in params.suites.items():
         pinned |= {f"suites.{name}.{key}": source for key, source in suite.sources.items()}
     known, current = _read(root), dict[str, str]()

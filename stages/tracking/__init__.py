@@ -181,7 +181,7 @@ def _describe(client: Any, run_id: str, params: Params, data: Mapping[str, tuple
     from mlflow.entities import DatasetInput, InputTag, Param
 
     values = dict(_flat("train", params.training.model_dump(mode="json")))
-    for name, source in (("base", params.base), ("data", params.data)):
+    for name, source in {"base": params.base, **params.data.pinned}.items():
         values |= {f"{name}.uri": public(source.uri), f"{name}.sha256": source.sha256}
     client.log_batch(run_id, params=[Param(key, str(value)[:6000]) for key, value in values.items()])
     inputs = []
