@@ -53,13 +53,13 @@ def answered(root: Path, file: Path, max_tokens: int, batch_tokens: int) -> list
     model, tokenizer = generate.load(root / layout.BASE, "bf16")
     asked = prompts.tokens(tokenizer, [row.messages for row in rows], rows, None, file)
     ends = generate.end_tokens(model, tokenizer)
-    found = generate.generate(model, asked, ends, max_tokens + 1, batch_tokens, "base")
+    found = generate.generate(model, asked, ends, max_tokens, batch_tokens, "base")
     kept = []
     for question, answer in zip(questions, found, strict=True):
         text = tokenizer.decode(answer.tokens, skip_special_tokens=True).strip()
-        # The next token is there too: a full stop inside a number or a name does not look like the end.
+        # One token less, for the one that ends an answer: so counts validate.max_reference_tokens.
         sentence = _SENTENCE.match(text)
-        if sentence and len(sentence[1].split()) > 2 and len(tokenizer(sentence[1]).input_ids) <= max_tokens:
+        if sentence and len(sentence[1].split()) > 2 and len(tokenizer(sentence[1]).input_ids) < max_tokens:
             kept.append(Question(prompt=question.prompt, reference=sentence[1]))
     return kept
 
@@ -67,7 +67,7 @@ def answered(root: Path, file: Path, max_tokens: int, batch_tokens: int) -> list
 @click.command()
 @click.argument("questions", type=click.Path(path_type=Path, dir_okay=False, exists=True))
 @click.argument("out", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--max-tokens", type=click.IntRange(1), required=True, help="Longest answer, in tokens of the base.")
+@click.option("--max-tokens", type=click.IntRange(1), required=True, help="As validate.max_reference_tokens.")
 @click.option(
     "--batch-tokens", type=click.IntRange(1), default=4096, show_default=True, help="As evaluate.batch_tokens."
 )
