@@ -12,13 +12,15 @@ import pytest
 
 from checks import digest, files, layout, quarantine, refused
 from checks.errors import EvidenceRefused, Refusal, TrainingRefused, VerdictFailed
-from checks.evidence import EvaluationReport, ParityReport, ReferenceUse
+from checks.evidence import EvaluationReport, Interval, ParityReport, ReferenceUse
 from checks.rows import Prediction
 from checks.suite_report import SuiteResult, SuitesReport
 from checks.verdict import Verdict
 from release.cli import terminal
 from release.record import references
 from release.review import details, facts, sections
+from release.review.details import Parameter
+from release.review.metrics import Score
 from release.verbs import report as renderer
 from release.verbs.report import Options, Report, report
 from tests import evidence_tree, report_tree
@@ -236,8 +238,8 @@ def test_a_suite_is_shown_whether_or_not_a_gate_asks_it(tmp_path: Path) -> None:
     report_tree.pull_request(tmp_path / "pr", edit=edit)
     found = report(tmp_path / "pr", FOR)
     metrics = next(part.markdown for part in found.parts if part.name == "metrics")
-    assert "| `english`: `bits-per-byte` | 1.129 | base model 1.098 |" in metrics
-    assert len(gfm(metrics).split("<table>")) == 3
+    assert "- `english`: `bits-per-byte` 1.129, base model 1.098\n" in metrics
+    assert "<li><code>english</code>: <code>bits-per-byte</code> 1.129, base model 1.098</li>" in gfm(metrics)
 
 
 def _main_is_gone(at: Path) -> None:
@@ -534,3 +536,39 @@ def test_environments_that_cannot_be_asked_make_the_verdict_void_and_still_a_com
     found = report(tmp_path, FOR)
     assert (found.state, found.passes) == ("void", False)
     assert "nowhere.git" in found.markdown
+
+
+def _cheap(value: float, low: float, high: float) -> dict[str, object]:
+    figure, difference = Interval(value=0.8, low=0.7, high=0.9, n=50), Interval(value=value, low=low, high=high, n=50)
+    return {"cheapest": Score("naive-bayes", "evaluated", figure, difference)}
+
+
+_ONE, _JUDGED = Parameter("train.lora.r", False, "16", "8"), Parameter("gates.good.at_least", True, "0.6", None)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (_cheap(0.1, 0.05, 0.15), "**Best cheap baseline:** Naive Bayes 0.800, ▲ +0.100 [+0.050, +0.150] against it."),
+        (_cheap(-0.1, -0.2, -0.05), "⚠️ **Naive Bayes is better:** 0.800, ▼ -0.100 [-0.200, -0.050] against it."),
+        (
+            _cheap(0.1, -0.05, 0.15),
+            "⚠️ **Not shown to be better than Naive Bayes:** 0.800, ≈ +0.100 [-0.050, +0.150] against it.",
+        ),
+        ({"parameters": []}, "**Changed:** no parameter."),
+        ({"parameters": [_ONE]}, "**Changed:** `train.lora.r` `16` → `8`."),
+        ({"parameters": [_JUDGED]}, "**Changed:** **`gates.good.at_least`** `0.6` → –."),
+        ({"parameters": [_ONE] * 6}, "**Changed:** " + "; ".join(["`train.lora.r` `16` → `8`"] * 4) + "; and 2 more."),
+        ({"parameters": [], "splits": ["train", "test"]}, "**Changed:** no parameter; rows of `train`, `test`."),
+        ({}, ""),
+    ],
+)
+def test_what_is_read_first(values: dict[str, object], said: str) -> None:
+    nothing: dict[str, object] = {
+        "compared": {},
+        "cheapest": None,
+        "parameters": None,
+        "splits": [],
+        "shown_at_first": 4,
+    }
+    assert sections.render("at_first", nothing | values) == (f"- {said}" if said else "")

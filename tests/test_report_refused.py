@@ -63,8 +63,9 @@ def test_what_a_stage_said_is_the_first_line_the_title_and_what_to_do(root: Path
     assert (found.state, found.status, found.passes) == ("refused", None, False)
     assert first(found) == "❌ **train refused**: the loss is not finite at step 12"
     assert found.title == "train refused: the loss is not finite at step 12"
+    assert "- **Changed:** `train.learning_rate` `0.004` → `0.5`.\n" in found.markdown
     assert "**What to do:** lower train.learning_rate, or raise train.warmup\n" in found.markdown
-    assert [part.name for part in found.parts] == ["verdict", "parameters", "data", "places", "reproduce", "digests"]
+    assert [part.name for part in found.parts] == ["verdict", "data", "places", "reproduce", "digests"]
 
 
 def test_an_estimate_over_the_budget_is_called_by_its_name(root: Path) -> None:

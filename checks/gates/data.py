@@ -27,7 +27,8 @@ class DataGate(GateKind):
         if broken:
             more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
             return failed(case.name, self, f"{broken[0].name}: {broken[0].observed}{more}")
-        reason = f"all {len(report.expectations)} expectations hold"
+        total = len(report.expectations)
+        reason = "its one expectation holds" if total == 1 else f"all {total} expectations hold"
         return Finding(gate=case.name, kind=self.kind, status="pass", reason=reason, n=sum(report.rows.values()))
 
     def explain(self, place: str, finding: Finding, verdict: Verdict) -> Explained:

@@ -27,7 +27,7 @@ def ended_with_this_process() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _end(number: int, frame: FrameType | None) -> None:
+def _end(number: int, _: FrameType | None) -> None:
     import psutil  # beside DVC alone, which needs it too
 
     children = psutil.Process().children(recursive=True)

@@ -60,6 +60,18 @@ def _leaves(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield f"{prefix}{key}", each
 
 
+def splits(facts: Facts) -> list[str]:
+    """Splits whose rows are not the target's; empty if a side is not known."""
+    here, there = facts.prepare, facts.target.prepare
+    if here is None or there is None:
+        return []
+    return [
+        name
+        for name, split in here.splits.items()
+        if name not in there.splits or there.splits[name].sha256 != split.sha256
+    ]
+
+
 def flips(facts: Facts) -> list[Flips]:
     """Flips against main, production and the base, if they were evaluated and are other models."""
     evaluation = facts.evaluation

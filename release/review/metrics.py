@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from checks import stats
+from checks import baselines, stats
 from checks.evidence import RELEASED, EvaluationReport, Interval
 from checks.rows import Prediction
 from release.review.facts import EARLIER, Facts
@@ -63,6 +63,13 @@ def against(facts: Facts) -> list[Score]:
     """Main and production by the first scorer, if known; empty without an evaluation."""
     found, first = facts.evaluation, next(iter(compared(facts).values()), [])
     return [score for score in first if found and score.name in found.references]
+
+
+def cheapest(facts: Facts) -> Score | None:
+    """The best of the baselines that cost nothing to train, by the first scorer; None if none was evaluated."""
+    first = next(iter(compared(facts).values()), [])
+    found = [(score.figure.value, score) for score in first if score.name in baselines.NAMES and score.figure]
+    return max(found, key=lambda each: each[0])[1] if found else None
 
 
 def uncompared(facts: Facts) -> str:

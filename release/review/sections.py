@@ -26,6 +26,7 @@ _KEEP = {
     "verdict": 100, "metrics": 95, "gates": 90, "policy": 92, "parameters": 80, "flips": 50, "slices": 30, "data": 60,
     "training": 40, "cost": 55, "places": 45, "reproduce": 70, "digests": 35,
 }  # fmt: skip
+_SHOWN_AT_FIRST = 4  # changed parameters
 _KEEP_BAD_DATA = {"verdict": 100, "data": 88}  # it refused the data: that comes first
 _URL = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._~%/=&?+,;:#-]*)?", re.ASCII)
 _LABEL = re.compile(r"[A-Za-z0-9 .-]{1,40}", re.ASCII)
@@ -51,13 +52,13 @@ def sections(
         "outcome": verdicts.outcome(facts, uncompared), "who": verdicts.who(facts), "failing": verdicts.failing(facts),
         "evaluation": facts.evaluation, "compared": metrics.compared(facts), "against": metrics.against(facts),
         "uncompared": uncompared, "slices": metrics.slices(facts), "suites": metrics.suites(facts),
+        "cheapest": metrics.cheapest(facts), "splits": details.splits(facts), "shown_at_first": _SHOWN_AT_FIRST,
         "parameters": details.parameters(facts), "flips": details.flips(facts),
         "columns": details.columns, "shown": details.shown, "short": chain.short, "losses": training.loss(records.root),
         "sparkline": training.sparkline, "confusions": training.confusions(records.root),
         "cost": training.cost(facts, records), "figures": training.figures(facts), **training.rewards(facts),
     }  # fmt: skip
     keep = _KEEP_BAD_DATA | _KEEP | _KEEP_BAD_DATA if facts.state == "bad-data" else _KEEP
-    keep = keep if values["parameters"] else keep | {"parameters": 20}
     found = [Section(name, render(f"{name}_section", values), number) for name, number in keep.items()]
     return [each for each in found if each.markdown]
 
