@@ -119,7 +119,7 @@ def sweep(root: Path, specs: tuple[str, ...], seeds: tuple[int, ...], most: int,
 
     Trains one after the other, as experiments of DVC. Run the same sweep again to go on after an interruption. Never
     asks the test split, so the gates' figures of the chosen model are honest. Settings are compared by their means over
-    seeds; without a PARAMETER, params.yaml as it is is trained with each seed. Writes reports/sweep.json, a table in
+    seeds; without a PARAMETER, each seed trains params.yaml as it is. Writes reports/sweep.json, a table in
     reports/sweep.md and plots in reports/sweep.
     """
     if applied and not specs:

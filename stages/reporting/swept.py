@@ -104,7 +104,7 @@ def _against(axes: "Axes", report: Sweep, runs: Sequence[SweptRun], path: str, v
 def _pareto(axes: "Axes", report: Sweep, runs: Sequence[SweptRun]) -> None:
     """The score against the seconds of training: a point a training.
 
-    A line joins and names those settings whose means over seeds no other beats in both.
+    A line joins and names those settings that trained with every seed and whose means no other beats in both.
     """
     points = [(run.seconds, run.scores[report.scorer].value) for run in runs if run.seconds is not None]
     axes.plot([x for x, _ in points], [y for _, y in points], "o", color=_POINTS, alpha=0.7)
@@ -112,7 +112,7 @@ def _pareto(axes: "Axes", report: Sweep, runs: Sequence[SweptRun]) -> None:
         (
             (fmean(seconds), report.mean(each), values)
             for values, each in report.by_values()
-            if (seconds := [run.seconds for run in each if run.seconds is not None])
+            if (seconds := [run.seconds for run in each if run.seconds is not None]) and not report.refused(values)
         ),
         key=lambda mean: (mean[0], -mean[1]),
     )
