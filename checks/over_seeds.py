@@ -87,6 +87,8 @@ def difference(
 
 def said_of_one(mean: float, spread: float, seeds: int, confidence: float) -> str:
     """What is known of one recipe, on one line."""
+    if spread < 1e-9:
+        return f"{mean:.3f} over {seeds} seeds, which score alike: so few seeds and rows show no spread"
     seen = least(spread, seeds, confidence)
     return (
         f"{mean:.3f} over {seeds} seeds, spread (standard deviation) {spread:.3f}: another recipe with the same spread "

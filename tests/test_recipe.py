@@ -86,6 +86,12 @@ def test_every_two_settings_are_compared_together_but_for_one_that_was_refused()
     ] * 3
 
 
+def test_seeds_that_score_alike_promise_nothing() -> None:
+    assert over_seeds.said_of_one(0.0, 0.0, 3, 0.95) == (
+        "0.000 over 3 seeds, which score alike: so few seeds and rows show no spread"
+    )
+
+
 def _run(recipe: Recipe, values: sweeps.Values, seed: int, score: float, merged: str | None = None) -> SweptRun:
     return SweptRun(
         values=values, seed=seed, recipe=recipe, merged=merged or digest.of_json([values, seed]), experiment=f"sweep-{seed}",
@@ -262,11 +268,17 @@ def _other_rate(root: Path) -> None:
     (root / layout.PARAMS).write_text(text.replace("learning_rate: 0.002", "learning_rate: 0.003"))
 
 
+def _mains(root: Path) -> None:
+    """Main's parameters, whose seeds scored as those here."""
+    (root / layout.PARAMS).write_text(git(root, "show", "main:params.yaml"))
+
+
 @pytest.mark.parametrize(
     ("move", "message"),
     [
         (lambda _: None, "the parameters of elsewhere are the same"),
         (_other_rate, "the parameters of elsewhere were not compared with: ./lockstep sweep PARAMETER=OLD,NEW --seed 17"),
+        (_mains, "the parameters of elsewhere cannot be told from these: one seed, a refused one, or equal scores"),
         (_unreadable, "the parameters of elsewhere cannot be read: elsewhere:params.yaml"),
     ],
 )  # fmt: skip
@@ -277,7 +289,8 @@ def test_a_branch_that_was_not_compared_is_told_and_the_spread_stays(
     move(root)
     git(root, "commit", "--quiet", "--allow-empty", "--all", "--message", "elsewhere")
     git(root, "switch", "--quiet", "pull-request")
-    _write(root)
+    swept = _swept(root, lambda recipe: recipe, 2, nan=False)
+    files.write_json(root / layout.SWEEP_REPORT, SweepReport.seal(swept.model_copy(update={"differences": ()})))
     code, output = _asked(root, "--target", "elsewhere")
     assert code == 0
     assert "0.715 over 2 seeds" in output

@@ -92,7 +92,14 @@ def _against(report: SweepReport, here: str, there: Commit, ref: str) -> tuple[S
         return None, None, f"the parameters of {ref} cannot be read: {refusal.what}"
     if parameters == here:
         return None, None, f"the parameters of {ref} are the same"
-    if (difference := report.difference(here, parameters)) is None:
+    difference = report.difference(here, parameters)
+    if difference is None and report.of(parameters):
+        return (
+            None,
+            None,
+            f"the parameters of {ref} cannot be told from these: one seed, a refused one, or equal scores",
+        )
+    if difference is None:
         todo = f"./lockstep sweep PARAMETER=OLD,NEW {_SEEDS}"
         return None, None, f"the parameters of {ref} were not compared with: {todo}"
     theirs = _spread(report, report.of(parameters))
