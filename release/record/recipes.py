@@ -93,15 +93,10 @@ def _against(report: SweepReport, here: str, there: Commit, ref: str) -> tuple[S
     if parameters == here:
         return None, None, f"the parameters of {ref} are the same"
     difference = report.difference(here, parameters)
-    if difference is None and report.of(parameters):
-        return (
-            None,
-            None,
-            f"the parameters of {ref} cannot be told from these: one seed, a refused one, or equal scores",
-        )
     if difference is None:
-        todo = f"./lockstep sweep PARAMETER=OLD,NEW {_SEEDS}"
-        return None, None, f"the parameters of {ref} were not compared with: {todo}"
+        todo = f"were not compared with: ./lockstep sweep PARAMETER=OLD,NEW {_SEEDS}"
+        untold = "cannot be told from these: one seed, a refused one, or equal scores"
+        return None, None, f"the parameters of {ref} {untold if report.of(parameters) else todo}"
     theirs = _spread(report, report.of(parameters))
     about = f"{theirs.mean:.3f} over {len(theirs.seeds)} seeds, spread {theirs.spread:.3f}"
     return theirs, difference, f"against the parameters of {ref}, {about}: {difference.said()}"
