@@ -6,7 +6,7 @@ Prints Markdown tables. Looks: how often a model that is no better (or that lose
 when so many equal models are tried on one test split, with and without a gate of kind `looks`. Creep: twenty proposals
 of which each truly loses a little against the release before; what is lost in the end, with a gate against the champion
 alone and with one against the best release too. Seeds: how often a recipe that is no better passes, because its one
-training had luck.
+training had luck. Recipes: how often that happens when each recipe is trained with several seeds.
 
 Rows come alone and are right or wrong. Two models differ on one row in ten.
 """
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from checks import over_seeds
 from checks.gates import decided_at
 from checks.gates.improves import ImprovesGate
 from checks.gates.looks import LooksGate
@@ -27,6 +28,7 @@ from checks.paired import compare
 Scores = NDArray[np.float64]
 CONFIDENCE, MARGIN, BUDGET, MOST = 0.95, 0.05, 0.10, 20
 RIGHT, DIFFER = 0.7, 0.10
+OF_SEED = 0.07  # share of rows on which a training differs from what its recipe does on average
 RELEASES = 20
 LOOKS = (1, 5, 20, 50)
 
@@ -126,6 +128,44 @@ def seeds(runs: int, random: np.random.Generator) -> Iterator[str]:
         yield f"| {rows} | {' | '.join(shares)} |"
 
 
+def trained(random: np.random.Generator, recipe: Scores, spread: float, seeds: int) -> Scores:
+    """The scores of trainings of one recipe: each has luck of its own, and is another on some of the rows."""
+    luck = np.clip(random.normal(0, spread, seeds), -OF_SEED, OF_SEED)
+    return np.stack([moved(random, recipe, -float(each), OF_SEED) for each in luck])
+
+
+def claims(one: Scores, two: Scores, margin: float) -> tuple[bool, bool, bool]:
+    """Whether each says that ``one`` is above ``two`` by more than ``margin``: a gate, seeds alone, seeds and rows."""
+    means = [np.repeat(each.mean(axis=1, keepdims=True), 2, axis=1) for each in (one, two)]  # rows that do not differ
+    alone = over_seeds.difference(means[0], means[1], ["0", "1"], 2 * CONFIDENCE - 1)
+    both = over_seeds.difference(one, two, [str(row) for row in range(one.shape[1])], 2 * CONFIDENCE - 1)
+    return (
+        passes(one[0], two[0], margin, CONFIDENCE),
+        alone is not None and alone.low > margin,
+        both is not None and both.low > margin,
+    )
+
+
+def recipes(runs: int, random: np.random.Generator) -> Iterator[str]:
+    """One row for each case: how often a gate on one training each, and several seeds, claim something of recipes."""
+    for said, loss, differ, margin in (
+        ("better: equal recipes", 0.0, 0.04, 0.0),
+        ("not 5 points worse: 5 points worse", 0.05, 0.09, -0.05),
+        ("better: 4 points better", -0.04, 0.08, 0.0),
+    ):
+        for rows in (393, 1048):
+            for spread in (0.0, 0.01, 0.02):
+                shares: list[str] = []
+                for number in (3, 5):
+                    found = np.zeros(3)
+                    for _ in tqdm(range(runs), desc=f"recipes {said} {rows} {spread} {number}", leave=False):
+                        two = right(random, rows)
+                        ours = trained(random, moved(random, two, loss, differ), spread, number)
+                        found += claims(ours, trained(random, two, spread, number), margin)
+                    shares += [f"{share / runs:.1%}" for share in (found[1:] if shares else found)]
+                yield f"| {said} | {rows} | {100 * spread:g} | {' | '.join(shares)} |"
+
+
 def main() -> None:
     """Print all tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -146,6 +186,11 @@ def main() -> None:
         print("\n".join(creep(given.runs // 2, rows, random)), flush=True)
     print("\n## Seeds\n\n| rows | no spread | spread 1 point | 2 points |\n| ---: | ---: | ---: | ---: |")
     print("\n".join(seeds(given.runs, random)))
+    print(
+        "\n## Recipes\n\n| claimed: true | rows | spread, points | a gate, one training each | 3 seeds alone "
+        "| 3 seeds and rows | 5 seeds alone | 5 seeds and rows |\n| --- |" + " ---: |" * 7
+    )
+    print("\n".join(recipes(given.runs, np.random.default_rng(given.seed))))
 
 
 if __name__ == "__main__":

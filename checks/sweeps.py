@@ -1,22 +1,37 @@
-"""A sweep: the values that were tried, and how each training did on the valid split. No gate reads it."""
+"""A sweep: the values that were tried, and how each training did on the valid split. No gate reads it.
+
+Several seeds make it speak of recipes (parameters of training) instead of single models.
+"""
 
 import itertools
-import math
 from collections.abc import Iterable, Mapping, Sequence
-from statistics import fmean
-from typing import Annotated, Any
+from statistics import fmean, stdev
+from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, model_validator
 
-from checks import params_file, plain_yaml
+from checks import digest, params_file, plain_yaml, steps
 from checks.errors import ParamsRefused
 from checks.evidence import Count, Interval, Report
 from checks.identity import Digest
+from checks.over_seeds import Difference
+from checks.params import Params
 from checks.rows import Record
 
 Values = dict[str, JsonValue]  # by the parameter's path, such as train.lora.r
 _BELOW = "train."  # another section changes the rows, or how they are asked: then scores are not comparable
+
+
+class Recipe(Record):
+    """What decides a model's score on valid, but for the seed and the code; each by digest."""
+
+    parameters: Digest  # see ``parameters_of``
+    base: Digest
+    train: Digest  # the splits
+    valid: Digest
+    scorers: Digest
+    prompt_format: Digest  # the chat template, the answers' length and the precision
 
 
 class SweptRun(Record):
@@ -25,6 +40,7 @@ class SweptRun(Record):
     values: Values
     seed: int
     refused: str | None = None
+    recipe: Recipe | None = None
     adapter: Digest | None = None
     merged: Digest | None = None
     trainable_parameters: Count | None = None
@@ -35,17 +51,28 @@ class SweptRun(Record):
     mlflow_run: str | None = None
 
 
-class SweepReport(Report):
+class Compared(Difference):
+    """How far the mean over seeds of one recipe is above another's; both are digests of parameters."""
+
+    one: Digest
+    two: Digest
+
+
+class Sweep(Report):
     """All trainings of one sweep, in the order in which they ran."""
 
     valid: Digest  # of the split that they were compared on
     rows: Count
     scorer: str  # by which the best was chosen
-    confidence: float
+    confidence: float  # of each interval; those of ``differences`` hold together
     runs: tuple[SweptRun, ...]
+    differences: tuple[Compared, ...] = ()  # of every two recipes that have several seeds
 
     def by_values(self) -> list[tuple[Values, list[SweptRun]]]:
-        """The trainings that have a score, the best mean over seeds first; equal ones as they ran."""
+        """The trainings that have a score, the best mean over seeds first; equal ones as they ran.
+
+        Values that were refused with some seed come last: the mean over the other seeds is one of the lucky ones.
+        """
         found: list[tuple[Values, list[SweptRun]]] = []
         for run in self.runs:
             if run.refused is None:
@@ -54,7 +81,11 @@ class SweepReport(Report):
                     found.append((run.values, [run]))
                 else:
                     same.append(run)
-        return sorted(found, key=lambda each: -self.mean(each[1]))
+        return sorted(found, key=lambda each: (self.refused(each[0]) > 0, -self.mean(each[1])))
+
+    def refused(self, values: Values) -> int:
+        """With how many seeds a training with these values was refused."""
+        return sum(run.refused is not None and run.values == values for run in self.runs)
 
     def mean(self, runs: Sequence[SweptRun]) -> float:
         """The mean score of trainings that differ in their seed."""
@@ -62,10 +93,48 @@ class SweepReport(Report):
 
     def spread(self, runs: Sequence[SweptRun]) -> float | None:
         """The standard deviation over seeds; None for one seed."""
-        if len(runs) < 2:
-            return None
-        mean = self.mean(runs)
-        return math.sqrt(sum((r.scores[self.scorer].value - mean) ** 2 for r in runs) / (len(runs) - 1))
+        return stdev(run.scores[self.scorer].value for run in runs) if len(runs) > 1 else None
+
+    def of(self, parameters: Digest) -> list[SweptRun]:
+        """The trainings with these parameters."""
+        return [run for run in self.runs if run.recipe is not None and run.recipe.parameters == parameters]
+
+    def difference(self, one: Digest, two: Digest) -> Difference | None:
+        """How far ``one`` is above ``two``; None: that was not measured."""
+        for found in self.differences:
+            if (found.one, found.two) == (one, two):
+                return found
+            if (found.two, found.one) == (one, two):
+                return found.mirrored()
+        return None
+
+
+class SweepReport(Sweep):
+    """reports/sweep.json: a sweep with the digest of all the rest, so that an edit by hand is noticed."""
+
+    sealed: Digest  # of the canonical JSON without this
+
+    @classmethod
+    def seal(cls, sweep: Sweep) -> Self:
+        """The report of ``sweep``."""
+        return cls(**dict(sweep), sealed=digest.of_json(sweep.model_dump(mode="json")))
+
+    @model_validator(mode="after")
+    def _is_as_it_was_sealed(self) -> Self:
+        if self.sealed != digest.of_json(self.model_dump(mode="json", exclude={"sealed"})):
+            raise ValueError("sealed is not the digest of the rest: the file was changed after the sweep")
+        if any(run.refused is None and self.scorer not in run.scores for run in self.runs):
+            raise ValueError(f"a training has no score by {self.scorer}")
+        measured = {run.recipe.parameters for run in self.runs if run.recipe is not None}
+        if named := {each for pair in self.differences for each in (pair.one, pair.two)} - measured:
+            raise ValueError(f"no training has the parameters {min(named)}, which differences names")
+        return self
+
+
+def parameters_of(params: Params) -> Digest:
+    """The digest of all parameters that decide the model, but for its seed: of ``train``, and ``merge.base``."""
+    trained = [step.model_dump(mode="json", exclude={"seed"}) for step in steps.of(params.training)]
+    return digest.of_json({"train": trained, "merge.base": params.merge.base})
 
 
 def asked(specs: Iterable[str]) -> dict[str, list[JsonValue]]:
@@ -98,11 +167,11 @@ def combinations(tried: Mapping[str, Sequence[JsonValue]]) -> list[Values]:
     return [dict(zip(tried, values, strict=True)) for values in itertools.product(*tried.values())]
 
 
-def hold(parsed: params_file.Parsed, values: Mapping[str, JsonValue]) -> None:
-    """Raises ParamsRefused when params.yaml with ``values`` in it is refused: before anything is trained."""
+def hold(parsed: params_file.Parsed, values: Mapping[str, JsonValue]) -> Params:
+    """The parameters with ``values`` in them. Raises ParamsRefused if they are refused: before anything is trained."""
     changed = plain_yaml.dump(_with(parsed.value, values))
     try:
-        params_file.parse(changed, parsed.name)
+        return params_file.parse(changed, parsed.name)
     except ParamsRefused as refusal:
         said = ", ".join(f"{path}={value}" for path, value in values.items())
         raise ParamsRefused(f"{said}: {refusal.what.partition(': ')[2]}", refusal.todo) from refusal

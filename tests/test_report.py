@@ -255,10 +255,10 @@ def _main_is_gone(at: Path) -> None:
 @pytest.mark.parametrize(
     ("before", "right", "edit", "first", "todo"),
     [
-        (160, 180, None, "✅ **Pass**: all 5 gates hold; ▲ +0.100 [", "merge it. "),
-        (180, 145, None, "✅ **Pass**: all 5 gates hold; ▼ -0.175 [", "merge it only if a model that is worse than main"),
-        (None, 180, None, "✅ **Pass**: all 5 gates hold; main has no model yet.", "merge it. "),
-        (160, 180, _main_is_gone, "⚠️ **Pass, not compared with main**: all 5 gates hold", "compare it first: `./lockstep dvc push`"),
+        (160, 180, None, "✅ **Pass**: all 5 gates hold for these weights; ▲ +0.100 [", "merge it. "),
+        (180, 145, None, "✅ **Pass**: all 5 gates hold for these weights; ▼ -0.175 [", "merge it only if a model that is worse than main"),
+        (None, 180, None, "✅ **Pass**: all 5 gates hold for these weights; main has no model yet.", "merge it. "),
+        (160, 180, _main_is_gone, "⚠️ **Pass, not compared with main**: all 5 gates hold for these weights", "compare it first: `./lockstep dvc push`"),
     ],
 )  # fmt: skip
 def test_main_is_compared_row_by_row_though_no_gate_names_it(

@@ -17,8 +17,9 @@ from checks.errors import MachineRefused, ParamsRefused
 from checks.evidence import Interval, Seal
 from checks.params import Params
 from checks.refused import Refused
-from checks.sweeps import SweepReport, SweptRun
-from stages.sweep import sweep, table
+from checks.sweeps import Sweep, SweepReport, SweptRun
+from stages.reporting.swept import table
+from stages.sweep import sweep
 from tests import pipeline_repository as repository
 from tests.conftest import REPOSITORY
 
@@ -53,6 +54,20 @@ def test_what_is_no_list_of_values_is_refused(spec: str, message: str) -> None:
         sweeps.asked([spec])
     assert message in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("specs", "seeds", "message"),
+    [
+        ([], [], "no value to try, and not several seeds; write values as"),
+        ([], [5], "no value to try, and not several seeds; write values as"),
+        ([], [5, 5], "a seed is named twice; write values as train.lora.r=8,16, and each seed once"),
+        (["train.lora.r=2"], [5, 6, 5], "a seed is named twice"),
+    ],
+)
+def test_seeds_are_several_and_each_once(tmp_path: Path, specs: list[str], seeds: list[int], message: str) -> None:
+    with pytest.raises(ParamsRefused, match=message):
+        sweep(params_file.parse(PARAMS), tmp_path, specs, seeds, 20)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +117,7 @@ def _run(rank: int, seed: int, score: float | None, seconds: float = 1.0) -> Swe
 
 def test_the_best_mean_over_seeds_comes_first_and_refused_trainings_are_named() -> None:
     runs = (_run(4, 1, 0.5), _run(4, 2, 0.7), _run(8, 1, 0.65), _run(16, 1, None))
-    report = SweepReport(valid=f"sha256:{'1' * 64}", rows=100, scorer="exact-match", confidence=0.95, runs=runs)
+    report = Sweep(valid=f"sha256:{'1' * 64}", rows=100, scorer="exact-match", confidence=0.95, runs=runs)
     assert [(values["train.lora.r"], report.mean(each)) for values, each in report.by_values()] == [(8, 0.65), (4, 0.6)]
     assert report.spread(runs[:2]) == pytest.approx(0.1414, abs=1e-4)
     lines = table(report).splitlines()
@@ -153,16 +168,20 @@ def test_only_what_depends_on_the_values_is_a_result(
         5,
         Seal(splits={}),
         [],
+        sweeps.parameters_of(params_file.check(parsed)),
     )
     if named:
-        assert run().refused == named
+        assert run() == (
+            SweptRun(values={"train.lora.r": 4}, seed=5, experiment=run()[0].experiment, refused=named),
+            [],
+        )
     else:
         with pytest.raises(MachineRefused, match="stage train refused: step 3: the loss is nan; fix what it says"):
             run()
 
 
 @pytest.mark.slow
-def test_a_sweep_trains_each_value_once_and_asks_no_test_row(tmp_path: Path, tiny_base: Path) -> None:
+def test_a_sweep_trains_each_seed_once_and_asks_no_test_row(tmp_path: Path, tiny_base: Path) -> None:
     from tests.conftest import scaled_down
 
     root = tmp_path / "a reposit ory"
@@ -173,14 +192,15 @@ def test_a_sweep_trains_each_value_once_and_asks_no_test_row(tmp_path: Path, tin
     shutil.copy(REPOSITORY / layout.TRAIN_MEASURED, root / layout.TRAIN_MEASURED)
     repository.commit(root, "a comment, and the measurement of an earlier training")
 
-    done = _sweep(root, "train.lora.r=2,4", "--seed", "5", "--json")
+    done = _sweep(root, "train.lora.r=2", "--seed", "5", "--seed", "6", "--json")
     assert done.returncode == 0, done.stderr[-4000:]
     report = files.read_json(root / layout.SWEEP_REPORT, SweepReport)
     assert json.loads(done.stdout) == report.model_dump(mode="json")
     assert [(run.values, run.seed, run.refused) for run in report.runs] == [
-        ({"train.lora.r": r}, 5, None) for r in (2, 4)
+        ({"train.lora.r": 2}, seed, None) for seed in (5, 6)
     ]
     assert report.runs[0].merged != report.runs[1].merged
+    assert report.runs[0].recipe == report.runs[1].recipe
     assert all(0 <= run.scores["exact-match"].value <= 1 and run.seconds for run in report.runs)
     assert {path.name for path in (root / layout.SWEEP_PLOTS).iterdir()} == {
         f"{name}.{kind}" for name in ("scores", "seconds") for kind in ("png", "svg")
@@ -198,12 +218,15 @@ def test_a_sweep_trains_each_value_once_and_asks_no_test_row(tmp_path: Path, tin
         assert logged[run.mlflow_run]["valid.exact-match"] == pytest.approx(run.scores["exact-match"].value)
 
     shutil.rmtree(root / layout.SWEEP_PLOTS)
-    again = _sweep(root, "train.lora.r=2,4", "--seed", "5", "--apply")
+    again = _sweep(root, "train.lora.r=2", "--seed", "5", "--seed", "6", "--apply")
     assert again.returncode == 0, again.stderr[-4000:]
-    assert "trained before, as experiment sweep-" in again.stderr
+    assert again.stderr.count("trained before, as experiment sweep-") == 2
     assert "Running stage" not in again.stdout
-    best = report.by_values()[0][0]["train.lora.r"]
-    lora = params_file.load(root / layout.PARAMS).train.lora
-    assert lora is not None
-    assert lora.r == best
+    assert files.read_json(root / layout.SWEEP_REPORT, SweepReport) == report
+    assert "over 2 seeds, " in again.stdout
+    params = params_file.load(root / layout.PARAMS)
+    assert params.train.lora is not None
+    assert params.train.lora.r == 2
+    assert report.runs[0].recipe is not None
+    assert report.runs[0].recipe.parameters == sweeps.parameters_of(params)
     assert (root / layout.PARAMS).read_text().endswith("# a comment at the end\n")

@@ -90,6 +90,7 @@ for command in (
     pipeline.doctor,
     pipeline.calibrate,
     pipeline.sweep,
+    pipeline.recipe,
     pipeline.references,
     pipeline.schema,
 ):

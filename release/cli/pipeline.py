@@ -1,4 +1,4 @@
-"""Commands about a model: run, gate, calibrate, sweep, references, schema, doctor."""
+"""Commands about a model: run, gate, calibrate, sweep, recipe, references, schema, doctor."""
 
 import os
 import sys
@@ -51,6 +51,8 @@ def run(root: Path, targets: tuple[str, ...], force: bool, remote: bool) -> None
 def gate(root: Path, policy_from: str | None, explain: str | None, as_json: bool) -> None:
     """Print the verdict if it still holds. Exit codes: 0 pass, 10 fail, 11 inconclusive, 8 void.
 
+    The verdict is about these weights; `lockstep recipe` tells of the parameters that made them.
+
     Hashes everything that was judged again, weights included, looks up the reference models in git again, and
     evaluates every gate again. With --explain the exit code is 0 whatever the gate says.
     """
@@ -97,8 +99,14 @@ def calibrate(root: Path, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("specs", nargs=-1, required=True, metavar="PARAMETER=VALUE,VALUE...")
-@click.option("--seed", "seeds", type=int, multiple=True, help="Train each combination with this seed too; repeat it.")
+@click.argument("specs", nargs=-1, metavar="[PARAMETER=VALUE,VALUE]...")
+@click.option(
+    "--seed",
+    "seeds",
+    type=click.IntRange(min=0),
+    multiple=True,
+    help="Train each combination with this seed too; repeat it.",
+)
 @click.option("--most", type=click.IntRange(min=1), default=20, show_default=True, help="Refuse more trainings.")
 @click.option("--apply", "applied", is_flag=True, help="Write the best values into params.yaml.")
 @click.option("--json", "as_json", is_flag=True, help="Print reports/sweep.json.")
@@ -110,9 +118,12 @@ def sweep(root: Path, specs: tuple[str, ...], seeds: tuple[int, ...], most: int,
     For example: lockstep sweep train.lora.r=8,16 train.learning_rate=0.002,0.004 --seed 17 --seed 18
 
     Trains one after the other, as experiments of DVC. Run the same sweep again to go on after an interruption. Never
-    asks the test split, so the gates' figures of the chosen model are honest. Writes reports/sweep.json, a table in
+    asks the test split, so the gates' figures of the chosen model are honest. Settings are compared by their means over
+    seeds; without a PARAMETER, each seed trains params.yaml as it is. Writes reports/sweep.json, a table in
     reports/sweep.md and plots in reports/sweep.
     """
+    if applied and not specs:
+        raise click.UsageError("--apply writes the best values: name a PARAMETER with its values")
     from checks import layout
     from release.verbs import sweep as verb
 
@@ -126,8 +137,33 @@ def sweep(root: Path, specs: tuple[str, ...], seeds: tuple[int, ...], most: int,
     click.echo((root / layout.SWEEP_TABLE).read_text(encoding="utf-8"))
     if applied:
         click.echo(f"wrote the best into {layout.PARAMS}: ./lockstep run")
-    else:
+    elif specs:
         click.echo("to take the best: the same command with --apply, or edit params.yaml")
+
+
+@click.command()
+@click.option("--target", metavar="REF", help="The target branch. Default: origin's default branch.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.pass_obj
+@refusing
+def recipe(root: Path, target: str | None, as_json: bool) -> None:
+    """Say what several seeds tell of the parameters here, beside those of the target branch.
+
+    A verdict is about these weights: another seed gives another model. Reads reports/sweep.json, which `lockstep sweep
+    --seed` writes, and trains nothing. Exits with 8 if it was changed by hand, or measured with other parameters, data
+    or another base than the record here.
+    """
+    from release.verbs import recipe as verb
+
+    found = verb.recipe(root, target)
+    if as_json:
+        spreads = {"here": found.here._asdict(), "theirs": found.theirs._asdict() if found.theirs else None}
+        difference = {"difference": found.difference.model_dump(mode="json") if found.difference else None}
+        click.echo(to_json(found._asdict() | spreads | difference))
+        return
+    click.echo(tables.one_line(f"{found.scorer} on {found.rows} rows of the valid split, by parameters:"))
+    for line in found.lines:
+        click.echo(f"  {tables.one_line(line)}")
 
 
 @click.command()

@@ -37,7 +37,7 @@ def verdict(found: "Verdict") -> str:
     """The verdict, then one line for each finding."""
     head = f"verdict: {found.status}"
     if found.model:
-        head += f"   model {found.model.removeprefix('sha256:')[:12]}"
+        head += f"   of these weights, model {found.model.removeprefix('sha256:')[:12]}"
     lines = [click.style(head, fg=COLOURS[found.status], bold=True)]
     gates = max((len(f.gate) for f in found.findings), default=0)
     kinds = max((len(f.kind) for f in found.findings), default=0)

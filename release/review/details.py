@@ -1,11 +1,15 @@
-"""Details for a reviewer: changed parameters, rows that changed between wrong and right, and offending rows."""
+"""Details for a reviewer: changed parameters, what seeds tell of them, changed rows, and offending rows."""
 
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from checks import layout
+from checks.errors import EvidenceRefused, ParamsRefused
 from checks.evidence import Expectation
 from checks.rows import Prediction
+from release.record import recipes
+from release.record.records import Records
 from release.review.facts import EARLIER, Facts
 
 _COLUMNS = ("where", "id", "prompt", "reference", "source")  # of an offending row, as validate names them
@@ -41,6 +45,23 @@ def parameters(facts: Facts) -> list[Parameter] | None:
         return None
     judged = tuple(f"{change.path}." for change in facts.changes if change.needs_approval)
     return [Parameter(path, f"{path}.".startswith(judged), old, new) for path, old, new in differing(there, here)]
+
+
+def recipe(records: Records, facts: Facts) -> list[str] | None:
+    """What several seeds tell of the parameters, or why that does not count; empty if no sweep is on record.
+
+    None if there is no verdict, or the training is as in the target branch and there is no sweep.
+    """
+    if facts.evidence is None:
+        return None
+    if not (records.root / layout.SWEEP_REPORT).exists():
+        changed = any(each.path.startswith("train.") for each in parameters(facts) or ())
+        return [] if changed else None
+    try:
+        found = recipes.claim(records, facts.target.ref if facts.target.commit else None)
+    except (EvidenceRefused, ParamsRefused) as refusal:
+        return [f"Does not count: {each}" for each in (refusal.what, *refusal.others)]
+    return [f"{found.scorer} on {found.rows} valid rows: {found.lines[0]}", *found.lines[1:]]
 
 
 def differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[tuple[str, str | None, str | None]]:

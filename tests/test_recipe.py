@@ -1,0 +1,324 @@
+"""What several seeds tell of parameters: the statistics, a sealed report, and refusals of a spread of something else."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from scipy import stats as reference
+
+from checks import digest, files, layout, over_seeds, params_file, scoring, sweeps
+from checks.evidence import EvaluationReport, Interval, TrainReport
+from checks.sweeps import Compared, Recipe, Sweep, SweepReport, SweptRun
+from release.cli import main
+from release.verbs.report import Options, report
+from stages.reporting.swept import table
+from stages.sweep import _differences
+from tests import report_tree
+from tests.pipeline_repository import git
+
+A, B, C = (f"sha256:{letter * 64}" for letter in "abc")
+_ALONE = [str(row) for row in range(60)]
+
+
+def _seeds(means: list[float]) -> Any:
+    """The scores of a recipe whose seeds have these means, and whose rows do not differ."""
+    return np.repeat(np.array(means)[:, None], 60, axis=1)
+
+
+@pytest.mark.parametrize("confidence", [0.8, 0.95, 0.99])
+def test_where_rows_do_not_differ_it_is_welchs_test(confidence: float) -> None:
+    one, two = [0.70, 0.72, 0.69], [0.66, 0.71, 0.60, 0.65]
+    found = over_seeds.difference(_seeds(one), _seeds(two), _ALONE, confidence)
+    assert found is not None
+    right = reference.ttest_ind(one, two, equal_var=False)
+    interval = right.confidence_interval(confidence)
+    assert (found.freedom, found.low, found.high) == pytest.approx((right.df, interval.low, interval.high))
+    assert found.mirrored().low == -found.high
+
+
+def test_rows_add_their_variance_by_groups() -> None:
+    random = np.random.default_rng(7)
+    one, two = (random.integers(0, 2, (3, 60)).astype(float) for _ in range(2))
+    alone = over_seeds.difference(one, two, _ALONE, 0.95)
+    doubled = over_seeds.difference(np.tile(one, 2), np.tile(two, 2), _ALONE * 2, 0.95)
+    assert alone is not None
+    assert doubled is not None
+    assert (doubled.low, doubled.freedom) == pytest.approx(
+        (alone.low, alone.freedom)
+    )  # twice the same rows say no more
+    seeds = reference.ttest_ind(one.mean(axis=1), two.mean(axis=1), equal_var=False)
+    assert alone.high - alone.low > 2 * 1.96 * seeds._standard_error
+    assert alone.freedom > seeds.df
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "groups"),
+    [
+        (_seeds([0.5]), _seeds([0.4, 0.6]), _ALONE),  # one seed
+        (_seeds([0.5, 0.5]), _seeds([0.4, 0.4]), _ALONE),  # nothing varies
+        (_seeds([0.5, 0.6]), _seeds([0.4, 0.6]), ["all"] * 60),  # one group
+    ],
+)
+def test_what_cannot_be_told_is_none(one: Any, two: Any, groups: list[str]) -> None:
+    assert over_seeds.difference(one, two, groups, 0.95) is None
+
+
+def test_the_smallest_difference_is_seen_in_four_cases_of_five() -> None:
+    least = over_seeds.least(0.01, 3, 0.95)
+    draws = np.random.default_rng(3).normal(0, 0.01, (2, 20_000, 3))
+    seen = reference.ttest_ind(draws[0] + least, draws[1], axis=1).pvalue < 0.05
+    assert float(seen.mean()) == pytest.approx(0.8, abs=0.01)
+
+
+def test_every_two_settings_are_compared_together_but_for_one_that_was_refused() -> None:
+    scores = {A: [[1.0, 0.0, 1.0], [1.0, 1.0, 1.0]], B: [[0.0, 0.0, 1.0], [0.0, 1.0, 1.0]], C: [[1.0, 1.0, 0.0], []]}
+    (only,) = _differences(scores, ["a", "b", "c"], 0.95)
+    assert (only.one, only.two, only.confidence) == (A, B, 0.95)
+    assert only.value == pytest.approx(1 / 3)
+    scores[C][1] = [1.0, 0.0, 0.0]
+    assert [each.confidence for each in _differences(scores, ["a", "b", "c"], 0.95)] == [
+        pytest.approx(1 - 0.05 / 3)
+    ] * 3
+
+
+def test_seeds_that_score_alike_promise_nothing() -> None:
+    assert over_seeds.said_of_one(0.0, 0.0, 3, 0.95) == (
+        "0.000 over 3 seeds, which score alike: so few seeds and rows show no spread"
+    )
+
+
+def _run(recipe: Recipe, values: sweeps.Values, seed: int, score: float, merged: str | None = None) -> SweptRun:
+    return SweptRun(
+        values=values, seed=seed, recipe=recipe, merged=merged or digest.of_json([values, seed]), experiment=f"sweep-{seed}",
+        scores={"exact-match": Interval(value=score, low=score - 0.1, high=min(1, score + 0.1), n=60)}, seconds=1.0,
+    )  # fmt: skip
+
+
+def _refused(values: sweeps.Values, seed: int) -> SweptRun:
+    return SweptRun(values=values, seed=seed, experiment=f"sweep-{seed}", refused="step 3: the loss is nan")
+
+
+def _swept(root: Path, change: Callable[[Recipe], Recipe], seeds: int, nan: bool) -> Sweep:
+    """A sweep of main's learning rate, and of the rate of the record in ``root``, whose own model is among them."""
+    params = params_file.load(root / layout.PARAMS)
+    train, evaluation = (
+        files.read_json(root / layout.TRAIN_REPORT, TrainReport),
+        files.read_json(root / layout.EVALUATION, EvaluationReport),
+    )
+    here = Recipe(
+        parameters=sweeps.parameters_of(params), base=train.base, train=train.splits["train"],
+        valid=train.splits["valid"], scorers=scoring.digest_of(params.evaluate.scorers),
+        prompt_format=evaluation.prompt_format,
+    )  # fmt: skip
+    main_ = sweeps.parameters_of(params_file.parse(git(root, "show", "main:params.yaml")))
+    here, there = change(here), change(here.model_copy(update={"parameters": main_}))
+    ours: sweeps.Values = {"train.learning_rate": 0.002}
+    theirs: sweeps.Values = {"train.learning_rate": 0.001}
+    own = params.train.seed
+    runs = [_run(here, ours, own, 0.70, evaluation.merged), _run(here, ours, own + 1, 0.73)][:seeds]
+    runs += [_run(there, theirs, own, 0.60), _run(there, theirs, own + 1, 0.61)]
+    runs += [_refused(ours, own + 2)] * nan
+    found = over_seeds.difference(_seeds([0.70, 0.73]), _seeds([0.60, 0.61]), _ALONE, 0.95)
+    assert found is not None
+    compared = Compared(**dict(found), one=there.parameters, two=here.parameters).mirrored()
+    return Sweep(
+        valid=here.valid, rows=60, scorer="exact-match", confidence=0.95, runs=tuple(runs),
+        differences=(compared,) if seeds > 1 else (),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def passing(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pull request that passes and changes the learning rate. Read-only: take a copy."""
+    root = tmp_path_factory.mktemp("passing") / "pr"
+    report_tree.pull_request(root)
+    return root
+
+
+@pytest.fixture
+def root(passing: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(passing, tmp_path / "copy"))
+
+
+def _write(
+    root: Path, change: Callable[[Recipe], Recipe] = lambda recipe: recipe, seeds: int = 2, nan: bool = False
+) -> Path:
+    path = root / layout.SWEEP_REPORT
+    files.write_json(path, SweepReport.seal(_swept(root, change, seeds, nan)))
+    return path
+
+
+def _asked(root: Path, *arguments: str) -> tuple[int, str]:
+    done = CliRunner().invoke(main, ["-C", str(root), "recipe", *arguments])
+    return done.exit_code, done.output.replace(f"{root}/", "")
+
+
+def test_a_recipe_is_compared_with_mains_over_seeds(root: Path) -> None:
+    _write(root)
+    code, output = _asked(root)
+    assert code == 0, output
+    heading, *lines = output.splitlines()
+    assert heading == "exact-match on 60 rows of the valid split, by parameters:"
+    here = (
+        "  0.715 over 2 seeds, spread (standard deviation) 0.021: another recipe with the same spread over as many seeds "
+        "must differ by 0.120 to be told apart in four cases of five, with endless rows"
+    )
+    against = (
+        "  against the parameters of main, 0.605 over 2 seeds, spread 0.007: +0.110 [-0.023, +0.243], 1.2 degrees of freedom: "
+        "too close to tell; a true difference of 0.172 would be seen in four cases of five"
+    )
+    assert lines == [here, against, "  the judged model is the one of seed 17"]
+    plain = json.loads(_asked(root, "--json")[1])
+    assert (plain["here"]["seeds"], plain["difference"]["value"]) == ([17, 18], pytest.approx(0.11))
+    said = report(root, Options(target="main", number=7)).markdown
+    assert (
+        "The verdict is about these weights, not about the parameters: with another seed they give another model."
+        in said
+    )
+    assert all(f"- {line.strip()}" in said for line in lines[1:])
+
+
+def _other(**digests: str) -> Callable[[Recipe], Recipe]:
+    return lambda recipe: recipe.model_copy(update=digests)
+
+
+@pytest.mark.parametrize(
+    ("change", "seeds", "nan", "messages"),
+    [
+        (_other(base=A), 2, False, ["was measured with another base, aaaaaaaaaaaa; the record here has "]),
+        (_other(train=A), 2, False, ["was measured with another train split, aaaaaaaaaaaa; "]),
+        (_other(valid=A), 2, False, ["was measured with another valid split, aaaaaaaaaaaa; "]),
+        (_other(scorers=A), 2, False, ["was measured with other scorers, aaaaaaaaaaaa; "]),
+        (_other(prompt_format=A), 2, False, ["was measured with another prompt format, aaaaaaaaaaaa; "]),
+        (_other(parameters=A), 2, False, ["was measured with other parameters, aaaaaaaaaaaa; "]),
+        (_other(base=A, train=B), 2, False, ["with another base, aaaa", "another train split, bbbb"]),
+        (_other(), 1, False, ["has one seed of these parameters, and so no spread; train these parameters with several"]),
+        (_other(), 2, True, ["1 of 3 seeds were refused, and the others are the lucky ones; choose parameters"]),
+    ],
+)  # fmt: skip
+def test_a_spread_of_something_else_is_refused(
+    root: Path, change: Callable[[Recipe], Recipe], seeds: int, nan: bool, messages: list[str]
+) -> None:
+    _write(root, change, seeds, nan)
+    code, output = _asked(root)
+    assert code == 8, output
+    assert all(message in output for message in messages), output
+    assert f"Does not count: {layout.SWEEP_REPORT}" in report(root, Options(target="main")).markdown
+
+
+def _score(plain: dict[str, Any]) -> None:
+    plain["runs"][0]["scores"]["exact-match"]["value"] = 0.75
+
+
+def _digest(plain: dict[str, Any]) -> None:
+    plain["runs"][0]["recipe"]["base"] = A
+
+
+def _fewer(plain: dict[str, Any]) -> None:
+    del plain["runs"][1]
+
+
+def _narrower(plain: dict[str, Any]) -> None:
+    plain["differences"][0]["high"] = -0.01
+
+
+def _unscored(plain: dict[str, Any]) -> None:
+    plain["scorer"] = "token-f1"
+
+
+def _unmeasured(plain: dict[str, Any]) -> None:
+    plain["differences"][0]["one"] = A
+
+
+@pytest.mark.parametrize(
+    ("edit", "forged", "message"),
+    [
+        *((edit, False, "sealed is not the digest of the rest: the file was changed after the sweep; train these")
+          for edit in (_score, _digest, _fewer, _narrower)),
+        (_unscored, True, "a training has no score by token-f1; train these"),
+        (_unmeasured, True, f"no training has the parameters {A}, which differences names; train these"),
+    ],
+)  # fmt: skip
+def test_a_report_that_was_edited_by_hand_is_refused(
+    root: Path, edit: Callable[[dict[str, Any]], None], forged: bool, message: str
+) -> None:
+    path = _write(root)
+    plain = json.loads(path.read_text())
+    edit(plain)
+    if forged:
+        del plain["sealed"]
+        plain["sealed"] = digest.of_json(plain)
+    path.write_text(json.dumps(plain))
+    code, output = _asked(root)
+    assert code == 8
+    assert message in output
+
+
+def _unreadable(root: Path) -> None:
+    (root / layout.PARAMS).write_text("train: {method: sft}\n")
+
+
+def _other_rate(root: Path) -> None:
+    text = (root / layout.PARAMS).read_text()
+    (root / layout.PARAMS).write_text(text.replace("learning_rate: 0.002", "learning_rate: 0.003"))
+
+
+def _mains(root: Path) -> None:
+    """Main's parameters, whose seeds scored as those here."""
+    (root / layout.PARAMS).write_text(git(root, "show", "main:params.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("move", "message"),
+    [
+        (lambda _: None, "the parameters of elsewhere are the same"),
+        (_other_rate, "the parameters of elsewhere were not compared with: ./lockstep sweep PARAMETER=OLD,NEW --seed 17"),
+        (_mains, "the parameters of elsewhere cannot be told from these: one seed, a refused one, or equal scores"),
+        (_unreadable, "the parameters of elsewhere cannot be read: elsewhere:params.yaml"),
+    ],
+)  # fmt: skip
+def test_a_branch_that_was_not_compared_is_told_and_the_spread_stays(
+    root: Path, move: Callable[[Path], object], message: str
+) -> None:
+    git(root, "switch", "--quiet", "--create", "elsewhere")
+    move(root)
+    git(root, "commit", "--quiet", "--allow-empty", "--all", "--message", "elsewhere")
+    git(root, "switch", "--quiet", "pull-request")
+    swept = _swept(root, lambda recipe: recipe, 2, nan=False)
+    files.write_json(root / layout.SWEEP_REPORT, SweepReport.seal(swept.model_copy(update={"differences": ()})))
+    code, output = _asked(root, "--target", "elsewhere")
+    assert code == 0
+    assert "0.715 over 2 seeds" in output
+    assert message in output
+
+
+def test_without_a_sweep_the_comment_says_how_to_measure(root: Path) -> None:
+    code, output = _asked(root)
+    assert (code, output.count("\n")) == (8, 1)
+    assert (
+        "reports/sweep.json: No such file or directory; train these parameters with several seeds: ./lockstep" in output
+    )
+    assert (
+        "`./lockstep sweep PARAMETER=OLD,NEW --seed 17 --seed 18 --seed 19` compares both"
+        in report(root, Options()).markdown
+    )
+
+
+def test_the_best_setting_is_that_of_the_best_mean_that_trains_with_every_seed(root: Path) -> None:
+    swept = _swept(root, lambda recipe: recipe, 2, nan=False)
+    assert [values["train.learning_rate"] for values, _ in swept.by_values()] == [0.002, 0.001]
+    lucky = _swept(root, lambda recipe: recipe, 2, nan=True)
+    assert [values["train.learning_rate"] for values, _ in lucky.by_values()] == [0.001, 0.002]
+    lines = table(lucky).splitlines()
+    assert "| train.learning_rate=0.002 | 0.00 | 0.715 | 2 of 3 | 0.021 | 1 |" in lines
+    assert (
+        "* train.learning_rate=0.001 against train.learning_rate=0.002: -0.110 [-0.243, +0.023], 1.2 degrees of freedom: "
+        "too close to tell; a true difference of 0.172 would be seen in four cases of five"
+    ) in table(swept).splitlines()
+    alone = swept.model_copy(update={"runs": swept.runs[:2], "differences": ()})
+    assert "0.715 over 2 seeds, spread (standard deviation) 0.021: another recipe" in table(alone)
