@@ -69,6 +69,7 @@ JUDGED = STATE / "judged"  # replies of judges by the digest of all that was ask
 IMAGE = STATE / "image"  # the OCI layout that `lockstep build` writes unless it pushes
 LAYERS = STATE / "layers.json"  # digests of layers by the digest of the file in them
 CAPTURES = STATE / "captures"  # requests that a gateway on this machine captured, by environment
+LOCAL_MONITOR = STATE / "monitor"  # `lockstep monitor up`: what its programs read and write
 REFUSAL = STATE / "refusal.json"  # the last refusal: checks/refused.py
 
 SPLIT_NAMES = ("train", "valid", "test")

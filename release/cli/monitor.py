@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from checks.watch_report import WatchFinding, WatchReport
 
 _COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
+_PORT = click.IntRange(1, 65535)
 _CAPTURES = "Folder or address (s3://…) of the gateway's captures. Default: .lockstep/captures."
 
 
@@ -61,7 +62,7 @@ def feedback(root: Path, file: Path, captures: str | None) -> None:
 
 @click.group()
 def monitor() -> None:
-    """Write what monitors an environment, as files."""
+    """Write what monitors an environment, as files, or run it on this machine."""
 
 
 @monitor.command()
@@ -79,6 +80,35 @@ def rules(root: Path, environment: str, output: Path | None) -> None:
 
     for path in verb.write_rules(root, environment, output):
         click.echo(f"wrote {one_line(str(path))}")
+
+
+@monitor.command()
+@click.argument("targets", metavar="[TARGET]...", nargs=-1)
+@click.option(
+    "--environment", default="local", show_default=True, help="Name of the environment, as the gateway was told."
+)
+@click.option("--webhook", metavar="URL", help="Where to send alerts, as Alertmanager's JSON. Default: nowhere.")
+@click.option("--port", type=_PORT, default=9090, show_default=True, help="Port of Prometheus.")
+@click.option("--alertmanager-port", type=_PORT, default=9093, show_default=True, help="Port of Alertmanager.")
+@click.option(
+    "--interval", type=click.IntRange(1, 60), default=5, show_default=True,
+    help="Seconds between two scrapes, and until an alert is sent.",
+)  # fmt: skip
+@click.pass_obj
+@refusing
+def up(root: Path, /, targets: tuple[str, ...], **options: Any) -> None:
+    """Run Prometheus and Alertmanager on this machine with the rules of the section monitor.
+
+    Scrapes /metrics at each TARGET, HOST:PORT; default 127.0.0.1:9464, the port of `lockstep gateway` on this machine.
+    Both programs listen on 127.0.0.1 and keep everything below .lockstep/monitor, where dashboard.json for Grafana is
+    written too. Ctrl-C or SIGTERM ends them. They must be installed: on Debian, apt-get install prometheus
+    prometheus-alertmanager.
+    """
+    from checks.text import escape
+    from release.verbs import monitor as verb
+
+    chosen = verb.Options(targets=targets or ("127.0.0.1:9464",), **options)
+    verb.up(root, chosen, lambda line: click.echo(escape(line), err=True))
 
 
 def _shown(report: "WatchReport") -> Iterator[str]:
