@@ -83,6 +83,22 @@ def rules(root: Path, environment: str, output: Path | None) -> None:
 
 
 @monitor.command()
+@click.argument("environment", metavar="ENV")
+@click.pass_obj
+@refusing
+def component(root: Path, environment: str) -> None:
+    """Write the kustomize component of ENV: what Prometheus, Grafana and KEDA read in a cluster.
+
+    The files are release/environments/ENV/monitoring: a PodMonitor, a PrometheusRule, a ConfigMap with the dashboard
+    and, if monitor.scaling has ENV, a ScaledObject. Commit them, and name `monitoring` in the components of ENV. Write
+    them again after a change of monitor: `lockstep promote` refuses others.
+    """
+    from release.verbs import monitor as verb
+
+    click.echo(f"wrote {one_line(str(verb.write_component(root, environment)))}")
+
+
+@monitor.command()
 @click.argument("targets", metavar="[TARGET]...", nargs=-1)
 @click.option(
     "--environment", default="local", show_default=True, help="Name of the environment, as the gateway was told."

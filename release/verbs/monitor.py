@@ -11,7 +11,8 @@ from checks import files, layout, params_file, plain_yaml
 from checks.errors import ParamsRefused, ServingRefused
 from checks.monitor import Monitor
 from checks.text import redact
-from release.monitoring import dashboard, local, rules
+from release.monitoring import component, dashboard, local, rules
+from release.overlay import monitored
 from release.verbs.gateway import ENVIRONMENT
 
 RULES, TESTS, DASHBOARD = "rules.yaml", "rules_test.yaml", "dashboard.json"
@@ -34,13 +35,32 @@ def write_rules(root: Path, environment: str, output: Path | None = None) -> tup
 
     Raises ParamsRefused if there is no such environment, or an objective cannot be a rule.
     """
+    monitor = _monitor(root, environment)
+    return _write(output or root / layout.MONITORING / environment, environment, monitor)
+
+
+def write_component(root: Path, environment: str) -> Path:
+    """Write the kustomize component of ``environment`` to its folder in release/environments; that folder.
+
+    Files there that the component no longer has are removed. Raises as ``write_rules``.
+    """
+    made = component.files(environment, _monitor(root, environment))
+    folder = root / layout.ENVIRONMENTS / environment / monitored.COMPONENT
+    with files.replacing_folder(folder) as fresh:
+        for name, data in made.items():
+            (fresh / name).write_bytes(data)
+    return folder
+
+
+def _monitor(root: Path, environment: str) -> Monitor:
     params = params_file.load(root / layout.PARAMS)
-    if environment not in params.promote.environments:
-        raise ParamsRefused(
-            f"{layout.PARAMS}: promote.environments has no {environment!r}",
-            f"use one of {', '.join(params.promote.ordered)}",
-        )
-    return _write(output or root / layout.MONITORING / environment, environment, params.monitor)
+    for name, where in ((environment, ""), *((name, "monitor.scaling: ") for name in params.monitor.scaling)):
+        if name not in params.promote.environments:
+            raise ParamsRefused(
+                f"{layout.PARAMS}: {where}promote.environments has no {name!r}",
+                f"use one of {', '.join(params.promote.ordered)}",
+            )
+    return params.monitor
 
 
 def up(root: Path, options: Options, say: Callable[[str], None]) -> None:
