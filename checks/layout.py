@@ -50,6 +50,7 @@ SERVING_REPORT = REPORTS / "serving.json"  # `lockstep verify`
 SERVING_STATEMENT = REPORTS / "serving.intoto.json"  # the same command signs that it saw this report's facts
 MONITORING = REPORTS / "monitoring"  # `lockstep monitor rules`: a folder for each environment
 WATCH = REPORTS / "watch"  # `lockstep watch`: ENV.json and ENV.svg
+QUEUED = Path("labels/watch")  # requests that `lockstep watch --pr` queues: ENV-DATE.jsonl
 
 # Desired state and policy: changed by `lockstep promote` and by code owners.
 ENVIRONMENTS = Path("release/environments")

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from checks.watch_report import WatchFinding, WatchReport
 
 _COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
+_PROPOSED = {"opened": "opened {}", "updated": "updated {}", "closed": "none, because people closed {}"}
 _PORT = click.IntRange(1, 65535)
 _CAPTURES = "Folder or address (s3://…) of the gateway's captures. Default: .lockstep/captures."
 
@@ -23,23 +24,40 @@ _CAPTURES = "Folder or address (s3://…) of the gateway's captures. Default: .l
 @click.option("--to", "until", metavar="TIME", help="End of the window, which is not part of it.")
 @click.option("--captures", metavar="FOLDER", help=_CAPTURES)
 @click.option("--json", "as_json", is_flag=True, help="Print reports/watch/ENV.json.")
+@click.option("--pr", is_flag=True, help="Propose retraining in a pull request where the traffic changed.")
+@click.option(
+    "--rows", type=click.IntRange(0, 10_000), default=50, show_default=True,
+    help="With --pr: most requests to queue for labelling. Their redacted text is then in git.",
+)  # fmt: skip
 @click.pass_obj
 @refusing
 def watch(
-    root: Path, environment: str, since: str | None, until: str | None, captures: str | None, as_json: bool
-) -> None:
+    root: Path, environment: str, since: str | None, until: str | None, captures: str | None, as_json: bool, pr: bool,
+    rows: int,
+) -> None:  # fmt: skip
     """Judge a window of captured traffic of ENV: the last whole one (monitor.window_days), or from --from to --to.
 
     Compares the requests to the release that ENV runs with its training data and with its answers before release:
     objectives, drift of prompts and answers, refusals and other signals, quality where labels came. By chance alone, at
     most monitor.false_alarms_a_year windows a year fail. Writes reports/watch/ENV.json and a picture of it. Exit codes:
     0 pass, 10 fail, 11 inconclusive (too few requests to tell).
+
+    With --pr a failing finding about prompts, answers or quality opens a pull request on GitHub, or updates the one
+    that is open: the report, requests to label, the parameters to change. It needs GITHUB_TOKEN. Nothing is trained or
+    merged. The exit code is then 0 whatever the verdict is.
     """
     from release.verbs import watch as verb
 
-    report = verb.watch(root, environment, verb.Options(since, until, captures))
+    options, proposal = verb.Options(since, until, captures), None
+    if pr:
+        report, proposal = verb.propose(root, environment, options, rows)
+    else:
+        report = verb.watch(root, environment, options)
     click.echo(to_json(report.model_dump(mode="json")) if as_json else "\n".join(_shown(report)))
-    if refusal := verb.refusal(report):
+    if pr:
+        done = _PROPOSED[proposal.done].format(one_line(proposal.url)) if proposal else "none"
+        click.echo(f"pull request: {done}", err=as_json)
+    elif refusal := verb.refusal(report):
         raise refusal
 
 
