@@ -112,11 +112,20 @@ def test_the_labels_by_which_an_operator_finds_them_are_the_environments_own(roo
     assert failures(root) == []
 
 
+def _by_another_name(tree: Path) -> None:
+    spoil.replace(f"{HOME}/prometheusrule.yaml", "> 0.144", "> 0.9")(tree)
+    edit(tree, "staging", lambda own: own.update(components=[gateway.COMPONENT, f"../{HOME}"]))
+
+
 COMMAND = "`lockstep monitor component staging` writes it from the section monitor"
 REFUSED: dict[str, tuple[spoil.Spoil, str]] = {
     "an edited rule": (spoil.replace(f"{HOME}/prometheusrule.yaml", "> 0.144", "> 0.9"), f"PrometheusRule gateway: spec.groups.*: {COMMAND}"),
     "a patched rule": (
         patched("PrometheusRule", {"op": "replace", "path": "/spec/groups/1/rules/0/expr", "value": "vector(0) > 1"}),
+        f"PrometheusRule gateway: spec.groups.*: {COMMAND}",
+    ),
+    "an edited rule by another name of its folder": (
+        _by_another_name,
         f"PrometheusRule gateway: spec.groups.*: {COMMAND}",
     ),
     "a rule less": (
@@ -136,7 +145,7 @@ REFUSED: dict[str, tuple[spoil.Spoil, str]] = {
     ),
     "no gateway": (
         lambda tree: edit(tree, "staging", lambda own: own.update(components=[monitored.COMPONENT])),
-        "staging/kustomization.yaml: components: monitoring counts at the gateway: name ../components/gateway too",
+        "monitoring counts at the gateway: name ../components/gateway in components too",
     ),
     "a workload in its folder": (
         lambda tree: ((tree / HOME / "podmonitor.yaml").write_text("apiVersion: batch/v1\nkind: Job\nmetadata: {name: x}\n")),

@@ -30,7 +30,7 @@ _TAKEN = "choose another port, or end what listens there: systemctl disable --no
 _PATIENCE = 60.0  # seconds until both are ready
 _GRACE = 10.0  # seconds after SIGTERM
 _PAUSE = 0.1
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Settings(NamedTuple):
@@ -141,7 +141,8 @@ def _is_free(port: int) -> None:
 def _signals() -> Iterator[threading.Event]:
     """An event that a signal sets. Nothing is interrupted, so no process is started that nobody knows."""
     ended = threading.Event()
-    before = {number: signal.signal(number, lambda *_: ended.set()) for number in _SIGNALS}
+    hangup = () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)  # nohup
+    before = {number: signal.signal(number, lambda *_: ended.set()) for number in (*_SIGNALS, *hangup)}
     try:
         yield ended
     finally:

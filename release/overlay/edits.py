@@ -48,7 +48,6 @@ def failures(
     listed = list(_namespace(environment, read.own, found, others))
     patch = plain_yaml.load(wanted[home / SERVER].decode())
     listed += [f"{home / OWN}: {failure}" for failure in gateway.settings(environment, read.own)]
-    listed += [f"{home / OWN}: {failure}" for failure in monitored.settings(read.own)]
     named = [each for each in read.own.get("images") or () if each["name"] == PLACEHOLDER]
     image = next((f"{each['newName']}@{each['digest']}" for each in named), None)
     if image is None and not pulled:
@@ -61,10 +60,10 @@ def failures(
     if isinstance(built, str):
         return [f"{home}: {built}"]
     namespace, before = str(read.own["namespace"]), gateway.image(read.own)
-    found_in = objects.failures(built, patch, namespace, image, before)
-    if monitored.uses(read.own) and not found_in:
-        found_in += monitored.failures(environment, built, generated())
-    return [f"{home}: {failure}" for failure in found_in]
+    wrong = objects.failures(built, patch, namespace, image, before)
+    if monitored.uses(home, read.files) and not wrong:
+        wrong += monitored.failures(environment, built, generated())
+    return [f"{home}: {failure}" for failure in wrong]
 
 
 def theirs(environment: str, found: Mapping[Path, bytes | None]) -> dict[Path, bytes | None]:

@@ -4,33 +4,29 @@ Its files lie in the environment's own folder, because rules and dashboard name 
 build to are compared, so that neither an edit of a file nor a patch changes a rule that nobody generated and tested.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from release.overlay import gateway
-from release.overlay.allowed import anything, keys
+from release.overlay.allowed import anything, keys, shown
 from release.overlay.server import differences
 
 COMPONENT = "monitoring"  # the folder, below that of the environment
 _COMMAND = "lockstep monitor component"
 
 
-def uses(own: Mapping[str, Any]) -> bool:
-    """Whether an environment's own kustomization names the component."""
-    listed = own.get("components")
-    return isinstance(listed, list) and COMPONENT in listed
-
-
-def settings(own: Mapping[str, Any]) -> Iterator[str]:
-    """What is missing beside the component in an environment's own kustomization; nothing if it does not name it."""
-    if uses(own) and not gateway.uses(own):
-        yield f"components: {COMPONENT} counts at the gateway: name {gateway.COMPONENT} too"
+def uses(home: Path, files: Iterable[Path]) -> bool:
+    """Whether the environment in ``home`` is built with the component; ``files``: all that kustomize reads for it."""
+    return any(path.is_relative_to(home / COMPONENT) for path in files)
 
 
 def failures(
     environment: str, objects: Sequence[Mapping[str, Any]], wanted: Sequence[Mapping[str, Any]]
 ) -> Iterator[str]:
     """How ``objects``, all that an environment builds to, differ from ``wanted``, those of the component."""
+    if not any(gateway.is_one(item) for item in objects):
+        yield f"{COMPONENT} counts at the gateway: name {gateway.COMPONENT} in components too"
     todo = f"`{_COMMAND} {environment}` writes it from the section monitor"
     for each in wanted:
         kind, name = each["kind"], each["metadata"]["name"]
@@ -56,10 +52,10 @@ def scaler(spec: Mapping[str, Any], annotations: Mapping[str, Any], target: Mapp
         least["fallback.replicas"] = fallback.get("replicas")
     for key, value in least.items():
         if type(value) is not int or value < 1:
-            yield f"spec.{key}: is {value!r}: keep at least 1"
+            yield f"spec.{key}: is {shown(value)}: keep at least 1"
     if "idleReplicaCount" in spec:
         yield "spec.idleReplicaCount: ends every server: remove it"
     if "autoscaling.keda.sh/paused-replicas" in annotations:
         yield "metadata.annotations: autoscaling.keda.sh/paused-replicas sets the number of servers: remove it"
-    if "replicas" in target.get("spec", {}):
+    if "replicas" in (target.get("spec") or {}):
         yield "spec.scaleTargetRef: its Deployment has spec.replicas, which would undo each scaling: remove one of both"
