@@ -3,11 +3,11 @@
 It decides nothing about a model: no stage, gate or promotion reads it, and it is in no digest.
 """
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from checks.sections import Fraction, Positive, Section, Share, Strings
+from checks.sections import Fraction, Name, Positive, Section, Share, Strings
 
 DAYS_A_YEAR = 365.25
 
@@ -69,6 +69,25 @@ class Cost(Section):
     hourly_price: Annotated[float, Field(gt=0, description="price of one device for an hour")]
 
 
+class Scaling(Section):
+    """How KEDA scales the servers of an environment by the requests in flight at its gateway."""
+
+    least: Annotated[Positive, Field(description="fewest servers")] = 1
+    most: Annotated[Positive, Field(description="most servers")]
+    requests: Annotated[
+        Positive, Field(description="requests in flight for each server, answered or queued; above that one is added")
+    ] = 8
+    prometheus: Annotated[
+        str, Field(pattern=r"^https?://[^\s@]+$", description="address of Prometheus in the cluster, that KEDA asks")
+    ] = "http://prometheus-operated.monitoring.svc:9090"
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> Self:
+        if self.most < self.least:
+            raise ValueError(f"most: {self.most} is below least, {self.least}|swap them")
+        return self
+
+
 class Monitor(Section):
     """What `lockstep watch` and the generated alerts ask of a running model."""
 
@@ -90,6 +109,9 @@ class Monitor(Section):
         Field(description="the valid answers; null: the references of the train split if validate.labels is set"),
     ] = None
     cost: Annotated[Cost | None, Field(description="null: no cost is reported")] = None
+    scaling: dict[Name, Scaling] = Field(
+        default_factory=dict, description="by environment: the component `monitoring` then has a ScaledObject of KEDA"
+    )
 
     @property
     def alpha(self) -> float:

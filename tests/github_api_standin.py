@@ -199,7 +199,11 @@ class _Handler(Handler):
     def _pulls(self, _: tuple[str, ...], sent: dict[str, Any] | None) -> Answer:
         query = parse_qs(urlsplit(self.path).query)
         head = sent["head"] if sent else query.get("head", [":"])[0].partition(":")[2]
-        there = [each for each in self.server.pulls.values() if each["state"] == "open" and head in ("", _head(each))]
+        state, base = query.get("state", ["open"])[0], sent["base"] if sent else query.get("base", [""])[0]
+        there = [
+            each for each in self.server.pulls.values()
+            if each["state"] == state and head in ("", _head(each)) and base in ("", each["base"]["ref"])
+        ]  # fmt: skip
         if sent is None:
             return 200, self._page(there)
         if there:
@@ -210,7 +214,9 @@ class _Handler(Handler):
 
     def _pull(self, at: tuple[str, ...], sent: dict[str, Any] | None) -> Answer:
         found = self.server.pulls.get(int(at[0]))
-        return (200, found) if found and sent is None else (404, {"message": "Not Found"})
+        return (
+            (200, found if sent is None else found.update(sent) or found) if found else (404, {"message": "Not Found"})
+        )
 
     def _page(self, many: list[dict[str, Any]]) -> list[dict[str, Any]]:
         query = parse_qs(urlsplit(self.path).query)

@@ -24,6 +24,7 @@ _TYPES = {
     "POST check-runs": ("ReposOwnerRepoCheckRunsPostBodyOneof0Type", "ReposOwnerRepoCheckRunsPostBodyOneof1Type"),
     "POST statuses": ("ReposOwnerRepoStatusesShaPostBodyType",),
     "POST pulls": ("ReposOwnerRepoPullsPostBodyType",),
+    "PATCH pulls": ("ReposOwnerRepoPullsPullNumberPatchBodyType",),
 }
 
 
@@ -66,6 +67,7 @@ _LIMITS: dict[str, list[Limit]] = {
         ("output: is longer than 65535", lambda value: all(len(part) <= 65_535 for part in _output(value))),
     ],
     "POST statuses": [("description: is longer than 140", lambda value: len(value.get("description") or "") <= 140)],
+    "PATCH pulls": [(f"body: is longer than {LARGEST}", lambda value: len(value.get("body") or "") <= LARGEST)],
     "POST pulls": [("title: is missing, and no issue is named", lambda value: bool(value.get("title")) or "issue" in value)],
 }  # fmt: skip
 

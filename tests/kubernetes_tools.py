@@ -20,6 +20,30 @@ _OF_A_COMPONENT = {
     "deploymentStrategy": dict,
 }
 
+# Of objects of operators the fields that we write, as their documentation has them: no schema of them can be installed.
+# A key with a mark of question may be absent; a type is a leaf, and a list of one is a list of such.
+_RULE = {"record?": str, "alert?": str, "expr": str, "for?": str, "labels?": dict, "annotations?": dict}
+_METADATA = {"name": str, "namespace": str, "labels?": dict, "annotations?": dict}
+_OF_OPERATORS: dict[tuple[str, str], dict[str, Any]] = {
+    ("monitoring.coreos.com/v1", "PodMonitor"): {
+        "selector": {"matchLabels": dict},
+        "podMetricsEndpoints": [{"port": str, "path": str, "interval": str}],
+    },
+    ("monitoring.coreos.com/v1", "PrometheusRule"): {"groups": [{"name": str, "rules": [_RULE]}]},
+    ("keda.sh/v1alpha1", "ScaledObject"): {
+        "scaleTargetRef": {"apiVersion": str, "kind": str, "name": str},
+        "minReplicaCount": int,
+        "maxReplicaCount": int,
+        "triggers": [
+            {
+                "type": str,
+                "metricType": str,
+                "metadata": {"serverAddress": str, "query": str, "threshold": str, "ignoreNullValues": str},
+            }
+        ],
+    },
+}
+
 
 def build(folder: Path) -> list[dict[str, Any]]:
     """What `kustomize build` gives, as plain values."""
@@ -42,8 +66,25 @@ def validate(item: dict[str, Any], version: str) -> None:
     """Hold an object to the schema of its kind, unknown fields refused; KServe's to the schema of its parts."""
     if item["apiVersion"].startswith("serving.kserve.io/"):
         _validate_inference_service(item, version)
+    elif spec := _OF_OPERATORS.get((item["apiVersion"], item["kind"])):
+        _has(item, {"apiVersion": str, "kind": str, "metadata": _METADATA, "spec": spec}, item["kind"])
     else:
         _schemas().validate(item, version, strict=True)
+
+
+def _has(value: Any, shape: Any, at: str) -> None:
+    if isinstance(shape, dict):
+        assert isinstance(value, dict), at
+        needed, known = {key for key in shape if not key.endswith("?")}, {key.rstrip("?"): key for key in shape}
+        assert needed <= set(value) <= set(known), f"{at}: {sorted(value)}"
+        for key, each in value.items():
+            _has(each, shape[known[key]], f"{at}.{key}")
+    elif isinstance(shape, list):
+        assert isinstance(value, list), at
+        for number, each in enumerate(value):
+            _has(each, shape[0], f"{at}.{number}")
+    else:
+        assert type(value) is shape, at
 
 
 def _schemas() -> Any:

@@ -13,7 +13,8 @@ from checks.pointer import Pointer
 from checks.release_params import Serve
 from checks.serving import BaseImage, ImageReport, Layer
 from release import runtimes
-from release.overlay import overlays
+from release.overlay import gateway, monitored, overlays
+from release.verbs import monitor
 from tests import kubernetes_tools
 from tests.conftest import REPOSITORY, as_params, dumped, read_yaml, scaled_down
 
@@ -75,6 +76,15 @@ def pin(tree: Path, environment: str, **changes: Any) -> None:
     """Name the server that weights run in, and whatever else."""
     images = [{"name": overlays.PLACEHOLDER, "newName": SERVER, "digest": OTHER}]
     edit(tree, environment, lambda own: own.update({"images": images} | changes))
+
+
+def watched(tree: Path, root: Path, environment: str) -> None:
+    """Put a gateway before the environment, and the component monitoring that ``root``'s parameters give beside it."""
+    monitor.write_component(root, environment)
+    images = [{"name": gateway.PLACEHOLDER, "newName": "registry.example/lockstep", "digest": OTHER}]
+    settings = [{"name": "gateway", "literals": [f"LOCKSTEP_GATEWAY_ENVIRONMENT={environment}"]}]
+    components = [gateway.COMPONENT, monitored.COMPONENT]
+    edit(tree, environment, lambda own: own.update(components=components, images=images, configMapGenerator=settings))
 
 
 def promoted(environment: str, runtime: str, shape: str, kind: str, *components: str) -> list[dict[str, Any]]:

@@ -24,6 +24,7 @@ PACKAGES = {
     "openssl": "openssl",
     "oras": "oras",
     "prometheus": "prometheus",
+    "prometheus-alertmanager": "prometheus-alertmanager",
     "promtool": "prometheus",
     "skopeo": "skopeo",
 }

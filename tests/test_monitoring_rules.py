@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from checks.monitor import Monitor
 from release.cli import main
-from release.monitoring import dashboard, rules
+from release.monitoring import component, dashboard, rules
 from tests.conftest import REPOSITORY, read_yaml
 from tests.http_standin import Handler, StandIn
 from tests.mlflow_service import free_port
@@ -173,6 +173,7 @@ def test_a_real_prometheus_loads_the_rules_and_answers_every_query_of_the_dashbo
         )  # fmt: skip
     try:
         queries = dashboard.expressions(json.loads((folder / "dashboard.json").read_text()), "10s")
+        queries.append(_scaling_query())
         recorded = [f"lockstep:{name}:error_ratio_rate5m" for name in ALL]
         deadline, unanswered = time.monotonic() + 120, [*queries, *recorded]
         while unanswered and time.monotonic() < deadline:
@@ -196,6 +197,14 @@ def test_a_real_prometheus_loads_the_rules_and_answers_every_query_of_the_dashbo
         process.wait(30)
 
 
+def _scaling_query() -> str:
+    """What KEDA asks of Prometheus."""
+    monitor = Monitor.model_validate({"scaling": {"production": {"most": 2}}})
+    (scaler,) = [each for each in component.objects("production", monitor) if each["kind"] == "ScaledObject"]
+    query: str = scaler["spec"]["triggers"][0]["metadata"]["query"]
+    return query
+
+
 def _asked(url: str, expression: str) -> list[Any]:
     try:
         reply = requests.get(f"{url}/query", params={"query": expression}, timeout=10)
@@ -212,7 +221,7 @@ def test_every_metric_that_a_rule_or_a_panel_names_is_one_of_the_gateways(scrape
     scraped.request()
     monitor = Monitor.model_validate({"objectives": ALL})
     text = json.dumps([rules.rules("production", monitor), dashboard.dashboard("production", monitor)])
-    named = set(re.findall(r"lockstep_gateway_[a-z_]+", text))
+    named = set(re.findall(r"lockstep_gateway_[a-z_]+", text + _scaling_query()))
     there = set(re.findall(r"^(lockstep_gateway_[a-z_]+)", scraped.metrics.text().decode(), re.MULTILINE))
     assert named <= there
     assert len(named) >= 12

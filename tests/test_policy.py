@@ -410,7 +410,8 @@ def _full() -> list[Params]:
     table["train"]["quantization"] = {"kind": "nf4", "double": True}
     table["base"]["chat_template"] = {"file": "chat.jinja", "sha256": "0" * 64}
     table["train"]["early_stopping"] = {"patience": 3, "per_epoch": 2}
-    table["monitor"] = {"cost": {"devices": 1, "hourly_price": 1.5}}
+    scaling = {"staging": {"most": 2}}
+    table["monitor"] = {"cost": {"devices": 1, "hourly_price": 1.5}, "scaling": scaling}
     regex = _document()
     regex["evaluate"]["scorers"].append({"kind": "regex", "pattern": "a+"})
     taught = [_document() for _ in METHODS]

@@ -10,11 +10,13 @@ from checks.errors import EvidenceRefused, Outrun, PromotionRefused
 from release.image.layout import Layout
 from release.ledger import Ledger, disagreements
 from release.promotion import context
+from release.verbs import monitor
 from release.verbs import promote as verb
 from release.verbs.promote import Promoted, promote
-from tests import ledger_tree
+from tests import ledger_tree, programs, spoil
 from tests import promotion_tree as tree
 from tests.ledger_tree import git, keep, refs
+from tests.overlay_sample import watched
 from tests.promotion_tree import Release, move
 
 pytestmark = pytest.mark.slow
@@ -273,6 +275,23 @@ def test_weights_alone_are_promoted_where_people_name_their_server(tmp_path: Pat
     tree.make(root, base=False)
     assert move(root, "staging").done == "moved"
     assert move(root, "production").done == "moved"
+
+
+def test_alerts_that_nobody_generated_stop_a_promotion_until_the_command_writes_them(root: Path) -> None:
+    programs.require("kustomize")
+    watched(root / layout.ENVIRONMENTS, root, "staging")
+    spoil.replace("staging/monitoring/prometheusrule.yaml", "> 0.144", "> 0.9")(root / layout.ENVIRONMENTS)
+    keep(root, "by hand")
+    refused = r"PrometheusRule gateway: .*`lockstep monitor component staging` writes it"
+    with pytest.raises(PromotionRefused, match=refused):
+        move(root, "staging")
+    monitor.write_component(root, "staging")
+    tree.rewrite(root, layout.PARAMS, lambda plain: plain.update(monitor={"objectives": {"availability": 0.95}}))
+    with pytest.raises(PromotionRefused, match=refused):
+        move(root, "staging")
+    monitor.write_component(root, "staging")
+    keep(root, "generated")
+    assert move(root, "staging").done == "moved"
 
 
 # With a remote

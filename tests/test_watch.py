@@ -5,7 +5,7 @@ import random
 import re
 import shutil
 import xml.etree.ElementTree as ET
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from release.cli import main
 from release.monitoring import window
 from tests import ledger_tree, report_tree
 from tests.conftest import as_params
+from tests.github_api_standin import READ_ONLY, TOKEN, StandIn
 from tests.pipeline_repository import write_params
 
 nobodys_configuration = ledger_tree.nobodys_configuration
@@ -382,3 +383,145 @@ def test_the_section_is_in_no_policy_and_the_answers_of_a_release_are_those_of_i
     here = files.read_json(root / layout.EVALUATION, EvaluationReport)
     assert report.reference["data/predictions/candidate.jsonl"] != here.models["candidate"].predictions
     assert len(files.read_jsonl(root / layout.PREDICTIONS / "champion.jsonl", Prediction)) == 200
+
+
+# The pull request
+
+
+@pytest.fixture
+def remote(root: Path) -> Path:
+    ledger_tree.identify(root, "Ada")
+    ledger_tree.bare(root.parent / "origin.git", root)
+    return root.parent / "origin.git"
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
+    with StandIn("team/router") as running:
+        for name, value in {"API_URL": running.url, "REPOSITORY": "team/router", "TOKEN": TOKEN}.items():
+            monkeypatch.setenv(f"GITHUB_{name}", value)
+        yield running
+
+
+BRANCH, QUEUE = "lockstep/watch-production-2026-03-02", "labels/watch/production-2026-03-02.jsonl"
+
+
+def show(remote: Path, path: str, branch: str = BRANCH) -> str:
+    return ledger_tree.git(remote, "show", f"{branch}:{path}")
+
+
+def test_a_change_opens_one_pull_request_and_the_next_window_is_a_commit_on_it(
+    root: Path, remote: Path, server: StandIn
+) -> None:
+    before = ledger_tree.refs(remote)
+    capture(root, _other_prompts)
+    done = lockstep(root, "watch", "production", *WINDOW, "--pr", "--rows", "5")
+    assert (done.exit_code, done.stderr) == (0, ""), done.output
+    assert done.stdout.splitlines()[-1] == "pull request: opened https://github.com/team/router/pull/1"
+    after = ledger_tree.refs(remote)
+    assert set(after) - set(before) == {f"refs/heads/{BRANCH}"}
+    assert before.items() <= after.items()  # nothing else has moved
+    (opened,) = server.pulls.values()
+    assert (opened["head"]["ref"], opened["base"]["ref"]) == (BRANCH, "main")
+    assert opened["title"] == "Watch production 2026-03-02: prompts"
+    assert "| prompts |" in opened["body"]
+    assert "`data.uri`, `data.sha256`: train and test rows like these requests" in opened["body"]
+    changed = ledger_tree.git(remote, "diff", "--name-only", "main", BRANCH).splitlines()
+    assert changed == [QUEUE, "reports/watch/production.json", "reports/watch/production.svg"]
+    assert show(remote, "reports/watch/production.json") == (root / "reports/watch/production.json").read_text().strip()
+    tasks = [json.loads(line) for line in show(remote, QUEUE).splitlines()]
+    assert [set(each) for each in tasks] == [{"request_id", "label", "prompt", "answer"}] * 5
+    assert all(each["label"] is None for each in tasks)
+
+    # Somebody labels on the branch. The same window again leaves that alone; the next one is another commit.
+    clone = ledger_tree.clone(root.parent / "labelling", str(remote), "Bob")
+    ledger_tree.git(clone, "switch", "--quiet", BRANCH)
+    tasks[0]["label"] = "vm"
+    (clone / QUEUE).write_text("".join(f"{json.dumps(each)}\n" for each in tasks))
+    theirs = ledger_tree.keep(clone, "one label")
+    ledger_tree.git(clone, "push", "--quiet")
+    assert "stored 1 labels" in lockstep(root, "feedback", str(clone / QUEUE)).stdout
+    again = lockstep(root, "watch", "production", *WINDOW, "--pr", "--rows", "5")
+    assert again.stdout.splitlines()[-1] == "pull request: updated https://github.com/team/router/pull/1"
+    assert json.loads(show(remote, QUEUE).splitlines()[0])["label"] == "vm"
+    later = ("--from", "2026-03-03", "--to", "2026-03-09")
+    lockstep(root, "watch", "production", *later, "--pr", "--rows", "5")
+    assert list(server.pulls) == [1]
+    assert server.pulls[1]["title"] == "Watch production 2026-03-03: prompts"
+    assert ledger_tree.git(remote, "merge-base", theirs, BRANCH) == theirs
+    assert len(show(remote, "labels/watch/production-2026-03-03.jsonl").splitlines()) == 5
+    assert server.refused == []
+
+    # People say no: this window is not proposed again.
+    server.pulls[1]["state"] = "closed"
+    done = lockstep(root, "watch", "production", *WINDOW, "--pr")
+    assert (
+        done.stdout.splitlines()[-1]
+        == "pull request: none, because people closed https://github.com/team/router/pull/1"
+    )
+    assert list(server.pulls) == [1]
+
+
+@pytest.mark.parametrize("edit", [None, _failing, _few], ids=["pass", "a failing service", "too few"])
+def test_what_no_training_mends_opens_none(root: Path, remote: Path, server: StandIn, edit: Edit | None) -> None:
+    capture(root, edit)
+    before = ledger_tree.refs(remote)
+    done = lockstep(root, "watch", "production", *WINDOW, "--pr")
+    assert (done.exit_code, done.stdout.splitlines()[-1]) == (0, "pull request: none"), done.output
+    assert (ledger_tree.refs(remote), server.asked) == (before, [])
+
+
+def test_without_rows_no_text_of_a_request_leaves_the_captures_and_a_branch_that_is_there_is_taken(
+    root: Path, remote: Path, server: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    capture(root, _other_prompts)
+    for token, code in ((READ_ONLY, 17), (TOKEN, 0)):  # the first may push, and opens nothing
+        monkeypatch.setenv("GITHUB_TOKEN", token)
+        assert lockstep(root, "watch", "production", *WINDOW, "--pr", "--rows", "0").exit_code == code
+    assert "labels" not in ledger_tree.git(remote, "ls-tree", "--name-only", BRANCH).splitlines()
+    assert "feedback" not in server.pulls[1]["body"]
+
+
+def _no_token(patch: pytest.MonkeyPatch, server: StandIn, root: Path) -> None:
+    patch.delenv("GITHUB_TOKEN")
+
+
+def _read_only(patch: pytest.MonkeyPatch, server: StandIn, root: Path) -> None:
+    patch.setenv("GITHUB_TOKEN", READ_ONLY)
+
+
+def _no_remote(patch: pytest.MonkeyPatch, server: StandIn, root: Path) -> None:
+    ledger_tree.git(root, "remote", "remove", "origin")
+
+
+def _nobody(patch: pytest.MonkeyPatch, server: StandIn, root: Path) -> None:
+    ledger_tree.git(root, "config", "--unset", "user.email")
+
+
+def _gone(patch: pytest.MonkeyPatch, server: StandIn, root: Path) -> None:
+    server.pull("lockstep/watch-production-2026-02-02")
+
+
+def _down(patch: pytest.MonkeyPatch, server: StandIn, root: Path) -> None:
+    server.faults.reply = (404, b"{}")
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "said"),
+    [
+        (_no_token, 17, "GITHUB_TOKEN: is not set"),
+        (_read_only, 17, "POST /repos/team/router/pulls: 403 .*; give GITHUB_TOKEN the permissions contents: write and"),
+        (_no_remote, 8, "has no remote origin; git remote add origin URL"),
+        (_gone, 17, "lockstep/watch-production-2026-02-02 of origin: there is no such branch; restore it, or close"),
+        (_nobody, 15, "git does not know who commits; git config user.name"),
+        (_down, 17, "GET /repos/team/router/pulls: 404"),
+    ],
+)  # fmt: skip
+def test_a_pull_request_that_cannot_be_is_one_line(
+    root: Path, remote: Path, server: StandIn, monkeypatch: pytest.MonkeyPatch, fault: Any, code: int, said: str
+) -> None:
+    capture(root, _other_prompts)
+    fault(monkeypatch, server, root)
+    done = lockstep(root, "watch", "production", *WINDOW, "--pr")
+    assert (done.exit_code, len(done.stderr.splitlines())) == (code, 1), done.output
+    assert re.search(said, done.stderr), done.stderr

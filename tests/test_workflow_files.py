@@ -64,7 +64,7 @@ def _steps() -> Iterator[tuple[str, dict[str, Any]]]:
 
 def test_there_are_workflows_to_look_at() -> None:
     assert [path.name for path in WORKFLOWS] == [
-        "pr.yml", "promote.yml", "release.yml", "scheduled.yml", "verify.yml",
+        "pr.yml", "promote.yml", "release.yml", "scheduled.yml", "verify.yml", "watch.yml",
     ]  # fmt: skip
 
 
@@ -93,6 +93,7 @@ def test_what_may_be_written_is_what_the_job_writes() -> None:
         "release.yml:release": {"contents", "id-token", "packages"},
         "promote.yml:move": {"contents"},
         "verify.yml:verify": {"id-token"},
+        "watch.yml:watch": {"contents", "pull-requests"},
     }
 
 
@@ -201,9 +202,12 @@ def test_nothing_but_the_default_branch_releases_promotes_or_rehearses() -> None
     for found in jobs():
         first = not found.job.get("needs")  # a called one asks as well
         if not found.name.startswith("pr.yml") and first:
-            scheduled = "github.event_name == 'schedule' || " if found.name.startswith("scheduled.yml") else ""
+            scheduled = "github.event_name == 'schedule' || "
             on_main = "github.ref_name == github.event.repository.default_branch"
-            assert found.job["if"] == scheduled + on_main, found.name
+            wanted = {
+                "scheduled.yml": scheduled + on_main, "watch.yml": f"({scheduled}{on_main}) && vars.LOCKSTEP_CAPTURES",
+            }  # fmt: skip
+            assert found.job["if"] == wanted.get(found.name.partition(":")[0], on_main), found.name
 
 
 def test_a_rollback_waits_for_no_release_and_none_that_waits_is_dropped() -> None:

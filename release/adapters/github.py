@@ -65,6 +65,15 @@ class Comment(BaseModel, frozen=True):
     place: int = 0
 
 
+class Pull(BaseModel, frozen=True):
+    """A pull request. ``head`` is its branch, ``home`` the repository of that; empty when it is gone."""
+
+    number: PositiveInt
+    url: http.Text = Field("", validation_alias="html_url")
+    head: http.Text = Field("", validation_alias=AliasPath("head", "ref"))
+    home: http.Text = Field("", validation_alias=AliasPath("head", "repo", "full_name"))
+
+
 class Forbidden(RequestError):  # noqa: N818 - GitHub calls it so
     """The token may not do this, and waiting does not help."""
 
@@ -145,15 +154,28 @@ class GitHub:
 
     def comments(self, number: int) -> Iterator[Comment]:
         """Every comment of a pull request, from all pages."""
-        at = 0
+        for at, each in enumerate(self._pages(f"issues/{number}/comments?", "comments"), 1):
+            yield _comment(each, at)
+
+    def pulls(self, state: Literal["open", "closed"], base: str, head: str | None = None) -> Iterator[Pull]:
+        """The pull requests into ``base`` from branches of this repository, or from its branch ``head`` alone."""
+        owner = self.where.repository.partition("/")[0]
+        query = f"state={state}&base={quote(base)}" + (f"&head={quote(owner)}:{quote(head)}" if head else "")
+        for each in self._pages(f"pulls?{query}&", "pull requests"):
+            try:
+                found = Pull.model_validate(each)
+            except ValidationError as error:
+                raise RequestError(f"answers with a pull request of another shape: {files.first(error)}") from None
+            if found.home.lower() == self.where.repository.lower():
+                yield found
+
+    def _pages(self, path: str, called: str) -> Iterator[Any]:
         for page in range(1, _PAGES + 1):
-            found = self._ask("GET", f"{self._base}/issues/{number}/comments?per_page={_PAGE}&page={page}", many=True)
-            for each in found:
-                at += 1
-                yield _comment(each, at)
+            found = self._ask("GET", f"{self._base}/{path}per_page={_PAGE}&page={page}", many=True)
+            yield from found
             if len(found) < _PAGE:
                 return
-        raise RequestError(f"lists more than {_PAGE * _PAGES:,} comments")
+        raise RequestError(f"lists more than {_PAGE * _PAGES:,} {called}")
 
     def create(self, number: int, body: str) -> Comment:
         """A new comment. It is not tried twice: whether the first try went through, the caller looks up."""
@@ -181,6 +203,10 @@ class GitHub:
         if not address.startswith(("https://", "http://")):
             raise RequestError("says nothing of the pull request that it took")
         return redact(address, 500)
+
+    def edit(self, pull: int, title: str, body: str) -> None:
+        """Replace title and text of a pull request."""
+        self._ask("PATCH", f"{self._base}/pulls/{pull}", {"title": title, "body": body})
 
     def check(self, name: str, commit: str, conclusion: Conclusion, title: str, summary: str) -> str:
         """Put a finished check on a commit; return its address. Raises Forbidden for a token that is no app's."""

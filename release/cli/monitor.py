@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from checks.watch_report import WatchFinding, WatchReport
 
 _COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
+_PROPOSED = {"opened": "opened {}", "updated": "updated {}", "closed": "none, because people closed {}"}
+_PORT = click.IntRange(1, 65535)
 _CAPTURES = "Folder or address (s3://…) of the gateway's captures. Default: .lockstep/captures."
 
 
@@ -22,23 +24,40 @@ _CAPTURES = "Folder or address (s3://…) of the gateway's captures. Default: .l
 @click.option("--to", "until", metavar="TIME", help="End of the window, which is not part of it.")
 @click.option("--captures", metavar="FOLDER", help=_CAPTURES)
 @click.option("--json", "as_json", is_flag=True, help="Print reports/watch/ENV.json.")
+@click.option("--pr", is_flag=True, help="Propose retraining in a pull request where the traffic changed.")
+@click.option(
+    "--rows", type=click.IntRange(0, 10_000), default=50, show_default=True,
+    help="With --pr: most requests to queue for labelling. Their redacted text is then in git.",
+)  # fmt: skip
 @click.pass_obj
 @refusing
 def watch(
-    root: Path, environment: str, since: str | None, until: str | None, captures: str | None, as_json: bool
-) -> None:
+    root: Path, environment: str, since: str | None, until: str | None, captures: str | None, as_json: bool, pr: bool,
+    rows: int,
+) -> None:  # fmt: skip
     """Judge a window of captured traffic of ENV: the last whole one (monitor.window_days), or from --from to --to.
 
     Compares the requests to the release that ENV runs with its training data and with its answers before release:
     objectives, drift of prompts and answers, refusals and other signals, quality where labels came. By chance alone, at
     most monitor.false_alarms_a_year windows a year fail. Writes reports/watch/ENV.json and a picture of it. Exit codes:
     0 pass, 10 fail, 11 inconclusive (too few requests to tell).
+
+    With --pr a failing finding about prompts, answers or quality opens a pull request on GitHub, or updates the one
+    that is open: the report, requests to label, the parameters to change. It needs GITHUB_TOKEN. Nothing is trained or
+    merged. The exit code is then 0 whatever the verdict is.
     """
     from release.verbs import watch as verb
 
-    report = verb.watch(root, environment, verb.Options(since, until, captures))
+    options, proposal = verb.Options(since, until, captures), None
+    if pr:
+        report, proposal = verb.propose(root, environment, options, rows)
+    else:
+        report = verb.watch(root, environment, options)
     click.echo(to_json(report.model_dump(mode="json")) if as_json else "\n".join(_shown(report)))
-    if refusal := verb.refusal(report):
+    if pr:
+        done = _PROPOSED[proposal.done].format(one_line(proposal.url)) if proposal else "none"
+        click.echo(f"pull request: {done}", err=as_json)
+    elif refusal := verb.refusal(report):
         raise refusal
 
 
@@ -61,7 +80,7 @@ def feedback(root: Path, file: Path, captures: str | None) -> None:
 
 @click.group()
 def monitor() -> None:
-    """Write what monitors an environment, as files."""
+    """Write what monitors an environment, as files, or run it on this machine."""
 
 
 @monitor.command()
@@ -79,6 +98,51 @@ def rules(root: Path, environment: str, output: Path | None) -> None:
 
     for path in verb.write_rules(root, environment, output):
         click.echo(f"wrote {one_line(str(path))}")
+
+
+@monitor.command()
+@click.argument("environment", metavar="ENV")
+@click.pass_obj
+@refusing
+def component(root: Path, environment: str) -> None:
+    """Write the kustomize component of ENV: what Prometheus, Grafana and KEDA read in a cluster.
+
+    The files are release/environments/ENV/monitoring: a PodMonitor, a PrometheusRule, a ConfigMap with the dashboard
+    and, if monitor.scaling has ENV, a ScaledObject. Commit them, and name `monitoring` in the components of ENV. Write
+    them again after a change of monitor: `lockstep promote` refuses others.
+    """
+    from release.verbs import monitor as verb
+
+    click.echo(f"wrote {one_line(str(verb.write_component(root, environment)))}")
+
+
+@monitor.command()
+@click.argument("targets", metavar="[TARGET]...", nargs=-1)
+@click.option(
+    "--environment", default="local", show_default=True, help="Name of the environment, as the gateway was told."
+)
+@click.option("--webhook", metavar="URL", help="Where to send alerts, as Alertmanager's JSON. Default: nowhere.")
+@click.option("--port", type=_PORT, default=9090, show_default=True, help="Port of Prometheus.")
+@click.option("--alertmanager-port", type=_PORT, default=9093, show_default=True, help="Port of Alertmanager.")
+@click.option(
+    "--interval", type=click.IntRange(1, 60), default=5, show_default=True,
+    help="Seconds between two scrapes, and until an alert is sent.",
+)  # fmt: skip
+@click.pass_obj
+@refusing
+def up(root: Path, /, targets: tuple[str, ...], **options: Any) -> None:
+    """Run Prometheus and Alertmanager on this machine with the rules of the section monitor.
+
+    Scrapes /metrics at each TARGET, HOST:PORT; default 127.0.0.1:9464, the port of `lockstep gateway` on this machine.
+    Both programs listen on 127.0.0.1 and keep everything below .lockstep/monitor, where dashboard.json for Grafana is
+    written too. Ctrl-C or SIGTERM ends them. They must be installed: on Debian, apt-get install prometheus
+    prometheus-alertmanager.
+    """
+    from checks.text import escape
+    from release.verbs import monitor as verb
+
+    chosen = verb.Options(targets=targets or ("127.0.0.1:9464",), **options)
+    verb.up(root, chosen, lambda line: click.echo(escape(line), err=True))
 
 
 def _shown(report: "WatchReport") -> Iterator[str]:

@@ -96,25 +96,25 @@ def _arrived(where: Place, wanted: Wanted, said: Said, environments: Sequence[st
     return tuple(name for name in wanted.tags if taken(name.removeprefix("refs/tags/"), now.tags))
 
 
-def propose(where: Place, made: str, branch: str) -> str:
-    """Create a new branch of the remote at ``made``. An existing branch with the same change is accepted."""
+def propose(where: Place, made: str, branch: str, tip: str = "") -> str:
+    """Create a new branch of the remote at ``made``, or move one from ``tip``. One with the same change is accepted."""
     assert where.remote is not None
     its, git = where._replace(branch=branch), where.git
     said = git.run(
         "push", "--porcelain", "--no-verify", "--no-follow-tags", "--recurse-submodules=no",
-        f"--force-with-lease={its.ref}:", "--", where.remote, f"{made}:{its.ref}",
+        f"--force-with-lease={its.ref}:{tip}", "--", where.remote, f"{made}:{its.ref}",
     )  # fmt: skip
     now = place.look(its).tip
-    if now is None:
-        raise RemoteRefused(
-            f"{its.shown}: was not created: {_words(said)}", "do what the remote requires, then run it again"
-        )
+    if now is None or now == tip != made:
+        what = f"{its.shown}: was not {'moved' if tip else 'created'}: {_words(said)}"
+        raise RemoteRefused(what, "do what the remote requires, then run it again")
     if now != made:
         place.bring(its, now)
         same = [git.line("show", "--no-patch", "--format=%T %P", "--no-show-signature", each) for each in (now, made)]
         if same[0] != same[1]:
             todo = f"merge or close its pull request, then: git push {redact(where.remote)} :{its.ref}"
-            raise RemoteRefused(f"{its.shown}: already exists with another change", todo)
+            what = f"{its.shown}: {'was moved meanwhile' if tip else 'already exists with another change'}"
+            raise RemoteRefused(what, "run it again" if tip else todo)
     return now
 
 

@@ -25,6 +25,15 @@ class Label(Record):
     label: Annotated[str, Field(max_length=1_000_000)]
 
 
+class Task(Record):
+    """A request in a file that `lockstep watch --pr` queues for labelling. ``label``: null until somebody writes it."""
+
+    request_id: captures.Name
+    label: Annotated[str | None, Field(max_length=1_000_000)]
+    prompt: str = ""
+    answer: str = ""  # what the model said
+
+
 class Store:
     """The folder at ``address``: a path, or an address such as s3://bucket/captures."""
 
@@ -91,10 +100,12 @@ class Store:
 
 
 def parse(data: bytes, where: str) -> Iterator[Label]:
-    """The labels in JSON lines. Raises EvidenceRefused with the line that is none."""
+    """The labels in JSON lines, without tasks that have none yet. Raises EvidenceRefused for a line that is neither."""
     for number, line in enumerate(data.splitlines(), 1):
         try:
-            yield Label.model_validate_json(line)
+            task = Task.model_validate_json(line)
+            if task.label is not None:
+                yield Label(request_id=task.request_id, label=task.label)
         except ValidationError as error:
             todo = 'write each line as {"request_id": "…", "label": "…"}'
             raise EvidenceRefused(f"{where}:{number}: {files.first(error)}", todo) from error

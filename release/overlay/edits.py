@@ -10,14 +10,14 @@ installed.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from checks import layout, plain_yaml
-from release.overlay import gateway, kustomize, objects, shipped, sources
+from release.overlay import gateway, kustomize, monitored, objects, shipped, sources
 from release.overlay.overlays import PLACEHOLDER, SERVER
 from release.overlay.sources import OWN
 
@@ -31,13 +31,15 @@ def failures(
     others: Iterable[str] = (),
     *,
     pulled: bool = True,
+    generated: Callable[[], Sequence[Mapping[str, Any]]] = tuple,
 ) -> list[str]:
     """How the objects of ``environment`` differ from what the release in ``wanted`` may run as, one line each.
 
     ``found``: all files of one commit below release/environments, by path in the repository; None for anything but a
     regular file. ``wanted``: of ``overlays.checked``. ``others``: environments that must have another namespace.
-    ``pulled``: a cluster can pull the image, so an image with weights alone needs a server. Raises MachineRefused if
-    kustomize is needed and not installed, or the disk is full.
+    ``pulled``: a cluster can pull the image, so an image with weights alone needs a server. ``generated``: gives the
+    objects of the component monitoring, and is called if the environment names it. Raises MachineRefused if kustomize
+    is needed and not installed, or the disk is full, and as ``generated``.
     """
     home = layout.ENVIRONMENTS / environment
     read = sources.read(environment, {**_theirs(home, found), **wanted})
@@ -58,7 +60,10 @@ def failures(
     if isinstance(built, str):
         return [f"{home}: {built}"]
     namespace, before = str(read.own["namespace"]), gateway.image(read.own)
-    return [f"{home}: {failure}" for failure in objects.failures(built, patch, namespace, image, before)]
+    wrong = objects.failures(built, patch, namespace, image, before)
+    if monitored.uses(home, read.files) and not wrong:
+        wrong += monitored.failures(environment, built, generated())
+    return [f"{home}: {failure}" for failure in wrong]
 
 
 def theirs(environment: str, found: Mapping[Path, bytes | None]) -> dict[Path, bytes | None]:

@@ -8,7 +8,7 @@ unknown kind is refused. Pure functions.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from release.overlay import gateway, server
+from release.overlay import gateway, monitored, server
 from release.overlay.allowed import keys, shown
 from release.overlay.overlays import LABEL
 from release.overlay.server import SELECTED
@@ -132,15 +132,23 @@ def _disruption(budget: Mapping[str, Any], item: Mapping[str, Any]) -> Iterator[
         yield f"spec.selector: is {shown(selector)}: does not select the server"
 
 
-def _scaler(scaler: Mapping[str, Any], item: Mapping[str, Any]) -> Iterator[str]:
-    spec = _spec(scaler)
-    name = item["metadata"].get("name")
+def _target(scaler: Mapping[str, Any], item: Mapping[str, Any]) -> Iterator[str]:
+    target, name = _spec(scaler).get("scaleTargetRef"), item["metadata"].get("name")
     wanted = {"apiVersion": "apps/v1", "kind": "Deployment", "name": name}
-    if spec.get("scaleTargetRef") != wanted or item.get("kind") != "Deployment":
-        yield f"spec.scaleTargetRef: is {shown(spec.get('scaleTargetRef'))}, the server is Deployment {name}"
-    least = spec.get("minReplicas", 1)
+    if target != wanted or item.get("kind") != "Deployment":
+        yield f"spec.scaleTargetRef: is {shown(target)}, the server is {item.get('kind')} {name}"
+
+
+def _scaler(scaler: Mapping[str, Any], item: Mapping[str, Any]) -> Iterator[str]:
+    yield from _target(scaler, item)
+    least = _spec(scaler).get("minReplicas", 1)
     if type(least) is not int or least < 1:
         yield f"spec.minReplicas: is {shown(least)}: keep at least 1"
+
+
+def _keda(scaler: Mapping[str, Any], item: Mapping[str, Any]) -> Iterator[str]:
+    yield from _target(scaler, item)
+    yield from monitored.scaler(_spec(scaler), scaler["metadata"].get("annotations") or {}, item)
 
 
 def _data(_: Mapping[str, Any], __: Mapping[str, Any]) -> Iterator[str]:
@@ -159,6 +167,7 @@ _BESIDE: dict[tuple[str, str], Callable[[Mapping[str, Any], Mapping[str, Any]], 
     ("networking.k8s.io", "NetworkPolicy"): _network,
     ("policy", "PodDisruptionBudget"): _disruption,
     ("autoscaling", "HorizontalPodAutoscaler"): _scaler,
+    ("keda.sh", "ScaledObject"): _keda,
     # For imagePullSecrets, and whatever people keep beside a server.
     ("", "ConfigMap"): _config,
     ("", "Secret"): _data,

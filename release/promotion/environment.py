@@ -4,17 +4,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from pydantic import BaseModel
+
 from checks import layout
 from checks.errors import MachineRefused
+from checks.monitor import Monitor
 from checks.pointer import Pointer
 from checks.serving import ImageReport
 from checks.statement import Statement
 from release import runtimes
 from release.ledger import past
+from release.monitoring import component
 from release.overlay import edits, overlays
 from release.promotion.checklist import CheckResult
 from release.promotion.context import PromotionContext
 from release.record.records import Records
+
+
+class _Watched(BaseModel):
+    monitor: Monitor = Monitor()
 
 
 class EnvironmentState(NamedTuple):
@@ -69,13 +77,22 @@ def unedited(
     built: ImageReport,
     result: CheckResult,
 ) -> None:
-    """Check that files written by people do not change the release that the pointer names.
+    """Check that files written by people do not change the release that the pointer names, nor the generated rules.
 
-    Raises MachineRefused if this needs kustomize and it is not installed.
+    Raises MachineRefused if this needs kustomize and it is not installed, ParamsRefused if the target's section monitor
+    is needed and cannot be rules.
     """
     wanted, pulled = _checked(context, environment, after, built), overlays.unreachable(after) is None
-    for failure in edits.failures(environment, present.files, wanted, context.promote.ordered, pulled=pulled):
+    for failure in edits.failures(
+        environment, present.files, wanted, context.promote.ordered, pulled=pulled,
+        generated=lambda: component.objects(environment, _monitor(context)),
+    ):  # fmt: skip
         result.fail(failure, "change that file as docs/reference/environment-files.md says, and commit that")
+
+
+def _monitor(context: PromotionContext) -> Monitor:
+    todo = "fix it on the target branch"
+    return context.records.at(context.trunk).sections(_Watched, f"{context.target}:{layout.PARAMS}", todo).monitor
 
 
 def unedited_since(
@@ -90,7 +107,7 @@ def unedited_since(
     """As ``unedited``, for a rollback, which should not fail because of another environment or a missing program.
 
     If kustomize is needed but not installed, the files must be those of the last move (commit ``last``), which were
-    built then. Whether another environment uses the same namespace is not checked.
+    built then. Whether another environment uses the same namespace is not checked, nor whether alerts are up to date.
     """
     wanted = _checked(context, environment, after, built)
     try:

@@ -11,7 +11,7 @@ from release.monitoring.gateway.settings import SECONDS, TOKEN_SECONDS, Settings
 
 _SPOOL = Path(".lockstep") / "captures"
 _DIGEST = re.compile(r"(?:sha256:)?([0-9a-f]{12})(?:[0-9a-f]{52})?")
-_ENVIRONMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+ENVIRONMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 # As sha256sum prints it: a digest, and the name of whoever has the key.
 _KEY = re.compile(r"([0-9a-f]{64})(?:\s.*)?")
 _LARGEST = 1 << 20  # bytes of a file of keys or labels
@@ -59,7 +59,7 @@ def gateway(root: Path, options: Options, say: Callable[[str], None]) -> None:
 
 
 def _settings(root: Path, options: Options) -> Settings:
-    if not _ENVIRONMENT.fullmatch(options.environment):
+    if not ENVIRONMENT.fullmatch(options.environment):
         raise ServingRefused(f"--environment: {options.environment!r}", "use letters, digits, dots and hyphens")
     given = options._asdict()
     given |= {

@@ -1,13 +1,33 @@
-"""monitor: writes the rules, their tests and the dashboard of an environment from the section monitor."""
+"""monitor: writes the rules, their tests and the dashboard of an environment, and runs them on this machine."""
 
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
 
 from checks import files, layout, params_file, plain_yaml
-from checks.errors import ParamsRefused
-from release.monitoring import dashboard, rules
+from checks.errors import ParamsRefused, ServingRefused
+from checks.monitor import Monitor
+from checks.text import redact
+from release.monitoring import component, dashboard, local, rules
+from release.overlay import monitored
+from release.verbs.gateway import ENVIRONMENT
 
 RULES, TESTS, DASHBOARD = "rules.yaml", "rules_test.yaml", "dashboard.json"
+_TARGET = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\]):[0-9]{1,5}")
+
+
+class Options(NamedTuple):
+    """``targets``: HOST:PORT of each /metrics. ``environment``: as the gateway was told. Others: ``local.Settings``."""
+
+    targets: tuple[str, ...]
+    environment: str
+    webhook: str | None
+    port: int
+    alertmanager_port: int
+    interval: int
 
 
 def write_rules(root: Path, environment: str, output: Path | None = None) -> tuple[Path, ...]:
@@ -15,17 +35,74 @@ def write_rules(root: Path, environment: str, output: Path | None = None) -> tup
 
     Raises ParamsRefused if there is no such environment, or an objective cannot be a rule.
     """
+    monitor = _monitor(root, environment)
+    return _write(output or root / layout.MONITORING / environment, environment, monitor)
+
+
+def write_component(root: Path, environment: str) -> Path:
+    """Write the kustomize component of ``environment`` to its folder in release/environments; that folder.
+
+    Files there that the component no longer has are removed. Raises as ``write_rules``.
+    """
+    made = component.files(environment, _monitor(root, environment))
+    folder = root / layout.ENVIRONMENTS / environment / monitored.COMPONENT
+    with files.replacing_folder(folder) as fresh:
+        for name, data in made.items():
+            (fresh / name).write_bytes(data)
+    return folder
+
+
+def _monitor(root: Path, environment: str) -> Monitor:
     params = params_file.load(root / layout.PARAMS)
-    if environment not in params.promote.environments:
-        raise ParamsRefused(
-            f"{layout.PARAMS}: promote.environments has no {environment!r}",
-            f"use one of {', '.join(params.promote.ordered)}",
-        )
-    folder = output or root / layout.MONITORING / environment
+    for name, where in ((environment, ""), *((name, "monitor.scaling: ") for name in params.monitor.scaling)):
+        if name not in params.promote.environments:
+            raise ParamsRefused(
+                f"{layout.PARAMS}: {where}promote.environments has no {name!r}",
+                f"use one of {', '.join(params.promote.ordered)}",
+            )
+    return params.monitor
+
+
+def up(root: Path, options: Options, say: Callable[[str], None]) -> None:
+    """Run Prometheus and Alertmanager with the rules until a signal comes; ``say`` gets a line now and then.
+
+    Raises ServingRefused for options that cannot be, ParamsRefused as ``write_rules``, MachineRefused as ``local.run``.
+    """
+    if not ENVIRONMENT.fullmatch(options.environment):
+        raise ServingRefused(f"--environment: {options.environment!r}", "name that of the gateway")
+    for target in options.targets:
+        if not _TARGET.fullmatch(target):
+            raise ServingRefused(
+                f"TARGET: {redact(target)!r} is no HOST:PORT", "name where /metrics is, without a path"
+            )
+    if options.webhook is not None and not _is_address(options.webhook):
+        raise ServingRefused("--webhook: is no address", "write it as https://HOST/PATH")
+    if options.port == options.alertmanager_port:
+        raise ServingRefused(f"--alertmanager-port: {options.port} is the port of Prometheus", "choose another")
+    folder = (root / layout.LOCAL_MONITOR).resolve()
+    monitor = params_file.load(root / layout.PARAMS).monitor
+    _write(folder, options.environment, monitor)
+    local.run(
+        local.Settings(
+            folder, RULES, options.targets, options.webhook, options.port, options.alertmanager_port, options.interval
+        ),
+        say,
+    )
+
+
+def _is_address(text: str) -> bool:
+    try:
+        url = urlsplit(text)
+        return url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+    except ValueError:  # a port that is no number
+        return False
+
+
+def _write(folder: Path, environment: str, monitor: Monitor) -> tuple[Path, ...]:
     made = {
-        RULES: plain_yaml.dump(rules.rules(environment, params.monitor)),
-        TESTS: plain_yaml.dump(rules.tests(environment, params.monitor, RULES)),
-        DASHBOARD: json.dumps(dashboard.dashboard(environment, params.monitor), indent=2) + "\n",
+        RULES: plain_yaml.dump(rules.rules(environment, monitor)),
+        TESTS: plain_yaml.dump(rules.tests(environment, monitor, RULES)),
+        DASHBOARD: json.dumps(dashboard.dashboard(environment, monitor), indent=2) + "\n",
     }
     for name, text in made.items():
         files.write_text(folder / name, text)

@@ -1,7 +1,7 @@
 """watch: judges one window of an environment's captured traffic against the release that it runs.
 
 Objectives, drift of prompts and answers, proxies of quality, quality where labels came, cost. It reads captures and the
-release's record; it changes nothing but its own report.
+release's record; it changes nothing but its own report, unless it is to open a pull request.
 """
 
 from datetime import UTC, datetime
@@ -20,6 +20,8 @@ from release.monitoring import answers, asked, picture, reference, service, wind
 from release.monitoring.store import Store
 from release.monitoring.window import Span, Traffic
 from release.record.records import Records
+from release.review import retraining
+from release.review.retraining import Proposal
 from release.verbs.history import moment
 
 
@@ -40,6 +42,21 @@ def watch(root: Path, environment: str, options: Options | None = None, now: dat
     Raises ParamsRefused if there is no such environment, EvidenceRefused if it runs nothing, no request to its release
     was captured, or the reference cannot be had; MachineRefused without scikit-learn; RemoteRefused.
     """
+    return _judged(root, environment, options, now)[0]
+
+
+def propose(
+    root: Path, environment: str, options: Options | None = None, rows: int = 50
+) -> tuple[WatchReport, Proposal | None]:
+    """As ``watch``; then propose retraining in a pull request where drift, a proxy or quality fails; None: none does.
+
+    ``rows``: requests to queue for labelling, at most. Raises as ``watch`` and ``retraining.propose``.
+    """
+    report, traffic = _judged(root, environment, options, None)
+    return report, retraining.propose(root, report, traffic, rows) if retraining.failing(report) else None
+
+
+def _judged(root: Path, environment: str, options: Options | None, now: datetime | None) -> tuple[WatchReport, Traffic]:
     options = options or Options()
     records = Records(root)
     params = records.work_tree.params
@@ -66,7 +83,7 @@ def watch(root: Path, environment: str, options: Options | None = None, now: dat
     )  # fmt: skip
     files.write_json(root / layout.WATCH / f"{environment}.json", report)
     files.write_text(root / layout.WATCH / f"{environment}.svg", picture.draw(report))
-    return report
+    return report, traffic
 
 
 def refusal(report: WatchReport) -> Refusal | None:

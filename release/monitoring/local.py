@@ -1,0 +1,204 @@
+"""Runs Prometheus and Alertmanager on this machine until a signal comes: what `lockstep monitor up` starts.
+
+Both listen on loopback alone and keep everything below one folder. Each has a session of its own, so that Ctrl-C
+reaches only the command, which then ends them. The rules are those of a cluster; only the intervals are shorter, so
+that an alert reaches the webhook some seconds after its expression holds.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import requests
+
+from checks import files, plain_yaml
+from checks.errors import MachineRefused
+from checks.text import redact
+
+HOST = "127.0.0.1"
+INSTALL = "apt-get install prometheus prometheus-alertmanager"
+# Debian's package starts a service at once, at the same port.
+_TAKEN = "choose another port, or end what listens there: systemctl disable --now prometheus prometheus-alertmanager"
+_PATIENCE = 60.0  # seconds until both are ready
+_GRACE = 10.0  # seconds after SIGTERM
+_PAUSE = 0.1
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Settings(NamedTuple):
+    """``folder``: for everything; it has the rule file ``rules``. ``targets``: HOST:PORT of each /metrics.
+
+    ``webhook``: where alerts are sent; None: they are only shown. ``interval``: seconds between two scrapes.
+    """
+
+    folder: Path
+    rules: str
+    targets: tuple[str, ...]
+    webhook: str | None
+    port: int
+    alertmanager_port: int
+    interval: int
+
+
+class _Program(NamedTuple):
+    """``names``: of the command, in Debian and elsewhere."""
+
+    names: tuple[str, ...]
+    port: int
+    config: dict[str, Any]
+    options: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return self.names[-1]
+
+
+def run(settings: Settings, say: Callable[[str], None]) -> None:
+    """Run both until SIGINT, SIGTERM or SIGHUP, and end them.
+
+    Raises MachineRefused if one is not installed, its port is taken, or it ends by itself.
+    """
+    programs = (_alertmanager(settings), _prometheus(settings))
+    paths = [_path(program) for program in programs]
+    for program in programs:
+        _is_free(program.port)
+    settings.folder.mkdir(parents=True, exist_ok=True)
+    settings.folder.chmod(0o700)  # the address of a webhook is often a secret
+    with _signals() as ended, ExitStack() as stack:
+        running = {
+            program.name: stack.enter_context(_running(program, path, settings.folder))
+            for program, path in zip(programs, paths, strict=True)
+        }
+        for program in programs:
+            if not _is_ready(program, running, settings.folder, ended):
+                return
+        say(f"prometheus: http://{HOST}:{settings.port}/alerts, of {', '.join(settings.targets)}")
+        sent = (
+            f"sends alerts to {_host(settings.webhook)}" if settings.webhook else "sends alerts nowhere: no --webhook"
+        )
+        say(f"alertmanager: http://{HOST}:{settings.alertmanager_port}, {sent}")
+        while not ended.wait(_PAUSE):
+            _live(running, settings.folder)
+        say("monitor: ending")
+
+
+def _prometheus(settings: Settings) -> _Program:
+    often = f"{settings.interval}s"
+    config = {
+        "global": {"scrape_interval": often, "scrape_timeout": often, "evaluation_interval": often},
+        "rule_files": [settings.rules],
+        "alerting": {"alertmanagers": [_static(f"{HOST}:{settings.alertmanager_port}")]},
+        "scrape_configs": [{"job_name": "lockstep", **_static(*settings.targets)}],
+    }
+    return _Program(("prometheus",), settings.port, config, ("--storage.tsdb.path=prometheus",))
+
+
+def _static(*targets: str) -> dict[str, Any]:
+    return {"static_configs": [{"targets": list(targets)}]}
+
+
+def _alertmanager(settings: Settings) -> _Program:
+    receiver: dict[str, Any] = {"name": "webhook"}
+    if settings.webhook:
+        receiver["webhook_configs"] = [{"url": settings.webhook, "send_resolved": True}]
+    often = f"{settings.interval}s"
+    route = {
+        "receiver": "webhook",
+        "group_by": ["alertname", "environment"],
+        "group_wait": often,
+        "group_interval": often,
+    }
+    config = {"route": route, "receivers": [receiver]}
+    options = ("--storage.path=alertmanager", "--cluster.listen-address=")  # no cluster: it would listen everywhere
+    return _Program(("prometheus-alertmanager", "alertmanager"), settings.alertmanager_port, config, options)
+
+
+def _path(program: _Program) -> str:
+    for name in program.names:
+        if found := shutil.which(name):
+            return found
+    raise MachineRefused(f"{program.name} is not installed", INSTALL)
+
+
+def _is_free(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            raise MachineRefused(f"{HOST}:{port}: {error.strerror or error}", _TAKEN) from error
+
+
+@contextmanager
+def _signals() -> Iterator[threading.Event]:
+    """An event that a signal sets. Nothing is interrupted, so no process is started that nobody knows."""
+    ended = threading.Event()
+    hangup = () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)  # nohup
+    before = {number: signal.signal(number, lambda *_: ended.set()) for number in (*_SIGNALS, *hangup)}
+    try:
+        yield ended
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _running(program: _Program, path: str, folder: Path) -> "Iterator[subprocess.Popen[bytes]]":
+    config = folder / f"{program.name}.yaml"
+    files.write_text(config, plain_yaml.dump(program.config))
+    with _log(program.name, folder).open("wb") as log:
+        process = subprocess.Popen(
+            [path, f"--config.file={config.name}", f"--web.listen-address={HOST}:{program.port}", *program.options],
+            cwd=folder, env={"PATH": os.environ.get("PATH", os.defpath)}, stdin=subprocess.DEVNULL, stdout=log,
+            stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(_GRACE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _is_ready(
+    program: _Program, running: "dict[str, subprocess.Popen[bytes]]", folder: Path, ended: threading.Event
+) -> bool:
+    """Wait until the program answers; False if a signal came first. Raises MachineRefused."""
+    for _ in range(int(_PATIENCE / _PAUSE)):
+        _live(running, folder)
+        try:
+            if requests.get(f"http://{HOST}:{program.port}/-/ready", timeout=5).status_code == requests.codes.ok:
+                return True
+        except requests.RequestException:
+            pass  # it does not listen yet
+        if ended.wait(_PAUSE):
+            return False
+    raise MachineRefused(f"{program.name}: is not ready after {_PATIENCE:g} s", f"read {_log(program.name, folder)}")
+
+
+def _live(running: "dict[str, subprocess.Popen[bytes]]", folder: Path) -> None:
+    for name, process in running.items():
+        if process.poll() is not None:
+            log = _log(name, folder)
+            last = log.read_text(errors="replace").strip().rpartition("\n")[2]
+            raise MachineRefused(f"{name}: ended with {process.returncode}: {redact(last, 300)}", f"read {log}")
+
+
+def _host(url: str) -> str:
+    """Of the webhook the host alone: its path is often a secret."""
+    return redact(urlsplit(url).hostname or "")
+
+
+def _log(name: str, folder: Path) -> Path:
+    return folder / f"{name}.log"

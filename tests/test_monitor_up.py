@@ -1,0 +1,170 @@
+"""`lockstep monitor up`: a real Prometheus and Alertmanager beside a real gateway, and the refusals before they start."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from click.testing import CliRunner
+
+from release.cli import main
+from tests import gateway_process, programs
+from tests.conftest import REPOSITORY, read_yaml
+from tests.gateway_process import unused_port
+from tests.http_standin import Handler, StandIn
+from tests.model_standin import ModelStandIn
+from tests.pipeline_repository import write_params
+
+SECONDS = 40  # that an alert may take
+
+
+class Webhook(StandIn):
+    """``alerts``: every one that Alertmanager sent."""
+
+    def __init__(self) -> None:
+        super().__init__(_Handler)
+        self.alerts: list[dict[str, Any]] = []
+
+
+class _Handler(Handler):
+    server: Webhook
+
+    def do_POST(self) -> None:
+        self.server.alerts += json.loads(self.body())["alerts"]
+        self.reply(200)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    write_params(tmp_path, read_yaml((REPOSITORY / "params.yaml").read_text()))
+    return tmp_path
+
+
+@pytest.fixture
+def ports() -> tuple[str, str]:
+    return str(unused_port()), str(unused_port())
+
+
+def _up(root: Path, ports: tuple[str, str], *arguments: str) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-m", "release.cli", "-C", str(root), "monitor", "up", *arguments, "--interval", "1"]
+    command += ["--port", ports[0], "--alertmanager-port", ports[1]]
+    with (root / "log").open("wb") as log:
+        return subprocess.Popen(command, stderr=log, env=os.environ | {"PYTHONPATH": str(REPOSITORY)})
+
+
+def _children(process: "subprocess.Popen[bytes]") -> list[int]:
+    return [int(each) for each in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+
+
+def _ended(root: Path, ports: tuple[str, str], pids: list[int]) -> None:
+    assert [pid for pid in pids if Path(f"/proc/{pid}").exists()] == [], (root / "log").read_text()
+    for port in ports:
+        with socket.socket() as probe:
+            assert probe.connect_ex(("127.0.0.1", int(port))) != 0
+
+
+@pytest.mark.slow
+def test_the_alert_of_a_faulty_server_reaches_a_webhook_and_ctrl_c_ends_everything(
+    root: Path, ports: tuple[str, str]
+) -> None:
+    for program in ("prometheus", "prometheus-alertmanager"):
+        programs.require(program)
+    pytest.importorskip("prometheus_client", reason="pip install 'lockstep[gateway]'")
+    with Webhook() as webhook, ModelStandIn() as server, gateway_process.running(server.url, root) as gateway:
+        url = f"{webhook.url}/T0/secret"
+        process = _up(root, ports, gateway.private.removeprefix("http://"), "--webhook", url)
+        try:
+            until = time.monotonic() + SECONDS
+            while not webhook.alerts and time.monotonic() < until:
+                for prompt in ("1", "2 error"):
+                    body = {"model": "m", "messages": [{"role": "user", "content": prompt}]}
+                    requests.post(f"{gateway.url}/v1/chat/completions", json=body, timeout=10)
+                assert process.poll() is None, (root / "log").read_text()
+                time.sleep(0.2)
+            assert webhook.alerts, (root / "log").read_text()
+            assert {each["labels"]["alertname"] for each in webhook.alerts} == {"LockstepAvailabilityBurn"}
+            (alert, *_) = webhook.alerts
+            assert (alert["status"], alert["labels"]["environment"]) == ("firing", "local")
+            assert alert["annotations"]["summary"].startswith("local: requests without a whole answer are above 1.000%")
+            pids = _children(process)
+            assert len(pids) == 2
+            process.send_signal(signal.SIGINT)
+            assert process.wait(30) == 0
+            _ended(root, ports, pids)
+        finally:
+            process.kill()
+            process.wait()
+    said = (root / "log").read_text()
+    assert said.splitlines()[-1] == "monitor: ending"
+    assert "secret" not in said
+    home = root / ".lockstep/monitor"
+    assert home.stat().st_mode & 0o077 == 0
+    assert {path.name for path in root.iterdir()} == {".lockstep", "params.yaml", "log", "gateway.log"}
+
+
+@pytest.mark.slow
+def test_a_program_that_ends_takes_the_other_with_it_and_is_told(root: Path, ports: tuple[str, str]) -> None:
+    for program in ("prometheus", "prometheus-alertmanager"):
+        programs.require(program)
+    process = _up(root, ports)
+    try:
+        until, log = time.monotonic() + SECONDS, root / "log"
+        while b"alertmanager: http" not in log.read_bytes() and time.monotonic() < until:
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.1)
+        pids = _children(process)
+        os.kill(pids[1], signal.SIGKILL)
+        assert process.wait(30) == 9
+        _ended(root, ports, pids)
+        assert "lockstep: prometheus: ended with -9: " in log.read_text().splitlines()[-1]
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        held.listen()
+        yield held.getsockname()[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["http://127.0.0.1:9464/metrics"], 14, "TARGET: 'http://127.0.0.1:9464/metrics' is no HOST:PORT"),
+        (["localhost"], 14, "TARGET: 'localhost' is no HOST:PORT"),
+        (["--webhook", "hooks.example/x"], 14, "--webhook: is no address; write it as https://HOST/PATH"),
+        (["--webhook", "http://h:port/"], 14, "--webhook: is no address"),
+        (["--environment", 'a"b'], 14, "--environment: 'a\"b'; name that of the gateway"),
+        (["--port", "9093"], 14, "--alertmanager-port: 9093 is the port of Prometheus"),
+        (["--port", "TAKEN"], 9, "in use; choose another port, or end what listens there: systemctl disable --now prom"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_refused_before_anything_starts(
+    root: Path, taken: int, arguments: list[str], code: int, said: str
+) -> None:
+    if code == 9:
+        for program in ("prometheus", "prometheus-alertmanager"):
+            programs.require(program)
+    arguments = [str(taken) if each == "TAKEN" else each for each in arguments]
+    done = CliRunner().invoke(main, ["-C", str(root), "monitor", "up", *arguments])
+    assert (done.exit_code, len(done.stderr.splitlines()), done.stdout) == (code, 1, ""), done.output
+    assert said in done.stderr
+
+
+def test_without_the_programs_it_says_how_to_install_them(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(root))
+    done = CliRunner().invoke(main, ["-C", str(root), "monitor", "up"])
+    assert (done.exit_code, done.stderr) == (
+        9, "lockstep: alertmanager is not installed; apt-get install prometheus prometheus-alertmanager\n",
+    )  # fmt: skip

@@ -1,0 +1,224 @@
+"""The component monitoring: what it builds to, and that only its command changes it."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from checks import layout
+from checks.monitor import Monitor
+from release.cli import main
+from release.monitoring import component, rules
+from release.overlay import edits, gateway, monitored, overlays
+from tests import kubernetes_tools, programs, spoil
+from tests.conftest import REPOSITORY, dumped, read_yaml
+from tests.overlay_sample import KINDS, edit, lying, put, rendered, watched
+from tests.pipeline_repository import write_params
+
+pytestmark = pytest.mark.slow
+
+SCALING = {"scaling": {"staging": {"most": 4, "requests": 16}}}
+HOME = "staging/monitoring"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A release in staging, behind the gateway and with the component."""
+    programs.require("kustomize")
+    tree = shutil.copytree(REPOSITORY / layout.ENVIRONMENTS, tmp_path / layout.ENVIRONMENTS)
+    put(tree, rendered())
+    made(tmp_path, {})
+    return tmp_path
+
+
+def made(root: Path, monitor: dict[str, Any]) -> None:
+    write_params(root, read_yaml((REPOSITORY / "params.yaml").read_text()) | {"monitor": monitor})
+    watched(root / layout.ENVIRONMENTS, root, "staging")
+
+
+def scaled(root: Path) -> None:
+    """KEDA decides how many servers there are, so the environment's own patch of it goes."""
+    made(root, SCALING)
+    edit(root / layout.ENVIRONMENTS, "staging", lambda own: own.pop("patches", None))
+
+
+def failures(root: Path, monitor: dict[str, Any] | None = None) -> list[str]:
+    """``monitor``: as on the target branch; None: what the files were made of."""
+    tree, found = root / layout.ENVIRONMENTS, monitor
+    if found is None:
+        found = read_yaml((root / layout.PARAMS).read_text())["monitor"]
+    return edits.failures(
+        "staging", lying(tree), rendered(), ("staging", "production"),
+        generated=lambda: component.objects("staging", Monitor.model_validate(found)),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("monitor", [{}, SCALING], ids=["default", "scaling"])
+def test_it_builds_to_what_promote_accepts_and_the_rules_hold_their_tests(
+    root: Path, monitor: dict[str, Any], tmp_path: Path
+) -> None:
+    if monitor:
+        scaled(root)
+    assert failures(root) == []
+    items = kubernetes_tools.build(root / layout.ENVIRONMENTS / "staging")
+    for item in items:
+        kubernetes_tools.validate(item, kubernetes_tools.VERSIONS[0])
+    found = {item["kind"]: item for item in items if item["metadata"]["name"] not in ("server-pods",)}
+    assert ("ScaledObject" in found) == bool(monitor)
+    pods = next(item for item in items if item["kind"] == "Deployment" and item["metadata"]["name"] == gateway.NAME)
+    selected = found["PodMonitor"]["spec"]["selector"]["matchLabels"]
+    assert selected.items() <= pods["spec"]["template"]["metadata"]["labels"].items()
+    ports = {port["name"] for port in pods["spec"]["template"]["spec"]["containers"][0]["ports"]}
+    assert {each["port"] for each in found["PodMonitor"]["spec"]["podMetricsEndpoints"]} <= ports
+    if monitor:
+        server = next(item for item in items if item["kind"] == "Deployment" and item["metadata"]["name"] == "server")
+        assert "replicas" not in server["spec"]
+    programs.require("promtool")
+    (tmp_path / "rules.yaml").write_text(dumped(found["PrometheusRule"]["spec"]))
+    (tmp_path / "tests.yaml").write_text(dumped(rules.tests("staging", Monitor.model_validate(monitor), "rules.yaml")))
+    done = subprocess.run(["promtool", "test", "rules", "tests.yaml"], cwd=tmp_path, capture_output=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_it_builds_with_kserve_and_where_nothing_runs_and_its_command_changes_nothing_the_second_time(
+    root: Path,
+) -> None:
+    tree = root / layout.ENVIRONMENTS
+    before = lying(tree)
+    watched(tree, root, "staging")
+    assert lying(tree) == before
+    edit(tree, "staging", lambda own: own.update(resources=[f"release/{KINDS[1]}"]))
+    assert failures(root) == []
+    scaled(root)
+    put(tree, overlays.nothing("staging"))
+    kinds = {item["kind"] for item in kubernetes_tools.build(tree / "staging")}
+    assert {"PodMonitor", "PrometheusRule", "ScaledObject"} <= kinds
+
+
+def patched(kind: str, *operations: dict[str, Any]) -> spoil.Spoil:
+    patch = {"target": {"kind": kind}, "patch": yaml.safe_dump(list(operations))}
+    return lambda tree: edit(tree, "staging", lambda own: own.update(patches=[*own.get("patches", []), patch]))
+
+
+def test_the_labels_by_which_an_operator_finds_them_are_the_environments_own(root: Path) -> None:
+    tree = root / layout.ENVIRONMENTS
+    for kind in ("PodMonitor", "PrometheusRule"):
+        patched(kind, {"op": "add", "path": "/metadata/labels", "value": {"release": "monitoring"}})(tree)
+    assert failures(root) == []
+
+
+def _by_another_name(tree: Path) -> None:
+    spoil.replace(f"{HOME}/prometheusrule.yaml", "> 0.144", "> 0.9")(tree)
+    edit(tree, "staging", lambda own: own.update(components=[gateway.COMPONENT, f"../{HOME}"]))
+
+
+COMMAND = "`lockstep monitor component staging` writes it from the section monitor"
+REFUSED: dict[str, tuple[spoil.Spoil, str]] = {
+    "an edited rule": (spoil.replace(f"{HOME}/prometheusrule.yaml", "> 0.144", "> 0.9"), f"PrometheusRule gateway: spec.groups.*: {COMMAND}"),
+    "a patched rule": (
+        patched("PrometheusRule", {"op": "replace", "path": "/spec/groups/1/rules/0/expr", "value": "vector(0) > 1"}),
+        f"PrometheusRule gateway: spec.groups.*: {COMMAND}",
+    ),
+    "an edited rule by another name of its folder": (
+        _by_another_name,
+        f"PrometheusRule gateway: spec.groups.*: {COMMAND}",
+    ),
+    "a rule less": (
+        patched("PrometheusRule", {"op": "remove", "path": "/spec/groups/1"}), "PrometheusRule gateway: spec.groups"
+    ),
+    "no rules": (
+        lambda tree: edit(tree, HOME, lambda own: own.update(resources=["podmonitor.yaml"])),
+        f"PrometheusRule gateway: is missing: {COMMAND}",
+    ),
+    "pods of something else": (
+        spoil.replace(f"{HOME}/podmonitor.yaml", "name: gateway\n  podM", "name: other\n  podM"),
+        "PodMonitor gateway: spec.selector.matchLabels.*is 'other', the section monitor says 'gateway'",
+    ),
+    "an edited dashboard": (spoil.replace(f"{HOME}/dashboard.json", "refresh", "fresh"), "ConfigMap lockstep-dashboard: data.lockstep-staging.json: is "),
+    "a dashboard that Grafana does not find": (
+        spoil.replace(f"{HOME}/kustomization.yaml", "grafana_dashboard", "dashboard"), "ConfigMap lockstep-dashboard: metadata.labels: grafana_dashboard is None"
+    ),
+    "no gateway": (
+        lambda tree: edit(tree, "staging", lambda own: own.update(components=[monitored.COMPONENT])),
+        "monitoring counts at the gateway: name ../components/gateway in components too",
+    ),
+    "a workload in its folder": (
+        lambda tree: ((tree / HOME / "podmonitor.yaml").write_text("apiVersion: batch/v1\nkind: Job\nmetadata: {name: x}\n")),
+        "Job x: an environment brings no Job",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_its_command_did_not_write_is_refused(case: str, root: Path) -> None:
+    change, said = REFUSED[case]
+    change(root / layout.ENVIRONMENTS)
+    found = failures(root)
+    assert any(re.search(said, failure) for failure in found), found
+    assert all("\n" not in failure for failure in found)
+
+
+def test_an_older_section_monitor_is_refused_and_only_where_it_is_asked_for(root: Path) -> None:
+    found = failures(root, {"objectives": {"availability": 0.95}})
+    for said in ("PrometheusRule gateway: spec.groups: ", "ConfigMap lockstep-dashboard: data.lockstep-staging.json: "):
+        assert any(said in failure and failure.endswith(COMMAND) for failure in found), found
+    tree = root / layout.ENVIRONMENTS
+    assert edits.failures("staging", lying(tree), rendered()) == []  # as a rollback and `status` ask
+
+
+KEDA: dict[str, tuple[list[dict[str, Any]], str]] = {
+    "no server": ([{"op": "replace", "path": "/spec/minReplicaCount", "value": 0}], "spec.minReplicaCount: is 0: keep"),
+    "none said": ([{"op": "remove", "path": "/spec/minReplicaCount"}], "spec.minReplicaCount: is 0: keep"),
+    "none where Prometheus is gone": (
+        [{"op": "add", "path": "/spec/fallback", "value": {"failureThreshold": 3, "replicas": 0}}],
+        "spec.fallback.replicas: is 0",
+    ),
+    "idle": ([{"op": "add", "path": "/spec/idleReplicaCount", "value": 0}], "spec.idleReplicaCount: ends every server"),
+    "paused": (
+        [{"op": "add", "path": "/metadata/annotations", "value": {"autoscaling.keda.sh/paused-replicas": "0"}}],
+        "paused-replicas sets the number of servers",
+    ),
+    "another": ([{"op": "replace", "path": "/spec/scaleTargetRef/name", "value": "x"}], "the server is Deployment server"),
+    "more servers than said": ([{"op": "replace", "path": "/spec/maxReplicaCount", "value": 9}], "spec.maxReplicaCount: is 9"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", KEDA)
+def test_a_scaler_that_could_end_the_service_is_refused(case: str, root: Path) -> None:
+    scaled(root)
+    operations, said = KEDA[case]
+    patched("ScaledObject", *operations)(root / layout.ENVIRONMENTS)
+    found = failures(root)
+    assert any(f"ScaledObject server: {said}" in failure or said in failure for failure in found), found
+
+
+def test_the_number_of_servers_is_not_in_git_too(root: Path) -> None:
+    scaled(root)
+    tree = root / layout.ENVIRONMENTS
+    patched("Deployment", {"op": "add", "path": "/spec/replicas", "value": 2})(tree)
+    assert any("would undo each scaling" in failure for failure in failures(root))
+
+
+@pytest.mark.parametrize(
+    ("monitor", "environment", "said"),
+    [
+        ({}, "nowhere", "promote.environments has no 'nowhere'; use one of staging"),
+        ({"scaling": {"prod": {"most": 2}}}, "staging", "monitor.scaling: promote.environments has no 'prod'"),
+        ({"scaling": {"staging": {"most": 2, "least": 3}}}, "staging", "most: 2 is below least, 3; swap them"),
+        ({"scaling": {"staging": {"most": 2, "prometheus": "prom:9090"}}}, "staging", "monitor.scaling.staging.prometheus"),
+        ({"objectives": {"latency": {"seconds": 9.3, "share": 0.9}}}, "staging", "9.3 is no bucket of the gateway"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_generated_is_one_line(
+    tmp_path: Path, monitor: dict[str, Any], environment: str, said: str
+) -> None:
+    write_params(tmp_path, read_yaml((REPOSITORY / "params.yaml").read_text()) | {"monitor": monitor})
+    done = CliRunner().invoke(main, ["-C", str(tmp_path), "monitor", "component", environment])
+    assert (done.exit_code, len(done.stderr.splitlines()), done.stdout) == (2, 1, ""), done.output
+    assert said in done.stderr
+    assert not (tmp_path / "release").exists()
