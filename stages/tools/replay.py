@@ -58,10 +58,15 @@ def answered(root: Path, file: Path, max_tokens: int, batch_tokens: int) -> list
     for question, answer in zip(questions, found, strict=True):
         text = tokenizer.decode(answer.tokens, skip_special_tokens=True).strip()
         # One token less, for the one that ends an answer: so counts validate.max_reference_tokens.
-        sentence = _SENTENCE.match(text)
-        if sentence and len(sentence[1].split()) > 2 and len(tokenizer(sentence[1]).input_ids) < max_tokens:
-            kept.append(Question(prompt=question.prompt, reference=sentence[1]))
+        if (sentence := first_sentence(text)) and len(tokenizer(sentence).input_ids) < max_tokens:
+            kept.append(Question(prompt=question.prompt, reference=sentence))
     return kept
+
+
+def first_sentence(text: str) -> str | None:
+    """The first sentence of an answer; None if it has no end, or fewer than three words."""
+    found = _SENTENCE.match(text)
+    return found[1] if found and len(found[1].split()) > 2 else None
 
 
 @click.command()
