@@ -3,8 +3,9 @@
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import requests
@@ -34,6 +35,7 @@ class Reply(NamedTuple):
     status: int
     body: bytes
     seconds: float
+    headers: Mapping[str, str] = MappingProxyType({})
 
     def json(self) -> Any:
         """The body as JSON. Raises NoAnswer if it is not JSON."""
@@ -109,7 +111,8 @@ class Client:
     def _whole(self, method: str, path: str, data: bytes | None) -> Reply:
         began = time.monotonic()
         with self._exchange(method, path, data) as (response, blocks):
-            return Reply(response.status_code, b"".join(blocks), time.monotonic() - began)
+            body = b"".join(blocks)
+            return Reply(response.status_code, body, time.monotonic() - began, response.headers)
 
     @contextmanager
     def _exchange(
