@@ -11,6 +11,8 @@ answers are right. All rules see the same streams:
 * a limit on failed measurements of the candidate's success rate, which is how Argo Rollouts (an AnalysisTemplate's
   failureLimit: roll back when more than so many fail) and Flagger (analysis.threshold: when so many failed) decide.
   Neither compares with production: the success rate to ask for is a person's guess, here production's less 3 points.
+
+The last table asks the whole decision (release/monitoring/rollout.py), with all its questions, of pairs of texts.
 """
 
 import argparse
@@ -22,10 +24,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from checks.anytime import Stream
+from release.monitoring.rollout import Asks, Pair, Side, judge
 
 LOSSES = (0.0, 0.01, 0.03, 0.05, 0.10)
 RIGHT = 0.83  # share of production's answers that are right
 ALPHA = 0.05
+LABELS = {1.0: "az group create", 0.0: "az group list"}  # a right answer, and a wrong one
 GUESS = RIGHT - 0.03  # the success rate that a failure limit asks for
 Flags = NDArray[np.bool_]
 
@@ -152,6 +156,63 @@ def levels(shares: Sequence[float], shape: tuple[int, int], random: Any) -> Iter
         yield f"| {apart:.0%} | {' | '.join(cells)} |"
 
 
+class Change(NamedTuple):
+    """How a candidate's answers are worse: fewer are ``right``, or shares of them are ``refused`` or ``failed``."""
+
+    name: str
+    right: float = RIGHT
+    refused: float = 0.0
+    failed: float = 0.0
+
+
+CHANGES = (
+    Change("nothing"),
+    Change("3 points fewer are right", right=RIGHT - 0.03),
+    Change("10 points fewer are right", right=RIGHT - 0.1),
+    Change("20 points fewer are right", right=RIGHT - 0.2),
+    Change("10 % are refusals", refused=0.1),
+    Change("20 % are refusals", refused=0.2),
+    Change("10 % fail", failed=0.1),
+    Change("20 % fail", failed=0.2),
+)
+SAME = 0.8  # share of pairs in which both are right or wrong together
+
+
+def decided(change: Change, asks: Asks, looks: Sequence[int], random: Any) -> tuple[str, int]:
+    """The first decision of one stream, and the pairs that it took; a label came for every fifth pair."""
+    pairs = []
+    for number in range(looks[-1]):
+        luck = random.random()
+        score = float(luck < RIGHT)
+        other = float((luck if random.random() < SAME else random.random()) < change.right)
+        ours = Side(LABELS[score], score if number % 5 == 0 else None)
+        theirs = Side(LABELS[other], other if number % 5 == 0 else None)
+        if random.random() < change.failed:
+            theirs = Side(None)
+        elif random.random() < change.refused:
+            theirs = Side("I'm sorry, but I cannot help with that.", None if theirs.score is None else 0.0)
+        pairs.append(Pair(ours, theirs))
+    for look in looks:
+        seen = pairs[:look]
+        scored = [pair for pair in seen if pair.production.score is not None and pair.candidate.score is not None]
+        found = judge(seen, scored, asks)
+        if found.decision != "go on":
+            return found.decision, look
+    return "go on", looks[-1]
+
+
+def whole(streams: int, looks: Sequence[int], random: Any) -> Iterator[str]:
+    """A row for each change: shares rolled back and kept, and the median pair."""
+    asks = Asks(0.05, ALPHA, None, True, True)
+    for change in CHANGES:
+        found = [decided(change, asks, looks, random) for _ in range(streams)]
+        cells = []
+        for decision in ("roll back", "keep"):
+            at = [pairs for said, pairs in found if said == decision]
+            cells.append(f"{len(at) / streams:.3f}" + (f" ({np.median(at):.0f})" if at else ""))
+        yield f"| {change.name} | {' | '.join(cells)} |"
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -177,6 +238,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print("\n### False rollbacks at the margin\n\n| one is right in | margin 0 | margin 1 | margin 5 |")
     print("| ---: | ---: | ---: | ---: |")
     for line in levels((0.02, 0.06, 0.12, 0.4), shape, random):
+        print(line, flush=True)
+    looks, streams = range(100, min(2001, options.pairs + 1), 100), max(1, options.streams // 10)
+    print(f"\n### The whole decision\n\n{streams} streams, a look every 100 pairs.\n")
+    print("| the candidate's answers | rolled back | kept |\n| --- | ---: | ---: |")
+    for line in whole(streams, looks, random):
         print(line, flush=True)
 
 

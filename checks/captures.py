@@ -34,7 +34,8 @@ LONGEST_REQUEST = timedelta(hours=1)  # that a gateway allows: so late may a row
 # The first 12 hex digits of the model's digest, as the folder of its weights ends: `checks.identity.Digest` has all 64.
 Release = Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$")]
-RELEASE_HEADER = "Lockstep-Release"  # of an answer: which release gave it
+ID_HEADER, RELEASE_HEADER = "X-Request-Id", "Lockstep-Release"  # of an answer: its request, and which release gave it
+SHADOW_ID = "lockstep-shadow"  # of every request of `lockstep shadow`: no traffic, so a gateway does not store it
 
 _FOLDER = re.compile(r".*-([0-9a-f]{12})/?")  # of weights: /models/NAME-VERSION
 _NAME = re.compile(r"(?:^|/)(\d{4}-\d\d-\d\d)/(\d\d)-[^/]+$")

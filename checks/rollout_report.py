@@ -41,13 +41,15 @@ class RolloutFinding(Record):
 class RolloutReport(Report):
     """What the pairs since ``since`` showed. ``agreement``: share of equal answers to the same prompts, in a shadow.
 
-    ``evidence``: digest of the answers and labels that were read.
+    ``runs_in``: the environment that runs the candidate, if it is known. ``evidence``: digest of the answers and labels
+    that were read.
     """
 
     kind: Literal["shadow", "canary"]
     environment: str
     production: Release
     candidate: Release
+    runs_in: str | None
     since: AwareDatetime
     decision: Decision
     margin: Annotated[float, Field(ge=0, lt=1)]

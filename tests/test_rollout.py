@@ -16,7 +16,6 @@ import requests
 from click.testing import CliRunner, Result
 
 from checks import files, layout
-from checks.captures import Capture, InputMessage, OutputMessage, Part
 from checks.rollout_report import RolloutReport
 from checks.scorers.exact_match import ExactMatch
 from release.cli import main
@@ -24,7 +23,7 @@ from release.monitoring import canary as captured
 from release.monitoring import decision_server
 from release.monitoring.store import Label, Store
 from release.verbs import canary as verb
-from tests import ledger_tree, report_tree
+from tests import captured_rows, ledger_tree, report_tree
 from tests.gateway_process import running
 from tests.http_standin import Handler, StandIn
 from tests.pipeline_repository import write_params
@@ -105,8 +104,9 @@ class _Handler(Handler):
 
 
 def traffic(root: Path, edit: Edit | None = None, count: int = 600, share: float = 0.25) -> None:
-    """``count`` requests in ten hours that end now, each with its own prompt; a ``share`` goes to the candidate."""
-    chance, began = random.Random(7), datetime.now(UTC) - timedelta(hours=10)
+    """``count`` requests in ten hours that have ended, each with its own prompt; a ``share`` goes to the candidate."""
+    chance, now = random.Random(7), datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+    began = now - timedelta(hours=10)
     rows: list[dict[str, Any]] = [
         {
             "time": began + timedelta(hours=10) * number / count, "id": f"r{number}", "prompt": f"request {number}",
@@ -116,24 +116,7 @@ def traffic(root: Path, edit: Edit | None = None, count: int = 600, share: float
     ]  # fmt: skip
     if edit:
         edit(rows)
-    shutil.rmtree(root / layout.CAPTURES / "production", ignore_errors=True)
-    for each in rows:
-        said = (_message(OutputMessage, "assistant", each["answer"], finish_reason="stop"),)
-        whole = each["status"] < 400
-        row = Capture(
-            time=each["time"], operation="chat", status=each["status"], request_id=each["id"], release=each["release"],
-            input_messages=(_message(InputMessage, each.get("role", "user"), each["prompt"]),), seconds=0.1,
-            output_messages=said if whole else (), error=None if whole else str(each["status"]),
-            environment="production", redactions={}, sampled_share=1.0,
-        )  # fmt: skip
-        path = root / layout.CAPTURES / "production" / f"{each['time']:%Y-%m-%d}" / f"{each['time']:%H}-a-1.jsonl"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab") as stream:
-            stream.write(row.model_dump_json().encode() + b"\n")
-
-
-def _message(kind: type[Any], role: str, text: str, **more: str) -> Any:
-    return kind(role=role, parts=(Part(type="text", content=text),), **more)
+    captured_rows.write(root / layout.CAPTURES, rows)
 
 
 def labelled(root: Path, numbers: range = range(600)) -> None:
@@ -209,8 +192,7 @@ def test_a_run_that_was_killed_goes_on_and_labels_that_came_meanwhile_count(root
         labelled(root)
         done = shadow(root, ours.url, theirs.url, "--most", "50")
         assert (done.exit_code, len(ours.asked)) == (10, 50), done.output
-        assert "quality" in done.stderr
-        assert "`lockstep rollback`" in done.stderr
+        assert "quality; do not promote it; figures in" in done.stderr
         assert json.loads(shadow(root, ours.url, theirs.url, "--most", "50", "--json").stdout)["labelled"] > 40
 
 
@@ -340,7 +322,7 @@ def _harder_with_more_weight(rows: list[dict[str, Any]]) -> None:
         (_wrong, True, 10, {"quality"}),
         (_mistakes_of_clients, False, 11, set[str]()),
         (_one_prompt, False, 11, set[str]()),
-        (_harder_with_more_weight, True, 11, set[str]()),
+        (_harder_with_more_weight, True, 0, set[str]()),
     ],
 )
 def test_a_canary_decides_by_the_traffic_of_both(
@@ -370,7 +352,8 @@ def test_of_an_environment_that_moved_already_the_candidate_is_what_it_runs_now(
     done = lockstep(root, "canary", "production", "--candidate-release", "production", "--json")
     assert done.exit_code == 10, done.output
     found = json.loads(done.stdout)
-    assert (found["production"], found["candidate"]) == (before, CANDIDATE)
+    assert (found["production"], found["candidate"], found["runs_in"]) == (before, CANDIDATE, "production")
+    assert "`lockstep rollback production --why …`" in done.stderr
     done = lockstep(root, "canary", "production", "--candidate-release", CANDIDATE)
     assert (done.exit_code, done.stdout) == (8, ""), done.output
     assert f"production runs the candidate {CANDIDATE} already" in done.stderr
@@ -420,6 +403,7 @@ def test_the_first_label_of_a_request_counts_and_the_order_of_labels_is_that_of_
             "'March': is neither a date nor a time",
         ),
         (("production", "--candidate-release", CANDIDATE, "--serve", "8099"), 14, "--serve 8099; write it as"),
+        (("production", "--serve", "127.0.0.1:8099", "--rollback"), 14, "a server only answers; run the command again"),
     ],
 )
 def test_what_a_canary_refuses_is_one_line_with_its_code(
@@ -467,6 +451,8 @@ def test_two_real_gateways_capture_what_a_canary_reads(root: Path) -> None:
         done = shadow(root, one.url, two.url, "--most", "1")
         assert done.exit_code == 11, done.output
         assert one.stop() == two.stop() == 0
+    kept = "".join(path.read_text() for path in (root / layout.CAPTURES / "production").rglob("*.jsonl"))
+    assert (len(kept.splitlines()), "lockstep-shadow" in kept) == (120, False)  # a shadow's requests are no traffic
     done = lockstep(root, "canary", "production", "--candidate-release", CANDIDATE)
     assert done.exit_code == 10, done.output
     assert "answered" in done.stderr

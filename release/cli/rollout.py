@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from release.cli import environment_tables
 from release.cli.common import refusing, to_json
 from release.cli.tables import one_line
 
@@ -62,6 +63,9 @@ def shadow(
 @click.option("--captures", metavar="FOLDER", help=_CAPTURES)
 @click.option("--json", "as_json", is_flag=True, help="Print reports/rollout/ENV-canary.json.")
 @click.option(
+    "--rollback", is_flag=True, help="On `roll back`, roll the environment back that runs the candidate, as one commit."
+)
+@click.option(
     "--serve", metavar="HOST:PORT", help="Do not end: answer GET /decision with the report, computed anew each time."
 )
 @click.pass_obj
@@ -73,6 +77,7 @@ def canary(
     since: str | None,
     captures: str | None,
     as_json: bool,
+    rollback: bool,
     serve: str | None,
 ) -> None:
     """Judge a candidate by the traffic that it shares with ENV's release, since the first request to it.
@@ -80,18 +85,23 @@ def canary(
     Reads what the gateway captured of both releases with --environment ENV, and the labels of `lockstep feedback`.
     Requests of the same hour are paired in their order. It may be asked at any time, any number of times: by chance
     alone, at most 5 % (1 - monitor.confidence) of the candidates that lose no more than monitor.margin are ever rolled
-    back. Changes nothing but its report. Exit codes: 0 keep, 10 roll back, 11 go on (too few pairs to
-    tell).
+    back. Changes nothing but its report, unless --rollback is given. Exit codes: 0 keep, 10 roll back, 11 go on (too
+    few pairs to tell).
     """
     from release.verbs import canary as verb
 
     options = verb.Options(release, since, captures)
     if serve is None:
-        _end(verb.canary(root, environment, options), as_json)
+        report = verb.canary(root, environment, options)
+        if rollback and report.decision == "roll back":
+            click.echo(environment_tables.moved(verb.roll_back(root, report)), err=True)
+        _end(report, as_json)
         return
     from checks.errors import ServingRefused
     from release.monitoring import decision_server
 
+    if rollback:
+        raise ServingRefused("--serve with --rollback: a server only answers", "run the command again without --serve")
     host, _, port = serve.rpartition(":")
     if not (host and port.isascii() and port.isdigit() and 0 < int(port) < 1 << 16):
         raise ServingRefused(f"--serve {one_line(serve)}", "write it as 127.0.0.1:8099")

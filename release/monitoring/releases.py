@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 from checks import layout
 from checks.errors import EvidenceRefused, ParamsRefused
@@ -10,6 +11,14 @@ from checks.pointer import Pointer
 from release.ledger import Ledger
 
 _DIGEST = re.compile(r"(?:sha256:)?([0-9a-f]{12})(?:[0-9a-f]{52})?")
+
+
+class Sides(NamedTuple):
+    """The first 12 digits of both models. ``runs_in``: the environment that runs the candidate, if one was named."""
+
+    production: str
+    candidate: str
+    runs_in: str | None
 
 
 def runs(root: Path, params: Params, environment: str) -> Pointer:
@@ -27,8 +36,8 @@ def runs(root: Path, params: Params, environment: str) -> Pointer:
     return release
 
 
-def both(root: Path, params: Params, environment: str, named: str | None) -> tuple[str, str]:
-    """The first 12 digits of the models of ``environment`` and of the candidate that is to follow.
+def both(root: Path, params: Params, environment: str, named: str | None) -> Sides:
+    """The releases of ``environment`` and of the candidate that is to follow.
 
     ``named``: an environment that runs the candidate, or the digest of its model; None: the environment that must run
     it first. ``environment`` itself: its release is the candidate, and is compared with the one that it ran before.
@@ -37,7 +46,7 @@ def both(root: Path, params: Params, environment: str, named: str | None) -> tup
     now = runs(root, params, environment)
     production, named = short(now), named or params.promote.environments[environment].after
     if named == environment:
-        return short(_before(root, params, environment, now)), production
+        return Sides(short(_before(root, params, environment, now)), production, environment)
     todo = "name an environment, or the digest of a model, with --candidate-release"
     if named is None:
         raise EvidenceRefused(f"{environment}: no environment comes before it, so the candidate is not known", todo)
@@ -49,12 +58,16 @@ def both(root: Path, params: Params, environment: str, named: str | None) -> tup
         raise EvidenceRefused(f"{named[:80]!r}: is neither an environment nor the digest of a model", todo)
     if candidate == production:
         raise EvidenceRefused(f"{environment} runs the candidate {candidate} already", todo)
-    return production, candidate
+    return Sides(production, candidate, named if named in params.promote.environments else None)
 
 
 def _before(root: Path, params: Params, environment: str, now: Pointer) -> Pointer:
     ledger = Ledger.open(root, params.promote)
     for move in ledger.moves(ledger.begun() or "", environment):
+        if move.kind == "rollback":
+            raise EvidenceRefused(
+                f"{environment}: was rolled back to {now.version}, so no candidate runs there", "promote another first"
+            )
         if move.before is not None and move.before.model != now.model:
             return move.before
     raise EvidenceRefused(f"{environment}: ran no other model before {now.version}", "name another candidate")

@@ -54,11 +54,17 @@ class Reply(NamedTuple):
 class Client:
     """One server. Every thread has a connection of its own. ``deadline``: seconds for one reply.
 
-    ``direct``: ignore proxies, netrc and the like, for a server that was started here.
+    ``direct``: ignore proxies, netrc and the like, for a server that was started here. ``headers``: of every request.
     """
 
-    def __init__(self, url: str, deadline: float = ANSWER_SECONDS, direct: bool = True) -> None:
-        self.url, self.deadline, self.direct = url, deadline, direct
+    def __init__(
+        self,
+        url: str,
+        deadline: float = ANSWER_SECONDS,
+        direct: bool = True,
+        headers: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        self.url, self.deadline, self.direct, self._headers = url, deadline, direct, headers
         self._local = threading.local()
         self._sessions: list[requests.Session] = []
         self._lock = threading.Lock()
@@ -103,7 +109,7 @@ class Client:
         if session is None:
             session = self._local.session = requests.Session()
             session.trust_env = not self.direct
-            session.headers["Accept-Encoding"] = "identity"
+            session.headers.update({"Accept-Encoding": "identity", **self._headers})
             with self._lock:
                 self._sessions.append(session)
         return session

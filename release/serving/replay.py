@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from checks.captures import RELEASE_HEADER, release_of
+from checks.captures import ID_HEADER, RELEASE_HEADER, SHADOW_ID, release_of
 from checks.errors import ServingRefused
 from checks.rows import Message
 from release.serving import dialects, running
@@ -26,7 +26,7 @@ class Endpoint:
     """A server at ``url`` that must be ``release`` (12 hex digits). ``role``: what it is called in a refusal."""
 
     def __init__(self, url: str, release: str, role: str) -> None:
-        self._client = Client(running.attach(url, "").url, direct=False)
+        self._client = Client(running.attach(url, "").url, direct=False, headers={ID_HEADER: SHADOW_ID})
         self._release, self._role = release, role
         self._model = ""
 

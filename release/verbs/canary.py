@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from checks import files, layout
-from checks.errors import EvidenceRefused
+from checks.errors import EvidenceRefused, PromotionRefused
 from checks.rollout_report import RolloutReport
 from release.monitoring import canary as captured
 from release.monitoring import releases, rollout
 from release.monitoring.rollout import Asks
 from release.monitoring.store import Store
 from release.record.records import Records
+from release.verbs import rollback
 from release.verbs.history import moment
+from release.verbs.rollback import RolledBack
 
 _LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
@@ -40,7 +42,7 @@ def canary(root: Path, environment: str, options: Options | None = None, now: da
     options = options or Options()
     now = now or datetime.now(UTC)
     params = Records(root).work_tree.params
-    production, candidate = releases.both(root, params, environment, options.release)
+    production, candidate, runs_in = releases.both(root, params, environment, options.release)
     since = _LONG_AGO if options.since is None else moment(options.since, now).start
     store = Store(options.captures or str(root / layout.CAPTURES))
     traffic = captured.traffic(store.requests(environment, since, now), production, candidate)
@@ -61,10 +63,25 @@ def canary(root: Path, environment: str, options: Options | None = None, now: da
     if traffic.others:
         notes.append(f"{traffic.others:,} requests to other releases are left out")
     report = RolloutReport(
-        kind="canary", environment=environment, production=production, candidate=candidate,
+        kind="canary", environment=environment, production=production, candidate=candidate, runs_in=runs_in,
         since=traffic.requests[0].time, decision=found.decision, margin=asks.margin, alpha=round(asks.alpha, 6),
         evidence=evidence, pairs=len(pairs), labelled=len(scored), agreement=None, findings=found.findings,
         notes=tuple(notes),
     )  # fmt: skip
     files.write_json(root / layout.ROLLOUT / f"{environment}-canary.json", report)
     return report
+
+
+def roll_back(root: Path, report: RolloutReport) -> RolledBack:
+    """Roll the environment back that runs the candidate of ``report``, with the findings as the reason.
+
+    Raises as ``rollback.rollback``, and PromotionRefused if no environment is known to run it, or runs another by now.
+    """
+    if report.runs_in is None:
+        raise PromotionRefused(
+            f"no environment is known that runs {report.candidate}",
+            "name it with --candidate-release, or roll back by hand",
+        )
+    reasons = [f"{each.name}: {each.reason}" for each in report.findings if each.status == "fail"]
+    why = f"canary of {report.environment} against {report.production}, {report.evidence[:19]}…: {'; '.join(reasons)}"
+    return rollback.rollback(root, report.runs_in, rollback.Options(why=why, runs=report.candidate))

@@ -17,6 +17,7 @@ from checks.params import Params
 from checks.rollout_report import RolloutReport
 from release.monitoring import releases, rollout
 from release.monitoring import shadow as shadowed
+from release.monitoring.releases import Sides
 from release.monitoring.rollout import Asks
 from release.monitoring.shadow import Kept, Prompt, ShadowPair
 from release.monitoring.store import Store
@@ -52,16 +53,17 @@ def shadow(
     another release or does not answer; the pairs so far are kept. ``refusal`` says how a decision ends.
     """
     params = Records(root).work_tree.params
-    production, candidate = releases.both(root, params, environment, options.release)
+    sides = releases.both(root, params, environment, options.release)
     store = Store(options.captures or str(root / layout.CAPTURES))
     prompts, notes = _prompts(store, environment, params, now or datetime.now(UTC))
-    kept = Kept(root / layout.SHADOW / environment / f"{production}-{candidate}.jsonl")
+    kept = Kept(root / layout.SHADOW / environment / f"{sides.production}-{sides.candidate}.jsonl")
     servers = (
-        Endpoint(options.production, production, "production"), Endpoint(options.candidate, candidate, "the candidate"),
-    )  # fmt: skip
+        Endpoint(options.production, sides.production, "production"),
+        Endpoint(options.candidate, sides.candidate, "the candidate"),
+    )
 
     def look() -> RolloutReport:
-        return _report(environment, (production, candidate), params, kept, store, notes)
+        return _report(environment, sides, params, kept, store, notes)
 
     with closing(servers[0]), closing(servers[1]), ThreadPoolExecutor(2) as threads:
         for server in servers:
@@ -88,7 +90,8 @@ def refusal(report: RolloutReport) -> Refusal | None:
     if report.decision == "go on":
         return VerdictInconclusive(what, f"send more requests, or labels by `lockstep feedback`; figures in {where}")
     names = ", ".join(each.name for each in report.findings if each.status == "fail")
-    todo = f"do not promote {report.candidate}; where it runs, `lockstep rollback`; figures in {where}"
+    todo = "do not promote it" if report.runs_in is None else f"`lockstep rollback {report.runs_in} --why …`"
+    todo += f"; figures in {where}"
     return VerdictFailed(f"{what}: {names}", todo)
 
 
@@ -123,7 +126,7 @@ def _redacted(said: Said) -> shadowed.Said:
 
 
 def _report(
-    environment: str, both: tuple[str, str], params: Params, kept: Kept, store: Store, notes: list[str]
+    environment: str, sides: Sides, params: Params, kept: Kept, store: Store, notes: list[str]
 ) -> RolloutReport:
     labels, monitor = store.first_labels(), params.monitor
     pairs, scored = shadowed.judged(kept.pairs, labels, params.evaluate.scorers[0])
@@ -134,8 +137,8 @@ def _report(
     for each in kept.pairs:
         hasher.update(f"{each.model_dump_json()}\n{labels.get(each.request_id)!r}\n".encode())
     return RolloutReport(
-        kind="shadow", environment=environment, production=both[0], candidate=both[1],
-        since=min(each.time for each in kept.pairs), decision=found.decision, margin=asks.margin,
+        kind="shadow", environment=environment, production=sides.production, candidate=sides.candidate,
+        runs_in=sides.runs_in, since=min(each.time for each in kept.pairs), decision=found.decision, margin=asks.margin,
         alpha=round(asks.alpha, 6), evidence=f"sha256:{hasher.hexdigest()}", pairs=len(pairs), labelled=len(scored),
         agreement=found.agreement, findings=found.findings, notes=tuple(notes),
     )  # fmt: skip
