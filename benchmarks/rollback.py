@@ -203,7 +203,7 @@ def decided(change: Change, asks: Asks, looks: Sequence[int], random: Any) -> tu
 
 def whole(streams: int, looks: Sequence[int], random: Any) -> Iterator[str]:
     """A row for each change: shares rolled back and kept, and the median pair."""
-    asks = Asks(0.05, ALPHA, None, True, True)
+    asks = Asks(0.05, ALPHA, None, same_prompts=True)
     for change in CHANGES:
         found = [decided(change, asks, looks, random) for _ in range(streams)]
         cells = []

@@ -381,6 +381,22 @@ def test_pairs_are_never_taken_back_when_requests_and_labels_come() -> None:
         assert len(growing[-1]) > least
 
 
+def test_common_prompts_are_no_disadvantage_of_the_release_with_less_traffic() -> None:
+    """Half of the traffic is 200 prompts that neither answers. Production gets nine of ten, and so all of them sooner."""
+    chance, began = random.Random(11), datetime(2026, 3, 2, tzinfo=UTC)
+    said = []
+    for number in range(6000):
+        hard = chance.random() < 0.5
+        prompt = (chance.randrange(200) if hard else 1000 + number).to_bytes(4, "big")
+        release = "b" if chance.random() < 0.1 else "a"
+        answer = None if hard else "vm"
+        said.append(captured.Request(began + timedelta(seconds=14 * number), f"r{number}", release, prompt, answer))
+    pairs = captured.pair(said, {}, "b", ExactMatch(kind="exact-match")).pairs
+    unanswered = [sum(side.answer is None for side in sides) for sides in zip(*pairs, strict=True)]
+    assert len(pairs) > 300
+    assert abs(unanswered[0] - unanswered[1]) < 0.04 * len(pairs)
+
+
 def test_the_first_label_of_a_request_counts_and_the_order_of_labels_is_that_of_their_storing(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     first = [Label(request_id=name, label="vm") for name in "zq"]
@@ -445,8 +461,8 @@ def test_two_real_gateways_capture_what_a_canary_reads(root: Path) -> None:
         running(theirs.url, root / "b", *options) as two,
     ):
         for number in range(60):
-            body = {"messages": [{"role": "user", "content": f"request {number}"}]}
-            for gateway in (one, two):
+            for gateway, first in ((one, 0), (two, 100)):
+                body = {"messages": [{"role": "user", "content": f"request {first + number}"}]}
                 requests.post(f"{gateway.url}/v1/chat/completions", json=body, timeout=30)
         done = shadow(root, one.url, two.url, "--most", "1")
         assert done.exit_code == 11, done.output

@@ -7,7 +7,8 @@ taken back when more becomes known, which a test that is looked at again and aga
 * Requests are given to a release by chance, not by user, region or kind. Then both sides of a pair are drawn from the
   same traffic, whatever changes from hour to hour, and the weights of the releases may change at any time.
 * Which requests get labels does not depend on the release or on what it answered.
-* One request does not depend on another. A prompt that a release got several times counts once, as it came first.
+* One request does not depend on another. So a prompt counts once, for the release that got it first: that is by chance,
+  too. If it counted once for each release, the one with more traffic would run out of common prompts sooner.
 """
 
 import hashlib
@@ -97,12 +98,12 @@ def pair(requests: Iterable[Request], labels: dict[str, str], candidate: str, sc
 def _match(sides: Iterable[tuple[Request, Side]], candidate: str) -> list[Pair]:
     """Pair each side with the first of the other release that waits in its hour."""
     waiting = defaultdict[tuple[datetime, bool], deque[Side]](deque)
-    seen, found = set[tuple[bool, bytes]](), list[Pair]()
+    seen, found = set[bytes](), list[Pair]()
     for request, side in sides:
-        ours = request.release == candidate
-        if (ours, request.prompt) in seen:
+        if request.prompt in seen:
             continue
-        seen.add((ours, request.prompt))
+        seen.add(request.prompt)
+        ours = request.release == candidate
         hour = request.time.replace(minute=0, second=0, microsecond=0)
         if others := waiting[hour, not ours]:
             other = others.popleft()

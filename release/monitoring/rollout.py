@@ -7,11 +7,12 @@ where a loss of the margin is ruled out; a candidate is kept only if every quest
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from checks import signals
 from checks.anytime import Stream
 from checks.gate_kind import figure, small
+from checks.monitor import Monitor
 from checks.rollout_report import Decision, RolloutFinding
 from checks.verdict import Status
 
@@ -31,7 +32,7 @@ class Pair(NamedTuple):
 
 
 class Asks(NamedTuple):
-    """What is asked. ``labels``: the valid answers of a task that has a closed set; ``quality``: a scorer is known.
+    """What is asked. ``labels``: the valid answers of a task that has a closed set of them.
 
     ``same_prompts``: both sides of a pair answered one prompt. Then equal answers have equal scores, whatever their
     label, and the share of different answers bounds the loss.
@@ -40,8 +41,13 @@ class Asks(NamedTuple):
     margin: float
     alpha: float
     labels: frozenset[str] | None
-    quality: bool
     same_prompts: bool
+
+    @classmethod
+    def of(cls, monitor: Monitor, same_prompts: bool) -> Self:
+        """What ``monitor`` asks for."""
+        labels = None if monitor.labels is None else frozenset(monitor.labels)
+        return cls(monitor.margin, 1 - monitor.confidence, labels, same_prompts)
 
 
 class Judged(NamedTuple):
@@ -65,8 +71,7 @@ def judge(pairs: Sequence[Pair], scored: Sequence[Pair], asks: Asks) -> Judged:
     whole = [(ours.answer, theirs.answer) for ours, theirs in pairs if None not in (ours.answer, theirs.answer)]
     for name, good in questions:
         means[name] = [tuple(float(good(answer or "")) for answer in each) for each in whole]
-    if asks.quality:
-        means["quality"] = [(ours.score or 0.0, theirs.score or 0.0) for ours, theirs in scored]
+    means["quality"] = [(ours.score or 0.0, theirs.score or 0.0) for ours, theirs in scored]
     differ = [float((one or "").strip() != (two or "").strip()) for one, two in whole] if asks.same_prompts else None
     findings = tuple(
         _finding(name, values, asks, len(means), differ if name == "quality" else None)

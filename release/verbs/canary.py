@@ -51,12 +51,10 @@ def canary(root: Path, environment: str, options: Options | None = None, now: da
             f"{store.shown}: no request to the candidate {candidate} of {environment} (to production: {production})",
             "name the gateway's folder with --captures, or the candidate with --candidate-release",
         )
-    monitor = params.monitor
+    asks = Asks.of(params.monitor, same_prompts=False)
     pairs, scored, evidence = captured.pair(
         traffic.requests, store.first_labels(), candidate, params.evaluate.scorers[0]
     )
-    known = None if monitor.labels is None else frozenset(monitor.labels)
-    asks = Asks(monitor.margin, 1 - monitor.confidence, known, True, False)
     found = rollout.judge(pairs, scored, asks)
     alone = len(traffic.requests) - 2 * len(pairs)
     notes = [f"{alone:,} requests have no partner in their hour, or repeat a prompt"] if alone else []

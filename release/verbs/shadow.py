@@ -128,10 +128,8 @@ def _redacted(said: Said) -> shadowed.Said:
 def _report(
     environment: str, sides: Sides, params: Params, kept: Kept, store: Store, notes: list[str]
 ) -> RolloutReport:
-    labels, monitor = store.first_labels(), params.monitor
+    labels, asks = store.first_labels(), Asks.of(params.monitor, same_prompts=True)
     pairs, scored = shadowed.judged(kept.pairs, labels, params.evaluate.scorers[0])
-    known = None if monitor.labels is None else frozenset(monitor.labels)
-    asks = Asks(monitor.margin, 1 - monitor.confidence, known, True, True)
     found = rollout.judge(pairs, scored, asks)
     hasher = hashlib.sha256()
     for each in kept.pairs:
