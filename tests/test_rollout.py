@@ -419,6 +419,11 @@ def test_the_first_label_of_a_request_counts_and_the_order_of_labels_is_that_of_
             "'March': is neither a date nor a time",
         ),
         (("production", "--candidate-release", CANDIDATE, "--serve", "8099"), 14, "--serve 8099; write it as"),
+        (
+            ("production", "--candidate-release", CANDIDATE, "--rollback"),
+            15,
+            f"no environment is known that runs {CANDIDATE}",
+        ),
         (("production", "--serve", "127.0.0.1:8099", "--rollback"), 14, "a server only answers; run the command again"),
     ],
 )

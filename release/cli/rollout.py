@@ -93,8 +93,8 @@ def canary(
     options = verb.Options(release, since, captures)
     if serve is None:
         report = verb.canary(root, environment, options)
-        if rollback and report.decision == "roll back":
-            click.echo(environment_tables.moved(verb.roll_back(root, report)), err=True)
+        if rollback and (done := verb.roll_back(root, report)):
+            click.echo(environment_tables.moved(done), err=True)
         _end(report, as_json)
         return
     from checks.errors import ServingRefused

@@ -48,7 +48,7 @@ def canary(root: Path, environment: str, options: Options | None = None, now: da
     traffic = captured.traffic(store.requests(environment, since, now), production, candidate)
     if not traffic.requests:
         raise EvidenceRefused(
-            f"{store.shown}: no request to the candidate {candidate} of {environment} (to production: {production})",
+            f"{store.shown}: no request to the candidate {candidate} of {environment}, which runs {production}",
             "name the gateway's folder with --captures, or the candidate with --candidate-release",
         )
     asks = Asks.of(params.monitor, same_prompts=False)
@@ -70,8 +70,8 @@ def canary(root: Path, environment: str, options: Options | None = None, now: da
     return report
 
 
-def roll_back(root: Path, report: RolloutReport) -> RolledBack:
-    """Roll the environment back that runs the candidate of ``report``, with the findings as the reason.
+def roll_back(root: Path, report: RolloutReport) -> RolledBack | None:
+    """If ``report`` decides so, roll the environment back that runs the candidate, with the findings as the reason.
 
     Raises as ``rollback.rollback``, and PromotionRefused if no environment is known to run it, or runs another by now.
     """
@@ -80,6 +80,8 @@ def roll_back(root: Path, report: RolloutReport) -> RolledBack:
             f"no environment is known that runs {report.candidate}",
             "name it with --candidate-release, or roll back by hand",
         )
+    if report.decision != "roll back":
+        return None
     reasons = [f"{each.name}: {each.reason}" for each in report.findings if each.status == "fail"]
     why = f"canary of {report.environment} against {report.production}, {report.evidence[:19]}…: {'; '.join(reasons)}"
     return rollback.rollback(root, report.runs_in, rollback.Options(why=why, runs=report.candidate))
