@@ -48,9 +48,9 @@ SWEEP_PLOTS = REPORTS / "sweep"
 IMAGE_REPORT = REPORTS / "image.json"  # `lockstep build`
 SERVING_REPORT = REPORTS / "serving.json"  # `lockstep verify`
 SERVING_STATEMENT = REPORTS / "serving.intoto.json"  # the same command signs that it saw this report's facts
+ROLLOUT = REPORTS / "rollout"  # `lockstep shadow` and `lockstep canary`: ENV-shadow.json, ENV-canary.json
 MONITORING = REPORTS / "monitoring"  # `lockstep monitor rules`: a folder for each environment
 WATCH = REPORTS / "watch"  # `lockstep watch`: ENV.json and ENV.svg
-ROLLOUT = REPORTS / "rollout"  # `lockstep shadow` and `lockstep canary`: ENV-shadow.json, ENV-canary.json
 
 # Desired state and policy: changed by `lockstep promote` and by code owners.
 ENVIRONMENTS = Path("release/environments")
@@ -67,10 +67,10 @@ STATE = Path(os.environ.get("LOCKSTEP_STATE", ".lockstep"))
 DOWNLOADS = STATE / "downloads"
 ANSWERS = STATE / "answers"  # generated texts by the digest of all that decides them
 JUDGED = STATE / "judged"  # replies of judges by the digest of all that was asked
+SHADOW = STATE / "shadow"  # pairs of answers of `lockstep shadow`, by environment
 IMAGE = STATE / "image"  # the OCI layout that `lockstep build` writes unless it pushes
 LAYERS = STATE / "layers.json"  # digests of layers by the digest of the file in them
 CAPTURES = STATE / "captures"  # requests that a gateway on this machine captured, by environment
-SHADOW = STATE / "shadow"  # pairs of answers of `lockstep shadow`, by environment
 REFUSAL = STATE / "refusal.json"  # the last refusal: checks/refused.py
 
 SPLIT_NAMES = ("train", "valid", "test")
