@@ -34,7 +34,10 @@ LONGEST_REQUEST = timedelta(hours=1)  # that a gateway allows: so late may a row
 # The first 12 hex digits of the model's digest, as the folder of its weights ends: `checks.identity.Digest` has all 64.
 Release = Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$")]
+ID_HEADER, RELEASE_HEADER = "X-Request-Id", "Lockstep-Release"  # of an answer: its request, and which release gave it
+SHADOW_ID = "lockstep-shadow"  # of every request of `lockstep shadow`: no traffic, so a gateway does not store it
 
+_FOLDER = re.compile(r".*-([0-9a-f]{12})/?")  # of weights: /models/NAME-VERSION
 _NAME = re.compile(r"(?:^|/)(\d{4}-\d\d-\d\d)/(\d\d)-[^/]+$")
 # The time of a row is written in UTC, whatever zone it was read in.
 _Time = Annotated[AwareDatetime, BeforeValidator(lambda value: _utc(value))]
@@ -111,6 +114,12 @@ class Capture(Record):
     def answer(self) -> str | None:
         """The text of the first answer; None if there was none."""
         return self.output_messages[0].text if self.output_messages else None
+
+
+def release_of(folder: Any) -> str | None:
+    """The release whose weights a server says that it serves from ``folder``; None if it does not say."""
+    found = _FOLDER.fullmatch(folder) if isinstance(folder, str) else None
+    return found[1] if found else None
 
 
 def parse(data: bytes, where: str) -> Iterator[Capture]:

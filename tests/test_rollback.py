@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from release.verbs.approve import approve
 from release.verbs.reconcile import reconcile
 from release.verbs.rollback import Options, RolledBack, rollback
 from release.verbs.status import status
-from tests import ledger_tree, programs
+from tests import captured_rows, ledger_tree, programs
 from tests import promotion_tree as tree
 from tests.build_tree import BaseLayout
 from tests.conftest import REPOSITORY
@@ -85,6 +86,36 @@ def test_it_goes_back_to_what_ran_before_and_holds_the_bad_one_back(root: Path, 
     evidence = (root / layout.ENVIRONMENTS / "production" / layout.EVIDENCE).read_bytes()
     assert digest.of_bytes(evidence) == gone_to(done).evidence
     assert git(root, "status", "--porcelain", "--", "release") == ""
+
+
+def test_a_canary_rolls_back_what_runs_its_candidate_and_nothing_else(
+    root: Path, releases: tuple[Release, ...]
+) -> None:
+    ours, theirs = (each.report.model.removeprefix("sha256:")[:12] for each in releases[1:])
+    began = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=1)
+    captured_rows.write(root / layout.CAPTURES, [
+        {
+            "time": began + timedelta(seconds=number), "id": f"r{number}", "prompt": f"request {number}", "answer": "az group",
+            "status": 500 if number % 4 == 0 else 200, "release": ours if number % 2 else theirs,
+        }
+        for number in range(200)
+    ])  # fmt: skip
+    before = runs(root)
+    done = CliRunner().invoke(main, ["-C", str(root), "canary", "production", "--rollback"])
+    assert done.exit_code == 10, done.output
+    assert "`lockstep rollback staging --why …`" in done.stderr
+    where = context.find(root)
+    (last, *_) = where.ledger.moves(where.tip, "staging")
+    assert (last.kind, last.after and last.after.image, runs(root)) == ("rollback", releases[1].image, before)
+    assert last.why.startswith(f"canary of production against {ours}, sha256:"), last.why
+    assert "answered: 0.500 against 1.000 on 100 pairs" in last.why
+    assert [entry.model for entry in where.ledger.quarantine(where.tip).entries] == [releases[2].report.model]
+    done = CliRunner().invoke(main, ["-C", str(root), "canary", "production", "--rollback"])
+    assert (done.exit_code, done.stdout) == (8, ""), done.output
+    assert f"production runs the candidate {ours} already" in done.stderr
+    done = CliRunner().invoke(main, ["-C", str(root), "canary", "staging", "--candidate-release", "staging"])
+    assert "staging: was rolled back to v0.2.0, so no candidate runs there" in done.stderr
+    refused(root, f"production does not run {theirs}", runs=theirs)
 
 
 def edited(root: Path, old: str, new: str) -> None:

@@ -25,6 +25,7 @@ from release.cli import (
     pipeline,
     publish,
     pull_request,
+    rollout,
 )
 
 
@@ -86,6 +87,8 @@ for command in (
     publish.publish,
     monitor.watch,
     monitor.feedback,
+    rollout.shadow,
+    rollout.canary,
     monitor.monitor,
     pipeline.doctor,
     pipeline.calibrate,

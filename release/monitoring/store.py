@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -60,14 +60,27 @@ class Store:
                     yield row
 
     def labels(self) -> Iterator[Label]:
-        """Every label that was given. Raises EvidenceRefused."""
+        """Every label that was given, in the order in which they were stored. Raises EvidenceRefused."""
         for name in self._names(_FEEDBACK):
             yield from parse(self._read(name), redact(name))
+
+    def first_labels(self) -> dict[str, str]:
+        """The first label of each request, in the order in which they were stored. Raises EvidenceRefused.
+
+        A test that is looked at again and again must not take back what it has read.
+        """
+        found: dict[str, str] = {}
+        for each in self.labels():
+            found.setdefault(each.request_id, each.label)
+        return found
 
     def add(self, labels: list[Label]) -> str:
         """Store ``labels``; the same ones again change nothing. Returns the name of their file."""
         data = "".join(f"{json.dumps(label.model_dump(), ensure_ascii=False)}\n" for label in labels)
-        name = f"{_FEEDBACK}/{digest.of_bytes(data.encode()).removeprefix('sha256:')[:32]}.jsonl"
+        end = f"-{digest.of_bytes(data.encode()).removeprefix('sha256:')[:32]}.jsonl"
+        if there := next((name for name in self._names(_FEEDBACK) if name.endswith(end)), None):
+            return f"{_FEEDBACK}/{there.rpartition('/')[2]}"
+        name = f"{_FEEDBACK}/{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}{end}"
         if self._files is None:
             files.write_text(Path(self._top) / name, data)
         else:

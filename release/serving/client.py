@@ -3,8 +3,9 @@
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import requests
@@ -34,6 +35,7 @@ class Reply(NamedTuple):
     status: int
     body: bytes
     seconds: float
+    headers: Mapping[str, str] = MappingProxyType({})
 
     def json(self) -> Any:
         """The body as JSON. Raises NoAnswer if it is not JSON."""
@@ -52,11 +54,17 @@ class Reply(NamedTuple):
 class Client:
     """One server. Every thread has a connection of its own. ``deadline``: seconds for one reply.
 
-    ``direct``: ignore proxies, netrc and the like, for a server that was started here.
+    ``direct``: ignore proxies, netrc and the like, for a server that was started here. ``headers``: of every request.
     """
 
-    def __init__(self, url: str, deadline: float = ANSWER_SECONDS, direct: bool = True) -> None:
-        self.url, self.deadline, self.direct = url, deadline, direct
+    def __init__(
+        self,
+        url: str,
+        deadline: float = ANSWER_SECONDS,
+        direct: bool = True,
+        headers: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        self.url, self.deadline, self.direct, self._headers = url, deadline, direct, headers
         self._local = threading.local()
         self._sessions: list[requests.Session] = []
         self._lock = threading.Lock()
@@ -101,7 +109,7 @@ class Client:
         if session is None:
             session = self._local.session = requests.Session()
             session.trust_env = not self.direct
-            session.headers["Accept-Encoding"] = "identity"
+            session.headers.update({"Accept-Encoding": "identity", **self._headers})
             with self._lock:
                 self._sessions.append(session)
         return session
@@ -109,7 +117,8 @@ class Client:
     def _whole(self, method: str, path: str, data: bytes | None) -> Reply:
         began = time.monotonic()
         with self._exchange(method, path, data) as (response, blocks):
-            return Reply(response.status_code, b"".join(blocks), time.monotonic() - began)
+            body = b"".join(blocks)
+            return Reply(response.status_code, body, time.monotonic() - began, response.headers)
 
     @contextmanager
     def _exchange(

@@ -13,6 +13,7 @@ from typing import Annotated, Any, NamedTuple, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from checks import files
+from checks.captures import RELEASE_HEADER
 from checks.rows import Message
 from release.runtimes import Dialect
 from release.serving.client import Client, NoAnswer, shown
@@ -32,7 +33,8 @@ class Token(NamedTuple):
 class Answer(NamedTuple):
     """One complete answer; None for what the server does not return.
 
-    ``finish`` is "length" if the limit on new tokens ended it, anything else if the model did.
+    ``finish`` is "length" if the limit on new tokens ended it, anything else if the model did. ``release``: which one
+    answered, as a gateway says.
     """
 
     text: str
@@ -40,6 +42,7 @@ class Answer(NamedTuple):
     tokens: tuple[Token, ...] | None
     prompt_tokens: int | None
     new_tokens: int | None
+    release: str | None = None
 
 
 class Streamed(NamedTuple):
@@ -133,6 +136,7 @@ def chat(
         tokens=None if tokens is None else tuple(map(speech.token, tokens)),
         prompt_tokens=usage.prompt_tokens if usage else None,
         new_tokens=usage.completion_tokens if usage else None,
+        release=reply.headers.get(RELEASE_HEADER),
     )
 
 

@@ -44,7 +44,8 @@ class Options(NamedTuple):
     ``why``: the reason, for the ledger and the quarantine. ``to``: a release that ran there, by version, digest or
     image; "none" empties the environment; None: the last other release that is not in quarantine. ``check_image``:
     check that the image is complete in its store. ``ask``: also start it and send it a request. ``dry_run``: run all
-    checks and write nothing. ``target``: as for ``promote``.
+    checks and write nothing. ``target``: as for ``promote``. ``runs``: the first digits of the model that must run
+    there, or nothing is rolled back.
     """
 
     why: str
@@ -53,6 +54,7 @@ class Options(NamedTuple):
     ask: bool = False
     dry_run: bool = False
     target: str | None = None
+    runs: str | None = None
 
 
 class RolledBack(Record):
@@ -121,6 +123,8 @@ def move(where: PromotionContext, name: str, options: Options) -> RolledBack:
     if not why:
         raise PromotionRefused("a rollback without a reason", "give the reason: --why")
     present, notes = _present(where, name)
+    if options.runs and not (present.pointer and present.pointer.model.startswith(f"sha256:{options.runs}")):
+        raise PromotionRefused(f"{name} does not run {options.runs}", "look at what it runs: `lockstep status`")
     known = quarantined.read(where)
     if known.unreadable:
         raise known.unreadable

@@ -9,14 +9,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from checks import files, layout
-from checks.errors import EvidenceRefused, ParamsRefused, Refusal, VerdictFailed, VerdictInconclusive
+from checks.errors import EvidenceRefused, Refusal, VerdictFailed, VerdictInconclusive
 from checks.monitor import Cost
 from checks.params import Params
-from checks.pointer import Pointer
 from checks.verdict import Status
 from checks.watch_report import Costs, WatchFinding, WatchReport
-from release.ledger import Ledger
-from release.monitoring import answers, asked, picture, reference, service, window
+from release.monitoring import answers, asked, picture, reference, releases, service, window
 from release.monitoring.store import Store
 from release.monitoring.window import Span, Traffic
 from release.record.records import Records
@@ -61,7 +59,7 @@ def _judged(root: Path, environment: str, options: Options | None, now: datetime
     records = Records(root)
     params = records.work_tree.params
     span = _span(options, params, now or datetime.now(UTC))
-    release = _runs(root, params, environment)
+    release = releases.runs(root, params, environment)
     traffic = window.read(Store(options.captures or str(root / layout.CAPTURES)), environment, span, release.model)
     found = reference.read(records, release, params)
     levels, monitor = asked.levels(params.monitor), params.monitor
@@ -107,20 +105,6 @@ def _span(options: Options, params: Params, now: datetime) -> Span:
     if span.since >= span.until:
         raise EvidenceRefused(f"--to {options.until}: is not after --from {options.since}", "swap them")
     return span
-
-
-def _runs(root: Path, params: Params, environment: str) -> Pointer:
-    if environment not in params.promote.environments:
-        raise ParamsRefused(
-            f"{layout.PARAMS}: promote.environments has no {environment!r}",
-            f"use one of {', '.join(params.promote.ordered)}",
-        )
-    ledger = Ledger.open(root, params.promote)
-    tip = ledger.begun()
-    release = None if tip is None else ledger.pointer(tip, environment)
-    if release is None:
-        raise EvidenceRefused(f"{environment}: runs no release", f"`lockstep promote {environment}` moves it to one")
-    return release
 
 
 def _status(findings: tuple[WatchFinding, ...]) -> Status:

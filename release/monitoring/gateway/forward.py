@@ -10,11 +10,12 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
+from checks.captures import ID_HEADER, RELEASE_HEADER
 from release.monitoring.gateway.metrics import Metrics
 from release.monitoring.gateway.rows import Exchange
 from release.monitoring.gateway.upstreams import Server, Upstreams
 
-ID, RELEASE = "X-Request-Id", "Lockstep-Release"
+ID, RELEASE = ID_HEADER, RELEASE_HEADER
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 _CONNECT = 5.0  # seconds
 # Headers of one connection (RFC 9110, 7.6.1), and those that the gateway sets.

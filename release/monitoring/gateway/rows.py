@@ -39,8 +39,14 @@ class Exchange:
 
 
 def sampled(request_id: str, share: float) -> bool:
-    """Whether a request is stored: by its id, so that two releases that get the same requests store the same ones."""
-    return int.from_bytes(hashlib.sha256(request_id.encode()).digest()[:8], "big") < share * 2**64
+    """Whether a request is stored: by its id, so that two releases that get the same requests store the same ones.
+
+    Requests of `lockstep shadow` are no traffic and are never stored.
+    """
+    return (
+        request_id != captures.SHADOW_ID
+        and int.from_bytes(hashlib.sha256(request_id.encode()).digest()[:8], "big") < share * 2**64
+    )
 
 
 def row(exchange: Exchange, environment: str, share: float) -> captures.Capture:

@@ -5,12 +5,13 @@ a release of its own, so while one release replaces another the header still say
 """
 
 import asyncio
-import re
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit
+
+from checks.captures import release_of
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 EVERY = 5.0  # seconds between two looks at the addresses, and between two tries of a server that does not answer
 _AGAIN = 15.0  # seconds after which a server is asked again what it serves
 _PATIENCE = {"GET": 10.0, "POST": 60.0}  # seconds to say what is served, and to generate one token
-_RELEASE = re.compile(r".*-([0-9a-f]{12})/?")  # the folder of weights: /models/NAME-VERSION
 
 
 @dataclass(eq=False)
@@ -86,9 +86,9 @@ class Upstreams:
         first = listed[0] if isinstance(listed, list) and listed and isinstance(listed[0], dict) else {}
         model = first.get("id")
         words = [first.get("root"), model]
-        if not any(_released(word) for word in words):
+        if not any(release_of(word) for word in words):
             words.append((await self._json(server, "GET", "/info")).get("model_id"))  # TGI
-        release = next((found for word in words if (found := _released(word))), self._default)
+        release = next((found for word in words if (found := release_of(word))), self._default)
         return (model if isinstance(model, str) else None), release
 
     async def _generates(self, server: Server, model: str | None) -> bool:
@@ -122,8 +122,3 @@ async def _bases(url: SplitResult) -> list[str]:
     found = await asyncio.get_running_loop().getaddrinfo(url.hostname, port, type=socket.SOCK_STREAM)
     hosts = dict.fromkeys(f"[{each[4][0]}]" if each[0] == socket.AF_INET6 else str(each[4][0]) for each in found)
     return [f"http://{host}:{port}{path}" for host in hosts]
-
-
-def _released(word: Any) -> str | None:
-    found = _RELEASE.fullmatch(word) if isinstance(word, str) else None
-    return found[1] if found else None

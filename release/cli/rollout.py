@@ -1,0 +1,133 @@
+"""Commands that compare a candidate with production on its traffic: shadow, canary."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from release.cli import environment_tables
+from release.cli.common import refusing, to_json
+from release.cli.tables import one_line
+
+if TYPE_CHECKING:
+    from checks.rollout_report import RolloutReport
+
+_COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
+_DECISIONS = {"keep": "green", "roll back": "red", "go on": "yellow"}
+_CAPTURES = "Folder or address (s3://…) of the gateway's captures. Default: .lockstep/captures."
+_RELEASE = "The candidate: an environment that runs it, or the digest of its model. Default: the one before ENV."
+
+
+@click.command()
+@click.argument("environment", metavar="ENV")
+@click.option("--production", metavar="URL", required=True, help="Address of the server that runs ENV's release.")
+@click.option("--candidate", metavar="URL", required=True, help="Address of the candidate's server.")
+@click.option("--candidate-release", "release", metavar="RELEASE", help=_RELEASE)
+@click.option("--most", type=click.IntRange(1), default=1000, show_default=True, help="Prompts to send, at most.")
+@click.option("--captures", metavar="FOLDER", help=_CAPTURES)
+@click.option("--json", "as_json", is_flag=True, help="Print reports/rollout/ENV-shadow.json.")
+@click.pass_obj
+@refusing
+def shadow(
+    root: Path,
+    environment: str,
+    production: str,
+    candidate: str,
+    release: str | None,
+    most: int,
+    captures: str | None,
+    as_json: bool,
+) -> None:
+    """Send captured prompts of ENV to production's server and to a candidate's, and compare the answers in pairs.
+
+    Both servers must say by their release header, or by the folder that they serve, that they are the releases which
+    are compared. Prompts are those of the last monitor.window_days, each once, in an order drawn by chance. Stops at
+    the first decision: by chance alone, at most 5 % (1 - monitor.confidence) of the candidates that lose no more than
+    monitor.margin are rolled back. A run that was stopped goes on where it was. Exit codes: 0 keep, 10 roll back, 11 go
+    on (too few pairs to tell).
+    """
+    from release.verbs import shadow as verb
+
+    def tell(report: "RolloutReport") -> None:
+        click.echo(f"{report.pairs:,} pairs: {report.decision}", err=True)
+
+    report = verb.shadow(root, environment, verb.Options(production, candidate, release, most, captures), tell)
+    _end(report, as_json)
+
+
+@click.command()
+@click.argument("environment", metavar="ENV")
+@click.option("--candidate-release", "release", metavar="RELEASE", help=_RELEASE)
+@click.option("--from", "since", metavar="TIME", help="Read no older captures: 2026-03-14 or 2026-03-14T15:09+01:00.")
+@click.option("--captures", metavar="FOLDER", help=_CAPTURES)
+@click.option("--json", "as_json", is_flag=True, help="Print reports/rollout/ENV-canary.json.")
+@click.option(
+    "--rollback", is_flag=True, help="On `roll back`, roll the environment back that runs the candidate, as one commit."
+)
+@click.option(
+    "--serve", metavar="HOST:PORT", help="Do not end: answer GET /decision with the report, computed anew each time."
+)
+@click.pass_obj
+@refusing
+def canary(
+    root: Path,
+    environment: str,
+    release: str | None,
+    since: str | None,
+    captures: str | None,
+    as_json: bool,
+    rollback: bool,
+    serve: str | None,
+) -> None:
+    """Judge a candidate by the traffic that it shares with ENV's release, since the first request to it.
+
+    Reads what the gateway captured of both releases with --environment ENV, and the labels of `lockstep feedback`.
+    Requests of the same hour are paired in their order. It may be asked at any time, any number of times: by chance
+    alone, at most 5 % (1 - monitor.confidence) of the candidates that lose no more than monitor.margin are ever rolled
+    back. Changes nothing but its report, unless --rollback is given. Exit codes: 0 keep, 10 roll back, 11 go on (too
+    few pairs to tell).
+    """
+    from release.verbs import canary as verb
+
+    options = verb.Options(release, since, captures)
+    if serve is None:
+        report = verb.canary(root, environment, options)
+        if rollback and (done := verb.roll_back(root, report)):
+            click.echo(environment_tables.moved(done), err=True)
+        _end(report, as_json)
+        return
+    from checks.errors import ServingRefused
+    from release.monitoring import decision_server
+
+    if rollback:
+        raise ServingRefused("--serve with --rollback: a server only answers", "run the command again without --serve")
+    host, _, port = serve.rpartition(":")
+    if not (host and port.isascii() and port.isdigit() and 0 < int(port) < 1 << 16):
+        raise ServingRefused(f"--serve {one_line(serve)}", "write it as 127.0.0.1:8099")
+    with decision_server.server(host, int(port), lambda: verb.canary(root, environment, options)) as server:
+        click.echo(f"http://{one_line(serve)}{decision_server.PATH}", err=True)
+        server.serve_forever()
+
+
+def _end(report: "RolloutReport", as_json: bool) -> None:
+    from release.verbs.shadow import refusal
+
+    click.echo(to_json(report.model_dump(mode="json")) if as_json else "\n".join(_shown(report)))
+    if refused := refusal(report):
+        raise refused
+
+
+def _shown(report: "RolloutReport") -> Iterator[str]:
+    title = f"{report.environment}: {report.decision}: candidate {report.candidate} against {report.production}"
+    yield click.style(one_line(title), bold=True, fg=_DECISIONS[report.decision])
+    same = "" if report.agreement is None else f", {report.agreement:.1%} of the answers are equal"
+    since = f"since {report.since:%Y-%m-%d %H:%M} UTC"
+    yield f"{report.kind}, {since}: {report.pairs:,} pairs, {report.labelled:,} with labels{same}"
+    width = max(len(each.name) for each in report.findings)
+    for each in report.findings:
+        status = click.style(f"{each.status:<12}", fg=_COLOURS[each.status])
+        yield f"  {each.name:<{width}}  {status}  {one_line(each.reason)}"
+    for note in report.notes:
+        yield f"note: {one_line(note)}"
+    yield f"at any number of looks, at most {report.alpha:.2%} of candidates within the margin are rolled back"

@@ -1,0 +1,78 @@
+"""Which release an environment runs, and which one is to follow it."""
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from checks import layout
+from checks.errors import EvidenceRefused, ParamsRefused
+from checks.params import Params
+from checks.pointer import Pointer
+from release.ledger import Ledger
+
+_DIGEST = re.compile(r"(?:sha256:)?([0-9a-f]{12})(?:[0-9a-f]{52})?")
+
+
+class Sides(NamedTuple):
+    """The first 12 digits of both models. ``runs_in``: the environment that runs the candidate, if one was named."""
+
+    production: str
+    candidate: str
+    runs_in: str | None
+
+
+def runs(root: Path, params: Params, environment: str) -> Pointer:
+    """What ``environment`` runs. Raises ParamsRefused if there is no such environment, EvidenceRefused if nothing."""
+    if environment not in params.promote.environments:
+        raise ParamsRefused(
+            f"{layout.PARAMS}: promote.environments has no {environment!r}",
+            f"use one of {', '.join(params.promote.ordered)}",
+        )
+    ledger = Ledger.open(root, params.promote)
+    tip = ledger.begun()
+    release = None if tip is None else ledger.pointer(tip, environment)
+    if release is None:
+        raise EvidenceRefused(f"{environment}: runs no release", f"`lockstep promote {environment}` moves it to one")
+    return release
+
+
+def both(root: Path, params: Params, environment: str, named: str | None) -> Sides:
+    """The releases of ``environment`` and of the candidate that is to follow.
+
+    ``named``: an environment that runs the candidate, or the digest of its model; None: the environment that must run
+    it first. ``environment`` itself: its release is the candidate, and is compared with the one that it ran before.
+    Raises as ``runs``, and EvidenceRefused if there is no candidate, or if both are the same.
+    """
+    now = runs(root, params, environment)
+    production, named = short(now), named or params.promote.environments[environment].after
+    if named == environment:
+        return Sides(short(_before(root, params, environment, now)), production, environment)
+    todo = "name an environment, or the digest of a model, with --candidate-release"
+    if named is None:
+        raise EvidenceRefused(f"{environment}: no environment comes before it, so the candidate is not known", todo)
+    if named in params.promote.environments:
+        candidate = short(runs(root, params, named))
+    elif found := _DIGEST.fullmatch(named):
+        candidate = found[1]
+    else:
+        raise EvidenceRefused(f"{named[:80]!r}: is neither an environment nor the digest of a model", todo)
+    if candidate == production:
+        raise EvidenceRefused(f"{environment} runs the candidate {candidate} already", todo)
+    return Sides(production, candidate, named if named in params.promote.environments else None)
+
+
+def _before(root: Path, params: Params, environment: str, now: Pointer) -> Pointer:
+    ledger = Ledger.open(root, params.promote)
+    for move in ledger.moves(ledger.begun() or "", environment):
+        if move.kind == "rollback":
+            raise EvidenceRefused(
+                f"{environment}: was rolled back to {now.version}, so no candidate runs there", "promote another first"
+            )
+        if move.before is not None and move.before.model != now.model:
+            return move.before
+    raise EvidenceRefused(f"{environment}: ran no other model before {now.version}", "name another candidate")
+
+
+def short(release: Pointer) -> str:
+    """The first 12 digits of its model, as the gateway names it."""
+    return release.model.removeprefix("sha256:")[:12]

@@ -1,0 +1,115 @@
+"""Judges a candidate beside production by pairs of answers, at any number of looks.
+
+Each question compares one thing in pairs: whether there was an answer at all, signals of quality, quality itself where
+labels came. Its evidence is the e-process of ``checks.anytime``. One question fails where a loss above the margin is
+shown; alpha is divided among all questions that are asked, whether or not anything came for them. A question passes
+where a loss of the margin is ruled out; a candidate is kept only if every question passes, so alpha is not divided.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Self
+
+from checks import signals
+from checks.anytime import Stream
+from checks.gate_kind import figure, small
+from checks.monitor import Monitor
+from checks.rollout_report import Decision, RolloutFinding
+from checks.verdict import Status
+
+
+class Side(NamedTuple):
+    """What one release answered; None: no whole answer. ``score``: by its label, if that is known."""
+
+    answer: str | None
+    score: float | None = None
+
+
+class Pair(NamedTuple):
+    """Both answers, to the same prompt or to two prompts of the same time."""
+
+    production: Side
+    candidate: Side
+
+
+class Asks(NamedTuple):
+    """What is asked. ``labels``: the valid answers of a task that has a closed set of them.
+
+    ``same_prompts``: both sides of a pair answered one prompt. Then equal answers have equal scores, whatever their
+    label, and the share of different answers bounds the loss.
+    """
+
+    margin: float
+    alpha: float
+    labels: frozenset[str] | None
+    same_prompts: bool
+
+    @classmethod
+    def of(cls, monitor: Monitor, same_prompts: bool) -> Self:
+        """What ``monitor`` asks for."""
+        labels = None if monitor.labels is None else frozenset(monitor.labels)
+        return cls(monitor.margin, 1 - monitor.confidence, labels, same_prompts)
+
+
+class Judged(NamedTuple):
+    """The findings, what they decide, and the share of equal answers, if both answered the same prompts."""
+
+    findings: tuple[RolloutFinding, ...]
+    decision: Decision
+    agreement: float | None
+
+
+def judge(pairs: Sequence[Pair], scored: Sequence[Pair], asks: Asks) -> Judged:
+    """Ask ``pairs`` about answers, and ``scored`` about quality: the pairs in which both sides have a score."""
+    known = asks.labels
+    questions: list[tuple[str, Callable[[str], bool]]] = [
+        ("no refusals", lambda answer: not signals.is_refusal(answer)),
+        ("no repetition", lambda answer: not signals.is_repetitive(answer)),
+    ]
+    if known is not None:
+        questions.append(("valid labels", lambda answer: answer.strip() in known))
+    means = {"answered": [tuple(float(side.answer is not None) for side in pair) for pair in pairs]}
+    whole = [(ours.answer, theirs.answer) for ours, theirs in pairs if None not in (ours.answer, theirs.answer)]
+    for name, good in questions:
+        means[name] = [tuple(float(good(answer or "")) for answer in each) for each in whole]
+    means["quality"] = [(ours.score or 0.0, theirs.score or 0.0) for ours, theirs in scored]
+    differ = [float((one or "").strip() != (two or "").strip()) for one, two in whole] if asks.same_prompts else None
+    findings = tuple(
+        _finding(name, values, asks, len(means), differ if name == "quality" else None)
+        for name, values in means.items()
+    )
+    found = {finding.status for finding in findings}
+    decision: Decision = "roll back" if "fail" in found else "keep" if found == {"pass"} else "go on"
+    return Judged(findings, decision, figure(1 - sum(differ) / len(differ)) if differ else None)
+
+
+def _finding(
+    name: str, values: Sequence[tuple[float, ...]], asks: Asks, questions: int, differ: Sequence[float] | None
+) -> RolloutFinding:
+    """``values``: of production and candidate. ``differ``: 1 for a pair of different answers, an upper bound of a loss.
+
+    Where there is such a bound, half of alpha is for each of the two ways to pass.
+    """
+    stream = Stream.of([ours - theirs for ours, theirs in values])
+    level, passing = asks.alpha / questions, asks.alpha / (1 if differ is None else 2)
+    p_loss, p_fine = stream.p_above(asks.margin), stream.p_below(asks.margin)
+    p_same = 1.0 if differ is None else Stream.of(differ).p_below(asks.margin)
+    low, high = stream.low(level), stream.high(passing)
+    status: Status = "fail" if p_loss <= level else "pass" if min(p_fine, p_same) <= passing else "inconclusive"
+    n, margin = len(values), asks.margin
+    production, candidate = (sum(value[side] for value in values) / n if n else None for side in (0, 1))
+    said = f"{candidate:.3f} against {production:.3f} on {n:,} pairs" if n else "no pair yet"
+    if status == "fail":
+        reason = f"{said}: a loss above {margin:g} is shown (at least {low:.3f})"
+    elif status == "pass" and p_fine <= passing:
+        reason = f"{said}: a loss of {margin:g} is ruled out (at most {high:.3f})"
+    elif status == "pass":
+        reason = f"{said}: fewer than {margin:g} of the answers differ, so no larger loss is possible"
+    else:
+        reason = f"{said}: a loss of {margin:g} is neither shown nor ruled out (bounds {low:.3f}, {high:.3f})"
+    return RolloutFinding(
+        name=name, status=status, reason=reason, pairs=n, low=figure(low), high=figure(high),
+        production=None if production is None else figure(production),
+        candidate=None if candidate is None else figure(candidate),
+        loss=None if production is None or candidate is None else figure(production - candidate),
+        p_loss=small(p_loss), p_fine=small(min(1.0, min(p_fine, p_same) * asks.alpha / passing)),
+    )  # fmt: skip

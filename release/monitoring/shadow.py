@@ -1,0 +1,128 @@
+"""What a shadow run asks, and the file that its pairs are kept in, so that a run that was stopped goes on.
+
+The file is .lockstep/shadow/ENV/PRODUCTION-CANDIDATE.jsonl, where both are releases. It has a JSON object a line,
+appended when both servers have answered. Texts are redacted. Scores are not stored: labels may come later. An example:
+
+{"time": "2026-11-26T16:20:00Z", "request_id": "3f1c…", "prompt": "sha256:…", "production": {"answer": "az group list",
+"error": null, "seconds": 0.31}, "candidate": {"answer": null, "error": "HTTP 500: “out of memory”", "seconds": 0.02}}
+"""
+
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import AwareDatetime, ValidationError
+
+from checks import captures, digest, files, scoring
+from checks.captures import Capture
+from checks.errors import EvidenceRefused
+from checks.identity import Digest
+from checks.rows import Message, Record
+from checks.scorers import Scorer
+from checks.serving import Seconds
+from release.monitoring.rollout import Pair, Side
+
+_ROLES = ("system", "user", "assistant")
+
+
+class Prompt(NamedTuple):
+    """A prompt that was captured. ``digest``: of its messages."""
+
+    request_id: str
+    digest: str
+    messages: tuple[Message, ...]
+
+
+class Said(Record):
+    """What a server answered, redacted; or None, and why not."""
+
+    answer: str | None
+    error: str | None
+    seconds: Seconds
+
+
+class ShadowPair(Record):
+    """One line of the file."""
+
+    time: AwareDatetime
+    request_id: captures.Name
+    prompt: Digest
+    production: Said
+    candidate: Said
+
+
+def prompts(requests: Iterable[Capture]) -> tuple[list[Prompt], int]:
+    """The different prompts in the order of their requests' hashes, and how many requests cannot be sent again.
+
+    So the first of them are a sample drawn by chance, the same for every run. Mistakes of a client, calls of tools,
+    and what has other parts than text cannot be sent.
+    """
+    found, left_out = dict[str, Prompt](), 0
+    for request in sorted(requests, key=lambda each: hashlib.sha256(each.request_id.encode()).digest()):
+        if (messages := _messages(request)) is None:
+            left_out += 1
+            continue
+        name = digest.of_json([message.model_dump() for message in messages])
+        found.setdefault(name, Prompt(request.request_id, name, messages))
+    return list(found.values()), left_out
+
+
+def _messages(request: Capture) -> tuple[Message, ...] | None:
+    mistake = 400 <= request.status < 500 and request.status not in (429, 499)
+    said = request.input_messages
+    if request.operation != "chat" or mistake or not said or said[-1].role != "user":
+        return None
+    if any(each.role not in _ROLES or any(part.type != "text" for part in each.parts) for each in said):
+        return None
+    return tuple(Message.model_validate({"role": each.role, "content": each.text}) for each in said)
+
+
+class Kept:
+    """The file of pairs. ``pairs``: one for each prompt, the first."""
+
+    def __init__(self, path: Path) -> None:
+        """Read it. Raises EvidenceRefused with the line that is no pair."""
+        self._path = path
+        self.pairs: list[ShadowPair] = []
+        self.asked: set[str] = set()
+        data = path.read_bytes() if path.exists() else b""
+        whole = data.rfind(b"\n") + 1
+        if whole < len(data):  # the last line broke off: its run was killed
+            os.truncate(path, whole)
+        for number, line in enumerate(data[:whole].splitlines(), 1):
+            try:
+                pair = ShadowPair.model_validate_json(line)
+            except ValidationError as error:
+                todo = "delete the file, and the run begins anew"
+                raise EvidenceRefused(f"{path}:{number}: {files.first(error)}", todo) from error
+            self._take(pair)
+
+    def add(self, pair: ShadowPair) -> None:
+        """Append a pair; it is on the disk afterwards."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.open("ab") as stream:
+            stream.write(pair.model_dump_json().encode() + b"\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        self._take(pair)
+
+    def _take(self, pair: ShadowPair) -> None:
+        if pair.prompt not in self.asked:
+            self.asked.add(pair.prompt)
+            self.pairs.append(pair)
+
+
+def judged(pairs: Sequence[ShadowPair], labels: dict[str, str], scorer: Scorer) -> tuple[list[Pair], list[Pair]]:
+    """The pairs, and those of them in which both answers have a score."""
+    found = [
+        Pair(*(_side(said, labels.get(each.request_id), scorer) for said in (each.production, each.candidate)))
+        for each in pairs
+    ]
+    return found, [pair for pair in found if None not in (pair.production.score, pair.candidate.score)]
+
+
+def _side(said: Said, label: str | None, scorer: Scorer) -> Side:
+    known = said.answer is not None and label is not None
+    return Side(said.answer, scoring.score(scorer, said.answer or "", label or "") if known else None)

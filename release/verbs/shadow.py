@@ -1,0 +1,142 @@
+"""shadow: sends captured prompts to production's server and to a candidate's, and judges the pairs of answers.
+
+Clients get nothing of it. It stops at the first decision, or when every prompt was sent.
+"""
+
+import hashlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import NamedTuple
+
+from checks import detectors, files, layout
+from checks.errors import EvidenceRefused, Refusal, VerdictFailed, VerdictInconclusive
+from checks.params import Params
+from checks.rollout_report import RolloutReport
+from release.monitoring import releases, rollout
+from release.monitoring import shadow as shadowed
+from release.monitoring.releases import Sides
+from release.monitoring.rollout import Asks
+from release.monitoring.shadow import Kept, Prompt, ShadowPair
+from release.monitoring.store import Store
+from release.record.records import Records
+from release.serving.replay import Endpoint, Said
+
+_LOOK = 20  # pairs between two looks
+
+
+class Options(NamedTuple):
+    """``production``, ``candidate``: addresses of the servers. ``release``: see ``releases.both``.
+
+    ``most``: prompts at most. ``captures``: the gateway's folder or address; None: that of this machine.
+    """
+
+    production: str
+    candidate: str
+    release: str | None = None
+    most: int = 1000
+    captures: str | None = None
+
+
+def shadow(
+    root: Path,
+    environment: str,
+    options: Options,
+    tell: Callable[[RolloutReport], None] = lambda _: None,
+    now: datetime | None = None,
+) -> RolloutReport:
+    """Send the prompts of the last window_days, call ``tell`` at each look, write reports/rollout/ENV-shadow.json.
+
+    Raises ParamsRefused, EvidenceRefused (no release, no prompt, an unreadable file), ServingRefused if a server is
+    another release or does not answer; the pairs so far are kept. ``refusal`` says how a decision ends.
+    """
+    params = Records(root).work_tree.params
+    sides = releases.both(root, params, environment, options.release)
+    store = Store(options.captures or str(root / layout.CAPTURES))
+    prompts, notes = _prompts(store, environment, params, now or datetime.now(UTC))
+    kept = Kept(root / layout.SHADOW / environment / f"{sides.production}-{sides.candidate}.jsonl")
+    servers = (
+        Endpoint(options.production, sides.production, "production"),
+        Endpoint(options.candidate, sides.candidate, "the candidate"),
+    )
+
+    def look() -> RolloutReport:
+        return _report(environment, sides, params, kept, store, notes)
+
+    with closing(servers[0]), closing(servers[1]), ThreadPoolExecutor(2) as threads:
+        for server in servers:
+            server.identify()
+        waiting = [each for each in prompts if each.digest not in kept.asked][: max(0, options.most - len(kept.pairs))]
+        for number, prompt in enumerate(waiting):
+            if number % _LOOK == 0 and kept.pairs:
+                report = look()
+                tell(report)
+                if report.decision != "go on":
+                    break
+            kept.add(_pair(threads, servers, prompt, params.evaluate.max_new_tokens))
+    report = look()
+    files.write_json(root / layout.ROLLOUT / f"{environment}-shadow.json", report)
+    return report
+
+
+def refusal(report: RolloutReport) -> Refusal | None:
+    """The refusal for a candidate that is not kept; None for ``keep``."""
+    where = layout.ROLLOUT / f"{report.environment}-{report.kind}.json"
+    what = f"{report.environment}: {report.decision}: candidate {report.candidate} against {report.production}"
+    if report.decision == "keep":
+        return None
+    if report.decision == "go on":
+        return VerdictInconclusive(what, f"send more requests, or labels by `lockstep feedback`; figures in {where}")
+    names = ", ".join(each.name for each in report.findings if each.status == "fail")
+    todo = "do not promote it" if report.runs_in is None else f"`lockstep rollback {report.runs_in} --why …`"
+    todo += f"; figures in {where}"
+    return VerdictFailed(f"{what}: {names}", todo)
+
+
+def _prompts(store: Store, environment: str, params: Params, now: datetime) -> tuple[list[Prompt], list[str]]:
+    since = now - timedelta(days=params.monitor.window_days)
+    found, left_out = shadowed.prompts(store.requests(environment, since, now))
+    notes = [f"{left_out:,} requests are left out: no chat of texts alone, or a client's mistake"] if left_out else []
+    if not found:
+        raise EvidenceRefused(
+            f"{store.shown}: no chat with {environment} since {since:%Y-%m-%d %H:%M} UTC that can be sent again"
+            + (f" ({notes[0]})" if notes else ""),
+            "name the gateway's folder with --captures",
+        )
+    return found, notes
+
+
+def _pair(threads: ThreadPoolExecutor, servers: tuple[Endpoint, Endpoint], prompt: Prompt, limit: int) -> ShadowPair:
+    """Ask both at the same time. Raises ServingRefused if one is gone: that says nothing about its answers."""
+    said = tuple(threads.map(lambda server: server.ask(prompt.messages, limit), servers))
+    if any(each.lost for each in said):
+        for server in servers:
+            server.identify()
+    return ShadowPair(
+        time=datetime.now(UTC), request_id=prompt.request_id, prompt=prompt.digest, production=_redacted(said[0]),
+        candidate=_redacted(said[1]),
+    )  # fmt: skip
+
+
+def _redacted(said: Said) -> shadowed.Said:
+    answer, error = (None if text is None else detectors.redact(text)[0] for text in (said.answer, said.error))
+    return shadowed.Said(answer=answer, error=error, seconds=round(said.seconds, 4))
+
+
+def _report(
+    environment: str, sides: Sides, params: Params, kept: Kept, store: Store, notes: list[str]
+) -> RolloutReport:
+    labels, asks = store.first_labels(), Asks.of(params.monitor, same_prompts=True)
+    pairs, scored = shadowed.judged(kept.pairs, labels, params.evaluate.scorers[0])
+    found = rollout.judge(pairs, scored, asks)
+    hasher = hashlib.sha256()
+    for each in kept.pairs:
+        hasher.update(f"{each.model_dump_json()}\n{labels.get(each.request_id)!r}\n".encode())
+    return RolloutReport(
+        kind="shadow", environment=environment, production=sides.production, candidate=sides.candidate,
+        runs_in=sides.runs_in, since=min(each.time for each in kept.pairs), decision=found.decision, margin=asks.margin,
+        alpha=round(asks.alpha, 6), evidence=f"sha256:{hasher.hexdigest()}", pairs=len(pairs), labelled=len(scored),
+        agreement=found.agreement, findings=found.findings, notes=tuple(notes),
+    )  # fmt: skip
