@@ -28,6 +28,7 @@ Splits = Mapping[str, Sequence[Row]]
 Defects = Mapping[str, Rule]
 # Always defects, so that a missing rule is noticed. A loader adds the defects of its own data.
 _ALWAYS = ("strip-control-characters", "trim-ends")
+_PRIVATE = "drop-personal-data"  # always, once prepare.personal_data is written
 
 
 def validate(params: Params, root: Path) -> str:
@@ -112,7 +113,8 @@ def _as_prepared(root: Path, report: PrepareReport) -> dict[str, str]:
 def _defects(config: Prepare) -> Defects:
     """Rules whose defect a finished row would show: those of prepare.rules, and those that always apply."""
     known = rules.of(config)
-    names = dict.fromkeys((*config.rules, *_ALWAYS, *config.loader.defects))
+    private = (_PRIVATE,) if config.personal_data else ()
+    names = dict.fromkeys((*config.rules, *_ALWAYS, *config.loader.defects, *private))
     return {name: known[name] for name in names if known[name].in_rows and known[name].among is None}
 
 

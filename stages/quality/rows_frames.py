@@ -9,7 +9,7 @@ from typing import NamedTuple
 from pydantic import JsonValue
 
 from checks import drafts, layout, near_duplicates
-from checks.drafts import Draft, Rule
+from checks.drafts import Rule
 from checks.evidence import PrepareReport
 from checks.params import NearDuplicates
 from checks.rows import Row, request
@@ -64,7 +64,7 @@ def read(
             found.references.append(row.reference)
             found.requests.append(request(row.messages))
             for defect, rule in defects.items():
-                found.defects[defect].append(_shown(draft) if rule.finds(draft) else None)
+                found.defects[defect].append(rule.shown(draft) if rule.finds(draft) else None)
         if whole:
             found.rows.extend(batch)
     return found
@@ -80,10 +80,6 @@ def _written(value: JsonValue) -> str | None:
     """A further column as text; None if it is empty."""
     text = value if isinstance(value, str) else json.dumps(value)
     return None if value is None or not text.strip() else text
-
-
-def _shown(draft: Draft) -> str:
-    return f"{draft.prompt!r} → {draft.reference!r}"
 
 
 def together(read: Mapping[str, Read], near: NearDuplicates) -> Columns:
