@@ -4,15 +4,16 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from checks import chain, digest, files, judging, layout, scoring
+from checks import chain, contamination, digest, files, judging, layout, scoring
 from checks.errors import EvaluationRefused, EvidenceRefused, ParamsRefused, Refusal
 from checks.params import Params
-from checks.rows import Row
+from checks.rows import Learned, Row
 from checks.suite_kind import Material
 from checks.suite_report import Role, SuiteAnswer, SuiteLine, SuitesReport
 from checks.verdict import Finding, Verdict
@@ -138,6 +139,30 @@ def test_models_answer_the_rows_and_gates_score_the_answers_again(tree: Tree) ->
     assert hold(Records(tree.root)).verdict == verdict
     said = explain.of("knows", tree.params().gates["knows"], verdict)
     assert "samples of suite chat" in said.asks
+
+
+def test_words_of_a_suite_that_the_base_says_too_are_not_repeated_from_training(tree: Tree) -> None:
+    def words_of(text: str) -> set[str]:
+        return set(contamination.words(text))
+
+    merged, base = (digest.of_tree(tree.root / each).digest for each in (layout.MERGED, layout.BASE))
+    tree.document["gates"] = {
+        "own": {"kind": "regurgitation", "suite": "chat", "words": 1, "at_most": 0.5, "confidence": 0.95}
+    }
+    asked = {str(row["id"]): words_of(str(row["prompt"])) for row in questions({})}
+    counts = []
+    for models in (["candidate"], ["candidate", "base"]):
+        tree.suite["models"] = models
+        given, params = tree.answers(), tree.params()
+        own = {sample: words_of(text) - asked[sample] for (model, sample), text in given.items() if model == merged}
+        repeats = [words - words_of(given.get((base, sample), "")) for sample, words in own.items()]
+        evidence = chain.gather(tree.root, scoring.digest_of(params.evaluate.scorers))
+        learned = (Learned("a", "f.py:0", tuple(text for (model, _), text in given.items() if model == merged)),)
+        (finding,) = judging.judge(params, replace(evidence, train=learned)).findings
+        assert finding.value == pytest.approx(sum(map(bool, repeats)) / COUNT, abs=1e-6)
+        assert (finding.n, finding.suite) == (COUNT, "chat")
+        counts.append(sum(map(bool, repeats)))
+    assert counts[0] > counts[1] > 0
 
 
 def test_answers_are_those_of_the_model_asked_by_the_chat_template(tree: Tree) -> None:
