@@ -8,10 +8,13 @@ import re
 
 _SORRY = r"(?:i(?:'|’)m|i am) (?:very |so |really )?sorry|sorry|i apologi[sz]e|unfortunately"
 _IM, _DONT = r"i(?:'|’| a)m", r"i (?:do not|don(?:'|’)t)"
-_ACT = (
-    r"(?:help|assist|do (?:that|this|so)|provide|answer|fulfil|comply|support|create|write|give|share|discuss|engage|"
-    r"generate|offer|access|browse|process|send|make|modify|change|update|translate|return|read|respond|sort)\b"
+_ACTS = (
+    "help(?! but)|assist|do (?:that|this|so)|provide|answer|fulfil|comply|support|create|write|give|share|discuss|"
+    "engage|generate|offer"
 )
+_ACT = rf"(?:{_ACTS})\b"
+# After words that nobody says of a plan or a wish: "I can't make it on Friday" declines nothing.
+_WORK = rf"(?:{_ACTS}|access|browse|process|send|make|modify|change|update|translate|return|read|respond|sort)\b"
 _OPENS = re.compile(  # only as the first words: letters and stories have them further on
     rf"\s*(?:(?:{_SORRY})[\s,.!:;-]{{1,5}}(?:but )?)?"
     rf"(?:{_IM} (?:not able|unable)|as an ai\b|{_IM} just an ai|{_DONT} feel comfortable)",
@@ -19,9 +22,9 @@ _OPENS = re.compile(  # only as the first words: letters and stories have them f
 )
 _DECLINES = re.compile(
     r"\b(?:"
-    rf"i (?:can(?:'|’)?t|cannot|can not|could not|won(?:'|’)?t|will not) (?:\w+ly )?{_ACT}"
-    rf"|{_DONT} have the (?:ability|capability|capacity) to {_ACT}"
-    rf"|{_IM} (?:not able|unable|not equipped|not allowed|not programmed|not permitted) to {_ACT}"
+    rf"i (?:can(?:'|’)?t|cannot|can not|won(?:'|’)?t|will not) (?:\w+ly )?{_ACT}"
+    rf"|{_DONT} have the (?:ability|capability|capacity) to {_WORK}"
+    rf"|{_IM} (?:not able|unable|not equipped|not allowed|not programmed|not permitted) to {_WORK}"
     r"|not something (?:that )?i (?:can|could|will|am able to) (?:help|assist|do|provide|support)\b"
     r"|i (?:must|have to) (?:\w+ly )?(?:decline|refuse)|i (?:\w+ly )?(?:decline|refuse) to"
     r"|(?:against|violates?) my (?:\w+ )?(?:guideline|polic|principle|programming)"
