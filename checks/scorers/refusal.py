@@ -14,7 +14,7 @@ class Refusal(ScorerKind):
     refusal, in English (``checks.signals``): people must read some of the answers.
     """
 
-    rank: ClassVar[int] = 60
+    rank: ClassVar[int] = 45
 
     kind: Literal["refusal"]
 
