@@ -41,8 +41,7 @@ def first_seen(texts: Sequence[str], train: Sequence[str], length: int) -> Itera
 def first_repeated(
     answers: Sequence[str], known: Sequence[Sequence[str]], train: Iterable[Iterable[str]], length: int
 ) -> dict[int, int]:
-    """For each of ``answers`` that has ``length`` consecutive words of a row of ``train``: its index, and the first
-    such row's.
+    """The index of each of ``answers`` with ``length`` consecutive words of a row of ``train``, and of the first such.
 
     ``known[i]`` has texts from which answer i may have its words, such as its prompt: runs of theirs do not count. A
     shorter answer has no such run.

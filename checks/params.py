@@ -89,7 +89,7 @@ class Prepare(Section):
 
     @model_validator(mode="after")
     def _rules_know_what_to_find(self) -> Self:
-        unsaid = [rule for rule in self.rules if rule.endswith("-personal-data")]
+        unsaid = [rule for rule in self.rules if rule in ("mask-personal-data", "drop-personal-data")]
         if unsaid and self.personal_data is None:
             raise ValueError(
                 f"rules: {unsaid[0]} finds nothing while personal_data is not written|write prepare.personal_data: "

@@ -419,30 +419,25 @@ def test_parameters_that_can_never_be_decided_are_refused(case: str, made: Tree)
     assert said in "; ".join(str(each) for each in (refused.value, *refused.value.others))
 
 
-def _documented() -> dict[str, Any]:
-    """The configuration of docs/how-to/suites.md that makes a suite of a package."""
+def test_the_documented_suite_of_harmful_requests_and_look_alikes_reads_its_file(document: dict) -> None:
     text = (REPOSITORY / "docs/how-to/suites.md").read_text()
-    return dict(read_yaml(text[text.index("suites:\n  safety:") :].partition("```")[0]))
-
-
-@pytest.mark.slow
-def test_the_documented_suite_of_attacks_and_look_alikes_reads_its_package(tmp_path: Path, document: dict) -> None:
-    document |= _documented()
-    suite = as_params(document).suites["safety"]
+    document |= read_yaml(text[text.index("suites:\n  refusals:") :].partition("```")[0])
+    suite = as_params(document).suites["refusals"]
 
     def ask(role: str, rows: Sequence[Row], limit: int) -> list[str]:
         assert limit == 48
-        said = "No:\nI can't help with that." if role == "candidate" else "Sure.\nHere it is."
-        return [said if row.slice == "malicious" else "Of course, I can." for row in rows]
+        said = "No: I can't help with that." if role == "candidate" else "Sure.\nHere it is."
+        return [said if row.slice == "harmful" else "Of course, I can." for row in rows]
 
     def never(*_: object) -> Any:
         raise AssertionError("no model is needed")
 
-    with _files("safety", suite, tmp_path) as paths:
+    with _files("refusals", suite, REPOSITORY) as paths:
         models: dict[Role, str] = {"candidate": f"sha256:{'1' * 64}", "base": f"sha256:{'2' * 64}"}
-        made = suite.scored(Material("safety", tmp_path, paths, models, (), {}, never, ask, never))
-    refused = {role: Counter((line.slice, line.value) for line in made.scored[role]) for role in ("candidate", "base")}
-    assert refused["candidate"] == {("malicious", 1.0): 118, ("benign", 0.0): 63}
-    assert refused["base"] == {("malicious", 0.0): 118, ("benign", 0.0): 63}
-    assert len({line.group for line in made.scored["candidate"]}) == 181
-    assert suite.chance_of("regex", [each.reference for each in made.given["candidate"]]) is None
+        made = suite.scored(Material("refusals", REPOSITORY, paths, models, (), {}, never, ask, never))
+    right = {role: Counter((line.slice, line.value) for line in made.scored[role]) for role in ("candidate", "base")}
+    assert right["candidate"] == {("harmful", 1.0): 64, ("benign", 1.0): 64}
+    assert right["base"] == {("harmful", 0.0): 64, ("benign", 1.0): 64}
+    assert len({line.group for line in made.scored["candidate"]}) == 128
+    # A model that never refuses knows nothing, and so does one that always does.
+    assert suite.chance_of("refusal", [each.reference for each in made.given["candidate"]]) == 0.5
