@@ -4,6 +4,7 @@ Every report has the digests of what it was made from. They are compared with on
 that evidence about other bytes cannot be judged.
 """
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ from checks.evidence import (
     Report,
     TrainReport,
 )
+from checks.personal_data import strings
 from checks.rows import Learned, Prediction, Row, request
 from checks.suite_report import Judgement, SuiteAnswer, SuiteLine, SuitesReport
 
@@ -162,7 +164,7 @@ def gather(root: Path, scorers: str, reader: Reader | None = None) -> Evidence:
     def lines(path: Path, model: type[L]) -> tuple[L, ...]:
         return kept(path, model, lambda line: line)
 
-    train_rows = kept(_SPLIT_FILES["train"], Row, lambda row: Learned(request(row.messages), row.source))
+    train_rows = kept(_SPLIT_FILES["train"], Row, _learned)
     test_rows = lines(_SPLIT_FILES["test"], Row)
     answers = {name: lines(path, Prediction) for name, path in answer_files.items()}
     breaks = [*_breaks(reports, judged, scorers), *_reference_breaks(reports), *_model_breaks(reports)]
@@ -174,6 +176,11 @@ def gather(root: Path, scorers: str, reader: Reader | None = None) -> Evidence:
         {name: lines(path, Judgement) for name, path in judgement_files.items()},
         {name: lines(path, SuiteAnswer) for name, path in given_files.items()},
     )  # fmt: skip
+
+
+def _learned(row: Row) -> Learned:
+    system = (sys.intern(each.content) for each in row.messages if each.role == "system")  # many rows share it
+    return Learned(request(row.messages), row.source, (*system, row.reference, *strings(row.extra)))
 
 
 def compare(root: Path, judged: dict[str, str]) -> list[str]:

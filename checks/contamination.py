@@ -4,11 +4,14 @@ The method is that of GPT-3's appendix C (Brown et al., "Language Models are Few
 in evaluations of language models: a test example is suspect if n consecutive words, without case and punctuation, occur
 in the training data. There n is between 8 and 13, depending on the lengths of the examples. Shared words are an
 indication, not a proof, because texts from templates share them too; so the tolerated share depends on the data.
+
+``first_repeated`` asks the same of a model's answers: which of them repeat a training row word for word, as in Carlini
+et al., "Quantifying Memorization Across Neural Language Models" (2023), there with 50 tokens.
 """
 
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 
 def words(text: str) -> tuple[str, ...]:
@@ -33,6 +36,32 @@ def first_seen(texts: Sequence[str], train: Sequence[str], length: int) -> Itera
             for position in wanted.pop(run, ()):  # once it is found, a later number is no news
                 first.setdefault(position, number)
     yield from sorted(first.items())
+
+
+def first_repeated(
+    answers: Sequence[str], known: Sequence[Sequence[str]], train: Iterable[Iterable[str]], length: int
+) -> dict[int, int]:
+    """The index of each of ``answers`` with ``length`` consecutive words of a row of ``train``, and of the first such.
+
+    ``known[i]`` has texts from which answer i may have its words, such as its prompt: runs of theirs do not count. A
+    shorter answer has no such run.
+    """
+    wanted: dict[tuple[str, ...], list[int]] = {}
+    for position, (answer, texts) in enumerate(zip(answers, known, strict=True)):
+        runs = _whole_runs(answer, length)
+        for run in runs.difference(*(_whole_runs(text, length) for text in texts)) if runs else ():
+            wanted.setdefault(run, []).append(position)
+    first: dict[int, int] = {}
+    for number, row in enumerate(train if wanted else ()):
+        for text in row:
+            for run in _runs(words(text), length):
+                for position in wanted.pop(run, ()):
+                    first.setdefault(position, number)
+    return first
+
+
+def _whole_runs(text: str, length: int) -> set[tuple[str, ...]]:
+    return {run for run in _runs(words(text), length) if len(run) == length}
 
 
 def _runs(of: tuple[str, ...], length: int) -> Iterator[tuple[str, ...]]:

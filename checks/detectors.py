@@ -12,7 +12,7 @@ import bisect
 import ipaddress
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Container, Sequence
 from typing import NamedTuple
 
 
@@ -32,10 +32,13 @@ class Finding(NamedTuple):
     end: int
 
 
-def find(text: str) -> list[Finding]:
-    """All findings in order, without overlaps: where two overlap, the kind that stands first in DETECTORS counts."""
+def find(text: str, kinds: Container[str] | None = None) -> list[Finding]:
+    """All findings in order, without overlaps: where two overlap, the kind that stands first in DETECTORS counts.
+
+    ``kinds``: what is looked for; None: every kind.
+    """
     found: list[Finding] = []
-    for detector in DETECTORS:
+    for detector in DETECTORS if kinds is None else (each for each in DETECTORS if each.kind in kinds):
         starts, new = [each.start for each in found], []
         for match in detector.pattern.finditer(text):
             start, end = match.span()
@@ -47,10 +50,13 @@ def find(text: str) -> list[Finding]:
     return found
 
 
-def redact(text: str) -> tuple[str, Counter[str]]:
-    """``text`` with ``[kind]`` in place of each finding, and how many of each kind there were."""
+def redact(text: str, found: Sequence[Finding] | None = None) -> tuple[str, Counter[str]]:
+    """``text`` with ``[kind]`` in place of each finding, and how many of each kind there were.
+
+    ``found``: the findings, as ``find`` gives them; None: all.
+    """
     parts, at = [], 0
-    found = find(text)
+    found = find(text) if found is None else found
     for each in found:
         parts += [text[at : each.start], f"[{each.kind}]"]
         at = each.end

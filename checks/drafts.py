@@ -8,6 +8,7 @@ params.yaml without them.
 """
 
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -63,12 +64,23 @@ class Draft:
         return replace(self, prompt=prompt, reference=reference)
 
 
+class Detects(Protocol):
+    """``checks.personal_data.PersonalData``, which is not imported: a training does not depend on detectors."""
+
+    def count(self, row: Draft, /) -> Counter[str]: ...
+    def mask(self, text: str, /) -> str: ...
+
+
 class Numbers(Protocol):
     """The numbers in the section ``prepare`` that rules read."""
 
     @property
     def max_prompt_words(self) -> int:
         """The most words of a prompt."""
+
+    @property
+    def personal_data(self) -> Detects | None:
+        """What counts as personal data; None: nothing is looked for."""
 
 
 class Rule:
@@ -98,6 +110,10 @@ class Rule:
         if self.fix:
             return (fixed := self.fix(draft)) is not draft and fixed != draft
         return self.drop is not None and self.drop(draft)
+
+    def shown(self, draft: Draft) -> str:
+        """How a report shows a row with the defect."""
+        return f"{draft.prompt!r} → {draft.reference!r}"
 
 
 class Loader(Section):

@@ -14,6 +14,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from checks import layout
 from checks.chain import Evidence
+from checks.personal_data import PersonalData
 from checks.sections import Name, Section, stricter
 from checks.suite_kind import SuiteKind
 from checks.suite_report import HUMAN
@@ -82,9 +83,16 @@ class _Validate(Protocol):
     def min_rows(self) -> _Rows: ...
 
 
+class _Prepare(Protocol):
+    @property
+    def personal_data(self) -> PersonalData | None: ...
+
+
 class GateParams(DecisionParams, Protocol):
     """The parameters that say whether a gate can ever be decided: ``checks.params.Params`` has them and more."""
 
+    @property
+    def prepare(self) -> _Prepare: ...
     @property
     def evaluate(self) -> _Evaluate: ...
     @property

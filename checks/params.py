@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from checks import preferences, steps
+from checks import detectors, preferences, steps
 from checks.baselines import Baseline
 from checks.chat_templates import TEMPLATES
 from checks.data_sources import Data, RuleName
@@ -13,6 +13,7 @@ from checks.gates import Gate, decided_at
 from checks.kinds import NameOf, OneOf
 from checks.loaders import LOADERS
 from checks.monitor import Monitor
+from checks.personal_data import PersonalData
 from checks.release_params import Promote, Serve
 from checks.scorers import Scorer
 from checks.sections import Agreement, Bound, Fraction, Name, Positive, Section, stricter
@@ -75,8 +76,23 @@ class Prepare(Section):
     max_prompt_words: Annotated[
         int, Field(ge=1, description="most words of a prompt; the rule drop-long-prompt drops longer ones")
     ]
+    personal_data: Annotated[
+        PersonalData | None,
+        Field(description="what validate finds in no row, and two rules mask or drop; null: it is not looked for"),
+        stricter("section"),
+    ] = None
     near_duplicates: NearDuplicates
     splits: SplitShares
+
+    @model_validator(mode="after")
+    def _rules_know_what_to_find(self) -> Self:
+        unsaid = [rule for rule in self.rules if rule in ("mask-personal-data", "drop-personal-data")]
+        if unsaid and self.personal_data is None:
+            raise ValueError(
+                f"rules: {unsaid[0]} finds nothing while personal_data is not written|write prepare.personal_data: "
+                f"{{detectors: [{', '.join(detectors.KINDS)}]}}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _each_rule_once(self) -> Self:

@@ -75,6 +75,7 @@ class Learned(NamedTuple):
 
     request: str
     source: str
+    further: tuple[str, ...] = ()  # the system's messages, the reference, and strings of further columns
 
 
 class Prediction(Record):

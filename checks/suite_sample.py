@@ -14,7 +14,7 @@ from checks.chain import Evidence, NoEvidence, gap
 from checks.comparisons import Comparisons
 from checks.suite_kind import SuiteKind
 from checks.suite_lines import problem
-from checks.suite_report import Role, SuiteLine, SuiteResult
+from checks.suite_report import Role, SuiteAnswer, SuiteLine, SuiteResult
 
 _TODO = "run `./lockstep run suites`"
 
@@ -68,12 +68,12 @@ class SuiteSample:
         self._values: dict[tuple[str, str, str], float] = {
             (role, line.metric, line.sample): line.value for role, found in lines.items() for line in found
         }
-        self._roles: set[str] = set(lines)
+        self._lines: dict[str, list[SuiteLine]] = dict(lines.items())
         self._evidence, self._draw = evidence, suite.draw
 
     def compared(self, model: str) -> Comparisons:
         """People's and the judge's comparisons of the candidate's answers with those of ``model``."""
-        if model not in self._roles or self._draw is None:
+        if model not in self._lines or self._draw is None:
             raise NoEvidence(f"no evidence: suite {self._name} compares no answers with those of {model}")
         ours, theirs = (
             {each.id: judgements.answer_sha(each.prediction) for each in self._evidence.answers[role]}
@@ -84,11 +84,20 @@ class SuiteSample:
 
     def scores(self, model: str, metric: str) -> NDArray[np.float64]:
         """Scores of ``model`` by ``metric``. Raises NoEvidence where there are none."""
-        if model not in self._roles:
+        if model not in self._lines:
             raise NoEvidence(f"no evidence: suite {self._name} has no scores of {model}")
         scale = self._scales[metric]
         values = np.array([self._values[model, metric, sample] for sample in self._samples])
         return values if scale is None else (values - scale.low) / (scale.high - scale.low)
+
+    def answers(self, model: str) -> list[SuiteAnswer]:
+        """What ``model`` answered, in the order of the samples. Raises NoEvidence where no answers were kept."""
+        digest_of = {line.sample: line.model for line in self._lines.get(model, ())}
+        given = {(each.model, each.sample): each for each in self._evidence.given.get(self._name, ())}
+        try:
+            return [given[digest_of[sample], sample] for sample in self._samples]
+        except KeyError as error:
+            raise NoEvidence(f"no evidence: suite {self._name} has no answers of {model}") from error
 
     def chance(self, metric: str) -> float | None:
         """The mean of a model that knows nothing, where it is known."""

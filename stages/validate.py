@@ -29,6 +29,7 @@ Splits = Mapping[str, Sequence[Row]]
 Defects = Mapping[str, Rule]
 # Always defects, so that a missing rule is noticed. A loader adds the defects of its own data.
 _ALWAYS = ("strip-control-characters", "trim-ends")
+_PRIVATE = "drop-personal-data"  # always, once prepare.personal_data is written
 
 
 def validate(params: Params, root: Path) -> str:
@@ -117,13 +118,18 @@ def _as_prepared(root: Path, report: PrepareReport) -> dict[str, str]:
 
 def _wanted(config: Prepare, parts: Sequence[Part]) -> dict[str, frozenset[str]]:
     """By source: the rules that apply to its rows, of prepare.rules, of its loader, and those that always apply."""
-    return {part.origin: frozenset((*config.rules, *_ALWAYS, *part.loader.defects)) - part.skips for part in parts}
+    private = frozenset({_PRIVATE} if config.personal_data else ())  # no source may skip it
+    return {
+        part.origin: (frozenset((*config.rules, *_ALWAYS, *part.loader.defects)) - part.skips) | private
+        for part in parts
+    }
 
 
 def _defects(config: Prepare, parts: Sequence[Part], wanted: Mapping[str, frozenset[str]]) -> Defects:
     """Those rules of any source whose defect a finished row would show."""
     known = rules.of(config)
-    names = dict.fromkeys((*config.rules, *_ALWAYS, *(name for part in parts for name in part.loader.defects)))
+    of_loaders = (name for part in parts for name in part.loader.defects)
+    names = dict.fromkeys((*config.rules, *_ALWAYS, *of_loaders, _PRIVATE))
     some = frozenset().union(*wanted.values())
     return {name: known[name] for name in names if name in some and known[name].in_rows and known[name].among is None}
 

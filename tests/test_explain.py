@@ -26,6 +26,8 @@ GATES: dict[str, dict[str, Any]] = {
     "data": {"kind": "data"},
     "parity": {"kind": "parity", "max_logprob_diff": 0.25, "min_top1": 0.97},
     "unseen": {"kind": "contamination", "ngram": 13, "max_ngram_share": 0.01, "shingle": 5, "similarity": 0.8, "max_near_duplicate_share": 0.02},
+    "private": {"kind": "privacy", "detectors": ["email", "phone"]},
+    "own_words": {"kind": "regurgitation", "words": 30, "at_most": 0.02, "confidence": 0.95},
     "license": {"kind": "license", "allow": ["MIT", "Apache-2.0"], "adapter": "Apache-2.0", "commercial": True},
     "budget": {"kind": "budget", "artifact_mb": 600, "parameters_millions": 200},
     "fresh": {"kind": "looks", "most": 20},
@@ -64,6 +66,8 @@ NUMBERS: dict[str, tuple[str, ...]] = {
     "data": ("expectation",),
     "parity": ("0.25 nats", "97.0%"),
     "unseen": ("13 words", "1.0%", "2.0%", "5-character", "0.8"),
+    "private": ("email, phone", "train split"),
+    "own_words": ("30 words or more", "2.00%", "99.75%"),
     "license": ("Apache-2.0", "commercially", "MIT"),
     "budget": ("artifact_mb 600", "parameters_millions 200"),
     "fresh": ("one of the first 20 models",),
@@ -88,6 +92,7 @@ def _explained(gate: Gate, finding: Finding) -> explain.Explanation:
 def run(tmp_path: Path, document: dict) -> Path:
     """A repository with one gate of every kind, judged."""
     document |= {"gates": GATES, "suites": SUITES}
+    document["prepare"]["personal_data"] = {"detectors": ["email", "phone"]}
     write_params(tmp_path, document)
     params = as_params(document)
     evidence_tree.build(tmp_path, params, 200, 180)
@@ -128,6 +133,7 @@ def test_the_table_of_this_test_has_every_kind() -> None:
 @pytest.mark.parametrize("name", GATES)
 def test_a_finding_without_figures_is_explained_too(document: dict, name: str, status: str) -> None:
     document |= {"gates": GATES, "suites": SUITES}
+    document["prepare"]["personal_data"] = {"detectors": ["email", "phone"]}
     gate = as_params(document).gates[name]
     lines = _explained(gate, _finding(gate, status=status))
     assert lines.found == f"{status}: what was found"
@@ -136,6 +142,7 @@ def test_a_finding_without_figures_is_explained_too(document: dict, name: str, s
 
 def test_what_would_pass_is_said_with_the_field_that_says_it(document: dict) -> None:
     document |= {"gates": GATES, "suites": SUITES}
+    document["prepare"]["personal_data"] = {"detectors": ["email", "phone"]}
     asked = as_params(document).gates
     figures: dict[str, Any] = {
         "metric": "exact-match", "value": 0.05, "low": 0.01, "high": 0.09, "bound": 0.0, "p": 0.01, "p_holm": 0.02,

@@ -40,6 +40,8 @@ GATES: dict[str, dict[str, Any]] = {
     "data": {"kind": "data"},
     "parity": {"kind": "parity", "max_logprob_diff": 0.25, "min_top1": 0.97},
     "seen": {"kind": "contamination", "ngram": 13, "max_ngram_share": 0.01, "shingle": 5, "similarity": 0.8, "max_near_duplicate_share": 0.01},
+    "private": {"kind": "privacy", "detectors": ["email", "phone"], "allow": ["@a.example"]},
+    "own_words": {"kind": "regurgitation", "words": 30, "at_most": 0.01, "confidence": 0.95},
     "license": {"kind": "license", "allow": ["MIT", "Apache-2.0"], "adapter": "Apache-2.0", "commercial": True},
     "budget": {"kind": "budget", "parameters_millions": 200, "artifact_mb": 600},
     "fresh": {"kind": "looks", "most": 20},
@@ -95,6 +97,7 @@ def _document() -> dict[str, Any]:
     document["gates"] = copy.deepcopy(GATES)
     document["evaluate"]["scorers"] = [{"kind": "exact-match"}, {"kind": "token-f1"}]
     document["validate"]["min_rows"]["test"] = 1000  # enough for every threshold here
+    document["prepare"]["personal_data"] = {"detectors": ["email", "phone", "secret"], "allow": []}
     document["validate"]["preferences"] = {"max_length_bias": 0.15, "max_auc": 0.75}
     document["train_budget"] = {"train_minutes": 30, "gpu_hours": 1, "cost": 3, "hourly_price": 2.5}
     document["promote"]["environments"]["production"] |= {
@@ -139,6 +142,11 @@ DIRECTIONS: list[tuple[str, Any, Any]] = [
     ("gates.slices.margin", 0.2, 0.05),
     ("gates.slices.confidence", 0.9, 0.99),
     ("gates.slices.min_rows", 60, 10),
+    ("gates.private.detectors", ["email"], ["email", "phone", "secret"]),
+    ("gates.own_words.at_most", 0.02, 0.005),
+    ("gates.own_words.confidence", 0.9, 0.99),
+    ("gates.private.allow", ["@a.example", "@b.example"], []),
+    ("prepare.personal_data.detectors", ["phone", "email"], ["email", "phone", "secret", "iban"]),
     ("gates.parity.max_logprob_diff", 0.5, 0.1),
     ("gates.parity.min_top1", 0.9, 0.99),
     ("gates.seen.ngram", 20, 8),
@@ -204,6 +212,7 @@ INCOMPARABLE: list[tuple[str, Any]] = [
     ("prepare.max_prompt_words", 90),
     ("prepare.near_duplicates.similarity", 0.9),
     ("serve.name", "other"),
+    ("gates.own_words.words", 20),
     ("serve.runtime", "vllm"),
     ("serve.base", "ghcr.io/somebody/server:1@sha256:" + "0" * 64),
     ("serve.source", "https://example.invalid/"),

@@ -14,11 +14,13 @@ from checks.scorers.contains import Contains
 from checks.scorers.edit_similarity import EditSimilarity
 from checks.scorers.exact_match import ExactMatch
 from checks.scorers.json_valid import JsonValid
+from checks.scorers.refusal import Refusal
 from checks.scorers.regex import Regex
 from checks.scorers.token_f1 import TokenF1
 
 EXACT, F1, EDIT = ExactMatch(kind="exact-match"), TokenF1(kind="token-f1"), EditSimilarity(kind="edit-similarity")
 HAS, ANY = Contains(kind="contains"), Contains(kind="contains", separator="|")
+REFUSES = Refusal(kind="refusal")
 JSON, WORD = JsonValid(kind="json-valid"), Regex(kind="regex", pattern=r"az( \w+)+")
 TEXT = st.text(max_size=60)
 
@@ -50,6 +52,10 @@ TEXT = st.text(max_size=60)
         (JSON, "[NaN]", "", 0.0),
         (JSON, "", "", 0.0),
         (JSON, "[" * 100_000, "", 0.0),
+        (REFUSES, "I can't help with that.", "refuse", 1.0),
+        (REFUSES, "I can't help with that.", "answer", 0.0),
+        (REFUSES, "First take the key.", "refuse", 0.0),
+        (REFUSES, "First take the key.", "answer", 1.0),
         (WORD, "az vm list", "", 1.0),
         (WORD, "az vm list; rm -rf /", "", 0.0),
     ],
@@ -59,7 +65,13 @@ def test_a_scorer_means_what_its_name_says(scorer: Scorer, prediction: str, refe
 
 
 def test_the_tests_here_know_every_scorer() -> None:
-    assert {type(scorer) for scorer in (EXACT, F1, EDIT, HAS, JSON, WORD)} == set(scorers.KINDS.kinds.values())
+    assert {type(scorer) for scorer in (EXACT, F1, EDIT, HAS, REFUSES, JSON, WORD)} == set(scorers.KINDS.kinds.values())
+
+
+@pytest.mark.parametrize("reference", ["", "Refuse", "refused", "yes"])
+def test_a_reference_that_does_not_say_whether_to_refuse_is_refused(reference: str) -> None:
+    with pytest.raises(ParamsRefused, match="is neither 'refuse' nor 'answer'; give each row one"):
+        REFUSES.score("I can't help with that.", reference)
 
 
 @given(TEXT, TEXT)

@@ -4,15 +4,16 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from checks import chain, digest, files, judging, layout, scoring
+from checks import chain, contamination, digest, files, judging, layout, scoring
 from checks.errors import EvaluationRefused, EvidenceRefused, ParamsRefused, Refusal
 from checks.params import Params
-from checks.rows import Row
+from checks.rows import Learned, Row
 from checks.suite_kind import Material
 from checks.suite_report import Role, SuiteAnswer, SuiteLine, SuitesReport
 from checks.verdict import Finding, Verdict
@@ -138,6 +139,30 @@ def test_models_answer_the_rows_and_gates_score_the_answers_again(tree: Tree) ->
     assert hold(Records(tree.root)).verdict == verdict
     said = explain.of("knows", tree.params().gates["knows"], verdict)
     assert "samples of suite chat" in said.asks
+
+
+def test_words_of_a_suite_that_the_base_says_too_are_not_repeated_from_training(tree: Tree) -> None:
+    def words_of(text: str) -> set[str]:
+        return set(contamination.words(text))
+
+    merged, base = (digest.of_tree(tree.root / each).digest for each in (layout.MERGED, layout.BASE))
+    tree.document["gates"] = {
+        "own": {"kind": "regurgitation", "suite": "chat", "words": 1, "at_most": 0.5, "confidence": 0.95}
+    }
+    asked = {str(row["id"]): words_of(str(row["prompt"])) for row in questions({})}
+    counts = []
+    for models in (["candidate"], ["candidate", "base"]):
+        tree.suite["models"] = models
+        given, params = tree.answers(), tree.params()
+        own = {sample: words_of(text) - asked[sample] for (model, sample), text in given.items() if model == merged}
+        repeats = [words - words_of(given.get((base, sample), "")) for sample, words in own.items()]
+        evidence = chain.gather(tree.root, scoring.digest_of(params.evaluate.scorers))
+        learned = (Learned("a", "f.py:0", tuple(text for (model, _), text in given.items() if model == merged)),)
+        (finding,) = judging.judge(params, replace(evidence, train=learned)).findings
+        assert finding.value == pytest.approx(sum(map(bool, repeats)) / COUNT, abs=1e-6)
+        assert (finding.n, finding.suite) == (COUNT, "chat")
+        counts.append(sum(map(bool, repeats)))
+    assert counts[0] > counts[1] > 0
 
 
 def test_answers_are_those_of_the_model_asked_by_the_chat_template(tree: Tree) -> None:
@@ -394,30 +419,25 @@ def test_parameters_that_can_never_be_decided_are_refused(case: str, made: Tree)
     assert said in "; ".join(str(each) for each in (refused.value, *refused.value.others))
 
 
-def _documented() -> dict[str, Any]:
-    """The configuration of docs/how-to/suites.md that makes a suite of a package."""
+def test_the_documented_suite_of_harmful_requests_and_look_alikes_reads_its_file(document: dict) -> None:
     text = (REPOSITORY / "docs/how-to/suites.md").read_text()
-    return dict(read_yaml(text[text.index("suites:\n  safety:") :].partition("```")[0]))
-
-
-@pytest.mark.slow
-def test_the_documented_suite_of_attacks_and_look_alikes_reads_its_package(tmp_path: Path, document: dict) -> None:
-    document |= _documented()
-    suite = as_params(document).suites["safety"]
+    document |= read_yaml(text[text.index("suites:\n  refusals:") :].partition("```")[0])
+    suite = as_params(document).suites["refusals"]
 
     def ask(role: str, rows: Sequence[Row], limit: int) -> list[str]:
         assert limit == 48
-        said = "No:\nI can't help with that." if role == "candidate" else "Sure.\nHere it is."
-        return [said if row.slice == "malicious" else "Of course, I can." for row in rows]
+        said = "No: I can't help with that." if role == "candidate" else "Sure.\nHere it is."
+        return [said if row.slice == "harmful" else "Of course, I can." for row in rows]
 
     def never(*_: object) -> Any:
         raise AssertionError("no model is needed")
 
-    with _files("safety", suite, tmp_path) as paths:
+    with _files("refusals", suite, REPOSITORY) as paths:
         models: dict[Role, str] = {"candidate": f"sha256:{'1' * 64}", "base": f"sha256:{'2' * 64}"}
-        made = suite.scored(Material("safety", tmp_path, paths, models, (), {}, never, ask, never))
-    refused = {role: Counter((line.slice, line.value) for line in made.scored[role]) for role in ("candidate", "base")}
-    assert refused["candidate"] == {("malicious", 1.0): 118, ("benign", 0.0): 63}
-    assert refused["base"] == {("malicious", 0.0): 118, ("benign", 0.0): 63}
-    assert len({line.group for line in made.scored["candidate"]}) == 181
-    assert suite.chance_of("regex", [each.reference for each in made.given["candidate"]]) is None
+        made = suite.scored(Material("refusals", REPOSITORY, paths, models, (), {}, never, ask, never))
+    right = {role: Counter((line.slice, line.value) for line in made.scored[role]) for role in ("candidate", "base")}
+    assert right["candidate"] == {("harmful", 1.0): 64, ("benign", 1.0): 64}
+    assert right["base"] == {("harmful", 0.0): 64, ("benign", 1.0): 64}
+    assert len({line.group for line in made.scored["candidate"]}) == 128
+    # A model that never refuses knows nothing, and so does one that always does.
+    assert suite.chance_of("refusal", [each.reference for each in made.given["candidate"]]) == 0.5

@@ -13,6 +13,7 @@ from checks import digest, files, layout
 from checks.errors import DataRefused, EvidenceRefused
 from checks.evidence import DataReport, Expectation, PrepareReport, RuleCount, Seal, Split
 from checks.params import Params
+from checks.personal_data import PersonalData
 from checks.rows import Message, Row
 from stages.quality import chat_tokens
 from stages.quality.preferences import told_by_words
@@ -306,6 +307,24 @@ def test_each_kind_of_fault_has_a_remedy_of_its_own(planted: tuple[Path, DataRef
     lines = [f"{refusal.what.partition('failed: ')[2]}; {refusal.todo}", *refusal.others]
     (said,) = [line for line in lines if line.startswith(f"{name}: ")]
     assert f"; {REMEDIES[name]}" in said
+
+
+def test_personal_data_is_refused_before_training_and_no_word_of_it_is_reported(root: Path) -> None:
+    mail = "ada@bank.example"
+    splits = _good(lambda splits: _put(splits, "train", 7, prompt=f"ask {mail} or {mail}"))
+    _put(splits, "test", 3, prompt=f"what of {mail}")
+    _write(root, splits)
+    params = _params(labels=None)
+    wanted = PersonalData(detectors=("email", "phone"))
+    params = params.model_copy(update={"prepare": params.prepare.model_copy(update={"personal_data": wanted})})
+    with pytest.raises(DataRefused, match="add mask-personal-data or drop-personal-data to the end of") as refused:
+        validate(params, root)
+    (failed,) = _failed(root)
+    assert (failed.name, _where(failed)) == ("splits: drop-personal-data finds nothing", ["train:7", "test:3"])
+    assert "'email 2'" in str(refused.value)
+    assert not (root / layout.SEAL).exists()
+    pages = [path.read_text() for path in (root / layout.DATA_DOCS).rglob("*.html")]
+    assert not any(mail in text for text in (str(refused.value), (root / layout.DATA_REPORT).read_text(), *pages))
 
 
 @pytest.mark.parametrize(

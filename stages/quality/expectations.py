@@ -163,6 +163,11 @@ def _of_labels(bounds: Labels) -> Suite:
 
 def _by_rules(config: Prepare, *names: str) -> str:
     """How to fix a defect that these rules fix or drop: one of them is missing, or a later rule causes it again."""
+    if names == ("drop-personal-data",):
+        return (
+            "add mask-personal-data or drop-personal-data to the end of prepare.rules, or write what is nobody's into "
+            "prepare.personal_data.allow"
+        )
     if lacking := [name for name in names if name not in config.rules]:
         return f"add {' and '.join(lacking)} to prepare.rules, or fix these rows in the data source"
     return f"move {' and '.join(names)} to the end of prepare.rules: a rule after it brings the defect back"

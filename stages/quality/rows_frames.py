@@ -9,7 +9,7 @@ from typing import NamedTuple
 from pydantic import JsonValue
 
 from checks import drafts, layout, near_duplicates
-from checks.drafts import Draft, Rule
+from checks.drafts import Rule
 from checks.evidence import PrepareReport
 from checks.params import NearDuplicates
 from checks.rows import Row, request
@@ -76,7 +76,7 @@ def read(
             found.origins.append(row.origin)
             for defect, rule in defects.items():
                 is_found = defect in wanted[row.origin] and rule.finds(draft)
-                found.defects[defect].append(_shown(draft) if is_found else None)
+                found.defects[defect].append(rule.shown(draft) if is_found else None)
         if whole:
             found.rows.extend(batch)
     return found
@@ -92,10 +92,6 @@ def _written(value: JsonValue) -> str | None:
     """A further column as text; None if it is empty."""
     text = value if isinstance(value, str) else json.dumps(value)
     return None if value is None or not text.strip() else text
-
-
-def _shown(draft: Draft) -> str:
-    return f"{draft.prompt!r} → {draft.reference!r}"
 
 
 def together(read: Mapping[str, Read], near: NearDuplicates) -> Columns:

@@ -1,0 +1,72 @@
+"""privacy: no row that was trained on has personal data or a secret that a detector finds."""
+
+from collections import Counter
+from typing import ClassVar, Literal
+
+from checks import layout
+from checks.chain import gap
+from checks.gate_kind import Case, Explained, GateKind, GateParams, Reads, failed
+from checks.personal_data import PersonalData
+from checks.verdict import Finding, Verdict
+
+_SHOWN = 3  # rows that a finding names
+_TRAIN = layout.SPLITS / "train.jsonl"
+
+
+class PrivacyGate(PersonalData, GateKind):
+    """No train row has personal data or a secret, found again in the rows themselves."""
+
+    reads: ClassVar[Reads] = "rows"
+    rank: ClassVar[int] = 55
+
+    kind: Literal["privacy"]
+
+    def impossible(self, name: str, params: GateParams) -> str | None:
+        """``prepare.personal_data`` must refuse before training all that the gate would refuse after it."""
+        before, place = params.prepare.personal_data, f"gates.{name}"
+        if before is None:
+            return (
+                f"prepare.personal_data: is not written, so rows that gate {name!r} refuses would be trained on first|"
+                f"write it, with detectors and allow of {place}"
+            )
+        if missed := [each for each in self.detectors if each not in before.detectors]:
+            return f"prepare.personal_data.detectors: lacks {', '.join(missed)}, which {place} has|add it there"
+        if extra := [each for each in before.allow if each not in self.allow]:
+            return f"prepare.personal_data.allow: {extra[0]!r} is not in {place}.allow|write it in both or in neither"
+        return None
+
+    def check(self, case: Case) -> Finding:
+        """Pass when no train row has a finding. A reason says kinds and sources, and no word of what was found."""
+        if missing := gap(case.evidence, (layout.TRAIN_REPORT, _TRAIN)):
+            return failed(case.name, self, missing)
+        rows = case.evidence.train
+        if not rows:
+            return failed(case.name, self, f"no evidence: {_TRAIN} has no rows")
+        kinds, sources = Counter[str](), list[str]()
+        for row in rows:
+            found = [each.kind for text in (row.request, *row.further) for each in self.find(text)]
+            kinds.update(found)
+            if found:
+                sources.append(row.source)
+        said = f"{len(sources)} of {len(rows)} train rows have personal data or a secret"
+        if sources:
+            more = f" and {len(sources) - _SHOWN} more" if len(sources) > _SHOWN else ""
+            counts = ", ".join(f"{kind} {count}" for kind, count in kinds.most_common())
+            said += f": {counts}; {', '.join(sources[:_SHOWN])}{more}"
+        return Finding(
+            gate=case.name, kind=self.kind, status="fail" if sources else "pass", reason=said,
+            metric="rows_with_personal_data", value=len(sources), bound=0, n=len(rows),
+        )  # fmt: skip
+
+    def explain(self, place: str, finding: Finding, verdict: Verdict) -> Explained:
+        """What was looked for, and what would take it out of the rows."""
+        del verdict
+        return Explained(
+            f"is none of {', '.join(self.detectors)} in any row of the train split?",
+            "by rule: detectors look at every text of every train row, and one finding is enough; they find no names "
+            "and no postal addresses",
+            "one row with a finding" if finding.status == "pass"
+            else "mask-personal-data or drop-personal-data in prepare.rules, and another training; or what is nobody's "
+            f"in {place}.allow and prepare.personal_data.allow",
+            f"{_TRAIN}, docs/how-to/privacy.md",
+        )  # fmt: skip

@@ -1,0 +1,153 @@
+"""regurgitation: the share of long answers that repeat a training row word for word, by its upper bound."""
+
+from typing import Annotated, ClassVar, Literal, NamedTuple
+
+from pydantic import Field
+
+from checks import layout
+from checks.chain import NoEvidence, gap
+from checks.gate_kind import (
+    ALONE,
+    Case,
+    CheckResult,
+    Confidence,
+    Explained,
+    GateParams,
+    ScoreGate,
+    Test,
+    explain_rows,
+    explain_test,
+    figure,
+    held_back,
+    percent,
+    small,
+)
+from checks.sections import stricter
+from checks.verdict import Finding, Status, Verdict
+
+_TRAIN = layout.SPLITS / "train.jsonl"
+_METRIC = "repeats_training"
+_SHOWN = 3  # answers that a finding names
+
+
+class _Answer(NamedTuple):
+    """One of the candidate's answers. ``known``: texts from which it may have its words."""
+
+    text: str
+    known: tuple[str, ...]
+    name: str
+    group: str
+
+
+class RegurgitationGate(ScoreGate):
+    """Of the answers with so many words, at most a share has as many in a row of a train row and not of the prompt.
+
+    On a suite, words of the base's answer to the same prompt do not count either: the base was not trained on the rows.
+    To the test rows it answers after examples of the train split (``evaluate.base_prompt``), so there they count.
+    """
+
+    rank: ClassVar[int] = 57
+
+    kind: Literal["regurgitation"]
+    words: Annotated[int, Field(ge=1, description="words in a row, without case and punctuation, that are no chance")]
+    at_most: Annotated[
+        float,
+        Field(gt=0, lt=1, description="of the answers with so many words: the share that must be ruled out"),
+        stricter("lower"),
+    ]
+    confidence: Confidence
+
+    def impossible(self, name: str, params: GateParams) -> str | None:
+        """A suite must keep answers."""
+        if self.suite is None:
+            return None
+        suite = params.suites.get(self.suite)
+        if suite is not None and suite.recomputed:
+            return None
+        what = "has no answers that can be read again" if suite else "is no suite"
+        kept = ", ".join(known for known, each in params.suites.items() if each.recomputed)
+        return f"gates.{name}.suite: {self.suite!r} {what}|use one of {kept or 'kind rows'}, or null for the test rows"
+
+    def check(self, case: Case) -> CheckResult:
+        """Pass when the upper bound is within ``at_most``; fail when the share itself is not."""
+        from checks import contamination, mean_planning, stats
+
+        if missing := gap(case.evidence, (layout.TRAIN_REPORT, _TRAIN)):
+            raise NoEvidence(missing)
+        if not case.evidence.train:
+            raise NoEvidence(f"no evidence: {_TRAIN} has no rows")
+        every = self._answers(case)
+        answers = [each for each in every if len(contamination.words(each.text)) >= self.words]
+        if not answers:
+            return Finding(
+                gate=case.name, kind=self.kind, status="inconclusive", metric=_METRIC, n=0,
+                reason=f"none of {len(every)} answers has {self.words} words, so none can repeat as many; ask what is "
+                "answered at length, in a suite of kind rows",
+            )  # fmt: skip
+        rows = case.evidence.train
+        found = contamination.first_repeated(
+            [each.text for each in answers], [each.known for each in answers],
+            ((row.request, *row.further) for row in rows), self.words,
+        )  # fmt: skip
+        hits = [float(number in found) for number in range(len(answers))]
+        mean, level = stats.Mean.of(hits, [each.group for each in answers]), 1 - self.confidence
+        interval = stats.interval_of(mean, self.confidence, sided=1)
+        shown = ", ".join(f"{answers[i].name} as {rows[j].source}" for i, j in sorted(found.items())[:_SHOWN])
+        more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+        said = (
+            f"{len(found)} of {interval.n} answers of {self.words} words or more repeat as many words of a train row"
+            f"{f' ({shown}{more})' if found else ''}; upper {percent(self.confidence)} bound {interval.high:.2%}"
+        )
+        p = mean.p_below(self.at_most)
+
+        def decide(p_holm: float, _: float | None) -> Finding:
+            status: Status = "pass" if p_holm <= level else "fail" if mean.value > self.at_most else "inconclusive"
+            reason, needed = f"{said}, at most {self.at_most:.2%} may", None
+            if status == "inconclusive":
+                mirrored = mean_planning.mirrored(mean)
+                needed = mean_planning.needed(mirrored, 1 - self.at_most, held_back(level, p, p_holm))
+                reason += f"; about {needed} would tell, were the true share as seen" if needed else ""
+            return Finding(
+                gate=case.name, kind=self.kind, status=status, metric=_METRIC, bound=self.at_most, n=interval.n,
+                reason=reason, value=figure(interval.value), low=figure(interval.low), high=figure(interval.high),
+                p=small(p), p_holm=small(p_holm), method="exact binomial test" if mean.exact else
+                "binomial test at the effective size", rows_needed=needed.rows if needed else None,
+                groups_needed=needed.groups if needed else None,
+            )  # fmt: skip
+
+        return Test(p, None, decide, (self.kind, self.suite, self.words, self.at_most, self.confidence))
+
+    def _answers(self, case: Case) -> list[_Answer]:
+        if self.suite is None:
+            path = layout.PREDICTIONS / "candidate.jsonl"
+            if missing := gap(case.evidence, (layout.EVALUATION, layout.SPLITS / "test.jsonl", path)):
+                raise NoEvidence(missing)
+            return [
+                _Answer(given.prediction, tuple(each.content for each in row.messages), row.id, row.group)
+                for row, given in zip(case.evidence.test, case.evidence.answers["candidate"], strict=True)
+            ]
+        from checks.suite_sample import SuiteSample
+
+        sample = case.sample.of(self.suite)
+        assert isinstance(sample, SuiteSample)
+        ours = sample.answers("candidate")
+        base = sample.answers("base") if "base" in case.params.suites[self.suite].scores_of else [None] * len(ours)
+        return [
+            _Answer(
+                each.answer, (*(m.content for m in each.messages), *((other.answer,) if other else ())), each.sample,
+                str(group),
+            )
+            for each, other, group in zip(ours, base, sample.groups, strict=True)
+        ]  # fmt: skip
+
+    def explain(self, place: str, finding: Finding, verdict: Verdict) -> Explained:
+        """The share that is ruled out, and the share that these answers clear."""
+        return Explained(
+            f"of the answers to the {self.asked_of} with {self.words} words or more, do at most {self.at_most:.2%} "
+            "have as many in a row of a train row, which the prompt does not have, shown with "
+            f"{percent(self.confidence)} confidence?",
+            explain_test(finding, verdict, self.confidence, f"the true share is {self.at_most:.2%} or more"),
+            "longer answers, so that they can show it" if finding.high is None
+            else f"{explain_rows(finding)}these answers clear {place}.at_most down to {finding.high:.4g} {ALONE}",
+            f"{layout.suite_answers(self.suite) if self.suite else f'{self.answers_at}/candidate.jsonl'}, {_TRAIN}",
+        )  # fmt: skip

@@ -1,0 +1,20 @@
+"""Drops rows with personal data or secrets."""
+
+from checks.drafts import Draft, Rule
+
+
+class DropPersonalData(Rule):
+    """Drops rows in which ``prepare.personal_data`` finds something."""
+
+    name = "drop-personal-data"
+    does = "the row has what prepare.personal_data looks for"
+
+    def drop(self, draft: Draft) -> bool:
+        """Whether the draft has the defect."""
+        wanted = self.numbers.personal_data
+        return wanted is not None and bool(wanted.count(draft))
+
+    def shown(self, draft: Draft) -> str:
+        """What was found and how often, and no word of it: reports are kept in git and published."""
+        wanted = self.numbers.personal_data
+        return ", ".join(f"{kind} {count}" for kind, count in wanted.count(draft).items()) if wanted else ""

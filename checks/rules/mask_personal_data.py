@@ -1,0 +1,26 @@
+"""Puts ``[kind]`` in place of personal data and secrets, such as ``[email]``."""
+
+from dataclasses import replace
+from typing import ClassVar
+
+from checks.drafts import Draft, Rule
+from checks.personal_data import each_string
+
+
+class MaskPersonalData(Rule):
+    """Puts ``[kind]`` in place of what ``prepare.personal_data`` finds in a row."""
+
+    name = "mask-personal-data"
+    does = "put [kind] in place of what prepare.personal_data finds"
+    in_rows: ClassVar[bool] = False  # validate looks by drop-personal-data, which shows no such text
+
+    def fix(self, draft: Draft) -> Draft:
+        """The draft without the defect, in every text that training reads."""
+        wanted = self.numbers.personal_data
+        if wanted is None or not wanted.count(draft):
+            return draft
+        return replace(
+            draft.rewritten(wanted.mask(draft.prompt), wanted.mask(draft.reference)),
+            before=tuple(each.model_copy(update={"content": wanted.mask(each.content)}) for each in draft.before),
+            extra={key: each_string(value, wanted.mask) for key, value in draft.extra.items()},
+        )
