@@ -1,0 +1,85 @@
+"""What a model knows of its task, and what it kept of its base, when a part of what it learnt is added to the base.
+
+    python -m benchmarks.remembering [--model models/merged] [--scales 1.0 0.8 0.6 0.5 0.4]
+
+Prints a Markdown table: rows of the valid split that are answered right, everyday questions whose answer has the
+reference, bits per byte of everyday English. Needs models/base, data/splits and the model: `./lockstep run`. Some two
+minutes a scale on one core.
+
+The weights are base + scale x (model - base), in bf16: Wortsman et al. 2022, "Robust fine-tuning of zero-shot models",
+which forgets less without another training. Compare with rows of replay: docs/measurements/forgetting.md.
+"""
+
+import argparse
+import json
+import math
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+
+from checks import files, layout, scoring
+from checks.rows import Message, Row
+from checks.scorer_kind import ScorerKind
+from checks.scorers.contains import Contains
+from checks.scorers.exact_match import ExactMatch
+from stages.inference import generate, loss, prompts
+
+_TEXTS = Path("stages/texts")
+
+
+def interpolated(base: Path, model: Path, scale: float, out: Path) -> None:
+    """Write ``model`` to ``out`` with that share of what it learnt."""
+    shutil.copytree(model, out, ignore=shutil.ignore_patterns("*.safetensors*"))
+    before, after = (
+        {name: each for path in sorted(folder.glob("*.safetensors")) for name, each in load_file(path).items()}
+        for folder in (base, model)
+    )
+    mixed = {
+        name: (before[name].float() + scale * (each.float() - before[name].float())) for name, each in after.items()
+    }
+    save_file(
+        {name: each.to(after[name].dtype) for name, each in mixed.items()}, out / "model.safetensors", {"format": "pt"}
+    )
+
+
+def right(folder: Path, rows: Sequence[Row], scorer: ScorerKind, length: int) -> float:
+    """The sum of the scores of the model's greedy answers."""
+    model, tokenizer = generate.load(folder, "bf16")
+    asked = prompts.tokens(tokenizer, [row.messages for row in rows], rows, None, folder)
+    found = generate.generate(model, asked, generate.end_tokens(model, tokenizer), length, 4096, folder.name)
+    texts = [tokenizer.decode(each.tokens, skip_special_tokens=True) for each in found]
+    return sum(scoring.score(scorer, text, row.reference) for text, row in zip(texts, rows, strict=True))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, default=layout.MERGED)
+    parser.add_argument("--scales", type=float, nargs="+", default=[1.0, 0.8, 0.6, 0.5, 0.4])
+    options = parser.parse_args()
+    valid = files.read_jsonl(layout.SPLITS / "valid.jsonl", Row)
+    asked = [json.loads(line) for line in (_TEXTS / "everyday.jsonl").read_text().splitlines()]
+    everyday = [
+        Row(id=each["id"], messages=(Message(role="user", content=each["prompt"]),), reference=each["reference"],
+            group=each["id"], slice=each["slice"], source="everyday")
+        for each in asked
+    ]  # fmt: skip
+    texts = [json.loads(line)["text"] for line in (_TEXTS / "english.jsonl").read_text().splitlines()]
+    size = sum(len(text.encode()) for text in texts) * math.log(2)
+    print(f"| scale | valid rows right, of {len(valid)} | everyday questions, of {len(everyday)} | bits per byte |")
+    print("| ---: | ---: | ---: | ---: |")
+    for scale in options.scales:
+        with tempfile.TemporaryDirectory() as work:
+            folder = Path(work) / f"scale {scale:g}"
+            interpolated(layout.BASE, options.model, scale, folder)
+            task = right(folder, valid, ExactMatch(kind="exact-match"), 20)
+            kept = right(folder, everyday, Contains(kind="contains", separator="|"), 16)
+            bits = sum(loss.nats(folder, "bf16", texts, folder.name)) / size
+        kinds = f"{task:.0f} ({task / len(valid):.1%}) | {kept:.0f} ({kept / len(everyday):.1%})"
+        print(f"| {scale:g} | {kinds} | {bits:.3f} |")
+
+
+if __name__ == "__main__":
+    main()
