@@ -30,6 +30,7 @@ _TEXT, _UNKNOWN_TEXT = 1.25, 1.5
 _PRECISION_CPU, _PRECISION_GPU = 2.0, 3.0
 _OTHER_DEVICES = 1.5  # they wait for one another at each step
 _QUANTISED, _DORA = 1.5, 2.0  # weights made whole for each product; rows measured in each
+_PACKED = 1.5  # no padding, but attention over all sequences of a batch at once
 _OWN = 2.0  # the optimiser's step takes time too, which goes by steps and not by tokens
 
 
@@ -38,12 +39,12 @@ class Training(NamedTuple):
 
     ``parameters``: those that every token is multiplied with; ``passed_back``: the share of them that gradients pass
     through (None: unknown); ``adapter``: LoRA's parameters; ``own``: those of the base's own that are trained.
-    ``row_bytes``: mean size of a row in bytes of JSON.
+    ``row_bytes``: mean size of a row in bytes of JSON. ``batch``: rows of a forward pass, on average.
     """
 
     rows: int
     epochs: float
-    batch: int
+    batch: float
     parameters: int
     passed_back: float | None
     adapter: int
@@ -54,6 +55,7 @@ class Training(NamedTuple):
     dora: bool = False
     devices: int = 1
     own: int = 0
+    packed: bool = False
 
     @property
     def row_passes(self) -> float:
@@ -109,7 +111,7 @@ def shown(value: float) -> str:
 
 
 def epochs(train: Train, rows: int) -> float:
-    """Passes over ``rows`` rows, as the trainer counts them; an incomplete last batch counts as a batch."""
+    """Passes over ``rows`` rows or packed sequences, as the trainer counts them; an incomplete last batch counts."""
     if train.max_steps is None:
         return bounded(train.epochs or 1)
     return bounded(train.max_steps) / train.steps_of_epoch(rows)
@@ -144,6 +146,8 @@ def steps(old: Training, new: Training, same_base: bool, same_rows: bool, device
         found.append(_step(f"a base in 4 bits {'here' if new.quantised else 'there'} alone", 1, _QUANTISED))
     if old.dora != new.dora:
         found.append(_step(f"DoRA {'here' if new.dora else 'there'} alone", 1, _DORA))
+    if old.packed != new.packed:
+        found.append(_step(f"packed rows {'here' if new.packed else 'there'} alone", 1, _PACKED))
     if bool(old.own) != bool(new.own):
         found.append(_step(f"full fine-tuning {'here' if new.own else 'there'} alone", 1, _OWN))
     if old.devices != new.devices:

@@ -200,13 +200,14 @@ class Stopping(Record):
 class TrainedStep(Sparse):
     """One step of a training in several steps. ``data``: digests of the rows that it learned from, by split."""
 
-    sparse: ClassVar[frozenset[str]] = frozenset({"figures", "batch", "stopping"})
+    sparse: ClassVar[frozenset[str]] = frozenset({"figures", "batch", "stopping", "sequences"})
 
     method: str
     started_from: Digest | None  # the adapter of the step before; None: a new adapter
     adapter: Digest
     data: dict[str, Digest]
     rows: Count
+    sequences: Count | None = None  # as in the report
     steps: Count  # of the optimiser
     batch: Count | None = None  # rows of an optimiser step on several devices together, as in the report
     epochs: float
@@ -225,12 +226,13 @@ class TrainReport(StageReport):
 
     ``chain`` has the steps of a training in several: each names the adapter that it started from, and the last one's
     adapter is the result. ``steps`` and ``tokens`` are then those of all, ``epochs`` is how often a row was seen on
-    average, ``final_loss``, ``figures``, ``batch`` and ``stopping`` are the last step's.
+    average, ``final_loss``, ``figures``, ``batch``, ``sequences`` and ``stopping`` are the last step's.
     """
 
-    sparse: ClassVar[frozenset[str]] = frozenset(
-        {"plugins", "figures", "optimised_for", "quantised", "devices", "batch", "shard", "stopping", "chain", "full"}
-    )
+    sparse: ClassVar[frozenset[str]] = frozenset({
+        "plugins", "figures", "optimised_for", "quantised", "devices", "batch", "shard", "stopping", "chain", "full",
+        "sequences",
+    })  # fmt: skip
 
     adapter: Digest
     base: Digest
@@ -247,10 +249,11 @@ class TrainReport(StageReport):
     optimised_for: tuple[str, ...] = ()
     quantised: Quantised | None = None  # None: the base was trained on as it is
     devices: Count | None = None  # processes that trained; None: one
-    batch: Count | None = None  # rows of a step on all of them together; None: as train.batch_size says
+    batch: Count | None = None  # rows or sequences of a step on all of them together; None: as train.batch_size says
     shard: Literal["fsdp2"] | None = None  # None: each had the whole base
     stopping: Stopping | None = None  # None: the adapter has the last step's weights
     chain: tuple[TrainedStep, ...] = ()  # empty: one step
+    sequences: Count | None = None  # that the rows were packed into; None: they were not packed
     full: bool = False  # the weights that learned are the base's own, and what is named adapter has all of them
 
     @property

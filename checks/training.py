@@ -142,6 +142,8 @@ class Train(Section):
     # Whether it can train the base's own weights (``full``). Not if it compares the model with the base, which is the
     # model with its adapter switched off.
     without_adapter: ClassVar[bool] = False
+    # Whether it can learn from packed sequences (``packing``): only if its loss is one of each row by itself.
+    packable: ClassVar[bool] = False
 
     method: Annotated[str, Field(description="the training method, a file of stages/training/methods")]
     seed: Annotated[int, Field(ge=0, description="of the adapter's first weights, the order of rows, and dropout")]
@@ -174,6 +176,13 @@ class Train(Section):
     max_length: Annotated[
         int, Field(ge=8, description="most tokens of prompt and reference together; longer rows are refused")
     ]
+    packing: Annotated[
+        Literal["bfd", False],
+        Field(
+            description="bfd: whole rows are packed into sequences of max_length tokens (best-fit decreasing), and "
+            "batch_size counts sequences; false: each row is a sequence"
+        ),
+    ] = False
     precision: Annotated[
         Literal["bf16", "fp16", "fp32"], Field(description="number format of the base's weights and of arithmetic")
     ]
@@ -233,6 +242,35 @@ class Train(Section):
                 f"min_learning_rate: {lowest:g} is not below learning_rate {self.learning_rate:g}|"
                 f"set it to {self.learning_rate / 10:g}, say"
             )
+        return self
+
+    @field_validator("packing", mode="before")
+    @classmethod
+    def _whole_rows(cls, value: Any) -> Any:
+        if value == "wrapped":
+            raise ValueError("wrapped cuts rows where a sequence is full, and lets them see one another|use bfd")
+        if value == "bfd_split":
+            raise ValueError(
+                "bfd_split cuts rows above max_length, which are refused; it is bfd for all others|use bfd"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _packing_fits(self) -> Self:
+        if not self.packing:
+            return self
+        if not self.packable:
+            raise ValueError(
+                f"packing: train.method {self.method!r} does not offer it: that takes a loss of each row by itself|"
+                "use false, or write it for train.method sft alone"
+            )
+        if self.neftune_alpha is not None:
+            raise ValueError(
+                "packing: neftune_alpha makes its noise smaller the longer a sequence is, whatever its rows are|"
+                "use false, or neftune_alpha: null"
+            )
+        if self.shard:
+            raise ValueError(f"packing: shard {self.shard} is not offered with it, it was never tried|use false")
         return self
 
     @model_validator(mode="after")

@@ -44,7 +44,8 @@ from stages.weights import nf4
 _LIBRARIES = ("torch", "transformers", "trl", "peft")
 _BELOW = ("accelerate", "datasets", "numpy", "safetensors", "tokenizers")  # no checkpoint outlives another version
 _SHARED = (
-    "chain", "checkpoints", "fitter", "order", "own_weights", "preferences", "ranks", "resuming", "stopping", "trainer",
+    "chain", "checkpoints", "fitter", "order", "own_weights", "packing", "preferences", "ranks", "resuming", "stopping",
+    "trainer",
 )  # fmt: skip
 _MODULES = ("train.py", *(f"training/{name}.py" for name in _SHARED), "weights/nf4.py")
 
@@ -109,6 +110,7 @@ def train(params: Params, root: Path) -> str:
         base=base,
         splits=seal.splits,
         rows=len(rows),
+        sequences=last.sequences,
         steps=sum(each.steps for each in fitted),
         epochs=chain.epochs(fitted, len(rows)),
         trainable_parameters=last.trainable,
@@ -175,18 +177,20 @@ def _fit(
             trackers,
         )
         trainable, total = chain.counted(trainer.model)
+        packed = len(trainer.train_dataset) if params.train.packing else None
+        sequences = packed or len(its.rows)
         look = memory.hold(trainer, params.train, work.root)
-        stopper = stopping.attach(trainer, params.train, len(its.rows), run.metrics if run else lambda *_: None)
+        stopper = stopping.attach(trainer, params.train, sequences, run.metrics if run else lambda *_: None)
         keeper = resuming.Keeper(store, work.minutes, trainer, recorder, work.run)
         trainer.add_callback(keeper)
         if run is not None and store is not None:
-            say(_settings(params, len(its.rows), trainer.model, work.device))
+            say(_settings(params, len(its.rows), packed, trainer.model, work.device))
             if work.minutes:
                 also = f" and on the DVC remote {store.remote.name}" if store.remote else ""
                 say(f"a checkpoint every {work.minutes:g} minutes, in {checkpoints.FOLDER}{also}")
         resumed = keeper.resume()
         if resumed and run is not None:
-            say(f"goes on at step {resumed.step} of {params.train.steps(len(its.rows))}, from {resumed.where}")
+            say(f"goes on at step {resumed.step} of {params.train.steps(sequences)}, from {resumed.where}")
             run.replay(resumed.known.points)
             run.replay((step, {"valid_loss": loss}) for step, loss in resumed.known.valid)
             run.tag("lockstep.resumed_at", str(resumed.step))
@@ -207,6 +211,7 @@ def _fit(
         adapter=digest.of_tree(work.adapter).digest,
         data=its.data,
         rows=len(its.rows),
+        sequences=packed,
         steps=trainer.state.global_step,
         batch=_batch(params) if work.ranks > 1 else None,
         epochs=round(trainer.state.epoch, 6),
@@ -232,7 +237,7 @@ def _check(params: Params, work: ranks.Work, its: chain.Given) -> None:
 
     trainer, _, _ = _trainer(params, work.root / layout.BASE, work.base, its.rows, its.valid, None, str(work.scratch))
     memory.hold(trainer, params.train, work.root)
-    stopping.attach(trainer, params.train, len(its.rows), lambda *_: None)
+    stopping.attach(trainer, params.train, len(trainer.train_dataset), lambda *_: None)
 
 
 def _fit_on_rank(work: ranks.Work, index: int) -> chain.Fitted | None:
@@ -421,8 +426,8 @@ def _trainer(
     return trainer, recorder, quantised
 
 
-def _settings(params: Params, rows: int, model: Any, device: str) -> str:
-    """The settings of the training, on one line."""
+def _settings(params: Params, rows: int, packed: int | None, model: Any, device: str) -> str:
+    """The settings of the training, on one line. ``packed``: the sequences that the rows are packed into."""
     train, lora = params.train, params.train.lora
     trainable, total = chain.counted(model)
     base = f" on a base in 4 bits ({train.quantization.kind})" if train.quantization else ""
@@ -432,8 +437,9 @@ def _settings(params: Params, rows: int, model: Any, device: str) -> str:
         variant = {"lora": "LoRA", "rslora": "rsLoRA", "dora": "DoRA"}[lora.variant]
         also = f" and all of {', '.join(lora.modules_to_save)}" if lora.modules_to_save else ""
         kind = f"{variant} r={lora.r} alpha={lora.alpha} on {targets}{also}"
+    sequences = f" in {packed} sequences" if packed else ""
     parts = (
-        f"{rows} rows, {train.steps(rows)} steps of {_batch(params)}",
+        f"{rows} rows{sequences}, {train.steps(packed or rows)} steps of {_batch(params)}",
         kind,
         "all layers" if train.layers is None else f"last {train.layers} layers",
         f"{trainable / 1e6:.2f} of {total / 1e6:.1f} M parameters",
@@ -444,7 +450,7 @@ def _settings(params: Params, rows: int, model: Any, device: str) -> str:
 
 
 def _batch(params: Params) -> int:
-    """Rows of a step."""
+    """Rows of a step, or packed sequences."""
     train = params.train
     return train.devices * train.batch_size * train.gradient_accumulation
 

@@ -125,6 +125,7 @@ def test_no_size_overflows(new: Training) -> None:
         ({"epochs": None, "max_steps": 50, "batch_size": 16}, 10, 50.0),  # a batch is the whole split
         ({"epochs": None, "max_steps": 50, "batch_size": 4, "gradient_accumulation": 4}, 800, 1.0),
         ({"epochs": None, "max_steps": 50, "batch_size": 4, "devices": 4}, 800, 1.0),
+        ({"epochs": None, "max_steps": 50, "batch_size": 2, "packing": "bfd"}, 100, 1.0),  # of 100 sequences
         ({"epochs": None, "max_steps": 10**400}, 1000, cost.MOST / 63),
         (
             {"epochs": None, "max_steps": 50, "batch_size": 16, **METHODS["grpo"]},
@@ -576,6 +577,31 @@ def test_a_step_whose_method_was_never_recorded_has_no_estimate(root: Path) -> N
     found = estimate(root)
     assert found.status == "no estimate"
     assert found.notes[0] == "train.method is orpo, and the record is of a training with sft"
+
+
+def test_packed_rows_are_counted_as_they_were_recorded_or_as_their_tokens_fill_sequences(root: Path) -> None:
+    """150 rows of 32 tokens, two epochs; sequences have 128 tokens, so that four rows fill one."""
+    path = root / layout.TRAIN_REPORT
+    report = files.read_json(path, TrainReport).model_copy(update={"tokens": 150 * 2 * 32})
+    files.write_json(path, report)
+    evidence_tree.recorded(root)
+    _on_main(root, "with tokens", None)
+    packed = {"packing": "bfd", "epochs": None, "max_steps": 38, "batch_size": 1}
+    _change(root, lambda value: value["train"].update(packed))
+    found = estimate(root)
+    assert found.minutes is not None
+    assert found.minutes.middle == pytest.approx(SECONDS / 60 / 2)  # 38 sequences are one epoch
+    assert found.basis is not None
+    assert "packed rows here alone" in [factor.why for factor in found.basis.factors]
+
+    files.write_json(path, report.model_copy(update={"sequences": 75}))
+    evidence_tree.recorded(root)
+    _on_main(root, "packed", None)
+    for length, share in ((128, 38 / 75), (256, 38 / 19)):  # as recorded, two in each; full, eight in each
+        _change(root, lambda value, length=length: value["train"].update(seed=5, max_length=length))
+        found = estimate(root)
+        assert found.minutes is not None
+        assert found.minutes.middle == pytest.approx(SECONDS / 60 / 2 * share)
 
 
 def test_another_base_is_scaled_by_its_size(root: Path) -> None:

@@ -4,6 +4,7 @@ How long the rows are in tokens is known from the record if they are the same ro
 validate say how long they can be at most, and a training is refused only if its weights alone do not fit.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -13,6 +14,7 @@ from checks.evidence import Count, DataReport
 from checks.memory import Batch, Foretold
 from checks.params import Params
 from checks.rows import Record
+from checks.training import Train
 from release.cost.training_record import Recorded
 
 
@@ -95,14 +97,21 @@ def _foretold(root: Path, params: Params, data: DataReport, base: str, recorded:
     if before and took.peak:
         old = Foretold(recorded.train, before, Batch(took.rows, took.tokens, took.logits), cpu)
         scale = took.peak / old.peak()
-    if recorded.report.splits.get("train") != data.splits.get("train"):
+    if _sequences(recorded.report.splits, recorded.train) != _sequences(data.splits, train):
         return _between(params, Foretold(train, sizes, Batch(rows, 0, 0), cpu, scale=scale))
     logits = took.logits * rows // max(1, took.rows)
     known = Foretold(train, sizes, Batch(rows, took.tokens, logits), cpu, scale=scale)
     return _Bounds(known, known)
 
 
+def _sequences(splits: Mapping[str, str], train: Train) -> tuple[str | None, int | None]:
+    """What the length of sequences follows from: the rows, and if they are packed how far."""
+    return splits.get("train"), train.max_length if train.packing else None
+
+
 def _between(params: Params, low: Foretold) -> _Bounds:
-    """From no tokens to as many as validate lets through."""
-    longest = min(params.train.max_length, params.validate_.max_prompt_tokens + params.validate_.max_reference_tokens)
+    """From no tokens to as many as validate lets through, or a packed sequence has."""
+    longest = params.train.max_length
+    if not params.train.packing:
+        longest = min(longest, params.validate_.max_prompt_tokens + params.validate_.max_reference_tokens)
     return _Bounds(low, low._replace(batch=Batch(low.batch.rows, longest, 0)))

@@ -1,5 +1,6 @@
 """Scales the duration of a recorded training to the training that the work tree asks for."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -19,12 +20,13 @@ class Ahead(NamedTuple):
     """What decides the cost of one step of the next training; most trainings have one.
 
     ``params`` are the step's parameters. ``train`` is the digest of the train split, ``base`` the digest of the base
-    model. ``parameters`` (of the base) and ``trained`` (those that learn) are None where unknown.
+    model. ``parameters`` (of the base) and ``trained`` (those that learn) are None where unknown. ``epochs`` is None
+    where it depends on how many packed sequences the rows will make.
     """
 
     params: Train
     rows: int
-    epochs: float
+    epochs: float | None
     train: str | None
     base: str
     test_rows: int
@@ -54,7 +56,7 @@ def planned(root: Path, training: Train | Steps, data: DataReport, base: str) ->
     found = []
     for params in steps.of(training):
         rows = len(steps.rows_of(params, some, split)) if some else data.rows.get("train", 0)
-        epochs = cost.epochs(params, rows)
+        epochs = None if params.packing and params.max_steps else cost.epochs(params, rows)
         found.append(Ahead(params, rows, epochs, data.splits.get("train"), base, data.rows.get("test", 0)))
     return found
 
@@ -128,12 +130,38 @@ def pair(root: Path, ahead: Ahead, recorded: Recorded) -> tuple[Training, Traini
         else:  # on the same matrices, the size of an adapter is proportional to its rank
             ranks = (train.lora.r, before.lora.r) if train.lora and before.lora else (1, 1)
             trained = report.trainable_parameters * ranks[0] // ranks[1]
-    for what, value in (("rows", ahead.rows), ("epochs", ahead.epochs), ("parameters", new_parameters)):
+    row_bytes = _row_bytes(root)
+    together = _together(ahead, recorded, row_bytes)
+    epochs = cost.epochs(train, math.ceil(ahead.rows / together)) if ahead.epochs is None else ahead.epochs
+    for what, value in (("rows", ahead.rows), ("epochs", epochs), ("parameters", new_parameters)):
         if value <= 0:
             raise Unscalable(f"the training here has no {what}")
     old = _training(report.rows, report.epochs, before, old_parameters, old_layers, report.trainable_parameters)
-    new = _training(ahead.rows, ahead.epochs, train, new_parameters, new_layers, trained)
-    return old._replace(row_bytes=recorded.row_bytes), new._replace(row_bytes=_row_bytes(root))
+    new = _training(ahead.rows, epochs, train, new_parameters, new_layers, trained)
+    before_together = report.rows / report.sequences if report.sequences else 1.0
+    return (
+        old._replace(row_bytes=recorded.row_bytes, batch=cost.bounded(before.batch_size) * before_together),
+        new._replace(row_bytes=row_bytes, batch=cost.bounded(train.batch_size) * together),
+    )
+
+
+def _together(ahead: Ahead, recorded: Recorded, row_bytes: float | None) -> float:
+    """Mean rows in a sequence of the next training: those recorded, if they are the same rows and the same length.
+
+    Otherwise sequences count as full, and rows as long as recorded, or longer by their bytes.
+    """
+    report, before, train = recorded.report, recorded.train, ahead.params
+    if not train.packing:
+        return 1.0
+    same = (ahead.base, ahead.train, train.max_length) == (report.base, report.splits.get("train"), before.max_length)
+    if same and report.sequences:
+        return report.rows / report.sequences
+    if report.tokens is None:
+        raise Unscalable("train.packing: no record says how many tokens a row has")
+    tokens = report.tokens / (report.rows * report.epochs)
+    if row_bytes and recorded.row_bytes:
+        tokens *= row_bytes / recorded.row_bytes
+    return max(1.0, cost.bounded(train.max_length) / tokens)
 
 
 def _kind(train: Train) -> str:
@@ -149,7 +177,7 @@ def _training(rows: int, epochs: float, train: Train, parameters: int, layers: i
     return Training(
         rows, epochs, train.batch_size, parameters, share, trained if lora else 0, checkpointing, train.precision, None,
         quantised=train.quantization is not None, dora=lora is not None and lora.variant == "dora",
-        devices=train.devices, own=0 if lora else trained,
+        devices=train.devices, own=0 if lora else trained, packed=bool(train.packing),
     )  # fmt: skip
 
 

@@ -43,7 +43,8 @@ class Recorded(NamedTuple):
         if not self.report.chain:
             return self
         its, took = self.report.chain[at], self.measured.chain[at]
-        report = {"rows": its.rows, "epochs": its.epochs, "steps": its.steps, "tokens": its.tokens, "chain": ()}
+        names = ("rows", "sequences", "epochs", "steps", "tokens")
+        report = {"chain": (), **{name: getattr(its, name) for name in names}}
         measured = {"seconds": took.seconds, "memory": took.memory, "chain": ()}
         return self._replace(
             report=self.report.model_copy(update=report),

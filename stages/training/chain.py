@@ -67,8 +67,9 @@ class Fitted(BaseModel):
     adapter: Digest
     data: dict[str, Digest]
     rows: int
+    sequences: int | None  # that the rows were packed into; None: each is one
     steps: int
-    batch: int | None  # rows of a step on several devices together; None: on one
+    batch: int | None  # rows of a step on several devices together, or sequences; None: on one
     epochs: float
     trainable: int
     total: int

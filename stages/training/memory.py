@@ -54,7 +54,7 @@ def hold(trainer: Any, train: Train, root: Path) -> Look:
     if sizes is None:
         return Look(batch, None, total)
     tokens = batch.rows * batch.tokens * memory.passed(train, sizes.layers)
-    counted = kept(trainer, batch)
+    counted = kept(trainer, batch, packed=bool(train.packing))
     if counted is not None and train.full:
         counted -= _copies(trainer.model, train)
     foretold = Foretold(
@@ -67,8 +67,11 @@ def hold(trainer: Any, train: Train, root: Path) -> Look:
     return Look(batch, foretold, total)
 
 
-def kept(trainer: Any, batch: Batch) -> int | None:
-    """Bytes that autograd keeps of the batch without head and checkpointing; None where a model cannot be traced so."""
+def kept(trainer: Any, batch: Batch, packed: bool = False) -> int | None:
+    """Bytes that autograd keeps of the batch without head and checkpointing; None where a model cannot be traced so.
+
+    ``packed``: its rows are packed sequences, which lie end to end under one mask.
+    """
     model, found = trainer.model, dict[int, int]()
     device, training = next(model.parameters()).device, model.training
     model.train()
@@ -85,7 +88,10 @@ def kept(trainer: Any, batch: Batch) -> int | None:
 
             with saved_tensors_hooks(pack, lambda tensor: tensor):
                 ids = torch.ones((batch.rows, batch.tokens), dtype=torch.long, device=device)
-                out = model(input_ids=ids, attention_mask=torch.ones_like(ids), logits_to_keep=1, use_cache=False)
+                inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+                if packed:
+                    inputs = {"input_ids": ids.view(1, -1), "position_ids": (ids.cumsum(1) - 1).view(1, -1)}
+                out = model(**inputs, logits_to_keep=1, use_cache=False)
                 size = sum(found.values())
                 del out
     except RuntimeError:  # such as the routing of a mixture of experts, which depends on data
@@ -150,7 +156,11 @@ def _batch(trainer: Any, train: Train) -> Batch:
     lengths = sorted(((_tokens(row, train.max_length), place) for place, row in enumerate(rows)), reverse=True)
     longest = lengths[: train.batch_size]
     count, tokens = train.batch_size * train.sequences, longest[0][0]
-    if not torch.cuda.is_available() and "labels" in rows[0]:
+    if train.packing and not torch.cuda.is_available():
+        # as below, but no column is another row's too
+        learned = sorted((sum(label != -100 for label in row["labels"]) for row in rows), reverse=True)
+        values = sum(learned[: train.batch_size]) * _vocabulary(trainer)
+    elif not torch.cuda.is_available() and "labels" in rows[0]:
         # ``methods.sft`` projects the columns that are learned in some row
         batch = trainer.data_collator([rows[place] for _, place in longest])
         columns = int((batch["labels"][:, 1:] != -100).any(dim=0).sum())

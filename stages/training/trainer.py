@@ -223,7 +223,7 @@ def settings(train: Train, rows: int, output: str) -> dict[str, Any]:
         optim=train.optimizer,
         neftune_noise_alpha=train.neftune_alpha,
         train_sampling_strategy="group_by_length",
-        logging_steps=max(1, min(_LOG_STEPS, train.steps(rows) // _LOG_POINTS)),
+        logging_steps=log_every(train, rows),
         logging_nan_inf_filter=False,
         report_to=[],
         save_strategy="no",  # checkpoints come by the clock: ``resuming.Keeper``
@@ -234,6 +234,11 @@ def settings(train: Train, rows: int, output: str) -> dict[str, Any]:
         log_level="error",
         **(_SHARDS if train.shard else {}),
     )
+
+
+def log_every(train: Train, sequences: int) -> int:
+    """Steps between two points of the loss curve, of a training on so many rows or packed sequences."""
+    return max(1, min(_LOG_STEPS, train.steps(sequences) // _LOG_POINTS))
 
 
 def lora_config(lora: Lora, model: PreTrainedModel) -> LoraConfig:

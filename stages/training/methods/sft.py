@@ -19,6 +19,7 @@ class Sft(Train):
 
     columns = ("prompt", "reference")
     without_adapter = True
+    packable = True
 
     method: Literal["sft"] = "sft"
 
@@ -26,12 +27,14 @@ class Sft(Train):
         """TRL's trainer over prompts and references. Raises TrainingRefused for a row that cannot be learned."""
         from trl import SFTConfig
 
+        # Packed sequences have no padding: no length to group by, and no token that does not count.
+        packed = {"train_sampling_strategy": "random", "include_num_input_tokens_seen": "all"} if self.packing else {}
         trainer = trainer_class()(
             model=job.model,
             args=SFTConfig(
-                **job.settings,
+                **{**job.settings, **packed},
                 max_length=None,  # nothing is cut: ``refuse_unfit`` sees every row
-                packing=False,
+                packing=False,  # afterwards, below
                 completion_only_loss=True,
             ),
             train_dataset=dataset(job.rows),
@@ -43,6 +46,10 @@ class Sft(Train):
         for prepared in (trainer.train_dataset, trainer.eval_dataset):
             if prepared is not None:
                 refuse_unfit(prepared, job.tokenizer, job.stops, self.max_length)
+        if self.packing:
+            from stages.training import packing
+
+            packing.pack(trainer, self)
         return trainer
 
 
@@ -70,12 +77,8 @@ def trainer_class() -> Any:
             if labels.device.type == "cuda" or self.aux_loss_enabled or return_outputs:
                 return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
             columns = (labels[:, 1:] != -100).any(dim=0).nonzero()[:, 0]
-            logits = model(
-                input_ids=inputs["input_ids"],
-                attention_mask=inputs["attention_mask"],
-                logits_to_keep=columns,
-                use_cache=False,
-            ).logits
+            others = {name: each for name, each in inputs.items() if name != "labels"}
+            logits = model(**others, logits_to_keep=columns, use_cache=False).logits
             targets = labels[:, columns + 1]
             total = nn.functional.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="sum")
             if num_items_in_batch is None:
