@@ -8,7 +8,7 @@ approval is one person's word that an image may run in an environment, a quarant
 again.
 """
 
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -74,6 +74,16 @@ class Release(Record):
         if self.image.commit != self.commit:
             raise ValueError("the image is of another commit")
         return self
+
+
+def schema() -> dict[str, Any]:
+    """JSON Schema of a release's predicate, for whoever reads one without Lockstep (docs/release.schema.json)."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": PREDICATE,
+        **Release.model_json_schema(by_alias=True),
+        "description": f"The predicate of an in-toto statement whose predicateType is {PREDICATE}.",
+    }
 
 
 class _InToto(Record):
