@@ -80,6 +80,7 @@ for command in (
     environments.status,
     environments.history,
     environments.reconcile,
+    environments.admission,
     gateway.gateway,
     page.page,
     card.card,

@@ -245,3 +245,26 @@ def reconcile(root: Path, fix: bool, as_json: bool) -> None:
     click.echo(to_json(found.model_dump(mode="json")) if as_json else environment_tables.reconciled(found))
     if refusal := verb.refusal(found):
         raise refusal
+
+
+@click.command()
+@click.argument("environment")
+@click.option(
+    "--for",
+    "controller",
+    type=click.Choice(["kyverno", "policy-controller"]),
+    required=True,
+    help="The admission controller of the cluster.",
+)
+@TARGET
+@click.pass_obj
+@refusing
+def admission(root: Path, environment: str, controller: str, target: str | None) -> None:
+    """Print a policy with which the cluster itself refuses what was not promoted to ENVIRONMENT.
+
+    It admits the releases that ENVIRONMENT ever ran and that are not in quarantine, signed by whoever may release
+    now. Apply it again after each promotion, rollback, quarantine and change of signers.
+    """
+    from release.verbs import admission as verb
+
+    click.echo(verb.admission(root, environment, controller, target), nl=False)
