@@ -81,6 +81,7 @@ for command in (
     environments.history,
     environments.reconcile,
     environments.admission,
+    environments.checkpoint,
     gateway.gateway,
     page.page,
     card.card,
