@@ -174,7 +174,7 @@ class QuarantineRelease(_InToto):
 
 
 class Checked(Record):
-    """The predicate of a checkpoint. ``number``: of the checkpoints before it and this one. ``at``: in UTC."""
+    """The predicate of a checkpoint. ``number``: how many there are, this one included."""
 
     number: Annotated[int, Field(ge=1)]
     at: AwareDatetime

@@ -13,6 +13,7 @@ from checks.signers import Role
 from checks.statement import PAYLOAD
 from release.evidence import dsse, freshness, keys, statement, trust
 from release.ledger import Ledger
+from release.ledger.checkpoints import FILE
 from release.mirrors import desired
 from release.promotion import context
 from release.verbs import history
@@ -115,6 +116,17 @@ def garbage(home: Path) -> None:
     ledger.add_checkpoint(tip, b"{}", "no checkpoint\n")
 
 
+def put_back(home: Path) -> None:
+    """Whoever may push writes the first checkpoint again, and rewinds the branch to it."""
+    old = signed(home)
+    tree.promote(home / "work", "production", "A")
+    signed(home, number=2)
+    data = git(home / "origin.git", "show", f"{old}:{FILE}")
+    ledger, tip = tree.opened(home / "work")
+    ledger.add_checkpoint(tip, data.encode(), "an old checkpoint\n")
+    rewind(home)
+
+
 def taken_away(home: Path) -> None:
     signed(home)
     git(home / "origin.git", "update-ref", "-d", "refs/heads/lockstep/checkpoint/main")
@@ -125,6 +137,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], type[Refusal], str]] = {
     "of the future": (lambda home: signed(home, hours=-1), RemoteRefused, "checkpoint 1 is of .* UTC, which is in the future"),
     "by one who may not": (lambda home: signed(home, "bob"), EvidenceRefused, "is signed by bob, who may approve and not checkpoint"),
     "of another branch": (lambda home: signed(home, branch="release"), EvidenceRefused, "is about the branch 'release'"),
+    "an older one": (put_back, EvidenceRefused, "is number 1, and 3 were written: an older one was put in place of the last"),
     "not signed": (garbage, EvidenceRefused, "is not a DSSE envelope"),
     "taken away": (taken_away, RemoteRefused, "has no checkpoint"),
 }  # fmt: skip

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
-from checks.errors import RemoteRefused
+from checks.errors import EvidenceRefused, RemoteRefused
 from checks.release_params import Promote
 from checks.signers import Signers
 from release.evidence import statement, trust
@@ -67,14 +67,23 @@ def check(ledger: Ledger, tip: str, promote: Promote, signers: Signers) -> None:
 
 
 def last(ledger: Ledger, signers: Signers) -> Seen | None:
-    """The last checkpoint; None if there is none. Raises EvidenceRefused if nobody signed it who may."""
-    data = ledger.checkpoint()
-    if data is None:
+    """The last checkpoint; None if there is none.
+
+    Raises EvidenceRefused if nobody signed it who may, or if it is an older one that was written again.
+    """
+    there = ledger.checkpoint()
+    if there is None:
         return None
     where = f"the checkpoint of {ledger.shown}"
-    verified = trust.verify(data, signers, "checkpoint", where)
+    verified = trust.verify(there.signed, signers, "checkpoint", where)
     found = statement.parse_checkpoint(verified.payload, ledger.branch, where)
-    return Seen(found.predicate.number, found.head, found.predicate.at, verified.signer)
+    number = found.predicate.number
+    if number != there.count:
+        raise EvidenceRefused(
+            f"{where}: is number {number}, and {there.count} were written: an older one was put in place of the last",
+            "see who wrote the last commit of the branch of the checkpoints, and take it away",
+        )
+    return Seen(number, found.head, found.predicate.at.astimezone(UTC), verified.signer)
 
 
 def hold(ledger: Ledger, tip: str, seen: Seen) -> None:

@@ -5,17 +5,25 @@ remembers the last one that it saw. What a checkpoint says is checked above this
 """
 
 from pathlib import Path
+from typing import NamedTuple
 
 from checks.errors import RemoteRefused
 from release.ledger import place, push, trees, write
 from release.ledger.place import Place
 from release.ledger.types import Change
 
-FILE = Path("checkpoint.json")
+FILE = Path("lockstep-checkpoint.json")
 
 
-def last(ledger: Place) -> bytes | None:
-    """The last checkpoint, as it was signed; None if there is none.
+class Last(NamedTuple):
+    """The last checkpoint, as it was signed. ``count``: of the commits that wrote one, this one included."""
+
+    signed: bytes
+    count: int
+
+
+def last(ledger: Place) -> Last | None:
+    """The last checkpoint; None if there is none.
 
     Raises RemoteRefused if the remote does not answer, or has fewer checkpoints than before.
     """
@@ -25,7 +33,10 @@ def last(ledger: Place) -> bytes | None:
         place.never_was(its)
         return None
     place.bring(its, tip)
-    return trees.read(its.git, tip, FILE.as_posix())
+    signed = trees.read(its.git, tip, FILE.as_posix())
+    if signed is None:
+        return None
+    return Last(signed, int(its.git.line("rev-list", "--count", "--first-parent", tip, "--", f":(top){FILE}")))
 
 
 def add(ledger: Place, head: str, signed: bytes, message: str) -> str:

@@ -10,6 +10,7 @@ from checks.errors import EvidenceRefused
 from checks.pointer import Pointer
 from checks.release_params import Promote
 from release.ledger import checkpoints, held, here, moves, place, trees, walk, write
+from release.ledger.checkpoints import Last
 from release.ledger.held import Counts, Held
 from release.ledger.place import Place
 from release.ledger.types import Change, Move, Tags
@@ -165,7 +166,7 @@ class Ledger:
         """Whether the branch is that of a remote, not of this clone."""
         return self._place.remote is not None
 
-    def checkpoint(self) -> bytes | None:
+    def checkpoint(self) -> Last | None:
         """The last signed checkpoint; None if there is none (``release.ledger.checkpoints``)."""
         return checkpoints.last(self._place)
 
