@@ -78,9 +78,9 @@ def last(ledger: Ledger, signers: Signers) -> Seen | None:
     verified = trust.verify(there.signed, signers, "checkpoint", where)
     found = statement.parse_checkpoint(verified.payload, ledger.branch, where)
     number = found.predicate.number
-    if number != there.count:
+    if number != there.written:
         raise EvidenceRefused(
-            f"{where}: is number {number}, and {there.count} were written: an older one was put in place of the last",
+            f"{where}: is number {number}, and {there.written} were written: an older one was put in place of the last",
             "see who wrote the last commit of the branch of the checkpoints, and take it away",
         )
     return Seen(number, found.head, found.predicate.at.astimezone(UTC), verified.signer)

@@ -16,10 +16,10 @@ FILE = Path("lockstep-checkpoint.json")
 
 
 class Last(NamedTuple):
-    """The last checkpoint, as it was signed. ``count``: of the commits that wrote one, this one included."""
+    """The last checkpoint, as it was signed. ``written``: how many commits wrote one, this one included."""
 
     signed: bytes
-    count: int
+    written: int
 
 
 def last(ledger: Place) -> Last | None:
