@@ -1,4 +1,5 @@
-"""Writes the generated parts of docs/reference: commands, exit codes, parameters, kinds of gate.
+"""Writes the generated parts of docs/reference: commands, exit codes, parameters, kinds of gate; and the schema of what
+is signed, docs/release.schema.json.
 
     .venv/bin/python .ci/reference.py            write them
     .venv/bin/python .ci/reference.py --check    exit with 1 and name the pages that are not current
@@ -9,6 +10,7 @@ rest of its page is written by people. The pages are committed: most readers see
 """
 
 import inspect
+import json
 import re
 import sys
 from collections.abc import Callable, Collection, Iterator
@@ -17,11 +19,12 @@ from typing import Any
 
 import click
 
-from checks import errors, params_file
+from checks import errors, params_file, statement
 from release.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ROOT / "docs" / "reference"
+SCHEMA = ROOT / "docs" / "release.schema.json"
 PART = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 LONG = 8  # names in a list; a longer one is named by its length, and its page lists it
 
@@ -257,10 +260,16 @@ def _row(*cells: str) -> str:
     return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
 
 
+def current() -> dict[Path, str]:
+    """Every file that is generated, whole or in part, as it should be."""
+    pages = {page: written(page.read_text()) for page in sorted(PAGES.glob("*.md"))}
+    return pages | {SCHEMA: json.dumps(statement.schema(), indent=2) + "\n"}
+
+
 if __name__ == "__main__":
-    stale = [page for page in sorted(PAGES.glob("*.md")) if written(page.read_text()) != page.read_text()]
-    for found in stale:
+    stale = {path: text for path, text in current().items() if not path.exists() or path.read_text() != text}
+    for found, text in stale.items():
         if "--check" not in sys.argv[1:]:
-            found.write_text(written(found.read_text()))
+            found.write_text(text)
         print(found.relative_to(ROOT))
     sys.exit("--check" in sys.argv[1:] and bool(stale))

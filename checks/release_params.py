@@ -131,6 +131,14 @@ class Promote(Section):
             description="the branch with release/environments; promotions commit to it",
         ),
     ]
+    checkpoint_hours: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            description="how old the last signed checkpoint of the branch may be; null: none is required. "
+            "`lockstep checkpoint` signs one",
+        ),
+    ] = None
     environments: Annotated[
         dict[Name, Environment], Field(min_length=1, description="each environment by its name, with its conditions")
     ]

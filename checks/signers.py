@@ -24,8 +24,9 @@ from checks import files, plain_yaml
 from checks.errors import EvidenceRefused
 from checks.rows import Record
 
-# One for each step that is signed: a server was verified, an image is a release, a release may run somewhere.
-Role = Literal["verify", "release", "approve"]
+# One for each step that is signed: a server was verified, an image is a release, a release may run somewhere, the
+# history of the environments is whole.
+Role = Literal["verify", "release", "approve", "checkpoint"]
 
 
 class Signer(Record):

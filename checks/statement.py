@@ -5,12 +5,13 @@ It names by digest all that the release came from, and carries the reports of bu
 document leads from a running image back to the rows that the weights were trained on. A verification is what
 `lockstep verify` saw of the running model, signed on the machine that saw it; a release carries it as it was signed. An
 approval is one person's word that an image may run in an environment, a quarantine release that images may be moved
-again.
+again. A checkpoint is about the branch of the environments.
 """
 
-from typing import Annotated, Final, Literal, Self
+import re
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import AwareDatetime, ConfigDict, Field, model_validator
 
 from checks import layout
 from checks.identity import Digest
@@ -23,6 +24,7 @@ PREDICATE: Final = "urn:lockstep:release:v1"
 VERIFICATION: Final = "urn:lockstep:verification:v1"
 APPROVAL: Final = "urn:lockstep:approval:v1"
 QUARANTINE_RELEASE: Final = "urn:lockstep:quarantine-release:v1"
+CHECKPOINT: Final = "urn:lockstep:checkpoint:v1"
 PAYLOAD = "application/vnd.in-toto+json"  # DSSE's payloadType of a statement
 ENVELOPE = "application/vnd.dsse.envelope.v1+json"  # of the signed statement, as an artifact of its image
 # A directory's digest, as checks.digest defines it: in-toto's sha256 is of a file's bytes.
@@ -74,6 +76,16 @@ class Release(Record):
         if self.image.commit != self.commit:
             raise ValueError("the image is of another commit")
         return self
+
+
+def schema() -> dict[str, Any]:
+    """JSON Schema of a release's predicate, for whoever reads one without Lockstep (docs/release.schema.json)."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": PREDICATE,
+        **Release.model_json_schema(by_alias=True),
+        "description": f"The predicate of an in-toto statement whose predicateType is {PREDICATE}.",
+    }
 
 
 class _InToto(Record):
@@ -159,3 +171,29 @@ class QuarantineRelease(_InToto):
         QUARANTINE_RELEASE
     )
     predicate: Freed
+
+
+class Checked(Record):
+    """The predicate of a checkpoint. ``number``: how many there are, this one included."""
+
+    number: Annotated[int, Field(ge=1)]
+    at: AwareDatetime
+
+
+class Checkpoint(_InToto):
+    """Somebody's word that at a time the branch of the environments was at a commit, and had this history."""
+
+    subject: Annotated[tuple[Subject, ...], Field(min_length=1, max_length=1)]
+    predicate_type: Annotated[Literal["urn:lockstep:checkpoint:v1"], Field(alias="predicateType")] = CHECKPOINT
+    predicate: Checked
+
+    @property
+    def head(self) -> str:
+        """The commit."""
+        return self.subject[0].digest["gitCommit"]
+
+    @model_validator(mode="after")
+    def _the_subject_is_a_commit(self) -> Self:
+        if not re.fullmatch("[0-9a-f]{40}", self.subject[0].digest.get("gitCommit", "")):
+            raise ValueError("the subject is not a commit")
+        return self

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
 from checks import digest, files, layout
+from checks import statement as statements
 from checks.errors import EvidenceRefused, Refusal, RegistryRefused, VerdictFailed
 from checks.evidence import EvaluationReport
 from checks.serving import ImageReport, ServingReport
@@ -20,7 +22,7 @@ from checks.statement import ENVELOPE, PAYLOAD, PREDICATE, TREE, VERIFICATION, S
 from release.adapters import commits
 from release.adapters.registry.client import Repository
 from release.adapters.registry.types import MANIFEST, Descriptor, Store
-from release.evidence import attach, dsse, keys, released, sbom, sigstore, statement, strict, trust, weights
+from release.evidence import attach, bundles, dsse, keys, released, sbom, sigstore, statement, strict, trust, weights
 from release.image.layout import Layout
 from release.record import held as holding
 from release.record.records import Records
@@ -28,7 +30,7 @@ from release.verbs import keys as key_verbs
 from release.verbs.build import Options, build
 from release.verbs.sign import Signed, approve, approved, sign
 from tests import build_tree, signing_tree, spoil
-from tests.conftest import scaled_down
+from tests.conftest import REPOSITORY, scaled_down
 from tests.registry_service import Registry, registry
 from tests.signing_tree import edit
 
@@ -74,8 +76,12 @@ def image_of(root: Path) -> ImageReport:
 
 
 def artifact(at: Store, image: str, kind: str) -> bytes:
-    (one,) = attach.attached(at, image, kind, 1 << 20, pytest.fail)
-    return one.data
+    """The only artifact of this type; of the bundles the one that signs the weights."""
+    found = [one.data for one in attach.attached(at, image, kind, 1 << 20, pytest.fail)]
+    if kind == sigstore.BUNDLE:
+        found = [data for data in found if bundles.predicate_type(data) == weights.PREDICATE]
+    (data,) = found
+    return data
 
 
 # -- the statement
@@ -191,13 +197,35 @@ def test_a_statement_has_one_form(signed: tuple[Path, Signed]) -> None:
         statement.parse(b'{"_type":"x",' + payload[1:])
 
 
+def test_what_is_signed_fits_the_published_schema_and_little_else_does(signed: tuple[Path, Signed]) -> None:
+    published = json.loads((REPOSITORY / "docs" / "release.schema.json").read_text())
+    assert published == statements.schema(), "run .ci/reference.py"
+    Draft202012Validator.check_schema(published)
+    fits = Draft202012Validator(published).is_valid
+    plain = json.loads(dsse.verify(signed[1].envelope, trust.known(signed[0]), "release").payload)["predicate"]
+    assert fits(plain)
+    older = {key: value for key, value in plain.items() if key != "verification"}
+    assert fits(older)
+    others: list[dict[str, Any]] = [
+        plain | {"more": 1},
+        {key: value for key, value in plain.items() if key != "sbom"},
+        plain | {"commit": "main"},
+        plain | {"sbom": plain["sbom"].upper()},
+        plain | {"materials": plain["materials"] | {"splits": {}}},
+        plain | {"image": plain["image"] | {"layers": []}},
+        plain | {"serving": plain["serving"] | {"status": "passed"}},
+        plain | {"serving": plain["serving"] | {"checks": [plain["serving"]["checks"][0] | {"name": "taste"}]}},
+    ]
+    assert [other for other in others if fits(other)] == []
+
+
 # -- the artifacts
 
 
-def test_three_artifacts_are_attached_and_the_second_time_none(run: Path) -> None:
+def test_four_artifacts_are_attached_and_the_second_time_none(run: Path) -> None:
     first = sign(run, store(run), run / KEY)
     before = {path: path.read_bytes() for path in (run / layout.IMAGE).rglob("*") if path.is_file()}
-    assert len(first.added) == 3
+    assert len(first.added) == 4
     again = sign(run, store(run), run / KEY)
     assert again == first._replace(added=())
     assert {path: path.read_bytes() for path in (run / layout.IMAGE).rglob("*") if path.is_file()} == before
@@ -212,7 +240,7 @@ def test_the_image_is_still_the_only_one_of_its_folder_and_outlives_a_rebuild(ru
     image = image_of(run).image
     assert store(run).document("").digest == image
     assert build(run, Options()).image == image
-    assert len(store(run).referrers(image)) == 3
+    assert len(store(run).referrers(image)) == 4
 
 
 def test_a_new_serving_report_is_a_new_statement_beside_the_old(run: Path) -> None:
@@ -405,7 +433,7 @@ def test_names_in_folders_are_ordered_as_model_signing_orders_them(tmp_path: Pat
         (tmp_path / "m" / name).write_bytes(data)
     made = key_verbs.new(tmp_path, "ada", ("release",))
     payload = weights.payload({name: digest.of_bytes(data) for name, data in merged.items()}, "m")
-    done = _cli(tmp_path, weights.sign(payload, keys.load(made.private)), made.public, tmp_path / "m")
+    done = _cli(tmp_path, bundles.sign(payload, keys.load(made.private)), made.public, tmp_path / "m")
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -664,7 +692,7 @@ def test_a_signer_who_was_removed_counts_no_more(run: Path) -> None:
     with pytest.raises(EvidenceRefused, match=r"serving\.intoto\.json: is signed by key .* that is unknown here"):
         sign(run, store(run), run / ".lockstep/keys/bob.key")
     signing_tree.attest(run, Path(".lockstep/keys/bob.key"))
-    assert len(sign(run, store(run), run / ".lockstep/keys/bob.key").added) == 2
+    assert len(sign(run, store(run), run / ".lockstep/keys/bob.key").added) == 3
 
 
 # -- approvals

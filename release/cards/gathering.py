@@ -15,7 +15,7 @@ from checks.verdict import Verdict
 from release.cards import commands, released
 from release.cards.release_page import Against, Home, LeftOut, Part, ReleasePage, Site
 from release.cards.released import Released
-from release.evidence import trust
+from release.evidence import freshness, trust
 from release.ledger import Ledger
 from release.ledger.ran import Ran, ran
 from release.promotion import held as quarantined
@@ -62,7 +62,7 @@ def gather(root: Path, name: str | None) -> Site:
     records = Records(root)
     params = records.work_tree.params
     ledger = Ledger.open(root, params.promote)
-    tip, names = ledger.tip(), params.promote.ordered
+    tip, names = freshness.tip(root, ledger, params.promote), params.promote.ordered
     moves = {each: ran(ledger.moves(tip, each)) for each in names}
     found = _Ledger(
         records, released.every(ledger, tip, names), moves,

@@ -14,7 +14,7 @@ from checks.pointer import Pointer
 from checks.signers import Signers
 from checks.statement import Release
 from release.adapters import commits
-from release.evidence import trust
+from release.evidence import freshness, trust
 from release.ledger import Ledger, past
 from release.ledger.past import Envelope
 from release.ledger.ran import Ran, ran
@@ -57,7 +57,8 @@ def find(records: Records, ledger: Ledger, name: str) -> Released:
 
     Raises EvidenceRefused if there is none, or more than one.
     """
-    tip, names = ledger.tip(), records.work_tree.params.promote.ordered
+    promote = records.work_tree.params.promote
+    tip, names = freshness.tip(records.root, ledger, promote), promote.ordered
     moves = {each: ran(ledger.moves(tip, each)) for each in names}
     return named(every(ledger, tip, names), moves, name)
 

@@ -81,6 +81,8 @@ for command in (
     environments.status,
     environments.history,
     environments.reconcile,
+    environments.admission,
+    environments.checkpoint,
     gateway.gateway,
     page.page,
     card.card,

@@ -245,3 +245,53 @@ def reconcile(root: Path, fix: bool, as_json: bool) -> None:
     click.echo(to_json(found.model_dump(mode="json")) if as_json else environment_tables.reconciled(found))
     if refusal := verb.refusal(found):
         raise refusal
+
+
+@click.command()
+@click.option(
+    "--key",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="The private key of a signer with the role checkpoint.",
+)
+@click.option("--keyless", is_flag=True, help="Sign with the identity of this CI job, certified by Sigstore.")
+@TARGET
+@JSON
+@click.pass_obj
+@refusing
+def checkpoint(root: Path, key: Path | None, keyless: bool, target: str | None, as_json: bool) -> None:
+    """Sign that the branch of the environments is at its current commit, and push that.
+
+    Where promote.checkpoint_hours is set, commands refuse a branch that lacks the commit of the last checkpoint, and a
+    checkpoint that is too old. Run it on a schedule.
+    """
+    from release.verbs import checkpoint as verb
+
+    if (key is None) != keyless:
+        raise click.UsageError("a checkpoint is signed by a key or by an identity: give one of --key and --keyless")
+    made = verb.checkpoint(root, key, keyless=keyless, target=target)
+    text = f"checkpoint {made.number} of {made.branch} at {made.head[:12]}, signed by {made.signer}"
+    click.echo(to_json(made.model_dump(mode="json")) if as_json else text)
+
+
+@click.command()
+@click.argument("environment")
+@click.option(
+    "--for",
+    "controller",
+    type=click.Choice(["kyverno", "policy-controller"]),
+    required=True,
+    help="The admission controller of the cluster.",
+)
+@TARGET
+@click.pass_obj
+@refusing
+def admission(root: Path, environment: str, controller: str, target: str | None) -> None:
+    """Print a policy with which the cluster itself refuses what was not promoted to ENVIRONMENT.
+
+    It admits the releases that ENVIRONMENT ever ran and that are not in quarantine, signed by whoever may release
+    now. Apply it again after each promotion, rollback, quarantine and change of signers.
+    """
+    from release.verbs import admission as verb
+
+    click.echo(verb.admission(root, environment, controller, target), nl=False)

@@ -22,7 +22,7 @@ def keys() -> None:
 @click.option(
     "--may",
     "roles",
-    type=click.Choice(["verify", "release", "approve"]),
+    type=click.Choice(["verify", "release", "approve", "checkpoint"]),
     multiple=True,
     default=("verify", "release"),
     show_default=True,
@@ -68,8 +68,8 @@ def new(root: Path, name: str, roles: "tuple[Role, ...]", output: Path | None, a
 def sign(root: Path, key: Path | None, keyless: bool, as_json: bool) -> None:
     """Sign the built and verified image.
 
-    Attaches the signed statement, the signature of the weights and the bill of materials to it. Prints the digest
-    of the evidence. Signing the same release again changes nothing.
+    Attaches the signed statement, the signature of the weights, SLSA provenance and the bill of materials to it.
+    Prints the digest of the evidence. Signing the same release again changes nothing.
     """
     from release.verbs import sign as verb
 

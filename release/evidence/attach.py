@@ -3,7 +3,7 @@
 Nothing found here is trusted, because anyone who may push may attach. Callers verify the bytes.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from checks.errors import EvidenceRefused
@@ -31,7 +31,14 @@ def subject(store: Store, image: str) -> Descriptor:
     return Descriptor(media_type=document.media_type, digest=image, size=len(document.data))
 
 
-def attach(store: Store, to: Descriptor, artifact_type: str, data: bytes, title: str) -> str:
+def attach(
+    store: Store,
+    to: Descriptor,
+    artifact_type: str,
+    data: bytes,
+    title: str,
+    annotations: Mapping[str, str] | None = None,
+) -> str:
     """Attach ``data`` to an image and return the artifact's digest. The same data is attached only once.
 
     A store in a folder must be locked (``Layout.held``). Raises as the store does.
@@ -54,6 +61,7 @@ def attach(store: Store, to: Descriptor, artifact_type: str, data: bytes, title:
                 }
             ],
             "subject": to.plain(),
+            **({"annotations": dict(annotations)} if annotations else {}),
         }
     )
     return store.put(manifest, MANIFEST, None)

@@ -1,10 +1,11 @@
-"""The in-toto statements: of a release, of a verification, of an approval and of a removal from quarantine.
+"""The in-toto statements: of a release, a verification, an approval, a removal from quarantine and a checkpoint.
 
 The same evidence gives the same bytes on every machine.
 """
 
 import json
 from collections.abc import Iterable
+from datetime import datetime
 from importlib import metadata
 from pathlib import Path
 from typing import TypeVar
@@ -19,12 +20,15 @@ from checks.held import HeldVerdict
 from checks.serving import ImageReport, ServingReport
 from checks.statement import (
     APPROVAL,
+    CHECKPOINT,
     PREDICATE,
     QUARANTINE_RELEASE,
     TREE,
     VERIFICATION,
     Approval,
     Approved,
+    Checked,
+    Checkpoint,
     Freed,
     Materials,
     Observed,
@@ -52,8 +56,9 @@ _PREDICATES = {
     Verification: VERIFICATION,
     Approval: APPROVAL,
     QuarantineRelease: QUARANTINE_RELEASE,
+    Checkpoint: CHECKPOINT,
 }
-_S = TypeVar("_S", Statement, Verification, Approval, QuarantineRelease)
+_S = TypeVar("_S", Statement, Verification, Approval, QuarantineRelease, Checkpoint)
 
 
 def make(root: Path, held: HeldVerdict, image: ImageReport, serving: ServingReport, verified: str, sbom: str) -> bytes:
@@ -151,6 +156,20 @@ def parse_free(payload: bytes, images: Iterable[str], parent: str, where: str) -
     wanted = [{"sha256": each.removeprefix("sha256:")} for each in sorted(images)]
     if [subject.digest for subject in found.subject] != wanted or found.predicate.parent != parent:
         raise EvidenceRefused(f"{where}: is about other images or another commit", "release them again")
+    return found
+
+
+def checkpoint(branch: str, head: str, number: int, at: datetime) -> bytes:
+    """The statement that ``branch`` was at the commit ``head``."""
+    subject = Subject(name=branch, digest={"gitCommit": head})
+    return write(Checkpoint(subject=(subject,), predicate=Checked(number=number, at=at)))
+
+
+def parse_checkpoint(payload: bytes, branch: str, where: str) -> Checkpoint:
+    """Parse a checkpoint whose signature was checked. It must be of this branch."""
+    found = _parse(payload, where, Checkpoint)
+    if found.subject[0].name != branch:
+        raise EvidenceRefused(f"{where}: is about the branch {found.subject[0].name[:80]!r}", "sign a new checkpoint")
     return found
 
 

@@ -9,13 +9,11 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 
-from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined] # it has no __all__
-
 from checks.errors import EvidenceRefused
 from checks.serving import ImageReport
 from checks.signers import Signers
-from checks.statement import PAYLOAD, STATEMENT
-from release.evidence import dsse, keys, sigstore, strict, trust
+from checks.statement import STATEMENT
+from release.evidence import strict, trust
 
 PREDICATE = "https://model_signing/signature/v1.0"
 _IGNORED = (".git", ".gitattributes", ".github", ".gitignore")  # what the package leaves out unless told otherwise
@@ -55,20 +53,6 @@ def payload(files: Mapping[str, str], name: str) -> bytes:
     )
 
 
-def sign(statement: bytes, key: CryptoSigner) -> bytes:
-    """A bundle of ``statement``, signed by a key on disk."""
-    envelope = strict.read(dsse.sign(statement, PAYLOAD, key), "the envelope", dsse.LARGEST)
-    for signature in envelope["signatures"]:
-        signature["keyid"] = ""  # the bundle's hint says it
-    return strict.write(
-        {
-            "mediaType": sigstore.BUNDLE,
-            "verificationMaterial": {"publicKey": {"hint": _hint(keys.pem(key.public_key))}, "tlogEntries": []},
-            "dsseEnvelope": envelope,
-        }
-    )
-
-
 def verify(data: bytes, statement: bytes, signers: Signers) -> str:
     """The signer of ``statement`` (from ``payload``), who must have the role `release`.
 
@@ -79,7 +63,3 @@ def verify(data: bytes, statement: bytes, signers: Signers) -> str:
     if found.payload != statement:
         raise EvidenceRefused(f"{where}: is over other files", "sign the release again: `lockstep sign`")
     return found.signer
-
-
-def _hint(pem: str) -> str:
-    return hashlib.sha256(pem.encode()).hexdigest()

@@ -186,21 +186,21 @@ def bring(place: Place, tip: str) -> None:
     if place.remote is None:
         return
     git = place.git
-    if not _has(git, tip):
+    if not has(git, tip):
         said = git.run(
             "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules", "--refmap=",
             "--no-auto-maintenance", "--", place.remote, place.ref,
         )  # fmt: skip
         if said.code != 0:
             raise unreachable(place, said)
-        if not _has(git, tip):
+        if not has(git, tip):
             raise RemoteRefused(
                 f"{place.shown}: said {tip[:12]}, and gives another history", "ask again; if it stays so, fix it"
             )
     known = git.line("for-each-ref", "--format=%(objectname)", place.seen)  # a tag of its name is another ref
     if known == tip:
         return
-    if known and _has(git, known) and not git.says("merge-base", "--is-ancestor", known, tip):
+    if known and has(git, known) and not git.says("merge-base", "--is-ancestor", known, tip):
         if git.says("merge-base", "--is-ancestor", tip, known):
             _refuse_older(place, tip, known)
             return
@@ -231,6 +231,6 @@ def _refuse_older(place: Place, tip: str, known: str) -> None:
         )
 
 
-def _has(git: Git, commit: str) -> bool:
+def has(git: Git, commit: str) -> bool:
     """Whether the commit is in this clone; a partial clone does not fetch it."""
     return git.run("cat-file", "-e", f"{commit}^{{commit}}", env={"GIT_NO_LAZY_FETCH": "1"}).code == 0

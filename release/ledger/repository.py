@@ -9,7 +9,8 @@ from checks import layout, pointer
 from checks.errors import EvidenceRefused
 from checks.pointer import Pointer
 from checks.release_params import Promote
-from release.ledger import held, here, moves, place, trees, walk, write
+from release.ledger import checkpoints, held, here, moves, place, trees, walk, write
+from release.ledger.checkpoints import Last
 from release.ledger.held import Counts, Held
 from release.ledger.place import Place
 from release.ledger.types import Change, Move, Tags
@@ -154,6 +155,28 @@ class Ledger:
         Raises as ``commit``.
         """
         return write.propose(self._place, tip, change, branch)
+
+    @property
+    def branch(self) -> str:
+        """The name of the branch."""
+        return self._place.branch
+
+    @property
+    def remote(self) -> bool:
+        """Whether the branch is that of a remote, not of this clone."""
+        return self._place.remote is not None
+
+    def checkpoint(self) -> Last | None:
+        """The last signed checkpoint; None if there is none (``release.ledger.checkpoints``)."""
+        return checkpoints.last(self._place)
+
+    def add_checkpoint(self, head: str, signed: bytes, message: str) -> str:
+        """Add a checkpoint of the commit ``head``. Raises as ``commit``."""
+        return checkpoints.add(self._place, head, signed, message)
+
+    def holds(self, head: str, tip: str) -> bool:
+        """Whether the branch at ``tip`` contains the commit ``head``. Raises RemoteRefused if it moved meanwhile."""
+        return checkpoints.holds(self._place, head, tip)
 
     def settle(self, tip: str) -> None:
         """For a ledger in this clone: finish a move that was killed, once ``tip`` is that move.

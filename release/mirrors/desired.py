@@ -12,6 +12,7 @@ from checks import layout, pointer
 from checks.errors import EvidenceRefused, MachineRefused, Refusal
 from checks.pointer import Pointer
 from release import runtimes
+from release.evidence import freshness
 from release.ledger import Ledger, past
 from release.ledger.past import Envelope
 from release.mirrors.types import Finding
@@ -38,12 +39,13 @@ class Desired(NamedTuple):
 def read(root: Path) -> tuple[Records, Ledger, str, dict[str, Desired]]:
     """The records of the clone, its ledger, the tip of that, and the environments at the tip.
 
-    Raises RemoteRefused when the remote does not answer, EvidenceRefused when the history cannot be believed.
+    Raises RemoteRefused when the remote does not answer or a checkpoint contradicts it, EvidenceRefused when the
+    history cannot be believed.
     """
     records = Records(root)
     promote = records.work_tree.params.promote
     ledger = Ledger.open(root, promote)
-    tip, names = ledger.tip(), promote.ordered
+    tip, names = freshness.tip(root, ledger, promote), promote.ordered
     try:
         files = ledger.files(tip, layout.ENVIRONMENTS)
     except EvidenceRefused as refused:

@@ -93,11 +93,11 @@ def _namespace(
         yield f"{where}: namespace: {str(name)[:80]!r}: name one that is this environment's own"
         return
     for other in others:
-        if other != environment and name == _namespace_of(other, found):
+        if other != environment and name == namespace_of(other, found):
             yield f"{where}: namespace: {name!r} is the namespace of {other} too: give each environment its own"
 
 
-def _namespace_of(environment: str, found: Mapping[Path, bytes | None]) -> str | None:
+def namespace_of(environment: str, found: Mapping[Path, bytes | None]) -> str | None:
     """The namespace in its own file; None if that cannot be read, which that environment's own move reports."""
     try:
         own = plain_yaml.load((found.get(layout.ENVIRONMENTS / environment / OWN) or b"").decode())

@@ -18,7 +18,7 @@ from checks.signers import Signers
 from checks.text import redact
 from release.adapters import commits
 from release.adapters.git import Git
-from release.evidence import trust
+from release.evidence import freshness, trust
 from release.ledger import DEADLINE, Change, Ledger, Move, Tag, missing, naming
 from release.record.records import Records
 
@@ -84,11 +84,12 @@ class PromotionContext(NamedTuple):
         return missing(self.name, self.ledger.tags(), self.moves())
 
 
-def find(root: Path, target: str | None = None) -> PromotionContext:
+def find(root: Path, target: str | None = None, *, stale: bool = False) -> PromotionContext:
     """The context of the clone in ``root``. ``target`` is the branch; default: ``commits.target``.
 
-    Fetches the tip from the remote. Raises EvidenceRefused if there is no such branch, nobody may sign or the clone is
-    shallow, ParamsRefused if the rules cannot be read, RemoteRefused or MachineRefused if the remote or git fails.
+    Fetches the tip from the remote. ``stale``: ask for no checkpoint. Raises EvidenceRefused if there is no such
+    branch, nobody may sign or the clone is shallow, ParamsRefused if the rules cannot be read, RemoteRefused if the
+    remote fails or a checkpoint contradicts it (``freshness.check``), MachineRefused if git fails.
     """
     seen = commits.target(root, target)
     if commits.is_shallow(root):
@@ -108,9 +109,10 @@ def find(root: Path, target: str | None = None) -> PromotionContext:
     same = here and rules.promote.environments == known.environments
     ledger = home if same else Ledger.open(root, rules.promote)
     tip = trunk if here else ledger.tip()
-    return PromotionContext(
-        records, branch, trunk, rules.promote, rules.serve, trust.known(root, trunk, branch), ledger, tip
-    )
+    signers = trust.known(root, trunk, branch)
+    if not stale:
+        freshness.check(ledger, tip, rules.promote, signers)
+    return PromotionContext(records, branch, trunk, rules.promote, rules.serve, signers, ledger, tip)
 
 
 def whoami(root: Path) -> str:

@@ -13,6 +13,7 @@ from checks import layout, params_file
 from checks.errors import EvidenceRefused
 from checks.rows import Record
 from checks.text import escape
+from release.evidence import freshness
 from release.ledger import Ledger
 from release.ledger.ran import Ran, ran
 
@@ -54,7 +55,7 @@ def history(root: Path, environment: str | None = None, on: str | None = None) -
     span = None if on is None else moment(on)
     promote = params_file.load(root / layout.PARAMS).promote
     ledger = Ledger.open(root, promote)
-    tip = ledger.tip()
+    tip = freshness.tip(root, ledger, promote)
     names = promote.ordered if environment is None else (environment,)
     found = {name: ran(ledger.moves(tip, name)) for name in names}
     if span is not None:

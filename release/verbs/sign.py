@@ -18,16 +18,30 @@ from checks.signers import Signers
 from checks.statement import ENVELOPE, PAYLOAD, Statement
 from release.adapters import commits
 from release.adapters.registry import documents, reference
+from release.adapters.registry.client import Repository
 from release.adapters.registry.documents import Manifest
 from release.adapters.registry.types import Descriptor, Store
-from release.evidence import attach, dsse, keys, released, sbom, sigstore, statement, trust, verification, weights
+from release.evidence import (
+    attach,
+    bundles,
+    cosign,
+    dsse,
+    keys,
+    released,
+    sbom,
+    sigstore,
+    slsa,
+    statement,
+    trust,
+    verification,
+    weights,
+)
 from release.evidence.keys import KEY
 from release.image import stores
 from release.image.layout import Layout
 from release.record.held import hold
 from release.record.records import Records
 
-WEIGHTS = sigstore.BUNDLE  # the type of the weights' signature as an artifact
 # The verdict covers their digests; the weights are in the image's layers, which the store has.
 _NOT_NEEDED = (layout.BASE, layout.ADAPTER, layout.RAW, layout.MERGED)
 # Files that the image's commit must have in the same state as here.
@@ -59,11 +73,11 @@ def sign(
 ) -> Signed:
     """Sign the release whose image is in ``store``, with ``key`` or the identity of this CI job.
 
-    Signs and attaches the statement, the signature of the weights and the bill of materials. What the same signer
-    attached before is left unchanged. ``target`` is the branch whose signers count. Raises EvidenceRefused if the
-    verdict is void, if a report is missing, failed or about something else, if no verifier signed the serving report,
-    or if the signer may not sign releases; VerdictFailed or VerdictInconclusive; RegistryRefused if the image is
-    missing or the store accepts nothing; MachineRefused.
+    Signs and attaches the statement, the signature of the weights, SLSA provenance and the bill of materials. What the
+    same signer attached before is left unchanged. ``target`` is the branch whose signers count. Raises EvidenceRefused
+    if the verdict is void, if a report is missing, failed or about something else, if no verifier signed the serving
+    report, or if the signer may not sign releases; VerdictFailed or VerdictInconclusive; RegistryRefused if the image
+    is missing or the store accepts nothing; MachineRefused.
     """
     if (key is None) != keyless:
         raise EvidenceRefused("a release is signed by a key or by an identity", "give one of --key and --keyless")
@@ -179,35 +193,51 @@ def _holds(store: Store, subject: Descriptor, image: ImageReport) -> None:
 
 
 def _attach(store: Store, to: Descriptor, made: _Made, signer: CryptoSigner | None, known: Signers) -> Signed:
-    """Attach what is missing. The statement comes last, so that whoever finds it finds the rest."""
+    """Attach what is missing. The statement comes last, so that whoever finds it finds the rest.
+
+    The tag that older programs read comes after it: a registry may refuse to move a tag.
+    """
     ours = known
     if signer:
         name = trust.owner(signer, known, "release")
         ours = tuple(one for one in known if one.name == name)
-    there = _already(store, to, made, ours)
-    missing = [payload for payload in (made.weights, made.release) if payload not in there]
-    if signer:
-        new = {made.weights: weights.sign(made.weights, signer), made.release: dsse.sign(made.release, PAYLOAD, signer)}
-    else:
-        new = dict(zip(missing, sigstore.sign(missing) if missing else (), strict=True))
-    blobs = [
-        (sbom.MEDIA_TYPE, made.sbom, made.sbom, "sbom.cdx.json"),
-        (WEIGHTS, made.weights, new.get(made.weights, b""), "model.sig"),
-        (ENVELOPE if signer else sigstore.BUNDLE, made.release, new.get(made.release, b""), "release.json"),
-    ]
-    added = [attach.attach(store, to, kind, data, title) for kind, key, data, title in blobs if key not in there]
+    there = _already(store, to, ours)
+    new = _signed([payload for payload in (made.weights, made.release) if payload not in there], signer, made.release)
     envelope = there.get(made.release) or new[made.release]
     found = released.check(envelope, to.digest, ours)
+    provenance = slsa.make(found.statement, next(one for one in ours if one.name == found.signer))
+    if provenance not in there:
+        new |= _signed([provenance], signer, made.release)
+    titles = {made.weights: "model.sig", provenance: "provenance.json", made.release: "release.json"}
+    added = []
+    if made.sbom not in there:
+        added.append(attach.attach(store, to, sbom.MEDIA_TYPE, made.sbom, "sbom.cdx.json"))
+    for payload, title in titles.items():
+        if data := new.get(payload):
+            bundle = payload != made.release or signer is None
+            kind = sigstore.BUNDLE if bundle else ENVELOPE
+            added.append(attach.attach(store, to, kind, data, title, cosign.annotations(data) if bundle else None))
+    if signer and isinstance(store, Repository):
+        cosign.write_tag(store, to.digest, (envelope, there.get(provenance) or new[provenance]))
     return Signed(found.statement, found.signer, envelope, found.digest, tuple(added))
 
 
-def _already(store: Store, to: Descriptor, made: _Made, ours: Signers) -> dict[bytes, bytes]:
+def _signed(payloads: list[bytes], signer: CryptoSigner | None, release: bytes) -> dict[bytes, bytes]:
+    """A bundle for each statement; of ``release`` an envelope alone, if a key signs it: git keeps that one."""
+    if signer is None:
+        return dict(zip(payloads, sigstore.sign(payloads) if payloads else (), strict=True))
+    return {
+        payload: dsse.sign(payload, PAYLOAD, signer) if payload == release else bundles.sign(payload, signer)
+        for payload in payloads
+    }
+
+
+def _already(store: Store, to: Descriptor, ours: Signers) -> dict[bytes, bytes]:
     """What the same signer attached before: the attached bytes by what they state."""
     there = {one.payload: one.envelope for one in released.search(store, to.digest, ours).found}
-    for one in attach.attached(store, to.digest, WEIGHTS, dsse.LARGEST, lambda _: None):
+    for one in attach.attached(store, to.digest, sigstore.BUNDLE, dsse.LARGEST, lambda _: None):
         with contextlib.suppress(EvidenceRefused):
-            weights.verify(one.data, made.weights, ours)
-            there[made.weights] = one.data
+            there.setdefault(trust.verify(one.data, ours, "release", "a bundle").payload, one.data)
     for one in attach.attached(store, to.digest, sbom.MEDIA_TYPE, sbom.LARGEST, lambda _: None):
         there[one.data] = one.data
     return there

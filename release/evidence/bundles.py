@@ -1,0 +1,39 @@
+"""Sigstore bundles signed by a key on disk: the form in which cosign 3 and `model_signing` look for a signature."""
+
+import base64
+import hashlib
+import json
+from typing import Any
+
+from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined] # it has no __all__
+
+from checks.statement import PAYLOAD
+from release.evidence import dsse, keys, sigstore, strict
+
+
+def sign(statement: bytes, key: CryptoSigner) -> bytes:
+    """A bundle of ``statement``, signed by ``key``."""
+    envelope = strict.read(dsse.sign(statement, PAYLOAD, key), "the envelope", dsse.LARGEST)
+    for signature in envelope["signatures"]:
+        signature["keyid"] = ""  # the bundle's hint says it
+    hint = hashlib.sha256(keys.pem(key.public_key).encode()).hexdigest()
+    return strict.write(
+        {
+            "mediaType": sigstore.BUNDLE,
+            "verificationMaterial": {"publicKey": {"hint": hint}, "tlogEntries": []},
+            "dsseEnvelope": envelope,
+        }
+    )
+
+
+def envelope(data: bytes) -> dict[str, Any]:
+    """The DSSE envelope in ``data``, which is one or is a bundle of one; its signature was checked."""
+    plain: dict[str, Any] = json.loads(data)
+    found: dict[str, Any] = plain.get("dsseEnvelope", plain)
+    return found
+
+
+def predicate_type(data: bytes) -> str:
+    """The predicate's type of the statement in an envelope or bundle whose signature was checked."""
+    said: str = json.loads(base64.b64decode(envelope(data)["payload"]))["predicateType"]
+    return said

@@ -1,0 +1,40 @@
+"""A ClusterImagePolicy of Sigstore's policy-controller (https://docs.sigstore.dev/policy-controller/overview/).
+
+It has no selection by namespace: it covers every namespace with the label ``policy.sigstore.dev/include: "true"``.
+"""
+
+from typing import Any
+
+from checks.signers import Signer
+from checks.statement import PREDICATE
+from release.promotion.admission.admitted import Admitted
+
+
+def policy(admitted: Admitted) -> dict[str, Any]:
+    """The object. Only admitted images of the environment's repositories run, by any one of the signers."""
+    return {
+        "apiVersion": "policy.sigstore.dev/v1beta1",
+        "kind": "ClusterImagePolicy",
+        "metadata": {"name": f"lockstep-{admitted.environment}"},
+        "spec": {
+            "mode": "enforce",
+            "images": [{"glob": f"{name}{end}"} for name in admitted.repositories for end in (":**", "@**")],
+            "authorities": [_authority(signer, admitted) for signer in admitted.signers],
+        },
+    }
+
+
+def _authority(signer: Signer, admitted: Admitted) -> dict[str, Any]:
+    known: dict[str, Any] = {"key": {"data": signer.key, "hashAlgorithm": "sha256"}}
+    if signer.key is None:
+        identity = {"subject": signer.identity, "issuer": signer.issuer}
+        known = {
+            "keyless": {"url": "https://fulcio.sigstore.dev", "identities": [identity]}, "signatureFormat": "bundle",
+        }  # fmt: skip
+    attestation = {"name": "release", "predicateType": PREDICATE, "policy": {"type": "cue", "data": _cue(admitted)}}
+    return {"name": signer.name, **known, "attestations": [attestation]}
+
+
+def _cue(admitted: Admitted) -> str:
+    images = " | ".join(f'"{image}"' for image in admitted.images)
+    return f'predicateType: "{PREDICATE}"\npredicate: image: image: {images}\npredicate: serving: status: "pass"\n'

@@ -1,0 +1,24 @@
+"""admission: a policy with which a cluster itself refuses what was not promoted to an environment."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from checks import plain_yaml
+from release.promotion import context
+from release.promotion.admission import kyverno, policy_controller
+from release.promotion.admission.admitted import Admitted, admitted
+
+CONTROLLERS: Mapping[str, Callable[[Admitted], dict[str, Any]]] = {
+    "kyverno": kyverno.policy,
+    "policy-controller": policy_controller.policy,
+}
+
+
+def admission(root: Path, environment: str, controller: str, target: str | None = None) -> str:
+    """The policy for ``controller`` as YAML; the same state of the environment gives the same bytes.
+
+    ``target`` is the branch whose signers count. Raises as ``context.find`` and ``admitted``.
+    """
+    found = admitted(context.find(root, target), environment)
+    return plain_yaml.dump(CONTROLLERS[controller](found))

@@ -1,0 +1,46 @@
+"""checkpoint: signs where the branch of the environments is, so that a clone notices an older one."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from checks.errors import EvidenceRefused, PromotionRefused
+from checks.rows import Record
+from checks.serving import CommitHash
+from checks.statement import PAYLOAD
+from release.evidence import dsse, freshness, keys, sigstore, statement, trust
+from release.promotion import context
+
+
+class Signed(Record):
+    """A new checkpoint. ``head``: the commit that it is about."""
+
+    branch: str
+    number: int
+    head: CommitHash
+    at: datetime
+    signer: str
+
+
+def checkpoint(root: Path, key: Path | None = None, *, keyless: bool = False, target: str | None = None) -> Signed:
+    """Sign a checkpoint of the branch's current commit with ``key`` or the identity of this CI job, and push it.
+
+    An expired or missing checkpoint is replaced. Raises RemoteRefused if the branch lacks what the last one says,
+    EvidenceRefused if nobody signed that who may or the signer may not, PromotionRefused without a remote, Outrun.
+    """
+    if (key is None) != keyless:
+        raise EvidenceRefused("a checkpoint is signed by a key or by an identity", "give one of --key and --keyless")
+    where = context.find(root, target, stale=True)
+    if not where.ledger.remote:
+        raise PromotionRefused(f"{where.ledger.shown}: has no remote, so nobody else can change it", "add a remote")
+    signer = None if key is None else keys.load(key)
+    if signer:
+        trust.owner(signer, where.signers, "checkpoint")
+    before = freshness.last(where.ledger, where.signers)
+    if before:
+        freshness.hold(where.ledger, where.tip, before)
+    number, at = before.number + 1 if before else 1, datetime.now(UTC).replace(microsecond=0)
+    payload = statement.checkpoint(where.ledger.branch, where.tip, number, at)
+    data = dsse.sign(payload, PAYLOAD, signer) if signer else sigstore.sign([payload])[0]
+    by = trust.verify(data, where.signers, "checkpoint", "the checkpoint").signer
+    where.ledger.add_checkpoint(where.tip, data, f"checkpoint {number} of {where.ledger.branch}\n")
+    return Signed(branch=where.ledger.branch, number=number, head=where.tip, at=at, signer=by)

@@ -1,0 +1,234 @@
+"""`lockstep admission`: the policies admit what was promoted and nothing else, as far as that shows without a cluster.
+
+cosign evaluates policy-controller's policy, whose verification is cosign's. Kyverno's rules are evaluated here by its
+documentation: there is no program of it to run.
+"""
+
+import fnmatch
+import json
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import yaml
+
+from checks import layout, pointer
+from checks.errors import EvidenceRefused, PromotionRefused, Refusal
+from checks.statement import PREDICATE
+from release.verbs import keys as key_verbs
+from release.verbs import quarantine, rollback
+from release.verbs.admission import CONTROLLERS, admission
+from tests import promotion_tree as tree
+from tests import spoil
+from tests.ledger_tree import keep
+from tests.promotion_tree import Release, move
+from tests.registry_service import registry
+
+pytestmark = pytest.mark.slow
+
+alone = tree.alone
+STAGING = layout.ENVIRONMENTS / "staging"
+
+
+class World(NamedTuple):
+    """A clone whose releases lie in a registry: two went to staging, the third is signed and was never promoted."""
+
+    root: Path
+    releases: tuple[Release, ...]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    home = tmp_path_factory.mktemp("admission")
+    with registry(home / "registry") as service, pytest.MonkeyPatch.context() as patch:
+        tree.leave_alone(patch)
+        place = f"{service.host}/team/router:v1"
+        releases = [tree.make(home / "work", push=place)]
+        move(home / "work", "staging")
+        releases.append(tree.next_model(home / "work", 11, place))
+        move(home / "work", "staging")
+        releases.append(tree.next_model(home / "work", 12, place))
+        yield World(home / "work", tuple(releases))
+
+
+def policy(root: Path, controller: str) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load(admission(root, "staging", controller))
+    return found
+
+
+# -- Kyverno, by its documentation
+
+
+def images(pod: Any, path: str) -> list[str]:
+    """The images that an extractor of Kyverno finds: keys between slashes, ``*`` for every entry."""
+    found = [pod]
+    for part in path.strip("/").split("/"):
+        found = [each for one in found for each in one] if part == "*" else [one[part] for one in found if part in one]
+    return found
+
+
+def kyverno(rule: dict[str, Any], pod: dict[str, Any], signed: dict[str, dict[str, Any]]) -> bool:
+    """Whether the rule admits the pod. ``signed``: by image, the predicate that a signer of the rule attests."""
+    (verify,) = rule["verifyImages"]
+    (attestation,) = verify["attestations"]
+    found = [image for each in rule["imageExtractors"]["Pod"] for image in images(pod, each["path"])]
+    asked = [image for image in found if any(fnmatch.fnmatchcase(image, one) for one in verify["imageReferences"])]
+    return all(image in signed and _holds(attestation["conditions"], signed[image]) for image in asked)
+
+
+def _holds(conditions: list[dict[str, Any]], predicate: dict[str, Any]) -> bool:
+    operators: dict[str, Callable[[Any, Any], bool]] = {
+        "AnyIn": lambda key, value: key in value, "Equals": lambda key, value: key == value,
+    }  # fmt: skip
+
+    def holds(one: dict[str, Any]) -> bool:
+        value: Any = predicate
+        for part in one["key"].removeprefix("{{ ").removesuffix(" }}").split("."):
+            value = value[part]
+        return operators[one["operator"]](value, one["value"])
+
+    return all(holds(one) for each in conditions for one in each["all"])
+
+
+def test_kyverno_admits_pods_of_promoted_images_wherever_the_image_is(world: World) -> None:
+    (rule,) = policy(world.root, "kyverno")["spec"]["rules"]
+    first, second, third = (each.image for each in world.releases)
+    name = first.partition("@")[0]
+    signed = {each.image: each.signed.statement.predicate.model_dump(mode="json") for each in world.releases}
+    pods: dict[str, tuple[dict[str, Any], bool]] = {
+        "what runs": ({"containers": [{"image": second}]}, True),
+        "what ran before": ({"containers": [{"image": first}]}, True),
+        "the weights as a volume": ({"containers": [], "volumes": [{"image": {"reference": second}}]}, True),
+        "another's image": ({"containers": [{"image": "docker.io/library/proxy:1"}]}, True),
+        "signed and not promoted": ({"containers": [{"image": third}]}, False),
+        "the same as a volume": ({"volumes": [{"emptyDir": {}}, {"image": {"reference": third}}]}, False),
+        "before it starts": ({"initContainers": [{"image": third}], "containers": [{"image": second}]}, False),
+        "a debugger": ({"ephemeralContainers": [{"image": third}], "containers": [{"image": second}]}, False),
+        "never signed": ({"containers": [{"image": f"{name}@sha256:{'0' * 64}"}]}, False),
+        "a tag": ({"containers": [{"image": f"{name}:v1"}]}, False),
+    }
+    assert {what: kyverno(rule, {"spec": pod}, signed) for what, (pod, _) in pods.items()} == {
+        what: admitted for what, (_, admitted) in pods.items()
+    }
+    failed = json.loads(json.dumps(signed[second]))
+    failed["serving"]["status"] = "fail"
+    assert not kyverno(rule, {"spec": {"containers": [{"image": second}]}}, {second: failed})
+
+
+def test_kyvernos_policy_enforces_in_the_namespace_of_the_environment(world: World) -> None:
+    found = policy(world.root, "kyverno")
+    (rule,) = found["spec"]["rules"]
+    own = yaml.safe_load((world.root / STAGING / "kustomization.yaml").read_text())
+    assert rule["match"] == {"any": [{"resources": {"kinds": ["Pod"], "namespaces": [own["namespace"]]}}]}
+    (verify,) = rule["verifyImages"]
+    assert (verify["type"], verify["failureAction"], verify["required"]) == ("Cosign", "Enforce", True)
+    (attestors,) = verify["attestations"][0]["attestors"]
+    public = (tree.key(world.root, "ada")).with_suffix(".pub").read_text()
+    # bob and cara may approve, and not release; a signature by a key is in no log
+    keys = {"publicKeys": public, "rekor": {"ignoreTlog": True}, "ctlog": {"ignoreSCT": True}}
+    assert attestors == {"count": 1, "entries": [{"keys": keys}]}
+    assert found["spec"]["webhookConfiguration"]["failurePolicy"] == "Fail"
+
+
+# -- policy-controller, by cosign
+
+
+def cosign(found: dict[str, Any], image: str, home: Path) -> list[str]:
+    """What each authority of the policy says against ``image``; empty for one that accepts it."""
+    said = []
+    for authority in found["spec"]["authorities"]:
+        (attestation,) = authority["attestations"]
+        (home / "key.pub").write_text(authority["key"]["data"])
+        (home / "policy.cue").write_text(attestation["policy"]["data"])
+        done = subprocess.run(
+            ["cosign", "verify-attestation", "--insecure-ignore-tlog", "--key", home / "key.pub", "--type",
+             attestation["predicateType"], "--policy", home / "policy.cue", image],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        said.append(done.stderr if done.returncode else "")
+    return said
+
+
+def test_policy_controllers_policy_admits_what_was_promoted_and_nothing_else(world: World, tmp_path: Path) -> None:
+    found = policy(world.root, "policy-controller")
+    name = world.releases[0].image.partition("@")[0]
+    assert found["spec"]["images"] == [{"glob": f"{name}:**"}, {"glob": f"{name}@**"}]
+    assert found["spec"]["mode"] == "enforce"
+    assert [one["name"] for one in found["spec"]["authorities"]] == ["ada"]
+    assert found["spec"]["authorities"][0]["attestations"][0]["predicateType"] == PREDICATE
+    first, second, third = world.releases
+    assert cosign(found, first.image, tmp_path) == [""]
+    assert cosign(found, second.image, tmp_path) == [""]
+    (said,) = cosign(found, third.image, tmp_path)
+    assert "predicate.image.image" in said
+    found["spec"]["authorities"][0]["key"]["data"] = tree.key(world.root, "mallory").with_suffix(".pub").read_text()
+    (said,) = cosign(found, second.image, tmp_path)
+    assert "Found: 0, Expected 1" in said
+
+
+def test_what_was_rolled_back_is_admitted_no_more(world: World, tmp_path: Path) -> None:
+    work = tree.copy(world.root, tmp_path / "work")
+    first, second, _ = world.releases
+    rollback.rollback(work, "staging", rollback.Options(why="answers in French"))
+    found = policy(work, "policy-controller")
+    assert cosign(found, first.image, tmp_path) == [""]
+    assert cosign(found, second.image, tmp_path) != [""]
+
+
+# -- what is refused
+
+
+def no_namespace(root: Path) -> None:
+    path = root / STAGING / "kustomization.yaml"
+    path.write_text(path.read_text().replace("namespace:", "# namespace:"))
+    keep(root, "no namespace")
+
+
+def held_back(root: Path) -> None:
+    its = pointer.parse((root / STAGING / layout.POINTER).read_bytes(), "staging")
+    quarantine.add(root, its.digest, "answers in French")
+
+
+def another_signer(root: Path) -> None:
+    made = key_verbs.new(root, "dora", ("release",), root / layout.STATE / "keys" / "dora.key")
+    (root / layout.SIGNERS).write_text(made.entry)
+    keep(root, "dora in place of ada")
+
+
+def emptied(root: Path) -> None:
+    rollback.rollback(root, "staging", rollback.Options(why="none", to="none"))
+
+
+REFUSED: dict[str, tuple[Callable[[Path], object], type[Refusal], str]] = {
+    "an empty environment": (emptied, PromotionRefused, "staging runs nothing"),
+    "a release in quarantine": (held_back, PromotionRefused, "which is in quarantine: answers in French"),
+    "no namespace": (no_namespace, EvidenceRefused, "names no namespace"),
+    "a signer who was removed": (another_signer, EvidenceRefused, "that is unknown here"),
+    "evidence that was edited": (
+        lambda root: (spoil.write(STAGING / layout.EVIDENCE, "{}")(root), keep(root, "edited")),
+        EvidenceRefused,
+        "the pointer names sha256:",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_no_policy_is_made_of(what: str, world: World, tmp_path: Path) -> None:
+    change, kind, cause = REFUSED[what]
+    work = shutil.copytree(world.root, tmp_path / "work", symlinks=True)
+    change(work)
+    for controller in CONTROLLERS:
+        with pytest.raises(kind, match=cause):
+            admission(work, "staging", controller)
+
+
+def test_an_image_in_a_folder_and_an_unknown_environment_are_refused(tmp_path: Path) -> None:
+    tree.make(tmp_path / "work")
+    move(tmp_path / "work", "staging")
+    with pytest.raises(PromotionRefused, match="no cluster can pull it"):
+        admission(tmp_path / "work", "staging", "kyverno")
+    with pytest.raises(EvidenceRefused, match="names no such one"):
+        admission(tmp_path / "work", "moon", "kyverno")

@@ -1,0 +1,164 @@
+"""What is attached to an image in a real registry, as the program cosign finds and verifies it."""
+
+import base64
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from in_toto_attestation.v1.resource_descriptor import ResourceDescriptor  # type: ignore[import-untyped] # has no types
+from in_toto_attestation.v1.statement import Statement  # type: ignore[import-untyped] # has no types
+
+from checks import layout
+from checks.errors import RegistryRefused
+from checks.serving import ImageReport
+from checks.statement import PREDICATE
+from release.adapters.registry.client import Repository
+from release.adapters.registry.documents import write
+from release.adapters.registry.types import INDEX
+from release.evidence import cosign, slsa
+from release.evidence.keys import KEY
+from release.verbs import keys as key_verbs
+from release.verbs.build import Options, build
+from release.verbs.sign import Signed, sign
+from tests import signing_tree
+from tests.registry_service import Registry, registry
+
+pytestmark = pytest.mark.slow
+
+OFFLINE = {"mediaType": "application/vnd.dev.sigstore.trustedroot+json;version=0.1"}
+
+
+class Pushed(NamedTuple):
+    """A release that was signed in a registry. Read-only by custom, but for what a test adds to the registry."""
+
+    root: Path
+    service: Registry
+    image: ImageReport
+    signed: Signed
+
+    @property
+    def place(self) -> Repository:
+        return Repository(self.service.host, "team/router", push=True)
+
+    @property
+    def name(self) -> str:
+        return f"{self.service.host}/team/router@{self.image.image}"
+
+    @property
+    def key(self) -> Path:
+        return self.root / KEY.with_suffix(".pub")
+
+
+@pytest.fixture(scope="module")
+def pushed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pushed]:
+    home = tmp_path_factory.mktemp("cosign")
+    signing_tree.make(home / "run")
+    with registry(home / "registry") as service:
+        image = build(home / "run", Options(push=f"{service.host}/team/router:v1"))
+        signing_tree.served(home / "run", image)
+        place = Repository(service.host, "team/router", push=True)
+        yield Pushed(home / "run", service, image, sign(home / "run", place, home / "run" / KEY))
+
+
+@pytest.fixture(scope="module")
+def eve(pushed: Pushed) -> Path:
+    """The public key of somebody who signs nothing; the private one lies beside it."""
+    return key_verbs.new(pushed.root, "eve", ("release",), pushed.root / ".lockstep/keys/eve.key").public
+
+
+def run(*command: object) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"COSIGN_PASSWORD": ""}
+    return subprocess.run(["cosign", *map(str, command)], capture_output=True, text=True, check=False, env=environment)
+
+
+def verify(pushed: Pushed, kind: str, *more: object, key: Path | None = None) -> subprocess.CompletedProcess[str]:
+    where = ("--key", key or pushed.key, "--insecure-ignore-tlog")
+    return run("verify-attestation", *where, "--type", kind, *more, pushed.name)
+
+
+def stated(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    """The statement in what ``verify`` printed."""
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(base64.b64decode(json.loads(done.stdout)["payload"]))
+    return found
+
+
+def test_cosign_verifies_provenance_and_release_by_the_tag(pushed: Pushed, eve: Path) -> None:
+    assert stated(verify(pushed, "slsaprovenance1"))["predicateType"] == slsa.PREDICATE
+    assert stated(verify(pushed, PREDICATE)) == pushed.signed.statement.model_dump(mode="json", by_alias=True)
+    for kind in ("slsaprovenance1", PREDICATE):
+        assert "Found: 0, Expected 1" in verify(pushed, kind, key=eve).stderr
+    assert "none of the attestations matched" in verify(pushed, "spdx").stderr
+
+
+def test_cosign_verifies_provenance_by_the_bundle_as_its_version_3_does(
+    pushed: Pushed, eve: Path, tmp_path: Path
+) -> None:
+    """The weights' signature is a bundle about something else, and is passed over."""
+    (tmp_path / "root.json").write_text(json.dumps(OFFLINE))
+    how = ("--new-bundle-format", "--trusted-root", tmp_path / "root.json")
+    assert stated(verify(pushed, "slsaprovenance1", *how))["predicateType"] == slsa.PREDICATE
+    assert verify(pushed, "slsaprovenance1", *how, key=eve).returncode == 1
+
+
+def test_cosign_lists_the_attestations(pushed: Pushed) -> None:
+    shown = run("tree", pushed.name).stdout
+    assert f"Attestations for an image tag: {pushed.name.partition('@')[0]}:{cosign.tag(pushed.image.image)}" in shown
+    assert shown.count("🍒") == 2
+
+
+def test_an_attestation_that_cosign_added_stays_and_ours_are_written_once(pushed: Pushed, tmp_path: Path) -> None:
+    (tmp_path / "scan.json").write_text("{}")
+    theirs = tmp_path / "theirs"
+    assert run("generate-key-pair", "--output-key-prefix", theirs).returncode == 0
+    how = ("--yes", "--tlog-upload=false", "--key", theirs.with_suffix(".key"), "--predicate", tmp_path / "scan.json")
+    added = run("attest", *how, "--type", "custom", pushed.name)
+    assert added.returncode == 0, added.stderr
+    name = cosign.tag(pushed.image.image)
+    before = pushed.place.document(name)
+    assert len(json.loads(before.data)["layers"]) == 3
+    assert sign(pushed.root, pushed.place, pushed.root / KEY) == pushed.signed._replace(added=())
+    assert pushed.place.document(name) == before
+    assert verify(pushed, "custom", key=theirs.with_suffix(".pub")).returncode == 0
+    assert verify(pushed, "slsaprovenance1").returncode == 0
+
+
+def test_the_tag_is_made_again_where_it_was_removed_and_refused_where_it_is_an_index(pushed: Pushed) -> None:
+    name, place = cosign.tag(pushed.image.image), pushed.place
+    folder = next(pushed.service.folder.glob(f"data/**/_manifests/tags/{name}"))
+    shutil.rmtree(folder)
+    assert place.tagged(name) is None
+    sign(pushed.root, place, pushed.root / KEY)
+    assert verify(pushed, PREDICATE).returncode == 0
+    kept = json.loads(place.document(name).data)
+    place.put(write({"schemaVersion": 2, "mediaType": INDEX, "manifests": []}), INDEX, name)
+    with pytest.raises(RegistryRefused, match="is an index, not attestations"):
+        sign(pushed.root, place, pushed.root / KEY)
+    shutil.rmtree(folder)
+    sign(pushed.root, place, pushed.root / KEY)
+    assert json.loads(place.document(name).data) == kept
+
+
+def test_in_toto_accepts_the_provenance_and_slsa_finds_its_fields(pushed: Pushed) -> None:
+    """The package in-toto-attestation checks the statement; the required fields are those of SLSA v1.0."""
+    found = stated(verify(pushed, "slsaprovenance1"))
+    subjects = [ResourceDescriptor(each["name"], digest=each["digest"]).pb for each in found["subject"]]
+    Statement(subjects, found["predicateType"], found["predicate"]).validate()
+    assert found["subject"] == [subject.model_dump(mode="json") for subject in pushed.signed.statement.subject]
+    definition, details = found["predicate"]["buildDefinition"], found["predicate"]["runDetails"]
+    its = pushed.signed.statement.predicate
+    assert (definition["buildType"], details["builder"]["id"]) == (slsa.BUILD, "urn:lockstep:builder:ada")
+    assert definition["externalParameters"]["commit"] == its.commit
+    listed = (*definition["resolvedDependencies"], *details["byproducts"])
+    for each in listed:
+        ResourceDescriptor(each["name"], digest=each["digest"]).validate()
+    digests = {each["name"]: next(iter(each["digest"].values())) for each in listed}
+    assert len(digests) == len(listed)
+    assert digests["source"] == its.commit
+    for path in (layout.BASE, layout.RAW, layout.ADAPTER):
+        assert f"sha256:{digests[path.as_posix()]}" in its.materials.model_dump().values()
