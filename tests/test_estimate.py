@@ -255,8 +255,12 @@ def _change(root: Path, change: Callable[[dict[str, Any]], object]) -> None:
     write_params(root, value)
 
 
+def _train_with(root: Path, **change: Any) -> None:
+    _change(root, lambda value: value["train"].update(change))
+
+
 def _epochs(root: Path, count: float) -> None:
-    _change(root, lambda value: value["train"].update(epochs=count))
+    _train_with(root, epochs=count)
 
 
 def _on_main(root: Path, message: str, epochs: float | None = 4) -> None:
@@ -586,8 +590,7 @@ def test_packed_rows_are_counted_as_they_were_recorded_or_as_their_tokens_fill_s
     files.write_json(path, report)
     evidence_tree.recorded(root)
     _on_main(root, "with tokens", None)
-    packed = {"packing": "bfd", "epochs": None, "max_steps": 38, "batch_size": 1}
-    _change(root, lambda value: value["train"].update(packed))
+    _train_with(root, packing="bfd", epochs=None, max_steps=38, batch_size=1)
     found = estimate(root)
     assert found.minutes is not None
     assert found.minutes.middle == pytest.approx(SECONDS / 60 / 2)  # 38 sequences are one epoch
@@ -598,7 +601,7 @@ def test_packed_rows_are_counted_as_they_were_recorded_or_as_their_tokens_fill_s
     evidence_tree.recorded(root)
     _on_main(root, "packed", None)
     for length, share in ((128, 38 / 75), (256, 38 / 19)):  # as recorded, two in each; full, eight in each
-        _change(root, lambda value, length=length: value["train"].update(seed=5, max_length=length))
+        _train_with(root, seed=5, max_length=length)
         found = estimate(root)
         assert found.minutes is not None
         assert found.minutes.middle == pytest.approx(SECONDS / 60 / 2 * share)
