@@ -10,7 +10,7 @@ The stage suites brings the files, holds the scores (``checks.suite_lines``) and
 """
 
 import abc
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -151,6 +151,17 @@ class SuiteKind(Section, abc.ABC):
         """The score of an answer by ``metric``, for a kind that is ``recomputed``. Raises ParamsRefused as a scorer."""
         raise NotImplementedError
 
+    def scored_again(self, given: Sequence[SuiteAnswer]) -> Iterator[tuple[SuiteAnswer, str, float]]:
+        """Every score that ``given`` answers give, with its metric, for a kind that is ``recomputed``."""
+        for answer in given:
+            for metric in self.scales:
+                yield answer, metric, self.score(metric, answer.answer, answer.reference)
+
+    @property
+    def partial(self) -> frozenset[str]:
+        """Metrics that score some samples only; never the first of ``scales``."""
+        return frozenset()
+
     @property
     def served_tokens(self) -> int | None:
         """Most tokens of an answer, where `lockstep verify` asks the server, too; None: it does not."""
@@ -177,6 +188,11 @@ class SuiteKind(Section, abc.ABC):
     @abc.abstractmethod
     def size(self, test_rows: int) -> int:
         """How many samples it has at least, where the test split has at least ``test_rows``."""
+
+    def size_of(self, metric: str, test_rows: int) -> int:
+        """How many of them ``metric`` scores."""
+        del metric
+        return self.size(test_rows)
 
     @abc.abstractmethod
     def scored(self, material: Material) -> Made:

@@ -14,6 +14,7 @@ Out: data/suites/NAME.jsonl, a line for each model, metric and sample:
 Run: python -m stages.suites
 """
 
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -139,8 +140,13 @@ def _asked(
     except EvaluationRefused as refused:
         if not refused.what.startswith(f"{where}:"):
             raise
+
+        def line(found: re.Match[str]) -> str:
+            return f"{where}:{rows[int(found[1]) - 1].source.removeprefix('line:')}:"
+
+        what = re.sub(rf"^{re.escape(where)}:([0-9]+):", line, refused.what)  # a row may be asked twice
         raise EvaluationRefused(
-            f"{layout.PARAMS}: {refused.what}", f"shorten or drop that row, or lower suites.{suite}.max_new_tokens"
+            f"{layout.PARAMS}: {what}", f"shorten or drop that row, or lower suites.{suite}.max_new_tokens"
         ) from refused
 
 
@@ -212,7 +218,7 @@ def _held(name: str, suite: SuiteKind, made: Made, models: Mapping[Role, str]) -
                 f"{at(role)}: is about model {other.model[:19]}…, the {role} is {models[role]}",
                 f"run the suite on that model{' in models/merged' if role == 'candidate' else ''}, and pin that log",
             )
-    if wrong := problem(made.scored, suite.scales, suite.declared_size):
+    if wrong := problem(made.scored, suite.scales, suite.declared_size, suite.partial):
         role, what = wrong
         raise EvidenceRefused(
             f"{at(role)}: {what}", "run the suite on the same samples for every model, and pin those logs"
