@@ -239,7 +239,7 @@ REFUSED: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]] | str, dict[
         [QUESTION | {"id": "a"}, QUESTION], [{"id": "d", "text": "zebra" * 60}], {"samples": 2},
         r"file:1: row a: a prompt of \d+ tokens is too long .*; lower suites\.chat\.max_words or max_new_tokens",
     ),
-    "an empty corpus": ([QUESTION], [], {}, r"corpus: has no documents; see docs/how-to/suites\.md, rag"),
+    "an empty corpus": ([QUESTION], [], {}, r"corpus: has no documents; see docs/how-to/rag\.md"),
     "a corpus of plain text": ([QUESTION], "Once\n", {}, r"corpus: 1: Invalid JSON"),
     "a document without text": ([QUESTION], [{"id": "d", "text": " "}], {}, r"corpus: document 'd' has no text"),
     "a document twice": ([QUESTION], [TEXT, TEXT], {}, r"corpus: two documents are called 'd'"),
@@ -379,7 +379,7 @@ def test_an_answer_is_grounded_as_far_as_the_passages_have_its_words(case: str) 
 
 @pytest.mark.slow
 def test_the_documented_suite_reads_the_documents_of_its_package(tmp_path: Path, document: dict) -> None:
-    text = (REPOSITORY / "docs/how-to/suites.md").read_text()
+    text = (REPOSITORY / "docs/how-to/rag.md").read_text()
     document |= dict(read_yaml(text[text.index("suites:\n  aws_topics:") :].partition("```")[0]))
     document["suites"]["aws_topics"]["file"]["uri"] = str(REPOSITORY / document["suites"]["aws_topics"]["file"]["uri"])
     suite = as_params(document).suites["aws_topics"]

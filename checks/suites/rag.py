@@ -217,7 +217,7 @@ class Rag(Questions):
             passages = [passage for parts in cut.values() for passage in parts]
             found = self.retriever.search(passages, [row.prompt for row in rows], self.top_k)
         except ValueError as error:
-            raise EvidenceRefused(f"{where}.corpus: {error}", "see docs/how-to/suites.md, rag") from error
+            raise EvidenceRefused(f"{where}.corpus: {error}", "see docs/how-to/rag.md") from error
         gold = [self._gold(where, row, cut) for row in rows]
         for row, right, best in zip(rows, gold, found, strict=True):
             read = fitting(best, self.max_words)
