@@ -69,11 +69,8 @@ class SuiteSample:
         codes: dict[str, int] = {}
         self.groups = np.array([codes.setdefault(group, len(codes)) for group, _ in samples.values()], dtype=np.intp)
         self.slices = tuple(each for _, each in samples.values())
-        self._suite, self._measured_chance, self._references = (
-            suite,
-            result.chance,
-            tuple(references[each] for each in samples if references),
-        )
+        self._suite, self._measured_chance = suite, result.chance
+        self._references = tuple(references[each] for each in samples if references)
         self._name, self._scales, self._samples = name, suite.scales, tuple(samples)
         self._values: dict[tuple[str, str, str], float] = {
             (role, line.metric, line.sample): line.value for role, found in lines.items() for line in found

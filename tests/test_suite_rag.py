@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from checks import digest, files, layout
+from checks import chain, digest, files, layout, scoring
 from checks.errors import EvidenceRefused, ParamsRefused, Refusal
 from checks.retrieval import Bm25, Chunker, documents
 from checks.rows import Message, Row
@@ -145,8 +145,6 @@ def test_a_model_reads_the_gold_passage_or_what_was_retrieved(tree: Tree) -> Non
 def test_a_server_is_asked_with_the_same_passages(tree: Tree) -> None:
     tree.suite["served"] = True
     params = tree.params()
-    from checks import chain, scoring
-
     evidence = chain.gather(tree.root, scoring.digest_of(params.evaluate.scorers))
     (found,) = served(params.suites, evidence, digest.of_tree(tree.root / layout.MERGED).digest)
     assert (found.metric, len(found.answers)) == ("retrieved/exact-match", 2 * GOLD + OTHER)
