@@ -1,7 +1,7 @@
-"""Retrieval for suites of kind ``rag``: documents of a pinned corpus, cut into passages, and searched.
+"""What suites of kind ``rag`` search: documents of a pinned corpus, cut into passages.
 
 A corpus is JSON lines with ``id`` and ``text``, or a folder of text files, each of which is a document called after its
-path. A search is a pure function of the passages, the question and the parameters.
+path. ``checks.retrievers`` searches.
 """
 
 import re
@@ -9,17 +9,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
 from checks import files
 from checks.errors import EvidenceRefused
-from checks.sections import Positive, Section, Share
+from checks.sections import Positive, Section
 from checks.suite_report import Gold, Passage
-
-# Below this, differences between scores are rounding, and the passage that comes first in the corpus ranks first.
-_DECIMALS = 6
 
 
 class _Line(Passage):
@@ -107,42 +104,3 @@ class Chunker(Section):
             Passage(id=f"{document.id}#{number}", text=document.text[part[0][0] : part[-1][1]])
             for number, part in enumerate(parts)
         ]
-
-
-class Bm25(Section):
-    """Ranks passages by the words that they share with a question: BM25 as Lucene computes it, by ``bm25s``.
-
-    Robertson and Zaragoza (2009), The Probabilistic Relevance Framework: BM25 and Beyond. Words are lower-cased, and
-    not reduced to stems; a single letter is no word.
-    """
-
-    kind: Literal["bm25"]
-    k1: Annotated[float, Field(ge=0, description="how much a word's further occurrences count; 1.5 is usual")]
-    b: Annotated[Share, Field(description="how much long passages are held back; 0.75 is usual")]
-    stopwords: Annotated[
-        Literal["en", "de", "nl", "fr", "es", "pt", "it", "ru", "sv", "no", "da", "tr"] | None,
-        Field(description="the language whose commonest words do not count; null: all words count"),
-    ]
-
-    def search(self, passages: Sequence[Passage], questions: Sequence[str], top_k: int) -> list[list[Passage]]:
-        """For each question at most ``top_k`` passages, best first. One without a word of the question is not found.
-
-        Raises ValueError when no passage has a word.
-        """
-        import bm25s
-        import numpy as np
-
-        texts, asked = (
-            bm25s.tokenize(each, stopwords=self.stopwords, return_ids=False, show_progress=False)
-            for each in ([passage.text for passage in passages], list(questions))
-        )
-        if not any(texts):
-            raise ValueError("has no words")
-        index = bm25s.BM25(k1=self.k1, b=self.b, method="lucene", dtype="float64")
-        index.index(texts, show_progress=False)
-        found = []
-        for told in asked:
-            scores = np.round(index.get_scores(told), _DECIMALS) if told else np.zeros(len(passages))
-            best = np.argsort(-scores, kind="stable")[:top_k]
-            found.append([passages[place] for place in best if scores[place] > 0])
-        return found

@@ -20,6 +20,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from checks import files, layout
 from checks.errors import EvidenceRefused
+from checks.retriever_kind import Encode, no_encoder
 from checks.rows import Prediction, Row
 from checks.sections import Positive, Section, Source, stricter
 from checks.suite_report import (
@@ -65,7 +66,7 @@ class Material:
     ``models`` has the tree digest of each model that there is, ``answers`` their answers to the test ``rows``, in
     order; ``nats`` asks one of the models how likely texts are, ``ask`` has it answer other rows, ``weights`` gives its
     directory to another program. ``earlier`` has the suites of main's last record, and ``earlier_commit`` says which
-    that is.
+    that is. ``encode`` makes vectors of texts, for kinds that retrieve.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Material:
     weights: Weights
     earlier: Mapping[str, SuiteResult] = field(default_factory=dict)
     earlier_commit: str | None = None
+    encode: Encode = no_encoder
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,11 @@ class SuiteKind(Section, abc.ABC):
     def scored_by(self) -> Sequence[str]:
         """The kinds of its scorers."""
         return ()
+
+    @property
+    def retrieved_by(self) -> str | None:
+        """The kind of its retriever; None: it has none."""
+        return None
 
     @property
     def of_test_rows(self) -> bool:

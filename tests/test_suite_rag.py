@@ -9,11 +9,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from checks import chain, digest, files, layout, scoring
-from checks.errors import EvidenceRefused, ParamsRefused, Refusal
-from checks.retrieval import Bm25, Chunker, documents
+from checks.errors import EvaluationRefused, EvidenceRefused, ParamsRefused, Refusal
+from checks.retrieval import Chunker, documents
+from checks.retriever_kind import no_encoder
+from checks.retrievers.bm25 import Bm25
+from checks.retrievers.dense import Dense
+from checks.retrievers.hybrid import Hybrid
 from checks.rows import Message, Row
 from checks.suite_kind import Material
 from checks.suite_report import Gold, Passage, Reading, Role, SuiteAnswer, SuiteLine, SuitesReport
@@ -22,6 +27,7 @@ from release.record.held import hold
 from release.record.records import Records
 from release.review.pairs import pair_samples
 from release.serving.served import served
+from stages.inference.embed import embed
 from stages.suites import _files, suites
 from tests import model_tree
 from tests.conftest import _WORDS, REPOSITORY, as_params, read_yaml
@@ -59,10 +65,10 @@ def questions() -> list[dict[str, Any]]:
 
 
 def pin_corpus(tree: Tree, lines: list[dict[str, Any]] | str) -> None:
-    rows = tree.suite.get("file")
-    tree.pin(lines)
-    shutil.move(tree.root / "chat.jsonl", tree.root / "corpus.jsonl")
-    tree.suite.update(corpus=tree.suite["file"] | {"uri": "corpus.jsonl"}, file=rows)
+    path = tree.root / "corpus.jsonl"
+    path.write_text(lines if isinstance(lines, str) else "".join(json.dumps(line) + "\n" for line in lines))
+    sha256 = digest.of_file(path).sha256.removeprefix("sha256:")
+    tree.suite["corpus"] = {"uri": path.name, "sha256": sha256, "license": "MIT"}
 
 
 @pytest.fixture(scope="module")
@@ -267,7 +273,7 @@ PARAMS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "no expression": (
         lambda s: s["unanswerable"].update(abstains="("), "abstains: '(' is no regular expression",
     ),
-    "another retriever": (lambda s: s["retriever"].update(kind="dense"), "suites.chat.retriever.kind"),
+    "another retriever": (lambda s: s["retriever"].update(kind="sparse"), "unknown retriever 'sparse'; one of: bm25, dense, hybrid"),
     "a metric of no row": (lambda s: s.update(unanswerable=None), "suite chat has no 'abstains'; use one of retrieved/"),
     "too few rows without gold": (
         lambda s: s["unanswerable"].update(rows=1), "gates.abstains.resolution: 1 samples of suite chat cannot give ±0.5",
@@ -328,18 +334,111 @@ def _bm25(texts: Sequence[str], question: str, k1: float, b: float) -> list[floa
 @pytest.mark.parametrize(("k1", "b"), [(1.5, 0.75), (0.5, 0.0), (2.0, 1.0)])
 def test_passages_are_ranked_by_bm25_and_equal_ones_by_their_place(k1: float, b: float) -> None:
     texts = ["queue disk", "disk disk disk vault", "vault key", "queue disk", "image list list list disk"]
-    passages = [Passage(id=str(n), text=text) for n, text in enumerate(texts)]
     retriever = Bm25(kind="bm25", k1=k1, b=b, stopwords=None)
     asked = ["disk", "disk queue", "list vault list", "nothing here", "?"]
-    for question, found in zip(asked, retriever.search(passages, asked, 4), strict=True):
+    for question, found in zip(asked, retriever.ranked(texts, asked, no_encoder), strict=True):
         scores = _bm25(texts, question, k1, b)
-        best = sorted((n for n in range(5) if scores[n] > 0), key=lambda n: (-round(scores[n], 6), n))
-        assert [each.id for each in found] == [str(n) for n in best[:4]]
+        assert found == sorted((n for n in range(5) if scores[n] > 0), key=lambda n: (-round(scores[n], 6), n))
     english = Bm25(kind="bm25", k1=k1, b=b, stopwords="en")
-    assert english.search([Passage(id="a", text="the key")], ["the", "key"], 1) == [
-        [],
-        [Passage(id="a", text="the key")],
-    ]
+    assert english.ranked(["the key"], ["the", "key"], no_encoder) == [[], [0]]
+
+
+MODEL = {"uri": "encoder", "sha256": None, "license": None}
+
+
+def test_vectors_rank_by_cosine_and_fusion_adds_both_ranks() -> None:
+    vectors = {"a": (1.0, 0.0), "disk b": (0.6, 0.8), "disk c": (0.0, 1.0), "d": (0.6, 0.8), "q: disk": (0.6, 0.8)}
+
+    def given(texts: Sequence[str], pooling: str, most: int | None) -> Any:
+        assert (pooling, most) == ("first", 7)
+        return np.array([vectors[text] for text in texts])
+
+    vector: dict[str, Any] = {"model": MODEL, "pooling": "first", "max_tokens": 7, "question_prefix": "q: ", "passage_prefix": None}
+    texts, asked = ["a", "disk b", "disk c", "d"], ["disk"]
+    assert Dense.model_validate(vector | {"kind": "dense"}).ranked(texts, asked, given) == [[1, 3, 2, 0]]
+    words = {key: value for key, value in BM25.items() if key != "kind"}
+    hybrid = Hybrid.model_validate({"kind": "hybrid", "bm25": words, "dense": vector, "rank_constant": 60})
+    # Words find 1 and 2. Sums: 1/61 + 1/61 for 1, 1/62 + 1/63 for 2, 1/62 for 3, 1/64 for 0.
+    assert hybrid.ranked(texts, asked, given) == [[1, 2, 3, 0]]
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
+    """A random BERT, one layer, 16 wide, with the tiny model's tokenizer."""
+    import torch
+    from transformers import AutoTokenizer, BertConfig, BertModel
+
+    folder = tmp_path_factory.mktemp("encoder") / "encoder"
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base)
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(3)
+    config = BertConfig(
+        vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
+        max_position_embeddings=40,
+    )  # fmt: skip
+    BertModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("pooling", ["mean", "first"])
+def test_a_text_has_the_vector_of_its_own_tokens(pooling: Any, encoder: Path) -> None:
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    tokenizer, model = AutoTokenizer.from_pretrained(encoder), AutoModel.from_pretrained(encoder).eval()
+    texts = ["queue", "vault key list", "a" * 60]
+    found = embed(encoder, texts, pooling, 30, "x")
+    for text, vector in zip(texts, found, strict=True):
+        ids = torch.tensor([tokenizer(text)["input_ids"][:30]])
+        with torch.no_grad():
+            states = model(input_ids=ids).last_hidden_state[0].numpy()
+        expected = states.mean(0) if pooling == "mean" else states[0]
+        assert vector == pytest.approx(expected / np.linalg.norm(expected), abs=1e-5)
+
+
+def dense(tree: Tree, encoder: Path, **more: Any) -> None:
+    """Let the suite retrieve by the encoder, with the candidate alone."""
+    shutil.copytree(encoder, tree.root / "encoder")
+    sha = digest.of_tree(tree.root / "encoder").digest.removeprefix("sha256:")
+    retriever = {"kind": "dense", "model": MODEL | {"sha256": sha}, "pooling": "mean"} | more
+    tree.suite.update(retriever=retriever, models=["candidate"])
+    tree.document["gates"] = {"sound": {"kind": "data"}}
+
+
+def test_a_suite_retrieves_by_a_pinned_encoder(tree: Tree, encoder: Path) -> None:
+    dense(tree, encoder)
+    tree.suite["top_k"] = 3
+    suites(tree.params(), tree.root)
+    result = files.read_json(tree.root / layout.SUITES_REPORT, SuitesReport).suites["chat"]
+    assert set(result.files) == {"file", "corpus", "retriever.model"}
+    given = files.read_jsonl(tree.root / ANSWERS, SuiteAnswer)
+    texts, asked = [line["text"] for line in corpus()], [line["prompt"] for line in questions()]
+    found = embed(encoder, texts, "mean", None, "x") @ embed(encoder, asked, "mean", None, "x").T
+    read = [a.reading.passages for a in given if a.reading and a.reading.setting == "retrieved"]
+    for near, passages in zip(found.T, read, strict=True):
+        assert [each.id for each in passages] == [f"d{n}" for n in np.argsort(-np.round(near, 6), kind="stable")[:3]]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda folder: (folder / "config.json").unlink(), "retriever: does not load: "),
+        (lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"), "retriever: does not load: "),
+        (Path.exists, r"retriever: 'vault .*'… has \d+ tokens, and the encoder holds 40; lower chunker\.words"),
+    ],
+    ids=["no model", "pickled weights", "a passage that is too long"],
+)  # fmt: skip
+def test_an_encoder_that_cannot_encode_is_refused_in_one_line(
+    spoil: Callable[[Path], object], said: str, tree: Tree, encoder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(encoder, tmp_path / "spoilt")
+    spoil(tmp_path / "spoilt")
+    dense(tree, tmp_path / "spoilt")
+    tree.suite.update(max_words=60)
+    pin_corpus(tree, [*corpus(), {"id": "long", "text": "vault " * 50}])
+    with pytest.raises(EvaluationRefused, match=r"^params\.yaml: suites\.chat\." + said) as refused:
+        suites(tree.params(), tree.root)
+    assert "\n" not in str(refused.value)
 
 
 def test_files_of_a_folder_are_documents_in_the_order_of_their_paths(tmp_path: Path) -> None:

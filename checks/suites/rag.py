@@ -15,6 +15,7 @@ that the retrieved passages have) and ``abstains``. Answers and what was read ar
 import re
 import string
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from statistics import fmean
 from typing import Annotated, Literal
 
@@ -22,7 +23,9 @@ from pydantic import Field, JsonValue, TypeAdapter, field_validator
 
 from checks import layout, scoring
 from checks.errors import EvaluationRefused, EvidenceRefused
-from checks.retrieval import Bm25, Chunker, documents, first_of, fitting, has, words
+from checks.retrieval import Chunker, documents, first_of, fitting, has, words
+from checks.retriever_kind import Embed, no_encoder
+from checks.retrievers import Retriever
 from checks.rows import Message, Record, Row
 from checks.scorers.regex import Regex
 from checks.sections import Positive, Section, Source
@@ -74,7 +77,7 @@ class Rag(Questions):
     chunker: Annotated[
         Chunker | None, Field(description="how documents are cut into passages; null: a document is a passage")
     ]
-    retriever: Annotated[Bm25, Field(description="how passages are ranked")]
+    retriever: Annotated[Retriever, Field(description="how passages are ranked")]
     top_k: Annotated[Positive, Field(description="how many passages are retrieved")]
     max_words: Annotated[
         Positive, Field(description="most words of passages in a prompt: of retrieved ones, the last are left out")
@@ -106,13 +109,22 @@ class Rag(Questions):
 
     @property
     def sources(self) -> Mapping[str, Source]:
-        """The questions and the corpus."""
-        return {"file": self.file, "corpus": self.corpus}
+        """The questions, the corpus, and what the retriever needs."""
+        return {"file": self.file, "corpus": self.corpus, **self._encoder}
+
+    @property
+    def _encoder(self) -> Mapping[str, Source]:
+        return {f"retriever.{name}": source for name, source in self.retriever.sources.items()}
 
     @property
     def folders(self) -> frozenset[str]:
-        """The corpus, where its documents are files."""
-        return frozenset({"corpus"} if self.documents else ())
+        """The corpus, where its documents are files, and the encoder."""
+        return frozenset({*(["corpus"] if self.documents else []), *self._encoder})
+
+    @property
+    def retrieved_by(self) -> str:
+        """The kind of ``retriever``."""
+        return self.retriever.kind
 
     def size_of(self, metric: str, test_rows: int) -> int:
         """Rows with gold, rows without, or both."""
@@ -212,15 +224,17 @@ class Rag(Questions):
                 f"{where}.file: {without} rows have no gold, and unanswerable has {declared}",
                 f"set suites.{material.name}.unanswerable to what the file has",
             )
+        encoder = next((material.files[name] for name in self._encoder), None)
+        embed: Embed = partial(material.encode, encoder) if encoder else no_encoder
         try:
             cut = {each.id: self._cut(each) for each in documents(material.files["corpus"], self.documents)}
             passages = [passage for parts in cut.values() for passage in parts]
-            found = self.retriever.search(passages, [row.prompt for row in rows], self.top_k)
+            found = self.retriever.ranked([passage.text for passage in passages], [row.prompt for row in rows], embed)
         except ValueError as error:
             raise EvidenceRefused(f"{where}.corpus: {error}", "see docs/how-to/rag.md") from error
         gold = [self._gold(where, row, cut) for row in rows]
         for row, right, best in zip(rows, gold, found, strict=True):
-            read = fitting(best, self.max_words)
+            read = fitting([passages[place] for place in best[: self.top_k]], self.max_words)
             yield row.id, Reading(setting="retrieved", question=row.messages, gold=right, passages=read)
         for row, right in zip(rows, gold, strict=True):
             if not right:
