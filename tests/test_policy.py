@@ -26,6 +26,7 @@ from checks.scorer_kind import ScorerKind
 from checks.scorers.json_valid import JsonValid
 from checks.sections import Agreement, Section, directions
 from checks.suite_kind import AskedSuite, BoundedSuite, LogSuite, ScaledSuite, SizedSuite, SuiteKind
+from checks.suites.rows import Questions
 from checks.training import NoDropout, Train
 from tests.conftest import REPOSITORY, ROUTER
 from tests.training_tree import METHODS
