@@ -54,7 +54,7 @@ def _of_folder(corpus: Path, names: str) -> Iterator[Passage]:
             try:
                 yield Passage(id=name, text=path.read_text(encoding="utf-8"))
             except UnicodeDecodeError as error:
-                raise ValueError(f"{name} is no text in UTF-8") from error
+                raise ValueError(f"{name!r} is no text in UTF-8") from error
 
 
 def words(passages: Iterable[Passage]) -> int:

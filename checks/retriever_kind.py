@@ -3,7 +3,7 @@
 """
 
 import abc
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -34,7 +34,7 @@ class RetrieverKind(Section, abc.ABC):
         return {}
 
     @abc.abstractmethod
-    def ranked(self, passages: Sequence[str], questions: Sequence[str], embed: Embed) -> list[list[int]]:
+    def ranked(self, passages: Sequence[str], questions: Sequence[str], embed: Embed) -> Iterator[Sequence[int]]:
         """For each question the places of those ``passages`` that it finds, best first.
 
         ``embed`` is by the model of ``sources``. Raises ValueError where the passages cannot be searched.

@@ -246,6 +246,7 @@ REFUSED: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]] | str, dict[
     "an empty corpus": ([QUESTION], [], {}, r"corpus: has no documents; see docs/how-to/rag\.md"),
     "a corpus of plain text": ([QUESTION], "Once\n", {}, r"corpus: 1: Invalid JSON"),
     "a document without text": ([QUESTION], [{"id": "d", "text": " "}], {}, r"corpus: document 'd' has no text"),
+    "a name that is too long": ([QUESTION], [{"id": "d" * 500, "text": "key"}], {"chunker": {"words": 2, "overlap": 0}}, r"corpus: id: String should"),
     "a document twice": ([QUESTION], [TEXT, TEXT], {}, r"corpus: two documents are called 'd'"),
     "a corpus without words": ([QUESTION], [{"id": "d", "text": "?!"}], {}, r"corpus: has no words"),
 }  # fmt: skip
@@ -340,7 +341,7 @@ def test_passages_are_ranked_by_bm25_and_equal_ones_by_their_place(k1: float, b:
         scores = _bm25(texts, question, k1, b)
         assert found == sorted((n for n in range(5) if scores[n] > 0), key=lambda n: (-round(scores[n], 6), n))
     english = Bm25(kind="bm25", k1=k1, b=b, stopwords="en")
-    assert english.ranked(["the key"], ["the", "key"], no_encoder) == [[], [0]]
+    assert list(english.ranked(["the key"], ["the", "key"], no_encoder)) == [[], [0]]
 
 
 MODEL = {"uri": "encoder", "sha256": None, "license": None}
@@ -353,13 +354,19 @@ def test_vectors_rank_by_cosine_and_fusion_adds_both_ranks() -> None:
         assert (pooling, most) == ("first", 7)
         return np.array([vectors[text] for text in texts])
 
-    vector: dict[str, Any] = {"model": MODEL, "pooling": "first", "max_tokens": 7, "question_prefix": "q: ", "passage_prefix": None}
+    vector: dict[str, Any] = {
+        "model": MODEL,
+        "pooling": "first",
+        "max_tokens": 7,
+        "question_prefix": "q: ",
+        "passage_prefix": None,
+    }
     texts, asked = ["a", "disk b", "disk c", "d"], ["disk"]
-    assert Dense.model_validate(vector | {"kind": "dense"}).ranked(texts, asked, given) == [[1, 3, 2, 0]]
+    assert list(Dense.model_validate(vector | {"kind": "dense"}).ranked(texts, asked, given)) == [[1, 3, 2, 0]]
     words = {key: value for key, value in BM25.items() if key != "kind"}
     hybrid = Hybrid.model_validate({"kind": "hybrid", "bm25": words, "dense": vector, "rank_constant": 60})
     # Words find 1 and 2. Sums: 1/61 + 1/61 for 1, 1/62 + 1/63 for 2, 1/62 for 3, 1/64 for 0.
-    assert hybrid.ranked(texts, asked, given) == [[1, 2, 3, 0]]
+    assert list(hybrid.ranked(texts, asked, given)) == [[1, 2, 3, 0]]
 
 
 @pytest.fixture(scope="module")
@@ -449,7 +456,7 @@ def test_files_of_a_folder_are_documents_in_the_order_of_their_paths(tmp_path: P
     with pytest.raises(ValueError, match=r"has no file called \*\.txt"):
         documents(tmp_path, "*.txt")
     (tmp_path / "b.md").write_bytes(b"\xff")
-    with pytest.raises(ValueError, match=r"b\.md is no text in UTF-8"):
+    with pytest.raises(ValueError, match=r"'b\.md' is no text in UTF-8"):
         documents(tmp_path, "*.md")
 
 
@@ -474,6 +481,60 @@ def test_an_answer_is_grounded_as_far_as_the_passages_have_its_words(case: str) 
     assert grounded(answer, reading) == pytest.approx(share)
 
 
+def _never(*_: object) -> Any:
+    raise AssertionError("no model is needed")
+
+
+TEXT_OF_PARTS = "key list show vault disk image vault 7 table create"
+READ: dict[str, tuple[dict[str, Any], list[Any], list[str], list[str], float]] = {
+    # parameters, gold, the passages of gold and of what is retrieved, recall
+    "a quote names its passage": ({}, [{"id": "d", "quote": "vault  7"}], ["d#2"], ["d#1", "d#2"], 1.0),
+    "another passage with a word of it is not found": ({}, [{"id": "d", "quote": "key list"}], ["d#0"], ["d#1", "d#2"], 0.0),
+    "any passage of a document without a quote": ({}, ["d"], ["d#0", "d#1", "d#2", "d#3"], ["d#1", "d#2"], 1.0),
+    "half of the gold": ({}, ["e", {"id": "d", "quote": "image"}], ["e#0", "d#1"], ["d#1", "d#2"], 0.5),
+    "a passage of two gold quotes": (
+        {}, [{"id": "d", "quote": "vault 7"}, {"id": "d", "quote": "7"}], ["d#2"], ["d#1", "d#2"], 1.0,
+    ),
+    "fewer passages": ({"top_k": 1}, [{"id": "d", "quote": "7"}], ["d#2"], ["d#1"], 0.0),
+    "fewer words": ({"max_words": 5}, [{"id": "d", "quote": "7"}], ["d#2"], ["d#1"], 0.0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", READ)
+def test_gold_and_retrieved_passages_are_those_that_are_read(case: str, made: Tree, tmp_path: Path) -> None:
+    more, gold, right, found, share = READ[case]
+    document = json.loads(json.dumps(made.document))
+    document["gates"] = {"sound": {"kind": "data"}}
+    document["suites"]["chat"] |= {"chunker": {"words": 3, "overlap": 0}, "samples": 2, "models": ["candidate"]}
+    document["suites"]["chat"] |= {"unanswerable": {"rows": 1, "abstains": "none"}, **more}
+    suite = as_params(document).suites["chat"]
+    texts = [{"id": "d", "text": TEXT_OF_PARTS}, {"id": "e", "text": "the of"}]
+    rows = [
+        {"id": "q", "prompt": "vault 77 7 disk?", "reference": "7", "gold": gold},
+        {"id": "n", "prompt": "?", "gold": []},
+    ]
+    for name, lines in (("file", rows), ("corpus", texts)):
+        (tmp_path / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    paths = {name: tmp_path / name for name in ("file", "corpus")}
+    models: dict[Role, str] = {"candidate": f"sha256:{'1' * 64}"}
+
+    def ask(role: str, asked: Sequence[Row], limit: int) -> list[str]:
+        return ["none" if row.id == "n" else "disk 8" for row in asked]
+
+    made_of = suite.scored(Material("chat", tmp_path, paths, models, (), {}, _never, ask, _never))
+    read = {
+        (a.sample, a.reading.setting): [p.id for p in a.reading.passages]
+        for a in made_of.given["candidate"]
+        if a.reading
+    }
+    assert read == {("q", "gold"): right, ("q", "retrieved"): found, ("n", "retrieved"): []}
+    scores = {(line.sample, line.metric): line.value for line in made_of.scored["candidate"]}
+    assert scores == {
+        ("q", "retrieved/exact-match"): 0, ("q", "gold/exact-match"): 0, ("q", "recall-at-k"): share, ("q", "grounded"): 0,
+        ("n", "retrieved/exact-match"): 1, ("n", "abstains"): 1, ("n", "grounded"): 1,
+    }  # fmt: skip
+
+
 @pytest.mark.slow
 def test_the_documented_suite_reads_the_documents_of_its_package(tmp_path: Path, document: dict) -> None:
     text = (REPOSITORY / "docs/how-to/rag.md").read_text()
@@ -484,12 +545,9 @@ def test_the_documented_suite_reads_the_documents_of_its_package(tmp_path: Path,
     def ask(role: str, rows: Sequence[Row], limit: int) -> list[str]:
         return [row.reference or "It is not stated." for row in rows]
 
-    def never(*_: object) -> Any:
-        raise AssertionError("no model is needed")
-
     with _files("aws_topics", suite, tmp_path) as paths:
         models: dict[Role, str] = {"candidate": f"sha256:{'1' * 64}"}
-        made = suite.scored(Material("aws_topics", tmp_path, paths, models, (), {}, never, ask, never))
+        made = suite.scored(Material("aws_topics", tmp_path, paths, models, (), {}, _never, ask, _never))
     found = defaultdict(list)
     for line in made.scored["candidate"]:
         found[line.metric].append(line.value)

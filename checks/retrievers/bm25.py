@@ -3,7 +3,7 @@
 Robertson and Zaragoza (2009), The Probabilistic Relevance Framework: BM25 and Beyond; as Lucene computes it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -25,7 +25,7 @@ class Words(Section):
         Field(description="the language whose commonest words do not count; null: all words count"),
     ]
 
-    def places(self, passages: Sequence[str], questions: Sequence[str]) -> list[list[int]]:
+    def places(self, passages: Sequence[str], questions: Sequence[str]) -> Iterator[list[int]]:
         """For each question the places of the passages that have a word of it, best first.
 
         Raises ValueError when no passage has a word.
@@ -41,11 +41,9 @@ class Words(Section):
             raise ValueError("has no words")
         index = bm25s.BM25(k1=self.k1, b=self.b, method="lucene", dtype="float64")
         index.index(texts, show_progress=False)
-        found = []
         for words in asked:
             scores = np.round(index.get_scores(words), DECIMALS) if words else np.zeros(len(passages))
-            found.append([int(place) for place in np.argsort(-scores, kind="stable") if scores[place] > 0])
-        return found
+            yield [int(place) for place in np.argsort(-scores, kind="stable") if scores[place] > 0]
 
 
 class Bm25(Words, RetrieverKind):
@@ -53,7 +51,7 @@ class Bm25(Words, RetrieverKind):
 
     kind: Literal["bm25"]
 
-    def ranked(self, passages: Sequence[str], questions: Sequence[str], embed: Embed) -> list[list[int]]:
+    def ranked(self, passages: Sequence[str], questions: Sequence[str], embed: Embed) -> Iterator[list[int]]:
         """By words alone."""
         del embed
         return self.places(passages, questions)

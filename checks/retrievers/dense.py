@@ -3,7 +3,7 @@
 An encoder of transformers gives the vectors; its folder is pinned, and in safetensors.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -31,7 +31,7 @@ class Vectors(Section):
         None
     )
 
-    def places(self, passages: Sequence[str], questions: Sequence[str], embed: Embed) -> list[list[int]]:
+    def places(self, passages: Sequence[str], questions: Sequence[str], embed: Embed) -> Iterator[list[int]]:
         """For each question the places of all passages, the largest cosine first."""
         import numpy as np
 
@@ -39,7 +39,7 @@ class Vectors(Section):
         texts += [(self.question_prefix or "") + text for text in questions]
         found = embed(texts, self.pooling, self.max_tokens)
         near = np.round(found[len(passages) :] @ found[: len(passages)].T, DECIMALS)
-        return [[int(place) for place in np.argsort(-row, kind="stable")] for row in near]
+        yield from ([int(place) for place in np.argsort(-row, kind="stable")] for row in near)
 
 
 class Dense(Vectors, RetrieverKind):
@@ -52,6 +52,6 @@ class Dense(Vectors, RetrieverKind):
         """The encoder."""
         return {"model": self.model}
 
-    def ranked(self, passages: Sequence[str], questions: Sequence[str], embed: Embed) -> list[list[int]]:
+    def ranked(self, passages: Sequence[str], questions: Sequence[str], embed: Embed) -> Iterator[list[int]]:
         """By vectors alone."""
         return self.places(passages, questions, embed)

@@ -4,7 +4,7 @@ Cormack, Clarke and Büttcher (2009), Reciprocal Rank Fusion outperforms Condorc
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -28,14 +28,12 @@ class Hybrid(RetrieverKind):
         """The encoder."""
         return {"dense.model": self.dense.model}
 
-    def ranked(self, passages: Sequence[str], questions: Sequence[str], embed: Embed) -> list[list[int]]:
+    def ranked(self, passages: Sequence[str], questions: Sequence[str], embed: Embed) -> Iterator[list[int]]:
         """By both."""
         both = self.bm25.places(passages, questions), self.dense.places(passages, questions, embed)
-        found = []
         for ranks in zip(*both, strict=True):
             score = defaultdict[int, float](float)
             for places in ranks:
                 for rank, place in enumerate(places, 1):
                     score[place] += 1 / (self.rank_constant + rank)
-            found.append(sorted(score, key=lambda place: (-score[place], place)))
-        return found
+            yield sorted(sorted(score), key=score.__getitem__, reverse=True)

@@ -19,9 +19,9 @@ from functools import partial
 from statistics import fmean
 from typing import Annotated, Literal
 
-from pydantic import Field, JsonValue, TypeAdapter, field_validator
+from pydantic import Field, JsonValue, TypeAdapter, ValidationError, field_validator
 
-from checks import layout, scoring
+from checks import files, layout, scoring
 from checks.errors import EvaluationRefused, EvidenceRefused
 from checks.retrieval import Chunker, documents, first_of, fitting, has, words
 from checks.retriever_kind import Embed, no_encoder
@@ -229,12 +229,14 @@ class Rag(Questions):
         try:
             cut = {each.id: self._cut(each) for each in documents(material.files["corpus"], self.documents)}
             passages = [passage for parts in cut.values() for passage in parts]
-            found = self.retriever.ranked([passage.text for passage in passages], [row.prompt for row in rows], embed)
+            ranked = self.retriever.ranked([passage.text for passage in passages], [row.prompt for row in rows], embed)
+            found = [places[: self.top_k] for places in ranked]
         except ValueError as error:
-            raise EvidenceRefused(f"{where}.corpus: {error}", "see docs/how-to/rag.md") from error
+            what = files.first(error) if isinstance(error, ValidationError) else str(error)
+            raise EvidenceRefused(f"{where}.corpus: {what}", "see docs/how-to/rag.md") from error
         gold = [self._gold(where, row, cut) for row in rows]
         for row, right, best in zip(rows, gold, found, strict=True):
-            read = fitting([passages[place] for place in best[: self.top_k]], self.max_words)
+            read = fitting([passages[place] for place in best], self.max_words)
             yield row.id, Reading(setting="retrieved", question=row.messages, gold=right, passages=read)
         for row, right in zip(rows, gold, strict=True):
             if not right:
@@ -262,7 +264,7 @@ class Rag(Questions):
             parts = cut.get(each.id, ())
             names = tuple(part.id for part in parts if each.quote is None or has(part, each.quote))
             if not names:
-                what = f"{each.id[:80]!r} has no passage with the whole of {each.quote!r}"
+                what = f"{each.id[:80]!r} has no passage with the whole of {(each.quote or '')[:80]!r}"
                 raise EvidenceRefused(
                     f"{where}.file: {_line(row)}: " + (what if parts else f"no document is called {each.id[:80]!r}"),
                     "name documents of the corpus, and quote their words; chunker.overlap must be as long as a quote",
