@@ -171,6 +171,11 @@ def _claim(line: dict[str, Any]) -> None:
         each["id"] += "x"
 
 
+def _quote(line: dict[str, Any]) -> None:
+    for each in line["reading"]["gold"]:
+        each["quote"] = "key"
+
+
 FORGED: dict[str, tuple[Callable[[Tree], object], str]] = {
     "a metric of some rows is left out": (_drop("abstains"), r"data/suites/chat\.jsonl: has no abstains of sha256:\w+… on 'none0'"),
     "a metric of all rows is left out": (_drop("grounded"), r"chat\.jsonl: candidate: samples .* not scored by grounded"),
@@ -179,6 +184,10 @@ FORGED: dict[str, tuple[Callable[[Tree], object], str]] = {
     ),
     "other texts are claimed": (
         lambda tree: forge(tree, lambda line: line["reading"]["passages"].clear(), ANSWERS, "given"),
+        r"chat\.answers\.jsonl: has no answer of sha256:\w+… to sample 'q0' as asked",
+    ),
+    "another quote is claimed": (
+        lambda tree: forge(tree, _quote, ANSWERS, "given"),
         r"chat\.answers\.jsonl: has no answer of sha256:\w+… to sample 'q0' as asked",
     ),
     "other gold is claimed": (
@@ -349,24 +358,20 @@ MODEL = {"uri": "encoder", "sha256": None, "license": None}
 
 def test_vectors_rank_by_cosine_and_fusion_adds_both_ranks() -> None:
     vectors = {"a": (1.0, 0.0), "disk b": (0.6, 0.8), "disk c": (0.0, 1.0), "d": (0.6, 0.8), "q: disk": (0.6, 0.8)}
+    vectors["q: disk disk"] = (0.0, 1.0)
 
     def given(texts: Sequence[str], pooling: str, most: int | None) -> Any:
         assert (pooling, most) == ("first", 7)
         return np.array([vectors[text] for text in texts])
 
-    vector: dict[str, Any] = {
-        "model": MODEL,
-        "pooling": "first",
-        "max_tokens": 7,
-        "question_prefix": "q: ",
-        "passage_prefix": None,
-    }
-    texts, asked = ["a", "disk b", "disk c", "d"], ["disk"]
-    assert list(Dense.model_validate(vector | {"kind": "dense"}).ranked(texts, asked, given)) == [[1, 3, 2, 0]]
+    vector: dict[str, Any] = {"model": MODEL, "pooling": "first", "max_tokens": 7, "question_prefix": "q: "}
+    texts, asked = ["a", "disk b", "disk c", "d"], ["disk", "disk disk"]
+    dense = Dense.model_validate(vector | {"kind": "dense"})
+    assert list(dense.ranked(texts, asked, given)) == [[1, 3, 2, 0], [2, 1, 3, 0]]
     words = {key: value for key, value in BM25.items() if key != "kind"}
     hybrid = Hybrid.model_validate({"kind": "hybrid", "bm25": words, "dense": vector, "rank_constant": 60})
-    # Words find 1 and 2. Sums: 1/61 + 1/61 for 1, 1/62 + 1/63 for 2, 1/62 for 3, 1/64 for 0.
-    assert list(hybrid.ranked(texts, asked, given)) == [[1, 2, 3, 0]]
+    # Words find 1 and 2. Sums: 1/61 + 1/61 for 1, 1/62 + 1/63 for 2, 1/62 for 3, 1/64 for 0; then 1 and 2 are equal.
+    assert list(hybrid.ranked(texts, asked, given)) == [[1, 2, 3, 0]] * 2
 
 
 @pytest.fixture(scope="module")
