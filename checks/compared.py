@@ -146,7 +146,7 @@ def uninformed(case: Case, gate: PairedGate, against: Compared) -> Finding | Non
     from checks import stats
     from checks.suite_sample import SuiteSample
 
-    sample = case.sample.of(gate.suite)
+    sample = case.sample.of(gate.suite, gate.metric)
     chance = sample.chance(gate.metric) if isinstance(sample, SuiteSample) else None
     if chance is None:
         return None

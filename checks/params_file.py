@@ -32,7 +32,7 @@ _MOVED = {
 }
 _NOUNS = {
     "loader": "loader", "scorers": "scorer", "gates": "kind of gate", "train": "training method",
-    "suites": "kind of suite", "judge": "judge",
+    "suites": "kind of suite", "judge": "judge", "retriever": "retriever",
 }  # fmt: skip
 
 

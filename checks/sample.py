@@ -33,9 +33,12 @@ class Sample:
         self.groups = np.array([codes.setdefault(row.group, len(codes)) for row in evidence.test], dtype=np.intp)
         self.slices = tuple(row.slice for row in evidence.test)
 
-    def of(self, suite: str | None) -> "Sample | SuiteSample":
-        """The samples of ``suite``; None: these. Raises NoEvidence where the suite has no scores."""
-        return self if suite is None else SuiteSample(suite, self._suites, self._evidence)
+    def of(self, suite: str | None, metric: str | None = None) -> "Sample | SuiteSample":
+        """The samples of ``suite`` that ``metric`` scores (None: all of them); without a suite, these.
+
+        Raises NoEvidence where the suite has no scores.
+        """
+        return self if suite is None else SuiteSample(suite, self._suites, self._evidence, metric)
 
     def scores(self, model: str, metric: str) -> NDArray[np.float64]:
         """Scores of ``model`` by ``metric``. Raises NoEvidence where there are none, or a claimed one is wrong."""

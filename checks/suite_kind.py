@@ -10,7 +10,7 @@ The stage suites brings the files, holds the scores (``checks.suite_lines``) and
 """
 
 import abc
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +20,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from checks import files, layout
 from checks.errors import EvidenceRefused
+from checks.retriever_kind import Encode, no_encoder
 from checks.rows import Prediction, Row
 from checks.sections import Positive, Section, Source, stricter
 from checks.suite_report import (
@@ -65,7 +66,7 @@ class Material:
     ``models`` has the tree digest of each model that there is, ``answers`` their answers to the test ``rows``, in
     order; ``nats`` asks one of the models how likely texts are, ``ask`` has it answer other rows, ``weights`` gives its
     directory to another program. ``earlier`` has the suites of main's last record, and ``earlier_commit`` says which
-    that is.
+    that is. ``encode`` makes vectors of texts, for kinds that retrieve.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Material:
     weights: Weights
     earlier: Mapping[str, SuiteResult] = field(default_factory=dict)
     earlier_commit: str | None = None
+    encode: Encode = no_encoder
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,11 @@ class SuiteKind(Section, abc.ABC):
         return ()
 
     @property
+    def retrieved_by(self) -> str | None:
+        """The kind of its retriever; None: it has none."""
+        return None
+
+    @property
     def of_test_rows(self) -> bool:
         """Whether its samples are the rows of the test split."""
         return False
@@ -150,6 +157,17 @@ class SuiteKind(Section, abc.ABC):
     def score(self, metric: str, answer: str, reference: str) -> float:
         """The score of an answer by ``metric``, for a kind that is ``recomputed``. Raises ParamsRefused as a scorer."""
         raise NotImplementedError
+
+    def scored_again(self, given: Sequence[SuiteAnswer]) -> Iterator[tuple[SuiteAnswer, str, float]]:
+        """Every score that ``given`` answers give, with its metric, for a kind that is ``recomputed``."""
+        for answer in given:
+            for metric in self.scales:
+                yield answer, metric, self.score(metric, answer.answer, answer.reference)
+
+    @property
+    def partial(self) -> frozenset[str]:
+        """Metrics that score some samples only; never the first of ``scales``."""
+        return frozenset()
 
     @property
     def served_tokens(self) -> int | None:
@@ -177,6 +195,11 @@ class SuiteKind(Section, abc.ABC):
     @abc.abstractmethod
     def size(self, test_rows: int) -> int:
         """How many samples it has at least, where the test split has at least ``test_rows``."""
+
+    def size_of(self, metric: str, test_rows: int) -> int:
+        """How many of them ``metric`` scores."""
+        del metric
+        return self.size(test_rows)
 
     @abc.abstractmethod
     def scored(self, material: Material) -> Made:

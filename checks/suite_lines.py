@@ -5,7 +5,7 @@ Two models can be compared when they were asked the same samples, each once.
 
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from checks.suite_report import Role, Scale, Scored
 
@@ -13,13 +13,17 @@ _SHOWN = 3  # samples that a refusal names
 
 
 def problem(
-    scored: Mapping[Role, Sequence[Scored]], scales: Mapping[str, Scale | None], samples: int | None
+    scored: Mapping[Role, Sequence[Scored]],
+    scales: Mapping[str, Scale | None],
+    samples: int | None,
+    partial: Collection[str] = (),
 ) -> tuple[Role, str] | None:
     """The first thing that is wrong with scores, and of which model; None: nothing is.
 
     Every model must have each metric of the same samples as the candidate, each once, asked in the same words, in the
     same group and slice; every value must lie on its scale. ``samples``: how many there must be, where that is
-    declared.
+    declared. A metric among ``partial`` scores some samples only, of every model those of the candidate; the first
+    metric is none of them.
     """
     wanted = _about(scored.get("candidate", ()), next(iter(scales)))
     if not wanted:
@@ -33,9 +37,10 @@ def problem(
             if twice := [sample for sample, count in Counter(line.sample for line in mine).items() if count > 1]:
                 return role, f"{_named(twice)} scored more than once by {metric}"
             found = _about(mine, metric)
-            if missing := sorted(wanted.keys() - found.keys()):
+            expected = _about(scored["candidate"], metric) if metric in partial else wanted
+            if missing := sorted(expected.keys() - found.keys()):
                 return role, f"{_named(missing)} not scored by {metric}"
-            if more := sorted(found.keys() - wanted.keys()):
+            if more := sorted(found.keys() - (expected.keys() & wanted.keys())):
                 return role, f"{_named(more)} scored by {metric}, and not a sample of the candidate's"
             if other := [sample for sample, about in found.items() if about != wanted[sample]]:
                 return role, f"{_named(other)} not what the candidate was asked (sample_sha, group or slice)"

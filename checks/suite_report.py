@@ -71,19 +71,59 @@ class SuiteLine(Scored):
     source_digest: Digest
 
 
-class SuiteAnswer(Record):
-    """One model's answer to one sample. Without a reference it is empty."""
+class Passage(Record):
+    """A passage of a corpus: a document, or a part of one."""
+
+    id: SampleId
+    text: str
+
+
+class Gold(Record):
+    """A document that answers a question; ``quote``: the words of it that do, None: any.
+
+    ``passages`` are the ids of the passages of which each has them.
+    """
+
+    id: SampleId
+    quote: str | None
+    passages: Annotated[tuple[SampleId, ...], Field(min_length=1)]
+
+
+class Reading(Record):
+    """What a model read before it answered ``question``: the passages of ``gold``, or those that were retrieved.
+
+    Retrieved ones are in the order of their rank. Without ``gold``, nothing in the corpus answers the question.
+    """
+
+    setting: Literal["gold", "retrieved"]
+    question: Annotated[tuple[Message, ...], Field(min_length=1)]
+    gold: tuple[Gold, ...]
+    passages: tuple[Passage, ...]
+
+
+class SuiteAnswer(Sparse):
+    """One model's answer to one sample. Without a reference it is empty.
+
+    ``reading``: of kind ``rag``. What was asked then is the question; passages are how it was asked, so two retrievers
+    can be compared on it.
+    """
+
+    sparse: ClassVar[frozenset[str]] = frozenset({"reading"})
 
     sample: SampleId
     model: Digest
     messages: Annotated[tuple[Message, ...], Field(min_length=1)]
     reference: str
     answer: str
+    reading: Reading | None = None
 
     @property
     def sample_sha(self) -> str:
         """Of what was asked and of the reference."""
-        return asked_sha(self.messages, self.reference)
+        if self.reading is None:
+            return asked_sha(self.messages, self.reference)
+        gold = [[each.id, each.quote] for each in self.reading.gold]
+        return digest.of_json([asked_sha(self.reading.question, self.reference), gold])
 
 
 class Judgement(Sparse):

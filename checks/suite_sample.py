@@ -35,13 +35,18 @@ def checked(name: str, asked: Mapping[str, SuiteKind], evidence: Evidence) -> tu
 class SuiteSample:
     """Scores are arrays of shape (samples,), shares of the metric's scale in [0, 1], in the order of the file.
 
-    A metric without a scale has its own numbers instead.
+    A metric without a scale has its own numbers instead. Of a metric that scores some samples only, these are those.
     Where the samples are test rows, those of the evidence count, in its order: under the policy of another commit these
     may be fewer.
     """
 
-    def __init__(self, name: str, asked: Mapping[str, SuiteKind], evidence: Evidence) -> None:
-        """``asked`` is the section suites. Raises NoEvidence when there are no such scores, or they are of another."""
+    def __init__(
+        self, name: str, asked: Mapping[str, SuiteKind], evidence: Evidence, metric: str | None = None
+    ) -> None:
+        """``asked`` is the section suites; ``metric`` is the one that is asked for.
+
+        Raises NoEvidence when there are no such scores, or they are of another.
+        """
         suite, result = checked(name, asked, evidence)
         path = layout.SUITES / f"{name}.jsonl"
         others = (layout.JUDGEMENTS / path.name, result.judgements), (layout.suite_answers(name), result.given)
@@ -51,9 +56,10 @@ class SuiteSample:
             role: [line for line in evidence.suites[name] if line.model == model]
             for role, model in result.models.items()
         }
-        if wrong := problem(lines, suite.scales, suite.declared_size):
+        if wrong := problem(lines, suite.scales, suite.declared_size, suite.partial):
             raise NoEvidence(f"{path}: {wrong[0]}: {wrong[1]}; {_TODO}")
-        samples = {line.sample: (line.group, line.slice) for line in lines["candidate"]}
+        scored = [line for line in lines["candidate"] if metric not in suite.partial or line.metric == metric]
+        samples = {line.sample: (line.group, line.slice) for line in scored}
         references = _scored_again(name, suite, evidence) if suite.recomputed else {}
         if suite.of_test_rows:
             _hold_judgements(name, evidence, tuple(lines))
@@ -63,7 +69,8 @@ class SuiteSample:
         codes: dict[str, int] = {}
         self.groups = np.array([codes.setdefault(group, len(codes)) for group, _ in samples.values()], dtype=np.intp)
         self.slices = tuple(each for _, each in samples.values())
-        self._suite, self._measured_chance, self._references = suite, result.chance, tuple(references.values())
+        self._suite, self._measured_chance = suite, result.chance
+        self._references = tuple(references[each] for each in samples if references)
         self._name, self._scales, self._samples = name, suite.scales, tuple(samples)
         self._values: dict[tuple[str, str, str], float] = {
             (role, line.metric, line.sample): line.value for role, found in lines.items() for line in found
@@ -116,15 +123,18 @@ def _hold_judgements(name: str, evidence: Evidence, roles: tuple[Role, ...]) -> 
 def _scored_again(name: str, suite: SuiteKind, evidence: Evidence) -> dict[str, str]:
     """The reference of each sample, once every line has the score that its answer gets here."""
     path = layout.suite_answers(name)
-    given = {(answer.model, answer.sample): answer for answer in evidence.given.get(name, ())}
+    given = evidence.given.get(name, ())
+    again = {(answer.model, answer.sample, metric): (answer, v) for answer, metric, v in suite.scored_again(given)}
     for number, line in enumerate(evidence.suites[name], 1):
-        answer = given.get((line.model, line.sample))
+        answer, score = again.pop((line.model, line.sample, line.metric), (None, 0.0))
         if answer is None or answer.sample_sha != line.sample_sha:
             raise NoEvidence(f"{path}: has no answer of {line.model[:19]}… to sample {line.sample!r} as asked; {_TODO}")
-        score = suite.score(line.metric, answer.answer, answer.reference)
         if abs(score - line.value) > 1e-9:
             raise NoEvidence(
                 f"{layout.SUITES}/{name}.jsonl:{number}: claims {line.metric} {line.value:g}, scored again it is "
                 f"{score:g}"
             )
-    return {answer.sample: answer.reference for answer in given.values()}
+    if again:
+        model, sample, metric = next(iter(again))
+        raise NoEvidence(f"{layout.SUITES}/{name}.jsonl: has no {metric} of {model[:19]}… on {sample!r}; {_TODO}")
+    return {answer.sample: answer.reference for answer in given}

@@ -14,6 +14,7 @@ Out: data/suites/NAME.jsonl, a line for each model, metric and sample:
 Run: python -m stages.suites
 """
 
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -29,6 +31,8 @@ from checks.errors import EvaluationRefused, EvidenceRefused, SourceRefused
 from checks.evidence import EvaluationReport, ParityReport, ReferencesReport
 from checks.judges import JUDGES
 from checks.params import Evaluate, Params
+from checks.retriever_kind import Pooling
+from checks.retrievers import RETRIEVERS
 from checks.rows import Prediction, Row
 from checks.scorers import KINDS as SCORERS
 from checks.suite_kind import Made, Material, SuiteKind
@@ -55,7 +59,10 @@ def suites(params: Params, root: Path) -> str:
             ask = partial(_asked, root, params.evaluate, models, earlier, name)
             weights = partial(_verified, root, models, earlier)
             with _files(name, suite, root) as paths:
-                material = Material(name, root, paths, models, rows, predictions, nats, ask, weights, *last)
+                encode = partial(_encoded, name)
+                material = Material(
+                    name, root, paths, models, rows, predictions, nats, ask, weights, *last, encode=encode
+                )
                 made[name] = _held(name, suite, suite.scored(material), models)
     with files.replacing_folder(root / layout.JUDGEMENTS) as folder:
         files.write_text(folder / "README.txt", _ABOUT)
@@ -67,6 +74,7 @@ def suites(params: Params, root: Path) -> str:
         results = {name: _written(folder, root, name, params.suites[name], found) for name, found in made.items()}
     plugins = SUITES.plugins(suite.kind for suite in params.suites.values())
     plugins |= JUDGES.plugins(suite.judged_by for suite in params.suites.values() if suite.judged_by)
+    plugins |= RETRIEVERS.plugins(suite.retrieved_by for suite in params.suites.values() if suite.retrieved_by)
     plugins |= SCORERS.plugins(kind for suite in params.suites.values() for kind in suite.scored_by)
     files.write_json(root / layout.SUITES_REPORT, SuitesReport(suites=results, plugins=plugins))
     return "; ".join(f"{name}: {_line(result)}" for name, result in results.items()) or "none in params.yaml"
@@ -121,6 +129,13 @@ def _nats(
     return known[models[role]]
 
 
+def _encoded(suite: str, folder: Path, texts: Sequence[str], pooling: Pooling, most: int | None) -> Any:
+    """A vector of each text, by the encoder in ``folder``."""
+    from stages.inference import embed
+
+    return embed.embed(folder, texts, pooling, most, f"{layout.PARAMS}: suites.{suite}.retriever")
+
+
 def _asked(
     root: Path, evaluate: Evaluate, models: Mapping[Role, str], earlier: ReferencesReport, suite: str, role: Role,
     rows: Sequence[Row], max_new_tokens: int,
@@ -139,8 +154,13 @@ def _asked(
     except EvaluationRefused as refused:
         if not refused.what.startswith(f"{where}:"):
             raise
+
+        def line(found: re.Match[str]) -> str:
+            return f"{where}:{rows[int(found[1]) - 1].source.removeprefix('line:')}:"
+
+        what = re.sub(rf"^{re.escape(where)}:([0-9]+):", line, refused.what)  # a row may be asked twice
         raise EvaluationRefused(
-            f"{layout.PARAMS}: {refused.what}", f"shorten or drop that row, or lower suites.{suite}.max_new_tokens"
+            f"{layout.PARAMS}: {what}", f"shorten or drop that row, or lower suites.{suite}.max_new_tokens"
         ) from refused
 
 
@@ -212,7 +232,7 @@ def _held(name: str, suite: SuiteKind, made: Made, models: Mapping[Role, str]) -
                 f"{at(role)}: is about model {other.model[:19]}…, the {role} is {models[role]}",
                 f"run the suite on that model{' in models/merged' if role == 'candidate' else ''}, and pin that log",
             )
-    if wrong := problem(made.scored, suite.scales, suite.declared_size):
+    if wrong := problem(made.scored, suite.scales, suite.declared_size, suite.partial):
         role, what = wrong
         raise EvidenceRefused(
             f"{at(role)}: {what}", "run the suite on the same samples for every model, and pin those logs"

@@ -21,10 +21,12 @@ from checks.judge_kind import JudgeKind
 from checks.params import Params
 from checks.policy import Policy
 from checks.preferences import Judged, Pairs
+from checks.retriever_kind import RetrieverKind
 from checks.scorer_kind import ScorerKind
 from checks.scorers.json_valid import JsonValid
 from checks.sections import Agreement, Section, Source, directions
 from checks.suite_kind import AskedSuite, BoundedSuite, LogSuite, ScaledSuite, SizedSuite, SuiteKind
+from checks.suites.rows import Questions
 from checks.training import NoDropout, Train
 from tests.conftest import REPOSITORY, ROUTER
 from tests.training_tree import METHODS
@@ -58,6 +60,8 @@ _OPENAI = {
     "kind": "openai", "url_from": "JUDGE_URL", "key_from": "JUDGE_KEY", "model": "m", "prompt": "$answer", "value": "(1)",
     "seed": 1, "max_tokens": 9,
 }  # fmt: skip
+_WORDS = {"k1": 1.5, "b": 0.75, "stopwords": "en"}
+_VECTORS = {"model": {**_LOG}, "pooling": "mean", "max_tokens": 256, "question_prefix": "q: ", "passage_prefix": "p: "}
 SUITES: dict[str, dict[str, Any]] = {
     "tool": {**_SUITE, "kind": "external", "source": "external", "samples": 100, "logs": {"candidate": {**_LOG}}},
     "general": {**_SUITE, "kind": "inspect", "samples": 100, "logs": {"candidate": {**_LOG}}, "group": "g", "slice": "s"},
@@ -74,6 +78,18 @@ SUITES: dict[str, dict[str, Any]] = {
         "kind": "rows", "file": {**_LOG}, "columns": {"slice": "label"}, "instruction": "Be short.", "samples": 100,
         "scorers": [{"kind": "contains", "separator": "|"}], "max_new_tokens": 8, "models": ["candidate"], "noise": 0.01,
         "chance": 0.1, "served": True,
+    },
+    **{
+        f"documents-{retriever['kind']}": {
+            "kind": "rag", "file": {**_LOG}, "corpus": {**_LOG}, "documents": "*.md", "chunker": {"words": 9, "overlap": 1},
+            "retriever": retriever, "top_k": 3, "max_words": 99, "prompt": "$passages $question", "samples": 100,
+            "unanswerable": {"rows": 9, "abstains": "no"}, "scorers": [{"kind": "contains"}], "max_new_tokens": 8,
+            "models": ["candidate"], "noise": 0.01,
+        }
+        for retriever in (
+            {"kind": "bm25", **_WORDS}, {"kind": "dense", **_VECTORS},
+            {"kind": "hybrid", "bm25": _WORDS, "dense": _VECTORS, "rank_constant": 60},
+        )
     },
     **{
         name: {"kind": "loss", "text": {**_LOG}, "precision": "bf16", "models": ["candidate", "base", "main"]}
@@ -540,7 +556,7 @@ def test_the_walk_reaches_every_section_that_params_yaml_is_made_of() -> None:
         pending += each.__subclasses__()
     kindred = {JsonValid}  # has no field but its kind
     bases = {
-        Agreement, AskedSuite, AssistedGate, BoundedSuite, GateKind, Judged, JudgeKind, Loader, LogSuite, NoDropout, PairedGate, Pairs, ScoreGate, ScorerKind,
+        Agreement, AskedSuite, AssistedGate, BoundedSuite, GateKind, Judged, JudgeKind, Loader, LogSuite, NoDropout, PairedGate, Pairs, Questions, RetrieverKind, ScoreGate, ScorerKind,
         ScaledSuite, SizedSuite, Source, SuiteKind, Train,
     }  # fmt: skip
     ours = {each for each in known if each.__module__.startswith(("checks.", "stages."))}

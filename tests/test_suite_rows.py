@@ -218,7 +218,7 @@ def _edit(path: Path, change: Callable[[str], str]) -> str:
     return digest.of_file(path).sha256
 
 
-def _forge(tree: Tree, change: Callable[[dict[str, Any]], object], path: Path, field: str) -> None:
+def forge(tree: Tree, change: Callable[[dict[str, Any]], object], path: Path, field: str) -> None:
     """Change each line of a file, and the report that names the file."""
     lines = [json.loads(line) for line in (tree.root / path).read_text().splitlines()]
     for line in lines:
@@ -232,19 +232,19 @@ def _forge(tree: Tree, change: Callable[[dict[str, Any]], object], path: Path, f
 LINES, ANSWERS = layout.SUITES / "chat.jsonl", layout.suite_answers("chat")
 FORGED: dict[str, tuple[Callable[[Tree], object], str]] = {
     "scores": (
-        lambda tree: _forge(tree, lambda line: line.update(value=0.0), LINES, "lines"),
+        lambda tree: forge(tree, lambda line: line.update(value=0.0), LINES, "lines"),
         r"data/suites/chat\.jsonl:\d+: claims exact-match 0, scored again it is 1",
     ),
     "answers": (
-        lambda tree: _forge(tree, lambda line: line.update(answer="nonsense"), ANSWERS, "given"),
+        lambda tree: forge(tree, lambda line: line.update(answer="nonsense"), ANSWERS, "given"),
         r"data/suites/chat\.jsonl:\d+: claims exact-match 1, scored again it is 0",
     ),
     "references": (
-        lambda tree: _forge(tree, lambda line: line.update(reference=line["answer"]), ANSWERS, "given"),
+        lambda tree: forge(tree, lambda line: line.update(reference=line["answer"]), ANSWERS, "given"),
         r"data/suites/chat\.answers\.jsonl: has no answer of sha256:\w{12}… to sample 'q\d+' as asked; run",
     ),
     "answers of another model": (
-        lambda tree: _forge(tree, lambda line: line.update(model=f"sha256:{'9' * 64}"), ANSWERS, "given"),
+        lambda tree: forge(tree, lambda line: line.update(model=f"sha256:{'9' * 64}"), ANSWERS, "given"),
         r"data/suites/chat\.answers\.jsonl: has no answer of sha256:\w{12}… to sample 'q0' as asked",
     ),
     "answers that the report does not name": (

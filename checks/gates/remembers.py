@@ -50,7 +50,7 @@ class RemembersGate(PairedGate):
         against = compared.reference(case.name, self, case.evidence)
         if isinstance(against, Finding):
             return against
-        sample = case.sample.of(self.suite)
+        sample = case.sample.of(self.suite, self.metric)
         ours, theirs = (sample.scores(model, self.metric) for model in ("candidate", against.model))
         found, level = MeanDifference.of(ours - theirs, sample.groups), 1 - self.confidence
         if found.groups < LEAST_GROUPS:

@@ -52,7 +52,7 @@ class SliceGate(PairedGate):
             return against
         if finding := compared.uninformed(case, self, against):
             return finding
-        sample = case.sample.of(self.suite)
+        sample = case.sample.of(self.suite, self.metric)
         named = against.shown
         ours, theirs = sample.scores("candidate", self.metric), sample.scores(against.model, self.metric)
         sizes = Counter(sample.slices)

@@ -69,7 +69,8 @@ class ThresholdGate(ScoreGate):
             return problem
         if (
             self.suite is not None
-            and (rows := params.suites[self.suite].size(params.validate_.min_rows.test)) < self.rows_needed
+            and (rows := params.suites[self.suite].size_of(self.metric, params.validate_.min_rows.test))
+            < self.rows_needed
         ):
             return (
                 f"gates.{name}.resolution: {rows} samples of suite {self.suite} cannot give ±{self.resolution:g}|"
@@ -87,7 +88,7 @@ class ThresholdGate(ScoreGate):
         """Pass when the bound clears and the rows resolve ``resolution``; fail when the point does not clear."""
         from checks import mean_planning, stats
 
-        sample = case.sample.of(self.suite)
+        sample = case.sample.of(self.suite, self.metric)
         mean = stats.Mean.of(sample.scores("candidate", self.metric), sample.groups)
         upward = self.at_least is not None
         bound = self.at_least if self.at_least is not None else self.at_most

@@ -9,6 +9,7 @@ Every model is asked the same: no model gets examples or a list of labels. The a
 them again.
 """
 
+import abc
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -26,7 +27,7 @@ from checks.suite_kind import AskedSuite, BoundedSuite, Log, Made, Material, Siz
 from checks.suite_report import Role, Scale, Scored, SourceClass, SuiteAnswer, asked_sha
 
 _MESSAGES = TypeAdapter(Annotated[tuple[Message, ...], Field(min_length=1)])
-_SCALE = Scale(low=0.0, high=1.0)
+SHARE = Scale(low=0.0, high=1.0)
 
 
 class Columns(Section):
@@ -44,10 +45,9 @@ class Columns(Section):
     slice: Annotated[str | None, Field(description="key of the part of the domain")] = None
 
 
-class Rows(BoundedSuite, AskedSuite, SizedSuite):
-    """Questions that each of ``models`` answers. A metric is called after its scorer."""
+class Questions(BoundedSuite, AskedSuite, SizedSuite, abc.ABC):
+    """What kinds have in common whose ``models`` answer questions of a pinned file, by Lockstep's own scorers."""
 
-    kind: Literal["rows"]
     file: Annotated[Log, Field(description="JSON lines with prompt or messages, and more where there is more")]
     columns: Annotated[Columns, Field(description="what the file calls its keys")] = Columns()
     instruction: Annotated[str | None, Field(description="the system message for rows without one")] = None
@@ -64,11 +64,6 @@ class Rows(BoundedSuite, AskedSuite, SizedSuite):
         if len(set(self.scored_by)) < len(self.scorers):
             raise ValueError(f"scorers: {', '.join(self.scored_by)} has one twice|name each scorer once")
         return self
-
-    @property
-    def scales(self) -> Mapping[str, Scale]:
-        """Each scorer gives a share."""
-        return {scorer.kind: _SCALE for scorer in self.scorers}
 
     @property
     def evidence(self) -> SourceClass:
@@ -111,14 +106,34 @@ class Rows(BoundedSuite, AskedSuite, SizedSuite):
             return None
         return fmean(self.score(metric, commonest, reference) for reference in references)
 
-    def scored(self, material: Material) -> Made:
-        """Let each model answer, and score the answers."""
+    def questions(self, material: Material) -> list[Row]:
+        """The rows of the file. Raises EvidenceRefused with the line that is none, or for another number of them."""
         rows = _rows(self, material.name, material.files["file"])
         if len(rows) != self.samples:
             raise EvidenceRefused(
                 f"{layout.PARAMS}: suites.{material.name}.file: has {len(rows)} rows, and samples is {self.samples}",
                 "set samples to what the file has",
             )
+        return rows
+
+    def row(self, line: Mapping[str, JsonValue], number: int) -> Row:
+        """One row. Raises ValueError, of which ValidationError is one, with what is wrong with it."""
+        return _row(self, line, number)
+
+
+class Rows(Questions):
+    """Questions that each of ``models`` answers. A metric is called after its scorer."""
+
+    kind: Literal["rows"]
+
+    @property
+    def scales(self) -> Mapping[str, Scale]:
+        """Each scorer gives a share."""
+        return {scorer.kind: SHARE for scorer in self.scorers}
+
+    def scored(self, material: Material) -> Made:
+        """Let each model answer, and score the answers."""
+        rows = self.questions(material)
         scored, given = dict[Role, list[Scored]](), dict[Role, list[SuiteAnswer]]()
         for role in (role for role in self.models if role in material.models):
             model = material.models[role]
@@ -141,7 +156,7 @@ class _Line(RootModel[dict[str, JsonValue]]):
     """Any JSON object."""
 
 
-def _rows(suite: Rows, name: str, path: Path) -> list[Row]:
+def _rows(suite: Questions, name: str, path: Path) -> list[Row]:
     """The rows of the pinned file. Raises EvidenceRefused with the line that is none."""
     where = f"{layout.PARAMS}: suites.{name}.file"
     todo = "pin JSON lines with prompt, or name the file's keys in columns: docs/how-to/suites.md"
@@ -152,7 +167,7 @@ def _rows(suite: Rows, name: str, path: Path) -> list[Row]:
     found = []
     for number, line in enumerate(lines, 1):
         try:
-            found.append(_row(suite, line.root, number))
+            found.append(suite.row(line.root, number))
         except (ValueError, TypeError) as error:
             what = files.first(error) if isinstance(error, ValidationError) else str(error)
             raise EvidenceRefused(f"{where}: {number}: {what}", todo) from error
@@ -161,8 +176,7 @@ def _rows(suite: Rows, name: str, path: Path) -> list[Row]:
     return found
 
 
-def _row(suite: Rows, line: Mapping[str, JsonValue], number: int) -> Row:
-    """One row. Raises ValueError, of which ValidationError is one, with what is wrong with it."""
+def _row(suite: Questions, line: Mapping[str, JsonValue], number: int) -> Row:
     named = suite.columns.model_dump()
     if missing := [key for key in named.values() if key is not None and line.get(key) is None]:
         raise ValueError(f"has no {missing[0]!r}")
@@ -181,7 +195,7 @@ def _row(suite: Rows, line: Mapping[str, JsonValue], number: int) -> Row:
     )  # fmt: skip
 
 
-def _messages(suite: Rows, prompt: JsonValue, messages: Any) -> Iterator[Message]:
+def _messages(suite: Questions, prompt: JsonValue, messages: Any) -> Iterator[Message]:
     if (prompt is None) == (messages is None):
         raise ValueError("has both prompt and messages" if prompt is not None else "has neither prompt nor messages")
     chat = (

@@ -77,7 +77,8 @@ def _asked_otherwise(a: Side, b: Side, suite: str, one: SuiteResult, two: SuiteR
     """Why scores of the two sides in ``suite`` are not of one kind; empty: they are."""
     if (one.kind, one.source) != (two.kind, two.source):
         return "another kind of suite"
-    scorers = [at(side.document, "suites", suite, "scorers") for side in (a, b)]
+    keys = (("scorers",), ("unanswerable", "abstains"))
+    scorers = [[at(side.document, "suites", suite, *key) for key in keys] for side in (a, b)]
     if scorers[0] != scorers[1]:
         return "other scorers"
     if two.compared is not None:

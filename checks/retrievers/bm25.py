@@ -1,0 +1,57 @@
+"""bm25: passages that share words with the question, by ``bm25s``.
+
+Robertson and Zaragoza (2009), The Probabilistic Relevance Framework: BM25 and Beyond; as Lucene computes it.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from checks.retriever_kind import DECIMALS, Embed, RetrieverKind
+from checks.sections import Section, Share
+
+
+class Words(Section):
+    """How much the words count that a passage shares with a question.
+
+    Words are lower-cased, and not reduced to stems; a single letter is no word.
+    """
+
+    k1: Annotated[float, Field(ge=0, description="how much a word's further occurrences count; 1.5 is usual")]
+    b: Annotated[Share, Field(description="how much long passages are held back; 0.75 is usual")]
+    stopwords: Annotated[
+        Literal["en", "de", "nl", "fr", "es", "pt", "it", "ru", "sv", "no", "da", "tr"] | None,
+        Field(description="the language whose commonest words do not count; null: all words count"),
+    ]
+
+    def places(self, passages: Sequence[str], questions: Sequence[str]) -> Iterator[list[int]]:
+        """For each question the places of the passages that have a word of it, best first.
+
+        Raises ValueError when no passage has a word.
+        """
+        import bm25s
+        import numpy as np
+
+        texts, asked = (
+            bm25s.tokenize(list(each), stopwords=self.stopwords, return_ids=False, show_progress=False)
+            for each in (passages, questions)
+        )
+        if not any(texts):
+            raise ValueError("has no words")
+        index = bm25s.BM25(k1=self.k1, b=self.b, method="lucene", dtype="float64")
+        index.index(texts, show_progress=False)
+        for words in asked:
+            scores = np.round(index.get_scores(words), DECIMALS) if words else np.zeros(len(passages))
+            yield [int(place) for place in np.argsort(-scores, kind="stable") if scores[place] > 0]
+
+
+class Bm25(Words, RetrieverKind):
+    """Ranks passages by the words that they share with a question: BM25 as Lucene computes it, by ``bm25s``."""
+
+    kind: Literal["bm25"]
+
+    def ranked(self, passages: Sequence[str], questions: Sequence[str], embed: Embed) -> Iterator[list[int]]:
+        """By words alone."""
+        del embed
+        return self.places(passages, questions)

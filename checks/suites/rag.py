@@ -1,0 +1,298 @@
+"""rag: questions whose answers lie in a corpus. Passages are retrieved, and each model answers from them.
+
+A line of ``file`` is one of kind ``rows``, with ``gold``: the documents of ``corpus`` that answer it, each by its id,
+and where it is long by the words of it that do. An empty list says that nothing in the corpus answers the question::
+
+    {"id": "queue", "prompt": "How long is the task queue?", "reference": "1000",
+     "gold": [{"id": "s3-config.rst", "quote": "max_queue_size -------------- **Default** - ``1000``"}]}
+
+Metrics: ``retrieved/SCORER`` (answers from what was retrieved; where nothing answers the question, whether the model
+abstains), ``gold/SCORER`` (answers from the gold passages: what a perfect retriever would give), ``recall-at-k`` (the
+share of a question's gold documents among what was retrieved), ``grounded`` (the share of an answer's words and numbers
+that the retrieved passages have) and ``abstains``. Answers and what was read are evidence, and gates score them again.
+"""
+
+import re
+import string
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from statistics import fmean
+from typing import Annotated, Literal
+
+from pydantic import Field, JsonValue, TypeAdapter, ValidationError, field_validator
+
+from checks import files, layout, scoring
+from checks.errors import EvaluationRefused, EvidenceRefused
+from checks.retrieval import Chunker, documents, first_of, fitting, has, words
+from checks.retriever_kind import Embed, no_encoder
+from checks.retrievers import Retriever
+from checks.rows import Message, Record, Row
+from checks.scorers.regex import Regex
+from checks.sections import Positive, Section, Source
+from checks.suite_kind import Log, Made, Material
+from checks.suite_report import Gold, Passage, Reading, Role, SampleId, Scale, Scored, SuiteAnswer
+from checks.suites.rows import SHARE, Questions
+
+RECALL, GROUNDED, ABSTAINS = "recall-at-k", "grounded", "abstains"
+_CLAIMS = re.compile(r"[0-9]+(?:[.,][0-9]+)*|[^\W\d_]{4,}")  # numbers, and words of four letters or more
+
+
+class _Named(Record):
+    """A gold document in a line of the file."""
+
+    id: SampleId
+    quote: Annotated[str | None, Field(min_length=1)] = None
+
+
+_GOLD = TypeAdapter(tuple[_Named, ...])
+
+
+class Unanswerable(Section):
+    """Questions that nothing in the corpus answers, and how a model says so."""
+
+    rows: Annotated[Positive, Field(description="how many rows have no gold document")]
+    abstains: Annotated[str, Field(description="regular expression that a whole answer matches which abstains")]
+
+    @field_validator("abstains")
+    @classmethod
+    def _is_an_expression(cls, abstains: str) -> str:
+        import regex
+
+        try:
+            regex.compile(abstains)
+        except regex.error as error:
+            raise ValueError(f"abstains: {abstains!r} is no regular expression ({error})|correct it") from error
+        return abstains
+
+
+class Rag(Questions):
+    """Questions that each of ``models`` answers from passages of a corpus, retrieved and gold ones."""
+
+    kind: Literal["rag"]
+    file: Annotated[Log, Field(description="JSON lines as of kind rows, with gold: the documents that answer")]
+    corpus: Annotated[Log, Field(description="JSON lines with id and text; or a folder, if documents is set")]
+    documents: Annotated[
+        str | None, Field(min_length=1, description="names of a folder's text files, such as *.rst; null: JSON lines")
+    ] = None
+    chunker: Annotated[
+        Chunker | None, Field(description="how documents are cut into passages; null: a document is a passage")
+    ]
+    retriever: Annotated[Retriever, Field(description="how passages are ranked")]
+    top_k: Annotated[Positive, Field(description="how many passages are retrieved")]
+    max_words: Annotated[
+        Positive, Field(description="most words of passages in a prompt: of retrieved ones, the last are left out")
+    ]
+    prompt: Annotated[str, Field(description="how a model is asked: $passages and $question are the texts")]
+    unanswerable: Annotated[
+        Unanswerable | None, Field(description="questions without a gold document; null: there are none")
+    ]
+
+    @field_validator("prompt")
+    @classmethod
+    def _has_both_texts(cls, prompt: str) -> str:
+        template = string.Template(prompt)
+        if not template.is_valid() or set(template.get_identifiers()) != {"passages", "question"}:
+            raise ValueError("prompt: does not hold $passages and $question alone|write both, and $$ for a dollar")
+        return prompt
+
+    @property
+    def scales(self) -> Mapping[str, Scale]:
+        """Answers from retrieved passages come first: a server is asked these."""
+        names = [f"{setting}/{scorer}" for setting in ("retrieved", "gold") for scorer in self.scored_by]
+        return dict.fromkeys([*names, RECALL, GROUNDED, *([ABSTAINS] if self.unanswerable else [])], SHARE)
+
+    @property
+    def partial(self) -> frozenset[str]:
+        """What is asked of rows with gold alone, or of the others alone."""
+        of_gold = {RECALL, *(f"gold/{scorer}" for scorer in self.scored_by)}
+        return frozenset({ABSTAINS} | of_gold) if self.unanswerable else frozenset()
+
+    @property
+    def sources(self) -> Mapping[str, Source]:
+        """The questions, the corpus, and what the retriever needs."""
+        return {"file": self.file, "corpus": self.corpus, **self._encoder}
+
+    @property
+    def _encoder(self) -> Mapping[str, Source]:
+        return {f"retriever.{name}": source for name, source in self.retriever.sources.items()}
+
+    @property
+    def folders(self) -> frozenset[str]:
+        """The corpus, where its documents are files, and the encoder."""
+        return frozenset({*(["corpus"] if self.documents else []), *self._encoder})
+
+    @property
+    def retrieved_by(self) -> str:
+        """The kind of ``retriever``."""
+        return self.retriever.kind
+
+    def size_of(self, metric: str, test_rows: int) -> int:
+        """Rows with gold, rows without, or both."""
+        without = self.unanswerable.rows if self.unanswerable else 0
+        return without if metric == ABSTAINS else self.size(test_rows) - (without if metric in self.partial else 0)
+
+    def score(self, metric: str, answer: str, reference: str) -> float:
+        """By the metric's scorer; without a reference, whether the answer abstains."""
+        if metric != ABSTAINS and reference:
+            scorer = metric.partition("/")[2]
+            return scoring.score(next(each for each in self.scorers if each.kind == scorer), answer, reference)
+        if self.unanswerable is None:
+            return 0.0
+        return scoring.score(Regex(kind="regex", pattern=self.unanswerable.abstains), answer, "")
+
+    def chance_of(self, metric: str, references: Sequence[str]) -> float | None:
+        """Of answers; a model that knows nothing may also abstain always."""
+        if "/" not in metric:
+            return None
+        commonest = super().chance_of(metric, [each for each in references if each])
+        if commonest is None or self.chance is not None:
+            return commonest
+        answerable = sum(1 for each in references if each) / len(references)
+        return max(commonest * answerable, 1 - answerable)
+
+    def row(self, line: Mapping[str, JsonValue], number: int) -> Row:
+        """As of ``rows``, with its gold documents."""
+        row = super().row(line, number)
+        if "gold" not in line:
+            raise ValueError("has no gold; an empty list says that no document answers it")
+        named = line["gold"] if isinstance(line["gold"], list) else [line["gold"]]
+        gold = [{"id": each} if isinstance(each, str) else each for each in named]
+        _GOLD.validate_python(gold)
+        if bool(gold) != bool(row.reference.strip()):
+            raise ValueError("has gold and no reference" if gold else "has a reference and no gold")
+        return row.model_copy(update={"extra": {"gold": gold}})
+
+    def scored(self, material: Material) -> Made:
+        """Retrieve, let each model answer, and score the answers."""
+        name, rows = material.name, self.questions(material)
+        about = {row.id: row for row in rows}
+        readings = list(self._readings(material, rows))
+        asked = [about[sample].model_copy(update={"messages": self.asked(read)}) for sample, read in readings]
+        scored, given = dict[Role, list[Scored]](), dict[Role, list[SuiteAnswer]]()
+        for role in (role for role in self.models if role in material.models):
+            try:
+                answers = material.ask(role, asked, self.max_new_tokens)
+            except EvaluationRefused as refused:
+                if not refused.what.startswith(f"{layout.PARAMS}: suites.{name}.file"):
+                    raise
+                raise EvaluationRefused(
+                    refused.what, f"lower suites.{name}.max_words or max_new_tokens, or shorten that row"
+                ) from refused
+            given[role] = [
+                SuiteAnswer(
+                    sample=row.id, model=material.models[role], messages=row.messages, reference=row.reference,
+                    answer=answer, reading=reading,
+                )
+                for row, (_, reading), answer in zip(asked, readings, answers, strict=True)
+            ]  # fmt: skip
+            scored[role] = [
+                Scored(
+                    sample=each.sample, sample_sha=each.sample_sha, model=each.model, metric=metric, value=value,
+                    group=about[each.sample].group, slice=about[each.sample].slice,
+                )
+                for each, metric, value in self.scored_again(given[role])
+            ]  # fmt: skip
+        return Made(scored, given=given)
+
+    def asked(self, reading: Reading) -> tuple[Message, ...]:
+        """The chat of which the last question has the passages with it."""
+        *before, last = reading.question
+        shown = "\n\n".join(f"[{n}] {each.text}" for n, each in enumerate(reading.passages, 1)) or "(none)"
+        told = string.Template(self.prompt).substitute(passages=shown, question=last.content)
+        return (*before, last.model_copy(update={"content": told}))
+
+    def scored_again(self, given: Sequence[SuiteAnswer]) -> Iterator[tuple[SuiteAnswer, str, float]]:
+        """Every score of an answer that was asked with the passages that it names."""
+        for each in given:
+            reading = each.reading
+            if reading is None or each.messages != self.asked(reading):
+                continue
+            for scorer in self.scored_by:
+                metric = f"{reading.setting}/{scorer}"
+                yield each, metric, self.score(metric, each.answer, each.reference)
+            if reading.setting == "retrieved":
+                abstains = self.score(ABSTAINS, each.answer, "")
+                yield each, GROUNDED, 1.0 if abstains else grounded(each.answer, reading)
+                yield each, *((RECALL, recall(reading)) if reading.gold else (ABSTAINS, abstains))
+
+    def _readings(self, material: Material, rows: Sequence[Row]) -> Iterator[tuple[str, Reading]]:
+        """What is read for each row: what is retrieved for all of them, then the gold passages where there are any."""
+        where = f"{layout.PARAMS}: suites.{material.name}"
+        without, declared = sum(not row.extra["gold"] for row in rows), self.size_of(ABSTAINS, 0)
+        if without != declared:
+            raise EvidenceRefused(
+                f"{where}.file: {without} rows have no gold, and unanswerable has {declared}",
+                f"set suites.{material.name}.unanswerable to what the file has",
+            )
+        encoder = next((material.files[name] for name in self._encoder), None)
+        embed: Embed = partial(material.encode, encoder) if encoder else no_encoder
+        try:
+            cut = {each.id: self._cut(each) for each in documents(material.files["corpus"], self.documents)}
+            passages = [passage for parts in cut.values() for passage in parts]
+            ranked = self.retriever.ranked([passage.text for passage in passages], [row.prompt for row in rows], embed)
+            found = [places[: self.top_k] for places in ranked]
+        except ValueError as error:
+            what = files.first(error) if isinstance(error, ValidationError) else str(error)
+            raise EvidenceRefused(f"{where}.corpus: {what}", "see docs/how-to/rag.md") from error
+        gold = [self._gold(where, row, cut) for row in rows]
+        for row, right, best in zip(rows, gold, found, strict=True):
+            read = fitting([passages[place] for place in best], self.max_words)
+            yield row.id, Reading(setting="retrieved", question=row.messages, gold=right, passages=read)
+        for row, right in zip(rows, gold, strict=True):
+            if not right:
+                continue
+            shown = first_of(right, passages)
+            if len(fitting(shown, self.max_words)) < len(shown):
+                raise EvidenceRefused(
+                    f"{where}.file: {_line(row)}: its gold passages have {words(shown)} words, and max_words is "
+                    f"{self.max_words}",
+                    "raise it, or name the words of gold documents that answer, as quote",
+                )
+            yield row.id, Reading(setting="gold", question=row.messages, gold=right, passages=shown)
+
+    def _cut(self, document: Passage) -> list[Passage]:
+        """The passages of a document. Raises ValueError for one that no prompt may have."""
+        parts = self.chunker.cut(document) if self.chunker else [document]
+        if long := next((part for part in parts if words([part]) > self.max_words), None):
+            raise ValueError(f"{long.id[:80]!r} has {words([long])} words, and max_words is {self.max_words}")
+        return parts
+
+    def _gold(self, where: str, row: Row, cut: Mapping[str, Sequence[Passage]]) -> tuple[Gold, ...]:
+        """The row's gold documents, with the passages that have them. Raises EvidenceRefused where there are none."""
+        found = []
+        for each in _GOLD.validate_python(row.extra["gold"]):
+            parts = cut.get(each.id, ())
+            names = tuple(part.id for part in parts if each.quote is None or has(part, each.quote))
+            if not names:
+                what = f"{each.id[:80]!r} has no passage with the whole of {(each.quote or '')[:80]!r}"
+                raise EvidenceRefused(
+                    f"{where}.file: {_line(row)}: " + (what if parts else f"no document is called {each.id[:80]!r}"),
+                    "name documents of the corpus, and quote their words; chunker.overlap must be as long as a quote",
+                )
+            found.append(Gold(id=each.id, quote=each.quote, passages=names))
+        return tuple(found)
+
+
+def recall(reading: Reading) -> float:
+    """The share of the gold documents of which a passage was read."""
+    read = {passage.id for passage in reading.passages}
+    return fmean(bool(read.intersection(each.passages)) for each in reading.gold)
+
+
+def grounded(answer: str, reading: Reading) -> float:
+    """The share of an answer's words and numbers that occur in the passages: those that the question has are left out.
+
+    A floor: an answer can be wrong in words that the passages have. 1 where nothing is left.
+    """
+    read = _claims(" ".join(passage.text for passage in reading.passages))
+    said = _claims(answer) - _claims(reading.question[-1].content)
+    return len(said & read) / len(said) if said else 1.0
+
+
+def _claims(text: str) -> set[str]:
+    return set(_CLAIMS.findall(text.casefold()))
+
+
+def _line(row: Row) -> str:
+    """How a refusal names a row."""
+    return f"{row.source.removeprefix('line:')}: row {row.id[:80]}"
