@@ -1,0 +1,168 @@
+"""Training with the stage beside TRL's SFTTrainer: tokens a second, peak memory, and loss on the same held-out rows.
+
+In:  models/base and data/splits (`lockstep run validate`); the first rows of the train split, one pass.
+Out: a Markdown table. Each training runs in a process of its own, and so does the measuring of its loss: the mean over
+     the answers' tokens of valid rows, each alone. TRL gets the same rows, base and LoRA. "TRL" has its own defaults
+     for all the rest; "TRL, our settings" has the batch size, learning rate, schedule and checkpointing of params.yaml.
+     Unsloth and Axolotl need a GPU, and are not run here.
+Run: python -m benchmarks.train
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+from tqdm import tqdm
+
+from checks import digest, files, layout, params_file
+from checks.evidence import Seal, TrainMeasured, TrainReport
+from checks.rows import Row
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+ROWS, HELD_OUT = 160, 60
+TRL, TRL_AS_OURS = "TRL", "TRL, our settings"
+OURS: dict[str, dict[str, Any]] = {
+    "stages.train": {},
+    "stages.train, packing": {"packing": "bfd", "max_length": 768, "batch_size": 1},
+}
+
+
+def main() -> None:
+    """Train with each, and print the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rows", type=int, default=ROWS, help="training rows")
+    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)  # what to do, and where
+    chosen = parser.parse_args()
+    if chosen.child:
+        what, root = chosen.child[0], Path(chosen.child[1])
+        print(json.dumps({"loss": _loss(root)} if what == "loss" else _trl(root, what == TRL_AS_OURS)))
+        return
+    print("| training | steps | tokens a second | CPU s | peak, GB | loss on valid |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: |")
+    for name in tqdm((*OURS, TRL, TRL_AS_OURS), file=sys.stderr, disable=None):
+        with tempfile.TemporaryDirectory(prefix="lockstep-train-") as folder:
+            root = Path(folder)
+            _lay_out(root, chosen.rows, OURS.get(name, {}))
+            took = _stage(root) if name in OURS else _child(name, root)
+            took |= _child("loss", root)
+        print(
+            f"| {name} | {took['steps']} | {took['tokens'] / took['seconds']:,.0f} | {took['cpu']:.0f} | "
+            f"{took['peak'] / 1e9:.2f} | {took['loss']:.3f} |",
+            flush=True,
+        )
+
+
+def _lay_out(root: Path, rows: int, train: dict[str, Any]) -> None:
+    """A repository's root with the base, sealed splits of the first rows, and params.yaml changed by ``train``."""
+    shutil.copytree(REPOSITORY / layout.BASE, root / layout.BASE)
+    seals = {}
+    for split, count in (("train", rows), ("valid", HELD_OUT), ("test", 1)):
+        path = root / layout.SPLITS / f"{split}.jsonl"
+        files.write_jsonl(path, files.read_jsonl(REPOSITORY / layout.SPLITS / path.name, Row)[:count])
+        seals[split] = digest.of_file(path).sha256
+    files.write_json(root / layout.SEAL, Seal(splits=seals))
+    document = yaml.safe_load((REPOSITORY / layout.PARAMS).read_text())
+    document["train"] |= {"epochs": 1, "max_steps": None} | train
+    document["tracking"]["uri"] = f"sqlite:///{root / 'mlflow.db'}"
+    (root / layout.PARAMS).write_text(yaml.safe_dump(document))
+
+
+def _stage(root: Path) -> dict[str, Any]:
+    cpu = _run(["-m", "stages.train"], root)[1]
+    report = files.read_json(root / layout.TRAIN_REPORT, TrainReport)
+    took = files.read_json(root / layout.TRAIN_MEASURED, TrainMeasured)
+    assert took.memory is not None
+    peak = took.memory.peak
+    return {"steps": report.steps, "tokens": report.tokens, "seconds": took.seconds, "cpu": cpu, "peak": peak}
+
+
+def _child(what: str, root: Path) -> dict[str, Any]:
+    """A training with TRL, or the loss of a trained adapter."""
+    said, cpu = _run(["-m", "benchmarks.train", "--child", what, str(root)], root)
+    found: dict[str, Any] = json.loads(said.splitlines()[-1])
+    return found if what == "loss" else found | {"cpu": cpu}
+
+
+def _run(command: list[str], root: Path) -> tuple[str, float]:
+    """What the process printed, and its CPU seconds, start and imports included."""
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "LOCKSTEP_CHECKPOINT_MINUTES": "0"}
+    before = os.times()
+    ran = subprocess.run([sys.executable, *command], cwd=root, env=environment, capture_output=True, text=True)
+    if ran.returncode:
+        sys.exit(ran.stderr)
+    after = os.times()
+    return ran.stdout, sum(after[2:4]) - sum(before[2:4])
+
+
+def _trl(root: Path, as_ours: bool) -> dict[str, Any]:
+    """One pass of TRL's trainer over the rows; the adapter is left where the stage leaves it."""
+    import time
+
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from trl import SFTConfig, SFTTrainer
+
+    from stages.training import memory
+    from stages.training.methods import sft
+    from stages.training.trainer import lora_config
+
+    train = params_file.load(root / layout.PARAMS).train
+    assert train.lora is not None
+    model = AutoModelForCausalLM.from_pretrained(root / layout.BASE, dtype=torch.bfloat16)
+    settings: dict[str, Any] = {"num_train_epochs": 1, "seed": train.seed, "report_to": [], "save_strategy": "no"}
+    settings |= {"use_cpu": not torch.cuda.is_available(), "include_num_input_tokens_seen": "non_padding"}
+    if as_ours:
+        settings |= {
+            "per_device_train_batch_size": train.batch_size,
+            "learning_rate": train.learning_rate,
+            "lr_scheduler_type": train.schedule,
+            "warmup_steps": train.warmup_ratio,
+            "gradient_checkpointing": train.gradient_checkpointing,
+        }
+    trainer = SFTTrainer(
+        model,
+        SFTConfig(str(root), **settings),
+        train_dataset=sft.dataset(files.read_jsonl(root / layout.SPLITS / "train.jsonl", Row)),
+        processing_class=AutoTokenizer.from_pretrained(root / layout.BASE),
+        peft_config=lora_config(train.lora, model),
+    )
+    start = time.perf_counter()
+    trainer.train()
+    seconds, state = time.perf_counter() - start, trainer.state
+    trainer.model.save_pretrained(root / layout.ADAPTER)
+    return {
+        "steps": state.global_step, "tokens": state.num_input_tokens_seen, "seconds": seconds, "peak": memory.peak(),
+    }  # fmt: skip
+
+
+def _loss(root: Path) -> float:
+    """Nats of an answer's token, its end included, on average over the valid rows."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(root / layout.BASE)
+    model = AutoModelForCausalLM.from_pretrained(root / layout.BASE, dtype=torch.bfloat16)
+    model = PeftModel.from_pretrained(model, root / layout.ADAPTER)
+    nats = tokens = 0.0
+    for row in files.read_jsonl(root / layout.SPLITS / "valid.jsonl", Row):
+        turns = [message.model_dump() for message in row.messages]
+        prompt = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
+        answered = [*turns, {"role": "assistant", "content": row.reference}]
+        ids = torch.tensor(tokenizer.apply_chat_template(answered, return_dict=False))
+        with torch.no_grad():
+            logits = model(ids[None], use_cache=False).logits[0, len(prompt) - 1 : -1].float()
+        nats += float(torch.nn.functional.cross_entropy(logits, ids[len(prompt) :], reduction="sum"))
+        tokens += len(ids) - len(prompt)
+    return nats / tokens
+
+
+if __name__ == "__main__":
+    main()
