@@ -1,6 +1,6 @@
 """What a model knows of its task, and what it kept of its base, when a part of what it learnt is added to the base.
 
-    python -m benchmarks.remembering [--model models/merged] [--scales 1.0 0.8 0.6 0.5 0.4]
+    python -m benchmarks.remembering [--model models/merged] [--scales 1.0 0.8 0.6 0.5 0.4] [--plot FILE.svg]
 
 Prints a Markdown table: rows of the valid split that are answered right, everyday questions whose answer has the
 reference, bits per byte of everyday English. Needs models/base, data/splits and the model: `./lockstep run`. Some two
@@ -11,12 +11,14 @@ which forgets less without another training. Compare with rows of replay: docs/m
 """
 
 import argparse
+import itertools
 import json
 import math
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from safetensors.torch import load_file, save_file
 
@@ -54,10 +56,39 @@ def right(folder: Path, rows: Sequence[Row], scorer: ScorerKind, length: int) ->
     return sum(scoring.score(scorer, text, row.reference) for text, row in zip(texts, rows, strict=True))
 
 
+class Point(NamedTuple):
+    """Shares of valid rows and of everyday questions that are answered right, and what says which point it is."""
+
+    task: float
+    kept: float
+    said: str
+
+
+def plot(series: Mapping[str, Sequence[Point]], out: Path) -> None:
+    """Draw every point with its name into ``out``, without its suffix; the points of a series are joined."""
+    from matplotlib.figure import Figure
+
+    from stages.reporting import plots
+
+    with plots.style():
+        figure = Figure(figsize=(7.5, 4.5), layout="constrained")
+        axes = figure.subplots()
+        for (name, points), marker in zip(series.items(), "os^Dv", strict=False):
+            axes.plot([each.task for each in points], [each.kept for each in points], marker=marker, label=name)
+            for each in points:
+                axes.annotate(each.said, (each.task, each.kept), textcoords="offset points", xytext=(6, 4))
+        axes.set_xlabel("valid rows answered right")
+        axes.set_ylabel("everyday questions answered right")
+        axes.legend(loc="lower left")
+        axes.spines[["top", "right"]].set_visible(False)
+        plots.save(figure, out)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, default=layout.MERGED)
+    parser.add_argument("--model", type=Path, nargs="+", default=[layout.MERGED], help="each is a line of the plot")
     parser.add_argument("--scales", type=float, nargs="+", default=[1.0, 0.8, 0.6, 0.5, 0.4])
+    parser.add_argument("--plot", type=Path, help="write FILE.svg and FILE.png")
     options = parser.parse_args()
     valid = files.read_jsonl(layout.SPLITS / "valid.jsonl", Row)
     asked = [json.loads(line) for line in (_TEXTS / "everyday.jsonl").read_text().splitlines()]
@@ -68,17 +99,23 @@ def main() -> None:
     ]  # fmt: skip
     texts = [json.loads(line)["text"] for line in (_TEXTS / "english.jsonl").read_text().splitlines()]
     size = sum(len(text.encode()) for text in texts) * math.log(2)
-    print(f"| scale | valid rows right, of {len(valid)} | everyday questions, of {len(everyday)} | bits per byte |")
-    print("| ---: | ---: | ---: | ---: |")
-    for scale in options.scales:
+    print(
+        f"| model x scale | valid rows right, of {len(valid)} | everyday questions, of {len(everyday)} | bits a byte |"
+    )
+    print("| --- | ---: | ---: | ---: |")
+    series: dict[str, list[Point]] = {str(model): [] for model in options.model}
+    for model, scale in itertools.product(options.model, options.scales):
         with tempfile.TemporaryDirectory() as work:
             folder = Path(work) / f"scale {scale:g}"
-            interpolated(layout.BASE, options.model, scale, folder)
+            interpolated(layout.BASE, model, scale, folder)
             task = right(folder, valid, ExactMatch(kind="exact-match"), 20)
             kept = right(folder, everyday, Contains(kind="contains", separator="|"), 16)
             bits = sum(loss.nats(folder, "bf16", texts, folder.name)) / size
-        kinds = f"{task:.0f} ({task / len(valid):.1%}) | {kept:.0f} ({kept / len(everyday):.1%})"
-        print(f"| {scale:g} | {kinds} | {bits:.3f} |")
+        point = Point(task / len(valid), kept / len(everyday), f"{scale:g}")
+        series[str(model)].append(point)
+        print(f"| {model} x {scale:g} | {task:.0f} ({point.task:.1%}) | {kept:.0f} ({point.kept:.1%}) | {bits:.3f} |")
+    if options.plot:
+        plot(series, options.plot)
 
 
 if __name__ == "__main__":
