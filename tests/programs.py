@@ -23,6 +23,7 @@ PACKAGES = {
     "kustomize": "kustomize",
     "openssl": "openssl",
     "oras": "oras",
+    "postgres": "postgresql",
     "prometheus": "prometheus",
     "promtool": "prometheus",
     "skopeo": "skopeo",
