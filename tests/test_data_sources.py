@@ -309,19 +309,26 @@ def test_two_shares_hold_together_beside_a_source_without_one(configure: Configu
     )
 
 
+@pytest.mark.parametrize("other", [None, 0.02])
 def test_too_few_rows_for_a_share_are_refused_with_the_share_that_they_make(
-    configure: Configure, tmp_path: Path
+    configure: Configure, tmp_path: Path, other: float | None
 ) -> None:
-    put(tmp_path, main=MAIN, talk=TALK)
-    with pytest.raises(
-        DataRefused, match=r"data\.sources\.talk\.share: 0\.6 of the train rows are \d+ rows, it has 30; "
-    ) as refusal:
-        prepared(tmp_path, configure(talk=source(splits=["train"], share=0.6)))
+    put(tmp_path, main=MAIN, talk=TALK, more=MORE)
+
+    def shared(share: float) -> dict[str, Any]:
+        return configure(
+            talk=source(splits=["train"], share=share),
+            more=source(splits=["train"], **({"share": other} if other else {})),
+        )
+
+    said = r"^data\.sources\.talk\.share: 0\.6 of the train rows are \d+ rows, it has 30; bring more rows, lower it to"
+    with pytest.raises(DataRefused, match=said) as refusal:
+        prepared(tmp_path, shared(0.6))
     (share,) = re.findall(r"lower it to ([0-9.]+) or less", refusal.value.todo)
-    rows, _ = prepared(tmp_path, configure(talk=source(splits=["train"], share=float(share))))
-    assert sum(bool(row.origin) for row in rows["train"]) == 30
+    rows, _ = prepared(tmp_path, shared(float(share)))
+    assert sum(row.origin == "talk" for row in rows["train"]) == 30
     with pytest.raises(DataRefused, match="lower it to"):
-        prepared(tmp_path, configure(talk=source(splits=["train"], share=float(share) + 0.01)))
+        prepared(tmp_path, shared(float(share) + 0.01))
 
 
 ID = {**PAIR, "id": "id"}
