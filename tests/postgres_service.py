@@ -26,8 +26,8 @@ def _program(name: str) -> str:
 @contextmanager
 def server() -> Iterator[str]:
     """The address of a server, as SQLAlchemy takes it, with a password that it asks for."""
-    initdb, postgres = _program("initdb"), _program("postgres")
-    folder = Path(tempfile.mkdtemp(prefix="pg-"))  # short: a socket's path has at most 107 bytes
+    initdb, postgres, ready = (_program(name) for name in ("initdb", "postgres", "pg_isready"))
+    folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))  # short: a socket's path has at most 107 bytes
     # The server refuses to run as root; Debian's package has a user for it.
     user = "postgres" if os.getuid() == 0 else None
     if user:
@@ -45,9 +45,10 @@ def server() -> Iterator[str]:
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, user=user, cwd=folder,
         )  # fmt: skip
         try:
-            for _ in range(300):
-                if (folder / ".s.PGSQL.5432").exists():
+            for _ in range(600):
+                if subprocess.run([ready, "-q", "-h", str(folder)], check=False).returncode == 0:
                     break
+                assert process.poll() is None, "the server ended"
                 time.sleep(0.1)
             yield f"postgresql://me:{PASSWORD.replace('@', '%40')}@/postgres?host={folder}"
         finally:
