@@ -7,6 +7,7 @@ of it that resembles a row of another source is dropped.
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from decimal import ROUND_FLOOR, Context, Decimal
 from pathlib import Path
 from typing import NamedTuple
 
@@ -75,13 +76,13 @@ def beyond_shares(rows: Sequence[Chosen], shares: Mapping[str, float], seed: int
     found: set[str] = set()
     for origin, share in sorted(shares.items()):
         own = sorted((row.id for row in rows if row.origin == origin), key=lambda row_id: (_hash(seed, row_id), row_id))
-        wanted = round(total * share)
+        wanted = max(1, round(total * share))
         if wanted > len(own):
-            rest = whole + sum(round(total * other) for name, other in shares.items() if name != origin)
+            left = 1 - sum(other for name, other in shares.items() if name != origin)
             raise DataRefused(
                 f"data.sources.{origin}.share: {share:g} of the train rows are {wanted:,} rows, it has {len(own):,}",
-                f"bring more rows, lower it to {int(1000 * len(own) / (len(own) + rest)) / 1000:g} or less, or remove "
-                "it: then all its rows are taken",
+                f"bring more rows, lower it to {_floor(left * len(own) / (whole + len(own)))} or less, or remove it: "
+                "then all its rows are taken",
             )
         found |= set(own[wanted:])
     return found
@@ -95,6 +96,11 @@ def lost(parts: Sequence[Part], read: Mapping[str, int], kept: Mapping[str, int]
                 f"{part.section}: none of its {read[part.origin]:,} rows is left",
                 f"name the rules that do not fit its rows in {part.section}.skip_rules",
             )
+
+
+def _floor(number: float) -> str:
+    """A number in (0, 1) with three significant digits, rounded down."""
+    return f"{Decimal(number).normalize(Context(prec=3, rounding=ROUND_FLOOR)):f}"
 
 
 def _hash(seed: int, row_id: str) -> bytes:

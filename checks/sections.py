@@ -60,15 +60,15 @@ class Source(Section):
         Field(
             min_length=1,
             description="address: pypi://, hf://, s3://, gs://, https:// or a local path; join:// and the addresses of "
-            "a file's parts",
+            "a file's parts; for data sql:// and delta:// too",
         ),
     ]
     sha256: Annotated[
         str | None,
         Field(
             pattern=r"^[0-9a-f]{64}$",
-            description="SHA-256 of the file the URI names (for pypi:// the wheel, for join:// the joined file), or of "
-            "the directory's manifest",
+            description="SHA-256 of the file the URI names (for pypi:// the wheel, for join:// the joined file, for "
+            "sql:// and delta:// the rows as JSON lines), or of the directory's manifest",
         ),
     ]
     license: Annotated[

@@ -23,6 +23,7 @@ PACKAGES = {
     "kustomize": "kustomize",
     "openssl": "openssl",
     "oras": "oras",
+    "postgres": "postgresql",
     "prometheus": "prometheus",
     "prometheus-alertmanager": "prometheus-alertmanager",
     "promtool": "prometheus",

@@ -27,7 +27,7 @@ from stages.prepare import prepare
 from stages.sources.still_pinned import still_pinned
 from stages.validate import validate
 from tests import evidence_tree, page_tree, promotion_tree
-from tests.conftest import as_params
+from tests.conftest import CHAT_TEMPLATE, as_params
 
 PAIR = {"prompt": "prompt", "reference": "reference"}
 VERBS = ["Create", "Delete", "Show", "List all of", "Rename", "Restart", "Move", "Stop"]
@@ -134,14 +134,19 @@ def test_no_source_at_all_is_refused(configure: Configure) -> None:
 
 
 @pytest.fixture
-def fetched(configure: Configure, tmp_path: Path, tiny_base: Path) -> dict[str, Any]:
-    """Parameters with a base and two sources that are there and pinned."""
+def fetched(configure: Configure, tmp_path: Path) -> dict[str, Any]:
+    """Parameters with a base, which nobody reads here, and two sources that are there and pinned."""
+    base = tmp_path / "model"
+    base.mkdir()
+    for name in ("model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json"):
+        (base / name).write_text("{}")
+    (base / "chat_template.jinja").write_text(CHAT_TEMPLATE)
     (tmp_path / "main.jsonl").write_text(lines(MAIN))
     (tmp_path / "talk").mkdir()
     (tmp_path / "talk/rows.jsonl").write_text(lines(TALK))
     (tmp_path / "talk/README.md").write_text("---\nlicense: cc0-1.0\n---\n")
     document = configure(talk=source(uri="talk", license="CC0-1.0"))
-    document["base"] |= {"uri": str(tiny_base), "sha256": digest.of_tree(tiny_base).digest[7:]}
+    document["base"] |= {"uri": "model", "sha256": digest.of_tree(base).digest[7:]}
     document["data"]["sha256"] = digest.of_file(tmp_path / "main.jsonl").sha256[7:]
     document["data"]["sources"]["talk"]["sha256"] = digest.of_tree(tmp_path / "talk").digest[7:]
     return document
@@ -309,19 +314,26 @@ def test_two_shares_hold_together_beside_a_source_without_one(configure: Configu
     )
 
 
+@pytest.mark.parametrize("other", [None, 0.02])
 def test_too_few_rows_for_a_share_are_refused_with_the_share_that_they_make(
-    configure: Configure, tmp_path: Path
+    configure: Configure, tmp_path: Path, other: float | None
 ) -> None:
-    put(tmp_path, main=MAIN, talk=TALK)
-    with pytest.raises(
-        DataRefused, match=r"data\.sources\.talk\.share: 0\.6 of the train rows are \d+ rows, it has 30; "
-    ) as refusal:
-        prepared(tmp_path, configure(talk=source(splits=["train"], share=0.6)))
+    put(tmp_path, main=MAIN, talk=TALK, more=MORE)
+
+    def shared(share: float) -> dict[str, Any]:
+        return configure(
+            talk=source(splits=["train"], share=share),
+            more=source(splits=["train"], **({"share": other} if other else {})),
+        )
+
+    said = r"^data\.sources\.talk\.share: 0\.6 of the train rows are \d+ rows, it has 30; bring more rows, lower it to"
+    with pytest.raises(DataRefused, match=said) as refusal:
+        prepared(tmp_path, shared(0.6))
     (share,) = re.findall(r"lower it to ([0-9.]+) or less", refusal.value.todo)
-    rows, _ = prepared(tmp_path, configure(talk=source(splits=["train"], share=float(share))))
-    assert sum(bool(row.origin) for row in rows["train"]) == 30
+    rows, _ = prepared(tmp_path, shared(float(share)))
+    assert sum(row.origin == "talk" for row in rows["train"]) == 30
     with pytest.raises(DataRefused, match="lower it to"):
-        prepared(tmp_path, configure(talk=source(splits=["train"], share=float(share) + 0.01)))
+        prepared(tmp_path, shared(float(share) + 0.01))
 
 
 ID = {**PAIR, "id": "id"}
@@ -348,6 +360,7 @@ def test_a_source_whose_rows_do_not_fit_is_refused_by_name(configure: Configure,
 # --- validate ---
 
 
+@pytest.mark.slow
 def test_rows_are_held_to_the_rules_of_their_source_and_train_only_answers_are_no_labels(
     configure: Configure, tmp_path: Path, tiny_base: Path
 ) -> None:

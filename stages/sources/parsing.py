@@ -36,7 +36,7 @@ def parse(uri: str, field: str, root: Path) -> Location:
     plugins.refuse_broken()
     if uris.is_broken(uri):
         raise refused(uri, field, "holds a control character", "write the URI without it")
-    if "::" in uri and "://" in uri:
+    if uris.is_chain(uri):
         raise refused(uri, field, "chains file systems", "name the file or folder itself")
     scheme, rest = uris.split(uri)
     if scheme is None:

@@ -8,6 +8,7 @@ import re
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from checks import digest
+from checks.text import escape
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>)]+")
@@ -28,6 +29,11 @@ def is_broken(uri: str) -> bool:
     return _BREAKS.search(uri) is not None
 
 
+def is_chain(uri: str) -> bool:
+    """Whether it chains file systems of fsspec. A query may hold two colons."""
+    return "::" in uri and "://" in uri and not uri.lower().startswith("sql://")
+
+
 def is_safe(name: str) -> bool:
     """Whether a relative POSIX path stays below the folder that it is joined to, and is one line of text."""
     return digest.is_name(name)
@@ -35,13 +41,17 @@ def is_safe(name: str) -> bool:
 
 def redact(uri: str) -> str:
     """``uri`` without user, password, query values (except harmless ones) and, for HTTP, fragment."""
-    if "::" in uri and "://" in uri:  # a chain of fsspec, refused by ``parse``
+    if is_chain(uri):  # refused by ``parse``
         return "::".join(redact(part) for part in uri.split("::"))
     match = _SCHEME.fullmatch(uri)
     if match is not None and match[1].lower() == "join":  # several URIs
         return " ".join([f"{match[1]}://", *map(redact, match[2].split())])
     if match is None or match[1].lower() in ("pypi", "hf", "file"):
         return uri
+    if match[1].lower() == "delta":  # before the URL of a table
+        return f"{match[1]}://{redact(match[2])}"
+    if match[1].lower() == "sql":  # before the name of a variable; an address does not belong there
+        return f"{match[1]}://{_HIDDEN}" if "@" in match[2].partition(" ")[0] else uri
     scheme, rest = match[1], match[2]
     if scheme.lower() in ("http", "https"):
         rest = rest.partition("#")[0]
@@ -58,7 +68,7 @@ def reason(error: BaseException, uri: str) -> str:
     text = _URL.sub(lambda url: redact(url[0]), " ".join(str(error).split()))
     for secret in sorted(_secrets(uri), key=len, reverse=True):
         text = text.replace(secret, _HIDDEN)
-    text = text if len(text) <= 300 else text[:300] + "…"
+    text = escape(text if len(text) <= 300 else text[:300] + "…")
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 

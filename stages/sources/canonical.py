@@ -1,0 +1,83 @@
+"""Rows of a database or table as one file whose bytes depend on the rows alone: JSON lines in canonical form, ordered.
+
+A line has sorted keys, no spaces, and UTF-8 as it is. A decimal number is text, so that no digit is lost; a time is
+text by ISO 8601, in UTC where it has a zone. What has no such form, such as bytes or NaN, is refused with its row.
+"""
+
+import datetime
+import decimal
+import json
+import math
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from checks import layout
+from checks.errors import SourceRefused
+from stages import progress
+
+NAME = "rows.jsonl"
+
+
+def write(
+    rows: Iterable[Mapping[str, Any]], key: Callable[[Mapping[str, Any]], Any] | None, path: Path, field: str
+) -> None:
+    """Write ``rows`` to ``path``, ordered by ``key``, or by their lines if it is None.
+
+    ``field`` names the URI in refusals. Raises SourceRefused if there is no row, a value has no form in JSON, two rows
+    have the same key, or keys cannot be compared. Holds all lines in memory.
+    """
+    lines: list[tuple[Any, str]] = []
+    for number, row in enumerate(progress.of_rows("read rows", rows), 1):
+        try:
+            line = json.dumps(_plain(dict(row)), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+            line.encode()
+        except (TypeError, ValueError) as error:
+            raise refused(field, f"row {number}: {error}", "make it text or a number in the query or table") from error
+        lines.append((line if key is None else key(row), line))
+    if not lines:
+        raise refused(field, "gives no row", "fix the query, or name the table's version that has rows")
+    try:
+        lines.sort(key=lambda pair: pair[0])
+    except TypeError as error:
+        raise refused(field, "keys are null or of several types", "name key columns that each row has") from error
+    if key is not None:
+        for (one, _), (other, _) in pairwise(lines):
+            if one == other:
+                raise refused(field, f"two rows have the key {one!r}", "name key columns that tell all rows apart")
+    with path.open("w", encoding="utf-8", newline="\n") as stream:
+        stream.writelines(f"{line}\n" for _, line in lines)
+
+
+def refused(field: str, what: str, todo: str) -> SourceRefused:
+    """A refusal of what a URI gives."""
+    return SourceRefused(f"{layout.PARAMS}: {field}: {what}", todo)
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it. Raises TypeError or ValueError if it has none."""
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"{value} is no number of JSON")
+        return value
+    if isinstance(value, Mapping):
+        return {_key(name): _plain(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, datetime.datetime):
+        return (value if value.tzinfo is None else value.astimezone(datetime.UTC)).isoformat()
+    if isinstance(value, datetime.date):
+        return value.isoformat()
+    if isinstance(value, decimal.Decimal | uuid.UUID):
+        return str(value)
+    raise TypeError(f"a value of type {type(value).__name__} has no form in JSON")
+
+
+def _key(name: Any) -> str:
+    if not isinstance(name, str):
+        raise TypeError(f"{name!r} names no column")
+    return name

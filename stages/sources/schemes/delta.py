@@ -1,0 +1,79 @@
+"""``delta://TABLE@VERSION``: a version of a Delta Lake table, at a path, or at ``s3://`` and the like.
+
+The pin is that of the rows as ``rows.jsonl``, in the form of ``stages.sources.canonical``: how the table's files are
+cut, compacted or partitioned does not count. Credentials come from the store's usual environment variables, such as
+AWS_ACCESS_KEY_ID. The extra ``delta`` has deltalake.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from checks import layout
+from checks.errors import MachineRefused, SourceRefused
+from stages.sources import canonical, uris
+from stages.sources.location import Location, refused
+
+_URI = re.compile(r"(.+)@([0-9]{1,18})")
+_BATCH = 4096  # rows that are read at once
+
+
+@dataclass(frozen=True)
+class Table(Location):
+    """A version of a table."""
+
+    kind = "delta"
+    table: str
+    version: int
+
+    @classmethod
+    def parse(cls, uri: str, rest: str, field: str, root: Path) -> Self:
+        """Read the table's place and version, both; a relative path begins at ``root``."""
+        found = _URI.fullmatch(rest)
+        if found is None:
+            raise refused(
+                uri, field, "is not delta://TABLE@VERSION", "write the table's path or URL, @ and its version"
+            )
+        place = found[1]
+        if uris.split(place)[0] is None:
+            place = str(root / place)
+        elif uris.redact(place) != place:
+            todo = "leave the credentials to the environment, such as AWS_ACCESS_KEY_ID"
+            raise refused(uri, field, "holds a user, a password or a query", todo)
+        return cls(place, int(found[2]))
+
+    @property
+    def name(self) -> str:
+        """The name of the file that the rows become."""
+        return canonical.NAME
+
+    def download(self, work: Path, field: str) -> tuple[Path, bool]:
+        """The rows as a file. Nothing is continued."""
+        path = work / canonical.NAME
+        canonical.write(_rows(self, field), None, path, field)
+        return path, False
+
+
+def _rows(asked: Table, field: str) -> Iterator[dict[str, Any]]:
+    """The rows by column. Raises SourceRefused if the table cannot be read, MachineRefused without deltalake."""
+    place = f"{layout.PARAMS}: {field}"
+    try:
+        import pyarrow as pa
+        from deltalake import DeltaTable
+        from deltalake.exceptions import DeltaError
+    except ImportError as error:
+        raise MachineRefused(f"{place}: delta:// needs deltalake", "pip install '.[delta]'") from error
+    try:
+        table = DeltaTable(asked.table)
+        if asked.version > (latest := table.version()):  # deltalake would search for years
+            raise SourceRefused(f"{place}: {asked.table}: has no version {asked.version}", f"name one up to {latest}")
+        table.load_as_version(asked.version)
+        for batch in table.to_pyarrow_dataset().to_batches(batch_size=_BATCH):
+            yield from batch.to_pylist()
+    except (DeltaError, pa.ArrowException, OSError) as error:
+        raise SourceRefused(
+            f"{place}: {asked.table}@{asked.version}: {uris.reason(error, asked.table)}",
+            "check the table's place, that it has this version, and the credentials",
+        ) from error
