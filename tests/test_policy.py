@@ -24,6 +24,7 @@ from checks.preferences import Judged, Pairs
 from checks.retriever_kind import RetrieverKind
 from checks.scorer_kind import ScorerKind
 from checks.scorers.json_valid import JsonValid
+from checks.scorers.refusal import Refusal
 from checks.sections import Agreement, Section, Source, directions
 from checks.suite_kind import AskedSuite, BoundedSuite, LogSuite, ScaledSuite, SizedSuite, SuiteKind
 from checks.suites.rows import Questions
@@ -554,7 +555,7 @@ def test_the_walk_reaches_every_section_that_params_yaml_is_made_of() -> None:
     while pending:
         known.add(each := pending.pop())
         pending += each.__subclasses__()
-    kindred = {JsonValid}  # has no field but its kind
+    kindred = {JsonValid, Refusal}  # have no field but their kind
     bases = {
         Agreement, AskedSuite, AssistedGate, BoundedSuite, GateKind, Judged, JudgeKind, Loader, LogSuite, NoDropout, PairedGate, Pairs, Questions, RetrieverKind, ScoreGate, ScorerKind,
         ScaledSuite, SizedSuite, Source, SuiteKind, Train,
