@@ -1,22 +1,25 @@
 """Tracking: where runs go, what they say, and a store that does not answer."""
 
+import json
 import os
 import shutil
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from checks import layout
+from checks import files, layout
 from checks.errors import MachineRefused, TrainingRefused
+from checks.evidence import EvaluationReport, ParityReport
 from checks.params import Params
 from stages import tracking
-from tests.conftest import as_params
+from stages.tracking import checkout, verdict
+from tests.conftest import REPOSITORY, as_params
 
 pytestmark = pytest.mark.slow
 
@@ -91,21 +94,96 @@ def test_the_environment_decides_where_runs_go(
     assert _client(params, root).get_experiment_by_name(params.tracking.experiment) is None
 
 
-def test_a_run_names_the_commit_and_whether_files_differ_from_it(root: Path, params: Params) -> None:
+@pytest.fixture
+def repository(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A commit of what a pipeline has, on the branch ``rank-8``, in a folder of its own below the top."""
+    for name in ("DVC_EXP_NAME", "GITHUB_HEAD_REF", "GITHUB_REF_NAME", "CI_COMMIT_REF_NAME"):
+        monkeypatch.delenv(name, raising=False)
     assert tracking.revision(root) == (None, False)
-    _git(root, "init", "-q")
+    _git(root, "init", "-q", "-b", "rank-8")
     assert tracking.revision(root) == (None, False)
-    (root / "a").write_text("1")
-    _git(root, "add", "a")
+    (root / ".gitignore").write_text(".lockstep\n")
+    for path in (layout.PARAMS, layout.LOCK, layout.DATA_REPORT, layout.TRAIN_REPORT, "stages/train.py"):
+        (root / "model" / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / "model" / path).write_text("1")
+    _git(root, "add", ".")
     _git(root, "commit", "-qm", "a")
-    commit = _git(root, "rev-parse", "HEAD")
-    assert tracking.revision(root) == (commit, False)
-    (root / "a").write_text("2")
-    assert tracking.revision(root) == (commit, True)
-    with tracking.run(params, root, _data()) as run:
+    return root / "model"
+
+
+DIRTY: dict[str, tuple[Callable[[Path], object], bool]] = {
+    "nothing": (lambda _: None, False),
+    "times alone": (lambda root: os.utime(root / layout.PARAMS, (1, 1)), False),
+    "dvc.lock, as a stage leaves it": (lambda root: (root / layout.LOCK).write_text("2"), False),
+    "a report that a stage deleted": (lambda root: (root / layout.TRAIN_REPORT).unlink(), False),
+    "a report that a stage wrote": (lambda root: (root / layout.DATA_REPORT).write_text("2"), False),
+    "parameters": (lambda root: (root / layout.PARAMS).write_text("2"), True),
+    "code, in the index": (lambda root: [(root / "stages/train.py").unlink(), _git(root, "add", "-u")], True),
+    "a file that git does not know": (lambda root: (root / "notes").write_text("2"), False),
+}
+
+
+@pytest.mark.parametrize("changed", DIRTY)
+def test_a_run_is_dirty_only_if_somebody_edited_files(repository: Path, changed: str) -> None:
+    edit, dirty = DIRTY[changed]
+    edit(repository)
+    assert tracking.revision(repository) == (_git(repository, "rev-parse", "HEAD"), dirty)
+
+
+def test_a_run_is_named_by_branch_commit_method_and_rank(
+    repository: Path, document: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (repository / layout.PARAMS).write_text("2")
+    (repository / layout.STATE).mkdir()
+    shutil.copyfile(repository.parent / layout.STATE / "mlflow.db", repository / layout.STATE / "mlflow.db")
+    params = as_params(document)
+    commit = _git(repository, "rev-parse", "HEAD")
+    with tracking.run(params, repository, _data()) as run:
         pass
-    tags = _client(params, root).get_run(run.id).data.tags
-    assert (tags["mlflow.source.git.commit"], tags["lockstep.git.dirty"]) == (commit, "true")
+    found = _client(params, repository).get_run(run.id)
+    assert found.info.run_name == f"rank-8 {commit[:7]}+ sft r{document['train']['lora']['r']}"
+    tags = {"mlflow.source.git.commit": commit, "mlflow.source.git.branch": "rank-8", "lockstep.git.dirty": "true"}
+    assert tags.items() <= found.data.tags.items()
+    _git(repository, "checkout", "-q", "--detach")
+    assert checkout.current(repository).branch is None
+    monkeypatch.setenv("GITHUB_REF_NAME", "12/merge")
+    monkeypatch.setenv("GITHUB_HEAD_REF", "theirs")
+    assert checkout.current(repository).branch == "theirs"
+    assert checkout.named(params, checkout.Checkout()) == f"sft r{document['train']['lora']['r']}"
+
+
+def test_the_verdict_and_what_it_is_about_are_logged_at_the_training(
+    root: Path, document: dict, closed_port: int
+) -> None:
+    params = as_params(document)
+    client = _client(params, root)
+    for path in (layout.VERDICT, layout.EVALUATION, layout.PARITY_REPORT):
+        (root / path).parent.mkdir(exist_ok=True)
+        shutil.copyfile(REPOSITORY / path, root / path)
+    made = files.read_json(root / layout.PARITY_REPORT, ParityReport)
+    report = files.read_json(root / layout.EVALUATION, EvaluationReport)
+    with tracking.run(params, root, _data()) as run:
+        run.tag(tracking.ADAPTER_TAG, made.adapter)
+    assert verdict.log(params, root) == f"verdict pass at MLflow's run {run.id}"
+    found = client.get_run(run.id)
+    assert (found.data.tags["lockstep.verdict"], found.data.tags["lockstep.base"]) == ("pass", report.base)
+    for name in ("base", *params.evaluate.baselines):
+        for scorer, interval in report.models[name].metrics.items():
+            assert found.data.metrics[f"test.{name}.{scorer}"] == interval.value
+    assert found.data.params["evaluate.baselines"] == ", ".join(params.evaluate.baselines)
+    inputs = {each.tags[0].value: each.dataset for each in found.inputs.dataset_inputs}
+    assert set(inputs) == {"training", "test"}
+    assert json.loads(inputs["test"].source)["tags"] == {"path": "data/splits/test.jsonl", "digest": report.test}
+    failed = json.loads((root / layout.VERDICT).read_text())
+    failed["status"] = failed["findings"][0]["status"] = "fail"
+    files.write_json(root / layout.VERDICT, failed)
+    assert verdict.log(params, root) == f"verdict fail at MLflow's run {run.id}"
+    assert client.get_run(run.id).data.tags["lockstep.verdict.reasons"].startswith(f"{failed['findings'][0]['gate']}: ")
+    files.write_json(root / layout.PARITY_REPORT, made.model_copy(update={"merged": DIGEST}))
+    assert verdict.log(params, root) == "no verdict about this model yet"
+    files.write_json(root / layout.PARITY_REPORT, made)
+    document["tracking"]["uri"] = f"http://127.0.0.1:{closed_port}"
+    assert verdict.log(as_params(document), root).startswith("verdict not in MLflow: MLflow at http://127.0.0.1:")
 
 
 def test_a_refusal_marks_its_run_failed_and_an_interrupt_killed(root: Path, params: Params) -> None:

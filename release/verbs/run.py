@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from checks import layout
 from checks.errors import RemoteRefused
 from release.adapters import dvc
 from release.record import looks, references
@@ -17,7 +18,8 @@ def run(root: Path, targets: tuple[str, ...], force: bool, remote: bool = False)
     ``remote``: fetch the outputs in dvc.lock from the DVC remote first, and push new outputs, also after a stage
     refuses. Without a configured remote nothing is shared.
 
-    If the run makes another model than the references were found for, it is compared again.
+    If the run makes another model than the references were found for, it is compared again. MLflow is told the verdict
+    if the run trained or judged; a store that does not answer costs one line.
 
     Raises StageRefused with the stage's exit code, MachineRefused if DVC itself cannot run, EvidenceRefused if git
     cannot say which models were released, RemoteRefused if the push to the DVC remote fails.
@@ -27,6 +29,7 @@ def run(root: Path, targets: tuple[str, ...], force: bool, remote: bool = False)
     shared = remote and dvc.has_remote(root)
     if shared:  # what the remote lacks or does not give is made again: its lines say so, and the push asks it once more
         dvc.dvc(root, "pull", "--allow-missing", *(["--with-deps"] if targets else []), "--", *targets)
+    before = _decided(root)
     arguments = ["-m", "dvc", "repro", *(["--force"] if force else []), "--", *targets]
     try:
         dvc.python(root, arguments, "dvc repro", {dvc.REMOTE: "1"} if shared else {})
@@ -36,6 +39,9 @@ def run(root: Path, targets: tuple[str, ...], force: bool, remote: bool = False)
         if shared:
             dvc.dvc(root, "push")
         raise
+    after = _decided(root)
+    if None not in after and after != before:
+        dvc.python(root, ["-m", "stages.tracking.verdict"], "telling MLflow the verdict")
     if shared and (code := dvc.dvc(root, "push", *(["--with-deps"] if targets else []), "--", *targets)):
         raise RemoteRefused(
             f"dvc push ended with {code}", "read its lines above; when the remote takes it: dvc push, then go on"
@@ -47,3 +53,9 @@ def _ask_git(root: Path) -> bool:
     records = Records(root)
     named, judged = references.write(records).changed, looks.write(records)
     return named or judged
+
+
+def _decided(root: Path) -> list[int | None]:
+    """When the training's report and the verdict were written, in nanoseconds; None for one that is missing."""
+    paths = (root / layout.TRAIN_REPORT, root / layout.VERDICT)
+    return [path.stat().st_mtime_ns if path.is_file() else None for path in paths]

@@ -14,15 +14,17 @@ from typing import Any
 
 from checks.errors import Refusal
 from checks.params import Params
-from stages.tracking import others
+from stages.tracking import checkout, others
+from stages.tracking.checkout import Checkout
 from stages.tracking.store import Store, address, deadline, opened, public, refusing
 
 __all__ = ["ADAPTER_TAG", "STEP_ADAPTER_TAG", "Run", "address", "annotate", "joined", "public", "revision", "run"]
 
 ADAPTER_TAG = "lockstep.adapter"
 STEP_ADAPTER_TAG = "lockstep.step_adapter"  # of a run below another: a step of a training in several
+Data = Mapping[str, tuple[Path, str]]  # a context (training, evaluation, test) to a file below the root and its digest
 _PARENT_TAG = "mlflow.parentRunId"
-_COMMIT_TAG = "mlflow.source.git.commit"
+_COMMIT_TAG, _BRANCH_TAG = "mlflow.source.git.commit", "mlflow.source.git.branch"
 _PAUSE = 60.0  # seconds before a lost store is tried again
 _BATCH = 1000  # metrics that MLflow takes at once
 
@@ -96,25 +98,22 @@ class Run:
 
 
 @contextmanager
-def run(params: Params, root: Path, data: Mapping[str, tuple[Path, str]], parent: Run | None = None) -> Iterator[Run]:
+def run(params: Params, root: Path, data: Data, parent: Run | None = None) -> Iterator[Run]:
     """A run of the experiment ``tracking.experiment``, with parameters, git commit and data sets logged.
 
-    ``data`` maps a context (``training``, ``evaluation``) to a file below ``root`` and its digest. MLflow shows the run
-    below its ``parent``. The run ends
-    FINISHED, or FAILED with the refusal when the block raises, or KILLED on an interrupt.
+    It has the name that ``checkout.named`` gives. MLflow shows it below its ``parent``. The run ends FINISHED, or
+    FAILED with the refusal when the block raises, or KILLED on an interrupt.
     Raises MachineRefused when the store cannot be reached or does not take the run, or a tracker of ``tracking.also``
     is not installed; who trains opens those (``others.opened``).
     """
     others.hold_installed(params)
     store = opened(params, root)
-    commit, dirty = revision(root)
-    tags = {"lockstep.stage": "train", "lockstep.git.dirty": str(dirty).lower()}
-    if commit:
-        tags[_COMMIT_TAG] = commit
+    its = checkout.current(root)
+    tags = {"lockstep.stage": "train"} | _tags(its)
     if parent:
         tags[_PARENT_TAG] = parent.id
     with refusing(store.uri), deadline():
-        run_id = store.client.create_run(store.experiment, tags=tags).info.run_id
+        run_id = store.client.create_run(store.experiment, tags=tags, run_name=checkout.named(params, its)).info.run_id
         _describe(store.client, run_id, params, data)
     current = Run(store, run_id)
     try:
@@ -133,9 +132,14 @@ def joined(params: Params, root: Path, run_id: str) -> Run:
 
 
 def annotate(
-    params: Params, root: Path, adapter_digest: str, metrics: Mapping[str, float], tags: Mapping[str, str]
+    params: Params,
+    root: Path,
+    adapter_digest: str,
+    metrics: Mapping[str, float],
+    tags: Mapping[str, str],
+    data: Data | None = None,
 ) -> str:
-    """Log metrics and tags at the newest run with this adapter's digest, or at a new run; return the run's id.
+    """Log metrics, tags and data sets at the newest run with this adapter's digest, or at a new run; return its id.
 
     Raises MachineRefused if the store cannot be reached or refuses.
     """
@@ -150,40 +154,48 @@ def annotate(
         if found:
             run_id = str(found[0].info.run_id)
         else:
-            commit, _ = revision(root)
-            known = {ADAPTER_TAG: adapter_digest} | ({_COMMIT_TAG: commit} if commit else {})
-            run_id = str(store.client.create_run(store.experiment, tags=known).info.run_id)
+            its = checkout.current(root)
+            known = {ADAPTER_TAG: adapter_digest} | _tags(its)
+            made = store.client.create_run(store.experiment, tags=known, run_name=checkout.named(params, its))
+            run_id = str(made.info.run_id)
             store.client.set_terminated(run_id, "FINISHED")
         for name, value in metrics.items():
             store.client.log_metric(run_id, name, float(value))
         for name, text in tags.items():
             store.client.set_tag(run_id, name, text)
+        if data:
+            _log_data(store.client, run_id, data)
     return run_id
 
 
 def revision(root: Path) -> tuple[str | None, bool]:
-    """The checked-out commit at ``root``, and whether tracked files differ; None outside git."""
-    try:
-        import git
-
-        with git.Repo(root, search_parent_directories=True) as repository:
-            return repository.head.commit.hexsha, repository.is_dirty(submodules=False)
-    except (ImportError, ValueError):  # no git on this machine; no commit yet
-        return None, False
-    except git.GitError:
-        return None, False
+    """The checked-out commit at ``root``, and whether files were edited since; None outside git."""
+    its = checkout.current(root)
+    return its.commit, its.dirty
 
 
-def _describe(client: Any, run_id: str, params: Params, data: Mapping[str, tuple[Path, str]]) -> None:
-    """Log the section train, the sources, and each data set with its digest."""
-    from mlflow.data.code_dataset_source import CodeDatasetSource
-    from mlflow.data.meta_dataset import MetaDataset
-    from mlflow.entities import DatasetInput, InputTag, Param
+def _tags(its: Checkout) -> dict[str, str]:
+    found = {"lockstep.git.dirty": str(its.dirty).lower()}
+    return found | {name: value for name, value in ((_COMMIT_TAG, its.commit), (_BRANCH_TAG, its.branch)) if value}
+
+
+def _describe(client: Any, run_id: str, params: Params, data: Data) -> None:
+    """Log the section train, the sources, the baselines, and each data set with its digest."""
+    from mlflow.entities import Param
 
     values = dict(_flat("train", params.training.model_dump(mode="json")))
     for name, source in {"base": params.base, **params.data.pinned}.items():
         values |= {f"{name}.uri": public(source.uri), f"{name}.sha256": source.sha256}
+    values["evaluate.baselines"] = ", ".join(params.evaluate.baselines)
     client.log_batch(run_id, params=[Param(key, str(value)[:6000]) for key, value in values.items()])
+    _log_data(client, run_id, data)
+
+
+def _log_data(client: Any, run_id: str, data: Data) -> None:
+    from mlflow.data.code_dataset_source import CodeDatasetSource
+    from mlflow.data.meta_dataset import MetaDataset
+    from mlflow.entities import DatasetInput, InputTag
+
     inputs = []
     for context, (path, digest) in data.items():
         source = CodeDatasetSource({"path": path.as_posix(), "digest": digest})

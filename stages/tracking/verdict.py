@@ -1,0 +1,61 @@
+"""Log the decision at the training's run in MLflow: verdict, base, baselines and test data set, from the reports.
+
+`lockstep run` starts it once the gate has decided. It is no stage: nothing depends on it, and a store that does not
+answer costs one line.
+
+    python -m stages.tracking.verdict
+"""
+
+from pathlib import Path
+
+from checks import files, layout
+from checks.errors import Refusal
+from checks.evidence import EvaluationReport, ParityReport
+from checks.params import Params
+from checks.verdict import Verdict
+from stages import entry, tracking
+
+_LONGEST = 5000  # characters of a tag that every store of MLflow takes
+
+
+def log(params: Params, root: Path) -> str:
+    """Log the verdict of ``root`` and what it was about; return one line that says so, or why it could not be done."""
+    try:
+        verdict = files.read_json(root / layout.VERDICT, Verdict)
+        report = files.read_json(root / layout.EVALUATION, EvaluationReport)
+        made = files.read_json(root / layout.PARITY_REPORT, ParityReport)
+        if not verdict.model == report.merged == made.merged:
+            return "no verdict about this model yet"
+        run = tracking.annotate(params, root, made.adapter, _metrics(report), _tags(verdict, report), _data(report))
+    except Refusal as refusal:
+        return f"verdict not in MLflow: {refusal}"
+    return f"verdict {verdict.status} at MLflow's run {run}"
+
+
+def _metrics(report: EvaluationReport) -> dict[str, float]:
+    """``test.SCORER`` of the candidate, ``test.MODEL.SCORER`` of the base, the earlier models and the baselines."""
+    return {
+        f"test.{scorer}" if name == "candidate" else f"test.{name}.{scorer}": interval.value
+        for name, model in report.models.items()
+        for scorer, interval in model.metrics.items()
+    }
+
+
+def _tags(verdict: Verdict, report: EvaluationReport) -> dict[str, str]:
+    undone = [f"{f.gate}: {f.status}: {f.reason}" for f in verdict.findings if f.status != "pass"]
+    return {
+        "lockstep.verdict": verdict.status,
+        "lockstep.verdict.reasons": "; ".join(undone)[:_LONGEST],
+        "lockstep.policy": verdict.policy,
+        "lockstep.base": report.base,
+        "lockstep.merged": report.merged,
+        "lockstep.test": report.test,
+    }
+
+
+def _data(report: EvaluationReport) -> tracking.Data:
+    return {"test": (layout.SPLITS / "test.jsonl", report.test)}
+
+
+if __name__ == "__main__":
+    entry.run("tracking", log)
