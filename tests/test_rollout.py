@@ -295,8 +295,13 @@ def _wrong(rows: list[dict[str, Any]]) -> None:
 
 
 def _mistakes_of_clients(rows: list[dict[str, Any]]) -> None:
+    for number, row in enumerate(rows):
+        row["status"] = (422, 499, 200, 200, 200, 200)[number % 6]
+
+
+def _takes_less_than_production(rows: list[dict[str, Any]]) -> None:
     for number, row in _candidates(rows):
-        row["status"] = (422, 499, 200)[number % 3]
+        row["status"] = (400, 499, 200, 200)[number % 4]
 
 
 def _one_prompt(rows: list[dict[str, Any]]) -> None:
@@ -320,7 +325,8 @@ def _harder_with_more_weight(rows: list[dict[str, Any]]) -> None:
         (_refusals, False, 10, {"no refusals"}),
         (_errors, False, 10, {"answered"}),
         (_wrong, True, 10, {"quality"}),
-        (_mistakes_of_clients, False, 11, set[str]()),
+        (_mistakes_of_clients, True, 11, set[str]()),
+        (_takes_less_than_production, True, 10, {"answered"}),
         (_one_prompt, False, 11, set[str]()),
         (_harder_with_more_weight, True, 0, set[str]()),
     ],
