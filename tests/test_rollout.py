@@ -347,6 +347,20 @@ def test_a_canary_decides_by_the_traffic_of_both(
     assert json.loads(again.stdout) == json.loads((root / "reports/rollout/production-canary.json").read_text())
 
 
+def test_a_candidate_is_not_kept_before_requests_that_may_hang_have_ended(root: Path) -> None:
+    def within_an_hour(rows: list[dict[str, Any]]) -> None:
+        for number, row in enumerate(rows):
+            row["time"] = rows[0]["time"] + timedelta(seconds=5 * number)
+
+    traffic(root, within_an_hour, share=0.5)
+    labelled(root)
+    began = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=10)
+    for hours, decision in ((0.9, "go on"), (2, "keep")):
+        found = verb.canary(root, "production", verb.Options(CANDIDATE), now=began + timedelta(hours=hours))
+        assert ({each.status for each in found.findings}, found.decision) == ({"pass"}, decision)
+        assert any("may still run" in note for note in found.notes) is (decision == "go on")
+
+
 def test_of_an_environment_that_moved_already_the_candidate_is_what_it_runs_now(root: Path) -> None:
     before = production(root)
     traffic(root, _errors)
