@@ -118,11 +118,8 @@ def _as_prepared(root: Path, report: PrepareReport) -> dict[str, str]:
 
 def _wanted(config: Prepare, parts: Sequence[Part]) -> dict[str, frozenset[str]]:
     """By source: the rules that apply to its rows, of prepare.rules, of its loader, and those that always apply."""
-    private = frozenset({_PRIVATE} if config.personal_data else ())  # no source may skip it
-    return {
-        part.origin: (frozenset((*config.rules, *_ALWAYS, *part.loader.defects)) - part.skips) | private
-        for part in parts
-    }
+    always = frozenset((*_ALWAYS, _PRIVATE) if config.personal_data else _ALWAYS)  # no source may skip them
+    return {part.origin: (frozenset((*config.rules, *part.loader.defects)) - part.skips) | always for part in parts}
 
 
 def _defects(config: Prepare, parts: Sequence[Part], wanted: Mapping[str, frozenset[str]]) -> Defects:

@@ -366,7 +366,8 @@ def test_rows_are_held_to_the_rules_of_their_source_and_train_only_answers_are_n
 ) -> None:
     shutil.copytree(tiny_base, tmp_path / layout.BASE)
     put(tmp_path, main=MAIN, talk=[*TALK, {"prompt": "Hi", "reference": "Hello."}])
-    document = configure(["drop-one-word-prompt"], talk=source(splits=["train"], skip_rules=["drop-one-word-prompt"]))
+    skipped = ["drop-one-word-prompt", "trim-ends"]
+    document = configure(["drop-one-word-prompt"], talk=source(splits=["train"], skip_rules=skipped))
     document["validate"] |= {
         "min_rows": {"train": 20, "valid": 4, "test": 16}, "max_prompt_tokens": 200, "max_reference_tokens": 20,
         "labels": {"max_distinct": 3, "min_share": 0.05, "max_share": 0.9},
@@ -378,14 +379,20 @@ def test_rows_are_held_to_the_rules_of_their_source_and_train_only_answers_are_n
     names = [each.name for each in files.read_json(tmp_path / layout.DATA_REPORT, DataReport).expectations]
     assert "splits: drop-one-word-prompt finds nothing" in names
     path = tmp_path / layout.SPLITS / "train.jsonl"
-    planted = rows["train"][0].model_copy(update={"messages": (Message(role="user", content="vm"),), "origin": ""})
-    files.write_jsonl(path, [planted, *rows["train"][1:]])
-    split = report.splits["train"].model_copy(update={"sha256": digest.of_file(path).sha256})
-    files.write_json(
-        tmp_path / layout.PREPARE_REPORT, report.model_copy(update={"splits": report.splits | {"train": split}})
-    )
-    with pytest.raises(DataRefused, match=r"splits: drop-one-word-prompt finds nothing: .*'vm'"):
-        validate(as_params(document), tmp_path)
+    for origin, prompt, said in (
+        ("", "vm", r"splits: drop-one-word-prompt finds nothing: .*'vm'"),
+        ("talk", "What is it? ", r"splits: trim-ends finds nothing: .*'What is it\? '"),  # no source may skip it
+    ):
+        planted = rows["train"][0].model_copy(
+            update={"messages": (Message(role="user", content=prompt),), "origin": origin}
+        )
+        files.write_jsonl(path, [planted, *rows["train"][1:]])
+        split = report.splits["train"].model_copy(update={"sha256": digest.of_file(path).sha256})
+        files.write_json(
+            tmp_path / layout.PREPARE_REPORT, report.model_copy(update={"splits": report.splits | {"train": split}})
+        )
+        with pytest.raises(DataRefused, match=said):
+            validate(as_params(document), tmp_path)
 
 
 # --- what is said of them ---

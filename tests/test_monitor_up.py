@@ -145,6 +145,7 @@ def taken() -> Iterator[int]:
         (["localhost"], 14, "TARGET: 'localhost' is no HOST:PORT"),
         (["--webhook", "hooks.example/x"], 14, "--webhook: is no address; write it as https://HOST/PATH"),
         (["--webhook", "http://h:port/"], 14, "--webhook: is no address"),
+        (["--webhook", "http://hooks.example/secret%zz"], 14, "--webhook: is no address"),
         (["--environment", 'a"b'], 14, "--environment: 'a\"b'; name that of the gateway"),
         (["--port", "9093"], 14, "--alertmanager-port: 9093 is the port of Prometheus"),
         (["--port", "TAKEN"], 9, "in use; choose another port, or end what listens there: systemctl disable --now prom"),

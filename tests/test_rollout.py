@@ -295,8 +295,13 @@ def _wrong(rows: list[dict[str, Any]]) -> None:
 
 
 def _mistakes_of_clients(rows: list[dict[str, Any]]) -> None:
+    for number, row in enumerate(rows):
+        row["status"] = (422, 499, 200, 200, 200, 200)[number % 6]
+
+
+def _takes_less_than_production(rows: list[dict[str, Any]]) -> None:
     for number, row in _candidates(rows):
-        row["status"] = (422, 499, 200)[number % 3]
+        row["status"] = (400, 499, 200, 200)[number % 4]
 
 
 def _one_prompt(rows: list[dict[str, Any]]) -> None:
@@ -320,7 +325,8 @@ def _harder_with_more_weight(rows: list[dict[str, Any]]) -> None:
         (_refusals, False, 10, {"no refusals"}),
         (_errors, False, 10, {"answered"}),
         (_wrong, True, 10, {"quality"}),
-        (_mistakes_of_clients, False, 11, set[str]()),
+        (_mistakes_of_clients, True, 11, set[str]()),
+        (_takes_less_than_production, True, 10, {"answered"}),
         (_one_prompt, False, 11, set[str]()),
         (_harder_with_more_weight, True, 0, set[str]()),
     ],
@@ -339,6 +345,20 @@ def test_a_canary_decides_by_the_traffic_of_both(
     assert (found.labelled > 60) is labels
     again = lockstep(root, "canary", "production", "--candidate-release", f"sha256:{CANDIDATE}{'0' * 52}", "--json")
     assert json.loads(again.stdout) == json.loads((root / "reports/rollout/production-canary.json").read_text())
+
+
+def test_a_candidate_is_not_kept_before_requests_that_may_hang_have_ended(root: Path) -> None:
+    def within_an_hour(rows: list[dict[str, Any]]) -> None:
+        for number, row in enumerate(rows):
+            row["time"] = rows[0]["time"] + timedelta(seconds=5 * number)
+
+    traffic(root, within_an_hour, share=0.5)
+    labelled(root)
+    began = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=10)
+    for hours, decision in ((0.9, "go on"), (2, "keep")):
+        found = verb.canary(root, "production", verb.Options(CANDIDATE), now=began + timedelta(hours=hours))
+        assert ({each.status for each in found.findings}, found.decision) == ({"pass"}, decision)
+        assert any("may still run" in note for note in found.notes) is (decision == "go on")
 
 
 def test_of_an_environment_that_moved_already_the_candidate_is_what_it_runs_now(root: Path) -> None:

@@ -6,6 +6,8 @@ taken back when more becomes known, which a test that is looked at again and aga
 
 * Requests are given to a release by chance, not by user, region or kind. Then both sides of a pair are drawn from the
   same traffic, whatever changes from hour to hour, and the weights of the releases may change at any time.
+* Clients make as many mistakes with one release as with the other, and go away as often. So what was refused (400 to
+  499) counts as no answer: a candidate that refuses what production takes, or lets clients wait too long, shows.
 * Which requests get labels does not depend on the release or on what it answered.
 * One request does not depend on another. So a prompt counts once, for the release that got it first: that is by chance,
   too. If it counted once for each release, the one with more traffic would run out of common prompts sooner.
@@ -21,8 +23,6 @@ from checks import scoring
 from checks.captures import Capture
 from checks.scorers import Scorer
 from release.monitoring.rollout import Pair, Side
-
-_CLIENTS = range(400, 500)  # a mistake of a client, or one that went away; but for 429
 
 
 class Request(NamedTuple):
@@ -57,8 +57,6 @@ def traffic(captured: Iterable[Capture], production: str, candidate: str) -> Tra
     """What counts of ``captured``; empty without a request to the candidate. A request stored twice counts once."""
     found, others = dict[tuple[datetime, str], Request](), 0
     for each in captured:
-        if each.status in _CLIENTS and each.status != 429:
-            continue
         if each.release not in (production, candidate):
             others += 1
             continue

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from checks import files, layout
+from checks.captures import LONGEST_REQUEST
 from checks.errors import EvidenceRefused, PromotionRefused
 from checks.rollout_report import RolloutReport
 from release.monitoring import canary as captured
@@ -52,17 +53,22 @@ def canary(root: Path, environment: str, options: Options | None = None, now: da
             "name the gateway's folder with --captures, or the candidate with --candidate-release",
         )
     asks = Asks.of(params.monitor, same_prompts=False)
-    pairs, scored, evidence = captured.pair(
-        traffic.requests, store.first_labels(), candidate, params.evaluate.scorers[0]
-    )
+    labels, scorer = store.first_labels(), params.evaluate.scorers[0]
+    pairs, scored, evidence = captured.pair(traffic.requests, labels, candidate, scorer)
     found = rollout.judge(pairs, scored, asks)
+    ended = [each for each in traffic.requests if each.time < now - LONGEST_REQUEST]
+    settled = rollout.judge(*captured.pair(ended, labels, candidate, scorer)[:2], asks)
     alone = len(traffic.requests) - 2 * len(pairs)
     notes = [f"{alone:,} requests have no partner in their hour, or repeat a prompt"] if alone else []
     if traffic.others:
         notes.append(f"{traffic.others:,} requests to other releases are left out")
+    decision = found.decision
+    if decision == "keep" != settled.decision:
+        decision = "go on"
+        notes.append("not kept yet: requests of the last hour may still run, and one that hangs is captured at its end")
     report = RolloutReport(
         kind="canary", environment=environment, production=production, candidate=candidate, runs_in=runs_in,
-        since=traffic.requests[0].time, decision=found.decision, margin=asks.margin, alpha=round(asks.alpha, 6),
+        since=traffic.requests[0].time, decision=decision, margin=asks.margin, alpha=round(asks.alpha, 6),
         evidence=evidence, pairs=len(pairs), labelled=len(scored), agreement=None, findings=found.findings,
         notes=tuple(notes),
     )  # fmt: skip

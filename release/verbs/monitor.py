@@ -16,6 +16,10 @@ from release.overlay import monitored
 from release.verbs.gateway import ENVIRONMENT
 
 RULES, TESTS, DASHBOARD = "rules.yaml", "rules_test.yaml", "dashboard.json"
+_WRITTEN = re.compile(
+    r"https?://(?:(?:[\w.~!$&'()*+,;=:-]|%[\da-f]{2})*@)?[\w.:\[\]-]+(?:[/?#](?:[!#$&-\[\]-~]|%[\da-f]{2})*)?",
+    re.A | re.I,
+)
 _TARGET = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\]):[0-9]{1,5}")
 
 
@@ -91,6 +95,9 @@ def up(root: Path, options: Options, say: Callable[[str], None]) -> None:
 
 
 def _is_address(text: str) -> bool:
+    """Whether Alertmanager takes it too: of an address that it cannot read, it would print the secret part."""
+    if not _WRITTEN.fullmatch(text):
+        return False
     try:
         url = urlsplit(text)
         return url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
