@@ -13,6 +13,7 @@ the gates' statistics hold only if nobody chose by the test split.
 
 import itertools
 import json
+import math
 import os
 import subprocess
 import sys
@@ -92,7 +93,9 @@ def sweep(params: Params, root: Path, specs: Sequence[str], seeds: Sequence[int]
                     scorer=params.evaluate.scorers[0].kind,
                     confidence=params.evaluate.confidence,
                     runs=tuple(runs),
-                    differences=_differences(scores, [row.group for row in valid], params.evaluate.confidence),
+                    differences=_differences(
+                        scores, [row.group for row in valid], params.evaluate.confidence, len(combinations)
+                    ),
                 )
             )
             files.write_json(root / layout.SWEEP_REPORT, report)
@@ -180,19 +183,19 @@ def _scored(params: Params, root: Path, commit: str, valid: Sequence[Row]) -> tu
 
 
 def _differences(
-    scores: Mapping[str, Sequence[Sequence[float]]], groups: Sequence[str], confidence: float
+    scores: Mapping[str, Sequence[Sequence[float]]], groups: Sequence[str], confidence: float, settings: int
 ) -> tuple[Compared, ...]:
     """Every two recipes with several seeds. The intervals hold together (Bonferroni), whichever two somebody picks.
 
+    ``settings``: how many recipes the sweep trains. So a sweep that is ended early does not claim more.
     A recipe that was refused with some seed (it has no scores) is none: the other seeds are the lucky ones.
     """
     import numpy as np
 
     several = {parameters: np.asarray(each) for parameters, each in scores.items() if len(each) > 1 and all(each)}
-    pairs = list(itertools.combinations(several, 2))
-    found = []
-    for one, two in pairs:
-        difference = over_seeds.difference(several[one], several[two], groups, 1 - (1 - confidence) / len(pairs))
+    pairs, found = math.comb(settings, 2), []
+    for one, two in itertools.combinations(several, 2):
+        difference = over_seeds.difference(several[one], several[two], groups, 1 - (1 - confidence) / pairs)
         if difference is not None:
             found.append(Compared(**dict(difference), one=one, two=two))
     return tuple(found)

@@ -36,6 +36,28 @@ def test_a_run_that_is_terminated_leaves_no_stage_behind(call: str, tmp_path: Pa
     until(lambda: not alive(stage))
 
 
+_STUBBORN = """
+import subprocess
+from release.adapters import children
+children._GRACE = 1.0
+with children.ended_with_this_process():
+    subprocess.run(["sh", "-c", "sh -c \\"trap '' TERM; echo \\\\$\\\\$ > pid; exec sleep 300\\"; true"])
+"""
+
+
+@pytest.mark.slow
+def test_a_second_signal_does_not_save_what_ignores_the_first(tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    running = subprocess.Popen([sys.executable, "-c", _STUBBORN], cwd=tmp_path, env=environment, start_new_session=True)
+    pid = tmp_path / "pid"
+    until(lambda: pid.exists() and pid.read_text().strip() != "")
+    os.kill(running.pid, signal.SIGTERM)
+    time.sleep(0.5)
+    os.kill(running.pid, signal.SIGTERM)
+    assert running.wait(30) == 128 + signal.SIGTERM
+    until(lambda: not alive(int(pid.read_text())))
+
+
 def alive(process: int) -> bool:
     try:
         os.kill(process, 0)

@@ -77,11 +77,12 @@ def test_the_smallest_difference_is_seen_in_four_cases_of_five() -> None:
 
 def test_every_two_settings_are_compared_together_but_for_one_that_was_refused() -> None:
     scores = {A: [[1.0, 0.0, 1.0], [1.0, 1.0, 1.0]], B: [[0.0, 0.0, 1.0], [0.0, 1.0, 1.0]], C: [[1.0, 1.0, 0.0], []]}
-    (only,) = _differences(scores, ["a", "b", "c"], 0.95)
-    assert (only.one, only.two, only.confidence) == (A, B, 0.95)
+    (only,) = _differences(scores, ["a", "b", "c"], 0.95, 3)
+    assert (only.one, only.two) == (A, B)
+    assert only.confidence == pytest.approx(1 - 0.05 / 3)  # as if all had been trained
     assert only.value == pytest.approx(1 / 3)
     scores[C][1] = [1.0, 0.0, 0.0]
-    assert [each.confidence for each in _differences(scores, ["a", "b", "c"], 0.95)] == [
+    assert [each.confidence for each in _differences(scores, ["a", "b", "c"], 0.95, 3)] == [
         pytest.approx(1 - 0.05 / 3)
     ] * 3
 

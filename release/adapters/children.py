@@ -30,6 +30,7 @@ def ended_with_this_process() -> Iterator[None]:
 def _end(number: int, _: FrameType | None) -> None:
     import psutil  # beside DVC alone, which needs it too
 
+    signal.signal(number, signal.SIG_IGN)  # a second one would end the wait, and leave what ignored the first
     children = psutil.Process().children(recursive=True)
     for child in children:
         with suppress(psutil.Error):
