@@ -177,7 +177,7 @@ def written(text: str, params: Params, choice: Choice, prepared: dict[str, Any],
         ),
     }
     new = sweeps.written(head + "".join(sections.values()), values)
-    params_file.parse(new)
+    params_file.parse(new, "the new params.yaml")
     return new
 
 
