@@ -19,6 +19,7 @@ from release.cli import (
     evidence,
     gateway,
     image,
+    init,
     label,
     monitor,
     page,
@@ -59,6 +60,7 @@ def main(context: click.Context, root: Path) -> None:
 
 
 for command in (
+    init.init,
     pipeline.run,
     cost.estimate,
     pipeline.gate,

@@ -3,11 +3,15 @@
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from release.cli import tables
 from release.cli.common import refusing, to_json
+
+if TYPE_CHECKING:
+    from checks.verdict import Verdict
 
 
 @click.command()
@@ -30,12 +34,15 @@ def run(root: Path, targets: tuple[str, ...], force: bool, remote: bool) -> None
     with refusals.recorded(root, "run"):
         pipeline.run(root, targets, force, remote)
     if targets and "gate" not in targets:
+        click.echo("next: ./lockstep run   (the rest, up to the verdict)")
         return
     verdict = verb.gate(root)
     click.echo(f"\n{tables.verdict(verdict)}\n")
     for what, where in _places(root):
         click.echo(f"  {what:<14}{where}")
     click.echo("\nThe record of this run is dvc.lock and reports/: commit them with the change that made them.")
+    for command, why in _next(verdict):
+        click.echo(f"  {command:<40}{why}")
     if refusal := verdict_refusal(verdict):
         raise refusal
 
@@ -276,6 +283,15 @@ def _judge_from(root: Path, ref: str, as_json: bool) -> None:
         raise refusal
 
 
+def _next(verdict: "Verdict") -> list[tuple[str, str]]:
+    """What to do after a run: pairs of a command and its purpose."""
+    commit = ("git add dvc.lock reports params.yaml", "and commit")
+    if verdict.status == "pass":
+        return [commit, ("./lockstep build", "packs the model; what follows: docs/tutorial/first-release.md")]
+    undone = [found.gate for found in verdict.findings if found.status == verdict.status]
+    return [(f"./lockstep gate --explain {gate}", "what it asks, and what would change it") for gate in undone[:3]]
+
+
 def _places(root: Path) -> list[tuple[str, str]]:
     """Where to find the results of a run: pairs of a label and a place."""
     from checks import layout, params_file
@@ -284,10 +300,10 @@ def _places(root: Path) -> list[tuple[str, str]]:
     store = f"--backend-store-uri {params_file.load(root / layout.PARAMS).tracking.uri}"
     where = "at MLFLOW_TRACKING_URI" if os.environ.get("MLFLOW_TRACKING_URI") else f"{mlflow} ui {store}"
     return [
-        ("verdict", f"{root / layout.VERDICT}   (again: lockstep gate)"),
+        ("verdict", f"{root / layout.VERDICT}   (again: ./lockstep gate)"),
         ("evaluation", str(root / layout.SUMMARY)),
         ("plots", f"{root / layout.PLOTS}, {root / layout.COMPARISON}"),
-        ("data", "lockstep data --html data.html"),
+        ("data", "./lockstep data --html data.html"),
         ("MLflow", where),
         ("model", str(root / layout.MERGED)),
     ]

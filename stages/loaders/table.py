@@ -111,6 +111,18 @@ def load(loader: Table, folder: Path) -> list[Draft]:
     return drafts
 
 
+def rows(path: Path) -> Iterator[Found]:
+    """The rows of one file with all their columns; raise DataRefused for a file that cannot be read."""
+    if path.suffix.lower() not in _READERS:
+        raise DataRefused(
+            f"{path.name}: {path.suffix or 'no suffix'} is not a known format", f"use one of {', '.join(_READERS)}"
+        )
+    try:
+        yield from _READERS[path.suffix.lower()](path, path.name)
+    except _Bad as reason:
+        raise DataRefused(escape(str(reason)), "fix the file") from reason
+
+
 def _matching(pattern: str, folder: Path) -> list[Path]:
     if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
         raise DataRefused(f"prepare.loader.files: {pattern!r} leaves the data source", "give a glob below it")

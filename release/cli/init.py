@@ -1,0 +1,204 @@
+"""The command init: asks, or takes from flags, what params.yaml needs to know of a team's own data."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import click
+
+from release.cli.common import refusing, to_json
+from release.cli.tables import one_line
+
+if TYPE_CHECKING:
+    from checks.params import Params
+    from checks.starting import Choice
+    from checks.survey import Contents, Role
+    from release.verbs.init import Begun
+
+_PATH = click.Path(path_type=Path)
+
+
+class _Flags(NamedTuple):
+    """What the flags say; None where a question is left. ``ask`` is False for --yes."""
+
+    columns: dict["Role", str]
+    answers: str | None
+    instruction: str | None
+    license: str | None
+    name: str | None
+    margin: float | None
+    base: str | None
+    base_license: str | None
+    ask: bool
+
+
+@click.command()
+@click.argument("file", type=_PATH)
+@click.option("--prompt", metavar="COLUMN", help="Column with the prompt.")
+@click.option("--reference", metavar="COLUMN", help="Column with the expected answer.")
+@click.option("--messages", metavar="COLUMN", help="Column with chats, in place of --prompt and --reference.")
+@click.option("--slice", "part", metavar="COLUMN", help="Column by whose values results are also judged; '' for none.")
+@click.option("--group", metavar="COLUMN", help="Column whose equal values stay in one split; '' for none.")
+@click.option("--id", "row_id", metavar="COLUMN", help="Column with unique ids; '' for none.")
+@click.option("--answers", type=click.Choice(["labels", "text"]), help="A closed set of labels, or free text.")
+@click.option("--instruction", metavar="TEXT", help="System message of rows without one; '' for none.")
+@click.option("--license", "licence", metavar="NAME", help="Licence of the data; LicenseRef-Own for rows of your own.")
+@click.option("--margin", type=click.FloatRange(0.005, 0.25), help="Loss that the gates rule out. Default: 0.05.")
+@click.option("--name", metavar="NAME", help="Name of the model. Default: the repository's folder.")
+@click.option("--base", metavar="ADDRESS", help="Another base model than that of params.yaml.")
+@click.option("--base-license", metavar="NAME", help="Licence of --base.")
+@click.option("--max-prompt-words", "words", type=click.IntRange(min=1), help="Drop rows with longer prompts.")
+@click.option("--yes", is_flag=True, help="Ask nothing: take what is proposed. --license is then needed.")
+@click.option("--force", is_flag=True, help="Replace a params.yaml that is your own, or has uncommitted changes.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.pass_obj
+@refusing
+def init(
+    root: Path, file: Path, prompt: str | None, reference: str | None, messages: str | None, part: str | None,
+    group: str | None, row_id: str | None, answers: str | None, instruction: str | None, licence: str | None,
+    margin: float | None, name: str | None, base: str | None, base_license: str | None, words: int | None, yes: bool,
+    force: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Write a params.yaml for your own data in FILE: JSONL, CSV or Parquet.
+
+    Run it in a clone or fork of this repository: the stages are part of it, and this command turns the example's
+    configuration into yours. Proposes the columns, asks what it cannot know, pins the file by its SHA-256, prepares the
+    rows to see what is left, and makes the test split large enough for the margin, or says which margin the file
+    allows. Then `./lockstep run` works.
+
+    Keeps the sections base, train, merge, suites, serve and promote of the old params.yaml. Refuses to replace one that
+    is about your own data, or that git does not have, without --force.
+    """
+    from checks import starting
+    from checks.errors import ParamsRefused
+    from release.verbs import init as verb
+
+    given = {
+        "prompt": prompt, "reference": reference, "messages": messages, "slice": part, "group": group, "id": row_id,
+    }  # fmt: skip
+    columns: dict[Role, str] = {role: column for role, column in given.items() if column is not None}  # type: ignore[misc]  # the keys are roles
+    flags = _Flags(columns, answers, instruction, licence, name, margin, base, base_license, not yes)
+    if (base is None) != (base_license is None):
+        raise click.UsageError("--base and --base-license need each other: give both")
+    params, address, contents = verb.look(root, file, force=force)
+    try:
+        choice = _chosen(root, params, address, contents, flags)
+    except click.Abort as error:
+        raise ParamsRefused("a question got no answer", "answer it, or give --yes and the flags") from error
+    chosen = margin is not None or choice.margin != starting.MARGIN
+    begun = verb.begin(root, params, choice, margin_given=chosen, words=words)
+    verb.write(root, begun)
+    if as_json:
+        plan = {"needed_test_rows": begun.needed, "measured": begun.measured.model_dump(mode="json")}
+        click.echo(to_json({**begun.choice._asdict(), **plan}))
+    else:
+        _show(begun, choice.margin, pinned=begun.measured.base_sha256 is not None or base is None)
+
+
+def _chosen(root: Path, params: "Params", address: str, contents: "Contents", flags: _Flags) -> "Choice":
+    """Flags first, then answers, then what is proposed."""
+    from checks import licenses, starting
+    from checks.errors import ParamsRefused
+    from checks.starting import Choice
+
+    columns = _columns(contents, flags)
+    answer = next(each for each in contents.columns if each.name == columns.get("reference", columns.get("messages")))
+    proposed = "labels" if answer.closed else "text"
+    answers = flags.answers or _ask(
+        flags, f"{answer.distinct:,} different answers in {contents.rows:,} rows: labels or text?", proposed,
+        ["labels", "text"],
+    )  # fmt: skip
+    said = f"Name the {answer.name}." if answers == "labels" and "reference" in columns else ""
+    instruction = flags.instruction
+    if instruction is None:
+        instruction = _ask(flags, "Instruction before each prompt (system message)", said)
+    if flags.license is None and not flags.ask:
+        fix = f"give --license, {licenses.OWN} for rows of your own: docs/reference/licenses.md"
+        raise ParamsRefused("the licence of the data is not known", fix)
+    licence = flags.license or _ask(flags, f"Licence of the data ({licenses.OWN}: your own rows)", licenses.OWN)
+    starting.adapter(flags.base_license or params.base.license or "", licence)  # refuse before more questions
+    margin = flags.margin
+    while margin is None:
+        said = _ask(flags, "Loss that a new model must be shown to stay below", f"{starting.MARGIN:g}")
+        margin = float(said) if re.fullmatch(r"0?\.\d+", said) and 0.005 <= float(said) <= 0.25 else None
+        if margin is None:
+            click.echo("a share between 0.005 and 0.25, such as 0.05", err=True)
+    name = flags.name or _ask(flags, "Name of the model", _slug(root.resolve().name))
+    return Choice(
+        uri=address, license=licence, name=name, labels=answers == "labels", columns=columns,
+        instruction=instruction or None, margin=margin, base=flags.base, base_license=flags.base_license,
+    )  # fmt: skip
+
+
+def _columns(contents: "Contents", flags: _Flags) -> Mapping["Role", str]:
+    """The column of each role. Raises ParamsRefused for a column that is not there, or a role that none fits."""
+    from checks import survey
+    from checks.errors import ParamsRefused
+
+    there = [column.name for column in contents.columns]
+    listed = one_line(", ".join(there))
+    for each in contents.columns:
+        said = f"{each.distinct:>9,} different   {one_line(each.sample)}"
+        click.echo(f"  {one_line(each.name):<20} {said}", err=True)
+    found = survey.guess(contents.columns)
+    if "messages" in flags.columns or ("messages" in found and not {"prompt", "reference"} & set(flags.columns)):
+        roles: tuple[Role, ...] = ("messages",)
+    else:
+        roles = ("prompt", "reference")
+    chosen: dict[Role, str] = {}
+    for role in (*roles, "slice", "group", "id"):
+        column = flags.columns.get(role)
+        needed = role in roles
+        if column is None:
+            column = found.get(role, "")
+            if needed or column:
+                column = _ask(flags, f"Column of the {role}", column, there if needed else [*there, "none"])
+        if column in ("", "none") and needed:
+            raise ParamsRefused(f"no column looks like the {role}", f"give --{role}: one of {listed}")
+        if column and column not in there and column != "none":
+            raise ParamsRefused(f"--{role}: there is no column {column!r}", f"give one of {listed}")
+        if column and column in there:
+            chosen[role] = column
+    return chosen
+
+
+def _ask(flags: _Flags, question: str, proposed: str, known: list[str] | None = None) -> str:
+    """What is proposed, if nothing is asked."""
+    if not flags.ask:
+        return proposed
+    kind = click.Choice(known) if known else str
+    default = proposed if proposed or not known else None
+    return str(click.prompt(one_line(question), default=default, type=kind, show_choices=False, err=True))
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:60].strip("-") or "model"
+
+
+def _show(begun: "Begun", wanted: float, *, pinned: bool) -> None:
+    """What was decided and why, and the next command."""
+    found, choice = begun.measured, begun.choice
+    dropped = ", ".join(f"{rows:,} by {rule}" for rule, rows in found.dropped.items()) or "none"
+    splits = ", ".join(f"{name} {rows:,}" for name, rows in found.split_rows.items())
+    lines = [
+        ("data", f"{choice.uri}, {choice.license}, sha256 {found.sha256[:12]}…"),
+        ("columns", ", ".join(f"{role}: {column}" for role, column in choice.columns.items())),
+        ("rows", f"{found.rows:,}; dropped: {dropped}; {splits}"),
+        ("answers", f"{found.distinct:,} labels" if choice.labels else f"free text, {found.distinct:,} different"),
+        ("margin", f"{choice.margin:g} needs about {begun.needed:,} test rows, and there are {found.test_groups:,}"),
+    ]
+    if choice.margin > wanted:
+        lines.append(("", f"{wanted:g} was wanted: the file has too few rows for it"))
+    if Path(choice.uri).is_absolute():
+        lines.append(
+            ("note", "only this machine has the file: copy it to datasets/, or a bucket (docs/how-to/data.md)")
+        )
+    if not pinned:
+        lines.append(("note", "the first run downloads the base, refuses, and prints the sha256 to write into base"))
+    if not choice.labels:
+        lines.append(("note", "no gate asks for a least score: add a threshold when you know one"))
+    click.echo("wrote params.yaml")
+    for what, said in lines:
+        click.echo(f"  {what:<9}{one_line(said)}")
+    click.echo("next: ./lockstep run validate   (checks the data; then ./lockstep run, which trains)")

@@ -1,0 +1,160 @@
+"""survey: what a data file holds, for `lockstep init`: its columns; or its rows as prepare will make them of it.
+
+In: a file of rows, or a request (``checks.survey.Request``) as JSON. Out: .lockstep/survey.json
+(``checks.survey.Contents``, or ``Measured``). It is no stage of dvc.yaml: nothing depends on it.
+
+    python -m stages.survey FILE
+    python -m stages.survey --request JSON
+"""
+
+import json
+import math
+import re
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from checks import files
+from checks.errors import DataRefused
+from checks.params import Params, Prepare
+from checks.rows import Row
+from checks.survey import SURVEY, Column, Contents, Measured, Request
+from stages import entry, prepare, sources
+from stages.inference import prompts
+from stages.loaders import table
+
+_TURN = 8  # tokens that a chat template puts around a turn
+_SYSTEM = 32  # those of a template's own system message
+_STEP = 32  # bounds are multiples of it
+_VALID_ROWS = 150  # parity, probes and the validation loss want this many
+_SHOWN = 5
+
+
+def contents(path: Path) -> Contents:
+    """The columns of a file. Raises DataRefused for a file that cannot be read, or that holds no row."""
+    seen: dict[str, list[Any]] = {}
+    rows = 0
+    for rows, (_, row) in enumerate(table.rows(path), 1):  # noqa: B007 - the last number counts the rows
+        for name, value in row.items():
+            seen.setdefault(name, []).append(value)
+    if not rows:
+        raise DataRefused(f"{path.name}: holds no row", "give a file of rows")
+    return Contents(rows=rows, columns=tuple(_column(name, values, rows) for name, values in seen.items()))
+
+
+def _column(name: str, values: list[Any], rows: int) -> Column:
+    held = [value for value in values if value not in (None, "")]
+    kind = "text" if held and all(isinstance(value, str) for value in held) else "other"
+    if held and _is_chat(held[0]):
+        kind, held = "chat", [_answer(value) for value in held]
+    distinct = len({value if isinstance(value, str) else json.dumps(value, default=str) for value in held})
+    return Column(
+        name=name, kind=kind, distinct=distinct, in_all=len(held) == rows,
+        closed=kind != "other" and 1 < distinct <= min(prompts.MAX_LABELS, rows / 2),
+        sample=str(held[0])[:60] if held else "",
+    )  # fmt: skip
+
+
+def _is_chat(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict) and "role" in value[0]
+
+
+def _answer(value: Any) -> str:
+    """The last turn's text; what is no chat counts as an answer of its own, and the loader will refuse it."""
+    return str(value[-1].get("content")) if _is_chat(value) and isinstance(value[-1], dict) else str(value)
+
+
+def measure(request: Request, root: Path) -> Measured:
+    """Prepare the rows of ``request`` and measure the splits.
+
+    The share of the test split is chosen so that it has as many groups of near-duplicates as rows are wanted, up to
+    ``max_test_share``. Raises DataRefused for rows that cannot be prepared or labels that a split lacks.
+    """
+    config = Prepare.model_validate(request.prepare)
+    path = root / request.file
+    kept, counts = prepare.clean(config, config.loader.load(path.parent))
+    if not kept:
+        raise DataRefused(f"{path.name}: the rules drop every row", "name other columns, or add data")
+    placed = prepare.split(config, kept)
+    groups = len({each.group for rows in placed.values() for each in rows})
+    valid = min(0.15, max(0.06, math.ceil(100 * _VALID_ROWS / len(kept)) / 100))
+    test = min(request.max_test_share, math.ceil(105 * request.test_rows / groups) / 100)  # 5 % more: splits are uneven
+    shares = config.splits.model_copy(update={"valid": valid, "test": max(test, 0.05)})
+    placed = prepare.split(config.model_copy(update={"splits": shares}), kept)
+    splits = {name: [each.row for each in rows] for name, rows in placed.items()}
+    if empty := [name for name, rows in splits.items() if not rows]:
+        raise DataRefused(f"{path.name}: {len(kept)} rows leave {' and '.join(empty)} empty", "add data")
+    smallest, largest = _labels(splits, path.name) if request.labels else (0.0, 1.0)
+    rows = [row for of_split in splits.values() for row in of_split]
+    commonest = Counter(row.reference.strip() for row in splits["test"]).most_common(1)[0][1]
+    return Measured(
+        sha256=sources.measure(path, "data").sha256, base_sha256=_pin(request.base, root),
+        rows=len(kept) + sum(count.rows for count in counts if count.kind == "drop"),
+        dropped={count.rule: count.rows for count in counts if count.kind == "drop" and count.rows},
+        valid=shares.valid, test=shares.test, split_rows={name: len(found) for name, found in splits.items()},
+        test_groups=len({row.group for row in splits["test"]}), distinct=len({row.reference.strip() for row in rows}),
+        label_shares=(smallest, largest), majority=commonest / len(splits["test"]),
+        words=max(len(row.prompt.split()) for row in rows),
+        prompt_tokens=_rounded(_SYSTEM + max(sum(_TURN + tokens(m.content) for m in row.messages) for row in rows)),
+        reference_tokens=_rounded(1 + max(tokens(row.reference) for row in rows)),
+    )  # fmt: skip
+
+
+def tokens(text: str) -> int:
+    """Tokens of ``text`` at most, for tokenizers of usual size: two letters, or one other character, are a token.
+
+    English has some four letters a token. Letters beyond ASCII count by their bytes.
+    """
+    letters = sum(math.ceil(len(run) / 2) for run in re.findall(r"[A-Za-z]+", text))
+    others = re.sub(r"[A-Za-z\s]+", "", text)
+    return letters + len(others.encode()) + text.count("\n")
+
+
+def _rounded(count: int) -> int:
+    return math.ceil(count / _STEP) * _STEP
+
+
+def _labels(splits: dict[str, list[Row]], name: str) -> tuple[float, float]:
+    """The smallest and the largest share of a label in a split."""
+    if not prompts.labels(splits["train"]):
+        distinct = len({row.reference.strip() for row in splits["train"]})
+        raise DataRefused(
+            f"{name}: {distinct} distinct answers in {len(splits['train'])} training rows are no list of labels "
+            f"(2 to {prompts.MAX_LABELS}, two rows each)",
+            "give --answers text",
+        )
+    counts = {split: Counter(row.reference for row in rows) for split, rows in splits.items()}
+    every = sorted(set().union(*counts.values()))
+    if rare := [label for label in every if not all(found[label] for found in counts.values())]:
+        shown = ", ".join(map(repr, rare[:_SHOWN])) + (f" and {len(rare) - _SHOWN} more" if len(rare) > _SHOWN else "")
+        raise DataRefused(
+            f"{name}: too few rows for each of train, valid and test to have the label {shown}",
+            "add rows of it, write the label in one way, or give --answers text",
+        )
+    shares = [found[label] / found.total() for found in counts.values() for label in every]
+    return min(shares), max(shares)
+
+
+def _pin(base: str | None, root: Path) -> str | None:
+    """The digest of a base on this machine; None for an address, which the stage fetch downloads."""
+    if base is None or "://" in base or not (root / base).exists():
+        return None
+    return sources.measure(root / base, "base").sha256
+
+
+def _main(arguments: list[str]) -> None:
+    def survey(params: Params, root: Path) -> str:
+        del params
+        if arguments[:1] == ["--request"]:
+            found: Contents | Measured = measure(Request.model_validate_json(arguments[1]), root)
+        else:
+            found = contents(root / arguments[0])
+        files.write_json(root / SURVEY, found)
+        return f"{found.rows:,} rows"
+
+    entry.run("survey", survey)
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1:])

@@ -1,0 +1,313 @@
+"""`lockstep init`: from a file of rows to a params.yaml that the pipeline runs with."""
+
+import csv
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+
+from checks import layout, params_file, starting
+from checks.errors import DataRefused, ParamsRefused
+from checks.loaders import LOADERS
+from checks.starting import Choice
+from checks.survey import Column, Measured, Request, guess
+from release.cli import main
+from stages import survey
+from tests import pipeline_repository as repository
+from tests.conftest import REPOSITORY
+
+WORDS = [
+    "cable",
+    "paper",
+    "desk",
+    "lamp",
+    "badge",
+    "floor",
+    "printer",
+    "screen",
+    "door",
+    "window",
+    "garden",
+    "coffee",
+    "table",
+    "invoice",
+    "travel",
+    "hotel",
+    "train",
+    "ticket",
+    "camera",
+    "phone",
+    "battery",
+    "mouse",
+    "locker",
+    "server",
+    "router",
+    "folder",
+    "letter",
+    "stamp",
+    "parcel",
+    "receipt",
+    "budget",
+    "meeting",
+    "calendar",
+    "visa",
+    "insurance",
+    "holiday",
+    "salary",
+    "contract",
+    "training",
+    "uniform",
+]
+TEAMS = ("network", "travel", "people")
+CHOICE = Choice("rows.jsonl", "LicenseRef-Own", "router", True, {"prompt": "question", "reference": "team"}, None, 0.05)
+MEASURED = Measured(
+    sha256="0" * 64, base_sha256=None, rows=5000, dropped={}, valid=0.06, test=0.25,
+    split_rows={"train": 3450, "valid": 300, "test": 1250}, test_groups=1200, distinct=3, label_shares=(0.2, 0.5),
+    majority=0.45, words=40, prompt_tokens=128, reference_tokens=32,
+)  # fmt: skip
+
+
+def rows(count: int) -> list[dict[str, str]]:
+    """Rows of a question and a team; hardly any two are near-duplicates."""
+    draw = random.Random(5)
+    return [{"question": " ".join(draw.sample(WORDS, 6)), "team": TEAMS[i % len(TEAMS)]} for i in range(count)]
+
+
+def jsonl(path: Path, found: list[Any]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in found))
+    return path
+
+
+def column(name: str, kind: Any = "text", distinct: int = 900, *, closed: bool = False, in_all: bool = True) -> Column:
+    return Column(name=name, kind=kind, distinct=distinct, closed=closed, in_all=in_all, sample="")
+
+
+@pytest.mark.parametrize(
+    ("columns", "found"),
+    [
+        pytest.param(
+            [column("Question"), column("team", distinct=5, closed=True)],
+            {"prompt": "Question", "reference": "team"}, id="by name, whatever its case",
+        ),
+        pytest.param(
+            [column("kind", distinct=5, closed=True), column("what was said")],
+            {"prompt": "what was said", "reference": "kind"}, id="of two texts the one with more values is the prompt",
+        ),
+        pytest.param([column("a"), column("b"), column("c")], {}, id="three texts without known names"),
+        pytest.param(
+            [column("messages", "chat"), column("id", "other"), column("prompt")],
+            {"messages": "messages", "id": "id"}, id="chats",
+        ),
+        pytest.param(
+            [column("text"), column("label"), column("id", in_all=False), column("user", in_all=False)],
+            {"prompt": "text", "reference": "label"}, id="an id or group that some rows lack",
+        ),
+        pytest.param([column("label", "other"), column("text")], {"prompt": "text"}, id="labels that are numbers"),
+    ],
+)  # fmt: skip
+def test_columns_are_guessed_where_only_one_choice_is_left(columns: list[Column], found: dict[str, str]) -> None:
+    assert guess(columns) == found
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
+def test_a_file_is_described_by_its_columns(tmp_path: Path, kind: str) -> None:
+    found = rows(60)
+    path = tmp_path / f"rows.{kind}"
+    if kind == "jsonl":
+        jsonl(path, found)
+    elif kind == "csv":
+        with path.open("w", newline="") as stream:
+            writer = csv.DictWriter(stream, ["question", "team"])
+            writer.writeheader()
+            writer.writerows(found)
+    else:
+        pq.write_table(pa.Table.from_pylist(found), path)
+    contents = survey.contents(path)
+    assert contents.rows == 60
+    assert [(each.name, each.distinct, each.closed) for each in contents.columns] == [
+        ("question", 60, False), ("team", 3, True),
+    ]  # fmt: skip
+
+
+def request(path: Path, **changed: Any) -> Request:
+    choice = CHOICE._replace(uri=str(path))
+    asked = {"labels": True, "test_rows": 40, "max_test_share": 0.3, "base": None} | changed
+    return Request(file=str(path), prepare=starting.prepare(choice, path.name, 100, (0.1, 0.1)), **asked)
+
+
+def test_the_test_split_gets_the_rows_that_are_wanted_and_bounds_that_its_rows_meet(tmp_path: Path) -> None:
+    found = survey.measure(request(jsonl(tmp_path / "a[1].jsonl", [*rows(300), *rows(2)])), Path("/"))
+    assert found.dropped == {"drop-duplicates": 2}
+    assert found.rows == 302
+    assert 40 <= found.test_groups <= 50
+    assert sum(found.split_rows.values()) == 300
+    assert found.label_shares[0] <= 1 / 3 <= found.label_shares[1]
+    assert found.words == 6
+
+
+@pytest.mark.parametrize(
+    ("lines", "labels", "said"),
+    [
+        pytest.param([], True, "rows.jsonl: holds no row", id="an empty file"),
+        pytest.param([{"question": "", "team": "x"}] * 3, True, "the rules drop every row", id="nothing is left"),
+        pytest.param([*rows(90), {"question": "who", "team": "rare"}], True, "the label 'rare'", id="a rare label"),
+        pytest.param(
+            [{"question": row["question"], "team": str(i)} for i, row in enumerate(rows(90))], True,
+            "are no list of labels", id="labels that are none",
+        ),
+        pytest.param([{"question": "a", "team": 5}], False, '5 is not text: write it as text, "5"', id="a number"),
+        pytest.param(rows(2), False, "empty", id="two rows"),
+    ],
+)  # fmt: skip
+def test_rows_that_no_configuration_helps_are_refused(
+    tmp_path: Path, lines: list[Any], labels: bool, said: str
+) -> None:
+    with pytest.raises(DataRefused) as refusal:
+        survey.measure(request(jsonl(tmp_path / "rows.jsonl", lines), labels=labels), Path("/"))
+    assert said in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("margin", "shares", "low", "high"), [(0.05, 1, 400, 600), (0.05, 20, 950, 1250), (0.1, 20, 240, 340)]
+)
+def test_the_rows_that_a_margin_needs_show_it_and_far_fewer_do_not(
+    margin: float, shares: int, low: int, high: int
+) -> None:
+    needed = starting.rows_needed(margin, shares)
+    assert low <= needed <= high
+    shown = starting.margin_of(needed, shares)
+    assert shown is not None
+    assert shown <= margin + 0.01
+    few = starting.margin_of(needed // 2, shares)
+    assert few is None or few > margin
+
+
+def test_a_margin_that_the_file_is_too_small_for_is_widened_unless_it_was_given() -> None:
+    small = MEASURED.model_copy(update={"test_groups": 300, "split_rows": {"train": 900, "valid": 60, "test": 310}})
+    assert starting.held_margin(MEASURED, 0.05, 20, given=True) == 0.05
+    wide = starting.held_margin(small, 0.05, 20, given=False)
+    assert 0.05 < wide < 0.15
+    with pytest.raises(DataRefused, match=rf"give --margin {wide:g}, or bring about [\d,]+ rows"):
+        starting.held_margin(small, 0.05, 20, given=True)
+    with pytest.raises(DataRefused, match="too few to rule out even a loss"):
+        starting.held_margin(small.model_copy(update={"test_groups": 12}), 0.05, 20, given=False)
+
+
+@pytest.mark.parametrize(
+    ("base", "data", "found"),
+    [
+        ("Apache-2.0", "LicenseRef-Own", ("Apache-2.0", True)),
+        ("gemma", "MIT", ("gemma", True)),
+        ("Apache-2.0", "CC-BY-NC-4.0", ("Apache-2.0", False)),
+        ("Apache-2.0", "CC-BY-SA-3.0", ("CC-BY-SA-3.0", True)),
+        ("gemma", "CC-BY-SA-4.0", "no licence fits"),
+        ("Apache-2.0", "CC-BY-ND-4.0", "no licence fits"),
+        ("Apache-2.0", "ours", "the table of licences has no 'ours'"),
+    ],
+)
+def test_the_adapters_licence_follows_from_those_of_base_and_data(base: str, data: str, found: Any) -> None:
+    if isinstance(found, tuple):
+        assert starting.adapter(base, data) == found
+    else:
+        with pytest.raises(ParamsRefused, match=found):
+            starting.adapter(base, data)
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        CHOICE,
+        CHOICE._replace(labels=False, instruction='Answer: "no", # or yes'),
+        CHOICE._replace(columns={"messages": "chat", "slice": "product", "group": "customer", "id": "number"}),
+        CHOICE._replace(base="sources/base", base_license="llama3.2", margin=0.25),
+    ],
+    ids=["labels", "free text", "chats", "another base"],
+)
+@pytest.mark.parametrize("old", ["params.yaml", "docs/configurations/service-router.yaml"])
+def test_what_is_about_the_data_is_new_and_the_rest_stays_as_it_was(choice: Choice, old: str) -> None:
+    text = (REPOSITORY / old).read_text()
+    before = params_file.parse(text)
+    prepared = starting.prepare(choice, "rows.jsonl", 60, (0.06, 0.25))
+    after = params_file.parse(starting.written(text, before, choice, prepared, MEASURED))
+    assert (after.data.uri, after.data.sha256, after.data.license) == ("rows.jsonl", "0" * 64, "LicenseRef-Own")
+    assert after.prepare.loader == LOADERS.kinds["table"].model_validate(prepared["loader"])
+    assert (after.validate_.labels is not None) is choice.labels
+    assert (after.base == before.base) is (choice.base is None)
+    assert (after.suites, after.merge, after.promote) == (before.suites, before.merge, before.promote)
+    assert after.train.model_copy(update={"max_length": before.train.max_length}) == before.train
+    kinds = {gate.kind for gate in after.gates.values()}
+    assert kinds >= {"data", "license", "contamination", "improves", "non_inferior", "parity", "remembers"}
+    assert ("slice" in kinds) is ("slice" in choice.columns)
+    assert ("threshold" in kinds) is choice.labels
+    assert "azure" not in starting.written(text, before, choice, prepared, MEASURED)
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """What init looks at first in a clone."""
+    root = tmp_path / "clone"
+    for name in ("params.yaml", "dvc.yaml", ".dvc/config", "stages/prepare.py", "checks/params.py"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(REPOSITORY / name, root / name)
+    repository.git(root, "init", "--quiet", "--initial-branch=main")
+    repository.commit(root, "start")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("spoil", "code", "said"),
+    [
+        (lambda root: (root / "dvc.yaml").unlink(), 2, "has no dvc.yaml: the stages are part of this repository; clone"),
+        (lambda root: shutil.rmtree(root / ".git"), 2, "is not in a git repository; git init"),
+        (lambda root: (root / "params.yaml").open("a").write("# mine\n"), 2, "has changes that git does not have; commit"),
+        (lambda root: shutil.copy(REPOSITORY / "docs/configurations/preferences.yaml", root / "params.yaml"), 2,
+         "is about data of your own already; give --force to replace it"),
+        (lambda _: None, 4, "rows.jsonl: no such file; give one file in JSONL, CSV or Parquet"),
+        (lambda root: (root / "rows.jsonl").mkdir(), 4, "rows.jsonl: is a folder; give one file"),
+    ],
+    ids=["no pipeline", "no git", "uncommitted", "own", "no file", "a folder"],
+)  # fmt: skip
+def test_a_folder_that_init_cannot_start_from_is_refused(clone: Path, spoil: Any, code: int, said: str) -> None:
+    spoil(clone)
+    before = (clone / "params.yaml").read_bytes()
+    done = CliRunner().invoke(main, ["-C", str(clone), "init", str(clone / "rows.jsonl"), "--yes"])
+    assert done.exit_code == code
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert (clone / "params.yaml").read_bytes() == before
+
+
+@pytest.mark.slow
+def test_init_and_run_are_all_that_own_data_needs(tmp_path: Path, tiny_base: Path, document: dict[str, Any]) -> None:
+    root = tmp_path / "work"
+    repository.make(root, tiny_base, document, rows(5))
+    file = jsonl(root / "sources" / "tickets.jsonl", rows(240))
+    before = (root / layout.PARAMS).read_bytes()
+    done = init(root, file, "--yes")
+    assert (done.returncode, (root / layout.PARAMS).read_bytes()) == (2, before)
+    assert "the licence of the data is not known; give --license, LicenseRef-Own" in done.stderr
+    # columns, labels, instruction, licence, margin (after one that is none) and name
+    done = init(root, file, asked="\n\n\n\nMIT\nmuch\n0.15\nhelp-desk\n")
+    assert done.returncode == 0, done.stderr
+    assert "next: ./lockstep run validate" in done.stdout
+    params = params_file.load(root / layout.PARAMS)
+    assert (params.serve.name, params.data.license) == ("help-desk", "MIT")
+    assert "margin: 0.15\n" in (root / layout.PARAMS).read_text()
+    assert repository.repro(root, "validate") == ["fetch", "prepare", "validate"]
+
+
+def init(root: Path, file: Path, *flags: str, asked: str = "") -> "subprocess.CompletedProcess[str]":
+    command = ["-C", str(root), "init", str(file), "--force", "--base", "sources/base", "--base-license", "Apache-2.0"]
+    return subprocess.run(
+        [sys.executable, "-m", "release.cli", *command, *flags], cwd=REPOSITORY, input=asked,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
