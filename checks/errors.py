@@ -112,7 +112,7 @@ class Outrun(Refusal):
 
 
 class RemoteRefused(Refusal):
-    """A git remote or GitHub's API does not answer, refuses, or does not show a change that it accepted."""
+    """A git remote, GitHub or GitLab does not answer, refuses, or does not show a change that it accepted."""
 
     exit_code = 17
 

@@ -1,13 +1,16 @@
 """`lockstep run --remote`: what one machine made, another takes from DVC's remote by dvc.lock."""
 
+import contextlib
 import re
 import shutil
+import sqlite3
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from checks import layout
+from checks import files, layout
+from checks.verdict import Verdict
 from tests import pipeline_repository as repository
 from tests.conftest import scaled_down
 
@@ -40,3 +43,7 @@ def test_a_machine_that_dies_after_training_costs_no_training(tiny_base: Path, t
     shutil.rmtree(first)
     assert run(second) == ["merge", "evaluate", "suites", "probe", "gate"]
     assert (second / layout.ADAPTER / "adapter_model.safetensors").read_bytes() == adapter
+    verdict = files.read_json(second / layout.VERDICT, Verdict)
+    with contextlib.closing(sqlite3.connect(second / layout.STATE / "mlflow.db")) as store:
+        logged = store.execute("SELECT value FROM tags WHERE key = 'lockstep.verdict'").fetchall()
+    assert logged == [(verdict.status,)], "MLflow says what the gate decided"

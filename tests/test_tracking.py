@@ -115,10 +115,10 @@ DIRTY: dict[str, tuple[Callable[[Path], object], bool]] = {
     "nothing": (lambda _: None, False),
     "times alone": (lambda root: os.utime(root / layout.PARAMS, (1, 1)), False),
     "dvc.lock, as a stage leaves it": (lambda root: (root / layout.LOCK).write_text("2"), False),
-    "a report that a stage deleted": (lambda root: (root / layout.TRAIN_REPORT).unlink(), False),
+    "a report that a stage deleted": (lambda root: _git(root, "rm", "-q", "reports/train.json"), False),
     "a report that a stage wrote": (lambda root: (root / layout.DATA_REPORT).write_text("2"), False),
     "parameters": (lambda root: (root / layout.PARAMS).write_text("2"), True),
-    "code, in the index": (lambda root: [(root / "stages/train.py").unlink(), _git(root, "add", "-u")], True),
+    "code, in the index": (lambda root: _git(root, "rm", "-q", "stages/train.py"), True),
     "a file that git does not know": (lambda root: (root / "notes").write_text("2"), False),
 }
 

@@ -29,7 +29,6 @@ _PAGE, _PAGES = 100, 100
 _REPOSITORY = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,38})/(?!\.{1,2}$)[A-Za-z0-9._-]{1,100}", re.ASCII)
 _SCP = re.compile(r"^(?:[^/@]+@)?([^/:]+):(?!//)(.+)$")  # HOST:PATH, as git takes it
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}", re.ASCII)
-_LOCAL = ("127.0.0.1", "localhost", "::1")
 PATIENCE = Patience(tries=5, first=1.0, longest=20.0, on_request=90.0)
 
 Conclusion = Literal["success", "failure"]
@@ -82,12 +81,7 @@ def place(environment: Mapping[str, str] | None = None) -> Place:
     """What the environment of a workflow says. Raises RemoteRefused when it says no repository, or a bad address."""
     env = os.environ if environment is None else environment
     api = (env.get("GITHUB_API_URL") or _API).rstrip("/")
-    try:
-        parts = urlsplit(api)
-    except ValueError:
-        parts = urlsplit("")
-    plain = parts.scheme == "http" and parts.hostname in _LOCAL
-    if not (parts.scheme == "https" or plain) or not parts.hostname or parts.username is not None or parts.query:
+    if not http.takes_token(api):
         raise RemoteRefused("GITHUB_API_URL: is no https address without a login", f"set it, as to {_API}")
     repository = env.get("GITHUB_REPOSITORY", "")
     if not _REPOSITORY.fullmatch(repository):

@@ -2,6 +2,7 @@
 
 import ssl
 from typing import Annotated, Any, TypeVar
+from urllib.parse import urlsplit
 
 import requests
 import urllib3.exceptions
@@ -9,6 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ValidationError
 
 from checks.text import redact
 
+_LOCAL = ("127.0.0.1", "localhost", "::1")
 _LONGEST = 200  # characters of the system's words
 M = TypeVar("M", bound=BaseModel)
 # Of an answer: what is null is empty, and some servers give numbers.
@@ -28,6 +30,16 @@ class Bearer(requests.auth.AuthBase):
 
 class TooLarge(ValueError):  # noqa: N818 - the caller has a word of its own for it
     """An answer without end."""
+
+
+def takes_token(address: str) -> bool:
+    """Whether a token may be sent there: https, or http on this machine; without a login and a query."""
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        return False
+    plain = parts.scheme == "http" and parts.hostname in _LOCAL
+    return bool((parts.scheme == "https" or plain) and parts.hostname and parts.username is None and not parts.query)
 
 
 def body(response: requests.Response, largest: int) -> bytes:

@@ -13,7 +13,7 @@ LINKS = click.option(
     "--link", "links", metavar="LABEL=URL", multiple=True, help="A link to add to the comment. Can be repeated."
 )
 NUMBER = click.option(
-    "--number", type=int, help="Number of the pull request. Default: taken from the workflow's event."
+    "--number", type=int, help="Number of the pull request or merge request. Default: taken from the workflow."
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
@@ -78,7 +78,7 @@ def report(
 @click.option(
     "--commit", metavar="SHA", help="The commit that gets the check, such as HEAD. Default: taken from the workflow."
 )
-@click.option("--author", metavar="NAME", help="The account that the token belongs to. Default: GitHub's API says.")
+@click.option("--author", metavar="NAME", help="The account that the token belongs to. Default: the API says.")
 @click.option("--title", default="lockstep", show_default=True, help="Distinguishes this comment from similar ones.")
 @click.option("--check", default="lockstep", show_default=True, help="Name of the check; `none` sets no check.")
 @click.option("--no-cml", is_flag=True, help="Post through GitHub's API even if the command cml is installed.")
@@ -100,11 +100,14 @@ def comment(
 ) -> None:
     """Post or update the pull request's comment and check.
 
-    The check follows from the verdict. Reads GITHUB_TOKEN, GITHUB_REPOSITORY and GITHUB_API_URL. Exits with 0 once
-    it is posted, whatever the verdict.
+    The check follows from the verdict. Reads GITHUB_TOKEN, GITHUB_REPOSITORY and GITHUB_API_URL. In a GitLab pipeline
+    it is a note of the merge request and a commit status; it reads GITLAB_TOKEN, CI_API_V4_URL, CI_PROJECT_ID and
+    CI_MERGE_REQUEST_IID. Elsewhere, post what `lockstep report` prints. Exits with 0 once it is posted, whatever the
+    verdict.
     """
-    from release.adapters import commits
+    from release.adapters import commits, gitlab
     from release.verbs import comment as verb
+    from release.verbs import note
     from release.verbs import report as renderer
 
     options = verb.Options(
@@ -116,14 +119,14 @@ def comment(
         author=author,
         use_cml=not no_cml,
     )
-    posted = verb.comment(root, options)
+    posted = note.note(root, options) if gitlab.is_here() else verb.comment(root, options)
     if as_json:
         click.echo(to_json(posted.model_dump(mode="json")))
         return
     check = f"the check says {posted.conclusion}" if posted.check else "no check was asked for"
     click.echo(f"{'posted' if posted.created else 'updated'} {posted.comment}; {check}")
-    for note in posted.notes:
-        click.echo(f"  note: {note}")
+    for line in posted.notes:
+        click.echo(f"  note: {line}")
 
 
 def _pairs(links: tuple[str, ...]) -> tuple[tuple[str, str], ...]:

@@ -83,10 +83,7 @@ def comment(root: Path, options: Options | None = None) -> Posted:
     not answer, and as ``report.report``.
     """
     options = options or Options()
-    if not _TITLE.fullmatch(options.title):
-        raise RemoteRefused(
-            f"{options.title!r}: is not a valid title of a comment", "write letters, digits, spaces, . _ -"
-        )
+    hold_title(options.title)
     where = github.place()
     number = options.number or options.report.number or where.number
     commit = options.commit or where.commit
@@ -111,6 +108,12 @@ def comment(root: Path, options: Options | None = None) -> Posted:
         state=found.state, status=found.status, conclusion=conclusion, comment=made.url, created=created, by=by,
         check=how, check_url=address, notes=tuple(notes),
     )  # fmt: skip
+
+
+def hold_title(title: str) -> None:
+    """Raise RemoteRefused if a watermark cannot hold the title."""
+    if not _TITLE.fullmatch(title):
+        raise RemoteRefused(f"{title!r}: is not a valid title of a comment", "write letters, digits, spaces, . _ -")
 
 
 def watermark(title: str, commit: str | None) -> str:

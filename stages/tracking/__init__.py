@@ -144,6 +144,8 @@ def annotate(
     Raises MachineRefused if the store cannot be reached or refuses.
     """
     store = opened(params, root)
+    from mlflow.entities import Metric, RunTag
+
     with refusing(store.uri), deadline():
         found = store.client.search_runs(
             [store.experiment],
@@ -159,10 +161,12 @@ def annotate(
             made = store.client.create_run(store.experiment, tags=known, run_name=checkout.named(params, its))
             run_id = str(made.info.run_id)
             store.client.set_terminated(run_id, "FINISHED")
-        for name, value in metrics.items():
-            store.client.log_metric(run_id, name, float(value))
-        for name, text in tags.items():
-            store.client.set_tag(run_id, name, text)
+        now = int(time.time() * 1000)
+        store.client.log_batch(
+            run_id,
+            metrics=[Metric(name, float(value), now, 0) for name, value in metrics.items()],
+            tags=[RunTag(name, text) for name, text in tags.items()],
+        )
         if data:
             _log_data(store.client, run_id, data)
     return run_id
