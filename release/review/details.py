@@ -65,20 +65,19 @@ def recipe(records: Records, facts: Facts) -> list[str] | None:
 
 
 def differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[tuple[str, str | None, str | None]]:
-    """Path, old and new value of each value that differs; a side that lacks it is None."""
-    theirs, ours = dict(_leaves(before)), dict(_leaves(after))
-    for path in dict.fromkeys((*theirs, *ours)):
-        old, new = theirs.get(path, _ABSENT), ours.get(path, _ABSENT)
-        if old != new or type(old) is not type(new):
-            yield path, None if old is _ABSENT else shown(old), None if new is _ABSENT else shown(new)
+    """Path, old and new value of each value that differs; a side that lacks it, or a whole section, is None."""
+    return _differing(before, after, "")
 
 
-def _leaves(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, each in value.items():
-        if isinstance(each, Mapping) and each:
-            yield from _leaves(each, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", each
+def _differing(
+    before: Mapping[str, Any], after: Mapping[str, Any], prefix: str
+) -> Iterator[tuple[str, str | None, str | None]]:
+    for key in dict.fromkeys((*before, *after)):
+        old, new = before.get(key, _ABSENT), after.get(key, _ABSENT)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            yield from _differing(old, new, f"{prefix}{key}.")
+        elif old != new or type(old) is not type(new):
+            yield f"{prefix}{key}", None if old is _ABSENT else shown(old), None if new is _ABSENT else shown(new)
 
 
 def splits(facts: Facts) -> list[str]:
