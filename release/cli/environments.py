@@ -260,7 +260,7 @@ def reconcile(root: Path, fix: bool, as_json: bool) -> None:
 @click.pass_obj
 @refusing
 def checkpoint(root: Path, key: Path | None, keyless: bool, target: str | None, as_json: bool) -> None:
-    """Sign that the branch of the environments is at its current commit, and push that.
+    """Sign which commit the branch of the environments is at, and push the signature.
 
     Where promote.checkpoint_hours is set, commands refuse a branch that lacks the commit of the last checkpoint, and a
     checkpoint that is too old. Run it on a schedule.
@@ -289,8 +289,8 @@ def checkpoint(root: Path, key: Path | None, keyless: bool, target: str | None, 
 def admission(root: Path, environment: str, controller: str, target: str | None) -> None:
     """Print a policy with which the cluster itself refuses what was not promoted to ENVIRONMENT.
 
-    It admits the releases that ENVIRONMENT ever ran and that are not in quarantine, signed by whoever may release
-    now. Apply it again after each promotion, rollback, quarantine and change of signers.
+    It admits the releases that ENVIRONMENT runs or ran, that are not in quarantine, and that a current signer signed.
+    Apply it again after each promotion, rollback, quarantine and change of signers.
     """
     from release.verbs import admission as verb
 

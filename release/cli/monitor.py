@@ -27,7 +27,7 @@ _CAPTURES = "Folder or address (s3://…) of the gateway's captures. Default: .l
 @click.option("--pr", is_flag=True, help="Propose retraining in a pull request where the traffic changed.")
 @click.option(
     "--rows", type=click.IntRange(0, 10_000), default=50, show_default=True,
-    help="With --pr: most requests to queue for labelling. Their redacted text is then in git.",
+    help="With --pr: requests to queue for labelling, at most. Their redacted text is then in git.",
 )  # fmt: skip
 @click.pass_obj
 @refusing
@@ -38,13 +38,13 @@ def watch(
     """Judge a window of captured traffic of ENV: the last whole one (monitor.window_days), or from --from to --to.
 
     Compares the requests to the release that ENV runs with its training data and with its answers before release:
-    objectives, drift of prompts and answers, refusals and other signals, quality where labels came. By chance alone, at
-    most monitor.false_alarms_a_year windows a year fail. Writes reports/watch/ENV.json and a picture of it. Exit codes:
-    0 pass, 10 fail, 11 inconclusive (too few requests to tell).
+    objectives, drift of prompts and answers, refusals and other signals, and quality if there are labels. By chance
+    alone, at most monitor.false_alarms_a_year windows a year fail. Writes reports/watch/ENV.json and a picture of it.
+    Exit codes: 0 pass, 10 fail, 11 inconclusive (too few requests to tell).
 
-    With --pr a failing finding about prompts, answers or quality opens a pull request on GitHub, or updates the one
-    that is open: the report, requests to label, the parameters to change. It needs GITHUB_TOKEN. Nothing is trained or
-    merged. The exit code is then 0 whatever the verdict is.
+    With --pr a failing finding about prompts, answers or quality opens a pull request on GitHub, or updates the open
+    one. It has the report, requests to label, and the parameters to change. It needs GITHUB_TOKEN. Nothing is trained
+    or merged. The exit code is then 0 whatever the verdict is.
     """
     from release.verbs import watch as verb
 
@@ -109,7 +109,7 @@ def component(root: Path, environment: str) -> None:
 
     The files are release/environments/ENV/monitoring: a PodMonitor, a PrometheusRule, a ConfigMap with the dashboard
     and, if monitor.scaling has ENV, a ScaledObject. Commit them, and name `monitoring` in the components of ENV. Write
-    them again after a change of monitor: `lockstep promote` refuses others.
+    them again after a change of monitor: `lockstep promote` refuses edited and outdated files.
     """
     from release.verbs import monitor as verb
 
@@ -118,9 +118,7 @@ def component(root: Path, environment: str) -> None:
 
 @monitor.command()
 @click.argument("targets", metavar="[TARGET]...", nargs=-1)
-@click.option(
-    "--environment", default="local", show_default=True, help="Name of the environment, as the gateway was told."
-)
+@click.option("--environment", default="local", show_default=True, help="What the gateway was started with.")
 @click.option("--webhook", metavar="URL", help="Where to send alerts, as Alertmanager's JSON. Default: nowhere.")
 @click.option("--port", type=_PORT, default=9090, show_default=True, help="Port of Prometheus.")
 @click.option("--alertmanager-port", type=_PORT, default=9093, show_default=True, help="Port of Alertmanager.")
@@ -131,9 +129,9 @@ def component(root: Path, environment: str) -> None:
 @click.pass_obj
 @refusing
 def up(root: Path, /, targets: tuple[str, ...], **options: Any) -> None:
-    """Run Prometheus and Alertmanager on this machine with the rules of the section monitor.
+    """Run Prometheus and Alertmanager on this machine, with rules from the section monitor of params.yaml.
 
-    Scrapes /metrics at each TARGET, HOST:PORT; default 127.0.0.1:9464, the port of `lockstep gateway` on this machine.
+    Scrapes /metrics at each TARGET, HOST:PORT. Default: 127.0.0.1:9464, the port of `lockstep gateway` here.
     Both programs listen on 127.0.0.1 and keep everything below .lockstep/monitor, where dashboard.json for Grafana is
     written too. Ctrl-C or SIGTERM ends them. They must be installed: on Debian, apt-get install prometheus
     prometheus-alertmanager.

@@ -58,7 +58,7 @@ def run(root: Path, targets: tuple[str, ...], force: bool, remote: bool) -> None
 def gate(root: Path, policy_from: str | None, explain: str | None, as_json: bool) -> None:
     """Print the verdict if it still holds. Exit codes: 0 pass, 10 fail, 11 inconclusive, 8 void.
 
-    The verdict is about these weights; `lockstep recipe` tells of the parameters that made them.
+    The verdict is about these weights. For the parameters that made them: `lockstep recipe`.
 
     Hashes everything that was judged again, weights included, looks up the reference models in git again, and
     evaluates every gate again. With --explain the exit code is 0 whatever the gate says.
@@ -126,7 +126,7 @@ def sweep(root: Path, specs: tuple[str, ...], seeds: tuple[int, ...], most: int,
 
     Trains one after the other, as experiments of DVC. Run the same sweep again to go on after an interruption. Never
     asks the test split, so the gates' figures of the chosen model are honest. Settings are compared by their means over
-    seeds; without a PARAMETER, each seed trains params.yaml as it is. Writes reports/sweep.json, a table in
+    seeds. Without a PARAMETER, each seed trains params.yaml as it is. Writes reports/sweep.json, a table in
     reports/sweep.md and plots in reports/sweep.
     """
     if applied and not specs:
@@ -154,11 +154,11 @@ def sweep(root: Path, specs: tuple[str, ...], seeds: tuple[int, ...], most: int,
 @click.pass_obj
 @refusing
 def recipe(root: Path, target: str | None, as_json: bool) -> None:
-    """Say what several seeds tell of the parameters here, beside those of the target branch.
+    """Compare the parameters here with those of the target branch, over several seeds of a sweep.
 
     A verdict is about these weights: another seed gives another model. Reads reports/sweep.json, which `lockstep sweep
-    --seed` writes, and trains nothing. Exits with 8 if it was changed by hand, or measured with other parameters, data
-    or another base than the record here.
+    --seed` writes, and trains nothing. Exits with 8 if that file was changed by hand, or measured with other
+    parameters, data or another base than the record here.
     """
     from release.verbs import recipe as verb
 

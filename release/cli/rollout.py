@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 _COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
 _DECISIONS = {"keep": "green", "roll back": "red", "go on": "yellow"}
 _CAPTURES = "Folder or address (s3://…) of the gateway's captures. Default: .lockstep/captures."
-_RELEASE = "The candidate: an environment that runs it, or the digest of its model. Default: the one before ENV."
+_RELEASE = (
+    "The candidate: an environment that runs it, or the digest of its model. Default: the environment before ENV."
+)
 
 
 @click.command()
@@ -41,11 +43,11 @@ def shadow(
 ) -> None:
     """Send captured prompts of ENV to production's server and to a candidate's, and compare the answers in pairs.
 
-    Both servers must say by their release header, or by the folder that they serve, that they are the releases which
-    are compared. Prompts are those of the last monitor.window_days, each once, in an order drawn by chance. Stops at
-    the first decision: by chance alone, at most 5 % (1 - monitor.confidence) of the candidates that lose no more than
-    monitor.margin are rolled back. A run that was stopped goes on where it was. Exit codes: 0 keep, 10 roll back, 11 go
-    on (too few pairs to tell).
+    Each server must say which release it is, by the header Lockstep-Release or the name of the folder that it serves.
+    Prompts are those of the last monitor.window_days, each once, in an order drawn by chance. Stops at the first
+    decision: by chance alone, at most 5 % (1 - monitor.confidence) of the candidates that lose no more than
+    monitor.margin are rolled back. Run it again to go on after an interruption. Exit codes: 0 keep, 10 roll back, 11
+    go on (too few pairs to tell).
     """
     from release.verbs import shadow as verb
 
@@ -63,10 +65,12 @@ def shadow(
 @click.option("--captures", metavar="FOLDER", help=_CAPTURES)
 @click.option("--json", "as_json", is_flag=True, help="Print reports/rollout/ENV-canary.json.")
 @click.option(
-    "--rollback", is_flag=True, help="On `roll back`, roll the environment back that runs the candidate, as one commit."
+    "--rollback",
+    is_flag=True,
+    help="If it decides so, roll back the environment that runs the candidate, in one commit.",
 )
 @click.option(
-    "--serve", metavar="HOST:PORT", help="Do not end: answer GET /decision with the report, computed anew each time."
+    "--serve", metavar="HOST:PORT", help="Keep running: answer GET /decision with the report, computed anew each time."
 )
 @click.pass_obj
 @refusing
@@ -83,10 +87,10 @@ def canary(
     """Judge a candidate by the traffic that it shares with ENV's release, since the first request to it.
 
     Reads what the gateway captured of both releases with --environment ENV, and the labels of `lockstep feedback`.
-    Requests of the same hour are paired in their order. It may be asked at any time, any number of times: by chance
-    alone, at most 5 % (1 - monitor.confidence) of the candidates that lose no more than monitor.margin are ever rolled
-    back. Changes nothing but its report, unless --rollback is given. Exit codes: 0 keep, 10 roll back, 11 go on (too
-    few pairs to tell).
+    Requests of the same hour are paired in their order. Run it at any time, any number of times: by chance alone, at
+    most 5 % (1 - monitor.confidence) of the candidates that lose no more than monitor.margin are ever rolled back.
+    Writes only its report, unless --rollback is given. Exit codes: 0 keep, 10 roll back, 11 go on (too few pairs to
+    tell).
     """
     from release.verbs import canary as verb
 
