@@ -35,7 +35,7 @@ def edit(root: Path, path: Path, text: str | None) -> None:
 
 
 def test_the_hubs_own_classes_read_what_the_record_says(root: Path) -> None:
-    model, data, _ = card(root, root / writing.FOLDER)
+    model, data, *_ = card(root, root / writing.FOLDER)
     report = files.read_json(root / layout.EVALUATION, EvaluationReport)
     found = ModelCard.load(model)
     (result,) = found.data.eval_results or []
@@ -55,7 +55,7 @@ def test_the_hubs_own_classes_read_what_the_record_says(root: Path) -> None:
 
 
 def test_every_card_names_its_files_of_the_record_by_digest(root: Path) -> None:
-    for made in card(root, root / writing.FOLDER):
+    for made in card(root, root / writing.FOLDER)[:3]:
         text = made.read_text()
         for path in (layout.EVALUATION, layout.TRAIN_REPORT, layout.PREPARE_REPORT, layout.VERDICT):
             assert f"| `{path}` | `{digest.of_file(root / path).sha256}` |" in text
@@ -63,7 +63,7 @@ def test_every_card_names_its_files_of_the_record_by_digest(root: Path) -> None:
 
 def test_a_release_has_the_cards_of_its_own_record(root: Path, tmp_path: Path) -> None:
     for name, value in (("v0.1.0", 33 / 40), ("production", 36 / 40)):
-        model, _, report = card(root, tmp_path / name, name)
+        model, _, report, _ = card(root, tmp_path / name, name)
         assert (ModelCard.load(model).data.eval_results or [])[0].metric_value == value
         assert "oci:.lockstep/image@sha256:" in report.read_text()
     with pytest.raises(EvidenceRefused, match="is no release that ran"):
@@ -150,7 +150,7 @@ def test_licences_are_named_as_the_hub_names_them(spdx: str | None, wanted: dict
 def test_the_command_says_what_it_wrote_and_what_is_stale(root: Path) -> None:
     run = CliRunner()
     done = run.invoke(main, ["-C", str(root), "card", "--json"])
-    names = [f"reports/cards/{name}" for name in ("model.md", "data.md", "REPORT.md")]
+    names = [f"reports/cards/{name}" for name in ("model.md", "data.md", "REPORT.md", "croissant.json")]
     assert json.loads(done.output) == {"files": names, "checked": False}
     done = run.invoke(main, ["-C", str(root), "card", "--check"])
     assert (done.exit_code, done.output.splitlines()) == (0, [f"{name}: is current" for name in names])

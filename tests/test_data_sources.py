@@ -458,7 +458,7 @@ def test_page_text_card_and_comparison_name_every_source(tmp_path: Path) -> None
         files.read_json(root / layout.FETCH_REPORT, FetchReport),
         files.read_json(root / layout.PREPARE_REPORT, PrepareReport),
     )
-    model, dataset, _ = writing.render(facts._replace(fetch=fetch, prepare=prepare)).values()
+    model, dataset, *_ = writing.render(facts._replace(fetch=fetch, prepare=prepare)).values()
     (line,) = [line for line in model.splitlines() if line.startswith("- Data, `talk`")]
     assert line == "- Data, `talk`: `hf://datasets/us/talk@1`, licence `CC0-1.0`"
     assert re.search(r"^\| `talk` \| 1,?234 \| 7 \| 7 \| 7 \|$", dataset, re.MULTILINE)

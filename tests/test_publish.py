@@ -67,6 +67,7 @@ def test_one_revision_has_exactly_the_release_and_a_tag_of_its_version(root: Pat
     assert "value: 0.9\n" in readme
     assert f"| weights | `{digest.of_tree(root / layout.MERGED).digest}` |" in readme
     assert {"DATA.md", "REPORT.md", "evidence.json"} <= set(files)
+    assert json.loads(files["croissant.json"][0])["version"] == "0.2.0"
 
     code, said = run(root, hub, TO)  # again, as after a crash
     assert code == 0, said

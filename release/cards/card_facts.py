@@ -28,7 +28,11 @@ from release.review.sides import CANDIDATE, Side
 
 MODEL, DATA = Path("docs/cards/model.md"), Path("docs/cards/data.md")
 SECTIONS = {MODEL: ("Intended use", "Limits"), DATA: ("Where it comes from", "Limits")}
-_SAYS = {MODEL: ("language", "tags"), DATA: ("language", "tags", "pretty_name")}  # keys of the front matter
+CATALOGUE = ("creator", "url", "date_published", "cite_as")  # for croissant.json alone
+_SAYS = {  # keys of the front matter
+    MODEL: ("language", "tags"),
+    DATA: ("language", "tags", "pretty_name", *CATALOGUE),
+}
 _HEAVY = (layout.BASE, layout.RAW, layout.ADAPTER, layout.MERGED)
 _FRONT = re.compile(r"\A---\n(.*?)^---\n", re.DOTALL | re.MULTILINE)
 
@@ -41,7 +45,10 @@ class Prose(NamedTuple):
 
 
 class CardFacts(NamedTuple):
-    """``version`` None: the work tree. ``digests``: the reports that the figures come from, by path."""
+    """``version`` None: the work tree. ``digests``: the reports that the figures come from, by path.
+
+    ``sizes``: bytes of each split's file, by its name. Empty for a release: its record has no sizes of splits.
+    """
 
     name: str
     version: str | None
@@ -57,6 +64,7 @@ class CardFacts(NamedTuple):
     suites: SuitesReport | None
     verdict: Verdict
     digests: Mapping[str, str]
+    sizes: Mapping[str, int]
     model_prose: Prose
     data_prose: Prose
 
@@ -111,6 +119,7 @@ def _facts(records: Records, release: Released | None) -> CardFacts:
         name=params.serve.name, version=its.version if its else None, image=its.image if its else None,
         license=images.spdx(params), params=params, fetch=fetch, prepare=prepare, data=found, train=train,
         took=side.took, evaluation=evaluation, suites=side.suites, verdict=verdict, digests=digests,
+        sizes={} if its else {each.name: each.stat().st_size for each in (records.root / layout.SPLITS).glob("*")},
         model_prose=_prose(MODEL, data(MODEL)), data_prose=_prose(DATA, data(DATA)),
     )  # fmt: skip
 

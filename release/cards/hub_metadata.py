@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from checks.errors import EvidenceRefused, MachineRefused
 from checks.evidence import Interval
-from release.cards.card_facts import CardFacts
+from release.cards.card_facts import CATALOGUE, CardFacts
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
@@ -56,7 +56,8 @@ def dataset(facts: CardFacts, body: str) -> str:
             for name in facts.prepare.splits
         ]}
     ]  # fmt: skip
-    front = {"pretty_name": f"Data of {facts.name}", **facts.data_prose.front}
+    said = {name: value for name, value in facts.data_prose.front.items() if name not in CATALOGUE}
+    front = {"pretty_name": f"Data of {facts.name}", **said}
     found = hub.DatasetCardData(
         task_categories=[_TASK], size_categories=[_size(rows)], configs=configs,
         **license_of_all([each.license for each in facts.fetch.all_data.values()]), **front,

@@ -19,7 +19,7 @@ from release.record.records import Records
 
 ADAPTER = "adapter"
 EVIDENCE = "evidence.json"
-_NAMES = {writing.MODEL: "README.md", writing.DATA: "DATA.md", writing.REPORT: "REPORT.md"}
+_NAMES = {writing.MODEL: "README.md", writing.DATA: "DATA.md"}  # the others keep theirs
 
 
 class Publication(NamedTuple):
@@ -54,7 +54,7 @@ def gather(root: Path, name: str | None) -> Publication:
     files = {
         **_tree(root, layout.MERGED, its.model, "", its.commit),
         **_tree(root, layout.ADAPTER, stated.materials.adapter, f"{ADAPTER}/", its.commit),
-        **{_NAMES[card]: _file(text.encode()) for card, text in cards.items()},
+        **{_NAMES.get(card, card): _file(text.encode()) for card, text in cards.items()},
         EVIDENCE: _file(release.envelope.data),
     }
     return Publication(params.serve.name, its.version, its.image, its.model, files)

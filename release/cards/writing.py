@@ -7,12 +7,12 @@ from markupsafe import Markup
 
 from checks import files, layout
 from checks.errors import EvidenceRefused, MachineRefused
-from release.cards import hub_metadata
+from release.cards import croissant, hub_metadata
 from release.cards.card_facts import CardFacts, Prose
 from release.review import sections
 
 FOLDER = layout.REPORTS / "cards"
-MODEL, DATA, REPORT = "model.md", "data.md", "REPORT.md"
+MODEL, DATA, REPORT, CROISSANT = "model.md", "data.md", "REPORT.md", "croissant.json"
 
 
 def render(facts: CardFacts) -> dict[str, str]:
@@ -21,6 +21,7 @@ def render(facts: CardFacts) -> dict[str, str]:
         MODEL: hub_metadata.model(facts, _body("model_card", facts, facts.model_prose)),
         DATA: hub_metadata.dataset(facts, _body("data_card", facts, facts.data_prose)),
         REPORT: f"{_body('report', facts, facts.model_prose)}\n",
+        CROISSANT: croissant.dataset(facts),
     }
 
 

@@ -1,4 +1,4 @@
-"""The command card: the model card, the dataset card and the write-up."""
+"""The command card: the model card, the dataset card, its metadata and the write-up."""
 
 from pathlib import Path
 
@@ -17,17 +17,18 @@ from release.cli.tables import one_line
     type=click.Path(file_okay=False, path_type=Path),
     help="The folder for the cards. Default: reports/cards of the repository.",
 )
-@click.option("--check", is_flag=True, help="Write nothing; refuse if a card is older than its record.")
+@click.option("--check", is_flag=True, help="Write nothing; refuse if a file is older than its record.")
 @click.option("--json", "as_json", is_flag=True, help="Print the paths as JSON.")
 @click.pass_obj
 @refusing
 def card(root: Path, name: str | None, folder: Path | None, check: bool, as_json: bool) -> None:
     """Write the model card, the dataset card and a report.
 
-    model.md and data.md are cards for the Hugging Face Hub, REPORT.md is a write-up. Every figure comes from the
-    record, which is named by digest: of the work tree, if its verdict still holds, or of a release. Prose comes from
-    docs/cards/model.md and docs/cards/data.md, which people own. With --check, a card that the record and the prose do
-    not make is refused with 8.
+    model.md and data.md are cards for the Hugging Face Hub, and REPORT.md is a write-up. croissant.json describes the
+    data for catalogues and loaders, by MLCommons Croissant 1.0. Every figure comes from the record, which is named by
+    digest: of the work tree, if its verdict still holds, or of a release. Prose comes from docs/cards/model.md and
+    docs/cards/data.md, which people own. With --check, a file that the record and the prose do not make is refused
+    with 8.
     """
     from release.cards import writing
     from release.verbs import card as verb

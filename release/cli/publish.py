@@ -18,10 +18,10 @@ from release.cli.tables import one_line
 def publish(root: Path, repository: str, name: str | None, dry_run: bool, as_json: bool) -> None:
     """Publish a promoted release on the Hugging Face Hub.
 
-    One commit has the merged weights, the adapter, the cards and the signed statement, and nothing else; a tag has the
-    version. Default: what the last environment runs. Only a release that was promoted, that is not in quarantine and
-    that a current signer signed. The repository must exist, so that you decide who sees it. A version that was
-    published is not changed. The token is HF_TOKEN or that of `hf auth login`.
+    One commit has the merged weights, the adapter, the cards with croissant.json and the signed statement, and nothing
+    else; a tag has the version. Default: what the last environment runs. Only a release that was promoted, that is not
+    in quarantine and that a current signer signed. The repository must exist, so that you decide who sees it. A
+    version that was published is not changed. The token is HF_TOKEN or that of `hf auth login`.
     """
     from release.verbs import publish as verb
 

@@ -1,4 +1,4 @@
-"""card: the model card, the dataset card and the write-up of a record. It decides nothing."""
+"""card: the model card, the dataset card, croissant.json and the write-up of a record. It decides nothing."""
 
 from pathlib import Path
 
