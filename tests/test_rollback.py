@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
-from datetime import UTC, date, datetime, timedelta, tzinfo
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -313,21 +313,14 @@ def retire(root: Path, until: date) -> None:
     keep(root, "nia signs in place of ada")
 
 
-class Tomorrow(datetime):
-    """A clock that is a day ahead."""
-
-    @classmethod
-    def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override] # of the class that it replaces
-        return datetime.now(tz) + timedelta(days=1)
-
-
 def test_a_signer_who_is_retired_signs_for_what_ran_by_then_and_for_nothing_new(
     root: Path, releases: tuple[Release, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = status(root).contradictions
     retire(root, datetime.now(UTC).date())
-    monkeypatch.setattr(signers, "datetime", Tomorrow)
+    monkeypatch.setattr(signers, "datetime", ledger_tree.Tomorrow)
     assert status(root).contradictions == before, "what runs is as valid as before"
+    assert move(root, "staging").done == "already"
     with pytest.raises(PromotionRefused, match=r"signed by ada, whose signatures count until \d{4}-\d\d-\d\d"):
         move(root, "production")
     with pytest.raises(EvidenceRefused, match="this key: is signed by ada, whose signatures count until"):
@@ -357,7 +350,7 @@ def test_a_signer_who_is_retired_signs_for_no_other_release(
         back(root)
         quarantines.release(root, to, "a try", tree.key(root, "bob"))
     retire(root, datetime.now(UTC).date() + timedelta(days=days))
-    monkeypatch.setattr(signers, "datetime", Tomorrow)
+    monkeypatch.setattr(signers, "datetime", ledger_tree.Tomorrow)
     refused(root, "is signed by ada, whose signatures count until", to=to)
 
 

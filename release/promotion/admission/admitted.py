@@ -21,7 +21,7 @@ class Admitted(NamedTuple):
     """``repositories``: HOST/NAME of every release that the environment ever ran. ``images``: the digests that may run.
 
     ``signers``: who may release, or might until they retired, all by a key or all by an identity, as the current
-    release is signed. ``images`` has only what was promoted, so a retired key admits nothing new.
+    release is signed: pods of what ran by then must restart. ``images`` has only what the environment ran.
     """
 
     environment: str
