@@ -97,6 +97,11 @@ class Environment(Section):
     approvals: Annotated[
         int, Field(ge=0, description="signed approvals needed, by different people"), stricter("higher")
     ]
+    signatures: Annotated[
+        int,
+        Field(ge=1, description="different signers who must have signed the same statement of the release"),
+        stricter("higher"),
+    ] = 1
     runtimes: Annotated[
         tuple[Name, ...],
         Field(strict=False, min_length=1, description="runtimes of `lockstep verify` that are accepted"),

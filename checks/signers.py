@@ -10,11 +10,13 @@
   issuer: https://token.actions.githubusercontent.com
 - name: ada
   may: [verify, release, approve]
+  until: 2026-12-31
   key: |
     -----BEGIN PUBLIC KEY-----
     …
 """
 
+from datetime import UTC, date, datetime
 from typing import Annotated, Literal, Self
 
 import yaml
@@ -38,6 +40,8 @@ class Signer(Record):
     key: Annotated[str, Field(max_length=4000, pattern=r"^\s*-----BEGIN PUBLIC KEY-----\n")] | None = None
     identity: Annotated[str, Field(min_length=1, max_length=500)] | None = None
     issuer: Annotated[str, Field(pattern=r"^https://[^\s]{1,300}$")] | None = None
+    # The last day, in UTC. Later its signatures count only for moves that the ledger had by then.
+    until: Annotated[date, Field(strict=True)] | None = None
 
     @model_validator(mode="after")
     def _one_way_to_know_it(self) -> Self:
@@ -46,6 +50,10 @@ class Signer(Record):
         if len(set(self.may)) < len(self.may):
             raise ValueError(f"{self.name}: a role is written twice")
         return self
+
+    def retired(self, at: datetime | None = None) -> bool:
+        """Whether its last day is over, at that time or now."""
+        return self.until is not None and (at or datetime.now(UTC)).astimezone(UTC).date() > self.until
 
 
 Signers = tuple[Signer, ...]

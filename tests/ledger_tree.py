@@ -3,6 +3,7 @@
 import os
 import subprocess
 from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 
 import pytest
@@ -146,3 +147,11 @@ def service(work: Path) -> Iterator[Service]:
 def laptop(tmp_path: Path) -> Path:
     begin(tmp_path / "laptop")
     return tmp_path / "laptop"
+
+
+class Tomorrow(datetime):
+    """A clock that is a day ahead."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override] # of the class that it replaces
+        return datetime.now(tz) + timedelta(days=1)

@@ -6,23 +6,25 @@ documentation: there is no program of it to run.
 
 import fnmatch
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import yaml
 
-from checks import layout, pointer
+from checks import layout, pointer, signers
 from checks.errors import EvidenceRefused, PromotionRefused, Refusal
 from checks.statement import PREDICATE
 from release.verbs import keys as key_verbs
 from release.verbs import quarantine, rollback
 from release.verbs.admission import CONTROLLERS, admission
+from tests import ledger_tree, spoil
 from tests import promotion_tree as tree
-from tests import spoil
 from tests.ledger_tree import keep
 from tests.promotion_tree import Release, move
 from tests.registry_service import registry
@@ -176,6 +178,21 @@ def test_what_was_rolled_back_is_admitted_no_more(world: World, tmp_path: Path) 
     found = policy(work, "policy-controller")
     assert cosign(found, first.image, tmp_path) == [""]
     assert cosign(found, second.image, tmp_path) != [""]
+
+
+def test_what_a_replaced_key_signed_is_admitted_as_before(world: World, tmp_path: Path) -> None:
+    work = tree.copy(world.root, tmp_path / "work")
+    before = policy(work, "kyverno")
+    until = f"- name: ada\n  until: {datetime.now(UTC):%Y-%m-%d}\n"
+    spoil.edit(layout.SIGNERS, lambda text: text.replace("- name: ada\n", until))(work)
+    keep(work, "ada signs no more")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(signers, "datetime", ledger_tree.Tomorrow)
+        assert policy(work, "kyverno") == before
+    spoil.edit(layout.SIGNERS, lambda text: re.sub("until: .*", "until: 2020-01-01", text))(work)
+    keep(work, "and had none when it was promoted")
+    with pytest.raises(EvidenceRefused, match="ada, whose signatures count until 2020-01-01"):
+        policy(work, "kyverno")
 
 
 # -- what is refused

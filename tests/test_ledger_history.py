@@ -330,6 +330,32 @@ def test_a_move_dated_in_the_future_refuses_to_say_since_when(tmp_path: Path) ->
     assert since(root) >= NOW
 
 
+RECORDED: list[tuple[str, Callable[[Path], object], bool]] = [
+    ("promoted", lambda root: promote(root, "staging", "A"), True),
+    ("promoted, and again later", lambda root: [promote(root, "staging", label) for label in "ABA"], True),
+    ("by hand", lambda root: by_hand(root, "A", NOW), False),
+    ("something else", lambda root: promote(root, "staging", "B"), False),
+    (
+        "with a date in the future",
+        lambda root: (promote(root, "staging", "A"), undated(root, f" {2 * NOW} +0000")),
+        False,
+    ),
+    ("without a date", lambda root: (promote(root, "staging", "A"), undated(root, "")), False),
+]
+
+
+@pytest.mark.parametrize(("what", "move", "counts"), RECORDED, ids=[what for what, _, _ in RECORDED])
+def test_a_release_is_recorded_by_the_first_move_that_is_believed(
+    what: str, move: Callable[[Path], object], counts: bool, laptop: Path
+) -> None:
+    move(laptop)
+    ledger, tip = tree.opened(laptop)
+    moves = told(laptop)
+    assert moves
+    found = ledger.recorded(tip, "staging", target("A", "1" * 40))
+    assert found == (moves[0].at if counts else None)
+
+
 UNDATED = ["", " ", " -5 +0000", " x +0000", " 1700000000", f" {'9' * 5000} +0000"]
 
 

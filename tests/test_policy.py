@@ -118,7 +118,7 @@ def _document() -> dict[str, Any]:
     document["validate"]["preferences"] = {"max_length_bias": 0.15, "max_auc": 0.75}
     document["train_budget"] = {"train_minutes": 30, "gpu_hours": 1, "cost": 3, "hourly_price": 2.5}
     document["promote"]["environments"]["production"] |= {
-        "soak_hours": 24, "approvals": 1, "runtimes": ["tgi"], "verified": ["container"],
+        "soak_hours": 24, "approvals": 1, "signatures": 2, "runtimes": ["tgi"], "verified": ["container"],
     }  # fmt: skip
     return document
 
@@ -210,6 +210,7 @@ DIRECTIONS: list[tuple[str, Any, Any]] = [
     ("serve.verify.drain_seconds", 900, 60),
     ("promote.environments.production.soak_hours", 1, 48),
     ("promote.environments.production.approvals", 0, 2),
+    ("promote.environments.production.signatures", 1, 3),
     ("promote.environments.production.runtimes", ["tgi", "vllm"], None),
     ("promote.environments.production.verified", ["container", "url"], None),
     ("promote.environments.production.served_as_verified", False, None),

@@ -4,12 +4,13 @@ import base64
 import json
 import shutil
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from checks import digest, files, layout, params_file, pointer
+from checks import digest, files, layout, params_file, pointer, signers
 from checks.errors import EvidenceRefused, PromotionRefused, Refusal, RegistryRefused
 from checks.serving import ImageReport
 from checks.statement import PAYLOAD
@@ -665,7 +666,7 @@ def test_what_was_taken_out_is_restored_or_released(root: Path, settle: str) -> 
     assert status(root).contradictions == ()
 
 
-def test_a_signed_release_frees_for_good(root: Path) -> None:
+def test_a_signed_release_frees_for_good(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tree.rewrite(root, layout.PARAMS, lambda plain: plain["promote"]["environments"]["production"].update(approvals=1))
     back(root)
     with pytest.raises(EvidenceRefused, match="production requires approvals, so an approver must sign a removal"):
@@ -675,6 +676,14 @@ def test_a_signed_release_frees_for_good(root: Path) -> None:
     freed = quarantines.release(root, "v0.2.0", "a joke", tree.key(root, "bob"))
     assert freed.signed
     assert (quarantines.held(root), status(root).contradictions) == ((), ())
+    until = f"- name: bob\n  until: {datetime.now(UTC):%Y-%m-%d}\n"
+    spoil.edit(layout.SIGNERS, lambda text: text.replace("- name: bob\n", until))(root)
+    keep(root, "bob signs no more")
+    monkeypatch.setattr(signers, "datetime", ledger_tree.Tomorrow)
+    assert quarantines.held(root) == (), "what a replaced key released stays released"
+    spoil.edit(layout.SIGNERS, lambda text: text.replace(until, "- name: bob\n  until: 2020-01-01\n"))(root)
+    keep(root, "and did not when he released it")
+    assert [entry.version for entry in quarantines.held(root)] == ["v0.2.0"]
 
 
 # A tag is anybody's

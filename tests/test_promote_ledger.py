@@ -1,5 +1,7 @@
 """Environments, moves, quarantine, approvals and tags that were tampered with promote nothing; approvals count once."""
 
+import base64
+import json
 import shutil
 import time
 from collections.abc import Callable
@@ -9,14 +11,17 @@ from typing import Any
 
 import pytest
 
-from checks import layout, pointer
+from checks import files, layout, pointer
 from checks.errors import EvidenceRefused, Outrun, PromotionRefused, Refusal, RemoteRefused
+from checks.serving import ImageReport
 from checks.statement import PAYLOAD
-from release.evidence import dsse, keys, statement
+from release.evidence import bundles, dsse, keys, sigstore, statement, strict
 from release.ledger import Ledger
 from release.overlay import overlays
 from release.promotion import approvals, context
 from release.verbs import approve as verb
+from release.verbs import evidence as evidence_verb
+from release.verbs import keys as key_verbs
 from release.verbs import quarantine as quarantines
 from release.verbs import rollback as rollbacks
 from release.verbs import sign as sign_verb
@@ -340,6 +345,93 @@ def test_what_is_in_quarantine_is_not_approved(root: Path) -> None:
     held(root)
     with pytest.raises(PromotionRefused, match="is in quarantine"):
         verb.approve(root, "production", key(root, "bob"), "yes")
+
+
+# Signatures
+
+
+def signers(root: Path, *names: str, until: str = "") -> None:
+    """More people who may release."""
+    for name in names:
+        made = key_verbs.new(root, name, ("release",), key(root, name))
+        key_verbs.add_signer(root, name, ("release",), made.public)
+    if until:
+        text = (root / layout.SIGNERS).read_text()
+        (root / layout.SIGNERS).write_text(
+            text.replace(f"- name: {names[-1]}\n", f"- name: {names[-1]}\n  until: {until}\n")
+        )
+    keep(root, "more signers")
+
+
+def stated(root: Path) -> dict[str, Any]:
+    data = bundles.envelope((root / STAGING / layout.EVIDENCE).read_bytes())["payload"]
+    plain: dict[str, Any] = json.loads(base64.b64decode(data))
+    return plain
+
+
+def sign(root: Path, who: str, **change: Any) -> None:
+    """Attach an envelope of the statement that staging runs on, or of one that differs in these facts."""
+    plain = stated(root)
+    plain["predicate"] |= change
+    tree.attach_to(root, _staged(root).digest, tree.envelope(root, plain, who))
+
+
+def retired(root: Path) -> None:
+    signers(root, "dora", until="2026-01-01")
+    sign(root, "dora")
+
+
+def twice(root: Path) -> None:
+    """ada's signature again, in another form: the same key counts once."""
+    data = bundles.sign(strict.write(stated(root)), keys.load(key(root, "ada")))
+    tree.attach_to(root, _staged(root).digest, data, sigstore.BUNDLE)
+
+
+NOT_SIGNED: dict[str, tuple[Tamper, str]] = {
+    "nobody else": (lambda _: None, "by bea"),
+    "the same key twice": (twice, "by bea"),
+    "who may only approve": (lambda root: sign(root, "bob"), "bob, who may approve and not release; it does not count"),
+    "a key that nobody knows": (lambda root: sign(root, "mallory"), "that is unknown here; it does not count"),
+    "a key that is retired": (retired, "dora, whose signatures count until 2026-01-01; it does not count"),
+    "another statement": (lambda root: sign(root, "bea", sbom=OTHER), "by bea"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NOT_SIGNED)
+def test_a_signature_that_is_none_does_not_count(root: Path, name: str) -> None:
+    tamper, cause = NOT_SIGNED[name]
+    rule(root, signatures=2)
+    signers(root, "bea")
+    tamper(root)
+    found = refused(root, cause)
+    assert str(found).startswith(
+        "production is not moved to v0.1.0: its statement has 1 of 2 signatures (ada); "
+        "`lockstep sign` of the same record and reports by bea"
+    )
+
+
+def test_where_too_few_may_sign_the_refusal_says_so(root: Path) -> None:
+    rule(root, signatures=2)
+    refused(root, "has 1 of 2 signatures (ada); only 1 may release: let code owners add a signer to release/policy/")
+
+
+def test_two_signers_sign_and_it_is_promoted(root: Path) -> None:
+    signers(root, "bea", "carl")
+    report = files.read_json(root / layout.IMAGE_REPORT, ImageReport)
+    first, second = tree.signed(root, report), tree.signed(root, report, "bea")
+    assert (first.added, second.signer, len(second.added)) == ((), "bea", 3), "the second replaces none"
+    assert evidence_verb.show(root, report.image).signer == "ada", "it is one statement"
+    rule(root, signatures=3, approvals=1)
+    refused(root, "has 2 of 3 signatures (ada, bea); `lockstep sign` of the same record and reports by carl")
+    rule(root, signatures=2)
+    text = (root / layout.SIGNERS).read_text()
+    (root / layout.SIGNERS).write_text(text.replace("- name: bea\n  may: [", "- name: bea\n  may: [approve, "))
+    keep(root, "bea approves too")
+    put(root, bea=says(root, "bea"))
+    refused(root, "bea signed the release and so cannot approve it")
+    put(root, bob=says(root, "bob"))
+    notes = {check.about: check.note for check in move(root, "production").checks}
+    assert notes["evidence"] == f"{_staged(root).evidence}, signed by ada, bea"
 
 
 # Tags, people, remotes

@@ -2,15 +2,17 @@
 
 import json
 import shutil
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
-from checks import digest, layout, params_file, pointer, quarantine
+from checks import digest, layout, params_file, pointer, quarantine, signers
 from checks.errors import EvidenceRefused, MachineRefused, PromotionRefused, Refusal, RegistryRefused
+from checks.signers import Role
 from checks.statement import ENVELOPE
 from release.cli import environment_tables, main
 from release.evidence import attach
@@ -299,6 +301,57 @@ def test_a_signer_who_left_signs_for_nothing_old_either(root: Path) -> None:
     (root / layout.SIGNERS).write_text(text[text.index("- name: bob") :])
     keep(root, "ada has left")
     refused(root, "that is unknown here; choose another release with --to, or sign this one again in a checkout of")
+
+
+def retire(root: Path, until: date) -> None:
+    """ada's signatures count until this day; nia has the same roles."""
+    roles: tuple[Role, ...] = ("verify", "release", "approve")
+    made = key_verbs.new(root, "nia", roles, tree.key(root, "nia"))
+    key_verbs.add_signer(root, "nia", roles, made.public)
+    text = (root / layout.SIGNERS).read_text()
+    (root / layout.SIGNERS).write_text(text.replace("- name: ada\n", f"- name: ada\n  until: {until}\n"))
+    keep(root, "nia signs in place of ada")
+
+
+def test_a_signer_who_is_retired_signs_for_what_ran_by_then_and_for_nothing_new(
+    root: Path, releases: tuple[Release, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = status(root).contradictions
+    retire(root, datetime.now(UTC).date())
+    monkeypatch.setattr(signers, "datetime", ledger_tree.Tomorrow)
+    assert status(root).contradictions == before, "what runs is as valid as before"
+    assert move(root, "staging").done == "already"
+    with pytest.raises(PromotionRefused, match=r"signed by ada, whose signatures count until \d{4}-\d\d-\d\d"):
+        move(root, "production")
+    with pytest.raises(EvidenceRefused, match="this key: is signed by ada, whose signatures count until"):
+        tree.signed(root, releases[2].report)
+    assert gone_to(back(root)).evidence == releases[0].signed.evidence
+    assert gone_to(back(root, to="v0.2.0", dry_run=True)).version == "v0.2.0"
+
+
+def by_hand(root: Path, releases: tuple[Release, ...]) -> None:
+    """Production runs the third release, which somebody wrote there."""
+    for name in (layout.POINTER, layout.EVIDENCE):
+        shutil.copy(root / layout.ENVIRONMENTS / "staging" / name, root / layout.ENVIRONMENTS / "production" / name)
+    keep(root, "by hand")
+
+
+@pytest.mark.parametrize(
+    ("days", "change", "to"),
+    [(-1, lambda *_: None, None), (0, by_hand, "v0.3.0")],
+    ids=["retired before it ran", "written by hand"],
+)
+def test_a_signer_who_is_retired_signs_for_no_other_release(
+    days: int, change: Callable[[Path, tuple[Release, ...]], None], to: str | None, root: Path,
+    releases: tuple[Release, ...], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    change(root, releases)
+    if to:  # it runs something else again
+        back(root)
+        quarantines.release(root, to, "a try", tree.key(root, "bob"))
+    retire(root, datetime.now(UTC).date() + timedelta(days=days))
+    monkeypatch.setattr(signers, "datetime", ledger_tree.Tomorrow)
+    refused(root, "is signed by ada, whose signatures count until", to=to)
 
 
 def test_a_release_that_was_signed_again_is_gone_back_to(root: Path, releases: tuple[Release, ...]) -> None:

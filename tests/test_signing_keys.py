@@ -5,6 +5,7 @@ import os
 import stat
 import subprocess
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -213,6 +214,9 @@ BAD_FILES = [
     ("a role twice", _entry("ada", key=GOOD, may=["release", "release"]), "role is written twice"),
     ("no role", _entry("ada", key=GOOD, may=[]), "may"),
     ("an unknown field", _entry("ada", key=GOOD, threshold=0), "threshold"),
+    ("a last day that is no day", _entry("ada", key=GOOD, until="soon"), "until"),
+    ("a last day that is a number", _entry("ada", key=GOOD, until=20261231), "until"),
+    ("a last day with a time", _entry("ada", key=GOOD, until=datetime(2026, 12, 31, 10, tzinfo=UTC)), "until"),
     ("an alias", "- &a {name: x, may: [release]}\n- *a\n", "alias"),
     ("a key twice", "- name: a\n  name: b\n", "written twice"),
     ("no list", "name: a\n", "signers.yaml"),

@@ -76,6 +76,7 @@ def test_next_is_what_the_environment_before_runs(world: World) -> None:
         ({"soak_hours": 24}, r"soaks in staging until \d{4}-\d\d-\d\d \d\d:\d\d UTC"),
         ({"approvals": 2}, "takes 2 approvals"),
         ({"approvals": 1}, "takes 1 approval$"),
+        ({"signatures": 2}, "takes 2 signatures$"),
     ],
 )
 def test_next_says_what_it_waits_for(world: World, rules: dict[str, object], waits: str) -> None:

@@ -17,7 +17,7 @@ from release.adapters import commits
 from release.evidence import freshness, trust
 from release.ledger import Ledger, past
 from release.ledger.past import Envelope
-from release.ledger.ran import Ran, ran
+from release.ledger.ran import Ran, ran, recorded
 from release.record.records import Records
 
 
@@ -137,10 +137,11 @@ def _differences(records: Records, its: Pointer, found: Release) -> Iterator[str
 
 
 def signer(release: Released, known: Signers) -> tuple[str | None, str]:
-    """Who signed it, of the signers that count now; else None and the reason."""
+    """Who signed it, of the signers that count now or did when it first ran; else None and the reason."""
     assert release.envelope is not None
     where = str(past.path(release.moves[0].environment))
     try:
-        return trust.verify(release.envelope.data, known, "release", where, offline=True).signer, ""
+        at = recorded(release.moves, release.pointer)
+        return trust.verify(release.envelope.data, known, "release", where, offline=True, at=at).signer, ""
     except (EvidenceRefused, MachineRefused) as refused:
         return None, refused.what

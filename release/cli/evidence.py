@@ -69,7 +69,8 @@ def sign(root: Path, key: Path | None, keyless: bool, as_json: bool) -> None:
     """Sign the built and verified image.
 
     Attaches the signed statement, the signature of the weights, SLSA provenance and the bill of materials to it.
-    Prints the digest of the evidence. Signing the same release again changes nothing.
+    Prints the digest of the evidence. Signing the same release again changes nothing; another signer's signatures are
+    added.
     """
     from release.verbs import sign as verb
 

@@ -76,7 +76,7 @@ def _signer(name: str, role: Role, what: str, case: Case) -> str:
     identity = f"https://github.com/{shown(case.about.full_name)}/.github/workflows/{file}@refs/heads/{case.branch}"
     fix = f"add to {layout.SIGNERS}: {{name: {name}, may: [{role}], identity: {identity}, issuer: {_ISSUER}}}"
     try:
-        may = [signer for signer in trust.known(case.target.root) if role in signer.may]
+        may = [signer for signer in trust.known(case.target.root) if role in signer.may and not signer.retired()]
     except Refusal as refusal:
         raise Finding(refusal.what, fix) from None
     want(may, f"nobody may {what}", fix)

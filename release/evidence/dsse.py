@@ -5,6 +5,7 @@ The signature over the payload's bytes is checked before anything in the payload
 
 import base64
 import binascii
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from securesystemslib.dsse import Envelope
@@ -35,16 +36,20 @@ def sign(payload: bytes, payload_type: str, key: CryptoSigner) -> bytes:
     return strict.write(envelope.to_dict())
 
 
-def verify(data: bytes, signers: Signers, role: Role, where: str = "the envelope") -> Verified:
-    """The payload of an envelope signed by one of ``signers`` with the role ``role``.
+def verify(
+    data: bytes, signers: Signers, role: Role, where: str = "the envelope", at: datetime | None = None
+) -> Verified:
+    """The payload of an envelope signed by one of ``signers`` with the role ``role``. ``at`` is as in ``allowed``.
 
     Raises EvidenceRefused if the envelope is too large, ambiguous or not an in-toto statement, or if its signature is
     missing, not unique, invalid, or by an unknown key or a signer without the role.
     """
-    return verify_plain(strict.read(data, where, LARGEST), signers, role, where)
+    return verify_plain(strict.read(data, where, LARGEST), signers, role, where, at)
 
 
-def verify_plain(plain: dict[str, Any], signers: Signers, role: Role, where: str) -> Verified:
+def verify_plain(
+    plain: dict[str, Any], signers: Signers, role: Role, where: str, at: datetime | None = None
+) -> Verified:
     """As ``verify``, for an envelope that is already parsed."""
     if plain.keys() != _FIELDS:
         odd = sorted(plain.keys() ^ _FIELDS)
@@ -55,15 +60,23 @@ def verify_plain(plain: dict[str, Any], signers: Signers, role: Role, where: str
     keyid, signature = _signature(plain["signatures"], where)
     envelope = Envelope(payload, PAYLOAD, {})
     signer = _signer(envelope.pae(), keyid, signature, signers, where)
-    return Verified(payload, allowed(signer, role, where))
+    return Verified(payload, allowed(signer, role, where, at))
 
 
-def allowed(signer: Signer, role: Role, where: str) -> str:
-    """The signer's name. Raises EvidenceRefused if the signer does not have the role."""
+def allowed(signer: Signer, role: Role, where: str, at: datetime | None = None) -> str:
+    """The signer's name. Raises EvidenceRefused if the signer does not have the role, or is retired.
+
+    ``at``: when the ledger recorded a move that relies on the signature; None: nothing relies on it yet, so now counts.
+    """
     if role not in signer.may:
         may = ", ".join(signer.may)
         raise EvidenceRefused(
             f"{where}: is signed by {signer.name}, who may {may} and not {role}", f"let one sign who may {role}"
+        )
+    if signer.retired(at):
+        raise EvidenceRefused(
+            f"{where}: is signed by {signer.name}, whose signatures count until {signer.until}",
+            f"let a signer sign who may {role} now",
         )
     return signer.name
 

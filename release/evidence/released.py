@@ -1,5 +1,6 @@
 """Finds the signed statements attached to an image: the valid ones, and why each other does not count."""
 
+from datetime import datetime
 from typing import NamedTuple
 
 from checks import digest
@@ -29,12 +30,13 @@ class Search(NamedTuple):
     others: tuple[str, ...]
 
 
-def check(data: bytes, image: str, known: Signers, where: str = "the evidence") -> Released:
+def check(data: bytes, image: str, known: Signers, where: str = "the evidence", at: datetime | None = None) -> Released:
     """The release that ``data`` states, signed by one of ``known`` for the image with digest ``image``.
 
-    Raises EvidenceRefused if it is invalid or about another image, MachineRefused as ``trust.verify``.
+    ``at`` is as in ``trust.verify``. Raises EvidenceRefused if it is invalid or about another image, MachineRefused as
+    ``trust.verify``.
     """
-    verified = trust.verify(data, known, "release", where)
+    verified = trust.verify(data, known, "release", where, at=at)
     stated = statement.parse(verified.payload, where)
     if stated.predicate.image.image != image:
         raise EvidenceRefused(
@@ -64,6 +66,8 @@ def search(store: Store, image: str, known: Signers) -> Search:
 def find(store: Store, image: str, known: Signers, evidence: str | None = None) -> Released:
     """The only valid statement of an image, or the one whose envelope has the digest ``evidence``.
 
+    If several signers signed the same statement, the envelope with the lowest digest.
+
     Raises EvidenceRefused if there is none or more than one, with the reason why each other does not count.
     """
     found, others = search(store, image, known)
@@ -75,7 +79,7 @@ def find(store: Store, image: str, known: Signers, evidence: str | None = None) 
             f"{where}: no signed statement{which} holds" + (f": {others[0]}" if others else " or is there"),
             "sign the release: `lockstep sign`", others[1:],
         )  # fmt: skip
-    if len(fitting) > 1:
+    if len({one.payload for one in fitting}) > 1:
         signed = tuple(f"{one.digest}, signed by {one.signer}" for one in fitting)
         raise EvidenceRefused(f"{where}: {len(fitting)} signed statements hold", "name one by its digest", signed)
-    return fitting[0]
+    return min(fitting, key=lambda one: one.digest)

@@ -5,6 +5,7 @@ A verification in anything else (another runtime, a process, a URL, another serv
 """
 
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 
 from checks.errors import EvidenceRefused
@@ -45,12 +46,15 @@ def now(release: Release, environment: str, files: Mapping[Path, bytes]) -> list
     return otherwise(release.image, release.serving, named_server.named(environment, files))
 
 
-def verifier(release: Release, known: Signers, *, offline: bool = False) -> str:
-    """Who verified. Raises EvidenceRefused if no verifier signed the report, MachineRefused as ``trust.verify``."""
+def verifier(release: Release, known: Signers, *, offline: bool = False, at: datetime | None = None) -> str:
+    """Who verified. ``at`` is as in ``trust.verify``.
+
+    Raises EvidenceRefused if no verifier signed the report, MachineRefused as ``trust.verify``.
+    """
     if release.verification is None:
         raise EvidenceRefused("the serving report is not signed by a verifier", AGAIN)
     where = "the signed verification"
-    return verification.check(release.verification.encode(), release.serving, known, where, offline=offline)
+    return verification.check(release.verification.encode(), release.serving, known, where, offline=offline, at=at)
 
 
 def _digest(name: str | None) -> str:

@@ -7,6 +7,7 @@ entry in the transparency log.
 import contextlib
 import re
 from collections.abc import Iterator
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from checks.errors import EvidenceRefused, MachineRefused, Refusal
@@ -59,11 +60,14 @@ def sign(payloads: list[bytes]) -> list[bytes]:
             return [signer.sign_dsse(_statement(payload)).to_json().encode() for payload in payloads]
 
 
-def verify(data: bytes, signers: Signers, role: Role, where: str, *, offline: bool = False) -> Verified:
+def verify(
+    data: bytes, signers: Signers, role: Role, where: str, *, offline: bool = False, at: datetime | None = None
+) -> Verified:
     """The payload of a bundle signed by an identity of ``signers`` with the role ``role``.
 
     The sigstore package checks the certificate chain, the transparency log, the signature and the identity.
-    ``offline``: use the trust roots that were fetched last. Raises EvidenceRefused or MachineRefused.
+    ``offline``: use the trust roots that were fetched last. ``at`` is as in ``dsse.allowed``. Raises EvidenceRefused or
+    MachineRefused.
     """
     strict.read(data, where, dsse.LARGEST)
     identities = [signer for signer in signers if signer.identity and signer.issuer]
@@ -93,7 +97,7 @@ def verify(data: bytes, signers: Signers, role: Role, where: str, *, offline: bo
         raise EvidenceRefused(f"{where}: Sigstore's bundle does not hold: {_line(error)}", todo) from error
     if kind != PAYLOAD:
         raise EvidenceRefused(f"{where}: payloadType is {kind[:80]!r}, not {PAYLOAD}", todo)
-    return Verified(payload, allowed(signer, role, where))
+    return Verified(payload, allowed(signer, role, where, at))
 
 
 def _policy(signer: Signer) -> "AllOf":

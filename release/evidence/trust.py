@@ -1,5 +1,6 @@
 """Whose signatures are trusted, by key or by Sigstore identity, and verification of what they signed."""
 
+from datetime import datetime
 from pathlib import Path
 
 from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined] # it has no __all__
@@ -49,18 +50,21 @@ def owner(key: CryptoSigner, known: Signers, role: Role) -> str:
     )
 
 
-def verify(data: bytes, known: Signers, role: Role, where: str, *, offline: bool = False) -> Verified:
+def verify(
+    data: bytes, known: Signers, role: Role, where: str, *, offline: bool = False, at: datetime | None = None
+) -> Verified:
     """The signed payload and its signer, one of ``known`` with the role ``role``.
 
     ``data`` is a DSSE envelope, or a Sigstore bundle with one. Raises EvidenceRefused if it is not valid,
-    MachineRefused if Sigstore cannot be used. ``offline``: use the trust roots that were fetched last.
+    MachineRefused if Sigstore cannot be used. ``offline``: use the trust roots that were fetched last. ``at``: when the
+    ledger recorded a move that relies on it (``Ledger.recorded``), for signers who are retired since.
     """
     plain = strict.read(data, where, dsse.LARGEST)
     if "mediaType" not in plain:
-        return dsse.verify_plain(plain, known, role, where)
+        return dsse.verify_plain(plain, known, role, where, at)
     material, envelope = plain.get("verificationMaterial"), plain.get("dsseEnvelope")
     if plain["mediaType"] != sigstore.BUNDLE or not isinstance(material, dict) or not isinstance(envelope, dict):
         raise EvidenceRefused(f"{where}: is not a bundle {sigstore.BUNDLE} with an envelope", "sign it again")
     if "publicKey" in material:
-        return dsse.verify_plain(envelope, known, role, where)
-    return sigstore.verify(data, known, role, where, offline=offline)
+        return dsse.verify_plain(envelope, known, role, where, at)
+    return sigstore.verify(data, known, role, where, offline=offline, at=at)

@@ -5,6 +5,7 @@ It is stored as reports/serving.intoto.json. `lockstep sign` includes it unchang
 release/policy/signers.yaml gives the same key or identity the role `verify` too.
 """
 
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -84,19 +85,21 @@ def read(root: Path, report: ServingReport, known: Signers) -> str:
     return data.decode()
 
 
-def check(data: bytes, report: ServingReport, known: Signers, where: str, *, offline: bool = False) -> str:
-    """The name of the verifier, one of ``known``, who signed exactly ``report``. ``offline``: see ``trust``.
+def check(
+    data: bytes, report: ServingReport, known: Signers, where: str, *, offline: bool = False, at: datetime | None = None
+) -> str:
+    """The name of the verifier, one of ``known``, who signed exactly ``report``. ``offline``, ``at``: see ``trust``.
 
     Raises EvidenceRefused if there is none, MachineRefused as ``trust.verify``.
     """
-    return _signed(data, report, known, where, offline=offline)[0]
+    return _signed(data, report, known, where, offline=offline, at=at)[0]
 
 
 def _signed(
-    data: bytes, report: ServingReport, known: Signers, where: str, *, offline: bool = False
+    data: bytes, report: ServingReport, known: Signers, where: str, *, offline: bool = False, at: datetime | None = None
 ) -> tuple[str, Verification]:
     try:
-        verified = trust.verify(data, known, "verify", where, offline=offline)
+        verified = trust.verify(data, known, "verify", where, offline=offline, at=at)
         stated = statement.parse_verification(verified.payload, where)
     except EvidenceRefused as refused:
         raise EvidenceRefused(refused.what, _AGAIN, refused.others) from refused

@@ -10,18 +10,22 @@ Anyone who may push can forge such a message. Where that matters the release is 
 """
 
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import NamedTuple
 
 from checks import quarantine
 from checks.errors import EvidenceRefused
 from checks.quarantine import Entries, Entry
 from release.adapters.git import REGULAR, Git
-from release.ledger import message
+from release.ledger import message, moves
 from release.ledger.walk import NOTHING, Blob, Commit, Walk, author
 
 
 class Release(NamedTuple):
-    """A release from quarantine, from its commit. ``signed``: a signed statement, or None."""
+    """A release from quarantine, from its commit. ``signed``: a signed statement, or None.
+
+    ``at``: the date of the commit (UTC); None if it is not believed.
+    """
 
     entries: Entries
     commit: str
@@ -29,6 +33,7 @@ class Release(NamedTuple):
     by: str
     why: str
     signed: bytes | None
+    at: datetime | None
 
 
 Counts = Callable[[Release], str]  # why a release does not count; empty when it does
@@ -55,6 +60,7 @@ def history(git: Git, walked: Walk, path: str, shown: str, counts: Counts | None
     blobs = {blob.name for name in touching for blob in _both(walked.commits[name], path) if blob.mode in REGULAR}
     objects = git.objects([*touching, *sorted(blobs)])
     files = _Files(objects, shown)
+    dated = moves.dates(walked)
     held: Entries = ()
     became: dict[str, str] = {}
     now = NOTHING
@@ -72,7 +78,7 @@ def history(git: Git, walked: Walk, path: str, shown: str, counts: Counts | None
                 held = quarantine.add(held, entry)
         if not out:
             continue
-        freed = _release(name, walked.commits[name], body, out, was, after, author(head))
+        freed = _release(name, walked.commits[name], body, out, was, after, author(head), dated[name])
         if freed is None:
             became |= {entry.image: f"{by} removed or changed it" for entry in out}
         elif why := counts(freed) if counts else "":
@@ -116,7 +122,7 @@ def _both(commit: Commit, path: str) -> tuple[Blob, Blob]:
 
 
 def _release(
-    name: str, commit: Commit, body: bytes, out: Entries, was: Entries, now: Entries, by: str
+    name: str, commit: Commit, body: bytes, out: Entries, was: Entries, now: Entries, by: str, at: datetime | None
 ) -> Release | None:
     """The release that this commit made; None if it made none."""
     said = message.read_release(body.decode(errors="replace"))
@@ -124,4 +130,4 @@ def _release(
         return None
     if said.images != {entry.image for entry in out} or any(entry not in was for entry in now):
         return None
-    return Release(out, name, said.parent, by, said.why, said.signed)
+    return Release(out, name, said.parent, by, said.why, said.signed, at)

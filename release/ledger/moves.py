@@ -87,6 +87,17 @@ def _steps(walked: Walk, path: str) -> Iterator[_Step]:
                 so_far = blob
 
 
+def dates(walked: Walk) -> dict[str, datetime | None]:
+    """The date of each commit (UTC), never before that of one it follows; None if it is not believed."""
+    latest, at = int(time.time()) + SKEW, 0
+    found: dict[str, datetime | None] = {}
+    for name in (each for landed, brought in walked.landings for each in (*brought, landed)):
+        commit = walked.commits[name]
+        at = max([at, *_believed([commit], latest)])
+        found[name] = None if _doubt(name, commit.date, at, latest) else _time(at)
+    return found
+
+
 def _believed(commits: Iterable[Commit], latest: int) -> Iterator[int]:
     """The dates that can be read and are not in the future."""
     return (commit.date for commit in commits if commit.date is not None and commit.date <= latest)

@@ -1,5 +1,6 @@
 """A move and until when its release ran, for whoever shows the history."""
 
+from collections.abc import Iterable
 from datetime import datetime
 
 from checks.pointer import Pointer
@@ -36,3 +37,14 @@ def ran(moves: tuple[Move, ...]) -> tuple[Ran, ...]:
         )
         for move, until in zip(moves, ends, strict=False)
     )  # fmt: skip
+
+
+def recorded(ran: Iterable[Move | Ran], pointer: Pointer) -> datetime | None:
+    """When one of these moves, which all ran, first deployed the image of ``pointer`` on its evidence (UTC).
+
+    None if only moves by hand did, or if no date of such a move is believed.
+    """
+    wanted = pointer.digest, pointer.evidence
+    made = [move for move in ran if move.kind != "other" and not move.doubt]
+    own = [move.at for move in made if move.after and (move.after.digest, move.after.evidence) == wanted]
+    return min(own, default=None)

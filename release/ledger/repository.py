@@ -9,7 +9,7 @@ from checks import layout, pointer
 from checks.errors import EvidenceRefused
 from checks.pointer import Pointer
 from checks.release_params import Promote
-from release.ledger import checkpoints, held, here, moves, place, trees, walk, write
+from release.ledger import checkpoints, held, here, moves, place, ran, trees, walk, write
 from release.ledger.checkpoints import Last
 from release.ledger.held import Counts, Held
 from release.ledger.place import Place
@@ -135,6 +135,10 @@ class Ledger:
         if todo := moves.unknown(made[0]):
             raise EvidenceRefused(f"since when {environment} runs what it runs is not known: {made[0].doubt}", todo)
         return made[0].at
+
+    def recorded(self, commit: str, environment: str, pointer: Pointer) -> datetime | None:
+        """When this ledger recorded the image on its evidence there (``ran.recorded``); None if it did not."""
+        return ran.recorded((move for move in self.moves(commit, environment) if move.ran), pointer)
 
     def commit(self, tip: str, change: Change) -> str:
         """Make one commit of ``change`` on ``tip``, and move the branch to it together with the tags.

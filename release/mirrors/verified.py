@@ -4,6 +4,7 @@ Reads git alone, for `lockstep status`.
 """
 
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,14 +40,16 @@ def look(root: Path, ledger: Ledger, tip: str, promote: Promote, found: Mapping[
         lines = served.now(release, name, files) if release else []
         strict = promote.environments[name].served_as_verified
         findings = [desired.drift(name, "verification", "of what serves", line) for line in lines if strict]
-        verified[name] = Verified(tuple(lines), (*findings, *(_signed(name, release, known) if release else ())))
+        if release and each.pointer:
+            findings += _signed(name, release, known, ledger.recorded(tip, name, each.pointer))
+        verified[name] = Verified(tuple(lines), tuple(findings))
     return verified
 
 
-def _signed(name: str, release: Release, known: Signers) -> Iterator[Finding]:
+def _signed(name: str, release: Release, known: Signers, recorded: datetime | None) -> Iterator[Finding]:
     if release.verification is None:  # moved by a version that did not sign them
         return
     try:
-        served.verifier(release, known, offline=True)
+        served.verifier(release, known, offline=True, at=recorded)
     except (EvidenceRefused, MachineRefused) as refused:
         yield desired.drift(name, "verification", "signed by one who may", refused.what)

@@ -11,7 +11,7 @@ A move that a side branch made and reverted uses up its approvals too. Git canno
 deployed before the branch was merged into a copy of itself. This can cost an extra approval, and never gains one.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,7 +42,7 @@ def enough(
     rule: Environment,
     image: str,
     present: EnvironmentState,
-    releaser: str,
+    releasers: Collection[str],
     result: CheckResult,
 ) -> None:
     """Check that enough different signers approved. Whoever signed the release does not count as one.
@@ -62,7 +62,7 @@ def enough(
             continue
         if said.payload in used:
             others.append(f"{path}: was used up by an earlier move: approve again, with a new reason")
-        elif said.signer == releaser:
+        elif said.signer in releasers:
             others.append(f"{path}: {said.signer} signed the release and so cannot approve it")
         elif said.signer in people:
             others.append(f"{path}: {said.signer} approved already")

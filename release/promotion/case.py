@@ -18,7 +18,18 @@ from release.evidence import released, weights
 from release.evidence import served as served_as
 from release.evidence.released import Released, Search
 from release.ledger import Change
-from release.promotion import approvals, change, contents, context, environment, image, record, requirements, served
+from release.promotion import (
+    approvals,
+    change,
+    contents,
+    context,
+    environment,
+    image,
+    record,
+    requirements,
+    served,
+    signatures,
+)
 from release.promotion.checklist import About, Check, Checklist, CheckResult, Unavailable
 from release.promotion.context import PromotionContext
 from release.promotion.environment import EnvironmentState
@@ -66,6 +77,7 @@ class Case:
         self.where, self.move = where, move
         self.present = EnvironmentState(None, {})
         self.others: tuple[str, ...] = ()
+        self.signed_by: tuple[str, ...] = ()
         self.missing: set[str] = set()
 
     @functools.cached_property
@@ -138,16 +150,26 @@ class Case:
                 "sign the release: `lockstep sign`", search.others[1:],
             )  # fmt: skip
         self.others = search.others
-        return self._chosen(search)
+        chosen = self._chosen(search)
+        self.signed_by = signatures.by(chosen, search.found)
+        return chosen
 
     def _chosen(self, search: Search) -> Released:
         """The statement to rely on: the one that moved the previous environment, else one that matches the record.
 
-        If none matches, the first; the checks then report what is wrong with it.
+        One that enough signers signed comes before both. If none matches, the first; the checks then report what is
+        wrong with it.
         """
         where, rule = self.where, self.move.rule
         before = where.ledger.pointer(where.tip, rule.after) if rule.after else None
-        ordered = sorted(search.found, key=lambda one: (before is None or one.digest != before.evidence, one.digest))
+        ordered = sorted(
+            search.found,
+            key=lambda one: (
+                len(signatures.by(one, search.found)) < rule.signatures,
+                before is None or one.digest != before.evidence,
+                one.digest,
+            ),
+        )
         for one in ordered if len(ordered) > 1 else ():
             trial = Checklist()
             with trial.run("record"):
@@ -179,7 +201,10 @@ def _image(case: Case, result: CheckResult) -> None:
 
 
 def _evidence(case: Case, result: CheckResult) -> None:
-    result.note = f"{case.released.digest}, signed by {case.released.signer}"
+    found, required = case.released, case.move.rule.signatures
+    by = ", ".join(case.signed_by) if required > 1 else found.signer
+    result.note = f"{found.digest}, signed by {by}"
+    signatures.enough(required, case.signed_by, case.where.signers, case.others, result)
 
 
 def _quarantine(case: Case, result: CheckResult) -> None:
@@ -229,7 +254,9 @@ def _edits(case: Case, result: CheckResult) -> None:
 
 def _approvals(case: Case, result: CheckResult) -> None:
     move = case.move
-    approvals.enough(case.where, move.environment, move.rule, move.digest, case.present, case.released.signer, result)
+    releaser = case.released.signer
+    by = case.signed_by if move.rule.signatures > 1 else (releaser,)
+    approvals.enough(case.where, move.environment, move.rule, move.digest, case.present, by, result)
 
 
 CHECKS: dict[About, Callable[[Case, CheckResult], None]] = {

@@ -140,10 +140,11 @@ def _again(where: PromotionContext, name: str, options: Options, began: float) -
 
 
 def _holds(where: PromotionContext, name: str, present: EnvironmentState, runs: Pointer) -> Released:
-    """Check that someone who may sign today signed the evidence that the pointer names."""
+    """Check that someone who may sign, today or when it was moved there, signed the evidence that the pointer names."""
     envelope = present.files[environment.folder(name) / layout.EVIDENCE]
     try:
-        return released.check(envelope, runs.digest, where.signers, f"the evidence of {name}")
+        recorded = where.ledger.recorded(where.tip, name, runs)
+        return released.check(envelope, runs.digest, where.signers, f"the evidence of {name}", recorded)
     except EvidenceRefused as refused:
         raise EvidenceRefused(
             f"{name} runs {runs.image}, and no current signer signed its evidence: {refused.what}",

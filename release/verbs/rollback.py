@@ -340,7 +340,8 @@ def _last_move(where: PromotionContext, name: str) -> str | None:
 def _evidence(where: PromotionContext, name: str, goal: _Goal, store: Store, result: CheckResult) -> Released:
     """The statement that it was promoted on, if a current signer signed it; else another valid one beside the image.
 
-    A signer who was removed no longer counts, for old signatures too.
+    A signer who was removed no longer counts, for old signatures too. One who is retired counts for this release if the
+    ledger had it by then.
     """
     pointer, path = goal.pointer, past.path(name)
     data = where.ledger.read(goal.move.commit, path)
@@ -350,7 +351,8 @@ def _evidence(where: PromotionContext, name: str, goal: _Goal, store: Store, res
             "choose another release with --to",
         )
     try:
-        found = released.check(data, pointer.digest, where.signers, f"the evidence of {pointer.version}")
+        recorded = where.ledger.recorded(where.tip, name, pointer)
+        found = released.check(data, pointer.digest, where.signers, f"the evidence of {pointer.version}", recorded)
     except EvidenceRefused as refused:
         found = _signed_since(where, store, pointer, refused)
         result.note = f"signed again by {found.signer}"

@@ -20,7 +20,7 @@ from checks.rows import Record
 from checks.serving import ImageReport
 from checks.verdict import Verdict
 from release.evidence import trust
-from release.ledger import Kind, Move, past
+from release.ledger import Kind, Ledger, Move, past
 from release.mirrors import desired, tags, verified
 from release.mirrors.desired import Desired
 from release.mirrors.types import Finding
@@ -104,7 +104,7 @@ def status(root: Path) -> Status:
     known = quarantined.here(root, ledger, tip, params.promote)
     held = known.entries
     moves = {name: ledger.moves(tip, name) for name in names}
-    signed = _signed(root, found)
+    signed = _signed(root, found, ledger, tip)
     seen = verified.look(root, ledger, tip, params.promote, found)
     verdicts = _verdicts(records, [each.pointer for each in found.values() if each.pointer])
     runs = {name: _runs(found[name], moves[name], held, verdicts, seen[name].otherwise) for name in names}
@@ -153,8 +153,8 @@ def _runs(
     )  # fmt: skip
 
 
-def _signed(root: Path, found: Mapping[str, Desired]) -> dict[str, list[Finding]]:
-    """Evidence that no current signer of the target branch, as this clone has it, signed. Uses no network."""
+def _signed(root: Path, found: Mapping[str, Desired], ledger: Ledger, tip: str) -> dict[str, list[Finding]]:
+    """Evidence that no signer of the target branch, as this clone has it, signed, now or when it moved. No network."""
     findings: dict[str, list[Finding]] = {name: [] for name in found}
     its = {name: each for name, each in found.items() if each.pointer and each.envelope}
     try:
@@ -166,7 +166,8 @@ def _signed(root: Path, found: Mapping[str, Desired]) -> dict[str, list[Finding]
         assert each.envelope is not None
         where = str(past.path(name))
         try:
-            trust.verify(each.envelope.data, known, "release", where, offline=True)
+            at = ledger.recorded(tip, name, each.pointer)
+            trust.verify(each.envelope.data, known, "release", where, offline=True, at=at)
         except (EvidenceRefused, MachineRefused) as refused:
             findings[name].append(desired.drift(name, _SIGNED, _WANTED, refused.what))
         if (image := each.envelope.statement.predicate.image.image) != each.pointer.digest:
@@ -210,7 +211,7 @@ def _next(
     if before is None or (here is not None and here.pointer.image == before.pointer.image):
         return None
     its = before.pointer
-    waits = (*_soak(rules, before), *_approvals(rules), *_held(held, its.digest, its.model))
+    waits = (*_soak(rules, before), *_signatures(rules), *_approvals(rules), *_held(held, its.digest, its.model))
     return Next(version=its.version, model=its.model, image=its.digest, source=rules.after, waits=waits)
 
 
@@ -221,6 +222,10 @@ def _soak(rules: Environment, before: Runs) -> list[str]:
         return [f"it is unclear since when {rules.after} runs it"]
     ends = before.since + timedelta(hours=rules.soak_hours)
     return [f"soaks in {rules.after} until {ends:%Y-%m-%d %H:%M} UTC"] if ends > datetime.now(UTC) else []
+
+
+def _signatures(rules: Environment) -> list[str]:
+    return [f"takes {rules.signatures} signatures"] if rules.signatures > 1 else []
 
 
 def _approvals(rules: Environment) -> list[str]:

@@ -20,7 +20,8 @@ _HUB = "docker.io/"
 class Admitted(NamedTuple):
     """``repositories``: HOST/NAME of every release that the environment ever ran. ``images``: the digests that may run.
 
-    ``signers``: who may release now, all by a key or all by an identity, as the current release is signed.
+    ``signers``: who may release, or might until they retired, all by a key or all by an identity, as the current
+    release is signed: pods of what ran by then must restart. ``images`` has only what the environment ran.
     """
 
     environment: str
@@ -75,7 +76,8 @@ def _signers(context: PromotionContext, environment: str, its: Pointer) -> tuple
     path = past.path(environment)
     where = f"{path} of {context.ledger.shown}"
     envelope = past.envelope(context.ledger.read(context.tip, path), its, where)
-    by = released.check(envelope.data, its.digest, context.signers, where).signer
+    recorded = context.ledger.recorded(context.tip, environment, its)
+    by = released.check(envelope.data, its.digest, context.signers, where, recorded).signer
     may = [one for one in context.signers if "release" in one.may]
     (signer,) = (one for one in may if one.name == by)
     return tuple(one for one in may if (one.key is None) == (signer.key is None))
