@@ -7,6 +7,7 @@ import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from checks.scorers.exact_match import ExactMatch
 from release.cli import main
 from release.monitoring import canary as captured
 from release.monitoring import decision_server
+from release.monitoring.shadow import Kept
 from release.monitoring.store import Label, Store
 from release.verbs import canary as verb
 from tests import captured_rows, ledger_tree, report_tree
@@ -194,6 +196,17 @@ def test_a_run_that_was_killed_goes_on_and_labels_that_came_meanwhile_count(root
         assert (done.exit_code, len(ours.asked)) == (10, 50), done.output
         assert "quality; do not promote it; figures in" in done.stderr
         assert json.loads(shadow(root, ours.url, theirs.url, "--most", "50", "--json").stdout)["labelled"] > 40
+
+
+def test_two_runs_of_the_same_releases_do_not_write_one_file(root: Path) -> None:
+    traffic(root, count=40)
+    path = root / layout.SHADOW / "production" / f"{production(root)}-{CANDIDATE}.jsonl"
+    with Model(production(root)) as ours, Model(CANDIDATE) as theirs:
+        with closing(Kept(path)):
+            done = shadow(root, ours.url, theirs.url)
+        assert (done.exit_code, len(ours.asked)) == (9, 0), done.output
+        assert "another `lockstep shadow` of these releases runs; wait until it ends" in done.stderr
+        assert shadow(root, ours.url, theirs.url, "--most", "5").exit_code == 11
 
 
 def _replaced(root: Path, ours: Model, theirs: Model) -> None:

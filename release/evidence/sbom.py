@@ -101,7 +101,8 @@ def _data(reports: Reports) -> list[Component]:
     ]  # fmt: skip
     splits = reports.prepare.splits if reports.prepare else {}
     named = dict.fromkeys(fetched.license for fetched in sources.values())
-    both = None if None in named else " AND ".join(filter(None, named))
+    stated = [f"({name})" if " " in name and len(named) > 1 else name for name in filter(None, named)]
+    both = None if None in named else " AND ".join(stated)
     return [
         *raw,
         *(

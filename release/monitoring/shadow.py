@@ -7,6 +7,7 @@ appended when both servers have answered. Texts are redacted. Scores are not sto
 "error": null, "seconds": 0.31}, "candidate": {"answer": null, "error": "HTTP 500: “out of memory”", "seconds": 0.02}}
 """
 
+import fcntl
 import hashlib
 import os
 from collections.abc import Iterable, Sequence
@@ -17,7 +18,7 @@ from pydantic import AwareDatetime, ValidationError
 
 from checks import captures, digest, files, scoring
 from checks.captures import Capture
-from checks.errors import EvidenceRefused
+from checks.errors import EvidenceRefused, MachineRefused
 from checks.identity import Digest
 from checks.rows import Message, Record
 from checks.scorers import Scorer
@@ -80,17 +81,24 @@ def _messages(request: Capture) -> tuple[Message, ...] | None:
 
 
 class Kept:
-    """The file of pairs. ``pairs``: one for each prompt, the first."""
+    """The file of pairs, which one run writes at a time. ``pairs``: one for each prompt, the first."""
 
     def __init__(self, path: Path) -> None:
-        """Read it. Raises EvidenceRefused with the line that is no pair."""
-        self._path = path
+        """Read it. Raises EvidenceRefused with the line that is no pair, MachineRefused if another run writes it."""
         self.pairs: list[ShadowPair] = []
         self.asked: set[str] = set()
-        data = path.read_bytes() if path.exists() else b""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._stream = path.open("a+b")
+        try:
+            fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            todo = "wait until it ends, or stop it"
+            raise MachineRefused(f"{path}: another `lockstep shadow` of these releases runs", todo) from error
+        self._stream.seek(0)
+        data = self._stream.read()
         whole = data.rfind(b"\n") + 1
         if whole < len(data):  # the last line broke off: its run was killed
-            os.truncate(path, whole)
+            self._stream.truncate(whole)
         for number, line in enumerate(data[:whole].splitlines(), 1):
             try:
                 pair = ShadowPair.model_validate_json(line)
@@ -101,12 +109,14 @@ class Kept:
 
     def add(self, pair: ShadowPair) -> None:
         """Append a pair; it is on the disk afterwards."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("ab") as stream:
-            stream.write(pair.model_dump_json().encode() + b"\n")
-            stream.flush()
-            os.fsync(stream.fileno())
+        self._stream.write(pair.model_dump_json().encode() + b"\n")
+        self._stream.flush()
+        os.fsync(self._stream.fileno())
         self._take(pair)
+
+    def close(self) -> None:
+        """Let another run write the file."""
+        self._stream.close()
 
     def _take(self, pair: ShadowPair) -> None:
         if pair.prompt not in self.asked:

@@ -49,8 +49,8 @@ def shadow(
 ) -> RolloutReport:
     """Send the prompts of the last window_days, call ``tell`` at each look, write reports/rollout/ENV-shadow.json.
 
-    Raises ParamsRefused, EvidenceRefused (no release, no prompt, an unreadable file), ServingRefused if a server is
-    another release or does not answer; the pairs so far are kept. ``refusal`` says how a decision ends.
+    Raises ParamsRefused, EvidenceRefused (no release, no prompt, an unreadable file), MachineRefused if such a run is
+    under way, ServingRefused if a server is another release or does not answer; the pairs so far are kept. ``refusal`` says how a decision ends.
     """
     params = Records(root).work_tree.params
     sides = releases.both(root, params, environment, options.release)
@@ -65,7 +65,7 @@ def shadow(
     def look() -> RolloutReport:
         return _report(environment, sides, params, kept, store, notes)
 
-    with closing(servers[0]), closing(servers[1]), ThreadPoolExecutor(2) as threads:
+    with closing(kept), closing(servers[0]), closing(servers[1]), ThreadPoolExecutor(2) as threads:
         for server in servers:
             server.identify()
         waiting = [each for each in prompts if each.digest not in kept.asked][: max(0, options.most - len(kept.pairs))]
