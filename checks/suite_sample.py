@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from checks import comparisons, digest, judgements, layout
 from checks.chain import Evidence, NoEvidence, gap
 from checks.comparisons import Comparisons
+from checks.rows import request
 from checks.suite_kind import SuiteKind
 from checks.suite_lines import problem
 from checks.suite_report import Role, SuiteAnswer, SuiteLine, SuiteResult
@@ -61,6 +62,8 @@ class SuiteSample:
         scored = [line for line in lines["candidate"] if metric not in suite.partial or line.metric == metric]
         samples = {line.sample: (line.group, line.slice) for line in scored}
         references = _scored_again(name, suite, evidence) if suite.recomputed else {}
+        if metric is not None and result.given:  # without one a gate looks for what was learnt, and may ask for it
+            _hold_unseen(name, evidence)
         if suite.of_test_rows:
             _hold_judgements(name, evidence, tuple(lines))
             if gone := [row.id for row in evidence.test if row.id not in samples]:
@@ -118,6 +121,27 @@ def _hold_judgements(name: str, evidence: Evidence, roles: tuple[Role, ...]) -> 
     said = [each for each in evidence.judgements.get(name, ()) if each.sample in rows]
     if wrong := judgements.problem(said, answers):
         raise NoEvidence(f"{layout.JUDGEMENTS}/{name}.jsonl:{wrong}; {_TODO}")
+
+
+def _hold_unseen(name: str, evidence: Evidence) -> None:
+    """Refuse a suite of which a training row asks a question, whatever its case and spaces: it is no test of that."""
+    if missing := gap(evidence, (layout.SPLITS / "train.jsonl",)):
+        raise NoEvidence(missing)
+    asked = {
+        _plain(request(each.reading.question if each.reading else each.messages)): each.sample
+        for each in evidence.given.get(name, ())
+    }
+    seen = {sample: row for row in evidence.train if (sample := asked.get(_plain(row.request)))}
+    if seen:
+        sample, row = next(iter(seen.items()))
+        raise NoEvidence(
+            f"suite {name} was trained on: {len(seen)} of its questions are training rows, {sample!r} is {row.source}; "
+            "take them out of the data source, or out of the suite"
+        )
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.casefold().split())
 
 
 def _scored_again(name: str, suite: SuiteKind, evidence: Evidence) -> dict[str, str]:
