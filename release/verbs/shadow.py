@@ -50,7 +50,8 @@ def shadow(
     """Send the prompts of the last window_days, call ``tell`` at each look, write reports/rollout/ENV-shadow.json.
 
     Raises ParamsRefused, EvidenceRefused (no release, no prompt, an unreadable file), MachineRefused if such a run is
-    under way, ServingRefused if a server is another release or does not answer; the pairs so far are kept. ``refusal`` says how a decision ends.
+    under way, ServingRefused if a server is another release or does not answer; the pairs so far are kept. ``refusal``
+    says how a decision ends.
     """
     params = Records(root).work_tree.params
     sides = releases.both(root, params, environment, options.release)
