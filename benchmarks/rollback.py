@@ -70,6 +70,10 @@ def unpaired(loss: float, shape: tuple[int, int], random: Any) -> Streams:
     return Streams(random.random(shape) < RIGHT, random.random(shape) < RIGHT - loss)
 
 
+def _points(share: float) -> str:
+    return f"{100 * share:g} point{'' if share == 0.01 else 's'}"
+
+
 def betting(margin: float) -> Rule:
     """The e-process, looked at after each pair."""
 
@@ -77,7 +81,7 @@ def betting(margin: float) -> Rule:
         evidence = Stream(np.array([-1.0, 0.0, 1.0]), streams.counts).log_e_above(margin)
         return np.logical_or.accumulate(evidence >= math.log(1 / ALPHA), axis=1)
 
-    return Rule(f"e-process, margin {100 * margin:g} points", "each pair", crossed)
+    return Rule(f"e-process, margin {_points(margin)}", "each pair", crossed)
 
 
 def z_test(every: int | None) -> Rule:
@@ -90,7 +94,8 @@ def z_test(every: int | None) -> Rule:
         looked = (np.arange(1, z.shape[1] + 1) % (every or z.shape[1])) == 0
         return np.logical_or.accumulate((z > 1.6449) & looked, axis=1)
 
-    return Rule(f"z-test, p < {ALPHA}", f"every {every} pairs" if every else "one, at the end", crossed)
+    looks = {None: "one, at the end", 1: "each pair"}.get(every, f"every {every} pairs")
+    return Rule(f"z-test, p < {ALPHA}", looks, crossed)
 
 
 def limit(name: str, window: int, most: int) -> Rule:
@@ -141,7 +146,7 @@ def kept(margins: Sequence[float], drawn: Sequence[Streams]) -> Iterator[str]:
             back = crossed.any(axis=1)
             median = f" ({np.median(crossed[back].argmax(axis=1) + 1):.0f})" if back.any() else ""
             cells.append(f"{back.mean():.3f}{median}")
-        yield f"| {100 * margin:g} points | {' | '.join(cells)} |"
+        yield f"| {_points(margin)} | {' | '.join(cells)} |"
 
 
 def levels(shares: Sequence[float], shape: tuple[int, int], random: Any) -> Iterator[str]:

@@ -55,7 +55,7 @@ class Difference(Record):
 def least(spread: float, seeds: int, confidence: float) -> float:
     """The smallest true difference of two recipes that both have this spread (standard deviation) over as many seeds.
 
-    It would be shown in four cases of five, were there endless rows. ``seeds``: at least 2.
+    It would be shown in four cases of five, if rows added no uncertainty of their own. ``seeds``: at least 2.
     """
     return _difference(0.0, spread * math.sqrt(2 / seeds), 2.0 * (seeds - 1), confidence).detectable
 
@@ -65,7 +65,7 @@ def difference(
 ) -> Difference | None:
     """Compare two recipes; each array has a row a seed and a column a row of the split; ``groups`` has a row's group.
 
-    None: it cannot be told, because one of them has a single seed, there is one group, or no score differs at all.
+    None where nothing can be told: one of them has a single seed, all rows are one group, or no score differs.
     """
     if min(len(one), len(two)) < 2:
         return None
@@ -92,7 +92,8 @@ def said_of_one(mean: float, spread: float, seeds: int, confidence: float) -> st
     seen = least(spread, seeds, confidence)
     return (
         f"{mean:.3f} over {seeds} seeds, spread (standard deviation) {spread:.3f}: another recipe with the same spread "
-        f"over as many seeds must differ by {seen:.3f} to be told apart in four cases of five, with endless rows"
+        f"over as many seeds must differ by {seen:.3f} to be told apart in four cases of five, however many rows there "
+        "are"
     )
 
 

@@ -165,7 +165,7 @@ def written(text: str, params: Params, choice: Choice, prepared: dict[str, Any],
         sections["base"] = _section("base", base)
     gates = _gates(sections["gates"], params, choice, measured, adapter(base_license, choice.license), base_license)
     sections["gates"] = f"gates:\n{gates}"
-    head = text[: re.search(r"^\w+:", text, re.MULTILINE).start()]  # type: ignore[union-attr]  # valid: has sections
+    head = re.split(r"^(?=\w+:)", text, maxsplit=1, flags=re.MULTILINE)[0]  # what stands before the first section
     values: dict[str, JsonValue] = {
         "train.max_length": prompt + reference,
         "tracking.experiment": choice.name,

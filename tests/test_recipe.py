@@ -167,7 +167,7 @@ def test_a_recipe_is_compared_with_mains_over_seeds(root: Path) -> None:
     assert heading == "exact-match on 60 rows of the valid split, by parameters:"
     here = (
         "  0.715 over 2 seeds, spread (standard deviation) 0.021: another recipe with the same spread over as many seeds "
-        "must differ by 0.120 to be told apart in four cases of five, with endless rows"
+        "must differ by 0.120 to be told apart in four cases of five, however many rows there are"
     )
     against = (
         "  against the parameters of main, 0.605 over 2 seeds, spread 0.007: +0.110 [-0.023, +0.243], 1.2 degrees of freedom: "

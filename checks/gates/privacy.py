@@ -62,7 +62,7 @@ class PrivacyGate(PersonalData, GateKind):
         """What was looked for, and what would take it out of the rows."""
         del verdict
         return Explained(
-            f"is none of {', '.join(self.detectors)} in any row of the train split?",
+            f"is the train split free of what these detectors find: {', '.join(self.detectors)}?",
             "by rule: detectors look at every text of every train row, and one finding is enough; they find no names "
             "and no postal addresses",
             "one row with a finding" if finding.status == "pass"

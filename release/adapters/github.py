@@ -227,12 +227,7 @@ class GitHub:
 
     def _ask(self, method: str, url: str, value: Mapping[str, Any] | None = None, many: bool = False) -> Any:
         """The answer, tried again while that makes sense: what is asked here may be asked twice."""
-        tries = self.tries()
-        while True:
-            try:
-                return self._once(method, url, value, many)
-            except RequestError as trouble:
-                tries.failed(trouble)
+        return self.tries().until_answered(lambda: self._once(method, url, value, many))
 
     def _once(self, method: str, url: str, value: Mapping[str, Any] | None = None, many: bool = False) -> Any:
         headers = {"Accept": "application/vnd.github+json", "X-GitHub-Api-Version": "2022-11-28"}

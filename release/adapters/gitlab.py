@@ -155,12 +155,7 @@ class GitLab:
 
     def _ask(self, method: str, path: str, value: Mapping[str, Any] | None = None, many: bool = False) -> Any:
         """The answer, tried again while that makes sense: what is asked here may be asked twice."""
-        tries = self.tries()
-        while True:
-            try:
-                return self._once(method, path, value, many)
-            except RequestError as trouble:
-                tries.failed(trouble)
+        return self.tries().until_answered(lambda: self._once(method, path, value, many))
 
     def _once(self, method: str, path: str, value: Mapping[str, Any] | None = None, many: bool = False) -> Any:
         try:

@@ -6,12 +6,16 @@ that went on, and it shortens a wait of hours instead of giving up. It reads the
 
 import random
 import time
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
 
 from urllib3.exceptions import InvalidHeader
 from urllib3.util import Retry
 
 TEMPORARY = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+
+T = TypeVar("T")
 
 
 class RequestError(Exception):
@@ -69,6 +73,14 @@ class Tries:
             raise trouble
         backoff = min(patience.longest, patience.first * 2 ** (self._in_a_row - 1))
         time.sleep(asked + backoff * random.uniform(0.5, 1))  # noqa: S311 - jitter
+
+    def until_answered(self, ask: Callable[[], T]) -> T:
+        """The answer of ``ask``, which may be asked again. Raises RequestError as ``failed``."""
+        while True:
+            try:
+                return ask()
+            except RequestError as trouble:
+                self.failed(trouble)
 
     def progressed(self) -> None:
         """Something was done that never has to be done again."""
