@@ -58,8 +58,10 @@ ENVIRONMENTS = Path("release/environments")
 POINTER = "pointer.yaml"  # in each environment's folder: what it runs
 EVIDENCE = "evidence.json"  # beside it: the signed statement that the pointer names
 APPROVED = "approvals"  # a folder beside it: <image>/<signer>.json, signed
+SEALED_LOOKS = ENVIRONMENTS / "sealed"  # what the sealed split answered: <split>/<model>.json, signed
 QUARANTINE = ENVIRONMENTS / "quarantine.yaml"  # what no promotion may move anywhere
 APPROVALS = Path("release/policy/approved.yaml")  # policy digests that code owners approved
+SEALED = Path("release/policy/sealed.bin")  # the rows of the sealed split, encrypted
 SIGNERS = Path("release/policy/signers.yaml")  # who may sign releases, verifications and approvals
 
 # Private to one machine: ignored by git and by DVC.

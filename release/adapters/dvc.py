@@ -75,27 +75,33 @@ def from_top(root: Path, path: Path) -> Path:
 
 
 def python(
-    root: Path, arguments: list[str], name: str, more: Mapping[str, str] | None = None, aside: bool = False
-) -> None:
+    root: Path,
+    arguments: list[str],
+    name: str,
+    more: Mapping[str, str] | None = None,
+    aside: bool = False,
+    heard: bool = False,
+) -> str:
     """Run this interpreter with ``arguments`` in ``root``; refusals call it ``name``. Raises as ``run`` does.
 
     ``more`` is added to its environment. ``aside``: what it prints goes to standard error, so that the caller can print
-    JSON alone.
+    JSON alone. ``heard``: what it prints on standard output is returned, and not shown; else "" is returned.
     """
     refused.forget(root)
     try:
         env = environment() | dict(more or {})
-        out = sys.stderr if aside else None
+        out = subprocess.PIPE if heard else sys.stderr if aside else None
         with ended_with_this_process():
-            code = subprocess.run([sys.executable, *arguments], cwd=root, env=env, stdout=out, check=False).returncode
+            done = subprocess.run([sys.executable, *arguments], cwd=root, env=env, stdout=out, check=False)
     except OSError as error:
         raise MachineRefused(f"{sys.executable}: {error.strerror}", "make the virtual environment again") from error
-    if code and (word := refused.read(root)):
+    if done.returncode and (word := refused.read(root)):
         raise StageRefused(word)
-    if code:
+    if done.returncode:
         raise MachineRefused(
-            f"{name} ended with {code}", "read what it printed; `lockstep doctor` says what is missing"
+            f"{name} ended with {done.returncode}", "read what it printed; `lockstep doctor` says what is missing"
         )
+    return done.stdout.decode(errors="replace") if heard else ""
 
 
 def environment() -> dict[str, str]:

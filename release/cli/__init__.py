@@ -27,6 +27,7 @@ from release.cli import (
     publish,
     pull_request,
     rollout,
+    sealed,
 )
 
 
@@ -85,6 +86,7 @@ for command in (
     environments.reconcile,
     environments.admission,
     environments.checkpoint,
+    sealed.sealed,
     gateway.gateway,
     page.page,
     card.card,

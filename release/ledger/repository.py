@@ -9,6 +9,7 @@ from checks import layout, pointer
 from checks.errors import EvidenceRefused
 from checks.pointer import Pointer
 from checks.release_params import Promote
+from release.adapters import commits
 from release.ledger import checkpoints, held, here, moves, place, ran, trees, walk, write
 from release.ledger.checkpoints import Last
 from release.ledger.held import Counts, Held
@@ -98,6 +99,11 @@ class Ledger:
         """
         prefix = self._place.prefix
         return self._place.git.named([f"{commit}:{prefix}{path.as_posix()}" for commit, path in wanted])
+
+    def versions(self, commit: str, folder: Path) -> list[bytes]:
+        """Every content that a file below ``folder`` had in the history of ``commit``, each once, deleted ones too."""
+        git = self._place.git
+        return commits.versions(git.root, Path(f":/{self._place.prefix}{folder.as_posix()}"), commit)
 
     def pointer(self, commit: str, environment: str) -> Pointer | None:
         """What the environment runs, as of ``commit``. Raises EvidenceRefused if it cannot be read."""
