@@ -129,6 +129,10 @@ def _section(node: Schema, prefix: str) -> Iterator[str]:
             yield f"\n### {prefix.rstrip('.')} in {each['title'].lower()}\n"
             own = {name: value for name, value in each["properties"].items() if name not in shared}
             yield from _section(each | {"properties": own}, prefix)
+    elif "anyOf" in node:  # or null
+        yield ""
+        yield from _table("key", "value", "meaning")
+        yield from _keys(_resolved(node["anyOf"][0]), prefix)
     if "properties" in node:
         yield from _table("key", "value", "meaning")
         yield from _keys(node, prefix)

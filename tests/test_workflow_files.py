@@ -24,7 +24,7 @@ BUTTON = "${{ inputs.environment }}"
 
 CALLED = {"verify.yml": "release.yml"}  # by whom: a file of its own gives its job an identity of its own
 PUSH, PULL, MAIN = "LOCKSTEP_REGISTRY_TOKEN", "LOCKSTEP_REGISTRY_PULL_TOKEN", "LOCKSTEP_TOKEN"
-PROTECTED = ("registry", "staging", BUTTON)  # environments of the default branch alone: docs/how-to/github.md
+PROTECTED = ("registry", "staging", "production", BUTTON)  # environments of the default branch alone: docs/how-to/github.md
 
 
 class Found(NamedTuple):
@@ -64,7 +64,7 @@ def _steps() -> Iterator[tuple[str, dict[str, Any]]]:
 
 def test_there_are_workflows_to_look_at() -> None:
     assert [path.name for path in WORKFLOWS] == [
-        "pr.yml", "promote.yml", "release.yml", "scheduled.yml", "verify.yml", "watch.yml",
+        "pr.yml", "promote.yml", "release.yml", "scheduled.yml", "sealed.yml", "verify.yml", "watch.yml",
     ]  # fmt: skip
 
 
@@ -92,6 +92,7 @@ def test_what_may_be_written_is_what_the_job_writes() -> None:
         "release.yml:build": {"packages"},
         "release.yml:release": {"contents", "id-token", "packages"},
         "promote.yml:move": {"contents"},
+        "sealed.yml:ask": {"contents", "id-token"},
         "verify.yml:verify": {"id-token"},
         "watch.yml:watch": {"contents", "pull-requests"},
     }
@@ -110,7 +111,7 @@ def test_the_gpu_machine_has_one_identity_and_may_write_nothing() -> None:
 def test_each_job_that_signs_has_a_file_of_its_own() -> None:
     """Sigstore certifies the file that a job stands in, not the job: two jobs of one file are one signer."""
     signing = [found.name.partition(":")[0] for found in jobs() if "id-token" in _writes(found.job)]
-    assert sorted(signing) == ["release.yml", "verify.yml"]
+    assert sorted(signing) == ["release.yml", "sealed.yml", "verify.yml"]
 
 
 def test_a_called_workflow_is_called_once_by_its_own_and_runs_the_default_branch_alone() -> None:
@@ -128,12 +129,19 @@ def test_a_called_workflow_is_called_once_by_its_own_and_runs_the_default_branch
     assert callers == CALLED
 
 
+def test_the_key_of_the_sealed_rows_is_where_no_pull_request_runs() -> None:
+    (asking,) = (found for found in jobs() if "LOCKSTEP_SEALED_KEY" in secrets(found.job))
+    assert (asking.name, asking.job["runs-on"]) == ("sealed.yml:ask", "ubuntu-latest")
+    assert asking.job["environment"] == "production"
+    assert not any("upload-artifact" in step.get("uses", "") for step in asking.job["steps"])
+
+
 def test_secrets_lie_in_environments_and_the_token_of_main_in_two_of_them() -> None:
     for found in jobs():
         named = secrets(found.job)
         assert not named or found.job.get("environment"), found.name
         if MAIN in named:
-            assert found.job["environment"] in ("staging", BUTTON), found.name
+            assert found.job["environment"] in ("staging", "production", BUTTON), found.name
             assert found.job["runs-on"] == "ubuntu-latest"
 
 
@@ -184,7 +192,7 @@ def test_the_runners_page_names_every_secret_that_its_jobs_get() -> None:
 
 
 def test_environments_are_of_those_that_the_settings_page_and_doctor_know() -> None:
-    known = {settings.PIPELINE, settings.PUSHING, "staging", BUTTON}
+    known = {settings.PIPELINE, settings.PUSHING, "staging", "production", BUTTON}
     used = {found.job["environment"] for found in jobs() if isinstance(found.job.get("environment"), str)}
     used |= {found.job["environment"]["name"] for found in jobs() if isinstance(found.job.get("environment"), dict)}
     assert used == known
