@@ -46,9 +46,7 @@ def sealed(params: Params, root: Path) -> str:
     evidence = chain.gather(root, scoring.digest_of(params.evaluate.scorers))
     asked = params.model_copy(update={"gates": params.sealed.decided})
     _can_be_decided(asked, evidence)
-    given: dict[str, tuple[Prediction, ...]] = {
-        role: _answers(params, root, role, rows) for role in _roles(asked, evidence)
-    }
+    given = _given(params, root, rows, _roles(asked, evidence))
     with _unquoted():
         verdict = judging.judge(asked, replace(evidence, test=tuple(rows), answers=given))
     click.echo("pass" if verdict.status == "pass" else "fail")
@@ -71,16 +69,25 @@ def _roles(asked: Params, evidence: Evidence) -> list[Role]:
     return ["candidate", *(role for role in get_args(Role) if role in models)]
 
 
-def _answers(params: Params, root: Path, role: Role, rows: Sequence[Row]) -> tuple[Prediction, ...]:
-    """What the model of ``role`` answers, past the cache of answers."""
+def _given(params: Params, root: Path, rows: Sequence[Row], roles: Sequence[Role]) -> dict[str, tuple[Prediction, ...]]:
+    """What the model of each role answers. Two of them may be one model, which is asked once."""
+    earlier = files.read_json(root / layout.REFERENCES, ReferencesReport)
+    models, found = suites.models_of(root, earlier), dict[str, tuple[Prediction, ...]]()
+    for role in roles:
+        if models[role] not in found:
+            with suites.verified(root, models, earlier, role) as folder:
+                found[models[role]] = _answers(params, folder, role, rows)
+    return {role: found[models[role]] for role in roles}
+
+
+def _answers(params: Params, folder: Path, role: Role, rows: Sequence[Row]) -> tuple[Prediction, ...]:
+    """What the model in ``folder`` answers, past the cache of answers."""
     from stages.inference import generate
 
-    earlier = files.read_json(root / layout.REFERENCES, ReferencesReport)
-    with suites.verified(root, suites.models_of(root, earlier), earlier, role) as folder:
-        model, tokenizer = generate.load(folder, params.evaluate.precision)
-        with _unquoted():
-            asked = [row.messages for row in rows]
-            texts = answers.answer(model, tokenizer, params.evaluate, rows, asked, f"{role}, sealed").texts
+    model, tokenizer = generate.load(folder, params.evaluate.precision)
+    with _unquoted():
+        asked = [row.messages for row in rows]
+        texts = answers.answer(model, tokenizer, params.evaluate, rows, asked, f"{role}, sealed").texts
     del model
     gc.collect()  # the next model loads into this one's memory
     with _unquoted():

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from checks import digest, layout, sealed
 from checks.errors import EvidenceRefused, PromotionRefused, Refusal, VerdictFailed, VerdictInconclusive
 from checks.statement import PAYLOAD
 from release.adapters.dvc import StageRefused
+from release.cli import main
 from release.evidence import dsse, keys, statement
 from release.promotion import context
 from release.promotion import sealed as looks
@@ -119,6 +121,8 @@ def test_a_promotion_needs_a_look_which_is_one_bit_and_is_made_once(root: Path) 
     assert verb.refusal(first) is None
     again = ask(root, "fail")
     assert again == first.model_copy(update={"done": "already"})
+    shown = CliRunner().invoke(main, ["-C", str(root), "sealed", "ask", "--key", str(tree.key(root, "sal"))])
+    assert (shown.exit_code, shown.output) == (0, f"pass: {first.model}, look 1 of {MOST}, asked before\n")
     assert times(root) == 1
     done = move(root, "staging")
     assert done.done == "moved"

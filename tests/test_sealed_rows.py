@@ -10,7 +10,7 @@ import pytest
 
 from checks import digest, files, layout, sealed
 from checks.errors import EvaluationRefused, EvidenceRefused, MachineRefused, ParamsRefused, Refusal
-from checks.evidence import Reference, ReferencesReport
+from checks.evidence import EvaluationReport, Reference, ReferencesReport
 from checks.params import Params
 from checks.rows import Message, Row
 from checks.sealed import VARIABLE
@@ -73,7 +73,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Tree:
     shutil.copytree(root / layout.MERGED, root / "main")
     model_tree.change(root / "main", 0.03)
     test = files.read_jsonl(root / layout.SPLITS / "test.jsonl", Row)
-    report = files.read_json(root / layout.EVALUATION, evidence_tree.EvaluationReport)
+    report = files.read_json(root / layout.EVALUATION, EvaluationReport)
     main = Reference(
         commit="1" * 40, merged=digest.of_tree(root / "main").digest, test=report.test, scorers=report.scorers,
         prompt_format=report.prompt_format, predictions=f"sha256:{'8' * 64}",
