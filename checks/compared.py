@@ -199,13 +199,13 @@ def _noise(name: str, gate: PairedGate, evidence: Evidence) -> Finding | None:
     elif stale := [
         what
         for what, one, two in (
-            ("base", noise.base, evaluation.base),
-            ("scorers", noise.scorers, evaluation.scorers),
-            ("prompt format", noise.prompt_format, evaluation.prompt_format),
+            ("another base", noise.base, evaluation.base),
+            ("other scorers", noise.scorers, evaluation.scorers),
+            ("another prompt format", noise.prompt_format, evaluation.prompt_format),
         )
         if one != two
     ]:
-        unknown = f"{layout.NOISE} is about another {', '.join(stale)}"
+        unknown = f"{layout.NOISE} is about {', '.join(stale)}"
     elif gate.metric not in noise.floor:
         unknown = f"{layout.NOISE} has no {gate.metric}"
     elif gate.margin < noise.floor[gate.metric]:

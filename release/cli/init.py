@@ -88,12 +88,13 @@ def init(
         raise ParamsRefused("a question got no answer", "answer it, or give --yes and the flags") from error
     chosen = margin is not None or choice.margin != starting.MARGIN
     begun = verb.begin(root, params, choice, margin_given=chosen, words=words)
-    verb.write(root, begun)
+    removed = verb.write(root, begun, params)
     if as_json:
         plan = {"needed_test_rows": begun.needed, "measured": begun.measured.model_dump(mode="json")}
-        click.echo(to_json({**begun.choice._asdict(), **plan}))
+        click.echo(to_json({**begun.choice._asdict(), **plan, "removed_record": removed}))
     else:
         _show(begun, choice.margin, pinned=begun.measured.base_sha256 is not None or base is None)
+        _show_next(removed)
 
 
 def _chosen(root: Path, params: "Params", address: str, contents: "Contents", flags: _Flags) -> "Choice":
@@ -201,4 +202,14 @@ def _show(begun: "Begun", wanted: float, *, pinned: bool) -> None:
     click.echo("wrote params.yaml")
     for what, said in lines:
         click.echo(f"  {what:<9}{one_line(said)}")
-    click.echo("next: ./lockstep run validate   (checks the data; then ./lockstep run, which trains)")
+
+
+def _show_next(removed: bool) -> None:
+    """The next commands."""
+    steps = [("./lockstep run", "checks the data, trains, evaluates and judges; ./lockstep run validate only checks")]
+    if removed:
+        click.echo("removed dvc.lock and reports/: the record of the example's model")
+        steps.insert(0, ('git commit -am "Our task"', "on main, and push it: main's model is what gates compare with"))
+    steps.append(("./lockstep calibrate", "once: measures the noise that a gate's margin must exceed"))
+    for word, (command, why) in zip(("next:", "", ""), steps, strict=False):
+        click.echo(f"{word:<6}{command:<27}{why}")
