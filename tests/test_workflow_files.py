@@ -24,7 +24,7 @@ BUTTON = "${{ inputs.environment }}"
 
 CALLED = {"verify.yml": "release.yml"}  # by whom: a file of its own gives its job an identity of its own
 PUSH, PULL, MAIN = "LOCKSTEP_REGISTRY_TOKEN", "LOCKSTEP_REGISTRY_PULL_TOKEN", "LOCKSTEP_TOKEN"
-PROTECTED = ("registry", "staging", "production", BUTTON)  # environments of the default branch alone: docs/how-to/github.md
+PROTECTED = ("registry", "staging", "production", BUTTON)  # of the default branch alone: docs/how-to/github.md
 
 
 class Found(NamedTuple):

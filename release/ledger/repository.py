@@ -103,7 +103,8 @@ class Ledger:
     def versions(self, commit: str, folder: Path) -> list[bytes]:
         """Every content that a file below ``folder`` had in the history of ``commit``, each once, deleted ones too."""
         git = self._place.git
-        return commits.versions(git.root, Path(f":/{self._place.prefix}{folder.as_posix()}"), commit)
+        from_top = f":(top,literal){self._place.prefix}{folder.as_posix()}"  # of git's root, and no pattern
+        return commits.versions(git.root, Path(from_top), commit)
 
     def pointer(self, commit: str, environment: str) -> Pointer | None:
         """What the environment runs, as of ``commit``. Raises EvidenceRefused if it cannot be read."""
