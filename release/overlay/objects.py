@@ -137,6 +137,8 @@ def _target(scaler: Mapping[str, Any], item: Mapping[str, Any]) -> Iterator[str]
     wanted = {"apiVersion": "apps/v1", "kind": "Deployment", "name": name}
     if target != wanted or item.get("kind") != "Deployment":
         yield f"spec.scaleTargetRef: is {shown(target)}, the server is {item.get('kind')} {name}"
+    elif "replicas" in _spec(item):
+        yield "spec.scaleTargetRef: its Deployment has spec.replicas, which would undo each scaling: remove one of both"
 
 
 def _scaler(scaler: Mapping[str, Any], item: Mapping[str, Any]) -> Iterator[str]:
@@ -148,7 +150,7 @@ def _scaler(scaler: Mapping[str, Any], item: Mapping[str, Any]) -> Iterator[str]
 
 def _keda(scaler: Mapping[str, Any], item: Mapping[str, Any]) -> Iterator[str]:
     yield from _target(scaler, item)
-    yield from monitored.scaler(_spec(scaler), scaler["metadata"].get("annotations") or {}, item)
+    yield from monitored.scaler(_spec(scaler), scaler["metadata"].get("annotations") or {})
 
 
 def _data(_: Mapping[str, Any], __: Mapping[str, Any]) -> Iterator[str]:

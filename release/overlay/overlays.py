@@ -9,6 +9,7 @@ An environment always has the same set of files. If there is nothing that a clus
 image in a folder of one machine) they contain no resources, so the environment builds to nothing.
 """
 
+import copy
 import math
 import re
 from collections.abc import Mapping
@@ -40,12 +41,15 @@ PREFIX = "lockstep/"
 PLACEHOLDER = "lockstep.invalid/server"
 CONTAINER = "server"
 LABEL = "app.kubernetes.io/name"  # by it, and the container's name as its value, the base's objects find the server
+# Labels of server and pods that no selector uses, so that they may change: by them metrics are those of a release.
+VERSION = "app.kubernetes.io/version"
 WEIGHTS = "weights"  # the volume, where they come alone
 
 # Seconds before SIGTERM in which routers and proxies stop sending requests.
 PRE_STOP = 10
 SPARE = 15  # seconds of grace beyond the drain
 
+_LABEL = 63  # characters of a label's value, at most
 _HEADER = "# Written by `lockstep promote`: edits are refused, and overwritten by the next move.\n"
 _NEVER = "nothing has been promoted here"
 _USER = re.compile(r"([0-9]{1,9})(?::([0-9]{1,9}))?")
@@ -88,12 +92,18 @@ def _release(
     else:
         container |= _mounting(runtime, serve, built.path, container["volumeMounts"])
         pod["volumes"].append({"name": WEIGHTS, "image": {"reference": str(where), "pullPolicy": "IfNotPresent"}})
-    marks = annotations(pointer)
+    marks = {
+        "labels": {
+            "app.kubernetes.io/instance": f"{serve.name}-{environment}"[:_LABEL].rstrip("-_"),
+            VERSION: pointer.version,
+        },
+        "annotations": annotations(pointer),
+    }
     patch = {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": {"name": CONTAINER, "annotations": marks},
-        "spec": {"template": {"metadata": {"annotations": dict(marks)}, "spec": pod | {"containers": [container]}}},
+        "metadata": {"name": CONTAINER, **marks},
+        "spec": {"template": {"metadata": copy.deepcopy(marks), "spec": pod | {"containers": [container]}}},
     }
     return _files(
         environment,

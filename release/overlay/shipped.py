@@ -17,12 +17,12 @@ from release.overlay.sources import OWN, RELEASES, Sources
 DIGESTS = {
     path: f"sha256:{sha256}"
     for path, sha256 in {
-        "base/deployment.yaml": "0177c7721788748bed96e92c97963d51cc5538321eed6b00ef978a81441f8743",
+        "base/deployment.yaml": "ceea64042e8b9a9e7ac1c44a2cb49ad0c1e3b2ae978d7afb940be109a8b7ecdf",
         "base/disruption.yaml": "285e71d2b64a3a11baedef2acd083be522e24e256c268cc4e6af9d36ed845f88",
         "base/kustomization.yaml": "e09deb08942b341ab78021cfbb270634e1b4815c059213c2da6ebc0b1bcf6ad9",
         "base/network.yaml": "87871b355dc2cbd5d83eed51903f29120a5fd9f4de399e37b7ccb8a97cccc7ed",
         "base/service.yaml": "752fc6fb2b914ff96c53ed61c236903baec1285228a64712d4acd257fbe79bd1",
-        "components/gateway/deployment.yaml": "1e6548cf9495d172dc42c958d59eccd87c03d266a41163ee7b8b79de299eafae",
+        "components/gateway/deployment.yaml": "5e2b85de25df296b32ada709044d6448d00693e76b010379f4b10f3316a430fa",
         "components/gateway/disruption.yaml": "7dd642a48e8ba8e8f64f41daff83e2cf8f00a28d986307f9bb9e0ecaf603e6d7",
         "components/gateway/kustomization.yaml": "2c7f58a8522df2f0980164586ba52f69a753346bafbf1090bf9634ea2872fa36",
         "components/gateway/network.yaml": "27c812a435f9fca562ce1f344b0015eb718f1aa4609276a5915d475d75a463df",
