@@ -25,6 +25,34 @@ _OF_A_COMPONENT = {
 _RULE = {"record?": str, "alert?": str, "expr": str, "for?": str, "labels?": dict, "annotations?": dict}
 _METADATA = {"name": str, "namespace": str, "labels?": dict, "annotations?": dict}
 _OF_OPERATORS: dict[tuple[str, str], dict[str, Any]] = {
+    ("gateway.networking.k8s.io/v1", "Gateway"): {
+        "gatewayClassName": str,
+        "listeners": [
+            {
+                "name": str,
+                "protocol": str,
+                "port": int,
+                "hostname": str,
+                "tls": {"mode": str, "certificateRefs": [{"name": str}]},
+                "allowedRoutes": {"namespaces": {"from": str, "selector": {"matchLabels": dict}}},
+            }
+        ],
+    },
+    ("gateway.networking.k8s.io/v1", "HTTPRoute"): {
+        "parentRefs": [{"name": str, "namespace": str, "sectionName": str}],
+        "hostnames": [str],
+        "rules": [
+            {
+                "matches": [{"path": {"type": str, "value": str}}],
+                "timeouts": {"request": str},
+                "backendRefs": [{"name": str, "port": int, "namespace?": str, "weight?": int}],
+            }
+        ],
+    },
+    ("gateway.networking.k8s.io/v1", "ReferenceGrant"): {
+        "from": [{"group": str, "kind": str, "namespace": str}],
+        "to": [{"group": str, "kind": str, "name": str}],
+    },
     ("monitoring.coreos.com/v1", "PodMonitor"): {
         "selector": {"matchLabels": dict},
         "podMetricsEndpoints": [{"port": str, "path": str, "interval": str}],

@@ -9,13 +9,14 @@ import pytest
 import yaml
 
 from checks import layout
-from release.overlay import edits
-from tests import kubernetes_tools, programs
+from release.overlay import edits, gateway
+from tests import kubernetes_tools, programs, spoil
 from tests.conftest import REPOSITORY
-from tests.overlay_sample import edit, lying, put, rendered
+from tests.overlay_sample import OTHER, edit, lying, put, rendered
 
 pytestmark = pytest.mark.slow
 
+KEYS = "LOCKSTEP_GATEWAY_KEYS=/etc/lockstep/keys"
 DOCS = REPOSITORY / "docs" / "how-to"
 
 
@@ -39,6 +40,39 @@ def failures(tree: Path) -> list[str]:
     return edits.failures("staging", lying(tree), rendered(), ("staging", "production"))
 
 
+def refused(tree: Path, said: str) -> None:
+    found = failures(tree)
+    assert any(re.search(said, failure) for failure in found), found
+    assert all("\n" not in failure for failure in found)
+
+
+def patched(kind: str, *operations: dict[str, Any]) -> spoil.Spoil:
+    patch = {"target": {"kind": kind}, "patch": yaml.safe_dump(list(operations))}
+    return lambda tree: edit(tree, "staging", lambda own: own.update(patches=[*own.get("patches", []), patch]))
+
+
+def setting(kind: str, path: str, value: Any, op: str = "replace") -> spoil.Spoil:
+    return patched(kind, {"op": op, "path": path, "value": value})
+
+
+def added(item: dict[str, Any]) -> spoil.Spoil:
+    """One more object, in a file of the environment."""
+
+    def do(tree: Path) -> None:
+        (tree / "staging" / "more.yaml").write_text(yaml.safe_dump(item))
+        edit(tree, "staging", lambda own: own["resources"].append("more.yaml"))
+
+    return do
+
+
+def gatewayed(tree: Path, environment: str = "staging", **fields: Any) -> None:
+    """Put a gateway before the environment. ``fields``: the example's, whose settings name production."""
+    images = [{"name": gateway.PLACEHOLDER, "newName": "registry.example/lockstep", "digest": OTHER}]
+    settings = [{"name": "gateway", "literals": [f"{gateway.ENVIRONMENT}={environment}", KEYS]}]
+    own = {"components": [gateway.COMPONENT], **fields, "images": images, "configMapGenerator": settings}
+    edit(tree, environment, lambda value: value.update(own))
+
+
 def test_what_the_page_puts_beside_and_into_an_environment_is_valid_and_accepted(tree: Path) -> None:
     *beside, own = examples("environments.md", "What the cluster has beside it")
     assert [item["kind"] for item in beside] == ["Namespace", "PriorityClass"]
@@ -52,3 +86,109 @@ def test_what_the_page_puts_beside_and_into_an_environment_is_valid_and_accepted
     assert (pod["priorityClassName"], pod["imagePullSecrets"]) == ("serving", [{"name": "registry"}])
     for item in items:
         kubernetes_tools.validate(item, kubernetes_tools.VERSIONS[0])
+
+
+# Routes.
+
+
+@pytest.fixture
+def exposed(tree: Path) -> Path:
+    """The environment of the page, reached from outside."""
+    *_, own = examples("gateway.md", "From outside the cluster")
+    gatewayed(tree, **own)
+    return tree
+
+
+def test_the_pages_route_is_accepted_and_leads_to_the_gateway(exposed: Path) -> None:
+    cluster, own = examples("gateway.md", "From outside the cluster")
+    kubernetes_tools.validate(cluster, kubernetes_tools.VERSIONS[0])
+    assert KEYS in own["configMapGenerator"][0]["literals"]
+    assert failures(exposed) == []
+    items = kubernetes_tools.build(exposed / "staging")
+    for item in items:
+        kubernetes_tools.validate(item, kubernetes_tools.VERSIONS[0])
+    (route,) = [item["spec"] for item in items if item["kind"] == "HTTPRoute"]
+    assert route["hostnames"] == ["models.example.org"]
+    assert (cluster["metadata"]["name"], cluster["metadata"]["namespace"], cluster["spec"]["listeners"][0]["name"]) == (
+        route["parentRefs"][0]["name"], route["parentRefs"][0]["namespace"], route["parentRefs"][0]["sectionName"],
+    )  # fmt: skip
+    (backend,) = route["rules"][0]["backendRefs"]
+    services = {item["metadata"]["name"]: item["spec"] for item in items if item["kind"] == "Service"}
+    assert backend["port"] in [port["port"] for port in services[backend["name"]]["ports"]]
+
+
+RULE = "/spec/rules/0"
+BACKENDS = f"{RULE}/backendRefs"
+HOME = {"name": "gateway", "port": 80}
+MIRROR = [{"type": "RequestMirror", "requestMirror": {"backendRef": HOME}}]
+UNEXPOSED: dict[str, tuple[spoil.Spoil, str]] = {
+    "no host": (setting("HTTPRoute", "/spec/hostnames", ["lockstep.invalid"]), "spec.hostnames: is .*: name the host"),
+    "every host": (patched("HTTPRoute", {"op": "remove", "path": "/spec/hostnames"}), "spec.hostnames: is None"),
+    "every listener": (
+        patched("HTTPRoute", {"op": "remove", "path": "/spec/parentRefs/0/sectionName"}), "spec.parentRefs: name a Gateway"
+    ),
+    "a mesh": (
+        setting("HTTPRoute", "/spec/parentRefs", [{"kind": "Service", "group": "", "name": "gateway", "sectionName": "x"}]),
+        "spec.parentRefs: name a Gateway",
+    ),
+    "no rules": (setting("HTTPRoute", "/spec/rules", []), "spec.rules: lead nowhere"),
+    "no backend": (patched("HTTPRoute", {"op": "remove", "path": BACKENDS}), "at least half of the requests"),
+    "the server itself": (setting("HTTPRoute", f"{BACKENDS}/0/name", "server"), "leads elsewhere than to the Service gateway"),
+    "a bucket": (setting("HTTPRoute", f"{BACKENDS}/0/kind", "ServiceImport", "add"), "leads elsewhere"),
+    "a namespace of nobody": (setting("HTTPRoute", f"{BACKENDS}/0/namespace", "other", "add"), "leads elsewhere"),
+    "a backend's filter": (setting("HTTPRoute", f"{BACKENDS}/0/filters", MIRROR, "add"), "leads elsewhere"),
+    "a copy of each request": (setting("HTTPRoute", f"{RULE}/filters", MIRROR, "add"), "rules.0.filters: would change requests"),
+    "mostly another release": (
+        setting("HTTPRoute", BACKENDS, [HOME | {"weight": 4}, HOME | {"weight": 5, "namespace": "model-production"}]),
+        "backendRefs: weight: at least half",
+    ),
+    "no keys": (
+        lambda tree: edit(tree, "staging", lambda own: own["configMapGenerator"][0]["literals"].remove(KEYS)),
+        "everyone who knows the host could ask: name ../components/gateway, with LOCKSTEP_GATEWAY_KEYS=",
+    ),
+    "an Ingress": (added({"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": {"name": "x"}}), "brings no Ingress"),
+    "requests counted as another environment's": (
+        lambda tree: edit(tree, "staging", lambda own: own["configMapGenerator"][0].update(literals=[f"{gateway.ENVIRONMENT}=production", KEYS])),
+        "LOCKSTEP_GATEWAY_ENVIRONMENT is 'production': only a gateway that another environment's route leads to",
+    ),
+    "leave for everyone": (
+        added({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "ReferenceGrant", "metadata": {"name": "x"}, "spec": {"from": [{"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "namespace": "other"}], "to": [{"group": "", "kind": "Secret"}]}}),
+        "spec.from: is .*name HTTPRoute of gateway.networking.k8s.io, and another environment's namespace",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", UNEXPOSED)
+def test_a_route_that_leads_past_the_gateways_keys_is_refused(case: str, exposed: Path) -> None:
+    change, said = UNEXPOSED[case]
+    change(exposed)
+    refused(exposed, said)
+
+
+def test_a_route_without_a_gateway_is_refused(exposed: Path) -> None:
+    edit(exposed, "staging", lambda own: own.update(components=["../components/exposure"]))
+    refused(exposed, "everyone who knows the host could ask")
+
+
+def test_the_pages_weights_are_accepted_in_both_environments(exposed: Path) -> None:
+    """The page's production is staging here, and its canary is production."""
+    share, grant = examples("rollout.md", "Canary")[:2]
+    (patch,) = share["patches"]
+    operations = yaml.safe_load(patch["patch"])
+    operations[0]["value"][1]["namespace"] = "model-production"
+    setting("HTTPRoute", operations[0]["path"], operations[0]["value"])(exposed)
+    assert failures(exposed) == []
+    for item in kubernetes_tools.build(exposed / "staging"):
+        kubernetes_tools.validate(item, kubernetes_tools.VERSIONS[0])
+
+    canary = rendered("production")
+    put(exposed, canary)
+    gatewayed(exposed, "production")
+    counted = [{"name": "gateway", "literals": [f"{gateway.ENVIRONMENT}=staging", KEYS]}]
+    grant["spec"]["from"][0]["namespace"] = "model-staging"
+    (exposed / "production" / "grant.yaml").write_text(yaml.safe_dump(grant))
+    edit(exposed, "production", lambda own: own.update(configMapGenerator=counted))
+    edit(exposed, "production", lambda own: own["resources"].append("grant.yaml"))
+    assert edits.failures("production", lying(exposed), canary, ("staging", "production")) == []
+    (item,) = [each for each in kubernetes_tools.build(exposed / "production") if each["kind"] == "ReferenceGrant"]
+    kubernetes_tools.validate(item, kubernetes_tools.VERSIONS[0])

@@ -170,6 +170,9 @@ _BESIDE: dict[tuple[str, str], Callable[[Mapping[str, Any], Mapping[str, Any]], 
     ("policy", "PodDisruptionBudget"): _disruption,
     ("autoscaling", "HorizontalPodAutoscaler"): _scaler,
     ("keda.sh", "ScaledObject"): _keda,
+    # ``exposed`` checks these.
+    ("gateway.networking.k8s.io", "HTTPRoute"): _data,
+    ("gateway.networking.k8s.io", "ReferenceGrant"): _data,
     # For imagePullSecrets, and whatever people keep beside a server.
     ("", "ConfigMap"): _config,
     ("", "Secret"): _data,

@@ -22,6 +22,8 @@ DIGESTS = {
         "base/kustomization.yaml": "e09deb08942b341ab78021cfbb270634e1b4815c059213c2da6ebc0b1bcf6ad9",
         "base/network.yaml": "87871b355dc2cbd5d83eed51903f29120a5fd9f4de399e37b7ccb8a97cccc7ed",
         "base/service.yaml": "752fc6fb2b914ff96c53ed61c236903baec1285228a64712d4acd257fbe79bd1",
+        "components/exposure/kustomization.yaml": "e48a816211ea3a3cb0013bf6f918753a5615f975fe03767ae31cd55f85ef4c92",
+        "components/exposure/route.yaml": "90eedcce597c6d8e34ee4ec5bab79f42016558d1951f7ce3e941e531bfb8d11b",
         "components/gateway/deployment.yaml": "5e2b85de25df296b32ada709044d6448d00693e76b010379f4b10f3316a430fa",
         "components/gateway/disruption.yaml": "7dd642a48e8ba8e8f64f41daff83e2cf8f00a28d986307f9bb9e0ecaf603e6d7",
         "components/gateway/kustomization.yaml": "2c7f58a8522df2f0980164586ba52f69a753346bafbf1090bf9634ea2872fa36",
@@ -48,10 +50,12 @@ def knows(environment: str, read: Sources) -> bool:
         for path, data in read.files.items()
         if path != home / OWN and not path.is_relative_to(home / FOLDER)
     }
-    return _is_offered(read.own) and all(DIGESTS.get(path) == digest.of_bytes(data) for path, data in shared.items())
+    return _is_offered(environment, read.own) and all(
+        DIGESTS.get(path) == digest.of_bytes(data) for path, data in shared.items()
+    )
 
 
-def _is_offered(own: dict[str, Any]) -> bool:
+def _is_offered(environment: str, own: dict[str, Any]) -> bool:
     """Whether the kustomization uses only what the comments offer; ``sources`` and ``failures`` check the values."""
     free = {key: value for key, value in own.items() if key not in ("namespace", "images")}
     resources, components, patches = (free.pop(key, None) for key in ("resources", "components", "patches"))
@@ -60,7 +64,7 @@ def _is_offered(own: dict[str, Any]) -> bool:
         free == {"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization"}
         and resources in [[each] for each in RELEASES]
         and components in (None, [], [_GPU], [gateway.COMPONENT], [_GPU, gateway.COMPONENT])
-        and (generated is None or gateway.is_offered(generated))
+        and (generated is None or gateway.is_offered(environment, generated))
         and (patches in (None, []) or (isinstance(patches, list) and len(patches) == 1 and _sets_replicas(patches[0])))
     )
 
