@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from checks import layout
-from release.overlay import edits, gateway
+from release.overlay import deployed, edits, gateway, kustomize, overlays
 from tests import kubernetes_tools, programs, spoil
 from tests.conftest import REPOSITORY
 from tests.overlay_sample import OTHER, edit, lying, put, rendered
@@ -192,3 +192,112 @@ def test_the_pages_weights_are_accepted_in_both_environments(exposed: Path) -> N
     assert edits.failures("production", lying(exposed), canary, ("staging", "production")) == []
     (item,) = [each for each in kubernetes_tools.build(exposed / "production") if each["kind"] == "ReferenceGrant"]
     kubernetes_tools.validate(item, kubernetes_tools.VERSIONS[0])
+
+
+# Step by step.
+
+
+@pytest.fixture
+def stepwise(tree: Path) -> Path:
+    """The release, brought by the Rollout."""
+    edit(tree, "staging", lambda own: own.update(resources=["release/rollout"], patches=[]))
+    return tree
+
+
+def test_the_pods_of_a_rollout_are_those_of_the_release_and_it_asks_about_that_release(
+    stepwise: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    example = examples("rollout.md", "Canary")[2]
+    edit(stepwise, "staging", lambda own: own.update(example))
+    with monkeypatch.context() as context:  # what the comments offer is known without a build
+        context.setattr(kustomize, "PROGRAM", "no-such-program")
+        assert failures(stepwise) == []
+    edit(stepwise, "staging", lambda own: own.update(commonAnnotations={"note": "so that it is built"}))
+    assert failures(stepwise) == []
+    items = kubernetes_tools.build(stepwise / "staging")
+    for item in items:
+        kubernetes_tools.validate(item, kubernetes_tools.VERSIONS[0])
+    assert deployed.failures(items, "staging", rendered()) == []
+    found = {item["kind"]: item for item in items}
+    (server, moved, template) = (found[kind] for kind in ("Deployment", "Rollout", "AnalysisTemplate"))
+    assert "replicas" not in server["spec"]
+    assert moved["spec"]["replicas"] == 4
+    assert moved["spec"]["workloadRef"]["name"] == server["metadata"]["name"]
+    assert moved["metadata"]["annotations"] == server["metadata"]["annotations"]
+    (analysis,) = [step["analysis"] for step in moved["spec"]["strategy"]["canary"]["steps"] if "analysis" in step]
+    assert [each["templateName"] for each in analysis["templates"]] == [template["metadata"]["name"]]
+    (model,) = [arg["valueFrom"]["fieldRef"]["fieldPath"] for arg in analysis["args"] if arg["name"] == "model"]
+    assert model == "metadata.annotations['lockstep/model']"
+    assert {arg["name"] for arg in analysis["args"]} == {arg["name"] for arg in template["spec"]["args"]}
+
+
+def test_a_rollout_of_nothing_is_nothing(stepwise: Path) -> None:
+    put(stepwise, overlays.nothing("staging"))
+    assert kubernetes_tools.build(stepwise / "staging") == []
+
+
+STEPS = "/spec/strategy/canary/steps"
+TARGET = {"apiVersion": "argoproj.io/v1alpha1", "kind": "Rollout", "name": "server"}
+UNPINNED = patched("Rollout", {"op": "remove", "path": "/spec/replicas"})
+
+
+def scaler(**target: str) -> spoil.Spoil:
+    spec = {"scaleTargetRef": TARGET | target, "minReplicas": 1, "maxReplicas": 4}
+    return added(
+        {"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "x"}, "spec": spec}
+    )
+
+
+FREE: dict[str, tuple[spoil.Spoil, ...]] = {
+    "earlier steps": (patched("Rollout", {"op": "add", "path": f"{STEPS}/0", "value": {"setWeight": 5}}, {"op": "add", "path": f"{STEPS}/1", "value": {"pause": {"duration": "1h"}}}),),
+    "later steps": (setting("Rollout", f"{STEPS}/-", {"setWeight": 60}, "add"), setting("Rollout", f"{STEPS}/-", {"pause": {}}, "add")),
+    "patience": (setting("Rollout", "/spec/progressDeadlineSeconds", 3600), setting("Rollout", "/spec/strategy/canary/maxSurge", "50%")),
+    "a scaler of it": (UNPINNED, scaler()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", FREE)
+def test_what_is_the_environments_own_in_a_rollout_is_no_gap(case: str, stepwise: Path) -> None:
+    for change in FREE[case]:
+        change(stepwise)
+    assert failures(stepwise) == []
+
+
+METRIC = "/spec/metrics/0"
+UNROLLED: dict[str, tuple[spoil.Spoil, str]] = {
+    "no analysis": (patched("Rollout", {"op": "remove", "path": f"{STEPS}/1"}), "steps: has no analysis as components/rollout writes it"),
+    "another analysis": (setting("Rollout", f"{STEPS}/1/analysis/templates/0/templateName", "other"), "steps: has no analysis"),
+    "another model's verdict": (
+        setting("Rollout", f"{STEPS}/1/analysis/args/1", {"name": "model", "value": f"sha256:{'0' * 64}"}), "steps: has no analysis"
+    ),
+    "most pods before it": (setting("Rollout", f"{STEPS}/0/setWeight", 90), "steps: .*before the analysis let setWeight be 1 to 50"),
+    "no pods before it": (patched("Rollout", {"op": "remove", "path": f"{STEPS}/0"}), "steps: .*before the analysis let setWeight"),
+    "another kind of step": (setting("Rollout", f"{STEPS}/-", {"setCanaryScale": {"replicas": 9}}, "add"), "allowed beside the analysis: setWeight, pause"),
+    "another workload": (setting("Rollout", "/spec/workloadRef/name", "other"), "spec.workloadRef.name: is 'other', the release says 'server'"),
+    "pods of its own": (setting("Rollout", "/spec/template", {"spec": {"containers": []}}, "add"), "Rollout server: spec.template: is "),
+    "blue and green": (setting("Rollout", "/spec/strategy/blueGreen", {"activeService": "server"}, "add"), "spec.strategy.blueGreen: is "),
+    "paused": (setting("Rollout", "/spec/paused", True, "add"), "spec.paused: is True"),
+    "another release's name": (setting("Rollout", "/metadata/annotations/lockstep~1model", "sha256:0"), "annotations: lockstep/model is 'sha256:0'"),
+    "a verdict that is always good": (setting("AnalysisTemplate", f"{METRIC}/successCondition", "true"), "AnalysisTemplate lockstep-canary: spec.metrics: is "),
+    "a verdict of another server": (setting("AnalysisTemplate", f"{METRIC}/provider/web/url", "http://evil.example"), "spec.metrics: is "),
+    "a verdict that does not count": (setting("AnalysisTemplate", "/spec/dryRun", [{"metricName": "lockstep"}], "add"), "spec.dryRun: is "),
+    "no template": (
+        patched("AnalysisTemplate", {"op": "replace", "path": "/kind", "value": "ConfigMap"}), "belong together: name release/rollout"
+    ),
+    "servers of the Deployment too": (setting("Deployment", "/spec/replicas", 2, "add"), "Deployment server: spec.replicas: the Rollout says"),
+    "a scaler that it undoes": (scaler(), "its Rollout has spec.replicas, which would undo each scaling"),
+    "a scaler of the Deployment": (scaler(apiVersion="apps/v1", kind="Deployment"), "spec.scaleTargetRef: is .*, the server is Rollout server"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", UNROLLED)
+def test_a_rollout_that_could_pass_over_the_verdict_is_refused(case: str, stepwise: Path) -> None:
+    change, said = UNROLLED[case]
+    change(stepwise)
+    refused(stepwise, said)
+
+
+def test_a_rollout_beside_an_inference_service_is_refused(stepwise: Path) -> None:
+    edit(stepwise, "staging", lambda own: own.update(resources=["release/kserve"]))
+    added(TARGET | {"metadata": {"name": "server"}, "spec": {}})(stepwise)
+    refused(stepwise, "belong together: name release/rollout")

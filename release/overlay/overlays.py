@@ -31,6 +31,7 @@ FOLDER = Path("release")  # in an environment's folder: what a promotion writes,
 DEPLOYMENT = FOLDER / "deployment" / "kustomization.yaml"
 SERVER = FOLDER / "deployment" / "server.yaml"  # the patch
 KSERVE = FOLDER / "kserve" / "kustomization.yaml"
+ROLLOUT = FOLDER / "rollout" / "kustomization.yaml"
 # Folders beside the environments, whose names no environment can have.
 SHARED = ("base", "components")
 
@@ -111,6 +112,7 @@ def _release(
             DEPLOYMENT: _kustomization(resources=["../../../base"], patches=[{"path": SERVER.name}]),
             SERVER: _yaml(patch),
             KSERVE: _kustomization(resources=["../deployment"], components=["../../../components/kserve"]),
+            ROLLOUT: _kustomization(resources=["../deployment"], components=["../../../components/rollout"]),
         },
     )
 
@@ -125,7 +127,8 @@ def unreachable(pointer: Pointer) -> str | None:
 def nothing(environment: str, why: str = _NEVER) -> dict[Path, bytes]:
     """The same set of files for an environment that runs nothing."""
     empty = _kustomization(resources=[])
-    return _files(environment, {DEPLOYMENT: empty, SERVER: f"{_HEADER}# {why}\n".encode(), KSERVE: empty})
+    reason = f"{_HEADER}# {why}\n".encode()
+    return _files(environment, {DEPLOYMENT: empty, SERVER: reason, KSERVE: empty, ROLLOUT: empty})
 
 
 def annotations(pointer: Pointer) -> dict[str, str]:

@@ -10,7 +10,7 @@ import yaml
 
 from checks import digest, layout, plain_yaml
 from release.overlay import gateway
-from release.overlay.overlays import CONTAINER, FOLDER
+from release.overlay.overlays import CONTAINER, FOLDER, ROLLOUT
 from release.overlay.sources import OWN, RELEASES, Sources
 
 # By path below release/environments. A test compares them with the files: change both together.
@@ -36,10 +36,12 @@ DIGESTS = {
         "components/kserve/copied/kustomization.yaml":
             "adeda711f4974fd5a5df10b2f31c3ce79b1bf9fbeb7312274943afd3ccdf4ffe",
         "components/kserve/kustomization.yaml": "f9d7531404a2f278683a0229b5ca6b99ed21e4830c580b033e3c6bdbd1e9daec",
+        "components/rollout/analysis.yaml": "cf50173f0358eef37ec5d725ac146a6f4b10765b8697cf2859a293dbcd2c4b0d",
+        "components/rollout/kustomization.yaml": "a9811e3d945e82361e3456b4eb77132d0b0ff6e0c02f8ab17e0d803d595f07d1",
+        "components/rollout/rollout.yaml": "c0bc8497156cf0f6edee48a33aa3d6c8bfc29151c83cbd120101ba4fec67ce3b",
     }.items()
 }  # fmt: skip
 _GPU = "../components/gpu"
-_SERVER = {"kind": "Deployment", "name": CONTAINER}
 
 
 def knows(environment: str, read: Sources) -> bool:
@@ -60,17 +62,23 @@ def _is_offered(environment: str, own: dict[str, Any]) -> bool:
     free = {key: value for key, value in own.items() if key not in ("namespace", "images")}
     resources, components, patches = (free.pop(key, None) for key in ("resources", "components", "patches"))
     generated = free.pop("configMapGenerator", None)
+    scaled = "Rollout" if resources == [ROLLOUT.parent.as_posix()] else "Deployment"
     return (
         free == {"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization"}
         and resources in [[each] for each in RELEASES]
         and components in (None, [], [_GPU], [gateway.COMPONENT], [_GPU, gateway.COMPONENT])
         and (generated is None or gateway.is_offered(environment, generated))
-        and (patches in (None, []) or (isinstance(patches, list) and len(patches) == 1 and _sets_replicas(patches[0])))
+        and (
+            patches in (None, [])
+            or (isinstance(patches, list) and len(patches) == 1 and _sets_replicas(patches[0], scaled))
+        )
     )
 
 
-def _sets_replicas(patch: Any) -> bool:
-    if not isinstance(patch, dict) or patch.keys() != {"target", "patch"} or patch["target"] != _SERVER:
+def _sets_replicas(patch: Any, kind: str) -> bool:
+    if not isinstance(patch, dict) or patch.keys() != {"target", "patch"}:
+        return False
+    if patch["target"] != {"kind": kind, "name": CONTAINER}:
         return False
     try:
         operations = plain_yaml.load(str(patch["patch"]))
