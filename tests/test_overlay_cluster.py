@@ -131,6 +131,7 @@ UNEXPOSED: dict[str, tuple[spoil.Spoil, str]] = {
         setting("HTTPRoute", "/spec/parentRefs", [{"kind": "Service", "group": "", "name": "gateway", "sectionName": "x"}]),
         "spec.parentRefs: name a Gateway",
     ),
+    "every Gateway": (setting("HTTPRoute", "/spec/useDefaultGateways", "All", "add"), "spec.useDefaultGateways: a route has"),
     "no rules": (setting("HTTPRoute", "/spec/rules", []), "spec.rules: lead nowhere"),
     "no backend": (patched("HTTPRoute", {"op": "remove", "path": BACKENDS}), "at least half of the requests"),
     "the server itself": (setting("HTTPRoute", f"{BACKENDS}/0/name", "server"), "leads elsewhere than to the Service gateway"),
@@ -180,6 +181,9 @@ def test_the_pages_weights_are_accepted_in_both_environments(exposed: Path) -> N
     assert failures(exposed) == []
     for item in kubernetes_tools.build(exposed / "staging"):
         kubernetes_tools.validate(item, kubernetes_tools.VERSIONS[0])
+    alone = {path: data for path, data in lying(exposed).items() if "production" not in path.parts}
+    assert edits.failures("staging", alone, rendered()) == []  # as a rollback asks
+    assert edits.failures("staging", alone, rendered(), ("staging",)) != []
 
     canary = rendered("production")
     put(exposed, canary)

@@ -10,7 +10,7 @@ installed.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ def failures(
     environment: str,
     found: Mapping[Path, bytes | None],
     wanted: Mapping[Path, bytes],
-    others: Iterable[str] = (),
+    others: Collection[str] = (),
     *,
     pulled: bool = True,
     generated: Callable[[], Sequence[Mapping[str, Any]]] = tuple,
@@ -36,7 +36,8 @@ def failures(
     """How the objects of ``environment`` differ from what the release in ``wanted`` may run as, one line each.
 
     ``found``: all files of one commit below release/environments, by path in the repository; None for anything but a
-    regular file. ``wanted``: of ``overlays.checked``. ``others``: environments that must have another namespace.
+    regular file. ``wanted``: of ``overlays.checked``. ``others``: environments that must have another namespace; a
+    rollback names none.
     ``pulled``: a cluster can pull the image, so an image with weights alone needs a server. ``generated``: gives the
     objects of the component monitoring, and is called if the environment names it. Raises MachineRefused if kustomize
     is needed and not installed, or the disk is full, and as ``generated``.
@@ -63,7 +64,7 @@ def failures(
     namespace, before = str(read.own["namespace"]), gateway.image(read.own)
     wrong = objects.failures(built, patch, namespace, image, before)
     if not wrong:
-        wrong += exposed.failures(environment, built, namespace, spaces)
+        wrong += exposed.failures(environment, built, namespace, spaces if others else None)
     if monitored.uses(home, read.files) and not wrong:
         wrong += monitored.failures(environment, built, generated())
     return [f"{home}: {failure}" for failure in wrong]

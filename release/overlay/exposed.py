@@ -13,16 +13,18 @@ from release.overlay.allowed import shown
 
 GROUP = "gateway.networking.k8s.io"
 _NOWHERE = "lockstep.invalid"  # the component's host, which a patch replaces
+_ROUTE = {"hostnames", "parentRefs", "rules"}
 _RULE = {"name", "matches", "timeouts", "backendRefs"}  # filters change requests, copy them or send them elsewhere
 _BACKEND = {"group", "kind", "name", "namespace", "port", "weight"}
 
 
 def failures(
-    environment: str, objects: Sequence[Mapping[str, Any]], namespace: str, others: Mapping[str, str]
+    environment: str, objects: Sequence[Mapping[str, Any]], namespace: str, others: Mapping[str, str] | None
 ) -> Iterator[str]:
     """What is wrong with the routes among ``objects``, all that ``environment`` builds to, and with its name there.
 
-    ``others``: the namespaces of the other environments, by their names.
+    ``others``: the namespaces of the other environments, by their names. None: which they are is not compared, so that
+    another environment blocks no rollback.
     """
     settings = gateway.variables_of(objects)
     granted = set()
@@ -38,7 +40,7 @@ def failures(
             continue
         yield from (f"{item['kind']} {item['metadata'].get('name')}: {failure}" for failure in found)
     counted = settings.get(gateway.ENVIRONMENT, environment)
-    if counted != environment and others.get(counted) not in granted:
+    if counted != environment and others is not None and others.get(counted) not in granted:
         yield (
             f"ConfigMap gateway: {gateway.ENVIRONMENT} is {shown(counted)}: only a gateway that another environment's "
             f"route leads to, by a ReferenceGrant, counts for it: write {environment}"
@@ -46,13 +48,15 @@ def failures(
 
 
 def _route(
-    spec: Mapping[str, Any], settings: Mapping[str, str], namespace: str, others: Mapping[str, str]
+    spec: Mapping[str, Any], settings: Mapping[str, str], namespace: str, others: Mapping[str, str] | None
 ) -> Iterator[str]:
     if not settings.get("LOCKSTEP_GATEWAY_KEYS"):
         yield (
             f"everyone who knows the host could ask: name {gateway.COMPONENT}, with LOCKSTEP_GATEWAY_KEYS="
             "/etc/lockstep/keys in its settings"
         )
+    for key in sorted(spec.keys() - _ROUTE):
+        yield f"spec.{key}: a route has {', '.join(sorted(_ROUTE))}, and nothing else"
     hosts = spec.get("hostnames")
     if not isinstance(hosts, list) or not hosts or any(str(host).endswith(_NOWHERE) for host in hosts):
         yield f"spec.hostnames: is {shown(hosts)}: name the host that clients ask, by a patch of the environment"
@@ -76,13 +80,13 @@ def _is_listener(parent: object) -> bool:
     )
 
 
-def _rule(rule: Mapping[str, Any], namespace: str, others: Mapping[str, str]) -> Iterator[str]:
-    for key in rule.keys() - _RULE:
+def _rule(rule: Mapping[str, Any], namespace: str, others: Mapping[str, str] | None) -> Iterator[str]:
+    for key in sorted(rule.keys() - _RULE):
         yield f"{key}: would change requests or send them elsewhere; allowed: {', '.join(sorted(_RULE))}"
     backends, weights = rule.get("backendRefs"), {True: 0, False: 0}
     for each in backends if isinstance(backends, list) else []:
         home = each.get("namespace", namespace) if isinstance(each, dict) else None
-        if not _is_gateway(each) or home not in (namespace, *others.values()):
+        if not _is_gateway(each) or (others is not None and home not in (namespace, *others.values())):
             yield (
                 f"backendRefs: {shown(each)}: leads elsewhere than to the Service {gateway.NAME} of this environment "
                 "or another"
@@ -104,10 +108,11 @@ def _is_gateway(backend: object) -> bool:
     )
 
 
-def _grant(spec: Mapping[str, Any], others: Mapping[str, str]) -> Iterator[str]:
+def _grant(spec: Mapping[str, Any], others: Mapping[str, str] | None) -> Iterator[str]:
     """What is wrong with leave for the route of another environment to lead here."""
     wanted = {"group": GROUP, "kind": "HTTPRoute"}
-    if spec.get("from") not in [[{**wanted, "namespace": each}] for each in others.values()]:
+    allowed = None if others is None else [[{**wanted, "namespace": each}] for each in others.values()]
+    if allowed is not None and spec.get("from") not in allowed:
         yield f"spec.from: is {shown(spec.get('from'))}: name HTTPRoute of {GROUP}, and another environment's namespace"
     if spec.get("to") != [{"group": "", "kind": "Service", "name": gateway.NAME}]:
         yield f"spec.to: is {shown(spec.get('to'))}: name the Service {gateway.NAME} alone"
