@@ -147,7 +147,6 @@ UNEXPOSED: dict[str, tuple[spoil.Spoil, str]] = {
         lambda tree: edit(tree, "staging", lambda own: own["configMapGenerator"][0]["literals"].remove(KEYS)),
         "everyone who knows the host could ask: name ../components/gateway, with LOCKSTEP_GATEWAY_KEYS=",
     ),
-    "an Ingress": (added({"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": {"name": "x"}}), "brings no Ingress"),
     "requests counted as another environment's": (
         lambda tree: edit(tree, "staging", lambda own: own["configMapGenerator"][0].update(literals=[f"{gateway.ENVIRONMENT}=production", KEYS])),
         "LOCKSTEP_GATEWAY_ENVIRONMENT is 'production': only a gateway that another environment's route leads to",

@@ -242,7 +242,7 @@ ACTING = (
     ("v1", "LimitRange"),
     ("batch/v1", "CronJob"),
     ("networking.k8s.io/v1", "Ingress"),
-    ("gateway.networking.k8s.io/v1", "HTTPRoute"),
+    ("gateway.networking.k8s.io/v1", "Gateway"),
     ("networking.istio.io/v1", "VirtualService"),
     ("keda.sh/v1alpha1", "ScaledJob"),
     ("argoproj.io/v1alpha1", "Application"),

@@ -43,7 +43,7 @@ def failures(
     if counted != environment and others is not None and others.get(counted) not in granted:
         yield (
             f"ConfigMap gateway: {gateway.ENVIRONMENT} is {shown(counted)}: only a gateway that another environment's "
-            f"route leads to, by a ReferenceGrant, counts for it: write {environment}"
+            f"route leads to, by a ReferenceGrant, counts for it: write {gateway.ENVIRONMENT}={environment}"
         )
 
 
