@@ -30,6 +30,7 @@ _OF_OPERATORS: dict[tuple[str, str], dict[str, Any]] = {
         "replicas": int,
         "revisionHistoryLimit": int,
         "progressDeadlineSeconds": int,
+        "rollbackWindow": {"revisions": int},
         "workloadRef": {"apiVersion": str, "kind": str, "name": str, "scaleDown": str},
         "strategy": {
             "canary": {

@@ -279,6 +279,8 @@ UNROLLED: dict[str, tuple[spoil.Spoil, str]] = {
     "another workload": (setting("Rollout", "/spec/workloadRef/name", "other"), "spec.workloadRef.name: is 'other', the release says 'server'"),
     "pods of its own": (setting("Rollout", "/spec/template", {"spec": {"containers": []}}, "add"), "Rollout server: spec.template: is "),
     "blue and green": (setting("Rollout", "/spec/strategy/blueGreen", {"activeService": "server"}, "add"), "spec.strategy.blueGreen: is "),
+    "a rollback that waits": (patched("Rollout", {"op": "remove", "path": "/spec/rollbackWindow"}), "spec.rollbackWindow: is missing"),
+    "nothing to roll back to": (setting("Rollout", "/spec/revisionHistoryLimit", 0), "spec.revisionHistoryLimit: is 0, allowed: 3 to 100"),
     "paused": (setting("Rollout", "/spec/paused", True, "add"), "spec.paused: is True"),
     "another release's name": (setting("Rollout", "/metadata/annotations/lockstep~1model", "sha256:0"), "annotations: lockstep/model is 'sha256:0'"),
     "a verdict that is always good": (setting("AnalysisTemplate", f"{METRIC}/successCondition", "true"), "AnalysisTemplate lockstep-canary: spec.metrics: is "),

@@ -1,7 +1,7 @@
 """Checks all objects of an environment: one server as the release says, and otherwise only kinds that do not affect it.
 
 Objects that can change the server, start something in its place or take its requests are not allowed: admission
-webhooks and policies, other workloads, jobs, roles, routes, Endpoints. Only kinds in ``_BESIDE`` are accepted, so an
+webhooks and policies, other workloads, jobs, roles, Ingress, Endpoints. Only kinds in ``_BESIDE`` are accepted, so an
 unknown kind is refused. Pure functions.
 """
 

@@ -92,7 +92,11 @@ def _rollout(deployment: str, release: Mapping[str, str]) -> dict[str, Any]:
         "apiVersion": _API,
         "kind": "Rollout",
         "metadata": {"name": CONTAINER, "labels": dict(SELECTED), "annotations": release},
-        "spec": {"workloadRef": workload, "strategy": {"canary": {"steps": []}}},
+        "spec": {
+            "rollbackWindow": {"revisions": 3},
+            "workloadRef": workload,
+            "strategy": {"canary": {"steps": []}},
+        },
     }
 
 
@@ -101,7 +105,7 @@ def _rules(release: Mapping[str, str]) -> dict[str, Rule]:
     return {
         **_of_metadata(SELECTED, release),
         "spec.replicas": between(1, 1000),
-        "spec.revisionHistoryLimit": between(0, 100),
+        "spec.revisionHistoryLimit": between(3, 100),
         "spec.progressDeadlineSeconds": between(60, _HOURS),
         "spec.minReadySeconds": between(0, 3600),
         **dict.fromkeys(("spec.strategy.canary.maxSurge", "spec.strategy.canary.maxUnavailable"), kind(int, str)),

@@ -38,7 +38,7 @@ DIGESTS = {
         "components/kserve/kustomization.yaml": "f9d7531404a2f278683a0229b5ca6b99ed21e4830c580b033e3c6bdbd1e9daec",
         "components/rollout/analysis.yaml": "cf50173f0358eef37ec5d725ac146a6f4b10765b8697cf2859a293dbcd2c4b0d",
         "components/rollout/kustomization.yaml": "a9811e3d945e82361e3456b4eb77132d0b0ff6e0c02f8ab17e0d803d595f07d1",
-        "components/rollout/rollout.yaml": "c0bc8497156cf0f6edee48a33aa3d6c8bfc29151c83cbd120101ba4fec67ce3b",
+        "components/rollout/rollout.yaml": "faa6d2be934722301a60e74556ecbdf3ab0f73ea3f184f34314114f4df82df78",
     }.items()
 }  # fmt: skip
 _GPU = "../components/gpu"
