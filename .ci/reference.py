@@ -9,6 +9,7 @@ so that no list is kept by hand. A generated part stands between ``<!-- generate
 rest of its page is written by people. The pages are committed: most readers see them in a clone or on GitHub.
 """
 
+import functools
 import inspect
 import json
 import re
@@ -99,6 +100,7 @@ def _command(command: click.Command, parent: click.Context | None, name: str) ->
 # --- parameters --------------------------------------------------------------------------------------------------
 
 
+@functools.cache
 def _schema() -> Schema:
     return params_file.schema()
 
