@@ -146,13 +146,14 @@ def _matching(pattern: str, folder: Path) -> list[Path]:
 
 
 def _jsonl(path: Path, name: str) -> Iterator[Found]:
+    decoder = json.JSONDecoder(object_pairs_hook=_unique)  # json.loads would make one for each row
     with path.open("rb") as stream:
         for number, line in enumerate(_lines(stream, name), 1):
             source = f"{name}:{number}"
             if not line.strip():
                 continue
             try:
-                row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"), object_pairs_hook=_unique)
+                row = decoder.decode(line.decode("utf-8-sig" if number == 1 else "utf-8"))
             except UnicodeDecodeError as error:
                 raise _Bad(f"{source}: is not UTF-8 at byte {error.start} of the line") from error
             except (ValueError, RecursionError) as error:
