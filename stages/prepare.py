@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from checks import data_sources, digest, drafts, files, layout, mixture, rules, splits, steps
+from checks import data_sources, digest, drafts, files, imports, layout, mixture, rules, splits, steps
 from checks.data_sources import Part
 from checks.drafts import Draft
 from checks.errors import DataRefused
@@ -27,6 +27,7 @@ from stages import entry
 _EXAMPLES = 5
 
 
+@imports.uncollected()
 def prepare(params: Params, root: Path) -> str:
     """Write the splits and the report.
 

@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from checks import data_sources, digest, files, layout, rules, steps
+from checks import data_sources, digest, files, imports, layout, rules, steps
 from checks.data_sources import Part
 from checks.drafts import Rule
 from checks.errors import DataRefused, EvidenceRefused
@@ -48,12 +48,13 @@ def validate(params: Params, root: Path) -> str:
     needed, some = steps.columns(params.training), steps.in_some_rows(params.training)
     judged = learned(needed)
     count = chat_tokens.counter(root / layout.BASE)
-    read = {
-        name: rows_frames.read(
-            name, files.each_of_jsonl(_file(root, name), Row), count, defects, wanted, needed, bool(judged)
-        )
-        for name in layout.SPLIT_NAMES
-    }
+    with imports.uncollected():
+        read = {
+            name: rows_frames.read(
+                name, files.each_of_jsonl(_file(root, name), Row), count, defects, wanted, needed, bool(judged)
+            )
+            for name in layout.SPLIT_NAMES
+        }
     counts = {name: len(of_split.references) for name, of_split in read.items()}
     frames: dict[str, Frame | Columns] = {name: of_split.columns for name, of_split in read.items()}
     frames[ALL] = rows_frames.together(read, params.prepare.near_duplicates)

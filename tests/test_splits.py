@@ -95,6 +95,18 @@ def test_a_new_row_moves_few_others() -> None:
         assert sum(1 for row in rows if before[row.id] != after[row.id]) <= 6
 
 
+def test_one_per_cent_more_rows_move_few_others() -> None:
+    rows, more = _spread(20_000), _spread(200, start=20_000)
+    own = {row.id: row.id for row in (*rows, *more)}
+    # Every tenth new row is a near-duplicate of an old one, and its id, the smaller one, names their group from then on.
+    joined = {old.id: f"-{new.id}" for old, new in zip(rows[::1000], more[::10], strict=True)}
+    named = {new.id: f"-{new.id}" for new in more[::10]}
+    before = splits.assign(rows, own, SHARES, seed=4)
+    after = splits.assign([*rows, *more], own | joined | named, SHARES, seed=4)
+    moved = sum(1 for row in rows if before[row.id] != after[row.id])
+    assert 0 < moved <= 100  # of 20,000: where each split ends in the order of hashes, and the rows of renamed groups
+
+
 def test_another_seed_is_another_split() -> None:
     rows = _spread(100)
     own = {row.id: row.id for row in rows}

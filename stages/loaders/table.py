@@ -17,7 +17,7 @@ from itertools import repeat
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal, Self
 
-from pydantic import Field, JsonValue, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, JsonValue, TypeAdapter, model_validator
 
 from checks.drafts import Draft, Loader
 from checks.errors import DataRefused
@@ -146,13 +146,14 @@ def _matching(pattern: str, folder: Path) -> list[Path]:
 
 
 def _jsonl(path: Path, name: str) -> Iterator[Found]:
+    decoder = json.JSONDecoder(object_pairs_hook=_unique)  # json.loads would make one for each row
     with path.open("rb") as stream:
         for number, line in enumerate(_lines(stream, name), 1):
             source = f"{name}:{number}"
             if not line.strip():
                 continue
             try:
-                row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"), object_pairs_hook=_unique)
+                row = decoder.decode(line.decode("utf-8-sig" if number == 1 else "utf-8"))
             except UnicodeDecodeError as error:
                 raise _Bad(f"{source}: is not UTF-8 at byte {error.start} of the line") from error
             except (ValueError, RecursionError) as error:
@@ -239,6 +240,8 @@ def _parquet(path: Path, name: str) -> Iterator[Found]:
     number = 0
     try:
         with pq.ParquetFile(path) as file:
+            if len(set(names := file.schema_arrow.names)) < len(names):  # to_pylist would take the last one
+                raise _Bad(f"{name}: a column is named twice: {_shown(names)}")
             _hold_groups(file.metadata, name)
             for batch in file.iter_batches(batch_size=_BATCH):
                 for part in [batch] if _size(batch) <= LARGEST else map(batch.slice, range(batch.num_rows), repeat(1)):
@@ -247,6 +250,8 @@ def _parquet(path: Path, name: str) -> Iterator[Found]:
                     for row in part.to_pylist():
                         number += 1
                         yield f"{name}:{number}", row
+    except OverflowError as error:  # Arrow's times reach further than Python's
+        raise _Bad(f"{name}: has a time after row {number} that is out of range: {error}") from error
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise _Bad(f"{name}: is not Parquet after row {number}: {str(error).splitlines()[0]}") from error
 
@@ -299,12 +304,15 @@ def _cell(row: dict[str, Any], column: str | None) -> Any:
 
 def _plain(value: Any, column: str) -> JsonValue:
     """A cell of a further column: text, a number, or lists and mappings of these. NaN becomes null."""
+    if isinstance(value, str):
+        return _as_text(value, f"column {column!r}")
     if isinstance(value, float) and value != value:
         return None
     try:
-        return _JSON.validate_python(value)
-    except ValidationError as error:
+        json.dumps(plain := _JSON.validate_python(value), allow_nan=False, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:  # a type, infinity or half a character that no split can hold
         raise _Bad(f"column {column!r}: {_shown(value)} is not JSON") from error
+    return plain
 
 
 def _text(row: dict[str, Any], column: str | None) -> str:
@@ -316,7 +324,7 @@ def _as_text(value: Any, where: str) -> str:
     if value is None or (isinstance(value, float) and value != value):  # NaN differs from itself
         return ""
     if not isinstance(value, str):
-        written = f': write it as text, "{json.dumps(value)}"' if isinstance(value, int | float) else ""
+        written = f': write it as text, "{_cut(json.dumps(value))}"' if isinstance(value, int | float) else ""
         raise _Bad(f"{where}: {_shown(value)} is not text{written}")
     try:
         value.encode()
@@ -367,7 +375,10 @@ def _repeated_ids(drafts: list[Draft]) -> Iterator[str]:
 
 
 def _shown(value: Any) -> str:
-    return _cut(ascii(value))
+    try:
+        return _cut(ascii(value))
+    except RecursionError:
+        return f"a deeply nested {type(value).__name__}"
 
 
 def _cut(text: str) -> str:
