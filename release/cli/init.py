@@ -9,6 +9,7 @@ import click
 
 from release.cli.common import refusing, to_json
 from release.cli.tables import one_line
+from release.cli.wrapping import hanging
 
 if TYPE_CHECKING:
     from checks.params import Params
@@ -200,5 +201,5 @@ def _show(begun: "Begun", wanted: float, *, pinned: bool) -> None:
         lines.append(("note", "no gate asks for a least score: add a threshold when you know one"))
     click.echo("wrote params.yaml")
     for what, said in lines:
-        click.echo(f"  {what:<9}{one_line(said)}")
-    click.echo("next: ./lockstep run validate   (checks the data; then ./lockstep run, which trains)")
+        click.echo(hanging(f"  {what:<9}{one_line(said)}"))
+    click.echo(hanging("next: ./lockstep run validate   (checks the data; then ./lockstep run, which trains)"))

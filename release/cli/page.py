@@ -1,11 +1,13 @@
 """The command page: the pages of releases."""
 
+import sys
 from pathlib import Path
 
 import click
 
 from release.cli.common import refusing, to_json
 from release.cli.tables import one_line
+from release.cli.wrapping import hanging
 
 
 @click.command()
@@ -39,4 +41,4 @@ def page(root: Path, name: str | None, folder: Path, as_json: bool) -> None:
     for path in made.files:
         click.echo(one_line(str(path)))
     for each in made.site.left_out:
-        click.echo(f"note: no page of {one_line(each.version)}: {one_line(each.why)}", err=True)
+        click.echo(hanging(f"note: no page of {one_line(each.version)}: {one_line(each.why)}", sys.stderr), err=True)

@@ -9,12 +9,11 @@ from checks.text import escape
 
 if TYPE_CHECKING:
     from checks.serving import ServingReport
-    from checks.verdict import Finding, Verdict
+    from checks.verdict import Verdict
     from release.record.target_policy import PolicyJudgement
     from release.verbs.build import Plan
     from release.verbs.evidence import Walk
 
-LONGEST = 140  # characters of a passing gate's reason in the table
 MARKS = {"pass": "✓", "fail": "✗", "inconclusive": "?", "unavailable": "-"}
 COLOURS = {
     "pass": "green",
@@ -43,16 +42,8 @@ def verdict(found: "Verdict") -> str:
     kinds = max((len(f.kind) for f in found.findings), default=0)
     for finding in found.findings:
         mark = click.style(MARKS[finding.status], fg=COLOURS[finding.status])
-        lines.append(f"  {mark} {finding.gate:<{gates}}  {finding.kind:<{kinds}}  {_shown(finding)}")
+        lines.append(f"  {mark} {finding.gate:<{gates}}  {finding.kind:<{kinds}}  {one_line(finding.reason)}")
     return "\n".join(lines)
-
-
-def _shown(finding: "Finding") -> str:
-    """The reason on one line. The reason of a pass is shortened; --explain prints all of it."""
-    reason = one_line(finding.reason)
-    if finding.status != "pass" or len(reason) <= LONGEST:
-        return reason
-    return f"{reason[: LONGEST - 1]}…"
 
 
 def policy(judgement: "PolicyJudgement") -> str:
