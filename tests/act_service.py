@@ -299,14 +299,14 @@ def _job(name: str, lines: list[tuple[float, Line]]) -> Job:
 
 
 def _stages(lines: list[tuple[float, Line]]) -> dict[str, float]:
-    """From the line in which DVC begins a stage to the one in which it is done with it; 0 where that never comes."""
+    """From the line with which `lockstep run` begins a stage to the one with its result; 0 where that never comes."""
     found: dict[str, float] = {}
     name, began = "", 0.0
     for at, line in lines:
-        if running := re.search(r"Running stage '(\w+)'", line["msg"]):
+        if running := re.fullmatch(r" *> (\w+)", line["msg"].rstrip()):
             name, began = running[1], at
             found[name] = 0.0
-        elif name and re.search(r"(Updating|Generating) lock file|ERROR: failed to reproduce", line["msg"]):
+        elif name and re.match(rf" *[✓✗] {name} ", line["msg"]):
             found[name], name = at - began, ""
     return found
 

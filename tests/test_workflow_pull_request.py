@@ -98,7 +98,7 @@ def released(team: Team, merged: str) -> Run:
 
 def test_a_merge_moves_staging_without_training(team: Team, released: Run) -> None:
     assert released.conclusions() == {"build": "success", "verify": "success", "release": "success"}, released.text
-    assert "Running stage" not in released.text
+    assert "> train" not in released.text
     pointer = Pointer.model_validate(yaml.safe_load(team.show("main", f"{layout.ENVIRONMENTS}/staging/pointer.yaml")))
     assert pointer.version == "v0.1.0"
     assert pointer.image.startswith(team.act.variables["LOCKSTEP_IMAGE"])
@@ -288,7 +288,7 @@ def fork(team: Team, merged: str) -> Fork:
     pull["labels"].append({"name": name})
 
     def until_it_trains(line: dict[str, Any]) -> None:
-        if line.get("jobID") == "train" and "Running stage 'train'" in line["msg"]:
+        if line.get("jobID") == "train" and line["msg"].strip() == "> train":
             team.act.kill()
 
     return Fork(held, other, team.pull_request(6, action="labeled", label=name, watch=until_it_trains))

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from checks import refused
 from checks.errors import MachineRefused, Refusal
@@ -13,6 +14,7 @@ from checks.refused import Refused
 from checks.text import redact
 from release.adapters import commits
 from release.adapters.children import ended_with_this_process
+from release.adapters.listening import Listener, listen
 
 _ERROR, _BUG = "ERROR: ", "unexpected error - "  # how DVC begins a line; its word for most failures of a remote
 REMOTE = "LOCKSTEP_REMOTE"  # set for stages that may keep something on the DVC remote while they work
@@ -39,12 +41,9 @@ def has_remote(root: Path) -> bool:
     return bool(done.stdout.strip())
 
 
-def dvc(root: Path, *arguments: str) -> int:
-    """Run DVC in ``root`` with its output shown; its exit code."""
-    with ended_with_this_process():
-        return subprocess.run(
-            [sys.executable, "-m", "dvc", *arguments], cwd=root, env=environment(), check=False
-        ).returncode
+def dvc(root: Path, *arguments: str, listener: Listener | None = None) -> int:
+    """Run DVC in ``root`` with its output shown, or given to ``listener``; its exit code."""
+    return _run(["-m", "dvc", *arguments], listener, cwd=root, env=environment())
 
 
 def get(root: Path, commit: str, path: Path, to: Path) -> str | None:
@@ -75,19 +74,22 @@ def from_top(root: Path, path: Path) -> Path:
 
 
 def python(
-    root: Path, arguments: list[str], name: str, more: Mapping[str, str] | None = None, aside: bool = False
+    root: Path,
+    arguments: list[str],
+    name: str,
+    more: Mapping[str, str] | None = None,
+    aside: bool = False,
+    listener: Listener | None = None,
 ) -> None:
     """Run this interpreter with ``arguments`` in ``root``; refusals call it ``name``. Raises as ``run`` does.
 
     ``more`` is added to its environment. ``aside``: what it prints goes to standard error, so that the caller can print
-    JSON alone.
+    JSON alone. ``listener``: what it prints is given to it instead.
     """
     refused.forget(root)
     try:
         env = environment() | dict(more or {})
-        out = sys.stderr if aside else None
-        with ended_with_this_process():
-            code = subprocess.run([sys.executable, *arguments], cwd=root, env=env, stdout=out, check=False).returncode
+        code = _run(arguments, listener, cwd=root, env=env, **({"stdout": sys.stderr} if aside else {}))
     except OSError as error:
         raise MachineRefused(f"{sys.executable}: {error.strerror}", "make the virtual environment again") from error
     if code and (word := refused.read(root)):
@@ -96,6 +98,14 @@ def python(
         raise MachineRefused(
             f"{name} ended with {code}", "read what it printed; `lockstep doctor` says what is missing"
         )
+
+
+def _run(arguments: list[str], listener: Listener | None, **options: Any) -> int:
+    """Run this interpreter with ``arguments``; its exit code."""
+    with ended_with_this_process():
+        if listener is not None:
+            return listen([sys.executable, *arguments], listener, **options)
+        return subprocess.run([sys.executable, *arguments], check=False, **options).returncode
 
 
 def environment() -> dict[str, str]:

@@ -19,31 +19,39 @@ if TYPE_CHECKING:
 @click.argument("targets", nargs=-1, metavar="[STAGE]...")
 @click.option("--force", is_flag=True, help="Run the stages even if nothing changed.")
 @click.option("--remote", is_flag=True, help="Fetch existing outputs from the DVC remote, and push new ones to it.")
+@click.option("-v", "--verbose", is_flag=True, help="Print everything that DVC and the stages print.")
 @click.pass_obj
 @refusing
-def run(root: Path, targets: tuple[str, ...], force: bool, remote: bool) -> None:
+def run(root: Path, targets: tuple[str, ...], force: bool, remote: bool, verbose: bool) -> None:
     """Run the pipeline, or the part up to STAGE.
 
     Runs only the stages that changed. Refuses first if a local source differs from its pin in params.yaml. When the
-    pipeline reaches a verdict, the exit code is that of `lockstep gate`.
+    pipeline reaches a verdict, the exit code is that of `lockstep gate`. Prints one line for each stage; what DVC and
+    the stages print is in .lockstep/run.log.
     """
     from checks.held import refusal as verdict_refusal
+    from release.cli.stage_lines import StageLines
     from release.record import refusals
     from release.verbs import gate as verb
     from release.verbs import run as pipeline
 
+    before = pipeline.evaluated(root)
     with refusals.recorded(root, "run"):
-        pipeline.run(root, targets, force, remote)
+        pipeline.run(root, targets, force, remote, None if verbose else StageLines(root))
     if targets and "gate" not in targets:
         click.echo("next: ./lockstep run   (the rest, up to the verdict)")
         return
     verdict = verb.gate(root)
     click.echo(hanging(f"\n{tables.verdict(verdict)}\n"))
-    for what, where in _places(root):
-        click.echo(f"  {what:<14}{where}")
-    click.echo("\nThe record of this run is dvc.lock and reports/: commit them with the change that made them.")
-    for command, why in _next(verdict):
-        click.echo(f"  {command:<40}{why}")
+    for what, said in [*tables.figures_of_run(before, pipeline.evaluated(root)), *_places(root)]:
+        click.echo(hanging(f"  {what:<13} {said}"))
+    click.echo(
+        hanging("\nThe record of this run is dvc.lock and reports/: commit them with the change that made them.")
+    )
+    following = _next(verdict)
+    width = max(len(command) for command, _ in following) + 2
+    for command, why in following:
+        click.echo(hanging(f"  {command:<{width}}{why}"))
     if refusal := verdict_refusal(verdict):
         raise refusal
 

@@ -8,6 +8,7 @@ import click
 from checks.text import escape
 
 if TYPE_CHECKING:
+    from checks.evidence import EvaluationReport
     from checks.serving import ServingReport
     from checks.verdict import Verdict
     from release.record.target_policy import PolicyJudgement
@@ -74,6 +75,30 @@ def policy(judgement: "PolicyJudgement") -> str:
 def figures(values: dict[str, float]) -> str:
     """Each metric with its value."""
     return ", ".join(f"{metric} {value:.4f}" for metric, value in values.items())
+
+
+def figures_of_run(before: "EvaluationReport | None", now: "EvaluationReport | None") -> list[tuple[str, str]]:
+    """Pairs of a label and a line: the candidate beside all others, then its change since ``before``, the last run."""
+    if now is None or "candidate" not in now.models:
+        return []
+    lines = []
+    for scorer, own in now.models["candidate"].metrics.items():
+        others = {name: model.metrics.get(scorer) for name, model in now.models.items() if name != "candidate"}
+        beside = ", ".join(f"{name} {its.value:.3f}" for name, its in others.items() if its)
+        lines.append((scorer, f"{own.value:.3f} [{own.low:.3f}, {own.high:.3f}] of {now.rows:,} rows; {beside}"))
+    return [*lines, ("last run", _since(before, now))]
+
+
+def _since(before: "EvaluationReport | None", now: "EvaluationReport") -> str:
+    if before is None or "candidate" not in before.models:
+        return "none: this is the first"
+    if before.merged == now.merged:
+        return "the same model"
+    if (before.test, before.scorers) != (now.test, now.scorers):
+        return f"model {short(before.merged)}, scored on other rows or otherwise"
+    new, old = now.models["candidate"].metrics, before.models["candidate"].metrics
+    changes = ", ".join(f"{name} {new[name].value - its.value:+.3f}" for name, its in old.items() if name in new)
+    return f"model {short(before.merged)}: {changes} since; more than noise? ./lockstep compare HEAD"
 
 
 def recorded(path: Path, changed: bool) -> str:
