@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from release import doctor
 from release.adapters import dvc
 from release.cli import main
-from release.cli.wrapping import wrapped
+from release.cli.wrapping import hanging, wrapped
 from tests.conftest import REPOSITORY
 from tests.http_standin import Handler, StandIn
 from tests.pipeline_repository import commit, git, write_params
@@ -239,6 +239,21 @@ def test_a_terminal_gets_wrapped_lines_in_the_colours_it_wants_and_a_pipe_whole_
         lines = click.unstyle(seen).splitlines()
         assert all(len(line) <= width or " " not in line.strip() for line in lines), lines
         assert click.unstyle(seen).split() == whole.split()
+
+
+def test_the_script_of_a_clone_is_named_as_it_was_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    asks = """
+import os, runpy, sys
+sys.argv = ["lockstep", "gate"]
+os.execve = lambda path, arguments, environment: print(environment["LOCKSTEP_CALLED"])
+found = runpy.run_path(sys.orig_argv[-1])
+found["main"].__globals__["set_up"] = lambda extras: None
+found["main"]()
+"""
+    command = [sys.executable, "-c", asks, str(REPOSITORY / "lockstep")]
+    called = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    monkeypatch.setenv("LOCKSTEP_CALLED", called)
+    assert hanging("run `lockstep build`, then `./lockstep gate`") == "run `./lockstep build`, then `./lockstep gate`"
 
 
 def test_the_list_of_commands_cuts_no_sentence() -> None:

@@ -1,5 +1,6 @@
 """Wraps lines at the width of the terminal: the continued part of a line stands below the beginning of its text."""
 
+import os
 import re
 import shutil
 import sys
@@ -15,8 +16,9 @@ def hanging(text: str, stream: TextIO | None = None) -> str:
     """``text`` with each line wrapped, if ``stream`` (default: standard output) is a terminal.
 
     A line of columns, which two spaces or more part, goes on below its last column that is wide enough. Nothing is
-    cut, and no word is broken. A pipe or a log gets each line whole.
+    cut, and no word is broken. A pipe or a log gets each line whole. Commands are named as the person called this one.
     """
+    text = text.replace("`lockstep ", f"`{os.environ.get('LOCKSTEP_CALLED', 'lockstep')} ")
     if not (stream or sys.stdout).isatty():
         return text
     return wrapped(text, shutil.get_terminal_size().columns)
