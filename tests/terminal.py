@@ -17,7 +17,7 @@ def on_terminal(command: Sequence[str], width: int, cwd: Path = REPOSITORY, **en
     """What ``command`` writes to a terminal ``width`` characters wide; it has ended then."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, width, 0, 0))
-    kept = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES", "NO_COLOR")}
+    kept = {k: v for k, v in os.environ.items() if k not in ("CI", "COLUMNS", "LINES", "NO_COLOR")}
     given = kept | {"TERM": "xterm-256color", "PYTHONPATH": str(REPOSITORY)} | env
     with subprocess.Popen(command, cwd=cwd, env=given, stdin=theirs, stdout=theirs, stderr=theirs):
         os.close(theirs)

@@ -9,8 +9,10 @@ import click
 import pytest
 
 from checks import files, layout
+from checks.errors import MachineRefused
 from checks.evidence import EvaluationReport
 from release.cli import tables
+from release.cli.stage_lines import StageLines
 from tests.conftest import REPOSITORY
 from tests.terminal import on_terminal
 
@@ -83,13 +85,25 @@ def test_a_log_gets_a_line_when_a_stage_begins_and_one_when_it_ends(
 
 @pytest.mark.parametrize("term", ["xterm", "dumb"])
 def test_a_terminal_sees_the_running_stage_move_in_its_own_line(tmp_path: Path, term: str) -> None:
-    screen = on_terminal([sys.executable, "-c", PROGRAM, "", TWO_STAGES], 48, tmp_path, TERM=term, NO_COLOR="1")
+    screen = on_terminal([sys.executable, "-c", PROGRAM, "", TWO_STAGES], 48, tmp_path, TERM=term)
     written_again = [line for line in re.findall(r"\r\x1b\[K([^\r\n]*)", screen) if line]
     assert any("Loading weights 1 of 3" in line for line in written_again) is (term == "xterm")
     last = [click.unstyle(line.rpartition("\r")[2]) for line in screen.split("\n")]
     assert all(len(line) <= 48 for line in (*last, *written_again))
     begun = [line for line in LINES if line != "> gate" or term == "dumb"]  # a terminal sees its result alone
     assert " ".join(lines("\n".join(last))).strip().endswith(" ".join(begun[1:]))
+
+
+def test_a_job_that_has_a_terminal_gets_the_lines_of_a_log(tmp_path: Path) -> None:
+    screen = on_terminal([sys.executable, "-c", PROGRAM, "", REFUSES], 40, tmp_path, CI="true")
+    assert lines(click.unstyle(screen)) == REFUSED
+    assert "\r" not in screen
+
+
+def test_a_log_that_cannot_be_kept_is_refused_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / ".lockstep").write_text("")
+    with pytest.raises(MachineRefused, match="File exists; let this user write there"):
+        StageLines(tmp_path)
 
 
 def test_a_run_ends_with_its_figures_and_their_change_against_the_last_run() -> None:

@@ -16,8 +16,9 @@ from pathlib import Path
 import click
 
 from checks import layout
+from checks.errors import MachineRefused
 from checks.text import escape
-from release.cli.wrapping import hanging
+from release.cli.wrapping import hanging, is_terminal
 
 LOG = layout.STATE / "run.log"
 _LINE = re.compile(r"[^\r\n]*(?:\r?\n|\r(?=[^\n]))")  # a carriage return alone begins a line again
@@ -35,12 +36,16 @@ class StageLines:
     """A ``Listener`` (release/adapters/listening.py) that writes these lines to standard error, and the log."""
 
     def __init__(self, root: Path, every: float = 30.0) -> None:
-        self.terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        self.terminal = is_terminal(sys.stderr) and os.environ.get("TERM") != "dumb"
         self._every = every  # seconds between two lines of a running stage where there is no terminal
         self._log_path = root / LOG
-        self._log_path.parent.mkdir(exist_ok=True)
-        self._log_path.unlink(missing_ok=True)  # another run may still write its own
-        self._log = self._log_path.open("wb")
+        try:
+            self._log_path.parent.mkdir(exist_ok=True)
+            self._log_path.unlink(missing_ok=True)  # another run may still write its own
+            self._log = self._log_path.open("wb")
+        except OSError as error:
+            fix = "let this user write there: the run keeps what the stages print"
+            raise MachineRefused(f"{self._log_path}: {error.strerror}", fix) from error
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._open, self._name, self._seen = "", "", set[str]()
         self._begin("")
@@ -108,6 +113,7 @@ class StageLines:
             last = self._lines[-1] if self._lines else ""
             said = self._result or _SPEAKER.sub("", last)
             self._write("ok", _DIGEST.sub(r"\1", said.partition("; ")[0]), time.monotonic() - self._began)
+        self._clear()
         self._name = ""
 
     def _failed(self, how: str) -> None:
@@ -121,26 +127,27 @@ class StageLines:
 
     def _show(self) -> None:
         """Write the line of the running stage again; without a terminal another line, if it is time."""
-        if not self._name:
-            return
         seconds = time.monotonic() - self._began
         if self.terminal:
             width = os.get_terminal_size(sys.stderr.fileno()).columns or 80
             sys.stderr.write(f"\r\x1b[K{self._line('runs', self._now, seconds)[: width - 1]}")
             sys.stderr.flush()
-        elif time.monotonic() - self._told >= self._every:
+        elif self._name and time.monotonic() - self._told >= self._every:
             self._told = time.monotonic()
             self._write("runs", self._now, seconds)
 
     def _write(self, how: str, text: str, seconds: float | None) -> None:
-        if self.terminal:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
+        self._clear()
         mark, colour = _MARKS[how]
         line = self._line(how, text, seconds)
         styled = click.style(mark, fg=colour) if colour else mark
         click.echo(hanging(line.replace(mark, styled, 1), sys.stderr), err=True)
 
+    def _clear(self) -> None:
+        if self.terminal:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+
     def _line(self, how: str, text: str, seconds: float | None) -> str:
         time_taken = "" if seconds is None else f"{int(seconds) // 60}:{int(seconds) % 60:02}"
-        return f"  {_MARKS[how][0]} {self._name:<9} {time_taken:>6}  {escape(text)}".rstrip()
+        return f"  {_MARKS[how][0]} {self._name or 'dvc':<9} {time_taken:>6}  {escape(text)}".rstrip()

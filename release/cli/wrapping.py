@@ -19,9 +19,14 @@ def hanging(text: str, stream: TextIO | None = None) -> str:
     cut, and no word is broken. A pipe or a log gets each line whole. Commands are named as the person called this one.
     """
     text = text.replace("`lockstep ", f"`{os.environ.get('LOCKSTEP_CALLED', 'lockstep')} ")
-    if not (stream or sys.stdout).isatty():
+    if not is_terminal(stream or sys.stdout):
         return text
     return wrapped(text, shutil.get_terminal_size().columns)
+
+
+def is_terminal(stream: TextIO) -> bool:
+    """Whether a person reads ``stream`` as it is written: a runner of jobs may give a terminal and keep a log."""
+    return stream.isatty() and not os.environ.get("CI")
 
 
 def wrapped(text: str, width: int) -> str:
