@@ -43,8 +43,10 @@ def _lines(line: str, width: int) -> list[str]:
     indent = " " * (max(wide_enough, default=0) or 2)
     lines = [""]
     for word in re.findall(r" *\S+", line):  # with the spaces before it
-        if not lines[-1] or len(click.unstyle(lines[-1] + word)) <= width:
+        below = indent + word.lstrip(" ")
+        fits = len(click.unstyle(lines[-1] + word)) <= width
+        if not lines[-1] or fits or len(click.unstyle(below)) > width:  # a digest that fits nowhere stays where it is
             lines[-1] += word
         else:
-            lines.append(indent + word.lstrip(" "))
+            lines.append(below)
     return lines
