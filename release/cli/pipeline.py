@@ -49,7 +49,7 @@ def run(root: Path, targets: tuple[str, ...], force: bool, remote: bool, verbose
         hanging("\nThe record of this run is dvc.lock and reports/: commit them with the change that made them.")
     )
     following = _next(verdict)
-    width = max(len(command) for command, _ in following) + 2
+    width = max((len(command) for command, _ in following), default=0) + 2
     for command, why in following:
         click.echo(hanging(f"  {command:<{width}}{why}"))
     if refusal := verdict_refusal(verdict):
