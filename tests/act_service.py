@@ -298,15 +298,19 @@ def _job(name: str, lines: list[tuple[float, Line]]) -> Job:
     return Job(result, tuple(steps), log, summary, mine[-1][0] - mine[0][0], _stages(mine))
 
 
+_NO_STAGES = ("sources", "pull", "push", "tracking")  # other steps of `lockstep run`
+
+
 def _stages(lines: list[tuple[float, Line]]) -> dict[str, float]:
-    """From the line in which DVC begins a stage to the one in which it is done with it; 0 where that never comes."""
+    """From the line with which `lockstep run` begins a stage to the one with its result; 0 where that never comes."""
     found: dict[str, float] = {}
     name, began = "", 0.0
     for at, line in lines:
-        if running := re.search(r"Running stage '(\w+)'", line["msg"]):
+        if running := re.fullmatch(r" *> (\w+)", line["msg"].rstrip()):
             name, began = running[1], at
-            found[name] = 0.0
-        elif name and re.search(r"(Updating|Generating) lock file|ERROR: failed to reproduce", line["msg"]):
+            if name not in _NO_STAGES:
+                found[name] = 0.0
+        elif name in found and re.match(rf" *[✓✗] {name} ", line["msg"]):
             found[name], name = at - began, ""
     return found
 

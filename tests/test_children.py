@@ -11,9 +11,15 @@ from pathlib import Path
 import pytest
 
 _PIPELINE = "stages:\n  train:\n    cmd: echo $$ > pid; exec sleep 300\n    outs: [pid]\n"
-_PROGRAM = "import sys; from pathlib import Path; from release.adapters import dvc; {call}"
+_PROGRAM = """
+import sys
+from pathlib import Path
+from release.adapters import dvc
+from release.cli.stage_lines import StageLines
+{call}
+"""
 _CALLS = {
-    "a pipeline": "dvc.python(Path(), ['-m', 'dvc', 'repro', '--quiet'], 'dvc repro')",
+    "a pipeline": "dvc.python(Path(), ['-m', 'dvc', 'repro'], 'dvc repro', listener=StageLines(Path()))",
     "a command of DVC": "dvc.dvc(Path(), 'repro', '--quiet')",
 }
 

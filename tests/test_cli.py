@@ -16,9 +16,11 @@ from click.testing import CliRunner
 from release import doctor
 from release.adapters import dvc
 from release.cli import main
+from release.cli.wrapping import hanging, wrapped
 from tests.conftest import REPOSITORY
 from tests.http_standin import Handler, StandIn
 from tests.pipeline_repository import commit, git, write_params
+from tests.terminal import on_terminal
 
 COMMANDS = (REPOSITORY / "docs/reference/commands.md").read_text()
 
@@ -202,3 +204,57 @@ def test_the_wrapper_needs_no_package_and_names_the_version_it_needs() -> None:
     done = subprocess.run([sys.executable, "-I", "-S", "-c", OLD_PYTHON], capture_output=True, text=True, check=False)
     assert done.returncode == 9
     assert "Python 3.11 or newer is needed" in done.stderr
+
+
+# wrapping
+
+
+@pytest.mark.parametrize(
+    ("width", "line", "wanted"),
+    [
+        (40, "fits", ["fits"]),
+        (40, "lockstep: a reason that is too long for one line", ["lockstep: a reason that is too long for", " " * 10 + "one line"]),
+        (50, "  ✓ gate  kind  a reason below which the rest of it goes on", ["  ✓ gate  kind  a reason below which the rest of", " " * 16 + "it goes on"]),
+        (30, "  ✓ a_gate_with_a_long_name  kind  a reason", ["  ✓ a_gate_with_a_long_name", "    kind  a reason"]),
+        (30, f"{'':<12}→ ./lockstep run of it, then go on", [" " * 12 + "→ ./lockstep run", " " * 14 + "of it, then go", " " * 14 + "on"]),
+        (12, "image sha256:0123456789abcdef whole", ["image sha256:0123456789abcdef", "  whole"]),
+        (20, click.style("of a colour that has", fg="red"), [click.style("of a colour that has", fg="red")]),
+        (9, "two lines\n\n  each alone", ["two lines", "", "  each", "  alone"]),
+    ],
+)  # fmt: skip
+def test_a_long_line_goes_on_below_its_text_and_nothing_is_cut(width: int, line: str, wanted: list[str]) -> None:
+    assert wrapped(line, width).split("\n") == wanted
+
+
+def test_a_terminal_gets_wrapped_lines_in_the_colours_it_wants_and_a_pipe_whole_ones(
+    tmp_path: Path, document: dict
+) -> None:
+    write_params(tmp_path, document)
+    command, env = [sys.executable, "-m", "release.cli", "gate"], os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    whole = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=env, check=False).stderr
+    assert "\x1b" not in whole
+    for width, no_color in ((34, ""), (80, "1")):
+        seen = on_terminal(command, width, tmp_path, NO_COLOR=no_color)
+        assert ("\x1b" in seen) is (not no_color)
+        lines = click.unstyle(seen).splitlines()
+        assert all(len(line) <= width for line in lines), lines
+        assert click.unstyle(seen).split() == whole.split()
+
+
+def test_the_script_of_a_clone_is_named_as_it_was_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    asks = """
+import os, runpy, sys
+sys.argv = ["lockstep", "gate"]
+os.execve = lambda path, arguments, environment: print(environment["LOCKSTEP_CALLED"])
+found = runpy.run_path(sys.orig_argv[-1])
+found["main"].__globals__["set_up"] = lambda extras: None
+found["main"]()
+"""
+    command = [sys.executable, "-c", asks, str(REPOSITORY / "lockstep")]
+    called = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    monkeypatch.setenv("LOCKSTEP_CALLED", called)
+    assert hanging("run `lockstep build`, then `./lockstep gate`") == "run `./lockstep build`, then `./lockstep gate`"
+
+
+def test_the_list_of_commands_cuts_no_sentence() -> None:
+    assert "..." not in CliRunner().invoke(main, ["--help"], terminal_width=60).output.partition("Commands:")[2]

@@ -3,6 +3,7 @@
 import json
 import shutil
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,15 +12,18 @@ from typing import Any, NamedTuple
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
 from checks import layout
 from checks.errors import PromotionRefused, Refusal, RegistryRefused
 from release.adapters.registry import reference
 from release.adapters.registry.client import Repository
 from release.adapters.retries import Patience
+from release.cli import main
 from release.overlay import overlays
 from release.verbs import rollback as rollbacks
-from tests import kubernetes_tools, ledger_tree, spoil
+from release.verbs.page import MEDIA_TYPE, page
+from tests import kubernetes_tools, ledger_tree, programs, spoil
 from tests import promotion_tree as tree
 from tests.faulty_proxy import Fault, FaultyProxy
 from tests.ledger_tree import git, keep, refs
@@ -115,6 +119,38 @@ def test_an_image_of_a_registry_goes_through_the_environments_and_back(world: Wo
     back = rollbacks.rollback(world.root, "production", rollbacks.Options(why="answers in French"))
     assert back.after == first
     assert (back.held and back.held.image) == released.digest
+
+
+def test_the_page_of_a_release_is_attached_to_its_image_once_and_another_tool_finds_it(
+    world: World, tmp_path: Path
+) -> None:
+    """oras stands for all tools that ask a registry what belongs to an image."""
+    move(world.root, "staging")
+    first = page(world.root, tmp_path / "site", "staging", attached=True)
+    assert page(world.root, tmp_path / "site", "v0.1.0", attached=True).attached == first.attached
+    image = f"{world.registry.host}/team/router@{world.release.digest}"
+    found = json.loads(_oras("discover", "--format", "json", "--artifact-type", MEDIA_TYPE, image))
+    (artifact,) = found.get("referrers") or found["manifests"]
+    assert artifact["digest"] == first.attached
+    assert artifact["annotations"]["org.opencontainers.image.revision"] == first.site.tip
+    _oras("pull", "--output", str(tmp_path / "pulled"), f"{image.partition('@')[0]}@{first.attached}")
+    assert (tmp_path / "pulled/v0.1.0.html").read_bytes() == first.files[0].read_bytes()
+    move(world.root, "production")  # so the page is another
+    world.proxy.faults.append(Fault("^PUT .*/manifests/", "status", 403, times=9))
+    done = CliRunner().invoke(
+        main, ["-C", str(world.root), "page", "staging", "--out", str(tmp_path / "site"), "--attach"]
+    )
+    assert done.exit_code == RegistryRefused.exit_code, done.output
+    assert "Traceback" not in done.output
+    done = CliRunner().invoke(main, ["-C", str(world.root), "page", "--out", str(tmp_path / "site"), "--attach"])
+    assert done.exit_code == 2
+
+
+def _oras(verb: str, *arguments: str) -> str:
+    if shutil.which("oras") is None:
+        programs.missing("oras", "not on PATH")
+    command = ["oras", verb, "--plain-http", *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 def test_what_a_cluster_runs_is_the_image_by_digest(world: World, tmp_path: Path) -> None:

@@ -18,12 +18,12 @@ pytestmark = pytest.mark.slow
 
 
 def run(root: Path, *args: str) -> list[str]:
-    """The stages that ran, to a verdict whatever it is: the tiny model is no good."""
+    """The steps that ran, to a verdict whatever it is: the tiny model is no good."""
     command = [repository.interpreter(), "-m", "release.cli", "run", "--remote", *args]
     env = repository.environment(PYTHONPATH=str(root))
     done = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, check=False)
     assert done.returncode in (0, 10), done.stdout[-2000:] + done.stderr[-4000:]
-    return re.findall(r"Running stage '(\w+)'", done.stdout)
+    return re.findall(r"^  [✓✗] (\w+)", done.stderr, re.MULTILINE)
 
 
 def test_a_machine_that_dies_after_training_costs_no_training(tiny_base: Path, tmp_path: Path) -> None:
@@ -35,13 +35,13 @@ def test_a_machine_that_dies_after_training_costs_no_training(tiny_base: Path, t
     )
     repository.commit(first, "a remote")
     shutil.copytree(first, second)
-    assert run(first, "train") == ["fetch", "prepare", "validate", "train"]
+    assert run(first, "train") == ["sources", "pull", "fetch", "prepare", "validate", "train", "push"]
     # What the workflow's artifact brings to the next machine; adapter, splits and base come from the remote.
     shutil.copy(first / layout.LOCK, second / layout.LOCK)
     shutil.copytree(first / layout.REPORTS, second / layout.REPORTS, dirs_exist_ok=True)
     adapter = (first / layout.ADAPTER / "adapter_model.safetensors").read_bytes()
     shutil.rmtree(first)
-    assert run(second) == ["merge", "evaluate", "suites", "probe", "gate"]
+    assert run(second) == ["sources", "pull", "merge", "evaluate", "suites", "probe", "gate", "tracking", "push"]
     assert (second / layout.ADAPTER / "adapter_model.safetensors").read_bytes() == adapter
     verdict = files.read_json(second / layout.VERDICT, Verdict)
     with contextlib.closing(sqlite3.connect(second / layout.STATE / "mlflow.db")) as store:

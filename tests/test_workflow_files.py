@@ -22,7 +22,8 @@ SECRET = re.compile(r"secrets\.([A-Z_]+)")
 BUTTON = "${{ inputs.environment }}"
 
 
-CALLED = {"verify.yml": "release.yml"}  # by whom: a file of its own gives its job an identity of its own
+# By whom: a file of its own gives its job an identity of its own.
+CALLED = {"verify.yml": {"release.yml"}, "pages.yml": {"promote.yml", "release.yml"}}
 PUSH, PULL, MAIN = "LOCKSTEP_REGISTRY_TOKEN", "LOCKSTEP_REGISTRY_PULL_TOKEN", "LOCKSTEP_TOKEN"
 PROTECTED = ("registry", "staging", "production", BUTTON)  # of the default branch alone: docs/how-to/github.md
 
@@ -64,7 +65,7 @@ def _steps() -> Iterator[tuple[str, dict[str, Any]]]:
 
 def test_there_are_workflows_to_look_at() -> None:
     assert [path.name for path in WORKFLOWS] == [
-        "pr.yml", "promote.yml", "release.yml", "scheduled.yml", "sealed.yml", "verify.yml", "watch.yml",
+        "pages.yml", "pr.yml", "promote.yml", "release.yml", "scheduled.yml", "sealed.yml", "verify.yml", "watch.yml",
     ]  # fmt: skip
 
 
@@ -94,8 +95,27 @@ def test_what_may_be_written_is_what_the_job_writes() -> None:
         "promote.yml:move": {"contents"},
         "sealed.yml:ask": {"contents", "id-token"},
         "verify.yml:verify": {"id-token"},
+        "pages.yml:pages": {"id-token", "pages"},
         "watch.yml:watch": {"contents", "pull-requests"},
     }
+
+
+def test_what_deploys_pages_runs_no_code_of_this_repository_and_only_where_a_variable_asks() -> None:
+    """A pull request's author writes what a page says; so the identity of this job meets actions of GitHub alone."""
+    (deploy,) = [found.job for found in jobs() if "pages" in _writes(found.job)]
+    assert [step["uses"].partition("@")[0] for step in deploy["steps"]] == ["actions/deploy-pages"]
+    for name in sorted(CALLED["pages.yml"]):
+        called = _load(REPOSITORY / ".github" / "workflows" / name)["jobs"]
+        asked = [
+            each["if"]
+            for job in called.values()
+            for each in [job, *job.get("steps", [])]
+            if "LOCKSTEP_PAGES" in str(each.get("if"))
+        ]
+        assert asked == ["vars.LOCKSTEP_PAGES"] * 3
+        (made,) = [job for job in called.values() if "pages" in job.get("outputs", {})]
+        upload = made["steps"][-1]
+        assert upload["with"]["name"] == made["outputs"]["pages"]
 
 
 def test_the_gpu_machine_has_one_identity_and_may_write_nothing() -> None:
@@ -111,21 +131,22 @@ def test_the_gpu_machine_has_one_identity_and_may_write_nothing() -> None:
 def test_each_job_that_signs_has_a_file_of_its_own() -> None:
     """Sigstore certifies the file that a job stands in, not the job: two jobs of one file are one signer."""
     signing = [found.name.partition(":")[0] for found in jobs() if "id-token" in _writes(found.job)]
-    assert sorted(signing) == ["release.yml", "sealed.yml", "verify.yml"]
+    assert sorted(signing) == ["pages.yml", "release.yml", "sealed.yml", "verify.yml"]
 
 
-def test_a_called_workflow_is_called_once_by_its_own_and_runs_the_default_branch_alone() -> None:
-    callers = {}
+def test_a_called_workflow_is_called_by_its_own_and_runs_the_default_branch_alone() -> None:
+    callers: dict[str, set[str]] = {}
     for path in WORKFLOWS:
         for job in _load(path)["jobs"].values():
             if "uses" in job:
                 called = REPOSITORY / job["uses"]
-                callers[called.name] = path.name
+                callers.setdefault(called.name, set()).add(path.name)
                 (inside,) = _load(called)["jobs"].values()
                 assert job["permissions"] == inside["permissions"]
-                assert job["secrets"] == "inherit"  # else the called job has none of its environment
+                # Without `inherit` the called job has no secret of its environment.
+                assert job.get("secrets") == ("inherit" if secrets(inside) else None)
                 assert inside["if"] == "github.ref_name == github.event.repository.default_branch"
-                assert _load(called)[True] == {"workflow_call": None}
+                assert set(_load(called)[True]) == {"workflow_call"}
     assert callers == CALLED
 
 
@@ -195,7 +216,7 @@ def test_environments_are_of_those_that_the_settings_page_and_doctor_know() -> N
     known = {settings.PIPELINE, settings.PUSHING, "staging", "production", BUTTON}
     used = {found.job["environment"] for found in jobs() if isinstance(found.job.get("environment"), str)}
     used |= {found.job["environment"]["name"] for found in jobs() if isinstance(found.job.get("environment"), dict)}
-    assert used == known
+    assert used == known | {"github-pages"}  # which GitHub makes
 
 
 def test_secrets_and_the_token_of_main_are_where_a_button_offers() -> None:

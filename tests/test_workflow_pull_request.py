@@ -97,13 +97,19 @@ def released(team: Team, merged: str) -> Run:
 
 
 def test_a_merge_moves_staging_without_training(team: Team, released: Run) -> None:
-    assert released.conclusions() == {"build": "success", "verify": "success", "release": "success"}, released.text
-    assert "Running stage" not in released.text
+    done = dict.fromkeys(("build", "verify", "release", "pages"), "success")
+    assert released.conclusions() == done, released.text
+    assert "> train" not in released.text
     pointer = Pointer.model_validate(yaml.safe_load(team.show("main", f"{layout.ENVIRONMENTS}/staging/pointer.yaml")))
     assert pointer.version == "v0.1.0"
     assert pointer.image.startswith(team.act.variables["LOCKSTEP_IMAGE"])
     verdict = json.loads(team.show("main", str(layout.VERDICT)))
     assert pointer.model == verdict["model"]
+
+
+def test_the_pages_of_releases_are_deployed_and_that_of_the_image_is_attached_to_it(team: Team, released: Run) -> None:
+    assert "attached to " + team.act.variables["LOCKSTEP_IMAGE"] in released.jobs["release"].log
+    assert set(re.findall(r"deployed (\S+)", released.jobs["pages"].log)) == {"index.html", "v0.1.0.html"}
 
 
 def test_the_machine_that_verified_signed_that_by_an_identity_of_its_own(team: Team, released: Run) -> None:
@@ -125,7 +131,7 @@ def production(team: Team, released: Run) -> Run:
 
 
 def test_production_is_moved_by_hand(team: Team, production: Run) -> None:
-    assert production.conclusions() == {"move": "success"}, production.text
+    assert production.conclusions() == {"move": "success", "pages": "success"}, production.text
     staging, there = (
         team.show("main", f"{layout.ENVIRONMENTS}/{name}/pointer.yaml") for name in ("staging", "production")
     )
@@ -288,7 +294,7 @@ def fork(team: Team, merged: str) -> Fork:
     pull["labels"].append({"name": name})
 
     def until_it_trains(line: dict[str, Any]) -> None:
-        if line.get("jobID") == "train" and "Running stage 'train'" in line["msg"]:
+        if line.get("jobID") == "train" and line["msg"].strip() == "> train":
             team.act.kill()
 
     return Fork(held, other, team.pull_request(6, action="labeled", label=name, watch=until_it_trains))
@@ -316,7 +322,7 @@ def alone(team: Team, production: Run) -> Run:
 
 
 def test_with_one_release_there_is_nothing_to_go_back_to(team: Team, alone: Run) -> None:
-    assert alone.conclusions() == {"move": "failure"}, alone.text
+    assert alone.conclusions() == {"move": "failure", "pages": "skipped"}, alone.text
     assert "nothing" in alone.jobs["move"].log
     assert team.subjects("main", "main~1") == ["promote production to v0.1.0"]
 
@@ -347,7 +353,7 @@ def test_the_weekly_run_measures_noise_rehearses_a_rollback_and_finds_the_mirror
     team: Team, second: Second, rehearsed: Run
 ) -> None:
     assert set(second.released.conclusions().values()) == {"success"}, second.released.text
-    assert second.production.conclusions() == {"move": "success"}, second.production.text
+    assert second.production.conclusions() == {"move": "success", "pages": "success"}, second.production.text
     assert rehearsed.conclusions() == {"calibrate": "success", "rehearse": "success"}, rehearsed.text
     log = rehearsed.jobs["rehearse"].log
     assert "git and its mirrors agree" in log
@@ -361,7 +367,7 @@ def back(team: Team, rehearsed: Run) -> Run:
 
 
 def test_production_is_rolled_back_by_hand(team: Team, back: Run) -> None:
-    assert back.conclusions() == {"move": "success"}, back.text
+    assert back.conclusions() == {"move": "success", "pages": "success"}, back.text
     runs = yaml.safe_load(team.show("main", f"{layout.ENVIRONMENTS}/production/pointer.yaml"))
     assert runs["version"] == "v0.1.0"
     assert yaml.safe_load(team.show("main", f"{layout.ENVIRONMENTS}/staging/pointer.yaml"))["image"] != runs["image"]

@@ -192,7 +192,7 @@ def make(folder: Path, base: Path, document: dict[str, Any], hub: StandIn, image
     git(work, "remote", "set-head", "origin", "main")
     act = Act(folder / "act", origin, hub.url, hub.repository, loaded=True)
     act.secrets = {"GITHUB_TOKEN": TOKEN, "DVC_CONFIG_LOCAL": _remote(str(store))}
-    act.variables = {"LOCKSTEP_IMAGE": image, "LOCKSTEP_VERIFY_RUNTIME": "transformers"}
+    act.variables = {"LOCKSTEP_IMAGE": image, "LOCKSTEP_VERIFY_RUNTIME": "transformers", "LOCKSTEP_PAGES": "yes"}
     act.variables["LOCKSTEP_REGISTRY"] = image.partition("/")[0]
     for name in ("LOCKSTEP_REGISTRY_TOKEN", "LOCKSTEP_REGISTRY_PULL_TOKEN"):
         act.secrets[name] = "none is asked for"

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from checks import refused
 from checks.errors import MachineRefused, Refusal
@@ -13,6 +14,7 @@ from checks.refused import Refused
 from checks.text import redact
 from release.adapters import commits
 from release.adapters.children import ended_with_this_process
+from release.adapters.listening import Listener, listen
 
 _ERROR, _BUG = "ERROR: ", "unexpected error - "  # how DVC begins a line; its word for most failures of a remote
 REMOTE = "LOCKSTEP_REMOTE"  # set for stages that may keep something on the DVC remote while they work
@@ -39,12 +41,9 @@ def has_remote(root: Path) -> bool:
     return bool(done.stdout.strip())
 
 
-def dvc(root: Path, *arguments: str) -> int:
-    """Run DVC in ``root`` with its output shown; its exit code."""
-    with ended_with_this_process():
-        return subprocess.run(
-            [sys.executable, "-m", "dvc", *arguments], cwd=root, env=environment(), check=False
-        ).returncode
+def dvc(root: Path, *arguments: str, listener: Listener | None = None) -> int:
+    """Run DVC in ``root`` with its output shown, or given to ``listener``; its exit code."""
+    return _run(["-m", "dvc", *arguments], listener, cwd=root, env=environment())
 
 
 def get(root: Path, commit: str, path: Path, to: Path) -> str | None:
@@ -81,27 +80,38 @@ def python(
     more: Mapping[str, str] | None = None,
     aside: bool = False,
     heard: bool = False,
+    listener: Listener | None = None,
 ) -> str:
     """Run this interpreter with ``arguments`` in ``root``; refusals call it ``name``. Raises as ``run`` does.
 
     ``more`` is added to its environment. ``aside``: what it prints goes to standard error, so that the caller can print
     JSON alone. ``heard``: what it prints on standard output is returned, and not shown; else "" is returned.
+    ``listener``: all that it prints is given to it instead.
     """
     refused.forget(root)
     try:
         env = environment() | dict(more or {})
         out = subprocess.PIPE if heard else sys.stderr if aside else None
-        with ended_with_this_process():
-            done = subprocess.run([sys.executable, *arguments], cwd=root, env=env, stdout=out, check=False)
+        code, said = _run(arguments, listener, cwd=root, env=env, stdout=out)
     except OSError as error:
         raise MachineRefused(f"{sys.executable}: {error.strerror}", "make the virtual environment again") from error
-    if done.returncode and (word := refused.read(root)):
+    if code and (word := refused.read(root)):
         raise StageRefused(word)
-    if done.returncode:
+    if code:
         raise MachineRefused(
-            f"{name} ended with {done.returncode}", "read what it printed; `lockstep doctor` says what is missing"
+            f"{name} ended with {code}", "read what it printed; `lockstep doctor` says what is missing"
         )
-    return done.stdout.decode(errors="replace") if heard else ""
+    return said.decode(errors="replace")
+
+
+def _run(arguments: list[str], listener: Listener | None, stdout: Any, **options: Any) -> tuple[int, bytes]:
+    """Run this interpreter with ``arguments``; its exit code, and what it wrote if ``stdout`` is a pipe."""
+    command = [sys.executable, *arguments]
+    with ended_with_this_process():
+        if listener is not None:
+            return listen(command, listener, **options), b""
+        done = subprocess.run(command, check=False, stdout=stdout, **options)
+    return done.returncode, done.stdout or b""
 
 
 def environment() -> dict[str, str]:

@@ -29,14 +29,16 @@ from release.cli import (
     rollout,
     sealed,
 )
+from release.cli.common import Group
 
 
 @click.group(
+    cls=Group,
     context_settings={
         "help_option_names": ["-h", "--help"],
         "max_content_width": 110,
         "auto_envvar_prefix": "LOCKSTEP",  # LOCKSTEP_VERIFY_RUNTIME is verify's --runtime
-    }
+    },
 )
 @click.version_option(package_name="lockstep")
 @click.option(

@@ -1,4 +1,4 @@
-"""Shared by all commands: turning refusals into exit codes, and writing JSON."""
+"""Shared by all commands: their groups, turning refusals into exit codes, and writing JSON."""
 
 import functools
 import json
@@ -9,10 +9,23 @@ from typing import TYPE_CHECKING, NoReturn, ParamSpec
 
 import click
 
+from release.cli.wrapping import hanging
+
 if TYPE_CHECKING:
     from checks.errors import Refusal
 
 P = ParamSpec("P")
+
+
+class Group(click.Group):
+    """A group that lists each command with its whole first sentence, which click itself cuts at one line."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list; long sentences go on below their beginning."""
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, self.commands[name].get_short_help_str(limit=1000)) for name in self.list_commands(ctx)]
+            )
 
 
 def refusing(command: Callable[P, None]) -> Callable[P, None]:
@@ -45,7 +58,7 @@ def _end(refusal: "Refusal") -> NoReturn:
     from checks.text import escape
 
     for line in (str(refusal), *refusal.others):
-        click.secho(f"lockstep: {escape(line)}", err=True, fg="red")
+        click.secho(hanging(f"lockstep: {escape(line)}", sys.stderr), err=True, fg="red")
     sys.exit(refusal.exit_code)
 
 

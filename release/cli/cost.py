@@ -7,6 +7,7 @@ import click
 
 from release.cli.common import refusing, to_json
 from release.cli.tables import one_line
+from release.cli.wrapping import hanging
 
 if TYPE_CHECKING:
     from release.cost.estimate import BudgetBound, Estimate, Range
@@ -38,7 +39,7 @@ def estimate(root: Path, target: str | None, device: str | None, as_json: bool) 
 
     with refusals.recorded(root, "estimate"):
         found = verb.estimate(root, target, device)
-        click.echo(to_json(found.model_dump(mode="json")) if as_json else _shown(found))
+        click.echo(to_json(found.model_dump(mode="json")) if as_json else hanging(_shown(found)))
         if refusal := verb.refusal(found):
             raise refusal
 

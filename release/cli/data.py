@@ -8,6 +8,7 @@ import click
 
 from release.cli.common import refusing, to_json
 from release.cli.tables import one_line
+from release.cli.wrapping import hanging
 
 if TYPE_CHECKING:
     from release.cards.data_page import DataPage
@@ -39,7 +40,7 @@ def data(root: Path, record: str, file: Path | None, as_json: bool) -> None:
     elif file is not None:
         click.echo(f"{one_line(found.headline)}\n{one_line(str(file))}")
     else:
-        click.echo("\n".join(_text(found)))
+        click.echo(hanging("\n".join(_text(found))))
 
 
 def _text(found: "DataPage") -> Iterator[str]:

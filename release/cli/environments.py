@@ -7,6 +7,7 @@ import click
 
 from release.cli import environment_tables
 from release.cli.common import refusing, to_json
+from release.cli.wrapping import hanging
 
 if TYPE_CHECKING:
     from typing import Literal
@@ -70,7 +71,7 @@ def promote(
         environment,
         verb.Options(image=image, why=why, version=version, bump=bump, dry_run=dry_run, pr=pr, target=target),
     )
-    click.echo(to_json(done.model_dump(mode="json")) if as_json else environment_tables.moved(done))
+    click.echo(to_json(done.model_dump(mode="json")) if as_json else hanging(environment_tables.moved(done)))
     if dry_run and (refusal := verb.refusal(done)):
         raise refusal
 
@@ -99,7 +100,7 @@ def rollback(
     from release.verbs import rollback as verb
 
     done = verb.rollback(root, environment, verb.Options(why=why, to=to, ask=ask, dry_run=dry_run, target=target))
-    click.echo(to_json(done.model_dump(mode="json")) if as_json else environment_tables.moved(done))
+    click.echo(to_json(done.model_dump(mode="json")) if as_json else hanging(environment_tables.moved(done)))
     if dry_run and (refusal := verb.refusal(done)):
         raise refusal
 
@@ -168,7 +169,7 @@ def quarantine(
     if as_json:
         click.echo(to_json([entry.model_dump(mode="json") for entry in left]))
         return
-    click.echo("\n".join([*environment_tables.held(left), *notes]))
+    click.echo(hanging("\n".join([*environment_tables.held(left), *notes])))
 
 
 @click.command()
@@ -207,7 +208,7 @@ def status(root: Path, as_json: bool) -> None:
     from release.verbs import status as verb
 
     found = verb.status(root)
-    click.echo(to_json(found.model_dump(mode="json")) if as_json else environment_tables.status(found))
+    click.echo(to_json(found.model_dump(mode="json")) if as_json else hanging(environment_tables.status(found)))
     if refusal := verb.refusal(found):
         raise refusal
 
@@ -226,7 +227,7 @@ def history(root: Path, environment: str | None, on: str | None, as_json: bool) 
     from release.verbs import history as verb
 
     found = verb.history(root, environment, on)
-    click.echo(to_json(found.model_dump(mode="json")) if as_json else environment_tables.history(found))
+    click.echo(to_json(found.model_dump(mode="json")) if as_json else hanging(environment_tables.history(found)))
 
 
 @click.command()
@@ -242,7 +243,7 @@ def reconcile(root: Path, fix: bool, as_json: bool) -> None:
     from release.verbs import reconcile as verb
 
     found = verb.reconcile(root, fix)
-    click.echo(to_json(found.model_dump(mode="json")) if as_json else environment_tables.reconciled(found))
+    click.echo(to_json(found.model_dump(mode="json")) if as_json else hanging(environment_tables.reconciled(found)))
     if refusal := verb.refusal(found):
         raise refusal
 

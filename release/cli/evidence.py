@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 import click
 
 from release.cli import tables
-from release.cli.common import refusing, to_json
+from release.cli.common import Group, refusing, to_json
+from release.cli.wrapping import hanging
 
 if TYPE_CHECKING:
     from checks.signers import Role
 
 
-@click.group()
+@click.group(cls=Group)
 def keys() -> None:
     """Manage signing keys."""
 
@@ -80,7 +81,7 @@ def sign(root: Path, key: Path | None, keyless: bool, as_json: bool) -> None:
     click.echo(to_json(signed.statement.model_dump(mode="json")) if as_json else signed.evidence)
 
 
-@click.group()
+@click.group(cls=Group)
 def evidence() -> None:
     """Inspect the signed evidence of a release."""
 
@@ -99,4 +100,4 @@ def show(root: Path, image: str, target: str | None, as_json: bool) -> None:
     from release.verbs import evidence as verb
 
     walk = verb.show(root, image, target)
-    click.echo(to_json(walk.model_dump(mode="json")) if as_json else tables.walk(walk))
+    click.echo(to_json(walk.model_dump(mode="json")) if as_json else hanging(tables.walk(walk)))

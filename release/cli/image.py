@@ -6,6 +6,7 @@ import click
 
 from release.cli import tables
 from release.cli.common import refusing, to_json
+from release.cli.wrapping import hanging
 
 
 @click.command()
@@ -47,7 +48,7 @@ def build(
     options = verb.Options(push=push, output=output, runtime=runtime, base=base)
     if dry_run:
         plan = verb.plan(root, options)
-        click.echo(to_json(plan.model_dump(mode="json")) if as_json else tables.plan(plan))
+        click.echo(to_json(plan.model_dump(mode="json")) if as_json else hanging(tables.plan(plan)))
         return
     report = verb.build(root, options)
     click.echo(to_json(report.model_dump(mode="json")) if as_json else report.image)
@@ -110,6 +111,6 @@ def verify(
         click.echo(escape(f"the report will not be signed, and `lockstep sign` will refuse it: {why}"), err=True)
     options = verb.Options(image=image, url=url, runtime=runtime, gpus=gpus, server=server, signer=signer)
     report = verb.verify(root, options)
-    click.echo(to_json(report.model_dump(mode="json")) if as_json else tables.serving(report))
+    click.echo(to_json(report.model_dump(mode="json")) if as_json else hanging(tables.serving(report)))
     if refusal := verb.refusal(report):
         raise refusal

@@ -9,6 +9,7 @@ import click
 
 from release.cli.common import refusing, to_json
 from release.cli.tables import one_line
+from release.cli.wrapping import hanging
 
 if TYPE_CHECKING:
     from checks.params import Params
@@ -201,7 +202,7 @@ def _show(begun: "Begun", wanted: float, *, pinned: bool) -> None:
         lines.append(("note", "no gate asks for a least score: add a threshold when you know one"))
     click.echo("wrote params.yaml")
     for what, said in lines:
-        click.echo(f"  {what:<9}{one_line(said)}")
+        click.echo(hanging(f"  {what:<9}{one_line(said)}"))
 
 
 def _show_next(removed: bool) -> None:
@@ -212,4 +213,4 @@ def _show_next(removed: bool) -> None:
         steps.insert(0, ('git commit -am "Our task"', "on main, and push it: main's model is what gates compare with"))
     steps.append(("./lockstep calibrate", "once: measures the noise that a gate's margin must exceed"))
     for word, (command, why) in zip(("next:", "", ""), steps, strict=False):
-        click.echo(f"{word:<6}{command:<27}{why}")
+        click.echo(hanging(f"{word:<6}{command:<27}{why}"))

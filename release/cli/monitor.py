@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from release.cli.common import refusing, to_json
+from release.cli.common import Group, refusing, to_json
 from release.cli.tables import one_line
+from release.cli.wrapping import hanging
 
 if TYPE_CHECKING:
     from checks.watch_report import WatchFinding, WatchReport
@@ -53,7 +54,7 @@ def watch(
         report, proposal = verb.propose(root, environment, options, rows)
     else:
         report = verb.watch(root, environment, options)
-    click.echo(to_json(report.model_dump(mode="json")) if as_json else "\n".join(_shown(report)))
+    click.echo(to_json(report.model_dump(mode="json")) if as_json else hanging("\n".join(_shown(report))))
     if pr:
         done = _PROPOSED[proposal.done].format(one_line(proposal.url)) if proposal else "none"
         click.echo(f"pull request: {done}", err=as_json)
@@ -78,7 +79,7 @@ def feedback(root: Path, file: Path, captures: str | None) -> None:
     click.echo(f"stored {found.labels:,} labels of {found.requests:,} requests: {one_line(found.name)}")
 
 
-@click.group()
+@click.group(cls=Group)
 def monitor() -> None:
     """Write what monitors an environment, as files, or run it on this machine."""
 

@@ -1,11 +1,13 @@
 """The command page: the pages of releases."""
 
+import sys
 from pathlib import Path
 
 import click
 
 from release.cli.common import refusing, to_json
 from release.cli.tables import one_line
+from release.cli.wrapping import hanging
 
 
 @click.command()
@@ -18,10 +20,11 @@ from release.cli.tables import one_line
     type=click.Path(file_okay=False, path_type=Path),
     help="The folder for the pages, which is made. Pages of the same name are replaced.",
 )
+@click.option("--attach", "attached", is_flag=True, help="Also attach the page to its image, where the image is.")
 @click.option("--json", "as_json", is_flag=True, help="Print what the pages say as JSON.")
 @click.pass_obj
 @refusing
-def page(root: Path, name: str | None, folder: Path, as_json: bool) -> None:
+def page(root: Path, name: str | None, folder: Path, attached: bool, as_json: bool) -> None:
     """Write a page of HTML for each release, and an index.
 
     A page says what a release is, where it runs, how it does beside other models, what changed, how to try and to
@@ -30,13 +33,17 @@ def page(root: Path, name: str | None, folder: Path, as_json: bool) -> None:
     the digest of an image: the page of this release alone. A release whose evidence does not hold gets no page, and the
     index says why; asked for by name it refuses with 8.
     """
+    if attached and name is None:
+        raise click.UsageError("--attach is for one page: name an environment, a version, or the digest of an image")
     from release.verbs import page as verb
 
-    made = verb.page(root, folder, name)
+    made = verb.page(root, folder, name, attached=attached)
+    if made.attached:
+        click.echo(f"attached to {made.site.pages[0].pointer.image} as {made.attached}", err=True)
     if as_json:
         click.echo(to_json(made.site.model_dump(mode="json")))
         return
     for path in made.files:
         click.echo(one_line(str(path)))
     for each in made.site.left_out:
-        click.echo(f"note: no page of {one_line(each.version)}: {one_line(each.why)}", err=True)
+        click.echo(hanging(f"note: no page of {one_line(each.version)}: {one_line(each.why)}", sys.stderr), err=True)

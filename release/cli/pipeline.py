@@ -9,6 +9,7 @@ import click
 
 from release.cli import tables
 from release.cli.common import refusing, to_json
+from release.cli.wrapping import hanging
 
 if TYPE_CHECKING:
     from checks.verdict import Verdict
@@ -18,31 +19,39 @@ if TYPE_CHECKING:
 @click.argument("targets", nargs=-1, metavar="[STAGE]...")
 @click.option("--force", is_flag=True, help="Run the stages even if nothing changed.")
 @click.option("--remote", is_flag=True, help="Fetch existing outputs from the DVC remote, and push new ones to it.")
+@click.option("-v", "--verbose", is_flag=True, help="Print everything that DVC and the stages print.")
 @click.pass_obj
 @refusing
-def run(root: Path, targets: tuple[str, ...], force: bool, remote: bool) -> None:
+def run(root: Path, targets: tuple[str, ...], force: bool, remote: bool, verbose: bool) -> None:
     """Run the pipeline, or the part up to STAGE.
 
     Runs only the stages that changed. Refuses first if a local source differs from its pin in params.yaml. When the
-    pipeline reaches a verdict, the exit code is that of `lockstep gate`.
+    pipeline reaches a verdict, the exit code is that of `lockstep gate`. Prints one line for each stage; what DVC and
+    the stages print is in .lockstep/run.log.
     """
     from checks.held import refusal as verdict_refusal
+    from release.cli.stage_lines import StageLines
     from release.record import refusals
     from release.verbs import gate as verb
     from release.verbs import run as pipeline
 
+    before = pipeline.evaluated(root)
     with refusals.recorded(root, "run"):
-        pipeline.run(root, targets, force, remote)
+        pipeline.run(root, targets, force, remote, None if verbose else StageLines(root))
     if targets and "gate" not in targets:
         click.echo("next: ./lockstep run   (the rest, up to the verdict)")
         return
     verdict = verb.gate(root)
-    click.echo(f"\n{tables.verdict(verdict)}\n")
-    for what, where in _places(root):
-        click.echo(f"  {what:<14}{where}")
-    click.echo("\nThe record of this run is dvc.lock and reports/: commit them with the change that made them.")
-    for command, why in _next(verdict):
-        click.echo(f"  {command:<40}{why}")
+    click.echo(hanging(f"\n{tables.verdict(verdict)}\n"))
+    for what, said in [*tables.figures_of_run(before, pipeline.evaluated(root)), *_places(root)]:
+        click.echo(hanging(f"  {what:<13} {said}"))
+    click.echo(
+        hanging("\nThe record of this run is dvc.lock and reports/: commit them with the change that made them.")
+    )
+    following = _next(verdict)
+    width = max((len(command) for command, _ in following), default=0) + 2
+    for command, why in following:
+        click.echo(hanging(f"  {command:<{width}}{why}"))
     if refusal := verdict_refusal(verdict):
         raise refusal
 
@@ -74,7 +83,7 @@ def gate(root: Path, policy_from: str | None, explain: str | None, as_json: bool
         from release.verbs import gate as verb
 
         verdict = verb.gate(root)
-        click.echo(to_json(verdict.model_dump(mode="json")) if as_json else tables.verdict(verdict))
+        click.echo(to_json(verdict.model_dump(mode="json")) if as_json else hanging(tables.verdict(verdict)))
         if refusal := verdict_refusal(verdict):
             raise refusal
 
@@ -170,7 +179,7 @@ def recipe(root: Path, target: str | None, as_json: bool) -> None:
         return
     click.echo(tables.one_line(f"{found.scorer} on {found.rows} rows of the valid split, by parameters:"))
     for line in found.lines:
-        click.echo(f"  {tables.one_line(line)}")
+        click.echo(hanging(f"  {tables.one_line(line)}"))
 
 
 @click.command()
@@ -201,7 +210,7 @@ def references(root: Path, target: str | None, as_json: bool) -> None:
             what = f"model {then.merged.removeprefix('sha256:')[:12]}" if then else "none"
             click.echo(f"{'':<10}which is this record's own model; it was compared with the one before it: {what}")
     for name, why in written.now.absent.items():
-        click.echo(f"{name:<10}none: {why}")
+        click.echo(hanging(f"{name:<10}none: {why}"))
     click.echo(
         f"target branch {written.target}; {tables.recorded(layout.REFERENCES, written.changed)}; "
         f"{tables.recorded(layout.LOOKS, counted)}"
@@ -249,10 +258,10 @@ def doctor(root: Path, as_json: bool, registry: str | None, github: bool) -> Non
     else:
         width = max(16, *(len(check.name) + 2 for check in found))
         for check in found:
-            click.secho(f"{check.status:<9}", fg=tables.COLOURS[check.status], nl=False)
-            click.echo(f"{check.name:<{width}}{check.found}  [{', '.join(check.needed_by)}]")
+            status = click.style(f"{check.status:<9}", fg=tables.COLOURS[check.status])
+            click.echo(hanging(f"{status}{check.name:<{width}}{check.found}  [{', '.join(check.needed_by)}]"))
             if check.fix:
-                click.echo(f"{'':<{9 + width}}→ {check.fix}")
+                click.echo(hanging(f"{'':<{9 + width}}→ {check.fix}"))
         if unknown:
             click.echo(f"not known to be ready: {len(unknown)} of {len(found)} settings could not be read")
         elif github and not missing:
@@ -270,7 +279,7 @@ def _explain(root: Path, name: str, as_json: bool) -> None:
         click.echo(to_json(lines))
         return
     for what, line in lines.items():
-        click.echo(f"{click.style(f'{what:<9}', bold=True)}{line}")
+        click.echo(hanging(f"{click.style(f'{what:<9}', bold=True)}{line}"))
 
 
 def _judge_from(root: Path, ref: str, as_json: bool) -> None:
@@ -278,7 +287,7 @@ def _judge_from(root: Path, ref: str, as_json: bool) -> None:
     from release.record.records import Records
 
     judgement = verb.judge_from(Records(root), ref)
-    click.echo(to_json(judgement.model_dump(mode="json")) if as_json else tables.policy(judgement))
+    click.echo(to_json(judgement.model_dump(mode="json")) if as_json else hanging(tables.policy(judgement)))
     if refusal := verb.refusal(judgement):
         raise refusal
 

@@ -6,6 +6,7 @@ import click
 
 from release.cli import terminal
 from release.cli.common import refusing, to_json
+from release.cli.wrapping import hanging
 
 TARGET = click.option("--target", metavar="REF", help="The target branch. Default: origin's default branch.")
 ASSETS = click.option("--assets", metavar="URL", help="Where reports/plots is published, under the same file names.")
@@ -67,7 +68,7 @@ def report(
         shown = ("text", terminal.text(made.whole))
         click.echo(to_json(dict(shown if name == "whole" else (name, each) for name, each in answer)))
     else:
-        click.echo(terminal.text(made.whole) if text else made.markdown)
+        click.echo(hanging(terminal.text(made.whole)) if text else made.markdown)
 
 
 @click.command()
@@ -126,7 +127,7 @@ def comment(
     check = f"the check says {posted.conclusion}" if posted.check else "no check was asked for"
     click.echo(f"{'posted' if posted.created else 'updated'} {posted.comment}; {check}")
     for line in posted.notes:
-        click.echo(f"  note: {line}")
+        click.echo(hanging(f"  note: {line}"))
 
 
 def _pairs(links: tuple[str, ...]) -> tuple[tuple[str, str], ...]:

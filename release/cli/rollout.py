@@ -1,5 +1,6 @@
 """Commands that compare a candidate with production on its traffic: shadow, canary."""
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ import click
 from release.cli import environment_tables
 from release.cli.common import refusing, to_json
 from release.cli.tables import one_line
+from release.cli.wrapping import hanging
 
 if TYPE_CHECKING:
     from checks.rollout_report import RolloutReport
@@ -101,7 +103,7 @@ def canary(
     if serve is None:
         report = verb.canary(root, environment, options)
         if rollback and (done := verb.roll_back(root, report)):
-            click.echo(environment_tables.moved(done), err=True)
+            click.echo(hanging(environment_tables.moved(done), sys.stderr), err=True)
         _end(report, as_json)
         return
     from checks.errors import ServingRefused
@@ -120,7 +122,7 @@ def canary(
 def _end(report: "RolloutReport", as_json: bool) -> None:
     from release.verbs.shadow import refusal
 
-    click.echo(to_json(report.model_dump(mode="json")) if as_json else "\n".join(_shown(report)))
+    click.echo(to_json(report.model_dump(mode="json")) if as_json else hanging("\n".join(_shown(report))))
     if refused := refusal(report):
         raise refused
 

@@ -8,13 +8,13 @@ import click
 from checks.text import escape
 
 if TYPE_CHECKING:
+    from checks.evidence import EvaluationReport
     from checks.serving import ServingReport
-    from checks.verdict import Finding, Verdict
+    from checks.verdict import Verdict
     from release.record.target_policy import PolicyJudgement
     from release.verbs.build import Plan
     from release.verbs.evidence import Walk
 
-LONGEST = 140  # characters of a passing gate's reason in the table
 MARKS = {"pass": "✓", "fail": "✗", "inconclusive": "?", "unavailable": "-"}
 COLOURS = {
     "pass": "green",
@@ -43,16 +43,8 @@ def verdict(found: "Verdict") -> str:
     kinds = max((len(f.kind) for f in found.findings), default=0)
     for finding in found.findings:
         mark = click.style(MARKS[finding.status], fg=COLOURS[finding.status])
-        lines.append(f"  {mark} {finding.gate:<{gates}}  {finding.kind:<{kinds}}  {_shown(finding)}")
+        lines.append(f"  {mark} {finding.gate:<{gates}}  {finding.kind:<{kinds}}  {one_line(finding.reason)}")
     return "\n".join(lines)
-
-
-def _shown(finding: "Finding") -> str:
-    """The reason on one line. The reason of a pass is shortened; --explain prints all of it."""
-    reason = one_line(finding.reason)
-    if finding.status != "pass" or len(reason) <= LONGEST:
-        return reason
-    return f"{reason[: LONGEST - 1]}…"
 
 
 def policy(judgement: "PolicyJudgement") -> str:
@@ -83,6 +75,30 @@ def policy(judgement: "PolicyJudgement") -> str:
 def figures(values: dict[str, float]) -> str:
     """Each metric with its value."""
     return ", ".join(f"{metric} {value:.4f}" for metric, value in values.items())
+
+
+def figures_of_run(before: "EvaluationReport | None", now: "EvaluationReport | None") -> list[tuple[str, str]]:
+    """Pairs of a label and a line: the candidate beside all others, then its change since ``before``, the last run."""
+    if now is None or "candidate" not in now.models:
+        return []
+    lines = []
+    for scorer, own in now.models["candidate"].metrics.items():
+        others = {name: model.metrics.get(scorer) for name, model in now.models.items() if name != "candidate"}
+        beside = ", ".join(f"{name} {its.value:.3f}" for name, its in others.items() if its)
+        lines.append((scorer, f"{own.value:.3f} [{own.low:.3f}, {own.high:.3f}] of {now.rows:,} rows; {beside}"))
+    return [*lines, ("last run", _since(before, now))]
+
+
+def _since(before: "EvaluationReport | None", now: "EvaluationReport") -> str:
+    if before is None or "candidate" not in before.models:
+        return "none: this is the first"
+    if before.merged == now.merged:
+        return "the same model"
+    if (before.test, before.scorers) != (now.test, now.scorers):
+        return f"model {short(before.merged)}, scored on other rows or otherwise"
+    new, old = now.models["candidate"].metrics, before.models["candidate"].metrics
+    changes = ", ".join(f"{name} {new[name].value - its.value:+.3f}" for name, its in old.items() if name in new)
+    return f"model {short(before.merged)}: {changes} since; more than noise? ./lockstep compare HEAD"
 
 
 def recorded(path: Path, changed: bool) -> str:

@@ -2,14 +2,18 @@
 
 from pathlib import Path
 
-from checks import layout
-from checks.errors import RemoteRefused
+from checks import files, layout
+from checks.errors import EvidenceRefused, RemoteRefused
+from checks.evidence import EvaluationReport
 from release.adapters import dvc
+from release.adapters.listening import Listener
 from release.record import looks, references
 from release.record.records import Records
 
 
-def run(root: Path, targets: tuple[str, ...], force: bool, remote: bool = False) -> None:
+def run(
+    root: Path, targets: tuple[str, ...], force: bool, remote: bool = False, listener: Listener | None = None
+) -> None:
     """Check local sources against their pins, find the reference models and the looks in git, then run ``dvc repro``.
 
     Runs what changed; with ``force`` everything. DVC tracks params.yaml but not the local files that it names, so an
@@ -18,34 +22,56 @@ def run(root: Path, targets: tuple[str, ...], force: bool, remote: bool = False)
     ``remote``: fetch the outputs in dvc.lock from the DVC remote first, and push new outputs, also after a stage
     refuses. Without a configured remote nothing is shared.
 
+    What DVC and the stages print is given to ``listener``; without one it is printed.
+
     If the run makes another model than the references were found for, it is compared again. MLflow is told the verdict
     if the run trained or judged; a store that does not answer costs one line.
 
     Raises StageRefused with the stage's exit code, MachineRefused if DVC itself cannot run, EvidenceRefused if git
     cannot say which models were released, RemoteRefused if the push to the DVC remote fails.
     """
-    dvc.python(root, ["-m", "stages.sources.still_pinned"], "the look at local sources")
+
+    def python(step: str, arguments: list[str], name: str, more: dict[str, str] | None = None) -> None:
+        if listener is not None:
+            listener.step(step)
+        dvc.python(root, arguments, name, more, listener=listener)
+
+    def share(step: str, *arguments: str) -> int:
+        if listener is not None:
+            listener.step(step)
+        return dvc.dvc(root, step, *arguments, listener=listener)
+
+    python("sources", ["-m", "stages.sources.still_pinned"], "the look at local sources")
     _ask_git(root)
     shared = remote and dvc.has_remote(root)
+    wanted = [*(["--with-deps"] if targets else []), "--", *targets]
     if shared:  # what the remote lacks or does not give is made again: its lines say so, and the push asks it once more
-        dvc.dvc(root, "pull", "--allow-missing", *(["--with-deps"] if targets else []), "--", *targets)
+        share("pull", "--allow-missing", *wanted)
     before = _decided(root)
-    arguments = ["-m", "dvc", "repro", *(["--force"] if force else []), "--", *targets]
+    repro, more = ["-m", "dvc", "repro"], {dvc.REMOTE: "1"} if shared else {}
     try:
-        dvc.python(root, arguments, "dvc repro", {dvc.REMOTE: "1"} if shared else {})
+        python("", [*repro, *(["--force"] if force else []), "--", *targets], "dvc repro", more)
         if _ask_git(root):
-            dvc.python(root, ["-m", "dvc", "repro", "--", *targets], "dvc repro", {dvc.REMOTE: "1"} if shared else {})
+            python("", [*repro, "--", *targets], "dvc repro", more)
     except dvc.StageRefused:
         if shared:
-            dvc.dvc(root, "push")
+            share("push")
         raise
     after = _decided(root)
     if None not in after and after != before:
-        dvc.python(root, ["-m", "stages.tracking.verdict"], "telling MLflow the verdict")
-    if shared and (code := dvc.dvc(root, "push", *(["--with-deps"] if targets else []), "--", *targets)):
+        python("tracking", ["-m", "stages.tracking.verdict"], "telling MLflow the verdict")
+    if shared and (code := share("push", *wanted)):
         raise RemoteRefused(
             f"dvc push ended with {code}", "read its lines above; when the remote takes it: dvc push, then go on"
         )
+
+
+def evaluated(root: Path) -> EvaluationReport | None:
+    """The evaluation of the last run; None if there is none that can be read."""
+    try:
+        return files.read_json(root / layout.EVALUATION, EvaluationReport)
+    except EvidenceRefused:
+        return None
 
 
 def _ask_git(root: Path) -> bool:

@@ -1,0 +1,153 @@
+"""Shows a run of the pipeline as one line for each stage: what it does now, then its result.
+
+The programs' own output (bars, logs of libraries, DVC) goes to .lockstep/run.log; of a stage that fails, its last lines
+are shown. On a terminal the line of the running stage is written again and again. Elsewhere there are whole lines:
+one when a stage begins, one every half minute, one when it ends.
+"""
+
+import codecs
+import os
+import re
+import sys
+import time
+from collections import deque
+from pathlib import Path
+
+import click
+
+from checks import layout
+from checks.errors import MachineRefused
+from checks.text import escape
+from release.cli.wrapping import hanging, is_terminal
+
+LOG = layout.STATE / "run.log"
+_LINE = re.compile(r"[^\r\n]*(?:\r?\n|\r(?=[^\n]))")  # a carriage return alone begins a line again
+_BAR = re.compile(r"(?P<what>.*?):?\s*\d+%\|[^|]*\|\s*(?P<done>\S+)/(?P<total>\S+) \[[^<\]]*<?(?P<left>[\d:]*)")
+_BEGINS = re.compile(r"Running stage '(\S+)':")
+_SKIPPED = re.compile(r"(?:Stage )?'(\S+)' (didn't change|is cached)")
+_DVC_FAILED = "ERROR: failed to reproduce"  # for what the stage has said itself
+_SPEAKER = re.compile(r"^[a-z]+: ")
+_TAIL = 20  # lines of what failed
+_DIGEST = re.compile(r"(sha256:[0-9a-f]{12})[0-9a-f]+")
+_MARKS = {"ok": ("✓", "green"), "failed": ("✗", "red"), "same": ("=", None), "runs": (">", None)}
+
+
+class StageLines:
+    """A ``Listener`` (release/adapters/listening.py) that writes these lines to standard error, and the log."""
+
+    def __init__(self, root: Path, every: float = 30.0) -> None:
+        self.terminal = is_terminal(sys.stderr) and os.environ.get("TERM") != "dumb"
+        self._every = every  # seconds between two lines of a running stage where there is no terminal
+        self._log_path = root / LOG
+        try:
+            self._log_path.parent.mkdir(exist_ok=True)
+            self._log_path.unlink(missing_ok=True)  # another run may still write its own
+            self._log = self._log_path.open("wb")
+        except OSError as error:
+            fix = "let this user write there: the run keeps what the stages print"
+            raise MachineRefused(f"{self._log_path}: {error.strerror}", fix) from error
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._open, self._name, self._seen = "", "", set[str]()
+        self._begin("")
+
+    def step(self, name: str) -> None:
+        """The next program begins."""
+        self._begin(name)
+
+    def hear(self, output: bytes) -> None:
+        """Read what was printed, and show how far it is."""
+        self._open += self._decoder.decode(output)
+        while found := _LINE.match(self._open):
+            self._open = self._open[found.end() :]
+            self._read(found[0])
+        self._look(self._open)
+        self._show()
+
+    def ended(self, code: int) -> None:
+        """Write the result of the last stage."""
+        if self._open:
+            self._read(self._open + "\n")
+        self._open = ""
+        if code == 0:
+            self._finish()
+        else:
+            self._failed("interrupted" if code == 130 else "failed")
+
+    def _begin(self, name: str) -> None:
+        self._name, self._began, self._now, self._result = name, time.monotonic(), "", ""
+        self._lines, self._told = deque[str](maxlen=_TAIL), self._began
+        if name and not self.terminal:
+            self._write("runs", "", None)
+
+    def _read(self, line: str) -> None:
+        """One line, or what stood in it until a carriage return."""
+        text = click.unstyle(line.strip())
+        if line.endswith("\n") and text:
+            self._log.write(f"{text}\n".encode())
+            self._log.flush()
+        if begins := _BEGINS.fullmatch(text):
+            self._finish()
+            self._begin(begins[1])
+            self._seen.add(begins[1])
+        elif skipped := _SKIPPED.match(text):
+            self._finish()
+            if skipped[1] not in self._seen:  # a pipeline that runs again for new references passes it once more
+                self._name = skipped[1]
+                self._write("same", "did not change" if skipped[2].startswith("didn't") else "from the cache", None)
+                self._seen.add(skipped[1])
+            self._begin("")
+        elif text and not self._look(text) and line.endswith("\n") and not text.startswith("> "):
+            self._lines.append(text)
+            if text.startswith(f"{self._name}: "):
+                self._now = self._result = text.removeprefix(f"{self._name}: ")
+
+    def _look(self, text: str) -> bool:
+        """Whether it is a bar; then that is what the stage does now."""
+        if found := _BAR.match(click.unstyle(text).strip()):
+            left = f", {found['left']} left" if found["left"].strip("0:") else ""
+            self._now = f"{found['what']} {found['done']} of {found['total']}{left}".strip()
+        return found is not None
+
+    def _finish(self) -> None:
+        if self._name:
+            last = self._lines[-1] if self._lines else ""
+            said = self._result or _SPEAKER.sub("", last)
+            self._write("ok", _DIGEST.sub(r"\1", said.partition("; ")[0]), time.monotonic() - self._began)
+        self._clear()
+        self._name = ""
+
+    def _failed(self, how: str) -> None:
+        self._write("failed", how, time.monotonic() - self._began)
+        own = [line for line in self._lines if line.startswith(f"{self._name}: ")]
+        said = [line for line in self._lines if not line.startswith(_DVC_FAILED)]
+        for line in own if how == "interrupted" else said or self._lines:
+            click.echo(hanging(f"    {escape(line)}", sys.stderr), err=True)
+        click.echo(hanging(f"    all that was printed: {self._log_path}", sys.stderr), err=True)
+        self._name = ""
+
+    def _show(self) -> None:
+        """Write the line of the running stage again; without a terminal another line, if it is time."""
+        seconds = time.monotonic() - self._began
+        if self.terminal:
+            width = os.get_terminal_size(sys.stderr.fileno()).columns or 80
+            sys.stderr.write(f"\r\x1b[K{self._line('runs', self._now, seconds)[: width - 1]}")
+            sys.stderr.flush()
+        elif self._name and time.monotonic() - self._told >= self._every:
+            self._told = time.monotonic()
+            self._write("runs", self._now, seconds)
+
+    def _write(self, how: str, text: str, seconds: float | None) -> None:
+        self._clear()
+        mark, colour = _MARKS[how]
+        line = self._line(how, text, seconds)
+        styled = click.style(mark, fg=colour) if colour else mark
+        click.echo(hanging(line.replace(mark, styled, 1), sys.stderr), err=True)
+
+    def _clear(self) -> None:
+        if self.terminal:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+
+    def _line(self, how: str, text: str, seconds: float | None) -> str:
+        time_taken = "" if seconds is None else f"{int(seconds) // 60}:{int(seconds) % 60:02}"
+        return f"  {_MARKS[how][0]} {self._name or 'dvc':<9} {time_taken:>6}  {escape(text)}".rstrip()

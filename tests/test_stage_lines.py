@@ -1,0 +1,125 @@
+"""What `lockstep run` shows of stages, DVC and libraries: one line for each stage, and the end of what fails."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from checks import files, layout
+from checks.errors import MachineRefused
+from checks.evidence import EvaluationReport
+from release.cli import tables
+from release.cli.stage_lines import StageLines
+from tests.conftest import REPOSITORY
+from tests.terminal import on_terminal
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from release.adapters.listening import listen
+from release.cli.stage_lines import StageLines
+shown = StageLines(Path(), every=0.3)
+shown.step(sys.argv[1])
+listen([sys.executable, "-c", sys.argv[2]], shown)
+"""
+TWO_STAGES = """
+import sys, time
+from tqdm import tqdm
+tell = lambda line: print(line, file=sys.stderr, flush=True)
+tell("Running stage 'train':\\n> python -m stages.train\\nlibrary: \\x1b[31mnoise\\x1b[0m")
+for _ in tqdm(range(3), "Loading weights", mininterval=0): time.sleep(0.5)
+tell("train: 9 rows\\ntrain: models/adapter: sha256:" + "0123456789abcdef" * 4 + ", loss 1.5; a second sentence")
+tell("Updating lock file 'dvc.lock'\\nStage 'merge' didn't change, skipping\\nRunning stage 'gate':\\ngate: pass")
+tell("Use `dvc push` to send your updates to remote storage.")
+"""
+REFUSES = """
+print("Running stage 'train':\\nthe loss is \\x07odd\\ntrain: no row is left; lower it")
+print("ERROR: failed to reproduce 'train': exited with 4")
+raise SystemExit(255)
+"""
+LINES = [
+    "> train", "✓ train  0:00  models/adapter: sha256:0123456789ab, loss 1.5", "= merge  did not change",
+    "> gate", "✓ gate  0:00  pass",
+]  # fmt: skip
+REFUSED = [
+    "> train", "✗ train  0:00  failed", "the loss is \N{REPLACEMENT CHARACTER}odd", "train: no row is left; lower it",
+    "all that was printed: .lockstep/run.log",
+]  # fmt: skip
+
+
+def lines(screen: str) -> list[str]:
+    """Without the width of columns, and with all times 0:00 in place of up to nine seconds."""
+    return [re.sub(r"0:0\d", "0:00", re.sub("  +", "  ", line.strip())) for line in screen.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("step", "child", "wanted"),
+    [
+        ("", TWO_STAGES, LINES),
+        ("", REFUSES, REFUSED),
+        ("pull", "print('A  models\\n5 files fetched', end='')", ["> pull", "✓ pull  0:00  5 files fetched"]),
+        ("push", "raise SystemExit('no such bucket')", ["> push", "✗ push  0:00  failed", "no such bucket", REFUSED[-1]]),
+    ],
+    ids=["two stages", "one that refuses", "a command", "one that fails"],
+)  # fmt: skip
+def test_a_log_gets_a_line_when_a_stage_begins_and_one_when_it_ends(
+    tmp_path: Path, step: str, child: str, wanted: list[str]
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, step, child], cwd=tmp_path, capture_output=True, text=True, check=True,
+        env={"PYTHONPATH": str(REPOSITORY), "PYTHONIOENCODING": "utf-8"},
+    )  # fmt: skip
+    assert done.stdout == ""
+    assert "\r" not in done.stderr
+    assert "\x1b" not in done.stderr
+    found = lines(done.stderr)
+    waits = [line for line in found if re.fullmatch(r"> train  0:00(  Loading weights \d of 3.*)?", line)]
+    assert [line for line in found if line not in waits] == wanted
+    assert any("Loading weights" in line for line in waits) is (child == TWO_STAGES)
+    log = (tmp_path / ".lockstep/run.log").read_text()
+    assert ("library: noise\n" in log and "Use `dvc push`" in log) is (child == TWO_STAGES)
+
+
+@pytest.mark.parametrize("term", ["xterm", "dumb"])
+def test_a_terminal_sees_the_running_stage_move_in_its_own_line(tmp_path: Path, term: str) -> None:
+    screen = on_terminal([sys.executable, "-c", PROGRAM, "", TWO_STAGES], 48, tmp_path, TERM=term)
+    written_again = [line for line in re.findall(r"\r\x1b\[K([^\r\n]*)", screen) if line]
+    assert any("Loading weights 1 of 3" in line for line in written_again) is (term == "xterm")
+    last = [click.unstyle(line.rpartition("\r")[2]) for line in screen.split("\n")]
+    assert all(len(line) <= 48 for line in (*last, *written_again))
+    begun = [line for line in LINES if line != "> gate" or term == "dumb"]  # a terminal sees its result alone
+    assert " ".join(lines("\n".join(last))).strip().endswith(" ".join(begun[1:]))
+
+
+def test_a_job_that_has_a_terminal_gets_the_lines_of_a_log(tmp_path: Path) -> None:
+    screen = on_terminal([sys.executable, "-c", PROGRAM, "", REFUSES], 40, tmp_path, CI="true")
+    assert lines(click.unstyle(screen)) == REFUSED
+    assert "\r" not in screen
+
+
+def test_a_log_that_cannot_be_kept_is_refused_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / ".lockstep").write_text("")
+    with pytest.raises(MachineRefused, match="File exists; let this user write there"):
+        StageLines(tmp_path)
+
+
+def test_a_run_ends_with_its_figures_and_their_change_against_the_last_run() -> None:
+    now = files.read_json(REPOSITORY / layout.EVALUATION, EvaluationReport)
+    worse = {"candidate": now.models["base"].model_dump(), "base": now.models["base"].model_dump()}
+    earlier = EvaluationReport.model_validate(now.model_dump() | {"merged": now.base, "models": worse})
+    shown = dict(tables.figures_of_run(None, now))
+    assert shown["last run"] == "none: this is the first"
+    own = now.models["candidate"].metrics
+    for scorer, figure in own.items():
+        assert shown[scorer].startswith(
+            f"{figure.value:.3f} [{figure.low:.3f}, {figure.high:.3f}] of {now.rows:,} rows; base "
+        )
+    assert tables.figures_of_run(now, now)[-1] == ("last run", "the same model")
+    other = earlier.model_copy(update={"test": now.base})
+    assert tables.figures_of_run(other, now)[-1][1].endswith("scored on other rows or otherwise")
+    change = own["exact-match"].value - now.models["base"].metrics["exact-match"].value
+    assert f": exact-match {change:+.3f}, " in tables.figures_of_run(earlier, now)[-1][1]
+    assert tables.figures_of_run(earlier, None) == []
