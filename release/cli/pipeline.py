@@ -18,21 +18,43 @@ if TYPE_CHECKING:
 @click.argument("targets", nargs=-1, metavar="[STAGE]...")
 @click.option("--force", is_flag=True, help="Run the stages even if nothing changed.")
 @click.option("--remote", is_flag=True, help="Fetch existing outputs from the DVC remote, and push new ones to it.")
+@click.option(
+    "--launcher",
+    metavar="FILE",
+    envvar="LOCKSTEP_LAUNCHER",
+    type=click.Path(path_type=Path),
+    help="Run it on a cluster: FILE is a task of SkyPilot, such as docs/clusters/launcher.yaml.",
+)
+@click.option("--hand-over", "job", metavar="JOB", help="In such a task: also put the record on the DVC remote.")
 @click.pass_obj
 @refusing
-def run(root: Path, targets: tuple[str, ...], force: bool, remote: bool) -> None:
+def run(
+    root: Path, targets: tuple[str, ...], force: bool, remote: bool, launcher: Path | None, job: str | None
+) -> None:
     """Run the pipeline, or the part up to STAGE.
 
     Runs only the stages that changed. Refuses first if a local source differs from its pin in params.yaml. When the
     pipeline reaches a verdict, the exit code is that of `lockstep gate`.
+
+    With --launcher (or LOCKSTEP_LAUNCHER) a cluster of SkyPilot runs it, and is torn down afterwards. The record and
+    the outputs come from the DVC remote.
     """
     from checks.held import refusal as verdict_refusal
     from release.record import refusals
     from release.verbs import gate as verb
+    from release.verbs import launch
     from release.verbs import run as pipeline
 
+    if force and (launcher or job):
+        raise click.UsageError("--force excludes --launcher and --hand-over: a cluster runs what changed")
+    if job:
+        launch.hand_over(root, job, targets)
+        return
     with refusals.recorded(root, "run"):
-        pipeline.run(root, targets, force, remote)
+        if launcher:
+            launch.launch(root, launcher, targets)
+        else:
+            pipeline.run(root, targets, force, remote)
     if targets and "gate" not in targets:
         click.echo("next: ./lockstep run   (the rest, up to the verdict)")
         return
