@@ -40,6 +40,8 @@ def install(folder: Path) -> dict[str, str]:
 @click.group()
 def sky() -> None:
     """Write down what was asked."""
+    if os.environ.get("SKYPILOT_API_SERVER_ENDPOINT") == "":
+        raise click.ClickException("SKYPILOT_API_SERVER_ENDPOINT is set to an empty value")
     with (CLOUD / "asked").open("a") as asked:
         print(*sys.argv[1:], file=asked)
 

@@ -318,4 +318,6 @@ def test_expressions_ask_for_no_variable_of_the_machine() -> None:
 def test_steps_are_commands_of_lockstep() -> None:
     """Workflows hold no logic: no script of more than one line, and none that is not ./lockstep, but for DVC's login."""
     scripts = [step["run"].strip() for path, step in _steps() if "run" in step and path != "action.yml"]
-    assert all(script.removeprefix("exec ").startswith("./lockstep ") and "\n" not in script for script in scripts), scripts
+    assert all(script.removeprefix("exec ").startswith("./lockstep ") and "\n" not in script for script in scripts), (
+        scripts
+    )

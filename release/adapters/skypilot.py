@@ -16,6 +16,7 @@ from checks import plain_yaml
 from checks.errors import MachineRefused, ParamsRefused
 from release.adapters.children import ended_with_this_process
 
+_SERVER = "SKYPILOT_API_SERVER_ENDPOINT"
 _KEPT_BY_SKYPILOT = "secrets:"  # how its YAML names a secret that its server knows
 
 
@@ -34,14 +35,15 @@ def run(root: Path, task: Path, cluster: str, given: Mapping[str, str]) -> int:
     command = [sky, "launch", "--yes", "--cluster", cluster, *options, str(task)]
     try:
         with ended_with_this_process():
-            return subprocess.run(command, cwd=root, check=False).returncode
+            return subprocess.run(command, cwd=root, env=_environment(), check=False).returncode
     finally:
         _tear_down(sky, root, cluster)
 
 
 def _tear_down(sky: str, root: Path, cluster: str) -> None:
     try:
-        code = subprocess.run([sky, "down", "--yes", cluster], cwd=root, check=False).returncode
+        down = [sky, "down", "--yes", cluster]
+        code = subprocess.run(down, cwd=root, env=_environment(), check=False).returncode
     except KeyboardInterrupt:  # a second one
         code = 130
     if code:
@@ -49,6 +51,11 @@ def _tear_down(sky: str, root: Path, cluster: str) -> None:
             f"cluster {cluster}: sky down ended with {code}, so it may still run and cost money",
             f"see it with `sky status`, and end it: sky down {cluster}",
         )
+
+
+def _environment() -> dict[str, str]:
+    """Without a server that is empty, as an unset variable of a workflow is: SkyPilot takes that for an address."""
+    return {name: value for name, value in os.environ.items() if name != _SERVER or value}
 
 
 def _read(path: Path) -> Mapping[str, Any]:
