@@ -128,7 +128,7 @@ def calibrate(root: Path, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("specs", nargs=-1, metavar="[PARAMETER=VALUE,VALUE]...")
+@click.argument("specs", nargs=-1, metavar="[PARAMETER=VALUE,VALUE|LOW..HIGH[:log]]...")
 @click.option(
     "--seed",
     "seeds",
@@ -136,15 +136,28 @@ def calibrate(root: Path, as_json: bool) -> None:
     multiple=True,
     help="Train each combination with this seed too; repeat it.",
 )
+@click.option(
+    "--trials", type=click.IntRange(min=1), help="Search: train so many settings, each chosen by the scores before."
+)
 @click.option("--most", type=click.IntRange(min=1), default=20, show_default=True, help="Refuse more trainings.")
 @click.option("--apply", "applied", is_flag=True, help="Write the best values into params.yaml.")
 @click.option("--json", "as_json", is_flag=True, help="Print reports/sweep.json.")
 @click.pass_obj
 @refusing
-def sweep(root: Path, specs: tuple[str, ...], seeds: tuple[int, ...], most: int, applied: bool, as_json: bool) -> None:
+def sweep(
+    root: Path,
+    specs: tuple[str, ...],
+    seeds: tuple[int, ...],
+    trials: int | None,
+    most: int,
+    applied: bool,
+    as_json: bool,
+) -> None:
     """Train with each combination of values, and compare the models on the valid split.
 
     For example: lockstep sweep train.lora.r=8,16 train.learning_rate=0.002,0.004 --seed 17 --seed 18
+
+    Or a search, which needs Optuna: lockstep sweep train.learning_rate=1e-4..3e-3:log --trials 12
 
     Trains one after the other, as experiments of DVC. Run the same sweep again to go on after an interruption. Never
     asks the test split, so the gates' figures of the chosen model are honest. Settings are compared by their means over
@@ -156,7 +169,7 @@ def sweep(root: Path, specs: tuple[str, ...], seeds: tuple[int, ...], most: int,
     from checks import layout
     from release.verbs import sweep as verb
 
-    report = verb.sweep(root, specs, seeds, most)
+    report = verb.sweep(root, specs, seeds, most, trials)
     values, _ = report.by_values()[0]
     if applied:
         verb.apply(root, values)
