@@ -161,7 +161,7 @@ def test_a_search_of_few_settings_tries_each_once() -> None:
     for values in search:
         found.append(values["train.lora.r"])
         search.tell(values, 0.5)
-    assert sorted(found) == [4, 8]
+    assert found in ([4, 8], [8, 4])
 
 
 @pytest.mark.parametrize(

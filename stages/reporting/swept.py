@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from pydantic import JsonValue
 
@@ -111,10 +111,8 @@ def _against(axes: "Axes", report: Sweep, runs: Sequence[SweptRun], path: str, v
 
 def _along(axes: "Axes", report: Sweep, runs: Sequence[SweptRun], path: str, values: Range) -> None:
     """The score along a range that was searched: a point a training."""
-    axes.plot(
-        [run.values[path] for run in runs], [run.scores[report.scorer].value for run in runs], "o",
-        color=_POINTS, alpha=0.7,
-    )  # fmt: skip
+    chosen = [cast(float, run.values[path]) for run in runs]  # a range has numbers alone
+    axes.plot(chosen, [run.scores[report.scorer].value for run in runs], "o", color=_POINTS, alpha=0.7)
     if values.log:
         from matplotlib.ticker import LogLocator, NullLocator
 
