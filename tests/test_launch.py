@@ -80,37 +80,47 @@ def test_without_skypilot_the_refusal_says_how_to_install_it(tmp_path: Path, mon
         skypilot.run(tmp_path, TASK, "one", {})
 
 
-def test_a_cluster_that_may_still_run_is_named(tmp_path: Path, sky: Path) -> None:
-    repository.git(tmp_path, "init", "--quiet")
-    (sky / "down-fails").touch()
-    with pytest.raises(MachineRefused, match="cluster one: sky down ended with 1, so it may still run and cost money"):
-        skypilot.run(tmp_path, task(tmp_path), "one", {"LOCKSTEP_JOB": "one"})
-
-
-PROGRAM = "from pathlib import Path; from release.adapters import skypilot; print(skypilot.run(Path(), Path('task.yaml'), 'one', {'LOCKSTEP_JOB': 'one'}))"
-
-
-@pytest.mark.parametrize(
-    ("does", "number", "code"),
-    [("exit 3", None, 0), ("sleep 300", signal.SIGTERM, 143), ("sleep 300", signal.SIGINT, -signal.SIGINT)],
-    ids=["the job fails", "SIGTERM", "Ctrl-C"],
-)
-def test_the_cluster_ends_and_what_runs_on_it(
-    tmp_path: Path, sky: Path, does: str, number: int | None, code: int
-) -> None:
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """A repository that the stand-in can sync: its cloud lies elsewhere."""
     root = tmp_path / "root"
     root.mkdir()
     repository.git(root, "init", "--quiet")
-    task(root, run=f"echo $$ > {tmp_path}/job; exec {does}")
+    return root
+
+
+def test_a_cluster_ends_with_a_job_that_fails(clone: Path, sky: Path) -> None:
+    assert skypilot.run(clone, task(clone, run="exit 3"), "one", {"LOCKSTEP_JOB": "one"}) == 100
+    assert (sky / "asked").read_text().splitlines()[-1] == "down --yes one"
+    assert not (sky / "one").exists()
+
+
+def test_a_cluster_that_may_still_run_is_named(clone: Path, sky: Path) -> None:
+    (sky / "down-fails").touch()
+    with pytest.raises(MachineRefused, match="cluster one: sky down ended with 1, so it may still run and cost money"):
+        skypilot.run(clone, task(clone), "one", {"LOCKSTEP_JOB": "one"})
+
+
+PROGRAM = """
+from pathlib import Path
+from release.adapters import skypilot
+skypilot.run(Path(), Path("task.yaml"), "one", {"LOCKSTEP_JOB": "one"})
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, -signal.SIGINT)])
+def test_a_signal_ends_the_cluster_and_what_runs_on_it(
+    tmp_path: Path, clone: Path, sky: Path, number: int, code: int
+) -> None:
+    task(clone, run=f"echo $$ > {tmp_path}/job; exec sleep 300")
     running = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM], cwd=root, env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True,
+        [sys.executable, "-c", PROGRAM], cwd=clone, env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
-    if number is not None:
-        until(lambda: (tmp_path / "job").exists() and (tmp_path / "job").read_text().strip() != "")
-        (os.kill if number == signal.SIGTERM else os.killpg)(running.pid, number)
-    out, _ = running.communicate(timeout=60)
-    assert (out, running.returncode) == ("" if number else "100\n", code)
+    until(lambda: (tmp_path / "job").exists() and (tmp_path / "job").read_text().strip() != "")
+    # A service manager or a runner signals one process, a terminal all of them.
+    (os.kill if number == signal.SIGTERM else os.killpg)(running.pid, number)
+    assert running.wait(60) == code
     assert (sky / "asked").read_text().splitlines()[-1] == "down --yes one"
     assert not (sky / "one").exists()
     job = int((tmp_path / "job").read_text())
@@ -231,7 +241,9 @@ def test_a_run_on_a_cluster_is_taken_from_the_remote(tmp_path: Path, tiny_base: 
     assert [path.name for path in sky.iterdir()] == ["asked"]
     assert not list((store / "lockstep" / "jobs").glob("*"))
 
-    (root / layout.PARAMS).write_text((root / layout.PARAMS).read_text().replace("base:\n", "base:\n  notice: x\n", 1))
+    # What lies here is changed, and then the store loses what the record names.
+    text = (root / layout.PARAMS).read_text()
+    (root / layout.PARAMS).write_text(text.replace("base:\n", "base:\n  notice: x\n", 1))
     with pytest.raises(EvidenceRefused, match=r"the record is not of what lies here: .*params\.yaml"):
         launch._take_outputs(root, ("fetch",))
     shutil.rmtree(root / layout.BASE)
