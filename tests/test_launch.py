@@ -45,6 +45,11 @@ def task(root: Path, **changed: object) -> Path:
     return Path("task.yaml")
 
 
+def login(store: Path) -> str:
+    """A configuration of DVC with a folder as its remote."""
+    return f"[core]\n    remote = store\n['remote \"store\"']\n    url = {store}\n"
+
+
 @pytest.mark.parametrize(
     ("changed", "kind", "message"),
     [
@@ -215,6 +220,24 @@ def test_a_job_is_named_by_its_launcher(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_job_without_a_record_is_refused(
+    clone: Path, tmp_path: Path, sky: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    for path in (layout.PARAMS, layout.PIPELINE):
+        shutil.copy(REPOSITORY / path, clone)
+    (clone / ".dvc").mkdir()
+    (clone / ".dvc" / "config").write_text(login(tmp_path / "store"))
+    task(clone, run="exit 3")
+    repository.commit(clone, "a task")
+    with pytest.raises(
+        MachineRefused, match="sky launch ended with 100: the job failed, was preempted or ran out of time"
+    ):
+        launch.launch(clone, Path("task.yaml"), ())
+    assert [path.name for path in sky.iterdir()] == ["asked"]
+
+
+@pytest.mark.slow
 def test_a_run_on_a_cluster_is_taken_from_the_remote(tmp_path: Path, tiny_base: Path, sky: Path) -> None:
     root, store = tmp_path / "root", tmp_path / "store"
     root.mkdir()
@@ -222,15 +245,10 @@ def test_a_run_on_a_cluster_is_taken_from_the_remote(tmp_path: Path, tiny_base: 
     text = (REPOSITORY / TASK).read_text().replace("./lockstep", f"{sys.executable} -m release.cli")
     (root / "task.yaml").write_text(text)
     repository.commit(root, "a task")
-    login = f"[core]\n    remote = store\n['remote \"store\"']\n    url = {store}\n"
-    (root / ".dvc" / "config.local").write_text(login)
-
-    def run(**more: str) -> subprocess.CompletedProcess[str]:
-        env = repository.environment(LOCKSTEP_LAUNCHER="task.yaml", DVC_CONFIG_LOCAL=login, **more)
-        command = [sys.executable, "-m", "release.cli", "run", "fetch"]
-        return subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, check=False)
-
-    done = run()
+    (root / ".dvc" / "config.local").write_text(login(store))
+    env = repository.environment(LOCKSTEP_LAUNCHER="task.yaml", DVC_CONFIG_LOCAL=login(store))
+    command = [sys.executable, "-m", "release.cli", "run", "fetch"]
+    done = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     assert "Running stage 'fetch'" in done.stdout, "the job's log is shown"
     assert {path.name for path in (root / layout.BASE).iterdir()} == {path.name for path in tiny_base.iterdir()}
@@ -241,16 +259,22 @@ def test_a_run_on_a_cluster_is_taken_from_the_remote(tmp_path: Path, tiny_base: 
     assert [path.name for path in sky.iterdir()] == ["asked"]
     assert not list((store / "lockstep" / "jobs").glob("*"))
 
-    # What lies here is changed, and then the store loses what the record names.
-    text = (root / layout.PARAMS).read_text()
-    (root / layout.PARAMS).write_text(text.replace("base:\n", "base:\n  notice: x\n", 1))
-    with pytest.raises(EvidenceRefused, match=r"the record is not of what lies here: .*params\.yaml"):
-        launch._take_outputs(root, ("fetch",))
+    # The store loses what the record names, and what lies here is changed.
     shutil.rmtree(root / layout.BASE)
     shutil.rmtree(root / ".dvc" / "cache")
     shutil.rmtree(store / "files")
     with pytest.raises(RemoteRefused, match="the DVC remote does not have what the record names"):
         launch._take_outputs(root, ("fetch",))
+    text = (root / layout.PARAMS).read_text()
+    (root / layout.PARAMS).write_text(text.replace("base:\n", "base:\n  notice: x\n", 1))
+    assert "params.yaml" in (dvc.stale(root, ("fetch",)) or "")
+
+
+def test_what_is_not_of_the_record_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dvc, "dvc", lambda *_: 0)
+    monkeypatch.setattr(dvc, "stale", lambda *_: '{"train": []}')
+    with pytest.raises(EvidenceRefused, match=r"the record is not of what lies here: .*train"):
+        launch._take_outputs(tmp_path, ())
 
 
 def test_an_adapter_that_is_not_the_jobs_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
