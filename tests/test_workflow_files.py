@@ -279,7 +279,7 @@ def test_the_record_takes_one_hidden_file_with_it_and_no_other_artifact_takes_an
 
 def test_the_record_of_a_training_is_kept_before_anything_comes_after_it() -> None:
     steps = next(found.job["steps"] for found in jobs() if found.name == "pr.yml:train")
-    trained = next(place for place, step in enumerate(steps) if step.get("run") == "./lockstep run train")
+    trained = next(place for place, step in enumerate(steps) if step.get("run") == "exec ./lockstep run train")
     assert steps[trained + 1]["with"]["name"] == "record"
     assert "if" not in steps[trained + 1]
     assert steps[trained + 2]["run"] == "./lockstep run"
@@ -293,7 +293,7 @@ def test_mlflows_login_is_where_mlflow_is_asked() -> None:
             if named := {name for name in SECRET.findall(yaml.safe_dump(step)) if name.startswith("MLFLOW")}:
                 given[f"{found.name}: {step['run']}"] = named
     assert given == {
-        "pr.yml:train: ./lockstep run train": login,
+        "pr.yml:train: exec ./lockstep run train": login,
         "pr.yml:train: ./lockstep run": login,
         "release.yml:release: ./lockstep promote staging": login,
         'promote.yml:move: ./lockstep "$ACTION" "$ENVIRONMENT"': login,
@@ -347,4 +347,6 @@ def test_expressions_ask_for_no_variable_of_the_machine() -> None:
 def test_steps_are_commands_of_lockstep() -> None:
     """Workflows hold no logic: no script of more than one line, and none that is not ./lockstep, but for DVC's login."""
     scripts = [step["run"].strip() for path, step in _steps() if "run" in step and path != "action.yml"]
-    assert all(script.startswith("./lockstep ") and "\n" not in script for script in scripts), scripts
+    assert all(script.removeprefix("exec ").startswith("./lockstep ") and "\n" not in script for script in scripts), (
+        scripts
+    )

@@ -1,10 +1,11 @@
 """DVC, and the stages that it runs, as processes of this interpreter."""
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,17 @@ def has_remote(root: Path) -> bool:
 def dvc(root: Path, *arguments: str, listener: Listener | None = None) -> int:
     """Run DVC in ``root`` with its output shown, or given to ``listener``; its exit code."""
     return _run(["-m", "dvc", *arguments], listener, cwd=root, env=environment())
+
+
+def stale(root: Path, targets: Sequence[str]) -> str | None:
+    """What differs from dvc.lock in ``targets`` and the stages before them, or in all stages; None: nothing does."""
+    command = [sys.executable, "-m", "dvc", "status", "--json", *(["--with-deps"] if targets else []), "--", *targets]
+    done = subprocess.run(command, cwd=root, env=environment(), stdout=subprocess.PIPE, check=False)
+    try:
+        found = json.loads(done.stdout)
+    except ValueError:
+        return f"dvc status ended with {done.returncode}"
+    return redact(json.dumps(found), 300) if found else None
 
 
 def get(root: Path, commit: str, path: Path, to: Path) -> str | None:
