@@ -44,7 +44,8 @@ def has_remote(root: Path) -> bool:
 
 def dvc(root: Path, *arguments: str, listener: Listener | None = None) -> int:
     """Run DVC in ``root`` with its output shown, or given to ``listener``; its exit code."""
-    return _run(["-m", "dvc", *arguments], listener, cwd=root, env=environment())
+    code, _ = _run(["-m", "dvc", *arguments], listener, None, cwd=root, env=environment())
+    return code
 
 
 def stale(root: Path, targets: Sequence[str]) -> str | None:
