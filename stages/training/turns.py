@@ -40,8 +40,8 @@ def _labels(batch: dict[str, list[Any]], tokenizer: Any, stops: frozenset[int]) 
     labels = [list(each) for each in batch["labels"]]
     for (row, turn), begin, end in zip(places, begins, ends, strict=True):
         ids = batch["input_ids"][row]
-        # White space behind the end of turn may be one token with what follows.
-        stop = max((place for place in range(len(begin), len(end)) if end[place] in stops), default=len(end))
+        # What follows the end of turn may differ: the end of the chat, or white space that is one token with the next.
+        stop = min((place for place in range(len(begin), len(end)) if end[place] in stops), default=len(end))
         same = next((place for place, (a, b) in enumerate(zip(ids, end, strict=False)) if a != b), len(end))
         if same <= stop or end[: len(begin)] != begin:
             number = sum(message["role"] == "assistant" for message in batch["prompt"][row][: turn + 1])
