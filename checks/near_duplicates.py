@@ -64,11 +64,7 @@ def connected(texts: Sequence[str], others: Sequence[str], size: int, similarity
 
     def unite(some: Ints, alike: Ints) -> None:
         nonlocal group
-        apart = group[some] != group[alike]
-        some, alike = some[apart], alike[apart]
-        close = join.similar(some, alike)
-        if close.any():
-            group = _united(group, some[close], alike[close])
+        group = _united_if_similar(join, group, some, alike)
 
     waiting = _Waiting(unite)
     places = np.flatnonzero(np.isin(join.text, them))
@@ -97,6 +93,13 @@ def _united(group: Ints, one: Ints, other: Ints) -> Ints:
     return found[group]
 
 
+def _united_if_similar(join: Join, group: Ints, one: Ints, other: Ints) -> Ints:
+    apart = group[one] != group[other]
+    one, other = one[apart], other[apart]
+    close = join.similar(one, other)
+    return _united(group, one[close], other[close]) if close.any() else group
+
+
 def _first(group: Ints) -> Ints:
     """For each item the first item of its group."""
     _, first, place = np.unique(group, return_index=True, return_inverse=True)
@@ -110,11 +113,7 @@ def _connected(join: Join, count: int) -> Ints:
 
     def unite(one: Ints, other: Ints) -> None:
         nonlocal group
-        apart = group[one] != group[other]
-        one, other = one[apart], other[apart]
-        close = join.similar(one, other)
-        if close.any():
-            group = _united(group, one[close], other[close])
+        group = _united_if_similar(join, group, one, other)
 
     waiting = _Waiting(unite)
     every = join.side(slice(None))

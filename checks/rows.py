@@ -69,7 +69,7 @@ class Row(Sparse):
         return next((m.content for m in reversed(self.messages) if m.role == "user"), self.messages[-1].content)
 
     @property
-    def read_out(self) -> str:
+    def transcript(self) -> str:
         """The prompt as a judge reads it: the last user message; of a chat each turn with its role, but no system's."""
         turns = [message for message in self.messages if message.role != "system"]
         return self.prompt if len(turns) < 2 else "\n\n".join(f"{turn.role}: {turn.content}" for turn in turns)

@@ -361,8 +361,10 @@ def test_a_baseline_knows_what_was_said_before_the_last_question() -> None:
 def test_what_a_judge_reads_of_a_chat_is_all_of_it_but_the_system_message() -> None:
     said = (("system", "Be brief."), ("user", "hi"), ("assistant", "yes?"), ("user", "and now?"))
     turns = tuple(Message.model_validate({"role": role, "content": text}) for role, text in said)
-    assert row(1, "").model_copy(update={"messages": turns[:2]}).read_out == "hi"
-    assert row(1, "").model_copy(update={"messages": turns}).read_out == "user: hi\n\nassistant: yes?\n\nuser: and now?"
+    assert row(1, "").model_copy(update={"messages": turns[:2]}).transcript == "hi"
+    assert (
+        row(1, "").model_copy(update={"messages": turns}).transcript == "user: hi\n\nassistant: yes?\n\nuser: and now?"
+    )
 
 
 def test_a_baseline_refuses_prompts_without_words_and_answers_without_end(monkeypatch: pytest.MonkeyPatch) -> None:

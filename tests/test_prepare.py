@@ -457,6 +457,9 @@ MALFORMED: dict[str, tuple[str, bytes | str, dict[str, Any], str]] = {
         "r.jsonl", _lines([{"prompt": CHAT, "reference": "a"}]), PAIR,
         r":1: column 'prompt': roles \['user', 'assistant'\] are not: system or none, .* and the user last; fix",
     ),
+    "more turns than a chat has": (
+        "r.jsonl", _lines([{"m": CHAT * 129}]), {"messages": "m"}, r":1: column 'm': has 258 turns, and .* at most 256",
+    ),
     "two answers": (
         "r.jsonl", _lines([{"prompt": "a", "reference": [CHAT[1]] * 2}]), PAIR,
         r":1: column 'reference': roles \['assistant', 'assistant'\] are not: one turn of the assistant; fix",

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 _ROLES = ("system", "user", "assistant")
 _SHAREGPT = {"human": "user", "gpt": "assistant"}
+MOST = 256  # turns: what a chat answers earlier is compared turn by turn, which takes the square of them
 _SHOWN = 80  # characters of a refusal about roles or keys
 
 
@@ -30,7 +31,9 @@ def is_chat(value: Any) -> bool:
 
 
 def turns(value: list[dict[str, Any]], shape: Shape) -> list[tuple[Any, Any]]:
-    """Role and content of each turn. Raises ValueError for other roles, or for a turn that has more than both."""
+    """Role and content of each turn. Raises ValueError for other roles, too many turns, or a turn with more."""
+    if len(value) > MOST:
+        raise ValueError(f"has {len(value):,} turns, and a chat has at most {MOST}")
     read = [_as_openai(turn) for turn in value]
     roles = [role if isinstance(role := turn.get("role"), str) else None for turn in read]
     if not all(role in _ROLES for role in roles) or not re.fullmatch(shape.pattern, "".join(f"{r} " for r in roles)):
