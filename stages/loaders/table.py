@@ -277,15 +277,16 @@ _READERS = {".jsonl": _jsonl, ".ndjson": _jsonl, ".csv": _csv, ".parquet": _parq
 
 def _draft(loader: Table, system: Message | None, source: str, row: dict[str, Any]) -> Draft:
     columns = loader.columns
+    before: list[Message] = []
     if columns.messages is not None:
-        *asked, answer = _turns(_cell(row, columns.messages), columns.messages, _chats.CHAT)
-        reference = answer.content
+        *before, question, answer = _turns(_cell(row, columns.messages), columns.messages, _chats.CHAT)
+        prompt, reference = question.content, answer.content
     elif _chats.is_chat(cell := _cell(row, columns.prompt)):
-        asked, reference = _turns(cell, columns.prompt, _chats.PROMPT), _answer(row, columns.reference)
+        *before, question = _turns(cell, columns.prompt, _chats.PROMPT)
+        prompt, reference = question.content, _answer(row, columns.reference)
     else:
-        asked = [Message(role="user", content=_text(row, columns.prompt))]
-        reference = _answer(row, columns.reference)
-    *before, question = asked
+        prompt, reference = _text(row, columns.prompt), _answer(row, columns.reference)
+    asked = [*_said(before), prompt]
     own = _text(row, columns.system) if columns.system is not None else ""
     if before and before[0].role == "system":
         if own:
@@ -294,7 +295,7 @@ def _draft(loader: Table, system: Message | None, source: str, row: dict[str, An
         before.insert(0, head)
     return Draft(
         before=tuple(before),
-        prompt=question.content,
+        prompt=prompt,
         reference=reference,
         answer=reference,
         slice=_label(row, columns, "slice") or "all",
@@ -321,17 +322,20 @@ def _plain(value: Any, column: str) -> JsonValue:
         raise _Bad(f"column {column!r}: {_shown(value)} is not JSON") from error
 
 
-def _further(row: dict[str, Any], column: str, asked: Sequence[Message]) -> JsonValue:
+def _further(row: dict[str, Any], column: str, asked: Sequence[str]) -> JsonValue:
     """A cell of a further column. Of a list of turns it is the last answer: TRL writes worse answers so."""
     cell = _cell(row, column)
     if not _chats.is_chat(cell):
         return _plain(cell, column)
     *before, answer = _turns(cell, column, _chats.CHAT if len(cell) > 1 else _chats.ANSWER)
-    if before and [turn for turn in before if turn.role != "system"] != [
-        turn for turn in asked if turn.role != "system"
-    ]:
+    if before and _said(before) != asked:
         raise _Bad(f"column {column!r}: its turns before the last answer are not those of the row's prompt")
     return answer.content
+
+
+def _said(turns: Sequence[Message]) -> list[str]:
+    """What user and assistant say in turn."""
+    return [turn.content for turn in turns if turn.role != "system"]
 
 
 def _answer(row: dict[str, Any], column: str | None) -> str:
