@@ -25,7 +25,7 @@ from checks.evidence import (
     TrainReport,
 )
 from checks.personal_data import strings
-from checks.rows import Learned, Prediction, Row, request
+from checks.rows import Learned, Prediction, Row, earlier_requests, request
 from checks.suite_report import Judgement, SuiteAnswer, SuiteLine, SuitesReport
 
 R = TypeVar("R", bound=Report)
@@ -180,7 +180,8 @@ def gather(root: Path, scorers: str, reader: Reader | None = None) -> Evidence:
 
 def _learned(row: Row) -> Learned:
     system = (sys.intern(each.content) for each in row.messages if each.role == "system")  # many rows share it
-    return Learned(request(row.messages), row.source, (*system, row.reference, *strings(row.extra)))
+    further = (*system, row.reference, *strings(row.extra))
+    return Learned(request(row.messages), row.source, further, earlier_requests(row.messages))
 
 
 def compare(root: Path, judged: dict[str, str]) -> list[str]:

@@ -21,7 +21,7 @@ from checks.loaders import LOADERS
 from checks.methods import METHODS
 from checks.params import Params
 from checks.params import Prepare as Config
-from checks.rows import Row, request
+from checks.rows import Row, earlier_requests, request
 from stages import entry
 
 _EXAMPLES = 5
@@ -218,7 +218,7 @@ def _items(kept: Sequence[Draft], strata: Sequence[str]) -> list[splits.Item]:
         if first.setdefault(row_id, draft) is not draft:
             raise _same_id(draft, first[row_id].source)
     return [
-        splits.Item(row_id, request(draft.messages), stratum, draft.group)
+        splits.Item(row_id, request(draft.messages), stratum, draft.group, earlier_requests(draft.messages))
         for row_id, draft, stratum in zip(ids, kept, strata, strict=True)
     ]
 

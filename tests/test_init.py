@@ -109,6 +109,10 @@ def column(name: str, kind: Any = "text", distinct: int = 900, *, closed: bool =
             {"messages": "messages", "id": "id"}, id="chats",
         ),
         pytest.param(
+            [column("completion", "chat"), column("prompt", "chat"), column("system")],
+            {"prompt": "prompt", "reference": "completion", "system": "system"}, id="chats in two columns",
+        ),
+        pytest.param(
             [column("text"), column("label"), column("id", in_all=False), column("user", in_all=False)],
             {"prompt": "text", "reference": "label"}, id="an id or group that some rows lack",
         ),

@@ -30,6 +30,7 @@ def items(draw: st.DrawFn) -> list[splits.Item]:
             text=prompt,
             stratum=draw(st.sampled_from("xyz")),
             group=draw(st.none() | st.sampled_from(["mine", "yours"])) if i % 7 == 0 else None,
+            earlier=tuple(draw(texts)[:2]) if i % 6 == 0 else (),
         )
         for i, prompt in enumerate(prompts)
     ]
@@ -50,6 +51,26 @@ def test_no_group_and_no_near_duplicate_crosses_a_split_and_no_row_is_lost(rows:
             pair = similarity_definition.shingles(one.text, 3), similarity_definition.shingles(other.text, 3)
             if similarity_definition.alike(*pair, 0.5) or (one.group is not None and one.group == other.group):
                 assert placed[one.id] == placed[other.id]
+            if any(
+                similarity_definition.alike(similarity_definition.shingles(text, 3), pair[1], 0.5)
+                for text in one.earlier
+            ):
+                assert placed[one.id] == placed[other.id]
+
+
+def test_a_chat_stays_with_a_row_that_asks_what_it_answers_and_not_with_each_that_begins_alike() -> None:
+    def chat(name: str, *questions: str) -> splits.Item:
+        asked = ["\n".join(questions[: count + 1]) for count in range(len(questions))]
+        return splits.Item(name, asked[-1], "x", earlier=tuple(asked[:-1]))
+
+    rows = [
+        chat("a", "good morning", "which disks have I got in zone two?"),
+        chat("b", "Good  morning!", "rotate every key of the vault, please"),
+        chat("c", "who reads this queue", "and since when does he do so?", "stop it"),
+        chat("d", "Who reads this  queue?", "and since when does he do so?"),
+    ]
+    assert splits.groups(rows, NEAR) == {"a": "a", "b": "b", "c": "c", "d": "c"}
+    assert splits.groups([*rows, chat("e", "good morning")], NEAR) == {"a": "a", "b": "a", "e": "a", "c": "c", "d": "c"}
 
 
 @given(items(), st.randoms(use_true_random=False), st.integers(0, 5))

@@ -39,6 +39,7 @@ class _Flags(NamedTuple):
 @click.option("--prompt", metavar="COLUMN", help="Column with the prompt.")
 @click.option("--reference", metavar="COLUMN", help="Column with the expected answer.")
 @click.option("--messages", metavar="COLUMN", help="Column with chats, in place of --prompt and --reference.")
+@click.option("--system", metavar="COLUMN", help="Column with the system message of each row; '' for none.")
 @click.option("--slice", "part", metavar="COLUMN", help="Column by whose values results are also judged; '' for none.")
 @click.option("--group", metavar="COLUMN", help="Column whose equal values stay in one split; '' for none.")
 @click.option("--id", "row_id", metavar="COLUMN", help="Column with unique ids; '' for none.")
@@ -56,10 +57,10 @@ class _Flags(NamedTuple):
 @click.pass_obj
 @refusing
 def init(
-    root: Path, file: Path, prompt: str | None, reference: str | None, messages: str | None, part: str | None,
-    group: str | None, row_id: str | None, answers: str | None, instruction: str | None, licence: str | None,
-    margin: float | None, name: str | None, base: str | None, base_license: str | None, words: int | None, yes: bool,
-    force: bool, as_json: bool,
+    root: Path, file: Path, prompt: str | None, reference: str | None, messages: str | None, system: str | None,
+    part: str | None, group: str | None, row_id: str | None, answers: str | None, instruction: str | None,
+    licence: str | None, margin: float | None, name: str | None, base: str | None, base_license: str | None,
+    words: int | None, yes: bool, force: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Write a params.yaml for your own data in FILE: JSONL, CSV or Parquet.
 
@@ -76,7 +77,8 @@ def init(
     from release.verbs import init as verb
 
     given = {
-        "prompt": prompt, "reference": reference, "messages": messages, "slice": part, "group": group, "id": row_id,
+        "prompt": prompt, "reference": reference, "messages": messages, "system": system, "slice": part, "group": group,
+        "id": row_id,
     }  # fmt: skip
     columns: dict[Role, str] = {role: column for role, column in given.items() if column is not None}  # type: ignore[misc]  # the keys are roles
     flags = _Flags(columns, answers, instruction, licence, name, margin, base, base_license, not yes)
@@ -149,7 +151,7 @@ def _columns(contents: "Contents", flags: _Flags) -> Mapping["Role", str]:
     else:
         roles = ("prompt", "reference")
     chosen: dict[Role, str] = {}
-    for role in (*roles, "slice", "group", "id"):
+    for role in (*roles, "system", "slice", "group", "id"):
         column = flags.columns.get(role)
         needed = role in roles
         if column is None:

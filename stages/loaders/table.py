@@ -1,18 +1,19 @@
 """Loader of prepare: a team's own rows from JSONL, Parquet or CSV files below data/raw.
 
 A row is ``prompt`` and ``reference``, or ``messages``: an optional system turn, then user and assistant in turn,
-and the last assistant turn is the reference. CSV means commas and UTF-8. Files may have more columns than params.yaml
-names. A null prompt or reference is empty text, which the rules drop-empty-prompt and drop-empty-reference count; in
-CSV a cell is null when it is empty, and every other cell is text ("NA" is). Any other fault refuses, with file, row
-and column. So does a line, cell or Parquet row above LARGEST, before all of it is in memory: no model here reads as
-much, and one missing quote makes a whole file one cell.
+and the last assistant turn is the reference. As TRL has it, the prompt may be a list of turns too, and an answer a list
+of one. CSV means commas and UTF-8. Files may have more columns than params.yaml names. A null prompt, reference or turn
+is empty text, which the rules drop-empty-prompt and drop-empty-reference count; in CSV a cell is null when it is empty,
+and every other cell is text ("NA" is). Any other fault refuses, with file, row and column. So does a line, cell or
+Parquet row above LARGEST, before all of it is in memory: no model here reads as much, and one missing quote makes a
+whole file one cell.
 """
 
 import csv
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import repeat
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal, Self
@@ -24,6 +25,7 @@ from checks.errors import DataRefused
 from checks.rows import Message
 from checks.sections import Name, Section
 from checks.text import escape
+from stages.loaders import _chats
 
 LARGEST = 1 << 20  # bytes of a line or Parquet row, characters of a CSV cell
 _BATCH = 256  # rows of a Parquet file that are read at once
@@ -41,6 +43,9 @@ class Columns(Section):
     reference: Annotated[str | None, Field(description="column with the expected answer")] = None
     messages: Annotated[
         str | None, Field(description="column with a chat; its last assistant turn is the reference")
+    ] = None
+    system: Annotated[
+        str | None, Field(description="column with the row's system message; where it is null, loader.instruction")
     ] = None
     id: Annotated[str | None, Field(description="column with a unique id; without it ids are digests of the rows")] = (
         None
@@ -277,14 +282,24 @@ _READERS = {".jsonl": _jsonl, ".ndjson": _jsonl, ".csv": _csv, ".parquet": _parq
 
 def _draft(loader: Table, system: Message | None, source: str, row: dict[str, Any]) -> Draft:
     columns = loader.columns
+    before: list[Message] = []
     if columns.messages is not None:
-        before, prompt, reference = _turns(_cell(row, columns.messages), columns.messages)
+        *before, question, answer = _turns(_cell(row, columns.messages), columns.messages, _chats.CHAT)
+        prompt, reference = question.content, answer.content
+    elif _chats.is_chat(cell := _cell(row, columns.prompt)):
+        *before, question = _turns(cell, columns.prompt, _chats.PROMPT)
+        prompt, reference = question.content, _answer(row, columns.reference)
     else:
-        before, prompt, reference = (), _text(row, columns.prompt), _text(row, columns.reference)
-    if system is not None and not (before and before[0].role == "system"):
-        before = (system, *before)
+        prompt, reference = _text(row, columns.prompt), _answer(row, columns.reference)
+    asked = [*_said(before), prompt]
+    own = _text(row, columns.system) if columns.system is not None else ""
+    if before and before[0].role == "system":
+        if own:
+            raise _Bad(f"column {columns.system!r}: has a system message, and so has the row's chat")
+    elif (head := Message(role="system", content=own) if own else system) is not None:
+        before.insert(0, head)
     return Draft(
-        before=before,
+        before=tuple(before),
         prompt=prompt,
         reference=reference,
         answer=reference,
@@ -292,7 +307,7 @@ def _draft(loader: Table, system: Message | None, source: str, row: dict[str, An
         source=source,
         id=_label(row, columns, "id"),
         group=_label(row, columns, "group"),
-        extra={name: _plain(_cell(row, column), column) for name, column in (columns.extra or {}).items()},
+        extra={name: _further(row, column, asked) for name, column in (columns.extra or {}).items()},
     )
 
 
@@ -313,6 +328,27 @@ def _plain(value: Any, column: str) -> JsonValue:
     except (ValueError, RecursionError) as error:  # a type, infinity or half a character that no split can hold
         raise _Bad(f"column {column!r}: {_shown(value)} is not JSON") from error
     return plain
+
+
+def _further(row: dict[str, Any], column: str, asked: Sequence[str]) -> JsonValue:
+    """A cell of a further column. Of a list of turns it is the last answer: TRL writes worse answers so."""
+    cell = _cell(row, column)
+    if not _chats.is_chat(cell):
+        return _plain(cell, column)
+    *before, answer = _turns(cell, column, _chats.CHAT if len(cell) > 1 else _chats.ANSWER)
+    if before and _said(before) != asked:
+        raise _Bad(f"column {column!r}: its turns before the last answer are not those of the row's prompt")
+    return answer.content
+
+
+def _said(turns: Sequence[Message]) -> list[str]:
+    """What user and assistant say in turn."""
+    return [turn.content for turn in turns if turn.role != "system"]
+
+
+def _answer(row: dict[str, Any], column: str | None) -> str:
+    cell = _cell(row, column)
+    return _turns(cell, column, _chats.ANSWER)[0].content if _chats.is_chat(cell) else _text(row, column)
 
 
 def _text(row: dict[str, Any], column: str | None) -> str:
@@ -344,8 +380,7 @@ def _label(row: dict[str, Any], columns: Columns, field: str) -> str | None:
     return text or None
 
 
-def _turns(value: Any, column: str) -> tuple[tuple[Message, ...], str, str]:
-    """(Turns before the last question, the last question, its answer)."""
+def _turns(value: Any, column: str | None, shape: _chats.Shape) -> list[Message]:
     where = f"column {column!r}"
     if isinstance(value, str):
         try:
@@ -354,17 +389,14 @@ def _turns(value: Any, column: str) -> tuple[tuple[Message, ...], str, str]:
             raise _Bad(f"{where}: {_shown(value)} is not a list of turns: {error}") from error
     if not isinstance(value, list) or not all(isinstance(turn, dict) for turn in value):
         raise _Bad(f"{where}: {_shown(value)} is not a list of turns")
-    roles = [turn.get("role") for turn in value]
-    talk = roles[1:] if roles[:1] == ["system"] else roles
-    if not talk or talk != ["user", "assistant"] * (len(talk) // 2):
-        raise _Bad(f"{where}: roles {_shown(roles)} are not: system or none, then user and assistant in turn")
-    for turn in value:
-        other = sorted(key for key, held in turn.items() if key not in ("role", "content") and held is not None)
-        if other:
-            raise _Bad(f"{where}: a turn has {', '.join(other)} beside role and content")
-    texts = [_as_text(turn.get("content"), f"{where}, turn {number}") for number, turn in enumerate(value, 1)]
-    before = tuple(Message(role=role, content=text) for role, text in zip(roles[:-2], texts[:-2], strict=True))
-    return before, texts[-2], texts[-1]
+    try:
+        found = _chats.turns(value, shape)
+    except ValueError as error:
+        raise _Bad(f"{where}: {error}") from error
+    return [
+        Message(role=role, content=_as_text(content, f"{where}, turn {number}"))
+        for number, (role, content) in enumerate(found, 1)
+    ]
 
 
 def _repeated_ids(drafts: list[Draft]) -> Iterator[str]:
