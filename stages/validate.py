@@ -21,6 +21,7 @@ from checks.methods import METHODS
 from checks.params import Params, Prepare
 from checks.preferences import learned
 from checks.rows import Row
+from checks.text import escape
 from stages import entry
 from stages.quality import chat_tokens, expectations, labels, preferences, rows_frames
 from stages.quality.expectations import ALL, LABELS, Columns, Frame
@@ -82,7 +83,7 @@ def validate(params: Params, root: Path) -> str:
     )
     if failed:
         todos = {f"{frame}: {words}": each.todo for frame, suite in suites.items() for words, each in suite.items()}
-        (first, todo), *others = [(_line(outcome, of_labels), todos[outcome.name]) for outcome in failed]
+        (first, todo), *others = [(escape(_line(outcome, of_labels)), todos[outcome.name]) for outcome in failed]
         raise DataRefused(
             f"{len(failed)} of {len(outcomes)} expectations failed: {first}",
             f"{todo}; see {layout.DATA_REPORT} and {layout.DATA_DOCS}/index.html",

@@ -38,6 +38,11 @@ def test_a_damaged_file_gives_rows_or_one_refusal_of_one_line(tmp_path: Path, su
         (".jsonl", '{"a": "\\ud800"}', r"rows.jsonl:1: column 'worse': {'a': '\\ud800'} is not JSON"),
         (".jsonl", '"\\ud800"', r"rows.jsonl:1: column 'worse': '\\ud800' holds half a character"),
         (".jsonl", "[1e999]", r"rows.jsonl:1: column 'worse': \[inf\] is not JSON"),
+        (
+            ".jsonl",
+            "[" * 220 + "]" * 220,
+            r"rows.jsonl:1: column 'worse': \[{77}… is not JSON",
+        ),  # jiter reads up to 200
         (".jsonl", "[" * 700 + "]" * 700, r"rows.jsonl:1: column 'worse': \[{77}… is not JSON"),
         (
             ".parquet",

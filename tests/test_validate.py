@@ -401,12 +401,13 @@ def test_labels_that_are_too_many_or_uneven_are_told_with_their_rows(root: Path)
 def test_at_most_five_rows_are_shown_and_all_are_counted(root: Path) -> None:
     splits = _good()
     for line in range(1, 10):
-        _put(splits, "train", line, prompt=f"{THINGS[line]} {line} ")
+        _put(splits, "train", line, prompt=f"{THINGS[line]} {line} ", id=f"\x1b[2J{line}")
     _write(root, splits)
     with pytest.raises(
         DataRefused, match=r"splits: trim-ends finds nothing: 9 of 68 rows: data/splits/train\.jsonl:1 "
-    ):
+    ) as refusal:
         validate(_params(), root)
+    assert str(refusal.value).isprintable()
     (failed,) = _failed(root)
     assert (failed.unexpected, len(failed.rows)) == (9, 5)
 

@@ -324,8 +324,11 @@ def _plain(value: Any, column: str) -> JsonValue:
     if isinstance(value, float) and value != value:
         return None
     try:
-        json.dumps(plain := _JSON.validate_python(value), allow_nan=False, ensure_ascii=False).encode()
-    except (ValueError, RecursionError) as error:  # a type, infinity or half a character that no split can hold
+        plain = _JSON.validate_python(value)
+        _JSON.validate_json(
+            json.dumps([[plain]], allow_nan=False, ensure_ascii=False).encode()
+        )  # as in a line of a split
+    except (ValueError, RecursionError) as error:  # a type, infinity, half a character, or nested too deeply
         raise _Bad(f"column {column!r}: {_shown(value)} is not JSON") from error
     return plain
 
