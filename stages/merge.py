@@ -68,30 +68,7 @@ def merge(params: Params, root: Path) -> str:
         report = _held_to_parity(params, root, work, prompts, identity, trained)
         if to_8_bits:
             report = _quantised(params.merge.shard_mb * 10**6, to_8_bits, root, full, ships, prompts, report)
-    size = sum(file.size for file in report.files.values())
-    number = sum(name.endswith(".safetensors") for name in report.files)
-    return (
-        f"{layout.MERGED}: {size / 1e6:.0f} MB in {number} {'shard' if number == 1 else 'shards'}, "
-        f"{report.merged[:19]}, largest difference {report.max_logprob_diff:.3f} nats over {report.positions} tokens, "
-        f"top-1 agreement {report.top1:.1%}"
-        + (
-            f"; into the {report.merged_into} base, {report.quantised.max_logprob_diff:.3f} nats and "
-            f"{report.quantised.top1:.1%} from the model in 4 bits"
-            if report.quantised
-            else ""
-        )
-        + (
-            f"; in {report.exported.kind}, {report.exported.size / 1e6:.0f} MB before, "
-            f"{report.exported.max_logprob_diff:.3f} nats and {report.exported.top1:.1%} from the 16-bit model"
-            if report.exported
-            else ""
-        )
-        + (
-            f"; {generation.GENERATION} without {', '.join(left_out)}, which evaluate does not apply"
-            if left_out
-            else ""
-        )
-    )
+    return _line(report, left_out)
 
 
 def merge_weights(
@@ -192,6 +169,34 @@ def _held_to_parity(
             f"see {layout.PARITY_REPORT}; train in a wider precision, or change merge.parity knowingly",
         )
     return report
+
+
+def _line(report: ParityReport, left_out: tuple[str, ...]) -> str:
+    """What the stage did, in one line; ``left_out``: keys that generation_config.json lost."""
+    size = sum(file.size for file in report.files.values())
+    number = sum(name.endswith(".safetensors") for name in report.files)
+    return (
+        f"{layout.MERGED}: {size / 1e6:.0f} MB in {number} {'shard' if number == 1 else 'shards'}, "
+        f"{report.merged[:19]}, largest difference {report.max_logprob_diff:.3f} nats over {report.positions} tokens, "
+        f"top-1 agreement {report.top1:.1%}"
+        + (
+            f"; into the {report.merged_into} base, {report.quantised.max_logprob_diff:.3f} nats and "
+            f"{report.quantised.top1:.1%} from the model in 4 bits"
+            if report.quantised
+            else ""
+        )
+        + (
+            f"; in {report.exported.kind}, {report.exported.size / 1e6:.0f} MB before, "
+            f"{report.exported.max_logprob_diff:.3f} nats and {report.exported.top1:.1%} from the 16-bit model"
+            if report.exported
+            else ""
+        )
+        + (
+            f"; {generation.GENERATION} without {', '.join(left_out)}, which evaluate does not apply"
+            if left_out
+            else ""
+        )
+    )
 
 
 def _quantised(

@@ -1,16 +1,16 @@
 """A merged model with weights of 8 bits, in the format of compressed-tensors, which transformers and vLLM read.
 
-Each weight of a linear layer is rounded to the nearest of the 8-bit numbers times the scale of its row; the largest of
-a row is the largest number. Inputs are rounded while the model computes, with a scale for each token. Neither needs
-data, so the same 16-bit model gives the same bytes on every machine. Embeddings, norms and the head stay as they are.
-The names of the schemes are those of LLM Compressor: ``W8A8`` and ``FP8_DYNAMIC``.
+Each weight of a linear layer is rounded to the nearest of the 8-bit numbers times the scale of its row. With that scale
+the largest weight of the row is the largest number. Inputs are rounded while the model computes, with a scale for each
+token. Neither needs data, so the same 16-bit model gives the same bytes on every machine. Embeddings, norms and the
+head stay as they are. The names of the schemes are those of LLM Compressor: ``W8A8`` and ``FP8_DYNAMIC``.
 """
 
 import importlib.metadata
 import importlib.util
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +40,9 @@ def hold_installed() -> str:
 def export(source: Path, out: Path, kind: str, limit: int) -> None:
     """Write the model of ``source`` with weights of 8 bits into the directory ``out``, in files of ``limit`` bytes.
 
-    Raises MergeRefused for a model with weights that are neither of linear layers nor of embeddings, MachineRefused as
-    ``hold_installed``.
+    compressed-tensors must be installed. Raises MergeRefused for a model with matrices that are neither of linear
+    layers nor of embeddings.
     """
-    hold_installed()
     from compressed_tensors.quantization import QuantizationConfig, QuantizationStatus, preset_name_to_scheme
 
     preset, form, dtype = _SCHEMES[kind]
@@ -82,7 +81,7 @@ def export(source: Path, out: Path, kind: str, limit: int) -> None:
     )  # fmt: skip
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))
     config["quantization_config"] = described.model_dump(mode="json")
-    files.write_json(out / "config.json", config)
+    files.write_text(out / "config.json", json.dumps(config, indent=2, ensure_ascii=False) + "\n")
 
 
 def _rounded(weight: torch.Tensor, how: Any) -> tuple[torch.Tensor, torch.Tensor]:
@@ -96,7 +95,7 @@ def _rounded(weight: torch.Tensor, how: Any) -> tuple[torch.Tensor, torch.Tensor
     return quantize(exact, scale.float(), zero, how, dtype=how.pytorch_dtype()), scale
 
 
-def _linear(folder: Path, tensors: "Any") -> frozenset[str]:
+def _linear(folder: Path, tensors: Mapping[str, Tensor]) -> frozenset[str]:
     """The names of the weights of linear layers, without the head's."""
     with imports.uncollected():
         from transformers import AutoConfig, AutoModelForCausalLM
