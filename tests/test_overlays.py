@@ -3,7 +3,7 @@
 import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -193,8 +193,8 @@ def test_as_many_gpus_as_shards_and_no_environment_says_otherwise(tree: Path, ki
     sharded = overlays.render("staging", pointer(), image(), load("tgi"), serve(shards=4))
     put(tree, sharded)
 
-    def failures(*components: str) -> list[str]:
-        pin(tree, "staging", resources=[f"release/{kind}"], components=list(components))
+    def failures(*components: str, patches: Sequence[dict[str, Any]] = ()) -> list[str]:
+        pin(tree, "staging", resources=[f"release/{kind}"], components=list(components), patches=list(patches))
         return edits.failures("staging", lying(tree), sharded)
 
     assert failures() == []
@@ -202,6 +202,10 @@ def test_as_many_gpus_as_shards_and_no_environment_says_otherwise(tree: Path, ki
     assert failure.endswith("limits.nvidia.com/gpu is '1', serve.shards is 4: patch it to \"4\" in the environment")
     (limits,) = all_values(kubernetes_tools.build(tree / "staging"), "limits")
     assert limits["nvidia.com/gpu"] == "1"
+    target, pod = ("InferenceService", "predictor") if kind == "kserve" else ("Deployment", "template/spec")
+    four = f"- {{op: replace, path: /spec/{pod}/containers/0/resources/limits/nvidia.com~1gpu, value: '4'}}"
+    fixed = {"target": {"kind": target, "name": "server"}, "patch": four}
+    assert failures("../components/gpu", patches=[fixed]) == []
 
 
 @pytest.mark.parametrize("components", [[], ["../components/gpu"]])
