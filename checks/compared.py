@@ -12,13 +12,14 @@ from checks import layout
 from checks.chain import Evidence, gap
 from checks.evidence import RELEASED, Earlier, ReferenceUse
 from checks.gate_kind import ALONE, Case, Explained, GateParams, ScoreGate, explain_rows, explain_test, failed, percent
+from checks.quantization import UNQUANTISED
 from checks.suite_kind import BoundedSuite
 from checks.verdict import Finding, Verdict
 
 # Models that were released before: named by git, not by this evaluation.
 EARLIER: tuple[Earlier, ...] = get_args(Earlier)
 
-Against = Annotated[str, Field(description="base, main, champion, best, or one of evaluate.baselines")]
+Against = Annotated[str, Field(description="base, unquantised, main, champion, best, or one of evaluate.baselines")]
 
 
 class Compared(NamedTuple):
@@ -56,7 +57,8 @@ class PairedGate(ScoreGate, abc.ABC):
                 f"gates.{name}.against: suite {self.suite} has no scores of {self.against!r}|"
                 f"use one of {', '.join(role for role in scored if role != 'candidate') or 'none'}, or add it there"
             )
-        known = ("base", *EARLIER, *params.evaluate.baselines)
+        full = (UNQUANTISED,) if params.merge.quantization else ()
+        known = ("base", *full, *EARLIER, *params.evaluate.baselines)
         if self.against in known:
             return None
         return (

@@ -16,6 +16,7 @@ SEAL = Path("data/validated.json")  # the splits that passed every expectation, 
 PROBES = Path("data/probes.json")  # what the merged model answers offline, token by token: a server is held to it
 ADAPTER = Path("models/adapter")
 MERGED = Path("models/merged")
+UNQUANTISED = Path("models/unquantised")  # the 16-bit model that MERGED was quantised from; else empty
 PREDICTIONS = Path("data/predictions")  # candidate.jsonl, base.jsonl, one per baseline
 SUITES = Path("data/suites")  # scores of each suite, as neutral lines
 JUDGEMENTS = Path("data/judgements")  # what judges said of answers, a file for each judged suite

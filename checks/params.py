@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from checks import detectors, layout, preferences, steps
+from checks import detectors, layout, preferences, quantization, steps
 from checks.baselines import Baseline
 from checks.chat_templates import TEMPLATES
 from checks.data_sources import Data, RuleName
@@ -17,6 +17,7 @@ from checks.kinds import NameOf, OneOf
 from checks.loaders import LOADERS
 from checks.monitor import Monitor
 from checks.personal_data import PersonalData
+from checks.quantization import ExportQuantization
 from checks.release_params import Promote, Serve
 from checks.scorers import Scorer
 from checks.sections import Agreement, Bound, Fraction, Name, Positive, Section, stricter
@@ -209,6 +210,10 @@ class Merge(Section):
     shard_mb: Annotated[int, Field(ge=1, description="largest shard in megabytes (10^6 bytes)")]
     base: MergedInto
     parity: MergeParity
+    quantization: Annotated[
+        ExportQuantization | None,
+        Field(description="ship weights of 8 bits: docs/how-to/quantization.md; null: 16 bits"),
+    ] = None
 
 
 class BasePrompt(Section):
@@ -375,6 +380,8 @@ class Params(Section):
                 f"serve.max_total_tokens: leaves {answer} tokens for an answer, and answers of {longest} are asked for|"
                 f"raise it to {self.serve.max_input_tokens + longest} or more"
             )
+        if problem := quantization.problem(self):
+            raise ValueError(problem)
         for name, gate in decided_at(self.gates).items():
             if problem := gate.impossible(name, self):
                 raise ValueError(problem)

@@ -75,6 +75,10 @@ class Serve(Section):
     ]
     max_total_tokens: Annotated[int, Field(ge=2, description="most tokens of prompt and answer together")]
     max_concurrent_requests: Annotated[Positive, Field(description="requests that the server accepts at a time")]
+    shards: Annotated[
+        Positive | None,
+        Field(description="GPUs that a server spreads the weights over (tensor parallelism); null: one device"),
+    ] = None
     probes: Probes
     verify: Verify
 

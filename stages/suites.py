@@ -31,6 +31,7 @@ from checks.errors import EvaluationRefused, EvidenceRefused, SourceRefused
 from checks.evidence import EvaluationReport, ParityReport, ReferencesReport
 from checks.judges import JUDGES
 from checks.params import Evaluate, Params
+from checks.quantization import UNQUANTISED
 from checks.retriever_kind import Pooling
 from checks.retrievers import RETRIEVERS
 from checks.rows import Prediction, Row
@@ -86,6 +87,7 @@ def models_of(root: Path, earlier: ReferencesReport) -> dict[Role, str]:
     return {
         "candidate": parity.merged,
         "base": parity.base,
+        **({UNQUANTISED: parity.exported.unquantised} if parity.exported else {}),
         **{name: found.merged for name, found in earlier.found.items()},
     }
 
@@ -184,6 +186,8 @@ def _weights(root: Path, earlier: ReferencesReport, role: Role) -> Iterator[Path
         yield root / layout.MERGED
     elif role == "base":
         yield root / layout.BASE
+    elif role == UNQUANTISED:
+        yield root / layout.UNQUANTISED
     else:
         with references.brought(root, role, earlier.found[role].commit, layout.MERGED) as folder:
             yield folder

@@ -3,7 +3,7 @@
 import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from checks import layout
 from checks.errors import EvidenceRefused, ParamsRefused, Refusal
 from release import runtimes
-from release.overlay import deployed, overlays
+from release.overlay import deployed, edits, overlays
 from tests import kubernetes_tools
 from tests.conftest import REPOSITORY, read_yaml
 from tests.overlay_sample import (
@@ -28,6 +28,7 @@ from tests.overlay_sample import (
     SERVER,
     image,
     load,
+    lying,
     pin,
     pointer,
     promoted,
@@ -213,6 +214,26 @@ def test_a_gpu_is_one_component_more(kind: str) -> None:
     for item in items:
         kubernetes_tools.validate(item, kubernetes_tools.VERSIONS[0])
     assert deployed.failures(items, "production", rendered("production")) == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_as_many_gpus_as_shards_and_no_environment_says_otherwise(tree: Path, kind: str) -> None:
+    sharded = overlays.render("staging", pointer(), image(), load("tgi"), serve(shards=4))
+    put(tree, sharded)
+
+    def failures(*components: str, patches: Sequence[dict[str, Any]] = ()) -> list[str]:
+        pin(tree, "staging", resources=[f"release/{kind}"], components=list(components), patches=list(patches))
+        return edits.failures("staging", lying(tree), sharded)
+
+    assert failures() == []
+    (failure,) = failures("../components/gpu")
+    assert failure.endswith("limits.nvidia.com/gpu is '1', serve.shards is 4: patch it to \"4\" in the environment")
+    (limits,) = all_values(kubernetes_tools.build(tree / "staging"), "limits")
+    assert limits["nvidia.com/gpu"] == "1"
+    target, pod = ("InferenceService", "predictor") if kind == "kserve" else ("Deployment", "template/spec")
+    four = f"- {{op: replace, path: /spec/{pod}/containers/0/resources/limits/nvidia.com~1gpu, value: '4'}}"
+    fixed = {"target": {"kind": target, "name": "server"}, "patch": four}
+    assert failures("../components/gpu", patches=[fixed]) == []
 
 
 @pytest.mark.parametrize("components", [[], ["../components/gpu"]])

@@ -245,6 +245,7 @@ INCOMPARABLE: list[tuple[str, Any]] = [
     ("serve.max_input_tokens", 512),
     ("serve.max_total_tokens", 2048),
     ("serve.max_concurrent_requests", 1),
+    ("serve.shards", 2),
     ("promote.repository", "https://example.invalid/environments.git"),
     ("promote.branch", "elsewhere"),
     ("gates.routes.metric", "token-f1"),

@@ -56,7 +56,7 @@ def failures(
         image = PLACEHOLDER
     if _is_alone(patch) and image is None:
         listed.append(f"{home / OWN}: images: weights come alone: name their server as {PLACEHOLDER}, by digest")
-    if listed or shipped.knows(environment, read):
+    if listed or (not _asks_gpus(patch) and shipped.knows(environment, read)):
         return listed
     built = kustomize.build(read.files, home)
     if isinstance(built, str):
@@ -86,6 +86,12 @@ def _is_alone(patch: Any) -> bool:
     """Whether the release is an image with weights and no server."""
     (container,) = patch["spec"]["template"]["spec"]["containers"]
     return "image" not in container
+
+
+def _asks_gpus(patch: Any) -> bool:
+    """Whether the release says how many GPUs: components/gpu, which gives one, could contradict it."""
+    (container,) = patch["spec"]["template"]["spec"]["containers"]
+    return "resources" in container
 
 
 def _namespace(

@@ -44,6 +44,7 @@ CONTAINER = "server"
 LABEL = "app.kubernetes.io/name"  # by it, and the container's name as its value, the base's objects find the server
 # Labels of server and pods that no selector uses, so that they may change: by them metrics are those of a release.
 VERSION = "app.kubernetes.io/version"
+GPU = "nvidia.com/gpu"
 WEIGHTS = "weights"  # the volume, where they come alone
 
 # Seconds before SIGTERM in which routers and proxies stop sending requests.
@@ -205,8 +206,10 @@ def _of_runtime(runtime: Runtime, serve: Serve) -> tuple[dict[str, Any], dict[st
             *({"name": name, "emptyDir": {}} for name in rooms),
         ],
     }
+    shards = serve.shards or 1
     container: dict[str, Any] = {
         "name": CONTAINER,
+        **({"resources": {"limits": {GPU: str(shards)}}} if shards > 1 else {}),
         "ports": [{"name": "http", "containerPort": runtime.port}],
         "lifecycle": {"preStop": {"sleep": {"seconds": PRE_STOP}}},
         **{f"{probe}Probe": {"httpGet": {"path": runtime.health}} for probe in ("startup", "readiness", "liveness")},

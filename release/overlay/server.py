@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from release.overlay.allowed import Rule, anything, between, keys, kind, one_of, rolls, shown
-from release.overlay.overlays import CONTAINER, LABEL, VERSION
+from release.overlay.overlays import CONTAINER, GPU, LABEL, VERSION
 
 KSERVE_CONTAINER = "kserve-container"  # what KServe asks the first container to be called
 SELECTED = {LABEL: CONTAINER}
@@ -152,6 +152,7 @@ def _pod(patch: Mapping[str, Any], image: str | None, name: str) -> tuple[dict[s
     rules = {
         **POD,
         **{f"containers.{name}.{key}": rule for key, rule in CONTAINER_RULES.items()},
+        **({f"containers.{name}.resources": _gpus(ours["resources"]["limits"][GPU])} if "resources" in ours else {}),
         **{f"containers.{name}.{probe}.{key}": rule for probe in _PROBES for key, rule in PATIENCE.items()},
         **{
             f"volumes.{each['name']}.emptyDir.sizeLimit": kind(str, int)
@@ -161,6 +162,19 @@ def _pod(patch: Mapping[str, Any], image: str | None, name: str) -> tuple[dict[s
     }
     security = {**_BASE_POD["securityContext"], **release.get("securityContext", {})}
     return {**release, **_BASE_POD, "securityContext": security, "volumes": volumes, "containers": [container]}, rules
+
+
+def _gpus(count: str) -> Rule:
+    """Any resources with this number of GPUs, which the server is told to use (``serve.shards``)."""
+
+    def rule(value: Any) -> str | None:
+        limits = value.get("limits") if isinstance(value, dict) else None
+        found = limits.get(GPU) if isinstance(limits, dict) else None
+        if str(found) == count:
+            return None
+        return f'limits.{GPU} is {shown(found)}, serve.shards is {count}: patch it to "{count}" in the environment'
+
+    return rule
 
 
 def differences(wanted: Any, found: Any, at: str, free: Mapping[str, Rule]) -> Iterator[str]:
