@@ -123,12 +123,19 @@ class _Scraped(Handler):
 
 @pytest.fixture
 def scraped() -> Iterator[Any]:
-    with _scraped() as server:
+    with _scraped("a" * 12) as server:
+        yield server
+
+
+@pytest.fixture
+def other() -> Iterator[Any]:
+    """Another model's gateway, of an environment of the same name."""
+    with _scraped("b" * 12) as server:
         yield server
 
 
 @contextmanager
-def _scraped() -> Iterator[Any]:
+def _scraped(release: str) -> Iterator[Any]:
     """The gateway's own metrics, of requests of each kind."""
     pytest.importorskip("prometheus_client", reason="pip install 'lockstep[gateway]'")
     from release.monitoring.gateway.answers import Answer, Choice
@@ -136,7 +143,7 @@ def _scraped() -> Iterator[Any]:
     from release.monitoring.gateway.rows import Exchange
     from release.monitoring.gateway.settings import Settings
 
-    metrics = Metrics(Settings(("http://127.0.0.1:1",), environment="production", release="a" * 12))
+    metrics = Metrics(Settings(("http://127.0.0.1:1",), environment="production", release=release))
 
     def request(status: int = 200, error: str | None = None, finish: str = "stop") -> None:
         answer = Answer(choices={0: Choice(text=["az vm list"], finish=finish)}, input_tokens=5, output_tokens=3)
@@ -144,7 +151,7 @@ def _scraped() -> Iterator[Any]:
             datetime.now(UTC),
             "r",
             "chat",
-            release="a" * 12,
+            release=release,
             status=status,
             error=error,
             answer=answer,
@@ -166,15 +173,11 @@ def _scraped() -> Iterator[Any]:
 
 
 @pytest.mark.slow
-def test_a_real_prometheus_with_two_models_answers_every_query_about_one(tmp_path: Path, scraped: Any) -> None:
+def test_a_real_prometheus_of_two_models_answers_every_query_about_one(
+    tmp_path: Path, scraped: Any, other: Any
+) -> None:
     require("prometheus")
-    with _scraped() as other:
-        other.metrics.entered("b" * 12, 7)
-        _answers(tmp_path, scraped, other)
-
-
-def _answers(tmp_path: Path, scraped: Any, other: Any) -> None:
-    """``other``: another model's gateway, of an environment of the same name; each of its requests fails."""
+    other.metrics.entered("b" * 12, 7)
     folder = _made(tmp_path, MONITORS["all"])
     text = (folder / "rules.yaml").read_text()
     (folder / "rules.yaml").write_text(text.replace("[5m]", "[10s]"))  # a shorter window, so that a test need not wait
@@ -213,6 +216,8 @@ def _answers(tmp_path: Path, scraped: Any, other: Any) -> None:
         assert share["lockstep:latency:error_ratio_rate5m"] == 0
         assert [each["value"][1] for each in _asked(url, "sum(lockstep_gateway_in_flight)")] == ["7"]
         assert [each["value"][1] for each in _asked(url, _scaling_query())] == ["0"]
+        seen = {each["metric"].get("release") for query in queries for each in _asked(url, query)}
+        assert seen == {None, "a" * 12}
         loaded = requests.get(f"{url}/rules", timeout=10).json()["data"]["groups"]
         assert {rule["health"] for group in loaded for rule in group["rules"]} == {"ok"}
     finally:

@@ -66,9 +66,8 @@ def objects(of: Scope, monitor: Monitor) -> list[dict[str, Any]]:
             "apiVersion": "v1",
             "kind": "ConfigMap",
             "metadata": {"name": DASHBOARD, "labels": _GRAFANA},
-            "data": {
-                f"lockstep-{of.model}.{of.environment}.json": text
-            },  # the sidecar puts all dashboards into one folder
+            # The sidecar puts all dashboards into one folder.
+            "data": {f"lockstep-{of.model}.{of.environment}.json": text},
         },
     ]
 

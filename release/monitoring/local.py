@@ -35,9 +35,9 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 class Settings(NamedTuple):
     """``folder``: for everything; it has the rule file ``rules``. ``targets``: HOST:PORT of each /metrics.
-    ``model``: the label that their metrics get.
 
-    ``webhook``: where alerts are sent; None: they are only shown. ``interval``: seconds between two scrapes.
+    ``model``: a label that all their metrics get. ``webhook``: where alerts are sent; None: they are only shown.
+    ``interval``: seconds between two scrapes.
     """
 
     folder: Path

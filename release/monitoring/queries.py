@@ -16,9 +16,9 @@ _METRIC = "lockstep_gateway_"
 
 
 class Scope(NamedTuple):
-    """The requests that are counted: to ``environment``, a label of the gateway, of the model ``serve.name``.
+    """Whose requests are counted, as labels of all metrics.
 
-    The gateway does not know the model's name. Whoever scrapes it adds the label: the PodMonitor, `monitor up`.
+    ``model``: `serve.name`, which the scrape adds (the PodMonitor, `monitor up`). ``environment``: as the gateway says.
     """
 
     model: str

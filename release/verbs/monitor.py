@@ -87,19 +87,11 @@ def up(root: Path, options: Options, say: Callable[[str], None]) -> None:
     params = params_file.load(root / layout.PARAMS)
     of = Scope(params.serve.name, options.environment)
     _write(folder, of, params.monitor)
-    local.run(
-        local.Settings(
-            folder,
-            RULES,
-            options.targets,
-            of.model,
-            options.webhook,
-            options.port,
-            options.alertmanager_port,
-            options.interval,
-        ),
-        say,
-    )
+    settings = local.Settings(
+        folder, RULES, options.targets, of.model, options.webhook, options.port, options.alertmanager_port,
+        options.interval,
+    )  # fmt: skip
+    local.run(settings, say)
 
 
 def _is_address(text: str) -> bool:
